@@ -1,0 +1,53 @@
+"""Gradient flows of noisy diagonal and two-layer linear networks, at any initialisation scale.
+
+Names are loaded when first used: ``import flowsim`` itself stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: public name -> module that defines it
+_HOME = {
+    "DiagonalNetwork": "flowsim.network",
+    "GaussianNoise": "flowsim.network",
+    "IntegrationError": "flowsim.errors",
+    "LaplaceNoise": "flowsim.network",
+    "LinearNetwork": "flowsim.network",
+    "MomentNoise": "flowsim.network",
+    "RademacherNoise": "flowsim.network",
+    "Regression": "flowsim.problem",
+    "UniformNoise": "flowsim.network",
+}
+_SUBPACKAGES = frozenset({"datasets", "solvers"})
+
+__all__ = ["__version__", *_HOME, *_SUBPACKAGES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from flowsim.errors import IntegrationError as IntegrationError
+    from flowsim.network import DiagonalNetwork as DiagonalNetwork
+    from flowsim.network import GaussianNoise as GaussianNoise
+    from flowsim.network import LaplaceNoise as LaplaceNoise
+    from flowsim.network import LinearNetwork as LinearNetwork
+    from flowsim.network import MomentNoise as MomentNoise
+    from flowsim.network import RademacherNoise as RademacherNoise
+    from flowsim.network import UniformNoise as UniformNoise
+    from flowsim.problem import Regression as Regression
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _SUBPACKAGES:
+        value = importlib.import_module(f"flowsim.{name}")
+    else:
+        raise AttributeError(f"module 'flowsim' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Bundled data and seeded generators."""

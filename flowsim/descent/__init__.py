@@ -1,0 +1,1 @@
+"""Discrete time: gradient descent, stochastic descent, stochastic SAM."""

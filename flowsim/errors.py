@@ -1,0 +1,24 @@
+"""The one error of our own; everything a caller can mend is a ``ValueError``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowsim.trajectory import Trajectory
+
+__all__ = ["IntegrationError"]
+
+
+class IntegrationError(RuntimeError):
+    """A flow or descent that cannot be continued.
+
+    Attributes
+    ----------
+    trajectory : Trajectory or None
+        What was computed before the failure, with ``success`` False; None if nothing was.
+    """
+
+    def __init__(self, message: str, trajectory: Trajectory | None = None) -> None:
+        super().__init__(message)
+        self.trajectory = trajectory

@@ -1,0 +1,1 @@
+"""Continuous time: gradient flows in weight, growth and linear-network coordinates."""

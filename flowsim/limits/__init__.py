@@ -1,0 +1,1 @@
+"""Vanishing initialisation: the saddle-to-saddle process and its orbits."""

@@ -1,0 +1,27 @@
+"""What a user declares: the formula, its weights, the noise, the scale of initialisation."""
+
+from flowsim.network.formula import FUNCTIONS, Formula
+from flowsim.network.networks import DiagonalNetwork, LinearNetwork
+from flowsim.network.noise import (
+    GaussianNoise,
+    LaplaceNoise,
+    MomentNoise,
+    Noise,
+    RademacherNoise,
+    UniformNoise,
+)
+from flowsim.network.scale import InitialScale
+
+__all__ = [
+    "FUNCTIONS",
+    "DiagonalNetwork",
+    "Formula",
+    "GaussianNoise",
+    "InitialScale",
+    "LaplaceNoise",
+    "LinearNetwork",
+    "MomentNoise",
+    "Noise",
+    "RademacherNoise",
+    "UniformNoise",
+]

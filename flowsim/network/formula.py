@@ -1,0 +1,294 @@
+"""A safe reader of formulas.
+
+A formula is text from a user, a file or a web form, and SymPy's own parser evaluates Python. This one
+knows names, numbers, ``+ - * / **``, brackets and a short list of functions; it never calls ``eval``, and
+it bounds length, nesting and powers, so hostile text costs no more than an error message.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sympy
+
+__all__ = ["FUNCTIONS", "Formula"]
+
+#: What a formula may call, by the name SymPy knows it under.
+FUNCTIONS = (
+    "exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan",
+    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
+)  # fmt: skip
+CONSTANTS = ("pi",)
+
+_MAX_LENGTH = 2000
+_MAX_DEPTH = 60
+_MAX_EXPONENT = 64
+#: Bound on the degree a formula can reach by multiplying and raising: keeps expansion finite.
+_MAX_DEGREE = 512
+_MAX_DIGITS = 40
+
+_TOKEN = re.compile(r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3}(?!\d))?)|(?P<name>[A-Za-z]\w*)|(?P<op>\*\*|[-+*/(),])", re.ASCII)
+
+Node = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One coordinate of the predictor, ``beta_i = phi(weights_i)``.
+
+    Attributes
+    ----------
+    text : str
+        As the user wrote it.
+    tree : tuple
+        Its syntax: ``("num", Fraction)``, ``("var", name)``, ``("pi",)``, ``("+", a, b)``, ``("-", a, b)``,
+        ``("*", a, b)``, ``("/", a, b)``, ``("neg", a)``, ``("**", a, Fraction)``, ``("call", name, a)``.
+    weights : tuple of str
+        The names in the formula, in order of first appearance.
+    """
+
+    text: str
+    tree: Node
+    weights: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Formula:
+        """Read a formula.
+
+        Raises
+        ------
+        ValueError
+            With the position, for anything outside the grammar; also if no weight occurs.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"`formula` must be text such as 'u*v'; received {type(text).__name__}.")
+        if len(text) > _MAX_LENGTH:
+            raise ValueError(f"`formula` must have at most {_MAX_LENGTH} characters; received {len(text)}.")
+        reader = _Reader(text)
+        tree = reader.read()
+        weights = tuple(dict.fromkeys(reader.names))
+        if not weights:
+            raise ValueError(f"`formula` must contain at least one weight; received {text!r}.")
+        return cls(text.strip(), tree, weights)
+
+    @cached_property
+    def expression(self) -> sympy.Expr:
+        """The formula as a SymPy expression in real symbols."""
+        return to_sympy(self)
+
+    @property
+    def product_of(self) -> tuple[str, ...] | None:
+        """The weights if the formula is their plain product (``u*v``, ``w1*w2*w3``), each once; else None."""
+        factors: list[str] = []
+        stack = [self.tree]
+        while stack:
+            node = stack.pop()
+            if node[0] == "*":
+                stack += [node[2], node[1]]
+            elif node[0] == "var":
+                factors.append(node[1])
+            else:
+                return None
+        return tuple(factors) if len(set(factors)) == len(factors) else None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _Reader:
+    """Recursive descent with one token of look-ahead; every method returns (node, degree bound)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.names: list[str] = []
+        self.depth = 0
+        self.tokens: list[tuple[str, str, int]] = []
+        position = 0
+        while position < len(text):
+            if text[position].isspace():
+                position += 1
+                continue
+            match = _TOKEN.match(text, position)
+            if match is None:
+                hint = " (write powers as **)" if text[position] == "^" else ""
+                raise self._error(f"unexpected {text[position]!r}{hint}", position)
+            kind = str(match.lastgroup)
+            kind = "number" if match.group("number") else "name" if match.group("name") else "op"
+            self.tokens.append((kind, match.group(), position))
+            position = match.end()
+        self.index = 0
+
+    def read(self) -> Node:
+        node, _ = self._sum()
+        kind, token, position = self._peek()
+        if kind != "end":
+            hint = " (write products with *)" if kind in ("name", "number") or token == "(" else ""
+            raise self._error(f"unexpected {token!r}{hint}", position)
+        return node
+
+    def _peek(self) -> tuple[str, str, int]:
+        return self.tokens[self.index] if self.index < len(self.tokens) else ("end", "end of formula", len(self.text))
+
+    def _next(self) -> tuple[str, str, int]:
+        token = self._peek()
+        self.index += 1
+        return token
+
+    def _accept(self, *operators: str) -> str | None:
+        kind, token, _ = self._peek()
+        if kind == "op" and token in operators:
+            self.index += 1
+            return token
+        return None
+
+    def _error(self, problem: str, position: int) -> ValueError:
+        shown = self.text if len(self.text) <= 80 else self.text[:77] + "..."
+        return ValueError(f"`formula` {shown!r}: {problem} at position {position}.")
+
+    def _sum(self) -> tuple[Node, int]:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise self._error(f"nested deeper than {_MAX_DEPTH} levels", self._peek()[2])
+        node, degree = self._product()
+        while operator := self._accept("+", "-"):
+            right, other = self._product()
+            node, degree = (operator, node, right), max(degree, other)
+        self.depth -= 1
+        return node, degree
+
+    def _product(self) -> tuple[Node, int]:
+        node, degree = self._signed()
+        while operator := self._accept("*", "/"):
+            position = self._peek()[2]
+            right, other = self._signed()
+            if operator == "/" and _constant(right) == 0:
+                raise self._error("division by zero", position)
+            node, degree = (operator, node, right), self._bounded(degree + other, position)
+        return node, degree
+
+    def _signed(self) -> tuple[Node, int]:
+        negative = False
+        while operator := self._accept("+", "-"):
+            negative ^= operator == "-"
+        node, degree = self._power()
+        return (("neg", node) if negative else node), degree
+
+    def _power(self) -> tuple[Node, int]:
+        base, degree = self._atom()
+        if not self._accept("**"):
+            return base, degree
+        position = self._peek()[2]
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise self._error(f"nested deeper than {_MAX_DEPTH} levels", position)
+        exponent, _ = self._signed()  # binds to the right, as in Python
+        self.depth -= 1
+        value = _constant(exponent)
+        if value is None:
+            raise self._error("an exponent must be a number", position)
+        if abs(value) > _MAX_EXPONENT or value.denominator > _MAX_EXPONENT:
+            raise self._error(f"an exponent must lie within ±{_MAX_EXPONENT}", position)
+        if value < 0 and _constant(base) == 0:
+            raise self._error("division by zero", position)
+        return ("**", base, value), self._bounded(degree * max(1, int(abs(value))), position)
+
+    def _atom(self) -> tuple[Node, int]:
+        kind, token, position = self._next()
+        if kind == "number":
+            if len(token) > _MAX_DIGITS:
+                raise self._error(f"a number of more than {_MAX_DIGITS} digits", position)
+            return ("num", Fraction(token)), 1
+        if kind == "name":
+            if self._peek()[1] == "(" and self._peek()[0] == "op":
+                if token not in FUNCTIONS:
+                    raise self._error(f"unknown function {token!r}; known: {', '.join(FUNCTIONS)}", position)
+                self.index += 1
+                argument, degree = self._sum()
+                self._close(position)
+                return ("call", token, argument), degree
+            if token in CONSTANTS:
+                return (token,), 1
+            if token in FUNCTIONS:
+                raise self._error(f"{token!r} is a function and needs brackets", position)
+            self.names.append(token)
+            return ("var", token), 1
+        if token == "(" and kind == "op":
+            inner = self._sum()
+            self._close(position)
+            return inner
+        raise self._error(f"unexpected {token!r}" if kind != "end" else "unexpected end", position)
+
+    def _close(self, opened: int) -> None:
+        kind, token, position = self._next()
+        if token != ")" or kind != "op":
+            raise self._error(f"expected ')' to close the bracket opened at {opened}, found {token!r}", position)
+
+    def _bounded(self, degree: int, position: int) -> int:
+        if degree > _MAX_DEGREE:
+            raise self._error(f"a degree above {_MAX_DEGREE}", position)
+        return degree
+
+
+def _constant(node: Node) -> Fraction | None:
+    """The exact value of a node without names or functions, else None."""
+    kind = node[0]
+    if kind == "num":
+        return node[1]
+    if kind == "neg":
+        inner = _constant(node[1])
+        return None if inner is None else -inner
+    if kind in ("+", "-", "*", "/"):
+        a, b = _constant(node[1]), _constant(node[2])
+        if a is None or b is None:
+            return None
+        if kind == "+":
+            return a + b
+        if kind == "-":
+            return a - b
+        if kind == "*":
+            return a * b
+        return a / b if b != 0 else None
+    if kind == "**" and node[2].denominator == 1:
+        base = _constant(node[1])
+        if base is None or (base == 0 and node[2] < 0):
+            return None
+        return base ** int(node[2])
+    return None
+
+
+def to_sympy(formula: Formula) -> sympy.Expr:
+    """Build the SymPy expression node by node.
+
+    Raises
+    ------
+    ValueError
+        If the expression is undefined everywhere (``1/(u - u)``).
+    """
+    import sympy
+
+    def build(node: Node) -> sympy.Expr:
+        kind = node[0]
+        if kind == "num":
+            return sympy.Rational(node[1].numerator, node[1].denominator)
+        if kind == "var":
+            return sympy.Symbol(node[1], real=True)
+        if kind == "pi":
+            return sympy.pi
+        if kind == "neg":
+            return -build(node[1])
+        if kind == "call":
+            return getattr(sympy, node[1])(build(node[2]))
+        if kind == "**":
+            return build(node[1]) ** sympy.Rational(node[2].numerator, node[2].denominator)
+        left, right = build(node[1]), build(node[2])
+        return {"+": left + right, "-": left - right, "*": left * right}[kind] if kind != "/" else left / right
+
+    expression = build(formula.tree)
+    if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
+        raise ValueError(f"`formula` {formula.text!r} is undefined: it divides by zero.")
+    return expression

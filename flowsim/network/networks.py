@@ -1,0 +1,166 @@
+"""The two kinds of network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.network.formula import Formula
+from flowsim.network.noise import Noise
+
+__all__ = ["DiagonalNetwork", "LinearNetwork"]
+
+Array = NDArray[np.float64]
+
+
+class DiagonalNetwork:
+    r"""A coordinate-separable network, :math:`\beta_i = \phi_i(\theta_i)`.
+
+    Parameters
+    ----------
+    formula : str or sequence of str
+        phi for every coordinate (``"u*v"``, ``"2*u**2 - v**2"``), or one formula per coordinate.
+    depth : int, optional
+        Short form for ``w1*w2*...*wL``, L >= 2; instead of `formula`.
+    noise : Noise, optional
+        Weight noise (stochastic SAM): flows then follow the expected gradient.
+
+    Notes
+    -----
+    Weights are named by the formula, in order of first appearance, and stored as an array (k, d): the k-th
+    weight of all coordinates. In a mixed network the names are the union over its formulas; a weight that a
+    coordinate's formula does not use never moves there.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> fs.DiagonalNetwork("u*v").weights
+    ('u', 'v')
+    >>> fs.DiagonalNetwork(depth=3)
+    DiagonalNetwork('w1*w2*w3')
+    """
+
+    def __init__(
+        self, formula: str | Sequence[str] | None = None, *, depth: int | None = None, noise: Noise | None = None
+    ) -> None:
+        if (formula is None) == (depth is None):
+            raise ValueError("give either `formula` or `depth`; received " + ("neither." if depth is None else "both."))
+        if depth is not None:
+            if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or not 2 <= depth <= 64:
+                raise ValueError(f"`depth` must be an integer from 2 to 64; received {depth!r}.")
+            formula = "*".join(f"w{layer}" for layer in range(1, int(depth) + 1))
+        if noise is not None and not isinstance(noise, Noise):
+            raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
+        self.is_mixed = not isinstance(formula, str)
+        texts = [formula] if isinstance(formula, str) else list(formula or ())
+        if not texts:
+            raise ValueError("`formula` must not be an empty list.")
+        known: dict[str, Formula] = {}
+        for text in texts:
+            if not isinstance(text, str):
+                raise ValueError(f"`formula` must be text such as 'u*v'; received {type(text).__name__}.")
+            if text not in known:
+                known[text] = Formula.parse(text)
+        self.formulas = tuple(known[text] for text in texts)
+        self.noise = noise
+        if noise is not None:
+            noise.stds(self.weights)  # names and lengths are checked where they are declared
+
+    @cached_property
+    def distinct(self) -> tuple[Formula, ...]:
+        """The different formulas, in order of first use."""
+        return tuple(dict.fromkeys(self.formulas))
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the k weights of a coordinate."""
+        return tuple(dict.fromkeys(name for formula in self.formulas for name in formula.weights))
+
+    def kinds(self, d: int) -> NDArray[np.int64]:
+        """Index into `distinct` for each of d coordinates.
+
+        Raises
+        ------
+        ValueError
+            If the network lists a number of formulas other than d.
+        """
+        if not self.is_mixed:
+            return np.zeros(d, dtype=np.int64)
+        if len(self.formulas) != d:
+            raise ValueError(f"`formula` lists {len(self.formulas)} coordinates; the problem has d={d}.")
+        index = {formula: kind for kind, formula in enumerate(self.distinct)}
+        return np.array([index[formula] for formula in self.formulas], dtype=np.int64)
+
+    def direction(self, start: Mapping[str, ArrayLike] | None, d: int) -> Array:
+        """The direction that alpha multiplies, shape (k, d).
+
+        Default: ``sqrt(2)`` on the first weight and 0 on the second of a product of two (``u*v``), ones elsewhere.
+
+        Raises
+        ------
+        ValueError
+            For an unknown or missing weight, a wrong shape, or a non-finite entry.
+        """
+        if start is None:
+            values = np.ones((len(self.weights), d))
+            for kind, formula in enumerate(self.distinct):
+                factors = formula.product_of
+                if factors is not None and len(factors) == 2:
+                    chosen = self.kinds(d) == kind
+                    values[self.weights.index(factors[0]), chosen] = math.sqrt(2.0)
+                    values[self.weights.index(factors[1]), chosen] = 0.0
+            return values
+        if not isinstance(start, Mapping):
+            raise ValueError(f"`start` must map weights to arrays; received {type(start).__name__}.")
+        unknown = [name for name in start if name not in self.weights]
+        if unknown:
+            raise ValueError(f"`start` names the unknown weight {unknown[0]!r}; the network has {', '.join(self.weights)}.")
+        rows = []
+        for name in self.weights:
+            if name not in start:
+                raise ValueError(f"`start` must give every weight; {name!r} is missing.")
+            row = np.asarray(start[name], dtype=float)
+            if row.shape not in ((), (d,)):
+                raise ValueError(f"`start[{name!r}]` must be a number or have shape ({d},); received {row.shape}.")
+            if not np.isfinite(row).all():
+                raise ValueError(f"`start[{name!r}]` must be finite; received NaN or infinity.")
+            rows.append(np.broadcast_to(row, (d,)))
+        return np.array(rows)
+
+    def __repr__(self) -> str:
+        texts = [formula.text for formula in self.formulas]
+        shown = repr(texts[0]) if not self.is_mixed else repr(texts)
+        return f"DiagonalNetwork({shown}{'' if self.noise is None else f', noise={self.noise!r}'})"
+
+
+class LinearNetwork:
+    r"""A two-layer linear network, :math:`\beta = U V^\top` with U (D, h) and V (m, h).
+
+    Parameters
+    ----------
+    width : int
+        h >= 1.
+    noise : Noise, optional
+        Weight noise on U and V.
+    """
+
+    def __init__(self, width: int, *, noise: Noise | None = None) -> None:
+        if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+            raise ValueError(f"`width` must be an integer >= 1; received {width!r}.")
+        if noise is not None and not isinstance(noise, Noise):
+            raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
+        self.width = int(width)
+        self.noise = noise
+        if noise is not None:
+            noise.stds(self.weights)
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        return ("U", "V")
+
+    def __repr__(self) -> str:
+        return f"LinearNetwork(width={self.width}{'' if self.noise is None else f', noise={self.noise!r}'})"

@@ -1,0 +1,156 @@
+"""Weight noise: every gradient is taken at ``theta + xi``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GaussianNoise", "LaplaceNoise", "MomentNoise", "Noise", "RademacherNoise", "UniformNoise"]
+
+Std = float | Mapping[str, float] | Sequence[float]
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    r"""Independent zero-mean noise on the weights, drawn afresh for every gradient.
+
+    Additive: :math:`\theta + \xi`; multiplicative (dropout-like): :math:`\theta (1 + \xi)`, with
+    :math:`\mathrm{std}(\xi) = \eta`.
+
+    Parameters
+    ----------
+    std : float, or mapping weight -> float, or sequence with one float per weight
+        eta >= 0.
+    multiplicative : bool
+        Scale the noise with the weight.
+    """
+
+    std: Std = 0.0
+    multiplicative: bool = False
+
+    name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.std, Mapping):
+            object.__setattr__(self, "std", {str(key): _check_std(value) for key, value in self.std.items()})
+        elif isinstance(self.std, Sequence | np.ndarray) and not isinstance(self.std, str):
+            object.__setattr__(self, "std", tuple(_check_std(value) for value in self.std))
+        else:
+            object.__setattr__(self, "std", _check_std(self.std))
+
+    def stds(self, weights: Sequence[str]) -> NDArray[np.float64]:
+        """eta of each weight, shape (k,)."""
+        if isinstance(self.std, Mapping):
+            unknown = sorted(set(self.std) - set(weights))
+            if unknown:
+                raise ValueError(f"`std` names the unknown weight {unknown[0]!r}; the network has {', '.join(weights)}.")
+            return np.array([self.std.get(weight, 0.0) for weight in weights])
+        if isinstance(self.std, tuple):
+            if len(self.std) != len(weights):
+                raise ValueError(f"`std` must hold {len(weights)} values, one per weight; received {len(self.std)}.")
+            return np.array(self.std)
+        return np.full(len(weights), self.std)
+
+    def unit_moment(self, order: int) -> float:
+        """``E zeta^order`` of the noise scaled to unit std; exact for rationals in float range."""
+        raise NotImplementedError
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Samples of the noise scaled to unit std."""
+        raise NotImplementedError
+
+
+def _check_std(value: object) -> float:
+    try:
+        std = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"`std` must be a number >= 0; received {value!r}.") from None
+    if not (math.isfinite(std) and std >= 0):
+        raise ValueError(f"`std` must be a finite number >= 0; received {value!r}.")
+    return std
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianNoise(Noise):
+    """Normal with mean 0."""
+
+    name: ClassVar[str] = "gaussian"
+
+    def unit_moment(self, order: int) -> float:
+        return 0.0 if order % 2 else float(math.prod(range(order - 1, 0, -2)))
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return rng.standard_normal(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class UniformNoise(Noise):
+    """Uniform on ``[-sqrt(3) std, sqrt(3) std]``."""
+
+    name: ClassVar[str] = "uniform"
+
+    def unit_moment(self, order: int) -> float:
+        return 0.0 if order % 2 else 3.0 ** (order // 2) / (order + 1)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return rng.uniform(-math.sqrt(3.0), math.sqrt(3.0), shape)
+
+
+@dataclass(frozen=True, eq=False)
+class RademacherNoise(Noise):
+    """``+std`` or ``-std``, each with probability 1/2."""
+
+    name: ClassVar[str] = "rademacher"
+
+    def unit_moment(self, order: int) -> float:
+        return 0.0 if order % 2 else 1.0
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return 2.0 * rng.integers(0, 2, shape) - 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class LaplaceNoise(Noise):
+    """Double exponential with scale ``std / sqrt(2)``."""
+
+    name: ClassVar[str] = "laplace"
+
+    def unit_moment(self, order: int) -> float:
+        return 0.0 if order % 2 else math.factorial(order) / 2.0 ** (order // 2)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return rng.laplace(0.0, math.sqrt(0.5), shape)
+
+
+@dataclass(frozen=True, eq=False)
+class MomentNoise(Noise):
+    """Any distribution, given by its standardised moments ``E zeta^0, E zeta^1, ...``.
+
+    Parameters
+    ----------
+    moments : sequence of float
+        ``(1, 0, 1, E zeta^3, E zeta^4, ...)``, as far as the formula's degree asks for.
+    """
+
+    moments: tuple[float, ...] = field(default=(1.0, 0.0, 1.0))
+
+    name: ClassVar[str] = "moments"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "moments", tuple(float(moment) for moment in self.moments))
+        if len(self.moments) < 3 or self.moments[:3] != (1.0, 0.0, 1.0):
+            raise ValueError(f"`moments` must begin with (1, 0, 1): mass, mean, variance; received {self.moments}.")
+
+    def unit_moment(self, order: int) -> float:
+        if order >= len(self.moments):
+            raise ValueError(f"`moments` must reach order {order} for this formula; received {len(self.moments) - 1}.")
+        return self.moments[order]
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        raise ValueError("`noise` given by its moments cannot be sampled; use a named distribution.")

@@ -1,0 +1,73 @@
+"""The scale of initialisation, also far below the range of floats."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Context, Decimal, InvalidOperation
+from fractions import Fraction
+
+__all__ = ["InitialScale"]
+
+#: Digits carried while taking the logarithm: exponents to 10^6 spend 7 of them before the point.
+_CONTEXT = Context(prec=50, Emax=10**9, Emin=-(10**9))
+_LARGEST_EXPONENT = 10**7
+
+
+@dataclass(frozen=True)
+class InitialScale:
+    """alpha > 0, kept as its natural logarithm: ``gamma = ln(1/alpha)``.
+
+    Attributes
+    ----------
+    text : str
+        As the user wrote it.
+    log : float
+        ``ln(alpha)``, correct to rounding whatever the exponent.
+    """
+
+    text: str
+    log: float
+
+    @classmethod
+    def parse(cls, alpha: InitialScale | float | str | Decimal | Fraction) -> InitialScale:
+        """Read a float, a string such as ``"1e-1000"``, a Decimal or a Fraction.
+
+        Raises
+        ------
+        ValueError
+            If alpha is not a positive finite number.
+        """
+        if isinstance(alpha, InitialScale):
+            return alpha
+        try:
+            if isinstance(alpha, bool) or isinstance(alpha, complex):
+                raise TypeError
+            if isinstance(alpha, Fraction):
+                value = _CONTEXT.divide(Decimal(alpha.numerator), Decimal(alpha.denominator))
+            elif isinstance(alpha, Decimal):
+                value = alpha
+            elif isinstance(alpha, str):
+                value = _CONTEXT.create_decimal(alpha.strip())
+            else:
+                value = Decimal(repr(float(alpha)))
+        except (InvalidOperation, TypeError, ValueError, OverflowError):
+            raise ValueError(f"`alpha` must be a positive number; received {alpha!r}.") from None
+        if not value.is_finite() or value <= 0:
+            raise ValueError(f"`alpha` must be > 0 and finite; received {alpha}.")
+        if abs(value.adjusted()) > _LARGEST_EXPONENT:
+            raise ValueError(f"`alpha` must lie within 10^±{_LARGEST_EXPONENT}; received {alpha}.")
+        return cls(str(alpha), float(_CONTEXT.ln(value)))
+
+    @property
+    def gamma(self) -> float:
+        """``ln(1/alpha)``."""
+        return -self.log
+
+    @property
+    def value(self) -> float:
+        """alpha as a float: 0.0 below the range of floats."""
+        return math.exp(self.log) if self.log < 709 else math.inf
+
+    def __str__(self) -> str:
+        return self.text

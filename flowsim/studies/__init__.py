@@ -1,0 +1,1 @@
+"""Flow against limit, flow against descent, references, certificates."""

@@ -1,0 +1,1 @@
+"""Grids, executors and a durable store; knows nothing of flows."""

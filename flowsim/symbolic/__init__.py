@@ -1,0 +1,1 @@
+"""From a formula to everything else: moments, field, invariants, thresholds, kernels."""
