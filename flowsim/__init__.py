@@ -20,11 +20,13 @@ _HOME = {
     "MomentNoise": "flowsim.network",
     "RademacherNoise": "flowsim.network",
     "Regression": "flowsim.problem",
+    "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
+    "load": "flowsim.trajectory",
 }
 _SUBPACKAGES = frozenset({"datasets", "solvers"})
 
-__all__ = ["__version__", *_HOME, *_SUBPACKAGES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 
 if TYPE_CHECKING:
     from flowsim.errors import IntegrationError as IntegrationError
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from flowsim.network import RademacherNoise as RademacherNoise
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.problem import Regression as Regression
+    from flowsim.trajectory import Trajectory as Trajectory
+    from flowsim.trajectory import load as load
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,10 @@ _MAX_EXPONENT = 64
 _MAX_DEGREE = 512
 _MAX_DIGITS = 40
 
-_TOKEN = re.compile(r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3}(?!\d))?)|(?P<name>[A-Za-z]\w*)|(?P<op>\*\*|[-+*/(),])", re.ASCII)
+_TOKEN = re.compile(
+    r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3}(?!\d))?)|(?P<name>[A-Za-z]\w*)|(?P<op>\*\*|[-+*/(),])",
+    re.ASCII,
+)
 
 Node = tuple[Any, ...]
 

@@ -45,7 +45,11 @@ class DiagonalNetwork:
     """
 
     def __init__(
-        self, formula: str | Sequence[str] | None = None, *, depth: int | None = None, noise: Noise | None = None
+        self,
+        formula: str | Sequence[str] | None = None,
+        *,
+        depth: int | None = None,
+        noise: Noise | None = None,
     ) -> None:
         if (formula is None) == (depth is None):
             raise ValueError("give either `formula` or `depth`; received " + ("neither." if depth is None else "both."))
@@ -118,7 +122,9 @@ class DiagonalNetwork:
             raise ValueError(f"`start` must map weights to arrays; received {type(start).__name__}.")
         unknown = [name for name in start if name not in self.weights]
         if unknown:
-            raise ValueError(f"`start` names the unknown weight {unknown[0]!r}; the network has {', '.join(self.weights)}.")
+            raise ValueError(
+                f"`start` names the unknown weight {unknown[0]!r}; the network has {', '.join(self.weights)}."
+            )
         rows = []
         for name in self.weights:
             if name not in start:

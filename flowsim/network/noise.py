@@ -48,7 +48,9 @@ class Noise:
         if isinstance(self.std, Mapping):
             unknown = sorted(set(self.std) - set(weights))
             if unknown:
-                raise ValueError(f"`std` names the unknown weight {unknown[0]!r}; the network has {', '.join(weights)}.")
+                raise ValueError(
+                    f"`std` names the unknown weight {unknown[0]!r}; the network has {', '.join(weights)}."
+                )
             return np.array([self.std.get(weight, 0.0) for weight in weights])
         if isinstance(self.std, tuple):
             if len(self.std) != len(weights):

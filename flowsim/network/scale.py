@@ -41,7 +41,7 @@ class InitialScale:
         if isinstance(alpha, InitialScale):
             return alpha
         try:
-            if isinstance(alpha, bool) or isinstance(alpha, complex):
+            if isinstance(alpha, bool | complex):
                 raise TypeError
             if isinstance(alpha, Fraction):
                 value = _CONTEXT.divide(Decimal(alpha.numerator), Decimal(alpha.denominator))

@@ -1,0 +1,41 @@
+"""Seeded random problems."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowsim.problem import Regression
+
+__all__ = ["sparse_regression"]
+
+
+def sparse_regression(n: int, d: int, sparsity: int, noise: float = 0.0, seed: int = 0) -> Regression:
+    """Gaussian features and a sparse truth with entries ±1.
+
+    Parameters
+    ----------
+    n, d : int
+        Rows and columns of X, with independent standard normal entries.
+    sparsity : int
+        Number of non-zero entries of the truth, at random places with random signs.
+    noise : float
+        Standard deviation of the label noise.
+    seed : int
+        Seed of ``numpy.random.default_rng``.
+
+    Raises
+    ------
+    ValueError
+        For sizes below 1, a sparsity outside [0, d], or negative noise.
+    """
+    if n < 1 or d < 1:
+        raise ValueError(f"`n` and `d` must be >= 1; received n={n}, d={d}.")
+    if not 0 <= sparsity <= d:
+        raise ValueError(f"`sparsity` must lie between 0 and d={d}; received {sparsity}.")
+    if not (np.isfinite(noise) and noise >= 0):
+        raise ValueError(f"`noise` must be finite and >= 0; received {noise}.")
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    beta = np.zeros(d)
+    beta[rng.permutation(d)[:sparsity]] = rng.choice([-1.0, 1.0], size=sparsity)
+    return Regression(X, X @ beta + noise * rng.standard_normal(n))

@@ -1,0 +1,245 @@
+"""The result object of every flow and every descent."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["CLOCKS", "Clock", "State", "Trajectory", "load"]
+
+Array = NDArray[np.float64]
+Clock = Literal["time", "accelerated", "arclength"]
+CLOCKS: tuple[Clock, ...] = ("time", "accelerated", "arclength")
+
+_FORMAT = "flowsim-trajectory-1"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """The state at one time, or at an array of times (then with a leading axis).
+
+    Attributes carry the names and, behind the time axis, the shapes of :class:`Trajectory`.
+    """
+
+    t: Array
+    accelerated_time: Array
+    arclength: Array
+    beta: Array
+    weights: Mapping[str, Array]
+    log_abs_weights: Mapping[str, Array]
+    loss: Array
+    imbalance: Array
+    log_imbalance: Array
+
+    def __getitem__(self, index: Any) -> State:
+        """Select along the leading time axis."""
+        return State(
+            **{name: getattr(self, name)[index] for name in _ARRAYS},
+            **{name: {key: value[index] for key, value in getattr(self, name).items()} for name in _MAPPINGS},
+        )
+
+
+_ARRAYS = ("t", "accelerated_time", "arclength", "beta", "loss", "imbalance", "log_imbalance")
+_MAPPINGS = ("weights", "log_abs_weights")
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory(State):
+    """A flow or a descent, sampled at T times.
+
+    Attributes
+    ----------
+    t, accelerated_time, arclength : array (T,)
+        The three clocks. ``accelerated_time = t / ln(1/alpha)`` for two-layer networks and
+        ``t * alpha**(L - 2)`` for homogeneous degree L >= 3; ``d arclength = d accelerated_time + ||d beta||``.
+    beta : array (T, d), or (T, D, m) for a LinearNetwork
+        The predictor.
+    weights : mapping name -> array (T, d)
+        Weights as floats: 0.0 where they leave the range of floats (see ``log_abs_weights``).
+    log_abs_weights : mapping name -> array (T, d)
+        ``ln |weight|``, finite at every alpha; -inf where a weight is exactly zero.
+    loss : array (T,)
+        Training loss ``L(beta)``, without the noise term.
+    imbalance : array (T, pairs, d), or (T, k, k) for a LinearNetwork
+        The conserved quantities named by ``invariants``: ``w_1^2 - w_l^2`` for products of weights.
+    log_imbalance : array, as imbalance
+        ``ln |imbalance|``.
+    imbalance_drift : float
+        Largest departure of the imbalance from its exact law, relative to its value at 0 (to the size of its
+        terms at 0 where that value is 0).
+    invariants : tuple of str
+        What each pair of ``imbalance`` is.
+    success : bool
+    message : str
+    stats : dict
+        steps, rejected, nfev, njev, seconds, and what else the method counts.
+    info : dict
+        Network, alpha, noise, method, coordinates, clock, tolerances, versions: plain JSON values.
+    error_estimate : array (T,) or None
+        Estimated global error of beta in the largest-entry norm, if it was asked for.
+    """
+
+    imbalance_drift: float
+    success: bool
+    message: str
+    stats: dict[str, Any]
+    invariants: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+    error_estimate: Array | None = None
+    #: maps (values of a clock, which clock) to the state there; None when the trajectory was loaded from a file
+    dense: Callable[[Array, Clock], State] | None = None
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def at(self, t: ArrayLike, clock: Clock = "time") -> State:
+        """The state at any time inside the run, by the integrator's dense output.
+
+        Parameters
+        ----------
+        t : float or array (K,)
+            Values of `clock`.
+        clock : {"time", "accelerated", "arclength"}
+
+        Returns
+        -------
+        State
+            With a leading axis K if `t` is an array.
+
+        Raises
+        ------
+        ValueError
+            If `t` lies outside the run or is not finite, or if the trajectory has no dense output.
+        """
+        if clock not in CLOCKS:
+            raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
+        if self.dense is None:
+            raise ValueError(
+                "this trajectory has no dense output: it was loaded from a file or is a descent; "
+                "its recorded points are in `t` and `beta`."
+            )
+        values = np.asarray(t, dtype=float)
+        if values.ndim > 1:
+            raise ValueError(f"`t` must be a number or a vector; received shape {values.shape}.")
+        own = self.clock_values(clock)
+        # Rounding of the caller's own arithmetic at the two ends is forgiven; nothing is extrapolated.
+        slack = 1e-12 * max(abs(float(own[-1])), np.finfo(float).tiny)
+        bad = ~((values >= own[0] - slack) & (values <= own[-1] + slack))
+        if bad.any():
+            first = np.atleast_1d(values)[np.atleast_1d(bad)][0]
+            raise ValueError(f"`t` must lie in the run, [{own[0]:.6g}, {own[-1]:.6g}] in {clock}; received {first}.")
+        state = self.dense(np.clip(np.atleast_1d(values), own[0], own[-1]), clock)
+        return state[0] if values.ndim == 0 else state
+
+    def clock_values(self, clock: Clock) -> Array:
+        """The recorded times on one of the three clocks."""
+        return {"time": self.t, "accelerated": self.accelerated_time, "arclength": self.arclength}[clock]
+
+    def to_xarray(self) -> xarray.Dataset:
+        """All fields as a labelled dataset; `info` and `stats` as JSON attributes."""
+        import xarray
+
+        matrix_valued = self.beta.ndim == 3
+        features = list(self.feature_names) or [f"x{i}" for i in range(self.beta.shape[1])]
+        body = ("feature", "target") if matrix_valued else ("feature",)
+        sides = ("direction", "direction_") if matrix_valued else ("pair", "feature")
+        variables: dict[str, Any] = {
+            "beta": (("step", *body), self.beta),
+            "loss": (("step",), self.loss),
+            "imbalance": (("step", *sides), self.imbalance),
+            "log_imbalance": (("step", *sides), self.log_imbalance),
+        }
+        for prefix, mapping in (("weight", self.weights), ("log_abs_weight", self.log_abs_weights)):
+            for name, values in mapping.items():
+                dims = ("step", f"{name}_row", f"{name}_column") if values.ndim == 3 else ("step", "feature")
+                variables[f"{prefix}_{name}"] = (dims, values)
+        if self.error_estimate is not None:
+            variables["error_estimate"] = (("step",), self.error_estimate)
+        return xarray.Dataset(
+            variables,
+            coords={
+                "t": ("step", self.t),
+                "accelerated_time": ("step", self.accelerated_time),
+                "arclength": ("step", self.arclength),
+                "feature": features,
+            },
+            attrs={
+                "format": _FORMAT,
+                "success": int(self.success),
+                "message": self.message,
+                "imbalance_drift": self.imbalance_drift,
+                "invariants": json.dumps(self.invariants),
+                "weights": json.dumps(list(self.weights)),
+                "stats": json.dumps(self.stats, default=_plain),
+                "info": json.dumps(self.info, default=_plain),
+            },
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything but the dense output as NetCDF-4; the file appears whole or not at all."""
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        os.close(handle)
+        try:
+            self.to_xarray().to_netcdf(temporary, engine="h5netcdf")
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+
+
+def load(path: str | os.PathLike[str]) -> Trajectory:
+    """Read a trajectory that :meth:`Trajectory.save` wrote. Nothing in the file is executed.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, or not a trajectory.
+    """
+    import xarray
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"`path` must be a trajectory file; there is none at {path}.")
+    try:
+        with xarray.open_dataset(path, engine="h5netcdf") as opened:
+            data = opened.load()
+        if data.attrs.get("format") != _FORMAT:
+            raise ValueError(f"format {data.attrs.get('format')!r}")
+        names = json.loads(data.attrs["weights"])
+        return Trajectory(
+            **{name: data[name].values for name in _ARRAYS},
+            weights={name: data[f"weight_{name}"].values for name in names},
+            log_abs_weights={name: data[f"log_abs_weight_{name}"].values for name in names},
+            imbalance_drift=float(data.attrs["imbalance_drift"]),
+            success=bool(data.attrs["success"]),
+            message=str(data.attrs["message"]),
+            stats=json.loads(data.attrs["stats"]),
+            invariants=tuple(json.loads(data.attrs["invariants"])),
+            feature_names=tuple(str(name) for name in data["feature"].values),
+            info=json.loads(data.attrs["info"]),
+            error_estimate=data["error_estimate"].values if "error_estimate" in data else None,
+        )
+    except Exception as error:  # the HDF5 stack raises a dozen kinds on damaged files
+        raise ValueError(f"`path` must be a trajectory file; {path} cannot be read as one ({error}).") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
