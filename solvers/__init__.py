@@ -3,3 +3,10 @@
 What this package does not contain: learning, losses, networks. It imports nothing from the rest of
 flowsim, and a test that reads its imports keeps it so.
 """
+
+from flowsim.solvers.arclength import ArcLength, by_arclength
+from flowsim.solvers.problem import InitialValueProblem
+from flowsim.solvers.scipy_methods import SCIPY_METHODS, integrate
+from flowsim.solvers.solution import Solution, Status
+
+__all__ = ["SCIPY_METHODS", "ArcLength", "InitialValueProblem", "Solution", "Status", "by_arclength", "integrate"]

@@ -21,6 +21,7 @@ FLOORS = [
     {"studies", "plot"},
     {"papers", "report"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -1,1 +1,60 @@
-"""Command line: no numerics."""
+"""Command line: no numerics.
+
+Each command lives in its own module and is imported only when it is called, so ``flowsim --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+__all__ = ["main"]
+
+#: command -> (module, one line of help). The module defines a click command of the same name.
+COMMANDS = {
+    "run": ("flowsim.cli.run", "Integrate a flow on a table; jumps, figure, files."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[name][0]), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="flowsim")
+def flowsim() -> None:
+    """Gradient flows of noisy diagonal and two-layer linear networks, at any initialisation scale."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; exit status 2 for what the caller can mend, 1 for a flow that cannot be continued."""
+    from flowsim.errors import IntegrationError
+
+    try:
+        return flowsim.main(args=arguments, prog_name="flowsim", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("flowsim: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        click.echo(f"flowsim: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except (ValueError, OSError) as error:
+        click.echo(f"flowsim: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except IntegrationError as error:
+        click.echo(f"flowsim: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)

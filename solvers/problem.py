@@ -1,0 +1,39 @@
+"""What an integrator is given: a right-hand side and what is known of its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["InitialValueProblem"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class InitialValueProblem:
+    """``y' = f(t, y)``, ``y(0) = y0``.
+
+    Attributes
+    ----------
+    rhs : callable (t, y) -> (N,)
+    y0 : array (N,)
+    jacobian : callable (t, y) -> (N, N), optional
+        ``df/dy``.
+    time_derivative : callable (t, y) -> (N,), optional
+        ``df/dt``; None for an autonomous system.
+    step_limit : callable (t, y, y') -> float, optional
+        The longest step that may be taken from here without leaping over something that cannot be seen from here.
+    check : callable (t, y) -> str or None, optional
+        Looked at after every accepted step; a text ends the integration with that message.
+    """
+
+    rhs: Callable[[float, Array], Array]
+    y0: Array
+    jacobian: Callable[[float, Array], Array] | None = None
+    time_derivative: Callable[[float, Array], Array] | None = None
+    step_limit: Callable[[float, Array, Array], float] | None = None
+    check: Callable[[float, Array], str | None] | None = None

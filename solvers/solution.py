@@ -1,0 +1,73 @@
+"""What an integrator returns."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Solution", "Status"]
+
+Array = NDArray[np.float64]
+
+
+class Status(enum.Enum):
+    """How an integration ended; the value is the message, with what to try."""
+
+    COMPLETED = "reached the end of the interval"
+    STOPPED = "stopped by the caller's check"
+    STEP_BUDGET = "the step budget is spent; allow more with `max_steps`, loosen `rtol`, or shorten `t_end`"
+    STEP_FLOOR = "the step fell to the spacing of floats; loosen `rtol` or try another `method`"
+    NON_FINITE = "the state left the range of floats; try another `method` or a tighter `rtol`"
+    REFUSED = "the method gave up; try another `method` or other tolerances"
+
+    @property
+    def success(self) -> bool:
+        return self is Status.COMPLETED
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The steps taken and a continuous extension over them.
+
+    Attributes
+    ----------
+    t : array (T,)
+        0 and the end of every step.
+    y : array (T, N)
+    pieces : sequence of callable
+        One continuous extension per step, mapping times (K,) to states (N, K).
+    status : Status
+    message : str
+        The status's own message, or the check's.
+    stats : dict
+        steps, rejected (None where the method does not tell), nfev, njev, nlu, seconds.
+    """
+
+    t: Array
+    y: Array
+    pieces: Sequence[Callable[[Array], Array]]
+    status: Status
+    message: str
+    stats: dict[str, Any]
+
+    def __call__(self, times: Array) -> Array:
+        """States at times (K,) inside the run, shape (K, N)."""
+        times = np.asarray(times, dtype=float)
+        out = np.empty((len(times), self.y.shape[1]))
+        # The step that ends at or after the time; a time on a node belongs to the step that ends there.
+        step = np.clip(np.searchsorted(self.t, times, side="left") - 1, 0, max(len(self.pieces) - 1, 0))
+        if not self.pieces:
+            out[:] = self.y[0]
+            return out
+        order = np.argsort(step, kind="stable")
+        bounds = np.flatnonzero(np.diff(step[order])) + 1
+        for group in np.split(order, bounds):
+            if len(group):
+                out[group] = np.asarray(self.pieces[step[group[0]]](times[group])).T
+        out[times == self.t[0]] = self.y[0]
+        return out
