@@ -20,9 +20,11 @@ _HOME = {
     "MomentNoise": "flowsim.network",
     "RademacherNoise": "flowsim.network",
     "Regression": "flowsim.problem",
+    "SaddlePath": "flowsim.limits",
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
     "load": "flowsim.trajectory",
+    "saddle_to_saddle": "flowsim.limits",
 }
 _SUBPACKAGES = frozenset({"datasets", "solvers"})
 
@@ -30,6 +32,8 @@ __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 
 if TYPE_CHECKING:
     from flowsim.errors import IntegrationError as IntegrationError
+    from flowsim.limits import SaddlePath as SaddlePath
+    from flowsim.limits import saddle_to_saddle as saddle_to_saddle
     from flowsim.network import DiagonalNetwork as DiagonalNetwork
     from flowsim.network import GaussianNoise as GaussianNoise
     from flowsim.network import LaplaceNoise as LaplaceNoise

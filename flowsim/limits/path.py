@@ -1,0 +1,220 @@
+"""The limit of vanishing initialisation as an object: saddles, jumps, and what lies between."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.problem import Regression
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+__all__ = ["Event", "SaddlePath"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One coordinate entering or leaving the support at a jump.
+
+    Attributes
+    ----------
+    time : float
+        Accelerated time of the jump.
+    jump : int
+        Index into ``jump_times``; several events share a jump.
+    coordinate : int
+    name : str
+        Its feature name.
+    sign : {+1, -1}
+        Of the coefficient: the new one if activated, the old one if deactivated.
+    kind : {"activated", "deactivated"}
+    """
+
+    time: float
+    jump: int
+    coordinate: int
+    name: str
+    sign: int
+    kind: Literal["activated", "deactivated"]
+
+
+@dataclass(frozen=True, eq=False)
+class SaddlePath:
+    r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
+
+    Attributes
+    ----------
+    problem : Regression
+    jump_times : array (K,)
+        Accelerated times ``t / ln(1/alpha)`` (depth L >= 3: ``t * alpha**(L - 2)``) of the jumps; 0 is not one.
+    hits : tuple of K arrays
+        The coordinates whose growth reached its threshold at each jump; more than one if they tie.
+    horizon : float
+        Where the path's knowledge ends: inf, unless it was stopped early.
+    complete : bool
+        The last saddle is a global minimiser of the limit problem, nothing moves any more.
+    message : str
+    thresholds : pair of arrays (d,)
+        Growth thresholds (t+, t-) counted from the start.
+    penalties : pair of arrays (d,)
+        What weight noise charges per unit of positive and negative coefficient; zeros without noise.
+    offset : array (d,) or float
+        Added to beta by the noise before the loss is taken (zero for products of weights).
+    stats : dict
+        jumps, gradients (products with X^T), seconds.
+    """
+
+    problem: Regression
+    jump_times: Array
+    supports: tuple[NDArray[np.int64], ...] = field(repr=False)
+    values: tuple[Array, ...] = field(repr=False)
+    hits: tuple[NDArray[np.int64], ...] = field(repr=False)
+    horizon: float = math.inf
+    complete: bool = True
+    message: str = ""
+    thresholds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
+    penalties: tuple[Array, Array] = field(default_factory=lambda: (np.zeros(1), np.zeros(1)), repr=False)
+    offset: Array | float = 0.0
+    stats: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"SaddlePath({len(self.jump_times)} jumps, {self.message})"
+
+    @property
+    def active_sets(self) -> tuple[NDArray[np.int64], ...]:
+        """The support of each of the K + 1 saddles, ascending."""
+        return self.supports
+
+    @cached_property
+    def sparse_saddles(self) -> scipy.sparse.csr_array:
+        """The saddles as a sparse array (K+1, d)."""
+        import scipy.sparse
+
+        pointer = np.concatenate([[0], np.cumsum([len(support) for support in self.supports])])
+        return scipy.sparse.csr_array(
+            (np.concatenate(self.values), np.concatenate(self.supports), pointer),
+            shape=(len(self.supports), self.problem.d),
+        )
+
+    @cached_property
+    def saddles(self) -> Array:
+        """The plateaus in order, shape (K+1, d)."""
+        return self._rows(np.arange(len(self.supports)))
+
+    @property
+    def end(self) -> Array:
+        """Where the path ends, shape (d,).
+
+        Raises
+        ------
+        ValueError
+            If the path was stopped before its end.
+        """
+        if not self.complete:
+            raise ValueError(f"the path has not reached its end: {self.message}; its last saddle is `saddles[-1]`.")
+        return self._rows(np.array([len(self.supports) - 1]))[0]
+
+    @cached_property
+    def losses(self) -> Array:
+        """The training loss on each plateau, shape (K+1,)."""
+        return np.array([float(self.problem.loss(self._rows(np.array([k]))[0])) for k in range(len(self.supports))])
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        """Who enters and who leaves the support, in order of time; within a jump by coordinate."""
+        events = []
+        for jump, time in enumerate(self.jump_times):
+            before = dict(zip(self.supports[jump].tolist(), self.values[jump].tolist(), strict=True))
+            after = dict(zip(self.supports[jump + 1].tolist(), self.values[jump + 1].tolist(), strict=True))
+            for coordinate in sorted(before.keys() | after.keys()):
+                old, new = before.get(coordinate, 0.0), after.get(coordinate, 0.0)
+                if (old > 0) == (new > 0) and (old < 0) == (new < 0):
+                    continue
+                name = self.problem.feature_names[coordinate]
+                if old != 0:
+                    sign = 1 if old > 0 else -1
+                    events.append(Event(float(time), jump, coordinate, name, sign, "deactivated"))
+                if new != 0:
+                    sign = 1 if new > 0 else -1
+                    events.append(Event(float(time), jump, coordinate, name, sign, "activated"))
+        return tuple(events)
+
+    def beta(self, t: ArrayLike) -> Array:
+        """The path at accelerated times t, continuous from the right: shape (d,), or (T, d) for t of shape (T,).
+
+        Raises
+        ------
+        ValueError
+            For t negative, NaN, or beyond the horizon of a path that was stopped early.
+        """
+        times = self._check_times(t)
+        rows = self._rows(np.searchsorted(self.jump_times, np.atleast_1d(times), side="right"))
+        return rows[0] if times.ndim == 0 else rows
+
+    def time_average(self, t: ArrayLike) -> Array:
+        r""":math:`\frac{1}{t} \int_0^t \beta(s) ds`, shapes as in :meth:`beta`; at t = 0 its limit, the first plateau.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`beta`.
+        """
+        times = self._check_times(t)
+        out = np.zeros((times.size, self.problem.d))
+        for row, time in enumerate(np.atleast_1d(times)):
+            if math.isinf(time):
+                out[row] = self._rows(np.array([len(self.supports) - 1]))[0]
+                continue
+            last = int(np.searchsorted(self.jump_times, time, side="right"))
+            knots = np.concatenate([[0.0], self.jump_times[:last], [time]])
+            shares = np.diff(knots) / time if time > 0 else np.ones(1)
+            for share, support, values in zip(shares, self.supports, self.values, strict=False):
+                out[row, support] += share * values
+        return out[0] if times.ndim == 0 else out
+
+    def dual(self, t: ArrayLike) -> Array:
+        r""":math:`s(t) = -\int_0^t \nabla L(\beta)`, shapes as in :meth:`beta`.
+
+        Coordinates grow while s travels from ``-t^-`` to ``t^+``; with noise the walls move apart with time.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`beta`; also for infinite t.
+        """
+        times = self._check_times(t)
+        if np.isinf(times).any():
+            raise ValueError("`t` must be finite; received inf.")
+        average = np.atleast_2d(self.time_average(times)) + self.offset
+        rows = np.stack(
+            [-time * self.problem.gradient(row) for time, row in zip(np.atleast_1d(times), average, strict=True)]
+        )
+        return rows[0] if times.ndim == 0 else rows
+
+    def _check_times(self, t: ArrayLike) -> Array:
+        times = np.asarray(t, dtype=float)
+        if times.ndim > 1:
+            raise ValueError(f"`t` must be a number or a vector; received shape {times.shape}.")
+        bad = ~(times >= 0)
+        if bad.any():
+            raise ValueError(f"`t` must be >= 0; received {np.atleast_1d(times)[np.atleast_1d(bad)][0]}.")
+        if not self.complete and (times >= self.horizon).any():
+            raise ValueError(
+                f"`t` must be below {self.horizon:.6g}, where the path was stopped ({self.message}); "
+                f"received {times.max():.6g}."
+            )
+        return times
+
+    def _rows(self, saddles: NDArray[np.intp]) -> Array:
+        out = np.zeros((len(saddles), self.problem.d))
+        for row, saddle in enumerate(saddles):
+            out[row, self.supports[saddle]] = self.values[saddle]
+        return out

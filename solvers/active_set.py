@@ -1,0 +1,309 @@
+"""Least squares on a cone, warm-started: the linear algebra of an active set.
+
+``ColumnFactor`` keeps ``A = Q R`` (R is the Cholesky factor of A^T A) while columns of A come and go.
+``ConeRegression`` minimises on top of it. Neither knows where its columns come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ColumnFactor", "ConeRegression", "least_norm_nonnegative", "relative_rounding"]
+
+Array = NDArray[np.float64]
+
+#: Rounding of an inner product of n terms is below this many ulps times sqrt(n), with room for the terms
+#: themselves being results of such products.
+_ULPS = 32.0
+_FIRST_CAPACITY = 16
+
+
+def relative_rounding(n: int) -> float:
+    """Size of ``a.b / (|a| |b|)`` in R^n below which it is rounding."""
+    return _ULPS * float(np.finfo(float).eps) * math.sqrt(n)
+
+
+class ColumnFactor:
+    """``A = Q R`` with orthonormal Q (n, k) and upper triangular R (k, k).
+
+    Columns are appended by Gram-Schmidt done twice and removed by Givens rotations: O(nk) each.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.k = 0
+        self._q = np.empty((n, _FIRST_CAPACITY), order="F")
+        self._r = np.zeros((_FIRST_CAPACITY, _FIRST_CAPACITY), order="F")
+
+    @property
+    def Q(self) -> Array:
+        return self._q[:, : self.k]
+
+    @property
+    def R(self) -> Array:
+        return self._r[: self.k, : self.k]
+
+    def append(self, column: Array, tolerance: float) -> bool:
+        """Take a column in, unless its distance to the span is at most `tolerance` times its norm."""
+        norm = float(np.linalg.norm(column))
+        if self.k == self.n or norm == 0.0:
+            return False
+        coefficients = self.Q.T @ column
+        rest = column - self.Q @ coefficients
+        again = self.Q.T @ rest
+        rest -= self.Q @ again
+        length = float(np.linalg.norm(rest))
+        if not length > tolerance * norm:
+            return False
+        if self.k == self._q.shape[1]:
+            self._grow()
+        self._q[:, self.k] = rest / length
+        if length < 1e-3 * norm:  # a short remainder has lost digits of its orthogonality
+            fresh = self._q[:, self.k]
+            fresh -= self.Q @ (self.Q.T @ fresh)
+            fresh /= np.linalg.norm(fresh)
+        self._r[: self.k, self.k] = coefficients + again
+        self._r[self.k, self.k] = length
+        self.k += 1
+        return True
+
+    def remove(self, position: int) -> None:
+        """Drop the column at a position; later columns move up."""
+        _remove_column(self._q, self._r, self.k, position)
+        self.k -= 1
+
+    def outside(self, vector: Array) -> Array:
+        """The part of a vector orthogonal to all columns."""
+        rest = vector - self.Q @ (self.Q.T @ vector)
+        return rest - self.Q @ (self.Q.T @ rest)
+
+    def solve(self, vector: Array) -> Array:
+        """``R^-1 vector``."""
+        out = np.array(vector, dtype=float)
+        _solve_upper(self._r, self.k, out)
+        return out
+
+    def solve_transposed(self, vector: Array) -> Array:
+        """``R^-T vector``."""
+        out = np.array(vector, dtype=float)
+        _solve_upper_transposed(self._r, self.k, out)
+        return out
+
+    def _grow(self) -> None:
+        capacity = min(2 * self._q.shape[1], self.n)
+        q = np.empty((self.n, capacity), order="F")
+        r = np.zeros((capacity, capacity), order="F")
+        q[:, : self.k] = self.Q
+        r[: self.k, : self.k] = self.R
+        self._q, self._r = q, r
+
+
+class ConeRegression:
+    r"""``min 1/2 ||A b - y||^2 + c.b`` over b >= 0, where columns of A join from time to time.
+
+    A solve starts from the last solution (Lawson-Hanson): a violated column enters, the step to the new
+    least-squares solution is cut where a coefficient reaches zero, that column waits outside, and so on.
+    The objective falls at every step, so it ends.
+
+    Parameters
+    ----------
+    y : array (n,)
+    column : callable
+        Maps a key to its column, an array (n,) of its own.
+    """
+
+    def __init__(self, y: Array, column: Callable[[Hashable], Array]) -> None:
+        self.y = y
+        self._column = column
+        self._factor = ColumnFactor(len(y))
+        self._rounding = relative_rounding(len(y))
+        self._scale = float(np.linalg.norm(y))
+        self.members: list[Hashable] = []
+        self.b = np.zeros(0)
+        self.residual = y.copy()
+        self.waiting: list[Hashable] = []
+        self._cost: dict[Hashable, float] = {}
+        self._norm: dict[Hashable, float] = {}
+
+    def solve(self, joining: Iterable[tuple[Hashable, float]]) -> None:
+        """Let columns join the cone, each with its cost, and move to the new minimiser.
+
+        Afterwards `members` have b > 0 and `waiting` have b = 0; `residual` is ``y - A b``.
+        """
+        for key, cost in joining:
+            self._cost[key] = cost
+            self.waiting.append(key)
+        keys = list(self.waiting)
+        columns = np.empty((len(self.y), len(keys)), order="F")
+        for place, key in enumerate(keys):
+            columns[:, place] = self._column(key)
+            self._norm[key] = float(np.linalg.norm(columns[:, place]))
+        inside = np.zeros(len(keys), dtype=bool)
+        refused = np.zeros(len(keys), dtype=bool)
+        budget = 10 * (len(keys) + len(self.members)) + 100
+        for _ in range(budget):
+            excess = columns.T @ self.residual - np.array([self._cost[key] for key in keys])
+            norms = np.array([self._norm[key] for key in keys])
+            excess[inside | refused | (excess <= self._rounding * norms * self._scale)] = -np.inf
+            if not len(keys) or np.all(excess == -np.inf):
+                break
+            # The steepest per unit of length: the choice does not depend on how columns are scaled or ordered.
+            with np.errstate(invalid="ignore"):
+                place = int(np.argmax(excess / norms))
+            key = keys[place]
+            dropped = self._enter(key, columns[:, place])
+            inside[place] = True
+            for other in dropped:
+                if other == key:
+                    refused[place] = True  # its coefficient is zero up to rounding
+                if other in keys:
+                    inside[keys.index(other)] = False
+                else:
+                    keys.append(other)
+                    columns = np.column_stack([columns, self._column(other)])
+                    inside, refused = np.append(inside, False), np.append(refused, False)
+        else:
+            raise ArithmeticError(f"the active set still changes after {budget} steps")
+        self.waiting = [key for key, is_in in zip(keys, inside, strict=True) if not is_in]
+
+    def excess(self, key: Hashable) -> float:
+        """Rate ``a.(y - A b) - c`` of a waiting column relative to rounding; <= 1 at the minimiser."""
+        rate = float(self._column(key) @ self.residual) - self._cost[key]
+        size = self._rounding * self._norm[key] * self._scale
+        return rate / size if size > 0 else 0.0
+
+    def dismiss(self, key: Hashable) -> None:
+        """A waiting column leaves the cone."""
+        self.waiting.remove(key)
+
+    def least_norm(self) -> tuple[list[Hashable], Array]:
+        """The minimiser of least Euclidean norm over members and waiting columns, where it is positive.
+
+        It differs from ``b`` only if waiting columns, all with zero excess, depend on the others.
+        """
+        extra = np.column_stack([self._column(key) for key in self.waiting])
+        extra /= np.linalg.norm(extra, axis=0)
+        rest = extra - self._factor.Q @ (self._factor.Q.T @ extra)
+        rest -= self._factor.Q @ (self._factor.Q.T @ rest)
+        sizes = np.linalg.svd(rest, compute_uv=False)
+        if len(sizes) == extra.shape[1] and sizes.min() > len(self.y) * self._rounding:
+            return list(self.members), self.b
+        keys = self.members + self.waiting
+        columns = np.column_stack([self._column(key) for key in keys])
+        b = least_norm_nonnegative(columns, np.append(self.b, np.zeros(len(self.waiting))))
+        positive = b > self._rounding * self._scale / np.linalg.norm(columns, axis=0)
+        return [key for key, is_in in zip(keys, positive, strict=True) if is_in], b[positive]
+
+    def _enter(self, key: Hashable, column: Array) -> list[Hashable]:
+        """Take a violated column in and descend; returns the keys that were dropped on the way."""
+        dropped: list[Hashable] = []
+        height = 0.0
+        # Half the rounding of the excess: without costs no column that violates can count as dependent.
+        while not self._factor.append(column, 0.5 * self._rounding):
+            # Dependent: A b stays, the cost falls along b_key += s, b -= s h, until one b is zero.
+            h = self._factor.solve(self._factor.Q.T @ column)
+            falling = h > self._rounding * np.abs(h).max(initial=0.0)
+            if not falling.any():
+                raise ArithmeticError("the objective has no minimum: a column is not bounded by its cost")
+            ratios = np.full(len(h), np.inf)
+            ratios[falling] = self.b[falling] / h[falling]
+            first = int(np.argmin(ratios))
+            self.b -= ratios[first] * h
+            height += float(ratios[first])
+            dropped.append(self._drop(first))
+        self.members.append(key)
+        self.b = np.append(self.b, height)
+        return dropped + self._descend()
+
+    def _descend(self) -> list[Hashable]:
+        dropped: list[Hashable] = []
+        while True:
+            pull = self._factor.solve_transposed(np.array([self._cost[key] for key in self.members]))
+            inner = self._factor.Q.T @ self.y
+            target = self._factor.solve(inner - pull)
+            zero = self._rounding * self._scale / np.array([self._norm[key] for key in self.members])
+            low = target <= zero
+            if not low.any():
+                self.b = target
+                self.residual = self._factor.outside(self.y) + self._factor.Q @ pull
+                return dropped
+            gap = self.b - target
+            with np.errstate(divide="ignore", invalid="ignore"):
+                steps = np.where(low, np.where(gap > 0, np.clip(self.b / gap, 0.0, 1.0), 0.0), np.inf)
+            step = float(steps.min())
+            self.b += step * (target - self.b)
+            stopping = np.flatnonzero(steps == step)
+            for position in stopping[::-1]:
+                dropped.append(self._drop(int(position)))
+
+    def _drop(self, position: int) -> Hashable:
+        self._factor.remove(position)
+        self.b = np.delete(self.b, position)
+        return self.members.pop(position)
+
+
+def least_norm_nonnegative(A: Array, b: Array) -> Array:
+    """The least Euclidean norm of ``x >= 0`` with ``A x = A b``, for some ``b >= 0``.
+
+    Least-distance programming (Lawson and Hanson, chapter 23): with ``x = x0 + N z``, N a basis of the null
+    space, the nearest point of ``N z >= -x0`` to 0 is read off the residual of a non-negative least-squares fit.
+    """
+    from scipy.optimize import nnls
+
+    _, sizes, rows = np.linalg.svd(A, full_matrices=True)
+    rank = int((sizes > max(A.shape) * np.finfo(float).eps * sizes.max(initial=0.0)).sum())
+    null = rows[rank:].T
+    x0 = b - null @ (null.T @ b)
+    size = np.abs(b).max(initial=0.0)
+    if x0.min(initial=0.0) >= -1e-13 * size:
+        return np.maximum(x0, 0.0)
+    E = np.vstack([null.T, -x0 / size])
+    target = np.zeros(len(E))
+    target[-1] = 1.0
+    weights, _ = nnls(E, target)
+    residual = E @ weights - target
+    if not residual[-1] < -1e-14:
+        raise ArithmeticError("no non-negative vector has this fit")
+    return np.maximum(x0 - size * (null @ (residual[:-1] / residual[-1])), 0.0)
+
+
+@numba.njit("void(float64[::1, :], float64[::1, :], int64, int64)", cache=True)
+def _remove_column(q: Array, r: Array, k: int, position: int) -> None:  # pragma: no cover - compiled
+    for column in range(position, k - 1):
+        for row in range(column + 2):
+            r[row, column] = r[row, column + 1]
+    for column in range(position, k - 1):
+        a, b = r[column, column], r[column + 1, column]
+        length = math.hypot(a, b)
+        c, s = (a / length, b / length) if length > 0 else (1.0, 0.0)
+        r[column, column] = length
+        r[column + 1, column] = 0.0
+        for other in range(column + 1, k - 1):
+            upper, lower = r[column, other], r[column + 1, other]
+            r[column, other] = c * upper + s * lower
+            r[column + 1, other] = c * lower - s * upper
+        for row in range(q.shape[0]):
+            left, right = q[row, column], q[row, column + 1]
+            q[row, column] = c * left + s * right
+            q[row, column + 1] = c * right - s * left
+
+
+@numba.njit("void(float64[::1, :], int64, float64[::1])", cache=True)
+def _solve_upper(r: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
+    for column in range(k - 1, -1, -1):
+        out[column] /= r[column, column]
+        for row in range(column):
+            out[row] -= r[row, column] * out[column]
+
+
+@numba.njit("void(float64[::1, :], int64, float64[::1])", cache=True)
+def _solve_upper_transposed(r: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
+    for column in range(k):
+        for row in range(column):
+            out[column] -= r[row, column] * out[row]
+        out[column] /= r[column, column]
