@@ -23,6 +23,7 @@ _HOME = {
     "SaddlePath": "flowsim.limits",
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
+    "gradient_flow": "flowsim.flows",
     "load": "flowsim.trajectory",
     "saddle_to_saddle": "flowsim.limits",
 }
@@ -32,6 +33,7 @@ __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 
 if TYPE_CHECKING:
     from flowsim.errors import IntegrationError as IntegrationError
+    from flowsim.flows import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath
     from flowsim.limits import saddle_to_saddle as saddle_to_saddle
     from flowsim.network import DiagonalNetwork as DiagonalNetwork

@@ -84,8 +84,6 @@ def integrate(
             if problem.step_limit is not None and method != "LSODA":
                 state = states[-1]
                 stepper.max_step = problem.step_limit(times[-1], state, problem.rhs(times[-1], state))
-                if hasattr(stepper, "h_abs"):
-                    stepper.h_abs = min(stepper.h_abs, stepper.max_step)
             refusal = stepper.step()
             if stepper.status == "failed":
                 status = Status.STEP_FLOOR if refusal and "step size" in refusal else Status.REFUSED

@@ -10,6 +10,7 @@ from flowsim.network.noise import (
     RademacherNoise,
     UniformNoise,
 )
+from flowsim.network.quadratic import quadratic_form
 from flowsim.network.scale import InitialScale
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Noise",
     "RademacherNoise",
     "UniformNoise",
+    "quadratic_form",
 ]

@@ -1,0 +1,69 @@
+"""What a choice of coordinates must offer so that a flow can be run and read in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers import InitialValueProblem
+
+__all__ = ["Coordinates", "Observed"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a state looks like to the user, at T times; shapes as in Trajectory."""
+
+    beta: Array
+    weights: Mapping[str, Array]
+    log_abs_weights: Mapping[str, Array]
+    imbalance: Array
+    log_imbalance: Array
+
+
+class Coordinates(Protocol):
+    """Unknowns in which a flow is integrated.
+
+    Attributes
+    ----------
+    name : str
+        As in ``traj.info["coordinates"]``.
+    ivp : InitialValueProblem
+        The flow in time.
+    invariants : tuple of str
+        Names of the conserved quantities that `observe` reports.
+    """
+
+    name: str
+    ivp: InitialValueProblem
+    invariants: tuple[str, ...]
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        """Local tolerances of the unknowns that give the global accuracy the user asked for."""
+        ...
+
+    def time_tolerance(self, rtol: float) -> float:
+        """Absolute tolerance of t where t itself is integrated."""
+        ...
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
+        ...
+
+    def speed_gradient(self, t: float, y: Array) -> tuple[Array, float] | None:
+        """Derivatives of ``||d beta/dt||`` by the state (N,) and by t; None where they are not known."""
+        ...
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        """Read states (K, N) at times (K,)."""
+        ...
+
+    def drift(self, t: Array, seen: Observed) -> float:
+        """Largest relative departure of the conserved quantities from their exact law."""
+        ...

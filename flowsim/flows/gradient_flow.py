@@ -1,0 +1,219 @@
+"""The front door of continuous time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.flows.coordinates import Coordinates
+from flowsim.flows.growth import GrowthCoordinates, admits_growth
+from flowsim.flows.run import run_flow
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.problem import Regression
+from flowsim.solvers import SCIPY_METHODS
+from flowsim.trajectory import CLOCKS, Clock, Trajectory
+
+__all__ = ["gradient_flow"]
+
+Array = NDArray[np.float64]
+
+COORDINATES = ("auto", "growth", "weights")
+
+
+def gradient_flow(
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Regression,
+    t_end: float,
+    *,
+    alpha: float | str | Decimal | Fraction = 1e-3,
+    start: Mapping[str, ArrayLike] | None = None,
+    clock: Clock = "time",
+    t_eval: ArrayLike | None = None,
+    method: str = "auto",
+    coordinates: str = "auto",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_steps: int = 200_000,
+    progress: bool = False,
+) -> Trajectory:
+    r"""Integrate the gradient flow of a network on a regression problem.
+
+    .. math:: \dot\theta_i = -\Big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \Big), \qquad
+              \theta(0) = \alpha \, \theta^*,
+
+    with ``m_i = E phi_i(theta_i + xi_i)`` and ``V_i`` its variance under the network's weight noise; without noise
+    this is ``theta_i' = -g_i grad phi_i``, gradient flow on ``L(beta) = ||X beta - y||^2 / (2n)``.
+
+    Parameters
+    ----------
+    net : DiagonalNetwork or LinearNetwork
+    problem : Regression
+        A single target for a DiagonalNetwork.
+    t_end : float
+        End of the run in the unit of `clock`, > 0.
+    alpha : float, str, Decimal or Fraction
+        Scale of initialisation, > 0; text and Decimal reach below the range of floats (``"1e-1000"``).
+    start : mapping weight -> array (d,) or number, optional
+        The direction ``theta^*``. Default: ``sqrt(2)`` on the first weight and 0 on the second of ``u*v``, ones
+        elsewhere.
+        For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``.
+    clock : {"time", "accelerated", "arclength"}
+        The unit of `t_end` and `t_eval`; see :class:`flowsim.Trajectory`.
+    t_eval : array (T,), optional
+        Times to report, non-decreasing, inside [0, t_end]. Default: the steps taken.
+    method : {"auto", "LSODA", "BDF", "Radau", "DOP853"}
+    coordinates : {"auto", "growth", "weights"}
+        ``auto`` takes growth coordinates whenever they are exact (:mod:`flowsim.flows.growth`).
+    rtol : float
+        Relative accuracy of the weights.
+    atol : float
+        Absolute accuracy of the weights; growth coordinates need none, they control relative accuracy at every scale.
+    max_steps : int
+        Budget of accepted steps.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    ValueError
+        For arguments the caller can mend; the text names the argument and what was found.
+    IntegrationError
+        If the flow cannot be continued, or its result could not be trusted; carries the trajectory so far.
+
+    References
+    ----------
+    Pesme & Flammarion, arXiv 2304.00488, Section 2; Clara, Langer & Schmidt-Hieber, arXiv 2503.11891, Section 2.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> problem = fs.Regression([[1.0]], [2.0])
+    >>> traj = fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 3.0, alpha="1e-1000", clock="accelerated")
+    >>> round(float(traj.beta[-1, 0]), 6), traj.info["coordinates"]
+    (2.0, 'growth')
+    """
+    if not isinstance(problem, Regression):
+        raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
+    if clock not in CLOCKS:
+        raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
+    if coordinates not in COORDINATES:
+        raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
+    if method != "auto" and method not in SCIPY_METHODS:
+        raise ValueError(f"`method` must be one of auto, {', '.join(SCIPY_METHODS)}; received {method!r}.")
+    t_end = _positive("t_end", t_end)
+    rtol, atol = _positive("rtol", rtol), _positive("atol", atol)
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
+        raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
+    scale = InitialScale.parse(alpha)
+    points = None if t_eval is None else _check_times(t_eval, t_end)
+    if isinstance(net, LinearNetwork):
+        raise NotImplementedError("gradient_flow of a LinearNetwork")
+    if not isinstance(net, DiagonalNetwork):
+        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
+    if problem.y.ndim == 2:
+        if problem.n_targets > 1:
+            raise ValueError(
+                f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
+            )
+        problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+    direction = net.direction(start, problem.d)
+    chosen, reason = _choose(net, problem, scale, direction, coordinates)
+    return run_flow(
+        chosen,
+        problem,
+        t_end,
+        clock=clock,
+        acceleration=_acceleration(net, scale, clock),
+        t_eval=points,
+        method="LSODA" if method == "auto" else method,
+        rtol=rtol,
+        atol=atol,
+        max_steps=int(max_steps),
+        progress=progress,
+        info={
+            "network": repr(net),
+            "formulas": [formula.text for formula in net.formulas],
+            "alpha": scale.text,
+            "log_alpha": scale.log,
+            "default_start": start is None,
+            "not_growth_because": reason,
+        },
+    )
+
+
+def _choose(
+    net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, asked: str
+) -> tuple[Coordinates, str | None]:
+    reason = admits_growth(net)
+    if reason is not None and asked == "growth":
+        raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
+    if reason is None and asked != "weights":
+        return GrowthCoordinates(net, problem, scale, direction), None
+    from flowsim.flows.weights import WeightCoordinates
+
+    return WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None), reason
+
+
+def _acceleration(net: DiagonalNetwork, scale: InitialScale, clock: Clock) -> float:
+    """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3."""
+    orders = {_order(formula) for formula in net.distinct}
+    order = min(orders)
+    if scale.gamma <= 0:
+        if clock == "accelerated":
+            raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+        return 1.0
+    if order == 2:
+        return 1.0 / scale.gamma
+    if order > 2:
+        factor = float(np.exp((order - 2) * scale.log))
+        if factor < np.finfo(float).tiny:
+            raise ValueError(
+                f"`alpha` = {scale} puts the time scale alpha^-{order - 2} of this network beyond the range of floats."
+            )
+        return factor
+    return 1.0
+
+
+def _order(formula: Any) -> int:
+    if formula.product_of is not None:
+        return len(formula.product_of)
+    from flowsim.network import quadratic_form
+
+    if quadratic_form(formula) is not None:
+        return 2
+    from flowsim.symbolic import order_at_origin
+
+    return int(order_at_origin(formula))
+
+
+def _positive(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be a number > 0; received {value!r}.") from None
+    if not (np.isfinite(number) and number > 0):
+        raise ValueError(f"`{name}` must be > 0 and finite; received {value!r}.")
+    return number
+
+
+def _check_times(t_eval: ArrayLike, t_end: float) -> Array:
+    times = np.asarray(t_eval, dtype=float)
+    if times.ndim != 1 or len(times) == 0:
+        raise ValueError(f"`t_eval` must be a vector of times; received shape {times.shape}.")
+    if not np.isfinite(times).all():
+        raise ValueError("`t_eval` must be finite; received NaN or infinity.")
+    if (np.diff(times) < 0).any():
+        raise ValueError("`t_eval` must not decrease.")
+    # Rounding of linspace and of unit changes at the far end is forgiven.
+    if times[0] < 0 or times[-1] > t_end * (1 + 1e-12):
+        raise ValueError(f"`t_eval` must lie in [0, {t_end:g}]; received [{times[0]:g}, {times[-1]:g}].")
+    return times

@@ -1,0 +1,369 @@
+r"""Growth coordinates: the exact way to integrate a quadratic network at any scale.
+
+For ``phi(w) = w^T M w`` with eigenvectors q_k, eigenvalues mu_k and ``c_k = q_k^T w`` the flow is
+
+.. math::
+    \ln|c_k(t)| = \ln|c_k(0)| + 2 \mu_k z - 4 \mu_k^2 \kappa t, \qquad
+    \beta = \sum_k \frac{\mu_k}{|q_k|^2} c_k^2, \qquad z_i(t) = -\int_0^t g_i\, ds,
+
+with ``kappa_i = eta^2 sigma_i^2``. Only z evolves, in the row space of X: ``z = X^T nu / n``,
+``nu' = y - X m(z, t)``. The scale alpha enters through ln|c_k(0)| alone, so nothing underflows, and what the flow
+conserves holds by construction. For ``u*v`` the c_k are p = u + v and q = u - v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.coordinates import Observed
+from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.problem import Regression
+from flowsim.solvers import InitialValueProblem
+
+__all__ = ["GrowthCoordinates", "GrowthMap", "admits_growth"]
+
+Array = NDArray[np.float64]
+
+#: exp is continued linearly above this exponent, so that a predictor that overshoots stays finite and convex.
+_CAP = 80.0
+#: Components of the start below this many roundings of its length are rounding of an exact zero.
+_ZERO = 16 * np.finfo(float).eps
+#: Several steps err before an error is contracted away; measured so that the global error stays below rtol.
+_SAFETY = 0.02
+#: A step may carry an unseen coordinate this many e-folds past the level where it becomes visible.
+_OVERSHOOT = 3.0
+
+
+def admits_growth(net: DiagonalNetwork) -> str | None:
+    """None if growth coordinates are exact for the network, else the reason why not."""
+    for formula in net.distinct:
+        form = quadratic_form(formula)
+        if form is None:
+            return f"{formula.text!r} is not a quadratic form"
+        if net.noise is None:
+            continue
+        if net.noise.multiplicative:
+            return "multiplicative noise couples z to the weights"
+        stds = net.noise.stds(net.weights)[[net.weights.index(name) for name in formula.weights]]
+        if np.ptp(stds) > 0:
+            return "the weights of a coordinate carry different noise"
+        if stds[0] > 0 and np.diag(form).any() and net.noise.unit_moment(3) != 0:
+            return "skewed noise drives the weights directly"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class GrowthMap:
+    r"""``m_i(z, t) = shift_i + sum_k coefficient_ik exp(offset_ik + rate_ik z_i - decay_ik t)``; arrays are (d, k).
+
+    Attributes
+    ----------
+    sign : array (d, k)
+        Signs of c_k, constant along the flow; 0 where c_k is exactly zero.
+    basis : array (d, k, k)
+        ``w_a = sum_k basis[i, a, k] c_k``.
+    shift : array (d,)
+        ``E phi(w + xi) - phi(w) = eta^2 tr M``.
+    conserved : array (d, k - 1, k)
+        Exponents e with ``sum_k e_k rate_k = 0``: the conserved quantities are ``prod_k c_k^e_k``.
+    """
+
+    coefficient: Array
+    offset: Array
+    rate: Array
+    decay: Array
+    sign: Array
+    basis: Array
+    shift: Array
+    conserved: Array
+    invariants: tuple[str, ...]
+
+    @classmethod
+    def of(cls, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> GrowthMap:
+        """Diagonalise every formula of the network at the start ``alpha * direction``."""
+        count, d = direction.shape
+        stds = np.zeros(count) if net.noise is None else net.noise.stds(net.weights)
+        variances = problem.feature_variances if net.noise is not None else np.zeros(d)
+        kinds = net.kinds(d)
+        shape = (d, count)
+        coefficient, offset, rate, decay, sign = (np.zeros(shape) for _ in range(5))
+        basis, shift = np.zeros((d, count, count)), np.zeros(d)
+        conserved = np.zeros((d, count - 1, count))
+        names: list[tuple[str, ...]] = []
+        for kind, formula in enumerate(net.distinct):
+            here = kinds == kind
+            values, vectors = _diagonalise(formula, net.weights)
+            square = (vectors**2).sum(axis=0)
+            start = vectors.T @ direction[:, here]
+            start[np.abs(start) <= _ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
+            eta = max(stds[net.weights.index(name)] for name in formula.weights)
+            with np.errstate(divide="ignore"):
+                offset[here] = 2 * (scale.log + np.log(np.abs(start.T)))
+            sign[here] = np.sign(start.T)
+            coefficient[here] = np.where(start.T == 0, 0.0, values / square)
+            rate[here] = 4 * values
+            decay[here] = 8 * eta**2 * variances[here, None] * values**2
+            basis[here] = vectors / square
+            shift[here] = eta**2 * values.sum()
+            exponents = _conserved_exponents(values)
+            conserved[here] = exponents
+            names.append(_invariant_names(formula, net.weights, vectors, exponents))
+        # exp(-inf) is right but inf - inf is not: an exactly zero component is carried by its coefficient alone.
+        offset[sign == 0] = 0.0
+        return cls(coefficient, offset, rate, decay, sign, basis, shift, conserved, _merge_names(names))
+
+    def exponents(self, z: Array, t: Array | float) -> Array:
+        """``ln c_k^2`` for z (..., d) and t broadcast against its leading axes, shape (..., d, k)."""
+        return self.offset + self.rate * z[..., None] - self.decay * np.asarray(t)[..., None, None]
+
+    def mean(self, exponents: Array) -> Array:
+        """m, shape (..., d)."""
+        return self.shift + (self.coefficient * _exp(exponents)).sum(axis=-1)
+
+    def log_components(self, z: Array, t: Array) -> Array:
+        """``ln |c_k|``, shape (..., d, k); -inf where c_k is exactly zero."""
+        return np.where(self.sign == 0, -np.inf, self.exponents(z, t) / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """The problem in r = min(n, d) rows with columns of length at most 1: ``z = B^T y``, ``y' = scale (b - B m)``."""
+
+    B: Array
+    b: Array
+    scale: float
+
+    @classmethod
+    def of(cls, problem: Regression) -> _Reduced:
+        X, y = problem.X, problem.y
+        largest = float(np.sqrt(problem.feature_variances.max())) or 1.0
+        if not isinstance(X, np.ndarray):
+            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
+        if problem.n > problem.d:
+            # An orthogonal factor of X changes neither z nor g.
+            Q, X = np.linalg.qr(X)
+            y = Q.T @ y
+        return cls(
+            np.ascontiguousarray(X) / (np.sqrt(problem.n) * largest), y / (np.sqrt(problem.n) * largest), largest**2
+        )
+
+
+class GrowthCoordinates:
+    """The flow of a quadratic network in its dual unknown y, with ``z = B^T y``.
+
+    Parameters
+    ----------
+    net : DiagonalNetwork
+        One for which :func:`admits_growth` is None.
+    problem : Regression
+    scale : InitialScale
+    direction : array (k, d)
+        The start is alpha times this.
+    """
+
+    name = "growth"
+
+    def __init__(self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> None:
+        self.net, self.problem = net, problem
+        self.map = GrowthMap.of(net, problem, scale, direction)
+        self.invariants = self.map.invariants
+        self.reduced = _Reduced.of(problem)
+        self._visible = np.log(1e-8 * max(float(np.linalg.norm(self.reduced.b)), np.finfo(float).tiny))
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        return InitialValueProblem(
+            rhs=self._rhs,
+            y0=np.zeros(len(self.reduced.b)),
+            jacobian=self._jacobian,
+            time_derivative=self._time_derivative if self.map.decay.any() else None,
+            step_limit=self._step_limit,
+            check=self._check,
+        )
+
+    def _exponents(self, t: float | Array, y: Array) -> Array:
+        return self.map.exponents(y @ self.reduced.B, t)
+
+    def _rhs(self, t: float, y: Array) -> Array:
+        reduced = self.reduced
+        out: Array = reduced.scale * (reduced.b - reduced.B @ self.map.mean(self._exponents(t, y)))
+        return out
+
+    def _slope(self, exponents: Array) -> Array:
+        """``dm/dz``, shape (..., d); never negative."""
+        return (self.map.coefficient * self.map.rate * _exp_slope(exponents)).sum(axis=-1)
+
+    def _jacobian(self, t: float, y: Array) -> Array:
+        slope = self._slope(self._exponents(t, y))
+        active = slope > 0
+        B = self.reduced.B[:, active]
+        out: Array = -self.reduced.scale * ((B * slope[active]) @ B.T)
+        return out
+
+    def _by_time(self, exponents: Array) -> Array:
+        """``dm/dt`` at fixed z."""
+        return -(self.map.coefficient * self.map.decay * _exp_slope(exponents)).sum(axis=-1)
+
+    def _time_derivative(self, t: float, y: Array) -> Array:
+        out: Array = -self.reduced.scale * (self.reduced.B @ self._by_time(self._exponents(t, y)))
+        return out
+
+    def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
+        """No step reaches far beyond the time at which a hidden coordinate becomes visible."""
+        exponents = self._exponents(t, y)
+        growth = self.map.rate * (derivative @ self.reduced.B)[:, None] - self.map.decay
+        hidden = (growth > 0) & (exponents < self._visible) & (self.map.coefficient != 0)
+        if not hidden.any():
+            return np.inf
+        return float(((self._visible + _OVERSHOOT - exponents[hidden]) / growth[hidden]).min())
+
+    def _check(self, t: float, y: Array) -> str | None:
+        if (self._exponents(t, y)[self.map.coefficient != 0] > _CAP).any():
+            return "a weight grew beyond exp(40); the step that led there cannot be trusted, tighten `rtol`"
+        return None
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
+        size = len(self.reduced.b)
+        return 0.0, np.full(size, _SAFETY * rtol / np.sqrt(size))
+
+    def time_tolerance(self, rtol: float) -> float:
+        fastest = np.abs(self.reduced.scale * (self.reduced.B.T @ self.reduced.b)).max()
+        return _SAFETY * rtol / max(float(fastest), np.finfo(float).tiny)
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        exponents = self._exponents(t, y)
+        residual = self.reduced.b - self.map.mean(exponents) @ self.reduced.B.T
+        slope = self._slope(exponents)
+        return slope * (self.reduced.scale * residual @ self.reduced.B) + self._by_time(exponents)
+
+    def speed_gradient(self, t: float, y: Array) -> tuple[Array, float]:
+        m, B, scale = self.map, self.reduced.B, self.reduced.scale
+        exponents = self._exponents(t, y)
+        grown = _exp_slope(exponents)
+        z_dot = B.T @ self._rhs(t, y)
+        slope = self._slope(exponents)
+        velocity = slope * z_dot + self._by_time(exponents)
+        length = float(np.linalg.norm(velocity))
+        if length == 0.0:
+            return np.zeros(len(y)), 0.0
+        unit = velocity / length
+        curvature = (m.coefficient * m.rate**2 * grown).sum(axis=-1)
+        mixed = -(m.coefficient * m.rate * m.decay * grown).sum(axis=-1)
+        second = (m.coefficient * m.decay**2 * grown).sum(axis=-1)
+        along = unit * slope
+        by_state = B @ (unit * (curvature * z_dot + mixed)) + self._jacobian(t, y) @ (B @ along)
+        z_dot_by_time = -scale * (B.T @ (B @ self._by_time(exponents)))
+        return by_state, float(unit @ (mixed * z_dot + slope * z_dot_by_time + second))
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        m = self.map
+        z = y @ self.reduced.B
+        logs = m.log_components(z, t)
+        beta = (m.coefficient * np.exp(2 * np.where(m.sign == 0, 0.0, logs))).sum(axis=-1)
+        # Signed sum of exponentials, scaled by its largest term.
+        terms = m.basis[None] * m.sign[:, None, :]
+        largest = np.where(terms != 0, logs[:, :, None, :], -np.inf).max(axis=-1)
+        finite = np.where(np.isfinite(largest), largest, 0.0)
+        scaled = (terms * np.exp(np.minimum(logs[:, :, None, :] - finite[..., None], 0.0))).sum(axis=-1)
+        with np.errstate(divide="ignore", over="ignore"):
+            log_weights = finite + np.log(np.abs(scaled))
+            weights = np.sign(scaled) * np.exp(log_weights)
+        # 0 * -inf: a component with exponent 0 does not enter a conserved quantity.
+        parts = np.where(m.conserved != 0, m.conserved * logs[:, :, None, :], 0.0)
+        vanishing = ((m.conserved != 0) & (m.sign == 0)[:, None, :]).any(axis=-1)
+        log_conserved = np.where(vanishing, -np.inf, np.where(np.isfinite(parts), parts, 0.0).sum(axis=-1))
+        signs = np.where(m.conserved % 2 == 0, 1.0, m.sign[:, None, :]).prod(axis=-1)
+        with np.errstate(over="ignore"):
+            conserved = signs * np.exp(log_conserved)
+        names = self.net.weights
+        return Observed(
+            beta=beta,
+            weights={name: weights[:, :, a] for a, name in enumerate(names)},
+            log_abs_weights={name: log_weights[:, :, a] for a, name in enumerate(names)},
+            imbalance=np.moveaxis(conserved, -1, 1),
+            log_imbalance=np.moveaxis(log_conserved, -1, 1),
+        )
+
+    def drift(self, t: Array, seen: Observed) -> float:
+        m = self.map
+        decay = (m.conserved * m.decay[:, None, :]).sum(axis=-1).T / 2
+        departure = seen.log_imbalance + decay * t[:, None, None] - seen.log_imbalance[:1]
+        lawful = np.isfinite(seen.log_imbalance[0])
+        if not lawful.any():
+            return 0.0
+        return float(np.abs(np.expm1(departure[:, lawful])).max())
+
+
+def _exp(exponents: Array) -> Array:
+    """exp, continued linearly above the cap."""
+    return np.exp(np.minimum(exponents, _CAP)) * (1.0 + np.maximum(exponents - _CAP, 0.0))
+
+
+def _exp_slope(exponents: Array) -> Array:
+    return np.exp(np.minimum(exponents, _CAP))
+
+
+def _diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Array]:
+    """Eigenvalues (k,) and orthogonal, not normalised, eigenvectors (k, k) over the network's weights."""
+    form = quadratic_form(formula)
+    assert form is not None
+    own = [weights.index(name) for name in formula.weights]
+    if form.shape == (2, 2) and not np.diag(form).any():
+        # u + v and u - v without square roots: a start with u = ±v cancels exactly.
+        values, vectors = form[0, 1] * np.array([1.0, -1.0]), np.array([[1.0, 1.0], [1.0, -1.0]])
+    elif not (form - np.diag(np.diag(form))).any():
+        values, vectors = np.diag(form).copy(), np.eye(len(form))
+    else:
+        values, vectors = np.linalg.eigh(form)
+        values[np.abs(values) <= _ZERO * np.abs(values).max()] = 0.0
+    all_values, all_vectors = np.zeros(len(weights)), np.zeros((len(weights), len(weights)))
+    all_values[: len(own)] = values
+    all_vectors[own, : len(own)] = vectors
+    for column, other in enumerate((a for a in range(len(weights)) if a not in own), start=len(own)):
+        all_vectors[other, column] = 1.0
+    return all_values, all_vectors
+
+
+def _conserved_exponents(values: Array) -> Array:
+    """Rows e with ``e . values = 0``, pairing the first component with each other one."""
+    rows = np.zeros((len(values) - 1, len(values)))
+    for row, k in enumerate(range(1, len(values))):
+        if values[k] == 0:
+            rows[row, k] = 1.0
+        elif values[0] == 0:
+            rows[row, 0] = 1.0
+        else:
+            ratio = Fraction(float(values[k] / values[0])).limit_denominator(64)
+            exact = abs(float(ratio) - values[k] / values[0]) <= _ZERO * abs(values[k] / values[0])
+            rows[row, 0], rows[row, k] = (
+                (-ratio.numerator, ratio.denominator) if exact else (-values[k] / values[0], 1.0)
+            )
+    return rows
+
+
+def _invariant_names(formula: Formula, weights: tuple[str, ...], vectors: Array, exponents: Array) -> tuple[str, ...]:
+    factors = formula.product_of
+    if factors is not None and len(factors) == len(weights) == 2:
+        return (f"{factors[0]}**2 - {factors[1]}**2",)
+
+    def component(k: int) -> str:
+        parts = [(vectors[a, k], name) for a, name in enumerate(weights) if vectors[a, k] != 0]
+        if len(parts) == 1:
+            return parts[0][1]
+        return "(" + " + ".join(f"{value:.4g}*{name}" for value, name in parts) + ")"
+
+    def power(k: int, exponent: float) -> str:
+        return component(k) if exponent == 1 else f"{component(k)}**{exponent:g}"
+
+    return tuple("*".join(power(k, e) for k, e in enumerate(row) if e != 0) for row in exponents)
+
+
+def _merge_names(names: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """One label per pair; formulas that conserve different things share it as 'a | b'."""
+    return tuple(" | ".join(dict.fromkeys(options)) for options in zip(*names, strict=True))
