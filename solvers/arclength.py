@@ -45,6 +45,12 @@ class ArcLength:
     values: Array
     antiderivatives: Array
 
+    @staticmethod
+    def of_step(start: float, end: float, speed: Callable[[Array], Array]) -> float:
+        """The length of one step."""
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        return float((end - start) / 2 * (weights @ speed(start + (end - start) * (nodes + 1) / 2)))
+
     @classmethod
     def along(cls, t: Array, speed: Callable[[Array], Array]) -> ArcLength:
         """Integrate ``speed`` (times (K,) -> (K,)) over every step."""

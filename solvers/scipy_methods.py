@@ -37,6 +37,7 @@ def integrate(
     atol: float | Array = 1e-9,
     max_steps: int = 200_000,
     progress: Callable[[float], None] | None = None,
+    done: Callable[[float, float, Callable[[Array], Array]], bool] | None = None,
 ) -> Solution:
     """Integrate over [0, t_end].
 
@@ -52,6 +53,8 @@ def integrate(
         Budget of accepted steps.
     progress : callable, optional
         Called with the time reached after every step.
+    done : callable (start, end, piece) -> bool, optional
+        Looked at after every step with its continuous extension; True completes the integration there.
 
     Returns
     -------
@@ -101,6 +104,8 @@ def integrate(
                 progress(times[-1])
             if problem.check is not None and (found := problem.check(times[-1], states[-1])) is not None:
                 status, message = Status.STOPPED, found
+                break
+            if done is not None and done(times[-2], times[-1], pieces[-1]):
                 break
     return Solution(
         t=np.array(times),

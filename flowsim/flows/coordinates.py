@@ -48,16 +48,8 @@ class Coordinates(Protocol):
         """Local tolerances of the unknowns that give the global accuracy the user asked for."""
         ...
 
-    def time_tolerance(self, rtol: float) -> float:
-        """Absolute tolerance of t where t itself is integrated."""
-        ...
-
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
-        ...
-
-    def speed_gradient(self, t: float, y: Array) -> tuple[Array, float] | None:
-        """Derivatives of ``||d beta/dt||`` by the state (N,) and by t; None where they are not known."""
         ...
 
     def observe(self, t: Array, y: Array) -> Observed:

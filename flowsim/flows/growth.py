@@ -232,34 +232,11 @@ class GrowthCoordinates:
         size = len(self.reduced.b)
         return 0.0, np.full(size, _SAFETY * rtol / np.sqrt(size))
 
-    def time_tolerance(self, rtol: float) -> float:
-        fastest = np.abs(self.reduced.scale * (self.reduced.B.T @ self.reduced.b)).max()
-        return _SAFETY * rtol / max(float(fastest), np.finfo(float).tiny)
-
     def velocity(self, t: Array, y: Array) -> Array:
         exponents = self._exponents(t, y)
         residual = self.reduced.b - self.map.mean(exponents) @ self.reduced.B.T
         slope = self._slope(exponents)
         return slope * (self.reduced.scale * residual @ self.reduced.B) + self._by_time(exponents)
-
-    def speed_gradient(self, t: float, y: Array) -> tuple[Array, float]:
-        m, B, scale = self.map, self.reduced.B, self.reduced.scale
-        exponents = self._exponents(t, y)
-        grown = _exp_slope(exponents)
-        z_dot = B.T @ self._rhs(t, y)
-        slope = self._slope(exponents)
-        velocity = slope * z_dot + self._by_time(exponents)
-        length = float(np.linalg.norm(velocity))
-        if length == 0.0:
-            return np.zeros(len(y)), 0.0
-        unit = velocity / length
-        curvature = (m.coefficient * m.rate**2 * grown).sum(axis=-1)
-        mixed = -(m.coefficient * m.rate * m.decay * grown).sum(axis=-1)
-        second = (m.coefficient * m.decay**2 * grown).sum(axis=-1)
-        along = unit * slope
-        by_state = B @ (unit * (curvature * z_dot + mixed)) + self._jacobian(t, y) @ (B @ along)
-        z_dot_by_time = -scale * (B.T @ (B @ self._by_time(exponents)))
-        return by_state, float(unit @ (mixed * z_dot + slope * z_dot_by_time + second))
 
     def observe(self, t: Array, y: Array) -> Observed:
         m = self.map
@@ -293,11 +270,11 @@ class GrowthCoordinates:
     def drift(self, t: Array, seen: Observed) -> float:
         m = self.map
         decay = (m.conserved * m.decay[:, None, :]).sum(axis=-1).T / 2
-        departure = seen.log_imbalance + decay * t[:, None, None] - seen.log_imbalance[:1]
         lawful = np.isfinite(seen.log_imbalance[0])
         if not lawful.any():
             return 0.0
-        return float(np.abs(np.expm1(departure[:, lawful])).max())
+        logs = seen.log_imbalance[:, lawful]
+        return float(np.abs(np.expm1(logs + decay[lawful] * t[:, None] - logs[:1])).max())
 
 
 def _exp(exponents: Array) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +16,7 @@ from flowsim import __version__
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
 from flowsim.problem import Regression
-from flowsim.solvers import ArcLength, InitialValueProblem, Solution, by_arclength, integrate
+from flowsim.solvers import ArcLength, Solution, integrate
 from flowsim.trajectory import Clock, State, Trajectory
 
 __all__ = ["run_flow"]
@@ -24,13 +26,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Dense:
-    """The state at any value of any clock. The solution's own variable is time or arc length."""
+    """The state at any value of any clock; the solution's own variable is time."""
 
     coordinates: Coordinates
     problem: Regression
     solution: Solution
     acceleration: float
-    by_arclength: bool
 
     def speed(self, t: Array, y: Array) -> Array:
         """``d arclength/dt``."""
@@ -39,27 +40,17 @@ class _Dense:
         return self.acceleration + length
 
     @cached_property
-    def other(self) -> ArcLength:
-        """The other variable along the solution: arc length over time, or time over arc length."""
+    def arclength(self) -> ArcLength:
+        return ArcLength.along(self.solution.t, lambda t: self.speed(t, self.solution(t)))
 
-        def rate(own: Array) -> Array:
-            state = self.solution(own)
-            if self.by_arclength:
-                return 1.0 / self.speed(state[:, -1], state[:, :-1])
-            return self.speed(own, state)
-
-        return ArcLength.along(self.solution.t, rate)
+    def time_of(self, values: Array, clock: Clock) -> Array:
+        if clock == "accelerated":
+            return values / self.acceleration
+        return self.arclength.inverse(values) if clock == "arclength" else values
 
     def __call__(self, values: Array, clock: Clock) -> State:
-        if clock == "accelerated":
-            values, clock = values / self.acceleration, "time"
-        own_clock: Clock = "arclength" if self.by_arclength else "time"
-        own = values if clock == own_clock else self.other.inverse(values)
-        state = self.solution(own)
-        if self.by_arclength:
-            t = values if clock == "time" else state[:, -1]
-            return self.read(t, state[:, :-1], own)
-        return self.read(own, state, values if clock == "arclength" else self.other.at(own))
+        t = self.time_of(values, clock)
+        return self.read(t, self.solution(t), values if clock == "arclength" else self.arclength.at(t))
 
     def read(self, t: Array, y: Array, arclength: Array) -> State:
         seen = self.coordinates.observe(t, y)
@@ -104,25 +95,30 @@ def run_flow(
         With the trajectory so far, if the integrator could not reach the end.
     """
     local_rtol, local_atol = coordinates.tolerances(rtol, atol)
-    ivp, end = coordinates.ivp, float(t_end)
-    if clock == "accelerated":
-        end = t_end / acceleration
-    elif clock == "arclength":
-        ivp = _in_arclength(coordinates, acceleration)
-        local_atol = np.append(local_atol, coordinates.time_tolerance(rtol))
-    with _bar(progress, end) as advance:
+    # In all clocks the integrator's variable is time. Arc length as its variable is regular too, but its speed
+    # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
+    horizon = t_end if clock == "time" else t_end / acceleration
+    length = _Length(coordinates, acceleration, t_end) if clock == "arclength" else None
+    with _bar(progress, t_end, acceleration if clock == "accelerated" else 1.0, length) as advance:
         solution = integrate(
-            ivp, end, method=method, rtol=local_rtol, atol=local_atol, max_steps=max_steps, progress=advance
+            coordinates.ivp,
+            horizon,
+            method=method,
+            rtol=local_rtol,
+            atol=local_atol,
+            max_steps=max_steps,
+            progress=advance,
+            done=length,
         )
-    dense = _Dense(coordinates, problem, solution, acceleration, clock == "arclength")
-    if t_eval is None or not solution.status.success:
-        if clock == "arclength":
-            states = dense.read(solution.y[:, -1], solution.y[:, :-1], solution.t)
-        else:
-            states = dense.read(solution.t, solution.y, dense.other.values)
-    else:
+    dense = _Dense(coordinates, problem, solution, acceleration)
+    if t_eval is not None and solution.status.success:
         states = dense(t_eval, clock)
-    seen = coordinates.observe(states.t, _unknowns(dense, states, clock))
+    elif clock == "arclength" and solution.status.success:
+        # The last step overshoots: the run ends where the length is reached.
+        states = dense(np.append(dense.arclength.values[:-1], t_end), clock)
+    else:
+        states = dense.read(solution.t, solution.y, dense.arclength.values)
+    seen = coordinates.observe(states.t, solution(states.t))
     finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
     success = solution.status.success and finite
     message = solution.message if finite else "the predictor left the range of floats"
@@ -148,48 +144,42 @@ def run_flow(
     )
     if not success:
         raise IntegrationError(
-            f"the flow stopped at t={states.t[-1]:.6g} of {end:.6g} in {clock}: {message}.", trajectory
+            f"the flow stopped at {trajectory.clock_values(clock)[-1]:.6g} of {t_end:.6g} in {clock}: {message}.",
+            trajectory,
         )
     return trajectory
 
 
-def _unknowns(dense: _Dense, states: State, clock: Clock) -> Array:
-    own = states.arclength if dense.by_arclength else states.t
-    y = dense.solution(own)
-    return y[:, :-1] if dense.by_arclength else y
+class _Length:
+    """Accumulates arc length step by step; true once the whole length is covered."""
+
+    def __init__(self, coordinates: Coordinates, acceleration: float, end: float) -> None:
+        self.coordinates, self.acceleration, self.end, self.covered = coordinates, acceleration, end, 0.0
+
+    def __call__(self, start: float, stop: float, piece: Callable[[Array], Array]) -> bool:
+        def speed(t: Array) -> Array:
+            return self.acceleration + np.linalg.norm(self.coordinates.velocity(t, piece(t).T), axis=1)
+
+        self.covered += ArcLength.of_step(start, stop, speed)
+        return self.covered >= self.end
 
 
-def _in_arclength(coordinates: Coordinates, acceleration: float) -> InitialValueProblem:
-    def speed(t: float, y: Array) -> float:
-        return acceleration + float(np.linalg.norm(coordinates.velocity(np.array([t]), y[None])))
+@contextlib.contextmanager
+def _bar(shown: bool, end: float, unit: float, length: _Length | None) -> Iterator[Callable[[float], None] | None]:
+    """A progress bar over the run's own clock, or nothing."""
+    if not shown:
+        yield None
+        return
+    from tqdm.auto import tqdm
 
-    known = coordinates.speed_gradient(0.0, coordinates.ivp.y0) is not None
-    gradient = coordinates.speed_gradient if known else None
-    return by_arclength(coordinates.ivp, speed, gradient)  # type: ignore[arg-type]
-
-
-class _bar:  # noqa: N801
-    """A progress bar over the run's own variable, or nothing."""
-
-    def __init__(self, shown: bool, end: float) -> None:
-        self.shown, self.end, self.bar = shown, end, None
-
-    def __enter__(self) -> Any:
-        if not self.shown:
-            return None
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=100.0, desc="flow", unit="%", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}")
+    with tqdm(total=100.0, desc="flow", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
 
         def advance(t: float) -> None:
-            assert self.bar is not None
-            self.bar.update(100.0 * t / self.end - self.bar.n)
+            reached = t * unit if length is None else length.covered
+            bar.update(min(100.0, 100.0 * reached / end) - bar.n)
 
-        return advance
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        yield advance
+        advance(end / unit)
 
 
 def _versions() -> dict[str, str]:
