@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -58,9 +59,13 @@ class Noise:
             return np.array(self.std)
         return np.full(len(weights), self.std)
 
-    def unit_moment(self, order: int) -> float:
-        """``E zeta^order`` of the noise scaled to unit std; exact for rationals in float range."""
+    def moment(self, order: int) -> Fraction:
+        """``E zeta^order`` of the noise scaled to unit std, exactly."""
         raise NotImplementedError
+
+    def unit_moment(self, order: int) -> float:
+        """``E zeta^order`` of the noise scaled to unit std, as a float."""
+        return float(self.moment(order))
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Samples of the noise scaled to unit std."""
@@ -83,8 +88,8 @@ class GaussianNoise(Noise):
 
     name: ClassVar[str] = "gaussian"
 
-    def unit_moment(self, order: int) -> float:
-        return 0.0 if order % 2 else float(math.prod(range(order - 1, 0, -2)))
+    def moment(self, order: int) -> Fraction:
+        return Fraction(0 if order % 2 else math.prod(range(order - 1, 0, -2)))
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.standard_normal(shape)
@@ -96,8 +101,8 @@ class UniformNoise(Noise):
 
     name: ClassVar[str] = "uniform"
 
-    def unit_moment(self, order: int) -> float:
-        return 0.0 if order % 2 else 3.0 ** (order // 2) / (order + 1)
+    def moment(self, order: int) -> Fraction:
+        return Fraction(0 if order % 2 else 3 ** (order // 2), order + 1)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.uniform(-math.sqrt(3.0), math.sqrt(3.0), shape)
@@ -109,8 +114,8 @@ class RademacherNoise(Noise):
 
     name: ClassVar[str] = "rademacher"
 
-    def unit_moment(self, order: int) -> float:
-        return 0.0 if order % 2 else 1.0
+    def moment(self, order: int) -> Fraction:
+        return Fraction(1 - order % 2)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return 2.0 * rng.integers(0, 2, shape) - 1.0
@@ -122,8 +127,8 @@ class LaplaceNoise(Noise):
 
     name: ClassVar[str] = "laplace"
 
-    def unit_moment(self, order: int) -> float:
-        return 0.0 if order % 2 else math.factorial(order) / 2.0 ** (order // 2)
+    def moment(self, order: int) -> Fraction:
+        return Fraction(0 if order % 2 else math.factorial(order), 2 ** (order // 2))
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.laplace(0.0, math.sqrt(0.5), shape)
@@ -149,10 +154,10 @@ class MomentNoise(Noise):
         if len(self.moments) < 3 or self.moments[:3] != (1.0, 0.0, 1.0):
             raise ValueError(f"`moments` must begin with (1, 0, 1): mass, mean, variance; received {self.moments}.")
 
-    def unit_moment(self, order: int) -> float:
+    def moment(self, order: int) -> Fraction:
         if order >= len(self.moments):
             raise ValueError(f"`moments` must reach order {order} for this formula; received {len(self.moments) - 1}.")
-        return self.moments[order]
+        return Fraction(self.moments[order])
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         raise ValueError("`noise` given by its moments cannot be sampled; use a named distribution.")

@@ -1,0 +1,162 @@
+"""Generated source on disk, so that Numba can cache what it compiles and a second process need not.
+
+Numba keeps compiled code only of functions that stand in a file. A file is published once, whole, under a
+name that hashes what it was made from; it carries its own checksum, so damage is noticed and mended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["cache_folder", "digest", "load_generated"]
+
+#: Environment variable that moves the cache.
+FOLDER_VARIABLE = "FLOWSIM_CACHE_DIR"
+_CHECKSUM = "# sha256 "
+_lock = threading.RLock()
+_loaded: dict[tuple[str, str], ModuleType] = {}
+
+
+def cache_folder() -> Path:
+    """Where generated code is kept: ``$FLOWSIM_CACHE_DIR``, else the user's cache folder, else a temporary one."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        folder = Path(chosen)
+    else:
+        import platformdirs
+
+        folder = Path(platformdirs.user_cache_dir("flowsim", appauthor=False)) / "kernels"
+    return folder if _writable(folder) else _temporary_folder()
+
+
+def digest(text: str) -> str:
+    """Twenty hexadecimal digits that name a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def load_generated(source: str | Callable[[], str], stem: str, key: str | None = None) -> ModuleType:
+    """Import generated source through a file in the user's cache folder.
+
+    Parameters
+    ----------
+    source : str, or function without arguments that returns it
+        Python source. A function is called only if no intact file for `key` exists.
+    stem : str
+        Begins the file's name.
+    key : str, optional
+        Names what the source was made from; default: a hash of the source, which must then be text.
+
+    Returns
+    -------
+    module
+        The same object for the same stem and key within a process. ``module.SOURCE`` holds the text.
+    """
+    if key is None:
+        if not isinstance(source, str):
+            raise ValueError("`key` must be given when `source` is a function.")
+        key = digest(source)
+    folder = cache_folder()
+    name = f"{stem}_{key}"
+    with _lock:
+        known = _loaded.get((str(folder), name))
+        if known is not None:
+            return known
+        path = folder / f"{name}.py"
+        text = _read(path)
+        if text is None:
+            text = source if isinstance(source, str) else source()
+            folder = _publish(path, text).parent
+            path = folder / f"{name}.py"
+        module = _import(f"flowsim_generated_{name}", path)
+        module.SOURCE = text  # type: ignore[attr-defined]
+        _loaded[str(folder), name] = module
+        return module
+
+
+def _read(path: Path) -> str | None:
+    """The source in a file whose checksum holds, else None."""
+    try:
+        head, _, text = path.read_bytes().decode().partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if head == _CHECKSUM + hashlib.sha256(text.encode()).hexdigest() else None
+
+
+def _publish(path: Path, text: str) -> Path:
+    """Write a file whole or not at all; the first of several processes wins.
+
+    Linking instead of replacing keeps the modification time of the winner, by which Numba recognises its code.
+    """
+    content = f"{_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}".encode()
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    except OSError:
+        path = _temporary_folder() / path.name
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        if path.exists() and _read(path) is None:
+            _forget_compiled(path)
+            os.replace(temporary, path)
+            return path
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return path
+
+
+def _forget_compiled(path: Path) -> None:
+    for stale in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        stale.unlink(missing_ok=True)
+
+
+def _import(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@cache
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=folder)
+        os.close(handle)
+        os.unlink(probe)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _temporary_folder() -> Path:
+    """One folder of this process alone: a name that others can guess must never be imported from."""
+    folder = tempfile.mkdtemp(prefix="flowsim-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

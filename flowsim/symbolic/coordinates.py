@@ -1,0 +1,262 @@
+"""One coordinate as generated code: the body of each kernel for one formula.
+
+Two ways to write it. A product of weights is a few loops over its factors, in which every term is
+non-negative or a plain product, so nothing cancels at any depth. Anything else is straight-line code
+that SymPy derives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+from flowsim.network import Formula, Noise
+
+__all__ = ["Coordinate", "ExpressionCoordinate", "ProductCoordinate", "coordinate"]
+
+#: Conserved polynomials are searched up to this degree.
+INVARIANT_DEGREE = 4
+
+
+class Coordinate(Protocol):
+    """Kernel bodies for coordinate i; `invariants` maps names to Python expressions in ``x{row}``."""
+
+    invariants: dict[str, str]
+
+    def body(self, kernel: str) -> list[str]: ...
+
+
+def coordinate(formula: Formula, weights: Sequence[str], noise: Noise | None) -> Coordinate:
+    """The way to write this formula in a network with these weights."""
+    rows = tuple(weights.index(name) for name in formula.weights)
+    if formula.product_of is not None:
+        return ProductCoordinate(formula.weights, rows, len(weights), noise)
+    return ExpressionCoordinate(formula, rows, len(weights), noise)
+
+
+def _zero_unused(rows: Sequence[int], k: int, kernel: str) -> list[str]:
+    unused = [row for row in range(k) if row not in rows]
+    if kernel in ("hessian", "field_jacobian"):
+        return ["out[:, :, i] = 0.0"] if unused else []
+    if kernel in ("gradient", "mean_gradient", "field"):
+        return [f"out[{row}, i] = 0.0" for row in unused]
+    return []
+
+
+class ProductCoordinate:
+    r"""``w_1 ... w_L``. With independent noise, ``m = prod w`` and, with ``b = w^2`` and e the noise's part,
+
+    .. math:: V = \prod (b_l + e_l) - \prod b_l, \qquad e_l = s_l^2 \;(\text{or } s_l^2 w_l^2),
+
+    by the recurrence ``D <- D (b + e) + P e``, ``P <- P b``, whose terms are all non-negative.
+    """
+
+    def __init__(self, names: Sequence[str], rows: Sequence[int], k: int, noise: Noise | None) -> None:
+        self.names, self.rows, self.k, self.noise = tuple(names), tuple(rows), k, noise
+        first = rows[0]
+        # Factored: w_1^2 - w_l^2 keeps its relative accuracy when the two weights are close.
+        self.invariants = {
+            f"{names[0]}**2 - {name}**2": f"(x{first} - x{row})*(x{first} + x{row})"
+            for name, row in zip(names[1:], rows[1:], strict=True)
+        }
+
+    def body(self, kernel: str) -> list[str]:
+        noisy = self.noise is not None
+        text = {
+            "value": _PRODUCT_VALUE,
+            "mean": _PRODUCT_VALUE,
+            "gradient": _PRODUCT_GRADIENT,
+            "mean_gradient": _PRODUCT_GRADIENT,
+            "hessian": _PRODUCT_HESSIAN,
+            "variance": _PRODUCT_VARIANCE if noisy else "out[i] = 0.0\n",
+            "field": _PRODUCT_FIELD if noisy else _PRODUCT_GRADIENT + _SCALE_VECTOR,
+            "field_jacobian": _PRODUCT_JACOBIAN if noisy else _PRODUCT_HESSIAN + _SCALE_MATRIX,
+        }[kernel]
+        multiplicative = noisy and self.noise.multiplicative  # type: ignore[union-attr]
+        # Conserved squares: the noise adds s^2 (additive) or s^2 w^2 (multiplicative, tau = s^2) to w^2.
+        text = text.replace("EXCESS(b)", "std[ROW(b)]**2" + ("*x*x" if multiplicative else ""))
+        text = text.replace("TAU(a)", "std[ROW(a)]**2" if multiplicative else "0.0")
+        text = text.replace("TAU(b)", "std[ROW(b)]**2" if multiplicative else "0.0")
+        text = text.replace("LAYERS", str(len(self.rows)))
+        for index in "abl":
+            row = index if self.rows == tuple(range(len(self.rows))) else f"({self.rows!r})[{index}]"
+            text = text.replace(f"ROW({index})", row)
+        return [*_zero_unused(self.rows, self.k, kernel), *text.strip("\n").splitlines()]
+
+
+_PRODUCT_VALUE = """
+p = 1.0
+for l in range(LAYERS):
+    p *= w[ROW(l), i]
+out[i] = p
+"""
+
+_PRODUCT_GRADIENT = """
+p = 1.0
+for l in range(LAYERS):
+    out[ROW(l), i] = p
+    p *= w[ROW(l), i]
+p = 1.0
+for l in range(LAYERS - 1, -1, -1):
+    out[ROW(l), i] *= p
+    p *= w[ROW(l), i]
+"""
+
+_PRODUCT_HESSIAN = """
+for a in range(LAYERS):
+    out[ROW(a), ROW(a), i] = 0.0
+    p = 1.0
+    for b in range(LAYERS):
+        if b != a:
+            out[ROW(a), ROW(b), i] = p
+            p *= w[ROW(b), i]
+    p = 1.0
+    for b in range(LAYERS - 1, -1, -1):
+        if b != a:
+            out[ROW(a), ROW(b), i] *= p
+            p *= w[ROW(b), i]
+"""
+
+_SCALE_VECTOR = """
+for l in range(LAYERS):
+    out[ROW(l), i] *= -g[i]
+"""
+
+_SCALE_MATRIX = """
+for a in range(LAYERS):
+    for b in range(LAYERS):
+        out[ROW(a), ROW(b), i] *= -g[i]
+"""
+
+_PRODUCT_VARIANCE = """
+d = 0.0
+p = 1.0
+for b in range(LAYERS):
+    x = w[ROW(b), i]
+    e = EXCESS(b)
+    d = d*(x*x + e) + p*e
+    p *= x*x
+out[i] = d
+"""
+
+_PRODUCT_FIELD = """
+for a in range(LAYERS):
+    q = 1.0
+    d = 0.0
+    p = 1.0
+    for b in range(LAYERS):
+        if b != a:
+            x = w[ROW(b), i]
+            e = EXCESS(b)
+            q *= x
+            d = d*(x*x + e) + p*e
+            p *= x*x
+    out[ROW(a), i] = -(g[i]*q + s2[i]*w[ROW(a), i]*(d + TAU(a)*(d + p)))
+"""
+
+_PRODUCT_JACOBIAN = """
+for a in range(LAYERS):
+    for c in range(a, LAYERS):
+        q = 1.0
+        d = 0.0
+        p = 1.0
+        for b in range(LAYERS):
+            if b != a and b != c:
+                x = w[ROW(b), i]
+                e = EXCESS(b)
+                q *= x
+                d = d*(x*x + e) + p*e
+                p *= x*x
+        if a == c:
+            out[ROW(a), ROW(a), i] = -s2[i]*(d + TAU(a)*(d + p))
+        else:
+            b = c
+            t = TAU(a) + TAU(b) + TAU(a)*TAU(b)
+            v = -(g[i]*q + s2[i]*2.0*w[ROW(a), i]*w[ROW(b), i]*(d + t*(d + p)))
+            out[ROW(a), ROW(b), i] = v
+            out[ROW(b), ROW(a), i] = v
+"""
+
+
+class ExpressionCoordinate:
+    """Any formula, by SymPy."""
+
+    def __init__(self, formula: Formula, rows: Sequence[int], k: int, noise: Noise | None) -> None:
+        import sympy
+
+        self.formula, self.rows, self.k, self.noise = formula, tuple(rows), k, noise
+        self.x = [sympy.Symbol(f"x{row}", real=True) for row in rows]
+        self.s = [sympy.Symbol(f"e{row}", nonnegative=True) for row in rows]
+        self.own = [sympy.Symbol(name, real=True) for name in formula.weights]
+        self.phi = formula.expression.subs(dict(zip(self.own, self.x, strict=True)), simultaneous=True)
+
+    @cached_property
+    def moments(self):
+        """m and V as expressions."""
+        import sympy
+
+        from flowsim.symbolic.expectation import polynomial_moments
+
+        if self.noise is None:
+            return self.phi, sympy.S.Zero
+        return polynomial_moments(self.phi, self.x, self.s, self.noise)
+
+    @cached_property
+    def invariants(self) -> dict[str, str]:  # type: ignore[override]
+        import sympy
+
+        from flowsim.symbolic.invariants import generators
+        from flowsim.symbolic.printing import to_python
+
+        back = dict(zip(self.x, self.own, strict=True))
+        return {
+            str(invariant.subs(back, simultaneous=True)): to_python(sympy.factor(invariant))
+            for invariant in generators(self.phi, self.x, INVARIANT_DEGREE)
+        }
+
+    def body(self, kernel: str) -> list[str]:
+        from flowsim.symbolic.printing import straight_line
+
+        phi, x, rows = self.phi, self.x, self.rows
+        m, v = self.moments if kernel not in ("value", "gradient", "hessian") else (phi, 0 * phi)
+        expressions, templates = [], []
+        if kernel in ("value", "mean"):
+            expressions, templates = [m], ["out[i] = {0}"]
+        elif kernel == "variance":
+            expressions, templates = [v], ["out[i] = {0}"]
+        elif kernel in ("gradient", "mean_gradient", "field"):
+            for symbol, row in zip(x, rows, strict=True):
+                expressions += [m.diff(symbol), v.diff(symbol)]
+                templates.append(f"out[{row}, i] = {_combined(kernel == 'field', expressions)}")
+        else:
+            for a, row in enumerate(rows):
+                for b in range(a, len(rows)):
+                    expressions += [m.diff(x[a], x[b]), v.diff(x[a], x[b])]
+                    term = _combined(kernel == "field_jacobian", expressions)
+                    templates.append(f"out[{row}, {rows[b]}, i] = {term}")
+                    if a != b:
+                        templates.append(f"out[{rows[b]}, {row}, i] = out[{row}, {rows[b]}, i]")
+        lines, values = straight_line(expressions, x)
+        used = {symbol for e in expressions for symbol in e.free_symbols}
+        return [
+            *_zero_unused(rows, self.k, kernel),
+            *(f"x{row} = w[{row}, i]" for row, symbol in zip(rows, x, strict=True) if symbol in used),
+            *(f"e{row} = std[{row}]" for row, symbol in zip(rows, self.s, strict=True) if symbol in used),
+            *lines,
+            *(template.format(*values) for template in templates),
+        ]
+
+
+def _combined(is_field: bool, expressions: Sequence) -> str:
+    """Right-hand side for the last (mean, variance) pair of expressions."""
+    index = len(expressions) - 2
+    mean, variance = expressions[index:]
+    if not is_field:
+        return f"{{{index}}}"
+    parts = []
+    if mean != 0:
+        parts.append(f"g[i]*{{{index}}}")
+    if variance != 0:
+        parts.append(f"0.5*s2[i]*{{{index + 1}}}")
+    return f"-({' + '.join(parts)})" if parts else "0.0"

@@ -1,0 +1,165 @@
+r"""Rewriting that keeps relative accuracy at tiny weights.
+
+A formula is met at weights of size 1e-100, where ``exp(b) - 1`` is 0 in floats. Every subexpression e is
+therefore split into its value at the base point and a remainder that is computed without subtracting,
+
+.. math:: e(x) = c + r(x), \qquad c = e(0), \; r(0) = 0,
+
+``exp -> (1, expm1(x))``, ``cos -> (1, -2 sin(x/2)**2)`` and so on; constants then cancel exactly, on paper,
+and sums add remainders only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import sympy
+from sympy.codegen.cfunctions import expm1, log1p
+
+__all__ = ["stable"]
+
+#: A constant of this size at 60 digits is zero that simplification did not see.
+_ZERO = sympy.Float("1e-45", 60)
+
+
+class _Split(NamedTuple):
+    """``value = constant + rest``; constant None where the base point is singular."""
+
+    value: sympy.Expr
+    constant: sympy.Expr | None
+    rest: sympy.Expr | None
+
+
+def stable(expressions: Iterable[sympy.Expr], variables: Sequence[sympy.Symbol]) -> list[sympy.Expr]:
+    """The same functions, written so that nothing of order 0 in the variables cancels numerically.
+
+    Parameters
+    ----------
+    expressions : iterable of Expr
+    variables : sequence of Symbol
+        The symbols that may be tiny; all others are parameters of ordinary size.
+    """
+    splitter = _Splitter(frozenset(variables))
+    return [splitter.split(expression).value for expression in expressions]
+
+
+class _Splitter:
+    def __init__(self, variables: frozenset[sympy.Symbol]) -> None:
+        self.variables = variables
+        self.known: dict[sympy.Expr, _Split] = {}
+
+    def split(self, e: sympy.Expr) -> _Split:
+        if e not in self.known:
+            self.known[e] = self._split(e)
+        return self.known[e]
+
+    def _split(self, e: sympy.Expr) -> _Split:
+        if not e.free_symbols & self.variables:
+            return _Split(e, e, sympy.S.Zero)
+        if e in self.variables:
+            return _Split(e, sympy.S.Zero, e)
+        if e.is_Add:
+            return self._add([self.split(term) for term in e.args])
+        if e.is_Mul:
+            return self._mul([self.split(factor) for factor in e.args])
+        if e.is_Pow:
+            return self._pow(self.split(e.base), e.exp)
+        return self._call(e, [self.split(argument) for argument in e.args])
+
+    @staticmethod
+    def _add(terms: list[_Split]) -> _Split:
+        plain = sympy.Add(*(term.value for term in terms))
+        if any(term.constant is None for term in terms):
+            return _Split(plain, None, None)
+        constant = _simplified(sympy.Add(*(term.constant for term in terms)))
+        rest = sympy.Add(*(term.rest for term in terms))
+        if constant == 0:
+            return _Split(rest, constant, rest)
+        if sum(term.constant != 0 for term in terms) > 1:
+            return _Split(constant + rest, constant, rest)
+        return _Split(plain, constant, rest)
+
+    @staticmethod
+    def _mul(factors: list[_Split]) -> _Split:
+        value = sympy.Mul(*(factor.value for factor in factors))
+        if any(factor.constant is None for factor in factors):
+            return _Split(value, None, None)
+        if any(factor.constant == 0 for factor in factors):
+            return _Split(value, sympy.S.Zero, value)
+        constant, rest = factors[0].constant, factors[0].rest
+        for factor in factors[1:]:
+            rest = constant * factor.rest + rest * factor.value
+            constant = constant * factor.constant
+        return _Split(value, constant, rest)
+
+    @staticmethod
+    def _pow(base: _Split, n: sympy.Expr) -> _Split:
+        v, c, r = base
+        value = v**n
+        if c is None or not n.is_Rational or (c == 0 and n < 0):
+            return _Split(value, None, None)
+        if c == 0:
+            return _Split(value, sympy.S.Zero, value)
+        if c.is_negative and not n.is_Integer:
+            return _Split(value, None, None)
+        constant = c**n
+        if n == sympy.Rational(1, 2):
+            return _Split(value, constant, r / (value + constant))
+        if not n.is_Integer:
+            return _Split(value, constant, constant * expm1(n * log1p(r / c)))
+        horner = sympy.S.Zero  # v^m - c^m = r * (v^(m-1) + v^(m-2) c + ...)
+        m = abs(int(n))
+        for j in range(m):
+            horner = horner * v + c**j
+        rest = r * horner
+        return _Split(value, constant, rest if n > 0 else -rest / (v**m * c**m))
+
+    @staticmethod
+    def _call(e: sympy.Expr, arguments: list[_Split]) -> _Split:
+        value = e.func(*(argument.value for argument in arguments))
+        if len(arguments) != 1 or arguments[0].constant is None:
+            return _Split(value, None, None)
+        v, c, r = arguments[0]
+        constant = e.func(c)
+        if constant.is_finite is False or constant.has(sympy.I, sympy.zoo, sympy.nan):
+            return _Split(value, None, None)
+        rest = _difference(e.func, v, c, r)
+        if rest is None:
+            # No closed form for f(c + r) - f(c): for odd functions at 0 the value is the remainder itself.
+            rest = value if constant == 0 else value - constant
+        return _Split(rest if constant == 0 and rest is not None and c != 0 else value, constant, rest)
+
+
+def _difference(f: type[sympy.Expr], v: sympy.Expr, c: sympy.Expr, r: sympy.Expr) -> sympy.Expr | None:
+    """``f(c + r) - f(c)`` without cancellation, v = c + r."""
+    sin, cos, sinh, cosh, tanh = sympy.sin, sympy.cos, sympy.sinh, sympy.cosh, sympy.tanh
+    if f is sympy.exp:
+        return sympy.exp(c) * expm1(r)
+    if f is sympy.log:
+        return log1p(r / c)
+    if f is sin:
+        return cos(c) * sin(r) - 2 * sin(c) * sin(r / 2) ** 2
+    if f is cos:
+        return -sin(c) * sin(r) - 2 * cos(c) * sin(r / 2) ** 2
+    if f is sinh:
+        return cosh(c) * sinh(r) + 2 * sinh(c) * sinh(r / 2) ** 2
+    if f is cosh:
+        return sinh(c) * sinh(r) + 2 * cosh(c) * sinh(r / 2) ** 2
+    if f is sympy.tan:
+        return sin(r) / (cos(c) * cos(v))
+    if f is tanh:
+        return tanh(r) / cosh(c) ** 2 / (1 + tanh(c) * tanh(r))
+    if f is sympy.atan:
+        return sympy.atan(r) if c == 0 else sympy.atan2(r, 1 + c * v)
+    return None
+
+
+def _simplified(constant: sympy.Expr) -> sympy.Expr:
+    """The constant, or 0 if it is zero in disguise."""
+    if constant.is_Rational:
+        return constant
+    constant = sympy.expand(constant)
+    if constant.is_Rational or constant.free_symbols:
+        return constant
+    return sympy.S.Zero if abs(sympy.N(constant, 60)) < _ZERO else constant
