@@ -27,7 +27,7 @@ _HOME = {
     "load": "flowsim.trajectory",
     "saddle_to_saddle": "flowsim.limits",
 }
-_SUBPACKAGES = frozenset({"datasets", "solvers"})
+_SUBPACKAGES = frozenset({"datasets", "plot", "solvers", "studies"})
 
 __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 

@@ -52,6 +52,7 @@ class State:
 
 _ARRAYS = ("t", "accelerated_time", "arclength", "beta", "loss", "imbalance", "log_imbalance")
 _MAPPINGS = ("weights", "log_abs_weights")
+_OPTIONAL = ("imbalance_departure", "error_estimate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,8 @@ class Trajectory(State):
         steps, rejected, nfev, njev, seconds, and what else the method counts.
     info : dict
         Network, alpha, noise, method, coordinates, clock, tolerances, versions: plain JSON values.
+    imbalance_departure : array (T,) or None
+        That departure at each time, the largest over coordinates.
     error_estimate : array (T,) or None
         Estimated global error of beta in the largest-entry norm, if it was asked for.
     """
@@ -97,6 +100,7 @@ class Trajectory(State):
     invariants: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
+    imbalance_departure: Array | None = None
     error_estimate: Array | None = None
     #: maps (values of a clock, which clock) to the state there; None when the trajectory was loaded from a file
     dense: Callable[[Array, Clock], State] | None = None
@@ -165,8 +169,9 @@ class Trajectory(State):
             for name, values in mapping.items():
                 dims = ("step", f"{name}_row", f"{name}_column") if values.ndim == 3 else ("step", "feature")
                 variables[f"{prefix}_{name}"] = (dims, values)
-        if self.error_estimate is not None:
-            variables["error_estimate"] = (("step",), self.error_estimate)
+        for name in _OPTIONAL:
+            if getattr(self, name) is not None:
+                variables[name] = (("step",), getattr(self, name))
         return xarray.Dataset(
             variables,
             coords={
@@ -231,7 +236,7 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
             invariants=tuple(json.loads(data.attrs["invariants"])),
             feature_names=tuple(str(name) for name in data["feature"].values),
             info=json.loads(data.attrs["info"]),
-            error_estimate=data["error_estimate"].values if "error_estimate" in data else None,
+            **{name: data[name].values for name in _OPTIONAL if name in data},
         )
     except Exception as error:  # the HDF5 stack raises a dozen kinds on damaged files
         raise ValueError(f"`path` must be a trajectory file; {path} cannot be read as one ({error}).") from error

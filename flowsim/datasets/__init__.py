@@ -1,6 +1,7 @@
 """Bundled data and seeded generators."""
 
+from flowsim.datasets.files import read_table
 from flowsim.datasets.generators import sparse_regression
 from flowsim.datasets.tables import diabetes
 
-__all__ = ["diabetes", "sparse_regression"]
+__all__ = ["diabetes", "read_table", "sparse_regression"]

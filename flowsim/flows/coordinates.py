@@ -56,6 +56,6 @@ class Coordinates(Protocol):
         """Read states (K, N) at times (K,)."""
         ...
 
-    def drift(self, t: Array, seen: Observed) -> float:
-        """Largest relative departure of the conserved quantities from their exact law."""
+    def departure(self, t: Array, seen: Observed) -> Array:
+        """Relative departure of the conserved quantities from their exact law, the largest at each time (K,)."""
         ...

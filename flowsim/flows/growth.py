@@ -252,7 +252,7 @@ class GrowthCoordinates:
             log_weights = finite + np.log(np.abs(scaled))
             weights = np.sign(scaled) * np.exp(log_weights)
         # 0 * -inf: a component with exponent 0 does not enter a conserved quantity.
-        parts = np.where(m.conserved != 0, m.conserved * logs[:, :, None, :], 0.0)
+        parts = m.conserved * np.where(m.conserved != 0, logs[:, :, None, :], 0.0)
         vanishing = ((m.conserved != 0) & (m.sign == 0)[:, None, :]).any(axis=-1)
         log_conserved = np.where(vanishing, -np.inf, np.where(np.isfinite(parts), parts, 0.0).sum(axis=-1))
         signs = np.where(m.conserved % 2 == 0, 1.0, m.sign[:, None, :]).prod(axis=-1)
@@ -267,14 +267,17 @@ class GrowthCoordinates:
             log_imbalance=np.moveaxis(log_conserved, -1, 1),
         )
 
-    def drift(self, t: Array, seen: Observed) -> float:
+    def departure(self, t: Array, seen: Observed) -> Array:
         m = self.map
         decay = (m.conserved * m.decay[:, None, :]).sum(axis=-1).T / 2
         lawful = np.isfinite(seen.log_imbalance[0])
         if not lawful.any():
-            return 0.0
+            return np.zeros(len(t))
         logs = seen.log_imbalance[:, lawful]
-        return float(np.abs(np.expm1(logs + decay[lawful] * t[:, None] - logs[:1])).max())
+        begin = m.log_components(np.zeros(len(m.sign)), np.zeros(()))[:, None, :]
+        initial = (m.conserved * np.where(m.conserved != 0, begin, 0.0)).sum(axis=-1).T[lawful]
+        departure: Array = np.abs(np.expm1(logs + decay[lawful] * t[:, None] - initial)).max(axis=1)
+        return departure
 
 
 def _exp(exponents: Array) -> Array:

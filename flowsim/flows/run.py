@@ -119,12 +119,14 @@ def run_flow(
     else:
         states = dense.read(solution.t, solution.y, dense.arclength.values)
     seen = coordinates.observe(states.t, solution(states.t))
+    departure = coordinates.departure(states.t, seen)
     finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
     success = solution.status.success and finite
     message = solution.message if finite else "the predictor left the range of floats"
     trajectory = Trajectory(
         **vars(states),
-        imbalance_drift=coordinates.drift(states.t, seen),
+        imbalance_drift=float(departure.max()),
+        imbalance_departure=departure,
         success=success,
         message=message,
         stats=solution.stats,

@@ -1,0 +1,42 @@
+"""Writing a folder of results whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["output_folder"]
+
+
+@contextlib.contextmanager
+def output_folder(out: Path) -> Iterator[Path]:
+    """A staging folder whose files move to `out` when the block ends well; nothing is left behind when it does not.
+
+    Raises
+    ------
+    ValueError
+        At once, if `out` cannot be written.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
+    except OSError as error:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise ValueError(f"`--out` must be a folder that can be written; {out}: {error.strerror}.") from None
+    try:
+        yield staging
+        for file in sorted(staging.iterdir()):
+            os.replace(file, out / file.name)
+        made = []
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()

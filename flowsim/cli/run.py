@@ -1,0 +1,217 @@
+"""``flowsim run``: integrate a flow on a table, hold it against the limit, write figure and files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.cli.output import output_folder
+
+if TYPE_CHECKING:
+    from flowsim.limits import SaddlePath
+    from flowsim.network import DiagonalNetwork
+    from flowsim.problem import Regression
+    from flowsim.trajectory import Trajectory
+
+__all__ = ["run"]
+
+#: The default horizon ends this factor beyond the last predicted jump, so that the last plateau is seen.
+_BEYOND_LAST_JUMP = 1.5
+#: How much tighter the reference integration of --check is.
+_REFERENCE_TIGHTENING = 1000.0
+_REFERENCE_POINTS = 2000
+
+
+@click.command()
+@data_options
+@network_options
+@click.option("--alpha", default="1e-100", show_default=True, help="Scale of initialisation, any positive number.")
+@click.option(
+    "--clock", type=click.Choice(["time", "accelerated", "arclength"]), default="accelerated", show_default=True,
+    help="Unit of --horizon.",
+)  # fmt: skip
+@click.option("--horizon", type=float, help="End of the run.  [default: 1.5 times the last predicted jump]")
+@click.option("--method", default="auto", show_default=True, help="auto, LSODA, BDF, Radau or DOP853.")
+@click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
+@click.option("--check", is_flag=True, help="Measure the error against a run with tolerances 1000 times tighter.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("flowsim-run"), show_default=True, help="Folder.")
+@click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
+def run(
+    data: Path | None,
+    target: str | None,
+    raw: bool,
+    formula: str | None,
+    depth: int | None,
+    noise: str | None,
+    eta: float,
+    alpha: str,
+    clock: Any,
+    horizon: float | None,
+    method: str,
+    rtol: float,
+    check: bool,
+    out: Path,
+    progress: bool,
+) -> None:
+    """Integrate the gradient flow on DATA (.csv, .parquet, .npz; default: the bundled diabetes table).
+
+    Prints the jumps, predicted by the limit of vanishing initialisation and measured on the flow, and writes
+    figure.png, trajectory.nc and summary.json to the output folder.
+    """
+    problem = build_problem(data, target, raw)
+    net = build_network(formula, depth, noise, eta)
+    with output_folder(out) as staging:
+        summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
+        summary["data"] = "diabetes" if data is None else str(data)
+        _write(staging, traj, path, summary)
+    _print(summary, net, problem, out)
+
+
+def _integrate(
+    net: DiagonalNetwork,
+    problem: Regression,
+    alpha: str,
+    clock: Any,
+    horizon: float | None,
+    method: str,
+    rtol: float,
+    check: bool,
+    progress: bool,
+) -> tuple[dict[str, Any], Trajectory, SaddlePath | None]:
+    from flowsim.flows import gradient_flow
+
+    path, without = _limit(net, problem)
+    if horizon is None:
+        if path is None or not len(path.jump_times):
+            raise ValueError(f"`--horizon` must be given: {without or 'the limit has no jump to set it by'}.")
+        if clock != "accelerated":
+            raise ValueError(f"`--horizon` must be given with --clock {clock}.")
+        horizon = _BEYOND_LAST_JUMP * float(path.jump_times[-1])
+    traj = gradient_flow(
+        net, problem, horizon, alpha=alpha, clock=clock, method=method, rtol=rtol, progress=progress
+    )  # fmt: skip
+    summary: dict[str, Any] = {
+        "network": repr(net),
+        "n": problem.n,
+        "d": problem.d,
+        **traj.info,
+        "alpha": alpha,
+        "horizon": horizon,
+        "seeds": [],
+        "final_loss": float(traj.loss[-1]),
+        "least_loss": problem.least_squares_loss,
+        "imbalance_drift": traj.imbalance_drift,
+        "stats": traj.stats,
+        "jumps": _jumps(traj, path),
+        "limit": "found" if path is not None else without,
+    }
+    if check:
+        summary["error"] = _error(net, problem, traj, alpha, clock, horizon, method, rtol)
+    return summary, traj, path
+
+
+def _limit(net: DiagonalNetwork, problem: Regression) -> tuple[SaddlePath | None, str | None]:
+    """The limit process, or why there is none."""
+    from flowsim.limits import saddle_to_saddle
+
+    try:
+        return saddle_to_saddle(net, problem), None
+    except (ValueError, NotImplementedError) as error:
+        return None, f"no limit process for this network ({str(error).rstrip('.')})"
+
+
+def _jumps(traj: Trajectory, path: SaddlePath | None) -> list[dict[str, Any]]:
+    from flowsim.studies import measured_jump_times
+
+    if path is None:
+        return []
+    measured = measured_jump_times(traj, path)
+    return [
+        {
+            "predicted": event.time,
+            "measured": None if math.isnan(measured[event.jump]) else float(measured[event.jump]),
+            "feature": event.name,
+            "sign": "+" if event.sign > 0 else "-",
+            "kind": event.kind,
+        }
+        for event in path.events
+    ]
+
+
+def _error(
+    net: DiagonalNetwork,
+    problem: Regression,
+    traj: Trajectory,
+    alpha: str,
+    clock: Any,
+    horizon: float,
+    method: str,
+    rtol: float,
+) -> dict[str, float]:
+    """Largest error of beta, relative to the largest coordinate, over points spread evenly in arc length."""
+    import numpy as np
+
+    from flowsim.flows import gradient_flow
+
+    points = traj.at(np.linspace(0.0, traj.arclength[-1], _REFERENCE_POINTS), clock="arclength")
+    own = {"time": points.t, "accelerated": points.accelerated_time, "arclength": points.arclength}[clock]
+    own = np.minimum(np.maximum.accumulate(own), horizon)
+    here = traj.at(np.minimum(own, traj.clock_values(clock)[-1]), clock=clock)
+    reference = gradient_flow(
+        net, problem, horizon, alpha=alpha, clock=clock, method=method, t_eval=own,
+        rtol=rtol / _REFERENCE_TIGHTENING, atol=1e-9 / _REFERENCE_TIGHTENING,
+    )  # fmt: skip
+    worst = float(np.abs(here.beta - reference.beta).max() / np.abs(reference.beta).max())
+    return {"relative_error": worst, "in_units_of_rtol": worst / rtol}
+
+
+def _write(folder: Path, traj: Trajectory, path: SaddlePath | None, summary: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from flowsim import plot
+
+    figure = plot.overview(traj, path)
+    figure.savefig(folder / "figure.png")
+    plt.close(figure)
+    traj.save(folder / "trajectory.nc")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _print(summary: dict[str, Any], net: DiagonalNetwork, problem: Regression, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if summary["jumps"]:
+        table = Table(title=f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
+        for heading, justify in (
+            ("predicted", "right"), ("measured", "right"), ("feature", "left"), ("sign", "center"), ("", "left"),
+        ):  # fmt: skip
+            table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        for jump in summary["jumps"]:
+            measured = "not crossed" if jump["measured"] is None else f"{jump['measured']:.6f}"
+            table.add_row(f"{jump['predicted']:.6f}", measured, jump["feature"], jump["sign"], jump["kind"])
+        console.print(table)
+        console.print("times in accelerated time t / ln(1/alpha) (depth L >= 3: t alpha^(L-2))")
+    else:
+        console.print(summary["limit"] if summary["limit"] != "found" else "the limit has no jump")
+    console.print(
+        f"loss {summary['final_loss']:.6g} (least possible {summary['least_loss']:.6g}); "
+        f"conserved-quantity drift {summary['imbalance_drift']:.1e}; "
+        f"{summary['stats']['steps']} steps of {summary['method']} in {summary['coordinates']} coordinates"
+    )
+    if "error" in summary:
+        error = summary["error"]
+        console.print(
+            f"error against tolerances 1000 times tighter: {error['relative_error']:.1e} = "
+            f"{error['in_units_of_rtol']:.2g} rtol"
+        )
+    console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'trajectory.nc', 'summary.json'))}")
