@@ -128,6 +128,8 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
     trajectory(traj, clock="arclength", ax=axes[1, 1])
     axes[1, 1].set_title("Coordinates by arc length")
     imbalance(traj, clock=clock, ax=axes[1, 0])
+    axes[1, 0].set_xscale(axes[0, 0].get_xscale())
+    axes[1, 0].set_xlim(axes[0, 0].get_xlim())
     axes[1, 0].set_title("Conserved quantity")
     return figure
 
