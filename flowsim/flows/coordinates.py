@@ -56,6 +56,6 @@ class Coordinates(Protocol):
         """Read states (K, N) at times (K,)."""
         ...
 
-    def departure(self, t: Array, seen: Observed) -> Array:
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         """Relative departure of the conserved quantities from their exact law, the largest at each time (K,)."""
         ...

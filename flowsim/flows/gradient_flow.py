@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.run import run_flow
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Regression
 from flowsim.solvers import SCIPY_METHODS
 from flowsim.trajectory import CLOCKS, Clock, Trajectory
@@ -126,6 +127,8 @@ def gradient_flow(
             )
         problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
     direction = net.direction(start, problem.d)
+    if not direction.any():
+        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     chosen, reason = _choose(net, problem, scale, direction, coordinates)
     return run_flow(
         chosen,
@@ -160,7 +163,12 @@ def _choose(
         return GrowthCoordinates(net, problem, scale, direction), None
     from flowsim.flows.weights import WeightCoordinates
 
-    return WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None), reason
+    chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None)
+    if chosen.too_small:
+        raise IntegrationError(
+            f"`alpha` = {scale} puts weights below the range of floats that weight coordinates need; {chosen.remedy()}."
+        )
+    return chosen, reason
 
 
 def _acceleration(net: DiagonalNetwork, scale: InitialScale, clock: Clock) -> float:
@@ -183,11 +191,9 @@ def _acceleration(net: DiagonalNetwork, scale: InitialScale, clock: Clock) -> fl
     return 1.0
 
 
-def _order(formula: Any) -> int:
+def _order(formula: Formula) -> int:
     if formula.product_of is not None:
         return len(formula.product_of)
-    from flowsim.network import quadratic_form
-
     if quadratic_form(formula) is not None:
         return 2
     from flowsim.symbolic import order_at_origin

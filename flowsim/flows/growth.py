@@ -267,7 +267,7 @@ class GrowthCoordinates:
             log_imbalance=np.moveaxis(log_conserved, -1, 1),
         )
 
-    def departure(self, t: Array, seen: Observed) -> Array:
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         m = self.map
         decay = (m.conserved * m.decay[:, None, :]).sum(axis=-1).T / 2
         lawful = np.isfinite(seen.log_imbalance[0])
@@ -328,20 +328,28 @@ def _conserved_exponents(values: Array) -> Array:
 
 
 def _invariant_names(formula: Formula, weights: tuple[str, ...], vectors: Array, exponents: Array) -> tuple[str, ...]:
-    factors = formula.product_of
-    if factors is not None and len(factors) == len(weights) == 2:
-        return (f"{factors[0]}**2 - {factors[1]}**2",)
-
     def component(k: int) -> str:
-        parts = [(vectors[a, k], name) for a, name in enumerate(weights) if vectors[a, k] != 0]
-        if len(parts) == 1:
-            return parts[0][1]
-        return "(" + " + ".join(f"{value:.4g}*{name}" for value, name in parts) + ")"
+        terms = [(vectors[a, k], name) for a, name in enumerate(weights) if vectors[a, k] != 0]
+        if len(terms) == 1:
+            return terms[0][1]
+        text = " ".join(f"{'-' if value < 0 else '+'} {_times(abs(value), name)}" for value, name in terms)
+        return f"({text.removeprefix('+ ')})"
 
     def power(k: int, exponent: float) -> str:
         return component(k) if exponent == 1 else f"{component(k)}**{exponent:g}"
 
-    return tuple("*".join(power(k, e) for k, e in enumerate(row) if e != 0) for row in exponents)
+    factors = formula.product_of
+    names = []
+    for row in exponents:
+        if factors is not None and len(factors) == 2 and (row[:2] == 1).all() and not row[2:].any():
+            names.append(f"{factors[0]}**2 - {factors[1]}**2")
+        else:
+            names.append("*".join(power(k, e) for k, e in enumerate(row) if e != 0))
+    return tuple(names)
+
+
+def _times(value: float, name: str) -> str:
+    return name if value == 1 else f"{value:.4g}*{name}"
 
 
 def _merge_names(names: list[tuple[str, ...]]) -> tuple[str, ...]:

@@ -118,8 +118,8 @@ def run_flow(
         states = dense(np.append(dense.arclength.values[:-1], t_end), clock)
     else:
         states = dense.read(solution.t, solution.y, dense.arclength.values)
-    seen = coordinates.observe(states.t, solution(states.t))
-    departure = coordinates.departure(states.t, seen)
+    y = solution(states.t)
+    departure = coordinates.departure(states.t, y, coordinates.observe(states.t, y))
     finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
     success = solution.status.success and finite
     message = solution.message if finite else "the predictor left the range of floats"

@@ -1,0 +1,259 @@
+r"""Weight coordinates: any formula, as far as floats carry it.
+
+.. math:: \dot\theta_i = -\big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \big).
+
+The weights themselves are the unknowns, so what the flow conserves is a difference of large numbers that floats
+cannot hold below a scale set by rounding, and weights underflow below 1e-308. Both are looked at after every step;
+a flow that lost its conserved quantity, or a weight, ends in an error instead of a plausible curve.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.coordinates import Observed
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.problem import Regression
+from flowsim.solvers import InitialValueProblem
+from flowsim.symbolic import kernels
+
+__all__ = ["WeightCoordinates"]
+
+Array = NDArray[np.float64]
+
+#: Weights smaller than this lose digits to underflow when they are multiplied.
+_SMALLEST = 1e-290
+#: A conserved quantity has drowned when rounding of its terms exceeds this share of it.
+_DROWNED = 0.05
+_EPS = float(np.finfo(float).eps)
+#: Relative perturbation that measures how large the terms of a conserved quantity are.
+_PROBE = 1e-3
+#: Local against global error, as in growth coordinates.
+_SAFETY = 0.02
+#: What decays while another weight of its coordinate grows from alpha to 1 falls to some power of alpha; below this
+#: one (times rtol) the step control loses sight of it.
+_ATOL_POWER = 3
+#: A conserved quantity that changed by more than this share is lost, and with it the flow's memory of its start.
+_LOST = 0.1
+#: Beyond this many unknowns a dense Jacobian is not formed.
+LARGEST_JACOBIAN = 4000
+
+
+class WeightCoordinates:
+    """The flow in its weights.
+
+    Parameters
+    ----------
+    net, problem, scale, direction
+        As for growth coordinates; any formula.
+    growth_applies : bool
+        Whether error messages can point to growth coordinates.
+    """
+
+    name = "weights"
+
+    def __init__(
+        self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, *, growth_applies: bool
+    ) -> None:
+        self.net, self.problem, self.growth_applies = net, problem, growth_applies
+        self.k, self.d = direction.shape
+        self.kernels = kernels(net)
+        self.kind = net.kinds(self.d)
+        self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
+        self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
+        self.start = np.ascontiguousarray(scale.value * direction)
+        self.moving = direction != 0
+        self.too_small = bool((np.abs(self.start[self.moving]) < _SMALLEST).any())
+        self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if self._lawful(name)]
+        self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
+        #: the decay exponent of each conserved quantity is integrated along with the weights where noise drives it
+        self.decaying = bool(self.pairs) and net.noise is not None and not net.noise.multiplicative
+        self.initial = self._conserved(self.start, self.kind)
+
+    def _lawful(self, name: str) -> bool:
+        """Whether the conserved quantity keeps an exact law under the network's noise."""
+        if self.net.noise is None or not self.std.any():
+            return True
+        pairs = [_product_pairs(formula.product_of) for formula in self.net.distinct]
+        known = {name: pair for each in pairs for name, pair in each.items()}
+        if name not in known:
+            return False
+        users = [
+            each
+            for formula, each in zip(self.net.distinct, pairs, strict=True)
+            if set(known[name]) & set(formula.weights)
+        ]
+        return all(name in each for each in users) and (self.net.noise.multiplicative or np.ptp(self.std) == 0)
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        y0 = self.start.ravel()
+        if self.decaying:
+            y0 = np.append(y0, np.zeros(len(self.pairs) * self.d))
+        size = len(y0)
+        return InitialValueProblem(
+            rhs=self._rhs,
+            y0=y0,
+            jacobian=self._jacobian if size <= LARGEST_JACOBIAN else None,
+            check=self._check,
+        )
+
+    def _weights(self, y: Array) -> Array:
+        return np.ascontiguousarray(y[: self.k * self.d].reshape(self.k, self.d))
+
+    def _gradient_of_loss(self, w: Array) -> Array:
+        mean = np.empty(self.d)
+        self.kernels.mean(w, self.kind, self.std, mean)
+        return self.problem.gradient(mean)
+
+    def _rhs(self, t: float, y: Array) -> Array:
+        w = self._weights(y)
+        out = np.empty((self.k, self.d))
+        self.kernels.field(w, self.kind, self.std, self._gradient_of_loss(w), self.s2, out)
+        return np.append(out, self._decay_rates(w)) if self.decaying else out.ravel()
+
+    @cached_property
+    def _sigma(self) -> Array:
+        X = self.problem.X
+        if isinstance(X, np.ndarray):
+            return X.T @ X / self.problem.n
+        product = X.T @ (X @ np.eye(self.d)) if not hasattr(X, "toarray") else (X.T @ X).toarray()
+        return np.asarray(product) / self.problem.n
+
+    def _jacobian(self, t: float, y: Array) -> Array:
+        w = self._weights(y)
+        k, d = self.k, self.d
+        blocks, slope = np.empty((k, k, d)), np.empty((k, d))
+        self.kernels.field_jacobian(w, self.kind, self.std, self._gradient_of_loss(w), self.s2, blocks)
+        self.kernels.mean_gradient(w, self.kind, self.std, slope)
+        out = np.zeros((len(y), len(y)))
+        full = -np.einsum("ai,ij,bj->aibj", slope, self._sigma, slope)
+        index = np.arange(d)
+        full[:, index, :, index] += np.moveaxis(blocks, -1, 0)
+        out[: k * d, : k * d] = full.reshape(k * d, k * d)
+        return out
+
+    def _decay_rates(self, w: Array) -> Array:
+        """``2 sigma^2 eta^2 prod_{k != l, m} (w_k^2 + eta^2)`` for each pair (l, m), flat (pairs * d,)."""
+        rates = np.zeros((len(self.pairs), self.d))
+        eta2 = float(self.std.max()) ** 2
+        for kind, formula in enumerate(self.net.distinct):
+            here = self.kind == kind
+            pairs = _product_pairs(formula.product_of)
+            for row, name in enumerate(self.invariants):
+                if name in pairs:
+                    others = [self.net.weights.index(other) for other in formula.weights if other not in pairs[name]]
+                    rates[row, here] = 2 * eta2 * self.s2[here] * np.prod(w[others][:, here] ** 2 + eta2, axis=0)
+        return rates.ravel()
+
+    def _conserved(self, w: Array, kind: NDArray[np.int64]) -> Array:
+        out = np.zeros((len(self.kernels.invariant_names), w.shape[1]))
+        self.kernels.invariants(np.ascontiguousarray(w), kind, out)
+        return out[self.pairs]
+
+    def _check(self, t: float, y: Array) -> str | None:
+        w = self._weights(y)
+        if (np.abs(w[self.moving]) < _SMALLEST).any():
+            name = self.net.weights[int(np.argwhere((np.abs(w) < _SMALLEST) & self.moving)[0][0])]
+            return f"the weight {name!r} underflows the range of floats; {self.remedy()}"
+        law = np.abs(self.initial)
+        if self.decaying:
+            law = law * np.exp(-y[self.k * self.d :].reshape(law.shape))
+        value = self._conserved(w, self.kind)
+        size = np.zeros_like(law)
+        for a in range(self.k):
+            moved = w.copy()
+            moved[a] *= 1 + _PROBE
+            size += np.abs(self._conserved(moved, self.kind) - value) / _PROBE
+        drowned = (self.initial != 0) & (_EPS * size > _DROWNED * law)
+        if drowned.any():
+            pair, i = (int(index) for index in np.argwhere(drowned)[0])
+            return (
+                f"the conserved quantity {self.invariants[pair]} of coordinate {i} has drowned in rounding: it should "
+                f"be {law[pair, i]:.1e}, the rounding of its terms is {_EPS * size[pair, i]:.1e}; {self.remedy()}"
+            )
+        lost = (self.initial != 0) & (np.abs(np.abs(value) - law) > _LOST * law)
+        if lost.any():
+            pair, i = (int(index) for index in np.argwhere(lost)[0])
+            return (
+                f"the conserved quantity {self.invariants[pair]} of coordinate {i} is lost to the tolerance: it should "
+                f"be {law[pair, i]:.1e} and is {abs(value[pair, i]):.1e}; tighten `rtol`, or {self.remedy()}"
+            )
+        return None
+
+    def remedy(self) -> str:
+        if self.growth_applies:
+            return "use growth coordinates (coordinates='growth', the default here): they are exact at every scale"
+        return "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        smallest = rtol * np.minimum(np.abs(self.start).max(axis=0, keepdims=True), 1.0) ** _ATOL_POWER
+        limits = np.broadcast_to(np.minimum(atol, np.where(smallest > 0, smallest, atol)), (self.k, self.d)).ravel()
+        if self.decaying:
+            limits = np.append(limits, np.full(len(self.pairs) * self.d, rtol))
+        return _SAFETY * rtol, _SAFETY * np.maximum(limits, np.finfo(float).tiny)
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        w, kind = self._stacked(y)
+        count = len(y)
+        mean, slope, field = np.empty(count * self.d), np.empty(w.shape), np.empty(w.shape)
+        self.kernels.mean(w, kind, self.std, mean)
+        residual = self.problem.predict(mean.reshape(count, self.d)) - self.problem.y
+        g = np.ascontiguousarray(np.asarray(self.problem.X.T @ residual.T).T / self.problem.n).ravel()
+        self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
+        self.kernels.gradient(w, kind, slope)
+        out: Array = (slope * field).sum(axis=0).reshape(count, self.d)
+        return out
+
+    def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
+        """States (K, N) as one long row of K * d coordinates, which the kernels take in one call."""
+        w = y[:, : self.k * self.d].reshape(len(y), self.k, self.d)
+        return np.ascontiguousarray(np.moveaxis(w, 0, 1).reshape(self.k, -1)), np.tile(self.kind, len(y))
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        w, kind = self._stacked(y)
+        beta = np.empty(w.shape[1])
+        self.kernels.value(w, kind, beta)
+        conserved = np.moveaxis(self._conserved(w, kind).reshape(-1, len(y), self.d), 0, 1)
+        split = w.reshape(self.k, len(y), self.d)
+        with np.errstate(divide="ignore"):
+            return Observed(
+                beta=beta.reshape(len(y), self.d),
+                weights={name: split[a] for a, name in enumerate(self.net.weights)},
+                log_abs_weights={name: np.log(np.abs(split[a])) for a, name in enumerate(self.net.weights)},
+                imbalance=conserved,
+                log_imbalance=np.log(np.abs(conserved)),
+            )
+
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+        if not self.pairs:
+            return np.zeros(len(t))
+        law = np.broadcast_to(self.initial, seen.imbalance.shape)
+        if self.decaying:
+            law = law * np.exp(-y[:, self.k * self.d :].reshape(seen.imbalance.shape))
+        # Where the value at 0 is 0 (a balanced start) the size of its terms there stands in for it.
+        terms = sum(
+            np.abs(self._conserved(self._only(a), self.kind) - self._conserved(0 * self.start, self.kind))
+            for a in range(self.k)
+        )
+        reference = np.where(law != 0, np.abs(law), terms)
+        departure = np.abs(seen.imbalance - law)
+        relative = np.divide(departure, reference, out=np.where(departure > 0, np.inf, 0.0), where=reference > 0)
+        worst: Array = relative.reshape(len(t), -1).max(axis=1)
+        return worst
+
+    def _only(self, a: int) -> Array:
+        """The start with every weight but one at 0: it shows how large that weight's terms are."""
+        alone = np.zeros_like(self.start)
+        alone[a] = self.start[a]
+        return alone
+
+
+def _product_pairs(factors: tuple[str, ...] | None) -> dict[str, tuple[str, str]]:
+    """``w_1^2 - w_l^2`` of a product, by name."""
+    if factors is None:
+        return {}
+    return {f"{factors[0]}**2 - {other}**2": (factors[0], other) for other in factors[1:]}
