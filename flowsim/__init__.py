@@ -27,7 +27,8 @@ _HOME = {
     "load": "flowsim.trajectory",
     "saddle_to_saddle": "flowsim.limits",
 }
-_SUBPACKAGES = frozenset({"datasets", "plot", "solvers", "studies"})
+#: `sweep` is a room that can be called
+_SUBPACKAGES = frozenset({"datasets", "plot", "solvers", "studies", "sweep"})
 
 __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from flowsim.network import RademacherNoise as RademacherNoise
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.problem import Regression as Regression
+    from flowsim.sweep import sweep as sweep
     from flowsim.trajectory import Trajectory as Trajectory
     from flowsim.trajectory import load as load
 

@@ -1,0 +1,84 @@
+"""What a sweep will cost, before it starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowsim.sweep import worker
+from flowsim.sweep.run import Plan
+from flowsim.sweep.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Forecast", "forecast", "ledger"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Attributes count distinct points; `seconds` are of single points that were measured."""
+
+    total: int
+    finished: int
+    failed: int
+    seconds: tuple[float, ...]
+    measured_here: bool
+
+    @property
+    def left(self) -> int:
+        return self.total - self.finished - self.failed
+
+    def duration(self, workers: int) -> float | None:
+        """Seconds that the points left will take, by the mean of the measured ones; None if none was."""
+        if not self.seconds:
+            return None
+        return sum(self.seconds) / len(self.seconds) * self.left / workers
+
+
+def forecast(plan: Plan, store: str | os.PathLike[str] | None = None, *, probe: bool = True) -> Forecast:
+    """Count what is left to compute, and time it.
+
+    Times come from the points that the store holds; if it holds none and `probe` is True, from the first, the middle
+    and the last point, computed here and thrown away. Nothing is written.
+    """
+    import cloudpickle
+
+    keys = list(dict.fromkeys(plan.keys))
+    status: dict[str, str] = {}
+    seconds: list[float] = []
+    if store is not None and Path(store).is_file():
+        with Store(store) as opened:
+            for outcome in opened.read(keys):
+                status[outcome.key] = outcome.status
+                if outcome.status == "done":
+                    seconds.append(outcome.seconds)
+    parameters = dict(zip(plan.keys, plan.parameters, strict=True))
+    left = [key for key in keys if key not in status]
+    measured_here = probe and bool(left) and not seconds
+    if measured_here:
+        function = cloudpickle.dumps(plan.function)
+        for key in dict.fromkeys((left[0], left[len(left) // 2], left[-1])):
+            seconds.append(worker.evaluate(key, function, cloudpickle.dumps(parameters[key])).seconds)
+    states = list(status.values())
+    return Forecast(len(keys), states.count("done"), states.count("failed"), tuple(seconds), measured_here)
+
+
+def ledger(store: str | os.PathLike[str]) -> pandas.DataFrame:
+    """Every point of a store: its parameters, whether it is done, its error, when, where and how long it ran."""
+    import json
+
+    import pandas
+
+    if not Path(store).is_file():
+        raise ValueError(f"`store` must be a file; there is none at {store}.")
+    with Store(store) as opened:
+        rows: list[dict[str, Any]] = opened.rows()
+    for row in rows:
+        try:
+            row["error"] = json.loads(row["error"])["error"] if row["error"] else ""
+        except (ValueError, KeyError, TypeError):
+            row["error"] = "damaged"
+    return pandas.DataFrame(rows)

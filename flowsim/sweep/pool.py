@@ -1,0 +1,86 @@
+"""What points are sent to: this process, worker processes, or someone else's executor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from flowsim.sweep import worker
+from flowsim.sweep.machine import THREAD_VARIABLES
+
+__all__ = ["Pool"]
+
+#: Points handed over per worker process: enough that none waits for the next.
+_AHEAD = 4
+#: Points handed over to a foreign executor, whose size may change while we run.
+_FOREIGN_WINDOW = 1024
+
+
+class Pool:
+    """One face for every kind of `workers`.
+
+    Attributes
+    ----------
+    window : int
+        How many points it likes to hold at a time.
+    is_ours : bool
+        Whether we started its processes, and so may restart and stop them.
+    """
+
+    def __init__(self, workers: Any) -> None:
+        self.is_ours = False
+        self._count = 0
+        self._executor: Any = None
+        if isinstance(workers, int) and not isinstance(workers, bool):
+            if workers < 1:
+                raise ValueError(f"`workers` must be >= 1; received {workers}.")
+            self._count = workers
+            self.window = 1 if workers == 1 else _AHEAD * workers
+            if workers == 1:
+                self._executor = _Here()
+            else:
+                self.is_ours = True
+        elif isinstance(workers, Executor):
+            self._executor = workers
+            self.window = _FOREIGN_WINDOW
+        elif hasattr(workers, "get_executor"):  # a distributed.Client
+            self._executor = workers.get_executor(pure=False)
+            self.window = _FOREIGN_WINDOW
+        else:
+            raise ValueError(
+                "`workers` must be a number of processes, a concurrent.futures.Executor or a distributed.Client; "
+                f"received {type(workers).__name__}."
+            )
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        if self._executor is None:
+            from loky import ProcessPoolExecutor
+
+            # Loky rather than the standard library's pool: it needs no `if __name__ == "__main__"` in scripts,
+            # and starts workers with their own environment, so BLAS sees one thread before it loads.
+            self._executor = ProcessPoolExecutor(
+                self._count, initializer=worker.start, initargs=(os.getpid(),), env=THREAD_VARIABLES
+            )
+        future: Future[Any] = self._executor.submit(call, *arguments)
+        return future
+
+    def restart(self) -> None:
+        """Forget broken worker processes; the next point starts new ones."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End our own worker processes, busy or not; a foreign executor is its owner's."""
+        if self.is_ours and self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=True)
+            self._executor = None
+
+
+class _Here(Executor):
+    """Computes at once, in this process."""
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(*arguments, **named))
+        return future

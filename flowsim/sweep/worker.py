@@ -1,0 +1,70 @@
+"""What runs where the points are computed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from flowsim.sweep.codec import encode, record
+from flowsim.sweep.store import Outcome, Status, checksum
+
+__all__ = ["evaluate", "failure", "start"]
+
+#: How often a worker looks whether its parent is still there, in seconds.
+_WATCH = 1.0
+
+
+def evaluate(key: str, function: bytes, parameters: bytes) -> Outcome:
+    """Compute one point. The function and its parameters come pickled, the result never is."""
+    import cloudpickle
+
+    call = _loaded(function)
+    arguments: dict[str, Any] = cloudpickle.loads(parameters)
+    started = time.perf_counter()
+    try:
+        payload = encode(record(call(**arguments)))
+        status: Status = "done"
+    except (Exception, SystemExit) as error:
+        payload = _error(f"{type(error).__name__}: {error}", traceback.format_exc())
+        status = "failed"
+    return _outcome(key, status, time.perf_counter() - started, payload)
+
+
+def failure(key: str, message: str) -> Outcome:
+    """The outcome of a point that took its worker down with it."""
+    return _outcome(key, "failed", 0.0, _error(message, ""))
+
+
+def start(parent: int) -> None:
+    """Begin a worker process: Ctrl-C is the parent's to handle, and without a parent there is nothing to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH)
+    os._exit(1)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(function: bytes) -> Callable[..., Any]:
+    import cloudpickle
+
+    call: Callable[..., Any] = cloudpickle.loads(function)
+    return call
+
+
+def _error(message: str, trace: str) -> bytes:
+    return json.dumps({"error": message, "traceback": trace}).encode()
+
+
+def _outcome(key: str, status: Status, seconds: float, payload: bytes) -> Outcome:
+    return Outcome(key, status, seconds, payload, checksum(key, status, seconds, payload))
