@@ -1,0 +1,464 @@
+r"""Flows driven through a monotone separable map, solved natively.
+
+.. math:: \nu' = b - A\,\beta(z, t), \qquad z = A^\top \nu / n, \qquad
+          \beta_i = \sum_k s_{ik} \exp(l_{ik} + a_{ik} z_i - b_{ik} t), \quad s_{ik} a_{ik} \ge 0.
+
+The unknowns are logarithms: the tolerance bounds the error of z, absolute, which is the relative error of every
+exponential at every scale. Exponents may start at -10^7.
+
+The method is Rodas5P (:mod:`flowsim.solvers.rodas`) on the coordinates that are not negligible, with a step end
+wherever one begins to count (:mod:`flowsim.solvers.separable_kernel`). With many coordinates only some are loaded;
+a bound on all others, safe by the Cauchy-Schwarz inequality, tells when A has to be passed over again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.solution import Status
+
+__all__ = ["SeparableFlow", "SeparableSolution", "integrate_ensemble", "integrate_separable"]
+
+Array = NDArray[np.float64]
+
+#: Up to this many coordinates all are loaded, with their Gram matrix.
+_LOAD_ALL = 640
+#: Otherwise at least so many beyond those that count: the next to come.
+_LOAD_AHEAD = 128
+#: Columns of a LinearOperator formed at once.
+_BLOCK = 256
+_RECORDS = 2048
+_ENTRIES = 1 << 17
+#: Rows of a dense evaluation at once, in entries.
+_EVALUATE = 1 << 22
+#: z is known to a few roundings of the exponents' size.
+_ROUNDINGS = 4.0
+_PROGRESS_STEPS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class SeparableFlow:
+    """The flow of this module's first equation, with nu(0) = 0.
+
+    Attributes
+    ----------
+    A : array (r, d), sparse matrix, or LinearOperator
+    b : array (r,)
+    n : float
+        > 0.
+    log_coefficient, sign, slope, decay : array (K, d)
+        l, s, a, b of the K exponentials of a coordinate; l = -inf for one that is absent.
+    column_norms : array (d,), optional
+        Of A; computed where not given.
+    """
+
+    A: Any
+    b: Array
+    n: float
+    log_coefficient: Array
+    sign: Array
+    slope: Array
+    decay: Array
+    column_norms: Array | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sign * self.slope < 0).any():
+            raise ValueError("`sign` times `slope` must be >= 0: beta must not decrease in z.")
+
+    @property
+    def d(self) -> int:
+        return int(self.A.shape[1])
+
+    @property
+    def rows(self) -> int:
+        return int(self.A.shape[0])
+
+    def exponents(self, z: Array, t: Array) -> Array:
+        """(K, T, d) for z (T, d) and t (T,)."""
+        return self.log_coefficient[:, None] + self.slope[:, None] * z - self.decay[:, None] * t[:, None]
+
+    def beta(self, z: Array, t: Array) -> Array:
+        """(T, d)."""
+        return np.sum(self.sign[:, None] * np.exp(self.exponents(z, t)), axis=0)
+
+    def columns(self, index: NDArray[np.int64]) -> Array:
+        """Columns of A as rows, C order."""
+        if isinstance(self.A, np.ndarray):
+            return np.ascontiguousarray(self.A[:, index].T)
+        if hasattr(self.A, "tocsc"):
+            return np.ascontiguousarray(self._by_column[:, index].toarray().T)
+        out = np.empty((len(index), self.rows))
+        for first in range(0, len(index), _BLOCK):
+            part = index[first : first + _BLOCK]
+            unit = np.zeros((self.d, len(part)))
+            unit[part, np.arange(len(part))] = 1.0
+            out[first : first + len(part)] = np.asarray(self.A @ unit).T
+        return out
+
+    @cached_property
+    def _by_column(self) -> Any:
+        return self.A.tocsc()
+
+    @cached_property
+    def norms(self) -> Array:
+        """Norms of the columns of A."""
+        if self.column_norms is not None:
+            return self.column_norms
+        if isinstance(self.A, np.ndarray):
+            return np.sqrt(np.einsum("ij,ij->j", self.A, self.A))
+        if hasattr(self.A, "multiply"):
+            return np.sqrt(np.asarray(self.A.multiply(self.A).sum(axis=0)).ravel())
+        blocks = [np.arange(first, min(first + _BLOCK, self.d)) for first in range(0, self.d, _BLOCK)]
+        return np.concatenate([np.linalg.norm(self.columns(block), axis=1) for block in blocks])
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Steps taken with one set of loaded coordinates."""
+
+    loaded: NDArray[np.int64] | None  # None: all
+    gram: Array
+    columns: Array
+    drive: Array
+    t: Array  # (S + 1,)
+    h: Array  # (S,)
+    z: Array  # (S + 1, w), the loaded ones
+    nu: Array  # (S + 1, r), or empty if all are loaded
+    pointer: NDArray[np.int64]
+    which: NDArray[np.int32]
+    coefficients: Array  # (entries, 4)
+
+    def moved(self, steps: NDArray[np.intp], theta: Array) -> Array:
+        """The integral of beta since the start of the step, (K, w)."""
+        count = np.diff(self.pointer)[steps]
+        row = np.repeat(np.arange(len(steps)), count)
+        offset = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        entry = np.repeat(self.pointer[steps], count) + offset
+        c, position = self.coefficients[entry], theta[row]
+        out = np.zeros((len(steps), self.z.shape[1]))
+        out[row, self.which[entry]] = position * (
+            c[:, 0] + (1 - position) * (c[:, 1] + position * (c[:, 2] + position * c[:, 3]))
+        )
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class SeparableSolution:
+    """The steps taken and a continuous extension of order 4 over them.
+
+    Attributes
+    ----------
+    flow : SeparableFlow
+    t : array (T,)
+        0 and the end of every step. Where a jump is shorter than the spacing of floats, ends repeat.
+    h : array (T - 1,)
+        Lengths of the steps, known better than the differences of `t`.
+    status : Status
+    message : str
+    stats : dict
+        steps, rejected, nfev, njev, nlu, passes (over A), seconds.
+    """
+
+    flow: SeparableFlow
+    t: Array
+    h: Array
+    status: Status
+    message: str
+    stats: dict[str, Any]
+    chunks: Sequence[_Chunk] = field(repr=False, default=())
+
+    @cached_property
+    def z(self) -> Array:
+        """(T, d) at the ends of the steps."""
+        return self.at_steps(np.arange(len(self.h)), np.zeros(len(self.h)), with_end=True)
+
+    def __call__(self, times: Array) -> Array:
+        """z at times (K,) inside the run, shape (K, d)."""
+        return self.at_steps(*self.locate(times))
+
+    def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
+        """The step that holds each time, and the position in it, 0 to 1."""
+        times = np.asarray(times, dtype=float)
+        if len(self.h) == 0:
+            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
+        step = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.h) - 1)
+        return step, np.clip((times - self.t[step]) / self.h[step], 0.0, 1.0)
+
+    def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False) -> Array:
+        """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request."""
+        flow = self.flow
+        if len(self.h) == 0:
+            return np.zeros((len(step) + with_end, flow.d))
+        if with_end:
+            step, theta = np.append(step, len(self.h) - 1), np.append(theta, 1.0)
+        out = np.empty((len(step), flow.d))
+        first = np.cumsum([0] + [len(chunk.h) for chunk in self.chunks])
+        block = max(1, _EVALUATE // flow.d)
+        for number, chunk in enumerate(self.chunks):
+            rows = np.flatnonzero((step >= first[number]) & (step < first[number + 1]))
+            for begin in range(0, len(rows), block):
+                part = rows[begin : begin + block]
+                local, position = step[part] - first[number], theta[part]
+                moved = chunk.moved(local, position)
+                passed = (position * chunk.h[local])[:, None]
+                at_end = position == 1.0
+                start = np.where(at_end[:, None], chunk.z[local + 1], chunk.z[local])
+                if len(chunk.gram):
+                    back = moved @ chunk.gram
+                else:
+                    back = (moved @ chunk.columns) @ chunk.columns.T / flow.n
+                inside = start + np.where(at_end[:, None], 0.0, passed * chunk.drive - back)
+                if chunk.loaded is None:
+                    out[part] = inside
+                else:
+                    nu = chunk.nu[local] + passed * flow.b - moved @ chunk.columns
+                    out[part] = np.asarray(flow.A.T @ nu.T).T / flow.n
+                    out[np.ix_(part, chunk.loaded)] = inside
+        return out
+
+
+def integrate_separable(
+    flow: SeparableFlow,
+    t_end: float,
+    *,
+    tol: float = 1e-6,
+    max_steps: int = 200_000,
+    progress: Callable[[float], None] | None = None,
+) -> SeparableSolution:
+    """Integrate from nu = 0 over [0, t_end].
+
+    Parameters
+    ----------
+    flow : SeparableFlow
+    t_end : float
+        > 0, finite.
+    tol : float
+        Bound on the local error of every z, absolute; not below a few roundings of the exponents.
+    max_steps : int
+        Budget of accepted steps.
+    progress : callable, optional
+        Called with the time reached every few hundred steps.
+
+    Returns
+    -------
+    SeparableSolution
+        Never raises for a failed integration: the status says how it ended.
+    """
+    return _Run(flow, t_end, tol, max_steps, progress).solve()
+
+
+def integrate_ensemble(
+    flows: Sequence[SeparableFlow],
+    t_end: Sequence[float],
+    *,
+    tol: float = 1e-6,
+    max_steps: int = 200_000,
+    workers: int | None = None,
+) -> list[SeparableSolution]:
+    """Integrate many flows side by side: the compiled loop lets other threads run.
+
+    Parameters
+    ----------
+    flows : sequence of SeparableFlow
+    t_end : sequence of float
+        One for each.
+    tol, max_steps : as in :func:`integrate_separable`
+    workers : int, optional
+        Threads; the number of processors by default.
+    """
+    if len(flows) != len(t_end):
+        raise ValueError(f"`t_end` must hold one time for each of the {len(flows)} flows; received {len(t_end)}.")
+
+    def one(pair: tuple[SeparableFlow, float]) -> SeparableSolution:
+        return integrate_separable(pair[0], pair[1], tol=tol, max_steps=max_steps)
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return list(pool.map(one, zip(flows, t_end, strict=True)))
+
+
+class _Run:
+    """One integration: which coordinates are loaded, and the records so far."""
+
+    def __init__(
+        self,
+        flow: SeparableFlow,
+        t_end: float,
+        tol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        self.flow, self.t_end, self.max_steps, self.progress = flow, float(t_end), max_steps, progress
+        finite = flow.log_coefficient[np.isfinite(flow.log_coefficient)]
+        size = float(np.abs(finite).max()) if finite.size else 0.0
+        self.tol = max(tol, _ROUNDINGS * np.finfo(float).eps * size)
+        self.clock = np.array([0.0, 0.0, self.t_end, 1e-4, 0.0])
+        self.counts = np.zeros(6, dtype=np.int64)
+        self.nu = np.zeros(flow.rows)
+        self.chunks: list[_Chunk] = []
+        self.passes = 0
+        self.all_loaded = flow.d <= _LOAD_ALL
+        self.loaded = np.arange(flow.d)
+        empty = np.zeros((len(flow.sign), 0))
+        self.outside: tuple[Array, ...] = (empty, empty, empty, np.zeros(0), flow.b, np.zeros(0), np.zeros(0))
+        self.rate_bound = float(flow.norms.max()) / flow.n
+
+    def solve(self) -> SeparableSolution:
+        from flowsim.solvers import separable_kernel as kernel
+
+        began = time.perf_counter()
+        flow = self.flow
+        if self.all_loaded:
+            self._load(np.arange(flow.d), np.zeros(flow.d), np.zeros(flow.d))
+            self.passes += 1
+        else:
+            self.z, self.z_low, self.loaded = np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
+            self._refresh()
+        while True:
+            status = self._advance(kernel)
+            if status == kernel.COMPLETED:
+                ended = Status.COMPLETED
+            elif status in (kernel.FULL, kernel.BUDGET) and self.counts[0] < self.max_steps:
+                if self.progress is not None:
+                    self.progress(float(self.clock[0]))
+                continue
+            elif status == kernel.BUDGET or status == kernel.FULL:
+                ended = Status.STEP_BUDGET
+            elif status == kernel.REFRESH:
+                self._refresh()
+                continue
+            else:
+                ended = Status.NON_FINITE if status == kernel.NON_FINITE else Status.STEP_FLOOR
+            break
+        t = np.concatenate([[0.0]] + [chunk.t[1:] for chunk in self.chunks])
+        return SeparableSolution(
+            flow=flow,
+            t=t,
+            h=np.concatenate([np.zeros(0)] + [chunk.h for chunk in self.chunks]),
+            status=ended,
+            message=ended.value,
+            stats={
+                "steps": int(self.counts[0]),
+                "rejected": int(self.counts[1]),
+                "nfev": int(self.counts[2]),
+                "njev": int(self.counts[3]),
+                "nlu": int(self.counts[3]),
+                "passes": self.passes,
+                "seconds": time.perf_counter() - began,
+            },
+            chunks=self.chunks,
+        )
+
+    def _advance(self, kernel: Any) -> int:
+        w = len(self.loaded)
+        records = _RECORDS
+        entries = max(_ENTRIES, 2 * w)
+        t, h = np.empty(records + 1), np.empty(records)
+        z = np.empty((records + 1, w))
+        nu = np.empty((0 if self.all_loaded else records + 1, self.flow.rows))
+        pointer = np.zeros(records + 1, dtype=np.int64)
+        which, coefficients = np.empty(entries, dtype=np.int32), np.empty((entries, 4))
+        t[0], z[0], nu[:1] = self.clock[0], self.z, self.nu
+        self.counts[4:] = 0
+        budget = self.max_steps - int(self.counts[0])
+        if self.progress is not None:
+            budget = min(budget, _PROGRESS_STEPS)
+        status = kernel.advance(
+            self.gram, self.columns, float(self.flow.n), self.drive, *self.exponential, self.reach, self.tol,
+            self.t_end, budget, *self.outside, self.clock, self.z, self.z_low, self.nu, self.counts,
+            t, h, z, nu, pointer, which, coefficients,
+        )  # fmt: skip
+        steps, used = int(self.counts[4]), int(self.counts[5])
+        if steps:
+            self.chunks.append(
+                _Chunk(
+                    loaded=None if self.all_loaded else self.loaded,
+                    gram=self.gram,
+                    columns=self.columns,
+                    drive=self.drive,
+                    t=t[: steps + 1].copy(),
+                    h=h[:steps].copy(),
+                    z=z[: steps + 1].copy(),
+                    nu=nu[: steps + 1].copy(),
+                    pointer=pointer[: steps + 1].copy(),
+                    which=which[:used].copy(),
+                    coefficients=coefficients[:used].copy(),
+                )
+            )
+        return int(status)
+
+    def _load(self, index: NDArray[np.int64], z: Array, z_low: Array) -> None:
+        flow = self.flow
+        self.loaded = index
+        self.columns = flow.columns(index)
+        # Without Gram matrix the loop works in the rows of A.
+        with_gram = len(index) <= max(_LOAD_ALL, 2 * flow.rows)
+        self.gram = self.columns @ self.columns.T / flow.n if with_gram else np.zeros((0, 0))
+        self.drive = self.columns @ flow.b / flow.n
+        self.exponential = tuple(
+            np.ascontiguousarray(part[:, index]) for part in (flow.log_coefficient, flow.sign, flow.slope, flow.decay)
+        )
+        if self.all_loaded and with_gram:
+            self.reach = np.abs(self.gram).max(axis=1)
+        else:
+            self.reach = flow.norms[index] * self.rate_bound
+        self.z, self.z_low = z, z_low
+
+    def _refresh(self) -> None:
+        """Pass over A: where every coordinate stands and moves to; load those that count or come next."""
+        flow, t = self.flow, float(self.clock[0])
+        left = max(self.t_end - t, np.finfo(float).tiny)
+        beta = np.zeros(flow.d)
+        if len(self.loaded):
+            logc, sign, slope, decay = self.exponential
+            exponent = logc + slope * self.z - decay * t
+            beta_loaded = np.sum(sign * np.exp(exponent), axis=0)
+            rate = flow.b - beta_loaded @ self.columns
+        else:
+            beta = flow.beta(np.zeros((1, flow.d)), np.zeros(1))[0]
+            rate = flow.b - np.asarray(flow.A @ beta)
+            self.passes += 1
+        both = np.asarray(flow.A.T @ np.stack([self.nu, rate], axis=1)) / flow.n
+        self.passes += 1
+        z, dz = np.ascontiguousarray(both[:, 0]), both[:, 1]
+        z_low = np.zeros(flow.d)
+        z[self.loaded], z_low[self.loaded] = self.z, self.z_low
+        exponent = flow.log_coefficient + flow.slope * z - flow.decay * t
+        growth = flow.slope * dz - flow.decay
+        from flowsim.solvers.separable_kernel import log_level
+
+        level = log_level(flow.norms * self.rate_bound, self.tol) - math.log(left)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wait = np.where(growth > 0, (level - exponent) / growth, np.inf)
+        # At a negligible level but not growing: after all that count, before all that cannot come.
+        wait = np.where(np.isnan(wait), np.inf, np.maximum(wait, 0.0)).min(axis=0)
+        counts = (exponent > level).any(axis=0)
+        wait[counts] = -1.0
+        wanted = int(counts.sum()) + max(_LOAD_AHEAD, int(counts.sum()))
+        if wanted < flow.d:
+            index = np.sort(np.argpartition(wait, wanted)[:wanted])
+        else:
+            index = np.arange(flow.d)
+        self._load(index, z[index].copy(), z_low[index].copy())
+        outside = np.ones(flow.d, dtype=bool)
+        outside[index] = False
+        level = log_level(flow.norms * self.rate_bound, self.tol)
+        self.outside = (
+            np.ascontiguousarray(exponent[:, outside]),
+            np.ascontiguousarray(growth[:, outside]),
+            np.ascontiguousarray(np.abs(flow.slope[:, outside]) * flow.norms[outside] / flow.n),
+            level[outside],
+            flow.b,
+            self.nu.copy(),
+            rate,
+        )
+        self.clock[4] = 0.0

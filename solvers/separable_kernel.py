@@ -1,0 +1,509 @@
+r"""The compiled loop behind :mod:`flowsim.solvers.separable`: one call takes many steps.
+
+In the unknowns :math:`B_i = \int \beta_i\,dt` of the coordinates that are not negligible, the flow reads
+
+.. math:: B' = \beta(z, t), \qquad z = z_0 + (t - t_0)\, c - G B, \qquad G = A^\top A / n,\; c = A^\top b / n,
+
+so that a step costs one Cholesky factorisation of :math:`I + h\gamma\, D^{1/2} G D^{1/2}` in the number of such
+coordinates, or of :math:`I + h\gamma\, A D A^\top / n` in the number of rows where that is smaller. All other
+coordinates move by the same B, and where nothing is active the motion is a straight line, taken in one step.
+
+A growing exponential is invisible until it is there, so a step ends where a negligible coordinate would begin
+to count, a coordinate is taken along as soon as it does, and the step is repeated if one was left out wrongly.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from flowsim.solvers import rodas
+
+__all__ = ["BUDGET", "COMPLETED", "FULL", "NON_FINITE", "REFRESH", "STEP_FLOOR", "advance", "log_level"]
+
+COMPLETED, FULL, BUDGET, REFRESH, STEP_FLOOR, NON_FINITE = range(6)
+
+#: Reassociated sums vectorise; NaN and infinity keep their meaning.
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+_A, _C, _H = rodas.A, rodas.C, rodas.H
+_ALPHA, _GAMMA_SUM, _GAMMA = rodas.ALPHA, rodas.GAMMA_SUM, rodas.GAMMA
+_STAGES = rodas.STAGES
+
+#: A coordinate counts once its effect on log weights over a step exceeds this part of the tolerance.
+_NEGLIGIBLE = 0.05
+#: Slack, in units of ln, with which a coordinate left out is allowed to end a step above that level.
+_LATE = math.log(4.0)
+#: e-foldings a coordinate that counts may grow in one step.
+_GROWTH = 4.0
+#: Exponentials smaller than exp(-_BLIND) times the largest of their coordinate are rounding.
+_BLIND = 40.0
+
+_SAFETY = 0.9
+_SHRINK, _GROW = 0.2, 30.0
+_BETA = 0.04
+_REJECTIONS = 40
+#: From this size on LAPACK's Cholesky beats the plain loop.
+_LAPACK = 64
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, inline="never")
+def _dot(x, y, k):
+    total = 0.0
+    for j in range(k):
+        total += x[j] * y[j]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _factor(M, inverse, m):
+    """Lower Cholesky factor in place, reciprocal diagonal aside; False if M is not positive definite."""
+    for i in range(m):
+        row = M[i]
+        for j in range(i):
+            row[j] = (row[j] - _dot(row, M[j], j)) * inverse[j]
+        pivot = row[i] - _dot(row, row, i)
+        if not (pivot > 0.0 and pivot < np.inf):
+            return False
+        row[i] = math.sqrt(pivot)
+        inverse[i] = 1.0 / row[i]
+    return True
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _substitute(M, inverse, x, m):
+    for i in range(m):
+        x[i] = (x[i] - _dot(M[i], x, i)) * inverse[i]
+    for i in range(m - 1, -1, -1):
+        x[i] *= inverse[i]
+        value, row = x[i], M[i]
+        for j in range(i):
+            x[j] -= value * row[j]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _exponentials(base, dz, dt, sign, slope, decay, which, m, beta, D, by_time):
+    """beta, d beta/dz and d beta/dt of the coordinates `which`, moved by (dz, dt) from where ``base`` was taken.
+
+    Increments rather than positions: z may be 10^6 and its rounding would swamp the differences of the stages.
+    """
+    K = base.shape[0]
+    for s in range(m):
+        i = which[s]
+        top = -np.inf
+        for k in range(K):
+            top = max(top, base[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt)
+        b = d = e = 0.0
+        for k in range(K):
+            exponent = base[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt
+            if exponent > top - _BLIND:
+                value = sign[k, i] * math.exp(exponent)
+                b += value
+                d += slope[k, i] * value
+                e -= decay[k, i] * value
+        beta[s], D[s], by_time[s] = b, d, e
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _apply_gram(wide, GS, AS, m, r, n, v, work, out):
+    """out = G v on the active coordinates."""
+    if wide:
+        for q in range(r):
+            work[q] = 0.0
+        for s in range(m):
+            value, row = v[s] / n, AS[s]
+            for q in range(r):
+                work[q] += value * row[q]
+        for s in range(m):
+            out[s] = _dot(AS[s], work, r)
+    else:
+        for s in range(m):
+            out[s] = _dot(GS[s], v, m)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _move(G, AT, grams, which, m, r, n, v, work, out):
+    """out = G[:, which] v on all loaded coordinates."""
+    w = len(out)
+    if grams and m <= 2 * r:
+        for j in range(w):
+            out[j] = 0.0
+        for s in range(m):
+            value, row = v[s], G[which[s]]
+            for j in range(w):
+                out[j] += value * row[j]
+    else:
+        for q in range(r):
+            work[q] = 0.0
+        for s in range(m):
+            value, row = v[s] / n, AT[which[s]]
+            for q in range(r):
+                work[q] += value * row[q]
+        for j in range(w):
+            out[j] = _dot(AT[j], work, r)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _combine(U, stage, m, v, c_sum):
+    """The stage's argument ``sum_j a_ij u_j`` and ``sum_j c_ij u_j``."""
+    for s in range(m):
+        v[s] = 0.0
+        c_sum[s] = 0.0
+    for j in range(stage):
+        a_j, c_j, u_j = _A[stage, j], _C[stage, j], U[j]
+        for s in range(m):
+            v[s] += a_j * u_j[s]
+            c_sum[s] += c_j * u_j[s]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _fill_wide(M, AS, D, scale, m, r):
+    """Lower triangle of ``I + scale A D A^T``."""
+    for p in range(r):
+        for q in range(p + 1):
+            M[p, q] = 0.0
+        M[p, p] = 1.0
+    for s in range(m):
+        row, weight = AS[s], scale * D[s]
+        for p in range(r):
+            value, target = weight * row[p], M[p]
+            for q in range(p + 1):
+                target[q] += value * row[q]
+
+
+@njit(cache=True, nogil=True)
+def _factor_large(M, inverse, m):
+    for p in range(m):
+        if not M[p, p] < np.inf:
+            return False
+        for q in range(p):
+            M[q, p] = M[p, q]
+    lower = np.linalg.cholesky(np.ascontiguousarray(M[:m, :m]))
+    M[:m, :m] = lower
+    for p in range(m):
+        inverse[p] = 1.0 / lower[p, p]
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _add(high, low, increment):
+    """(high, low) + increment, with low the part that does not fit into high."""
+    step = increment + low
+    result = high + step
+    return result, step - (result - high)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _someone_outside(out_exponent, out_rate, out_reach, out_level, since, distance, log_h):
+    """Could a coordinate that is not loaded have come to count?"""
+    worst = -np.inf
+    for k in range(out_exponent.shape[0]):
+        exponent, rate, reach = out_exponent[k], out_rate[k], out_reach[k]
+        for i in range(len(out_level)):
+            worst = max(worst, exponent[i] + rate[i] * since + reach[i] * distance - out_level[i])
+    return worst + log_h > 0.0
+
+
+def log_level(reach, tol):
+    """ln of beta times the length of the step at which a coordinate begins to count."""
+    return math.log(_NEGLIGIBLE * tol) - np.log(np.maximum(reach, 1e-300))
+
+
+@njit(cache=True, nogil=True)
+def advance(
+    G, AT, n, drive, logc, sign, slope, decay, reach, tol, t_end, max_steps,
+    out_exponent, out_rate, out_reach, out_level, b_rows, nu_ref, rate_ref,
+    clock, z, z_low, nu, counts, rec_t, rec_h, rec_z, rec_nu, rec_ptr, rec_which, rec_coef,
+):  # fmt: skip
+    """Take steps until `t_end`, a full record, a spent budget, or a need for coordinates that are not loaded.
+
+    Carried on from call to call: ``clock`` = [t, its rounding error, proposed step, last error, time since the
+    reference], ``z`` with its rounding error ``z_low``, ``nu`` (only with coordinates outside), and
+    ``counts`` = [steps, rejected, nfev, factorisations, records, recorded entries].
+
+    Of the coordinates that are not loaded only a bound is known: their exponents were ``out_exponent`` at
+    ``nu_ref`` and grow by ``out_rate`` along ``rate_ref``, give or take ``out_reach`` times the distance of nu
+    from that straight line.
+    """
+    w = len(z)
+    K = logc.shape[0]
+    r = AT.shape[1]
+    grams = G.shape[0] == w
+    n_out = out_exponent.shape[1]
+
+    which = np.empty(w, np.int64)
+    previous = np.full(w, -1, np.int64)
+    m_previous = -1
+    alive = np.zeros(w, np.bool_)
+    forced = np.zeros(w, np.bool_)
+    level = np.empty(w)
+    for i in range(w):
+        level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300))
+
+    narrow = min(w, 2 * r) if grams else 0
+    GS = np.empty((narrow, narrow))
+    size_M = max(narrow, r) if (w > narrow) else narrow
+    M = np.empty((size_M, size_M))
+    AS = np.empty((w if w > narrow else 0, r))
+    U = np.empty((_STAGES, w))
+    inverse = np.empty(size_M)
+    base = np.empty((K, w))
+    F, move, dz_all = np.empty(w), np.empty(w), np.empty(w)
+    dz, beta, D, bt = np.zeros(w), np.empty(w), np.empty(w), np.empty(w)
+    root, v, x, gv, ft = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
+    total, c_sum = np.empty(w), np.empty(w)
+    work, half, nu_new = np.empty(r), np.empty(r), np.empty(r)
+
+    known = False  # are base and F up to date
+    fresh = True  # no step taken since the call began
+    rejections = 0
+    steps_here = 0
+    while True:
+        t = clock[0]
+        left = (t_end - t) - clock[1]
+        if left <= 0.0:
+            return COMPLETED
+        if steps_here >= max_steps:
+            return BUDGET
+        if counts[4] >= len(rec_h) or counts[5] + w > len(rec_which):
+            return FULL
+        longest = math.log(left)
+
+        # ---- who counts, and how far may the step reach
+        if not known:
+            m = 0
+            for i in range(w):
+                top = -np.inf
+                for k in range(K):
+                    base[k, i] = (
+                        ((logc[k, i] + slope[k, i] * z[i]) - decay[k, i] * t)
+                        + slope[k, i] * z_low[i] - decay[k, i] * clock[1]
+                    )  # fmt: skip
+                    top = max(top, base[k, i])
+                if top + longest > level[i] - 10.0:
+                    dz[m] = 0.0
+                    which[m] = i
+                    m += 1
+            _exponentials(base, dz, 0.0, sign, slope, decay, which, m, beta, D, bt)
+            counts[2] += 1
+            _move(G, AT, grams, which, m, r, n, beta, work, move)
+            for i in range(w):
+                F[i] = drive[i] - move[i]
+            known = True
+        h = min(clock[2], left)
+        for i in range(w):
+            for k in range(K):
+                rate = slope[k, i] * F[i] - decay[k, i]
+                if rate <= 0.0 or base[k, i] + rate * h + longest < level[i]:
+                    continue
+                wait = (level[i] - base[k, i] + math.log(max(rate, 1.0 / left))) / rate
+                h = min(h, _GROWTH / rate if wait * rate < 0.5 else wait)
+        if h >= left * (1.0 - 1e-12):
+            h = left
+        elif h > 0.5 * left:
+            h = 0.5 * left
+        log_h = math.log(h)
+        m = 0
+        for i in range(w):
+            inside = forced[i]
+            for k in range(K):
+                rate = slope[k, i] * F[i] - decay[k, i]
+                top = base[k, i] + max(rate * h, 0.0)
+                if inside or top + log_h <= level[i]:
+                    continue
+                span = min(log_h, -math.log(max(abs(rate), 1e-300)))
+                inside = (rate > 0.0 and base[k, i] + span >= level[i] - 0.5) or top + span > level[i] + 0.01
+            alive[i] = inside
+            if inside:
+                which[m] = i
+                m += 1
+
+        # ---- the step
+        error = 0.0
+        good = True
+        if m == 0:
+            for i in range(w):
+                dz_all[i] = drive[i] * h
+        else:
+            wide = (not grams) or m > 2 * r
+            same = m == m_previous
+            if same:
+                for s in range(m):
+                    if which[s] != previous[s]:
+                        same = False
+                        break
+            if not same:
+                for s in range(m):
+                    previous[s] = which[s]
+                    if wide:
+                        AS[s] = AT[which[s]]
+                    else:
+                        row = G[which[s]]
+                        for j in range(s + 1):
+                            GS[s, j] = row[which[j]]
+                            GS[j, s] = GS[s, j]
+                m_previous = m
+            for s in range(m):
+                dz[s] = 0.0
+            _exponentials(base, dz, 0.0, sign, slope, decay, which, m, beta, D, bt)
+            hg = h * _GAMMA
+            order = r if wide else m
+            if wide:
+                _fill_wide(M, AS, D, hg / n, m, r)
+            else:
+                for s in range(m):
+                    root[s] = math.sqrt(D[s])
+                    if not root[s] > 0.0:
+                        good = False
+                for s in range(m):
+                    scale, row, target = hg * root[s], GS[s], M[s]
+                    for j in range(s + 1):
+                        target[j] = scale * row[j] * root[j]
+                    target[s] += 1.0
+            if good:
+                good = _factor(M, inverse, order) if order < _LAPACK else _factor_large(M, inverse, order)
+                counts[3] += 1
+            if good:
+                for s in range(m):
+                    ft[s] = D[s] * drive[which[s]] + bt[s]
+                for stage in range(_STAGES):
+                    alpha_h = _ALPHA[stage] * h
+                    u = U[stage]
+                    if stage > 0:
+                        _combine(U, stage, m, v, c_sum)
+                        _apply_gram(wide, GS, AS, m, r, n, v, work, gv)
+                        for s in range(m):
+                            dz[s] = alpha_h * drive[which[s]] - gv[s]
+                        _exponentials(base, dz, alpha_h, sign, slope, decay, which, m, beta, gv, bt)
+                        for s in range(m):
+                            x[s] = beta[s] + c_sum[s] / h + h * _GAMMA_SUM[stage] * ft[s]
+                    else:
+                        for s in range(m):
+                            x[s] = beta[s] + h * _GAMMA_SUM[0] * ft[s]
+                    if wide:
+                        for q in range(r):
+                            half[q] = 0.0
+                        for s in range(m):
+                            value, row = x[s] / n * hg, AS[s]
+                            for q in range(r):
+                                half[q] += value * row[q]
+                        _substitute(M, inverse, half, r)
+                        for s in range(m):
+                            u[s] = hg * (x[s] - D[s] * _dot(AS[s], half, r))
+                    else:
+                        for s in range(m):
+                            u[s] = x[s] / root[s]
+                        _substitute(M, inverse, u, m)
+                        for s in range(m):
+                            u[s] *= hg * root[s]
+                counts[2] += _STAGES - 1
+                # v now holds the increment at which the last stage was taken
+                for s in range(m):
+                    total[s] = v[s] + U[_STAGES - 1, s]
+                _move(G, AT, grams, which, m, r, n, U[_STAGES - 1], work, move)
+                for i in range(w):
+                    if not abs(move[i]) <= error:  # also catches NaN
+                        error = abs(move[i])
+                error /= tol
+                _move(G, AT, grams, which, m, r, n, total, work, move)
+                for i in range(w):
+                    dz_all[i] = drive[i] * h - move[i]
+            if not (good and error < np.inf):
+                error = np.inf
+        if error > 1.0:
+            counts[1] += 1
+            rejections += 1
+            if rejections > _REJECTIONS:
+                return NON_FINITE if error == np.inf else STEP_FLOOR
+            clock[2] = h * (0.25 if error == np.inf else max(_SHRINK, _SAFETY * error ** (-1.0 / rodas.ORDER)))
+            continue
+
+        # ---- was anyone left out who should not have been
+        missed = False
+        for i in range(w):
+            if alive[i]:
+                continue
+            for k in range(K):
+                grown = slope[k, i] * dz_all[i] - decay[k, i] * h
+                exponent = base[k, i] + grown
+                if exponent + log_h <= level[i] + _LATE:
+                    continue
+                if exponent + log_h - math.log(max(abs(grown), 1.0)) > level[i] + _LATE:
+                    forced[i] = True
+                    missed = True
+        if n_out > 0 and not missed:
+            distance = 0.0
+            since = clock[4] + h
+            for q in range(r):
+                nu_new[q] = nu[q] + h * b_rows[q]
+            for s in range(m):
+                value, row = total[s], AT[which[s]]
+                for q in range(r):
+                    nu_new[q] -= value * row[q]
+            for q in range(r):
+                distance += (nu_new[q] - nu_ref[q] - since * rate_ref[q]) ** 2
+            if _someone_outside(out_exponent, out_rate, out_reach, out_level, since, math.sqrt(distance), log_h):
+                if not fresh:
+                    return REFRESH
+                counts[1] += 1
+                rejections += 1
+                if rejections > _REJECTIONS:
+                    return STEP_FLOOR
+                clock[2] = 0.5 * h
+                continue
+        if missed:
+            counts[1] += 1
+            rejections += 1
+            if rejections > _REJECTIONS:
+                return STEP_FLOOR
+            if rejections > 3:
+                clock[2] = 0.5 * h
+            continue
+
+        # ---- accept: record, then move on
+        record, entry = counts[4], counts[5]
+        for s in range(m):
+            rec_which[entry + s] = which[s]
+            rec_coef[entry + s, 0] = total[s]
+            for l in range(3):
+                value = 0.0
+                for j in range(_STAGES):
+                    value += _H[l, j] * U[j, s]
+                rec_coef[entry + s, 1 + l] = value
+        counts[4] = record + 1
+        counts[5] = entry + m
+        rec_ptr[record + 1] = entry + m
+        rec_h[record] = h
+        if h == left:
+            clock[0], clock[1] = t_end, 0.0
+        else:
+            clock[0], clock[1] = _add(t, clock[1], h)
+        for i in range(w):
+            z[i], z_low[i] = _add(z[i], z_low[i], dz_all[i])
+            rec_z[record + 1, i] = z[i]
+            forced[i] = False
+        if n_out > 0:
+            clock[4] += h
+            for q in range(r):
+                nu[q] = nu_new[q]
+                rec_nu[record + 1, q] = nu[q]
+        rec_t[record + 1] = clock[0]
+        counts[0] += 1
+        steps_here += 1
+        if m > 0:
+            error = max(error, 1e-10)
+            factor = _SAFETY * error ** (-(1.0 / rodas.ORDER - 0.75 * _BETA)) * clock[3] ** _BETA
+            factor = min(_GROW, max(_SHRINK, factor))
+            if rejections > 0:
+                factor = min(factor, 1.0)
+            proposal = h * factor
+            if h < clock[2] and factor >= 1.0:
+                # A step cut short for another reason than accuracy does not shorten the proposal.
+                proposal = max(proposal, min(clock[2], h * _GROW))
+            clock[2] = proposal
+            clock[3] = max(error, 1e-4)
+        rejections = 0
+        known = False
+        fresh = False
