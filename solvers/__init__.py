@@ -7,6 +7,24 @@ flowsim, and a test that reads its imports keeps it so.
 from flowsim.solvers.arclength import ArcLength, by_arclength
 from flowsim.solvers.problem import InitialValueProblem
 from flowsim.solvers.scipy_methods import SCIPY_METHODS, integrate
+from flowsim.solvers.separable import (
+    SeparableFlow,
+    SeparableSolution,
+    integrate_ensemble,
+    integrate_separable,
+)
 from flowsim.solvers.solution import Solution, Status
 
-__all__ = ["SCIPY_METHODS", "ArcLength", "InitialValueProblem", "Solution", "Status", "by_arclength", "integrate"]
+__all__ = [
+    "SCIPY_METHODS",
+    "ArcLength",
+    "InitialValueProblem",
+    "SeparableFlow",
+    "SeparableSolution",
+    "Solution",
+    "Status",
+    "by_arclength",
+    "integrate",
+    "integrate_ensemble",
+    "integrate_separable",
+]

@@ -39,11 +39,14 @@ class ArcLength:
         tau at those times.
     antiderivatives : array (T - 1, _NODES + 1)
         On each step, the coefficients of tau - tau(start) in powers of the position in [0, 1].
+    lengths : array (T - 1,)
+        Of the steps, in time; a step can be shorter than the spacing of floats at its ends.
     """
 
     t: Array
     values: Array
     antiderivatives: Array
+    lengths: Array
 
     @staticmethod
     def of_step(start: float, end: float, speed: Callable[[Array], Array]) -> float:
@@ -54,26 +57,44 @@ class ArcLength:
     @classmethod
     def along(cls, t: Array, speed: Callable[[Array], Array]) -> ArcLength:
         """Integrate ``speed`` (times (K,) -> (K,)) over every step."""
-        if len(t) < 2:
-            return cls(t, np.zeros(len(t)), np.zeros((0, _NODES + 1)))
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-        nodes = (nodes + 1) / 2
         length = np.diff(t)
-        sampled = speed((t[:-1, None] + length[:, None] * nodes).ravel()).reshape(-1, _NODES)
-        values = np.concatenate([[0.0], np.cumsum(length * (sampled @ weights) / 2)])
-        coefficients = np.linalg.solve(np.vander(nodes, increasing=True), sampled.T).T
-        raised = np.zeros((len(length), _NODES + 1))
-        raised[:, 1:] = length[:, None] * coefficients / np.arange(1, _NODES + 1)
-        return cls(t, values, raised)
+        times = (t[:-1, None] + length[:, None] * cls.nodes()).ravel()
+        return cls.of_samples(t, length, speed(times) if len(times) else times)
+
+    @classmethod
+    def of_samples(cls, t: Array, lengths: Array, speed: Array) -> ArcLength:
+        """From the speed at the positions :meth:`nodes` of every step, (T - 1, _NODES)."""
+        raised = np.zeros((len(lengths), _NODES + 1))
+        if len(lengths) == 0:
+            return cls(t, np.zeros(len(t)), raised, lengths)
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        sampled = speed.reshape(-1, _NODES)
+        values = np.concatenate([[0.0], np.cumsum(lengths * (sampled @ weights) / 2)])
+        coefficients = np.linalg.solve(np.vander((nodes + 1) / 2, increasing=True), sampled.T).T
+        raised[:, 1:] = lengths[:, None] * coefficients / np.arange(1, _NODES + 1)
+        return cls(t, values, raised, lengths)
+
+    @staticmethod
+    def nodes() -> Array:
+        """Positions in [0, 1] at which the speed is sampled on every step."""
+        return (np.polynomial.legendre.leggauss(_NODES)[0] + 1) / 2
 
     def at(self, times: Array) -> Array:
         """tau at times (K,)."""
         step = self._step(self.t, times)
-        length = self.t[step + 1] - self.t[step]
-        return self.values[step] + self._raise(step, (times - self.t[step]) / length)
+        return self.at_steps(step, (times - self.t[step]) / self.lengths[step])
+
+    def at_steps(self, step: NDArray[np.intp], position: Array) -> Array:
+        """tau at positions in [0, 1] of the steps `step`."""
+        return self.values[step] + self._raise(step, position)
 
     def inverse(self, tau: Array) -> Array:
         """The times at which tau takes the values (K,); tau increases strictly."""
+        step, position = self.places(tau)
+        return self.t[step] + position * self.lengths[step]
+
+    def places(self, tau: Array) -> tuple[NDArray[np.intp], Array]:
+        """The step and the position in it at which tau takes the values (K,)."""
         step = self._step(self.values, tau)
         target = tau - self.values[step]
         low, high = np.zeros(len(tau)), np.ones(len(tau))
@@ -81,8 +102,7 @@ class ArcLength:
             middle = (low + high) / 2
             below = self._raise(step, middle) < target
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        position = np.where(target <= 0, 0.0, (low + high) / 2)
-        return self.t[step] + position * (self.t[step + 1] - self.t[step])
+        return step, np.where(target <= 0, 0.0, (low + high) / 2)
 
     def _raise(self, step: NDArray[np.intp], position: Array) -> Array:
         total = np.zeros(len(position))

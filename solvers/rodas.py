@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["A", "ALPHA", "C", "GAMMA", "GAMMA_SUM", "H", "ORDER", "STAGES"]
+__all__ = ["ALPHA", "GAMMA", "GAMMA_SUM", "ORDER", "STAGES", "A", "C", "H"]
 
 STAGES = 8
 ORDER = 5

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.solution import Status
 
 __all__ = ["SeparableFlow", "SeparableSolution", "integrate_ensemble", "integrate_separable"]
@@ -43,7 +44,8 @@ _ENTRIES = 1 << 17
 _EVALUATE = 1 << 22
 #: z is known to a few roundings of the exponents' size.
 _ROUNDINGS = 4.0
-_PROGRESS_STEPS = 200
+#: Steps between two looks at progress and completion.
+_LOOK = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +140,19 @@ class _Chunk:
     which: NDArray[np.int32]
     coefficients: Array  # (entries, 4)
 
+    exponential: tuple[Array, ...]  # log coefficient, sign, slope, decay of the loaded ones
+
+    def speeds(self, n: float, nodes: Array) -> Array:
+        """``|d beta/dt|`` at positions `nodes` of every step."""
+        from flowsim.solvers.separable_kernel import speeds
+
+        out = np.empty((len(self.h), len(nodes)))
+        speeds(
+            self.gram, self.columns, float(n), self.drive, *self.exponential, self.t, self.h, self.z, self.pointer,
+            self.which, self.coefficients, nodes, out,
+        )  # fmt: skip
+        return out
+
     def moved(self, steps: NDArray[np.intp], theta: Array) -> Array:
         """The integral of beta since the start of the step, (K, w)."""
         count = np.diff(self.pointer)[steps]
@@ -181,6 +196,18 @@ class SeparableSolution:
     def z(self) -> Array:
         """(T, d) at the ends of the steps."""
         return self.at_steps(np.arange(len(self.h)), np.zeros(len(self.h)), with_end=True)
+
+    @property
+    def y(self) -> Array:
+        """The states, under the name they have in any other solution."""
+        return self.z
+
+    def arclength(self, constant: float) -> ArcLength:
+        """The integral of ``constant + |d beta/dt|`` along the run."""
+        nodes = ArcLength.nodes()
+        parts = [chunk.speeds(self.flow.n, nodes) for chunk in self.chunks]
+        speed = np.concatenate([np.zeros((0, len(nodes))), *parts])
+        return ArcLength.of_samples(self.t, self.h, constant + speed)
 
     def __call__(self, times: Array) -> Array:
         """z at times (K,) inside the run, shape (K, d)."""
@@ -234,6 +261,7 @@ def integrate_separable(
     tol: float = 1e-6,
     max_steps: int = 200_000,
     progress: Callable[[float], None] | None = None,
+    done: Callable[[SeparableSolution], bool] | None = None,
 ) -> SeparableSolution:
     """Integrate from nu = 0 over [0, t_end].
 
@@ -247,14 +275,16 @@ def integrate_separable(
     max_steps : int
         Budget of accepted steps.
     progress : callable, optional
-        Called with the time reached every few hundred steps.
+        Called with the time reached now and then.
+    done : callable (SeparableSolution) -> bool, optional
+        Looked at now and then with the steps since it was last asked; True completes the integration there.
 
     Returns
     -------
     SeparableSolution
         Never raises for a failed integration: the status says how it ended.
     """
-    return _Run(flow, t_end, tol, max_steps, progress).solve()
+    return _Run(flow, t_end, tol, max_steps, progress, done).solve()
 
 
 def integrate_ensemble(
@@ -296,8 +326,10 @@ class _Run:
         tol: float,
         max_steps: int,
         progress: Callable[[float], None] | None,
+        done: Callable[[SeparableSolution], bool] | None,
     ) -> None:
-        self.flow, self.t_end, self.max_steps, self.progress = flow, float(t_end), max_steps, progress
+        self.flow, self.t_end, self.max_steps = flow, float(t_end), max_steps
+        self.progress, self.done = progress, done
         finite = flow.log_coefficient[np.isfinite(flow.log_coefficient)]
         size = float(np.abs(finite).max()) if finite.size else 0.0
         self.tol = max(tol, _ROUNDINGS * np.finfo(float).eps * size)
@@ -323,29 +355,33 @@ class _Run:
         else:
             self.z, self.z_low, self.loaded = np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
             self._refresh()
-        while True:
+        ended: Status | None = None
+        while ended is None:
+            before = len(self.chunks)
             status = self._advance(kernel)
+            if self.progress is not None:
+                self.progress(float(self.clock[0]))
             if status == kernel.COMPLETED:
                 ended = Status.COMPLETED
-            elif status in (kernel.FULL, kernel.BUDGET) and self.counts[0] < self.max_steps:
-                if self.progress is not None:
-                    self.progress(float(self.clock[0]))
-                continue
-            elif status == kernel.BUDGET or status == kernel.FULL:
-                ended = Status.STEP_BUDGET
+            elif status in (kernel.STEP_FLOOR, kernel.NON_FINITE):
+                ended = Status.NON_FINITE if status == kernel.NON_FINITE else Status.STEP_FLOOR
+            elif self.done is not None and self.done(self._solution(Status.COMPLETED, before, 0.0)):
+                ended = Status.COMPLETED
             elif status == kernel.REFRESH:
                 self._refresh()
-                continue
-            else:
-                ended = Status.NON_FINITE if status == kernel.NON_FINITE else Status.STEP_FLOOR
-            break
-        t = np.concatenate([[0.0]] + [chunk.t[1:] for chunk in self.chunks])
+            elif self.counts[0] >= self.max_steps:
+                ended = Status.STEP_BUDGET
+        return self._solution(ended, 0, time.perf_counter() - began)
+
+    def _solution(self, status: Status, first: int, seconds: float) -> SeparableSolution:
+        chunks = self.chunks[first:]
+        start = chunks[0].t[:1] if chunks else np.zeros(1)
         return SeparableSolution(
-            flow=flow,
-            t=t,
-            h=np.concatenate([np.zeros(0)] + [chunk.h for chunk in self.chunks]),
-            status=ended,
-            message=ended.value,
+            flow=self.flow,
+            t=np.concatenate([start, *(chunk.t[1:] for chunk in chunks)]),
+            h=np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)]),
+            status=status,
+            message=status.value,
             stats={
                 "steps": int(self.counts[0]),
                 "rejected": int(self.counts[1]),
@@ -353,9 +389,9 @@ class _Run:
                 "njev": int(self.counts[3]),
                 "nlu": int(self.counts[3]),
                 "passes": self.passes,
-                "seconds": time.perf_counter() - began,
+                "seconds": seconds,
             },
-            chunks=self.chunks,
+            chunks=chunks,
         )
 
     def _advance(self, kernel: Any) -> int:
@@ -370,8 +406,8 @@ class _Run:
         t[0], z[0], nu[:1] = self.clock[0], self.z, self.nu
         self.counts[4:] = 0
         budget = self.max_steps - int(self.counts[0])
-        if self.progress is not None:
-            budget = min(budget, _PROGRESS_STEPS)
+        if self.progress is not None or self.done is not None:
+            budget = min(budget, _LOOK)
         status = kernel.advance(
             self.gram, self.columns, float(self.flow.n), self.drive, *self.exponential, self.reach, self.tol,
             self.t_end, budget, *self.outside, self.clock, self.z, self.z_low, self.nu, self.counts,
@@ -392,6 +428,7 @@ class _Run:
                     pointer=pointer[: steps + 1].copy(),
                     which=which[:used].copy(),
                     coefficients=coefficients[:used].copy(),
+                    exponential=self.exponential,
                 )
             )
         return int(status)

@@ -21,7 +21,7 @@ from numba import njit
 
 from flowsim.solvers import rodas
 
-__all__ = ["BUDGET", "COMPLETED", "FULL", "NON_FINITE", "REFRESH", "STEP_FLOOR", "advance", "log_level"]
+__all__ = ["BUDGET", "COMPLETED", "FULL", "NON_FINITE", "REFRESH", "STEP_FLOOR", "advance", "log_level", "speeds"]
 
 COMPLETED, FULL, BUDGET, REFRESH, STEP_FLOOR, NON_FINITE = range(6)
 
@@ -467,11 +467,11 @@ def advance(
         for s in range(m):
             rec_which[entry + s] = which[s]
             rec_coef[entry + s, 0] = total[s]
-            for l in range(3):
+            for power in range(3):
                 value = 0.0
                 for j in range(_STAGES):
-                    value += _H[l, j] * U[j, s]
-                rec_coef[entry + s, 1 + l] = value
+                    value += _H[power, j] * U[j, s]
+                rec_coef[entry + s, 1 + power] = value
         counts[4] = record + 1
         counts[5] = entry + m
         rec_ptr[record + 1] = entry + m
@@ -507,3 +507,44 @@ def advance(
         rejections = 0
         known = False
         fresh = False
+
+
+@njit(cache=True, nogil=True)
+def speeds(gram, columns, n, drive, logc, sign, slope, decay, t, h, z, pointer, which, coefficients, nodes, out):
+    """``|d beta/dt|`` at the positions `nodes` of every step, on the coordinates that the step carried."""
+    S, w = len(h), z.shape[1]
+    grams = gram.shape[0] == w
+    K, r = logc.shape[0], columns.shape[1]
+    base, moved = np.empty((K, w)), np.empty(w)
+    dz, beta, D, bt, pull = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
+    index, work = np.empty(w, np.int64), np.empty(r)
+    GS, AS = np.empty((w if grams else 0, w)), np.empty((0 if grams else w, r))
+    for step in range(S):
+        first = pointer[step]
+        m = pointer[step + 1] - first
+        for s in range(m):
+            index[s] = which[first + s]
+        for s in range(m):
+            i = index[s]
+            for k in range(K):
+                base[k, i] = logc[k, i] + slope[k, i] * z[step, i] - decay[k, i] * t[step]
+            if grams:
+                for j in range(m):
+                    GS[s, j] = gram[i, index[j]]
+            else:
+                AS[s] = columns[i]
+        for q in range(len(nodes)):
+            theta = nodes[q]
+            passed = theta * h[step]
+            for s in range(m):
+                c = coefficients[first + s]
+                moved[s] = theta * (c[0] + (1.0 - theta) * (c[1] + theta * (c[2] + theta * c[3])))
+            _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
+            for s in range(m):
+                dz[s] = passed * drive[index[s]] - pull[s]
+            _exponentials(base, dz, passed, sign, slope, decay, index, m, beta, D, bt)
+            _apply_gram(not grams, GS, AS, m, r, n, beta, work, pull)
+            square = 0.0
+            for s in range(m):
+                square += (D[s] * (drive[index[s]] - pull[s]) + bt[s]) ** 2
+            out[step, q] = math.sqrt(square)

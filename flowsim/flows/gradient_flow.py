@@ -24,6 +24,7 @@ __all__ = ["gradient_flow"]
 Array = NDArray[np.float64]
 
 COORDINATES = ("auto", "growth", "weights")
+METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
 def gradient_flow(
@@ -67,7 +68,8 @@ def gradient_flow(
         The unit of `t_end` and `t_eval`; see :class:`flowsim.Trajectory`.
     t_eval : array (T,), optional
         Times to report, non-decreasing, inside [0, t_end]. Default: the steps taken.
-    method : {"auto", "LSODA", "BDF", "Radau", "DOP853"}
+    method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
+        ``native`` (:mod:`flowsim.solvers.separable`) needs growth coordinates, where ``auto`` takes it.
     coordinates : {"auto", "growth", "weights"}
         ``auto`` takes growth coordinates whenever they are exact (:mod:`flowsim.flows.growth`).
     rtol : float
@@ -108,8 +110,8 @@ def gradient_flow(
         raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
     if coordinates not in COORDINATES:
         raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
-    if method != "auto" and method not in SCIPY_METHODS:
-        raise ValueError(f"`method` must be one of auto, {', '.join(SCIPY_METHODS)}; received {method!r}.")
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
     t_end = _positive("t_end", t_end)
     rtol, atol = _positive("rtol", rtol), _positive("atol", atol)
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
@@ -129,7 +131,9 @@ def gradient_flow(
     direction = net.direction(start, problem.d)
     if not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
-    chosen, reason = _choose(net, problem, scale, direction, coordinates)
+    chosen, reason = _choose(net, problem, scale, direction, coordinates, method)
+    if method == "auto":
+        method = "native" if isinstance(chosen, GrowthCoordinates) else "LSODA"
     return run_flow(
         chosen,
         problem,
@@ -137,7 +141,7 @@ def gradient_flow(
         clock=clock,
         acceleration=_acceleration(net, scale, clock),
         t_eval=points,
-        method="LSODA" if method == "auto" else method,
+        method=method,
         rtol=rtol,
         atol=atol,
         max_steps=int(max_steps),
@@ -154,13 +158,16 @@ def gradient_flow(
 
 
 def _choose(
-    net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, asked: str
+    net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, asked: str, method: str
 ) -> tuple[Coordinates, str | None]:
     reason = admits_growth(net)
     if reason is not None and asked == "growth":
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
     if reason is None and asked != "weights":
-        return GrowthCoordinates(net, problem, scale, direction), None
+        return GrowthCoordinates(net, problem, scale, direction, native=method in ("auto", "native")), None
+    if method == "native":
+        why = "`coordinates` is 'weights'" if reason is None else reason
+        raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth coordinates, and {why}.")
     from flowsim.flows.weights import WeightCoordinates
 
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None)

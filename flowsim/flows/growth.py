@@ -13,6 +13,7 @@ conserves holds by construction. For ``u*v`` the c_k are p = u + v and q = u - v
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from flowsim.flows.coordinates import Observed
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
 from flowsim.problem import Regression
-from flowsim.solvers import InitialValueProblem
+from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
 __all__ = ["GrowthCoordinates", "GrowthMap", "admits_growth"]
 
@@ -154,7 +155,7 @@ class _Reduced:
 
 
 class GrowthCoordinates:
-    """The flow of a quadratic network in its dual unknown y, with ``z = B^T y``.
+    """The flow of a quadratic network in z itself (native), or in a dual unknown y with ``z = B^T y`` (SciPy).
 
     Parameters
     ----------
@@ -164,16 +165,64 @@ class GrowthCoordinates:
     scale : InitialScale
     direction : array (k, d)
         The start is alpha times this.
+    native : bool
+        States are z (d,) and come from :meth:`integrate`.
     """
 
     name = "growth"
 
-    def __init__(self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> None:
-        self.net, self.problem = net, problem
+    def __init__(
+        self,
+        net: DiagonalNetwork,
+        problem: Regression,
+        scale: InitialScale,
+        direction: Array,
+        *,
+        native: bool = True,
+    ) -> None:
+        self.net, self.problem, self.native = net, problem, native
         self.map = GrowthMap.of(net, problem, scale, direction)
         self.invariants = self.map.invariants
-        self.reduced = _Reduced.of(problem)
-        self._visible = np.log(1e-8 * max(float(np.linalg.norm(self.reduced.b)), np.finfo(float).tiny))
+
+    @cached_property
+    def reduced(self) -> _Reduced:
+        return _Reduced.of(self.problem)
+
+    @cached_property
+    def _visible(self) -> float:
+        return float(np.log(1e-8 * max(float(np.linalg.norm(self.reduced.b)), np.finfo(float).tiny)))
+
+    @cached_property
+    def flow(self) -> SeparableFlow:
+        """The flow as the native integrator takes it."""
+        m, problem = self.map, self.problem
+        with np.errstate(divide="ignore"):
+            logs = m.offset + np.log(np.abs(m.coefficient))
+        target = problem.y
+        if m.shift.any():
+            target = target - np.asarray(problem.X @ m.shift)
+        return SeparableFlow(
+            A=problem.X,
+            b=target,
+            n=problem.n,
+            log_coefficient=np.ascontiguousarray(logs.T),
+            sign=np.ascontiguousarray(np.sign(m.coefficient).T),
+            slope=np.ascontiguousarray(m.rate.T),
+            decay=np.ascontiguousarray(m.decay.T),
+            column_norms=np.sqrt(problem.n * problem.feature_variances),
+        )
+
+    def integrate(
+        self,
+        t_end: float,
+        *,
+        rtol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None = None,
+        done: Callable[[SeparableSolution], bool] | None = None,
+    ) -> SeparableSolution:
+        """Integrate natively over [0, t_end]."""
+        return integrate_separable(self.flow, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done)
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
@@ -187,7 +236,10 @@ class GrowthCoordinates:
         )
 
     def _exponents(self, t: float | Array, y: Array) -> Array:
-        return self.map.exponents(y @ self.reduced.B, t)
+        return self.map.exponents(self._z(y), t)
+
+    def _z(self, y: Array) -> Array:
+        return y if self.native else y @ self.reduced.B
 
     def _rhs(self, t: float, y: Array) -> Array:
         reduced = self.reduced
@@ -234,13 +286,13 @@ class GrowthCoordinates:
 
     def velocity(self, t: Array, y: Array) -> Array:
         exponents = self._exponents(t, y)
-        residual = self.reduced.b - self.map.mean(exponents) @ self.reduced.B.T
-        slope = self._slope(exponents)
-        return slope * (self.reduced.scale * residual @ self.reduced.B) + self._by_time(exponents)
+        residual = np.asarray(self.problem.X @ self.map.mean(exponents).T) - self.problem.y[:, None]
+        rate = -np.asarray(self.problem.X.T @ residual).T / self.problem.n
+        return self._slope(exponents) * rate + self._by_time(exponents)
 
     def observe(self, t: Array, y: Array) -> Observed:
         m = self.map
-        z = y @ self.reduced.B
+        z = self._z(y)
         logs = m.log_components(z, t)
         beta = (m.coefficient * np.exp(2 * np.where(m.sign == 0, 0.0, logs))).sum(axis=-1)
         # Signed sum of exponentials, scaled by its largest term.

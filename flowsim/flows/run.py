@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from flowsim import __version__
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
+from flowsim.flows.growth import GrowthCoordinates
 from flowsim.problem import Regression
-from flowsim.solvers import ArcLength, Solution, integrate
+from flowsim.solvers import ArcLength, SeparableSolution, Solution, integrate
 from flowsim.trajectory import Clock, State, Trajectory
 
 __all__ = ["run_flow"]
@@ -30,7 +31,7 @@ class _Dense:
 
     coordinates: Coordinates
     problem: Regression
-    solution: Solution
+    solution: Solution | SeparableSolution
     acceleration: float
 
     def speed(self, t: Array, y: Array) -> Array:
@@ -41,6 +42,8 @@ class _Dense:
 
     @cached_property
     def arclength(self) -> ArcLength:
+        if isinstance(self.solution, SeparableSolution):
+            return self.solution.arclength(self.acceleration)
         return ArcLength.along(self.solution.t, lambda t: self.speed(t, self.solution(t)))
 
     def time_of(self, values: Array, clock: Clock) -> Array:
@@ -94,28 +97,35 @@ def run_flow(
     IntegrationError
         With the trajectory so far, if the integrator could not reach the end.
     """
-    local_rtol, local_atol = coordinates.tolerances(rtol, atol)
     # In all clocks the integrator's variable is time. Arc length as its variable is regular too, but its speed
     # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
     horizon = t_end if clock == "time" else t_end / acceleration
     length = _Length(coordinates, acceleration, t_end) if clock == "arclength" else None
+    solution: Solution | SeparableSolution
     with _bar(progress, t_end, acceleration if clock == "accelerated" else 1.0, length) as advance:
-        solution = integrate(
-            coordinates.ivp,
-            horizon,
-            method=method,
-            rtol=local_rtol,
-            atol=local_atol,
-            max_steps=max_steps,
-            progress=advance,
-            done=length,
-        )
+        if method == "native":
+            assert isinstance(coordinates, GrowthCoordinates)
+            done = None if length is None else length.cover
+            solution = coordinates.integrate(horizon, rtol=rtol, max_steps=max_steps, progress=advance, done=done)
+        else:
+            local_rtol, local_atol = coordinates.tolerances(rtol, atol)
+            solution = integrate(
+                coordinates.ivp,
+                horizon,
+                method=method,
+                rtol=local_rtol,
+                atol=local_atol,
+                max_steps=max_steps,
+                progress=advance,
+                done=length,
+            )
     dense = _Dense(coordinates, problem, solution, acceleration)
     if t_eval is not None and solution.status.success:
         states = dense(t_eval, clock)
     elif clock == "arclength" and solution.status.success:
-        # The last step overshoots: the run ends where the length is reached.
-        states = dense(np.append(dense.arclength.values[:-1], t_end), clock)
+        # The last steps overshoot: the run ends where the length is reached.
+        lengths = dense.arclength.values
+        states = dense(np.append(lengths[lengths < t_end], t_end), clock)
     else:
         states = dense.read(solution.t, solution.y, dense.arclength.values)
     y = solution(states.t)
@@ -163,6 +173,10 @@ class _Length:
             return self.acceleration + np.linalg.norm(self.coordinates.velocity(t, piece(t).T), axis=1)
 
         self.covered += ArcLength.of_step(start, stop, speed)
+        return self.covered >= self.end
+
+    def cover(self, steps: SeparableSolution) -> bool:
+        self.covered += float(steps.arclength(self.acceleration).values[-1])
         return self.covered >= self.end
 
 
