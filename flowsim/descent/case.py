@@ -1,0 +1,163 @@
+"""One network on one problem from one start: what all runs of a descent have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.descent.machine import Machine, Read, recorded_steps
+from flowsim.descent.products import load_data
+from flowsim.descent.result import acceleration, assemble, finite_records
+from flowsim.descent.settings import Settings
+from flowsim.descent.streams import Streams
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.problem import Regression
+from flowsim.trajectory import Trajectory
+
+__all__ = ["Case", "check_pair", "divergence_message", "first_bad_step"]
+
+Array = NDArray[np.float64]
+
+
+def check_pair(net: Any, problem: Any) -> None:
+    """Networks and problems only, of one kind."""
+    if not isinstance(problem, Regression):
+        raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
+    if not isinstance(net, DiagonalNetwork | LinearNetwork):
+        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
+    if isinstance(net, DiagonalNetwork) and problem.n_targets > 1:
+        raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
+
+
+class Case:
+    """A diagonal network, its data as the loops read them, and its start.
+
+    Parameters
+    ----------
+    net, problem, scale, start, settings
+        As checked by :func:`flowsim.gradient_descent`.
+    """
+
+    def __init__(
+        self,
+        net: DiagonalNetwork | LinearNetwork,
+        problem: Regression,
+        scale: InitialScale,
+        start: Mapping[str, ArrayLike] | None,
+        settings: Settings,
+    ) -> None:
+        self.net, self.scale, self.settings = net, scale, settings
+        if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
+            problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+        self.problem, self.default_start = problem, start is None
+        if isinstance(net, LinearNetwork):
+            raise NotImplementedError("gradient_descent of a LinearNetwork")
+        self.direction = net.direction(start, problem.d)
+        if not self.direction.any():
+            raise ValueError("`start` must not be 0 everywhere: descent never leaves a saddle it starts at.")
+        self.rate = acceleration(net, scale)
+        self.reason = self._why_not_growth()
+        self.data = load_data(problem)
+
+    def _why_not_growth(self) -> str | None:
+        from flowsim.descent.modes import why_not_growth
+
+        assert isinstance(self.net, DiagonalNetwork)
+        reason = why_not_growth(self.net, expected=self.settings.expected)
+        if reason is None and self.settings.radius is not None:
+            reason = "`radius` bounds the weights"
+        asked = self.settings.coordinates
+        if asked == "growth" and reason is not None:
+            raise ValueError(f"`coordinates` cannot be 'growth' for {self.net}: {reason}.")
+        return reason if asked != "weights" else "`coordinates` was 'weights'"
+
+    def machine(self, settings: Settings, steps: Array) -> Machine:
+        """A fresh machine at the start, one lane per step size."""
+        assert isinstance(self.net, DiagonalNetwork)
+        if self.reason is None:
+            from flowsim.descent.growth import GrowthMachine
+            from flowsim.descent.modes import Modes
+
+            variances = self.problem.feature_variances
+            modes = Modes.of(self.net, variances, self.scale, self.direction)
+            return GrowthMachine(modes, self.data, self.problem.y, self.net.weights, settings, steps)
+        from flowsim.descent.weights import WeightMachine
+
+        return WeightMachine(self.net, self.problem, self.data, self.scale, self.direction, settings, steps)
+
+    def streams(self, settings: Settings, sequence: np.random.SeedSequence) -> Streams:
+        """The random draws of one run."""
+        noise = None if settings.expected else self.net.noise
+        stds = np.zeros(len(self.net.weights)) if noise is None else noise.stds(self.net.weights)
+        return Streams(
+            sequence, self.problem.n, settings.batch_size, settings.label_noise,
+            noise if stds.any() else None, stds, self.direction.shape,
+        )  # fmt: skip
+
+    def trajectory(
+        self,
+        read: Read,
+        machine: Machine,
+        ks: NDArray[np.int64],
+        step: float,
+        sequence: np.random.SeedSequence,
+        bad: int | None,
+        seconds: float,
+    ) -> Trajectory:
+        """The Trajectory of one lane; `bad` is the step at which it left the range of floats."""
+        s = self.settings
+        taken = int(ks[-1])
+        return assemble(
+            read,
+            self.problem,
+            steps=ks,
+            step=step,
+            rate=self.rate,
+            invariants=machine.invariants,
+            success=bad is None,
+            message=f"took {taken} steps" if bad is None else divergence_message(bad, s.n_steps, step),
+            stats={"steps": taken, "rejected": 0, "nfev": taken, "njev": 0, "seconds": seconds},
+            info={
+                "network": repr(self.net),
+                "formulas": [formula.text for formula in getattr(self.net, "formulas", ())],
+                "alpha": self.scale.text,
+                "log_alpha": self.scale.log,
+                "default_start": self.default_start,
+                "method": "descent",
+                "coordinates": machine.name,
+                "not_growth_because": self.reason,
+                "step": step,
+                "n_steps": s.n_steps,
+                "batch_size": s.batch_size,
+                "label_noise": None if s.label_noise is None else repr(s.label_noise),
+                "momentum": s.momentum,
+                "nesterov": s.nesterov,
+                "expected": s.expected,
+                "radius": s.radius,
+                "record_every": s.record_every,
+                "seed": {"entropy": sequence.entropy, "spawn_key": list(sequence.spawn_key)},
+                "imbalance_law": "constant" if read.log_law is None else "descent",
+            },
+        )
+
+
+def first_bad_step(machine: Machine, lane: int, case: Case) -> int | None:
+    """The first step known to lie outside the range of floats; None if none does."""
+    s = case.settings
+    ks = recorded_steps(s.n_steps, s.record_every)
+    stopped = int(machine.stopped[lane])
+    count = len(ks) if stopped < 0 else int(np.searchsorted(ks, stopped))
+    good = finite_records(machine.read(lane, count), case.problem) if count else 0
+    if good < count:
+        return int(ks[good])
+    return None if stopped < 0 else stopped
+
+
+def divergence_message(bad: int, n_steps: int, step: float) -> str:
+    return (
+        f"the descent diverged: its loss left the range of floats at step {bad} of {n_steps} (t = {bad * step:.6g}); "
+        f"try a smaller `step` than {step:g}."
+    )

@@ -1,0 +1,130 @@
+"""Descent of quadratic networks in growth coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, Plan, run_growth
+from flowsim.descent.machine import Read, recorded_steps
+from flowsim.descent.modes import Modes
+from flowsim.descent.products import Data
+from flowsim.descent.settings import Settings
+
+__all__ = ["GrowthMachine"]
+
+Array = NDArray[np.float64]
+
+_LN2 = float(np.log(2.0))
+
+
+class GrowthMachine:
+    """Components of every coordinate and lane as ``mantissa * 2**exponent``.
+
+    Parameters
+    ----------
+    modes : Modes
+        The network at its start.
+    data, target : Data, array (n,)
+    weights : tuple of str
+    settings : Settings
+    steps : array (lanes,)
+        Step sizes.
+    """
+
+    name = "growth"
+
+    def __init__(
+        self, modes: Modes, data: Data, target: Array, weights: tuple[str, ...], settings: Settings, steps: Array
+    ) -> None:
+        self.modes, self.data, self.weights, self.settings = modes, data, weights, settings
+        self.invariants = modes.invariants
+        lanes = len(steps)
+        self.lanes, self.d = lanes, modes.rate.shape[1]
+        self.target = np.repeat(target, lanes)
+        self.scale = steps / (settings.batch_size or len(target))
+
+        def spread(values: NDArray) -> NDArray:
+            return np.ascontiguousarray(np.repeat(values, lanes, axis=-1))
+
+        decay = spread(modes.kappa) * np.tile(steps, self.d)
+        self.parts = Components(
+            spread(modes.rate), decay, spread(modes.coefficient), spread(modes.shift), spread(modes.powers),
+            modes.is_paired,
+        )  # fmt: skip
+        c, e = spread(modes.mantissa), spread(modes.exponent)
+        scale = np.ldexp(self.parts.coefficient, np.clip(2 * e, -4000, 4000))
+        pairs = len(modes.powers)
+        self.state = GrowthState(
+            c, np.zeros_like(c), e, scale, np.ones((pairs, c.shape[1])), np.zeros((pairs, c.shape[1]), np.int64),
+            np.sum(c**2 * scale, axis=0), np.zeros(lanes), np.full(lanes, -1),
+        )  # fmt: skip
+        slots = len(recorded_steps(settings.n_steps, settings.record_every))
+        self.record = GrowthRecord(
+            np.empty((slots, c.shape[1])), np.empty((slots, *c.shape)), np.empty((slots, *c.shape), np.int64),
+            np.empty((slots, pairs, c.shape[1])), np.empty((slots, pairs, c.shape[1]), np.int64),
+            np.full((slots, lanes), -1.0),
+        )  # fmt: skip
+
+    @property
+    def stopped(self) -> NDArray[np.int64]:
+        return self.state.stopped
+
+    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+        s = self.settings
+        plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        return bool(
+            run_growth(self.data, self.target, labels, rows, self.scale, self.parts, self.state, plan, self.record)
+        )
+
+    def read(self, lane: int, count: int) -> Read:
+        record = self.record
+
+        def pick(values: NDArray) -> NDArray:
+            return values[:count, ..., lane :: self.lanes]
+
+        mantissa, exponent = pick(record.c), pick(record.e)
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.abs(mantissa)) + exponent * _LN2
+            log_law = np.log(np.abs(pick(record.factor))) + pick(record.factor_e) * _LN2
+        log_weights, weights = _weights(self.modes.basis, np.sign(mantissa), logs)
+        log_imbalance, signs = _imbalance(self.modes.powers, np.sign(mantissa), logs)
+        tracked = self.settings.momentum == 0.0
+        return Read(
+            beta=pick(record.beta).copy(),
+            weights={name: weights[:, b] for b, name in enumerate(self.weights)},
+            log_abs_weights={name: log_weights[:, b] for b, name in enumerate(self.weights)},
+            imbalance=signs * _exp(log_imbalance),
+            log_imbalance=log_imbalance,
+            imbalance_sign=signs,
+            length=record.length[:count, lane].copy(),
+            log_law=log_law if tracked else None,
+            law_sign=np.sign(pick(record.factor)) if tracked else None,
+        )
+
+
+def _weights(basis: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
+    """ln|w| and w, (T, k, d), from components (T, k, d): sums of exponentials scaled by their largest term."""
+    terms = basis[None] * sign[:, None]
+    sizes = np.where(terms != 0, logs[:, None], -np.inf)
+    largest = sizes.max(axis=2)
+    finite = np.where(np.isfinite(largest), largest, 0.0)
+    scaled = (terms * np.exp(np.minimum(sizes - finite[:, :, None], 0.0))).sum(axis=2)
+    with np.errstate(divide="ignore", over="ignore"):
+        log_weights = finite + np.log(np.abs(scaled))
+        return log_weights, np.sign(scaled) * np.exp(log_weights)
+
+
+def _imbalance(powers: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
+    """ln|J| and the sign of J, (T, pairs, d), of the products of powers of components."""
+    used = powers[None] != 0
+    parts = np.where(used & (sign != 0)[:, None], powers[None] * np.where(sign != 0, logs, 0.0)[:, None], 0.0)
+    vanishing = (used & (powers[None] > 0) & (sign == 0)[:, None]).any(axis=2)
+    log_imbalance = np.where(vanishing, -np.inf, parts.sum(axis=2))
+    signs = np.where(used & (powers[None] % 2 != 0), sign[:, None], 1.0).prod(axis=2)
+    return log_imbalance, np.where(vanishing, 0.0, signs)
+
+
+def _exp(values: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.exp(values)

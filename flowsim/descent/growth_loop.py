@@ -1,0 +1,250 @@
+r"""The loop over steps in growth coordinates: exact at any scale of initialisation.
+
+For ``phi = sum_a m_a c_a^2`` (``u*v``: c = (u + v, u - v)) one step of descent multiplies every component,
+
+.. math:: c_a \leftarrow c_a (1 - h \lambda_a g - h \kappa_a), \qquad \lambda_a = \pm 1 \text{ for } u v,
+
+so a component is kept as ``mantissa * 2**exponent``: a product of factors, correct to rounding whatever its size,
+without a logarithm or an exponential in the loop.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from flowsim.descent.products import dense_products, move_on, products
+
+__all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Mantissas are brought back to [1/2, 1) when they leave [2**-64, 2**64]: their squares, and 32 steps more, stay floats.
+_LARGE = 2.0**64
+_SMALL = 2.0**-64
+_LOOK_EVERY = 32
+
+
+class Plan(NamedTuple):
+    """Which steps to take and what to keep. `first` to `last` of `n_steps`; every `every`-th state is recorded."""
+
+    first: int
+    last: int
+    n_steps: int
+    every: int
+    momentum: float
+    nesterov: bool
+
+
+class Components(NamedTuple):
+    """What is constant along a run; arrays (k, N) with N = d * lanes, `shift` (N,), `powers` (pairs, k, N)."""
+
+    rate: Array
+    decay: Array
+    coefficient: Array
+    shift: Array
+    powers: Array
+    is_paired: bool
+
+
+class GrowthState(NamedTuple):
+    """What changes: components and velocities ``(c, v) * 2**e`` (k, N), factors of the conserved quantities (pairs, N),
+    the present beta (N,), and per lane the length of the path and the step at which the loss stopped being finite."""
+
+    c: Array
+    v: Array
+    e: Integers
+    scale: Array
+    factor: Array
+    factor_e: Integers
+    beta: Array
+    length: Array
+    stopped: Integers
+
+
+class GrowthRecord(NamedTuple):
+    """Recorded states, a leading axis T before the shapes of :class:`GrowthState`."""
+
+    beta: Array
+    c: Array
+    e: Integers
+    factor: Array
+    factor_e: Integers
+    length: Array
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _normalise(c, v, e, scale, coefficient):
+    for a in range(c.shape[0]):
+        for i in range(c.shape[1]):
+            size = max(abs(c[a, i]), abs(v[a, i]))
+            if (size > _LARGE or size < _SMALL) and 0.0 < size < math.inf:
+                shift = math.frexp(size)[1]
+                c[a, i] = math.ldexp(c[a, i], -shift)
+                v[a, i] = math.ldexp(v[a, i], -shift)
+                e[a, i] += shift
+                scale[a, i] = math.ldexp(coefficient[a, i], max(min(2 * e[a, i], 4000), -4000))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _normalise_factor(factor, factor_e):
+    for pair in range(factor.shape[0]):
+        for i in range(factor.shape[1]):
+            size = abs(factor[pair, i])
+            if (size > _LARGE or size < _SMALL) and 0.0 < size < math.inf:
+                shift = math.frexp(size)[1]
+                factor[pair, i] = math.ldexp(factor[pair, i], -shift)
+                factor_e[pair, i] += shift
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _predict(c, scale, beta):
+    for i in range(c.shape[1]):
+        beta[i] = c[0, i] * c[0, i] * scale[0, i]
+    for a in range(1, c.shape[0]):
+        for i in range(c.shape[1]):
+            beta[i] += c[a, i] * c[a, i] * scale[a, i]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
+    total = 0.0
+    for i in range(beta.size):
+        turn = a[i] * rate[i]
+        c0[i] *= 1.0 - turn
+        c1[i] *= 1.0 + turn
+        factor[i] *= 1.0 - turn * turn
+        new = c0[i] * c0[i] * scale0[i] + c1[i] * c1[i] * scale1[i]
+        total += (new - beta[i]) ** 2
+        beta[i] = new
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _plain_steps(X, target, size, rate, c, scale, factor, beta, a, steps):
+    """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
+
+    Returns how many were taken before the loss stopped being finite, and the length of the path.
+    """
+    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], factor[0]
+    length = 0.0
+    for k in range(steps):
+        if not math.isfinite(dense_products(X, target, beta, size, a)):
+            return k, length
+        length += math.sqrt(_multiply_pair(a, rate0, c0, c1, scale0, scale1, factor0, beta))
+    return steps, length
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
+    """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
+
+    `labels` (B, n * lanes) is label noise and `rows` (B, b) the batches of this block of B steps; either may be empty.
+    """
+    c, v, e, weight, beta = state.c, state.v, state.e, state.scale, state.beta
+    factor, stopped = state.factor, state.stopped
+    count, size = c.shape
+    lanes = scale.size
+    n = target.size // lanes
+    a = np.empty(size)
+    ahead = np.empty((count, size))
+    point = np.empty(size)
+    residual = np.empty((n, lanes))
+    square = np.empty(lanes)
+    noisy = np.empty(target.size)
+    every_row = np.empty(0, np.int64)
+    has_shift = False
+    for i in range(size):
+        has_shift = has_shift or parts.shift[i] != 0.0
+    is_plain = parts.is_paired and not has_shift and not parts.decay.any() and plan.momentum == 0.0
+    is_plain = is_plain and lanes == 1 and not data.is_sparse and labels.shape[0] == 0 and rows.shape[0] == 0
+    k = plan.first
+    while True:
+        if k % plan.every == 0 or k == plan.n_steps:
+            slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
+            if record.length[slot, 0] < 0.0:  # the last step of a block is the first of the next
+                record.beta[slot] = beta
+                record.c[slot] = c
+                record.e[slot] = e
+                record.factor[slot] = factor
+                record.factor_e[slot] = state.factor_e
+                record.length[slot] = state.length
+        if k == plan.last:
+            break
+        if is_plain:
+            steps = min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
+            taken, length = _plain_steps(
+                data.X, target, scale[0], parts.rate, c, weight, factor, beta, a, steps
+            )
+            state.length[0] += length
+            k += taken
+            if taken < steps:
+                stopped[0] = k
+                return False
+            if k // _LOOK_EVERY != (k - taken) // _LOOK_EVERY:
+                _normalise(c, v, e, weight, parts.coefficient)
+                _normalise_factor(factor, state.factor_e)
+            continue
+        aim = target
+        if labels.shape[0]:
+            noisy[:] = target + labels[k - plan.first]
+            aim = noisy
+        batch = rows[k - plan.first] if rows.shape[0] else every_row
+        if plan.nesterov:
+            ahead[:] = c + plan.momentum * v
+            _predict(ahead, weight, point)
+            point += parts.shift
+            products(data, aim, batch, point, scale, residual, a, square)
+        elif has_shift:
+            point[:] = beta + parts.shift
+            products(data, aim, batch, point, scale, residual, a, square)
+        else:
+            products(data, aim, batch, beta, scale, residual, a, square)
+        alive = False
+        for lane in range(lanes):
+            if math.isfinite(square[lane]):
+                alive = alive or stopped[lane] < 0
+            elif stopped[lane] < 0:
+                stopped[lane] = k
+        if not alive:
+            return False
+        if plan.momentum == 0.0:
+            for m in range(count):
+                for i in range(size):
+                    c[m, i] *= 1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]
+            if parts.is_paired:
+                for pair in range(factor.shape[0]):
+                    for i in range(size):
+                        kept = 1.0 - parts.decay[0, i]
+                        turn = a[i] * parts.rate[0, i]
+                        factor[pair, i] *= kept * kept - turn * turn
+            else:
+                for pair in range(factor.shape[0]):
+                    for i in range(size):
+                        for m in range(count):
+                            power = parts.powers[pair, m, i]
+                            if power != 0.0:
+                                factor[pair, i] *= (1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]) ** power
+        else:
+            for m in range(count):
+                for i in range(size):
+                    turn = a[i] * parts.rate[m, i] + parts.decay[m, i]
+                    if plan.nesterov:
+                        new = ahead[m, i] * (1.0 - turn)
+                        v[m, i] = new - c[m, i]
+                        c[m, i] = new
+                    else:
+                        v[m, i] = plan.momentum * v[m, i] - c[m, i] * turn
+                        c[m, i] += v[m, i]
+        if k % _LOOK_EVERY == 0:
+            _normalise(c, v, e, weight, parts.coefficient)
+            _normalise_factor(factor, state.factor_e)
+        _predict(c, weight, point)
+        move_on(point, beta, state.length)
+        k += 1
+    return True

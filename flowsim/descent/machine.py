@@ -1,0 +1,100 @@
+"""What drives every descent: a machine that takes blocks of steps, and what is read from it at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.descent.streams import Streams
+
+__all__ = ["Machine", "Read", "drive", "recorded_steps"]
+
+Array = NDArray[np.float64]
+
+#: Random numbers drawn ahead at once; blocks change no result, only memory.
+_DRAWN_AHEAD = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """One run at its T recorded steps; shapes as in Trajectory.
+
+    `imbalance_sign` is -1, 0 or 1, also where the float `imbalance` has underflowed. `log_law` and `law_sign` give the factor by which the exact discrete law multiplies the conserved quantities since
+    the start; None where there is no such law.
+    """
+
+    beta: Array
+    weights: dict[str, Array]
+    log_abs_weights: dict[str, Array]
+    imbalance: Array
+    log_imbalance: Array
+    imbalance_sign: Array
+    length: Array
+    log_law: Array | None = None
+    law_sign: Array | None = None
+
+
+class Machine(Protocol):
+    """A network, its state in some coordinates, and one compiled loop over steps.
+
+    Attributes
+    ----------
+    name : str
+        The coordinates, as in ``traj.info["coordinates"]``.
+    stopped : array (lanes,)
+        The step at which the loss was no longer finite; -1 while it is.
+    """
+
+    name: str
+    invariants: tuple[str, ...]
+    stopped: NDArray[np.int64]
+
+    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+        """Take steps `first` to `last`; False when no lane is left."""
+        ...
+
+    def read(self, lane: int, count: int) -> Read:
+        """The first `count` records of a lane."""
+        ...
+
+
+def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
+    """0, every, 2 every, ... and always the last."""
+    steps = np.arange(0, n_steps + 1, every)
+    return steps if steps[-1] == n_steps else np.append(steps, n_steps)
+
+
+def drive(machine: Machine, streams: Sequence[Streams], n_steps: int) -> None:
+    """Run a machine to the end, with the draws of one stream per lane."""
+    first = streams[0]
+    per_step = len(streams) * (
+        (first.batch_size or 0)
+        + (first.n if first.label_noise is not None else 0)
+        + (int(np.prod(first.shape)) if first.weight_noise is not None else 0)
+    )
+    block = n_steps if per_step == 0 else int(np.clip(_DRAWN_AHEAD // per_step, 1, n_steps))
+    start = 0
+    while True:
+        stop = min(start + block, n_steps)
+        steps = stop - start
+        if len(streams) == 1:
+            draws = first.rows(steps), first.labels(steps), first.weights(steps)
+        else:
+            draws = (
+                first.rows(0),
+                _lanes([stream.labels(steps) for stream in streams]),
+                _lanes([stream.weights(steps) for stream in streams]),
+            )
+        if not machine.advance(start, stop, *draws) or stop == n_steps:
+            return
+        start = stop
+
+
+def _lanes(draws: list[Array]) -> Array:
+    """Draws (steps, ..., m) of every lane as one array (steps, ..., m * lanes), lanes innermost."""
+    stacked = np.stack(draws, axis=-1)
+    return stacked.reshape(*stacked.shape[:-2], -1)

@@ -1,0 +1,168 @@
+r"""Quadratic networks in the components that a step multiplies, ``phi(w) = sum_a m_a c_a^2 / |q_a|^2``, ``c_a = q_a^T w``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
+
+__all__ = ["Modes", "why_not_growth"]
+
+Array = NDArray[np.float64]
+
+#: Components of the start below this many roundings of its length are rounding of an exact zero.
+_ZERO = 16 * np.finfo(float).eps
+
+
+def why_not_growth(net: DiagonalNetwork, *, expected: bool) -> str | None:
+    """None if a step multiplies the components of the network, else the reason why it does not."""
+    for formula in net.distinct:
+        form = quadratic_form(formula)
+        if form is None:
+            return f"{formula.text!r} is not a quadratic form"
+        stds = np.zeros(1) if net.noise is None else net.noise.stds(net.weights)
+        if not stds.any():
+            continue
+        assert net.noise is not None
+        if not expected:
+            return "weight noise is added to the weights"
+        if net.noise.multiplicative:
+            return "multiplicative noise scales each weight by itself"
+        own = stds[[net.weights.index(name) for name in formula.weights]]
+        if np.ptp(own) > 0:
+            return "the weights of a coordinate carry different noise"
+        if np.diag(form).any() and net.noise.unit_moment(3) != 0:
+            return "skewed noise drives the weights directly"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    r"""Components of every coordinate; arrays (k, d) unless said otherwise.
+
+    Attributes
+    ----------
+    rate : array
+        lambda_a: a step multiplies c_a by ``1 - h lambda_a g - h kappa_a``.
+    kappa : array
+        Decay under the expected gradient of weight noise, ``eta^2 sigma_i^2 lambda_a^2``.
+    coefficient : array
+        ``phi = sum_a coefficient_a c_a^2``.
+    shift : array (d,)
+        ``E phi(w + xi) - phi(w)``.
+    basis : array (k, k, d)
+        ``w_b = sum_a basis[b, a] c_a``.
+    powers : array (pairs, k, d)
+        The flow conserves ``prod_a c_a^powers_a``.
+    mantissa, exponent : array
+        The start, ``c = mantissa * 2**exponent``.
+    is_paired : bool
+        Every coordinate has two components with opposite rates, as in ``u*v``.
+    """
+
+    rate: Array
+    kappa: Array
+    coefficient: Array
+    shift: Array
+    basis: Array
+    powers: Array
+    mantissa: Array
+    exponent: NDArray[np.int64]
+    invariants: tuple[str, ...]
+    is_paired: bool
+
+    @classmethod
+    def of(cls, net: DiagonalNetwork, variances: Array, scale: InitialScale, direction: Array) -> Modes:
+        """Diagonalise every formula at the start ``alpha * direction`` (k, d)."""
+        count, d = direction.shape
+        kinds = net.kinds(d)
+        stds = np.zeros(count) if net.noise is None else net.noise.stds(net.weights)
+        rate, kappa, coefficient, start = (np.zeros((count, d)) for _ in range(4))
+        shift, basis, powers = np.zeros(d), np.zeros((count, count, d)), np.zeros((count - 1, count, d))
+        names: list[tuple[str, ...]] = []
+        for kind, formula in enumerate(net.distinct):
+            here = kinds == kind
+            values, vectors = _diagonalise(formula, net.weights)
+            square = (vectors**2).sum(axis=0)
+            component = vectors.T @ direction[:, here]
+            component[np.abs(component) <= _ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
+            eta = max(stds[net.weights.index(name)] for name in formula.weights)
+            start[:, here] = component
+            rate[:, here] = 2 * values[:, None]
+            kappa[:, here] = 4 * eta**2 * values[:, None] ** 2 * variances[here]
+            coefficient[:, here] = (values / square)[:, None]
+            shift[here] = eta**2 * values.sum()
+            basis[:, :, here] = (vectors / square)[:, :, None]
+            exponents = _conserved(values)
+            powers[:, :, here] = exponents[:, :, None]
+            names.append(_names(formula, net.weights, vectors, exponents))
+        mantissa, exponent = _scaled(start, scale)
+        paired = count == 2 and bool(np.all(rate[0] == -rate[1])) and bool(np.all(powers == 1.0))
+        return cls(
+            rate, kappa, coefficient, shift, basis, powers, mantissa, exponent,
+            tuple(" | ".join(dict.fromkeys(options)) for options in zip(*names, strict=True)), paired,
+        )  # fmt: skip
+
+
+def _scaled(start: Array, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:
+    """``alpha * start`` as mantissas and powers of two."""
+    power = math.floor(scale.log / math.log(2.0))
+    mantissa, exponent = np.frexp(start * math.exp(scale.log - power * math.log(2.0)))
+    return mantissa, np.where(mantissa == 0.0, 0, exponent.astype(np.int64) + power)
+
+
+def _diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Array]:
+    """Eigenvalues (k,) and orthogonal, not normalised, eigenvectors (k, k) over the network's weights."""
+    form = quadratic_form(formula)
+    assert form is not None
+    own = [weights.index(name) for name in formula.weights]
+    if form.shape == (2, 2) and not np.diag(form).any():
+        # u + v and u - v without square roots: a start with u = v or u = -v cancels exactly.
+        values, vectors = form[0, 1] * np.array([1.0, -1.0]), np.array([[1.0, 1.0], [1.0, -1.0]])
+    elif not (form - np.diag(np.diag(form))).any():
+        values, vectors = np.diag(form).copy(), np.eye(len(form))
+    else:
+        values, vectors = np.linalg.eigh(form)
+        values[np.abs(values) <= _ZERO * np.abs(values).max()] = 0.0
+    all_values, all_vectors = np.zeros(len(weights)), np.zeros((len(weights), len(weights)))
+    all_values[: len(own)] = values
+    all_vectors[np.ix_(own, range(len(own)))] = vectors
+    for column, other in enumerate((a for a in range(len(weights)) if a not in own), start=len(own)):
+        all_vectors[other, column] = 1.0
+    return all_values, all_vectors
+
+
+def _conserved(values: Array) -> Array:
+    """Rows e with ``e . values = 0``, pairing the first component with each other one."""
+    rows = np.zeros((len(values) - 1, len(values)))
+    for row, a in enumerate(range(1, len(values))):
+        if values[a] == 0.0:
+            rows[row, a] = 1.0
+        elif values[0] == 0.0:
+            rows[row, 0] = 1.0
+        else:
+            ratio = Fraction(float(values[a] / values[0])).limit_denominator(64)
+            simple = abs(float(ratio) - values[a] / values[0]) <= _ZERO * abs(values[a] / values[0])
+            rows[row, 0] = -ratio.numerator if simple else -values[a] / values[0]
+            rows[row, a] = ratio.denominator if simple else 1.0
+    return rows
+
+
+def _names(formula: Formula, weights: tuple[str, ...], vectors: Array, exponents: Array) -> tuple[str, ...]:
+    factors = formula.product_of
+    if factors is not None and len(factors) == len(weights) == 2:
+        return (f"{formula.weights[0]}**2 - {formula.weights[1]}**2",)
+
+    def component(a: int) -> str:
+        parts = [(vectors[b, a], name) for b, name in enumerate(weights) if vectors[b, a] != 0]
+        return parts[0][1] if len(parts) == 1 else "(" + " + ".join(f"{v:.4g}*{name}" for v, name in parts) + ")"
+
+    def power(a: int, exponent: float) -> str:
+        return component(a) if exponent == 1 else f"{component(a)}**{exponent:g}"
+
+    return tuple("*".join(power(a, e) for a, e in enumerate(row) if e != 0) for row in exponents)

@@ -1,0 +1,101 @@
+"""From what a machine recorded to a Trajectory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.descent.machine import Read
+from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.problem import Regression
+from flowsim.trajectory import Trajectory
+
+__all__ = ["acceleration", "assemble", "finite_records"]
+
+Array = NDArray[np.float64]
+
+
+def acceleration(net: DiagonalNetwork, scale: InitialScale) -> float:
+    """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3."""
+    order = min(_order(formula) for formula in net.distinct)
+    if scale.gamma <= 0 or order < 2:
+        return 1.0
+    if order == 2:
+        return 1.0 / scale.gamma
+    factor = float(np.exp((order - 2) * scale.log))
+    if factor < np.finfo(float).tiny:
+        raise ValueError(
+            f"`alpha` = {scale} puts the time scale alpha^-{order - 2} of this network beyond the range of floats: "
+            "no number of steps would move it."
+        )
+    return factor
+
+
+def _order(formula: Formula) -> int:
+    if formula.product_of is not None:
+        return len(formula.product_of)
+    if quadratic_form(formula) is not None:
+        return 2
+    from flowsim.symbolic import order_at_origin
+
+    return int(order_at_origin(formula))
+
+
+def finite_records(read: Read, problem: Regression) -> int:
+    """How many records, from the first on, hold nothing but floats."""
+    with np.errstate(all="ignore"):
+        good = np.isfinite(problem.loss(read.beta))
+    for values in read.weights.values():
+        good &= np.isfinite(values).reshape(len(good), -1).all(axis=1)
+    return len(good) if good.all() else int(np.argmin(good))
+
+
+def imbalance_drift(read: Read) -> float:
+    r"""Largest ``|J_k / J_0 - law_k| / max(1, |law_k|)`` over coordinates with ``J_0 != 0``."""
+    lawful = np.isfinite(read.log_imbalance[0])
+    if not lawful.any():
+        return 0.0
+    ratio = (read.log_imbalance - read.log_imbalance[0])[:, lawful]
+    sign = (np.sign(read.imbalance_sign) * np.sign(read.imbalance_sign[0]))[:, lawful]
+    law = np.zeros_like(ratio) if read.log_law is None else read.log_law[:, lawful]
+    law_sign = np.ones_like(ratio) if read.law_sign is None else read.law_sign[:, lawful]
+    common = np.maximum(np.maximum(ratio, law), 0.0)
+    return float(np.abs(sign * np.exp(ratio - common) - law_sign * np.exp(law - common)).max())
+
+
+def assemble(
+    read: Read,
+    problem: Regression,
+    *,
+    steps: NDArray[np.int64],
+    step: float,
+    rate: float,
+    invariants: tuple[str, ...],
+    success: bool,
+    message: str,
+    stats: dict[str, Any],
+    info: dict[str, Any],
+) -> Trajectory:
+    """The Trajectory of one run; `rate` is d accelerated_time / dt."""
+    t = steps * step
+    return Trajectory(
+        t=t,
+        accelerated_time=t * rate,
+        arclength=t * rate + read.length,
+        beta=read.beta,
+        weights=read.weights,
+        log_abs_weights=read.log_abs_weights,
+        loss=problem.loss(read.beta),
+        imbalance=read.imbalance,
+        log_imbalance=read.log_imbalance,
+        imbalance_drift=imbalance_drift(read),
+        success=success,
+        message=message,
+        stats=stats,
+        invariants=invariants,
+        feature_names=problem.feature_names,
+        info={**info, "versions": {"flowsim": importlib.metadata.version("flowsim"), "numpy": np.__version__}},
+    )

@@ -1,0 +1,147 @@
+"""Gradient descent in all its kinds: the twin of the flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from flowsim.descent.case import Case, check_pair, divergence_message, first_bad_step
+from flowsim.descent.machine import Machine, drive, recorded_steps
+from flowsim.descent.result import finite_records
+from flowsim.descent.settings import Settings, check_step
+from flowsim.descent.streams import Seed, read_seed
+from flowsim.errors import IntegrationError
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise
+from flowsim.problem import Regression
+from flowsim.trajectory import Trajectory
+
+__all__ = ["gradient_descent"]
+
+
+def gradient_descent(
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Regression,
+    step: float,
+    n_steps: int,
+    *,
+    alpha: float | str | Decimal | Fraction | InitialScale,
+    start: Mapping[str, ArrayLike] | None = None,
+    batch_size: int | None = None,
+    label_noise: float | Noise = 0.0,
+    seed: Seed = None,
+    record_every: int = 1,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    expected: bool = False,
+    radius: float | None = None,
+    coordinates: str = "auto",
+) -> Trajectory:
+    r"""Descend the loss of a network by steps of fixed size.
+
+    .. math:: \theta_{k+1} = \theta_k - h \nabla_\theta L(\theta_k), \qquad t_k = h k.
+
+    With ``net.noise`` every gradient is taken at :math:`\theta_k + \xi_k` with fresh noise (stochastic SAM).
+
+    Parameters
+    ----------
+    net : DiagonalNetwork or LinearNetwork
+    problem : Regression
+    step : float
+        h > 0.
+    n_steps : int
+        >= 1.
+    alpha : float, or a string, Decimal or Fraction beyond the range of floats
+        Scale of the start, > 0.
+    start : mapping weight -> array (d,), optional
+        The direction that alpha multiplies, as in :func:`flowsim.gradient_flow`.
+    batch_size : int, optional
+        Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
+    label_noise : float or Noise
+        Noise added to y afresh at every step; a number is the std of a Gaussian.
+    seed : int, SeedSequence or None
+        Recorded in ``info["seed"]``. Batches, label noise and weight noise come from three independent streams.
+    record_every : int
+        Keep every so many states; the first and the last are always kept.
+    momentum : float
+        mu in [0, 1), heavy ball: ``theta_{k+1} = theta_k - h grad L(theta_k) + mu (theta_k - theta_{k-1})``.
+    nesterov : bool
+        Take the gradient at ``theta_k + mu (theta_k - theta_{k-1})`` instead.
+    expected : bool
+        With noise: step along the expectation of the gradient over the weight noise, without drawing it.
+    radius : float, optional
+        After every step the weights are projected onto the ball of this radius around 0 (all weights together).
+    coordinates : {"auto", "growth", "weights"}
+        Growth coordinates are exact at every alpha and are chosen for quadratic networks (``u*v``) unless noise is
+        added to the weights or `radius` is given.
+
+    Returns
+    -------
+    Trajectory
+        With ``t = step * k``, and no dense output. The arc length adds up all steps, recorded or not.
+        ``imbalance_drift`` is the departure from the exact law of descent, e.g.
+        ``u^2 - v^2 -> (1 - h^2 g^2) (u^2 - v^2)``, if ``info["imbalance_law"]`` is "descent"; with momentum, noise on
+        the weights or a formula without such a law it is the departure from the value at 0 ("constant").
+
+    Raises
+    ------
+    ValueError
+        For arguments outside their range.
+    IntegrationError
+        If the descent diverges: its loss leaves the range of floats. Carries the trajectory up to the last finite state.
+
+    Notes
+    -----
+    In growth coordinates every component is a float and a power of two, so ``alpha="1e-1000"`` loses nothing.
+    In weights a start below the range of floats is an error, except under additive noise, which replaces such
+    weights by its own after one step.
+
+    References
+    ----------
+    Even, Pesme, Gunasekar, Flammarion, arXiv 2302.08982. Clara, Langer, Schmidt-Hieber, arXiv 2503.11891.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> problem = fs.Regression([[1.0, 0.0], [0.0, 1.0]], [2.0, 1.0])
+    >>> descent = fs.gradient_descent(fs.DiagonalNetwork("u*v"), problem, 0.1, 60_000, alpha="1e-1000", record_every=60_000)
+    >>> descent.beta[-1].round(12).tolist()
+    [2.0, 1.0]
+    """
+    check_pair(net, problem)
+    settings = Settings.check(
+        problem.n, n_steps=n_steps, batch_size=batch_size, label_noise=label_noise, momentum=momentum,
+        nesterov=nesterov, expected=expected, radius=radius, record_every=record_every, coordinates=coordinates,
+    )  # fmt: skip
+    case = Case(net, problem, InitialScale.parse(alpha), start, settings)
+    h, sequence = check_step(step), read_seed(seed)
+    began = time.perf_counter()
+
+    def run(settings: Settings) -> Machine:
+        machine = case.machine(settings, np.array([h]))
+        drive(machine, [case.streams(settings, sequence)], settings.n_steps)
+        return machine
+
+    def result(machine: Machine, settings: Settings, bad: int | None) -> Trajectory:
+        ks = recorded_steps(settings.n_steps, settings.record_every)
+        read = machine.read(0, len(ks))
+        count = finite_records(read, case.problem)
+        return case.trajectory(
+            machine.read(0, count), machine, ks[:count], h, sequence, bad, time.perf_counter() - began
+        )
+
+    machine = run(settings)
+    bad = first_bad_step(machine, 0, case)
+    if bad is None:
+        return result(machine, settings, None)
+    message = divergence_message(bad, settings.n_steps, h)
+    if bad == 0:
+        raise IntegrationError(message)
+    # The same run again, stopped one step earlier: its last state is the last finite one.
+    shorter = replace(settings, n_steps=bad - 1)
+    raise IntegrationError(message, result(run(shorter), shorter, bad))

@@ -1,0 +1,117 @@
+"""What may be chosen in a descent, checked once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flowsim.network import GaussianNoise, Noise
+
+__all__ = ["COORDINATES", "Settings"]
+
+COORDINATES = ("auto", "growth", "weights")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of :func:`flowsim.gradient_descent` that are the same for all runs."""
+
+    n_steps: int
+    batch_size: int | None
+    label_noise: Noise | None
+    momentum: float
+    nesterov: bool
+    expected: bool
+    radius: float | None
+    record_every: int
+    coordinates: str
+
+    @classmethod
+    def check(
+        cls,
+        n: int,
+        *,
+        n_steps: Any,
+        batch_size: Any,
+        label_noise: Any,
+        momentum: Any,
+        nesterov: Any,
+        expected: Any,
+        radius: Any,
+        record_every: Any,
+        coordinates: Any,
+    ) -> Settings:
+        """Read and check what the caller gave; a batch of all n rows is no batch."""
+        count = _integer("n_steps", n_steps, 1)
+        every = _integer("record_every", record_every, 1)
+        size = None if batch_size is None else _integer("batch_size", batch_size, 1)
+        if size is not None and size > n:
+            raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
+        mu = _number("momentum", momentum)
+        if not 0.0 <= mu < 1.0:
+            raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
+        if nesterov and mu == 0.0:
+            raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
+        if radius is not None and not _number("radius", radius) > 0.0:
+            raise ValueError(f"`radius` must be > 0; received {radius!r}.")
+        if coordinates not in COORDINATES:
+            raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
+        return cls(
+            n_steps=count,
+            batch_size=None if size == n else size,
+            label_noise=_label_noise(label_noise),
+            momentum=mu,
+            nesterov=bool(nesterov),
+            expected=bool(expected),
+            radius=None if radius is None else float(radius),
+            record_every=every,
+            coordinates=coordinates,
+        )
+
+    @property
+    def time_dilation(self) -> float:
+        """Flow time that passes per ``step``: momentum moves ``1 / (1 - mu)`` times as fast."""
+        return 1.0 / (1.0 - self.momentum)
+
+
+def check_step(step: Any) -> float:
+    """A step size > 0."""
+    value = _number("step", step)
+    if not value > 0.0:
+        raise ValueError(f"`step` must be > 0; received {step!r}.")
+    return value
+
+
+def _label_noise(value: Any) -> Noise | None:
+    if value is None:
+        return None
+    noise = value
+    if not isinstance(value, Noise):
+        std = _number("label_noise", value)
+        if std < 0:
+            raise ValueError(f"`label_noise` must be >= 0; received {value!r}.")
+        noise = GaussianNoise(std)
+    if noise.multiplicative or not isinstance(noise.std, float):
+        raise ValueError("`label_noise` must be additive with one std; received a multiplicative or per-weight noise.")
+    return noise if noise.std > 0 else None
+
+
+def _integer(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"`{name}` must be an integer >= {least}; received {value!r}.")
+    return int(value)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, bool | str):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be a number; received {value!r}.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"`{name}` must be finite; received {value!r}.")
+    return number

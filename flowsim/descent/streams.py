@@ -1,0 +1,98 @@
+"""Randomness of one run: three independent streams, so that no draw depends on how steps are grouped into blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from flowsim.network import Noise
+
+__all__ = ["Seed", "Streams", "child_seeds", "read_seed"]
+
+Array = NDArray[np.float64]
+Seed = int | np.random.SeedSequence | None
+
+
+def read_seed(seed: Seed) -> np.random.SeedSequence:
+    """The seed as a SeedSequence; fresh entropy, which is recorded, for None."""
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    if seed is None:
+        return np.random.SeedSequence()
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"`seed` must be an integer >= 0, a SeedSequence or None; received {seed!r}.")
+    return np.random.SeedSequence(int(seed))
+
+
+def child_seeds(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequence]:
+    """What ``seed.spawn(count)`` gives the first time, without counting as a call of it."""
+    return [
+        np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, index), pool_size=seed.pool_size)
+        for index in range(count)
+    ]
+
+
+class Streams:
+    """Batches, label noise and weight noise of one run, drawn in blocks of steps.
+
+    Parameters
+    ----------
+    seed : SeedSequence
+    n : int
+        Number of observations.
+    batch_size : int or None
+        Rows of a batch, drawn without replacement at every step; None for all rows.
+    label_noise : Noise or None
+    weight_noise : Noise or None
+    stds, shape : array (k,), (k, d)
+        Standard deviations and shape of the weight noise.
+    """
+
+    def __init__(
+        self,
+        seed: np.random.SeedSequence,
+        n: int,
+        batch_size: int | None,
+        label_noise: Noise | None,
+        weight_noise: Noise | None,
+        stds: Array,
+        shape: tuple[int, ...],
+    ) -> None:
+        self._batch, self._label, self._weight = (np.random.default_rng(child) for child in child_seeds(seed, 3))
+        self.n, self.batch_size, self.shape = n, batch_size, shape
+        self.label_noise, self.weight_noise, self.stds = label_noise, weight_noise, stds
+        self._order = np.arange(n)
+
+    def rows(self, steps: int) -> NDArray[np.int64]:
+        """Batches, shape (steps, b); (0, 0) for full batches."""
+        if self.batch_size is None:
+            return np.empty((0, 0), np.int64)
+        return _subsets(self._order, self._batch.random((steps, self.batch_size)))
+
+    def labels(self, steps: int) -> Array:
+        """Noise on y, shape (steps, n); (0, n) without."""
+        if self.label_noise is None:
+            return np.empty((0, self.n))
+        return float(self.label_noise.std) * self.label_noise.draw(self._label, (steps, self.n))  # type: ignore[arg-type]
+
+    def weights(self, steps: int) -> Array:
+        """Noise on the weights, shape (steps, *shape); (0, *shape) without."""
+        if self.weight_noise is None:
+            return np.empty((0, *self.shape))
+        drawn = self.weight_noise.draw(self._weight, (steps, *self.shape))
+        return drawn * self.stds.reshape(-1, *(1,) * (len(self.shape) - 1))
+
+
+@njit(cache=True)
+def _subsets(order, uniform):
+    # A partial Fisher-Yates shuffle: uniform over subsets whatever the order it starts from.
+    steps, size = uniform.shape
+    out = np.empty((steps, size), np.int64)
+    n = order.size
+    for k in range(steps):
+        for j in range(size):
+            pick = j + int(uniform[k, j] * (n - j))
+            order[j], order[pick] = order[pick], order[j]
+            out[k, j] = order[j]
+    return out
