@@ -23,6 +23,7 @@ _HOME = {
     "SaddlePath": "flowsim.limits",
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
+    "gradient_descent": "flowsim.descent",
     "gradient_flow": "flowsim.flows",
     "load": "flowsim.trajectory",
     "saddle_to_saddle": "flowsim.limits",
@@ -33,6 +34,7 @@ _SUBPACKAGES = frozenset({"datasets", "plot", "solvers", "studies", "sweep"})
 __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 
 if TYPE_CHECKING:
+    from flowsim.descent import gradient_descent as gradient_descent
     from flowsim.errors import IntegrationError as IntegrationError
     from flowsim.flows import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath

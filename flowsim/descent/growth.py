@@ -53,11 +53,13 @@ class GrowthMachine:
             modes.is_paired,
         )  # fmt: skip
         c, e = spread(modes.mantissa), spread(modes.exponent)
-        scale = np.ldexp(self.parts.coefficient, np.clip(2 * e, -4000, 4000))
+        with np.errstate(over="ignore", invalid="ignore"):
+            scale = np.ldexp(self.parts.coefficient, np.clip(2 * e, -4000, 4000))
+            beta = np.sum(c**2 * scale, axis=0)
         pairs = len(modes.powers)
         self.state = GrowthState(
             c, np.zeros_like(c), e, scale, np.ones((pairs, c.shape[1])), np.zeros((pairs, c.shape[1]), np.int64),
-            np.sum(c**2 * scale, axis=0), np.zeros(lanes), np.full(lanes, -1),
+            beta, np.zeros(lanes), np.full(lanes, -1),
         )  # fmt: skip
         slots = len(recorded_steps(settings.n_steps, settings.record_every))
         self.record = GrowthRecord(
@@ -97,6 +99,7 @@ class GrowthMachine:
             imbalance=signs * _exp(log_imbalance),
             log_imbalance=log_imbalance,
             imbalance_sign=signs,
+            terms=np.ones(self.d),  # a component that is exactly zero stays so
             length=record.length[:count, lane].copy(),
             log_law=log_law if tracked else None,
             law_sign=np.sign(pick(record.factor)) if tracked else None,

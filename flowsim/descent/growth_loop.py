@@ -24,7 +24,7 @@ __all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Mantissas are brought back to [1/2, 1) when they leave [2**-64, 2**64]: their squares, and 32 steps more, stay floats.
+#: Mantissas are brought back to [1/2, 1) when found outside [2**-64, 2**64], every 32 steps: their squares are floats.
 _LARGE = 2.0**64
 _SMALL = 2.0**-64
 _LOOK_EVERY = 32
@@ -178,9 +178,7 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
             break
         if is_plain:
             steps = min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
-            taken, length = _plain_steps(
-                data.X, target, scale[0], parts.rate, c, weight, factor, beta, a, steps
-            )
+            taken, length = _plain_steps(data.X, target, scale[0], parts.rate, c, weight, factor, beta, a, steps)
             state.length[0] += length
             k += taken
             if taken < steps:
@@ -198,13 +196,11 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
         if plan.nesterov:
             ahead[:] = c + plan.momentum * v
             _predict(ahead, weight, point)
-            point += parts.shift
-            products(data, aim, batch, point, scale, residual, a, square)
-        elif has_shift:
-            point[:] = beta + parts.shift
-            products(data, aim, batch, point, scale, residual, a, square)
         else:
-            products(data, aim, batch, beta, scale, residual, a, square)
+            point[:] = beta
+        if has_shift:
+            point += parts.shift
+        products(data, aim, batch, point, scale, residual, a, square)
         alive = False
         for lane in range(lanes):
             if math.isfinite(square[lane]):

@@ -23,8 +23,9 @@ _DRAWN_AHEAD = 2**18
 class Read:
     """One run at its T recorded steps; shapes as in Trajectory.
 
-    `imbalance_sign` is -1, 0 or 1, also where the float `imbalance` has underflowed. `log_law` and `law_sign` give the factor by which the exact discrete law multiplies the conserved quantities since
-    the start; None where there is no such law.
+    `imbalance_sign` is -1, 0 or 1, also where the float `imbalance` has underflowed; `terms`
+    (d,) is the size of its terms at the start. `log_law` and `law_sign` give the factor by which the exact discrete
+    law multiplies the conserved quantities since the start; None where there is no such law.
     """
 
     beta: Array
@@ -33,6 +34,7 @@ class Read:
     imbalance: Array
     log_imbalance: Array
     imbalance_sign: Array
+    terms: Array
     length: Array
     log_law: Array | None = None
     law_sign: Array | None = None
@@ -51,7 +53,9 @@ class Machine(Protocol):
 
     name: str
     invariants: tuple[str, ...]
-    stopped: NDArray[np.int64]
+
+    @property
+    def stopped(self) -> NDArray[np.int64]: ...
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         """Take steps `first` to `last`; False when no lane is left."""

@@ -1,4 +1,4 @@
-r"""Quadratic networks in the components that a step multiplies, ``phi(w) = sum_a m_a c_a^2 / |q_a|^2``, ``c_a = q_a^T w``."""
+r"""Quadratic networks in the components that a step multiplies, ``phi(w) = sum_a m_a c_a^2``, ``c_a = q_a^T w``."""
 
 from __future__ import annotations
 

@@ -153,9 +153,7 @@ def products(data, target, rows, beta, scale, residual, out, square):
     lanes = scale.size
     if lanes > 1:
         n, d = data.X.shape
-        _lanes(
-            data, target.reshape(n, lanes), beta.reshape(d, lanes), scale, residual, out.reshape(d, lanes), square
-        )
+        _lanes(data, target.reshape(n, lanes), beta.reshape(d, lanes), scale, residual, out.reshape(d, lanes), square)
     elif data.is_sparse:
         square[0] = _sparse(data, target, rows, beta, scale[0], out)
     elif rows.size == 0:

@@ -54,16 +54,21 @@ def finite_records(read: Read, problem: Regression) -> int:
 
 
 def imbalance_drift(read: Read) -> float:
-    r"""Largest ``|J_k / J_0 - law_k| / max(1, |law_k|)`` over coordinates with ``J_0 != 0``."""
+    r"""Largest ``|J_k / J_0 - law_k| / max(1, |law_k|)``; where J_0 = 0, largest ``|J_k|`` over its terms at 0."""
     lawful = np.isfinite(read.log_imbalance[0])
-    if not lawful.any():
-        return 0.0
-    ratio = (read.log_imbalance - read.log_imbalance[0])[:, lawful]
-    sign = (np.sign(read.imbalance_sign) * np.sign(read.imbalance_sign[0]))[:, lawful]
-    law = np.zeros_like(ratio) if read.log_law is None else read.log_law[:, lawful]
-    law_sign = np.ones_like(ratio) if read.law_sign is None else read.law_sign[:, lawful]
-    common = np.maximum(np.maximum(ratio, law), 0.0)
-    return float(np.abs(sign * np.exp(ratio - common) - law_sign * np.exp(law - common)).max())
+    worst = 0.0
+    if lawful.any():
+        ratio = (read.log_imbalance - read.log_imbalance[0])[:, lawful]
+        sign = (read.imbalance_sign * read.imbalance_sign[0])[:, lawful]
+        law = np.zeros_like(ratio) if read.log_law is None else read.log_law[:, lawful]
+        law_sign = np.ones_like(ratio) if read.law_sign is None else read.law_sign[:, lawful]
+        common = np.maximum(np.maximum(ratio, law), 0.0)
+        worst = float(np.abs(sign * np.exp(ratio - common) - law_sign * np.exp(law - common)).max())
+    terms = np.broadcast_to(read.terms, lawful.shape)
+    rest = ~lawful & (terms > 0)
+    if rest.any():
+        worst = max(worst, float((np.abs(read.imbalance[:, rest]) / terms[rest]).max()))
+    return worst
 
 
 def assemble(
@@ -80,7 +85,7 @@ def assemble(
     info: dict[str, Any],
 ) -> Trajectory:
     """The Trajectory of one run; `rate` is d accelerated_time / dt."""
-    t = steps * step
+    t = np.asarray(steps * step, dtype=float)
     return Trajectory(
         t=t,
         accelerated_time=t * rate,

@@ -93,7 +93,8 @@ def gradient_descent(
     ValueError
         For arguments outside their range.
     IntegrationError
-        If the descent diverges: its loss leaves the range of floats. Carries the trajectory up to the last finite state.
+        If the descent diverges: its loss leaves the range of floats. Carries the trajectory up to the last finite
+        state.
 
     Notes
     -----
@@ -109,7 +110,8 @@ def gradient_descent(
     --------
     >>> import flowsim as fs
     >>> problem = fs.Regression([[1.0, 0.0], [0.0, 1.0]], [2.0, 1.0])
-    >>> descent = fs.gradient_descent(fs.DiagonalNetwork("u*v"), problem, 0.1, 60_000, alpha="1e-1000", record_every=60_000)
+    >>> net = fs.DiagonalNetwork("u*v")
+    >>> descent = fs.gradient_descent(net, problem, 0.1, 60_000, alpha="1e-1000", record_every=60_000)
     >>> descent.beta[-1].round(12).tolist()
     [2.0, 1.0]
     """

@@ -1,0 +1,141 @@
+"""Descent in the weights, for any formula and any noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.descent.growth_loop import Plan
+from flowsim.descent.machine import Read, recorded_steps
+from flowsim.descent.products import Data
+from flowsim.descent.settings import Settings
+from flowsim.descent.weights_loop import WeightOptions, WeightRecord, WeightState, load_loop
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.problem import Regression
+
+__all__ = ["WeightMachine"]
+
+Array = NDArray[np.float64]
+
+
+class WeightMachine:
+    """Weights of every coordinate and lane as plain floats.
+
+    Parameters
+    ----------
+    net, problem, data
+        The network, its data, and the data as the loops read them.
+    scale, direction : InitialScale, array (k, d)
+        The start.
+    settings : Settings
+    steps : array (lanes,)
+        Step sizes.
+
+    Raises
+    ------
+    ValueError
+        If the start lies below the range of floats and nothing replaces it.
+    """
+
+    name = "weights"
+
+    def __init__(
+        self,
+        net: DiagonalNetwork,
+        problem: Regression,
+        data: Data,
+        scale: InitialScale,
+        direction: Array,
+        settings: Settings,
+        steps: Array,
+    ) -> None:
+        self.net, self.data, self.settings = net, data, settings
+        self.loop = load_loop(net)
+        self.invariants: tuple[str, ...] = self.loop.INVARIANTS
+        self.lanes, self.d = len(steps), problem.d
+        std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
+        multiplicative = net.noise is not None and net.noise.multiplicative
+        sampled = bool(std.any()) and not settings.expected
+        start = scale.value * direction
+        lost = (np.abs(start) < np.finfo(float).tiny) & (direction != 0)
+        if lost.any() and (multiplicative or not sampled):
+            raise ValueError(
+                f"`alpha` = {scale} puts weights of {net} below the range of floats, where only growth coordinates "
+                "can follow them."
+            )
+        self.target = np.repeat(problem.y, self.lanes)
+        self.scale = steps / (settings.batch_size or problem.n)
+        self.is_product = all(
+            formula.product_of is not None and len(formula.product_of) == len(net.weights) for formula in net.distinct
+        )
+        has_law = self.is_product and settings.momentum == 0 and settings.radius is None and not std.any()
+        kind = np.repeat(net.kinds(problem.d), self.lanes)
+        variances = problem.feature_variances if std.any() else np.zeros(problem.d)
+        self.options = WeightOptions(
+            kind, std, np.repeat(variances, self.lanes) * np.tile(steps, problem.d),
+            settings.expected and bool(std.any()), multiplicative,
+            np.inf if settings.radius is None else settings.radius, has_law,
+        )  # fmt: skip
+        w = np.ascontiguousarray(np.repeat(start, self.lanes, axis=1))
+        if settings.radius is not None and np.linalg.norm(start) > settings.radius:
+            raise ValueError(
+                f"`radius` must hold the start, of norm {np.linalg.norm(start):.6g}; received {settings.radius}."
+            )
+        beta = np.empty(w.shape[1])
+        self.loop.value(w, kind, beta)
+        pairs = len(net.weights) - 1 if has_law else 0
+        self.state = WeightState(
+            w, np.zeros_like(w), np.ones((pairs, w.shape[1])), beta, np.zeros(self.lanes), np.full(self.lanes, -1)
+        )
+        slots = len(recorded_steps(settings.n_steps, settings.record_every))
+        self.record = WeightRecord(
+            np.empty((slots, w.shape[1])), np.empty((slots, *w.shape)), np.empty((slots, pairs, w.shape[1])),
+            np.full((slots, self.lanes), -1.0),
+        )  # fmt: skip
+
+    @property
+    def stopped(self) -> NDArray[np.int64]:
+        return self.state.stopped
+
+    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+        s = self.settings
+        plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        return bool(
+            self.loop.run_weights(
+                self.data, self.target, labels, rows, noise, self.scale, self.options, self.state, plan, self.record
+            )
+        )
+
+    def read(self, lane: int, count: int) -> Read:
+        w = self.record.w[:count, :, lane :: self.lanes]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            imbalance, log_imbalance = self._imbalance(w)
+            log_weights = np.log(np.abs(w))
+            factor = self.record.factor[:count, :, lane :: self.lanes]
+            log_law = np.log(np.abs(factor))
+        has_law = self.options.has_law
+        names = self.net.weights
+        return Read(
+            beta=self.record.beta[:count, lane :: self.lanes].copy(),
+            weights={name: w[:, a].copy() for a, name in enumerate(names)},
+            log_abs_weights={name: log_weights[:, a] for a, name in enumerate(names)},
+            imbalance=imbalance,
+            log_imbalance=log_imbalance,
+            imbalance_sign=np.sign(imbalance),
+            terms=(w[0] ** 2).sum(axis=0),
+            length=self.record.length[:count, lane].copy(),
+            log_law=log_law if has_law else None,
+            law_sign=np.sign(factor) if has_law else None,
+        )
+
+    def _imbalance(self, w: Array) -> tuple[Array, Array]:
+        count, _, d = w.shape
+        if self.is_product:
+            # Factored, so that the logarithm survives where the square does not.
+            less, more = w[:, :1] - w[:, 1:], w[:, :1] + w[:, 1:]
+            return less * more, np.log(np.abs(less)) + np.log(np.abs(more))
+        flat = np.ascontiguousarray(w.transpose(1, 0, 2).reshape(w.shape[1], -1))
+        out = np.empty((len(self.invariants), flat.shape[1]))
+        self.loop.invariants(flat, np.tile(self.net.kinds(d), count), out)
+        imbalance = out.reshape(-1, count, d).transpose(1, 0, 2)
+        return imbalance, np.log(np.abs(imbalance))
