@@ -73,7 +73,7 @@ def test_the_product_of_u2_minus_v2_is_multiplied_by_1_minus_4_h2_g2(problem) ->
 
 def test_descent_from_1e_minus_1000_is_that_of_a_computation_with_3400_digits() -> None:
     problem = fs.Regression([[1.0, 0.5], [0.3, -1.2]], [1.0, 0.7])
-    h, n_steps = 0.8, 5400
+    h, n_steps = 0.8, 5950
     with mpmath.workdps(3400):
         X = [[mpmath.mpf(x) for x in row] for row in problem.X.tolist()]
         y = [mpmath.mpf(x) for x in problem.y.tolist()]
