@@ -37,16 +37,17 @@ class ColumnFactor:
     def __init__(self, n: int) -> None:
         self.n = n
         self.k = 0
-        self._q = np.empty((n, _FIRST_CAPACITY), order="F")
-        self._r = np.zeros((_FIRST_CAPACITY, _FIRST_CAPACITY), order="F")
+        # Transposes, in C order: a column of Q or R is a contiguous row.
+        self._qt = np.empty((_FIRST_CAPACITY, n))
+        self._rt = np.zeros((_FIRST_CAPACITY, _FIRST_CAPACITY))
 
     @property
     def Q(self) -> Array:
-        return self._q[:, : self.k]
+        return self._qt[: self.k].T
 
     @property
     def R(self) -> Array:
-        return self._r[: self.k, : self.k]
+        return self._rt[: self.k, : self.k].T
 
     def append(self, column: Array, tolerance: float) -> bool:
         """Take a column in, unless its distance to the span is at most `tolerance` times its norm."""
@@ -60,21 +61,21 @@ class ColumnFactor:
         length = float(np.linalg.norm(rest))
         if not length > tolerance * norm:
             return False
-        if self.k == self._q.shape[1]:
+        if self.k == len(self._qt):
             self._grow()
-        self._q[:, self.k] = rest / length
+        self._qt[self.k] = rest / length
         if length < 1e-3 * norm:  # a short remainder has lost digits of its orthogonality
-            fresh = self._q[:, self.k]
+            fresh = self._qt[self.k]
             fresh -= self.Q @ (self.Q.T @ fresh)
             fresh /= np.linalg.norm(fresh)
-        self._r[: self.k, self.k] = coefficients + again
-        self._r[self.k, self.k] = length
+        self._rt[self.k, : self.k] = coefficients + again
+        self._rt[self.k, self.k] = length
         self.k += 1
         return True
 
     def remove(self, position: int) -> None:
         """Drop the column at a position; later columns move up."""
-        _remove_column(self._q, self._r, self.k, position)
+        _remove_column(self._qt, self._rt, self.k, position)
         self.k -= 1
 
     def outside(self, vector: Array) -> Array:
@@ -85,22 +86,21 @@ class ColumnFactor:
     def solve(self, vector: Array) -> Array:
         """``R^-1 vector``."""
         out = np.array(vector, dtype=float)
-        _solve_upper(self._r, self.k, out)
+        _solve_upper(self._rt, self.k, out)
         return out
 
     def solve_transposed(self, vector: Array) -> Array:
         """``R^-T vector``."""
         out = np.array(vector, dtype=float)
-        _solve_upper_transposed(self._r, self.k, out)
+        _solve_upper_transposed(self._rt, self.k, out)
         return out
 
     def _grow(self) -> None:
-        capacity = min(2 * self._q.shape[1], self.n)
-        q = np.empty((self.n, capacity), order="F")
-        r = np.zeros((capacity, capacity), order="F")
-        q[:, : self.k] = self.Q
-        r[: self.k, : self.k] = self.R
-        self._q, self._r = q, r
+        capacity = min(2 * len(self._qt), self.n)
+        qt, rt = np.empty((capacity, self.n)), np.zeros((capacity, capacity))
+        qt[: self.k] = self._qt[: self.k]
+        rt[: self.k, : self.k] = self._rt[: self.k, : self.k]
+        self._qt, self._rt = qt, rt
 
 
 class ConeRegression:
@@ -272,38 +272,38 @@ def least_norm_nonnegative(A: Array, b: Array) -> Array:
     return np.maximum(x0 - size * (null @ (residual[:-1] / residual[-1])), 0.0)
 
 
-@numba.njit("void(float64[::1, :], float64[::1, :], int64, int64)", cache=True)
-def _remove_column(q: Array, r: Array, k: int, position: int) -> None:  # pragma: no cover - compiled
+@numba.njit("void(float64[:, ::1], float64[:, ::1], int64, int64)", cache=True)
+def _remove_column(qt: Array, rt: Array, k: int, position: int) -> None:  # pragma: no cover - compiled
     for column in range(position, k - 1):
         for row in range(column + 2):
-            r[row, column] = r[row, column + 1]
+            rt[column, row] = rt[column + 1, row]
     for column in range(position, k - 1):
-        a, b = r[column, column], r[column + 1, column]
+        a, b = rt[column, column], rt[column, column + 1]
         length = math.hypot(a, b)
         c, s = (a / length, b / length) if length > 0 else (1.0, 0.0)
-        r[column, column] = length
-        r[column + 1, column] = 0.0
+        rt[column, column] = length
+        rt[column, column + 1] = 0.0
         for other in range(column + 1, k - 1):
-            upper, lower = r[column, other], r[column + 1, other]
-            r[column, other] = c * upper + s * lower
-            r[column + 1, other] = c * lower - s * upper
-        for row in range(q.shape[0]):
-            left, right = q[row, column], q[row, column + 1]
-            q[row, column] = c * left + s * right
-            q[row, column + 1] = c * right - s * left
+            upper, lower = rt[other, column], rt[other, column + 1]
+            rt[other, column] = c * upper + s * lower
+            rt[other, column + 1] = c * lower - s * upper
+        for row in range(qt.shape[1]):
+            left, right = qt[column, row], qt[column + 1, row]
+            qt[column, row] = c * left + s * right
+            qt[column + 1, row] = c * right - s * left
 
 
-@numba.njit("void(float64[::1, :], int64, float64[::1])", cache=True)
-def _solve_upper(r: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
+@numba.njit("void(float64[:, ::1], int64, float64[::1])", cache=True)
+def _solve_upper(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
     for column in range(k - 1, -1, -1):
-        out[column] /= r[column, column]
+        out[column] /= rt[column, column]
         for row in range(column):
-            out[row] -= r[row, column] * out[column]
+            out[row] -= rt[column, row] * out[column]
 
 
-@numba.njit("void(float64[::1, :], int64, float64[::1])", cache=True)
-def _solve_upper_transposed(r: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
+@numba.njit("void(float64[:, ::1], int64, float64[::1])", cache=True)
+def _solve_upper_transposed(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
     for column in range(k):
         for row in range(column):
-            out[column] -= r[row, column] * out[row]
-        out[column] /= r[column, column]
+            out[column] -= rt[column, row] * out[row]
+        out[column] /= rt[column, column]

@@ -1,0 +1,191 @@
+"""The same process in rational arithmetic: no tolerance anywhere, and no code shared with the floating one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+__all__ = ["ExactPath", "exact_process"]
+
+Vector = list[Fraction]
+Matrix = list[list[Fraction]]
+Wall = Fraction | None  # None: no wall on that side
+
+
+@dataclass(frozen=True)
+class ExactPath:
+    """Jump times, saddles and hits as fractions; the data are taken as the rationals that floats are."""
+
+    jump_times: tuple[Fraction, ...]
+    saddles: tuple[tuple[Fraction, ...], ...]
+    hits: tuple[tuple[int, ...], ...]
+    next_jump: Fraction | None
+
+
+def exact_process(
+    X: Matrix,
+    y: Vector,
+    upper: Sequence[Wall],
+    lower: Sequence[Wall],
+    upper_penalty: Vector,
+    lower_penalty: Vector,
+    max_jumps: int | None = None,
+    t_end: Fraction | None = None,
+) -> ExactPath:
+    """Walk from saddle to saddle."""
+    n, d = len(X), len(X[0])
+    gram = [[sum((row[i] * row[j] for row in X), Fraction(0)) / n for j in range(d)] for i in range(d)]
+    moment = [sum((row[i] * value for row, value in zip(X, y, strict=True)), Fraction(0)) / n for i in range(d)]
+    t = Fraction(0)
+    s = [Fraction(0)] * d
+    at: set[tuple[int, int]] = {(i, 1) for i in range(d) if upper[i] == 0} | {(i, -1) for i in range(d) if lower[i] == 0}
+    beta = _saddle(gram, moment, at, upper_penalty, lower_penalty)
+    at = _still_at(gram, moment, beta, at, upper_penalty, lower_penalty)
+    times: list[Fraction] = []
+    saddles = [tuple(beta)]
+    hits: list[tuple[int, ...]] = []
+    while True:
+        g = [_dot(gram[i], beta) - moment[i] for i in range(d)]
+        waits: dict[tuple[int, int], Fraction] = {}
+        for i in range(d):
+            up, low = upper[i], lower[i]
+            if up is not None and (i, 1) not in at and -g[i] - upper_penalty[i] > 0:
+                waits[i, 1] = (up + upper_penalty[i] * t - s[i]) / (-g[i] - upper_penalty[i])
+            if low is not None and (i, -1) not in at and g[i] - lower_penalty[i] > 0:
+                waits[i, -1] = (low + lower_penalty[i] * t + s[i]) / (g[i] - lower_penalty[i])
+        if not waits:
+            return ExactPath(tuple(times), tuple(saddles), tuple(hits), None)
+        wait = min(waits.values())
+        if (max_jumps is not None and len(times) >= max_jumps) or (t_end is not None and t + wait >= t_end):
+            return ExactPath(tuple(times), tuple(saddles), tuple(hits), t + wait)
+        t += wait
+        s = [s[i] - wait * g[i] for i in range(d)]
+        arrived = {key for key, value in waits.items() if value == wait}
+        beta = _saddle(gram, moment, at | arrived, upper_penalty, lower_penalty)
+        at = _still_at(gram, moment, beta, at | arrived, upper_penalty, lower_penalty)
+        times.append(t)
+        saddles.append(tuple(beta))
+        hits.append(tuple(sorted(i for i, _ in arrived)))
+
+
+def _saddle(gram: Matrix, moment: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector) -> Vector:
+    """The minimiser on the cone of those at a wall; of least norm if there are several."""
+    beta = [Fraction(0)] * len(moment)
+    keys = sorted(at)
+    G = [[p * q * gram[i][j] for j, q in keys] for i, p in keys]
+    h = [p * moment[i] - (up_cost[i] if p > 0 else low_cost[i]) for i, p in keys]
+    b = _quadratic(G, h)
+    flat = [k for k in range(len(keys)) if _dot(G[k], b) == h[k]]
+    null = _null_projection([[G[k][m] for m in flat] for k in flat])
+    if any(any(row) for row in null):
+        # Least distance: x = b + P (mu - b), mu >= 0 minimising 1/2 mu.P mu - mu.(P b - b).
+        part = [b[k] for k in flat]
+        shifted = [_dot(row, part) - value for row, value in zip(null, part, strict=True)]
+        mu = _quadratic(null, shifted)
+        gap = [m - value for m, value in zip(mu, part, strict=True)]
+        for k, row, value in zip(flat, null, part, strict=True):
+            b[k] = value + _dot(row, gap)
+    for (i, p), value in zip(keys, b, strict=True):
+        beta[i] += p * value
+    return beta
+
+
+def _still_at(
+    gram: Matrix, moment: Vector, beta: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector
+) -> set[tuple[int, int]]:
+    """Those not pushed back inside."""
+    kept = set()
+    for i, p in at:
+        push = p * (moment[i] - _dot(gram[i], beta)) - (up_cost[i] if p > 0 else low_cost[i])
+        if push >= 0 or beta[i] * p > 0:
+            kept.add((i, p))
+    return kept
+
+
+def _quadratic(G: Matrix, h: Vector) -> Vector:
+    """A minimiser of ``1/2 b.G b - h.b`` over b >= 0, G positive semidefinite, by a primal active set."""
+    b = [Fraction(0)] * len(h)
+    free: list[int] = []
+    while True:
+        slope = [h[k] - _dot(G[k], b) for k in range(len(h))]
+        entering = next((k for k in range(len(h)) if k not in free and slope[k] > 0), None)
+        if entering is None:
+            return b
+        free.append(entering)
+        while free:
+            kernel = _null_vector([[G[k][m] for m in free] for k in free])
+            if kernel is not None:
+                sign = 1 if kernel[-1] > 0 else -1
+                direction = [sign * value for value in kernel]
+                limit = None
+            else:
+                target = _solve([[G[k][m] for m in free] for k in free], [h[k] for k in free])
+                direction = [value - b[k] for k, value in zip(free, target, strict=True)]
+                limit = Fraction(1)
+            ratios = [-b[k] / move for k, move in zip(free, direction, strict=True) if move < 0]
+            blocked = [ratio for ratio in ratios if limit is None or ratio <= limit]
+            step = min(blocked) if blocked else limit
+            if step is None:
+                raise ArithmeticError("the objective has no minimum")
+            for k, move in zip(free, direction, strict=True):
+                b[k] += step * move
+            free = [k for k in free if b[k] > 0]
+            if not blocked:
+                break
+
+
+def _dot(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:
+    return sum((x * z for x, z in zip(a, b, strict=True) if x and z), Fraction(0))
+
+
+def _reduce(A: Matrix) -> tuple[Matrix, list[int]]:
+    """Reduced row echelon form and its pivot columns."""
+    A = [list(row) for row in A]
+    pivots: list[int] = []
+    for column in range(len(A[0]) if A else 0):
+        row = next((r for r in range(len(pivots), len(A)) if A[r][column]), None)
+        if row is None:
+            continue
+        top = len(pivots)
+        A[top], A[row] = A[row], A[top]
+        pivot = A[top][column]
+        A[top] = [value / pivot for value in A[top]]
+        for other in range(len(A)):
+            if other != top and A[other][column]:
+                factor = A[other][column]
+                A[other] = [value - factor * lead for value, lead in zip(A[other], A[top], strict=True)]
+        pivots.append(column)
+    return A, pivots
+
+
+def _solve(A: Matrix, b: Vector) -> Vector:
+    reduced, _ = _reduce([[*row, value] for row, value in zip(A, b, strict=True)])
+    return [row[-1] for row in reduced]
+
+
+def _null_basis(A: Matrix) -> Matrix:
+    reduced, pivots = _reduce(A)
+    basis = []
+    for free in (column for column in range(len(A)) if column not in pivots):
+        vector = [Fraction(0)] * len(A)
+        vector[free] = Fraction(1)
+        for row, pivot in enumerate(pivots):
+            vector[pivot] = -reduced[row][free]
+        basis.append(vector)
+    return basis
+
+
+def _null_vector(A: Matrix) -> Vector | None:
+    basis = _null_basis(A)
+    return basis[0] if basis else None
+
+
+def _null_projection(A: Matrix) -> Matrix:
+    """The orthogonal projection onto the null space of a symmetric matrix."""
+    basis = _null_basis(A)
+    if not basis:
+        return [[Fraction(0)] * len(A) for _ in A]
+    inner = [[_dot(a, b) for b in basis] for a in basis]
+    columns = [_solve(inner, [vector[i] for vector in basis]) for i in range(len(A))]
+    return [[_dot([vector[i] for vector in basis], columns[j]) for j in range(len(A))] for i in range(len(A))]
