@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.network import DiagonalNetwork
+from flowsim.limits.state import StartState
+from flowsim.network import DiagonalNetwork, quadratic_form
 from flowsim.problem import Regression
 
 __all__ = ["Walls", "network_walls"]
@@ -35,7 +36,7 @@ class Walls:
 def network_walls(
     net: DiagonalNetwork,
     problem: Regression,
-    start: Mapping[str, ArrayLike] | None,
+    start: Mapping[str, ArrayLike] | StartState | None,
     thresholds: tuple[ArrayLike, ArrayLike] | None,
     penalties: tuple[ArrayLike, ArrayLike] | None,
 ) -> Walls:
@@ -49,45 +50,77 @@ def network_walls(
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
     d = problem.d
-    direction = net.direction(start, d)
     net.kinds(d)
-    if thresholds is not None:
+    if isinstance(start, StartState):
+        if thresholds is not None:
+            raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
+        if start.beta.shape != (d,):
+            raise ValueError(f"`start` must be a state of d={d} coordinates; received {len(start.beta)}.")
+        upper, lower = start.upper, start.lower
+    elif thresholds is not None:
+        net.direction(start, d)
         upper, lower = _pair("thresholds", thresholds, d, positive=True)
     else:
-        upper, lower = _thresholds(net, direction, d)
+        upper, lower = symbolic_thresholds(net, net.direction(start, d), d)
     if penalties is not None:
         up_cost, low_cost = _pair("penalties", penalties, d, positive=False)
-    else:
-        up_cost, low_cost = _penalties(net, problem, upper, lower)
-    return Walls(upper, lower, up_cost, low_cost)
+        return Walls(_compact(upper), _compact(lower), up_cost, low_cost)
+    return _with_noise(net, problem, upper, lower)
 
 
-def _thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:
-    if all(formula.product_of is not None and len(formula.product_of) == 2 for formula in net.distinct):
-        upper, lower = np.ones(d), np.ones(d)
-        for kind, formula in enumerate(net.distinct):
-            first, second = (direction[net.weights.index(name)] for name in formula.product_of or ())
-            mine = net.kinds(d) == kind
-            upper[mine & (first == -second)] = np.inf
-            lower[mine & (first == second)] = np.inf
-        return upper, lower
+def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:
     from flowsim.symbolic import thresholds
 
     return thresholds(net, direction, d)
 
 
-def _penalties(net: DiagonalNetwork, problem: Regression, upper: Array, lower: Array) -> tuple[Array, Array]:
+def _with_noise(net: DiagonalNetwork, problem: Regression, upper: Array, lower: Array) -> Walls:
+    """``kappa^+- = eta^2 sigma^2 / t^+-`` for quadratic formulas, from ``theta' = -(g H + eta^2 sigma^2 H^2) theta``."""
     d = problem.d
-    if net.noise is None or not np.any(net.noise.stds(net.weights)):
-        zero = np.broadcast_to(0.0, (d,))
-        return zero, zero
+    zero = np.broadcast_to(0.0, (d,))
+    stds = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
+    if net.noise is None or not stds.any():
+        return Walls(_compact(upper), _compact(lower), zero, zero)
     if net.noise.multiplicative:
         raise ValueError("`noise` must be additive for this limit; received multiplicative noise.")
-    stds = net.noise.stds(net.weights)
-    if len(set(stds.tolist())) != 1:
-        raise ValueError(f"`noise` must have one std for all weights for this limit; received {stds.tolist()}.")
-    kappa = float(stds[0]) ** 2 * problem.feature_variances
-    return kappa, kappa
+    up_cost, low_cost, offset = np.zeros(d), np.zeros(d), np.zeros(d)
+    upper, lower = np.array(upper), np.array(lower)
+    for kind, formula in enumerate(net.distinct):
+        mine = net.kinds(d) == kind
+        own = stds[[net.weights.index(name) for name in formula.weights]]
+        form = quadratic_form(formula)
+        if form is None:
+            if formula.product_of is None or not own.all():
+                raise ValueError(
+                    f"`noise` has a known limit for quadratic formulas, and for products if every weight carries it; "
+                    f"received {formula.text!r} with std {own.tolist()}."
+                )
+            # The noise makes the origin stable: nothing ever leaves it.
+            upper[mine], lower[mine] = np.inf, np.inf
+            continue
+        if np.ptp(own) > 0:
+            raise ValueError(f"`noise` must have one std for all weights of a coordinate; received {own.tolist()}.")
+        if own[0] > 0 and np.diag(form).any() and net.noise.unit_moment(3) != 0:
+            raise ValueError("`noise` must not be skewed where weights enter by their squares: it drives them directly.")
+        values = np.linalg.eigvalsh(form)
+        significant = values[np.abs(values) > 1e-12 * np.abs(values).max()]
+        for side in (significant[significant > 0], significant[significant < 0]):
+            if own[0] > 0 and len(side) and np.ptp(side) > 1e-12 * np.abs(side).max():
+                raise ValueError(
+                    f"`noise` has no known limit for {formula.text!r}: directions of different curvature compete."
+                )
+        spread = own[0] ** 2 * problem.feature_variances[mine]
+        up_cost[mine] = 2.0 * values.max() * spread if values.max() > 0 else 0.0
+        low_cost[mine] = -2.0 * values.min() * spread if values.min() < 0 else 0.0
+        offset[mine] = own[0] ** 2 * values.sum()
+    return Walls(_compact(upper), _compact(lower), up_cost, low_cost, offset if offset.any() else 0.0)
+
+
+def _compact(values: Array) -> Array:
+    """Equal entries share one number: passes over a million coordinates then read it from cache."""
+    if len(values) and (values == values[0]).all():
+        return np.broadcast_to(float(values[0]), values.shape)
+    return np.ascontiguousarray(values, dtype=float)
 
 
 def _pair(name: str, pair: tuple[ArrayLike, ArrayLike], d: int, positive: bool) -> tuple[Array, Array]:
