@@ -181,23 +181,16 @@ class ConeRegression:
         """A waiting column leaves the cone."""
         self.waiting.remove(key)
 
-    def least_norm(self) -> tuple[list[Hashable], Array]:
-        """The minimiser of least Euclidean norm over members and waiting columns, where it is positive.
-
-        It differs from ``b`` only if waiting columns, all with zero excess, depend on the others.
-        """
-        extra = np.column_stack([self._column(key) for key in self.waiting])
+    def dependent(self, waiting: list[Hashable]) -> bool:
+        """Whether these waiting columns depend on each other or on the members: then b may not be unique."""
+        if not waiting:
+            return False
+        extra = np.column_stack([self._column(key) for key in waiting])
         extra /= np.linalg.norm(extra, axis=0)
         rest = extra - self._factor.Q @ (self._factor.Q.T @ extra)
         rest -= self._factor.Q @ (self._factor.Q.T @ rest)
         sizes = np.linalg.svd(rest, compute_uv=False)
-        if len(sizes) == extra.shape[1] and sizes.min() > len(self.y) * self._rounding:
-            return list(self.members), self.b
-        keys = self.members + self.waiting
-        columns = np.column_stack([self._column(key) for key in keys])
-        b = least_norm_nonnegative(columns, np.append(self.b, np.zeros(len(self.waiting))))
-        positive = b > self._rounding * self._scale / np.linalg.norm(columns, axis=0)
-        return [key for key, is_in in zip(keys, positive, strict=True) if is_in], b[positive]
+        return len(sizes) < extra.shape[1] or sizes.min() <= len(self.y) * self._rounding
 
     def _enter(self, key: Hashable, column: Array) -> list[Hashable]:
         """Take a violated column in and descend; returns the keys that were dropped on the way."""

@@ -2,5 +2,7 @@
 
 from flowsim.limits.path import Event, SaddlePath
 from flowsim.limits.process import saddle_to_saddle
+from flowsim.limits.rational import ExactPath
+from flowsim.limits.state import StartState
 
-__all__ = ["Event", "SaddlePath", "saddle_to_saddle"]
+__all__ = ["Event", "ExactPath", "SaddlePath", "StartState", "saddle_to_saddle"]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.rational import ExactPath
+from flowsim.limits.state import StartState
 from flowsim.problem import Regression
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ class SaddlePath:
         What weight noise charges per unit of positive and negative coefficient; zeros without noise.
     offset : array (d,) or float
         Added to beta by the noise before the loss is taken (zero for products of weights).
+    start_beta : array (d,) or None
+        Where a start that does not vanish begins; it relaxes to ``saddles[0]`` at once. None: at 0.
+    exact : ExactPath or None
+        The fractions, if they were asked for.
     stats : dict
         jumps, gradients (products with X^T), seconds.
     """
@@ -83,6 +89,8 @@ class SaddlePath:
     thresholds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
     penalties: tuple[Array, Array] = field(default_factory=lambda: (np.zeros(1), np.zeros(1)), repr=False)
     offset: Array | float = 0.0
+    start_beta: Array | None = field(default=None, repr=False)
+    exact: ExactPath | None = field(default=None, repr=False)
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -198,6 +206,18 @@ class SaddlePath:
             [-time * self.problem.gradient(row) for time, row in zip(np.atleast_1d(times), average, strict=True)]
         )
         return rows[0] if times.ndim == 0 else rows
+
+    def state(self, t: float) -> StartState:
+        """Where the process stands at accelerated time t, to go on from there with other data."""
+        s = self.dual(float(t))
+        (upper, lower), (up_cost, low_cost) = self.thresholds, self.penalties
+        beta = self.beta(float(t))
+        up = np.maximum(upper + up_cost * t - s, 0.0)
+        low = np.maximum(lower + low_cost * t + s, 0.0)
+        # The dual is recomputed from the average: at a wall its distance is rounding.
+        up[beta > 0] = 0.0
+        low[beta < 0] = 0.0
+        return StartState(beta, up, low)
 
     def _check_times(self, t: ArrayLike) -> Array:
         times = np.asarray(t, dtype=float)

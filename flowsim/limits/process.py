@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
 from flowsim.limits.path import SaddlePath
-from flowsim.limits.walls import Walls, network_walls
+from flowsim.limits.rational import exact_process
+from flowsim.limits.state import StartState, pretrained_state
+from flowsim.limits.walls import Walls, network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
 
@@ -25,12 +28,14 @@ Key = tuple[int, int]  # (coordinate, sign)
 def saddle_to_saddle(
     net: DiagonalNetwork,
     problem: Regression,
-    start: Mapping[str, ArrayLike] | None = None,
+    start: Mapping[str, ArrayLike] | StartState | None = None,
     *,
+    pretrained: Mapping[str, ArrayLike] | None = None,
     thresholds: tuple[ArrayLike, ArrayLike] | None = None,
     penalties: tuple[ArrayLike, ArrayLike] | None = None,
     max_jumps: int | None = None,
     t_end: float | None = None,
+    exact: bool = False,
     progress: bool = False,
 ) -> SaddlePath:
     r"""The limit process of gradient flow from vanishing initialisation.
@@ -48,8 +53,12 @@ def saddle_to_saddle(
         Two-layer type (``u*v``, ``u**2 - v**2``, ...), with or without noise, or a product of L >= 3 weights.
     problem : Regression
         With one target.
-    start : dict weight -> array, optional
-        The direction that the vanishing scale multiplies, as in :func:`flowsim.gradient_flow`.
+    start : dict weight -> array, or StartState, optional
+        The direction that the vanishing scale multiplies, as in :func:`flowsim.gradient_flow`; or a place on an
+        earlier path, ``path.state(t)``, to go on from there with other data.
+    pretrained : dict weight -> array, optional
+        Weights that do not vanish: the start is ``pretrained + alpha * start``. Coordinates with a weight that is
+        not 0 begin active; the first plateau is what they relax to at once.
     thresholds : (t_plus, t_minus), optional
         Growth thresholds, each a number or an array (d,), > 0 (inf: that side cannot be reached), instead of
         the network's own.
@@ -59,6 +68,8 @@ def saddle_to_saddle(
         Stop after so many jumps.
     t_end : float, optional
         Stop at this accelerated time.
+    exact : bool
+        Compute in rational arithmetic, without tolerances; for small problems (``path.exact`` holds the fractions).
     progress : bool
         Show a progress bar.
 
@@ -101,14 +112,66 @@ def saddle_to_saddle(
         raise ValueError(f"`max_jumps` must be an integer >= 0; received {max_jumps!r}.")
     if t_end is not None and not t_end > 0:
         raise ValueError(f"`t_end` must be > 0; received {t_end}.")
+    if pretrained is not None:
+        if start is not None and not isinstance(start, Mapping):
+            raise ValueError("`pretrained` and a `start` state exclude each other.")
+        d = problem.d
+        start = pretrained_state(net, pretrained, d, symbolic_thresholds(net, net.direction(start, d), d))
+    state = start if isinstance(start, StartState) else None
     walls = network_walls(net, problem, start, thresholds, penalties)
-    return _Process(problem, walls).run(max_jumps, math.inf if t_end is None else float(t_end), progress)
+    horizon = math.inf if t_end is None else float(t_end)
+    if exact:
+        return _exactly(problem, walls, state, max_jumps, horizon)
+    return _Process(problem, walls, state).run(max_jumps, horizon, progress)
+
+
+def _exactly(
+    problem: Regression, walls: Walls, state: StartState | None, max_jumps: int | None, t_end: float
+) -> SaddlePath:
+    if not (problem.is_dense or hasattr(problem.X, "toarray")):
+        raise ValueError("`exact` needs the entries of X; received a LinearOperator.")
+    began = time.perf_counter()
+    X = problem.X if problem.is_dense else problem.X.toarray()
+    y = problem.y - problem.predict(np.broadcast_to(walls.offset, (problem.d,))) if np.any(walls.offset) else problem.y
+    sides = [[None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (walls.upper, walls.lower)]
+    costs = [[Fraction(v) for v in side.tolist()] for side in (walls.upper_penalty, walls.lower_penalty)]
+    result = exact_process(
+        [[Fraction(v) for v in row] for row in X.tolist()],
+        [Fraction(v) for v in y.tolist()],
+        *sides,
+        *costs,
+        max_jumps=max_jumps,
+        t_end=None if math.isinf(t_end) else Fraction(t_end),
+    )
+    saddles = np.array([[float(v) for v in row] for row in result.saddles])
+    horizon, complete, message = math.inf, True, "reached the minimiser"
+    if result.next_jump is not None:
+        stopped_by_time = result.next_jump >= t_end
+        horizon, complete = min(t_end, float(result.next_jump)), False
+        message = f"stopped at t_end={t_end:g}" if stopped_by_time else f"stopped after max_jumps={max_jumps}"
+    supports = tuple(np.flatnonzero(row) for row in saddles)
+    return SaddlePath(
+        problem=problem,
+        jump_times=np.array([float(v) for v in result.jump_times]),
+        supports=supports,
+        values=tuple(row[support] for row, support in zip(saddles, supports, strict=True)),
+        hits=tuple(np.array(hit, dtype=np.int64) for hit in result.hits),
+        horizon=horizon,
+        complete=complete,
+        message=message,
+        thresholds=(walls.upper, walls.lower),
+        penalties=(walls.upper_penalty, walls.lower_penalty),
+        offset=walls.offset,
+        start_beta=None if state is None else state.beta,
+        exact=result,
+        stats={"jumps": len(result.jump_times), "seconds": time.perf_counter() - began},
+    )
 
 
 class _Process:
     """State of one run: time, dual, walls stood at, and the constrained least-squares problem."""
 
-    def __init__(self, problem: Regression, walls: Walls) -> None:
+    def __init__(self, problem: Regression, walls: Walls, state: StartState | None) -> None:
         from flowsim.solvers.active_set import ConeRegression, relative_rounding
 
         self.problem = problem
@@ -128,6 +191,9 @@ class _Process:
         self.s = np.zeros(d)
         self.flags = np.zeros(d, dtype=np.uint8)
         self.gradients = 0
+        self.state = state
+        # Coordinates whose weights still carry what they were started with.
+        self.remembers = (walls.upper == 0) | (walls.lower == 0)
 
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
         from tqdm import tqdm
@@ -136,7 +202,9 @@ class _Process:
 
         began = time.perf_counter()
         walls = (self.walls.upper, self.walls.lower, *self.costs)
-        supports, values = [np.empty(0, np.int64)], [np.empty(0)]
+        self._move(*_standing(self.walls))
+        first = self._support()
+        supports, values = [first[0]], [first[1]]
         times: list[float] = []
         hits: list[NDArray[np.int64]] = []
         previous, elapsed = np.zeros(self.problem.d), 0.0
@@ -174,6 +242,7 @@ class _Process:
             thresholds=(self.walls.upper, self.walls.lower),
             penalties=self.costs,
             offset=self.walls.offset,
+            start_beta=None if self.state is None else self.state.beta,
             stats={"jumps": len(times), "gradients": self.gradients, "seconds": time.perf_counter() - began},
         )
 
@@ -198,20 +267,73 @@ class _Process:
                 self.cone.dismiss(key)
                 i, sign = key
                 self.flags[i] &= 2 if sign > 0 else 1
+                self.remembers[i] = False
 
     def _support(self) -> tuple[NDArray[np.int64], Array]:
         keys, b = list(self.cone.members), self.cone.b
-        if self.cone.waiting:
-            keys, b = self.cone.least_norm()
+        inside = {i for i, _ in keys}
+        waiting = list({i: (i, sign) for i, sign in self.cone.waiting if i not in inside}.values())
+        if self.cone.dependent(waiting):
+            keys, b = self._select(keys + waiting, np.append(b, np.zeros(len(waiting))))
         coordinates = np.array([i for i, _ in keys], dtype=np.int64)
         values = b * np.array([float(sign) for _, sign in keys])
         order = np.argsort(coordinates)
         return coordinates[order], values[order]
 
+    def _select(self, keys: list[Key], b: Array) -> tuple[list[Key], Array]:
+        """One minimiser of many, all with the fit of b: by the weights' memory, else the one of least norm."""
+        from flowsim.solvers.active_set import least_norm_nonnegative
+
+        columns = np.column_stack([self._signed_column(key) for key in keys])
+        coordinates = np.array([i for i, _ in keys])
+        remembered = self.remembers[coordinates]
+        if not remembered.any():
+            b = least_norm_nonnegative(columns, b)
+        else:
+            b = b.copy()
+            b[remembered] = self._by_memory(keys, columns, b, remembered)
+        keep = np.abs(b) > 1e-13 * np.abs(b).max(initial=0.0)
+        return [key for key, kept in zip(keys, keep, strict=True) if kept], b[keep]
+
+    def _by_memory(self, keys: list[Key], columns: Array, b: Array, remembered: NDArray[np.bool_]) -> Array:
+        """Pretrained weights move along ``beta(z)``, z in the row space: that singles out one minimiser."""
+        from flowsim.solvers.entropy import Exponentials, entropic_interpolation
+
+        _, sizes, rows = np.linalg.svd(columns, full_matrices=True)
+        null = rows[int((sizes > max(columns.shape) * np.finfo(float).eps * sizes.max()).sum()) :]
+        mine = np.array([i for i, _ in keys])[remembered]
+        state = self.state
+        known = state is not None and state.coefficients is not None and np.isfinite(state.coefficients[:, mine]).all()
+        noisy = any(cost[mine].any() for cost in self.costs)
+        if not known or noisy or np.abs(null[:, ~remembered]).max(initial=0.0) > 1e-9:
+            raise IntegrationError(
+                f"the saddle at accelerated time {self.t:.6g} is not unique, and which one the flow reaches is not "
+                "decided by the limit: the active columns are linearly dependent."
+            )
+        assert state is not None
+        assert state.coefficients is not None
+        assert state.rates is not None
+        signs = np.array([float(sign) for _, sign in keys])[remembered]
+        with np.errstate(divide="ignore"):
+            response = Exponentials(np.log(np.abs(state.coefficients[:, mine])), state.rates[:, mine])
+        A = columns[:, remembered] * signs
+        try:
+            return signs * entropic_interpolation(A, columns[:, remembered] @ b[remembered], response)
+        except ArithmeticError as error:
+            raise IntegrationError(
+                f"the saddle reached from the pretrained weights cannot be found: {error}."
+            ) from error
+
     def _signed_column(self, key: Key) -> Array:
         i, sign = key
         column = self._columns(i)
         return column if sign > 0 else -column
+
+
+def _standing(walls: Walls) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Who stands at a wall from the start, and at which."""
+    up, low = np.flatnonzero(walls.upper == 0), np.flatnonzero(walls.lower == 0)
+    return np.concatenate([up, low]), np.concatenate([np.ones_like(up), -np.ones_like(low)])
 
 
 def _column_reader(problem: Regression) -> Callable[[int], Array]:

@@ -39,7 +39,9 @@ def exact_process(
     moment = [sum((row[i] * value for row, value in zip(X, y, strict=True)), Fraction(0)) / n for i in range(d)]
     t = Fraction(0)
     s = [Fraction(0)] * d
-    at: set[tuple[int, int]] = {(i, 1) for i in range(d) if upper[i] == 0} | {(i, -1) for i in range(d) if lower[i] == 0}
+    at: set[tuple[int, int]] = {(i, 1) for i in range(d) if upper[i] == 0} | {
+        (i, -1) for i in range(d) if lower[i] == 0
+    }
     beta = _saddle(gram, moment, at, upper_penalty, lower_penalty)
     at = _still_at(gram, moment, beta, at, upper_penalty, lower_penalty)
     times: list[Fraction] = []

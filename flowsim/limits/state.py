@@ -109,5 +109,8 @@ def pretrained_state(
             upper[mine] = lower[mine] = 0.0
             coefficients[:, mine] = np.nan
         else:
-            raise ValueError(f"`pretrained` weights have a known limit for quadratic formulas and products only; received {formula.text!r}.")
+            raise ValueError(
+                "`pretrained` weights have a known limit for quadratic formulas and products only; "
+                f"received {formula.text!r}."
+            )
     return StartState(beta, upper, lower, coefficients, rates)

@@ -75,7 +75,7 @@ def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple
 
 
 def _with_noise(net: DiagonalNetwork, problem: Regression, upper: Array, lower: Array) -> Walls:
-    """``kappa^+- = eta^2 sigma^2 / t^+-`` for quadratic formulas, from ``theta' = -(g H + eta^2 sigma^2 H^2) theta``."""
+    """Quadratic formulas: ``theta' = -(g H + eta^2 sigma^2 H^2) theta``, so ``kappa^+- = eta^2 sigma^2 / t^+-``."""
     d = problem.d
     zero = np.broadcast_to(0.0, (d,))
     stds = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
@@ -101,7 +101,9 @@ def _with_noise(net: DiagonalNetwork, problem: Regression, upper: Array, lower: 
         if np.ptp(own) > 0:
             raise ValueError(f"`noise` must have one std for all weights of a coordinate; received {own.tolist()}.")
         if own[0] > 0 and np.diag(form).any() and net.noise.unit_moment(3) != 0:
-            raise ValueError("`noise` must not be skewed where weights enter by their squares: it drives them directly.")
+            raise ValueError(
+                "`noise` must not be skewed where weights enter by their squares: it drives them directly."
+            )
         values = np.linalg.eigvalsh(form)
         significant = values[np.abs(values) > 1e-12 * np.abs(values).max()]
         for side in (significant[significant > 0], significant[significant < 0]):

@@ -1,0 +1,134 @@
+"""Interpolation of least entropy: the end point of exponentially growing coordinates.
+
+Knows nothing of networks: coordinates answer to a dual variable by sums of exponentials.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Exponentials", "entropic_interpolation"]
+
+Array = NDArray[np.float64]
+
+#: A Newton step changes no exponent by more: the quadratic model of exp is useless beyond.
+_TRUST = 2.0
+_NEWTON_STEPS = 200
+#: Ratio of successive logarithmic scales on the way to a vanishing one.
+_CONTINUATION = 1.6
+
+
+@dataclass(frozen=True, eq=False)
+class Exponentials:
+    r"""``beta_i(z) = sum_k sign(rate_ki) exp(offset_ki + rate_ki z_i)``, increasing in z; arrays (k, d).
+
+    An offset of ``-inf`` leaves its term out.
+    """
+
+    offset: Array
+    rate: Array
+
+    def value(self, z: Array) -> Array:
+        return (np.sign(self.rate) * self._terms(z)).sum(axis=0)
+
+    def slope(self, z: Array) -> Array:
+        return (np.abs(self.rate) * self._terms(z)).sum(axis=0)
+
+    def potential(self, z: Array) -> float:
+        """A primitive of the value, summed over coordinates; convex in z."""
+        rate = np.where(self.rate == 0, 1.0, np.abs(self.rate))
+        return float((self._terms(z) / rate).sum())
+
+    def scaled(self, share: float) -> Exponentials:
+        """Offsets times a factor."""
+        with np.errstate(invalid="ignore"):
+            return Exponentials(self.offset * share, self.rate)
+
+    def _terms(self, z: Array) -> Array:
+        exponent = np.where(self.rate == 0, -np.inf, self.offset + self.rate * z)
+        return np.exp(np.minimum(exponent, 700.0))
+
+
+def entropic_interpolation(A: Array, target: Array, response: Exponentials, tolerance: float = 1e-12) -> Array:
+    r"""The ``beta = response(A^T nu)`` with ``A beta = target``.
+
+    It minimises the Bregman divergence whose mirror map inverts the response among all solutions of
+    ``A beta = target``, and is found by Newton's method on the convex dual
+
+    .. math:: \min_\nu \; \Psi(A^\top \nu) - \langle \nu, target \rangle, \qquad \nabla\Psi = response,
+
+    continued from offsets of order one to the given ones, so that scales like 1e-1000 are reached.
+
+    Parameters
+    ----------
+    A : array (n, d)
+    target : array (n,)
+        In the range of A, with a solution of the signs that the response allows.
+    response : Exponentials
+    tolerance : float
+        On ``|A beta - target|`` relative to the target, in an orthonormal basis of the range.
+
+    Raises
+    ------
+    ArithmeticError
+        If Newton's method does not reach the tolerance: in general there is no such beta.
+    """
+    left, sizes, rows = np.linalg.svd(A, full_matrices=False)
+    rank = int((sizes > max(A.shape) * np.finfo(float).eps * sizes.max(initial=0.0)).sum())
+    B = rows[:rank]
+    f = (left[:, :rank].T @ target) / sizes[:rank]
+    size = float(np.abs(f).max(initial=0.0))
+    if rank == 0:
+        return response.value(np.zeros(A.shape[1]))
+    finite = response.offset[np.isfinite(response.offset) & (response.rate != 0)]
+    depth = float(np.abs(finite).max(initial=0.0))
+    share = min(1.0, 3.0 / depth) if depth > 0 else 1.0
+    nu = np.zeros(rank)
+    while True:
+        last = share >= 1.0
+        nu, error = _newton(B, f, response.scaled(share), nu, tolerance * size if last else 1e-6 * size)
+        if last:
+            break
+        following = min(1.0, share * _CONTINUATION)
+        nu *= following / share
+        share = following
+    if not error <= max(tolerance, 1e-9) * size + np.finfo(float).tiny:
+        raise ArithmeticError(f"the dual iteration stalls {error:.1e} from the target")
+    return response.value(B.T @ nu)
+
+
+def _newton(B: Array, f: Array, response: Exponentials, nu: Array, tolerance: float) -> tuple[Array, float]:
+    def objective(point: Array) -> float:
+        return response.potential(B.T @ point) - float(point @ f)
+
+    best, best_error = nu, np.inf
+    value = objective(nu)
+    for _ in range(_NEWTON_STEPS):
+        z = B.T @ nu
+        gradient = B @ response.value(z) - f
+        error = float(np.abs(gradient).max())
+        if error < best_error:
+            best, best_error = nu, error
+        if error <= tolerance:
+            break
+        slope = response.slope(z)
+        hessian = (B * slope) @ B.T
+        # Where nothing has grown yet the Hessian vanishes: a floor turns Newton's step into a short gradient step.
+        floor = 1e-14 * max(float(np.trace(hessian)), float(np.abs(f).max()))
+        step = -np.linalg.solve(hessian + floor * np.eye(len(nu)), gradient)
+        stretch = float(np.abs(response.rate * (B.T @ step)).max())
+        scale = min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
+        descent = float(gradient @ step)
+        for _ in range(40):
+            trial = nu + scale * step
+            new = objective(trial)
+            if new <= value + 1e-4 * scale * descent or scale < 1e-10:
+                break
+            scale *= 0.5
+        if np.array_equal(trial, nu):
+            break
+        nu, value = trial, new
+    return best, best_error
