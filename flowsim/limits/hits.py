@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AT_LOWER", "AT_UPPER", "next_hits"]
+__all__ = ["BLOCK", "next_hits", "tabulate"]
 
 Array = NDArray[np.float64]
-
-AT_UPPER = np.uint8(1)
-AT_LOWER = np.uint8(2)
 
 #: Relative to a threshold: two hits nearer than this are one jump. Far above the rounding of s, far below
 #: what data can tell apart.
 _TIE = 1e-12
+#: Coordinates are looked at in blocks: first all at once without branches, one by one only if somebody is close.
+BLOCK = 1024
+#: Candidates kept during the pass; if there are more (a great many ties) everybody is looked at again.
+_BUFFER = 256
+
+
+def tabulate(side: Array) -> Array:
+    """A wall as the pass reads it: equal entries need one block only, which stays in cache."""
+    if len(side) > BLOCK and (side == side[0]).all():
+        return np.full(BLOCK, float(side[0]))
+    return np.array(side)  # a copy: what is broadcast cannot be written to, and compiled code insists
 
 
 def next_hits(
@@ -32,10 +41,10 @@ def next_hits(
         The dual at time ``t - elapsed``; afterwards at t.
     previous, g : array (d,)
         The gradient during the last wait, and now.
-    walls : four arrays (d,)
+    walls : four arrays from `tabulate`
         Upper and lower thresholds and penalties.
     flags : array (d,)
-        Which walls a coordinate stands at.
+        Which walls a coordinate stands at: 1 upper, 2 lower, 3 both.
     rounding : array (d,)
         Rates up to this size are zero.
 
@@ -46,97 +55,78 @@ def next_hits(
     coordinates, signs : arrays
         Everyone who arrives after that wait, within rounding.
     """
-    wait, second, first = _advance(s, previous, elapsed, g, *walls, flags, rounding, t)
+    buffer = np.empty(_BUFFER, np.int64)
+    wait, count = _advance(s, previous, elapsed, g, *walls, flags, rounding, t, buffer)
     if math.isinf(wait):
         return wait, np.empty(0, np.int64), np.empty(0, np.int64)
-    if second > wait:
-        place = np.array([int(first)])
-        return wait, place, np.where(g[place] < 0, 1, -1)
-    found = np.empty(len(s), np.int64)
-    signs = np.empty(len(found), np.int64)
-    count = _collect(s, g, *walls, flags, rounding, t, wait, found, signs)
-    return wait, found[:count], signs[:count]
+    near = buffer[:count] if count <= _BUFFER else np.arange(len(s))
+    up = g[near] < 0
+    upper, lower, up_cost, low_cost = (side[near] if len(side) > BLOCK else side[near % BLOCK] for side in walls)
+    rate = np.abs(g[near]) - np.where(up, up_cost, low_cost)
+    wall = np.where(up, upper + up_cost * t, lower + low_cost * t)
+    gap = np.maximum(wall - np.where(up, s[near], -s[near]), 0.0)
+    standing = (flags[near] & np.where(up, 1, 2)) != 0
+    slack = gap - _TIE * np.where(np.isinf(wall), 0.0, wall) - rounding[near] * (t + wait)
+    found = near[(rate > rounding[near]) & ~standing & (slack <= wait * rate)]
+    return wait, found, np.where(g[found] < 0, 1, -1)
 
 
-_READ = numba.types.Array(numba.float64, 1, "A", readonly=True)
 _FLAG = numba.uint8[::1]
 _VEC = numba.float64[::1]
-
-
-@numba.njit(
-    numba.types.UniTuple(numba.float64, 3)(
-        _VEC, _VEC, numba.float64, _VEC, _READ, _READ, _READ, _READ, _FLAG, _READ, numba.float64
+_ADVANCE: Any = numba.njit(
+    numba.types.Tuple((numba.float64, numba.int64))(
+        _VEC, _VEC, numba.float64, _VEC, _VEC, _VEC, _VEC, _VEC, _FLAG, _VEC, numba.float64, numba.int64[::1]
     ),
     cache=True,
     error_model="numpy",
 )
-def _advance(s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, rounding, t):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """The least wait, the second least of the waits as rounding may have shortened them, and whose the first is."""
-    best, soonest, second, first = np.inf, np.inf, np.inf, -1.0
-    for i in range(len(s)):
-        flag = flags[i]
-        if flag == 0:
-            s[i] -= elapsed * previous[i]
-        elif flag & AT_UPPER:
-            s[i] = upper[i] + up_cost[i] * t
-        else:
-            s[i] = -(lower[i] + low_cost[i] * t)
-        # Only the wall in the direction of motion can be reached: penalties are >= 0.
-        if g[i] < 0:
-            rate = -g[i] - up_cost[i]
-            if flag & AT_UPPER or rate <= rounding[i]:
-                continue
-            wall = upper[i] + up_cost[i] * t
-            gap = wall - s[i]
-        else:
-            rate = g[i] - low_cost[i]
-            if flag & AT_LOWER or rate <= rounding[i]:
-                continue
-            wall = lower[i] + low_cost[i] * t
-            gap = wall + s[i]
-        gap = max(gap, 0.0)
-        wait = gap / rate
-        if wait < best:
-            best, first = wait, float(i)
-        sooner = (gap - _TIE * wall - rounding[i] * t) / (rate + rounding[i])
-        if sooner < soonest:
-            soonest, second = sooner, soonest
-        elif sooner < second:
-            second = sooner
-    return best, second, first
 
 
-@numba.njit(
-    numba.int64(
-        _VEC, _VEC, _READ, _READ, _READ, _READ, _FLAG, _READ, numba.float64, numba.float64,
-        numba.int64[::1], numba.int64[::1],
-    ),
-    cache=True,
-    error_model="numpy",
-)  # fmt: skip
-def _collect(
-    s, g, upper, lower, up_cost, low_cost, flags, rounding, t, wait, found, signs
-):  # pragma: no cover - compiled
-    count = 0
-    for i in range(len(s)):
-        flag = flags[i]
-        if g[i] < 0:
-            rate = -g[i] - up_cost[i]
-            if flag & AT_UPPER or rate <= rounding[i]:
+@_ADVANCE
+def _advance(s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, rounding, t, buffer):  # pragma: no cover
+    """The least wait, and all who came within rounding of the least so far; the last of them matter."""
+    best, count = np.inf, 0
+    d = len(s)
+    late = np.empty(BLOCK)
+    for first in range(0, d, BLOCK):
+        size = min(BLOCK, d - first)
+        last = first + size
+        # Slices: an index into them is plainly in range, and the loop becomes vector instructions.
+        dual, pulls, before, blur = s[first:last], g[first:last], previous[first:last], rounding[first:last]
+        high = upper[first:last] if len(upper) > BLOCK else upper[:size]
+        low = lower[first:last] if len(lower) > BLOCK else lower[:size]
+        high_cost = up_cost[first:last] if len(up_cost) > BLOCK else up_cost[:size]
+        low_cost_ = low_cost[first:last] if len(low_cost) > BLOCK else low_cost[:size]
+        ceiling = min(best, 1e300)
+        near = 0
+        for j in range(size):
+            dual[j] -= elapsed * before[j]
+        for j in range(size):
+            here = dual[j]
+            pull, p, q, k, m = pulls[j], high[j], low[j], high_cost[j], low_cost_[j]
+            up = pull < 0.0
+            cost = k if up else m
+            wall = (p if up else q) + cost * t
+            rate = abs(pull) - cost
+            gap = wall - (here if up else -here)
+            # Negative where a coordinate can arrive before the best so far, rounding in its favour.
+            ahead = gap - _TIE * wall - blur[j] * t - ceiling * (rate + blur[j])
+            ahead = ahead if rate > blur[j] else 1.0
+            late[j] = ahead
+            near += ahead <= 0.0
+        if near == 0:
+            continue
+        for j in range(size):
+            if late[j] > 0.0:
                 continue
-            wall = upper[i] + up_cost[i] * t
-            gap = wall - s[i]
-            sign = 1
-        else:
-            rate = g[i] - low_cost[i]
-            if flag & AT_LOWER or rate <= rounding[i]:
+            up = pulls[j] < 0.0
+            if flags[first + j] & (1 if up else 2):
                 continue
-            wall = lower[i] + low_cost[i] * t
-            gap = wall + s[i]
-            sign = -1
-        gap = max(gap, 0.0)
-        if gap / rate <= wait or gap - _TIE * wall - rounding[i] * (t + wait) <= wait * rate:
-            found[count] = i
-            signs[count] = sign
-            count += 1
-    return count
+            cost = high_cost[j] if up else low_cost_[j]
+            wall = (high[j] if up else low[j]) + cost * t
+            if wall < np.inf:
+                if count < len(buffer):
+                    buffer[count] = first + j
+                count += 1
+                best = min(best, max(wall - (dual[j] if up else -dual[j]), 0.0) / (abs(pulls[j]) - cost))
+    return best, count

@@ -68,6 +68,10 @@ class SaddlePath:
         Growth thresholds (t+, t-) counted from the start.
     penalties : pair of arrays (d,)
         What weight noise charges per unit of positive and negative coefficient; zeros without noise.
+    speeds : pair of arrays (d,)
+        How fast a positive and a negative coefficient answers to the gradient (:mod:`flowsim.limits.orbits`).
+    order : int
+        2 for networks of two-layer type, L for products of L weights.
     offset : array (d,) or float
         Added to beta by the noise before the loss is taken (zero for products of weights).
     start_beta : array (d,) or None
@@ -88,6 +92,8 @@ class SaddlePath:
     message: str = ""
     thresholds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
     penalties: tuple[Array, Array] = field(default_factory=lambda: (np.zeros(1), np.zeros(1)), repr=False)
+    speeds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
+    order: int = 2
     offset: Array | float = 0.0
     start_beta: Array | None = field(default=None, repr=False)
     exact: ExactPath | None = field(default=None, repr=False)
@@ -217,7 +223,10 @@ class SaddlePath:
         # The dual is recomputed from the average: at a wall its distance is rounding.
         up[beta > 0] = 0.0
         low[beta < 0] = 0.0
-        return StartState(beta, up, low)
+        if self.order != 2:
+            return StartState(beta, up, low)
+        rates = np.where(beta >= 0, *(np.broadcast_to(speed, beta.shape) for speed in self.speeds))
+        return StartState(beta, up, low, beta[None], np.where(beta >= 0, rates, -rates)[None])
 
     def _check_times(self, t: ArrayLike) -> Array:
         times = np.asarray(t, dtype=float)

@@ -161,6 +161,8 @@ def _exactly(
         message=message,
         thresholds=(walls.upper, walls.lower),
         penalties=(walls.upper_penalty, walls.lower_penalty),
+        speeds=(walls.up_speed, walls.low_speed),
+        order=walls.order,
         offset=walls.offset,
         start_beta=None if state is None else state.beta,
         exact=result,
@@ -198,10 +200,10 @@ class _Process:
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
         from tqdm import tqdm
 
-        from flowsim.limits.hits import next_hits
+        from flowsim.limits.hits import next_hits, tabulate
 
         began = time.perf_counter()
-        walls = (self.walls.upper, self.walls.lower, *self.costs)
+        walls = tuple(tabulate(side) for side in (self.walls.upper, self.walls.lower, *self.costs))
         self._move(*_standing(self.walls))
         first = self._support()
         supports, values = [first[0]], [first[1]]
@@ -212,6 +214,7 @@ class _Process:
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
             while True:
                 g = self._gradient()
+                self._stand(previous, elapsed)
                 wait, found, signs = next_hits(self.s, previous, elapsed, g, walls, self.flags, self.rounding, self.t)
                 if math.isinf(wait):
                     break
@@ -241,6 +244,8 @@ class _Process:
             message=message,
             thresholds=(self.walls.upper, self.walls.lower),
             penalties=self.costs,
+            speeds=(self.walls.up_speed, self.walls.low_speed),
+            order=self.walls.order,
             offset=self.walls.offset,
             start_beta=None if self.state is None else self.state.beta,
             stats={"jumps": len(times), "gradients": self.gradients, "seconds": time.perf_counter() - began},
@@ -248,9 +253,14 @@ class _Process:
 
     def _gradient(self) -> Array:
         self.gradients += 1
-        g = self.problem.rmatvec(self.cone.residual)
-        g *= -1.0 / self.problem.n
-        return np.ascontiguousarray(g)
+        return np.ascontiguousarray(self.problem.rmatvec(self.cone.residual * (-1.0 / self.problem.n)))
+
+    def _stand(self, previous: Array, elapsed: float) -> None:
+        """Those at a wall are there exactly, once the pass has brought s up to date."""
+        for i, sign in (*self.cone.members, *self.cone.waiting):
+            side = 0 if sign > 0 else 1
+            wall = (self.walls.upper, self.walls.lower)[side][i] + self.costs[side][i] * self.t
+            self.s[i] = sign * wall + elapsed * previous[i]
 
     def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
         """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
@@ -285,31 +295,35 @@ class _Process:
         from flowsim.solvers.active_set import least_norm_nonnegative
 
         columns = np.column_stack([self._signed_column(key) for key in keys])
-        coordinates = np.array([i for i, _ in keys])
-        remembered = self.remembers[coordinates]
-        if not remembered.any():
+        remembered = self.remembers[np.array([i for i, _ in keys])]
+        _, sizes, rows = np.linalg.svd(columns, full_matrices=True)
+        null = rows[int((sizes > max(columns.shape) * np.finfo(float).eps * sizes.max()).sum()) :]
+        loose = np.abs(null).max(axis=0) > 1e-9
+        if not (loose & remembered).any():
             b = least_norm_nonnegative(columns, b)
+        elif (loose & ~remembered).any():
+            raise self._undecided()
         else:
             b = b.copy()
             b[remembered] = self._by_memory(keys, columns, b, remembered)
         keep = np.abs(b) > 1e-13 * np.abs(b).max(initial=0.0)
         return [key for key, kept in zip(keys, keep, strict=True) if kept], b[keep]
 
+    def _undecided(self) -> IntegrationError:
+        return IntegrationError(
+            f"the saddle at accelerated time {self.t:.6g} is not unique, and which one the flow reaches is not "
+            "decided by the limit: the active columns are linearly dependent."
+        )
+
     def _by_memory(self, keys: list[Key], columns: Array, b: Array, remembered: NDArray[np.bool_]) -> Array:
         """Pretrained weights move along ``beta(z)``, z in the row space: that singles out one minimiser."""
         from flowsim.solvers.entropy import Exponentials, entropic_interpolation
 
-        _, sizes, rows = np.linalg.svd(columns, full_matrices=True)
-        null = rows[int((sizes > max(columns.shape) * np.finfo(float).eps * sizes.max()).sum()) :]
         mine = np.array([i for i, _ in keys])[remembered]
         state = self.state
         known = state is not None and state.coefficients is not None and np.isfinite(state.coefficients[:, mine]).all()
-        noisy = any(cost[mine].any() for cost in self.costs)
-        if not known or noisy or np.abs(null[:, ~remembered]).max(initial=0.0) > 1e-9:
-            raise IntegrationError(
-                f"the saddle at accelerated time {self.t:.6g} is not unique, and which one the flow reaches is not "
-                "decided by the limit: the active columns are linearly dependent."
-            )
+        if not known or any(cost[mine].any() for cost in self.costs):
+            raise self._undecided()
         assert state is not None
         assert state.coefficients is not None
         assert state.rates is not None

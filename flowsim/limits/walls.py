@@ -24,12 +24,16 @@ class Walls:
     .. math:: -(t^-_i + \kappa^-_i t) \;\le\; s_i(t) \;\le\; t^+_i + \kappa^+_i t .
 
     At the upper wall the coordinate can be positive, at the lower one negative. All arrays (d,).
+    An active coordinate answers by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled time.
     """
 
     upper: Array
     lower: Array
     upper_penalty: Array
     lower_penalty: Array
+    up_speed: Array
+    low_speed: Array
+    order: int
     offset: Array | float = 0.0
 
 
@@ -56,16 +60,30 @@ def network_walls(
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
         if start.beta.shape != (d,):
             raise ValueError(f"`start` must be a state of d={d} coordinates; received {len(start.beta)}.")
+        own = symbolic_thresholds(net, net.direction(None, d), d)
         upper, lower = start.upper, start.lower
     elif thresholds is not None:
         net.direction(start, d)
-        upper, lower = _pair("thresholds", thresholds, d, positive=True)
+        own = upper, lower = _pair("thresholds", thresholds, d, positive=True)
     else:
-        upper, lower = symbolic_thresholds(net, net.direction(start, d), d)
+        own = upper, lower = symbolic_thresholds(net, net.direction(start, d), d)
+    order = _order(net)
+    # u*v: |beta| grows at twice the rate of p = u + v, whose threshold is 1.
+    speeds = [2.0 / side if order == 2 else np.full(d, float(order)) for side in own]
     if penalties is not None:
         up_cost, low_cost = _pair("penalties", penalties, d, positive=False)
-        return Walls(_compact(upper), _compact(lower), up_cost, low_cost)
-    return _with_noise(net, problem, upper, lower)
+        offset: Array | float = 0.0
+    else:
+        upper, lower, up_cost, low_cost, offset = _with_noise(net, problem, upper, lower)
+    return Walls(
+        _compact(upper), _compact(lower), up_cost, low_cost, _compact(speeds[0]), _compact(speeds[1]), order, offset
+    )
+
+
+def _order(net: DiagonalNetwork) -> int:
+    from flowsim.symbolic import order_at_origin
+
+    return order_at_origin(net.distinct[0])
 
 
 def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:
@@ -74,13 +92,15 @@ def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple
     return thresholds(net, direction, d)
 
 
-def _with_noise(net: DiagonalNetwork, problem: Regression, upper: Array, lower: Array) -> Walls:
+def _with_noise(
+    net: DiagonalNetwork, problem: Regression, upper: Array, lower: Array
+) -> tuple[Array, Array, Array, Array, Array | float]:
     """Quadratic formulas: ``theta' = -(g H + eta^2 sigma^2 H^2) theta``, so ``kappa^+- = eta^2 sigma^2 / t^+-``."""
     d = problem.d
     zero = np.broadcast_to(0.0, (d,))
     stds = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
     if net.noise is None or not stds.any():
-        return Walls(_compact(upper), _compact(lower), zero, zero)
+        return upper, lower, zero, zero, 0.0
     if net.noise.multiplicative:
         raise ValueError("`noise` must be additive for this limit; received multiplicative noise.")
     up_cost, low_cost, offset = np.zeros(d), np.zeros(d), np.zeros(d)
@@ -115,7 +135,7 @@ def _with_noise(net: DiagonalNetwork, problem: Regression, upper: Array, lower: 
         up_cost[mine] = 2.0 * values.max() * spread if values.max() > 0 else 0.0
         low_cost[mine] = -2.0 * values.min() * spread if values.min() < 0 else 0.0
         offset[mine] = own[0] ** 2 * values.sum()
-    return Walls(_compact(upper), _compact(lower), up_cost, low_cost, offset if offset.any() else 0.0)
+    return upper, lower, up_cost, low_cost, offset if offset.any() else 0.0
 
 
 def _compact(values: Array) -> Array:
