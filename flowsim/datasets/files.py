@@ -55,7 +55,7 @@ def read_table(path: str | Path, target: str | None = None, *, raw: bool = False
 def _read_arrays(path: Path, target: str | None) -> tuple[Array, Array, list[str] | None]:
     target = target or "y"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [name for name in ("X", target) if name not in archive.files]
             if missing:
                 raise ValueError(f"it has no array {missing[0]!r}, only {', '.join(archive.files) or 'none'}")

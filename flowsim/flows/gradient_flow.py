@@ -173,7 +173,7 @@ def _choose(
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None)
     if chosen.too_small:
         raise IntegrationError(
-            f"`alpha` = {scale} puts weights below the range of floats that weight coordinates need; {chosen.remedy()}."
+            f"`alpha` = {scale} puts weights, or what they conserve, below the range of floats; {chosen.remedy()}."
         )
     return chosen, reason
 

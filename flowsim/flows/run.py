@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,7 +53,9 @@ class _Dense:
 
     def __call__(self, values: Array, clock: Clock) -> State:
         t = self.time_of(values, clock)
-        return self.read(t, self.solution(t), values if clock == "arclength" else self.arclength.at(t))
+        state = self.read(t, self.solution(t), values if clock == "arclength" else self.arclength.at(t))
+        # Exactly what was asked for, not what comes back through the other clock.
+        return replace(state, accelerated_time=values) if clock == "accelerated" else state
 
     def read(self, t: Array, y: Array, arclength: Array) -> State:
         seen = self.coordinates.observe(t, y)

@@ -66,12 +66,14 @@ class WeightCoordinates:
         self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
         self.start = np.ascontiguousarray(scale.value * direction)
         self.moving = direction != 0
-        self.too_small = bool((np.abs(self.start[self.moving]) < _SMALLEST).any())
         self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if self._lawful(name)]
         self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
         #: the decay exponent of each conserved quantity is integrated along with the weights where noise drives it
         self.decaying = bool(self.pairs) and net.noise is not None and not net.noise.multiplicative
         self.initial = self._conserved(self.start, self.kind)
+        vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < _SMALLEST)
+        #: some weight, or some conserved quantity, is below the range of floats from the start
+        self.too_small = bool((np.abs(self.start[self.moving]) < _SMALLEST).any() or vanished.any())
 
     def _lawful(self, name: str) -> bool:
         """Whether the conserved quantity keeps an exact law under the network's noise."""

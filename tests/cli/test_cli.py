@@ -1,0 +1,187 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import flowsim as fs
+from flowsim.cli import COMMANDS, main
+
+
+def call(*arguments: str, expect: int = 0) -> None:
+    """Run the command line in this process; `expect` is its exit status."""
+    if expect == 0:
+        main(list(arguments))
+    else:
+        with pytest.raises(SystemExit) as caught:
+            main(list(arguments))
+        assert caught.value.code == expect
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((30, 4))
+    frame = pd.DataFrame(X, columns=["height", "weight", "age", "dose"])
+    frame["response"] = 2 * X[:, 0] - X[:, 3] + 0.1 * rng.standard_normal(30)
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    return tmp_path / "table.csv"
+
+
+def test_the_default_run_tells_the_story_of_diabetes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("run", "--out", str(tmp_path / "out"), "--check")
+    printed = capsys.readouterr().out
+    for word in (
+        "predicted",
+        "measured",
+        "bmi",
+        "activated",
+        "deactivated",
+        "drift",
+        "error against tolerances 1000 times",
+    ):
+        assert word in printed
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["alpha"] == "1e-100" and summary["coordinates"] == "growth" and summary["clock"] == "accelerated"
+    assert {"flowsim", "python", "numpy", "scipy"} <= set(summary["versions"]) and summary["seeds"] == []
+    assert summary["imbalance_drift"] <= 1e-10 and summary["error"]["in_units_of_rtol"] <= 10
+    # The limit predicts, the flow is measured: they differ by O(1/gamma), gamma = 230.
+    assert summary["jumps"][0]["feature"] == "bmi" and len(summary["jumps"]) >= 12
+    for jump in summary["jumps"]:
+        assert jump["measured"] == pytest.approx(jump["predicted"], rel=0.02)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"figure.png", "trajectory.nc", "summary.json"}
+    traj = fs.load(tmp_path / "out" / "trajectory.nc")
+    assert traj.info["alpha"] == "1e-100" and traj.loss[-1] == pytest.approx(summary["final_loss"])
+    assert (tmp_path / "out" / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_of_ones_own(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine"
+    call("run", str(table), "--target", "response", "--alpha", "1e-1000", "--out", str(out), "--no-progress")
+    printed = capsys.readouterr()
+    assert "height" in printed.out and printed.err == ""
+    summary = json.loads((out / "summary.json").read_text())
+    assert [jump["feature"] for jump in summary["jumps"]][:2] == ["height", "dose"]
+    assert [jump["sign"] for jump in summary["jumps"]][:2] == ["+", "-"]
+
+
+def test_other_networks_clocks_and_noise(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["run", str(table), "--target", "response", "--out", str(tmp_path / "o"), "--no-progress"]
+    call(*base, "--formula", "2*u**2 - v**2", "--alpha", "1e-30", "--horizon", "5")
+    call(*base, "--eta", "0.1", "--alpha", "1e-30", "--horizon", "5", "--method", "Radau")
+    call(*base, "--depth", "3", "--alpha", "0.05", "--horizon", "3")
+    call(*base, "--formula", "a*tanh(a) - (exp(b) - 1)**2", "--alpha", "1e-3", "--horizon", "20", "--clock", "time")
+    call(*base, "--alpha", "1e-30", "--horizon", "8", "--clock", "arclength")
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["clock"] == "arclength"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--alpha", "0"], "`alpha` must be > 0"),
+        (["--alpha=-1e-3"], "`alpha` must be > 0"),
+        (["--formula", "u*"], "`formula` 'u*': unexpected end"),
+        (["--formula", "__import__('os')"], "`formula`"),
+        (["--formula", "foo(u)"], "unknown function 'foo'"),
+        (["--depth", "1"], "`depth`"),
+        (["--depth", "3", "--formula", "u*v"], "either `formula` or `depth`"),
+        (["--noise", "gaussian"], "`--eta` must be given"),
+        (["--eta", "-1"], "`std`"),
+        (["--method", "Euler"], "`method` must be one of"),
+        (["--horizon", "-2"], "`t_end` must be > 0"),
+        (["--clock", "time"], "`--horizon` must be given"),
+        (["--clock", "sundial"], "sundial"),
+        (["--target", "y"], "needs a data file"),
+        (["nothing.csv", "--target", "y"], "there is none at nothing.csv"),
+        (["--bogus"], "--bogus"),
+    ],
+)
+def test_bad_options_end_in_one_line_and_status_2(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    call("run", *arguments, "--no-progress", "--out", str(out), expect=2)
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and message in printed.err
+    assert not (tmp_path / "deep").exists()
+
+
+def test_bad_data_ends_in_one_line_and_status_2(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.read_csv(table)
+    frame.loc[3, "age"] = np.nan
+    frame.to_csv(table, index=False)
+    for arguments, message in [
+        ([str(table)], "`target` must name"),
+        ([str(table), "--target", "age"], "column 'age' must be finite; row 3"),
+        ([str(table), "--target", "nobody"], "`target` must be a column"),
+    ]:
+        call("run", *arguments, "--out", str(tmp_path / "out"), expect=2)
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    call("run", "--out", str(tmp_path / "file" / "out"), expect=2)
+    err = capsys.readouterr().err
+    assert "`--out` must be a folder that can be written" in err and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_flow_that_cannot_be_continued_ends_with_status_1_and_leaves_nothing(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--formula", "a*tanh(a)", "--alpha", "1e-400", "--horizon", "1", "--out", str(out)]
+    call("run", str(table), "--target", "response", *arguments, expect=1)
+    assert "below the range of floats" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_results_of_an_earlier_run_survive_a_failed_one(table: Path, tmp_path: Path) -> None:
+    base = ["run", str(table), "--target", "response", "--out", str(tmp_path / "out"), "--no-progress"]
+    call(*base)
+    before = (tmp_path / "out" / "summary.json").read_bytes()
+    call(*base, "--alpha", "-1", expect=2)
+    assert (tmp_path / "out" / "summary.json").read_bytes() == before
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_help_reads_well_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    call("--help")
+    printed = capsys.readouterr().out
+    for name, (_, text) in COMMANDS.items():
+        assert name in printed and text.split()[0] in printed
+        call(name, "--help")
+        detail = capsys.readouterr().out
+        assert "Usage: flowsim" in detail and len(detail) > 200
+    call("--version")
+    assert fs.__version__ in capsys.readouterr().out
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "flowsim", "--help"], capture_output=True, text=True, check=True)
+    assert "Commands" in done.stdout
+
+
+def test_import_and_help_do_not_load_the_heavy_libraries() -> None:
+    code = (
+        "import sys, flowsim; flowsim.DiagonalNetwork('u*v')\n"
+        "from flowsim.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'sympy', 'numba', 'matplotlib', 'scipy', 'pandas', 'xarray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]")

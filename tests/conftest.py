@@ -1,0 +1,25 @@
+"""Shared problems, and figures that never open a window."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+
+import flowsim as fs
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def diabetes() -> fs.Regression:
+    return fs.datasets.diabetes()
+
+
+@pytest.fixture(scope="session")
+def sign_switching() -> fs.Regression:
+    """Three observations, six features; coordinate 0 of the `u*v` flow goes negative, to zero, positive."""
+    rng = np.random.default_rng(0)
+    for _ in range(77):
+        X, y = rng.standard_normal((3, 6)), rng.standard_normal(3)
+    return fs.Regression(X, y)

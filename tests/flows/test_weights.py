@@ -1,0 +1,123 @@
+"""Weight coordinates: right where floats carry them, an error where they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import flowsim as fs
+
+
+def naive(problem: fs.Regression, field, start: np.ndarray, t_end: float, times: np.ndarray) -> np.ndarray:
+    """An independent integration of a hand-written field, by an explicit method of high order."""
+    shape = start.shape
+
+    def rhs(_: float, y: np.ndarray) -> np.ndarray:
+        w = y.reshape(shape)
+        return field(w, problem).ravel()
+
+    return solve_ivp(rhs, (0, t_end), start.ravel(), "DOP853", t_eval=times, rtol=1e-11, atol=1e-13).y.T.reshape(
+        len(times), *shape
+    )
+
+
+def depth_three(w: np.ndarray, problem: fs.Regression) -> np.ndarray:
+    g = problem.gradient(w.prod(0))
+    return -g * np.array([w[1] * w[2], w[0] * w[2], w[0] * w[1]])
+
+
+def analytic(w: np.ndarray, problem: fs.Regression) -> np.ndarray:
+    a, b = w
+    g = problem.gradient(a * np.tanh(a) - (np.exp(b) - 1) ** 2)
+    return -g * np.array([np.tanh(a) + a / np.cosh(a) ** 2, -2 * (np.exp(b) - 1) * np.exp(b)])
+
+
+@pytest.mark.parametrize("method", ["auto", "LSODA", "BDF", "Radau", "DOP853"])
+@pytest.mark.parametrize(
+    ("formula", "field", "k"), [("x*y*z", depth_three, 3), ("a*tanh(a) - (exp(b) - 1)**2", analytic, 2)]
+)
+def test_any_formula_follows_its_hand_written_field(formula: str, field, k: int, method: str) -> None:
+    problem = fs.datasets.sparse_regression(5, 4, 2, seed=1)
+    net = fs.DiagonalNetwork(formula)
+    start = 0.3 * np.random.default_rng(0).uniform(0.5, 1.5, (k, 4))
+    times = np.linspace(0, 8, 30)
+    expected = naive(problem, field, start, 8, times)
+    traj = fs.gradient_flow(
+        net, problem, 8, alpha=0.3, start=dict(zip(net.weights, start / 0.3, strict=True)), t_eval=times,
+        method=method, coordinates="weights", rtol=1e-7,
+    )  # fmt: skip
+    for a, name in enumerate(net.weights):
+        np.testing.assert_allclose(traj.weights[name], expected[:, a], atol=2e-6)
+    np.testing.assert_allclose(traj.loss, problem.loss(traj.beta), rtol=1e-12)
+
+
+def test_without_growth_coordinates_small_weights_are_still_in_sight_of_the_step_control() -> None:
+    """One feature of a*tanh(a) - (exp(b)-1)^2 from 1e-20: the jump comes at ln(1/alpha) / (2 |g|)."""
+    problem = fs.Regression([[1.0]], [2.0])
+    net = fs.DiagonalNetwork("a*tanh(a) - (exp(b) - 1)**2")
+    traj = fs.gradient_flow(net, problem, 1.5, alpha=1e-20, clock="accelerated")
+    crossing = traj.accelerated_time[np.argmax(traj.beta[:, 0] > 1.0)]
+    # |g| = 2 and Hess phi(0) = diag(2, -2): predicted 1/(2*2), off by O(1/gamma)
+    assert crossing == pytest.approx(0.25, abs=0.5 / (20 * np.log(10)))
+    assert traj.beta[-1, 0] == pytest.approx(2.0, abs=1e-5)
+
+
+def test_depth_three_noise_obeys_the_balancing_law() -> None:
+    problem = fs.datasets.sparse_regression(6, 3, 2, seed=0)
+    eta = 0.2
+    net = fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(eta))
+    start = {"w1": 1.0, "w2": 2.0, "w3": -1.5}
+    traj = fs.gradient_flow(net, problem, 5, alpha=0.3, start=start, rtol=1e-8)
+    assert traj.invariants == ("w1**2 - w2**2", "w1**2 - w3**2")
+    assert traj.imbalance_drift <= 1e-5
+    # The law, integrated here from the reported weights: d/dt ln(w1^2 - w2^2) = -2 sigma^2 eta^2 (w3^2 + eta^2).
+    fine = traj.at(np.linspace(0, 5, 4001))
+    rate = -2 * problem.feature_variances * eta**2 * (fine.weights["w3"] ** 2 + eta**2)
+    law = np.concatenate([np.zeros((1, 3)), np.cumsum((rate[1:] + rate[:-1]) / 2 * (5 / 4000), axis=0)])
+    np.testing.assert_allclose(fine.log_imbalance[:, 0] - fine.log_imbalance[0, 0], law, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [1e-8, 1e-12, 1e-16, 1e-20, 1e-60])
+def test_a_drowned_imbalance_is_an_error_that_names_growth_coordinates(
+    sign_switching: fs.Regression, alpha: float
+) -> None:
+    with pytest.raises(fs.IntegrationError, match="drowned in rounding.*growth coordinates") as caught:
+        fs.gradient_flow(
+            fs.DiagonalNetwork("u*v"), sign_switching, 6, alpha=alpha, clock="accelerated", coordinates="weights"
+        )
+    partial = caught.value.trajectory
+    assert partial is not None and not partial.success and np.isfinite(partial.beta).all()
+
+
+def test_weights_below_the_range_of_floats_are_an_error_that_names_the_way_out(sign_switching: fs.Regression) -> None:
+    with pytest.raises(fs.IntegrationError, match="`alpha` = 1e-400.*growth coordinates"):
+        fs.gradient_flow(fs.DiagonalNetwork("u*v"), sign_switching, 1, alpha="1e-400", coordinates="weights")
+    with pytest.raises(fs.IntegrationError, match="`alpha` = 1e-400.*do not exist for this network"):
+        fs.gradient_flow(fs.DiagonalNetwork("a*tanh(a)"), sign_switching, 1, alpha="1e-400")
+    for formula in ("u*v", "u**2 - v**2"):  # their conserved quantity, 1e-400, is not a float
+        with pytest.raises(fs.IntegrationError, match="or what they conserve, below the range.*growth"):
+            fs.gradient_flow(fs.DiagonalNetwork(formula), sign_switching, 1, alpha=1e-200, coordinates="weights")
+    with pytest.raises(fs.IntegrationError, match="'w' underflows the range of floats.*growth"):
+        fs.gradient_flow(fs.DiagonalNetwork("w**2"), fs.Regression([[1.0]], [-1.0]), 500, coordinates="weights")
+
+
+def test_a_conserved_quantity_lost_to_the_tolerance_is_an_error() -> None:
+    problem = fs.datasets.sparse_regression(20, 5, 3, seed=1)
+    with pytest.raises(fs.IntegrationError, match="lost to the tolerance.*tighten `rtol`"):
+        fs.gradient_flow(
+            fs.DiagonalNetwork("u*v"), problem, 6, alpha=1e-6, clock="accelerated", coordinates="weights",
+            rtol=1e-1, method="BDF",
+        )  # fmt: skip
+
+
+def test_a_mixed_network_runs_each_coordinate_by_its_own_formula() -> None:
+    X = np.sqrt(3) * np.eye(3)
+    problem = fs.Regression(X, np.sqrt(3) * np.array([1.0, 2.0, 0.5]))
+    texts = ["u*v", "w1*w2*w3", "u**2 - v**2"]
+    mixed = fs.gradient_flow(fs.DiagonalNetwork(texts), problem, 6, alpha=0.2, rtol=1e-8)
+    for i, text in enumerate(texts):
+        alone = fs.gradient_flow(
+            fs.DiagonalNetwork(text), fs.Regression([[1.0]], [problem.y[i] / np.sqrt(3)]), 6, alpha=0.2, rtol=1e-8
+        )
+        assert mixed.beta[-1, i] == pytest.approx(alone.beta[-1, 0], abs=1e-6)

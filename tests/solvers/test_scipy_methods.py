@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flowsim.solvers import SCIPY_METHODS, ArcLength, InitialValueProblem, Status, by_arclength, integrate
+
+RATES = np.array([-1.0, -50.0])
+DECAY = InitialValueProblem(rhs=lambda t, y: RATES * y, y0=np.ones(2), jacobian=lambda t, y: np.diag(RATES))
+
+
+@pytest.mark.parametrize("method", SCIPY_METHODS)
+def test_a_stiff_linear_system_ends_at_its_closed_form(method: str) -> None:
+    solution = integrate(DECAY, 2.0, method=method, rtol=1e-8, atol=1e-10)
+    assert solution.status is Status.COMPLETED
+    assert solution.t[0] == 0 and solution.t[-1] == 2.0
+    np.testing.assert_allclose(solution.y[-1], np.exp(2 * RATES), atol=1e-7)
+    between = np.linspace(0, 2, 101)
+    np.testing.assert_allclose(solution(between), np.exp(np.outer(between, RATES)), atol=1e-5)
+    np.testing.assert_array_equal(solution(np.array([0.0]))[0], [1.0, 1.0])
+    assert solution.stats["nfev"] > 0 and solution.stats["steps"] == len(solution.t) - 1
+
+
+@pytest.mark.parametrize("method", SCIPY_METHODS)
+def test_a_blow_up_is_never_a_success(method: str) -> None:
+    explosive = InitialValueProblem(rhs=lambda t, y: y**2, y0=np.ones(1), jacobian=lambda t, y: 2 * np.diag(y))
+    solution = integrate(explosive, 2.0, method=method, rtol=1e-8, atol=1e-8)
+    assert not solution.status.success
+    assert np.isfinite(solution.y).all() and solution.t[-1] < 1.001
+
+
+def test_the_step_budget_ends_a_run_with_what_to_try() -> None:
+    solution = integrate(DECAY, 2.0, method="BDF", max_steps=3)
+    assert solution.status is Status.STEP_BUDGET and len(solution.t) == 4
+    assert "max_steps" in solution.message
+
+
+def test_a_check_stops_the_run_with_its_message() -> None:
+    watched = InitialValueProblem(DECAY.rhs, DECAY.y0, DECAY.jacobian, check=lambda t, y: "enough" if t > 1 else None)
+    solution = integrate(watched, 2.0, method="LSODA")
+    assert solution.status is Status.STOPPED and solution.message == "enough" and 1 < solution.t[-1] < 2
+
+
+def test_a_step_limit_is_kept() -> None:
+    limited = InitialValueProblem(DECAY.rhs, DECAY.y0, DECAY.jacobian, step_limit=lambda t, y, dy: 0.01)
+    assert np.diff(integrate(limited, 1.0, method="Radau").t).max() <= 0.01 * (1 + 1e-12)
+
+
+def test_an_unknown_method_is_named() -> None:
+    with pytest.raises(ValueError, match="`method` must be one of LSODA, BDF, Radau, DOP853; received 'Euler'"):
+        integrate(DECAY, 1.0, method="Euler")
+
+
+def test_arc_length_along_a_circle_and_its_inverse() -> None:
+    arc = ArcLength.along(np.linspace(0, 2 * np.pi, 20), lambda t: 1.0 + np.sqrt(np.sin(t) ** 2 + np.cos(t) ** 2))
+    times = np.linspace(0, 2 * np.pi, 77)
+    np.testing.assert_allclose(arc.at(times), 2 * times, rtol=1e-9)
+    np.testing.assert_allclose(arc.inverse(2 * times), times, atol=1e-9)
+
+
+def test_the_flow_by_arc_length_is_the_flow_in_time() -> None:
+    def speed(t: float, y: np.ndarray) -> float:
+        return 1.0 + float(np.linalg.norm(RATES * y))
+
+    def gradient(t: float, y: np.ndarray) -> tuple[np.ndarray, float]:
+        return RATES**2 * y / np.linalg.norm(RATES * y), 0.0
+
+    wrapped = by_arclength(DECAY, speed, gradient)
+    solution = integrate(wrapped, 2.0, method="Radau", rtol=1e-9, atol=1e-10)
+    t = solution.y[:, -1]
+    np.testing.assert_allclose(solution.y[:, :2], np.exp(np.outer(t, RATES)), atol=1e-7)
+    y, h = np.array([0.6, 0.3, 0.2]), 1e-6
+    numeric = [(wrapped.rhs(0.0, y + h * e) - wrapped.rhs(0.0, y - h * e)) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(wrapped.jacobian(0.0, y), np.transpose(numeric), atol=1e-8)

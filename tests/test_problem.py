@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+from scipy.sparse.linalg import aslinearoperator
+
+import flowsim as fs
+
+RNG = np.random.default_rng(1)
+X = RNG.standard_normal((7, 4))
+Y = RNG.standard_normal(7)
+FORMS = [X, scipy.sparse.csr_matrix(X), scipy.sparse.csc_array(X), aslinearoperator(X), X.tolist()]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: type(form).__name__)
+def test_every_kind_of_X_gives_the_same_loss_gradient_and_variances(form: object) -> None:
+    problem = fs.Regression(form, Y)
+    beta = RNG.standard_normal(4)
+    assert (problem.n, problem.d) == (7, 4)
+    assert problem.loss(beta) == pytest.approx(np.sum((X @ beta - Y) ** 2) / 14, rel=1e-13)
+    np.testing.assert_allclose(problem.gradient(beta), X.T @ (X @ beta - Y) / 7, rtol=1e-12)
+    np.testing.assert_allclose(problem.feature_variances, np.diag(X.T @ X) / 7, rtol=1e-12)
+    best = np.linalg.lstsq(X, Y, rcond=None)[0]
+    assert problem.least_squares_loss == pytest.approx(np.sum((X @ best - Y) ** 2) / 14, rel=1e-9)
+
+
+def test_loss_and_prediction_run_over_leading_axes() -> None:
+    betas = RNG.standard_normal((3, 2, 4))
+    problem = fs.Regression(X, Y)
+    np.testing.assert_allclose(problem.loss(betas)[1, 0], problem.loss(betas[1, 0]), rtol=1e-13)
+    targets = RNG.standard_normal((7, 2))
+    several = fs.Regression(X, targets)
+    stacked = RNG.standard_normal((5, 4, 2))
+    np.testing.assert_allclose(several.predict(stacked)[2], X @ stacked[2], rtol=1e-12)
+    np.testing.assert_allclose(several.loss(stacked)[2], np.sum((X @ stacked[2] - targets) ** 2) / 14, rtol=1e-12)
+    np.testing.assert_allclose(several.gradient(stacked[0]), X.T @ (X @ stacked[0] - targets) / 7, rtol=1e-12)
+
+
+def test_the_gradient_is_the_derivative_of_the_loss() -> None:
+    problem, beta, step = fs.Regression(X, Y), RNG.standard_normal(4), 1e-6
+    slopes = [(problem.loss(beta + step * e) - problem.loss(beta - step * e)) / (2 * step) for e in np.eye(4)]
+    np.testing.assert_allclose(problem.gradient(beta), slopes, rtol=1e-7)
+
+
+def test_the_caller_may_change_the_arrays_afterwards() -> None:
+    mine = X.copy()
+    problem = fs.Regression(mine, Y)
+    mine[:] = 0
+    assert problem.X[0, 0] == X[0, 0]
+
+
+BAD = np.array([[1.0, np.nan], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((BAD, [1, 2]), r"`X` must be finite; received 1 NaN or infinite entries, the first at index \(0, 1\)"),
+        ((scipy.sparse.csr_matrix(BAD), [1, 2]), "`X` must be finite"),
+        ((np.eye(2), [1, np.inf]), r"`y` must be finite.*\(1,\)"),
+        ((np.eye(2), [1, 2, 3]), r"`y` must have shape \(2,\) or \(2, m\).*received \(3,\)"),
+        ((np.ones(3), [1, 2, 3]), r"`X` must have two dimensions"),
+        ((np.ones((0, 3)), []), "at least one row"),
+        ((np.ones((2, 0)), [1, 2]), "at least one row and one column"),
+        ((np.eye(2) * 1j, [1, 2]), "`X` must be an array of real numbers"),
+        (([["a", "b"]], [1]), "`X` must be an array of real numbers"),
+        (([[1, 2], [3]], [1, 2]), "`X` must be an array of real numbers"),
+        ((np.eye(2), [1, 2], ["only one"]), "`feature_names` must hold 2 names.*received 1"),
+    ],
+)
+def test_bad_data_is_named(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fs.Regression(*arguments)
