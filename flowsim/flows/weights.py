@@ -33,9 +33,11 @@ _EPS = float(np.finfo(float).eps)
 _PROBE = 1e-3
 #: Local against global error, as in growth coordinates.
 _SAFETY = 0.02
-#: What decays while another weight of its coordinate grows from alpha to 1 falls to some power of alpha; below this
-#: one (times rtol) the step control loses sight of it.
-_ATOL_POWER = 3
+#: A weight may decay while others grow. The step control follows it to this power of the start (from 1e-3 at most);
+#: one that sinks below and later grows again would grow from nowhere, and is an error.
+_SUNK_POWER = 8
+_LARGEST_START = 1e-3
+_DRIVEN = 1e-3
 #: A conserved quantity that changed by more than this share is lost, and with it the flow's memory of its start.
 _LOST = 0.1
 #: Beyond this many unknowns a dense Jacobian is not formed.
@@ -65,7 +67,12 @@ class WeightCoordinates:
         self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
         self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
         self.start = np.ascontiguousarray(scale.value * direction)
-        self.moving = direction != 0
+        largest = np.abs(self.start).max(axis=0, keepdims=True)
+        sunk = np.maximum(np.minimum(largest, _LARGEST_START) ** _SUNK_POWER, _SMALLEST)
+        # A weight that starts at 0 is driven by the others of its coordinate: it is resolved relative to them.
+        self._floor = np.where(self.start != 0, sunk, np.where(largest > 0, _DRIVEN * largest, 1.0))
+        self._seen = np.abs(self.start) > self._floor
+        self._sunk = np.zeros_like(self._seen)
         self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if self._lawful(name)]
         self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
         #: the decay exponent of each conserved quantity is integrated along with the weights where noise drives it
@@ -73,7 +80,7 @@ class WeightCoordinates:
         self.initial = self._conserved(self.start, self.kind)
         vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < _SMALLEST)
         #: some weight, or some conserved quantity, is below the range of floats from the start
-        self.too_small = bool((np.abs(self.start[self.moving]) < _SMALLEST).any() or vanished.any())
+        self.too_small = bool((np.abs(self.start[direction != 0]) < _SMALLEST).any() or vanished.any())
 
     def _lawful(self, name: str) -> bool:
         """Whether the conserved quantity keeps an exact law under the network's noise."""
@@ -158,9 +165,15 @@ class WeightCoordinates:
 
     def _check(self, t: float, y: Array) -> str | None:
         w = self._weights(y)
-        if (np.abs(w[self.moving]) < _SMALLEST).any():
-            name = self.net.weights[int(np.argwhere((np.abs(w) < _SMALLEST) & self.moving)[0][0])]
-            return f"the weight {name!r} underflows the range of floats; {self.remedy()}"
+        size_of_weights = np.abs(w)
+        risen = self._sunk & (size_of_weights > 2 * self._floor)
+        if risen.any():
+            a, i = (int(index) for index in np.argwhere(risen)[0])
+            return (
+                f"the weight {self.net.weights[a]!r} of coordinate {i} sank below {self._floor[a, i]:.1e}, where the "
+                f"step control lost sight of it, and grows again; {self.remedy()}"
+            )
+        self._sunk |= self._seen & (size_of_weights < self._floor)
         law = np.abs(self.initial)
         if self.decaying:
             law = law * np.exp(-y[self.k * self.d :].reshape(law.shape))
@@ -192,11 +205,10 @@ class WeightCoordinates:
         return "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        smallest = rtol * np.minimum(np.abs(self.start).max(axis=0, keepdims=True), 1.0) ** _ATOL_POWER
-        limits = np.broadcast_to(np.minimum(atol, np.where(smallest > 0, smallest, atol)), (self.k, self.d)).ravel()
+        limits = np.broadcast_to(np.minimum(atol, rtol * self._floor), (self.k, self.d)).ravel()
         if self.decaying:
             limits = np.append(limits, np.full(len(self.pairs) * self.d, rtol))
-        return _SAFETY * rtol, _SAFETY * np.maximum(limits, np.finfo(float).tiny)
+        return _SAFETY * rtol, np.maximum(_SAFETY * limits, np.finfo(float).tiny)
 
     def velocity(self, t: Array, y: Array) -> Array:
         w, kind = self._stacked(y)

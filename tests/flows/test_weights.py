@@ -98,8 +98,19 @@ def test_weights_below_the_range_of_floats_are_an_error_that_names_the_way_out(s
     for formula in ("u*v", "u**2 - v**2"):  # their conserved quantity, 1e-400, is not a float
         with pytest.raises(fs.IntegrationError, match="or what they conserve, below the range.*growth"):
             fs.gradient_flow(fs.DiagonalNetwork(formula), sign_switching, 1, alpha=1e-200, coordinates="weights")
-    with pytest.raises(fs.IntegrationError, match="'w' underflows the range of floats.*growth"):
-        fs.gradient_flow(fs.DiagonalNetwork("w**2"), fs.Regression([[1.0]], [-1.0]), 500, coordinates="weights")
+
+
+def test_a_weight_that_sinks_out_of_sight_and_grows_again_is_an_error() -> None:
+    """Feature 0 decays like alpha^20 until feature 1 jumps, and must then climb all the way back."""
+    problem = fs.Regression([[-20.0, 1.0], [100.0, -0.5]], [1.0, 0.0])
+    net = fs.DiagonalNetwork("w**2")
+    growth = fs.gradient_flow(net, problem, 4, clock="accelerated")
+    assert growth.log_abs_weights["w"][:, 0].min() < -100
+    assert growth.beta[-1, 0] > 1e-3
+    with pytest.raises(fs.IntegrationError, match="'w' of coordinate 0 sank.*grows again.*growth coordinates"):
+        fs.gradient_flow(net, problem, 4, clock="accelerated", coordinates="weights")
+    still = fs.Regression([[1.0]], [-1.0])  # it decays for good: nothing is lost
+    assert fs.gradient_flow(net, still, 500, coordinates="weights").beta[-1, 0] < 1e-20
 
 
 def test_a_conserved_quantity_lost_to_the_tolerance_is_an_error() -> None:
