@@ -197,7 +197,7 @@ def _bar(shown: bool, end: float, unit: float, length: _Length | None) -> Iterat
             bar.update(min(100.0, 100.0 * reached / end) - bar.n)
 
         yield advance
-        advance(end / unit)
+        bar.update(100.0 - bar.n)
 
 
 def _versions() -> dict[str, str]:
