@@ -47,7 +47,7 @@ def test_the_flow_approaches_the_limit_at_mid_plateaus_as_alpha_falls(
         distances.append(np.abs(traj.beta - path.saddles).max(axis=1))
     medians = np.median(distances, axis=1)
     assert (np.diff(medians[:3]) < 0).all()
-    assert medians[3] < 1e-9  # below what rtol leaves
+    assert medians[3] < 1e-7  # what rtol leaves of coefficients of size 40
     assert distances[-1].max() < 1e-4 * np.abs(path.saddles).max()
 
 
