@@ -186,7 +186,10 @@ class ConeRegression:
         if not waiting:
             return False
         extra = np.column_stack([self._column(key) for key in waiting])
-        extra /= np.linalg.norm(extra, axis=0)
+        norms = np.linalg.norm(extra, axis=0)
+        if not norms.all():
+            return True
+        extra /= norms
         rest = extra - self._factor.Q @ (self._factor.Q.T @ extra)
         rest -= self._factor.Q @ (self._factor.Q.T @ rest)
         sizes = np.linalg.svd(rest, compute_uv=False)

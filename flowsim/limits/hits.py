@@ -124,9 +124,12 @@ def _advance(s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, ro
                 continue
             cost = high_cost[j] if up else low_cost_[j]
             wall = (high[j] if up else low[j]) + cost * t
-            if wall < np.inf:
+            if not wall < np.inf:
+                continue
+            rate, gap = abs(pulls[j]) - cost, wall - (dual[j] if up else -dual[j])
+            if gap - _TIE * wall - blur[j] * t <= best * (rate + blur[j]):
                 if count < len(buffer):
                     buffer[count] = first + j
                 count += 1
-                best = min(best, max(wall - (dual[j] if up else -dual[j]), 0.0) / (abs(pulls[j]) - cost))
+                best = min(best, max(gap, 0.0) / rate)
     return best, count

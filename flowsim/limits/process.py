@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -122,7 +123,30 @@ def saddle_to_saddle(
     horizon = math.inf if t_end is None else float(t_end)
     if exact:
         return _exactly(problem, walls, state, max_jumps, horizon)
-    return _Process(problem, walls, state).run(max_jumps, horizon, progress)
+    keep = _movable(problem, walls)
+    if keep is None:
+        return _Process(problem, walls, state).run(max_jumps, horizon, progress)
+    part = _Process(Regression(problem.X[:, keep], problem.y), walls.of(keep), state.of(keep) if state else None)
+    path = part.run(max_jumps, horizon, progress)
+    return dataclasses.replace(
+        path,
+        problem=problem,
+        supports=tuple(keep[support] for support in path.supports),
+        hits=tuple(keep[hit] for hit in path.hits),
+        thresholds=(walls.upper, walls.lower),
+        penalties=(walls.upper_penalty, walls.lower_penalty),
+        speeds=(walls.up_speed, walls.low_speed),
+        offset=walls.offset,
+        start_beta=None if state is None else state.beta,
+    )
+
+
+def _movable(problem: Regression, walls: Walls) -> NDArray[np.int64] | None:
+    """The columns of sparse data that are not empty, if that spares much work; None for all."""
+    if not hasattr(problem.X, "tocsc"):
+        return None
+    can = (problem.feature_variances > 0) | (walls.upper == 0) | (walls.lower == 0)
+    return np.flatnonzero(can) if 0 < can.sum() < 0.9 * problem.d else None
 
 
 def _exactly(
@@ -133,13 +157,17 @@ def _exactly(
     began = time.perf_counter()
     X = problem.X if problem.is_dense else problem.X.toarray()
     y = problem.y - problem.predict(np.broadcast_to(walls.offset, (problem.d,))) if np.any(walls.offset) else problem.y
-    sides = [[None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (walls.upper, walls.lower)]
+    sides: list[list[Fraction | None]] = [
+        [None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (walls.upper, walls.lower)
+    ]
     costs = [[Fraction(v) for v in side.tolist()] for side in (walls.upper_penalty, walls.lower_penalty)]
     result = exact_process(
         [[Fraction(v) for v in row] for row in X.tolist()],
         [Fraction(v) for v in y.tolist()],
-        *sides,
-        *costs,
+        sides[0],
+        sides[1],
+        costs[0],
+        costs[1],
         max_jumps=max_jumps,
         t_end=None if math.isinf(t_end) else Fraction(t_end),
     )

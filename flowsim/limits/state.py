@@ -39,6 +39,11 @@ class StartState:
     coefficients: Array | None = None
     rates: Array | None = None
 
+    def of(self, keep: NDArray[np.int64]) -> StartState:
+        """The state of some coordinates."""
+        memory = [None if table is None else table[:, keep] for table in (self.coefficients, self.rates)]
+        return StartState(self.beta[keep], self.upper[keep], self.lower[keep], *memory)
+
     def __post_init__(self) -> None:
         for name in ("beta", "upper", "lower"):
             value = np.asarray(getattr(self, name), dtype=float)
@@ -78,7 +83,7 @@ def pretrained_state(
     coefficients, rates = np.zeros((k, d)), np.zeros((k, d))
     kinds = net.kinds(d)
     for kind, formula in enumerate(net.distinct):
-        rows = [net.weights.index(name) for name in formula.weights]
+        rows = np.array([net.weights.index(name) for name in formula.weights])
         mine = np.flatnonzero((kinds == kind) & (values[rows] != 0).any(axis=0))
         if not mine.size:
             continue
@@ -91,8 +96,8 @@ def pretrained_state(
             else:
                 parts = vectors.T @ own
                 parts[np.abs(parts) <= 16 * np.finfo(float).eps * np.linalg.norm(own, axis=0)] = 0.0
-            coefficients[np.ix_(range(len(rows)), mine)] = mu[:, None] * parts**2
-            rates[np.ix_(range(len(rows)), mine)] = 4.0 * mu[:, None]
+            coefficients[np.ix_(np.arange(len(rows)), mine)] = mu[:, None] * parts**2
+            rates[np.ix_(np.arange(len(rows)), mine)] = 4.0 * mu[:, None]
             beta[mine] = (mu[:, None] * parts**2).sum(axis=0)
             upper[mine[(parts[mu > 0] != 0).any(axis=0)]] = 0.0
             lower[mine[(parts[mu < 0] != 0).any(axis=0)]] = 0.0

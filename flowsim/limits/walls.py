@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +36,15 @@ class Walls:
     low_speed: Array
     order: int
     offset: Array | float = 0.0
+
+    def of(self, keep: NDArray[np.int64]) -> Walls:
+        """The walls of some coordinates."""
+        arrays: dict[str, Any] = {
+            field.name: _compact(value[keep])
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), np.ndarray)
+        }
+        return replace(self, **arrays)
 
 
 def network_walls(

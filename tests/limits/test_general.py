@@ -7,6 +7,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
+import scipy.sparse
 from scipy.optimize import linprog
 from sklearn.linear_model import Lasso
 
@@ -255,3 +256,19 @@ def test_the_entropic_interpolant_solves_its_optimality_conditions_at_every_scal
     else:
         end = fs.saddle_to_saddle(NET, fs.Regression(A, f)).end
         np.testing.assert_allclose(beta, end, atol=1e-6)
+
+
+def test_empty_columns_of_sparse_data_change_nothing() -> None:
+    rng = np.random.default_rng(12)
+    X = np.zeros((6, 40))
+    X[:, ::4] = rng.standard_normal((6, 10))
+    y = rng.standard_normal(6)
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1))
+    dense = fs.saddle_to_saddle(net, fs.Regression(X, y))
+    path = fs.saddle_to_saddle(net, fs.Regression(scipy.sparse.csr_array(X), y))
+    np.testing.assert_allclose(path.jump_times, dense.jump_times, rtol=1e-12)
+    np.testing.assert_allclose(path.saddles, dense.saddles, atol=1e-12)
+    assert [e.coordinate for e in path.events] == [e.coordinate for e in dense.events]
+    weights = {"u": np.r_[1.0, 2.0, np.zeros(38)], "v": np.r_[1.0, 1.0, np.zeros(38)]}
+    path = fs.saddle_to_saddle(NET, fs.Regression(scipy.sparse.csr_array(X), y), pretrained=weights)
+    assert path.end[1] == pytest.approx(2.0)
