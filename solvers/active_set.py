@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ColumnFactor", "ConeRegression", "least_norm_nonnegative", "relative_rounding"]
+__all__ = ["ColumnFactor", "ConeRegression", "relative_rounding"]
 
 Array = NDArray[np.float64]
 
@@ -241,31 +241,6 @@ class ConeRegression:
         self._factor.remove(position)
         self.b = np.delete(self.b, position)
         return self.members.pop(position)
-
-
-def least_norm_nonnegative(A: Array, b: Array) -> Array:
-    """The least Euclidean norm of ``x >= 0`` with ``A x = A b``, for some ``b >= 0``.
-
-    Least-distance programming (Lawson and Hanson, chapter 23): with ``x = x0 + N z``, N a basis of the null
-    space, the nearest point of ``N z >= -x0`` to 0 is read off the residual of a non-negative least-squares fit.
-    """
-    from scipy.optimize import nnls
-
-    _, sizes, rows = np.linalg.svd(A, full_matrices=True)
-    rank = int((sizes > max(A.shape) * np.finfo(float).eps * sizes.max(initial=0.0)).sum())
-    null = rows[rank:].T
-    x0 = b - null @ (null.T @ b)
-    size = np.abs(b).max(initial=0.0)
-    if x0.min(initial=0.0) >= -1e-13 * size:
-        return np.maximum(x0, 0.0)
-    E = np.vstack([null.T, -x0 / size])
-    target = np.zeros(len(E))
-    target[-1] = 1.0
-    weights, _ = nnls(E, target)
-    residual = E @ weights - target
-    if not residual[-1] < -1e-14:
-        raise ArithmeticError("no non-negative vector has this fit")
-    return np.maximum(x0 - size * (null @ (residual[:-1] / residual[-1])), 0.0)
 
 
 @numba.njit("void(float64[:, ::1], float64[:, ::1], int64, int64)", cache=True)

@@ -1,6 +1,6 @@
-"""Interpolation of least entropy: the end point of exponentially growing coordinates.
+"""Which of many interpolants a mirror flow selects: the one whose mirror image lies in the row space.
 
-Knows nothing of networks: coordinates answer to a dual variable by sums of exponentials.
+Knows nothing of networks: coordinates answer to a dual variable by sums of exponentials, or by powers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Exponentials", "entropic_interpolation"]
+__all__ = ["Exponentials", "Powers", "mirror_interpolation"]
 
 Array = NDArray[np.float64]
 
 #: A Newton step changes no exponent by more: the quadratic model of exp is useless beyond.
 _TRUST = 2.0
 _NEWTON_STEPS = 200
+_HALVINGS = 40
 #: Ratio of successive logarithmic scales on the way to a vanishing one.
 _CONTINUATION = 1.6
 
@@ -47,12 +48,52 @@ class Exponentials:
         with np.errstate(invalid="ignore"):
             return Exponentials(self.offset * share, self.rate)
 
+    def reach(self, z: Array, dz: Array) -> float:
+        """How much of a Newton step to take."""
+        stretch = float(np.abs(self.rate * dz).max())
+        return min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
+
+    @property
+    def depth(self) -> float:
+        """The largest offset: how far from order one the terms begin."""
+        finite = self.offset[np.isfinite(self.offset) & (self.rate != 0)]
+        return float(np.abs(finite).max(initial=0.0))
+
     def _terms(self, z: Array) -> Array:
         exponent = np.where(self.rate == 0, -np.inf, self.offset + self.rate * z)
         return np.exp(np.minimum(exponent, 700.0))
 
 
-def entropic_interpolation(A: Array, target: Array, response: Exponentials, tolerance: float = 1e-12) -> Array:
+@dataclass(frozen=True, eq=False)
+class Powers:
+    r"""``beta_i(z) = sign_i (-sign_i z_i)^(-p)`` on ``sign_i z_i < 0``, increasing in z; p > 1."""
+
+    sign: Array
+    p: float
+    depth: float = 0.0
+
+    def value(self, z: Array) -> Array:
+        return self.sign * (-self.sign * z) ** -self.p
+
+    def slope(self, z: Array) -> Array:
+        return self.p * (-self.sign * z) ** (-self.p - 1.0)
+
+    def potential(self, z: Array) -> float:
+        inside = -self.sign * z
+        return float((inside ** (1.0 - self.p)).sum() / (self.p - 1.0)) if (inside > 0).all() else np.inf
+
+    def scaled(self, share: float) -> Powers:
+        return self
+
+    def reach(self, z: Array, dz: Array) -> float:
+        closing = -self.sign * dz
+        limits = np.where(closing < 0, (-self.sign * z) / np.where(closing < 0, -closing, 1.0), np.inf)
+        return float(min(1.0, 0.9 * limits.min()))
+
+
+def mirror_interpolation(
+    A: Array, target: Array, response: Exponentials | Powers, start: Array | None = None, tolerance: float = 1e-12
+) -> Array:
     r"""The ``beta = response(A^T nu)`` with ``A beta = target``.
 
     It minimises the Bregman divergence whose mirror map inverts the response among all solutions of
@@ -67,7 +108,9 @@ def entropic_interpolation(A: Array, target: Array, response: Exponentials, tole
     A : array (n, d)
     target : array (n,)
         In the range of A, with a solution of the signs that the response allows.
-    response : Exponentials
+    response : Exponentials or Powers
+    start : array (d,), optional
+        Where ``A^T nu`` begins, in the row space of A; 0 by default.
     tolerance : float
         On ``|A beta - target|`` relative to the target, in an orthonormal basis of the range.
 
@@ -80,27 +123,23 @@ def entropic_interpolation(A: Array, target: Array, response: Exponentials, tole
     rank = int((sizes > max(A.shape) * np.finfo(float).eps * sizes.max(initial=0.0)).sum())
     B = rows[:rank]
     f = (left[:, :rank].T @ target) / sizes[:rank]
-    size = float(np.abs(f).max(initial=0.0))
+    nu = np.zeros(rank) if start is None else B @ start
     if rank == 0:
         return response.value(np.zeros(A.shape[1]))
-    finite = response.offset[np.isfinite(response.offset) & (response.rate != 0)]
-    depth = float(np.abs(finite).max(initial=0.0))
-    share = min(1.0, 3.0 / depth) if depth > 0 else 1.0
-    nu = np.zeros(rank)
-    while True:
-        last = share >= 1.0
-        nu, error = _newton(B, f, response.scaled(share), nu, tolerance * size if last else 1e-6 * size)
-        if last:
-            break
+    size = float(np.abs(f).max())
+    share = min(1.0, 3.0 / response.depth) if response.depth > 0 else 1.0
+    while share < 1.0:
+        nu, _ = _newton(B, f, response.scaled(share), nu, 1e-6 * size)
         following = min(1.0, share * _CONTINUATION)
         nu *= following / share
         share = following
+    nu, error = _newton(B, f, response, nu, tolerance * size)
     if not error <= max(tolerance, 1e-9) * size + np.finfo(float).tiny:
         raise ArithmeticError(f"the dual iteration stalls {error:.1e} from the target")
     return response.value(B.T @ nu)
 
 
-def _newton(B: Array, f: Array, response: Exponentials, nu: Array, tolerance: float) -> tuple[Array, float]:
+def _newton(B: Array, f: Array, response: Exponentials | Powers, nu: Array, tolerance: float) -> tuple[Array, float]:
     def objective(point: Array) -> float:
         return response.potential(B.T @ point) - float(point @ f)
 
@@ -119,16 +158,23 @@ def _newton(B: Array, f: Array, response: Exponentials, nu: Array, tolerance: fl
         # Where nothing has grown yet the Hessian vanishes: a floor turns Newton's step into a short gradient step.
         floor = 1e-14 * max(float(np.trace(hessian)), float(np.abs(f).max()))
         step = -np.linalg.solve(hessian + floor * np.eye(len(nu)), gradient)
-        stretch = float(np.abs(response.rate * (B.T @ step)).max())
-        scale = min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
+        scale = response.reach(z, B.T @ step)
         descent = float(gradient @ step)
-        for _ in range(40):
+        for _ in range(_HALVINGS):
             trial = nu + scale * step
             new = objective(trial)
-            if new <= value + 1e-4 * scale * descent or scale < 1e-10:
+            # Near the solution the objective is flat to rounding, and the gradient alone can tell.
+            if new <= value + 1e-4 * scale * descent or _error(B, f, response, trial) <= 0.5 * error:
                 break
             scale *= 0.5
         if np.array_equal(trial, nu):
             break
         nu, value = trial, new
     return best, best_error
+
+
+def _error(B: Array, f: Array, response: Exponentials | Powers, nu: Array) -> float:
+    z = B.T @ nu
+    if not np.isfinite(response.potential(z)):
+        return np.inf
+    return float(np.abs(B @ response.value(z) - f).max())

@@ -225,8 +225,8 @@ class SaddlePath:
         low[beta < 0] = 0.0
         if self.order != 2:
             return StartState(beta, up, low)
-        rates = np.where(beta >= 0, *(np.broadcast_to(speed, beta.shape) for speed in self.speeds))
-        return StartState(beta, up, low, beta[None], np.where(beta >= 0, rates, -rates)[None])
+        rates = np.where(beta > 0, self.speeds[0], np.where(beta < 0, -self.speeds[1], np.nan))
+        return StartState(beta, up, low, np.where(beta == 0, np.nan, beta)[None], rates[None])
 
     def _check_times(self, t: ArrayLike) -> Array:
         times = np.asarray(t, dtype=float)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.errors import IntegrationError
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
+from flowsim.limits.selection import select
 from flowsim.limits.state import StartState, pretrained_state
 from flowsim.limits.walls import Walls, network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
@@ -24,6 +25,9 @@ __all__ = ["saddle_to_saddle"]
 
 Array = NDArray[np.float64]
 Key = tuple[int, int]  # (coordinate, sign)
+
+#: Relative to the largest: what the iterative choice among minimisers leaves of a zero.
+_NEGLIGIBLE = 1e-11
 
 
 def saddle_to_saddle(
@@ -88,10 +92,9 @@ def saddle_to_saddle(
     Notes
     -----
     Each jump costs one product with X^T and an update of an orthonormal factor of the active columns.
-    Hits closer than rounding form one jump, whose result does not depend on their order. If tied columns
-    are linearly dependent the minimiser is not unique and the limit depends on terms that vanish from it;
-    the one of least Euclidean norm is reported (an equal split between duplicates). Jump times, gradients and
-    fitted values are the same for all of them.
+    Hits closer than rounding form one jump, whose result does not depend on their order. If active columns are
+    linearly dependent the minimiser is not unique; the flow selects one, by the direction of its start
+    (:mod:`flowsim.limits.selection`).
 
     References
     ----------
@@ -116,8 +119,8 @@ def saddle_to_saddle(
     if pretrained is not None:
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")
-        d = problem.d
-        start = pretrained_state(net, pretrained, d, symbolic_thresholds(net, net.direction(start, d), d))
+        direction = net.direction(start, problem.d)
+        start = pretrained_state(net, pretrained, direction, symbolic_thresholds(net, direction, problem.d))
     state = start if isinstance(start, StartState) else None
     walls = network_walls(net, problem, start, thresholds, penalties)
     horizon = math.inf if t_end is None else float(t_end)
@@ -172,6 +175,13 @@ def _exactly(
         t_end=None if math.isinf(t_end) else Fraction(t_end),
     )
     saddles = np.array([[float(v) for v in row] for row in result.saddles])
+    times = [0.0, *map(float, result.jump_times)]
+    for saddle, tied, t in zip(saddles, result.tied, times, strict=True):
+        if tied:  # fractions give the fit; the flow's choice among those with this fit is not rational
+            coordinates = np.array(sorted({i for i, _ in tied}))
+            flags = np.array([((i, 1) in tied) + 2 * ((i, -1) in tied) for i in coordinates.tolist()], dtype=np.uint8)
+            values = _selected(X[:, coordinates], saddle[coordinates], coordinates, flags, walls, t)
+            saddle[coordinates] = np.where(np.abs(values) > _NEGLIGIBLE * np.abs(values).max(), values, 0.0)
     horizon, complete, message = math.inf, True, "reached the minimiser"
     if result.next_jump is not None:
         stopped_by_time = result.next_jump >= t_end
@@ -222,8 +232,6 @@ class _Process:
         self.flags = np.zeros(d, dtype=np.uint8)
         self.gradients = 0
         self.state = state
-        # Coordinates whose weights still carry what they were started with.
-        self.remembers = (walls.upper == 0) | (walls.lower == 0)
 
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
         from tqdm import tqdm
@@ -305,71 +313,47 @@ class _Process:
                 self.cone.dismiss(key)
                 i, sign = key
                 self.flags[i] &= 2 if sign > 0 else 1
-                self.remembers[i] = False
 
     def _support(self) -> tuple[NDArray[np.int64], Array]:
-        keys, b = list(self.cone.members), self.cone.b
-        inside = {i for i, _ in keys}
+        inside = {i for i, _ in self.cone.members}
         waiting = list({i: (i, sign) for i, sign in self.cone.waiting if i not in inside}.values())
-        if self.cone.dependent(waiting):
-            keys, b = self._select(keys + waiting, np.append(b, np.zeros(len(waiting))))
+        keys = list(self.cone.members)
+        values = self.cone.b * np.array([float(sign) for _, sign in keys])
         coordinates = np.array([i for i, _ in keys], dtype=np.int64)
-        values = b * np.array([float(sign) for _, sign in keys])
+        if self.cone.dependent(waiting):
+            coordinates = np.append(coordinates, np.array([i for i, _ in waiting], dtype=np.int64))
+            values = np.append(values, np.zeros(len(waiting)))
+            columns = np.column_stack([self._columns(i) for i in coordinates.tolist()])
+            values = _selected(columns, values, coordinates, self.flags[coordinates], self.walls, self.t)
+            keep = np.abs(values) > _NEGLIGIBLE * np.abs(values).max(initial=0.0)
+            coordinates, values = coordinates[keep], values[keep]
         order = np.argsort(coordinates)
         return coordinates[order], values[order]
-
-    def _select(self, keys: list[Key], b: Array) -> tuple[list[Key], Array]:
-        """One minimiser of many, all with the fit of b: by the weights' memory, else the one of least norm."""
-        from flowsim.solvers.active_set import least_norm_nonnegative
-
-        columns = np.column_stack([self._signed_column(key) for key in keys])
-        remembered = self.remembers[np.array([i for i, _ in keys])]
-        _, sizes, rows = np.linalg.svd(columns, full_matrices=True)
-        null = rows[int((sizes > max(columns.shape) * np.finfo(float).eps * sizes.max()).sum()) :]
-        loose = np.abs(null).max(axis=0) > 1e-9
-        if not (loose & remembered).any():
-            b = least_norm_nonnegative(columns, b)
-        elif (loose & ~remembered).any():
-            raise self._undecided()
-        else:
-            b = b.copy()
-            b[remembered] = self._by_memory(keys, columns, b, remembered)
-        keep = np.abs(b) > 1e-13 * np.abs(b).max(initial=0.0)
-        return [key for key, kept in zip(keys, keep, strict=True) if kept], b[keep]
-
-    def _undecided(self) -> IntegrationError:
-        return IntegrationError(
-            f"the saddle at accelerated time {self.t:.6g} is not unique, and which one the flow reaches is not "
-            "decided by the limit: the active columns are linearly dependent."
-        )
-
-    def _by_memory(self, keys: list[Key], columns: Array, b: Array, remembered: NDArray[np.bool_]) -> Array:
-        """Pretrained weights move along ``beta(z)``, z in the row space: that singles out one minimiser."""
-        from flowsim.solvers.entropy import Exponentials, entropic_interpolation
-
-        mine = np.array([i for i, _ in keys])[remembered]
-        state = self.state
-        known = state is not None and state.coefficients is not None and np.isfinite(state.coefficients[:, mine]).all()
-        if not known or any(cost[mine].any() for cost in self.costs):
-            raise self._undecided()
-        assert state is not None
-        assert state.coefficients is not None
-        assert state.rates is not None
-        signs = np.array([float(sign) for _, sign in keys])[remembered]
-        with np.errstate(divide="ignore"):
-            response = Exponentials(np.log(np.abs(state.coefficients[:, mine])), state.rates[:, mine])
-        A = columns[:, remembered] * signs
-        try:
-            return signs * entropic_interpolation(A, columns[:, remembered] @ b[remembered], response)
-        except ArithmeticError as error:
-            raise IntegrationError(
-                f"the saddle reached from the pretrained weights cannot be found: {error}."
-            ) from error
 
     def _signed_column(self, key: Key) -> Array:
         i, sign = key
         column = self._columns(i)
         return column if sign > 0 else -column
+
+
+def _selected(
+    columns: Array, values: Array, coordinates: NDArray[np.int64], flags: NDArray[np.uint8], walls: Walls, t: float
+) -> Array:
+    """Where the minimiser is not unique: the one that the flow reaches."""
+    up, low = (flags & 1) != 0, (flags & 2) != 0
+    dual = np.where(
+        up,
+        walls.upper[coordinates] + walls.upper_penalty[coordinates] * t,
+        -(walls.lower[coordinates] + walls.lower_penalty[coordinates] * t),
+    )
+    memory = None if walls.memory is None else walls.memory(coordinates)
+    try:
+        return select(columns, values, dual, (up, low), walls.order, memory)
+    except ArithmeticError as error:
+        raise IntegrationError(
+            f"the saddle at accelerated time {t:.6g} is not unique, as its active columns are linearly dependent, and "
+            f"the one that the flow reaches cannot be told: {error}."
+        ) from error
 
 
 def _standing(walls: Walls) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -15,11 +15,15 @@ Wall = Fraction | None  # None: no wall on that side
 
 @dataclass(frozen=True)
 class ExactPath:
-    """Jump times, saddles and hits as fractions; the data are taken as the rationals that floats are."""
+    """Jump times, saddles and hits as fractions; the data are taken as the rationals that floats are.
+
+    A saddle that is not unique is one minimiser of several; `tied` then holds the (coordinate, sign) it may use.
+    """
 
     jump_times: tuple[Fraction, ...]
     saddles: tuple[tuple[Fraction, ...], ...]
     hits: tuple[tuple[int, ...], ...]
+    tied: tuple[frozenset[tuple[int, int]], ...]
     next_jump: Fraction | None
 
 
@@ -42,7 +46,8 @@ def exact_process(
     at: set[tuple[int, int]] = {(i, 1) for i in range(d) if upper[i] == 0} | {
         (i, -1) for i in range(d) if lower[i] == 0
     }
-    beta = _saddle(gram, moment, at, upper_penalty, lower_penalty)
+    beta, loose = _saddle(gram, moment, at, upper_penalty, lower_penalty)
+    tied = [loose]
     at = _still_at(gram, moment, beta, at, upper_penalty, lower_penalty)
     times: list[Fraction] = []
     saddles = [tuple(beta)]
@@ -57,40 +62,37 @@ def exact_process(
             if low is not None and (i, -1) not in at and g[i] - lower_penalty[i] > 0:
                 waits[i, -1] = (low + lower_penalty[i] * t + s[i]) / (g[i] - lower_penalty[i])
         if not waits:
-            return ExactPath(tuple(times), tuple(saddles), tuple(hits), None)
+            return ExactPath(tuple(times), tuple(saddles), tuple(hits), tuple(tied), None)
         wait = min(waits.values())
         if (max_jumps is not None and len(times) >= max_jumps) or (t_end is not None and t + wait >= t_end):
-            return ExactPath(tuple(times), tuple(saddles), tuple(hits), t + wait)
+            return ExactPath(tuple(times), tuple(saddles), tuple(hits), tuple(tied), t + wait)
         t += wait
         s = [s[i] - wait * g[i] for i in range(d)]
         arrived = {key for key, value in waits.items() if value == wait}
-        beta = _saddle(gram, moment, at | arrived, upper_penalty, lower_penalty)
+        beta, loose = _saddle(gram, moment, at | arrived, upper_penalty, lower_penalty)
+        tied.append(loose)
         at = _still_at(gram, moment, beta, at | arrived, upper_penalty, lower_penalty)
         times.append(t)
         saddles.append(tuple(beta))
         hits.append(tuple(sorted(i for i, _ in arrived)))
 
 
-def _saddle(gram: Matrix, moment: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector) -> Vector:
-    """The minimiser on the cone of those at a wall; of least norm if there are several."""
+def _saddle(
+    gram: Matrix, moment: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector
+) -> tuple[Vector, frozenset[tuple[int, int]]]:
+    """A minimiser on the cone of those at a wall, and who takes part in the choice if there are several."""
     beta = [Fraction(0)] * len(moment)
     keys = sorted(at)
     G = [[p * q * gram[i][j] for j, q in keys] for i, p in keys]
     h = [p * moment[i] - (up_cost[i] if p > 0 else low_cost[i]) for i, p in keys]
     b = _quadratic(G, h)
-    flat = [k for k in range(len(keys)) if _dot(G[k], b) == h[k]]
-    null = _null_projection([[G[k][m] for m in flat] for k in flat])
-    if any(any(row) for row in null):
-        # Least distance: x = b + P (mu - b), mu >= 0 minimising 1/2 mu.P mu - mu.(P b - b).
-        part = [b[k] for k in flat]
-        shifted = [_dot(row, part) - value for row, value in zip(null, part, strict=True)]
-        mu = _quadratic(null, shifted)
-        gap = [m - value for m, value in zip(mu, part, strict=True)]
-        for k, row, value in zip(flat, null, part, strict=True):
-            b[k] = value + _dot(row, gap)
     for (i, p), value in zip(keys, b, strict=True):
         beta[i] += p * value
-    return beta
+    flat = [k for k in range(len(keys)) if _dot(G[k], b) == h[k]]
+    chosen = sorted({keys[k][0] for k in flat})  # a free coordinate has two keys and one column
+    if _null_vector([[gram[i][j] for j in chosen] for i in chosen]) is None:
+        return beta, frozenset()
+    return beta, frozenset(keys[k] for k in flat)
 
 
 def _still_at(
@@ -181,13 +183,3 @@ def _null_basis(A: Matrix) -> Matrix:
 def _null_vector(A: Matrix) -> Vector | None:
     basis = _null_basis(A)
     return basis[0] if basis else None
-
-
-def _null_projection(A: Matrix) -> Matrix:
-    """The orthogonal projection onto the null space of a symmetric matrix."""
-    basis = _null_basis(A)
-    if not basis:
-        return [[Fraction(0)] * len(A) for _ in A]
-    inner = [[_dot(a, b) for b in basis] for a in basis]
-    columns = [_solve(inner, [vector[i] for vector in basis]) for i in range(len(A))]
-    return [[_dot([vector[i] for vector in basis], columns[j]) for j in range(len(A))] for i in range(len(A))]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.network import DiagonalNetwork, quadratic_form
+from flowsim.limits.selection import start_memory
+from flowsim.network import DiagonalNetwork
 
 __all__ = ["StartState", "pretrained_state"]
 
@@ -44,6 +45,13 @@ class StartState:
         memory = [None if table is None else table[:, keep] for table in (self.coefficients, self.rates)]
         return StartState(self.beta[keep], self.upper[keep], self.lower[keep], *memory)
 
+    def memory(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+        """`coefficients` and `rates` of some coordinates; NaN if they are not known."""
+        if self.coefficients is None or self.rates is None:
+            unknown = np.full((1, len(coordinates)), np.nan)
+            return unknown, unknown
+        return self.coefficients[:, coordinates], self.rates[:, coordinates]
+
     def __post_init__(self) -> None:
         for name in ("beta", "upper", "lower"):
             value = np.asarray(getattr(self, name), dtype=float)
@@ -64,7 +72,7 @@ class StartState:
 
 
 def pretrained_state(
-    net: DiagonalNetwork, weights: Mapping[str, ArrayLike], d: int, thresholds: tuple[Array, Array]
+    net: DiagonalNetwork, weights: Mapping[str, ArrayLike], direction: Array, thresholds: tuple[Array, Array]
 ) -> StartState:
     r"""The start ``weights + alpha * direction`` as alpha vanishes.
 
@@ -76,46 +84,42 @@ def pretrained_state(
     ValueError
         If `weights` do not fit the network, or the limit of such a start is not known.
     """
+    d = direction.shape[1]
     values = net.direction(weights, d)
     upper, lower = (np.array(side) for side in thresholds)
     beta = np.zeros(d)
-    k = len(net.weights)
-    coefficients, rates = np.zeros((k, d)), np.zeros((k, d))
+    everyone = np.arange(d)
+    quadratic = start_memory(net, values, False)
+    fresh = start_memory(net, direction, True)
+    if quadratic is not None and fresh is not None:
+        (own, own_rates), (new, new_rates) = quadratic(everyone), fresh(everyone)
+        coefficients, rates = np.zeros((2 * len(own), d)), np.zeros((2 * len(own), d))
+        for wall, sign in ((upper, 1.0), (lower, -1.0)):
+            here = (sign * own > 0).any(axis=0)
+            wall[here] = 0.0
+            old_terms, new_terms = (sign * own > 0) & here, (sign * new > 0) & ~here
+            coefficients += np.concatenate([own * old_terms, new * new_terms])
+            rates += np.concatenate([own_rates * old_terms, new_rates * new_terms])
+        return StartState(own.sum(axis=0), upper, lower, coefficients, rates)
     kinds = net.kinds(d)
     for kind, formula in enumerate(net.distinct):
         rows = np.array([net.weights.index(name) for name in formula.weights])
         mine = np.flatnonzero((kinds == kind) & (values[rows] != 0).any(axis=0))
         if not mine.size:
             continue
-        own = values[np.ix_(rows, mine)]
-        form = quadratic_form(formula)
-        if form is not None:
-            mu, vectors = np.linalg.eigh(form)
-            if formula.product_of is not None:  # u + v and u - v without rounding
-                parts = np.array([own[0] - own[1], own[0] + own[1]]) / np.sqrt(2.0)
-            else:
-                parts = vectors.T @ own
-                parts[np.abs(parts) <= 16 * np.finfo(float).eps * np.linalg.norm(own, axis=0)] = 0.0
-            coefficients[np.ix_(np.arange(len(rows)), mine)] = mu[:, None] * parts**2
-            rates[np.ix_(np.arange(len(rows)), mine)] = 4.0 * mu[:, None]
-            beta[mine] = (mu[:, None] * parts**2).sum(axis=0)
-            upper[mine[(parts[mu > 0] != 0).any(axis=0)]] = 0.0
-            lower[mine[(parts[mu < 0] != 0).any(axis=0)]] = 0.0
-        elif formula.product_of is not None:
-            size = np.sort(np.abs(own), axis=0)
-            if (size[0] == size[1]).any():
-                name = net.weights[rows[0]]
-                i = int(mine[np.argmax(size[0] == size[1])])
-                raise ValueError(
-                    f"`pretrained` weights of a product of {len(rows)} must not tie for the smallest modulus; "
-                    f"coordinate {i} does ({name!r} and others)."
-                )
-            beta[mine] = own.prod(axis=0)
-            upper[mine] = lower[mine] = 0.0
-            coefficients[:, mine] = np.nan
-        else:
+        if formula.product_of is None:
             raise ValueError(
                 "`pretrained` weights have a known limit for quadratic formulas and products only; "
                 f"received {formula.text!r}."
             )
-    return StartState(beta, upper, lower, coefficients, rates)
+        own = values[np.ix_(rows, mine)]
+        size = np.sort(np.abs(own), axis=0)
+        if (size[0] == size[1]).any():
+            raise ValueError(
+                f"`pretrained` weights of a product of {len(rows)} must not tie for the smallest modulus; those of "
+                f"coordinate {int(mine[np.argmax(size[0] == size[1])])} do."
+            )
+        # Weights of different modulus cross zero in finite time: the coordinate is free.
+        beta[mine] = own.prod(axis=0)
+        upper[mine] = lower[mine] = 0.0
+    return StartState(beta, upper, lower)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.state import StartState
 from flowsim.network import DiagonalNetwork, quadratic_form
 from flowsim.problem import Regression
@@ -35,6 +36,7 @@ class Walls:
     up_speed: Array
     low_speed: Array
     order: int
+    memory: Memory | None
     offset: Array | float = 0.0
 
     def of(self, keep: NDArray[np.int64]) -> Walls:
@@ -44,7 +46,8 @@ class Walls:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), np.ndarray)
         }
-        return replace(self, **arrays)
+        memory = self.memory
+        return replace(self, memory=None if memory is None else lambda index: memory(keep[index]), **arrays)
 
 
 def network_walls(
@@ -65,6 +68,7 @@ def network_walls(
         raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
     d = problem.d
     net.kinds(d)
+    memory: Memory | None
     if isinstance(start, StartState):
         if thresholds is not None:
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
@@ -72,28 +76,51 @@ def network_walls(
             raise ValueError(f"`start` must be a state of d={d} coordinates; received {len(start.beta)}.")
         own = symbolic_thresholds(net, net.direction(None, d), d)
         upper, lower = start.upper, start.lower
+        memory = start.memory
     elif thresholds is not None:
         net.direction(start, d)
         own = upper, lower = _pair("thresholds", thresholds, d, positive=True)
     else:
         own = upper, lower = symbolic_thresholds(net, net.direction(start, d), d)
-    order = _order(net)
-    # u*v: |beta| grows at twice the rate of p = u + v, whose threshold is 1.
-    speeds = [2.0 / side if order == 2 else np.full(d, float(order)) for side in own]
+    order = order_of(net)
+    if not isinstance(start, StartState):
+        memory = (
+            _no_memory_needed if order > 2 and is_product(net) else start_memory(net, net.direction(start, d), True)
+        )
+    # u*v: |beta| grows at twice the rate of p = u + v, whose threshold is 1. Products become balanced as they grow.
+    speeds = [2.0 / side if order == 2 else np.full(d, float(order) if is_product(net) else np.nan) for side in own]
     if penalties is not None:
         up_cost, low_cost = _pair("penalties", penalties, d, positive=False)
         offset: Array | float = 0.0
     else:
         upper, lower, up_cost, low_cost, offset = _with_noise(net, problem, upper, lower)
     return Walls(
-        _compact(upper), _compact(lower), up_cost, low_cost, _compact(speeds[0]), _compact(speeds[1]), order, offset
+        _compact(upper),
+        _compact(lower),
+        up_cost,
+        low_cost,
+        _compact(speeds[0]),
+        _compact(speeds[1]),
+        order,
+        memory,
+        offset,
     )
 
 
-def _order(net: DiagonalNetwork) -> int:
+def order_of(net: DiagonalNetwork) -> int:
     from flowsim.symbolic import order_at_origin
 
     return order_at_origin(net.distinct[0])
+
+
+def is_product(net: DiagonalNetwork) -> bool:
+    return all(formula.product_of is not None for formula in net.distinct)
+
+
+def _no_memory_needed(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Deep products forget their start as they grow."""
+    empty = np.zeros((0, len(coordinates)))
+    return empty, empty
 
 
 def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:

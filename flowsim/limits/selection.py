@@ -1,0 +1,108 @@
+r"""Which minimiser the flow selects when active columns are linearly dependent.
+
+The dual ``z = -int g dt`` lies in the row space of X whatever has happened, and an active coordinate answers to it in
+closed form. Of all minimisers with the same fit the flow therefore reaches the one with ``z(beta)`` in the row space
+of the active columns:
+
+- two-layer type, ``beta_i = C_i exp(R_i z_i)``: least entropy ``sum |beta_i| (ln|beta_i / C_i| - 1) / |R_i|``, where C
+  comes from the direction of the start (equal shares for duplicates that start alike);
+- products of L >= 3 weights, ``z_i = const - |beta_i|^(2/L - 1) / (L - 2)``: largest ``sum |beta_i|^(2/L)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import DiagonalNetwork, quadratic_form
+
+__all__ = ["Memory", "select", "start_memory"]
+
+Array = NDArray[np.float64]
+
+#: coordinates -> (coefficients, rates), each (k, m): beta = sum_k coefficients exp(rates z)
+Memory = Callable[[NDArray[np.int64]], tuple[Array, Array]]
+
+#: Parts of the start below this many roundings of its length are rounding of an exact zero.
+_ZERO = 16 * np.finfo(float).eps
+
+
+def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | None:
+    """How coordinates started at (alpha times) `values` (k, d) answer to the dual; None if not in closed form.
+
+    Of a fresh start only the fastest excited direction of either sign survives the growth from alpha.
+    """
+    if any(quadratic_form(formula) is None for formula in net.distinct):
+        return None
+
+    def memory(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+        shape = (len(net.weights), len(coordinates))
+        coefficients, rates = np.zeros(shape), np.zeros(shape)
+        kinds = net.kinds(values.shape[1])[coordinates]
+        for kind, formula in enumerate(net.distinct):
+            mine = np.flatnonzero(kinds == kind)
+            form = quadratic_form(formula)
+            assert form is not None
+            own = values[np.ix_(np.array([net.weights.index(name) for name in formula.weights]), coordinates[mine])]
+            mu, vectors = np.linalg.eigh(form)
+            parts = vectors.T @ own
+            parts[np.abs(parts) <= _ZERO * np.linalg.norm(own, axis=0)] = 0.0
+            weight = mu[:, None] * parts**2
+            if fresh:
+                for sign in (1.0, -1.0):
+                    excited = np.where(sign * weight > 0, sign * mu[:, None], 0.0)
+                    slow = (excited > 0) & (excited < excited.max(axis=0) * (1 - 1e-10))
+                    weight[slow] = 0.0
+            rows = np.ix_(np.arange(len(mu)), mine)
+            coefficients[rows] = weight
+            rates[rows] = 4.0 * mu[:, None] * (weight != 0)
+        return coefficients, rates
+
+    return memory
+
+
+def select(
+    columns: Array,
+    b: Array,
+    walls: Array,
+    signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    order: int,
+    memory: tuple[Array, Array] | None,
+) -> Array:
+    """The minimiser that the flow reaches, of all with the fit of b.
+
+    Parameters
+    ----------
+    columns : array (n, m)
+        Of the coordinates at a wall whose gradient holds them there.
+    b : array (m,)
+        One minimiser.
+    walls : array (m,)
+        The dual, at the walls: in the row space of `columns`.
+    signs : two boolean arrays (m,)
+        Who may be positive, who negative.
+    order : int
+    memory : (coefficients, rates)
+
+    Raises
+    ------
+    ArithmeticError
+        If the network's answer to the dual is not known in closed form, or the iteration fails.
+    """
+    from flowsim.solvers.entropy import Exponentials, Powers, mirror_interpolation
+
+    target = columns @ b
+    if memory is None or not (np.isfinite(memory[0]).all() and np.isfinite(memory[1]).all()):
+        raise ArithmeticError("the minimiser is not unique, and this network's choice has no closed form")
+    if order > 2:
+        sign = np.where(signs[0], 1.0, -1.0)
+        size = np.abs(b).max()
+        response = Powers(sign, order / (order - 2.0))
+        return size * mirror_interpolation(columns, target / size, response, start=-walls)
+    coefficients, rates = memory
+    allowed = ((rates > 0) & signs[0]) | ((rates < 0) & signs[1])
+    with np.errstate(divide="ignore"):
+        offset = np.where(allowed, np.log(np.abs(coefficients)), -np.inf)
+    return mirror_interpolation(columns, target, Exponentials(offset, np.where(allowed, rates, 0.0)))
