@@ -8,10 +8,15 @@ that SymPy derives.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flowsim.network import Formula, Noise
+from flowsim.symbolic.quadrature import quadrature_lines
+
+if TYPE_CHECKING:
+    from flowsim.symbolic.expectation import Expectation, Quadrature
 
 __all__ = ["Coordinate", "ExpressionCoordinate", "ProductCoordinate", "coordinate"]
 
@@ -23,6 +28,13 @@ class Coordinate(Protocol):
     """Kernel bodies for coordinate i; `invariants` maps names to Python expressions in ``x{row}``."""
 
     invariants: dict[str, str]
+    rows: tuple[int, ...]
+
+    @property
+    def parts(self) -> Sequence[Quadrature]: ...
+
+    @property
+    def growth(self) -> Sequence[tuple[int, float]]: ...
 
     def body(self, kernel: str) -> list[str]: ...
 
@@ -51,6 +63,9 @@ class ProductCoordinate:
 
     by the recurrence ``D <- D (b + e) + P e``, ``P <- P b``, whose terms are all non-negative.
     """
+
+    parts: Sequence[Quadrature] = ()
+    growth: Sequence[tuple[int, float]] = ()
 
     def __init__(self, names: Sequence[str], rows: Sequence[int], k: int, noise: Noise | None) -> None:
         self.names, self.rows, self.k, self.noise = tuple(names), tuple(rows), k, noise
@@ -116,6 +131,9 @@ for a in range(LAYERS):
         if b != a:
             out[ROW(a), ROW(b), i] *= p
             p *= w[ROW(b), i]
+for a in range(LAYERS):
+    for b in range(a):
+        out[ROW(a), ROW(b), i] = out[ROW(b), ROW(a), i]
 """
 
 _SCALE_VECTOR = """
@@ -180,27 +198,43 @@ for a in range(LAYERS):
 
 
 class ExpressionCoordinate:
-    """Any formula, by SymPy."""
+    """Any formula: straight-line code that SymPy derives, and loops over nodes where expectations need quadrature."""
 
     def __init__(self, formula: Formula, rows: Sequence[int], k: int, noise: Noise | None) -> None:
         import sympy
 
         self.formula, self.rows, self.k, self.noise = formula, tuple(rows), k, noise
         self.x = [sympy.Symbol(f"x{row}", real=True) for row in rows]
-        self.s = [sympy.Symbol(f"e{row}", nonnegative=True) for row in rows]
+        self.e = [sympy.Symbol(f"e{row}", nonnegative=True) for row in rows]
         self.own = [sympy.Symbol(name, real=True) for name in formula.weights]
-        self.phi = formula.expression.subs(dict(zip(self.own, self.x, strict=True)), simultaneous=True)
+        self.phi = formula.expression.xreplace(dict(zip(self.own, self.x, strict=True)))
 
     @cached_property
-    def moments(self):
-        """m and V as expressions."""
+    def expectation(self) -> Expectation:
         import sympy
 
-        from flowsim.symbolic.expectation import polynomial_moments
+        from flowsim.symbolic.expectation import expectation
 
-        if self.noise is None:
-            return self.phi, sympy.S.Zero
-        return polynomial_moments(self.phi, self.x, self.s, self.noise)
+        # Messages speak of the user's weights; dummies for the stds cannot clash with their names.
+        stds = [sympy.Dummy(nonnegative=True) for _ in self.rows]
+        found = expectation(self.formula.expression, self.own, stds, self.noise)
+        rename = dict(zip([*self.own, *stds], [*self.x, *self.e], strict=True))
+        return replace(
+            found,
+            mean=found.mean.xreplace(rename),
+            variance=found.variance.xreplace(rename),
+            quadratures=tuple(replace(part, phi=part.phi.xreplace(rename)) for part in found.quadratures),
+        )
+
+    @property
+    def parts(self) -> list[Quadrature]:
+        """What is left to quadrature."""
+        return list(self.expectation.quadratures)
+
+    @property
+    def growth(self) -> list[tuple[int, float]]:
+        """For Laplace noise: (row, rate), ``rate * std < sqrt(2)`` must hold."""
+        return [(self.rows[index], rate) for index, rate in self.expectation.growth]
 
     @cached_property
     def invariants(self) -> dict[str, str]:  # type: ignore[override]
@@ -211,40 +245,46 @@ class ExpressionCoordinate:
 
         back = dict(zip(self.x, self.own, strict=True))
         return {
-            str(invariant.subs(back, simultaneous=True)): to_python(sympy.factor(invariant))
+            str(invariant.xreplace(back)): to_python(sympy.factor(invariant))
             for invariant in generators(self.phi, self.x, INVARIANT_DEGREE)
         }
 
     def body(self, kernel: str) -> list[str]:
+        import sympy
+
         from flowsim.symbolic.printing import straight_line
 
-        phi, x, rows = self.phi, self.x, self.rows
-        m, v = self.moments if kernel not in ("value", "gradient", "hessian") else (phi, 0 * phi)
-        expressions, templates = [], []
-        if kernel in ("value", "mean"):
-            expressions, templates = [m], ["out[i] = {0}"]
-        elif kernel == "variance":
-            expressions, templates = [v], ["out[i] = {0}"]
+        noisy = kernel not in ("value", "gradient", "hessian")
+        m, v = (self.expectation.mean, self.expectation.variance) if noisy else (self.phi, sympy.S.Zero)
+        summed = self.expectation.quadratures if noisy else ()
+        x, rows = self.x, self.rows
+        expressions: list[sympy.Expr] = []
+        targets: list[str] = []
+        if kernel in ("value", "mean", "variance"):
+            expressions = [v if kernel == "variance" else m]
+            targets = ["out[i] = {0}"]
         elif kernel in ("gradient", "mean_gradient", "field"):
             for symbol, row in zip(x, rows, strict=True):
                 expressions += [m.diff(symbol), v.diff(symbol)]
-                templates.append(f"out[{row}, i] = {_combined(kernel == 'field', expressions)}")
+                targets.append(f"out[{row}, i] = {_combined(kernel == 'field', expressions)}")
         else:
             for a, row in enumerate(rows):
                 for b in range(a, len(rows)):
                     expressions += [m.diff(x[a], x[b]), v.diff(x[a], x[b])]
                     term = _combined(kernel == "field_jacobian", expressions)
-                    templates.append(f"out[{row}, {rows[b]}, i] = {term}")
+                    targets.append(f"out[{row}, {rows[b]}, i] = {term}")
                     if a != b:
-                        templates.append(f"out[{rows[b]}, {row}, i] = out[{row}, {rows[b]}, i]")
+                        targets.append(f"out[{rows[b]}, {row}, i] = out[{row}, {rows[b]}, i]")
         lines, values = straight_line(expressions, x)
-        used = {symbol for e in expressions for symbol in e.free_symbols}
+        used = {symbol for each in expressions for symbol in each.free_symbols}
+        used = used.union(*({x[i], self.e[i]} for part in summed for i in part.indices))
         return [
             *_zero_unused(rows, self.k, kernel),
             *(f"x{row} = w[{row}, i]" for row, symbol in zip(rows, x, strict=True) if symbol in used),
-            *(f"e{row} = std[{row}]" for row, symbol in zip(rows, self.s, strict=True) if symbol in used),
+            *(f"e{row} = std[{row}]" for row, symbol in zip(rows, self.e, strict=True) if symbol in used),
             *lines,
-            *(template.format(*values) for template in templates),
+            *(target.format(*values) for target in targets),
+            *(line for part in summed for line in quadrature_lines(part, kernel, x, rows, self.noise)),
         ]
 
 
@@ -256,7 +296,7 @@ def _combined(is_field: bool, expressions: Sequence) -> str:
         return f"{{{index}}}"
     parts = []
     if mean != 0:
-        parts.append(f"g[i]*{{{index}}}")
+        parts.append(f"g[i]*({{{index}}})")
     if variance != 0:
-        parts.append(f"0.5*s2[i]*{{{index + 1}}}")
+        parts.append(f"0.5*s2[i]*({{{index + 1}}})")
     return f"-({' + '.join(parts)})" if parts else "0.0"

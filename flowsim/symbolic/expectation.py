@@ -2,31 +2,147 @@ r"""Mean and variance of a coordinate under weight noise.
 
 .. math:: m(w) = \mathrm{E}\,\varphi(w + \xi), \qquad V(w) = \mathrm{Var}\,\varphi(w + \xi)
 
-(``w (1 + xi)`` for multiplicative noise). For a polynomial, expectation is a differential operator,
+(``w (1 + xi)`` for multiplicative noise). The formula is cut into terms that share no weights: these are
+independent, so their means and variances add. Each is treated by the first of
 
-.. math:: \mathrm{E}\,\varphi(w + \xi) = \prod_a \Big[ \sum_j \frac{s_a^j \mu_j}{j!} \partial_a^j \Big] \varphi,
-
-s_a the std and mu_j the moments of the noise scaled to unit std: exact, for any distribution with those moments.
+1. moments, for polynomials: ``E phi(w + xi) = prod_a [ sum_j s_a^j mu_j / j! d_a^j ] phi``, exact for every noise
+   (s_a the std, mu_j the moments at unit std);
+2. the moment generating function, for exponential polynomials under additive Gaussian, Rademacher or Laplace noise:
+   exact;
+3. Gaussian quadrature of stated order in the kernel, exact for Rademacher noise.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import sympy
 from sympy.polys.rings import ring
 
-from flowsim.network import Noise
+from flowsim.network import GaussianNoise, LaplaceNoise, MomentNoise, Noise, RademacherNoise
+from flowsim.symbolic import exponential
+from flowsim.symbolic.stable import stable
 
-__all__ = ["polynomial_moments"]
+__all__ = ["Expectation", "Quadrature", "expectation", "term_bound"]
 
 Symbols = Sequence[sympy.Symbol]
 
+#: Nodes in each weight that enters non-polynomially, by how many of them there are.
+NODES = {1: 64, 2: 32, 3: 16}
+#: A polynomial with more terms than this is not expanded.
+POLYNOMIAL_TERMS = 200
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """A part of the formula whose expectation is a sum over nodes, as a tensor rule over its weights."""
+
+    phi: sympy.Expr
+    indices: tuple[int, ...]
+    nodes: tuple[int, ...]
+    #: whether the rule is exact in each weight whatever the std
+    exact: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Mean and variance: an exact expression each, plus parts left to quadrature.
+
+    Attributes
+    ----------
+    mean, variance : Expr
+        Of the exact parts, in the weights and the stds.
+    quadratures : tuple of Quadrature
+    methods : tuple of str
+        How each part was treated, in words.
+    growth : tuple of (index, float)
+        For Laplace noise: ``|lambda| std < sqrt(2)`` must hold for the largest real exponent of these weights.
+    """
+
+    mean: sympy.Expr
+    variance: sympy.Expr
+    quadratures: tuple[Quadrature, ...] = ()
+    methods: tuple[str, ...] = ()
+    growth: tuple[tuple[int, float], ...] = field(default=())
+
+
+def expectation(phi: sympy.Expr, x: Symbols, s: Symbols, noise: Noise | None) -> Expectation:
+    """m and V of phi in the weights x, the stds s kept as symbols.
+
+    Raises
+    ------
+    ValueError
+        If the noise is given by its moments and phi is not a polynomial, or the quadrature would be too large.
+    """
+    if noise is None:
+        return Expectation(phi, sympy.S.Zero, methods=("no noise",))
+    mean, variance = [], []
+    quadratures: list[Quadrature] = []
+    methods: list[str] = []
+    growth: dict[int, float] = {}
+    for part in _independent_parts(phi, x):
+        inside = [index for index, symbol in enumerate(x) if symbol in part.free_symbols]
+        own, stds = [x[index] for index in inside], [s[index] for index in inside]
+        if not own:
+            mean.append(part)
+        elif _is_tractable_polynomial(part, own):
+            m, v = polynomial_moments(part, own, stds, noise)
+            mean.append(m)
+            variance.append(v)
+            methods.append(f"{part}: exact, by moments")
+        elif (exact := _exponential_moments(part, own, stds, noise)) is not None:
+            mean.append(exact[0])
+            variance.append(exact[1])
+            methods.append(f"{part}: exact, by the moment generating function")
+            if isinstance(noise, LaplaceNoise):
+                growth |= {inside[k]: rate for k, rate in enumerate(exact[2]) if rate > 0}
+        else:
+            nodes, exactly = _nodes(part, own, noise)
+            quadratures.append(Quadrature(part, tuple(inside), nodes, exactly))
+            methods.append(f"{part}: {_RULES.get(noise.name, '')} quadrature, {' x '.join(map(str, nodes))} nodes")
+    return Expectation(
+        sympy.Add(*mean), sympy.Add(*variance), tuple(quadratures), tuple(methods), tuple(growth.items())
+    )
+
+
+def _independent_parts(phi: sympy.Expr, x: Symbols) -> list[sympy.Expr]:
+    """Sums of terms that share no weight."""
+    groups: list[tuple[set, list]] = []
+    for term in sympy.Add.make_args(phi):
+        own = term.free_symbols & set(x)
+        touching = [group for group in groups if group[0] & own]
+        merged = (own.union(*(group[0] for group in touching)), [t for group in touching for t in group[1]] + [term])
+        groups = [group for group in groups if group not in touching] + [merged]
+    return [sympy.Add(*terms) for _, terms in groups]
+
+
+# Polynomials
+
+
+def _is_tractable_polynomial(part: sympy.Expr, x: Symbols) -> bool:
+    if not part.is_polynomial(*x):
+        return False
+    return term_bound(part) <= POLYNOMIAL_TERMS
+
+
+def term_bound(e: sympy.Expr) -> int:
+    """How many terms a polynomial can have, without expanding it."""
+    if e.is_Add:
+        return sum(map(term_bound, e.args))
+    if e.is_Mul:
+        return math.prod(map(term_bound, e.args))
+    if e.is_Pow:
+        terms = term_bound(e.base)
+        return math.comb(terms + int(e.exp) - 1, int(e.exp))
+    return 1
+
 
 def polynomial_moments(phi: sympy.Expr, x: Symbols, s: Symbols, noise: Noise) -> tuple[sympy.Expr, sympy.Expr]:
-    """m and V of a polynomial phi in the weights x, the stds s kept as symbols."""
+    """m and V of a polynomial, exactly."""
     domain = sympy.Poly(phi, *x, field=True).get_domain()
     polynomials, *generators = ring([*x, *s], domain)
     own = polynomials.from_expr(sympy.expand(phi))
@@ -50,3 +166,81 @@ def _expect(polynomial: Any, pairs: Sequence[tuple[Any, Any]], noise: Noise) -> 
                 total = total + derivative * scale * coefficient
         polynomial = total
     return polynomial
+
+
+# Exponential polynomials
+
+
+def _exponential_moments(
+    part: sympy.Expr, x: Symbols, s: Symbols, noise: Noise
+) -> tuple[sympy.Expr, sympy.Expr, list[float]] | None:
+    if noise.multiplicative or type(noise) not in _GENERATING:
+        return None
+
+    @cache
+    def transform(j: int, rate: sympy.Expr, std: sympy.Symbol) -> sympy.Expr:
+        free = sympy.Dummy()
+        return sympy.expand(sympy.diff(_GENERATING[type(noise)](free, std), free, j).subs(free, rate))
+
+    def tidy(coefficient: sympy.Expr) -> sympy.Expr:
+        # Small stds must not cancel either: exp(2 s^2) - exp(s^2) becomes expm1(2 s^2) - expm1(s^2).
+        return stable([coefficient], s)[0]
+
+    try:
+        own = exponential.table(part, x)
+        mean = exponential.expect(own, s, transform)
+        second = exponential.expect(exponential.multiply(own, own), s, transform)
+        variance = exponential.subtract(second, exponential.multiply(mean, mean))
+        moments = exponential.as_expression(mean, x, tidy), exponential.as_expression(variance, x, tidy)
+    except exponential.NotExponentialError:
+        return None
+    rates = [
+        2 * max((abs(float(sympy.re(lambdas[index]))) for _, lambdas in own), default=0.0) for index in range(len(x))
+    ]
+    return *moments, rates
+
+
+_GENERATING = {
+    GaussianNoise: lambda rate, std: sympy.exp(rate**2 * std**2 / 2),
+    RademacherNoise: lambda rate, std: sympy.cosh(rate * std),
+    LaplaceNoise: lambda rate, std: 1 / (1 - rate**2 * std**2 / 2),
+}
+
+
+# Quadrature
+
+
+_RULES = {
+    "gaussian": "Gauss-Hermite",
+    "uniform": "Gauss-Legendre",
+    "laplace": "two-sided Gauss-Laguerre",
+    "rademacher": "exact two-point",
+}
+
+
+def _nodes(part: sympy.Expr, x: Symbols, noise: Noise) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    if isinstance(noise, MomentNoise):
+        raise ValueError(
+            f"`noise` given by its moments has exact expectations for polynomials only; the formula contains {part}."
+        )
+    if isinstance(noise, RademacherNoise):
+        return (2,) * len(x), (True,) * len(x)
+    degrees = [sympy.degree(part, symbol) if part.is_polynomial(symbol) else None for symbol in x]
+    analytic = sum(degree is None for degree in degrees)
+    if analytic > max(NODES):
+        raise ValueError(
+            f"`formula`: the expectation of {part} needs quadrature in {analytic} weights; "
+            f"at most {max(NODES)} can be done."
+        )
+    two_sided = isinstance(noise, LaplaceNoise)
+    # Exact in the weights that enter polynomially: phi^2 has twice the degree; even counts pair +z with -z.
+    exact = [
+        None if degree is None else (2 * int(degree) + 2 if two_sided else 2 * ((int(degree) + 2) // 2))
+        for degree in degrees
+    ]
+    nodes = tuple(NODES[analytic] if count is None else count for count in exact)
+    if math.prod(nodes) > 50_000:
+        raise ValueError(
+            f"`formula`: the expectation of {part} needs {math.prod(nodes)} nodes of quadrature; too many."
+        )
+    return nodes, tuple(degree is not None for degree in degrees)

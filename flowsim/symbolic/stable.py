@@ -17,7 +17,7 @@ from typing import NamedTuple
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
-__all__ = ["stable"]
+__all__ = ["expanded_near", "stable"]
 
 #: A constant of this size at 60 digits is zero that simplification did not see.
 _ZERO = sympy.Float("1e-45", 60)
@@ -42,6 +42,21 @@ def stable(expressions: Iterable[sympy.Expr], variables: Sequence[sympy.Symbol])
     """
     splitter = _Splitter(frozenset(variables))
     return [splitter.split(expression).value for expression in expressions]
+
+
+def expanded_near(
+    expressions: Iterable[sympy.Expr], variables: Sequence[sympy.Symbol]
+) -> list[tuple[sympy.Expr, sympy.Expr]]:
+    """``(e(0), e(x) - e(0))`` for each expression, the difference without cancellation.
+
+    Where the base point is singular the pair is ``(0, e)``.
+    """
+    splitter = _Splitter(frozenset(variables))
+    pairs = []
+    for expression in expressions:
+        value, constant, rest = splitter.split(expression)
+        pairs.append((sympy.S.Zero, value) if constant is None or rest is None else (constant, rest))
+    return pairs
 
 
 class _Splitter:
@@ -156,10 +171,13 @@ def _difference(f: type[sympy.Expr], v: sympy.Expr, c: sympy.Expr, r: sympy.Expr
 
 
 def _simplified(constant: sympy.Expr) -> sympy.Expr:
-    """The constant, or 0 if it is zero in disguise."""
+    """The constant, or 0 if it is zero in disguise: at 60 digits, and at two values of any parameters in it."""
     if constant.is_Rational:
         return constant
-    constant = sympy.expand(constant)
-    if constant.is_Rational or constant.free_symbols:
-        return constant
-    return sympy.S.Zero if abs(sympy.N(constant, 60)) < _ZERO else constant
+    plain = constant.replace(expm1, lambda a: sympy.exp(a) - 1).replace(log1p, lambda a: sympy.log(1 + a))
+    symbols = sorted(plain.free_symbols, key=str)
+    for shift in (3, 17):
+        point = {symbol: sympy.Rational(shift + 10 * index, 97) for index, symbol in enumerate(symbols)}
+        if not abs(sympy.N(plain.subs(point), 60)) < _ZERO:
+            return constant
+    return sympy.S.Zero

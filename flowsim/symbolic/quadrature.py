@@ -1,0 +1,212 @@
+r"""Loops over the nodes of a tensor rule, as generated code.
+
+A coordinate near 0 must keep the relative accuracy of its field although nodes lie at distance std from it. Each
+integrand is therefore written ``f(z + x) = f(z) + [f(z + x) - f(z)]`` with the difference free of cancellation, and
+the two parts are summed apart: the first vanishes exactly where symmetry says so, because nodes come in pairs +z, -z
+and every level of the tensor rule has an accumulator of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import Noise
+
+if TYPE_CHECKING:
+    import sympy
+
+    from flowsim.symbolic.expectation import Quadrature
+
+__all__ = ["check_convergence", "node_tables", "quadrature_lines", "rule"]
+
+#: Largest relative change of mean and second moment, under half as many nodes more, that passes as converged.
+CONVERGED = 1e-6
+
+
+def rule(noise_name: str, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights at unit std, ordered in pairs +z, -z so that odd terms cancel without rounding."""
+    if noise_name == "rademacher":
+        half, mass = np.array([1.0]), np.array([0.5])
+    elif noise_name == "laplace":
+        half, mass = np.polynomial.laguerre.laggauss(count // 2)
+        half, mass = half / math.sqrt(2.0), mass / 2
+    else:
+        family = np.polynomial.hermite_e.hermegauss if noise_name == "gaussian" else np.polynomial.legendre.leggauss
+        z, p = family(count)
+        p = p / p.sum()
+        half, mass = z[count // 2 :], (p[count // 2 :] + p[: count // 2][::-1]) / 2
+        if noise_name == "uniform":
+            half = half * math.sqrt(3.0)
+    z = np.column_stack([half, -half]).ravel()
+    return z, np.repeat(mass, 2)
+
+
+def check_convergence(
+    phi: Callable[..., float],
+    text: str,
+    stds: Sequence[float],
+    nodes: Sequence[int],
+    exact: Sequence[bool],
+    noise: Noise,
+) -> float:
+    """Largest relative change of mean and second moment under more nodes, at three points.
+
+    Raises
+    ------
+    ValueError
+        If it exceeds `CONVERGED`: the moment may be infinite, or undefined (the logarithm of a negative number).
+    """
+    worst = 0.0
+    finer = [n if fixed else 3 * n // 2 for n, fixed in zip(nodes, exact, strict=True)]
+    for scale in (0.0, 0.5, -0.5):
+        point = [scale * (1.0 - 0.3 * index) for index in range(len(nodes))]
+        moments = []
+        for counts in (nodes, finer):
+            total = np.zeros(2)
+            rules = [rule(noise.name, n) for n in counts]
+            for index in np.ndindex(*counts):
+                z = [table[0][j] for table, j in zip(rules, index, strict=True)]
+                p = math.prod(table[1][j] for table, j in zip(rules, index, strict=True))
+                at = [
+                    x * (1 + std * node) if noise.multiplicative else x + std * node
+                    for x, std, node in zip(point, stds, z, strict=True)
+                ]
+                try:
+                    value = phi(*at)
+                except (ValueError, OverflowError, ZeroDivisionError):
+                    value = math.nan
+                total += p * value, p * value * value
+            moments.append(total)
+        size = math.sqrt(abs(moments[1][1])) or 1.0
+        change = np.abs(moments[0] - moments[1]) / (size, size**2)
+        if not change.max() <= CONVERGED:
+            sizes = " and ".join(" x ".join(map(str, counts)) for counts in (nodes, finer))
+            raise ValueError(
+                f"`noise`: the expectation of {text} does not converge at std {list(map(float, stds))}: "
+                f"{sizes} nodes differ by {change.max():.1e}; it may be infinite or undefined."
+            )
+        worst = max(worst, float(change.max()))
+    return worst
+
+
+def node_tables(noise_name: str, counts: Sequence[int]) -> list[str]:
+    """Module-level arrays of nodes and weights."""
+    lines = []
+    for count in sorted(set(counts)):
+        z, p = rule(noise_name, count)
+        lines.append(f"Z{count} = np.array({z.tolist()})\nP{count} = np.array({p.tolist()})")
+    return lines
+
+
+def quadrature_lines(
+    part: Quadrature, kernel: str, x: Sequence[sympy.Symbol], rows: Sequence[int], noise: Noise | None
+) -> list[str]:
+    """Code that adds the part's share to `out` (rows of its weights are overwritten)."""
+    import sympy
+
+    assert noise is not None
+    own = [x[index] for index in part.indices]
+    row = [rows[index] for index in part.indices]
+    shifts = [sympy.Symbol(f"z{r}", real=True) for r in row]
+    at_node = {a: a * z if noise.multiplicative else z + a for a, z in zip(own, shifts, strict=True)}
+    node = "1.0 + e{r}*Z{n}[j{r}]" if noise.multiplicative else "e{r}*Z{n}[j{r}]"
+    headers = [
+        (f"for j{r} in range({n}):", f"z{r} = {node.format(r=r, n=n)}", f"P{n}[j{r}]")
+        for r, n in zip(row, part.nodes, strict=True)
+    ]
+    f = part.phi.subs(at_node, simultaneous=True)
+    first = [f.diff(a) for a in own]
+    pairs = [(a, b) for a in range(len(own)) for b in range(a, len(own))]
+
+    lines: list[str] = []
+    if kernel != "mean_gradient":
+        lines += _weighted_sums("m", [f], own, headers, _plain)
+    if kernel == "mean":
+        return [*lines, "out[i] += mc0 + mr0"]
+    if kernel == "variance":
+        lines += _weighted_sums("v", [f], own, headers, lambda c, r: [("0.0", f"({c[0]} - mc0 + {r[0]} - mr0)**2")])
+        return [*lines, "out[i] += vr0"]
+    if kernel == "mean_gradient":
+        lines += _weighted_sums("d", first, own, headers, _plain)
+        return [*lines, *(f"out[{r}, i] = dc{q} + dr{q}" for q, r in enumerate(row))]
+    if kernel == "field":
+        # dV/2 = E (phi - m) dphi, its part at x = 0 apart from the rest.
+        def moments(c: Sequence[str], r: Sequence[str]) -> list[tuple[str, str]]:
+            slopes = [(c[q], r[q]) for q in range(1, len(c))]
+            return slopes + [
+                (f"({c[0]} - mc0)*{dc}", f"(({c[0]} - mc0)*{dr} + ({r[0]} - mr0)*({dc} + {dr}))") for dc, dr in slopes
+            ]
+
+        lines += _weighted_sums("d", [f, *first], own, headers, moments)
+        shift = len(own)
+        return [
+            *lines,
+            *(
+                f"out[{r}, i] = -(g[i]*(dc{q} + dr{q}) + s2[i]*(dc{q + shift} + dr{q + shift}))"
+                for q, r in enumerate(row)
+            ),
+        ]
+    # d2V/2 = E [ (dphi_a - dm_a) dphi_b + (phi - m) d2phi_ab ]
+    lines += _weighted_sums("d", first, own, headers, _plain)
+    size = len(own)
+
+    def curvature(c: Sequence[str], r: Sequence[str]) -> list[tuple[str, str]]:
+        v = [f"({a} + {b})" for a, b in zip(c, r, strict=True)]
+        second = [("0.0", value) for value in v[1 + size :]]
+        spread = [
+            ("0.0", f"(({v[1 + a]} - dc{a} - dr{a})*{v[1 + b]} + ({v[0]} - mc0 - mr0)*{v[1 + size + q]})")
+            for q, (a, b) in enumerate(pairs)
+        ]
+        return second + spread
+
+    lines += _weighted_sums("h", [f, *first, *(f.diff(own[a], own[b]) for a, b in pairs)], own, headers, curvature)
+    for q, (a, b) in enumerate(pairs):
+        lines.append(f"out[{row[a]}, {row[b]}, i] = -(g[i]*hr{q} + s2[i]*hr{q + len(pairs)})")
+        if a != b:
+            lines.append(f"out[{row[b]}, {row[a]}, i] = out[{row[a]}, {row[b]}, i]")
+    return lines
+
+
+def _plain(constants: Sequence[str], rests: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(constants, rests, strict=True))
+
+
+def _weighted_sums(
+    name: str,
+    expressions: Sequence[sympy.Expr],
+    variables: Sequence[sympy.Symbol],
+    headers: Sequence[tuple[str, str, str]],
+    combine: Callable[[Sequence[str], Sequence[str]], list[tuple[str, str]]],
+) -> list[str]:
+    """Nested loops that leave the sums of the combined pairs in ``{name}c{q}`` and ``{name}r{q}``."""
+    import sympy
+
+    from flowsim.symbolic.printing import to_python
+    from flowsim.symbolic.stable import expanded_near
+
+    split = expanded_near(expressions, variables)
+    flat = [e for pair in split for e in pair]
+    shared, reduced = sympy.cse(flat, symbols=sympy.numbered_symbols(f"{name}t", real=True), order="canonical")
+    texts = [to_python(e) for e in reduced]
+    terms = combine(texts[0::2], texts[1::2])
+    live = [(q, kind, text) for q, pair in enumerate(terms) for kind, text in zip("cr", pair, strict=True)]
+    lines: list[str] = []
+    depth = len(headers)
+    for level, (loop, node, _) in enumerate(headers):
+        pad = "    " * level
+        lines += [f"{pad}{name}{kind}{q}{'_' * level} = 0.0" for q, kind, _ in live]
+        lines += [pad + loop, f"{pad}    {node}"]
+    pad = "    " * depth
+    lines += [f"{pad}{symbol} = {to_python(value)}" for symbol, value in shared]
+    for level in range(depth - 1, -1, -1):
+        pad = "    " * (level + 1)
+        mark, inner = "_" * level, "_" * (level + 1)
+        for q, kind, text in live:
+            term = text if level == depth - 1 else f"{name}{kind}{q}{inner}"
+            lines.append(f"{pad}{name}{kind}{q}{mark} += {headers[level][2]}*{term}")
+    return lines
