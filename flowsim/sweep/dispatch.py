@@ -6,6 +6,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Future
+from typing import Any
 
 from flowsim.sweep import worker
 from flowsim.sweep.pool import Pool
@@ -13,8 +14,8 @@ from flowsim.sweep.store import Outcome
 
 __all__ = ["Task", "compute"]
 
-#: key, function and parameters, both pickled
-Task = tuple[str, bytes, bytes]
+#: key, function (pickled unless the pool shares our memory) and parameters (pickled)
+Task = tuple[str, Callable[..., Any] | bytes, bytes]
 
 #: A point that took down this many workers while nothing else ran is given up.
 _STRIKES = 3
@@ -127,4 +128,4 @@ class _Flight:
             raise RuntimeError(f"the executor is broken ({error}); finished points are kept.") from error
         if self._deaths > _HOPELESS:
             raise RuntimeError("worker processes die as soon as they start; finished points are kept.") from error
-        self._pool.restart()
+        self._pool.stop()

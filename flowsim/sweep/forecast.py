@@ -59,9 +59,8 @@ def forecast(plan: Plan, store: str | os.PathLike[str] | None = None, *, probe: 
     left = [key for key in keys if key not in status]
     measured_here = probe and bool(left) and not seconds
     if measured_here:
-        function = cloudpickle.dumps(plan.function)
         for key in dict.fromkeys((left[0], left[len(left) // 2], left[-1])):
-            seconds.append(worker.evaluate(key, function, cloudpickle.dumps(parameters[key])).seconds)
+            seconds.append(worker.evaluate(key, plan.function, cloudpickle.dumps(parameters[key])).seconds)
     states = list(status.values())
     return Forecast(len(keys), states.count("done"), states.count("failed"), tuple(seconds), measured_here)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
 from typing import Any
 
 from flowsim.sweep import worker
@@ -27,6 +29,8 @@ class Pool:
         How many points it likes to hold at a time.
     is_ours : bool
         Whether we started its processes, and so may restart and stop them.
+    shares_memory : bool
+        Whether points are computed in this process, by the very function that was given.
     """
 
     def __init__(self, workers: Any) -> None:
@@ -45,14 +49,15 @@ class Pool:
         elif isinstance(workers, Executor):
             self._executor = workers
             self.window = _FOREIGN_WINDOW
-        elif hasattr(workers, "get_executor"):  # a distributed.Client
-            self._executor = workers.get_executor(pure=False)
+        elif hasattr(workers, "get_executor") and hasattr(workers, "submit"):  # a distributed.Client
+            self._executor = _Dask(workers)
             self.window = _FOREIGN_WINDOW
         else:
             raise ValueError(
                 "`workers` must be a number of processes, a concurrent.futures.Executor or a distributed.Client; "
                 f"received {type(workers).__name__}."
             )
+        self.shares_memory = isinstance(self._executor, _Here | ThreadPoolExecutor)
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         if self._executor is None:
@@ -66,15 +71,13 @@ class Pool:
         future: Future[Any] = self._executor.submit(call, *arguments)
         return future
 
-    def restart(self) -> None:
-        """Forget broken worker processes; the next point starts new ones."""
-        self.stop()
-
     def stop(self) -> None:
-        """End our own worker processes, busy or not; a foreign executor is its owner's."""
+        """End our own worker processes, busy or not; the next point would start new ones."""
         if self.is_ours and self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
+        elif isinstance(self._executor, _Dask):
+            self._executor.shutdown()
 
 
 class _Here(Executor):
@@ -84,3 +87,36 @@ class _Here(Executor):
         future: Future[Any] = Future()
         future.set_result(call(*arguments, **named))
         return future
+
+
+class _Dask(Executor):
+    """The points on a ``distributed.Client``.
+
+    Its own ``get_executor()`` asks for a result and then, apart, for its status; when the worker that holds the
+    result dies in between, the answer is lost. Here the result itself is the answer.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._flying: set[Any] = set()
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        ours: Future[Any] = Future()
+        theirs = self._client.submit(call, *arguments, pure=False, **named)
+        self._flying.add(theirs)
+        theirs.add_done_callback(functools.partial(self._hand_over, ours))
+        return ours
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
+        """Take back what has not been computed; the client stays open."""
+        if self._flying:
+            self._client.cancel(list(self._flying), force=True)
+            self._flying.clear()
+
+    def _hand_over(self, ours: Future[Any], theirs: Any) -> None:
+        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+            try:
+                ours.set_result(theirs.result())
+            except BaseException as error:
+                ours.set_exception(error)
+        self._flying.discard(theirs)

@@ -199,7 +199,7 @@ def _compute(plan: Plan, pool: Pool, store: Store, finished: set[str], progress:
                 bar.set_postfix_str(f"{failures} failed", refresh=False)
             bar.update(len(batch))
 
-        function = _pickled(plan.function, "function")
+        function = plan.function if pool.shares_memory else _pickled(plan.function, "function")
         tasks = ((key, function, _pickled(todo[key], "grid")) for key in order if key not in store)
         compute(tasks, pool, keep)
 

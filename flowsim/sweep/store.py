@@ -137,7 +137,7 @@ class Store:
             (o.key, self._run, parameters.get(o.key, ""), o.status, o.seconds, now, o.payload, o.checksum)
             for o in outcomes
         ]
-        with self._transaction():
+        with _disk_errors(self.path), self._transaction():
             self._connection.executemany(
                 f"INSERT INTO point ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
                 "run = excluded.run, status = excluded.status, seconds = excluded.seconds, "
@@ -272,9 +272,18 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has ended it already
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(f"the store {path} cannot be written ({error}); what it holds is safe.") from error
 
 
 def _patiently(connection: sqlite3.Connection, statement: str) -> None:
