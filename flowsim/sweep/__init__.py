@@ -8,11 +8,11 @@ import sys
 import types
 
 from flowsim.sweep.assemble import to_dataframe
-from flowsim.sweep.forecast import forecast, ledger
+from flowsim.sweep.forecast import Forecast, forecast, ledger
 from flowsim.sweep.run import plan, sweep
 from flowsim.sweep.store import Store
 
-__all__ = ["Store", "forecast", "ledger", "plan", "sweep", "to_dataframe"]
+__all__ = ["Forecast", "Store", "forecast", "ledger", "plan", "sweep", "to_dataframe"]
 
 
 class _CallableRoom(types.ModuleType):

@@ -70,17 +70,14 @@ def to_dataframe(dataset: xarray.Dataset) -> pandas.DataFrame:
         What :func:`flowsim.sweep.sweep` returned. ``dataset.to_dataframe()`` gives the long table with one row for
         each entry of the array-valued results too.
     """
-    dims = tuple(dict.fromkeys(dim for dim in dataset["error"].dims))
-    columns = [name for name in dataset.data_vars if set(dataset[name].dims) <= set(dims)]
-    table = dataset[columns].drop_vars(
-        [name for name in dataset[columns].coords if not set(dataset[name].dims) <= set(dims)]
-    )
-    if not dims:
-        table = table.expand_dims("point")
-    frame = table.to_dataframe().reset_index()
-    frame = frame.drop(columns=[name for name in ("point",) if name not in dataset.coords and name in frame])
-    parameters = [name for name in frame if name not in columns and name not in ("seed", "error")]
-    return frame[[*parameters, *(name for name in ("seed",) if name in frame), *columns, "error"]]
+    import pandas
+
+    points = dict(dataset["error"].sizes)
+    scalar = [name for name in dataset.variables if set(dataset[name].dims) <= set(points)]
+    coordinates = [name for name in scalar if name in dataset.coords and name not in ("seed", "error")]
+    last = [name for name in ("seed",) if name in dataset.coords]
+    order = [*coordinates, *last, *(name for name in scalar if name in dataset.data_vars), "error"]
+    return pandas.DataFrame({name: np.ravel(dataset[name].variable.set_dims(points).values) for name in order})
 
 
 def _attributes_as_variables(records: list[Record]) -> tuple[list[Record], dict[str, Any]]:
@@ -92,7 +89,9 @@ def _attributes_as_variables(records: list[Record]) -> tuple[list[Record], dict[
         values = [record.attrs.get(name) for record in done]
         texts = {json.dumps(value) for value in values}
         if len(texts) == 1:
-            shared[name] = values[0] if isinstance(values[0], int | float | str) else json.dumps(values[0])
+            plain = isinstance(values[0], int | float | str)
+            value = values[0] if plain else json.dumps(values[0])
+            shared[name] = int(value) if isinstance(value, bool) else value  # NetCDF attributes know no booleans
             continue
         kinds = {type(value) for value in values}
         plain = kinds <= {bool, int} or kinds <= {int, float} or kinds == {str}

@@ -42,7 +42,7 @@ def forecast(plan: Plan, store: str | os.PathLike[str] | None = None, *, probe: 
     """Count what is left to compute, and time it.
 
     Times come from the points that the store holds; if it holds none and `probe` is True, from the first, the middle
-    and the last point, computed here and thrown away. Nothing is written.
+    and the last point, computed here and thrown away. The first is computed twice, for it may have to compile.
     """
     import cloudpickle
 
@@ -59,8 +59,10 @@ def forecast(plan: Plan, store: str | os.PathLike[str] | None = None, *, probe: 
     left = [key for key in keys if key not in status]
     measured_here = probe and bool(left) and not seconds
     if measured_here:
-        for key in dict.fromkeys((left[0], left[len(left) // 2], left[-1])):
+        chosen = dict.fromkeys((left[0], left[len(left) // 2], left[-1]))
+        for key in (left[0], *chosen):
             seconds.append(worker.evaluate(key, plan.function, cloudpickle.dumps(parameters[key])).seconds)
+        del seconds[0]
     states = list(status.values())
     return Forecast(len(keys), states.count("done"), states.count("failed"), tuple(seconds), measured_here)
 

@@ -262,7 +262,7 @@ def _tell_what_the_store_holds(store: Store, plan: Plan, finished: Mapping[str, 
     others = store.other_code(plan.identity.name, plan.identity.code)
     if others:
         log.warning(
-            "%s also holds %d points of %s from other code or other versions; they are kept apart and not used.",
+            "%s also holds %d points of %s with other code, versions or fixed arguments; they are not used.",
             store.path, others, plan.identity.name,
         )  # fmt: skip
     if finished:

@@ -226,7 +226,7 @@ def test_changed_code_never_reuses_old_points(tmp_path: Path, caplog: pytest.Log
     second = fs.sweep(changed, grid, store=store)
     assert_array_equal(first["value"], [3.0, 5.0])
     assert_array_equal(second["value"], [4.0, 7.0])
-    assert "also holds 2 points of __main__:f from other code or other versions" in caplog.text
+    assert "also holds 2 points of __main__:f with other code, versions or fixed arguments" in caplog.text
     again = fs.sweep(compiled(BASE), grid, store=store)  # the old ones are still there
     assert_array_equal(again["value"], first["value"])
 

@@ -1,0 +1,257 @@
+"""Experiment files: TOML, read against a schema, each fault named by its key."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flowsim.cli.options import NOISES
+from flowsim.cli.registry import FUNCTIONS, make_network, parameters_of, run_point
+
+__all__ = ["Experiment", "read_experiment"]
+
+#: Experiments are written by hand; anything longer is something else.
+_LONGEST = 1_000_000
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**63)]
+#: What TOML can hold in one value of a parameter.
+Value = bool | int | float | str | list[Any] | dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Problem(_Strict):
+    """[problem]: the data."""
+
+    dataset: Literal["diabetes", "sparse_regression"] | None = None
+    n: Count | None = None
+    d: Count | None = None
+    sparsity: Natural | None = None
+    noise: Annotated[Number, Field(ge=0)] | None = None
+    seed: Natural | None = None
+    file: str | None = None
+    target: str | None = None
+    raw: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Problem:
+        if (self.dataset is None) == (self.file is None):
+            raise ValueError("give either `dataset` or `file`")
+        given = {name for name, value in self if value is not None}
+        allowed, needed = {
+            "diabetes": ({"dataset"}, set()),
+            "sparse_regression": (
+                {"dataset", "n", "d", "sparsity", "noise", "seed"}, {"n", "d", "sparsity"},
+            ),
+            None: ({"file", "target", "raw"}, set()),
+        }[self.dataset]  # fmt: skip
+        if given - allowed:
+            raise ValueError(f"`{min(given - allowed)}` does not apply to {self.dataset or 'a file'}")
+        if needed - given:
+            raise ValueError(f"{self.dataset} needs `{min(needed - given)}`")
+        return self
+
+
+class Network(_Strict):
+    """[network]: what is trained. Without a key: ``formula = "u*v"``."""
+
+    formula: str | list[str] | None = None
+    depth: Annotated[int, Field(ge=2, le=64)] | None = None
+    width: Count | None = None
+    noise: Literal[tuple(NOISES)] | None = None  # type: ignore[valid-type]
+    eta: Annotated[Number, Field(ge=0)] | None = None
+    multiplicative: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Network:
+        kinds = [name for name in ("formula", "depth", "width") if getattr(self, name) is not None]
+        if len(kinds) > 1:
+            raise ValueError(f"give only one of {' and '.join(f'`{kind}`' for kind in kinds)}")
+        if self.noise is not None and self.eta is None:
+            raise ValueError("`noise` needs `eta`")
+        return self
+
+
+class Experiment(_Strict):
+    """A sweep as a file.
+
+    Keys of ``[grid]`` and of each of ``[[points]]`` are parameters of the function, or keys of the other sections,
+    such as ``network.depth`` and ``problem.seed``.
+    """
+
+    function: Literal[tuple(FUNCTIONS)]  # type: ignore[valid-type]
+    title: str | None = None
+    keep: Literal["end", "trajectory"] = "end"
+    seed: Natural | None = None
+    workers: Count | None = None
+    store: str | None = None
+    out: str | None = None
+    problem: dict[str, Value] = Field(default={"dataset": "diabetes"})
+    network: dict[str, Value] = Field(default={})
+    parameters: dict[str, Value] = Field(default={})
+    grid: dict[str, Any] | None = None
+    points: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _grid_or_points(self) -> Experiment:
+        if (self.grid is None) == (self.points is None):
+            raise ValueError("give either [grid] or [[points]]")
+        return self
+
+    def axes(self) -> dict[str, list[Any]] | list[dict[str, Any]]:
+        """The grid as :func:`flowsim.sweep.sweep` takes it."""
+        if self.points is not None:
+            return [_flat(point) for point in self.points]
+        return _flat(self.grid or {})
+
+    def call(self) -> functools.partial[Any]:
+        """The function to sweep."""
+        return functools.partial(
+            run_point, function=self.function, problem=self.problem, network=self.network, parameters=self.parameters,
+            keep=self.keep,
+        )  # fmt: skip
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read and check an experiment, down to the sections of every point.
+
+    Raises
+    ------
+    ValueError
+        One line: the file, the key, what is wrong with it, and what was found.
+    """
+    if not path.is_file():
+        raise ValueError(f"`experiment` must be a TOML file; there is none at {path}.")
+    if path.stat().st_size > _LONGEST:
+        raise ValueError(f"`experiment` {path.name} must have at most {_LONGEST} bytes; it has {path.stat().st_size}.")
+    try:
+        content = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ValueError(f"`experiment` {path.name} is not TOML: {error}.") from None
+    try:
+        experiment = Experiment.model_validate(content)
+    except ValidationError as error:
+        raise _fault(path, error, "") from None
+    problem = dict(experiment.problem)
+    if isinstance(problem.get("file"), str):
+        problem["file"] = str(path.parent / str(problem["file"]))  # paths are meant from the experiment's folder
+    experiment = experiment.model_copy(update={"problem": problem})
+    _check_axes(path, experiment)
+    _check_names(path, experiment)
+    _check_sections(path, experiment)
+    return _with_checksum(path, experiment)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """TOML reads ``network.depth = [2, 3]`` as a table in a table; a parameter's own name has no dot."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping) and not prefix and name in ("network", "problem"):
+            found |= _flat(value, f"{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _check_axes(path: Path, experiment: Experiment) -> None:
+    axes = experiment.axes()
+    if isinstance(axes, list):
+        return
+    if not axes:
+        raise ValueError(f"{path.name}: `grid` must name at least one parameter.")
+    for name, values in axes.items():
+        if not isinstance(values, list):
+            raise ValueError(f"{path.name}: `grid.{name}` must be a list of values; received {values!r}.")
+        if not values:
+            raise ValueError(f"{path.name}: `grid.{name}` must hold at least one value; received an empty list.")
+
+
+def _check_names(path: Path, experiment: Experiment) -> None:
+    allowed = parameters_of(experiment.function)
+    axes = experiment.axes()
+    rows = [(f"points.{index}", row) for index, row in enumerate(axes)] if isinstance(axes, list) else [("grid", axes)]
+    sections = {"problem": Problem.model_fields, "network": Network.model_fields}
+    for where, row in [*rows, ("parameters", experiment.parameters)]:
+        for name in row:
+            section, _, key = name.rpartition(".")
+            known = list(sections.get(section, allowed if not section else {}))
+            if key not in known:
+                raise ValueError(
+                    f"{path.name}: `{where}.{name}` is unknown; "
+                    f"{section or experiment.function} takes {', '.join(known) or 'nothing'}."
+                )
+    if experiment.seed is not None and "seed" not in allowed:
+        raise ValueError(f"{path.name}: `seed` does not apply; {experiment.function} draws nothing.")
+    for where, row in rows:
+        given = {*row, *experiment.parameters, *(("seed",) if experiment.seed is not None else ())}
+        for name, parameter in allowed.items():
+            if parameter.default is inspect.Parameter.empty and name not in given:
+                raise ValueError(f"{path.name}: `parameters.{name}` is missing; {experiment.function} needs it.")
+        if experiment.seed is not None and "seed" in (*row, *experiment.parameters):
+            raise ValueError(f"{path.name}: `seed` is given twice, at the top and in `{where}` or `parameters`.")
+
+
+def _check_sections(path: Path, experiment: Experiment) -> None:
+    """Each value that [problem] and [network] take, alone and then in the company of one point's others."""
+    from flowsim.sweep.grid import Points
+
+    seen: set[str] = set()
+    for point in Points.read(experiment.axes()).all():
+        for section, model, base in (
+            ("problem", Problem, experiment.problem),
+            ("network", Network, experiment.network),
+        ):
+            own = {name.partition(".")[2]: value for name, value in point.items() if name.startswith(f"{section}.")}
+            merged = {**base, **own}
+            if repr((section, merged)) in seen:
+                continue
+            seen.add(repr((section, merged)))
+            try:
+                model.model_validate(merged)
+                if section == "network":
+                    make_network(merged)
+            except ValidationError as error:
+                raise _fault(path, error, section) from None
+            except ValueError as error:
+                raise ValueError(f"{path.name}: `{section}`: {error}") from None
+
+
+def _with_checksum(path: Path, experiment: Experiment) -> Experiment:
+    """A data file counts by its content: another table under the same name is another experiment."""
+    file = experiment.problem.get("file")
+    if not isinstance(file, str):
+        return experiment
+    if not Path(file).is_file():
+        raise ValueError(f"{path.name}: `problem.file` must be a file; there is none at {file}.")
+    checksum = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return experiment.model_copy(update={"problem": {**experiment.problem, "sha256": checksum}})
+
+
+def _fault(path: Path, error: ValidationError, section: str) -> ValueError:
+    faults = error.errors(include_url=False, include_context=False)
+    first = faults[0]
+    key = ".".join(str(part) for part in ((section,) if section else ()) + first["loc"] if part not in _BRANCHES)
+    text = first["msg"].removeprefix("Value error, ")
+    received = "" if first["type"] in ("missing", "value_error") else f"; received {_short(first['input'])}"
+    more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    return ValueError(f"{path.name}: `{key or 'experiment'}`: {text}{received}.{more}")
+
+
+#: What pydantic adds to the place of a fault when a value may be of several types.
+_BRANCHES = frozenset({"bool", "int", "float", "str", "list[any]", "dict[str,any]", "list[str]"})
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,106 @@
+"""What an experiment file may compute, by name. Nothing outside this table is ever called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowsim.cli.options import NOISES
+
+if TYPE_CHECKING:
+    from flowsim.network import DiagonalNetwork, LinearNetwork
+    from flowsim.problem import Regression
+
+__all__ = ["FUNCTIONS", "make_network", "make_problem", "parameters_of", "run_point"]
+
+#: name in an experiment -> where the function lives
+FUNCTIONS = {
+    "gradient_descent": "flowsim.descent",
+    "gradient_flow": "flowsim.flows",
+    "saddle_to_saddle": "flowsim.limits",
+}
+#: Arguments that the sweep itself fills in.
+_FILLED = frozenset({"net", "problem", "progress"})
+
+
+def parameters_of(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments an experiment may set."""
+    return {key: value for key, value in inspect.signature(_load(name)).parameters.items() if key not in _FILLED}
+
+
+def make_problem(section: Mapping[str, Any]) -> Regression:
+    """From the keys of [problem]."""
+    from flowsim import datasets
+
+    options = {key: value for key, value in section.items() if value is not None and key != "sha256"}
+    if "file" in options:
+        return datasets.read_table(Path(options["file"]), options.get("target"), raw=options.get("raw", False))
+    makers: dict[str, Callable[..., Regression]] = {
+        "diabetes": datasets.diabetes,
+        "sparse_regression": datasets.sparse_regression,
+    }
+    return makers[options.pop("dataset")](**options)
+
+
+def make_network(section: Mapping[str, Any]) -> DiagonalNetwork | LinearNetwork:
+    """From the keys of [network]."""
+    from flowsim.network import DiagonalNetwork, LinearNetwork
+
+    kind = section.get("noise") or ("gaussian" if section.get("eta") else None)
+    noise = None
+    if kind is not None:
+        noise = NOISES[kind](section.get("eta") or 0.0, multiplicative=bool(section.get("multiplicative")))
+    if section.get("width") is not None:
+        return LinearNetwork(section["width"], noise=noise)
+    formula = section.get("formula")
+    if formula is None and section.get("depth") is None:
+        formula = "u*v"
+    return DiagonalNetwork(formula, depth=section.get("depth"), noise=noise)
+
+
+def run_point(
+    *, function: str, problem: Mapping[str, Any], network: Mapping[str, Any], parameters: Mapping[str, Any], keep: str,
+    **point: Any,
+) -> Any:  # fmt: skip
+    """One point of an experiment: its own values laid over those all points share."""
+    sections = {"problem": dict(problem), "network": dict(network), "parameters": dict(parameters)}
+    for name, value in point.items():
+        section, _, key = name.rpartition(".")
+        sections[section or "parameters"][key] = value
+    result = _load(function)(
+        net=make_network(sections["network"]), problem=make_problem(sections["problem"]), **sections["parameters"]
+    )
+    return _of_path(result) if function == "saddle_to_saddle" else _of_trajectory(result, keep)
+
+
+def _load(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(importlib.import_module(FUNCTIONS[name]), name)
+    return function
+
+
+def _of_trajectory(trajectory: Any, keep: str) -> Any:
+    """Every recorded time, or the last. Times of the clock on the wall are left out: results must not hang on them."""
+    data = trajectory.to_xarray()
+    if keep == "end":
+        data = data.isel(step=-1)
+    stats = json.loads(data.attrs.pop("stats"))
+    counts = {name: value for name, value in stats.items() if isinstance(value, int) and name not in data}
+    return data.assign(counts)
+
+
+def _of_path(path: Any) -> Any:
+    import xarray
+
+    return xarray.Dataset(
+        {
+            "jump_times": ("jump", path.jump_times),
+            "saddles": (("saddle", "feature"), path.saddles),
+            "end": ("feature", path.end),
+        },
+        {"feature": list(path.problem.feature_names)},
+        {"complete": bool(path.complete), "message": path.message},
+    )

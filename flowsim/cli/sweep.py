@@ -1,0 +1,158 @@
+"""``flowsim sweep``: an experiment file over its grid, resumed where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import xarray
+
+    from flowsim.cli.experiment import Experiment
+    from flowsim.sweep import Forecast
+
+__all__ = ["sweep"]
+
+
+@click.command()
+@click.argument("experiment", required=False, type=click.Path(path_type=Path))
+@click.option("--workers", type=int, help="Processes on this machine.  [default: as the experiment says, else 1]")
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler to compute on, such as tcp://10.0.0.1:8786.")
+@click.option("--store", type=click.Path(path_type=Path), help="Finished points.  [default: EXPERIMENT.sweep]")
+@click.option("--out", type=click.Path(path_type=Path), help="Result.  [default: EXPERIMENT.nc]")
+@click.option("--retry-failed", is_flag=True, help="Compute failed points again.")
+@click.option("--dry-run", is_flag=True, help="Only count the points and estimate the time.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of experiments.")
+@click.option("--progress/--no-progress", default=None, help="Progress bar.  [default: on a terminal]")
+@click.pass_context
+def sweep(
+    context: click.Context,
+    experiment: Path | None,
+    workers: int | None,
+    scheduler: str | None,
+    store: Path | None,
+    out: Path | None,
+    retry_failed: bool,
+    dry_run: bool,
+    schema: bool,
+    progress: bool | None,
+) -> None:
+    """Compute a function over the grid of EXPERIMENT (.toml).
+
+    Every finished point is kept at once: interrupt it, kill it, and the same command goes on where it was. Writes the
+    labelled result (.nc) and a table with one row for each point (.csv). Exit status 1 if points failed.
+    """
+    from flowsim.cli.experiment import Experiment, read_experiment
+
+    if schema:
+        click.echo(json.dumps(Experiment.model_json_schema(), indent=2))
+        return
+    if experiment is None:
+        raise click.UsageError("Missing argument 'EXPERIMENT'.")
+    if workers is not None and scheduler is not None:
+        raise ValueError("give either `--workers` or `--scheduler`; received both.")
+    read = read_experiment(experiment)
+    count = workers if workers is not None else read.workers or 1
+    if count < 1:
+        raise ValueError(f"`--workers` must be >= 1; received {count}.")
+    store = store or _beside(experiment, read.store, ".sweep")
+    out = out or _beside(experiment, read.out, ".nc")
+    if out.suffix != ".nc":
+        raise ValueError(f"`--out` must end in .nc; received {out}.")
+    if dry_run:
+        _dry_run(read, store, count)
+        return
+
+    import flowsim
+    from flowsim.sweep import sweep as compute
+
+    try:
+        with _workers(count, scheduler) as where:
+            result = compute(
+                read.call(), read.axes(), workers=where, store=store, progress=progress, seed=read.seed,
+                retry_failed=retry_failed,
+            )  # fmt: skip
+    except RuntimeError as error:  # of the workers: a point's own error is part of the result
+        raise click.ClickException(str(error)) from error
+    result.attrs |= {
+        "title": read.title or experiment.stem,
+        "flowsim": flowsim.__version__,
+        "experiment": experiment.read_text(encoding="utf-8"),
+    }
+    _write(result, out)
+    if _summarise(result, out):
+        context.exit(1)
+
+
+def _beside(experiment: Path, given: str | None, suffix: str) -> Path:
+    return experiment.parent / given if given else experiment.with_suffix(suffix)
+
+
+@contextmanager
+def _workers(count: int, scheduler: str | None) -> Iterator[Any]:
+    if scheduler is None:
+        yield count
+        return
+    try:
+        import distributed
+    except ImportError:
+        raise ValueError("`--scheduler` needs Dask: pip install 'flowsim[distributed]'.") from None
+    with distributed.Client(scheduler) as client:
+        yield client
+
+
+def _dry_run(read: Experiment, store: Path, workers: int) -> None:
+    from flowsim.sweep import forecast, plan
+
+    expected: Forecast = forecast(plan(read.call(), read.axes(), seed=read.seed), store)
+    click.echo(
+        f"{expected.total} points: {expected.finished} finished, {expected.failed} failed, {expected.left} to compute"
+    )
+    duration = expected.duration(workers)
+    if not expected.left or duration is None:
+        return
+    source = "computed just now" if expected.measured_here else "of the store"
+    click.echo(
+        f"about {_time(duration)} on {workers} worker{'s' if workers > 1 else ''}: {_time(min(expected.seconds))} to "
+        f"{_time(max(expected.seconds))} a point, by {len(expected.seconds)} points {source}"
+    )
+
+
+def _time(seconds: float) -> str:
+    for unit, name in ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{1000 * seconds:.3g} ms"
+
+
+def _summarise(result: xarray.Dataset, out: Path) -> int:
+    errors = [str(error) for error in result["error"].values.ravel() if error]
+    total = result["error"].size
+    click.echo(f"{total} points: {total - len(errors)} done, {len(errors)} failed")
+    for error in sorted(set(errors), key=errors.count, reverse=True)[:5]:
+        click.echo(f"  {errors.count(error)} x {' '.join(error.split())[:160]}")
+    if errors:
+        click.echo("compute them again with --retry-failed")
+    click.echo(f"wrote {out}, {out.with_suffix('.csv')}")
+    return len(errors)
+
+
+def _write(result: xarray.Dataset, out: Path) -> None:
+    """Each file appears whole or not at all."""
+    from flowsim.sweep import to_dataframe
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
+        part = Path(folder) / out.name
+        result.to_netcdf(part, engine="h5netcdf")
+        # What every point ran with is in the .nc; in a table it would drown the numbers.
+        to_dataframe(result.drop_vars("info", errors="ignore")).to_csv(part.with_suffix(".csv"), index=False)
+        os.replace(part, out)
+        os.replace(part.with_suffix(".csv"), out.with_suffix(".csv"))
