@@ -36,7 +36,7 @@ __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 if TYPE_CHECKING:
     from flowsim.descent import gradient_descent as gradient_descent
     from flowsim.errors import IntegrationError as IntegrationError
-    from flowsim.flows import gradient_flow as gradient_flow
+    from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath
     from flowsim.limits import saddle_to_saddle as saddle_to_saddle
     from flowsim.network import DiagonalNetwork as DiagonalNetwork

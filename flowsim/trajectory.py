@@ -44,10 +44,10 @@ class State:
 
     def __getitem__(self, index: Any) -> State:
         """Select along the leading time axis."""
-        return State(
-            **{name: getattr(self, name)[index] for name in _ARRAYS},
-            **{name: {key: value[index] for key, value in getattr(self, name).items()} for name in _MAPPINGS},
-        )
+        fields: dict[str, Any] = {name: getattr(self, name)[index] for name in _ARRAYS}
+        for name in _MAPPINGS:
+            fields[name] = {key: value[index] for key, value in getattr(self, name).items()}
+        return State(**fields)
 
 
 _ARRAYS = ("t", "accelerated_time", "arclength", "beta", "loss", "imbalance", "log_imbalance")
@@ -225,8 +225,9 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
         if data.attrs.get("format") != _FORMAT:
             raise ValueError(f"format {data.attrs.get('format')!r}")
         names = json.loads(data.attrs["weights"])
+        arrays: dict[str, Any] = {name: data[name].values for name in (*_ARRAYS, *_OPTIONAL) if name in data}
         return Trajectory(
-            **{name: data[name].values for name in _ARRAYS},
+            **arrays,
             weights={name: data[f"weight_{name}"].values for name in names},
             log_abs_weights={name: data[f"log_abs_weight_{name}"].values for name in names},
             imbalance_drift=float(data.attrs["imbalance_drift"]),
@@ -236,7 +237,6 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
             invariants=tuple(json.loads(data.attrs["invariants"])),
             feature_names=tuple(str(name) for name in data["feature"].values),
             info=json.loads(data.attrs["info"]),
-            **{name: data[name].values for name in _OPTIONAL if name in data},
         )
     except Exception as error:  # the HDF5 stack raises a dozen kinds on damaged files
         raise ValueError(f"`path` must be a trajectory file; {path} cannot be read as one ({error}).") from error

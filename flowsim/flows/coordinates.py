@@ -41,8 +41,10 @@ class Coordinates(Protocol):
     """
 
     name: str
-    ivp: InitialValueProblem
     invariants: tuple[str, ...]
+
+    @property
+    def ivp(self) -> InitialValueProblem: ...
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Local tolerances of the unknowns that give the global accuracy the user asked for."""

@@ -118,7 +118,7 @@ class RademacherNoise(Noise):
         return Fraction(1 - order % 2)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        return 2.0 * rng.integers(0, 2, shape) - 1.0
+        return np.asarray(2.0 * rng.integers(0, 2, shape) - 1.0, dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)

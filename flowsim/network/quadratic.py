@@ -62,7 +62,8 @@ def _expand(node: Node) -> Polynomial | None:
             return None
         return _scale(_expand(node[1]), 1 / divisor[()])
     if kind == "**" and node[2].denominator == 1 and node[2] >= 0:
-        base, power = _expand(node[1]), {(): Fraction(1)}
+        base = _expand(node[1])
+        power: Polynomial = {(): Fraction(1)}
         for _ in range(int(node[2])):
             product = _multiply(power, base)
             if product is None:
