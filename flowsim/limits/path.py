@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.orbits import Orbit, heteroclinic_orbit
 from flowsim.limits.rational import ExactPath
+from flowsim.limits.selection import Memory
 from flowsim.limits.state import StartState
 from flowsim.problem import Regression
 
@@ -72,6 +74,8 @@ class SaddlePath:
         How fast a positive and a negative coefficient answers to the gradient (:mod:`flowsim.limits.orbits`).
     order : int
         2 for networks of two-layer type, L for products of L weights.
+    memory : callable or None
+        How coordinates answer to the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
     offset : array (d,) or float
         Added to beta by the noise before the loss is taken (zero for products of weights).
     start_beta : array (d,) or None
@@ -94,6 +98,7 @@ class SaddlePath:
     penalties: tuple[Array, Array] = field(default_factory=lambda: (np.zeros(1), np.zeros(1)), repr=False)
     speeds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
     order: int = 2
+    memory: Memory | None = field(default=None, repr=False)
     offset: Array | float = 0.0
     start_beta: Array | None = field(default=None, repr=False)
     exact: ExactPath | None = field(default=None, repr=False)
@@ -212,6 +217,67 @@ class SaddlePath:
             [-time * self.problem.gradient(row) for time, row in zip(np.atleast_1d(times), average, strict=True)]
         )
         return rows[0] if times.ndim == 0 else rows
+
+    @cached_property
+    def orbits(self) -> tuple[Orbit, ...]:
+        """The heteroclinic orbit of each jump.
+
+        Raises
+        ------
+        ValueError
+            If they are not known for this network.
+        IntegrationError
+            If one cannot be followed to the next saddle.
+        """
+        return tuple(heteroclinic_orbit(self, jump) for jump in range(len(self.jump_times)))
+
+    @property
+    def length(self) -> float:
+        """Distance travelled from the first plateau to the last."""
+        return sum(orbit.length for orbit in self.orbits)
+
+    def arclength(self, t: ArrayLike) -> Array:
+        r"""The clock :math:`d\tau = dt + |d\beta|` at accelerated times t, jumps at t included."""
+        times = self._check_times(t)
+        done = np.concatenate([[0.0], np.cumsum([orbit.length for orbit in self.orbits])])
+        return times + done[np.searchsorted(self.jump_times, times, side="right")]
+
+    def curve(self, tau: ArrayLike) -> Array:
+        r"""The continuous limit path: saddles joined by orbits, shape (d,) or (T, d).
+
+        Parameters
+        ----------
+        tau : float or array (T,)
+            Values >= 0 of the clock :math:`d\tau = dt + |d\beta|`, t the accelerated time.
+
+        Raises
+        ------
+        ValueError
+            For tau negative, NaN, or beyond the horizon of a path that was stopped early.
+        """
+        values = np.asarray(tau, dtype=float)
+        if values.ndim > 1:
+            raise ValueError(f"`tau` must be a number or a vector; received shape {values.shape}.")
+        flat = np.atleast_1d(values)
+        if not (flat >= 0).all():
+            raise ValueError(f"`tau` must be >= 0; received {flat[~(flat >= 0)][0]}.")
+        limit = self.horizon + self.length
+        if not self.complete and (flat >= limit).any():
+            raise ValueError(f"`tau` must be below {limit:.6g}, where the path was stopped; received {flat.max():.6g}.")
+        lengths = np.array([orbit.length for orbit in self.orbits])
+        before = np.concatenate([[0.0], np.cumsum(lengths)])
+        departs = self.jump_times + before[:-1]
+        passed = np.searchsorted(departs, flat, side="right")
+        out = self._rows(passed)
+        for jump, orbit in enumerate(self.orbits):
+            travelling = np.flatnonzero((passed == jump + 1) & (flat < departs[jump] + lengths[jump]))
+            if travelling.size:
+                out[np.ix_(travelling, orbit.coordinates)] = orbit.at(flat[travelling] - departs[jump])
+        return out[0] if values.ndim == 0 else out
+
+    def curve_loss(self, tau: ArrayLike) -> Array:
+        """The training loss along :meth:`curve`."""
+        return self.problem.loss(self.curve(tau))
 
     def state(self, t: float) -> StartState:
         """Where the process stands at accelerated time t, to go on from there with other data."""

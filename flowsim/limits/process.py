@@ -139,6 +139,7 @@ def saddle_to_saddle(
         thresholds=(walls.upper, walls.lower),
         penalties=(walls.upper_penalty, walls.lower_penalty),
         speeds=(walls.up_speed, walls.low_speed),
+        memory=walls.memory,
         offset=walls.offset,
         start_beta=None if state is None else state.beta,
     )
@@ -201,6 +202,7 @@ def _exactly(
         penalties=(walls.upper_penalty, walls.lower_penalty),
         speeds=(walls.up_speed, walls.low_speed),
         order=walls.order,
+        memory=walls.memory,
         offset=walls.offset,
         start_beta=None if state is None else state.beta,
         exact=result,
@@ -282,6 +284,7 @@ class _Process:
             penalties=self.costs,
             speeds=(self.walls.up_speed, self.walls.low_speed),
             order=self.walls.order,
+            memory=self.walls.memory,
             offset=self.walls.offset,
             start_beta=None if self.state is None else self.state.beta,
             stats={"jumps": len(times), "gradients": self.gradients, "seconds": time.perf_counter() - began},

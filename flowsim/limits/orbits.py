@@ -1,0 +1,310 @@
+r"""Heteroclinic orbits: how the limit travels from one saddle to the next.
+
+Seen in unscaled time a jump is a trajectory of the network itself, from the unstable direction of one saddle into the
+next. With active coordinates balanced (which growth from a vanishing start makes them)
+
+.. math:: \beta_i' = c_i \, |\beta_i|^{2 - 2/L} \, ( -g_i - \kappa_i \, \mathrm{sign}\,\beta_i ),
+
+``c_i = 2/t_i^+-`` for two-layer type (2 for ``u*v``), ``c_i = L`` for products of L weights. Its arc length closes
+the gaps of the path: the clock ``d tau = dt + |d beta|`` advances with accelerated time on plateaus, with distance on
+orbits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.errors import IntegrationError
+
+if TYPE_CHECKING:
+    from flowsim.limits.path import SaddlePath
+
+__all__ = ["Orbit", "heteroclinic_orbit"]
+
+Array = NDArray[np.float64]
+
+#: The orbit is taken up at this distance from its saddle, relative to the size of the jump; the first-order
+#: expansion used there errs by its square.
+_DEPARTURE = 1e-6
+#: It is followed until this close to the next saddle, and closed by a straight piece.
+_ARRIVAL = 1e-9
+_TOLERANCE = 1e-10
+#: How far the integrated orbit may end from the saddle that the process found.
+_MISS = 1e-5
+_DOUBLINGS = 80
+_GAUSS = np.polynomial.legendre.leggauss(4)
+#: Points kept per step of the integrator.
+_REFINE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Orbit:
+    """One jump as a curve, parametrised by the distance travelled.
+
+    Attributes
+    ----------
+    jump : int
+    coordinates : array (m,)
+        Who moves.
+    distance : array (N,)
+        From 0 to `length`.
+    points : array (N, m)
+        Coefficients of `coordinates`.
+    tangents : array (N, m)
+        Unit vectors ``d beta / d distance``.
+    """
+
+    jump: int
+    coordinates: NDArray[np.int64]
+    distance: Array
+    points: Array
+    tangents: Array
+
+    @property
+    def length(self) -> float:
+        return float(self.distance[-1])
+
+    def at(self, distance: Array) -> Array:
+        """Coefficients of `coordinates` after some distance, shape (K, m)."""
+        from scipy.interpolate import CubicHermiteSpline
+
+        if len(self.distance) < 2:
+            return np.repeat(self.points[:1], len(distance), axis=0)
+        spline = CubicHermiteSpline(self.distance, self.points, self.tangents, axis=0)
+        return np.asarray(spline(np.clip(distance, 0.0, self.length)))
+
+
+def heteroclinic_orbit(path: SaddlePath, jump: int) -> Orbit:
+    """Integrate the orbit of one jump.
+
+    Raises
+    ------
+    ValueError
+        If the network's answer on the way has no closed form (it is not quadratic, nor a product).
+    IntegrationError
+        If the orbit does not end at the next saddle.
+    """
+    if path.memory is None:
+        raise ValueError("orbits are known for quadratic formulas and for products of weights only.")
+    before = dict(zip(path.supports[jump].tolist(), path.values[jump].tolist(), strict=True))
+    after = dict(zip(path.supports[jump + 1].tolist(), path.values[jump + 1].tolist(), strict=True))
+    coordinates = np.array(sorted(before.keys() | after.keys() | set(path.hits[jump].tolist())), dtype=np.int64)
+    beta0 = np.array([before.get(i, 0.0) for i in coordinates.tolist()])
+    beta1 = np.array([after.get(i, 0.0) for i in coordinates.tolist()])
+    field = _Field(path, coordinates, beta0, beta1)
+    size = float(np.linalg.norm(beta1 - beta0))
+    start = field.departure(beta0, _DEPARTURE * size, path.jump_times[jump])
+    times, points = _follow(field, start, beta1, size, jump)
+    return _by_distance(field, jump, coordinates, beta0, beta1, times, points)
+
+
+class _Field:
+    """Velocity on the coordinates that take part, in variables that keep their signs."""
+
+    def __init__(self, path: SaddlePath, coordinates: NDArray[np.int64], beta0: Array, beta1: Array) -> None:
+        problem = path.problem
+        columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
+        offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
+        self.columns = columns
+        self.gram = columns.T @ columns / problem.n
+        self.moment = columns.T @ (problem.y - offset) / problem.n
+        self.order = path.order
+        arriving = self.moment - self.gram @ beta0
+        self.sign = np.where(beta0 != 0, np.sign(beta0), np.where(beta1 != 0, np.sign(beta1), np.sign(arriving)))
+        positive = self.sign > 0
+        self.speed = np.where(positive, path.speeds[0][coordinates], path.speeds[1][coordinates])
+        self.cost = np.where(positive, path.penalties[0][coordinates], path.penalties[1][coordinates])
+        if not np.isfinite(self.speed).all():
+            raise ValueError("orbits are known for quadratic formulas and for products of weights only.")
+        assert path.memory is not None
+        self.memory = path.memory(coordinates)
+        # Both walls at distance 0: pretrained, not balanced, both exponentials count.
+        self.free = (path.thresholds[0][coordinates] == 0) & (path.thresholds[1][coordinates] == 0)
+        if self.free.any() and (self.order > 2 or not np.isfinite(self.memory[0][:, self.free]).all()):
+            raise ValueError("orbits from these pretrained weights have no closed form.")
+
+    def force(self, beta: Array) -> Array:
+        """``-g - kappa sign``, what drives the coordinates."""
+        return self.moment - beta @ self.gram - self.cost * self.sign
+
+    def inertia(self, beta: Array) -> Array:
+        """``d beta / d z``."""
+        plain = self.speed * np.abs(beta) ** (2.0 - 2.0 / self.order)
+        if not self.free.any():
+            return plain
+        coefficients, rates = (table[:, self.free] for table in self.memory)
+        plus, minus = coefficients * (rates > 0), -coefficients * (rates < 0)
+        if (np.count_nonzero(plus, axis=0) > 1).any() or (np.count_nonzero(minus, axis=0) > 1).any():
+            raise ValueError("orbits from these pretrained weights have no closed form.")
+        # beta = A e^(az) - B e^(-bz): solved for z by the monotone root below, then differentiated.
+        z = _invert(coefficients, rates, np.atleast_2d(beta)[:, self.free])
+        slope = (coefficients * rates * np.exp(rates * z[:, None, :])).sum(axis=1)
+        out = np.atleast_2d(plain).copy()
+        out[:, self.free] = slope
+        return out.reshape(plain.shape)
+
+    def velocity(self, beta: Array) -> Array:
+        return self.inertia(beta) * self.force(beta)
+
+    def departure(self, beta0: Array, distance: float, time: float) -> Array:
+        """A point of the unstable manifold at some distance from the saddle, to first order."""
+        new = beta0 == 0
+        force = np.maximum(self.force(beta0) * self.sign, 0.0)
+        rates = self.speed * force
+        top = rates[new].max(initial=0.0)
+        if top == 0.0:
+            raise ValueError("the saddle has no unstable direction; it is degenerate.")
+        share = np.zeros(len(beta0))
+        if self.order == 2:
+            # Tied coordinates reach their walls together: |beta_i| = exp(rate_i t) at a common t < 0.
+            share[new] = distance ** np.where(rates[new] > 0, rates[new] / top, np.inf)
+            share[new] *= np.exp(self._head_start(beta0, new))
+        else:
+            # w' = (c/L) f w^(L-1) backwards from infinity at a common time.
+            share[new] = distance * np.where(
+                rates[new] > 0, (rates[new] / top) ** (-self.order / (self.order - 2.0)), 0
+            )
+        point = beta0 + share * self.sign
+        old = ~new
+        if old.any():
+            D = self.inertia(beta0)[old]
+            shift = np.zeros(old.sum())
+            for j in np.flatnonzero(new & (share > 0)):
+                growth = rates[j] if self.order == 2 else 0.0
+                matrix = growth * np.eye(old.sum()) + D[:, None] * self.gram[np.ix_(old, old)]
+                shift -= np.linalg.lstsq(matrix, D * self.gram[old, j] * share[j] * self.sign[j], rcond=None)[0]
+            point[old] += shift
+        return point
+
+    def _head_start(self, beta0: Array, new: NDArray[np.bool_]) -> Array:
+        """``ln`` of the prefactors of tied coordinates: the start's, and what dependence on the active ones adds."""
+        if new.sum() < 2:
+            return np.zeros(int(new.sum()))
+        coefficients, rates = self.memory
+        along = np.sign(rates) == self.sign
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.abs(np.where(along, coefficients, 0.0)).sum(axis=0))
+        if not np.isfinite(logs).all():
+            return np.zeros(int(new.sum()))
+        old = ~new
+        z_old = self.sign[old] * (np.log(np.abs(beta0[old])) - logs[old]) / self.speed[old]
+        nu = np.linalg.lstsq(self.columns[:, old].T, z_old, rcond=None)[0] if old.any() else np.zeros(len(self.columns))
+        return logs[new] + self.speed[new] * self.sign[new] * (self.columns[:, new].T @ nu)
+
+
+def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> tuple[Array, Array]:
+    """Times and points from near one saddle to near the next."""
+    from scipy.integrate import solve_ivp
+
+    m = len(start)
+    logs = field.order == 2
+    free, sign, power = field.free, field.sign, float(field.order)
+
+    def to_beta(state: Array) -> Array:
+        if logs:
+            grown = sign * np.exp(np.minimum(state, 300.0))
+            return np.where(free, state, grown) if free.any() else grown
+        return sign * np.maximum(state, 0.0) ** power
+
+    def rate(_: float, state: Array) -> Array:
+        beta = to_beta(state)
+        force = field.force(beta)
+        if logs:
+            plain = field.speed * sign * force
+            return np.where(free, field.inertia(beta) * force, plain) if free.any() else plain
+        return field.speed / power * np.maximum(state, 0.0) ** (power - 1.0) * sign * force
+
+    def jacobian(_: float, state: Array) -> Array:
+        beta = to_beta(state)
+        if logs:
+            return -(field.speed * sign)[:, None] * field.gram * beta[None, :]
+        w = np.maximum(state, 0.0)
+        out = -(field.speed / power * w ** (power - 1) * sign)[:, None] * field.gram
+        out = out * (sign * power * w ** (power - 1))[None, :]
+        out[np.diag_indices(m)] += field.speed / power * (power - 1) * w ** (power - 2) * sign * field.force(beta)
+        return out
+
+    if logs:
+        with np.errstate(divide="ignore"):
+            state = np.where(free, start, np.log(np.maximum(np.abs(start), 1e-300)))
+    else:
+        state = np.abs(start) ** (1.0 / power)
+    time, duration = 0.0, 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
+    kept_times, kept_points = [np.zeros(1)], [start[None]]
+    for _ in range(_DOUBLINGS):
+        solution = solve_ivp(
+            rate, (0.0, duration), state, method="LSODA", jac=None if free.any() else jacobian,
+            rtol=_TOLERANCE, atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)),
+            dense_output=True,
+        )  # fmt: skip
+        if not solution.success or not np.isfinite(solution.y).all():
+            break
+        inner = np.concatenate(
+            [np.linspace(a, b, _REFINE + 1)[1:] for a, b in zip(solution.t[:-1], solution.t[1:], strict=True)]
+        )
+        points = np.array([to_beta(column) for column in solution.sol(inner).T])
+        kept_times.append(time + inner)
+        kept_points.append(points)
+        state, time, duration = solution.y[:, -1], time + duration, 1.5 * duration
+        if float(np.linalg.norm(points[-1] - end)) <= _ARRIVAL * size:
+            return np.concatenate(kept_times), np.concatenate(kept_points)
+    missed = float(np.linalg.norm(kept_points[-1][-1] - end)) / size
+    if missed <= _MISS:
+        return np.concatenate(kept_times), np.concatenate(kept_points)
+    raise IntegrationError(
+        f"the orbit of jump {jump} stops {missed:.1e} of its size away from the next saddle; tied coordinates may "
+        "leave a saddle along several orbits."
+    )
+
+
+def _by_distance(
+    field: _Field, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, times: Array, points: Array
+) -> Orbit:
+    """From time to distance travelled, by Gauss quadrature of the speed along Hermite pieces."""
+    velocity = field.velocity(points)
+    nodes, weights = _GAUSS
+    h = np.diff(times)
+    lengths = np.zeros(len(h))
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        a, b = points[:-1], points[1:]
+        u, v = velocity[:-1] * h[:, None], velocity[1:] * h[:, None]
+        x = node
+        between = (
+            a * (1 + 2 * x) * (1 - x) ** 2 + b * x**2 * (3 - 2 * x) + u * x * (1 - x) ** 2 - v * x**2 * (1 - x)
+        )  # the cubic through both ends with their slopes
+        lengths += weight * h * np.linalg.norm(field.velocity(between), axis=1)
+    head, tail = float(np.linalg.norm(points[0] - beta0)), float(np.linalg.norm(beta1 - points[-1]))
+    distance = np.concatenate([[0.0], head + np.concatenate([[0.0], np.cumsum(lengths)])])
+    speed = np.linalg.norm(velocity, axis=1)
+    tangents = velocity / np.where(speed > 0, speed, 1.0)[:, None]
+    all_points = np.concatenate([beta0[None], points])
+    all_tangents = np.concatenate([tangents[:1], tangents])
+    if tail > 0:
+        distance = np.append(distance, distance[-1] + tail)
+        all_points = np.concatenate([all_points, beta1[None]])
+        all_tangents = np.concatenate([all_tangents, ((beta1 - points[-1]) / tail)[None]])
+    # Pieces shorter than rounding cannot carry a tangent.
+    keep = np.concatenate([[True], np.diff(distance) > 1e-14 * distance[-1]])
+    keep[-1] = True
+    return Orbit(jump, coordinates, distance[keep], all_points[keep], all_tangents[keep])
+
+
+def _invert(coefficients: Array, rates: Array, beta: Array) -> Array:
+    """z with ``sum_k coefficients exp(rates z) = beta``, by bisection on an increasing function."""
+    low, high = np.full(beta.shape, -700.0), np.full(beta.shape, 700.0)
+    low, high = low / np.abs(rates).max(), high / np.abs(rates).max()
+    for _ in range(200):
+        z = (low + high) / 2
+        below = (coefficients * np.exp(rates * z[:, None, :])).sum(axis=1) < beta
+        low, high = np.where(below, z, low), np.where(below, high, z)
+    return (low + high) / 2
+
+
+def _column(problem: Any, i: int) -> Array:
+    unit = np.zeros(problem.d)
+    unit[i] = 1.0
+    return np.asarray(problem.X[:, i]) if problem.is_dense else np.asarray(problem.X @ unit)

@@ -1,0 +1,99 @@
+"""The continuous limit path: orbits between saddles, in arc length."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+
+NET = fs.DiagonalNetwork("u*v")
+FOUR = fs.Regression([[1, 0.5, 0.7, 0], [0.5, 1, 0.1, 0.7]], [1.0, 0.0])
+
+
+def test_a_single_feature_travels_straight() -> None:
+    path = fs.saddle_to_saddle(NET, fs.Regression([[2.0]], [3.0]))
+    assert path.length == pytest.approx(1.5, rel=1e-8)
+    t = path.jump_times[0]
+    np.testing.assert_allclose(path.curve(t + np.array([0.0, 0.3, 1.5, 9.0]))[:, 0], [0, 0.3, 1.5, 1.5], rtol=1e-8)
+
+
+@pytest.mark.parametrize("formula", ["u*v", "2*u**2 - v**2"])
+def test_the_curve_is_continuous_and_arclength_is_its_clock(formula: str) -> None:
+    path = fs.saddle_to_saddle(fs.DiagonalNetwork(formula), FOUR)
+    last = float(path.arclength(path.jump_times[-1] * 1.1))
+    tau = np.linspace(0, last, 20_001)
+    moved = np.linalg.norm(np.diff(path.curve(tau), axis=0), axis=1)
+    assert moved.max() <= tau[1] * (1 + 1e-5)
+    assert moved.sum() == pytest.approx(path.length, rel=1e-4)
+    for k, t in enumerate(path.jump_times):
+        np.testing.assert_allclose(path.curve(path.arclength(t)), path.saddles[k + 1], atol=1e-12)
+        departure = np.nextafter(path.arclength(t) - path.orbits[k].length, 0)
+        np.testing.assert_allclose(path.curve(departure), path.saddles[k], atol=1e-9)
+
+
+def test_the_loss_never_rises_along_the_curve() -> None:
+    problem = fs.datasets.diabetes()
+    path = fs.saddle_to_saddle(NET, problem)
+    losses = path.curve_loss(np.linspace(0, path.arclength(path.jump_times[-1] * 1.1), 5000))
+    assert np.diff(losses).max() <= 1e-12 * losses[0]
+
+
+def test_orbits_obey_their_field_in_a_finer_independent_integration() -> None:
+    problem = fs.datasets.diabetes()
+    path = fs.saddle_to_saddle(NET, problem)
+    for orbit in path.orbits[2:8:5]:
+        step = 1e-5 * orbit.length
+        for distance in orbit.length * np.array([0.1, 0.5, 0.9]):
+            ahead, behind, here = orbit.at(distance + np.array([step, -step, 0.0]))
+            full = np.zeros(10)
+            full[orbit.coordinates] = here
+            velocity = -np.abs(here) * problem.gradient(full)[orbit.coordinates]
+            np.testing.assert_allclose((ahead - behind) / (2 * step), velocity / np.linalg.norm(velocity), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net", "alphas"),
+    [
+        (NET, ["1e-100", "1e-1000", "1e-10000"]),
+        (fs.DiagonalNetwork("2*u**2 - v**2"), ["1e-100", "1e-1000", "1e-10000"]),
+        (fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1)), ["1e-100", "1e-1000", "1e-10000"]),
+        (fs.DiagonalNetwork(depth=3), ["1e-2", "1e-3"]),
+    ],
+    ids=str,
+)
+def test_flows_in_arc_length_approach_the_curve(net: fs.DiagonalNetwork, alphas: list[str]) -> None:
+    path = fs.saddle_to_saddle(net, FOUR)
+    errors = []
+    for alpha in alphas:
+        t_end = float(path.jump_times[-1] * 1.1)
+        flow = fs.gradient_flow(net, FOUR, t_end, alpha=alpha, clock="accelerated", rtol=1e-8)
+        errors.append(np.linalg.norm(path.curve(flow.arclength) - flow.beta, axis=1).max())
+    assert all(later < 0.5 * earlier for earlier, later in itertools.pairwise(errors)), errors
+    assert errors[-1] < (0.01 if net.weights != ("w1", "w2", "w3") else 0.1)
+
+
+def test_tied_dependent_coordinates_leave_along_the_orbit_of_their_start() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.standard_normal((5, 3))
+    X, y = np.column_stack([base, base[:, 1]]), rng.standard_normal(5)
+    start = {"u": np.array([1.0, 2.0, 1.0, 0.5]), "v": np.zeros(4)}
+    path = fs.saddle_to_saddle(NET, fs.Regression(X, y), start)
+    end = path.end
+    assert end[1] / end[3] == pytest.approx(16.0, rel=1e-9)  # shares as the squares of u(0)
+    for orbit in path.orbits:  # each ends at its saddle, or it would have raised
+        assert orbit.length > 0
+
+
+def test_orbits_of_networks_without_a_closed_form_are_refused() -> None:
+    path = fs.saddle_to_saddle(fs.DiagonalNetwork("a*tanh(a) - b**2"), FOUR)
+    with pytest.raises(ValueError, match="quadratic formulas and for products"):
+        path.curve(1.0)
+
+
+@pytest.mark.parametrize("tau", [-0.1, np.nan])
+def test_a_negative_or_undefined_arc_length_is_refused(tau: float) -> None:
+    with pytest.raises(ValueError, match="`tau` must be >= 0"):
+        fs.saddle_to_saddle(NET, FOUR).curve(tau)
