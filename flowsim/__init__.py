@@ -24,6 +24,7 @@ _HOME = {
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
     "gradient_descent": "flowsim.descent",
+    "gradient_descents": "flowsim.descent",
     "gradient_flow": "flowsim.flows",
     "load": "flowsim.trajectory",
     "saddle_to_saddle": "flowsim.limits",
@@ -35,6 +36,7 @@ __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 
 if TYPE_CHECKING:
     from flowsim.descent import gradient_descent as gradient_descent
+    from flowsim.descent import gradient_descents as gradient_descents
     from flowsim.errors import IntegrationError as IntegrationError
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath

@@ -74,6 +74,11 @@ class Case:
             raise ValueError(f"`coordinates` cannot be 'growth' for {self.net}: {reason}.")
         return reason if asked != "weights" else "`coordinates` was 'weights'"
 
+    @property
+    def can_share(self) -> bool:
+        """Whether several runs can share the products with X."""
+        return not self.data.is_sparse
+
     def machine(self, settings: Settings, steps: Array) -> Machine:
         """A fresh machine at the start, one lane per step size."""
         assert isinstance(self.net, DiagonalNetwork)

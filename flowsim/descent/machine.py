@@ -101,4 +101,4 @@ def drive(machine: Machine, streams: Sequence[Streams], n_steps: int) -> None:
 def _lanes(draws: list[Array]) -> Array:
     """Draws (steps, ..., m) of every lane as one array (steps, ..., m * lanes), lanes innermost."""
     stacked = np.stack(draws, axis=-1)
-    return stacked.reshape(*stacked.shape[:-2], -1)
+    return stacked.reshape(*stacked.shape[:-2], stacked.shape[-2] * stacked.shape[-1])

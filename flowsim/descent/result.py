@@ -53,21 +53,24 @@ def finite_records(read: Read, problem: Regression) -> int:
     return len(good) if good.all() else int(np.argmin(good))
 
 
-def imbalance_drift(read: Read) -> float:
-    r"""Largest ``|J_k / J_0 - law_k| / max(1, |law_k|)``; where J_0 = 0, largest ``|J_k|`` over its terms at 0."""
+def imbalance_departure(read: Read) -> Array:
+    r"""``|J_k / J_0 - law_k| / max(1, |law_k|)`` at each record, the largest over coordinates; shape (T,).
+
+    Where J_0 = 0 it is ``|J_k|`` over the size of its terms at 0.
+    """
     lawful = np.isfinite(read.log_imbalance[0])
-    worst = 0.0
+    worst = np.zeros(len(read.beta))
     if lawful.any():
         ratio = (read.log_imbalance - read.log_imbalance[0])[:, lawful]
         sign = (read.imbalance_sign * read.imbalance_sign[0])[:, lawful]
         law = np.zeros_like(ratio) if read.log_law is None else read.log_law[:, lawful]
         law_sign = np.ones_like(ratio) if read.law_sign is None else read.law_sign[:, lawful]
         common = np.maximum(np.maximum(ratio, law), 0.0)
-        worst = float(np.abs(sign * np.exp(ratio - common) - law_sign * np.exp(law - common)).max())
+        worst = np.abs(sign * np.exp(ratio - common) - law_sign * np.exp(law - common)).max(axis=1)
     terms = np.broadcast_to(read.terms, lawful.shape)
     rest = ~lawful & (terms > 0)
     if rest.any():
-        worst = max(worst, float((np.abs(read.imbalance[:, rest]) / terms[rest]).max()))
+        worst = np.maximum(worst, (np.abs(read.imbalance[:, rest]) / terms[rest]).max(axis=1))
     return worst
 
 
@@ -85,6 +88,7 @@ def assemble(
     info: dict[str, Any],
 ) -> Trajectory:
     """The Trajectory of one run; `rate` is d accelerated_time / dt."""
+    departure = imbalance_departure(read)
     t = np.asarray(steps * step, dtype=float)
     return Trajectory(
         t=t,
@@ -96,7 +100,8 @@ def assemble(
         loss=problem.loss(read.beta),
         imbalance=read.imbalance,
         log_imbalance=read.log_imbalance,
-        imbalance_drift=imbalance_drift(read),
+        imbalance_drift=float(departure.max()),
+        imbalance_departure=departure,
         success=success,
         message=message,
         stats=stats,

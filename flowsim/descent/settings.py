@@ -10,7 +10,7 @@ import numpy as np
 
 from flowsim.network import GaussianNoise, Noise
 
-__all__ = ["COORDINATES", "Settings"]
+__all__ = ["COORDINATES", "Settings", "check_count", "check_step"]
 
 COORDINATES = ("auto", "growth", "weights")
 
@@ -45,14 +45,14 @@ class Settings:
         coordinates: Any,
     ) -> Settings:
         """Read and check what the caller gave; a batch of all n rows is no batch."""
-        count = _integer("n_steps", n_steps, 1)
-        every = _integer("record_every", record_every, 1)
-        size = None if batch_size is None else _integer("batch_size", batch_size, 1)
+        count = check_count("n_steps", n_steps)
+        every = check_count("record_every", record_every)
+        size = None if batch_size is None else check_count("batch_size", batch_size)
         if size is not None and size > n:
             raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
         mu = _number("momentum", momentum)
         if not 0.0 <= mu < 1.0:
-            raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
+            raise ValueError(f"`momentum` must lie in [0); received {momentum!r}.")
         if nesterov and mu == 0.0:
             raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
         if radius is not None and not _number("radius", radius) > 0.0:
@@ -99,7 +99,8 @@ def _label_noise(value: Any) -> Noise | None:
     return noise if noise.std > 0 else None
 
 
-def _integer(name: str, value: Any, least: int) -> int:
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """An integer >= least."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"`{name}` must be an integer >= {least}; received {value!r}.")
     return int(value)
@@ -107,7 +108,7 @@ def _integer(name: str, value: Any, least: int) -> int:
 
 def _number(name: str, value: Any) -> float:
     try:
-        if isinstance(value, bool | str):
+        if isinstance(value, bool | str | np.bool_):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):

@@ -59,26 +59,30 @@ class Streams:
         stds: Array,
         shape: tuple[int, ...],
     ) -> None:
-        self._batch, self._label, self._weight = (np.random.default_rng(child) for child in child_seeds(seed, 3))
+        children = child_seeds(seed, 3)
+        wanted = batch_size is not None, label_noise is not None, weight_noise is not None
+        self._batch, self._label, self._weight = (
+            np.random.default_rng(child) if used else None for child, used in zip(children, wanted, strict=True)
+        )
         self.n, self.batch_size, self.shape = n, batch_size, shape
         self.label_noise, self.weight_noise, self.stds = label_noise, weight_noise, stds
         self._order = np.arange(n)
 
     def rows(self, steps: int) -> NDArray[np.int64]:
         """Batches, shape (steps, b); (0, 0) for full batches."""
-        if self.batch_size is None:
+        if self.batch_size is None or self._batch is None:
             return np.empty((0, 0), np.int64)
         return _subsets(self._order, self._batch.random((steps, self.batch_size)))
 
     def labels(self, steps: int) -> Array:
         """Noise on y, shape (steps, n); (0, n) without."""
-        if self.label_noise is None:
+        if self.label_noise is None or self._label is None:
             return np.empty((0, self.n))
         return float(self.label_noise.std) * self.label_noise.draw(self._label, (steps, self.n))  # type: ignore[arg-type]
 
     def weights(self, steps: int) -> Array:
         """Noise on the weights, shape (steps, *shape); (0, *shape) without."""
-        if self.weight_noise is None:
+        if self.weight_noise is None or self._weight is None:
             return np.empty((0, *self.shape))
         drawn = self.weight_noise.draw(self._weight, (steps, *self.shape))
         return drawn * self.stds.reshape(-1, *(1,) * (len(self.shape) - 1))

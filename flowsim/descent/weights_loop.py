@@ -140,6 +140,11 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
             for m in range(count):
                 for i in range(size):
                     slope[m, i] *= -a[i]
+            if options.multiplicative and noise.shape[0]:
+                # The chain rule: what is descended is theta -> L(theta (1 + xi)).
+                for m in range(count):
+                    for i in range(size):
+                        slope[m, i] *= 1.0 + noise[k - plan.first, m, i]
         alive = False
         for lane in range(lanes):
             if math.isfinite(square[lane]):

@@ -104,11 +104,11 @@ def child_seeds_root(seed: int) -> np.random.SeedSequence:
 @pytest.mark.parametrize("multiplicative", [False, True])
 @pytest.mark.parametrize("kind", [fs.GaussianNoise, fs.RademacherNoise, fs.UniformNoise])
 def test_a_step_of_stochastic_sam_is_the_expected_step_on_average(problem, kind, multiplicative) -> None:
-    """40,000 single steps: E theta_1 = theta_0 - h * field(theta_0), within 5 standard errors in every weight."""
+    """8000 single steps: E theta_1 = theta_0 - h * field(theta_0), within 5 standard errors in every weight."""
     net = fs.DiagonalNetwork(depth=3, noise=kind({"w1": 0.3, "w2": 0.1, "w3": 0.2}, multiplicative))
     rng = np.random.default_rng(2)
     start = dict(zip(net.weights, rng.standard_normal((3, problem.d)), strict=True))
-    runs = fs.gradient_descents(net, problem, 0.1, 1, alpha=0.7, start=start, runs=40_000, seed=5)
+    runs = fs.gradient_descents(net, problem, 0.1, 1, alpha=0.7, start=start, runs=8000, seed=5)
     expected = fs.gradient_descent(net, problem, 0.1, 1, alpha=0.7, start=start, expected=True)
     for name in net.weights:
         sample = runs.weights[name][:, -1]

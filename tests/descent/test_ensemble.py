@@ -1,0 +1,91 @@
+"""Many runs side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+from flowsim.descent import ensemble
+
+PLAIN = fs.DiagonalNetwork("u*v")
+SAM = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1))
+CASES = {
+    "growth": (PLAIN, {"label_noise": 0.2}),
+    "weights": (SAM, {"momentum": 0.3}),
+    "batches": (PLAIN, {"batch_size": 2}),
+    "projected": (SAM, {"radius": 3.0}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_result_does_not_depend_on_the_number_of_workers(problem, case, monkeypatch) -> None:
+    monkeypatch.setattr(ensemble, "_LANES", 4)
+    net, options = CASES[case]
+    one, two, three = (
+        fs.gradient_descents(net, problem, 0.02, 60, alpha=0.2, runs=11, seed=9, workers=workers, **options)
+        for workers in (1, 2, 3)
+    )
+    for other in (two, three):
+        np.testing.assert_array_equal(one.beta, other.beta)
+        np.testing.assert_array_equal(one.weights["u"], other.weights["u"])
+        np.testing.assert_array_equal(one.arclength, other.arclength)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_run_r_is_the_single_run_with_seed_r(problem, case) -> None:
+    net, options = CASES[case]
+    runs = fs.gradient_descents(net, problem, 0.02, 60, alpha=0.2, runs=3, seed=9, record_every=7, **options)
+    for r, child in enumerate(np.random.SeedSequence(9).spawn(3)):
+        alone = fs.gradient_descent(net, problem, 0.02, 60, alpha=0.2, seed=child, record_every=7, **options)
+        np.testing.assert_allclose(runs.beta[r], alone.beta, atol=1e-12)
+        np.testing.assert_allclose(runs[r].weights["v"], alone.weights["v"], atol=1e-12)
+        np.testing.assert_allclose(runs.arclength[r], alone.arclength, rtol=1e-11)
+        assert runs[r].info["seed"] == alone.info["seed"]
+
+
+def test_step_sizes_run_together_and_the_diverged_ones_are_marked(problem) -> None:
+    steps = np.array([0.01, 0.05, 0.2, 3.0, 40.0])
+    runs = fs.gradient_descents(PLAIN, problem, steps, 400, alpha=0.2, record_every=10)
+    assert runs.success.tolist() == [True, True, True, False, False]
+    for r in range(3):
+        alone = fs.gradient_descent(PLAIN, problem, steps[r], 400, alpha=0.2, record_every=10)
+        np.testing.assert_allclose(runs.beta[r], alone.beta, atol=1e-10)
+        np.testing.assert_array_equal(runs.t[r], alone.t)
+    with pytest.raises(fs.IntegrationError, match=f"step {runs.stopped[3]} of 400"):
+        fs.gradient_descent(PLAIN, problem, 3.0, 400, alpha=0.2)
+    assert np.isnan(runs.beta[3, -1]).all()
+    assert not runs[3].success
+    assert np.isfinite(runs[3].beta).all()
+    with pytest.raises(ValueError, match="2 of 5 runs diverged"):
+        _ = runs.mean
+
+
+def test_growth_of_many_runs_is_exact_far_below_the_range_of_floats(problem) -> None:
+    runs = fs.gradient_descents(PLAIN, problem, [0.1, 0.11], 40_000, alpha="1e-1000", record_every=40_000)
+    for r in range(2):
+        alone = fs.gradient_descent(PLAIN, problem, runs.step[r], 40_000, alpha="1e-1000", record_every=40_000)
+        np.testing.assert_allclose(runs.beta[r], alone.beta, atol=1e-9)
+        assert runs[r].imbalance_drift < 1e-10
+    assert np.abs(runs.beta[:, -1]).max() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runs": 0}, "`runs` must be an integer >= 1; received 0"),
+        ({"step": [0.1, 0.2], "runs": 3}, "`runs` must be left out or be the number of step sizes, 2"),
+        ({"step": [0.1, -0.2]}, "`step` must be > 0; received -0.2"),
+        ({"step": []}, "`step` must be a number or a vector"),
+        ({"workers": 0}, "`workers` must be an integer >= 1"),
+        ({"batchsize": 3}, "`batchsize` is not an option of gradient_descents"),
+    ],
+)
+def test_bad_arguments_are_named(problem, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        fs.gradient_descents(**{"net": PLAIN, "problem": problem, "step": 0.1, "n_steps": 5, "alpha": 0.1} | options)
+
+
+def test_a_standard_error_needs_two_runs(problem) -> None:
+    with pytest.raises(ValueError, match="at least 2 runs"):
+        _ = fs.gradient_descents(PLAIN, problem, 0.1, 5, alpha=0.1).standard_error
