@@ -18,7 +18,7 @@ from flowsim.descent.case import Case, check_pair, first_bad_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.settings import Settings, check_count, check_step
 from flowsim.descent.streams import Seed, child_seeds, read_seed
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.trajectory import Trajectory
 

@@ -46,8 +46,8 @@ def gradient_descent(
 
     .. math:: \theta_{k+1} = \theta_k - h \nabla_\theta L(\theta_k), \qquad t_k = h k.
 
-    With ``net.noise`` every gradient is that of :math:`\theta \mapsto L(\theta + \xi_k)` at :math:`\theta_k`, with fresh
-    noise (stochastic SAM); of :math:`\theta \mapsto L(\theta (1 + \xi_k))` for multiplicative noise.
+    With ``net.noise`` every gradient is that of :math:`\theta \mapsto L(\theta + \xi_k)` at :math:`\theta_k`, with
+    fresh noise (stochastic SAM); of :math:`\theta \mapsto L(\theta (1 + \xi_k))` for multiplicative noise.
 
     Parameters
     ----------
