@@ -23,10 +23,12 @@ _HOME = {
     "SaddlePath": "flowsim.limits",
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
+    "compare": "flowsim.studies",
     "gradient_descent": "flowsim.descent",
     "gradient_descents": "flowsim.descent",
     "gradient_flow": "flowsim.flows",
     "load": "flowsim.trajectory",
+    "modified_flow": "flowsim.studies",
     "saddle_to_saddle": "flowsim.limits",
 }
 #: `sweep` is a room that can be called
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from flowsim.network import RademacherNoise as RademacherNoise
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.problem import Regression as Regression
+    from flowsim.studies import compare as compare
+    from flowsim.studies import modified_flow as modified_flow
     from flowsim.sweep import sweep as sweep
     from flowsim.trajectory import Trajectory as Trajectory
     from flowsim.trajectory import load as load

@@ -1,6 +1,7 @@
 """Discrete time: gradient descent, mini-batches, momentum, label noise, stochastic SAM."""
 
 from flowsim.descent.ensemble import Ensemble, gradient_descents
+from flowsim.descent.modes import Modes, signed_exp, why_not_growth
 from flowsim.descent.run import gradient_descent
 
-__all__ = ["Ensemble", "gradient_descent", "gradient_descents"]
+__all__ = ["Ensemble", "Modes", "gradient_descent", "gradient_descents", "signed_exp", "why_not_growth"]

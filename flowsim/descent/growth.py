@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, Plan, run_growth
 from flowsim.descent.machine import Read, recorded_steps
-from flowsim.descent.modes import Modes
+from flowsim.descent.modes import Modes, signed_exp
 from flowsim.descent.products import Data
 from flowsim.descent.settings import Settings
 
@@ -89,14 +89,14 @@ class GrowthMachine:
         with np.errstate(divide="ignore"):
             logs = np.log(np.abs(mantissa)) + exponent * _LN2
             log_law = np.log(np.abs(pick(record.factor))) + pick(record.factor_e) * _LN2
-        log_weights, weights = _weights(self.modes.basis, np.sign(mantissa), logs)
-        log_imbalance, signs = _imbalance(self.modes.powers, np.sign(mantissa), logs)
+        log_weights, weights = self.modes.weights(np.sign(mantissa), logs)
+        log_imbalance, signs = self.modes.conserved(np.sign(mantissa), logs)
         tracked = self.settings.momentum == 0.0
         return Read(
             beta=pick(record.beta).copy(),
             weights={name: weights[:, b] for b, name in enumerate(self.weights)},
             log_abs_weights={name: log_weights[:, b] for b, name in enumerate(self.weights)},
-            imbalance=signs * _exp(log_imbalance),
+            imbalance=signed_exp(signs, log_imbalance),
             log_imbalance=log_imbalance,
             imbalance_sign=signs,
             terms=np.ones(self.d),  # a component that is exactly zero stays so
@@ -104,30 +104,3 @@ class GrowthMachine:
             log_law=log_law if tracked else None,
             law_sign=np.sign(pick(record.factor)) if tracked else None,
         )
-
-
-def _weights(basis: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
-    """ln|w| and w, (T, k, d), from components (T, k, d): sums of exponentials scaled by their largest term."""
-    terms = basis[None] * sign[:, None]
-    sizes = np.where(terms != 0, logs[:, None], -np.inf)
-    largest = sizes.max(axis=2)
-    finite = np.where(np.isfinite(largest), largest, 0.0)
-    scaled = (terms * np.exp(np.minimum(sizes - finite[:, :, None], 0.0))).sum(axis=2)
-    with np.errstate(divide="ignore", over="ignore"):
-        log_weights = finite + np.log(np.abs(scaled))
-        return log_weights, np.sign(scaled) * np.exp(log_weights)
-
-
-def _imbalance(powers: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
-    """ln|J| and the sign of J, (T, pairs, d), of the products of powers of components."""
-    used = powers[None] != 0
-    parts = np.where(used & (sign != 0)[:, None], powers[None] * np.where(sign != 0, logs, 0.0)[:, None], 0.0)
-    vanishing = (used & (powers[None] > 0) & (sign == 0)[:, None]).any(axis=2)
-    log_imbalance = np.where(vanishing, -np.inf, parts.sum(axis=2))
-    signs = np.where(used & (powers[None] % 2 != 0), sign[:, None], 1.0).prod(axis=2)
-    return log_imbalance, np.where(vanishing, 0.0, signs)
-
-
-def _exp(values: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return np.exp(values)

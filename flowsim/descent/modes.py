@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
 
-__all__ = ["Modes", "why_not_growth"]
+__all__ = ["Modes", "signed_exp", "why_not_growth"]
 
 Array = NDArray[np.float64]
 
@@ -107,6 +107,44 @@ class Modes:
             rate, kappa, coefficient, shift, basis, powers, mantissa, exponent,
             tuple(" | ".join(dict.fromkeys(options)) for options in zip(*names, strict=True)), paired,
         )  # fmt: skip
+
+    def start(self) -> tuple[Array, Array]:
+        """Signs and logarithms (k, d) of the components at the start."""
+        with np.errstate(divide="ignore"):
+            return np.sign(self.mantissa), np.log(np.abs(self.mantissa)) + self.exponent * math.log(2.0)
+
+    def beta(self, sign: Array, logs: Array) -> Array:
+        """phi (T, d) from components (T, k, d)."""
+        out: Array = (self.coefficient * np.where(sign != 0, np.exp(2 * logs), 0.0)).sum(axis=1)
+        return out
+
+    def weights(self, sign: Array, logs: Array) -> tuple[Array, Array]:
+        """ln|w| and w, (T, k, d), from components (T, k, d): sums of exponentials scaled by their largest term."""
+        terms = self.basis[None] * sign[:, None]
+        sizes = np.where(terms != 0, logs[:, None], -np.inf)
+        largest = sizes.max(axis=2)
+        finite = np.where(np.isfinite(largest), largest, 0.0)
+        scaled = (terms * np.exp(np.minimum(sizes - finite[:, :, None], 0.0))).sum(axis=2)
+        with np.errstate(divide="ignore"):
+            log_weights = finite + np.log(np.abs(scaled))
+        return log_weights, signed_exp(np.sign(scaled), log_weights)
+
+    def conserved(self, sign: Array, logs: Array) -> tuple[Array, Array]:
+        """ln|J| and the sign of J, (T, pairs, d), of the products of powers of components (T, k, d)."""
+        powers = self.powers[None]
+        used = powers != 0
+        parts = np.where(used & (sign != 0)[:, None], powers * np.where(sign != 0, logs, 0.0)[:, None], 0.0)
+        vanishing = (used & (powers > 0) & (sign == 0)[:, None]).any(axis=2)
+        log_conserved = np.where(vanishing, -np.inf, parts.sum(axis=2))
+        signs = np.where(used & (powers % 2 != 0), sign[:, None], 1.0).prod(axis=2)
+        return log_conserved, np.where(vanishing, 0.0, signs)
+
+
+def signed_exp(sign: Array, logs: Array) -> Array:
+    """``sign * exp(logs)``: 0 or infinity outside the range of floats."""
+    with np.errstate(over="ignore"):
+        out: Array = sign * np.exp(logs)
+    return out
 
 
 def _scaled(start: Array, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:

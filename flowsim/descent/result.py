@@ -61,8 +61,8 @@ def imbalance_departure(read: Read) -> Array:
     lawful = np.isfinite(read.log_imbalance[0])
     worst = np.zeros(len(read.beta))
     if lawful.any():
-        ratio = (read.log_imbalance - read.log_imbalance[0])[:, lawful]
-        sign = (read.imbalance_sign * read.imbalance_sign[0])[:, lawful]
+        ratio = read.log_imbalance[:, lawful] - read.log_imbalance[0, lawful]
+        sign = read.imbalance_sign[:, lawful] * read.imbalance_sign[0, lawful]
         law = np.zeros_like(ratio) if read.log_law is None else read.log_law[:, lawful]
         law_sign = np.ones_like(ratio) if read.law_sign is None else read.law_sign[:, lawful]
         common = np.maximum(np.maximum(ratio, law), 0.0)

@@ -50,7 +50,8 @@ class WeightMachine:
         steps: Array,
     ) -> None:
         self.net, self.data, self.settings = net, data, settings
-        self.loop = load_loop(net)
+        # Drawn noise needs phi and its slopes alone: one compilation for all noises.
+        self.loop = load_loop(net if settings.expected else _without_noise(net))
         self.invariants: tuple[str, ...] = self.loop.INVARIANTS
         self.lanes, self.d = len(steps), problem.d
         std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
@@ -139,3 +140,10 @@ class WeightMachine:
         self.loop.invariants(flat, np.tile(self.net.kinds(d), count), out)
         imbalance = out.reshape(-1, count, d).transpose(1, 0, 2)
         return imbalance, np.log(np.abs(imbalance))
+
+
+def _without_noise(net: DiagonalNetwork) -> DiagonalNetwork:
+    if net.noise is None:
+        return net
+    texts = [formula.text for formula in net.formulas]
+    return DiagonalNetwork(texts if net.is_mixed else texts[0])
