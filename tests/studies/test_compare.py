@@ -128,7 +128,7 @@ MONTE_CARLO = {
     "u*v": (fs.DiagonalNetwork, {"formula": "u*v"}, 0.3),
     "u**2 - v**2": (fs.DiagonalNetwork, {"formula": "u**2 - v**2"}, 0.3),
     "depth 3": (fs.DiagonalNetwork, {"depth": 3}, 0.6),
-    "u*v + u**3": (fs.DiagonalNetwork, {"formula": "u*v + u**3"}, 0.5),
+    "u*sinh(v)": (fs.DiagonalNetwork, {"formula": "u*sinh(v)"}, 0.5),
     "mixed": (fs.DiagonalNetwork, {"formula": ["u*v", "u**3"] * 4 + ["u*v"]}, 0.6),
 }
 NOISES = {
