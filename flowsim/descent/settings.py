@@ -52,7 +52,7 @@ class Settings:
             raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
         mu = _number("momentum", momentum)
         if not 0.0 <= mu < 1.0:
-            raise ValueError(f"`momentum` must lie in [0); received {momentum!r}.")
+            raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
         if nesterov and mu == 0.0:
             raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
         if radius is not None and not _number("radius", radius) > 0.0:
