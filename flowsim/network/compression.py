@@ -1,0 +1,125 @@
+r"""Width without its cost: U V^T in the row space of its start.
+
+With Q (h, k) an orthonormal basis of the row space of :math:`(U_0; V_0)`, the flow (and gradient descent) stays
+:math:`(U, V) = (A Q^\top, B Q^\top)`, A and B of width at most D + m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Compression", "LiftedWeights", "compress"]
+
+Array = NDArray[np.float64]
+
+#: Condition of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to 1e-12;
+#: beyond it Householder reflections, forty times the cost at width 10^6, do.
+_LARGEST_CONDITION = 1e2
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """U_0 = A Q^T, V_0 = B Q^T.
+
+    Attributes
+    ----------
+    A, B : array (D, k), (m, k)
+        k = min(h, D + m).
+    basis : callable () -> array (h, k) or None
+        Q, made on demand; None where nothing is compressed (Q = 1).
+    """
+
+    A: Array
+    B: Array
+    basis: Callable[[], Array] | None
+
+    @property
+    def width(self) -> int:
+        return self.A.shape[1]
+
+
+def compress(U: Array, V: Array) -> Compression:
+    """The start in the basis of its row space; itself where h <= D + m."""
+    D, h = U.shape
+    m = len(V)
+    k = D + m
+    if h <= k:
+        return Compression(np.array(U, dtype=float), np.array(V, dtype=float), None)
+    gram = np.empty((k, k))
+    gram[:D, :D] = U @ U.T
+    gram[:D, D:] = U @ V.T
+    gram[D:, :D] = gram[:D, D:].T
+    gram[D:, D:] = V @ V.T
+    size = np.sqrt(np.diag(gram))
+    rows = np.flatnonzero(size > 0)
+    triangle = np.zeros((k, k))
+    basis: Callable[[], Array]
+    scaled = gram[np.ix_(rows, rows)] / np.outer(size[rows], size[rows])
+    eigenvalues = np.linalg.eigvalsh(scaled) if len(rows) else np.ones(1)
+    if eigenvalues[0] * _LARGEST_CONDITION**2 > eigenvalues[-1]:
+        lower = size[rows, None] * np.linalg.cholesky(scaled)
+        triangle[rows, : len(rows)] = lower
+
+        def basis() -> Array:
+            _unchanged(U, V, size)
+            Q = np.zeros((h, k))
+            if len(rows):
+                stacked = np.concatenate([U[rows[rows < D]], V[rows[rows >= D] - D]])
+                Q[:, : len(rows)] = np.linalg.solve(lower, stacked).T
+            return Q
+    else:
+        Q, upper = np.linalg.qr(np.concatenate([U, V]).T)
+        triangle[:] = upper.T
+
+        def basis() -> Array:
+            return Q
+
+    return Compression(triangle[:D].copy(), triangle[D:].copy(), basis)
+
+
+def _unchanged(U: Array, V: Array, size: Array) -> None:
+    """The start is kept by reference (it can be gigabytes): refuse to lift with another one."""
+    now = np.concatenate([np.sqrt(np.einsum("ij,ij->i", M, M)) for M in (U, V)])
+    if not np.allclose(now, size, rtol=1e-10, atol=0.0):
+        raise ValueError("`start` was changed after the run began; the weights cannot be lifted to full width any more.")
+
+
+class LiftedWeights(Mapping[str, Array]):
+    """U (..., D, h) and V (..., m, h), lifted from the compressed basis when asked for.
+
+    Attributes
+    ----------
+    compressed : dict
+        U (..., D, k) and V (..., m, k).
+    basis : array (h, k)
+        Q, orthonormal columns (zero columns where the start's rows are dependent).
+    """
+
+    def __init__(self, compressed: dict[str, Array], basis: Callable[[], Array], after: Callable[[Array], Array] | None = None):
+        self.compressed = compressed
+        self._make = basis
+        self._after = after
+
+    @property
+    def basis(self) -> Array:
+        return self._make()
+
+    def __getitem__(self, name: str) -> Array:
+        inside = self.compressed[name]
+        lifted = inside @ self._make().T
+        return lifted if self._after is None else self._after(lifted)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.compressed)
+
+    def __len__(self) -> int:
+        return len(self.compressed)
+
+    def select(self, index: Any) -> LiftedWeights:
+        """The same, at other times."""
+        return LiftedWeights({key: value[index] for key, value in self.compressed.items()}, self._make, self._after)

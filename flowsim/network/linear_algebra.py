@@ -1,0 +1,173 @@
+r"""The two-layer linear network in formulas, for flow and descent alike.
+
+.. math:: \beta = U V^\top, \qquad L = \frac{1}{2n} \lVert Y - X U V^\top \rVert_F^2, \qquad E = Y - X U V^\top.
+
+With independent zero-mean noise of variances :math:`\eta_U^2, \eta_V^2` on all entries of U and V,
+
+.. math:: \mathbb{E} L = L + \tfrac12 \big( \eta_U^2 \,\mathrm{tr}\,\Sigma\, \lVert V \rVert_F^2
+          + \eta_V^2\, m\, \mathrm{tr}(U^\top \Sigma U) + \eta_U^2 \eta_V^2\, m h\, \mathrm{tr}\,\Sigma \big),
+          \qquad \Sigma = X^\top X / n,
+
+whatever the distribution: only second moments enter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from flowsim.network.networks import LinearNetwork
+    from flowsim.problem import Regression
+
+__all__ = ["LinearData", "expected_loss", "imbalance", "negative_gradient", "noise_variances"]
+
+Array = NDArray[np.float64]
+
+
+def noise_variances(net: LinearNetwork) -> tuple[float, float]:
+    """``(eta_U^2, eta_V^2)`` of the network's noise.
+
+    Raises
+    ------
+    ValueError
+        For multiplicative noise: it singles out hidden units, so that the flow no longer lives in the row space
+        of its start.
+    """
+    if net.noise is None:
+        return 0.0, 0.0
+    if net.noise.multiplicative:
+        raise ValueError(
+            "`noise` must be additive for a LinearNetwork; received multiplicative noise, under which the flow of U V^T "
+            "depends on the basis of the hidden layer."
+        )
+    eta_u, eta_v = net.noise.stds(("U", "V"))
+    return float(eta_u**2), float(eta_v**2)
+
+
+def imbalance(U: Array, V: Array) -> Array:
+    """``U^T U - V^T V`` over any leading axes: conserved without noise."""
+    return np.swapaxes(U, -1, -2) @ U - np.swapaxes(V, -1, -2) @ V
+
+
+@dataclass(frozen=True, eq=False)
+class LinearData:
+    r"""What a flow or a descent of U V^T needs of the data.
+
+    .. math:: X = W \,\mathrm{diag}(s)\, \Phi_1^\top, \quad U_1 = \Phi_1^\top U, \quad
+              -\nabla_{\beta_1} L = G = G_0 - \mathrm{diag}(\lambda)\, \beta_1, \quad \lambda = s^2/n, \quad
+              G_0 = \Phi_1^\top X^\top Y / n.
+
+    The part of U outside the row space of X never moves, with or without (additive) noise.
+
+    Attributes
+    ----------
+    n, D, m, rank : int
+    directions : array (D, rank)
+        Phi_1, the right singular vectors of X.
+    curvatures : array (rank,)
+        The non-zero eigenvalues of Sigma, falling.
+    signal : array (rank, m)
+        G_0.
+    least_loss : float
+        ``min L``, exactly 0 where X has full row rank.
+    """
+
+    n: int
+    D: int
+    m: int
+    directions: Array
+    curvatures: Array
+    signal: Array
+    least_loss: float
+
+    @classmethod
+    def of(cls, problem: Regression) -> LinearData:
+        X = dense(problem)
+        Y = problem.y.reshape(problem.n, -1)
+        left, values, right = np.linalg.svd(X, full_matrices=False)
+        threshold = (values[0] if len(values) else 0.0) * max(X.shape) * np.finfo(float).eps
+        rank = int(np.sum(values > threshold))
+        left, values, right = left[:, :rank], values[:rank], right[:rank]
+        projected = left.T @ Y
+        least = 0.0 if rank == problem.n else float(np.sum((Y - left @ projected) ** 2)) / (2 * problem.n)
+        return cls(
+            n=problem.n,
+            D=problem.d,
+            m=Y.shape[1],
+            directions=np.ascontiguousarray(right.T),
+            curvatures=values**2 / problem.n,
+            signal=values[:, None] * projected / problem.n,
+            least_loss=least,
+        )
+
+    @property
+    def rank(self) -> int:
+        return len(self.curvatures)
+
+    @cached_property
+    def target(self) -> Array:
+        """The least-squares solution of least norm in the basis Phi_1, (rank, m)."""
+        return self.signal / self.curvatures[:, None]
+
+    @property
+    def min_norm(self) -> Array:
+        """The least-squares solution of least norm, (D, m)."""
+        return self.directions @ self.target
+
+    @property
+    def total_curvature(self) -> float:
+        """tr Sigma."""
+        return float(self.curvatures.sum())
+
+    def reduce(self, U: Array) -> tuple[Array, Array]:
+        """``Phi_1^T U`` and the rest of U, which never moves."""
+        inside = self.directions.T @ U
+        return inside, U - self.directions @ inside
+
+    def excess(self, beta1: Array) -> Array:
+        """``L - min L`` at ``Phi_1^T beta``, without cancellation, over any leading axes."""
+        gap = beta1 - self.target
+        return 0.5 * np.sum(self.curvatures[:, None] * gap**2, axis=(-2, -1))
+
+    def damping(self, net: LinearNetwork) -> tuple[Array, float]:
+        """Rates (rank,) and float at which the noise pulls U_1 and V to zero: ``eta_V^2 m lambda, eta_U^2 tr Sigma``."""
+        eta_u2, eta_v2 = noise_variances(net)
+        return eta_v2 * self.m * self.curvatures, eta_u2 * self.total_curvature
+
+
+def dense(problem: Regression) -> Array:
+    """X as an array: the reduction by its SVD needs all of it."""
+    X: Any = problem.X
+    if isinstance(X, np.ndarray):
+        return X
+    return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(problem.d))
+
+
+def negative_gradient(
+    U: Array, V: Array, X: Array, Y: Array, eta_u2: float = 0.0, eta_v2: float = 0.0
+) -> tuple[Array, Array]:
+    """``U' = X^T E V / n - eta_V^2 m Sigma U`` and ``V' = E^T X U / n - eta_U^2 tr(Sigma) V`` in all coordinates."""
+    n = len(X)
+    XU = X @ U
+    E = Y - XU @ V.T
+    dU = X.T @ (E @ V - eta_v2 * Y.shape[1] * XU) / n
+    dV = (E.T @ XU - eta_u2 * np.sum(X**2) * V) / n
+    return dU, dV
+
+
+def expected_loss(U: Array, V: Array, X: Array, Y: Array, eta_u2: float, eta_v2: float) -> float:
+    """``E L(U + xi, V + zeta)``, the last term constant in U and V included."""
+    n, m = Y.shape
+    XU = X @ U
+    total = np.sum(X**2)
+    return float(
+        np.sum((Y - XU @ V.T) ** 2)
+        + eta_v2 * m * np.sum(XU**2)
+        + eta_u2 * total * np.sum(V**2)
+        + eta_u2 * eta_v2 * m * U.shape[1] * total
+    ) / (2 * n)

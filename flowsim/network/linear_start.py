@@ -1,0 +1,134 @@
+"""Starts of a two-layer linear network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network.linear_algebra import LinearData
+from flowsim.network.networks import LinearNetwork
+
+if TYPE_CHECKING:
+    from flowsim.problem import Regression
+
+__all__ = ["linear_start", "read_linear_start"]
+
+Array = NDArray[np.float64]
+Kind = Literal["gaussian", "balanced", "unbalanced", "invariant"]
+KINDS: tuple[Kind, ...] = ("gaussian", "balanced", "unbalanced", "invariant")
+
+
+def linear_start(
+    net: LinearNetwork,
+    problem: Regression,
+    kind: Kind = "gaussian",
+    *,
+    exponent: float = 0.5,
+    ratio: float = 10.0,
+    seed: int | None = 0,
+) -> dict[str, Array]:
+    r"""A start direction for ``gradient_flow(LinearNetwork(h), problem, ..., start=...)``.
+
+    .. math:: U_{ij}, V_{ij} \sim \mathcal N(0, h^{-2a}) \quad\text{(gaussian)}, \qquad
+              U^\top U = V^\top V \quad\text{(balanced)}.
+
+    Parameters
+    ----------
+    net, problem
+        Fix the shapes: U (D, h), V (m, h).
+    kind : {"gaussian", "balanced", "unbalanced", "invariant"}
+        gaussian: independent entries. balanced: equal Gram matrices, min(D, m, h) singular values 1 on random
+        directions, U in the row space of X as far as its rank allows. unbalanced: gaussian with U times and V divided
+        by sqrt(`ratio`). invariant: gaussian, made to satisfy ``U_2 V^T = 0, U_1 U_2^T = 0`` (U_1, U_2: parts of U
+        inside and outside the row space of X), so that the flow ends at the minimum-norm solution.
+    exponent : float
+        a, for all but balanced.
+    ratio : float
+        > 0, for unbalanced.
+    seed : int or None
+        Of NumPy's default generator.
+
+    Returns
+    -------
+    dict
+        U (D, h) and V (m, h).
+    """
+    if kind not in KINDS:
+        raise ValueError(f"`kind` must be one of {', '.join(KINDS)}; received {kind!r}.")
+    if not np.isfinite(exponent):
+        raise ValueError(f"`exponent` must be finite; received {exponent}.")
+    if not (np.isfinite(ratio) and ratio > 0):
+        raise ValueError(f"`ratio` must be > 0 and finite; received {ratio}.")
+    rng = np.random.default_rng(seed)
+    D, m, h = problem.d, problem.n_targets, net.width
+    if kind == "balanced":
+        data = LinearData.of(problem)
+        inside = min(data.rank, m, h)
+        size = min(D, m, h)
+        left = _orthonormal(rng, data.rank, inside)
+        U = data.directions @ left
+        if size > inside:  # no room left in the row space: complete outside it
+            outside = rng.standard_normal((D, size - inside))
+            outside -= data.directions @ (data.directions.T @ outside)
+            U = np.concatenate([U, np.linalg.qr(outside)[0]], axis=1)
+        hidden = _orthonormal(rng, h, size)
+        return {"U": U @ hidden.T, "V": _orthonormal(rng, m, size) @ hidden.T}
+    std = float(h) ** -exponent
+    U = rng.standard_normal((D, h))
+    V = rng.standard_normal((m, h))
+    U *= std
+    V *= std
+    if kind == "unbalanced":
+        U *= np.sqrt(ratio)
+        V /= np.sqrt(ratio)
+    if kind == "invariant":
+        data = LinearData.of(problem)
+        inside_U, outside_U = data.reduce(U)
+        moving = np.concatenate([inside_U, V])
+        if h > len(moving):
+            rows = np.linalg.qr(moving.T)[0]
+            outside_U -= (outside_U @ rows) @ rows.T
+        else:
+            outside_U = np.zeros_like(U)
+        U = data.directions @ inside_U + outside_U
+    return {"U": U, "V": V}
+
+
+def read_linear_start(net: LinearNetwork, problem: Regression, start: Mapping[str, Any] | None) -> tuple[Array, Array]:
+    """U (D, h) and V (m, h) of a start as users give it; the default is ``linear_start(net, problem)``.
+
+    Raises
+    ------
+    ValueError
+        For unknown or missing weights, wrong shapes, or entries that are not finite.
+    """
+    if start is None:
+        start = linear_start(net, problem)
+    if not isinstance(start, Mapping):
+        raise ValueError(f"`start` must map 'U' and 'V' to arrays; received {type(start).__name__}.")
+    for name in start:
+        if name not in net.weights:
+            raise ValueError(f"`start` names the unknown weight {name!r}; the network has U, V.")
+    found = []
+    for name, rows in (("U", problem.d), ("V", problem.n_targets)):
+        if name not in start:
+            raise ValueError(f"`start` must give every weight; {name!r} is missing.")
+        try:
+            array = np.asarray(start[name], dtype=float)
+        except (TypeError, ValueError):
+            raise ValueError(f"`start[{name!r}]` must be an array of real numbers.") from None
+        if array.shape != (rows, net.width):
+            raise ValueError(f"`start[{name!r}]` must have shape ({rows}, {net.width}); received {array.shape}.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            # One pass without a temporary of the same size: the array can be gigabytes.
+            if not np.isfinite(array @ np.ones(net.width)).all():
+                raise ValueError(f"`start[{name!r}]` must be finite; received NaN or infinity.")
+        found.append(array)
+    return found[0], found[1]
+
+
+def _orthonormal(rng: np.random.Generator, rows: int, columns: int) -> Array:
+    return np.linalg.qr(rng.standard_normal((rows, columns)))[0]

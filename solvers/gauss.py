@@ -1,0 +1,72 @@
+r"""Gauss collocation on [0, 1]: nodes, weights, matrix, and the polynomials that go with it.
+
+.. math:: \sum_j a_{ij} \varphi(c_j) = \int_0^{c_i} \varphi, \qquad \sum_j b_j \varphi(c_j) = \int_0^1 \varphi
+
+for polynomials of degree < s. Order 2s, A-stable, symmetric, and ``b_i a_ij + b_j a_ji = b_i b_j``: every
+quadratic invariant of the equation is one of the method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GaussTableau", "gauss_tableau", "lagrange_weights"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class GaussTableau:
+    """s, nodes c, weights b, matrix a; ``a = vectors diag(eigenvalues) inverse``."""
+
+    stages: int
+    c: Array
+    b: Array
+    a: Array
+    eigenvalues: NDArray[np.complex128]
+    vectors: NDArray[np.complex128]
+    inverse: NDArray[np.complex128]
+    #: values at 0 and at 1 of the polynomial through the nodes
+    at_ends: Array
+    #: coefficients, in powers 1..s, of the integral from 0 of the polynomial through the nodes
+    antiderivative: Array
+
+
+@cache
+def gauss_tableau(stages: int) -> GaussTableau:
+    """The method of order ``2 * stages``."""
+    x, w = np.polynomial.legendre.leggauss(stages)
+    c, b = (x + 1) / 2, w / 2
+    # int_0^c of the Lagrange polynomials, by a Gauss rule on [0, c]: exact, and free of Vandermonde matrices.
+    a = np.array([node * (b @ lagrange_weights(c, node * c)) for node in c])
+    values, vectors = np.linalg.eig(a)
+    powers = np.arange(1, stages + 1)
+    antiderivative = np.linalg.inv(np.vander(c, increasing=True)) / powers[:, None]
+    return GaussTableau(
+        stages=stages,
+        c=c,
+        b=b,
+        a=a,
+        eigenvalues=values.astype(complex),
+        vectors=vectors.astype(complex),
+        inverse=np.linalg.inv(vectors).astype(complex),
+        at_ends=lagrange_weights(c, np.array([0.0, 1.0])),
+        antiderivative=antiderivative,
+    )
+
+
+def lagrange_weights(nodes: Array, points: Array) -> Array:
+    """The matrix (P, s) that takes values at the nodes to values at the points (barycentric form)."""
+    difference = nodes[:, None] - nodes
+    np.fill_diagonal(difference, 1.0)
+    barycentric = 1.0 / difference.prod(axis=1)
+    gap = points[:, None] - nodes
+    hit = gap == 0
+    weights = barycentric / np.where(hit, 1.0, gap)
+    weights[hit.any(axis=1)] = 0.0
+    weights[hit] = 1.0
+    return weights / weights.sum(axis=1, keepdims=True)
