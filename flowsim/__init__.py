@@ -27,6 +27,7 @@ _HOME = {
     "gradient_descent": "flowsim.descent",
     "gradient_descents": "flowsim.descent",
     "gradient_flow": "flowsim.flows",
+    "linear_start": "flowsim.network",
     "load": "flowsim.trajectory",
     "modified_flow": "flowsim.studies",
     "saddle_to_saddle": "flowsim.limits",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from flowsim.network import MomentNoise as MomentNoise
     from flowsim.network import RademacherNoise as RademacherNoise
     from flowsim.network import UniformNoise as UniformNoise
+    from flowsim.network import linear_start as linear_start
     from flowsim.problem import Regression as Regression
     from flowsim.studies import compare as compare
     from flowsim.studies import modified_flow as modified_flow

@@ -46,8 +46,15 @@ class State:
         """Select along the leading time axis."""
         fields: dict[str, Any] = {name: getattr(self, name)[index] for name in _ARRAYS}
         for name in _MAPPINGS:
-            fields[name] = {key: value[index] for key, value in getattr(self, name).items()}
+            fields[name] = _select(getattr(self, name), index)
         return State(**fields)
+
+
+def _select(mapping: Mapping[str, Array], index: Any) -> Mapping[str, Array]:
+    """Weights made on demand stay unmade."""
+    if hasattr(mapping, "select"):
+        return mapping.select(index)
+    return {key: value[index] for key, value in mapping.items()}
 
 
 _ARRAYS = ("t", "accelerated_time", "arclength", "beta", "loss", "imbalance", "log_imbalance")

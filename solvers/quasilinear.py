@@ -37,14 +37,18 @@ Array = NDArray[np.float64]
 STAGES = 6
 #: Share of the tolerance left to the nonlinear solver.
 _NEWTON_SHARE = 0.01
-_NEWTON_ITERATIONS = 25
-#: An iteration that shrinks the update by less is given a shorter step instead.
-_NEWTON_FLOOR = 1e-14
+_NEWTON_ITERATIONS = 12
+_ANDERSON_ITERATIONS = 20
+#: Steps that go straight to the costlier solver after one that needed it.
+_CAREFUL_STEPS = 10
+_GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
+#: Rounding: what the nonlinear solver and the step control cannot be asked to go below.
+_NEWTON_FLOOR = 2e-13
 _ANDERSON_DEPTH = 6
 _SAFETY, _LARGEST_GROWTH, _LARGEST_CUT = 0.9, 2.5, 0.2
-_NEWTON_CUT = 0.4
+_NEWTON_CUT, _CAUTIOUS_GROWTH = 0.4, 1.3
 #: Below this remaining distance (relative to the state) rounding decides, not truncation.
-_ROUNDING_FLOOR = 1e-13
+_ROUNDING_FLOOR = 2e-12
 #: The polynomial through the nodes misses the ends of the step by more than it misses the integral.
 #: Calibrated on closed forms: the error of a run is then 0.01 to 1 times the tolerance.
 _DEFECT_WEIGHT = 0.05
@@ -58,6 +62,9 @@ class Relaxation(Protocol):
     def solve(self, mu: NDArray[Any], residual: NDArray[Any]) -> NDArray[Any]:
         """``(1 + mu_k P)^{-1} residual_k`` for mu (K,), residual (K, *q.shape)."""
 
+    def strong(self) -> Relaxation | None:
+        """The same with the generator's own action during mu, ``P(mu)``, if that is affordable."""
+
 
 class QuasilinearSystem(Protocol):
     """What the integrator is given."""
@@ -65,8 +72,11 @@ class QuasilinearSystem(Protocol):
     def observe(self, frame: Array, gram: Array) -> Array:
         """q of ``Z Z^T = frame @ gram @ frame^T``; frames (..., N, k)."""
 
+    def observe_change(self, frame: Array, change: Array, gram: Array) -> Array:
+        """The derivative of :meth:`observe` in the frame, along `change`."""
+
     def generator(self, q: Array) -> Array:
-        """A(q), (..., N, N)."""
+        """A(q), (..., N, N), affine in q."""
 
     def relaxation(self, frame: Array, gram: Array) -> Relaxation:
         """The approximate derivative of ``q(Z Z^T)`` at this state."""
@@ -146,13 +156,18 @@ class Step:
 
 def propagate(generators: Array, h: float, frame: Array) -> tuple[Array, Array]:
     """Stages (s, N, k) and end of one Gauss step of ``F' = A(t) F``, the A given at the nodes."""
-    tableau = gauss_tableau(len(generators))
     s, n = generators.shape[:2]
-    system = np.multiply(-h * tableau.a[:, None, :, None], generators.transpose(1, 0, 2)[None]).reshape(s * n, s * n)
-    system.flat[:: s * n + 1] += 1.0
-    stages = np.linalg.solve(system, np.tile(frame, (s, 1))).reshape(s, n, -1)
-    rates = generators @ stages
-    return stages, frame + h * np.tensordot(tableau.b, rates, axes=1)
+    stages = np.linalg.solve(stage_matrix(generators, h), np.tile(frame, (s, 1))).reshape(s, n, -1)
+    return stages, frame + h * np.tensordot(gauss_tableau(s).b, generators @ stages, axes=1)
+
+
+def stage_matrix(generators: Array, h: float) -> Array:
+    """``1 - h a (x) A``, (s N, s N)."""
+    s, n = generators.shape[:2]
+    a = gauss_tableau(s).a
+    matrix = np.multiply(-h * a[:, None, :, None], generators.transpose(1, 0, 2)[None]).reshape(s * n, s * n)
+    matrix.flat[:: s * n + 1] += 1.0
+    return matrix
 
 
 def longest_linear_step(tolerance: float, stages: int) -> float:
@@ -197,6 +212,7 @@ class Steps:
         self.max_steps = max_steps
         self.stages = stages
         self.status = Status.COMPLETED
+        self._careful_for = 0
         self.stats: dict[str, Any] = {"steps": 0, "rejected": 0, "nfev": 0, "njev": 0, "nlu": 0, "seconds": 0.0}
 
     def until(self, t_end: float) -> Iterator[tuple[Step, Array]]:
@@ -215,7 +231,8 @@ class Steps:
             if self.stats["steps"] >= self.max_steps:
                 self.status = Status.STEP_BUDGET
                 break
-            growth = float(np.linalg.eigvalsh(system.generator(q0))[-1])
+            # Growth counts where there is something to grow: in the span of the frame.
+            growth = float(np.linalg.eigvalsh(state.frame.T @ system.generator(q0) @ state.frame)[-1])
             limit = linear / growth if growth > 0 else np.inf
             if h is None:
                 size = float(np.linalg.norm(system.generator(q0)))
@@ -275,7 +292,7 @@ class Steps:
             state = moved
             gram = _gram(state)
             q0 = system.observe(state.frame, gram)
-            h *= scale
+            h *= min(scale, _CAUTIOUS_GROWTH) if retry else scale
         self.stats["seconds"] = time.perf_counter() - began
 
     def _extrapolate(self, last: Step, h: float, q0: Array) -> Array:
@@ -290,31 +307,44 @@ class Steps:
     def _solve(
         self, relaxation: Relaxation, frame: Array, gram: Array, guess: Array, h: float
     ) -> tuple[Array, Array, Array] | None:
-        """``q_i = q(Z_i Z_i^T)`` on all nodes: preconditioned fixed point with Anderson's acceleration.
+        """``q_i = q(Z_i Z_i^T)`` on all nodes; None if that does not converge: the caller shortens the step.
 
-        None if it does not converge: the caller shortens the step.
+        A fixed point preconditioned by the relaxation, with Anderson's acceleration. Where the generator itself is
+        stiff (a constrained minimum, a noisy one) the strong relaxation, or Newton's method with GMRES.
         """
-        tableau, system = gauss_tableau(self.stages), self.system
-        mu = h * tableau.eigenvalues
-        enough = _NEWTON_SHARE * self.tolerance
-        q, best = guess, np.inf
+        if self._careful_for == 0:
+            solved = self._anderson(relaxation, frame, gram, guess, h)
+            if solved is not None:
+                return solved
+        strong = relaxation.strong()
+        if strong is not None:
+            solved = self._anderson(strong, frame, gram, guess, h)
+        else:
+            solved = self._newton(relaxation, frame, gram, guess, h)
+        if self._careful_for > 0:
+            self._careful_for -= 1
+        elif solved is not None:
+            self._careful_for = _CAREFUL_STEPS
+        return solved
+
+    def _anderson(
+        self, relaxation: Relaxation, frame: Array, gram: Array, q: Array, h: float
+    ) -> tuple[Array, Array, Array] | None:
+        best = np.inf
         history_q: list[Array] = []
         history_f: list[Array] = []
-        for _ in range(_NEWTON_ITERATIONS):
-            stages, end = propagate(system.generator(q), h, frame)
+        for _ in range(_ANDERSON_ITERATIONS):
+            stages, end = propagate(self.system.generator(q), h, frame)
             self.stats["nfev"] += self.stages
             self.stats["nlu"] += 1
-            residual = system.observe(stages, gram) - q
+            residual = self.system.observe(stages, gram) - q
             if not np.isfinite(residual).all():
                 return None
-            transformed = np.tensordot(tableau.inverse, residual, axes=1)
-            update = np.tensordot(tableau.vectors, relaxation.solve(mu, transformed), axes=1).real
-            size = h * float(np.sqrt(np.max(np.sum(update**2, axis=tuple(range(1, update.ndim))))))
-            # The update of q changes Z by this much at most: once it is small the present q has converged.
-            reference = h * float(np.sqrt(np.max(np.sum(q**2, axis=tuple(range(1, q.ndim))))))
-            if size <= enough * min(1.0, reference) or size <= _NEWTON_FLOOR:
+            update = self._relax(relaxation, residual, h)
+            size = _norm(update, h)
+            if self._enough(size, q, h):
                 return q, stages, end
-            if size > 1e3 * best:
+            if size > 4 * best:
                 return None
             best = min(best, size)
             history_q.append(q.ravel())
@@ -323,6 +353,69 @@ class Steps:
             if len(history_q) > _ANDERSON_DEPTH:
                 del history_q[0], history_f[0]
         return None
+
+    def _newton(
+        self, relaxation: Relaxation, frame: Array, gram: Array, q: Array, h: float
+    ) -> tuple[Array, Array, Array] | None:
+        from scipy.linalg import lu_factor, lu_solve
+        from scipy.sparse.linalg import LinearOperator, gmres
+
+        a = gauss_tableau(self.stages).a
+        s, n = self.stages, len(frame)
+        shape, square = q.shape, (q.size, q.size)
+        constant = self.system.generator(np.zeros_like(q))
+        last = np.inf
+        for _ in range(_NEWTON_ITERATIONS):
+            generators = self.system.generator(q)
+            factors = lu_factor(stage_matrix(generators, h), overwrite_a=True, check_finite=False)
+            stages = lu_solve(factors, np.tile(frame, (s, 1)), check_finite=False).reshape(s, n, -1)
+            self.stats["nfev"] += s
+            self.stats["nlu"] += 1
+            residual = self.system.observe(stages, gram) - q
+            if not np.isfinite(residual).all():
+                return None
+            size = _norm(self._relax(relaxation, residual, h), h)
+            if self._enough(size, q, h):
+                return q, stages, frame + h * np.tensordot(gauss_tableau(s).b, generators @ stages, axes=1)
+            if size > 20 * last:
+                return None
+            last = size
+
+            def derivative(flat: Array, factors: Any = factors, stages: Array = stages) -> Array:
+                change = flat.reshape(shape)
+                forcing = h * np.tensordot(a, (self.system.generator(change) - constant) @ stages, axes=1)
+                moved = lu_solve(factors, forcing.reshape(s * n, -1), check_finite=False).reshape(stages.shape)
+                return (change - self.system.observe_change(stages, moved, gram)).ravel()
+
+            def precondition(flat: Array) -> Array:
+                return self._relax(relaxation, flat.reshape(shape), h).ravel()
+
+            update, _ = gmres(
+                LinearOperator(square, matvec=derivative, dtype=float),
+                residual.ravel(),
+                M=LinearOperator(square, matvec=precondition, dtype=float),
+                rtol=_GMRES_TOLERANCE,
+                atol=0.0,
+                restart=min(q.size, _GMRES_VECTORS),
+                maxiter=1,
+            )
+            q = q + update.reshape(q.shape)
+        return None
+
+    def _relax(self, relaxation: Relaxation, residual: Array, h: float) -> Array:
+        """The answer of q on all nodes to a residual there: one relaxation per eigenvalue of the tableau."""
+        tableau = gauss_tableau(self.stages)
+        transformed = np.tensordot(tableau.inverse, residual, axes=1)
+        return np.tensordot(tableau.vectors, relaxation.solve(h * tableau.eigenvalues, transformed), axes=1).real
+
+    def _enough(self, size: float, q: Array, h: float) -> bool:
+        """h times the update of q is the relative change of Z it can still make."""
+        return size <= max(_NEWTON_SHARE * self.tolerance * min(1.0, _norm(q, h)), _NEWTON_FLOOR)
+
+
+def _norm(values: Array, h: float) -> float:
+    """h times the largest Frobenius norm among the nodes."""
+    return h * float(np.sqrt(np.max(np.sum(values**2, axis=tuple(range(1, values.ndim))))))
 
 
 def _gram(state: Graded) -> Array:

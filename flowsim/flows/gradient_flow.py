@@ -119,7 +119,24 @@ def gradient_flow(
     scale = InitialScale.parse(alpha)
     points = None if t_eval is None else _check_times(t_eval, t_end)
     if isinstance(net, LinearNetwork):
-        raise NotImplementedError("gradient_flow of a LinearNetwork")
+        from flowsim.flows.linear import linear_flow
+
+        if coordinates != "auto":
+            raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
+        return linear_flow(
+            net,
+            problem,
+            t_end,
+            alpha=scale,
+            start=start,
+            clock=clock,
+            t_eval=points,
+            method=method,
+            rtol=rtol,
+            atol=atol,
+            max_steps=int(max_steps),
+            progress=progress,
+        )
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if problem.y.ndim == 2:

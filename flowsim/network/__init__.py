@@ -1,6 +1,7 @@
 """What a user declares: the formula, its weights, the noise, the scale of initialisation."""
 
 from flowsim.network.formula import FUNCTIONS, Formula
+from flowsim.network.linear_start import linear_start
 from flowsim.network.networks import DiagonalNetwork, LinearNetwork
 from flowsim.network.noise import (
     GaussianNoise,
@@ -25,5 +26,6 @@ __all__ = [
     "Noise",
     "RademacherNoise",
     "UniformNoise",
+    "linear_start",
     "quadratic_form",
 ]

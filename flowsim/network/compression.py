@@ -55,6 +55,9 @@ def compress(U: Array, V: Array) -> Compression:
     gram[:D, D:] = U @ V.T
     gram[D:, :D] = gram[:D, D:].T
     gram[D:, D:] = V @ V.T
+    if not np.isfinite(gram).all():
+        bad = ~np.isfinite(np.diag(gram))
+        return Compression(np.where(bad[:D, None], np.nan, np.zeros((D, k))), np.full((m, k), np.nan), None)
     size = np.sqrt(np.diag(gram))
     rows = np.flatnonzero(size > 0)
     triangle = np.zeros((k, k))
@@ -86,7 +89,9 @@ def _unchanged(U: Array, V: Array, size: Array) -> None:
     """The start is kept by reference (it can be gigabytes): refuse to lift with another one."""
     now = np.concatenate([np.sqrt(np.einsum("ij,ij->i", M, M)) for M in (U, V)])
     if not np.allclose(now, size, rtol=1e-10, atol=0.0):
-        raise ValueError("`start` was changed after the run began; the weights cannot be lifted to full width any more.")
+        raise ValueError(
+            "`start` was changed after the run began; the weights cannot be lifted to full width any more."
+        )
 
 
 class LiftedWeights(Mapping[str, Array]):
@@ -94,24 +99,28 @@ class LiftedWeights(Mapping[str, Array]):
 
     Attributes
     ----------
-    compressed : dict
+    compressed : mapping
         U (..., D, k) and V (..., m, k).
     basis : array (h, k)
-        Q, orthonormal columns (zero columns where the start's rows are dependent).
+        Q: orthonormal columns (zero columns where the start's rows are dependent).
     """
 
-    def __init__(self, compressed: dict[str, Array], basis: Callable[[], Array], after: Callable[[Array], Array] | None = None):
+    def __init__(
+        self,
+        compressed: Mapping[str, Array],
+        basis: Callable[[], Array],
+        after: Callable[[Array], Array] | None = None,
+    ) -> None:
         self.compressed = compressed
-        self._make = basis
+        self._basis = basis
         self._after = after
 
     @property
     def basis(self) -> Array:
-        return self._make()
+        return self._basis()
 
     def __getitem__(self, name: str) -> Array:
-        inside = self.compressed[name]
-        lifted = inside @ self._make().T
+        lifted = self.compressed[name] @ self._basis().T
         return lifted if self._after is None else self._after(lifted)
 
     def __iter__(self) -> Iterator[str]:
@@ -121,5 +130,7 @@ class LiftedWeights(Mapping[str, Array]):
         return len(self.compressed)
 
     def select(self, index: Any) -> LiftedWeights:
-        """The same, at other times."""
-        return LiftedWeights({key: value[index] for key, value in self.compressed.items()}, self._make, self._after)
+        """The same at other times, still not lifted."""
+        inner = self.compressed
+        chosen = inner.select(index) if hasattr(inner, "select") else {key: inner[key][index] for key in inner}
+        return LiftedWeights(chosen, self._basis, self._after)

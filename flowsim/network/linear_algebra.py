@@ -42,8 +42,8 @@ def noise_variances(net: LinearNetwork) -> tuple[float, float]:
         return 0.0, 0.0
     if net.noise.multiplicative:
         raise ValueError(
-            "`noise` must be additive for a LinearNetwork; received multiplicative noise, under which the flow of U V^T "
-            "depends on the basis of the hidden layer."
+            "`noise` must be additive for a LinearNetwork; received multiplicative noise, under which the flow of "
+            "U V^T depends on the basis of the hidden layer."
         )
     eta_u, eta_v = net.noise.stds(("U", "V"))
     return float(eta_u**2), float(eta_v**2)
@@ -135,7 +135,7 @@ class LinearData:
         return 0.5 * np.sum(self.curvatures[:, None] * gap**2, axis=(-2, -1))
 
     def damping(self, net: LinearNetwork) -> tuple[Array, float]:
-        """Rates (rank,) and float at which the noise pulls U_1 and V to zero: ``eta_V^2 m lambda, eta_U^2 tr Sigma``."""
+        """Rates at which the noise pulls U_1 and V to zero: ``eta_V^2 m lambda`` (rank,) and ``eta_U^2 tr Sigma``."""
         eta_u2, eta_v2 = noise_variances(net)
         return eta_v2 * self.m * self.curvatures, eta_u2 * self.total_curvature
 

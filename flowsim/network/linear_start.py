@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.networks import LinearNetwork
 
 if TYPE_CHECKING:
     from flowsim.problem import Regression
 
-__all__ = ["linear_start", "read_linear_start"]
+__all__ = ["compressed_start", "linear_start"]
 
 Array = NDArray[np.float64]
 Kind = Literal["gaussian", "balanced", "unbalanced", "invariant"]
@@ -97,15 +99,22 @@ def linear_start(
     return {"U": U, "V": V}
 
 
-def read_linear_start(net: LinearNetwork, problem: Regression, start: Mapping[str, Any] | None) -> tuple[Array, Array]:
-    """U (D, h) and V (m, h) of a start as users give it; the default is ``linear_start(net, problem)``.
+def compressed_start(net: LinearNetwork, problem: Regression, start: Mapping[str, Any] | None) -> Compression:
+    """A start as users give it, in the basis of its row space.
+
+    The default has the law of ``linear_start(net, problem)``; beyond width D + m it is drawn in compressed form
+    (a Gaussian matrix is a triangular one with chi-distributed diagonal, times an independent orthonormal one), so a
+    default start costs nothing at any width.
 
     Raises
     ------
     ValueError
-        For unknown or missing weights, wrong shapes, or entries that are not finite.
+        For unknown or missing weights, wrong shapes, entries that are not finite, or a start that is zero.
     """
+    D, m, h = problem.d, problem.n_targets, net.width
     if start is None:
+        if h > D + m:
+            return _compressed_gaussian(D, m, h)
         start = linear_start(net, problem)
     if not isinstance(start, Mapping):
         raise ValueError(f"`start` must map 'U' and 'V' to arrays; received {type(start).__name__}.")
@@ -113,21 +122,36 @@ def read_linear_start(net: LinearNetwork, problem: Regression, start: Mapping[st
         if name not in net.weights:
             raise ValueError(f"`start` names the unknown weight {name!r}; the network has U, V.")
     found = []
-    for name, rows in (("U", problem.d), ("V", problem.n_targets)):
+    for name, rows in (("U", D), ("V", m)):
         if name not in start:
             raise ValueError(f"`start` must give every weight; {name!r} is missing.")
         try:
             array = np.asarray(start[name], dtype=float)
         except (TypeError, ValueError):
             raise ValueError(f"`start[{name!r}]` must be an array of real numbers.") from None
-        if array.shape != (rows, net.width):
-            raise ValueError(f"`start[{name!r}]` must have shape ({rows}, {net.width}); received {array.shape}.")
-        with np.errstate(over="ignore", invalid="ignore"):
-            # One pass without a temporary of the same size: the array can be gigabytes.
-            if not np.isfinite(array @ np.ones(net.width)).all():
-                raise ValueError(f"`start[{name!r}]` must be finite; received NaN or infinity.")
+        if array.shape != (rows, h):
+            raise ValueError(f"`start[{name!r}]` must have shape ({rows}, {h}); received {array.shape}.")
         found.append(array)
-    return found[0], found[1]
+    compression = compress(*found)
+    for name, inside in (("U", compression.A), ("V", compression.B)):
+        if not np.isfinite(inside).all():
+            raise ValueError(f"`start[{name!r}]` must be finite; received NaN or infinity.")
+    if not (compression.A.any() or compression.B.any()):
+        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
+    return compression
+
+
+def _compressed_gaussian(D: int, m: int, h: int, seed: int = 0) -> Compression:
+    k = D + m
+    rng = np.random.default_rng(seed)
+    triangle = np.tril(rng.standard_normal((k, k)), -1)
+    triangle[np.diag_indices(k)] = np.sqrt(rng.chisquare(h - np.arange(k)))
+    triangle /= np.sqrt(h)
+
+    def basis() -> Array:
+        return _orthonormal(np.random.default_rng([seed, h]), h, k)
+
+    return Compression(triangle[:D].copy(), triangle[D:].copy(), cache(basis))
 
 
 def _orthonormal(rng: np.random.Generator, rows: int, columns: int) -> Array:

@@ -1,0 +1,390 @@
+r"""Gradient flow of a two-layer linear network.
+
+.. math:: \dot U = \tfrac1n X^\top E V - \eta_V^2 m \Sigma U, \qquad
+          \dot V = \tfrac1n E^\top X U - \eta_U^2\, \mathrm{tr}(\Sigma) V, \qquad E = Y - X U V^\top.
+
+Three exact reductions, whatever the start: the width falls to the row space of ``(U_0; V_0)``, U to the row space of X
+(the rest never moves), and the right factor of the start is carried along untouched. What is left is
+:class:`flowsim.flows.linear_system.TwoLayerSystem`, of size rank X + m.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.errors import IntegrationError
+from flowsim.flows.linear_run import LinearRun, run_native, run_scipy
+from flowsim.flows.linear_system import TwoLayerSystem
+from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network.compression import Compression, LiftedWeights
+from flowsim.network.linear_algebra import LinearData
+from flowsim.network.linear_start import compressed_start
+from flowsim.problem import Regression
+from flowsim.solvers import SCIPY_METHODS
+from flowsim.solvers.quasilinear import factor
+from flowsim.trajectory import Clock, State, Trajectory
+
+__all__ = ["IMBALANCE_LIMIT", "linear_flow"]
+
+Array = NDArray[np.float64]
+
+#: A run ends in an error once the imbalance is off by this share of its value at 0.
+IMBALANCE_LIMIT = 0.1
+#: Below exp(this) the start is carried with its scale apart, so that squares of weights stay floats.
+_SMALLEST_PLAIN_LOG = -100.0
+
+
+def linear_flow(
+    net: LinearNetwork,
+    problem: Regression,
+    t_end: float,
+    *,
+    alpha: float | str | Decimal | Fraction | InitialScale = 1.0,
+    start: Mapping[str, ArrayLike] | None = None,
+    clock: Clock = "time",
+    t_eval: Array | None = None,
+    method: str = "auto",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_steps: int = 200_000,
+    progress: bool = False,
+    imbalance_limit: float = IMBALANCE_LIMIT,
+) -> Trajectory:
+    r"""Integrate U and V; what :func:`flowsim.gradient_flow` calls for a LinearNetwork.
+
+    Parameters
+    ----------
+    net : LinearNetwork
+    problem : Regression
+        y (n,) or (n, m).
+    t_end : float
+        In the unit of `clock`.
+    alpha : float, str, Decimal, Fraction
+        Scale of the start.
+    start : mapping, optional
+        U (D, h) and V (m, h), multiplied by alpha; see :func:`flowsim.linear_start`. Default: independent Gaussian
+        entries of std ``h**-0.5``, always the same ones. Wide arrays are kept by
+        reference, not copied: leave them unchanged while the trajectory's weights are in use.
+    clock, t_eval, max_steps, progress
+        As in :func:`flowsim.gradient_flow`.
+    method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
+        ``native`` (and ``auto``): Gauss collocation of order 12 in the values of the gradient
+        (:mod:`flowsim.solvers.quasilinear`), which conserves the imbalance to rounding at every tolerance.
+    rtol, atol : float
+        native: a step may change the weights by a relative ``rtol``; `atol` is not used. SciPy: local tolerances.
+    imbalance_limit : float
+        The run ends in an error once the imbalance is off its law by this share of its value at 0; inf: never.
+
+    Returns
+    -------
+    Trajectory
+        ``beta`` (T, D, m), ``imbalance`` (T, k, k) with k = min(h, D + m), in the compressed basis where k < h;
+        ``weights`` are lifted to width h when asked for (``weights.compressed``, ``weights.basis``).
+
+    Raises
+    ------
+    ValueError
+        For arguments the caller can mend.
+    IntegrationError
+        If the run cannot be continued, or the imbalance is lost: below alpha of about 1e-7 it is smaller than the
+        rounding of U and V once they have grown to order one.
+
+    References
+    ----------
+    Min, Tarmoun, Vidal, Mallada, arXiv 2105.06351.
+    """
+    scale = InitialScale.parse(alpha)
+    if scale.gamma <= 0 and clock == "accelerated":
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+    if method not in ("auto", "native", *SCIPY_METHODS):
+        raise ValueError(f"`method` must be one of auto, native, {', '.join(SCIPY_METHODS)}; received {method!r}.")
+    acceleration = 1.0 / scale.gamma if scale.gamma > 0 else 1.0
+    flow = _Flow.of(net, problem, scale, start)
+    horizon = t_end if clock == "time" else t_end / acceleration
+    shared: dict[str, Any] = {
+        "length_end": t_end if clock == "arclength" else None,
+        "speed": lambda Z: acceleration + flow.velocity(Z),
+        "watch": lambda Z, law: flow.watch(Z, law, imbalance_limit, native=method in ("auto", "native")),
+        "max_steps": max_steps,
+    }
+    run: LinearRun
+    with _bar(progress, horizon) as advance:
+        if method in ("auto", "native"):
+            run = run_native(
+                flow.system, flow.graded, flow.shift, horizon, tolerance=rtol, progress=advance, **shared
+            )  # fmt: skip
+        else:
+            if scale.log < _SMALLEST_PLAIN_LOG:
+                raise IntegrationError(
+                    f"`alpha` = {scale} puts products of weights below the range of floats that {method} needs; use "
+                    "method='native'."
+                )
+            run = run_scipy(
+                flow.system, flow.graded, flow.shift, horizon, method=method, rtol=rtol, atol=atol, progress=advance,
+                **shared,
+            )  # fmt: skip
+    dense = _Dense(flow, run, acceleration)
+    if t_eval is not None and run.status.success:
+        states = dense(np.asarray(t_eval, dtype=float), clock)
+    elif clock == "arclength" and run.status.success:
+        lengths = run.arclength.values
+        states = dense(np.append(lengths[lengths < t_end], t_end), clock)
+    else:
+        states = dense(run.t, "time")
+    departure = dense.departure(states.t)
+    finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
+    success = run.status.success and finite
+    message = run.message if finite else "U V^T left the range of floats"
+    trajectory = Trajectory(
+        **vars(states),
+        imbalance_drift=float(max(departure.max(), dense.departure(run.t).max())),
+        imbalance_departure=departure,
+        success=success,
+        message=message,
+        stats=run.stats,
+        invariants=("U^T U - V^T V",),
+        feature_names=problem.feature_names,
+        info={
+            "network": repr(net),
+            "alpha": scale.text,
+            "log_alpha": scale.log,
+            "default_start": start is None,
+            "coordinates": "linear",
+            "compressed_width": flow.compression.width,
+            "rank": flow.data.rank,
+            "least_loss": flow.data.least_loss,
+            "clock": clock,
+            "t_end": float(t_end),
+            "method": "native" if method == "auto" else method,
+            "rtol": rtol,
+            "atol": atol,
+        },
+        dense=dense,
+    )
+    if not success:
+        raise IntegrationError(
+            f"the flow stopped at {trajectory.clock_values(clock)[-1]:.6g} of {t_end:.6g} in {clock}: {message}.",
+            trajectory,
+        )
+    return trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class _Flow:
+    """The reduced problem, and the way back from its states.
+
+    States are ``Z = (U_1; V)`` in the compressed basis, times ``exp(-shift)``.
+    """
+
+    data: LinearData
+    compression: Compression
+    system: TwoLayerSystem
+    static: Array
+    moving: Array
+    log_alpha: float
+    scale: InitialScale
+
+    @classmethod
+    def of(
+        cls, net: LinearNetwork, problem: Regression, scale: InitialScale, start: Mapping[str, ArrayLike] | None
+    ) -> _Flow:
+        data = LinearData.of(problem)
+        damping_u, damping_v = data.damping(net)
+        compression = compressed_start(net, problem, start)
+        if data.rank == 0:
+            raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
+        inside, static = data.reduce(compression.A)
+        # Rounding in the projection must not pass for a start.
+        rounding = 4 * np.finfo(float).eps * np.sqrt(data.D) * np.linalg.norm(compression.A, axis=0)
+        inside[np.abs(inside) <= rounding] = 0.0
+        moving = np.concatenate([inside, compression.B])
+        if not moving.any():
+            raise ValueError(
+                "`start` must not have V = 0 and U outside the row space of X: that is a saddle a flow never leaves."
+            )
+        system = TwoLayerSystem(data.signal, data.curvatures, damping_u, damping_v)
+        return cls(data, compression, system, static, moving, scale.log, scale)
+
+    @property
+    def shift(self) -> float:
+        return self.log_alpha if self.log_alpha < _SMALLEST_PLAIN_LOG else 0.0
+
+    @property
+    def unit(self) -> float:
+        """alpha, or 1 where the scale is kept apart."""
+        return math.exp(self.log_alpha - self.shift)
+
+    @cached_property
+    def graded(self) -> Any:
+        return factor(self.moving, self.log_alpha)
+
+    @cached_property
+    def still(self) -> Array:
+        """The part of U that never moves, on the scale of the states."""
+        return self.unit * self.static
+
+    @cached_property
+    def still_gram(self) -> Array:
+        return self.still.T @ self.still
+
+    @cached_property
+    def initial(self) -> Array:
+        """The imbalance at 0, on the scale of the states."""
+        return self.conserved(self.unit * self.moving)
+
+    @cached_property
+    def reference(self) -> float:
+        """What departures are measured by."""
+        Z = self.unit * self.moving
+        r = self.data.rank
+        terms = np.linalg.norm(Z[:r].T @ Z[:r] + self.still_gram) + np.linalg.norm(Z[r:].T @ Z[r:])
+        size = float(np.linalg.norm(self.initial))
+        balanced = size <= 1e3 * np.finfo(float).eps * terms
+        return float(terms) if balanced else size
+
+    def conserved(self, Z: Array) -> Array:
+        return np.swapaxes(Z, -1, -2) @ (self.system.signature[:, None] * Z) + self.still_gram
+
+    def departure(self, Z: Array, law: Array | float = 0.0) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            gap = np.linalg.norm(self.conserved(Z) - self.initial - law, axis=(-2, -1)) / self.reference
+        return np.where(np.isfinite(gap), gap, np.inf)
+
+    def watch(self, Z: Array, law: Array, limit: float, native: bool) -> str | None:
+        off = float(self.departure(Z, law))
+        if not off > limit:
+            return None
+        if native:
+            return (
+                f"the imbalance U^T U - V^T V has drowned in the rounding of U and V: it is of size "
+                f"{self._text(self.reference)} and is off by {off:.1e} times that; use a larger `alpha`"
+            )
+        return (
+            f"the imbalance U^T U - V^T V, of size {self._text(self.reference)}, is off by {off:.1e} times that; use "
+            "method='native', which conserves it, or tighten `rtol`"
+        )
+
+    def _text(self, size: float) -> str:
+        logarithm = (math.log(size) + 2 * self.shift) / math.log(10)
+        exponent = math.floor(logarithm)
+        return f"{10 ** (logarithm - exponent):.1f}e{exponent}"
+
+    def velocity(self, Z: Array) -> Array:
+        """``||beta'||`` of states (P, N, k)."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            r = self.data.rank
+            square = math.exp(2 * self.shift) * np.eye(Z.shape[-1])
+            rate = self.system.generator(self.system.observe(Z, square)) @ Z
+            V, dV = np.swapaxes(Z[..., r:, :], -1, -2), np.swapaxes(rate[..., r:, :], -1, -2)
+            inside = rate[..., :r, :] @ V + Z[..., :r, :] @ dV
+            total = np.sum(inside**2, axis=(-2, -1)) + np.sum((self.still @ dV) ** 2, axis=(-2, -1))
+            return math.exp(2 * self.shift) * np.sqrt(total)
+
+    def read(self, t: Array, Z: Array, acceleration: float, arclength: Array) -> State:
+        r = self.data.rank
+        U1, V = Z[:, :r], Z[:, r:]
+        square = math.exp(2 * self.shift)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            beta1 = square * (U1 @ np.swapaxes(V, -1, -2))
+            beta = self.data.directions @ beta1 + square * (self.still @ np.swapaxes(V, -1, -2))
+            conserved = self.conserved(Z)
+            weights = _Weights(U1, V, self.data.directions, self.still, self.shift, logarithm=False)
+            logs = _Weights(U1, V, self.data.directions, self.still, self.shift, logarithm=True)
+            return State(
+                t=t,
+                accelerated_time=t * acceleration,
+                arclength=arclength,
+                beta=beta,
+                weights=self._lift(weights, logarithm=False),
+                log_abs_weights=self._lift(logs, logarithm=True),
+                loss=self.data.least_loss + self.data.excess(beta1),
+                imbalance=square * conserved,
+                log_imbalance=np.log(np.abs(conserved)) + 2 * self.shift,
+            )
+
+    def _lift(self, weights: _Weights, logarithm: bool) -> Mapping[str, Array]:
+        basis = self.compression.basis
+        if basis is None:
+            return weights
+        if not logarithm:
+            return LiftedWeights(weights, basis)
+        shift = self.shift
+
+        def log_abs(lifted: Array) -> Array:
+            with np.errstate(divide="ignore"):
+                return np.log(np.abs(lifted)) + shift
+
+        return LiftedWeights(weights.plain(), basis, log_abs)
+
+
+class _Weights(Mapping[str, Array]):
+    """U (T, D, k) and V (T, m, k) put together when asked for."""
+
+    def __init__(self, U1: Array, V: Array, directions: Array, still: Array, shift: float, logarithm: bool) -> None:
+        self._U1, self._V, self._directions, self._still = U1, V, directions, still
+        self._shift, self._logarithm = shift, logarithm
+
+    def __getitem__(self, name: str) -> Array:
+        if name == "U":
+            value = self._directions @ self._U1 + self._still
+        elif name == "V":
+            value = self._V
+        else:
+            raise KeyError(name)
+        with np.errstate(divide="ignore", under="ignore"):
+            return np.log(np.abs(value)) + self._shift if self._logarithm else math.exp(self._shift) * value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("U", "V"))
+
+    def __len__(self) -> int:
+        return 2
+
+    def plain(self) -> _Weights:
+        """The weights times exp(-shift)."""
+        return _Weights(self._U1, self._V, self._directions, self._still, 0.0, False)
+
+    def select(self, index: Any) -> _Weights:
+        return _Weights(
+            self._U1[index], self._V[index], self._directions, self._still, self._shift, self._logarithm
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Dense:
+    """The state at any value of any clock."""
+
+    flow: _Flow
+    run: LinearRun
+    acceleration: float
+
+    def __call__(self, values: Array, clock: Clock) -> State:
+        if clock == "accelerated":
+            t = np.minimum(values / self.acceleration, self.run.t[-1])
+        else:
+            t = self.run.arclength.inverse(values) if clock == "arclength" else values
+        arclength = values if clock == "arclength" else self.run.arclength.at(t)
+        return self.flow.read(t, self.run(t), self.acceleration, arclength)
+
+    def departure(self, t: Array) -> Array:
+        """Departure of the imbalance from its law; under noise read at the end of the step a time lies in."""
+        law = self.run.law
+        if law is None:
+            return self.flow.departure(self.run(t))
+        ends = np.searchsorted(self.run.t, t, side="left").clip(0, len(self.run.t) - 1)
+        return self.flow.departure(self.run(self.run.t[ends]), law[ends])
+
+
+def _bar(shown: bool, end: float) -> Any:
+    from flowsim.flows.run import _bar as bar
+
+    return bar(shown, end, 1.0, None)

@@ -1,0 +1,267 @@
+"""A run of the two-layer linear flow: the moving part of the weights at any time, whichever method made it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.linear_system import TwoLayerSystem
+from flowsim.solvers import ArcLength, InitialValueProblem, Solution, Status, integrate
+from flowsim.solvers.quasilinear import Graded, Step, Steps
+
+__all__ = ["LinearRun", "NativeRun", "ScipyRun", "run_native", "run_scipy"]
+
+Array = NDArray[np.float64]
+#: looked at after every step with ``Z exp(-shift)`` and the integral of its law so far; a text ends the run
+Watch = Callable[[Array, Array], str | None]
+
+#: Rows of a stage system up to which one BLAS thread is faster than several.
+_SMALL_SYSTEM = 400
+#: Unknowns up to which SciPy's implicit methods are given the analytic Jacobian as an array.
+_LARGEST_JACOBIAN = 3000
+
+
+class LinearRun(Protocol):
+    """``Z = (U_1; V)`` along a run, times ``exp(-shift)``."""
+
+    t: Array
+    status: Status
+    message: str
+    stats: dict[str, Any]
+    #: integral of ``-2 Z^T J K Z`` up to every time of t, (T, k, k); None without noise
+    law: Array | None
+
+    def __call__(self, times: Array) -> Array:
+        """(P, N, k)"""
+
+    @property
+    def arclength(self) -> ArcLength: ...
+
+
+@dataclass(eq=False)
+class NativeRun:
+    """Steps of :class:`flowsim.solvers.quasilinear.Steps`."""
+
+    start: Graded
+    shift: float
+    steps: list[Step] = field(default_factory=list)
+    speeds: list[Array] = field(default_factory=list)
+    laws: list[Array] = field(default_factory=list)
+    status: Status = Status.COMPLETED
+    message: str = ""
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def t(self) -> Array:
+        return np.array([0.0, *(step.t + step.h for step in self.steps)])
+
+    @property
+    def law(self) -> Array | None:
+        return np.array(self.laws) if self.laws else None
+
+    def __call__(self, times: Array) -> Array:
+        out = np.empty((len(times), self.start.frame.shape[0], self.start.mix.shape[1]))
+        if not self.steps:
+            out[:] = self.start.value(self.shift)
+            return out
+        index = np.clip(np.searchsorted(self.t, times, side="left") - 1, 0, len(self.steps) - 1)
+        for number in np.unique(index):
+            step, chosen = self.steps[number], np.flatnonzero(index == number)
+            positions = (times[chosen] - step.t) / step.h
+            at_end = times[chosen] == self.t[number + 1]
+            if at_end.any():
+                out[chosen[at_end]] = step.end.value(self.shift)
+            inside = chosen[~at_end]
+            if len(inside):
+                out[inside] = step.frames(positions[~at_end]) @ step.start.right(self.shift)
+        out[times <= 0.0] = self.start.value(self.shift)
+        return out
+
+    @cached_property
+    def arclength(self) -> ArcLength:
+        return ArcLength.of_samples(self.t, np.array([step.h for step in self.steps]), np.array(self.speeds).ravel())
+
+
+@dataclass(eq=False)
+class ScipyRun:
+    """A run of one of SciPy's methods; its state is the frame, behind a right factor that never changes."""
+
+    solution: Solution
+    shape: tuple[int, int]
+    mix: Array
+    speed: Callable[[Array], Array]
+    law: Array | None = None
+
+    @property
+    def t(self) -> Array:
+        return self.solution.t
+
+    @property
+    def status(self) -> Status:
+        return self.solution.status
+
+    @property
+    def message(self) -> str:
+        return self.solution.message
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        return self.solution.stats
+
+    def __call__(self, times: Array) -> Array:
+        return self.solution(times).reshape(-1, *self.shape) @ self.mix
+
+    @cached_property
+    def arclength(self) -> ArcLength:
+        return ArcLength.along(self.t, lambda times: self.speed(self(times)))
+
+
+def run_native(
+    system: TwoLayerSystem,
+    start: Graded,
+    shift: float,
+    t_end: float,
+    *,
+    length_end: float | None,
+    speed: Callable[[Array], Array],
+    watch: Watch,
+    tolerance: float,
+    max_steps: int,
+    progress: Callable[[float], None] | None,
+) -> NativeRun:
+    """Gauss steps to `t_end`, or until the arc length reaches `length_end`.
+
+    Parameters
+    ----------
+    speed : callable
+        ``d arclength/dt`` of states (P, N, k) times ``exp(-shift)``.
+    """
+    run = NativeRun(start, shift)
+    integrator = Steps(system, start, tolerance=tolerance, max_steps=max_steps)
+    noisy = bool(system.damping.any())
+    weight = system.signature * system.damping
+    law = np.zeros((start.mix.shape[1],) * 2)
+    if noisy:
+        run.laws.append(law)
+    nodes = None
+    covered = 0.0
+    began = time.perf_counter()
+    with _one_thread(6 * len(start.frame)):
+        for step, stages in integrator.until(t_end if length_end is None else np.inf):
+            right = step.start.right(shift)
+            sampled = np.concatenate([step.start.frame[None] @ right, stages @ right, step.end.value(shift)[None]])
+            if nodes is None:
+                from flowsim.solvers.gauss import lagrange_weights
+
+                nodes = lagrange_weights(step.nodes, ArcLength.nodes())
+            speeds = np.maximum(nodes @ speed(sampled), 0.0)
+            run.steps.append(step)
+            run.speeds.append(speeds)
+            if noisy:
+                from flowsim.solvers.gauss import gauss_tableau
+
+                inside = sampled[1:-1]
+                weights = (step.h * gauss_tableau(len(inside)).b)[:, None] * weight
+                law = law - 2 * np.einsum("sna,sn,snb->ab", inside, weights, inside, optimize=True)
+                run.laws.append(law)
+            if (found := watch(sampled[-1], law)) is not None:
+                integrator.status, run.message = Status.STOPPED, found
+                break
+            if progress is not None:
+                progress(step.t + step.h)
+            if length_end is not None:
+                covered += step.h * float(speeds @ _half_weights())
+                if covered >= length_end:
+                    break
+    run.status = integrator.status
+    run.message = run.message or run.status.value
+    run.stats = {**integrator.stats, "seconds": time.perf_counter() - began}
+    return run
+
+
+def run_scipy(
+    system: TwoLayerSystem,
+    start: Graded,
+    shift: float,
+    t_end: float,
+    *,
+    length_end: float | None,
+    speed: Callable[[Array], Array],
+    watch: Watch,
+    method: str,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    progress: Callable[[float], None] | None,
+) -> ScipyRun:
+    """One of SciPy's methods on the frame of Z; nothing is conserved but to the tolerance."""
+    frame = start.frame * np.exp(start.logs - shift)
+    shape, mix = frame.shape, start.mix
+    gram = np.exp(2 * shift) * (mix @ mix.T)
+    still = np.zeros((mix.shape[1],) * 2)
+    noisy = bool(system.damping.any())
+
+    def rhs(_: float, y: Array) -> Array:
+        Z = y.reshape(shape)
+        return (system.generator(system.observe(Z, gram)) @ Z).ravel()
+
+    def check(_: float, y: Array) -> str | None:
+        return None if noisy else watch(y.reshape(shape) @ mix, still)
+
+    covered = 0.0
+
+    def done(begin: float, end: float, piece: Callable[[Array], Array]) -> bool:
+        nonlocal covered
+        covered += ArcLength.of_step(begin, end, lambda times: speed(piece(times).T.reshape(-1, *shape) @ mix))
+        return length_end is not None and covered >= length_end
+
+    jacobian = (lambda _, y: system.jacobian(y.reshape(shape), gram)) if frame.size <= _LARGEST_JACOBIAN else None
+    with _one_thread(len(frame)):
+        solution = integrate(
+            InitialValueProblem(rhs=rhs, y0=frame.ravel(), jacobian=jacobian, check=check),
+            t_end,
+            method=method,
+            rtol=rtol,
+            atol=atol * min(1.0, float(np.abs(frame).max())),
+            max_steps=max_steps,
+            progress=progress,
+            done=done if length_end is not None else None,
+        )
+    run = ScipyRun(solution, shape, mix, speed)
+    if noisy:
+        run.law = _law_along(run, system)
+    return run
+
+
+def _law_along(run: ScipyRun, system: TwoLayerSystem) -> Array:
+    """The integral of ``-2 Z^T J K Z`` by Gauss quadrature on every step."""
+    weight = system.signature * system.damping
+    total = [np.zeros((run.mix.shape[1],) * 2)]
+    for begin, end in zip(run.t[:-1], run.t[1:], strict=True):
+        Z = run(begin + (end - begin) * ArcLength.nodes())
+        rule = (end - begin) * _half_weights()
+        total.append(total[-1] - 2 * np.einsum("sna,sn,snb->ab", Z, rule[:, None] * weight, Z, optimize=True))
+    return np.array(total)
+
+
+def _half_weights() -> Array:
+    return np.polynomial.legendre.leggauss(len(ArcLength.nodes()))[1] / 2
+
+
+@contextlib.contextmanager
+def _one_thread(rows: int) -> Iterator[None]:
+    """Threads cost more than they give on systems this small, sixty times more on a busy machine."""
+    if rows > _SMALL_SYSTEM:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
