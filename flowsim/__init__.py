@@ -24,6 +24,7 @@ _HOME = {
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
     "compare": "flowsim.studies",
+    "derive": "flowsim.symbolic",
     "gradient_descent": "flowsim.descent",
     "gradient_descents": "flowsim.descent",
     "gradient_flow": "flowsim.flows",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from flowsim.studies import compare as compare
     from flowsim.studies import modified_flow as modified_flow
     from flowsim.sweep import sweep as sweep
+    from flowsim.symbolic import derive as derive
     from flowsim.trajectory import Trajectory as Trajectory
     from flowsim.trajectory import load as load
 

@@ -16,6 +16,7 @@ __all__ = ["main"]
 #: command -> (module, one line of help). The module defines a click command of the same name.
 COMMANDS = {
     "run": ("flowsim.cli.run", "Integrate a flow on a table; jumps, figure, files."),
+    "derive": ("flowsim.cli.derive", "Everything that follows from a formula, step by step."),
     "sweep": ("flowsim.cli.sweep", "Compute an experiment file over its grid; killed runs resume."),
 }
 

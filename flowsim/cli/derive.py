@@ -1,0 +1,55 @@
+"""``flowsim derive``: everything that follows from a formula, step by step."""
+
+from __future__ import annotations
+
+import click
+
+from flowsim.cli.options import NOISES
+
+__all__ = ["derive"]
+
+
+@click.command()
+@click.argument("formula", nargs=-1, metavar="[FORMULA]...")
+@click.option("--depth", type=int, metavar="L", help="Short form for the formula w1*w2*...*wL.")
+@click.option("--noise", type=click.Choice(list(NOISES)), help="Distribution of the weight noise.")
+@click.option("--eta", type=float, default=0.0, help="Standard deviation of the weight noise.", show_default=True)
+@click.option("--multiplicative", is_flag=True, help="Noise scales with the weight, w (1 + xi).")
+@click.option("--degree", type=int, default=4, show_default=True, help="Search conserved polynomials up to here.")
+@click.option("--latex", is_flag=True, help="Print LaTeX instead.")
+def derive(
+    formula: tuple[str, ...],
+    depth: int | None,
+    noise: str | None,
+    eta: float,
+    multiplicative: bool,
+    degree: int,
+    latex: bool,
+) -> None:
+    """Derive the equations of a network from its FORMULA (default u*v); several formulas make a mixed network.
+
+    \b
+    flowsim derive "u*v" --noise gaussian --eta 0.1
+    flowsim derive "2*u**2 - v**2"
+    flowsim derive --depth 3 --latex
+    """
+    from rich.console import Console
+
+    from flowsim.network import DiagonalNetwork
+    from flowsim.symbolic import derive as derivation_of
+
+    if noise is None and eta:
+        noise = "gaussian"
+    if noise is not None and not eta:
+        raise ValueError(f"`--eta` must be given with --noise {noise}.")
+    if multiplicative and noise is None:
+        raise ValueError("`--multiplicative` needs --eta.")
+    drawn = None if noise is None else NOISES[noise](eta, multiplicative)
+    if formula and depth is not None:
+        raise ValueError("give either FORMULA or `--depth`; received both.")
+    text = None if depth is not None else formula[0] if len(formula) == 1 else list(formula) or "u*v"
+    result = derivation_of(DiagonalNetwork(text, depth=depth, noise=drawn), degree=degree)
+    if latex:
+        click.echo(result.latex())
+    else:
+        Console(soft_wrap=True, highlight=False).print(result)

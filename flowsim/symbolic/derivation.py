@@ -1,0 +1,352 @@
+"""Everything about a network that follows from its formula alone, as SymPy objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import sympy
+from sympy.codegen.cfunctions import expm1
+
+from flowsim.network import DiagonalNetwork, Formula, Noise
+from flowsim.symbolic.expectation import expectation
+from flowsim.symbolic.invariants import generators
+from flowsim.symbolic.moments import E, Var
+from flowsim.symbolic.origin import order_at_origin
+from flowsim.symbolic.sharpness import Sharpness, sharpness_of
+from flowsim.symbolic.statements import ExactThresholds, exact_thresholds
+
+__all__ = ["CoordinateDerivation", "Derivation", "Law", "derive"]
+
+#: Conserved polynomials are searched up to this degree unless asked otherwise.
+INVARIANT_DEGREE = 4
+
+
+def derive(net: DiagonalNetwork, *, degree: int = INVARIANT_DEGREE) -> Derivation:
+    r"""Derive a network's equations from its formula.
+
+    .. math:: \dot\theta_i = -\big( g_i \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \big), \qquad
+              m_i = \mathrm{E}\,\varphi_i(\theta_i + \xi_i), \quad V_i = \mathrm{Var}\,\varphi_i(\theta_i + \xi_i)
+
+    Parameters
+    ----------
+    net : DiagonalNetwork
+    degree : int
+        Conserved polynomials are searched up to this degree.
+
+    Returns
+    -------
+    Derivation
+        Computed piece by piece, when a piece is asked for; renders itself in notebooks and terminals.
+
+    References
+    ----------
+    arXiv:2503.11891 (noise), arXiv:2304.00488 and arXiv:2607.12332 (thresholds).
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> derivation = fs.derive(fs.DiagonalNetwork("2*u**2 - v**2"))
+    >>> derivation.invariants, derivation.thresholds.plus, derivation.thresholds.minus
+    ((u*v**2,), 1/4, 1/2)
+    """
+    if not isinstance(net, DiagonalNetwork):
+        raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
+        raise ValueError(f"`degree` must be an integer >= 1; received {degree!r}.")
+    return Derivation(net, tuple(CoordinateDerivation(formula, net.noise, degree) for formula in net.distinct))
+
+
+@dataclass(frozen=True)
+class Law:
+    """How a quantity that the noise-free flow conserves moves under weight noise.
+
+    Attributes
+    ----------
+    quantity : Expr
+    kind : {"conserved", "decay", "driven", "open"}
+        Conserved; decays at `rate` whatever the data; driven by the data or by other weights; not decided.
+    rate : Expr or None
+        ``d quantity/dt = -rate * quantity`` for a decay.
+    derivative : Expr or None
+        ``d quantity/dt``.
+    """
+
+    quantity: sympy.Expr
+    kind: str
+    rate: sympy.Expr | None = None
+    derivative: sympy.Expr | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CoordinateDerivation:
+    """One formula's derivation.
+
+    Attributes
+    ----------
+    formula : Formula
+    noise : Noise or None
+    degree : int
+    """
+
+    formula: Formula
+    noise: Noise | None
+    degree: int
+
+    # Symbols
+
+    @cached_property
+    def weights(self) -> tuple[sympy.Symbol, ...]:
+        return tuple(sympy.Symbol(name, real=True) for name in self.formula.weights)
+
+    @cached_property
+    def g(self) -> sympy.Symbol:
+        """The gradient of the loss at the predictor, ``(X^T (X m - y)/n)_i``."""
+        return sympy.Symbol(self._fresh("g"), real=True)
+
+    @cached_property
+    def sigma(self) -> sympy.Symbol:
+        """``sigma_i^2 = (X^T X/n)_ii``."""
+        return sympy.Symbol(self._fresh("sigma"), positive=True)
+
+    @cached_property
+    def std(self) -> tuple[sympy.Symbol, ...]:
+        """Std of the noise on each weight: one symbol if all are equal."""
+        if self.noise is None or isinstance(self.noise.std, float):
+            return (sympy.Symbol(self._fresh("eta"), nonnegative=True),) * len(self.weights)
+        return tuple(sympy.Symbol(self._fresh(f"eta_{name}"), nonnegative=True) for name in self.formula.weights)
+
+    def _fresh(self, name: str) -> str:
+        while name in self.formula.weights:
+            name += "_"
+        return name
+
+    # Model and expectation
+
+    @property
+    def phi(self) -> sympy.Expr:
+        return self.formula.expression
+
+    @cached_property
+    def _moments(self) -> tuple[sympy.Expr, sympy.Expr, tuple[str, ...]]:
+        if self.noise is None:
+            return self.phi, sympy.S.Zero, ()
+        if self.formula.product_of is not None:
+            # Closed forms that SymPy must not multiply out: 2^L terms.
+            squares = [w**2 for w in self.weights]
+            if self.noise.multiplicative:
+                lifted = [b * (1 + s**2) for b, s in zip(squares, self.std, strict=True)]
+            else:
+                lifted = [b + s**2 for b, s in zip(squares, self.std, strict=True)]
+            note = f"{self.formula}: exact, a product of independent factors"
+            return self.phi, sympy.Mul(*lifted) - sympy.Mul(*squares), (note,)
+        stds = [sympy.Dummy(nonnegative=True) for _ in self.weights]
+        found = expectation(self.phi, self.weights, stds, self.noise)
+        name = dict(zip(stds, self.std, strict=True))
+        mean = found.mean.xreplace(name) + sympy.Add(*(E(part.phi) for part in found.quadratures))
+        # The kernels' expm1 is for accuracy; a reader knows exp.
+        variance = found.variance.replace(expm1, lambda a: sympy.exp(a) - 1).xreplace(name)
+        variance += sympy.Add(*(Var(part.phi) for part in found.quadratures))
+        return mean, variance, found.methods
+
+    @property
+    def mean(self) -> sympy.Expr:
+        """``m = E phi(w + xi)``."""
+        return self._moments[0]
+
+    @property
+    def variance(self) -> sympy.Expr:
+        """``V = Var phi(w + xi)``."""
+        return self._moments[1]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How each part of the expectation was taken: exactly, or by quadrature of which order."""
+        return self._moments[2]
+
+    @cached_property
+    def loss(self) -> sympy.Expr:
+        """The coordinate in the expected loss: ``L(m) + sigma^2/2 V``."""
+        return sympy.Function("L")(self.mean) + self.sigma**2 / 2 * self.variance
+
+    # Flow
+
+    @cached_property
+    def field(self) -> dict[str, sympy.Expr]:
+        """``w' = -(g dm/dw + sigma^2/2 dV/dw)`` by name of weight."""
+        return {
+            w.name: -(self.g * self.mean.diff(w) + self.sigma**2 * sympy.together(self.variance.diff(w) / 2))
+            for w in self.weights
+        }
+
+    @cached_property
+    def jacobian(self) -> sympy.ImmutableDenseMatrix:
+        """``d w'_a/d w_b`` at fixed g: the coordinate's block; the data add ``-dm_i/dw_a Sigma_ij dm_j/dw_b``."""
+        return sympy.ImmutableDenseMatrix([[slope.diff(w) for w in self.weights] for slope in self.field.values()])
+
+    # Conserved quantities
+
+    @cached_property
+    def invariants(self) -> tuple[sympy.Expr, ...]:
+        """Functionally independent polynomials that the noise-free flow conserves on any data."""
+        if self.formula.product_of is not None:
+            first, *others = self.weights
+            return tuple(first**2 - w**2 for w in others)
+        return tuple(generators(self.phi, self.weights, self.degree))
+
+    @cached_property
+    def laws(self) -> tuple[Law, ...]:
+        """What becomes of each invariant under the network's noise."""
+        return tuple(self._law(quantity) for quantity in self.invariants)
+
+    def _law(self, quantity: sympy.Expr) -> Law:
+        zero = sympy.S.Zero
+        if self.noise is None:
+            return Law(quantity, "conserved", derivative=zero)
+        additive_product = self.formula.product_of is not None and not self.noise.multiplicative
+        if additive_product and len(set(self.std)) == 1:
+            pair = quantity.free_symbols
+            eta2 = self.std[0] ** 2
+            rate = 2 * self.sigma**2 * eta2 * sympy.Mul(*(w**2 + eta2 for w in self.weights if w not in pair))
+            return Law(quantity, "decay", rate, -rate * quantity)
+        slopes = [quantity.diff(w) for w in self.weights]
+        through_mean = sum((a * self.mean.diff(w) for a, w in zip(slopes, self.weights, strict=True)), zero)
+        through_noise = sum((a * self.variance.diff(w) for a, w in zip(slopes, self.weights, strict=True)), zero)
+        derivative = -(self.g * through_mean + self.sigma**2 / 2 * through_noise)
+        if derivative.has(E, Var):
+            return Law(quantity, "open", derivative=derivative)
+        through_mean, through_noise = sympy.simplify(through_mean), sympy.expand(through_noise)
+        if through_mean != 0:
+            return Law(quantity, "driven", derivative=-(self.g * through_mean + self.sigma**2 / 2 * through_noise))
+        if through_noise == 0 or sympy.simplify(through_noise) == 0:
+            return Law(quantity, "conserved", derivative=zero)
+        if through_noise.is_polynomial(*self.weights):
+            quotient, rest = sympy.div(through_noise, quantity, *self.weights)
+            if rest == 0:
+                rate = sympy.factor(self.sigma**2 / 2 * quotient)
+                return Law(quantity, "decay", rate, -rate * quantity)
+        return Law(quantity, "driven", derivative=-(self.sigma**2) / 2 * sympy.factor(through_noise))
+
+    # Sharpness and the vanishing limit
+
+    @cached_property
+    def sharpness(self) -> Sharpness:
+        """Hessian of the loss, its trace, average sharpness."""
+        return sharpness_of(self.phi, self.mean, self.variance, self.weights, self.g, self.sigma)
+
+    @cached_property
+    def thresholds(self) -> ExactThresholds:
+        """Growth thresholds, exact where a closed form is known."""
+        return exact_thresholds(self.formula)
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user of this formula should know."""
+        idle = [w.name for w in self.weights if w not in self.phi.free_symbols]
+        remarks = [f"{name} never matters: phi does not depend on it." for name in idle]
+        try:
+            order = order_at_origin(self.formula)
+        except ValueError as error:
+            return (*remarks, str(error))
+        if order == 0:
+            remarks.append(
+                f"phi(0) = {self.phi.subs(dict.fromkeys(self.weights, 0))}: a vanishing start is not beta = 0."
+            )
+        elif order == 1:
+            remarks.append("grad phi(0) != 0: the origin is no saddle, and a vanishing start leaves it at once.")
+        return tuple(remarks)
+
+
+@dataclass(frozen=True, eq=False)
+class Derivation:
+    """What :func:`derive` found.
+
+    For a network of one formula the attributes are that formula's own; for a mixed network they are tuples, one
+    entry for each of ``net.distinct``.
+
+    Attributes
+    ----------
+    net : DiagonalNetwork
+    coordinates : tuple of CoordinateDerivation
+        One for each distinct formula.
+    """
+
+    net: DiagonalNetwork
+    coordinates: tuple[CoordinateDerivation, ...]
+
+    def _each(self, name: str) -> Any:
+        values = tuple(getattr(each, name) for each in self.coordinates)
+        return values[0] if len(values) == 1 else values
+
+    @property
+    def mean(self) -> Any:
+        """``m = E phi(w + xi)``."""
+        return self._each("mean")
+
+    @property
+    def variance(self) -> Any:
+        """``V = Var phi(w + xi)``."""
+        return self._each("variance")
+
+    @property
+    def loss(self) -> Any:
+        """The coordinate in the expected loss, ``L(m) + sigma^2/2 V``."""
+        return self._each("loss")
+
+    @property
+    def field(self) -> Any:
+        """Weight -> its speed, ``-(g dm/dw + sigma^2/2 dV/dw)``."""
+        return self._each("field")
+
+    @property
+    def jacobian(self) -> Any:
+        """The coordinate's block of the Jacobian at fixed g; the rest is ``-dm_i/dw_a Sigma_ij dm_j/dw_b``."""
+        return self._each("jacobian")
+
+    @property
+    def invariants(self) -> Any:
+        """Functionally independent conserved polynomials of the noise-free flow."""
+        return self._each("invariants")
+
+    @property
+    def laws(self) -> Any:
+        """What becomes of them under the noise."""
+        return self._each("laws")
+
+    @property
+    def sharpness(self) -> Any:
+        """Hessian of the loss, its trace, average sharpness."""
+        return self._each("sharpness")
+
+    @property
+    def thresholds(self) -> Any:
+        """Growth thresholds at vanishing initialisation."""
+        return self._each("thresholds")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user of these formulas should know."""
+        return tuple(remark for each in self.coordinates for remark in each.remarks)
+
+    def latex(self) -> str:
+        """The whole derivation as LaTeX, step by step."""
+        from flowsim.symbolic.render import latex
+
+        return latex(self)
+
+    def _repr_latex_(self) -> str:
+        return f"$$\n{self.latex()}\n$$"
+
+    def __str__(self) -> str:
+        from flowsim.symbolic.render import plain_text
+
+        return plain_text(self)
+
+    def __repr__(self) -> str:
+        return f"derive({self.net!r})"
+
+    def __rich__(self) -> Any:
+        from flowsim.symbolic.render import rich_text
+
+        return rich_text(self)

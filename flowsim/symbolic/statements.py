@@ -1,0 +1,172 @@
+"""Growth thresholds as exact numbers, with what they imply, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy
+
+from flowsim.network import Formula
+from flowsim.symbolic.origin import leading_part, order_at_origin, polynomial_at
+from flowsim.symbolic.thresholds import blow_up_time
+
+__all__ = ["ExactThresholds", "exact_thresholds"]
+
+
+@dataclass(frozen=True)
+class ExactThresholds:
+    r"""Growth thresholds of one formula.
+
+    Attributes
+    ----------
+    order : int or None
+        Lowest homogeneous degree at the origin; None if phi has no Taylor series there.
+    plus, minus : Expr or None
+        ``t^+``, ``t^-``: exact where closed forms exist, a Float where they were computed; None where there are none.
+    start : str
+        The start directions they hold for.
+    clock : str
+        Accelerated time.
+    formula : str
+        LaTeX for other starts, or empty.
+    statement : str
+        In words; says why if there are none.
+    """
+
+    order: int | None
+    plus: sympy.Expr | None
+    minus: sympy.Expr | None
+    start: str = ""
+    clock: str = ""
+    formula: str = ""
+    statement: str = ""
+
+    @property
+    def bias(self) -> str:
+        """The norm that a vanishing start minimises among all interpolators, as LaTeX; empty if not known."""
+        if self.plus is None or self.minus is None:
+            return ""
+        terms, signs = [], []
+        for value, symbol, other in ((self.plus, r"\beta_i^+", r"\le"), (self.minus, r"\beta_i^-", r"\ge")):
+            if value == sympy.oo:
+                signs.append(rf"\beta_i {other} 0")
+            else:
+                terms.append((value, symbol))
+        if not terms:
+            return ""
+        if len(terms) == 2 and terms[0][0] == terms[1][0]:
+            inside = rf"{_factor(terms[0][0])}|\beta_i|"
+        else:
+            inside = " + ".join(f"{_factor(value)}{symbol}" for value, symbol in terms)
+            inside = rf"\big({inside}\big)" if len(terms) > 1 else inside
+        conditions = ", ".join([r"X\beta = y", *signs])
+        return rf"\min_\beta \sum_i {inside} \quad\text{{subject to}}\quad {conditions}"
+
+
+def _factor(value: sympy.Expr) -> str:
+    return "" if value == 1 else sympy.latex(value) + r"\,"
+
+
+def exact_thresholds(formula: Formula) -> ExactThresholds:
+    """The thresholds, or why there are none."""
+    try:
+        order = order_at_origin(formula)
+    except ValueError as error:
+        return ExactThresholds(None, None, None, statement=str(error))
+    if order == 0:
+        return ExactThresholds(
+            0, None, None, statement="phi(0) != 0: a vanishing start is not beta = 0; no thresholds."
+        )
+    if order == 1:
+        return ExactThresholds(
+            1,
+            None,
+            None,
+            statement="grad phi(0) != 0: the origin is no saddle; a coordinate moves at once; no thresholds.",
+        )
+    if order == 2:
+        return _second_order(formula)
+    clock = rf"t = \tilde t\,\alpha^{{-{order - 2}}}" if order > 3 else r"t = \tilde t/\alpha"
+    if formula.product_of is not None:
+        return ExactThresholds(
+            order,
+            sympy.Rational(1, order - 2),
+            sympy.oo,
+            start="balanced and equal to 1 (the default start)",
+            clock=clock,
+            formula=(
+                r"t^+ = \int_c^\infty \prod_{j \ne l} \frac{1}{\sqrt{x^2 + a_j^2 - a_l^2}}\, dx,\quad "
+                r"t^- = \int_{-\infty}^c (\text{same}),\quad "
+                r"l = \arg\min_j |a_j|,\quad c = a_l \prod_{j \ne l} \operatorname{sign}(a_j)"
+            ),
+            statement="balanced weights lock the sign: the side across 0 needs a weight of strictly smallest modulus.",
+        )
+    plus, minus, exact = _higher_order(formula)
+    return ExactThresholds(
+        order,
+        plus,
+        minus,
+        start="all weights equal to 1 (the default start)",
+        clock=clock,
+        formula=rf"t^\pm = \text{{blow-up time of }} \dot x = \pm\nabla\varphi_{{{order}}}(x),\; x(0) = a",
+        statement="" if exact else "no closed form is known to this tool: blow-up times integrated on the sphere.",
+    )
+
+
+def _second_order(formula: Formula) -> ExactThresholds:
+    symbols = [sympy.Symbol(name, real=True) for name in formula.weights]
+    hessian = sympy.hessian(polynomial_at(formula), symbols)
+    eigenvalues = _eigenvalues(hessian)
+    plus, minus = sympy.oo, sympy.oo
+    top, bottom = max(eigenvalues, key=sympy.N), min(eigenvalues, key=sympy.N)
+    if sympy.N(top) > 0:
+        plus = sympy.radsimp(1 / top)
+    if sympy.N(bottom) < 0:
+        minus = sympy.radsimp(-1 / bottom)
+    statement = ""
+    if plus == sympy.oo or minus == sympy.oo:
+        side = "positive" if plus == sympy.oo else "negative"
+        statement = f"no direction of growth on the {side} side: beta_i keeps its sign."
+        if plus == minus:
+            statement = "no direction of growth at all."
+    return ExactThresholds(
+        2,
+        plus,
+        minus,
+        start="any start with a part along the leading eigenvectors",
+        clock=r"t = \tilde t\,\ln(1/\alpha)",
+        formula=r"t^+ = 1/\lambda_{\max}(\nabla^2\varphi(0)),\quad t^- = -1/\lambda_{\min}(\nabla^2\varphi(0))",
+        statement=statement,
+    )
+
+
+def _eigenvalues(matrix: sympy.Matrix) -> list[sympy.Expr]:
+    """Exact where the characteristic polynomial factors into at most quadratics; else floats."""
+    factors = sympy.factor_list(matrix.charpoly().as_expr())[1]
+    variable = matrix.charpoly().gen
+    if all(sympy.degree(factor, variable) <= 2 for factor, _ in factors):
+        return [root for factor, _ in factors for root in sympy.roots(factor, variable)]
+    import numpy as np
+
+    return [sympy.Float(value) for value in np.linalg.eigvalsh(np.array(matrix, dtype=float))]
+
+
+def _higher_order(formula: Formula) -> tuple[sympy.Expr, sympy.Expr, bool]:
+    """From a start of ones: closed form for sums of single-weight powers, else computed."""
+    import numpy as np
+
+    symbols = [sympy.Symbol(name, real=True) for name in formula.weights]
+    terms = sympy.Poly(polynomial_at(formula), *symbols).terms()
+    order = sum(terms[0][0])
+    if all(max(powers) == order for powers, _ in terms):
+        sides = {1: sympy.oo, -1: sympy.oo}
+        for _, c in terms:
+            # x' = L c x^(L-1) from 1 blows up at 1/(L (L-2) c).
+            side = 1 if c > 0 else -1
+            sides[side] = sympy.Min(sides[side], 1 / (order * (order - 2) * abs(c)))
+        return sides[1], sides[-1], True
+    part = leading_part(formula)
+    start = np.ones(len(symbols))
+    values = [blow_up_time(part, start, sign) for sign in (1.0, -1.0)]
+    plus, minus = (sympy.oo if value == np.inf else sympy.Float(value) for value in values)
+    return plus, minus, False
