@@ -266,7 +266,7 @@ def _plain_line(line: Line) -> list[str]:
     if isinstance(line.right, sympy.MatrixBase):
         table = [[_unicode(entry) for entry in line.right.row(row)] for row in range(line.right.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        if sum(widths) > _WIDTH:
+        if len(left) + sum(widths) + 3 * len(widths) + 1 > _WIDTH:
             return [f"{left}{line.right.rows} x {line.right.cols}, too wide to show; see `.jacobian`"]
         rows = ["[ " + "   ".join(e.ljust(w) for e, w in zip(row, widths, strict=True)) + " ]" for row in table]
         return [(left if row == 0 else " " * len(left)) + text for row, text in enumerate(rows)]
