@@ -28,6 +28,8 @@ _HOME = {
     "gradient_descent": "flowsim.descent",
     "gradient_descents": "flowsim.descent",
     "gradient_flow": "flowsim.flows",
+    "lasso_link": "flowsim.studies",
+    "limit_study": "flowsim.studies",
     "linear_start": "flowsim.network",
     "load": "flowsim.trajectory",
     "modified_flow": "flowsim.studies",
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from flowsim.problem import Regression as Regression
     from flowsim.studies import compare as compare
     from flowsim.studies import modified_flow as modified_flow
+    from flowsim.studies.lasso_link import lasso_link as lasso_link
+    from flowsim.studies.limit_study import limit_study as limit_study
     from flowsim.sweep import sweep as sweep
     from flowsim.symbolic import derive as derive
     from flowsim.trajectory import Trajectory as Trajectory

@@ -2,6 +2,8 @@
 
 from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison, compare
 from flowsim.studies.jumps import measured_jump_times, plateau_times
+from flowsim.studies.lasso_link import LassoLink, lasso_link
+from flowsim.studies.limit_study import LimitStudy, Rate, limit_study
 from flowsim.studies.modified import modified_flow
 from flowsim.studies.references import (
     MinL1,
@@ -17,9 +19,14 @@ __all__ = [
     "Comparison",
     "Comparisons",
     "EnsembleComparison",
+    "LassoLink",
+    "LimitStudy",
     "MinL1",
+    "Rate",
     "RecoveryScores",
     "compare",
+    "lasso_link",
+    "limit_study",
     "measured_jump_times",
     "min_entropy",
     "min_l1",

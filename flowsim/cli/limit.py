@@ -1,0 +1,120 @@
+"""``flowsim limit``: flows at falling scales against the limit of vanishing initialisation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.cli.output import output_folder
+
+if TYPE_CHECKING:
+    from flowsim.studies import LassoLink, LimitStudy
+
+__all__ = ["limit"]
+
+TWO_LAYER_ALPHAS = "1e-10,1e-30,1e-100,1e-300,1e-1000,1e-3000"
+DEEP_ALPHAS = "0.1,0.03,0.01,0.003,0.001"
+
+
+@click.command()
+@data_options
+@network_options
+@click.option(
+    "--alphas", metavar="A,B,...",
+    help=f"Scales of initialisation.  [default: {TWO_LAYER_ALPHAS}; depth L >= 3: {DEEP_ALPHAS}]",
+)  # fmt: skip
+@click.option("--rtol", type=float, default=1e-9, show_default=True, help="Relative accuracy of the flows.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("flowsim-limit"), show_default=True, help="Folder."
+)
+@click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
+def limit(
+    data: Path | None,
+    target: str | None,
+    raw: bool,
+    formula: str | None,
+    depth: int | None,
+    noise: str | None,
+    eta: float,
+    alphas: str | None,
+    rtol: float,
+    out: Path,
+    progress: bool,
+) -> None:
+    """Follow the flow on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) as alpha falls.
+
+    Prints errors on plateaus, of jump times and at the end, with the fitted rate, and where the time average of
+    the limit leaves the Lasso path; writes figure.png, errors.csv and summary.json to the output folder.
+    """
+    from flowsim.studies import lasso_link, limit_study
+    from flowsim.symbolic import order_at_origin
+
+    problem = build_problem(data, target, raw)
+    net = build_network(formula, depth, noise, eta)
+    if alphas is None:
+        alphas = TWO_LAYER_ALPHAS if order_at_origin(net.distinct[0]) == 2 else DEEP_ALPHAS
+    scales = [text.strip() for text in alphas.split(",") if text.strip()]
+    with output_folder(out) as staging:
+        study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
+        link = lasso_link(study.path)
+        _write(staging, study, link, repr(net), "diabetes" if data is None else str(data))
+    _print(study, link, repr(net), out)
+
+
+def _write(folder: Path, study: LimitStudy, link: LassoLink, net: str, data: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    import flowsim
+    from flowsim import plot
+
+    figure = plot.limit_overview(study, link)
+    figure.savefig(folder / "figure.png")
+    plt.close(figure)
+    study.table().to_csv(folder / "errors.csv", index=False)
+    summary = {
+        "flowsim": flowsim.__version__,
+        "network": net,
+        "data": data,
+        **study.summary(),
+        "lasso": {"departs_at": link.departs_at, "reason": link.reason},
+    }
+    text = json.dumps(_plain(summary), indent=2, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON does not know become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _print(study: LimitStudy, link: LassoLink, net: str, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title=f"{net}: {len(study.path.jump_times)} jumps; errors relative to the limit")
+    for heading in ("alpha", "plateaus, median", "largest", "jump times, median", "jumps seen", "end"):
+        table.add_column(heading, justify="right")
+    for row in study.table().itertuples():
+        table.add_row(
+            row.alpha, f"{row.plateau_median:.1e}", f"{row.plateau_max:.1e}", f"{row.jump_time_median:.1e}",
+            row.jumps_seen, f"{row.end:.1e}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"jump times converge at order {study.rate}; constant {study.rate.constant:.3g}")
+    console.print(f"Lasso: {link.reason}")
+    console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'errors.csv', 'summary.json'))}")

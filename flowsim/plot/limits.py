@@ -1,0 +1,176 @@
+"""Figures of limit paths, limit studies and the Lasso link; every function draws on ``ax`` and returns its artists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from flowsim.plot.style import new_axes, styled
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from flowsim.limits import SaddlePath
+    from flowsim.studies.lasso_link import LassoLink
+    from flowsim.studies.limit_study import LimitStudy
+
+__all__ = ["lasso_link", "limit_overview", "limit_study", "saddle_to_saddle"]
+
+#: More names than this in a legend are not read.
+_MAX_NAMES = 14
+_SAMPLES = 3000
+#: The path is drawn this much beyond its last jump.
+_BEYOND = 1.25
+
+
+@styled
+def saddle_to_saddle(
+    path: SaddlePath,
+    *,
+    clock: Literal["accelerated", "arclength"] = "accelerated",
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> list[Artist]:
+    """Coordinates of the limit path: steps in accelerated time, a continuous curve in arc length.
+
+    Parameters
+    ----------
+    path : SaddlePath
+    clock : {"accelerated", "arclength"}
+    legend : bool
+    ax : matplotlib Axes, optional
+    """
+    if clock not in ("accelerated", "arclength"):
+        raise ValueError(f"`clock` must be accelerated or arclength; received {clock!r}.")
+    ax = new_axes(ax)
+    last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
+    last = min(last, np.nextafter(path.horizon, 0))
+    used = sorted({int(i) for support in path.supports for i in support})
+    if clock == "accelerated":
+        edges = np.concatenate([[0.0], path.jump_times, [last]])
+        times, values = np.repeat(edges, 2)[1:-1], np.repeat(path.saddles[:, used], 2, axis=0)
+        ax.set_xlabel(r"accelerated time $\tilde t$")
+        if len(path.jump_times) > 1 and path.jump_times[-1] > 10 * path.jump_times[0]:
+            ax.set_xscale("log")
+            times = np.maximum(times, path.jump_times[0] / 2)
+    else:
+        times = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
+        values = path.curve(times)[:, used]
+        ax.set_xlabel(r"arc length $\tau$")
+    ax.set_xlim(times[0], times[-1])
+    peak = np.abs(values).max(axis=0, initial=0.0)
+    named = set(np.argsort(-peak, kind="stable")[:_MAX_NAMES].tolist())
+    artists: list[Artist] = []
+    for place, i in enumerate(used):
+        if place in named:
+            artists += ax.plot(times, values[:, place], label=path.problem.feature_names[i])
+        else:
+            artists += ax.plot(times, values[:, place], color="0.8", lw=0.7, ls="-", zorder=0)
+    ax.set_ylabel(r"coordinates $\beta_i$")
+    if legend and used:
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
+    return artists
+
+
+@styled
+def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> list[Artist]:
+    """Errors of flows against their limit as the scale of initialisation falls, with the fitted rate.
+
+    Two-layer networks over ``ln(1/alpha)``, deeper ones over alpha (falling to the right); both axes logarithmic.
+    """
+    ax = new_axes(ax)
+    two_layer = study.path.order == 2
+    # Below the range of floats alpha cannot be an axis; its logarithm can.
+    x = study.gamma if two_layer else study.gamma / np.log(10.0)
+    floor = np.finfo(float).eps
+    artists: list[Artist] = []
+    series = (
+        ("jump times (median)", study.median_time_error, "o", "#0072B2", "-"),
+        ("mid-plateau (median)", study.median_plateau_error, "s", "#D55E00", "--"),
+        ("mid-plateau (largest)", study.plateau_errors.max(axis=1), "^", "#009E73", "-."),
+        ("end point", study.end_errors, "D", "#CC79A7", ":"),
+    )
+    for label, errors, marker, color, style in series:
+        artists += ax.plot(x, np.maximum(errors, floor), marker=marker, ms=4, color=color, ls=style, label=label)
+    rate = study.rate
+    if np.isfinite(rate.order):
+        small = 1.0 / study.gamma if two_layer else np.exp(-study.gamma)
+        fitted = rate.constant * small**rate.order
+        label = f"fit: order {rate.order:.2f}" + (f" ± {rate.uncertainty:.2f}" if np.isfinite(rate.uncertainty) else "")
+        artists += ax.plot(x, fitted, color="0.4", lw=0.9, ls="-", zorder=0, label=f"{label} in {_small(two_layer)}")
+    if two_layer:
+        ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel(r"$\gamma = \ln(1/\alpha)$" if two_layer else r"$\log_{10}(1/\alpha)$")
+    ax.set_ylabel("error relative to the limit")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend above the lines
+    ax.legend(loc="upper right", ncols=2, fontsize=7.5)
+    return artists
+
+
+@styled
+def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> list[Artist]:
+    """Time average of the limit (lines) against the Lasso of the same penalty (dots), and where they part."""
+    ax = new_axes(ax)
+    artists: list[Artist] = []
+    peak = np.abs(link.average).max(axis=0)
+    shown = np.argsort(-peak, kind="stable")[:_MAX_NAMES]
+    dense = np.geomspace(link.t[0], link.t[-1], 600)
+    average = link.path.time_average(dense)
+    for i in sorted(shown[peak[shown] > 0].tolist()):
+        line = ax.plot(dense, average[:, i], label=link.path.problem.feature_names[i])[0]
+        artists.append(line)
+        artists += ax.plot(link.t[::2], link.lasso[::2, i], ls="none", marker="o", ms=3, color=line.get_color())
+    if np.isfinite(link.departs_at):
+        artists.append(ax.axvline(link.departs_at, color="0.3", lw=0.9, ls="--"))
+        names = ", ".join(link.path.problem.feature_names[i] for i in link.because)
+        artists.append(
+            ax.annotate(
+                f"{names} deactivated:\nthe two part", (link.departs_at, 0.02), xycoords=("data", "axes fraction"),
+                xytext=(-4, 0), textcoords="offset points", ha="right", va="bottom", fontsize=8,
+            )
+        )  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xlim(dense[0], dense[-1])
+    ax.set_xlabel(r"accelerated time $\tilde t = 1/\lambda$")
+    ax.set_ylabel("coefficients: average (lines), Lasso (dots)")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return artists
+
+
+@styled
+def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
+    """Errors and rate; the limit over its two clocks, under the flow of the smallest alpha; the Lasso link."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(11.0, 7.4))
+    limit_study(study, ax=axes[0, 0])
+    axes[0, 0].set_title("Flow against limit")
+    flow = study.trajectories[int(np.argmax(study.gamma))]
+    used = sorted({int(i) for support in study.path.supports for i in support})
+    panels: tuple[tuple[Literal["accelerated", "arclength"], Axes, str], ...] = (
+        ("accelerated", axes[0, 1], "Saddle to saddle"),
+        ("arclength", axes[1, 0], "Saddles joined by orbits"),
+    )
+    for clock, ax, title in panels:
+        try:
+            saddle_to_saddle(study.path, clock=clock, legend=clock == "accelerated", ax=ax)
+        except ValueError:
+            ax.text(0.5, 0.5, "no closed form for the orbits", ha="center", transform=ax.transAxes)
+            continue
+        ax.plot(flow.clock_values(clock), flow.beta[:, used], color="k", ls=":", lw=0.8)
+        ax.set_title(rf"{title}; dotted: flow at $\alpha$ = {study.alphas[int(np.argmax(study.gamma))]}")
+    if link is not None:
+        lasso_link(link, ax=axes[1, 1])
+        axes[1, 1].set_title("Time average of the limit and the Lasso")
+    else:
+        axes[1, 1].axis("off")
+    return figure
+
+
+def _small(two_layer: bool) -> str:
+    return r"$1/\gamma$" if two_layer else r"$\alpha$"

@@ -1,0 +1,108 @@
+r"""The time average of the limit against the Lasso path.
+
+While no coefficient has left its wall, the average ``(1/t) int_0^t beta`` solves the Lasso
+
+.. math:: \min_b \; L(b) + \sum_i \Big( \frac{t_i^\pm}{t} + \kappa_i^\pm \Big) |b_i| ,
+
+(for ``u*v`` without noise: ``lambda = 1/t``), because its gradient is ``-s(t)/t`` and s stands at a wall wherever the
+average is not 0. Once a coefficient is deactivated its average remains while its dual moves back inside: the two paths
+part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.limits import SaddlePath
+from flowsim.problem import Regression
+from flowsim.studies.references import weighted_lasso
+
+__all__ = ["LassoLink", "lasso_link"]
+
+Array = NDArray[np.float64]
+
+#: Times sampled when none are given.
+_SAMPLES = 60
+
+
+@dataclass(frozen=True, eq=False)
+class LassoLink:
+    """The two paths side by side.
+
+    Attributes
+    ----------
+    path : SaddlePath
+    t : array (T,)
+    average, lasso : array (T, d)
+        The time average up to t and the Lasso of the same penalty.
+    distance : array (T,)
+        Largest difference, relative to the largest coefficient of the Lasso.
+    departs_at : float
+        When the two part; inf if they never do.
+    because : tuple of int
+        The coordinates whose dual leaves its wall then while their average is not 0.
+    reason : str
+    """
+
+    path: SaddlePath
+    t: Array
+    average: Array
+    lasso: Array
+    distance: Array
+    departs_at: float
+    because: tuple[int, ...]
+    reason: str
+
+
+def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:
+    """Compare the time average of a limit path with the Lasso path.
+
+    Parameters
+    ----------
+    path : SaddlePath
+        From a vanishing start.
+    t : array (T,), optional
+        Accelerated times > 0; by default around all jumps.
+
+    Raises
+    ------
+    ValueError
+        For a path from another start, one without jumps, or times out of range.
+    """
+    if path.start_beta is not None:
+        raise ValueError("`path` must begin at 0; received one from pretrained weights or an earlier path.")
+    if not len(path.jump_times):
+        raise ValueError("`path` must have at least one jump; received none.")
+    first, last = float(path.jump_times[0]), float(path.jump_times[-1])
+    times = np.geomspace(0.9 * first, 1.5 * last, _SAMPLES) if t is None else np.asarray(t, dtype=float)
+    if times.ndim != 1 or not len(times) or not (times > 0).all():
+        raise ValueError(f"`t` must be a vector of times > 0; received {times}.")
+    averages = path.time_average(times)
+    problem = path.problem
+    if np.any(path.offset):
+        shift = problem.predict(np.broadcast_to(path.offset, (problem.d,)))
+        problem = Regression(problem.X, problem.y - shift, problem.feature_names)
+    (upper, lower), (up_cost, low_cost) = path.thresholds, path.penalties
+    solutions = np.array([weighted_lasso(problem, (upper / time + up_cost, lower / time + low_cost)) for time in times])
+    scale = np.abs(solutions).max(axis=1)
+    gap = np.abs(averages - solutions).max(axis=1)
+    distance = np.divide(gap, scale, out=np.where(gap > 0, np.inf, 0.0), where=scale > 0)
+    departs_at, because = _departure(path)
+    names = ", ".join(problem.feature_names[i] for i in because)
+    reason = (
+        f"{names}: deactivated at t={departs_at:.6g}; the average keeps the coefficient while the dual leaves its wall"
+        if because
+        else "no coefficient is ever deactivated: the average is the Lasso for all t"
+    )
+    return LassoLink(path, times, averages, solutions, distance, departs_at, because, reason)
+
+
+def _departure(path: SaddlePath) -> tuple[float, tuple[int, ...]]:
+    for jump in range(len(path.jump_times)):
+        gone = [event.coordinate for event in path.events if event.jump == jump and event.kind == "deactivated"]
+        if gone:
+            return float(path.jump_times[jump]), tuple(gone)
+    return np.inf, ()

@@ -1,0 +1,223 @@
+"""A flow at falling scales against the limit process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.errors import IntegrationError
+from flowsim.flows import gradient_flow
+from flowsim.limits import SaddlePath, saddle_to_saddle
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.problem import Regression
+from flowsim.studies.jumps import measured_jump_times, plateau_times
+from flowsim.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["LimitStudy", "Rate", "limit_study"]
+
+Array = NDArray[np.float64]
+Alpha = float | str | Decimal | Fraction
+
+#: The run ends this much after the last jump, relative to its time.
+_OVERTIME = 0.5
+
+
+@dataclass(frozen=True)
+class Rate:
+    r"""A power law ``error = constant * small^order`` fitted by least squares in logarithms.
+
+    Attributes
+    ----------
+    order : float
+    uncertainty : float
+        Standard error of the order; NaN with fewer than three points.
+    constant : float
+    expected : float
+        What theory says: 1 in ``1/ln(1/alpha)`` for two-layer networks, L - 2 in alpha for depth L.
+    variable : str
+        The small quantity.
+    points : int
+        Scales that enter the fit.
+    """
+
+    order: float
+    uncertainty: float
+    constant: float
+    expected: float
+    variable: str
+    points: int
+
+    def __str__(self) -> str:
+        return f"{self.order:.2f} ± {self.uncertainty:.2f} in {self.variable} (theory {self.expected:g})"
+
+
+@dataclass(frozen=True, eq=False)
+class LimitStudy:
+    r"""Errors of flows against their limit, one row a scale.
+
+    Attributes
+    ----------
+    path : SaddlePath
+    alphas : tuple of str
+    gamma : array (A,)
+        ``ln(1/alpha)``.
+    plateau_errors : array (A, K+1)
+        ``max_i |beta_i - limit|`` in the middle of each plateau, relative to the largest coefficient of the path.
+    time_errors : array (A, K)
+        Relative departure of each jump time (half way between saddles); NaN where the flow does not cross.
+    end_errors : array (A,)
+        As `plateau_errors`, at the end of the run.
+    rate : Rate
+        Of the median error of jump times.
+    trajectories : tuple of Trajectory
+    """
+
+    path: SaddlePath
+    alphas: tuple[str, ...]
+    gamma: Array
+    plateau_errors: Array
+    time_errors: Array
+    end_errors: Array
+    rate: Rate
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def median_plateau_error(self) -> Array:
+        return np.median(self.plateau_errors, axis=1)
+
+    @property
+    def median_time_error(self) -> Array:
+        return _median(self.time_errors)
+
+    def table(self) -> pandas.DataFrame:
+        """One row for each alpha: median and largest plateau error, jump-time errors, end-point error."""
+        import pandas
+
+        counts = np.isfinite(self.time_errors).sum(axis=1)
+        return pandas.DataFrame(
+            {
+                "alpha": self.alphas,
+                "gamma": self.gamma,
+                "plateau_median": self.median_plateau_error,
+                "plateau_max": self.plateau_errors.max(axis=1),
+                "jump_time_median": self.median_time_error,
+                "jumps_seen": [f"{count}/{self.time_errors.shape[1]}" for count in counts],
+                "end": self.end_errors,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {
+            "jump_times": self.path.jump_times.tolist(),
+            "rate": vars(self.rate),
+            "table": self.table().to_dict(orient="records"),
+        }
+
+
+def limit_study(
+    net: DiagonalNetwork,
+    problem: Regression,
+    alphas: Sequence[Alpha],
+    start: Mapping[str, ArrayLike] | None = None,
+    *,
+    rtol: float = 1e-9,
+    progress: bool = False,
+    **options: Any,
+) -> LimitStudy:
+    r"""Run the flow at each alpha and measure how far it is from the limit process.
+
+    .. math:: \text{jump times: } O(1/\gamma), \;\; \gamma = \ln(1/\alpha) \text{ (two-layer)}, \qquad
+              O(\alpha^{L-2}) \text{ (depth L)}.
+
+    Parameters
+    ----------
+    net, problem, start
+        As in :func:`flowsim.gradient_flow`.
+    alphas : sequence of float, str, Decimal or Fraction
+        Scales, at least one, each below 1.
+    rtol : float
+        Of the flows.
+    progress : bool
+    **options
+        Further arguments of :func:`flowsim.gradient_flow`.
+
+    Raises
+    ------
+    ValueError
+        For an empty list, an alpha of 1 or more, or a problem without jumps.
+    IntegrationError
+        If a flow cannot be continued; the message names its alpha.
+    """
+    from tqdm import tqdm
+
+    scales = [InitialScale.parse(alpha) for alpha in alphas]
+    if not scales:
+        raise ValueError("`alphas` must hold at least one scale; received none.")
+    for scale in scales:
+        if not scale.log < 0:
+            raise ValueError(f"`alphas` must lie below 1; received {scale}.")
+    path = saddle_to_saddle(net, problem, start)
+    if not len(path.jump_times):
+        raise ValueError("`problem` must have at least one jump; its limit process never leaves the start.")
+    horizon = (1 + _OVERTIME) * float(path.jump_times[-1])
+    middles = plateau_times(path, horizon)
+    limits = path.beta(middles)
+    size = float(np.abs(path.saddles).max())
+    plateau_errors, time_errors, end_errors, trajectories = [], [], [], []
+    for scale in tqdm(scales, desc="alpha", disable=not progress):
+        try:
+            flow = gradient_flow(
+                net, problem, horizon, alpha=scale, start=start, clock="accelerated", rtol=rtol, **options
+            )
+        except IntegrationError as error:
+            raise IntegrationError(f"alpha={scale}: {error}", error.trajectory) from error
+        states = flow.at(middles, clock="accelerated").beta
+        plateau_errors.append(np.abs(states - limits).max(axis=1) / size)
+        time_errors.append(np.abs(measured_jump_times(flow, path) / path.jump_times - 1))
+        end_errors.append(float(np.abs(flow.beta[-1] - path.end).max() / size))
+        trajectories.append(flow)
+    gamma = np.array([scale.gamma for scale in scales])
+    errors = np.array(time_errors)
+    return LimitStudy(
+        path=path,
+        alphas=tuple(str(scale) for scale in scales),
+        gamma=gamma,
+        plateau_errors=np.array(plateau_errors),
+        time_errors=errors,
+        end_errors=np.array(end_errors),
+        rate=_rate(gamma, errors, path.order),
+        trajectories=tuple(trajectories),
+    )
+
+
+def _rate(gamma: Array, errors: Array, order: int) -> Rate:
+    # Only jumps seen at every scale: a median over changing sets would bend the line.
+    seen = np.isfinite(errors).all(axis=0)
+    medians = np.median(errors[:, seen], axis=1) if seen.any() else np.full(len(gamma), np.nan)
+    log_small = -np.log(gamma) if order == 2 else -gamma
+    use = np.isfinite(medians) & (medians > 0)
+    variable, expected = ("1/ln(1/alpha)", 1.0) if order == 2 else ("alpha", order - 2.0)
+    x, y = log_small[use], np.log(medians[use])
+    if len(np.unique(x)) < 2:
+        return Rate(math.nan, math.nan, math.nan, expected, variable, int(use.sum()))
+    slope, intercept = np.polyfit(x, y, 1)
+    uncertainty = math.nan
+    if len(x) > 2:
+        residual = y - slope * x - intercept
+        uncertainty = float(np.sqrt(residual @ residual / (len(x) - 2) / ((x - x.mean()) ** 2).sum()))
+    return Rate(float(slope), uncertainty, float(np.exp(intercept)), expected, variable, int(use.sum()))
+
+
+def _median(errors: Array) -> Array:
+    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else math.nan for row in errors])

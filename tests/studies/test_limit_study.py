@@ -1,0 +1,138 @@
+"""Flows approach the limit at the rates of theory; the time average is the Lasso until a coefficient leaves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_linnerud, load_wine
+from sklearn.linear_model import Lasso, lars_path
+
+import flowsim as fs
+from flowsim.datasets.tables import standardise
+
+NET = fs.DiagonalNetwork("u*v")
+FOUR = fs.Regression([[1, 0.5, 0.7, 0], [0.5, 1, 0.1, 0.7]], [1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        NET,
+        fs.DiagonalNetwork("u**2 - v**2"),
+        fs.DiagonalNetwork("2*u**2 - v**2"),
+        fs.DiagonalNetwork("2*u**2 - v**2", noise=fs.GaussianNoise(0.1)),
+    ],
+    ids=str,
+)
+def test_two_layer_jump_times_err_as_one_over_gamma(net: fs.DiagonalNetwork) -> None:
+    study = fs.limit_study(net, FOUR, ["1e-100", "1e-300", "1e-1000", "1e-3000"])
+    assert study.rate.order == pytest.approx(1.0, abs=0.05)
+    assert study.rate.points == 4
+    assert study.median_plateau_error[-1] < 1e-8
+    assert study.end_errors[-1] < 1e-8
+
+
+@pytest.mark.parametrize(("depth", "alphas"), [(3, [1e-2, 10**-2.5, 1e-3]), (4, [0.03, 0.01, 0.003])])
+def test_deep_jump_times_err_at_order_depth_minus_two(depth: int, alphas: list[float]) -> None:
+    start = {f"w{layer + 1}": 1 + 0.3 * layer for layer in range(depth)}
+    study = fs.limit_study(fs.DiagonalNetwork(depth=depth), FOUR, alphas, start)
+    assert study.rate.order == pytest.approx(depth - 2, abs=0.1)
+    assert study.rate.variable == "alpha"
+
+
+def test_the_study_reports_a_row_for_each_scale() -> None:
+    study = fs.limit_study(NET, FOUR, [1e-20, "1e-200"])
+    table = study.table()
+    assert list(table["alpha"]) == ["1e-20", "1e-200"]
+    assert list(table["jumps_seen"]) == ["3/3", "3/3"]
+    assert study.plateau_errors.shape == (2, 4)
+    assert np.isnan(study.rate.uncertainty)
+    assert study.summary()["jump_times"] == study.path.jump_times.tolist()
+
+
+@pytest.mark.parametrize(
+    ("problem", "alphas", "message"),
+    [
+        (FOUR, [], "`alphas` must hold at least one scale"),
+        (FOUR, [0.1, 1.0], "`alphas` must lie below 1; received 1.0"),
+        (FOUR, [-1.0], "`alpha` must be > 0"),
+        (fs.Regression(np.eye(2), np.zeros(2)), [0.1], "at least one jump"),
+    ],
+)
+def test_bad_arguments_of_a_study_are_named(problem: fs.Regression, alphas: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fs.limit_study(NET, problem, alphas)
+
+
+def tables() -> dict[str, fs.Regression]:
+    """Two further real tables: physiological measurements, and wine's alcohol from its other properties."""
+    exercise = load_linnerud()
+    wine = load_wine()
+    waist = exercise.target[:, 1]
+    alcohol = wine.data[:, 0]
+    return {
+        "linnerud": fs.Regression(standardise(exercise.data, exercise.feature_names), waist - waist.mean()),
+        "wine": fs.Regression(standardise(wine.data[:, 1:], wine.feature_names[1:]), alcohol - alcohol.mean()),
+    }
+
+
+@pytest.mark.parametrize("name", ["linnerud", "wine"])
+def test_on_two_further_tables_knots_and_averages_are_the_lassos_up_to_the_first_deactivation(name: str) -> None:
+    problem = tables()[name]
+    path = fs.saddle_to_saddle(NET, problem)
+    link = fs.lasso_link(path)
+    early = path.jump_times[path.jump_times < link.departs_at]
+    assert len(early) >= 2
+    knots = 1 / lars_path(problem.X, problem.y, method="lasso", alpha_min=0)[0][:-1]
+    np.testing.assert_allclose(early, knots[: len(early)], rtol=1e-9)
+    until = min(link.departs_at, 3 * path.jump_times[-1])
+    for t in np.geomspace(early[0] * 1.1, until * 0.999, 8):
+        lasso = Lasso(alpha=1 / t, fit_intercept=False, tol=1e-15, max_iter=10**6).fit(problem.X, problem.y).coef_
+        np.testing.assert_allclose(path.time_average(t), lasso, atol=1e-8 * np.abs(lasso).max())
+
+
+@pytest.mark.parametrize("formula", ["u*v", "2*u**2 - v**2"])
+@pytest.mark.parametrize("eta", [0.0, 0.2])
+def test_the_link_holds_before_and_breaks_after_the_first_deactivation(formula: str, eta: float) -> None:
+    noise = fs.GaussianNoise(eta) if eta else None
+    path = fs.saddle_to_saddle(fs.DiagonalNetwork(formula, noise=noise), fs.datasets.diabetes())
+    link = fs.lasso_link(path)
+    assert np.isfinite(link.departs_at)
+    before = link.t <= link.departs_at
+    assert link.distance[before].max() < 1e-9
+    assert link.distance[~before].max() > 1e-3
+    gone = [e.name for e in path.events if e.kind == "deactivated" and e.time == link.departs_at]
+    assert all(name in link.reason for name in gone)
+
+
+def test_without_deactivation_the_link_never_breaks() -> None:
+    rng = np.random.default_rng(0)
+    X = np.linalg.qr(rng.standard_normal((8, 4)))[0]
+    link = fs.lasso_link(fs.saddle_to_saddle(NET, fs.Regression(X, rng.standard_normal(8))))
+    assert link.departs_at == np.inf
+    assert link.distance.max() < 1e-12
+    assert "never deactivated" in link.reason or "ever deactivated" in link.reason
+
+
+def test_a_link_needs_a_path_from_the_origin_with_jumps() -> None:
+    state = fs.saddle_to_saddle(NET, FOUR).state(3.0)
+    with pytest.raises(ValueError, match="must begin at 0"):
+        fs.lasso_link(fs.saddle_to_saddle(NET, FOUR, state))
+    with pytest.raises(ValueError, match="`t` must be a vector of times > 0"):
+        fs.lasso_link(fs.saddle_to_saddle(NET, FOUR), [0.0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("formula", ["u*v", "u**2 - v**2", "2*u**2 - v**2"])
+@pytest.mark.parametrize("eta", [0.0, 0.1])
+def test_on_random_problems_the_flow_approaches_the_limit(formula: str, eta: float) -> None:
+    net = fs.DiagonalNetwork(formula, noise=fs.GaussianNoise(eta) if eta else None)
+    medians = {alpha: [] for alpha in ("1e-1000", "1e-10000")}
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        problem = fs.Regression(rng.standard_normal((4, 6)), rng.standard_normal(4))
+        study = fs.limit_study(net, problem, list(medians), rtol=1e-10)
+        for errors, plateau in zip(medians.values(), study.plateau_errors, strict=True):
+            errors.append(np.median(plateau))
+    assert np.median(medians["1e-1000"]) < 1e-4
+    assert np.median(medians["1e-10000"]) < 1e-8
