@@ -15,6 +15,7 @@ __all__ = ["main"]
 
 #: command -> (module, one line of help). The module defines a click command of the same name.
 COMMANDS = {
+    "report": ("flowsim.cli.report", "One HTML page of a run folder: figures, jumps, slider over runs."),
     "run": ("flowsim.cli.run", "Integrate a flow on a table; jumps, figure, files."),
     "derive": ("flowsim.cli.derive", "Everything that follows from a formula, step by step."),
     "limit": ("flowsim.cli.limit", "Flow against the limit of vanishing alpha: errors, rates, orbits, Lasso."),

@@ -68,6 +68,7 @@ def run(
     with output_folder(out) as staging:
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
         summary["data"] = "diabetes" if data is None else str(data)
+        summary["eta"] = eta
         _write(staging, traj, path, summary)
     _print(summary, net, problem, out)
 

@@ -1,0 +1,80 @@
+"""The page: template, style, script, Plotly and the numbers, in one file."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from flowsim.report.folder import Run, read_runs
+from flowsim.report.payload import payload
+
+__all__ = ["render", "write_report"]
+
+
+def write_report(folder: str | Path, out: str | Path | None = None, title: str | None = None) -> Path:
+    """Write the page of a run folder, or of a folder of run folders.
+
+    Parameters
+    ----------
+    folder : path
+        With ``summary.json`` and ``trajectory.nc`` (``certificates.json`` if there is one), or with sub-folders that
+        have them; a slider then runs over the sub-folders.
+    out : path, optional
+        The file; ``report.html`` in the folder by default. It appears whole or not at all.
+    title : str, optional
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no run, or one that is incomplete or damaged.
+    """
+    runs = read_runs(folder)
+    out = Path(folder) / "report.html" if out is None else Path(out)
+    text = render(runs, title)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
+    except OSError as error:
+        raise ValueError(f"`--out` must be a file that can be written; {out}: {error.strerror}.") from None
+    try:
+        with open(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(temporary, out)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return out
+
+
+def render(runs: list[Run], title: str | None = None) -> str:
+    """The page as text. Nothing in it asks for the network: its content policy forbids that to the browser."""
+    from plotly.offline import get_plotlyjs
+
+    title = title or f"Gradient flow on {runs[0].summary.get('data', runs[0].name)}"
+    parts = {
+        "title": html.escape(title),
+        "style": _text("page.css"),
+        "data": _script_safe(json.dumps(payload(runs, title), allow_nan=False, separators=(",", ":"))),
+        "plotly": get_plotlyjs(),
+        "script": _text("page.js"),
+    }
+    page = _text("page.html")
+    pieces = page.split("@@")  # text, name, text, name, ..., text
+    return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))
+
+
+def _text(name: str) -> str:
+    return resources.files("flowsim.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _script_safe(text: str) -> str:
+    """JSON that cannot close the script element it stands in, whatever a feature is called."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,175 @@
+"""What the page draws: numbers thinned to what a screen can show, as plain JSON values."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.report.folder import Run, varied
+from flowsim.trajectory import CLOCKS, Trajectory
+
+__all__ = ["payload"]
+
+Array = NDArray[np.float64]
+
+#: Points drawn per curve: half of them evenly by arc length, half by the integrator's own steps.
+MAX_POINTS = 1200
+#: Coordinates drawn, those that reach furthest; the page says how many it leaves out.
+MAX_COORDINATES = 40
+#: Coordinates that stay below this fraction of the largest are left out too.
+NEGLIGIBLE = 1e-3
+#: Jumps spread over more than this factor are told apart on a logarithmic axis only.
+SPREAD = 10.0
+
+
+def payload(runs: list[Run], title: str) -> dict[str, Any]:
+    """Everything the page's script reads."""
+    parameter = varied(runs)
+    return {
+        "title": title,
+        "parameter": parameter,
+        "runs": [_run(run, parameter) for run in runs],
+        "log_time": any(_jumps_spread(run) for run in runs),
+        "comparison": _comparison(runs, parameter),
+    }
+
+
+def thin(traj: Trajectory) -> NDArray[np.intp]:
+    """Indices of the points to draw: no feature longer than 2/MAX_POINTS of the arc length is lost."""
+    count = len(traj)
+    if count <= MAX_POINTS:
+        return np.arange(count)
+    by_length = np.searchsorted(traj.arclength, np.linspace(0.0, traj.arclength[-1], MAX_POINTS // 2))
+    by_step = np.linspace(0, count - 1, MAX_POINTS // 2).round().astype(np.intp)
+    return np.union1d(np.minimum(by_length, count - 1), by_step)
+
+
+def _run(run: Run, parameter: str | None) -> dict[str, Any]:
+    traj = run.trajectory
+    kept = thin(traj)
+    beta = traj.beta.reshape(len(traj), -1)
+    names = _coordinate_names(traj)
+    peak = np.abs(beta).max(axis=0)
+    order = np.argsort(-peak, kind="stable")
+    drawn = sorted(int(i) for i in order[:MAX_COORDINATES] if peak[i] > NEGLIGIBLE * peak.max())
+    left_out = np.setdiff1d(np.arange(len(names)), drawn)
+    return {
+        "label": _label(run, parameter),
+        "name": run.name,
+        "facts": _facts(run),
+        "jumps": run.summary.get("jumps") or [],
+        "limit": str(run.summary.get("limit", "")),
+        "certificates": run.certificates,
+        "clocks": {clock: _encode(traj.clock_values(clock)[kept]) for clock in CLOCKS},
+        "loss": _encode(traj.loss[kept]),
+        "drift": None if traj.imbalance_departure is None else _encode(_floor(traj.imbalance_departure[kept])),
+        "invariants": ", ".join(traj.invariants),
+        "coordinates": [{"index": i, "name": names[i], "values": _encode(beta[kept, i], "f4")} for i in drawn],
+        "left_out": {"count": len(left_out), "largest": float(peak[left_out].max(initial=0.0))},
+        "points": {"drawn": len(kept), "recorded": len(traj)},
+    }
+
+
+def _floor(departure: Array) -> Array:
+    """Exact zeros are drawn at the spacing of floats: the axis is logarithmic."""
+    return np.maximum(departure, np.finfo(float).eps)
+
+
+def _coordinate_names(traj: Trajectory) -> list[str]:
+    shape = traj.beta.shape[1:]
+    features = list(traj.feature_names) or [f"x{i}" for i in range(shape[0])]
+    return features if len(shape) == 1 else [f"{name}, target {m}" for name in features for m in range(shape[1])]
+
+
+def _label(run: Run, parameter: str | None) -> str:
+    if parameter == "alpha":
+        return f"α = {run.summary.get('alpha')}"
+    if parameter == "eta":
+        return f"η = {run.eta:g}"
+    return run.name
+
+
+def _facts(run: Run) -> list[list[str]]:
+    summary, traj = run.summary, run.trajectory
+    facts: list[tuple[str, Any]] = [
+        ("data", f"{summary.get('data', 'unknown')} ({summary.get('n')} × {summary.get('d')})"),
+        ("network", summary.get("network")),
+        ("α", summary.get("alpha")),
+        ("coordinates", summary.get("coordinates")),
+        ("method", summary.get("method")),
+        ("rtol, atol", f"{summary.get('rtol')}, {summary.get('atol')}"),
+        ("final training loss", _number(summary.get("final_loss"))),
+        ("least possible loss", _number(summary.get("least_loss"))),
+        ("largest drift of the conserved quantities", f"{traj.imbalance_drift:.1e}"),
+        ("steps", traj.stats.get("steps")),
+        ("seconds", _number(traj.stats.get("seconds"))),
+        ("status", "success" if traj.success else f"stopped: {traj.message}"),
+        ("versions", ", ".join(f"{name} {value}" for name, value in (summary.get("versions") or {}).items())),
+    ]
+    error = summary.get("error")
+    if isinstance(error, dict):
+        facts.append(("error against a tighter run", f"{_number(error.get('relative_error'))} relative"))
+    return [[name, str(value)] for name, value in facts if value not in (None, "")]
+
+
+def _number(value: Any) -> str | None:
+    return f"{value:.6g}" if isinstance(value, int | float) else None
+
+
+def _jumps_spread(run: Run) -> bool:
+    times = [jump["predicted"] for jump in run.summary.get("jumps") or [] if jump.get("predicted", 0) > 0]
+    return len(times) > 1 and max(times) > SPREAD * min(times)
+
+
+def _comparison(runs: list[Run], parameter: str | None) -> dict[str, Any] | None:
+    """What only several runs can show: jump times against the limit over alpha, end points over noise."""
+    if parameter == "alpha":
+        curves = _jump_errors(runs)
+        return curves and {
+            "kind": "alpha", "title": "Distance of each jump from its predicted time",
+            "x": "1 / ln(1/α)", "y": "|measured − predicted|, accelerated time", "log": True, "curves": curves,
+        }  # fmt: skip
+    if parameter == "eta":
+        return {
+            "kind": "eta", "title": "End point over the noise level",
+            "x": "η, standard deviation of the weight noise", "y": "β at the end of the run", "log": False,
+            "curves": _end_points(runs),
+        }  # fmt: skip
+    return None
+
+
+def _jump_errors(runs: list[Run]) -> list[dict[str, Any]]:
+    curves: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for run in runs:
+        for place, jump in enumerate(run.summary.get("jumps") or []):
+            predicted, measured = jump.get("predicted"), jump.get("measured")
+            if measured is None or measured == predicted or not run.log_alpha < 0:
+                continue
+            key = (place, jump.get("feature"), jump.get("sign"), jump.get("kind"))
+            name = f"{jump.get('feature')} {jump.get('sign')} {jump.get('kind')}"
+            curve = curves.setdefault(key, {"name": name, "x": [], "y": []})
+            curve["x"].append(-1.0 / run.log_alpha)
+            curve["y"].append(abs(measured - predicted))
+    return [curve for curve in curves.values() if len(curve["x"]) > 1]
+
+
+def _end_points(runs: list[Run]) -> list[dict[str, Any]]:
+    names = _coordinate_names(runs[0].trajectory)
+    ends = [run.trajectory.beta[-1].ravel() for run in runs if _coordinate_names(run.trajectory) == names]
+    if len(ends) < len(runs):
+        return []
+    table = np.array(ends)
+    shown = np.argsort(-np.abs(table).max(axis=0), kind="stable")[:MAX_COORDINATES]
+    etas = [run.eta for run in runs]
+    return [{"name": names[i], "x": etas, "y": table[:, i].tolist()} for i in sorted(shown.tolist())]
+
+
+def _encode(values: Array, kind: str = "f8") -> dict[str, Any]:
+    """A typed array as Plotly reads it; what JSON cannot say (NaN, inf) survives too."""
+    packed = np.ascontiguousarray(values, dtype=f"<{kind}")
+    extremes = values[np.isfinite(values)]
+    span = [float(extremes.min()), float(extremes.max())] if len(extremes) else [0.0, 0.0]
+    return {"dtype": kind, "bdata": base64.b64encode(packed.tobytes()).decode("ascii"), "span": span}
