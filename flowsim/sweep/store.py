@@ -95,7 +95,7 @@ class Store:
             self._connection = self._open()
         except sqlite3.OperationalError as error:
             raise ValueError(f"`store` {self.path} cannot be opened ({error}).") from error
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # the latter from damaged names of tables
             self._connection = self._salvage()
 
     def __enter__(self) -> Store:
@@ -334,11 +334,11 @@ def _readable_rows(path: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, .
     connection.text_factory = _text
     try:
         for order in ("ASC", "DESC"):
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
                 for row in connection.execute(f"SELECT * FROM run ORDER BY id {order}"):
                     if len(row) == 8 and all(entry is not None for index, entry in enumerate(row) if index != 2):
                         runs[row[0]] = row
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
                 for row in connection.execute(f"SELECT {_COLUMNS} FROM point NOT INDEXED ORDER BY id {order}"):
                     if _outcome(row[0], row[3], row[4], row[6], row[7]) is not None:
                         points[row[0]] = row
