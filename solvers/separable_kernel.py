@@ -250,7 +250,7 @@ def advance(
     U = np.empty((_STAGES, w))
     inverse = np.empty(size_M)
     base = np.empty((K, w))
-    F, move, dz_all = np.empty(w), np.empty(w), np.empty(w)
+    F, move, dz_all, straight, beta_0 = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
     dz, beta, D, bt = np.zeros(w), np.empty(w), np.empty(w), np.empty(w)
     root, v, x, gv, ft = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
     total, c_sum = np.empty(w), np.empty(w)
@@ -366,8 +366,14 @@ def advance(
                 good = _factor(M, inverse, order) if order < _LAPACK else _factor_large(M, inverse, order)
                 counts[3] += 1
             if good:
+                # The motion at constant beta is taken out, exactly: what is left is small on a plateau, where a
+                # step of 10^6 would otherwise drown in the rounding of its own length.
+                _move(G, AT, grams, which, m, r, n, beta, work, move)
+                for i in range(w):
+                    straight[i] = drive[i] - move[i]
                 for s in range(m):
-                    ft[s] = D[s] * drive[which[s]] + bt[s]
+                    beta_0[s] = beta[s]
+                    ft[s] = D[s] * straight[which[s]] + bt[s]
                 for stage in range(_STAGES):
                     alpha_h = _ALPHA[stage] * h
                     u = U[stage]
@@ -375,13 +381,13 @@ def advance(
                         _combine(U, stage, m, v, c_sum)
                         _apply_gram(wide, GS, AS, m, r, n, v, work, gv)
                         for s in range(m):
-                            dz[s] = alpha_h * drive[which[s]] - gv[s]
+                            dz[s] = alpha_h * straight[which[s]] - gv[s]
                         _exponentials(base, dz, alpha_h, sign, slope, decay, which, m, beta, gv, bt)
                         for s in range(m):
-                            x[s] = beta[s] + c_sum[s] / h + h * _GAMMA_SUM[stage] * ft[s]
+                            x[s] = (beta[s] - beta_0[s]) + c_sum[s] / h + h * _GAMMA_SUM[stage] * ft[s]
                     else:
                         for s in range(m):
-                            x[s] = beta[s] + h * _GAMMA_SUM[0] * ft[s]
+                            x[s] = h * _GAMMA_SUM[0] * ft[s]
                     if wide:
                         for q in range(r):
                             half[q] = 0.0
@@ -409,7 +415,9 @@ def advance(
                 error /= tol
                 _move(G, AT, grams, which, m, r, n, total, work, move)
                 for i in range(w):
-                    dz_all[i] = drive[i] * h - move[i]
+                    dz_all[i] = straight[i] * h - move[i]
+                for s in range(m):
+                    total[s] += h * beta_0[s]
             if not (good and error < np.inf):
                 error = np.inf
         if error > 1.0:
