@@ -6,6 +6,14 @@ r"""Flows driven through a monotone separable map, solved natively.
 The unknowns are logarithms: the tolerance bounds the error of z, absolute, which is the relative error of every
 exponential at every scale. Exponents may start at -10^7.
 
+Or, for L >= 3, beta_i is a product of weights that reaches infinity at finite z:
+
+.. math:: \beta_i = \pm x \prod_{j<L} \sqrt{x^2 + m_{ij}^2}, \qquad
+          \pm (T_i^\pm - z_i)\Big|_{\pm = +} = \int_x^\infty \frac{d\xi}{\prod_j \sqrt{\xi^2 + m_{ij}^2}},
+
+and likewise below. Then the unknowns are the distances T - z to the two infinities, from 1e300 down to 1, and the
+tolerance bounds their relative errors.
+
 The method is Rodas5P (:mod:`flowsim.solvers.rodas`) on the coordinates that are not negligible, with a step end
 wherever one begins to count (:mod:`flowsim.solvers.separable_kernel`). With many coordinates only some are loaded;
 a bound on all others, safe by the Cauchy-Schwarz inequality, tells when A has to be passed over again.
@@ -36,6 +44,8 @@ Array = NDArray[np.float64]
 _LOAD_ALL = 640
 #: Otherwise at least so many beyond those that count: the next to come.
 _LOAD_AHEAD = 128
+#: Terms of the series of a product; with the kernel's bound on its argument they reach rounding.
+_TERMS = 16
 #: Columns of a LinearOperator formed at once.
 _BLOCK = 256
 _RECORDS = 2048
@@ -62,6 +72,12 @@ class SeparableFlow:
         l, s, a, b of the K exponentials of a coordinate; l = -inf for one that is absent.
     column_norms : array (d,), optional
         Of A; computed where not given.
+    power : int
+        0 for exponentials; L for products, which use `sign` and `slope` (both +1 and -1, K = 2) alone.
+    squares : array (L - 1, d)
+        m^2 of a product.
+    distance : array (2, d)
+        T - z of a product at the start, above and below; infinite where that side cannot be reached.
     """
 
     A: Any
@@ -72,10 +88,29 @@ class SeparableFlow:
     slope: Array
     decay: Array
     column_norms: Array | None = None
+    power: int = 0
+    squares: Array | None = None
+    distance: Array | None = None
 
     def __post_init__(self) -> None:
         if (self.sign * self.slope < 0).any():
             raise ValueError("`sign` times `slope` must be >= 0: beta must not decrease in z.")
+
+    @cached_property
+    def product(self) -> tuple[int, Array, Array, Array]:
+        """L, m^2, the series of the inverse product of square roots in 1/x^2, and the distances."""
+        if self.power == 0:
+            return 0, np.zeros((0, self.d)), np.zeros((0, self.d)), np.zeros((0, self.d))
+        assert self.squares is not None and self.distance is not None
+        series = np.zeros((_TERMS if self.squares.any() else 1, self.d))
+        series[0] = 1.0
+        for square in self.squares if len(series) > 1 else ():
+            # times (1 + square u)^(-1/2)
+            factor = np.ones((_TERMS, self.d))
+            for k in range(1, _TERMS):
+                factor[k] = factor[k - 1] * square * (0.5 - k) / k
+            series = np.array([(series[: k + 1] * factor[k::-1]).sum(axis=0) for k in range(_TERMS)])
+        return self.power, self.squares, series, self.distance
 
     @property
     def d(self) -> int:
@@ -131,14 +166,16 @@ class _Chunk:
     loaded: NDArray[np.int64] | None  # None: all
     gram: Array
     columns: Array
-    drive: Array
+    product: tuple[int, Array, Array]
     t: Array  # (S + 1,)
     h: Array  # (S,)
     z: Array  # (S + 1, w), the loaded ones
+    rate: Array  # (S, w): dz/dt at constant beta
+    place: Array  # (S + 1, K, w) for products, else empty
     nu: Array  # (S + 1, r), or empty if all are loaded
     pointer: NDArray[np.int64]
     which: NDArray[np.int32]
-    coefficients: Array  # (entries, 4)
+    coefficients: Array  # (entries, 5): the straight part of the integral of beta, and a polynomial
 
     exponential: tuple[Array, ...]  # log coefficient, sign, slope, decay of the loaded ones
 
@@ -148,23 +185,24 @@ class _Chunk:
 
         out = np.empty((len(self.h), len(nodes)))
         speeds(
-            self.gram, self.columns, float(n), self.drive, *self.exponential, self.t, self.h, self.z, self.pointer,
-            self.which, self.coefficients, nodes, out,
+            self.gram, self.columns, float(n), self.product[0], *self.exponential, *self.product[1:],
+            self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
         )  # fmt: skip
         return out
 
-    def moved(self, steps: NDArray[np.intp], theta: Array) -> Array:
-        """The integral of beta since the start of the step, (K, w)."""
+    def moved(self, steps: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """The integral of beta since the start of the step, (K, w): its straight part and the rest."""
         count = np.diff(self.pointer)[steps]
         row = np.repeat(np.arange(len(steps)), count)
         offset = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         entry = np.repeat(self.pointer[steps], count) + offset
         c, position = self.coefficients[entry], theta[row]
-        out = np.zeros((len(steps), self.z.shape[1]))
-        out[row, self.which[entry]] = position * (
-            c[:, 0] + (1 - position) * (c[:, 1] + position * (c[:, 2] + position * c[:, 3]))
+        straight, rest = np.zeros((2, len(steps), self.z.shape[1]))
+        straight[row, self.which[entry]] = position * c[:, 0]
+        rest[row, self.which[entry]] = position * (
+            c[:, 1] + (1 - position) * (c[:, 2] + position * (c[:, 3] + position * c[:, 4]))
         )
-        return out
+        return straight, rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,10 +263,12 @@ class SeparableSolution:
         """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request."""
         flow = self.flow
         if len(self.h) == 0:
-            return np.zeros((len(step) + with_end, flow.d))
+            rest = np.zeros(flow.d) if flow.distance is None else flow.distance.ravel()
+            return np.repeat(rest[None], len(step) + with_end, axis=0)
         if with_end:
             step, theta = np.append(step, len(self.h) - 1), np.append(theta, 1.0)
-        out = np.empty((len(step), flow.d))
+        power = flow.power
+        out = np.empty((len(step), 2 * flow.d if power else flow.d))
         first = np.cumsum([0] + [len(chunk.h) for chunk in self.chunks])
         block = max(1, _EVALUATE // flow.d)
         for number, chunk in enumerate(self.chunks):
@@ -236,19 +276,25 @@ class SeparableSolution:
             for begin in range(0, len(rows), block):
                 part = rows[begin : begin + block]
                 local, position = step[part] - first[number], theta[part]
-                moved = chunk.moved(local, position)
+                straight, rest = chunk.moved(local, position)
                 passed = (position * chunk.h[local])[:, None]
-                at_end = position == 1.0
-                start = np.where(at_end[:, None], chunk.z[local + 1], chunk.z[local])
+                at_end = (position == 1.0)[:, None]
                 if len(chunk.gram):
-                    back = moved @ chunk.gram
+                    back = rest @ chunk.gram
                 else:
-                    back = (moved @ chunk.columns) @ chunk.columns.T / flow.n
-                inside = start + np.where(at_end[:, None], 0.0, passed * chunk.drive - back)
+                    back = (rest @ chunk.columns) @ chunk.columns.T / flow.n
+                change = passed * chunk.rate[local] - back
+                if power:
+                    slope = chunk.exponential[2]
+                    inside = np.where(
+                        at_end[:, None], chunk.place[local + 1], chunk.place[local] - slope * change[:, None]
+                    ).reshape(len(part), -1)
+                else:
+                    inside = np.where(at_end, chunk.z[local + 1], chunk.z[local] + change)
                 if chunk.loaded is None:
                     out[part] = inside
                 else:
-                    nu = chunk.nu[local] + passed * flow.b - moved @ chunk.columns
+                    nu = chunk.nu[local] + passed * flow.b - (straight + rest) @ chunk.columns
                     out[part] = np.asarray(flow.A.T @ nu.T).T / flow.n
                     out[np.ix_(part, chunk.loaded)] = inside
         return out
@@ -338,7 +384,9 @@ class _Run:
         self.nu = np.zeros(flow.rows)
         self.chunks: list[_Chunk] = []
         self.passes = 0
-        self.all_loaded = flow.d <= _LOAD_ALL
+        # A product has no bound yet for coordinates outside.
+        self.all_loaded = flow.d <= _LOAD_ALL or flow.power > 0
+        self.place = np.empty((len(flow.sign), flow.d)) if flow.distance is None else flow.distance.copy()
         self.loaded = np.arange(flow.d)
         empty = np.zeros((len(flow.sign), 0))
         self.outside: tuple[Array, ...] = (empty, empty, empty, np.zeros(0), flow.b, np.zeros(0), np.zeros(0))
@@ -402,16 +450,21 @@ class _Run:
         z = np.empty((records + 1, w))
         nu = np.empty((0 if self.all_loaded else records + 1, self.flow.rows))
         pointer = np.zeros(records + 1, dtype=np.int64)
-        which, coefficients = np.empty(entries, dtype=np.int32), np.empty((entries, 4))
+        which, coefficients = np.empty(entries, dtype=np.int32), np.empty((entries, 5))
+        rate = np.empty((records, w))
+        power, squares, series, _ = self.flow.product
+        place = np.empty((records + 1 if power else 0, len(self.flow.sign), w))
+        place[:1] = self.place[:, :w]
         t[0], z[0], nu[:1] = self.clock[0], self.z, self.nu
         self.counts[4:] = 0
         budget = self.max_steps - int(self.counts[0])
         if self.progress is not None or self.done is not None:
             budget = min(budget, _LOOK)
         status = kernel.advance(
-            self.gram, self.columns, float(self.flow.n), self.drive, *self.exponential, self.reach, self.tol,
-            self.t_end, budget, *self.outside, self.clock, self.z, self.z_low, self.nu, self.counts,
-            t, h, z, nu, pointer, which, coefficients,
+            self.gram, self.columns, float(self.flow.n), self.drive, power, *self.exponential, squares, series,
+            self.reach, self.tol, self.t_end, budget, *self.outside,
+            self.clock, self.z, self.z_low, self.place, self.nu, self.counts,
+            t, h, z, rate, place, nu, pointer, which, coefficients,
         )  # fmt: skip
         steps, used = int(self.counts[4]), int(self.counts[5])
         if steps:
@@ -420,10 +473,12 @@ class _Run:
                     loaded=None if self.all_loaded else self.loaded,
                     gram=self.gram,
                     columns=self.columns,
-                    drive=self.drive,
+                    product=(power, squares, series),
                     t=t[: steps + 1].copy(),
                     h=h[:steps].copy(),
                     z=z[: steps + 1].copy(),
+                    rate=rate[:steps].copy(),
+                    place=place[: steps + 1].copy(),
                     nu=nu[: steps + 1].copy(),
                     pointer=pointer[: steps + 1].copy(),
                     which=which[:used].copy(),
@@ -449,6 +504,8 @@ class _Run:
         else:
             self.reach = flow.norms[index] * self.rate_bound
         self.z, self.z_low = z, z_low
+        if self.flow.power == 0:
+            self.place = np.empty((len(self.flow.sign), len(index)))
 
     def _refresh(self) -> None:
         """Pass over A: where every coordinate stands and moves to; load those that count or come next."""

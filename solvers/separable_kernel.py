@@ -41,8 +41,20 @@ _GROWTH = 4.0
 #: Exponentials smaller than exp(-_BLIND) times the largest of their coordinate are rounding.
 _BLIND = 40.0
 
+#: A power blows up at distance 0: of that distance one step may cover so much.
+_APPROACH = 0.6
+#: The series of a product in m^2/x^2 is used up to here, its Newton iteration in ln x so often.
+_SERIES = 0.1
+_NEWTON = 4
+#: An active coordinate whose rate is below so many roundings of its terms stands still.
+_STILL = 64 * np.finfo(np.float64).eps
+#: Arrivals that differ by less than this, relatively, are one.
+_TIE = 1e-13
+
 _SAFETY = 0.9
 _SHRINK, _GROW = 0.2, 30.0
+#: When a step has next to no error nothing happens, and the next may be this much longer.
+_QUIET, _GROW_QUIET = 1e-8, 1e4
 _BETA = 0.04
 _REJECTIONS = 40
 #: From this size on LAPACK's Cholesky beats the plain loop.
@@ -84,26 +96,101 @@ def _substitute(M, inverse, x, m):
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _exponentials(base, dz, dt, sign, slope, decay, which, m, beta, D, by_time):
-    """beta, d beta/dz and d beta/dt of the coordinates `which`, moved by (dz, dt) from where ``base`` was taken.
+def _evaluate(power, place, dz, dt, sign, slope, decay, squares, series, which, m, beta, D, by_time):
+    """beta, d beta/dz and d beta/dt of the coordinates `which`, moved by (dz, dt) from where ``place`` was taken.
 
     Increments rather than positions: z may be 10^6 and its rounding would swamp the differences of the stages.
     """
-    K = base.shape[0]
+    K = place.shape[0]
+    if power > 0:
+        for s in range(m):
+            i = which[s]
+            k = 0
+            if K > 1 and place[1, i] < place[0, i]:
+                k = 1
+            beta[s], D[s] = _product(power, place[k, i] - slope[k, i] * dz[s], squares, series, i)
+            beta[s] *= sign[k, i]
+            by_time[s] = 0.0
+        return
     for s in range(m):
         i = which[s]
         top = -np.inf
         for k in range(K):
-            top = max(top, base[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt)
+            top = max(top, place[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt)
         b = d = e = 0.0
         for k in range(K):
-            exponent = base[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt
+            exponent = place[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt
             if exponent > top - _BLIND:
                 value = sign[k, i] * math.exp(exponent)
                 b += value
                 d += slope[k, i] * value
                 e -= decay[k, i] * value
         beta[s], D[s], by_time[s] = b, d, e
+
+
+@njit(cache=True, nogil=True)
+def _product(L, distance, squares, series, i):
+    r"""beta and d beta/dz of a product of L weights whose smallest, x, is ``distance`` away from infinity in z.
+
+    The others are sqrt(x^2 + m_j^2), and ``distance = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)``, here as a series in
+    m^2/x^2; NaN outside its range, beyond the singularity included.
+    """
+    if not distance > 0.0:
+        return np.nan, np.nan
+    x = ((L - 2) * distance) ** (-1.0 / (L - 2))
+    terms = series.shape[0]
+    if terms > 1:
+        for _ in range(_NEWTON):
+            u, total = 1.0 / (x * x), 0.0
+            for k in range(terms - 1, -1, -1):
+                total = total * u + series[k, i] / (L - 2 + 2 * k)
+            product = 1.0
+            for j in range(squares.shape[0]):
+                product *= 1.0 + squares[j, i] * u
+            # In ln x, where the function is nearly a straight line.
+            x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(product)
+    product, growth = x ** (L - 1), 1.0
+    for j in range(squares.shape[0]):
+        ratio = squares[j, i] / (x * x)
+        if not ratio < _SERIES:
+            return np.nan, np.nan
+        product *= math.sqrt(1.0 + ratio)
+        growth += 1.0 / (1.0 + ratio)
+    return x * product, product * product * growth
+
+
+@njit(cache=True, nogil=True)
+def _log_size(power, place):
+    """ln |beta| of one branch at its place: the exponent itself, or a power of the distance to infinity."""
+    if power == 0:
+        return place
+    if not place > 0.0:
+        return np.inf
+    return -power / (power - 2.0) * math.log((power - 2.0) * place)
+
+
+@njit(cache=True, nogil=True)
+def _growth(power, place, speed):
+    """d ln |beta| / dt of a branch whose place moves with `speed` = slope F - decay."""
+    if power == 0:
+        return speed
+    return power / (power - 2.0) * speed / place
+
+
+@njit(cache=True, nogil=True)
+def _grown(power, place, change):
+    """ln |beta| of a branch once its place has moved by `change`."""
+    return place + change if power == 0 else _log_size(power, place - change)
+
+
+@njit(cache=True, nogil=True)
+def _threshold(power, level, speed, left):
+    """The place at which a branch moving with `speed` begins to count: beta over its rate of growth at the level."""
+    if power == 0:
+        return level + math.log(max(speed, 1.0 / left))
+    p = power / (power - 2.0)
+    # ((L-2) Y)^-p Y / (p speed) = exp(level)
+    return math.exp((level + math.log(p * speed) + p * math.log(power - 2.0)) / (1.0 - p))
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -188,6 +275,19 @@ def _factor_large(M, inverse, m):
 
 
 @njit(cache=True, nogil=True)
+def _stands(G, AT, grams, which, m, s, r, n, beta, rate, drive):
+    """Is the rate of an active coordinate rounding of the terms it is made of?"""
+    scale = abs(drive)
+    i = which[s]
+    for j in range(m):
+        if grams:
+            scale += abs(G[i, which[j]] * beta[j])
+        else:
+            scale += abs(_dot(AT[i], AT[which[j]], r) / n * beta[j])
+    return abs(rate) <= _STILL * scale
+
+
+@njit(cache=True, nogil=True)
 def _add(high, low, increment):
     """(high, low) + increment, with low the part that does not fit into high."""
     step = increment + low
@@ -213,15 +313,16 @@ def log_level(reach, tol):
 
 @njit(cache=True, nogil=True)
 def advance(
-    G, AT, n, drive, logc, sign, slope, decay, reach, tol, t_end, max_steps,
+    G, AT, n, drive, power, logc, sign, slope, decay, squares, series, reach, tol, t_end, max_steps,
     out_exponent, out_rate, out_reach, out_level, b_rows, nu_ref, rate_ref,
-    clock, z, z_low, nu, counts, rec_t, rec_h, rec_z, rec_nu, rec_ptr, rec_which, rec_coef,
+    clock, z, z_low, place, nu, counts,
+    rec_t, rec_h, rec_z, rec_rate, rec_place, rec_nu, rec_ptr, rec_which, rec_coef,
 ):  # fmt: skip
     """Take steps until `t_end`, a full record, a spent budget, or a need for coordinates that are not loaded.
 
     Carried on from call to call: ``clock`` = [t, its rounding error, proposed step, last error, time since the
-    reference], ``z`` with its rounding error ``z_low``, ``nu`` (only with coordinates outside), and
-    ``counts`` = [steps, rejected, nfev, factorisations, records, recorded entries].
+    reference], ``z`` with its rounding error ``z_low``, ``place`` (exponents, made from z; or, for ``power`` > 0, the
+    distances to infinity, which z cannot hold), ``nu`` (only with coordinates outside), and ``counts`` = [steps, rejected, nfev, factorisations, records, recorded entries].
 
     Of the coordinates that are not loaded only a bound is known: their exponents were ``out_exponent`` at
     ``nu_ref`` and grow by ``out_rate`` along ``rate_ref``, give or take ``out_reach`` times the distance of nu
@@ -249,11 +350,10 @@ def advance(
     AS = np.empty((w if w > narrow else 0, r))
     U = np.empty((_STAGES, w))
     inverse = np.empty(size_M)
-    base = np.empty((K, w))
     F, move, dz_all, straight, beta_0 = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
     dz, beta, D, bt = np.zeros(w), np.empty(w), np.empty(w), np.empty(w)
     root, v, x, gv, ft = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
-    total, c_sum = np.empty(w), np.empty(w)
+    total, inner, c_sum = np.empty(w), np.empty(w), np.empty(w)
     work, half, nu_new = np.empty(r), np.empty(r), np.empty(r)
 
     known = False  # are base and F up to date
@@ -277,44 +377,67 @@ def advance(
             for i in range(w):
                 top = -np.inf
                 for k in range(K):
-                    base[k, i] = (
-                        ((logc[k, i] + slope[k, i] * z[i]) - decay[k, i] * t)
-                        + slope[k, i] * z_low[i] - decay[k, i] * clock[1]
-                    )  # fmt: skip
-                    top = max(top, base[k, i])
+                    if power == 0:
+                        place[k, i] = (
+                            ((logc[k, i] + slope[k, i] * z[i]) - decay[k, i] * t)
+                            + slope[k, i] * z_low[i] - decay[k, i] * clock[1]
+                        )  # fmt: skip
+                    top = max(top, _log_size(power, place[k, i]))
                 if top + longest > level[i] - 10.0:
                     dz[m] = 0.0
                     which[m] = i
                     m += 1
-            _exponentials(base, dz, 0.0, sign, slope, decay, which, m, beta, D, bt)
+            _evaluate(power, place, dz, 0.0, sign, slope, decay, squares, series, which, m, beta, D, bt)
             counts[2] += 1
             _move(G, AT, grams, which, m, r, n, beta, work, move)
             for i in range(w):
                 F[i] = drive[i] - move[i]
             known = True
         h = min(clock[2], left)
+        arrival = False
         for i in range(w):
             for k in range(K):
-                rate = slope[k, i] * F[i] - decay[k, i]
-                if rate <= 0.0 or base[k, i] + rate * h + longest < level[i]:
+                speed = slope[k, i] * F[i] - decay[k, i]
+                if speed <= 0.0 or not place[k, i] < np.inf:
                     continue
-                wait = (level[i] - base[k, i] + math.log(max(rate, 1.0 / left))) / rate
-                h = min(h, _GROWTH / rate if wait * rate < 0.5 else wait)
+                if _grown(power, place[k, i], speed * h) + longest < level[i]:
+                    continue
+                wait = (_threshold(power, level[i], speed, left) - place[k, i]) / speed
+                if power > 0:
+                    wait = -wait
+                if wait * _growth(power, place[k, i], speed) >= 0.5:
+                    if wait < h:
+                        h, arrival = wait, True
+                else:
+                    most = _GROWTH / speed if power == 0 else _APPROACH * place[k, i] / speed
+                    if most < h:
+                        h, arrival = most, False
         if h >= left * (1.0 - 1e-12):
             h = left
-        elif h > 0.5 * left:
+        elif h > 0.5 * left and not arrival:
             h = 0.5 * left
         log_h = math.log(h)
         m = 0
         for i in range(w):
             inside = forced[i]
             for k in range(K):
-                rate = slope[k, i] * F[i] - decay[k, i]
-                top = base[k, i] + max(rate * h, 0.0)
-                if inside or top + log_h <= level[i]:
+                if inside or not place[k, i] < np.inf:
                     continue
+                speed = slope[k, i] * F[i] - decay[k, i]
+                now = _log_size(power, place[k, i])
+                top = now if speed <= 0.0 else _grown(power, place[k, i], speed * h)
+                if top + log_h <= level[i]:
+                    continue
+                rate = _growth(power, place[k, i], speed)
                 span = min(log_h, -math.log(max(abs(rate), 1e-300)))
-                inside = (rate > 0.0 and base[k, i] + span >= level[i] - 0.5) or top + span > level[i] + 0.01
+                if rate > 0.0 and now + span >= level[i] - 0.5:
+                    inside = True
+                elif power == 0 or not arrival:
+                    inside = top + span > level[i] + 0.01
+                else:
+                    # At the moment of arrival rounding of a long way is not to be read as a size.
+                    close = abs(place[k, i] - speed * h) <= _TIE * place[k, i]
+                    inside = top + span > level[i] + 0.01 and not close
             alive[i] = inside
             if inside:
                 which[m] = i
@@ -325,8 +448,10 @@ def advance(
         good = True
         if m == 0:
             for i in range(w):
+                straight[i] = drive[i]
                 dz_all[i] = drive[i] * h
         else:
+            still = False
             wide = (not grams) or m > 2 * r
             same = m == m_previous
             if same:
@@ -347,10 +472,32 @@ def advance(
                 m_previous = m
             for s in range(m):
                 dz[s] = 0.0
-            _exponentials(base, dz, 0.0, sign, slope, decay, which, m, beta, D, bt)
+            _evaluate(power, place, dz, 0.0, sign, slope, decay, squares, series, which, m, beta, D, bt)
+            # The motion at constant beta is taken out of the step, exactly: what is left is small on a plateau,
+            # where a step of 10^6 would otherwise drown in the rounding of its own length.
+            _move(G, AT, grams, which, m, r, n, beta, work, move)
+            still = power > 0
+            for i in range(w):
+                straight[i] = drive[i] - move[i]
+            for s in range(m):
+                beta_0[s] = beta[s]
+                if power > 0 and not _stands(
+                    G, AT, grams, which, m, s, r, n, beta, straight[which[s]], drive[which[s]]
+                ):
+                    still = False
             hg = h * _GAMMA
             order = r if wide else m
-            if wide:
+            if still:
+                # What is active has come to rest: the rest of the plateau is a straight line, however long.
+                for s in range(m):
+                    straight[which[s]] = 0.0
+                    total[s] = h * beta_0[s]
+                    inner[s] = 0.0
+                    for j in range(_STAGES):
+                        U[j, s] = 0.0
+                for i in range(w):
+                    dz_all[i] = straight[i] * h
+            elif wide:
                 _fill_wide(M, AS, D, hg / n, m, r)
             else:
                 for s in range(m):
@@ -362,17 +509,11 @@ def advance(
                     for j in range(s + 1):
                         target[j] = scale * row[j] * root[j]
                     target[s] += 1.0
-            if good:
+            if good and not still:
                 good = _factor(M, inverse, order) if order < _LAPACK else _factor_large(M, inverse, order)
                 counts[3] += 1
-            if good:
-                # The motion at constant beta is taken out, exactly: what is left is small on a plateau, where a
-                # step of 10^6 would otherwise drown in the rounding of its own length.
-                _move(G, AT, grams, which, m, r, n, beta, work, move)
-                for i in range(w):
-                    straight[i] = drive[i] - move[i]
+            if good and not still:
                 for s in range(m):
-                    beta_0[s] = beta[s]
                     ft[s] = D[s] * straight[which[s]] + bt[s]
                 for stage in range(_STAGES):
                     alpha_h = _ALPHA[stage] * h
@@ -382,7 +523,9 @@ def advance(
                         _apply_gram(wide, GS, AS, m, r, n, v, work, gv)
                         for s in range(m):
                             dz[s] = alpha_h * straight[which[s]] - gv[s]
-                        _exponentials(base, dz, alpha_h, sign, slope, decay, which, m, beta, gv, bt)
+                        _evaluate(
+                            power, place, dz, alpha_h, sign, slope, decay, squares, series, which, m, beta, gv, bt
+                        )
                         for s in range(m):
                             x[s] = (beta[s] - beta_0[s]) + c_sum[s] / h + h * _GAMMA_SUM[stage] * ft[s]
                     else:
@@ -407,17 +550,23 @@ def advance(
                 counts[2] += _STAGES - 1
                 # v now holds the increment at which the last stage was taken
                 for s in range(m):
-                    total[s] = v[s] + U[_STAGES - 1, s]
+                    inner[s] = v[s] + U[_STAGES - 1, s]
+                    total[s] = inner[s] + h * beta_0[s]
                 _move(G, AT, grams, which, m, r, n, U[_STAGES - 1], work, move)
                 for i in range(w):
-                    if not abs(move[i]) <= error:  # also catches NaN
-                        error = abs(move[i])
+                    size = abs(move[i])
+                    if power > 0:
+                        # In ln of the weight, as everywhere.
+                        near = place[0, i]
+                        for k in range(1, K):
+                            near = min(near, place[k, i])
+                        size /= (power - 2) * near
+                    if not size <= error:  # also catches NaN
+                        error = size
                 error /= tol
-                _move(G, AT, grams, which, m, r, n, total, work, move)
+                _move(G, AT, grams, which, m, r, n, inner, work, move)
                 for i in range(w):
                     dz_all[i] = straight[i] * h - move[i]
-                for s in range(m):
-                    total[s] += h * beta_0[s]
             if not (good and error < np.inf):
                 error = np.inf
         if error > 1.0:
@@ -434,11 +583,17 @@ def advance(
             if alive[i]:
                 continue
             for k in range(K):
-                grown = slope[k, i] * dz_all[i] - decay[k, i] * h
-                exponent = base[k, i] + grown
-                if exponent + log_h <= level[i] + _LATE:
+                if not place[k, i] < np.inf:
                     continue
-                if exponent + log_h - math.log(max(abs(grown), 1.0)) > level[i] + _LATE:
+                change = slope[k, i] * dz_all[i] - decay[k, i] * h
+                if power > 0 and arrival and abs(place[k, i] - change) <= _TIE * place[k, i]:
+                    continue
+                top = _grown(power, place[k, i], change)
+                if top + log_h <= level[i] + _LATE:
+                    continue
+                if power > 0:
+                    change = _growth(power, max(place[k, i] - change, 1e-300), change)
+                if top + log_h - math.log(max(abs(change), 1.0)) > level[i] + _LATE:
                     forced[i] = True
                     missed = True
         if n_out > 0 and not missed:
@@ -474,12 +629,13 @@ def advance(
         record, entry = counts[4], counts[5]
         for s in range(m):
             rec_which[entry + s] = which[s]
-            rec_coef[entry + s, 0] = total[s]
-            for power in range(3):
+            rec_coef[entry + s, 0] = h * beta_0[s]
+            rec_coef[entry + s, 1] = inner[s]
+            for row_h in range(3):
                 value = 0.0
                 for j in range(_STAGES):
-                    value += _H[power, j] * U[j, s]
-                rec_coef[entry + s, 1 + power] = value
+                    value += _H[row_h, j] * U[j, s]
+                rec_coef[entry + s, 2 + row_h] = value
         counts[4] = record + 1
         counts[5] = entry + m
         rec_ptr[record + 1] = entry + m
@@ -491,7 +647,19 @@ def advance(
         for i in range(w):
             z[i], z_low[i] = _add(z[i], z_low[i], dz_all[i])
             rec_z[record + 1, i] = z[i]
+            rec_rate[record, i] = straight[i]
             forced[i] = False
+            if power > 0:
+                for k in range(K):
+                    if place[k, i] < np.inf:
+                        far = place[k, i]
+                        place[k, i] = far - slope[k, i] * dz_all[i]
+                        if arrival and not alive[i] and place[k, i] < 0.5 * far:
+                            goal = _threshold(power, level[i], slope[k, i] * straight[i], left)
+                            if abs(place[k, i] - goal) <= _TIE * far:
+                                # The way here was longer than floats can tell from the goal.
+                                place[k, i] = goal
+                    rec_place[record + 1, k, i] = place[k, i]
         if n_out > 0:
             clock[4] += h
             for q in range(r):
@@ -501,15 +669,17 @@ def advance(
         counts[0] += 1
         steps_here += 1
         if m > 0:
-            error = max(error, 1e-10)
+            quiet = error < _QUIET
+            error = max(error, 1e-20)
             factor = _SAFETY * error ** (-(1.0 / rodas.ORDER - 0.75 * _BETA)) * clock[3] ** _BETA
-            factor = min(_GROW, max(_SHRINK, factor))
+            most = _GROW_QUIET if quiet else _GROW
+            factor = min(most, max(_SHRINK, factor))
             if rejections > 0:
                 factor = min(factor, 1.0)
             proposal = h * factor
             if h < clock[2] and factor >= 1.0:
                 # A step cut short for another reason than accuracy does not shorten the proposal.
-                proposal = max(proposal, min(clock[2], h * _GROW))
+                proposal = max(proposal, min(clock[2], h * most))
             clock[2] = proposal
             clock[3] = max(error, 1e-4)
         rejections = 0
@@ -518,12 +688,15 @@ def advance(
 
 
 @njit(cache=True, nogil=True)
-def speeds(gram, columns, n, drive, logc, sign, slope, decay, t, h, z, pointer, which, coefficients, nodes, out):
+def speeds(
+    gram, columns, n, power, logc, sign, slope, decay, squares, series,
+    t, h, z, rate, places, pointer, which, coefficients, nodes, out,
+):  # fmt: skip
     """``|d beta/dt|`` at the positions `nodes` of every step, on the coordinates that the step carried."""
     S, w = len(h), z.shape[1]
     grams = gram.shape[0] == w
     K, r = logc.shape[0], columns.shape[1]
-    base, moved = np.empty((K, w)), np.empty(w)
+    place, moved = np.empty((K, w)), np.empty(w)
     dz, beta, D, bt, pull = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
     index, work = np.empty(w, np.int64), np.empty(r)
     GS, AS = np.empty((w if grams else 0, w)), np.empty((0 if grams else w, r))
@@ -535,7 +708,10 @@ def speeds(gram, columns, n, drive, logc, sign, slope, decay, t, h, z, pointer, 
         for s in range(m):
             i = index[s]
             for k in range(K):
-                base[k, i] = logc[k, i] + slope[k, i] * z[step, i] - decay[k, i] * t[step]
+                if power == 0:
+                    place[k, i] = logc[k, i] + slope[k, i] * z[step, i] - decay[k, i] * t[step]
+                else:
+                    place[k, i] = places[step, k, i]
             if grams:
                 for j in range(m):
                     GS[s, j] = gram[i, index[j]]
@@ -546,13 +722,15 @@ def speeds(gram, columns, n, drive, logc, sign, slope, decay, t, h, z, pointer, 
             passed = theta * h[step]
             for s in range(m):
                 c = coefficients[first + s]
-                moved[s] = theta * (c[0] + (1.0 - theta) * (c[1] + theta * (c[2] + theta * c[3])))
+                moved[s] = theta * (c[1] + (1.0 - theta) * (c[2] + theta * (c[3] + theta * c[4])))
             _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
             for s in range(m):
-                dz[s] = passed * drive[index[s]] - pull[s]
-            _exponentials(base, dz, passed, sign, slope, decay, index, m, beta, D, bt)
-            _apply_gram(not grams, GS, AS, m, r, n, beta, work, pull)
+                dz[s] = passed * rate[step, index[s]] - pull[s]
+            _evaluate(power, place, dz, passed, sign, slope, decay, squares, series, index, m, beta, D, bt)
+            for s in range(m):
+                moved[s] = beta[s] - coefficients[first + s, 0] / h[step]
+            _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
             square = 0.0
             for s in range(m):
-                square += (D[s] * (drive[index[s]] - pull[s]) + bt[s]) ** 2
+                square += (D[s] * (rate[step, index[s]] - pull[s]) + bt[s]) ** 2
             out[step, q] = math.sqrt(square)

@@ -1,0 +1,327 @@
+r"""Log coordinates for products of L >= 3 weights: exact at any scale, and exact about what the flow conserves.
+
+With ``c`` the weight of smallest modulus (signed by the others), ``m_j^2 = w_j^2 - c^2`` conserved, the flow of a
+coordinate ``beta = w_1 ... w_L`` is ``c' = -g prod_j sqrt(c^2 + m_j^2)``, so that
+
+.. math:: \int_{c(0)}^{c(t)} \frac{dx}{\prod_j \sqrt{x^2 + m_j^2}} = z(t) = -\int_0^t g\,ds.
+
+c is infinite at finite z: unknowns are the distances of z to the two infinities, ``alpha^(2-L)`` at the start and of
+order 1 where a weight is. Only their ratios count, so alpha = 1e-300 is an ordinary input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.coordinates import Observed
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.problem import Regression
+from flowsim.solvers import SeparableFlow, SeparableSolution, integrate_separable
+
+__all__ = ["ProductCoordinates", "admits_products"]
+
+Array = NDArray[np.float64]
+
+#: The integrator's series needs weights that count to be so much larger than what is conserved.
+_RATIO = 0.01
+#: Part of the tolerance at which a coordinate counts, as in the integrator.
+_COUNTS = 0.05
+#: Series terms, and the ratio m/x below which they reach rounding.
+_TERMS, _SERIES = 16, 0.25
+_PANEL, _NODES, _PANELS = 0.5, 12, 64
+_NEWTON = 8
+
+
+def admits_products(
+    net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, rtol: float
+) -> str | None:
+    """None if log coordinates are exact for the flow, else the reason why not."""
+    if net.is_mixed and len(net.distinct) > 1:
+        return "the network mixes formulas"
+    factors = net.distinct[0].product_of
+    if factors is None or len(factors) < 3:
+        return f"{net.distinct[0].text!r} is not a product of three weights or more"
+    if net.noise is not None and net.noise.stds(net.weights).any():
+        return "noise couples the weights of a product"
+    depth = len(factors)
+    squares = direction**2
+    spread = math.sqrt(float((squares - squares.min(axis=0)).max()))
+    if spread > 0:
+        # Where beta begins to count: beta over its rate of growth, against the tolerance.
+        rate = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
+        reach = float(problem.feature_variances.max())
+        if rate > 0 and reach > 0:
+            power = depth / (depth - 2)
+            level = math.log(_COUNTS * rtol * power * rate / reach) + power * math.log(depth - 2)
+            distance = level / (1 - power)
+            visible = -(distance + math.log(depth - 2)) / (depth - 2)
+            if scale.log + math.log(spread) > visible + math.log(_RATIO):
+                return "what the weights conserve is not small against weights that count"
+    return None
+
+
+class ProductCoordinates:
+    """The flow of ``w_1 ... w_L`` without noise.
+
+    Parameters
+    ----------
+    net : DiagonalNetwork
+        One for which :func:`admits_products` is None.
+    problem : Regression
+    scale : InitialScale
+    direction : array (L, d)
+        The start is alpha times this.
+    """
+
+    name = "log"
+
+    def __init__(self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> None:
+        self.net, self.problem, self.scale = net, problem, scale
+        depth, d = direction.shape
+        self.depth = depth
+        names = net.weights
+        self.invariants = tuple(f"{names[0]}**2 - {name}**2" for name in names[1:])
+        self.direction = direction
+        modulus = np.abs(direction)
+        columns = np.arange(d)
+        self.smallest = modulus.argmin(axis=0)
+        signs = np.where(direction < 0, -1.0, 1.0)
+        #: sign of each weight relative to c; c takes the sign of beta
+        self.others = np.prod(signs, axis=0) * signs[self.smallest, columns]
+        self.signs = signs
+        least = modulus[self.smallest, columns]
+        # (a - b)(a + b): exact zeros stay zeros
+        self.gaps = (modulus - least) * (modulus + least)
+        self.c = self.others * direction[self.smallest, columns]
+        self.stuck = (modulus == 0).sum(axis=0) > 1
+        kept = np.ones((depth, d), dtype=bool)
+        kept[self.smallest, columns] = False
+        self.squares = self.gaps.T[kept.T].reshape(d, depth - 1).T
+        order = np.sort(self.squares, axis=0)
+        keys = np.vstack([order, self.stuck])
+        shapes, which = np.unique(keys, axis=1, return_inverse=True)
+        self.which = which.ravel()
+        self.shapes = [None if column[-1] else _Shape(column[:-1]) for column in shapes.T]
+
+    @cached_property
+    def flow(self) -> SeparableFlow:
+        """The flow as the native integrator takes it."""
+        d, problem = self.problem.d, self.problem
+        above, below = np.full(d, np.inf), np.full(d, np.inf)
+        for number, shape in enumerate(self.shapes):
+            if shape is not None:
+                here = self.which == number
+                above[here], below[here] = shape.distances(self.c[here])
+        with np.errstate(over="ignore"):
+            distance = np.stack([above, below]) * np.exp(-(self.depth - 2) * self.scale.log)
+        side = np.repeat([[1.0], [-1.0]], d, axis=1)
+        zero = np.zeros((2, d))
+        return SeparableFlow(
+            A=problem.X,
+            b=problem.y,
+            n=problem.n,
+            log_coefficient=zero,
+            sign=side,
+            slope=side,
+            decay=zero,
+            column_norms=np.sqrt(problem.n * problem.feature_variances),
+            power=self.depth,
+            squares=self.squares * np.exp(2 * self.scale.log),
+            distance=distance,
+        )
+
+    def integrate(
+        self,
+        t_end: float,
+        *,
+        rtol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None = None,
+        done: Callable[[SeparableSolution], bool] | None = None,
+    ) -> SeparableSolution:
+        """Integrate natively over [0, t_end]."""
+        return integrate_separable(self.flow, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done)
+
+    def _logs(self, y: Array) -> tuple[Array, Array]:
+        """``ln |w|`` (T, L, d) and the sign of beta (T, d)."""
+        d, alpha = self.problem.d, self.scale.log
+        above, below = y[:, :d], y[:, d:]
+        positive = above <= below
+        sign = np.where(positive, 1.0, -1.0)
+        near = np.minimum(above, below)
+        log_c = np.empty_like(near)
+        for number, shape in enumerate(self.shapes):
+            here = self.which == number
+            if shape is None:
+                with np.errstate(divide="ignore"):
+                    log_c[:, here] = np.log(np.abs(self.c[here]))
+                sign[:, here] = 1.0
+            else:
+                scaled = near[:, here] * np.exp((self.depth - 2) * alpha)
+                log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)
+        with np.errstate(divide="ignore"):
+            logs = alpha + np.logaddexp(2 * log_c[:, None, :], np.log(self.gaps)) / 2
+        return logs, sign
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        """Read states (K, 2 d) at times (K,)."""
+        logs, sign = self._logs(y)
+        total = logs.sum(axis=1)
+        columns = np.arange(self.problem.d)
+        signs = np.broadcast_to(self.signs, logs.shape).copy()
+        signs[:, self.smallest, columns] = sign * self.others
+        weights = signs * np.exp(logs)
+        pairs = self.gaps[:1] - self.gaps[1:]
+        with np.errstate(divide="ignore"):
+            log_pairs = 2 * self.scale.log + np.log(np.abs(pairs))
+        shape = (len(t), *pairs.shape)
+        names = self.net.weights
+        return Observed(
+            beta=sign * np.exp(total),
+            weights={name: weights[:, a] for a, name in enumerate(names)},
+            log_abs_weights={name: logs[:, a] for a, name in enumerate(names)},
+            imbalance=np.broadcast_to(np.sign(pairs) * np.exp(log_pairs), shape).copy(),
+            log_imbalance=np.broadcast_to(log_pairs, shape).copy(),
+        )
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        """``d beta/dt`` at times (K,) and states (K, 2 d)."""
+        logs, sign = self._logs(y)
+        beta = sign * np.exp(logs.sum(axis=1))
+        residual = np.asarray(self.problem.X @ beta.T) - self.problem.y[:, None]
+        gradient = np.asarray(self.problem.X.T @ residual).T / self.problem.n
+        slope = np.zeros_like(beta)
+        for layer in range(self.depth):
+            slope += np.exp(2 * np.delete(logs, layer, axis=1).sum(axis=1))
+        return -slope * gradient
+
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+        """Zero: the weights are made from what is conserved."""
+        return np.zeros(len(t))
+
+
+class _Shape:
+    r"""``R(x) = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)`` for x >= 0, and its inverse.
+
+    Above ``x_0``, some m_max, a series in m^2/x^2; below, Gauss panels in asinh(x/m_min), or in ln x if m_min = 0.
+    """
+
+    def __init__(self, squares: Array) -> None:
+        self.squares = squares  # ascending
+        self.count = len(squares)  # L - 1
+        self.balanced = not squares.any()
+        self.series = np.zeros(_TERMS)
+        self.series[0] = 1.0
+        for square in squares[squares > 0]:
+            factor = np.ones(_TERMS)
+            for k in range(1, _TERMS):
+                factor[k] = factor[k - 1] * square * (0.5 - k) / k
+            self.series = np.array([self.series[: k + 1] @ factor[k::-1] for k in range(_TERMS)])
+        if self.balanced:
+            return
+        self.crosses = bool(squares[0] > 0)
+        top = math.sqrt(squares[-1]) / _SERIES
+        self.low = math.sqrt(squares[0])
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        self.nodes, self.gauss = (nodes + 1) / 2, weights / 2
+        self.top = math.asinh(top / self.low) if self.crosses else math.log(top)
+        self.at_top = float(self._far(np.array([math.log(top)]))[0])
+        panels = max(1, math.ceil(self.top / _PANEL)) if self.crosses else _PANELS
+        width = self.top / panels if self.crosses else _PANEL
+        self.edges, self.values = np.array([self.top]), np.array([self.at_top])
+        self._extend(panels, width)
+
+    def distances(self, c: Array) -> tuple[Array, Array]:
+        """From c to the infinity above and to the one below."""
+        if self.balanced:
+            power = self.count - 1
+            with np.errstate(divide="ignore"):
+                far = np.abs(c) ** -power / power
+            return np.where(c > 0, far, np.inf), np.where(c < 0, far, np.inf)
+        ahead = self.value(np.abs(c))
+        if not self.crosses:
+            return np.where(c > 0, ahead, np.inf), np.where(c < 0, ahead, np.inf)
+        behind = 2 * self.values[-1] - ahead
+        return np.where(c >= 0, ahead, behind), np.where(c >= 0, behind, ahead)
+
+    def value(self, x: Array) -> Array:
+        """R(x)."""
+        with np.errstate(divide="ignore"):
+            logs = np.log(x)
+        out = np.full(len(x), np.inf)
+        y = np.arcsinh(x / self.low) if self.crosses else logs
+        far = y >= self.top
+        out[far] = self._far(logs[far])
+        near = ~far & np.isfinite(y)
+        while near.any() and not self.crosses and self.edges[-1] > y[near].min():
+            self._extend(_PANELS, _PANEL)
+        out[near] = self._near(y[near], self._panel(y[near]))
+        return out
+
+    def inverse(self, value: Array) -> Array:
+        """``ln x`` where R(x) = value."""
+        with np.errstate(divide="ignore"):
+            logs = np.log(value)
+        power = self.count - 1
+        out = -(logs + math.log(power)) / power
+        if self.balanced:
+            return out
+        far = value <= self.at_top
+        for _ in range(_NEWTON):
+            # R x^(L-2) is nearly constant, and so is its logarithm.
+            out[far] += np.log(self._far(out[far])) / power - logs[far] / power
+        near = ~far
+        wanted = value[near]
+        if self.crosses:
+            wanted = np.minimum(wanted, self.values[-1])
+        while len(wanted) and not self.crosses and self.values[-1] < wanted.max():
+            self._extend(_PANELS, _PANEL)
+        panel = np.clip(np.searchsorted(self.values, wanted), 1, len(self.edges) - 1)
+        start, end = self.edges[panel - 1], self.edges[panel]
+        first, last = self.values[panel - 1], self.values[panel]
+        y = start + (end - start) * (wanted - first) / (last - first)
+        for _ in range(_NEWTON):
+            y = np.clip(y + (self._near(y, panel) - wanted) / self._density(y), end, start)
+        if self.crosses:
+            with np.errstate(divide="ignore"):
+                out[near] = math.log(self.low) + np.log(np.sinh(y))
+        else:
+            out[near] = y
+        return out
+
+    def _extend(self, panels: int, width: float) -> None:
+        edges = self.edges[-1] - width * np.arange(1, panels + 1)
+        if self.crosses:
+            edges[-1] = 0.0
+        inner = edges[:, None] + width * self.nodes
+        steps = width * (self._density(inner.ravel()).reshape(inner.shape) @ self.gauss)
+        self.edges = np.append(self.edges, edges)
+        self.values = np.append(self.values, self.values[-1] + np.cumsum(steps))
+
+    def _panel(self, y: Array) -> NDArray[np.intp]:
+        return np.clip(np.searchsorted(-self.edges, -y), 1, len(self.edges) - 1)
+
+    def _near(self, y: Array, panel: NDArray[np.intp]) -> Array:
+        start = self.edges[panel - 1]
+        inner = y[:, None] + (start - y)[:, None] * self.nodes
+        density = self._density(inner.ravel()).reshape(inner.shape)
+        return self.values[panel - 1] + (start - y) * (density @ self.gauss)
+
+    def _density(self, y: Array) -> Array:
+        """The integrand in y; the root of the smallest m is the substitution's own."""
+        x = self.low * np.sinh(y) if self.crosses else np.exp(y)
+        return 1 / np.sqrt(x[:, None] ** 2 + self.squares[1:]).prod(axis=1)
+
+    def _far(self, logs: Array) -> Array:
+        """R by its series, at ln x."""
+        power = self.count - 1
+        u = np.exp(-2 * logs)
+        total = np.zeros(len(logs))
+        for k in range(_TERMS - 1, -1, -1):
+            total = total * u + self.series[k] / (power + 2 * k)
+        return total * np.exp(-power * logs)
