@@ -101,7 +101,8 @@ class SeparableFlow:
         """L, m^2, the series of the inverse product of square roots in 1/x^2, and the distances."""
         if self.power == 0:
             return 0, np.zeros((0, self.d)), np.zeros((0, self.d)), np.zeros((0, self.d))
-        assert self.squares is not None and self.distance is not None
+        if self.squares is None or self.distance is None:
+            raise ValueError("`squares` and `distance` must be given for products.")
         series = np.zeros((_TERMS if self.squares.any() else 1, self.d))
         series[0] = 1.0
         for square in self.squares if len(series) > 1 else ():

@@ -275,16 +275,17 @@ def _factor_large(M, inverse, m):
 
 
 @njit(cache=True, nogil=True)
-def _stands(G, AT, grams, which, m, s, r, n, beta, rate, drive):
-    """Is the rate of an active coordinate rounding of the terms it is made of?"""
-    scale = abs(drive)
-    i = which[s]
-    for j in range(m):
-        if grams:
-            scale += abs(G[i, which[j]] * beta[j])
-        else:
-            scale += abs(_dot(AT[i], AT[which[j]], r) / n * beta[j])
-    return abs(rate) <= _STILL * scale
+def _stands(G, AT, grams, which, m, r, n, beta, rate, drive):
+    """Are the rates of all active coordinates rounding of the terms they are made of?"""
+    for s in range(m):
+        i = which[s]
+        scale = abs(drive[i])
+        for j in range(m):
+            product = G[i, which[j]] if grams else _dot(AT[i], AT[which[j]], r) / n
+            scale += abs(product * beta[j])
+        if abs(rate[i]) > _STILL * scale:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -322,7 +323,8 @@ def advance(
 
     Carried on from call to call: ``clock`` = [t, its rounding error, proposed step, last error, time since the
     reference], ``z`` with its rounding error ``z_low``, ``place`` (exponents, made from z; or, for ``power`` > 0, the
-    distances to infinity, which z cannot hold), ``nu`` (only with coordinates outside), and ``counts`` = [steps, rejected, nfev, factorisations, records, recorded entries].
+    distances to infinity, which z cannot hold), ``nu`` (only with coordinates outside), and
+    ``counts`` = [steps, rejected, nfev, factorisations, records, recorded entries].
 
     Of the coordinates that are not loaded only a bound is known: their exponents were ``out_exponent`` at
     ``nu_ref`` and grow by ``out_rate`` along ``rate_ref``, give or take ``out_reach`` times the distance of nu
