@@ -275,17 +275,22 @@ def _factor_large(M, inverse, m):
 
 
 @njit(cache=True, nogil=True)
-def _stands(G, AT, grams, which, m, r, n, beta, rate, drive):
-    """Are the rates of all active coordinates rounding of the terms they are made of?"""
+def _settle(G, AT, grams, which, m, r, n, beta, rate, drive):
+    """Rates that are rounding of the terms they are made of become zero; True if none of the active is left."""
+    settled = True
     for s in range(m):
         i = which[s]
+        if rate[i] == 0.0:
+            continue
         scale = abs(drive[i])
         for j in range(m):
             product = G[i, which[j]] if grams else _dot(AT[i], AT[which[j]], r) / n
             scale += abs(product * beta[j])
-        if abs(rate[i]) > _STILL * scale:
-            return False
-    return True
+        if abs(rate[i]) <= _STILL * scale:
+            rate[i] = 0.0
+        else:
+            settled = False
+    return settled
 
 
 @njit(cache=True, nogil=True)
@@ -394,6 +399,8 @@ def advance(
             _move(G, AT, grams, which, m, r, n, beta, work, move)
             for i in range(w):
                 F[i] = drive[i] - move[i]
+            if power > 0:
+                _settle(G, AT, grams, which, m, r, n, beta, F, drive)
             known = True
         h = min(clock[2], left)
         arrival = False
@@ -478,15 +485,11 @@ def advance(
             # The motion at constant beta is taken out of the step, exactly: what is left is small on a plateau,
             # where a step of 10^6 would otherwise drown in the rounding of its own length.
             _move(G, AT, grams, which, m, r, n, beta, work, move)
-            still = power > 0
             for i in range(w):
                 straight[i] = drive[i] - move[i]
             for s in range(m):
                 beta_0[s] = beta[s]
-                if power > 0 and not _stands(
-                    G, AT, grams, which, m, s, r, n, beta, straight[which[s]], drive[which[s]]
-                ):
-                    still = False
+            still = power > 0 and _settle(G, AT, grams, which, m, r, n, beta, straight, drive)
             hg = h * _GAMMA
             order = r if wide else m
             if still:
@@ -558,9 +561,10 @@ def advance(
                 for i in range(w):
                     size = abs(move[i])
                     if power > 0:
-                        # In ln of the weight, as everywhere.
-                        near = place[0, i]
-                        for k in range(1, K):
+                        # In ln of the weight, as everywhere; and an error made while the weight is small has grown
+                        # with it by the time it is 1.
+                        near = 1.0 / (power - 2)
+                        for k in range(K):
                             near = min(near, place[k, i])
                         size /= (power - 2) * near
                     if not size <= error:  # also catches NaN
@@ -729,10 +733,13 @@ def speeds(
             for s in range(m):
                 dz[s] = passed * rate[step, index[s]] - pull[s]
             _evaluate(power, place, dz, passed, sign, slope, decay, squares, series, index, m, beta, D, bt)
+            # Along the continuous extension, not by the vector field, which a stiff system turns into noise.
             for s in range(m):
-                moved[s] = beta[s] - coefficients[first + s, 0] / h[step]
+                c = coefficients[first + s]
+                inner = c[2] + theta * (c[3] + theta * c[4])
+                moved[s] = c[1] + (1.0 - 2.0 * theta) * inner + theta * (1.0 - theta) * (c[3] + 2.0 * theta * c[4])
             _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
             square = 0.0
             for s in range(m):
-                square += (D[s] * (rate[step, index[s]] - pull[s]) + bt[s]) ** 2
+                square += (D[s] * (rate[step, index[s]] - pull[s] / h[step]) + bt[s]) ** 2
             out[step, q] = math.sqrt(square)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers import InitialValueProblem
+from flowsim.solvers import InitialValueProblem, SeparableSolution
 
-__all__ = ["Coordinates", "Observed"]
+__all__ = ["Coordinates", "NativeCoordinates", "Observed", "SteppedCoordinates"]
 
 Array = NDArray[np.float64]
 
@@ -34,21 +34,12 @@ class Coordinates(Protocol):
     ----------
     name : str
         As in ``traj.info["coordinates"]``.
-    ivp : InitialValueProblem
-        The flow in time.
     invariants : tuple of str
         Names of the conserved quantities that `observe` reports.
     """
 
     name: str
     invariants: tuple[str, ...]
-
-    @property
-    def ivp(self) -> InitialValueProblem: ...
-
-    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        """Local tolerances of the unknowns that give the global accuracy the user asked for."""
-        ...
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
@@ -60,4 +51,39 @@ class Coordinates(Protocol):
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         """Relative departure of the conserved quantities from their exact law, the largest at each time (K,)."""
+        ...
+
+
+@runtime_checkable
+class SteppedCoordinates(Coordinates, Protocol):
+    """Coordinates for SciPy's methods.
+
+    Attributes
+    ----------
+    ivp : InitialValueProblem
+        The flow in time.
+    """
+
+    @property
+    def ivp(self) -> InitialValueProblem: ...
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        """Local tolerances of the unknowns that give the global accuracy the user asked for."""
+        ...
+
+
+@runtime_checkable
+class NativeCoordinates(Coordinates, Protocol):
+    """Coordinates for the native method."""
+
+    def integrate(
+        self,
+        t_end: float,
+        *,
+        rtol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None = None,
+        done: Callable[[SeparableSolution], bool] | None = None,
+    ) -> SeparableSolution:
+        """Integrate over [0, t_end]."""
         ...

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import Coordinates
+from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
+from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.run import run_flow
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Regression
@@ -23,7 +24,7 @@ __all__ = ["gradient_flow"]
 
 Array = NDArray[np.float64]
 
-COORDINATES = ("auto", "growth", "weights")
+COORDINATES = ("auto", "growth", "log", "weights")
 METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
@@ -42,6 +43,7 @@ def gradient_flow(
     atol: float = 1e-9,
     max_steps: int = 200_000,
     progress: bool = False,
+    estimate_error: bool = False,
 ) -> Trajectory:
     r"""Integrate the gradient flow of a network on a regression problem.
 
@@ -69,9 +71,10 @@ def gradient_flow(
     t_eval : array (T,), optional
         Times to report, non-decreasing, inside [0, t_end]. Default: the steps taken.
     method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
-        ``native`` (:mod:`flowsim.solvers.separable`) needs growth coordinates, where ``auto`` takes it.
-    coordinates : {"auto", "growth", "weights"}
-        ``auto`` takes growth coordinates whenever they are exact (:mod:`flowsim.flows.growth`).
+        ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it.
+    coordinates : {"auto", "growth", "log", "weights"}
+        ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.flows.growth`) and log coordinates
+        for products of three weights or more (:mod:`flowsim.flows.products`), whenever they are exact.
     rtol : float
         Relative accuracy of the weights.
     atol : float
@@ -80,6 +83,8 @@ def gradient_flow(
         Budget of accepted steps.
     progress : bool
         Show a progress bar.
+    estimate_error : bool
+        Also run at a tighter tolerance and report the distance, with a margin, as ``traj.error_estimate``.
 
     Returns
     -------
@@ -148,9 +153,9 @@ def gradient_flow(
     direction = net.direction(start, problem.d)
     if not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
-    chosen, reason = _choose(net, problem, scale, direction, coordinates, method)
+    chosen, reason = _choose(net, problem, scale, direction, coordinates, method, rtol)
     if method == "auto":
-        method = "native" if isinstance(chosen, GrowthCoordinates) else "LSODA"
+        method = "native" if isinstance(chosen, NativeCoordinates) else "LSODA"
     return run_flow(
         chosen,
         problem,
@@ -163,6 +168,7 @@ def gradient_flow(
         atol=atol,
         max_steps=int(max_steps),
         progress=progress,
+        estimate_error=bool(estimate_error),
         info={
             "network": repr(net),
             "formulas": [formula.text for formula in net.formulas],
@@ -175,16 +181,30 @@ def gradient_flow(
 
 
 def _choose(
-    net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, asked: str, method: str
+    net: DiagonalNetwork,
+    problem: Regression,
+    scale: InitialScale,
+    direction: Array,
+    asked: str,
+    method: str,
+    rtol: float,
 ) -> tuple[Coordinates, str | None]:
+    native = method in ("auto", "native")
     reason = admits_growth(net)
     if reason is not None and asked == "growth":
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
-    if reason is None and asked != "weights":
-        return GrowthCoordinates(net, problem, scale, direction, native=method in ("auto", "native")), None
+    if reason is None and asked in ("auto", "growth"):
+        return GrowthCoordinates(net, problem, scale, direction, native=native), None
+    not_log = admits_products(net, problem, scale, direction, rtol)
+    if not_log is None and not native:
+        not_log = f"{method} does not resolve them"
+    if not_log is None and asked in ("auto", "log"):
+        return ProductCoordinates(net, problem, scale, direction), reason
+    if asked == "log":
+        raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
     if method == "native":
-        why = "`coordinates` is 'weights'" if reason is None else reason
-        raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth coordinates, and {why}.")
+        why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
+        raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
     from flowsim.flows.weights import WeightCoordinates
 
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from flowsim import __version__
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import Coordinates
-from flowsim.flows.growth import GrowthCoordinates
+from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
 from flowsim.problem import Regression
 from flowsim.solvers import ArcLength, SeparableSolution, Solution, integrate
 from flowsim.trajectory import Clock, State, Trajectory
@@ -23,6 +22,11 @@ from flowsim.trajectory import Clock, State, Trajectory
 __all__ = ["run_flow"]
 
 Array = NDArray[np.float64]
+
+#: A companion run is so much tighter; the error of the run itself is then all but the difference.
+_TIGHTER = 20.0
+_MARGIN = 1.5
+_COMPANION_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +50,39 @@ class _Dense:
             return self.solution.arclength(self.acceleration)
         return ArcLength.along(self.solution.t, lambda t: self.speed(t, self.solution(t)))
 
-    def time_of(self, values: Array, clock: Clock) -> Array:
-        if clock == "accelerated":
-            return values / self.acceleration
-        return self.arclength.inverse(values) if clock == "arclength" else values
-
     def __call__(self, values: Array, clock: Clock) -> State:
-        t = self.time_of(values, clock)
-        state = self.read(t, self.solution(t), values if clock == "arclength" else self.arclength.at(t))
-        # Exactly what was asked for, not what comes back through the other clock.
-        return replace(state, accelerated_time=values) if clock == "accelerated" else state
+        return self.look(values, clock)[0]
 
-    def read(self, t: Array, y: Array, arclength: Array) -> State:
+    def look(self, values: Array, clock: Clock) -> tuple[State, Array]:
+        """The state at values of a clock, and its departure from the conserved quantities' law."""
+        solution = self.solution
+        if isinstance(solution, SeparableSolution):
+            # By step and position: a jump can be shorter than the spacing of times.
+            if clock == "arclength":
+                step, position = self.arclength.places(values)
+                t = solution.t[step] + position * solution.h[step] if len(solution.h) else np.zeros(len(values))
+            else:
+                t = values / self.acceleration if clock == "accelerated" else values
+                step, position = solution.locate(t)
+            y, length = solution.at_steps(step, position), self.arclength.at_steps(step, position)
+        else:
+            t = values
+            if clock == "accelerated":
+                t = values / self.acceleration
+            elif clock == "arclength":
+                t = self.arclength.inverse(values)
+            y, length = solution(t), self.arclength.at(t)
+        state, departure = self.read(t, y, values if clock == "arclength" else length)
+        # Exactly what was asked for, not what comes back through the other clock.
+        return (replace(state, accelerated_time=values) if clock == "accelerated" else state), departure
+
+    def steps(self) -> tuple[State, Array]:
+        """The same at the ends of the steps."""
+        return self.read(self.solution.t, self.solution.y, self.arclength.values)
+
+    def read(self, t: Array, y: Array, arclength: Array) -> tuple[State, Array]:
         seen = self.coordinates.observe(t, y)
-        return State(
+        state = State(
             t=t,
             accelerated_time=t * self.acceleration,
             arclength=arclength,
@@ -70,6 +93,7 @@ class _Dense:
             imbalance=seen.imbalance,
             log_imbalance=seen.log_imbalance,
         )
+        return state, self.coordinates.departure(t, y, seen)
 
 
 def run_flow(
@@ -85,6 +109,7 @@ def run_flow(
     atol: float,
     max_steps: int,
     progress: bool,
+    estimate_error: bool,
     info: dict[str, Any],
 ) -> Trajectory:
     """Integrate to `t_end` on the given clock and read the result.
@@ -103,35 +128,18 @@ def run_flow(
     # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
     horizon = t_end if clock == "time" else t_end / acceleration
     length = _Length(coordinates, acceleration, t_end) if clock == "arclength" else None
-    solution: Solution | SeparableSolution
     with _bar(progress, t_end, acceleration if clock == "accelerated" else 1.0, length) as advance:
-        if method == "native":
-            assert isinstance(coordinates, GrowthCoordinates)
-            done = None if length is None else length.cover
-            solution = coordinates.integrate(horizon, rtol=rtol, max_steps=max_steps, progress=advance, done=done)
-        else:
-            local_rtol, local_atol = coordinates.tolerances(rtol, atol)
-            solution = integrate(
-                coordinates.ivp,
-                horizon,
-                method=method,
-                rtol=local_rtol,
-                atol=local_atol,
-                max_steps=max_steps,
-                progress=advance,
-                done=length,
-            )
+        solution = _solve(coordinates, horizon, method, rtol, atol, max_steps, advance, length)
     dense = _Dense(coordinates, problem, solution, acceleration)
     if t_eval is not None and solution.status.success:
-        states = dense(t_eval, clock)
+        states, departure = dense.look(t_eval, clock)
     elif clock == "arclength" and solution.status.success:
         # The last steps overshoot: the run ends where the length is reached.
         lengths = dense.arclength.values
-        states = dense(np.append(lengths[lengths < t_end], t_end), clock)
+        states, departure = dense.look(np.append(lengths[lengths < t_end], t_end), clock)
     else:
-        states = dense.read(solution.t, solution.y, dense.arclength.values)
-    y = solution(states.t)
-    departure = coordinates.departure(states.t, y, coordinates.observe(states.t, y))
+        states, departure = dense.steps()
+    estimate = _estimate(dense, states, horizon, method, rtol, atol, max_steps) if estimate_error else None
     finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
     success = solution.status.success and finite
     message = solution.message if finite else "the predictor left the range of floats"
@@ -154,6 +162,7 @@ def run_flow(
             "atol": atol,
             "versions": _versions(),
         },
+        error_estimate=estimate,
         dense=dense,
     )
     if not success:
@@ -162,6 +171,52 @@ def run_flow(
             trajectory,
         )
     return trajectory
+
+
+def _solve(
+    coordinates: Coordinates,
+    horizon: float,
+    method: str,
+    rtol: float,
+    atol: float,
+    max_steps: int,
+    progress: Callable[[float], None] | None = None,
+    length: _Length | None = None,
+) -> Solution | SeparableSolution:
+    if method == "native":
+        assert isinstance(coordinates, NativeCoordinates)
+        done = None if length is None else length.cover
+        return coordinates.integrate(horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=done)
+    assert isinstance(coordinates, SteppedCoordinates)
+    local_rtol, local_atol = coordinates.tolerances(rtol, atol)
+    return integrate(
+        coordinates.ivp,
+        horizon,
+        method=method,
+        rtol=local_rtol,
+        atol=local_atol,
+        max_steps=max_steps,
+        progress=progress,
+        done=length,
+    )
+
+
+def _estimate(
+    dense: _Dense, states: State, horizon: float, method: str, rtol: float, atol: float, max_steps: int
+) -> Array | None:
+    """The distance to a companion run at tighter tolerance, at the same times, with a margin for its own error."""
+    if not dense.solution.status.success:
+        return None
+    until = min(horizon, float(states.t[-1])) or horizon
+    finer = _solve(dense.coordinates, until, method, rtol / _TIGHTER, atol / _TIGHTER, _COMPANION_STEPS * max_steps)
+    if not finer.status.success:
+        return np.full(len(states.t), np.nan)
+    companion = replace(dense, solution=finer)
+    beta = companion.look(np.minimum(states.t, finer.t[-1]), "time")[0].beta
+    error = np.abs(states.beta - beta).reshape(len(beta), -1).max(axis=1)
+    # What floats leave of beta, whatever the tolerance.
+    floor = 8 * np.finfo(float).eps * np.abs(beta).reshape(len(beta), -1).max(axis=1)
+    return _MARGIN * error + floor
 
 
 class _Length:
