@@ -133,27 +133,30 @@ def _product(L, distance, squares, series, i):
     r"""beta and d beta/dz of a product of L weights whose smallest, x, is ``distance`` away from infinity in z.
 
     The others are sqrt(x^2 + m_j^2), and ``distance = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)``, here as a series in
-    m^2/x^2; NaN outside its range, beyond the singularity included.
+    m^2/x^2. Zero outside its range, where no coordinate that counts may be: a step that has one there is rejected.
+    NaN beyond the singularity.
     """
     if not distance > 0.0:
         return np.nan, np.nan
     x = ((L - 2) * distance) ** (-1.0 / (L - 2))
-    terms = series.shape[0]
-    if terms > 1:
+    largest = 0.0
+    for j in range(squares.shape[0]):
+        largest = max(largest, squares[j, i])
+    if largest > 0.0:
+        if largest > _SERIES * x * x:
+            return 0.0, 0.0
         for _ in range(_NEWTON):
             u, total = 1.0 / (x * x), 0.0
-            for k in range(terms - 1, -1, -1):
+            for k in range(series.shape[0] - 1, -1, -1):
                 total = total * u + series[k, i] / (L - 2 + 2 * k)
-            product = 1.0
+            root = 1.0
             for j in range(squares.shape[0]):
-                product *= 1.0 + squares[j, i] * u
+                root *= 1.0 + squares[j, i] * u
             # In ln x, where the function is nearly a straight line.
-            x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(product)
+            x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(root)
     product, growth = x ** (L - 1), 1.0
     for j in range(squares.shape[0]):
         ratio = squares[j, i] / (x * x)
-        if not ratio < _SERIES:
-            return np.nan, np.nan
         product *= math.sqrt(1.0 + ratio)
         growth += 1.0 / (1.0 + ratio)
     return x * product, product * product * growth
@@ -492,6 +495,9 @@ def advance(
             still = power > 0 and _settle(G, AT, grams, which, m, r, n, beta, straight, drive)
             hg = h * _GAMMA
             order = r if wide else m
+            for s in range(m):
+                if not D[s] > 0.0:
+                    good = False
             if still:
                 # What is active has come to rest: the rest of the plateau is a straight line, however long.
                 for s in range(m):
@@ -507,8 +513,6 @@ def advance(
             else:
                 for s in range(m):
                     root[s] = math.sqrt(D[s])
-                    if not root[s] > 0.0:
-                        good = False
                 for s in range(m):
                     scale, row, target = hg * root[s], GS[s], M[s]
                     for j in range(s + 1):

@@ -28,7 +28,7 @@ __all__ = ["ProductCoordinates", "admits_products"]
 Array = NDArray[np.float64]
 
 #: The integrator's series needs weights that count to be so much larger than what is conserved.
-_RATIO = 0.01
+_RATIO = 0.1
 #: Part of the tolerance at which a coordinate counts, as in the integrator.
 _COUNTS = 0.05
 #: Series terms, and the ratio m/x below which they reach rounding.
