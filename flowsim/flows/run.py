@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 #: A companion run is so much tighter; the error of the run itself is then all but the difference.
 _TIGHTER = 20.0
 _MARGIN = 1.5
+#: Points, two a step, over which the difference is looked at.
+_NEARBY = 9
 _COMPANION_STEPS = 4
 
 
@@ -139,7 +141,7 @@ def run_flow(
         states, departure = dense.look(np.append(lengths[lengths < t_end], t_end), clock)
     else:
         states, departure = dense.steps()
-    estimate = _estimate(dense, states, horizon, method, rtol, atol, max_steps) if estimate_error else None
+    estimate = _estimate(dense, states, method, rtol, atol, max_steps) if estimate_error else None
     finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
     success = solution.status.success and finite
     message = solution.message if finite else "the predictor left the range of floats"
@@ -201,22 +203,27 @@ def _solve(
     )
 
 
-def _estimate(
-    dense: _Dense, states: State, horizon: float, method: str, rtol: float, atol: float, max_steps: int
-) -> Array | None:
-    """The distance to a companion run at tighter tolerance, at the same times, with a margin for its own error."""
-    if not dense.solution.status.success:
+def _estimate(dense: _Dense, states: State, method: str, rtol: float, atol: float, max_steps: int) -> Array | None:
+    """The distance to a companion run at tighter tolerance, its largest value nearby, with a margin."""
+    solution = dense.solution
+    if not solution.status.success or len(solution.t) < 2:
         return None
-    until = min(horizon, float(states.t[-1])) or horizon
-    finer = _solve(dense.coordinates, until, method, rtol / _TIGHTER, atol / _TIGHTER, _COMPANION_STEPS * max_steps)
+    finer = _solve(
+        dense.coordinates, float(solution.t[-1]), method, rtol / _TIGHTER, atol / _TIGHTER, _COMPANION_STEPS * max_steps
+    )
     if not finer.status.success:
         return np.full(len(states.t), np.nan)
+    from scipy.ndimage import maximum_filter1d
+
     companion = replace(dense, solution=finer)
-    beta = companion.look(np.minimum(states.t, finer.t[-1]), "time")[0].beta
-    error = np.abs(states.beta - beta).reshape(len(beta), -1).max(axis=1)
-    # What floats leave of beta, whatever the tolerance.
-    floor = 8 * np.finfo(float).eps * np.abs(beta).reshape(len(beta), -1).max(axis=1)
-    return _MARGIN * error + floor
+    # An error that changes sign is small there by chance: what counts is its size over the steps around.
+    times = np.sort(np.concatenate([solution.t, (solution.t[1:] + solution.t[:-1]) / 2]))
+    one, other = (side.look(times, "time")[0].beta.reshape(len(times), -1) for side in (dense, companion))
+    nearby = maximum_filter1d(np.abs(one - other).max(axis=1), _NEARBY)
+    after = np.clip(np.searchsorted(times, states.t), 1, len(times) - 1)
+    floor = 8 * np.finfo(float).eps * np.abs(states.beta).reshape(len(states.t), -1).max(axis=1)
+    estimate: Array = _MARGIN * np.maximum(nearby[after - 1], nearby[after]) + floor
+    return estimate
 
 
 class _Length:

@@ -1,0 +1,169 @@
+"""Log coordinates of products of three weights and more: closed forms, weight coordinates, limit, invariants."""
+
+import mpmath
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import flowsim as fs
+from flowsim.flows.products import ProductCoordinates, _Shape, admits_products
+from flowsim.network import InitialScale
+
+# Thresholds 1 and L = 3: the same saddles as for two layers, at other times.
+X = np.array([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]])
+Y = np.array([1.0, 0.0])
+PROBLEM = fs.Regression(X, Y)
+
+
+def random_case(seed):
+    rng = np.random.default_rng(seed)
+    n, d, depth = int(rng.integers(1, 16)), int(rng.integers(1, 16)), int(rng.integers(3, 6))
+    X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
+    start = None
+    if seed % 3 == 1:
+        start = {f"w{k + 1}": rng.standard_normal(d) for k in range(depth)}
+    elif seed % 3 == 2:
+        start = {f"w{k + 1}": rng.choice([-1.0, 0.0, 1.0, 0.5], d, p=[0.3, 0.1, 0.3, 0.3]) for k in range(depth)}
+    return fs.Regression(X, y), depth, start, 15 / np.abs(X.T @ y / n).max()
+
+
+@pytest.mark.parametrize("squares", [(0.5, 0.5), (0.5, 0.7, 3.0), (0.01, 9.0), (0.0, 2.0), (0.0, 0.0)])
+def test_the_time_to_infinity_is_its_integral_and_is_inverted(squares):
+    shape = _Shape(np.array(squares))
+    x = np.array([1e-4, 0.03, 0.9, 4.0, 300.0])
+
+    def integrand(t):
+        return 1 / mpmath.fprod(mpmath.sqrt(t**2 + m) for m in squares)
+
+    exact = [float(mpmath.quad(integrand, [value, 2 * value, 1e2 + value, 1e4 + value, mpmath.inf])) for value in x]
+    value = shape.value(x) if any(squares) else shape.distances(x)[0]
+    assert_allclose(value, exact, rtol=1e-9)
+    assert_allclose(shape.inverse(value), np.log(x), atol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", ["1e-4", "1e-8", "1e-100"])
+def test_one_balanced_coordinate_blows_up_like_its_closed_form(alpha):
+    # w' = g w^2 with g = 1 as long as w is small: 1/w = 1/alpha - t.
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork(depth=3), fs.Regression([[1.0]], [1.0]), 0.9, alpha=alpha, clock="accelerated"
+    )
+    assert traj.info["coordinates"] == "log"
+    time = np.linspace(0, 0.9, 10)
+    log_w = traj.at(time, "accelerated").log_abs_weights["w2"][:, 0]
+    exact = InitialScale.parse(alpha).log - np.log1p(-time)
+    assert_allclose(log_w, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("alpha", [0.1, 0.01])
+def test_log_and_weight_coordinates_agree_where_both_work(depth, alpha):
+    net = fs.DiagonalNetwork(depth=depth)
+    native = fs.gradient_flow(net, PROBLEM, 12.0, alpha=alpha, clock="accelerated")
+    stepped = fs.gradient_flow(
+        net, PROBLEM, 12.0, alpha=alpha, clock="accelerated", method="Radau", rtol=1e-7, atol=1e-11
+    )
+    assert (native.info["coordinates"], stepped.info["coordinates"]) == ("log", "weights")
+    times = np.linspace(0, 12, 200)
+    one, other = native.at(times, "accelerated"), stepped.at(times, "accelerated")
+    assert np.abs(one.beta - other.beta).max() < 2e-5
+    assert np.abs(one.arclength - other.arclength).max() < 2e-5
+    for name in net.weights:
+        assert np.abs(one.log_abs_weights[name] - other.log_abs_weights[name]).max() < 1e-5
+
+
+def test_an_unbalanced_start_with_signs_follows_weight_coordinates():
+    start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 0.0]}
+    net = fs.DiagonalNetwork(depth=3)
+    arguments = {"alpha": 1e-5, "start": start, "clock": "accelerated"}
+    native = fs.gradient_flow(net, PROBLEM, 8.0, **arguments)
+    stepped = fs.gradient_flow(net, PROBLEM, 8.0, method="Radau", rtol=1e-8, atol=1e-12, **arguments)
+    assert (native.info["coordinates"], stepped.info["coordinates"]) == ("log", "weights")
+    times = np.linspace(0, 8, 100)
+    one, other = native.at(times, "accelerated"), stepped.at(times, "accelerated")
+    assert np.abs(one.beta - other.beta).max() < 1e-5
+    for name in net.weights:
+        assert_allclose(one.weights[name], other.weights[name], rtol=1e-4, atol=1e-10)
+
+
+@pytest.mark.parametrize(("depth", "alpha"), [(3, "1e-300"), (4, "1e-150"), (6, "1e-70")])
+def test_the_path_in_arc_length_no_longer_depends_on_a_tiny_alpha(depth, alpha):
+    net = fs.DiagonalNetwork(depth=depth)
+    tiny = fs.gradient_flow(net, PROBLEM, 12.0, alpha=alpha, clock="accelerated")
+    small = fs.gradient_flow(net, PROBLEM, 12.0, alpha="1e-40", clock="accelerated")
+    assert tiny.arclength[-1] == pytest.approx(small.arclength[-1], abs=1e-5)
+    lengths = np.linspace(0, 12.5, 300)
+    assert np.abs(tiny.at(lengths, "arclength").beta - small.at(lengths, "arclength").beta).max() < 1e-5
+    assert (np.diff(tiny.arclength) >= 0).all()
+
+
+def test_the_flow_of_depth_three_at_1e_minus_300_runs_along_the_limit_process():
+    net = fs.DiagonalNetwork(depth=3)
+    path = fs.saddle_to_saddle(net, PROBLEM)
+    end = 3 * float(path.jump_times[-1])
+    traj = fs.gradient_flow(net, PROBLEM, end, alpha="1e-300", clock="accelerated")
+    jumps = np.asarray(path.jump_times, dtype=float)
+    plateaus = (np.append(0.0, jumps) + np.append(jumps, end)) / 2
+    assert_allclose(traj.at(plateaus, "accelerated").beta, path.saddles, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_random_products_stay_within_twenty_tolerances_at_every_scale(seed):
+    problem, depth, start, end = random_case(seed)
+    net = fs.DiagonalNetwork(depth=depth)
+    for alpha in ("1e-8", f"1e-{290 // (depth - 2)}"):
+        run = fs.gradient_flow(net, problem, end, alpha=alpha, start=start, clock="accelerated")
+        tight = fs.gradient_flow(net, problem, end, alpha=alpha, start=start, clock="accelerated", rtol=1e-9)
+        assert run.info["coordinates"] == tight.info["coordinates"] == "log"
+        lengths = np.linspace(0, min(run.arclength[-1], tight.arclength[-1]), 300)
+        difference = np.abs(run.at(lengths, "arclength").beta - tight.at(lengths, "arclength").beta).max()
+        assert difference <= 20e-6 * max(1.0, np.abs(tight.beta).max())
+
+
+def test_what_a_product_conserves_is_kept_in_logs_and_weights_multiply_to_beta():
+    start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 1.0]}
+    traj = fs.gradient_flow(fs.DiagonalNetwork(depth=3), PROBLEM, 8.0, alpha="1e-200", start=start, clock="accelerated")
+    first = np.array(start["w1"])
+    with np.errstate(divide="ignore"):
+        expected = [np.log(np.abs(first**2 - np.square(start[name]))) - 400 * np.log(10) for name in ("w2", "w3")]
+    assert_allclose(traj.log_imbalance[0], expected, rtol=1e-13)
+    assert_allclose(traj.log_imbalance[-1], expected, rtol=1e-13)
+    assert traj.imbalance_drift == 0.0
+    assert traj.invariants == ("w1**2 - w2**2", "w1**2 - w3**2")
+    product = np.prod([traj.weights[name][-1] for name in traj.weights], axis=0)
+    assert_allclose(product, traj.beta[-1], rtol=1e-12, atol=1e-290)
+
+
+def test_two_zero_weights_hold_a_coordinate_for_ever():
+    start = {"w1": [1.0, 1.0, 0.0, 1.0], "w2": [1.0, 1.0, 0.0, 1.0], "w3": [1.0, 1.0, 1.0, 1.0]}
+    traj = fs.gradient_flow(fs.DiagonalNetwork(depth=3), PROBLEM, 12.0, alpha="1e-20", start=start, clock="accelerated")
+    assert not traj.beta[:, 2].any()
+    assert_allclose(traj.beta[-1, 2], 0.0)
+    assert traj.loss[-1] < traj.loss[0]
+
+
+def test_what_log_coordinates_cannot_do_is_said():
+    net = fs.DiagonalNetwork(depth=3)
+    ones = np.ones((3, 4))
+    scale = InitialScale.parse("1e-3")
+    assert admits_products(net, PROBLEM, scale, ones, 1e-6) is None
+    assert "not small" in admits_products(net, PROBLEM, InitialScale.parse(0.5), ones * [[1], [2], [3]], 1e-6)
+    assert "noise" in admits_products(
+        fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(0.1)), PROBLEM, scale, ones, 1e-6
+    )
+    assert "not a product" in admits_products(fs.DiagonalNetwork("u**3"), PROBLEM, scale, ones[:1], 1e-6)
+    with pytest.raises(ValueError, match="`coordinates` cannot be 'log'"):
+        fs.gradient_flow(fs.DiagonalNetwork("u**3"), PROBLEM, 1.0, coordinates="log")
+    with pytest.raises(ValueError, match="`method` cannot be 'native'"):
+        fs.gradient_flow(net, PROBLEM, 1.0, alpha=0.1, coordinates="weights", method="native")
+
+
+def test_the_velocity_is_the_derivative_of_beta():
+    start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 1.0]}
+    net = fs.DiagonalNetwork(depth=3)
+    coordinates = ProductCoordinates(net, PROBLEM, InitialScale.parse(1e-4), net.direction(start, 4))
+    end = 3e4
+    solution = coordinates.integrate(end, rtol=1e-9, max_steps=10_000)
+    t = np.linspace(0.1 * end, 0.9 * end, 7)
+    step = 1e-2
+    before, after = (coordinates.observe(when, solution(when)).beta for when in (t - step, t + step))
+    assert_allclose(coordinates.velocity(t, solution(t)), (after - before) / (2 * step), atol=1e-7)
