@@ -7,7 +7,10 @@ it bounds length, nesting and powers, so hostile text costs no more than an erro
 
 from __future__ import annotations
 
+import math
+import operator
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -31,6 +34,10 @@ _MAX_EXPONENT = 64
 #: Bound on the degree a formula can reach by multiplying and raising: keeps expansion finite.
 _MAX_DEGREE = 512
 _MAX_DIGITS = 40
+#: Bound on the height of the syntax tree, so that walking it never meets Python's recursion limit.
+_MAX_HEIGHT = 250
+#: Largest power of ten in a number.
+_MAX_MAGNITUDE = 300
 
 _TOKEN = re.compile(
     r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3}(?!\d))?)|(?P<name>[A-Za-z]\w*)|(?P<op>\*\*|[-+*/(),])",
@@ -74,6 +81,7 @@ class Formula:
             raise ValueError(f"`formula` must have at most {_MAX_LENGTH} characters; received {len(text)}.")
         reader = _Reader(text)
         tree = reader.read()
+        _check_constants(tree, text)
         weights = tuple(dict.fromkeys(reader.names))
         if not weights:
             raise ValueError(f"`formula` must contain at least one weight; received {text!r}.")
@@ -110,6 +118,7 @@ class _Reader:
         self.text = text
         self.names: list[str] = []
         self.depth = 0
+        self.heights: dict[int, tuple[Node, int]] = {}
         self.tokens: list[tuple[str, str, int]] = []
         position = 0
         while position < len(text):
@@ -158,28 +167,28 @@ class _Reader:
         if self.depth > _MAX_DEPTH:
             raise self._error(f"nested deeper than {_MAX_DEPTH} levels", self._peek()[2])
         node, degree = self._product()
-        while operator := self._accept("+", "-"):
+        while symbol := self._accept("+", "-"):
             right, other = self._product()
-            node, degree = (operator, node, right), max(degree, other)
+            node, degree = self._node(symbol, node, right), max(degree, other)
         self.depth -= 1
         return node, degree
 
     def _product(self) -> tuple[Node, int]:
         node, degree = self._signed()
-        while operator := self._accept("*", "/"):
+        while symbol := self._accept("*", "/"):
             position = self._peek()[2]
             right, other = self._signed()
-            if operator == "/" and _constant(right) == 0:
+            if symbol == "/" and _constant(right) == 0:
                 raise self._error("division by zero", position)
-            node, degree = (operator, node, right), self._bounded(degree + other, position)
+            node, degree = self._node(symbol, node, right), self._bounded(degree + other, position)
         return node, degree
 
     def _signed(self) -> tuple[Node, int]:
         negative = False
-        while operator := self._accept("+", "-"):
-            negative ^= operator == "-"
+        while symbol := self._accept("+", "-"):
+            negative ^= symbol == "-"
         node, degree = self._power()
-        return (("neg", node) if negative else node), degree
+        return (self._node("neg", node) if negative else node), degree
 
     def _power(self) -> tuple[Node, int]:
         base, degree = self._atom()
@@ -198,14 +207,17 @@ class _Reader:
             raise self._error(f"an exponent must lie within ±{_MAX_EXPONENT}", position)
         if value < 0 and _constant(base) == 0:
             raise self._error("division by zero", position)
-        return ("**", base, value), self._bounded(degree * max(1, int(abs(value))), position)
+        return self._node("**", base, value), self._bounded(degree * max(1, int(abs(value))), position)
 
     def _atom(self) -> tuple[Node, int]:
         kind, token, position = self._next()
         if kind == "number":
             if len(token) > _MAX_DIGITS:
                 raise self._error(f"a number of more than {_MAX_DIGITS} digits", position)
-            return ("num", Fraction(token)), 1
+            value = Fraction(token)
+            if value and not 10**-_MAX_MAGNITUDE <= value <= 10**_MAX_MAGNITUDE:
+                raise self._error("a number outside the range of floats", position)
+            return ("num", value), 1
         if kind == "name":
             if self._peek()[1] == "(" and self._peek()[0] == "op":
                 if token not in FUNCTIONS:
@@ -213,7 +225,7 @@ class _Reader:
                 self.index += 1
                 argument, degree = self._sum()
                 self._close(position)
-                return ("call", token, argument), degree
+                return self._node("call", token, argument), degree
             if token in CONSTANTS:
                 return (token,), 1
             if token in FUNCTIONS:
@@ -230,6 +242,15 @@ class _Reader:
         kind, token, position = self._next()
         if token != ")" or kind != "op":
             raise self._error(f"expected ')' to close the bracket opened at {opened}, found {token!r}", position)
+
+    def _node(self, *parts: Any) -> Node:
+        """A node, if the tree it heads is not too high."""
+        height = 1 + max((self.heights[id(part)][1] for part in parts if id(part) in self.heights), default=0)
+        if height > _MAX_HEIGHT:
+            raise self._error(f"more than {_MAX_HEIGHT} operations in a row", self._peek()[2])
+        node = tuple(parts)
+        self.heights[id(node)] = node, height  # holding the node keeps its id its own
+        return node
 
     def _bounded(self, degree: int, position: int) -> int:
         if degree > _MAX_DEGREE:
@@ -289,9 +310,61 @@ def to_sympy(formula: Formula) -> sympy.Expr:
         if kind == "**":
             return build(node[1]) ** sympy.Rational(node[2].numerator, node[2].denominator)
         left, right = build(node[1]), build(node[2])
-        return {"+": left + right, "-": left - right, "*": left * right}[kind] if kind != "/" else left / right
+        return _OPERATORS[kind](left, right)
 
     expression = build(formula.tree)
     if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
         raise ValueError(f"`formula` {formula.text!r} is undefined: it divides by zero.")
+    if expression.has(sympy.I):
+        raise ValueError(f"`formula` {formula.text!r} is not real: it equals {expression}.")
+    if expression.has(sympy.Abs, sympy.sign, sympy.Piecewise, sympy.re, sympy.im, sympy.arg):
+        raise ValueError(f"`formula` {formula.text!r} is not analytic: it equals {expression}.")
     return expression
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+
+
+def _check_constants(tree: Node, text: str) -> None:
+    """Evaluate every part without weights in floats.
+
+    Raises
+    ------
+    ValueError
+        If one is not a finite real number (``log(-1)``, ``exp(exp(9))``), which would keep SymPy busy for ever.
+    """
+
+    def value(node: Node) -> float | None:
+        found = compute(node)
+        if isinstance(found, complex) or (found is not None and not math.isfinite(found)):
+            raise OverflowError
+        return found
+
+    def compute(node: Node) -> Any:
+        kind = node[0]
+        if kind == "num":
+            return float(node[1])
+        if kind == "pi":
+            return math.pi
+        if kind == "var":
+            return None
+        below = [value(child) for child in node[1:] if isinstance(child, tuple)]
+        if None in below:
+            return None
+        if kind == "neg":
+            return -below[0]  # type: ignore[operator]
+        if kind == "call":
+            return getattr(math, node[1])(below[0])
+        if kind == "**":
+            return below[0] ** float(node[2])  # type: ignore[operator]
+        return _OPERATORS[kind](*below)
+
+    try:
+        value(tree)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        raise ValueError(f"`formula` {text!r}: a constant in it is not a finite real number.") from None

@@ -59,8 +59,10 @@ class DiagonalNetwork:
             formula = "*".join(f"w{layer}" for layer in range(1, int(depth) + 1))
         if noise is not None and not isinstance(noise, Noise):
             raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
+        if not isinstance(formula, str | Sequence | np.ndarray):
+            raise ValueError(f"`formula` must be text or a list of texts; received {type(formula).__name__}.")
         self.is_mixed = not isinstance(formula, str)
-        texts = [formula] if isinstance(formula, str) else list(formula or ())
+        texts = [formula] if isinstance(formula, str) else list(formula)
         if not texts:
             raise ValueError("`formula` must not be an empty list.")
         known: dict[str, Formula] = {}

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 __all__ = ["GaussianNoise", "LaplaceNoise", "MomentNoise", "Noise", "RademacherNoise", "UniformNoise"]
 
+#: A matrix of moments may be this much negative by the rounding of its entries.
+_MOMENT_ROUNDING = 1e-9
+
 Std = float | Mapping[str, float] | Sequence[float]
 
 
@@ -37,9 +40,13 @@ class Noise:
     name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
+        if type(self) is Noise:
+            raise ValueError("`Noise` is the common base; use GaussianNoise, UniformNoise, ... or MomentNoise.")
+        if not isinstance(self.multiplicative, bool | np.bool_):
+            raise ValueError(f"`multiplicative` must be True or False; received {self.multiplicative!r}.")
         if isinstance(self.std, Mapping):
             object.__setattr__(self, "std", {str(key): _check_std(value) for key, value in self.std.items()})
-        elif isinstance(self.std, Sequence | np.ndarray) and not isinstance(self.std, str):
+        elif isinstance(self.std, Sequence | np.ndarray) and not isinstance(self.std, str) and np.ndim(self.std):
             object.__setattr__(self, "std", tuple(_check_std(value) for value in self.std))
         else:
             object.__setattr__(self, "std", _check_std(self.std))
@@ -74,6 +81,8 @@ class Noise:
 
 def _check_std(value: object) -> float:
     try:
+        if isinstance(value, bool | str):
+            raise TypeError
         std = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError(f"`std` must be a number >= 0; received {value!r}.") from None
@@ -150,9 +159,22 @@ class MomentNoise(Noise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "moments", tuple(float(moment) for moment in self.moments))
+        try:
+            object.__setattr__(self, "moments", tuple(float(moment) for moment in self.moments))
+        except (TypeError, ValueError):
+            raise ValueError(f"`moments` must be numbers; received {self.moments!r}.") from None
+        if not all(map(math.isfinite, self.moments)):
+            raise ValueError(f"`moments` must be finite; received {self.moments}.")
         if len(self.moments) < 3 or self.moments[:3] != (1.0, 0.0, 1.0):
             raise ValueError(f"`moments` must begin with (1, 0, 1): mass, mean, variance; received {self.moments}.")
+        half = (len(self.moments) + 1) // 2
+        hankel = np.array([[self.moments[i + j] for j in range(half)] for i in range(half)])
+        # Moments of a distribution make every such matrix positive semidefinite; scaled to a unit diagonal.
+        scale = np.sqrt(np.maximum(np.diag(hankel), np.finfo(float).tiny))
+        if np.linalg.eigvalsh(hankel / np.outer(scale, scale)).min() < -_MOMENT_ROUNDING:
+            raise ValueError(
+                f"`moments` belong to no distribution (E zeta^4 >= 1 + (E zeta^3)^2, ...): {self.moments}."
+            )
 
     def moment(self, order: int) -> Fraction:
         if order >= len(self.moments):

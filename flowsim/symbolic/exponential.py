@@ -22,7 +22,7 @@ Table = dict[tuple[tuple[int, ...], tuple[sympy.Expr, ...]], sympy.Expr]
 Transform = Callable[[int, sympy.Expr, sympy.Symbol], sympy.Expr]
 
 #: A table that grows beyond this is refused.
-TERMS = 400
+TERMS = 150
 
 
 class NotExponentialError(Exception):

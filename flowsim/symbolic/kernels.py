@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim import __version__
-from flowsim.network import DiagonalNetwork, MomentNoise
+from flowsim.network import (
+    DiagonalNetwork,
+    GaussianNoise,
+    LaplaceNoise,
+    MomentNoise,
+    RademacherNoise,
+    UniformNoise,
+)
 from flowsim.symbolic.codegen import digest, load_generated
 from flowsim.symbolic.coordinates import Coordinate, coordinate
 from flowsim.symbolic.quadrature import check_convergence, node_tables
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
     from flowsim.symbolic.expectation import Quadrature
 
 __all__ = ["Kernels", "kernels"]
+
+NOISES = (GaussianNoise, UniformNoise, RademacherNoise, LaplaceNoise, MomentNoise)
 
 SIGNATURES = {
     "value": "w, kind, out",
@@ -139,6 +148,11 @@ def _identity(net: DiagonalNetwork) -> str:
     """Everything the source depends on, without SymPy: a cached kernel loads without importing it."""
     noise: Any = None
     if net.noise is not None:
+        if type(net.noise) not in NOISES:
+            raise ValueError(
+                f"`noise` must be one of {', '.join(each.__name__ for each in NOISES)}; received "
+                f"{type(net.noise).__name__}. Give other distributions by their moments."
+            )
         moments = net.noise.moments if isinstance(net.noise, MomentNoise) else ()
         noise = (net.noise.name, net.noise.multiplicative, moments)
     return repr((_generator(), net.weights, [formula.tree for formula in net.distinct], noise))
