@@ -111,8 +111,8 @@ def run_flow(
     atol: float,
     max_steps: int,
     progress: bool,
-    estimate_error: bool,
     info: dict[str, Any],
+    estimate_error: bool = False,
 ) -> Trajectory:
     """Integrate to `t_end` on the given clock and read the result.
 
