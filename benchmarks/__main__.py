@@ -1,0 +1,50 @@
+"""``python -m benchmarks``: run cases, write ``benchmarks/results/*.json`` and a Markdown table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.harness import environment
+
+#: case -> one line; each is a module with ``run(quick) -> Report``
+CASES = {
+    "integrators": "one flow, n=20, d=50: flowsim against the stiff integrators of Python at equal error",
+    "startup": "import flowsim, flowsim --help, deriving and compiling a network",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"one of {', '.join(CASES)}; all if left out")
+    parser.add_argument("--quick", action="store_true", help="smaller problems, fewer repeats: under two minutes")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results")
+    options = parser.parse_args(arguments)
+    unknown = [case for case in options.cases if case not in CASES]
+    if unknown:
+        parser.error(f"unknown case {unknown[0]!r}; there are {', '.join(CASES)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    machine = environment()
+    parts = [
+        "# Benchmarks\n",
+        f"Processor: {machine['processor']}, {machine['cores']} cores; Python {machine['python']}; "
+        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+        + ".\n",
+    ]
+    for name in options.cases or CASES:
+        began = time.perf_counter()
+        report = importlib.import_module(f"benchmarks.{name}").run(options.quick)
+        report.write(options.out)
+        parts.append(report.markdown())
+        print(parts[-1], flush=True)
+        print(f"({name}: {time.perf_counter() - began:.0f} s)\n", flush=True)
+    if not options.cases:
+        (options.out / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
