@@ -340,7 +340,7 @@ def run(quick: bool) -> Report:
         notes=[*(raw[alpha]["summary"] for alpha in ALPHAS if "summary" in raw[alpha]), *notes,
                "Error: largest over 200 sample times and all coordinates, relative to the largest coefficient, "
                "against Radau at 1e-12; times interpolated between tolerances; compilation apart.",
-               "Peers without `(u, v)` or `(w+, w-)` integrate growth coordinates with the same compiled right-hand side."],
+               "Peers without `(u, v)` or `(w+, w-)` integrate growth coordinates, with one compiled right-hand side."],
         raw=raw,
     )  # fmt: skip
 

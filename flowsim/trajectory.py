@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["CLOCKS", "Clock", "State", "Trajectory", "load"]
+__all__ = ["CLOCKS", "Clock", "Deferred", "State", "Trajectory", "load"]
 
 Array = NDArray[np.float64]
 Clock = Literal["time", "accelerated", "arclength"]
@@ -27,6 +27,15 @@ _FORMAT = "flowsim-trajectory-1"
 #: A file ends in this and its SHA-256, behind what HDF5 reads, so damage is found before the HDF5 library meets it:
 #: of 3000 files damaged at random that library read 433 without a word, and 4 kept it busy for ever.
 _SEAL = b"\nflowsim sha256 "
+
+
+class Deferred:
+    """A field that is computed when it is first looked at: most runs never ask for every weight at every step."""
+
+    __slots__ = ("compute",)
+
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self.compute = compute
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +54,13 @@ class State:
     loss: Array
     imbalance: Array
     log_imbalance: Array
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if type(value) is Deferred:
+            value = value.compute()
+            object.__setattr__(self, name, value)
+        return value
 
     def __getitem__(self, index: Any) -> State:
         """Select along the leading time axis."""

@@ -24,6 +24,7 @@ SpeedGradient = Callable[[float, Array], tuple[Array, float]]
 
 #: Gauss nodes per step: the speed along a step is smooth, eight nodes reach rounding on resolved steps.
 _NODES = 8
+_GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(_NODES)
 _BISECTIONS = 60
 
 
@@ -51,8 +52,7 @@ class ArcLength:
     @staticmethod
     def of_step(start: float, end: float, speed: Callable[[Array], Array]) -> float:
         """The length of one step."""
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-        return float((end - start) / 2 * (weights @ speed(start + (end - start) * (nodes + 1) / 2)))
+        return float((end - start) / 2 * (_GAUSS_WEIGHTS @ speed(start + (end - start) * (_GAUSS_NODES + 1) / 2)))
 
     @classmethod
     def along(cls, t: Array, speed: Callable[[Array], Array]) -> ArcLength:
@@ -67,17 +67,16 @@ class ArcLength:
         raised = np.zeros((len(lengths), _NODES + 1))
         if len(lengths) == 0:
             return cls(t, np.zeros(len(t)), raised, lengths)
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
         sampled = speed.reshape(-1, _NODES)
-        values = np.concatenate([[0.0], np.cumsum(lengths * (sampled @ weights) / 2)])
-        coefficients = np.linalg.solve(np.vander((nodes + 1) / 2, increasing=True), sampled.T).T
+        values = np.concatenate([[0.0], np.cumsum(lengths * (sampled @ _GAUSS_WEIGHTS) / 2)])
+        coefficients = np.linalg.solve(np.vander(cls.nodes(), increasing=True), sampled.T).T
         raised[:, 1:] = lengths[:, None] * coefficients / np.arange(1, _NODES + 1)
         return cls(t, values, raised, lengths)
 
     @staticmethod
     def nodes() -> Array:
         """Positions in [0, 1] at which the speed is sampled on every step."""
-        return (np.polynomial.legendre.leggauss(_NODES)[0] + 1) / 2
+        return (_GAUSS_NODES + 1) / 2
 
     def at(self, times: Array) -> Array:
         """tau at times (K,)."""

@@ -18,9 +18,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Observed:
-    """What a state looks like to the user, at T times; shapes as in Trajectory."""
+    """What a state looks like to the user besides beta, at T times; shapes as in Trajectory."""
 
-    beta: Array
     weights: Mapping[str, Array]
     log_abs_weights: Mapping[str, Array]
     imbalance: Array
@@ -43,6 +42,10 @@ class Coordinates(Protocol):
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
+        ...
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        """beta at times (K,) and states (K, N), shape (K, d)."""
         ...
 
     def observe(self, t: Array, y: Array) -> Observed:

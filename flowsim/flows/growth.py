@@ -290,11 +290,15 @@ class GrowthCoordinates:
         rate = -np.asarray(self.problem.X.T @ residual).T / self.problem.n
         return self._slope(exponents) * rate + self._by_time(exponents)
 
+    def predictor(self, t: Array, y: Array) -> Array:
+        with np.errstate(over="ignore"):
+            out: Array = (self.map.coefficient * np.exp(self._exponents(t, y))).sum(axis=-1)
+        return out
+
     def observe(self, t: Array, y: Array) -> Observed:
         m = self.map
         z = self._z(y)
         logs = m.log_components(z, t)
-        beta = (m.coefficient * np.exp(2 * np.where(m.sign == 0, 0.0, logs))).sum(axis=-1)
         # Signed sum of exponentials, scaled by its largest term.
         terms = m.basis[None] * m.sign[:, None, :]
         largest = np.where(terms != 0, logs[:, :, None, :], -np.inf).max(axis=-1)
@@ -312,7 +316,6 @@ class GrowthCoordinates:
             conserved = signs * np.exp(log_conserved)
         names = self.net.weights
         return Observed(
-            beta=beta,
             weights={name: weights[:, :, a] for a, name in enumerate(names)},
             log_abs_weights={name: log_weights[:, :, a] for a, name in enumerate(names)},
             imbalance=np.moveaxis(conserved, -1, 1),

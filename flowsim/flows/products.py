@@ -168,10 +168,15 @@ class ProductCoordinates:
             logs = alpha + np.logaddexp(2 * log_c[:, None, :], np.log(self.gaps)) / 2
         return logs, sign
 
+    def predictor(self, t: Array, y: Array) -> Array:
+        """beta at states (K, 2 d)."""
+        logs, sign = self._logs(y)
+        out: Array = sign * np.exp(logs.sum(axis=1))
+        return out
+
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, 2 d) at times (K,)."""
         logs, sign = self._logs(y)
-        total = logs.sum(axis=1)
         columns = np.arange(self.problem.d)
         signs = np.broadcast_to(self.signs, logs.shape).copy()
         signs[:, self.smallest, columns] = sign * self.others
@@ -182,7 +187,6 @@ class ProductCoordinates:
         shape = (len(t), *pairs.shape)
         names = self.net.weights
         return Observed(
-            beta=sign * np.exp(total),
             weights={name: weights[:, a] for a, name in enumerate(names)},
             log_abs_weights={name: logs[:, a] for a, name in enumerate(names)},
             imbalance=np.broadcast_to(np.sign(pairs) * np.exp(log_pairs), shape).copy(),
@@ -191,8 +195,8 @@ class ProductCoordinates:
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta/dt`` at times (K,) and states (K, 2 d)."""
-        logs, sign = self._logs(y)
-        beta = sign * np.exp(logs.sum(axis=1))
+        logs, _ = self._logs(y)
+        beta = self.predictor(t, y)
         residual = np.asarray(self.problem.X @ beta.T) - self.problem.y[:, None]
         gradient = np.asarray(self.problem.X.T @ residual).T / self.problem.n
         slope = np.zeros_like(beta)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from flowsim import __version__
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
+from flowsim.flows.coordinates import Coordinates, NativeCoordinates, Observed, SteppedCoordinates
 from flowsim.problem import Regression
 from flowsim.solvers import ArcLength, SeparableSolution, Solution, integrate
-from flowsim.trajectory import Clock, State, Trajectory
+from flowsim.trajectory import Clock, Deferred, State, Trajectory
 
 __all__ = ["run_flow"]
 
@@ -53,11 +53,12 @@ class _Dense:
         return ArcLength.along(self.solution.t, lambda t: self.speed(t, self.solution(t)))
 
     def __call__(self, values: Array, clock: Clock) -> State:
-        return self.look(values, clock)[0]
+        return State(**self.look(values, clock).fields())
 
-    def look(self, values: Array, clock: Clock) -> tuple[State, Array]:
-        """The state at values of a clock, and its departure from the conserved quantities' law."""
+    def look(self, values: Array, clock: Clock) -> _View:
+        """What is seen at values of a clock."""
         solution = self.solution
+        length: Callable[[], Array]
         if isinstance(solution, SeparableSolution):
             # By step and position: a jump can be shorter than the spacing of times.
             if clock == "arclength":
@@ -66,36 +67,68 @@ class _Dense:
             else:
                 t = values / self.acceleration if clock == "accelerated" else values
                 step, position = solution.locate(t)
-            y, length = solution.at_steps(step, position), self.arclength.at_steps(step, position)
+            y, length = solution.at_steps(step, position), lambda: self.arclength.at_steps(step, position)
         else:
             t = values
             if clock == "accelerated":
                 t = values / self.acceleration
             elif clock == "arclength":
                 t = self.arclength.inverse(values)
-            y, length = solution(t), self.arclength.at(t)
-        state, departure = self.read(t, y, values if clock == "arclength" else length)
+            y, length = solution(t), lambda: self.arclength.at(t)
         # Exactly what was asked for, not what comes back through the other clock.
-        return (replace(state, accelerated_time=values) if clock == "accelerated" else state), departure
-
-    def steps(self) -> tuple[State, Array]:
-        """The same at the ends of the steps."""
-        return self.read(self.solution.t, self.solution.y, self.arclength.values)
-
-    def read(self, t: Array, y: Array, arclength: Array) -> tuple[State, Array]:
-        seen = self.coordinates.observe(t, y)
-        state = State(
-            t=t,
-            accelerated_time=t * self.acceleration,
-            arclength=arclength,
-            beta=seen.beta,
-            weights=seen.weights,
-            log_abs_weights=seen.log_abs_weights,
-            loss=self.problem.loss(seen.beta),
-            imbalance=seen.imbalance,
-            log_imbalance=seen.log_imbalance,
+        return _View(
+            self,
+            t,
+            y,
+            accelerated_time=values if clock == "accelerated" else t * self.acceleration,
+            arclength=(lambda: values) if clock == "arclength" else length,
         )
-        return state, self.coordinates.departure(t, y, seen)
+
+    def steps(self) -> _View:
+        """The same at the ends of the steps."""
+        t = self.solution.t
+        return _View(self, t, self.solution.y, t * self.acceleration, lambda: self.arclength.values)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """States at some times; beta at once, the rest when it is looked at."""
+
+    dense: _Dense
+    t: Array
+    y: Array
+    accelerated_time: Array
+    arclength: Callable[[], Array]
+
+    @cached_property
+    def beta(self) -> Array:
+        return self.dense.coordinates.predictor(self.t, self.y)
+
+    @cached_property
+    def loss(self) -> Array:
+        return self.dense.problem.loss(self.beta)
+
+    @cached_property
+    def seen(self) -> Observed:
+        return self.dense.coordinates.observe(self.t, self.y)
+
+    @cached_property
+    def departure(self) -> Array:
+        return self.dense.coordinates.departure(self.t, self.y, self.seen)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a State."""
+        return {
+            "t": self.t,
+            "accelerated_time": self.accelerated_time,
+            "arclength": Deferred(self.arclength),
+            "beta": self.beta,
+            "loss": Deferred(lambda: self.loss),
+            **{
+                name: Deferred(lambda name=name: getattr(self.seen, name))
+                for name in ("weights", "log_abs_weights", "imbalance", "log_imbalance")
+            },
+        }
 
 
 def run_flow(
@@ -134,21 +167,21 @@ def run_flow(
         solution = _solve(coordinates, horizon, method, rtol, atol, max_steps, advance, length)
     dense = _Dense(coordinates, problem, solution, acceleration)
     if t_eval is not None and solution.status.success:
-        states, departure = dense.look(t_eval, clock)
+        view = dense.look(t_eval, clock)
     elif clock == "arclength" and solution.status.success:
         # The last steps overshoot: the run ends where the length is reached.
         lengths = dense.arclength.values
-        states, departure = dense.look(np.append(lengths[lengths < t_end], t_end), clock)
+        view = dense.look(np.append(lengths[lengths < t_end], t_end), clock)
     else:
-        states, departure = dense.steps()
-    estimate = _estimate(dense, states, method, rtol, atol, max_steps) if estimate_error else None
-    finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
+        view = dense.steps()
+    estimate = _estimate(dense, State(**view.fields()), method, rtol, atol, max_steps) if estimate_error else None
+    finite = bool(np.isfinite(view.beta).all() and np.isfinite(view.loss).all())
     success = solution.status.success and finite
     message = solution.message if finite else "the predictor left the range of floats"
     trajectory = Trajectory(
-        **vars(states),
-        imbalance_drift=float(departure.max()),
-        imbalance_departure=departure,
+        **view.fields(),
+        imbalance_drift=Deferred(lambda: float(view.departure.max())),  # type: ignore[arg-type]
+        imbalance_departure=Deferred(lambda: view.departure),  # type: ignore[arg-type]
         success=success,
         message=message,
         stats=solution.stats,
@@ -218,7 +251,7 @@ def _estimate(dense: _Dense, states: State, method: str, rtol: float, atol: floa
     companion = replace(dense, solution=finer)
     # An error that changes sign is small there by chance: what counts is its size over the steps around.
     times = np.sort(np.concatenate([solution.t, (solution.t[1:] + solution.t[:-1]) / 2]))
-    one, other = (side.look(times, "time")[0].beta.reshape(len(times), -1) for side in (dense, companion))
+    one, other = (side.look(times, "time").beta.reshape(len(times), -1) for side in (dense, companion))
     nearby = maximum_filter1d(np.abs(one - other).max(axis=1), _NEARBY)
     after = np.clip(np.searchsorted(times, states.t), 1, len(times) - 1)
     floor = 8 * np.finfo(float).eps * np.abs(states.beta).reshape(len(states.t), -1).max(axis=1)

@@ -227,15 +227,18 @@ class WeightCoordinates:
         w = y[:, : self.k * self.d].reshape(len(y), self.k, self.d)
         return np.ascontiguousarray(np.moveaxis(w, 0, 1).reshape(self.k, -1)), np.tile(self.kind, len(y))
 
-    def observe(self, t: Array, y: Array) -> Observed:
+    def predictor(self, t: Array, y: Array) -> Array:
         w, kind = self._stacked(y)
         beta = np.empty(w.shape[1])
         self.kernels.value(w, kind, beta)
+        return beta.reshape(len(y), self.d)
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        w, kind = self._stacked(y)
         conserved = np.moveaxis(self._conserved(w, kind).reshape(-1, len(y), self.d), 0, 1)
         split = w.reshape(self.k, len(y), self.d)
         with np.errstate(divide="ignore"):
             return Observed(
-                beta=beta.reshape(len(y), self.d),
                 weights={name: split[a] for a, name in enumerate(self.net.weights)},
                 log_abs_weights={name: np.log(np.abs(split[a])) for a, name in enumerate(self.net.weights)},
                 imbalance=conserved,
