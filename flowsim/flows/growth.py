@@ -291,8 +291,9 @@ class GrowthCoordinates:
         return self._slope(exponents) * rate + self._by_time(exponents)
 
     def predictor(self, t: Array, y: Array) -> Array:
+        exponents = np.where(self.map.coefficient != 0, self._exponents(t, y), -np.inf)
         with np.errstate(over="ignore"):
-            out: Array = (self.map.coefficient * np.exp(self._exponents(t, y))).sum(axis=-1)
+            out: Array = (self.map.coefficient * np.exp(exponents)).sum(axis=-1)
         return out
 
     def observe(self, t: Array, y: Array) -> Observed:
