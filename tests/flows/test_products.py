@@ -165,5 +165,5 @@ def test_the_velocity_is_the_derivative_of_beta():
     solution = coordinates.integrate(end, rtol=1e-9, max_steps=10_000)
     t = np.linspace(0.1 * end, 0.9 * end, 7)
     step = 1e-2
-    before, after = (coordinates.observe(when, solution(when)).beta for when in (t - step, t + step))
+    before, after = (coordinates.predictor(when, solution(when)) for when in (t - step, t + step))
     assert_allclose(coordinates.velocity(t, solution(t)), (after - before) / (2 * step), atol=1e-7)
