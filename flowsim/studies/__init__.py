@@ -1,5 +1,6 @@
 """Flow against limit, flow against descent, references, certificates."""
 
+from flowsim.studies.certify import Certificates, certify
 from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison, compare
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 from flowsim.studies.lasso_link import LassoLink, lasso_link
@@ -16,6 +17,7 @@ from flowsim.studies.references import (
 )
 
 __all__ = [
+    "Certificates",
     "Comparison",
     "Comparisons",
     "EnsembleComparison",
@@ -24,6 +26,7 @@ __all__ = [
     "MinL1",
     "Rate",
     "RecoveryScores",
+    "certify",
     "compare",
     "lasso_link",
     "limit_study",

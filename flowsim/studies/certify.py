@@ -1,0 +1,237 @@
+"""The theorems of the papers on the user's own data and network."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from numpy.typing import ArrayLike
+
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.problem import Regression
+from flowsim.studies.theorems import THEOREMS, Certificate, Setting
+
+if TYPE_CHECKING:
+    import pandas
+    import rich.table
+
+__all__ = ["Certificates", "certify"]
+
+
+@dataclass(frozen=True)
+class Certificates(Sequence[Certificate]):
+    """One row a theorem; indexed by position or by name.
+
+    Attributes
+    ----------
+    rows : tuple of Certificate
+    title : str
+    """
+
+    rows: tuple[Certificate, ...]
+    title: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Every theorem that applies was measured and holds; False if none applies."""
+        applying = [row for row in self.rows if row.applies]
+        return bool(applying) and all(row.holds is True for row in applying)
+
+    @overload
+    def __getitem__(self, key: int | str) -> Certificate: ...
+    @overload
+    def __getitem__(self, key: slice) -> Certificates: ...
+    def __getitem__(self, key: int | str | slice) -> Certificate | Certificates:
+        if isinstance(key, slice):
+            return Certificates(self.rows[key], self.title)
+        if isinstance(key, str):
+            for row in self.rows:
+                if row.name == key:
+                    return row
+            raise KeyError(key)
+        return self.rows[key]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Certificate]:
+        return iter(self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"title": self.title, "holds": self.holds, "theorems": [row.to_dict() for row in self.rows]}
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The rows as JSON text; written to `path`, whole or not at all, if one is given."""
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        if path is not None:
+            path = Path(path)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            os.replace(temporary, path)
+        return text
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a theorem, indexed by name."""
+        import pandas
+
+        frame = pandas.DataFrame([row.to_dict() for row in self.rows])
+        return frame.drop(columns="details").set_index("name") if len(frame) else frame
+
+    def table(self, *, applicable_only: bool = False) -> rich.table.Table:
+        """A table for the terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=self.title or None, show_lines=True)
+        table.add_column("theorem", ratio=5)
+        table.add_column("hypothesis", ratio=4)
+        for heading in ("predicted", "measured"):
+            table.add_column(heading, justify="right", ratio=2)
+        table.add_column("margin", justify="right", min_width=6)
+        table.add_column("holds", min_width=5)
+        styles = {"holds": ("yes", "green"), "violated": ("NO", "bold red"), "not measured": ("?", "yellow")}
+        for row in self.rows:
+            if applicable_only and not row.applies:
+                continue
+            verdict, style = styles.get(row.status, ("-", "dim"))
+            table.add_row(
+                Text.assemble((row.name, "bold"), f"\n{row.statement}"),
+                Text(row.hypothesis if row.applies else f"not met: {row.hypothesis}"),
+                Text(_short(row.predicted)),
+                Text(_short(row.measured)),
+                Text("" if row.margin is None else f"{row.margin:.3g}"),
+                Text(verdict, style),
+            )
+        return table
+
+    def __rich__(self) -> rich.table.Table:
+        return self.table()
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=140, highlight=False, color_system=None)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(float_format=lambda value: f"{value:.4g}"))
+
+    def __repr__(self) -> str:
+        count = {status: sum(row.status == status for row in self.rows) for status in ("holds", "violated")}
+        return f"Certificates({len(self.rows)} theorems: {count['holds']} hold, {count['violated']} violated)"
+
+
+def certify(
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Regression,
+    *,
+    alpha: float | str | Decimal | Fraction | InitialScale | None = None,
+    start: Mapping[str, ArrayLike] | None = None,
+    theorems: str | Sequence[str] | None = None,
+    rtol: float = 1e-8,
+    seed: int = 0,
+    progress: bool = False,
+) -> Certificates:
+    """Test the theorems of the three papers on a network and data.
+
+    Each row states a theorem, whether its hypothesis is met and why, what it predicts, what was measured by a
+    computation that does not use the theorem, and whether the two agree.
+
+    Parameters
+    ----------
+    net : DiagonalNetwork or LinearNetwork
+    problem : Regression
+    alpha : float, str, Decimal or Fraction, optional
+        Scale at which limits of vanishing initialisation are measured; each is measured there and where the distance
+        to the limit, x = 1/ln(1/alpha) or alpha^(L-2), is half. Default: small enough for the data's shortest plateau.
+    start : mapping weight -> array, optional
+        The direction that alpha multiplies.
+    theorems : str or sequence of str, optional
+        Names, or parts of a paper's title line such as ``"2304.00488"``. Default: all.
+    rtol : float
+        Tolerance of the flows.
+    seed : int
+        Of everything drawn.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Certificates
+        A sequence of rows with ``name, paper, statement, applies, hypothesis, predicted, measured, error, tolerance,
+        margin, holds``; ``margin = 1 - error/tolerance``, and ``holds`` is None where the theorem does not apply.
+
+    Raises
+    ------
+    ValueError
+        For arguments the caller can mend, and unknown names.
+
+    References
+    ----------
+    Clara, Langer & Schmidt-Hieber, arXiv 2503.11891; Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351;
+    Pesme & Flammarion, arXiv 2304.00488.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> problem = fs.Regression([[2.0, 0.0], [0.0, 1.0]], [2.0, 3.0])
+    >>> rows = fs.certify(fs.DiagonalNetwork("u*v"), problem, theorems=["jump-times", "saddles"])
+    >>> rows.holds, rows["jump-times"].status
+    (True, 'holds')
+    """
+    if not isinstance(net, DiagonalNetwork | LinearNetwork):
+        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
+    if not isinstance(problem, Regression):
+        raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
+    if not (isinstance(rtol, int | float) and 0 < rtol < 1):
+        raise ValueError(f"`rtol` must lie in (0, 1); received {rtol!r}.")
+    chosen = _choose(theorems)
+    if isinstance(net, DiagonalNetwork):
+        if problem.n_targets > 1:
+            raise ValueError(
+                f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
+            )
+        if problem.y.ndim == 2:
+            problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+        net.direction(start, problem.d)
+    if not problem.y.any():
+        raise ValueError("`problem` must have y != 0: at y = 0 the origin is the solution and nothing moves.")
+    setting = Setting(net, problem, None if alpha is None else InitialScale.parse(alpha), start, float(rtol), seed)
+    from tqdm.auto import tqdm
+
+    rows = []
+    with tqdm(chosen, desc="certify", disable=not progress, leave=False) as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            rows.append(THEOREMS[name].certify(setting))
+    return Certificates(tuple(rows), f"{net} on {problem.n} x {problem.d} data")
+
+
+def _choose(theorems: str | Sequence[str] | None) -> list[str]:
+    if theorems is None:
+        return list(THEOREMS)
+    asked = [theorems] if isinstance(theorems, str) else list(theorems)
+    chosen: list[str] = []
+    for each in asked:
+        found = [each] if each in THEOREMS else [name for name, entry in THEOREMS.items() if str(each) in entry.paper]
+        if not found or not str(each):
+            raise ValueError(f"`theorems` must name theorems or papers, of {', '.join(THEOREMS)}; received {each!r}.")
+        chosen += [name for name in found if name not in chosen]
+    return chosen
+
+
+def _short(value: float | str | None) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.6g}"

@@ -1,0 +1,180 @@
+"""What a certificate is, and the list of theorems that can be certified."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from flowsim.studies.theorems.setting import Setting
+
+__all__ = ["THEOREMS", "Certificate", "Evidence", "NotMeasured", "NotMet", "Theorem", "theorem"]
+
+Value = float | str
+Status = Literal["holds", "violated", "not applicable", "not measured"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a theorem's function measured.
+
+    Attributes
+    ----------
+    hypothesis : str
+        Why the theorem applies here.
+    predicted, measured : float or str
+        What the theorem says and what was found; text where a number would not tell.
+    error : float
+        Distance between the two, >= 0.
+    tolerance : float
+        The largest `error` that counts as agreement; the bound itself where the theorem is an inequality.
+    unit : str
+        What `error` is an error of.
+    details : dict
+        Further numbers, plain JSON values.
+    """
+
+    hypothesis: str
+    predicted: Value
+    measured: Value
+    error: float
+    tolerance: float
+    unit: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class NotMet(Exception):
+    """A hypothesis that fails on these data or this network; the text says which and why."""
+
+
+class NotMeasured(Exception):
+    """A theorem that applies but whose measurement failed; the text says how."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """One theorem on one problem.
+
+    Attributes
+    ----------
+    name : str
+        Short name, e.g. ``"jump-times"``.
+    paper : str
+        Authors and arXiv number.
+    statement : str
+        The theorem in one line.
+    applies : bool
+        Whether its hypothesis is met.
+    hypothesis : str
+        Why, or why not.
+    predicted, measured : float, str or None
+        None where the theorem does not apply.
+    error, tolerance : float or None
+        The distance between prediction and measurement, and the largest that counts as agreement.
+    unit : str
+        What `error` is an error of.
+    margin : float or None
+        ``1 - error / tolerance``: the share of the tolerance left over, negative if the theorem is violated.
+    holds : bool or None
+        None where the theorem does not apply or could not be measured.
+    details : dict
+    """
+
+    name: str
+    paper: str
+    statement: str
+    applies: bool
+    hypothesis: str
+    predicted: Value | None = None
+    measured: Value | None = None
+    error: float | None = None
+    tolerance: float | None = None
+    unit: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def margin(self) -> float | None:
+        if self.error is None or not self.tolerance:
+            return None
+        return 1.0 - self.error / self.tolerance
+
+    @property
+    def holds(self) -> bool | None:
+        if not self.applies or self.error is None:
+            return None
+        # A NaN compares false: what could not be measured does not hold.
+        return self.tolerance is not None and bool(self.error <= self.tolerance)
+
+    @property
+    def status(self) -> Status:
+        if not self.applies:
+            return "not applicable"
+        if self.error is None:
+            return "not measured"
+        return "holds" if self.holds else "violated"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; what is not finite becomes text."""
+        return {
+            "name": self.name,
+            "paper": self.paper,
+            "statement": self.statement,
+            "applies": self.applies,
+            "hypothesis": self.hypothesis,
+            "predicted": _plain(self.predicted),
+            "measured": _plain(self.measured),
+            "error": _plain(self.error),
+            "tolerance": _plain(self.tolerance),
+            "unit": self.unit,
+            "margin": _plain(self.margin),
+            "holds": self.holds,
+            "details": _plain(self.details),
+        }
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A statement and the function that tests it; that function raises `NotMet` where it does not apply."""
+
+    name: str
+    paper: str
+    statement: str
+    test: Callable[[Setting], Evidence]
+
+    def certify(self, setting: Setting) -> Certificate:
+        try:
+            found = self.test(setting)
+        except NotMet as reason:
+            return Certificate(self.name, self.paper, self.statement, False, str(reason))
+        except NotMeasured as reason:
+            return Certificate(self.name, self.paper, self.statement, True, f"could not be measured: {reason}")
+        return Certificate(self.name, self.paper, self.statement, True, **vars(found))
+
+
+#: All theorems, in the order of the papers.
+THEOREMS: dict[str, Theorem] = {}
+
+
+def theorem(name: str, paper: str, statement: str) -> Callable[[Callable[[Setting], Evidence]], Theorem]:
+    """Enter a function into `THEOREMS`."""
+
+    def enter(test: Callable[[Setting], Evidence]) -> Theorem:
+        entry = Theorem(name, paper, statement, test)
+        THEOREMS[name] = entry
+        return entry
+
+    return enter
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,236 @@
+"""The user's network and data, with what several theorems measure on them computed once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.errors import IntegrationError
+from flowsim.flows import gradient_flow
+from flowsim.limits import SaddlePath, saddle_to_saddle
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.problem import Regression
+from flowsim.studies.theorems.registry import NotMeasured, NotMet
+from flowsim.trajectory import Trajectory
+
+__all__ = ["Setting"]
+
+Array = NDArray[np.float64]
+
+#: The flow stands at a saddle to exp(-this) in the middle of the shortest plateau, if floats' clocks allow.
+_RESOLUTION = 30.0
+_LN10 = math.log(10.0)
+_SMALLEST_GAMMA, _LARGEST_GAMMA = 1e3 * _LN10, 4e6 * _LN10
+#: Depth L >= 3: alpha^(L-2) of the larger of the two scales.
+_DEEP_STEP = 1e-4
+#: The run ends this factor beyond the last jump.
+_BEYOND_LAST_JUMP = 1.5
+#: Starts of the runs in weight coordinates, as a share of the weights of the least-squares solution.
+_LARGE_START = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a theorem's function is given.
+
+    Attributes
+    ----------
+    net, problem
+        As the user declared them; targets of shape (n, 1) are flattened for a DiagonalNetwork.
+    alpha : InitialScale or None
+        Scale at which limits are looked at; None: small enough for the data's shortest plateau.
+    start : mapping or None
+        The direction that alpha multiplies.
+    rtol : float
+        Tolerance of the flows.
+    seed : int
+        Of everything drawn.
+    """
+
+    net: DiagonalNetwork | LinearNetwork
+    problem: Regression
+    alpha: InitialScale | None
+    start: Mapping[str, ArrayLike] | None
+    rtol: float
+    seed: int
+
+    @property
+    def diagonal(self) -> DiagonalNetwork:
+        if not isinstance(self.net, DiagonalNetwork):
+            raise NotMet("the network is not diagonal: a theorem on beta_i = phi(theta_i)")
+        return self.net
+
+    @property
+    def linear(self) -> LinearNetwork:
+        if not isinstance(self.net, LinearNetwork):
+            raise NotMet("the network is diagonal: a theorem on two-layer linear networks U V^T")
+        return self.net
+
+    @cached_property
+    def product_depth(self) -> int:
+        """L of w1*...*wL on every coordinate."""
+        net = self.diagonal
+        products = {formula.product_of for formula in net.distinct}
+        if (net.is_mixed and len(net.distinct) > 1) or None in products:
+            raise NotMet("the network is not a plain product of weights on every coordinate")
+        (factors,) = products
+        assert factors is not None
+        if len(factors) < 2:
+            raise NotMet("the network has a single weight per coordinate")
+        return len(factors)
+
+    @cached_property
+    def eta(self) -> float:
+        """The common standard deviation of additive noise on all weights."""
+        noise = self.net.noise
+        if noise is None:
+            raise NotMet("the network has no weight noise")
+        stds = noise.stds(self.net.weights)
+        if noise.multiplicative:
+            raise NotMet("the noise is multiplicative; the theorem is on additive noise")
+        if np.ptp(stds) > 0 or stds[0] == 0:
+            raise NotMet("the theorem asks for one standard deviation > 0 on all weights")
+        return float(stds[0])
+
+    @cached_property
+    def rank(self) -> int:
+        return int(np.linalg.matrix_rank(self.X))
+
+    @cached_property
+    def X(self) -> Array:
+        X = self.problem.X
+        if isinstance(X, np.ndarray):
+            return X
+        return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(self.problem.d))
+
+    @cached_property
+    def correlation(self) -> Array:
+        """``c = X^T y / n``."""
+        return self.problem.rmatvec(self.problem.y) / self.problem.n
+
+    @cached_property
+    def least_squares(self) -> Array:
+        return np.asarray(np.linalg.lstsq(self.X, self.problem.y, rcond=None)[0])
+
+    @cached_property
+    def path(self) -> SaddlePath:
+        """The limit process."""
+        try:
+            path = saddle_to_saddle(self.diagonal, self.problem, self.start)
+        except (ValueError, NotImplementedError, IntegrationError) as error:
+            raise NotMet(f"this network has no limit process: {str(error).rstrip('.')}") from None
+        if not len(path.jump_times):
+            raise NotMet("the limit has no jump: nothing is correlated enough with y to grow")
+        return path
+
+    @property
+    def horizon(self) -> float:
+        return _BEYOND_LAST_JUMP * float(self.path.jump_times[-1])
+
+    @cached_property
+    def middles(self) -> Array:
+        edges = np.concatenate([[0.0], self.path.jump_times, [self.horizon]])
+        middles: Array = (edges[:-1] + edges[1:]) / 2
+        return middles
+
+    @cached_property
+    def scales(self) -> tuple[InitialScale, InitialScale]:
+        """Two scales; the second has half the distance x to the limit (x = 1/gamma, or alpha^(L-2))."""
+        order = self.path.order
+        if self.alpha is not None:
+            if self.alpha.gamma <= 0:
+                raise NotMet(
+                    f"alpha = {self.alpha} is not below 1: limits of vanishing initialisation are out of reach"
+                )
+            first = self.alpha.gamma
+        elif order > 2:
+            first = -math.log(_DEEP_STEP) / (order - 2)
+        else:
+            needed = _RESOLUTION / max(float(self._rates.min()), 1e-300)
+            first = min(max(needed, _SMALLEST_GAMMA), _LARGEST_GAMMA)
+        second = 2 * first if order == 2 else first + math.log(2.0) / (order - 2)
+        given = self.alpha if self.alpha is not None else _scale(first)
+        return given, _scale(second)
+
+    @property
+    def step(self) -> float:
+        """x of the larger scale."""
+        gamma = self.scales[0].gamma
+        return 1 / gamma if self.path.order == 2 else math.exp(-(self.path.order - 2) * gamma)
+
+    @cached_property
+    def resolved(self) -> NDArray[np.bool_]:
+        """Plateaus in whose middle the flow at the first scale has settled, (K+1,)."""
+        share = self._rates / self.step
+        return np.asarray(share >= 0.999 * _RESOLUTION)
+
+    @cached_property
+    def _rates(self) -> Array:
+        """Over x: how many e-folds from its saddle the flow is in the middle of each plateau.
+
+        Coordinates still at rest are exp(-speed * distance to their wall / x) large; active ones have relaxed for
+        half a plateau at the least eigenvalue of ``D^(1/2) Sigma D^(1/2)``, D = speed * |beta|.
+        """
+        path, n = self.path, self.problem.n
+        edges = np.concatenate([[0.0], path.jump_times, [self.horizon]])
+        rates = np.full(len(path.saddles), math.inf)
+        for k, (begin, end) in enumerate(itertools.pairwise(edges)):
+            support, state = path.active_sets[k], path.state(float(self.middles[k]))
+            if path.order == 2:
+                speeds = [np.broadcast_to(side, (self.problem.d,)) for side in path.speeds]
+                rest = np.setdiff1d(np.arange(self.problem.d), support)
+                for distance, speed in zip((state.upper, state.lower), speeds, strict=True):
+                    rates[k] = min(rates[k], float((distance * speed)[rest].min(initial=math.inf)))
+            if len(support):
+                beta = path.saddles[k][support]
+                speed = np.where(beta > 0, *(np.broadcast_to(side, (self.problem.d,))[support] for side in path.speeds))
+                power = 1.0 if path.order == 2 else 2.0 - 2.0 / path.order
+                columns = self.X[:, support] * np.sqrt(speed * np.abs(beta) ** power)
+                values = np.linalg.svd(columns, compute_uv=False) ** 2 / n
+                positive = values[values > 1e-12 * values.max()]
+                rates[k] = min(rates[k], float(positive.min()) * (end - begin) / 2)
+        return rates
+
+    @cached_property
+    def flows(self) -> tuple[Trajectory, Trajectory]:
+        """The flow at the two scales, to 1.5 times the last jump."""
+        return self._flow(self.scales[0]), self._flow(self.scales[1])
+
+    @cached_property
+    def finer_flow(self) -> Trajectory:
+        """The flow at a third scale, x again halved."""
+        order, gamma = self.path.order, self.scales[1].gamma
+        return self._flow(_scale(2 * gamma if order == 2 else gamma + math.log(2.0) / (order - 2)))
+
+    def _flow(self, scale: InitialScale) -> Trajectory:
+        return self.run(self.horizon, alpha=scale, clock="accelerated")
+
+    def run(self, t_end: float, **options: Any) -> Trajectory:
+        """A flow of the user's network; one that cannot be integrated leaves the theorem unmeasured."""
+        options = {"start": self.start, "rtol": self.rtol, **options}
+        try:
+            return gradient_flow(self.net, self.problem, t_end, **options)
+        except IntegrationError as error:
+            raise NotMeasured(str(error)) from None
+
+    @cached_property
+    def large_alpha(self) -> float:
+        """A start of the size of the solution's weights, where weight coordinates lose nothing."""
+        size = float(np.abs(self.least_squares).max())
+        return _LARGE_START * (size or 1.0) ** (1.0 / self.product_depth)
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+
+def _scale(gamma: float) -> InitialScale:
+    """A scale with exactly that gamma, its text to four digits."""
+    exponent = math.floor(-gamma / _LN10 + 1e-9)
+    return InitialScale(f"{10 ** (-gamma / _LN10 - exponent):.4g}e{exponent}", -gamma)
