@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
-from flowsim.studies.theorems.registry import Evidence, NotMet, theorem
+from flowsim.studies.theorems.registry import Evidence, NotMetError, theorem
 from flowsim.studies.theorems.setting import Setting
 from flowsim.trajectory import Trajectory
 
@@ -92,15 +92,13 @@ def _sample_weights(setting: Setting, rng: np.random.Generator) -> Array:
     return w
 
 
-@theorem(
-    "expected-gradient", PAPER, "the mean gradient at noisy weights is the gradient of E L: residual plus variance term"
-)
+@theorem("expected-gradient", PAPER, "the mean gradient at noisy weights is that of E L: residual and variance term")
 def expected_gradient(setting: Setting) -> Evidence:
     from flowsim.symbolic import kernels
 
     net, problem = setting.diagonal, setting.problem
     if net.noise is None:
-        raise NotMet("the network has no weight noise")
+        raise NotMetError("the network has no weight noise")
     rng = setting.rng()
     w = _sample_weights(setting, rng)
     value, slope = _functions(net, problem.d)
@@ -167,12 +165,10 @@ def _balancing_run(setting: Setting) -> tuple[Trajectory, Array, Array]:
     return flow, gap, integral
 
 
-@theorem(
-    "balancing", PAPER, "noise balances: w_1^2 - w_l^2 decays as exp(-2 s^2 eta^2 int prod_{k != 1,l}(w_k^2 + eta^2))"
-)
+@theorem("balancing", PAPER, "w_1^2 - w_l^2 decays as exp(-2 s^2 eta^2 int prod_{k != 1,l}(w_k^2 + eta^2))")
 def balancing(setting: Setting) -> Evidence:
     depth, eta = setting.product_depth, setting.eta
-    flow, gap, integral = _balancing_run(setting)
+    flow, gap, integral = setting.once(_balancing_run)
     share = gap / gap[:1]
     error = np.abs(share - np.exp(-integral)).max()
     moving = setting.problem.feature_variances > 0
@@ -186,11 +182,11 @@ def balancing(setting: Setting) -> Evidence:
 @theorem(
     "balancing-rate",
     PAPER,
-    "the imbalance decays at least at rate 2 s_i^2 eta^(2(L-1)); L = 2: exactly at 2 eta^2 s_i^2",
+    "w_1^2 - w_l^2 decays at rate >= 2 s_i^2 eta^(2(L-1)), with = for L = 2",
 )
 def balancing_rate(setting: Setting) -> Evidence:
     depth, eta = setting.product_depth, setting.eta
-    flow, gap, _ = _balancing_run(setting)
+    flow, gap, _ = setting.once(_balancing_run)
     variances = setting.problem.feature_variances
     moving = variances > 0
     predicted = 2 * variances[moving] * eta ** (2 * (depth - 1))
@@ -217,7 +213,7 @@ def _factorised(setting: Setting) -> tuple[Array, NDArray[np.intp]]:
     chosen = np.argsort(-np.abs(beta))[:_FACTORISED]
     chosen = chosen[beta[chosen] != 0]
     if not len(chosen):
-        raise NotMet("the least-squares solution is 0: it has one balanced factorisation, all weights 0")
+        raise NotMetError("the least-squares solution is 0: it has one balanced factorisation, all weights 0")
     return beta, np.sort(chosen)
 
 
@@ -280,7 +276,7 @@ def least_hessian_trace(setting: Setting) -> Evidence:
 @theorem(
     "least-sharpness",
     PAPER,
-    "among factorisations of beta the average sharpness E L(w + xi) - L(w) is least at equal |w_l|",
+    "among factorisations of beta E L(w + xi) - L(w) is least at equal |w_l|",
 )
 def least_sharpness(setting: Setting) -> Evidence:
     from flowsim.symbolic import kernels
@@ -308,7 +304,7 @@ def least_sharpness(setting: Setting) -> Evidence:
 @theorem("sharpness-identity", PAPER, "L = 2: E L(w + xi) - L(w) = eta^2/2 tr Hess L + eta^4/2 sum s_i^2 (Monte Carlo)")
 def sharpness_identity(setting: Setting) -> Evidence:
     if setting.product_depth != 2:
-        raise NotMet("stated for two layers")
+        raise NotMetError("stated for two layers")
     eta, problem = setting.eta, setting.problem
     rng = setting.rng()
     w = _sample_weights(setting, rng)
@@ -326,7 +322,7 @@ def sharpness_identity(setting: Setting) -> Evidence:
 def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
     """End of the noisy two-layer flow, its penalties, and the largest violation of the weighted Lasso's conditions."""
     if setting.product_depth != 2:
-        raise NotMet("stated for two layers; deeper networks: depth-end-point and depth-trap")
+        raise NotMetError("stated for two layers; deeper networks: depth-end-point and depth-trap")
     problem, kappa = setting.problem, setting.eta**2 * setting.problem.feature_variances
     scale = float(np.abs(setting.correlation).max())
     alpha = setting.alpha if setting.alpha is not None else 1e-3
@@ -353,14 +349,14 @@ def _lasso_violation(problem: Regression, beta: Array, kappa: Array) -> float:
 @theorem(
     "shrinkage-thresholding",
     PAPER,
-    "orthogonal design, L = 2: the flow ends at the soft threshold of X^T y / n at eta^2 s_i^2",
+    "orthogonal design, L = 2: the end soft-thresholds X^T y / n at eta^2 s_i^2",
 )
 def shrinkage_thresholding(setting: Setting) -> Evidence:
     gram = setting.X.T @ setting.X / setting.problem.n
     off = float(np.abs(gram - np.diag(np.diag(gram))).max() / np.abs(gram).max())
     if off > 1e-10:
-        raise NotMet(f"X^T X / n is not diagonal: its largest entry off the diagonal is {off:.1e} of the largest")
-    beta, kappa, _ = _shrunk(setting)
+        raise NotMetError(f"X^T X / n is not diagonal: its largest entry off the diagonal is {off:.1e} of the largest")
+    beta, kappa, _ = setting.once(_shrunk)
     c = setting.correlation
     variances = np.diag(gram)
     target = np.sign(c) * np.maximum(np.abs(c) - kappa, 0.0) / np.where(variances > 0, variances, 1.0)
@@ -375,11 +371,9 @@ def shrinkage_thresholding(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
-@theorem(
-    "weighted-lasso", PAPER, "any design, L = 2: the flow ends at the Lasso with penalties eta^2 s_i^2 (KKT conditions)"
-)
+@theorem("weighted-lasso", PAPER, "any design, L = 2: the end is the Lasso with penalties eta^2 s_i^2 (KKT)")
 def weighted_lasso(setting: Setting) -> Evidence:
-    beta, kappa, worst = _shrunk(setting)
+    beta, kappa, worst = setting.once(_shrunk)
     size = np.abs(beta).max(initial=0.0)
     support = int((np.abs(beta) > 1e-6 * size).sum()) if size > 0 else 0
     return Evidence(
@@ -392,12 +386,12 @@ def weighted_lasso(setting: Setting) -> Evidence:
 @theorem(
     "depth-end-point",
     PAPER,
-    "L >= 3: survivors end balanced at |g_i| = V_i'(|beta_i|); L = 3: |g_i| >= 2 sqrt 2 s_i^2 eta^3",
+    "L >= 3: survivors end balanced at |g_i| = V_i'(|beta_i|)",
 )
 def depth_end_point(setting: Setting) -> Evidence:
     depth, eta = setting.product_depth, setting.eta
     if depth < 3:
-        raise NotMet("two layers: shrinkage-thresholding and weighted-lasso")
+        raise NotMetError("two layers: shrinkage-thresholding and weighted-lasso")
     problem, names = setting.problem, setting.diagonal.weights
     variances = problem.feature_variances
     start = {name: np.full(problem.d, 1.0 - 0.2 * k / depth) for k, name in enumerate(names)}
@@ -413,7 +407,7 @@ def depth_end_point(setting: Setting) -> Evidence:
         unbalanced = float(((size - np.abs(w).min(axis=0)) / size)[alive].max(initial=0.0))
         # Below the trap's scale nothing survives: the predictor is on its way to 0.
         if np.abs(beta).max() < eta**depth * 1e-6:
-            raise NotMet(f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0")
+            raise NotMetError(f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0")
         b = np.abs(beta[alive])
         pull = variances[alive] * ((b ** (2 / depth) + eta**2) ** (depth - 1) * b ** (2 / depth - 1) - b)
         violation = float(np.abs(problem.gradient(beta)[alive] + np.sign(beta[alive]) * pull).max()) / scale
@@ -438,7 +432,7 @@ def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str,
     """Last weights of a run through SciPy on the kernel's own field: coordinates may sink to 0 here."""
     from scipy.integrate import solve_ivp
 
-    from flowsim.studies.theorems.registry import NotMeasured
+    from flowsim.studies.theorems.registry import UnmeasuredError
     from flowsim.symbolic import kernels
 
     net, problem = setting.diagonal, setting.problem
@@ -456,20 +450,18 @@ def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str,
     w0 = alpha * np.array([start[name] for name in net.weights])
     run = solve_ivp(rhs, (0.0, t_end), w0.ravel(), method="LSODA", rtol=1e-10, atol=1e-12, t_eval=[t_end])
     if not run.success or not np.isfinite(run.y).all():
-        raise NotMeasured(f"the flow with noise stopped at t = {run.t[-1] if len(run.t) else 0:.3g}: {run.message}")
+        raise UnmeasuredError(f"the flow with noise stopped at t = {run.t[-1] if len(run.t) else 0:.3g}: {run.message}")
     end: Array = run.y[:, -1].reshape(shape)
     return end
 
 
-@theorem(
-    "depth-trap", PAPER, "L >= 3: max |w(0)|^(L-2) < eta^(2(L-1)) s_i / sqrt(2 E L(0)) for all i: the flow falls to 0"
-)
+@theorem("depth-trap", PAPER, "L >= 3: from max |w|^(L-2) < eta^(2(L-1)) s_i / sqrt(2 E L) all falls to 0")
 def depth_trap(setting: Setting) -> Evidence:
     depth, eta, problem = setting.product_depth, setting.eta, setting.problem
     if depth < 3:
-        raise NotMet("two layers have no trap: any coordinate with |c_i| > kappa_i escapes from 0")
+        raise NotMetError("two layers have no trap: any coordinate with |c_i| > kappa_i escapes from 0")
     if np.abs(setting.correlation).max() == 0:
-        raise NotMet("X^T y = 0: the origin is the minimiser")
+        raise NotMetError("X^T y = 0: the origin is the minimiser")
     variances = problem.feature_variances
     moving = variances > 0
     # E L(0) at a start of size s is at most what it is at s = eta; iterate once from there.
@@ -488,7 +480,7 @@ def depth_trap(setting: Setting) -> Evidence:
     largest = float(np.abs(end[:, moving]).max()) / size
     predicted = math.exp(-slack * t_end)
     return Evidence(
-        f"product of {depth} weights, noise std {eta:g}, start {size:.2e} = {share:.2f}^(1/(L-2)) of the bound {bound:.2e}",
+        f"product of {depth} weights, noise std {eta:g}, start {size:.2e} below the bound {bound:.2e}",
         f"max |w| shrinks to <= {predicted:.3f}", f"{largest:.3g}", largest / predicted, 1.0 + 1e-9,
         f"largest weight at t = {t_end:.3g} over its bound exp(-(1 - share) s^2 eta^(2(L-1)) t)",
         {"start": size, "bound": bound, "t_end": t_end},
@@ -505,7 +497,7 @@ def _logarithmic_decay(setting: Setting, start: Array, t_end: float) -> Array:
     """The flow of products under noise in ``ln |w|``, written out by hand; signs never change."""
     from scipy.integrate import solve_ivp
 
-    from flowsim.studies.theorems.registry import NotMeasured
+    from flowsim.studies.theorems.registry import UnmeasuredError
 
     problem, eta2 = setting.problem, setting.eta**2
     signs = np.sign(start)
@@ -526,6 +518,6 @@ def _logarithmic_decay(setting: Setting, start: Array, t_end: float) -> Array:
         rhs, (0.0, t_end), np.log(np.abs(start)).ravel(), method="LSODA", rtol=1e-9, atol=1e-9, t_eval=[t_end]
     )
     if not run.success or not np.isfinite(run.y).all():
-        raise NotMeasured(f"the flow with noise stopped before t = {t_end:.3g}: {run.message}")
+        raise UnmeasuredError(f"the flow with noise stopped before t = {t_end:.3g}: {run.message}")
     end: Array = signs * np.exp(run.y[:, -1].reshape(start.shape))
     return end

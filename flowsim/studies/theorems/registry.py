@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from flowsim.studies.theorems.setting import Setting
 
-__all__ = ["THEOREMS", "Certificate", "Evidence", "NotMeasured", "NotMet", "Theorem", "theorem"]
+__all__ = ["THEOREMS", "Certificate", "Evidence", "NotMetError", "Theorem", "UnmeasuredError", "theorem"]
 
 Value = float | str
 Status = Literal["holds", "violated", "not applicable", "not measured"]
@@ -45,11 +45,11 @@ class Evidence:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class NotMet(Exception):
+class NotMetError(Exception):
     """A hypothesis that fails on these data or this network; the text says which and why."""
 
 
-class NotMeasured(Exception):
+class UnmeasuredError(Exception):
     """A theorem that applies but whose measurement failed; the text says how."""
 
 
@@ -136,7 +136,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Theorem:
-    """A statement and the function that tests it; that function raises `NotMet` where it does not apply."""
+    """A statement and the function that tests it; that function raises `NotMetError` where it does not apply."""
 
     name: str
     paper: str
@@ -146,9 +146,9 @@ class Theorem:
     def certify(self, setting: Setting) -> Certificate:
         try:
             found = self.test(setting)
-        except NotMet as reason:
+        except NotMetError as reason:
             return Certificate(self.name, self.paper, self.statement, False, str(reason))
-        except NotMeasured as reason:
+        except UnmeasuredError as reason:
             return Certificate(self.name, self.paper, self.statement, True, f"could not be measured: {reason}")
         return Certificate(self.name, self.paper, self.statement, True, **vars(found))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,19 +17,21 @@ from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
-from flowsim.studies.theorems.registry import NotMeasured, NotMet
+from flowsim.studies.theorems.registry import NotMetError, UnmeasuredError
 from flowsim.trajectory import Trajectory
 
 __all__ = ["Setting"]
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 #: The flow stands at a saddle to exp(-this) in the middle of the shortest plateau, if floats' clocks allow.
 _RESOLUTION = 30.0
 _LN10 = math.log(10.0)
 _SMALLEST_GAMMA, _LARGEST_GAMMA = 1e3 * _LN10, 4e6 * _LN10
+_DEGENERATE = 1e-9
 #: Depth L >= 3: alpha^(L-2) of the larger of the two scales.
-_DEEP_STEP = 1e-4
+_DEEP_STEP = 1e-3
 #: The run ends this factor beyond the last jump.
 _BEYOND_LAST_JUMP = 1.5
 #: Starts of the runs in weight coordinates, as a share of the weights of the least-squares solution.
@@ -60,17 +62,18 @@ class Setting:
     start: Mapping[str, ArrayLike] | None
     rtol: float
     seed: int
+    _known: dict[Callable[[Setting], Any], Any] = field(default_factory=dict, repr=False)
 
     @property
     def diagonal(self) -> DiagonalNetwork:
         if not isinstance(self.net, DiagonalNetwork):
-            raise NotMet("the network is not diagonal: a theorem on beta_i = phi(theta_i)")
+            raise NotMetError("the network is not diagonal: a theorem on beta_i = phi(theta_i)")
         return self.net
 
     @property
     def linear(self) -> LinearNetwork:
         if not isinstance(self.net, LinearNetwork):
-            raise NotMet("the network is diagonal: a theorem on two-layer linear networks U V^T")
+            raise NotMetError("the network is diagonal: a theorem on two-layer linear networks U V^T")
         return self.net
 
     @cached_property
@@ -79,11 +82,11 @@ class Setting:
         net = self.diagonal
         products = {formula.product_of for formula in net.distinct}
         if (net.is_mixed and len(net.distinct) > 1) or None in products:
-            raise NotMet("the network is not a plain product of weights on every coordinate")
+            raise NotMetError("the network is not a plain product of weights on every coordinate")
         (factors,) = products
         assert factors is not None
         if len(factors) < 2:
-            raise NotMet("the network has a single weight per coordinate")
+            raise NotMetError("the network has a single weight per coordinate")
         return len(factors)
 
     @cached_property
@@ -91,12 +94,12 @@ class Setting:
         """The common standard deviation of additive noise on all weights."""
         noise = self.net.noise
         if noise is None:
-            raise NotMet("the network has no weight noise")
+            raise NotMetError("the network has no weight noise")
         stds = noise.stds(self.net.weights)
         if noise.multiplicative:
-            raise NotMet("the noise is multiplicative; the theorem is on additive noise")
+            raise NotMetError("the noise is multiplicative; the theorem is on additive noise")
         if np.ptp(stds) > 0 or stds[0] == 0:
-            raise NotMet("the theorem asks for one standard deviation > 0 on all weights")
+            raise NotMetError("the theorem asks for one standard deviation > 0 on all weights")
         return float(stds[0])
 
     @cached_property
@@ -125,9 +128,9 @@ class Setting:
         try:
             path = saddle_to_saddle(self.diagonal, self.problem, self.start)
         except (ValueError, NotImplementedError, IntegrationError) as error:
-            raise NotMet(f"this network has no limit process: {str(error).rstrip('.')}") from None
+            raise NotMetError(f"this network has no limit process: {str(error).rstrip('.')}") from None
         if not len(path.jump_times):
-            raise NotMet("the limit has no jump: nothing is correlated enough with y to grow")
+            raise NotMetError("the limit has no jump: nothing is correlated enough with y to grow")
         return path
 
     @property
@@ -146,14 +149,15 @@ class Setting:
         order = self.path.order
         if self.alpha is not None:
             if self.alpha.gamma <= 0:
-                raise NotMet(
+                raise NotMetError(
                     f"alpha = {self.alpha} is not below 1: limits of vanishing initialisation are out of reach"
                 )
             first = self.alpha.gamma
         elif order > 2:
             first = -math.log(_DEEP_STEP) / (order - 2)
         else:
-            needed = _RESOLUTION / max(float(self._rates.min()), 1e-300)
+            # A rate of 0 is an end whose dual stands at a wall: no scale resolves it exponentially.
+            needed = _RESOLUTION / float(self._rates[self._rates > _DEGENERATE].min(initial=math.inf))
             first = min(max(needed, _SMALLEST_GAMMA), _LARGEST_GAMMA)
         second = 2 * first if order == 2 else first + math.log(2.0) / (order - 2)
         given = self.alpha if self.alpha is not None else _scale(first)
@@ -203,12 +207,6 @@ class Setting:
         """The flow at the two scales, to 1.5 times the last jump."""
         return self._flow(self.scales[0]), self._flow(self.scales[1])
 
-    @cached_property
-    def finer_flow(self) -> Trajectory:
-        """The flow at a third scale, x again halved."""
-        order, gamma = self.path.order, self.scales[1].gamma
-        return self._flow(_scale(2 * gamma if order == 2 else gamma + math.log(2.0) / (order - 2)))
-
     def _flow(self, scale: InitialScale) -> Trajectory:
         return self.run(self.horizon, alpha=scale, clock="accelerated")
 
@@ -218,13 +216,19 @@ class Setting:
         try:
             return gradient_flow(self.net, self.problem, t_end, **options)
         except IntegrationError as error:
-            raise NotMeasured(str(error)) from None
+            raise UnmeasuredError(str(error)) from None
 
     @cached_property
     def large_alpha(self) -> float:
         """A start of the size of the solution's weights, where weight coordinates lose nothing."""
         size = float(np.abs(self.least_squares).max())
         return _LARGE_START * (size or 1.0) ** (1.0 / self.product_depth)
+
+    def once(self, function: Callable[[Setting], T]) -> T:
+        """What several theorems need, computed by the first that asks."""
+        if function not in self._known:
+            self._known[function] = function(self)
+        return cast(T, self._known[function])
 
     def rng(self) -> np.random.Generator:
         return np.random.default_rng(self.seed)

@@ -1,0 +1,71 @@
+"""``flowsim certify``: the theorems of the papers on a table, predicted against measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.network import DiagonalNetwork, LinearNetwork
+
+__all__ = ["certify"]
+
+
+@click.command()
+@data_options
+@network_options
+@click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead.")
+@click.option("--alpha", help="Scale at which limits are measured.  [default: fitting the shortest plateau]")
+@click.option("--theorem", "theorems", multiple=True, metavar="NAME", help="Only this theorem or paper; repeatable.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn.")
+@click.option("--all-rows/--applicable", default=False, show_default=True, help="Show what does not apply, and why.")
+@click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this file.")
+@click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
+def certify(
+    data: Path | None,
+    target: str | None,
+    raw: bool,
+    formula: str | None,
+    depth: int | None,
+    noise: str | None,
+    eta: float,
+    width: int | None,
+    alpha: str | None,
+    theorems: tuple[str, ...],
+    seed: int,
+    all_rows: bool,
+    out: Path | None,
+    progress: bool,
+) -> None:
+    """Test the theorems of the papers on DATA (.csv, .parquet, .npz; default: the bundled diabetes table).
+
+    One row a theorem: is its hypothesis met and why, what it predicts, what was measured, and whether they agree.
+    Ends with status 1 if a theorem that applies does not hold.
+    """
+    from rich.console import Console
+
+    from flowsim.studies import certify as run
+
+    problem = build_problem(data, target, raw)
+    net: DiagonalNetwork | LinearNetwork
+    if width is not None:
+        if formula is not None or depth is not None:
+            raise ValueError("`--width` excludes --formula and --depth.")
+        drawn = build_network(None, None, noise, eta).noise
+        net = LinearNetwork(width, noise=drawn)
+    else:
+        net = build_network(formula, depth, noise, eta)
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")
+    rows = run(net, problem, alpha=alpha, theorems=list(theorems) or None, seed=seed, progress=progress)
+    console = Console(highlight=False)
+    console.print(rows.table(applicable_only=not all_rows))
+    applying = [row for row in rows if row.applies]
+    hidden = "" if all_rows else f"; {len(rows) - len(applying)} do not apply (--all-rows says why)"
+    console.print(f"{sum(row.holds is True for row in applying)} of {len(applying)} theorems hold{hidden}")
+    if out is not None:
+        rows.to_json(out)
+        console.print(f"wrote {out}")
+    if any(row.holds is not True for row in applying):
+        raise click.exceptions.Exit(1)
