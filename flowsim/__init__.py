@@ -23,6 +23,7 @@ _HOME = {
     "SaddlePath": "flowsim.limits",
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
+    "certify": "flowsim.studies",
     "compare": "flowsim.studies",
     "derive": "flowsim.symbolic",
     "gradient_descent": "flowsim.descent",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.network import linear_start as linear_start
     from flowsim.problem import Regression as Regression
+    from flowsim.studies import certify as certify
     from flowsim.studies import compare as compare
     from flowsim.studies import modified_flow as modified_flow
     from flowsim.studies.lasso_link import lasso_link as lasso_link

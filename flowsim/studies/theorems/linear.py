@@ -2,4 +2,225 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import LinearNetwork, linear_start
+from flowsim.studies.theorems.registry import Evidence, NotMetError, UnmeasuredError, theorem
+from flowsim.studies.theorems.setting import Setting
+from flowsim.trajectory import Trajectory
+
+__all__ = ["end_at_min_norm", "exponential_rate", "imbalance_conserved", "invariant_set", "width_law"]
+
+Array = NDArray[np.float64]
+
+PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"
+
+#: The runs start at this scale unless the user gives one.
+_ALPHA = 1.0
+_WIDTHS = (100, 1000, 10_000, 100_000)
+_WIDTH_EXPONENT = 0.5
+_WIDTH_SEEDS = 6
+_DOUBLINGS = 12
+#: Excess loss, relative to its start, at which a run counts as ended.
+_ENDED = 1e-20
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """``X = W diag(s) Phi^T`` and what the theorems say about it, in a basis made here, not the flow's."""
+
+    basis: Array
+    curvatures: Array
+    target: Array
+    least_loss: float
+
+
+def _spectrum(setting: Setting) -> _Spectrum:
+    X, problem = setting.X, setting.problem
+    Y = problem.y.reshape(problem.n, -1)
+    values, vectors = np.linalg.eigh(X.T @ X / problem.n)
+    keep = values > values.max() * max(X.shape) * np.finfo(float).eps
+    basis, curvatures = vectors[:, keep], values[keep]
+    target = (basis.T @ (X.T @ Y) / problem.n) / curvatures[:, None]
+    least = float(np.sum((Y - X @ (basis @ target)) ** 2)) / (2 * problem.n)
+    return _Spectrum(basis, curvatures, target, least)
+
+
+def _start(setting: Setting, kind: str = "gaussian") -> dict[str, Array]:
+    if setting.start is not None and kind == "gaussian":
+        return {name: np.asarray(value, dtype=float) for name, value in setting.start.items()}
+    return linear_start(setting.linear, setting.problem, kind, seed=setting.seed)  # type: ignore[arg-type]
+
+
+def _to_the_end(setting: Setting, start: Mapping[str, Array]) -> Trajectory:
+    """Run until the loss in excess of the least has all but vanished."""
+    spectrum = setting.once(_spectrum)
+    alpha = setting.alpha if setting.alpha is not None else _ALPHA
+    t_end = 20.0 / float(spectrum.curvatures.min())
+    for _ in range(_DOUBLINGS):
+        flow = setting.run(t_end, alpha=alpha, start=dict(start))
+        gap = _gap(spectrum, flow.beta)
+        if gap[-1] < _ENDED * gap[0]:
+            return flow
+        t_end *= 2
+    raise UnmeasuredError(f"the loss has not converged by t = {t_end / 2:.3g}")
+
+
+def _gap(spectrum: _Spectrum, beta: Array) -> Array:
+    """``L - min L`` without cancellation, (T,)."""
+    inside = spectrum.basis.T @ beta - spectrum.target
+    out: Array = 0.5 * np.sum(spectrum.curvatures[:, None] * inside**2, axis=(-2, -1))
+    return out
+
+
+def _default_run(setting: Setting) -> Trajectory:
+    return _to_the_end(setting, _start(setting))
+
+
+def _noiseless(setting: Setting) -> LinearNetwork:
+    net = setting.linear
+    if net.noise is not None:
+        raise NotMetError("stated without weight noise")
+    return net
+
+
+@theorem("linear-imbalance", PAPER, "U^T U - V^T V is conserved (measured on the weights of the flow)")
+def imbalance_conserved(setting: Setting) -> Evidence:
+    net = _noiseless(setting)
+    if net.width > 2000:
+        raise NotMetError("the weights themselves are too wide to be looked at; the compressed drift is in the flow")
+    flow = setting.once(_default_run)
+    picked = np.unique(np.linspace(0, len(flow.t) - 1, 25).astype(int))
+    U, V = (np.array([flow.weights[name][k] for k in picked]) for name in ("U", "V"))
+    gap = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V
+    size = float(np.linalg.norm(gap[0])) or float(np.linalg.norm(U[0]) ** 2 + np.linalg.norm(V[0]) ** 2)
+    drift = float(np.linalg.norm(gap - gap[0], axis=(1, 2)).max()) / size
+    moved = float(np.linalg.norm(V[-1] - V[0]) / np.linalg.norm(V[0]))
+    return Evidence(
+        f"no noise; V moves by {moved:.2g} of itself", 0.0, drift, drift, 1e-9,
+        "largest change in Frobenius norm, relative to the start",
+    )  # fmt: skip
+
+
+def _rate_level(setting: Setting) -> tuple[float, float, float]:
+    """``lambda_r(Sigma)``, imbalance-and-margin level c, and the margin."""
+    spectrum, start = setting.once(_spectrum), _start(setting)
+    alpha = setting.alpha.value if setting.alpha is not None else _ALPHA
+    U1, V = alpha * (spectrum.basis.T @ start["U"]), alpha * start["V"]
+    r, m = len(spectrum.curvatures), len(V)
+    values = np.sort(np.linalg.eigvalsh(U1.T @ U1 - V.T @ V))[::-1]
+
+    def ordered(of: Array, k: int) -> float:
+        return float(of[k - 1]) if k <= len(of) else 0.0
+
+    negative = np.sort(-values)[::-1]
+    slow = float(spectrum.curvatures.min())
+    gap0 = float(_gap(spectrum, spectrum.basis @ (U1 @ V.T)))
+    least = float(np.linalg.svd(spectrum.target, compute_uv=False).min())
+    margin = max(least - math.sqrt(2 * gap0 / slow), 0.0)
+    p, q = max(ordered(values, 1), 0.0), max(ordered(negative, 1), 0.0)
+    level_v = max(ordered(negative, m), 0.0)
+    level_u = max(ordered(values, r), 0.0)
+    if r >= m:
+        level_v = max(level_v, (-p + math.sqrt(p * p + 4 * margin**2)) / 2)
+    if m >= r:
+        level_u = max(level_u, (-q + math.sqrt(q * q + 4 * margin**2)) / 2)
+    return slow, level_u + level_v, margin
+
+
+@theorem("linear-rate", PAPER, "L(t) - L* <= exp(-2 lambda_r(Sigma) c t) (L(0) - L*), c from imbalance and margin")
+def exponential_rate(setting: Setting) -> Evidence:
+    _noiseless(setting)
+    slow, level, margin = _rate_level(setting)
+    if level <= 0:
+        raise NotMetError("neither imbalance nor margin at this start: the bound is void (c = 0)")
+    flow = setting.once(_default_run)
+    gap = _gap(setting.once(_spectrum), flow.beta)
+    seen = gap > 1e-24 * gap[0]
+    rate = 2 * slow * level
+    ratio = np.log(gap[seen] / gap[0]) + rate * flow.t[seen]
+    late = np.flatnonzero(seen)[-1]
+    observed = float(-np.log(gap[late] / gap[0]) / flow.t[late])
+    return Evidence(
+        f"c = {level:.4g}, margin {margin:.3g}", rate, observed, float(np.exp(ratio.max())), 1.0 + 1e-6,
+        "largest loss over its bound; average observed rate shown against the predicted one",
+        {"tightness": rate / observed, "c": level, "margin": margin},
+    )  # fmt: skip
+
+
+def _min_norm(setting: Setting) -> Array:
+    spectrum = setting.once(_spectrum)
+    out: Array = spectrum.basis @ spectrum.target
+    return out
+
+
+@theorem("linear-invariant-set", PAPER, "started on {U2 V^T = 0, U1 U2^T = 0} the flow stays there")
+def invariant_set(setting: Setting) -> Evidence:
+    net = _noiseless(setting)
+    if setting.rank == setting.problem.d:
+        raise NotMetError(f"X has full column rank {setting.problem.d}: there is no U2")
+    if net.width > 2000:
+        raise NotMetError("the weights themselves are too wide to be looked at")
+    flow = setting.once(_invariant_run)
+    spectrum = setting.once(_spectrum)
+    U, V = flow.weights["U"][-1], flow.weights["V"][-1]
+    inside = spectrum.basis.T @ U
+    outside = U - spectrum.basis @ inside
+    size = float(np.linalg.norm(U) * max(np.linalg.norm(V), np.linalg.norm(U)))
+    error = float(max(np.linalg.norm(outside @ V.T), np.linalg.norm(inside @ outside.T))) / size
+    hypothesis = f"rank {setting.rank} < d = {setting.problem.d}; start made to lie on the set"
+    if np.linalg.norm(outside) <= 1e-12 * np.linalg.norm(U):
+        hypothesis += f" (width {net.width} leaves room for U2 = 0 only)"
+    return Evidence(hypothesis, 0.0, error, error, 1e-9, "||U2 V^T||, ||U1 U2^T|| at the end, relative to ||U|| ||V||")
+
+
+def _invariant_run(setting: Setting) -> Trajectory:
+    return _to_the_end(setting, _start(setting, "invariant"))
+
+
+@theorem("linear-min-norm", PAPER, "from the invariant set the flow ends at the minimum-norm solution")
+def end_at_min_norm(setting: Setting) -> Evidence:
+    net = _noiseless(setting)
+    if setting.rank == setting.problem.d:
+        raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique")
+    if net.width < min(setting.rank, setting.problem.n_targets):
+        raise NotMetError(f"width {net.width} is too narrow for U V^T to reach the solution")
+    target = _min_norm(setting)
+    error = float(np.linalg.norm(setting.once(_invariant_run).beta[-1] - target) / np.linalg.norm(target))
+    return Evidence(
+        f"rank {setting.rank} < d = {setting.problem.d}; start made to lie on the set", 0.0, error, error, 1e-6,
+        "distance of U V^T to the minimum-norm solution, relative to its norm",
+    )  # fmt: skip
+
+
+@theorem("linear-width-law", PAPER, "entries N(0, h^-2a): distance to the minimum-norm solution falls as h^(1/2 - 2a)")
+def width_law(setting: Setting) -> Evidence:
+    _noiseless(setting)
+    if setting.rank == setting.problem.d:
+        raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique at any width")
+    target, a = _min_norm(setting), _WIDTH_EXPONENT
+    distances = []
+    for width in _WIDTHS:
+        found = []
+        for seed in range(_WIDTH_SEEDS):
+            wide = LinearNetwork(width)
+            start = linear_start(wide, setting.problem, exponent=a, seed=setting.seed + seed)
+            flow = _to_the_end(replace(setting, net=wide, alpha=None, start=None, _known=setting._known), start)
+            found.append(np.linalg.norm(flow.beta[-1] - target))
+        distances.append(float(np.sqrt(np.mean(np.square(found)))))
+    x, z = np.log(np.array(_WIDTHS, dtype=float)), np.log(np.array(distances))
+    slope, deviation = np.polyfit(x, z, 1, cov="unscaled")
+    residual = z - np.polyval(slope, x)
+    error = math.sqrt(float(residual @ residual) / (len(x) - 2) * float(deviation[0, 0]))
+    predicted = 0.5 - 2 * a
+    return Evidence(
+        f"rank {setting.rank} < d = {setting.problem.d}; widths {_WIDTHS[0]} to {_WIDTHS[-1]}, a = {a}",
+        predicted, float(slope[0]), abs(float(slope[0]) - predicted), max(0.05, 4 * error),
+        "difference of the fitted slope; tolerance 0.05 or four standard errors",
+        {"widths": list(_WIDTHS), "distances": distances, "std": error},
+    )  # fmt: skip

@@ -142,7 +142,8 @@ def _balancing_run(setting: Setting) -> tuple[Trajectory, Array, Array]:
     # Long enough for the slowest pair to lose a factor e^4 at least, were its other weights small.
     slowest = 2 * float(variances[variances > 0].min()) * eta ** (2 * (depth - 1))
     size = setting.large_alpha
-    fastest = 2 * float(variances.max()) * eta**2 * (size**2 + eta**2) ** (depth - 2)
+    # Weights grow from `size` to the solution's; none may decay into rounding.
+    fastest = 2 * float(variances.max()) * eta**2 * (9 * size**2 + eta**2) ** (depth - 2)
     t_end = min(4.0 / slowest, 12.0 / fastest)
     flow = setting.run(t_end, alpha=size, start=start, coordinates="weights", method="LSODA", rtol=1e-10, atol=1e-13)
     edges = np.linspace(0.0, flow.t[-1], 401)

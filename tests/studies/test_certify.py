@@ -1,0 +1,187 @@
+"""The certificates hold where theory says so, fail when a law is broken, and say which hypothesis is not met."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+from flowsim.cli import main
+from flowsim.studies.theorems import THEOREMS, Setting
+from flowsim.studies.theorems.registry import Certificate, Evidence, Theorem, UnmeasuredError
+
+UV = fs.DiagonalNetwork("u*v")
+PAPERS = {"2503.11891": "noise", "2105.06351": "linear", "2304.00488": "saddles"}
+
+
+def orthogonal(values: list[float], n: int = 20) -> fs.Regression:
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((n, len(values))))[0] * np.sqrt(n)
+    return fs.Regression(Q, Q @ np.array(values))
+
+
+@pytest.fixture(scope="module")
+def orthogonal_problem() -> fs.Regression:
+    return orthogonal([3.0, -2.0, 1.0, 0.5, -0.2])
+
+
+@pytest.fixture(scope="module")
+def wide() -> fs.Regression:
+    rng = np.random.default_rng(4)
+    return fs.Regression(rng.standard_normal((4, 7)), rng.standard_normal(4))
+
+
+def assert_holds(rows: fs.studies.Certificates, expected: set[str]) -> None:
+    assert {row.name for row in rows if row.applies} == expected
+    assert [(row.name, row.measured, row.error) for row in rows if row.applies and row.holds is not True] == []
+    assert all(row.margin is not None and 0 <= row.margin <= 1 for row in rows if row.applies)
+
+
+def test_paper_three_holds_on_the_diabetes_data(diabetes: fs.Regression) -> None:
+    rows = fs.certify(UV, diabetes, theorems=["2304.00488", "2509.18766"])
+    assert_holds(
+        rows,
+        {"saddles", "jump-times", "jump-rate", "active-sets", "non-monotone-active-sets", "least-squares",
+         "arclength-continuity", "lasso-average", "conserved-imbalance"},
+    )  # fmt: skip
+    assert "full column rank" in rows["min-l1"].hypothesis
+
+
+def test_overparametrised_data_end_at_the_least_l1_norm(wide: fs.Regression) -> None:
+    rows = fs.certify(UV, wide, theorems=["min-l1", "least-squares", "implicit-bias-at-finite-alpha", "saddles"])
+    assert_holds(rows, {"min-l1", "implicit-bias-at-finite-alpha", "saddles"})
+    assert rows["min-l1"].predicted == pytest.approx(fs.studies.min_l1(wide).value, rel=1e-8)
+
+
+def test_the_four_feature_fixture_loses_a_coordinate() -> None:
+    problem = fs.Regression([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]], [1.0, 0.0])
+    rows = fs.certify(UV, problem, theorems=["jump-times", "non-monotone-active-sets", "arclength-continuity"])
+    assert_holds(rows, {"jump-times", "non-monotone-active-sets", "arclength-continuity"})
+    np.testing.assert_allclose(rows["jump-times"].details["extrapolated"], [2, 8, 552 / 49], rtol=1e-6)
+
+
+def test_paper_one_holds_on_an_orthogonal_design(orthogonal_problem: fs.Regression) -> None:
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.6))
+    rows = fs.certify(net, orthogonal_problem, theorems="2503.11891")
+    assert_holds(
+        rows,
+        {"expected-gradient", "balancing", "balancing-rate", "least-hessian-trace", "least-sharpness",
+         "sharpness-identity", "shrinkage-thresholding", "weighted-lasso"},
+    )  # fmt: skip
+    c, penalty = orthogonal_problem.rmatvec(orthogonal_problem.y) / 20, 0.36
+    soft = np.sign(c) * np.maximum(np.abs(c) - penalty, 0)
+    np.testing.assert_allclose(rows["shrinkage-thresholding"].details["measured"], soft, atol=1e-6)
+    assert np.count_nonzero(soft) == 4
+
+
+def test_depth_three_has_a_trap_at_the_origin_and_a_shrunken_end(orthogonal_problem: fs.Regression) -> None:
+    net = fs.DiagonalNetwork(depth=3, noise=fs.UniformNoise(0.4))
+    rows = fs.certify(net, orthogonal_problem, theorems="2503.11891")
+    assert_holds(
+        rows,
+        {"expected-gradient", "balancing", "balancing-rate", "least-hessian-trace", "least-sharpness",
+         "depth-end-point", "depth-trap"},
+    )  # fmt: skip
+    assert rows["depth-end-point"].details["least_gradient_over_floor"] >= 1 - 1e-6
+    assert "two layers" in rows["weighted-lasso"].hypothesis
+
+
+def test_depth_three_without_noise_jumps_at_its_own_thresholds() -> None:
+    rows = fs.certify(
+        fs.DiagonalNetwork(depth=3), orthogonal([3.0, 2.0, 1.0]), theorems=["saddles", "jump-times", "jump-rate"]
+    )
+    assert_holds(rows, {"saddles", "jump-times", "jump-rate"})
+
+
+def test_the_other_two_layer_formula_has_its_saddles_too(wide: fs.Regression) -> None:
+    rows = fs.certify(fs.DiagonalNetwork("2*u**2 - v**2"), wide, theorems=["saddles", "jump-times", "min-l1"])
+    assert_holds(rows, {"saddles", "jump-times", "min-l1"})
+
+
+def test_paper_two_holds_on_a_wide_linear_network() -> None:
+    rng = np.random.default_rng(0)
+    problem = fs.Regression(rng.standard_normal((6, 9)), rng.standard_normal((6, 2)))
+    rows = fs.certify(fs.LinearNetwork(50), problem)
+    assert_holds(
+        rows, {"linear-imbalance", "linear-rate", "linear-invariant-set", "linear-min-norm", "linear-width-law"}
+    )
+    assert all("not diagonal" in row.hypothesis for row in rows if not row.applies)
+    tall = fs.Regression(rng.standard_normal((9, 3)), rng.standard_normal((9, 2)))
+    assert fs.certify(fs.LinearNetwork(50), tall, theorems="linear-width-law")[0].status == "not applicable"
+
+
+def test_every_row_says_why_it_does_not_apply(diabetes: fs.Regression) -> None:
+    rows = fs.certify(UV, diabetes, theorems=["2503.11891", "2105.06351", "orthogonal-design"])
+    silent = [row for row in rows if not row.applies]
+    assert len(silent) >= 13
+    assert all(row.hypothesis and row.holds is None and row.margin is None for row in silent)
+
+
+def test_an_alpha_too_large_for_the_data_is_said_not_failed(diabetes: fs.Regression) -> None:
+    row = fs.certify(UV, diabetes, alpha=0.5, theorems="saddles")[0]
+    assert row.status == "not applicable"
+    assert "too large" in row.hypothesis
+
+
+def test_a_wrong_law_is_reported_as_violated(monkeypatch: pytest.MonkeyPatch, wide: fs.Regression) -> None:
+    """A process with all thresholds doubled predicts other jump times than the flow has."""
+    from flowsim.studies.theorems import setting
+
+    original = setting.saddle_to_saddle
+    monkeypatch.setattr(
+        setting, "saddle_to_saddle", lambda net, problem, start: original(net, problem, thresholds=(1.01, 1.01))
+    )
+    rows = fs.certify(UV, wide, theorems="jump-times")
+    assert rows[0].status == "violated"
+    assert rows[0].margin is not None and rows[0].margin < 0
+    assert not rows.holds
+
+
+def test_nan_never_holds_and_a_failed_measurement_is_neither() -> None:
+    def unmeasured(_: Setting) -> Evidence:
+        raise UnmeasuredError("the flow stopped")
+
+    nan = Certificate("x", "p", "s", True, "", error=float("nan"), tolerance=1.0)
+    assert nan.holds is False
+    row = Theorem("x", "p", "s", unmeasured).certify(None)  # type: ignore[arg-type]
+    assert (row.status, row.holds) == ("not measured", None)
+    assert not fs.studies.Certificates((row,)).holds
+
+
+def test_rows_come_as_table_json_and_dataframe(wide: fs.Regression, tmp_path: object) -> None:
+    rows = fs.certify(UV, wide, theorems=["jump-times", "balancing"])
+    frame = rows.to_dataframe()
+    assert list(frame.index) == ["balancing", "jump-times"] or list(frame.index) == ["jump-times", "balancing"]
+    assert bool(frame.loc["jump-times", "holds"])
+    plain = json.loads(rows.to_json())
+    assert plain["holds"] is True
+    assert {row["name"] for row in plain["theorems"]} == {"jump-times", "balancing"}
+    assert "jump-times" in str(rows) and "not met" in str(rows)
+    assert "<table" in rows._repr_html_()
+
+
+def test_arguments_are_checked(wide: fs.Regression) -> None:
+    with pytest.raises(ValueError, match="`theorems` must name theorems or papers"):
+        fs.certify(UV, wide, theorems="nonsense")
+    with pytest.raises(ValueError, match="`net` must be"):
+        fs.certify("u*v", wide)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="y != 0"):
+        fs.certify(UV, fs.Regression(wide.X, np.zeros(4)))
+    with pytest.raises(ValueError, match="`rtol`"):
+        fs.certify(UV, wide, rtol=0)
+
+
+def test_each_theorem_states_itself_in_one_line() -> None:
+    assert len(THEOREMS) >= 25
+    for entry in THEOREMS.values():
+        assert "\n" not in entry.statement and len(entry.statement) < 100
+        assert "arXiv" in entry.paper
+    assert all(any(paper in entry.paper for entry in THEOREMS.values()) for paper in PAPERS)
+
+
+def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "rows.json"
+    main(["certify", "--theorem", "jump-times", "--theorem", "least-squares", "--json", str(out), "--no-progress"])
+    assert "2 of 2 theorems hold" in capsys.readouterr().out
+    assert json.loads(out.read_text())["holds"] is True
