@@ -26,6 +26,8 @@ __all__ = ["saddle_to_saddle"]
 Array = NDArray[np.float64]
 Key = tuple[int, int]  # (coordinate, sign)
 
+#: Rounding of the dual, relative to the thresholds, from which on the message says so.
+_BLURRED = 1e-6
 #: Relative to the largest: what the iterative choice among minimisers leaves of a zero.
 _NEGLIGIBLE = 1e-11
 
@@ -110,8 +112,10 @@ def saddle_to_saddle(
     """
     if not isinstance(problem, Regression):
         raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
-    if problem.y.ndim != 1:
+    if problem.n_targets > 1:
         raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
+    if problem.y.ndim == 2:
+        problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
     if max_jumps is not None and (isinstance(max_jumps, bool) or int(max_jumps) != max_jumps or max_jumps < 0):
         raise ValueError(f"`max_jumps` must be an integer >= 0; received {max_jumps!r}.")
     if t_end is not None and not t_end > 0:
@@ -233,6 +237,8 @@ class _Process:
         self.s = np.zeros(d)
         self.flags = np.zeros(d, dtype=np.uint8)
         self.gradients = 0
+        self.product_seconds = 0.0
+        self.blur = 0.0
         self.state = state
 
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
@@ -248,7 +254,7 @@ class _Process:
         times: list[float] = []
         hits: list[NDArray[np.int64]] = []
         previous, elapsed = np.zeros(self.problem.d), 0.0
-        horizon, complete, message = math.inf, True, "reached the minimiser"
+        horizon, complete, message = math.inf, True, "reached the minimiser to rounding"
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
             while True:
                 g = self._gradient()
@@ -264,6 +270,7 @@ class _Process:
                     break
                 self.t += wait
                 previous, elapsed = g, wait
+                self.blur = max(self.blur, float(self.rounding[found].max()) * self.t / _typical(walls, found))
                 self._move(found, signs)
                 support, value = self._support()
                 times.append(self.t)
@@ -271,6 +278,8 @@ class _Process:
                 supports.append(support)
                 values.append(value)
                 bar.update()
+        if self.blur > _BLURRED:
+            message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}), exact=True resolves them"
         return SaddlePath(
             problem=self.problem,
             jump_times=np.array(times),
@@ -287,19 +296,29 @@ class _Process:
             memory=self.walls.memory,
             offset=self.walls.offset,
             start_beta=None if self.state is None else self.state.beta,
-            stats={"jumps": len(times), "gradients": self.gradients, "seconds": time.perf_counter() - began},
+            stats={
+                "jumps": len(times),
+                "gradients": self.gradients,
+                "seconds": time.perf_counter() - began,
+                "product_seconds": self.product_seconds,
+                "dual_rounding": self.blur,
+            },
         )
 
     def _gradient(self) -> Array:
         self.gradients += 1
-        return np.ascontiguousarray(self.problem.rmatvec(self.cone.residual * (-1.0 / self.problem.n)))
+        began = time.perf_counter()
+        g = self.problem.rmatvec(self.cone.residual * (-1.0 / self.problem.n))
+        self.product_seconds += time.perf_counter() - began
+        return np.ascontiguousarray(g)
 
     def _stand(self, previous: Array, elapsed: float) -> None:
         """Those at a wall are there exactly, once the pass has brought s up to date."""
-        for i, sign in (*self.cone.members, *self.cone.waiting):
-            side = 0 if sign > 0 else 1
-            wall = (self.walls.upper, self.walls.lower)[side][i] + self.costs[side][i] * self.t
-            self.s[i] = sign * wall + elapsed * previous[i]
+        keys = np.array([*self.cone.members, *self.cone.waiting], dtype=np.int64).reshape(-1, 2)
+        i, up = keys[:, 0], keys[:, 1] > 0
+        upper = self.walls.upper[i] + self.costs[0][i] * self.t
+        lower = self.walls.lower[i] + self.costs[1][i] * self.t
+        self.s[i] = np.where(up, upper, -lower) + elapsed * previous[i]
 
     def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
         """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
@@ -357,6 +376,12 @@ def _selected(
             f"the saddle at accelerated time {t:.6g} is not unique, as its active columns are linearly dependent, and "
             f"the one that the flow reaches cannot be told: {error}."
         ) from error
+
+
+def _typical(tables: tuple[Array, ...], coordinates: NDArray[np.int64]) -> float:
+    """The smallest positive threshold among some coordinates."""
+    values = np.concatenate([side[coordinates % len(side)] for side in tables[:2]])
+    return float(values[(values > 0) & np.isfinite(values)].min(initial=np.inf))
 
 
 def _standing(walls: Walls) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

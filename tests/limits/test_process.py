@@ -207,3 +207,19 @@ def test_other_networks_and_several_targets_are_refused() -> None:
         fs.saddle_to_saddle(fs.LinearNetwork(3), FOUR)
     with pytest.raises(ValueError, match="`problem` must have one target"):
         fs.saddle_to_saddle(NET, fs.Regression(np.eye(2), np.eye(2)))
+
+
+def test_a_target_of_one_column_is_a_vector() -> None:
+    path = fs.saddle_to_saddle(NET, fs.Regression(FOUR.X, FOUR.y[:, None]))
+    np.testing.assert_allclose(path.jump_times, [2, 8, 552 / 49], rtol=1e-14)
+
+
+def test_jumps_that_rounding_decides_are_announced() -> None:
+    rng = np.random.default_rng(0)
+    left, right = np.linalg.qr(rng.standard_normal((60, 30)))[0], np.linalg.qr(rng.standard_normal((30, 30)))[0]
+    y = rng.standard_normal(60)
+    bad = fs.saddle_to_saddle(NET, fs.Regression((left * np.logspace(0, -11, 30)) @ right, y))
+    assert "blurred by rounding" in bad.message
+    good = fs.saddle_to_saddle(NET, fs.Regression((left * np.logspace(0, -2, 30)) @ right, y))
+    assert good.message == "reached the minimiser to rounding"
+    assert good.stats["dual_rounding"] < 1e-9

@@ -1,0 +1,101 @@
+"""The limit process against LARS, knot by knot, and on a million sparse features."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+import flowsim as fs
+from benchmarks.harness import Report, best
+
+NET = fs.DiagonalNetwork("u*v")
+
+
+def run(quick: bool) -> Report:
+    """Seconds per jump beside seconds per knot of ``sklearn.linear_model.lars_path``, taken in turns."""
+    repeats = 2 if quick else 5
+    raw: dict[str, Any] = {}
+    rows = []
+    for jumps in (100,) if quick else (100, 500):
+        name = f"dense 500 x 10000, 20-sparse plus noise, first {jumps} jumps"
+        raw[name] = dense(jumps, repeats)
+        ours, lars, product = (best(raw[name][key]) for key in ("per_jump", "per_knot", "per_product"))
+        rows.append([name, _ms(ours), _ms(product), f"LARS {_ms(lars)}", f"{ours / lars:.2f}", "<= 1.0"])
+    name = "sparse 200 x 1000000, density 0.001, 100 jumps"
+    raw[name] = sparse(repeats)
+    ours, product, own = (best(raw[name][key]) for key in ("per_jump", "per_full_product", "per_own_product"))
+    rest = best(raw[name]["rest_per_jump"])
+    rows.append([name, _ms(ours), _ms(own), f"full X^T r {_ms(product)}", f"{rest / product:.2f}", "<= 1.0"])
+    return Report(
+        "limit",
+        "Limit process: milliseconds per jump",
+        ["case", "per jump", "its products with X^T", "beside", "ratio", "target"],
+        rows,
+        notes=[
+            "Dense: time per jump over LARS's time per knot. Sparse: everything but the products, over one product "
+            "with the whole X^T.",
+            f"Sparse: {raw[name]['products_per_jump']:.2f} products with X^T per jump; peak memory of the run "
+            f"{raw[name]['peak_bytes'] / raw[name]['nnz_bytes']:.1f} times that of X.",
+        ],
+        raw=raw,
+    )
+
+
+def dense(jumps: int, repeats: int) -> dict[str, list[float]]:
+    from sklearn.linear_model import lars_path
+
+    problem = fs.datasets.sparse_regression(500, 10_000, 20, noise=0.5, seed=0)
+    fs.saddle_to_saddle(NET, problem, max_jumps=2)
+    out: dict[str, list[float]] = {"per_jump": [], "per_knot": [], "per_product": []}
+    for _ in range(repeats):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            began = time.perf_counter()
+            knots = lars_path(problem.X, problem.y, method="lasso", max_iter=jumps)[0]
+            out["per_knot"].append((time.perf_counter() - began) / (len(knots) - 1))
+        began = time.perf_counter()
+        path = fs.saddle_to_saddle(NET, problem, max_jumps=jumps)
+        out["per_jump"].append((time.perf_counter() - began) / len(path.jump_times))
+        out["per_product"].append(path.stats["product_seconds"] / path.stats["gradients"])
+        assert path.jump_times[0] * knots[0] == 1.0 or abs(path.jump_times[0] * knots[0] - 1) < 1e-9
+    return out
+
+
+def sparse(repeats: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random_array((200, 1_000_000), density=1e-3, rng=rng, format="csr")
+    X.data = rng.standard_normal(X.nnz)
+    problem = fs.Regression(X, rng.standard_normal(200))
+    fs.saddle_to_saddle(NET, problem, max_jumps=2)
+    out: dict[str, Any] = {key: [] for key in ("per_jump", "rest_per_jump", "per_own_product", "per_full_product")}
+    for _ in range(repeats):
+        path = fs.saddle_to_saddle(NET, problem, max_jumps=100)
+        stats = path.stats
+        out["per_jump"].append(stats["seconds"] / stats["jumps"])
+        out["rest_per_jump"].append((stats["seconds"] - stats["product_seconds"]) / stats["jumps"])
+        out["per_own_product"].append(stats["product_seconds"] / stats["gradients"])
+        began = time.perf_counter()
+        for _ in range(20):
+            problem.rmatvec(problem.y)
+        out["per_full_product"].append((time.perf_counter() - began) / 20)
+    out["products_per_jump"] = stats["gradients"] / stats["jumps"]
+    tracemalloc.start()
+    fs.saddle_to_saddle(NET, problem, max_jumps=100)
+    out["peak_bytes"] = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    out["nnz_bytes"] = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
+    out["vector_bytes"] = 8 * problem.d
+    return out
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}"
+
+
+if __name__ == "__main__":
+    print(run(quick=True).markdown())
