@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.network.modes import ZERO, conserved_exponents, diagonalise, invariant_names
 
 __all__ = ["Modes", "signed_exp", "why_not_growth"]
 
 Array = NDArray[np.float64]
-
-#: Components of the start below this many roundings of its length are rounding of an exact zero.
-_ZERO = 16 * np.finfo(float).eps
 
 
 def why_not_growth(net: DiagonalNetwork, *, expected: bool) -> str | None:
@@ -87,10 +84,10 @@ class Modes:
         names: list[tuple[str, ...]] = []
         for kind, formula in enumerate(net.distinct):
             here = kinds == kind
-            values, vectors = _diagonalise(formula, net.weights)
+            values, vectors = diagonalise(formula, net.weights)
             square = (vectors**2).sum(axis=0)
             component = vectors.T @ direction[:, here]
-            component[np.abs(component) <= _ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
+            component[np.abs(component) <= ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
             eta = max(stds[net.weights.index(name)] for name in formula.weights)
             start[:, here] = component
             rate[:, here] = 2 * values[:, None]
@@ -98,9 +95,9 @@ class Modes:
             coefficient[:, here] = (values / square)[:, None]
             shift[here] = eta**2 * values.sum()
             basis[:, :, here] = (vectors / square)[:, :, None]
-            exponents = _conserved(values)
+            exponents = conserved_exponents(values)
             powers[:, :, here] = exponents[:, :, None]
-            names.append(_names(formula, net.weights, vectors, exponents))
+            names.append(invariant_names(formula, net.weights, vectors, exponents))
         mantissa, exponent = _scaled(start, scale)
         paired = count == 2 and bool(np.all(rate[0] == -rate[1])) and bool(np.all(powers == 1.0))
         return cls(
@@ -152,55 +149,3 @@ def _scaled(start: Array, scale: InitialScale) -> tuple[Array, NDArray[np.int64]
     power = math.floor(scale.log / math.log(2.0))
     mantissa, exponent = np.frexp(start * math.exp(scale.log - power * math.log(2.0)))
     return mantissa, np.where(mantissa == 0.0, 0, exponent.astype(np.int64) + power)
-
-
-def _diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Array]:
-    """Eigenvalues (k,) and orthogonal, not normalised, eigenvectors (k, k) over the network's weights."""
-    form = quadratic_form(formula)
-    assert form is not None
-    own = [weights.index(name) for name in formula.weights]
-    if form.shape == (2, 2) and not np.diag(form).any():
-        # u + v and u - v without square roots: a start with u = v or u = -v cancels exactly.
-        values, vectors = form[0, 1] * np.array([1.0, -1.0]), np.array([[1.0, 1.0], [1.0, -1.0]])
-    elif not (form - np.diag(np.diag(form))).any():
-        values, vectors = np.diag(form).copy(), np.eye(len(form))
-    else:
-        values, vectors = np.linalg.eigh(form)
-        values[np.abs(values) <= _ZERO * np.abs(values).max()] = 0.0
-    all_values, all_vectors = np.zeros(len(weights)), np.zeros((len(weights), len(weights)))
-    all_values[: len(own)] = values
-    all_vectors[np.ix_(own, range(len(own)))] = vectors
-    for column, other in enumerate((a for a in range(len(weights)) if a not in own), start=len(own)):
-        all_vectors[other, column] = 1.0
-    return all_values, all_vectors
-
-
-def _conserved(values: Array) -> Array:
-    """Rows e with ``e . values = 0``, pairing the first component with each other one."""
-    rows = np.zeros((len(values) - 1, len(values)))
-    for row, a in enumerate(range(1, len(values))):
-        if values[a] == 0.0:
-            rows[row, a] = 1.0
-        elif values[0] == 0.0:
-            rows[row, 0] = 1.0
-        else:
-            ratio = Fraction(float(values[a] / values[0])).limit_denominator(64)
-            simple = abs(float(ratio) - values[a] / values[0]) <= _ZERO * abs(values[a] / values[0])
-            rows[row, 0] = -ratio.numerator if simple else -values[a] / values[0]
-            rows[row, a] = ratio.denominator if simple else 1.0
-    return rows
-
-
-def _names(formula: Formula, weights: tuple[str, ...], vectors: Array, exponents: Array) -> tuple[str, ...]:
-    factors = formula.product_of
-    if factors is not None and len(factors) == len(weights) == 2:
-        return (f"{formula.weights[0]}**2 - {formula.weights[1]}**2",)
-
-    def component(a: int) -> str:
-        parts = [(vectors[b, a], name) for b, name in enumerate(weights) if vectors[b, a] != 0]
-        return parts[0][1] if len(parts) == 1 else "(" + " + ".join(f"{v:.4g}*{name}" for v, name in parts) + ")"
-
-    def power(a: int, exponent: float) -> str:
-        return component(a) if exponent == 1 else f"{component(a)}**{exponent:g}"
-
-    return tuple("*".join(power(a, e) for a, e in enumerate(row) if e != 0) for row in exponents)

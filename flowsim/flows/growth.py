@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
-from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.network.modes import ZERO, conserved_exponents, diagonalise, invariant_names
 from flowsim.problem import Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
@@ -32,8 +32,6 @@ Array = NDArray[np.float64]
 
 #: exp is continued linearly above this exponent, so that a predictor that overshoots stays finite and convex.
 _CAP = 80.0
-#: Components of the start below this many roundings of its length are rounding of an exact zero.
-_ZERO = 16 * np.finfo(float).eps
 #: Several steps err before an error is contracted away; measured so that the global error stays below rtol.
 _SAFETY = 0.02
 #: A step may carry an unseen coordinate this many e-folds past the level where it becomes visible.
@@ -98,10 +96,10 @@ class GrowthMap:
         names: list[tuple[str, ...]] = []
         for kind, formula in enumerate(net.distinct):
             here = kinds == kind
-            values, vectors = _diagonalise(formula, net.weights)
+            values, vectors = diagonalise(formula, net.weights)
             square = (vectors**2).sum(axis=0)
             start = vectors.T @ direction[:, here]
-            start[np.abs(start) <= _ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
+            start[np.abs(start) <= ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
             eta = max(stds[net.weights.index(name)] for name in formula.weights)
             with np.errstate(divide="ignore"):
                 offset[here] = 2 * (scale.log + np.log(np.abs(start.T)))
@@ -111,9 +109,9 @@ class GrowthMap:
             decay[here] = 8 * eta**2 * variances[here, None] * values**2
             basis[here] = vectors / square
             shift[here] = eta**2 * values.sum()
-            exponents = _conserved_exponents(values)
+            exponents = conserved_exponents(values)
             conserved[here] = exponents
-            names.append(_invariant_names(formula, net.weights, vectors, exponents))
+            names.append(invariant_names(formula, net.weights, vectors, exponents))
         # exp(-inf) is right but inf - inf is not: an exactly zero component is carried by its coefficient alone.
         offset[sign == 0] = 0.0
         return cls(coefficient, offset, rate, decay, sign, basis, shift, conserved, _merge_names(names))
@@ -343,69 +341,6 @@ def _exp(exponents: Array) -> Array:
 
 def _exp_slope(exponents: Array) -> Array:
     return np.exp(np.minimum(exponents, _CAP))
-
-
-def _diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Array]:
-    """Eigenvalues (k,) and orthogonal, not normalised, eigenvectors (k, k) over the network's weights."""
-    form = quadratic_form(formula)
-    assert form is not None
-    own = [weights.index(name) for name in formula.weights]
-    if form.shape == (2, 2) and not np.diag(form).any():
-        # u + v and u - v without square roots: a start with u = ±v cancels exactly.
-        values, vectors = form[0, 1] * np.array([1.0, -1.0]), np.array([[1.0, 1.0], [1.0, -1.0]])
-    elif not (form - np.diag(np.diag(form))).any():
-        values, vectors = np.diag(form).copy(), np.eye(len(form))
-    else:
-        values, vectors = np.linalg.eigh(form)
-        values[np.abs(values) <= _ZERO * np.abs(values).max()] = 0.0
-    all_values, all_vectors = np.zeros(len(weights)), np.zeros((len(weights), len(weights)))
-    all_values[: len(own)] = values
-    all_vectors[own, : len(own)] = vectors
-    for column, other in enumerate((a for a in range(len(weights)) if a not in own), start=len(own)):
-        all_vectors[other, column] = 1.0
-    return all_values, all_vectors
-
-
-def _conserved_exponents(values: Array) -> Array:
-    """Rows e with ``e . values = 0``, pairing the first component with each other one."""
-    rows = np.zeros((len(values) - 1, len(values)))
-    for row, k in enumerate(range(1, len(values))):
-        if values[k] == 0:
-            rows[row, k] = 1.0
-        elif values[0] == 0:
-            rows[row, 0] = 1.0
-        else:
-            ratio = Fraction(float(values[k] / values[0])).limit_denominator(64)
-            exact = abs(float(ratio) - values[k] / values[0]) <= _ZERO * abs(values[k] / values[0])
-            rows[row, 0], rows[row, k] = (
-                (-ratio.numerator, ratio.denominator) if exact else (-values[k] / values[0], 1.0)
-            )
-    return rows
-
-
-def _invariant_names(formula: Formula, weights: tuple[str, ...], vectors: Array, exponents: Array) -> tuple[str, ...]:
-    def component(k: int) -> str:
-        terms = [(vectors[a, k], name) for a, name in enumerate(weights) if vectors[a, k] != 0]
-        if len(terms) == 1:
-            return terms[0][1]
-        text = " ".join(f"{'-' if value < 0 else '+'} {_times(abs(value), name)}" for value, name in terms)
-        return f"({text.removeprefix('+ ')})"
-
-    def power(k: int, exponent: float) -> str:
-        return component(k) if exponent == 1 else f"{component(k)}**{exponent:g}"
-
-    factors = formula.product_of
-    names = []
-    for row in exponents:
-        if factors is not None and len(factors) == 2 and (row[:2] == 1).all() and not row[2:].any():
-            names.append(f"{factors[0]}**2 - {factors[1]}**2")
-        else:
-            names.append("*".join(power(k, e) for k, e in enumerate(row) if e != 0))
-    return tuple(names)
-
-
-def _times(value: float, name: str) -> str:
-    return name if value == 1 else f"{value:.4g}*{name}"
 
 
 def _merge_names(names: list[tuple[str, ...]]) -> tuple[str, ...]:
