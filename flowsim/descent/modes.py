@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.network.modes import ZERO, conserved_exponents, diagonalise, invariant_names
 
 __all__ = ["Modes", "signed_exp", "why_not_growth"]
