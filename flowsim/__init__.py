@@ -35,6 +35,7 @@ _HOME = {
     "load": "flowsim.trajectory",
     "modified_flow": "flowsim.studies",
     "saddle_to_saddle": "flowsim.limits",
+    "sharpness": "flowsim.descent",
 }
 #: `sweep` is a room that can be called
 _SUBPACKAGES = frozenset({"datasets", "plot", "solvers", "studies", "sweep"})
@@ -44,6 +45,7 @@ __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 if TYPE_CHECKING:
     from flowsim.descent import gradient_descent as gradient_descent
     from flowsim.descent import gradient_descents as gradient_descents
+    from flowsim.descent import sharpness as sharpness
     from flowsim.errors import IntegrationError as IntegrationError
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath

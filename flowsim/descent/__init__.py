@@ -3,5 +3,15 @@
 from flowsim.descent.ensemble import Ensemble, gradient_descents
 from flowsim.descent.modes import Modes, signed_exp, why_not_growth
 from flowsim.descent.run import gradient_descent
+from flowsim.descent.sharpness import largest_stable_step, sharpness
 
-__all__ = ["Ensemble", "Modes", "gradient_descent", "gradient_descents", "signed_exp", "why_not_growth"]
+__all__ = [
+    "Ensemble",
+    "Modes",
+    "gradient_descent",
+    "gradient_descents",
+    "largest_stable_step",
+    "sharpness",
+    "signed_exp",
+    "why_not_growth",
+]

@@ -1,0 +1,136 @@
+r"""Sharpness: the largest eigenvalue of the Hessian of the loss in the weights.
+
+.. math:: H_{(a,i),(b,j)} = \partial_a\phi_i \, \Sigma_{ij} \, \partial_b\phi_j
+          + \delta_{ij} \, g_i \, \partial_a\partial_b\phi_i, \qquad \Sigma = X^\top X / n.
+
+Descent with step h is linearly stable at a minimum only if the sharpness there is at most 2/h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.problem import Regression
+
+__all__ = ["largest_stable_step", "sharpness"]
+
+Array = NDArray[np.float64]
+
+#: Below this many weights the Hessian is formed; above, Lanczos takes products with it.
+_DENSE = 200
+_TOLERANCE = 1e-10
+
+
+def sharpness(
+    net: DiagonalNetwork | LinearNetwork, problem: Regression, weights: Mapping[str, ArrayLike]
+) -> NDArray[np.float64]:
+    """The largest Hessian eigenvalue of the training loss (without the noise term) at given weights.
+
+    Parameters
+    ----------
+    net, problem
+    weights : mapping name -> array (d,) or (T, d)
+        As in ``traj.weights``; for a LinearNetwork U (D, h) or (T, D, h) and V likewise.
+
+    Returns
+    -------
+    array () or (T,)
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> problem = fs.Regression([[1.0]], [4.0])
+    >>> float(fs.sharpness(fs.DiagonalNetwork("u*v"), problem, {"u": [2.0], "v": [2.0]}))
+    8.0
+    """
+    rows = [np.asarray(weights[name], dtype=float) for name in net.weights]
+    single = rows[0].ndim == (1 if isinstance(net, DiagonalNetwork) else 2)
+    if single:
+        rows = [row[None] for row in rows]
+    for name, row in zip(net.weights, rows, strict=True):
+        if not np.isfinite(row).all():
+            raise ValueError(f"`weights[{name!r}]` must be finite; received NaN or infinity.")
+    out = np.empty(len(rows[0]))
+    vector: Array | None = None
+    for index in range(len(out)):
+        state = [np.ascontiguousarray(row[index]) for row in rows]
+        if isinstance(net, LinearNetwork):
+            product, size = _linear_product(problem, *state), state[0].size + state[1].size
+        else:
+            product, size = _diagonal_product(net, problem, np.array(state)), len(state) * problem.d
+        out[index], vector = _top(product, size, vector)
+    return out[0] if single else out  # type: ignore[return-value]
+
+
+def largest_stable_step(
+    net: DiagonalNetwork | LinearNetwork, problem: Regression, weights: Mapping[str, ArrayLike]
+) -> NDArray[np.float64]:
+    """``2 / sharpness``: descent with a larger step leaves a minimum at these weights."""
+    return 2.0 / sharpness(net, problem, weights)
+
+
+def _top(product: Callable[[Array], Array], size: int, vector: Array | None) -> tuple[float, Array]:
+    """The largest eigenvalue of a symmetric operator, and its eigenvector to begin the next search with."""
+    if size <= _DENSE:
+        matrix = product(np.eye(size))
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        return float(values[-1]), vectors[:, -1]
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    # A fixed start mixed in: the last eigenvector alone may have become an exact, but no longer the top, one.
+    start = np.random.default_rng(0).standard_normal(size) / np.sqrt(size)
+    if vector is not None:
+        start = vector + 0.1 * start
+    operator = LinearOperator((size, size), matvec=lambda v: product(v.reshape(-1, 1)).ravel(), dtype=float)
+    try:
+        values, vectors = eigsh(operator, k=1, which="LA", v0=start, tol=_TOLERANCE, ncv=min(size - 1, 40))
+    except ArpackNoConvergence:
+        matrix = product(np.eye(size))
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+        return float(values[-1]), vectors[:, -1]
+    return float(values[0]), vectors[:, 0]
+
+
+def _diagonal_product(net: DiagonalNetwork, problem: Regression, w: Array) -> Callable[[Array], Array]:
+    """``v -> H v`` for columns v (k d, c)."""
+    from flowsim.symbolic import kernels
+
+    K = kernels(net)
+    k, d = w.shape
+    kind = net.kinds(d)
+    beta, slope, curve = np.empty(d), np.empty((k, d)), np.empty((k, k, d))
+    K.value(w, kind, beta)
+    K.gradient(w, kind, slope)
+    K.hessian(w, kind, curve)
+    target = problem.y.reshape(problem.n)
+    g = problem.rmatvec(np.asarray(problem.X @ beta) - target) / problem.n
+
+    def product(v: Array) -> Array:
+        columns = v.reshape(k, d, -1)
+        moved = np.asarray(problem.X @ (slope[:, :, None] * columns).sum(axis=0))
+        change = problem.rmatvec(moved) / problem.n
+        out = slope[:, :, None] * change + g[:, None] * np.einsum("abi,bic->aic", curve, columns)
+        return out.reshape(k * d, -1)
+
+    return product
+
+
+def _linear_product(problem: Regression, U: Array, V: Array) -> Callable[[Array], Array]:
+    X, y = problem.X, problem.y.reshape(problem.n, -1)
+    D, h = U.shape
+    m = len(V)
+    negative = problem.rmatvec(y - np.asarray(X @ U) @ V.T) / problem.n
+
+    def one(v: Array) -> Array:
+        P, Q = v[: D * h].reshape(D, h), v[D * h :].reshape(m, h)
+        change = problem.rmatvec(np.asarray(X @ P) @ V.T + np.asarray(X @ U) @ Q.T) / problem.n
+        return np.concatenate([(change @ V - negative @ Q).ravel(), (change.T @ U - negative.T @ P).ravel()])
+
+    def product(v: Array) -> Array:
+        return np.stack([one(column) for column in v.T], axis=1)
+
+    return product
