@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.descent.linear import LinearMachine, LinearStart
 from flowsim.descent.machine import Machine, Read, recorded_steps
 from flowsim.descent.products import load_data
 from flowsim.descent.result import acceleration, assemble, finite_records
@@ -17,9 +18,12 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.trajectory import Trajectory
 
-__all__ = ["Case", "check_pair", "divergence_message", "first_bad_step"]
+__all__ = ["Case", "check_pair", "divergence_message", "drowned", "first_bad_step"]
 
 Array = NDArray[np.float64]
+
+#: An imbalance off by this share of its value at 0 is lost.
+_LOST = 0.1
 
 
 def check_pair(net: Any, problem: Any) -> None:
@@ -53,12 +57,17 @@ class Case:
         if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
             problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
         self.problem, self.default_start = problem, start is None
+        self.rate = acceleration(net, scale)
+        self.reason: str | None = "U V^T is not coordinate-separable"
+        self.noise = None if settings.expected or not _is_noisy(net) else net.noise
         if isinstance(net, LinearNetwork):
-            raise NotImplementedError("gradient_descent of a LinearNetwork")
+            if settings.coordinates == "growth":
+                raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {self.reason}.")
+            self.linear_start = LinearStart(net, problem, scale, start, self.noise is not None)
+            return
         self.direction = net.direction(start, problem.d)
         if not self.direction.any():
             raise ValueError("`start` must not be 0 everywhere: descent never leaves a saddle it starts at.")
-        self.rate = acceleration(net, scale)
         self.reason = self._why_not_growth()
         self.data = load_data(problem)
 
@@ -77,11 +86,12 @@ class Case:
     @property
     def can_share(self) -> bool:
         """Whether several runs can share the products with X."""
-        return not self.data.is_sparse
+        return isinstance(self.net, DiagonalNetwork) and not self.data.is_sparse
 
     def machine(self, settings: Settings, steps: Array) -> Machine:
         """A fresh machine at the start, one lane per step size."""
-        assert isinstance(self.net, DiagonalNetwork)
+        if isinstance(self.net, LinearNetwork):
+            return LinearMachine(self.net, self.problem, self.linear_start, settings, steps)
         if self.reason is None:
             from flowsim.descent.growth import GrowthMachine
             from flowsim.descent.modes import Modes
@@ -95,11 +105,16 @@ class Case:
 
     def streams(self, settings: Settings, sequence: np.random.SeedSequence) -> Streams:
         """The random draws of one run."""
-        noise = None if settings.expected else self.net.noise
-        stds = np.zeros(len(self.net.weights)) if noise is None else noise.stds(self.net.weights)
+        stds = np.zeros(len(self.net.weights)) if self.noise is None else self.noise.stds(self.net.weights)
+        if isinstance(self.net, LinearNetwork):
+            # One long row: first U, then V.
+            sizes = self.linear_start.U.size, self.linear_start.V.size
+            stds, shape = np.repeat(stds, sizes), (sum(sizes),)
+        else:
+            shape = self.direction.shape
         return Streams(
-            sequence, self.problem.n, settings.batch_size, settings.label_noise,
-            noise if stds.any() else None, stds, self.direction.shape,
+            sequence, self.problem.n, settings.batch_size, settings.label_noise, self.noise, stds, shape,
+            self.problem.y.size,
         )  # fmt: skip
 
     def trajectory(
@@ -144,9 +159,13 @@ class Case:
                 "radius": s.radius,
                 "record_every": s.record_every,
                 "seed": {"entropy": sequence.entropy, "spawn_key": list(sequence.spawn_key)},
-                "imbalance_law": "constant" if read.log_law is None else "descent",
+                "imbalance_law": "descent" if read.has_law else "constant",
             },
         )
+
+
+def _is_noisy(net: DiagonalNetwork | LinearNetwork) -> bool:
+    return net.noise is not None and bool(net.noise.stds(net.weights).any())
 
 
 def first_bad_step(machine: Machine, lane: int, case: Case) -> int | None:
@@ -165,4 +184,19 @@ def divergence_message(bad: int, n_steps: int, step: float) -> str:
     return (
         f"the descent diverged: its loss left the range of floats at step {bad} of {n_steps} (t = {bad * step:.6g}); "
         f"try a smaller `step` than {step:g}."
+    )
+
+
+def drowned(trajectory: Trajectory) -> str | None:
+    """What to say of a run in floats whose imbalance has left its exact law; None if it has not."""
+    if trajectory.info["coordinates"] == "growth" or trajectory.info["imbalance_law"] != "descent":
+        return None
+    assert trajectory.imbalance_departure is not None
+    bad = np.flatnonzero(~(trajectory.imbalance_departure <= _LOST))
+    if not len(bad):
+        return None
+    return (
+        f"the imbalance has drowned in the rounding of the weights by t = {trajectory.t[bad[0]]:.6g}: it is off by "
+        f"{trajectory.imbalance_departure[bad[0]]:.1e} times its value at 0, and what descent does when a coordinate "
+        "changes sign is lost with it; use a larger `alpha`."
     )

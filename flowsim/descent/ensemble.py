@@ -44,6 +44,7 @@ class Ensemble:
     beta, loss, arclength : array (R, T, d), (R, T), (R, T)
         NaN from the record on at which a run has diverged.
     weights : mapping name -> array (R, T, d)
+        Of a LinearNetwork U (R, T, D, k) and V (R, T, m, k), in the basis of the row space of the start where k < h.
     success : array (R,)
         False for the runs that diverged.
     stopped : array (R,)
@@ -112,7 +113,7 @@ def gradient_descents(
     step: float | ArrayLike,
     n_steps: int,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale,
+    alpha: float | str | Decimal | Fraction | InitialScale = 1e-3,
     runs: int | None = None,
     seed: Seed = None,
     workers: int = 1,
@@ -224,7 +225,7 @@ def _gather(
             read = machine.read(lane, count)
             betas.append(_padded(read.beta, len(ks)))
             lengths.append(_padded(read.length, len(ks)))
-            for name, values in read.weights.items():
+            for name, values in getattr(read.weights, "compressed", read.weights).items():
                 weights[name].append(_padded(values, len(ks)))
             sources.append((case, machine, lane))
     beta = np.array(betas)

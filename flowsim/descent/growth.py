@@ -103,4 +103,5 @@ class GrowthMachine:
             length=record.length[:count, lane].copy(),
             log_law=log_law if tracked else None,
             law_sign=np.sign(pick(record.factor)) if tracked else None,
+            has_law=tracked,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,12 +25,13 @@ class Read:
 
     `imbalance_sign` is -1, 0 or 1, also where the float `imbalance` has underflowed; `terms`
     (d,) is the size of its terms at the start. `log_law` and `law_sign` give the factor by which the exact discrete
-    law multiplies the conserved quantities since the start; None where there is no such law.
+    law multiplies the conserved quantities since the start, where `has_law`. `departure` is given where it is not read
+    off those.
     """
 
     beta: Array
-    weights: dict[str, Array]
-    log_abs_weights: dict[str, Array]
+    weights: Mapping[str, Array]
+    log_abs_weights: Mapping[str, Array]
     imbalance: Array
     log_imbalance: Array
     imbalance_sign: Array
@@ -38,6 +39,8 @@ class Read:
     length: Array
     log_law: Array | None = None
     law_sign: Array | None = None
+    departure: Array | None = None
+    has_law: bool = False
 
 
 class Machine(Protocol):
@@ -77,7 +80,7 @@ def drive(machine: Machine, streams: Sequence[Streams], n_steps: int) -> None:
     first = streams[0]
     per_step = len(streams) * (
         (first.batch_size or 0)
-        + (first.n if first.label_noise is not None else 0)
+        + (first.n_labels if first.label_noise is not None else 0)
         + (int(np.prod(first.shape)) if first.weight_noise is not None else 0)
     )
     block = n_steps if per_step == 0 else int(np.clip(_DRAWN_AHEAD // per_step, 1, n_steps))

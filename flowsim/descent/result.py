@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.descent.machine import Read
-from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Regression
 from flowsim.trajectory import Trajectory
 
@@ -18,9 +18,9 @@ __all__ = ["acceleration", "assemble", "finite_records"]
 Array = NDArray[np.float64]
 
 
-def acceleration(net: DiagonalNetwork, scale: InitialScale) -> float:
+def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
     """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3."""
-    order = min(_order(formula) for formula in net.distinct)
+    order = 2 if isinstance(net, LinearNetwork) else min(_order(formula) for formula in net.distinct)
     if scale.gamma <= 0 or order < 2:
         return 1.0
     if order == 2:
@@ -48,7 +48,8 @@ def finite_records(read: Read, problem: Regression) -> int:
     """How many records, from the first on, hold nothing but floats."""
     with np.errstate(all="ignore"):
         good = np.isfinite(problem.loss(read.beta))
-    for values in read.weights.values():
+    # Weights made on demand are looked at in the basis they are kept in.
+    for values in getattr(read.weights, "compressed", read.weights).values():
         good &= np.isfinite(values).reshape(len(good), -1).all(axis=1)
     return len(good) if good.all() else int(np.argmin(good))
 
@@ -58,6 +59,8 @@ def imbalance_departure(read: Read) -> Array:
 
     Where J_0 = 0 it is ``|J_k|`` over the size of its terms at 0.
     """
+    if read.departure is not None:
+        return read.departure
     lawful = np.isfinite(read.log_imbalance[0])
     worst = np.zeros(len(read.beta))
     if lawful.any():

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.descent.case import Case, check_pair, divergence_message, first_bad_step
+from flowsim.descent.case import Case, check_pair, divergence_message, drowned, first_bad_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.result import finite_records
 from flowsim.descent.settings import Settings, check_step
@@ -30,7 +30,7 @@ def gradient_descent(
     step: float,
     n_steps: int,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale,
+    alpha: float | str | Decimal | Fraction | InitialScale = 1e-3,
     start: Mapping[str, ArrayLike] | None = None,
     batch_size: int | None = None,
     label_noise: float | Noise = 0.0,
@@ -60,7 +60,8 @@ def gradient_descent(
     alpha : float, or a string, Decimal or Fraction beyond the range of floats
         Scale of the start, > 0.
     start : mapping weight -> array (d,), optional
-        The direction that alpha multiplies, as in :func:`flowsim.gradient_flow`.
+        The direction that alpha multiplies, as in :func:`flowsim.gradient_flow`; U (D, h) and V (m, h) for a
+        LinearNetwork.
     batch_size : int, optional
         Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
     label_noise : float or Noise
@@ -94,8 +95,8 @@ def gradient_descent(
     ValueError
         For arguments outside their range.
     IntegrationError
-        If the descent diverges: its loss leaves the range of floats. Carries the trajectory up to the last finite
-        state.
+        If the descent diverges: its loss leaves the range of floats; carries the trajectory up to the last finite
+        state. Also if, in weights, an imbalance far below the rounding of its terms has been lost.
 
     Notes
     -----
@@ -141,7 +142,11 @@ def gradient_descent(
     machine = run(settings)
     bad = first_bad_step(machine, 0, case)
     if bad is None:
-        return result(machine, settings, None)
+        trajectory = result(machine, settings, None)
+        lost = drowned(trajectory)
+        if lost is None:
+            return trajectory
+        raise IntegrationError(lost, replace(trajectory, success=False, message=lost))
     message = divergence_message(bad, settings.n_steps, h)
     if bad == 0:
         raise IntegrationError(message)

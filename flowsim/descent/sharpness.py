@@ -63,7 +63,7 @@ def sharpness(
         else:
             product, size = _diagonal_product(net, problem, np.array(state)), len(state) * problem.d
         out[index], vector = _top(product, size, vector)
-    return out[0] if single else out  # type: ignore[return-value]
+    return np.asarray(out[0]) if single else out
 
 
 def largest_stable_step(

@@ -46,7 +46,9 @@ class Streams:
     label_noise : Noise or None
     weight_noise : Noise or None
     stds, shape : array (k,), (k, d)
-        Standard deviations and shape of the weight noise.
+        Standard deviations and shape of the weight noise; stds may be given entry by entry.
+    n_labels : int, optional
+        Entries of y, if not n.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Streams:
         weight_noise: Noise | None,
         stds: Array,
         shape: tuple[int, ...],
+        n_labels: int | None = None,
     ) -> None:
         children = child_seeds(seed, 3)
         wanted = batch_size is not None, label_noise is not None, weight_noise is not None
         self._batch, self._label, self._weight = (
             np.random.default_rng(child) if used else None for child, used in zip(children, wanted, strict=True)
         )
+        self.n_labels = n if n_labels is None else n_labels
         self.n, self.batch_size, self.shape = n, batch_size, shape
         self.label_noise, self.weight_noise, self.stds = label_noise, weight_noise, stds
         self._order = np.arange(n)
@@ -75,17 +79,17 @@ class Streams:
         return _subsets(self._order, self._batch.random((steps, self.batch_size)))
 
     def labels(self, steps: int) -> Array:
-        """Noise on y, shape (steps, n); (0, n) without."""
+        """Noise on y, shape (steps, n_labels); (0, n_labels) without."""
         if self.label_noise is None or self._label is None:
-            return np.empty((0, self.n))
-        return float(self.label_noise.std) * self.label_noise.draw(self._label, (steps, self.n))  # type: ignore[arg-type]
+            return np.empty((0, self.n_labels))
+        return float(self.label_noise.std) * self.label_noise.draw(self._label, (steps, self.n_labels))  # type: ignore[arg-type]
 
     def weights(self, steps: int) -> Array:
         """Noise on the weights, shape (steps, *shape); (0, *shape) without."""
         if self.weight_noise is None or self._weight is None:
             return np.empty((0, *self.shape))
         drawn = self.weight_noise.draw(self._weight, (steps, *self.shape))
-        return drawn * self.stds.reshape(-1, *(1,) * (len(self.shape) - 1))
+        return drawn * (self.stds if len(self.shape) == 1 else self.stds[:, None])
 
 
 @njit(cache=True)

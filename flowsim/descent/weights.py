@@ -127,6 +127,7 @@ class WeightMachine:
             length=self.record.length[:count, lane].copy(),
             log_law=log_law if has_law else None,
             law_sign=np.sign(factor) if has_law else None,
+            has_law=has_law,
         )
 
     def _imbalance(self, w: Array) -> tuple[Array, Array]:

@@ -1,0 +1,292 @@
+r"""Descent of two-layer linear networks.
+
+.. math:: U \leftarrow U + h\, G V, \quad V \leftarrow V + h\, G^\top U, \qquad G = \tfrac1n X^\top (Y - X U V^\top),
+
+in the row space of the start, which descent never leaves (drawn noise does: then in full width). Exactly,
+:math:`\Lambda = U^\top U - V^\top V` becomes :math:`\Lambda + h^2 (V^\top G^\top G V - U^\top G G^\top U)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.descent.growth_loop import Plan
+from flowsim.descent.machine import Read, recorded_steps
+from flowsim.descent.settings import Settings
+from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network.compression import LiftedWeights
+from flowsim.network.linear_algebra import noise_variances
+from flowsim.network.linear_start import compressed_start
+from flowsim.problem import Regression
+
+__all__ = ["LinearMachine", "LinearStart"]
+
+Array = NDArray[np.float64]
+
+
+class LinearStart:
+    """alpha times the start: in the basis of its row space, or in full width where noise is drawn."""
+
+    def __init__(
+        self,
+        net: LinearNetwork,
+        problem: Regression,
+        scale: InitialScale,
+        start: Mapping[str, ArrayLike] | None,
+        sampled: bool,
+    ) -> None:
+        compression = compressed_start(net, problem, start)
+        A, B, self.basis = compression.A, compression.B, compression.basis
+        if sampled and self.basis is not None:
+            Q = self.basis()
+            A, B, self.basis = A @ Q.T, B @ Q.T, None
+        self.U, self.V = scale.value * A, scale.value * B
+        lost = [(np.abs(new) < np.finfo(float).tiny) & (old != 0) for new, old in ((self.U, A), (self.V, B))]
+        if not sampled and any(each.any() for each in lost):
+            raise ValueError(f"`alpha` = {scale} puts weights of {net} below the range of floats.")
+
+
+class LinearOptions(NamedTuple):
+    """Rates at which expected noise pulls at Sigma U and at V; projection; whether Lambda has a law."""
+
+    decay_u: float
+    decay_v: float
+    multiplicative: bool
+    radius: float
+    has_law: bool
+
+
+class LinearState(NamedTuple):
+    """Weights, velocities, the law of Lambda, beta; length and stopped (1,)."""
+
+    U: Array
+    V: Array
+    velocity_u: Array
+    velocity_v: Array
+    law: Array
+    beta: Array
+    length: Array
+    stopped: NDArray[np.int64]
+
+
+class LinearRecord(NamedTuple):
+    """Recorded states."""
+
+    U: Array
+    V: Array
+    law: Array
+    beta: Array
+    length: Array
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _combine(out, x, factor, y):
+    """``out = x + factor * y``, entry by entry."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = x[i, j] + factor * y[i, j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _disturb(out, drawn, multiplicative):
+    """``out + drawn``, or ``out * (1 + drawn)``; drawn is flat."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            xi = drawn[i * out.shape[1] + j]
+            out[i, j] = out[i, j] * (1.0 + xi) if multiplicative else out[i, j] + xi
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _norm_of_difference(x, y):
+    total = 0.0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total += (x[i, j] - y[i, j]) ** 2
+    return math.sqrt(total)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _subtract_targets(R, Y, labels, rows):
+    """R minus the targets of its rows; returns the sum of squares."""
+    total = 0.0
+    for i in range(R.shape[0]):
+        row = rows[i] if rows.size else i
+        for j in range(R.shape[1]):
+            R[i, j] -= Y[row, j]
+            if labels.size:
+                R[i, j] -= labels[row * R.shape[1] + j]
+            total += R[i, j] ** 2
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
+    """Take the steps of `plan`; False as soon as the loss is not finite."""
+    U, V, law, beta = state.U, state.V, state.law, state.beta
+    D, width = U.shape
+    m = V.shape[0]
+    count = rows.shape[1] if rows.shape[0] else X.shape[0]
+    W, Z = np.empty((D, width)), np.empty((m, width))
+    moved_u, moved_v, pulled = np.empty((D, width)), np.empty((m, width)), np.empty((D, width))
+    part, XW, R = X, np.empty((count, width)), np.empty((count, m))
+    G, product = np.empty((D, m)), np.empty((D, m))
+    gram_u, gram_v = np.empty((width, width)), np.empty((width, width))
+    batch, shaken = np.empty(0, np.int64), np.empty(0)
+    for k in range(plan.first, plan.last + 1):
+        if k % plan.every == 0 or k == plan.n_steps:
+            slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
+            if record.length[slot] < 0.0:
+                record.U[slot] = U
+                record.V[slot] = V
+                record.law[slot] = law
+                record.beta[slot] = beta
+                record.length[slot] = state.length[0]
+        if k == plan.last:
+            break
+        ahead = plan.momentum if plan.nesterov else 0.0
+        _combine(W, U, ahead, state.velocity_u)
+        _combine(Z, V, ahead, state.velocity_v)
+        if noise.shape[0]:
+            _disturb(W, noise[k - plan.first, : D * width], options.multiplicative)
+            _disturb(Z, noise[k - plan.first, D * width :], options.multiplicative)
+        if rows.shape[0]:
+            batch = rows[k - plan.first]
+            part = X[batch]
+        if labels.shape[0]:
+            shaken = labels[k - plan.first]
+        np.dot(part, W, XW)
+        np.dot(XW, Z.T, R)
+        if not math.isfinite(_subtract_targets(R, Y, shaken, batch)):
+            state.stopped[0] = k
+            return False
+        np.dot(part.T, R, G)
+        np.dot(G, Z, moved_u)
+        np.dot(G.T, W, moved_v)
+        if options.multiplicative and noise.shape[0]:
+            # The chain rule: what is descended is L(U (1 + xi), V (1 + zeta)).
+            _disturb(moved_u, noise[k - plan.first, : D * width], True)
+            _disturb(moved_v, noise[k - plan.first, D * width :], True)
+        if options.decay_u > 0.0:
+            np.dot(part.T, XW, pulled)
+            _combine(moved_u, moved_u, options.decay_u, pulled)
+        if options.decay_v > 0.0:
+            _combine(moved_v, moved_v, count * options.decay_v, Z)
+        scale = -step / count
+        if options.has_law:
+            np.dot(moved_u.T, moved_u, gram_u)
+            np.dot(moved_v.T, moved_v, gram_v)
+            _combine(law, law, scale * scale, gram_u)
+            _combine(law, law, -scale * scale, gram_v)
+        for old, velocity, moved in ((U, state.velocity_u, moved_u), (V, state.velocity_v, moved_v)):
+            for i in range(old.shape[0]):
+                for j in range(width):
+                    velocity[i, j] = plan.momentum * velocity[i, j] + scale * moved[i, j]
+                    old[i, j] += velocity[i, j]
+        if options.radius < math.inf:
+            size = math.hypot(_norm_of_difference(U, 0.0 * U), _norm_of_difference(V, 0.0 * V))
+            if size > options.radius:
+                _combine(U, U, options.radius / size - 1.0, U)
+                _combine(V, V, options.radius / size - 1.0, V)
+        np.dot(U, V.T, product)
+        state.length[0] += _norm_of_difference(product, beta)
+        beta[:] = product
+    return True
+
+
+class LinearMachine:
+    """One run; U and V as floats.
+
+    Parameters
+    ----------
+    net, problem, start
+    settings : Settings
+    steps : array (1,)
+    """
+
+    name = "linear"
+    invariants: tuple[str, ...] = ("U^T U - V^T V",)
+
+    def __init__(
+        self, net: LinearNetwork, problem: Regression, start: LinearStart, settings: Settings, steps: Array
+    ) -> None:
+        self.settings, self.basis = settings, start.basis
+        X = problem.X
+        if not isinstance(X, np.ndarray):
+            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
+        self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
+        self.vector = problem.y.ndim == 1
+        self.step = float(steps[0])
+        noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
+        decay_u = decay_v = 0.0
+        if noisy and settings.expected:
+            eta_u2, eta_v2 = noise_variances(net)
+            decay_u, decay_v = eta_v2 * self.Y.shape[1], eta_u2 * float(problem.feature_variances.sum())
+        self.options = LinearOptions(
+            decay_u, decay_v, net.noise is not None and net.noise.multiplicative,
+            np.inf if settings.radius is None else settings.radius,
+            not noisy and settings.momentum == 0.0 and settings.radius is None,
+        )  # fmt: skip
+        U, V = start.U.copy(), start.V.copy()
+        size = math.hypot(np.linalg.norm(U), np.linalg.norm(V))
+        if settings.radius is not None and size > settings.radius:
+            raise ValueError(f"`radius` must hold the start, of norm {size:.6g}; received {settings.radius}.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            law, beta = U.T @ U - V.T @ V, U @ V.T
+        self.state = LinearState(
+            U, V, np.zeros_like(U), np.zeros_like(V), law, beta, np.zeros(1), np.full(1, -1)
+        )  # fmt: skip
+        slots = len(recorded_steps(settings.n_steps, settings.record_every))
+        self.record = LinearRecord(
+            np.empty((slots, *U.shape)), np.empty((slots, *V.shape)), np.empty((slots, *law.shape)),
+            np.empty((slots, *beta.shape)), np.full(slots, -1.0),
+        )  # fmt: skip
+
+    @property
+    def stopped(self) -> NDArray[np.int64]:
+        return self.state.stopped
+
+    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+        s = self.settings
+        plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        return bool(
+            run_linear(self.X, self.Y, labels, rows, noise, self.step, self.options, self.state, plan, self.record)
+        )
+
+    def read(self, lane: int, count: int) -> Read:
+        U, V = self.record.U[:count].copy(), self.record.V[:count].copy()
+        with np.errstate(all="ignore"):
+            imbalance = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V
+            law = self.record.law[:count] if self.options.has_law else imbalance[:1]
+            terms = float(np.linalg.norm(U[0].T @ U[0]) + np.linalg.norm(V[0].T @ V[0])) if count else 1.0
+            size = float(np.linalg.norm(imbalance[0])) if count else 1.0
+            balanced = size <= 1e3 * np.finfo(float).eps * terms
+            departure = np.linalg.norm(imbalance - law, axis=(1, 2)) / (terms if balanced else size)
+            weights: Mapping[str, Array] = {"U": U, "V": V}
+            logs: Mapping[str, Array] = {"U": np.log(np.abs(U)), "V": np.log(np.abs(V))}
+            if self.basis is not None:
+                weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, _log_abs)
+            log_imbalance = np.log(np.abs(imbalance))
+        return Read(
+            beta=self.record.beta[:count].copy(),
+            weights=weights,
+            log_abs_weights=logs,
+            imbalance=imbalance,
+            log_imbalance=log_imbalance,
+            imbalance_sign=np.sign(imbalance),
+            terms=np.full(1, terms),
+            length=self.record.length[:count].copy(),
+            departure=departure,
+            has_law=self.options.has_law,
+        )
+
+
+def _log_abs(values: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        out: Array = np.log(np.abs(values))
+    return out

@@ -1,0 +1,120 @@
+"""Two-layer linear networks: the recursion against its definition, compression, the law of the imbalance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+
+RNG = np.random.default_rng(4)
+X = RNG.standard_normal((7, 4))
+Y = X @ RNG.standard_normal((4, 3))
+PROBLEM = fs.Regression(X, Y)
+
+
+def by_hand(U, V, h, n_steps, momentum=0.0, nesterov=False, eta_u2=0.0, eta_v2=0.0):
+    n = len(X)
+    dU, dV = np.zeros_like(U), np.zeros_like(V)
+    for _ in range(n_steps):
+        W, Z = (U + momentum * dU, V + momentum * dV) if nesterov else (U, V)
+        G = X.T @ (X @ W @ Z.T - Y) / n
+        gU = G @ Z + eta_v2 * 3 * (X.T @ X / n) @ W
+        gV = G.T @ W + eta_u2 * np.trace(X.T @ X / n) * Z
+        dU, dV = momentum * dU - h * gU, momentum * dV - h * gV
+        U, V = U + dU, V + dV
+    return U, V
+
+
+@pytest.mark.parametrize("width", [2, 20])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.5, True)])
+def test_the_steps_are_those_of_the_definition_at_any_width(width, momentum, nesterov) -> None:
+    start = {"U": RNG.standard_normal((4, width)), "V": RNG.standard_normal((3, width))}
+    traj = fs.gradient_descent(
+        fs.LinearNetwork(width), PROBLEM, 0.02, 150, alpha=0.3, start=start, momentum=momentum, nesterov=nesterov
+    )
+    U, V = by_hand(0.3 * start["U"], 0.3 * start["V"], 0.02, 150, momentum, nesterov)
+    np.testing.assert_allclose(traj.weights["U"][-1], U, atol=1e-11)
+    np.testing.assert_allclose(traj.weights["V"][-1], V, atol=1e-11)
+    np.testing.assert_allclose(traj.beta[-1], U @ V.T, atol=1e-11)
+    np.testing.assert_allclose(traj.loss, PROBLEM.loss(traj.beta), rtol=1e-12)
+    assert traj.beta.shape == (151, 4, 3)
+    assert traj.imbalance.shape == (151, min(width, 7), min(width, 7))
+
+
+def test_the_imbalance_gains_h2_times_what_the_exact_law_says() -> None:
+    h = 0.05
+    start = {"U": RNG.standard_normal((4, 5)), "V": RNG.standard_normal((3, 5))}
+    traj = fs.gradient_descent(fs.LinearNetwork(5), PROBLEM, h, 60, alpha=0.5, start=start)
+    U, V = traj.weights["U"], traj.weights["V"]
+    for k in range(60):
+        G = X.T @ (Y - X @ U[k] @ V[k].T) / len(X)
+        law = traj.imbalance[k] + h**2 * (V[k].T @ G.T @ G @ V[k] - U[k].T @ G @ G.T @ U[k])
+        np.testing.assert_allclose(traj.imbalance[k + 1], law, atol=1e-13)
+    assert traj.imbalance_drift < 1e-13
+    assert np.linalg.norm(traj.imbalance[-1] - traj.imbalance[0]) > 1e-3
+
+
+def test_descent_follows_the_flow_to_first_order() -> None:
+    net = fs.LinearNetwork(30)
+    flow = fs.gradient_flow(net, PROBLEM, 4.0, alpha=0.2, rtol=1e-9)
+    descents = [fs.gradient_descent(net, PROBLEM, h, round(4.0 / h), alpha=0.2) for h in (0.02, 0.01, 0.005)]
+    assert fs.compare(flow, descents).order == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_expected_gradient_of_weight_noise_decays_the_weights() -> None:
+    start = {"U": RNG.standard_normal((4, 20)), "V": RNG.standard_normal((3, 20))}
+    net = fs.LinearNetwork(20, noise=fs.GaussianNoise({"U": 0.2, "V": 0.1}))
+    traj = fs.gradient_descent(net, PROBLEM, 0.02, 80, alpha=0.3, start=start, expected=True)
+    U, V = by_hand(0.3 * start["U"], 0.3 * start["V"], 0.02, 80, eta_u2=0.04, eta_v2=0.01)
+    np.testing.assert_allclose(traj.beta[-1], U @ V.T, atol=1e-11)
+
+
+@pytest.mark.parametrize("noise", [fs.GaussianNoise({"U": 0.3, "V": 0.1}), fs.RademacherNoise(0.2)])
+def test_a_drawn_step_is_the_expected_step_on_average(noise) -> None:
+    start = {"U": RNG.standard_normal((4, 6)), "V": RNG.standard_normal((3, 6))}
+    net = fs.LinearNetwork(6, noise=noise)
+    runs = fs.gradient_descents(net, PROBLEM, 0.1, 1, alpha=0.5, start=start, runs=4000, seed=1)
+    mean = fs.gradient_descent(net, PROBLEM, 0.1, 1, alpha=0.5, start=start, expected=True)
+    for name in ("U", "V"):
+        sample = runs.weights[name][:, -1]
+        error = np.abs(sample.mean(axis=0) - mean.weights[name][-1])
+        assert (error < 5 * sample.std(axis=0, ddof=1) / np.sqrt(len(sample))).all()
+
+
+def test_full_batches_are_gradient_descent_and_batches_are_repeatable() -> None:
+    net = fs.LinearNetwork(9)
+    full = fs.gradient_descent(net, PROBLEM, 0.02, 50, alpha=0.3, seed=1)
+    same = fs.gradient_descent(net, PROBLEM, 0.02, 50, alpha=0.3, seed=1, batch_size=7)
+    np.testing.assert_array_equal(full.beta, same.beta)
+    options = {"batch_size": 3, "label_noise": 0.1, "alpha": 0.3, "seed": 2}
+    one, two = (fs.gradient_descent(net, PROBLEM, 0.02, 50, **options) for _ in range(2))
+    np.testing.assert_array_equal(one.beta, two.beta)
+    assert one.imbalance_drift < 1e-12  # the law holds with the gradient of the batch
+
+
+def test_divergence_and_drowned_imbalances_are_errors() -> None:
+    net = fs.LinearNetwork(9)
+    with pytest.raises(fs.IntegrationError, match="diverged") as caught:
+        fs.gradient_descent(net, PROBLEM, 5.0, 100, alpha=0.3)
+    assert np.isfinite(caught.value.trajectory.loss).all()
+    with pytest.raises(fs.IntegrationError, match="drowned in the rounding"):
+        fs.gradient_descent(net, PROBLEM, 0.05, 3000, alpha=1e-10, record_every=100)
+    with pytest.raises(ValueError, match="below the range of floats"):
+        fs.gradient_descent(net, PROBLEM, 0.05, 10, alpha="1e-400")
+    with pytest.raises(ValueError, match="cannot be 'growth'"):
+        fs.gradient_descent(net, PROBLEM, 0.05, 10, alpha=0.1, coordinates="growth")
+
+
+def test_drowned_imbalances_of_deep_networks_are_errors() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((6, 9))
+    problem = fs.Regression(X, X[:, 0] - 2 * X[:, 1])
+    start = {"w1": 1.0, "w2": 1.5, "w3": 0.7}
+    fs.gradient_descent(fs.DiagonalNetwork(depth=3), problem, 0.05, 4000, alpha=0.1, start=start, record_every=100)
+    with pytest.raises(fs.IntegrationError, match="drowned in the rounding") as caught:
+        fs.gradient_descent(
+            fs.DiagonalNetwork(depth=3), problem, 0.02, 1500, alpha=1e-9, record_every=10,
+            start={"w1": 1.0, "w2": 1e9, "w3": 0.5},
+        )  # fmt: skip
+    assert not caught.value.trajectory.success
