@@ -230,14 +230,19 @@ class ModifiedGrowth:
         logs = y.reshape(len(y), *self.sign.shape)
         return (2.0 * self._squares(logs) * self._velocity_of_logs(logs)).sum(axis=-2)
 
-    def observe(self, t: Array, y: Array) -> Observed:
+    def _components(self, y: Array) -> tuple[Array, Array]:
         sign = np.broadcast_to(self.sign, (len(y), *self.sign.shape))
-        logs = np.where(sign == 0, -np.inf, y.reshape(sign.shape))
+        return sign, np.where(sign == 0, -np.inf, y.reshape(sign.shape))
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        return self.modes.beta(*self._components(y))
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        sign, logs = self._components(y)
         log_weights, weights = self.modes.weights(sign, logs)
         log_imbalance, signs = self.modes.conserved(sign, logs)
         names = self.net.weights
         return Observed(
-            beta=self.modes.beta(sign, logs),
             weights={name: weights[:, a] for a, name in enumerate(names)},
             log_abs_weights={name: log_weights[:, a] for a, name in enumerate(names)},
             imbalance=signed_exp(signs, log_imbalance),
