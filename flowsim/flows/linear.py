@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.flows.linear_run import LinearRun, run_native, run_scipy
+from flowsim.flows.linear_run import SMALLEST_PLAIN_LOG, LinearRun, run_native, run_scipy
 from flowsim.flows.linear_system import TwoLayerSystem
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import Compression, LiftedWeights
@@ -39,8 +39,6 @@ Array = NDArray[np.float64]
 
 #: A run ends in an error once the imbalance is off by this share of its value at 0.
 IMBALANCE_LIMIT = 0.1
-#: Below exp(this) the start is carried with its scale apart, so that squares of weights stay floats.
-_SMALLEST_PLAIN_LOG = -100.0
 
 
 def linear_flow(
@@ -82,7 +80,9 @@ def linear_flow(
     rtol, atol : float
         native: a step may change the weights by a relative ``rtol``; `atol` is not used. SciPy: local tolerances.
     imbalance_limit : float
-        The run ends in an error once the imbalance is off its law by this share of its value at 0; inf: never.
+        The run ends in an error once the imbalance is off its law by this share of its value at 0; inf: never. With
+        ``native`` U V^T is then still right at any alpha, as long as no direction that was learned is unlearned and
+        learned again with the other sign: only there does the lost imbalance act.
 
     Returns
     -------
@@ -112,26 +112,24 @@ def linear_flow(
     horizon = t_end if clock == "time" else t_end / acceleration
     shared: dict[str, Any] = {
         "length_end": t_end if clock == "arclength" else None,
-        "speed": lambda Z: acceleration + flow.velocity(Z),
-        "watch": lambda Z, law: flow.watch(Z, law, imbalance_limit, native=method in ("auto", "native")),
+        "speed": lambda Z, shift: acceleration + flow.velocity(Z, shift),
+        "watch": lambda Z, shift, law: flow.watch(Z, shift, law, imbalance_limit, native=method in ("auto", "native")),
         "max_steps": max_steps,
     }
     run: LinearRun
     with _bar(progress, horizon) as advance:
         if method in ("auto", "native"):
             run = run_native(
-                flow.system, flow.graded, flow.shift, horizon, tolerance=rtol, progress=advance, **shared
+                flow.system, flow.graded, flow.log_alpha, horizon, tolerance=rtol, progress=advance, **shared
             )  # fmt: skip
         else:
-            if scale.log < _SMALLEST_PLAIN_LOG:
+            if scale.log < SMALLEST_PLAIN_LOG:
                 raise IntegrationError(
                     f"`alpha` = {scale} puts products of weights below the range of floats that {method} needs; use "
                     "method='native'."
                 )
-            run = run_scipy(
-                flow.system, flow.graded, flow.shift, horizon, method=method, rtol=rtol, atol=atol, progress=advance,
-                **shared,
-            )  # fmt: skip
+            shared |= {"rtol": rtol, "atol": atol, "progress": advance}
+            run = run_scipy(flow.system, flow.graded, flow.log_alpha, horizon, method=method, **shared)
     dense = _Dense(flow, run, acceleration)
     if t_eval is not None and run.status.success:
         states = dense(np.asarray(t_eval, dtype=float), clock)
@@ -182,7 +180,8 @@ def linear_flow(
 class _Flow:
     """The reduced problem, and the way back from its states.
 
-    States are ``Z = (U_1; V)`` in the compressed basis, times ``exp(-shift)``.
+    States are ``Z = (U_1; V)`` in the compressed basis, times ``exp(-shift)``, shift (P,). The imbalance is handled in
+    units of alpha^2.
     """
 
     data: LinearData
@@ -191,7 +190,6 @@ class _Flow:
     static: Array
     moving: Array
     log_alpha: float
-    scale: InitialScale
 
     @classmethod
     def of(
@@ -212,136 +210,124 @@ class _Flow:
                 "`start` must not have V = 0 and U outside the row space of X: that is a saddle a flow never leaves."
             )
         system = TwoLayerSystem(data.signal, data.curvatures, damping_u, damping_v)
-        return cls(data, compression, system, static, moving, scale.log, scale)
-
-    @property
-    def shift(self) -> float:
-        return self.log_alpha if self.log_alpha < _SMALLEST_PLAIN_LOG else 0.0
-
-    @property
-    def unit(self) -> float:
-        """alpha, or 1 where the scale is kept apart."""
-        return math.exp(self.log_alpha - self.shift)
+        return cls(data, compression, system, static, moving, scale.log)
 
     @cached_property
     def graded(self) -> Any:
         return factor(self.moving, self.log_alpha)
 
     @cached_property
-    def still(self) -> Array:
-        """The part of U that never moves, on the scale of the states."""
-        return self.unit * self.static
-
-    @cached_property
-    def still_gram(self) -> Array:
-        return self.still.T @ self.still
+    def static_gram(self) -> Array:
+        return self.static.T @ self.static
 
     @cached_property
     def initial(self) -> Array:
-        """The imbalance at 0, on the scale of the states."""
-        return self.conserved(self.unit * self.moving)
+        """The imbalance at 0."""
+        return self.signed_gram(self.moving) + self.static_gram
 
     @cached_property
     def reference(self) -> float:
         """What departures are measured by."""
-        Z = self.unit * self.moving
-        r = self.data.rank
-        terms = np.linalg.norm(Z[:r].T @ Z[:r] + self.still_gram) + np.linalg.norm(Z[r:].T @ Z[r:])
+        U1, V = self.moving[: self.data.rank], self.moving[self.data.rank :]
+        terms = np.linalg.norm(U1.T @ U1 + self.static_gram) + np.linalg.norm(V.T @ V)
         size = float(np.linalg.norm(self.initial))
         balanced = size <= 1e3 * np.finfo(float).eps * terms
         return float(terms) if balanced else size
 
-    def conserved(self, Z: Array) -> Array:
-        return np.swapaxes(Z, -1, -2) @ (self.system.signature[:, None] * Z) + self.still_gram
+    def conserved(self, Z: Array, shift: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            scale = np.exp(2 * (shift - self.log_alpha))[:, None, None]
+            return scale * self.signed_gram(Z) + self.static_gram
 
-    def departure(self, Z: Array, law: Array | float = 0.0) -> Array:
+    def signed_gram(self, Z: Array) -> Array:
+        """``Z^T J Z``."""
+        return np.swapaxes(Z, -1, -2) @ (self.system.signature[:, None] * Z)
+
+    def departure(self, Z: Array, shift: Array, law: Array | float = 0.0) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
-            gap = np.linalg.norm(self.conserved(Z) - self.initial - law, axis=(-2, -1)) / self.reference
+            gap = np.linalg.norm(self.conserved(Z, shift) - self.initial - law, axis=(-2, -1)) / self.reference
         return np.where(np.isfinite(gap), gap, np.inf)
 
-    def watch(self, Z: Array, law: Array, limit: float, native: bool) -> str | None:
-        off = float(self.departure(Z, law))
+    def watch(self, Z: Array, shift: float, law: Array, limit: float, native: bool) -> str | None:
+        off = float(self.departure(Z[None], np.array([shift]), law)[0])
         if not off > limit:
             return None
+        size = self._text(math.log(self.reference) + 2 * self.log_alpha)
         if native:
             return (
-                f"the imbalance U^T U - V^T V has drowned in the rounding of U and V: it is of size "
-                f"{self._text(self.reference)} and is off by {off:.1e} times that; use a larger `alpha`"
+                f"the imbalance U^T U - V^T V has drowned in the rounding of U and V: it is of size {size} and is off "
+                f"by {off:.0e} times that; use a larger `alpha`, or flowsim.flows.linear.linear_flow with "
+                "imbalance_limit=inf if only U V^T matters"
             )
         return (
-            f"the imbalance U^T U - V^T V, of size {self._text(self.reference)}, is off by {off:.1e} times that; use "
-            "method='native', which conserves it, or tighten `rtol`"
+            f"the imbalance U^T U - V^T V, of size {size}, is off by {off:.1e} times that; use method='native', which "
+            "conserves it, or tighten `rtol`"
         )
 
-    def _text(self, size: float) -> str:
-        logarithm = (math.log(size) + 2 * self.shift) / math.log(10)
-        exponent = math.floor(logarithm)
-        return f"{10 ** (logarithm - exponent):.1f}e{exponent}"
+    @staticmethod
+    def _text(logarithm: float) -> str:
+        exponent = math.floor(logarithm / math.log(10))
+        return f"{math.exp(logarithm - exponent * math.log(10)):.1f}e{exponent}"
 
-    def velocity(self, Z: Array) -> Array:
-        """``||beta'||`` of states (P, N, k)."""
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    def velocity(self, Z: Array, shift: Array) -> Array:
+        """``||beta'||``."""
+        with np.errstate(under="ignore"):
             r = self.data.rank
-            square = math.exp(2 * self.shift) * np.eye(Z.shape[-1])
-            rate = self.system.generator(self.system.observe(Z, square)) @ Z
-            V, dV = np.swapaxes(Z[..., r:, :], -1, -2), np.swapaxes(rate[..., r:, :], -1, -2)
-            inside = rate[..., :r, :] @ V + Z[..., :r, :] @ dV
-            total = np.sum(inside**2, axis=(-2, -1)) + np.sum((self.still @ dV) ** 2, axis=(-2, -1))
-            return math.exp(2 * self.shift) * np.sqrt(total)
+            square = np.exp(2 * shift)[:, None, None]
+            beta1 = square * (Z[:, :r] @ np.swapaxes(Z[:, r:], -1, -2))
+            rate = self.system.generator(self.data.signal - self.data.curvatures[:, None] * beta1) @ Z
+            V, dV = np.swapaxes(Z[:, r:], -1, -2), np.swapaxes(rate[:, r:], -1, -2)
+            inside = rate[:, :r] @ V + Z[:, :r] @ dV
+            outside = self.still(shift) @ dV
+            total = np.sum(inside**2, axis=(-2, -1)) + np.sum(outside**2, axis=(-2, -1))
+            return np.exp(2 * shift) * np.sqrt(total)
 
-    def read(self, t: Array, Z: Array, acceleration: float, arclength: Array) -> State:
+    def still(self, shift: Array) -> Array:
+        """The part of U that never moves, on the scale of the states."""
+        with np.errstate(under="ignore"):
+            return np.exp(self.log_alpha - shift)[:, None, None] * self.static
+
+    def read(self, t: Array, Z: Array, shift: Array, acceleration: float, arclength: Array) -> State:
         r = self.data.rank
         U1, V = Z[:, :r], Z[:, r:]
-        square = math.exp(2 * self.shift)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        with np.errstate(under="ignore", over="ignore", divide="ignore"):
+            square = np.exp(2 * shift)[:, None, None]
             beta1 = square * (U1 @ np.swapaxes(V, -1, -2))
-            beta = self.data.directions @ beta1 + square * (self.still @ np.swapaxes(V, -1, -2))
-            conserved = self.conserved(Z)
-            weights = _Weights(U1, V, self.data.directions, self.still, self.shift, logarithm=False)
-            logs = _Weights(U1, V, self.data.directions, self.still, self.shift, logarithm=True)
+            beta = self.data.directions @ beta1 + square * (self.still(shift) @ np.swapaxes(V, -1, -2))
+            # On the larger of the two scales: neither the square of alpha nor its inverse need be a float.
+            top = np.maximum(shift, self.log_alpha)
+            conserved = np.exp(2 * (shift - top))[:, None, None] * self.signed_gram(Z)
+            conserved += np.exp(2 * (self.log_alpha - top))[:, None, None] * self.static_gram
+            weights = _Weights(U1, V, self.data.directions, self.still(shift), shift)
             return State(
                 t=t,
                 accelerated_time=t * acceleration,
                 arclength=arclength,
                 beta=beta,
-                weights=self._lift(weights, logarithm=False),
-                log_abs_weights=self._lift(logs, logarithm=True),
+                weights=self._lift(weights),
+                log_abs_weights=_Logarithms(self._lift(weights.plain()), shift),
                 loss=self.data.least_loss + self.data.excess(beta1),
-                imbalance=square * conserved,
-                log_imbalance=np.log(np.abs(conserved)) + 2 * self.shift,
+                imbalance=np.exp(2 * top)[:, None, None] * conserved,
+                log_imbalance=np.log(np.abs(conserved)) + 2 * top[:, None, None],
             )
 
-    def _lift(self, weights: _Weights, logarithm: bool) -> Mapping[str, Array]:
+    def _lift(self, weights: _Weights) -> Mapping[str, Array]:
         basis = self.compression.basis
-        if basis is None:
-            return weights
-        if not logarithm:
-            return LiftedWeights(weights, basis)
-        shift = self.shift
-
-        def log_abs(lifted: Array) -> Array:
-            with np.errstate(divide="ignore"):
-                return np.log(np.abs(lifted)) + shift
-
-        return LiftedWeights(weights.plain(), basis, log_abs)
+        return weights if basis is None else LiftedWeights(weights, basis)
 
 
 class _Weights(Mapping[str, Array]):
     """U (T, D, k) and V (T, m, k) put together when asked for."""
 
-    def __init__(self, U1: Array, V: Array, directions: Array, still: Array, shift: float, logarithm: bool) -> None:
-        self._U1, self._V, self._directions, self._still = U1, V, directions, still
-        self._shift, self._logarithm = shift, logarithm
+    def __init__(self, U1: Array, V: Array, directions: Array, still: Array, shift: Array) -> None:
+        self._U1, self._V, self._directions, self._still, self._shift = U1, V, directions, still, shift
 
     def __getitem__(self, name: str) -> Array:
-        if name == "U":
-            value = self._directions @ self._U1 + self._still
-        elif name == "V":
-            value = self._V
-        else:
+        if name not in ("U", "V"):
             raise KeyError(name)
-        with np.errstate(divide="ignore", under="ignore"):
-            return np.log(np.abs(value)) + self._shift if self._logarithm else math.exp(self._shift) * value
+        value = self._directions @ self._U1 + self._still if name == "U" else self._V
+        with np.errstate(under="ignore"):
+            return np.exp(self._shift)[..., None, None] * value
 
     def __iter__(self) -> Iterator[str]:
         return iter(("U", "V"))
@@ -351,12 +337,30 @@ class _Weights(Mapping[str, Array]):
 
     def plain(self) -> _Weights:
         """The weights times exp(-shift)."""
-        return _Weights(self._U1, self._V, self._directions, self._still, 0.0, False)
+        return _Weights(self._U1, self._V, self._directions, self._still, np.zeros_like(self._shift))
 
     def select(self, index: Any) -> _Weights:
-        return _Weights(
-            self._U1[index], self._V[index], self._directions, self._still, self._shift, self._logarithm
-        )  # fmt: skip
+        return _Weights(self._U1[index], self._V[index], self._directions, self._still[index], self._shift[index])
+
+
+class _Logarithms(Mapping[str, Array]):
+    """``ln |weight|`` of weights times exp(-shift)."""
+
+    def __init__(self, plain: Mapping[str, Array], shift: Array) -> None:
+        self._plain, self._shift = plain, shift
+
+    def __getitem__(self, name: str) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.log(np.abs(self._plain[name])) + np.asarray(self._shift)[..., None, None]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plain)
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    def select(self, index: Any) -> _Logarithms:
+        return _Logarithms(self._plain.select(index), self._shift[index])  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, eq=False)
@@ -373,15 +377,15 @@ class _Dense:
         else:
             t = self.run.arclength.inverse(values) if clock == "arclength" else values
         arclength = values if clock == "arclength" else self.run.arclength.at(t)
-        return self.flow.read(t, self.run(t), self.acceleration, arclength)
+        return self.flow.read(t, *self.run(t), self.acceleration, arclength)
 
     def departure(self, t: Array) -> Array:
         """Departure of the imbalance from its law; under noise read at the end of the step a time lies in."""
         law = self.run.law
         if law is None:
-            return self.flow.departure(self.run(t))
+            return self.flow.departure(*self.run(t))
         ends = np.searchsorted(self.run.t, t, side="left").clip(0, len(self.run.t) - 1)
-        return self.flow.departure(self.run(self.run.t[ends]), law[ends])
+        return self.flow.departure(*self.run(self.run.t[ends]), law[ends])
 
 
 def _bar(shown: bool, end: float) -> Any:

@@ -68,9 +68,10 @@ def _root_factor(rates: Array, start: Array, c: float, t: float) -> Array:
     """
     slow = np.abs(rates * t) < 1e-8
     safe = np.where(slow, 1.0, rates)
-    B = np.where(slow, t, np.expm1(2 * t * safe) / (2 * safe))
-    weight = np.where(slow, 1 / np.sqrt(c * t), np.sqrt(2 * safe / (-c * np.expm1(-2 * t * safe))))
-    stacked = np.concatenate([np.eye(start.shape[1]), np.sqrt(c * B)[:, None] * start])
+    growing = np.maximum(t * rates, 0.0)
+    root_B = np.exp(growing) * np.sqrt(np.where(slow, t, -np.expm1(-2 * t * np.abs(safe)) / (2 * np.abs(safe))))
+    weight = np.where(slow, 1 / np.sqrt(c * t), np.exp(t * rates) / (np.sqrt(c) * root_B))
+    stacked = np.concatenate([np.eye(start.shape[1]), np.sqrt(c) * root_B[:, None] * start])
     order = np.argsort(-np.abs(stacked).max(axis=1), kind="stable")  # large rows first: rowwise stable
     orthonormal = np.empty_like(stacked)
     orthonormal[order] = scipy.linalg.qr(stacked[order], mode="economic", pivoting=True)[0]

@@ -19,27 +19,31 @@ from flowsim.solvers.quasilinear import Graded, Step, Steps
 __all__ = ["LinearRun", "NativeRun", "ScipyRun", "run_native", "run_scipy"]
 
 Array = NDArray[np.float64]
-#: looked at after every step with ``Z exp(-shift)`` and the integral of its law so far; a text ends the run
-Watch = Callable[[Array, Array], str | None]
+#: states ``Z exp(-shift)`` (P, N, k) and their shifts (P,) to values (P,)
+Speed = Callable[[Array, Array], Array]
+#: looked at after every step: one state, its shift, the integral of its law so far; a text ends the run
+Watch = Callable[[Array, float, Array], str | None]
 
 #: Rows of a stage system up to which one BLAS thread is faster than several.
 _SMALL_SYSTEM = 400
+#: States whose largest direction is below exp(this) are given with their scale apart.
+SMALLEST_PLAIN_LOG = -100.0
 #: Unknowns up to which SciPy's implicit methods are given the analytic Jacobian as an array.
 _LARGEST_JACOBIAN = 3000
 
 
 class LinearRun(Protocol):
-    """``Z = (U_1; V)`` along a run, times ``exp(-shift)``."""
+    """``Z = (U_1; V)`` along a run."""
 
     t: Array
     status: Status
     message: str
     stats: dict[str, Any]
-    #: integral of ``-2 Z^T J K Z`` up to every time of t, (T, k, k); None without noise
+    #: integral of ``-2 Z^T J K Z / alpha^2`` up to every time of t, (T, k, k); None without noise
     law: Array | None
 
-    def __call__(self, times: Array) -> Array:
-        """(P, N, k)"""
+    def __call__(self, times: Array) -> tuple[Array, Array]:
+        """``Z exp(-shift)`` (P, N, k) and the shifts (P,)."""
 
     @property
     def arclength(self) -> ArcLength: ...
@@ -50,7 +54,6 @@ class NativeRun:
     """Steps of :class:`flowsim.solvers.quasilinear.Steps`."""
 
     start: Graded
-    shift: float
     steps: list[Step] = field(default_factory=list)
     speeds: list[Array] = field(default_factory=list)
     laws: list[Array] = field(default_factory=list)
@@ -66,23 +69,24 @@ class NativeRun:
     def law(self) -> Array | None:
         return np.array(self.laws) if self.laws else None
 
-    def __call__(self, times: Array) -> Array:
+    def __call__(self, times: Array) -> tuple[Array, Array]:
         out = np.empty((len(times), self.start.frame.shape[0], self.start.mix.shape[1]))
-        if not self.steps:
-            out[:] = self.start.value(self.shift)
-            return out
-        index = np.clip(np.searchsorted(self.t, times, side="left") - 1, 0, len(self.steps) - 1)
+        shifts = np.empty(len(times))
+        index = np.searchsorted(self.t, times, side="left").clip(0, len(self.steps))
         for number in np.unique(index):
-            step, chosen = self.steps[number], np.flatnonzero(index == number)
-            positions = (times[chosen] - step.t) / step.h
-            at_end = times[chosen] == self.t[number + 1]
-            if at_end.any():
-                out[chosen[at_end]] = step.end.value(self.shift)
+            chosen = np.flatnonzero(index == number)
+            at_end = times[chosen] >= self.t[number]
+            ended = chosen[at_end]
+            state = self.steps[number - 1].end if number else self.start
+            shifts[ended] = scale_of(state)
+            out[ended] = state.value(scale_of(state))
             inside = chosen[~at_end]
             if len(inside):
-                out[inside] = step.frames(positions[~at_end]) @ step.start.right(self.shift)
-        out[times <= 0.0] = self.start.value(self.shift)
-        return out
+                step = self.steps[number - 1]
+                shifts[inside] = scale_of(step.start)
+                frames = step.frames((times[inside] - step.t) / step.h)
+                out[inside] = frames @ step.start.right(scale_of(step.start))
+        return out, shifts
 
     @cached_property
     def arclength(self) -> ArcLength:
@@ -96,7 +100,7 @@ class ScipyRun:
     solution: Solution
     shape: tuple[int, int]
     mix: Array
-    speed: Callable[[Array], Array]
+    speed: Speed
     law: Array | None = None
 
     @property
@@ -115,22 +119,28 @@ class ScipyRun:
     def stats(self) -> dict[str, Any]:
         return self.solution.stats
 
-    def __call__(self, times: Array) -> Array:
-        return self.solution(times).reshape(-1, *self.shape) @ self.mix
+    def __call__(self, times: Array) -> tuple[Array, Array]:
+        return self.solution(times).reshape(-1, *self.shape) @ self.mix, np.zeros(len(times))
 
     @cached_property
     def arclength(self) -> ArcLength:
-        return ArcLength.along(self.t, lambda times: self.speed(self(times)))
+        return ArcLength.along(self.t, lambda times: self.speed(*self(times)))
+
+
+def scale_of(state: Graded) -> float:
+    """0, or the logarithm of the largest direction where squares of that would leave the range of floats."""
+    top = float(state.logs.max())
+    return top if top < SMALLEST_PLAIN_LOG else 0.0
 
 
 def run_native(
     system: TwoLayerSystem,
     start: Graded,
-    shift: float,
+    log_alpha: float,
     t_end: float,
     *,
     length_end: float | None,
-    speed: Callable[[Array], Array],
+    speed: Speed,
     watch: Watch,
     tolerance: float,
     max_steps: int,
@@ -141,9 +151,9 @@ def run_native(
     Parameters
     ----------
     speed : callable
-        ``d arclength/dt`` of states (P, N, k) times ``exp(-shift)``.
+        ``d arclength/dt``.
     """
-    run = NativeRun(start, shift)
+    run = NativeRun(start)
     integrator = Steps(system, start, tolerance=tolerance, max_steps=max_steps)
     noisy = bool(system.damping.any())
     weight = system.signature * system.damping
@@ -155,13 +165,14 @@ def run_native(
     began = time.perf_counter()
     with _one_thread(6 * len(start.frame)):
         for step, stages in integrator.until(t_end if length_end is None else np.inf):
+            shift = scale_of(step.start)
             right = step.start.right(shift)
             sampled = np.concatenate([step.start.frame[None] @ right, stages @ right, step.end.value(shift)[None]])
             if nodes is None:
                 from flowsim.solvers.gauss import lagrange_weights
 
                 nodes = lagrange_weights(step.nodes, ArcLength.nodes())
-            speeds = np.maximum(nodes @ speed(sampled), 0.0)
+            speeds = np.maximum(nodes @ speed(sampled, np.full(len(sampled), shift)), 0.0)
             run.steps.append(step)
             run.speeds.append(speeds)
             if noisy:
@@ -169,9 +180,10 @@ def run_native(
 
                 inside = sampled[1:-1]
                 weights = (step.h * gauss_tableau(len(inside)).b)[:, None] * weight
-                law = law - 2 * np.einsum("sna,sn,snb->ab", inside, weights, inside, optimize=True)
+                change = np.einsum("sna,sn,snb->ab", inside, weights, inside, optimize=True)
+                law = law - 2 * np.exp(2 * (shift - log_alpha)) * change
                 run.laws.append(law)
-            if (found := watch(sampled[-1], law)) is not None:
+            if (found := watch(step.end.value(scale_of(step.end)), scale_of(step.end), law)) is not None:
                 integrator.status, run.message = Status.STOPPED, found
                 break
             if progress is not None:
@@ -189,11 +201,11 @@ def run_native(
 def run_scipy(
     system: TwoLayerSystem,
     start: Graded,
-    shift: float,
+    log_alpha: float,
     t_end: float,
     *,
     length_end: float | None,
-    speed: Callable[[Array], Array],
+    speed: Speed,
     watch: Watch,
     method: str,
     rtol: float,
@@ -202,9 +214,9 @@ def run_scipy(
     progress: Callable[[float], None] | None,
 ) -> ScipyRun:
     """One of SciPy's methods on the frame of Z; nothing is conserved but to the tolerance."""
-    frame = start.frame * np.exp(start.logs - shift)
+    frame = start.frame * np.exp(start.logs)
     shape, mix = frame.shape, start.mix
-    gram = np.exp(2 * shift) * (mix @ mix.T)
+    gram = mix @ mix.T
     still = np.zeros((mix.shape[1],) * 2)
     noisy = bool(system.damping.any())
 
@@ -213,13 +225,17 @@ def run_scipy(
         return (system.generator(system.observe(Z, gram)) @ Z).ravel()
 
     def check(_: float, y: Array) -> str | None:
-        return None if noisy else watch(y.reshape(shape) @ mix, still)
+        return None if noisy else watch(y.reshape(shape) @ mix, 0.0, still)
 
     covered = 0.0
 
     def done(begin: float, end: float, piece: Callable[[Array], Array]) -> bool:
         nonlocal covered
-        covered += ArcLength.of_step(begin, end, lambda times: speed(piece(times).T.reshape(-1, *shape) @ mix))
+
+        def along(times: Array) -> Array:
+            return speed(piece(times).T.reshape(-1, *shape) @ mix, np.zeros(len(times)))
+
+        covered += ArcLength.of_step(begin, end, along)
         return length_end is not None and covered >= length_end
 
     jacobian = (lambda _, y: system.jacobian(y.reshape(shape), gram)) if frame.size <= _LARGEST_JACOBIAN else None
@@ -236,17 +252,17 @@ def run_scipy(
         )
     run = ScipyRun(solution, shape, mix, speed)
     if noisy:
-        run.law = _law_along(run, system)
+        run.law = _law_along(run, system, log_alpha)
     return run
 
 
-def _law_along(run: ScipyRun, system: TwoLayerSystem) -> Array:
-    """The integral of ``-2 Z^T J K Z`` by Gauss quadrature on every step."""
+def _law_along(run: ScipyRun, system: TwoLayerSystem, log_alpha: float) -> Array:
+    """The integral of ``-2 Z^T J K Z / alpha^2`` by Gauss quadrature on every step."""
     weight = system.signature * system.damping
     total = [np.zeros((run.mix.shape[1],) * 2)]
     for begin, end in zip(run.t[:-1], run.t[1:], strict=True):
-        Z = run(begin + (end - begin) * ArcLength.nodes())
-        rule = (end - begin) * _half_weights()
+        Z, _ = run(begin + (end - begin) * ArcLength.nodes())
+        rule = np.exp(-2 * log_alpha) * (end - begin) * _half_weights()
         total.append(total[-1] - 2 * np.einsum("sna,sn,snb->ab", Z, rule[:, None] * weight, Z, optimize=True))
     return np.array(total)
 

@@ -105,23 +105,16 @@ class LiftedWeights(Mapping[str, Array]):
         Q: orthonormal columns (zero columns where the start's rows are dependent).
     """
 
-    def __init__(
-        self,
-        compressed: Mapping[str, Array],
-        basis: Callable[[], Array],
-        after: Callable[[Array], Array] | None = None,
-    ) -> None:
+    def __init__(self, compressed: Mapping[str, Array], basis: Callable[[], Array]) -> None:
         self.compressed = compressed
         self._basis = basis
-        self._after = after
 
     @property
     def basis(self) -> Array:
         return self._basis()
 
     def __getitem__(self, name: str) -> Array:
-        lifted = self.compressed[name] @ self._basis().T
-        return lifted if self._after is None else self._after(lifted)
+        return self.compressed[name] @ self._basis().T
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.compressed)
@@ -133,4 +126,4 @@ class LiftedWeights(Mapping[str, Array]):
         """The same at other times, still not lifted."""
         inner = self.compressed
         chosen = inner.select(index) if hasattr(inner, "select") else {key: inner[key][index] for key in inner}
-        return LiftedWeights(chosen, self._basis, self._after)
+        return LiftedWeights(chosen, self._basis)

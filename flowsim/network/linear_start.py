@@ -16,7 +16,7 @@ from flowsim.network.networks import LinearNetwork
 if TYPE_CHECKING:
     from flowsim.problem import Regression
 
-__all__ = ["compressed_start", "linear_start"]
+__all__ = ["compressed_gaussian", "compressed_start", "linear_start"]
 
 Array = NDArray[np.float64]
 Kind = Literal["gaussian", "balanced", "unbalanced", "invariant"]
@@ -114,7 +114,11 @@ def compressed_start(net: LinearNetwork, problem: Regression, start: Mapping[str
     D, m, h = problem.d, problem.n_targets, net.width
     if start is None:
         if h > D + m:
-            return _compressed_gaussian(D, m, h)
+
+            def basis() -> Array:
+                return _orthonormal(np.random.default_rng([0, h]), h, D + m)
+
+            return Compression(*compressed_gaussian(D, m, h), cache(basis))
         start = linear_start(net, problem)
     if not isinstance(start, Mapping):
         raise ValueError(f"`start` must map 'U' and 'V' to arrays; received {type(start).__name__}.")
@@ -141,17 +145,19 @@ def compressed_start(net: LinearNetwork, problem: Regression, start: Mapping[str
     return compression
 
 
-def _compressed_gaussian(D: int, m: int, h: int, seed: int = 0) -> Compression:
+def compressed_gaussian(
+    D: int, m: int, h: int, *, exponent: float = 0.5, seed: int | list[int] = 0
+) -> tuple[Array, Array]:
+    """A (D, k), B (m, k), k = D + m <= h: independent Gaussian U, V of std ``h**-exponent`` in their row space.
+
+    A Gaussian matrix is a triangular one with chi-distributed diagonal times an independent orthonormal one.
+    """
     k = D + m
     rng = np.random.default_rng(seed)
     triangle = np.tril(rng.standard_normal((k, k)), -1)
     triangle[np.diag_indices(k)] = np.sqrt(rng.chisquare(h - np.arange(k)))
-    triangle /= np.sqrt(h)
-
-    def basis() -> Array:
-        return _orthonormal(np.random.default_rng([seed, h]), h, k)
-
-    return Compression(triangle[:D].copy(), triangle[D:].copy(), cache(basis))
+    triangle *= float(h) ** -exponent
+    return triangle[:D].copy(), triangle[D:].copy()
 
 
 def _orthonormal(rng: np.random.Generator, rows: int, columns: int) -> Array:
