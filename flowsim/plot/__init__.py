@@ -1,17 +1,23 @@
 """Figures; every function takes ``ax=`` and returns artists."""
 
 from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_to_saddle
+from flowsim.plot.linear import imbalance_spectrum, loss_bound, rank_by_rank, singular_values, width_law
 from flowsim.plot.style import STYLE
 from flowsim.plot.trajectory import imbalance, loss, overview, trajectory
 
 __all__ = [
     "STYLE",
     "imbalance",
+    "imbalance_spectrum",
     "lasso_link",
     "limit_overview",
     "limit_study",
     "loss",
+    "loss_bound",
     "overview",
+    "rank_by_rank",
     "saddle_to_saddle",
+    "singular_values",
     "trajectory",
+    "width_law",
 ]

@@ -5,6 +5,15 @@ from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison,
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 from flowsim.studies.lasso_link import LassoLink, lasso_link
 from flowsim.studies.limit_study import LimitStudy, Rate, limit_study
+from flowsim.studies.linear_ranks import RankPlateaus, activation_times, rank_plateaus
+from flowsim.studies.linear_rates import (
+    InvariantSetCertificate,
+    RateBound,
+    RateCertificate,
+    certify_invariant_set,
+    certify_rate,
+    rate_bound,
+)
 from flowsim.studies.modified import modified_flow
 from flowsim.studies.references import (
     MinL1,
@@ -15,18 +24,27 @@ from flowsim.studies.references import (
     recovery_scores,
     weighted_lasso,
 )
+from flowsim.studies.width_law import WidthLaw, width_law
 
 __all__ = [
     "Certificates",
     "Comparison",
     "Comparisons",
     "EnsembleComparison",
+    "InvariantSetCertificate",
     "LassoLink",
     "LimitStudy",
     "MinL1",
+    "RankPlateaus",
     "Rate",
+    "RateBound",
+    "RateCertificate",
     "RecoveryScores",
+    "WidthLaw",
+    "activation_times",
     "certify",
+    "certify_invariant_set",
+    "certify_rate",
     "compare",
     "lasso_link",
     "limit_study",
@@ -36,6 +54,9 @@ __all__ = [
     "min_l2",
     "modified_flow",
     "plateau_times",
+    "rank_plateaus",
+    "rate_bound",
     "recovery_scores",
     "weighted_lasso",
+    "width_law",
 ]
