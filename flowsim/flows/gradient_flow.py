@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
+from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.run import run_flow
@@ -128,20 +130,35 @@ def gradient_flow(
 
         if coordinates != "auto":
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
-        return linear_flow(
-            net,
-            problem,
-            t_end,
-            alpha=scale,
-            start=start,
-            clock=clock,
-            t_eval=points,
-            method=method,
-            rtol=rtol,
-            atol=atol,
-            max_steps=int(max_steps),
-            progress=progress,
+
+        def run(tighter: float, clock: Clock, end: float, points: Array | None, budget: int) -> Trajectory:
+            return linear_flow(
+                net,
+                problem,
+                end,
+                alpha=scale,
+                start=start,
+                clock=clock,
+                t_eval=points,
+                method=method,
+                rtol=rtol / tighter,
+                atol=atol / tighter,
+                max_steps=budget,
+                progress=progress,
+            )
+
+        trajectory = run(1.0, clock, t_end, points, int(max_steps))
+        if not estimate_error:
+            return trajectory
+        end = float(trajectory.t[-1])
+        if end == 0:
+            return replace(trajectory, error_estimate=np.zeros(len(trajectory)))
+        companion = run(TIGHTER, "time", end, None, COMPANION_STEPS * int(max_steps))
+        steps = np.unique(np.concatenate([trajectory.t, companion.t[companion.t <= end]]))
+        estimate = error_estimate(
+            steps, trajectory.t, trajectory.beta, lambda t: trajectory.at(t).beta, lambda t: companion.at(t).beta
         )
+        return replace(trajectory, error_estimate=estimate)
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if problem.y.ndim == 2:

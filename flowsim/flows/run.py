@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flowsim import __version__
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, Observed, SteppedCoordinates
+from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.problem import Regression
 from flowsim.solvers import ArcLength, SeparableSolution, Solution, integrate
 from flowsim.trajectory import Clock, Deferred, State, Trajectory
@@ -22,13 +23,6 @@ from flowsim.trajectory import Clock, Deferred, State, Trajectory
 __all__ = ["run_flow"]
 
 Array = NDArray[np.float64]
-
-#: A companion run is so much tighter; the error of the run itself is then all but the difference.
-_TIGHTER = 20.0
-_MARGIN = 1.5
-#: Points, two a step, over which the difference is looked at.
-_NEARBY = 9
-_COMPANION_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,26 +231,22 @@ def _solve(
 
 
 def _estimate(dense: _Dense, states: State, method: str, rtol: float, atol: float, max_steps: int) -> Array | None:
-    """The distance to a companion run at tighter tolerance, its largest value nearby, with a margin."""
     solution = dense.solution
     if not solution.status.success or len(solution.t) < 2:
         return None
     finer = _solve(
-        dense.coordinates, float(solution.t[-1]), method, rtol / _TIGHTER, atol / _TIGHTER, _COMPANION_STEPS * max_steps
+        dense.coordinates, float(solution.t[-1]), method, rtol / TIGHTER, atol / TIGHTER, COMPANION_STEPS * max_steps
     )
     if not finer.status.success:
         return np.full(len(states.t), np.nan)
-    from scipy.ndimage import maximum_filter1d
-
     companion = replace(dense, solution=finer)
-    # An error that changes sign is small there by chance: what counts is its size over the steps around.
-    times = np.sort(np.concatenate([solution.t, (solution.t[1:] + solution.t[:-1]) / 2]))
-    one, other = (side.look(times, "time").beta.reshape(len(times), -1) for side in (dense, companion))
-    nearby = maximum_filter1d(np.abs(one - other).max(axis=1), _NEARBY)
-    after = np.clip(np.searchsorted(times, states.t), 1, len(times) - 1)
-    floor = 8 * np.finfo(float).eps * np.abs(states.beta).reshape(len(states.t), -1).max(axis=1)
-    estimate: Array = _MARGIN * np.maximum(nearby[after - 1], nearby[after]) + floor
-    return estimate
+    return error_estimate(
+        solution.t,
+        states.t,
+        states.beta,
+        lambda t: dense.look(t, "time").beta,
+        lambda t: companion.look(t, "time").beta,
+    )
 
 
 class _Length:

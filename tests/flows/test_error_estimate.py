@@ -37,3 +37,13 @@ def test_the_estimate_of_a_deep_product_and_on_arc_length_bounds_the_error():
     reference = fs.gradient_flow(net, problem, float(run.t[-1]), alpha=1e-3, rtol=1e-10)
     error = np.abs(run.beta - reference.at(run.t).beta).max(axis=1)
     assert (error <= run.error_estimate + 1e-9).all()
+
+
+def test_the_estimate_of_a_linear_network_bounds_the_error():
+    rng = np.random.default_rng(0)
+    problem = fs.Regression(rng.standard_normal((6, 4)), rng.standard_normal((6, 2)))
+    net = fs.LinearNetwork(width=5)
+    run = fs.gradient_flow(net, problem, 20.0, alpha=1e-2, rtol=1e-4, estimate_error=True)
+    reference = fs.gradient_flow(net, problem, 20.0, alpha=1e-2, rtol=1e-10, t_eval=run.t)
+    error = np.abs(run.beta - reference.beta).max(axis=(1, 2))
+    assert (error <= run.error_estimate + 1e-12).all()
