@@ -26,7 +26,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
+from flowsim.solvers.events import Event, Occurrence, find_events
 from flowsim.solvers.solution import Status
 
 __all__ = ["SeparableFlow", "SeparableSolution", "integrate_ensemble", "integrate_separable"]
@@ -221,6 +222,8 @@ class SeparableSolution:
     message : str
     stats : dict
         steps, rejected, nfev, njev, nlu, passes (over A), seconds.
+    events : sequence of Occurrence
+        Of the events that were asked for.
     """
 
     flow: SeparableFlow
@@ -230,6 +233,7 @@ class SeparableSolution:
     message: str
     stats: dict[str, Any]
     chunks: Sequence[_Chunk] = field(repr=False, default=())
+    events: Sequence[Occurrence] = ()
 
     @cached_property
     def z(self) -> Array:
@@ -309,6 +313,7 @@ def integrate_separable(
     max_steps: int = 200_000,
     progress: Callable[[float], None] | None = None,
     done: Callable[[SeparableSolution], bool] | None = None,
+    events: Sequence[Event] = (),
 ) -> SeparableSolution:
     """Integrate from nu = 0 over [0, t_end].
 
@@ -325,13 +330,30 @@ def integrate_separable(
         Called with the time reached now and then.
     done : callable (SeparableSolution) -> bool, optional
         Looked at now and then with the steps since it was last asked; True completes the integration there.
+    events : sequence of Event, optional
+        Looked for on the continuous extension and kept as ``solution.events``; the first occurrence of a terminal
+        one ends the run, there, with ``Status.EVENT``.
 
     Returns
     -------
     SeparableSolution
         Never raises for a failed integration: the status says how it ended.
     """
-    return _Run(flow, t_end, tol, max_steps, progress, done).solve()
+    terminal = [event for event in events if event.terminal]
+
+    def over(steps: SeparableSolution) -> bool:
+        return bool(find_events(steps, terminal)) or (done is not None and done(steps))
+
+    solution = _Run(flow, t_end, tol, max_steps, progress, over if terminal else done).solve()
+    found = find_events(solution, events) if events else []
+    last = next((one for one in found if one.event.terminal), None)
+    if last is None:
+        return replace(solution, events=found)
+    # The same steps once more, the last one shorter.
+    again = _Run(flow, max(last.t, np.finfo(float).tiny), tol, max_steps, None, None).solve()
+    kept = [one for one in found if (one.step, one.position) <= (last.step, last.position)]
+    status = Status.EVENT if again.status.success else again.status
+    return replace(again, events=kept, status=status, message=status.value)
 
 
 def integrate_ensemble(

@@ -85,6 +85,35 @@ def _factor(M, inverse, m):
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
+def _invert(M, inverse, m):
+    """The inverse of a lower triangular factor in its place: eight solves wait less for products than for divisions."""
+    for i in range(m):
+        row = M[i]
+        for k in range(i):
+            # row k of M is inverted already
+            value, other = row[k], M[k]
+            for j in range(k):
+                row[j] += value * other[j]
+            row[k] = value * other[k]
+        for j in range(i):
+            row[j] *= -inverse[i]
+        row[i] = inverse[i]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _solve(M, x, y, m):
+    """x becomes ``M^T M x`` for the inverted factor M."""
+    for i in range(m):
+        y[i] = _dot(M[i], x, i + 1)
+    for j in range(m):
+        x[j] = 0.0
+    for i in range(m):
+        value, row = y[i], M[i]
+        for j in range(i + 1):
+            x[j] += value * row[j]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
 def _substitute(M, inverse, x, m):
     for i in range(m):
         x[i] = (x[i] - _dot(M[i], x, i)) * inverse[i]
@@ -519,7 +548,12 @@ def advance(
                         target[j] = scale * row[j] * root[j]
                     target[s] += 1.0
             if good and not still:
-                good = _factor(M, inverse, order) if order < _LAPACK else _factor_large(M, inverse, order)
+                if order < _LAPACK:
+                    good = _factor(M, inverse, order)
+                    if good:
+                        _invert(M, inverse, order)
+                else:
+                    good = _factor_large(M, inverse, order)
                 counts[3] += 1
             if good and not still:
                 for s in range(m):
@@ -547,13 +581,19 @@ def advance(
                             value, row = x[s] / n * hg, AS[s]
                             for q in range(r):
                                 half[q] += value * row[q]
-                        _substitute(M, inverse, half, r)
+                        if order < _LAPACK:
+                            _solve(M, half, work, r)
+                        else:
+                            _substitute(M, inverse, half, r)
                         for s in range(m):
                             u[s] = hg * (x[s] - D[s] * _dot(AS[s], half, r))
                     else:
                         for s in range(m):
                             u[s] = x[s] / root[s]
-                        _substitute(M, inverse, u, m)
+                        if order < _LAPACK:
+                            _solve(M, u, gv, m)
+                        else:
+                            _substitute(M, inverse, u, m)
                         for s in range(m):
                             u[s] *= hg * root[s]
                 counts[2] += _STAGES - 1

@@ -19,6 +19,7 @@ class Status(enum.Enum):
     """How an integration ended; the value is the message, with what to try."""
 
     COMPLETED = "reached the end of the interval"
+    EVENT = "reached a terminal event"
     STOPPED = "stopped by the caller's check"
     STEP_BUDGET = "the step budget is spent; allow more with `max_steps`, loosen `rtol`, or shorten `t_end`"
     STEP_FLOOR = "the step fell to the spacing of floats; loosen `rtol` or try another `method`"
@@ -27,7 +28,7 @@ class Status(enum.Enum):
 
     @property
     def success(self) -> bool:
-        return self is Status.COMPLETED
+        return self in (Status.COMPLETED, Status.EVENT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,20 @@ class Solution:
     status: Status
     message: str
     stats: dict[str, Any]
+
+    @property
+    def h(self) -> Array:
+        """Lengths of the steps."""
+        return np.diff(self.t)
+
+    def at_steps(self, step: NDArray[np.intp], theta: Array) -> Array:
+        """States at positions `theta`, 0 to 1, of the steps `step`, shape (K, N)."""
+        out = np.empty((len(step), self.y.shape[1]))
+        times = self.t[step] + theta * self.h[step]
+        for number in np.unique(step):
+            here = step == number
+            out[here] = np.asarray(self.pieces[number](times[here])).T
+        return out
 
     def __call__(self, times: Array) -> Array:
         """States at times (K,) inside the run, shape (K, N)."""
