@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from separable_families import two_layer
 
 from flowsim.solvers import Event, InitialValueProblem, Status, find_events, integrate, integrate_separable
+from tests.solvers.separable_families import two_layer
 
 TOL = 1e-7
 GAMMA = 60 * math.log(10)

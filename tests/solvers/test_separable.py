@@ -8,10 +8,10 @@ import scipy.sparse
 from numpy.testing import assert_allclose
 from scipy.integrate import solve_ivp
 from scipy.sparse.linalg import aslinearoperator
-from separable_families import EXPONENTS, KINDS, draw, two_layer
 
 from flowsim.solvers import SeparableFlow, Status, integrate_ensemble, integrate_separable
 from flowsim.solvers import separable as module
+from tests.solvers.separable_families import EXPONENTS, KINDS, draw, two_layer
 
 TOL = 1e-6
 
