@@ -13,6 +13,7 @@ from benchmarks.harness import environment
 #: case -> one line; each is a module with ``run(quick) -> Report``
 CASES = {
     "integrators": "one flow, n=20, d=50: flowsim against the stiff integrators of Python at equal error",
+    "limit": "the limit process beside LARS, and on a million sparse features",
     "startup": "import flowsim, flowsim --help, deriving and compiling a network",
 }
 

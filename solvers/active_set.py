@@ -127,8 +127,11 @@ class ConeRegression:
         self.b = np.zeros(0)
         self.residual = y.copy()
         self.waiting: list[Hashable] = []
+        # Of every key that stands at the cone: its cost and the norm of its column; and the members' in order.
         self._cost: dict[Hashable, float] = {}
         self._norm: dict[Hashable, float] = {}
+        self._costs = np.zeros(0)
+        self._norms = np.zeros(0)
 
     def solve(self, joining: Iterable[tuple[Hashable, float]]) -> None:
         """Let columns join the cone, each with its cost, and move to the new minimiser.
@@ -145,12 +148,15 @@ class ConeRegression:
             self._norm[key] = float(np.linalg.norm(columns[:, place]))
         inside = np.zeros(len(keys), dtype=bool)
         refused = np.zeros(len(keys), dtype=bool)
+        costs = np.array([self._cost[key] for key in keys])
+        norms = np.array([self._norm[key] for key in keys])
         budget = 10 * (len(keys) + len(self.members)) + 100
         for _ in range(budget):
-            excess = columns.T @ self.residual - np.array([self._cost[key] for key in keys])
-            norms = np.array([self._norm[key] for key in keys])
+            if inside.all():
+                break
+            excess = columns.T @ self.residual - costs
             excess[inside | refused | (excess <= self._rounding * norms * self._scale)] = -np.inf
-            if not len(keys) or np.all(excess == -np.inf):
+            if np.all(excess == -np.inf):
                 break
             # The steepest per unit of length: the choice does not depend on how columns are scaled or ordered.
             with np.errstate(invalid="ignore"):
@@ -167,6 +173,7 @@ class ConeRegression:
                     keys.append(other)
                     columns = np.column_stack([columns, self._column(other)])
                     inside, refused = np.append(inside, False), np.append(refused, False)
+                    costs, norms = np.append(costs, self._cost[other]), np.append(norms, self._norm[other])
         else:
             raise ArithmeticError(f"the active set still changes after {budget} steps")
         self.waiting = [key for key, is_in in zip(keys, inside, strict=True) if not is_in]
@@ -214,15 +221,17 @@ class ConeRegression:
             dropped.append(self._drop(first))
         self.members.append(key)
         self.b = np.append(self.b, height)
+        self._costs = np.append(self._costs, self._cost[key])
+        self._norms = np.append(self._norms, self._norm[key])
         return dropped + self._descend()
 
     def _descend(self) -> list[Hashable]:
         dropped: list[Hashable] = []
         while True:
-            pull = self._factor.solve_transposed(np.array([self._cost[key] for key in self.members]))
+            pull = self._factor.solve_transposed(self._costs)
             inner = self._factor.Q.T @ self.y
             target = self._factor.solve(inner - pull)
-            zero = self._rounding * self._scale / np.array([self._norm[key] for key in self.members])
+            zero = self._rounding * self._scale / self._norms
             low = target <= zero
             if not low.any():
                 self.b = target
@@ -240,6 +249,8 @@ class ConeRegression:
     def _drop(self, position: int) -> Hashable:
         self._factor.remove(position)
         self.b = np.delete(self.b, position)
+        self._costs = np.delete(self._costs, position)
+        self._norms = np.delete(self._norms, position)
         return self.members.pop(position)
 
 

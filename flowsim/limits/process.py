@@ -234,7 +234,10 @@ class _Process:
         if not np.isfinite(self.rounding).all() or (size > 0 and (self.rounding > 0).sum() < (norms > 0).sum()):
             raise ValueError("`problem` is scaled beyond floating point: the products X^T y leave its range.")
         self.t = 0.0
+        # The dual at time t - elapsed, and the gradient since: one pass over both brings it up to date.
         self.s = np.zeros(d)
+        self.previous = np.zeros(d)
+        self.elapsed = 0.0
         self.flags = np.zeros(d, dtype=np.uint8)
         self.gradients = 0
         self.product_seconds = 0.0
@@ -253,13 +256,13 @@ class _Process:
         supports, values = [first[0]], [first[1]]
         times: list[float] = []
         hits: list[NDArray[np.int64]] = []
-        previous, elapsed = np.zeros(self.problem.d), 0.0
         horizon, complete, message = math.inf, True, "reached the minimiser to rounding"
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
             while True:
                 g = self._gradient()
-                self._stand(previous, elapsed)
-                wait, found, signs = next_hits(self.s, previous, elapsed, g, walls, self.flags, self.rounding, self.t)
+                wait, found, signs = next_hits(
+                    self.s, self.previous, self.elapsed, g, walls, self.flags, self.rounding, self.t
+                )  # fmt: skip
                 if math.isinf(wait):
                     break
                 if not self.t + wait < t_end:
@@ -269,7 +272,7 @@ class _Process:
                     horizon, complete, message = self.t + wait, False, f"stopped after max_jumps={max_jumps}"
                     break
                 self.t += wait
-                previous, elapsed = g, wait
+                self.previous, self.elapsed = g, wait
                 self.blur = max(self.blur, float(self.rounding[found].max()) * self.t / _typical(walls, found))
                 self._move(found, signs)
                 support, value = self._support()
@@ -312,14 +315,6 @@ class _Process:
         self.product_seconds += time.perf_counter() - began
         return np.ascontiguousarray(g)
 
-    def _stand(self, previous: Array, elapsed: float) -> None:
-        """Those at a wall are there exactly, once the pass has brought s up to date."""
-        keys = np.array([*self.cone.members, *self.cone.waiting], dtype=np.int64).reshape(-1, 2)
-        i, up = keys[:, 0], keys[:, 1] > 0
-        upper = self.walls.upper[i] + self.costs[0][i] * self.t
-        lower = self.walls.lower[i] + self.costs[1][i] * self.t
-        self.s[i] = np.where(up, upper, -lower) + elapsed * previous[i]
-
     def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
         """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
         joining: list[tuple[Key, float]] = []
@@ -335,6 +330,10 @@ class _Process:
                 self.cone.dismiss(key)
                 i, sign = key
                 self.flags[i] &= 2 if sign > 0 else 1
+                # It starts inwards exactly from its wall: the next pass still takes the last wait off.
+                side = 0 if sign > 0 else 1
+                wall = (self.walls.upper, self.walls.lower)[side][i] + self.costs[side][i] * self.t
+                self.s[i] = sign * wall + self.elapsed * self.previous[i]
 
     def _support(self) -> tuple[NDArray[np.int64], Array]:
         inside = {i for i, _ in self.cone.members}
