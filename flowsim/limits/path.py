@@ -83,8 +83,8 @@ class SaddlePath:
     exact : ExactPath or None
         The fractions, if they were asked for.
     stats : dict
-        jumps, gradients (products with X^T), seconds, product_seconds (of these products), dual_rounding (largest
-        rounding of the dual at a hit, relative to its threshold).
+        jumps, gradients (products with X^T), columns (inner products computed one by one), seconds, product_seconds
+        (of both), dual_rounding (largest rounding of the dual at a hit, relative to its threshold).
     """
 
     problem: Regression

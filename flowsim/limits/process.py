@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
 from flowsim.limits.selection import select
@@ -93,7 +94,8 @@ def saddle_to_saddle(
 
     Notes
     -----
-    Each jump costs one product with X^T and an update of an orthonormal factor of the active columns.
+    Each jump costs at most one product with X^T (far less with many dense features: :mod:`flowsim.limits.duals`) and an
+    update of an orthonormal factor of the active columns.
     Hits closer than rounding form one jump, whose result does not depend on their order. If active columns are
     linearly dependent the minimiser is not unique; the flow selects one, by the direction of its start
     (:mod:`flowsim.limits.selection`).
@@ -234,23 +236,15 @@ class _Process:
         if not np.isfinite(self.rounding).all() or (size > 0 and (self.rounding > 0).sum() < (norms > 0).sum()):
             raise ValueError("`problem` is scaled beyond floating point: the products X^T y leave its range.")
         self.t = 0.0
-        # The dual at time t - elapsed, and the gradient since: one pass over both brings it up to date.
-        self.s = np.zeros(d)
-        self.previous = np.zeros(d)
-        self.elapsed = 0.0
         self.flags = np.zeros(d, dtype=np.uint8)
-        self.gradients = 0
-        self.product_seconds = 0.0
+        self.duals = follow(problem, walls, self.rounding)
         self.blur = 0.0
         self.state = state
 
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
         from tqdm import tqdm
 
-        from flowsim.limits.hits import next_hits, tabulate
-
         began = time.perf_counter()
-        walls = tuple(tabulate(side) for side in (self.walls.upper, self.walls.lower, *self.costs))
         self._move(*_standing(self.walls))
         first = self._support()
         supports, values = [first[0]], [first[1]]
@@ -259,10 +253,7 @@ class _Process:
         horizon, complete, message = math.inf, True, "reached the minimiser to rounding"
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
             while True:
-                g = self._gradient()
-                wait, found, signs = next_hits(
-                    self.s, self.previous, self.elapsed, g, walls, self.flags, self.rounding, self.t
-                )  # fmt: skip
+                wait, found, signs = self.duals.next(self.t, self.cone.residual, self.flags)
                 if math.isinf(wait):
                     break
                 if not self.t + wait < t_end:
@@ -272,8 +263,8 @@ class _Process:
                     horizon, complete, message = self.t + wait, False, f"stopped after max_jumps={max_jumps}"
                     break
                 self.t += wait
-                self.previous, self.elapsed = g, wait
-                self.blur = max(self.blur, float(self.rounding[found].max()) * self.t / _typical(walls, found))
+                self.duals.advance(wait)
+                self.blur = max(self.blur, float(self.rounding[found].max()) * self.t / _typical(self.walls, found))
                 self._move(found, signs)
                 support, value = self._support()
                 times.append(self.t)
@@ -301,19 +292,13 @@ class _Process:
             start_beta=None if self.state is None else self.state.beta,
             stats={
                 "jumps": len(times),
-                "gradients": self.gradients,
+                "gradients": self.duals.products,
+                "columns": getattr(self.duals, "columns_computed", 0),
                 "seconds": time.perf_counter() - began,
-                "product_seconds": self.product_seconds,
+                "product_seconds": self.duals.seconds,
                 "dual_rounding": self.blur,
             },
         )
-
-    def _gradient(self) -> Array:
-        self.gradients += 1
-        began = time.perf_counter()
-        g = self.problem.rmatvec(self.cone.residual * (-1.0 / self.problem.n))
-        self.product_seconds += time.perf_counter() - began
-        return np.ascontiguousarray(g)
 
     def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
         """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
@@ -330,10 +315,9 @@ class _Process:
                 self.cone.dismiss(key)
                 i, sign = key
                 self.flags[i] &= 2 if sign > 0 else 1
-                # It starts inwards exactly from its wall: the next pass still takes the last wait off.
                 side = 0 if sign > 0 else 1
                 wall = (self.walls.upper, self.walls.lower)[side][i] + self.costs[side][i] * self.t
-                self.s[i] = sign * wall + self.elapsed * self.previous[i]
+                self.duals.leave(i, sign * wall)
 
     def _support(self) -> tuple[NDArray[np.int64], Array]:
         inside = {i for i, _ in self.cone.members}
@@ -377,9 +361,9 @@ def _selected(
         ) from error
 
 
-def _typical(tables: tuple[Array, ...], coordinates: NDArray[np.int64]) -> float:
+def _typical(walls: Walls, coordinates: NDArray[np.int64]) -> float:
     """The smallest positive threshold among some coordinates."""
-    values = np.concatenate([side[coordinates % len(side)] for side in tables[:2]])
+    values = np.concatenate([walls.upper[coordinates], walls.lower[coordinates]])
     return float(values[(values > 0) & np.isfinite(values)].min(initial=np.inf))
 
 

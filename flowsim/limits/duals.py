@@ -1,0 +1,207 @@
+r"""Who reaches a wall next, and how much of X must be looked at to know.
+
+``Everyone`` carries all duals along: one product with X^T a jump. ``Screened`` uses that
+
+.. math:: s(t) = X^\top N(t), \qquad N(t) = \tfrac1n \int_0^t (y - X\beta) \, ds \in R^n,
+
+is known for every coordinate up to ``|x_i| |N - N_0 - a r_0|`` from two products taken at an earlier time (the dual
+``X^T N_0`` and ``X^T r_0`` of the residual). Only coordinates which that ball lets reach a wall are computed. The bound
+is convex in time between two jumps, so it is enough to check it at the end of the wait: nobody is missed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.limits.hits import next_hits, tabulate
+from flowsim.limits.walls import Walls
+from flowsim.problem import Regression
+
+__all__ = ["Everyone", "Screened", "follow"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+Hits = tuple[float, Index, Index]
+
+#: Dense problems with as many features are screened: below, a full product costs less than the bookkeeping.
+SCREEN_FROM = 1000
+#: Share of coordinates computed one by one above which all are computed together.
+_CROWDED = 0.2
+#: Share of coordinates, those nearest to a wall, that are computed from the outset.
+_SEED = 0.01
+_LEAST_SEED = 32
+#: Kept between the ball and the wall, relative to the wall: covers the rounding of the prediction.
+_MARGIN = 1e-9
+
+
+def follow(problem: Regression, walls: Walls, rounding: Array) -> Everyone | Screened:
+    """The cheaper of the two."""
+    return (Screened if problem.is_dense and problem.d >= SCREEN_FROM else Everyone)(problem, walls, rounding)
+
+
+class Everyone:
+    """All duals, brought along by one product with X^T a jump."""
+
+    def __init__(self, problem: Regression, walls: Walls, rounding: Array) -> None:
+        self.problem, self.walls, self.rounding = problem, walls, rounding
+        self.tables = tuple(tabulate(side) for side in _sides(walls))
+        # The dual at time t - elapsed, and the gradient since: one pass over both brings it up to date.
+        self.s = np.zeros(problem.d)
+        self.previous = np.zeros(problem.d)
+        self.elapsed = 0.0
+        self.g = self.previous
+        self.products = 0
+        self.seconds = 0.0
+
+    def next(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> Hits:
+        """The wait to the next arrivals, who they are, and at which wall."""
+        began = time.perf_counter()
+        self.g = np.ascontiguousarray(self.problem.rmatvec(residual * (-1.0 / self.problem.n)))
+        self.products += 1
+        self.seconds += time.perf_counter() - began
+        return next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, flags, self.rounding, t)
+
+    def advance(self, wait: float) -> None:
+        """Let the time of the wait pass."""
+        self.previous, self.elapsed = self.g, wait
+
+    def leave(self, i: int, wall: float) -> None:
+        """Coordinate i starts inwards exactly from its wall: the next pass still takes the last wait off."""
+        self.s[i] = wall + self.elapsed * self.previous[i]
+
+
+class Screened:
+    """Duals of those coordinates only that may reach a wall."""
+
+    def __init__(self, problem: Regression, walls: Walls, rounding: Array) -> None:
+        self.problem, self.walls, self.rounding = problem, walls, rounding
+        self.sides = _sides(walls)
+        self.norms = np.sqrt(problem.feature_variances * problem.n)
+        self.N = np.zeros(problem.n)
+        self.residual = self.N
+        self.products = 0
+        self.seconds = 0.0
+        self.columns_computed = 0
+        self.near: Index | None = None
+        self._mask = np.zeros(problem.d, dtype=bool)
+        self._rows = np.empty((0, problem.n))
+        self._s = np.empty(0)
+        self._g = np.empty(0)
+        self._count = 0
+
+    def next(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> Hits:
+        """As :meth:`Everyone.next`."""
+        self.residual = residual
+        self._g = self._g[:0]
+        if self.near is not None:
+            found = self._near_only(t, flags)
+            if found is not None:
+                return found
+        return self._all(t, flags)
+
+    def advance(self, wait: float) -> None:
+        """As :meth:`Everyone.advance`."""
+        self.N = self.N + (wait / self.problem.n) * self.residual
+        self._s[: len(self._g)] -= wait * self._g
+        rest = slice(len(self._g), self._count)  # seeded without a gradient of their own yet
+        self._s[rest] = self._rows[rest] @ self.N
+        self._g = self._g[:0]
+
+    def leave(self, i: int, wall: float) -> None:
+        """It may come back: from now on it is computed."""
+        if self.near is not None and not self._mask[i]:
+            self._include(np.array([i]))
+
+    def _all(self, t: float, flags: NDArray[np.uint8]) -> Hits:
+        began = time.perf_counter()
+        both = self.problem.X.T @ np.column_stack([self.N, self.residual])
+        self.seconds += time.perf_counter() - began
+        self.products += 2
+        self.s0, self.slope0 = np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+        self.N0, self.r0 = self.N, self.residual
+        found = self._hits(self.s0, self.slope0 / -self.problem.n, slice(None), t, flags)
+        self._seed(t)
+        return found
+
+    def _near_only(self, t: float, flags: NDArray[np.uint8]) -> Hits | None:
+        """The next arrivals as far as the bound can tell; None if all must be computed."""
+        began = time.perf_counter()
+        near = self._near()
+        s = self._s[: self._count]
+        fresh = self._rows[len(self._g) : self._count]
+        g = self._g = np.append(self._g, fresh @ (self.residual * (-1.0 / self.problem.n)))
+        self.columns_computed += len(fresh)
+        self.seconds += time.perf_counter() - began
+        wait, found, signs = self._hits(s, g, near, t, flags)
+        if math.isinf(wait):
+            return None
+        more = self._reachable(t + wait, self.N + (wait / self.problem.n) * self.residual, flags)
+        if len(near) + len(more) > _CROWDED * self.problem.d:
+            return None
+        if len(more):
+            self._include(more)
+            return self._near_only(t, flags)
+        return wait, found, signs
+
+    def _hits(self, s: Array, g: Array, who: Index | slice, t: float, flags: NDArray[np.uint8]) -> Hits:
+        walls = tuple(tabulate(side[who]) for side in self.sides)
+        still = np.zeros(len(s))
+        wait, found, signs = next_hits(
+            s, still, 0.0, g, walls, np.ascontiguousarray(flags[who]), np.ascontiguousarray(self.rounding[who]), t
+        )
+        return wait, found if isinstance(who, slice) else who[found], signs
+
+    def _reachable(self, t: float, N: Array, flags: NDArray[np.uint8]) -> Index:
+        """Those not computed yet that the ball around their prediction lets reach a wall by time t."""
+        shift = N - self.N0
+        square = float(self.r0 @ self.r0)
+        along = float(shift @ self.r0) / square if square > 0 else 0.0
+        radius = self.norms * float(np.linalg.norm(shift - along * self.r0))
+        predicted = self.s0 + along * self.slope0
+        upper, lower, up_cost, low_cost = self.sides
+        near = (predicted + radius >= (upper + up_cost * t) * (1 - _MARGIN)) | (
+            predicted - radius <= -(lower + low_cost * t) * (1 - _MARGIN)
+        )
+        return np.flatnonzero(near & ~self._mask & (flags == 0))
+
+    def _seed(self, t: float) -> None:
+        """Start again from those that would arrive first if nothing changed."""
+        self._mask[:] = False
+        self._count = 0
+        self._g = self._g[:0]
+        self.near = np.empty(0, np.int64)
+        upper, lower, up_cost, low_cost = self.sides
+        rise = self.slope0 / self.problem.n
+        with np.errstate(divide="ignore", invalid="ignore"):
+            waits = np.minimum(
+                np.where(rise > up_cost, (upper + up_cost * t - self.s0) / (rise - up_cost), np.inf),
+                np.where(-rise > low_cost, (lower + low_cost * t + self.s0) / (-rise - low_cost), np.inf),
+            )
+        size = min(max(int(_SEED * self.problem.d), _LEAST_SEED), self.problem.d)
+        self._include(np.sort(np.argpartition(waits, size - 1)[:size]))
+
+    def _include(self, coordinates: Index) -> None:
+        assert self.near is not None
+        needed = self._count + len(coordinates)
+        if needed > len(self._rows):
+            rows = np.empty((max(needed, 2 * len(self._rows)), self.problem.n))
+            rows[: self._count] = self._rows[: self._count]
+            self._rows = rows
+            self._s = np.append(self._s, np.empty(len(rows) - len(self._s)))
+        self._rows[self._count : needed] = self.problem.X[:, coordinates].T
+        self._s[self._count : needed] = self._rows[self._count : needed] @ self.N
+        self._count = needed
+        self._mask[coordinates] = True
+        self.near = np.append(self.near, coordinates)
+
+    def _near(self) -> Index:
+        assert self.near is not None
+        return self.near
+
+
+def _sides(walls: Walls) -> tuple[Array, Array, Array, Array]:
+    return walls.upper, walls.lower, walls.upper_penalty, walls.lower_penalty
