@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ColumnFactor", "ConeRegression", "relative_rounding"]
+__all__ = ["ColumnFactor", "ConeRegression", "relative_rounding", "scaled_norm"]
 
 Array = NDArray[np.float64]
 
@@ -26,6 +26,12 @@ _FIRST_CAPACITY = 16
 def relative_rounding(n: int) -> float:
     """Size of ``a.b / (|a| |b|)`` in R^n below which it is rounding."""
     return _ULPS * float(np.finfo(float).eps) * math.sqrt(n)
+
+
+def scaled_norm(vector: Array) -> float:
+    """The Euclidean norm, also of entries whose squares leave the range of floats."""
+    size = float(np.abs(vector).max(initial=0.0))
+    return size * float(np.linalg.norm(vector / size)) if size > 0 else 0.0
 
 
 class ColumnFactor:
@@ -122,7 +128,7 @@ class ConeRegression:
         self._column = column
         self._factor = ColumnFactor(len(y))
         self._rounding = relative_rounding(len(y))
-        self._scale = float(np.linalg.norm(y))
+        self._scale = scaled_norm(y)
         self.members: list[Hashable] = []
         self.b = np.zeros(0)
         self.residual = y.copy()

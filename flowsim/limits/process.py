@@ -220,7 +220,7 @@ class _Process:
     """State of one run: time, dual, walls stood at, and the constrained least-squares problem."""
 
     def __init__(self, problem: Regression, walls: Walls, state: StartState | None) -> None:
-        from flowsim.solvers.active_set import ConeRegression, relative_rounding
+        from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
 
         self.problem = problem
         self.walls = walls
@@ -231,10 +231,13 @@ class _Process:
         self.cone = ConeRegression(self.y, self._signed_column)
         # Rates this small are rounding of x_i . r / n with r as large as y.
         norms = np.sqrt(problem.feature_variances) * math.sqrt(n)
-        size = float(np.linalg.norm(self.y))
+        size = scaled_norm(self.y)
         self.rounding = relative_rounding(n) * norms * (size / n)
-        if not np.isfinite(self.rounding).all() or (size > 0 and (self.rounding > 0).sum() < (norms > 0).sum()):
-            raise ValueError("`problem` is scaled beyond floating point: the products X^T y leave its range.")
+        lost = (norms == 0) | ((self.rounding == 0) & (size > 0))
+        if not np.isfinite(self.rounding).all() or (problem.is_dense and problem.X[:, lost].any()):
+            raise ValueError(
+                "`problem` is scaled beyond floating point: squares of X, or products X^T y, leave its range."
+            )
         self.t = 0.0
         self.flags = np.zeros(d, dtype=np.uint8)
         self.duals = follow(problem, walls, self.rounding)

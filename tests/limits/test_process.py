@@ -223,3 +223,18 @@ def test_jumps_that_rounding_decides_are_announced() -> None:
     good = fs.saddle_to_saddle(NET, fs.Regression((left * np.logspace(0, -2, 30)) @ right, y))
     assert good.message == "reached the minimiser to rounding"
     assert good.stats["dual_rounding"] < 1e-9
+
+
+@pytest.mark.parametrize("exponent", [-900, 900])
+def test_targets_near_the_ends_of_the_float_range_are_scaled(exponent: int) -> None:
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((10, 6)), rng.standard_normal(10)
+    path = fs.saddle_to_saddle(NET, fs.Regression(X, y))
+    scaled = fs.saddle_to_saddle(NET, fs.Regression(X, 2.0**exponent * y))
+    np.testing.assert_allclose(np.ldexp(scaled.jump_times, exponent), path.jump_times, rtol=1e-12)
+    np.testing.assert_allclose(np.ldexp(scaled.end, -exponent), path.end, rtol=1e-9)
+
+
+def test_features_whose_squares_underflow_are_refused() -> None:
+    with pytest.raises(ValueError, match="scaled beyond floating point"):
+        fs.saddle_to_saddle(NET, fs.Regression(1e-170 * np.eye(2), [1.0, 2.0]))
