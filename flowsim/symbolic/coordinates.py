@@ -27,8 +27,10 @@ INVARIANT_DEGREE = 4
 class Coordinate(Protocol):
     """Kernel bodies for coordinate i; `invariants` maps names to Python expressions in ``x{row}``."""
 
-    invariants: dict[str, str]
     rows: tuple[int, ...]
+
+    @property
+    def invariants(self) -> dict[str, str]: ...
 
     @property
     def parts(self) -> Sequence[Quadrature]: ...
@@ -237,7 +239,7 @@ class ExpressionCoordinate:
         return [(self.rows[index], rate) for index, rate in self.expectation.growth]
 
     @cached_property
-    def invariants(self) -> dict[str, str]:  # type: ignore[override]
+    def invariants(self) -> dict[str, str]:
         import sympy
 
         from flowsim.symbolic.invariants import generators
@@ -269,8 +271,9 @@ class ExpressionCoordinate:
                 targets.append(f"out[{row}, i] = {_combined(kernel == 'field', expressions)}")
         else:
             for a, row in enumerate(rows):
+                slopes = m.diff(x[a]), v.diff(x[a])
                 for b in range(a, len(rows)):
-                    expressions += [m.diff(x[a], x[b]), v.diff(x[a], x[b])]
+                    expressions += [slope.diff(x[b]) for slope in slopes]
                     term = _combined(kernel == "field_jacobian", expressions)
                     targets.append(f"out[{row}, {rows[b]}, i] = {term}")
                     if a != b:

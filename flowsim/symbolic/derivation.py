@@ -14,7 +14,7 @@ from flowsim.symbolic.expectation import expectation
 from flowsim.symbolic.invariants import generators
 from flowsim.symbolic.moments import E, Var
 from flowsim.symbolic.origin import order_at_origin
-from flowsim.symbolic.sharpness import Sharpness, sharpness_of
+from flowsim.symbolic.sharpness import SHORT, Sharpness, sharpness_of
 from flowsim.symbolic.statements import ExactThresholds, exact_thresholds
 
 __all__ = ["CoordinateDerivation", "Derivation", "Law", "derive"]
@@ -176,8 +176,7 @@ class CoordinateDerivation:
     def field(self) -> dict[str, sympy.Expr]:
         """``w' = -(g dm/dw + sigma^2/2 dV/dw)`` by name of weight."""
         return {
-            w.name: -(self.g * self.mean.diff(w) + self.sigma**2 * sympy.together(self.variance.diff(w) / 2))
-            for w in self.weights
+            w.name: -(self.g * self.mean.diff(w) + self.sigma**2 * _halved(self.variance.diff(w))) for w in self.weights
         }
 
     @cached_property
@@ -256,6 +255,11 @@ class CoordinateDerivation:
         elif order == 1:
             remarks.append("grad phi(0) != 0: the origin is no saddle, and a vanishing start leaves it at once.")
         return tuple(remarks)
+
+
+def _halved(e: sympy.Expr) -> sympy.Expr:
+    """Half of an expression whose terms mostly carry a factor 2."""
+    return sympy.together(e / 2) if sympy.count_ops(e) <= SHORT else e / 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,8 +33,8 @@ Symbols = Sequence[sympy.Symbol]
 
 #: Nodes in each weight that enters non-polynomially, by how many of them there are.
 NODES = {1: 64, 2: 32, 3: 16}
-#: A polynomial with more terms than this is not expanded.
-POLYNOMIAL_TERMS = 200
+#: A polynomial whose variance can have more terms than this is not expanded.
+VARIANCE_TERMS = 400
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def expectation(phi: sympy.Expr, x: Symbols, s: Symbols, noise: Noise | None) ->
         own, stds = [x[index] for index in inside], [s[index] for index in inside]
         if not own:
             mean.append(part)
-        elif _is_tractable_polynomial(part, own):
+        elif _is_tractable_polynomial(part, own, noise):
             m, v = polynomial_moments(part, own, stds, noise)
             mean.append(m)
             variance.append(v)
@@ -123,10 +123,14 @@ def _independent_parts(phi: sympy.Expr, x: Symbols) -> list[sympy.Expr]:
 # Polynomials
 
 
-def _is_tractable_polynomial(part: sympy.Expr, x: Symbols) -> bool:
+def _is_tractable_polynomial(part: sympy.Expr, x: Symbols, noise: Noise) -> bool:
+    """Whether to expand it; a larger polynomial is left to quadrature, which is exact for it too."""
     if not part.is_polynomial(*x):
         return False
-    return term_bound(part) <= POLYNOMIAL_TERMS
+    terms = term_bound(part**2) * math.prod(1 + degree_bound(part, symbol) for symbol in x)
+    if isinstance(noise, MomentNoise) and terms > 10 * VARIANCE_TERMS:
+        raise ValueError(f"`formula`: {part} has too many terms for noise given by its moments.")
+    return terms <= VARIANCE_TERMS or isinstance(noise, MomentNoise)
 
 
 def term_bound(e: sympy.Expr) -> int:
@@ -139,6 +143,17 @@ def term_bound(e: sympy.Expr) -> int:
         terms = term_bound(e.base)
         return math.comb(terms + int(e.exp) - 1, int(e.exp))
     return 1
+
+
+def degree_bound(e: sympy.Expr, x: sympy.Symbol) -> int:
+    """The degree of a polynomial in one weight, or more if its leading terms cancel, without expanding it."""
+    if x not in e.free_symbols:
+        return 0
+    if e.is_Add:
+        return max(degree_bound(term, x) for term in e.args)
+    if e.is_Mul:
+        return sum(degree_bound(factor, x) for factor in e.args)
+    return int(e.exp) * degree_bound(e.base, x) if e.is_Pow else 1
 
 
 def polynomial_moments(phi: sympy.Expr, x: Symbols, s: Symbols, noise: Noise) -> tuple[sympy.Expr, sympy.Expr]:
@@ -174,7 +189,7 @@ def _expect(polynomial: Any, pairs: Sequence[tuple[Any, Any]], noise: Noise) -> 
 def _exponential_moments(
     part: sympy.Expr, x: Symbols, s: Symbols, noise: Noise
 ) -> tuple[sympy.Expr, sympy.Expr, list[float]] | None:
-    if noise.multiplicative or type(noise) not in _GENERATING:
+    if noise.multiplicative or type(noise) not in _GENERATING or part.is_polynomial(*x):
         return None
 
     @cache
@@ -225,7 +240,7 @@ def _nodes(part: sympy.Expr, x: Symbols, noise: Noise) -> tuple[tuple[int, ...],
         )
     if isinstance(noise, RademacherNoise):
         return (2,) * len(x), (True,) * len(x)
-    degrees = [sympy.degree(part, symbol) if part.is_polynomial(symbol) else None for symbol in x]
+    degrees = [degree_bound(part, symbol) if part.is_polynomial(symbol) else None for symbol in x]
     analytic = sum(degree is None for degree in degrees)
     if analytic > max(NODES):
         raise ValueError(
@@ -235,8 +250,7 @@ def _nodes(part: sympy.Expr, x: Symbols, noise: Noise) -> tuple[tuple[int, ...],
     two_sided = isinstance(noise, LaplaceNoise)
     # Exact in the weights that enter polynomially: phi^2 has twice the degree; even counts pair +z with -z.
     exact = [
-        None if degree is None else (2 * int(degree) + 2 if two_sided else 2 * ((int(degree) + 2) // 2))
-        for degree in degrees
+        None if degree is None else (2 * degree + 2 if two_sided else 2 * ((degree + 2) // 2)) for degree in degrees
     ]
     nodes = tuple(NODES[analytic] if count is None else count for count in exact)
     if math.prod(nodes) > 50_000:

@@ -20,12 +20,16 @@ import sympy
 from sympy.polys.domains import QQ
 from sympy.polys.matrices import DomainMatrix
 
+from flowsim.symbolic.expectation import term_bound
+
 __all__ = ["generators", "invariant_basis"]
 
 Symbols = Sequence[sympy.Symbol]
 
 #: Largest number of unknown coefficients: beyond it the search stops at the degree reached.
 MAX_UNKNOWNS = 160
+#: A polynomial with more terms than this is sampled instead of expanded.
+MAX_TERMS = 1000
 _DIGITS = 60
 _TOLERANCE = 1e-40
 
@@ -37,7 +41,9 @@ def invariant_basis(phi: sympy.Expr, x: Symbols, degree: int) -> list[sympy.Expr
     """
     x = [symbol for symbol in x if symbol in phi.free_symbols]
     exponents = sorted(
-        powers for powers in itertools.product(range(degree + 1), repeat=len(x)) if 1 <= sum(powers) <= degree
+        tuple(map(chosen.count, range(len(x))))
+        for total in range(1, degree + 1)
+        for chosen in itertools.combinations_with_replacement(range(len(x)), total)
     )
     monomials = [sympy.Mul(*(symbol**n for symbol, n in zip(x, powers, strict=True))) for powers in exponents]
     slopes = [phi.diff(symbol) for symbol in x]
@@ -45,11 +51,15 @@ def invariant_basis(phi: sympy.Expr, x: Symbols, degree: int) -> list[sympy.Expr
         [n * monomial / symbol if n else sympy.S.Zero for symbol, n in zip(x, powers, strict=True)]
         for powers, monomial in zip(exponents, monomials, strict=True)
     ]
-    if phi.is_polynomial(*x) and all(c.is_Rational for c in sympy.Poly(phi, *x).coeffs()):
+    if phi.is_polynomial(*x) and term_bound(phi) <= MAX_TERMS and _is_rational(phi, x):
         null = _polynomial_null_space(changes, slopes, x)
     else:
         null = _sampled_null_space(changes, slopes, x)
     return [_primitive(row, monomials) for row in null]
+
+
+def _is_rational(phi: sympy.Expr, x: Symbols) -> bool:
+    return all(c.is_Rational for c in sympy.Poly(phi, *x).coeffs())
 
 
 def generators(phi: sympy.Expr, x: Symbols, degree: int) -> list[sympy.Expr]:

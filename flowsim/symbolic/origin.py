@@ -19,6 +19,10 @@ __all__ = ["LeadingPart", "leading_part", "order_at_origin", "polynomial_at"]
 #: Orders beyond this are not searched for in formulas that are not polynomials.
 MAX_ORDER = 12
 
+#: A lowest part with more terms than this is not expanded.
+MAX_TERMS = 5000
+_ZERO = 1e-45
+
 #: exponents of the weights -> coefficient
 LeadingPart = dict[tuple[int, ...], float]
 
@@ -31,7 +35,7 @@ def order_at_origin(formula: Formula) -> int:
     ValueError
         If phi has a pole or a branch cut at 0, or is flat there.
     """
-    return sum(next(iter(leading_part(formula))))
+    return len(formula.weights) if formula.product_of is not None else _lowest(formula)[0]
 
 
 @cache
@@ -46,34 +50,112 @@ def leading_part(formula: Formula) -> LeadingPart:
     return {tuple(map(int, powers)): float(sympy.N(c, 30)) for powers, c in lowest.terms()}
 
 
-@cache
 def polynomial_at(formula: Formula) -> sympy.Expr:
-    """The lowest homogeneous part, exactly."""
+    """The lowest homogeneous part, exactly and expanded."""
     import sympy
 
-    phi = formula.expression
-    symbols = [sympy.Symbol(name, real=True) for name in formula.weights]
-    if phi.is_polynomial(*symbols):
-        polynomial = sympy.Poly(phi, *symbols)
-        if polynomial.is_zero:
-            raise ValueError(f"`formula` {formula.text!r} is zero everywhere.")
-        lowest = min(map(sum, polynomial.monoms()))
-        return sympy.Add(
-            *(
-                c * sympy.Mul(*(x**n for x, n in zip(symbols, powers, strict=True)))
-                for powers, c in polynomial.terms()
-                if sum(powers) == lowest
-            )
-        )
-    ray = sympy.Symbol("flowsim_ray", real=True)
-    along = phi.subs({x: ray * x for x in symbols}, simultaneous=True)
+    from flowsim.symbolic.expectation import term_bound
+
+    lowest = _lowest(formula)[1]
+    if term_bound(lowest) > MAX_TERMS:
+        raise ValueError(f"`formula` {formula.text!r} has too many terms of lowest degree at the origin to expand.")
+    return sympy.expand(lowest)
+
+
+@cache
+def _lowest(formula: Formula) -> tuple[int, sympy.Expr]:
+    import sympy
+
+    try:
+        return _part(formula.expression, frozenset(sympy.Symbol(name, real=True) for name in formula.weights))
+    except _SingularError:
+        raise ValueError(
+            f"`formula` {formula.text!r} has a pole or a branch cut at the origin: it has no Taylor series there."
+        ) from None
+    except _FlatError:
+        raise ValueError(f"`formula` {formula.text!r} is flat at the origin up to order {MAX_ORDER}.") from None
+
+
+class _SingularError(Exception):
+    pass
+
+
+class _FlatError(Exception):
+    pass
+
+
+def _part(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
+    """Degree and expression of the lowest homogeneous part, from those of the subexpressions."""
+    import sympy
+
+    if not e.free_symbols & x:
+        if e == 0:
+            raise _FlatError
+        return 0, e
+    if e in x:
+        return 1, e
+    if e.is_Mul:
+        # Polynomials have no divisors of zero: nothing cancels.
+        parts = [_part(factor, x) for factor in e.args]
+        return sum(degree for degree, _ in parts), sympy.Mul(*(part for _, part in parts))
+    if e.is_Pow and e.exp.is_Integer and e.exp > 0:
+        degree, part = _part(e.base, x)
+        return degree * int(e.exp), part**e.exp
+    if e.is_Add:
+        parts = [_part(term, x) for term in e.args]
+        lowest = min(degree for degree, _ in parts)
+        total = sympy.Add(*(part for degree, part in parts if degree == lowest))
+        return (lowest, total) if not _vanishes(total) else _along_ray(e, x)
+    base, exponent = (e.base, e.exp) if e.is_Pow else (e.args[0], None)
+    at_zero = base.subs(dict.fromkeys(x, 0))
+    if _is_singular(at_zero):
+        raise _SingularError
+    outer = (lambda value: value**exponent) if e.is_Pow else e.func
+    constant = outer(at_zero)
+    if _is_singular(constant):
+        raise _SingularError
+    if not _vanishes(constant):
+        return 0, constant
+    free = sympy.Dummy(real=True)
+    slope = outer(free).diff(free).subs(free, at_zero)
+    if _is_singular(slope):
+        raise _SingularError
+    if _vanishes(slope):
+        return _along_ray(e, x)
+    degree, part = _part(base - at_zero, x)
+    return degree, slope * part
+
+
+def _along_ray(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
+    """By differentiating ``e(t w)`` in t, where the lowest parts of a sum cancel."""
+    import sympy
+
+    ray = sympy.Dummy(real=True)
+    along = e.subs({symbol: ray * symbol for symbol in x}, simultaneous=True)
     for order in range(MAX_ORDER + 1):
         term = along.subs(ray, 0)
-        if term.has(sympy.zoo, sympy.nan, sympy.oo, sympy.I) or not term.is_polynomial(*symbols):
-            problem = "a pole or a branch cut"
-            raise ValueError(f"`formula` {formula.text!r} has {problem} at the origin: it has no Taylor series there.")
-        term = sympy.expand(term) / sympy.factorial(order)
-        if term != 0 and sympy.simplify(term) != 0:
-            return term
+        if _is_singular(term):
+            raise _SingularError
+        if not _vanishes(term):
+            return order, sympy.expand(term) / sympy.factorial(order)
         along = along.diff(ray)
-    raise ValueError(f"`formula` {formula.text!r} is flat at the origin up to order {MAX_ORDER}.")
+    raise _FlatError
+
+
+def _is_singular(e: sympy.Expr) -> bool:
+    import sympy
+
+    return bool(e.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I))
+
+
+def _vanishes(e: sympy.Expr) -> bool:
+    """Zero at 60 digits, at two points if weights are left in it."""
+    import sympy
+
+    if e.is_Rational:
+        return bool(e == 0)
+    symbols = sorted(e.free_symbols, key=str)
+    return all(
+        abs(sympy.N(e.subs({w: sympy.Rational(shift + 7 * k, 31) for k, w in enumerate(symbols)}), 60)) < _ZERO
+        for shift in (2, 5)
+    )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import sympy
 
 from flowsim.network import Noise
+from flowsim.symbolic.expectation import term_bound
+from flowsim.symbolic.sharpness import SHORT
 
 if TYPE_CHECKING:
     from flowsim.symbolic.derivation import CoordinateDerivation, Derivation, Law
@@ -100,7 +102,7 @@ def _invariants(d: CoordinateDerivation) -> list[Line]:
 def _law(law: Law) -> Line:
     if law.kind == "conserved":
         return Line(words="  survives the noise")
-    if law.kind == "decay":
+    if law.kind == "decay" and law.rate is not None:
         return Line((r"\dot I / I", "  I'/I"), -law.rate)
     if law.kind == "driven":
         return Line((r"\dot I", "  not conserved under the noise: I'"), law.derivative)
@@ -109,7 +111,7 @@ def _law(law: Law) -> Line:
 
 def _sharpness(d: CoordinateDerivation) -> list[Line]:
     s = d.sharpness
-    lines = [Line((r"\operatorname{tr}\nabla^2 L\big|_i", "tr Hess L, share of i"), sympy.factor(s.trace))]
+    lines = [Line((r"\operatorname{tr}\nabla^2 L\big|_i", "tr Hess L, share of i"), _tidy(s.trace))]
     if d.formula.product_of is not None:
         lines.append(Line(words="least trace for a given product: all weights of equal modulus"))
     if d.noise is not None:
@@ -118,6 +120,11 @@ def _sharpness(d: CoordinateDerivation) -> list[Line]:
             lines.append(Line(words="plus $L(m) - L(phi)$, since the noise moves the predictor:"))
             lines.append(Line((r"m - \varphi", "m - phi"), s.bias))
     return lines
+
+
+def _tidy(e: sympy.Expr) -> sympy.Expr:
+    short = e.is_polynomial(*e.free_symbols) and term_bound(e) <= SHORT
+    return sympy.factor(e) if short else e
 
 
 def _thresholds(d: CoordinateDerivation) -> list[Line]:

@@ -17,11 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
+from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.kernels import kernels
 
 __all__ = ["Sharpness", "average_sharpness", "hessian_trace", "loss_hessian", "minimal_trace", "sharpness_of"]
 
 Array = NDArray[np.float64]
+
+#: Expressions with at most this many terms are tidied.
+SHORT = 100
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ def sharpness_of(
         [[g * slope[a].diff(w) + sigma**2 * slope[a] * slope[b] for b, w in enumerate(x)] for a in range(len(x))]
     )
     trace = sigma**2 * sum(s**2 for s in slope) + g * sum(s.diff(w) for s, w in zip(slope, x, strict=True))
-    return Sharpness(hessian, trace, sigma**2 / 2 * variance, sympy.simplify(mean - phi))
+    bias = sympy.S.Zero if mean == phi else mean - phi
+    if bias.is_polynomial(*x) and term_bound(bias) <= SHORT:
+        bias = sympy.expand(bias)
+    return Sharpness(hessian, trace, sigma**2 / 2 * variance, bias)
 
 
 def loss_hessian(net: DiagonalNetwork, problem: Regression, w: ArrayLike) -> Array:

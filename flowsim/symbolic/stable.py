@@ -12,7 +12,7 @@ and sums add remainders only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
@@ -102,7 +102,8 @@ class _Splitter:
             return _Split(value, None, None)
         if any(factor.constant == 0 for factor in factors):
             return _Split(value, sympy.S.Zero, value)
-        constant, rest = factors[0].constant, factors[0].rest
+        constant: Any = factors[0].constant
+        rest: Any = factors[0].rest
         for factor in factors[1:]:
             rest = constant * factor.rest + rest * factor.value
             constant = constant * factor.constant
@@ -123,11 +124,8 @@ class _Splitter:
             return _Split(value, constant, r / (value + constant))
         if not n.is_Integer:
             return _Split(value, constant, constant * expm1(n * log1p(r / c)))
-        horner = sympy.S.Zero  # v^m - c^m = r * (v^(m-1) + v^(m-2) c + ...)
         m = abs(int(n))
-        for j in range(m):
-            horner = horner * v + c**j
-        rest = r * horner
+        rest = _power_difference(v, c, r, m)
         return _Split(value, constant, rest if n > 0 else -rest / (v**m * c**m))
 
     @staticmethod
@@ -168,6 +166,16 @@ def _difference(f: type[sympy.Expr], v: sympy.Expr, c: sympy.Expr, r: sympy.Expr
     if f is sympy.atan:
         return sympy.atan(r) if c == 0 else sympy.atan2(r, 1 + c * v)
     return None
+
+
+def _power_difference(v: sympy.Expr, c: sympy.Expr, r: sympy.Expr, m: int) -> sympy.Expr:
+    """``v^m - c^m`` with r = v - c, by doubling: ``(v^h - c^h)(v^h + c^h)``."""
+    if m == 1:
+        return r
+    if m % 2:
+        return _power_difference(v, c, r, m - 1) * v + c ** (m - 1) * r
+    half = m // 2
+    return _power_difference(v, c, r, half) * (v**half + c**half)
 
 
 def _simplified(constant: sympy.Expr) -> sympy.Expr:

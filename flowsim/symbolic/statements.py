@@ -101,7 +101,10 @@ def exact_thresholds(formula: Formula) -> ExactThresholds:
             ),
             statement="balanced weights lock the sign: the side across 0 needs a weight of strictly smallest modulus.",
         )
-    plus, minus, exact = _higher_order(formula)
+    try:
+        plus, minus, exact = _higher_order(formula)
+    except ValueError as error:
+        return ExactThresholds(order, None, None, clock=clock, statement=str(error))
     return ExactThresholds(
         order,
         plus,

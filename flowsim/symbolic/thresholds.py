@@ -36,6 +36,9 @@ _PROJECTION = 1e-13
 _LOG_STEP = 0.5
 _LOG_TAIL = 80.0
 _CHUNK = 1 << 20
+#: A start that has not begun to grow by this multiple of the natural time slides towards a stationary direction.
+_NEVER = 1e9
+_MAX_SPANS = 200
 
 
 def thresholds(net: DiagonalNetwork, direction: ArrayLike, d: int) -> tuple[Array, Array]:
@@ -85,7 +88,7 @@ def thresholds(net: DiagonalNetwork, direction: ArrayLike, d: int) -> tuple[Arra
         chosen = np.flatnonzero(kinds == kind)
         if chosen.size:
             rows = [net.weights.index(name) for name in formula.weights]
-            plus[chosen], minus[chosen] = _of_formula(formula, direction[np.ix_(rows, chosen)])
+            plus[chosen], minus[chosen] = _of_formula(formula, direction[rows][:, chosen])
     return plus, minus
 
 
@@ -229,7 +232,7 @@ def blow_up_time(part: LeadingPart, start: Array, sign: float) -> float:
 
     state = np.concatenate([start / radius, [0.0, 0.0]])
     span = 4.0 / scale
-    for _ in range(400):
+    for _ in range(_MAX_SPANS):
         solution = solve_ivp(flow, (0.0, span), state, method="DOP853", rtol=1e-12, atol=1e-14)
         state = solution.y[:, -1]
         state[:-2] /= np.linalg.norm(state[:-2])
@@ -241,6 +244,9 @@ def blow_up_time(part: LeadingPart, start: Array, sign: float) -> float:
                 return (elapsed + rest) * radius ** (2 - order)
         elif speed <= 1e-13 * scale or (speed <= 1e-9 * scale and abs(rate) <= 1e-9 * scale):
             return math.inf
+        if elapsed > _NEVER / scale:
+            return math.inf
+        span *= 1.5
     raise ValueError("`start` lies so close to a stationary direction that its growth threshold cannot be computed.")
 
 

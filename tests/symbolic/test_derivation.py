@@ -251,3 +251,39 @@ def test_only_diagonal_networks_are_derived(bad) -> None:
 def test_the_degree_is_checked() -> None:
     with pytest.raises(ValueError, match="`degree` must be an integer >= 1; received 0"):
         fs.derive(fs.DiagonalNetwork("u*v"), degree=0)
+
+
+@pytest.mark.parametrize(
+    ("formula", "noise"),
+    [
+        ("(a + b + c + d + e + f)**64", None),
+        ("((a + b)**8 + c)**8", fs.GaussianNoise(0.1)),
+        ("u**32*v**32", fs.GaussianNoise(0.1)),
+        ("*".join(f"sin(w{i})" for i in range(10)), None),
+        ("tanh(tanh(tanh(u*v)*u)*v)", fs.GaussianNoise(0.05)),
+        ("sin(u + v)**8*cos(w)**8", fs.GaussianNoise(0.1)),
+    ],
+)
+def test_formulas_too_large_to_expand_are_still_derived(formula: str, noise) -> None:
+    started = time.process_time()
+    assert str(fs.derive(fs.DiagonalNetwork(formula, noise=noise)))
+    assert time.process_time() - started < 15
+
+
+def test_large_polynomials_are_integrated_exactly_instead_of_expanded() -> None:
+    """A polynomial whose variance is not expanded goes to a rule that is exact for it: compare both on one."""
+    from flowsim.symbolic.expectation import polynomial_moments
+
+    net = fs.DiagonalNetwork("(a + b + c)**8", noise=fs.GaussianNoise(0.4))
+    d, K = fs.derive(net).coordinates[0], kernels(net)
+    assert "Gauss-Hermite" in d.methods[0]
+    w = np.array([[0.5], [-0.2], [0.4]])
+    mean, variance = np.empty(1), np.empty(1)
+    K.mean.py_func(w, net.kinds(1), np.full(3, 0.4), mean)
+    K.variance.py_func(w, net.kinds(1), np.full(3, 0.4), variance)
+    # The sum of the three is one Gaussian weight of std 0.4 sqrt(3).
+    x, s = sympy.symbols("x s")
+    exact = polynomial_moments(x**8, [x], [s], fs.GaussianNoise(1.0))
+    m, v = (float(e.subs({x: 0.7, s: 0.4 * 3**0.5})) for e in exact)
+    assert mean[0] == pytest.approx(m, rel=1e-12)
+    assert variance[0] == pytest.approx(v, rel=1e-11)
