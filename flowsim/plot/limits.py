@@ -54,7 +54,7 @@ def saddle_to_saddle(
         times, values = np.repeat(edges, 2)[1:-1], np.repeat(path.saddles[:, used], 2, axis=0)
         ax.set_xlabel(r"accelerated time $\tilde t$")
         if len(path.jump_times) > 1 and path.jump_times[-1] > 10 * path.jump_times[0]:
-            ax.set_xscale("log")
+            _log_axis(ax)
             times = np.maximum(times, path.jump_times[0] / 2)
     else:
         times = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
@@ -134,9 +134,12 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> list[Artist]:
                 xytext=(-4, 0), textcoords="offset points", ha="right", va="bottom", fontsize=8,
             )
         )  # fmt: skip
-    ax.set_xscale("log")
+    _log_axis(ax)
     ax.set_xlim(dense[0], dense[-1])
-    ax.set_xlabel(r"accelerated time $\tilde t = 1/\lambda$")
+    unit = all(np.all(side == 1.0) for side in link.path.thresholds) and not any(map(np.any, link.path.penalties))
+    ax.set_xlabel(
+        r"accelerated time $\tilde t$" + (r" $= 1/\lambda$" if unit else r" (penalty $t^\pm / \tilde t + \kappa$)")
+    )
     ax.set_ylabel("coefficients: average (lines), Lasso (dots)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return artists
@@ -170,6 +173,18 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
     else:
         axes[1, 1].axis("off")
     return figure
+
+
+def _log_axis(ax: Axes) -> None:
+    """Logarithmic, labelled at 1, 2, 5: readable over half a decade as over five."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(low, high)
 
 
 def _small(two_layer: bool) -> str:
