@@ -3,8 +3,8 @@ r"""Flows driven through a monotone separable map, solved natively.
 .. math:: \nu' = b - A\,\beta(z, t), \qquad z = A^\top \nu / n, \qquad
           \beta_i = \sum_k s_{ik} \exp(l_{ik} + a_{ik} z_i - b_{ik} t), \quad s_{ik} a_{ik} \ge 0.
 
-The unknowns are logarithms: the tolerance bounds the error of z, absolute, which is the relative error of every
-exponential at every scale. Exponents may start at -10^7.
+The unknowns are logarithms: the tolerance bounds the absolute error of a z / 2, which is the relative error of the
+root of every exponential (a weight, in applications) at every scale. Exponents may start at -10^7.
 
 Or, for L >= 3, beta_i is a product of weights that reaches infinity at finite z:
 
@@ -183,10 +183,11 @@ class _Chunk:
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
-        from flowsim.solvers.separable_kernel import speeds
+        from flowsim.solvers import separable_kernel
 
+        kernel: Any = separable_kernel
         out = np.empty((len(self.h), len(nodes)))
-        speeds(
+        kernel.speeds(
             self.gram, self.columns, float(n), self.product[0], *self.exponential, *self.product[1:],
             self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
         )  # fmt: skip
@@ -323,7 +324,7 @@ def integrate_separable(
     t_end : float
         > 0, finite.
     tol : float
-        Bound on the local error of every z, absolute; not below a few roundings of the exponents.
+        Bound on the local error of half of every exponent, absolute; not below a few roundings of the exponents.
     max_steps : int
         Budget of accepted steps.
     progress : callable, optional

@@ -378,8 +378,13 @@ def advance(
     m_previous = -1
     alive = np.zeros(w, np.bool_)
     forced = np.zeros(w, np.bool_)
-    level = np.empty(w)
+    level, gain = np.empty(w), np.empty(w)
     for i in range(w):
+        # An exponential is a weight squared: its relative error is half the slope times that of z.
+        gain[i] = 0.0
+        for k in range(K):
+            if logc[k, i] > -np.inf:
+                gain[i] = max(gain[i], 0.5 * abs(slope[k, i]))
         level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300))
 
     narrow = min(w, 2 * r) if grams else 0
@@ -604,7 +609,9 @@ def advance(
                 _move(G, AT, grams, which, m, r, n, U[_STAGES - 1], work, move)
                 for i in range(w):
                     size = abs(move[i])
-                    if power > 0:
+                    if power == 0:
+                        size *= gain[i]
+                    else:
                         # In ln of the weight, as everywhere; and an error made while the weight is small has grown
                         # with it by the time it is 1.
                         near = 1.0 / (power - 2)

@@ -1,0 +1,82 @@
+"""The native method at the front door: every quadratic network, noise and start, at every scale, and where it ends."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+import flowsim as fs
+from tests.solvers.separable_families import EXPONENTS, draw
+
+FORMULAS = ("u*v", "u**2 - v**2", "2*u**2 - v**2", "2*a*b + c**2 - a**2", "u*v + 0.3*u**2")
+
+
+def case(seed):
+    """A problem, a network and a start of random kind; alpha 1 with any start is a pretrained network."""
+    rng = np.random.default_rng(seed)
+    n, d = rng.integers(1, 25, 2)
+    X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
+    noise = None if seed % 2 else fs.GaussianNoise(float(rng.choice([0.05, 0.3, 1.0])))
+    net = fs.DiagonalNetwork(FORMULAS[seed % 5], noise=noise)
+    exponent = (40, 6, 0, 100000)[seed % 4]
+    start = {name: rng.standard_normal(d) * 10.0 ** rng.uniform(-3, 0.3, d) for name in net.weights}
+    end = 15 * max(1, exponent) * math.log(10) / np.abs(X.T @ y / n).max()
+    return fs.Regression(X, y), net, f"1e-{exponent}", start, end
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_quadratic_network_noise_and_start_stay_within_twenty_tolerances(seed):
+    problem, net, alpha, start, end = case(seed)
+    run = fs.gradient_flow(net, problem, end, alpha=alpha, start=start)
+    tight = fs.gradient_flow(net, problem, end, alpha=alpha, start=start, rtol=1e-9)
+    assert run.info["method"] == "native"
+    times = np.unique(np.concatenate([run.t, (run.t[1:] + run.t[:-1]) / 2]))
+    beta, reference = run.at(times).beta, tight.at(times).beta
+    assert np.abs(beta - reference).max() <= 20e-6 * max(1.0, np.abs(reference).max())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_native_and_scipy_give_one_flow_in_time_and_arc_length(seed):
+    rng = np.random.default_rng(seed)
+    problem = fs.Regression(rng.standard_normal((8, 12)), rng.standard_normal(8))
+    net = fs.DiagonalNetwork("u*v", noise=None if seed % 2 else fs.GaussianNoise(0.2))
+    arguments = {"alpha": "1e-12", "clock": "accelerated"}
+    native = fs.gradient_flow(net, problem, 20.0, **arguments)
+    stepped = fs.gradient_flow(net, problem, 20.0, method="Radau", rtol=1e-7, **arguments)
+    times = np.linspace(0, 20, 200)
+    one, other = native.at(times, "accelerated"), stepped.at(times, "accelerated")
+    assert np.abs(one.beta - other.beta).max() < 1e-5
+    assert np.abs(one.arclength - other.arclength).max() < 1e-5
+
+
+def test_the_imbalance_law_holds_to_1e_minus_10_at_every_scale():
+    for seed in range(6):
+        _, X, y = draw(seed)
+        for exponent in EXPONENTS:
+            for noise in (None, fs.GaussianNoise(0.1)):
+                net = fs.DiagonalNetwork("u*v", noise=noise)
+                problem = fs.Regression(X, y)
+                end = 5 * exponent * math.log(10) / np.abs(X.T @ y / len(y)).max()
+                run = fs.gradient_flow(net, problem, end, alpha=f"1e-{exponent}", t_eval=np.linspace(0, end, 20))
+                floor = 16 * np.finfo(float).eps * float(np.abs(run.log_imbalance).max())
+                assert run.imbalance_drift <= max(1e-10, floor)
+
+
+@pytest.mark.parametrize("exponent", [50, 1000, 100000])
+def test_the_end_point_has_least_l1_norm_up_to_one_over_gamma(exponent):
+    gamma = exponent * math.log(10)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X, y = rng.standard_normal((6, 15)), rng.standard_normal(6)
+        run = fs.gradient_flow(
+            fs.DiagonalNetwork("u*v"), fs.Regression(X, y), 300.0, alpha=f"1e-{exponent}", clock="accelerated"
+        )
+        beta = run.beta[-1]
+        assert np.abs(X @ beta - y).max() < 1e-6
+        least = linprog(np.ones(30), A_eq=np.hstack([X, -X]), b_eq=y, method="highs").fun
+        gap = np.abs(beta).sum() / least - 1
+        assert -1e-6 <= gap <= 10 / gamma
+        # The dual certificate, z in units of gamma, reaches 1 where beta is not zero and never goes beyond.
+        certificate = (run.log_abs_weights["u"][-1] + gamma) / gamma
+        assert (certificate <= 1 + 10 / gamma).all()
