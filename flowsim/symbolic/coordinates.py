@@ -7,6 +7,7 @@ that SymPy derives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Coordinate", "ExpressionCoordinate", "ProductCoordinate", "coordinate"]
 
+#: Size of the weights at which the accuracy of generated code is measured.
+TINY = "1e-20"
 #: Conserved polynomials are searched up to this degree.
 INVARIANT_DEGREE = 4
 
@@ -37,6 +40,9 @@ class Coordinate(Protocol):
 
     @property
     def growth(self) -> Sequence[tuple[int, float]]: ...
+
+    @property
+    def tiny_error(self) -> float: ...
 
     def body(self, kernel: str) -> list[str]: ...
 
@@ -68,6 +74,7 @@ class ProductCoordinate:
 
     parts: Sequence[Quadrature] = ()
     growth: Sequence[tuple[int, float]] = ()
+    tiny_error = 0.0
 
     def __init__(self, names: Sequence[str], rows: Sequence[int], k: int, noise: Noise | None) -> None:
         self.names, self.rows, self.k, self.noise = tuple(names), tuple(rows), k, noise
@@ -237,6 +244,32 @@ class ExpressionCoordinate:
     def growth(self) -> list[tuple[int, float]]:
         """For Laplace noise: (row, rate), ``rate * std < sqrt(2)`` must hold."""
         return [(self.rows[index], rate) for index, rate in self.expectation.growth]
+
+    @cached_property
+    def tiny_error(self) -> float:
+        """Largest relative error of the gradient's code at weights of size `TINY`, against 60 digits; 1 if unknown.
+
+        Constants cancel on paper, so this is rounding unless terms of higher order cancel too, as in
+        ``exp(u) - 1 - u - u**2/2``.
+        """
+        import sympy
+
+        from flowsim.symbolic.printing import straight_line
+
+        point = {x: sympy.Rational(7 - 3 * index, 10 + index) * sympy.Rational(TINY) for index, x in enumerate(self.x)}
+        scope: dict[str, object] = {"math": math, **{x.name: float(value) for x, value in point.items()}}
+        worst = 0.0
+        slopes = [self.phi.diff(x) for x in self.x]
+        lines, values = straight_line(slopes, self.x)
+        try:
+            exec("\n".join(lines), scope)  # our own generated text
+            for slope, text in zip(slopes, values, strict=True):
+                found, exact = float(eval(text, scope)), slope.evalf(60, subs=point, maxn=1000)
+                if exact != 0:
+                    worst = max(worst, abs(float(found / exact - 1)))
+        except (ArithmeticError, ValueError, TypeError):
+            return 1.0
+        return worst
 
     @cached_property
     def invariants(self) -> dict[str, str]:

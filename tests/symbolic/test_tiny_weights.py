@@ -75,3 +75,12 @@ def test_noisy_fields_vanish_linearly_at_a_symmetric_origin(formula: str, noise:
     K.field.py_func(1e-120 * direction, kind, std, g, s2, field)
     K.field_jacobian.py_func(np.zeros((k, 1)), kind, std, g, s2, jacobian)
     np.testing.assert_allclose(field / 1e-120, jacobian[:, :, 0] @ direction, rtol=1e-12, atol=1e-110)
+
+
+def test_cancellation_beyond_the_constants_is_measured_and_remarked() -> None:
+    lossy = fs.DiagonalNetwork("exp(u) - 1 - u - u**2/2 + v**3")
+    assert kernels(lossy).tiny_error > 1e-3
+    assert "loses its relative accuracy" in fs.derive(lossy).remarks[0]
+    for formula in ("u*v", *ZERO_ORDER_CANCELS[:5], "2*u**2 - v**2", "cosh(u) - cos(v)"):
+        assert kernels(fs.DiagonalNetwork(formula)).tiny_error < 1e-14
+        assert not any("accuracy" in remark for remark in fs.derive(fs.DiagonalNetwork(formula)).remarks)
