@@ -46,6 +46,8 @@ _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 _NEWTON_FLOOR = 2e-13
 _ANDERSON_DEPTH = 6
 _SAFETY, _LARGEST_GROWTH, _LARGEST_CUT = 0.9, 2.5, 0.2
+#: Rows of the stage system from which its larger half is eliminated first.
+_ELIMINATE_FROM = 200
 _NEWTON_CUT, _CAUTIOUS_GROWTH = 0.4, 1.3
 #: Below this remaining distance (relative to the state) rounding decides, not truncation.
 _ROUNDING_FLOOR = 2e-12
@@ -68,6 +70,10 @@ class Relaxation(Protocol):
 
 class QuasilinearSystem(Protocol):
     """What the integrator is given."""
+
+    @property
+    def split(self) -> int | None:
+        """r if the diagonal blocks of every generator, r x r and the rest, are zero."""
 
     def observe(self, frame: Array, gram: Array) -> Array:
         """q of ``Z Z^T = frame @ gram @ frame^T``; frames (..., N, k)."""
@@ -150,15 +156,47 @@ class Step:
                 out[index] = self.start.frame
                 continue
             q = np.tensordot(lagrange_weights(self.nodes, position * tableau.c), self.q, axes=1)
-            out[index] = propagate(self.system.generator(q), position * self.h, self.start.frame)[1]
+            out[index] = propagate(self.system.generator(q), position * self.h, self.start.frame, self.system.split)[1]
         return out
 
 
-def propagate(generators: Array, h: float, frame: Array) -> tuple[Array, Array]:
-    """Stages (s, N, k) and end of one Gauss step of ``F' = A(t) F``, the A given at the nodes."""
+def propagate(generators: Array, h: float, frame: Array, split: int | None = None) -> tuple[Array, Array]:
+    """Stages (s, N, k) and end of one Gauss step of ``F' = A(t) F``, the A given at the nodes.
+
+    With `split` = r the generators have zero diagonal blocks, r x r and (N - r) x (N - r), and the larger part of the
+    stages is eliminated.
+    """
     s, n = generators.shape[:2]
-    stages = np.linalg.solve(stage_matrix(generators, h), np.tile(frame, (s, 1))).reshape(s, n, -1)
+    if split is None or s * n <= _ELIMINATE_FROM:
+        stages = np.linalg.solve(stage_matrix(generators, h), np.tile(frame, (s, 1))).reshape(s, n, -1)
+    else:
+        stages = _eliminated(generators, h, frame, split)
     return stages, frame + h * np.tensordot(gauss_tableau(s).b, generators @ stages, axes=1)
+
+
+def _eliminated(generators: Array, h: float, frame: Array, split: int) -> Array:
+    """``U_i = U_0 + h sum a_ij G_j V_j`` put into ``V_i = V_0 + h sum a_ij G_j^T U_j``, V the smaller part."""
+    s, n = generators.shape[:2]
+    a = h * gauss_tableau(s).a
+    large, small = slice(0, split), slice(split, n)
+    if split < n - split:
+        large, small = small, large
+    G = generators[:, large, small]
+    Gt = np.ascontiguousarray(np.swapaxes(G, 1, 2))
+    rows, k = G.shape[2], frame.shape[1]
+    right = frame[small] + np.tensordot(a, Gt @ frame[large], axes=1)
+    forward = np.ascontiguousarray(G.transpose(1, 0, 2)).reshape(G.shape[1], s * rows)
+    matrix = np.zeros((s, rows, s, rows))
+    for j in range(s):
+        # G_j^T G_l for all l at once, weighted by a_jl, then by a_ij
+        block = (Gt[j] @ forward).reshape(rows, s, rows) * a[j][None, :, None]
+        matrix -= a[:, j, None, None, None] * block
+    matrix = matrix.reshape(s * rows, s * rows)
+    matrix.flat[:: s * rows + 1] += 1.0
+    stages = np.empty((s, n, k))
+    stages[:, small] = np.linalg.solve(matrix, right.reshape(s * rows, k)).reshape(s, rows, k)
+    stages[:, large] = frame[large] + np.tensordot(a, G @ stages[:, small], axes=1)
+    return stages
 
 
 def stage_matrix(generators: Array, h: float) -> Array:
@@ -334,7 +372,7 @@ class Steps:
         history_q: list[Array] = []
         history_f: list[Array] = []
         for _ in range(_ANDERSON_ITERATIONS):
-            stages, end = propagate(self.system.generator(q), h, frame)
+            stages, end = propagate(self.system.generator(q), h, frame, self.system.split)
             self.stats["nfev"] += self.stages
             self.stats["nlu"] += 1
             residual = self.system.observe(stages, gram) - q

@@ -359,6 +359,10 @@ class _Logarithms(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._plain)
 
+    @property
+    def compressed(self) -> _Logarithms:
+        return _Logarithms(getattr(self._plain, "compressed", self._plain), self._shift)
+
     def select(self, index: Any) -> _Logarithms:
         return _Logarithms(self._plain.select(index), self._shift[index])  # type: ignore[attr-defined]
 

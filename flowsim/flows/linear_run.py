@@ -25,7 +25,7 @@ Speed = Callable[[Array, Array], Array]
 Watch = Callable[[Array, float, Array], str | None]
 
 #: Rows of a stage system up to which one BLAS thread is faster than several.
-_SMALL_SYSTEM = 400
+_SMALL_SYSTEM = 2000
 #: States whose largest direction is below exp(this) are given with their scale apart.
 SMALLEST_PLAIN_LOG = -100.0
 #: Unknowns up to which SciPy's implicit methods are given the analytic Jacobian as an array.

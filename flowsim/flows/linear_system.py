@@ -45,6 +45,10 @@ class TwoLayerSystem:
         return len(self.curvatures)
 
     @property
+    def split(self) -> int | None:
+        return None if self.damping.any() else self.rank
+
+    @property
     def damping(self) -> Array:
         """(r + m,)"""
         return np.concatenate([self.damping_u, np.full(self.signal.shape[1], self.damping_v)])

@@ -85,6 +85,16 @@ def test_conservation_does_not_depend_on_the_values_of_q() -> None:
     np.testing.assert_allclose(R.T @ J @ R, J, atol=1e-11 * np.abs(R).max() ** 2)
 
 
+@pytest.mark.parametrize(("r", "m"), [(30, 8), (8, 30), (20, 20)])
+def test_eliminating_the_larger_half_changes_nothing(r: int, m: int) -> None:
+    rng = np.random.default_rng(0)
+    generators = system_of(r, m).generator(0.2 * rng.standard_normal((6, r, m)))
+    frame = rng.standard_normal((r + m, 5))
+    whole, cut = propagate(generators, 0.9, frame), propagate(generators, 0.9, frame, split=r)
+    np.testing.assert_allclose(cut[0], whole[0], atol=1e-11 * np.abs(whole[0]).max())
+    np.testing.assert_allclose(cut[1], whole[1], atol=1e-11 * np.abs(whole[1]).max())
+
+
 def test_graded_form_keeps_directions_of_every_size() -> None:
     rng = np.random.default_rng(0)
     frame = np.linalg.qr(rng.standard_normal((6, 3)))[0]
