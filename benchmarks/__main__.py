@@ -14,6 +14,7 @@ from benchmarks.harness import environment
 CASES = {
     "integrators": "one flow, n=20, d=50: flowsim against the stiff integrators of Python at equal error",
     "limit": "the limit process beside LARS, and on a million sparse features",
+    "linear": "two-layer linear networks: a million hidden units, drift and time against SciPy at equal error",
     "startup": "import flowsim, flowsim --help, deriving and compiling a network",
 }
 

@@ -193,7 +193,8 @@ class Trajectory(State):
             "log_imbalance": (("step", *sides), self.log_imbalance),
         }
         for prefix, mapping in (("weight", self.weights), ("log_abs_weight", self.log_abs_weights)):
-            for name, values in mapping.items():
+            # Weights of a wide LinearNetwork are written in the basis of the row space of their start.
+            for name, values in getattr(mapping, "stored", mapping).items():
                 dims = ("step", f"{name}_row", f"{name}_column") if values.ndim == 3 else ("step", "feature")
                 variables[f"{prefix}_{name}"] = (dims, values)
         for name in _OPTIONAL:

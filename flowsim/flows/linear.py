@@ -11,7 +11,7 @@ Three exact reductions, whatever the start: the width falls to the row space of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.flows.linear_run import SMALLEST_PLAIN_LOG, LinearRun, run_native, run_scipy
+from flowsim.flows.linear_run import SMALLEST_PLAIN_LOG, LinearRun, one_thread, run_native, run_scipy
 from flowsim.flows.linear_system import TwoLayerSystem
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import Compression, LiftedWeights
@@ -116,35 +116,33 @@ def linear_flow(
         "watch": lambda Z, shift, law: flow.watch(Z, shift, law, imbalance_limit, native=method in ("auto", "native")),
         "max_steps": max_steps,
     }
-    run: LinearRun
-    with _bar(progress, horizon) as advance:
-        if method in ("auto", "native"):
-            run = run_native(
-                flow.system, flow.graded, flow.log_alpha, horizon, tolerance=rtol, progress=advance, **shared
-            )  # fmt: skip
-        else:
-            if scale.log < SMALLEST_PLAIN_LOG:
-                raise IntegrationError(
-                    f"`alpha` = {scale} puts products of weights below the range of floats that {method} needs; use "
-                    "method='native'."
-                )
-            shared |= {"rtol": rtol, "atol": atol, "progress": advance}
-            run = run_scipy(flow.system, flow.graded, flow.log_alpha, horizon, method=method, **shared)
-    dense = _Dense(flow, run, acceleration)
-    if t_eval is not None and run.status.success:
-        states = dense(np.asarray(t_eval, dtype=float), clock)
-    elif clock == "arclength" and run.status.success:
-        lengths = run.arclength.values
-        states = dense(np.append(lengths[lengths < t_end], t_end), clock)
+    if method not in ("auto", "native"):
+        if scale.log < SMALLEST_PLAIN_LOG:
+            raise IntegrationError(
+                f"`alpha` = {scale} puts products of weights below the range of floats that {method} needs; use "
+                "method='native'."
+            )
+        shared |= {"method": method, "rtol": rtol, "atol": atol}
     else:
-        states = dense(run.t, "time")
-    departure = dense.departure(states.t)
+        shared["tolerance"] = rtol
+    integrate: Callable[..., LinearRun] = run_scipy if "method" in shared else run_native
+    with one_thread(flow.rows), _bar(progress, horizon) as advance:
+        run = integrate(flow.system, flow.graded, flow.log_alpha, horizon, progress=advance, **shared)
+        dense = _Dense(flow, run, acceleration)
+        if t_eval is not None and run.status.success:
+            states, departure = dense.sample(np.asarray(t_eval, dtype=float), clock)
+        elif clock == "arclength" and run.status.success:
+            lengths = run.arclength.values
+            states, departure = dense.sample(np.append(lengths[lengths < t_end], t_end), clock)
+        else:
+            states, departure = dense.sample(run.t, "time")
+        drift = max(departure.max(), dense.departure(run.t, *run(run.t)).max())
     finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
     success = run.status.success and finite
     message = run.message if finite else "U V^T left the range of floats"
     trajectory = Trajectory(
         **vars(states),
-        imbalance_drift=float(max(departure.max(), dense.departure(run.t).max())),
+        imbalance_drift=float(drift),
         imbalance_departure=departure,
         success=success,
         message=message,
@@ -211,6 +209,11 @@ class _Flow:
             )
         system = TwoLayerSystem(data.signal, data.curvatures, damping_u, damping_v)
         return cls(data, compression, system, static, moving, scale.log)
+
+    @property
+    def rows(self) -> int:
+        """Of the largest linear system solved on the way."""
+        return 6 * len(self.moving)
 
     @cached_property
     def graded(self) -> Any:
@@ -360,8 +363,8 @@ class _Logarithms(Mapping[str, Array]):
         return len(self._plain)
 
     @property
-    def compressed(self) -> _Logarithms:
-        return _Logarithms(getattr(self._plain, "compressed", self._plain), self._shift)
+    def stored(self) -> _Logarithms:
+        return _Logarithms(getattr(self._plain, "stored", self._plain), self._shift)
 
     def select(self, index: Any) -> _Logarithms:
         return _Logarithms(self._plain.select(index), self._shift[index])  # type: ignore[attr-defined]
@@ -376,18 +379,24 @@ class _Dense:
     acceleration: float
 
     def __call__(self, values: Array, clock: Clock) -> State:
+        with one_thread(self.flow.rows):
+            return self.sample(values, clock)[0]
+
+    def sample(self, values: Array, clock: Clock) -> tuple[State, Array]:
+        """States, and the departure of their imbalance from its law."""
         if clock == "accelerated":
             t = np.minimum(values / self.acceleration, self.run.t[-1])
         else:
             t = self.run.arclength.inverse(values) if clock == "arclength" else values
         arclength = values if clock == "arclength" else self.run.arclength.at(t)
-        return self.flow.read(t, *self.run(t), self.acceleration, arclength)
+        Z, shift = self.run(t)
+        return self.flow.read(t, Z, shift, self.acceleration, arclength), self.departure(t, Z, shift)
 
-    def departure(self, t: Array) -> Array:
+    def departure(self, t: Array, Z: Array, shift: Array) -> Array:
         """Departure of the imbalance from its law; under noise read at the end of the step a time lies in."""
         law = self.run.law
         if law is None:
-            return self.flow.departure(*self.run(t))
+            return self.flow.departure(Z, shift)
         ends = np.searchsorted(self.run.t, t, side="left").clip(0, len(self.run.t) - 1)
         return self.flow.departure(*self.run(self.run.t[ends]), law[ends])
 

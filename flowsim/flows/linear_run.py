@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from flowsim.flows.linear_system import TwoLayerSystem
 from flowsim.solvers import ArcLength, InitialValueProblem, Solution, Status, integrate
+from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.quasilinear import Graded, Step, Steps
 
-__all__ = ["LinearRun", "NativeRun", "ScipyRun", "run_native", "run_scipy"]
+__all__ = ["LinearRun", "NativeRun", "ScipyRun", "one_thread", "run_native", "run_scipy"]
 
 Array = NDArray[np.float64]
 #: states ``Z exp(-shift)`` (P, N, k) and their shifts (P,) to values (P,)
@@ -35,12 +36,17 @@ _LARGEST_JACOBIAN = 3000
 class LinearRun(Protocol):
     """``Z = (U_1; V)`` along a run."""
 
-    t: Array
-    status: Status
-    message: str
-    stats: dict[str, Any]
-    #: integral of ``-2 Z^T J K Z / alpha^2`` up to every time of t, (T, k, k); None without noise
-    law: Array | None
+    @property
+    def t(self) -> Array: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def stats(self) -> dict[str, Any]: ...
+    @property
+    def law(self) -> Array | None:
+        """Integral of ``-2 Z^T J K Z / alpha^2`` up to every time of t, (T, k, k); None without noise."""
 
     def __call__(self, times: Array) -> tuple[Array, Array]:
         """``Z exp(-shift)`` (P, N, k) and the shifts (P,)."""
@@ -163,35 +169,30 @@ def run_native(
     nodes = None
     covered = 0.0
     began = time.perf_counter()
-    with _one_thread(6 * len(start.frame)):
-        for step, stages in integrator.until(t_end if length_end is None else np.inf):
-            shift = scale_of(step.start)
-            right = step.start.right(shift)
-            sampled = np.concatenate([step.start.frame[None] @ right, stages @ right, step.end.value(shift)[None]])
-            if nodes is None:
-                from flowsim.solvers.gauss import lagrange_weights
-
-                nodes = lagrange_weights(step.nodes, ArcLength.nodes())
-            speeds = np.maximum(nodes @ speed(sampled, np.full(len(sampled), shift)), 0.0)
-            run.steps.append(step)
-            run.speeds.append(speeds)
-            if noisy:
-                from flowsim.solvers.gauss import gauss_tableau
-
-                inside = sampled[1:-1]
-                weights = (step.h * gauss_tableau(len(inside)).b)[:, None] * weight
-                change = np.einsum("sna,sn,snb->ab", inside, weights, inside, optimize=True)
-                law = law - 2 * np.exp(2 * (shift - log_alpha)) * change
-                run.laws.append(law)
-            if (found := watch(step.end.value(scale_of(step.end)), scale_of(step.end), law)) is not None:
-                integrator.status, run.message = Status.STOPPED, found
+    for step, stages in integrator.until(t_end if length_end is None else np.inf):
+        shift = scale_of(step.start)
+        right = step.start.right(shift)
+        sampled = np.concatenate([step.start.frame[None] @ right, stages @ right, step.end.value(shift)[None]])
+        if nodes is None:
+            nodes = lagrange_weights(step.nodes, ArcLength.nodes())
+        speeds = np.maximum(nodes @ speed(sampled, np.full(len(sampled), shift)), 0.0)
+        run.steps.append(step)
+        run.speeds.append(speeds)
+        if noisy:
+            inside = sampled[1:-1]
+            weights = (step.h * gauss_tableau(len(inside)).b)[:, None] * weight
+            change = np.einsum("sna,sn,snb->ab", inside, weights, inside, optimize=True)
+            law = law - 2 * np.exp(2 * (shift - log_alpha)) * change
+            run.laws.append(law)
+        if (found := watch(step.end.value(scale_of(step.end)), scale_of(step.end), law)) is not None:
+            integrator.status, run.message = Status.STOPPED, found
+            break
+        if progress is not None:
+            progress(step.t + step.h)
+        if length_end is not None:
+            covered += step.h * float(speeds @ _half_weights())
+            if covered >= length_end:
                 break
-            if progress is not None:
-                progress(step.t + step.h)
-            if length_end is not None:
-                covered += step.h * float(speeds @ _half_weights())
-                if covered >= length_end:
-                    break
     run.status = integrator.status
     run.message = run.message or run.status.value
     run.stats = {**integrator.stats, "seconds": time.perf_counter() - began}
@@ -239,17 +240,16 @@ def run_scipy(
         return length_end is not None and covered >= length_end
 
     jacobian = (lambda _, y: system.jacobian(y.reshape(shape), gram)) if frame.size <= _LARGEST_JACOBIAN else None
-    with _one_thread(len(frame)):
-        solution = integrate(
-            InitialValueProblem(rhs=rhs, y0=frame.ravel(), jacobian=jacobian, check=check),
-            t_end,
-            method=method,
-            rtol=rtol,
-            atol=atol * min(1.0, float(np.abs(frame).max())),
-            max_steps=max_steps,
-            progress=progress,
-            done=done if length_end is not None else None,
-        )
+    solution = integrate(
+        InitialValueProblem(rhs=rhs, y0=frame.ravel(), jacobian=jacobian, check=check),
+        t_end,
+        method=method,
+        rtol=rtol,
+        atol=atol * min(1.0, float(np.abs(frame).max())),
+        max_steps=max_steps,
+        progress=progress,
+        done=done if length_end is not None else None,
+    )
     run = ScipyRun(solution, shape, mix, speed)
     if noisy:
         run.law = _law_along(run, system, log_alpha)
@@ -272,7 +272,7 @@ def _half_weights() -> Array:
 
 
 @contextlib.contextmanager
-def _one_thread(rows: int) -> Iterator[None]:
+def one_thread(rows: int) -> Iterator[None]:
     """Threads cost more than they give on systems this small, sixty times more on a busy machine."""
     if rows > _SMALL_SYSTEM:
         yield

@@ -105,16 +105,23 @@ class LiftedWeights(Mapping[str, Array]):
         Q: orthonormal columns (zero columns where the start's rows are dependent).
     """
 
-    def __init__(self, compressed: Mapping[str, Array], basis: Callable[[], Array]) -> None:
+    def __init__(
+        self,
+        compressed: Mapping[str, Array],
+        basis: Callable[[], Array],
+        after: Callable[[Array], Array] | None = None,
+    ) -> None:
         self.compressed = compressed
         self._basis = basis
+        self._after = after
 
     @property
     def basis(self) -> Array:
         return self._basis()
 
     def __getitem__(self, name: str) -> Array:
-        return self.compressed[name] @ self._basis().T
+        lifted = self.compressed[name] @ self._basis().T
+        return lifted if self._after is None else self._after(lifted)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.compressed)
@@ -122,8 +129,15 @@ class LiftedWeights(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self.compressed)
 
+    @property
+    def stored(self) -> Mapping[str, Array]:
+        """What a file keeps: the compressed arrays, since the full ones may not fit into memory."""
+        if self._after is None:
+            return self.compressed
+        return {name: self._after(self.compressed[name]) for name in self.compressed}
+
     def select(self, index: Any) -> LiftedWeights:
         """The same at other times, still not lifted."""
         inner = self.compressed
         chosen = inner.select(index) if hasattr(inner, "select") else {key: inner[key][index] for key in inner}
-        return LiftedWeights(chosen, self._basis)
+        return LiftedWeights(chosen, self._basis, self._after)

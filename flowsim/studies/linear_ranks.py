@@ -75,7 +75,7 @@ def rank_plateaus(
         raise ValueError("`traj` must be a run of a LinearNetwork.")
     times = np.linspace(0.0, traj.accelerated_time[-1], _SAMPLES)
     state = traj.at(times, "accelerated")
-    values = np.linalg.svd(state.beta, compute_uv=False)
+    values = np.asarray(np.linalg.svd(state.beta, compute_uv=False), dtype=np.float64)
     largest = float(values.max())
     speed = np.linalg.norm(np.diff(state.beta, axis=0), axis=(1, 2)) / np.diff(times)
     still = speed <= rest * largest
@@ -103,6 +103,7 @@ def rank_plateaus(
 
 def activation_times(problem: Regression) -> Array:
     """``1 / s_i(X^T Y / n)`` in accelerated time: exact as alpha -> 0 on whitened data, the first always."""
-    values = np.linalg.svd(LinearData.of(problem).signal, compute_uv=False)
+    values = np.asarray(np.linalg.svd(LinearData.of(problem).signal, compute_uv=False), dtype=np.float64)
     with np.errstate(divide="ignore"):
-        return 1.0 / values
+        out: Array = 1.0 / values
+    return out

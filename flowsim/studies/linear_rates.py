@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Scale = float | str | Decimal | InitialScale
+Scale = float | str | Decimal
 
 #: Below this share of the loss at 0 the flow's own rounding is compared with the bound, not the flow.
 _ROUNDING = 1e-20
@@ -105,7 +105,7 @@ def rate_bound(
     r, m = data.rank, data.m
     slowest = float(data.curvatures[-1])
     excess = float(data.excess(U1 @ V.T))
-    spectrum = np.linalg.eigvalsh(U1.T @ U1 - V.T @ V)[::-1]
+    spectrum = np.asarray(np.linalg.eigvalsh(U1.T @ U1 - V.T @ V)[::-1], dtype=np.float64)
     lowest = float(np.linalg.svd(data.target, compute_uv=False)[-1])
     margin = max(0.0, lowest - float(np.sqrt(2 * excess / slowest)))
     by_imbalance = [max(0.0, _kth(-spectrum[::-1], m)), max(0.0, _kth(spectrum, r))]

@@ -335,6 +335,16 @@ def test_a_trajectory_is_saved_and_read_back(tmp_path) -> None:
     np.testing.assert_array_equal(again.weights["V"], traj.weights["V"])
 
 
+def test_a_wide_trajectory_is_saved_in_the_compressed_basis(tmp_path) -> None:
+    problem = problem_of(5, 4, 3)
+    traj = fs.gradient_flow(fs.LinearNetwork(10**6), problem, 3.0, alpha=0.5)
+    path = traj.save(tmp_path / "run.nc")
+    assert path.stat().st_size < 2e6
+    again = fs.load(path)
+    np.testing.assert_array_equal(again.weights["U"], traj.weights.compressed["U"])
+    np.testing.assert_allclose(again.weights["U"] @ again.weights["V"].transpose(0, 2, 1), traj.beta, atol=1e-13)
+
+
 def test_a_rank_one_start_stays_of_rank_one() -> None:
     """The unstable directions are exactly absent, and rounding must not bring them in, however long the run."""
     problem = problem_of(12, 4, 3)
