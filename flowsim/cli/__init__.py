@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("flowsim.cli.run", "Integrate a flow on a table; jumps, figure, files."),
     "derive": ("flowsim.cli.derive", "Everything that follows from a formula, step by step."),
     "limit": ("flowsim.cli.limit", "Flow against the limit of vanishing alpha: errors, rates, orbits, Lasso."),
+    "compare": ("flowsim.cli.compare", "Gradient descent against the flow: distances, orders, sampled runs."),
     "certify": ("flowsim.cli.certify", "The theorems of the papers on your data: predicted, measured, holds."),
     "sweep": ("flowsim.cli.sweep", "Compute an experiment file over its grid; killed runs resume."),
 }

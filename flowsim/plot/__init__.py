@@ -1,5 +1,6 @@
 """Figures; every function takes ``ax=`` and returns artists."""
 
+from flowsim.plot.compare import compare, compare_overview, edge_of_stability, orders
 from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_to_saddle
 from flowsim.plot.linear import imbalance_spectrum, loss_bound, rank_by_rank, singular_values, width_law
 from flowsim.plot.style import STYLE
@@ -7,6 +8,9 @@ from flowsim.plot.trajectory import imbalance, loss, overview, trajectory
 
 __all__ = [
     "STYLE",
+    "compare",
+    "compare_overview",
+    "edge_of_stability",
     "imbalance",
     "imbalance_spectrum",
     "lasso_link",
@@ -14,6 +18,7 @@ __all__ = [
     "limit_study",
     "loss",
     "loss_bound",
+    "orders",
     "overview",
     "rank_by_rank",
     "saddle_to_saddle",

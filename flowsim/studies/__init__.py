@@ -2,6 +2,7 @@
 
 from flowsim.studies.certify import Certificates, certify
 from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison, compare
+from flowsim.studies.edge import DescentLimit, EdgeRun, EdgeStudy, descent_limit, edge_of_stability
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 from flowsim.studies.lasso_link import LassoLink, lasso_link
 from flowsim.studies.limit_study import LimitStudy, Rate, limit_study
@@ -30,6 +31,9 @@ __all__ = [
     "Certificates",
     "Comparison",
     "Comparisons",
+    "DescentLimit",
+    "EdgeRun",
+    "EdgeStudy",
     "EnsembleComparison",
     "InvariantSetCertificate",
     "LassoLink",
@@ -46,6 +50,8 @@ __all__ = [
     "certify_invariant_set",
     "certify_rate",
     "compare",
+    "descent_limit",
+    "edge_of_stability",
     "lasso_link",
     "limit_study",
     "measured_jump_times",

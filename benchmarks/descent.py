@@ -1,0 +1,111 @@
+"""Gradient descent beside the two bare BLAS products of each step, and many runs beside one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+import flowsim as fs
+from benchmarks.harness import Report, best
+
+#: (n, d, steps timed); the budget of one step is this share of the two products.
+SIZES = {(20, 50): (40_000, 0.8), (200, 2000): (400, 1.0)}
+#: Throughput per trajectory of many runs over that of one.
+MANY, GAIN = 64, 3.0
+
+
+@njit
+def _products(X, beta, residual, gradient, count):
+    for _ in range(count):
+        np.dot(X, beta, residual)
+        np.dot(X.T, residual, gradient)
+
+
+def run(quick: bool) -> Report:
+    """Microseconds per step and run; every ratio between neighbours in time."""
+    rows, raw, notes = [], {}, []
+    for (n, d), (steps, share) in SIZES.items():
+        case = _measure(n, d, steps // (4 if quick else 1), repeats=3 if quick else 9)
+        raw[f"n={n}, d={d}"] = case
+        micro = {name: best(values) * 1e6 for name, values in case.items()}
+        bare = micro["two BLAS products, compiled loop"]
+        for name, value in micro.items():
+            limit = ""
+            if name == "one run":
+                limit = f"<= {share:g} of the products: {'met' if value <= share * bare else 'missed'}"
+            if name.startswith(f"{MANY} "):
+                gain = micro["one run"] / value if "step sizes" in name else micro["one noisy run"] / value
+                limit = f"{gain:.1f} times one alone; asked: {GAIN:g}, {'met' if gain >= GAIN else 'missed'}"
+            rows.append([f"{n} x {d}", name, f"{value:.3f}", f"{value / bare:.2f}", limit])
+    notes.append(
+        "The products are timed twice: inside a compiled loop, which is the bare BLAS, and called from Python with "
+        "`out=`, as a NumPy loop would. The limit is set against the first."
+    )
+    notes.append(
+        "A single run reads X once per step and is close to what the memory gives, so runs that share X can win only "
+        "what lies between that and the peak of the processor's multiplier; where that is less than asked, it shows."
+    )
+    return Report(
+        "descent",
+        "Gradient descent on u*v, microseconds per step and run",
+        ["n x d", "what", "us", "of the products", "limit"],
+        rows,
+        notes,
+        raw,
+    )
+
+
+def _measure(n: int, d: int, steps: int, repeats: int) -> dict[str, list[float]]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    truth = np.zeros(d)
+    truth[:3] = 1.0, -1.0, 0.5
+    problem = fs.Regression(X, X @ truth)
+    net = fs.DiagonalNetwork("u*v")
+    noisy = fs.DiagonalNetwork("u*v", noise=fs.RademacherNoise(0.01))
+    h, few = 1e-3, max(steps // 16, 20)
+    residual, gradient = np.empty(n), np.empty(d)
+
+    def products() -> None:
+        _products(X, truth, residual, gradient, steps)
+
+    def products_from_python() -> None:
+        for _ in range(few):
+            np.dot(X, truth, out=residual)
+            np.dot(X.T, residual, out=gradient)
+
+    def numpy_loop() -> None:
+        u, v = np.full(d, np.sqrt(2) * 0.1), np.zeros(d)
+        for _ in range(few):
+            g = X.T @ (X @ (u * v) - problem.y) / n
+            u, v = u - h * g * v, v - h * g * u
+
+    sizes = h * np.linspace(0.5, 1.5, MANY)
+    cases: dict[str, tuple[Callable[[], object], int]] = {
+        "two BLAS products, compiled loop": (products, steps),
+        "one run": (lambda: fs.gradient_descent(net, problem, h, steps, alpha=0.1, record_every=steps), steps),
+        "two BLAS products, from Python": (products_from_python, few),
+        "NumPy loop": (numpy_loop, few),
+        f"{MANY} step sizes together, per run": (
+            lambda: fs.gradient_descents(net, problem, sizes, few, alpha=0.1, record_every=few), few * MANY,
+        ),
+        "one noisy run": (
+            lambda: fs.gradient_descent(noisy, problem, h, few, alpha=0.1, seed=0, record_every=few), few,
+        ),
+        f"{MANY} seeds together, per run": (
+            lambda: fs.gradient_descents(noisy, problem, h, few, alpha=0.1, runs=MANY, seed=0, record_every=few),
+            few * MANY,
+        ),
+    }  # fmt: skip
+    for call, _ in cases.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, (call, count) in cases.items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append((time.perf_counter() - began) / count)
+    return seconds

@@ -1,0 +1,186 @@
+"""``flowsim compare``: gradient descent against the gradient flow and the modified flow."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.cli.output import output_folder
+
+if TYPE_CHECKING:
+    from flowsim.studies import Comparisons
+
+__all__ = ["compare"]
+
+
+@click.command()
+@data_options
+@network_options
+@click.option("--alpha", default="0.1", show_default=True, help="Scale of initialisation, e.g. 1e-1000.")
+@click.option(
+    "--step", type=float, help="Largest step size; halved twice for the orders.  [default: a tenth of what is stable]"
+)
+@click.option("--t-end", type=float, help="Length of the runs in time h k.  [default: 200 largest steps]")
+@click.option("--momentum", type=float, default=0.0, show_default=True, help="Heavy ball.")
+@click.option("--seeds", type=int, default=0, show_default=True, help="With noise: average this many sampled runs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampled runs.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Threads of the sampled runs.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("flowsim-compare"), show_default=True, help="Folder."
+)
+def compare(
+    data: Path | None,
+    target: str | None,
+    raw: bool,
+    formula: str | None,
+    depth: int | None,
+    noise: str | None,
+    eta: float,
+    alpha: str,
+    step: float | None,
+    t_end: float | None,
+    momentum: float,
+    seeds: int,
+    seed: int,
+    workers: int,
+    out: Path,
+) -> None:
+    """Descend on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) at three step sizes.
+
+    Prints the distance to the flow and to the modified flow, in time and along the path, what the steps took from
+    the imbalance, and the empirical orders; writes figure.png, distances.csv and summary.json to the output folder.
+    With noise the descents follow the expected gradient; --seeds adds the mean of sampled runs with its band.
+    """
+    import numpy as np
+
+    from flowsim.descent import gradient_descent, gradient_descents
+    from flowsim.flows import gradient_flow
+    from flowsim.studies import compare as against
+    from flowsim.studies import modified_flow
+
+    problem = build_problem(data, target, raw)
+    net = build_network(formula, depth, noise, eta)
+    if seeds and net.noise is None:
+        raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
+    largest = _tenth_of_stable(problem) if step is None else step
+    end = 200 * largest if t_end is None else t_end
+    counts = [max(1, round(end / (largest / 2**halving))) for halving in range(3)]
+    with output_folder(out) as staging:
+        options: dict[str, Any] = {"alpha": alpha, "momentum": momentum}
+        descents = [
+            gradient_descent(net, problem, largest / 2**halving, count, expected=True, **options)
+            for halving, count in enumerate(counts)
+        ]
+        horizon = max(float(descent.t[-1]) for descent in descents)
+        flow = gradient_flow(net, problem, horizon / (1 - momentum), alpha=alpha, rtol=1e-9)
+        modified = [
+            modified_flow(net, problem, descent.info["step"], float(descent.t[-1]), t_eval=descent.t, **options)
+            for descent in descents
+        ]
+        plain, better = against(flow, descents), against(modified, descents)
+        ensemble = None
+        if seeds:
+            runs = gradient_descents(
+                net, problem, largest, counts[0], runs=seeds, seed=seed, workers=workers, **options
+            )  # fmt: skip
+            ensemble = against(flow, runs)
+        summary: dict[str, Any] = {
+            "network": repr(net),
+            "data": "diabetes" if data is None else str(data),
+            "alpha": alpha,
+            "momentum": momentum,
+            "order": plain.order,
+            "order to modified flow": better.order,
+            "runs": [
+                {**item.summary(), "largest distance to modified flow": close.largest}
+                for item, close in zip(plain, better, strict=True)
+            ],
+        }
+        if ensemble is not None:
+            summary["sampled"] = {
+                "runs": seeds,
+                "seed": seed,
+                "largest deviation in standard errors": float(np.abs(ensemble.deviations).max()),
+                "largest distance of the mean": float(ensemble.distance.max()),
+            }
+        _write(staging, plain, better, ensemble, summary)
+    _print(summary, out)
+
+
+def _tenth_of_stable(problem: Any) -> float:
+    """A tenth of the step at which descent on beta itself would diverge, over the size of the solution."""
+    import numpy as np
+
+    top = float(np.linalg.norm(np.asarray(problem.X @ np.eye(problem.d)), 2) ** 2 / problem.n)
+    size = float(np.abs(problem.gradient(np.zeros(problem.d))).max()) / top
+    return 0.1 / (top * max(size, 1.0))
+
+
+def _write(folder: Path, plain: Comparisons, better: Comparisons, ensemble: Any, summary: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    import flowsim
+    from flowsim import plot
+
+    figure = plot.compare_overview(plain[0], plain, better)
+    figure.savefig(folder / "figure.png")
+    plt.close(figure)
+    if ensemble is not None:
+        artists = plot.compare(ensemble)
+        figure = artists[0].figure
+        figure.savefig(folder / "sampled.png")
+        plt.close(figure)
+    rows = [
+        pd.DataFrame({"step": item.step, "t": item.t, "distance": item.distance, "to_modified": close.distance})
+        for item, close in zip(plain, better, strict=True)
+    ]
+    pd.concat(rows).to_csv(folder / "distances.csv", index=False)
+    text = json.dumps({"flowsim": flowsim.__version__, **_plain(summary)}, indent=2, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that JSON does not know become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _print(summary: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title=f"{summary['network']} at alpha = {summary['alpha']}: descent against flow")
+    headings = ("step", "largest distance", "to modified flow", "along path", "at end", "gain")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in summary["runs"]:
+        table.add_row(
+            f"{row['step']:.3g}", f"{row['largest distance']:.2e}", f"{row['largest distance to modified flow']:.2e}",
+            f"{row['largest along path']:.2e}", f"{row['distance at end']:.2e}", f"{row.get('largest gain', 0.0):.2e}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"order {summary['order']:.2f} to the flow, {summary['order to modified flow']:.2f} to the modified flow"
+    )
+    if "sampled" in summary:
+        sampled = summary["sampled"]
+        console.print(
+            f"mean of {sampled['runs']} sampled runs: at most {sampled['largest deviation in standard errors']:.1f} "
+            f"standard errors from the expected-gradient flow"
+        )
+    console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'distances.csv', 'summary.json'))}")

@@ -1,0 +1,133 @@
+"""Figures of descent against flow; every function draws on ``ax`` and returns its artists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowsim.plot.style import new_axes, styled
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison
+    from flowsim.studies.edge import EdgeStudy
+
+__all__ = ["compare", "compare_overview", "edge_of_stability", "orders"]
+
+#: More coordinates than this in one panel are not told apart.
+_MOST_COORDINATES = 8
+
+
+@styled
+def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = None) -> list[Artist]:
+    """The largest coordinates of the flow (lines) and of the descent (dots), or the mean of many with its 2 SE band.
+
+    Parameters
+    ----------
+    comparison : Comparison or EnsembleComparison
+    ax : matplotlib Axes, optional
+    """
+    ax = new_axes(ax)
+    flow = comparison.flow_beta.reshape(len(comparison.t), -1)
+    shown = np.argsort(-np.abs(flow).max(axis=0))[:_MOST_COORDINATES]
+    shown = shown[np.abs(flow[:, shown]).max(axis=0) > 0.02 * max(np.abs(flow).max(), np.finfo(float).tiny)]
+    artists: list[Artist] = []
+    for rank, i in enumerate(shown):
+        color = f"C{rank % 10}"
+        artists += ax.plot(comparison.t, flow[:, i], color=color, lw=1.4, label="flow" if rank == 0 else None)
+        if hasattr(comparison, "standard_error"):
+            low, high = comparison.band(2.0)
+            artists.append(
+                ax.fill_between(comparison.t, low[:, i], high[:, i], color=color, alpha=0.3, lw=0,
+                                label=f"mean of {comparison.runs} runs, 2 s.e." if rank == 0 else None)
+            )  # fmt: skip
+        else:
+            descent = comparison.descent_beta.reshape(len(comparison.t), -1)
+            every = max(1, len(comparison.t) // 40)
+            artists += ax.plot(
+                comparison.t[::every], descent[::every, i], "o", ms=3, mfc="none", color=color,
+                label=f"descent, h = {comparison.step:.3g}" if rank == 0 else None,
+            )  # fmt: skip
+    ax.set_xlabel("time $t = h k$")
+    ax.set_ylabel(r"coordinates of $\beta$")
+    if artists:
+        ax.legend(loc="best")
+    return artists
+
+
+@styled
+def orders(
+    plain: Comparisons, modified: Comparisons | None = None, *, ax: Axes | None = None
+) -> list[Artist]:  # fmt: skip
+    """Largest distance against step size, with the fitted order.
+
+    Parameters
+    ----------
+    plain, modified : Comparisons
+        Against the gradient flow, and against the modified flow.
+    ax : matplotlib Axes, optional
+    """
+    ax = new_axes(ax)
+    artists: list[Artist] = []
+    for series, name, marker in ((plain, "gradient flow", "o"), (modified, "modified flow", "s")):
+        if series is not None:
+            artists += ax.loglog(
+                series.steps, series.largest, marker=marker, ms=4, lw=1.2, label=f"{name}: order {series.order:.2f}"
+            )
+    ax.set_xticks(plain.steps, [f"{step:.3g}" for step in plain.steps])
+    ax.minorticks_off()
+    ax.set_xlabel("step size $h$")
+    ax.set_ylabel(r"$\max_k \Vert \beta(hk) - \beta_k \Vert$")
+    ax.legend(loc="best")
+    return artists
+
+
+@styled
+def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> list[Artist]:
+    """Sharpness over 2/h along the run, one line per step size; 1 is the edge.
+
+    Parameters
+    ----------
+    study : EdgeStudy
+    ax : matplotlib Axes, optional
+    """
+    ax = new_axes(ax)
+    artists: list[Artist] = []
+    for run in study.runs:
+        t = run.descent.t[run.index]
+        artists += ax.plot(t, run.ratio, lw=1.2, label=f"h = {run.step:.4g}: {run.verdict}")
+    artists.append(ax.axhline(1.0, color="0.3", lw=0.8, ls="--"))
+    largest = max((float(run.descent.t[-1]) for run in study.runs), default=1.0)
+    ax.set_xscale("symlog", linthresh=max(largest / 1000, np.finfo(float).tiny))
+    ax.set_xlim(0.0, 1.1 * largest)
+    ax.set_ylim(bottom=0.0, top=min(ax.get_ylim()[1], 3.0))
+    ax.set_xlabel("time $t = h k$")
+    ax.set_ylabel(r"sharpness $/\,(2/h)$")
+    ax.legend(loc="best")
+    return artists
+
+
+@styled
+def compare_overview(
+    comparison: Comparison, plain: Comparisons | None = None, modified: Comparisons | None = None
+) -> Figure:
+    """Paths, distance in time, distance along the way, and orders, in one figure."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9.0, 6.4), layout="constrained")
+    compare(comparison, ax=axes[0, 0])
+    axes[0, 1].plot(comparison.t, comparison.distance, lw=1.2, label="at equal time")
+    axes[0, 1].set_xlabel("time $t = h k$")
+    axes[0, 1].set_ylabel(r"$\Vert \beta(hk) - \beta_k \Vert$")
+    axes[1, 0].plot(100 * comparison.length, comparison.along, lw=1.2)
+    axes[1, 0].set_xlabel("share of the path travelled (%)")
+    axes[1, 0].set_ylabel("distance along the way")
+    if plain is not None:
+        orders(plain, modified, ax=axes[1, 1])
+    else:
+        axes[1, 1].set_axis_off()
+    return figure

@@ -1,0 +1,226 @@
+r"""Large steps: the edge of stability, and the limit of vanishing initialisation at a fixed step.
+
+Linear stability of descent at a minimum asks for ``sharpness <= 2/h``. A run whose minimum is sharper cannot stay
+there: it moves on, oscillating, to a flatter one, and its sharpness settles at or just below ``2/h``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.descent import gradient_descent, sharpness
+from flowsim.descent.settings import check_step
+from flowsim.errors import IntegrationError
+from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.problem import Regression
+from flowsim.trajectory import Trajectory
+
+__all__ = ["DescentLimit", "EdgeRun", "EdgeStudy", "descent_limit", "edge_of_stability"]
+
+Array = NDArray[np.float64]
+
+#: A run is at the edge if its sharpness ends within this share of 2/h.
+_AT_EDGE = 0.02
+#: Coordinates above this share of the largest count as used.
+_USED = 0.02
+_ZERO = 1e-9
+_MOST_JUMPS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeRun:
+    """One step size.
+
+    Attributes
+    ----------
+    descent : Trajectory
+        Up to the last finite state for a run that diverged.
+    index : array (S,)
+        The records at which the sharpness was computed.
+    sharpness : array (S,)
+    diverged : bool
+    """
+
+    step: float
+    descent: Trajectory
+    index: NDArray[np.int64]
+    sharpness: Array
+    diverged: bool
+
+    @property
+    def ratio(self) -> Array:
+        """Sharpness over 2/h, (S,)."""
+        return self.sharpness * self.step / 2.0
+
+    @property
+    def verdict(self) -> str:
+        """diverged; at the edge: it was reached or ends within 2 % of 2/h; stable."""
+        if self.diverged:
+            return "diverged"
+        return "at the edge" if self.ratio.max() > 1.0 or self.ratio[-1] > 1.0 - _AT_EDGE else "stable"
+
+    @property
+    def rising(self) -> float:
+        """Share of the recorded intervals over which the loss rose; 0 for monotone descent."""
+        return float((np.diff(self.descent.loss) > 0).mean())
+
+    def summary(self) -> dict[str, Any]:
+        beta = np.abs(self.descent.beta[-1])
+        return {
+            "step": self.step,
+            "2/step": 2.0 / self.step,
+            "largest sharpness": float(self.sharpness.max()),
+            "sharpness at end": float(self.sharpness[-1]),
+            "ratio at end": float(self.ratio[-1]),
+            "loss at end": float(self.descent.loss[-1]),
+            "loss rising": self.rising,
+            "l1 norm at end": float(beta.sum()),
+            "coordinates used": int((beta > _USED * beta.max()).sum()),
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeStudy:
+    """Several step sizes from one start."""
+
+    runs: tuple[EdgeRun, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [run.summary() for run in self.runs]
+
+
+def edge_of_stability(
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Regression,
+    steps: Sequence[float],
+    n_steps: int,
+    *,
+    alpha: Any = 1e-2,
+    start: Mapping[str, ArrayLike] | None = None,
+    record_every: int = 11,
+    n_sharpness: int = 100,
+) -> EdgeStudy:
+    """Descend with each step size and follow the sharpness against 2/h.
+
+    Parameters
+    ----------
+    steps : sequence of float
+    n_steps : int
+        For every step size.
+    record_every : int
+        Odd numbers show the oscillation, whose period is two steps.
+    n_sharpness : int
+        At how many of the recorded states the sharpness is computed.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> problem = fs.Regression([[1.0]], [1.0])  # the flattest minimum of u*v = 1 has sharpness 2
+    >>> study = fs.studies.edge_of_stability(fs.DiagonalNetwork("u*v"), problem, [0.5, 5.0], 300, alpha=0.1)
+    >>> [run.verdict for run in study.runs]
+    ['stable', 'diverged']
+    """
+    runs = []
+    for step in steps:
+        diverged = False
+        try:
+            descent = gradient_descent(
+                net, problem, step, n_steps, alpha=alpha, start=start, record_every=record_every
+            )  # fmt: skip
+        except IntegrationError as error:
+            if error.trajectory is None or "diverged" not in str(error):
+                raise
+            descent, diverged = error.trajectory, True
+        # Half of the states evenly, half crowding towards the start, where the sharpness rises.
+        last, half = len(descent) - 1, max(n_sharpness // 2, 2)
+        places = np.concatenate([np.linspace(0, last, half), np.geomspace(1, max(last, 1), half)])
+        index = np.unique(np.minimum(places, last).astype(np.int64))
+        with np.errstate(all="ignore"):
+            finite = np.array([np.abs(w[index]).reshape(len(index), -1).max(axis=1) for w in descent.weights.values()])
+        index = index[(finite < 1e75).all(axis=0)]  # products of weights beyond this leave the range of floats
+        values = sharpness(net, problem, {name: w[index] for name, w in descent.weights.items()})
+        runs.append(EdgeRun(float(step), descent, index, values, diverged))
+    return EdgeStudy(tuple(runs))
+
+
+@dataclass(frozen=True, eq=False)
+class DescentLimit:
+    """Descent of ``u*v`` as alpha falls to 0 while the step stays.
+
+    Attributes
+    ----------
+    step : float
+    jump_times : array (K,)
+        In accelerated time ``h k / ln(1/alpha)``.
+    saddles : array (K + 1, d)
+        From 0 on; the last is the end point.
+    """
+
+    step: float
+    jump_times: Array
+    saddles: Array
+
+    @property
+    def end(self) -> Array:
+        out: Array = self.saddles[-1]
+        return out
+
+    def beta(self, t: ArrayLike) -> Array:
+        """The saddle at accelerated times (...), the one after a jump at its time."""
+        return self.saddles[np.searchsorted(self.jump_times, np.asarray(t, dtype=float), side="right")]
+
+
+def descent_limit(problem: Regression, step: float) -> DescentLimit:
+    r"""The saddle-to-saddle process of gradient descent on ``u*v`` with a fixed step.
+
+    .. math:: \frac{d}{d\tilde t} \frac{\ln|u \pm v|}{\gamma} = \frac1h \ln|1 \mp h g_i|,
+
+    so both sides of a coordinate lose ``-ln(1 - h^2 g^2) / h`` together, where the flow (h = 0) only trades one for the
+    other: jumps come later, the more the larger h |g|, and not all in proportion, so the saddles may differ.
+
+    Parameters
+    ----------
+    problem : Regression
+        Dense, one target.
+    step : float
+        h, small enough that descent is stable at every saddle it visits.
+
+    Notes
+    -----
+    Coordinate i jumps upwards (downwards) when ``ln|u+v|`` (``ln|u-v|``) comes back to order one; the next saddle is
+    the minimum of the loss over the signs of the coordinates that have.
+    """
+    from scipy.optimize import nnls
+
+    h, X, y = check_step(step), np.asarray(problem.X, dtype=float), problem.y.reshape(problem.n)
+    d = problem.d
+    level = np.full((2, d), -1.0)
+    beta, time = np.zeros(d), 0.0
+    times, saddles = [], [beta]
+    while len(times) < _MOST_JUMPS:
+        g = problem.gradient(beta) if problem.y.ndim == 1 else X.T @ (X @ beta - y) / problem.n
+        g[np.abs(g) <= _ZERO * max(1.0, float(np.abs(X.T @ y).max()) / problem.n)] = 0.0
+        with np.errstate(divide="ignore"):
+            rate = np.log(np.abs(np.array([1.0 - h * g, 1.0 + h * g]))) / h
+        waits = np.where((level < 0) & (rate > 0), -level / np.where(rate > 0, rate, 1.0), np.inf)
+        wait = float(waits.min())
+        if not np.isfinite(wait):
+            break
+        # A coordinate at its level stays there while its gradient is 0, and sinks where that pushes it back.
+        level = np.minimum(level + wait * rate, 0.0)
+        level[np.isclose(waits, wait, rtol=_ZERO, atol=0.0)] = 0.0
+        time += wait
+        up, down = np.flatnonzero(level[0] == 0.0), np.flatnonzero(level[1] == 0.0)
+        solution = nnls(np.concatenate([X[:, up], -X[:, down]], axis=1), y)[0]
+        beta = np.zeros(d)
+        beta[up] += solution[: len(up)]
+        beta[down] -= solution[len(up) :]
+        times.append(time)
+        saddles.append(beta)
+    return DescentLimit(h, np.array(times), np.array(saddles))

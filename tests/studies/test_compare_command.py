@@ -1,0 +1,57 @@
+"""``flowsim compare`` and its figures."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import flowsim as fs
+from flowsim.cli import main
+
+mpl.use("Agg")
+
+
+def test_the_command_writes_its_figure_and_finds_orders_1_and_2(tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 5))
+    np.savez(tmp_path / "data.npz", X=X, y=X[:, 0] - X[:, 1])
+    out = tmp_path / "out"
+    main(
+        ["compare", str(tmp_path / "data.npz"), "--formula", "u*v", "--step", "0.05", "--t-end", "4", "--out", str(out)]
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["order"] == pytest.approx(1.0, abs=0.15)
+    assert summary["order to modified flow"] == pytest.approx(2.0, abs=0.15)
+    assert len(summary["runs"]) == 3
+    assert (out / "figure.png").stat().st_size > 10_000
+    assert "modified flow" in capsys.readouterr().out
+
+
+def test_sampled_runs_need_noise(tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "--seeds", "3", "--out", str(tmp_path / "out")])
+    assert "sampled runs need --noise" in capsys.readouterr().err
+
+
+def test_figures_draw_on_the_axes_they_are_given_and_say_what_is_drawn() -> None:
+    import matplotlib.pyplot as plt
+
+    problem = fs.Regression([[1.0, 0.2], [0.1, 1.0]], [1.0, -1.0])
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1))
+    flow = fs.gradient_flow(net, problem, 2.0, alpha=0.3)
+    runs = fs.gradient_descents(net, problem, 0.05, 40, alpha=0.3, runs=5, seed=0)
+    single = [fs.gradient_descent(net, problem, h, round(2 / h), alpha=0.3, expected=True) for h in (0.1, 0.05)]
+    study = fs.studies.edge_of_stability(fs.DiagonalNetwork("u*v"), problem, [0.1, 0.5], 50, alpha=0.3)
+    figure, axes = plt.subplots(2, 2)
+    assert fs.plot.compare(fs.compare(flow, single[0]), ax=axes[0, 0])
+    assert fs.plot.compare(fs.compare(flow, runs), ax=axes[0, 1])
+    assert fs.plot.orders(fs.compare(flow, single), ax=axes[1, 0])
+    assert fs.plot.edge_of_stability(study, ax=axes[1, 1])
+    for ax in axes.ravel():
+        assert ax.get_xlabel()
+        assert ax.get_ylabel()
+        assert ax.get_legend() is not None
+    plt.close(figure)
