@@ -135,8 +135,8 @@ def _write(folder: Path, plain: Comparisons, better: Comparisons, ensemble: Any,
     figure.savefig(folder / "figure.png")
     plt.close(figure)
     if ensemble is not None:
-        artists = plot.compare(ensemble)
-        figure = artists[0].figure
+        figure, ax = plt.subplots(layout="constrained")
+        plot.compare(ensemble, ax=ax)
         figure.savefig(folder / "sampled.png")
         plt.close(figure)
     rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,8 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
+    is_mean = hasattr(comparison, "standard_error")
+    drawn: Any = comparison
     flow = comparison.flow_beta.reshape(len(comparison.t), -1)
     shown = np.argsort(-np.abs(flow).max(axis=0))[:_MOST_COORDINATES]
     shown = shown[np.abs(flow[:, shown]).max(axis=0) > 0.02 * max(np.abs(flow).max(), np.finfo(float).tiny)]
@@ -39,18 +41,18 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
     for rank, i in enumerate(shown):
         color = f"C{rank % 10}"
         artists += ax.plot(comparison.t, flow[:, i], color=color, lw=1.4, label="flow" if rank == 0 else None)
-        if hasattr(comparison, "standard_error"):
-            low, high = comparison.band(2.0)
+        if is_mean:
+            low, high = drawn.band(2.0)
             artists.append(
                 ax.fill_between(comparison.t, low[:, i], high[:, i], color=color, alpha=0.3, lw=0,
-                                label=f"mean of {comparison.runs} runs, 2 s.e." if rank == 0 else None)
+                                label=f"mean of {drawn.runs} runs, 2 s.e." if rank == 0 else None)
             )  # fmt: skip
         else:
-            descent = comparison.descent_beta.reshape(len(comparison.t), -1)
+            descent = drawn.descent_beta.reshape(len(comparison.t), -1)
             every = max(1, len(comparison.t) // 40)
             artists += ax.plot(
                 comparison.t[::every], descent[::every, i], "o", ms=3, mfc="none", color=color,
-                label=f"descent, h = {comparison.step:.3g}" if rank == 0 else None,
+                label=f"descent, h = {drawn.step:.3g}" if rank == 0 else None,
             )  # fmt: skip
     ax.set_xlabel("time $t = h k$")
     ax.set_ylabel(r"coordinates of $\beta$")

@@ -202,7 +202,8 @@ def descent_limit(problem: Regression, step: float) -> DescentLimit:
     d = problem.d
     level = np.full((2, d), -1.0)
     beta, time = np.zeros(d), 0.0
-    times, saddles = [], [beta]
+    times: list[float] = []
+    saddles = [beta]
     while len(times) < _MOST_JUMPS:
         g = problem.gradient(beta) if problem.y.ndim == 1 else X.T @ (X @ beta - y) / problem.n
         g[np.abs(g) <= _ZERO * max(1.0, float(np.abs(X.T @ y).max()) / problem.n)] = 0.0
