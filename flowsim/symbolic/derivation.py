@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import sympy
+from numpy.typing import ArrayLike, NDArray
 from sympy.codegen.cfunctions import expm1
 
 from flowsim.network import DiagonalNetwork, Formula, Noise
 from flowsim.symbolic.expectation import expectation
-from flowsim.symbolic.invariants import generators
+from flowsim.symbolic.invariants import generators, invariant_basis
 from flowsim.symbolic.kernels import kernels
 from flowsim.symbolic.moments import E, Var
 from flowsim.symbolic.origin import order_at_origin
-from flowsim.symbolic.sharpness import SHORT, Sharpness, sharpness_of
+from flowsim.symbolic.sharpness import SHORT, Sharpness, minimal_trace, sharpness_of
 from flowsim.symbolic.statements import ExactThresholds, exact_thresholds
 
 __all__ = ["CoordinateDerivation", "Derivation", "Law", "derive"]
@@ -198,6 +200,11 @@ class CoordinateDerivation:
         return tuple(generators(self.phi, self.weights, self.degree))
 
     @cached_property
+    def invariant_basis(self) -> tuple[sympy.Expr, ...]:
+        """A basis of all conserved polynomials up to `degree`, products of `invariants` included."""
+        return tuple(invariant_basis(self.phi, self.weights, self.degree))
+
+    @cached_property
     def laws(self) -> tuple[Law, ...]:
         """What becomes of each invariant under the network's noise."""
         return tuple(self._law(quantity) for quantity in self.invariants)
@@ -257,10 +264,11 @@ class CoordinateDerivation:
             )
         elif order == 1:
             remarks.append("grad phi(0) != 0: the origin is no saddle, and a vanishing start leaves it at once.")
-        if order >= 2 and (error := kernels(DiagonalNetwork(self.formula.text)).tiny_error) > LOST:
+        lost = kernels(DiagonalNetwork(self.formula.text)).tiny_error if order >= 2 else 0.0
+        if lost > LOST:
             remarks.append(
                 "near 0 terms of grad phi cancel beyond their constants: generated code loses its relative accuracy "
-                f"there (measured {error:.0e} at weights of 1e-20)."
+                f"there (measured {lost:.0e} at weights of 1e-20)."
             )
         return tuple(remarks)
 
@@ -322,6 +330,11 @@ class Derivation:
         return self._each("invariants")
 
     @property
+    def invariant_basis(self) -> Any:
+        """A basis of all conserved polynomials up to the degree asked for."""
+        return self._each("invariant_basis")
+
+    @property
     def laws(self) -> Any:
         """What becomes of them under the noise."""
         return self._each("laws")
@@ -340,6 +353,10 @@ class Derivation:
     def remarks(self) -> tuple[str, ...]:
         """What a user of these formulas should know."""
         return tuple(remark for each in self.coordinates for remark in each.remarks)
+
+    def minimal_trace(self, beta: ArrayLike) -> NDArray[np.float64]:
+        """Weights (k, d) of least Hessian trace with the predictor beta (d,)."""
+        return minimal_trace(self.net, beta)
 
     def latex(self) -> str:
         """The whole derivation as LaTeX, step by step."""

@@ -287,3 +287,32 @@ def test_large_polynomials_are_integrated_exactly_instead_of_expanded() -> None:
     m, v = (float(e.subs({x: 0.7, s: 0.4 * 3**0.5})) for e in exact)
     assert mean[0] == pytest.approx(m, rel=1e-12)
     assert variance[0] == pytest.approx(v, rel=1e-11)
+
+
+def test_the_basis_of_invariants_and_the_least_trace_are_at_hand() -> None:
+    derivation = fs.derive(fs.DiagonalNetwork(depth=3), degree=2)
+    assert {str(e) for e in derivation.invariant_basis} == {"w1**2 - w2**2", "w1**2 - w3**2"}
+    np.testing.assert_allclose(derivation.minimal_trace([8.0, -1.0]), [[2, 1], [2, 1], [2, -1]])
+
+
+def test_the_docstring_example_runs() -> None:
+    import doctest
+
+    from flowsim.symbolic import derivation
+
+    assert doctest.testmod(derivation).failed == 0
+    assert doctest.testmod(derivation).attempted >= 3
+
+
+@pytest.mark.parametrize("stds", [(0.3, 0.3), (0.2, 0.5)])
+def test_the_stated_end_point_under_noise_is_stationary_and_the_origin_balances_there(stds) -> None:
+    """u*v: penalty eta_u eta_v sigma^2 is where growth out of 0 stops, |g| = penalty."""
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(stds))
+    K, jacobian = kernels(net), np.empty((2, 2, 1))
+    penalty = stds[0] * stds[1] * 1.7
+    for factor, grows in [(0.99, False), (1.01, True)]:
+        g = np.array([factor * penalty])
+        K.field_jacobian.py_func(np.zeros((2, 1)), net.kinds(1), np.array(stds), g, np.array([1.7]), jacobian)
+        assert (np.linalg.eigvalsh(jacobian[:, :, 0]).max() > 0) == grows
+    if len(set(stds)) > 1:
+        assert "penalties η_u·η_v σ_i²" in str(fs.derive(net))
