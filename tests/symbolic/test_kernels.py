@@ -80,7 +80,6 @@ NOISES = [
     fs.RademacherNoise(0.3),
     fs.LaplaceNoise(0.1),
     fs.GaussianNoise(0.3, multiplicative=True),
-    fs.LaplaceNoise(0.2, multiplicative=True),
 ]
 noises = pytest.mark.parametrize("noise", NOISES, ids=lambda n: f"{n.name}{'*' if n.multiplicative else ''}")
 
@@ -296,8 +295,8 @@ def test_depth_64_with_noise_is_loops_not_terms() -> None:
         ("tanh(u) - v", fs.MomentNoise(0.1), "polynomials only; the formula contains tanh.u."),
         ("tanh(a*b*c*d)", fs.GaussianNoise(0.1), "quadrature in 4 weights"),
         ("u**3", fs.MomentNoise(0.1, moments=(1, 0, 1, 0, 3)), "`moments` must reach order 5"),
-        ("asin(2)*u", None, "not a real number"),
-        ("1e200*1e200*u**2 + v", None, "outside the range of floats"),
+        ("asin(2)*u", None, "a constant in it is not a finite real number"),
+        ("1e200*u**2*1e200 + v", None, "outside the range of floats"),
     ],
 )
 def test_expectations_that_do_not_exist_are_refused(formula: str, noise: Noise | None, message: str) -> None:
