@@ -11,7 +11,7 @@ taken to be the s values of q and not those of Z, and three things follow:
   relative amount and are never fed by the large ones. Rank is kept; so tolerances are relative by nature.
 - *The nonlinear system is small*: s values of q instead of s values of Z.
 
-Z is kept as ``frame @ diag(exp(logs)) @ mix``, the frame with orthonormal columns, the logs in falling order,
+Z is kept as ``frame @ diag(exp(logs)) @ mix``, the frame well conditioned, the logs in falling order,
 ``mix`` well conditioned, so growth over any number of orders of magnitude, also outside the range of floats, costs no
 precision.
 """
@@ -46,6 +46,8 @@ _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 _NEWTON_FLOOR = 2e-13
 _ANDERSON_DEPTH = 6
 _SAFETY, _LARGEST_GROWTH, _LARGEST_CUT = 0.9, 2.5, 0.2
+#: Ratio of the squares of the frame's singular values up to which it is left as it is.
+_LARGEST_SPREAD = 1e3
 #: Rows of the stage system from which its larger half is eliminated first.
 _ELIMINATE_FROM = 200
 _NEWTON_CUT, _CAUTIOUS_GROWTH = 0.4, 1.3
@@ -106,7 +108,11 @@ class Graded:
         return self.frame @ self.right(shift)
 
     def moved(self, frame: Array) -> Graded:
-        """The same right factor behind a new frame, made orthonormal again."""
+        """The same right factor behind a new frame, made orthonormal again where it has become ill conditioned."""
+        spread = np.linalg.eigvalsh(frame.T @ frame)
+        if 0.0 < spread[-1] <= _LARGEST_SPREAD * spread[0] and spread[-1] <= _LARGEST_SPREAD:
+            # Every orthonormalisation rounds Z; well-conditioned columns do not need one.
+            return Graded(frame, self.logs, self.mix)
         order = np.argsort(-self.logs, kind="stable")
         logs, mix = self.logs[order], self.mix[order]
         orthonormal, triangle = np.linalg.qr(frame[:, order])
@@ -270,7 +276,8 @@ class Steps:
                 self.status = Status.STEP_BUDGET
                 break
             # Growth counts where there is something to grow: in the span of the frame.
-            growth = float(np.linalg.eigvalsh(state.frame.T @ system.generator(q0) @ state.frame)[-1])
+            basis = np.linalg.qr(state.frame)[0]
+            growth = float(np.linalg.eigvalsh(basis.T @ system.generator(q0) @ basis)[-1])
             limit = linear / growth if growth > 0 else np.inf
             if h is None:
                 size = float(np.linalg.norm(system.generator(q0)))

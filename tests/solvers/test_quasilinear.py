@@ -100,6 +100,8 @@ def test_graded_form_keeps_directions_of_every_size() -> None:
     frame = np.linalg.qr(rng.standard_normal((6, 3)))[0]
     state = Graded(frame, np.array([2.0, -500.0, -1500.0]), np.triu(rng.standard_normal((3, 3)), 1) + np.eye(3))
     mover = np.eye(6) + 0.3 * rng.standard_normal((6, 6))
+    assert state.moved(mover @ frame).mix is state.mix  # well conditioned: left alone
+    mover[:, 0] *= 100.0
     moved = state.moved(mover @ frame)
     np.testing.assert_allclose(moved.frame.T @ moved.frame, np.eye(3), atol=1e-14)
     np.testing.assert_allclose(moved.value(), mover @ state.value(), rtol=1e-12, atol=1e-14)
