@@ -10,6 +10,7 @@ import atexit
 import hashlib
 import importlib.util
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -78,6 +79,7 @@ def load_generated(source: str | Callable[[], str], stem: str, key: str | None =
             text = source if isinstance(source, str) else source()
             folder = _publish(path, text).parent
             path = folder / f"{name}.py"
+        _drop_truncated(path)
         module = _import(f"flowsim_generated_{name}", path)
         module.SOURCE = text  # type: ignore[attr-defined]
         _loaded[str(folder), name] = module
@@ -126,6 +128,21 @@ def _publish(path: Path, text: str) -> Path:
 def _forget_compiled(path: Path) -> None:
     for stale in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
         stale.unlink(missing_ok=True)
+
+
+def _drop_truncated(path: Path) -> None:
+    """Remove compiled files that end in the middle: Numba would fail on them instead of compiling again."""
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.nb[ic]"):
+        try:
+            with compiled.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                whole = file.read() == pickle.STOP
+            if not whole:
+                compiled.unlink(missing_ok=True)
+        except OSError:
+            continue
 
 
 def _import(name: str, path: Path) -> ModuleType:

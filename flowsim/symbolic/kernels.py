@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,9 @@ SIGNATURES = {
 }
 
 Kernel = Callable[..., None]
+
+#: Kept apart from the networks, which stay picklable.
+_modules: WeakKeyDictionary[DiagonalNetwork, ModuleType] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +113,12 @@ def kernels(net: DiagonalNetwork) -> Kernels:
 
 
 def _module(net: DiagonalNetwork) -> ModuleType:
-    known = net.__dict__.get("_kernels_module")
+    known = _modules.get(net)
     if known is None:
         known = load_generated(lambda: _source(net), "kernels", digest(_identity(net)))
         if net.noise is not None:
             _check_moments_exist(known, net.noise.stds(net.weights), net)
-        net.__dict__["_kernels_module"] = known
+        _modules[net] = known
     return known
 
 

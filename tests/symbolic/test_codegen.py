@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,21 @@ def test_a_damaged_file_is_written_again(folder: Path, damage: str) -> None:
     forget()
     assert codegen.load_generated(DOUBLE, "double").double(3.0) == 6.0
     assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_truncated_compiled_code_is_compiled_again(folder: Path, kind: str, keep: float) -> None:
+    module = codegen.load_generated(DOUBLE, "double")
+    assert module.double(3.0) == 6.0
+    (compiled,) = (folder / "__pycache__").glob(f"*.{kind}")
+    content = compiled.read_bytes()
+    compiled.write_bytes(content[: int(keep * len(content))])
+    forget()
+    again = codegen.load_generated(DOUBLE, "double")
+    assert again is not module
+    assert again.double(3.0) == 6.0
+    assert sum(again.double.stats.cache_hits.values()) == 0
 
 
 def test_an_intact_file_is_not_generated_again(folder: Path) -> None:
@@ -160,3 +176,11 @@ def test_kernels_run_without_the_global_lock_and_on_read_only_arrays() -> None:
     assert out.tolist() == [1.0, 1.0, 1.0]
     assert K.value.targetoptions["nogil"]
     assert not K.value.targetoptions.get("fastmath", False)
+
+
+def test_a_network_stays_picklable_once_it_has_kernels() -> None:
+    net = fs.DiagonalNetwork("2*u**2 - v**2", noise=fs.GaussianNoise(0.1))
+    source = kernels(net).source
+    again = pickle.loads(pickle.dumps(net))
+    assert kernels(again).source == source
+    assert kernels(again).field is kernels(net).field
