@@ -1,13 +1,16 @@
 """Figures; every function takes ``ax=`` and returns artists."""
 
 from flowsim.plot.compare import compare, compare_overview, edge_of_stability, orders
+from flowsim.plot.comparison import compare
 from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_to_saddle
 from flowsim.plot.linear import imbalance_spectrum, loss_bound, rank_by_rank, singular_values, width_law
+from flowsim.plot.phase import animate, phase, save_animation
 from flowsim.plot.style import STYLE
 from flowsim.plot.trajectory import imbalance, loss, overview, trajectory
 
 __all__ = [
     "STYLE",
+    "animate",
     "compare",
     "compare_overview",
     "edge_of_stability",
@@ -20,8 +23,10 @@ __all__ = [
     "loss_bound",
     "orders",
     "overview",
+    "phase",
     "rank_by_rank",
     "saddle_to_saddle",
+    "save_animation",
     "singular_values",
     "trajectory",
     "width_law",

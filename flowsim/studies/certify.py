@@ -66,7 +66,7 @@ class Certificates(Sequence[Certificate]):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"title": self.title, "holds": self.holds, "theorems": [row.to_dict() for row in self.rows]}
+        return {"title": self.title, "holds": self.holds, "certificates": [row.to_dict() for row in self.rows]}
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """The rows as JSON text; written to `path`, whole or not at all, if one is given."""

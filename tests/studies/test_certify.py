@@ -156,7 +156,7 @@ def test_rows_come_as_table_json_and_dataframe(wide: fs.Regression, tmp_path: ob
     assert bool(frame.loc["jump-times", "holds"])
     plain = json.loads(rows.to_json())
     assert plain["holds"] is True
-    assert {row["name"] for row in plain["theorems"]} == {"jump-times", "balancing"}
+    assert {row["name"] for row in plain["certificates"]} == {"jump-times", "balancing"}
     assert "jump-times" in str(rows) and "not met" in str(rows)
     assert "<table" in rows._repr_html_()
 

@@ -1,0 +1,211 @@
+"""Trajectories in the plane or in space, drawn or moving, with the saddles they visit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.plot.style import STYLE, styled
+from flowsim.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from flowsim.limits import SaddlePath
+
+__all__ = ["animate", "phase", "save_animation"]
+
+Array = NDArray[np.float64]
+
+_SAMPLES = 1500
+_FLOW, _LIMIT, _SADDLE = "#0072B2", "#D55E00", "#000000"
+#: The limit's curve is drawn to this much beyond its last jump.
+_BEYOND = 1.02
+
+
+@styled
+def phase(
+    traj: Trajectory | None = None,
+    coordinates: Sequence[int] | None = None,
+    *,
+    path: SaddlePath | None = None,
+    ax: Axes | None = None,
+) -> list[Artist]:
+    """Two or three coordinates of beta against each other, and the limit's saddles joined by their orbits.
+
+    Parameters
+    ----------
+    traj : Trajectory, optional
+        Flow or descent; may be left out if `path` is given.
+    coordinates : sequence of 2 or 3 indices, optional
+        Default: the two of largest size (three on 3-d axes, or if the problem has three features).
+    path : SaddlePath, optional
+        Drawn beneath: saddles as numbered dots, orbits between them.
+    ax : matplotlib Axes, optional
+        Flat or 3-d to match `coordinates`.
+    """
+    chosen = _coordinates(traj, path, coordinates, ax)
+    ax = _axes(ax, len(chosen))
+    artists: list[Artist] = []
+    if path is not None:
+        artists += _draw_path(ax, path, chosen)
+    if traj is not None:
+        label = f"α = {traj.info['alpha']}" if "alpha" in traj.info else "flow"
+        artists += ax.plot(*_curve(traj, chosen).T, color=_FLOW, ls="-", lw=1.5, label=label)
+    _label(ax, _names(traj, path), chosen)
+    ax.legend(loc="upper left")
+    return artists
+
+
+def animate(
+    traj: Trajectory,
+    coordinates: Sequence[int] | None = None,
+    *,
+    path: SaddlePath | None = None,
+    frames: int = 90,
+    fps: float = 20.0,
+    ax: Axes | None = None,
+) -> FuncAnimation:
+    """The trajectory drawn as it goes, at even speed in arc length.
+
+    Parameters
+    ----------
+    traj, coordinates, path, ax
+        As in :func:`phase`.
+    frames : int
+        >= 2.
+    fps : float
+        Frames a second, > 0.
+
+    Returns
+    -------
+    matplotlib.animation.FuncAnimation
+        Keep a reference to it; :func:`save_animation` writes GIF or MP4.
+    """
+    import matplotlib.style
+    from matplotlib.animation import FuncAnimation
+
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 2:
+        raise ValueError(f"`frames` must be an integer >= 2; received {frames!r}.")
+    if not fps > 0:
+        raise ValueError(f"`fps` must be > 0; received {fps}.")
+    chosen = _coordinates(traj, path, coordinates, ax)
+    with matplotlib.style.context(STYLE):
+        ax = _axes(ax, len(chosen))
+        if path is not None:
+            _draw_path(ax, path, chosen)
+        curve = _curve(traj, chosen)
+        ax.plot(*curve.T, alpha=0.0)  # sets the limits once for all frames
+        (line,) = ax.plot(*curve[:1].T, color=_FLOW, ls="-", lw=1.8)
+        (dot,) = ax.plot(*curve[:1].T, color=_FLOW, marker="o", ls="", ms=6)
+        _label(ax, _names(traj, path), chosen)
+    figure: Any = ax.figure
+    # A layout solved anew for every frame would shake the picture.
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    ends = np.linspace(0, len(curve) - 1, frames).round().astype(int)
+
+    def show(frame: int) -> tuple[Any, Any]:
+        end = int(ends[frame])
+        for artist, part in ((line, curve[: end + 1]), (dot, curve[end : end + 1])):
+            artist.set_data(part[:, 0], part[:, 1])
+            if len(chosen) == 3:
+                artist.set_3d_properties(part[:, 2])
+        return line, dot
+
+    return FuncAnimation(figure, show, frames=frames, interval=1000.0 / fps)
+
+
+def save_animation(animation: FuncAnimation, path: str | Path, *, fps: float = 20.0, dpi: int = 90) -> Path:
+    """Write ``.gif`` (Pillow) or ``.mp4`` (needs the ffmpeg program).
+
+    Raises
+    ------
+    ValueError
+        For another ending, or MP4 without ffmpeg on the machine.
+    """
+    from matplotlib.animation import FFMpegWriter, PillowWriter
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".gif":
+        animation.save(path, writer=PillowWriter(fps=round(fps)), dpi=dpi)
+    elif suffix == ".mp4":
+        if shutil.which("ffmpeg") is None:
+            raise ValueError("`path` cannot end in .mp4 here: the ffmpeg program is not installed; use .gif.")
+        animation.save(path, writer=FFMpegWriter(fps=round(fps)), dpi=dpi)
+    else:
+        raise ValueError(f"`path` must end in .gif or .mp4; received {path.name!r}.")
+    return path
+
+
+def _coordinates(
+    traj: Trajectory | None, path: SaddlePath | None, asked: Sequence[int] | None, ax: Axes | None
+) -> list[int]:
+    if traj is None and path is None:
+        raise ValueError("give `traj` or `path`; received neither.")
+    if traj is not None and traj.beta.ndim != 2:
+        raise ValueError("`traj` must have a vector beta; received a matrix-valued one.")
+    values = traj.beta if traj is not None else path.saddles  # type: ignore[union-attr]
+    d = values.shape[1]
+    if asked is None:
+        count = 3 if (ax is None and d == 3) or getattr(ax, "name", "") == "3d" else 2
+        asked = sorted(np.argsort(-np.abs(values).max(axis=0), kind="stable")[:count].tolist())
+    chosen = [int(i) for i in asked]
+    if len(chosen) not in (2, 3) or not all(0 <= i < d for i in chosen) or len(set(chosen)) < len(chosen):
+        raise ValueError(f"`coordinates` must be 2 or 3 different indices below d={d}; received {list(asked)}.")
+    if ax is not None and (getattr(ax, "name", "") == "3d") != (len(chosen) == 3):
+        raise ValueError(f"`ax` must be {'3-d' if len(chosen) == 3 else 'flat'} for {len(chosen)} coordinates.")
+    return chosen
+
+
+def _axes(ax: Axes | None, dimensions: int) -> Any:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    if dimensions == 2:
+        return plt.subplots()[1]
+    return plt.figure(figsize=(6.0, 5.4)).add_subplot(projection="3d")
+
+
+def _curve(traj: Trajectory, chosen: list[int]) -> Array:
+    """Points evenly spread in arc length, or as recorded where there is no dense output."""
+    if traj.dense is None:
+        return traj.beta[:, chosen]
+    lengths = np.linspace(0.0, float(traj.arclength[-1]), _SAMPLES)
+    return traj.at(lengths, clock="arclength").beta[:, chosen]
+
+
+def _draw_path(ax: Any, path: SaddlePath, chosen: list[int]) -> list[Artist]:
+    last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
+    last = min(last, float(np.nextafter(path.horizon, 0)))
+    lengths = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
+    curve, saddles = path.curve(lengths)[:, chosen], path.saddles[:, chosen]
+    artists: list[Artist] = [*ax.plot(*curve.T, color=_LIMIT, ls="--", lw=1.2, label="limit: orbits")]
+    artists += ax.plot(*saddles.T, color=_SADDLE, marker="o", ls="", ms=4.5, label="saddles", zorder=5)
+    for k, saddle in enumerate(saddles):
+        # Saddles that look alike in these coordinates share their first number.
+        if np.abs(saddles[:k] - saddle).max(axis=1, initial=0.0).min(initial=np.inf) < 0.02 * np.abs(saddles).max():
+            continue
+        artists.append(ax.text(*saddle, f"  {k}", fontsize=8, va="bottom"))
+    return artists
+
+
+def _names(traj: Trajectory | None, path: SaddlePath | None) -> tuple[str, ...]:
+    if traj is not None and traj.feature_names:
+        return traj.feature_names
+    return tuple(path.problem.feature_names) if path is not None else ()
+
+
+def _label(ax: Any, names: tuple[str, ...], chosen: list[int]) -> None:
+    for axis, i in zip("xyz", chosen, strict=False):
+        name = names[i] if i < len(names) else str(i)
+        getattr(ax, f"set_{axis}label")(rf"$\beta$ of {name}")

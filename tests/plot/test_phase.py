@@ -1,0 +1,100 @@
+"""Phase plots, animations and the comparison figure."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import flowsim as fs
+
+UV = fs.DiagonalNetwork("u*v")
+
+
+@pytest.fixture(scope="module")
+def problem() -> fs.Regression:
+    return fs.Regression(np.diag([1.0, 1.5, 2.0]), [1.0, 3.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def path(problem: fs.Regression) -> fs.SaddlePath:
+    return fs.saddle_to_saddle(UV, problem)
+
+
+@pytest.fixture(scope="module")
+def traj(problem: fs.Regression, path: fs.SaddlePath) -> fs.Trajectory:
+    return fs.gradient_flow(UV, problem, 1.5 * path.jump_times[-1], alpha="1e-30", clock="accelerated")
+
+
+@pytest.fixture(autouse=True)
+def close() -> object:
+    yield
+    plt.close("all")
+
+
+def test_phase_draws_on_the_axes_given_and_returns_artists(traj: fs.Trajectory, path: fs.SaddlePath) -> None:
+    _, ax = plt.subplots()
+    artists = fs.plot.phase(traj, [0, 1], path=path, ax=ax)
+    assert artists and all(artist.axes is ax for artist in artists)
+    line = ax.get_lines()[-1]
+    np.testing.assert_allclose(line.get_xydata()[-1], traj.beta[-1, :2], rtol=1e-6)
+    assert "x0" in ax.get_xlabel()
+
+
+def test_three_features_are_drawn_in_space_by_default(traj: fs.Trajectory, path: fs.SaddlePath) -> None:
+    artists = fs.plot.phase(traj, path=path)
+    assert artists[0].axes.name == "3d"
+    assert fs.plot.phase(path=path, coordinates=[0, 2])[0].axes.name != "3d"
+
+
+def test_the_saddles_are_marked_where_the_limit_has_them(path: fs.SaddlePath) -> None:
+    artists = fs.plot.phase(path=path, coordinates=[0, 1])
+    np.testing.assert_allclose(artists[1].get_xydata(), path.saddles[:, :2])
+
+
+def test_what_cannot_be_drawn_is_said(traj: fs.Trajectory) -> None:
+    with pytest.raises(ValueError, match="`coordinates` must be 2 or 3 different indices below d=3"):
+        fs.plot.phase(traj, [0, 3])
+    with pytest.raises(ValueError, match="received neither"):
+        fs.plot.phase()
+    with pytest.raises(ValueError, match="`ax` must be 3-d"):
+        fs.plot.phase(traj, [0, 1, 2], ax=plt.subplots()[1])
+    with pytest.raises(ValueError, match="`frames`"):
+        fs.plot.animate(traj, frames=1)
+
+
+@pytest.mark.parametrize("coordinates", [[0, 1], [0, 1, 2]])
+def test_an_animation_is_a_gif_with_all_its_frames(
+    traj: fs.Trajectory, path: fs.SaddlePath, tmp_path: Path, coordinates: list[int]
+) -> None:
+    from PIL import Image
+
+    animation = fs.plot.animate(traj, coordinates, path=path, frames=5)
+    file = fs.plot.save_animation(animation, tmp_path / "flow.gif", dpi=50)
+    with Image.open(file) as image:
+        assert image.n_frames == 5
+
+
+def test_mp4_needs_ffmpeg_and_says_so(traj: fs.Trajectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    animation = fs.plot.animate(traj, [0, 1], frames=2)
+    if shutil.which("ffmpeg"):
+        assert fs.plot.save_animation(animation, tmp_path / "flow.mp4", dpi=50).stat().st_size > 0
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(ValueError, match="ffmpeg"):
+        fs.plot.save_animation(animation, tmp_path / "other.mp4")
+    with pytest.raises(ValueError, match=r"\.gif or \.mp4"):
+        fs.plot.save_animation(animation, tmp_path / "flow.avi")
+    fs.plot.save_animation(animation, tmp_path / "flow.gif", dpi=40)
+
+
+def test_compare_draws_distances_over_time_and_over_steps(problem: fs.Regression) -> None:
+    runs = [fs.gradient_descent(UV, problem, h, round(2 / h), alpha=0.5) for h in (0.02, 0.01, 0.005)]
+    flow = fs.gradient_flow(UV, problem, 2.0, alpha=0.5)
+    one, many = fs.compare(flow, runs[0]), fs.compare(flow, runs)
+    line = fs.plot.compare(one)[0]
+    np.testing.assert_allclose(line.get_ydata(), one.distance)
+    steps = fs.plot.compare(many)[0].get_xdata()
+    np.testing.assert_allclose(sorted(steps), [0.005, 0.01, 0.02])
