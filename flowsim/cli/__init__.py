@@ -21,6 +21,7 @@ COMMANDS = {
     "limit": ("flowsim.cli.limit", "Flow against the limit of vanishing alpha: errors, rates, orbits, Lasso."),
     "compare": ("flowsim.cli.compare", "Gradient descent against the flow: distances, orders, sampled runs."),
     "certify": ("flowsim.cli.certify", "The theorems of the papers on your data: predicted, measured, holds."),
+    "reproduce": ("flowsim.cli.reproduce", "Experiments of the papers: figure, data, checks."),
     "sweep": ("flowsim.cli.sweep", "Compute an experiment file over its grid; killed runs resume."),
 }
 

@@ -30,18 +30,17 @@ def compare(comparison: Comparison | Comparisons, *, ax: Axes | None = None) -> 
     ax = new_axes(ax)
     artists: list[Artist] = []
     if hasattr(comparison, "distance"):
-        artists += ax.plot(
-            comparison.t, comparison.distance, color="C0", ls="-", label=f"matched in time, step {comparison.step:g}"
-        )
+        label = f"matched in time, step {comparison.step:g}"
+        artists += ax.plot(comparison.t, comparison.distance, color="#0072B2", ls="-", label=label)
         share = comparison.length * float(comparison.t[-1])
-        artists += ax.plot(share, comparison.along, color="C1", ls="--", label="matched along the path")
+        artists += ax.plot(share, comparison.along, color="#D55E00", ls="--", label="matched along the path")
         ax.set_xlabel(r"time $t = h k$ (path: share of its length)")
     else:
         steps = np.array([item.step for item in comparison])
         largest = np.array([item.largest for item in comparison])
         shape = np.array([item.hausdorff for item in comparison])
-        artists += ax.plot(steps, largest, color="C0", ls="-", marker="o", ms=4, label="matched in time, largest")
-        artists += ax.plot(steps, shape, color="C1", ls="--", marker="s", ms=4, label="shape (Hausdorff)")
+        artists += ax.plot(steps, largest, color="#0072B2", ls="-", marker="o", ms=4, label="matched in time, largest")
+        artists += ax.plot(steps, shape, color="#D55E00", ls="--", marker="s", ms=4, label="shape (Hausdorff)")
         order = comparison.order
         guide = largest[0] * (steps / steps[0]) ** order
         artists += ax.plot(steps, guide, color="0.5", lw=0.8, ls=":", label=f"order {order:.2f}")

@@ -58,7 +58,7 @@ def loss(
             np.repeat(edges, 2)[1:-1], np.repeat(path.losses, 2), color="0.6", lw=3, ls="-", label="limit"
         )
         artists += _jump_lines(ax, path, traj)
-    artists += ax.plot(traj.clock_values(clock), traj.loss, color="C0", ls="-", label=_alpha_label(traj))
+    artists += ax.plot(traj.clock_values(clock), traj.loss, color="#0072B2", ls="-", label=_alpha_label(traj))
     _clock_axis(ax, traj, clock, path)
     ax.set_ylabel(r"training loss $L(\beta)$")
     ax.legend()
@@ -105,7 +105,7 @@ def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None
         raise ValueError("`traj` carries no departure of its conserved quantities over time.")
     # Exact zeros are drawn at the spacing of floats: the axis is logarithmic.
     shown = np.maximum(departure, np.finfo(float).eps)
-    artists: list[Artist] = [*ax.plot(traj.clock_values(clock), shown, color="C0", ls="-")]
+    artists: list[Artist] = [*ax.plot(traj.clock_values(clock), shown, color="#0072B2", ls="-")]
     ax.set_yscale("log")
     ax.set_ylim(min(shown.min(), 1e-17) / 2, max(shown.max() * 10, 1e-9))
     _clock_axis(ax, traj, clock, None)

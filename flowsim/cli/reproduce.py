@@ -1,0 +1,62 @@
+"""``flowsim reproduce``: figure, data and checks of an experiment of the papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["reproduce"]
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--list", "listing", is_flag=True, help="List the experiments.")
+@click.option("--all", "everything", is_flag=True, help="Run all of them.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("flowsim-papers"), show_default=True,
+    help="Folder.",
+)  # fmt: skip
+def reproduce(names: tuple[str, ...], listing: bool, everything: bool, out: Path) -> None:
+    """Redo experiments of the papers and of what followed: NAME.png, NAME.nc (data) and NAME.json (parameters, checks).
+
+    Ends with status 1 if a check does not hold.
+    """
+    import matplotlib
+    from rich.console import Console
+    from rich.table import Table
+
+    from flowsim import papers
+
+    console = Console(highlight=False)
+    if listing or not (names or everything):
+        table = Table("name", "what it shows", "paper", box=None)
+        for entry in papers.EXPERIMENTS.values():
+            table.add_row(entry.name, entry.title, entry.paper)
+        console.print(table)
+        return
+    if everything and names:
+        raise ValueError("`--all` excludes names.")
+    chosen = list(papers.EXPERIMENTS) if everything else list(names)
+    for name in chosen:
+        if name not in papers.EXPERIMENTS:
+            raise ValueError(f"`NAME` must be one of {', '.join(papers.EXPERIMENTS)}; received {name!r}.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"`--out` must be a folder that can be written; {out}: {error.strerror}.") from None
+    matplotlib.use("Agg")
+    failed, seconds = 0, 0.0
+    for name in chosen:
+        report = papers.reproduce(name, out)
+        failed += not report.holds
+        seconds += report.seconds
+        table = Table("check", "predicted", "measured", "holds", title=f"{name} ({report.seconds:.1f} s)")
+        for check in report.checks:
+            sign = {"equals": "", "at most": "<= ", "at least": ">= "}[check.kind]
+            verdict = "yes" if check.holds else "[bold red]NO[/]"
+            table.add_row(check.statement, f"{sign}{check.predicted:.6g}", f"{check.measured:.6g}", verdict)
+        console.print(table)
+    console.print(f"{len(chosen) - failed} of {len(chosen)} experiments hold, {seconds:.0f} s; wrote {out}")
+    if failed:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,236 @@
+"""An experiment: a function that measures, draws, and checks; and the folder it is written to."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.figure import Figure
+
+__all__ = ["EXPERIMENTS", "Check", "Experiment", "Outcome", "Report", "experiment", "reproduce"]
+
+_MODULES = (
+    "flowsim.papers.pesme_flammarion",
+    "flowsim.papers.clara_langer_schmidt_hieber",
+    "flowsim.papers.min_tarmoun_vidal_mallada",
+    "flowsim.papers.follow_ups",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A number that theory predicts against the one that was measured.
+
+    Attributes
+    ----------
+    statement : str
+    predicted, measured : float
+    tolerance : float
+        Largest ``|measured - predicted|``, relative to ``|predicted|`` unless that is 0; ignored for bounds.
+    kind : {"equals", "at most", "at least"}
+    """
+
+    statement: str
+    predicted: float
+    measured: float
+    tolerance: float = 0.0
+    kind: str = "equals"
+
+    @property
+    def holds(self) -> bool:
+        predicted, measured = float(self.predicted), float(self.measured)
+        if not (math.isfinite(predicted) and math.isfinite(measured)):
+            return False
+        if self.kind == "at most":
+            return measured <= predicted
+        if self.kind == "at least":
+            return measured >= predicted
+        return abs(measured - predicted) <= self.tolerance * (abs(predicted) or 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "statement": self.statement,
+            "kind": self.kind,
+            "predicted": _plain(self.predicted),
+            "measured": _plain(self.measured),
+            "tolerance": self.tolerance,
+            "holds": self.holds,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an experiment's function returns.
+
+    Attributes
+    ----------
+    figures : mapping name -> Figure
+        Written as PNG; the name is put behind the experiment's.
+    data : xarray.Dataset
+        Everything drawn.
+    parameters : dict
+        Plain JSON values.
+    checks : list of Check
+    animations : mapping name -> FuncAnimation
+        Written as GIF.
+    """
+
+    figures: Mapping[str, Figure]
+    data: xarray.Dataset
+    parameters: dict[str, Any]
+    checks: list[Check]
+    animations: Mapping[str, FuncAnimation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named experiment."""
+
+    name: str
+    paper: str
+    title: str
+    function: Callable[[], Outcome]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One experiment, done and written.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    checks : tuple of Check
+    files : tuple of Path
+    seconds : float
+    """
+
+    experiment: Experiment
+    checks: tuple[Check, ...]
+    files: tuple[Path, ...]
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """There are checks, and each holds."""
+        return bool(self.checks) and all(check.holds for check in self.checks)
+
+
+class _Experiments(Mapping[str, Experiment]):
+    """Name -> experiment; their modules are imported when first looked at."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Experiment] = {}
+        self._loaded = False
+
+    def enter(self, entry: Experiment) -> None:
+        self._known[entry.name] = entry
+
+    def _load(self) -> dict[str, Experiment]:
+        if not self._loaded:
+            self._loaded = True
+            for module in _MODULES:
+                importlib.import_module(module)
+        return self._known
+
+    def __getitem__(self, name: str) -> Experiment:
+        return self._load()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+
+EXPERIMENTS = _Experiments()
+
+
+def experiment(name: str, paper: str, title: str) -> Callable[[Callable[[], Outcome]], Callable[[], Outcome]]:
+    """Enter a function into `EXPERIMENTS`."""
+
+    def enter(function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+        EXPERIMENTS.enter(Experiment(name, paper, title, function))
+        return function
+
+    return enter
+
+
+def reproduce(name: str, folder: str | Path) -> Report:
+    """Run an experiment and write ``NAME.png`` (more with a suffix), ``NAME.nc``, ``NAME.json`` into `folder`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    import matplotlib.pyplot as plt
+    import matplotlib.style
+
+    from flowsim.plot import STYLE, save_animation
+
+    if name not in EXPERIMENTS:
+        raise ValueError(f"`name` must be one of {', '.join(EXPERIMENTS)}; received {name!r}.")
+    entry, folder = EXPERIMENTS[name], Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    outcome = entry.function()
+    files = []
+    # Named colours are looked up when a figure is drawn, so it is drawn in its style.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as staging, matplotlib.style.context(STYLE):
+        for suffix, figure in outcome.figures.items():
+            files.append(Path(staging) / f"{name}{'-' if suffix else ''}{suffix}.png")
+            figure.savefig(files[-1])
+            plt.close(figure)
+        for suffix, animation in outcome.animations.items():
+            files.append(Path(staging) / f"{name}-{suffix}.gif")
+            save_animation(animation, files[-1])
+            plt.close(animation._fig)  # type: ignore[attr-defined]
+        files.append(Path(staging) / f"{name}.nc")
+        outcome.data.to_netcdf(files[-1], engine="h5netcdf")
+        seconds = time.perf_counter() - began
+        files.append(Path(staging) / f"{name}.json")
+        files[-1].write_text(json.dumps(_summary(entry, outcome, seconds), indent=2, allow_nan=False) + "\n")
+        for file in files:
+            os.replace(file, folder / file.name)
+    return Report(entry, tuple(outcome.checks), tuple(folder / file.name for file in files), seconds)
+
+
+def _summary(entry: Experiment, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    from flowsim import __version__
+
+    return {
+        "name": entry.name,
+        "paper": entry.paper,
+        "title": entry.title,
+        "parameters": _plain(outcome.parameters),
+        "checks": [check.to_dict() for check in outcome.checks],
+        "holds": bool(outcome.checks) and all(check.holds for check in outcome.checks),
+        "seconds": round(seconds, 3),
+        "versions": {"flowsim": __version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
