@@ -96,7 +96,9 @@ def width_law() -> Outcome:
         ax.plot(widths, size[a], color=COLORS[a], marker="o", ms=5, ls="")
         label = rf"$a$ = {exponent}: slope {slope:.3f}, theory {0.5 - 2 * exponent:.1f}"
         ax.plot(widths, np.exp(offset) * widths**slope, color=COLORS[a], ls=STYLES[a], label=label)
-        checks.append(Check(f"slope at a = {exponent}", 0.0, float(slope - (0.5 - 2 * exponent)), 0.05))
+        checks.append(
+            Check(f"slope at a = {exponent}", 0.5 - 2 * exponent, float(slope), 0.05 / abs(0.5 - 2 * exponent))
+        )
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("width $h$")
