@@ -27,7 +27,7 @@ STYLES = ("-", "--", "-.", ":")
 
 def _largest_root(c: float, eta: float, depth: int) -> float:
     """The stationary beta > 0 of ``beta - c + V'(beta) = 0`` reached from above; 0 if there is none."""
-    grid = np.linspace(1e-9, abs(c) + 1e-9, 200_001)
+    grid = np.linspace(1e-9, abs(c) + 1e-9, 20_001)
     pull = (grid ** (2 / depth) + eta**2) ** (depth - 1) * grid ** (2 / depth - 1) - grid
     falling = np.flatnonzero(grid - abs(c) + pull < 0)
     if not len(falling):
@@ -67,8 +67,10 @@ def shrinkage_curve() -> Outcome:
     figure, axes = plt.subplots(1, 3, figsize=(10.0, 3.5), sharey=True)
     for k, (ax, depth) in enumerate(zip(axes, depths, strict=True)):
         ax.plot(c, c, color="0.7", lw=0.9, ls="-")
+        fine = np.linspace(c[0], c[-1], 300)
         for j, eta in enumerate(etas):
-            ax.plot(c, predicted[k, j], color=COLORS[j], ls=STYLES[j], label=rf"$\eta$ = {eta}")
+            line = [max(x - eta**2, 0.0) if depth == 2 else _largest_root(x, eta, depth) for x in fine]
+            ax.plot(fine, line, color=COLORS[j], ls=STYLES[j], label=rf"$\eta$ = {eta}")
             ax.plot(c, ends[k, j], color=COLORS[j], ls="", marker="o", ms=3)
         ax.set_title(f"depth {depth}")
         ax.set_xlabel(r"coefficient without noise, $X^\top y / n$")

@@ -120,8 +120,11 @@ def step_size() -> Outcome:
     right.plot(steps, gains, color=COLORS[1], ls="--", marker="o", ms=4, label="one row a step")
     right.set_ylabel(r"mean of $-\ln$ (imbalance left)")
     right.set_yscale("log")
+    right.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
     for ax in (left, right):
         ax.set_xscale("log")
+        ax.set_xticks(steps[::2], [f"{h:.2g}" for h in steps[::2]])
+        ax.minorticks_off()
         ax.set_xlabel("step size $h$")
         ax.legend()
     slope = float(np.polyfit(np.log(steps), np.log(gains), 1)[0])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
+#: Step sizes that fit under an axis by name.
+_MOST_TICKS = 8
+
 
 @styled
 def compare(comparison: Comparison | Comparisons, *, ax: Axes | None = None) -> list[Artist]:
@@ -46,6 +49,9 @@ def compare(comparison: Comparison | Comparisons, *, ax: Axes | None = None) -> 
         artists += ax.plot(steps, guide, color="0.5", lw=0.8, ls=":", label=f"order {order:.2f}")
         ax.set_xscale("log")
         ax.set_yscale("log")
+        if len(steps) <= _MOST_TICKS:
+            ax.set_xticks(steps, [f"{step:g}" for step in steps])
+            ax.xaxis.minorticks_off()
         ax.set_xlabel("step size $h$")
     ax.set_ylabel(r"distance of descent to flow, $\|\Delta\beta\|$")
     ax.legend()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.network import DiagonalNetwork
+from flowsim.network import DiagonalNetwork, MomentNoise
 from flowsim.problem import Regression
 from flowsim.studies.theorems.registry import Evidence, NotMetError, theorem
 from flowsim.studies.theorems.setting import Setting
@@ -74,14 +74,20 @@ def _functions(net: DiagonalNetwork, d: int) -> tuple[Callable[[Array], Array], 
     return value, gradient
 
 
-def _draws(setting: Setting, w: Array, rng: np.random.Generator) -> Array:
-    """A batch of perturbed weights, (k, batch, d)."""
+def _draws(setting: Setting, w: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A batch of perturbed weights, (k, batch, d), and their derivative by the weights."""
     noise = setting.net.noise
     assert noise is not None
     std = noise.stds(setting.net.weights)[:, None, None]
     xi = std * noise.draw(rng, (w.shape[0], _BATCH, w.shape[1]))
-    out: Array = w[:, None] * (1 + xi) if noise.multiplicative else w[:, None] + xi
-    return out
+    if noise.multiplicative:
+        return w[:, None] * (1 + xi), 1 + xi
+    return w[:, None] + xi, np.ones_like(xi)
+
+
+def _drawable(setting: Setting) -> None:
+    if isinstance(setting.net.noise, MomentNoise):
+        raise NotMetError("noise given by its moments cannot be drawn")
 
 
 def _sample_weights(setting: Setting, rng: np.random.Generator) -> Array:
@@ -99,15 +105,16 @@ def expected_gradient(setting: Setting) -> Evidence:
     net, problem = setting.diagonal, setting.problem
     if net.noise is None:
         raise NotMetError("the network has no weight noise")
+    _drawable(setting)
     rng = setting.rng()
     w = _sample_weights(setting, rng)
     value, slope = _functions(net, problem.d)
     total, squares, count = np.zeros_like(w), np.zeros_like(w), 0
     for _ in range(_DRAWS // _BATCH):
-        noisy = _draws(setting, w, rng)
+        noisy, inner = _draws(setting, w, rng)
         residual = problem.predict(value(noisy)) - problem.y
         g = np.asarray(problem.X.T @ residual.T).T / problem.n
-        sample = slope(noisy) * g
+        sample = slope(noisy) * inner * g
         total += sample.sum(axis=1)
         squares += (sample**2).sum(axis=1)
         count += _BATCH
@@ -242,15 +249,15 @@ def _least(objective: Callable[[Array], float], depth: int, size: int, rng: np.r
 def _hessian_trace(problem: Regression, w: Array, chosen: NDArray[np.intp]) -> float:
     """Trace over the chosen coordinates' weights by second differences of L, exact: L is quadratic in each weight."""
     middle = float(problem.loss(w.prod(axis=0)))
-    total = 0.0
+    total, size = 0.0, float(np.abs(w[:, chosen]).max())
     for a in range(len(w)):
         for i in chosen:
             values = []
-            for step in (1.0, -1.0):
+            for step in (size, -size):
                 moved = w.copy()
                 moved[a, i] += step
                 values.append(float(problem.loss(moved.prod(axis=0))))
-            total += sum(values) - 2 * middle
+            total += (sum(values) - 2 * middle) / size**2
     return total
 
 
@@ -307,12 +314,15 @@ def sharpness_identity(setting: Setting) -> Evidence:
     if setting.product_depth != 2:
         raise NotMetError("stated for two layers")
     eta, problem = setting.eta, setting.problem
+    _drawable(setting)
     rng = setting.rng()
     w = _sample_weights(setting, rng)
     trace = _hessian_trace(problem, w, np.arange(problem.d))
     predicted = eta**2 / 2 * trace + eta**4 / 2 * float(problem.feature_variances.sum())
     base = float(problem.loss(w.prod(axis=0)))
-    draws = np.concatenate([problem.loss(_draws(setting, w, rng).prod(axis=0)) - base for _ in range(_DRAWS // _BATCH)])
+    draws = np.concatenate(
+        [problem.loss(_draws(setting, w, rng)[0].prod(axis=0)) - base for _ in range(_DRAWS // _BATCH)]
+    )
     measured, deviation = float(draws.mean()), float(draws.std(ddof=1) / math.sqrt(len(draws)))
     return Evidence(
         f"u*v, noise std {eta:g}; {len(draws)} draws at one random point", predicted, measured,
