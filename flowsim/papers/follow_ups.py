@@ -159,7 +159,7 @@ def step_to_flow() -> Outcome:
     runs = [gradient_descent(net, problem, h, round(t_end / h), alpha=alpha) for h in steps]
     comparison = compare(flow, runs)
     figure, ax = plt.subplots(figsize=(5.6, 3.8))
-    plot.compare(comparison, ax=ax)
+    plot.orders(comparison, ax=ax)
     return Outcome(
         {"": figure},
         xarray.Dataset({"largest": ("step", [item.largest for item in comparison]),

@@ -1,7 +1,6 @@
 """Figures; every function takes ``ax=`` and returns artists."""
 
 from flowsim.plot.compare import compare, compare_overview, edge_of_stability, orders
-from flowsim.plot.comparison import compare
 from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_to_saddle
 from flowsim.plot.linear import imbalance_spectrum, loss_bound, rank_by_rank, singular_values, width_law
 from flowsim.plot.phase import animate, phase, save_animation

@@ -1,4 +1,4 @@
-"""Phase plots, animations and the comparison figure."""
+"""Phase plots and animations."""
 
 from __future__ import annotations
 
@@ -88,13 +88,3 @@ def test_mp4_needs_ffmpeg_and_says_so(traj: fs.Trajectory, tmp_path: Path, monke
     with pytest.raises(ValueError, match=r"\.gif or \.mp4"):
         fs.plot.save_animation(animation, tmp_path / "flow.avi")
     fs.plot.save_animation(animation, tmp_path / "flow.gif", dpi=40)
-
-
-def test_compare_draws_distances_over_time_and_over_steps(problem: fs.Regression) -> None:
-    runs = [fs.gradient_descent(UV, problem, h, round(2 / h), alpha=0.5) for h in (0.02, 0.01, 0.005)]
-    flow = fs.gradient_flow(UV, problem, 2.0, alpha=0.5)
-    one, many = fs.compare(flow, runs[0]), fs.compare(flow, runs)
-    line = fs.plot.compare(one)[0]
-    np.testing.assert_allclose(line.get_ydata(), one.distance)
-    steps = fs.plot.compare(many)[0].get_xdata()
-    np.testing.assert_allclose(sorted(steps), [0.005, 0.01, 0.02])
