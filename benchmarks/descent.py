@@ -12,7 +12,7 @@ import flowsim as fs
 from benchmarks.harness import Report, best
 
 #: (n, d, steps timed); the budget of one step is this share of the two products.
-SIZES = {(20, 50): (40_000, 0.8), (200, 2000): (400, 1.0)}
+SIZES = {(20, 50): (400_000, 0.8), (200, 2000): (1000, 1.0)}
 #: Throughput per trajectory of many runs over that of one.
 MANY, GAIN = 64, 3.0
 

@@ -168,16 +168,17 @@ def _is_noisy(net: DiagonalNetwork | LinearNetwork) -> bool:
     return net.noise is not None and bool(net.noise.stds(net.weights).any())
 
 
-def first_bad_step(machine: Machine, lane: int, case: Case) -> int | None:
-    """The first step known to lie outside the range of floats; None if none does."""
+def first_bad_step(machine: Machine, lane: int, case: Case) -> tuple[int | None, Read | None]:
+    """The first step known to lie outside the range of floats, None if none does, and what was read to know it."""
     s = case.settings
     ks = recorded_steps(s.n_steps, s.record_every)
     stopped = int(machine.stopped[lane])
     count = len(ks) if stopped < 0 else int(np.searchsorted(ks, stopped))
-    good = finite_records(machine.read(lane, count), case.problem) if count else 0
+    read = machine.read(lane, count) if count else None
+    good = 0 if read is None else finite_records(read, case.problem)
     if good < count:
-        return int(ks[good])
-    return None if stopped < 0 else stopped
+        return int(ks[good]), read
+    return (None if stopped < 0 else stopped), read
 
 
 def divergence_message(bad: int, n_steps: int, step: float) -> str:

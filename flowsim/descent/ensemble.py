@@ -218,11 +218,12 @@ def _gather(
     weights: dict[str, list[Array]] = {name: [] for name in case.net.weights}
     for group, machine in zip(groups, machines, strict=True):
         for lane, r in enumerate(group):
-            bad = first_bad_step(machine, lane, case)
+            bad, read = first_bad_step(machine, lane, case)
             count = len(ks)
             if bad is not None:
                 stopped[r], count = bad, int(np.searchsorted(ks, bad))
-            read = machine.read(lane, count)
+            if read is None or len(read.beta) != count:
+                read = machine.read(lane, count)
             betas.append(_padded(read.beta, len(ks)))
             lengths.append(_padded(read.length, len(ks)))
             for name, values in getattr(read.weights, "compressed", read.weights).items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim import __version__
 from flowsim.descent.machine import Read
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Regression
@@ -110,5 +110,5 @@ def assemble(
         stats=stats,
         invariants=invariants,
         feature_names=problem.feature_names,
-        info={**info, "versions": {"flowsim": importlib.metadata.version("flowsim"), "numpy": np.__version__}},
+        info={**info, "versions": {"flowsim": __version__, "numpy": np.__version__}},
     )

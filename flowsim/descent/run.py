@@ -140,7 +140,7 @@ def gradient_descent(
         )
 
     machine = run(settings)
-    bad = first_bad_step(machine, 0, case)
+    bad, _ = first_bad_step(machine, 0, case)
     if bad is None:
         trajectory = result(machine, settings, None)
         lost = drowned(trajectory)
