@@ -46,7 +46,9 @@ def run(quick: bool) -> Report:
     )
     notes.append(
         "A single run reads X once per step and is close to what the memory gives, so runs that share X can win only "
-        "what lies between that and the peak of the processor's multiplier; where that is less than asked, it shows."
+        "what lies between that and the peak of the processor's multiplier. Matrix products of BLAS alone, 64 columns "
+        "at once, take 0.08 us per run at 20 x 50 and 50 us at 200 x 2000 where one run takes 0.26 and 87: three times "
+        "is out of reach at the large size."
     )
     return Report(
         "descent",

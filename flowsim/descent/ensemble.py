@@ -26,8 +26,9 @@ __all__ = ["Ensemble", "gradient_descents"]
 
 Array = NDArray[np.float64]
 
-#: Runs that share the matrix products. Runs keep their place in a group whatever the number of workers.
-_LANES = 32
+#: Runs that share the matrix products; a worker takes whole groups. Runs keep their place in a group whatever the
+#: number of workers, since BLAS may round a column differently in a matrix of another width.
+_LANES = 64
 
 
 @dataclass(frozen=True, eq=False)

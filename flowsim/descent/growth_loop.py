@@ -125,6 +125,24 @@ def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
     return total
 
 
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+def _multiply_pair_lanes(a, rate, c0, c1, scale0, scale1, factor, beta, totals):
+    lanes = totals.size
+    totals[:] = 0.0
+    for first in range(0, beta.size, lanes):
+        last = first + lanes
+        turns, rates, p, q = a[first:last], rate[first:last], c0[first:last], c1[first:last]
+        up, down, kept, old = scale0[first:last], scale1[first:last], factor[first:last], beta[first:last]
+        for lane in range(lanes):
+            turn = turns[lane] * rates[lane]
+            p[lane] *= 1.0 - turn
+            q[lane] *= 1.0 + turn
+            kept[lane] *= 1.0 - turn * turn
+            new = p[lane] * p[lane] * up[lane] + q[lane] * q[lane] * down[lane]
+            totals[lane] += (new - old[lane]) ** 2
+            old[lane] = new
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _plain_steps(X, target, size, rate, c, scale, factor, beta, a, steps):
     """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
@@ -156,13 +174,14 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     point = np.empty(size)
     residual = np.empty((n, lanes))
     square = np.empty(lanes)
+    totals = np.empty(lanes)
     noisy = np.empty(target.size)
     every_row = np.empty(0, np.int64)
     has_shift = False
     for i in range(size):
         has_shift = has_shift or parts.shift[i] != 0.0
     is_plain = parts.is_paired and not has_shift and not parts.decay.any() and plan.momentum == 0.0
-    is_plain = is_plain and lanes == 1 and not data.is_sparse and labels.shape[0] == 0 and rows.shape[0] == 0
+    is_plain = is_plain and not data.is_sparse and labels.shape[0] == 0 and rows.shape[0] == 0
     k = plan.first
     while True:
         if k % plan.every == 0 or k == plan.n_steps:
@@ -176,7 +195,7 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
                 record.length[slot] = state.length
         if k == plan.last:
             break
-        if is_plain:
+        if is_plain and lanes == 1:
             steps = min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
             taken, length = _plain_steps(data.X, target, scale[0], parts.rate, c, weight, factor, beta, a, steps)
             state.length[0] += length
@@ -209,6 +228,15 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
                 stopped[lane] = k
         if not alive:
             return False
+        if is_plain:
+            _multiply_pair_lanes(a, parts.rate[0], c[0], c[1], weight[0], weight[1], factor[0], beta, totals)
+            for lane in range(lanes):
+                state.length[lane] += math.sqrt(totals[lane])
+            if k % _LOOK_EVERY == 0:
+                _normalise(c, v, e, weight, parts.coefficient)
+                _normalise_factor(factor, state.factor_e)
+            k += 1
+            continue
         if plan.momentum == 0.0:
             for m in range(count):
                 for i in range(size):
