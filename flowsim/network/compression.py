@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 #: Condition of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to 1e-12;
 #: beyond it Householder reflections, forty times the cost at width 10^6, do.
 _LARGEST_CONDITION = 1e2
+#: Hidden units looked at together.
+_BLOCK = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +52,7 @@ def compress(U: Array, V: Array) -> Compression:
     k = D + m
     if h <= k:
         return Compression(np.array(U, dtype=float), np.array(V, dtype=float), None)
-    gram = np.empty((k, k))
-    gram[:D, :D] = U @ U.T
-    gram[:D, D:] = U @ V.T
-    gram[D:, :D] = gram[:D, D:].T
-    gram[D:, D:] = V @ V.T
+    gram = _gram(U, V)
     if not np.isfinite(gram).all():
         bad = ~np.isfinite(np.diag(gram))
         return Compression(np.where(bad[:D, None], np.nan, np.zeros((D, k))), np.full((m, k), np.nan), None)
@@ -83,6 +81,24 @@ def compress(U: Array, V: Array) -> Compression:
             return Q
 
     return Compression(triangle[:D].copy(), triangle[D:].copy(), basis)
+
+
+def _gram(U: Array, V: Array) -> Array:
+    """``(U; V) (U; V)^T`` in one pass over the memory, block by block through the cache."""
+    from threadpoolctl import threadpool_limits
+
+    D, h = U.shape
+    gram = np.zeros((D + len(V),) * 2)
+    block = np.empty((len(gram), _BLOCK))
+    # One thread: the pass is bound by memory, and threads waiting for one another only slow it down.
+    with threadpool_limits(1, user_api="blas"):
+        for first in range(0, h, _BLOCK):
+            last = min(first + _BLOCK, h)
+            part = block[:, : last - first]
+            part[:D], part[D:] = U[:, first:last], V[:, first:last]
+            with np.errstate(over="ignore", invalid="ignore"):
+                gram += part @ part.T
+    return gram
 
 
 def _unchanged(U: Array, V: Array, size: Array) -> None:

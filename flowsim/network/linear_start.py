@@ -139,7 +139,9 @@ def compressed_start(net: LinearNetwork, problem: Regression, start: Mapping[str
     compression = compress(*found)
     for name, inside in (("U", compression.A), ("V", compression.B)):
         if not np.isfinite(inside).all():
-            raise ValueError(f"`start[{name!r}]` must be finite; received NaN or infinity.")
+            raise ValueError(
+                f"`start[{name!r}]` must be finite; received NaN, infinity, or numbers whose squares are infinite."
+            )
     if not (compression.A.any() or compression.B.any()):
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     return compression

@@ -396,3 +396,13 @@ def test_starts_are_what_they_say() -> None:
         fs.linear_start(net, problem, "other")
     with pytest.raises(ValueError, match="`ratio` must be > 0"):
         fs.linear_start(net, problem, "unbalanced", ratio=0.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_a_wide_start_that_is_not_finite_is_named(value: float) -> None:
+    V = np.ones((2, 100))
+    V[1, 50] = value
+    with pytest.raises(ValueError, match=r"`start\['V'\]` must be finite"):
+        fs.gradient_flow(
+            fs.LinearNetwork(100), problem_of(6, 4, 2), 1.0, alpha=1.0, start={"U": np.ones((4, 100)), "V": V}
+        )
