@@ -88,7 +88,10 @@ def linear_flow(
     -------
     Trajectory
         ``beta`` (T, D, m), ``imbalance`` (T, k, k) with k = min(h, D + m), in the compressed basis where k < h;
-        ``weights`` are lifted to width h when asked for (``weights.compressed``, ``weights.basis``).
+        ``weights`` are lifted to width h when asked for (``weights.compressed``, ``weights.basis``); files keep the
+        compressed ones. ``imbalance_drift`` is measured on U and V; under noise against the integral of
+        ``d/dt (U^T U - V^T V) = -2 eta_V^2 m U^T Sigma U + 2 eta_U^2 tr(Sigma) V^T V`` along the run, taken at the ends
+        of steps with the method's own nodes: it shows rounding, not truncation.
 
     Raises
     ------

@@ -67,7 +67,7 @@ def imbalance_spectrum(traj: Trajectory, *, clock: Clock = "time", ax: Axes | No
     ax.axhline(0.0, color="0.5", lw=0.8, ls=":")
     ax.set_xlabel(CLOCK_LABELS[clock])
     ax.set_ylabel(r"eigenvalues of $U^\top U - V^\top V$")
-    ax.set_title(f"relative drift {traj.imbalance_drift:.1e}")
+    ax.set_title(f"relative departure from the exact law {traj.imbalance_drift:.1e}")
     if artists:
         ax.legend()
     return artists
