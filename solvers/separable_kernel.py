@@ -57,8 +57,8 @@ _SHRINK, _GROW = 0.2, 30.0
 _QUIET, _GROW_QUIET = 1e-8, 1e4
 _BETA = 0.04
 _REJECTIONS = 40
-#: From this size on LAPACK's Cholesky beats the plain loop.
-_LAPACK = 64
+#: Up to this size a factor is inverted; beyond, the work of it outweighs what the solves save.
+_SMALL = 64
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, inline="never")
@@ -293,20 +293,6 @@ def _fill_wide(M, AS, D, scale, m, r):
 
 
 @njit(cache=True, nogil=True)
-def _factor_large(M, inverse, m):
-    for p in range(m):
-        if not M[p, p] < np.inf:
-            return False
-        for q in range(p):
-            M[q, p] = M[p, q]
-    lower = np.linalg.cholesky(np.ascontiguousarray(M[:m, :m]))
-    M[:m, :m] = lower
-    for p in range(m):
-        inverse[p] = 1.0 / lower[p, p]
-    return True
-
-
-@njit(cache=True, nogil=True)
 def _settle(G, AT, grams, which, m, r, n, beta, rate, drive):
     """Rates that are rounding of the terms they are made of become zero; True if none of the active is left."""
     settled = True
@@ -415,9 +401,9 @@ def advance(
             return FULL
         longest = math.log(left)
 
-        # ---- who counts, and how far may the step reach
+        # ---- who counts, and how far may the step reach (np.int64: a literal would compile every helper twice)
         if not known:
-            m = 0
+            m = np.int64(0)
             for i in range(w):
                 top = -np.inf
                 for k in range(K):
@@ -463,7 +449,7 @@ def advance(
         elif h > 0.5 * left and not arrival:
             h = 0.5 * left
         log_h = math.log(h)
-        m = 0
+        m = np.int64(0)
         for i in range(w):
             inside = forced[i]
             for k in range(K):
@@ -553,12 +539,9 @@ def advance(
                         target[j] = scale * row[j] * root[j]
                     target[s] += 1.0
             if good and not still:
-                if order < _LAPACK:
-                    good = _factor(M, inverse, order)
-                    if good:
-                        _invert(M, inverse, order)
-                else:
-                    good = _factor_large(M, inverse, order)
+                good = _factor(M, inverse, order)
+                if good and order < _SMALL:
+                    _invert(M, inverse, order)
                 counts[3] += 1
             if good and not still:
                 for s in range(m):
@@ -586,7 +569,7 @@ def advance(
                             value, row = x[s] / n * hg, AS[s]
                             for q in range(r):
                                 half[q] += value * row[q]
-                        if order < _LAPACK:
+                        if order < _SMALL:
                             _solve(M, half, work, r)
                         else:
                             _substitute(M, inverse, half, r)
@@ -595,7 +578,7 @@ def advance(
                     else:
                         for s in range(m):
                             u[s] = x[s] / root[s]
-                        if order < _LAPACK:
+                        if order < _SMALL:
                             _solve(M, u, gv, m)
                         else:
                             _substitute(M, inverse, u, m)
