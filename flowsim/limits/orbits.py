@@ -36,9 +36,15 @@ _TOLERANCE = 1e-10
 #: How far the integrated orbit may end from the saddle that the process found.
 _MISS = 1e-5
 _DOUBLINGS = 80
+#: Evaluations of the field an orbit may cost; one that creeps into a degenerate saddle would never end.
+_BUDGET = 60_000
 _GAUSS = np.polynomial.legendre.leggauss(4)
 #: Points kept per step of the integrator.
 _REFINE = 4
+
+
+class _SpentError(Exception):
+    """The budget is spent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +216,13 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             return np.where(free, state, grown) if free.any() else grown
         return sign * np.maximum(state, 0.0) ** power
 
+    evaluations = 0
+
     def rate(_: float, state: Array) -> Array:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations > _BUDGET:
+            raise _SpentError
         beta = to_beta(state)
         force = field.force(beta)
         if logs:
@@ -236,11 +248,13 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
     time, duration = 0.0, 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
     kept_times, kept_points = [np.zeros(1)], [start[None]]
     for _ in range(_DOUBLINGS):
-        solution = solve_ivp(
-            rate, (0.0, duration), state, method="LSODA", jac=None if free.any() else jacobian,
-            rtol=_TOLERANCE, atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)),
-            dense_output=True,
-        )  # fmt: skip
+        try:
+            solution = solve_ivp(
+                rate, (0.0, duration), state, method="LSODA", jac=None if free.any() else jacobian, rtol=_TOLERANCE,
+                atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)), dense_output=True,
+            )  # fmt: skip
+        except _SpentError:
+            break
         if not solution.success or not np.isfinite(solution.y).all():
             break
         inner = np.concatenate(

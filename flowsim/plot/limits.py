@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from flowsim.errors import IntegrationError
 from flowsim.plot.style import new_axes, styled
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
     for clock, ax, title in panels:
         try:
             saddle_to_saddle(study.path, clock=clock, legend=clock == "accelerated", ax=ax)
-        except ValueError:
-            ax.text(0.5, 0.5, "no closed form for the orbits", ha="center", transform=ax.transAxes)
+        except (ValueError, IntegrationError):
+            ax.text(0.5, 0.5, "the orbits of this path are not known", ha="center", transform=ax.transAxes)
             continue
         ax.plot(flow.clock_values(clock), flow.beta[:, used], color="k", ls=":", lw=0.8)
         ax.set_title(rf"{title}; dotted: flow at $\alpha$ = {study.alphas[int(np.argmax(study.gamma))]}")
