@@ -97,3 +97,16 @@ def test_orbits_of_networks_without_a_closed_form_are_refused() -> None:
 def test_a_negative_or_undefined_arc_length_is_refused(tau: float) -> None:
     with pytest.raises(ValueError, match="`tau` must be >= 0"):
         fs.saddle_to_saddle(NET, FOUR).curve(tau)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_orbits_of_tied_and_dependent_integer_data_end_at_their_saddles(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(2, 5)), int(rng.integers(2, 5))
+    X, y = rng.integers(-2, 3, (n, d)).astype(float), rng.integers(-4, 5, n).astype(float)
+    X = np.column_stack([X, X[:, :1], -X[:, -1:], X[:, 0] + X[:, -1]])
+    path = fs.saddle_to_saddle(NET, fs.Regression(X, y))
+    for k, orbit in enumerate(path.orbits):
+        ends = orbit.at(np.array([0.0, orbit.length]))
+        np.testing.assert_allclose(ends, path.saddles[k : k + 2][:, orbit.coordinates], atol=1e-12)
+        assert orbit.length >= np.linalg.norm(path.saddles[k + 1] - path.saddles[k]) * (1 - 1e-6)
