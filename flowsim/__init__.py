@@ -24,7 +24,7 @@ _HOME = {
     "Trajectory": "flowsim.trajectory",
     "UniformNoise": "flowsim.network",
     "certify": "flowsim.studies",
-    "compare": "flowsim.studies",
+    "compare": "flowsim.studies.compare",
     "derive": "flowsim.symbolic",
     "gradient_descent": "flowsim.descent",
     "gradient_descents": "flowsim.descent",
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from flowsim.network import linear_start as linear_start
     from flowsim.problem import Regression as Regression
     from flowsim.studies import certify as certify
-    from flowsim.studies import compare as compare
     from flowsim.studies import modified_flow as modified_flow
+    from flowsim.studies.compare import compare as compare
     from flowsim.studies.lasso_link import lasso_link as lasso_link
     from flowsim.studies.limit_study import limit_study as limit_study
     from flowsim.sweep import sweep as sweep
