@@ -114,8 +114,8 @@ def _json(path: Path) -> Any:
 
 
 def _rows(content: Any, path: Path) -> list[dict[str, Any]]:
-    """A list of objects, bare or under the key "certificates"."""
-    rows = content.get("certificates") if isinstance(content, dict) else content
+    """A list of objects, bare or under the key that ``flowsim certify --json`` writes."""
+    rows = content.get("certificates", content.get("theorems")) if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"`RUN_FOLDER`: {path} must hold a list of certificates, one object each.")
     return rows

@@ -10,6 +10,8 @@
   const DASHES = ["solid", "dash", "dashdot"];
   const CLOCK_TITLES = { accelerated: "accelerated time", time: "time t", arclength: "arc length τ" };
   const MARGIN = { l: 70, r: 12, t: 34, b: 48 };  // the tool bar of a figure lies in its upper margin
+  // Of a certificate's many fields, those that a reader needs to judge it.
+  const CERTIFICATE = ["name", "paper", "statement", "applies", "hypothesis", "predicted", "measured", "margin", "holds"];
   const CONFIG = { responsive: true, displaylogo: false, toImageButtonOptions: { format: "svg" } };
 
   // Plotly reads a little HTML in names; a feature may be called anything.
@@ -139,9 +141,11 @@
     const rows = run.certificates;
     element("certificates-box").hidden = rows === null;
     if (rows !== null) {
-      const head = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+      const all = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+      const head = all.includes("statement") ? all.filter((key) => CERTIFICATE.includes(key)) : all;
+      const first = [...rows.filter((row) => row.applies !== false), ...rows.filter((row) => row.applies === false)];
       fill(element("certificates"), head.map((key) => key.replace(/_/g, " ")),
-        rows.map((row) => head.map((key) => plain(row[key] === undefined ? null : row[key]))));
+        first.map((row) => head.map((key) => plain(row[key] === undefined ? null : row[key]))));
     }
     const out = run.left_out;
     element("left-out").textContent = out.count ? `(${out.count} that stay below ${number(out.largest)} not drawn)` : "";

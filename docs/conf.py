@@ -1,0 +1,78 @@
+"""The documentation site: MyST pages, stored notebooks, reference from docstrings. Building needs no network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import click
+
+import flowsim
+from flowsim.cli import COMMANDS
+from flowsim.cli import flowsim as command_line
+
+HERE = Path(__file__).parent
+
+project = "flowsim"
+author = "flowsim contributors"
+project_copyright = author
+version = release = flowsim.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints", "reference/_*"]
+suppress_warnings = ["misc.highlighting_failure"]
+
+html_theme = "furo"
+html_title = f"flowsim {release}"
+html_show_sphinx = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+
+# Notebooks are stored executed, and the tests execute them again; the site shows what is stored.
+nb_execution_mode = "off"
+nb_merge_streams = True
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+# What exists is documented: each command by its own help, and every public name that api.md does not place.
+GENERATED = HERE / "reference"
+GENERATED.mkdir(exist_ok=True)
+
+
+def command_help(name: str) -> str:
+    command = command_line.get_command(click.Context(command_line), name)
+    text = command.get_help(click.Context(command, info_name=f"flowsim {name}", max_content_width=100))
+    return f"## flowsim {name}\n\n{COMMANDS[name][1]}\n\n```text\n{text}\n```\n"
+
+
+placed = set(re.findall(r"^   ([\w.]+)$", (HERE / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE))
+rest = [
+    name
+    for name in sorted(flowsim.__all__)
+    if not (name.startswith("__") or name in placed or any(entry.startswith(f"{name}.") for entry in placed))
+]
+names = ".. currentmodule:: flowsim\n.. autosummary::\n   :toctree: .\n\n" + "".join(f"   {name}\n" for name in rest)
+title = "More names\n==========\n\n"
+(GENERATED / "more.rst").write_text(title + (names if rest else "None.\n"), encoding="utf-8")
+(GENERATED / "_commands.md").write_text("\n".join(map(command_help, COMMANDS)), encoding="utf-8")
+
+(HERE / "notebooks").mkdir(exist_ok=True)
+for notebook in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
+    shutil.copy(notebook, HERE / "notebooks" / notebook.name)

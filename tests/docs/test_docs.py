@@ -1,0 +1,93 @@
+"""Every example and every command of the documentation works as shown, and the site builds without a warning."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import flowsim as fs
+from flowsim.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [body for language, body in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def named(page: Path) -> str:
+    return page.stem
+
+
+def test_no_example_escapes_the_tests() -> None:
+    for page in PAGES:
+        for language, _ in FENCE.findall(page.read_text(encoding="utf-8")):
+            assert language in ("pycon", "sh", "toml", ""), f"{page.name}: a {language} block is not tested"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "pycon")], ids=named)
+def test_examples_print_what_the_page_says(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest(
+        "\n\n".join(blocks(page, "pycon")), {"__name__": "__main__"}, page.name, str(page), 0
+    )
+    report: list[str] = []
+    result = doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.append)
+    assert result.attempted > 0
+    assert result.failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=named)
+def test_commands_run_in_the_order_of_the_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.standard_normal((25, 3)), columns=["a", "b", "response"])
+    frame.to_csv("table.csv", index=False)
+    for body in blocks(page, "toml"):
+        name = body.splitlines()[0].removeprefix("# ")
+        Path(name).write_text(body, encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for line in "".join(blocks(page, "sh")).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[0] == "flowsim":
+            assert main(words[1:]) in (None, 0), line
+        elif words[0] == "make":
+            assert set(words[1:]) <= targets, line
+        else:
+            assert line == "pip install ."
+
+
+def test_the_site_builds_without_a_warning_and_without_network(tmp_path: Path) -> None:
+    pytest.importorskip("myst_nb", reason="the extra `docs` is not installed")
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees")]
+    # A proxy that answers nothing: whoever asks the network fails the build.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [*command, str(DOCS), str(tmp_path / "site")], capture_output=True, text=True, env={**os.environ, **nowhere}
+    )
+    assert done.returncode == 0, done.stderr
+    home = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "flowsim" in home
+    for page in (*(page.stem for page in PAGES), "notebooks/tiny_alpha", "reference/flowsim.gradient_flow"):
+        assert (tmp_path / "site" / f"{page}.html").is_file(), page
+    commands = (tmp_path / "site" / "cli.html").read_text(encoding="utf-8")
+    reference = "".join(
+        (tmp_path / "site" / page).read_text(encoding="utf-8") for page in ("api.html", "reference/more.html")
+    )
+    for name in COMMANDS:
+        assert f"Usage: flowsim {name}" in commands
+    for name in fs.__all__:
+        assert name.startswith("__") or f"#flowsim.{name}" in reference or f"flowsim.{name}." in reference, name

@@ -1,0 +1,76 @@
+"""Notebooks: stored with their outputs, and run again from the first cell to the last."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+#: Seconds one notebook may take on two cores; the reader is promised a minute.
+SECONDS = 60
+#: Each states its results as assertions too, so that running it is a test.
+QUICK = "first_steps"
+
+
+def read(path: Path) -> Any:
+    import nbformat
+
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def test_there_is_a_notebook_for_each_paper_one_to_begin_with_and_one_on_tiny_alpha() -> None:
+    assert {path.stem for path in NOTEBOOKS} == {
+        "first_steps", "tiny_alpha", "pesme_flammarion", "clara_langer_schmidt_hieber", "min_tarmoun_vidal_mallada",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_stored_executed_in_order_with_figures(path: Path) -> None:
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    assert any("assert" in cell.source for cell in cells)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem == QUICK else pytest.mark.slow, id=path.stem) for path in NOTEBOOKS],
+)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    from nbclient import NotebookClient
+
+    notebook = read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the machinery that starts the kernel
+        client = NotebookClient(
+            notebook, timeout=5 * SECONDS, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        )
+        client.execute()
+    seconds = _seconds(notebook)
+    assert seconds < 2 * SECONDS, f"{path.name} took {seconds:.0f} s"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                assert output.get("name") != "stderr", output.text
+
+
+def _seconds(notebook: Any) -> float:
+    from datetime import datetime
+
+    stamps = [
+        datetime.fromisoformat(cell.metadata.execution[key].replace("Z", "+00:00"))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for key in ("iopub.execute_input", "iopub.status.idle")
+    ]
+    return (max(stamps) - min(stamps)).total_seconds()
