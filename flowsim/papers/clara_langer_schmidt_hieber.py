@@ -241,8 +241,7 @@ def stochastic_sam() -> Outcome:
     net, step, count, t_end = DiagonalNetwork("u*v", noise=GaussianNoise(0.4)), 5e-3, 200, 12.0
     steps = round(t_end / step)
     runs = gradient_descents(net, problem, step, steps, alpha=0.3, runs=count, seed=5, record_every=20)
-    betas = np.array([run.beta for run in runs])
-    t = runs[0].t
+    betas, t = runs.beta, runs.t[0]
     flow = gradient_flow(net, problem, t_end, alpha=0.3, rtol=1e-9)
     expected = flow.at(t).beta
     mean = betas.mean(axis=0)
@@ -253,8 +252,7 @@ def stochastic_sam() -> Outcome:
         ax.plot(t, betas[0, :, i], color=COLORS[i], lw=0.4, ls="-")
         ax.plot(t, expected[:, i], color=COLORS[i], ls="--", label=rf"$\beta_{i + 1}$")
     ax.set_xlabel("time $t = h k$")
-    ax.set_ylabel("one run (thin), mean ± 3 s.e. (band), flow (dashed)")
-    ax.yaxis.label.set_size(8)
+    ax.set_ylabel("one run (thin), mean ± 3 s.e. (band), flow (dashed)", fontsize=8)
     ax.legend()
     # The mean of a product feels the fluctuation of the weights: a bias of order h on top of the standard error.
     gap = float(np.abs(mean - expected).max())

@@ -14,7 +14,7 @@ from flowsim.network import DiagonalNetwork
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
-from flowsim.studies import compare, measured_jump_times, min_l1
+from flowsim.studies import compare, measured_jump_times, min_l1, modified_flow
 
 __all__ = ["deep_starts", "step_size", "step_to_flow"]
 
@@ -145,7 +145,7 @@ def step_size() -> Outcome:
     )  # fmt: skip
 
 
-@experiment("step-to-flow", STEPS, "Gradient descent follows the flow to order 1 in the step")
+@experiment("step-to-flow", STEPS, "Descent follows the flow to order 1, the modified flow to order 2")
 @styled
 def step_to_flow() -> Outcome:
     import matplotlib.pyplot as plt
@@ -158,13 +158,17 @@ def step_to_flow() -> Outcome:
     flow = gradient_flow(net, problem, t_end, alpha=alpha, rtol=1e-10)
     runs = [gradient_descent(net, problem, h, round(t_end / h), alpha=alpha) for h in steps]
     comparison = compare(flow, runs)
+    modified = compare([modified_flow(net, problem, h, t_end, alpha=alpha, rtol=1e-10) for h in steps], runs)
     figure, ax = plt.subplots(figsize=(5.6, 3.8))
-    plot.orders(comparison, ax=ax)
+    plot.orders(comparison, modified, ax=ax)
     return Outcome(
         {"": figure},
         xarray.Dataset({"largest": ("step", [item.largest for item in comparison]),
                         "hausdorff": ("step", [item.hausdorff for item in comparison])},
                        coords={"step": [item.step for item in comparison]}),
         {"n": 15, "d": 8, "sparsity": 3, "noise": 0.1, "seed": 4, "alpha": alpha, "t_end": t_end, "steps": steps},
-        [Check("order of the distance in the step size", 1.0, float(comparison.order), 0.1)],
+        [
+            Check("order of the distance to the gradient flow", 1.0, float(comparison.order), 0.1),
+            Check("order of the distance to the modified flow", 2.0, float(modified.order), 0.05),
+        ],
     )  # fmt: skip

@@ -107,6 +107,7 @@ def animate(
         (dot,) = ax.plot(*curve[:1].T, color=_FLOW, marker="o", ls="", ms=6)
         _label(ax, _names(traj, path), chosen)
     figure: Any = ax.figure
+    moving: tuple[Any, Any] = (line, dot)
     # A layout solved anew for every frame would shake the picture.
     figure.canvas.draw()
     figure.set_layout_engine("none")
@@ -114,11 +115,11 @@ def animate(
 
     def show(frame: int) -> tuple[Any, Any]:
         end = int(ends[frame])
-        for artist, part in ((line, curve[: end + 1]), (dot, curve[end : end + 1])):
+        for artist, part in zip(moving, (curve[: end + 1], curve[end : end + 1]), strict=True):
             artist.set_data(part[:, 0], part[:, 1])
             if len(chosen) == 3:
                 artist.set_3d_properties(part[:, 2])
-        return line, dot
+        return moving
 
     return FuncAnimation(figure, show, frames=frames, interval=1000.0 / fps)
 

@@ -208,7 +208,7 @@ def balancing_rate(setting: Setting) -> Evidence:
             f"two layers, noise std {eta:g}", float(predicted[worst]), float(measured[0][worst]),
             float(np.abs(ratio[0][worst] - 1)), 1e-4, "relative error of the decay rate, the worst coordinate",
         )  # fmt: skip
-    pair, worst = np.unravel_index(int(np.argmin(ratio)), ratio.shape)
+    pair, worst = divmod(int(np.argmin(ratio)), ratio.shape[1])
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}", float(predicted[worst]), float(measured[pair, worst]),
         float(1 / ratio[pair, worst]), 1 + 1e-6, "bound over measured rate, at the pair where they are closest",
