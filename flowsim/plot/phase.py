@@ -24,7 +24,9 @@ __all__ = ["animate", "phase", "save_animation"]
 
 Array = NDArray[np.float64]
 
-_SAMPLES = 1500
+_SAMPLES = 4000
+#: Share of an animation that passes with the clock, not with the distance travelled.
+_REST = 0.3
 _FLOW, _LIMIT, _SADDLE = "#0072B2", "#D55E00", "#000000"
 #: The limit's curve is drawn to this much beyond its last jump.
 _BEYOND = 1.02
@@ -73,7 +75,7 @@ def animate(
     fps: float = 20.0,
     ax: Axes | None = None,
 ) -> FuncAnimation:
-    """The trajectory drawn as it goes, at even speed in arc length.
+    """The trajectory drawn as it goes, at even speed along its curve with a short rest on each plateau.
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ def animate(
     # A layout solved anew for every frame would shake the picture.
     figure.canvas.draw()
     figure.set_layout_engine("none")
-    ends = np.linspace(0, len(curve) - 1, frames).round().astype(int)
+    ends = _pace(curve, frames)
 
     def show(frame: int) -> tuple[Any, Any]:
         end = int(ends[frame])
@@ -185,6 +187,14 @@ def _curve(traj: Trajectory, chosen: list[int]) -> Array:
     return traj.at(lengths, clock="arclength").beta[:, chosen]
 
 
+def _pace(curve: Array, frames: int) -> NDArray[np.intp]:
+    """Points at which the frames end: mostly by distance travelled, a little by the run's own clock."""
+    travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
+    progress = np.linspace(0.0, _REST, len(curve)) + travelled / (travelled[-1] or 1.0)
+    ends = np.searchsorted(progress, np.linspace(0.0, progress[-1], frames), side="left")
+    return np.minimum(ends, len(curve) - 1)
+
+
 def _draw_path(ax: Any, path: SaddlePath, chosen: list[int]) -> list[Artist]:
     last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
     last = min(last, float(np.nextafter(path.horizon, 0)))
@@ -209,4 +219,10 @@ def _names(traj: Trajectory | None, path: SaddlePath | None) -> tuple[str, ...]:
 def _label(ax: Any, names: tuple[str, ...], chosen: list[int]) -> None:
     for axis, i in zip("xyz", chosen, strict=False):
         name = names[i] if i < len(names) else str(i)
-        getattr(ax, f"set_{axis}label")(rf"$\beta$ of {name}")
+        text = rf"$\beta$ of {name}"
+        if len(chosen) == 3:
+            # Tick labels of 3-d axes stand where axis labels do.
+            getattr(ax, f"set_{axis}label")(text, labelpad=10)
+            ax.locator_params(axis=axis, nbins=4)
+        else:
+            getattr(ax, f"set_{axis}label")(text)
