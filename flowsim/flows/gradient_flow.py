@@ -229,6 +229,10 @@ def _choose(
         raise IntegrationError(
             f"`alpha` = {scale} puts weights, or what they conserve, below the range of floats; {chosen.remedy()}."
         )
+    if chosen.unresolved:
+        raise IntegrationError(
+            f"`alpha` = {scale} puts weights where the formula's gradient cancels to rounding; {chosen.remedy()}."
+        )
     return chosen, reason
 
 

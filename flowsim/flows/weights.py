@@ -31,6 +31,12 @@ _DROWNED = 0.05
 _EPS = float(np.finfo(float).eps)
 #: Relative perturbation that measures how large the terms of a conserved quantity are.
 _PROBE = 1e-3
+#: A gradient with larger relative errors at tiny weights is looked at where the flow starts; there a relative change
+#: of _PROBE in the weights must not change it by more than _ROUGH (degrees to 20 change it by less).
+#: Below _CANCELLING even terms that cancel by one order leave errors beyond the tolerance, and smooth ones.
+_RESOLVED = 1e-9
+_CANCELLING = 1e-8
+_ROUGH = 0.02
 #: Local against global error, as in growth coordinates.
 _SAFETY = 0.02
 #: A weight may decay while others grow. The step control follows it to this power of the start (from 1e-3 at most);
@@ -81,6 +87,21 @@ class WeightCoordinates:
         vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < _SMALLEST)
         #: some weight, or some conserved quantity, is below the range of floats from the start
         self.too_small = bool((np.abs(self.start[direction != 0]) < _SMALLEST).any() or vanished.any())
+        #: terms of the formula's gradient cancel at weights this small, and what is left is rounding
+        self.unresolved = self.kernels.tiny_error > _RESOLVED and not (
+            (largest[largest > 0] > _CANCELLING).all() and self._gradient_is_smooth()
+        )
+
+    def _gradient_is_smooth(self) -> bool:
+        """Whether the gradient at the start changes by as little as the start does."""
+        slopes = []
+        for factor in (1.0, 1.0 + _PROBE, 1.0 - _PROBE):
+            slope = np.empty_like(self.start)
+            self.kernels.gradient(factor * self.start, self.kind, slope)
+            slopes.append(np.linalg.norm(slope, axis=0))
+        middle, above, below = slopes
+        jump = np.maximum(np.abs(above - middle), np.abs(below - middle))
+        return bool((jump <= _ROUGH * middle).all() and (middle[self.start.any(axis=0)] > 0).all())
 
     def _lawful(self, name: str) -> bool:
         """Whether the conserved quantity keeps an exact law under the network's noise."""

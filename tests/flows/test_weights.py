@@ -132,3 +132,12 @@ def test_a_mixed_network_runs_each_coordinate_by_its_own_formula() -> None:
             fs.DiagonalNetwork(text), fs.Regression([[1.0]], [problem.y[i] / np.sqrt(3)]), 6, alpha=0.2, rtol=1e-8
         )
         assert mixed.beta[-1, i] == pytest.approx(alone.beta[-1, 0], abs=1e-6)
+
+
+def test_a_gradient_that_cancels_to_rounding_at_the_start_is_an_error() -> None:
+    """exp(u) - 1 - u - u^2/2 has the gradient u^2/2, whose terms cancel: floats lose it."""
+    net, problem = fs.DiagonalNetwork("exp(u) - 1 - u - u**2/2"), fs.Regression([[1.0]], [1.0])
+    assert fs.gradient_flow(net, problem, 1.0, alpha=0.5).success
+    for alpha in (1e-9, 1e-12, 1e-40):
+        with pytest.raises(fs.IntegrationError, match="cancels to rounding; use a larger `alpha`"):
+            fs.gradient_flow(net, problem, 1.0, alpha=alpha)
