@@ -56,6 +56,8 @@ class Case:
         self.net, self.scale, self.settings = net, scale, settings
         if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
             problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+        elif isinstance(net, LinearNetwork) and problem.y.ndim == 1:
+            problem = Regression(problem.X, problem.y[:, None], problem.feature_names)
         self.problem, self.default_start = problem, start is None
         self.rate = acceleration(net, scale)
         self.reason: str | None = "U V^T is not coordinate-separable"

@@ -220,7 +220,6 @@ class LinearMachine:
         if not isinstance(X, np.ndarray):
             X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
         self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
-        self.vector = problem.y.ndim == 1
         self.step = float(steps[0])
         noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
         decay_u = decay_v = 0.0

@@ -93,6 +93,17 @@ def test_full_batches_are_gradient_descent_and_batches_are_repeatable() -> None:
     assert one.imbalance_drift < 1e-12  # the law holds with the gradient of the batch
 
 
+def test_a_single_target_is_a_matrix_of_one_column_as_in_the_flow(tmp_path) -> None:
+    problem = fs.Regression(X, Y[:, 0])
+    net = fs.LinearNetwork(9)
+    descent = fs.gradient_descent(net, problem, 0.01, 100, alpha=0.3)
+    flow = fs.gradient_flow(net, problem, 1.0, alpha=0.3, rtol=1e-9)
+    assert descent.beta.shape == (101, 4, 1)
+    assert fs.compare(flow, descent).largest < 0.05
+    stored = fs.load(descent.save(tmp_path / "linear.nc"))
+    np.testing.assert_array_equal(stored.beta, descent.beta)
+
+
 def test_divergence_and_drowned_imbalances_are_errors() -> None:
     net = fs.LinearNetwork(9)
     with pytest.raises(fs.IntegrationError, match="diverged") as caught:
