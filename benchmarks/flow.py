@@ -82,7 +82,6 @@ def peers(gamma: float, end: float) -> dict[str, Callable[[float, np.ndarray | N
 
     def scipy(method: str, rhs: Callable) -> Callable:
         def run(tol: float, times: np.ndarray | None) -> np.ndarray | None:
-            # max_step where it costs nothing: no method may leap over an activation.
             solution = solve_ivp(rhs, (0.0, end), np.zeros(N), method, times, rtol=1e-13, atol=tol)
             return solution.y.T if times is not None and solution.success else None
 
