@@ -92,10 +92,8 @@ class Certificates(Sequence[Certificate]):
         from rich.text import Text
 
         table = Table(title=self.title or None, show_lines=True)
-        table.add_column("theorem", ratio=5)
-        table.add_column("hypothesis", ratio=4)
-        for heading in ("predicted", "measured"):
-            table.add_column(heading, justify="right", ratio=2)
+        table.add_column("theorem and hypothesis", ratio=1)
+        table.add_column("predicted / measured", justify="right", max_width=24)
         table.add_column("margin", justify="right", min_width=6)
         table.add_column("holds", min_width=5)
         styles = {"holds": ("yes", "green"), "violated": ("NO", "bold red"), "not measured": ("?", "yellow")}
@@ -103,11 +101,11 @@ class Certificates(Sequence[Certificate]):
             if applicable_only and not row.applies:
                 continue
             verdict, style = styles.get(row.status, ("-", "dim"))
+            why = row.hypothesis if row.applies else f"not met: {row.hypothesis}"
+            numbers = "" if row.error is None else f"{_short(row.predicted)}\n{_short(row.measured)}"
             table.add_row(
-                Text.assemble((row.name, "bold"), f"\n{row.statement}"),
-                Text(row.hypothesis if row.applies else f"not met: {row.hypothesis}"),
-                Text(_short(row.predicted)),
-                Text(_short(row.measured)),
+                Text.assemble((row.name, "bold"), f"\n{row.statement}\n", (why, "italic dim")),
+                Text(numbers),
                 Text("" if row.margin is None else f"{row.margin:.3g}"),
                 Text(verdict, style),
             )
