@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
-from flowsim.network.modes import ZERO, conserved_exponents, diagonalise, invariant_names
+from flowsim.network.modes import components, conserved_exponents, diagonalise, invariant_names
 
 __all__ = ["Modes", "signed_exp", "why_not_growth"]
 
@@ -86,10 +86,8 @@ class Modes:
             here = kinds == kind
             values, vectors = diagonalise(formula, net.weights)
             square = (vectors**2).sum(axis=0)
-            component = vectors.T @ direction[:, here]
-            component[np.abs(component) <= ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
             eta = max(stds[net.weights.index(name)] for name in formula.weights)
-            start[:, here] = component
+            start[:, here] = components(vectors, direction[:, here])
             rate[:, here] = 2 * values[:, None]
             kappa[:, here] = 4 * eta**2 * values[:, None] ** 2 * variances[here]
             coefficient[:, here] = (values / square)[:, None]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
-from flowsim.network.modes import ZERO, conserved_exponents, diagonalise, invariant_names
+from flowsim.network.modes import components, conserved_exponents, diagonalise, invariant_names
 from flowsim.problem import Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
@@ -98,8 +98,7 @@ class GrowthMap:
             here = kinds == kind
             values, vectors = diagonalise(formula, net.weights)
             square = (vectors**2).sum(axis=0)
-            start = vectors.T @ direction[:, here]
-            start[np.abs(start) <= ZERO * np.linalg.norm(direction[:, here], axis=0)] = 0.0
+            start = components(vectors, direction[:, here])
             eta = max(stds[net.weights.index(name)] for name in formula.weights)
             with np.errstate(divide="ignore"):
                 offset[here] = 2 * (scale.log + np.log(np.abs(start.T)))

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from flowsim.network.formula import Formula
 from flowsim.network.quadratic import quadratic_form
 
-__all__ = ["ZERO", "conserved_exponents", "diagonalise", "invariant_names"]
+__all__ = ["components", "conserved_exponents", "diagonalise", "invariant_names"]
 
 Array = NDArray[np.float64]
 
-#: Components below this many roundings of their vector's length are rounding of an exact zero.
+#: What is below this many roundings of the terms it is made of is an exact zero.
 ZERO = 16 * np.finfo(float).eps
 
 
@@ -41,6 +41,14 @@ def diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Arra
     for column, other in enumerate((a for a in range(len(weights)) if a not in own), start=len(own)):
         all_vectors[other, column] = 1.0
     return all_values, all_vectors
+
+
+def components(vectors: Array, w: Array) -> Array:
+    """``c_k = q_k^T w`` for weights (k, d): exactly zero where only rounding of a cancellation is left."""
+    c: Array = vectors.T @ w
+    if (vectors != np.round(vectors)).any():  # sums and differences of weights cancel exactly by themselves
+        c[np.abs(c) <= ZERO * (np.abs(vectors).T @ np.abs(w))] = 0.0
+    return c
 
 
 def conserved_exponents(values: Array) -> Array:

@@ -157,3 +157,15 @@ def test_mixed_quadratic_networks_keep_unused_weights_still() -> None:
     assert traj.info["coordinates"] == "growth" and traj.imbalance_drift <= 1e-10
     np.testing.assert_allclose(np.ptp(traj.log_abs_weights["w"][:, :2], axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(problem.gradient(traj.beta[-1]), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("large", "small"), [(1e160, 1e-3), (1e100, 0.3)])
+def test_weights_of_very_different_size_all_count(large: float, small: float) -> None:
+    """No component of a start is taken for rounding of another."""
+    problem = fs.Regression(np.eye(2) * math.sqrt(2), [1.0, math.sqrt(2)])
+    scale = 1e-3 / large
+    start = {"u": [large, small], "v": [small, small]}
+    traj = fs.gradient_flow(fs.DiagonalNetwork("2*u**2 - v**2"), problem, 1.0, alpha=scale, start=start)
+    logs = {name: values[0] - math.log(scale) for name, values in traj.log_abs_weights.items()}
+    np.testing.assert_allclose(logs["u"], np.log([large, small]), rtol=1e-12)
+    np.testing.assert_allclose(logs["v"], np.log([small, small]), rtol=1e-12)
