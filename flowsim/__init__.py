@@ -45,7 +45,7 @@ __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 if TYPE_CHECKING:
     from flowsim.descent import gradient_descent as gradient_descent
     from flowsim.descent import gradient_descents as gradient_descents
-    from flowsim.descent import sharpness as sharpness
+    from flowsim.descent.sharpness import sharpness as sharpness
     from flowsim.errors import IntegrationError as IntegrationError
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.network import linear_start as linear_start
     from flowsim.problem import Regression as Regression
-    from flowsim.studies import certify as certify
     from flowsim.studies import modified_flow as modified_flow
+    from flowsim.studies.certify import certify as certify
     from flowsim.studies.compare import compare as compare
     from flowsim.studies.lasso_link import lasso_link as lasso_link
     from flowsim.studies.limit_study import limit_study as limit_study

@@ -128,7 +128,9 @@ def _comparison(runs: list[Run], parameter: str | None) -> dict[str, Any] | None
     """What only several runs can show: jump times against the limit over alpha, end points over noise."""
     if parameter == "alpha":
         curves = _jump_errors(runs)
-        return curves and {
+        if not curves:
+            return None
+        return {
             "kind": "alpha", "title": "Distance of each jump from its predicted time",
             "x": "1 / ln(1/α)", "y": "|measured − predicted|, accelerated time", "log": True, "curves": curves,
         }  # fmt: skip
