@@ -6,7 +6,8 @@ import contextlib
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class _View:
             "beta": self.beta,
             "loss": Deferred(lambda: self.loss),
             **{
-                name: Deferred(lambda name=name: getattr(self.seen, name))
+                name: Deferred(partial(attrgetter(f"seen.{name}"), self))
                 for name in ("weights", "log_abs_weights", "imbalance", "log_imbalance")
             },
         }
