@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, TypeVar
 
 import numba
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 __all__ = ["ColumnFactor", "ConeRegression", "relative_rounding", "scaled_norm"]
 
 Array = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
 
 #: Rounding of an inner product of n terms is below this many ulps times sqrt(n), with room for the terms
 #: themselves being results of such products.
@@ -109,7 +111,7 @@ class ColumnFactor:
         self._qt, self._rt = qt, rt
 
 
-class ConeRegression:
+class ConeRegression(Generic[Key]):
     r"""``min 1/2 ||A b - y||^2 + c.b`` over b >= 0, where columns of A join from time to time.
 
     A solve starts from the last solution (Lawson-Hanson): a violated column enters, the step to the new
@@ -123,23 +125,23 @@ class ConeRegression:
         Maps a key to its column, an array (n,) of its own.
     """
 
-    def __init__(self, y: Array, column: Callable[[Hashable], Array]) -> None:
+    def __init__(self, y: Array, column: Callable[[Key], Array]) -> None:
         self.y = y
         self._column = column
         self._factor = ColumnFactor(len(y))
         self._rounding = relative_rounding(len(y))
         self._scale = scaled_norm(y)
-        self.members: list[Hashable] = []
+        self.members: list[Key] = []
         self.b = np.zeros(0)
         self.residual = y.copy()
-        self.waiting: list[Hashable] = []
+        self.waiting: list[Key] = []
         # Of every key that stands at the cone: its cost and the norm of its column; and the members' in order.
-        self._cost: dict[Hashable, float] = {}
-        self._norm: dict[Hashable, float] = {}
+        self._cost: dict[Key, float] = {}
+        self._norm: dict[Key, float] = {}
         self._costs = np.zeros(0)
         self._norms = np.zeros(0)
 
-    def solve(self, joining: Iterable[tuple[Hashable, float]]) -> None:
+    def solve(self, joining: Iterable[tuple[Key, float]]) -> None:
         """Let columns join the cone, each with its cost, and move to the new minimiser.
 
         Afterwards `members` have b > 0 and `waiting` have b = 0; `residual` is ``y - A b``.
@@ -184,17 +186,17 @@ class ConeRegression:
             raise ArithmeticError(f"the active set still changes after {budget} steps")
         self.waiting = [key for key, is_in in zip(keys, inside, strict=True) if not is_in]
 
-    def excess(self, key: Hashable) -> float:
+    def excess(self, key: Key) -> float:
         """Rate ``a.(y - A b) - c`` of a waiting column relative to rounding; <= 1 at the minimiser."""
         rate = float(self._column(key) @ self.residual) - self._cost[key]
         size = self._rounding * self._norm[key] * self._scale
         return rate / size if size > 0 else 0.0
 
-    def dismiss(self, key: Hashable) -> None:
+    def dismiss(self, key: Key) -> None:
         """A waiting column leaves the cone."""
         self.waiting.remove(key)
 
-    def dependent(self, waiting: list[Hashable]) -> bool:
+    def dependent(self, waiting: list[Key]) -> bool:
         """Whether these waiting columns depend on each other or on the members: then b may not be unique."""
         if not waiting:
             return False
@@ -208,9 +210,9 @@ class ConeRegression:
         sizes = np.linalg.svd(rest, compute_uv=False)
         return len(sizes) < extra.shape[1] or sizes.min() <= len(self.y) * self._rounding
 
-    def _enter(self, key: Hashable, column: Array) -> list[Hashable]:
+    def _enter(self, key: Key, column: Array) -> list[Key]:
         """Take a violated column in and descend; returns the keys that were dropped on the way."""
-        dropped: list[Hashable] = []
+        dropped: list[Key] = []
         height = 0.0
         # Half the rounding of the excess: without costs no column that violates can count as dependent.
         while not self._factor.append(column, 0.5 * self._rounding):
@@ -231,8 +233,8 @@ class ConeRegression:
         self._norms = np.append(self._norms, self._norm[key])
         return dropped + self._descend()
 
-    def _descend(self) -> list[Hashable]:
-        dropped: list[Hashable] = []
+    def _descend(self) -> list[Key]:
+        dropped: list[Key] = []
         while True:
             pull = self._factor.solve_transposed(self._costs)
             inner = self._factor.Q.T @ self.y
@@ -252,7 +254,7 @@ class ConeRegression:
             for position in stopping[::-1]:
                 dropped.append(self._drop(int(position)))
 
-    def _drop(self, position: int) -> Hashable:
+    def _drop(self, position: int) -> Key:
         self._factor.remove(position)
         self.b = np.delete(self.b, position)
         self._costs = np.delete(self._costs, position)

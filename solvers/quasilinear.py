@@ -174,7 +174,8 @@ def propagate(generators: Array, h: float, frame: Array, split: int | None = Non
     """
     s, n = generators.shape[:2]
     if split is None or s * n <= _ELIMINATE_FROM:
-        stages = np.linalg.solve(stage_matrix(generators, h), np.tile(frame, (s, 1))).reshape(s, n, -1)
+        solved = np.linalg.solve(stage_matrix(generators, h), np.tile(frame, (s, 1)))
+        stages: Array = solved.reshape(s, n, -1).astype(np.float64, copy=False)
     else:
         stages = _eliminated(generators, h, frame, split)
     return stages, frame + h * np.tensordot(gauss_tableau(s).b, generators @ stages, axes=1)
@@ -192,12 +193,12 @@ def _eliminated(generators: Array, h: float, frame: Array, split: int) -> Array:
     rows, k = G.shape[2], frame.shape[1]
     right = frame[small] + np.tensordot(a, Gt @ frame[large], axes=1)
     forward = np.ascontiguousarray(G.transpose(1, 0, 2)).reshape(G.shape[1], s * rows)
-    matrix = np.zeros((s, rows, s, rows))
+    blocks = np.zeros((s, rows, s, rows))
     for j in range(s):
         # G_j^T G_l for all l at once, weighted by a_jl, then by a_ij
         block = (Gt[j] @ forward).reshape(rows, s, rows) * a[j][None, :, None]
-        matrix -= a[:, j, None, None, None] * block
-    matrix = matrix.reshape(s * rows, s * rows)
+        blocks -= a[:, j, None, None, None] * block
+    matrix = blocks.reshape(s * rows, s * rows)
     matrix.flat[:: s * rows + 1] += 1.0
     stages = np.empty((s, n, k))
     stages[:, small] = np.linalg.solve(matrix, right.reshape(s * rows, k)).reshape(s, rows, k)

@@ -361,7 +361,7 @@ def advance(
 
     which = np.empty(w, np.int64)
     previous = np.full(w, -1, np.int64)
-    m_previous = -1
+    m_previous = np.int64(-1)
     alive = np.zeros(w, np.bool_)
     forced = np.zeros(w, np.bool_)
     level, gain = np.empty(w), np.empty(w)
