@@ -29,13 +29,18 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("flowsim")])
-def test_flowsim_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SHELL = [body for language, body in BLOCKS if language == "sh" and "flowsim " in body]
+
+
+@pytest.mark.parametrize("block", SHELL)
+def test_flowsim_commands_run_in_order(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.standard_normal((25, 3)), columns=["a", "b", "response"])
     frame.to_csv(tmp_path / "table.csv", index=False)
-    main(shlex.split(command)[1:])
+    for command in block.splitlines():
+        if command.startswith("flowsim"):
+            main(shlex.split(command)[1:])
     assert list(tmp_path.rglob("summary.json"))
 
 

@@ -36,7 +36,7 @@ _REFERENCE_POINTS = 2000
     help="Unit of --horizon.",
 )  # fmt: skip
 @click.option("--horizon", type=float, help="End of the run.  [default: 1.5 times the last predicted jump]")
-@click.option("--method", default="auto", show_default=True, help="auto, LSODA, BDF, Radau or DOP853.")
+@click.option("--method", default="auto", show_default=True, help="auto, native, LSODA, BDF, Radau or DOP853.")
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
 @click.option("--check", is_flag=True, help="Measure the error against a run with tolerances 1000 times tighter.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("flowsim-run"), show_default=True, help="Folder.")
