@@ -13,9 +13,12 @@ from benchmarks.harness import environment
 #: case -> one line; each is a module with ``run(quick) -> Report``
 CASES = {
     "integrators": "one flow, n=20, d=50: flowsim against the stiff integrators of Python at equal error",
+    "ensembles": "256 scales of the start at once: flowsim against CyRK in a parallel Numba loop and diffrax vmap",
     "limit": "the limit process beside LARS, and on a million sparse features",
     "linear": "two-layer linear networks: a million hidden units, drift and time against SciPy at equal error",
     "descent": "gradient descent beside the two BLAS products of a step; 64 runs beside one",
+    "scaling": "time, steps and passes over X per jump against n, d, density, depth and alpha",
+    "memory": "what a flow adds to a process that holds X",
     "startup": "import flowsim, flowsim --help, deriving and compiling a network",
 }
 
