@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run cases, write ``benchmarks/results/*.json`` and a Markdown table."""
+"""``python -m benchmarks``: run cases, write ``benchmarks/results/*.json``, a Markdown table and figures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.figures import draw
 from benchmarks.harness import environment
 
 #: case -> one line; each is a module with ``run(quick) -> Report``
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         parts.append(report.markdown())
         print(parts[-1], flush=True)
         print(f"({name}: {time.perf_counter() - began:.0f} s)\n", flush=True)
+    figures = draw(options.out)
+    parts += [f"![{path.stem}]({path.name})\n" for path in figures]
     if not options.cases:
         (options.out / "README.md").write_text("\n".join(parts), encoding="utf-8")
     return 0

@@ -1,0 +1,102 @@
+"""What the cases cost, in counts that no clock disturbs.
+
+A flow may take a tenth more than was measured (arithmetic differs between processors); passes over the data and the
+counts of a fixed recipe may not grow at all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+from benchmarks.scaling import fitted_slope, measure
+from flowsim.solvers import SeparableFlow, integrate_ensemble
+
+MARGIN = 1.1
+NET = fs.DiagonalNetwork("u*v")
+
+
+def gaussian(n: int, d: int, targets: int | None = None) -> fs.Regression:
+    rng = np.random.default_rng(0)
+    return fs.Regression(rng.standard_normal((n, d)), rng.standard_normal(n if targets is None else (n, targets)))
+
+
+def within(stats: dict[str, int], **limits: int) -> None:
+    for name, limit in limits.items():
+        allowed = limit if name in ("passes", "gradients") else MARGIN * limit
+        assert 0 < stats[name] <= allowed, f"{name}: {stats[name]}, measured once: {limit}"
+
+
+@pytest.mark.parametrize(
+    ("alpha", "limits"),
+    [
+        ("1e-8", {"steps": 178, "nfev": 1494, "nlu": 188, "passes": 1}),
+        ("1e-60", {"steps": 480, "nfev": 4253, "nlu": 539, "passes": 1}),
+        ("1e-1000", {"steps": 859, "nfev": 7810, "nlu": 993, "passes": 1}),
+    ],
+)
+def test_one_flow_takes_no_more_steps_and_factorisations(alpha: str, limits: dict[str, int]) -> None:
+    run = fs.gradient_flow(NET, gaussian(20, 50), 20.0, alpha=alpha, clock="accelerated", t_eval=[0.0, 20.0])
+    within(run.stats, **limits)
+
+
+def test_an_ensemble_takes_the_steps_of_its_members_alone() -> None:
+    problem = gaussian(20, 50)
+    sign = np.repeat([[1.0], [-1.0]], 50, axis=1)
+    gammas = np.linspace(2, 8, 4) * np.log(10)
+    flows = [
+        SeparableFlow(problem.X, problem.y, 20, np.full((2, 50), -np.log(2) - 2 * g), sign, 2 * sign, np.zeros((2, 50)))
+        for g in gammas
+    ]
+    together = [run.stats["steps"] for run in integrate_ensemble(flows, 20 * gammas)]
+    alone = [integrate_ensemble([flow], [20 * g])[0].stats["steps"] for flow, g in zip(flows, gammas, strict=True)]
+    assert together == alone
+    assert max(together) <= MARGIN * 178
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "limits"),
+    [
+        (50, 2000, {"steps": 184, "nfev": 1628, "nlu": 206, "passes": 4}),
+        (200, 2000, {"steps": 245, "nfev": 2291, "nlu": 292, "passes": 4}),
+        (200, 8000, {"steps": 266, "nfev": 2565, "nlu": 328, "passes": 5}),
+    ],
+)
+def test_passes_over_the_data_do_not_grow_with_it(n: int, d: int, limits: dict[str, int]) -> None:
+    problem = fs.datasets.sparse_regression(n, d, 10, noise=0.5, seed=0)
+    within(measure(NET, problem, "1e-60", repeats=1), **limits)
+
+
+@pytest.mark.parametrize(
+    ("depth", "limits"),
+    [(3, {"steps": 607, "nfev": 6158, "nlu": 793}), (5, {"steps": 1143, "nfev": 12658, "nlu": 1645})],
+)
+def test_depth_costs_no_more_steps(depth: int, limits: dict[str, int]) -> None:
+    problem = fs.datasets.sparse_regression(20, 50, 10, noise=0.5, seed=0)
+    within(measure(fs.DiagonalNetwork(depth=depth), problem, "1e-3", repeats=1), passes=1, **limits)
+
+
+def test_steps_grow_slower_than_the_square_root_of_the_logarithm_of_the_scale() -> None:
+    problem = fs.datasets.sparse_regression(20, 50, 10, noise=0.5, seed=0)
+    exponents = (8, 60, 1000, 10_000)
+    steps = [measure(NET, problem, f"1e-{k}", repeats=1)["steps"] for k in exponents]
+    assert fitted_slope(exponents, steps) < 0.5
+
+
+def test_the_limit_needs_a_product_with_all_features_every_fifth_jump() -> None:
+    problem = fs.datasets.sparse_regression(50, 1000, 5, noise=0.5, seed=0)
+    path = fs.saddle_to_saddle(NET, problem, max_jumps=50)
+    within(path.stats, gradients=10)
+
+
+@pytest.mark.parametrize("width", [30, 1000])
+def test_a_linear_network_takes_the_same_steps_at_every_width(width: int) -> None:
+    rng = np.random.default_rng(0)
+    problem = fs.Regression(rng.standard_normal((40, 20)), np.random.default_rng(1).standard_normal((40, 5)))
+    within(fs.gradient_flow(fs.LinearNetwork(width), problem, 100.0, alpha=0.1).stats, steps=20, njev=20, nlu=120)
+
+
+def test_descent_evaluates_the_gradient_once_a_step() -> None:
+    run = fs.gradient_descent(NET, gaussian(20, 50), 1e-3, 100, alpha=0.1)
+    assert run.stats["nfev"] == run.stats["steps"] == 100
