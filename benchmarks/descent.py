@@ -50,6 +50,8 @@ def run(quick: bool) -> Report:
         "at once, take 0.08 us per run at 20 x 50 and 50 us at 200 x 2000 where one run takes 0.26 and 87: three times "
         "is out of reach at the large size."
     )
+    if not any("JAX" in row[1] for row in rows):
+        notes.append("JAX lax.scan left out: jax is not installed (the extra `bench` brings it).")
     return Report(
         "descent",
         "Gradient descent on u*v, microseconds per step and run",
@@ -58,6 +60,26 @@ def run(quick: bool) -> Report:
         notes,
         raw,
     )
+
+
+def _jax_scan(X: np.ndarray, y: np.ndarray, h: float, count: int) -> Callable[[], object] | None:
+    """The same steps in one compiled loop; None without JAX."""
+    try:
+        import jax
+        import jax.numpy as jnp
+    except ImportError:
+        return None
+    jax.config.update("jax_enable_x64", True)
+    A, target, (n, d) = jnp.asarray(X), jnp.asarray(y), X.shape
+
+    def step(weights, _):  # type: ignore[no-untyped-def]
+        u, v = weights
+        g = A.T @ (A @ (u * v) - target) / n
+        return (u - h * g * v, v - h * g * u), None
+
+    compiled = jax.jit(lambda start: jax.lax.scan(step, start, length=count)[0])
+    start = (jnp.full(d, np.sqrt(2) * 0.1), jnp.zeros(d))
+    return lambda: jax.block_until_ready(compiled(start))
 
 
 def _measure(n: int, d: int, steps: int, repeats: int) -> dict[str, list[float]]:
@@ -85,12 +107,14 @@ def _measure(n: int, d: int, steps: int, repeats: int) -> dict[str, list[float]]
             g = X.T @ (X @ (u * v) - problem.y) / n
             u, v = u - h * g * v, v - h * g * u
 
+    scan = _jax_scan(X, problem.y, h, few)
     sizes = h * np.linspace(0.5, 1.5, MANY)
     cases: dict[str, tuple[Callable[[], object], int]] = {
         "two BLAS products, compiled loop": (products, steps),
         "one run": (lambda: fs.gradient_descent(net, problem, h, steps, alpha=0.1, record_every=steps), steps),
         "two BLAS products, from Python": (products_from_python, few),
         "NumPy loop": (numpy_loop, few),
+        **({} if scan is None else {"JAX lax.scan, float64": (scan, few)}),
         f"{MANY} step sizes together, per run": (
             lambda: fs.gradient_descents(net, problem, sizes, few, alpha=0.1, record_every=few), few * MANY,
         ),

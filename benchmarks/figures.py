@@ -45,7 +45,7 @@ def _work_precision(raw: dict[str, Any], path: Path) -> Path:
                 continue
             index, own = names.index(series["name"]), series["name"].startswith("flowsim")
             (handles[series["name"]],) = axes.loglog(
-                *zip(*sorted(points), strict=True), color=COLOURS[index % len(COLOURS)],
+                *zip(*points, strict=True), color=COLOURS[index % len(COLOURS)],
                 marker=MARKERS[index % len(MARKERS)], markersize=6 if own else 4.5, linewidth=2.4 if own else 1.0,
                 linestyle="-" if index < len(COLOURS) else "--", zorder=3 if own else 2, label=series["name"],
             )  # fmt: skip
@@ -74,14 +74,20 @@ def _scaling(raw: dict[str, Any], path: Path) -> Path:
         if not name.startswith("slope, "):
             family, size = name.rsplit(" = ", 1)
             families.setdefault(family, []).append((float(size), 1e3 * min(case["seconds"]) / case["jumps"]))
-    figure = Figure(figsize=(3.1 * len(families), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(families), sharey=True, squeeze=False).ravel()
+    figure = Figure(figsize=(3.1 * 3, 2.9 * math.ceil(len(families) / 3)), layout="constrained")
+    panels = figure.subplots(math.ceil(len(families) / 3), 3, sharey=True, squeeze=False).ravel()
+    for axes in panels[len(families) :]:
+        axes.set_visible(False)
     for axes, (family, points), colour in zip(panels, families.items(), COLOURS[3:], strict=False):
         axes.loglog(*zip(*points, strict=True), marker="o", color=colour)
+        sizes = [size for size, _ in points]
+        axes.set_xticks(sizes, [f"{size:g}" if size < 1000 else f"{size / 1000:g}k" for size in sizes])
+        axes.minorticks_off()
         quantity, _, fixed = family.partition(" at ")
         axes.set_xlabel(quantity)
         axes.set_title(f"at {fixed}\npower {raw[f'slope, {family}']:.2f}", fontsize=9)
-        axes.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("time per jump [ms]")
+        axes.grid(alpha=0.3)
+    for axes in panels[::3]:
+        axes.set_ylabel("time per jump [ms]")
     figure.savefig(path, dpi=130)
     return path
