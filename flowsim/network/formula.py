@@ -38,6 +38,9 @@ _MAX_DIGITS = 40
 _MAX_HEIGHT = 250
 #: Largest power of ten in a number.
 _MAX_MAGNITUDE = 300
+#: Digits that all numbers under roots may have together: SymPy looks for their prime factors.
+_MAX_ROOT_DIGITS = 4000
+_BITS_PER_DIGIT = 3.3219
 
 _TOKEN = re.compile(
     r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3}(?!\d))?)|(?P<name>[A-Za-z]\w*)|(?P<op>\*\*|[-+*/(),])",
@@ -118,6 +121,7 @@ class _Reader:
         self.text = text
         self.names: list[str] = []
         self.depth = 0
+        self.root_digits = 0.0
         self.heights: dict[int, tuple[Node, int]] = {}
         self.tokens: list[tuple[str, str, int]] = []
         position = 0
@@ -207,6 +211,8 @@ class _Reader:
             raise self._error(f"an exponent must lie within ±{_MAX_EXPONENT}", position)
         if value < 0 and _constant(base) == 0:
             raise self._error("division by zero", position)
+        if value.denominator > 1:
+            self._count_root(base, position)
         return self._node("**", base, value), self._bounded(degree * max(1, int(abs(value))), position)
 
     def _atom(self) -> tuple[Node, int]:
@@ -225,6 +231,8 @@ class _Reader:
                 self.index += 1
                 argument, degree = self._sum()
                 self._close(position)
+                if token == "sqrt":
+                    self._count_root(argument, position)
                 return self._node("call", token, argument), degree
             if token in CONSTANTS:
                 return (token,), 1
@@ -251,6 +259,14 @@ class _Reader:
         node = tuple(parts)
         self.heights[id(node)] = node, height  # holding the node keeps its id its own
         return node
+
+    def _count_root(self, base: Node, position: int) -> None:
+        number = _constant(base)
+        if number is not None:
+            bits = number.numerator.bit_length() + number.denominator.bit_length()
+            self.root_digits += bits / _BITS_PER_DIGIT
+        if self.root_digits > _MAX_ROOT_DIGITS:
+            raise self._error(f"more than {_MAX_ROOT_DIGITS} digits under roots", position)
 
     def _bounded(self, degree: int, position: int) -> int:
         if degree > _MAX_DEGREE:

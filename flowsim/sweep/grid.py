@@ -36,12 +36,14 @@ class Points:
         Values along the parameter's own dimension; of a list, along ``point``.
     constants : dict
         Parameters that are equal in all points.
+    is_list : bool
     """
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     axes: dict[str, list[Any]]
     constants: dict[str, Any]
+    is_list: bool = False
 
     @classmethod
     def read(cls, grid: Any) -> Points:
@@ -85,11 +87,7 @@ class Points:
             _check_names(point, f"`grid[{index}]`")
         names = dict.fromkeys(name for point in points for name in point)
         axes = {name: [_plain(point.get(name, ABSENT)) for point in points] for name in names}
-        return cls(("point",), (len(points),), axes, {})
-
-    @property
-    def is_list(self) -> bool:
-        return self.dims == ("point",) and "point" not in self.axes
+        return cls(("point",), (len(points),), axes, {}, is_list=True)
 
     def __len__(self) -> int:
         return math.prod(self.shape)
@@ -123,6 +121,8 @@ def _check_names(mapping: Mapping[Any, Any], where: str) -> None:
     for name in mapping:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{where} must name parameters by text; received {name!r}.")
+        if name == "error":
+            raise ValueError(f"{where} cannot name a parameter 'error': the errors of the points go by that name.")
 
 
 def _axis(name: str, value: Any) -> list[Any] | None:

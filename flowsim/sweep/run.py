@@ -74,11 +74,13 @@ def sweep(
         ``{"alpha": [1e-2, 1e-4], "depth": [2, 3], "t_end": 5.0}``: every combination of the lists; a value that is
         no list, tuple, range or array is a constant. Or a list of points, ``[{"alpha": 1e-2}, {"alpha": 1e-4}]``.
     workers : int, concurrent.futures.Executor or distributed.Client
-        Processes on this machine (1: this process), or what else should compute the points. Processes compute
-        with one thread each; the threads of a given executor are its owner's affair.
+        Processes on this machine (1: this process), or what else should compute the points. Here and in processes
+        of our own, BLAS and OpenMP use one thread, so neither speed nor the last bit depends on how many compute at
+        a time; the threads of a given executor are its owner's affair.
     store : path-like, optional
-        A file that holds every finished point from the moment it is finished. The same call with the same store
-        computes only what is missing. Changed code or parameters make new points; the old ones stay apart.
+        A file on a local disk that holds every finished point from the moment it is finished. The same call with
+        the same store computes only what is missing, also while another process computes the same. Changed code,
+        package versions or parameters make new points; the old ones stay in the file, unused.
     progress : bool, optional
         Show a progress bar and a summary; by default if a terminal is looking.
     seed : int, optional
@@ -117,13 +119,13 @@ def sweep(
     with Store(store) as opened:
         env = environment(prepared.identity.packages)
         opened.begin_run(prepared.identity.name, prepared.identity.code, env, env["machine"]["host"])
-        finished = {o.key: o for o in opened.read(prepared.keys)}
+        finished = {outcome.key: outcome.status for outcome in opened.read(prepared.keys)}
         if retry_failed:
-            failed = [key for key, outcome in finished.items() if outcome.status == "failed"]
+            failed = [key for key, status in finished.items() if status == "failed"]
             opened.forget(failed)
             for key in failed:
                 del finished[key]
-        _tell_what_the_store_holds(opened, prepared, finished)
+        _tell_what_the_store_holds(opened, prepared, len(finished))
         _compute(prepared, pool, opened, set(finished), progress)
         outcomes = {o.key: o for o in opened.read(prepared.keys)}
         lost = [key for key in prepared.keys if key not in outcomes]
@@ -256,7 +258,7 @@ def _in_words(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={describe(value)}" for name, value in parameters.items())
 
 
-def _tell_what_the_store_holds(store: Store, plan: Plan, finished: Mapping[str, Outcome]) -> None:
+def _tell_what_the_store_holds(store: Store, plan: Plan, finished: int) -> None:
     if store.damaged:
         log.warning("%s was damaged: what could not be read is computed again.", store.path)
     others = store.other_code(plan.identity.name, plan.identity.code)
@@ -266,7 +268,7 @@ def _tell_what_the_store_holds(store: Store, plan: Plan, finished: Mapping[str, 
             store.path, others, plan.identity.name,
         )  # fmt: skip
     if finished:
-        log.info("%d of %d points were in %s.", len(finished), len(set(plan.keys)), store.path)
+        log.info("%d of %d points were in %s.", finished, len(set(plan.keys)), store.path)
 
 
 def _summarise(plan: Plan, outcomes: Sequence[Outcome]) -> None:

@@ -33,12 +33,17 @@ _APPLICATION = 0x66537770
 _VERSION = 1
 _SCHEMA = {
     "run": "CREATE TABLE run (id INTEGER PRIMARY KEY, started TEXT NOT NULL, finished TEXT, host TEXT NOT NULL, "
-    "pid INTEGER NOT NULL, function TEXT NOT NULL, code TEXT NOT NULL, environment TEXT NOT NULL)",
+    "pid INTEGER NOT NULL, function TEXT NOT NULL, code TEXT NOT NULL, environment TEXT NOT NULL, "
+    "checksum BLOB NOT NULL)",
     "point": "CREATE TABLE point (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, run INTEGER NOT NULL, "
     "parameters TEXT NOT NULL, status TEXT NOT NULL, seconds REAL NOT NULL, finished TEXT NOT NULL, "
     "payload BLOB NOT NULL, checksum BLOB NOT NULL)",
 }
 _COLUMNS = "key, run, parameters, status, seconds, finished, payload, checksum"
+#: Stands for the environment of a run whose record was damaged.
+_UNKNOWN = '{"damaged": true}'
+#: What a damaged file makes SQLite raise: also for names that are no text, and lengths beyond all memory.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError, MemoryError)
 #: How long a writer waits for another process's commit, in seconds.
 _PATIENCE = 60.0
 #: SQLite binds at most 999 parameters on old builds.
@@ -72,7 +77,8 @@ class Store:
     Parameters
     ----------
     path : path-like or None
-        Made if missing. May be open in several processes of one machine at a time.
+        Made if missing, on a local disk: SQLite's write-ahead log needs memory that its users share. May be open in
+        several processes of one machine at a time.
 
     Attributes
     ----------
@@ -95,7 +101,7 @@ class Store:
             self._connection = self._open()
         except sqlite3.OperationalError as error:
             raise ValueError(f"`store` {self.path} cannot be opened ({error}).") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError):  # the latter from damaged names of tables
+        except _DAMAGE:
             self._connection = self._salvage()
 
     def __enter__(self) -> Store:
@@ -112,14 +118,15 @@ class Store:
 
     def begin_run(self, function: str, code: str, environment: dict[str, Any], host: str) -> None:
         """Announce who writes from here on."""
+        text = json.dumps(environment, sort_keys=True)
+        row = (_now(), host, os.getpid(), function, code, text, hashlib.sha256(text.encode()).digest())
         with self._transaction():
-            self._run = int(
-                self._connection.execute(
-                    "INSERT INTO run (started, host, pid, function, code, environment) VALUES (?, ?, ?, ?, ?, ?)",
-                    (_now(), host, os.getpid(), function, code, json.dumps(environment, sort_keys=True)),
-                ).lastrowid
-                or 0
+            cursor = self._connection.execute(
+                "INSERT INTO run (started, host, pid, function, code, environment, checksum) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
             )
+        self._run = int(cursor.lastrowid or 0)
 
     def other_writers(self) -> bool:
         """Whether another run that may still be going has opened this store."""
@@ -187,11 +194,12 @@ class Store:
             some = wanted[first : first + _KEYS_AT_ONCE]
             query = f"SELECT DISTINCT run FROM point WHERE key IN ({','.join('?' * len(some))})"
             runs.update(row[0] for row in self._connection.execute(query, some))
-        texts = [
-            self._connection.execute("SELECT environment FROM run WHERE id = ?", (run,)).fetchone()
-            for run in sorted(runs)
-        ]
-        return [json.loads(text) for text in dict.fromkeys(text[0] for text in texts if text)]
+        texts: dict[str, None] = {}
+        for run in sorted(runs):
+            row = self._connection.execute("SELECT environment, checksum FROM run WHERE id = ?", (run,)).fetchone()
+            intact = row is not None and isinstance(row[0], str) and hashlib.sha256(row[0].encode()).digest() == row[1]
+            texts[row[0] if intact else _UNKNOWN] = None
+        return [json.loads(text) for text in texts]
 
     def rows(self) -> list[dict[str, Any]]:
         """Every point with who computed it, when and how long it took; results left out."""
@@ -257,7 +265,7 @@ class Store:
                 os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
         connection = self._open()
         with _transaction(connection):
-            connection.executemany("INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", runs)
+            connection.executemany("INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", runs)
             connection.executemany(f"INSERT OR IGNORE INTO point ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", points)
         self.damaged += 1
         return connection
@@ -334,11 +342,11 @@ def _readable_rows(path: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, .
     connection.text_factory = _text
     try:
         for order in ("ASC", "DESC"):
-            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+            with contextlib.suppress(*_DAMAGE):
                 for row in connection.execute(f"SELECT * FROM run ORDER BY id {order}"):
-                    if len(row) == 8 and all(entry is not None for index, entry in enumerate(row) if index != 2):
+                    if len(row) == 9 and all(entry is not None for index, entry in enumerate(row) if index != 2):
                         runs[row[0]] = row
-            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+            with contextlib.suppress(*_DAMAGE):
                 for row in connection.execute(f"SELECT {_COLUMNS} FROM point NOT INDEXED ORDER BY id {order}"):
                     if _outcome(row[0], row[3], row[4], row[6], row[7]) is not None:
                         points[row[0]] = row

@@ -115,6 +115,11 @@ ATTACKS = [
     if line.strip()
 ]
 ATTACKS += ["(" * 1999, "-" * 2000, "u" + "*u" * 900, "u" + "+u" * 900, "exp(" * 59 + "u" + ")" * 59]
+ATTACKS += ["u" + "".join(f"*(1e{n}+1e-{n})**(1/{k})" for k in range(2, 64)) for n in (40, 150, 499)]
+ATTACKS += [
+    "u" + "*(" + "1e19*u*1e-19*u*" * 100 + "1)**(1/3)",
+    "u*sqrt(" + "+".join(f"1e-{n}" for n in range(1, 200)) + ")",
+]
 ATTACKS += ["log(" * 30 + "1e999*u" + ")" * 30]
 CALLS = ["exp", "log", "sqrt", "tanh", "sin", "erf", "atanh", "tan"]
 
@@ -394,6 +399,7 @@ def try_case(case: Case, rng: random.Random, errors: Counter[str]) -> None:
         text = str(error)
         errors["ValueError" if "`" in text or "stored point" in text else f"ValueError without a name: {text}"] += 1
     except Exception as error:
+        traceback.print_exc()
         errors[f"{type(error).__name__}: {error}"[:300]] += 1
 
 

@@ -19,7 +19,7 @@ import xarray
 from numpy.testing import assert_array_equal
 
 import flowsim as fs
-from flowsim.sweep import ledger, to_dataframe
+from flowsim.sweep import Store, ledger, to_dataframe
 
 
 def product(x: float, y: float) -> float:
@@ -251,6 +251,7 @@ def test_the_ledger_tells_when_and_how_long(tmp_path: Path) -> None:
         ({"x": {1, 2}, "y": 1.0}, r"`grid\['x'\]` must have an order, as a list has; received set"),
         ({1: [1]}, "`grid` must name parameters by text; received 1"),
         ("x", "`grid` must map parameters to lists of values; received str"),
+        ({"error": [1]}, "`grid` cannot name a parameter 'error'"),
         ([1], r"`grid\[0\]` must map parameters to values; received int"),
         ({"x": [1], "z": [1]}, "`grid` names the parameter 'z', which the function does not take; it takes x, y"),
         ({"x": [1]}, "`grid` does not fit the function: missing a required argument: 'y'"),
@@ -287,6 +288,60 @@ def test_an_executor_that_breaks_is_reported_and_what_finished_is_kept(tmp_path:
         fs.sweep(dies_at_two, {"x": [0, 1, 2, 3]}, workers=pool, store=tmp_path / "s")
     result = fs.sweep(dies_at_two, {"x": [0, 1, 3]}, store=tmp_path / "s")
     assert_array_equal(result["value"], [0, 1, 3])
+
+
+def test_a_parameter_may_be_called_point() -> None:
+    listed = fs.sweep(lambda point, x: point * x, [{"point": 2, "x": 3}, {"point": 5, "x": 7}])
+    assert_array_equal(listed["value"], [6, 35])
+    assert_array_equal(fs.sweep(lambda point: point, {"point": [3, 4]})["value"], [3, 4])
+
+
+def test_points_of_a_list_may_leave_parameters_to_their_defaults() -> None:
+    result = fs.sweep(lambda x, y=10: x + y, [{"x": 1}, {"x": 2, "y": 3}])
+    assert_array_equal(result["value"], [11, 5])
+    assert_array_equal(result["y"], [np.nan, 3.0])
+
+
+def test_a_function_cannot_change_the_parameters_of_other_points() -> None:
+    def spoil(data: np.ndarray, x: int) -> float:
+        data += 1
+        return float(data.sum())
+
+    for workers in (1, 2):
+        result = fs.sweep(spoil, {"data": [np.zeros(2)], "x": [0, 1, 2]}, workers=workers)
+        assert_array_equal(result["value"], [[2.0, 2.0, 2.0]])
+
+
+def test_an_interrupt_in_this_process_keeps_what_has_finished(tmp_path: Path) -> None:
+    def stops(x: int) -> int:
+        if x == 3:
+            raise KeyboardInterrupt
+        return x
+
+    with pytest.raises(KeyboardInterrupt):
+        fs.sweep(stops, {"x": range(6)}, store=tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        assert len(store) == 3
+
+
+def test_the_progress_bar_shows_rate_and_time_left(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    fs.sweep(fails_at_two, {"x": range(4)}, store=tmp_path / "s", progress=True)
+    shown = capsys.readouterr().err
+    assert "4/4" in shown
+    assert "point/s" in shown
+    assert "1 failed" in shown
+    fs.sweep(fails_at_two, {"x": range(4)}, progress=False)
+    assert "4/4" not in capsys.readouterr().err
+
+
+def test_one_thread_computes_each_point() -> None:
+    def threads(x: int) -> int:
+        from threadpoolctl import threadpool_info
+
+        return max(info["num_threads"] for info in threadpool_info())
+
+    for workers in (1, 2):
+        assert_array_equal(fs.sweep(threads, {"x": [0, 1]}, workers=workers)["value"], [1, 1])
 
 
 def test_the_room_and_the_function_go_by_one_name() -> None:
