@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.figures import draw
-from benchmarks.harness import environment
+from benchmarks.harness import Report, environment
 
 #: case -> one line; each is a module with ``run(quick) -> Report``
 CASES = {
@@ -24,6 +25,25 @@ CASES = {
 }
 
 
+def table(folder: Path) -> str:
+    """Every stored result in one Markdown page, with its figures."""
+    machine = environment()
+    parts = [
+        "# Benchmarks\n",
+        f"Processor: {machine['processor']}, {machine['cores']} cores; Python {machine['python']}; "
+        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+        + ". Each result holds its raw repeats and the environment of its own run.\n",
+    ]
+    for case in CASES:
+        path = folder / f"{case}.json"
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content.pop("environment")
+            parts.append(Report(**content).markdown())
+    parts += [f"![{path.stem}]({path.name})\n" for path in draw(folder)]
+    return "\n".join(parts)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"one of {', '.join(CASES)}; all if left out")
@@ -34,24 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unknown case {unknown[0]!r}; there are {', '.join(CASES)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    machine = environment()
-    parts = [
-        "# Benchmarks\n",
-        f"Processor: {machine['processor']}, {machine['cores']} cores; Python {machine['python']}; "
-        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-        + ".\n",
-    ]
     for name in options.cases or CASES:
         began = time.perf_counter()
         report = importlib.import_module(f"benchmarks.{name}").run(options.quick)
         report.write(options.out)
-        parts.append(report.markdown())
-        print(parts[-1], flush=True)
+        print(report.markdown(), flush=True)
         print(f"({name}: {time.perf_counter() - began:.0f} s)\n", flush=True)
-    figures = draw(options.out)
-    parts += [f"![{path.stem}]({path.name})\n" for path in figures]
-    if not options.cases:
-        (options.out / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    (options.out / "README.md").write_text(table(options.out), encoding="utf-8")
     return 0
 
 

@@ -30,10 +30,10 @@ ALPHAS = ("1e-8", "1e-60", "1e-1000")
 OTHERS = ("1e-2", "1e-16", "1e-10000")
 ASKED = 5.0
 _CAP = 60.0
-#: An explicit method that needs more steps than this is reported as out of reach.
-_MAX_STEPS = 200_000
-#: A contender that takes so many seconds is spared the tighter tolerances.
-_PATIENCE = 8.0
+#: A method that needs more steps than this is reported as out of reach; flowsim needs at most some thousands.
+_MAX_STEPS = 50_000
+#: A contender that succeeds after so many seconds is spared the tighter tolerances.
+_PATIENCE = 3.0
 
 
 @numba.njit(cache=True)
@@ -378,7 +378,7 @@ def work_precision(flow: Flow, quick: bool, every: bool) -> tuple[list[Series], 
                 continue
             first_call = first if first_call is None else first_call
             points.append(Point(tolerance, flow.error(beta), seconds, counts, success))
-            if first > _PATIENCE:
+            if success and first > _PATIENCE:
                 break
         series.append(Series(name, points, first_call))
     return series, missing

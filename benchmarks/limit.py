@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 
 import flowsim as fs
-from benchmarks.harness import Report, best
+from benchmarks.harness import Report, best, timed
 
 NET = fs.DiagonalNetwork("u*v")
 
@@ -26,6 +26,12 @@ def run(quick: bool) -> Report:
         raw[name] = dense(jumps, repeats)
         ours, lars, product = (best(raw[name][key]) for key in ("per_jump", "per_knot", "per_product"))
         rows.append([name, _ms(ours), _ms(product), f"LARS {_ms(lars)}", f"{ours / lars:.2f}", "<= 1.0"])
+    knots, missing = lasso_at_knots(20 if quick else 50, 1 if quick else 2)
+    for solver, seconds in knots.items():
+        name = f"{solver}: lasso at the knots of the first {seconds['knots']} jumps, tolerance 1e-8"
+        raw[name] = seconds
+        each = best(seconds["per_knot"])
+        rows.append([name, _ms(each), "", "flowsim, same jumps", f"{best(seconds['flowsim']) / each:.2f}", ""])
     name = "sparse 200 x 1000000, density 0.001, 100 jumps"
     raw[name] = sparse(repeats)
     ours, product, own = (best(raw[name][key]) for key in ("per_jump", "per_full_product", "per_own_product"))
@@ -37,6 +43,8 @@ def run(quick: bool) -> Report:
         ["case", "per jump", "of it products with X^T", "beside", "ratio", "target"],
         rows,
         notes=[
+            *missing,
+            "celer and skglm are told the knots, which the limit process and LARS find.",
             "Dense: time per jump over LARS's time per knot. Sparse: everything but the products, over one product "
             "with the whole X^T.",
             f"Sparse: {raw[name]['products_per_jump']:.2f} products with X^T per jump; peak memory of the run "
@@ -64,6 +72,44 @@ def dense(jumps: int, repeats: int) -> dict[str, list[float]]:
         out["per_product"].append(path.stats["product_seconds"] / len(path.jump_times))
         assert path.jump_times[0] * knots[0] == 1.0 or abs(path.jump_times[0] * knots[0] - 1) < 1e-9
     return out
+
+
+def lasso_at_knots(jumps: int, repeats: int) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Coordinate-descent solvers of the lasso, warm-started from knot to knot; and those that are not installed."""
+    problem = fs.datasets.sparse_regression(500, 10_000, 20, noise=0.5, seed=0)
+    path, X, y = fs.saddle_to_saddle(NET, problem, max_jumps=jumps), np.asfortranarray(problem.X), problem.y
+    strengths = 1 / np.asarray(path.jump_times)
+
+    def celer() -> None:
+        from celer import celer_path
+
+        celer_path(X, y, pb="lasso", alphas=strengths, tol=1e-8)
+
+    def skglm() -> None:
+        from skglm.datafits import Quadratic
+        from skglm.penalties import L1
+        from skglm.solvers import AndersonCD
+        from skglm.utils.jit_compilation import compiled_clone
+
+        solver = AndersonCD(tol=1e-8, fit_intercept=False)
+        solver.path(X, y, compiled_clone(Quadratic()), compiled_clone(L1(1.0)), alphas=strengths)
+
+    found: dict[str, dict[str, Any]] = {}
+    missing = []
+    own = timed(lambda: fs.saddle_to_saddle(NET, problem, max_jumps=jumps), repeats)[2]
+    for solve in (celer, skglm):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                seconds = timed(solve, repeats)[2]
+        except ImportError as error:
+            missing.append(f"{solve.__name__} left out: {error.name} is not installed (the extra `bench` brings it).")
+            continue
+        found[solve.__name__] = {
+            "knots": len(strengths), "per_knot": [each / len(strengths) for each in seconds],
+            "flowsim": [each / len(strengths) for each in own],
+        }  # fmt: skip
+    return found, missing
 
 
 def sparse(repeats: int) -> dict[str, Any]:
