@@ -237,7 +237,10 @@ def run(quick: bool) -> Report:
     for each in series:
         taken = seconds[each.name]
         if taken is None:
-            rows.append([each.name, "never reached", "", ""])
+            errors = [point.error for point in each.points if point.error is not None and math.isfinite(point.error)]
+            reached = f"never: error {min(errors):.0e}" if errors else "failed"
+            throughput = f"{reached}, at {members / best(each.points[-1].seconds):.0f} flows per second"
+            rows.append([each.name, throughput, "", ""])
             continue
         nearest = min((p for p in each.points if p.error and p.error <= TARGET), key=lambda p: -p.tolerance)
         ratio = f"{taken / own:.2f}" if own else ""
