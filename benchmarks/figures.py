@@ -29,7 +29,7 @@ def _work_precision(raw: dict[str, Any], path: Path) -> Path:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(series["name"] for panel in raw.values() for series in panel["series"]))
-    columns = min(3, len(raw))
+    columns = 2 if len(raw) in (2, 4) else min(3, len(raw))
     lines = math.ceil(len(raw) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.6 * lines + 1.5), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -52,6 +52,8 @@ def _work_precision(raw: dict[str, Any], path: Path) -> Path:
         exponent = alpha.removeprefix("1e-")
         axes.set_title(rf"$\alpha = 10^{{-{exponent}}}$")
         axes.set_xlim(3e-10, 10)
+        axes.set_ylim(1e-1, 1e3)
+        axes.tick_params(labelbottom=True)
         axes.grid(alpha=0.3)
     for axes in panels[len(raw) :]:
         axes.set_visible(False)
