@@ -49,7 +49,13 @@ class Regression:
         self.X = _check_features(X)
         self.n, self.d = (int(size) for size in self.X.shape)
         self.y = _check_target(y, self.n)
-        self.feature_names = _check_names(feature_names, self.d)
+        if feature_names is not None:
+            self.feature_names = _check_names(feature_names, self.d)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the d features; a million default ones are made only if somebody asks."""
+        return tuple(f"x{i}" for i in range(self.d))
 
     @property
     def n_targets(self) -> int:
@@ -154,9 +160,7 @@ def _check_target(y: ArrayLike, n: int) -> Array:
     return y
 
 
-def _check_names(names: Sequence[str] | None, d: int) -> tuple[str, ...]:
-    if names is None:
-        return tuple(f"x{i}" for i in range(d))
+def _check_names(names: Sequence[str], d: int) -> tuple[str, ...]:
     names = tuple(str(name) for name in names)
     if len(names) != d:
         raise ValueError(f"`feature_names` must hold {d} names, one for each column of `X`; received {len(names)}.")

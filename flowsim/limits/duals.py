@@ -1,6 +1,7 @@
 r"""Who reaches a wall next, and how much of X must be looked at to know.
 
-``Everyone`` carries all duals along: one product with X^T a jump. ``Screened`` uses that
+``Everyone`` carries all duals along: one product with X^T a jump. ``Swept``, for sparse data, carries none: one pass
+over the entries gives duals and gradients together. ``Screened``, for many dense features, uses that
 
 .. math:: s(t) = X^\top N(t), \qquad N(t) = \tfrac1n \int_0^t (y - X\beta) \, ds \in R^n,
 
@@ -17,11 +18,11 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.limits.hits import next_hits, tabulate
+from flowsim.limits.columns import Columns, SparseColumns, sweep
+from flowsim.limits.hits import BUFFER, arrivals, next_hits, tabulate
 from flowsim.limits.walls import Walls
-from flowsim.problem import Regression
 
-__all__ = ["Everyone", "Screened", "follow"]
+__all__ = ["Everyone", "Screened", "Swept", "follow"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -38,20 +39,22 @@ _LEAST_SEED = 32
 _MARGIN = 1e-9
 
 
-def follow(problem: Regression, walls: Walls, rounding: Array) -> Everyone | Screened:
-    """The cheaper of the two."""
-    return (Screened if problem.is_dense and problem.d >= SCREEN_FROM else Everyone)(problem, walls, rounding)
+def follow(columns: Columns | SparseColumns, walls: Walls, rounding: Array) -> Everyone | Swept | Screened:
+    """The cheapest for these data."""
+    if isinstance(columns, SparseColumns):
+        return Swept(columns, walls, rounding)
+    return (Screened if columns.is_dense and columns.d >= SCREEN_FROM else Everyone)(columns, walls, rounding)
 
 
 class Everyone:
     """All duals, brought along by one product with X^T a jump."""
 
-    def __init__(self, problem: Regression, walls: Walls, rounding: Array) -> None:
-        self.problem, self.walls, self.rounding = problem, walls, rounding
+    def __init__(self, columns: Columns, walls: Walls, rounding: Array) -> None:
+        self.columns, self.rounding = columns, rounding
         self.tables = tuple(tabulate(side) for side in _sides(walls))
         # The dual at time t - elapsed, and the gradient since: one pass over both brings it up to date.
-        self.s = np.zeros(problem.d)
-        self.previous = np.zeros(problem.d)
+        self.s = np.zeros(columns.d)
+        self.previous = np.zeros(columns.d)
         self.elapsed = 0.0
         self.g = self.previous
         self.products = 0
@@ -60,7 +63,7 @@ class Everyone:
     def next(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> Hits:
         """The wait to the next arrivals, who they are, and at which wall."""
         began = time.perf_counter()
-        self.g = np.ascontiguousarray(self.problem.rmatvec(residual * (-1.0 / self.problem.n)))
+        self.g = self.columns.transposed(residual * (-1.0 / self.columns.n))
         self.products += 1
         self.seconds += time.perf_counter() - began
         return next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, flags, self.rounding, t)
@@ -74,13 +77,51 @@ class Everyone:
         self.s[i] = wall + self.elapsed * self.previous[i]
 
 
+class Swept:
+    """Nothing is kept but N: both products with X^T are taken in one pass, column by column."""
+
+    def __init__(self, columns: SparseColumns, walls: Walls, rounding: Array) -> None:
+        self.columns, self.rounding = columns, rounding
+        self.tables = tuple(tabulate(side) for side in _sides(walls))
+        self.ends = columns.block_ends()
+        self.N = np.zeros(columns.n)
+        self.residual = self.N
+        self.products = 0
+        self.seconds = 0.0
+
+    def next(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> Hits:
+        """As :meth:`Everyone.next`; the seconds are those of the whole pass."""
+        began = time.perf_counter()
+        self.residual = residual
+        data = self.columns
+        pair = np.column_stack([self.N, residual * (-1.0 / data.n)])
+        buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
+        wait, count = sweep(
+            data.place, data.rows, data.entries, self.ends, pair, *self.tables, flags, self.rounding, t, buffer, kept
+        )
+        self.products += 2
+        self.seconds += time.perf_counter() - began
+        if count > BUFFER:
+            both = np.stack([data.transposed(column) for column in pair.T])
+            return arrivals(wait, np.arange(data.d), both, self.tables, flags, self.rounding, t)
+        return arrivals(wait, buffer[:count], kept[:, :count], self.tables, flags, self.rounding, t)
+
+    def advance(self, wait: float) -> None:
+        """As :meth:`Everyone.advance`."""
+        self.N = self.N + (wait / self.columns.n) * self.residual
+
+    def leave(self, i: int, wall: float) -> None:
+        """Its dual is N's like everybody's."""
+
+
 class Screened:
     """Duals of those coordinates only that may reach a wall."""
 
-    def __init__(self, problem: Regression, walls: Walls, rounding: Array) -> None:
-        self.problem, self.walls, self.rounding = problem, walls, rounding
+    def __init__(self, columns: Columns, walls: Walls, rounding: Array) -> None:
+        self.problem, self.rounding = columns.problem, rounding
+        problem = columns.problem
         self.sides = _sides(walls)
-        self.norms = np.sqrt(problem.feature_variances * problem.n)
+        self.norms = columns.norms
         self.N = np.zeros(problem.n)
         self.residual = self.N
         self.products = 0

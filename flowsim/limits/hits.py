@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "next_hits", "tabulate"]
+__all__ = ["BLOCK", "BUFFER", "arrivals", "examine", "next_hits", "tabulate"]
 
 Array = NDArray[np.float64]
 
@@ -18,8 +17,9 @@ Array = NDArray[np.float64]
 _TIE = 1e-12
 #: Coordinates are looked at in blocks: first all at once without branches, one by one only if somebody is close.
 BLOCK = 1024
-#: Candidates kept during the pass; if there are more (a great many ties) everybody is looked at again.
-_BUFFER = 256
+#: Candidates kept during the pass with their duals and gradients; if there are more (a great many ties) everybody is
+#: looked at again.
+BUFFER = 256
 
 
 def tabulate(side: Array) -> Array:
@@ -55,35 +55,107 @@ def next_hits(
     coordinates, signs : arrays
         Everyone who arrives after that wait, within rounding.
     """
-    buffer = np.empty(_BUFFER, np.int64)
-    wait, count = _advance(s, previous, elapsed, g, *walls, flags, rounding, t, buffer)
-    if math.isinf(wait):
-        return wait, np.empty(0, np.int64), np.empty(0, np.int64)
-    near = buffer[:count] if count <= _BUFFER else np.arange(len(s))
-    up = g[near] < 0
+    buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
+    wait, count = _advance(s, previous, elapsed, g, *walls, flags, rounding, t, buffer, kept)
+    if count > BUFFER:
+        return arrivals(wait, np.arange(len(s)), np.stack([s, g]), walls, flags, rounding, t)
+    return arrivals(wait, buffer[:count], kept[:, :count], walls, flags, rounding, t)
+
+
+def arrivals(
+    wait: float, near: NDArray[np.int64], both: Array, walls: tuple[Array, ...], flags: NDArray[np.uint8],
+    rounding: Array, t: float,
+) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """Of those near, with their duals and gradients, who arrives after the wait within rounding; and at which wall."""
+    s, g = both
+    up = g < 0
     upper, lower, up_cost, low_cost = (side[near] if len(side) > BLOCK else side[near % BLOCK] for side in walls)
-    rate = np.abs(g[near]) - np.where(up, up_cost, low_cost)
+    rate = np.abs(g) - np.where(up, up_cost, low_cost)
     wall = np.where(up, upper + up_cost * t, lower + low_cost * t)
-    gap = np.maximum(wall - np.where(up, s[near], -s[near]), 0.0)
+    gap = np.maximum(wall - np.where(up, s, -s), 0.0)
     standing = (flags[near] & np.where(up, 1, 2)) != 0
     slack = gap - _TIE * np.where(np.isinf(wall), 0.0, wall) - rounding[near] * (t + wait)
-    found = near[(rate > rounding[near]) & ~standing & (slack <= wait * rate)]
-    return wait, found, np.where(g[found] < 0, 1, -1)
+    chosen = (rate > rounding[near]) & ~standing & (slack <= wait * rate)
+    return wait, near[chosen], np.where(up[chosen], 1, -1)
 
 
 _FLAG = numba.uint8[::1]
 _VEC = numba.float64[::1]
 _ADVANCE: Any = numba.njit(
     numba.types.Tuple((numba.float64, numba.int64))(
-        _VEC, _VEC, numba.float64, _VEC, _VEC, _VEC, _VEC, _VEC, _FLAG, _VEC, numba.float64, numba.int64[::1]
+        _VEC,
+        _VEC,
+        numba.float64,
+        _VEC,
+        _VEC,
+        _VEC,
+        _VEC,
+        _VEC,
+        _FLAG,
+        _VEC,
+        numba.float64,
+        numba.int64[::1],
+        numba.float64[:, ::1],
     ),
     cache=True,
     error_model="numpy",
 )
 
 
+_EXAMINE: Any = numba.njit(
+    numba.types.Tuple((numba.float64, numba.int64))(
+        numba.float64, numba.int64, numba.int64, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _FLAG, numba.float64,
+        numba.int64[::1], numba.float64[:, ::1], _VEC,
+    ),
+    cache=True,
+    error_model="numpy",
+)  # fmt: skip
+
+
+@_EXAMINE
+def examine(
+    best, count, first, dual, pulls, high, low, high_cost, low_cost, blur, flags, t, buffer, kept, late
+):  # pragma: no cover
+    """The least wait in one block of coordinates, and who came within rounding of the least so far."""
+    size = len(dual)
+    # Where everybody would stand after the best wait so far, against walls drawn in by rounding.
+    ahead = min(best, 1e300)
+    then, shrink = t + ahead, 1.0 - 2.0 * _TIE
+    near = 0
+    for j in range(size):
+        there, slack = dual[j] - ahead * pulls[j], blur[j] * then
+        over = there - (high[j] + high_cost[j] * then) * shrink
+        under = -there - (low[j] + low_cost[j] * then) * shrink
+        late[j] = max(over, under) + slack
+        near += late[j] >= 0.0
+    if near == 0:
+        return best, count
+    for j in range(size):
+        if late[j] < 0.0:
+            continue
+        up = pulls[j] < 0.0
+        if flags[j] & (1 if up else 2):
+            continue
+        cost = high_cost[j] if up else low_cost[j]
+        wall = (high[j] if up else low[j]) + cost * t
+        if not wall < np.inf:
+            continue
+        rate, gap = abs(pulls[j]) - cost, wall - (dual[j] if up else -dual[j])
+        if not rate > blur[j]:
+            continue
+        if gap - _TIE * wall - blur[j] * t <= best * (rate + blur[j]):
+            if count < len(buffer):
+                buffer[count] = first + j
+                kept[0, count], kept[1, count] = dual[j], pulls[j]
+            count += 1
+            best = min(best, max(gap, 0.0) / rate)
+    return best, count
+
+
 @_ADVANCE
-def _advance(s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, rounding, t, buffer):  # pragma: no cover
+def _advance(
+    s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, rounding, t, buffer, kept
+):  # pragma: no cover
     """The least wait, and all who came within rounding of the least so far; the last of them matter."""
     best, count = np.inf, 0
     d = len(s)
@@ -92,44 +164,24 @@ def _advance(s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, ro
         size = min(BLOCK, d - first)
         last = first + size
         # Slices: an index into them is plainly in range, and the loop becomes vector instructions.
-        dual, pulls, before, blur = s[first:last], g[first:last], previous[first:last], rounding[first:last]
-        high = upper[first:last] if len(upper) > BLOCK else upper[:size]
-        low = lower[first:last] if len(lower) > BLOCK else lower[:size]
-        high_cost = up_cost[first:last] if len(up_cost) > BLOCK else up_cost[:size]
-        low_cost_ = low_cost[first:last] if len(low_cost) > BLOCK else low_cost[:size]
-        ceiling = min(best, 1e300)
-        near = 0
+        dual, before = s[first:last], previous[first:last]
         for j in range(size):
             dual[j] -= elapsed * before[j]
-        for j in range(size):
-            here = dual[j]
-            pull, p, q, k, m = pulls[j], high[j], low[j], high_cost[j], low_cost_[j]
-            up = pull < 0.0
-            cost = k if up else m
-            wall = (p if up else q) + cost * t
-            rate = abs(pull) - cost
-            gap = wall - (here if up else -here)
-            # Negative where a coordinate can arrive before the best so far, rounding in its favour.
-            ahead = gap - _TIE * wall - blur[j] * t - ceiling * (rate + blur[j])
-            ahead = ahead if rate > blur[j] else 1.0
-            late[j] = ahead
-            near += ahead <= 0.0
-        if near == 0:
-            continue
-        for j in range(size):
-            if late[j] > 0.0:
-                continue
-            up = pulls[j] < 0.0
-            if flags[first + j] & (1 if up else 2):
-                continue
-            cost = high_cost[j] if up else low_cost_[j]
-            wall = (high[j] if up else low[j]) + cost * t
-            if not wall < np.inf:
-                continue
-            rate, gap = abs(pulls[j]) - cost, wall - (dual[j] if up else -dual[j])
-            if gap - _TIE * wall - blur[j] * t <= best * (rate + blur[j]):
-                if count < len(buffer):
-                    buffer[count] = first + j
-                count += 1
-                best = min(best, max(gap, 0.0) / rate)
+        best, count = examine(
+            best,
+            count,
+            first,
+            dual,
+            g[first:last],
+            upper[first:last] if len(upper) > BLOCK else upper[:size],
+            lower[first:last] if len(lower) > BLOCK else lower[:size],
+            up_cost[first:last] if len(up_cost) > BLOCK else up_cost[:size],
+            low_cost[first:last] if len(low_cost) > BLOCK else low_cost[:size],
+            rounding[first:last],
+            flags[first:last],
+            t,
+            buffer,
+            kept,
+            late,
+        )
     return best, count

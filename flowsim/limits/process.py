@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
 from flowsim.limits.selection import select
 from flowsim.limits.state import StartState, pretrained_state
-from flowsim.limits.walls import Walls, network_walls, symbolic_thresholds
+from flowsim.limits.walls import Walls, is_uniform, network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
 
@@ -132,31 +131,7 @@ def saddle_to_saddle(
     horizon = math.inf if t_end is None else float(t_end)
     if exact:
         return _exactly(problem, walls, state, max_jumps, horizon)
-    keep = _movable(problem, walls)
-    if keep is None:
-        return _Process(problem, walls, state).run(max_jumps, horizon, progress)
-    part = _Process(Regression(problem.X[:, keep], problem.y), walls.of(keep), state.of(keep) if state else None)
-    path = part.run(max_jumps, horizon, progress)
-    return dataclasses.replace(
-        path,
-        problem=problem,
-        supports=tuple(keep[support] for support in path.supports),
-        hits=tuple(keep[hit] for hit in path.hits),
-        thresholds=(walls.upper, walls.lower),
-        penalties=(walls.upper_penalty, walls.lower_penalty),
-        speeds=(walls.up_speed, walls.low_speed),
-        memory=walls.memory,
-        offset=walls.offset,
-        start_beta=None if state is None else state.beta,
-    )
-
-
-def _movable(problem: Regression, walls: Walls) -> NDArray[np.int64] | None:
-    """The columns of sparse data that are not empty, if that spares much work; None for all."""
-    if not hasattr(problem.X, "tocsc"):
-        return None
-    can = (problem.feature_variances > 0) | (walls.upper == 0) | (walls.lower == 0)
-    return np.flatnonzero(can) if 0 < can.sum() < 0.9 * problem.d else None
+    return _Process(problem, walls, state).run(max_jumps, horizon, progress)
 
 
 def _exactly(
@@ -222,32 +197,32 @@ class _Process:
     def __init__(self, problem: Regression, walls: Walls, state: StartState | None) -> None:
         from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
 
-        self.problem = problem
-        self.walls = walls
-        n, d = problem.n, problem.d
-        self.y = problem.y - problem.predict(np.broadcast_to(walls.offset, (d,))) if np.any(walls.offset) else problem.y
-        self.costs = (walls.upper_penalty, walls.lower_penalty)
-        self._columns = _column_reader(problem)
-        self.cone = ConeRegression(self.y, self._signed_column)
+        self.began = time.perf_counter()
+        self.problem, self.state, self.all_walls = problem, state, walls
+        y, n = problem.y, problem.n
+        if np.any(walls.offset):
+            y = y - problem.predict(np.broadcast_to(walls.offset, (problem.d,)))
+        # From here on coordinates are counted among the columns that are read: without the empty ones of sparse data.
+        self.columns = read_columns(problem, also=_standing(walls)[0])
+        self.walls = walls.of(self.columns.which) if isinstance(self.columns, SparseColumns) else walls
+        self.costs = (self.walls.upper_penalty, self.walls.lower_penalty)
+        self.cone = ConeRegression(y, self._signed_column)
         # Rates this small are rounding of x_i . r / n with r as large as y.
-        norms = np.sqrt(problem.feature_variances) * math.sqrt(n)
-        size = scaled_norm(self.y)
-        self.rounding = relative_rounding(n) * norms * (size / n)
-        lost = (norms == 0) | ((self.rounding == 0) & (size > 0))
-        if not np.isfinite(self.rounding).all() or (problem.is_dense and problem.X[:, lost].any()):
+        size = scaled_norm(y)
+        self.rounding = relative_rounding(n) * self.columns.norms * (size / n)
+        vanished = size > 0 and (self.rounding == 0).any()
+        if not np.isfinite(self.rounding).all() or (vanished and self.columns.underflow(self.rounding == 0)):
             raise ValueError(
                 "`problem` is scaled beyond floating point: squares of X, or products X^T y, leave its range."
             )
         self.t = 0.0
-        self.flags = np.zeros(d, dtype=np.uint8)
-        self.duals = follow(problem, walls, self.rounding)
+        self.flags = np.zeros(self.columns.d, dtype=np.uint8)
+        self.duals = follow(self.columns, self.walls, self.rounding)
         self.blur = 0.0
-        self.state = state
 
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
         from tqdm import tqdm
 
-        began = time.perf_counter()
         self._move(*_standing(self.walls))
         first = self._support()
         supports, values = [first[0]], [first[1]]
@@ -277,27 +252,28 @@ class _Process:
                 bar.update()
         if self.blur > _BLURRED:
             message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}), exact=True resolves them"
+        walls = self.all_walls
         return SaddlePath(
             problem=self.problem,
             jump_times=np.array(times),
-            supports=tuple(supports),
+            supports=tuple(self.columns.number(support) for support in supports),
             values=tuple(values),
-            hits=tuple(hits),
+            hits=tuple(self.columns.number(hit) for hit in hits),
             horizon=horizon,
             complete=complete,
             message=message,
-            thresholds=(self.walls.upper, self.walls.lower),
-            penalties=self.costs,
-            speeds=(self.walls.up_speed, self.walls.low_speed),
-            order=self.walls.order,
-            memory=self.walls.memory,
-            offset=self.walls.offset,
+            thresholds=(walls.upper, walls.lower),
+            penalties=(walls.upper_penalty, walls.lower_penalty),
+            speeds=(walls.up_speed, walls.low_speed),
+            order=walls.order,
+            memory=walls.memory,
+            offset=walls.offset,
             start_beta=None if self.state is None else self.state.beta,
             stats={
                 "jumps": len(times),
                 "gradients": self.duals.products,
                 "columns": getattr(self.duals, "columns_computed", 0),
-                "seconds": time.perf_counter() - began,
+                "seconds": time.perf_counter() - self.began,
                 "product_seconds": self.duals.seconds,
                 "dual_rounding": self.blur,
             },
@@ -307,7 +283,7 @@ class _Process:
         """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
         joining: list[tuple[Key, float]] = []
         for i, sign in zip(coordinates.tolist(), signs.tolist(), strict=True):
-            joining.append(((i, sign), self.problem.n * float(self.costs[0 if sign > 0 else 1][i])))
+            joining.append(((i, sign), self.columns.n * float(self.costs[0 if sign > 0 else 1][i])))
             self.flags[i] |= 1 if sign > 0 else 2
         try:
             self.cone.solve(joining)
@@ -331,7 +307,7 @@ class _Process:
         if self.cone.dependent(waiting):
             coordinates = np.append(coordinates, np.array([i for i, _ in waiting], dtype=np.int64))
             values = np.append(values, np.zeros(len(waiting)))
-            columns = np.column_stack([self._columns(i) for i in coordinates.tolist()])
+            columns = np.column_stack([self.columns.column(i) for i in coordinates.tolist()])
             values = _selected(columns, values, coordinates, self.flags[coordinates], self.walls, self.t)
             keep = np.abs(values) > _NEGLIGIBLE * np.abs(values).max(initial=0.0)
             coordinates, values = coordinates[keep], values[keep]
@@ -340,7 +316,7 @@ class _Process:
 
     def _signed_column(self, key: Key) -> Array:
         i, sign = key
-        column = self._columns(i)
+        column = self.columns.column(i)
         return column if sign > 0 else -column
 
 
@@ -372,29 +348,8 @@ def _typical(walls: Walls, coordinates: NDArray[np.int64]) -> float:
 
 def _standing(walls: Walls) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Who stands at a wall from the start, and at which."""
-    up, low = np.flatnonzero(walls.upper == 0), np.flatnonzero(walls.lower == 0)
+    up, low = (
+        np.empty(0, np.int64) if is_uniform(wall) and wall[0] != 0 else np.flatnonzero(wall == 0)
+        for wall in (walls.upper, walls.lower)
+    )
     return np.concatenate([up, low]), np.concatenate([np.ones_like(up), -np.ones_like(low)])
-
-
-def _column_reader(problem: Regression) -> Callable[[int], Array]:
-    """Columns of X, each a fresh contiguous vector."""
-    X: Any = problem.X
-    if problem.is_dense:
-        return lambda i: np.array(X[:, i])
-    if hasattr(X, "tocsc"):
-        by_column = X.tocsc()
-
-        def sparse_column(i: int) -> Array:
-            column = np.zeros(problem.n)
-            part = slice(by_column.indptr[i], by_column.indptr[i + 1])
-            np.add.at(column, by_column.indices[part], by_column.data[part])
-            return column
-
-        return sparse_column
-
-    def operator_column(i: int) -> Array:
-        unit = np.zeros(problem.d)
-        unit[i] = 1.0
-        return np.array(X @ unit, dtype=float)
-
-    return operator_column

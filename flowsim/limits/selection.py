@@ -40,7 +40,7 @@ def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | N
     def memory(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
         shape = (len(net.weights), len(coordinates))
         coefficients, rates = np.zeros(shape), np.zeros(shape)
-        kinds = net.kinds(values.shape[1])[coordinates]
+        kinds = net.kinds(values.shape[1])[coordinates] if net.is_mixed else np.zeros(len(coordinates), np.int64)
         for kind, formula in enumerate(net.distinct):
             mine = np.flatnonzero(kinds == kind)
             form = quadratic_form(formula)

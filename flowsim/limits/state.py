@@ -40,11 +40,6 @@ class StartState:
     coefficients: Array | None = None
     rates: Array | None = None
 
-    def of(self, keep: NDArray[np.int64]) -> StartState:
-        """The state of some coordinates."""
-        memory = [None if table is None else table[:, keep] for table in (self.coefficients, self.rates)]
-        return StartState(self.beta[keep], self.upper[keep], self.lower[keep], *memory)
-
     def memory(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
         """`coefficients` and `rates` of some coordinates; NaN if they are not known."""
         if self.coefficients is None or self.rates is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from flowsim.limits.state import StartState
 from flowsim.network import DiagonalNetwork, quadratic_form
 from flowsim.problem import Regression
 
-__all__ = ["Walls", "network_walls"]
+__all__ = ["Walls", "is_uniform", "network_walls", "symbolic_thresholds"]
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class Walls:
     def of(self, keep: NDArray[np.int64]) -> Walls:
         """The walls of some coordinates."""
         arrays: dict[str, Any] = {
-            field.name: _compact(value[keep])
+            field.name: np.broadcast_to(value[0], keep.shape) if is_uniform(value) else _compact(value[keep])
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), np.ndarray)
         }
@@ -67,28 +67,32 @@ def network_walls(
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
     d = problem.d
-    net.kinds(d)
+    if net.is_mixed:
+        net.kinds(d)  # checks their number
     memory: Memory | None
     if isinstance(start, StartState):
         if thresholds is not None:
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
         if start.beta.shape != (d,):
             raise ValueError(f"`start` must be a state of d={d} coordinates; received {len(start.beta)}.")
-        own = symbolic_thresholds(net, net.direction(None, d), d)
+        own = symbolic_thresholds(net, spread(net, None, d), d)
         upper, lower = start.upper, start.lower
         memory = start.memory
     elif thresholds is not None:
-        net.direction(start, d)
+        spread(net, start, d)
         own = upper, lower = _pair("thresholds", thresholds, d, positive=True)
     else:
-        own = upper, lower = symbolic_thresholds(net, net.direction(start, d), d)
+        own = upper, lower = symbolic_thresholds(net, spread(net, start, d), d)
     order = order_of(net)
     if not isinstance(start, StartState):
-        memory = (
-            _no_memory_needed if order > 2 and is_product(net) else start_memory(net, net.direction(start, d), True)
-        )
+        memory = _no_memory_needed if order > 2 and is_product(net) else start_memory(net, spread(net, start, d), True)
     # u*v: |beta| grows at twice the rate of p = u + v, whose threshold is 1. Products become balanced as they grow.
-    speeds = [2.0 / side if order == 2 else np.full(d, float(order) if is_product(net) else np.nan) for side in own]
+    speeds = [
+        _each(side, lambda t: 2.0 / t)
+        if order == 2
+        else np.broadcast_to(float(order) if is_product(net) else np.nan, (d,))
+        for side in own
+    ]
     if penalties is not None:
         up_cost, low_cost = _pair("penalties", penalties, d, positive=False)
         offset: Array | float = 0.0
@@ -123,10 +127,30 @@ def _no_memory_needed(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
     return empty, empty
 
 
+def spread(net: DiagonalNetwork, start: Mapping[str, ArrayLike] | None, d: int) -> Array:
+    """``net.direction(start, d)``; where all coordinates start alike a view of one number a weight."""
+    alike = start is None or (isinstance(start, Mapping) and all(np.ndim(value) == 0 for value in start.values()))
+    if net.is_mixed or not alike:
+        return net.direction(start, d)
+    return np.broadcast_to(net.direction(start, 1), (len(net.weights), d))
+
+
 def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:
     from flowsim.symbolic import thresholds
 
-    return thresholds(net, direction, d)
+    if net.is_mixed or not is_uniform(direction):
+        return thresholds(net, direction, d)
+    plus, minus = thresholds(net, direction[:, :1], 1)
+    return np.broadcast_to(plus[0], (d,)), np.broadcast_to(minus[0], (d,))
+
+
+def is_uniform(values: Array) -> bool:
+    """Whether the last axis repeats one number without storing it again."""
+    return values.strides[-1] == 0 and values.size > 0
+
+
+def _each(values: Array, function: Callable[[Array], Array]) -> Array:
+    return np.broadcast_to(function(values[0]), values.shape) if is_uniform(values) else function(values)
 
 
 def _with_noise(
@@ -177,6 +201,8 @@ def _with_noise(
 
 def _compact(values: Array) -> Array:
     """Equal entries share one number: passes over a million coordinates then read it from cache."""
+    if is_uniform(values):
+        return values
     if len(values) and (values == values[0]).all():
         return np.broadcast_to(float(values[0]), values.shape)
     return np.ascontiguousarray(values, dtype=float)

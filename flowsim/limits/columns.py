@@ -1,0 +1,207 @@
+"""X as the process reads it: column by column, and of sparse data only the columns that hold something."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.limits.hits import BLOCK, examine
+from flowsim.problem import Regression
+
+__all__ = ["Columns", "SparseColumns", "read_columns", "sweep"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+#: Bits of a column's number that one pass of the sort looks at.
+_RADIX = 11
+_IN_BLOCK = np.uint32(BLOCK - 1)
+_FLAG = numba.uint8[::1]
+_VEC = numba.float64[::1]
+
+
+class Columns:
+    """The columns of dense data or of an operator."""
+
+    def __init__(self, problem: Regression) -> None:
+        self.problem = problem
+        self.n, self.d = problem.n, problem.d
+        self.is_dense = problem.is_dense
+
+    @cached_property
+    def norms(self) -> Array:
+        return np.sqrt(self.problem.feature_variances) * math.sqrt(self.n)
+
+    def column(self, i: int) -> Array:
+        """A fresh contiguous vector (n,)."""
+        if self.is_dense:
+            return np.array(self.problem.X[:, i])
+        unit = np.zeros(self.d)
+        unit[i] = 1.0
+        return np.array(self.problem.X @ unit, dtype=float)
+
+    def transposed(self, vector: Array) -> Array:
+        """``X^T vector``."""
+        return np.ascontiguousarray(self.problem.rmatvec(vector))
+
+    def number(self, place: Index) -> Index:
+        """From places among these columns to columns of X."""
+        return place
+
+    def underflow(self, suspects: NDArray[np.bool_]) -> bool:
+        """Whether any of these columns holds something (an operator's are trusted)."""
+        return bool(self.is_dense and self.problem.X[:, suspects].any())
+
+
+def read_columns(problem: Regression, also: Index) -> Columns | SparseColumns:
+    """The columns of a problem; of sparse data those that are not empty, and those in `also`."""
+    return SparseColumns.of(problem.X, also) if hasattr(problem.X, "tocsr") else Columns(problem)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseColumns:
+    """The columns of sparse data that hold an entry, and those asked for; memory in proportion to the entries.
+
+    Attributes
+    ----------
+    n : int
+    which : array (m,)
+        Their numbers, ascending.
+    place, rows, entries : arrays (nnz,)
+        The entries in order of columns: the index into `which`, the row, the value.
+    norms : array (m,)
+    """
+
+    n: int
+    which: Index
+    place: NDArray[np.uint32]
+    rows: NDArray[np.uint32]
+    entries: Array
+    norms: Array
+    is_dense = False
+
+    @classmethod
+    def of(cls, X: Any, also: Index) -> SparseColumns:
+        """Columns of a CSR array, and further ones even if they are empty."""
+        if not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
+        order = _stable_order(np.asarray(X.indices, dtype=np.int64), X.shape[1])
+        numbers = X.indices[order]
+        fresh = np.diff(numbers, prepend=-1) != 0
+        which = numbers[fresh].astype(np.int64)
+        place = np.cumsum(fresh, dtype=np.uint32) - np.uint32(1)
+        if len(also) and len(more := np.setdiff1d(also, which)):
+            at = np.searchsorted(which, more)
+            which = np.insert(which, at, more)
+            place += np.searchsorted(at, place, side="right").astype(np.uint32)
+        del numbers, fresh
+        rows = np.repeat(np.arange(X.shape[0], dtype=np.uint32), np.diff(X.indptr))[order]
+        entries = X.data[order]
+        norms = np.sqrt(np.bincount(place, entries * entries, minlength=len(which)))
+        return cls(X.shape[0], which, place, rows, entries, norms)
+
+    @property
+    def d(self) -> int:
+        return len(self.which)
+
+    def column(self, j: int) -> Array:
+        """A fresh vector (n,)."""
+        part = slice(*np.searchsorted(self.place, np.array([j, j + 1], dtype=np.uint32)))
+        out = np.zeros(self.n)
+        out[self.rows[part]] = self.entries[part]
+        return out
+
+    def transposed(self, vector: Array) -> Array:
+        """As :meth:`Columns.transposed`."""
+        return np.asarray(np.bincount(self.place, self.entries * vector[self.rows], self.d), dtype=float)
+
+    def number(self, place: Index) -> Index:
+        """As :meth:`Columns.number`."""
+        return self.which[place]
+
+    def underflow(self, suspects: NDArray[np.bool_]) -> bool:
+        """As :meth:`Columns.underflow`."""
+        return bool(self.entries[suspects[self.place]].any())
+
+    def block_ends(self) -> Index:
+        """Where the entries of each block of columns begin and end."""
+        return np.searchsorted(self.place, np.arange(0, self.d + BLOCK, BLOCK, dtype=np.uint32))
+
+
+def _stable_order(numbers: Index, bound: int) -> Index:
+    """``argsort(numbers, kind="stable")`` in time proportional to their count: radix sort."""
+    order = np.arange(len(numbers))
+    for shift in range(0, max(bound - 1, 1).bit_length(), _RADIX):
+        order = _one_digit(numbers, order, shift)
+    return order
+
+
+@numba.njit("int64[::1](int64[::1], int64[::1], int64)", cache=True)
+def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
+    begins = np.zeros((1 << _RADIX) + 1, np.int64)
+    mask = (1 << _RADIX) - 1
+    for k in range(len(order)):
+        begins[((numbers[k] >> shift) & mask) + 1] += 1
+    for digit in range(mask):
+        begins[digit + 1] += begins[digit]
+    out = np.empty_like(order)
+    for k in range(len(order)):
+        digit = (numbers[order[k]] >> shift) & mask
+        out[begins[digit]] = order[k]
+        begins[digit] += 1
+    return out
+
+
+_SWEEP: Any = numba.njit(
+    numba.types.Tuple((numba.float64, numba.int64))(
+        numba.uint32[::1], numba.uint32[::1], _VEC, numba.int64[::1], numba.float64[:, ::1],
+        _VEC, _VEC, _VEC, _VEC, _FLAG, _VEC, numba.float64, numba.int64[::1], numba.float64[:, ::1],
+    ),
+    cache=True,
+    error_model="numpy",
+)  # fmt: skip
+
+
+@_SWEEP
+def sweep(
+    place, rows, entries, ends, pair, upper, lower, up_cost, low_cost, flags, rounding, t, buffer, kept
+):  # pragma: no cover - compiled
+    """Duals and gradients of one block of columns after another, each looked at while it is in cache."""
+    best, count = np.inf, 0
+    d = len(flags)
+    dual, pulls, late = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    for block in range(len(ends) - 1):
+        first = block * BLOCK
+        size = min(BLOCK, d - first)
+        last = first + size
+        dual[:] = 0.0
+        pulls[:] = 0.0
+        for p in range(ends[block], ends[block + 1]):
+            j, row, x = place[p] & _IN_BLOCK, rows[p], entries[p]  # unsigned: an index without a sign to test
+            dual[j] += x * pair[row, 0]
+            pulls[j] += x * pair[row, 1]
+        best, count = examine(
+            best,
+            count,
+            first,
+            dual[:size],
+            pulls[:size],
+            upper[first:last] if len(upper) > BLOCK else upper[:size],
+            lower[first:last] if len(lower) > BLOCK else lower[:size],
+            up_cost[first:last] if len(up_cost) > BLOCK else up_cost[:size],
+            low_cost[first:last] if len(low_cost) > BLOCK else low_cost[:size],
+            rounding[first:last],
+            flags[first:last],
+            t,
+            buffer,
+            kept,
+            late,
+        )
+    return best, count
