@@ -18,6 +18,7 @@ from flowsim.descent.case import Case, check_pair, first_bad_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.settings import Settings, check_count, check_step
 from flowsim.descent.streams import Seed, child_seeds, read_seed
+from flowsim.descent.tiles import LANES
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.trajectory import Trajectory
@@ -25,10 +26,6 @@ from flowsim.trajectory import Trajectory
 __all__ = ["Ensemble", "gradient_descents"]
 
 Array = NDArray[np.float64]
-
-#: Runs that share the matrix products; a worker takes whole groups. Runs keep their place in a group whatever the
-#: number of workers, since BLAS may round a column differently in a matrix of another width.
-_LANES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +162,16 @@ def gradient_descents(
     seeds = child_seeds(sequence, len(sizes))
     case = Case(net, problem, InitialScale.parse(alpha), start, settings)
     began = time.perf_counter()
-    width = _LANES if case.can_share and settings.batch_size is None else 1
+    width = LANES if len(sizes) > 1 and case.can_share and settings.batch_size is None else 1
     groups = [range(first, min(first + width, len(sizes))) for first in range(0, len(sizes), width)]
+    if width > 1:
+        case.data = case.data.for_lanes()
 
     def run(group: range) -> Machine:
-        machine = case.machine(settings, sizes[group.start : group.stop])
-        drive(machine, [case.streams(settings, seeds[r]) for r in group], settings.n_steps)
+        # A group that is not full repeats its last run: what a run gives does not depend on its company.
+        filled = [*group] + [group[-1]] * (width - len(group))
+        machine = case.machine(settings, sizes[filled])
+        drive(machine, [case.streams(settings, seeds[r]) for r in filled], settings.n_steps)
         return machine
 
     if count_workers == 1:

@@ -10,6 +10,7 @@ from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.modes import Modes, signed_exp
 from flowsim.descent.products import Data
 from flowsim.descent.settings import Settings
+from flowsim.descent.tiles import aligned
 
 __all__ = ["GrowthMachine"]
 
@@ -41,11 +42,11 @@ class GrowthMachine:
         self.invariants = modes.invariants
         lanes = len(steps)
         self.lanes, self.d = lanes, modes.rate.shape[1]
-        self.target = np.repeat(target, lanes)
+        self.target = aligned(np.repeat(target, lanes))
         self.scale = steps / (settings.batch_size or len(target))
 
         def spread(values: NDArray) -> NDArray:
-            return np.ascontiguousarray(np.repeat(values, lanes, axis=-1))
+            return aligned(np.repeat(values, lanes, axis=-1))
 
         decay = spread(modes.kappa) * np.tile(steps, self.d)
         self.parts = Components(
@@ -58,8 +59,8 @@ class GrowthMachine:
             beta = np.sum(c**2 * scale, axis=0)
         pairs = len(modes.powers)
         self.state = GrowthState(
-            c, np.zeros_like(c), e, scale, np.ones((pairs, c.shape[1])), np.zeros((pairs, c.shape[1]), np.int64),
-            beta, np.zeros(lanes), np.full(lanes, -1),
+            c, np.zeros_like(c), e, aligned(scale), aligned(np.ones((pairs, c.shape[1]))),
+            np.zeros((pairs, c.shape[1]), np.int64), aligned(beta), np.zeros(lanes), np.full(lanes, -1),
         )  # fmt: skip
         slots = len(recorded_steps(settings.n_steps, settings.record_every))
         self.record = GrowthRecord(

@@ -17,7 +17,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from flowsim.descent.eight import constant, load, store
 from flowsim.descent.products import dense_products, move_on, products
+from flowsim.descent.tiles import LANES, ROWS, lane_residuals, tile
 
 __all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
 
@@ -79,7 +81,18 @@ class GrowthRecord(NamedTuple):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _strays(x):
+    # Vectorised, and seldom true.
+    found = False
+    for i in range(x.size):
+        found |= (abs(x[i]) > _LARGE) | ((abs(x[i]) < _SMALL) & (x[i] != 0.0))
+    return found
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _normalise(c, v, e, scale, coefficient):
+    if not (_strays(c.ravel()) or _strays(v.ravel())):
+        return
     for a in range(c.shape[0]):
         for i in range(c.shape[1]):
             size = max(abs(c[a, i]), abs(v[a, i]))
@@ -93,6 +106,8 @@ def _normalise(c, v, e, scale, coefficient):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _normalise_factor(factor, factor_e):
+    if not _strays(factor.ravel()):
+        return
     for pair in range(factor.shape[0]):
         for i in range(factor.shape[1]):
             size = abs(factor[pair, i])
@@ -125,24 +140,6 @@ def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _multiply_pair_lanes(a, rate, c0, c1, scale0, scale1, factor, beta, totals):
-    lanes = totals.size
-    totals[:] = 0.0
-    for first in range(0, beta.size, lanes):
-        last = first + lanes
-        turns, rates, p, q = a[first:last], rate[first:last], c0[first:last], c1[first:last]
-        up, down, kept, old = scale0[first:last], scale1[first:last], factor[first:last], beta[first:last]
-        for lane in range(lanes):
-            turn = turns[lane] * rates[lane]
-            p[lane] *= 1.0 - turn
-            q[lane] *= 1.0 + turn
-            kept[lane] *= 1.0 - turn * turn
-            new = p[lane] * p[lane] * up[lane] + q[lane] * q[lane] * down[lane]
-            totals[lane] += (new - old[lane]) ** 2
-            old[lane] = new
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
 def _plain_steps(X, target, size, rate, c, scale, factor, beta, a, steps):
     """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
@@ -159,6 +156,62 @@ def _plain_steps(X, target, size, rate, c, scale, factor, beta, a, steps):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _multiply_lanes(coordinate, a, rate, c0, c1, scale0, scale1, factor, beta, total):
+    """One coordinate of `_multiply_pair` for LANES runs; returns `total` with its squared steps."""
+    i = coordinate * LANES
+    turn = a * load(rate, i)
+    p, q = load(c0, i) * (1.0 - turn), load(c1, i) * (1.0 + turn)
+    store(c0, i, p)
+    store(c1, i, q)
+    store(factor, i, load(factor, i) * (1.0 - turn * turn))
+    new = p * p * load(scale0, i) + q * q * load(scale1, i)
+    step = new - load(beta, i)
+    store(beta, i, new)
+    return step * step + total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, length, first, steps):
+    """The same for LANES runs: every tile of X^T r is spent on its coordinates before the next is computed.
+
+    Returns how many steps were taken before no lane was left.
+    """
+    n, d = data.X.shape
+    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], factor[0]
+    residual, square, moved = np.empty(n * LANES), np.empty(LANES), np.empty(LANES)
+    for k in range(steps):
+        lane_residuals(data.packed, target, beta, size, residual, square)
+        if not _some_alive(square, stopped, first + k):
+            return k
+        total = constant(0.0)
+        for start in range(0, d, ROWS):
+            s0, s1, s2, s3 = tile(data.packed_columns, start * n, residual, n)
+            total = _multiply_lanes(start, s0, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+            if start + 1 < d:
+                total = _multiply_lanes(start + 1, s1, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+            if start + 2 < d:
+                total = _multiply_lanes(start + 2, s2, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+            if start + 3 < d:
+                total = _multiply_lanes(start + 3, s3, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+        store(moved, 0, total)
+        for lane in range(LANES):
+            length[lane] += math.sqrt(moved[lane])
+    return steps
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _some_alive(square, stopped, k):
+    """Note the lanes whose loss is not finite at step k for the first time; whether one is left."""
+    alive = False
+    for lane in range(square.size):
+        if math.isfinite(square[lane]):
+            alive = alive or stopped[lane] < 0
+        elif stopped[lane] < 0:
+            stopped[lane] = k
+    return alive
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
 
@@ -172,9 +225,8 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     a = np.empty(size)
     ahead = np.empty((count, size))
     point = np.empty(size)
-    residual = np.empty((n, lanes))
+    residual = np.empty(n * lanes)
     square = np.empty(lanes)
-    totals = np.empty(lanes)
     noisy = np.empty(target.size)
     every_row = np.empty(0, np.int64)
     has_shift = False
@@ -195,13 +247,19 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
                 record.length[slot] = state.length
         if k == plan.last:
             break
-        if is_plain and lanes == 1:
+        if is_plain:
             steps = min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
-            taken, length = _plain_steps(data.X, target, scale[0], parts.rate, c, weight, factor, beta, a, steps)
-            state.length[0] += length
+            if lanes == 1:
+                taken, length = _plain_steps(data.X, target, scale[0], parts.rate, c, weight, factor, beta, a, steps)
+                state.length[0] += length
+                if taken < steps:
+                    stopped[0] = k + taken
+            else:
+                taken = _plain_lanes(
+                    data, target, scale, parts.rate, c, weight, factor, beta, stopped, state.length, k, steps
+                )
             k += taken
             if taken < steps:
-                stopped[0] = k
                 return False
             if k // _LOOK_EVERY != (k - taken) // _LOOK_EVERY:
                 _normalise(c, v, e, weight, parts.coefficient)
@@ -220,23 +278,8 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
         if has_shift:
             point += parts.shift
         products(data, aim, batch, point, scale, residual, a, square)
-        alive = False
-        for lane in range(lanes):
-            if math.isfinite(square[lane]):
-                alive = alive or stopped[lane] < 0
-            elif stopped[lane] < 0:
-                stopped[lane] = k
-        if not alive:
+        if not _some_alive(square, stopped, k):
             return False
-        if is_plain:
-            _multiply_pair_lanes(a, parts.rate[0], c[0], c[1], weight[0], weight[1], factor[0], beta, totals)
-            for lane in range(lanes):
-                state.length[lane] += math.sqrt(totals[lane])
-            if k % _LOOK_EVERY == 0:
-                _normalise(c, v, e, weight, parts.coefficient)
-                _normalise_factor(factor, state.factor_e)
-            k += 1
-            continue
         if plan.momentum == 0.0:
             for m in range(count):
                 for i in range(size):

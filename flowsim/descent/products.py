@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from flowsim.descent.tiles import lane_products, pack
 from flowsim.problem import Regression
 
 __all__ = ["Data", "dense_products", "load_data", "move_on", "products"]
@@ -23,13 +24,19 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 
 class Data(NamedTuple):
-    """X in the form the loops read: dense rows, or CSR (then `X` is empty)."""
+    """X in the form the loops read: dense rows, or CSR (then `X` is empty); packed too for many runs."""
 
     X: Array
     values: Array
     columns: NDArray[np.int64]
     row_starts: NDArray[np.int64]
     is_sparse: bool
+    packed: Array
+    packed_columns: Array
+
+    def for_lanes(self) -> Data:
+        """The same with X packed for the tiles of many runs."""
+        return self._replace(packed=pack(self.X), packed_columns=pack(self.X.T))
 
 
 def load_data(problem: Regression) -> Data:
@@ -37,10 +44,11 @@ def load_data(problem: Regression) -> Data:
     X = problem.X
     none = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
     if hasattr(X, "indptr"):
-        return Data(np.empty((0, 0)), X.data.astype(float), X.indices.astype(np.int64), X.indptr.astype(np.int64), True)
+        entries = X.data.astype(float), X.indices.astype(np.int64), X.indptr.astype(np.int64)
+        return Data(np.empty((0, 0)), *entries, True, np.empty(0), np.empty(0))
     if not isinstance(X, np.ndarray):
         X = np.asarray(X @ np.eye(problem.d))
-    return Data(np.ascontiguousarray(X, dtype=float), *none, False)
+    return Data(np.ascontiguousarray(X, dtype=float), *none, False, np.empty(0), np.empty(0))
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
@@ -129,31 +137,14 @@ def _sparse(data, target, rows, beta, scale, out):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _lanes(data, target, beta, scale, residual, out, square):
-    # Many runs share X: the products are those of matrices, which BLAS does at full speed.
-    X = data.X
-    n, lanes = residual.shape
-    np.dot(X, beta, residual)
-    square[:] = 0.0
-    for j in range(n):
-        for lane in range(lanes):
-            s = residual[j, lane] - target[j, lane]
-            square[lane] += s * s
-            residual[j, lane] = s * scale[lane]
-    np.dot(X.T, residual, out)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def products(data, target, rows, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any.
 
-    One run: target (n,), beta and out (d,). L runs: the same with L lanes, flattened from (n, L) and (d, L);
-    `scale` and `square`, which receives the sums of squared residuals, are (L,).
+    One run: target (n,), beta and out (d,). LANES runs: the same flattened from (n, LANES) and (d, LANES); `scale` and
+    `square`, which receives the sums of squared residuals, are (LANES,).
     """
-    lanes = scale.size
-    if lanes > 1:
-        n, d = data.X.shape
-        _lanes(data, target.reshape(n, lanes), beta.reshape(d, lanes), scale, residual, out.reshape(d, lanes), square)
+    if scale.size > 1:
+        lane_products(data.packed, data.packed_columns, target, beta, scale, residual, out, square)
     elif data.is_sparse:
         square[0] = _sparse(data, target, rows, beta, scale[0], out)
     elif rows.size == 0:

@@ -96,7 +96,7 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
     slope = np.empty((count, size))
     point = np.empty((count, size))
     predicted = np.empty(size)
-    residual = np.empty((n, lanes))
+    residual = np.empty(n * lanes)
     square = np.empty(lanes)
     noisy = np.empty(target.size)
     every_row = np.empty(0, np.int64)
@@ -175,10 +175,12 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
 @cache
 def _what_it_calls() -> str:
     """A text that changes with the code the loop calls, which Numba's cache does not look at."""
-    from flowsim.descent import products
+    from flowsim.descent import eight, products, tiles
     from flowsim.symbolic.codegen import digest
 
-    return digest(Path(products.__file__).read_text(encoding="utf-8"))
+    return digest(
+        "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (eight, products, tiles))
+    )
 
 
 def load_loop(net: DiagonalNetwork) -> ModuleType:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.descent import ensemble
+from flowsim.descent.tiles import LANES, ROWS, lane_products, pack
 
 PLAIN = fs.DiagonalNetwork("u*v")
 SAM = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1))
@@ -19,8 +19,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_result_does_not_depend_on_the_number_of_workers(problem, case, monkeypatch) -> None:
-    monkeypatch.setattr(ensemble, "_LANES", 4)
+def test_the_result_does_not_depend_on_the_number_of_workers(problem, case) -> None:
     net, options = CASES[case]
     one, two, three = (
         fs.gradient_descents(net, problem, 0.02, 60, alpha=0.2, runs=11, seed=9, workers=workers, **options)
@@ -30,6 +29,33 @@ def test_the_result_does_not_depend_on_the_number_of_workers(problem, case, monk
         np.testing.assert_array_equal(one.beta, other.beta)
         np.testing.assert_array_equal(one.weights["u"], other.weights["u"])
         np.testing.assert_array_equal(one.arclength, other.arclength)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_does_not_depend_on_its_company(problem, case) -> None:
+    """The same bits among 2, 9 and 20 runs, whatever their step sizes."""
+    net, options = CASES[case]
+    sizes = 0.02 * np.linspace(0.5, 1.5, 20)
+    many, some, two = (
+        fs.gradient_descents(net, problem, sizes[:count], 60, alpha=0.2, seed=9, **options) for count in (20, 9, 2)
+    )
+    for few in (some, two):
+        np.testing.assert_array_equal(many.beta[: len(few)], few.beta)
+        np.testing.assert_array_equal(many.weights["v"][: len(few)], few.weights["v"])
+        np.testing.assert_array_equal(many.arclength[: len(few)], few.arclength)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 9])
+@pytest.mark.parametrize("d", [1, 2, 7, 8])
+def test_tiles_give_the_products_of_matrices_whatever_is_left_over(n, d) -> None:
+    rng = np.random.default_rng(n + 10 * d)
+    X, B, Y = rng.standard_normal((n, d)), rng.standard_normal((d, LANES)), rng.standard_normal((n, LANES))
+    scale = rng.random(LANES)
+    residual, out, square = np.empty(n * LANES), np.full(d * LANES, np.nan), np.empty(LANES)
+    lane_products(pack(X), pack(X.T), Y.ravel(), B.ravel(), scale, residual, out, square)
+    np.testing.assert_allclose(square, ((X @ B - Y) ** 2).sum(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(out.reshape(d, LANES), X.T @ ((X @ B - Y) * scale), rtol=1e-12, atol=1e-14)
+    assert len(pack(X)) == -(-n // ROWS) * ROWS * d
 
 
 @pytest.mark.parametrize("case", CASES)

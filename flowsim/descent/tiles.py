@@ -1,0 +1,101 @@
+r"""Products of X with the states of eight runs at a time, near the peak of the processor's multiplier.
+
+One tile is four rows of X against eight runs,
+
+.. math:: T_{rl} = \sum_k x_{kr} \, b_{kl}, \qquad r < 4, \; l < 8,
+
+with its 32 sums in registers. Every sum is taken in the order of k, so a run's numbers depend on nothing but that run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.descent.eight import EIGHT, constant, load, spread, store
+
+__all__ = ["LANES", "ROWS", "aligned", "lane_products", "lane_residuals", "pack", "tile"]
+
+Array = NDArray[np.float64]
+
+#: Runs side by side.
+LANES = EIGHT
+#: Rows of a tile. Four vectors of sums keep one 512-bit multiplier busy over its latency, or two of 256 bits.
+ROWS = 4
+_CACHE_LINE = 64
+
+
+def aligned(values: ArrayLike) -> NDArray[Any]:
+    """A contiguous copy that begins with a cache line: a vector across two lines costs two reads."""
+    values = np.asarray(values)
+    size = values.size * values.itemsize
+    room = np.empty(size + _CACHE_LINE, np.uint8)
+    first = -room.ctypes.data % _CACHE_LINE
+    out = room[first : first + size].view(values.dtype).reshape(values.shape)
+    out[...] = values
+    return out
+
+
+def pack(X: Array) -> Array:
+    """Rows of X in groups of ROWS, each group by columns: what :func:`tile` reads in order; zeros fill the last."""
+    n, d = X.shape
+    groups = -(-n // ROWS)
+    padded = np.zeros((groups * ROWS, d))
+    padded[:n] = X
+    return aligned(padded.reshape(groups, ROWS, d).transpose(0, 2, 1).ravel())
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def tile(packed, first, panel, depth):
+    """Four vectors of sums over k < depth of ``packed[first + 4 k + r] * panel[8 k + l]``."""
+    s0 = s1 = s2 = s3 = constant(0.0)
+    for k in range(depth):
+        b, x = load(panel, k * LANES), first + k * ROWS
+        s0 = spread(packed, x) * b + s0
+        s1 = spread(packed, x + 1) * b + s1
+        s2 = spread(packed, x + 2) * b + s2
+        s3 = spread(packed, x + 3) * b + s3
+    return s0, s1, s2, s3
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _residual(row, product, target, size, residual, total):
+    s = product - load(target, row * LANES)
+    store(residual, row * LANES, s * size)
+    return s * s + total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def lane_residuals(packed, target, beta, scale, residual, square):
+    """``residual = scale * (X beta - target)``, flat (n * LANES,); `square` receives the unscaled sums of squares."""
+    n, d = residual.size // LANES, beta.size // LANES
+    size, total = load(scale, 0), constant(0.0)
+    for first in range(0, n, ROWS):
+        s0, s1, s2, s3 = tile(packed, first * d, beta, d)
+        total = _residual(first, s0, target, size, residual, total)
+        if first + 1 < n:
+            total = _residual(first + 1, s1, target, size, residual, total)
+        if first + 2 < n:
+            total = _residual(first + 2, s2, target, size, residual, total)
+        if first + 3 < n:
+            total = _residual(first + 3, s3, target, size, residual, total)
+    store(square, 0, total)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def lane_products(packed, packed_columns, target, beta, scale, residual, out, square):
+    """``out = scale * X^T (X beta - target)`` for LANES runs; all arrays flat, runs innermost."""
+    lane_residuals(packed, target, beta, scale, residual, square)
+    n, d = residual.size // LANES, out.size // LANES
+    for first in range(0, d, ROWS):
+        s0, s1, s2, s3 = tile(packed_columns, first * n, residual, n)
+        store(out, first * LANES, s0)
+        if first + 1 < d:
+            store(out, (first + 1) * LANES, s1)
+        if first + 2 < d:
+            store(out, (first + 2) * LANES, s2)
+        if first + 3 < d:
+            store(out, (first + 3) * LANES, s3)
