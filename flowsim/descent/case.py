@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,8 +105,8 @@ class Case:
 
         return WeightMachine(self.net, self.problem, self.data, self.scale, self.direction, settings, steps)
 
-    def streams(self, settings: Settings, sequence: np.random.SeedSequence) -> Streams:
-        """The random draws of one run."""
+    def streams(self, settings: Settings, seeds: Sequence[np.random.SeedSequence]) -> Streams:
+        """The random draws of the runs side by side."""
         stds = np.zeros(len(self.net.weights)) if self.noise is None else self.noise.stds(self.net.weights)
         if isinstance(self.net, LinearNetwork):
             # One long row: first U, then V.
@@ -115,7 +115,7 @@ class Case:
         else:
             shape = self.direction.shape
         return Streams(
-            sequence, self.problem.n, settings.batch_size, settings.label_noise, self.noise, stds, shape,
+            seeds, self.problem.n, settings.batch_size, settings.label_noise, self.noise, stds, shape,
             self.problem.y.size,
         )  # fmt: skip
 

@@ -171,7 +171,7 @@ def gradient_descents(
         # A group that is not full repeats its last run: what a run gives does not depend on its company.
         filled = [*group] + [group[-1]] * (width - len(group))
         machine = case.machine(settings, sizes[filled])
-        drive(machine, [case.streams(settings, seeds[r]) for r in filled], settings.n_steps)
+        drive(machine, case.streams(settings, [seeds[r] for r in filled]), settings.n_steps)
         return machine
 
     if count_workers == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ __all__ = ["Machine", "Read", "drive", "recorded_steps"]
 Array = NDArray[np.float64]
 
 #: Random numbers drawn ahead at once; blocks change no result, only memory.
-_DRAWN_AHEAD = 2**18
+_DRAWN_AHEAD = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,33 +75,14 @@ def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
     return steps if steps[-1] == n_steps else np.append(steps, n_steps)
 
 
-def drive(machine: Machine, streams: Sequence[Streams], n_steps: int) -> None:
-    """Run a machine to the end, with the draws of one stream per lane."""
-    first = streams[0]
-    per_step = len(streams) * (
-        (first.batch_size or 0)
-        + (first.n_labels if first.label_noise is not None else 0)
-        + (int(np.prod(first.shape)) if first.weight_noise is not None else 0)
-    )
-    block = n_steps if per_step == 0 else int(np.clip(_DRAWN_AHEAD // per_step, 1, n_steps))
+def drive(machine: Machine, streams: Streams, n_steps: int) -> None:
+    """Run a machine to the end, with the draws of its lanes."""
+    block = n_steps if streams.per_step == 0 else int(np.clip(_DRAWN_AHEAD // streams.per_step, 1, n_steps))
     start = 0
     while True:
         stop = min(start + block, n_steps)
         steps = stop - start
-        if len(streams) == 1:
-            draws = first.rows(steps), first.labels(steps), first.weights(steps)
-        else:
-            draws = (
-                first.rows(0),
-                _lanes([stream.labels(steps) for stream in streams]),
-                _lanes([stream.weights(steps) for stream in streams]),
-            )
+        draws = streams.rows(steps), streams.labels(steps), streams.weights(steps)
         if not machine.advance(start, stop, *draws) or stop == n_steps:
             return
         start = stop
-
-
-def _lanes(draws: list[Array]) -> Array:
-    """Draws (steps, ..., m) of every lane as one array (steps, ..., m * lanes), lanes innermost."""
-    stacked = np.stack(draws, axis=-1)
-    return stacked.reshape(*stacked.shape[:-2], stacked.shape[-2] * stacked.shape[-1])

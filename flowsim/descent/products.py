@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from flowsim.descent.tiles import lane_products, pack
+from flowsim.descent.eight import constant, load, store
+from flowsim.descent.tiles import LANES, lane_products, pack
 from flowsim.problem import Regression
 
 __all__ = ["Data", "dense_products", "load_data", "move_on", "products"]
@@ -156,19 +157,19 @@ def products(data, target, rows, beta, scale, residual, out, square):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
 def move_on(new, beta, length):
     """Add ``||new - beta||`` of every lane to its length, then set beta to new."""
-    lanes = length.size
-    if lanes == 1:
+    if length.size == 1:
         total = 0.0
         for i in range(beta.size):
             total += (new[i] - beta[i]) ** 2
             beta[i] = new[i]
         length[0] += math.sqrt(total)
         return
-    totals = np.zeros(lanes)
-    for first in range(0, beta.size, lanes):
-        for lane in range(lanes):
-            step = new[first + lane] - beta[first + lane]
-            totals[lane] += step * step
-            beta[first + lane] = new[first + lane]
-    for lane in range(lanes):
-        length[lane] += math.sqrt(totals[lane])
+    squares, total = np.empty(LANES), constant(0.0)
+    for first in range(0, beta.size, LANES):
+        there = load(new, first)
+        step = there - load(beta, first)
+        total = step * step + total
+        store(beta, first, there)
+    store(squares, 0, total)
+    for lane in range(LANES):
+        length[lane] += math.sqrt(squares[lane])

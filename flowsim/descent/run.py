@@ -128,7 +128,7 @@ def gradient_descent(
 
     def run(settings: Settings) -> Machine:
         machine = case.machine(settings, np.array([h]))
-        drive(machine, [case.streams(settings, sequence)], settings.n_steps)
+        drive(machine, case.streams(settings, [sequence]), settings.n_steps)
         return machine
 
     def result(machine: Machine, settings: Settings, bad: int | None) -> Trajectory:

@@ -1,11 +1,14 @@
-"""Randomness of one run: three independent streams, so that no draw depends on how steps are grouped into blocks."""
+"""Randomness of a run: three independent streams, so that no draw depends on how steps are grouped into blocks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from flowsim.descent.draws import Draws
 from flowsim.network import Noise
 
 __all__ = ["Seed", "Streams", "child_seeds", "read_seed"]
@@ -34,15 +37,16 @@ def child_seeds(seed: np.random.SeedSequence, count: int) -> list[np.random.Seed
 
 
 class Streams:
-    """Batches, label noise and weight noise of one run, drawn in blocks of steps.
+    """Batches, label noise and weight noise of one run or several, drawn in blocks of steps.
 
     Parameters
     ----------
-    seed : SeedSequence
+    seeds : sequence of SeedSequence
+        One for each run.
     n : int
         Number of observations.
     batch_size : int or None
-        Rows of a batch, drawn without replacement at every step; None for all rows.
+        Rows of a batch, drawn without replacement; None for all rows. Batches are those of a single run.
     label_noise : Noise or None
     weight_noise : Noise or None
     stds, shape : array (k,), (k, d)
@@ -53,7 +57,7 @@ class Streams:
 
     def __init__(
         self,
-        seed: np.random.SeedSequence,
+        seeds: Sequence[np.random.SeedSequence],
         n: int,
         batch_size: int | None,
         label_noise: Noise | None,
@@ -62,15 +66,22 @@ class Streams:
         shape: tuple[int, ...],
         n_labels: int | None = None,
     ) -> None:
-        children = child_seeds(seed, 3)
-        wanted = batch_size is not None, label_noise is not None, weight_noise is not None
-        self._batch, self._label, self._weight = (
-            np.random.default_rng(child) if used else None for child, used in zip(children, wanted, strict=True)
-        )
+        self.lanes, self.n, self.batch_size, self.shape = len(seeds), n, batch_size, shape
         self.n_labels = n if n_labels is None else n_labels
-        self.n, self.batch_size, self.shape = n, batch_size, shape
-        self.label_noise, self.weight_noise, self.stds = label_noise, weight_noise, stds
+        batch, label, weight = zip(*(child_seeds(seed, 3) for seed in seeds), strict=True)
+        self._batch = None if batch_size is None else np.random.default_rng(batch[0])
+        self._label = self._weight = None
+        if label_noise is not None:
+            self._label = Draws(label_noise, label, np.full(self.n_labels, float(label_noise.std)))  # type: ignore[arg-type]
+        if weight_noise is not None:
+            self._weight = Draws(weight_noise, weight, np.repeat(stds, int(np.prod(shape)) // len(stds)))
         self._order = np.arange(n)
+
+    @property
+    def per_step(self) -> int:
+        """Numbers drawn in one step."""
+        drawn = (self.batch_size or 0) + (self.n_labels if self._label is not None else 0)
+        return self.lanes * (drawn + (int(np.prod(self.shape)) if self._weight is not None else 0))
 
     def rows(self, steps: int) -> NDArray[np.int64]:
         """Batches, shape (steps, b); (0, 0) for full batches."""
@@ -79,17 +90,17 @@ class Streams:
         return _subsets(self._order, self._batch.random((steps, self.batch_size)))
 
     def labels(self, steps: int) -> Array:
-        """Noise on y, shape (steps, n_labels); (0, n_labels) without."""
-        if self.label_noise is None or self._label is None:
-            return np.empty((0, self.n_labels))
-        return float(self.label_noise.std) * self.label_noise.draw(self._label, (steps, self.n_labels))  # type: ignore[arg-type]
+        """Noise on y, shape (steps, n_labels * lanes), runs innermost; no steps without."""
+        if self._label is None:
+            return np.empty((0, self.n_labels * self.lanes))
+        return self._label.block(steps)
 
     def weights(self, steps: int) -> Array:
-        """Noise on the weights, shape (steps, *shape); (0, *shape) without."""
-        if self.weight_noise is None or self._weight is None:
-            return np.empty((0, *self.shape))
-        drawn = self.weight_noise.draw(self._weight, (steps, *self.shape))
-        return drawn * (self.stds if len(self.shape) == 1 else self.stds[:, None])
+        """Noise on the weights, shape (steps, *shape) with the last axis times lanes; no steps without."""
+        shape = (*self.shape[:-1], self.shape[-1] * self.lanes)
+        if self._weight is None:
+            return np.empty((0, *shape))
+        return self._weight.block(steps).reshape(steps, *shape)
 
 
 @njit(cache=True)

@@ -78,12 +78,12 @@ class WeightMachine:
             settings.expected and bool(std.any()), multiplicative,
             np.inf if settings.radius is None else settings.radius, has_law,
         )  # fmt: skip
-        w = np.ascontiguousarray(np.repeat(start, self.lanes, axis=1))
+        w = aligned(np.repeat(start, self.lanes, axis=1))
         if settings.radius is not None and np.linalg.norm(start) > settings.radius:
             raise ValueError(
                 f"`radius` must hold the start, of norm {np.linalg.norm(start):.6g}; received {settings.radius}."
             )
-        beta = np.empty(w.shape[1])
+        beta = aligned(np.empty(w.shape[1]))
         self.loop.value(w, kind, beta)
         pairs = len(net.weights) - 1 if has_law else 0
         self.state = WeightState(

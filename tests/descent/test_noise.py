@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_run_however_the_draws_are_grouped(problem,
 )
 def test_draws_in_blocks_are_the_draws_at_once(noise) -> None:
     def streams():
-        return Streams(np.random.SeedSequence(1), 5, 3, noise, noise, np.array([1.0, 2.0]), (2, 3))
+        return Streams([np.random.SeedSequence(1)], 5, 3, noise, noise, np.array([1.0, 2.0]), (2, 3))
 
     whole, parts = streams(), streams()
     for draw in ("rows", "labels", "weights"):
@@ -75,7 +75,7 @@ def test_child_seeds_are_those_that_spawn_gives_first() -> None:
 
 
 def test_every_subset_of_rows_is_equally_likely() -> None:
-    streams = Streams(np.random.SeedSequence(0), 5, 2, None, None, np.zeros(2), (2, 3))
+    streams = Streams([np.random.SeedSequence(0)], 5, 2, None, None, np.zeros(2), (2, 3))
     rows = streams.rows(20_000)
     assert (rows[:, 0] != rows[:, 1]).all()
     counts = np.zeros((5, 5))
@@ -86,7 +86,7 @@ def test_every_subset_of_rows_is_equally_likely() -> None:
 
 def test_a_step_on_a_batch_uses_the_rows_of_that_batch_only(problem) -> None:
     traj = fs.gradient_descent(fs.DiagonalNetwork("u*v"), problem, 0.05, 40, alpha=0.3, batch_size=2, seed=11)
-    rows = Streams(child_seeds_root(11), problem.n, 2, None, None, np.zeros(2), (2, problem.d)).rows(40)
+    rows = Streams([np.random.SeedSequence(11)], problem.n, 2, None, None, np.zeros(2), (2, problem.d)).rows(40)
     u, v = np.full(problem.d, np.sqrt(2) * 0.3), np.zeros(problem.d)
     for batch in rows:
         X, y = problem.X[batch], problem.y[batch]
@@ -95,10 +95,6 @@ def test_a_step_on_a_batch_uses_the_rows_of_that_batch_only(problem) -> None:
     np.testing.assert_allclose(traj.weights["u"][-1], u, rtol=1e-11)
     np.testing.assert_allclose(traj.weights["v"][-1], v, rtol=1e-11, atol=1e-14)
     assert traj.imbalance_drift < 1e-13  # the law holds with the gradient of the batch
-
-
-def child_seeds_root(seed: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(seed)
 
 
 @pytest.mark.parametrize("multiplicative", [False, True])
