@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.descent.linear import LinearMachine, LinearStart
 from flowsim.descent.machine import Machine, Read, recorded_steps
 from flowsim.descent.products import load_data
-from flowsim.descent.result import acceleration, assemble, finite_records
+from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
+from flowsim.symbolic.clock import acceleration
 from flowsim.trajectory import Trajectory
 
 __all__ = ["Case", "check_pair", "divergence_message", "drowned", "first_bad_step"]

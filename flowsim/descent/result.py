@@ -9,39 +9,12 @@ from numpy.typing import NDArray
 
 from flowsim import __version__
 from flowsim.descent.machine import Read
-from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Regression
 from flowsim.trajectory import Trajectory
 
-__all__ = ["acceleration", "assemble", "finite_records"]
+__all__ = ["assemble", "finite_records"]
 
 Array = NDArray[np.float64]
-
-
-def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
-    """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3."""
-    order = 2 if isinstance(net, LinearNetwork) else min(_order(formula) for formula in net.distinct)
-    if scale.gamma <= 0 or order < 2:
-        return 1.0
-    if order == 2:
-        return 1.0 / scale.gamma
-    factor = float(np.exp((order - 2) * scale.log))
-    if factor < np.finfo(float).tiny:
-        raise ValueError(
-            f"`alpha` = {scale} puts the time scale alpha^-{order - 2} of this network beyond the range of floats: "
-            "no number of steps would move it."
-        )
-    return factor
-
-
-def _order(formula: Formula) -> int:
-    if formula.product_of is not None:
-        return len(formula.product_of)
-    if quadratic_form(formula) is not None:
-        return 2
-    from flowsim.symbolic import order_at_origin
-
-    return int(order_at_origin(formula))
 
 
 def finite_records(read: Read, problem: Regression) -> int:

@@ -17,9 +17,10 @@ from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.run import run_flow
-from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.solvers import SCIPY_METHODS
+from flowsim.symbolic.clock import acceleration
 from flowsim.trajectory import CLOCKS, Clock, Trajectory
 
 __all__ = ["gradient_flow"]
@@ -173,12 +174,14 @@ def gradient_flow(
     chosen, reason = _choose(net, problem, scale, direction, coordinates, method, rtol)
     if method == "auto":
         method = "native" if isinstance(chosen, NativeCoordinates) else "LSODA"
+    if clock == "accelerated" and scale.gamma <= 0:
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     return run_flow(
         chosen,
         problem,
         t_end,
         clock=clock,
-        acceleration=_acceleration(net, scale, clock),
+        acceleration=acceleration(net, scale),
         t_eval=points,
         method=method,
         rtol=rtol,
@@ -234,36 +237,6 @@ def _choose(
             f"`alpha` = {scale} puts weights where the formula's gradient cancels to rounding; {chosen.remedy()}."
         )
     return chosen, reason
-
-
-def _acceleration(net: DiagonalNetwork, scale: InitialScale, clock: Clock) -> float:
-    """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3."""
-    orders = {_order(formula) for formula in net.distinct}
-    order = min(orders)
-    if scale.gamma <= 0:
-        if clock == "accelerated":
-            raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
-        return 1.0
-    if order == 2:
-        return 1.0 / scale.gamma
-    if order > 2:
-        factor = float(np.exp((order - 2) * scale.log))
-        if factor < np.finfo(float).tiny:
-            raise ValueError(
-                f"`alpha` = {scale} puts the time scale alpha^-{order - 2} of this network beyond the range of floats."
-            )
-        return factor
-    return 1.0
-
-
-def _order(formula: Formula) -> int:
-    if formula.product_of is not None:
-        return len(formula.product_of)
-    if quadratic_form(formula) is not None:
-        return 2
-    from flowsim.symbolic import order_at_origin
-
-    return int(order_at_origin(formula))
 
 
 def _positive(name: str, value: Any) -> float:

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.descent import Modes, signed_exp, why_not_growth
-from flowsim.descent.result import acceleration
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.run import run_flow
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Regression
 from flowsim.solvers import InitialValueProblem
+from flowsim.symbolic.clock import acceleration
 from flowsim.trajectory import Clock, Trajectory
 
 __all__ = ["StepRule", "modified_flow"]

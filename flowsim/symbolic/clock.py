@@ -1,0 +1,41 @@
+"""How fast accelerated time runs: the clock on which a vanishing start takes a finite time to move."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
+from flowsim.symbolic.origin import order_at_origin
+
+__all__ = ["acceleration"]
+
+
+def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
+    """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3.
+
+    It is 1 where nothing vanishes: for alpha >= 1 and for formulas that leave the origin at once.
+
+    Raises
+    ------
+    ValueError
+        If alpha^(L-2) is not a float.
+    """
+    order = 2 if isinstance(net, LinearNetwork) else min(_order(formula) for formula in net.distinct)
+    if scale.gamma <= 0 or order < 2:
+        return 1.0
+    if order == 2:
+        return 1.0 / scale.gamma
+    factor = math.exp((order - 2) * scale.log)
+    if factor < sys.float_info.min:
+        raise ValueError(
+            f"`alpha` = {scale} puts the time scale alpha^-{order - 2} of this network beyond the range of floats."
+        )
+    return factor
+
+
+def _order(formula: Formula) -> int:
+    # A quadratic form needs no series, hence no SymPy.
+    if formula.product_of is None and quadratic_form(formula) is not None:
+        return 2
+    return order_at_origin(formula)
