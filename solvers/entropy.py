@@ -6,6 +6,7 @@ Knows nothing of networks: coordinates answer to a dual variable by sums of expo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,21 +67,24 @@ class Exponentials:
 
 @dataclass(frozen=True, eq=False)
 class Powers:
-    r"""``beta_i(z) = sign_i (-sign_i z_i)^(-p)`` on ``sign_i z_i < 0``, increasing in z; p > 1."""
+    r"""``beta_i(z) = sign_i (-sign_i rate_i z_i)^(-p)`` on ``sign_i z_i < 0``, increasing in z; p > 1, rates > 0."""
 
     sign: Array
     p: float
+    rate: Array | float = 1.0
     depth: float = 0.0
 
     def value(self, z: Array) -> Array:
-        return self.sign * (-self.sign * z) ** -self.p
+        return self.sign * (-self.sign * self.rate * z) ** -self.p
 
     def slope(self, z: Array) -> Array:
-        return self.p * (-self.sign * z) ** (-self.p - 1.0)
+        return self.p * self.rate * (-self.sign * self.rate * z) ** (-self.p - 1.0)
 
     def potential(self, z: Array) -> float:
-        inside = -self.sign * z
-        return float((inside ** (1.0 - self.p)).sum() / (self.p - 1.0)) if (inside > 0).all() else np.inf
+        inside = -self.sign * self.rate * z
+        if not (inside > 0).all():
+            return np.inf
+        return float((inside ** (1.0 - self.p) / self.rate).sum() / (self.p - 1.0))
 
     def scaled(self, share: float) -> Powers:
         return self
@@ -91,8 +95,20 @@ class Powers:
         return float(min(1.0, 0.9 * limits.min()))
 
 
+class Response(Protocol):
+    """How coordinates answer to a dual variable: increasing in each."""
+
+    @property
+    def depth(self) -> float: ...
+    def value(self, z: Array) -> Array: ...
+    def slope(self, z: Array) -> Array: ...
+    def potential(self, z: Array) -> float: ...
+    def scaled(self, share: float) -> Response: ...
+    def reach(self, z: Array, dz: Array) -> float: ...
+
+
 def mirror_interpolation(
-    A: Array, target: Array, response: Exponentials | Powers, start: Array | None = None, tolerance: float = 1e-12
+    A: Array, target: Array, response: Response, start: Array | None = None, tolerance: float = 1e-12
 ) -> Array:
     r"""The ``beta = response(A^T nu)`` with ``A beta = target``.
 
@@ -108,7 +124,7 @@ def mirror_interpolation(
     A : array (n, d)
     target : array (n,)
         In the range of A, with a solution of the signs that the response allows.
-    response : Exponentials or Powers
+    response : Exponentials, Powers, or anything else that answers like them
     start : array (d,), optional
         Where ``A^T nu`` begins, in the row space of A; 0 by default.
     tolerance : float
@@ -139,7 +155,7 @@ def mirror_interpolation(
     return response.value(B.T @ nu)
 
 
-def _newton(B: Array, f: Array, response: Exponentials | Powers, nu: Array, tolerance: float) -> tuple[Array, float]:
+def _newton(B: Array, f: Array, response: Response, nu: Array, tolerance: float) -> tuple[Array, float]:
     def objective(point: Array) -> float:
         return response.potential(B.T @ point) - float(point @ f)
 
@@ -173,7 +189,7 @@ def _newton(B: Array, f: Array, response: Exponentials | Powers, nu: Array, tole
     return best, best_error
 
 
-def _error(B: Array, f: Array, response: Exponentials | Powers, nu: Array) -> float:
+def _error(B: Array, f: Array, response: Response, nu: Array) -> float:
     z = B.T @ nu
     if not np.isfinite(response.potential(z)):
         return np.inf

@@ -5,9 +5,10 @@ next. With active coordinates balanced (which growth from a vanishing start make
 
 .. math:: \beta_i' = c_i \, |\beta_i|^{2 - 2/L} \, ( -g_i - \kappa_i \, \mathrm{sign}\,\beta_i ),
 
-``c_i = 2/t_i^+-`` for two-layer type (2 for ``u*v``), ``c_i = L`` for products of L weights. Its arc length closes
-the gaps of the path: the clock ``d tau = dt + |d beta|`` advances with accelerated time on plateaus, with distance on
-orbits.
+``c_i = 2/t_i^+-`` for two-layer type (2 for ``u*v``), ``c_i = L`` for products of L weights. Coordinates of other
+formulas answer by ``|grad phi|^2`` on the curve along which they grew (:mod:`flowsim.limits.curves`). The arc length
+of an orbit closes a gap of the path: the clock ``d tau = dt + |d beta|`` advances with accelerated time on plateaus,
+with distance on orbits.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.limits.curves import Curve
 
 if TYPE_CHECKING:
     from flowsim.limits.path import SaddlePath
@@ -90,12 +92,12 @@ def heteroclinic_orbit(path: SaddlePath, jump: int) -> Orbit:
     Raises
     ------
     ValueError
-        If the network's answer on the way has no closed form (it is not quadratic, nor a product).
+        If the network's answer on the way is not known.
     IntegrationError
         If the orbit does not end at the next saddle.
     """
-    if path.memory is None:
-        raise ValueError("orbits are known for quadratic formulas and for products of weights only.")
+    if path.curves is not None and not path.curves.fresh:
+        raise ValueError("orbits of a general formula are known from a vanishing start only, not from a later state.")
     before = dict(zip(path.supports[jump].tolist(), path.values[jump].tolist(), strict=True))
     after = dict(zip(path.supports[jump + 1].tolist(), path.values[jump + 1].tolist(), strict=True))
     coordinates = np.array(sorted(before.keys() | after.keys() | set(path.hits[jump].tolist())), dtype=np.int64)
@@ -124,10 +126,16 @@ class _Field:
         positive = self.sign > 0
         self.speed = np.where(positive, path.speeds[0][coordinates], path.speeds[1][coordinates])
         self.cost = np.where(positive, path.penalties[0][coordinates], path.penalties[1][coordinates])
-        if not np.isfinite(self.speed).all():
-            raise ValueError("orbits are known for quadratic formulas and for products of weights only.")
-        assert path.memory is not None
-        self.memory = path.memory(coordinates)
+        self.curves: list[Curve] | None = None
+        if path.curves is not None:
+            pairs = [path.curves.of(int(i), int(s)) for i, s in zip(coordinates, self.sign, strict=True)]
+            self.curves = [curve for curve, _ in pairs]
+            self.speed = np.array([curve.speed for curve in self.curves])
+            logs = self.speed * np.array([shift for _, shift in pairs])
+            self.memory = np.exp(logs)[None] * self.sign, (self.speed * self.sign)[None]
+        else:
+            assert path.memory is not None
+            self.memory = path.memory(coordinates)
         # Both walls at distance 0: pretrained, not balanced, both exponentials count.
         self.free = (path.thresholds[0][coordinates] == 0) & (path.thresholds[1][coordinates] == 0)
         if self.free.any() and (self.order > 2 or not np.isfinite(self.memory[0][:, self.free]).all()):
@@ -140,6 +148,9 @@ class _Field:
     def inertia(self, beta: Array) -> Array:
         """``d beta / d z``."""
         plain = self.speed * np.abs(beta) ** (2.0 - 2.0 / self.order)
+        if self.curves is not None:
+            columns = [curve.inertia(b) for curve, b in zip(self.curves, np.abs(np.atleast_2d(beta)).T, strict=True)]
+            return np.stack(columns, axis=-1).reshape(plain.shape)
         if not self.free.any():
             return plain
         coefficients, rates = (table[:, self.free] for table in self.memory)
@@ -159,6 +170,9 @@ class _Field:
     def departure(self, beta0: Array, distance: float, time: float) -> Array:
         """A point of the unstable manifold at some distance from the saddle, to first order."""
         new = beta0 == 0
+        curves = self.curves or []
+        if self.order > 2 and new.sum() > 1 and not all(curve.is_power_law() for curve in curves):
+            raise ValueError("terms of higher order decide among coordinates that leave together; they are not known.")
         force = np.maximum(self.force(beta0) * self.sign, 0.0)
         rates = self.speed * force
         top = rates[new].max(initial=0.0)
@@ -197,7 +211,12 @@ class _Field:
         if not np.isfinite(logs).all():
             return np.zeros(int(new.sum()))
         old = ~new
-        z_old = self.sign[old] * (np.log(np.abs(beta0[old])) - logs[old]) / self.speed[old]
+        height = np.log(np.abs(beta0[old]))
+        if self.curves is not None:  # where each stands on its curve, in the units of its leading part
+            height = np.array(
+                [self.curves[k].speed * self.curves[k].z(abs(float(beta0[k]))) for k in np.flatnonzero(old)]
+            )
+        z_old = self.sign[old] * (height - logs[old]) / self.speed[old]
         nu = np.linalg.lstsq(self.columns[:, old].T, z_old, rcond=None)[0] if old.any() else np.zeros(len(self.columns))
         return logs[new] + self.speed[new] * self.sign[new] * (self.columns[:, new].T @ nu)
 
@@ -225,6 +244,11 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             raise _SpentError
         beta = to_beta(state)
         force = field.force(beta)
+        if field.curves is not None:
+            b = np.abs(beta)
+            growth = field.speed * b ** (1.0 - 2.0 / power)
+            np.divide(field.inertia(beta), b, out=growth, where=b > 0)
+            return growth * sign * force * (1.0 if logs else state / power)
         if logs:
             plain = field.speed * sign * force
             return np.where(free, field.inertia(beta) * force, plain) if free.any() else plain
@@ -245,12 +269,13 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             state = np.where(free, start, np.log(np.maximum(np.abs(start), 1e-300)))
     else:
         state = np.abs(start) ** (1.0 / power)
+    closed = field.curves is None and not free.any()
     time, duration = 0.0, 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
     kept_times, kept_points = [np.zeros(1)], [start[None]]
     for _ in range(_DOUBLINGS):
         try:
             solution = solve_ivp(
-                rate, (0.0, duration), state, method="LSODA", jac=None if free.any() else jacobian, rtol=_TOLERANCE,
+                rate, (0.0, duration), state, method="LSODA", jac=jacobian if closed else None, rtol=_TOLERANCE,
                 atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)), dense_output=True,
             )  # fmt: skip
         except _SpentError:

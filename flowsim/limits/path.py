@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.curves import Curves
 from flowsim.limits.orbits import Orbit, heteroclinic_orbit
 from flowsim.limits.rational import ExactPath
 from flowsim.limits.selection import Memory
@@ -76,6 +77,8 @@ class SaddlePath:
         2 for networks of two-layer type, L for products of L weights.
     memory : callable or None
         How coordinates answer to the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
+    curves : Curves or None
+        The growth of coordinates of general formulas (:mod:`flowsim.limits.curves`); None where closed forms do.
     offset : array (d,) or float
         Added to beta by the noise before the loss is taken (zero for products of weights).
     start_beta : array (d,) or None
@@ -100,6 +103,7 @@ class SaddlePath:
     speeds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
     order: int = 2
     memory: Memory | None = field(default=None, repr=False)
+    curves: Curves | None = field(default=None, repr=False)
     offset: Array | float = 0.0
     start_beta: Array | None = field(default=None, repr=False)
     exact: ExactPath | None = field(default=None, repr=False)
@@ -290,7 +294,7 @@ class SaddlePath:
         # The dual is recomputed from the average: at a wall its distance is rounding.
         up[beta > 0] = 0.0
         low[beta < 0] = 0.0
-        if self.order != 2:
+        if self.order != 2 or self.curves is not None:
             return StartState(beta, up, low)
         rates = np.where(beta > 0, self.speeds[0], np.where(beta < 0, -self.speeds[1], np.nan))
         return StartState(beta, up, low, np.where(beta == 0, np.nan, beta)[None], rates[None])

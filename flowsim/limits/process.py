@@ -170,6 +170,8 @@ def _exactly(
         horizon, complete = min(t_end, float(result.next_jump)), False
         message = f"stopped at t_end={t_end:g}" if stopped_by_time else f"stopped after max_jumps={max_jumps}"
     supports = tuple(np.flatnonzero(row) for row in saddles)
+    for saddle, support, t in zip(saddles, supports, times, strict=True):
+        _check_reach(walls, support, saddle[support], t)
     return SaddlePath(
         problem=problem,
         jump_times=np.array([float(v) for v in result.jump_times]),
@@ -185,6 +187,7 @@ def _exactly(
         order=walls.order,
         memory=walls.memory,
         offset=walls.offset,
+        curves=walls.curves,
         start_beta=None if state is None else state.beta,
         exact=result,
         stats={"jumps": len(result.jump_times), "seconds": time.perf_counter() - began},
@@ -268,6 +271,7 @@ class _Process:
             order=walls.order,
             memory=walls.memory,
             offset=walls.offset,
+            curves=walls.curves,
             start_beta=None if self.state is None else self.state.beta,
             stats={
                 "jumps": len(times),
@@ -311,6 +315,7 @@ class _Process:
             values = _selected(columns, values, coordinates, self.flags[coordinates], self.walls, self.t)
             keep = np.abs(values) > _NEGLIGIBLE * np.abs(values).max(initial=0.0)
             coordinates, values = coordinates[keep], values[keep]
+        _check_reach(self.walls, coordinates, values, self.t)
         order = np.argsort(coordinates)
         return coordinates[order], values[order]
 
@@ -332,12 +337,24 @@ def _selected(
     )
     memory = None if walls.memory is None else walls.memory(coordinates)
     try:
-        return select(columns, values, dual, (up, low), walls.order, memory)
+        return select(columns, values, dual, (up, low), walls.order, memory, walls.curves, coordinates)
     except ArithmeticError as error:
         raise IntegrationError(
             f"the saddle at accelerated time {t:.6g} is not unique, as its active columns are linearly dependent, and "
             f"the one that the flow reaches cannot be told: {error}."
         ) from error
+
+
+def _check_reach(walls: Walls, coordinates: NDArray[np.int64], values: Array, t: float) -> None:
+    """Least squares may ask for coefficients that the formula does not attain on its way out of the origin."""
+    if walls.curves is None or (beyond := walls.curves.out_of_reach(coordinates, values)) is None:
+        return
+    i, limit = beyond
+    raise IntegrationError(
+        f"the saddle at accelerated time {t:.6g} asks for a coefficient of {values[coordinates == i][0]:.6g} of the "
+        f"formula {walls.curves.formula(i).text!r}, which on its way out of the origin runs into a critical point at "
+        f"{limit:.6g}: the coordinate stays there, and the process beyond is not known."
+    )
 
 
 def _typical(walls: Walls, coordinates: NDArray[np.int64]) -> float:

@@ -6,6 +6,7 @@ of the active columns:
 
 - two-layer type, ``beta_i = C_i exp(R_i z_i)``: least entropy ``sum |beta_i| (ln|beta_i / C_i| - 1) / |R_i|``, where C
   comes from the direction of the start (equal shares for duplicates that start alike);
+- formulas with terms of higher order: the same with the curve along which they grow (:mod:`flowsim.limits.curves`);
 - products of L >= 3 weights, ``z_i = const - |beta_i|^(2/L - 1) / (L - 2)``: largest ``sum |beta_i|^(2/L)``.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.limits.curves import Curves
 from flowsim.network import DiagonalNetwork, quadratic_form
 
 __all__ = ["Memory", "select", "start_memory"]
@@ -70,6 +72,8 @@ def select(
     signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     order: int,
     memory: tuple[Array, Array] | None,
+    curves: Curves | None = None,
+    coordinates: NDArray[np.int64] | None = None,
 ) -> Array:
     """The minimiser that the flow reaches, of all with the fit of b.
 
@@ -85,17 +89,21 @@ def select(
         Who may be positive, who negative.
     order : int
     memory : (coefficients, rates)
+    curves, coordinates
+        Of a general formula, instead of the memory.
 
     Raises
     ------
     ArithmeticError
-        If the network's answer to the dual is not known in closed form, or the iteration fails.
+        If the network's answer to the dual is not known, or the iteration fails.
     """
     from flowsim.solvers.entropy import Exponentials, Powers, mirror_interpolation
 
     target = columns @ b
+    if curves is not None and coordinates is not None:
+        return _along_curves(columns, b, walls, signs, curves, coordinates)
     if memory is None or not (np.isfinite(memory[0]).all() and np.isfinite(memory[1]).all()):
-        raise ArithmeticError("the minimiser is not unique, and this network's choice has no closed form")
+        raise ArithmeticError("the state it went on from does not tell how its coordinates answer to the dual")
     if order > 2:
         sign = np.where(signs[0], 1.0, -1.0)
         size = np.abs(b).max()
@@ -106,3 +114,37 @@ def select(
     with np.errstate(divide="ignore"):
         offset = np.where(allowed, np.log(np.abs(coefficients)), -np.inf)
     return mirror_interpolation(columns, target, Exponentials(offset, np.where(allowed, rates, 0.0)))
+
+
+def _along_curves(
+    columns: Array,
+    b: Array,
+    walls: Array,
+    signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    curves: Curves,
+    coordinates: NDArray[np.int64],
+) -> Array:
+    """The choice of general formulas, each coordinate on its own curve."""
+    from flowsim.solvers.entropy import Powers, mirror_interpolation
+
+    up, low = signs
+    if not curves.fresh or (up & low).any():
+        raise ArithmeticError("the state it went on from does not tell how its coordinates answer to the dual")
+    target, size = columns @ b, float(np.abs(b).max())
+    sign = np.where(up, 1.0, -1.0)
+    if curves.order > 2:
+        own = [curves.of(int(i), int(side))[0] for i, side in zip(coordinates, sign, strict=True)]
+        if not all(curve.is_power_law() for curve in own):
+            raise ArithmeticError(
+                f"terms beyond order {curves.order} delay each coordinate by times that diverge as the scale vanishes, "
+                "so that thresholds alone do not tell"
+            )
+        rate = np.array([curve.speed for curve in own]) * (curves.order - 2.0) / curves.order
+        response = Powers(sign, curves.order / (curves.order - 2.0), rate=rate)
+        return size * mirror_interpolation(columns, target / size, response, start=-walls)
+    for room in (4.0, 64.0, 1024.0):
+        table = curves.response(coordinates, up, room * size)
+        beta = mirror_interpolation(columns, target, table)
+        if all(abs(value) < curve.top for value, curve in zip(beta.tolist(), table.curves, strict=True)):
+            return beta
+    raise ArithmeticError("the choice asks for coefficients that the formula does not attain")

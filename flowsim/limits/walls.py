@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.curves import Curves, growth_curves
 from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.state import StartState
 from flowsim.network import DiagonalNetwork, quadratic_form
@@ -38,6 +39,7 @@ class Walls:
     order: int
     memory: Memory | None
     offset: Array | float = 0.0
+    curves: Curves | None = None
 
     def of(self, keep: NDArray[np.int64]) -> Walls:
         """The walls of some coordinates."""
@@ -46,8 +48,13 @@ class Walls:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), np.ndarray)
         }
-        memory = self.memory
-        return replace(self, memory=None if memory is None else lambda index: memory(keep[index]), **arrays)
+        memory, curves = self.memory, self.curves
+        return replace(
+            self,
+            memory=None if memory is None else lambda index: memory(keep[index]),
+            curves=None if curves is None else curves.among(keep),
+            **arrays,
+        )
 
 
 def network_walls(
@@ -70,6 +77,7 @@ def network_walls(
     if net.is_mixed:
         net.kinds(d)  # checks their number
     memory: Memory | None
+    direction = None if isinstance(start, StartState) else start
     if isinstance(start, StartState):
         if thresholds is not None:
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
@@ -108,6 +116,7 @@ def network_walls(
         order,
         memory,
         offset,
+        growth_curves(net, spread(net, direction, d), order, fresh=not isinstance(start, StartState)),
     )
 
 
