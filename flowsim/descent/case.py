@@ -116,7 +116,7 @@ class Case:
         else:
             shape = self.direction.shape
         return Streams(
-            seeds, self.problem.n, settings.batch_size, settings.label_noise, self.noise, stds, shape,
+            seeds, self.problem.n, settings.batch_size, settings.shuffle, settings.label_noise, self.noise, stds, shape,
             self.problem.y.size,
         )  # fmt: skip
 
@@ -155,6 +155,7 @@ class Case:
                 "step": step,
                 "n_steps": s.n_steps,
                 "batch_size": s.batch_size,
+                "shuffle": s.shuffle,
                 "label_noise": None if s.label_noise is None else repr(s.label_noise),
                 "momentum": s.momentum,
                 "nesterov": s.nesterov,

@@ -134,8 +134,8 @@ def gradient_descents(
     workers : int
         Threads. The result does not depend on it.
     **options
-        `start`, `batch_size`, `label_noise`, `record_every`, `momentum`, `nesterov`, `expected`, `radius`,
-        `coordinates`: as for :func:`flowsim.gradient_descent`.
+        `start`, `batch_size`, `shuffle`, `label_noise`, `record_every`, `momentum`, `nesterov`, `expected`,
+        `radius`, `coordinates`: as for :func:`flowsim.gradient_descent`.
 
     Returns
     -------
@@ -184,6 +184,7 @@ def gradient_descents(
 
 _DEFAULTS: dict[str, Any] = {
     "batch_size": None,
+    "shuffle": False,
     "label_noise": 0.0,
     "record_every": 1,
     "momentum": 0.0,

@@ -191,8 +191,11 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         if options.radius < math.inf:
             size = math.hypot(_norm_of_difference(U, 0.0 * U), _norm_of_difference(V, 0.0 * V))
             if size > options.radius:
-                _combine(U, U, options.radius / size - 1.0, U)
-                _combine(V, V, options.radius / size - 1.0, V)
+                excess = options.radius / size - 1.0
+                _combine(state.velocity_u, state.velocity_u, excess, U)
+                _combine(state.velocity_v, state.velocity_v, excess, V)
+                _combine(U, U, excess, U)
+                _combine(V, V, excess, V)
         np.dot(U, V.T, product)
         state.length[0] += _norm_of_difference(product, beta)
         beta[:] = product

@@ -33,6 +33,7 @@ def gradient_descent(
     alpha: float | str | Decimal | Fraction | InitialScale = 1e-3,
     start: Mapping[str, ArrayLike] | None = None,
     batch_size: int | None = None,
+    shuffle: bool = False,
     label_noise: float | Noise = 0.0,
     seed: Seed = None,
     record_every: int = 1,
@@ -64,6 +65,9 @@ def gradient_descent(
         LinearNetwork.
     batch_size : int, optional
         Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
+    shuffle : bool
+        Cut the batches from passes over all rows instead, each pass in a new random order; a batch may reach into the
+        next pass where `batch_size` does not divide n.
     label_noise : float or Noise
         Noise added to y afresh at every step; a number is the std of a Gaussian.
     seed : int, SeedSequence or None
@@ -77,7 +81,8 @@ def gradient_descent(
     expected : bool
         With noise: step along the expectation of the gradient over the weight noise, without drawing it.
     radius : float, optional
-        After every step the weights are projected onto the ball of this radius around 0 (all weights together).
+        After every step the weights are projected onto the ball of this radius around 0 (all weights together);
+        momentum carries on the step that was taken, projection included.
     coordinates : {"auto", "growth", "weights"}
         Growth coordinates are exact at every alpha and are chosen for quadratic networks (``u*v``) unless noise is
         added to the weights or `radius` is given.
@@ -119,8 +124,9 @@ def gradient_descent(
     """
     check_pair(net, problem)
     settings = Settings.check(
-        problem.n, n_steps=n_steps, batch_size=batch_size, label_noise=label_noise, momentum=momentum,
-        nesterov=nesterov, expected=expected, radius=radius, record_every=record_every, coordinates=coordinates,
+        problem.n, n_steps=n_steps, batch_size=batch_size, shuffle=shuffle, label_noise=label_noise,
+        momentum=momentum, nesterov=nesterov, expected=expected, radius=radius, record_every=record_every,
+        coordinates=coordinates,
     )  # fmt: skip
     case = Case(net, problem, InitialScale.parse(alpha), start, settings)
     h, sequence = check_step(step), read_seed(seed)

@@ -21,6 +21,7 @@ class Settings:
 
     n_steps: int
     batch_size: int | None
+    shuffle: bool
     label_noise: Noise | None
     momentum: float
     nesterov: bool
@@ -36,6 +37,7 @@ class Settings:
         *,
         n_steps: Any,
         batch_size: Any,
+        shuffle: Any,
         label_noise: Any,
         momentum: Any,
         nesterov: Any,
@@ -50,6 +52,8 @@ class Settings:
         size = None if batch_size is None else check_count("batch_size", batch_size)
         if size is not None and size > n:
             raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
+        if shuffle and size is None:
+            raise ValueError("`shuffle` needs `batch_size`; received None.")
         mu = _number("momentum", momentum)
         if not 0.0 <= mu < 1.0:
             raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
@@ -62,6 +66,7 @@ class Settings:
         return cls(
             n_steps=count,
             batch_size=None if size == n else size,
+            shuffle=bool(shuffle),
             label_noise=_label_noise(label_noise),
             momentum=mu,
             nesterov=bool(nesterov),

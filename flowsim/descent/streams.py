@@ -47,6 +47,8 @@ class Streams:
         Number of observations.
     batch_size : int or None
         Rows of a batch, drawn without replacement; None for all rows. Batches are those of a single run.
+    shuffle : bool
+        Cut batches from passes over all rows, each in a new order.
     label_noise : Noise or None
     weight_noise : Noise or None
     stds, shape : array (k,), (k, d)
@@ -60,6 +62,7 @@ class Streams:
         seeds: Sequence[np.random.SeedSequence],
         n: int,
         batch_size: int | None,
+        shuffle: bool,
         label_noise: Noise | None,
         weight_noise: Noise | None,
         stds: Array,
@@ -75,7 +78,7 @@ class Streams:
             self._label = Draws(label_noise, label, np.full(self.n_labels, float(label_noise.std)))  # type: ignore[arg-type]
         if weight_noise is not None:
             self._weight = Draws(weight_noise, weight, np.repeat(stds, int(np.prod(shape)) // len(stds)))
-        self._order = np.arange(n)
+        self._order, self._shuffle, self._pass = np.arange(n), shuffle, np.empty(0, np.int64)
 
     @property
     def per_step(self) -> int:
@@ -87,7 +90,13 @@ class Streams:
         """Batches, shape (steps, b); (0, 0) for full batches."""
         if self.batch_size is None or self._batch is None:
             return np.empty((0, 0), np.int64)
-        return _subsets(self._order, self._batch.random((steps, self.batch_size)))
+        if not self._shuffle:
+            return _subsets(self._order, self._batch.random((steps, self.batch_size)))
+        needed = steps * self.batch_size
+        passes = max(-(-(needed - len(self._pass)) // self.n), 0)
+        ahead = np.concatenate([self._pass, _subsets(self._order, self._batch.random((passes, self.n))).ravel()])
+        self._pass = ahead[needed:]
+        return ahead[:needed].reshape(steps, self.batch_size)
 
     def labels(self, steps: int) -> Array:
         """Noise on y, shape (steps, n_labels * lanes), runs innermost; no steps without."""

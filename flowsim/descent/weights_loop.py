@@ -60,7 +60,7 @@ from flowsim.descent.products import move_on, products
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _project(w, radius, lanes):
+def _project(w, v, radius, lanes):
     for lane in range(lanes):
         square = 0.0
         for a in range(w.shape[0]):
@@ -70,7 +70,9 @@ def _project(w, radius, lanes):
             shrink = radius / math.sqrt(square)
             for a in range(w.shape[0]):
                 for i in range(lane, w.shape[1], lanes):
-                    w[a, i] *= shrink
+                    inside = w[a, i] * shrink
+                    v[a, i] += inside - w[a, i]
+                    w[a, i] = inside
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -165,7 +167,7 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
                     v[m, i] = plan.momentum * v[m, i] + slope[m, i]
                     w[m, i] += v[m, i]
         if options.radius < math.inf:
-            _project(w, options.radius, lanes)
+            _project(w, v, options.radius, lanes)
         value(w, kind, predicted)
         move_on(predicted, beta, state.length)
     return True

@@ -14,7 +14,7 @@ CASES = {
     "growth": (PLAIN, {"label_noise": 0.2}),
     "weights": (SAM, {"momentum": 0.3}),
     "batches": (PLAIN, {"batch_size": 2}),
-    "projected": (SAM, {"radius": 3.0}),
+    "projected": (SAM, {"radius": 1.5, "momentum": 0.5}),
 }
 
 

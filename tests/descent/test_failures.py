@@ -50,6 +50,7 @@ def test_a_start_whose_loss_is_no_float_is_refused(problem) -> None:
         ({"record_every": 0}, r"`record_every` must be an integer >= 1; received 0"),
         ({"momentum": 1.0}, r"`momentum` must lie in \[0, 1\); received 1.0"),
         ({"nesterov": True}, r"`nesterov` needs `momentum` > 0"),
+        ({"shuffle": True}, "`shuffle` needs `batch_size`; received None"),
         ({"radius": 0.0}, r"`radius` must be > 0; received 0.0"),
         ({"radius": 1e-3}, r"`radius` must hold the start"),
         ({"coordinates": "polar"}, r"`coordinates` must be one of auto, growth, weights; received 'polar'"),

@@ -28,6 +28,7 @@ def test_full_batches_are_gradient_descent_bit_for_bit(problem, net) -> None:
 
 NOISY = {
     "batches": (fs.DiagonalNetwork("u*v"), {"batch_size": 2}),
+    "shuffled": (fs.DiagonalNetwork("u*v"), {"batch_size": 4, "shuffle": True}),
     "labels": (fs.DiagonalNetwork("u*v"), {"label_noise": 0.3}),
     "sam": (SAM, {}),
     "everything": (SAM, {"batch_size": 3, "label_noise": fs.RademacherNoise(0.1), "momentum": 0.5}),
@@ -53,7 +54,7 @@ def test_the_same_seed_gives_the_same_run_however_the_draws_are_grouped(problem,
 )
 def test_draws_in_blocks_are_the_draws_at_once(noise) -> None:
     def streams():
-        return Streams([np.random.SeedSequence(1)], 5, 3, noise, noise, np.array([1.0, 2.0]), (2, 3))
+        return Streams([np.random.SeedSequence(1)], 5, 3, False, noise, noise, np.array([1.0, 2.0]), (2, 3))
 
     whole, parts = streams(), streams()
     for draw in ("rows", "labels", "weights"):
@@ -75,7 +76,7 @@ def test_child_seeds_are_those_that_spawn_gives_first() -> None:
 
 
 def test_every_subset_of_rows_is_equally_likely() -> None:
-    streams = Streams([np.random.SeedSequence(0)], 5, 2, None, None, np.zeros(2), (2, 3))
+    streams = Streams([np.random.SeedSequence(0)], 5, 2, False, None, None, np.zeros(2), (2, 3))
     rows = streams.rows(20_000)
     assert (rows[:, 0] != rows[:, 1]).all()
     counts = np.zeros((5, 5))
@@ -86,7 +87,7 @@ def test_every_subset_of_rows_is_equally_likely() -> None:
 
 def test_a_step_on_a_batch_uses_the_rows_of_that_batch_only(problem) -> None:
     traj = fs.gradient_descent(fs.DiagonalNetwork("u*v"), problem, 0.05, 40, alpha=0.3, batch_size=2, seed=11)
-    rows = Streams([np.random.SeedSequence(11)], problem.n, 2, None, None, np.zeros(2), (2, problem.d)).rows(40)
+    rows = Streams([np.random.SeedSequence(11)], problem.n, 2, False, None, None, np.zeros(2), (2, problem.d)).rows(40)
     u, v = np.full(problem.d, np.sqrt(2) * 0.3), np.zeros(problem.d)
     for batch in rows:
         X, y = problem.X[batch], problem.y[batch]
@@ -116,3 +117,94 @@ def test_below_the_range_of_floats_additive_noise_takes_over_at_once(problem) ->
     tiny = fs.gradient_descent(SAM, problem, 0.02, 100, alpha="1e-1000", seed=1)
     small = fs.gradient_descent(SAM, problem, 0.02, 100, alpha="1e-250", seed=1)
     np.testing.assert_array_equal(tiny.beta[3:], small.beta[3:])
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_shuffled_batches_pass_over_every_row_in_orders_of_their_own(size) -> None:
+    streams = Streams([np.random.SeedSequence(0)], 6, size, True, None, None, np.zeros(2), (2, 3))
+    rows = np.concatenate([streams.rows(steps).ravel() for steps in (1, 5, 2994)])
+    passes = rows[: rows.size // 6 * 6].reshape(-1, 6)
+    assert (np.sort(passes, axis=1) == np.arange(6)).all()
+    # Any row is equally likely at any place, and after any other.
+    counts = np.array([np.bincount(passes[:, place], minlength=6) for place in range(6)])
+    assert np.abs(counts - len(passes) / 6).max() < 5 * np.sqrt(len(passes) / 6)
+    followers = np.zeros((6, 6))
+    np.add.at(followers, (passes[:-1, -1], passes[1:, 0]), 1)
+    assert np.abs(followers - len(passes) / 36).max() < 5 * np.sqrt(len(passes) / 36)
+
+
+def test_a_shuffled_pass_of_small_steps_is_nearer_to_the_full_gradient_than_drawn_batches(problem) -> None:
+    """Over whole passes the noise of shuffled batches cancels to first order in h: what they are for."""
+    net, h, n_steps = fs.DiagonalNetwork("u*v"), 0.002, 600
+    full = fs.gradient_descent(net, problem, h, n_steps, alpha=0.5)
+    apart = {
+        shuffle: np.linalg.norm(
+            fs.gradient_descents(net, problem, h, n_steps, alpha=0.5, batch_size=2, shuffle=shuffle, runs=10, seed=1)
+            .beta[:, -1] - full.beta[-1], axis=1,
+        ).mean()
+        for shuffle in (False, True)
+    }  # fmt: skip
+    assert apart[True] < 0.3 * apart[False]
+
+
+DISTRIBUTIONS = [fs.GaussianNoise, fs.UniformNoise, fs.RademacherNoise, fs.LaplaceNoise]
+
+
+@pytest.mark.parametrize("multiplicative", [False, True])
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.5, True)])
+def test_projected_sam_takes_the_steps_of_its_definition(problem, kind, multiplicative, momentum, nesterov) -> None:
+    problem = fs.Regression(problem.X, 3 * problem.y)
+    h, n_steps, radius = 0.02, 60, 1.9
+    std = {"a": 0.2, "b": 0.1, "c": 0.3}
+    net = fs.DiagonalNetwork("a*b*c", noise=kind(std, multiplicative))
+    start = dict(zip(net.weights, np.random.default_rng(3).standard_normal((3, problem.d)), strict=True))
+    traj = fs.gradient_descent(
+        net, problem, h, n_steps, alpha=0.3, start=start, radius=radius, momentum=momentum, nesterov=nesterov, seed=6
+    )
+    noise = Streams(
+        [np.random.SeedSequence(6)], problem.n, None, False, None, net.noise, np.array(list(std.values())),
+        (3, problem.d),
+    ).weights(n_steps)  # fmt: skip
+    w = 0.3 * np.array(list(start.values()))
+    before, touched = w.copy(), 0
+    for k in range(n_steps):
+        ahead = w + momentum * (w - before) if nesterov else w
+        here = ahead * (1 + noise[k]) if multiplicative else ahead + noise[k]
+        a, b, c = here
+        slope = problem.gradient(a * b * c) * np.array([b * c, a * c, a * b])
+        if multiplicative:
+            slope *= 1 + noise[k]
+        new = w - h * slope + momentum * (w - before)
+        size = np.linalg.norm(new)
+        touched += size > radius
+        w, before = new * min(1.0, radius / size), w
+        np.testing.assert_allclose([traj.weights[name][k + 1] for name in net.weights], w, atol=1e-11)
+    assert 3 < touched < n_steps
+    assert max(np.linalg.norm(list(state)) for state in zip(*traj.weights.values(), strict=True)) <= radius * (
+        1 + 1e-14
+    )
+
+
+def test_projected_sam_of_a_linear_network_takes_the_steps_of_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    X, Y, h, radius = rng.standard_normal((8, 3)), 3 * rng.standard_normal((8, 2)), 0.05, 1.5
+    net = fs.LinearNetwork(4, noise=fs.LaplaceNoise(0.1))
+    start = {"U": rng.standard_normal((3, 4)), "V": rng.standard_normal((2, 4))}
+    traj = fs.gradient_descent(
+        net, fs.Regression(X, Y), h, 40, alpha=0.3, start=start, radius=radius, momentum=0.5, seed=2
+    )
+    noise = Streams([np.random.SeedSequence(2)], 8, None, False, None, net.noise, np.full(20, 0.1), (20,)).weights(40)
+    U, V = 0.3 * start["U"], 0.3 * start["V"]
+    old_u, old_v, touched = U, V, 0
+    for k in range(40):
+        W, Z = U + noise[k, :12].reshape(3, 4), V + noise[k, 12:].reshape(2, 4)
+        G = X.T @ (X @ W @ Z.T - Y) / 8
+        new_u, new_v = U - h * G @ Z + 0.5 * (U - old_u), V - h * G.T @ W + 0.5 * (V - old_v)
+        size = np.hypot(np.linalg.norm(new_u), np.linalg.norm(new_v))
+        touched += size > radius
+        shrink = min(1.0, radius / size)
+        (U, old_u), (V, old_v) = (shrink * new_u, U), (shrink * new_v, V)
+    assert touched > 3
+    np.testing.assert_allclose(traj.weights["U"][-1], U, atol=1e-12)
+    np.testing.assert_allclose(traj.weights["V"][-1], V, atol=1e-12)
