@@ -155,7 +155,7 @@ DISTRIBUTIONS = [fs.GaussianNoise, fs.UniformNoise, fs.RademacherNoise, fs.Lapla
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.5, True)])
 def test_projected_sam_takes_the_steps_of_its_definition(problem, kind, multiplicative, momentum, nesterov) -> None:
     problem = fs.Regression(problem.X, 3 * problem.y)
-    h, n_steps, radius = 0.02, 60, 1.9
+    h, n_steps, radius = 0.02, 150, 1.85
     std = {"a": 0.2, "b": 0.1, "c": 0.3}
     net = fs.DiagonalNetwork("a*b*c", noise=kind(std, multiplicative))
     start = dict(zip(net.weights, np.random.default_rng(3).standard_normal((3, problem.d)), strict=True))
