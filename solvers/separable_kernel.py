@@ -4,8 +4,13 @@ In the unknowns :math:`B_i = \int \beta_i\,dt` of the coordinates that are not n
 
 .. math:: B' = \beta(z, t), \qquad z = z_0 + (t - t_0)\, c - G B, \qquad G = A^\top A / n,\; c = A^\top b / n,
 
-so that a step costs one Cholesky factorisation of :math:`I + h\gamma\, D^{1/2} G D^{1/2}` in the number of such
-coordinates, or of :math:`I + h\gamma\, A D A^\top / n` in the number of rows where that is smaller. All other
+so that a stage u of the method and what it does to z, :math:`\kappa = G u`, come from one symmetric matrix:
+
+.. math:: \Big(\frac{I}{h\gamma} + D G\Big) u = x \quad\Longrightarrow\quad
+          \kappa = h\gamma\, S x, \quad u = h\gamma\, (x - D \kappa), \quad S = (G^{-1} + h\gamma D)^{-1}.
+
+A step costs S once, in the number of such coordinates, or a Cholesky factor of
+:math:`I + h\gamma\, A D A^\top / n` in the number of rows where that is smaller. All other
 coordinates move by the same B, and where nothing is active the motion is a straight line, taken in one step.
 
 A growing exponential is invisible until it is there, so a step ends where a negligible coordinate would begin
@@ -17,16 +22,37 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from flowsim.solvers import rodas
+from flowsim.solvers.compiled_algebra import (
+    FAST,
+    bare,
+    compiled,
+    dot,
+    factor,
+    fill_wide,
+    invert,
+    move,
+    move_two,
+    multiply,
+    padded,
+    resolve,
+    solve,
+    substitute,
+)
+from flowsim.solvers.separable_map import (
+    beta_of_products,
+    beta_of_terms,
+    evaluate,
+    grown,
+    growth,
+    log_size,
+    threshold,
+)
 
 __all__ = ["BUDGET", "COMPLETED", "FULL", "NON_FINITE", "REFRESH", "STEP_FLOOR", "advance", "log_level", "speeds"]
 
 COMPLETED, FULL, BUDGET, REFRESH, STEP_FLOOR, NON_FINITE = range(6)
-
-#: Reassociated sums vectorise; NaN and infinity keep their meaning.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 _A, _C, _H = rodas.A, rodas.C, rodas.H
 _ALPHA, _GAMMA_SUM, _GAMMA = rodas.ALPHA, rodas.GAMMA_SUM, rodas.GAMMA
@@ -38,14 +64,9 @@ _NEGLIGIBLE = 0.05
 _LATE = math.log(4.0)
 #: e-foldings a coordinate that counts may grow in one step.
 _GROWTH = 4.0
-#: Exponentials smaller than exp(-_BLIND) times the largest of their coordinate are rounding.
-_BLIND = 40.0
 
 #: A power blows up at distance 0: of that distance one step may cover so much.
 _APPROACH = 0.6
-#: The series of a product in m^2/x^2 is used up to here, its Newton iteration in ln x so often.
-_SERIES = 0.1
-_NEWTON = 4
 #: An active coordinate whose rate is below so many roundings of its terms stands still.
 _STILL = 64 * np.finfo(np.float64).eps
 #: Arrivals that differ by less than this, relatively, are one.
@@ -57,242 +78,128 @@ _SHRINK, _GROW = 0.2, 30.0
 _QUIET, _GROW_QUIET = 1e-8, 1e4
 _BETA = 0.04
 _REJECTIONS = 40
-#: Up to this size a factor is inverted; beyond, the work of it outweighs what the solves save.
+#: Up to this size S is formed, and a factor inverted; beyond, the work of it outweighs what the solves save.
 _SMALL = 64
 
-
-@njit(cache=True, nogil=True, fastmath=_FAST, inline="never")
-def _dot(x, y, k):
-    total = 0.0
-    for j in range(k):
-        total += x[j] * y[j]
-    return total
+#: What solves the stages: S itself, a factor in the coordinates, or a factor in the rows.
+_BY_MATRIX, _BY_COORDINATES, _BY_ROWS = range(3)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _factor(M, inverse, m):
-    """Lower Cholesky factor in place, reciprocal diagonal aside; False if M is not positive definite."""
-    for i in range(m):
-        row = M[i]
-        for j in range(i):
-            row[j] = (row[j] - _dot(row, M[j], j)) * inverse[j]
-        pivot = row[i] - _dot(row, row, i)
-        if not (pivot > 0.0 and pivot < np.inf):
-            return False
-        row[i] = math.sqrt(pivot)
-        inverse[i] = 1.0 / row[i]
+@bare(fastmath=FAST)
+def _combine(U, kappa, stage, mp, dz, c_sum):
+    """``sum_j a_ij kappa_j`` and ``sum_j c_ij u_j``."""
+    for s in range(mp):
+        dz[s] = 0.0
+        c_sum[s] = 0.0
+    for j in range(stage):
+        a_j, c_j = _A[stage, j], _C[stage, j]
+        for s in range(mp):
+            dz[s] += a_j * kappa[j, s]
+            c_sum[s] += c_j * U[j, s]
+
+
+@bare(fastmath=FAST)
+def _interpolate(U, mp, out):
+    """The coefficients ``sum_j h_lj u_j`` of the continuous extension."""
+    for power in range(3):
+        for s in range(mp):
+            out[power, s] = 0.0
+        for j in range(_STAGES):
+            h_j = _H[power, j]
+            for s in range(mp):
+                out[power, s] += h_j * U[j, s]
+
+
+@bare(fastmath=FAST)
+def _prepare(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, first, second):
+    """What the stages of a step are solved with; False if there is no such thing."""
+    if way == _BY_MATRIX:
+        for s in range(m):
+            for j in range(mp):
+                S[s, j] = GS[s, j]
+        for s in range(m):
+            weight[s] = hg * D[s]
+        resolve(S, weight, m, mp, first, second)
+        return True
+    if way == _BY_ROWS:
+        fill_wide(M, AS, D, hg / n, m, r)
+        order = r
+    else:
+        for s in range(m):
+            weight[s] = math.sqrt(D[s])
+        for s in range(m):
+            scale = hg * weight[s]
+            for j in range(s + 1):
+                M[s, j] = scale * GS[s, j] * weight[j]
+            M[s, s] += 1.0
+        order = m
+    if not factor(M, inverse, order):
+        return False
+    if order < _SMALL:
+        invert(M, inverse, order)
     return True
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _invert(M, inverse, m):
-    """The inverse of a lower triangular factor in its place: eight solves wait less for products than for divisions."""
-    for i in range(m):
-        row = M[i]
-        for k in range(i):
-            # row k of M is inverted already
-            value, other = row[k], M[k]
-            for j in range(k):
-                row[j] += value * other[j]
-            row[k] = value * other[k]
-        for j in range(i):
-            row[j] *= -inverse[i]
-        row[i] = inverse[i]
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _solve(M, x, y, m):
-    """x becomes ``M^T M x`` for the inverted factor M."""
-    for i in range(m):
-        y[i] = _dot(M[i], x, i + 1)
-    for j in range(m):
-        x[j] = 0.0
-    for i in range(m):
-        value, row = y[i], M[i]
-        for j in range(i + 1):
-            x[j] += value * row[j]
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _substitute(M, inverse, x, m):
-    for i in range(m):
-        x[i] = (x[i] - _dot(M[i], x, i)) * inverse[i]
-    for i in range(m - 1, -1, -1):
-        x[i] *= inverse[i]
-        value, row = x[i], M[i]
-        for j in range(i):
-            x[j] -= value * row[j]
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _evaluate(power, place, dz, dt, sign, slope, decay, squares, series, which, m, beta, D, by_time):
-    """beta, d beta/dz and d beta/dt of the coordinates `which`, moved by (dz, dt) from where ``place`` was taken.
-
-    Increments rather than positions: z may be 10^6 and its rounding would swamp the differences of the stages.
-    """
-    K = place.shape[0]
-    if power > 0:
+@bare(fastmath=FAST)
+def _solve_stage(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, half, work, x, stage, U, kappa):
+    """u and kappa of one stage from its right-hand side x."""
+    if way == _BY_COORDINATES:
         for s in range(m):
-            i = which[s]
-            k = 0
-            if K > 1 and place[1, i] < place[0, i]:
-                k = 1
-            beta[s], D[s] = _product(power, place[k, i] - slope[k, i] * dz[s], squares, series, i)
-            beta[s] *= sign[k, i]
-            by_time[s] = 0.0
+            x[s] /= weight[s]
+        substitute(M, inverse, x, m)
+        for s in range(m):
+            x[s] *= hg * weight[s]
+            U[stage, s] = x[s]
+        multiply(GS, x, m, mp, 1.0, kappa, stage)
         return
-    for s in range(m):
-        i = which[s]
-        top = -np.inf
-        for k in range(K):
-            top = max(top, place[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt)
-        b = d = e = 0.0
-        for k in range(K):
-            exponent = place[k, i] + slope[k, i] * dz[s] - decay[k, i] * dt
-            if exponent > top - _BLIND:
-                value = sign[k, i] * math.exp(exponent)
-                b += value
-                d += slope[k, i] * value
-                e -= decay[k, i] * value
-        beta[s], D[s], by_time[s] = b, d, e
+    if way == _BY_MATRIX:
+        multiply(S, x, m, mp, hg, kappa, stage)
+    else:
+        for q in range(r):
+            half[q] = 0.0
+        for s in range(m):
+            value = x[s] * (hg / n)
+            for q in range(r):
+                half[q] += value * AS[s, q]
+        if r < _SMALL:
+            solve(M, half, work, r)
+        else:
+            substitute(M, inverse, half, r)
+        for s in range(m):
+            total = 0.0
+            for q in range(r):
+                total += AS[s, q] * half[q]
+            kappa[stage, s] = total
+        for s in range(m, mp):
+            kappa[stage, s] = 0.0
+    for s in range(mp):
+        U[stage, s] = hg * (x[s] - D[s] * kappa[stage, s])
 
 
-@njit(cache=True, nogil=True)
-def _product(L, distance, squares, series, i):
-    r"""beta and d beta/dz of a product of L weights whose smallest, x, is ``distance`` away from infinity in z.
-
-    The others are sqrt(x^2 + m_j^2), and ``distance = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)``, here as a series in
-    m^2/x^2. Zero outside its range, where no coordinate that counts may be: a step that has one there is rejected.
-    NaN beyond the singularity.
-    """
-    if not distance > 0.0:
-        return np.nan, np.nan
-    x = ((L - 2) * distance) ** (-1.0 / (L - 2))
-    largest = 0.0
-    for j in range(squares.shape[0]):
-        largest = max(largest, squares[j, i])
-    if largest > 0.0:
-        if largest > _SERIES * x * x:
-            return 0.0, 0.0
-        for _ in range(_NEWTON):
-            u, total = 1.0 / (x * x), 0.0
-            for k in range(series.shape[0] - 1, -1, -1):
-                total = total * u + series[k, i] / (L - 2 + 2 * k)
-            root = 1.0
-            for j in range(squares.shape[0]):
-                root *= 1.0 + squares[j, i] * u
-            # In ln x, where the function is nearly a straight line.
-            x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(root)
-    product, growth = x ** (L - 1), 1.0
-    for j in range(squares.shape[0]):
-        ratio = squares[j, i] / (x * x)
-        product *= math.sqrt(1.0 + ratio)
-        growth += 1.0 / (1.0 + ratio)
-    return x * product, product * product * growth
-
-
-@njit(cache=True, nogil=True)
-def _log_size(power, place):
-    """ln |beta| of one branch at its place: the exponent itself, or a power of the distance to infinity."""
-    if power == 0:
-        return place
-    if not place > 0.0:
-        return np.inf
-    return -power / (power - 2.0) * math.log((power - 2.0) * place)
-
-
-@njit(cache=True, nogil=True)
-def _growth(power, place, speed):
-    """d ln |beta| / dt of a branch whose place moves with `speed` = slope F - decay."""
-    if power == 0:
-        return speed
-    return power / (power - 2.0) * speed / place
-
-
-@njit(cache=True, nogil=True)
-def _grown(power, place, change):
-    """ln |beta| of a branch once its place has moved by `change`."""
-    return place + change if power == 0 else _log_size(power, place - change)
-
-
-@njit(cache=True, nogil=True)
-def _threshold(power, level, speed, left):
-    """The place at which a branch moving with `speed` begins to count: beta over its rate of growth at the level."""
-    if power == 0:
-        return level + math.log(max(speed, 1.0 / left))
-    p = power / (power - 2.0)
-    # ((L-2) Y)^-p Y / (p speed) = exp(level)
-    return math.exp((level + math.log(p * speed) + p * math.log(power - 2.0)) / (1.0 - p))
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@bare(fastmath=FAST)
 def _apply_gram(wide, GS, AS, m, r, n, v, work, out):
     """out = G v on the active coordinates."""
     if wide:
         for q in range(r):
             work[q] = 0.0
         for s in range(m):
-            value, row = v[s] / n, AS[s]
+            value = v[s] / n
             for q in range(r):
-                work[q] += value * row[q]
+                work[q] += value * AS[s, q]
         for s in range(m):
-            out[s] = _dot(AS[s], work, r)
+            total = 0.0
+            for q in range(r):
+                total += AS[s, q] * work[q]
+            out[s] = total
     else:
         for s in range(m):
-            out[s] = _dot(GS[s], v, m)
+            total = 0.0
+            for j in range(m):
+                total += GS[s, j] * v[j]
+            out[s] = total
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _move(G, AT, grams, which, m, r, n, v, work, out):
-    """out = G[:, which] v on all loaded coordinates."""
-    w = len(out)
-    if grams and m <= 2 * r:
-        for j in range(w):
-            out[j] = 0.0
-        for s in range(m):
-            value, row = v[s], G[which[s]]
-            for j in range(w):
-                out[j] += value * row[j]
-    else:
-        for q in range(r):
-            work[q] = 0.0
-        for s in range(m):
-            value, row = v[s] / n, AT[which[s]]
-            for q in range(r):
-                work[q] += value * row[q]
-        for j in range(w):
-            out[j] = _dot(AT[j], work, r)
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _combine(U, stage, m, v, c_sum):
-    """The stage's argument ``sum_j a_ij u_j`` and ``sum_j c_ij u_j``."""
-    for s in range(m):
-        v[s] = 0.0
-        c_sum[s] = 0.0
-    for j in range(stage):
-        a_j, c_j, u_j = _A[stage, j], _C[stage, j], U[j]
-        for s in range(m):
-            v[s] += a_j * u_j[s]
-            c_sum[s] += c_j * u_j[s]
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _fill_wide(M, AS, D, scale, m, r):
-    """Lower triangle of ``I + scale A D A^T``."""
-    for p in range(r):
-        for q in range(p + 1):
-            M[p, q] = 0.0
-        M[p, p] = 1.0
-    for s in range(m):
-        row, weight = AS[s], scale * D[s]
-        for p in range(r):
-            value, target = weight * row[p], M[p]
-            for q in range(p + 1):
-                target[q] += value * row[q]
-
-
-@njit(cache=True, nogil=True)
+@bare()
 def _settle(G, AT, grams, which, m, r, n, beta, rate, drive):
     """Rates that are rounding of the terms they are made of become zero; True if none of the active is left."""
     settled = True
@@ -302,7 +209,7 @@ def _settle(G, AT, grams, which, m, r, n, beta, rate, drive):
             continue
         scale = abs(drive[i])
         for j in range(m):
-            product = G[i, which[j]] if grams else _dot(AT[i], AT[which[j]], r) / n
+            product = G[i, which[j]] if grams else dot(AT, i, AT, which[j], r) / n
             scale += abs(product * beta[j])
         if abs(rate[i]) <= _STILL * scale:
             rate[i] = 0.0
@@ -311,7 +218,7 @@ def _settle(G, AT, grams, which, m, r, n, beta, rate, drive):
     return settled
 
 
-@njit(cache=True, nogil=True)
+@bare()
 def _add(high, low, increment):
     """(high, low) + increment, with low the part that does not fit into high."""
     step = increment + low
@@ -319,14 +226,14 @@ def _add(high, low, increment):
     return result, step - (result - high)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@bare(fastmath=FAST)
 def _someone_outside(out_exponent, out_rate, out_reach, out_level, since, distance, log_h):
     """Could a coordinate that is not loaded have come to count?"""
     worst = -np.inf
     for k in range(out_exponent.shape[0]):
-        exponent, rate, reach = out_exponent[k], out_rate[k], out_reach[k]
         for i in range(len(out_level)):
-            worst = max(worst, exponent[i] + rate[i] * since + reach[i] * distance - out_level[i])
+            above = out_exponent[k, i] + out_rate[k, i] * since + out_reach[k, i] * distance - out_level[i]
+            worst = max(worst, above)
     return worst + log_h > 0.0
 
 
@@ -335,7 +242,55 @@ def log_level(reach, tol):
     return math.log(_NEGLIGIBLE * tol) - np.log(np.maximum(reach, 1e-300))
 
 
-@njit(cache=True, nogil=True)
+@bare()
+def _exponents(logc, slope, decay, z, z_low, t, t_low, place, top):
+    """The exponents at (z, t), each given by two numbers, and the largest of every coordinate."""
+    w = len(z)
+    for i in range(w):
+        top[i] = -np.inf
+    for k in range(logc.shape[0]):
+        for i in range(w):
+            exponent = (
+                ((logc[k, i] + slope[k, i] * z[i]) - decay[k, i] * t) + slope[k, i] * z_low[i] - decay[k, i] * t_low
+            )
+            place[k, i] = exponent
+            top[i] = exponent if exponent > top[i] else top[i]
+
+
+@bare()
+def _near(power, place, slope, decay, F, h, longest, level, ahead, near_k, near_i):
+    """The exponentials (or sides) that could count before h has passed, moving as they do now; how many."""
+    w = len(F)
+    count = 0
+    if power > 0:
+        for i in range(w):
+            for k in range(place.shape[0]):
+                if place[k, i] < np.inf:
+                    near_k[count], near_i[count] = k, i
+                    count += 1
+        return count
+    for k in range(place.shape[0]):
+        for i in range(w):
+            ahead[k, i] = place[k, i] + max(slope[k, i] * F[i] - decay[k, i], 0.0) * h + longest - level[i]
+        for i in range(w):
+            if ahead[k, i] >= 0.0:
+                near_k[count], near_i[count] = k, i
+                count += 1
+    return count
+
+
+@bare()
+def _overdue(place, slope, decay, dz, h, log_h, level, alive):
+    """Has an exponential of a coordinate left out come to count?"""
+    count = 0
+    for k in range(place.shape[0]):
+        for i in range(len(dz)):
+            late = place[k, i] + (slope[k, i] * dz[i] - decay[k, i] * h) + log_h > level[i] + _LATE
+            count += late and not alive[i]
+    return count > 0
+
+
+@compiled()
 def advance(
     G, AT, n, drive, power, logc, sign, slope, decay, squares, series, reach, tol, t_end, max_steps,
     out_exponent, out_rate, out_reach, out_level, b_rows, nu_ref, rate_ref,
@@ -374,17 +329,32 @@ def advance(
         level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300))
 
     narrow = min(w, 2 * r) if grams else 0
-    GS = np.empty((narrow, narrow))
-    size_M = max(narrow, r) if (w > narrow) else narrow
+    wp = padded(w)
+    GS = np.empty((narrow, padded(narrow)))
+    S = np.empty((min(narrow, _SMALL), padded(min(narrow, _SMALL))))
+    size_M = r if w > narrow else 0
+    if narrow > _SMALL:
+        size_M = max(size_M, narrow)
     M = np.empty((size_M, size_M))
     AS = np.empty((w if w > narrow else 0, r))
-    U = np.empty((_STAGES, w))
     inverse = np.empty(size_M)
-    F, move, dz_all, straight, beta_0 = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
-    dz, beta, D, bt = np.zeros(w), np.empty(w), np.empty(w), np.empty(w)
-    root, v, x, gv, ft = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
-    total, inner, c_sum = np.empty(w), np.empty(w), np.empty(w)
+    # Rows of zeros, so that what stands behind the last active coordinate stays zero or is made so.
+    U, kappa = np.zeros((_STAGES, wp)), np.zeros((_STAGES, wp))
+    terms, scratch, first, second = np.zeros((4, K, wp)), np.zeros((3, wp)), np.zeros(wp), np.zeros(wp)
+    bits = scratch.view(np.int64)
+    dense = np.zeros((3, wp))
+    dz, beta, D, bt = np.zeros(wp), np.zeros(wp), np.zeros(wp), np.zeros(wp)
+    weight, x, ft, c_sum = np.zeros(wp), np.zeros(wp), np.zeros(wp), np.zeros(wp)
+    drift, beta_0, inner = np.zeros(wp), np.zeros(wp), np.zeros(wp)
+    F, shift, error_shift, dz_all, straight = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
+    total, last = np.empty(w), np.empty(wp)
     work, half, nu_new = np.empty(r), np.empty(r), np.empty(r)
+    order_counted, others, beta_counted = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros(wp)
+    terms_counted, D_counted, bt_counted = np.zeros((4, K, wp)), np.zeros(wp), np.zeros(wp)
+    top, ahead = np.empty(w), np.empty((K, w))
+    near_k, near_i = np.empty(K * w, np.int64), np.empty(K * w, np.int64)
+    m_counted = np.int64(0)
+    layers = layers_counted = 1
 
     known = False  # are base and F up to date
     fresh = True  # no step taken since the call began
@@ -403,75 +373,81 @@ def advance(
 
         # ---- who counts, and how far may the step reach (np.int64: a literal would compile every helper twice)
         if not known:
+            if power == 0:
+                _exponents(logc, slope, decay, z, z_low, t, clock[1], place, top)
+            else:
+                for i in range(w):
+                    top[i] = -np.inf
+                    for k in range(K):
+                        top[i] = max(top[i], log_size(power, place[k, i]))
             m = np.int64(0)
             for i in range(w):
-                top = -np.inf
-                for k in range(K):
-                    if power == 0:
-                        place[k, i] = (
-                            ((logc[k, i] + slope[k, i] * z[i]) - decay[k, i] * t)
-                            + slope[k, i] * z_low[i] - decay[k, i] * clock[1]
-                        )  # fmt: skip
-                    top = max(top, _log_size(power, place[k, i]))
-                if top + longest > level[i] - 10.0:
-                    dz[m] = 0.0
-                    which[m] = i
+                if top[i] + longest > level[i] - 10.0:
+                    order_counted[m] = i
                     m += 1
-            _evaluate(power, place, dz, 0.0, sign, slope, decay, squares, series, which, m, beta, D, bt)
+            mp = padded(m)
+            for s in range(mp):
+                dz[s] = 0.0
+            layers_counted = evaluate(
+                power, place, dz, 0.0, sign, slope, decay, squares, series, order_counted, m, mp, terms_counted,
+                scratch, bits, beta_counted, D_counted, bt_counted,
+            )  # fmt: skip
+            m_counted = m
             counts[2] += 1
-            _move(G, AT, grams, which, m, r, n, beta, work, move)
+            move(G, AT, grams, order_counted, m, r, n, beta_counted, work, shift)
             for i in range(w):
-                F[i] = drive[i] - move[i]
+                F[i] = drive[i] - shift[i]
             if power > 0:
-                _settle(G, AT, grams, which, m, r, n, beta, F, drive)
+                _settle(G, AT, grams, order_counted, m, r, n, beta_counted, F, drive)
             known = True
         h = min(clock[2], left)
         arrival = False
-        for i in range(w):
-            for k in range(K):
-                speed = slope[k, i] * F[i] - decay[k, i]
-                if speed <= 0.0 or not place[k, i] < np.inf:
-                    continue
-                if _grown(power, place[k, i], speed * h) + longest < level[i]:
-                    continue
-                wait = (_threshold(power, level[i], speed, left) - place[k, i]) / speed
-                if power > 0:
-                    wait = -wait
-                if wait * _growth(power, place[k, i], speed) >= 0.5:
-                    if wait < h:
-                        h, arrival = wait, True
-                else:
-                    most = _GROWTH / speed if power == 0 else _APPROACH * place[k, i] / speed
-                    if most < h:
-                        h, arrival = most, False
+        # Only these can come to count within h, however short it turns out to be.
+        near = _near(power, place, slope, decay, F, h, longest, level, ahead, near_k, near_i)
+        for e in range(near):
+            k, i = near_k[e], near_i[e]
+            speed = slope[k, i] * F[i] - decay[k, i]
+            if speed <= 0.0 or grown(power, place[k, i], speed * h) + longest < level[i]:
+                continue
+            wait = (threshold(power, level[i], speed, left) - place[k, i]) / speed
+            if power > 0:
+                wait = -wait
+            if wait * growth(power, place[k, i], speed) >= 0.5:
+                if wait < h:
+                    h, arrival = wait, True
+            else:
+                most = _GROWTH / speed if power == 0 else _APPROACH * place[k, i] / speed
+                if most < h:
+                    h, arrival = most, False
         if h >= left * (1.0 - 1e-12):
             h = left
         elif h > 0.5 * left and not arrival:
             h = 0.5 * left
         log_h = math.log(h)
+        for i in range(w):
+            alive[i] = forced[i]
+        for e in range(near):
+            k, i = near_k[e], near_i[e]
+            if alive[i]:
+                continue
+            speed = slope[k, i] * F[i] - decay[k, i]
+            now = log_size(power, place[k, i])
+            then = now if speed <= 0.0 else grown(power, place[k, i], speed * h)
+            if then + log_h <= level[i]:
+                continue
+            rate = growth(power, place[k, i], speed)
+            span = min(log_h, -math.log(max(abs(rate), 1e-300)))
+            if rate > 0.0 and now + span >= level[i] - 0.5:
+                alive[i] = True
+            elif power == 0 or not arrival:
+                alive[i] = then + span > level[i] + 0.01
+            else:
+                # At the moment of arrival rounding of a long way is not to be read as a size.
+                close = abs(place[k, i] - speed * h) <= _TIE * place[k, i]
+                alive[i] = then + span > level[i] + 0.01 and not close
         m = np.int64(0)
         for i in range(w):
-            inside = forced[i]
-            for k in range(K):
-                if inside or not place[k, i] < np.inf:
-                    continue
-                speed = slope[k, i] * F[i] - decay[k, i]
-                now = _log_size(power, place[k, i])
-                top = now if speed <= 0.0 else _grown(power, place[k, i], speed * h)
-                if top + log_h <= level[i]:
-                    continue
-                rate = _growth(power, place[k, i], speed)
-                span = min(log_h, -math.log(max(abs(rate), 1e-300)))
-                if rate > 0.0 and now + span >= level[i] - 0.5:
-                    inside = True
-                elif power == 0 or not arrival:
-                    inside = top + span > level[i] + 0.01
-                else:
-                    # At the moment of arrival rounding of a long way is not to be read as a size.
-                    close = abs(place[k, i] - speed * h) <= _TIE * place[k, i]
-                    inside = top + span > level[i] + 0.01 and not close
-            alive[i] = inside
-            if inside:
+            if alive[i]:
                 which[m] = i
                 m += 1
 
@@ -484,7 +460,13 @@ def advance(
                 dz_all[i] = drive[i] * h
         else:
             still = False
-            wide = (not grams) or m > 2 * r
+            mp = padded(m)
+            if not grams or m > 2 * r:
+                way = _BY_ROWS
+            elif m <= _SMALL:
+                way = _BY_MATRIX
+            else:
+                way = _BY_COORDINATES
             same = m == m_previous
             if same:
                 for s in range(m):
@@ -494,30 +476,64 @@ def advance(
             if not same:
                 for s in range(m):
                     previous[s] = which[s]
-                    if wide:
-                        AS[s] = AT[which[s]]
+                    i = which[s]
+                    if way == _BY_ROWS:
+                        for q in range(r):
+                            AS[s, q] = AT[i, q]
                     else:
-                        row = G[which[s]]
-                        for j in range(s + 1):
-                            GS[s, j] = row[which[j]]
-                            GS[j, s] = GS[s, j]
+                        for j in range(m):
+                            GS[s, j] = G[i, which[j]]
+                        for j in range(m, mp):
+                            GS[s, j] = 0.0
                 m_previous = m
-            for s in range(m):
-                dz[s] = 0.0
-            _evaluate(power, place, dz, 0.0, sign, slope, decay, squares, series, which, m, beta, D, bt)
             # The motion at constant beta is taken out of the step, exactly: what is left is small on a plateau,
-            # where a step of 10^6 would otherwise drown in the rounding of its own length.
-            _move(G, AT, grams, which, m, r, n, beta, work, move)
-            for i in range(w):
-                straight[i] = drive[i] - move[i]
-            for s in range(m):
-                beta_0[s] = beta[s]
-            still = power > 0 and _settle(G, AT, grams, which, m, r, n, beta, straight, drive)
+            # where a step of 10^6 would otherwise drown in the rounding of its own length. It is F, without what
+            # the coordinates do that were evaluated and do not count.
+            rest, found = np.int64(0), np.int64(0)
+            for e in range(m_counted):
+                i = order_counted[e]
+                if alive[i]:
+                    for k in range(layers_counted if power == 0 else 0):
+                        for part in range(4):
+                            terms[part, k, found] = terms_counted[part, k, e]
+                    beta_0[found], D[found], bt[found] = beta_counted[e], D_counted[e], bt_counted[e]
+                    found += 1
+                else:
+                    others[rest], beta[rest] = i, beta_counted[e]
+                    rest += 1
+            layers = layers_counted
+            if found < m:
+                for s in range(mp):
+                    dz[s] = 0.0
+                layers = evaluate(
+                    power, place, dz, 0.0, sign, slope, decay, squares, series, which, m, mp, terms, scratch, bits,
+                    beta_0, D, bt,
+                )  # fmt: skip
+            else:
+                for s in range(m, mp):
+                    beta_0[s] = D[s] = bt[s] = 0.0
+                    for k in range(layers if power == 0 else 0):
+                        for part in range(4):
+                            terms[part, k, s] = 0.0
+            if found == m and rest == 0:
+                for i in range(w):
+                    straight[i] = F[i]
+            elif found == m and power == 0:
+                move(G, AT, grams, others, rest, r, n, beta, work, shift)
+                for i in range(w):
+                    straight[i] = F[i] + shift[i]
+            else:
+                move(G, AT, grams, which, m, r, n, beta_0, work, shift)
+                for i in range(w):
+                    straight[i] = drive[i] - shift[i]
+            still = power > 0 and _settle(G, AT, grams, which, m, r, n, beta_0, straight, drive)
             hg = h * _GAMMA
-            order = r if wide else m
             for s in range(m):
+                drift[s] = straight[which[s]]
                 if not D[s] > 0.0:
                     good = False
+            for s in range(m, mp):
+                drift[s] = 0.0
             if still:
                 # What is active has come to rest: the rest of the plateau is a straight line, however long.
                 for s in range(m):
@@ -528,70 +544,44 @@ def advance(
                         U[j, s] = 0.0
                 for i in range(w):
                     dz_all[i] = straight[i] * h
-            elif wide:
-                _fill_wide(M, AS, D, hg / n, m, r)
-            else:
-                for s in range(m):
-                    root[s] = math.sqrt(D[s])
-                for s in range(m):
-                    scale, row, target = hg * root[s], GS[s], M[s]
-                    for j in range(s + 1):
-                        target[j] = scale * row[j] * root[j]
-                    target[s] += 1.0
-            if good and not still:
-                good = _factor(M, inverse, order)
-                if good and order < _SMALL:
-                    _invert(M, inverse, order)
+            elif good:
+                good = _prepare(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, first, second)
                 counts[3] += 1
             if good and not still:
-                for s in range(m):
-                    ft[s] = D[s] * straight[which[s]] + bt[s]
+                for s in range(mp):
+                    ft[s] = D[s] * drift[s] + bt[s]
+                    x[s] = h * _GAMMA_SUM[0] * ft[s]
                 for stage in range(_STAGES):
                     alpha_h = _ALPHA[stage] * h
-                    u = U[stage]
                     if stage > 0:
-                        _combine(U, stage, m, v, c_sum)
-                        _apply_gram(wide, GS, AS, m, r, n, v, work, gv)
-                        for s in range(m):
-                            dz[s] = alpha_h * straight[which[s]] - gv[s]
-                        _evaluate(
-                            power, place, dz, alpha_h, sign, slope, decay, squares, series, which, m, beta, gv, bt
-                        )
-                        for s in range(m):
-                            x[s] = (beta[s] - beta_0[s]) + c_sum[s] / h + h * _GAMMA_SUM[stage] * ft[s]
-                    else:
-                        for s in range(m):
-                            x[s] = h * _GAMMA_SUM[0] * ft[s]
-                    if wide:
-                        for q in range(r):
-                            half[q] = 0.0
-                        for s in range(m):
-                            value, row = x[s] / n * hg, AS[s]
-                            for q in range(r):
-                                half[q] += value * row[q]
-                        if order < _SMALL:
-                            _solve(M, half, work, r)
+                        _combine(U, kappa, stage, mp, dz, c_sum)
+                        for s in range(mp):
+                            dz[s] = alpha_h * drift[s] - dz[s]
+                        if power > 0:
+                            beta_of_products(power, place, dz, sign, slope, squares, series, which, m, beta, bt)
                         else:
-                            _substitute(M, inverse, half, r)
-                        for s in range(m):
-                            u[s] = hg * (x[s] - D[s] * _dot(AS[s], half, r))
-                    else:
-                        for s in range(m):
-                            u[s] = x[s] / root[s]
-                        if order < _SMALL:
-                            _solve(M, u, gv, m)
-                        else:
-                            _substitute(M, inverse, u, m)
-                        for s in range(m):
-                            u[s] *= hg * root[s]
+                            beta_of_terms(terms, layers, dz, alpha_h, mp, scratch, bits, beta)
+                        gamma_h = h * _GAMMA_SUM[stage]
+                        for s in range(mp):
+                            x[s] = (beta[s] - beta_0[s]) + c_sum[s] / h + gamma_h * ft[s]
+                    _solve_stage(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, half, work, x, stage, U, kappa)
                 counts[2] += _STAGES - 1
-                # v now holds the increment at which the last stage was taken
+                # The last stage was taken at the weights a of the new state, which has the last u on top.
+                for s in range(mp):
+                    inner[s] = last[s] = U[_STAGES - 1, s]
+                for j in range(_STAGES - 1):
+                    a_j = _A[_STAGES - 1, j]
+                    for s in range(mp):
+                        inner[s] += a_j * U[j, s]
                 for s in range(m):
-                    inner[s] = v[s] + U[_STAGES - 1, s]
                     total[s] = inner[s] + h * beta_0[s]
-                _move(G, AT, grams, which, m, r, n, U[_STAGES - 1], work, move)
+                move_two(G, AT, grams, which, m, r, n, last, inner, work, error_shift, shift)
                 for i in range(w):
-                    size = abs(move[i])
+                    dz_all[i] = straight[i] * h - shift[i]
+                for s in range(m):
+                    dz_all[which[s]] = dz[s] - kappa[_STAGES - 1, s]
+                for i in range(w):
+                    size = abs(error_shift[i])
                     if power == 0:
                         size *= gain[i]
                     else:
@@ -604,9 +594,6 @@ def advance(
                     if not size <= error:  # also catches NaN
                         error = size
                 error /= tol
-                _move(G, AT, grams, which, m, r, n, inner, work, move)
-                for i in range(w):
-                    dz_all[i] = straight[i] * h - move[i]
             if not (good and error < np.inf):
                 error = np.inf
         if error > 1.0:
@@ -619,7 +606,7 @@ def advance(
 
         # ---- was anyone left out who should not have been
         missed = False
-        for i in range(w):
+        for i in range(w if power > 0 or _overdue(place, slope, decay, dz_all, h, log_h, level, alive) else 0):
             if alive[i]:
                 continue
             for k in range(K):
@@ -628,12 +615,12 @@ def advance(
                 change = slope[k, i] * dz_all[i] - decay[k, i] * h
                 if power > 0 and arrival and abs(place[k, i] - change) <= _TIE * place[k, i]:
                     continue
-                top = _grown(power, place[k, i], change)
-                if top + log_h <= level[i] + _LATE:
+                then = grown(power, place[k, i], change)
+                if then + log_h <= level[i] + _LATE:
                     continue
                 if power > 0:
-                    change = _growth(power, max(place[k, i] - change, 1e-300), change)
-                if top + log_h - math.log(max(abs(change), 1.0)) > level[i] + _LATE:
+                    change = growth(power, max(place[k, i] - change, 1e-300), change)
+                if then + log_h - math.log(max(abs(change), 1.0)) > level[i] + _LATE:
                     forced[i] = True
                     missed = True
         if n_out > 0 and not missed:
@@ -642,9 +629,9 @@ def advance(
             for q in range(r):
                 nu_new[q] = nu[q] + h * b_rows[q]
             for s in range(m):
-                value, row = total[s], AT[which[s]]
+                i, value = which[s], total[s]
                 for q in range(r):
-                    nu_new[q] -= value * row[q]
+                    nu_new[q] -= value * AT[i, q]
             for q in range(r):
                 distance += (nu_new[q] - nu_ref[q] - since * rate_ref[q]) ** 2
             if _someone_outside(out_exponent, out_rate, out_reach, out_level, since, math.sqrt(distance), log_h):
@@ -667,15 +654,15 @@ def advance(
 
         # ---- accept: record, then move on
         record, entry = counts[4], counts[5]
+        if m > 0:
+            _interpolate(U, padded(m), dense)
         for s in range(m):
             rec_which[entry + s] = which[s]
             rec_coef[entry + s, 0] = h * beta_0[s]
             rec_coef[entry + s, 1] = inner[s]
-            for row_h in range(3):
-                value = 0.0
-                for j in range(_STAGES):
-                    value += _H[row_h, j] * U[j, s]
-                rec_coef[entry + s, 2 + row_h] = value
+            rec_coef[entry + s, 2] = dense[0, s]
+            rec_coef[entry + s, 3] = dense[1, s]
+            rec_coef[entry + s, 4] = dense[2, s]
         counts[4] = record + 1
         counts[5] = entry + m
         rec_ptr[record + 1] = entry + m
@@ -695,7 +682,7 @@ def advance(
                         far = place[k, i]
                         place[k, i] = far - slope[k, i] * dz_all[i]
                         if arrival and not alive[i] and place[k, i] < 0.5 * far:
-                            goal = _threshold(power, level[i], slope[k, i] * straight[i], left)
+                            goal = threshold(power, level[i], slope[k, i] * straight[i], left)
                             if abs(place[k, i] - goal) <= _TIE * far:
                                 # The way here was longer than floats can tell from the goal.
                                 place[k, i] = goal
@@ -727,7 +714,7 @@ def advance(
         fresh = False
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def speeds(
     gram, columns, n, power, logc, sign, slope, decay, squares, series,
     t, h, z, rate, places, pointer, which, coefficients, nodes, out,
@@ -737,7 +724,10 @@ def speeds(
     grams = gram.shape[0] == w
     K, r = logc.shape[0], columns.shape[1]
     place, moved = np.empty((K, w)), np.empty(w)
-    dz, beta, D, bt, pull = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
+    wp = padded(w)
+    dz, beta, D, bt, pull = np.zeros(wp), np.zeros(wp), np.zeros(wp), np.zeros(wp), np.zeros(wp)
+    terms, scratch = np.zeros((4, K, wp)), np.zeros((3, wp))
+    bits = scratch.view(np.int64)
     index, work = np.empty(w, np.int64), np.empty(r)
     GS, AS = np.empty((w if grams else 0, w)), np.empty((0 if grams else w, r))
     for step in range(S):
@@ -756,22 +746,30 @@ def speeds(
                 for j in range(m):
                     GS[s, j] = gram[i, index[j]]
             else:
-                AS[s] = columns[i]
+                for q in range(r):
+                    AS[s, q] = columns[i, q]
         for q in range(len(nodes)):
             theta = nodes[q]
             passed = theta * h[step]
             for s in range(m):
-                c = coefficients[first + s]
-                moved[s] = theta * (c[1] + (1.0 - theta) * (c[2] + theta * (c[3] + theta * c[4])))
+                e = first + s
+                inner = coefficients[e, 2] + theta * (coefficients[e, 3] + theta * coefficients[e, 4])
+                moved[s] = theta * (coefficients[e, 1] + (1.0 - theta) * inner)
             _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
             for s in range(m):
                 dz[s] = passed * rate[step, index[s]] - pull[s]
-            _evaluate(power, place, dz, passed, sign, slope, decay, squares, series, index, m, beta, D, bt)
+            for s in range(m, padded(m)):
+                dz[s] = 0.0
+            evaluate(
+                power, place, dz, passed, sign, slope, decay, squares, series, index, m, padded(m), terms, scratch,
+                bits, beta, D, bt,
+            )  # fmt: skip
             # Along the continuous extension, not by the vector field, which a stiff system turns into noise.
             for s in range(m):
-                c = coefficients[first + s]
-                inner = c[2] + theta * (c[3] + theta * c[4])
-                moved[s] = c[1] + (1.0 - 2.0 * theta) * inner + theta * (1.0 - theta) * (c[3] + 2.0 * theta * c[4])
+                e = first + s
+                inner = coefficients[e, 2] + theta * (coefficients[e, 3] + theta * coefficients[e, 4])
+                slanted = coefficients[e, 3] + 2.0 * theta * coefficients[e, 4]
+                moved[s] = coefficients[e, 1] + (1.0 - 2.0 * theta) * inner + theta * (1.0 - theta) * slanted
             _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
             square = 0.0
             for s in range(m):
