@@ -193,19 +193,19 @@ class _Chunk:
         )  # fmt: skip
         return out
 
-    def moved(self, steps: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
-        """The integral of beta since the start of the step, (K, w): its straight part and the rest."""
-        count = np.diff(self.pointer)[steps]
-        row = np.repeat(np.arange(len(steps)), count)
-        offset = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        entry = np.repeat(self.pointer[steps], count) + offset
-        c, position = self.coefficients[entry], theta[row]
-        straight, rest = np.zeros((2, len(steps), self.z.shape[1]))
-        straight[row, self.which[entry]] = position * c[:, 0]
-        rest[row, self.which[entry]] = position * (
-            c[:, 1] + (1 - position) * (c[:, 2] + position * (c[:, 3] + position * c[:, 4]))
-        )
-        return straight, rest
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """z of the loaded coordinates at positions `theta` of steps, and nu unless all are loaded."""
+        from flowsim.solvers import separable_kernel
+
+        kernel: Any = separable_kernel
+        sides = len(self.place[0]) if flow.power else 1
+        out = np.empty((len(step), sides * self.z.shape[1]))
+        nu = np.empty((len(step) if len(self.nu) else 0, flow.rows))
+        kernel.states(
+            self.gram, self.columns, float(flow.n), flow.power, self.exponential[2], self.h, self.z, self.rate,
+            self.place, self.pointer, self.which, self.coefficients, flow.b, self.nu, step, theta, out, nu,
+        )  # fmt: skip
+        return out, nu
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,8 +273,7 @@ class SeparableSolution:
             return np.repeat(rest[None], len(step) + with_end, axis=0)
         if with_end:
             step, theta = np.append(step, len(self.h) - 1), np.append(theta, 1.0)
-        power = flow.power
-        out = np.empty((len(step), 2 * flow.d if power else flow.d))
+        out = np.empty((len(step), 2 * flow.d if flow.power else flow.d))
         first = np.cumsum([0] + [len(chunk.h) for chunk in self.chunks])
         block = max(1, _EVALUATE // flow.d)
         for number, chunk in enumerate(self.chunks):
@@ -282,25 +281,10 @@ class SeparableSolution:
             for begin in range(0, len(rows), block):
                 part = rows[begin : begin + block]
                 local, position = step[part] - first[number], theta[part]
-                straight, rest = chunk.moved(local, position)
-                passed = (position * chunk.h[local])[:, None]
-                at_end = (position == 1.0)[:, None]
-                if len(chunk.gram):
-                    back = rest @ chunk.gram
-                else:
-                    back = (rest @ chunk.columns) @ chunk.columns.T / flow.n
-                change = passed * chunk.rate[local] - back
-                if power:
-                    slope = chunk.exponential[2]
-                    inside = np.where(
-                        at_end[:, None], chunk.place[local + 1], chunk.place[local] - slope * change[:, None]
-                    ).reshape(len(part), -1)
-                else:
-                    inside = np.where(at_end, chunk.z[local + 1], chunk.z[local] + change)
+                inside, nu = chunk.states(flow, local, position)
                 if chunk.loaded is None:
                     out[part] = inside
                 else:
-                    nu = chunk.nu[local] + passed * flow.b - (straight + rest) @ chunk.columns
                     out[part] = np.asarray(flow.A.T @ nu.T).T / flow.n
                     out[np.ix_(part, chunk.loaded)] = inside
         return out

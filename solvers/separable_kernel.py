@@ -50,7 +50,18 @@ from flowsim.solvers.separable_map import (
     threshold,
 )
 
-__all__ = ["BUDGET", "COMPLETED", "FULL", "NON_FINITE", "REFRESH", "STEP_FLOOR", "advance", "log_level", "speeds"]
+__all__ = [
+    "BUDGET",
+    "COMPLETED",
+    "FULL",
+    "NON_FINITE",
+    "REFRESH",
+    "STEP_FLOOR",
+    "advance",
+    "log_level",
+    "speeds",
+    "states",
+]
 
 COMPLETED, FULL, BUDGET, REFRESH, STEP_FLOOR, NON_FINITE = range(6)
 
@@ -436,7 +447,7 @@ def advance(
             if then + log_h <= level[i]:
                 continue
             rate = growth(power, place[k, i], speed)
-            span = min(log_h, -math.log(max(abs(rate), 1e-300)))
+            span = log_h if abs(rate) * h <= 1.0 else -math.log(abs(rate))
             if rate > 0.0 and now + span >= level[i] - 0.5:
                 alive[i] = True
             elif power == 0 or not arrival:
@@ -714,6 +725,57 @@ def advance(
         fresh = False
 
 
+@bare(fastmath=FAST)
+def _read(coefficients, first, m, theta, straight, moved):
+    """The integral of beta since the start of the step: its straight part and the rest."""
+    for s in range(m):
+        e = first + s
+        inner = coefficients[e, 2] + theta * (coefficients[e, 3] + theta * coefficients[e, 4])
+        straight[s] = theta * coefficients[e, 0]
+        moved[s] = theta * (coefficients[e, 1] + (1.0 - theta) * inner)
+
+
+@compiled(fastmath=FAST)
+def states(
+    gram, columns, n, power, slope, h, z, rate, places, pointer, which, coefficients, b, nu, step, theta, out, out_nu,
+):  # fmt: skip
+    """z (distances of products) of the loaded coordinates at positions `theta` of steps; nu where it is known."""
+    w, r, K = z.shape[1], columns.shape[1], slope.shape[0]
+    grams = gram.shape[0] == w
+    straight, moved, pull = np.empty(w), np.empty(w), np.empty(w)
+    index, work = np.empty(w, np.int64), np.empty(r)
+    for row in range(len(step)):
+        at = step[row]
+        first = pointer[at]
+        m = pointer[at + 1] - first
+        passed = theta[row] * h[at]
+        _read(coefficients, first, m, theta[row], straight, moved)
+        for s in range(m):
+            index[s] = which[first + s]
+        if nu.shape[0] > 0:
+            for q in range(r):
+                out_nu[row, q] = nu[at, q] + passed * b[q]
+            for s in range(m):
+                i, total = index[s], straight[s] + moved[s]
+                for q in range(r):
+                    out_nu[row, q] -= total * columns[i, q]
+        if theta[row] == 1.0:
+            # Exactly the end of the step.
+            for i in range(w):
+                if power == 0:
+                    out[row, i] = z[at + 1, i]
+                for k in range(K if power > 0 else 0):
+                    out[row, k * w + i] = places[at + 1, k, i]
+            continue
+        move(gram, columns, grams, index, m, r, n, moved, work, pull)
+        for i in range(w):
+            change = passed * rate[at, i] - pull[i]
+            if power == 0:
+                out[row, i] = z[at, i] + change
+            for k in range(K if power > 0 else 0):
+                out[row, k * w + i] = places[at, k, i] - slope[k, i] * change
+
+
 @compiled()
 def speeds(
     gram, columns, n, power, logc, sign, slope, decay, squares, series,
@@ -723,7 +785,7 @@ def speeds(
     S, w = len(h), z.shape[1]
     grams = gram.shape[0] == w
     K, r = logc.shape[0], columns.shape[1]
-    place, moved = np.empty((K, w)), np.empty(w)
+    place, straight, moved = np.empty((K, w)), np.empty(w), np.empty(w)
     wp = padded(w)
     dz, beta, D, bt, pull = np.zeros(wp), np.zeros(wp), np.zeros(wp), np.zeros(wp), np.zeros(wp)
     terms, scratch = np.zeros((4, K, wp)), np.zeros((3, wp))
@@ -751,10 +813,7 @@ def speeds(
         for q in range(len(nodes)):
             theta = nodes[q]
             passed = theta * h[step]
-            for s in range(m):
-                e = first + s
-                inner = coefficients[e, 2] + theta * (coefficients[e, 3] + theta * coefficients[e, 4])
-                moved[s] = theta * (coefficients[e, 1] + (1.0 - theta) * inner)
+            _read(coefficients, first, m, theta, straight, moved)
             _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
             for s in range(m):
                 dz[s] = passed * rate[step, index[s]] - pull[s]

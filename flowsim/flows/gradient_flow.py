@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import Coordinates, NativeCoordinates
+from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.products import ProductCoordinates, admits_products
@@ -173,7 +173,7 @@ def gradient_flow(
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     chosen, reason = _choose(net, problem, scale, direction, coordinates, method, rtol)
     if method == "auto":
-        method = "native" if isinstance(chosen, NativeCoordinates) else "LSODA"
+        method = "native" if hasattr(chosen, "integrate") else "LSODA"
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     return run_flow(

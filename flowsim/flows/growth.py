@@ -288,9 +288,18 @@ class GrowthCoordinates:
         return self._slope(exponents) * rate + self._by_time(exponents)
 
     def predictor(self, t: Array, y: Array) -> Array:
-        exponents = np.where(self.map.coefficient != 0, self._exponents(t, y), -np.inf)
+        m, z = self.map, self._z(y)
+        out = np.zeros(z.shape)
+        # One exponential at a time: sums over a last axis of length 2 take longer than the exponentials.
         with np.errstate(over="ignore"):
-            out: Array = (self.map.coefficient * np.exp(exponents)).sum(axis=-1)
+            for k in range(m.sign.shape[1]):
+                exponent = m.rate[:, k] * z
+                exponent += np.where(m.coefficient[:, k] != 0, m.offset[:, k], -np.inf)
+                if m.decay[:, k].any():
+                    exponent -= m.decay[:, k] * t[:, None]
+                np.exp(exponent, out=exponent)
+                exponent *= m.coefficient[:, k]
+                out += exponent
         return out
 
     def observe(self, t: Array, y: Array) -> Observed:

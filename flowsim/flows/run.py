@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,13 +214,14 @@ def _solve(
     length: _Length | None = None,
 ) -> Solution | SeparableSolution:
     if method == "native":
-        assert isinstance(coordinates, NativeCoordinates)
         done = None if length is None else length.cover
-        return coordinates.integrate(horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=done)
-    assert isinstance(coordinates, SteppedCoordinates)
-    local_rtol, local_atol = coordinates.tolerances(rtol, atol)
+        return cast(NativeCoordinates, coordinates).integrate(
+            horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=done
+        )
+    stepped = cast(SteppedCoordinates, coordinates)
+    local_rtol, local_atol = stepped.tolerances(rtol, atol)
     return integrate(
-        coordinates.ivp,
+        stepped.ivp,
         horizon,
         method=method,
         rtol=local_rtol,

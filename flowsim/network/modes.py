@@ -7,6 +7,7 @@ own given the gradient: ``c_k' = -2 mu_k g c_k``. For ``u*v`` they are u + v and
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,12 @@ Array = NDArray[np.float64]
 ZERO = 16 * np.finfo(float).eps
 
 
+@lru_cache(maxsize=1024)
 def diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Array]:
-    """Eigenvalues (k,) and orthogonal, not normalised, eigenvectors (k, k) over the network's weights."""
+    """Eigenvalues (k,) and orthogonal, not normalised, eigenvectors (k, k) over the network's weights.
+
+    Shared between calls, read-only.
+    """
     form = quadratic_form(formula)
     assert form is not None
     own = [weights.index(name) for name in formula.weights]
@@ -40,6 +45,8 @@ def diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Arra
     all_vectors[own, : len(own)] = vectors
     for column, other in enumerate((a for a in range(len(weights)) if a not in own), start=len(own)):
         all_vectors[other, column] = 1.0
+    for each in (all_values, all_vectors):
+        each.setflags(write=False)
     return all_values, all_vectors
 
 

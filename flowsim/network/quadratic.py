@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,12 @@ Polynomial = dict[Monomial, Fraction]
 _MAX_TERMS = 500
 
 
+@lru_cache(maxsize=1024)
 def quadratic_form(formula: Formula) -> NDArray[np.float64] | None:
-    """The symmetric M (k, k) with ``phi(w) = w^T M w`` over ``formula.weights``, or None if phi is no such form."""
+    """The symmetric M (k, k) with ``phi(w) = w^T M w`` over ``formula.weights``, or None if phi is no such form.
+
+    The array is shared between calls and cannot be written to.
+    """
     polynomial = _expand(formula.tree)
     if polynomial is None:
         return None
@@ -34,6 +39,7 @@ def quadratic_form(formula: Formula) -> NDArray[np.float64] | None:
         a, b = index[names[0]], index[names[1]]
         form[a, b] += float(coefficient) / 2
         form[b, a] += float(coefficient) / 2
+    form.setflags(write=False)
     return form
 
 
