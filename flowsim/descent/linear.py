@@ -25,7 +25,7 @@ from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression
 
-__all__ = ["LinearMachine", "LinearStart"]
+__all__ = ["LinearMachine", "LinearStart", "expected_decay", "log_abs"]
 
 Array = NDArray[np.float64]
 
@@ -225,10 +225,7 @@ class LinearMachine:
         self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
         self.step = float(steps[0])
         noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
-        decay_u = decay_v = 0.0
-        if noisy and settings.expected:
-            eta_u2, eta_v2 = noise_variances(net)
-            decay_u, decay_v = eta_v2 * self.Y.shape[1], eta_u2 * float(problem.feature_variances.sum())
+        decay_u, decay_v = expected_decay(net, problem) if settings.expected else (0.0, 0.0)
         self.options = LinearOptions(
             decay_u, decay_v, net.noise is not None and net.noise.multiplicative,
             np.inf if settings.radius is None else settings.radius,
@@ -272,7 +269,7 @@ class LinearMachine:
             weights: Mapping[str, Array] = {"U": U, "V": V}
             logs: Mapping[str, Array] = {"U": np.log(np.abs(U)), "V": np.log(np.abs(V))}
             if self.basis is not None:
-                weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, _log_abs)
+                weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
             log_imbalance = np.log(np.abs(imbalance))
         return Read(
             beta=self.record.beta[:count].copy(),
@@ -288,7 +285,15 @@ class LinearMachine:
         )
 
 
-def _log_abs(values: Array) -> Array:
+def expected_decay(net: LinearNetwork, problem: Regression) -> tuple[float, float]:
+    """The pull of the expected weight noise on Sigma U and on V: ``eta_V^2 m`` and ``eta_U^2 tr Sigma``."""
+    if net.noise is None or not net.noise.stds(net.weights).any():
+        return 0.0, 0.0
+    eta_u2, eta_v2 = noise_variances(net)
+    return eta_v2 * problem.n_targets, eta_u2 * float(problem.feature_variances.sum())
+
+
+def log_abs(values: Array) -> Array:
     with np.errstate(divide="ignore"):
         out: Array = np.log(np.abs(values))
     return out

@@ -6,9 +6,10 @@ With F the field of the flow, steps of size h follow, on the clock t = h k,
           c = h \text{ (plain)}, \quad h \frac{1 + \mu}{(1-\mu)^2} \text{ (heavy ball)}, \quad
           h \frac{1 - \mu + 2\mu^2}{(1-\mu)^2} \text{ (Nesterov)}.
 
-For ``F = -grad L`` this is the gradient flow of :math:`L + \frac{c}{4} \lVert \nabla_\theta L \rVert^2`. Momentum
-starts from rest, which over the first steps moves the start of the modified flow to
-:math:`\theta_0 - \mu h F(\theta_0) / (1-\mu)^2`; during those, while mu^k is not yet small, the two differ by O(h).
+For ``F = -grad L``, L the expected loss under noise, this is the gradient flow of
+:math:`L + \frac{c}{4} \lVert \nabla_\theta L \rVert^2`. Momentum starts from rest, which over the first steps moves the
+start of the modified flow to :math:`\theta_0 - \mu h F(\theta_0) / (1-\mu)^2`; during those, while mu^k is not yet
+small, the two differ by O(h).
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.descent import Modes, signed_exp, why_not_growth
+from flowsim.descent.linear import LinearStart, expected_decay, log_abs
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.run import run_flow
 from flowsim.flows.weights import WeightCoordinates
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network.compression import LiftedWeights
 from flowsim.problem import Regression
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic.clock import acceleration
@@ -69,7 +72,7 @@ class StepRule:
 
 
 def modified_flow(
-    net: DiagonalNetwork,
+    net: DiagonalNetwork | LinearNetwork,
     problem: Regression,
     step: float,
     t_end: float,
@@ -90,7 +93,7 @@ def modified_flow(
 
     Parameters
     ----------
-    net : DiagonalNetwork
+    net : DiagonalNetwork or LinearNetwork
         With noise, L is the expected loss: this is the flow of ``gradient_descent(..., expected=True)``.
     problem : Regression
     step : float
@@ -130,20 +133,21 @@ def modified_flow(
     from flowsim.descent.settings import check_step
 
     check_pair(net, problem)
-    if not isinstance(net, DiagonalNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
     if not 0.0 <= momentum < 1.0:
         raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
-    if problem.y.ndim == 2:
-        problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+    is_linear = isinstance(net, LinearNetwork)
+    if (problem.y.ndim == 2) is not is_linear:
+        y = problem.y[:, None] if is_linear else problem.y[:, 0]
+        problem = Regression(problem.X, y, problem.feature_names)
     rule = StepRule(check_step(step), float(momentum), bool(nesterov))
     scale = InitialScale.parse(alpha)
-    direction = net.direction(start, problem.d)
-    coordinates: ModifiedGrowth | ModifiedWeights
-    if why_not_growth(net, expected=True) is None:
-        coordinates = ModifiedGrowth(net, problem, scale, direction, rule)
+    coordinates: ModifiedGrowth | ModifiedWeights | ModifiedLinear
+    if isinstance(net, LinearNetwork):
+        coordinates = ModifiedLinear(net, problem, LinearStart(net, problem, scale, start, False), rule)
+    elif why_not_growth(net, expected=True) is None:
+        coordinates = ModifiedGrowth(net, problem, scale, net.direction(start, problem.d), rule)
     else:
-        coordinates = ModifiedWeights(net, problem, scale, direction, rule)
+        coordinates = ModifiedWeights(net, problem, scale, net.direction(start, problem.d), rule)
     return run_flow(
         coordinates,
         problem,
@@ -294,6 +298,79 @@ class ModifiedWeights(WeightCoordinates):
             self.kernels.gradient(w, self.kind, slope)
             out[row] = (slope * self._rhs(0.0, state).reshape(self.k, self.d)).sum(axis=0)
         return out
+
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+        return np.zeros(len(t))
+
+
+class ModifiedLinear:
+    r"""The modified flow of U V^T, in the row space of the start, which it does not leave either.
+
+    With G the gradient in ``beta = U V^T`` and (P, Q) = F, the change of F along itself is
+
+    .. math:: F' F = -\big( \dot G V + G Q + a \Sigma P, \; \dot G^\top U + G^\top P + b Q \big), \qquad
+              \dot G = \Sigma (P V^\top + U Q^\top),
+
+    a and b the pull of the weight noise on Sigma U and on V.
+    """
+
+    name = "modified linear"
+    invariants: tuple[str, ...] = ("U^T U - V^T V",)
+
+    def __init__(self, net: LinearNetwork, problem: Regression, start: LinearStart, rule: StepRule) -> None:
+        self.problem, self.rule, self.basis = problem, rule, start.basis
+        self.decay_u, self.decay_v = expected_decay(net, problem)
+        self.rows, self.width = start.U.shape
+        state = np.concatenate([start.U, start.V])
+        self._start = state - rule.offset * self._field(state)[0] if rule.offset else state
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        return InitialValueProblem(rhs=self._rhs, y0=self._start.ravel())
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        return _SAFETY * rtol, np.full(self._start.size, _SAFETY * atol)
+
+    def _split(self, y: Array) -> tuple[Array, Array]:
+        """U (..., D, k) and V (..., m, k) of flat states (..., N)."""
+        state = y.reshape(*y.shape[:-1], -1, self.width)
+        return state[..., : self.rows, :], state[..., self.rows :, :]
+
+    def _sigma(self, values: Array) -> Array:
+        return self.problem.rmatvec(np.asarray(self.problem.X @ values)) / self.problem.n
+
+    def _field(self, state: Array) -> tuple[Array, Array]:
+        """F and F'F, (D + m, k)."""
+        U, V = state[: self.rows], state[self.rows :]
+        a, b, G = self.decay_u, self.decay_v, self.problem.gradient(U @ V.T)
+        P, Q = -(G @ V + a * self._sigma(U)), -(G.T @ U + b * V)
+        change = self._sigma(P @ V.T + U @ Q.T)
+        curved = -(change @ V + G @ Q + a * self._sigma(P)), -(change.T @ U + G.T @ P + b * Q)
+        return np.concatenate([P, Q]), np.concatenate(curved)
+
+    def _rhs(self, t: float, y: Array) -> Array:
+        field, curved = self._field(y.reshape(-1, self.width))
+        return (self.rule.speed * (field - self.rule.curvature / 2 * curved)).ravel()
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        U, V = self._split(y)
+        P, Q = self._split(np.array([self._rhs(0.0, state) for state in y]))
+        moved = P @ np.swapaxes(V, 1, 2) + U @ np.swapaxes(Q, 1, 2)
+        return moved.reshape(len(y), -1)
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        U, V = self._split(y)
+        beta: Array = U @ np.swapaxes(V, 1, 2)
+        return beta
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        U, V = self._split(y)
+        imbalance = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V
+        weights: Mapping[str, Array] = {"U": U, "V": V}
+        logs: Mapping[str, Array] = {"U": log_abs(U), "V": log_abs(V)}
+        if self.basis is not None:
+            weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
+        return Observed(weights, logs, imbalance, log_abs(imbalance))
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         return np.zeros(len(t))

@@ -83,6 +83,75 @@ def test_the_modified_field_is_the_gradient_of_the_modified_loss(formula) -> Non
     np.testing.assert_allclose(moved / delta, expected, rtol=2e-5, atol=1e-6)
 
 
+LINEAR = fs.Regression(
+    np.random.default_rng(2).standard_normal((9, 4)), np.random.default_rng(3).standard_normal((9, 3))
+)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3])
+@pytest.mark.parametrize("width", [3, 20])
+def test_descent_of_a_linear_network_converges_at_order_2_to_its_modified_flow(width, eta) -> None:
+    net = fs.LinearNetwork(width, noise=fs.GaussianNoise({"U": eta, "V": 0.5 * eta}))
+    start, end = fs.linear_start(net, LINEAR, seed=1), 2.0
+    descents = [
+        fs.gradient_descent(net, LINEAR, h, round(end / h), alpha=0.6, start=start, expected=True)
+        for h in np.array(STEPS) / 2
+    ]
+    flow = fs.gradient_flow(net, LINEAR, end, alpha=0.6, start=start, rtol=1e-9)
+    modified = [
+        fs.modified_flow(net, LINEAR, descent.info["step"], end, alpha=0.6, start=start, rtol=1e-10)
+        for descent in descents
+    ]
+    plain, better = fs.compare(flow, descents), fs.compare(modified, descents)
+    assert plain.order == pytest.approx(1.0, abs=0.1)
+    assert better.order == pytest.approx(2.0, abs=0.1)
+    np.testing.assert_allclose(better.local_orders, 2.0, atol=0.2)
+    assert (better.largest < plain.largest).all()
+    assert modified[0].weights["U"].shape[1:] == (4, width)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4])
+def test_the_modified_field_of_a_linear_network_is_the_gradient_of_the_modified_loss(eta) -> None:
+    """By differences of L + h/4 ||grad L||^2, itself from differences of the expected loss at U and V."""
+    net = fs.LinearNetwork(2, noise=fs.GaussianNoise(eta))
+    rng = np.random.default_rng(5)
+    X, Y, h = rng.standard_normal((5, 2)), rng.standard_normal((5, 2)), 0.3
+    start = {"U": rng.standard_normal((2, 2)), "V": rng.standard_normal((2, 2))}
+
+    def loss(theta):
+        U, V = theta[:4].reshape(2, 2), theta[4:].reshape(2, 2)
+        # E ||X (U + xi)(V + zeta)^T - Y||^2, multiplied out.
+        square = ((X @ U @ V.T - Y) ** 2).sum() + eta**2 * 2 * ((X @ U) ** 2).sum()
+        square += eta**2 * (X**2).sum() * (V**2).sum() + eta**4 * 4 * (X**2).sum()
+        return square / 10
+
+    def slope(function, theta, delta):
+        eye = delta * np.eye(8)
+        return np.array([(function(theta + e) - function(theta - e)) / (2 * delta) for e in eye])
+
+    theta = np.concatenate([start["U"].ravel(), start["V"].ravel()])
+    # The loss is a quartic polynomial: differences of its slopes lose little.
+    expected = -slope(lambda x: loss(x) + h / 4 * (slope(loss, x, 1e-4) ** 2).sum(), theta, 1e-4)
+    delta = 1e-6
+    short = fs.modified_flow(
+        net, fs.Regression(X, Y), h, delta, alpha=1.0, start=start, t_eval=[delta], rtol=1e-12, atol=1e-14
+    )
+    moved = np.concatenate([(short.weights[name][-1] - start[name]).ravel() for name in ("U", "V")]) / delta
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_on_a_linear_network_has_its_modified_flow_too(nesterov) -> None:
+    net, mu, end = fs.LinearNetwork(5), 0.6, 1.6
+    errors = []
+    for h in STEPS:
+        descent = fs.gradient_descent(net, LINEAR, h, round(end / h), alpha=0.6, momentum=mu, nesterov=nesterov)
+        modified = fs.modified_flow(net, LINEAR, h, end, alpha=0.6, momentum=mu, nesterov=nesterov, rtol=1e-10)
+        against = fs.compare(modified, descent)
+        errors.append(against.distance[against.t > 0.6].max())
+    assert np.polyfit(np.log(STEPS), np.log(errors), 1)[0] == pytest.approx(2.0, abs=0.15)
+
+
 def test_the_modified_flow_of_heavy_ball_and_nesterov_has_the_known_coefficients() -> None:
     assert StepRule(0.1).curvature == 0.1
     assert StepRule(0.1, 0.5).curvature == pytest.approx(0.1 * 1.5 / 0.25)
