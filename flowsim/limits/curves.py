@@ -271,6 +271,9 @@ class Curves:
         # b = rate/4 |start|^2 exp(rate z) at first
         return self._known[key], math.log(0.25 * rate * size**2) / rate if rate else 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_known": {}}  # curves hold compiled code, and are made again when asked for
+
     def among(self, keep: Index) -> Curves:
         """The curves of some coordinates, counted anew."""
         part = Curves.__new__(Curves)

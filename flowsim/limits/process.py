@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Mapping
 from fractions import Fraction
@@ -117,15 +118,19 @@ def saddle_to_saddle(
         raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
     if problem.y.ndim == 2:
         problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
-    if max_jumps is not None and (isinstance(max_jumps, bool) or int(max_jumps) != max_jumps or max_jumps < 0):
+    if not isinstance(net, DiagonalNetwork):
+        raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
+    if max_jumps is not None and not (_is_number(max_jumps) and max_jumps >= 0 and max_jumps % 1 == 0):
         raise ValueError(f"`max_jumps` must be an integer >= 0; received {max_jumps!r}.")
-    if t_end is not None and not t_end > 0:
-        raise ValueError(f"`t_end` must be > 0; received {t_end}.")
+    if t_end is not None and not (_is_number(t_end) and t_end > 0):
+        raise ValueError(f"`t_end` must be a number > 0; received {t_end!r}.")
     if pretrained is not None:
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")
         direction = net.direction(start, problem.d)
         start = pretrained_state(net, pretrained, direction, symbolic_thresholds(net, direction, problem.d))
+    elif isinstance(start, Mapping) and len(start) and not any(np.any(value) for value in start.values()):
+        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     state = start if isinstance(start, StartState) else None
     walls = network_walls(net, problem, start, thresholds, penalties)
     horizon = math.inf if t_end is None else float(t_end)
@@ -343,6 +348,10 @@ def _selected(
             f"the saddle at accelerated time {t:.6g} is not unique, as its active columns are linearly dependent, and "
             f"the one that the flow reaches cannot be told: {error}."
         ) from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _check_reach(walls: Walls, coordinates: NDArray[np.int64], values: Array, t: float) -> None:

@@ -13,6 +13,7 @@ of the active columns:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,17 @@ def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | N
     """
     if any(quadratic_form(formula) is None for formula in net.distinct):
         return None
+    return _StartMemory(net, values, fresh)
 
-    def memory(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+
+@dataclass(frozen=True, eq=False)
+class _StartMemory:
+    net: DiagonalNetwork
+    values: Array
+    fresh: bool
+
+    def __call__(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+        net, values = self.net, self.values
         shape = (len(net.weights), len(coordinates))
         coefficients, rates = np.zeros(shape), np.zeros(shape)
         kinds = net.kinds(values.shape[1])[coordinates] if net.is_mixed else np.zeros(len(coordinates), np.int64)
@@ -52,7 +62,7 @@ def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | N
             parts = vectors.T @ own
             parts[np.abs(parts) <= _ZERO * np.linalg.norm(own, axis=0)] = 0.0
             weight = mu[:, None] * parts**2
-            if fresh:
+            if self.fresh:
                 for sign in (1.0, -1.0):
                     excited = np.where(sign * weight > 0, sign * mu[:, None], 0.0)
                     slow = (excited > 0) & (excited < excited.max(axis=0) * (1 - 1e-10))
@@ -61,8 +71,6 @@ def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | N
             coefficients[rows] = weight
             rates[rows] = 4.0 * mu[:, None] * (weight != 0)
         return coefficients, rates
-
-    return memory
 
 
 def select(

@@ -71,8 +71,6 @@ def network_walls(
     ValueError
         For a network or noise that has no such limit, and for given values outside their range.
     """
-    if not isinstance(net, DiagonalNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
     d = problem.d
     if net.is_mixed:
         net.kinds(d)  # checks their number

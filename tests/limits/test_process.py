@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -194,7 +196,11 @@ def test_a_zero_target_never_moves() -> None:
         ({"thresholds": ([1.0, 2.0], 1.0)}, "`thresholds` must hold numbers or arrays"),
         ({"penalties": (-1.0, 1.0)}, "`penalties` must be >= 0"),
         ({"max_jumps": -1}, "`max_jumps` must be an integer >= 0"),
-        ({"t_end": np.nan}, "`t_end` must be > 0"),
+        ({"max_jumps": np.nan}, "`max_jumps` must be an integer >= 0; received nan"),
+        ({"max_jumps": np.inf}, "`max_jumps` must be an integer >= 0; received inf"),
+        ({"t_end": np.nan}, "`t_end` must be a number > 0"),
+        ({"t_end": "3"}, "`t_end` must be a number > 0; received '3'"),
+        ({"start": {"u": 0.0, "v": [0.0, 0.0, 0.0, 0.0]}}, "`start` must not be zero everywhere"),
         ({"start": {"u": 1.0}}, "'v' is missing"),
     ],
 )
@@ -204,8 +210,9 @@ def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> 
 
 
 def test_other_networks_and_several_targets_are_refused() -> None:
-    with pytest.raises(ValueError, match="`net` must be a DiagonalNetwork"):
-        fs.saddle_to_saddle(fs.LinearNetwork(3), FOUR)
+    for options in ({}, {"pretrained": {"U": 1.0, "V": 1.0}}):
+        with pytest.raises(ValueError, match="`net` must be a DiagonalNetwork; received LinearNetwork"):
+            fs.saddle_to_saddle(fs.LinearNetwork(3), FOUR, **options)
     with pytest.raises(ValueError, match="`problem` must have one target"):
         fs.saddle_to_saddle(NET, fs.Regression(np.eye(2), np.eye(2)))
 
@@ -239,3 +246,13 @@ def test_targets_near_the_ends_of_the_float_range_are_scaled(exponent: int) -> N
 def test_features_whose_squares_underflow_are_refused() -> None:
     with pytest.raises(ValueError, match="scaled beyond floating point"):
         fs.saddle_to_saddle(NET, fs.Regression(1e-170 * np.eye(2), [1.0, 2.0]))
+
+
+@pytest.mark.parametrize("net", [NET, fs.DiagonalNetwork(depth=3), fs.DiagonalNetwork("a*tanh(a) - b**2")], ids=str)
+def test_a_path_survives_pickling_with_all_it_can_tell(net: fs.DiagonalNetwork) -> None:
+    path = fs.saddle_to_saddle(net, FOUR)
+    again = pickle.loads(pickle.dumps(path))
+    tau = np.linspace(0, float(path.arclength(path.jump_times[-1])), 7)
+    np.testing.assert_allclose(again.curve(tau), path.curve(tau), rtol=1e-10, atol=1e-14)
+    np.testing.assert_array_equal(again.saddles, path.saddles)
+    np.testing.assert_array_equal(again.state(1.0).upper, path.state(1.0).upper)
