@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,8 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
     ax.set_xlabel("time $t = h k$")
     ax.set_ylabel(r"coordinates of $\beta$")
     if artists:
-        ax.legend(loc="best")
+        # Outside: lines and dots leave no corner free on every problem.
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return artists
 
 
@@ -73,6 +75,8 @@ def orders(
         Against the gradient flow, and against the modified flow.
     ax : matplotlib Axes, optional
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     ax = new_axes(ax)
     artists: list[Artist] = []
     for series, name, marker in ((plain, "gradient flow", "o"), (modified, "modified flow", "s")):
@@ -82,6 +86,10 @@ def orders(
             )
     ax.set_xticks(plain.steps, [f"{step:.3g}" for step in plain.steps])
     ax.minorticks_off()
+    low, high = ax.get_ylim()
+    if high < 30 * low:  # powers of ten alone would leave the axis without numbers
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xlabel("step size $h$")
     ax.set_ylabel(r"$\max_k \Vert \beta(hk) - \beta_k \Vert$")
     ax.legend(loc="best")
@@ -90,7 +98,7 @@ def orders(
 
 @styled
 def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> list[Artist]:
-    """Sharpness over 2/h along the run, one line per step size; 1 is the edge.
+    """Sharpness over 2/h along the run, a dot for each state looked at, one line per step size; 1 is the edge.
 
     Parameters
     ----------
@@ -99,15 +107,17 @@ def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> list[Artis
     """
     ax = new_axes(ax)
     artists: list[Artist] = []
-    for run in study.runs:
-        t = run.descent.t[run.index]
-        artists += ax.plot(t, run.ratio, lw=1.2, label=f"h = {run.step:.4g}: {run.verdict}")
-    artists.append(ax.axhline(1.0, color="0.3", lw=0.8, ls="--"))
-    largest = max((float(run.descent.t[-1]) for run in study.runs), default=1.0)
-    ax.set_xscale("symlog", linthresh=max(largest / 1000, np.finfo(float).tiny))
-    ax.set_xlim(0.0, 1.1 * largest)
-    ax.set_ylim(bottom=0.0, top=min(ax.get_ylim()[1], 3.0))
-    ax.set_xlabel("time $t = h k$")
+    for run, marker in zip(study.runs, cycle("os^Dv"), strict=False):
+        steps = run.descent.t[run.index] / run.step
+        artists += ax.plot(
+            steps, run.ratio, marker=marker, ms=2.5, lw=0.6, label=f"h = {run.step:.4g}: {run.verdict}"
+        )  # fmt: skip
+    artists.append(ax.axhline(1.0, color="0.3", lw=1.0, ls="--", label="edge: sharpness = 2/h"))
+    # The start, k = 0, and then decades.
+    ax.set_xscale("symlog", linthresh=1.0, linscale=0.4)
+    ax.set_xlim(left=0.0)
+    ax.set_ylim(bottom=0.0, top=min(1.25 * max(ax.get_ylim()[1], 1.0), 3.0))
+    ax.set_xlabel("step $k$")
     ax.set_ylabel(r"sharpness $/\,(2/h)$")
     ax.legend(loc="best")
     return artists

@@ -40,6 +40,17 @@ def test_the_edge_of_stability_of_a_sparse_problem_lies_where_the_loss_without_1
     assert max(row["loss at end"] for row in rows) < 1e-5
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_with_the_loss_over_2n_the_same_steps_are_far_below_the_edge(seed) -> None:
+    problem = fs.datasets.sparse_regression(50, 100, 2, seed=seed)
+    study = edge_of_stability(NET, problem, [1.75e-2, 5e-3], 60_000, alpha=0.01, n_sharpness=20)
+    for run, row in zip(study.runs, study.rows(), strict=True):
+        assert run.verdict == "stable"
+        assert run.ratio.max() < 0.03
+        assert run.rising == 0.0
+        assert row["coordinates used"] == 2
+
+
 def test_a_step_far_beyond_the_edge_is_reported_as_divergence() -> None:
     problem = fs.datasets.sparse_regression(20, 10, 2, seed=1)  # no flat interpolator: n > d
     study = edge_of_stability(NET, problem, [0.1, 20.0], 300, alpha=0.1)
