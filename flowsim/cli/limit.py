@@ -19,6 +19,8 @@ __all__ = ["limit"]
 
 TWO_LAYER_ALPHAS = "1e-10,1e-30,1e-100,1e-300,1e-1000,1e-3000"
 DEEP_ALPHAS = "0.1,0.03,0.01,0.003,0.001"
+#: For formulas without growth coordinates: while a coordinate waits, its weights sink far below alpha.
+WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
 
 
 @click.command()
@@ -26,7 +28,8 @@ DEEP_ALPHAS = "0.1,0.03,0.01,0.003,0.001"
 @network_options
 @click.option(
     "--alphas", metavar="A,B,...",
-    help=f"Scales of initialisation.  [default: {TWO_LAYER_ALPHAS}; depth L >= 3: {DEEP_ALPHAS}]",
+    help=f"Scales of initialisation.  [default: {TWO_LAYER_ALPHAS}; formulas that are not quadratic: {WEIGHT_ALPHAS}; "
+    f"depth L >= 3: {DEEP_ALPHAS}]",
 )  # fmt: skip
 @click.option("--rtol", type=float, default=1e-9, show_default=True, help="Relative accuracy of the flows.")
 @click.option(
@@ -51,13 +54,16 @@ def limit(
     Prints errors on plateaus, of jump times and at the end, with the fitted rate, and where the time average of
     the limit leaves the Lasso path; writes figure.png, errors.csv and summary.json to the output folder.
     """
+    from flowsim.network import quadratic_form
     from flowsim.studies import lasso_link, limit_study
     from flowsim.symbolic import order_at_origin
 
     problem = build_problem(data, target, raw)
     net = build_network(formula, depth, noise, eta)
     if alphas is None:
-        alphas = TWO_LAYER_ALPHAS if order_at_origin(net.distinct[0]) == 2 else DEEP_ALPHAS
+        quadratic = quadratic_form(net.distinct[0]) is not None
+        two_layer = TWO_LAYER_ALPHAS if quadratic else WEIGHT_ALPHAS
+        alphas = two_layer if order_at_origin(net.distinct[0]) == 2 else DEEP_ALPHAS
     scales = [text.strip() for text in alphas.split(",") if text.strip()]
     with output_folder(out) as staging:
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
@@ -115,6 +121,9 @@ def _print(study: LimitStudy, link: LassoLink, net: str, out: Path) -> None:
             row.jumps_seen, f"{row.end:.1e}",
         )  # fmt: skip
     console.print(table)
-    console.print(f"jump times converge at order {study.rate}; constant {study.rate.constant:.3g}")
+    if math.isfinite(study.rate.order):
+        console.print(f"jump times converge at order {study.rate}; constant {study.rate.constant:.3g}")
+    else:
+        console.print("no rate: it takes the same jumps seen at two scales or more")
     console.print(f"Lasso: {link.reason}")
     console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'errors.csv', 'summary.json'))}")

@@ -58,7 +58,8 @@ class Rate:
     points: int
 
     def __str__(self) -> str:
-        return f"{self.order:.2f} ± {self.uncertainty:.2f} in {self.variable} (theory {self.expected:g})"
+        spread = "" if math.isnan(self.uncertainty) else f" ± {self.uncertainty:.2f}"  # two points leave no residual
+        return f"{self.order:.2f}{spread} in {self.variable} (theory {self.expected:g})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,3 +43,22 @@ def test_bad_input_ends_with_status_2_and_nothing_written(
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--alphas", "1e-30"], "no rate: it takes the same jumps seen at two scales"),
+        (["--alphas", "1e-30,1e-60"], "converge at order 1.0"),
+        (["--formula", "a*tanh(a) - b**2"], "1e-10"),
+    ],
+)
+def test_few_scales_and_formulas_without_growth_coordinates_are_served(
+    options: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "table.csv"
+    pandas.DataFrame({"a": [1.0, 0.5, -1.0], "b": [0.5, 1.0, 0.3], "y": [1.0, 0.0, -1.0]}).to_csv(data, index=False)
+    main(["limit", str(data), "--target", "y", "--raw", "--out", str(tmp_path / "out"), "--no-progress", *options])
+    printed = capsys.readouterr().out
+    assert expected in printed
+    assert "nan" not in printed
