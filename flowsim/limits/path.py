@@ -294,10 +294,19 @@ class SaddlePath:
         # The dual is recomputed from the average: at a wall its distance is rounding.
         up[beta > 0] = 0.0
         low[beta < 0] = 0.0
-        if self.order != 2 or self.curves is not None:
+        if self.order != 2 and self.curves is None:
+            return StartState(beta, up, low, weights=self._balanced(beta))
+        if self.curves is not None:
             return StartState(beta, up, low)
         rates = np.where(beta > 0, self.speeds[0], np.where(beta < 0, -self.speeds[1], np.nan))
         return StartState(beta, up, low, np.where(beta == 0, np.nan, beta)[None], rates[None])
+
+    def _balanced(self, beta: Array) -> Array:
+        """The weights of products that grew from a vanishing start; NaN where they did not."""
+        weights = np.repeat((np.abs(beta) ** (1.0 / self.order))[None], self.order, axis=0)
+        weights[0] *= np.where(beta < 0, -1.0, 1.0)
+        pretrained = (self.thresholds[0] == 0) | (self.thresholds[1] == 0)
+        return np.where(pretrained, np.nan, weights)
 
     def _check_times(self, t: ArrayLike) -> Array:
         times = np.asarray(t, dtype=float)

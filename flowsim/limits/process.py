@@ -16,7 +16,7 @@ from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
-from flowsim.limits.selection import select
+from flowsim.limits.selection import select, select_products
 from flowsim.limits.state import StartState, pretrained_state
 from flowsim.limits.walls import Walls, is_uniform, network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
@@ -340,8 +340,10 @@ def _selected(
         walls.upper[coordinates] + walls.upper_penalty[coordinates] * t,
         -(walls.lower[coordinates] + walls.lower_penalty[coordinates] * t),
     )
-    memory = None if walls.memory is None else walls.memory(coordinates)
     try:
+        if walls.weights is not None and walls.curves is None:
+            return select_products(columns, values, dual, (up, low), walls.weights[:, coordinates])
+        memory = None if walls.memory is None else walls.memory(coordinates)
         return select(columns, values, dual, (up, low), walls.order, memory, walls.curves, coordinates)
     except ArithmeticError as error:
         raise IntegrationError(

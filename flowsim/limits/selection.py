@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from flowsim.limits.curves import Curves
 from flowsim.network import DiagonalNetwork, quadratic_form
 
-__all__ = ["Memory", "select", "start_memory"]
+__all__ = ["Memory", "select", "select_products", "start_memory"]
 
 Array = NDArray[np.float64]
 
@@ -122,6 +122,18 @@ def select(
     with np.errstate(divide="ignore"):
         offset = np.where(allowed, np.log(np.abs(coefficients)), -np.inf)
     return mirror_interpolation(columns, target, Exponentials(offset, np.where(allowed, rates, 0.0)))
+
+
+def select_products(
+    columns: Array, b: Array, walls: Array, signs: tuple[NDArray[np.bool_], NDArray[np.bool_]], weights: Array
+) -> Array:
+    """As :func:`select`, for products of L >= 3 weights (L, m) that need not vanish at the start."""
+    from flowsim.limits.lines import product_lines
+    from flowsim.solvers.entropy import mirror_interpolation
+
+    sign = np.where(signs[0], 1.0, -1.0)
+    response = product_lines(weights, sign, float(np.abs(b).max()))
+    return mirror_interpolation(columns, columns @ b, response, start=-walls)
 
 
 def _along_curves(

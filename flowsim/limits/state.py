@@ -32,6 +32,8 @@ class StartState:
         ``beta_i(z) = sum_k coefficients_ki exp(rates_ki z)``, how a quadratic network's coordinate answers to the dual
         in unscaled time. Needed only where active columns are linearly dependent, to tell which of the
         minimisers the flow selects.
+    weights : array (L, d) or None
+        The same for products of L >= 3 weights: those of each coordinate, zeros where they vanish, NaN if unknown.
     """
 
     beta: Array
@@ -39,6 +41,7 @@ class StartState:
     lower: Array
     coefficients: Array | None = None
     rates: Array | None = None
+    weights: Array | None = None
 
     def memory(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
         """`coefficients` and `rates` of some coordinates; NaN if they are not known."""
@@ -97,6 +100,7 @@ def pretrained_state(
             rates += np.concatenate([own_rates * old_terms, new_rates * new_terms])
         return StartState(own.sum(axis=0), upper, lower, coefficients, rates)
     kinds = net.kinds(d)
+    kept = np.zeros_like(values[: len(net.distinct[0].weights)])
     for kind, formula in enumerate(net.distinct):
         rows = np.array([net.weights.index(name) for name in formula.weights])
         mine = np.flatnonzero((kinds == kind) & (values[rows] != 0).any(axis=0))
@@ -115,6 +119,6 @@ def pretrained_state(
                 f"coordinate {int(mine[np.argmax(size[0] == size[1])])} do."
             )
         # Weights of different modulus cross zero in finite time: the coordinate is free.
-        beta[mine] = own.prod(axis=0)
+        beta[mine], kept[:, mine] = own.prod(axis=0), own
         upper[mine] = lower[mine] = 0.0
-    return StartState(beta, upper, lower)
+    return StartState(beta, upper, lower, weights=kept)

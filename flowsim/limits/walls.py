@@ -40,19 +40,21 @@ class Walls:
     memory: Memory | None
     offset: Array | float = 0.0
     curves: Curves | None = None
+    weights: Array | None = None
 
     def of(self, keep: NDArray[np.int64]) -> Walls:
         """The walls of some coordinates."""
         arrays: dict[str, Any] = {
             field.name: np.broadcast_to(value[0], keep.shape) if is_uniform(value) else _compact(value[keep])
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), np.ndarray)
+            if isinstance(value := getattr(self, field.name), np.ndarray) and value.ndim == 1
         }
         memory, curves = self.memory, self.curves
         return replace(
             self,
             memory=None if memory is None else lambda index: memory(keep[index]),
             curves=None if curves is None else curves.among(keep),
+            weights=None if self.weights is None else self.weights[:, keep],
             **arrays,
         )
 
@@ -115,7 +117,16 @@ def network_walls(
         memory,
         offset,
         growth_curves(net, spread(net, direction, d), order, fresh=not isinstance(start, StartState)),
+        _weights_of(start, order, d),
     )
+
+
+def _weights_of(start: Mapping[str, ArrayLike] | StartState | None, order: int, d: int) -> Array | None:
+    if order == 2 or not isinstance(start, StartState):
+        return None
+    if start.weights is not None:
+        return start.weights
+    return np.broadcast_to(np.where(start.beta == 0, 0.0, np.nan), (order, d))
 
 
 def order_of(net: DiagonalNetwork) -> int:

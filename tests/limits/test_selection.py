@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 import flowsim as fs
+from flowsim.limits.lines import PowerLine, ProductLine
 from flowsim.symbolic import thresholds
 
 DEEP = fs.DiagonalNetwork(depth=3)
@@ -97,3 +99,59 @@ def test_power_laws_of_different_strength_share_by_their_speeds() -> None:
     t_end = 3 * float(path.jump_times[-1])
     flow = fs.gradient_flow(net, problem, t_end, alpha="1e-4", start=start, clock="accelerated", rtol=1e-9)
     np.testing.assert_allclose(flow.beta[-1], path.end, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [[1.0, -0.5, 0.3], [2.0, 1.0, 1.0, -0.2], [1.0, 1.0, 1e-3]])
+def test_the_line_of_pretrained_weights_is_their_gradient_flow(weights: list[float]) -> None:
+    start = np.array(weights)
+    line = ProductLine(start, 1.0)
+    others = lambda w: np.array([np.prod(np.delete(w, k)) for k in range(len(w))])  # noqa: E731
+    np.testing.assert_allclose(line.tangent(0.0), [start.prod(), (others(start) ** 2).sum(), 0.0], rtol=1e-12)
+    for share in (0.9, 0.3):
+        for z in (share * line.low, share * line.high):
+            run = solve_ivp(lambda _, w: others(w), (0.0, z), start, method="DOP853", rtol=1e-12, atol=1e-14)
+            w = run.y[:, -1]
+            b, slope, area = line.tangent(z)
+            assert b == pytest.approx(w.prod(), rel=1e-8, abs=1e-11)
+            assert slope == pytest.approx((others(w) ** 2).sum(), rel=1e-7)
+            h = 1e-5 * (line.high - line.low)
+            assert (line.tangent(z + h)[2] - line.tangent(z - h)[2]) / (2 * h) == pytest.approx(b, rel=1e-4, abs=1e-6)
+            assert np.isfinite(area)
+    assert np.isinf(line.tangent(1.01 * line.high)[2])
+
+
+@pytest.mark.parametrize(("sign", "order"), [(1.0, 3), (-1.0, 3), (1.0, 5)])
+def test_the_line_of_balanced_weights_starts_at_its_coefficient(sign: float, order: int) -> None:
+    line = PowerLine(sign, order, 0.5)
+    b, slope, _ = line.tangent(0.0)
+    assert b == pytest.approx(0.5 * sign)
+    assert slope == pytest.approx(order * 0.5 ** (2 - 2 / order))
+    assert (line.tangent(1e-6)[0] - line.tangent(-1e-6)[0]) / 2e-6 == pytest.approx(slope, rel=1e-8)
+    assert (line.tangent(1e-6)[2] - line.tangent(-1e-6)[2]) / 2e-6 == pytest.approx(b, rel=1e-8)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_pretrained_products_on_dependent_columns_end_where_their_own_flow_ends(depth: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = fs.Regression(rng.standard_normal((2, 5)), rng.standard_normal(2))
+    net = fs.DiagonalNetwork(depth=depth)
+    weights = dict(zip(net.weights, rng.uniform(0.4, 1.2, (depth, 5)) * rng.choice([-1, 1], (depth, 5)), strict=True))
+    path = fs.saddle_to_saddle(net, problem, pretrained=weights)
+    assert len(path.jump_times) == 0
+    flow = fs.gradient_flow(net, problem, 1e4, alpha=1.0, start=weights, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(problem.predict(path.end), problem.y, atol=1e-10)
+    np.testing.assert_allclose(path.end, flow.beta[-1], atol=1e-6)
+
+
+def test_balanced_products_go_on_with_other_data_where_their_own_flow_goes() -> None:
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((6, 4))
+    path = fs.saddle_to_saddle(DEEP, fs.Regression(X, X @ [1.0, 2.0, 0.5, 1.5]))
+    beta = path.end
+    assert (beta > 0.1).all()
+    other = fs.Regression(X[:2], X[:2] @ [1.3, 1.8, 0.8, 1.0])  # four active columns, two rows
+    rest = fs.saddle_to_saddle(DEEP, other, path.state(2 * path.jump_times[-1]))
+    balanced = dict.fromkeys(DEEP.weights, beta ** (1 / 3))
+    flow = fs.gradient_flow(DEEP, other, 1e3, alpha=1.0, start=balanced, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(rest.end, flow.beta[-1], atol=1e-7)
