@@ -15,7 +15,7 @@ from numba import types
 from numba.core import datamodel
 from numba.extending import intrinsic, overload, register_model
 
-__all__ = ["EIGHT", "constant", "load", "spread", "store"]
+__all__ = ["EIGHT", "add_up", "constant", "load", "spread", "store"]
 
 EIGHT = 8
 
@@ -87,6 +87,20 @@ def constant(typing_context: Any, value: Any) -> Any:
         return _everywhere(builder, arguments[0])
 
     return _eight(types.float64), generate
+
+
+@_compiled
+def add_up(typing_context: Any, value: Any) -> Any:
+    """The sum of the eight, in halves."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        parts = [builder.extract_element(arguments[0], _INT32(lane)) for lane in range(EIGHT)]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [builder.fadd(a, b) for a, b in zip(parts[:half], parts[half:], strict=True)]
+        return parts[0]
+
+    return types.float64(_eight), generate
 
 
 def _everywhere(builder: Any, value: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from flowsim.descent.eight import constant, load, store
+from flowsim.descent.eight import EIGHT, add_up, constant, load, store
 from flowsim.descent.products import dense_products, move_on, products
 from flowsim.descent.tiles import LANES, ROWS, lane_residuals, tile
 
@@ -126,10 +126,33 @@ def _predict(c, scale, beta):
             beta[i] += c[a, i] * c[a, i] * scale[a, i]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+@njit(nogil=True, cache=True, error_model="numpy")
+def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
+    """Entries i to i + 8: eight coordinates of one run, or one coordinate of eight runs; a is already in hand.
+
+    Returns `total` with their squared steps.
+    """
+    turn = a * load(rate, i)
+    p, q = load(c0, i) * (1.0 - turn), load(c1, i) * (1.0 + turn)
+    store(c0, i, p)
+    store(c1, i, q)
+    store(factor, i, load(factor, i) * (1.0 - turn * turn))
+    new = p * p * load(scale0, i) + q * q * load(scale1, i)
+    step = new - load(beta, i)
+    store(beta, i, new)
+    return step * step + total
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
-    total = 0.0
-    for i in range(beta.size):
+    """Multiply both components and the conserved quantity of every coordinate; returns the squared step of beta."""
+    size = beta.size
+    whole = size - size % EIGHT
+    steps = constant(0.0)
+    for i in range(0, whole, EIGHT):
+        steps = _multiply_eight(i, load(a, i), rate, c0, c1, scale0, scale1, factor, beta, steps)
+    total = add_up(steps)
+    for i in range(whole, size):
         turn = a[i] * rate[i]
         c0[i] *= 1.0 - turn
         c1[i] *= 1.0 + turn
@@ -156,21 +179,6 @@ def _plain_steps(X, target, size, rate, c, scale, factor, beta, a, steps):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _multiply_lanes(coordinate, a, rate, c0, c1, scale0, scale1, factor, beta, total):
-    """One coordinate of `_multiply_pair` for LANES runs; returns `total` with its squared steps."""
-    i = coordinate * LANES
-    turn = a * load(rate, i)
-    p, q = load(c0, i) * (1.0 - turn), load(c1, i) * (1.0 + turn)
-    store(c0, i, p)
-    store(c1, i, q)
-    store(factor, i, load(factor, i) * (1.0 - turn * turn))
-    new = p * p * load(scale0, i) + q * q * load(scale1, i)
-    step = new - load(beta, i)
-    store(beta, i, new)
-    return step * step + total
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, length, first, steps):
     """The same for LANES runs: every tile of X^T r is spent on its coordinates before the next is computed.
 
@@ -186,13 +194,13 @@ def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, leng
         total = constant(0.0)
         for start in range(0, d, ROWS):
             s0, s1, s2, s3 = tile(data.packed_columns, start * n, residual, n)
-            total = _multiply_lanes(start, s0, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+            total = _multiply_eight(start * LANES, s0, rate0, c0, c1, scale0, scale1, factor0, beta, total)
             if start + 1 < d:
-                total = _multiply_lanes(start + 1, s1, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+                total = _multiply_eight((start + 1) * LANES, s1, rate0, c0, c1, scale0, scale1, factor0, beta, total)
             if start + 2 < d:
-                total = _multiply_lanes(start + 2, s2, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+                total = _multiply_eight((start + 2) * LANES, s2, rate0, c0, c1, scale0, scale1, factor0, beta, total)
             if start + 3 < d:
-                total = _multiply_lanes(start + 3, s3, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+                total = _multiply_eight((start + 3) * LANES, s3, rate0, c0, c1, scale0, scale1, factor0, beta, total)
         store(moved, 0, total)
         for lane in range(LANES):
             length[lane] += math.sqrt(moved[lane])
