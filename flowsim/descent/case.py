@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.descent.linear import LinearMachine, LinearStart
 from flowsim.descent.machine import Machine, Read, recorded_steps
+from flowsim.descent.modes import Modes, why_not_growth
 from flowsim.descent.products import load_data
 from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
@@ -75,8 +77,6 @@ class Case:
         self.data = load_data(problem)
 
     def _why_not_growth(self) -> str | None:
-        from flowsim.descent.modes import why_not_growth
-
         assert isinstance(self.net, DiagonalNetwork)
         reason = why_not_growth(self.net, expected=self.settings.expected)
         if reason is None and self.settings.radius is not None:
@@ -91,17 +91,20 @@ class Case:
         """Whether several runs can share the products with X."""
         return isinstance(self.net, DiagonalNetwork) and not self.data.is_sparse
 
+    @cached_property
+    def modes(self) -> Modes:
+        """What growth coordinates multiply, at the start."""
+        assert isinstance(self.net, DiagonalNetwork)
+        return Modes.of(self.net, self.problem.feature_variances, self.scale, self.direction)
+
     def machine(self, settings: Settings, steps: Array) -> Machine:
         """A fresh machine at the start, one lane per step size."""
         if isinstance(self.net, LinearNetwork):
             return LinearMachine(self.net, self.problem, self.linear_start, settings, steps)
         if self.reason is None:
             from flowsim.descent.growth import GrowthMachine
-            from flowsim.descent.modes import Modes
 
-            variances = self.problem.feature_variances
-            modes = Modes.of(self.net, variances, self.scale, self.direction)
-            return GrowthMachine(modes, self.data, self.problem.y, self.net.weights, settings, steps)
+            return GrowthMachine(self.modes, self.data, self.problem.y, self.net.weights, settings, steps)
         from flowsim.descent.weights import WeightMachine
 
         return WeightMachine(self.net, self.problem, self.data, self.scale, self.direction, settings, steps)

@@ -71,14 +71,19 @@ class Streams:
     ) -> None:
         self.lanes, self.n, self.batch_size, self.shape = len(seeds), n, batch_size, shape
         self.n_labels = n if n_labels is None else n_labels
+        self._order, self._shuffle, self._pass = np.arange(n), shuffle, np.empty(0, np.int64)
+        self._batch: np.random.Generator | None = None
+        self._label: Draws | None = None
+        self._weight: Draws | None = None
+        if batch_size is None and label_noise is None and weight_noise is None:
+            return
         batch, label, weight = zip(*(child_seeds(seed, 3) for seed in seeds), strict=True)
-        self._batch = None if batch_size is None else np.random.default_rng(batch[0])
-        self._label = self._weight = None
+        if batch_size is not None:
+            self._batch = np.random.default_rng(batch[0])
         if label_noise is not None:
             self._label = Draws(label_noise, label, np.full(self.n_labels, float(label_noise.std)))  # type: ignore[arg-type]
         if weight_noise is not None:
             self._weight = Draws(weight_noise, weight, np.repeat(stds, int(np.prod(shape)) // len(stds)))
-        self._order, self._shuffle, self._pass = np.arange(n), shuffle, np.empty(0, np.int64)
 
     @property
     def per_step(self) -> int:
