@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
+#: Longest run, a few minutes on common data; and how many of its states are kept.
+_MOST_STEPS = 20_000_000
+_MOST_RECORDS = 2000
+
 
 @click.command()
 @data_options
@@ -25,7 +29,11 @@ __all__ = ["compare"]
 @click.option(
     "--step", type=float, help="Largest step size; halved twice for the orders.  [default: a tenth of what is stable]"
 )
-@click.option("--t-end", type=float, help="Length of the runs in time h k.  [default: 200 largest steps]")
+@click.option(
+    "--t-end",
+    type=float,
+    help="Length of the runs in time h k.  [default: 200 largest steps, or until the first coordinate has moved]",
+)
 @click.option("--momentum", type=float, default=0.0, show_default=True, help="Heavy ball.")
 @click.option("--seeds", type=int, default=0, show_default=True, help="With noise: average this many sampled runs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampled runs.")
@@ -67,13 +75,20 @@ def compare(
     net = build_network(formula, depth, noise, eta)
     if seeds and net.noise is None:
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
-    largest = _tenth_of_stable(problem) if step is None else step
-    end = 200 * largest if t_end is None else t_end
+    largest = _tenth_of_stable(net, problem, momentum) if step is None else step
+    end = max(200 * largest, _first_move(net, problem, alpha) * (1 - momentum)) if t_end is None else t_end
     counts = [max(1, round(end / (largest / 2**halving))) for halving in range(3)]
+    if not counts[-1] <= _MOST_STEPS:
+        raise click.BadParameter(
+            f"the runs would take {counts[-1]:.1e} steps; give a larger --step or --alpha, or a smaller --t-end.",
+            param_hint="--step",
+        )
     with output_folder(out) as staging:
         options: dict[str, Any] = {"alpha": alpha, "momentum": momentum}
         descents = [
-            gradient_descent(net, problem, largest / 2**halving, count, expected=True, **options)
+            gradient_descent(
+                net, problem, largest / 2**halving, count, expected=True, record_every=_spacing(count), **options
+            )
             for halving, count in enumerate(counts)
         ]
         horizon = max(float(descent.t[-1]) for descent in descents)
@@ -86,8 +101,16 @@ def compare(
         ensemble = None
         if seeds:
             runs = gradient_descents(
-                net, problem, largest, counts[0], runs=seeds, seed=seed, workers=workers, **options
-            )  # fmt: skip
+                net,
+                problem,
+                largest,
+                counts[0],
+                runs=seeds,
+                seed=seed,
+                workers=workers,
+                record_every=_spacing(counts[0]),
+                **options,
+            )
             ensemble = against(flow, runs)
         summary: dict[str, Any] = {
             "network": repr(net),
@@ -112,13 +135,37 @@ def compare(
     _print(summary, out)
 
 
-def _tenth_of_stable(problem: Any) -> float:
-    """A tenth of the step at which descent on beta itself would diverge, over the size of the solution."""
+def _spacing(count: int) -> int:
+    """Between the states kept of so many."""
+    return max(1, count // _MOST_RECORDS)
+
+
+def _first_move(net: Any, problem: Any, alpha: str) -> float:
+    """Twice the time at which the limit of vanishing initialisation leaves 0, for thresholds of 1."""
     import numpy as np
 
+    from flowsim.network import InitialScale
+    from flowsim.symbolic.clock import acceleration
+
+    pull = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
+    return 2.0 / (acceleration(net, InitialScale.parse(alpha)) * pull) if pull > 0 else 0.0
+
+
+def _tenth_of_stable(net: Any, problem: Any, momentum: float) -> float:
+    """A tenth of the step at which descent on beta itself would diverge, over the size of the solution.
+
+    Less for momentum, whose modified flow carries ``(1 + mu) / (1 - mu)^2`` times the step, and for formulas that
+    curve more than ``u*v``.
+    """
+    import numpy as np
+
+    from flowsim.network import quadratic_form
+
+    forms = [quadratic_form(formula) for formula in net.distinct]
+    curvature = max([1.0, *(2 * float(np.abs(np.linalg.eigvalsh(form)).max()) for form in forms if form is not None)])
     top = float(np.linalg.norm(np.asarray(problem.X @ np.eye(problem.d)), 2) ** 2 / problem.n)
     size = float(np.abs(problem.gradient(np.zeros(problem.d))).max()) / top
-    return 0.1 / (top * max(size, 1.0))
+    return 0.1 / (top * max(size, 1.0)) * (1 - momentum) ** 2 / (1 + momentum) / curvature
 
 
 def _write(folder: Path, plain: Comparisons, better: Comparisons, ensemble: Any, summary: dict[str, Any]) -> None:
@@ -174,9 +221,12 @@ def _print(summary: dict[str, Any], out: Path) -> None:
             f"{row['largest along path']:.2e}", f"{row['distance at end']:.2e}", f"{row.get('largest gain', 0.0):.2e}",
         )  # fmt: skip
     console.print(table)
-    console.print(
-        f"order {summary['order']:.2f} to the flow, {summary['order to modified flow']:.2f} to the modified flow"
-    )
+    if math.isfinite(summary["order"]):
+        console.print(
+            f"order {summary['order']:.2f} to the flow, {summary['order to modified flow']:.2f} to the modified flow"
+        )
+    else:
+        console.print("nothing has moved yet, so there is no order: give a larger --t-end")
     if "sampled" in summary:
         sampled = summary["sampled"]
         console.print(

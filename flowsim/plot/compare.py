@@ -80,10 +80,14 @@ def orders(
     ax = new_axes(ax)
     artists: list[Artist] = []
     for series, name, marker in ((plain, "gradient flow", "o"), (modified, "modified flow", "s")):
-        if series is not None:
+        if series is not None and (series.largest > 0).all():
             artists += ax.loglog(
                 series.steps, series.largest, marker=marker, ms=4, lw=1.2, label=f"{name}: order {series.order:.2f}"
             )
+    if not artists:
+        ax.text(0.5, 0.5, "nothing has moved", ha="center", va="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return artists
     ax.set_xticks(plain.steps, [f"{step:.3g}" for step in plain.steps])
     ax.minorticks_off()
     low, high = ax.get_ylim()

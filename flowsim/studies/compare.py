@@ -122,13 +122,16 @@ class Comparisons(Sequence[Comparison]):
 
     @cached_property
     def order(self) -> float:
-        """The slope p of ``ln(largest distance)`` against ``ln h``, by least squares."""
+        """The slope p of ``ln(largest distance)`` against ``ln h``, by least squares; NaN without two distances > 0."""
+        if len(self) < 2 or not (self.largest > 0).all():
+            return float("nan")
         return float(np.polyfit(np.log(self.steps), np.log(self.largest), 1)[0])
 
     @cached_property
     def local_orders(self) -> Array:
         """The slope between neighbouring steps: constant where the asymptotic range is reached."""
-        return np.diff(np.log(self.largest)) / np.diff(np.log(self.steps))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.diff(np.log(self.largest)) / np.diff(np.log(self.steps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,7 +333,8 @@ def _resample(path: Array, fractions: Array) -> tuple[Array, float]:
     covered = np.concatenate([[0.0], np.cumsum(steps)])
     if covered[-1] == 0.0:
         return np.broadcast_to(path[0], (len(fractions), path.shape[1])), 0.0
-    moving = np.concatenate([[True], steps > 0])
+    # A step too short to add to the length so far is none.
+    moving = np.concatenate([[True], np.diff(covered) > 0])
     knots, points = covered[moving], path[moving]
     segment = np.clip(np.searchsorted(knots, fractions * covered[-1], side="right") - 1, 0, len(knots) - 2)
     share = (fractions * covered[-1] - knots[segment]) / (knots[segment + 1] - knots[segment])

@@ -182,6 +182,26 @@ def test_the_path_of_descent_with_small_steps_is_that_of_the_flow_even_when_its_
     np.testing.assert_allclose(near.distance[: len(slow.t)], slow.distance, atol=1e-12)
 
 
+def test_paths_that_leave_0_from_below_the_range_of_floats_are_compared_in_shape(problem) -> None:
+    """The first steps are so short that they vanish beside the length that follows."""
+    net = fs.DiagonalNetwork("u*v")
+    jump = fs.saddle_to_saddle(net, problem).jump_times[0]
+    flow = fs.gradient_flow(net, problem, 1.5 * jump, alpha="1e-1000", clock="accelerated")
+    n_steps = int(flow.t[-1] / 0.02)
+    near = fs.compare(flow, fs.gradient_descent(net, problem, 0.02, n_steps, alpha="1e-1000", record_every=5))
+    assert np.isfinite(near.along).all()
+    assert near.along.max() < 0.2
+    assert near.largest > 0.5  # in time they are far apart: descent jumps late
+    assert np.isfinite(list(near.summary().values())).all()
+
+
+def test_without_movement_there_is_no_order(problem) -> None:
+    net = fs.DiagonalNetwork("u*v")
+    flow = fs.gradient_flow(net, problem, 0.1, alpha="1e-1000")
+    still = fs.compare(flow, [fs.gradient_descent(net, problem, h, 4, alpha="1e-1000") for h in (0.02, 0.01)])
+    assert np.isnan(still.order)
+
+
 def test_a_flow_from_a_file_can_be_compared_where_it_was_recorded(problem, tmp_path) -> None:
     net = fs.DiagonalNetwork("u*v")
     descent = fs.gradient_descent(net, problem, 0.05, 40, alpha=0.1)

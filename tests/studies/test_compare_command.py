@@ -30,6 +30,22 @@ def test_the_command_writes_its_figure_and_finds_orders_1_and_2(tmp_path, capsys
     assert "modified flow" in capsys.readouterr().out
 
 
+def test_from_a_tiny_start_the_runs_last_until_something_moves(tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 3))
+    np.savez(tmp_path / "data.npz", X=X, y=X[:, 0] - X[:, 1])
+    table = str(tmp_path / "data.npz")
+    main(["compare", table, "--alpha", "1e-300", "--out", str(tmp_path / "out")])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["runs"][0]["largest distance"] > 0.1
+    assert all(value is not None for row in summary["runs"] for value in row.values())
+    main(["compare", table, "--alpha", "1e-300", "--t-end", "0.2", "--out", str(tmp_path / "still")])
+    assert "nothing has moved yet" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["compare", table, "--alpha", "1e-10000000", "--out", str(tmp_path / "never")])
+    assert "--step" in capsys.readouterr().err
+
+
 def test_sampled_runs_need_noise(tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
         main(["compare", "--seeds", "3", "--out", str(tmp_path / "out")])
