@@ -13,6 +13,7 @@ with distance on orbits.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,15 @@ _DEPARTURE = 1e-6
 #: It is followed until this close to the next saddle, and closed by a straight piece.
 _ARRIVAL = 1e-9
 _TOLERANCE = 1e-10
+#: Distances of points on an orbit that count as none, relative to its length.
+_NEGLIGIBLE = 1e-13
 #: How far the integrated orbit may end from the saddle that the process found.
 _MISS = 1e-5
 _DOUBLINGS = 80
 #: Evaluations of the field an orbit may cost; one that creeps into a degenerate saddle would never end.
 _BUDGET = 60_000
-_GAUSS = np.polynomial.legendre.leggauss(4)
+#: Tangents further than this from their chord are rounding.
+_BENT = 0.3
 #: Points kept per step of the integrator.
 _REFINE = 4
 
@@ -106,8 +110,8 @@ def heteroclinic_orbit(path: SaddlePath, jump: int) -> Orbit:
     field = _Field(path, coordinates, beta0, beta1)
     size = float(np.linalg.norm(beta1 - beta0))
     start = field.departure(beta0, _DEPARTURE * size, path.jump_times[jump])
-    times, points = _follow(field, start, beta1, size, jump)
-    return _by_distance(field, jump, coordinates, beta0, beta1, times, points)
+    points = _follow(field, start, beta1, size, jump)
+    return _by_distance(field, jump, coordinates, beta0, beta1, points)
 
 
 class _Field:
@@ -221,8 +225,8 @@ class _Field:
         return logs[new] + self.speed[new] * self.sign[new] * (self.columns[:, new].T @ nu)
 
 
-def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> tuple[Array, Array]:
-    """Times and points from near one saddle to near the next."""
+def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> Array:
+    """Points from near one saddle to near the next."""
     from scipy.integrate import solve_ivp
 
     m = len(start)
@@ -256,6 +260,11 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
 
     def jacobian(_: float, state: Array) -> Array:
         beta = to_beta(state)
+        if field.curves is not None:  # the bend of the curves left out: Newton's method needs no more
+            b = np.abs(beta)
+            growth = np.divide(field.inertia(beta), b, out=np.array(field.speed), where=b > 0)
+            inner, outer = (b, growth) if logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
+            return -(outer * sign)[:, None] * field.gram * (inner * sign)[None, :]
         if logs:
             return -(field.speed * sign)[:, None] * field.gram * beta[None, :]
         w = np.maximum(state, 0.0)
@@ -269,15 +278,16 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             state = np.where(free, start, np.log(np.maximum(np.abs(start), 1e-300)))
     else:
         state = np.abs(start) ** (1.0 / power)
-    closed = field.curves is None and not free.any()
-    time, duration = 0.0, 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
-    kept_times, kept_points = [np.zeros(1)], [start[None]]
+    duration = 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
+    kept_points = [start[None]]
     for _ in range(_DOUBLINGS):
         try:
-            solution = solve_ivp(
-                rate, (0.0, duration), state, method="LSODA", jac=jacobian if closed else None, rtol=_TOLERANCE,
-                atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)), dense_output=True,
-            )  # fmt: skip
+            with warnings.catch_warnings():  # a failure is seen by its flag
+                warnings.simplefilter("ignore", UserWarning)
+                solution = solve_ivp(
+                    rate, (0.0, duration), state, method="LSODA", jac=None if free.any() else jacobian, rtol=_TOLERANCE,
+                    atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)), dense_output=True,
+                )  # fmt: skip
         except _SpentError:
             break
         if not solution.success or not np.isfinite(solution.y).all():
@@ -286,14 +296,13 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             [np.linspace(a, b, _REFINE + 1)[1:] for a, b in zip(solution.t[:-1], solution.t[1:], strict=True)]
         )
         points = np.array([to_beta(column) for column in solution.sol(inner).T])
-        kept_times.append(time + inner)
         kept_points.append(points)
-        state, time, duration = solution.y[:, -1], time + duration, 1.5 * duration
+        state, duration = solution.y[:, -1], 1.5 * duration
         if float(np.linalg.norm(points[-1] - end)) <= _ARRIVAL * size:
-            return np.concatenate(kept_times), np.concatenate(kept_points)
+            return np.concatenate(kept_points)
     missed = float(np.linalg.norm(kept_points[-1][-1] - end)) / size
     if missed <= _MISS:
-        return np.concatenate(kept_times), np.concatenate(kept_points)
+        return np.concatenate(kept_points)
     raise IntegrationError(
         f"the orbit of jump {jump} stops {missed:.1e} of its size away from the next saddle; tied coordinates may "
         "leave a saddle along several orbits."
@@ -301,25 +310,27 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
 
 
 def _by_distance(
-    field: _Field, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, times: Array, points: Array
+    field: _Field, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, points: Array
 ) -> Orbit:
-    """From time to distance travelled, by Gauss quadrature of the speed along Hermite pieces."""
+    """From time to distance travelled: chords, each lengthened to the arc that its end tangents span.
+
+    Not by integrating the speed: near the next saddle it is the rounding of a vanishing force, times ever longer steps.
+    """
     velocity = field.velocity(points)
-    nodes, weights = _GAUSS
-    h = np.diff(times)
-    lengths = np.zeros(len(h))
-    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        a, b = points[:-1], points[1:]
-        u, v = velocity[:-1] * h[:, None], velocity[1:] * h[:, None]
-        x = node
-        between = (
-            a * (1 + 2 * x) * (1 - x) ** 2 + b * x**2 * (3 - 2 * x) + u * x * (1 - x) ** 2 - v * x**2 * (1 - x)
-        )  # the cubic through both ends with their slopes
-        lengths += weight * h * np.linalg.norm(field.velocity(between), axis=1)
-    head, tail = float(np.linalg.norm(points[0] - beta0)), float(np.linalg.norm(beta1 - points[-1]))
-    distance = np.concatenate([[0.0], head + np.concatenate([[0.0], np.cumsum(lengths)])])
+    chords = np.diff(points, axis=0)
+    lengths = np.linalg.norm(chords, axis=1)
     speed = np.linalg.norm(velocity, axis=1)
     tangents = velocity / np.where(speed > 0, speed, 1.0)[:, None]
+    directions = chords / np.where(lengths > 0, lengths, 1.0)[:, None]
+    bends = [np.linalg.norm(tangents[side] - directions, axis=1) for side in (slice(None, -1), slice(1, None))]
+    half = np.linalg.norm(tangents[1:] - tangents[:-1], axis=1) / 2  # sine of half the angle, to second order
+    smooth = np.maximum(*bends) < _BENT
+    lengths = np.where(smooth, lengths * (1.0 + half**2 / 6.0), lengths)
+    # Where tangents are rounding the chords tell more.
+    blurred = np.concatenate([[False], ~smooth])
+    tangents[blurred] = directions[blurred[1:]]
+    head, tail = float(np.linalg.norm(points[0] - beta0)), float(np.linalg.norm(beta1 - points[-1]))
+    distance = np.concatenate([[0.0], head + np.concatenate([[0.0], np.cumsum(lengths)])])
     all_points = np.concatenate([beta0[None], points])
     all_tangents = np.concatenate([tangents[:1], tangents])
     if tail > 0:
@@ -327,7 +338,9 @@ def _by_distance(
         all_points = np.concatenate([all_points, beta1[None]])
         all_tangents = np.concatenate([all_tangents, ((beta1 - points[-1]) / tail)[None]])
     # Pieces shorter than rounding cannot carry a tangent.
-    keep = np.concatenate([[True], np.diff(distance) > 1e-14 * distance[-1]])
+    steps = np.floor(distance / (_NEGLIGIBLE * distance[-1]))
+    keep = np.concatenate([[True], np.diff(steps) > 0])
+    keep[1:-1] &= steps[1:-1] < steps[-1]
     keep[-1] = True
     return Orbit(jump, coordinates, distance[keep], all_points[keep], all_tangents[keep])
 

@@ -115,3 +115,34 @@ def test_orbits_of_tied_and_dependent_integer_data_end_at_their_saddles(seed: in
         ends = orbit.at(np.array([0.0, orbit.length]))
         np.testing.assert_allclose(ends, path.saddles[k : k + 2][:, orbit.coordinates], atol=1e-12)
         assert orbit.length >= np.linalg.norm(path.saddles[k + 1] - path.saddles[k]) * (1 - 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("net", "start"),
+    [
+        (NET, None),
+        (fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.2)), None),
+        (fs.DiagonalNetwork(depth=3), {"w1": 1.0, "w2": 0.7, "w3": -0.3}),
+    ],
+    ids=["u*v", "noise", "depth 3"],
+)
+def test_lengths_and_losses_of_orbits_are_sound_down_to_the_smallest_jump(
+    net: fs.DiagonalNetwork, start: dict[str, float] | None
+) -> None:
+    for seed in (5, 8, 11):
+        rng = np.random.default_rng(seed)
+        X, y = rng.standard_normal((4, 5)), rng.standard_normal(4)
+        X[:, 4] = -X[:, 1]
+        path = fs.saddle_to_saddle(net, fs.Regression(X, y), start)
+        for k, orbit in enumerate(path.orbits):
+            points = np.zeros((20_001, 5))
+            points[:, orbit.coordinates] = orbit.at(np.linspace(0, orbit.length, 20_001))
+            np.testing.assert_allclose(points[[0, -1]], path.saddles[k : k + 2], atol=1e-12)
+            chords = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
+            assert orbit.length == pytest.approx(chords, rel=1e-5)
+            penalty = sum(
+                np.maximum(side * points, 0) @ np.broadcast_to(cost, (5,))
+                for side, cost in zip((1, -1), path.penalties, strict=True)
+            )
+            descent = path.problem.loss(points) + penalty
+            assert np.diff(descent).max() <= 1e-9 * descent[0] + 1e-13
