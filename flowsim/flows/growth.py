@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
-from flowsim.network.modes import components, conserved_exponents, diagonalise, invariant_names
+from flowsim.network.modes import ZERO, components, conserved_exponents, diagonalise, invariant_names
 from flowsim.problem import Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
@@ -122,6 +122,27 @@ class GrowthMap:
     def mean(self, exponents: Array) -> Array:
         """m, shape (..., d)."""
         return self.shift + (self.coefficient * _exp(exponents)).sum(axis=-1)
+
+    @cached_property
+    def _conservation(self) -> tuple[Array, Array, Array]:
+        """Start, slope in z and decay of the ln of every conserved quantity, (d, k - 1)."""
+        enters = self.conserved != 0
+        vanishing = (enters & (self.sign == 0)[:, None, :]).any(axis=-1)
+        start = (self.conserved * np.where(enters, self.offset[:, None, :], 0.0)).sum(axis=-1) / 2
+        slopes = self.conserved * self.rate[:, None, :]
+        slope = slopes.sum(axis=-1)
+        # Zero, but for the rounding of exponents that are not small fractions.
+        slope[np.abs(slope) <= ZERO * np.abs(slopes).sum(axis=-1)] = 0.0
+        decay = (self.conserved * self.decay[:, None, :]).sum(axis=-1) / 2
+        return np.where(vanishing, -np.inf, start), slope / 2, decay
+
+    def log_conserved(self, z: Array, t: Array) -> Array:
+        """``ln |prod_k c_k^e_k|``, shape (..., d, k - 1); -inf where it is exactly zero.
+
+        What the e_k cancel is left out, rather than summed: the exponents may be 10^6, and z drops out of the sum.
+        """
+        start, slope, decay = self._conservation
+        return start + slope * z[..., None] - decay * np.asarray(t)[..., None, None]
 
     def log_components(self, z: Array, t: Array) -> Array:
         """``ln |c_k|``, shape (..., d, k); -inf where c_k is exactly zero."""
@@ -314,10 +335,7 @@ class GrowthCoordinates:
         with np.errstate(divide="ignore", over="ignore"):
             log_weights = finite + np.log(np.abs(scaled))
             weights = np.sign(scaled) * np.exp(log_weights)
-        # 0 * -inf: a component with exponent 0 does not enter a conserved quantity.
-        parts = m.conserved * np.where(m.conserved != 0, logs[:, :, None, :], 0.0)
-        vanishing = ((m.conserved != 0) & (m.sign == 0)[:, None, :]).any(axis=-1)
-        log_conserved = np.where(vanishing, -np.inf, np.where(np.isfinite(parts), parts, 0.0).sum(axis=-1))
+        log_conserved = m.log_conserved(z, t)
         signs = np.where(m.conserved % 2 == 0, 1.0, m.sign[:, None, :]).prod(axis=-1)
         with np.errstate(over="ignore"):
             conserved = signs * np.exp(log_conserved)
@@ -330,15 +348,11 @@ class GrowthCoordinates:
         )
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        m = self.map
-        decay = (m.conserved * m.decay[:, None, :]).sum(axis=-1).T / 2
-        lawful = np.isfinite(seen.log_imbalance[0])
-        if not lawful.any():
-            return np.zeros(len(t))
-        logs = seen.log_imbalance[:, lawful]
-        begin = m.log_components(np.zeros(len(m.sign)), np.zeros(()))[:, None, :]
-        initial = (m.conserved * np.where(m.conserved != 0, begin, 0.0)).sum(axis=-1).T[lawful]
-        departure: Array = np.abs(np.expm1(logs + decay[lawful] * t[:, None] - initial)).max(axis=1)
+        law = self.map.log_conserved(np.zeros((len(t), len(self.map.sign))), t)
+        law = np.moveaxis(law, -1, 1)
+        lawful = np.isfinite(law)
+        departure: Array = np.where(lawful, seen.log_imbalance, 0.0) - np.where(lawful, law, 0.0)
+        departure = np.abs(np.expm1(departure)).max(axis=(1, 2), initial=0.0)
         return departure
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowsim.network.formula import Formula
 from flowsim.network.quadratic import quadratic_form
 
-__all__ = ["components", "conserved_exponents", "diagonalise", "invariant_names"]
+__all__ = ["ZERO", "components", "conserved_exponents", "diagonalise", "invariant_names"]
 
 Array = NDArray[np.float64]
 
