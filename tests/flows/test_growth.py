@@ -169,3 +169,28 @@ def test_weights_of_very_different_size_all_count(large: float, small: float) ->
     logs = {name: values[0] - math.log(scale) for name, values in traj.log_abs_weights.items()}
     np.testing.assert_allclose(logs["u"], np.log([large, small]), rtol=1e-12)
     np.testing.assert_allclose(logs["v"], np.log([small, small]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("formula", ["2*u**2 - v**2", "u**2 + u*v - v**2", "1.7*u**2 - 0.3*v**2"])
+@pytest.mark.parametrize("eta", [0.0, 0.05])
+def test_any_quadratic_network_conserves_to_rounding_at_any_scale(formula: str, eta: float) -> None:
+    rng = np.random.default_rng(3)
+    problem = fs.Regression(rng.standard_normal((8, 12)), rng.standard_normal(8))
+    net = fs.DiagonalNetwork(formula, noise=fs.GaussianNoise(eta) if eta else None)
+    near = fs.gradient_flow(net, problem, 5.0, alpha=1e-3, clock="accelerated")
+    far = fs.gradient_flow(net, problem, 5.0, alpha="1e-100000", clock="accelerated")
+    assert near.imbalance_drift <= 1e-10
+    assert far.imbalance_drift <= 1e-10
+    # Of the weights that are reported, by the eigenvectors of the form: c_1^-mu_2 c_2^mu_1 where none is tiny.
+    form = {"2*u**2 - v**2": [[2, 0], [0, -1]], "u**2 + u*v - v**2": [[1, 0.5], [0.5, -1]]}.get(
+        formula, [[1.7, 0], [0, -0.3]]
+    )
+    values, vectors = np.linalg.eigh(form)
+    c = np.einsum("ak,atd->ktd", vectors, np.array([near.weights["u"], near.weights["v"]]))
+    logs = -values[1] * np.log(np.abs(c[0])) + values[0] * np.log(np.abs(c[1]))
+    clear = (np.abs(c) > 1e-6 * np.abs(np.array(list(near.weights.values()))).max(axis=0)).all(axis=0)
+    # c_k' = -2 mu_k g c_k - 4 mu_k^2 kappa c_k
+    decay = 4 * eta**2 * problem.feature_variances * values[0] * values[1] * (values[0] - values[1])
+    law = logs[0] + decay * near.t[:, None]
+    assert clear.any()
+    np.testing.assert_allclose(logs[clear], law[clear], atol=1e-8)
