@@ -280,18 +280,24 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
         state = np.abs(start) ** (1.0 / power)
     duration = 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
     kept_points = [start[None]]
+    method = "LSODA"
     for _ in range(_DOUBLINGS):
+        solution = None
         try:
             with warnings.catch_warnings():  # a failure is seen by its flag
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
-                    rate, (0.0, duration), state, method="LSODA", jac=None if free.any() else jacobian, rtol=_TOLERANCE,
+                    rate, (0.0, duration), state, method=method, jac=None if free.any() else jacobian, rtol=_TOLERANCE,
                     atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)), dense_output=True,
                 )  # fmt: skip
         except _SpentError:
-            break
-        if not solution.success or not np.isfinite(solution.y).all():
-            break
+            pass
+        if solution is None or not solution.success or not np.isfinite(solution.y).all():
+            if method == "Radau":
+                break
+            # LSODA can stay with its explicit formulas at a stiff saddle that is left slowly.
+            method, evaluations = "Radau", 0
+            continue
         inner = np.concatenate(
             [np.linspace(a, b, _REFINE + 1)[1:] for a, b in zip(solution.t[:-1], solution.t[1:], strict=True)]
         )

@@ -146,3 +146,11 @@ def test_lengths_and_losses_of_orbits_are_sound_down_to_the_smallest_jump(
             )
             descent = path.problem.loss(points) + penalty
             assert np.diff(descent).max() <= 1e-9 * descent[0] + 1e-13
+
+
+def test_a_stiff_saddle_is_left_even_if_the_coordinate_that_leaves_is_slow() -> None:
+    rng = np.random.default_rng(6)
+    problem = fs.Regression(rng.standard_normal((4, 5)), rng.standard_normal(4))
+    path = fs.saddle_to_saddle(fs.DiagonalNetwork(depth=4), problem, {"w1": 1.0, "w2": 0.7, "w3": -0.3, "w4": 0.5})
+    for k, orbit in enumerate(path.orbits):
+        assert orbit.length < 2 * np.linalg.norm(path.saddles[k + 1] - path.saddles[k])
