@@ -58,7 +58,8 @@ def saddle_to_saddle(
     Parameters
     ----------
     net : DiagonalNetwork
-        Two-layer type (``u*v``, ``u**2 - v**2``, ...), with or without noise, or a product of L >= 3 weights.
+        Two-layer type (``u*v``, ``u**2 - v**2``, ...), with or without noise, a product of L >= 3 weights, or another
+        formula whose lowest terms at 0 have order 2 or more.
     problem : Regression
         With one target.
     start : dict weight -> array, or StartState, optional
@@ -90,12 +91,13 @@ def saddle_to_saddle(
     ValueError
         For arguments that do not fit the problem, or a network without this limit.
     IntegrationError
-        If rounding keeps the active set from settling.
+        If rounding keeps the active set from settling, if the formula cannot attain a saddle, or if active columns
+        are linearly dependent and theory does not tell which minimiser the flow reaches.
 
     Notes
     -----
-    Each jump costs at most one product with X^T (far less with many dense features: :mod:`flowsim.limits.duals`) and an
-    update of an orthonormal factor of the active columns.
+    Each jump costs at most one pass over X (far less with many dense features: :mod:`flowsim.limits.duals`) and an
+    update of an orthonormal factor of the active columns. Sparse X needs memory in proportion to its entries.
     Hits closer than rounding form one jump, whose result does not depend on their order. If active columns are
     linearly dependent the minimiser is not unique; the flow selects one, by the direction of its start
     (:mod:`flowsim.limits.selection`).
