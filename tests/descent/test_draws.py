@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import mpmath
 import numpy as np
@@ -114,3 +117,23 @@ def test_a_distribution_of_ones_own_is_drawn_by_its_own_method(problem) -> None:
         np.testing.assert_allclose(runs.beta[r], alone.beta, atol=1e-13)
     values = Draws(TwoPoint(1.0), np.random.SeedSequence(0).spawn(2), np.ones(5)).block(50)
     assert set(np.unique(values)) == {-0.5, 2.0}
+
+
+_DIGEST = """
+import hashlib, numpy as np, flowsim as fs
+from flowsim.descent.draws import Draws
+digest = hashlib.sha256()
+for kind in (fs.GaussianNoise, fs.UniformNoise, fs.RademacherNoise, fs.LaplaceNoise):
+    digest.update(Draws(kind(1.0), np.random.SeedSequence(0).spawn(3), np.ones(301)).block(20).tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_processor_without_wide_vectors_draws_the_same_bits(tmp_path) -> None:
+    def digest(name, **processor):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / name)} | processor
+        result = subprocess.run([sys.executable, "-c", _DIGEST], env=environment, capture_output=True, check=True)
+        return result.stdout
+
+    assert digest("own") == digest("plain", NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
