@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import flowsim as fs
 from benchmarks.harness import Point, Report, Series, best, time_at_error, timed
-from benchmarks.integrators import evaluation_seconds, rhs
+from benchmarks.integrators import evaluation_seconds
 from flowsim.solvers import SeparableFlow, integrate_ensemble
 
 Array = NDArray[np.float64]
@@ -28,15 +28,37 @@ _CAP = 60.0
 CHECKED = (0, 64, 128, 192, 255)
 
 
-class Ensemble:
-    """n = 20, d = 50, alpha from 1e-2 to 1e-8, through all jumps of the limit; nu' = y - X beta(X^T nu/n)."""
+@numba.njit(cache=True)
+def rhs(t: float, y: Array, B: Array, b: Array, scale: float, gamma: float, decay: Array, out: Array) -> None:
+    """``scale (b - B beta)``, ``beta = exp(-decay t) (exp(2(z - gamma)) - exp(2(-z - gamma)))/2``, ``z = B^T y``."""
+    r, d = B.shape
+    for a in range(r):
+        out[a] = b[a]
+    for i in range(d):
+        z = 0.0
+        for a in range(r):
+            z += B[a, i] * y[a]
+        sunk = gamma + 0.5 * decay[i] * t
+        beta = 0.5 * (math.exp(min(2 * (z - sunk), _CAP)) - math.exp(min(2 * (-z - sunk), _CAP)))
+        for a in range(r):
+            out[a] -= B[a, i] * beta
+    for a in range(r):
+        out[a] *= scale
 
-    def __init__(self, members: int = MEMBERS) -> None:
+
+class Ensemble:
+    """n = 20, d = 50, through all jumps of the limit: many scales of the start, or many levels of noise at one."""
+
+    def __init__(self, members: int = MEMBERS, noisy: bool = False) -> None:
         rng = np.random.default_rng(0)
         self.problem = fs.Regression(rng.standard_normal((20, 50)), rng.standard_normal(20))
         n = self.problem.n
         self.net = fs.DiagonalNetwork("u*v")
         self.gammas = np.linspace(2, 8, members) * math.log(10)
+        self.etas = np.zeros(members)
+        if noisy:
+            self.gammas, self.etas = np.full(members, 4 * math.log(10)), np.geomspace(1e-4, 1e-2, members)
+        self.decays = 2 * self.etas[:, None] ** 2 * self.problem.feature_variances
         largest = math.sqrt(self.problem.feature_variances.max())
         self.B = np.ascontiguousarray(self.problem.X) / (math.sqrt(n) * largest)
         self.b = self.problem.y / (math.sqrt(n) * largest)
@@ -55,9 +77,9 @@ class Ensemble:
         for index in self.checked:
             gamma = float(self.gammas[index])
 
-            def field(t: float, y: Array, gamma: float = gamma) -> Array:
+            def field(t: float, y: Array, gamma: float = gamma, decay: Array = self.decays[index]) -> Array:
                 out = np.empty_like(y)
-                rhs(np.ascontiguousarray(y), self.B, self.b, self.scale, gamma, out)
+                rhs(t, np.ascontiguousarray(y), self.B, self.b, self.scale, gamma, decay, out)
                 return out
 
             end = float(self.ends[index])
@@ -65,12 +87,15 @@ class Ensemble:
                 field, (0.0, end), np.zeros(len(self.b)), "Radau", np.minimum(self.times[index], end), rtol=3e-14,
                 atol=1e-12,
             )  # fmt: skip
-            found.append(self.beta(solution.y.T, self.gammas[index]))
+            found.append(self.beta(solution.y.T[None], np.array([index]))[0])
         return np.array(found)
 
-    def beta(self, nu: Array, gamma: Any) -> Array:
+    def beta(self, nu: Array, members: Any = slice(None)) -> Array:
+        """From the unknowns (members, times, n) at their times."""
         z = nu @ self.B
-        return 0.5 * (np.exp(2 * (z - gamma)) - np.exp(2 * (-z - gamma)))
+        t, decay = self.times[members][:, :, None], self.decays[members][:, None, :]
+        sunk = self.gammas[members][:, None, None] + 0.5 * decay * t
+        return 0.5 * (np.exp(2 * (z - sunk)) - np.exp(2 * (-z - sunk)))
 
     def error(self, beta: Array) -> float:
         """Over the checked members of (members, times, d)."""
@@ -85,17 +110,21 @@ class Ensemble:
         """The native integrator on threads; the whole dense output is kept."""
         X, y, n, d = self.problem.X, self.problem.y, self.problem.n, self.problem.d
         sign = np.repeat([[1.0], [-1.0]], d, axis=1)
-        decay, ends = np.zeros((2, d)), list(self.ends)
+        ends = list(self.ends)
         flows = [
-            SeparableFlow(X, y, n, np.full((2, d), -math.log(2.0) - 2 * gamma), sign, 2 * sign, decay)
-            for gamma in self.gammas
-        ]  # fmt: skip
+            SeparableFlow(
+                X, y, n, np.full((2, d), -math.log(2.0) - 2 * gamma), sign, 2 * sign, np.repeat([decay], 2, axis=0)
+            )
+            for gamma, decay in zip(self.gammas, self.decays, strict=True)
+        ]
 
         def solve(tolerance: float) -> tuple[Array, dict[str, int]]:
             runs = integrate_ensemble(flows, ends, tol=tolerance)
             found = [flow.beta(run(times), times) for flow, run, times in zip(flows, runs, self.times, strict=True)]
             return np.array(found), {key: sum(run.stats[key] for run in runs) for key in ("steps", "nfev")}
 
+        self.alone = lambda tolerance: integrate_ensemble(flows, ends, tol=tolerance, workers=1)
+        self.together = lambda tolerance: integrate_ensemble(flows, ends, tol=tolerance)
         return solve
 
     def public(self) -> Solve:
@@ -103,9 +132,10 @@ class Ensemble:
 
         def solve(tolerance: float) -> tuple[Array, dict[str, int]]:
             def one(index: int) -> fs.Trajectory:
-                alpha = math.exp(-self.gammas[index])
+                alpha, eta = math.exp(-self.gammas[index]), float(self.etas[index])
+                net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(eta)) if eta else self.net
                 return fs.gradient_flow(
-                    self.net, self.problem, self.ends[index], alpha=alpha, t_eval=self.times[index], rtol=tolerance
+                    net, self.problem, self.ends[index], alpha=alpha, t_eval=self.times[index], rtol=tolerance
                 )  # fmt: skip
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -116,23 +146,25 @@ class Ensemble:
 
     @cached_property
     def batch(self) -> Callable[[str, float, Array, NDArray[np.int64]], None]:
-        """CyRK in a parallel Numba loop; the scale is an argument of the right-hand side."""
+        """CyRK in a parallel Numba loop; scale and decay are arguments of the right-hand side."""
         from CyRK import nb_diffeq_addr, nbsolve2_ivp
 
-        B, b, scale, gammas, ends, times = self.B, self.b, self.scale, self.gammas, self.ends, self.times
-        r = len(b)
+        B, b, scale, ends, times = self.B, self.b, self.scale, self.ends, self.times
+        arguments = np.column_stack([self.gammas, self.decays])
+        r, d = B.shape
 
         def field(dy, t, y, args):  # type: ignore[no-untyped-def]
-            rhs(numba.carray(y, (r,)), B, b, scale, args[0], numba.carray(dy, (r,)))
+            own = numba.carray(args, (d + 1,))
+            rhs(t, numba.carray(y, (r,)), B, b, scale, own[0], own[1:], numba.carray(dy, (r,)))
 
         address = nb_diffeq_addr(field)
 
         @numba.njit(parallel=True)
         def batch(method, tolerance, out, steps):  # type: ignore[no-untyped-def]
-            for index in numba.prange(len(gammas)):
+            for index in numba.prange(len(ends)):
                 result = nbsolve2_ivp(
                     address, (0.0, ends[index]), np.zeros(r), method, times[index].copy(), False,
-                    np.full(1, gammas[index]), 3e-14, tolerance,
+                    arguments[index].copy(), 3e-14, tolerance,
                 )  # fmt: skip
                 if result.success:
                     out[index] = result.y.T
@@ -143,13 +175,13 @@ class Ensemble:
 
     def cyrk(self, method: str) -> Solve:
         """Its BDF or LSODA."""
-        batch, gammas = self.batch, self.gammas
+        batch = self.batch
         shape = (*self.times.shape, len(self.b))
 
         def solve(tolerance: float) -> tuple[Array, dict[str, int]]:
-            out, steps = np.full(shape, np.nan), np.zeros(len(gammas), dtype=np.int64)
+            out, steps = np.full(shape, np.nan), np.zeros(len(self.ends), dtype=np.int64)
             batch(method, tolerance, out, steps)
-            return self.beta(out, gammas[:, None, None]), {"steps": int(steps.sum())}
+            return self.beta(out), {"steps": int(steps.sum())}
 
         return solve
 
@@ -163,15 +195,15 @@ class Ensemble:
         jax.config.update("jax_enable_x64", True)
         B, b, scale = jnp.asarray(self.B), jnp.asarray(self.b), self.scale
 
-        def field(t: Any, y: Any, gamma: Any) -> Any:
-            z = y @ B
-            grown = jnp.exp(jnp.minimum(2 * (z - gamma), _CAP)) - jnp.exp(jnp.minimum(2 * (-z - gamma), _CAP))
+        def field(t: Any, y: Any, own: Any) -> Any:
+            z, sunk = y @ B, own[0] + 0.5 * own[1:] * t
+            grown = jnp.exp(jnp.minimum(2 * (z - sunk), _CAP)) - jnp.exp(jnp.minimum(2 * (-z - sunk), _CAP))
             return scale * (b - B @ (0.5 * grown))
 
-        def one(gamma: Any, times: Any, tolerance: Any) -> Any:
+        def one(own: Any, times: Any, tolerance: Any) -> Any:
             solution = diffrax.diffeqsolve(
                 diffrax.ODETerm(field), diffrax.Kvaerno5(root_finder=optimistix.Newton(1e-10, 0.1 * tolerance)), 0.0,
-                times[-1], 1e-3, jnp.zeros(len(self.b)), args=gamma, saveat=diffrax.SaveAt(ts=times), max_steps=20_000,
+                times[-1], 1e-3, jnp.zeros(len(self.b)), args=own, saveat=diffrax.SaveAt(ts=times), max_steps=20_000,
                 throw=False, stepsize_controller=diffrax.PIDController(rtol=3e-14, atol=tolerance),
             )  # fmt: skip
             return solution.ys, solution.stats["num_steps"]
@@ -179,36 +211,15 @@ class Ensemble:
         batch = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
 
         def solve(tolerance: float) -> tuple[Array, dict[str, int]]:
-            ys, steps = batch(jnp.asarray(self.gammas), jnp.asarray(self.times), jnp.float64(tolerance))
-            return self.beta(np.asarray(ys), self.gammas[:, None, None]), {"steps": int(steps.sum())}
+            own = jnp.asarray(np.column_stack([self.gammas, self.decays]))
+            ys, steps = batch(own, jnp.asarray(self.times), jnp.float64(tolerance))
+            return self.beta(np.asarray(ys)), {"steps": int(steps.sum())}
 
         return solve
 
 
-def noisy(members: int, repeats: int) -> dict[str, Any]:
-    """As many levels of Gaussian noise at alpha = 1e-4 through the public entry, on all cores."""
-    rng = np.random.default_rng(0)
-    problem = fs.Regression(rng.standard_normal((20, 50)), rng.standard_normal(20))
-    etas = np.geomspace(1e-4, 1e-2, members)
-    end = 1.2 * float(fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), problem).jump_times[-1])
-
-    def one(eta: float) -> int:
-        net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(eta))
-        run = fs.gradient_flow(net, problem, end, alpha="1e-4", clock="accelerated", t_eval=[0.0, end])
-        return int(run.stats["steps"])
-
-    def all_of_them() -> int:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return sum(pool.map(one, etas))
-
-    steps, _, seconds = timed(all_of_them, repeats)
-    return {"members": members, "steps": steps, "seconds": seconds}
-
-
-def run(quick: bool) -> Report:
-    """Flows per second on all cores at equal error."""
-    members = 64 if quick else MEMBERS
-    ensemble = Ensemble(members)
+def measure(ensemble: Ensemble, quick: bool) -> tuple[list[Series], list[str]]:
+    """Every contender that is installed over its tolerances."""
     contenders: dict[str, tuple[Callable[[], Solve], tuple[float, ...]]] = {
         "flowsim, integrate_ensemble": (ensemble.flowsim, (1e-4, 1e-5, 1e-6, 1e-7)),
         "flowsim, gradient_flow on threads": (ensemble.public, (1e-5, 1e-6, 1e-7)),
@@ -216,8 +227,8 @@ def run(quick: bool) -> Report:
         "CyRK LSODA, Numba prange": (lambda: ensemble.cyrk("LSODA"), (1e-6, 1e-7, 1e-8)),
     }
     if not quick:
-        contenders["diffrax Kvaerno5, vmap"] = (ensemble.diffrax, (1e-5, 1e-6, 1e-7))
-    notes, series, seconds = [], [], {}
+        contenders["diffrax Kvaerno5, vmap"] = (ensemble.diffrax, (1e-6, 1e-7, 1e-8, 1e-9))
+    notes, series = [], []
     for name, (prepare, tolerances) in contenders.items():
         try:
             solve = prepare()
@@ -231,45 +242,54 @@ def run(quick: bool) -> Report:
             repeats = [first, *timed(lambda t=tolerance, s=solve: s(t), 1 if quick or first > 3 else 4)[2]]
             points.append(Point(tolerance, ensemble.error(beta), repeats, counts))
         series.append(Series(name, points))
-        seconds[name] = time_at_error(series[-1], TARGET)
-    own = seconds["flowsim, integrate_ensemble"]
-    rows = []
-    for each in series:
-        taken = seconds[each.name]
-        if taken is None:
-            errors = [point.error for point in each.points if point.error is not None and math.isfinite(point.error)]
-            reached = f"never: error {min(errors):.0e}" if errors else "failed"
-            throughput = f"{reached}, at {members / best(each.points[-1].seconds):.0f} flows per second"
-            rows.append([each.name, throughput, "", ""])
-            continue
-        nearest = min((p for p in each.points if p.error and p.error <= TARGET), key=lambda p: -p.tolerance)
-        ratio = f"{taken / own:.2f}" if own else ""
-        rows.append([each.name, f"{members / taken:.0f}", ratio, f"{nearest.counts['steps'] / members:.0f}"])
-    rivals = {name: taken for name, taken in seconds.items() if taken and not name.startswith("flowsim")}
-    if own and rivals:
-        fastest = min(rivals, key=lambda name: rivals[name])
-        ratio = rivals[fastest] / own
-        notes.append(
-            f"Asked: {FACTOR:g} times the fastest peer ({fastest}); measured {ratio:.2f}: "
-            f"{'met' if ratio >= FACTOR else 'missed'}."
-        )
-        accurate = [point for point in series[0].points if point.error is not None and point.error <= TARGET]
-        nfev = max(accurate, key=lambda point: point.tolerance).counts["nfev"]
-        floor = nfev * evaluation_seconds(ensemble.problem.X)
-        notes.append(
-            f"Floor: one exponential per coordinate and two products with X for each evaluation of flowsim, "
-            f"{floor:.3f} s on one core; flowsim takes {own / floor:.1f} times that on {os.cpu_count()} cores."
-        )
-    noise = noisy(members, 1 if quick else 3)
-    rows.append(
-        ["flowsim, gradient_flow on threads, levels of Gaussian noise, default tolerance",
-         f"{members / best(noise['seconds']):.0f}", "", f"{noise['steps'] / members:.0f}"]
-    )  # fmt: skip
+    return series, notes
+
+
+def run(quick: bool) -> Report:
+    """Flows per second on all cores at equal error."""
+    members = 64 if quick else MEMBERS
+    rows, notes, raw = [], [], {}
+    for label, noisy in (("alpha 1e-2 to 1e-8", False), ("alpha 1e-4, Gaussian noise 1e-4 to 1e-2", True)):
+        ensemble = Ensemble(members, noisy)
+        series, missing = measure(ensemble, quick)
+        raw[label] = series
+        seconds = {each.name: time_at_error(each, TARGET) for each in series}
+        own = seconds["flowsim, integrate_ensemble"]
+        for each in series:
+            taken = seconds[each.name]
+            if taken is None:
+                errors = [
+                    point.error for point in each.points if point.error is not None and math.isfinite(point.error)
+                ]
+                reached = f"never: error {min(errors):.0e}" if errors else "failed"
+                throughput = f"{reached}, at {members / best(each.points[-1].seconds):.0f} flows per second"
+                rows.append([label, each.name, throughput, "", ""])
+                continue
+            nearest = min((p for p in each.points if p.error and p.error <= TARGET), key=lambda p: -p.tolerance)
+            ratio = f"{taken / own:.2f}" if own else ""
+            rows.append([label, each.name, f"{members / taken:.0f}", ratio, f"{nearest.counts['steps'] / members:.0f}"])
+        rivals = {name: taken for name, taken in seconds.items() if taken and not name.startswith("flowsim")}
+        if own and rivals:
+            fastest = min(rivals, key=lambda name: rivals[name])
+            ratio = rivals[fastest] / own
+            accurate = [point for point in series[0].points if point.error is not None and point.error <= TARGET]
+            point = max(accurate, key=lambda point: point.tolerance)
+            floor = point.counts["nfev"] * evaluation_seconds(ensemble.problem.X)
+            alone = best(timed(lambda e=ensemble, t=point.tolerance: e.alone(t), 2)[2])
+            together = best(timed(lambda e=ensemble, t=point.tolerance: e.together(t), 2)[2])
+            notes.append(
+                f"{label}: asked {FACTOR:g} times the fastest peer ({fastest}); measured {ratio:.2f}: "
+                f"{'met' if ratio >= FACTOR else 'missed'}. "
+                f"{os.cpu_count()} cores give {alone / together:.2f} times one. "
+                f"Floor: one exponential per coordinate and two products with X for each evaluation of flowsim, "
+                f"{floor:.3f} s on one core; flowsim takes {own / floor:.1f} times that on {os.cpu_count()} cores."
+            )
+        notes += [note for note in missing if note not in notes]
     return Report(
         "ensembles",
-        f"{members} flows together, n=20, d=50, alpha 1e-2 to 1e-8, error {TARGET:g} in beta",
-        ["contender", "flows per second", "time over flowsim's", "steps per flow"],
+        f"{members} flows together, n=20, d=50, error {TARGET:g} in beta",
+        ["ensemble", "contender", "flows per second", "time over flowsim's", "steps per flow"],
         rows,
         [*notes, "Error: over five members, 40 times each, against Radau at 1e-12; compilation apart."],
-        {"series": series, "noise": noise},
+        raw,
     )
