@@ -17,7 +17,7 @@ from numba.core.options import DefaultOptions
 
 __all__ = [
     "FAST", "LANES", "bare", "compiled", "dot", "factor", "fill_wide", "invert", "move", "move_two", "multiply",
-    "padded", "resolve", "solve", "substitute",
+    "padded", "resolve", "substitute",
 ]  # fmt: skip
 
 #: How every function here is compiled: division by zero gives infinity, and other threads may run meanwhile.
@@ -123,34 +123,24 @@ def factor(M, inverse, m):
 
 
 @bare(fastmath=FAST, inline="always")
-def invert(M, inverse, m):
-    """The inverse of a lower triangular factor in its place: eight solves wait less for products than for divisions."""
+def invert(M, m, mp, row):
+    """M, symmetric, becomes its inverse by Gauss-Jordan elimination; False if it is not positive definite."""
     for i in range(m):
-        for k in range(i):
-            # row k of M is inverted already
-            value = M[i, k]
-            for j in range(k):
-                M[i, j] += value * M[k, j]
-            M[i, k] = value * M[k, k]
-        for j in range(i):
-            M[i, j] *= -inverse[i]
-        M[i, i] = inverse[i]
-
-
-@bare(fastmath=FAST, inline="always")
-def solve(M, x, y, m):
-    """x becomes ``M^T M x`` for the inverted factor M."""
-    for i in range(m):
-        total = 0.0
-        for j in range(i + 1):
-            total += M[i, j] * x[j]
-        y[i] = total
-    for j in range(m):
-        x[j] = 0.0
-    for i in range(m):
-        value = y[i]
-        for j in range(i + 1):
-            x[j] += value * M[i, j]
+        pivot = M[i, i]
+        if not (pivot > 0.0 and pivot < np.inf):
+            return False
+        M[i, i] = 1.0
+        for k in range(mp):
+            row[k] = M[i, k] / pivot
+        for j in range(m):
+            value = M[j, i]
+            if j != i:
+                M[j, i] = 0.0
+                for k in range(mp):
+                    M[j, k] -= value * row[k]
+        for k in range(mp):
+            M[i, k] = row[k]
+    return True
 
 
 @bare(fastmath=FAST, inline="always")
@@ -169,25 +159,26 @@ def substitute(M, inverse, x, m):
 
 
 @bare(fastmath=FAST, inline="always")
-def fill_wide(M, AS, D, scale, m, r):
-    """Lower triangle of ``I + scale A D A^T``."""
+def fill_wide(M, AQ, D, scale, mp, r, row):
+    """``M = I + scale A D A^T`` for A of r rows, padded."""
     for p in range(r):
+        for s in range(mp):
+            row[s] = scale * D[s] * AQ[p, s]
         for q in range(p + 1):
+            total = 0.0
+            for s in range(mp):
+                total += row[s] * AQ[q, s]
+            M[p, q] = M[q, p] = total
+        M[p, p] += 1.0
+        for q in range(r, padded(r)):
             M[p, q] = 0.0
-        M[p, p] = 1.0
-    for s in range(m):
-        weight = scale * D[s]
-        for p in range(r):
-            value = weight * AS[s, p]
-            for q in range(p + 1):
-                M[p, q] += value * AS[s, q]
 
 
 @bare(fastmath=FAST)
 def move(G, AT, grams, which, m, r, n, v, work, out):
     """out = G[:, which] v on all loaded coordinates."""
     w = len(out)
-    if grams and m <= 2 * r:
+    if grams and m <= 4 * r:
         for j in range(w):
             out[j] = 0.0
         for s in range(m):
@@ -211,7 +202,7 @@ def move(G, AT, grams, which, m, r, n, v, work, out):
 @bare(fastmath=FAST)
 def move_two(G, AT, grams, which, m, r, n, first, second, work, out_first, out_second):
     """G[:, which] times two vectors at once, on all loaded coordinates."""
-    if not (grams and m <= 2 * r):
+    if not (grams and m <= 4 * r):
         move(G, AT, grams, which, m, r, n, first, work, out_first)
         move(G, AT, grams, which, m, r, n, second, work, out_second)
         return

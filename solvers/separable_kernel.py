@@ -37,7 +37,6 @@ from flowsim.solvers.compiled_algebra import (
     multiply,
     padded,
     resolve,
-    solve,
     substitute,
 )
 from flowsim.solvers.separable_map import (
@@ -122,7 +121,7 @@ def _interpolate(U, mp, out):
 
 
 @bare(fastmath=FAST)
-def _prepare(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, first, second):
+def _prepare(way, GS, AQ, D, hg, n, m, mp, r, weight, S, M, inverse, first, second):
     """What the stages of a step are solved with; False if there is no such thing."""
     if way == _BY_MATRIX:
         for s in range(m):
@@ -133,26 +132,20 @@ def _prepare(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, first, seco
         resolve(S, weight, m, mp, first, second)
         return True
     if way == _BY_ROWS:
-        fill_wide(M, AS, D, hg / n, m, r)
-        order = r
-    else:
-        for s in range(m):
-            weight[s] = math.sqrt(D[s])
-        for s in range(m):
-            scale = hg * weight[s]
-            for j in range(s + 1):
-                M[s, j] = scale * GS[s, j] * weight[j]
-            M[s, s] += 1.0
-        order = m
-    if not factor(M, inverse, order):
-        return False
-    if order < _SMALL:
-        invert(M, inverse, order)
-    return True
+        fill_wide(M, AQ, D, hg / n, mp, r, first)
+        return invert(M, r, padded(r), second) if r < _SMALL else factor(M, inverse, r)
+    for s in range(m):
+        weight[s] = math.sqrt(D[s])
+    for s in range(m):
+        scale = hg * weight[s]
+        for j in range(s + 1):
+            M[s, j] = scale * GS[s, j] * weight[j]
+        M[s, s] += 1.0
+    return factor(M, inverse, m)
 
 
 @bare(fastmath=FAST)
-def _solve_stage(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, half, work, x, stage, U, kappa):
+def _solve_stage(way, GS, AQ, D, hg, n, m, mp, r, weight, S, M, inverse, half, x, stage, U, kappa):
     """u and kappa of one stage from its right-hand side x."""
     if way == _BY_COORDINATES:
         for s in range(m):
@@ -166,23 +159,28 @@ def _solve_stage(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, half, w
     if way == _BY_MATRIX:
         multiply(S, x, m, mp, hg, kappa, stage)
     else:
+        rp = padded(r)
         for q in range(r):
-            half[q] = 0.0
-        for s in range(m):
-            value = x[s] * (hg / n)
-            for q in range(r):
-                half[q] += value * AS[s, q]
-        if r < _SMALL:
-            solve(M, half, work, r)
-        else:
-            substitute(M, inverse, half, r)
-        for s in range(m):
             total = 0.0
-            for q in range(r):
-                total += AS[s, q] * half[q]
-            kappa[stage, s] = total
-        for s in range(m, mp):
+            for s in range(mp):
+                total += AQ[q, s] * x[s]
+            half[0, q] = total * (hg / n)
+        solved = 0
+        if r < _SMALL:
+            solved = 1
+            for p in range(r):
+                total = 0.0
+                for q in range(rp):
+                    total += M[p, q] * half[0, q]
+                half[1, p] = total
+        else:
+            substitute(M, inverse, half[0], r)
+        for s in range(mp):
             kappa[stage, s] = 0.0
+        for q in range(r):
+            value = half[solved, q]
+            for s in range(mp):
+                kappa[stage, s] += value * AQ[q, s]
     for s in range(mp):
         U[stage, s] = hg * (x[s] - D[s] * kappa[stage, s])
 
@@ -346,8 +344,8 @@ def advance(
     size_M = r if w > narrow else 0
     if narrow > _SMALL:
         size_M = max(size_M, narrow)
-    M = np.empty((size_M, size_M))
-    AS = np.empty((w if w > narrow else 0, r))
+    M = np.zeros((size_M, padded(size_M)))
+    AQ = np.zeros((r if w > narrow else 0, wp))
     inverse = np.empty(size_M)
     # Rows of zeros, so that what stands behind the last active coordinate stays zero or is made so.
     U, kappa = np.zeros((_STAGES, wp)), np.zeros((_STAGES, wp))
@@ -359,7 +357,7 @@ def advance(
     drift, beta_0, inner = np.zeros(wp), np.zeros(wp), np.zeros(wp)
     F, shift, error_shift, dz_all, straight = np.empty(w), np.empty(w), np.empty(w), np.empty(w), np.empty(w)
     total, last = np.empty(w), np.empty(wp)
-    work, half, nu_new = np.empty(r), np.empty(r), np.empty(r)
+    work, half, nu_new = np.empty(r), np.zeros((2, padded(r))), np.empty(r)
     order_counted, others, beta_counted = np.empty(w, np.int64), np.empty(w, np.int64), np.zeros(wp)
     terms_counted, D_counted, bt_counted = np.zeros((4, K, wp)), np.zeros(wp), np.zeros(wp)
     top, ahead = np.empty(w), np.empty((K, w))
@@ -490,12 +488,16 @@ def advance(
                     i = which[s]
                     if way == _BY_ROWS:
                         for q in range(r):
-                            AS[s, q] = AT[i, q]
+                            AQ[q, s] = AT[i, q]
                     else:
                         for j in range(m):
                             GS[s, j] = G[i, which[j]]
                         for j in range(m, mp):
                             GS[s, j] = 0.0
+                if way == _BY_ROWS:
+                    for q in range(r):
+                        for s in range(m, mp):
+                            AQ[q, s] = 0.0
                 m_previous = m
             # The motion at constant beta is taken out of the step, exactly: what is left is small on a plateau,
             # where a step of 10^6 would otherwise drown in the rounding of its own length. It is F, without what
@@ -556,7 +558,7 @@ def advance(
                 for i in range(w):
                     dz_all[i] = straight[i] * h
             elif good:
-                good = _prepare(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, first, second)
+                good = _prepare(way, GS, AQ, D, hg, n, m, mp, r, weight, S, M, inverse, first, second)
                 counts[3] += 1
             if good and not still:
                 for s in range(mp):
@@ -575,7 +577,7 @@ def advance(
                         gamma_h = h * _GAMMA_SUM[stage]
                         for s in range(mp):
                             x[s] = (beta[s] - beta_0[s]) + c_sum[s] / h + gamma_h * ft[s]
-                    _solve_stage(way, GS, AS, D, hg, n, m, mp, r, weight, S, M, inverse, half, work, x, stage, U, kappa)
+                    _solve_stage(way, GS, AQ, D, hg, n, m, mp, r, weight, S, M, inverse, half, x, stage, U, kappa)
                 counts[2] += _STAGES - 1
                 # The last stage was taken at the weights a of the new state, which has the last u on top.
                 for s in range(mp):
