@@ -82,6 +82,9 @@ _STILL = 64 * np.finfo(np.float64).eps
 #: Arrivals that differ by less than this, relatively, are one.
 _TIE = 1e-13
 
+#: No step is asked to be more accurate than so many roundings of the exponents.
+_ROUNDINGS = 4.0 * np.finfo(np.float64).eps
+
 _SAFETY = 0.9
 _SHRINK, _GROW = 0.2, 30.0
 #: When a step has next to no error nothing happens, and the next may be this much longer.
@@ -329,12 +332,15 @@ def advance(
     alive = np.zeros(w, np.bool_)
     forced = np.zeros(w, np.bool_)
     level, gain = np.empty(w), np.empty(w)
+    # Exponents, and z with them, are known to roundings of the terms they are sums of.
+    largest = fastest = 0.0
     for i in range(w):
         # An exponential is a weight squared: its relative error is half the slope times that of z.
         gain[i] = 0.0
         for k in range(K):
             if logc[k, i] > -np.inf:
                 gain[i] = max(gain[i], 0.5 * abs(slope[k, i]))
+                largest, fastest = max(largest, abs(logc[k, i])), max(fastest, abs(decay[k, i]))
         level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300))
 
     narrow = min(w, 2 * r) if grams else 0
@@ -606,7 +612,7 @@ def advance(
                         size /= (power - 2) * near
                     if not size <= error:  # also catches NaN
                         error = size
-                error /= tol
+                error /= max(tol, _ROUNDINGS * (largest + fastest * t))
             if not (good and error < np.inf):
                 error = np.inf
         if error > 1.0:

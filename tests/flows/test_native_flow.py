@@ -80,3 +80,15 @@ def test_the_end_point_has_least_l1_norm_up_to_one_over_gamma(exponent):
         # The dual certificate, z in units of gamma, reaches 1 where beta is not zero and never goes beyond.
         certificate = (run.log_abs_weights["u"][-1] + gamma) / gamma
         assert (certificate <= 1 + 10 / gamma).all()
+
+
+def test_late_jumps_under_noise_ask_for_no_more_than_floats_give() -> None:
+    # The exponents are differences of terms of 1e8 by then.
+    rng = np.random.default_rng(82)
+    problem = fs.Regression(rng.standard_normal((4, 6)), rng.standard_normal(4))
+    net = fs.DiagonalNetwork("2*u**2 - v**2", noise=fs.GaussianNoise(0.1))
+    path = fs.saddle_to_saddle(net, problem)
+    end = 1.2 * float(path.jump_times[-1])
+    traj = fs.gradient_flow(net, problem, end, alpha="1e-10000", clock="accelerated", rtol=1e-11)
+    np.testing.assert_allclose(traj.beta[-1], path.end, atol=1e-8)
+    assert traj.stats["steps"] < 4000
