@@ -344,6 +344,7 @@ def contenders(flow: Flow, quick: bool, every: bool) -> dict[str, tuple[Callable
     if not quick:
         table |= {
             "CyRK Radau": (lambda: flow.cyrk("RADAU"), ladder),
+            "diffrax Tsit5": (lambda: flow.diffrax("Tsit5"), ladder[1:4]),
             "(w+, w-) SciPy LSODA, atol 0": (lambda: flow.weights("LSODA", "w+, w-"), (1e-6, 1e-8, 1e-10)),
         }
     if not quick and every:
@@ -351,10 +352,13 @@ def contenders(flow: Flow, quick: bool, every: bool) -> dict[str, tuple[Callable
             "SciPy LSODA, NumPy": (lambda: flow.scipy("LSODA", compiled=False), ladder),
             "SciPy BDF, Numba": (lambda: flow.scipy("BDF"), ladder),
             "SciPy Radau, Numba": (lambda: flow.scipy("Radau"), ladder[:5]),
-            "SciPy DOP853, Numba": (lambda: flow.scipy("DOP853"), ladder[1:4]),
-            "diffrax Kvaerno5": (lambda: flow.diffrax("Kvaerno5"), ladder[1:5]),
+            "SciPy DOP853, Numba": (lambda: flow.scipy("DOP853"), ladder[2:]),
+            **{
+                f"SciPy {method}, NumPy": (lambda name=method: flow.scipy(name, compiled=False), ladder[1:])
+                for method in ("BDF", "Radau", "DOP853")
+            },
+            "diffrax Kvaerno5": (lambda: flow.diffrax("Kvaerno5"), ladder[1:]),
             "heyoka, steps of at most 2": (lambda: flow.heyoka(2.0), (1e-6, 1e-8, 1e-10)),
-            "diffrax Tsit5": (lambda: flow.diffrax("Tsit5"), ladder[1:4]),
             "(u, v) SciPy DOP853": (lambda: flow.weights("DOP853", "u, v"), (1e-6, 1e-9)),
             "(w+, w-) SciPy Radau, atol 0": (lambda: flow.weights("Radau", "w+, w-"), (1e-6,)),
         }

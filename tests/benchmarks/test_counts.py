@@ -6,14 +6,24 @@ counts of a fixed recipe may not grow at all.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import scipy.sparse
 
 import flowsim as fs
+from benchmarks.ensembles import Ensemble
 from benchmarks.scaling import fitted_slope, measure
 from flowsim.solvers import SeparableFlow, integrate_ensemble
 
 MARGIN = 1.1
+NOISE_STEPS, NOISE_NFEV = 472, 4000
+#: Peak of what Python and NumPy allocate, over the size of X; it holds a vector of d 3.3 times.
+LIMIT_MEMORY, FLOW_MEMORY = 4.6, 193.0
 NET = fs.DiagonalNetwork("u*v")
 
 
@@ -100,3 +110,41 @@ def test_a_linear_network_takes_the_same_steps_at_every_width(width: int) -> Non
 def test_descent_evaluates_the_gradient_once_a_step() -> None:
     run = fs.gradient_descent(NET, gaussian(20, 50), 1e-3, 100, alpha=0.1)
     assert run.stats["nfev"] == run.stats["steps"] == 100
+
+
+def test_levels_of_noise_cost_no_more_steps() -> None:
+    ensemble = Ensemble(members=4, noisy=True)
+    _, counts = ensemble.flowsim()(1e-6)
+    within(counts, steps=NOISE_STEPS, nfev=NOISE_NFEV)
+
+
+def test_memory_stays_a_small_multiple_of_the_data() -> None:
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random_array((200, 100_000), density=1e-3, rng=rng, format="csr")
+    X.data = rng.standard_normal(X.nnz)
+    data = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
+    problem = fs.Regression(X, rng.standard_normal(200))
+    path = fs.saddle_to_saddle(NET, problem, max_jumps=3)  # compiled, and what is kept with the problem
+    end = 1.05 * float(path.jump_times[-1])
+
+    def peak(work: Callable[[], object]) -> float:
+        tracemalloc.start()
+        try:
+            work()
+            return tracemalloc.get_traced_memory()[1] / data
+        finally:
+            tracemalloc.stop()
+
+    limit = peak(lambda: fs.saddle_to_saddle(NET, problem, max_jumps=3))
+    flow = peak(
+        lambda: fs.gradient_flow(NET, problem, end, alpha="1e-60", clock="accelerated", t_eval=[0.0, end])
+    )  # fmt: skip
+    assert limit <= MARGIN * LIMIT_MEMORY
+    assert flow <= MARGIN * FLOW_MEMORY
+
+
+def test_the_import_loads_none_of_the_heavy_libraries() -> None:
+    heavy = ("sympy", "numba", "matplotlib", "scipy", "xarray", "pandas")
+    code = f"import sys, flowsim; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
