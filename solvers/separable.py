@@ -51,6 +51,8 @@ _TERMS = 16
 _BLOCK = 256
 _RECORDS = 2048
 _ENTRIES = 1 << 17
+#: Columns looked at together where all are.
+_COLUMNS = 1 << 16
 #: Rows of a dense evaluation at once, in entries.
 _EVALUATE = 1 << 22
 #: z is known to a few roundings of the exponents' size.
@@ -384,8 +386,8 @@ class _Run:
     ) -> None:
         self.flow, self.t_end, self.max_steps = flow, float(t_end), max_steps
         self.progress, self.done = progress, done
-        finite = flow.log_coefficient[np.isfinite(flow.log_coefficient)]
-        size = float(np.abs(finite).max()) if finite.size else 0.0
+        logs = flow.log_coefficient
+        size = float(np.max(np.abs(logs), where=np.isfinite(logs), initial=0.0))
         self.tol = max(tol, _ROUNDINGS * np.finfo(float).eps * size)
         self.clock = np.array([0.0, 0.0, self.t_end, 1e-4, 0.0])
         self.counts = np.zeros(6, dtype=np.int64)
@@ -519,48 +521,61 @@ class _Run:
         """Pass over A: where every coordinate stands and moves to; load those that count or come next."""
         flow, t = self.flow, float(self.clock[0])
         left = max(self.t_end - t, np.finfo(float).tiny)
-        beta = np.zeros(flow.d)
-        if len(self.loaded):
-            logc, sign, slope, decay = self.exponential
-            exponent = logc + slope * self.z - decay * t
-            beta_loaded = np.sum(sign * np.exp(exponent), axis=0)
-            rate = flow.b - beta_loaded @ self.columns
-        else:
-            beta = flow.beta(np.zeros((1, flow.d)), np.zeros(1))[0]
-            rate = flow.b - np.asarray(flow.A @ beta)
-            self.passes += 1
-        both = np.asarray(flow.A.T @ np.stack([self.nu, rate], axis=1)) / flow.n
-        self.passes += 1
-        z, dz = np.ascontiguousarray(both[:, 0]), both[:, 1]
-        z_low = np.zeros(flow.d)
-        z[self.loaded], z_low[self.loaded] = self.z, self.z_low
-        exponent = flow.log_coefficient + flow.slope * z - flow.decay * t
-        growth = flow.slope * dz - flow.decay
         from flowsim.solvers.separable_kernel import log_level
 
-        level = log_level(flow.norms * self.rate_bound, self.tol) - math.log(left)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            wait = np.where(growth > 0, (level - exponent) / growth, np.inf)
-        # At a negligible level but not growing: after all that count, before all that cannot come.
-        wait = np.where(np.isnan(wait), np.inf, np.maximum(wait, 0.0)).min(axis=0)
-        counts = (exponent > level).any(axis=0)
-        wait[counts] = -1.0
-        wanted = int(counts.sum()) + max(_LOAD_AHEAD, int(counts.sum()))
+        blocks = [slice(first, first + _COLUMNS) for first in range(0, flow.d, _COLUMNS)]
+        logc, slope, decay = flow.log_coefficient, flow.slope, flow.decay
+        if len(self.loaded):
+            own_log, own_sign, own_slope, own_decay = self.exponential
+            exponent = own_log + own_slope * self.z - own_decay * t
+            rate = flow.b - np.sum(own_sign * np.exp(exponent), axis=0) @ self.columns
+        else:
+            beta = np.empty(flow.d)
+            for part in blocks:
+                beta[part] = np.sum(flow.sign[:, part] * np.exp(logc[:, part]), axis=0)
+            rate = flow.b - np.asarray(flow.A @ beta)
+            del beta
+            self.passes += 1
+        both = np.asarray(flow.A.T @ np.stack([self.nu, rate], axis=1))
+        both /= flow.n
+        self.passes += 1
+        both[self.loaded, 0] = self.z
+        # One block of columns after the other: what is of the size of d is made once.
+        wait, count = np.empty(flow.d), 0
+        level = log_level(flow.norms * self.rate_bound, self.tol)
+        for part in blocks:
+            exponent = logc[:, part] + slope[:, part] * both[part, 0] - decay[:, part] * t
+            growth = slope[:, part] * both[part, 1] - decay[:, part]
+            goal = level[part] - math.log(left)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                until = np.where(growth > 0, (goal - exponent) / growth, np.inf)
+            # At a negligible level but not growing: after all that count, before all that cannot come.
+            until = np.where(np.isnan(until), np.inf, np.maximum(until, 0.0)).min(axis=0)
+            counts = (exponent > goal).any(axis=0)
+            until[counts] = -1.0
+            wait[part] = until
+            count += int(counts.sum())
+        wanted = count + max(_LOAD_AHEAD, count)
         if wanted < flow.d:
             index = np.sort(np.argpartition(wait, wanted)[:wanted])
         else:
             index = np.arange(flow.d)
-        self._load(index, z[index].copy(), z_low[index].copy())
+        del wait
+        z_low = np.zeros(len(index))
+        _, here, there = np.intersect1d(index, self.loaded, assume_unique=True, return_indices=True)
+        z_low[here] = self.z_low[there]
+        self._load(index, both[index, 0], z_low)
         outside = np.ones(flow.d, dtype=bool)
         outside[index] = False
-        level = log_level(flow.norms * self.rate_bound, self.tol)
-        self.outside = (
-            np.ascontiguousarray(exponent[:, outside]),
-            np.ascontiguousarray(growth[:, outside]),
-            np.ascontiguousarray(np.abs(flow.slope[:, outside]) * flow.norms[outside] / flow.n),
-            level[outside],
-            flow.b,
-            self.nu.copy(),
-            rate,
-        )
+        shape = (len(logc), flow.d - len(index))
+        exponents, growths, reaches, done = np.empty(shape), np.empty(shape), np.empty(shape), 0
+        for part in blocks:
+            which = np.flatnonzero(outside[part]) + part.start
+            into = slice(done, done + len(which))
+            slopes = slope[:, which]
+            exponents[:, into] = logc[:, which] + slopes * both[which, 0] - decay[:, which] * t
+            growths[:, into] = slopes * both[which, 1] - decay[:, which]
+            reaches[:, into] = np.abs(slopes) * flow.norms[which] / flow.n
+            done += len(which)
+        self.outside = (exponents, growths, reaches, level[outside], flow.b, self.nu.copy(), rate)
         self.clock[4] = 0.0

@@ -85,10 +85,12 @@ class GrowthMap:
     @classmethod
     def of(cls, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> GrowthMap:
         """Diagonalise every formula of the network at the start ``alpha * direction``."""
-        count, d = direction.shape
+        count, features = direction.shape
         stds = np.zeros(count) if net.noise is None else net.noise.stds(net.weights)
-        variances = problem.feature_variances if net.noise is not None else np.zeros(d)
-        kinds = net.kinds(d)
+        # Where all coordinates are alike one stands for all: memory is for the data, not for copies of numbers.
+        alike = len(net.distinct) == 1 and bool((direction == direction[:, :1]).all())
+        d = 1 if alike else features
+        direction, kinds = direction[:, :d], net.kinds(features)[:d]
         shape = (d, count)
         coefficient, offset, rate, decay, sign = (np.zeros(shape) for _ in range(5))
         basis, shift = np.zeros((d, count, count)), np.zeros(d)
@@ -105,7 +107,7 @@ class GrowthMap:
             sign[here] = np.sign(start.T)
             coefficient[here] = np.where(start.T == 0, 0.0, values / square)
             rate[here] = 4 * values
-            decay[here] = 8 * eta**2 * variances[here, None] * values**2
+            decay[here] = 8 * eta**2 * values**2
             basis[here] = vectors / square
             shift[here] = eta**2 * values.sum()
             exponents = conserved_exponents(values)
@@ -113,6 +115,12 @@ class GrowthMap:
             names.append(invariant_names(formula, net.weights, vectors, exponents))
         # exp(-inf) is right but inf - inf is not: an exactly zero component is carried by its coefficient alone.
         offset[sign == 0] = 0.0
+        parts = (coefficient, offset, rate, decay, sign, basis, shift, conserved)
+        coefficient, offset, rate, decay, sign, basis, shift, conserved = (
+            np.broadcast_to(part, (features, *part.shape[1:])) if alike else part for part in parts
+        )
+        if decay.any():
+            decay = decay * problem.feature_variances[:, None]
         return cls(coefficient, offset, rate, decay, sign, basis, shift, conserved, _merge_names(names))
 
     def exponents(self, z: Array, t: Array | float) -> Array:
@@ -214,8 +222,12 @@ class GrowthCoordinates:
     def flow(self) -> SeparableFlow:
         """The flow as the native integrator takes it."""
         m, problem = self.map, self.problem
-        with np.errstate(divide="ignore"):
-            logs = m.offset + np.log(np.abs(m.coefficient))
+
+        def log_coefficient(offset: Array, coefficient: Array) -> Array:
+            with np.errstate(divide="ignore"):
+                logs: Array = offset + np.log(np.abs(coefficient))
+            return logs
+
         target = problem.y
         if m.shift.any():
             target = target - np.asarray(problem.X @ m.shift)
@@ -223,10 +235,10 @@ class GrowthCoordinates:
             A=problem.X,
             b=target,
             n=problem.n,
-            log_coefficient=np.ascontiguousarray(logs.T),
-            sign=np.ascontiguousarray(np.sign(m.coefficient).T),
-            slope=np.ascontiguousarray(m.rate.T),
-            decay=np.ascontiguousarray(m.decay.T),
+            log_coefficient=_each_row(log_coefficient, m.offset, m.coefficient).T,
+            sign=_each_row(np.sign, m.coefficient).T,
+            slope=m.rate.T,
+            decay=m.decay.T,
             column_norms=np.sqrt(problem.n * problem.feature_variances),
         )
 
@@ -354,6 +366,14 @@ class GrowthCoordinates:
         departure: Array = np.where(lawful, seen.log_imbalance, 0.0) - np.where(lawful, law, 0.0)
         departure = np.abs(np.expm1(departure)).max(axis=(1, 2), initial=0.0)
         return departure
+
+
+def _each_row(function: Callable[..., Array], *arrays: Array) -> Array:
+    """A function of rows; of one row, where all are views of it."""
+    if all(array.strides[0] == 0 for array in arrays):
+        row = function(*(array[:1] for array in arrays))
+        return np.broadcast_to(row, (len(arrays[0]), *row.shape[1:]))
+    return function(*arrays)
 
 
 def _exp(exponents: Array) -> Array:
