@@ -25,10 +25,11 @@ def draw(folder: Path) -> list[Path]:
 
 
 def _work_precision(raw: dict[str, Any], path: Path) -> Path:
-    """One panel for each alpha: milliseconds over error, one line for each contender."""
+    """One panel for each alpha: milliseconds over error, one line for each contender that ran at all of them."""
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(series["name"] for panel in raw.values() for series in panel["series"]))
+    ran = [[series["name"] for series in panel["series"]] for panel in raw.values()]
+    names = [name for name in ran[0] if all(name in others for others in ran)]
     columns = 2 if len(raw) in (2, 4) else min(3, len(raw))
     lines = math.ceil(len(raw) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.6 * lines + 1.5), layout="constrained")
@@ -41,7 +42,7 @@ def _work_precision(raw: dict[str, Any], path: Path) -> Path:
                 for point in series["points"]
                 if point["error"] is not None and math.isfinite(point["error"]) and point["error"] > 0
             ]
-            if not points:
+            if not points or series["name"] not in names:
                 continue
             index, own = names.index(series["name"]), series["name"].startswith("flowsim")
             (handles[series["name"]],) = axes.loglog(
