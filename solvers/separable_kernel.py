@@ -114,10 +114,10 @@ def _combine(U, kappa, stage, mp, dz, c_sum):
 @bare(fastmath=FAST)
 def _interpolate(U, mp, out):
     """The coefficients ``sum_j h_lj u_j`` of the continuous extension."""
-    for power in range(3):
+    for power in range(len(out)):
         for s in range(mp):
             out[power, s] = 0.0
-        for j in range(_STAGES):
+        for j in range(len(U)):
             h_j = _H[power, j]
             for s in range(mp):
                 out[power, s] += h_j * U[j, s]
@@ -559,7 +559,7 @@ def advance(
                     straight[which[s]] = 0.0
                     total[s] = h * beta_0[s]
                     inner[s] = 0.0
-                    for j in range(_STAGES):
+                    for j in range(len(U)):
                         U[j, s] = 0.0
                 for i in range(w):
                     dz_all[i] = straight[i] * h
@@ -570,7 +570,7 @@ def advance(
                 for s in range(mp):
                     ft[s] = D[s] * drift[s] + bt[s]
                     x[s] = h * _GAMMA_SUM[0] * ft[s]
-                for stage in range(_STAGES):
+                for stage in range(len(U)):
                     alpha_h = _ALPHA[stage] * h
                     if stage > 0:
                         _combine(U, kappa, stage, mp, dz, c_sum)
@@ -588,7 +588,7 @@ def advance(
                 # The last stage was taken at the weights a of the new state, which has the last u on top.
                 for s in range(mp):
                     inner[s] = last[s] = U[_STAGES - 1, s]
-                for j in range(_STAGES - 1):
+                for j in range(len(U) - 1):
                     a_j = _A[_STAGES - 1, j]
                     for s in range(mp):
                         inner[s] += a_j * U[j, s]
