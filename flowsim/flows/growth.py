@@ -115,13 +115,17 @@ class GrowthMap:
             names.append(invariant_names(formula, net.weights, vectors, exponents))
         # exp(-inf) is right but inf - inf is not: an exactly zero component is carried by its coefficient alone.
         offset[sign == 0] = 0.0
-        parts = (coefficient, offset, rate, decay, sign, basis, shift, conserved)
-        coefficient, offset, rate, decay, sign, basis, shift, conserved = (
-            np.broadcast_to(part, (features, *part.shape[1:])) if alike else part for part in parts
-        )
+
+        def spread(part: Array) -> Array:
+            return np.broadcast_to(part, (features, *part.shape[1:])) if alike else part
+
+        decays = spread(decay)
         if decay.any():
-            decay = decay * problem.feature_variances[:, None]
-        return cls(coefficient, offset, rate, decay, sign, basis, shift, conserved, _merge_names(names))
+            decays = decays * problem.feature_variances[:, None]
+        return cls(
+            spread(coefficient), spread(offset), spread(rate), decays, spread(sign), spread(basis), spread(shift),
+            spread(conserved), _merge_names(names),
+        )  # fmt: skip
 
     def exponents(self, z: Array, t: Array | float) -> Array:
         """``ln c_k^2`` for z (..., d) and t broadcast against its leading axes, shape (..., d, k)."""
