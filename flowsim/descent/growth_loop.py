@@ -17,9 +17,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from flowsim.descent.eight import EIGHT, add_up, constant, load, store
 from flowsim.descent.products import dense_products, move_on, products
 from flowsim.descent.tiles import LANES, ROWS, lane_residuals, tile
+from flowsim.solvers.eight import EIGHT, add_up, constant, load, store
 
 __all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
 

@@ -13,9 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from flowsim.descent.eight import constant, load, store
 from flowsim.descent.tiles import LANES, lane_products, pack
 from flowsim.problem import Regression
+from flowsim.solvers.eight import constant, load, store
 
 __all__ = ["Data", "dense_products", "load_data", "move_on", "products"]
 

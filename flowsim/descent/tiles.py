@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.descent.eight import EIGHT, constant, load, spread, store
+from flowsim.solvers.eight import EIGHT, constant, load, spread, store
 
 __all__ = ["LANES", "ROWS", "aligned", "lane_products", "lane_residuals", "pack", "tile"]
 

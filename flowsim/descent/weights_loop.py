@@ -177,7 +177,8 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
 @cache
 def _what_it_calls() -> str:
     """A text that changes with the code the loop calls, which Numba's cache does not look at."""
-    from flowsim.descent import eight, products, tiles
+    from flowsim.descent import products, tiles
+    from flowsim.solvers import eight
     from flowsim.symbolic.codegen import digest
 
     return digest(
