@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,8 @@ Array = NDArray[np.float64]
 
 #: Columns of the identity pushed through a LinearOperator at once when its column norms are needed.
 _OPERATOR_BLOCK = 256
+#: Squares of predictions up to this, summed over any data that fits into memory, stay in the range of floats.
+_SAFE_PREDICTION = 1e140
 
 
 class Regression:
@@ -110,6 +113,18 @@ class Regression:
             block[np.arange(first, last), np.arange(last - first)] = 1.0
             squares[first:last] = np.sum(np.asarray(self.X @ block) ** 2, axis=0)
         return squares / self.n
+
+    @cached_property
+    def column_norms(self) -> Array:
+        """``||X_i||``, shape (d,)."""
+        return np.sqrt(self.n * self.feature_variances)
+
+    @cached_property
+    def safe_size(self) -> float:
+        """The loss is a float wherever no entry of beta is larger than this, negative where there is no such size."""
+        spare = _SAFE_PREDICTION - float(np.abs(self.y).max())
+        total = float(self.column_norms.sum())
+        return min(spare / total, sys.float_info.max) if total > 0 else spare
 
     @cached_property
     def least_squares_loss(self) -> float:

@@ -72,3 +72,17 @@ BAD = np.array([[1.0, np.nan], [0.0, 1.0]])
 def test_bad_data_is_named(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fs.Regression(*arguments)
+
+
+@pytest.mark.parametrize("size", [1e-250, 1e-3, 1.0, 1e100, 1e140, 1e153])
+def test_no_loss_overflows_below_the_safe_size(size: float) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((6, 4)) * [size, 1.0, 1e-3, 0.0]
+    for y in (np.zeros(6), rng.standard_normal(6), np.full(6, 1e130), np.full(6, 1e160)):
+        problem = fs.Regression(X, y)
+        if problem.safe_size >= 0:
+            assert np.isfinite(problem.loss(problem.safe_size * np.sign(X[0]))) and y[0] < 1e140
+        else:
+            assert y[0] > 1e140
+    assert fs.Regression(X, np.ones(6)).safe_size > 1e-20  # and it is of use
+    assert fs.Regression(0 * X, np.full(6, 1e160)).safe_size < 0

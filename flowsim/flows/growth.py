@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
-from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
 from flowsim.network.modes import ZERO, components, conserved_exponents, diagonalise, invariant_names
 from flowsim.problem import Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
@@ -57,11 +57,18 @@ def admits_growth(net: DiagonalNetwork) -> str | None:
 
 
 @dataclass(frozen=True, eq=False)
-class GrowthMap:
-    r"""``m_i(z, t) = shift_i + sum_k coefficient_ik exp(offset_ik + rate_ik z_i - decay_ik t)``; arrays are (d, k).
+class Modes:
+    """What a start makes of the formulas, at alpha = 1 and for features of variance 1.
+
+    Arrays have one row per coordinate, or a single one that stands for all where all are alike: memory is for the
+    data, not for copies of numbers.
 
     Attributes
     ----------
+    d : int
+    invariants : tuple of str
+    coefficient, log_start, rate, damping : array (d, k)
+        ``mu_k / |q_k|^2``, ``ln c_k(0)^2`` (0 where c_k is exactly zero), ``4 mu_k`` and ``8 eta^2 mu_k^2``.
     sign : array (d, k)
         Signs of c_k, constant along the flow; 0 where c_k is exactly zero.
     basis : array (d, k, k)
@@ -72,80 +79,120 @@ class GrowthMap:
         Exponents e with ``sum_k e_k rate_k = 0``: the conserved quantities are ``prod_k c_k^e_k``.
     """
 
+    d: int
+    invariants: tuple[str, ...]
     coefficient: Array
-    offset: Array
+    log_start: Array
     rate: Array
-    decay: Array
+    damping: Array
     sign: Array
     basis: Array
     shift: Array
     conserved: Array
-    invariants: tuple[str, ...]
+
+    @classmethod
+    def of(cls, net: DiagonalNetwork, direction: Array) -> Modes:
+        """Diagonalise every formula of the network at the start `direction`."""
+        d = direction.shape[1]
+        stds = (0.0,) * len(direction) if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
+        if len(net.distinct) == 1:
+            if (direction == direction[:, :1]).all():
+                return _alike(net.distinct[0], net.weights, stds, tuple(direction[:, 0].tolist()), d)
+            return _of_formula(net.distinct[0], net.weights, stds, direction, d)
+        kinds = net.kinds(d)
+        members = [np.flatnonzero(kinds == kind) for kind in range(len(net.distinct))]
+        parts = [
+            _of_formula(formula, net.weights, stds, direction[:, here], len(here))
+            for formula, here in zip(net.distinct, members, strict=True)
+        ]
+        back = np.argsort(np.concatenate(members))
+        arrays = [np.concatenate(each)[back] for each in zip(*(part.arrays() for part in parts), strict=True)]
+        return cls(d, _merge_names([part.invariants for part in parts]), *arrays)
+
+    def arrays(self) -> tuple[Array, ...]:
+        """All that has rows."""
+        return (
+            self.coefficient, self.log_start, self.rate, self.damping, self.sign, self.basis, self.shift,
+            self.conserved,
+        )  # fmt: skip
+
+    def spread(self, rows: Array) -> Array:
+        """(d, k), or one row for all, as (k, d)."""
+        return np.broadcast_to(rows.T, (rows.shape[1], self.d))
+
+    @cached_property
+    def is_damped(self) -> bool:
+        return bool(self.damping.any())
+
+    @cached_property
+    def present(self) -> Array:
+        """1 where c_k is not exactly zero."""
+        return np.abs(self.sign)
+
+    @cached_property
+    def log_coefficient(self) -> Array:
+        """``ln |coefficient c_k(0)^2|``, -inf where it is zero."""
+        with np.errstate(divide="ignore"):
+            return self.log_start + np.log(np.abs(self.coefficient))
+
+    @cached_property
+    def for_solver(self) -> tuple[Array, Array, Array]:
+        """Signs of the coefficients, rates and damping, (k, d)."""
+        return self.spread(np.sign(self.coefficient)), self.spread(self.rate), self.spread(self.damping)
+
+
+@dataclass(frozen=True, eq=False)
+class GrowthMap:
+    r"""``m_i(z, t) = shift_i + sum_k coefficient_ik exp(offset_ik + rate_ik z_i - decay_ik t)``.
+
+    Attributes
+    ----------
+    modes : Modes
+    log_scale : array (d, k)
+        ``ln alpha^2``, 0 where c_k is exactly zero: such a component is carried by its coefficient alone.
+    decay : array (d, k)
+        ``8 mu_k^2 kappa_i``.
+    """
+
+    modes: Modes
+    log_scale: Array
+    decay: Array
 
     @classmethod
     def of(cls, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> GrowthMap:
-        """Diagonalise every formula of the network at the start ``alpha * direction``."""
-        count, features = direction.shape
-        stds = np.zeros(count) if net.noise is None else net.noise.stds(net.weights)
-        # Where all coordinates are alike one stands for all: memory is for the data, not for copies of numbers.
-        alike = len(net.distinct) == 1 and bool((direction == direction[:, :1]).all())
-        d = 1 if alike else features
-        direction, kinds = direction[:, :d], net.kinds(features)[:d]
-        shape = (d, count)
-        coefficient, offset, rate, decay, sign = (np.zeros(shape) for _ in range(5))
-        basis, shift = np.zeros((d, count, count)), np.zeros(d)
-        conserved = np.zeros((d, count - 1, count))
-        names: list[tuple[str, ...]] = []
-        for kind, formula in enumerate(net.distinct):
-            here = kinds == kind
-            values, vectors = diagonalise(formula, net.weights)
-            square = (vectors**2).sum(axis=0)
-            start = components(vectors, direction[:, here])
-            eta = max(stds[net.weights.index(name)] for name in formula.weights)
-            with np.errstate(divide="ignore"):
-                offset[here] = 2 * (scale.log + np.log(np.abs(start.T)))
-            sign[here] = np.sign(start.T)
-            coefficient[here] = np.where(start.T == 0, 0.0, values / square)
-            rate[here] = 4 * values
-            decay[here] = 8 * eta**2 * values**2
-            basis[here] = vectors / square
-            shift[here] = eta**2 * values.sum()
-            exponents = conserved_exponents(values)
-            conserved[here] = exponents
-            names.append(invariant_names(formula, net.weights, vectors, exponents))
-        # exp(-inf) is right but inf - inf is not: an exactly zero component is carried by its coefficient alone.
-        offset[sign == 0] = 0.0
+        """At the start ``alpha * direction``."""
+        modes = Modes.of(net, direction)
+        decay = modes.damping * problem.feature_variances[:, None] if modes.is_damped else modes.damping
+        return cls(modes, 2 * scale.log * modes.present, decay)
 
-        def spread(part: Array) -> Array:
-            return np.broadcast_to(part, (features, *part.shape[1:])) if alike else part
+    @cached_property
+    def offset(self) -> Array:
+        return self.modes.log_start + self.log_scale
 
-        decays = spread(decay)
-        if decay.any():
-            decays = decays * problem.feature_variances[:, None]
-        return cls(
-            spread(coefficient), spread(offset), spread(rate), decays, spread(sign), spread(basis), spread(shift),
-            spread(conserved), _merge_names(names),
-        )  # fmt: skip
+    @cached_property
+    def log_coefficient(self) -> Array:
+        """``offset + ln |coefficient|``."""
+        return self.modes.log_coefficient + self.log_scale
 
     def exponents(self, z: Array, t: Array | float) -> Array:
         """``ln c_k^2`` for z (..., d) and t broadcast against its leading axes, shape (..., d, k)."""
-        return self.offset + self.rate * z[..., None] - self.decay * np.asarray(t)[..., None, None]
+        return self.offset + self.modes.rate * z[..., None] - self.decay * np.asarray(t)[..., None, None]
 
     def mean(self, exponents: Array) -> Array:
         """m, shape (..., d)."""
-        return self.shift + (self.coefficient * _exp(exponents)).sum(axis=-1)
+        return self.modes.shift + (self.modes.coefficient * _exp(exponents)).sum(axis=-1)
 
     @cached_property
     def _conservation(self) -> tuple[Array, Array, Array]:
         """Start, slope in z and decay of the ln of every conserved quantity, (d, k - 1)."""
-        enters = self.conserved != 0
-        vanishing = (enters & (self.sign == 0)[:, None, :]).any(axis=-1)
-        start = (self.conserved * np.where(enters, self.offset[:, None, :], 0.0)).sum(axis=-1) / 2
-        slopes = self.conserved * self.rate[:, None, :]
+        enters = self.modes.conserved != 0
+        vanishing = (enters & (self.modes.sign == 0)[:, None, :]).any(axis=-1)
+        start = (self.modes.conserved * np.where(enters, self.offset[:, None, :], 0.0)).sum(axis=-1) / 2
+        slopes = self.modes.conserved * self.modes.rate[:, None, :]
         slope = slopes.sum(axis=-1)
         # Zero, but for the rounding of exponents that are not small fractions.
         slope[np.abs(slope) <= ZERO * np.abs(slopes).sum(axis=-1)] = 0.0
-        decay = (self.conserved * self.decay[:, None, :]).sum(axis=-1) / 2
+        decay = (self.modes.conserved * self.decay[:, None, :]).sum(axis=-1) / 2
         return np.where(vanishing, -np.inf, start), slope / 2, decay
 
     def log_conserved(self, z: Array, t: Array) -> Array:
@@ -158,7 +205,7 @@ class GrowthMap:
 
     def log_components(self, z: Array, t: Array) -> Array:
         """``ln |c_k|``, shape (..., d, k); -inf where c_k is exactly zero."""
-        return np.where(self.sign == 0, -np.inf, self.exponents(z, t) / 2)
+        return np.where(self.modes.sign == 0, -np.inf, self.exponents(z, t) / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +259,7 @@ class GrowthCoordinates:
     ) -> None:
         self.net, self.problem, self.native = net, problem, native
         self.map = GrowthMap.of(net, problem, scale, direction)
-        self.invariants = self.map.invariants
+        self.invariants = self.map.modes.invariants
 
     @cached_property
     def reduced(self) -> _Reduced:
@@ -225,25 +272,20 @@ class GrowthCoordinates:
     @cached_property
     def flow(self) -> SeparableFlow:
         """The flow as the native integrator takes it."""
-        m, problem = self.map, self.problem
-
-        def log_coefficient(offset: Array, coefficient: Array) -> Array:
-            with np.errstate(divide="ignore"):
-                logs: Array = offset + np.log(np.abs(coefficient))
-            return logs
-
+        modes, problem = self.map.modes, self.problem
+        sign, slope, decay = modes.for_solver
         target = problem.y
-        if m.shift.any():
-            target = target - np.asarray(problem.X @ m.shift)
+        if modes.shift.any():
+            target = target - np.asarray(problem.X @ np.broadcast_to(modes.shift, problem.d))
         return SeparableFlow(
             A=problem.X,
             b=target,
             n=problem.n,
-            log_coefficient=_each_row(log_coefficient, m.offset, m.coefficient).T,
-            sign=_each_row(np.sign, m.coefficient).T,
-            slope=m.rate.T,
-            decay=m.decay.T,
-            column_norms=np.sqrt(problem.n * problem.feature_variances),
+            log_coefficient=modes.spread(self.map.log_coefficient),
+            sign=sign,
+            slope=slope,
+            decay=modes.spread(self.map.decay) if modes.is_damped else decay,
+            column_norms=problem.column_norms,
         )
 
     def integrate(
@@ -264,7 +306,7 @@ class GrowthCoordinates:
             rhs=self._rhs,
             y0=np.zeros(len(self.reduced.b)),
             jacobian=self._jacobian,
-            time_derivative=self._time_derivative if self.map.decay.any() else None,
+            time_derivative=self._time_derivative if self.map.modes.is_damped else None,
             step_limit=self._step_limit,
             check=self._check,
         )
@@ -282,7 +324,7 @@ class GrowthCoordinates:
 
     def _slope(self, exponents: Array) -> Array:
         """``dm/dz``, shape (..., d); never negative."""
-        return (self.map.coefficient * self.map.rate * _exp_slope(exponents)).sum(axis=-1)
+        return (self.map.modes.coefficient * self.map.modes.rate * _exp_slope(exponents)).sum(axis=-1)
 
     def _jacobian(self, t: float, y: Array) -> Array:
         slope = self._slope(self._exponents(t, y))
@@ -293,7 +335,7 @@ class GrowthCoordinates:
 
     def _by_time(self, exponents: Array) -> Array:
         """``dm/dt`` at fixed z."""
-        return -(self.map.coefficient * self.map.decay * _exp_slope(exponents)).sum(axis=-1)
+        return -(self.map.modes.coefficient * self.map.decay * _exp_slope(exponents)).sum(axis=-1)
 
     def _time_derivative(self, t: float, y: Array) -> Array:
         out: Array = -self.reduced.scale * (self.reduced.B @ self._by_time(self._exponents(t, y)))
@@ -302,14 +344,14 @@ class GrowthCoordinates:
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """No step reaches far beyond the time at which a hidden coordinate becomes visible."""
         exponents = self._exponents(t, y)
-        growth = self.map.rate * (derivative @ self.reduced.B)[:, None] - self.map.decay
-        hidden = (growth > 0) & (exponents < self._visible) & (self.map.coefficient != 0)
+        growth = self.map.modes.rate * (derivative @ self.reduced.B)[:, None] - self.map.decay
+        hidden = (growth > 0) & (exponents < self._visible) & (self.map.modes.coefficient != 0)
         if not hidden.any():
             return np.inf
         return float(((self._visible + _OVERSHOOT - exponents[hidden]) / growth[hidden]).min())
 
     def _check(self, t: float, y: Array) -> str | None:
-        if (self._exponents(t, y)[self.map.coefficient != 0] > _CAP).any():
+        if ((self._exponents(t, y) > _CAP) & (self.map.modes.coefficient != 0)).any():
             return "a weight grew beyond exp(40); the step that led there cannot be trusted, tighten `rtol`"
         return None
 
@@ -326,17 +368,19 @@ class GrowthCoordinates:
 
     def predictor(self, t: Array, y: Array) -> Array:
         m, z = self.map, self._z(y)
-        out = np.zeros(z.shape)
+        sign = np.sign(m.modes.coefficient)
+        out: Array | None = None
         # One exponential at a time: sums over a last axis of length 2 take longer than the exponentials.
         with np.errstate(over="ignore"):
-            for k in range(m.sign.shape[1]):
-                exponent = m.rate[:, k] * z
-                exponent += np.where(m.coefficient[:, k] != 0, m.offset[:, k], -np.inf)
-                if m.decay[:, k].any():
-                    exponent -= m.decay[:, k] * t[:, None]
-                np.exp(exponent, out=exponent)
-                exponent *= m.coefficient[:, k]
-                out += exponent
+            for k in range(sign.shape[1]):
+                term = m.modes.rate[:, k] * z
+                term += m.log_coefficient[:, k]
+                if m.modes.is_damped:
+                    term -= m.decay[:, k] * t[:, None]
+                np.exp(term, out=term)
+                term *= sign[:, k]
+                out = term if out is None else np.add(out, term, out=out)
+        assert out is not None
         return out
 
     def observe(self, t: Array, y: Array) -> Observed:
@@ -344,7 +388,7 @@ class GrowthCoordinates:
         z = self._z(y)
         logs = m.log_components(z, t)
         # Signed sum of exponentials, scaled by its largest term.
-        terms = m.basis[None] * m.sign[:, None, :]
+        terms = m.modes.basis[None] * m.modes.sign[:, None, :]
         largest = np.where(terms != 0, logs[:, :, None, :], -np.inf).max(axis=-1)
         finite = np.where(np.isfinite(largest), largest, 0.0)
         scaled = (terms * np.exp(np.minimum(logs[:, :, None, :] - finite[..., None], 0.0))).sum(axis=-1)
@@ -352,7 +396,7 @@ class GrowthCoordinates:
             log_weights = finite + np.log(np.abs(scaled))
             weights = np.sign(scaled) * np.exp(log_weights)
         log_conserved = m.log_conserved(z, t)
-        signs = np.where(m.conserved % 2 == 0, 1.0, m.sign[:, None, :]).prod(axis=-1)
+        signs = np.where(m.modes.conserved % 2 == 0, 1.0, m.modes.sign[:, None, :]).prod(axis=-1)
         with np.errstate(over="ignore"):
             conserved = signs * np.exp(log_conserved)
         names = self.net.weights
@@ -364,7 +408,7 @@ class GrowthCoordinates:
         )
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        law = self.map.log_conserved(np.zeros((len(t), len(self.map.sign))), t)
+        law = self.map.log_conserved(np.zeros((len(t), 1)), t)
         law = np.moveaxis(law, -1, 1)
         lawful = np.isfinite(law)
         departure: Array = np.where(lawful, seen.log_imbalance, 0.0) - np.where(lawful, law, 0.0)
@@ -372,12 +416,39 @@ class GrowthCoordinates:
         return departure
 
 
-def _each_row(function: Callable[..., Array], *arrays: Array) -> Array:
-    """A function of rows; of one row, where all are views of it."""
-    if all(array.strides[0] == 0 for array in arrays):
-        row = function(*(array[:1] for array in arrays))
-        return np.broadcast_to(row, (len(arrays[0]), *row.shape[1:]))
-    return function(*arrays)
+def _of_formula(formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], direction: Array, d: int) -> Modes:
+    values, vectors = diagonalise(formula, weights)
+    square = (vectors**2).sum(axis=0)
+    start = components(vectors, direction).T
+    eta = max(stds[weights.index(name)] for name in formula.weights)
+    exponents = conserved_exponents(values)
+
+    def each(row: Array) -> Array:
+        return np.broadcast_to(row, (len(start), *row.shape))
+
+    return Modes(
+        d=d,
+        invariants=invariant_names(formula, weights, vectors, exponents),
+        coefficient=np.where(start == 0, 0.0, values / square),
+        log_start=2 * np.log(np.where(start == 0, 1.0, np.abs(start))),
+        rate=each(4 * values),
+        damping=each(8 * eta**2 * values**2),
+        sign=np.sign(start),
+        basis=each(vectors / square),
+        shift=np.full(len(start), eta**2 * values.sum()),
+        conserved=each(exponents),
+    )
+
+
+@lru_cache(maxsize=256)
+def _alike(
+    formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], column: tuple[float, ...], d: int
+) -> Modes:
+    """Of d equal columns; shared between calls, read-only."""
+    modes = _of_formula(formula, weights, stds, np.array(column)[:, None], d)
+    for array in modes.arrays():
+        array.setflags(write=False)
+    return modes
 
 
 def _exp(exponents: Array) -> Array:

@@ -129,7 +129,7 @@ class ProductCoordinates:
             sign=side,
             slope=side,
             decay=zero,
-            column_norms=np.sqrt(problem.n * problem.feature_variances),
+            column_norms=problem.column_norms,
             power=self.depth,
             squares=self.squares * np.exp(2 * self.scale.log),
             distance=distance,

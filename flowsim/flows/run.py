@@ -6,8 +6,7 @@ import contextlib
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from operator import attrgetter
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -119,10 +118,10 @@ class _View:
             "arclength": Deferred(self.arclength),
             "beta": self.beta,
             "loss": Deferred(lambda: self.loss),
-            **{
-                name: Deferred(partial(attrgetter(f"seen.{name}"), self))
-                for name in ("weights", "log_abs_weights", "imbalance", "log_imbalance")
-            },
+            "weights": Deferred(lambda: self.seen.weights),
+            "log_abs_weights": Deferred(lambda: self.seen.log_abs_weights),
+            "imbalance": Deferred(lambda: self.seen.imbalance),
+            "log_imbalance": Deferred(lambda: self.seen.log_imbalance),
         }
 
 
@@ -170,7 +169,7 @@ def run_flow(
     else:
         view = dense.steps()
     estimate = _estimate(dense, State(**view.fields()), method, rtol, atol, max_steps) if estimate_error else None
-    finite = bool(np.isfinite(view.beta).all() and np.isfinite(view.loss).all())
+    finite = _is_finite(view, problem)
     success = solution.status.success and finite
     message = solution.message if finite else "the predictor left the range of floats"
     trajectory = Trajectory(
@@ -190,7 +189,7 @@ def run_flow(
             "method": method,
             "rtol": rtol,
             "atol": atol,
-            "versions": _versions(),
+            "versions": dict(_versions()),
         },
         error_estimate=estimate,
         dense=dense,
@@ -201,6 +200,14 @@ def run_flow(
             trajectory,
         )
     return trajectory
+
+
+def _is_finite(view: _View, problem: Regression) -> bool:
+    """Whether beta and loss are; the loss, a pass over X, is made only where beta does not tell."""
+    # No entry is larger than the norm of all, and NaN fails every comparison.
+    if np.linalg.norm(view.beta) <= problem.safe_size:
+        return True
+    return bool(np.isfinite(view.beta).all() and np.isfinite(view.loss).all())
 
 
 def _solve(
@@ -287,6 +294,7 @@ def _bar(shown: bool, end: float, unit: float, length: _Length | None) -> Iterat
         bar.update(100.0 - bar.n)
 
 
+@lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     import scipy
 

@@ -101,6 +101,17 @@ class DiagonalNetwork:
         index = {formula: kind for kind, formula in enumerate(self.distinct)}
         return np.array([index[formula] for formula in self.formulas], dtype=np.int64)
 
+    @cached_property
+    def _default_columns(self) -> Array:
+        """The default direction of a coordinate of each kind, shape (k, kinds)."""
+        columns = np.ones((len(self.weights), len(self.distinct)))
+        for kind, formula in enumerate(self.distinct):
+            factors = formula.product_of
+            if factors is not None and len(factors) == 2:
+                columns[self.weights.index(factors[0]), kind] = math.sqrt(2.0)
+                columns[self.weights.index(factors[1]), kind] = 0.0
+        return columns
+
     def direction(self, start: Mapping[str, ArrayLike] | None, d: int) -> Array:
         """The direction that alpha multiplies, shape (k, d).
 
@@ -112,14 +123,7 @@ class DiagonalNetwork:
             For an unknown or missing weight, a wrong shape, or a non-finite entry.
         """
         if start is None:
-            values = np.ones((len(self.weights), d))
-            for kind, formula in enumerate(self.distinct):
-                factors = formula.product_of
-                if factors is not None and len(factors) == 2:
-                    chosen = self.kinds(d) == kind
-                    values[self.weights.index(factors[0]), chosen] = math.sqrt(2.0)
-                    values[self.weights.index(factors[1]), chosen] = 0.0
-            return values
+            return np.take(self._default_columns, self.kinds(d), axis=1)
         if not isinstance(start, Mapping):
             raise ValueError(f"`start` must map weights to arrays; received {type(start).__name__}.")
         unknown = [name for name in start if name not in self.weights]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 
 __all__ = ["InitialScale"]
 
@@ -40,24 +41,8 @@ class InitialScale:
         """
         if isinstance(alpha, InitialScale):
             return alpha
-        try:
-            if isinstance(alpha, bool | complex):
-                raise TypeError
-            if isinstance(alpha, Fraction):
-                value = _CONTEXT.divide(Decimal(alpha.numerator), Decimal(alpha.denominator))
-            elif isinstance(alpha, Decimal):
-                value = alpha
-            elif isinstance(alpha, str):
-                value = _CONTEXT.create_decimal(alpha.strip())
-            else:
-                value = Decimal(repr(float(alpha)))
-        except (InvalidOperation, TypeError, ValueError, OverflowError):
-            raise ValueError(f"`alpha` must be a positive number; received {alpha!r}.") from None
-        if not value.is_finite() or value <= 0:
-            raise ValueError(f"`alpha` must be > 0 and finite; received {alpha}.")
-        if abs(value.adjusted()) > _LARGEST_EXPONENT:
-            raise ValueError(f"`alpha` must lie within 10^±{_LARGEST_EXPONENT}; received {alpha}.")
-        return cls(str(alpha), float(_CONTEXT.ln(value)))
+        # Equal Decimals may be written differently, and an array has no hash.
+        return _remembered(alpha) if type(alpha) in (str, float) else _parse(alpha)
 
     @property
     def gamma(self) -> float:
@@ -71,3 +56,27 @@ class InitialScale:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _parse(alpha: float | str | Decimal | Fraction) -> InitialScale:
+    try:
+        if isinstance(alpha, bool | complex):
+            raise TypeError
+        if isinstance(alpha, Fraction):
+            value = _CONTEXT.divide(Decimal(alpha.numerator), Decimal(alpha.denominator))
+        elif isinstance(alpha, Decimal):
+            value = alpha
+        elif isinstance(alpha, str):
+            value = _CONTEXT.create_decimal(alpha.strip())
+        else:
+            value = Decimal(repr(float(alpha)))
+    except (InvalidOperation, TypeError, ValueError, OverflowError):
+        raise ValueError(f"`alpha` must be a positive number; received {alpha!r}.") from None
+    if not value.is_finite() or value <= 0:
+        raise ValueError(f"`alpha` must be > 0 and finite; received {alpha}.")
+    if abs(value.adjusted()) > _LARGEST_EXPONENT:
+        raise ValueError(f"`alpha` must lie within 10^±{_LARGEST_EXPONENT}; received {alpha}.")
+    return InitialScale(str(alpha), float(_CONTEXT.ln(value)))
+
+
+_remembered = lru_cache(maxsize=1024)(_parse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import lru_cache
 
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.symbolic.origin import order_at_origin
@@ -34,6 +35,7 @@ def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> f
     return factor
 
 
+@lru_cache(maxsize=1024)
 def _order(formula: Formula) -> int:
     # A quadratic form needs no series, hence no SymPy.
     if formula.product_of is None and quadratic_form(formula) is not None:

@@ -177,3 +177,20 @@ def test_the_progress_bar_reaches_the_end(capsys: pytest.CaptureFixture[str]) ->
 def test_a_start_above_one_keeps_time_as_its_accelerated_time() -> None:
     run = fs.gradient_flow(UV, SMALL, 1.0, alpha=3.0)
     np.testing.assert_array_equal(run.accelerated_time, run.t)
+
+
+def test_losses_and_weights_are_made_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    loss = fs.Regression.loss
+    monkeypatch.setattr(fs.Regression, "loss", lambda self, beta: passes.append(len(beta)) or loss(self, beta))
+    run = fs.gradient_flow(UV, SMALL, 3.0, alpha=1e-10, t_eval=[1.0, 3.0])
+    assert passes == []
+    np.testing.assert_array_equal(run.loss, loss(SMALL, run.beta))
+    assert passes == [2]
+
+
+def test_a_loss_beyond_the_range_of_floats_is_never_a_success() -> None:
+    # beta stays a float, its loss overflows at the start.
+    problem = fs.Regression([[1e-10], [0.0]], [1.0, 1e155])
+    with np.errstate(over="ignore"), pytest.raises(fs.IntegrationError, match="left the range of floats"):
+        fs.gradient_flow(UV, problem, 1.0, alpha=1e-3)

@@ -194,3 +194,19 @@ def test_any_quadratic_network_conserves_to_rounding_at_any_scale(formula: str, 
     law = logs[0] + decay * near.t[:, None]
     assert clear.any()
     np.testing.assert_allclose(logs[clear], law[clear], atol=1e-8)
+
+
+@pytest.mark.parametrize("noise", [None, fs.GaussianNoise(0.2)])
+def test_a_row_that_stands_for_all_is_as_good_as_a_row_each(diabetes: fs.Regression, noise: object) -> None:
+    one = fs.gradient_flow(fs.DiagonalNetwork("u*v", noise=noise), diabetes, 6, alpha="1e-40", clock="accelerated")
+    texts = ["u*v", "v*u/1", "2*u*v/2", *["u*v"] * 7]
+    mixed = fs.DiagonalNetwork(texts, noise=noise)
+    start = {"u": np.sqrt(2) * np.ones(10), "v": np.zeros(10)}
+    each = fs.gradient_flow(
+        mixed, diabetes, 6, alpha="1e-40", clock="accelerated", start=start, t_eval=one.t / one.t[-1] * 6
+    )
+    np.testing.assert_allclose(each.beta, one.beta, atol=1e-12)
+    for name in ("u", "v"):
+        np.testing.assert_allclose(each.log_abs_weights[name], one.log_abs_weights[name], atol=1e-9)
+    np.testing.assert_allclose(each.log_imbalance[:, 0], one.log_imbalance[:, 0], rtol=1e-12)
+    assert each.imbalance_drift <= 1e-10 and one.imbalance_drift <= 1e-10
