@@ -38,7 +38,7 @@ _HOME = {
     "sharpness": "flowsim.descent",
 }
 #: `sweep` is a room that can be called
-_SUBPACKAGES = frozenset({"datasets", "plot", "solvers", "studies", "sweep"})
+_SUBPACKAGES = frozenset({"datasets", "events", "plot", "solvers", "studies", "sweep"})
 
 __all__ = ["__version__", *_HOME, *_SUBPACKAGES]
 

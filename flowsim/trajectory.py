@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.events import Events
+
 if TYPE_CHECKING:
     import xarray
 
@@ -54,6 +56,7 @@ class State:
     loss: Array
     imbalance: Array
     log_imbalance: Array
+    speed: Array | None = field(default=None, kw_only=True)
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
@@ -65,6 +68,7 @@ class State:
     def __getitem__(self, index: Any) -> State:
         """Select along the leading time axis."""
         fields: dict[str, Any] = {name: getattr(self, name)[index] for name in _ARRAYS}
+        fields["speed"] = None if self.speed is None else self.speed[index]
         for name in _MAPPINGS:
             fields[name] = _select(getattr(self, name), index)
         return State(**fields)
@@ -77,7 +81,8 @@ def _select(mapping: Mapping[str, Array], index: Any) -> Mapping[str, Array]:
     return {key: value[index] for key, value in mapping.items()}
 
 
-_ARRAYS = ("t", "accelerated_time", "arclength", "beta", "loss", "imbalance", "log_imbalance")
+_TIMES = ("t", "accelerated_time", "arclength")
+_ARRAYS = (*_TIMES, "beta", "loss", "imbalance", "log_imbalance")
 _MAPPINGS = ("weights", "log_abs_weights")
 _OPTIONAL = ("imbalance_departure", "error_estimate")
 
@@ -103,6 +108,9 @@ class Trajectory(State):
         The conserved quantities named by ``invariants``: ``w_1^2 - w_l^2`` for products of weights.
     log_imbalance : array, as imbalance
         ``ln |imbalance|``.
+    speed : array (T,) or None
+        ``||d beta|| / d accelerated_time``: far below 1 on a plateau, of order ln(1/alpha) in a jump of a two-layer
+        network. None for a descent.
     imbalance_drift : float
         Largest departure of the imbalance from its exact law, relative to its value at 0 (to the size of its
         terms at 0 where that value is 0).
@@ -118,6 +126,8 @@ class Trajectory(State):
         That departure at each time, the largest over coordinates.
     error_estimate : array (T,) or None
         Estimated global error of beta in the largest-entry norm, if it was asked for.
+    events : Events
+        What happened of the events that were asked for: a sequence of :class:`flowsim.events.Occurrence`.
     """
 
     imbalance_drift: float
@@ -129,6 +139,7 @@ class Trajectory(State):
     info: dict[str, Any] = field(default_factory=dict)
     imbalance_departure: Array | None = None
     error_estimate: Array | None = None
+    events: Events = field(default_factory=Events)
     #: maps (values of a clock, which clock) to the state there; None when the trajectory was loaded from a file
     dense: Callable[[Array, Clock], State] | None = None
 
@@ -182,30 +193,22 @@ class Trajectory(State):
         """All fields as a labelled dataset; `info` and `stats` as JSON attributes."""
         import xarray
 
-        matrix_valued = self.beta.ndim == 3
         features = list(self.feature_names) or [f"x{i}" for i in range(self.beta.shape[1])]
-        body = ("feature", "target") if matrix_valued else ("feature",)
-        sides = ("direction", "direction_") if matrix_valued else ("pair", "feature")
-        variables: dict[str, Any] = {
-            "beta": (("step", *body), self.beta),
-            "loss": (("step",), self.loss),
-            "imbalance": (("step", *sides), self.imbalance),
-            "log_imbalance": (("step", *sides), self.log_imbalance),
-        }
-        for prefix, mapping in (("weight", self.weights), ("log_abs_weight", self.log_abs_weights)):
-            # Weights of a wide LinearNetwork are written in the basis of the row space of their start.
-            for name, values in getattr(mapping, "stored", mapping).items():
-                dims = ("step", f"{name}_row", f"{name}_column") if values.ndim == 3 else ("step", "feature")
-                variables[f"{prefix}_{name}"] = (dims, values)
+        variables = _variables(self, "step", "")
         for name in _OPTIONAL:
             if getattr(self, name) is not None:
                 variables[name] = (("step",), getattr(self, name))
+        happened = self.events
+        if happened.states is not None:
+            variables |= _variables(happened.states, "event", "event_")
+            variables |= {f"event_{name}": (("event",), getattr(happened.states, name)) for name in _TIMES}
+            variables |= {f"event_{name}": (("event",), getattr(happened, name)) for name in ("component", "rising")}
+            if happened.states.speed is not None:
+                variables["event_speed"] = (("event",), happened.states.speed)
         return xarray.Dataset(
             variables,
             coords={
-                "t": ("step", self.t),
-                "accelerated_time": ("step", self.accelerated_time),
-                "arclength": ("step", self.arclength),
+                **{name: ("step", getattr(self, name)) for name in _TIMES},
                 "feature": features,
             },
             attrs={
@@ -215,6 +218,7 @@ class Trajectory(State):
                 "imbalance_drift": self.imbalance_drift,
                 "invariants": json.dumps(self.invariants),
                 "weights": json.dumps(list(self.weights)),
+                "events": json.dumps(happened.name),
                 "stats": json.dumps(self.stats, default=_plain),
                 "info": json.dumps(self.info, default=_plain),
             },
@@ -254,12 +258,11 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
             data = opened.load()
         if data.attrs.get("format") != _FORMAT:
             raise ValueError(f"format {data.attrs.get('format')!r}")
-        names = json.loads(data.attrs["weights"])
-        arrays: dict[str, Any] = {name: data[name].values for name in (*_ARRAYS, *_OPTIONAL) if name in data}
+        optional: dict[str, Any] = {name: data[name].values for name in _OPTIONAL if name in data}
         return Trajectory(
-            **arrays,
-            weights={name: data[f"weight_{name}"].values for name in names},
-            log_abs_weights={name: data[f"log_abs_weight_{name}"].values for name in names},
+            **_states(data, ""),
+            **optional,
+            events=_events(data),
             imbalance_drift=float(data.attrs["imbalance_drift"]),
             success=bool(data.attrs["success"]),
             message=str(data.attrs["message"]),
@@ -270,6 +273,44 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
         )
     except Exception as error:  # the HDF5 stack raises a dozen kinds on damaged files
         raise ValueError(f"`path` must be a trajectory file; {path} cannot be read as one ({error}).") from error
+
+
+def _variables(state: State, axis: str, prefix: str) -> dict[str, Any]:
+    """Variables of a dataset, all but the times."""
+    matrix_valued = state.beta.ndim == 3
+    body = ("feature", "target") if matrix_valued else ("feature",)
+    sides = ("direction", "direction_") if matrix_valued else ("pair", "feature")
+    variables: dict[str, Any] = {
+        f"{prefix}beta": ((axis, *body), state.beta),
+        f"{prefix}loss": ((axis,), state.loss),
+        f"{prefix}imbalance": ((axis, *sides), state.imbalance),
+        f"{prefix}log_imbalance": ((axis, *sides), state.log_imbalance),
+    }
+    for kind, mapping in (("weight", state.weights), ("log_abs_weight", state.log_abs_weights)):
+        # Weights of a wide LinearNetwork are written in the basis of the row space of their start.
+        for name, values in getattr(mapping, "stored", mapping).items():
+            dims = (axis, f"{name}_row", f"{name}_column") if values.ndim == 3 else (axis, "feature")
+            variables[f"{prefix}{kind}_{name}"] = (dims, values)
+    return variables
+
+
+def _states(data: xarray.Dataset, prefix: str) -> dict[str, Any]:
+    """The fields of a State, read back."""
+    fields: dict[str, Any] = {name: data[f"{prefix}{name}"].values for name in _ARRAYS}
+    names = json.loads(data.attrs["weights"])
+    fields["weights"] = {name: data[f"{prefix}weight_{name}"].values for name in names}
+    fields["log_abs_weights"] = {name: data[f"{prefix}log_abs_weight_{name}"].values for name in names}
+    if f"{prefix}speed" in data:
+        fields["speed"] = data[f"{prefix}speed"].values
+    return fields
+
+
+def _events(data: xarray.Dataset) -> Events:
+    names = tuple(json.loads(data.attrs.get("events", "[]")))
+    if not names:
+        return Events()
+    rising = data["event_rising"].values.astype(bool)
+    return Events(names, data["event_component"].values, rising, State(**_states(data, "event_")))
 
 
 def _seal(path: str) -> None:

@@ -80,12 +80,29 @@ class ArcLength:
 
     def at(self, times: Array) -> Array:
         """tau at times (K,)."""
+        return self.at_steps(*self.locate(times))
+
+    def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
+        """The step that holds each time, and the position in it, 0 to 1."""
+        if len(self.lengths) == 0:
+            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
         step = self._step(self.t, times)
-        return self.at_steps(step, (times - self.t[step]) / self.lengths[step])
+        return step, (times - self.t[step]) / self.lengths[step]
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> Array:
         """tau at positions in [0, 1] of the steps `step`."""
+        if len(self.lengths) == 0:
+            return np.full(len(step), self.values[0])
         return self.values[step] + self._raise(step, position)
+
+    def rates(self, step: NDArray[np.intp], position: Array) -> Array:
+        """``d tau/dt`` at positions in [0, 1] of the steps `step`; 0 where no step was taken."""
+        if len(self.lengths) == 0:
+            return np.zeros(len(step))
+        total = np.zeros(len(position))
+        for power in range(_NODES, 0, -1):
+            total = total * position + power * self.antiderivatives[step, power]
+        return total / self.lengths[step]
 
     def inverse(self, tau: Array) -> Array:
         """The times at which tau takes the values (K,); tau increases strictly."""

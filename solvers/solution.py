@@ -70,6 +70,13 @@ class Solution:
             out[here] = np.asarray(self.pieces[number](times[here])).T
         return out
 
+    def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
+        """The step that holds each time, and the position in it, 0 to 1."""
+        if len(self.h) == 0:
+            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
+        step = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.h) - 1)
+        return step, np.clip((times - self.t[step]) / self.h[step], 0.0, 1.0)
+
     def __call__(self, times: Array) -> Array:
         """States at times (K,) inside the run, shape (K, N)."""
         times = np.asarray(times, dtype=float)

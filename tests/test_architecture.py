@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"solvers", "sweep", "errors"},
     {"problem", "network"},
-    {"datasets"},
+    {"datasets", "events"},
     {"trajectory"},
     {"symbolic"},
     {"flows", "limits", "descent"},

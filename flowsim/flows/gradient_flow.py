@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.events import Event, EventFunction, as_events
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
@@ -48,6 +49,7 @@ def gradient_flow(
     max_steps: int = 200_000,
     progress: bool = False,
     estimate_error: bool = False,
+    events: Event | EventFunction | Sequence[Event | EventFunction] = (),
 ) -> Trajectory:
     r"""Integrate the gradient flow of a network on a regression problem.
 
@@ -89,6 +91,10 @@ def gradient_flow(
         Show a progress bar.
     estimate_error : bool
         Also run at a tighter tolerance and report the distance, with a margin, as ``traj.error_estimate``.
+    events : Event, function (t, State) or sequence of these
+        What to look for along the run, to the accuracy of its states (:mod:`flowsim.events`); found in
+        ``traj.events``. A terminal one ends the run: its time is then the last of ``traj.t``, behind those of `t_eval`
+        that come before it.
 
     Returns
     -------
@@ -130,10 +136,14 @@ def gradient_flow(
     if isinstance(net, LinearNetwork):
         from flowsim.flows.linear import linear_flow
 
+        m, h = problem.n_targets, net.width
+        looked_for = as_events(events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)})
         if coordinates != "auto":
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
 
-        def run(tighter: float, clock: Clock, end: float, points: Array | None, budget: int) -> Trajectory:
+        def run(
+            tighter: float, clock: Clock, end: float, points: Array | None, budget: int, events: Sequence[Event] = ()
+        ) -> Trajectory:
             return linear_flow(
                 net,
                 problem,
@@ -147,9 +157,10 @@ def gradient_flow(
                 atol=atol / tighter,
                 max_steps=budget,
                 progress=progress,
+                events=events,
             )
 
-        trajectory = run(1.0, clock, t_end, points, int(max_steps))
+        trajectory = run(1.0, clock, t_end, points, int(max_steps), looked_for)
         if not estimate_error:
             return trajectory
         end = float(trajectory.t[-1])
@@ -169,6 +180,7 @@ def gradient_flow(
                 f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
             )
         problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+    looked_for = as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,))) if events else ()
     direction = net.direction(start, problem.d)
     if not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
@@ -190,6 +202,7 @@ def gradient_flow(
         max_steps=int(max_steps),
         progress=progress,
         estimate_error=bool(estimate_error),
+        events=looked_for,
         info={
             "network": repr(net),
             "formulas": [formula.text for formula in net.formulas],

@@ -11,8 +11,8 @@ Three exact reductions, whatever the start: the width falls to the row space of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.events import Event
+from flowsim.flows.happenings import happened, outcome, search
 from flowsim.flows.linear_run import SMALLEST_PLAIN_LOG, LinearRun, one_thread, run_native, run_scipy
 from flowsim.flows.linear_system import TwoLayerSystem
 from flowsim.network import InitialScale, LinearNetwork
@@ -29,9 +31,9 @@ from flowsim.network.compression import Compression, LiftedWeights
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression
-from flowsim.solvers import SCIPY_METHODS
+from flowsim.solvers import SCIPY_METHODS, ArcLength, Occurrence
 from flowsim.solvers.quasilinear import factor
-from flowsim.trajectory import Clock, State, Trajectory
+from flowsim.trajectory import Clock, Deferred, State, Trajectory
 
 __all__ = ["IMBALANCE_LIMIT", "linear_flow"]
 
@@ -55,6 +57,7 @@ def linear_flow(
     atol: float = 1e-9,
     max_steps: int = 200_000,
     progress: bool = False,
+    events: Sequence[Event] = (),
     imbalance_limit: float = IMBALANCE_LIMIT,
 ) -> Trajectory:
     r"""Integrate U and V; what :func:`flowsim.gradient_flow` calls for a LinearNetwork.
@@ -72,7 +75,7 @@ def linear_flow(
         U (D, h) and V (m, h), multiplied by alpha; see :func:`flowsim.linear_start`. Default: independent Gaussian
         entries of std ``h**-0.5``, always the same ones. Wide arrays are kept by
         reference, not copied: leave them unchanged while the trajectory's weights are in use.
-    clock, t_eval, max_steps, progress
+    clock, t_eval, max_steps, progress, events
         As in :func:`flowsim.gradient_flow`.
     method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
         ``native`` (and ``auto``): Gauss collocation of order 12 in the values of the gradient
@@ -113,8 +116,11 @@ def linear_flow(
     acceleration = 1.0 / scale.gamma if scale.gamma > 0 else 1.0
     flow = _Flow.of(net, problem, scale, start)
     horizon = t_end if clock == "time" else t_end / acceleration
+    longest = t_end if clock == "arclength" else math.inf
+    watch = _Watch(flow, acceleration, longest, events)
     shared: dict[str, Any] = {
         "length_end": t_end if clock == "arclength" else None,
+        "done": watch if watch.terminal else None,
         "speed": lambda Z, shift: acceleration + flow.velocity(Z, shift),
         "watch": lambda Z, shift, law: flow.watch(Z, shift, law, imbalance_limit, native=method in ("auto", "native")),
         "max_steps": max_steps,
@@ -132,17 +138,20 @@ def linear_flow(
     with one_thread(flow.rows), _bar(progress, horizon) as advance:
         run = integrate(flow.system, flow.graded, flow.log_alpha, horizon, progress=advance, **shared)
         dense = _Dense(flow, run, acceleration)
-        if t_eval is not None and run.status.success:
-            states, departure = dense.sample(np.asarray(t_eval, dtype=float), clock)
-        elif clock == "arclength" and run.status.success:
-            lengths = run.arclength.values
+        found, last = search(dense, events, longest)
+        success, message = outcome(run.status.success, run.message, events, last, watch.stopped)
+        steps = run.t if last is None else np.append(run.t[: last.step + 1], last.t)
+        if t_eval is not None and success:
+            states, departure = dense.sample(np.asarray(t_eval, dtype=float), clock, last)
+        elif clock == "arclength" and success and last is None:
+            lengths = dense.arclength.values
             states, departure = dense.sample(np.append(lengths[lengths < t_end], t_end), clock)
         else:
-            states, departure = dense.sample(run.t, "time")
-        drift = max(departure.max(), dense.departure(run.t, *run(run.t)).max())
-    finite = bool(np.isfinite(states.beta).all() and np.isfinite(states.loss).all())
-    success = run.status.success and finite
-    message = run.message if finite else "U V^T left the range of floats"
+            states, departure = dense.sample(steps, "time")
+        drift = max(departure.max(), dense.departure(steps, *run(steps)).max())
+        events_found = happened(dense, found, events)
+    if success and not (np.isfinite(states.beta).all() and np.isfinite(states.loss).all()):
+        success, message = False, "U V^T left the range of floats"
     trajectory = Trajectory(
         **vars(states),
         imbalance_drift=float(drift),
@@ -150,6 +159,7 @@ def linear_flow(
         success=success,
         message=message,
         stats=run.stats,
+        events=events_found,
         invariants=("U^T U - V^T V",),
         feature_names=problem.feature_names,
         info={
@@ -293,7 +303,9 @@ class _Flow:
         with np.errstate(under="ignore"):
             return np.exp(self.log_alpha - shift)[:, None, None] * self.static
 
-    def read(self, t: Array, Z: Array, shift: Array, acceleration: float, arclength: Array) -> State:
+    def read(
+        self, t: Array, Z: Array, shift: Array, acceleration: float, arclength: Array, speed: Callable[[], Array]
+    ) -> State:
         r = self.data.rank
         U1, V = Z[:, :r], Z[:, r:]
         with np.errstate(under="ignore", over="ignore", divide="ignore"):
@@ -315,6 +327,7 @@ class _Flow:
                 loss=self.data.least_loss + self.data.excess(beta1),
                 imbalance=np.exp(2 * top)[:, None, None] * conserved,
                 log_imbalance=np.log(np.abs(conserved)) + 2 * top[:, None, None],
+                speed=Deferred(speed),  # type: ignore[arg-type]
             )
 
     def _lift(self, weights: _Weights) -> Mapping[str, Array]:
@@ -380,20 +393,59 @@ class _Dense:
     flow: _Flow
     run: LinearRun
     acceleration: float
+    #: arc length before the run begins
+    covered: float = 0.0
+
+    @property
+    def t(self) -> Array:
+        return self.run.t
+
+    @property
+    def h(self) -> Array:
+        return np.diff(self.run.t)
+
+    @property
+    def size(self) -> int:
+        return self.flow.data.D * self.flow.data.m
+
+    @cached_property
+    def arclength(self) -> ArcLength:
+        length = self.run.arclength
+        return replace(length, values=length.values + self.covered)
 
     def __call__(self, values: Array, clock: Clock) -> State:
         with one_thread(self.flow.rows):
             return self.sample(values, clock)[0]
 
-    def sample(self, values: Array, clock: Clock) -> tuple[State, Array]:
-        """States, and the departure of their imbalance from its law."""
+    def sample(self, values: Array, clock: Clock, end: Occurrence | None = None) -> tuple[State, Array]:
+        """States, and the departure of their imbalance from its law; at last where an event ended the run."""
+        if end is not None:
+            last = {
+                "time": end.t,
+                "accelerated": end.t * self.acceleration,
+                "arclength": float(self.arclength.at(np.array([end.t]))[0]),
+            }[clock]
+            values = np.append(values[values < last], last)
         if clock == "accelerated":
             t = np.minimum(values / self.acceleration, self.run.t[-1])
         else:
-            t = self.run.arclength.inverse(values) if clock == "arclength" else values
-        arclength = values if clock == "arclength" else self.run.arclength.at(t)
-        Z, shift = self.run(t)
-        return self.flow.read(t, Z, shift, self.acceleration, arclength), self.departure(t, Z, shift)
+            t = self.arclength.inverse(values) if clock == "arclength" else values
+        if end is not None:
+            t = np.append(t[:-1], end.t)
+        state = self.state(t, values if clock == "arclength" else self.arclength.at(t))
+        return state, self.departure(t, *self.run(t))
+
+    def state(self, t: Array, arclength: Array) -> State:
+        """What is seen at times."""
+
+        def speed() -> Array:
+            return np.maximum(self.arclength.rates(*self.arclength.locate(t)) / self.acceleration - 1.0, 0.0)
+
+        return self.flow.read(t, *self.run(t), self.acceleration, arclength, speed)
+
+    def at_steps(self, step: NDArray[np.intp], position: Array) -> _Seen:
+        """What is seen at positions, 0 to 1, of steps."""
+        return _Seen(self, self.t[step] + position * self.h[step])
 
     def departure(self, t: Array, Z: Array, shift: Array) -> Array:
         """Departure of the imbalance from its law; under noise read at the end of the step a time lies in."""
@@ -404,7 +456,34 @@ class _Dense:
         return self.flow.departure(*self.run(self.run.t[ends]), law[ends])
 
 
-def _bar(shown: bool, end: float) -> Any:
-    from flowsim.flows.run import _bar as bar
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """States at some times, read when they are looked at."""
 
-    return bar(shown, end, 1.0, None)
+    dense: _Dense
+    t: Array
+
+    @cached_property
+    def state(self) -> State:
+        return self.dense.state(self.t, self.dense.arclength.at(self.t))
+
+
+class _Watch:
+    """Looks at every new step: True once a terminal event has happened."""
+
+    def __init__(self, flow: _Flow, acceleration: float, longest: float, events: Sequence[Event]) -> None:
+        self.flow, self.acceleration, self.longest = flow, acceleration, longest
+        self.terminal = [event for event in events if event.terminal]
+        self.covered, self.stopped = 0.0, False
+
+    def __call__(self, step: LinearRun) -> bool:
+        dense = _Dense(self.flow, step, self.acceleration, self.covered)
+        self.stopped = search(dense, self.terminal, self.longest)[1] is not None
+        self.covered = float(dense.arclength.values[-1])
+        return self.stopped
+
+
+def _bar(shown: bool, end: float) -> Any:
+    from flowsim.flows.run import progress_bar
+
+    return progress_bar(shown, end, lambda t: t)

@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 Speed = Callable[[Array, Array], Array]
 #: looked at after every step: one state, its shift, the integral of its law so far; a text ends the run
 Watch = Callable[[Array, float, Array], str | None]
+#: looked at after every step with a run of that step alone; True ends the run
+Done = Callable[["LinearRun"], bool]
 
 #: Rows of a stage system up to which one BLAS thread is faster than several.
 _SMALL_SYSTEM = 2000
@@ -69,7 +71,7 @@ class NativeRun:
 
     @cached_property
     def t(self) -> Array:
-        return np.array([0.0, *(step.t + step.h for step in self.steps)])
+        return np.array([self.steps[0].t if self.steps else 0.0, *(step.t + step.h for step in self.steps)])
 
     @property
     def law(self) -> Array | None:
@@ -151,6 +153,7 @@ def run_native(
     tolerance: float,
     max_steps: int,
     progress: Callable[[float], None] | None,
+    done: Done | None = None,
 ) -> NativeRun:
     """Gauss steps to `t_end`, or until the arc length reaches `length_end`.
 
@@ -189,6 +192,8 @@ def run_native(
             break
         if progress is not None:
             progress(step.t + step.h)
+        if done is not None and done(NativeRun(step.start, [step], [speeds])):
+            break
         if length_end is not None:
             covered += step.h * float(speeds @ _half_weights())
             if covered >= length_end:
@@ -213,6 +218,7 @@ def run_scipy(
     atol: float,
     max_steps: int,
     progress: Callable[[float], None] | None,
+    done: Done | None = None,
 ) -> ScipyRun:
     """One of SciPy's methods on the frame of Z; nothing is conserved but to the tolerance."""
     frame = start.frame * np.exp(start.logs)
@@ -230,14 +236,20 @@ def run_scipy(
 
     covered = 0.0
 
-    def done(begin: float, end: float, piece: Callable[[Array], Array]) -> bool:
+    def over(begin: float, end: float, piece: Callable[[Array], Array]) -> bool:
         nonlocal covered
+        times = np.array([begin, end])
+        step = Solution(times, np.asarray(piece(times)).T, [piece], Status.COMPLETED, "", {})
+        if done is not None and done(ScipyRun(step, shape, mix, speed)):
+            return True
+        if length_end is None:
+            return False
 
         def along(times: Array) -> Array:
             return speed(piece(times).T.reshape(-1, *shape) @ mix, np.zeros(len(times)))
 
         covered += ArcLength.of_step(begin, end, along)
-        return length_end is not None and covered >= length_end
+        return covered >= length_end
 
     jacobian = (lambda _, y: system.jacobian(y.reshape(shape), gram)) if frame.size <= _LARGEST_JACOBIAN else None
     solution = integrate(
@@ -248,7 +260,7 @@ def run_scipy(
         atol=atol * min(1.0, float(np.abs(frame).max())),
         max_steps=max_steps,
         progress=progress,
-        done=done if length_end is not None else None,
+        done=over if length_end is not None or done is not None else None,
     )
     run = ScipyRun(solution, shape, mix, speed)
     if noisy:

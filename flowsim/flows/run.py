@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 from flowsim import __version__
 from flowsim.errors import IntegrationError
+from flowsim.events import Event
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, Observed, SteppedCoordinates
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
+from flowsim.flows.happenings import happened, outcome, search
 from flowsim.problem import Regression
-from flowsim.solvers import ArcLength, SeparableSolution, Solution, integrate
+from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status, integrate
 from flowsim.trajectory import Clock, Deferred, State, Trajectory
 
 __all__ = ["run_flow"]
@@ -27,14 +30,28 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Dense:
-    """The state at any value of any clock; the solution's own variable is time."""
+    """The state at any value of any clock, and at any place of any step; the solution's own variable is time."""
 
     coordinates: Coordinates
     problem: Regression
     solution: Solution | SeparableSolution
     acceleration: float
+    #: arc length before the solution begins
+    covered: float = 0.0
 
-    def speed(self, t: Array, y: Array) -> Array:
+    @property
+    def t(self) -> Array:
+        return self.solution.t
+
+    @property
+    def h(self) -> Array:
+        return self.solution.h
+
+    @property
+    def size(self) -> int:
+        return self.problem.d * self.problem.n_targets
+
+    def pace(self, t: Array, y: Array) -> Array:
         """``d arclength/dt``."""
         velocity = self.coordinates.velocity(t, y)
         length: Array = np.sqrt((velocity.reshape(len(velocity), -1) ** 2).sum(axis=1))
@@ -42,57 +59,82 @@ class _Dense:
 
     @cached_property
     def arclength(self) -> ArcLength:
-        if isinstance(self.solution, SeparableSolution):
-            return self.solution.arclength(self.acceleration)
-        return ArcLength.along(self.solution.t, lambda t: self.speed(t, self.solution(t)))
+        solution = self.solution
+        if isinstance(solution, SeparableSolution):
+            length = solution.arclength(self.acceleration)
+        else:
+            length = ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
+        return replace(length, values=length.values + self.covered)
 
     def __call__(self, values: Array, clock: Clock) -> State:
-        return State(**self.look(values, clock).fields())
+        return self.look(values, clock).state
 
-    def look(self, values: Array, clock: Clock) -> _View:
-        """What is seen at values of a clock."""
+    def look(self, values: Array, clock: Clock, end: Occurrence | None = None) -> _View:
+        """What is seen at values of a clock, and at last where an event ended the run."""
         solution = self.solution
-        length: Callable[[], Array]
-        if isinstance(solution, SeparableSolution):
-            # By step and position: a jump can be shorter than the spacing of times.
-            if clock == "arclength":
-                step, position = self.arclength.places(values)
-                t = solution.t[step] + position * solution.h[step] if len(solution.h) else np.zeros(len(values))
-            else:
-                t = values / self.acceleration if clock == "accelerated" else values
-                step, position = solution.locate(t)
-            y, length = solution.at_steps(step, position), lambda: self.arclength.at_steps(step, position)
+        last = None if end is None else self.at_steps(np.array([end.step]), np.array([end.position]))
+        if last is not None:
+            values = values[values < last.on(clock)]
+        if clock == "arclength":
+            step, position = self.arclength.places(values)
+            t = solution.t[step] + position * solution.h[step] if len(solution.h) else np.zeros(len(values))
         else:
-            t = values
-            if clock == "accelerated":
-                t = values / self.acceleration
-            elif clock == "arclength":
-                t = self.arclength.inverse(values)
-            y, length = solution(t), lambda: self.arclength.at(t)
+            t = values / self.acceleration if clock == "accelerated" else values
+            step, position = solution.locate(t)
+        if last is not None:
+            values, t = np.append(values, last.on(clock)), np.append(t, last.t)
+            step, position = np.append(step, last.step), np.append(position, last.position)
+        # By step and position: a jump can be shorter than the spacing of times.
+        y = solution.at_steps(step, position) if isinstance(solution, SeparableSolution) else solution(t)
         # Exactly what was asked for, not what comes back through the other clock.
-        return _View(
-            self,
-            t,
-            y,
-            accelerated_time=values if clock == "accelerated" else t * self.acceleration,
-            arclength=(lambda: values) if clock == "arclength" else length,
-        )
+        return _View(self, t, y, step, position, {} if clock == "time" else {clock: lambda: values})
 
-    def steps(self) -> _View:
-        """The same at the ends of the steps."""
-        t = self.solution.t
-        return _View(self, t, self.solution.y, t * self.acceleration, lambda: self.arclength.values)
+    def at_steps(self, step: NDArray[np.intp], position: Array) -> _View:
+        """What is seen at positions, 0 to 1, of steps."""
+        t = self.t[step] + position * self.h[step]
+        return _View(self, t, self.solution.at_steps(step, position), step, position, {})
+
+    def steps(self, end: Occurrence | None = None) -> _View:
+        """What is seen at the ends of the steps, up to the event that ended the run."""
+        if end is not None:
+            step = np.append(np.arange(end.step + 1), end.step)
+            return self.at_steps(step, np.append(np.zeros(end.step + 1), end.position))
+        count = np.arange(len(self.t))
+        step, position = np.minimum(count, len(self.h) - 1), (count == len(self.h)).astype(float)
+        return _View(self, self.t, self.solution.y, step, position, {"arclength": lambda: self.arclength.values})
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """States at some times; beta at once, the rest when it is looked at."""
+    """States at some places; beta at once, the rest when it is looked at."""
 
     dense: _Dense
     t: Array
     y: Array
-    accelerated_time: Array
-    arclength: Callable[[], Array]
+    step: NDArray[np.intp]
+    position: Array
+    #: values of clocks that are known already
+    known: Mapping[Clock, Callable[[], Array]]
+
+    def on(self, clock: Clock) -> Array:
+        """The places on a clock."""
+        if clock in self.known:
+            return self.known[clock]()
+        if clock == "time":
+            return self.t
+        if clock == "accelerated":
+            return self.t * self.dense.acceleration
+        return self.dense.arclength.at_steps(self.step, self.position)
+
+    @cached_property
+    def speed(self) -> Array:
+        """``||d beta|| / d accelerated_time``."""
+        rates = self.dense.arclength.rates(self.step, self.position)
+        return np.maximum(rates / self.dense.acceleration - 1.0, 0.0)
+
+    @property
+    def state(self) -> State:
+        return State(**self.fields())
 
     @cached_property
     def beta(self) -> Array:
@@ -114,14 +156,15 @@ class _View:
         """The fields of a State."""
         return {
             "t": self.t,
-            "accelerated_time": self.accelerated_time,
-            "arclength": Deferred(self.arclength),
+            "accelerated_time": self.on("accelerated"),
+            "arclength": Deferred(lambda: self.on("arclength")),
             "beta": self.beta,
             "loss": Deferred(lambda: self.loss),
             "weights": Deferred(lambda: self.seen.weights),
             "log_abs_weights": Deferred(lambda: self.seen.log_abs_weights),
             "imbalance": Deferred(lambda: self.seen.imbalance),
             "log_imbalance": Deferred(lambda: self.seen.log_imbalance),
+            "speed": Deferred(lambda: self.speed),
         }
 
 
@@ -140,6 +183,7 @@ def run_flow(
     progress: bool,
     info: dict[str, Any],
     estimate_error: bool = False,
+    events: Sequence[Event] = (),
 ) -> Trajectory:
     """Integrate to `t_end` on the given clock and read the result.
 
@@ -147,6 +191,8 @@ def run_flow(
     ----------
     acceleration : float
         ``d accelerated_time / dt``.
+    events : sequence of Event
+        To be looked for; the first occurrence of a terminal one ends the run.
 
     Raises
     ------
@@ -156,22 +202,32 @@ def run_flow(
     # In all clocks the integrator's variable is time. Arc length as its variable is regular too, but its speed
     # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
     horizon = t_end if clock == "time" else t_end / acceleration
-    length = _Length(coordinates, acceleration, t_end) if clock == "arclength" else None
-    with _bar(progress, t_end, acceleration if clock == "accelerated" else 1.0, length) as advance:
-        solution = _solve(coordinates, horizon, method, rtol, atol, max_steps, advance, length)
+    longest = t_end if clock == "arclength" else math.inf
+    watch = _Watch(coordinates, problem, acceleration, longest, events)
+    reached: dict[Clock, Callable[[float], float]] = {
+        "time": lambda t: t,
+        "accelerated": lambda t: acceleration * t,
+        "arclength": lambda t: watch.covered,
+    }
+    with progress_bar(progress, t_end, reached[clock]) as advance:
+        solution = _solve(coordinates, horizon, method, rtol, atol, max_steps, advance, watch)
     dense = _Dense(coordinates, problem, solution, acceleration)
-    if t_eval is not None and solution.status.success:
-        view = dense.look(t_eval, clock)
-    elif clock == "arclength" and solution.status.success:
+    found, last = search(dense, events, longest)
+    success, message = outcome(solution.status.success, solution.message, events, last, watch.stopped)
+    if t_eval is not None and success:
+        view = dense.look(t_eval, clock, last)
+    elif clock == "arclength" and success and last is None:
         # The last steps overshoot: the run ends where the length is reached.
         lengths = dense.arclength.values
         view = dense.look(np.append(lengths[lengths < t_end], t_end), clock)
     else:
-        view = dense.steps()
-    estimate = _estimate(dense, State(**view.fields()), method, rtol, atol, max_steps) if estimate_error else None
-    finite = _is_finite(view, problem)
-    success = solution.status.success and finite
-    message = solution.message if finite else "the predictor left the range of floats"
+        view = dense.steps(last)
+    estimate = None
+    if estimate_error and success and len(solution.h):
+        end = float(solution.t[-1]) if last is None else last.t
+        estimate = _estimate(dense, view, end, method, rtol, atol, max_steps)
+    if success and not _is_finite(view, problem):
+        success, message = False, "the predictor left the range of floats"
     trajectory = Trajectory(
         **view.fields(),
         imbalance_drift=Deferred(lambda: float(view.departure.max())),  # type: ignore[arg-type]
@@ -192,6 +248,7 @@ def run_flow(
             "versions": dict(_versions()),
         },
         error_estimate=estimate,
+        events=happened(dense, found, events),
         dense=dense,
     )
     if not success:
@@ -218,12 +275,12 @@ def _solve(
     atol: float,
     max_steps: int,
     progress: Callable[[float], None] | None = None,
-    length: _Length | None = None,
+    watch: _Watch | None = None,
 ) -> Solution | SeparableSolution:
+    watching = watch is not None and watch.is_needed
     if method == "native":
-        done = None if length is None else length.cover
         return cast(NativeCoordinates, coordinates).integrate(
-            horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=done
+            horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=watch if watching else None
         )
     stepped = cast(SteppedCoordinates, coordinates)
     local_rtol, local_atol = stepped.tolerances(rtol, atol)
@@ -235,50 +292,63 @@ def _solve(
         atol=local_atol,
         max_steps=max_steps,
         progress=progress,
-        done=length,
+        done=watch.after if watch is not None and watching else None,
     )
 
 
-def _estimate(dense: _Dense, states: State, method: str, rtol: float, atol: float, max_steps: int) -> Array | None:
-    solution = dense.solution
-    if not solution.status.success or len(solution.t) < 2:
-        return None
-    finer = _solve(
-        dense.coordinates, float(solution.t[-1]), method, rtol / TIGHTER, atol / TIGHTER, COMPANION_STEPS * max_steps
-    )
+def _estimate(dense: _Dense, view: _View, end: float, method: str, rtol: float, atol: float, max_steps: int) -> Array:
+    finer = _solve(dense.coordinates, end, method, rtol / TIGHTER, atol / TIGHTER, COMPANION_STEPS * max_steps)
     if not finer.status.success:
-        return np.full(len(states.t), np.nan)
+        return np.full(len(view.t), np.nan)
     companion = replace(dense, solution=finer)
     return error_estimate(
-        solution.t,
-        states.t,
-        states.beta,
+        np.append(dense.t[dense.t < end], end),
+        view.t,
+        view.beta,
         lambda t: dense.look(t, "time").beta,
         lambda t: companion.look(t, "time").beta,
     )
 
 
-class _Length:
-    """Accumulates arc length step by step; true once the whole length is covered."""
+class _Watch:
+    """Looks at new steps: True once the whole length is covered, or a terminal event has happened."""
 
-    def __init__(self, coordinates: Coordinates, acceleration: float, end: float) -> None:
-        self.coordinates, self.acceleration, self.end, self.covered = coordinates, acceleration, end, 0.0
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        problem: Regression,
+        acceleration: float,
+        longest: float,
+        events: Sequence[Event],
+    ) -> None:
+        self.coordinates, self.problem, self.acceleration, self.longest = coordinates, problem, acceleration, longest
+        self.terminal = [event for event in events if event.terminal]
+        self.covered = 0.0
+        #: by a terminal event, before the length was covered
+        self.stopped = False
 
-    def __call__(self, start: float, stop: float, piece: Callable[[Array], Array]) -> bool:
-        def speed(t: Array) -> Array:
-            return self.acceleration + np.linalg.norm(self.coordinates.velocity(t, piece(t).T), axis=1)
+    @property
+    def is_needed(self) -> bool:
+        return bool(self.terminal) or self.longest < math.inf
 
-        self.covered += ArcLength.of_step(start, stop, speed)
-        return self.covered >= self.end
+    def __call__(self, steps: Solution | SeparableSolution) -> bool:
+        dense = _Dense(self.coordinates, self.problem, steps, self.acceleration, self.covered)
+        ended = search(dense, self.terminal, self.longest)[1] is not None
+        self.covered = float(dense.arclength.values[-1])
+        self.stopped = ended and self.covered < self.longest
+        return ended or self.covered >= self.longest
 
-    def cover(self, steps: SeparableSolution) -> bool:
-        self.covered += float(steps.arclength(self.acceleration).values[-1])
-        return self.covered >= self.end
+    def after(self, start: float, stop: float, piece: Callable[[Array], Array]) -> bool:
+        """The same with one step of SciPy's."""
+        t = np.array([start, stop])
+        return self(Solution(t, np.asarray(piece(t)).T, [piece], Status.COMPLETED, "", {}))
 
 
 @contextlib.contextmanager
-def _bar(shown: bool, end: float, unit: float, length: _Length | None) -> Iterator[Callable[[float], None] | None]:
-    """A progress bar over the run's own clock, or nothing."""
+def progress_bar(
+    shown: bool, end: float, reached: Callable[[float], float]
+) -> Iterator[Callable[[float], None] | None]:
+    """A progress bar over a run's own clock, told the time, or nothing."""
     if not shown:
         yield None
         return
@@ -287,8 +357,7 @@ def _bar(shown: bool, end: float, unit: float, length: _Length | None) -> Iterat
     with tqdm(total=100.0, desc="flow", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
 
         def advance(t: float) -> None:
-            reached = t * unit if length is None else length.covered
-            bar.update(min(100.0, 100.0 * reached / end) - bar.n)
+            bar.update(min(100.0, 100.0 * reached(t) / end) - bar.n)
 
         yield advance
         bar.update(100.0 - bar.n)

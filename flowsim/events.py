@@ -1,0 +1,290 @@
+"""Events of a flow: when something happens, to the accuracy of the flow itself.
+
+Give events to :func:`flowsim.gradient_flow` and read what was found from ``traj.events``. The makers here cover jumps,
+losses and plateaus; any function of time and state, ``events=lambda t, state: state.beta[:, 0] - state.beta[:, 1]``,
+is an event too: it happens where the function changes sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from flowsim.trajectory import State
+
+__all__ = ["Event", "Events", "Occurrence", "crosses", "loss_reaches", "plateau_begins", "plateau_ends"]
+
+Array = NDArray[np.float64]
+Index = int | tuple[int, ...] | None
+#: a function of times (K,) and states, with one row a time
+EventFunction = Callable[[Array, "State"], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """A function of time and state whose changes of sign count.
+
+    Attributes
+    ----------
+    function : callable (t (K,), State) -> (K,) or (K, C)
+        The state has a leading axis K. With C components each counts by itself; zero counts as positive.
+    name : str
+    direction : {0, 1, -1}
+        Only rising (1) or only falling (-1) changes; 0 for both.
+    terminal : bool
+        The run ends at the first occurrence.
+    quantity, index
+        What the makers look at, to be checked against the network before the run.
+    """
+
+    function: EventFunction
+    name: str = "event"
+    direction: int = 0
+    terminal: bool = False
+    quantity: str | None = None
+    index: Index = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ValueError(f"`function` must be callable; received {type(self.function).__name__}.")
+        if self.direction not in (-1, 0, 1):
+            raise ValueError(f"`direction` must be -1, 0 or 1; received {self.direction!r}.")
+
+    def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Whether quantity and index exist where beta and the weights have these shapes."""
+        if self.quantity is None:
+            return
+        if self.quantity not in shapes:
+            raise ValueError(
+                f"`quantity` must be one of {', '.join(shapes)}, or |...| or ln|...|; received {self.name!r}."
+            )
+        shape = shapes[self.quantity]
+        index = (self.index,) if isinstance(self.index, int) else self.index
+        if index is not None and not (
+            len(index) == len(shape) and all(-size <= i < size for i, size in zip(index, shape, strict=True))
+        ):
+            raise ValueError(
+                f"`index` must lie in an array of shape {shape}; received {self.index} for {self.quantity}."
+            )
+
+    def __call__(self, t: Array, state: State) -> Array:
+        """The function's values, (K, C).
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, or NaN.
+        """
+        values = np.asarray(self.function(t, state), dtype=float)
+        if values.ndim not in (1, 2) or len(values) != len(t):
+            raise ValueError(
+                f"`events`: {self.name!r} must return shape ({len(t)},) or ({len(t)}, C) for {len(t)} times; "
+                f"received {values.shape}."
+            )
+        # A flow that leaves the range of floats says so itself.
+        if np.isnan(values).any() and np.isfinite(state.beta).all():
+            bad = np.isnan(values).reshape(len(t), -1).any(axis=1)
+            raise ValueError(f"`events`: {self.name!r} must not be NaN; it is at t = {t[bad][0]:.6g}.")
+        return values.reshape(len(t), -1)
+
+
+def crosses(quantity: str, index: Index, level: float, *, direction: int = 0, terminal: bool = False) -> Event:
+    """An entry of beta or of a weight crosses a level.
+
+    Parameters
+    ----------
+    quantity : str
+        ``"beta"``, ``"|beta|"``, or a weight: ``"u"``, ``"|u|"``, or ``"ln|u|"``, which has no smallest value.
+    index : int, tuple or None
+        Which coordinate, (row, column) for a LinearNetwork; None for all, each by itself: the component of an
+        occurrence is then the coordinate.
+    level : float
+        Finite.
+    direction : {0, 1, -1}
+        Only rising (1) or only falling (-1); 0 for both.
+    terminal : bool
+        End the run at the first occurrence.
+    """
+    level = _number("level", level)
+    if not isinstance(quantity, str):
+        raise ValueError(f"`quantity` must be text such as 'beta' or '|u|'; received {type(quantity).__name__}.")
+    if isinstance(index, np.integer):
+        index = int(index)
+    elif isinstance(index, tuple):
+        index = tuple(int(i) for i in index)
+    elif index is not None and (isinstance(index, bool) or not isinstance(index, int)):
+        raise ValueError(f"`index` must be an integer, a tuple of them or None; received {index!r}.")
+    own = quantity.removeprefix("ln").strip("|")
+    logarithm = quantity == f"ln|{own}|" and own != "beta"
+    modulus = quantity == f"|{own}|"
+
+    def function(t: Array, state: State) -> Array:
+        values = state.beta if own == "beta" else (state.log_abs_weights if logarithm else state.weights)[own]
+        values = values.reshape(len(t), -1) if index is None else values[(slice(None), *np.atleast_1d(index))]
+        return (np.abs(values) if modulus else values) - level
+
+    known = quantity == own or modulus or logarithm
+    place = "" if index is None else f"[{', '.join(str(i) for i in np.atleast_1d(index))}]"
+    return Event(function, f"{quantity}{place} = {level:g}", direction, terminal, own if known else quantity, index)
+
+
+def loss_reaches(value: float, *, terminal: bool = False) -> Event:
+    """The training loss falls to a value > 0."""
+    value = _number("value", value)
+    if value <= 0:
+        raise ValueError(f"`value` must be > 0: a flow reaches its least loss at no finite time; received {value:g}.")
+    return Event(lambda t, state: state.loss - value, f"loss = {value:g}", -1, terminal)
+
+
+def plateau_begins(speed: float = 1.0, *, terminal: bool = False) -> Event:
+    """beta comes to rest: its speed, ``||d beta|| / d accelerated_time``, falls below a value.
+
+    With the default 1 it is where arc length begins to be made of time rather than of distance travelled.
+    """
+    return _plateau(speed, "plateau begins", -1, terminal)
+
+
+def plateau_ends(speed: float = 1.0, *, terminal: bool = False) -> Event:
+    """beta begins to move: its speed, ``||d beta|| / d accelerated_time``, rises above a value."""
+    return _plateau(speed, "plateau ends", 1, terminal)
+
+
+def _plateau(speed: float, name: str, direction: int, terminal: bool) -> Event:
+    speed = _number("speed", speed)
+    if speed <= 0:
+        raise ValueError(f"`speed` must be > 0; received {speed:g}.")
+    return Event(lambda t, state: state.speed - speed, name, direction, terminal)  # type: ignore[operator]
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be a number; received {value!r}.") from None
+    if not np.isfinite(number):
+        raise ValueError(f"`{name}` must be finite; received {number}.")
+    return number
+
+
+def as_events(events: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[Event, ...]:
+    """Events of whatever a caller gave: one or several, functions among them, which may carry SciPy's attributes.
+
+    Parameters
+    ----------
+    shapes : dict
+        Of beta and of every weight at one time.
+    """
+    if isinstance(events, Event) or callable(events):
+        events = (events,)
+    if not isinstance(events, Iterable):
+        events = (events,)
+    out = []
+    for each in events:
+        if isinstance(each, Event):
+            event = each
+        elif callable(each):
+            event = Event(
+                each,
+                getattr(each, "__name__", "event"),
+                getattr(each, "direction", 0),
+                bool(getattr(each, "terminal", False)),
+            )
+        else:
+            raise ValueError(
+                "`events` must hold events such as fs.events.crosses('beta', 0, 0.1), or functions of (t, state); "
+                f"received {type(each).__name__}."
+            )
+        event.check(shapes)
+        out.append(event)
+    return tuple(out)
+
+
+@dataclass(frozen=True, eq=False)
+class Occurrence:
+    """One change of sign.
+
+    Attributes
+    ----------
+    name : str
+        Of the event.
+    component : int
+        Which column of the event's function; the coordinate, for :func:`crosses` without index.
+    rising : bool
+    t : float
+        On the clock of time; ``state`` has the others.
+    state : State
+    """
+
+    name: str
+    component: int
+    rising: bool
+    t: float
+    state: State
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Events(Sequence[Occurrence]):
+    """What happened in a run, in its order.
+
+    ``events[3]`` is an :class:`Occurrence`, ``events["loss = 0.1"]`` all that belong to an event, and ``events[mask]``
+    or ``events[2:5]`` a part.
+
+    Attributes
+    ----------
+    name : tuple of str
+    component : array (E,) of int
+    rising : array (E,) of bool
+    states : State or None
+        With leading axis E; None where nothing happened.
+    """
+
+    name: tuple[str, ...] = ()
+    component: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    rising: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    states: State | None = None
+
+    @property
+    def t(self) -> Array:
+        return np.zeros(0) if self.states is None else self.states.t
+
+    @property
+    def accelerated_time(self) -> Array:
+        return np.zeros(0) if self.states is None else self.states.accelerated_time
+
+    @property
+    def arclength(self) -> Array:
+        return np.zeros(0) if self.states is None else self.states.arclength
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    @overload
+    def __getitem__(self, index: int) -> Occurrence: ...
+    @overload
+    def __getitem__(self, index: slice | str | NDArray[Any]) -> Events: ...
+    def __getitem__(self, index: Any) -> Occurrence | Events:
+        if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"event {index} of {len(self)}")
+            assert self.states is not None
+            state = self.states[int(index)]
+            return Occurrence(
+                self.name[index], int(self.component[index]), bool(self.rising[index]), float(state.t), state
+            )
+        if isinstance(index, str):
+            index = np.array([name == index for name in self.name], dtype=bool)
+        which = np.arange(len(self))[index]
+        states = None if self.states is None or len(which) == 0 else self.states[which]
+        return Events(tuple(self.name[i] for i in which), self.component[which], self.rising[which], states)
+
+    def __iter__(self) -> Iterator[Occurrence]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name!r} at t = {t:.6g}" for name, t in zip(self.name[:6], self.t[:6], strict=True))
+        return f"Events({shown}{', ...' if len(self) > 6 else ''})"

@@ -1,0 +1,118 @@
+"""From events that were asked for to what happened, along any run that can be read by step and position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.events import Event, Events
+from flowsim.solvers import ArcLength, Occurrence, find_events
+from flowsim.solvers import Event as Sought
+from flowsim.trajectory import State
+
+__all__ = ["Readable", "Seen", "happened", "outcome", "search"]
+
+Array = NDArray[np.float64]
+
+#: Steps looked at together, and entries of beta.
+_BLOCK, _ENTRIES = 256, 1 << 20
+_SAMPLES_PER_STEP = 9
+
+
+class Seen(Protocol):
+    """What is seen at some places."""
+
+    @property
+    def state(self) -> State: ...
+
+
+class Readable(Protocol):
+    """A run as far as it has come.
+
+    Attributes
+    ----------
+    t, h : array (S + 1,), (S,)
+        Ends and lengths of its steps.
+    size : int
+        Entries of beta.
+    arclength : ArcLength
+    """
+
+    @property
+    def t(self) -> Array: ...
+    @property
+    def h(self) -> Array: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def arclength(self) -> ArcLength: ...
+
+    def at_steps(self, step: NDArray[np.intp], position: Array) -> Seen:
+        """What is seen at positions, 0 to 1, of steps."""
+        ...
+
+
+def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list[Occurrence], Occurrence | None]:
+    """What happens in a run of at most some arc length, up to the first terminal event; and that event."""
+    if not events:
+        return [], None
+    asked = [
+        Sought(partial(_values, event), str(number), event.direction, event.terminal)
+        for number, event in enumerate(events)
+    ]
+    found = find_events(run, asked, block=max(1, min(_BLOCK, _ENTRIES // (_SAMPLES_PER_STEP * run.size))))
+    if found and longest < math.inf:
+        lengths = run.arclength.at_steps(*_places(found))
+        found = [one for one, length in zip(found, lengths, strict=True) if length <= longest]
+    last = next((one for one in found if one.event.terminal), None)
+    if last is not None:
+        found = [one for one in found if (one.step, one.position) <= (last.step, last.position)]
+    return found, last
+
+
+def outcome(
+    completed: bool, message: str, events: Sequence[Event], last: Occurrence | None, stopped: bool
+) -> tuple[bool, str]:
+    """Success and message of a run, from those of its integration.
+
+    Parameters
+    ----------
+    last : Occurrence or None
+        The event that ended the run: what came after it does not count.
+    stopped : bool
+        Whether the integration was stopped for a terminal event.
+    """
+    if last is not None:
+        return True, f"ended by the event {_event(last, events).name!r}"
+    if stopped:
+        return False, "a terminal event was seen once and not again: its function must depend on time and state alone"
+    return completed, message
+
+
+def _event(one: Occurrence, events: Sequence[Event]) -> Event:
+    return events[int(one.event.name)]
+
+
+def _places(found: Sequence[Occurrence]) -> tuple[NDArray[np.intp], Array]:
+    return np.array([one.step for one in found]), np.array([one.position for one in found])
+
+
+def _values(event: Event, t: Array, seen: Seen) -> Array:
+    return event(t, seen.state)
+
+
+def happened(run: Readable, found: Sequence[Occurrence], events: Sequence[Event]) -> Events:
+    """The same as the caller reads it."""
+    if not found:
+        return Events()
+    return Events(
+        name=tuple(_event(one, events).name for one in found),
+        component=np.array([one.component for one in found]),
+        rising=np.array([one.rising for one in found]),
+        states=run.at_steps(*_places(found)).state,
+    )
