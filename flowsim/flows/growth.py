@@ -125,6 +125,10 @@ class Modes:
         return bool(self.damping.any())
 
     @cached_property
+    def is_shifted(self) -> bool:
+        return bool(self.shift.any())
+
+    @cached_property
     def present(self) -> Array:
         """1 where c_k is not exactly zero."""
         return np.abs(self.sign)
@@ -203,9 +207,13 @@ class GrowthMap:
         start, slope, decay = self._conservation
         return start + slope * z[..., None] - decay * np.asarray(t)[..., None, None]
 
-    def log_components(self, z: Array, t: Array) -> Array:
-        """``ln |c_k|``, shape (..., d, k); -inf where c_k is exactly zero."""
-        return np.where(self.modes.sign == 0, -np.inf, self.exponents(z, t) / 2)
+    def log_component(self, k: int, z: Array, t: Array) -> Array:
+        """``ln |c_k|`` for z (T, d) and t (T,); 0 where c_k is exactly zero, and counts for nothing."""
+        exponent = self.modes.rate[:, k] * z
+        exponent += self.offset[:, k]
+        if self.modes.is_damped:
+            exponent -= self.decay[:, k] * t[:, None]
+        return exponent / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +283,7 @@ class GrowthCoordinates:
         modes, problem = self.map.modes, self.problem
         sign, slope, decay = modes.for_solver
         target = problem.y
-        if modes.shift.any():
+        if modes.is_shifted:
             target = target - np.asarray(problem.X @ np.broadcast_to(modes.shift, problem.d))
         return SeparableFlow(
             A=problem.X,
@@ -384,25 +392,29 @@ class GrowthCoordinates:
         return out
 
     def observe(self, t: Array, y: Array) -> Observed:
-        m = self.map
-        z = self._z(y)
-        logs = m.log_components(z, t)
-        # Signed sum of exponentials, scaled by its largest term.
-        terms = m.modes.basis[None] * m.modes.sign[:, None, :]
-        largest = np.where(terms != 0, logs[:, :, None, :], -np.inf).max(axis=-1)
-        finite = np.where(np.isfinite(largest), largest, 0.0)
-        scaled = (terms * np.exp(np.minimum(logs[:, :, None, :] - finite[..., None], 0.0))).sum(axis=-1)
-        with np.errstate(divide="ignore", over="ignore"):
-            log_weights = finite + np.log(np.abs(scaled))
-            weights = np.sign(scaled) * np.exp(log_weights)
+        m, z = self.map, self._z(y)
+        count = m.modes.sign.shape[1]
+        logs = [m.log_component(k, z, t) for k in range(count)]
+        weights, log_weights = {}, {}
+        for a, name in enumerate(self.net.weights):
+            # A signed sum of exponentials, scaled by its largest term.
+            factors = m.modes.basis[:, a] * m.modes.sign
+            shown = [np.where(factors[:, k] != 0, logs[k], -np.inf) for k in range(count)]
+            largest = np.maximum.reduce(shown)
+            largest[np.isneginf(largest)] = 0.0
+            scaled = np.zeros(z.shape)
+            for k in range(count):
+                scaled += factors[:, k] * np.exp(shown[k] - largest)
+            with np.errstate(divide="ignore", over="ignore"):
+                log_weights[name] = largest + np.log(np.abs(scaled))
+                weights[name] = np.sign(scaled) * np.exp(log_weights[name])
         log_conserved = m.log_conserved(z, t)
         signs = np.where(m.modes.conserved % 2 == 0, 1.0, m.modes.sign[:, None, :]).prod(axis=-1)
         with np.errstate(over="ignore"):
             conserved = signs * np.exp(log_conserved)
-        names = self.net.weights
         return Observed(
-            weights={name: weights[:, :, a] for a, name in enumerate(names)},
-            log_abs_weights={name: log_weights[:, :, a] for a, name in enumerate(names)},
+            weights=weights,
+            log_abs_weights=log_weights,
             imbalance=np.moveaxis(conserved, -1, 1),
             log_imbalance=np.moveaxis(log_conserved, -1, 1),
         )

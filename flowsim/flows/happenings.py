@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 #: Steps looked at together, and entries of beta.
 _BLOCK, _ENTRIES = 256, 1 << 20
 _SAMPLES_PER_STEP = 9
+_NOTHING = Events()
 
 
 class Seen(Protocol):
@@ -61,10 +62,7 @@ def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list
     """What happens in a run of at most some arc length, up to the first terminal event; and that event."""
     if not events:
         return [], None
-    asked = [
-        Sought(partial(_values, event), str(number), event.direction, event.terminal)
-        for number, event in enumerate(events)
-    ]
+    asked = [Sought(partial(_values, event), event.name, event.direction, event.terminal) for event in events]
     found = find_events(run, asked, block=max(1, min(_BLOCK, _ENTRIES // (_SAMPLES_PER_STEP * run.size))))
     if found and longest < math.inf:
         lengths = run.arclength.at_steps(*_places(found))
@@ -75,9 +73,7 @@ def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list
     return found, last
 
 
-def outcome(
-    completed: bool, message: str, events: Sequence[Event], last: Occurrence | None, stopped: bool
-) -> tuple[bool, str]:
+def outcome(completed: bool, message: str, last: Occurrence | None, stopped: bool) -> tuple[bool, str]:
     """Success and message of a run, from those of its integration.
 
     Parameters
@@ -88,14 +84,10 @@ def outcome(
         Whether the integration was stopped for a terminal event.
     """
     if last is not None:
-        return True, f"ended by the event {_event(last, events).name!r}"
+        return True, f"ended by the event {last.event.name!r}"
     if stopped:
         return False, "a terminal event was seen once and not again: its function must depend on time and state alone"
     return completed, message
-
-
-def _event(one: Occurrence, events: Sequence[Event]) -> Event:
-    return events[int(one.event.name)]
 
 
 def _places(found: Sequence[Occurrence]) -> tuple[NDArray[np.intp], Array]:
@@ -106,12 +98,12 @@ def _values(event: Event, t: Array, seen: Seen) -> Array:
     return event(t, seen.state)
 
 
-def happened(run: Readable, found: Sequence[Occurrence], events: Sequence[Event]) -> Events:
+def happened(run: Readable, found: Sequence[Occurrence]) -> Events:
     """The same as the caller reads it."""
     if not found:
-        return Events()
+        return _NOTHING
     return Events(
-        name=tuple(_event(one, events).name for one in found),
+        name=tuple(one.event.name for one in found),
         component=np.array([one.component for one in found]),
         rising=np.array([one.rising for one in found]),
         states=run.at_steps(*_places(found)).state,

@@ -139,7 +139,7 @@ def linear_flow(
         run = integrate(flow.system, flow.graded, flow.log_alpha, horizon, progress=advance, **shared)
         dense = _Dense(flow, run, acceleration)
         found, last = search(dense, events, longest)
-        success, message = outcome(run.status.success, run.message, events, last, watch.stopped)
+        success, message = outcome(run.status.success, run.message, last, watch.stopped)
         steps = run.t if last is None else np.append(run.t[: last.step + 1], last.t)
         if t_eval is not None and success:
             states, departure = dense.sample(np.asarray(t_eval, dtype=float), clock, last)
@@ -149,7 +149,7 @@ def linear_flow(
         else:
             states, departure = dense.sample(steps, "time")
         drift = max(departure.max(), dense.departure(steps, *run(steps)).max())
-        events_found = happened(dense, found, events)
+        events_found = happened(dense, found)
     if success and not (np.isfinite(states.beta).all() and np.isfinite(states.loss).all()):
         success, message = False, "U V^T left the range of floats"
     trajectory = Trajectory(

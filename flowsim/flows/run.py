@@ -213,7 +213,7 @@ def run_flow(
         solution = _solve(coordinates, horizon, method, rtol, atol, max_steps, advance, watch)
     dense = _Dense(coordinates, problem, solution, acceleration)
     found, last = search(dense, events, longest)
-    success, message = outcome(solution.status.success, solution.message, events, last, watch.stopped)
+    success, message = outcome(solution.status.success, solution.message, last, watch.stopped)
     if t_eval is not None and success:
         view = dense.look(t_eval, clock, last)
     elif clock == "arclength" and success and last is None:
@@ -248,7 +248,7 @@ def run_flow(
             "versions": dict(_versions()),
         },
         error_estimate=estimate,
-        events=happened(dense, found, events),
+        events=happened(dense, found),
         dense=dense,
     )
     if not success:
@@ -262,7 +262,7 @@ def run_flow(
 def _is_finite(view: _View, problem: Regression) -> bool:
     """Whether beta and loss are; the loss, a pass over X, is made only where beta does not tell."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
-    if np.linalg.norm(view.beta) <= problem.safe_size:
+    if math.sqrt(np.vdot(view.beta, view.beta)) <= problem.safe_size:
         return True
     return bool(np.isfinite(view.beta).all() and np.isfinite(view.loss).all())
 

@@ -95,7 +95,8 @@ def test_a_terminal_event_ends_the_run(clock: str, method: str) -> None:
     assert (run.beta[:-1] < 1).all() and run.at(run.t[-1]).beta == pytest.approx([1.0], abs=1e-9)
     with pytest.raises(ValueError, match="`t` must lie in the run"):
         run.at(run.t[-1] + 1)
-    some = fs.gradient_flow(UV, ONE, end, events=events, t_eval=[0, end / 100, end], **options)
+    some = fs.gradient_flow(UV, ONE, end, events=events, t_eval=[0, end / 100, end], estimate_error=True, **options)
+    assert some.error_estimate is not None and some.error_estimate.shape == (3,) and some.error_estimate.max() < 1e-6
     last = {"time": some.events.t, "accelerated": some.events.accelerated_time, "arclength": some.events.arclength}
     np.testing.assert_array_equal(some.clock_values(clock), [0, end / 100, last[clock][-1]])
     assert some.beta[-1, 0] == pytest.approx(1.0, abs=1e-9)
