@@ -158,7 +158,7 @@ class _View:
             "t": self.t,
             "accelerated_time": self.on("accelerated"),
             "arclength": Deferred(lambda: self.on("arclength")),
-            "beta": self.beta,
+            "beta": Deferred(lambda: self.beta),
             "loss": Deferred(lambda: self.loss),
             "weights": Deferred(lambda: self.seen.weights),
             "log_abs_weights": Deferred(lambda: self.seen.log_abs_weights),

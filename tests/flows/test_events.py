@@ -311,3 +311,32 @@ def test_what_cannot_be_looked_for_is_refused(events: Any, message: str) -> None
 def test_makers_check_what_they_are_given(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("alpha", ["1e-2", "1e-50", "1e-1000"])
+@pytest.mark.parametrize("clock", ["accelerated", "arclength"])
+def test_as_many_events_are_found_as_signs_change_along_the_run(alpha: str, clock: Any) -> None:
+    rng = np.random.default_rng(7)
+    counted = 0
+    for _ in range(5):
+        n, d = rng.integers(2, 15, 2)
+        problem = fs.Regression(rng.standard_normal((n, d)), rng.standard_normal(n))
+        end = 1.2 * float(fs.saddle_to_saddle(UV, problem).jump_times[-1])
+        events = [crosses("beta", None, 0.1), plateau_ends(), plateau_begins()]
+        run = fs.gradient_flow(UV, problem, end, alpha=alpha, clock=clock, events=events)
+        # Many points of every step, all inside the run.
+        ends = run.arclength
+        places = (ends[:-1, None] + np.diff(ends)[:, None] * np.linspace(0, 1, 25)).ravel()
+        states = run.at(np.clip(places, 0, ends[-1]), "arclength")
+        assert states.speed is not None
+        for values, names in (
+            (states.beta - 0.1, {"beta = 0.1"}),
+            (states.speed[:, None] - 1, {"plateau ends", "plateau begins"}),
+        ):
+            above = values >= 0
+            changes = int((above[1:] != above[:-1]).sum())
+            assert changes == sum(name in names for name in run.events.name)
+            counted += changes
+        for one in run.events["beta = 0.1"]:
+            assert one.state.beta[one.component] == pytest.approx(0.1, abs=1e-12)
+    assert counted >= 15
