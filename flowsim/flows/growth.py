@@ -116,10 +116,6 @@ class Modes:
             self.conserved,
         )  # fmt: skip
 
-    def spread(self, rows: Array) -> Array:
-        """(d, k), or one row for all, as (k, d)."""
-        return np.broadcast_to(rows.T, (rows.shape[1], self.d))
-
     @cached_property
     def is_damped(self) -> bool:
         return bool(self.damping.any())
@@ -138,11 +134,6 @@ class Modes:
         """``ln |coefficient c_k(0)^2|``, -inf where it is zero."""
         with np.errstate(divide="ignore"):
             return self.log_start + np.log(np.abs(self.coefficient))
-
-    @cached_property
-    def for_solver(self) -> tuple[Array, Array, Array]:
-        """Signs of the coefficients, rates and damping, (k, d)."""
-        return self.spread(np.sign(self.coefficient)), self.spread(self.rate), self.spread(self.damping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +157,16 @@ class GrowthMap:
     def of(cls, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> GrowthMap:
         """At the start ``alpha * direction``."""
         modes = Modes.of(net, direction)
-        decay = modes.damping * problem.feature_variances[:, None] if modes.is_damped else modes.damping
-        return cls(modes, 2 * scale.log * modes.present, decay)
+        if modes.is_damped:
+            return cls(modes, 2 * scale.log * modes.present, modes.damping * problem.feature_variances[:, None])
+        return _undamped_row(modes, scale.log) if len(modes.sign) == 1 else _undamped(modes, scale.log)
+
+    @cached_property
+    def for_solver(self) -> tuple[Array, ...]:
+        """Logarithms and signs of the coefficients, rates and decays, (k, d)."""
+        modes = self.modes
+        rows = (self.log_coefficient, np.sign(modes.coefficient), modes.rate, self.decay)
+        return tuple(np.broadcast_to(each.T, (each.shape[1], modes.d)) for each in rows)
 
     @cached_property
     def offset(self) -> Array:
@@ -281,7 +280,7 @@ class GrowthCoordinates:
     def flow(self) -> SeparableFlow:
         """The flow as the native integrator takes it."""
         modes, problem = self.map.modes, self.problem
-        sign, slope, decay = modes.for_solver
+        log_coefficient, sign, slope, decay = self.map.for_solver
         target = problem.y
         if modes.is_shifted:
             target = target - np.asarray(problem.X @ np.broadcast_to(modes.shift, problem.d))
@@ -289,10 +288,10 @@ class GrowthCoordinates:
             A=problem.X,
             b=target,
             n=problem.n,
-            log_coefficient=modes.spread(self.map.log_coefficient),
+            log_coefficient=log_coefficient,
             sign=sign,
             slope=slope,
-            decay=modes.spread(self.map.decay) if modes.is_damped else decay,
+            decay=decay,
             column_norms=problem.column_norms,
         )
 
@@ -461,6 +460,14 @@ def _alike(
     for array in modes.arrays():
         array.setflags(write=False)
     return modes
+
+
+def _undamped(modes: Modes, log_alpha: float) -> GrowthMap:
+    return GrowthMap(modes, 2 * log_alpha * modes.present, modes.damping)
+
+
+#: The same of a single row, shared between calls.
+_undamped_row = lru_cache(maxsize=256)(_undamped)
 
 
 def _exp(exponents: Array) -> Array:
