@@ -15,12 +15,13 @@ from numba import types
 from numba.core import datamodel
 from numba.extending import intrinsic, overload, register_model
 
-__all__ = ["EIGHT", "add_up", "constant", "load", "spread", "store"]
+__all__ = ["EIGHT", "add_up", "constant", "load", "load_part", "spread", "store", "store_part"]
 
 EIGHT = 8
 
 _LLVM = ir.VectorType(ir.DoubleType(), EIGHT)
-_INT32 = ir.IntType(32)
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
+_CHOICE = ir.VectorType(ir.IntType(1), EIGHT)
 _compiled: Any = intrinsic
 #: A product may be rounded together with the sum it enters.
 _FLAGS = ("contract",)
@@ -68,6 +69,34 @@ def store(typing_context: Any, array: Any, first: Any, value: Any) -> Any:
 
 
 @_compiled
+def load_part(typing_context: Any, array: Any, first: Any, count: Any) -> Any:
+    """The first `count` of ``array[first : first + 8]``, zeros for the others, which are not read."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = _address(context, builder, signature.args[0], *arguments[:2])
+        kind = ir.FunctionType(_LLVM, [address.type, _INT32, _CHOICE, _LLVM])
+        function = builder.module.declare_intrinsic("llvm.masked.load.v8f64.p0v8f64", fnty=kind)
+        return builder.call(function, [address, _INT32(8), _below(builder, arguments[2]), _LLVM([0.0] * EIGHT)])
+
+    return _eight(array, types.int64, types.int64), generate
+
+
+@_compiled
+def store_part(typing_context: Any, array: Any, first: Any, count: Any, value: Any) -> Any:
+    """Store the first `count` of the eight."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, first, count, value = arguments
+        address = _address(context, builder, signature.args[0], array, first)
+        kind = ir.FunctionType(ir.VoidType(), [_LLVM, address.type, _INT32, _CHOICE])
+        function = builder.module.declare_intrinsic("llvm.masked.store.v8f64.p0v8f64", fnty=kind)
+        builder.call(function, [value, address, _INT32(8), _below(builder, count)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, _eight), generate
+
+
+@_compiled
 def spread(typing_context: Any, array: Any, index: Any) -> Any:
     """Eight times ``array[index]``, unchecked."""
 
@@ -94,19 +123,29 @@ def add_up(typing_context: Any, value: Any) -> Any:
     """The sum of the eight, in halves."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        parts = [builder.extract_element(arguments[0], _INT32(lane)) for lane in range(EIGHT)]
-        while len(parts) > 1:
-            half = len(parts) // 2
-            parts = [builder.fadd(a, b) for a, b in zip(parts[:half], parts[half:], strict=True)]
-        return parts[0]
+        parts, count = arguments[0], EIGHT
+        while count > 1:
+            count //= 2
+            low, high = (
+                builder.shuffle_vector(parts, parts, ir.VectorType(_INT32, count)(list(range(first, first + count))))
+                for first in (0, count)
+            )
+            parts = builder.fadd(low, high)
+        return builder.extract_element(parts, _INT32(0))
 
     return types.float64(_eight), generate
 
 
 def _everywhere(builder: Any, value: Any) -> Any:
-    undefined = _LLVM(ir.Undefined)
+    undefined = ir.VectorType(value.type, EIGHT)(ir.Undefined)
     single = builder.insert_element(undefined, value, _INT32(0))
     return builder.shuffle_vector(single, undefined, ir.VectorType(_INT32, EIGHT)([0] * EIGHT))
+
+
+def _below(builder: Any, count: Any) -> Any:
+    """Which of the eight places lie below `count`."""
+    places = ir.VectorType(_INT64, EIGHT)(list(range(EIGHT)))
+    return builder.icmp_signed("<", places, _everywhere(builder, count))
 
 
 def _define(symbol: Callable[..., Any], instruction: str) -> None:

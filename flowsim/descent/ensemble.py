@@ -165,7 +165,7 @@ def gradient_descents(
     width = LANES if len(sizes) > 1 and case.can_share and settings.batch_size is None else 1
     groups = [range(first, min(first + width, len(sizes))) for first in range(0, len(sizes), width)]
     if width > 1:
-        case.data = case.data.for_lanes()
+        case.data = case.data.for_lanes(problem.d)
 
     def run(group: range) -> Machine:
         # A group that is not full repeats its last run: what a run gives does not depend on its company.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.modes import Modes, signed_exp
 from flowsim.descent.products import Data
 from flowsim.descent.settings import Settings
-from flowsim.descent.tiles import aligned
+from flowsim.descent.tiles import aligned, side_by_side
 
 __all__ = ["GrowthMachine"]
 
@@ -42,13 +44,12 @@ class GrowthMachine:
         self.invariants = modes.invariants
         lanes = len(steps)
         self.lanes, self.d = lanes, modes.rate.shape[1]
-        self.target = aligned(np.repeat(target, lanes))
+        self.target = side_by_side(target, lanes)
         self.scale = steps / (settings.batch_size or len(target))
-
-        def spread(values: NDArray) -> NDArray:
-            return aligned(np.repeat(values, lanes, axis=-1))
-
-        decay = spread(modes.kappa) * np.tile(steps, self.d)
+        # Coordinates that fill a vector have no weights and stay so.
+        spread = partial(side_by_side, lanes=lanes)
+        kappa = spread(modes.kappa)
+        decay = kappa * np.tile(steps, kappa.shape[1] // lanes)
         self.parts = Components(
             spread(modes.rate), decay, spread(modes.coefficient), spread(modes.shift), spread(modes.powers),
             modes.is_paired,
@@ -59,7 +60,7 @@ class GrowthMachine:
             beta = np.sum(c**2 * scale, axis=0)
         pairs = len(modes.powers)
         self.state = GrowthState(
-            c, np.zeros_like(c), e, aligned(scale), aligned(np.ones((pairs, c.shape[1]))),
+            c, aligned(np.zeros_like(c)), e, aligned(scale), aligned(np.ones((pairs, c.shape[1]))),
             np.zeros((pairs, c.shape[1]), np.int64), aligned(beta), np.zeros(lanes), np.full(lanes, -1),
         )  # fmt: skip
         slots = len(recorded_steps(settings.n_steps, settings.record_every))
@@ -84,7 +85,7 @@ class GrowthMachine:
         record = self.record
 
         def pick(values: NDArray) -> NDArray:
-            return values[:count, ..., lane :: self.lanes]
+            return values[:count, ..., lane :: self.lanes][..., : self.d]
 
         mantissa, exponent = pick(record.c), pick(record.e)
         with np.errstate(divide="ignore"):

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from flowsim.descent.products import dense_products, move_on, products
-from flowsim.descent.tiles import LANES, ROWS, lane_residuals, tile
+from flowsim.descent.tiles import LANES, ROWS, lane_residuals, room, tile
 from flowsim.solvers.eight import EIGHT, add_up, constant, load, store
 
 __all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
@@ -126,7 +126,7 @@ def _predict(c, scale, beta):
             beta[i] += c[a, i] * c[a, i] * scale[a, i]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
     """Entries i to i + 8: eight coordinates of one run, or one coordinate of eight runs; a is already in hand.
 
@@ -164,7 +164,7 @@ def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _plain_steps(X, target, size, rate, c, scale, factor, beta, a, steps):
+def _plain_steps(X, target, every_row, size, rate, c, scale, factor, beta, a, steps):
     """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
 
     Returns how many were taken before the loss stopped being finite, and the length of the path.
@@ -172,7 +172,7 @@ def _plain_steps(X, target, size, rate, c, scale, factor, beta, a, steps):
     c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], factor[0]
     length = 0.0
     for k in range(steps):
-        if not math.isfinite(dense_products(X, target, beta, size, a)):
+        if not math.isfinite(dense_products(X, target, every_row, beta, size, a)):
             return k, length
         length += math.sqrt(_multiply_pair(a, rate0, c0, c1, scale0, scale1, factor0, beta))
     return steps, length
@@ -184,23 +184,22 @@ def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, leng
 
     Returns how many steps were taken before no lane was left.
     """
-    n, d = data.X.shape
+    columns = beta.size // LANES
+    n = data.packed_columns.size // columns
     c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], factor[0]
-    residual, square, moved = np.empty(n * LANES), np.empty(LANES), np.empty(LANES)
+    residual, square, moved = room(target.size), np.empty(LANES), np.empty(LANES)
     for k in range(steps):
         lane_residuals(data.packed, target, beta, size, residual, square)
         if not _some_alive(square, stopped, first + k):
             return k
         total = constant(0.0)
-        for start in range(0, d, ROWS):
-            s0, s1, s2, s3 = tile(data.packed_columns, start * n, residual, n)
-            total = _multiply_eight(start * LANES, s0, rate0, c0, c1, scale0, scale1, factor0, beta, total)
-            if start + 1 < d:
-                total = _multiply_eight((start + 1) * LANES, s1, rate0, c0, c1, scale0, scale1, factor0, beta, total)
-            if start + 2 < d:
-                total = _multiply_eight((start + 2) * LANES, s2, rate0, c0, c1, scale0, scale1, factor0, beta, total)
-            if start + 3 < d:
-                total = _multiply_eight((start + 3) * LANES, s3, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+        for column in range(0, columns, ROWS):
+            s0, s1, s2, s3 = tile(data.packed_columns, column * n, residual, n)
+            i = column * LANES
+            total = _multiply_eight(i, s0, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+            total = _multiply_eight(i + LANES, s1, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+            total = _multiply_eight(i + 2 * LANES, s2, rate0, c0, c1, scale0, scale1, factor0, beta, total)
+            total = _multiply_eight(i + 3 * LANES, s3, rate0, c0, c1, scale0, scale1, factor0, beta, total)
         store(moved, 0, total)
         for lane in range(LANES):
             length[lane] += math.sqrt(moved[lane])
@@ -229,13 +228,12 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     factor, stopped = state.factor, state.stopped
     count, size = c.shape
     lanes = scale.size
-    n = target.size // lanes
-    a = np.empty(size)
+    a = room(size)
     ahead = np.empty((count, size))
     point = np.empty(size)
-    residual = np.empty(n * lanes)
+    residual = room(target.size)
     square = np.empty(lanes)
-    noisy = np.empty(target.size)
+    noisy = np.zeros(target.size)
     every_row = np.empty(0, np.int64)
     has_shift = False
     for i in range(size):
@@ -258,7 +256,9 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
         if is_plain:
             steps = min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
             if lanes == 1:
-                taken, length = _plain_steps(data.X, target, scale[0], parts.rate, c, weight, factor, beta, a, steps)
+                taken, length = _plain_steps(
+                    data.X, target, every_row, scale[0], parts.rate, c, weight, factor, beta, a, steps
+                )
                 state.length[0] += length
                 if taken < steps:
                     stopped[0] = k + taken
@@ -275,7 +275,7 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
             continue
         aim = target
         if labels.shape[0]:
-            noisy[:] = target + labels[k - plan.first]
+            noisy[: labels.shape[1]] = target[: labels.shape[1]] + labels[k - plan.first]
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
         if plan.nesterov:

@@ -13,9 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from flowsim.descent.tiles import LANES, lane_products, pack
+from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Regression
-from flowsim.solvers.eight import constant, load, store
+from flowsim.solvers.eight import EIGHT, add_up, constant, load, load_part, store, store_part
 
 __all__ = ["Data", "dense_products", "load_data", "move_on", "products"]
 
@@ -25,7 +25,8 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 
 class Data(NamedTuple):
-    """X in the form the loops read: dense rows, or CSR (then `X` is empty); packed too for many runs."""
+    """X as the loops read it: dense rows, filled with zeros to whole vectors, or CSR (then `X` is empty); for many runs
+    packed as well."""
 
     X: Array
     values: Array
@@ -35,9 +36,9 @@ class Data(NamedTuple):
     packed: Array
     packed_columns: Array
 
-    def for_lanes(self) -> Data:
+    def for_lanes(self, d: int) -> Data:
         """The same with X packed for the tiles of many runs."""
-        return self._replace(packed=pack(self.X), packed_columns=pack(self.X.T))
+        return self._replace(packed=pack(self.X[:, :d]), packed_columns=pack(self.X[:, :d].T))
 
 
 def load_data(problem: Regression) -> Data:
@@ -49,67 +50,66 @@ def load_data(problem: Regression) -> Data:
         return Data(np.empty((0, 0)), *entries, True, np.empty(0), np.empty(0))
     if not isinstance(X, np.ndarray):
         X = np.asarray(X @ np.eye(problem.d))
-    return Data(np.ascontiguousarray(X, dtype=float), *none, False, np.empty(0), np.empty(0))
+    whole = np.pad(np.asarray(X, dtype=float), ((0, 0), (0, -X.shape[1] % EIGHT)))
+    return Data(aligned(whole), *none, False, np.empty(0), np.empty(0))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def dense_products(X, target, beta, scale, out):
-    """``out = scale * X^T (X beta - target)``; returns the sum of squared residuals."""
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def dense_products(X, target, rows, beta, scale, out):
+    """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any; X as in :class:`Data`.
+
+    Returns the sum of squared residuals.
+    """
     # Four rows at a time stay in the first-level cache between the two products: X comes from memory once.
-    n, d = X.shape
-    out[:] = 0.0
+    width = X.shape[1]
+    count = rows.size if rows.size else X.shape[0]
+    whole = beta.size - beta.size % EIGHT
+    left = beta.size - whole
+    for i in range(0, whole, EIGHT):
+        store(out, i, constant(0.0))
+    store_part(out, whole, left, constant(0.0))
     square = 0.0
-    j = 0
-    while j + 4 <= n:
-        x0, x1, x2, x3 = X[j], X[j + 1], X[j + 2], X[j + 3]
-        s0 = s1 = s2 = s3 = 0.0
-        for i in range(d):
-            b = beta[i]
-            s0 += x0[i] * b
-            s1 += x1[i] * b
-            s2 += x2[i] * b
-            s3 += x3[i] * b
-        s0 -= target[j]
-        s1 -= target[j + 1]
-        s2 -= target[j + 2]
-        s3 -= target[j + 3]
-        square += s0 * s0 + s1 * s1 + s2 * s2 + s3 * s3
-        s0 *= scale
-        s1 *= scale
-        s2 *= scale
-        s3 *= scale
-        for i in range(d):
-            out[i] += s0 * x0[i] + s1 * x1[i] + s2 * x2[i] + s3 * x3[i]
-        j += 4
-    while j < n:
-        x0 = X[j]
-        s0 = 0.0
-        for i in range(d):
-            s0 += x0[i] * beta[i]
-        s0 -= target[j]
-        square += s0 * s0
-        s0 *= scale
-        for i in range(d):
-            out[i] += s0 * x0[i]
-        j += 1
-    return square
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _dense_rows(X, target, rows, beta, scale, out):
-    d = X.shape[1]
-    out[:] = 0.0
-    square = 0.0
-    for j in rows:
-        x = X[j]
-        s = 0.0
-        for i in range(d):
-            s += x[i] * beta[i]
-        s -= target[j]
-        square += s * s
-        s *= scale
-        for i in range(d):
-            out[i] += s * x[i]
+    fours = count - count % 4
+    for j in range(0, fours, 4):
+        j0, j1, j2, j3 = (rows[j], rows[j + 1], rows[j + 2], rows[j + 3]) if rows.size else (j, j + 1, j + 2, j + 3)
+        x0, x1, x2, x3 = j0 * width, j1 * width, j2 * width, j3 * width
+        s0 = s1 = s2 = s3 = constant(0.0)
+        for i in range(0, whole, EIGHT):
+            b = load(beta, i)
+            s0 = load(X, x0 + i) * b + s0
+            s1 = load(X, x1 + i) * b + s1
+            s2 = load(X, x2 + i) * b + s2
+            s3 = load(X, x3 + i) * b + s3
+        if left:
+            b = load_part(beta, whole, left)
+            s0 = load(X, x0 + whole) * b + s0
+            s1 = load(X, x1 + whole) * b + s1
+            s2 = load(X, x2 + whole) * b + s2
+            s3 = load(X, x3 + whole) * b + s3
+        r0, r1 = add_up(s0) - target[j0], add_up(s1) - target[j1]
+        r2, r3 = add_up(s2) - target[j2], add_up(s3) - target[j3]
+        square += (r0 * r0 + r1 * r1) + (r2 * r2 + r3 * r3)
+        s0, s1, s2, s3 = constant(scale * r0), constant(scale * r1), constant(scale * r2), constant(scale * r3)
+        for i in range(0, whole, EIGHT):
+            two = load(X, x0 + i) * s0 + load(X, x1 + i) * s1
+            store(out, i, load(X, x3 + i) * s3 + (load(X, x2 + i) * s2 + (two + load(out, i))))
+        if left:
+            two = load(X, x0 + whole) * s0 + load(X, x1 + whole) * s1
+            four = load(X, x3 + whole) * s3 + (load(X, x2 + whole) * s2 + two)
+            store_part(out, whole, left, four + load_part(out, whole, left))
+    for j in range(fours, count):
+        j0 = rows[j] if rows.size else j
+        x0 = j0 * width
+        s0 = load(X, x0 + whole) * load_part(beta, whole, left) if left else constant(0.0)
+        for i in range(0, whole, EIGHT):
+            s0 = load(X, x0 + i) * load(beta, i) + s0
+        r0 = add_up(s0) - target[j0]
+        square += r0 * r0
+        s0 = constant(scale * r0)
+        for i in range(0, whole, EIGHT):
+            store(out, i, load(X, x0 + i) * s0 + load(out, i))
+        if left:
+            store_part(out, whole, left, load(X, x0 + whole) * s0 + load_part(out, whole, left))
     return square
 
 
@@ -148,10 +148,8 @@ def products(data, target, rows, beta, scale, residual, out, square):
         lane_products(data.packed, data.packed_columns, target, beta, scale, residual, out, square)
     elif data.is_sparse:
         square[0] = _sparse(data, target, rows, beta, scale[0], out)
-    elif rows.size == 0:
-        square[0] = dense_products(data.X, target, beta, scale[0], out)
     else:
-        square[0] = _dense_rows(data.X, target, rows, beta, scale[0], out)
+        square[0] = dense_products(data.X, target, rows, beta, scale[0], out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.solvers.eight import EIGHT, constant, load, spread, store
 
-__all__ = ["LANES", "ROWS", "aligned", "lane_products", "lane_residuals", "pack", "tile"]
+__all__ = ["LANES", "ROWS", "aligned", "lane_products", "lane_residuals", "pack", "room", "side_by_side", "tile"]
 
 Array = NDArray[np.float64]
 
@@ -37,6 +37,20 @@ def aligned(values: ArrayLike) -> NDArray[Any]:
     out = room[first : first + size].view(values.dtype).reshape(values.shape)
     out[...] = values
     return out
+
+
+@njit(nogil=True, cache=True)
+def room(size):
+    """``np.empty(size)`` that begins with a cache line."""
+    whole = np.empty(size + EIGHT)
+    first = -(whole.ctypes.data // whole.itemsize) % EIGHT
+    return whole[first : first + size]
+
+
+def side_by_side(values: NDArray[Any], lanes: int) -> NDArray[Any]:
+    """Repeat the last axis for every run, runs innermost, and fill it with zeros to whole vectors or tiles."""
+    empty = -values.shape[-1] % (EIGHT if lanes == 1 else ROWS)
+    return aligned(np.repeat(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, empty)]), lanes, axis=-1))
 
 
 def pack(X: Array) -> Array:
@@ -61,41 +75,40 @@ def tile(packed, first, panel, depth):
     return s0, s1, s2, s3
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _residual(row, product, target, size, residual, total):
     s = product - load(target, row * LANES)
     store(residual, row * LANES, s * size)
     return s * s + total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def lane_residuals(packed, target, beta, scale, residual, square):
-    """``residual = scale * (X beta - target)``, flat (n * LANES,); `square` receives the unscaled sums of squares."""
-    n, d = residual.size // LANES, beta.size // LANES
+    """``residual = scale * (X beta - target)``; `square` receives the unscaled sums of squares.
+
+    All arrays are flat, runs innermost; `target` and `residual` hold whole tiles.
+    """
+    rows = target.size // LANES
+    d = packed.size // rows
     size, total = load(scale, 0), constant(0.0)
-    for first in range(0, n, ROWS):
-        s0, s1, s2, s3 = tile(packed, first * d, beta, d)
-        total = _residual(first, s0, target, size, residual, total)
-        if first + 1 < n:
-            total = _residual(first + 1, s1, target, size, residual, total)
-        if first + 2 < n:
-            total = _residual(first + 2, s2, target, size, residual, total)
-        if first + 3 < n:
-            total = _residual(first + 3, s3, target, size, residual, total)
+    for row in range(0, rows, ROWS):
+        s0, s1, s2, s3 = tile(packed, row * d, beta, d)
+        total = _residual(row, s0, target, size, residual, total)
+        total = _residual(row + 1, s1, target, size, residual, total)
+        total = _residual(row + 2, s2, target, size, residual, total)
+        total = _residual(row + 3, s3, target, size, residual, total)
     store(square, 0, total)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def lane_products(packed, packed_columns, target, beta, scale, residual, out, square):
-    """``out = scale * X^T (X beta - target)`` for LANES runs; all arrays flat, runs innermost."""
+    """``out = scale * X^T (X beta - target)`` for LANES runs; `out` too holds whole tiles."""
     lane_residuals(packed, target, beta, scale, residual, square)
-    n, d = residual.size // LANES, out.size // LANES
-    for first in range(0, d, ROWS):
-        s0, s1, s2, s3 = tile(packed_columns, first * n, residual, n)
-        store(out, first * LANES, s0)
-        if first + 1 < d:
-            store(out, (first + 1) * LANES, s1)
-        if first + 2 < d:
-            store(out, (first + 2) * LANES, s2)
-        if first + 3 < d:
-            store(out, (first + 3) * LANES, s3)
+    columns = out.size // LANES
+    n = packed_columns.size // columns
+    for column in range(0, columns, ROWS):
+        s0, s1, s2, s3 = tile(packed_columns, column * n, residual, n)
+        store(out, column * LANES, s0)
+        store(out, (column + 1) * LANES, s1)
+        store(out, (column + 2) * LANES, s2)
+        store(out, (column + 3) * LANES, s3)

@@ -9,7 +9,7 @@ from flowsim.descent.growth_loop import Plan
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import Data
 from flowsim.descent.settings import Settings
-from flowsim.descent.tiles import aligned
+from flowsim.descent.tiles import aligned, side_by_side
 from flowsim.descent.weights_loop import WeightOptions, WeightRecord, WeightState, load_loop
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Regression
@@ -65,7 +65,7 @@ class WeightMachine:
                 f"`alpha` = {scale} puts weights of {net} below the range of floats, where only growth coordinates "
                 "can follow them."
             )
-        self.target = aligned(np.repeat(problem.y, self.lanes))
+        self.target = side_by_side(problem.y, self.lanes)
         self.scale = steps / (settings.batch_size or problem.n)
         self.is_product = all(
             formula.product_of is not None and len(formula.product_of) == len(net.weights) for formula in net.distinct

@@ -57,6 +57,7 @@ LOOP = """
 import numpy as np
 
 from flowsim.descent.products import move_on, products
+from flowsim.descent.tiles import ROWS, room
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -93,14 +94,14 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
     kind, std = options.kind, options.std
     count, size = w.shape
     lanes = scale.size
-    n = target.size // lanes
-    a = np.empty(size)
+    tiles = room(-(-(size // lanes) // ROWS) * ROWS * lanes)
+    a = tiles[:size]
     slope = np.empty((count, size))
     point = np.empty((count, size))
-    predicted = np.empty(size)
-    residual = np.empty(n * lanes)
+    predicted = room(size)
+    residual = room(target.size)
     square = np.empty(lanes)
-    noisy = np.empty(target.size)
+    noisy = np.zeros(target.size)
     every_row = np.empty(0, np.int64)
     moves = plan.nesterov or noise.shape[0] > 0
     for k in range(plan.first, plan.last + 1):
@@ -115,7 +116,7 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
             break
         aim = target
         if labels.shape[0]:
-            noisy[:] = target + labels[k - plan.first]
+            noisy[: labels.shape[1]] = target[: labels.shape[1]] + labels[k - plan.first]
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
         here = w
@@ -134,7 +135,7 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
             value(here, kind, predicted)
         else:
             predicted[:] = beta
-        products(data, aim, batch, predicted, scale, residual, a, square)
+        products(data, aim, batch, predicted, scale, residual, tiles, square)
         if options.expected:
             field(here, kind, std, a, options.penalty, slope)
         else:

@@ -51,10 +51,12 @@ def test_tiles_give_the_products_of_matrices_whatever_is_left_over(n, d) -> None
     rng = np.random.default_rng(n + 10 * d)
     X, B, Y = rng.standard_normal((n, d)), rng.standard_normal((d, LANES)), rng.standard_normal((n, LANES))
     scale = rng.random(LANES)
-    residual, out, square = np.empty(n * LANES), np.full(d * LANES, np.nan), np.empty(LANES)
-    lane_products(pack(X), pack(X.T), Y.ravel(), B.ravel(), scale, residual, out, square)
+    target = np.zeros(-(-n // ROWS) * ROWS * LANES)
+    target[: n * LANES] = Y.ravel()
+    residual, out, square = np.empty_like(target), np.full(-(-d // ROWS) * ROWS * LANES, np.nan), np.empty(LANES)
+    lane_products(pack(X), pack(X.T), target, B.ravel(), scale, residual, out, square)
     np.testing.assert_allclose(square, ((X @ B - Y) ** 2).sum(axis=0), rtol=1e-13)
-    np.testing.assert_allclose(out.reshape(d, LANES), X.T @ ((X @ B - Y) * scale), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(out[: d * LANES].reshape(d, LANES), X.T @ ((X @ B - Y) * scale), rtol=1e-12, atol=1e-14)
     assert len(pack(X)) == -(-n // ROWS) * ROWS * d
 
 
