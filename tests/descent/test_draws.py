@@ -79,20 +79,29 @@ def test_words_are_those_of_the_published_generator() -> None:
     ]  # fmt: skip
 
 
-def test_logarithm_and_rotation_are_correct_to_rounding() -> None:
+def test_logarithm_and_angle_are_correct_to_rounding() -> None:
     words = np.random.default_rng(0).integers(0, 2**64, 400, dtype=np.uint64)
-    words[:3] = 0, 2**64 - 1, 2**63
-    logs, exponent = np.empty(400), np.empty(400)
-    draws._minus_logs(words, exponent, logs)
+    words[:6] = 0, 2**64 - 1, 2**63, 2**63 - 1, 2**61, 2**62 - 1
+    words[6:70] = np.uint64(1) << np.arange(64, dtype=np.uint64)
+    logs = np.empty(400)
+    draws._minus_logs(words, logs)
     x, y = np.ones(400), np.empty(400)
     draws._turn(words, x, y)
     for i, word in enumerate(words.tolist()):
         with mpmath.workdps(30):
-            true = -mpmath.log((mpmath.mpf(word >> 12) + 0.5) / 2**52)
-            quadrant, rest = word >> 62, (word << 2) % 2**64 >> 12
-            angle = ((mpmath.mpf(rest) + 0.5) / 2**52 - 0.5 + quadrant) * mpmath.pi / 2
+            true = -mpmath.log((mpmath.mpf(word >> 1) + 0.5) / 2**63)
             assert abs(logs[i] / true - 1) < 2e-15 or abs(logs[i] - true) < 2e-16
-            assert max(abs(x[i] - mpmath.cos(angle)), abs(y[i] - mpmath.sin(angle))) < 3e-16
+            signed = (word << 2) % 2**64
+            angle = (mpmath.mpf(signed - 2**64 if signed >= 2**63 else signed) / 2**63 + 1) * mpmath.pi / 4
+            left, down = word >> 63, (word >> 62) & 1
+            assert abs(x[i] - (-1) ** left * mpmath.sqrt(2) * mpmath.cos(angle)) < 6e-16
+            assert abs(y[i] - (-1) ** down * mpmath.sqrt(2) * mpmath.sin(angle)) < 6e-16
+
+
+def test_normal_numbers_reach_beyond_nine_standard_deviations() -> None:
+    logs = np.empty(1)
+    draws._minus_logs(np.zeros(1, np.uint64), logs)
+    assert math.sqrt(2 * logs[0]) > 9.4
 
 
 def test_an_increment_whose_bits_hardly_change_is_mended() -> None:
