@@ -81,14 +81,17 @@ class Draws:
         with np.errstate(over="ignore"):
             self._counter = aligned((keys + np.arange(size, dtype=np.uint64)[:, None] * gammas).ravel())
             self._stride = aligned(np.tile(np.uint64(size) * gammas, size))
+        self._room = np.empty((0, len(self.stds)))
 
     def block(self, steps: int) -> Array:
-        """The next numbers, (steps, m * lanes), runs innermost."""
+        """The next numbers, (steps, m * lanes), runs innermost; they stand until the next call."""
         if self.kind is None:
             shape = steps, len(self.stds) // self.lanes
             drawn = np.stack([self.noise.draw(generator, shape) for generator in self._generators], axis=-1)
             return drawn.reshape(steps, -1) * self.stds
-        out = np.empty((steps, len(self.stds)))
+        if len(self._room) < steps:  # fresh memory would cost more than the numbers
+            self._room = np.empty((steps, len(self.stds)))
+        out = self._room[:steps]
         _fill(self.kind, self._counter, self._stride, self.stds, out)
         return out
 

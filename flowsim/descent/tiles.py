@@ -100,7 +100,7 @@ def lane_residuals(packed, target, beta, scale, residual, square):
     store(square, 0, total)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def lane_products(packed, packed_columns, target, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` for LANES runs; `out` too holds whole tiles."""
     lane_residuals(packed, target, beta, scale, residual, square)

@@ -104,6 +104,7 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
     noisy = np.zeros(target.size)
     every_row = np.empty(0, np.int64)
     moves = plan.nesterov or noise.shape[0] > 0
+    is_plain = plan.momentum == 0.0 and not options.expected and not options.multiplicative
     for k in range(plan.first, plan.last + 1):
         if k % plan.every == 0 or k == plan.n_steps:
             slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
@@ -140,9 +141,10 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
             field(here, kind, std, a, options.penalty, slope)
         else:
             gradient(here, kind, slope)
-            for m in range(count):
-                for i in range(size):
-                    slope[m, i] *= -a[i]
+            if not is_plain:
+                for m in range(count):
+                    for i in range(size):
+                        slope[m, i] *= -a[i]
             if options.multiplicative and noise.shape[0]:
                 # The chain rule: what is descended is theta -> L(theta (1 + xi)).
                 for m in range(count):
@@ -158,7 +160,11 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
             return False
         if options.has_law:
             _imbalance_law(w, a, state.factor)
-        if plan.momentum == 0.0:
+        if is_plain:
+            for m in range(count):
+                for i in range(size):
+                    w[m, i] -= a[i] * slope[m, i]
+        elif plan.momentum == 0.0:
             for m in range(count):
                 for i in range(size):
                     w[m, i] += slope[m, i]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba import njit
 
 import flowsim as fs
+from flowsim.descent.products import dense_products, load_data
 from flowsim.descent.tiles import LANES, ROWS, lane_products, pack
 
 PLAIN = fs.DiagonalNetwork("u*v")
@@ -16,6 +18,11 @@ CASES = {
     "batches": (PLAIN, {"batch_size": 2}),
     "projected": (SAM, {"radius": 1.5, "momentum": 0.5}),
 }
+
+
+@njit
+def one_run(X, target, rows, beta, scale, out):
+    return dense_products(X, target, rows, beta, scale, out)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -58,6 +65,22 @@ def test_tiles_give_the_products_of_matrices_whatever_is_left_over(n, d) -> None
     np.testing.assert_allclose(square, ((X @ B - Y) ** 2).sum(axis=0), rtol=1e-13)
     np.testing.assert_allclose(out[: d * LANES].reshape(d, LANES), X.T @ ((X @ B - Y) * scale), rtol=1e-12, atol=1e-14)
     assert len(pack(X)) == -(-n // ROWS) * ROWS * d
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 9])
+@pytest.mark.parametrize("d", [1, 7, 8, 18])
+def test_products_of_one_run_are_those_of_matrices_whatever_is_left_over(n, d) -> None:
+    rng = np.random.default_rng(n + 10 * d)
+    X, y, beta = rng.standard_normal((n, d)), rng.standard_normal(n), rng.standard_normal(d)
+    whole = load_data(fs.Regression(X, y)).X
+    for rows in (np.empty(0, np.int64), np.array([n - 1]), rng.permutation(n)[: max(n - 1, 1)]):
+        used = rows if len(rows) else np.arange(n)
+        out = np.full(d + 3, np.nan)
+        square = one_run(whole, y, rows, beta, 0.3, out[:d])
+        residual = X[used] @ beta - y[used]
+        assert square == pytest.approx(residual @ residual, rel=1e-13)
+        np.testing.assert_allclose(out[:d], 0.3 * X[used].T @ residual, rtol=1e-12, atol=1e-14)
+        assert np.isnan(out[d:]).all()  # nothing is written behind the last coordinate
 
 
 @pytest.mark.parametrize("case", CASES)
