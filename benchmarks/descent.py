@@ -163,11 +163,11 @@ def _measure(n: int, d: int, steps: int, repeats: int) -> dict[str, list[float]]
             lambda: fs.gradient_descents(net, problem, sizes, many, alpha=0.1, record_every=many), many * MANY,
         ),
         "one noisy run": (
-            lambda: fs.gradient_descent(noisy, problem, h, few, alpha=0.1, seed=0, record_every=few), few,
+            lambda: fs.gradient_descent(noisy, problem, h, many, alpha=0.1, seed=0, record_every=many), many,
         ),
         f"{MANY} seeds together, per run": (
-            lambda: fs.gradient_descents(noisy, problem, h, few, alpha=0.1, runs=MANY, seed=0, record_every=few),
-            few * MANY,
+            lambda: fs.gradient_descents(noisy, problem, h, many, alpha=0.1, runs=MANY, seed=0, record_every=many),
+            many * MANY,
         ),
         NORMALS: (lambda: [draws.block(ahead) for _ in range(blocks)], ahead * blocks * LANES),
     }  # fmt: skip

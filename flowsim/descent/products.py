@@ -50,8 +50,8 @@ def load_data(problem: Regression) -> Data:
         return Data(np.empty((0, 0)), *entries, True, np.empty(0), np.empty(0))
     if not isinstance(X, np.ndarray):
         X = np.asarray(X @ np.eye(problem.d))
-    whole = np.pad(np.asarray(X, dtype=float), ((0, 0), (0, -X.shape[1] % EIGHT)))
-    return Data(aligned(whole), *none, False, np.empty(0), np.empty(0))
+    X = aligned(np.asarray(X, dtype=float), -(-X.shape[1] // EIGHT) * EIGHT)
+    return Data(X, *none, False, np.empty(0), np.empty(0))
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")

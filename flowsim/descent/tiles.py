@@ -9,6 +9,7 @@ with its 32 sums in registers. Every sum is taken in the order of k, so a run's 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,19 @@ ROWS = 4
 _CACHE_LINE = 64
 
 
-def aligned(values: ArrayLike) -> NDArray[Any]:
-    """A contiguous copy that begins with a cache line: a vector across two lines costs two reads."""
+def aligned(values: ArrayLike, columns: int | None = None) -> NDArray[Any]:
+    """A contiguous copy that begins with a cache line: a vector across two lines costs two reads.
+
+    With `columns` the last axis is filled with zeros up to that length.
+    """
     values = np.asarray(values)
-    size = values.size * values.itemsize
-    room = np.empty(size + _CACHE_LINE, np.uint8)
+    last = values.shape[-1]
+    shape = (*values.shape[:-1], last if columns is None else columns)
+    size = math.prod(shape) * values.itemsize
+    room = np.zeros(size + _CACHE_LINE, np.uint8)
     first = -room.ctypes.data % _CACHE_LINE
-    out = room[first : first + size].view(values.dtype).reshape(values.shape)
-    out[...] = values
+    out = room[first : first + size].view(values.dtype).reshape(shape)
+    out[..., :last] = values
     return out
 
 
@@ -49,8 +55,8 @@ def room(size):
 
 def side_by_side(values: NDArray[Any], lanes: int) -> NDArray[Any]:
     """Repeat the last axis for every run, runs innermost, and fill it with zeros to whole vectors or tiles."""
-    empty = -values.shape[-1] % (EIGHT if lanes == 1 else ROWS)
-    return aligned(np.repeat(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, empty)]), lanes, axis=-1))
+    whole = EIGHT if lanes == 1 else ROWS
+    return aligned(np.repeat(values, lanes, axis=-1), -(-values.shape[-1] // whole) * whole * lanes)
 
 
 def pack(X: Array) -> Array:
