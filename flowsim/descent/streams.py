@@ -104,13 +104,13 @@ class Streams:
         return ahead[:needed].reshape(steps, self.batch_size)
 
     def labels(self, steps: int) -> Array:
-        """Noise on y, shape (steps, n_labels * lanes), runs innermost; no steps without."""
+        """Noise on y, shape (steps, n_labels * lanes), runs innermost, until the next call; no steps without."""
         if self._label is None:
             return np.empty((0, self.n_labels * self.lanes))
         return self._label.block(steps)
 
     def weights(self, steps: int) -> Array:
-        """Noise on the weights, shape (steps, *shape) with the last axis times lanes; no steps without."""
+        """Noise on the weights, shape (steps, *shape) with the last axis times lanes, likewise; no steps without."""
         shape = (*self.shape[:-1], self.shape[-1] * self.lanes)
         if self._weight is None:
             return np.empty((0, *shape))
