@@ -6,22 +6,27 @@ overlap. Here the eight numbers are one of LLVM's own vectors; the processor's r
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import datamodel
 from numba.extending import intrinsic, overload, register_model
 
-__all__ = ["EIGHT", "add_up", "constant", "load", "load_part", "spread", "store", "store_part"]
+__all__ = [
+    "EIGHT", "add_up", "constant", "exponential", "greater", "largest", "load", "load_part", "magnitude", "spread",
+    "store", "store_part", "wider", "widest",
+]  # fmt: skip
 
 EIGHT = 8
 
 _LLVM = ir.VectorType(ir.DoubleType(), EIGHT)
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _CHOICE = ir.VectorType(ir.IntType(1), EIGHT)
+_BITS = ir.VectorType(_INT64, EIGHT)
 _compiled: Any = intrinsic
 #: A product may be rounded together with the sum it enters.
 _FLAGS = ("contract",)
@@ -136,6 +141,81 @@ def add_up(typing_context: Any, value: Any) -> Any:
     return types.float64(_eight), generate
 
 
+@_compiled
+def greater(typing_context: Any, a: Any, b: Any) -> Any:
+    """The greater of two, place by place; b where a is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+    return _eight(_eight, _eight), generate
+
+
+@_compiled
+def magnitude(typing_context: Any, value: Any) -> Any:
+    """Absolute values."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        mask = _BITS([(1 << 63) - 1] * EIGHT)
+        return builder.bitcast(builder.and_(builder.bitcast(arguments[0], _BITS), mask), _LLVM)
+
+    return _eight(_eight), generate
+
+
+@_compiled
+def largest(typing_context: Any, value: Any) -> Any:
+    """The largest of the eight, none of them NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        parts = [builder.extract_element(arguments[0], _INT32(lane)) for lane in range(EIGHT)]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            pairs = zip(parts[:half], parts[half:], strict=True)
+            parts = [builder.select(builder.fcmp_ordered(">", a, b), a, b) for a, b in pairs]
+        return parts[0]
+
+    return types.float64(_eight), generate
+
+
+@_compiled
+def wider(typing_context: Any, a: Any, b: Any) -> Any:
+    """The greater of two magnitudes, place by place; NaN is the greatest."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = arguments
+        return builder.select(builder.icmp_signed(">", builder.bitcast(a, _BITS), builder.bitcast(b, _BITS)), a, b)
+
+    return _eight(_eight, _eight), generate
+
+
+@_compiled
+def widest(typing_context: Any, value: Any) -> Any:
+    """The greatest of eight magnitudes; NaN is the greatest."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = builder.bitcast(arguments[0], _BITS)
+        parts = [builder.extract_element(bits, _INT32(lane)) for lane in range(EIGHT)]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            pairs = zip(parts[:half], parts[half:], strict=True)
+            parts = [builder.select(builder.icmp_signed(">", a, b), a, b) for a, b in pairs]
+        return builder.bitcast(parts[0], ir.DoubleType())
+
+    return types.float64(_eight), generate
+
+
+@_compiled
+def _times_power(typing_context: Any, value: Any, shifted: Any) -> Any:
+    """``value * 2^k`` for the integers k in the low bits of `shifted`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, shifted = (builder.bitcast(argument, _BITS) for argument in arguments)
+        return builder.bitcast(builder.add(value, builder.shl(shifted, _BITS([52] * EIGHT))), _LLVM)
+
+    return _eight(_eight, _eight), generate
+
+
 def _everywhere(builder: Any, value: Any) -> Any:
     undefined = ir.VectorType(value.type, EIGHT)(ir.Undefined)
     single = builder.insert_element(undefined, value, _INT32(0))
@@ -168,3 +248,33 @@ def _define(symbol: Callable[..., Any], instruction: str) -> None:
 _define(operator.add, "fadd")
 _define(operator.sub, "fsub")
 _define(operator.mul, "fmul")
+
+
+#: exp is taken of numbers up to this size, larger ones count as that.
+_LARGEST = 700.0
+_LOG2_E = 1.4426950408889634
+#: Adding it rounds to an integer, which then stands in the low bits.
+_ROUND = 6755399441055744.0
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1.0 / math.factorial(k) for k in range(2, 14))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def exponential(x):
+    """``exp(x) = 2^k exp(r)``, ``|r| <= ln(2)/2``, to 1 unit in the last place: exp(r) by Taylor's polynomial."""
+    x = constant(0.0) - greater(constant(0.0) - greater(x, constant(-_LARGEST)), constant(-_LARGEST))
+    shifted = _LOG2_E * x + constant(_ROUND)
+    k = shifted - constant(_ROUND)
+    r = x - _LN2_HIGH * k - _LN2_LOW * k
+    tail = constant(_C12) + _C13 * r
+    tail = constant(_C11) + tail * r
+    tail = constant(_C10) + tail * r
+    tail = constant(_C9) + tail * r
+    tail = constant(_C8) + tail * r
+    tail = constant(_C7) + tail * r
+    tail = constant(_C6) + tail * r
+    tail = constant(_C5) + tail * r
+    tail = constant(_C4) + tail * r
+    tail = constant(_C3) + tail * r
+    tail = constant(_C2) + tail * r
+    return _times_power(constant(1.0) + r * (constant(1.0) + r * tail), shifted)

@@ -14,9 +14,11 @@ Or, for L >= 3, beta_i is a product of weights that reaches infinity at finite z
 and likewise below. Then the unknowns are the distances T - z to the two infinities, from 1e300 down to 1, and the
 tolerance bounds their relative errors.
 
-The method is Rodas5P (:mod:`flowsim.solvers.rodas`) on the coordinates that are not negligible, with a step end
-wherever one begins to count (:mod:`flowsim.solvers.separable_kernel`). With many coordinates only some are loaded;
-a bound on all others, safe by the Cauchy-Schwarz inequality, tells when A has to be passed over again.
+Exponentials of up to some hundred coordinates are left to second-derivative multistep formulas of order 3 to 9
+(:mod:`flowsim.solvers.multistep`). Products, and more coordinates than that, are integrated by Rodas5P
+(:mod:`flowsim.solvers.rodas`) with a step end wherever a coordinate begins to count
+(:mod:`flowsim.solvers.separable_kernel`): a one-step method takes others in where it stands. With many coordinates only
+some are loaded; a bound on all others, safe by the Cauchy-Schwarz inequality, tells when A has to be passed over again.
 """
 
 from __future__ import annotations
@@ -50,6 +52,10 @@ _TERMS = 16
 #: Columns of a LinearOperator formed at once.
 _BLOCK = 256
 _RECORDS = 2048
+#: The first of a run: most need no more, and memory that is not touched again costs more than steps.
+_FEW_RECORDS = 256
+#: Floats in a cache line.
+_LINE = 8
 _ENTRIES = 1 << 17
 #: Columns looked at together where all are.
 _COLUMNS = 1 << 16
@@ -211,8 +217,39 @@ class _Chunk:
 
 
 @dataclass(frozen=True, eq=False)
+class _Nodes:
+    """Steps of the multistep method: z, f = z' and f' at their ends."""
+
+    t: Array  # (S + 1,)
+    h: Array  # (S,)
+    z: Array  # (S + 1, d)
+    f: Array
+    bend: Array
+    exponential: tuple[Array, ...]
+    loaded: None = None
+
+    def speeds(self, n: float, nodes: Array) -> Array:
+        """``|d beta/dt|`` at positions `nodes` of every step."""
+        from flowsim.solvers import multistep
+
+        kernel: Any = multistep
+        out = np.empty((len(self.h), len(nodes)))
+        kernel.speeds(*self.exponential, self.t, self.h, self.z, self.f, self.bend, nodes, out)
+        return out
+
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """z at positions `theta` of steps."""
+        from flowsim.solvers import multistep
+
+        kernel: Any = multistep
+        out = np.empty((len(step), self.z.shape[1]))
+        kernel.between(self.h, self.z, self.f, self.bend, step, theta, out)
+        return out, np.empty((0, flow.rows))
+
+
+@dataclass(frozen=True, eq=False)
 class SeparableSolution:
-    """The steps taken and a continuous extension of order 4 over them.
+    """The steps taken and a continuous extension over them, as accurate as they are.
 
     Attributes
     ----------
@@ -235,7 +272,7 @@ class SeparableSolution:
     status: Status
     message: str
     stats: dict[str, Any]
-    chunks: Sequence[_Chunk] = field(repr=False, default=())
+    chunks: Sequence[_Chunk | _Nodes] = field(repr=False, default=())
     events: Sequence[Occurrence] = ()
 
     @cached_property
@@ -265,7 +302,9 @@ class SeparableSolution:
         if len(self.h) == 0:
             return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
         step = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.h) - 1)
-        return step, np.clip((times - self.t[step]) / self.h[step], 0.0, 1.0)
+        theta = np.clip((times - self.t[step]) / self.h[step], 0.0, 1.0)
+        theta[times >= self.t[-1]] = 1.0
+        return step, theta
 
     def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False) -> Array:
         """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request."""
@@ -372,6 +411,13 @@ def integrate_ensemble(
         return list(pool.map(one, zip(flows, t_end, strict=True)))
 
 
+def _lined(size: int) -> Array:
+    """Zeros that begin with a cache line."""
+    room = np.zeros(size + _LINE)
+    first = -(room.ctypes.data // 8) % _LINE
+    return room[first : first + size]
+
+
 class _Run:
     """One integration: which coordinates are loaded, and the records so far."""
 
@@ -392,7 +438,7 @@ class _Run:
         self.clock = np.array([0.0, 0.0, self.t_end, 1e-4, 0.0])
         self.counts = np.zeros(6, dtype=np.int64)
         self.nu = np.zeros(flow.rows)
-        self.chunks: list[_Chunk] = []
+        self.chunks: list[_Chunk | _Nodes] = []
         self.passes = 0
         # A product has no bound yet for coordinates outside.
         self.all_loaded = flow.d <= _LOAD_ALL or flow.power > 0
@@ -401,13 +447,18 @@ class _Run:
         empty = np.zeros((len(flow.sign), 0))
         self.outside: tuple[Array, ...] = (empty, empty, empty, np.zeros(0), flow.b, np.zeros(0), np.zeros(0))
         self.rate_bound = float(flow.norms.max()) / flow.n
+        self.multistep = self.all_loaded and flow.power == 0
+        if self.multistep:
+            self._line_up()
 
     def solve(self) -> SeparableSolution:
         from flowsim.solvers import separable_kernel as kernel
 
         began = time.perf_counter()
         flow = self.flow
-        if self.all_loaded:
+        if self.multistep:
+            self.passes += 1
+        elif self.all_loaded:
             self._load(np.arange(flow.d), np.zeros(flow.d), np.zeros(flow.d))
             self.passes += 1
         else:
@@ -416,7 +467,7 @@ class _Run:
         ended: Status | None = None
         while ended is None:
             before = len(self.chunks)
-            status = self._advance(kernel)
+            status = self._march() if self.multistep else self._advance(kernel)
             if self.progress is not None:
                 self.progress(float(self.clock[0]))
             if status == kernel.COMPLETED:
@@ -496,6 +547,55 @@ class _Run:
                     exponential=self.exponential,
                 )
             )
+        return int(status)
+
+    def _line_up(self) -> None:
+        """What the multistep loop works with: flat arrays, in rows of whole vectors that begin with a cache line."""
+        from flowsim.solvers.multistep import HISTORY, workspace
+
+        flow, d, K = self.flow, self.flow.d, len(self.flow.sign)
+        width = -(-d // _LINE) * _LINE
+        A = flow.columns(self.loaded).T
+        gram = A.T @ A / flow.n
+        parts = (gram, A, flow.b @ A / flow.n, flow.log_coefficient, flow.sign, flow.slope, flow.decay)
+        heights = [len(part) if part.ndim == 2 else 1 for part in parts]
+        sizes, floats, integers = workspace(d, K, flow.rows)
+        room = _lined((sum(heights) + 1) * width + floats)
+        rows = []
+        for part, height in zip(parts, heights, strict=True):
+            here, room = room[: height * width], room[height * width :]
+            here.reshape(height, width)[:, :d] = part
+            rows.append(here)
+        rows[3].reshape(K, width)[:, d:] = -np.inf
+        # An exponential is a weight squared: its relative error is half the slope times that of z.
+        gain, room = room[:width], room[width:]
+        steep = np.where(flow.log_coefficient > -np.inf, np.abs(flow.slope), 0.0)
+        np.max(steep, axis=0, out=gain[:d], initial=0.0)
+        gain *= 0.5
+        self.rows = (rows[0], rows[1], float(flow.n), *rows[2:], gain, np.abs(gram).max(axis=1))
+        self.work = (sizes, room, np.zeros(integers, dtype=np.int64), np.empty(HISTORY + 2))
+        self.records = _FEW_RECORDS
+
+    def _march(self) -> int:
+        from flowsim.solvers import multistep
+
+        kernel: Any = multistep
+        d, records = self.flow.d, self.records
+        self.records = min(2 * records, _RECORDS)
+        t, h = np.empty(records + 1), np.empty(records)
+        z, f, bend = np.empty((records + 1, d)), np.empty((records + 1, d)), np.empty((records + 1, d))
+        self.counts[4:] = 0
+        budget = self.max_steps - int(self.counts[0])
+        if self.progress is not None or self.done is not None:
+            budget = min(budget, _LOOK)
+        status = kernel.march(
+            *self.rows, self.tol, self.t_end, budget, *self.work, self.clock, self.counts, t, h, z, f, bend
+        )
+        steps = int(self.counts[4])
+        if steps:
+            flow, ends = self.flow, slice(0, steps + 1)
+            exponential = (flow.log_coefficient, flow.sign, flow.slope, flow.decay)
+            self.chunks.append(_Nodes(t[ends], h[:steps], z[ends], f[ends], bend[ends], exponential))
         return int(status)
 
     def _load(self, index: NDArray[np.int64], z: Array, z_low: Array) -> None:

@@ -12,7 +12,7 @@ __all__ = ["COMPANION_STEPS", "TIGHTER", "error_estimate"]
 Array = NDArray[np.float64]
 
 #: The companion is so much tighter: what it errs itself is a small part of the difference.
-TIGHTER = 20.0
+TIGHTER = 50.0
 #: Steps it may take for each one of the run's budget.
 COMPANION_STEPS = 4
 _MARGIN = 1.5

@@ -1,0 +1,1038 @@
+r"""Second-derivative multistep formulas of variable step and order, compiled for flows through a separable map.
+
+With :math:`f = z' = c - G\beta(z, t)` the second derivative costs one more product and no exponential,
+
+.. math:: f' = -G\,(D f + \beta_t), \qquad D = \mathrm{diag}(\partial\beta/\partial z),
+
+which pays for Enright's formulas: f is interpolated at the last k points of time and, with its derivative, at the
+new one,
+
+.. math:: z_{n+1} = z_n + \int_{t_n}^{t_{n+1}} P\,dt, \qquad P = f \text{ at } t_n, \dots, t_{n+1-k}, \quad
+          P = f,\; P' = f' \text{ at } t_{n+1},
+
+of order k + 2, stiffly stable up to order 9, with error constants a hundredth of those of the backward differentiation
+formulas. Only z_n enters, so that any sequence of steps is stable. The history is kept as modified divided differences
+of f. With A, B the weights of f_{n+1} and -f'_{n+1},
+
+.. math:: z = z^\ast + A f - B f' \quad\Longrightarrow\quad
+          \big(I + G (A D - B Q) + B\,(G D)^2\big)\,\Delta = R, \qquad Q_i = \partial \beta_i' / \partial z_i |_f,
+
+a linear system on the coordinates that count, whose matrix is nearly :math:`(I + \sqrt{B}\,G D)^2`: the inverse of
+that square root, kept over many steps, solves it to a tenth, and a few corrections to a part of the tolerance. One
+evaluation of the exponentials is then a step, as a rule.
+
+References
+----------
+W. H. Enright, Second derivative multistep methods for stiff ordinary differential equations, SIAM J. Numer. Anal. 11
+(1974) 321-331; F. T. Krogh, Changing stepsize in the integration of differential equations using modified divided
+differences, Lecture Notes in Mathematics 362 (1974) 22-71.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flowsim.solvers.compiled_algebra import FAST, bare, compiled, factor, invert, padded, substitute
+from flowsim.solvers.eight import (
+    EIGHT,
+    add_up,
+    constant,
+    exponential,
+    greater,
+    largest,
+    load,
+    magnitude,
+    spread,
+    store,
+    wider,
+    widest,
+)  # fmt: skip
+from flowsim.solvers.separable_kernel import BUDGET, COMPLETED, FULL, NON_FINITE, STEP_FLOOR
+
+__all__ = ["HISTORY", "MOST", "between", "march", "speeds", "workspace"]
+
+#: Past values of f in a formula, at most: order 9.
+MOST = 7
+#: Differences of f that are kept, f among them: enough to judge the next order.
+HISTORY = MOST + 3
+
+#: The local error is held to the tolerance over this.
+_CAUTION = 3.0
+_SAFETY = 0.85
+#: A higher order has to promise more than this.
+_HIGHER = 0.95
+_SHRINK, _GROW = 0.2, 2.0
+#: When a step has next to no error nothing happens, and the next may be this much longer.
+_CALM, _GROW_CALM = 1e-3, 10.0
+_QUIET, _GROW_QUIET = 1e-8, 1e3
+_REJECTIONS = 40
+#: Part of the first step before which a past point is made up.
+_BEGIN = 1e-3
+#: So many equal steps may end a run.
+_LAST = 3
+#: How long ago there was nothing.
+_NEVER = 1e300
+
+#: A coordinate counts once its effect on log weights over a step exceeds this part of the tolerance.
+_NEGLIGIBLE = 0.05
+#: So many e-foldings below that exponentials are listed with those that count.
+_MARGIN = 2.0
+#: e-foldings above that to which an exponential may grow in the step that meets it, and in any step after.
+_ENTRY, _GROWTH = 1.0, 2.0
+_TRIES = 20
+
+#: Part of the tolerance to which a step's equations are solved ...
+_SOLVED = 0.2
+#: ... by corrections that shrink by this, at least; the matrix is made anew where it does not promise so much.
+_CONTRACTION = 0.2
+_CORRECTIONS = 30
+_EVALUATIONS = 4
+#: A guess further off than this, in log weights, is none.
+_FAR = 0.5
+
+#: A step is stiff from this trace of theta G D on: errors of what is stiff are not what they seem.
+_STIFF = 1.0
+_UNFILTERED = 0.1
+#: From this on f is noise in what is stiff, unless that is put to rest, if within this part of the tolerance.
+_RESTING, _REST = 10.0, 0.5
+
+#: No step is asked to be more accurate than so many roundings of the exponents.
+_ROUNDINGS = 4.0 * np.finfo(np.float64).eps
+#: Up to this size the matrix is inverted; beyond, a factor is less work.
+_SMALL = 64
+
+_BY_MATRIX, _BY_COORDINATES, _BY_ROWS = range(3)
+
+
+@bare(fastmath=FAST)
+def _coefficients(k, h, spans, ahead, behind, ratio, lean, weight):
+    r"""What the history and the new step make of the formulas, for up to k + 2 past points.
+
+    ``ahead[j]`` = 1/(t_{n+1} - t_{n-j}), ``behind[j]`` = 1/(t_n - t_{n-1-j}); ``ratio[j]`` takes the j-th difference to
+    the new point; ``lean[j]`` is the slope there of the polynomial N_j that is 1 there and 0 at the last j points; and
+    ``weight[j, q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the step.
+    """
+    now, before = h, 0.0
+    ratio[0], lean[0] = 1.0, 0.0
+    for q in range(1, k + 5):
+        weight[0, q] = 1.0 / q
+    for j in range(k + 2):
+        before += spans[j]
+        ahead[j], behind[j] = 1.0 / now, 1.0 / before
+        ratio[j + 1] = ratio[j] * (now * behind[j])
+        lean[j + 1] = lean[j] + ahead[j]
+        part = h * ahead[j]
+        for q in range(1, k + 5 - j):
+            weight[j + 1, q] = weight[j, q] - part * weight[j, q + 1]
+        now += spans[j]
+
+
+@bare()
+def _predict(k, h, history, bend, ahead, behind, ratio, lean, weight, wp, known, guess, f_ahead, bend_ahead):
+    """The part of the new z known from k past values, a guess with one more and the last f', and f, f' so predicted.
+
+    As increments over the last z.
+    """
+    extra = h * weight[k + 1, 1] * ratio[k] / ahead[k]
+    for b in range(0, wp, EIGHT):
+        turn, f_k = load(bend, b), load(history, b)
+        z_k, b_k = h * f_k, constant(0.0)
+        for j in range(1, k):
+            value = load(history, j * wp + b)
+            turn = turn - behind[j - 1] * value
+            value = ratio[j] * value
+            f_k = f_k + value
+            z_k = z_k + (h * weight[j, 1]) * value
+            b_k = b_k + lean[j] * value
+        value = load(history, k * wp + b)
+        turn = turn - behind[k - 1] * value
+        store(known, b, z_k)
+        store(guess, b, z_k + (h * weight[k, 1] * ratio[k]) * value + extra * turn)
+        store(f_ahead, b, f_k)
+        store(bend_ahead, b, b_k)
+
+
+@bare()
+def _exponents(logc, slope, decay, z, guess, t, K, wp, out):
+    """Of every exponential, at z + guess and t."""
+    for b in range(0, wp, EIGHT):
+        moved = load(z, b) + load(guess, b)
+        for j in range(K):
+            a = j * wp + b
+            store(out, a, load(logc, a) + load(slope, a) * moved - t * load(decay, a))
+
+
+@bare()
+def _surprise(exponent, before, level, cut, log_h, K, wp):
+    """How far, at most, an exponential is beyond what one step may do, and beyond where an unlisted one counts."""
+    over = new = constant(-np.inf)
+    for b in range(0, wp, EIGHT):
+        entry = load(level, b) + constant(_ENTRY - log_h)
+        for j in range(K):
+            a = j * wp + b
+            now = load(exponent, a)
+            over = greater(now - greater(load(before, a) + constant(_GROWTH), entry), over)
+            new = greater(now - load(cut, a), new)
+    return largest(over), largest(new) + log_h
+
+
+@bare()
+def _shorten(exponent, before, level, log_h, K, w, wp):
+    """The part of the step after which no exponential is beyond what one step may do."""
+    part = 1.0
+    for j in range(K):
+        for i in range(w):
+            a = j * wp + i
+            most = max(level[i] + _ENTRY - log_h, before[a] + _GROWTH)
+            if exponent[a] > most:
+                part = min(part, (most - before[a]) / (exponent[a] - before[a]))
+    return max(part, 1e-3)
+
+
+@bare()
+def _list(exponent, level, log_h, K, w, wp, sign, slope, decay, cut, index, terms_at, signs, slopes, decays):
+    """The coordinates that count, their exponentials in layers, the first of each in layer 0; how many of both."""
+    m, layers = 0, 1
+    for i in range(w):
+        found = 0
+        for j in range(K):
+            a = j * wp + i
+            counts = exponent[a] > level[i] - log_h - _MARGIN
+            cut[a] = np.inf if counts else level[i]
+            if counts:
+                at = found * wp + m
+                terms_at[at] = a
+                signs[at], slopes[at], decays[at] = sign[a], slope[a], decay[a]
+                found += 1
+        if found > 0:
+            for layer in range(found, K):
+                at = layer * wp + m
+                terms_at[at] = terms_at[m]
+                signs[at] = slopes[at] = decays[at] = 0.0
+            index[m] = i
+            layers = max(layers, found)
+            m += 1
+    for layer in range(K):
+        for s in range(m, padded(m)):
+            at = layer * wp + s
+            terms_at[at] = 0
+            signs[at] = slopes[at] = decays[at] = 0.0
+    return m, layers
+
+
+@bare()
+def _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, y, half, base, out):
+    """``out = base - G[:, active] y``."""
+    if by_rows:
+        for q in range(r):
+            total = constant(0.0)
+            for s in range(0, mp, EIGHT):
+                total = total + load(AQ, q * wp + s) * load(y, s)
+            half[q] = add_up(total) / n
+        for b in range(0, wp, EIGHT):
+            total = load(base, b)
+            for q in range(r):
+                total = total - half[q] * load(A, q * wp + b)
+            store(out, b, total)
+        return
+    b = 0
+    while b + 4 * EIGHT <= wp:
+        t_0, t_1 = load(base, b), load(base, b + EIGHT)
+        t_2, t_3 = load(base, b + 2 * EIGHT), load(base, b + 3 * EIGHT)
+        for s in range(m):
+            value, at = spread(y, s), rows[s] + b
+            t_0 = t_0 - value * load(G, at)
+            t_1 = t_1 - value * load(G, at + EIGHT)
+            t_2 = t_2 - value * load(G, at + 2 * EIGHT)
+            t_3 = t_3 - value * load(G, at + 3 * EIGHT)
+        store(out, b, t_0)
+        store(out, b + EIGHT, t_1)
+        store(out, b + 2 * EIGHT, t_2)
+        store(out, b + 3 * EIGHT, t_3)
+        b += 4 * EIGHT
+    while b < wp:
+        second = b + EIGHT if b + EIGHT < wp else b
+        t_0, t_1 = load(base, b), load(base, second)
+        t_2 = t_3 = constant(0.0)
+        for s in range(0, m - 1, 2):
+            value, at = spread(y, s), rows[s]
+            t_0 = t_0 - value * load(G, at + b)
+            t_1 = t_1 - value * load(G, at + second)
+            value, at = spread(y, s + 1), rows[s + 1]
+            t_2 = t_2 - value * load(G, at + b)
+            t_3 = t_3 - value * load(G, at + second)
+        if m % 2:
+            value, at = spread(y, m - 1), rows[m - 1]
+            t_0 = t_0 - value * load(G, at + b)
+            t_1 = t_1 - value * load(G, at + second)
+        store(out, b, t_0 + t_2)
+        store(out, second, t_1 + t_3)
+        b += 2 * EIGHT
+
+
+@bare()
+def _times(S, stride, x, m, mp, out):
+    """``out = S x`` for symmetric S."""
+    b = 0
+    while b < mp:
+        second = b + EIGHT if b + EIGHT < mp else b
+        t_0 = t_1 = t_2 = t_3 = constant(0.0)
+        for s in range(0, m - 1, 2):
+            value, at = spread(x, s), s * stride
+            t_0 = t_0 + value * load(S, at + b)
+            t_1 = t_1 + value * load(S, at + second)
+            value, at = spread(x, s + 1), at + stride
+            t_2 = t_2 + value * load(S, at + b)
+            t_3 = t_3 + value * load(S, at + second)
+        if m % 2:
+            value, at = spread(x, m - 1), (m - 1) * stride
+            t_0 = t_0 + value * load(S, at + b)
+            t_1 = t_1 + value * load(S, at + second)
+        store(out, b, t_0 + t_2)
+        store(out, second, t_1 + t_3)
+        b += 2 * EIGHT
+
+
+@bare()
+def _gram(by_rows, GS, stride, AQ, m, mp, r, wp, n, y, half, out):
+    """``out = G y`` among the active coordinates."""
+    if not by_rows:
+        _times(GS, stride, y, m, mp, out)
+        return
+    for q in range(r):
+        total = constant(0.0)
+        for s in range(0, mp, EIGHT):
+            total = total + load(AQ, q * wp + s) * load(y, s)
+        half[q] = add_up(total) / n
+    for s in range(0, mp, EIGHT):
+        total = constant(0.0)
+        for q in range(r):
+            total = total + half[q] * load(AQ, q * wp + s)
+        store(out, s, total)
+
+
+@bare()
+def _resolve(S, stride, weight, m, mp, first, second):
+    """S becomes ``(S^-1 + diag(weight))^-1``: :func:`flowsim.solvers.compiled_algebra.resolve` in whole vectors."""
+    for i in range(0, m - 1, 2):
+        top = i * stride
+        shrink_1 = 1.0 / (1.0 + weight[i] * S[top + i])
+        scale_1 = weight[i] * shrink_1
+        mixed = S[top + i + 1] * scale_1
+        for b in range(0, mp, EIGHT):
+            row = load(S, top + b)
+            store(first, b, row)
+            store(second, b, load(S, top + stride + b) - mixed * row)
+        second[i] = first[i + 1] * shrink_1
+        shrink_2 = 1.0 / (1.0 + weight[i + 1] * second[i + 1])
+        scale_2 = weight[i + 1] * shrink_2
+        for b in range(0, mp, EIGHT):
+            x_1, x_2 = scale_1 * load(first, b), scale_2 * load(second, b)
+            for j in range(m):
+                at = j * stride + b
+                store(S, at, load(S, at) - spread(first, j) * x_1 - spread(second, j) * x_2)
+        mixed = first[i + 1] * shrink_1 * scale_2
+        for b in range(0, mp, EIGHT):
+            x_1, x_2 = load(first, b), load(second, b)
+            store(first, b, shrink_1 * x_1 - mixed * x_2)
+            store(second, b, shrink_2 * x_2)
+        first[i + 1] = second[i]
+        for b in range(0, mp, EIGHT):
+            store(S, top + b, load(first, b))
+            store(S, top + stride + b, load(second, b))
+        for j in range(m):
+            S[j * stride + i] = first[j]
+            S[j * stride + i + 1] = second[j]
+    if m % 2:
+        i = m - 1
+        shrink_1 = 1.0 / (1.0 + weight[i] * S[i * stride + i])
+        scale_1 = weight[i] * shrink_1
+        for b in range(0, mp, EIGHT):
+            store(first, b, load(S, i * stride + b))
+        for b in range(0, mp, EIGHT):
+            x_1 = scale_1 * load(first, b)
+            for j in range(m):
+                at = j * stride + b
+                store(S, at, load(S, at) - spread(first, j) * x_1)
+        for j in range(m):
+            S[i * stride + j] = S[j * stride + i] = first[j] * shrink_1
+
+
+@bare()
+def _way(m, r, small, narrow):
+    """What solves with m active coordinates, and the length of the rows of matrices in them."""
+    if m <= _SMALL:
+        return _BY_MATRIX, small
+    return (_BY_ROWS if m > 2 * r else _BY_COORDINATES), narrow
+
+
+@bare(fastmath=FAST)
+def _prepare(way, GS, stride, AQ, W, m, mp, r, wp, n, root, S, M, inverse, first, second):
+    """What :func:`_shrink` works with."""
+    if way == _BY_MATRIX:
+        for s in range(m):
+            for j in range(mp):
+                S[s * stride + j] = GS[s * stride + j]
+        _resolve(S, stride, W, m, mp, first, second)
+        return True
+    if way == _BY_ROWS:
+        for p in range(r):
+            for s in range(mp):
+                first[s] = W[s] * AQ[p * wp + s] / n
+            for q in range(p + 1):
+                total = 0.0
+                for s in range(mp):
+                    total += first[s] * AQ[q * wp + s]
+                M[p, q] = M[q, p] = total
+            M[p, p] += 1.0
+        return invert(M, r, padded(r), second) if r < _SMALL else factor(M, inverse, r)
+    for s in range(m):
+        root[s] = math.sqrt(W[s])
+    for s in range(m):
+        for j in range(s + 1):
+            M[s, j] = root[s] * GS[s * stride + j] * root[j]
+        M[s, s] += 1.0
+    return factor(M, inverse, m)
+
+
+@bare(fastmath=FAST)
+def _shrink_by_matrix(S, stride, W, m, mp, x, y, v):
+    for s in range(mp):
+        x[s] = W[s] * v[s]
+    _times(S, stride, x, m, mp, y)
+    for s in range(mp):
+        v[s] -= y[s]
+
+
+@bare(fastmath=FAST)
+def _shrink_by_coordinates(GS, stride, M, inverse, m, mp, root, x, y, v):
+    for s in range(m):
+        x[s] = root[s] * v[s]
+    substitute(M, inverse, x, m)
+    for s in range(m):
+        x[s] *= root[s]
+    _times(GS, stride, x, m, mp, y)
+    for s in range(mp):
+        v[s] -= y[s]
+
+
+@bare(fastmath=FAST)
+def _shrink_by_rows(M, inverse, AQ, W, mp, r, wp, n, half, solved, x, v):
+    for s in range(mp):
+        x[s] = W[s] * v[s]
+    for q in range(r):
+        total = 0.0
+        for s in range(mp):
+            total += AQ[q * wp + s] * x[s]
+        half[q] = total / n
+    if r < _SMALL:
+        for p in range(r):
+            total = 0.0
+            for q in range(r):
+                total += M[p, q] * half[q]
+            solved[p] = total
+    else:
+        for q in range(r):
+            solved[q] = half[q]
+        substitute(M, inverse, solved, r)
+    for q in range(r):
+        value = solved[q]
+        for s in range(mp):
+            v[s] -= value * AQ[q * wp + s]
+
+
+@bare(inline="always")
+def _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, v):
+    """``v = (I + G W)^-1 v`` on the active coordinates."""
+    if way == _BY_MATRIX:
+        _shrink_by_matrix(S, stride, W, m, mp, x, y, v)
+    elif way == _BY_ROWS:
+        _shrink_by_rows(M, inverse, AQ, W, mp, r, wp, n, half, solved, x, v)
+    else:
+        _shrink_by_coordinates(GS, stride, M, inverse, m, mp, root, x, y, v)
+
+
+@bare()
+def _mismatch(theta, D, W, most, mp):
+    """How much a solution with W instead of theta D leaves of an error, at most in one coordinate alone."""
+    worst = constant(0.0)
+    for s in range(0, mp, EIGHT):
+        worst = wider(load(most, s) * magnitude(theta * load(D, s) - load(W, s)), worst)
+    return widest(worst)
+
+
+@bare()
+def _filter(
+    way, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, y, v, vector
+):  # fmt: skip
+    """``vector = (I + G W)^-1 vector`` on all coordinates."""
+    for s in range(mp):
+        v[s] = vector[index[s]] if s < m else 0.0
+    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, v)
+    for s in range(mp):
+        x[s] = W[s] * v[s]
+    _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, x, half, vector, vector)
+
+
+@bare()
+def _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x, delta, df, dturn):
+    """What a change of z by delta on the active coordinates does to f and f', to first order."""
+    by_rows = way == _BY_ROWS
+    for s in range(mp):
+        x[s] = D[s] * delta[s]
+    _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, df)
+    for s in range(m):
+        x[s] = Q[s] * delta[s] + D[s] * df[index[s]]
+    _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, dturn)
+
+
+@bare()
+def _settle(
+    way, theta, most, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved,
+    x, y, once, twice, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
+):  # fmt: skip
+    r"""Puts to rest what is stiff and within `most` of its rest, where its f is noise for a longer step to come.
+
+    With :math:`F = (I + \theta G D)^{-1}` the stiff part of f is :math:`(I - F)^2 f`, its distance from rest
+    :math:`\theta F (I - F)^2 f`.
+    """
+    for s in range(mp):
+        delta[s] = f[index[s]] if s < m else 0.0
+    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+    for s in range(mp):
+        once[s] = delta[s]
+    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+    for s in range(mp):
+        twice[s] = delta[s]
+    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+    for s in range(mp):
+        once[s] += delta[s] - 2.0 * twice[s]
+        x[s] = theta * W[s] * (delta[s] - twice[s])
+    if not theta * _size(once, gain_in, mp) <= most:
+        return
+    _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, R)
+    for s in range(m):
+        delta[s] = R[index[s]]
+    _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x, delta, df, dturn)
+    _move(f, turn, df, dturn, R, guess, 0.0, 0.0, gain, wp)
+
+
+@bare()
+def _accept(guess, z, z_low, turn, bend, exponent, before, K, wp):
+    """z, f' and the exponents of the new point."""
+    for b in range(0, wp, EIGHT):
+        old = load(z, b)
+        step = load(guess, b) + load(z_low, b)
+        moved = old + step
+        store(z_low, b, step - (moved - old))
+        store(z, b, moved)
+        store(bend, b, load(turn, b))
+    for a in range(0, K * wp, EIGHT):
+        store(before, a, load(exponent, a))
+
+
+@bare()
+def _size(values, gain, count):
+    """The largest ``gain |value|``."""
+    most = constant(0.0)
+    for b in range(0, count, EIGHT):
+        most = wider(load(gain, b) * magnitude(load(values, b)), most)
+    return widest(most)
+
+
+@bare(fastmath=FAST)
+def _solve(
+    way, fit, GS, S, stride, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain, goal, root, half,
+    solved, x, y, pull, rest, R, delta,
+):  # fmt: skip
+    """delta with ``(I + G (first D - second Q) + second (G D)^2) delta = R``, to `goal`; False if not reached."""
+    by_rows = way == _BY_ROWS
+    for s in range(mp):
+        delta[s] = R[s]
+    if fit:
+        for _ in range(2):
+            _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+    last = np.inf
+    for _ in range(_CORRECTIONS):
+        for s in range(mp):
+            x[s] = D[s] * delta[s]
+        _gram(by_rows, GS, stride, AQ, m, mp, r, wp, n, x, half, pull)
+        for s in range(mp):
+            x[s] = first * x[s] + second * (D[s] * pull[s] - Q[s] * delta[s])
+        _gram(by_rows, GS, stride, AQ, m, mp, r, wp, n, x, half, pull)
+        for s in range(mp):
+            rest[s] = R[s] - delta[s] - pull[s]
+        # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
+        now = _size(rest, gain, mp)
+        if now <= goal:
+            return True
+        if not now < 0.7 * last:
+            return False
+        last = now
+        if fit:
+            for _ in range(2):
+                _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, rest)
+        for s in range(mp):
+            delta[s] += rest[s]
+    return False
+
+
+@bare()
+def _exponentiate(place, signs, slopes, decays, layers, mp, wp, beta, D, by_time, steep, mixed):
+    """beta, its derivatives by z and t, and sums of slope^2 and of slope decay over its terms."""
+    for s in range(0, mp, EIGHT):
+        b_s = d_s = t_s = q_s = m_s = constant(0.0)
+        for layer in range(layers):
+            at = layer * wp + s
+            value = load(signs, at) * exponential(load(place, at))
+            b_s = b_s + value
+            lifted = load(slopes, at) * value
+            d_s = d_s + lifted
+            q_s = q_s + load(slopes, at) * lifted
+            t_s = t_s - load(decays, at) * value
+            m_s = m_s - load(decays, at) * lifted
+        store(beta, s, b_s)
+        store(D, s, d_s)
+        store(by_time, s, t_s)
+        store(steep, s, q_s)
+        store(mixed, s, m_s)
+
+
+@bare()
+def _residual(known, guess, f, bend, f_ahead, bend_ahead, first, second, wp, R):
+    """How far the step's equation is from being solved; False if that is not a number."""
+    check = constant(0.0)
+    for b in range(0, wp, EIGHT):
+        value = (load(known, b) - load(guess, b)) + first * (load(f, b) - load(f_ahead, b))
+        value = value - second * (load(bend, b) - load(bend_ahead, b))
+        store(R, b, value)
+        check = wider(magnitude(value), check)
+    return widest(check) < np.inf
+
+
+@bare()
+def _move(f, bend, df, dbend, R, guess, first, second, gain, wp):
+    """f and f' by their changes, the guess by what follows from them; the size of that."""
+    most = constant(0.0)
+    for b in range(0, wp, EIGHT):
+        change, turn = load(df, b), load(dbend, b)
+        store(f, b, load(f, b) + change)
+        store(bend, b, load(bend, b) + turn)
+        by = load(R, b) + first * change - second * turn
+        store(guess, b, load(guess, b) + by)
+        most = wider(load(gain, b) * magnitude(by), most)
+    return widest(most)
+
+
+@bare()
+def _errors(k, h, history, f, bend, f_ahead, bend_ahead, ahead, ratio, lean, weight, gain, wp, lower, higher, R):
+    r"""Local errors of the formulas with k, k - 1 and k + 1 past points.
+
+    One more interpolation point, the next in the past, would change the integral by
+    :math:`h^3 w\,(b - e/\tau)/\tau`: e and b are the parts of f and f' at the new point that the past points (one more
+    for e) do not predict, tau is how far the next is.
+    """
+    last_0, last_1, last_2 = ahead[k], ahead[k - 1], ahead[k + 1]
+    now = below = above = constant(0.0)
+    for b in range(0, wp, EIGHT):
+        scale = load(gain, b)
+        e, turn = load(f, b) - load(f_ahead, b), load(bend, b) - load(bend_ahead, b)
+        past = ratio[k] * load(history, k * wp + b)
+        error = turn - lean[k] * e - last_0 * (e - past)
+        store(R, b, error)
+        now = wider(magnitude(error) * scale, now)
+        if lower:
+            nearer = ratio[k - 1] * load(history, (k - 1) * wp + b)
+            error = (turn + lean[k - 1] * nearer) - lean[k - 1] * (e + nearer) - last_1 * e
+            below = wider(magnitude(error) * scale, below)
+        if higher:
+            error = turn - lean[k] * past - lean[k + 1] * (e - past)
+            error = error - last_2 * (e - past - ratio[k + 1] * load(history, (k + 1) * wp + b))
+            above = wider(magnitude(error) * scale, above)
+    cube = h * h * h
+    return (
+        cube * weight[k, 3] * last_0 * widest(now),
+        cube * weight[k - 1, 3] * last_1 * widest(below),
+        cube * weight[k + 1, 3] * last_2 * widest(above),
+    )
+
+
+@bare()
+def _remember(k, history, f, f_ahead, ahead, ratio, wp, smooth, turn):
+    """The differences of f at the new point, and, if asked for, its derivative from them."""
+    for b in range(0, wp, EIGHT):
+        value = load(f, b) - load(f_ahead, b)
+        beyond = value - ratio[k] * load(history, k * wp + b)
+        store(history, (k + 2) * wp + b, beyond - ratio[k + 1] * load(history, (k + 1) * wp + b))
+        store(history, (k + 1) * wp + b, beyond)
+        store(history, k * wp + b, value)
+        slope = ahead[k] * beyond
+        for j in range(k - 1, -1, -1):
+            slope = slope + ahead[j] * value
+            value = value + ratio[j] * load(history, j * wp + b)
+            store(history, j * wp + b, value)
+        if smooth:
+            store(turn, b, slope)
+
+
+#: Vectors of all coordinates and tables of all exponentials in the workspace of :func:`march`.
+_VECTORS, _TABLES = 30 + HISTORY, 7
+
+
+def workspace(w, K, r):
+    """For :func:`march` with w coordinates of K exponentials and r rows: sizes of matrices, floats and integers."""
+    wp, rp = (-(-size // EIGHT) * EIGHT for size in (w, r))
+    # Beyond that many active coordinates the work is done in the rows of A.
+    narrow = min(wp, max(_SMALL, 2 * rp))
+    by_rows = w > max(_SMALL, 2 * r)
+    wide = 0 if w <= _SMALL else max(narrow, rp) if by_rows else narrow
+    tall = r if by_rows else 0
+    matrices = narrow * narrow + min(narrow, _SMALL) ** 2 + wide * wide + tall * wp
+    return (narrow, wide, tall), (_VECTORS + _TABLES * K) * wp + 2 * rp + matrices + wide, (2 + K) * wp + 5
+
+
+@compiled()
+def march(
+    G, A, n, drive, logc, sign, slope, decay, gain, reach, tol, t_end, max_steps, sizes, floats, integers, spans, clock,
+    counts, rec_t, rec_h, rec_z, rec_f, rec_bend,
+):  # fmt: skip
+    """Take steps until `t_end`, a full record or a spent budget.
+
+    Arrays of coordinates are flat, in rows padded with zeros (`logc` with -inf) to whole vectors. Carried on from call
+    to call, so that where one ends makes no difference: the workspace, the last steps ``spans``, ``clock`` = [t, its
+    rounding error, proposed step], and ``counts`` = [steps, rejected, nfev, matrices, records].
+    """
+    w, wp = rec_z.shape[1], len(drive)
+    K, r = len(logc) // wp, len(A) // wp
+    rp = padded(r)
+
+    vectors = floats[: _VECTORS * wp].reshape(_VECTORS, wp)
+    z, z_low, bend, level, zero, known, guess, f = (
+        vectors[0], vectors[1], vectors[2], vectors[3], vectors[4], vectors[5], vectors[6], vectors[7],
+    )  # fmt: skip
+    turn, f_ahead, bend_ahead, df, dturn, R, beta, D = (
+        vectors[8], vectors[9], vectors[10], vectors[11], vectors[12], vectors[13], vectors[14], vectors[15],
+    )  # fmt: skip
+    by_time, steep, mixed, Q, W, x, y, pull = (
+        vectors[16], vectors[17], vectors[18], vectors[19], vectors[20], vectors[21], vectors[22], vectors[23],
+    )  # fmt: skip
+    most_in, rest, delta, R_in, gain_in, root = (
+        vectors[24], vectors[25], vectors[26], vectors[27], vectors[28], vectors[29],
+    )  # fmt: skip
+    history = floats[30 * wp : _VECTORS * wp]
+    at = _VECTORS * wp
+    tables = floats[at : at + _TABLES * K * wp].reshape(_TABLES, K * wp)
+    exponent, before, place, cut = tables[0], tables[1], tables[2], tables[3]
+    signs, slopes, decays = tables[4], tables[5], tables[6]
+    at += _TABLES * K * wp
+    half, solved = floats[at : at + rp], floats[at + rp : at + 2 * rp]
+    at += 2 * rp
+    narrow, wide, tall = sizes
+    small = min(narrow, _SMALL)
+    GS = floats[at : at + narrow * narrow]
+    at += narrow * narrow
+    S = floats[at : at + small * small]
+    at += small * small
+    M = floats[at : at + wide * wide].reshape(wide, wide)
+    at += wide * wide
+    AQ = floats[at : at + tall * wp]
+    inverse = floats[at + tall * wp : at + tall * wp + wide]
+    rows, index, terms_at = integers[:wp], integers[wp : 2 * wp], integers[2 * wp : (2 + K) * wp]
+    state = integers[(2 + K) * wp :]
+
+    ahead, behind = np.zeros(HISTORY + 2), np.zeros(HISTORY + 2)
+    ratio, lean = np.zeros(HISTORY + 2), np.zeros(HISTORY + 2)
+    weight = np.zeros((HISTORY + 2, HISTORY + 6))
+
+    k, depth, m, layers, fit = state[0], state[1], state[2], state[3], state[4] > 0
+    started = k > 0
+    largest_exponent = fastest = 0.0
+    for i in range(w):
+        level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300))
+        for a in range(i, K * wp, wp):
+            if logc[a] > -np.inf:
+                largest_exponent, fastest = max(largest_exponent, abs(logc[a])), max(fastest, abs(decay[a]))
+    if not started:
+        for i in range(w, wp):
+            level[i] = np.inf
+        for a in range(K * wp):
+            cut[a] = level[a % wp]
+        for a in range(len(spans)):
+            spans[a] = _NEVER
+        k = 1
+    mp = padded(m)
+    way, stride = _way(m, r, small, narrow)
+    rejections = steps_here = 0
+    while True:
+        t = clock[0]
+        left = (t_end - t) - clock[1]
+        if left <= 0.0 or steps_here >= max_steps or counts[4] >= len(rec_h):
+            state[0], state[1], state[2], state[3], state[4] = k, depth, m, layers, fit
+            return COMPLETED if left <= 0.0 else BUDGET if steps_here >= max_steps else FULL
+        h = min(clock[2], left)
+        if h >= left * (1.0 - 1e-12):
+            h = left
+        elif h * (_LAST + 1e-6) > left:
+            h = left / math.ceil(left / h)
+        log_h, new = math.log(h), 1.0
+        if started:
+            for _ in range(_TRIES):
+                if depth == 0:
+                    # No past yet: f as its derivative has it.
+                    spans[0] = _BEGIN * h
+                    for i in range(wp):
+                        history[wp + i] = spans[0] * bend[i]
+                _coefficients(k, h, spans, ahead, behind, ratio, lean, weight)
+                _predict(
+                    k, h, history, bend, ahead, behind, ratio, lean, weight, wp, known, guess, f_ahead, bend_ahead
+                )  # fmt: skip
+                log_h = math.log(h)
+                _exponents(logc, slope, decay, z, guess, t + h, K, wp, exponent)
+                over, new = _surprise(exponent, before, level, cut, log_h, K, wp)
+                if over <= 0.01:
+                    break
+                h *= _shorten(exponent, before, level, log_h, K, w, wp)
+        else:
+            _exponents(logc, slope, decay, z, zero, t, K, wp, exponent)
+
+        # ---- who counts
+        if new > 0.0:
+            m, layers = _list(
+                exponent, level, log_h, K, w, wp, sign, slope, decay, cut, index, terms_at, signs, slopes, decays
+            )  # fmt: skip
+            mp = padded(m)
+            fit = False
+            way, stride = _way(m, r, small, narrow)
+            for s in range(m):
+                rows[s] = index[s] * wp
+                gain_in[s] = gain[index[s]]
+            for s in range(m, mp):
+                gain_in[s] = 0.0
+            if way == _BY_ROWS:
+                for q in range(r):
+                    for s in range(m):
+                        AQ[q * wp + s] = A[q * wp + index[s]]
+                    for s in range(m, mp):
+                        AQ[q * wp + s] = 0.0
+            else:
+                for s in range(m):
+                    for j in range(m):
+                        GS[s * stride + j] = G[rows[s] + index[j]]
+                    for j in range(m, mp):
+                        GS[s * stride + j] = 0.0
+            for s in range(mp):
+                W[s] = most_in[s] = 0.0
+            for s in range(m):
+                most_in[s] = G[rows[s] + index[s]]
+        for at in range(layers):
+            for s in range(mp):
+                place[at * wp + s] = exponent[terms_at[at * wp + s]]
+
+        # ---- the step
+        first = second = theta = 0.0
+        if started:
+            second = h * h * weight[k, 2]
+            first = h * weight[k, 1] + second * lean[k]
+            theta = math.sqrt(second)
+        allowed = max(tol / _CAUTION, _ROUNDINGS * (largest_exponent + fastest * t))
+        good, fresh, stiff = True, False, 0.0
+        for evaluation in range(_EVALUATIONS):
+            _exponentiate(place, signs, slopes, decays, layers, mp, wp, beta, D, by_time, steep, mixed)
+            counts[2] += 1
+            _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, beta, half, drive, f)
+            for s in range(m):
+                flow = f[index[s]]
+                x[s] = D[s] * flow + by_time[s]
+                Q[s] = steep[s] * flow + mixed[s]
+            for s in range(m, mp):
+                x[s] = Q[s] = 0.0
+            _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, turn)
+            if not started:
+                break
+            good = _residual(known, guess, f, turn, f_ahead, bend_ahead, first, second, wp, R)
+            if not good or (evaluation > 0 and _size(R, gain, wp) <= _SOLVED * allowed):
+                break
+            for s in range(m):
+                R_in[s] = R[index[s]]
+            for s in range(m, mp):
+                R_in[s] = 0.0
+            stiff = 0.0
+            for s in range(m):
+                stiff += theta * D[s] * G[rows[s] + index[s]]
+            contraction = _mismatch(theta, D, W, most_in, mp)
+            for attempt in range(2):
+                if attempt == 1 or contraction > _CONTRACTION:
+                    if fresh:
+                        good = False
+                        break
+                    for s in range(m):
+                        W[s] = theta * D[s]
+                        most_in[s] = min(G[rows[s] + index[s]], 1.0 / max(W[s], 1e-300))
+                    counts[3] += 1
+                    fit = fresh = True
+                    good = _prepare(way, GS, stride, AQ, W, m, mp, r, wp, n, root, S, M, inverse, x, y)
+                    if not good:
+                        break
+                good = _solve(
+                    way, fit, GS, S, stride, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain_in,
+                    _SOLVED * allowed, root, half, solved, x, y, pull, rest, R_in, delta,
+                )  # fmt: skip
+                if good:
+                    break
+            if not good:
+                break
+            _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x, delta, df, dturn)
+            change = _move(f, turn, df, dturn, R, guess, first, second, gain, wp)
+            if not change <= _FAR:
+                good = False
+                break
+            change = _size(delta, gain_in, mp) * (1.0 + stiff)
+            if change * change <= _SOLVED * allowed:
+                break
+            good = evaluation < _EVALUATIONS - 1
+            for at in range(layers):
+                for s in range(m):
+                    place[at * wp + s] += slopes[at * wp + s] * delta[s]
+        if not started:
+            for i in range(wp):
+                history[i] = f[i]
+                bend[i] = turn[i]
+            for a in range(K * wp):
+                before[a] = exponent[a]
+            started = True
+            continue
+        if not good:
+            counts[1] += 1
+            rejections += 1
+            if rejections > _REJECTIONS:
+                return NON_FINITE
+            fit = False
+            for s in range(m):
+                W[s], most_in[s] = 0.0, G[rows[s] + index[s]]
+            clock[2] = 0.4 * h
+            continue
+        lower, higher = k > 1, k < MOST and depth > k
+        now, below, above = _errors(
+            k, h, history, f, turn, f_ahead, bend_ahead, ahead, ratio, lean, weight, gain, wp, lower, higher, R
+        )  # fmt: skip
+        error = now / allowed
+        if error > _UNFILTERED and fit and stiff > _STIFF:
+            # What is stiff makes of rounding, and of what the equations are solved to, an error that is not one.
+            raw = _size(R, gain, wp)
+            _filter(
+                way, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, y,
+                delta, R,
+            )  # fmt: skip
+            error *= math.sqrt(_size(R, gain, wp) / raw)
+        if not error <= 1.0:
+            counts[1] += 1
+            rejections += 1
+            if rejections > _REJECTIONS:
+                return STEP_FLOOR
+            clock[2] = h * max(_SHRINK, 0.9 * min(error, 1e100) ** (-1.0 / (k + 3)))
+            if rejections > 1 and k > 1:
+                k -= 1
+            continue
+
+        if fit and stiff > _RESTING:
+            _settle(
+                way, theta, _REST * allowed, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, D, Q, m, mp, r, wp, n,
+                root, half, solved, x, y, rest, pull, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
+            )  # fmt: skip
+
+        # ---- accept
+        if counts[4] == 0:
+            rec_t[0] = t
+            for i in range(w):
+                rec_z[0, i], rec_f[0, i], rec_bend[0, i] = z[i], history[i], bend[i]
+        _remember(k, history, f, f_ahead, ahead, ratio, wp, stiff > _RESTING and depth > k, turn)
+        _accept(guess, z, z_low, turn, bend, exponent, before, K, wp)
+        for j in range(HISTORY, 0, -1):
+            spans[j] = spans[j - 1]
+        spans[0] = h
+        record = counts[4]
+        rec_h[record] = h
+        if h == left:
+            clock[0], clock[1] = t_end, 0.0
+        else:
+            step = h + clock[1]
+            moved = t + step
+            clock[0], clock[1] = moved, step - (moved - t)
+        rec_t[record + 1] = clock[0]
+        for i in range(w):
+            rec_z[record + 1, i] = z[i]
+        for i in range(w):
+            rec_f[record + 1, i] = history[i]
+        for i in range(w):
+            rec_bend[record + 1, i] = bend[i]
+        counts[4] = record + 1
+        counts[0] += 1
+        steps_here += 1
+        depth += 1
+
+        # ---- the next order and step: what promises the longest
+        best, next_k = -math.log(max(error, 1e-30)) / (k + 3), k
+        if lower:
+            promise = -math.log(max(below / allowed, 1e-30)) / (k + 2)
+            if promise >= best:
+                best, next_k = promise, k - 1
+        if higher:
+            promise = -math.log(max(above / allowed, 1e-30)) / (k + 4) + math.log(_HIGHER)
+            if promise > best:
+                best, next_k = promise, k + 1
+        k = next_k
+        factor_h = _SAFETY * math.exp(best)
+        if rejections > 0:
+            factor_h = min(factor_h, 1.0)
+        rejections = 0
+        most = _GROW if error > _CALM or stiff > _STIFF else _GROW_CALM if error > _QUIET else _GROW_QUIET
+        clock[2] = h * min(most, max(_SHRINK, factor_h))
+
+
+@compiled(fastmath=FAST)
+def between(h, z, f, bend, step, theta, out):
+    """z at positions `theta` of steps: the polynomial of degree 5 with z, f and f' of both ends."""
+    for row in range(len(step)):
+        a, x = step[row], theta[row]
+        length = h[a]
+        if x == 1.0:
+            for i in range(z.shape[1]):
+                out[row, i] = z[a + 1, i]
+            continue
+        square = length * length
+        for i in range(z.shape[1]):
+            line, curve = length * f[a, i], 0.5 * square * bend[a, i]
+            p = (z[a + 1, i] - z[a, i]) - line - curve
+            q = length * (f[a + 1, i] - f[a, i]) - square * bend[a, i]
+            s = 0.5 * square * (bend[a + 1, i] - bend[a, i])
+            cubic = (10.0 * p - 4.0 * q + s) + x * ((7.0 * q - 15.0 * p - 2.0 * s) + x * (6.0 * p - 3.0 * q + s))
+            out[row, i] = z[a, i] + x * (line + x * (curve + x * cubic))
+
+
+@compiled(fastmath=FAST)
+def speeds(logc, sign, slope, decay, t, h, z, f, bend, nodes, out):
+    """``|d beta/dt|`` at the positions `nodes` of every step."""
+    K, w = logc.shape
+    for a in range(len(h)):
+        length = h[a]
+        square = length * length
+        for j in range(len(nodes)):
+            x = nodes[j]
+            now, total = t[a] + x * length, 0.0
+            for i in range(w):
+                line, curve = length * f[a, i], 0.5 * square * bend[a, i]
+                p = (z[a + 1, i] - z[a, i]) - line - curve
+                q = length * (f[a + 1, i] - f[a, i]) - square * bend[a, i]
+                s = 0.5 * square * (bend[a + 1, i] - bend[a, i])
+                c_3, c_4, c_5 = 10.0 * p - 4.0 * q + s, 7.0 * q - 15.0 * p - 2.0 * s, 6.0 * p - 3.0 * q + s
+                there = z[a, i] + x * (line + x * (curve + x * (c_3 + x * (c_4 + x * c_5))))
+                moving = line + x * (2.0 * curve + x * (3.0 * c_3 + x * (4.0 * c_4 + x * 5.0 * c_5)))
+                speed = 0.0
+                for c in range(K):
+                    power = logc[c, i] + slope[c, i] * there - decay[c, i] * now
+                    if power > -745.0:
+                        speed += sign[c, i] * math.exp(power) * (slope[c, i] * moving / length - decay[c, i])
+                total += speed * speed
+            out[a, j] = math.sqrt(total)
