@@ -17,8 +17,8 @@ from numba.core import datamodel
 from numba.extending import intrinsic, overload, register_model
 
 __all__ = [
-    "EIGHT", "add_up", "constant", "exponential", "greater", "largest", "load", "load_part", "magnitude", "spread",
-    "store", "store_part", "wider", "widest",
+    "EIGHT", "add_up", "constant", "exponential", "greater", "largest", "load", "load_part", "magnitude", "pointer",
+    "spread", "store", "store_part", "wider", "widest",
 ]  # fmt: skip
 
 EIGHT = 8
@@ -46,9 +46,26 @@ class _EightModel(datamodel.models.PrimitiveModel):
         super().__init__(manager, kind, _LLVM)
 
 
+def _entry(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = array if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
 def _address(context: Any, builder: Any, kind: Any, array: Any, first: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [first]), _LLVM.as_pointer())
+    return builder.bitcast(_entry(context, builder, kind, array, first), _LLVM.as_pointer())
+
+
+@_compiled
+def pointer(typing_context: Any, array: Any, first: Any) -> Any:
+    """Where ``array[first:]`` is, for as long as the array is: one argument of a call, where an array takes seven.
+
+    Entries are read and written by index, unchecked; all functions here take it for the array.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _entry(context, builder, signature.args[0], *arguments)
+
+    return types.CPointer(array.dtype)(array, types.int64), generate
 
 
 @_compiled
@@ -106,9 +123,7 @@ def spread(typing_context: Any, array: Any, index: Any) -> Any:
     """Eight times ``array[index]``, unchecked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, index = arguments
-        data = context.make_array(signature.args[0])(context, builder, array).data
-        return _everywhere(builder, builder.load(builder.gep(data, [index])))
+        return _everywhere(builder, builder.load(_entry(context, builder, signature.args[0], *arguments)))
 
     return _eight(array, types.int64), generate
 

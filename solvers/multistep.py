@@ -44,6 +44,7 @@ from flowsim.solvers.eight import (
     largest,
     load,
     magnitude,
+    pointer,
     spread,
     store,
     wider,
@@ -57,6 +58,8 @@ __all__ = ["HISTORY", "MOST", "between", "march", "speeds", "workspace"]
 MOST = 7
 #: Differences of f that are kept, f among them: enough to judge the next order.
 HISTORY = MOST + 3
+#: Integrals of each polynomial, from the first to ...
+_FOLDS = HISTORY + 6
 
 #: The local error is held to the tolerance over this.
 _CAUTION = 3.0
@@ -112,12 +115,12 @@ def _coefficients(k, h, spans, ahead, behind, ratio, lean, weight):
 
     ``ahead[j]`` = 1/(t_{n+1} - t_{n-j}), ``behind[j]`` = 1/(t_n - t_{n-1-j}); ``ratio[j]`` takes the j-th difference to
     the new point; ``lean[j]`` is the slope there of the polynomial N_j that is 1 there and 0 at the last j points; and
-    ``weight[j, q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the step.
+    ``weight[j * _FOLDS + q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the step.
     """
     now, before = h, 0.0
     ratio[0], lean[0] = 1.0, 0.0
     for q in range(1, k + 5):
-        weight[0, q] = 1.0 / q
+        weight[q] = 1.0 / q
     for j in range(k + 2):
         before += spans[j]
         ahead[j], behind[j] = 1.0 / now, 1.0 / before
@@ -125,7 +128,7 @@ def _coefficients(k, h, spans, ahead, behind, ratio, lean, weight):
         lean[j + 1] = lean[j] + ahead[j]
         part = h * ahead[j]
         for q in range(1, k + 5 - j):
-            weight[j + 1, q] = weight[j, q] - part * weight[j, q + 1]
+            weight[(j + 1) * _FOLDS + q] = weight[j * _FOLDS + q] - part * weight[j * _FOLDS + q + 1]
         now += spans[j]
 
 
@@ -135,7 +138,7 @@ def _predict(k, h, history, bend, ahead, behind, ratio, lean, weight, wp, known,
 
     As increments over the last z.
     """
-    extra = h * weight[k + 1, 1] * ratio[k] / ahead[k]
+    extra = h * weight[(k + 1) * _FOLDS + 1] * ratio[k] / ahead[k]
     for b in range(0, wp, EIGHT):
         turn, f_k = load(bend, b), load(history, b)
         z_k, b_k = h * f_k, constant(0.0)
@@ -144,12 +147,12 @@ def _predict(k, h, history, bend, ahead, behind, ratio, lean, weight, wp, known,
             turn = turn - behind[j - 1] * value
             value = ratio[j] * value
             f_k = f_k + value
-            z_k = z_k + (h * weight[j, 1]) * value
+            z_k = z_k + (h * weight[j * _FOLDS + 1]) * value
             b_k = b_k + lean[j] * value
         value = load(history, k * wp + b)
         turn = turn - behind[k - 1] * value
         store(known, b, z_k)
-        store(guess, b, z_k + (h * weight[k, 1] * ratio[k]) * value + extra * turn)
+        store(guess, b, z_k + (h * weight[k * _FOLDS + 1] * ratio[k]) * value + extra * turn)
         store(f_ahead, b, f_k)
         store(bend_ahead, b, b_k)
 
@@ -570,12 +573,15 @@ def _solve(
             return True
         if not now < 0.7 * last:
             return False
-        last = now
         if fit:
             for _ in range(2):
                 _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, rest)
         for s in range(mp):
             delta[s] += rest[s]
+        if now * now <= goal * last < np.inf:
+            # As good a correction again as the last leaves less than that.
+            return True
+        last = now
     return False
 
 
@@ -653,9 +659,9 @@ def _errors(k, h, history, f, bend, f_ahead, bend_ahead, ahead, ratio, lean, wei
             above = wider(magnitude(error) * scale, above)
     cube = h * h * h
     return (
-        cube * weight[k, 3] * last_0 * widest(now),
-        cube * weight[k - 1, 3] * last_1 * widest(below),
-        cube * weight[k + 1, 3] * last_2 * widest(above),
+        cube * weight[k * _FOLDS + 3] * last_0 * widest(now),
+        cube * weight[(k - 1) * _FOLDS + 3] * last_1 * widest(below),
+        cube * weight[(k + 1) * _FOLDS + 3] * last_2 * widest(above),
     )
 
 
@@ -677,8 +683,8 @@ def _remember(k, history, f, f_ahead, ahead, ratio, wp, smooth, turn):
             store(turn, b, slope)
 
 
-#: Vectors of all coordinates and tables of all exponentials in the workspace of :func:`march`.
-_VECTORS, _TABLES = 30 + HISTORY, 7
+#: Vectors of all coordinates, tables of all exponentials and coefficients in the workspace of :func:`march`.
+_VECTORS, _TABLES, _COEFFICIENTS = 30 + HISTORY, 7, (4 + _FOLDS) * (HISTORY + 2)
 
 
 def workspace(w, K, r):
@@ -690,61 +696,57 @@ def workspace(w, K, r):
     wide = 0 if w <= _SMALL else max(narrow, rp) if by_rows else narrow
     tall = r if by_rows else 0
     matrices = narrow * narrow + min(narrow, _SMALL) ** 2 + wide * wide + tall * wp
-    return (narrow, wide, tall), (_VECTORS + _TABLES * K) * wp + 2 * rp + matrices + wide, (2 + K) * wp + 5
+    floats = (_VECTORS + _TABLES * K) * wp + 2 * rp + matrices + wide + _COEFFICIENTS
+    return (narrow, wide, tall), floats, (2 + K) * wp + 5
 
 
 @compiled()
 def march(
-    G, A, n, drive, logc, sign, slope, decay, gain, reach, tol, t_end, max_steps, sizes, floats, integers, spans, clock,
-    counts, rec_t, rec_h, rec_z, rec_f, rec_bend,
+    gram, design, n, constant_drive, logs, signs_of, slopes_of, decays_of, gains, reach, tol, t_end, max_steps,
+    sizes, floats, integers, past, clock, counts, rec_t, rec_h, rec_z, rec_f, rec_bend,
 ):  # fmt: skip
     """Take steps until `t_end`, a full record or a spent budget.
 
-    Arrays of coordinates are flat, in rows padded with zeros (`logc` with -inf) to whole vectors. Carried on from call
-    to call, so that where one ends makes no difference: the workspace, the last steps ``spans``, ``clock`` = [t, its
+    Arrays of coordinates are flat, in rows padded with zeros (`logs` with -inf) to whole vectors. Carried on from call
+    to call, so that where one ends makes no difference: the workspace, the last steps ``past``, ``clock`` = [t, its
     rounding error, proposed step], and ``counts`` = [steps, rejected, nfev, matrices, records].
     """
-    w, wp = rec_z.shape[1], len(drive)
-    K, r = len(logc) // wp, len(A) // wp
+    w, wp = rec_z.shape[1], len(constant_drive)
+    K, r = len(logs) // wp, len(design) // wp
     rp = padded(r)
-
-    vectors = floats[: _VECTORS * wp].reshape(_VECTORS, wp)
-    z, z_low, bend, level, zero, known, guess, f = (
-        vectors[0], vectors[1], vectors[2], vectors[3], vectors[4], vectors[5], vectors[6], vectors[7],
-    )  # fmt: skip
-    turn, f_ahead, bend_ahead, df, dturn, R, beta, D = (
-        vectors[8], vectors[9], vectors[10], vectors[11], vectors[12], vectors[13], vectors[14], vectors[15],
-    )  # fmt: skip
-    by_time, steep, mixed, Q, W, x, y, pull = (
-        vectors[16], vectors[17], vectors[18], vectors[19], vectors[20], vectors[21], vectors[22], vectors[23],
-    )  # fmt: skip
-    most_in, rest, delta, R_in, gain_in, root = (
-        vectors[24], vectors[25], vectors[26], vectors[27], vectors[28], vectors[29],
-    )  # fmt: skip
-    history = floats[30 * wp : _VECTORS * wp]
-    at = _VECTORS * wp
-    tables = floats[at : at + _TABLES * K * wp].reshape(_TABLES, K * wp)
-    exponent, before, place, cut = tables[0], tables[1], tables[2], tables[3]
-    signs, slopes, decays = tables[4], tables[5], tables[6]
-    at += _TABLES * K * wp
-    half, solved = floats[at : at + rp], floats[at + rp : at + 2 * rp]
-    at += 2 * rp
     narrow, wide, tall = sizes
     small = min(narrow, _SMALL)
-    GS = floats[at : at + narrow * narrow]
-    at += narrow * narrow
-    S = floats[at : at + small * small]
-    at += small * small
-    M = floats[at : at + wide * wide].reshape(wide, wide)
-    at += wide * wide
-    AQ = floats[at : at + tall * wp]
-    inverse = floats[at + tall * wp : at + tall * wp + wide]
-    rows, index, terms_at = integers[:wp], integers[wp : 2 * wp], integers[2 * wp : (2 + K) * wp]
-    state = integers[(2 + K) * wp :]
 
-    ahead, behind = np.zeros(HISTORY + 2), np.zeros(HISTORY + 2)
-    ratio, lean = np.zeros(HISTORY + 2), np.zeros(HISTORY + 2)
-    weight = np.zeros((HISTORY + 2, HISTORY + 6))
+    G, A, drive, logc = pointer(gram, 0), pointer(design, 0), pointer(constant_drive, 0), pointer(logs, 0)
+    sign, slope, decay = pointer(signs_of, 0), pointer(slopes_of, 0), pointer(decays_of, 0)
+    gain, spans = pointer(gains, 0), pointer(past, 0)
+    z, z_low, bend, level = pointer(floats, 0), pointer(floats, wp), pointer(floats, 2 * wp), pointer(floats, 3 * wp)
+    zero, known, guess = pointer(floats, 4 * wp), pointer(floats, 5 * wp), pointer(floats, 6 * wp)
+    f, turn, f_ahead = pointer(floats, 7 * wp), pointer(floats, 8 * wp), pointer(floats, 9 * wp)
+    bend_ahead, df, dturn = pointer(floats, 10 * wp), pointer(floats, 11 * wp), pointer(floats, 12 * wp)
+    R, beta, D = pointer(floats, 13 * wp), pointer(floats, 14 * wp), pointer(floats, 15 * wp)
+    by_time, steep, mixed = pointer(floats, 16 * wp), pointer(floats, 17 * wp), pointer(floats, 18 * wp)
+    Q, W, x = pointer(floats, 19 * wp), pointer(floats, 20 * wp), pointer(floats, 21 * wp)
+    y, pull, most_in = pointer(floats, 22 * wp), pointer(floats, 23 * wp), pointer(floats, 24 * wp)
+    rest, delta, R_in = pointer(floats, 25 * wp), pointer(floats, 26 * wp), pointer(floats, 27 * wp)
+    gain_in, root, history = pointer(floats, 28 * wp), pointer(floats, 29 * wp), pointer(floats, 30 * wp)
+    at, table = _VECTORS * wp, K * wp
+    exponent, before, place = pointer(floats, at), pointer(floats, at + table), pointer(floats, at + 2 * table)
+    cut, signs = pointer(floats, at + 3 * table), pointer(floats, at + 4 * table)
+    slopes, decays = pointer(floats, at + 5 * table), pointer(floats, at + 6 * table)
+    at += _TABLES * table
+    half, solved = pointer(floats, at), pointer(floats, at + rp)
+    at += 2 * rp
+    GS, S = pointer(floats, at), pointer(floats, at + narrow * narrow)
+    at += narrow * narrow + small * small
+    M, AQ = floats[at : at + wide * wide].reshape(wide, wide), pointer(floats, at + wide * wide)
+    at += wide * wide + tall * wp
+    inverse = pointer(floats, at)
+    ahead, behind = pointer(floats, at + wide), pointer(floats, at + wide + HISTORY + 2)
+    ratio, lean = pointer(floats, at + wide + 2 * (HISTORY + 2)), pointer(floats, at + wide + 3 * (HISTORY + 2))
+    weight = pointer(floats, at + wide + 4 * (HISTORY + 2))
+    rows, index, terms_at = pointer(integers, 0), pointer(integers, wp), pointer(integers, 2 * wp)
+    state = pointer(integers, (2 + K) * wp)
 
     k, depth, m, layers, fit = state[0], state[1], state[2], state[3], state[4] > 0
     started = k > 0
@@ -759,7 +761,7 @@ def march(
             level[i] = np.inf
         for a in range(K * wp):
             cut[a] = level[a % wp]
-        for a in range(len(spans)):
+        for a in range(HISTORY + 2):
             spans[a] = _NEVER
         k = 1
     mp = padded(m)
@@ -833,8 +835,8 @@ def march(
         # ---- the step
         first = second = theta = 0.0
         if started:
-            second = h * h * weight[k, 2]
-            first = h * weight[k, 1] + second * lean[k]
+            second = h * h * weight[k * _FOLDS + 2]
+            first = h * weight[k * _FOLDS + 1] + second * lean[k]
             theta = math.sqrt(second)
         allowed = max(tol / _CAUTION, _ROUNDINGS * (largest_exponent + fastest * t))
         good, fresh, stiff = True, False, 0.0

@@ -16,8 +16,8 @@ WIDTH = 8
 
 def coefficients(k, h, spans):
     ahead, behind, ratio, lean = (np.zeros(HISTORY + 2) for _ in range(4))
-    weight = np.zeros((HISTORY + 2, HISTORY + 6))
-    multistep._coefficients(k, h, spans, ahead, behind, ratio, lean, weight)
+    weight = np.zeros((HISTORY + 2, multistep._FOLDS))
+    multistep._coefficients(k, h, spans, ahead, behind, ratio, lean, weight.ravel())
     return ahead, behind, ratio, lean, weight
 
 
@@ -42,15 +42,15 @@ def step(f, k, h, spans):
     history, bend = np.repeat(rows, WIDTH), np.full(WIDTH, f.deriv()(0.0))
     known, guess, f_ahead, bend_ahead = (np.zeros(WIDTH) for _ in range(4))
     multistep._predict(
-        k, h, history, bend, ahead, behind, ratio, lean, weight, WIDTH, known, guess, f_ahead, bend_ahead
+        k, h, history, bend, ahead, behind, ratio, lean, weight.ravel(), WIDTH, known, guess, f_ahead, bend_ahead
     )  # fmt: skip
     second = h * h * weight[k, 2]
     first = h * weight[k, 1] + second * lean[k]
     value, turn = f(h), f.deriv()(h)
     z = known[0] + first * (value - f_ahead[0]) - second * (turn - bend_ahead[0])
     errors = multistep._errors(
-        k, h, history, np.full(WIDTH, value), np.full(WIDTH, turn), f_ahead, bend_ahead, ahead, ratio, lean, weight,
-        np.ones(WIDTH), WIDTH, k > 1, True, np.zeros(WIDTH),
+        k, h, history, np.full(WIDTH, value), np.full(WIDTH, turn), f_ahead, bend_ahead, ahead, ratio, lean,
+        weight.ravel(), np.ones(WIDTH), WIDTH, k > 1, True, np.zeros(WIDTH),
     )  # fmt: skip
     return z, guess[0], errors
 
