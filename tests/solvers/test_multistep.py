@@ -7,7 +7,7 @@ import pytest
 from numpy.polynomial import Polynomial
 from numpy.testing import assert_allclose, assert_array_equal
 
-from flowsim.solvers import SeparableFlow, Status, integrate_separable, multistep
+from flowsim.solvers import SeparableFlow, Status, integrate_separable, multistep, separable_run
 from flowsim.solvers.multistep import HISTORY, MOST
 from tests.solvers.separable_families import two_layer
 
@@ -141,9 +141,7 @@ def test_where_a_call_of_the_loop_ends_makes_no_difference(monkeypatch):
     rng = np.random.default_rng(3)
     flow = two_layer(rng.standard_normal((10, 30)), rng.standard_normal(10), 200.0)
     whole = integrate_separable(flow, 2000.0, tol=1e-6)
-    from flowsim.solvers import separable
-
-    monkeypatch.setattr(separable, "_FEW_RECORDS", 7)
+    monkeypatch.setattr(separable_run, "_FEW_RECORDS", 7)
     parts = integrate_separable(flow, 2000.0, tol=1e-6)
     assert len(parts.chunks) > len(whole.chunks)
     assert_array_equal(parts.z, whole.z)

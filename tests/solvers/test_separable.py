@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.sparse.linalg import aslinearoperator
 
 from flowsim.solvers import SeparableFlow, Status, integrate_ensemble, integrate_separable
-from flowsim.solvers import separable as module
+from flowsim.solvers import separable_run as module
 from tests.solvers.separable_families import EXPONENTS, KINDS, draw, two_layer
 
 TOL = 1e-6
@@ -255,7 +255,7 @@ def test_screened_sparse_and_operator_systems_give_what_the_dense_one_gives(monk
         )
         assert_allclose(again(t), screened(t), atol=1e-8)
         assert again.stats["passes"] == screened.stats["passes"]
-    monkeypatch.setattr(module, "_LOAD_ALL", 1000)
+    monkeypatch.setattr(module, "LOAD_ALL", 1000)
     whole = integrate_separable(two_layer(X, y, gamma), t[-1], tol=TOL)
     assert all(chunk.loaded is None for chunk in whole.chunks)
     flow = whole.flow

@@ -1,0 +1,431 @@
+"""One integration of :mod:`flowsim.solvers.separable`: what is handed to the compiled loops, and what they record."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.solution import Status
+
+if TYPE_CHECKING:
+    from flowsim.solvers.separable import SeparableFlow, SeparableSolution
+
+__all__ = ["LOAD_ALL", "LoadedSteps", "NodeSteps", "Run", "run_of"]
+
+Array = NDArray[np.float64]
+Done = Callable[["SeparableSolution"], bool]
+
+#: Up to this many coordinates all are loaded, with their Gram matrix.
+LOAD_ALL = 640
+#: Otherwise at least so many beyond those that count: the next to come.
+_LOAD_AHEAD = 128
+#: Records made room for at once.
+_RECORDS = 2048
+#: The first of a run: most need no more, and memory that is not touched again costs more than steps.
+_FEW_RECORDS = 512
+_ENTRIES = 1 << 17
+#: Columns looked at together where all are.
+_COLUMNS = 1 << 16
+#: z is known to a few roundings of the exponents' size.
+_ROUNDINGS = 4.0
+#: Steps between two looks at progress and completion.
+_LOOK = 100
+#: Floats in a cache line.
+_LINE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSteps:
+    """Steps of the one-step method with one set of loaded coordinates."""
+
+    loaded: NDArray[np.int64] | None  # None: all
+    gram: Array
+    columns: Array
+    product: tuple[int, Array, Array]
+    t: Array  # (S + 1,)
+    h: Array  # (S,)
+    z: Array  # (S + 1, w), the loaded ones
+    rate: Array  # (S, w): dz/dt at constant beta
+    place: Array  # (S + 1, K, w) for products, else empty
+    nu: Array  # (S + 1, r), or empty if all are loaded
+    pointer: NDArray[np.int64]
+    which: NDArray[np.int32]
+    coefficients: Array  # (entries, 5): the straight part of the integral of beta, and a polynomial
+
+    exponential: tuple[Array, ...]  # log coefficient, sign, slope, decay of the loaded ones
+
+    def speeds(self, n: float, nodes: Array) -> Array:
+        """``|d beta/dt|`` at positions `nodes` of every step."""
+        from flowsim.solvers import separable_kernel
+
+        kernel: Any = separable_kernel
+        out = np.empty((len(self.h), len(nodes)))
+        kernel.speeds(
+            self.gram, self.columns, float(n), self.product[0], *self.exponential, *self.product[1:],
+            self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
+        )  # fmt: skip
+        return out
+
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """z of the loaded coordinates at positions `theta` of steps, and nu unless all are loaded."""
+        from flowsim.solvers import separable_kernel
+
+        kernel: Any = separable_kernel
+        sides = len(self.place[0]) if flow.power else 1
+        out = np.empty((len(step), sides * self.z.shape[1]))
+        nu = np.empty((len(step) if len(self.nu) else 0, flow.rows))
+        kernel.states(
+            self.gram, self.columns, float(flow.n), flow.power, self.exponential[2], self.h, self.z, self.rate,
+            self.place, self.pointer, self.which, self.coefficients, flow.b, self.nu, step, theta, out, nu,
+        )  # fmt: skip
+        return out, nu
+
+
+@dataclass(frozen=True, eq=False)
+class NodeSteps:
+    """Steps of the multistep method: z, f = z' and f' at their ends."""
+
+    t: Array  # (S + 1,)
+    h: Array  # (S,)
+    z: Array  # (S + 1, d)
+    f: Array
+    bend: Array
+    exponential: tuple[Array, ...]
+    loaded: None = None
+
+    def speeds(self, n: float, nodes: Array) -> Array:
+        """``|d beta/dt|`` at positions `nodes` of every step."""
+        from flowsim.solvers import multistep
+
+        kernel: Any = multistep
+        out = np.empty((len(self.h), len(nodes)))
+        kernel.speeds(*self.exponential, self.t, self.h, self.z, self.f, self.bend, nodes, out)
+        return out
+
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """z at positions `theta` of steps."""
+        from flowsim.solvers import multistep
+
+        kernel: Any = multistep
+        out = np.empty((len(step), self.z.shape[1]))
+        kernel.between(self.h, self.z, self.f, self.bend, step, theta, out)
+        return out, np.empty((0, flow.rows))
+
+
+def _lined(size: int) -> Array:
+    """Zeros that begin with a cache line."""
+    room = np.zeros(size + _LINE)
+    first = -(room.ctypes.data // 8) % _LINE
+    return room[first : first + size]
+
+
+def run_of(
+    flow: SeparableFlow,
+    t_end: float,
+    tol: float,
+    max_steps: int,
+    progress: Callable[[float], None] | None = None,
+    done: Done | None = None,
+) -> SeparableSolution:
+    """The solution over [0, t_end], by the method that fits the flow."""
+    kind = Multistep if flow.power == 0 and flow.d <= LOAD_ALL else OneStep
+    return kind(flow, t_end, tol, max_steps, progress, done).solve()
+
+
+class Run(ABC):
+    """One integration: where it stands, and the records so far."""
+
+    #: Times A has been passed over.
+    passes = 0
+
+    def __init__(
+        self,
+        flow: SeparableFlow,
+        t_end: float,
+        tol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None,
+        done: Done | None,
+    ) -> None:
+        self.flow, self.t_end, self.tol, self.max_steps = flow, float(t_end), tol, max_steps
+        self.progress, self.done = progress, done
+        self.clock = np.array([0.0, 0.0, self.t_end, 1e-4, 0.0])
+        self.counts = np.zeros(6, dtype=np.int64)
+        self.chunks: list[Any] = []
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Make what the loop works with."""
+
+    @abstractmethod
+    def advance(self, budget: int) -> int:
+        """Take up to `budget` steps, keep their records, and say why the loop came back."""
+
+    def refresh(self) -> None:
+        """Load what the loop asks for."""
+        raise NotImplementedError
+
+    def solve(self) -> SeparableSolution:
+        from flowsim.solvers import separable_kernel as kernel
+
+        began = time.perf_counter()
+        self.begin()
+        ended: Status | None = None
+        while ended is None:
+            before = len(self.chunks)
+            budget = self.max_steps - int(self.counts[0])
+            if self.progress is not None or self.done is not None:
+                budget = min(budget, _LOOK)
+            self.counts[4:] = 0
+            status = self.advance(budget)
+            if self.progress is not None:
+                self.progress(float(self.clock[0]))
+            if status == kernel.COMPLETED:
+                ended = Status.COMPLETED
+            elif status in (kernel.STEP_FLOOR, kernel.NON_FINITE):
+                ended = Status.NON_FINITE if status == kernel.NON_FINITE else Status.STEP_FLOOR
+            elif self.done is not None and self.done(self._solution(Status.COMPLETED, before, 0.0)):
+                ended = Status.COMPLETED
+            elif status == kernel.REFRESH:
+                self.refresh()
+            elif self.counts[0] >= self.max_steps:
+                ended = Status.STEP_BUDGET
+        return self._solution(ended, 0, time.perf_counter() - began)
+
+    def _solution(self, status: Status, first: int, seconds: float) -> SeparableSolution:
+        from flowsim.solvers.separable import SeparableSolution
+
+        chunks = self.chunks[first:]
+        start = chunks[0].t[:1] if chunks else np.zeros(1)
+        return SeparableSolution(
+            flow=self.flow,
+            t=np.concatenate([start, *(chunk.t[1:] for chunk in chunks)]),
+            h=np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)]),
+            status=status,
+            message=status.value,
+            stats={
+                "steps": int(self.counts[0]),
+                "rejected": int(self.counts[1]),
+                "nfev": int(self.counts[2]),
+                "njev": int(self.counts[3]),
+                "nlu": int(self.counts[3]),
+                "passes": self.passes,
+                "seconds": seconds,
+            },
+            chunks=chunks,
+        )
+
+
+class Multistep(Run):
+    """By :mod:`flowsim.solvers.multistep`, with all coordinates."""
+
+    def begin(self) -> None:
+        """Lay out flat arrays, in rows of whole vectors that begin with a cache line."""
+        from flowsim.solvers.multistep import HISTORY, workspace
+
+        flow, d, K, r = self.flow, self.flow.d, len(self.flow.sign), self.flow.rows
+        width = -(-d // _LINE) * _LINE
+        sizes, floats, integers = workspace(d, K, r)
+        room = _lined((d + r + 4 * K + 2) * width + floats)
+        ends = [0]
+
+        def rows(count: int) -> Array:
+            ends.append(ends[-1] + count * width)
+            return room[ends[-2] : ends[-1]].reshape(count, width)
+
+        gram, design, drive, gain = rows(d), rows(r), rows(1), rows(1)
+        design[:, :d] = flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(d)).T
+        A = design[:, :d]
+        np.matmul(A.T, A, out=gram[:, :d])
+        gram /= flow.n
+        np.matmul(flow.b, A, out=drive[0, :d])
+        drive /= flow.n
+        terms = [rows(K) for _ in range(4)]
+        terms[0][:, d:] = -np.inf
+        for to, values in zip(terms, (flow.log_coefficient, flow.sign, flow.slope, flow.decay), strict=True):
+            to[:, :d] = values
+        # An exponential is a weight squared: its relative error is half the slope times that of z.
+        gain[0] = np.where(terms[0] > -np.inf, np.abs(terms[2]), 0.0).max(axis=0)
+        gain *= 0.5
+        self.system = (
+            *(part.ravel() for part in (gram, design)), float(flow.n), drive[0], *(term.ravel() for term in terms),
+            gain[0], np.abs(gram).max(axis=1),
+        )  # fmt: skip
+        self.work = (sizes, room[ends[-1] :], np.zeros(integers, dtype=np.int64), np.empty(HISTORY + 2))
+        self.records = _FEW_RECORDS
+        self.passes = 1
+
+    def advance(self, budget: int) -> int:
+        from flowsim.solvers import multistep
+
+        kernel: Any = multistep
+        d, records = self.flow.d, self.records
+        self.records = min(2 * records, _RECORDS)
+        t, h = np.empty(records + 1), np.empty(records)
+        z, f, bend = np.empty((records + 1, d)), np.empty((records + 1, d)), np.empty((records + 1, d))
+        status = kernel.march(
+            *self.system, self.tol, self.t_end, budget, *self.work, self.clock, self.counts, t, h, z, f, bend
+        )
+        steps = int(self.counts[4])
+        if steps:
+            flow, ends = self.flow, slice(0, steps + 1)
+            exponential = (flow.log_coefficient, flow.sign, flow.slope, flow.decay)
+            self.chunks.append(NodeSteps(t[ends], h[:steps], z[ends], f[ends], bend[ends], exponential))
+        return int(status)
+
+
+class OneStep(Run):
+    """By :mod:`flowsim.solvers.separable_kernel`, with the coordinates that are loaded."""
+
+    def begin(self) -> None:
+        flow = self.flow
+        logs = flow.log_coefficient
+        size = float(np.max(np.abs(logs), where=np.isfinite(logs), initial=0.0))
+        self.tol = max(self.tol, _ROUNDINGS * np.finfo(float).eps * size)
+        self.nu = np.zeros(flow.rows)
+        # A product has no bound yet for coordinates outside.
+        self.all_loaded = flow.d <= LOAD_ALL or flow.power > 0
+        self.place = np.empty((len(flow.sign), flow.d)) if flow.distance is None else flow.distance.copy()
+        empty = np.zeros((len(flow.sign), 0))
+        self.outside: tuple[Array, ...] = (empty, empty, empty, np.zeros(0), flow.b, np.zeros(0), np.zeros(0))
+        self.rate_bound = float(flow.norms.max()) / flow.n
+        if self.all_loaded:
+            self._load(np.arange(flow.d), np.zeros(flow.d), np.zeros(flow.d))
+            self.passes += 1
+        else:
+            self.z, self.z_low, self.loaded = np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
+            self.refresh()
+
+    def advance(self, budget: int) -> int:
+        from flowsim.solvers import separable_kernel
+
+        kernel: Any = separable_kernel
+        w = len(self.loaded)
+        records = _RECORDS
+        entries = max(_ENTRIES, 2 * w)
+        t, h = np.empty(records + 1), np.empty(records)
+        z = np.empty((records + 1, w))
+        nu = np.empty((0 if self.all_loaded else records + 1, self.flow.rows))
+        pointer = np.zeros(records + 1, dtype=np.int64)
+        which, coefficients = np.empty(entries, dtype=np.int32), np.empty((entries, 5))
+        rate = np.empty((records, w))
+        power, squares, series, _ = self.flow.product
+        place = np.empty((records + 1 if power else 0, len(self.flow.sign), w))
+        place[:1] = self.place[:, :w]
+        t[0], z[0], nu[:1] = self.clock[0], self.z, self.nu
+        status = kernel.advance(
+            self.gram, self.columns, float(self.flow.n), self.drive, power, *self.exponential, squares, series,
+            self.reach, self.tol, self.t_end, budget, *self.outside,
+            self.clock, self.z, self.z_low, self.place, self.nu, self.counts,
+            t, h, z, rate, place, nu, pointer, which, coefficients,
+        )  # fmt: skip
+        steps, used = int(self.counts[4]), int(self.counts[5])
+        if steps:
+            self.chunks.append(
+                LoadedSteps(
+                    loaded=None if self.all_loaded else self.loaded,
+                    gram=self.gram,
+                    columns=self.columns,
+                    product=(power, squares, series),
+                    t=t[: steps + 1].copy(),
+                    h=h[:steps].copy(),
+                    z=z[: steps + 1].copy(),
+                    rate=rate[:steps].copy(),
+                    place=place[: steps + 1].copy(),
+                    nu=nu[: steps + 1].copy(),
+                    pointer=pointer[: steps + 1].copy(),
+                    which=which[:used].copy(),
+                    coefficients=coefficients[:used].copy(),
+                    exponential=self.exponential,
+                )
+            )
+        return int(status)
+
+    def _load(self, index: NDArray[np.int64], z: Array, z_low: Array) -> None:
+        flow = self.flow
+        self.loaded = index
+        self.columns = flow.columns(index)
+        # Without Gram matrix the loop works in the rows of A.
+        with_gram = len(index) <= max(LOAD_ALL, 2 * flow.rows)
+        self.gram = self.columns @ self.columns.T / flow.n if with_gram else np.zeros((0, 0))
+        self.drive = self.columns @ flow.b / flow.n
+        self.exponential = tuple(
+            np.ascontiguousarray(part[:, index]) for part in (flow.log_coefficient, flow.sign, flow.slope, flow.decay)
+        )
+        if self.all_loaded and with_gram:
+            self.reach = np.abs(self.gram).max(axis=1)
+        else:
+            self.reach = flow.norms[index] * self.rate_bound
+        self.z, self.z_low = z, z_low
+        if self.flow.power == 0:
+            self.place = np.empty((len(self.flow.sign), len(index)))
+
+    def refresh(self) -> None:
+        """Pass over A: where every coordinate stands and moves to; load those that count or come next."""
+        flow, t = self.flow, float(self.clock[0])
+        left = max(self.t_end - t, np.finfo(float).tiny)
+        from flowsim.solvers.separable_kernel import log_level
+
+        blocks = [slice(first, first + _COLUMNS) for first in range(0, flow.d, _COLUMNS)]
+        logc, slope, decay = flow.log_coefficient, flow.slope, flow.decay
+        if len(self.loaded):
+            own_log, own_sign, own_slope, own_decay = self.exponential
+            exponent = own_log + own_slope * self.z - own_decay * t
+            rate = flow.b - np.sum(own_sign * np.exp(exponent), axis=0) @ self.columns
+        else:
+            beta = np.empty(flow.d)
+            for part in blocks:
+                beta[part] = np.sum(flow.sign[:, part] * np.exp(logc[:, part]), axis=0)
+            rate = flow.b - np.asarray(flow.A @ beta)
+            del beta
+            self.passes += 1
+        both = np.asarray(flow.A.T @ np.stack([self.nu, rate], axis=1))
+        both /= flow.n
+        self.passes += 1
+        both[self.loaded, 0] = self.z
+        # One block of columns after the other: what is of the size of d is made once.
+        wait, count = np.empty(flow.d), 0
+        level = log_level(flow.norms * self.rate_bound, self.tol)
+        for part in blocks:
+            exponent = logc[:, part] + slope[:, part] * both[part, 0] - decay[:, part] * t
+            growth = slope[:, part] * both[part, 1] - decay[:, part]
+            goal = level[part] - math.log(left)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                until = np.where(growth > 0, (goal - exponent) / growth, np.inf)
+            # At a negligible level but not growing: after all that count, before all that cannot come.
+            until = np.where(np.isnan(until), np.inf, np.maximum(until, 0.0)).min(axis=0)
+            counts = (exponent > goal).any(axis=0)
+            until[counts] = -1.0
+            wait[part] = until
+            count += int(counts.sum())
+        wanted = count + max(_LOAD_AHEAD, count)
+        if wanted < flow.d:
+            index = np.sort(np.argpartition(wait, wanted)[:wanted])
+        else:
+            index = np.arange(flow.d)
+        del wait
+        z_low = np.zeros(len(index))
+        _, here, there = np.intersect1d(index, self.loaded, assume_unique=True, return_indices=True)
+        z_low[here] = self.z_low[there]
+        self._load(index, both[index, 0], z_low)
+        outside = np.ones(flow.d, dtype=bool)
+        outside[index] = False
+        shape = (len(logc), flow.d - len(index))
+        exponents, growths, reaches, done = np.empty(shape), np.empty(shape), np.empty(shape), 0
+        for part in blocks:
+            which = np.flatnonzero(outside[part]) + part.start
+            into = slice(done, done + len(which))
+            slopes = slope[:, which]
+            exponents[:, into] = logc[:, which] + slopes * both[which, 0] - decay[:, which] * t
+            growths[:, into] = slopes * both[which, 1] - decay[:, which]
+            reaches[:, into] = np.abs(slopes) * flow.norms[which] / flow.n
+            done += len(which)
+        self.outside = (exponents, growths, reaches, level[outside], flow.b, self.nu.copy(), rate)
+        self.clock[4] = 0.0
