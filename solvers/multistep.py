@@ -63,9 +63,9 @@ _FOLDS = HISTORY + 6
 
 #: The local error is held to the tolerance over this.
 _CAUTION = 3.0
-_SAFETY = 0.85
-#: A higher order has to promise more than this.
-_HIGHER = 0.95
+_SAFETY = 0.8
+#: Of the step a higher order promises: it will promise more once it is in use.
+_HIGHER = 1.05
 _SHRINK, _GROW = 0.2, 2.0
 #: When a step has next to no error nothing happens, and the next may be this much longer.
 _CALM, _GROW_CALM = 1e-3, 10.0
@@ -226,94 +226,101 @@ def _list(exponent, level, log_h, K, w, wp, sign, slope, decay, cut, index, term
 
 
 @bare()
-def _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, y, half, base, out):
-    """``out = base - G[:, active] y``."""
-    if by_rows:
-        for q in range(r):
-            total = constant(0.0)
-            for s in range(0, mp, EIGHT):
-                total = total + load(AQ, q * wp + s) * load(y, s)
-            half[q] = add_up(total) / n
-        for b in range(0, wp, EIGHT):
-            total = load(base, b)
-            for q in range(r):
-                total = total - half[q] * load(A, q * wp + b)
-            store(out, b, total)
-        return
+def _minus(S, at, x, m, width, base, out):
+    """``out = base - sum_s x_s S[at_s : at_s + width]``, a few vectors at a time, as many sums as hide the latency."""
     b = 0
-    while b + 4 * EIGHT <= wp:
+    while b + 4 * EIGHT <= width:
         t_0, t_1 = load(base, b), load(base, b + EIGHT)
         t_2, t_3 = load(base, b + 2 * EIGHT), load(base, b + 3 * EIGHT)
         for s in range(m):
-            value, at = spread(y, s), rows[s] + b
-            t_0 = t_0 - value * load(G, at)
-            t_1 = t_1 - value * load(G, at + EIGHT)
-            t_2 = t_2 - value * load(G, at + 2 * EIGHT)
-            t_3 = t_3 - value * load(G, at + 3 * EIGHT)
+            value, a = spread(x, s), at[s] + b
+            t_0 = t_0 - value * load(S, a)
+            t_1 = t_1 - value * load(S, a + EIGHT)
+            t_2 = t_2 - value * load(S, a + 2 * EIGHT)
+            t_3 = t_3 - value * load(S, a + 3 * EIGHT)
         store(out, b, t_0)
         store(out, b + EIGHT, t_1)
         store(out, b + 2 * EIGHT, t_2)
         store(out, b + 3 * EIGHT, t_3)
         b += 4 * EIGHT
-    while b < wp:
-        second = b + EIGHT if b + EIGHT < wp else b
-        t_0, t_1 = load(base, b), load(base, second)
-        t_2 = t_3 = constant(0.0)
+    left = width - b
+    if left == 3 * EIGHT:
+        t_0, t_1, t_2 = load(base, b), load(base, b + EIGHT), load(base, b + 2 * EIGHT)
+        u_0 = u_1 = u_2 = constant(0.0)
         for s in range(0, m - 1, 2):
-            value, at = spread(y, s), rows[s]
-            t_0 = t_0 - value * load(G, at + b)
-            t_1 = t_1 - value * load(G, at + second)
-            value, at = spread(y, s + 1), rows[s + 1]
-            t_2 = t_2 - value * load(G, at + b)
-            t_3 = t_3 - value * load(G, at + second)
+            value, a = spread(x, s), at[s] + b
+            t_0 = t_0 - value * load(S, a)
+            t_1 = t_1 - value * load(S, a + EIGHT)
+            t_2 = t_2 - value * load(S, a + 2 * EIGHT)
+            value, a = spread(x, s + 1), at[s + 1] + b
+            u_0 = u_0 - value * load(S, a)
+            u_1 = u_1 - value * load(S, a + EIGHT)
+            u_2 = u_2 - value * load(S, a + 2 * EIGHT)
         if m % 2:
-            value, at = spread(y, m - 1), rows[m - 1]
-            t_0 = t_0 - value * load(G, at + b)
-            t_1 = t_1 - value * load(G, at + second)
-        store(out, b, t_0 + t_2)
-        store(out, second, t_1 + t_3)
-        b += 2 * EIGHT
+            value, a = spread(x, m - 1), at[m - 1] + b
+            u_0 = u_0 - value * load(S, a)
+            u_1 = u_1 - value * load(S, a + EIGHT)
+            u_2 = u_2 - value * load(S, a + 2 * EIGHT)
+        store(out, b, t_0 + u_0)
+        store(out, b + EIGHT, t_1 + u_1)
+        store(out, b + 2 * EIGHT, t_2 + u_2)
+    elif left == 2 * EIGHT:
+        t_0, t_1 = load(base, b), load(base, b + EIGHT)
+        u_0 = u_1 = constant(0.0)
+        for s in range(0, m - 1, 2):
+            value, a = spread(x, s), at[s] + b
+            t_0 = t_0 - value * load(S, a)
+            t_1 = t_1 - value * load(S, a + EIGHT)
+            value, a = spread(x, s + 1), at[s + 1] + b
+            u_0 = u_0 - value * load(S, a)
+            u_1 = u_1 - value * load(S, a + EIGHT)
+        if m % 2:
+            value, a = spread(x, m - 1), at[m - 1] + b
+            u_0 = u_0 - value * load(S, a)
+            u_1 = u_1 - value * load(S, a + EIGHT)
+        store(out, b, t_0 + u_0)
+        store(out, b + EIGHT, t_1 + u_1)
+    elif left == EIGHT:
+        t_0, u_0 = load(base, b), constant(0.0)
+        for s in range(0, m - 1, 2):
+            t_0 = t_0 - spread(x, s) * load(S, at[s] + b)
+            u_0 = u_0 - spread(x, s + 1) * load(S, at[s + 1] + b)
+        if m % 2:
+            u_0 = u_0 - spread(x, m - 1) * load(S, at[m - 1] + b)
+        store(out, b, t_0 + u_0)
 
 
 @bare()
-def _times(S, stride, x, m, mp, out):
-    """``out = S x`` for symmetric S."""
-    b = 0
-    while b < mp:
-        second = b + EIGHT if b + EIGHT < mp else b
-        t_0 = t_1 = t_2 = t_3 = constant(0.0)
-        for s in range(0, m - 1, 2):
-            value, at = spread(x, s), s * stride
-            t_0 = t_0 + value * load(S, at + b)
-            t_1 = t_1 + value * load(S, at + second)
-            value, at = spread(x, s + 1), at + stride
-            t_2 = t_2 + value * load(S, at + b)
-            t_3 = t_3 + value * load(S, at + second)
-        if m % 2:
-            value, at = spread(x, m - 1), (m - 1) * stride
-            t_0 = t_0 + value * load(S, at + b)
-            t_1 = t_1 + value * load(S, at + second)
-        store(out, b, t_0 + t_2)
-        store(out, second, t_1 + t_3)
-        b += 2 * EIGHT
-
-
-@bare()
-def _gram(by_rows, GS, stride, AQ, m, mp, r, wp, n, y, half, out):
-    """``out = G y`` among the active coordinates."""
-    if not by_rows:
-        _times(GS, stride, y, m, mp, out)
-        return
+def _minus_by_rows(X, AQ, x, mp, r, wp, width, n, half, base, out):
+    """``out = base - X^T AQ x / n`` for the rows AQ of the active coordinates, and X of those or of all."""
     for q in range(r):
         total = constant(0.0)
         for s in range(0, mp, EIGHT):
-            total = total + load(AQ, q * wp + s) * load(y, s)
+            total = total + load(AQ, q * wp + s) * load(x, s)
         half[q] = add_up(total) / n
-    for s in range(0, mp, EIGHT):
-        total = constant(0.0)
+    for b in range(0, width, EIGHT):
+        total = load(base, b)
         for q in range(r):
-            total = total + half[q] * load(AQ, q * wp + s)
-        store(out, s, total)
+            total = total - half[q] * load(X, q * wp + b)
+        store(out, b, total)
+
+
+@bare()
+def _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, x, half, base, out):
+    """``out = base - G[:, active] x``."""
+    if by_rows:
+        _minus_by_rows(A, AQ, x, mp, r, wp, wp, n, half, base, out)
+    else:
+        _minus(G, rows, x, m, wp, base, out)
+
+
+@bare()
+def _push_active(by_rows, GS, places, AQ, m, mp, r, wp, n, x, half, base, out):
+    """The same among the active coordinates alone."""
+    if by_rows:
+        _minus_by_rows(AQ, AQ, x, mp, r, wp, mp, n, half, base, out)
+    else:
+        _minus(GS, places, x, m, mp, base, out)
 
 
 @bare()
@@ -401,24 +408,20 @@ def _prepare(way, GS, stride, AQ, W, m, mp, r, wp, n, root, S, M, inverse, first
 
 
 @bare(fastmath=FAST)
-def _shrink_by_matrix(S, stride, W, m, mp, x, y, v):
+def _shrink_by_matrix(S, places, W, m, mp, x, v):
     for s in range(mp):
         x[s] = W[s] * v[s]
-    _times(S, stride, x, m, mp, y)
-    for s in range(mp):
-        v[s] -= y[s]
+    _minus(S, places, x, m, mp, v, v)
 
 
 @bare(fastmath=FAST)
-def _shrink_by_coordinates(GS, stride, M, inverse, m, mp, root, x, y, v):
+def _shrink_by_coordinates(GS, places, M, inverse, m, mp, root, x, v):
     for s in range(m):
         x[s] = root[s] * v[s]
     substitute(M, inverse, x, m)
     for s in range(m):
         x[s] *= root[s]
-    _times(GS, stride, x, m, mp, y)
-    for s in range(mp):
-        v[s] -= y[s]
+    _minus(GS, places, x, m, mp, v, v)
 
 
 @bare(fastmath=FAST)
@@ -447,14 +450,14 @@ def _shrink_by_rows(M, inverse, AQ, W, mp, r, wp, n, half, solved, x, v):
 
 
 @bare(inline="always")
-def _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, v):
+def _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, v):
     """``v = (I + G W)^-1 v`` on the active coordinates."""
     if way == _BY_MATRIX:
-        _shrink_by_matrix(S, stride, W, m, mp, x, y, v)
+        _shrink_by_matrix(S, places, W, m, mp, x, v)
     elif way == _BY_ROWS:
         _shrink_by_rows(M, inverse, AQ, W, mp, r, wp, n, half, solved, x, v)
     else:
-        _shrink_by_coordinates(GS, stride, M, inverse, m, mp, root, x, y, v)
+        _shrink_by_coordinates(GS, places, M, inverse, m, mp, root, x, v)
 
 
 @bare()
@@ -468,12 +471,12 @@ def _mismatch(theta, D, W, most, mp):
 
 @bare()
 def _filter(
-    way, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, y, v, vector
+    way, G, A, AQ, rows, index, GS, S, places, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, v, vector
 ):  # fmt: skip
     """``vector = (I + G W)^-1 vector`` on all coordinates."""
     for s in range(mp):
         v[s] = vector[index[s]] if s < m else 0.0
-    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, v)
+    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, v)
     for s in range(mp):
         x[s] = W[s] * v[s]
     _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, x, half, vector, vector)
@@ -493,8 +496,8 @@ def _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x,
 
 @bare()
 def _settle(
-    way, theta, most, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved,
-    x, y, once, twice, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
+    way, theta, most, G, A, AQ, rows, index, GS, S, places, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved,
+    x, once, twice, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
 ):  # fmt: skip
     r"""Puts to rest what is stiff and within `most` of its rest, where its f is noise for a longer step to come.
 
@@ -503,13 +506,13 @@ def _settle(
     """
     for s in range(mp):
         delta[s] = f[index[s]] if s < m else 0.0
-    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
     for s in range(mp):
         once[s] = delta[s]
-    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
     for s in range(mp):
         twice[s] = delta[s]
-    _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
     for s in range(mp):
         once[s] += delta[s] - 2.0 * twice[s]
         x[s] = theta * W[s] * (delta[s] - twice[s])
@@ -547,8 +550,8 @@ def _size(values, gain, count):
 
 @bare(fastmath=FAST)
 def _solve(
-    way, fit, GS, S, stride, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain, goal, root, half,
-    solved, x, y, pull, rest, R, delta,
+    way, fit, GS, S, places, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain, goal, root, half, solved,
+    x, zero, rest, R, delta,
 ):  # fmt: skip
     """delta with ``(I + G (first D - second Q) + second (G D)^2) delta = R``, to `goal`; False if not reached."""
     by_rows = way == _BY_ROWS
@@ -556,17 +559,16 @@ def _solve(
         delta[s] = R[s]
     if fit:
         for _ in range(2):
-            _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, delta)
+            _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
     last = np.inf
     for _ in range(_CORRECTIONS):
         for s in range(mp):
             x[s] = D[s] * delta[s]
-        _gram(by_rows, GS, stride, AQ, m, mp, r, wp, n, x, half, pull)
+        _push_active(by_rows, GS, places, AQ, m, mp, r, wp, n, x, half, zero, rest)
         for s in range(mp):
-            x[s] = first * x[s] + second * (D[s] * pull[s] - Q[s] * delta[s])
-        _gram(by_rows, GS, stride, AQ, m, mp, r, wp, n, x, half, pull)
-        for s in range(mp):
-            rest[s] = R[s] - delta[s] - pull[s]
+            x[s] = first * x[s] - second * (D[s] * rest[s] + Q[s] * delta[s])
+            rest[s] = R[s] - delta[s]
+        _push_active(by_rows, GS, places, AQ, m, mp, r, wp, n, x, half, rest, rest)
         # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
         now = _size(rest, gain, mp)
         if now <= goal:
@@ -575,12 +577,9 @@ def _solve(
             return False
         if fit:
             for _ in range(2):
-                _shrink(way, GS, S, stride, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, y, rest)
+                _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, rest)
         for s in range(mp):
             delta[s] += rest[s]
-        if now * now <= goal * last < np.inf:
-            # As good a correction again as the last leaves less than that.
-            return True
         last = now
     return False
 
@@ -697,7 +696,7 @@ def workspace(w, K, r):
     tall = r if by_rows else 0
     matrices = narrow * narrow + min(narrow, _SMALL) ** 2 + wide * wide + tall * wp
     floats = (_VECTORS + _TABLES * K) * wp + 2 * rp + matrices + wide + _COEFFICIENTS
-    return (narrow, wide, tall), floats, (2 + K) * wp + 5
+    return (narrow, wide, tall), floats, (3 + K) * wp + 5
 
 
 @compiled()
@@ -745,8 +744,8 @@ def march(
     ahead, behind = pointer(floats, at + wide), pointer(floats, at + wide + HISTORY + 2)
     ratio, lean = pointer(floats, at + wide + 2 * (HISTORY + 2)), pointer(floats, at + wide + 3 * (HISTORY + 2))
     weight = pointer(floats, at + wide + 4 * (HISTORY + 2))
-    rows, index, terms_at = pointer(integers, 0), pointer(integers, wp), pointer(integers, 2 * wp)
-    state = pointer(integers, (2 + K) * wp)
+    rows, index, places = pointer(integers, 0), pointer(integers, wp), pointer(integers, 2 * wp)
+    terms_at, state = pointer(integers, 3 * wp), pointer(integers, (3 + K) * wp)
 
     k, depth, m, layers, fit = state[0], state[1], state[2], state[3], state[4] > 0
     started = k > 0
@@ -808,7 +807,7 @@ def march(
             fit = False
             way, stride = _way(m, r, small, narrow)
             for s in range(m):
-                rows[s] = index[s] * wp
+                rows[s], places[s] = index[s] * wp, s * stride
                 gain_in[s] = gain[index[s]]
             for s in range(m, mp):
                 gain_in[s] = 0.0
@@ -878,8 +877,8 @@ def march(
                     if not good:
                         break
                 good = _solve(
-                    way, fit, GS, S, stride, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain_in,
-                    _SOLVED * allowed, root, half, solved, x, y, pull, rest, R_in, delta,
+                    way, fit, GS, S, places, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain_in,
+                    _SOLVED * allowed, root, half, solved, x, zero, rest, R_in, delta,
                 )  # fmt: skip
                 if good:
                     break
@@ -924,7 +923,7 @@ def march(
             # What is stiff makes of rounding, and of what the equations are solved to, an error that is not one.
             raw = _size(R, gain, wp)
             _filter(
-                way, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, y,
+                way, G, A, AQ, rows, index, GS, S, places, M, inverse, W, m, mp, r, wp, n, root, half, solved, x,
                 delta, R,
             )  # fmt: skip
             error *= math.sqrt(_size(R, gain, wp) / raw)
@@ -940,8 +939,8 @@ def march(
 
         if fit and stiff > _RESTING:
             _settle(
-                way, theta, _REST * allowed, G, A, AQ, rows, index, GS, S, stride, M, inverse, W, D, Q, m, mp, r, wp, n,
-                root, half, solved, x, y, rest, pull, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
+                way, theta, _REST * allowed, G, A, AQ, rows, index, GS, S, places, M, inverse, W, D, Q, m, mp, r, wp, n,
+                root, half, solved, x, rest, pull, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
             )  # fmt: skip
 
         # ---- accept

@@ -114,23 +114,25 @@ def test_the_families_cover_every_kind_and_both_shapes():
 
 
 def test_errors_fall_with_the_tolerance_as_formulas_up_to_order_nine_should():
-    X, y = gaussian()
     gamma = 60 * math.log(10)
-    flow = two_layer(X, y, gamma)
-    reference = integrate_separable(flow, 20 * gamma, tol=1e-11)
     tolerances = np.array([1e-5, 1e-6, 1e-7, 1e-8])
-    errors, steps = [], []
-    for tol in tolerances:
-        solution = integrate_separable(flow, 20 * gamma, tol=tol)
-        t = everywhere(solution)
-        errors.append(np.abs(flow.beta(solution(t), t) - flow.beta(reference(t), t)).max())
-        steps.append(solution.stats["steps"])
+    errors, steps = np.empty((4, 4)), np.empty((4, 4))
+    for seed in range(4):
+        X, y = gaussian(seed=seed)
+        flow = two_layer(X, y, gamma)
+        reference = integrate_separable(flow, 20 * gamma, tol=1e-11)
+        for column, tol in enumerate(tolerances):
+            solution = integrate_separable(flow, 20 * gamma, tol=tol)
+            t = everywhere(solution)
+            errors[seed, column] = np.abs(flow.beta(solution(t), t) - flow.beta(reference(t), t)).max()
+            steps[seed, column] = solution.stats["steps"]
     # Errors follow the tolerance; steps grow with its eighth to ninth root.
-    assert np.polyfit(np.log(tolerances), np.log(errors), 1)[0] == pytest.approx(1.0, abs=0.2)
-    assert -np.polyfit(np.log(tolerances), np.log(steps), 1)[0] == pytest.approx(0.12, abs=0.03)
+    logs = np.log(tolerances)
+    assert np.polyfit(logs, np.log(errors).mean(axis=0), 1)[0] == pytest.approx(1.0, abs=0.2)
+    assert -np.polyfit(logs, np.log(steps).mean(axis=0), 1)[0] == pytest.approx(0.12, abs=0.03)
 
 
-@pytest.mark.parametrize(("exponent", "steps"), [(8, 155), (60, 440), (1000, 920), (10000, 1120)])
+@pytest.mark.parametrize(("exponent", "steps"), [(8, 160), (60, 450), (1000, 940), (10000, 1150)])
 def test_work_stays_inside_its_budget(exponent, steps):
     X, y = gaussian()
     gamma = exponent * math.log(10)
