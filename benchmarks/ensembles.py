@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import flowsim as fs
 from benchmarks.harness import Point, Report, Series, best, time_at_error, timed
 from benchmarks.integrators import evaluation_seconds
-from flowsim.solvers import SeparableFlow, integrate_ensemble
+from flowsim.solvers import SeparableFlow, SeparableSolution, integrate_ensemble
 
 Array = NDArray[np.float64]
 Solve = Callable[[float], tuple[Array, dict[str, int]]]
@@ -107,7 +107,7 @@ class Ensemble:
     # Contenders: tolerance -> (beta of all members at their times, counts).
 
     def flowsim(self) -> Solve:
-        """The native integrator on threads; the whole dense output is kept."""
+        """The native integrator on threads, read at the times that the peers report."""
         X, y, n, d = self.problem.X, self.problem.y, self.problem.n, self.problem.d
         sign = np.repeat([[1.0], [-1.0]], d, axis=1)
         ends = list(self.ends)
@@ -119,12 +119,16 @@ class Ensemble:
         ]
 
         def solve(tolerance: float) -> tuple[Array, dict[str, int]]:
-            runs = integrate_ensemble(flows, ends, tol=tolerance)
-            found = [flow.beta(run(times), times) for flow, run, times in zip(flows, runs, self.times, strict=True)]
-            return np.array(found), {key: sum(run.stats[key] for run in runs) for key in ("steps", "nfev")}
+            found, stats = zip(*self.together(tolerance), strict=True)
+            return np.array(found), {key: sum(each[key] for each in stats) for key in ("steps", "nfev")}
 
-        self.alone = lambda tolerance: integrate_ensemble(flows, ends, tol=tolerance, workers=1)
-        self.together = lambda tolerance: integrate_ensemble(flows, ends, tol=tolerance)
+        def read(run: SeparableSolution) -> tuple[Array, dict[str, Any]]:
+            times = grid * run.t[-1]
+            return run.flow.beta(run(times), times), run.stats
+
+        grid = np.linspace(0, 1, TIMES)
+        self.alone = lambda tolerance: integrate_ensemble(flows, ends, tol=tolerance, workers=1, read=read)
+        self.together = lambda tolerance: integrate_ensemble(flows, ends, tol=tolerance, read=read)
         return solve
 
     def public(self) -> Solve:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -301,7 +302,8 @@ def integrate_ensemble(
     tol: float = 1e-6,
     max_steps: int = 200_000,
     workers: int | None = None,
-) -> list[SeparableSolution]:
+    read: Callable[[SeparableSolution], Any] | None = None,
+) -> list[Any]:
     """Integrate many flows side by side: the compiled loop lets other threads run.
 
     Parameters
@@ -312,12 +314,28 @@ def integrate_ensemble(
     tol, max_steps : as in :func:`integrate_separable`
     workers : int, optional
         Threads; the number of processors by default.
+    read : callable (SeparableSolution) -> Any, optional
+        What to keep of each solution, called on the thread that has it. To keep all steps of all flows, as is done
+        without it, takes new memory, and that a fifth of the time.
+
+    Returns
+    -------
+    list of SeparableSolution, or of what `read` makes of them
     """
     if len(flows) != len(t_end):
         raise ValueError(f"`t_end` must hold one time for each of the {len(flows)} flows; received {len(t_end)}.")
 
-    def one(pair: tuple[SeparableFlow, float]) -> SeparableSolution:
-        return integrate_separable(pair[0], pair[1], tol=tol, max_steps=max_steps)
+    results: dict[int, Any] = {}
+    next_one = count()
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(one, zip(flows, t_end, strict=True)))
+    def work() -> None:
+        # One task a thread, not one a flow: handing over takes as long as a quarter of a flow.
+        while (index := next(next_one)) < len(flows):
+            solution = integrate_separable(flows[index], t_end[index], tol=tol, max_steps=max_steps)
+            results[index] = solution if read is None else read(solution)
+
+    threads = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        for task in [pool.submit(work) for _ in range(threads)]:
+            task.result()
+    return [results[index] for index in range(len(flows))]

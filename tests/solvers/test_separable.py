@@ -298,6 +298,8 @@ def test_an_ensemble_is_its_members_one_by_one():
     together = integrate_ensemble(flows, ends, tol=TOL, workers=2)
     for flow, end, member in zip(flows, ends, together, strict=True):
         np.testing.assert_array_equal(member.z, integrate_separable(flow, end, tol=TOL).z)
+    ends_reached = integrate_ensemble(flows, ends, tol=TOL, workers=3, read=lambda run: run.t[-1])
+    assert ends_reached == ends
     with pytest.raises(ValueError, match="`t_end` must hold one time for each of the 4 flows; received 2"):
         integrate_ensemble(flows, ends[:2])
 
