@@ -21,7 +21,7 @@ from benchmarks.scaling import fitted_slope, measure
 from flowsim.solvers import SeparableFlow, integrate_ensemble
 
 MARGIN = 1.1
-NOISE_STEPS, NOISE_NFEV = 472, 4000
+NOISE_STEPS, NOISE_NFEV = 395, 415
 #: Peak of what Python and NumPy allocate, over the size of X; it holds a vector of d 3.3 times.
 LIMIT_MEMORY, FLOW_MEMORY = 4.6, 110.0
 NET = fs.DiagonalNetwork("u*v")
