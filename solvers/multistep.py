@@ -548,6 +548,15 @@ def _size(values, gain, count):
     return widest(most)
 
 
+@bare()
+def _size_of(values, first, count):
+    """The largest ``|value|``."""
+    most = constant(0.0)
+    for b in range(first, first + count, EIGHT):
+        most = wider(magnitude(load(values, b)), most)
+    return widest(most)
+
+
 @bare(fastmath=FAST)
 def _solve(
     way, fit, GS, S, places, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain, goal, root, half, solved,
@@ -683,7 +692,7 @@ def _remember(k, history, f, f_ahead, ahead, ratio, wp, smooth, turn):
 
 
 #: Vectors of all coordinates, tables of all exponentials and coefficients in the workspace of :func:`march`.
-_VECTORS, _TABLES, _COEFFICIENTS = 30 + HISTORY, 7, (4 + _FOLDS) * (HISTORY + 2)
+_VECTORS, _TABLES, _COEFFICIENTS = 31 + HISTORY, 7, (4 + _FOLDS) * (HISTORY + 2)
 
 
 def workspace(w, K, r):
@@ -701,7 +710,7 @@ def workspace(w, K, r):
 
 @compiled()
 def march(
-    gram, design, n, constant_drive, logs, signs_of, slopes_of, decays_of, gains, reach, tol, t_end, max_steps,
+    gram, design, n, constant_drive, logs, signs_of, slopes_of, decays_of, tol, t_end, max_steps,
     sizes, floats, integers, past, clock, counts, rec_t, rec_h, rec_z, rec_f, rec_bend,
 ):  # fmt: skip
     """Take steps until `t_end`, a full record or a spent budget.
@@ -718,7 +727,7 @@ def march(
 
     G, A, drive, logc = pointer(gram, 0), pointer(design, 0), pointer(constant_drive, 0), pointer(logs, 0)
     sign, slope, decay = pointer(signs_of, 0), pointer(slopes_of, 0), pointer(decays_of, 0)
-    gain, spans = pointer(gains, 0), pointer(past, 0)
+    spans = pointer(past, 0)
     z, z_low, bend, level = pointer(floats, 0), pointer(floats, wp), pointer(floats, 2 * wp), pointer(floats, 3 * wp)
     zero, known, guess = pointer(floats, 4 * wp), pointer(floats, 5 * wp), pointer(floats, 6 * wp)
     f, turn, f_ahead = pointer(floats, 7 * wp), pointer(floats, 8 * wp), pointer(floats, 9 * wp)
@@ -728,7 +737,8 @@ def march(
     Q, W, x = pointer(floats, 19 * wp), pointer(floats, 20 * wp), pointer(floats, 21 * wp)
     y, pull, most_in = pointer(floats, 22 * wp), pointer(floats, 23 * wp), pointer(floats, 24 * wp)
     rest, delta, R_in = pointer(floats, 25 * wp), pointer(floats, 26 * wp), pointer(floats, 27 * wp)
-    gain_in, root, history = pointer(floats, 28 * wp), pointer(floats, 29 * wp), pointer(floats, 30 * wp)
+    gain_in, root, gain = pointer(floats, 28 * wp), pointer(floats, 29 * wp), pointer(floats, 30 * wp)
+    history = pointer(floats, 31 * wp)
     at, table = _VECTORS * wp, K * wp
     exponent, before, place = pointer(floats, at), pointer(floats, at + table), pointer(floats, at + 2 * table)
     cut, signs = pointer(floats, at + 3 * table), pointer(floats, at + 4 * table)
@@ -751,10 +761,14 @@ def march(
     started = k > 0
     largest_exponent = fastest = 0.0
     for i in range(w):
-        level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300))
+        reach, steepest = _size_of(G, i * wp, wp), 0.0
+        level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach, 1e-300))
         for a in range(i, K * wp, wp):
             if logc[a] > -np.inf:
                 largest_exponent, fastest = max(largest_exponent, abs(logc[a])), max(fastest, abs(decay[a]))
+                steepest = max(steepest, abs(slope[a]))
+        # An exponential is a weight squared: its relative error is half the slope times that of z.
+        gain[i] = 0.5 * steepest
     if not started:
         for i in range(w, wp):
             level[i] = np.inf

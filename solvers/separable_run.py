@@ -233,31 +233,25 @@ class Multistep(Run):
         flow, d, K, r = self.flow, self.flow.d, len(self.flow.sign), self.flow.rows
         width = -(-d // _LINE) * _LINE
         sizes, floats, integers = workspace(d, K, r)
-        room = _lined((d + r + 4 * K + 2) * width + floats)
+        room = _lined((d + r + 4 * K + 1) * width + floats)
         ends = [0]
 
         def rows(count: int) -> Array:
             ends.append(ends[-1] + count * width)
             return room[ends[-2] : ends[-1]].reshape(count, width)
 
-        gram, design, drive, gain = rows(d), rows(r), rows(1), rows(1)
-        design[:, :d] = flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(d)).T
-        A = design[:, :d]
-        np.matmul(A.T, A, out=gram[:, :d])
+        gram, design, drive = rows(d), rows(r), rows(1)
+        A = flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(d)).T
+        design[:, :d] = A
+        gram[:, :d] = A.T @ A
         gram /= flow.n
-        np.matmul(flow.b, A, out=drive[0, :d])
+        drive[0, :d] = flow.b @ A
         drive /= flow.n
         terms = [rows(K) for _ in range(4)]
         terms[0][:, d:] = -np.inf
         for to, values in zip(terms, (flow.log_coefficient, flow.sign, flow.slope, flow.decay), strict=True):
             to[:, :d] = values
-        # An exponential is a weight squared: its relative error is half the slope times that of z.
-        gain[0] = np.where(terms[0] > -np.inf, np.abs(terms[2]), 0.0).max(axis=0)
-        gain *= 0.5
-        self.system = (
-            *(part.ravel() for part in (gram, design)), float(flow.n), drive[0], *(term.ravel() for term in terms),
-            gain[0], np.abs(gram).max(axis=1),
-        )  # fmt: skip
+        self.system = (gram.ravel(), design.ravel(), float(flow.n), drive[0], *(term.ravel() for term in terms))
         self.work = (sizes, room[ends[-1] :], np.zeros(integers, dtype=np.int64), np.empty(HISTORY + 2))
         self.records = _FEW_RECORDS
         self.passes = 1
