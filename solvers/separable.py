@@ -284,7 +284,9 @@ def integrate_separable(
         return bool(find_events(steps, terminal)) or (done is not None and done(steps))
 
     solution = run_of(flow, t_end, tol, max_steps, progress, over if terminal else done)
-    found = find_events(solution, events) if events else []
+    if not events:
+        return solution
+    found = find_events(solution, events)
     last = next((one for one in found if one.event.terminal), None)
     if last is None:
         return replace(solution, events=found)

@@ -203,11 +203,15 @@ class Run(ABC):
         from flowsim.solvers.separable import SeparableSolution
 
         chunks = self.chunks[first:]
-        start = chunks[0].t[:1] if chunks else np.zeros(1)
+        if len(chunks) == 1:
+            t, h = chunks[0].t, chunks[0].h
+        else:
+            t = np.concatenate([chunks[0].t[:1] if chunks else np.zeros(1), *(chunk.t[1:] for chunk in chunks)])
+            h = np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)])
         return SeparableSolution(
             flow=self.flow,
-            t=np.concatenate([start, *(chunk.t[1:] for chunk in chunks)]),
-            h=np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)]),
+            t=t,
+            h=h,
             status=status,
             message=status.value,
             stats={
