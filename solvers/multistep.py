@@ -635,6 +635,7 @@ def _move(f, bend, df, dbend, R, guess, first, second, gain, wp):
         store(f, b, load(f, b) + change)
         store(bend, b, load(bend, b) + turn)
         by = load(R, b) + first * change - second * turn
+        store(R, b, by)
         store(guess, b, load(guess, b) + by)
         most = wider(load(gain, b) * magnitude(by), most)
     return widest(most)
@@ -900,6 +901,9 @@ def march(
                 break
             _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x, delta, df, dturn)
             change = _move(f, turn, df, dturn, R, guess, first, second, gain, wp)
+            for s in range(m):
+                # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
+                guess[index[s]] += delta[s] - R[index[s]]
             if not change <= _FAR:
                 good = False
                 break
