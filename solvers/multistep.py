@@ -10,9 +10,9 @@ new one,
 .. math:: z_{n+1} = z_n + \int_{t_n}^{t_{n+1}} P\,dt, \qquad P = f \text{ at } t_n, \dots, t_{n+1-k}, \quad
           P = f,\; P' = f' \text{ at } t_{n+1},
 
-of order k + 2, stiffly stable up to order 9, with error constants a tenth (order 3) to a fortieth (order 6) of those of
-the backward differentiation formulas. Only z_n enters, so that any sequence of steps is stable. The history is kept as modified divided differences
-of f. With A, B the weights of f_{n+1} and -f'_{n+1},
+of order k + 2, stiffly stable up to order 9, with error constants a tenth (order 3) to a fortieth (order 6) of those
+of the backward differentiation formulas. Only z_n enters, so that any sequence of steps is stable. The history is kept
+as modified divided differences of f. With A, B the weights of f_{n+1} and -f'_{n+1},
 
 .. math:: z = z^\ast + A f - B f' \quad\Longrightarrow\quad
           \big(I + G (A D - B Q) + B\,(G D)^2\big)\,\Delta = R, \qquad Q_i = \partial \beta_i' / \partial z_i |_f,
