@@ -17,8 +17,8 @@ from numba.core import datamodel
 from numba.extending import intrinsic, overload, register_model
 
 __all__ = [
-    "EIGHT", "add_up", "constant", "exponential", "greater", "largest", "load", "load_part", "magnitude", "pointer",
-    "spread", "store", "store_part", "wider", "widest",
+    "EIGHT", "add_up", "below", "constant", "exponential", "greater", "largest", "load", "load_part", "magnitude",
+    "pointer", "spread", "store", "store_part", "wider", "widest",
 ]  # fmt: skip
 
 EIGHT = 8
@@ -143,15 +143,7 @@ def add_up(typing_context: Any, value: Any) -> Any:
     """The sum of the eight, in halves."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        parts, count = arguments[0], EIGHT
-        while count > 1:
-            count //= 2
-            low, high = (
-                builder.shuffle_vector(parts, parts, ir.VectorType(_INT32, count)(list(range(first, first + count))))
-                for first in (0, count)
-            )
-            parts = builder.fadd(low, high)
-        return builder.extract_element(parts, _INT32(0))
+        return _in_halves(builder, arguments[0], builder.fadd)
 
     return types.float64(_eight), generate
 
@@ -165,6 +157,17 @@ def greater(typing_context: Any, a: Any, b: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
     return _eight(_eight, _eight), generate
+
+
+@_compiled
+def below(typing_context: Any, a: Any, b: Any, then: Any, other: Any) -> Any:
+    """`then` where a < b, `other` elsewhere and where one is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b, then, other = arguments
+        return builder.select(builder.fcmp_ordered("<", a, b), then, other)
+
+    return _eight(_eight, _eight, _eight, _eight), generate
 
 
 @_compiled
@@ -183,12 +186,7 @@ def largest(typing_context: Any, value: Any) -> Any:
     """The largest of the eight, none of them NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        parts = [builder.extract_element(arguments[0], _INT32(lane)) for lane in range(EIGHT)]
-        while len(parts) > 1:
-            half = len(parts) // 2
-            pairs = zip(parts[:half], parts[half:], strict=True)
-            parts = [builder.select(builder.fcmp_ordered(">", a, b), a, b) for a, b in pairs]
-        return parts[0]
+        return _in_halves(builder, arguments[0], lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
     return types.float64(_eight), generate
 
@@ -210,12 +208,8 @@ def widest(typing_context: Any, value: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits = builder.bitcast(arguments[0], _BITS)
-        parts = [builder.extract_element(bits, _INT32(lane)) for lane in range(EIGHT)]
-        while len(parts) > 1:
-            half = len(parts) // 2
-            pairs = zip(parts[:half], parts[half:], strict=True)
-            parts = [builder.select(builder.icmp_signed(">", a, b), a, b) for a, b in pairs]
-        return builder.bitcast(parts[0], ir.DoubleType())
+        most = _in_halves(builder, bits, lambda a, b: builder.select(builder.icmp_signed(">", a, b), a, b))
+        return builder.bitcast(most, ir.DoubleType())
 
     return types.float64(_eight), generate
 
@@ -235,6 +229,19 @@ def _everywhere(builder: Any, value: Any) -> Any:
     undefined = ir.VectorType(value.type, EIGHT)(ir.Undefined)
     single = builder.insert_element(undefined, value, _INT32(0))
     return builder.shuffle_vector(single, undefined, ir.VectorType(_INT32, EIGHT)([0] * EIGHT))
+
+
+def _in_halves(builder: Any, parts: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """The first half of eight with the second, and so on, down to one."""
+    count = EIGHT
+    while count > 1:
+        count //= 2
+        low, high = (
+            builder.shuffle_vector(parts, parts, ir.VectorType(_INT32, count)(list(range(first, first + count))))
+            for first in (0, count)
+        )
+        parts = combine(low, high)
+    return builder.extract_element(parts, _INT32(0))
 
 
 def _below(builder: Any, count: Any) -> Any:

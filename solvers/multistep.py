@@ -195,45 +195,83 @@ def _shorten(exponent, before, level, log_h, K, w, wp):
 
 
 @bare()
-def _list(exponent, level, log_h, K, w, wp, sign, slope, decay, cut, index, terms_at, signs, slopes, decays):
-    """The coordinates that count, their exponentials in layers, the first of each in layer 0; how many of both."""
-    m, layers = 0, 1
-    for i in range(w):
-        found = 0
-        for j in range(K):
-            a = j * wp + i
-            counts = exponent[a] > level[i] - log_h - _MARGIN
-            cut[a] = np.inf if counts else level[i]
-            if counts:
-                at = found * wp + m
-                terms_at[at] = a
-                signs[at], slopes[at], decays[at] = sign[a], slope[a], decay[a]
-                found += 1
-        if found > 0:
-            for layer in range(found, K):
-                at = layer * wp + m
-                terms_at[at] = terms_at[m]
-                signs[at] = slopes[at] = decays[at] = 0.0
-            index[m] = i
-            layers = max(layers, found)
-            m += 1
-    for layer in range(K):
-        for s in range(m, padded(m)):
-            at = layer * wp + s
-            terms_at[at] = 0
-            signs[at] = slopes[at] = decays[at] = 0.0
-    return m, layers
+def _counts(exponent, least, K, wp, i):
+    most = -np.inf
+    for a in range(i, K * wp, wp):
+        most = max(most, exponent[a])
+    return most > least
 
 
 @bare()
-def _minus(S, at, x, m, width, base, out):
-    """``out = base - sum_s x_s S[at_s : at_s + width]``, a few vectors at a time, as many sums as hide the latency."""
-    b = 0
-    while b + 4 * EIGHT <= width:
+def _exchange(table, rows, wp, i, j):
+    """Two columns of a table."""
+    for a in range(0, rows * wp, wp):
+        table[a + i], table[a + j] = table[a + j], table[a + i]
+
+
+@bare()
+def _arrange(exponent, level, log_h, K, w, wp, G, A, r, drive, logc, sign, slope, decay, work, rows, order, where):
+    """Put the coordinates that count first, in all tables; how many they are."""
+    m = 0
+    for i in range(w):
+        if _counts(exponent, level[i] - log_h - _MARGIN, K, wp, i):
+            m += 1
+    j = m
+    for i in range(m):
+        if _counts(exponent, level[i] - log_h - _MARGIN, K, wp, i):
+            continue
+        while not _counts(exponent, level[j] - log_h - _MARGIN, K, wp, j):
+            j += 1
+        _exchange(G, w, wp, i, j)
+        for a in range(wp):
+            G[i * wp + a], G[j * wp + a] = G[j * wp + a], G[i * wp + a]
+        _exchange(A, r, wp, i, j)
+        _exchange(drive, 1, wp, i, j)
+        _exchange(logc, K, wp, i, j)
+        _exchange(sign, K, wp, i, j)
+        _exchange(slope, K, wp, i, j)
+        _exchange(decay, K, wp, i, j)
+        _exchange(work, rows, wp, i, j)
+        order[i], order[j] = order[j], order[i]
+        where[order[i]], where[order[j]] = i, j
+    return m
+
+
+@bare()
+def _list(exponent, level, log_h, K, w, wp, m, sign, slope, decay, cut, terms_at, signs, slopes, decays):
+    """The exponentials of the first m coordinates that count, the first of each in layer 0; how many layers."""
+    layers = 1
+    for i in range(w):
+        found, least = 0, level[i] - log_h - _MARGIN
+        for a in range(i, K * wp, wp):
+            counts = exponent[a] > least
+            cut[a] = np.inf if counts else level[i]
+            if counts:
+                at = found * wp + i
+                terms_at[at] = a
+                signs[at], slopes[at], decays[at] = sign[a], slope[a], decay[a]
+                found += 1
+        if i < m:
+            for at in range(found * wp + i, K * wp, wp):
+                terms_at[at] = terms_at[i]
+                signs[at] = slopes[at] = decays[at] = 0.0
+            layers = max(layers, found)
+    for layer in range(K):
+        for at in range(layer * wp + m, layer * wp + padded(m)):
+            terms_at[at] = 0
+            signs[at] = slopes[at] = decays[at] = 0.0
+    return layers
+
+
+@bare()
+def _minus(S, stride, x, m, begin, end, base, out):
+    """``out = base - sum_s x_s S_s`` from `begin` to `end`, by as many sums as hide the latency."""
+    b = begin
+    while b + 4 * EIGHT <= end:
         t_0, t_1 = load(base, b), load(base, b + EIGHT)
         t_2, t_3 = load(base, b + 2 * EIGHT), load(base, b + 3 * EIGHT)
         for s in range(m):
-            value, a = spread(x, s), at[s] + b
+            value, a = spread(x, s), s * stride + b
             t_0 = t_0 - value * load(S, a)
             t_1 = t_1 - value * load(S, a + EIGHT)
             t_2 = t_2 - value * load(S, a + 2 * EIGHT)
@@ -243,21 +281,21 @@ def _minus(S, at, x, m, width, base, out):
         store(out, b + 2 * EIGHT, t_2)
         store(out, b + 3 * EIGHT, t_3)
         b += 4 * EIGHT
-    left = width - b
+    left = end - b
     if left == 3 * EIGHT:
         t_0, t_1, t_2 = load(base, b), load(base, b + EIGHT), load(base, b + 2 * EIGHT)
         u_0 = u_1 = u_2 = constant(0.0)
         for s in range(0, m - 1, 2):
-            value, a = spread(x, s), at[s] + b
+            value, a = spread(x, s), s * stride + b
             t_0 = t_0 - value * load(S, a)
             t_1 = t_1 - value * load(S, a + EIGHT)
             t_2 = t_2 - value * load(S, a + 2 * EIGHT)
-            value, a = spread(x, s + 1), at[s + 1] + b
+            value, a = spread(x, s + 1), a + stride
             u_0 = u_0 - value * load(S, a)
             u_1 = u_1 - value * load(S, a + EIGHT)
             u_2 = u_2 - value * load(S, a + 2 * EIGHT)
         if m % 2:
-            value, a = spread(x, m - 1), at[m - 1] + b
+            value, a = spread(x, m - 1), (m - 1) * stride + b
             u_0 = u_0 - value * load(S, a)
             u_1 = u_1 - value * load(S, a + EIGHT)
             u_2 = u_2 - value * load(S, a + 2 * EIGHT)
@@ -268,14 +306,14 @@ def _minus(S, at, x, m, width, base, out):
         t_0, t_1 = load(base, b), load(base, b + EIGHT)
         u_0 = u_1 = constant(0.0)
         for s in range(0, m - 1, 2):
-            value, a = spread(x, s), at[s] + b
+            value, a = spread(x, s), s * stride + b
             t_0 = t_0 - value * load(S, a)
             t_1 = t_1 - value * load(S, a + EIGHT)
-            value, a = spread(x, s + 1), at[s + 1] + b
+            value, a = spread(x, s + 1), a + stride
             u_0 = u_0 - value * load(S, a)
             u_1 = u_1 - value * load(S, a + EIGHT)
         if m % 2:
-            value, a = spread(x, m - 1), at[m - 1] + b
+            value, a = spread(x, m - 1), (m - 1) * stride + b
             u_0 = u_0 - value * load(S, a)
             u_1 = u_1 - value * load(S, a + EIGHT)
         store(out, b, t_0 + u_0)
@@ -283,44 +321,36 @@ def _minus(S, at, x, m, width, base, out):
     elif left == EIGHT:
         t_0, u_0 = load(base, b), constant(0.0)
         for s in range(0, m - 1, 2):
-            t_0 = t_0 - spread(x, s) * load(S, at[s] + b)
-            u_0 = u_0 - spread(x, s + 1) * load(S, at[s + 1] + b)
+            a = s * stride + b
+            t_0 = t_0 - spread(x, s) * load(S, a)
+            u_0 = u_0 - spread(x, s + 1) * load(S, a + stride)
         if m % 2:
-            u_0 = u_0 - spread(x, m - 1) * load(S, at[m - 1] + b)
+            u_0 = u_0 - spread(x, m - 1) * load(S, (m - 1) * stride + b)
         store(out, b, t_0 + u_0)
 
 
 @bare()
-def _minus_by_rows(X, AQ, x, mp, r, wp, width, n, half, base, out):
-    """``out = base - X^T AQ x / n`` for the rows AQ of the active coordinates, and X of those or of all."""
+def _minus_by_rows(A, x, mp, r, wp, begin, end, n, half, base, out):
+    """``out = base - A^T A x / n``."""
     for q in range(r):
         total = constant(0.0)
         for s in range(0, mp, EIGHT):
-            total = total + load(AQ, q * wp + s) * load(x, s)
+            total = total + load(A, q * wp + s) * load(x, s)
         half[q] = add_up(total) / n
-    for b in range(0, width, EIGHT):
+    for b in range(begin, end, EIGHT):
         total = load(base, b)
         for q in range(r):
-            total = total - half[q] * load(X, q * wp + b)
+            total = total - half[q] * load(A, q * wp + b)
         store(out, b, total)
 
 
 @bare()
-def _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, x, half, base, out):
-    """``out = base - G[:, active] x``."""
-    if by_rows:
-        _minus_by_rows(A, AQ, x, mp, r, wp, wp, n, half, base, out)
+def _push(way, G, A, m, mp, r, wp, n, x, half, begin, end, base, out):
+    """``out = base - G x`` from `begin` to `end` for x on the coordinates that count."""
+    if way == _BY_ROWS:
+        _minus_by_rows(A, x, mp, r, wp, begin, end, n, half, base, out)
     else:
-        _minus(G, rows, x, m, wp, base, out)
-
-
-@bare()
-def _push_active(by_rows, GS, places, AQ, m, mp, r, wp, n, x, half, base, out):
-    """The same among the active coordinates alone."""
-    if by_rows:
-        _minus_by_rows(AQ, AQ, x, mp, r, wp, mp, n, half, base, out)
-    else:
-        _minus(GS, places, x, m, mp, base, out)
+        _minus(G, wp, x, m, begin, end, base, out)
 
 
 @bare()
@@ -371,30 +401,30 @@ def _resolve(S, stride, weight, m, mp, first, second):
 
 
 @bare()
-def _way(m, r, small, narrow):
-    """What solves with m active coordinates, and the length of the rows of matrices in them."""
+def _way(m, r):
+    """What solves with m coordinates."""
     if m <= _SMALL:
-        return _BY_MATRIX, small
-    return (_BY_ROWS if m > 2 * r else _BY_COORDINATES), narrow
+        return _BY_MATRIX
+    return _BY_ROWS if m > 2 * r else _BY_COORDINATES
 
 
 @bare(fastmath=FAST)
-def _prepare(way, GS, stride, AQ, W, m, mp, r, wp, n, root, S, M, inverse, first, second):
+def _prepare(way, G, A, W, m, mp, r, wp, n, root, S, stride, M, inverse, first, second):
     """What :func:`_shrink` works with."""
     if way == _BY_MATRIX:
         for s in range(m):
-            for j in range(mp):
-                S[s * stride + j] = GS[s * stride + j]
+            for b in range(0, mp, EIGHT):
+                store(S, s * stride + b, load(G, s * wp + b))
         _resolve(S, stride, W, m, mp, first, second)
         return True
     if way == _BY_ROWS:
         for p in range(r):
             for s in range(mp):
-                first[s] = W[s] * AQ[p * wp + s] / n
+                first[s] = W[s] * A[p * wp + s] / n
             for q in range(p + 1):
                 total = 0.0
                 for s in range(mp):
-                    total += first[s] * AQ[q * wp + s]
+                    total += first[s] * A[q * wp + s]
                 M[p, q] = M[q, p] = total
             M[p, p] += 1.0
         return invert(M, r, padded(r), second) if r < _SMALL else factor(M, inverse, r)
@@ -402,36 +432,29 @@ def _prepare(way, GS, stride, AQ, W, m, mp, r, wp, n, root, S, M, inverse, first
         root[s] = math.sqrt(W[s])
     for s in range(m):
         for j in range(s + 1):
-            M[s, j] = root[s] * GS[s * stride + j] * root[j]
+            M[s, j] = root[s] * G[s * wp + j] * root[j]
         M[s, s] += 1.0
     return factor(M, inverse, m)
 
 
 @bare(fastmath=FAST)
-def _shrink_by_matrix(S, places, W, m, mp, x, v):
-    for s in range(mp):
-        x[s] = W[s] * v[s]
-    _minus(S, places, x, m, mp, v, v)
-
-
-@bare(fastmath=FAST)
-def _shrink_by_coordinates(GS, places, M, inverse, m, mp, root, x, v):
+def _shrink_by_coordinates(G, wp, M, inverse, m, mp, root, x, v):
     for s in range(m):
         x[s] = root[s] * v[s]
     substitute(M, inverse, x, m)
     for s in range(m):
         x[s] *= root[s]
-    _minus(GS, places, x, m, mp, v, v)
+    _minus(G, wp, x, m, 0, mp, v, v)
 
 
 @bare(fastmath=FAST)
-def _shrink_by_rows(M, inverse, AQ, W, mp, r, wp, n, half, solved, x, v):
+def _shrink_by_rows(M, inverse, A, W, mp, r, wp, n, half, solved, x, v):
     for s in range(mp):
         x[s] = W[s] * v[s]
     for q in range(r):
         total = 0.0
         for s in range(mp):
-            total += AQ[q * wp + s] * x[s]
+            total += A[q * wp + s] * x[s]
         half[q] = total / n
     if r < _SMALL:
         for p in range(r):
@@ -446,18 +469,31 @@ def _shrink_by_rows(M, inverse, AQ, W, mp, r, wp, n, half, solved, x, v):
     for q in range(r):
         value = solved[q]
         for s in range(mp):
-            v[s] -= value * AQ[q * wp + s]
+            v[s] -= value * A[q * wp + s]
 
 
 @bare(inline="always")
-def _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, v):
-    """``v = (I + G W)^-1 v`` on the active coordinates."""
+def _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v):
+    """``v = (I + G W)^-1 v`` on the coordinates that count."""
     if way == _BY_MATRIX:
-        _shrink_by_matrix(S, places, W, m, mp, x, v)
+        _scaled(W, v, mp, x)
+        _minus(S, stride, x, m, 0, mp, v, v)
     elif way == _BY_ROWS:
-        _shrink_by_rows(M, inverse, AQ, W, mp, r, wp, n, half, solved, x, v)
+        _shrink_by_rows(M, inverse, A, W, mp, r, wp, n, half, solved, x, v)
     else:
-        _shrink_by_coordinates(GS, places, M, inverse, m, mp, root, x, v)
+        _shrink_by_coordinates(G, wp, M, inverse, m, mp, root, x, v)
+
+
+@bare()
+def _scaled(scale, values, count, out):
+    for b in range(0, count, EIGHT):
+        store(out, b, load(scale, b) * load(values, b))
+
+
+@bare()
+def _copied(values, count, out):
+    for b in range(0, count, EIGHT):
+        store(out, b, load(values, b))
 
 
 @bare()
@@ -470,59 +506,47 @@ def _mismatch(theta, D, W, most, mp):
 
 
 @bare()
-def _filter(
-    way, G, A, AQ, rows, index, GS, S, places, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, v, vector
-):  # fmt: skip
+def _filter(way, G, A, S, stride, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, v, vector):
     """``vector = (I + G W)^-1 vector`` on all coordinates."""
-    for s in range(mp):
-        v[s] = vector[index[s]] if s < m else 0.0
-    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, v)
-    for s in range(mp):
-        x[s] = W[s] * v[s]
-    _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, x, half, vector, vector)
-
-
-@bare()
-def _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x, delta, df, dturn):
-    """What a change of z by delta on the active coordinates does to f and f', to first order."""
-    by_rows = way == _BY_ROWS
-    for s in range(mp):
-        x[s] = D[s] * delta[s]
-    _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, df)
-    for s in range(m):
-        x[s] = Q[s] * delta[s] + D[s] * df[index[s]]
-    _push(by_rows, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, dturn)
+    _copied(vector, mp, v)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    _scaled(W, v, mp, x)
+    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, vector, vector)
 
 
 @bare()
 def _settle(
-    way, theta, most, G, A, AQ, rows, index, GS, S, places, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved,
-    x, once, twice, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
+    way, theta, most, G, A, S, stride, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved, x, once, twice, v, R,
+    df, dturn, gain, gain_in, zero, f, turn, guess,
 ):  # fmt: skip
     r"""Puts to rest what is stiff and within `most` of its rest, where its f is noise for a longer step to come.
 
     With :math:`F = (I + \theta G D)^{-1}` the stiff part of f is :math:`(I - F)^2 f`, its distance from rest
     :math:`\theta F (I - F)^2 f`.
     """
-    for s in range(mp):
-        delta[s] = f[index[s]] if s < m else 0.0
-    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
-    for s in range(mp):
-        once[s] = delta[s]
-    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
-    for s in range(mp):
-        twice[s] = delta[s]
-    _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
-    for s in range(mp):
-        once[s] += delta[s] - 2.0 * twice[s]
-        x[s] = theta * W[s] * (delta[s] - twice[s])
+    _copied(f, mp, v)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    _copied(v, mp, once)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    _copied(v, mp, twice)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    for b in range(0, mp, EIGHT):
+        less = load(v, b) - load(twice, b)
+        store(once, b, load(once, b) - load(twice, b) + less)
+        store(x, b, theta * (load(W, b) * less))
     if not theta * _size(once, gain_in, mp) <= most:
         return
-    _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, R)
-    for s in range(m):
-        delta[s] = R[index[s]]
-    _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x, delta, df, dturn)
-    _move(f, turn, df, dturn, R, guess, 0.0, 0.0, gain, wp)
+    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, zero, R)
+    # What a change of z by R does to f and f', to first order.
+    _scaled(D, R, mp, x)
+    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, zero, df)
+    for b in range(0, mp, EIGHT):
+        store(x, b, load(Q, b) * load(R, b) + load(D, b) * load(df, b))
+    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, zero, dturn)
+    for b in range(0, wp, EIGHT):
+        store(f, b, load(f, b) + load(df, b))
+        store(turn, b, load(turn, b) + load(dturn, b))
+        store(guess, b, load(guess, b) + load(R, b))
 
 
 @bare()
@@ -557,27 +581,29 @@ def _size_of(values, first, count):
     return widest(most)
 
 
-@bare(fastmath=FAST)
+@bare()
 def _solve(
-    way, fit, GS, S, places, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain, goal, root, half, solved,
-    x, zero, rest, R, delta,
+    way, fit, G, S, stride, M, inverse, A, W, D, Q, m, mp, r, wp, n, first, second, gain, goal, root, half, solved, x,
+    zero, rest, R, delta, df,
 ):  # fmt: skip
-    """delta with ``(I + G (first D - second Q) + second (G D)^2) delta = R``, to `goal`; False if not reached."""
-    by_rows = way == _BY_ROWS
-    for s in range(mp):
-        delta[s] = R[s]
+    """delta with ``(I + G (first D - second Q) + second (G D)^2) delta = R``, to `goal`; False if not reached.
+
+    And ``df = -G D delta``.
+    """
+    _copied(R, mp, delta)
     if fit:
         for _ in range(2):
-            _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, delta)
+            _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, delta)
     last = np.inf
     for _ in range(_CORRECTIONS):
-        for s in range(mp):
-            x[s] = D[s] * delta[s]
-        _push_active(by_rows, GS, places, AQ, m, mp, r, wp, n, x, half, zero, rest)
-        for s in range(mp):
-            x[s] = first * x[s] - second * (D[s] * rest[s] + Q[s] * delta[s])
-            rest[s] = R[s] - delta[s]
-        _push_active(by_rows, GS, places, AQ, m, mp, r, wp, n, x, half, rest, rest)
+        _scaled(D, delta, mp, x)
+        _push(way, G, A, m, mp, r, wp, n, x, half, 0, mp, zero, df)
+        for b in range(0, mp, EIGHT):
+            by = load(delta, b)
+            bent = load(D, b) * load(df, b) + load(Q, b) * by
+            store(x, b, first * load(x, b) - second * bent)
+            store(rest, b, load(R, b) - by)
+        _push(way, G, A, m, mp, r, wp, n, x, half, 0, mp, rest, rest)
         # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
         now = _size(rest, gain, mp)
         if now <= goal:
@@ -586,9 +612,9 @@ def _solve(
             return False
         if fit:
             for _ in range(2):
-                _shrink(way, GS, S, places, M, inverse, AQ, W, m, mp, r, wp, n, root, half, solved, x, rest)
-        for s in range(mp):
-            delta[s] += rest[s]
+                _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, rest)
+        for b in range(0, mp, EIGHT):
+            store(delta, b, load(delta, b) + load(rest, b))
         last = now
     return False
 
@@ -615,29 +641,63 @@ def _exponentiate(place, signs, slopes, decays, layers, mp, wp, beta, D, by_time
 
 
 @bare()
-def _residual(known, guess, f, bend, f_ahead, bend_ahead, first, second, wp, R):
+def _speed_up(beta, D, by_time, steep, mixed, f, mp, x, Q):
+    """``d beta/dt`` along f, and its derivative by z."""
+    for b in range(0, mp, EIGHT):
+        flow = load(f, b)
+        store(x, b, load(D, b) * flow + load(by_time, b))
+        store(Q, b, load(steep, b) * flow + load(mixed, b))
+
+
+@bare()
+def _residual(known, guess, f, turn, f_ahead, bend_ahead, first, second, mp, R):
     """How far the step's equation is from being solved; False if that is not a number."""
     check = constant(0.0)
-    for b in range(0, wp, EIGHT):
+    for b in range(0, mp, EIGHT):
         value = (load(known, b) - load(guess, b)) + first * (load(f, b) - load(f_ahead, b))
-        value = value - second * (load(bend, b) - load(bend_ahead, b))
+        value = value - second * (load(turn, b) - load(bend_ahead, b))
         store(R, b, value)
         check = wider(magnitude(value), check)
     return widest(check) < np.inf
 
 
 @bare()
-def _move(f, bend, df, dbend, R, guess, first, second, gain, wp):
-    """f and f' by their changes, the guess by what follows from them; the size of that."""
+def _bend(D, Q, delta, df, beta, x, mp, bent):
+    """beta and its derivative by t along f after a step by delta, the change of the latter in `bent`."""
+    for b in range(0, mp, EIGHT):
+        by = load(delta, b)
+        store(beta, b, load(beta, b) + load(D, b) * by)
+        change = load(Q, b) * by + load(D, b) * load(df, b)
+        store(bent, b, change)
+        store(x, b, load(x, b) + change)
+
+
+@bare()
+def _move(f, turn, df, dturn, R, first, second, gain, mp):
+    """f and f' by their changes; the size of what the step's equation makes of them."""
     most = constant(0.0)
-    for b in range(0, wp, EIGHT):
-        change, turn = load(df, b), load(dbend, b)
+    for b in range(0, mp, EIGHT):
+        change, bent = load(df, b), load(dturn, b)
         store(f, b, load(f, b) + change)
-        store(bend, b, load(bend, b) + turn)
-        by = load(R, b) + first * change - second * turn
-        store(R, b, by)
-        store(guess, b, load(guess, b) + by)
+        store(turn, b, load(turn, b) + bent)
+        by = load(R, b) + first * change - second * bent
         most = wider(load(gain, b) * magnitude(by), most)
+    return widest(most)
+
+
+@bare()
+def _follow(known, guess, f, turn, f_ahead, bend_ahead, first, second, gain, m, mp, wp):
+    """The coordinates from m on go where the step's equation has them; how far that is from the guess."""
+    most = constant(0.0)
+    for i in range(m, mp):
+        there = known[i] + first * (f[i] - f_ahead[i]) - second * (turn[i] - bend_ahead[i])
+        most = wider(constant(gain[i] * abs(there - guess[i])), most)
+        guess[i] = there
+    for b in range(mp, wp, EIGHT):
+        there = load(known, b) + first * (load(f, b) - load(f_ahead, b))
+        there = there - second * (load(turn, b) - load(bend_ahead, b))
+        most = wider(load(gain, b) * magnitude(there - load(guess, b)), most)
+        store(guess, b, there)
     return widest(most)
 
 
@@ -692,21 +752,27 @@ def _remember(k, history, f, f_ahead, ahead, ratio, wp, smooth, turn):
             store(turn, b, slope)
 
 
+@bare()
+def _record(z, f, bend, where, w, row, rec_z, rec_f, rec_bend):
+    """In the order of the caller."""
+    for i in range(w):
+        at = where[i]
+        rec_z[row, i], rec_f[row, i], rec_bend[row, i] = z[at], f[at], bend[at]
+
+
 #: Vectors of all coordinates, tables of all exponentials and coefficients in the workspace of :func:`march`.
-_VECTORS, _TABLES, _COEFFICIENTS = 31 + HISTORY, 7, (4 + _FOLDS) * (HISTORY + 2)
+_VECTORS, _TABLES, _COEFFICIENTS = 29 + HISTORY, 7, (4 + _FOLDS) * (HISTORY + 2)
 
 
 def workspace(w, K, r):
     """For :func:`march` with w coordinates of K exponentials and r rows: sizes of matrices, floats and integers."""
     wp, rp = (-(-size // EIGHT) * EIGHT for size in (w, r))
-    # Beyond that many active coordinates the work is done in the rows of A.
+    # Beyond that many coordinates the work is done in the rows of A.
     narrow = min(wp, max(_SMALL, 2 * rp))
     by_rows = w > max(_SMALL, 2 * r)
-    wide = 0 if w <= _SMALL else max(narrow, rp) if by_rows else narrow
-    tall = r if by_rows else 0
-    matrices = narrow * narrow + min(narrow, _SMALL) ** 2 + wide * wide + tall * wp
-    floats = (_VECTORS + _TABLES * K) * wp + 2 * rp + matrices + wide + _COEFFICIENTS
-    return (narrow, wide, tall), floats, (3 + K) * wp + 5
+    small, wide = min(wp, _SMALL), 0 if w <= _SMALL else max(narrow, rp) if by_rows else narrow
+    floats = (_VECTORS + _TABLES * K) * wp + 2 * rp + small * small + wide * wide + wide + _COEFFICIENTS
+    return (small, wide), floats, (2 + K) * wp + 5
 
 
 @compiled()
@@ -723,40 +789,36 @@ def march(
     w, wp = rec_z.shape[1], len(constant_drive)
     K, r = len(logs) // wp, len(design) // wp
     rp = padded(r)
-    narrow, wide, tall = sizes
-    small = min(narrow, _SMALL)
+    small, wide = sizes
 
     G, A, drive, logc = pointer(gram, 0), pointer(design, 0), pointer(constant_drive, 0), pointer(logs, 0)
     sign, slope, decay = pointer(signs_of, 0), pointer(slopes_of, 0), pointer(decays_of, 0)
-    spans = pointer(past, 0)
+    spans, work = pointer(past, 0), pointer(floats, 0)
     z, z_low, bend, level = pointer(floats, 0), pointer(floats, wp), pointer(floats, 2 * wp), pointer(floats, 3 * wp)
     zero, known, guess = pointer(floats, 4 * wp), pointer(floats, 5 * wp), pointer(floats, 6 * wp)
     f, turn, f_ahead = pointer(floats, 7 * wp), pointer(floats, 8 * wp), pointer(floats, 9 * wp)
     bend_ahead, df, dturn = pointer(floats, 10 * wp), pointer(floats, 11 * wp), pointer(floats, 12 * wp)
     R, beta, D = pointer(floats, 13 * wp), pointer(floats, 14 * wp), pointer(floats, 15 * wp)
     by_time, steep, mixed = pointer(floats, 16 * wp), pointer(floats, 17 * wp), pointer(floats, 18 * wp)
-    Q, W, x = pointer(floats, 19 * wp), pointer(floats, 20 * wp), pointer(floats, 21 * wp)
-    y, pull, most_in = pointer(floats, 22 * wp), pointer(floats, 23 * wp), pointer(floats, 24 * wp)
-    rest, delta, R_in = pointer(floats, 25 * wp), pointer(floats, 26 * wp), pointer(floats, 27 * wp)
-    gain_in, root, gain = pointer(floats, 28 * wp), pointer(floats, 29 * wp), pointer(floats, 30 * wp)
-    history = pointer(floats, 31 * wp)
+    Q, W, x, y = pointer(floats, 19 * wp), pointer(floats, 20 * wp), pointer(floats, 21 * wp), pointer(floats, 22 * wp)
+    most_in, rest, delta = pointer(floats, 23 * wp), pointer(floats, 24 * wp), pointer(floats, 25 * wp)
+    gain_in, root, gain = pointer(floats, 26 * wp), pointer(floats, 27 * wp), pointer(floats, 28 * wp)
+    history = pointer(floats, 29 * wp)
     at, table = _VECTORS * wp, K * wp
     exponent, before, place = pointer(floats, at), pointer(floats, at + table), pointer(floats, at + 2 * table)
     cut, signs = pointer(floats, at + 3 * table), pointer(floats, at + 4 * table)
     slopes, decays = pointer(floats, at + 5 * table), pointer(floats, at + 6 * table)
     at += _TABLES * table
-    half, solved = pointer(floats, at), pointer(floats, at + rp)
-    at += 2 * rp
-    GS, S = pointer(floats, at), pointer(floats, at + narrow * narrow)
-    at += narrow * narrow + small * small
-    M, AQ = floats[at : at + wide * wide].reshape(wide, wide), pointer(floats, at + wide * wide)
-    at += wide * wide + tall * wp
-    inverse = pointer(floats, at)
-    ahead, behind = pointer(floats, at + wide), pointer(floats, at + wide + HISTORY + 2)
-    ratio, lean = pointer(floats, at + wide + 2 * (HISTORY + 2)), pointer(floats, at + wide + 3 * (HISTORY + 2))
-    weight = pointer(floats, at + wide + 4 * (HISTORY + 2))
-    rows, index, places = pointer(integers, 0), pointer(integers, wp), pointer(integers, 2 * wp)
-    terms_at, state = pointer(integers, 3 * wp), pointer(integers, (3 + K) * wp)
+    half, solved, S = pointer(floats, at), pointer(floats, at + rp), pointer(floats, at + 2 * rp)
+    at += 2 * rp + small * small
+    M, inverse = floats[at : at + wide * wide].reshape(wide, wide), pointer(floats, at + wide * wide)
+    at += wide * wide + wide
+    ahead, behind = pointer(floats, at), pointer(floats, at + HISTORY + 2)
+    ratio, lean = pointer(floats, at + 2 * (HISTORY + 2)), pointer(floats, at + 3 * (HISTORY + 2))
+    weight = pointer(floats, at + 4 * (HISTORY + 2))
+    # Coordinates that count come first, in all tables: which stands where, and where each one stands.
+    order, where, terms_at = pointer(integers, 0), pointer(integers, wp), pointer(integers, 2 * wp)
+    state = pointer(integers, (2 + K) * wp)
 
     k, depth, m, layers, fit = state[0], state[1], state[2], state[3], state[4] > 0
     started = k > 0
@@ -773,13 +835,15 @@ def march(
     if not started:
         for i in range(w, wp):
             level[i] = np.inf
+        for i in range(w):
+            order[i] = where[i] = i
         for a in range(K * wp):
             cut[a] = level[a % wp]
         for a in range(HISTORY + 2):
             spans[a] = _NEVER
         k = 1
     mp = padded(m)
-    way, stride = _way(m, r, small, narrow)
+    way = _way(m, r)
     rejections = steps_here = 0
     while True:
         t = clock[0]
@@ -792,7 +856,7 @@ def march(
             h = left
         elif h * (_LAST + 1e-6) > left:
             h = left / math.ceil(left / h)
-        log_h, new = math.log(h), 1.0
+        new = 1.0
         if started:
             for _ in range(_TRIES):
                 if depth == 0:
@@ -811,40 +875,26 @@ def march(
                     break
                 h *= _shorten(exponent, before, level, log_h, K, w, wp)
         else:
+            log_h = math.log(h)
             _exponents(logc, slope, decay, z, zero, t, K, wp, exponent)
 
         # ---- who counts
         if new > 0.0:
-            m, layers = _list(
-                exponent, level, log_h, K, w, wp, sign, slope, decay, cut, index, terms_at, signs, slopes, decays
+            m = _arrange(
+                exponent, level, log_h, K, w, wp, G, A, r, drive, logc, sign, slope, decay, work,
+                _VECTORS + _TABLES * K, order, where,
+            )  # fmt: skip
+            layers = _list(
+                exponent, level, log_h, K, w, wp, m, sign, slope, decay, cut, terms_at, signs, slopes, decays
             )  # fmt: skip
             mp = padded(m)
-            fit = False
-            way, stride = _way(m, r, small, narrow)
-            for s in range(m):
-                rows[s], places[s] = index[s] * wp, s * stride
-                gain_in[s] = gain[index[s]]
-            for s in range(m, mp):
-                gain_in[s] = 0.0
-            if way == _BY_ROWS:
-                for q in range(r):
-                    for s in range(m):
-                        AQ[q * wp + s] = A[q * wp + index[s]]
-                    for s in range(m, mp):
-                        AQ[q * wp + s] = 0.0
-            else:
-                for s in range(m):
-                    for j in range(m):
-                        GS[s * stride + j] = G[rows[s] + index[j]]
-                    for j in range(m, mp):
-                        GS[s * stride + j] = 0.0
+            fit, way = False, _way(m, r)
             for s in range(mp):
-                W[s] = most_in[s] = 0.0
-            for s in range(m):
-                most_in[s] = G[rows[s] + index[s]]
-        for at in range(layers):
+                gain_in[s] = gain[s] if s < m else 0.0
+                W[s], most_in[s] = 0.0, G[s * wp + s] if s < m else 0.0
+        for at in range(0, layers * wp, wp):
             for s in range(mp):
-                place[at * wp + s] = exponent[terms_at[at * wp + s]]
+                place[at + s] = exponent[terms_at[at + s]]
 
         # ---- the step
         first = second = theta = 0.0
@@ -853,30 +903,22 @@ def march(
             first = h * weight[k * _FOLDS + 1] + second * lean[k]
             theta = math.sqrt(second)
         allowed = max(tol / _CAUTION, _ROUNDINGS * (largest_exponent + fastest * t))
+        goal = _SOLVED * allowed
         good, fresh, stiff = True, False, 0.0
         for evaluation in range(_EVALUATIONS):
             _exponentiate(place, signs, slopes, decays, layers, mp, wp, beta, D, by_time, steep, mixed)
             counts[2] += 1
-            _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, beta, half, drive, f)
-            for s in range(m):
-                flow = f[index[s]]
-                x[s] = D[s] * flow + by_time[s]
-                Q[s] = steep[s] * flow + mixed[s]
-            for s in range(m, mp):
-                x[s] = Q[s] = 0.0
-            _push(way == _BY_ROWS, G, A, AQ, rows, m, mp, r, wp, n, x, half, zero, turn)
+            _push(way, G, A, m, mp, r, wp, n, beta, half, 0, mp, drive, f)
+            _speed_up(beta, D, by_time, steep, mixed, f, mp, x, Q)
+            _push(way, G, A, m, mp, r, wp, n, x, half, 0, mp, zero, turn)
             if not started:
                 break
-            good = _residual(known, guess, f, turn, f_ahead, bend_ahead, first, second, wp, R)
-            if not good or (evaluation > 0 and _size(R, gain, wp) <= _SOLVED * allowed):
+            good = _residual(known, guess, f, turn, f_ahead, bend_ahead, first, second, mp, R)
+            if not good or (evaluation > 0 and _size(R, gain_in, mp) <= goal):
                 break
-            for s in range(m):
-                R_in[s] = R[index[s]]
-            for s in range(m, mp):
-                R_in[s] = 0.0
             stiff = 0.0
             for s in range(m):
-                stiff += theta * D[s] * G[rows[s] + index[s]]
+                stiff += theta * D[s] * G[s * wp + s]
             contraction = _mismatch(theta, D, W, most_in, mp)
             for attempt in range(2):
                 if attempt == 1 or contraction > _CONTRACTION:
@@ -885,35 +927,42 @@ def march(
                         break
                     for s in range(m):
                         W[s] = theta * D[s]
-                        most_in[s] = min(G[rows[s] + index[s]], 1.0 / max(W[s], 1e-300))
+                        most_in[s] = min(G[s * wp + s], 1.0 / max(W[s], 1e-300))
                     counts[3] += 1
                     fit = fresh = True
-                    good = _prepare(way, GS, stride, AQ, W, m, mp, r, wp, n, root, S, M, inverse, x, y)
+                    good = _prepare(way, G, A, W, m, mp, r, wp, n, root, S, small, M, inverse, y, rest)
                     if not good:
                         break
                 good = _solve(
-                    way, fit, GS, S, places, M, inverse, AQ, W, D, Q, m, mp, r, wp, n, first, second, gain_in,
-                    _SOLVED * allowed, root, half, solved, x, zero, rest, R_in, delta,
+                    way, fit, G, S, small, M, inverse, A, W, D, Q, m, mp, r, wp, n, first, second, gain_in, goal, root,
+                    half, solved, y, zero, rest, R, delta, df,
                 )  # fmt: skip
                 if good:
                     break
             if not good:
                 break
-            _bend_with(way, G, A, AQ, rows, index, D, Q, m, mp, r, wp, n, half, zero, x, delta, df, dturn)
-            change = _move(f, turn, df, dturn, R, guess, first, second, gain, wp)
-            for s in range(m):
-                # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
-                guess[index[s]] += delta[s] - R[index[s]]
+            _bend(D, Q, delta, df, beta, x, mp, y)
+            _push(way, G, A, m, mp, r, wp, n, y, half, 0, mp, zero, dturn)
+            change = _move(f, turn, df, dturn, R, first, second, gain_in, mp)
             if not change <= _FAR:
                 good = False
                 break
+            for s in range(m):
+                # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
+                guess[s] += delta[s]
             change = _size(delta, gain_in, mp) * (1.0 + stiff)
-            if change * change <= _SOLVED * allowed:
+            if change * change <= goal:
                 break
             good = evaluation < _EVALUATIONS - 1
-            for at in range(layers):
+            for at in range(0, layers * wp, wp):
                 for s in range(m):
-                    place[at * wp + s] += slopes[at * wp + s] * delta[s]
+                    place[at + s] += slopes[at + s] * delta[s]
+        if good:
+            _push(way, G, A, m, mp, r, wp, n, beta, half, mp, wp, drive, f)
+            _push(way, G, A, m, mp, r, wp, n, x, half, mp, wp, zero, turn)
+            if started:
+                change = _follow(known, guess, f, turn, f_ahead, bend_ahead, first, second, gain, m, mp, wp)
+                good = change <= _FAR
         if not started:
             for i in range(wp):
                 history[i] = f[i]
@@ -929,7 +978,7 @@ def march(
                 return NON_FINITE
             fit = False
             for s in range(m):
-                W[s], most_in[s] = 0.0, G[rows[s] + index[s]]
+                W[s], most_in[s] = 0.0, G[s * wp + s]
             clock[2] = 0.4 * h
             continue
         lower, higher = k > 1, k < MOST and depth > k
@@ -940,10 +989,7 @@ def march(
         if error > _UNFILTERED and fit and stiff > _STIFF:
             # What is stiff makes of rounding, and of what the equations are solved to, an error that is not one.
             raw = _size(R, gain, wp)
-            _filter(
-                way, G, A, AQ, rows, index, GS, S, places, M, inverse, W, m, mp, r, wp, n, root, half, solved, x,
-                delta, R,
-            )  # fmt: skip
+            _filter(way, G, A, S, small, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, y, R)
             error *= math.sqrt(_size(R, gain, wp) / raw)
         if not error <= 1.0:
             counts[1] += 1
@@ -957,15 +1003,14 @@ def march(
 
         if fit and stiff > _RESTING:
             _settle(
-                way, theta, _REST * allowed, G, A, AQ, rows, index, GS, S, places, M, inverse, W, D, Q, m, mp, r, wp, n,
-                root, half, solved, x, rest, pull, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
+                way, theta, _REST * allowed, G, A, S, small, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved,
+                x, rest, y, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
             )  # fmt: skip
 
         # ---- accept
         if counts[4] == 0:
             rec_t[0] = t
-            for i in range(w):
-                rec_z[0, i], rec_f[0, i], rec_bend[0, i] = z[i], history[i], bend[i]
+            _record(z, history, bend, where, w, 0, rec_z, rec_f, rec_bend)
         _remember(k, history, f, f_ahead, ahead, ratio, wp, stiff > _RESTING and depth > k, turn)
         _accept(guess, z, z_low, turn, bend, exponent, before, K, wp)
         for j in range(HISTORY, 0, -1):
@@ -980,12 +1025,7 @@ def march(
             moved = t + step
             clock[0], clock[1] = moved, step - (moved - t)
         rec_t[record + 1] = clock[0]
-        for i in range(w):
-            rec_z[record + 1, i] = z[i]
-        for i in range(w):
-            rec_f[record + 1, i] = history[i]
-        for i in range(w):
-            rec_bend[record + 1, i] = bend[i]
+        _record(z, history, bend, where, w, record + 1, rec_z, rec_f, rec_bend)
         counts[4] = record + 1
         counts[0] += 1
         steps_here += 1

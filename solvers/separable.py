@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.events import Event, Occurrence, find_events
-from flowsim.solvers.separable_run import LoadedSteps, NodeSteps, run_of
+from flowsim.solvers.separable_run import LoadedSteps, NodeSteps, compiled_reading, run_of
 from flowsim.solvers.solution import Status
 
 __all__ = ["SeparableFlow", "SeparableSolution", "integrate_ensemble", "integrate_separable"]
@@ -114,13 +114,18 @@ class SeparableFlow:
     def rows(self) -> int:
         return int(self.A.shape[0])
 
-    def exponents(self, z: Array, t: Array) -> Array:
-        """(K, T, d) for z (T, d) and t (T,)."""
-        return self.log_coefficient[:, None] + self.slope[:, None] * z - self.decay[:, None] * t[:, None]
+    @property
+    def exponential(self) -> tuple[Array, Array, Array, Array]:
+        """l, s, a and b."""
+        return self.log_coefficient, self.sign, self.slope, self.decay
 
     def beta(self, z: Array, t: Array) -> Array:
-        """(T, d)."""
-        return np.sum(self.sign[:, None] * np.exp(self.exponents(z, t)), axis=0)
+        """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite where they leave the range of floats."""
+        kernel: Any = compiled_reading()
+        z, t = np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(t, dtype=float)
+        out = np.empty(z.shape)
+        kernel.sums(*self.exponential, z, t, out)
+        return out
 
     def columns(self, index: NDArray[np.int64]) -> Array:
         """Columns of A as rows, C order."""
@@ -207,14 +212,9 @@ class SeparableSolution:
         times = np.asarray(times, dtype=float)
         if len(self.h) == 0:
             return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
-        step = np.searchsorted(self.t, times, side="right")
-        step -= 1
-        np.minimum(step, len(self.h) - 1, out=step)
-        np.maximum(step, 0, out=step)
-        theta = (times - self.t[step]) / self.h[step]
-        np.minimum(theta, 1.0, out=theta)
-        np.maximum(theta, 0.0, out=theta)
-        theta[times >= self.t[-1]] = 1.0
+        kernel: Any = compiled_reading()
+        step, theta = np.empty(len(times), dtype=np.intp), np.empty(len(times))
+        kernel.locate(self.t, self.h, times, step, theta)
         return step, theta
 
     def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False) -> Array:

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from flowsim.solvers.solution import Status
 if TYPE_CHECKING:
     from flowsim.solvers.separable import SeparableFlow, SeparableSolution
 
-__all__ = ["LOAD_ALL", "LoadedSteps", "NodeSteps", "Run", "run_of"]
+__all__ = ["LOAD_ALL", "LoadedSteps", "NodeSteps", "Run", "compiled_reading", "run_of"]
 
 Array = NDArray[np.float64]
 Done = Callable[["SeparableSolution"], bool]
@@ -39,6 +40,31 @@ _ROUNDINGS = 4.0
 _LOOK = 100
 #: Floats in a cache line.
 _LINE = 8
+
+
+# Compiled code is loaded where it is first called: importing flowsim, and its command line, do without.
+
+
+@cache
+def _one_step() -> Any:
+    from flowsim.solvers import separable_kernel
+
+    return separable_kernel
+
+
+@cache
+def _multistep() -> Any:
+    from flowsim.solvers import multistep
+
+    return multistep
+
+
+@cache
+def compiled_reading() -> Any:
+    """:mod:`flowsim.solvers.separable_read`."""
+    from flowsim.solvers import separable_read
+
+    return separable_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +89,8 @@ class LoadedSteps:
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
-        from flowsim.solvers import separable_kernel
-
-        kernel: Any = separable_kernel
         out = np.empty((len(self.h), len(nodes)))
-        kernel.speeds(
+        _one_step().speeds(
             self.gram, self.columns, float(n), self.product[0], *self.exponential, *self.product[1:],
             self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
         )  # fmt: skip
@@ -75,13 +98,10 @@ class LoadedSteps:
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
         """z of the loaded coordinates at positions `theta` of steps, and nu unless all are loaded."""
-        from flowsim.solvers import separable_kernel
-
-        kernel: Any = separable_kernel
         sides = len(self.place[0]) if flow.power else 1
         out = np.empty((len(step), sides * self.z.shape[1]))
         nu = np.empty((len(step) if len(self.nu) else 0, flow.rows))
-        kernel.states(
+        _one_step().states(
             self.gram, self.columns, float(flow.n), flow.power, self.exponential[2], self.h, self.z, self.rate,
             self.place, self.pointer, self.which, self.coefficients, flow.b, self.nu, step, theta, out, nu,
         )  # fmt: skip
@@ -102,20 +122,14 @@ class NodeSteps:
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
-        from flowsim.solvers import multistep
-
-        kernel: Any = multistep
         out = np.empty((len(self.h), len(nodes)))
-        kernel.speeds(*self.exponential, self.t, self.h, self.z, self.f, self.bend, nodes, out)
+        _multistep().speeds(*self.exponential, self.t, self.h, self.z, self.f, self.bend, nodes, out)
         return out
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
         """z at positions `theta` of steps."""
-        from flowsim.solvers import multistep
-
-        kernel: Any = multistep
         out = np.empty((len(step), self.z.shape[1]))
-        kernel.between(self.h, self.z, self.f, self.bend, step, theta, out)
+        _multistep().between(self.h, self.z, self.f, self.bend, step, theta, out)
         return out, np.empty((0, flow.rows))
 
 
@@ -232,50 +246,42 @@ class Multistep(Run):
 
     def begin(self) -> None:
         """Lay out flat arrays, in rows of whole vectors that begin with a cache line."""
-        from flowsim.solvers.multistep import HISTORY, workspace
-
         flow, d, K, r = self.flow, self.flow.d, len(self.flow.sign), self.flow.rows
         width = -(-d // _LINE) * _LINE
-        sizes, floats, integers = workspace(d, K, r)
-        room = _lined((d + r + 4 * K + 1) * width + floats)
-        ends = [0]
-
-        def rows(count: int) -> Array:
-            ends.append(ends[-1] + count * width)
-            return room[ends[-2] : ends[-1]].reshape(count, width)
-
-        gram, design, drive = rows(d), rows(r), rows(1)
-        A = flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(d)).T
-        design[:, :d] = A
-        gram[:, :d] = A.T @ A
-        gram /= flow.n
-        drive[0, :d] = flow.b @ A
-        drive /= flow.n
-        terms = [rows(K) for _ in range(4)]
-        terms[0][:, d:] = -np.inf
-        for to, values in zip(terms, (flow.log_coefficient, flow.sign, flow.slope, flow.decay), strict=True):
-            to[:, :d] = values
-        self.system = (gram.ravel(), design.ravel(), float(flow.n), drive[0], *(term.ravel() for term in terms))
-        self.work = (sizes, room[ends[-1] :], np.zeros(integers, dtype=np.int64), np.empty(HISTORY + 2))
+        sizes, floats, integers = _multistep().workspace(d, K, r)
+        counts = (d, r, 1, K, K, K, K)
+        room = _lined(sum(counts) * width + floats)
+        parts, end = [], 0
+        for count in counts:
+            begin, end = end, end + count * width
+            parts.append(room[begin:end])
+        gram, design, drive, *terms = parts
+        rows = design.reshape(r, width)
+        rows[:, :d] = flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(d)).T
+        np.matmul(rows[:, :d].T, rows, out=gram.reshape(d, width))
+        gram *= 1.0 / flow.n
+        np.matmul(flow.b, rows, out=drive)
+        drive *= 1.0 / flow.n
+        terms[0].fill(-np.inf)
+        for to, values in zip(terms, flow.exponential, strict=True):
+            to.reshape(K, width)[:, :d] = values
+        self.system = (gram, design, float(flow.n), drive, *terms)
+        self.work = (sizes, room[end:], np.zeros(integers, dtype=np.int64), np.empty(_multistep().HISTORY + 2))
         self.records = _FEW_RECORDS
         self.passes = 1
 
     def advance(self, budget: int) -> int:
-        from flowsim.solvers import multistep
-
-        kernel: Any = multistep
         d, records = self.flow.d, self.records
         self.records = min(2 * records, _RECORDS)
         t, h = np.empty(records + 1), np.empty(records)
         z, f, bend = np.empty((records + 1, d)), np.empty((records + 1, d)), np.empty((records + 1, d))
-        status = kernel.march(
+        status = _multistep().march(
             *self.system, self.tol, self.t_end, budget, *self.work, self.clock, self.counts, t, h, z, f, bend
         )
         steps = int(self.counts[4])
         if steps:
             flow, ends = self.flow, slice(0, steps + 1)
-            exponential = (flow.log_coefficient, flow.sign, flow.slope, flow.decay)
-            self.chunks.append(NodeSteps(t[ends], h[:steps], z[ends], f[ends], bend[ends], exponential))
+            self.chunks.append(NodeSteps(t[ends], h[:steps], z[ends], f[ends], bend[ends], flow.exponential))
         return int(status)
 
 
@@ -302,9 +308,6 @@ class OneStep(Run):
             self.refresh()
 
     def advance(self, budget: int) -> int:
-        from flowsim.solvers import separable_kernel
-
-        kernel: Any = separable_kernel
         w = len(self.loaded)
         records = _RECORDS
         entries = max(_ENTRIES, 2 * w)
@@ -318,7 +321,7 @@ class OneStep(Run):
         place = np.empty((records + 1 if power else 0, len(self.flow.sign), w))
         place[:1] = self.place[:, :w]
         t[0], z[0], nu[:1] = self.clock[0], self.z, self.nu
-        status = kernel.advance(
+        status = _one_step().advance(
             self.gram, self.columns, float(self.flow.n), self.drive, power, *self.exponential, squares, series,
             self.reach, self.tol, self.t_end, budget, *self.outside,
             self.clock, self.z, self.z_low, self.place, self.nu, self.counts,
@@ -354,9 +357,7 @@ class OneStep(Run):
         with_gram = len(index) <= max(LOAD_ALL, 2 * flow.rows)
         self.gram = self.columns @ self.columns.T / flow.n if with_gram else np.zeros((0, 0))
         self.drive = self.columns @ flow.b / flow.n
-        self.exponential = tuple(
-            np.ascontiguousarray(part[:, index]) for part in (flow.log_coefficient, flow.sign, flow.slope, flow.decay)
-        )
+        self.exponential = tuple(np.ascontiguousarray(part[:, index]) for part in flow.exponential)
         if self.all_loaded and with_gram:
             self.reach = np.abs(self.gram).max(axis=1)
         else:

@@ -374,21 +374,7 @@ class GrowthCoordinates:
         return self._slope(exponents) * rate + self._by_time(exponents)
 
     def predictor(self, t: Array, y: Array) -> Array:
-        m, z = self.map, self._z(y)
-        sign = np.sign(m.modes.coefficient)
-        out: Array | None = None
-        # One exponential at a time: sums over a last axis of length 2 take longer than the exponentials.
-        with np.errstate(over="ignore"):
-            for k in range(sign.shape[1]):
-                term = m.modes.rate[:, k] * z
-                term += m.log_coefficient[:, k]
-                if m.modes.is_damped:
-                    term -= m.decay[:, k] * t[:, None]
-                np.exp(term, out=term)
-                term *= sign[:, k]
-                out = term if out is None else np.add(out, term, out=out)
-        assert out is not None
-        return out
+        return self.flow.beta(self._z(y), t)
 
     def observe(self, t: Array, y: Array) -> Observed:
         m, z = self.map, self._z(y)
