@@ -17,8 +17,8 @@ from numba.core import datamodel
 from numba.extending import intrinsic, overload, register_model
 
 __all__ = [
-    "EIGHT", "add_up", "below", "constant", "exponential", "greater", "largest", "load", "load_part", "magnitude",
-    "pointer", "spread", "store", "store_part", "wider", "widest",
+    "EIGHT", "add_up", "below", "constant", "exponential", "exponential_within", "greater", "largest", "load",
+    "load_part", "magnitude", "only", "pointer", "spread", "store", "store_part", "wider", "widest",
 ]  # fmt: skip
 
 EIGHT = 8
@@ -139,6 +139,17 @@ def constant(typing_context: Any, value: Any) -> Any:
 
 
 @_compiled
+def only(typing_context: Any, place: Any) -> Any:
+    """1 at one place, 0 at the others; all 0 for a place that is none of the eight."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        here = builder.icmp_signed("==", _places(), _everywhere(builder, arguments[0]))
+        return builder.select(here, _LLVM([1.0] * EIGHT), _LLVM([0.0] * EIGHT))
+
+    return _eight(types.int64), generate
+
+
+@_compiled
 def add_up(typing_context: Any, value: Any) -> Any:
     """The sum of the eight, in halves."""
 
@@ -244,10 +255,13 @@ def _in_halves(builder: Any, parts: Any, combine: Callable[[Any, Any], Any]) -> 
     return builder.extract_element(parts, _INT32(0))
 
 
+def _places() -> Any:
+    return ir.VectorType(_INT64, EIGHT)(list(range(EIGHT)))
+
+
 def _below(builder: Any, count: Any) -> Any:
     """Which of the eight places lie below `count`."""
-    places = ir.VectorType(_INT64, EIGHT)(list(range(EIGHT)))
-    return builder.icmp_signed("<", places, _everywhere(builder, count))
+    return builder.icmp_signed("<", _places(), _everywhere(builder, count))
 
 
 def _define(symbol: Callable[..., Any], instruction: str) -> None:
@@ -283,8 +297,15 @@ _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1.0 / math.fac
 
 @njit(cache=True, nogil=True, inline="always")
 def exponential(x):
-    """``exp(x) = 2^k exp(r)``, ``|r| <= ln(2)/2``, to 1 unit in the last place: exp(r) by Taylor's polynomial."""
-    x = constant(0.0) - greater(constant(0.0) - greater(x, constant(-_LARGEST)), constant(-_LARGEST))
+    """``exp(x)`` to 1 unit in the last place, of x cut to size."""
+    return exponential_within(
+        constant(0.0) - greater(constant(0.0) - greater(x, constant(-_LARGEST)), constant(-_LARGEST))
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def exponential_within(x):
+    """The same of numbers up to 700 in size: ``exp(x) = 2^k exp(r)``, ``|r| <= ln(2)/2``, by Taylor's polynomial."""
     shifted = _LOG2_E * x + constant(_ROUND)
     k = shifted - constant(_ROUND)
     r = x - _LN2_HIGH * k - _LN2_LOW * k

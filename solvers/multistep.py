@@ -31,6 +31,7 @@ differences, Lecture Notes in Mathematics 362 (1974) 22-71.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -44,13 +45,14 @@ from flowsim.solvers.eight import (
     largest,
     load,
     magnitude,
+    only,
     pointer,
     spread,
     store,
     wider,
     widest,
 )  # fmt: skip
-from flowsim.solvers.separable_kernel import BUDGET, COMPLETED, FULL, NON_FINITE, STEP_FLOOR
+from flowsim.solvers.loop import BUDGET, COMPLETED, FULL, NON_FINITE, STEP_FLOOR
 
 __all__ = ["HISTORY", "MOST", "between", "march", "speeds", "workspace"]
 
@@ -203,14 +205,16 @@ def _counts(exponent, least, K, wp, i):
 
 
 @bare()
-def _exchange(table, rows, wp, i, j):
-    """Two columns of a table."""
+def _exchange(room, rows, wp, i, j):
+    """Two coordinates."""
     for a in range(0, rows * wp, wp):
-        table[a + i], table[a + j] = table[a + j], table[a + i]
+        room[a + i], room[a + j] = room[a + j], room[a + i]
+    for a in range(wp):
+        room[i * wp + a], room[j * wp + a] = room[j * wp + a], room[i * wp + a]
 
 
 @bare()
-def _arrange(exponent, level, log_h, K, w, wp, G, A, r, drive, logc, sign, slope, decay, work, rows, order, where):
+def _arrange(exponent, level, log_h, K, w, wp, room, rows, order, where):
     """Put the coordinates that count first, in all tables; how many they are."""
     m = 0
     for i in range(w):
@@ -222,16 +226,7 @@ def _arrange(exponent, level, log_h, K, w, wp, G, A, r, drive, logc, sign, slope
             continue
         while not _counts(exponent, level[j] - log_h - _MARGIN, K, wp, j):
             j += 1
-        _exchange(G, w, wp, i, j)
-        for a in range(wp):
-            G[i * wp + a], G[j * wp + a] = G[j * wp + a], G[i * wp + a]
-        _exchange(A, r, wp, i, j)
-        _exchange(drive, 1, wp, i, j)
-        _exchange(logc, K, wp, i, j)
-        _exchange(sign, K, wp, i, j)
-        _exchange(slope, K, wp, i, j)
-        _exchange(decay, K, wp, i, j)
-        _exchange(work, rows, wp, i, j)
+        _exchange(room, rows, wp, i, j)
         order[i], order[j] = order[j], order[i]
         where[order[i]], where[order[j]] = i, j
     return m
@@ -330,13 +325,13 @@ def _minus(S, stride, x, m, begin, end, base, out):
 
 
 @bare()
-def _minus_by_rows(A, x, mp, r, wp, begin, end, n, half, base, out):
-    """``out = base - A^T A x / n``."""
+def _minus_by_rows(A, x, mp, r, wp, begin, end, half, base, out):
+    """``out = base - A^T A x``."""
     for q in range(r):
         total = constant(0.0)
         for s in range(0, mp, EIGHT):
             total = total + load(A, q * wp + s) * load(x, s)
-        half[q] = add_up(total) / n
+        half[q] = add_up(total)
     for b in range(begin, end, EIGHT):
         total = load(base, b)
         for q in range(r):
@@ -345,46 +340,56 @@ def _minus_by_rows(A, x, mp, r, wp, begin, end, n, half, base, out):
 
 
 @bare()
-def _push(way, G, A, m, mp, r, wp, n, x, half, begin, end, base, out):
+def _push(way, G, A, m, mp, r, wp, x, half, begin, end, base, out):
     """``out = base - G x`` from `begin` to `end` for x on the coordinates that count."""
     if way == _BY_ROWS:
-        _minus_by_rows(A, x, mp, r, wp, begin, end, n, half, base, out)
+        _minus_by_rows(A, x, mp, r, wp, begin, end, half, base, out)
     else:
         _minus(G, wp, x, m, begin, end, base, out)
 
 
 @bare()
 def _resolve(S, stride, weight, m, mp, first, second):
-    """S becomes ``(S^-1 + diag(weight))^-1``: :func:`flowsim.solvers.compiled_algebra.resolve` in whole vectors."""
+    """S becomes ``(S^-1 + diag(weight))^-1``: :func:`flowsim.solvers.compiled_algebra.resolve` in whole vectors.
+
+    Nothing is stored entry by entry: a vector that is read while part of it is on its way to memory waits for that.
+    """
     for i in range(0, m - 1, 2):
-        top = i * stride
+        top, here = i * stride, i - i % EIGHT
+        is_1, is_2 = only(i - here), only(i + 1 - here)
+        others = constant(1.0) - is_1 - is_2
+        corner = S[top + i + 1]
         shrink_1 = 1.0 / (1.0 + weight[i] * S[top + i])
         scale_1 = weight[i] * shrink_1
-        mixed = S[top + i + 1] * scale_1
+        mixed, crossed = corner * scale_1, corner * shrink_1
+        shrink_2 = 1.0 / (1.0 + weight[i + 1] * (S[top + stride + i + 1] - mixed * corner))
+        scale_2 = weight[i + 1] * shrink_2
+        back = crossed * scale_2
         for b in range(0, mp, EIGHT):
             row = load(S, top + b)
+            next_row = load(S, top + stride + b) - mixed * row
+            if b == here:
+                next_row = next_row * (constant(1.0) - is_1) + crossed * is_1
             store(first, b, row)
-            store(second, b, load(S, top + stride + b) - mixed * row)
-        second[i] = first[i + 1] * shrink_1
-        shrink_2 = 1.0 / (1.0 + weight[i + 1] * second[i + 1])
-        scale_2 = weight[i + 1] * shrink_2
-        for b in range(0, mp, EIGHT):
-            x_1, x_2 = scale_1 * load(first, b), scale_2 * load(second, b)
-            for j in range(m):
-                at = j * stride + b
-                store(S, at, load(S, at) - spread(first, j) * x_1 - spread(second, j) * x_2)
-        mixed = first[i + 1] * shrink_1 * scale_2
+            store(second, b, next_row)
         for b in range(0, mp, EIGHT):
             x_1, x_2 = load(first, b), load(second, b)
-            store(first, b, shrink_1 * x_1 - mixed * x_2)
-            store(second, b, shrink_2 * x_2)
-        first[i + 1] = second[i]
-        for b in range(0, mp, EIGHT):
-            store(S, top + b, load(first, b))
-            store(S, top + stride + b, load(second, b))
-        for j in range(m):
-            S[j * stride + i] = first[j]
-            S[j * stride + i + 1] = second[j]
+            row, next_row = shrink_1 * x_1 - back * x_2, shrink_2 * x_2
+            x_1, x_2 = scale_1 * x_1, scale_2 * x_2
+            if b == here:
+                row = row * (constant(1.0) - is_2) + (crossed * shrink_2) * is_2
+                # The columns of the two, by what is taken from nothing.
+                x_1 = x_1 * others - shrink_1 * is_1
+                x_2 = x_2 * others + back * is_1 - shrink_2 * is_2
+                for j in range(m):
+                    at = j * stride + b
+                    store(S, at, load(S, at) * others - spread(first, j) * x_1 - spread(second, j) * x_2)
+            else:
+                for j in range(m):
+                    at = j * stride + b
+                    store(S, at, load(S, at) - spread(first, j) * x_1 - spread(second, j) * x_2)
+            store(S, top + b, row)
+            store(S, top + stride + b, next_row)
     if m % 2:
         i = m - 1
         shrink_1 = 1.0 / (1.0 + weight[i] * S[i * stride + i])
@@ -409,7 +414,7 @@ def _way(m, r):
 
 
 @bare(fastmath=FAST)
-def _prepare(way, G, A, W, m, mp, r, wp, n, root, S, stride, M, inverse, first, second):
+def _prepare(way, G, A, W, m, mp, r, wp, root, S, stride, M, inverse, first, second):
     """What :func:`_shrink` works with."""
     if way == _BY_MATRIX:
         for s in range(m):
@@ -420,7 +425,7 @@ def _prepare(way, G, A, W, m, mp, r, wp, n, root, S, stride, M, inverse, first, 
     if way == _BY_ROWS:
         for p in range(r):
             for s in range(mp):
-                first[s] = W[s] * A[p * wp + s] / n
+                first[s] = W[s] * A[p * wp + s]
             for q in range(p + 1):
                 total = 0.0
                 for s in range(mp):
@@ -448,14 +453,14 @@ def _shrink_by_coordinates(G, wp, M, inverse, m, mp, root, x, v):
 
 
 @bare(fastmath=FAST)
-def _shrink_by_rows(M, inverse, A, W, mp, r, wp, n, half, solved, x, v):
+def _shrink_by_rows(M, inverse, A, W, mp, r, wp, half, solved, x, v):
     for s in range(mp):
         x[s] = W[s] * v[s]
     for q in range(r):
         total = 0.0
         for s in range(mp):
             total += A[q * wp + s] * x[s]
-        half[q] = total / n
+        half[q] = total
     if r < _SMALL:
         for p in range(r):
             total = 0.0
@@ -473,13 +478,13 @@ def _shrink_by_rows(M, inverse, A, W, mp, r, wp, n, half, solved, x, v):
 
 
 @bare(inline="always")
-def _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v):
+def _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, v):
     """``v = (I + G W)^-1 v`` on the coordinates that count."""
     if way == _BY_MATRIX:
         _scaled(W, v, mp, x)
         _minus(S, stride, x, m, 0, mp, v, v)
     elif way == _BY_ROWS:
-        _shrink_by_rows(M, inverse, A, W, mp, r, wp, n, half, solved, x, v)
+        _shrink_by_rows(M, inverse, A, W, mp, r, wp, half, solved, x, v)
     else:
         _shrink_by_coordinates(G, wp, M, inverse, m, mp, root, x, v)
 
@@ -506,17 +511,17 @@ def _mismatch(theta, D, W, most, mp):
 
 
 @bare()
-def _filter(way, G, A, S, stride, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, v, vector):
+def _filter(way, G, A, S, stride, M, inverse, W, m, mp, r, wp, root, half, solved, x, v, vector):
     """``vector = (I + G W)^-1 vector`` on all coordinates."""
     _copied(vector, mp, v)
-    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, v)
     _scaled(W, v, mp, x)
-    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, vector, vector)
+    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, vector, vector)
 
 
 @bare()
 def _settle(
-    way, theta, most, G, A, S, stride, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved, x, once, twice, v, R,
+    way, theta, most, G, A, S, stride, M, inverse, W, D, Q, m, mp, r, wp, root, half, solved, x, once, twice, v, R,
     df, dturn, gain, gain_in, zero, f, turn, guess,
 ):  # fmt: skip
     r"""Puts to rest what is stiff and within `most` of its rest, where its f is noise for a longer step to come.
@@ -525,24 +530,24 @@ def _settle(
     :math:`\theta F (I - F)^2 f`.
     """
     _copied(f, mp, v)
-    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, v)
     _copied(v, mp, once)
-    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, v)
     _copied(v, mp, twice)
-    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, v)
+    _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, v)
     for b in range(0, mp, EIGHT):
         less = load(v, b) - load(twice, b)
         store(once, b, load(once, b) - load(twice, b) + less)
         store(x, b, theta * (load(W, b) * less))
     if not theta * _size(once, gain_in, mp) <= most:
         return
-    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, zero, R)
+    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, zero, R)
     # What a change of z by R does to f and f', to first order.
     _scaled(D, R, mp, x)
-    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, zero, df)
+    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, zero, df)
     for b in range(0, mp, EIGHT):
         store(x, b, load(Q, b) * load(R, b) + load(D, b) * load(df, b))
-    _push(way, G, A, m, mp, r, wp, n, x, half, 0, wp, zero, dturn)
+    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, zero, dturn)
     for b in range(0, wp, EIGHT):
         store(f, b, load(f, b) + load(df, b))
         store(turn, b, load(turn, b) + load(dturn, b))
@@ -583,7 +588,7 @@ def _size_of(values, first, count):
 
 @bare()
 def _solve(
-    way, fit, G, S, stride, M, inverse, A, W, D, Q, m, mp, r, wp, n, first, second, gain, goal, root, half, solved, x,
+    way, fit, G, S, stride, M, inverse, A, W, D, Q, m, mp, r, wp, first, second, gain, goal, root, half, solved, x,
     zero, rest, R, delta, df,
 ):  # fmt: skip
     """delta with ``(I + G (first D - second Q) + second (G D)^2) delta = R``, to `goal`; False if not reached.
@@ -593,17 +598,17 @@ def _solve(
     _copied(R, mp, delta)
     if fit:
         for _ in range(2):
-            _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, delta)
+            _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, delta)
     last = np.inf
     for _ in range(_CORRECTIONS):
         _scaled(D, delta, mp, x)
-        _push(way, G, A, m, mp, r, wp, n, x, half, 0, mp, zero, df)
+        _push(way, G, A, m, mp, r, wp, x, half, 0, mp, zero, df)
         for b in range(0, mp, EIGHT):
             by = load(delta, b)
             bent = load(D, b) * load(df, b) + load(Q, b) * by
             store(x, b, first * load(x, b) - second * bent)
             store(rest, b, load(R, b) - by)
-        _push(way, G, A, m, mp, r, wp, n, x, half, 0, mp, rest, rest)
+        _push(way, G, A, m, mp, r, wp, x, half, 0, mp, rest, rest)
         # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
         now = _size(rest, gain, mp)
         if now <= goal:
@@ -612,7 +617,7 @@ def _solve(
             return False
         if fit:
             for _ in range(2):
-                _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, n, root, half, solved, x, rest)
+                _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, rest)
         for b in range(0, mp, EIGHT):
             store(delta, b, load(delta, b) + load(rest, b))
         last = now
@@ -760,63 +765,105 @@ def _record(z, f, bend, where, w, row, rec_z, rec_f, rec_bend):
         rec_z[row, i], rec_f[row, i], rec_bend[row, i] = z[at], f[at], bend[at]
 
 
-#: Vectors of all coordinates, tables of all exponentials and coefficients in the workspace of :func:`march`.
-_VECTORS, _TABLES, _COEFFICIENTS = 29 + HISTORY, 7, (4 + _FOLDS) * (HISTORY + 2)
+#: In the workspace of :func:`march`, behind the problem: vectors and tables of exponentials that are kept from step to
+#: step, or to its end, ...
+_KEPT, _KEPT_TABLES = 9 + HISTORY, 2
+#: ... those that are not, and coefficients.
+_VECTORS, _TABLES, _COEFFICIENTS = 20, 5, (5 + _FOLDS) * (HISTORY + 2)
 
 
+@cache
 def workspace(w, K, r):
-    """For :func:`march` with w coordinates of K exponentials and r rows: sizes of matrices, floats and integers."""
+    """For w coordinates of K exponentials and r rows: sizes of matrices, floats and integers."""
     wp, rp = (-(-size // EIGHT) * EIGHT for size in (w, r))
     # Beyond that many coordinates the work is done in the rows of A.
     narrow = min(wp, max(_SMALL, 2 * rp))
     by_rows = w > max(_SMALL, 2 * r)
     small, wide = min(wp, _SMALL), 0 if w <= _SMALL else max(narrow, rp) if by_rows else narrow
-    floats = (_VECTORS + _TABLES * K) * wp + 2 * rp + small * small + wide * wide + wide + _COEFFICIENTS
+    rows = w + r + 1 + 4 * K + _KEPT + _KEPT_TABLES * K + _VECTORS + _TABLES * K
+    floats = rows * wp + 2 * rp + small * small + wide * wide + wide + _COEFFICIENTS
     return (small, wide), floats, (2 + K) * wp + 5
 
 
 @compiled()
-def march(
-    gram, design, n, constant_drive, logs, signs_of, slopes_of, decays_of, tol, t_end, max_steps,
-    sizes, floats, integers, past, clock, counts, rec_t, rec_h, rec_z, rec_f, rec_bend,
-):  # fmt: skip
+def lay_out(A, b, n, log_coefficient, sign, slope, decay, room, with_gram):
+    """Write a problem to a workspace of zeros: ``A^T A / n`` if asked for, ``A / sqrt(n)``, ``A^T b / n``, terms."""
+    r, w = A.shape
+    K, wp, scale = len(sign), padded(w), 1.0 / math.sqrt(n)
+    design, drive, exponentials = w * wp, (w + r) * wp, (w + r + 1) * wp
+    rows, column = pointer(room, design), np.empty(r)
+    for q in range(r):
+        for i in range(w):
+            room[design + q * wp + i] = scale * A[q, i]
+        column[q] = -scale * b[q]
+    _minus(rows, wp, pointer(column, 0), r, 0, wp, pointer(room, drive), pointer(room, drive))
+    if with_gram:
+        for i in range(w):
+            for q in range(r):
+                column[q] = -rows[q * wp + i]
+            _minus(rows, wp, pointer(column, 0), r, 0, wp, pointer(room, i * wp), pointer(room, i * wp))
+    for k in range(K):
+        for i in range(w):
+            at = exponentials + k * wp + i
+            room[at], room[at + K * wp] = log_coefficient[k, i], sign[k, i]
+            room[at + 2 * K * wp], room[at + 3 * K * wp] = slope[k, i], decay[k, i]
+        room[exponentials + k * wp + w : exponentials + (k + 1) * wp] = -np.inf
+
+
+@compiled()
+def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec_t, rec_h, rec_z, rec_f, rec_bend):
     """Take steps until `t_end`, a full record or a spent budget.
 
-    Arrays of coordinates are flat, in rows padded with zeros (`logs` with -inf) to whole vectors. Carried on from call
-    to call, so that where one ends makes no difference: the workspace, the last steps ``past``, ``clock`` = [t, its
-    rounding error, proposed step], and ``counts`` = [steps, rejected, nfev, matrices, records].
+    Carried on from call to call, so that where one ends makes no difference: the workspace, which begins with the
+    problem, ``clock`` = [t, its rounding error, proposed step], and ``counts`` = [steps, rejected, nfev, matrices,
+    records].
     """
-    w, wp = rec_z.shape[1], len(constant_drive)
-    K, r = len(logs) // wp, len(design) // wp
-    rp = padded(r)
+    w = rec_z.shape[1]
+    wp, rp = padded(w), padded(r)
     small, wide = sizes
 
-    G, A, drive, logc = pointer(gram, 0), pointer(design, 0), pointer(constant_drive, 0), pointer(logs, 0)
-    sign, slope, decay = pointer(signs_of, 0), pointer(slopes_of, 0), pointer(decays_of, 0)
-    spans, work = pointer(past, 0), pointer(floats, 0)
-    z, z_low, bend, level = pointer(floats, 0), pointer(floats, wp), pointer(floats, 2 * wp), pointer(floats, 3 * wp)
-    zero, known, guess = pointer(floats, 4 * wp), pointer(floats, 5 * wp), pointer(floats, 6 * wp)
-    f, turn, f_ahead = pointer(floats, 7 * wp), pointer(floats, 8 * wp), pointer(floats, 9 * wp)
-    bend_ahead, df, dturn = pointer(floats, 10 * wp), pointer(floats, 11 * wp), pointer(floats, 12 * wp)
-    R, beta, D = pointer(floats, 13 * wp), pointer(floats, 14 * wp), pointer(floats, 15 * wp)
-    by_time, steep, mixed = pointer(floats, 16 * wp), pointer(floats, 17 * wp), pointer(floats, 18 * wp)
-    Q, W, x, y = pointer(floats, 19 * wp), pointer(floats, 20 * wp), pointer(floats, 21 * wp), pointer(floats, 22 * wp)
-    most_in, rest, delta = pointer(floats, 23 * wp), pointer(floats, 24 * wp), pointer(floats, 25 * wp)
-    gain_in, root, gain = pointer(floats, 26 * wp), pointer(floats, 27 * wp), pointer(floats, 28 * wp)
-    history = pointer(floats, 29 * wp)
-    at, table = _VECTORS * wp, K * wp
-    exponent, before, place = pointer(floats, at), pointer(floats, at + table), pointer(floats, at + 2 * table)
-    cut, signs = pointer(floats, at + 3 * table), pointer(floats, at + 4 * table)
-    slopes, decays = pointer(floats, at + 5 * table), pointer(floats, at + 6 * table)
+    # Coordinates that count come first, in every row of what is kept.
+    G, A, drive = pointer(room, 0), pointer(room, w * wp), pointer(room, (w + r) * wp)
+    at, table = (w + r + 1) * wp, K * wp
+    logc, sign = pointer(room, at), pointer(room, at + table)
+    slope, decay = pointer(room, at + 2 * table), pointer(room, at + 3 * table)
+    exponent, before = pointer(room, at + 4 * table), pointer(room, at + 5 * table)
+    at += (4 + _KEPT_TABLES) * table
+    z, z_low, bend, level = (
+        pointer(room, at),
+        pointer(room, at + wp),
+        pointer(room, at + 2 * wp),
+        pointer(room, at + 3 * wp),
+    )
+    known, guess, f_ahead = pointer(room, at + 4 * wp), pointer(room, at + 5 * wp), pointer(room, at + 6 * wp)
+    bend_ahead, gain, history = pointer(room, at + 7 * wp), pointer(room, at + 8 * wp), pointer(room, at + 9 * wp)
+    at += _KEPT * wp
+    kept = at // wp
+    zero, f, turn, df = (
+        pointer(room, at),
+        pointer(room, at + wp),
+        pointer(room, at + 2 * wp),
+        pointer(room, at + 3 * wp),
+    )
+    dturn, R, beta, D = (
+        pointer(room, at + 4 * wp), pointer(room, at + 5 * wp), pointer(room, at + 6 * wp), pointer(room, at + 7 * wp)
+    )  # fmt: skip
+    by_time, steep, mixed = pointer(room, at + 8 * wp), pointer(room, at + 9 * wp), pointer(room, at + 10 * wp)
+    Q, W, x = pointer(room, at + 11 * wp), pointer(room, at + 12 * wp), pointer(room, at + 13 * wp)
+    y, most_in, rest = pointer(room, at + 14 * wp), pointer(room, at + 15 * wp), pointer(room, at + 16 * wp)
+    delta, gain_in, root = pointer(room, at + 17 * wp), pointer(room, at + 18 * wp), pointer(room, at + 19 * wp)
+    at += _VECTORS * wp
+    place, cut, signs = pointer(room, at), pointer(room, at + table), pointer(room, at + 2 * table)
+    slopes, decays = pointer(room, at + 3 * table), pointer(room, at + 4 * table)
     at += _TABLES * table
-    half, solved, S = pointer(floats, at), pointer(floats, at + rp), pointer(floats, at + 2 * rp)
+    half, solved, S = pointer(room, at), pointer(room, at + rp), pointer(room, at + 2 * rp)
     at += 2 * rp + small * small
-    M, inverse = floats[at : at + wide * wide].reshape(wide, wide), pointer(floats, at + wide * wide)
+    M, inverse = room[at : at + wide * wide].reshape(wide, wide), pointer(room, at + wide * wide)
     at += wide * wide + wide
-    ahead, behind = pointer(floats, at), pointer(floats, at + HISTORY + 2)
-    ratio, lean = pointer(floats, at + 2 * (HISTORY + 2)), pointer(floats, at + 3 * (HISTORY + 2))
-    weight = pointer(floats, at + 4 * (HISTORY + 2))
-    # Coordinates that count come first, in all tables: which stands where, and where each one stands.
+    ahead, behind = pointer(room, at), pointer(room, at + HISTORY + 2)
+    ratio, lean = pointer(room, at + 2 * (HISTORY + 2)), pointer(room, at + 3 * (HISTORY + 2))
+    spans, weight = pointer(room, at + 4 * (HISTORY + 2)), pointer(room, at + 5 * (HISTORY + 2))
+    # Which coordinate stands where, and where each one stands.
     order, where, terms_at = pointer(integers, 0), pointer(integers, wp), pointer(integers, 2 * wp)
     state = pointer(integers, (2 + K) * wp)
 
@@ -880,10 +927,7 @@ def march(
 
         # ---- who counts
         if new > 0.0:
-            m = _arrange(
-                exponent, level, log_h, K, w, wp, G, A, r, drive, logc, sign, slope, decay, work,
-                _VECTORS + _TABLES * K, order, where,
-            )  # fmt: skip
+            m = _arrange(exponent, level, log_h, K, w, wp, G, kept, order, where)
             layers = _list(
                 exponent, level, log_h, K, w, wp, m, sign, slope, decay, cut, terms_at, signs, slopes, decays
             )  # fmt: skip
@@ -908,9 +952,9 @@ def march(
         for evaluation in range(_EVALUATIONS):
             _exponentiate(place, signs, slopes, decays, layers, mp, wp, beta, D, by_time, steep, mixed)
             counts[2] += 1
-            _push(way, G, A, m, mp, r, wp, n, beta, half, 0, mp, drive, f)
+            _push(way, G, A, m, mp, r, wp, beta, half, 0, mp, drive, f)
             _speed_up(beta, D, by_time, steep, mixed, f, mp, x, Q)
-            _push(way, G, A, m, mp, r, wp, n, x, half, 0, mp, zero, turn)
+            _push(way, G, A, m, mp, r, wp, x, half, 0, mp, zero, turn)
             if not started:
                 break
             good = _residual(known, guess, f, turn, f_ahead, bend_ahead, first, second, mp, R)
@@ -930,11 +974,11 @@ def march(
                         most_in[s] = min(G[s * wp + s], 1.0 / max(W[s], 1e-300))
                     counts[3] += 1
                     fit = fresh = True
-                    good = _prepare(way, G, A, W, m, mp, r, wp, n, root, S, small, M, inverse, y, rest)
+                    good = _prepare(way, G, A, W, m, mp, r, wp, root, S, small, M, inverse, y, rest)
                     if not good:
                         break
                 good = _solve(
-                    way, fit, G, S, small, M, inverse, A, W, D, Q, m, mp, r, wp, n, first, second, gain_in, goal, root,
+                    way, fit, G, S, small, M, inverse, A, W, D, Q, m, mp, r, wp, first, second, gain_in, goal, root,
                     half, solved, y, zero, rest, R, delta, df,
                 )  # fmt: skip
                 if good:
@@ -942,7 +986,7 @@ def march(
             if not good:
                 break
             _bend(D, Q, delta, df, beta, x, mp, y)
-            _push(way, G, A, m, mp, r, wp, n, y, half, 0, mp, zero, dturn)
+            _push(way, G, A, m, mp, r, wp, y, half, 0, mp, zero, dturn)
             change = _move(f, turn, df, dturn, R, first, second, gain_in, mp)
             if not change <= _FAR:
                 good = False
@@ -958,8 +1002,8 @@ def march(
                 for s in range(m):
                     place[at + s] += slopes[at + s] * delta[s]
         if good:
-            _push(way, G, A, m, mp, r, wp, n, beta, half, mp, wp, drive, f)
-            _push(way, G, A, m, mp, r, wp, n, x, half, mp, wp, zero, turn)
+            _push(way, G, A, m, mp, r, wp, beta, half, mp, wp, drive, f)
+            _push(way, G, A, m, mp, r, wp, x, half, mp, wp, zero, turn)
             if started:
                 change = _follow(known, guess, f, turn, f_ahead, bend_ahead, first, second, gain, m, mp, wp)
                 good = change <= _FAR
@@ -989,7 +1033,7 @@ def march(
         if error > _UNFILTERED and fit and stiff > _STIFF:
             # What is stiff makes of rounding, and of what the equations are solved to, an error that is not one.
             raw = _size(R, gain, wp)
-            _filter(way, G, A, S, small, M, inverse, W, m, mp, r, wp, n, root, half, solved, x, y, R)
+            _filter(way, G, A, S, small, M, inverse, W, m, mp, r, wp, root, half, solved, x, y, R)
             error *= math.sqrt(_size(R, gain, wp) / raw)
         if not error <= 1.0:
             counts[1] += 1
@@ -1003,7 +1047,7 @@ def march(
 
         if fit and stiff > _RESTING:
             _settle(
-                way, theta, _REST * allowed, G, A, S, small, M, inverse, W, D, Q, m, mp, r, wp, n, root, half, solved,
+                way, theta, _REST * allowed, G, A, S, small, M, inverse, W, D, Q, m, mp, r, wp, root, half, solved,
                 x, rest, y, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,
             )  # fmt: skip
 

@@ -39,6 +39,7 @@ from flowsim.solvers.compiled_algebra import (
     resolve,
     substitute,
 )
+from flowsim.solvers.loop import BUDGET, COMPLETED, FULL, NON_FINITE, REFRESH, STEP_FLOOR
 from flowsim.solvers.separable_map import (
     beta_of_products,
     beta_of_terms,
@@ -49,20 +50,7 @@ from flowsim.solvers.separable_map import (
     threshold,
 )
 
-__all__ = [
-    "BUDGET",
-    "COMPLETED",
-    "FULL",
-    "NON_FINITE",
-    "REFRESH",
-    "STEP_FLOOR",
-    "advance",
-    "log_level",
-    "speeds",
-    "states",
-]
-
-COMPLETED, FULL, BUDGET, REFRESH, STEP_FLOOR, NON_FINITE = range(6)
+__all__ = ["advance", "log_level", "speeds", "states"]
 
 _A, _C, _H = rodas.A, rodas.C, rodas.H
 _ALPHA, _GAMMA_SUM, _GAMMA = rodas.ALPHA, rodas.GAMMA_SUM, rodas.GAMMA

@@ -1,4 +1,4 @@
-"""What is read from a run of :mod:`flowsim.solvers.separable`, in compiled loops: the steps that hold times, and beta."""
+"""Reading a run of :mod:`flowsim.solvers.separable`, in compiled loops: the steps that hold times, and beta."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowsim.solvers.eight import (
     EIGHT,
     below,
     constant,
-    exponential,
+    exponential_within,
     load,
     load_part,
     magnitude,
@@ -56,7 +56,7 @@ def sums(log_coefficient, sign, slope, decay, z, t, out):
                     exponent = load(logs, a) + load(slopes, a) * moved - now * load(decays, a)
                     plain = below(exponent, constant(_NOTHING), constant(0.0), exponent)
                     most = wider(magnitude(plain), most)
-                    power = below(exponent, constant(_NOTHING), constant(0.0), exponential(plain))
+                    power = below(exponent, constant(_NOTHING), constant(0.0), exponential_within(plain))
                     total = total + load(signs, a) * power
                 store_part(out, at + b, many, total)
             if not widest(most) <= _PLAIN:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers import loop
 from flowsim.solvers.solution import Status
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ Done = Callable[["SeparableSolution"], bool]
 LOAD_ALL = 640
 #: Otherwise at least so many beyond those that count: the next to come.
 _LOAD_AHEAD = 128
+#: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.
+_FEW_ENTRIES = 4096
 #: Records made room for at once.
 _RECORDS = 2048
 #: The first of a run: most need no more, and memory that is not touched again costs more than steps.
@@ -65,6 +68,13 @@ def compiled_reading() -> Any:
     from flowsim.solvers import separable_read
 
     return separable_read
+
+
+@cache
+def _solution_of() -> type[SeparableSolution]:
+    from flowsim.solvers.separable import SeparableSolution
+
+    return SeparableSolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +146,7 @@ class NodeSteps:
 def _lined(size: int) -> Array:
     """Zeros that begin with a cache line."""
     room = np.zeros(size + _LINE)
-    first = -(room.ctypes.data // 8) % _LINE
+    first = -(room.__array_interface__["data"][0] // 8) % _LINE
     return room[first : first + size]
 
 
@@ -187,8 +197,6 @@ class Run(ABC):
         raise NotImplementedError
 
     def solve(self) -> SeparableSolution:
-        from flowsim.solvers import separable_kernel as kernel
-
         began = time.perf_counter()
         self.begin()
         ended: Status | None = None
@@ -201,28 +209,26 @@ class Run(ABC):
             status = self.advance(budget)
             if self.progress is not None:
                 self.progress(float(self.clock[0]))
-            if status == kernel.COMPLETED:
+            if status == loop.COMPLETED:
                 ended = Status.COMPLETED
-            elif status in (kernel.STEP_FLOOR, kernel.NON_FINITE):
-                ended = Status.NON_FINITE if status == kernel.NON_FINITE else Status.STEP_FLOOR
+            elif status in (loop.STEP_FLOOR, loop.NON_FINITE):
+                ended = Status.NON_FINITE if status == loop.NON_FINITE else Status.STEP_FLOOR
             elif self.done is not None and self.done(self._solution(Status.COMPLETED, before, 0.0)):
                 ended = Status.COMPLETED
-            elif status == kernel.REFRESH:
+            elif status == loop.REFRESH:
                 self.refresh()
             elif self.counts[0] >= self.max_steps:
                 ended = Status.STEP_BUDGET
         return self._solution(ended, 0, time.perf_counter() - began)
 
     def _solution(self, status: Status, first: int, seconds: float) -> SeparableSolution:
-        from flowsim.solvers.separable import SeparableSolution
-
         chunks = self.chunks[first:]
         if len(chunks) == 1:
             t, h = chunks[0].t, chunks[0].h
         else:
             t = np.concatenate([chunks[0].t[:1] if chunks else np.zeros(1), *(chunk.t[1:] for chunk in chunks)])
             h = np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)])
-        return SeparableSolution(
+        return _solution_of()(
             flow=self.flow,
             t=t,
             h=h,
@@ -245,28 +251,18 @@ class Multistep(Run):
     """By :mod:`flowsim.solvers.multistep`, with all coordinates."""
 
     def begin(self) -> None:
-        """Lay out flat arrays, in rows of whole vectors that begin with a cache line."""
-        flow, d, K, r = self.flow, self.flow.d, len(self.flow.sign), self.flow.rows
-        width = -(-d // _LINE) * _LINE
-        sizes, floats, integers = _multistep().workspace(d, K, r)
-        counts = (d, r, 1, K, K, K, K)
-        room = _lined(sum(counts) * width + floats)
-        parts, end = [], 0
-        for count in counts:
-            begin, end = end, end + count * width
-            parts.append(room[begin:end])
-        gram, design, drive, *terms = parts
-        rows = design.reshape(r, width)
-        rows[:, :d] = flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(d)).T
-        np.matmul(rows[:, :d].T, rows, out=gram.reshape(d, width))
-        gram *= 1.0 / flow.n
-        np.matmul(flow.b, rows, out=drive)
-        drive *= 1.0 / flow.n
-        terms[0].fill(-np.inf)
-        for to, values in zip(terms, flow.exponential, strict=True):
-            to.reshape(K, width)[:, :d] = values
-        self.system = (gram, design, float(flow.n), drive, *terms)
-        self.work = (sizes, room[end:], np.zeros(integers, dtype=np.int64), np.empty(_multistep().HISTORY + 2))
+        """Lay the problem out in a workspace, in rows of whole vectors that begin with a cache line."""
+        flow, kernel = self.flow, _multistep()
+        sizes, floats, integers = kernel.workspace(flow.d, len(flow.sign), flow.rows)
+        room = _lined(floats)
+        A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
+        few = A.size <= _FEW_ENTRIES
+        kernel.lay_out(A, flow.b, float(flow.n), *flow.exponential, room, few)
+        if not few:
+            gram = room[: flow.d * -(-flow.d // _LINE) * _LINE].reshape(flow.d, -1)
+            gram[:, : flow.d] = A.T @ A
+            gram /= flow.n
+        self.work = (sizes, room, np.zeros(integers, dtype=np.int64))
         self.records = _FEW_RECORDS
         self.passes = 1
 
@@ -276,8 +272,9 @@ class Multistep(Run):
         t, h = np.empty(records + 1), np.empty(records)
         z, f, bend = np.empty((records + 1, d)), np.empty((records + 1, d)), np.empty((records + 1, d))
         status = _multistep().march(
-            *self.system, self.tol, self.t_end, budget, *self.work, self.clock, self.counts, t, h, z, f, bend
-        )
+            len(self.flow.sign), self.flow.rows, self.tol, self.t_end, budget, *self.work, self.clock, self.counts,
+            t, h, z, f, bend,
+        )  # fmt: skip
         steps = int(self.counts[4])
         if steps:
             flow, ends = self.flow, slice(0, steps + 1)

@@ -182,7 +182,7 @@ def gradient_flow(
         problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
     looked_for = as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,))) if events else ()
     direction = net.direction(start, problem.d)
-    if not direction.any():
+    if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     chosen, reason = _choose(net, problem, scale, direction, coordinates, method, rtol)
     if method == "auto":

@@ -96,7 +96,7 @@ class Modes:
         d = direction.shape[1]
         stds = (0.0,) * len(direction) if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
         if len(net.distinct) == 1:
-            if (direction == direction[:, :1]).all():
+            if direction.strides[1] == 0 or (direction == direction[:, :1]).all():
                 return _alike(net.distinct[0], net.weights, stds, tuple(direction[:, 0].tolist()), d)
             return _of_formula(net.distinct[0], net.weights, stds, direction, d)
         kinds = net.kinds(d)

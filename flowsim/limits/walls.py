@@ -83,17 +83,19 @@ def network_walls(
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
         if start.beta.shape != (d,):
             raise ValueError(f"`start` must be a state of d={d} coordinates; received {len(start.beta)}.")
-        own = symbolic_thresholds(net, spread(net, None, d), d)
+        own = symbolic_thresholds(net, net.direction(None, d), d)
         upper, lower = start.upper, start.lower
         memory = start.memory
     elif thresholds is not None:
-        spread(net, start, d)
+        net.direction(start, d)
         own = upper, lower = _pair("thresholds", thresholds, d, positive=True)
     else:
-        own = upper, lower = symbolic_thresholds(net, spread(net, start, d), d)
+        own = upper, lower = symbolic_thresholds(net, net.direction(start, d), d)
     order = order_of(net)
     if not isinstance(start, StartState):
-        memory = _no_memory_needed if order > 2 and is_product(net) else start_memory(net, spread(net, start, d), True)
+        memory = (
+            _no_memory_needed if order > 2 and is_product(net) else start_memory(net, net.direction(start, d), True)
+        )
     # u*v: |beta| grows at twice the rate of p = u + v, whose threshold is 1. Products become balanced as they grow.
     speeds = [
         _each(side, lambda t: 2.0 / t)
@@ -116,7 +118,7 @@ def network_walls(
         order,
         memory,
         offset,
-        growth_curves(net, spread(net, direction, d), order, fresh=not isinstance(start, StartState)),
+        growth_curves(net, net.direction(direction, d), order, fresh=not isinstance(start, StartState)),
         _weights_of(start, order, d),
     )
 
@@ -143,14 +145,6 @@ def _no_memory_needed(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
     """Deep products forget their start as they grow."""
     empty = np.zeros((0, len(coordinates)))
     return empty, empty
-
-
-def spread(net: DiagonalNetwork, start: Mapping[str, ArrayLike] | None, d: int) -> Array:
-    """``net.direction(start, d)``; where all coordinates start alike a view of one number a weight."""
-    alike = start is None or (isinstance(start, Mapping) and all(np.ndim(value) == 0 for value in start.values()))
-    if net.is_mixed or not alike:
-        return net.direction(start, d)
-    return np.broadcast_to(net.direction(start, 1), (len(net.weights), d))
 
 
 def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,6 +116,7 @@ class DiagonalNetwork:
         """The direction that alpha multiplies, shape (k, d).
 
         Default: ``sqrt(2)`` on the first weight and 0 on the second of a product of two (``u*v``), ones elsewhere.
+        Where all coordinates start alike it is a read-only view of one number a weight.
 
         Raises
         ------
@@ -123,6 +124,8 @@ class DiagonalNetwork:
             For an unknown or missing weight, a wrong shape, or a non-finite entry.
         """
         if start is None:
+            if not self.is_mixed:
+                return _everywhere(tuple(self._default_columns[:, 0].tolist()), d)
             return np.take(self._default_columns, self.kinds(d), axis=1)
         if not isinstance(start, Mapping):
             raise ValueError(f"`start` must map weights to arrays; received {type(start).__name__}.")
@@ -140,13 +143,20 @@ class DiagonalNetwork:
                 raise ValueError(f"`start[{name!r}]` must be a number or have shape ({d},); received {row.shape}.")
             if not np.isfinite(row).all():
                 raise ValueError(f"`start[{name!r}]` must be finite; received NaN or infinity.")
-            rows.append(np.broadcast_to(row, (d,)))
-        return np.array(rows)
+            rows.append(row)
+        if not any(row.ndim for row in rows):
+            return _everywhere(tuple(float(row) for row in rows), d)
+        return np.array([np.broadcast_to(row, (d,)) for row in rows])
 
     def __repr__(self) -> str:
         texts = [formula.text for formula in self.formulas]
         shown = repr(texts[0]) if not self.is_mixed else repr(texts)
         return f"DiagonalNetwork({shown}{'' if self.noise is None else f', noise={self.noise!r}'})"
+
+
+@lru_cache(maxsize=256)
+def _everywhere(column: tuple[float, ...], d: int) -> Array:
+    return np.broadcast_to(np.array(column)[:, None], (len(column), d))
 
 
 class LinearNetwork:
