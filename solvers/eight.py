@@ -17,7 +17,7 @@ from numba.core import datamodel
 from numba.extending import intrinsic, overload, register_model
 
 __all__ = [
-    "EIGHT", "add_up", "below", "constant", "exponential", "exponential_within", "greater", "largest", "load",
+    "EIGHT", "add_up", "below", "constant", "exponential", "exponential_within", "gather", "greater", "largest", "load",
     "load_part", "magnitude", "only", "pointer", "spread", "store", "store_part", "wider", "widest",
 ]  # fmt: skip
 
@@ -116,6 +116,22 @@ def store_part(typing_context: Any, array: Any, first: Any, count: Any, value: A
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64, _eight), generate
+
+
+@_compiled
+def gather(typing_context: Any, array: Any, places: Any, first: Any) -> Any:
+    """``array[places[first : first + 8]]``, unchecked."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, places, first = arguments
+        value: Any = _LLVM(ir.Undefined)
+        for lane in range(EIGHT):
+            place = builder.load(_entry(context, builder, signature.args[1], places, builder.add(first, _INT64(lane))))
+            entry = builder.load(_entry(context, builder, signature.args[0], array, place))
+            value = builder.insert_element(value, entry, _INT32(lane))
+        return value
+
+    return _eight(array, places, types.int64), generate
 
 
 @_compiled

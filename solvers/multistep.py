@@ -41,6 +41,7 @@ from flowsim.solvers.eight import (
     add_up,
     constant,
     exponential,
+    gather,
     greater,
     largest,
     load,
@@ -937,8 +938,8 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
                 gain_in[s] = gain[s] if s < m else 0.0
                 W[s], most_in[s] = 0.0, G[s * wp + s] if s < m else 0.0
         for at in range(0, layers * wp, wp):
-            for s in range(mp):
-                place[at + s] = exponent[terms_at[at + s]]
+            for b in range(at, at + mp, EIGHT):
+                store(place, b, gather(exponent, terms_at, b))
 
         # ---- the step
         first = second = theta = 0.0
