@@ -84,7 +84,7 @@ _NEVER = 1e300
 #: A coordinate counts once its effect on log weights over a step exceeds this part of the tolerance.
 _NEGLIGIBLE = 0.05
 #: So many e-foldings below that exponentials are listed with those that count.
-_MARGIN = 2.0
+_MARGIN = 1.0
 #: e-foldings above that to which an exponential may grow in the step that meets it, and in any step after.
 _ENTRY, _GROWTH = 1.0, 2.0
 _TRIES = 20
