@@ -67,6 +67,8 @@ _FOLDS = HISTORY + 6
 #: The local error is held to the tolerance over this.
 _CAUTION = 3.0
 _SAFETY = 0.8
+#: The first steps, of low order, err all one way, and nothing is at rest yet that would forget it: they, to this part.
+_FIRST_STEPS, _FIRST_PART = 12, 0.3
 #: Of the step a higher order promises: it will promise more once it is in use.
 _HIGHER = 1.05
 _SHRINK, _GROW = 0.2, 2.0
@@ -947,7 +949,8 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
             second = h * h * weight[k * _FOLDS + 2]
             first = h * weight[k * _FOLDS + 1] + second * lean[k]
             theta = math.sqrt(second)
-        allowed = max(tol / _CAUTION, _ROUNDINGS * (largest_exponent + fastest * t))
+        part = _FIRST_PART if depth < _FIRST_STEPS else 1.0
+        allowed = max(part * tol / _CAUTION, _ROUNDINGS * (largest_exponent + fastest * t))
         goal = _SOLVED * allowed
         good, fresh, stiff = True, False, 0.0
         for evaluation in range(_EVALUATIONS):
