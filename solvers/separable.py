@@ -86,7 +86,7 @@ class SeparableFlow:
     distance: Array | None = None
 
     def __post_init__(self) -> None:
-        if (self.sign * self.slope < 0).any():
+        if (self.sign * self.slope).min(initial=0.0) < 0:
             raise ValueError("`sign` times `slope` must be >= 0: beta must not decrease in z.")
 
     @cached_property

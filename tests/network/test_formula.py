@@ -329,6 +329,16 @@ def test_mixed_networks_know_their_kinds() -> None:
     np.testing.assert_array_equal(direction, [[np.sqrt(2), 1, np.sqrt(2)], [0, 1, 0], [1, 1, 1]])
 
 
+def test_a_start_that_is_alike_everywhere_is_one_number_a_weight() -> None:
+    net = fs.DiagonalNetwork("u*v")
+    for start, column in ((None, [np.sqrt(2), 0]), ({"u": 3, "v": 0.5}, [3, 0.5])):
+        direction = net.direction(start, 5)
+        np.testing.assert_array_equal(direction, np.repeat(np.array(column)[:, None], 5, axis=1))
+        assert direction.strides[1] == 0 and not direction.flags.writeable
+    with pytest.raises(ValueError, match="must not be zero everywhere"):
+        fs.gradient_flow(net, fs.Regression([[1.0]], [1.0]), 1.0, start={"u": 0.0, "v": 0.0})
+
+
 @pytest.mark.parametrize(
     ("start", "message"),
     [

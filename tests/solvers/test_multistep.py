@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from numpy.polynomial import Polynomial
@@ -125,6 +126,41 @@ def test_the_formulas_damp_what_decays_on_the_whole_negative_axis(k):
         polynomial[1 : k + 1] = -c * x
         polynomial[1] -= 1.0
         assert np.abs(np.roots(polynomial)).max() < 1.0
+
+
+@pytest.mark.parametrize("stiffness", [1.0, 1e5, 1e12])
+@pytest.mark.parametrize("m", [1, 2, 7, 8, 9, 22, 31])
+def test_the_kept_matrix_is_exact_at_any_stiffness(m, stiffness):
+    """(S^-1 + W)^-1 in 50 digits; relative to its diagonal, since what is stiff has entries of 1 / stiffness."""
+    rng = np.random.default_rng(m)
+    X, stride = rng.standard_normal((m + 3, m)), 40
+    gram, weights = X.T @ X / m, rng.uniform(0, 1, m) ** 3 * stiffness
+    S, weight, width = np.zeros((m, stride)), np.zeros(stride), -(-m // WIDTH) * WIDTH
+    S[:, :m], weight[:m] = gram, weights
+    flat = S.ravel()
+    multistep._resolve(flat, stride, weight, m, width, np.zeros(stride), np.zeros(stride))
+    with mpmath.workdps(50):
+        exact = (mpmath.matrix(gram.tolist()) ** -1 + mpmath.diag([float(each) for each in weights])) ** -1
+        exact = np.array(exact.tolist(), dtype=float)
+    size = np.sqrt(np.outer(exact.diagonal(), exact.diagonal()))
+    assert (np.abs(flat.reshape(m, stride)[:, :m] - exact) / size).max() < 1e-12
+
+
+def test_a_library_and_the_loop_lay_out_the_same_problem(monkeypatch):
+    rng = np.random.default_rng(7)
+    flow = two_layer(rng.standard_normal((12, 21)), rng.standard_normal(12), 30.0)
+    own = integrate_separable(flow, 300.0, tol=1e-6)
+    monkeypatch.setattr(separable_run, "_FEW_ENTRIES", 0)
+    assert_allclose(integrate_separable(flow, 300.0, tol=1e-6)(own.t), own.z, rtol=1e-9, atol=1e-9)
+
+
+def test_the_order_of_coordinates_makes_no_difference():
+    """Inside, those that count stand first; outside every one is where it was."""
+    rng = np.random.default_rng(8)
+    X, y, order = rng.standard_normal((9, 40)), rng.standard_normal(9), rng.permutation(40)
+    run, mixed = (integrate_separable(two_layer(A, y, 50.0), 400.0, tol=1e-8) for A in (X, X[:, order]))
+    t = np.linspace(0, 400, 50)
+    assert_allclose(mixed(t), run(t)[:, order], atol=1e-6)
 
 
 def test_it_starts_a_hidden_growth_without_seeing_it_late():
