@@ -743,21 +743,27 @@ def _errors(k, h, history, f, bend, f_ahead, bend_ahead, ahead, ratio, lean, wei
 
 
 @bare()
-def _remember(k, history, f, f_ahead, ahead, ratio, wp, smooth, turn):
-    """The differences of f at the new point, and, if asked for, its derivative from them."""
+def _remember(k, history, f, f_ahead, ratio, wp):
+    """The differences of f at the new point."""
     for b in range(0, wp, EIGHT):
         value = load(f, b) - load(f_ahead, b)
         beyond = value - ratio[k] * load(history, k * wp + b)
         store(history, (k + 2) * wp + b, beyond - ratio[k + 1] * load(history, (k + 1) * wp + b))
         store(history, (k + 1) * wp + b, beyond)
         store(history, k * wp + b, value)
-        slope = ahead[k] * beyond
         for j in range(k - 1, -1, -1):
-            slope = slope + ahead[j] * value
             value = value + ratio[j] * load(history, j * wp + b)
             store(history, j * wp + b, value)
-        if smooth:
-            store(turn, b, slope)
+
+
+@bare()
+def _slope(k, history, ahead, wp, turn):
+    """f' at the new point from the differences of f there."""
+    for b in range(0, wp, EIGHT):
+        slope = constant(0.0)
+        for j in range(k + 1):
+            slope = slope + ahead[j] * load(history, (j + 1) * wp + b)
+        store(turn, b, slope)
 
 
 @bare()
@@ -1059,7 +1065,9 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
         if counts[4] == 0:
             rec_t[0] = t
             _record(z, history, bend, where, w, 0, rec_z, rec_f, rec_bend)
-        _remember(k, history, f, f_ahead, ahead, ratio, wp, stiff > _RESTING and depth > k, turn)
+        _remember(k, history, f, f_ahead, ratio, wp)
+        if stiff > _RESTING and depth > k:
+            _slope(k, history, ahead, wp, turn)
         _accept(guess, z, z_low, turn, bend, exponent, before, K, wp)
         for j in range(HISTORY, 0, -1):
             spans[j] = spans[j - 1]
@@ -1108,14 +1116,17 @@ def between(h, z, f, bend, step, theta, out):
             for i in range(z.shape[1]):
                 out[row, i] = z[a + 1, i]
             continue
-        square = length * length
+        y, cube = 1.0 - x, x * x * x
+        along = cube * (10.0 - x * (15.0 - 6.0 * x))
+        from_left, from_right = (
+            length * (x - cube * (6.0 - x * (8.0 - 3.0 * x))),
+            -length * cube * (4.0 - x * (7.0 - 3.0 * x)),
+        )
+        half = 0.5 * length * length
+        bent_left, bent_right = half * x * x * y * y * y, half * cube * y * y
         for i in range(z.shape[1]):
-            line, curve = length * f[a, i], 0.5 * square * bend[a, i]
-            p = (z[a + 1, i] - z[a, i]) - line - curve
-            q = length * (f[a + 1, i] - f[a, i]) - square * bend[a, i]
-            s = 0.5 * square * (bend[a + 1, i] - bend[a, i])
-            cubic = (10.0 * p - 4.0 * q + s) + x * ((7.0 * q - 15.0 * p - 2.0 * s) + x * (6.0 * p - 3.0 * q + s))
-            out[row, i] = z[a, i] + x * (line + x * (curve + x * cubic))
+            straight = z[a, i] + along * (z[a + 1, i] - z[a, i]) + from_left * f[a, i] + from_right * f[a + 1, i]
+            out[row, i] = straight + bent_left * bend[a, i] + bent_right * bend[a + 1, i]
 
 
 @compiled(fastmath=FAST)
