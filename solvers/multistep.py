@@ -88,7 +88,7 @@ _NEGLIGIBLE = 0.05
 #: So many e-foldings below that exponentials are listed with those that count.
 _MARGIN = 1.0
 #: e-foldings above that to which an exponential may grow in the step that meets it, and in any step after.
-_ENTRY, _GROWTH = 1.0, 2.0
+_ENTRY, _GROWTH = 1.0, 1.5
 _TRIES = 20
 
 #: Part of the tolerance to which a step's equations are solved ...
