@@ -112,6 +112,8 @@ _ROUNDINGS = 4.0 * np.finfo(np.float64).eps
 _SMALL = 64
 
 _BY_MATRIX, _BY_COORDINATES, _BY_ROWS = range(3)
+#: The first of all coordinates, not as a literal: functions are compiled once more for those.
+_FIRST = np.int64(0)
 
 
 @bare(fastmath=FAST)
@@ -452,7 +454,7 @@ def _shrink_by_coordinates(G, wp, M, inverse, m, mp, root, x, v):
     substitute(M, inverse, x, m)
     for s in range(m):
         x[s] *= root[s]
-    _minus(G, wp, x, m, 0, mp, v, v)
+    _minus(G, wp, x, m, _FIRST, mp, v, v)
 
 
 @bare(fastmath=FAST)
@@ -485,7 +487,7 @@ def _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solve
     """``v = (I + G W)^-1 v`` on the coordinates that count."""
     if way == _BY_MATRIX:
         _scaled(W, v, mp, x)
-        _minus(S, stride, x, m, 0, mp, v, v)
+        _minus(S, stride, x, m, _FIRST, mp, v, v)
     elif way == _BY_ROWS:
         _shrink_by_rows(M, inverse, A, W, mp, r, wp, half, solved, x, v)
     else:
@@ -519,7 +521,7 @@ def _filter(way, G, A, S, stride, M, inverse, W, m, mp, r, wp, root, half, solve
     _copied(vector, mp, v)
     _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, v)
     _scaled(W, v, mp, x)
-    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, vector, vector)
+    _push(way, G, A, m, mp, r, wp, x, half, _FIRST, wp, vector, vector)
 
 
 @bare()
@@ -544,13 +546,13 @@ def _settle(
         store(x, b, theta * (load(W, b) * less))
     if not theta * _size(once, gain_in, mp) <= most:
         return
-    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, zero, R)
+    _push(way, G, A, m, mp, r, wp, x, half, _FIRST, wp, zero, R)
     # What a change of z by R does to f and f', to first order.
     _scaled(D, R, mp, x)
-    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, zero, df)
+    _push(way, G, A, m, mp, r, wp, x, half, _FIRST, wp, zero, df)
     for b in range(0, mp, EIGHT):
         store(x, b, load(Q, b) * load(R, b) + load(D, b) * load(df, b))
-    _push(way, G, A, m, mp, r, wp, x, half, 0, wp, zero, dturn)
+    _push(way, G, A, m, mp, r, wp, x, half, _FIRST, wp, zero, dturn)
     for b in range(0, wp, EIGHT):
         store(f, b, load(f, b) + load(df, b))
         store(turn, b, load(turn, b) + load(dturn, b))
@@ -605,13 +607,13 @@ def _solve(
     last = np.inf
     for _ in range(_CORRECTIONS):
         _scaled(D, delta, mp, x)
-        _push(way, G, A, m, mp, r, wp, x, half, 0, mp, zero, df)
+        _push(way, G, A, m, mp, r, wp, x, half, _FIRST, mp, zero, df)
         for b in range(0, mp, EIGHT):
             by = load(delta, b)
             bent = load(D, b) * load(df, b) + load(Q, b) * by
             store(x, b, first * load(x, b) - second * bent)
             store(rest, b, load(R, b) - by)
-        _push(way, G, A, m, mp, r, wp, x, half, 0, mp, rest, rest)
+        _push(way, G, A, m, mp, r, wp, x, half, _FIRST, mp, rest, rest)
         # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
         now = _size(rest, gain, mp)
         if now <= goal:
@@ -805,12 +807,12 @@ def lay_out(A, b, n, log_coefficient, sign, slope, decay, room, with_gram):
         for i in range(w):
             room[design + q * wp + i] = scale * A[q, i]
         column[q] = -scale * b[q]
-    _minus(rows, wp, pointer(column, 0), r, 0, wp, pointer(room, drive), pointer(room, drive))
+    _minus(rows, wp, pointer(column, 0), r, _FIRST, wp, pointer(room, drive), pointer(room, drive))
     if with_gram:
         for i in range(w):
             for q in range(r):
                 column[q] = -rows[q * wp + i]
-            _minus(rows, wp, pointer(column, 0), r, 0, wp, pointer(room, i * wp), pointer(room, i * wp))
+            _minus(rows, wp, pointer(column, 0), r, _FIRST, wp, pointer(room, i * wp), pointer(room, i * wp))
     for k in range(K):
         for i in range(w):
             at = exponentials + k * wp + i
@@ -962,9 +964,9 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
         for evaluation in range(_EVALUATIONS):
             _exponentiate(place, signs, slopes, decays, layers, mp, wp, beta, D, by_time, steep, mixed)
             counts[2] += 1
-            _push(way, G, A, m, mp, r, wp, beta, half, 0, mp, drive, f)
+            _push(way, G, A, m, mp, r, wp, beta, half, _FIRST, mp, drive, f)
             _speed_up(beta, D, by_time, steep, mixed, f, mp, x, Q)
-            _push(way, G, A, m, mp, r, wp, x, half, 0, mp, zero, turn)
+            _push(way, G, A, m, mp, r, wp, x, half, _FIRST, mp, zero, turn)
             if not started:
                 break
             good = _residual(known, guess, f, turn, f_ahead, bend_ahead, first, second, mp, R)
@@ -996,7 +998,7 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
             if not good:
                 break
             _bend(D, Q, delta, df, beta, x, mp, y)
-            _push(way, G, A, m, mp, r, wp, y, half, 0, mp, zero, dturn)
+            _push(way, G, A, m, mp, r, wp, y, half, _FIRST, mp, zero, dturn)
             change = _move(f, turn, df, dturn, R, first, second, gain_in, mp)
             if not change <= _FAR:
                 good = False
