@@ -202,14 +202,6 @@ def _shorten(exponent, before, level, log_h, K, w, wp):
 
 
 @bare()
-def _counts(exponent, least, K, wp, i):
-    most = -np.inf
-    for a in range(i, K * wp, wp):
-        most = max(most, exponent[a])
-    return most > least
-
-
-@bare()
 def _exchange(room, rows, wp, i, j):
     """Two coordinates."""
     for a in range(0, rows * wp, wp):
@@ -219,19 +211,24 @@ def _exchange(room, rows, wp, i, j):
 
 
 @bare()
-def _arrange(exponent, level, log_h, K, w, wp, room, rows, order, where):
+def _arrange(exponent, level, log_h, K, w, wp, room, rows, order, where, above):
     """Put the coordinates that count first, in all tables; how many they are."""
-    m = 0
+    for b in range(0, wp, EIGHT):
+        most = load(exponent, b)
+        for a in range(b + wp, K * wp, wp):
+            most = greater(load(exponent, a), most)
+        store(above, b, most - load(level, b))
+    least, m = -log_h - _MARGIN, 0
     for i in range(w):
-        if _counts(exponent, level[i] - log_h - _MARGIN, K, wp, i):
-            m += 1
+        m += above[i] > least
     j = m
     for i in range(m):
-        if _counts(exponent, level[i] - log_h - _MARGIN, K, wp, i):
+        if above[i] > least:
             continue
-        while not _counts(exponent, level[j] - log_h - _MARGIN, K, wp, j):
+        while not above[j] > least:
             j += 1
         _exchange(room, rows, wp, i, j)
+        above[i], above[j] = above[j], above[i]
         order[i], order[j] = order[j], order[i]
         where[order[i]], where[order[j]] = i, j
     return m
@@ -243,8 +240,9 @@ def _list(exponent, level, log_h, K, w, wp, m, sign, slope, decay, cut, terms_at
     layers = 1
     for i in range(w):
         found, least = 0, level[i] - log_h - _MARGIN
+        terms_at[i] = i
         for a in range(i, K * wp, wp):
-            counts = exponent[a] > least
+            counts = i < m and exponent[a] > least
             cut[a] = np.inf if counts else level[i]
             if counts:
                 at = found * wp + i
@@ -938,7 +936,7 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
 
         # ---- who counts
         if new > 0.0:
-            m = _arrange(exponent, level, log_h, K, w, wp, G, kept, order, where)
+            m = _arrange(exponent, level, log_h, K, w, wp, G, kept, order, where, y)
             layers = _list(
                 exponent, level, log_h, K, w, wp, m, sign, slope, decay, cut, terms_at, signs, slopes, decays
             )  # fmt: skip
