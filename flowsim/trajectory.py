@@ -95,7 +95,8 @@ class Trajectory(State):
     ----------
     t, accelerated_time, arclength : array (T,)
         The three clocks. ``accelerated_time = t / ln(1/alpha)`` for two-layer networks and
-        ``t * alpha**(L - 2)`` for homogeneous degree L >= 3; ``d arclength = d accelerated_time + ||d beta||``.
+        ``t * alpha**(L - 2)`` for homogeneous degree L >= 3, where t is infinite if it leaves the range of floats;
+        ``d arclength = d accelerated_time + ||d beta||``.
     beta : array (T, d), or (T, D, m) for a LinearNetwork
         The predictor.
     weights : mapping name -> array (T, d)

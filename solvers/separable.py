@@ -11,8 +11,8 @@ Or, for L >= 3, beta_i is a product of weights that reaches infinity at finite z
 .. math:: \beta_i = \pm x \prod_{j<L} \sqrt{x^2 + m_{ij}^2}, \qquad
           \pm (T_i^\pm - z_i)\Big|_{\pm = +} = \int_x^\infty \frac{d\xi}{\prod_j \sqrt{\xi^2 + m_{ij}^2}},
 
-and likewise below. Then the unknowns are the distances T - z to the two infinities, from 1e300 down to 1, and the
-tolerance bounds their relative errors.
+and likewise below. Then the unknowns are the distances T - z to the two infinities, from 1e300 down to 1, or to 1e-300
+in a unit of 1e300, and the tolerance bounds their relative errors.
 
 Exponentials of up to some hundred coordinates are left to second-derivative multistep formulas of order 3 to 9
 (:mod:`flowsim.solvers.multistep`). Products, and more coordinates than that, are integrated by Rodas5P
@@ -70,7 +70,9 @@ class SeparableFlow:
     squares : array (L - 1, d)
         m^2 of a product.
     distance : array (2, d)
-        T - z of a product at the start, above and below; infinite where that side cannot be reached.
+        T - z of a product at the start, above and below, in the unit of z; infinite where that side cannot be reached.
+    log_unit : float
+        Logarithm of the unit of z and t of a product, >= 0: distances may span twice the range of floats.
     """
 
     A: Any
@@ -84,6 +86,7 @@ class SeparableFlow:
     power: int = 0
     squares: Array | None = None
     distance: Array | None = None
+    log_unit: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.sign * self.slope).min(initial=0.0) < 0:

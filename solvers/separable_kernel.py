@@ -292,7 +292,7 @@ def _overdue(place, slope, decay, dz, h, log_h, level, alive):
 
 @compiled()
 def advance(
-    G, AT, n, drive, power, logc, sign, slope, decay, squares, series, reach, tol, t_end, max_steps,
+    G, AT, n, drive, power, log_unit, logc, sign, slope, decay, squares, series, reach, tol, t_end, max_steps,
     out_exponent, out_rate, out_reach, out_level, b_rows, nu_ref, rate_ref,
     clock, z, z_low, place, nu, counts,
     rec_t, rec_h, rec_z, rec_rate, rec_place, rec_nu, rec_ptr, rec_which, rec_coef,
@@ -329,7 +329,7 @@ def advance(
             if logc[k, i] > -np.inf:
                 gain[i] = max(gain[i], 0.5 * abs(slope[k, i]))
                 largest, fastest = max(largest, abs(logc[k, i])), max(fastest, abs(decay[k, i]))
-        level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300))
+        level[i] = math.log(_NEGLIGIBLE * tol) - math.log(max(reach[i], 1e-300)) - log_unit
 
     narrow = min(w, 2 * r) if grams else 0
     wp = padded(w)
@@ -382,7 +382,7 @@ def advance(
                 for i in range(w):
                     top[i] = -np.inf
                     for k in range(K):
-                        top[i] = max(top[i], log_size(power, place[k, i]))
+                        top[i] = max(top[i], log_size(power, log_unit, place[k, i]))
             m = np.int64(0)
             for i in range(w):
                 if top[i] + longest > level[i] - 10.0:
@@ -392,7 +392,8 @@ def advance(
             for s in range(mp):
                 dz[s] = 0.0
             layers_counted = evaluate(
-                power, place, dz, 0.0, sign, slope, decay, squares, series, order_counted, m, mp, terms_counted,
+                power, log_unit, place, dz, 0.0, sign, slope, decay, squares, series,
+                order_counted, m, mp, terms_counted,
                 scratch, bits, beta_counted, D_counted, bt_counted,
             )  # fmt: skip
             m_counted = m
@@ -410,9 +411,9 @@ def advance(
         for e in range(near):
             k, i = near_k[e], near_i[e]
             speed = slope[k, i] * F[i] - decay[k, i]
-            if speed <= 0.0 or grown(power, place[k, i], speed * h) + longest < level[i]:
+            if speed <= 0.0 or grown(power, log_unit, place[k, i], speed * h) + longest < level[i]:
                 continue
-            wait = (threshold(power, level[i], speed, left) - place[k, i]) / speed
+            wait = (threshold(power, log_unit, level[i], speed, left) - place[k, i]) / speed
             if power > 0:
                 wait = -wait
             if wait * growth(power, place[k, i], speed) >= 0.5:
@@ -434,8 +435,8 @@ def advance(
             if alive[i]:
                 continue
             speed = slope[k, i] * F[i] - decay[k, i]
-            now = log_size(power, place[k, i])
-            then = now if speed <= 0.0 else grown(power, place[k, i], speed * h)
+            now = log_size(power, log_unit, place[k, i])
+            then = now if speed <= 0.0 else grown(power, log_unit, place[k, i], speed * h)
             if then + log_h <= level[i]:
                 continue
             rate = growth(power, place[k, i], speed)
@@ -513,7 +514,8 @@ def advance(
                 for s in range(mp):
                     dz[s] = 0.0
                 layers = evaluate(
-                    power, place, dz, 0.0, sign, slope, decay, squares, series, which, m, mp, terms, scratch, bits,
+                    power, log_unit, place, dz, 0.0, sign, slope, decay, squares, series,
+                which, m, mp, terms, scratch, bits,
                     beta_0, D, bt,
                 )  # fmt: skip
             else:
@@ -565,7 +567,9 @@ def advance(
                         for s in range(mp):
                             dz[s] = alpha_h * drift[s] - dz[s]
                         if power > 0:
-                            beta_of_products(power, place, dz, sign, slope, squares, series, which, m, beta, bt)
+                            beta_of_products(
+                                power, log_unit, place, dz, sign, slope, squares, series, which, m, beta, bt
+                            )
                         else:
                             beta_of_terms(terms, layers, dz, alpha_h, mp, scratch, bits, beta)
                         gamma_h = h * _GAMMA_SUM[stage]
@@ -594,7 +598,7 @@ def advance(
                     else:
                         # In ln of the weight, as everywhere; and an error made while the weight is small has grown
                         # with it by the time it is 1.
-                        near = 1.0 / (power - 2)
+                        near = math.exp(-log_unit) / (power - 2)
                         for k in range(K):
                             near = min(near, place[k, i])
                         size /= (power - 2) * near
@@ -622,11 +626,11 @@ def advance(
                 change = slope[k, i] * dz_all[i] - decay[k, i] * h
                 if power > 0 and arrival and abs(place[k, i] - change) <= _TIE * place[k, i]:
                     continue
-                then = grown(power, place[k, i], change)
+                then = grown(power, log_unit, place[k, i], change)
                 if then + log_h <= level[i] + _LATE:
                     continue
                 if power > 0:
-                    change = growth(power, max(place[k, i] - change, 1e-300), change)
+                    change = growth(power, max(place[k, i] - change, 1e-304), change)
                 if then + log_h - math.log(max(abs(change), 1.0)) > level[i] + _LATE:
                     forced[i] = True
                     missed = True
@@ -689,7 +693,7 @@ def advance(
                         far = place[k, i]
                         place[k, i] = far - slope[k, i] * dz_all[i]
                         if arrival and not alive[i] and place[k, i] < 0.5 * far:
-                            goal = threshold(power, level[i], slope[k, i] * straight[i], left)
+                            goal = threshold(power, log_unit, level[i], slope[k, i] * straight[i], left)
                             if abs(place[k, i] - goal) <= _TIE * far:
                                 # The way here was longer than floats can tell from the goal.
                                 place[k, i] = goal
@@ -774,7 +778,7 @@ def states(
 
 @compiled()
 def speeds(
-    gram, columns, n, power, logc, sign, slope, decay, squares, series,
+    gram, columns, n, power, log_unit, logc, sign, slope, decay, squares, series,
     t, h, z, rate, places, pointer, which, coefficients, nodes, out,
 ):  # fmt: skip
     """``|d beta/dt|`` at the positions `nodes` of every step, on the coordinates that the step carried."""
@@ -816,7 +820,8 @@ def speeds(
             for s in range(m, padded(m)):
                 dz[s] = 0.0
             evaluate(
-                power, place, dz, passed, sign, slope, decay, squares, series, index, m, padded(m), terms, scratch,
+                power, log_unit, place, dz, passed, sign, slope, decay, squares, series,
+                index, m, padded(m), terms, scratch,
                 bits, beta, D, bt,
             )  # fmt: skip
             # Along the continuous extension, not by the vector field, which a stiff system turns into noise.
@@ -826,7 +831,8 @@ def speeds(
                 slanted = coefficients[e, 3] + 2.0 * theta * coefficients[e, 4]
                 moved[s] = coefficients[e, 1] + (1.0 - 2.0 * theta) * inner + theta * (1.0 - theta) * slanted
             _apply_gram(not grams, GS, AS, m, r, n, moved, work, pull)
+            # What beta moves in the step: its speed may leave the range of floats once it is squared.
             square = 0.0
             for s in range(m):
-                square += (D[s] * (rate[step, index[s]] - pull[s] / h[step]) + bt[s]) ** 2
-            out[step, q] = math.sqrt(square)
+                square += (D[s] * (h[step] * rate[step, index[s]] - pull[s]) + h[step] * bt[s]) ** 2
+            out[step, q] = math.sqrt(square) / h[step]

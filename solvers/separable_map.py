@@ -117,14 +117,14 @@ def beta_of_terms(terms, layers, dz, dt, mp, scratch, bits, beta):
 
 
 @bare(fastmath=FAST)
-def beta_of_products(power, place, dz, sign, slope, squares, series, which, m, beta, D):
+def beta_of_products(power, log_unit, place, dz, sign, slope, squares, series, which, m, beta, D):
     """beta and d beta/dz of products, moved by dz from where their distances to infinity were taken."""
     for s in range(m):
         i = which[s]
         k = 0
         if place.shape[0] > 1 and place[1, i] < place[0, i]:
             k = 1
-        beta[s], D[s] = product_and_slope(power, place[k, i] - slope[k, i] * dz[s], squares, series, i)
+        beta[s], D[s] = product_and_slope(power, log_unit, place[k, i] - slope[k, i] * dz[s], squares, series, i)
         beta[s] *= sign[k, i]
 
 
@@ -151,28 +151,31 @@ def evaluate_terms(place, dz, dt, sign, slope, decay, which, m, mp, terms, scrat
 
 @bare()
 def evaluate(
-    power, place, dz, dt, sign, slope, decay, squares, series, which, m, mp, terms, scratch, bits, beta, D, by_time
+    power, log_unit, place, dz, dt, sign, slope, decay, squares, series, which, m, mp, terms, scratch, bits, beta, D,
+    by_time,
 ):  # fmt: skip
     """The same for either map."""
     if power == 0:
         return evaluate_terms(place, dz, dt, sign, slope, decay, which, m, mp, terms, scratch, bits, beta, D, by_time)
     for s in range(mp):
         beta[s] = D[s] = by_time[s] = 0.0
-    beta_of_products(power, place, dz, sign, slope, squares, series, which, m, beta, D)
+    beta_of_products(power, log_unit, place, dz, sign, slope, squares, series, which, m, beta, D)
     return 1
 
 
 @bare()
-def product_and_slope(L, distance, squares, series, i):
+def product_and_slope(L, log_unit, distance, squares, series, i):
     r"""beta and d beta/dz of a product of L weights whose smallest, x, is ``distance`` away from infinity in z.
 
     The others are sqrt(x^2 + m_j^2), and ``distance = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)``, here as a series in
-    m^2/x^2. Zero outside its range, where no coordinate that counts may be: a step that has one there is rejected.
-    NaN beyond the singularity.
+    m^2/x^2; z and the distance in units of exp(log_unit). Zero outside its range, where no coordinate that counts may
+    be: a step that has one there is rejected. NaN beyond the singularity.
     """
     if not distance > 0.0:
         return np.nan, np.nan
-    x = ((L - 2) * distance) ** (-1.0 / (L - 2))
+    # How much larger x is in the units of z.
+    scale = math.exp(log_unit / (L - 2)) if log_unit > 0.0 else 1.0
+    x = ((L - 2) * distance) ** (-1.0 / (L - 2)) / scale
     largest = 0.0
     for j in range(squares.shape[0]):
         largest = max(largest, squares[j, i])
@@ -187,23 +190,23 @@ def product_and_slope(L, distance, squares, series, i):
             for j in range(squares.shape[0]):
                 root *= 1.0 + squares[j, i] * u
             # In ln x, where the function is nearly a straight line.
-            x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(root)
+            x *= 1.0 + (total - distance * (x * scale) ** (L - 2)) * math.sqrt(root)
     product, growth = x ** (L - 1), 1.0
     for j in range(squares.shape[0]):
         ratio = squares[j, i] / (x * x)
         product *= math.sqrt(1.0 + ratio)
         growth += 1.0 / (1.0 + ratio)
-    return x * product, product * product * growth
+    return x * product, product * product * growth * scale ** (L - 2)
 
 
 @bare()
-def log_size(power, place):
+def log_size(power, log_unit, place):
     """ln |beta| of one branch at its place: the exponent itself, or a power of the distance to infinity."""
     if power == 0:
         return place
     if not place > 0.0:
         return np.inf
-    return -power / (power - 2.0) * math.log((power - 2.0) * place)
+    return -power / (power - 2.0) * (math.log((power - 2.0) * place) + log_unit)
 
 
 @bare()
@@ -215,16 +218,16 @@ def growth(power, place, speed):
 
 
 @bare()
-def grown(power, place, change):
+def grown(power, log_unit, place, change):
     """ln |beta| of a branch once its place has moved by `change`."""
-    return place + change if power == 0 else log_size(power, place - change)
+    return place + change if power == 0 else log_size(power, log_unit, place - change)
 
 
 @bare()
-def threshold(power, level, speed, left):
+def threshold(power, log_unit, level, speed, left):
     """The place at which a branch moving with `speed` begins to count: beta over its rate of growth at the level."""
     if power == 0:
         return level + math.log(max(speed, 1.0 / left))
     p = power / (power - 2.0)
-    # ((L-2) Y)^-p Y / (p speed) = exp(level)
-    return math.exp((level + math.log(p * speed) + p * math.log(power - 2.0)) / (1.0 - p))
+    # ((L-2) Y unit)^-p Y / (p speed) = exp(level)
+    return math.exp((level + math.log(p * speed) + p * (math.log(power - 2.0) + log_unit)) / (1.0 - p))

@@ -84,7 +84,7 @@ class LoadedSteps:
     loaded: NDArray[np.int64] | None  # None: all
     gram: Array
     columns: Array
-    product: tuple[int, Array, Array]
+    product: tuple[int, float, Array, Array]  # L, ln of the unit, squares, series
     t: Array  # (S + 1,)
     h: Array  # (S,)
     z: Array  # (S + 1, w), the loaded ones
@@ -101,7 +101,7 @@ class LoadedSteps:
         """``|d beta/dt|`` at positions `nodes` of every step."""
         out = np.empty((len(self.h), len(nodes)))
         _one_step().speeds(
-            self.gram, self.columns, float(n), self.product[0], *self.exponential, *self.product[1:],
+            self.gram, self.columns, float(n), *self.product[:2], *self.exponential, *self.product[2:],
             self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
         )  # fmt: skip
         return out
@@ -315,11 +315,12 @@ class OneStep(Run):
         which, coefficients = np.empty(entries, dtype=np.int32), np.empty((entries, 5))
         rate = np.empty((records, w))
         power, squares, series, _ = self.flow.product
+        unit = self.flow.log_unit
         place = np.empty((records + 1 if power else 0, len(self.flow.sign), w))
         place[:1] = self.place[:, :w]
         t[0], z[0], nu[:1] = self.clock[0], self.z, self.nu
         status = _one_step().advance(
-            self.gram, self.columns, float(self.flow.n), self.drive, power, *self.exponential, squares, series,
+            self.gram, self.columns, float(self.flow.n), self.drive, power, unit, *self.exponential, squares, series,
             self.reach, self.tol, self.t_end, budget, *self.outside,
             self.clock, self.z, self.z_low, self.place, self.nu, self.counts,
             t, h, z, rate, place, nu, pointer, which, coefficients,
@@ -331,7 +332,7 @@ class OneStep(Run):
                     loaded=None if self.all_loaded else self.loaded,
                     gram=self.gram,
                     columns=self.columns,
-                    product=(power, squares, series),
+                    product=(power, unit, squares, series),
                     t=t[: steps + 1].copy(),
                     h=h[:steps].copy(),
                     z=z[: steps + 1].copy(),

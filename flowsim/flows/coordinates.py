@@ -35,10 +35,13 @@ class Coordinates(Protocol):
         As in ``traj.info["coordinates"]``.
     invariants : tuple of str
         Names of the conserved quantities that `observe` reports.
+    log_unit : float
+        Logarithm of the unit of time of all methods here; 0 wherever time is a float.
     """
 
     name: str
     invariants: tuple[str, ...]
+    log_unit: float
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""

@@ -22,7 +22,7 @@ from flowsim.flows.run import run_flow
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.solvers import SCIPY_METHODS
-from flowsim.symbolic.clock import acceleration
+from flowsim.symbolic.clock import acceleration, log_acceleration
 from flowsim.trajectory import CLOCKS, Clock, Trajectory
 
 __all__ = ["gradient_flow"]
@@ -189,12 +189,14 @@ def gradient_flow(
         method = "native" if hasattr(chosen, "integrate") else "LSODA"
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+    unit = chosen.log_unit
+    rate = math.exp(log_acceleration(net, scale) + unit) if unit else acceleration(net, scale)
     return run_flow(
         chosen,
         problem,
         t_end,
         clock=clock,
-        acceleration=acceleration(net, scale),
+        acceleration=rate,
         t_eval=points,
         method=method,
         rtol=rtol,

@@ -254,6 +254,7 @@ class GrowthCoordinates:
     """
 
     name = "growth"
+    log_unit = 0.0
 
     def __init__(
         self,

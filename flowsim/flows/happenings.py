@@ -95,7 +95,9 @@ def _places(found: Sequence[Occurrence]) -> tuple[NDArray[np.intp], Array]:
 
 
 def _values(event: Event, t: Array, seen: Seen) -> Array:
-    return event(t, seen.state)
+    # t is the solver's, and may be in another unit.
+    state = seen.state
+    return event(state.t, state)
 
 
 def happened(run: Readable, found: Sequence[Occurrence]) -> Events:

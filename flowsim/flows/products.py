@@ -6,7 +6,8 @@ coordinate ``beta = w_1 ... w_L`` is ``c' = -g prod_j sqrt(c^2 + m_j^2)``, so th
 .. math:: \int_{c(0)}^{c(t)} \frac{dx}{\prod_j \sqrt{x^2 + m_j^2}} = z(t) = -\int_0^t g\,ds.
 
 c is infinite at finite z: unknowns are the distances of z to the two infinities, ``alpha^(2-L)`` at the start and of
-order 1 where a weight is. Only their ratios count, so alpha = 1e-300 is an ordinary input.
+order 1 where a weight is. Only their ratios count, so alpha = 1e-300 is an ordinary input. Where ``alpha^(L-2)`` is
+no float, z and time are counted in a unit that lets distances span twice the range of floats.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _COUNTS = 0.05
 _TERMS, _SERIES = 16, 0.25
 _PANEL, _NODES, _PANELS = 0.5, 12, 64
 _NEWTON = 8
+#: ln of the longest distance to infinity at alpha, and of the largest unit of z and time.
+_FARTHEST, _UNIT = math.log(1e300), math.log(1e302)
 
 
 def admits_products(
@@ -49,6 +52,8 @@ def admits_products(
     if net.noise is not None and net.noise.stds(net.weights).any():
         return "noise couples the weights of a product"
     depth = len(factors)
+    if (depth - 2) * -scale.log - _FARTHEST > _UNIT:
+        return f"alpha^{depth - 2} is below 1e-600"
     squares = direction**2
     spread = math.sqrt(float((squares - squares.min(axis=0)).max()))
     if spread > 0:
@@ -84,6 +89,7 @@ class ProductCoordinates:
         self.net, self.problem, self.scale = net, problem, scale
         depth, d = direction.shape
         self.depth = depth
+        self.log_unit = max(0.0, (depth - 2) * -scale.log - _FARTHEST)
         names = net.weights
         self.invariants = tuple(f"{names[0]}**2 - {name}**2" for name in names[1:])
         self.direction = direction
@@ -118,7 +124,7 @@ class ProductCoordinates:
                 here = self.which == number
                 above[here], below[here] = shape.distances(self.c[here])
         with np.errstate(over="ignore"):
-            distance = np.stack([above, below]) * np.exp(-(self.depth - 2) * self.scale.log)
+            distance = np.stack([above, below]) * math.exp(-(self.depth - 2) * self.scale.log - self.log_unit)
         side = np.repeat([[1.0], [-1.0]], d, axis=1)
         zero = np.zeros((2, d))
         return SeparableFlow(
@@ -133,6 +139,7 @@ class ProductCoordinates:
             power=self.depth,
             squares=self.squares * np.exp(2 * self.scale.log),
             distance=distance,
+            log_unit=self.log_unit,
         )
 
     def integrate(
@@ -162,7 +169,8 @@ class ProductCoordinates:
                     log_c[:, here] = np.log(np.abs(self.c[here]))
                 sign[:, here] = 1.0
             else:
-                scaled = near[:, here] * np.exp((self.depth - 2) * alpha)
+                with np.errstate(divide="ignore"):
+                    scaled = np.log(near[:, here]) + ((self.depth - 2) * alpha + self.log_unit)
                 log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)
         with np.errstate(divide="ignore"):
             logs = alpha + np.logaddexp(2 * log_c[:, None, :], np.log(self.gaps)) / 2
@@ -202,7 +210,7 @@ class ProductCoordinates:
         slope = np.zeros_like(beta)
         for layer in range(self.depth):
             slope += np.exp(2 * np.delete(logs, layer, axis=1).sum(axis=1))
-        return -slope * gradient
+        return -slope * gradient * math.exp(self.log_unit)
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         """Zero: the weights are made from what is conserved."""
@@ -267,20 +275,18 @@ class _Shape:
         out[near] = self._near(y[near], self._panel(y[near]))
         return out
 
-    def inverse(self, value: Array) -> Array:
-        """``ln x`` where R(x) = value."""
-        with np.errstate(divide="ignore"):
-            logs = np.log(value)
+    def inverse(self, logs: Array) -> Array:
+        """``ln x`` where ln R(x) = logs."""
         power = self.count - 1
         out = -(logs + math.log(power)) / power
         if self.balanced:
             return out
-        far = value <= self.at_top
+        far = logs <= math.log(self.at_top)
         for _ in range(_NEWTON):
             # R x^(L-2) is nearly constant, and so is its logarithm.
             out[far] += np.log(self._far(out[far])) / power - logs[far] / power
         near = ~far
-        wanted = value[near]
+        wanted = np.exp(logs[near])
         if self.crosses:
             wanted = np.minimum(wanted, self.values[-1])
         while len(wanted) and not self.crosses and self.values[-1] < wanted.max():

@@ -30,7 +30,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Dense:
-    """The state at any value of any clock, and at any place of any step; the solution's own variable is time."""
+    """The state at any value of any clock, and at any place of any step.
+
+    The solution's own variable is time in the coordinates' unit, as are all times here but those of the clock.
+    """
 
     coordinates: Coordinates
     problem: Regression
@@ -50,6 +53,10 @@ class _Dense:
     @property
     def size(self) -> int:
         return self.problem.d * self.problem.n_targets
+
+    @cached_property
+    def unit(self) -> float:
+        return math.exp(self.coordinates.log_unit)
 
     def pace(self, t: Array, y: Array) -> Array:
         """``d arclength/dt``."""
@@ -79,15 +86,25 @@ class _Dense:
             step, position = self.arclength.places(values)
             t = solution.t[step] + position * solution.h[step] if len(solution.h) else np.zeros(len(values))
         else:
-            t = values / self.acceleration if clock == "accelerated" else values
+            t = values / (self.acceleration if clock == "accelerated" else self.unit)
             step, position = solution.locate(t)
         if last is not None:
             values, t = np.append(values, last.on(clock)), np.append(t, last.t)
             step, position = np.append(step, last.step), np.append(position, last.position)
+        # Exactly what was asked for, not what comes back through the other clock.
+        return self._view(t, step, position, {clock: lambda: values})
+
+    def at(self, t: Array) -> _View:
+        """What is seen at the solution's own times."""
+        return self._view(t, *self.solution.locate(t), {})
+
+    def _view(
+        self, t: Array, step: NDArray[np.intp], position: Array, known: Mapping[Clock, Callable[[], Array]]
+    ) -> _View:
+        solution = self.solution
         # By step and position: a jump can be shorter than the spacing of times.
         y = solution.at_steps(step, position) if isinstance(solution, SeparableSolution) else solution(t)
-        # Exactly what was asked for, not what comes back through the other clock.
-        return _View(self, t, y, step, position, {} if clock == "time" else {clock: lambda: values})
+        return _View(self, t, y, step, position, known)
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> _View:
         """What is seen at positions, 0 to 1, of steps."""
@@ -121,7 +138,9 @@ class _View:
         if clock in self.known:
             return self.known[clock]()
         if clock == "time":
-            return self.t
+            # Infinite where it is no float.
+            with np.errstate(over="ignore"):
+                return self.t * self.dense.unit
         if clock == "accelerated":
             return self.t * self.dense.acceleration
         return self.dense.arclength.at_steps(self.step, self.position)
@@ -155,7 +174,7 @@ class _View:
     def fields(self) -> dict[str, Any]:
         """The fields of a State."""
         return {
-            "t": self.t,
+            "t": self.on("time"),
             "accelerated_time": self.on("accelerated"),
             "arclength": Deferred(lambda: self.on("arclength")),
             "beta": Deferred(lambda: self.beta),
@@ -190,7 +209,7 @@ def run_flow(
     Parameters
     ----------
     acceleration : float
-        ``d accelerated_time / dt``.
+        ``d accelerated_time / dt``, t in the coordinates' unit.
     events : sequence of Event
         To be looked for; the first occurrence of a terminal one ends the run.
 
@@ -201,11 +220,12 @@ def run_flow(
     """
     # In all clocks the integrator's variable is time. Arc length as its variable is regular too, but its speed
     # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
-    horizon = t_end if clock == "time" else t_end / acceleration
+    unit = math.exp(coordinates.log_unit)
+    horizon = t_end / (unit if clock == "time" else acceleration)
     longest = t_end if clock == "arclength" else math.inf
     watch = _Watch(coordinates, problem, acceleration, longest, events)
     reached: dict[Clock, Callable[[float], float]] = {
-        "time": lambda t: t,
+        "time": lambda t: unit * t,
         "accelerated": lambda t: acceleration * t,
         "arclength": lambda t: watch.covered,
     }
@@ -305,8 +325,8 @@ def _estimate(dense: _Dense, view: _View, end: float, method: str, rtol: float, 
         np.append(dense.t[dense.t < end], end),
         view.t,
         view.beta,
-        lambda t: dense.look(t, "time").beta,
-        lambda t: companion.look(t, "time").beta,
+        lambda t: dense.at(t).beta,
+        lambda t: companion.at(t).beta,
     )
 
 

@@ -62,6 +62,7 @@ class WeightCoordinates:
     """
 
     name = "weights"
+    log_unit = 0.0
 
     def __init__(
         self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, *, growth_applies: bool

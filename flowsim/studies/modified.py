@@ -177,6 +177,7 @@ class ModifiedGrowth:
     """
 
     name = "modified growth"
+    log_unit = 0.0
 
     def __init__(
         self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, rule: StepRule
@@ -315,6 +316,7 @@ class ModifiedLinear:
     """
 
     name = "modified linear"
+    log_unit = 0.0
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
     def __init__(self, net: LinearNetwork, problem: Regression, start: LinearStart, rule: StepRule) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.symbolic.origin import order_at_origin
 
-__all__ = ["acceleration"]
+__all__ = ["acceleration", "log_acceleration"]
 
 
 def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
@@ -22,17 +22,29 @@ def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> f
     ValueError
         If alpha^(L-2) is not a float.
     """
-    order = 2 if isinstance(net, LinearNetwork) else min(_order(formula) for formula in net.distinct)
-    if scale.gamma <= 0 or order < 2:
-        return 1.0
-    if order == 2:
-        return 1.0 / scale.gamma
-    factor = math.exp((order - 2) * scale.log)
+    order = _order_of(net)
+    factor = _acceleration(order, scale)
     if factor < sys.float_info.min:
         raise ValueError(
             f"`alpha` = {scale} puts the time scale alpha^-{order - 2} of this network beyond the range of floats."
         )
     return factor
+
+
+def log_acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
+    """Its logarithm, which is always a float."""
+    order = _order_of(net)
+    return (order - 2) * scale.log if order > 2 and scale.gamma > 0 else math.log(_acceleration(order, scale))
+
+
+def _acceleration(order: int, scale: InitialScale) -> float:
+    if scale.gamma <= 0 or order < 2:
+        return 1.0
+    return 1.0 / scale.gamma if order == 2 else math.exp((order - 2) * scale.log)
+
+
+def _order_of(net: DiagonalNetwork | LinearNetwork) -> int:
+    return 2 if isinstance(net, LinearNetwork) else min(_order(formula) for formula in net.distinct)
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import flowsim as fs
+from flowsim.flows import products
 from flowsim.flows.products import ProductCoordinates, _Shape, admits_products
 from flowsim.network import InitialScale
 
@@ -38,7 +39,7 @@ def test_the_time_to_infinity_is_its_integral_and_is_inverted(squares):
     exact = [float(mpmath.quad(integrand, [value, 2 * value, 1e2 + value, 1e4 + value, mpmath.inf])) for value in x]
     value = shape.value(x) if any(squares) else shape.distances(x)[0]
     assert_allclose(value, exact, rtol=1e-9)
-    assert_allclose(shape.inverse(value), np.log(x), atol=1e-9)
+    assert_allclose(shape.inverse(np.log(value)), np.log(x), atol=1e-9)
 
 
 @pytest.mark.parametrize("alpha", ["1e-4", "1e-8", "1e-100"])
@@ -85,7 +86,43 @@ def test_an_unbalanced_start_with_signs_follows_weight_coordinates():
         assert_allclose(one.weights[name], other.weights[name], rtol=1e-4, atol=1e-10)
 
 
-@pytest.mark.parametrize(("depth", "alpha"), [(3, "1e-300"), (4, "1e-150"), (6, "1e-70")])
+@pytest.mark.parametrize(
+    ("depth", "alpha"), [(3, "1e-310"), (3, "1e-590"), (4, "1e-300"), (5, "1e-200"), (7, "1e-120")]
+)
+def test_a_blow_up_whose_time_is_no_float_is_exact_in_accelerated_time(depth, alpha):
+    # c' = g c^(L-1) with g = 1 as long as c is small: c^(2-L) = alpha^(2-L) - (L - 2) t, t up to 1e600.
+    net, end = fs.DiagonalNetwork(depth=depth), 0.99 / (depth - 2)
+    traj = fs.gradient_flow(net, fs.Regression([[1.0]], [1.0]), 2.0, alpha=alpha, clock="accelerated")
+    assert traj.success and traj.info["coordinates"] == "log"
+    tau = np.linspace(0, end, 12)
+    there = traj.at(tau, "accelerated")
+    exact = InitialScale.parse(alpha).log - np.log1p(-(depth - 2) * tau) / (depth - 2)
+    assert_allclose(there.log_abs_weights["w2"][:, 0], exact, atol=1e-6)
+    assert_allclose(there.accelerated_time, tau, rtol=1e-15)
+    assert there.t[0] == 0 and np.isinf(there.t[1:]).all()
+    assert traj.beta[-1, 0] == pytest.approx(1.0, abs=1e-9)
+
+
+def test_the_unit_of_time_makes_no_difference(monkeypatch):
+    """Distances from 1e200 down to 1, or from 1e20 down to 1e-180: the same flow, with every field of it."""
+    net = fs.DiagonalNetwork(depth=4)
+    start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": np.ones(4), "w4": [1.0, 1.0, -2.0, 0.7]}
+    asked = {"alpha": "1e-100", "start": start, "clock": "accelerated", "t_eval": np.linspace(0, 12, 60)}
+    asked["events"] = [fs.events.crosses("beta", 0, 0.3), fs.events.loss_reaches(0.1)]
+    one = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
+    monkeypatch.setattr(products, "_FARTHEST", 20 * np.log(10))
+    other = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
+    assert one.events.name == other.events.name and len(one.events) > 0
+    assert_allclose(other.events.states.t, one.events.states.t, rtol=1e-6)
+    assert other.stats["steps"] == pytest.approx(one.stats["steps"], rel=0.1)
+    for name in ("t", "accelerated_time", "arclength", "speed"):
+        assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-6, atol=1e-9)
+    assert_allclose(other.beta, one.beta, atol=1e-6)
+    for name in net.weights:
+        assert_allclose(other.log_abs_weights[name], one.log_abs_weights[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(("depth", "alpha"), [(3, "1e-300"), (4, "1e-150"), (4, "1e-300"), (6, "1e-70")])
 def test_the_path_in_arc_length_no_longer_depends_on_a_tiny_alpha(depth, alpha):
     net = fs.DiagonalNetwork(depth=depth)
     tiny = fs.gradient_flow(net, PROBLEM, 12.0, alpha=alpha, clock="accelerated")
@@ -150,6 +187,7 @@ def test_what_log_coordinates_cannot_do_is_said():
     assert "noise" in admits_products(
         fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(0.1)), PROBLEM, scale, ones, 1e-6
     )
+    assert "below 1e-600" in admits_products(net, PROBLEM, InitialScale.parse("1e-603"), ones, 1e-6)
     assert "not a product" in admits_products(fs.DiagonalNetwork("u**3"), PROBLEM, scale, ones[:1], 1e-6)
     with pytest.raises(ValueError, match="`coordinates` cannot be 'log'"):
         fs.gradient_flow(fs.DiagonalNetwork("u**3"), PROBLEM, 1.0, coordinates="log")
