@@ -39,6 +39,7 @@ from flowsim.solvers.compiled_algebra import FAST, bare, compiled, factor, inver
 from flowsim.solvers.eight import (
     EIGHT,
     add_up,
+    below,
     constant,
     exponential,
     gather,
@@ -105,6 +106,9 @@ _STIFF = 1.0
 _UNFILTERED = 0.1
 #: From this on f is noise in what is stiff, unless that is put to rest, if within this part of the tolerance.
 _RESTING, _REST = 10.0, 0.5
+#: What the kept matrix may mistake of where that is, by coordinates whose W G is less than that; it is made anew for
+#: what may be within so many tolerances.
+_MISTAKEN, _LOOSE, _NEAR = 0.1, 0.9, 10.0
 
 #: No step is asked to be more accurate than so many roundings of the exponents.
 _ROUNDINGS = 4.0 * np.finfo(np.float64).eps
@@ -520,6 +524,23 @@ def _filter(way, G, A, S, stride, M, inverse, W, m, mp, r, wp, root, half, solve
     _shrink(way, G, S, stride, M, inverse, A, W, m, mp, r, wp, root, half, solved, x, v)
     _scaled(W, v, mp, x)
     _push(way, G, A, m, mp, r, wp, x, half, _FIRST, wp, vector, vector)
+
+
+@bare()
+def _mistaken(theta, D, W, most, f, gain, mp):
+    """How far stiff coordinates are from rest by their own f, and what W instead of theta D makes of that, at most.
+
+    The latter by coordinates that are not stiff: how fast they move, and it may be fast, is not to be felt.
+    """
+    own = by_others = constant(0.0)
+    for b in range(0, mp, EIGHT):
+        weight, reach, flow = load(W, b), load(most, b), load(f, b)
+        mistake = load(gain, b) * magnitude(reach * (theta * load(D, b) - weight) * flow)
+        rest = load(gain, b) * magnitude(reach * flow)
+        loose = weight * reach
+        by_others = wider(below(loose, constant(_LOOSE), mistake, constant(0.0)), by_others)
+        own = wider(below(loose, constant(_LOOSE), constant(0.0), rest), own)
+    return theta * widest(own), theta * widest(by_others)
 
 
 @bare()
@@ -1055,7 +1076,16 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
                 k -= 1
             continue
 
-        if fit and stiff > _RESTING:
+        settled = fit and stiff > _RESTING
+        if settled:
+            own, by_others = _mistaken(theta, D, W, most_in, f, gain_in, mp)
+            if own <= _NEAR * allowed and by_others > _MISTAKEN * _REST * allowed:
+                for s in range(m):
+                    W[s] = theta * D[s]
+                    most_in[s] = min(G[s * wp + s], 1.0 / max(W[s], 1e-300))
+                counts[3] += 1
+                settled = fit = _prepare(way, G, A, W, m, mp, r, wp, root, S, small, M, inverse, y, rest)
+        if settled:
             _settle(
                 way, theta, _REST * allowed, G, A, S, small, M, inverse, W, D, Q, m, mp, r, wp, root, half, solved,
                 x, rest, y, delta, R, df, dturn, gain, gain_in, zero, f, turn, guess,

@@ -210,3 +210,14 @@ def test_a_row_that_stands_for_all_is_as_good_as_a_row_each(diabetes: fs.Regress
         np.testing.assert_allclose(each.log_abs_weights[name], one.log_abs_weights[name], atol=1e-9)
     np.testing.assert_allclose(each.log_imbalance[:, 0], one.log_imbalance[:, 0], rtol=1e-12)
     assert each.imbalance_drift <= 1e-10 and one.imbalance_drift <= 1e-10
+
+
+def test_a_coordinate_that_ceased_to_count_does_not_keep_the_steps_of_a_plateau_short() -> None:
+    """It still moves fast; what was kept of its weight in the stiff equations put the others to rest elsewhere."""
+    rng = np.random.default_rng(54)
+    problem = fs.Regression(rng.standard_normal((4, 6)), rng.standard_normal(4))
+    net = fs.DiagonalNetwork("2*u**2 - v**2")
+    traj = fs.gradient_flow(
+        net, problem, 103.5, alpha="1e-10000", clock="accelerated", rtol=1e-9, max_steps=3000
+    )  # fmt: skip
+    np.testing.assert_allclose(traj.beta[-1], fs.saddle_to_saddle(net, problem).end, atol=1e-6)
