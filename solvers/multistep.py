@@ -449,6 +449,15 @@ def _prepare(way, G, A, W, m, mp, r, wp, root, S, stride, M, inverse, first, sec
     return factor(M, inverse, m)
 
 
+@bare()
+def _renew(way, theta, D, most, G, A, W, m, mp, r, wp, root, S, stride, M, inverse, first, second):
+    """W = theta D, what it can do to one coordinate alone at most, and what :func:`_shrink` works with."""
+    for s in range(m):
+        W[s] = theta * D[s]
+        most[s] = min(G[s * wp + s], 1.0 / max(W[s], 1e-300))
+    return _prepare(way, G, A, W, m, mp, r, wp, root, S, stride, M, inverse, first, second)
+
+
 @bare(fastmath=FAST)
 def _shrink_by_coordinates(G, wp, M, inverse, m, mp, root, x, v):
     for s in range(m):
@@ -1000,12 +1009,9 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
                     if fresh:
                         good = False
                         break
-                    for s in range(m):
-                        W[s] = theta * D[s]
-                        most_in[s] = min(G[s * wp + s], 1.0 / max(W[s], 1e-300))
                     counts[3] += 1
                     fit = fresh = True
-                    good = _prepare(way, G, A, W, m, mp, r, wp, root, S, small, M, inverse, y, rest)
+                    good = _renew(way, theta, D, most_in, G, A, W, m, mp, r, wp, root, S, small, M, inverse, y, rest)
                     if not good:
                         break
                 good = _solve(
@@ -1080,11 +1086,10 @@ def march(K, r, tol, t_end, max_steps, sizes, room, integers, clock, counts, rec
         if settled:
             own, by_others = _mistaken(theta, D, W, most_in, f, gain_in, mp)
             if own <= _NEAR * allowed and by_others > _MISTAKEN * _REST * allowed:
-                for s in range(m):
-                    W[s] = theta * D[s]
-                    most_in[s] = min(G[s * wp + s], 1.0 / max(W[s], 1e-300))
                 counts[3] += 1
-                settled = fit = _prepare(way, G, A, W, m, mp, r, wp, root, S, small, M, inverse, y, rest)
+                settled = fit = _renew(
+                    way, theta, D, most_in, G, A, W, m, mp, r, wp, root, S, small, M, inverse, y, rest
+                )  # fmt: skip
         if settled:
             _settle(
                 way, theta, _REST * allowed, G, A, S, small, M, inverse, W, D, Q, m, mp, r, wp, root, half, solved,
