@@ -21,9 +21,9 @@ _HOME = {
     "RademacherNoise": "flowsim.network",
     "Regression": "flowsim.problem",
     "SaddlePath": "flowsim.limits",
-    "Trajectory": "flowsim.trajectory",
+    "Trajectory": "flowsim.results",
     "UniformNoise": "flowsim.network",
-    "certify": "flowsim.studies",
+    "certify": "flowsim.certificates",
     "compare": "flowsim.studies.compare",
     "derive": "flowsim.symbolic",
     "gradient_descent": "flowsim.descent",
@@ -32,21 +32,31 @@ _HOME = {
     "lasso_link": "flowsim.studies",
     "limit_study": "flowsim.studies",
     "linear_start": "flowsim.network",
-    "load": "flowsim.trajectory",
-    "modified_flow": "flowsim.studies",
+    "load": "flowsim.results",
+    "modified_flow": "flowsim.flows",
     "saddle_to_saddle": "flowsim.limits",
     "sharpness": "flowsim.descent",
 }
-#: `sweep` is a room that can be called
-_SUBPACKAGES = frozenset({"datasets", "events", "plot", "solvers", "studies", "sweep"})
+#: public module -> where it stands; `sweep` is one that can be called
+_MODULES = {
+    "certificates": "flowsim.certificates",
+    "datasets": "flowsim.datasets",
+    "events": "flowsim.results.events",
+    "plot": "flowsim.plot",
+    "solvers": "flowsim.solvers",
+    "studies": "flowsim.studies",
+    "sweep": "flowsim.sweep",
+}
 
-__all__ = ["__version__", *_HOME, *_SUBPACKAGES]
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 if TYPE_CHECKING:
+    from flowsim.certificates.certify import certify as certify
     from flowsim.descent import gradient_descent as gradient_descent
     from flowsim.descent import gradient_descents as gradient_descents
     from flowsim.descent.sharpness import sharpness as sharpness
     from flowsim.errors import IntegrationError as IntegrationError
+    from flowsim.flows import modified_flow as modified_flow
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath
     from flowsim.limits import saddle_to_saddle as saddle_to_saddle
@@ -59,22 +69,20 @@ if TYPE_CHECKING:
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.network import linear_start as linear_start
     from flowsim.problem import Regression as Regression
-    from flowsim.studies import modified_flow as modified_flow
-    from flowsim.studies.certify import certify as certify
+    from flowsim.results import Trajectory as Trajectory
+    from flowsim.results import load as load
     from flowsim.studies.compare import compare as compare
     from flowsim.studies.lasso_link import lasso_link as lasso_link
     from flowsim.studies.limit_study import limit_study as limit_study
     from flowsim.sweep import sweep as sweep
     from flowsim.symbolic import derive as derive
-    from flowsim.trajectory import Trajectory as Trajectory
-    from flowsim.trajectory import load as load
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
-    elif name in _SUBPACKAGES:
-        value = importlib.import_module(f"flowsim.{name}")
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
     else:
         raise AttributeError(f"module 'flowsim' has no attribute {name!r}")
     globals()[name] = value

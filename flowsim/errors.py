@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowsim.trajectory import Trajectory
+    from flowsim.results import Trajectory
 
 __all__ = ["IntegrationError"]
 

@@ -45,7 +45,7 @@ def certify(
     """
     from rich.console import Console
 
-    from flowsim.studies import certify as run
+    from flowsim.certificates import certify as run
 
     problem = build_problem(data, target, raw)
     net: DiagonalNetwork | LinearNetwork

@@ -67,9 +67,8 @@ def compare(
     import numpy as np
 
     from flowsim.descent import gradient_descent, gradient_descents
-    from flowsim.flows import gradient_flow
+    from flowsim.flows import gradient_flow, modified_flow
     from flowsim.studies import compare as against
-    from flowsim.studies import modified_flow
 
     problem = build_problem(data, target, raw)
     net = build_network(formula, depth, noise, eta)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowsim.limits import SaddlePath
     from flowsim.network import DiagonalNetwork
     from flowsim.problem import Regression
-    from flowsim.trajectory import Trajectory
+    from flowsim.results import Trajectory
 
 __all__ = ["run"]
 

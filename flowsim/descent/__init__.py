@@ -1,8 +1,8 @@
 """Discrete time: gradient descent, mini-batches, momentum, label noise, stochastic SAM."""
 
 from flowsim.descent.ensemble import Ensemble, gradient_descents
+from flowsim.descent.gradient_descent import gradient_descent
 from flowsim.descent.modes import Modes, signed_exp, why_not_growth
-from flowsim.descent.run import gradient_descent
 from flowsim.descent.sharpness import largest_stable_step, sharpness
 
 __all__ = [

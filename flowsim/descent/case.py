@@ -18,8 +18,8 @@ from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
+from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
-from flowsim.trajectory import Trajectory
 
 __all__ = ["Case", "check_pair", "divergence_message", "drowned", "first_bad_step"]
 

@@ -21,7 +21,7 @@ from flowsim.descent.streams import Seed, child_seeds, read_seed
 from flowsim.descent.tiles import LANES
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["Ensemble", "gradient_descents"]
 

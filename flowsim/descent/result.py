@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from flowsim import __version__
 from flowsim.descent.machine import Read
 from flowsim.problem import Regression
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["assemble", "finite_records"]
 

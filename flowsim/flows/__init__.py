@@ -1,5 +1,6 @@
 """Continuous time: gradient flows in weight, growth and linear-network coordinates."""
 
 from flowsim.flows.gradient_flow import gradient_flow
+from flowsim.flows.modified import modified_flow
 
-__all__ = ["gradient_flow"]
+__all__ = ["gradient_flow", "modified_flow"]

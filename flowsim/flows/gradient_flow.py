@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.events import Event, EventFunction, as_events
 from flowsim.flows.coordinates import Coordinates
+from flowsim.flows.driver import run_flow
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.products import ProductCoordinates, admits_products
-from flowsim.flows.run import run_flow
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
+from flowsim.results import CLOCKS, Clock, Trajectory
+from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SCIPY_METHODS
 from flowsim.symbolic.clock import acceleration, log_acceleration
-from flowsim.trajectory import CLOCKS, Clock, Trajectory
 
 __all__ = ["gradient_flow"]
 

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.events import Event, Events
+from flowsim.results import State
+from flowsim.results.events import Event, Events
 from flowsim.solvers import ArcLength, Occurrence, find_events
 from flowsim.solvers import Event as Sought
-from flowsim.trajectory import State
 
 __all__ = ["Readable", "Seen", "happened", "outcome", "search"]
 

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.events import Event
 from flowsim.flows.happenings import happened, outcome, search
 from flowsim.flows.linear_run import SMALLEST_PLAIN_LOG, LinearRun, one_thread, run_native, run_scipy
 from flowsim.flows.linear_system import TwoLayerSystem
@@ -31,9 +30,10 @@ from flowsim.network.compression import Compression, LiftedWeights
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression
+from flowsim.results import Clock, Deferred, State, Trajectory
+from flowsim.results.events import Event
 from flowsim.solvers import SCIPY_METHODS, ArcLength, Occurrence
 from flowsim.solvers.quasilinear import factor
-from flowsim.trajectory import Clock, Deferred, State, Trajectory
 
 __all__ = ["IMBALANCE_LIMIT", "linear_flow"]
 
@@ -484,6 +484,6 @@ class _Watch:
 
 
 def _bar(shown: bool, end: float) -> Any:
-    from flowsim.flows.run import progress_bar
+    from flowsim.flows.driver import progress_bar
 
     return progress_bar(shown, end, lambda t: t)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from flowsim.certificates import certify
 from flowsim.datasets import diabetes
 from flowsim.descent import gradient_descents
 from flowsim.flows import gradient_flow
@@ -13,7 +14,6 @@ from flowsim.network import DiagonalNetwork, GaussianNoise
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
-from flowsim.studies import certify
 from flowsim.studies import weighted_lasso as exact_lasso
 
 __all__ = ["imbalance_decay", "noise_is_lasso", "sharpness", "shrinkage_curve", "stochastic_sam"]

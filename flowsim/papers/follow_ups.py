@@ -8,13 +8,13 @@ from scipy.integrate import quad
 
 from flowsim.datasets import sparse_regression
 from flowsim.descent import gradient_descent
-from flowsim.flows import gradient_flow
+from flowsim.flows import gradient_flow, modified_flow
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
-from flowsim.studies import compare, measured_jump_times, min_l1, modified_flow
+from flowsim.studies import compare, measured_jump_times, min_l1
 
 __all__ = ["deep_starts", "step_size", "step_to_flow"]
 

@@ -6,12 +6,12 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from flowsim.certificates import certify
 from flowsim.flows import gradient_flow
 from flowsim.network import LinearNetwork, linear_start
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
-from flowsim.studies import certify
 
 __all__ = ["invariant_set", "rate_against_bound", "width_law"]
 

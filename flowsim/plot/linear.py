@@ -8,7 +8,7 @@ import numpy as np
 
 from flowsim.plot.style import new_axes, styled
 from flowsim.plot.trajectory import CLOCK_LABELS
-from flowsim.trajectory import Clock, Trajectory
+from flowsim.results import Clock, Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

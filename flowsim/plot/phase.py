@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.plot.style import STYLE, styled
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation

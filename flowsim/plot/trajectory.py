@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.plot.style import new_axes, styled
-from flowsim.trajectory import Clock, Trajectory
+from flowsim.results import Clock, Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

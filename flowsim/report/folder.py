@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowsim.trajectory import Trajectory, load
+from flowsim.results import Trajectory, load
 
 __all__ = ["Run", "read_runs", "varied"]
 

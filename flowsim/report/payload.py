@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.report.folder import Run, varied
-from flowsim.trajectory import CLOCKS, Trajectory
+from flowsim.results import CLOCKS, Trajectory
 
 __all__ = ["payload"]
 

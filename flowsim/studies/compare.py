@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.descent import Ensemble
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["Comparison", "Comparisons", "EnsembleComparison", "compare"]
 

@@ -18,7 +18,7 @@ from flowsim.descent.settings import check_step
 from flowsim.errors import IntegrationError
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Regression
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["DescentLimit", "EdgeRun", "EdgeStudy", "descent_limit", "edge_of_stability"]
 

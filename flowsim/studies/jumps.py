@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.limits import SaddlePath
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["measured_jump_times", "plateau_times"]
 

@@ -17,8 +17,8 @@ from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Regression
+from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times, plateau_times
-from flowsim.trajectory import Trajectory
 
 if TYPE_CHECKING:
     import pandas

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["RankPlateaus", "activation_times", "rank_plateaus"]
 

@@ -32,7 +32,7 @@ from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = [
     "InvariantSetCertificate",

@@ -8,8 +8,8 @@ import sys
 import types
 
 from flowsim.sweep.assemble import to_dataframe
+from flowsim.sweep.execution import plan, sweep
 from flowsim.sweep.forecast import Forecast, forecast, ledger
-from flowsim.sweep.run import plan, sweep
 from flowsim.sweep.store import Store
 
 __all__ = ["Forecast", "Store", "forecast", "ledger", "plan", "sweep", "to_dataframe"]

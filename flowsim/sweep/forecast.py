@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsim.sweep import worker
-from flowsim.sweep.run import Plan
+from flowsim.sweep.execution import Plan
 from flowsim.sweep.store import Store
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.events import Events, crosses, loss_reaches, plateau_begins, plateau_ends
 from flowsim.network import InitialScale
+from flowsim.results.events import Events, crosses, loss_reaches, plateau_begins, plateau_ends
 
 UV = fs.DiagonalNetwork("u*v")
 #: one feature of variance 1, whose flow runs from 0 to C

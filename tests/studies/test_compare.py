@@ -7,7 +7,7 @@ import pytest
 import sympy
 
 import flowsim as fs
-from flowsim.studies.modified import StepRule
+from flowsim.flows.modified import StepRule
 
 
 @pytest.fixture(scope="module")

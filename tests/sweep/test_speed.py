@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.sweep.run import plan
+from flowsim.sweep.execution import plan
 
 
 def spin(x: int, ms: float) -> float:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.certificates.certificate import Evidence, NotMetError, UnmeasuredError
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork, linear_start
-from flowsim.studies.theorems.registry import Evidence, NotMetError, UnmeasuredError, theorem
-from flowsim.studies.theorems.setting import Setting
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["end_at_min_norm", "exponential_rate", "imbalance_conserved", "invariant_set", "width_law"]
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.certificates.certificate import Evidence, NotMetError, UnmeasuredError
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.setting import Setting
 from flowsim.network import DiagonalNetwork, MomentNoise
 from flowsim.problem import Regression
-from flowsim.studies.theorems.registry import Evidence, NotMetError, theorem
-from flowsim.studies.theorems.setting import Setting
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = [
     "balancing",
@@ -443,7 +444,6 @@ def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str,
     """Last weights of a run through SciPy on the kernel's own field: coordinates may sink to 0 here."""
     from scipy.integrate import solve_ivp
 
-    from flowsim.studies.theorems.registry import UnmeasuredError
     from flowsim.symbolic import kernels
 
     net, problem = setting.diagonal, setting.problem
@@ -507,8 +507,6 @@ def _expected_loss(setting: Setting, w: Array) -> float:
 def _logarithmic_decay(setting: Setting, start: Array, t_end: float) -> Array:
     """The flow of products under noise in ``ln |w|``, written out by hand; signs never change."""
     from scipy.integrate import solve_ivp
-
-    from flowsim.studies.theorems.registry import UnmeasuredError
 
     problem, eta2 = setting.problem, setting.eta**2
     signs = np.sign(start)

@@ -1,16 +1,12 @@
-"""What a certificate is, and the list of theorems that can be certified."""
+"""What testing a theorem on data gives: evidence, and a certificate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from flowsim.studies.theorems.setting import Setting
-
-__all__ = ["THEOREMS", "Certificate", "Evidence", "NotMetError", "Theorem", "UnmeasuredError", "theorem"]
+__all__ = ["Certificate", "Evidence", "NotMetError", "UnmeasuredError"]
 
 Value = float | str
 Status = Literal["holds", "violated", "not applicable", "not measured"]
@@ -132,40 +128,6 @@ class Certificate:
             "holds": self.holds,
             "details": _plain(self.details),
         }
-
-
-@dataclass(frozen=True)
-class Theorem:
-    """A statement and the function that tests it; that function raises `NotMetError` where it does not apply."""
-
-    name: str
-    paper: str
-    statement: str
-    test: Callable[[Setting], Evidence]
-
-    def certify(self, setting: Setting) -> Certificate:
-        try:
-            found = self.test(setting)
-        except NotMetError as reason:
-            return Certificate(self.name, self.paper, self.statement, False, str(reason))
-        except UnmeasuredError as reason:
-            return Certificate(self.name, self.paper, self.statement, True, f"could not be measured: {reason}")
-        return Certificate(self.name, self.paper, self.statement, True, **vars(found))
-
-
-#: All theorems, in the order of the papers.
-THEOREMS: dict[str, Theorem] = {}
-
-
-def theorem(name: str, paper: str, statement: str) -> Callable[[Callable[[Setting], Evidence]], Theorem]:
-    """Enter a function into `THEOREMS`."""
-
-    def enter(test: Callable[[Setting], Evidence]) -> Theorem:
-        entry = Theorem(name, paper, statement, test)
-        THEOREMS[name] = entry
-        return entry
-
-    return enter
 
 
 def _plain(value: Any) -> Any:

@@ -12,13 +12,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.certificates.certificate import NotMetError, UnmeasuredError
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
-from flowsim.studies.theorems.registry import NotMetError, UnmeasuredError
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["Setting"]
 

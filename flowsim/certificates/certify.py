@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import ArrayLike
 
+from flowsim.certificates.certificate import Certificate
+from flowsim.certificates.registry import THEOREMS
+from flowsim.certificates.setting import Setting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
-from flowsim.studies.theorems import THEOREMS, Certificate, Setting
 
 if TYPE_CHECKING:
     import pandas

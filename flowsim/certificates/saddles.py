@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.certificates.certificate import Evidence, NotMetError, UnmeasuredError
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.setting import Setting
 from flowsim.limits import SaddlePath
+from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times
-from flowsim.studies.theorems.registry import Evidence, NotMetError, UnmeasuredError, theorem
-from flowsim.studies.theorems.setting import Setting
-from flowsim.trajectory import Trajectory
 
 __all__ = [
     "active_sets",

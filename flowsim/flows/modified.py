@@ -26,14 +26,14 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.descent import Modes, signed_exp, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay, log_abs
 from flowsim.flows.coordinates import Observed
-from flowsim.flows.run import run_flow
+from flowsim.flows.driver import run_flow
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import Regression
+from flowsim.results import Clock, Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic.clock import acceleration
-from flowsim.trajectory import Clock, Trajectory
 
 __all__ = ["StepRule", "modified_flow"]
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from flowsim.trajectory import State
+from flowsim.results.state import State
 
 __all__ = ["Event", "Events", "Occurrence", "crosses", "loss_reaches", "plateau_begins", "plateau_ends"]
 
 Array = NDArray[np.float64]
 Index = int | tuple[int, ...] | None
 #: a function of times (K,) and states, with one row a time
-EventFunction = Callable[[Array, "State"], Any]
+EventFunction = Callable[[Array, State], Any]
 
 
 @dataclass(frozen=True, eq=False)

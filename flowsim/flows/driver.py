@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from flowsim import __version__
 from flowsim.errors import IntegrationError
-from flowsim.events import Event
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, Observed, SteppedCoordinates
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.happenings import happened, outcome, search
 from flowsim.problem import Regression
+from flowsim.results import Clock, Deferred, State, Trajectory
+from flowsim.results.events import Event
 from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status, integrate
-from flowsim.trajectory import Clock, Deferred, State, Trajectory
 
 __all__ = ["run_flow"]
 

@@ -19,7 +19,7 @@ from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise
 from flowsim.problem import Regression
-from flowsim.trajectory import Trajectory
+from flowsim.results import Trajectory
 
 __all__ = ["gradient_descent"]
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import flowsim as fs
+from flowsim.certificates import THEOREMS, Setting
+from flowsim.certificates.certificate import Certificate, Evidence, UnmeasuredError
+from flowsim.certificates.registry import Theorem
 from flowsim.cli import main
-from flowsim.studies.theorems import THEOREMS, Setting
-from flowsim.studies.theorems.registry import Certificate, Evidence, Theorem, UnmeasuredError
 
 UV = fs.DiagonalNetwork("u*v")
 PAPERS = {"2503.11891": "noise", "2105.06351": "linear", "2304.00488": "saddles"}
@@ -126,7 +127,7 @@ def test_an_alpha_too_large_for_the_data_is_said_not_failed(diabetes: fs.Regress
 
 def test_a_wrong_law_is_reported_as_violated(monkeypatch: pytest.MonkeyPatch, wide: fs.Regression) -> None:
     """A process with all thresholds doubled predicts other jump times than the flow has."""
-    from flowsim.studies.theorems import setting
+    from flowsim.certificates import setting
 
     original = setting.saddle_to_saddle
     monkeypatch.setattr(

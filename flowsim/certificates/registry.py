@@ -1,0 +1,45 @@
+"""The list of theorems that can be certified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flowsim.certificates.certificate import Certificate, Evidence, NotMetError, UnmeasuredError
+from flowsim.certificates.setting import Setting
+
+__all__ = ["THEOREMS", "Theorem", "theorem"]
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A statement and the function that tests it; that function raises `NotMetError` where it does not apply."""
+
+    name: str
+    paper: str
+    statement: str
+    test: Callable[[Setting], Evidence]
+
+    def certify(self, setting: Setting) -> Certificate:
+        try:
+            found = self.test(setting)
+        except NotMetError as reason:
+            return Certificate(self.name, self.paper, self.statement, False, str(reason))
+        except UnmeasuredError as reason:
+            return Certificate(self.name, self.paper, self.statement, True, f"could not be measured: {reason}")
+        return Certificate(self.name, self.paper, self.statement, True, **vars(found))
+
+
+#: All theorems, in the order of the papers.
+THEOREMS: dict[str, Theorem] = {}
+
+
+def theorem(name: str, paper: str, statement: str) -> Callable[[Callable[[Setting], Evidence]], Theorem]:
+    """Enter a function into `THEOREMS`."""
+
+    def enter(test: Callable[[Setting], Evidence]) -> Theorem:
+        entry = Theorem(name, paper, statement, test)
+        THEOREMS[name] = entry
+        return entry
+
+    return enter

@@ -1,0 +1,72 @@
+"""The state of a flow at one time, or at many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CLOCKS", "Clock", "Deferred", "State"]
+
+Array = NDArray[np.float64]
+Clock = Literal["time", "accelerated", "arclength"]
+CLOCKS: tuple[Clock, ...] = ("time", "accelerated", "arclength")
+
+#: Fields of a State that are arrays with a leading time axis, the clocks first ...
+TIMES = ("t", "accelerated_time", "arclength")
+ARRAYS = (*TIMES, "beta", "loss", "imbalance", "log_imbalance")
+#: ... and those that are mappings of such arrays.
+MAPPINGS = ("weights", "log_abs_weights")
+
+
+class Deferred:
+    """A field that is computed when it is first looked at: most runs never ask for every weight at every step."""
+
+    __slots__ = ("compute",)
+
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self.compute = compute
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """The state at one time, or at an array of times (then with a leading axis).
+
+    Attributes carry the names and, behind the time axis, the shapes of :class:`Trajectory`.
+    """
+
+    t: Array
+    accelerated_time: Array
+    arclength: Array
+    beta: Array
+    weights: Mapping[str, Array]
+    log_abs_weights: Mapping[str, Array]
+    loss: Array
+    imbalance: Array
+    log_imbalance: Array
+    speed: Array | None = field(default=None, kw_only=True)
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if type(value) is Deferred:
+            value = value.compute()
+            object.__setattr__(self, name, value)
+        return value
+
+    def __getitem__(self, index: Any) -> State:
+        """Select along the leading time axis."""
+        fields: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
+        fields["speed"] = None if self.speed is None else self.speed[index]
+        for name in MAPPINGS:
+            fields[name] = _select(getattr(self, name), index)
+        return State(**fields)
+
+
+def _select(mapping: Mapping[str, Array], index: Any) -> Mapping[str, Array]:
+    """Weights made on demand stay unmade."""
+    if hasattr(mapping, "select"):
+        return mapping.select(index)
+    return {key: value[index] for key, value in mapping.items()}

@@ -1,0 +1,146 @@
+"""The result object of every flow and every descent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.results.events import Events
+from flowsim.results.files import read, to_dataset, write
+from flowsim.results.state import CLOCKS, Clock, State
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Trajectory", "load"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory(State):
+    """A flow or a descent, sampled at T times.
+
+    Attributes
+    ----------
+    t, accelerated_time, arclength : array (T,)
+        The three clocks. ``accelerated_time = t / ln(1/alpha)`` for two-layer networks and
+        ``t * alpha**(L - 2)`` for homogeneous degree L >= 3, where t is infinite if it leaves the range of floats;
+        ``d arclength = d accelerated_time + ||d beta||``.
+    beta : array (T, d), or (T, D, m) for a LinearNetwork
+        The predictor.
+    weights : mapping name -> array (T, d)
+        Weights as floats: 0.0 where they leave the range of floats (see ``log_abs_weights``).
+    log_abs_weights : mapping name -> array (T, d)
+        ``ln |weight|``, finite at every alpha; -inf where a weight is exactly zero.
+    loss : array (T,)
+        Training loss ``L(beta)``, without the noise term.
+    imbalance : array (T, pairs, d), or (T, k, k) for a LinearNetwork
+        The conserved quantities named by ``invariants``: ``w_1^2 - w_l^2`` for products of weights.
+    log_imbalance : array, as imbalance
+        ``ln |imbalance|``.
+    speed : array (T,) or None
+        ``||d beta|| / d accelerated_time``: far below 1 on a plateau, of order ln(1/alpha) in a jump of a two-layer
+        network. None for a descent.
+    imbalance_drift : float
+        Largest departure of the imbalance from its exact law, relative to its value at 0 (to the size of its
+        terms at 0 where that value is 0).
+    invariants : tuple of str
+        What each pair of ``imbalance`` is.
+    success : bool
+    message : str
+    stats : dict
+        steps, rejected, nfev, njev, seconds, and what else the method counts.
+    info : dict
+        Network, alpha, noise, method, coordinates, clock, tolerances, versions: plain JSON values.
+    imbalance_departure : array (T,) or None
+        That departure at each time, the largest over coordinates.
+    error_estimate : array (T,) or None
+        Estimated global error of beta in the largest-entry norm, if it was asked for.
+    events : Events
+        What happened of the events that were asked for: a sequence of :class:`flowsim.events.Occurrence`.
+    """
+
+    imbalance_drift: float
+    success: bool
+    message: str
+    stats: dict[str, Any]
+    invariants: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+    imbalance_departure: Array | None = None
+    error_estimate: Array | None = None
+    events: Events = field(default_factory=Events)
+    #: maps (values of a clock, which clock) to the state there; None when the trajectory was loaded from a file
+    dense: Callable[[Array, Clock], State] | None = None
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def at(self, t: ArrayLike, clock: Clock = "time") -> State:
+        """The state at any time inside the run, by the integrator's dense output.
+
+        Parameters
+        ----------
+        t : float or array (K,)
+            Values of `clock`.
+        clock : {"time", "accelerated", "arclength"}
+
+        Returns
+        -------
+        State
+            With a leading axis K if `t` is an array.
+
+        Raises
+        ------
+        ValueError
+            If `t` lies outside the run or is not finite, or if the trajectory has no dense output.
+        """
+        if clock not in CLOCKS:
+            raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
+        if self.dense is None:
+            raise ValueError(
+                "this trajectory has no dense output: it was loaded from a file or is a descent; "
+                "its recorded points are in `t` and `beta`."
+            )
+        values = np.asarray(t, dtype=float)
+        if values.ndim > 1:
+            raise ValueError(f"`t` must be a number or a vector; received shape {values.shape}.")
+        own = self.clock_values(clock)
+        # Rounding of the caller's own arithmetic at the two ends is forgiven; nothing is extrapolated.
+        slack = 1e-12 * max(abs(float(own[-1])), np.finfo(float).tiny)
+        bad = ~((values >= own[0] - slack) & (values <= own[-1] + slack))
+        if bad.any():
+            first = np.atleast_1d(values)[np.atleast_1d(bad)][0]
+            raise ValueError(f"`t` must lie in the run, [{own[0]:.6g}, {own[-1]:.6g}] in {clock}; received {first}.")
+        state = self.dense(np.clip(np.atleast_1d(values), own[0], own[-1]), clock)
+        return state[0] if values.ndim == 0 else state
+
+    def clock_values(self, clock: Clock) -> Array:
+        """The recorded times on one of the three clocks."""
+        return {"time": self.t, "accelerated": self.accelerated_time, "arclength": self.arclength}[clock]
+
+    def to_xarray(self) -> xarray.Dataset:
+        """All fields as a labelled dataset; `info` and `stats` as JSON attributes."""
+        return to_dataset(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything but the dense output as NetCDF-4; the file appears whole or not at all."""
+        return write(self, path)
+
+
+def load(path: str | os.PathLike[str]) -> Trajectory:
+    """Read a trajectory that :meth:`Trajectory.save` wrote. Nothing in the file is executed.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged or changed in a single bit, or not a trajectory.
+    """
+    return Trajectory(**read(path))
