@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.datasets.tables import standardise
-from flowsim.problem import Array, Regression
+from flowsim.problem import Regression
+from flowsim.problem.regression import Array
 
 if TYPE_CHECKING:
     import pandas

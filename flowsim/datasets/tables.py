@@ -6,7 +6,8 @@ from importlib import resources
 
 import numpy as np
 
-from flowsim.problem import Array, Regression
+from flowsim.problem import Regression
+from flowsim.problem.regression import Array
 
 __all__ = ["diabetes", "standardise"]
 

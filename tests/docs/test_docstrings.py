@@ -26,7 +26,7 @@ def modules_with_examples() -> list[str]:
 def test_the_front_doors_have_examples() -> None:
     found = modules_with_examples()
     for module in (
-        "flowsim.problem",
+        "flowsim.problem.regression",
         "flowsim.network.networks",
         "flowsim.flows.gradient_flow",
         "flowsim.sweep.execution",
