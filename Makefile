@@ -25,11 +25,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The type checker does not see the mapping of solvers/ in an editable install: it reads an installed wheel.
 types: $(READY)
-	rm -rf build $(VENV)/wheel && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)/wheel .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/wheel/site $(VENV)/wheel/*.whl
-	cd $(VENV)/wheel/site && MYPYPATH=. $(CURDIR)/$(BIN)/python -m mypy --config-file $(CURDIR)/pyproject.toml -p flowsim
+	$(BIN)/python -m mypy -p flowsim
 
 # The site, in build-docs/; a warning is an error.
 docs: $(READY)

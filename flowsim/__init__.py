@@ -51,9 +51,14 @@ _MODULES = {
 __all__ = ["__version__", *_HOME, *_MODULES]
 
 if TYPE_CHECKING:
+    from flowsim import certificates as certificates
+    from flowsim import datasets as datasets
+    from flowsim import plot as plot
+    from flowsim import solvers as solvers
+    from flowsim import studies as studies
     from flowsim.certificates.certify import certify as certify
-    from flowsim.descent import gradient_descent as gradient_descent
-    from flowsim.descent import gradient_descents as gradient_descents
+    from flowsim.descent.ensemble import gradient_descents as gradient_descents
+    from flowsim.descent.gradient_descent import gradient_descent as gradient_descent
     from flowsim.descent.sharpness import sharpness as sharpness
     from flowsim.errors import IntegrationError as IntegrationError
     from flowsim.flows import modified_flow as modified_flow
@@ -70,6 +75,7 @@ if TYPE_CHECKING:
     from flowsim.network import linear_start as linear_start
     from flowsim.problem import Regression as Regression
     from flowsim.results import Trajectory as Trajectory
+    from flowsim.results import events as events
     from flowsim.results import load as load
     from flowsim.studies.compare import compare as compare
     from flowsim.studies.lasso_link import lasso_link as lasso_link

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Floors from the ground up; a room imports only from floors below its own (and from itself).
 FLOORS = [
-    {"solvers", "sweep", "errors"},
+    {"solvers", "sweep", "errors", "atomic", "compiling", "extras"},
     {"problem"},
     {"network", "datasets", "results"},
     {"symbolic"},

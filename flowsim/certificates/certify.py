@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import ArrayLike
 
+from flowsim.atomic import write_text
 from flowsim.certificates.certificate import Certificate
 from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
@@ -74,11 +73,7 @@ class Certificates(Sequence[Certificate]):
         """The rows as JSON text; written to `path`, whole or not at all, if one is given."""
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
         if path is not None:
-            path = Path(path)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            os.replace(temporary, path)
+            write_text(path, text)
         return text
 
     def to_dataframe(self) -> pandas.DataFrame:

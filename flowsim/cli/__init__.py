@@ -6,6 +6,7 @@ Each command lives in its own module and is imported only when it is called, so 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from typing import Any
 
@@ -24,6 +25,12 @@ COMMANDS = {
     "reproduce": ("flowsim.cli.reproduce", "Experiments of the papers: figure, data, checks."),
     "sweep": ("flowsim.cli.sweep", "Compute an experiment file over its grid; killed runs resume."),
 }
+#: Arguments of the library that commands offer under another name: the first one the command has is meant.
+_SYNONYMS = {
+    "path": ("data", "run_folder", "experiment"),
+    "std": ("eta",),
+    "t_end": ("horizon",),
+}
 
 
 class _LazyGroup(click.Group):
@@ -40,16 +47,64 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Errors leave with the words of the command line: `--eta` rather than `std`."""
+        from flowsim.errors import IntegrationError
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+        try:
+            return super().invoke(ctx)
+        except (ValueError, IntegrationError) as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if command is None:
+                raise
+            text = _in_options(str(error), command)
+            kind = _CanBeMendedError if isinstance(error, ValueError) else _CannotContinueError
+            raise kind(" ".join(text.split())) from error
+
+
+class _CannotContinueError(click.ClickException):
+    exit_code = 1
+
+
+class _CanBeMendedError(click.ClickException):
+    exit_code = 2
+
+
+def _in_options(message: str, command: click.Command) -> str:
+    """The message of the library with its arguments called what this command calls them."""
+    names = {
+        parameter.name: max(parameter.opts, key=len) if isinstance(parameter, click.Option) else _metavar(parameter)
+        for parameter in command.params
+    }
+
+    def renamed(match: re.Match[str]) -> str:
+        for name in (match[1], *_SYNONYMS.get(match[1], ())):
+            if name in names:
+                return f"`{names[name]}`"
+        return match[0]
+
+    return re.sub(r"`([a-z_]+)`", renamed, message)
+
+
+def _metavar(parameter: click.Parameter) -> str:
+    return (parameter.name or "").upper()
+
+
+@click.group(
+    cls=_LazyGroup, invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)  # fmt: skip
 @click.version_option(package_name="flowsim")
-def flowsim() -> None:
+@click.pass_context
+def flowsim(context: click.Context) -> None:
     """Gradient flows of noisy diagonal and two-layer linear networks, at any initialisation scale."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; exit status 2 for what the caller can mend, 1 for a flow that cannot be continued."""
-    from flowsim.errors import IntegrationError
+    from flowsim.extras import MissingExtraError
 
     try:
         return flowsim.main(args=arguments, prog_name="flowsim", standalone_mode=False)
@@ -59,9 +114,6 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.ClickException as error:
         click.echo(f"flowsim: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
-    except (ValueError, OSError) as error:
+    except (OSError, MissingExtraError) as error:
         click.echo(f"flowsim: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
-    except IntegrationError as error:
-        click.echo(f"flowsim: {' '.join(str(error).split())}", err=True)
-        sys.exit(1)

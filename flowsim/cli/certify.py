@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.compiling import compiling_note
 from flowsim.network import DiagonalNetwork, LinearNetwork
 
 __all__ = ["certify"]
@@ -58,7 +59,8 @@ def certify(
         net = build_network(formula, depth, noise, eta)
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")
-    rows = run(net, problem, alpha=alpha, theorems=list(theorems) or None, seed=seed, progress=progress)
+    with compiling_note(progress):
+        rows = run(net, problem, alpha=alpha, theorems=list(theorems) or None, seed=seed, progress=progress)
     console = Console(highlight=False)
     console.print(rows.table(applicable_only=not all_rows))
     applying = [row for row in rows if row.applies]

@@ -11,6 +11,7 @@ import click
 
 from flowsim.cli.options import build_network, build_problem, data_options, network_options
 from flowsim.cli.output import output_folder
+from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
     from flowsim.studies import LassoLink, LimitStudy
@@ -65,7 +66,7 @@ def limit(
         two_layer = TWO_LAYER_ALPHAS if quadratic else WEIGHT_ALPHAS
         alphas = two_layer if order_at_origin(net.distinct[0]) == 2 else DEEP_ALPHAS
     scales = [text.strip() for text in alphas.split(",") if text.strip()]
-    with output_folder(out) as staging:
+    with output_folder(out) as staging, compiling_note(progress):
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
         link = lasso_link(study.path)
         _write(staging, study, link, repr(net), "diabetes" if data is None else str(data))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from flowsim.compiling import compiling_note
+
 __all__ = ["reproduce"]
 
 
@@ -48,7 +50,8 @@ def reproduce(names: tuple[str, ...], listing: bool, everything: bool, out: Path
     matplotlib.use("Agg")
     failed, seconds = 0, 0.0
     for name in chosen:
-        report = papers.reproduce(name, out)
+        with compiling_note(True):
+            report = papers.reproduce(name, out)
         failed += not report.holds
         seconds += report.seconds
         table = Table("check", "predicted", "measured", "holds", title=f"{name} ({report.seconds:.1f} s)")

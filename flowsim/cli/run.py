@@ -11,6 +11,7 @@ import click
 
 from flowsim.cli.options import build_network, build_problem, data_options, network_options
 from flowsim.cli.output import output_folder
+from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
     from flowsim.limits import SaddlePath
@@ -65,7 +66,7 @@ def run(
     """
     problem = build_problem(data, target, raw)
     net = build_network(formula, depth, noise, eta)
-    with output_folder(out) as staging:
+    with output_folder(out) as staging, compiling_note(progress):
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
         summary["data"] = "diabetes" if data is None else str(data)
         summary["eta"] = eta

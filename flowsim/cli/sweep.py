@@ -49,6 +49,9 @@ def sweep(
     Every finished point is kept at once: interrupt it, kill it, and the same command goes on where it was. Writes the
     labelled result (.nc) and a table with one row for each point (.csv). Exit status 1 if points failed.
     """
+    from flowsim.extras import need
+
+    need("pydantic", "`flowsim sweep`")
     from flowsim.cli.experiment import Experiment, read_experiment
 
     if schema:
@@ -100,11 +103,9 @@ def _workers(count: int, scheduler: str | None) -> Iterator[Any]:
     if scheduler is None:
         yield count
         return
-    try:
-        import distributed
-    except ImportError:
-        raise ValueError("`--scheduler` needs Dask: pip install 'flowsim[distributed]'.") from None
-    with distributed.Client(scheduler) as client:
+    from flowsim.extras import need
+
+    with need("distributed", "`--scheduler`").Client(scheduler) as client:
         yield client
 
 

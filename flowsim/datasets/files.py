@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.datasets.tables import standardise
+from flowsim.extras import need
 from flowsim.problem import Regression
 from flowsim.problem.regression import Array
 
@@ -71,6 +72,8 @@ def _read_frame(path: Path, target: str | None) -> tuple[Array, Array, list[str]
 
     if target is None:
         raise ValueError(f"`target` must name the target column of {path.name}.")
+    if path.suffix.lower() == ".parquet":
+        need("pyarrow", f"reading {path.name}")
     try:
         frame = pandas.read_csv(path) if path.suffix.lower() == ".csv" else pandas.read_parquet(path)
     except Exception as error:  # pandas and pyarrow raise a dozen kinds on damaged files

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim import __version__
+from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, Observed, SteppedCoordinates
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
@@ -374,7 +375,10 @@ def progress_bar(
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=100.0, desc="flow", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+    with (
+        compiling_note(True),
+        tqdm(total=100.0, desc="flow", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
+    ):
 
         def advance(t: float) -> None:
             bar.update(min(100.0, 100.0 * reached(t) / end) - bar.n)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
+from flowsim.atomic import write_text
+from flowsim.extras import need
 from flowsim.report.folder import Run, read_runs
 from flowsim.report.payload import payload
 
@@ -41,22 +41,15 @@ def write_report(folder: str | Path, out: str | Path | None = None, title: str |
     out = Path(folder) / "report.html" if out is None else Path(out)
     text = render(runs, title)
     try:
-        handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}-")
+        write_text(out, text)
     except OSError as error:
-        raise ValueError(f"`--out` must be a file that can be written; {out}: {error.strerror}.") from None
-    try:
-        with open(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(temporary, out)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        raise ValueError(f"`out` must be a file that can be written; {out}: {error.strerror}.") from None
     return out
 
 
 def render(runs: list[Run], title: str | None = None) -> str:
     """The page as text. Nothing in it asks for the network: its content policy forbids that to the browser."""
-    from plotly.offline import get_plotlyjs
+    get_plotlyjs = need("plotly.offline", "the page of a run").get_plotlyjs
 
     title = title or f"Gradient flow on {runs[0].summary.get('data', runs[0].name)}"
     parts = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowsim.atomic import replacing
 from flowsim.results.events import Events
 from flowsim.results.state import ARRAYS, TIMES, State
 
@@ -67,15 +67,9 @@ def to_dataset(trajectory: Any) -> xarray.Dataset:
 def write(trajectory: Any, path: str | os.PathLike[str]) -> Path:
     """Write a trajectory as NetCDF-4; the file appears whole or not at all."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         to_dataset(trajectory).to_netcdf(temporary, engine="h5netcdf")
         _seal(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
     return path
 
 
@@ -153,7 +147,7 @@ def _events(data: xarray.Dataset) -> Events:
     return Events(names, data["event_component"].values, rising, State(**_states(data, "event_")))
 
 
-def _seal(path: str) -> None:
+def _seal(path: Path) -> None:
     with open(path, "r+b") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0, os.SEEK_END)

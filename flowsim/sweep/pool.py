@@ -61,7 +61,10 @@ class Pool:
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         if self._executor is None:
-            from loky import ProcessPoolExecutor
+            try:
+                from loky import ProcessPoolExecutor
+            except ImportError:
+                raise ImportError("`workers` above 1 needs loky: pip install 'flowsim[sweep]'.", name="loky") from None
 
             # Loky rather than the standard library's pool: it needs no `if __name__ == "__main__"` in scripts,
             # and starts workers with their own environment, so BLAS sees one thread before it loads.

@@ -85,17 +85,17 @@ def test_other_networks_clocks_and_noise(table: Path, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--alpha", "0"], "`alpha` must be > 0"),
-        (["--alpha=-1e-3"], "`alpha` must be > 0"),
-        (["--formula", "u*"], "`formula` 'u*': unexpected end"),
-        (["--formula", "__import__('os')"], "`formula`"),
+        (["--alpha", "0"], "`--alpha` must be > 0"),
+        (["--alpha=-1e-3"], "`--alpha` must be > 0"),
+        (["--formula", "u*"], "`--formula` 'u*': unexpected end"),
+        (["--formula", "__import__('os')"], "`--formula`"),
         (["--formula", "foo(u)"], "unknown function 'foo'"),
-        (["--depth", "1"], "`depth`"),
-        (["--depth", "3", "--formula", "u*v"], "either `formula` or `depth`"),
+        (["--depth", "1"], "`--depth`"),
+        (["--depth", "3", "--formula", "u*v"], "either `--formula` or `--depth`"),
         (["--noise", "gaussian"], "`--eta` must be given"),
-        (["--eta", "-1"], "`std`"),
-        (["--method", "Euler"], "`method` must be one of"),
-        (["--horizon", "-2"], "`t_end` must be > 0"),
+        (["--eta", "-1"], "`--eta`"),
+        (["--method", "Euler"], "`--method` must be one of"),
+        (["--horizon", "-2"], "`--horizon` must be > 0"),
         (["--clock", "time"], "`--horizon` must be given"),
         (["--clock", "sundial"], "sundial"),
         (["--target", "y"], "needs a data file"),
@@ -120,9 +120,9 @@ def test_bad_data_ends_in_one_line_and_status_2(
     frame.loc[3, "age"] = np.nan
     frame.to_csv(table, index=False)
     for arguments, message in [
-        ([str(table)], "`target` must name"),
+        ([str(table)], "`--target` must name"),
         ([str(table), "--target", "age"], "column 'age' must be finite; row 3"),
-        ([str(table), "--target", "nobody"], "`target` must be a column"),
+        ([str(table), "--target", "nobody"], "`--target` must be a column"),
     ]:
         call("run", *arguments, "--out", str(tmp_path / "out"), expect=2)
         err = capsys.readouterr().err
@@ -185,3 +185,8 @@ def test_import_and_help_do_not_load_the_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
+
+
+def test_alone_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    call()
+    assert "Commands" in capsys.readouterr().out

@@ -1,0 +1,40 @@
+"""Files that appear whole or not at all, with the permissions that the user's umask asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["replacing", "write_text"]
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new empty file beside `path` that takes its place when the block ends well, and is removed when it does not.
+
+    ``tempfile.mkstemp`` makes files that only their owner can read, whatever the umask; this one is an ordinary file.
+
+    Raises
+    ------
+    OSError
+        If the folder of `path` cannot be written.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}-{secrets.token_hex(8)}"
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,47 @@
+"""Libraries that only some uses need: loaded when first used, with a message that names the extra to install."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = ["MissingExtraError", "need"]
+
+#: library -> the extra of this package that brings it
+_EXTRA_OF = {
+    "dash": "explore",
+    "distributed": "distributed",
+    "loky": "sweep",
+    "plotly": "report",
+    "pyarrow": "parquet",
+    "pydantic": "sweep",
+    "sklearn": "learn",
+}
+
+
+class MissingExtraError(ImportError):
+    """A library of one of the package's extras is not installed."""
+
+
+def need(name: str, what: str) -> ModuleType:
+    """Import a module, or say what needs it and how to get it.
+
+    Parameters
+    ----------
+    name : str
+        Of the module, ``"plotly.offline"``.
+    what : str
+        What needs it: the subject of the message.
+
+    Raises
+    ------
+    MissingExtraError
+    """
+    library = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != library:
+            raise  # it is there, and something else is wrong
+        extra = _EXTRA_OF[library]
+        raise MissingExtraError(f"{what} needs {library}: pip install 'flowsim[{extra}]'.", name=error.name) from None
