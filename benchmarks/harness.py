@@ -17,8 +17,8 @@ import numpy as np
 __all__ = ["Point", "Report", "Series", "best", "environment", "time_at_error", "timed"]
 
 PACKAGES = (
-    "flowsim", "numpy", "scipy", "numba", "sympy", "scikit-learn", "CyRK", "scikit-sundae", "diffrax", "jax",
-    "heyoka", "celer", "skglm",
+    "flowsim", "numpy", "scipy", "numba", "sympy", "scikit-learn", "CyRK", "scikit-sundae", "pydiffsol", "diffrax",
+    "jax", "heyoka", "celer", "skglm",
 )  # fmt: skip
 
 
