@@ -19,6 +19,7 @@ _HOME = {
     "LinearNetwork": "flowsim.network",
     "MomentNoise": "flowsim.network",
     "RademacherNoise": "flowsim.network",
+    "Problem": "flowsim.problem",
     "Regression": "flowsim.problem",
     "SaddlePath": "flowsim.limits",
     "Trajectory": "flowsim.results",
@@ -42,6 +43,7 @@ _MODULES = {
     "certificates": "flowsim.certificates",
     "datasets": "flowsim.datasets",
     "events": "flowsim.results.events",
+    "losses": "flowsim.losses",
     "plot": "flowsim.plot",
     "solvers": "flowsim.solvers",
     "studies": "flowsim.studies",
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
     from flowsim.network import RademacherNoise as RademacherNoise
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.network import linear_start as linear_start
+    from flowsim.problem import Problem as Problem
     from flowsim.problem import Regression as Regression
     from flowsim.results import Trajectory as Trajectory
     from flowsim.results import events as events

@@ -16,7 +16,7 @@ FLOORS = [
     {"problem"},
     {"network", "datasets", "results"},
     {"symbolic"},
-    {"growth"},
+    {"growth", "losses"},
     {"limits", "descent"},
     {"flows"},
     {"studies", "plot"},

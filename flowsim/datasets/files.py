@@ -10,7 +10,7 @@ import numpy as np
 from flowsim.datasets.tables import standardise
 from flowsim.extras import need
 from flowsim.problem import Regression
-from flowsim.problem.regression import Array
+from flowsim.problem.problems import Array
 
 if TYPE_CHECKING:
     import pandas

@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 
 from flowsim.problem import Regression
-from flowsim.problem.regression import Array
+from flowsim.problem.problems import Array
 
 __all__ = ["diabetes", "standardise"]
 

@@ -1,5 +1,6 @@
 """What is learned from: data and losses."""
 
-from flowsim.problem.regression import Regression
+from flowsim.problem.losses import Loss
+from flowsim.problem.problems import Problem, Regression, require_squares
 
-__all__ = ["Regression"]
+__all__ = ["Loss", "Problem", "Regression", "require_squares"]

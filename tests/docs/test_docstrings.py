@@ -26,7 +26,8 @@ def modules_with_examples() -> list[str]:
 def test_the_front_doors_have_examples() -> None:
     found = modules_with_examples()
     for module in (
-        "flowsim.problem.regression",
+        "flowsim.problem.problems",
+        "flowsim.symbolic.loss_formula",
         "flowsim.network.networks",
         "flowsim.flows.gradient_flow",
         "flowsim.sweep.execution",

@@ -1,0 +1,98 @@
+"""What a problem is given, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["as_float", "check_features", "check_names", "check_target", "check_weight", "scaled_rows"]
+
+Array = NDArray[np.float64]
+
+
+def check_features(X: Any) -> Any:
+    if hasattr(X, "matvec") and hasattr(X, "shape"):
+        if np.issubdtype(np.dtype(X.dtype or float), np.complexfloating):
+            raise ValueError("`X` must be real; received a complex LinearOperator.")
+    elif hasattr(X, "tocsr"):
+        X = X.tocsr()
+        if X.dtype.kind not in "fiub":
+            raise ValueError(f"`X` must be real numbers; received entries of type {X.dtype}.")
+        X = X.astype(float)
+        _check_finite("X", X.data)
+    else:
+        X = as_float("X", X)
+    if len(X.shape) != 2:
+        raise ValueError(f"`X` must have two dimensions (n, d); received shape {tuple(X.shape)}.")
+    if min(X.shape) < 1:
+        raise ValueError(f"`X` must have at least one row and one column; received shape {tuple(X.shape)}.")
+    return X
+
+
+def check_target(y: ArrayLike, n: int) -> Array:
+    y = as_float("y", y)
+    if y.ndim not in (1, 2) or y.shape[0] != n or y.size == 0:
+        raise ValueError(f"`y` must have shape ({n},) or ({n}, m) to match `X`; received {y.shape}.")
+    return y
+
+
+def check_names(names: Sequence[str], d: int) -> tuple[str, ...]:
+    names = tuple(str(name) for name in names)
+    if len(names) != d:
+        raise ValueError(f"`feature_names` must hold {d} names, one for each column of `X`; received {len(names)}.")
+    return names
+
+
+def as_float(name: str, value: Any) -> Array:
+    try:
+        raw = np.asarray(value)
+        if raw.dtype.kind == "c":
+            raise ValueError("complex numbers")
+        # A copy in C order: the caller may change theirs, and kernels want contiguous rows.
+        array = np.array(raw, dtype=float, order="C")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be an array of real numbers; received {error}.") from None
+    _check_finite(name, array)
+    return array
+
+
+def _check_finite(name: str, array: Array) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"`{name}` must be finite; received {int(bad.sum())} NaN or infinite entries, the first at index {index}."
+        )
+
+
+def check_weight(weight: ArrayLike | None, n: int) -> Array | None:
+    """Sample weights (n,), or None where all are 1."""
+    if weight is None:
+        return None
+    array = as_float("sample_weight", weight)
+    if array.shape != (n,):
+        raise ValueError(f"`sample_weight` must have shape ({n},) to match `X`; received {array.shape}.")
+    if (array < 0).any() or not array.any():
+        raise ValueError("`sample_weight` must be >= 0 and not zero everywhere.")
+    return None if (array == 1.0).all() else array
+
+
+def scaled_rows(X: Any, factor: Array) -> Any:
+    """``diag(factor) X``."""
+    if isinstance(X, np.ndarray):
+        return X * factor[:, None]
+    if hasattr(X, "tocsr"):
+        return X.multiply(factor[:, None]).tocsr()
+    from scipy.sparse.linalg import aslinearoperator
+
+    diagonal = aslinearoperator(_diagonal(factor))
+    return diagonal @ X
+
+
+def _diagonal(factor: Array) -> Any:
+    from scipy.sparse import diags_array
+
+    return diags_array(factor)

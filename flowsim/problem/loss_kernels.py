@@ -1,0 +1,72 @@
+"""Compiled first and second derivatives of the named losses, with one signature.
+
+``void(float64[::1] f, float64[::1] y, float64[::1] w, float64[::1] d1, float64[::1] d2)``: d1 and d2 are filled with
+``w loss'(f, y)`` and ``w loss''(f, y)``. The signature is explicit, so a compiled loop takes any of them as a
+first-class function without being compiled again. The counterparts to read are in :mod:`flowsim.problem.losses`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+from numba import types
+
+__all__ = ["SIGNATURE", "exponential", "log_cosh", "logistic", "poisson", "pseudo_huber", "squared"]
+
+_vector = types.float64[::1]
+SIGNATURE = types.void(_vector, _vector, _vector, _vector, _vector)
+# Without fast-math, and with IEEE division: an overflow is infinite, never an exception.
+_kernel: Any = numba.njit(SIGNATURE, cache=True, nogil=True, error_model="numpy")
+
+
+@_kernel
+def squared(f, y, w, d1, d2):
+    for i in range(len(f)):
+        d1[i] = w[i] * (f[i] - y[i])
+        d2[i] = w[i]
+
+
+@_kernel
+def logistic(f, y, w, d1, d2):
+    for i in range(len(f)):
+        margin = y[i] * f[i]
+        tail = math.exp(-abs(margin))
+        part = 1.0 / (1.0 + tail)
+        d1[i] = -w[i] * y[i] * (tail * part if margin >= 0 else part)
+        d2[i] = w[i] * (tail * part * part)
+
+
+@_kernel
+def exponential(f, y, w, d1, d2):
+    for i in range(len(f)):
+        value = w[i] * math.exp(-y[i] * f[i])
+        d1[i] = -y[i] * value
+        d2[i] = value
+
+
+@_kernel
+def log_cosh(f, y, w, d1, d2):
+    for i in range(len(f)):
+        r = f[i] - y[i]
+        tail = math.exp(-2.0 * abs(r))
+        d1[i] = w[i] * math.tanh(r)
+        d2[i] = w[i] * (4.0 * tail / ((1.0 + tail) * (1.0 + tail)))
+
+
+@_kernel
+def pseudo_huber(f, y, w, d1, d2):
+    for i in range(len(f)):
+        r = f[i] - y[i]
+        root = 1.0 / math.hypot(1.0, r)
+        d1[i] = w[i] * (r * root)
+        d2[i] = w[i] * (root * root * root)
+
+
+@_kernel
+def poisson(f, y, w, d1, d2):
+    for i in range(len(f)):
+        rate = math.exp(f[i])
+        d1[i] = w[i] * (rate - y[i])
+        d2[i] = w[i] * rate

@@ -1,0 +1,307 @@
+"""Data and a loss: what is learned from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.problem.checks import check_features, check_names, check_target, check_weight, scaled_rows
+from flowsim.problem.convexity import check_on_targets
+from flowsim.problem.losses import SQUARED, Loss, as_loss
+
+__all__ = ["Problem", "Regression", "require_squares"]
+
+Array = NDArray[np.float64]
+
+#: Columns of the identity pushed through a LinearOperator at once when its column norms are needed.
+_OPERATOR_BLOCK = 256
+
+
+class Problem:
+    r"""Empirical risk of linear predictions, the data of every flow.
+
+    .. math:: L(\beta) = \frac1n \sum_{i=1}^n w_i \, \ell(f_i, y_i), \quad f = X\beta, \qquad
+              g(\beta) = \nabla L(\beta) = \frac{1}{n} X^\top \big(w \circ \ell'(f, y)\big).
+
+    With several targets the losses of a row are added.
+
+    Parameters
+    ----------
+    X : array (n, d), scipy.sparse matrix or array, or scipy.sparse.linalg.LinearOperator
+        Features, one row an observation. Finite. Sparse input stays sparse.
+    y : array (n,) or (n, m)
+        One target, or m targets. Finite; labels -1 and +1 for the logistic and exponential loss, counts for "poisson".
+    loss : str or Loss
+        "squared", ``(f - y)^2 / 2``; "logistic", ``ln(1 + exp(-y f))``; "exponential", ``exp(-y f)``; "log-cosh",
+        ``ln cosh(f - y)``; "pseudo-huber", ``sqrt(1 + (f - y)^2) - 1``; "poisson", ``exp(f) - y f``; or a
+        :class:`flowsim.losses.Loss` of one's own. With squares this is a :class:`flowsim.Regression`.
+    sample_weight : array (n,), optional
+        The weights ``w_i >= 0``, 1 by default. Weighted squares are a Regression whose rows and targets are multiplied
+        by ``sqrt(w_i)``.
+    feature_names : sequence of d str, optional
+        Defaults to ``x0, x1, ...``.
+
+    Raises
+    ------
+    ValueError
+        For a wrong shape, no rows or columns, complex or non-numeric entries, NaN or infinity; for targets that the
+        loss does not know, and for a loss that is not convex at a target.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> problem = fs.Problem([[1.0, 0.0], [0.0, 2.0]], [1.0, -1.0], loss="logistic")
+    >>> round(float(problem.loss([0.0, 0.0])), 6), problem.gradient([0.0, 0.0])
+    (0.693147, array([-0.25,  0.5 ]))
+    """
+
+    def __new__(cls, X: Any = None, y: Any = None, loss: str | Loss = "squared", **more: Any) -> Problem:
+        """Squares have a class of their own."""
+        # Without data: another process makes the object again, of the class it had.
+        chosen = Regression if cls is Problem and X is not None and as_loss(loss) is SQUARED else cls
+        return object.__new__(chosen)
+
+    def __init__(
+        self,
+        X: Any,
+        y: ArrayLike,
+        loss: str | Loss = "squared",
+        *,
+        sample_weight: ArrayLike | None = None,
+        feature_names: Sequence[str] | None = None,
+    ) -> None:
+        self._read(X, y, as_loss(loss), sample_weight, feature_names)
+
+    def _read(self, X: Any, y: ArrayLike, kind: Loss, weight: ArrayLike | None, names: Sequence[str] | None) -> None:
+        self.X = check_features(X)
+        self.n, self.d = (int(size) for size in self.X.shape)
+        self.y = check_target(y, self.n)
+        self.loss_function = kind
+        self.sample_weight = check_weight(weight, self.n)
+        if names is not None:
+            self.feature_names = check_names(names, self.d)
+        if kind is not SQUARED:
+            check_on_targets(kind, self.y)
+        elif self.sample_weight is not None:
+            root = np.sqrt(self.sample_weight)
+            self.X, self.y = scaled_rows(self.X, root), self._over_targets(root) * self.y
+            self.sample_weight = None
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the d features; a million default ones are made only if somebody asks."""
+        return tuple(f"x{i}" for i in range(self.d))
+
+    @property
+    def n_targets(self) -> int:
+        """m, the number of columns of y (1 for a vector)."""
+        return 1 if self.y.ndim == 1 else int(self.y.shape[1])
+
+    @property
+    def is_dense(self) -> bool:
+        return isinstance(self.X, np.ndarray)
+
+    @cached_property
+    def entry_weights(self) -> Array:
+        """``w_i`` for every entry of y, in its shape."""
+        if self.sample_weight is None:
+            return np.ones(self.y.shape)
+        return np.ascontiguousarray(np.broadcast_to(self._over_targets(self.sample_weight), self.y.shape))
+
+    def with_target(self, y: ArrayLike) -> Problem:
+        """The same features, loss and sample weights with another target."""
+        same = object.__new__(type(self))
+        same._read(self.X, y, self.loss_function, self.sample_weight, self.feature_names)
+        return same
+
+    def predict(self, beta: ArrayLike) -> Array:
+        """``X beta``: (..., d) to (..., n), or (..., d, m) to (..., n, m) with several targets."""
+        beta = np.asarray(beta, dtype=float)
+        if self.y.ndim == 1:
+            self._check_beta(beta, (self.d,))
+            if beta.ndim == 1:
+                return np.asarray(self.X @ beta)
+            flat = beta.reshape(-1, self.d)
+            return np.asarray(self.X @ flat.T).T.reshape(*beta.shape[:-1], self.n)
+        self._check_beta(beta, (self.d, self.n_targets))
+        if beta.ndim == 2:
+            return np.asarray(self.X @ beta)
+        stacked = np.moveaxis(beta, -2, 0).reshape(self.d, -1)
+        out = np.asarray(self.X @ stacked).reshape(self.n, *beta.shape[:-2], self.n_targets)
+        return np.moveaxis(out, 0, -2)
+
+    def loss(self, beta: ArrayLike) -> Array:
+        """``L(beta)`` over any leading axes of beta."""
+        with np.errstate(over="ignore"):
+            values = self.loss_function.value(self.predict(beta), self.y)
+            return np.sum(self._weighted(values), axis=self._axes) / self.n
+
+    def log_loss(self, beta: ArrayLike) -> Array:
+        """``ln L(beta)``, finite far below the range of floats; -inf where L is 0, NaN where L is negative."""
+        f = self.predict(beta)
+        if not (self.loss_function.infimum(self.y) >= 0).all():
+            # Terms of both signs: there is no sum of logarithms.
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                values = self.loss_function.value(f, self.y)
+                return np.log(np.sum(self._weighted(values), axis=self._axes) / self.n)
+        logs = self.loss_function.log(f, self.y)
+        if self.sample_weight is not None:
+            with np.errstate(divide="ignore"):
+                logs = logs + np.log(self.entry_weights)
+        largest = np.max(logs, axis=self._axes, keepdims=True)
+        shift = np.where(np.isfinite(largest), largest, 0.0)
+        with np.errstate(divide="ignore", under="ignore"):
+            total = np.log(np.sum(np.exp(logs - shift), axis=self._axes))
+        return total + np.squeeze(shift, axis=self._axes) - np.log(self.n)
+
+    def slopes(self, f: ArrayLike) -> Array:
+        """``w loss'(f, y)`` at predictions f of shape (..., n) or (..., n, m)."""
+        with np.errstate(over="ignore"):
+            return self._weighted(self.loss_function.slope(np.asarray(f, dtype=float), self.y))
+
+    def curvatures(self, f: ArrayLike) -> Array:
+        """``w loss''(f, y)``, as :meth:`slopes`."""
+        with np.errstate(over="ignore"):
+            return self._weighted(self.loss_function.curvature(np.asarray(f, dtype=float), self.y))
+
+    def gradient(self, beta: ArrayLike) -> Array:
+        """``X^T (w loss'(X beta, y)) / n``, the shape of one beta."""
+        return self.rmatvec(self.slopes(self.predict(beta))) / self.n
+
+    def hessian_product(self, beta: ArrayLike, direction: ArrayLike) -> Array:
+        """``X^T (w loss''(X beta, y) X v) / n``, the shape of one beta."""
+        return self.rmatvec(self.curvatures(self.predict(beta)) * self.predict(direction)) / self.n
+
+    def rmatvec(self, residual: ArrayLike) -> Array:
+        """``X^T r`` for r of shape (n,) or (n, m)."""
+        return np.asarray(self.X.T @ np.asarray(residual, dtype=float))
+
+    @cached_property
+    def feature_variances(self) -> Array:
+        """``sigma_i^2 = (X^T X / n)_ii``, shape (d,)."""
+        if isinstance(self.X, np.ndarray):
+            return np.einsum("ni,ni->i", self.X, self.X) / self.n
+        if hasattr(self.X, "multiply"):
+            return np.asarray(self.X.multiply(self.X).sum(axis=0)).ravel() / self.n
+        squares = np.empty(self.d)
+        for first in range(0, self.d, _OPERATOR_BLOCK):
+            last = min(first + _OPERATOR_BLOCK, self.d)
+            block = np.zeros((self.d, last - first))
+            block[np.arange(first, last), np.arange(last - first)] = 1.0
+            squares[first:last] = np.sum(np.asarray(self.X @ block) ** 2, axis=0)
+        return squares / self.n
+
+    @cached_property
+    def column_norms(self) -> Array:
+        """``||X_i||``, shape (d,)."""
+        return np.sqrt(self.n * self.feature_variances)
+
+    @cached_property
+    def safe_size(self) -> float:
+        """The loss is a float wherever no entry of beta is larger than this, negative where there is no such size."""
+        spare = self.loss_function.safe_prediction - float(np.abs(self.y).max())
+        total = float(self.column_norms.sum())
+        return min(spare / total, sys.float_info.max) if total > 0 else spare
+
+    def __repr__(self) -> str:
+        targets = "" if self.y.ndim == 1 else f", {self.n_targets} targets"
+        return f"Problem(n={self.n}, d={self.d}{targets}, loss={self.loss_function.name!r})"
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return (-1,) if self.y.ndim == 1 else (-2, -1)
+
+    def _over_targets(self, of_rows: Array) -> Array:
+        return of_rows if self.y.ndim == 1 else of_rows[:, None]
+
+    def _weighted(self, values: Array) -> Array:
+        return values if self.sample_weight is None else values * self._over_targets(self.sample_weight)
+
+    def _check_beta(self, beta: Array, shape: tuple[int, ...]) -> None:
+        if beta.shape[-len(shape) :] != shape:
+            raise ValueError(f"`beta` must end in shape {shape}; received {beta.shape}.")
+
+
+class Regression(Problem):
+    r"""Linear regression: a problem with the squared loss.
+
+    .. math:: L(\beta) = \frac{1}{2n} \lVert X\beta - y \rVert^2, \qquad
+              g(\beta) = \nabla L(\beta) = \frac{1}{n} X^\top (X\beta - y).
+
+    Parameters
+    ----------
+    X, y, feature_names
+        As for :class:`flowsim.Problem`.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> problem = fs.Regression([[1.0, 0.0], [0.0, 2.0]], [1.0, 1.0])
+    >>> problem.n, problem.d, float(problem.loss([1.0, 0.5]))
+    (2, 2, 0.0)
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: ArrayLike,
+        feature_names: Sequence[str] | str | Loss | None = None,
+        *,
+        loss: str | Loss = "squared",
+        sample_weight: ArrayLike | None = None,
+    ) -> None:
+        # `Problem(X, y, "squared")` arrives here as well, its loss in the third place.
+        if isinstance(feature_names, str | Loss):
+            loss, feature_names = feature_names, None
+        if as_loss(loss) is not SQUARED:
+            raise ValueError(f"`loss` of a Regression is 'squared'; received {loss!r}: use fs.Problem.")
+        self._read(X, y, SQUARED, sample_weight, feature_names)
+
+    def loss(self, beta: ArrayLike) -> Array:
+        """``1/(2n) ||X beta - y||^2`` over any leading axes of beta."""
+        residual = self.predict(beta) - self.y
+        return np.sum(residual**2, axis=self._axes) / (2 * self.n)
+
+    def gradient(self, beta: ArrayLike) -> Array:
+        """``X^T (X beta - y) / n``, the shape of one beta."""
+        return self.rmatvec(self.predict(beta) - self.y) / self.n
+
+    @cached_property
+    def least_squares_loss(self) -> float:
+        """``min_beta L(beta)``."""
+        if isinstance(self.X, np.ndarray):
+            solution = np.linalg.lstsq(self.X, self.y, rcond=None)[0]
+            return float(self.loss(solution))
+        from scipy.sparse.linalg import lsmr
+
+        columns = self.y.reshape(self.n, -1).T
+        return float(
+            sum(lsmr(self.X, column, atol=1e-14, btol=1e-14, maxiter=20 * min(self.n, self.d))[3] ** 2
+                for column in columns) / (2 * self.n)
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        targets = "" if self.y.ndim == 1 else f", {self.n_targets} targets"
+        return f"Regression(n={self.n}, d={self.d}{targets})"
+
+
+def require_squares(problem: Problem, what: str) -> Regression:
+    """The problem, if its loss is the squared one.
+
+    Raises
+    ------
+    ValueError
+        Naming what needs squares.
+    """
+    if isinstance(problem, Regression):
+        return problem
+    if isinstance(problem, Problem):
+        raise ValueError(
+            f"`problem` must have the squared loss for {what}; received loss={problem.loss_function.name!r}."
+        )
+    raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")

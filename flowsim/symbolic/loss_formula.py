@@ -1,0 +1,292 @@
+"""A convex loss from one expression in f and y: derivatives by SymPy, evaluated by NumPy and compiled by Numba."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import sympy
+from numpy.typing import NDArray
+
+from flowsim import __version__
+from flowsim.network.formula import Formula
+from flowsim.problem.convexity import first_fault
+from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss
+from flowsim.symbolic.codegen import load_generated
+
+__all__ = ["FormulaLoss", "from_formula", "loss_expressions"]
+
+Array = NDArray[np.float64]
+
+#: Targets at which a formula must be convex at one at least; those of the data are looked at when a problem is made.
+_TARGETS = np.array([1.0, -1.0, 0.5, 2.0])
+#: Predictions so far from 0 show the limits of the slope.
+_FAR, _STEEP = 1e8, 1e6
+_RANGE = 600.0
+_BISECTIONS = 80
+
+
+class softplus(sympy.Function):  # noqa: N801 - the name of a function
+    """``log(1 + exp(x))``."""
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        return sigmoid(self.args[0])
+
+
+class sigmoid(sympy.Function):  # noqa: N801
+    """``1/(1 + exp(-x))``."""
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        return sigmoid(self.args[0]) * sigmoid(-self.args[0])
+
+
+class logcosh(sympy.Function):  # noqa: N801
+    """``log(cosh(x))``."""
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        return tangent(self.args[0])
+
+
+class tangent(sympy.Function):  # noqa: N801
+    """``tanh(x)``, with a derivative that keeps its digits."""
+
+    def fdiff(self, argindex: int = 1) -> sympy.Expr:
+        return sech2(self.args[0])
+
+
+class sech2(sympy.Function):  # noqa: N801
+    """``1/cosh(x)^2``."""
+
+
+_ZERO_TARGET = np.zeros(1)
+_SAFE: dict[str, Callable[[Array], Array]] = {
+    "softplus": lambda x: LOGISTIC.value(-x, np.ones(1)).reshape(np.shape(x)),
+    "sigmoid": lambda x: LOGISTIC.slope(x, -np.ones(1)).reshape(np.shape(x)),
+    "logcosh": lambda x: LOG_COSH.value(x, _ZERO_TARGET).reshape(np.shape(x)),
+    "tangent": np.tanh,
+    "sech2": lambda x: LOG_COSH.curvature(x, _ZERO_TARGET).reshape(np.shape(x)),
+}
+
+_HELPERS = """
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def softplus(x):
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def sigmoid(x):
+    tail = math.exp(-abs(x))
+    return (1.0 if x >= 0 else tail) / (1.0 + tail)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def logcosh(x):
+    return abs(x) + math.log1p(math.exp(-2.0 * abs(x))) - math.log(2.0)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def tangent(x):
+    return math.tanh(x)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def sech2(x):
+    tail = math.exp(-2.0 * abs(x))
+    return 4.0 * tail / ((1.0 + tail) * (1.0 + tail))
+
+
+@numba.njit("void(float64[::1], float64[::1], float64[::1], float64[::1], float64[::1])",
+            cache=True, nogil=True, error_model="numpy")
+def derivatives(fs, ys, ws, d1, d2):
+    for i in range(len(fs)):
+        f, y = fs[i], ys[i]
+"""
+
+
+def from_formula(text: str) -> Loss:
+    """A loss from an expression in the prediction ``f`` and the target ``y``.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``"log(1 + exp(-y*f))"``: the grammar and the functions are those of network formulas.
+        ``log(1 + exp(.))``, ``log(cosh(.))`` and ``tanh`` are evaluated without overflow.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ValueError
+        For anything outside the grammar, names other than f and y, and a loss that is nowhere convex and finite.
+        Convexity at the targets of the data is looked at when a problem is made, on samples of the second derivative.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> loss = fs.losses.from_formula("log(1 + exp(-y*f))")
+    >>> float(loss.slope(0.0, 1.0)), float(loss.value(-1e4, 1.0))
+    (-0.5, 10000.0)
+    """
+    return _known(Formula.parse(text).text)
+
+
+@lru_cache(maxsize=256)
+def _known(text: str) -> Loss:
+    formula = Formula.parse(text)
+    unknown = sorted(set(formula.weights) - {"f", "y"})
+    if unknown:
+        raise ValueError(f"`loss` {text!r} must be an expression in f and y; received the name {unknown[0]!r}.")
+    if "f" not in formula.weights:
+        raise ValueError(f"`loss` {text!r} must contain the prediction f.")
+    loss = _Derived(formula).loss
+    faults = [first_fault(loss, np.array([y])) for y in _TARGETS]
+    if None not in faults:
+        raise ValueError(f"`loss` {text!r} {faults[0]}.")
+    return loss
+
+
+def loss_expressions(loss: Loss) -> tuple[sympy.Expr, sympy.Expr, sympy.Expr]:
+    """The loss, its slope and its curvature as SymPy expressions in f and y."""
+    expression = Formula.parse(loss.formula).expression
+    f = sympy.Symbol("f", real=True)
+    slope = sympy.diff(expression, f)
+    return expression, sympy.simplify(slope), sympy.simplify(sympy.diff(slope, f))
+
+
+@dataclass(frozen=True, eq=False)
+class FormulaLoss(Loss):
+    """A loss that another process derives again from its formula."""
+
+    origin: str = field(default="", kw_only=True)
+
+    def __reduce__(self) -> Any:
+        return from_formula, (self.origin,)
+
+
+@dataclass(frozen=True)
+class _Derived:
+    formula: Formula
+
+    @cached_property
+    def expressions(self) -> tuple[sympy.Expr, sympy.Expr, sympy.Expr]:
+        f = sympy.Symbol("f", real=True)
+        value = _safe(self.formula.expression)
+        slope = sympy.diff(value, f)
+        return value, slope, _collected(sympy.diff(slope, f))
+
+    @property
+    def loss(self) -> Loss:
+        symbols = [sympy.Symbol(name, real=True) for name in ("f", "y")]
+        value, slope, curvature = (
+            _elementwise(sympy.lambdify(symbols, each, modules=[_SAFE, "numpy"])) for each in self.expressions
+        )
+        expression = self.expressions[0]
+        f, y = symbols
+        margin = {softplus(-y * f): LOGISTIC, sympy.exp(-y * f): EXPONENTIAL}.get(expression)
+        return FormulaLoss(
+            name=self.formula.text,
+            formula=self.formula.text,
+            value=value,
+            slope=slope,
+            curvature=curvature,
+            recession=lambda y: _recession(slope, y),
+            infimum=lambda y: _infimum(value, slope, y),
+            log_value=None if margin is None else margin.log_value,
+            fault=(lambda y: None) if margin is None else margin.fault,
+            kernel=self.kernel,
+            is_margin=margin is not None,
+            safe_prediction=EXPONENTIAL.safe_prediction,
+            origin=self.formula.text,
+        )
+
+    def kernel(self) -> Kernel:
+        module = load_generated(self.source(), "loss")
+        kernel: Kernel = module.derivatives
+        return kernel
+
+    def source(self) -> str:
+        shared, (slope, curvature) = sympy.cse(
+            list(self.expressions[1:]), symbols=sympy.numbered_symbols("t", real=True), order="canonical"
+        )
+        own = {name: name for name in _SAFE}
+        lines = [
+            *(f"{name} = {sympy.pycode(part, user_functions=own)}" for name, part in shared),
+            f"d1[i] = ws[i]*({sympy.pycode(slope, user_functions=own)})",
+            f"d2[i] = ws[i]*({sympy.pycode(curvature, user_functions=own)})",
+        ]
+        return (
+            f'"""Generated by flowsim {__version__}: {self.formula.text[:80]!r}."""\n\nimport math\n\nimport numba\n\n'
+            + _HELPERS
+            + "".join(f"        {line}\n" for line in lines)
+        )
+
+
+def _safe(e: sympy.Expr) -> sympy.Expr:
+    """The same expression in functions that do not overflow."""
+    if not e.args:
+        return e
+    e = e.func(*(_safe(part) for part in e.args))
+    if isinstance(e, sympy.tanh):
+        return tangent(e.args[0])
+    if isinstance(e, sympy.log):
+        inside = e.args[0]
+        if isinstance(inside, sympy.cosh):
+            return logcosh(inside.args[0])
+        if inside.is_Add and len(inside.args) == 2:
+            first, second = (_log_of(term) for term in inside.args)
+            if first is not None and second is not None:
+                return first + softplus(sympy.expand(second - first))
+    return e
+
+
+def _log_of(term: sympy.Expr) -> sympy.Expr | None:
+    """``ln term`` for a positive constant, an exponential, or their product."""
+    if term.is_number:
+        return sympy.log(term) if term.is_positive else None
+    if isinstance(term, sympy.exp):
+        return term.args[0]
+    if term.is_Mul:
+        logs = [_log_of(factor) for factor in term.args]
+        return None if None in logs else sympy.Add(*logs)
+    return None
+
+
+def _collected(e: sympy.Expr) -> sympy.Expr:
+    """Over a common denominator, where what cancels in the numerator cancels on paper."""
+    above, below = sympy.fraction(sympy.together(e))
+    if below == 1 or sympy.count_ops(above) > 200:
+        return e
+    return sympy.expand(above) / below
+
+
+def _elementwise(function: Callable[[Array, Array], Any]) -> Callable[[Array, Array], Array]:
+    def evaluate(f: Array, y: Array) -> Array:
+        f, y = np.asarray(f, dtype=float), np.asarray(y, dtype=float)
+        with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+            return np.asarray(function(f, y) + np.zeros(np.broadcast_shapes(f.shape, y.shape)))
+
+    return evaluate
+
+
+def _recession(slope: Callable[[Array, Array], Array], y: Array) -> tuple[Array, Array]:
+    ends = []
+    for side in (-1.0, 1.0):
+        at = slope(np.full_like(y, side * _FAR), y)
+        at = np.where(np.abs(at) > _STEEP, np.copysign(np.inf, at), np.where(np.abs(at) < 1 / _STEEP, 0.0, at))
+        ends.append(np.where(np.isnan(at), side * np.inf, at))
+    return ends[0], ends[1]
+
+
+def _infimum(value: Callable[[Array, Array], Array], slope: Callable[[Array, Array], Array], y: Array) -> Array:
+    """At the zero of the slope, or as far out as a float of the loss is to be had."""
+    low, high = np.full_like(y, -_RANGE), np.full_like(y, _RANGE)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        falling = slope(middle, y) < 0
+        low, high = np.where(falling, middle, low), np.where(falling, high, middle)
+    return value((low + high) / 2, y)
