@@ -21,7 +21,7 @@ from flowsim.problem import Regression
 from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["Case", "check_pair", "divergence_message", "drowned", "first_bad_step"]
+__all__ = ["Case", "cancellation", "check_pair", "divergence_message", "first_bad_step"]
 
 Array = NDArray[np.float64]
 
@@ -195,7 +195,7 @@ def divergence_message(bad: int, n_steps: int, step: float) -> str:
     )
 
 
-def drowned(trajectory: Trajectory) -> str | None:
+def cancellation(trajectory: Trajectory) -> str | None:
     """What to say of a run in floats whose imbalance has left its exact law; None if it has not."""
     if trajectory.info["coordinates"] == "growth" or trajectory.info["imbalance_law"] != "descent":
         return None
@@ -204,7 +204,7 @@ def drowned(trajectory: Trajectory) -> str | None:
     if not len(bad):
         return None
     return (
-        f"the imbalance has drowned in the rounding of the weights by t = {trajectory.t[bad[0]]:.6g}: it is off by "
+        f"the imbalance is lost to cancellation by t = {trajectory.t[bad[0]]:.6g}: it is off by "
         f"{trajectory.imbalance_departure[bad[0]]:.1e} times its value at 0, and what descent does when a coordinate "
         "changes sign is lost with it; use a larger `alpha`."
     )

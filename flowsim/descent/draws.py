@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from flowsim.descent.tiles import aligned, room
+from flowsim.descent.tiles import aligned, aligned_buffer
 from flowsim.network import GaussianNoise, LaplaceNoise, Noise, RademacherNoise, UniformNoise
 
 __all__ = ["Draws"]
@@ -81,7 +81,7 @@ class Draws:
         with np.errstate(over="ignore"):
             self._counter = aligned((keys + np.arange(size, dtype=np.uint64)[:, None] * gammas).ravel())
             self._stride = aligned(np.tile(np.uint64(size) * gammas, size))
-        self._room = np.empty((0, len(self.stds)))
+        self._buffer = np.empty((0, len(self.stds)))
 
     def block(self, steps: int) -> Array:
         """The next numbers, (steps, m * lanes), runs innermost; they stand until the next call."""
@@ -89,9 +89,9 @@ class Draws:
             shape = steps, len(self.stds) // self.lanes
             drawn = np.stack([self.noise.draw(generator, shape) for generator in self._generators], axis=-1)
             return drawn.reshape(steps, -1) * self.stds
-        if len(self._room) < steps:  # fresh memory would cost more than the numbers
-            self._room = np.empty((steps, len(self.stds)))
-        out = self._room[:steps]
+        if len(self._buffer) < steps:  # fresh memory would cost more than the numbers
+            self._buffer = np.empty((steps, len(self.stds)))
+        out = self._buffer[:steps]
         _fill(self.kind, self._counter, self._stride, self.stds, out)
         return out
 
@@ -155,8 +155,8 @@ def _scaled(stds, x, out):
 def _fill(kind, counter, stride, stds, out):
     steps, size = out.shape
     half = counter.size // 2
-    first, second = room(_CHUNK).view(np.uint64), room(_CHUNK).view(np.uint64)
-    x, y = room(_CHUNK), room(_CHUNK)
+    first, second = aligned_buffer(_CHUNK).view(np.uint64), aligned_buffer(_CHUNK).view(np.uint64)
+    x, y = aligned_buffer(_CHUNK), aligned_buffer(_CHUNK)
     for k in range(steps):
         row = out[k]
         span = half if kind == _GAUSSIAN else size

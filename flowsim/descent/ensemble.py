@@ -168,7 +168,7 @@ def gradient_descents(
         case.data = case.data.for_lanes(problem.d)
 
     def run(group: range) -> Machine:
-        # A group that is not full repeats its last run: what a run gives does not depend on its company.
+        # A group that is not full repeats its last run: the result of a run does not depend on the others.
         filled = [*group] + [group[-1]] * (width - len(group))
         machine = case.machine(settings, sizes[filled])
         drive(machine, case.streams(settings, [seeds[r] for r in filled]), settings.n_steps)

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.descent.case import Case, check_pair, divergence_message, drowned, first_bad_step
+from flowsim.descent.case import Case, cancellation, check_pair, divergence_message, first_bad_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.result import finite_records
 from flowsim.descent.settings import Settings, check_step
@@ -149,7 +149,7 @@ def gradient_descent(
     bad, _ = first_bad_step(machine, 0, case)
     if bad is None:
         trajectory = result(machine, settings, None)
-        lost = drowned(trajectory)
+        lost = cancellation(trajectory)
         if lost is None:
             return trajectory
         raise IntegrationError(lost, replace(trajectory, success=False, message=lost))

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from flowsim.descent.products import dense_products, move_on, products
-from flowsim.descent.tiles import LANES, ROWS, lane_residuals, room, tile
+from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, tile
 from flowsim.solvers.eight import EIGHT, add_up, constant, load, store
 
 __all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
@@ -187,7 +187,7 @@ def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, leng
     columns = beta.size // LANES
     n = data.packed_columns.size // columns
     c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], factor[0]
-    residual, square, moved = room(target.size), np.empty(LANES), np.empty(LANES)
+    residual, square, moved = aligned_buffer(target.size), np.empty(LANES), np.empty(LANES)
     for k in range(steps):
         lane_residuals(data.packed, target, beta, size, residual, square)
         if not _some_alive(square, stopped, first + k):
@@ -228,10 +228,10 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     factor, stopped = state.factor, state.stopped
     count, size = c.shape
     lanes = scale.size
-    a = room(size)
+    a = aligned_buffer(size)
     ahead = np.empty((count, size))
     point = np.empty(size)
-    residual = room(target.size)
+    residual = aligned_buffer(target.size)
     square = np.empty(lanes)
     noisy = np.zeros(target.size)
     every_row = np.empty(0, np.int64)

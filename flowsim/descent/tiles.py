@@ -18,7 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.solvers.eight import EIGHT, constant, load, spread, store
 
-__all__ = ["LANES", "ROWS", "aligned", "lane_products", "lane_residuals", "pack", "room", "side_by_side", "tile"]
+__all__ = [
+    "LANES",
+    "ROWS",
+    "aligned",
+    "aligned_buffer",
+    "lane_products",
+    "lane_residuals",
+    "pack",
+    "side_by_side",
+    "tile",
+]
 
 Array = NDArray[np.float64]
 
@@ -38,15 +48,15 @@ def aligned(values: ArrayLike, columns: int | None = None) -> NDArray[Any]:
     last = values.shape[-1]
     shape = (*values.shape[:-1], last if columns is None else columns)
     size = math.prod(shape) * values.itemsize
-    room = np.zeros(size + _CACHE_LINE, np.uint8)
-    first = -room.ctypes.data % _CACHE_LINE
-    out = room[first : first + size].view(values.dtype).reshape(shape)
+    buffer = np.zeros(size + _CACHE_LINE, np.uint8)
+    first = -buffer.ctypes.data % _CACHE_LINE
+    out = buffer[first : first + size].view(values.dtype).reshape(shape)
     out[..., :last] = values
     return out
 
 
 @njit(nogil=True, cache=True)
-def room(size):
+def aligned_buffer(size):
     """``np.empty(size)`` that begins with a cache line."""
     whole = np.empty(size + EIGHT)
     first = -(whole.ctypes.data // whole.itemsize) % EIGHT

@@ -57,7 +57,7 @@ LOOP = """
 import numpy as np
 
 from flowsim.descent.products import move_on, products
-from flowsim.descent.tiles import ROWS, room
+from flowsim.descent.tiles import ROWS, aligned_buffer
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -94,12 +94,12 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
     kind, std = options.kind, options.std
     count, size = w.shape
     lanes = scale.size
-    tiles = room(-(-(size // lanes) // ROWS) * ROWS * lanes)
+    tiles = aligned_buffer(-(-(size // lanes) // ROWS) * ROWS * lanes)
     a = tiles[:size]
     slope = np.empty((count, size))
     point = np.empty((count, size))
-    predicted = room(size)
-    residual = room(target.size)
+    predicted = aligned_buffer(size)
+    residual = aligned_buffer(target.size)
     square = np.empty(lanes)
     noisy = np.zeros(target.size)
     every_row = np.empty(0, np.int64)
