@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flowsim.limits import SaddlePath
     from flowsim.results import Trajectory
 
 __all__ = ["IntegrationError"]
 
 
 class IntegrationError(RuntimeError):
-    """A flow or descent that cannot be continued.
+    """A flow, descent or limit process that cannot be continued.
 
     Attributes
     ----------
     trajectory : Trajectory or None
         What was computed before the failure, with ``success`` False; None if nothing was.
+    path : SaddlePath or None
+        Of a limit process: the saddles before the one that failed, with ``complete`` False.
     """
 
-    def __init__(self, message: str, trajectory: Trajectory | None = None) -> None:
+    def __init__(self, message: str, trajectory: Trajectory | None = None, path: SaddlePath | None = None) -> None:
         super().__init__(message)
         self.trajectory = trajectory
+        self.path = path

@@ -134,6 +134,7 @@ class ConeRegression(Generic[Key]):
         self.members: list[Key] = []
         self.b = np.zeros(0)
         self.residual = y.copy()
+        self.size = self._scale
         self.waiting: list[Key] = []
         # Of every key that stands at the cone: its cost and the norm of its column; and the members' in order.
         self._cost: dict[Key, float] = {}
@@ -163,7 +164,7 @@ class ConeRegression(Generic[Key]):
             if inside.all():
                 break
             excess = columns.T @ self.residual - costs
-            excess[inside | refused | (excess <= self._rounding * norms * self._scale)] = -np.inf
+            excess[inside | refused | (excess <= self.noise(columns, norms, excess))] = -np.inf
             if np.all(excess == -np.inf):
                 break
             # The steepest per unit of length: the choice does not depend on how columns are scaled or ordered.
@@ -188,9 +189,28 @@ class ConeRegression(Generic[Key]):
 
     def excess(self, key: Key) -> float:
         """Rate ``a.(y - A b) - c`` of a waiting column relative to rounding; <= 1 at the minimiser."""
-        rate = float(self._column(key) @ self.residual) - self._cost[key]
-        size = self._rounding * self._norm[key] * self._scale
+        column = self._column(key)
+        rate = float(column @ self.residual) - self._cost[key]
+        size = float(self.noise(column[:, None], np.array([self._norm[key]]), np.array([rate]))[0])
         return rate / size if size > 0 else 0.0
+
+    def noise(self, columns: Array, norms: Array, rates: Array) -> Array:
+        r"""What of ``a.r - c`` may be rounding, for each of some columns (n, m).
+
+        .. math:: u \, ( |a| |r| + |a_\perp| |y| ),
+
+        a_perp the part of a column orthogonal to the members: r is orthogonal to them to rounding of its own size, and
+        errs by rounding of y elsewhere. Columns nearly dependent on the members have rates far below ``u |a| |y|`` that
+        are no rounding. The projection is computed only where it decides.
+        """
+        least = self._rounding * norms * self.size
+        out = least + self._rounding * norms * self._scale
+        unsure = np.flatnonzero((np.abs(rates) > least) & (np.abs(rates) <= out))
+        if unsure.size:
+            rest = columns[:, unsure] - self._factor.Q @ (self._factor.Q.T @ columns[:, unsure])
+            rest -= self._factor.Q @ (self._factor.Q.T @ rest)
+            out[unsure] = least[unsure] + self._rounding * self._scale * np.linalg.norm(rest, axis=0)
+        return out
 
     def dismiss(self, key: Key) -> None:
         """A waiting column leaves the cone."""
@@ -244,6 +264,9 @@ class ConeRegression(Generic[Key]):
             if not low.any():
                 self.b = target
                 self.residual = self._factor.outside(self.y) + self._factor.Q @ pull
+                self.size = scaled_norm(self.residual)
+                if self.size <= self._rounding * self._scale:  # nothing but rounding of y
+                    self.residual, self.size = np.zeros_like(self.y), 0.0
                 return dropped
             gap = self.b - target
             with np.errstate(divide="ignore", invalid="ignore"):

@@ -162,7 +162,7 @@ def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
 _SWEEP: Any = numba.njit(
     numba.types.Tuple((numba.float64, numba.int64))(
         numba.uint32[::1], numba.uint32[::1], _VEC, numba.int64[::1], numba.float64[:, ::1],
-        _VEC, _VEC, _VEC, _VEC, _FLAG, _VEC, numba.float64, numba.int64[::1], numba.float64[:, ::1],
+        _VEC, _VEC, _VEC, _VEC, _FLAG, _VEC, numba.float64, numba.float64, numba.int64[::1], numba.float64[:, ::1],
     ),
     cache=True,
     error_model="numpy",
@@ -171,7 +171,7 @@ _SWEEP: Any = numba.njit(
 
 @_SWEEP
 def sweep(
-    place, rows, entries, ends, pair, upper, lower, up_cost, low_cost, flags, rounding, t, buffer, kept
+    place, rows, entries, ends, pair, upper, lower, up_cost, low_cost, flags, rounding, t, age, buffer, kept
 ):  # pragma: no cover - compiled
     """Duals and gradients of one block of columns after another, each looked at while it is in cache."""
     best, count = np.inf, 0
@@ -200,6 +200,7 @@ def sweep(
             rounding[first:last],
             flags[first:last],
             t,
+            age,
             buffer,
             kept,
             late,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,11 @@ _LEAST_SEED = 32
 _MARGIN = 1e-9
 
 
-def follow(columns: Columns | SparseColumns, walls: Walls, rounding: Array) -> Everyone | Swept | Screened:
-    """The cheapest for these data."""
+def follow(
+    columns: Columns | SparseColumns, walls: Walls, costs: tuple[Array, Array], rounding: Array
+) -> Everyone | Swept | Screened:
+    """The cheapest for these data; `costs` are the penalties in the columns' units, `rounding` may change later."""
+    walls = replace(walls, upper_penalty=costs[0], lower_penalty=costs[1])
     if isinstance(columns, SparseColumns):
         return Swept(columns, walls, rounding)
     return (Screened if columns.is_dense and columns.d >= SCREEN_FROM else Everyone)(columns, walls, rounding)
@@ -60,13 +64,15 @@ class Everyone:
         self.products = 0
         self.seconds = 0.0
 
-    def next(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> Hits:
+    def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
         """The wait to the next arrivals, who they are, and at which wall."""
         began = time.perf_counter()
         self.g = self.columns.transposed(residual * (-1.0 / self.columns.n))
         self.products += 1
         self.seconds += time.perf_counter() - began
-        return next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, flags, self.rounding, t)
+        found = next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, flags, self.rounding, t, age)
+        self.elapsed = 0.0  # asked again, the dual is up to date
+        return found
 
     def advance(self, wait: float) -> None:
         """Let the time of the wait pass."""
@@ -89,7 +95,7 @@ class Swept:
         self.products = 0
         self.seconds = 0.0
 
-    def next(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> Hits:
+    def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
         """As :meth:`Everyone.next`; the seconds are those of the whole pass."""
         began = time.perf_counter()
         self.residual = residual
@@ -97,14 +103,25 @@ class Swept:
         pair = np.column_stack([self.N, residual * (-1.0 / data.n)])
         buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
         wait, count = sweep(
-            data.place, data.rows, data.entries, self.ends, pair, *self.tables, flags, self.rounding, t, buffer, kept
+            data.place,
+            data.rows,
+            data.entries,
+            self.ends,
+            pair,
+            *self.tables,
+            flags,
+            self.rounding,
+            t,
+            age,
+            buffer,
+            kept,
         )
         self.products += 2
         self.seconds += time.perf_counter() - began
         if count > BUFFER:
             both = np.stack([data.transposed(column) for column in pair.T])
-            return arrivals(wait, np.arange(data.d), both, self.tables, flags, self.rounding, t)
-        return arrivals(wait, buffer[:count], kept[:, :count], self.tables, flags, self.rounding, t)
+            return arrivals(wait, np.arange(data.d), both, self.tables, flags, self.rounding, t, age)
+        return arrivals(wait, buffer[:count], kept[:, :count], self.tables, flags, self.rounding, t, age)
 
     def advance(self, wait: float) -> None:
         """As :meth:`Everyone.advance`."""
@@ -134,15 +151,15 @@ class Screened:
         self._g = np.empty(0)
         self._count = 0
 
-    def next(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> Hits:
+    def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
         """As :meth:`Everyone.next`."""
         self.residual = residual
         self._g = self._g[:0]
         if self.near is not None:
-            found = self._near_only(t, flags)
+            found = self._near_only(t, flags, age)
             if found is not None:
                 return found
-        return self._all(t, flags)
+        return self._all(t, flags, age)
 
     def advance(self, wait: float) -> None:
         """As :meth:`Everyone.advance`."""
@@ -157,18 +174,18 @@ class Screened:
         if self.near is not None and not self._mask[i]:
             self._include(np.array([i]))
 
-    def _all(self, t: float, flags: NDArray[np.uint8]) -> Hits:
+    def _all(self, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
         began = time.perf_counter()
         both = self.problem.X.T @ np.column_stack([self.N, self.residual])
         self.seconds += time.perf_counter() - began
         self.products += 2
         self.s0, self.slope0 = np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
         self.N0, self.r0 = self.N, self.residual
-        found = self._hits(self.s0, self.slope0 / -self.problem.n, slice(None), t, flags)
+        found = self._hits(self.s0, self.slope0 / -self.problem.n, slice(None), t, flags, age)
         self._seed(t)
         return found
 
-    def _near_only(self, t: float, flags: NDArray[np.uint8]) -> Hits | None:
+    def _near_only(self, t: float, flags: NDArray[np.uint8], age: float) -> Hits | None:
         """The next arrivals as far as the bound can tell; None if all must be computed."""
         began = time.perf_counter()
         near = self._near()
@@ -177,7 +194,7 @@ class Screened:
         g = self._g = np.append(self._g, fresh @ (self.residual * (-1.0 / self.problem.n)))
         self.columns_computed += len(fresh)
         self.seconds += time.perf_counter() - began
-        wait, found, signs = self._hits(s, g, near, t, flags)
+        wait, found, signs = self._hits(s, g, near, t, flags, age)
         if math.isinf(wait):
             return None
         more = self._reachable(t + wait, self.N + (wait / self.problem.n) * self.residual, flags)
@@ -185,14 +202,14 @@ class Screened:
             return None
         if len(more):
             self._include(more)
-            return self._near_only(t, flags)
+            return self._near_only(t, flags, age)
         return wait, found, signs
 
-    def _hits(self, s: Array, g: Array, who: Index | slice, t: float, flags: NDArray[np.uint8]) -> Hits:
+    def _hits(self, s: Array, g: Array, who: Index | slice, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
         walls = tuple(tabulate(side[who]) for side in self.sides)
         still = np.zeros(len(s))
         wait, found, signs = next_hits(
-            s, still, 0.0, g, walls, np.ascontiguousarray(flags[who]), np.ascontiguousarray(self.rounding[who]), t
+            s, still, 0.0, g, walls, np.ascontiguousarray(flags[who]), np.ascontiguousarray(self.rounding[who]), t, age
         )
         return wait, found if isinstance(who, slice) else who[found], signs
 

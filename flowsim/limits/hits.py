@@ -31,7 +31,7 @@ def tabulate(side: Array) -> Array:
 
 def next_hits(
     s: Array, previous: Array, elapsed: float, g: Array, walls: tuple[Array, ...], flags: NDArray[np.uint8],
-    rounding: Array, t: float,
+    rounding: Array, t: float, age: float,
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
     """Bring s up to time t and find the waiting time to the next hit.
 
@@ -47,6 +47,8 @@ def next_hits(
         Which walls a coordinate stands at: 1 upper, 2 lower, 3 both.
     rounding : array (d,)
         Rates up to this size are zero.
+    age : float
+        What all plateaus so far have added to the duals' rounding, in units of the present rate's: ``rounding * age``.
 
     Returns
     -------
@@ -56,15 +58,15 @@ def next_hits(
         Everyone who arrives after that wait, within rounding.
     """
     buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
-    wait, count = _advance(s, previous, elapsed, g, *walls, flags, rounding, t, buffer, kept)
+    wait, count = _advance(s, previous, elapsed, g, *walls, flags, rounding, t, age, buffer, kept)
     if count > BUFFER:
-        return arrivals(wait, np.arange(len(s)), np.stack([s, g]), walls, flags, rounding, t)
-    return arrivals(wait, buffer[:count], kept[:, :count], walls, flags, rounding, t)
+        return arrivals(wait, np.arange(len(s)), np.stack([s, g]), walls, flags, rounding, t, age)
+    return arrivals(wait, buffer[:count], kept[:, :count], walls, flags, rounding, t, age)
 
 
 def arrivals(
     wait: float, near: NDArray[np.int64], both: Array, walls: tuple[Array, ...], flags: NDArray[np.uint8],
-    rounding: Array, t: float,
+    rounding: Array, t: float, age: float,
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
     """Of those near, with their duals and gradients, who arrives after the wait within rounding; and at which wall."""
     s, g = both
@@ -74,7 +76,7 @@ def arrivals(
     wall = np.where(up, upper + up_cost * t, lower + low_cost * t)
     gap = np.maximum(wall - np.where(up, s, -s), 0.0)
     standing = (flags[near] & np.where(up, 1, 2)) != 0
-    slack = gap - _TIE * np.where(np.isinf(wall), 0.0, wall) - rounding[near] * (t + wait)
+    slack = gap - _TIE * np.where(np.isinf(wall), 0.0, wall) - rounding[near] * (age + wait)
     chosen = (rate > rounding[near]) & ~standing & (slack <= wait * rate)
     return wait, near[chosen], np.where(up[chosen], 1, -1)
 
@@ -94,6 +96,7 @@ _ADVANCE: Any = numba.njit(
         _FLAG,
         _VEC,
         numba.float64,
+        numba.float64,
         numba.int64[::1],
         numba.float64[:, ::1],
     ),
@@ -105,7 +108,7 @@ _ADVANCE: Any = numba.njit(
 _EXAMINE: Any = numba.njit(
     numba.types.Tuple((numba.float64, numba.int64))(
         numba.float64, numba.int64, numba.int64, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _FLAG, numba.float64,
-        numba.int64[::1], numba.float64[:, ::1], _VEC,
+        numba.float64, numba.int64[::1], numba.float64[:, ::1], _VEC,
     ),
     cache=True,
     error_model="numpy",
@@ -114,7 +117,7 @@ _EXAMINE: Any = numba.njit(
 
 @_EXAMINE
 def examine(
-    best, count, first, dual, pulls, high, low, high_cost, low_cost, blur, flags, t, buffer, kept, late
+    best, count, first, dual, pulls, high, low, high_cost, low_cost, blur, flags, t, age, buffer, kept, late
 ):  # pragma: no cover
     """The least wait in one block of coordinates, and who came within rounding of the least so far."""
     size = len(dual)
@@ -123,7 +126,7 @@ def examine(
     then, shrink = t + ahead, 1.0 - 2.0 * _TIE
     near = 0
     for j in range(size):
-        there, slack = dual[j] - ahead * pulls[j], blur[j] * then
+        there, slack = dual[j] - ahead * pulls[j], blur[j] * (age + ahead)
         over = there - (high[j] + high_cost[j] * then) * shrink
         under = -there - (low[j] + low_cost[j] * then) * shrink
         late[j] = max(over, under) + slack
@@ -143,7 +146,7 @@ def examine(
         rate, gap = abs(pulls[j]) - cost, wall - (dual[j] if up else -dual[j])
         if not rate > blur[j]:
             continue
-        if gap - _TIE * wall - blur[j] * t <= best * (rate + blur[j]):
+        if gap - _TIE * wall - blur[j] * age <= best * (rate + blur[j]):
             if count < len(buffer):
                 buffer[count] = first + j
                 kept[0, count], kept[1, count] = dual[j], pulls[j]
@@ -154,7 +157,7 @@ def examine(
 
 @_ADVANCE
 def _advance(
-    s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, rounding, t, buffer, kept
+    s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, rounding, t, age, buffer, kept
 ):  # pragma: no cover
     """The least wait, and all who came within rounding of the least so far; the last of them matter."""
     best, count = np.inf, 0
@@ -180,6 +183,7 @@ def _advance(
             rounding[first:last],
             flags[first:last],
             t,
+            age,
             buffer,
             kept,
             late,

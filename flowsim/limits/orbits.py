@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
 from flowsim.limits.curves import Curve
+from flowsim.limits.units import exponent_of
 
 if TYPE_CHECKING:
     from flowsim.limits.path import SaddlePath
@@ -43,6 +44,8 @@ _MISS = 1e-5
 _DOUBLINGS = 80
 #: Evaluations of the field an orbit may cost; one that creeps into a degenerate saddle would never end.
 _BUDGET = 60_000
+#: Of them LSODA may use so many: its error estimate takes rounding of a stiff force for error, Radau's filters it.
+_UNFILTERED = 6_000
 #: Tangents further than this from their chord are rounding.
 _BENT = 0.3
 #: Points kept per step of the integrator.
@@ -121,15 +124,22 @@ class _Field:
         problem = path.problem
         columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
-        self.columns = columns
-        self.gram = columns.T @ columns / problem.n
-        self.moment = columns.T @ (problem.y - offset) / problem.n
+        # A common factor of all forces is a unit of time, which an orbit does not know.
+        unit = exponent_of(columns)
+        self.columns = columns = np.ldexp(columns, -unit)
+        # The residual in an orthonormal basis of the columns: along directions in which nearly collinear columns cancel
+        # the force keeps its relative precision, which moments less Gram matrix times beta would lose.
+        basis, root = np.linalg.qr(columns)
+        self.root = root / np.sqrt(problem.n)
+        self.aim = basis.T @ np.ldexp(problem.y - offset, -unit) / np.sqrt(problem.n)
+        self.gram = self.root.T @ self.root
         self.order = path.order
-        arriving = self.moment - self.gram @ beta0
+        arriving = (self.aim - self.root @ beta0) @ self.root
         self.sign = np.where(beta0 != 0, np.sign(beta0), np.where(beta1 != 0, np.sign(beta1), np.sign(arriving)))
         positive = self.sign > 0
         self.speed = np.where(positive, path.speeds[0][coordinates], path.speeds[1][coordinates])
-        self.cost = np.where(positive, path.penalties[0][coordinates], path.penalties[1][coordinates])
+        cost = np.where(positive, path.penalties[0][coordinates], path.penalties[1][coordinates])
+        self.cost = np.ldexp(cost, -2 * unit)
         self.curves: list[Curve] | None = None
         if path.curves is not None:
             pairs = [path.curves.of(int(i), int(s)) for i, s in zip(coordinates, self.sign, strict=True)]
@@ -147,7 +157,7 @@ class _Field:
 
     def force(self, beta: Array) -> Array:
         """``-g - kappa sign``, what drives the coordinates."""
-        return self.moment - beta @ self.gram - self.cost * self.sign
+        return (self.aim - beta @ self.root.T) @ self.root - self.cost * self.sign
 
     def inertia(self, beta: Array) -> Array:
         """``d beta / d z``."""
@@ -239,12 +249,12 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             return np.where(free, state, grown) if free.any() else grown
         return sign * np.maximum(state, 0.0) ** power
 
-    evaluations = 0
+    evaluations, method = 0, "LSODA"
 
     def rate(_: float, state: Array) -> Array:
         nonlocal evaluations
         evaluations += 1
-        if evaluations > _BUDGET:
+        if evaluations > (_BUDGET if method == "Radau" else _UNFILTERED):
             raise _SpentError
         beta = to_beta(state)
         force = field.force(beta)
@@ -280,7 +290,6 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
         state = np.abs(start) ** (1.0 / power)
     duration = 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
     kept_points = [start[None]]
-    method = "LSODA"
     for _ in range(_DOUBLINGS):
         solution = None
         try:

@@ -6,18 +6,18 @@ import math
 import numbers
 import time
 from collections.abc import Mapping
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.duals import follow
+from flowsim.limits.exactly import exactly
 from flowsim.limits.path import SaddlePath
-from flowsim.limits.rational import exact_process
-from flowsim.limits.selection import select, select_products
 from flowsim.limits.state import StartState, pretrained_state
+from flowsim.limits.units import in_units
 from flowsim.limits.walls import Walls, is_uniform, network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
@@ -29,8 +29,8 @@ Key = tuple[int, int]  # (coordinate, sign)
 
 #: Rounding of the dual, relative to the thresholds, from which on the message says so.
 _BLURRED = 1e-6
-#: Relative to the largest: what the iterative choice among minimisers leaves of a zero.
-_NEGLIGIBLE = 1e-11
+#: Rounding of the rates follows the residual down in steps of this factor: a pass over all columns each.
+_FINER = 4.0
 
 
 def saddle_to_saddle(
@@ -137,68 +137,8 @@ def saddle_to_saddle(
     walls = network_walls(net, problem, start, thresholds, penalties)
     horizon = math.inf if t_end is None else float(t_end)
     if exact:
-        return _exactly(problem, walls, state, max_jumps, horizon)
+        return exactly(problem, walls, state, max_jumps, horizon)
     return _Process(problem, walls, state).run(max_jumps, horizon, progress)
-
-
-def _exactly(
-    problem: Regression, walls: Walls, state: StartState | None, max_jumps: int | None, t_end: float
-) -> SaddlePath:
-    if not (problem.is_dense or hasattr(problem.X, "toarray")):
-        raise ValueError("`exact` needs the entries of X; received a LinearOperator.")
-    began = time.perf_counter()
-    X = problem.X if problem.is_dense else problem.X.toarray()
-    y = problem.y - problem.predict(np.broadcast_to(walls.offset, (problem.d,))) if np.any(walls.offset) else problem.y
-    sides: list[list[Fraction | None]] = [
-        [None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (walls.upper, walls.lower)
-    ]
-    costs = [[Fraction(v) for v in side.tolist()] for side in (walls.upper_penalty, walls.lower_penalty)]
-    result = exact_process(
-        [[Fraction(v) for v in row] for row in X.tolist()],
-        [Fraction(v) for v in y.tolist()],
-        sides[0],
-        sides[1],
-        costs[0],
-        costs[1],
-        max_jumps=max_jumps,
-        t_end=None if math.isinf(t_end) else Fraction(t_end),
-    )
-    saddles = np.array([[float(v) for v in row] for row in result.saddles])
-    times = [0.0, *map(float, result.jump_times)]
-    for saddle, tied, t in zip(saddles, result.tied, times, strict=True):
-        if tied:  # fractions give the fit; the flow's choice among those with this fit is not rational
-            coordinates = np.array(sorted({i for i, _ in tied}))
-            flags = np.array([((i, 1) in tied) + 2 * ((i, -1) in tied) for i in coordinates.tolist()], dtype=np.uint8)
-            values = _selected(X[:, coordinates], saddle[coordinates], coordinates, flags, walls, t)
-            saddle[coordinates] = np.where(np.abs(values) > _NEGLIGIBLE * np.abs(values).max(), values, 0.0)
-    horizon, complete, message = math.inf, True, "reached the minimiser"
-    if result.next_jump is not None:
-        stopped_by_time = result.next_jump >= t_end
-        horizon, complete = min(t_end, float(result.next_jump)), False
-        message = f"stopped at t_end={t_end:g}" if stopped_by_time else f"stopped after max_jumps={max_jumps}"
-    supports = tuple(np.flatnonzero(row) for row in saddles)
-    for saddle, support, t in zip(saddles, supports, times, strict=True):
-        _check_reach(walls, support, saddle[support], t)
-    return SaddlePath(
-        problem=problem,
-        jump_times=np.array([float(v) for v in result.jump_times]),
-        supports=supports,
-        values=tuple(row[support] for row, support in zip(saddles, supports, strict=True)),
-        hits=tuple(np.array(hit, dtype=np.int64) for hit in result.hits),
-        horizon=horizon,
-        complete=complete,
-        message=message,
-        thresholds=(walls.upper, walls.lower),
-        penalties=(walls.upper_penalty, walls.lower_penalty),
-        speeds=(walls.up_speed, walls.low_speed),
-        order=walls.order,
-        memory=walls.memory,
-        offset=walls.offset,
-        curves=walls.curves,
-        start_beta=None if state is None else state.beta,
-        exact=result,
-        stats={"jumps": len(result.jump_times), "seconds": time.perf_counter() - began},
-    )
 
 
 class _Process:
@@ -212,63 +152,79 @@ class _Process:
         y, n = problem.y, problem.n
         if np.any(walls.offset):
             y = y - problem.predict(np.broadcast_to(walls.offset, (problem.d,)))
+        data, y, self.units = in_units(problem, y)
         # From here on coordinates are counted among the columns that are read: without the empty ones of sparse data.
-        self.columns = read_columns(problem, also=_standing(walls)[0])
+        self.columns = read_columns(data, also=_standing(walls)[0])
         self.walls = walls.of(self.columns.which) if isinstance(self.columns, SparseColumns) else walls
-        self.costs = (self.walls.upper_penalty, self.walls.lower_penalty)
+        self.costs = (self.units.cost(self.walls.upper_penalty), self.units.cost(self.walls.lower_penalty))
         self.cone = ConeRegression(y, self._signed_column)
-        # Rates this small are rounding of x_i . r / n with r as large as y.
-        size = scaled_norm(y)
-        self.rounding = relative_rounding(n) * self.columns.norms * (size / n)
-        vanished = size > 0 and (self.rounding == 0).any()
+        # Rates this small are rounding of x_i . r / n.
+        self.size = scaled_norm(y)
+        self.ulp = relative_rounding(n) * self.columns.norms / n
+        self.rounding = self.ulp * self.size
+        self.level, self.raised = self.size, False
+        vanished = self.size > 0 and (self.rounding == 0).any()
         if not np.isfinite(self.rounding).all() or (vanished and self.columns.underflow(self.rounding == 0)):
             raise ValueError(
-                "`problem` is scaled beyond floating point: squares of X, or products X^T y, leave its range."
+                "`problem` has columns of X whose squares, relative to those of its largest entry, leave the range of "
+                "floats."
             )
         self.t = 0.0
+        # |r| integrated over the plateaus so far: rounding of the duals, but for the column's own factor.
+        self.spread = 0.0
         self.flags = np.zeros(self.columns.d, dtype=np.uint8)
-        self.duals = follow(self.columns, self.walls, self.rounding)
+        self.duals = follow(self.columns, self.walls, self.costs, self.rounding)
         self.blur = 0.0
+        self.times: list[float] = []
+        self.hits: list[NDArray[np.int64]] = []
+        self.supports: list[NDArray[np.int64]] = []
+        self.values: list[Array] = []
 
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
         from tqdm import tqdm
 
-        self._move(*_standing(self.walls))
-        first = self._support()
-        supports, values = [first[0]], [first[1]]
-        times: list[float] = []
-        hits: list[NDArray[np.int64]] = []
         horizon, complete, message = math.inf, True, "reached the minimiser to rounding"
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
-            while True:
-                wait, found, signs = self.duals.next(self.t, self.cone.residual, self.flags)
-                if math.isinf(wait):
-                    break
-                if not self.t + wait < t_end:
-                    horizon, complete, message = t_end, False, f"stopped at t_end={t_end:g}"
-                    break
-                if max_jumps is not None and len(times) >= max_jumps:
-                    horizon, complete, message = self.t + wait, False, f"stopped after max_jumps={max_jumps}"
-                    break
-                self.t += wait
-                self.duals.advance(wait)
-                self.blur = max(self.blur, float(self.rounding[found].max()) * self.t / _typical(self.walls, found))
-                self._move(found, signs)
-                support, value = self._support()
-                times.append(self.t)
-                hits.append(np.sort(found))
-                supports.append(support)
-                values.append(value)
-                bar.update()
+            try:
+                self._settle(*_standing(self.walls))
+                while True:
+                    wait, found, signs = self._next()
+                    after = self.units.time(self.t + wait)
+                    if math.isinf(wait):
+                        break
+                    if not after < t_end:
+                        horizon, complete, message = t_end, False, f"stopped at t_end={t_end:g}"
+                        break
+                    if max_jumps is not None and len(self.times) >= max_jumps:
+                        horizon, complete, message = after, False, f"stopped after max_jumps={max_jumps}"
+                        break
+                    if math.isinf(after):
+                        raise IntegrationError("the next jump lies beyond the range of floats; rescale `problem`.")
+                    self.t += wait
+                    self.spread += wait * self.cone.size
+                    self.duals.advance(wait)
+                    self._settle(found, signs)
+                    self.times.append(after)
+                    self.hits.append(np.sort(found))
+                    bar.update()
+            except IntegrationError as error:
+                if self.supports:
+                    reached = self.units.time(self.t)
+                    self.supports, self.values = (part[: len(self.times) + 1] for part in (self.supports, self.values))
+                    error.path = self._path(reached, False, f"stopped at t={reached:.6g}, where the process failed")
+                raise
+        return self._path(horizon, complete, message)
+
+    def _path(self, horizon: float, complete: bool, message: str) -> SaddlePath:
+        walls = self.all_walls
         if self.blur > _BLURRED:
             message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}), exact=True resolves them"
-        walls = self.all_walls
         return SaddlePath(
             problem=self.problem,
-            jump_times=np.array(times),
-            supports=tuple(self.columns.number(support) for support in supports),
-            values=tuple(values),
-            hits=tuple(self.columns.number(hit) for hit in hits),
+            jump_times=np.array(self.times),
+            supports=tuple(self.columns.number(support) for support in self.supports),
+            values=tuple(self.values),
+            hits=tuple(self.columns.number(hit) for hit in self.hits),
             horizon=horizon,
             complete=complete,
             message=message,
@@ -281,7 +237,7 @@ class _Process:
             curves=walls.curves,
             start_beta=None if self.state is None else self.state.beta,
             stats={
-                "jumps": len(times),
+                "jumps": len(self.times),
                 "gradients": self.duals.products,
                 "columns": getattr(self.duals, "columns_computed", 0),
                 "seconds": time.perf_counter() - self.began,
@@ -289,6 +245,42 @@ class _Process:
                 "dual_rounding": self.blur,
             },
         )
+
+    def _next(self) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
+        """The next arrivals, those left out whose rate turns out to be rounding of y."""
+        size = self.cone.size
+        if size == 0.0:
+            return math.inf, np.empty(0, np.int64), np.empty(0, np.int64)
+        level = min(2.0 ** math.ceil(math.log2(size)), self.size)
+        if not level * _FINER >= self.level or self.raised:
+            np.multiply(self.ulp, level, out=self.rounding)
+            self.level, self.raised = level, False
+        while True:
+            wait, found, signs = self.duals.next(self.t, self.cone.residual, self.flags, self.spread / self.level)
+            if math.isinf(wait):
+                return wait, found, signs
+            rates, noise = self._rates(found, signs)
+            unsure = rates <= noise
+            blur = noise * wait + self.ulp[found] * self.spread
+            if not unsure.any():
+                self.blur = max(self.blur, float(blur.max()) / _typical(self.walls, found))
+                return wait, found, signs
+            self.rounding[found[unsure]] = noise[unsure]
+            self.raised = True
+
+    def _rates(self, found: NDArray[np.int64], signs: NDArray[np.int64]) -> tuple[Array, Array]:
+        """How fast some coordinates approach their walls, and what of that may be rounding."""
+        n = self.columns.n
+        columns = np.column_stack([self.columns.column(i) for i in found.tolist()])
+        cost = np.where(signs > 0, self.costs[0][found], self.costs[1][found])
+        rates = signs * (columns.T @ self.cone.residual) - n * cost
+        return rates / n, self.cone.noise(columns, self.columns.norms[found], rates) / n
+
+    def _settle(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
+        self._move(coordinates, signs)
+        support, values = self._support()
+        self.supports.append(support)
+        self.values.append(values)
 
     def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
         """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
@@ -299,7 +291,9 @@ class _Process:
         try:
             self.cone.solve(joining)
         except ArithmeticError as error:
-            raise IntegrationError(f"the saddle at accelerated time {self.t:.6g} cannot be found: {error}.") from error
+            raise IntegrationError(
+                f"the saddle at accelerated time {self.units.time(self.t):.6g} cannot be found: {error}."
+            ) from error
         for key in list(self.cone.waiting):
             if self.cone.excess(key) < -1.0:
                 self.cone.dismiss(key)
@@ -313,16 +307,18 @@ class _Process:
         inside = {i for i, _ in self.cone.members}
         waiting = list({i: (i, sign) for i, sign in self.cone.waiting if i not in inside}.values())
         keys = list(self.cone.members)
-        values = self.cone.b * np.array([float(sign) for _, sign in keys])
+        values = self.units.beta(self.cone.b * np.array([float(sign) for _, sign in keys]))
         coordinates = np.array([i for i, _ in keys], dtype=np.int64)
         if self.cone.dependent(waiting):
             coordinates = np.append(coordinates, np.array([i for i, _ in waiting], dtype=np.int64))
             values = np.append(values, np.zeros(len(waiting)))
             columns = np.column_stack([self.columns.column(i) for i in coordinates.tolist()])
-            values = _selected(columns, values, coordinates, self.flags[coordinates], self.walls, self.t)
-            keep = np.abs(values) > _NEGLIGIBLE * np.abs(values).max(initial=0.0)
+            values = selected(
+                columns, values, coordinates, self.flags[coordinates], self.walls, self.units.time(self.t)
+            )
+            keep = np.abs(values) > NEGLIGIBLE * np.abs(values).max(initial=0.0)
             coordinates, values = coordinates[keep], values[keep]
-        _check_reach(self.walls, coordinates, values, self.t)
+        check_reach(self.walls, coordinates, values, self.units.time(self.t))
         order = np.argsort(coordinates)
         return coordinates[order], values[order]
 
@@ -332,42 +328,8 @@ class _Process:
         return column if sign > 0 else -column
 
 
-def _selected(
-    columns: Array, values: Array, coordinates: NDArray[np.int64], flags: NDArray[np.uint8], walls: Walls, t: float
-) -> Array:
-    """Where the minimiser is not unique: the one that the flow reaches."""
-    up, low = (flags & 1) != 0, (flags & 2) != 0
-    dual = np.where(
-        up,
-        walls.upper[coordinates] + walls.upper_penalty[coordinates] * t,
-        -(walls.lower[coordinates] + walls.lower_penalty[coordinates] * t),
-    )
-    try:
-        if walls.weights is not None and walls.curves is None:
-            return select_products(columns, values, dual, (up, low), walls.weights[:, coordinates])
-        memory = None if walls.memory is None else walls.memory(coordinates)
-        return select(columns, values, dual, (up, low), walls.order, memory, walls.curves, coordinates)
-    except ArithmeticError as error:
-        raise IntegrationError(
-            f"the saddle at accelerated time {t:.6g} is not unique, as its active columns are linearly dependent, and "
-            f"the one that the flow reaches cannot be told: {error}."
-        ) from error
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _check_reach(walls: Walls, coordinates: NDArray[np.int64], values: Array, t: float) -> None:
-    """Least squares may ask for coefficients that the formula does not attain on its way out of the origin."""
-    if walls.curves is None or (beyond := walls.curves.out_of_reach(coordinates, values)) is None:
-        return
-    i, limit = beyond
-    raise IntegrationError(
-        f"the saddle at accelerated time {t:.6g} asks for a coefficient of {values[coordinates == i][0]:.6g} of the "
-        f"formula {walls.curves.formula(i).text!r}, which on its way out of the origin runs into a critical point at "
-        f"{limit:.6g}: the coordinate stays there, and the process beyond is not known."
-    )
 
 
 def _typical(walls: Walls, coordinates: NDArray[np.int64]) -> float:

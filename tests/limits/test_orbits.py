@@ -154,3 +154,14 @@ def test_a_stiff_saddle_is_left_even_if_the_coordinate_that_leaves_is_slow() -> 
     path = fs.saddle_to_saddle(fs.DiagonalNetwork(depth=4), problem, {"w1": 1.0, "w2": 0.7, "w3": -0.3, "w4": 0.5})
     for k, orbit in enumerate(path.orbits):
         assert orbit.length < 2 * np.linalg.norm(path.saddles[k + 1] - path.saddles[k])
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-7])
+def test_orbits_of_nearly_collinear_data_end_at_their_saddles(gap: float) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        X, y = rng.standard_normal((6, 5)), rng.standard_normal(6)
+        X[:, 1] = X[:, 0] + gap * rng.standard_normal(6)
+        path = fs.saddle_to_saddle(NET, fs.Regression(X, y))
+        for k, orbit in enumerate(path.orbits):  # each ends at its saddle, or it would have raised
+            assert orbit.length >= np.linalg.norm(path.saddles[k + 1] - path.saddles[k]) * (1 - 1e-6)

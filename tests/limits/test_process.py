@@ -147,7 +147,7 @@ def test_sparse_data_and_operators_give_the_dense_path() -> None:
         path = fs.saddle_to_saddle(NET, fs.Regression(form, y))
         np.testing.assert_allclose(path.jump_times, dense.jump_times, rtol=1e-10)
         np.testing.assert_allclose(path.saddles, dense.saddles, atol=1e-10)
-        passes = len(path.jump_times) + 1  # over sparse data each brings two products
+        passes = len(path.jump_times)  # none after interpolation; over sparse data each brings two products
         assert path.stats["gradients"] == (passes if isinstance(form, LinearOperator) else 2 * passes)
 
 
@@ -243,9 +243,52 @@ def test_targets_near_the_ends_of_the_float_range_are_scaled(exponent: int) -> N
     np.testing.assert_allclose(np.ldexp(scaled.end, -exponent), path.end, rtol=1e-9)
 
 
-def test_features_whose_squares_underflow_are_refused() -> None:
-    with pytest.raises(ValueError, match="scaled beyond floating point"):
-        fs.saddle_to_saddle(NET, fs.Regression(1e-170 * np.eye(2), [1.0, 2.0]))
+@pytest.mark.parametrize("net", [NET, fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.25))], ids=str)
+@pytest.mark.parametrize("exponents", [(-500, -500), (190, 190), (400, 380), (-700, 0)])
+def test_powers_of_two_in_the_data_change_the_path_by_nothing(
+    net: fs.DiagonalNetwork, exponents: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((8, 6)), rng.standard_normal(8)
+    p, q = exponents
+    if net.noise is not None and p != q:
+        pytest.skip("noise has a scale of its own: beta must keep its size")
+    for form in (np.asarray, scipy.sparse.csr_array):
+        path = fs.saddle_to_saddle(net, fs.Regression(form(X), y))
+        scaled = fs.saddle_to_saddle(net, fs.Regression(form(np.ldexp(X, p)), np.ldexp(y, q)))
+        np.testing.assert_array_equal(np.ldexp(scaled.jump_times, p + q), path.jump_times)
+        np.testing.assert_array_equal(np.ldexp(scaled.end, p - q), path.end)
+
+
+def test_columns_of_incomparable_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="squares, relative to those of its largest entry"):
+        fs.saddle_to_saddle(NET, fs.Regression(np.diag([1e-200, 1e-5]), [1.0, 2.0]))
+
+
+@pytest.mark.parametrize(("n", "jumps"), [(8, 36), (9, 45), (10, 55)])
+def test_nearly_dependent_features_are_followed_to_the_end(n: int, jumps: int) -> None:
+    """Hilbert matrices, condition up to 2e13; the numbers of jumps are those of the rational mode."""
+    H, y = 1 / (np.arange(1, n + 1) + np.arange(n)[:, None]), np.arange(n, dtype=float)
+    path = fs.saddle_to_saddle(NET, fs.Regression(H, y))
+    assert len(path.jump_times) == jumps
+    assert np.linalg.norm(H @ path.end - y) <= 1e-7
+
+
+def test_a_process_that_fails_hands_over_the_path_so_far() -> None:
+    """Smooth spectra, condition 1e16: in the end rounding decides which columns depend on which."""
+    rng = np.random.default_rng(1)
+    grid, centre, height = np.linspace(0, 1, 40), rng.random((60, 8)), rng.random((60, 8))
+    X = (height[:, :, None] * np.exp(-((grid - centre[:, :, None]) ** 2) / (2 * 0.08**2))).sum(1)
+    X = (X - X.mean(0)) / X.std(0)
+    problem = fs.Regression(X, height[:, 0] - height[:, 0].mean())
+    with pytest.raises(fs.IntegrationError, match="is not unique") as caught:
+        fs.saddle_to_saddle(NET, problem)
+    path = caught.value.path
+    assert path is not None and not path.complete and len(path.jump_times) > 100
+    assert len(path.supports) == len(path.jump_times) + 1
+    assert np.diff(path.losses).max() <= 1e-12 * path.losses[0]
+    good = fs.saddle_to_saddle(NET, problem, max_jumps=30)
+    np.testing.assert_array_equal(path.jump_times[:30], good.jump_times)
 
 
 @pytest.mark.parametrize("net", [NET, fs.DiagonalNetwork(depth=3), fs.DiagonalNetwork("a*tanh(a) - b**2")], ids=str)

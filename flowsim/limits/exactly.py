@@ -1,0 +1,81 @@
+"""The limit process in rational arithmetic, as a path."""
+
+from __future__ import annotations
+
+import math
+import time
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
+from flowsim.limits.path import SaddlePath
+from flowsim.limits.rational import exact_process
+from flowsim.limits.state import StartState
+from flowsim.limits.walls import Walls
+from flowsim.problem import Regression
+
+__all__ = ["exactly"]
+
+Array = NDArray[np.float64]
+
+
+def exactly(
+    problem: Regression, walls: Walls, state: StartState | None, max_jumps: int | None, t_end: float
+) -> SaddlePath:
+    if not (problem.is_dense or hasattr(problem.X, "toarray")):
+        raise ValueError("`exact` needs the entries of X; received a LinearOperator.")
+    began = time.perf_counter()
+    X = problem.X if problem.is_dense else problem.X.toarray()
+    y = problem.y - problem.predict(np.broadcast_to(walls.offset, (problem.d,))) if np.any(walls.offset) else problem.y
+    sides: list[list[Fraction | None]] = [
+        [None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (walls.upper, walls.lower)
+    ]
+    costs = [[Fraction(v) for v in side.tolist()] for side in (walls.upper_penalty, walls.lower_penalty)]
+    result = exact_process(
+        [[Fraction(v) for v in row] for row in X.tolist()],
+        [Fraction(v) for v in y.tolist()],
+        sides[0],
+        sides[1],
+        costs[0],
+        costs[1],
+        max_jumps=max_jumps,
+        t_end=None if math.isinf(t_end) else Fraction(t_end),
+    )
+    saddles = np.array([[float(v) for v in row] for row in result.saddles])
+    times = [0.0, *map(float, result.jump_times)]
+    for saddle, tied, t in zip(saddles, result.tied, times, strict=True):
+        if tied:  # fractions give the fit; the flow's choice among those with this fit is not rational
+            coordinates = np.array(sorted({i for i, _ in tied}))
+            flags = np.array([((i, 1) in tied) + 2 * ((i, -1) in tied) for i in coordinates.tolist()], dtype=np.uint8)
+            values = selected(X[:, coordinates], saddle[coordinates], coordinates, flags, walls, t)
+            saddle[coordinates] = np.where(np.abs(values) > NEGLIGIBLE * np.abs(values).max(), values, 0.0)
+    horizon, complete, message = math.inf, True, "reached the minimiser"
+    if result.next_jump is not None:
+        stopped_by_time = result.next_jump >= t_end
+        horizon, complete = min(t_end, float(result.next_jump)), False
+        message = f"stopped at t_end={t_end:g}" if stopped_by_time else f"stopped after max_jumps={max_jumps}"
+    supports = tuple(np.flatnonzero(row) for row in saddles)
+    for saddle, support, t in zip(saddles, supports, times, strict=True):
+        check_reach(walls, support, saddle[support], t)
+    return SaddlePath(
+        problem=problem,
+        jump_times=np.array([float(v) for v in result.jump_times]),
+        supports=supports,
+        values=tuple(row[support] for row, support in zip(saddles, supports, strict=True)),
+        hits=tuple(np.array(hit, dtype=np.int64) for hit in result.hits),
+        horizon=horizon,
+        complete=complete,
+        message=message,
+        thresholds=(walls.upper, walls.lower),
+        penalties=(walls.upper_penalty, walls.lower_penalty),
+        speeds=(walls.up_speed, walls.low_speed),
+        order=walls.order,
+        memory=walls.memory,
+        offset=walls.offset,
+        curves=walls.curves,
+        start_beta=None if state is None else state.beta,
+        exact=result,
+        stats={"jumps": len(result.jump_times), "seconds": time.perf_counter() - began},
+    )

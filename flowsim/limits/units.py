@@ -1,0 +1,72 @@
+r"""Data of any scale: the limit process counts in powers of two near its own.
+
+With ``X = 2^p X'`` and ``y = 2^q y'`` the process of X', y' is the same up to rounding of nothing,
+
+.. math:: \beta = 2^{q-p} \beta', \qquad g = 2^{p+q} g', \qquad t = 2^{-(p+q)} t',
+
+while thresholds, which bound ``int g dt``, stay what they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.problem import Regression
+
+__all__ = ["Units", "exponent_of", "in_units"]
+
+Array = NDArray[np.float64]
+
+#: Largest entries with binary exponents up to this are left as they are: squares of them, and of entries far smaller,
+#: are floats.
+_ORDINARY = 128
+
+
+@dataclass(frozen=True)
+class Units:
+    """The binary exponents p of X and q of y."""
+
+    p: int = 0
+    q: int = 0
+
+    def time(self, t: float) -> float:
+        """Accelerated time from the process's; inf beyond the range of floats."""
+        try:
+            return math.ldexp(t, -(self.p + self.q))
+        except OverflowError:
+            return math.inf
+
+    def beta(self, b: Array) -> Array:
+        """Coefficients from the process's."""
+        return b if self.p == self.q else np.ldexp(b, self.q - self.p)
+
+    def cost(self, penalty: Array) -> Array:
+        """A penalty as the process counts it."""
+        return penalty if self.p + self.q == 0 else np.ldexp(penalty, -(self.p + self.q))
+
+
+def exponent_of(values: Array) -> int:
+    """e with ``max |values| < 2^e``, 0 for ordinary sizes and for zeros."""
+    top = float(np.abs(values).max(initial=0.0))
+    e = math.frexp(top)[1]
+    return e if abs(e) > _ORDINARY else 0
+
+
+def in_units(problem: Regression, y: Array) -> tuple[Regression, Array, Units]:
+    """Data in powers of two near their own, where their squares would leave the range of floats."""
+    X: Any = problem.X
+    entries = X if problem.is_dense else getattr(X, "data", None)
+    units = Units(exponent_of(entries) if isinstance(entries, np.ndarray) else 0, exponent_of(y))
+    if units.p:
+        if problem.is_dense:
+            X = np.ldexp(X, -units.p)
+        else:
+            X = X.copy()
+            X.data = np.ldexp(X.data, -units.p)
+        problem = Regression(X, problem.y)
+    return problem, np.ldexp(y, -units.q) if units.q else y, units
