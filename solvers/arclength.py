@@ -73,6 +73,12 @@ class ArcLength:
         raised[:, 1:] = lengths[:, None] * coefficients / np.arange(1, _NODES + 1)
         return cls(t, values, raised, lengths)
 
+    def times(self, factor: float) -> ArcLength:
+        """The same in another unit of length."""
+        if factor == 1.0:
+            return self
+        return ArcLength(self.t, self.values * factor, self.antiderivatives * factor, self.lengths)
+
     @staticmethod
     def nodes() -> Array:
         """Positions in [0, 1] at which the speed is sampled on every step."""

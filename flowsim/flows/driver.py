@@ -28,6 +28,9 @@ __all__ = ["run_flow"]
 
 Array = NDArray[np.float64]
 
+#: Before the first step.
+_NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
+
 
 @dataclass(frozen=True, eq=False)
 class _Dense:
@@ -42,6 +45,8 @@ class _Dense:
     acceleration: float
     #: arc length before the solution begins
     covered: float = 0.0
+    #: the unit of time has this binary exponent besides the coordinates' own
+    exponent: int = 0
 
     @property
     def t(self) -> Array:
@@ -57,7 +62,7 @@ class _Dense:
 
     @cached_property
     def unit(self) -> float:
-        return math.exp(self.coordinates.log_unit)
+        return math.ldexp(math.exp(self.coordinates.log_unit), self.exponent)
 
     def pace(self, t: Array, y: Array) -> Array:
         """``d arclength/dt``."""
@@ -69,7 +74,8 @@ class _Dense:
     def arclength(self) -> ArcLength:
         solution = self.solution
         if isinstance(solution, SeparableSolution):
-            length = solution.arclength(self.acceleration)
+            factor = 2.0 ** getattr(self.coordinates, "beta_exponent", 0)
+            length = solution.arclength(self.acceleration / factor).times(factor)
         else:
             length = ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
         return replace(length, values=length.values + self.covered)
@@ -204,6 +210,7 @@ def run_flow(
     info: dict[str, Any],
     estimate_error: bool = False,
     events: Sequence[Event] = (),
+    exponent: int = 0,
 ) -> Trajectory:
     """Integrate to `t_end` on the given clock and read the result.
 
@@ -213,6 +220,9 @@ def run_flow(
         ``d accelerated_time / dt``, t in the coordinates' unit.
     events : sequence of Event
         To be looked for; the first occurrence of a terminal one ends the run.
+    exponent : int
+        The coordinates' unit of time is ``exp(log_unit) 2^exponent``: they may see the data in powers of two near their
+        own.
 
     Raises
     ------
@@ -221,10 +231,10 @@ def run_flow(
     """
     # In all clocks the integrator's variable is time. Arc length as its variable is regular too, but its speed
     # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
-    unit = math.exp(coordinates.log_unit)
+    unit = math.ldexp(math.exp(coordinates.log_unit), exponent)
     horizon = t_end / (unit if clock == "time" else acceleration)
     longest = t_end if clock == "arclength" else math.inf
-    watch = _Watch(coordinates, problem, acceleration, longest, events)
+    watch = _Watch(_Dense(coordinates, problem, _NOTHING, acceleration, 0.0, exponent), longest, events)
     reached: dict[Clock, Callable[[float], float]] = {
         "time": lambda t: unit * t,
         "accelerated": lambda t: acceleration * t,
@@ -232,7 +242,7 @@ def run_flow(
     }
     with progress_bar(progress, t_end, reached[clock]) as advance:
         solution = _solve(coordinates, horizon, method, rtol, atol, max_steps, advance, watch)
-    dense = _Dense(coordinates, problem, solution, acceleration)
+    dense = _Dense(coordinates, problem, solution, acceleration, 0.0, exponent)
     found, last = search(dense, events, longest)
     success, message = outcome(solution.status.success, solution.message, last, watch.stopped)
     if t_eval is not None and success:
@@ -334,15 +344,8 @@ def _estimate(dense: _Dense, view: _View, end: float, method: str, rtol: float, 
 class _Watch:
     """Looks at new steps: True once the whole length is covered, or a terminal event has happened."""
 
-    def __init__(
-        self,
-        coordinates: Coordinates,
-        problem: Regression,
-        acceleration: float,
-        longest: float,
-        events: Sequence[Event],
-    ) -> None:
-        self.coordinates, self.problem, self.acceleration, self.longest = coordinates, problem, acceleration, longest
+    def __init__(self, dense: _Dense, longest: float, events: Sequence[Event]) -> None:
+        self.dense, self.longest = dense, longest
         self.terminal = [event for event in events if event.terminal]
         self.covered = 0.0
         #: by a terminal event, before the length was covered
@@ -353,7 +356,7 @@ class _Watch:
         return bool(self.terminal) or self.longest < math.inf
 
     def __call__(self, steps: Solution | SeparableSolution) -> bool:
-        dense = _Dense(self.coordinates, self.problem, steps, self.acceleration, self.covered)
+        dense = replace(self.dense, solution=steps, covered=self.covered)
         ended = search(dense, self.terminal, self.longest)[1] is not None
         self.covered = float(dense.arclength.values[-1])
         self.stopped = ended and self.covered < self.longest

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import Coordinates
+from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.products import ProductCoordinates, admits_products
+from flowsim.flows.scaled import ScaledCoordinates, exponents_for
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.results import CLOCKS, Clock, Trajectory
@@ -184,13 +185,26 @@ def gradient_flow(
     direction = net.direction(start, problem.d)
     if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
-    chosen, reason = _choose(net, problem, scale, direction, coordinates, method, rtol)
+    exponents = exponents_for(net, problem, method in ("auto", "native") and coordinates in ("auto", "growth", "log"))
+    inner, reason = _choose(
+        net, exponents.problem(problem), exponents.scale(scale), direction, coordinates, method, rtol
+    )
+    if exponents.k and not hasattr(inner, "integrate"):  # weights are integrated as they are
+        exponents = replace(exponents, k=0)
+        inner, _ = _choose(net, exponents.problem(problem), scale, direction, "weights", method, rtol)
+    chosen: Any = ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner
     if method == "auto":
         method = "native" if hasattr(chosen, "integrate") else "LSODA"
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     unit = chosen.log_unit
     rate = math.exp(log_acceleration(net, scale) + unit) if unit else acceleration(net, scale)
+    try:
+        rate = math.ldexp(rate, exponents.time)
+    except OverflowError:
+        rate = math.inf
+    if not 0 < rate < math.inf:
+        raise ValueError("`problem` is scaled so that its own unit of time, 1/(X^T X), is no float.")
     return run_flow(
         chosen,
         problem,
@@ -205,6 +219,7 @@ def gradient_flow(
         progress=progress,
         estimate_error=bool(estimate_error),
         events=looked_for,
+        exponent=exponents.time,
         info={
             "network": repr(net),
             "formulas": [formula.text for formula in net.formulas],

@@ -210,7 +210,8 @@ class _Process:
             except IntegrationError as error:
                 if self.supports:
                     reached = self.units.time(self.t)
-                    self.supports, self.values = (part[: len(self.times) + 1] for part in (self.supports, self.values))
+                    known = len(self.times) + 1
+                    self.supports, self.values = self.supports[:known], self.values[:known]
                     error.path = self._path(reached, False, f"stopped at t={reached:.6g}, where the process failed")
                 raise
         return self._path(horizon, complete, message)

@@ -1,0 +1,163 @@
+r"""Flows of data of any scale, integrated in powers of two near one.
+
+Homogeneous formulas (``theta -> beta`` of degree L) have two exact symmetries. With ``X = 2^p X'``,
+``theta = 2^k theta'`` and ``y = 2^{p + L k} y'``
+
+.. math:: \beta = 2^{L k} \beta', \qquad g = 2^{2p + L k} g', \qquad t = 2^{-2p - 2 k (L - 1)} t',
+
+so a flow of X', y' from ``alpha' = 2^-k alpha`` is the flow asked for. ``k = 0`` holds for every formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.coordinates import NativeCoordinates, Observed
+from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.problem import Regression
+from flowsim.solvers import SeparableSolution
+
+__all__ = ["Exponents", "ScaledCoordinates", "exponents_for"]
+
+Array = NDArray[np.float64]
+
+#: Exponents of X, and of coefficients of quadratic formulas, that are left as they are: squares of all that a flow
+#: computes are floats. Products count a distance in z whose unit is that of the weights: they are scaled from here on.
+_ORDINARY, _PRODUCT = 64, 3
+
+
+@dataclass(frozen=True)
+class Exponents:
+    """Powers of two taken out: p of X, k of the weights, whose formula has degree `degree`."""
+
+    p: int = 0
+    k: int = 0
+    degree: int = 2
+
+    @property
+    def beta(self) -> int:
+        """Of the coefficients."""
+        return self.degree * self.k
+
+    @property
+    def time(self) -> int:
+        """Of the unit of time."""
+        return -2 * self.p - 2 * self.k * (self.degree - 1)
+
+    def problem(self, problem: Regression) -> Regression:
+        """The data left.
+
+        Raises
+        ------
+        ValueError
+            If the target, relative to X, is no float.
+        """
+        if not (self.p or self.k):
+            return problem
+        X: Any = problem.X
+        if self.p and problem.is_dense:
+            X = np.ldexp(X, -self.p)
+        elif self.p:
+            X = X.copy()
+            X.data = np.ldexp(X.data, -self.p)
+        y = np.ldexp(problem.y, -self.p - self.beta)
+        if not np.isfinite(y).all() or (y == 0).sum() > (problem.y == 0).sum():
+            raise ValueError("`problem` has targets whose ratio to X is no float.")
+        return Regression(X, y, problem.feature_names)
+
+    def scale(self, scale: InitialScale) -> InitialScale:
+        """The scale left."""
+        return InitialScale(scale.text, scale.log - self.k * math.log(2.0)) if self.k else scale
+
+
+def exponents_for(net: DiagonalNetwork, problem: Regression, native: bool) -> Exponents:
+    """What to take out of a problem with the squared loss; nothing of data of ordinary size."""
+    entries = problem.X if problem.is_dense else getattr(problem.X, "data", None)
+    if (
+        not isinstance(problem, Regression)
+        or not isinstance(entries, np.ndarray)
+        or getattr(net, "weight_decay", False)
+    ):
+        return Exponents()
+    p, q = _exponent(entries), _exponent(problem.y)
+    degree = _degree(net) if native and (net.noise is None or not np.any(net.noise.stds(net.weights))) else 0
+    if p is None or q is None:
+        return Exponents()
+    k, least = 0, 1 + _ORDINARY // 2 if degree == 2 else _PRODUCT
+    if degree and abs(round((q - p) / degree)) >= least:
+        # Only what of y the features see moves coefficients.
+        seen = _exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
+        k = 0 if seen is None else round((seen + q - p) / degree)
+    return Exponents(p if abs(p) > _ORDINARY else 0, k if abs(k) >= least else 0, degree or 2)
+
+
+def _exponent(values: Array) -> int | None:
+    top = float(np.abs(values).max(initial=0.0))
+    return math.frexp(top)[1] if top > 0 else None
+
+
+def _degree(net: DiagonalNetwork) -> int:
+    """The common degree of homogeneous formulas with growth or log coordinates; 0 if there is none."""
+    if all(quadratic_form(formula) is not None for formula in net.distinct):
+        return 2
+    factors = net.distinct[0].product_of
+    return len(factors) if len(net.distinct) == 1 and factors is not None else 0
+
+
+class ScaledCoordinates:
+    """Coordinates of the scaled flow, read in the units asked for; times stay the scaled flow's."""
+
+    def __init__(self, inner: NativeCoordinates, exponents: Exponents) -> None:
+        self.inner, self.exponents = inner, exponents
+        self.name, self.invariants, self.log_unit = inner.name, inner.invariants, inner.log_unit
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("inner", "exponents"):
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    @property
+    def beta_exponent(self) -> int:
+        """The solution measures lengths of beta in units of 2 to this power."""
+        return self.exponents.beta
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
+        return np.ldexp(self.inner.velocity(t, y), self.exponents.beta)
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        """beta at times (K,) and states (K, N), shape (K, d)."""
+        return np.ldexp(self.inner.predictor(t, y), self.exponents.beta)
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        """Read states (K, N) at times (K,): all conserved quantities here are of degree two."""
+        seen, k = self.inner.observe(t, y), self.exponents.k
+        log = k * math.log(2.0)
+        return Observed(
+            weights={name: np.ldexp(values, k) for name, values in seen.weights.items()},
+            log_abs_weights={name: values + log for name, values in seen.log_abs_weights.items()},
+            imbalance=np.ldexp(seen.imbalance, 2 * k),
+            log_imbalance=seen.log_imbalance + 2 * log,
+        )
+
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+        """Relative departure of the conserved quantities from their exact law: that of the scaled flow."""
+        return self.inner.departure(t, y, self.inner.observe(t, y))
+
+    def integrate(
+        self,
+        t_end: float,
+        *,
+        rtol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None = None,
+        done: Callable[[SeparableSolution], bool] | None = None,
+    ) -> SeparableSolution:
+        """Integrate over [0, t_end]."""
+        return self.inner.integrate(t_end, rtol=rtol, max_steps=max_steps, progress=progress, done=done)

@@ -1,0 +1,80 @@
+"""Powers of two in X, y, alpha and time change a flow by nothing, or are refused with a true sentence."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((5, 4)), RNG.standard_normal(5)
+
+
+def scaled_run(net: fs.DiagonalNetwork, L: int, p: int, q: int, t_end: float, **options: object) -> fs.Trajectory:
+    """X times 2^p and y times 2^q; alpha and time in the units that this asks for."""
+    alpha = Decimal("0.01") * Decimal(2) ** (Decimal(q - p) / L)
+    end = float(Decimal(t_end) * Decimal(2) ** (-(p + q) - Decimal(q - p) * (L - 2) / L))
+    problem = fs.Regression(np.ldexp(X, p), np.ldexp(Y, q))
+    return fs.gradient_flow(net, problem, end, alpha=str(alpha), t_eval=[0.0, end / 3, end], **options)
+
+
+@pytest.mark.parametrize("exponents", [(190, 190), (-500, -500), (480, 480), (0, -200), (-200, 0), (100, -300)])
+@pytest.mark.parametrize(
+    ("net", "L", "t_end"), [(fs.DiagonalNetwork("u*v"), 2, 5.0), (fs.DiagonalNetwork(depth=3), 3, 400.0)]
+)
+def test_flows_of_scaled_data_are_the_same_flow(
+    net: fs.DiagonalNetwork, L: int, t_end: float, exponents: tuple[int, int]
+) -> None:
+    p, q = exponents
+    base = scaled_run(net, L, 0, 0, t_end)
+    scaled = scaled_run(net, L, p, q, t_end)
+    beta = np.ldexp(scaled.beta, p - q)
+    np.testing.assert_allclose(beta, base.beta, rtol=0, atol=1e-6 * np.abs(base.beta).max())
+    shift = (q - p) / L * np.log(2.0)
+    for name, logs in scaled.log_abs_weights.items():
+        np.testing.assert_allclose(logs - shift, base.log_abs_weights[name], atol=1e-5)
+    assert scaled.imbalance_drift < 1e-6
+
+
+def test_travelled_distance_is_in_the_units_of_beta() -> None:
+    net = fs.DiagonalNetwork("u*v")
+    base, scaled = scaled_run(net, 2, 0, 0, 5.0), scaled_run(net, 2, -40, 40, 5.0)
+    np.testing.assert_allclose(
+        np.ldexp(scaled.arclength, -80), base.arclength - base.accelerated_time, rtol=1e-5, atol=1e-15
+    )
+
+
+def test_every_formula_keeps_its_flow_when_x_and_y_are_scaled_alike() -> None:
+    net = fs.DiagonalNetwork("u*v + u**3*v")
+    runs = [
+        fs.gradient_flow(net, fs.Regression(np.ldexp(X, p), np.ldexp(Y, p)), np.ldexp(5.0, -2 * p), alpha=0.1)
+        for p in (0, 300, -300)
+    ]
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run.beta[-1], runs[0].beta[-1])
+
+
+@pytest.mark.parametrize(("depth", "size"), [(4, 1e18), (3, 1e28)])
+def test_deep_products_with_huge_targets_agree_with_their_weights(depth: int, size: float) -> None:
+    """Whether log coordinates are exact does not depend on the unit of y."""
+    rng = np.random.default_rng(1)
+    features, y = rng.standard_normal((3, 3)), rng.standard_normal(3) * size
+    net = fs.DiagonalNetwork(depth=depth)
+    directions = dict(zip(net.weights, rng.standard_normal((depth, 3)), strict=True))
+    end, alpha = 6 / 0.3 ** (depth - 2) * size ** (-(2 * depth - 2) / depth), 0.3 * size ** (1 / depth)
+    problem, times = fs.Regression(features, y), np.linspace(0, end, 7)
+    run = fs.gradient_flow(net, problem, end, alpha=alpha, start=directions, t_eval=times, estimate_error=True)
+    right = fs.gradient_flow(
+        net, problem, end, alpha=alpha, start=directions, t_eval=times, coordinates="weights", rtol=1e-10
+    )
+    error = np.abs(run.beta - right.beta).max()
+    assert error < 1e-6 * np.abs(right.beta).max()
+    assert run.error_estimate is not None and error < 2 * run.error_estimate.max()
+
+
+def test_units_of_time_beyond_floats_are_said() -> None:
+    with pytest.raises(ValueError, match="unit of time"):
+        fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression(np.ldexp(X, -600), np.ldexp(Y, -600)), 1.0, alpha=0.1)
