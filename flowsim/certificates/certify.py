@@ -17,7 +17,7 @@ from flowsim.certificates.certificate import Certificate
 from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 
 if TYPE_CHECKING:
     import pandas
@@ -187,8 +187,7 @@ def certify(
     """
     if not isinstance(net, DiagonalNetwork | LinearNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    if not isinstance(problem, Regression):
-        raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
+    require_squares(problem, "certificates")
     if not (isinstance(rtol, int | float) and 0 < rtol < 1):
         raise ValueError(f"`rtol` must lie in (0, 1); received {rtol!r}.")
     chosen = _choose(theorems)

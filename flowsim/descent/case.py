@@ -17,7 +17,7 @@ from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
 
@@ -31,8 +31,7 @@ _LOST = 0.1
 
 def check_pair(net: Any, problem: Any) -> None:
     """Networks and problems only, of one kind."""
-    if not isinstance(problem, Regression):
-        raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
+    require_squares(problem, "descent")
     if not isinstance(net, DiagonalNetwork | LinearNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if isinstance(net, DiagonalNetwork) and problem.n_targets > 1:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.network import DiagonalNetwork, LinearNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 
 __all__ = ["largest_stable_step", "sharpness"]
 
@@ -26,7 +26,7 @@ _TOLERANCE = 1e-10
 
 
 def sharpness(
-    net: DiagonalNetwork | LinearNetwork, problem: Regression, weights: Mapping[str, ArrayLike]
+    net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: Mapping[str, ArrayLike]
 ) -> NDArray[np.float64]:
     """The largest Hessian eigenvalue of the training loss (without the noise term) at given weights.
 
@@ -67,7 +67,7 @@ def sharpness(
 
 
 def largest_stable_step(
-    net: DiagonalNetwork | LinearNetwork, problem: Regression, weights: Mapping[str, ArrayLike]
+    net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: Mapping[str, ArrayLike]
 ) -> NDArray[np.float64]:
     """``2 / sharpness``: descent with a larger step leaves a minimum at these weights."""
     return 2.0 / sharpness(net, problem, weights)
@@ -95,7 +95,7 @@ def _top(product: Callable[[Array], Array], size: int, vector: Array | None) -> 
     return float(values[0]), vectors[:, 0]
 
 
-def _diagonal_product(net: DiagonalNetwork, problem: Regression, w: Array) -> Callable[[Array], Array]:
+def _diagonal_product(net: DiagonalNetwork, problem: Problem, w: Array) -> Callable[[Array], Array]:
     """``v -> H v`` for columns v (k d, c)."""
     from flowsim.symbolic import kernels
 
@@ -106,28 +106,31 @@ def _diagonal_product(net: DiagonalNetwork, problem: Regression, w: Array) -> Ca
     K.value(w, kind, beta)
     K.gradient(w, kind, slope)
     K.hessian(w, kind, curve)
-    target = problem.y.reshape(problem.n)
-    g = problem.rmatvec(np.asarray(problem.X @ beta) - target) / problem.n
+    f = np.asarray(problem.X @ beta).reshape(problem.y.shape)
+    g = problem.rmatvec(problem.slopes(f).reshape(problem.n)) / problem.n
+    bent = problem.curvatures(f).reshape(problem.n, 1)
 
     def product(v: Array) -> Array:
         columns = v.reshape(k, d, -1)
         moved = np.asarray(problem.X @ (slope[:, :, None] * columns).sum(axis=0))
-        change = problem.rmatvec(moved) / problem.n
+        change = problem.rmatvec(bent * moved) / problem.n
         out = slope[:, :, None] * change + g[:, None] * np.einsum("abi,bic->aic", curve, columns)
         return out.reshape(k * d, -1)
 
     return product
 
 
-def _linear_product(problem: Regression, U: Array, V: Array) -> Callable[[Array], Array]:
-    X, y = problem.X, problem.y.reshape(problem.n, -1)
+def _linear_product(problem: Problem, U: Array, V: Array) -> Callable[[Array], Array]:
+    X = problem.X
     D, h = U.shape
     m = len(V)
-    negative = problem.rmatvec(y - np.asarray(X @ U) @ V.T) / problem.n
+    f = (np.asarray(X @ U) @ V.T).reshape(problem.y.shape)
+    negative = -problem.rmatvec(problem.slopes(f).reshape(problem.n, m)) / problem.n
+    bent = problem.curvatures(f).reshape(problem.n, m)
 
     def one(v: Array) -> Array:
         P, Q = v[: D * h].reshape(D, h), v[D * h :].reshape(m, h)
-        change = problem.rmatvec(np.asarray(X @ P) @ V.T + np.asarray(X @ U) @ Q.T) / problem.n
+        change = problem.rmatvec(bent * (np.asarray(X @ P) @ V.T + np.asarray(X @ U) @ Q.T)) / problem.n
         return np.concatenate([(change @ V - negative @ Q).ravel(), (change.T @ U - negative.T @ P).ravel()])
 
     def product(v: Array) -> Array:

@@ -19,7 +19,7 @@ from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, Observed, SteppedCoordinates
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.happenings import happened, outcome, search
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.results import Clock, Deferred, State, Trajectory
 from flowsim.results.events import Event
 from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status, integrate
@@ -40,7 +40,7 @@ class _Dense:
     """
 
     coordinates: Coordinates
-    problem: Regression
+    problem: Problem
     solution: Solution | SeparableSolution
     acceleration: float
     #: arc length before the solution begins
@@ -171,6 +171,10 @@ class _View:
         return self.dense.problem.loss(self.beta)
 
     @cached_property
+    def log_loss(self) -> Array:
+        return self.dense.problem.log_loss(self.beta)
+
+    @cached_property
     def seen(self) -> Observed:
         return self.dense.coordinates.observe(self.t, self.y)
 
@@ -186,6 +190,7 @@ class _View:
             "arclength": Deferred(lambda: self.on("arclength")),
             "beta": Deferred(lambda: self.beta),
             "loss": Deferred(lambda: self.loss),
+            "log_loss": Deferred(lambda: self.log_loss),
             "weights": Deferred(lambda: self.seen.weights),
             "log_abs_weights": Deferred(lambda: self.seen.log_abs_weights),
             "imbalance": Deferred(lambda: self.seen.imbalance),
@@ -196,7 +201,7 @@ class _View:
 
 def run_flow(
     coordinates: Coordinates,
-    problem: Regression,
+    problem: Problem,
     t_end: float,
     *,
     clock: Clock,
@@ -290,7 +295,7 @@ def run_flow(
     return trajectory
 
 
-def _is_finite(view: _View, problem: Regression) -> bool:
+def _is_finite(view: _View, problem: Problem) -> bool:
     """Whether beta and loss are; the loss, a pass over X, is made only where beta does not tell."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
     if math.sqrt(np.vdot(view.beta, view.beta)) <= problem.safe_size:

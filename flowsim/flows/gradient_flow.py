@@ -20,7 +20,7 @@ from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import CLOCKS, Clock, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SCIPY_METHODS
@@ -36,7 +36,7 @@ METHODS = ("auto", "native", *SCIPY_METHODS)
 
 def gradient_flow(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     t_end: float,
     *,
     alpha: float | str | Decimal | Fraction = 1e-3,
@@ -52,19 +52,20 @@ def gradient_flow(
     estimate_error: bool = False,
     events: Event | EventFunction | Sequence[Event | EventFunction] = (),
 ) -> Trajectory:
-    r"""Integrate the gradient flow of a network on a regression problem.
+    r"""Integrate the gradient flow of a network on a problem.
 
     .. math:: \dot\theta_i = -\Big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \Big), \qquad
               \theta(0) = \alpha \, \theta^*,
 
     with ``m_i = E phi_i(theta_i + xi_i)`` and ``V_i`` its variance under the network's weight noise; without noise
-    this is ``theta_i' = -g_i grad phi_i``, gradient flow on ``L(beta) = ||X beta - y||^2 / (2n)``.
+    this is ``theta_i' = -g_i grad phi_i``, gradient flow on ``L(beta)``, with squares ``||X beta - y||^2 / (2n)``.
 
     Parameters
     ----------
     net : DiagonalNetwork or LinearNetwork
-    problem : Regression
-        A single target for a DiagonalNetwork.
+    problem : Problem
+        A single target for a DiagonalNetwork. With a loss other than squares the expectation under weight noise does
+        not reduce to m and V: noise is refused.
     t_end : float
         End of the run in the unit of `clock`, > 0.
     alpha : float, str, Decimal or Fraction
@@ -120,8 +121,8 @@ def gradient_flow(
     >>> round(float(traj.beta[-1, 0]), 6), traj.info["coordinates"]
     (2.0, 'growth')
     """
-    if not isinstance(problem, Regression):
-        raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if clock not in CLOCKS:
         raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
     if coordinates not in COORDINATES:
@@ -134,8 +135,12 @@ def gradient_flow(
         raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
     scale = InitialScale.parse(alpha)
     points = None if t_eval is None else _check_times(t_eval, t_end)
+    if getattr(net, "noise", None) is not None:
+        require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")
     if isinstance(net, LinearNetwork):
         from flowsim.flows.linear import linear_flow
+
+        squares = require_squares(problem, "the flow of a LinearNetwork")
 
         m, h = problem.n_targets, net.width
         looked_for = as_events(events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)})
@@ -147,7 +152,7 @@ def gradient_flow(
         ) -> Trajectory:
             return linear_flow(
                 net,
-                problem,
+                squares,
                 end,
                 alpha=scale,
                 start=start,
@@ -180,7 +185,7 @@ def gradient_flow(
             raise ValueError(
                 f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
             )
-        problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+        problem = problem.with_target(problem.y[:, 0])
     looked_for = as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,))) if events else ()
     direction = net.direction(start, problem.d)
     if start is not None and not direction.any():
@@ -194,7 +199,7 @@ def gradient_flow(
         inner, _ = _choose(net, exponents.problem(problem), scale, direction, "weights", method, rtol)
     chosen: Any = ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner
     if method == "auto":
-        method = "native" if hasattr(chosen, "integrate") else "LSODA"
+        method = "native" if getattr(chosen, "native", hasattr(chosen, "integrate")) else "LSODA"
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     unit = chosen.log_unit
@@ -233,14 +238,16 @@ def gradient_flow(
 
 def _choose(
     net: DiagonalNetwork,
-    problem: Regression,
+    problem: Problem,
     scale: InitialScale,
     direction: Array,
     asked: str,
     method: str,
     rtol: float,
 ) -> tuple[Coordinates, str | None]:
-    native = method in ("auto", "native")
+    if method == "native":
+        require_squares(problem, "method='native'")
+    native = method in ("auto", "native") and isinstance(problem, Regression)
     reason = admits_growth(net)
     if reason is not None and asked == "growth":
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
@@ -248,7 +255,7 @@ def _choose(
         return GrowthCoordinates(net, problem, scale, direction, native=native), None
     not_log = admits_products(net, problem, scale, direction, rtol)
     if not_log is None and not native:
-        not_log = f"{method} does not resolve them"
+        not_log = f"{method} does not resolve them with this loss"
     if not_log is None and asked in ("auto", "log"):
         return ProductCoordinates(net, problem, scale, direction), reason
     if asked == "log":

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
+from flowsim.flows.reduced import EXPONENTIAL, Reduced
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
 from flowsim.network.modes import ZERO, components, conserved_exponents, diagonalise, invariant_names
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
 __all__ = ["GrowthCoordinates", "GrowthMap", "admits_growth"]
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 
 #: exp is continued linearly above this exponent, so that a predictor that overshoots stays finite and convex.
 _CAP = 80.0
+_CAP_OF_EXPONENTIALS = 20.0
 #: Several steps err before an error is contracted away; measured so that the global error stays below rtol.
 _SAFETY = 0.02
 #: A step may carry an unseen coordinate this many e-folds past the level where it becomes visible.
@@ -154,7 +156,7 @@ class GrowthMap:
     decay: Array
 
     @classmethod
-    def of(cls, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> GrowthMap:
+    def of(cls, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> GrowthMap:
         """At the start ``alpha * direction``."""
         modes = Modes.of(net, direction)
         if modes.is_damped:
@@ -181,9 +183,9 @@ class GrowthMap:
         """``ln c_k^2`` for z (..., d) and t broadcast against its leading axes, shape (..., d, k)."""
         return self.offset + self.modes.rate * z[..., None] - self.decay * np.asarray(t)[..., None, None]
 
-    def mean(self, exponents: Array) -> Array:
+    def mean(self, exponents: Array, cap: float = _CAP) -> Array:
         """m, shape (..., d)."""
-        return self.modes.shift + (self.modes.coefficient * _exp(exponents)).sum(axis=-1)
+        return self.modes.shift + (self.modes.coefficient * _exp(exponents, cap)).sum(axis=-1)
 
     @cached_property
     def _conservation(self) -> tuple[Array, Array, Array]:
@@ -215,29 +217,6 @@ class GrowthMap:
         return exponent / 2
 
 
-@dataclass(frozen=True, eq=False)
-class _Reduced:
-    """The problem in r = min(n, d) rows with columns of length at most 1: ``z = B^T y``, ``y' = scale (b - B m)``."""
-
-    B: Array
-    b: Array
-    scale: float
-
-    @classmethod
-    def of(cls, problem: Regression) -> _Reduced:
-        X, y = problem.X, problem.y
-        largest = float(np.sqrt(problem.feature_variances.max())) or 1.0
-        if not isinstance(X, np.ndarray):
-            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
-        if problem.n > problem.d:
-            # An orthogonal factor of X changes neither z nor g.
-            Q, X = np.linalg.qr(X)
-            y = Q.T @ y
-        return cls(
-            np.ascontiguousarray(X) / (np.sqrt(problem.n) * largest), y / (np.sqrt(problem.n) * largest), largest**2
-        )
-
-
 class GrowthCoordinates:
     """The flow of a quadratic network in z itself (native), or in a dual unknown y with ``z = B^T y`` (SciPy).
 
@@ -245,7 +224,7 @@ class GrowthCoordinates:
     ----------
     net : DiagonalNetwork
         One for which :func:`admits_growth` is None.
-    problem : Regression
+    problem : Problem
     scale : InitialScale
     direction : array (k, d)
         The start is alpha times this.
@@ -259,7 +238,7 @@ class GrowthCoordinates:
     def __init__(
         self,
         net: DiagonalNetwork,
-        problem: Regression,
+        problem: Problem,
         scale: InitialScale,
         direction: Array,
         *,
@@ -270,8 +249,17 @@ class GrowthCoordinates:
         self.invariants = self.map.modes.invariants
 
     @cached_property
-    def reduced(self) -> _Reduced:
-        return _Reduced.of(self.problem)
+    def reduced(self) -> Reduced:
+        start = self.map.mean(self.map.exponents(np.zeros(1), np.zeros(())))
+        return Reduced.of(self.problem, np.broadcast_to(start, self.problem.d))
+
+    @cached_property
+    def cap(self) -> float:
+        """The exponent above which exp is continued linearly: lower where the loss makes an exponential of it again."""
+        if self.problem.loss_function.safe_prediction > EXPONENTIAL:
+            return _CAP
+        sizes = self.problem.feature_variances
+        return _CAP_OF_EXPONENTIALS + max(0.0, -0.5 * float(np.log(sizes[sizes > 0].min(initial=1.0))))
 
     @cached_property
     def _visible(self) -> float:
@@ -326,28 +314,23 @@ class GrowthCoordinates:
         return y if self.native else y @ self.reduced.B
 
     def _rhs(self, t: float, y: Array) -> Array:
-        reduced = self.reduced
-        out: Array = reduced.scale * (reduced.b - reduced.B @ self.map.mean(self._exponents(t, y)))
-        return out
+        return self.reduced.rate(self.map.mean(self._exponents(t, y), self.cap))
 
     def _slope(self, exponents: Array) -> Array:
         """``dm/dz``, shape (..., d); never negative."""
-        return (self.map.modes.coefficient * self.map.modes.rate * _exp_slope(exponents)).sum(axis=-1)
+        return (self.map.modes.coefficient * self.map.modes.rate * _exp_slope(exponents, self.cap)).sum(axis=-1)
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        slope = self._slope(self._exponents(t, y))
-        active = slope > 0
-        B = self.reduced.B[:, active]
-        out: Array = -self.reduced.scale * ((B * slope[active]) @ B.T)
-        return out
+        exponents = self._exponents(t, y)
+        return self.reduced.jacobian(self.map.mean(exponents, self.cap), self._slope(exponents))
 
     def _by_time(self, exponents: Array) -> Array:
         """``dm/dt`` at fixed z."""
-        return -(self.map.modes.coefficient * self.map.decay * _exp_slope(exponents)).sum(axis=-1)
+        return -(self.map.modes.coefficient * self.map.decay * _exp_slope(exponents, self.cap)).sum(axis=-1)
 
     def _time_derivative(self, t: float, y: Array) -> Array:
-        out: Array = -self.reduced.scale * (self.reduced.B @ self._by_time(self._exponents(t, y)))
-        return out
+        exponents = self._exponents(t, y)
+        return self.reduced.toward(self.map.mean(exponents, self.cap), self._by_time(exponents))
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """No step reaches far beyond the time at which a hidden coordinate becomes visible."""
@@ -359,9 +342,11 @@ class GrowthCoordinates:
         return float(((self._visible + _OVERSHOOT - exponents[hidden]) / growth[hidden]).min())
 
     def _check(self, t: float, y: Array) -> str | None:
-        if ((self._exponents(t, y) > _CAP) & (self.map.modes.coefficient != 0)).any():
-            return "a weight grew beyond exp(40); the step that led there cannot be trusted, tighten `rtol`"
-        return None
+        if ((self._exponents(t, y) > self.cap) & (self.map.modes.coefficient != 0)).any():
+            return (
+                f"a weight grew beyond exp({self.cap / 2:g}); the step that led there cannot be trusted, tighten `rtol`"
+            )
+        return self.reduced.check(self.map.mean(self._exponents(t, y), self.cap))
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
@@ -370,8 +355,8 @@ class GrowthCoordinates:
 
     def velocity(self, t: Array, y: Array) -> Array:
         exponents = self._exponents(t, y)
-        residual = np.asarray(self.problem.X @ self.map.mean(exponents).T) - self.problem.y[:, None]
-        rate = -np.asarray(self.problem.X.T @ residual).T / self.problem.n
+        slopes = self.problem.slopes(self.problem.predict(self.map.mean(exponents, self.cap)))
+        rate = -np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n
         return self._slope(exponents) * rate + self._by_time(exponents)
 
     def predictor(self, t: Array, y: Array) -> Array:
@@ -457,13 +442,13 @@ def _undamped(modes: Modes, log_alpha: float) -> GrowthMap:
 _undamped_row = lru_cache(maxsize=256)(_undamped)
 
 
-def _exp(exponents: Array) -> Array:
+def _exp(exponents: Array, cap: float) -> Array:
     """exp, continued linearly above the cap."""
-    return np.exp(np.minimum(exponents, _CAP)) * (1.0 + np.maximum(exponents - _CAP, 0.0))
+    return np.exp(np.minimum(exponents, cap)) * (1.0 + np.maximum(exponents - cap, 0.0))
 
 
-def _exp_slope(exponents: Array) -> Array:
-    return np.exp(np.minimum(exponents, _CAP))
+def _exp_slope(exponents: Array, cap: float) -> Array:
+    return np.exp(np.minimum(exponents, cap))
 
 
 def _merge_names(names: list[tuple[str, ...]]) -> tuple[str, ...]:

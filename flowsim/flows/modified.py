@@ -30,7 +30,7 @@ from flowsim.flows.driver import run_flow
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 from flowsim.results import Clock, Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic.clock import acceleration
@@ -133,6 +133,7 @@ def modified_flow(
     from flowsim.descent.settings import check_step
 
     check_pair(net, problem)
+    require_squares(problem, "the modified flow")
     if not 0.0 <= momentum < 1.0:
         raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
     is_linear = isinstance(net, LinearNetwork)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers import SeparableFlow, SeparableSolution, integrate_separable
 
 __all__ = ["ProductCoordinates", "admits_products"]
@@ -41,7 +41,7 @@ _FARTHEST, _UNIT = math.log(1e300), math.log(1e302)
 
 
 def admits_products(
-    net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, rtol: float
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, rtol: float
 ) -> str | None:
     """None if log coordinates are exact for the flow, else the reason why not."""
     if net.is_mixed and len(net.distinct) > 1:
@@ -77,7 +77,7 @@ class ProductCoordinates:
     ----------
     net : DiagonalNetwork
         One for which :func:`admits_products` is None.
-    problem : Regression
+    problem : Problem
     scale : InitialScale
     direction : array (L, d)
         The start is alpha times this.
@@ -85,7 +85,7 @@ class ProductCoordinates:
 
     name = "log"
 
-    def __init__(self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> None:
+    def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
         self.net, self.problem, self.scale = net, problem, scale
         depth, d = direction.shape
         self.depth = depth

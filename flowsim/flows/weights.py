@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Regression
+from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
 
@@ -65,7 +65,7 @@ class WeightCoordinates:
     log_unit = 0.0
 
     def __init__(
-        self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, *, growth_applies: bool
+        self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, *, growth_applies: bool
     ) -> None:
         self.net, self.problem, self.growth_applies = net, problem, growth_applies
         self.k, self.d = direction.shape
@@ -154,6 +154,23 @@ class WeightCoordinates:
         product = X.T @ (X @ np.eye(self.d)) if not hasattr(X, "toarray") else (X.T @ X).toarray()
         return np.asarray(product) / self.problem.n
 
+    def _hessian(self, w: Array) -> Array:
+        """Second derivatives of the loss in beta."""
+        if isinstance(self.problem, Regression):
+            return self._sigma
+        mean = np.empty(self.d)
+        self.kernels.mean(w, self.kind, self.std, mean)
+        bent = self.problem.curvatures(self.problem.predict(mean))
+        X = self._dense
+        return np.asarray((X * bent[:, None]).T @ X) / self.problem.n
+
+    @cached_property
+    def _dense(self) -> Array:
+        X = self.problem.X
+        if isinstance(X, np.ndarray):
+            return X
+        return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(self.d))
+
     def _jacobian(self, t: float, y: Array) -> Array:
         w = self._weights(y)
         k, d = self.k, self.d
@@ -161,7 +178,7 @@ class WeightCoordinates:
         self.kernels.field_jacobian(w, self.kind, self.std, self._gradient_of_loss(w), self.s2, blocks)
         self.kernels.mean_gradient(w, self.kind, self.std, slope)
         out = np.zeros((len(y), len(y)))
-        full = -np.einsum("ai,ij,bj->aibj", slope, self._sigma, slope)
+        full = -np.einsum("ai,ij,bj->aibj", slope, self._hessian(w), slope)
         index = np.arange(d)
         full[:, index, :, index] += np.moveaxis(blocks, -1, 0)
         out[: k * d, : k * d] = full.reshape(k * d, k * d)
@@ -237,8 +254,8 @@ class WeightCoordinates:
         count = len(y)
         mean, slope, field = np.empty(count * self.d), np.empty(w.shape), np.empty(w.shape)
         self.kernels.mean(w, kind, self.std, mean)
-        residual = self.problem.predict(mean.reshape(count, self.d)) - self.problem.y
-        g = np.ascontiguousarray(np.asarray(self.problem.X.T @ residual.T).T / self.problem.n).ravel()
+        slopes = self.problem.slopes(self.problem.predict(mean.reshape(count, self.d)))
+        g = np.ascontiguousarray(np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n).ravel()
         self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
         self.kernels.gradient(w, kind, slope)
         out: Array = (slope * field).sum(axis=0).reshape(count, self.d)

@@ -20,7 +20,7 @@ from flowsim.limits.state import StartState, pretrained_state
 from flowsim.limits.units import in_units
 from flowsim.limits.walls import Walls, is_uniform, network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 
 __all__ = ["saddle_to_saddle"]
 
@@ -114,8 +114,7 @@ def saddle_to_saddle(
     >>> path.jump_times, path.end
     (array([0.5       , 0.66666667]), array([1., 3.]))
     """
-    if not isinstance(problem, Regression):
-        raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")
+    require_squares(problem, "the saddle-to-saddle process")
     if problem.n_targets > 1:
         raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
     if problem.y.ndim == 2:

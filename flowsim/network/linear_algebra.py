@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
-    from flowsim.problem import Regression
+    from flowsim.problem import Regression, require_squares
 
 __all__ = ["LinearData", "expected_loss", "imbalance", "negative_gradient", "noise_variances"]
 
@@ -88,6 +88,7 @@ class LinearData:
     @classmethod
     def of(cls, problem: Regression) -> LinearData:
         X = dense(problem)
+        require_squares(problem, "the singular values of the data")
         Y = problem.y.reshape(problem.n, -1)
         left, values, right = np.linalg.svd(X, full_matrices=False)
         threshold = (values[0] if len(values) else 0.0) * max(X.shape) * np.finfo(float).eps

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 #: Columns of the identity pushed through a LinearOperator at once when its column norms are needed.
 _OPERATOR_BLOCK = 256
+#: Predictions of a sublevel set are looked for up to this, to the rounding of so many bisections.
+_FURTHEST, _BISECTIONS = 1e3, 40
 
 
 class Problem:
@@ -116,7 +118,7 @@ class Problem:
     def with_target(self, y: ArrayLike) -> Problem:
         """The same features, loss and sample weights with another target."""
         same = object.__new__(type(self))
-        same._read(self.X, y, self.loss_function, self.sample_weight, self.feature_names)
+        same._read(self.X, y, self.loss_function, self.sample_weight, self.__dict__.get("feature_names"))
         return same
 
     def predict(self, beta: ArrayLike) -> Array:
@@ -176,6 +178,27 @@ class Problem:
     def hessian_product(self, beta: ArrayLike, direction: ArrayLike) -> Array:
         """``X^T (w loss''(X beta, y) X v) / n``, the shape of one beta."""
         return self.rmatvec(self.curvatures(self.predict(beta)) * self.predict(direction)) / self.n
+
+    def level_set(self, beta: ArrayLike) -> tuple[Array, Array]:
+        """The least and the largest f_i, of the shape of y, that any beta with a loss of at most L(beta) predicts.
+
+        A margin of 1 is added; +-1e3 stands for whatever is further away.
+        """
+        least = self.loss_function.infimum(self.y)
+        excess = self.n * float(self.loss(beta)) - float(np.sum(self._weighted(least)))
+        with np.errstate(divide="ignore"):
+            bound = least + excess / self.entry_weights
+        center = np.clip(self.predict(beta), -_FURTHEST, _FURTHEST)
+        ends = []
+        for side in (-_FURTHEST, _FURTHEST):
+            inner, outer = center, np.full_like(center, side)
+            for _ in range(_BISECTIONS):
+                middle = (inner + outer) / 2
+                with np.errstate(over="ignore"):
+                    inside = self.loss_function.value(middle, self.y) <= bound
+                inner, outer = np.where(inside, middle, inner), np.where(inside, outer, middle)
+            ends.append(outer + np.sign(side))
+        return ends[0], ends[1]
 
     def rmatvec(self, residual: ArrayLike) -> Array:
         """``X^T r`` for r of shape (n,) or (n, m)."""

@@ -117,6 +117,7 @@ def _variables(state: State, axis: str, prefix: str) -> dict[str, Any]:
     variables: dict[str, Any] = {
         f"{prefix}beta": ((axis, *body), state.beta),
         f"{prefix}loss": ((axis,), state.loss),
+        f"{prefix}log_loss": ((axis,), state.log_loss),
         f"{prefix}imbalance": ((axis, *sides), state.imbalance),
         f"{prefix}log_imbalance": ((axis, *sides), state.log_imbalance),
     }
@@ -134,8 +135,9 @@ def _states(data: xarray.Dataset, prefix: str) -> dict[str, Any]:
     names = json.loads(data.attrs["weights"])
     fields["weights"] = {name: data[f"{prefix}weight_{name}"].values for name in names}
     fields["log_abs_weights"] = {name: data[f"{prefix}log_abs_weight_{name}"].values for name in names}
-    if f"{prefix}speed" in data:
-        fields["speed"] = data[f"{prefix}speed"].values
+    for name in ("speed", "log_loss"):
+        if f"{prefix}{name}" in data:
+            fields[name] = data[f"{prefix}{name}"].values
     return fields
 
 

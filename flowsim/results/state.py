@@ -48,9 +48,14 @@ class State:
     imbalance: Array
     log_imbalance: Array
     speed: Array | None = field(default=None, kw_only=True)
+    #: ``ln loss``, finite far below the range of floats; of the loss itself where nothing better is known
+    log_loss: Array | None = field(default=None, kw_only=True)
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
+        if value is None and name == "log_loss":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.log(self.loss)
         if type(value) is Deferred:
             value = value.compute()
             object.__setattr__(self, name, value)
@@ -60,6 +65,7 @@ class State:
         """Select along the leading time axis."""
         fields: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
         fields["speed"] = None if self.speed is None else self.speed[index]
+        fields["log_loss"] = Deferred(lambda: self.log_loss[index])  # type: ignore[index]
         for name in MAPPINGS:
             fields[name] = _select(getattr(self, name), index)
         return State(**fields)

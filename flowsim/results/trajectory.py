@@ -41,6 +41,8 @@ class Trajectory(State):
         ``ln |weight|``, finite at every alpha; -inf where a weight is exactly zero.
     loss : array (T,)
         Training loss ``L(beta)``, without the noise term.
+    log_loss : array (T,)
+        ``ln L(beta)``, by the logarithms of its terms: finite where the loss itself is below the range of floats.
     imbalance : array (T, pairs, d), or (T, k, k) for a LinearNetwork
         The conserved quantities named by ``invariants``: ``w_1^2 - w_l^2`` for products of weights.
     log_imbalance : array, as imbalance

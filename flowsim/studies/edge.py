@@ -17,7 +17,7 @@ from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
 from flowsim.errors import IntegrationError
 from flowsim.network import DiagonalNetwork, LinearNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
 
 __all__ = ["DescentLimit", "EdgeRun", "EdgeStudy", "descent_limit", "edge_of_stability"]
@@ -213,6 +213,7 @@ def descent_limit(problem: Regression, step: float) -> DescentLimit:
     """
     from scipy.optimize import nnls
 
+    require_squares(problem, "the limit of descent")
     h, X, y = check_step(step), np.asarray(problem.X, dtype=float), problem.y.reshape(problem.n)
     d = problem.d
     level = np.full((2, d), -1.0)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.limits import SaddlePath
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 from flowsim.studies.references import weighted_lasso
 
 __all__ = ["LassoLink", "lasso_link"]
@@ -81,7 +81,7 @@ def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:
     if times.ndim != 1 or not len(times) or not (times > 0).all():
         raise ValueError(f"`t` must be a vector of times > 0; received {times}.")
     averages = path.time_average(times)
-    problem = path.problem
+    problem = require_squares(path.problem, "its link with the Lasso")
     if np.any(path.offset):
         shift = problem.predict(np.broadcast_to(path.offset, (problem.d,)))
         problem = Regression(problem.X, problem.y - shift, problem.feature_names)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.limits.selection import start_memory
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 
 __all__ = ["MinL1", "RecoveryScores", "min_entropy", "min_l1", "min_l2", "recovery_scores", "weighted_lasso"]
 
@@ -279,6 +279,7 @@ def _pair(name: str, value: Any, d: int, strict: bool) -> tuple[Array, Array]:
 
 
 def _target(problem: Regression) -> Array:
+    require_squares(problem, "a reference that interpolates or fits by least squares")
     if problem.y.ndim == 1:
         return problem.y
     if problem.n_targets == 1:

@@ -16,7 +16,7 @@ import sympy
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.network import DiagonalNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Problem, require_squares
 from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.kernels import kernels
 
@@ -71,13 +71,13 @@ def sharpness_of(
     return Sharpness(hessian, trace, sigma**2 / 2 * variance, bias)
 
 
-def loss_hessian(net: DiagonalNetwork, problem: Regression, w: ArrayLike) -> Array:
+def loss_hessian(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> Array:
     """Hessian of ``L(phi(w))`` in the flat weights (C order of (k, d)), shape (k d, k d). Dense X only.
 
     Parameters
     ----------
     net : DiagonalNetwork
-    problem : Regression
+    problem : Problem
         With one target.
     w : array (k, d)
     """
@@ -87,25 +87,29 @@ def loss_hessian(net: DiagonalNetwork, problem: Regression, w: ArrayLike) -> Arr
     k, d = w.shape
     curvature = np.empty((k, k, d))
     kernels(net).hessian(w, kind, curvature)
-    sigma = problem.X.T @ problem.X / problem.n
+    beta = np.empty(d)
+    kernels(net).value(w, kind, beta)
+    sigma = (problem.X.T * problem.curvatures(problem.predict(beta))) @ problem.X / problem.n
     full = slope[:, :, None, None] * sigma[None, :, None, :] * slope[None, None]
     index = np.arange(d)
     full[:, index, :, index] += np.moveaxis(g * curvature, 2, 0)
     return full.reshape(k * d, k * d)
 
 
-def hessian_trace(net: DiagonalNetwork, problem: Regression, w: ArrayLike) -> float:
-    """``tr Hess L = sum_i sigma_i^2 |grad phi_i|^2 + g_i Laplace phi_i``; any X."""
+def hessian_trace(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> float:
+    """``tr Hess L = sum_i sigma_i^2 |grad phi_i|^2 + g_i Laplace phi_i``; any X; squares."""
+    problem = require_squares(problem, "the trace of the Hessian")
     w, g, slope, kind = _state(net, problem, w)
     curvature = np.empty((len(w), *w.shape))
     kernels(net).hessian(w, kind, curvature)
     return float(problem.feature_variances @ np.sum(slope**2, axis=0) + g @ np.einsum("aai->i", curvature))
 
 
-def average_sharpness(net: DiagonalNetwork, problem: Regression, w: ArrayLike) -> float:
+def average_sharpness(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> float:
     """``E L(w + xi) - L(w)`` under the network's noise; exact where its expectations are."""
     if net.noise is None:
         raise ValueError("`net` must have noise for its average sharpness; it has none.")
+    problem = require_squares(problem, "the average sharpness")
     w, _, _, kind = _state(net, problem, w)
     K, std = kernels(net), net.noise.stds(net.weights)
     beta, mean, variance = (np.empty(w.shape[1]) for _ in range(3))
@@ -191,7 +195,7 @@ def _least_gradient(net: DiagonalNetwork, kind: int, rows: Sequence[int], target
     return best
 
 
-def _state(net: DiagonalNetwork, problem: Regression, w: ArrayLike) -> tuple[Array, Array, Array, NDArray[np.int64]]:
+def _state(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> tuple[Array, Array, Array, NDArray[np.int64]]:
     w = np.ascontiguousarray(w, dtype=float)
     if w.shape != (len(net.weights), problem.d):
         raise ValueError(f"`w` must have shape ({len(net.weights)}, {problem.d}); received {w.shape}.")

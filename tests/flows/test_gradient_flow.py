@@ -137,7 +137,7 @@ def test_a_saved_trajectory_loads_bit_for_bit(tmp_path: Path) -> None:
         ({"start": 3}, "`start` must map weights"),
         ({"net": "u*v"}, "`net` must be a DiagonalNetwork or LinearNetwork; received str"),
         ({"net": fs.DiagonalNetwork(["u*v", "u*v"])}, "lists 2 coordinates; the problem has d=5"),
-        ({"problem": SMALL.X}, "`problem` must be a Regression"),
+        ({"problem": SMALL.X}, "`problem` must be a Problem"),
         ({"problem": fs.Regression(SMALL.X, np.ones((8, 2)))}, "single target"),
     ],
 )

@@ -1,0 +1,124 @@
+"""The problem in as few rows as it has: what SciPy's methods integrate in growth coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.problem import Problem, Regression
+
+__all__ = ["EXPONENTIAL", "Reduced", "ReducedLoss"]
+
+Array = NDArray[np.float64]
+
+#: Losses whose predictions are safe up to no more than this grow exponentially.
+EXPONENTIAL = 1e4
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """The problem in r = min(n, d) rows with columns of length at most 1: ``z = B^T y``, ``y' = scale (b - B m)``."""
+
+    B: Array
+    b: Array
+    scale: float
+
+    @classmethod
+    def of(cls, problem: Problem, start: Array) -> Reduced:
+        # Without squares the pull at a predictor of 0 stands in for the target.
+        X, y = problem.X, problem.y if isinstance(problem, Regression) else -problem.slopes(np.zeros(problem.n))
+        largest = float(np.sqrt(problem.feature_variances.max())) or 1.0
+        if not isinstance(X, np.ndarray):
+            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
+        Q = None
+        if problem.n > problem.d:
+            # An orthogonal factor of X changes neither z nor g.
+            Q, X = np.linalg.qr(X)
+            y = Q.T @ y
+        unit = np.sqrt(problem.n) * largest
+        reduced = cls(np.ascontiguousarray(X) / unit, y / unit, largest**2)
+        return (
+            reduced
+            if isinstance(problem, Regression)
+            else ReducedLoss(**vars(reduced), problem=problem, Q=Q, start=start)
+        )
+
+    def rate(self, mean: Array) -> Array:
+        """``dy/dt`` at a predictor."""
+        out: Array = self.scale * (self.b - self.B @ mean)
+        return out
+
+    def jacobian(self, mean: Array, slope: Array) -> Array:
+        """Its derivative in y; slope = dm/dz."""
+        active = slope > 0
+        B = self.B[:, active]
+        out: Array = -self.scale * ((B * slope[active]) @ B.T)
+        return out
+
+    def toward(self, mean: Array, change: Array) -> Array:
+        """Its derivative in time where the predictor at fixed z changes so fast."""
+        out: Array = -self.scale * (self.B @ change)
+        return out
+
+    def check(self, mean: Array) -> str | None:
+        """What is wrong with an accepted state."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedLoss(Reduced):
+    """The same with any loss: ``y' = -scale Q^T (w loss'(f)) / unit``, ``f = X m = unit Q B m``."""
+
+    problem: Problem
+    Q: Array | None
+    start: Array
+
+    @cached_property
+    def unit(self) -> float:
+        return float(np.sqrt(self.problem.n * self.scale))
+
+    def _projected(self, of_rows: Array) -> Array:
+        return of_rows if self.Q is None else self.Q.T @ of_rows
+
+    def _predict(self, mean: Array) -> Array:
+        inside = self.B @ mean
+        return self.unit * (inside if self.Q is None else self.Q @ inside)
+
+    @cached_property
+    def reach(self) -> tuple[Array, Array]:
+        """Predictions that a flow from 0 can reach: its loss only falls. Not needed unless the loss is exponential."""
+        if self.problem.loss_function.safe_prediction > EXPONENTIAL:
+            return np.array(-np.inf), np.array(np.inf)
+        return self.problem.level_set(self.start)
+
+    def rate(self, mean: Array) -> Array:
+        f = self._predict(mean)
+        near = np.clip(f, *self.reach)
+        slopes = self.problem.slopes(near)
+        if (f != near).any():
+            # A predictor that overshoots meets a continuation that stays finite and convex.
+            slopes = slopes + self.problem.curvatures(near) * (f - near)
+        return -self.scale / self.unit * self._projected(slopes)
+
+    def _curvatures(self, mean: Array) -> Array:
+        return self.problem.curvatures(np.clip(self._predict(mean), *self.reach))
+
+    def check(self, mean: Array) -> str | None:
+        f = self._predict(mean)
+        if (f != np.clip(f, *self.reach)).any():
+            return "the loss grew beyond its value at the start; tighten `rtol`"
+        return None
+
+    def jacobian(self, mean: Array, slope: Array) -> Array:
+        active = slope > 0
+        B = self.B[:, active]
+        rows = B if self.Q is None else self.Q @ B
+        bent = self._curvatures(mean)[:, None] * rows
+        return -self.scale * (self._projected(bent) * slope[active]) @ B.T
+
+    def toward(self, mean: Array, change: Array) -> Array:
+        bent = self._curvatures(mean) * self._predict(change)
+        return -self.scale / self.unit * self._projected(bent)

@@ -1,0 +1,153 @@
+"""Flows with any convex loss: closed forms, 120-digit arithmetic, tight runs and independent minimisers."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+
+import flowsim as fs
+
+NET = fs.DiagonalNetwork("u*v")
+LOSSES = ("logistic", "exponential", "log-cosh", "pseudo-huber", "poisson")
+
+
+def draw(seed: int, loss: str, n: int = 40, d: int = 6) -> fs.Problem:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    X[:, 1] += 0.7 * X[:, 0]
+    signal = X @ np.r_[1.5, -1.0, 0.7, np.zeros(d - 3)]
+    if loss in ("logistic", "exponential"):
+        y = np.where(rng.random(n) < expit(signal), 1.0, -1.0)
+    elif loss == "poisson":
+        y = rng.poisson(np.exp(0.5 * signal)).astype(float)
+    else:
+        y = signal + rng.standard_t(2, n)
+    return fs.Problem(X, y, loss)
+
+
+def high_precision(problem: fs.Problem, loss: str, log_alpha: float, t_end: float, digits: int = 25) -> np.ndarray:
+    """beta of ``u*v`` from sqrt(2) alpha by Taylor steps of mpmath in growth coordinates."""
+    mp = mpmath.mp.clone()
+    mp.dps = digits
+    X = mp.matrix(problem.X.tolist())
+    y = [mp.mpf(v) for v in problem.y]
+    slopes = {
+        "logistic": lambda f, y: -y / (1 + mp.exp(y * f)),
+        "log-cosh": lambda f, y: mp.tanh(f - y),
+        "poisson": lambda f, y: mp.exp(f) - y,
+        "exponential": lambda f, y: -y * mp.exp(-y * f),
+    }[loss]
+    two_log = 2 * mp.mpf(log_alpha)
+
+    def beta(z):  # type: ignore[no-untyped-def]
+        return [(mp.exp(two_log + 2 * v) - mp.exp(two_log - 2 * v)) / 2 for v in z]
+
+    def field(t, z):  # type: ignore[no-untyped-def]
+        f = X * mp.matrix(beta(z))
+        pull = [-slopes(f[i], y[i]) / problem.n for i in range(problem.n)]
+        return [sum(X[i, j] * pull[i] for i in range(problem.n)) for j in range(problem.d)]
+
+    solution = mp.odefun(field, 0, [mp.mpf(0)] * problem.d, tol=mp.mpf(10) ** -12)
+    return np.array([float(value) for value in beta(solution(mp.mpf(t_end)))])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("alpha", ["1e-2", "1e-40", "1e-1000"])
+def test_a_flow_errs_by_less_than_twenty_tolerances(loss: str, alpha: str) -> None:
+    for seed in range(2):
+        problem = draw(seed, loss)
+        options = {"alpha": alpha, "clock": "accelerated"}
+        run = fs.gradient_flow(NET, problem, 12.0, **options)
+        tight = fs.gradient_flow(NET, problem, 12.0, rtol=1e-9, **options)
+        times = np.linspace(0.0, 12.0, 97)
+        error = np.abs(run.at(times, "accelerated").beta - tight.at(times, "accelerated").beta).max()
+        assert error <= 20 * 1e-6 * max(1.0, np.abs(tight.beta).max())
+        np.testing.assert_allclose(run.loss, problem.loss(run.beta), rtol=1e-12)
+        np.testing.assert_allclose(run.log_loss, np.log(run.loss), rtol=1e-9, atol=1e-12)
+        assert (np.diff(run.loss) <= 1e-9).all()
+
+
+@pytest.mark.parametrize("loss", ["logistic", "log-cosh", "poisson", "exponential"])
+def test_small_flows_agree_with_arbitrary_precision(loss: str) -> None:
+    y = [2.0, 0.0] if loss == "poisson" else [1.0, -1.0]
+    problem, t_end = fs.Problem([[1.0, 0.4], [-0.3, 0.8]], y, loss), 4.0
+    exact = high_precision(problem, loss, np.log(0.1), t_end)
+    run = fs.gradient_flow(NET, problem, t_end, alpha=0.1)
+    np.testing.assert_allclose(run.beta[-1], exact, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("coordinates", ["growth", "weights"])
+def test_one_logistic_feature_follows_its_closed_form(coordinates: str) -> None:
+    # z' = sigmoid(-beta), beta = alpha^2 sinh(2 z): t = int (1 + exp(beta(x))) dx.
+    alpha = 0.5
+    run = fs.gradient_flow(
+        NET, fs.Problem([[1.0]], [1.0], "logistic"), 5.0, alpha=alpha, coordinates=coordinates, rtol=1e-8
+    )
+    z = np.arcsinh(run.beta[-1, 0] / alpha**2) / 2
+    exact = mpmath.quad(lambda x: 1 + mpmath.exp(alpha**2 * mpmath.sinh(2 * x)), [0, float(z)])
+    assert float(exact) == pytest.approx(5.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "poisson"])
+def test_the_weights_of_any_formula_reach_the_minimiser(loss: str) -> None:
+    problem = draw(1, loss)
+    best = minimize(problem.loss, np.zeros(6), jac=problem.gradient, method="BFGS", options={"gtol": 1e-9}).x
+    starts = {"u*v": {"u": 1.0, "v": 0.1}, "u**2 - v**2": {}, "u*v*w": {"u": 1.0, "v": 1.1, "w": 0.02}}
+    for formula, start in starts.items():
+        run = fs.gradient_flow(
+            fs.DiagonalNetwork(formula), problem, 4e3, alpha=0.5, start=start or None, coordinates="weights"
+        )
+        np.testing.assert_allclose(run.beta[-1], best, atol=2e-4)
+
+
+def test_events_clocks_error_estimates_and_files_work_with_any_loss(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    problem = draw(0, "logistic")
+    run = fs.gradient_flow(
+        NET, problem, 6.0, alpha="1e-30", clock="arclength", estimate_error=True,
+        events=lambda t, state: state.loss - 0.5, t_eval=np.linspace(0, 6.0, 30),
+    )  # fmt: skip
+    assert run.error_estimate.max() < 1e-4
+    assert len(run.events) == 1
+    assert problem.loss(run.events.states.beta)[0] == pytest.approx(0.5, abs=1e-6)
+    again = fs.load(run.save(tmp_path / "run.nc"))
+    np.testing.assert_array_equal(again.log_loss, run.log_loss)
+    assert run.at(1.0, "arclength").log_loss == pytest.approx(float(problem.log_loss(run.at(1.0, "arclength").beta)))
+
+
+def test_an_overshoot_of_two_exponentials_stays_finite() -> None:
+    for seed in range(4):
+        for loss in ("exponential", "poisson"):
+            run = fs.gradient_flow(NET, draw(seed, loss), 15.0, alpha="1e-1000", clock="accelerated")
+            assert np.isfinite(run.beta).all()
+
+
+def test_sample_weights_are_repeated_rows() -> None:
+    problem = draw(5, "logistic", n=12)
+    weight = np.r_[np.full(6, 2.0), np.ones(6)]
+    weighted = fs.Problem(problem.X, problem.y, "logistic", sample_weight=weight)
+    twice = np.r_[np.arange(6), np.arange(12)]
+    repeated = fs.Problem(problem.X[twice], problem.y[twice], "logistic")
+    # The mean is over 12 and 18 rows: the second clock runs slower by 3/2.
+    one = fs.gradient_flow(NET, weighted, 20.0, alpha=1e-3, rtol=1e-8)
+    other = fs.gradient_flow(NET, repeated, 30.0, alpha=1e-3, rtol=1e-8)
+    np.testing.assert_allclose(one.beta[-1], other.beta[-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda p: fs.gradient_flow(fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1)), p, 1.0),
+            "squared loss for weight noise",
+        ),
+        (lambda p: fs.certify(NET, p), "squared loss for certificates"),
+        (lambda p: fs.studies.min_l1(p), "squared loss for a reference"),
+        (lambda p: fs.modified_flow(NET, p, 0.1, 1.0, alpha=0.1), "squared loss"),
+    ],
+)
+def test_what_needs_squares_says_so(call, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        call(draw(0, "logistic"))
