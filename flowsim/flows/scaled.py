@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import NativeCoordinates, Observed
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
-from flowsim.problem import Regression
+from flowsim.problem import Problem, Regression
 from flowsim.solvers import SeparableSolution
 
 __all__ = ["Exponents", "ScaledCoordinates", "exponents_for"]
@@ -50,7 +50,7 @@ class Exponents:
         """Of the unit of time."""
         return -2 * self.p - 2 * self.k * (self.degree - 1)
 
-    def problem(self, problem: Regression) -> Regression:
+    def problem(self, problem: Problem) -> Problem:
         """The data left.
 
         Raises
@@ -76,7 +76,7 @@ class Exponents:
         return InitialScale(scale.text, scale.log - self.k * math.log(2.0)) if self.k else scale
 
 
-def exponents_for(net: DiagonalNetwork, problem: Regression, native: bool) -> Exponents:
+def exponents_for(net: DiagonalNetwork, problem: Problem, native: bool) -> Exponents:
     """What to take out of a problem with the squared loss; nothing of data of ordinary size."""
     entries = problem.X if problem.is_dense else getattr(problem.X, "data", None)
     if (

@@ -106,8 +106,8 @@ def test_the_weights_of_any_formula_reach_the_minimiser(loss: str) -> None:
 def test_events_clocks_error_estimates_and_files_work_with_any_loss(tmp_path) -> None:  # type: ignore[no-untyped-def]
     problem = draw(0, "logistic")
     run = fs.gradient_flow(
-        NET, problem, 6.0, alpha="1e-30", clock="arclength", estimate_error=True,
-        events=lambda t, state: state.loss - 0.5, t_eval=np.linspace(0, 6.0, 30),
+        NET, problem, 15.0, alpha="1e-30", clock="arclength", estimate_error=True,
+        events=lambda t, state: state.loss - 0.5, t_eval=np.linspace(0, 15.0, 30),
     )  # fmt: skip
     assert run.error_estimate.max() < 1e-4
     assert len(run.events) == 1
