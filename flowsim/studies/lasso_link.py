@@ -5,8 +5,8 @@ While no coefficient has left its wall, the average ``(1/t) int_0^t beta`` solve
 .. math:: \min_b \; L(b) + \sum_i \Big( \frac{t_i^\pm}{t} + \kappa_i^\pm \Big) |b_i| ,
 
 (for ``u*v`` without noise: ``lambda = 1/t``), because its gradient is ``-s(t)/t`` and s stands at a wall wherever the
-average is not 0. Once a coefficient is deactivated its average remains while its dual moves back inside: the two paths
-part.
+average is not 0. Once a coefficient is deactivated its average remains; where its dual then moves back inside, the two
+paths part.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ __all__ = ["LassoLink", "lasso_link"]
 
 Array = NDArray[np.float64]
 
+#: Relative differences up to this are none.
+_SAME = 1e-9
 #: Times sampled when none are given.
 _SAMPLES = 60
 
@@ -89,20 +91,51 @@ def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:
     solutions = np.array([weighted_lasso(problem, (upper / time + up_cost, lower / time + low_cost)) for time in times])
     scale = np.abs(solutions).max(axis=1)
     gap = np.abs(averages - solutions).max(axis=1)
+    for row in np.flatnonzero(gap > _SAME * scale):
+        # The Lasso has several solutions where columns depend on each other: the average may be one of them.
+        costs = upper / times[row] + up_cost, lower / times[row] + low_cost
+        if _is_solution(problem, averages[row], costs):
+            solutions[row], gap[row] = averages[row], 0.0
     distance = np.divide(gap, scale, out=np.where(gap > 0, np.inf, 0.0), where=scale > 0)
-    departs_at, because = _departure(path)
+    departs_at, because = _departure(path, problem)
     names = ", ".join(problem.feature_names[i] for i in because)
     reason = (
-        f"{names}: deactivated at t={departs_at:.6g}; the average keeps the coefficient while the dual leaves its wall"
+        f"{names}: deactivated, and its dual leaves its wall from t={departs_at:.6g} on while the average keeps it"
         if because
-        else "no coefficient is ever deactivated: the average is the Lasso for all t"
+        else "no dual leaves its wall while its average is not 0: the average solves the Lasso for all t"
     )
     return LassoLink(path, times, averages, solutions, distance, departs_at, because, reason)
 
 
-def _departure(path: SaddlePath) -> tuple[float, tuple[int, ...]]:
-    for jump in range(len(path.jump_times)):
-        gone = [event.coordinate for event in path.events if event.jump == jump and event.kind == "deactivated"]
-        if gone:
-            return float(path.jump_times[jump]), tuple(gone)
+def _is_solution(problem: Regression, beta: Array, costs: tuple[Array, Array]) -> bool:
+    """Whether the optimality conditions of the Lasso hold, to rounding of its residual."""
+    force = -problem.gradient(beta)
+    noise = _SAME * problem.column_norms * float(np.linalg.norm(problem.y)) / problem.n
+    plus, minus = force - costs[0], -force - costs[1]
+    excess = np.where(beta > 0, np.abs(plus), np.where(beta < 0, np.abs(minus), np.maximum(plus, minus)))
+    return bool((excess <= noise).all())
+
+
+def _departure(path: SaddlePath, problem: Regression) -> tuple[float, tuple[int, ...]]:
+    """When a dual first leaves the wall at which its coefficient was active, and whose."""
+    from flowsim.solvers.active_set import relative_rounding
+
+    noise = relative_rounding(problem.n) * float(np.linalg.norm(problem.y)) / problem.n
+    active: dict[int, int] = {}
+    for k, (support, values) in enumerate(zip(path.supports, path.values, strict=True)):
+        now = dict(zip(support.tolist(), np.sign(values).astype(int).tolist(), strict=True))
+        waiting = [i for i in active if now.get(i) != active[i]]
+        if waiting:
+            beta = np.zeros(problem.d)
+            beta[support] = values
+            force = -problem.gradient(beta)
+            gone = []
+            for i in waiting:
+                cost = path.penalties[0 if active[i] > 0 else 1]
+                rate = active[i] * force[i] - np.broadcast_to(cost, (problem.d,))[i]
+                if rate < -noise * problem.column_norms[i]:
+                    gone.append(i)
+            if gone:
+                return float(path.jump_times[k - 1]), tuple(sorted(gone))
+        active = {**now, **active}
     return np.inf, ()

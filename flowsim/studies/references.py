@@ -6,6 +6,7 @@ All minimise over ``X beta = y`` (over the least-squares solutions if that has n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -25,7 +26,12 @@ Weights = float | ArrayLike | tuple[ArrayLike, ArrayLike]
 
 #: Relative slack on the optimal value when the other optimal solutions are searched.
 _FACE = 1e-9
-_SWEEPS = 100_000
+#: A target further than this from the range of X, relative to its length, has no interpolant.
+_RESIDUAL = 1e-8
+#: Where a vertex is not 0, relative to its largest entry, and outside its support.
+_ZERO = 1e-9
+#: A penalty whose Lasso has the support of the interpolant of least norm, relative to the data's unit.
+_VANISHING = 1e-11
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,28 +66,81 @@ def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:
     from scipy.optimize import linprog
 
     plus, minus = _pair("weights", weights, problem.d, strict=True)
-    X = _matrix(problem)
-    stacked, cost = _signed(X), np.concatenate([plus, minus])
-    bounds = [(0, None if np.isfinite(c) else 0) for c in cost]
-    cost = np.where(np.isfinite(cost), cost, 0.0)
-    solved = linprog(cost, A_eq=stacked, b_eq=_target(problem), bounds=bounds, method="highs-ds")
+    A, f, size = _constraints(problem)
+    if size == 0.0:
+        return MinL1(np.zeros(problem.d), 0.0, True)
+    allowed = np.isfinite(np.concatenate([plus, minus]))
+    cost = np.where(allowed, np.concatenate([plus, minus]), 0.0)
+    unit = float(cost.max()) or 1.0
+    programme = {
+        "A_eq": _signed(A), "b_eq": f, "bounds": [(0, None if free else 0) for free in allowed], "method": "highs-ds"
+    }  # fmt: skip
+    solved = linprog(cost / unit, **programme)
     if solved.status != 0:
         raise ValueError(f"`problem` must have a solution of X beta = y with the signs allowed: {solved.message}")
-    beta = solved.x[: problem.d] - solved.x[problem.d :]
+    x = _vertex(A, f, solved.x, cost, allowed)
+    beta = x[: problem.d] - x[problem.d :]
     # Others exist if, at the same value, weight can be put outside the support of this vertex.
-    outside = solved.x <= 1e-9 * max(float(solved.x.max(initial=0.0)), 1e-300)
-    others = linprog(
-        -outside.astype(float),
-        A_ub=cost[None, :],
-        b_ub=[solved.fun * (1 + _FACE)],
-        A_eq=stacked,
-        b_eq=_target(problem),
-        bounds=bounds,
-        method="highs-ds",
-    )
-    scale = max(float(np.abs(beta).max(initial=0.0)), 1e-300)
-    unique = others.status == 0 and -others.fun <= 1e-5 * scale
-    return MinL1(beta, float(solved.fun), bool(unique))
+    outside = x <= _ZERO * max(float(x.max(initial=0.0)), 1e-300)
+    others = linprog(-outside.astype(float), A_ub=cost[None, :] / unit, b_ub=[solved.fun * (1 + _FACE)], **programme)
+    unique = others.status == 0 and -others.fun <= 1e-5 * float(np.abs(beta).max(initial=0.0))
+    return MinL1(size * beta, size * float(cost @ x), bool(unique))
+
+
+def _constraints(problem: Regression) -> tuple[Any, Array, float]:
+    """A, f and a size with ``X beta = y`` as ``A beta = size f``, for a solver of absolute tolerances.
+
+    Of dense X the rows of A are an orthonormal basis of its row space: f, and what is left of the constraints, then
+    counts in the units of beta however nearly collinear the columns are.
+
+    Raises
+    ------
+    ValueError
+        If y does not lie in the range of dense X.
+    """
+    X, y = _matrix(problem), _target(problem)
+    entries = X if isinstance(X, np.ndarray) else X.data
+    p = math.frexp(float(np.abs(entries).max(initial=0.0)))[1]
+    q = math.frexp(float(np.abs(y).max()))[1]
+    y = np.ldexp(y, -q)
+    if not isinstance(X, np.ndarray):
+        return X * 2.0**-p, y, math.ldexp(1.0, q - p) if y.any() else 0.0
+    left, sizes, rows = np.linalg.svd(np.ldexp(X, -p), full_matrices=False)
+    rank = int((sizes > max(X.shape) * np.finfo(float).eps * sizes.max(initial=0.0)).sum())
+    seen = left[:, :rank].T @ y
+    rest = float(np.linalg.norm(y - left[:, :rank] @ seen))
+    if rest > _RESIDUAL * float(np.linalg.norm(y)):
+        raise ValueError(f"`problem` must have a solution of X beta = y; the least residual is {rest:.1e} of y.")
+    f = seen / sizes[:rank]
+    size = float(np.abs(f).max(initial=0.0))
+    return rows[:rank], f / size if size > 0 else f, math.ldexp(size, q - p)
+
+
+def _vertex(A: Any, f: Array, x: Array, cost: Array, allowed: NDArray[np.bool_]) -> Array:
+    """The last digits of a vertex: its support's own linear system.
+
+    HiGHS meets the constraints to 1e-7, and so may leave out one of nearly collinear columns: then the support is that
+    of the Lasso at a vanishing penalty.
+    """
+    if not isinstance(A, np.ndarray):
+        return x
+    best = _on_support(A, f, np.flatnonzero(x > _ZERO * x.max(initial=0.0)), x)
+    if _miss(A, f, best) > _ZERO:
+        costs = np.where(allowed, _VANISHING * cost / cost.max(), np.inf)
+        lasso = weighted_lasso(Regression(A, f), (costs[: A.shape[1]], costs[A.shape[1] :]))
+        best = _on_support(A, f, np.flatnonzero(np.concatenate([lasso, -lasso]) > 0), best)
+    return best
+
+
+def _on_support(A: Array, f: Array, support: NDArray[np.intp], otherwise: Array) -> Array:
+    d = A.shape[1]
+    out = np.zeros_like(otherwise)
+    out[support] = np.linalg.lstsq(np.where(support < d, 1.0, -1.0) * A[:, support % d], f, rcond=None)[0]
+    return out if (out[support] > 0).all() and _miss(A, f, out) <= _miss(A, f, otherwise) else otherwise
+
+
+def _miss(A: Array, f: Array, x: Array) -> float:
+    return float(np.abs(A @ (x[: A.shape[1]] - x[A.shape[1] :]) - f).max(initial=0.0))
 
 
 def min_l2(problem: Regression) -> Array:
@@ -147,30 +206,43 @@ def min_entropy(
     return mirror_interpolation(X, fitted, Exponentials(offset, rates))
 
 
-def weighted_lasso(problem: Regression, penalties: Weights, tolerance: float = 1e-12) -> Array:
-    r"""``min L(beta) + sum_i kappa_i^+ beta_i^+ + kappa_i^- beta_i^-``.
+def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
+    r"""``min L(beta) + sum_i kappa_i^+ beta_i^+ + kappa_i^- beta_i^-``, one minimiser if there are several.
 
-    Coordinate descent on the active set until the optimality conditions hold to `tolerance` times
-    ``max |X^T y| / n``; then the support's own linear system, which gives the last digits.
+    Parameters
+    ----------
+    problem : Regression
+        With one target and finite entries at hand (no LinearOperator).
+    penalties : number, array (d,), or a pair of them (positive part, negative part)
+        >= 0; inf forbids a sign.
 
     Raises
     ------
     ValueError
         For negative penalties.
     ArithmeticError
-        If coordinate descent does not settle.
+        If the active set does not settle.
+
+    Notes
+    -----
+    An active-set method on an orthonormal factor of the active columns (Lawson and Hanson's, with costs): the
+    optimality conditions hold to rounding, also for nearly collinear features.
     """
+    from flowsim.solvers.active_set import ConeRegression
+
     plus, minus = _pair("penalties", penalties, problem.d, strict=False)
-    X, y, n = _dense(problem), _target(problem), problem.n
-    beta = _coordinate_descent(np.asfortranarray(X), y, plus, minus, tolerance)
-    support = np.flatnonzero(beta)
-    if support.size:
-        cost = np.where(beta[support] > 0, plus[support], -minus[support])
-        Q, R = np.linalg.qr(X[:, support])
-        if len(support) <= n and np.abs(np.diag(R)).min() > 1e-10 * np.abs(np.diag(R)).max():
-            refined = np.linalg.solve(R, Q.T @ y - n * np.linalg.solve(R.T, cost))
-            if (np.sign(refined) == np.sign(beta[support])).all():
-                beta[support] = refined
+    X, y = _dense(problem), _target(problem)
+    cone: ConeRegression[tuple[int, float]] = ConeRegression(y, lambda key: key[1] * X[:, key[0]])
+    filled = np.flatnonzero(np.any(X != 0, axis=0))
+    cone.solve(
+        ((i, sign), problem.n * float(cost[i]))
+        for sign, cost in ((1.0, plus), (-1.0, minus))
+        for i in filled.tolist()
+        if np.isfinite(cost[i])
+    )
+    beta = np.zeros(problem.d)
+    for (i, sign), value in zip(cone.members, cone.b.tolist(), strict=True):
+        beta[i] += sign * value
     return beta
 
 
@@ -231,34 +303,6 @@ def recovery_scores(beta: ArrayLike, truth: ArrayLike, threshold: float = 1e-6) 
         signs=float((np.sign(beta) * found == np.sign(truth))[true].mean()),
         relative_error=float(np.linalg.norm(beta - truth) / np.linalg.norm(truth)),
     )
-
-
-def _coordinate_descent(X: Array, y: Array, plus: Array, minus: Array, tolerance: float) -> Array:
-    from flowsim.studies._descent import sweep
-
-    n, d = X.shape
-    beta, residual = np.zeros(d), y.copy()
-    squares = (X**2).sum(axis=0) / n
-    slack = tolerance * float(np.abs(X.T @ y).max(initial=0.0)) / n
-    everyone = np.flatnonzero(squares > 0)
-    done = 0
-    while done < _SWEEPS:
-        sweep(X, residual, beta, squares, plus, minus, everyone)
-        active = np.flatnonzero(beta)
-        for _ in range(200):
-            done += 1
-            if sweep(X, residual, beta, squares, plus, minus, active) <= slack:
-                break
-        residual = y - X @ beta
-        force = X.T @ residual / n
-        excess = np.where(
-            beta > 0,
-            np.abs(force - plus),
-            np.where(beta < 0, np.abs(force + minus), np.maximum(np.maximum(force - plus, -force - minus), 0.0)),
-        )
-        if excess[everyone].max(initial=0.0) <= slack:
-            return beta
-    raise ArithmeticError(f"coordinate descent misses its optimality conditions by {excess.max():.1e}")
 
 
 def _pair(name: str, value: Any, d: int, strict: bool) -> tuple[Array, Array]:

@@ -111,7 +111,31 @@ def test_without_deactivation_the_link_never_breaks() -> None:
     link = fs.lasso_link(fs.saddle_to_saddle(NET, fs.Regression(X, rng.standard_normal(8))))
     assert link.departs_at == np.inf
     assert link.distance.max() < 1e-12
-    assert "never deactivated" in link.reason or "ever deactivated" in link.reason
+    assert "for all t" in link.reason
+
+
+def test_of_many_lassos_the_average_may_be_one() -> None:
+    """Duplicated columns: any split of the coefficient solves the Lasso."""
+    link = fs.lasso_link(
+        fs.saddle_to_saddle(fs.DiagonalNetwork("2*u**2-v**2"), fs.Regression([[1.0, 1.0], [2.0, 2.0]], [1.0, 1.0]))
+    )
+    assert link.distance.max() < 1e-9
+    assert link.departs_at == np.inf
+
+
+def test_a_deactivation_after_which_nothing_moves_parts_nothing() -> None:
+    """Interpolation at the jump: the duals stay at their walls for ever."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        X, truth = rng.standard_normal((4, 6)), np.zeros(6)
+        truth[:2] = rng.standard_normal(2)
+        path = fs.saddle_to_saddle(NET, fs.Regression(X, X @ truth))
+        last = [event for event in path.events if event.kind == "deactivated"]
+        if last and all(event.jump == len(path.jump_times) - 1 for event in last):
+            break
+    link = fs.lasso_link(path, np.array([1.01, 2.0, 10.0]) * path.jump_times[-1])
+    assert link.departs_at == np.inf
+    assert link.distance.max() < 1e-9
 
 
 def test_a_link_needs_a_path_from_the_origin_with_jumps() -> None:

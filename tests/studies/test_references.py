@@ -96,6 +96,51 @@ def test_the_weighted_lasso_is_scikit_learns_and_meets_its_conditions() -> None:
     assert (g <= minus + 1e-12).all()
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e-9, 1e-7, 1.0, 1e12])
+def test_the_interpolant_of_least_norm_scales_with_the_target(size: float) -> None:
+    X, truth = np.random.default_rng(0).standard_normal((4, 6)), np.zeros(6)
+    truth[[1, 3]] = 1.0, -2.0
+    found = min_l1(fs.Regression(X, size * (X @ truth)))
+    assert found.value == pytest.approx(3.0 * size, rel=1e-12)
+    np.testing.assert_allclose(found.beta, size * truth, rtol=1e-12)
+    assert found.unique
+
+
+def test_nearly_collinear_columns_have_their_own_interpolant_of_least_norm() -> None:
+    rng = np.random.default_rng(66)
+    X = rng.standard_normal((6, 3))
+    X[:, 2] = X[:, 0] + 1e-6 * rng.standard_normal(6)
+    for seed in range(10):
+        y = X @ np.linalg.lstsq(X, np.random.default_rng(seed).standard_normal(6), rcond=None)[0]
+        problem = fs.Regression(X, y)
+        found = min_l1(problem)
+        np.testing.assert_allclose(found.beta, min_l2(problem), rtol=1e-7)  # X has full column rank
+        assert min_l1(fs.Regression(X, 0 * y)).value == 0
+
+
+@pytest.mark.parametrize("kind", ["one row", "one column", "collinear", "duplicated", "empty column"])
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_the_weighted_lasso_meets_its_conditions_on_degenerate_data(kind: str, size: float) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal({"one row": (1, 4), "one column": (5, 1)}.get(kind, (5, 4)))
+    if kind == "collinear":
+        X[:, 1] = X[:, 0] + 1e-6 * rng.standard_normal(5)
+    elif kind == "duplicated":
+        X[:, 1] = X[:, 0]
+    elif kind == "empty column":
+        X[:, 1] = 0.0
+    problem = fs.Regression(X, size * rng.standard_normal(len(X)))
+    top = np.abs(problem.gradient(np.zeros(X.shape[1]))).max()
+    for share in (1e-6, 1e-3, 0.1, 0.9):
+        penalty = share * top
+        beta = weighted_lasso(problem, penalty)
+        g = -problem.gradient(beta)
+        excess = np.where(beta == 0, np.abs(g) - penalty, np.abs(g - np.sign(beta) * penalty))
+        assert excess.max() <= 1e-11 * top
+    link = fs.lasso_link(fs.saddle_to_saddle(NET, problem))
+    assert link.distance[link.t < link.departs_at].max(initial=0.0) < 1e-6
+
+
 def test_recovery_scores_count_support_signs_and_distance() -> None:
     scores = recovery_scores([1.0, -1.0, 0.5, 0.0], [2.0, 1.0, 0.0, 0.0])
     assert (scores.precision, scores.recall, scores.f1) == pytest.approx((2 / 3, 1.0, 0.8))
