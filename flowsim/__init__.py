@@ -33,7 +33,7 @@ _HOME = {
     "lasso_link": "flowsim.studies",
     "limit_study": "flowsim.studies",
     "linear_start": "flowsim.network",
-    "load": "flowsim.results",
+    "load": "flowsim.loading",
     "modified_flow": "flowsim.flows",
     "saddle_to_saddle": "flowsim.limits",
     "sharpness": "flowsim.descent",
@@ -55,6 +55,7 @@ __all__ = ["__version__", *_HOME, *_MODULES]
 if TYPE_CHECKING:
     from flowsim import certificates as certificates
     from flowsim import datasets as datasets
+    from flowsim import losses as losses
     from flowsim import plot as plot
     from flowsim import solvers as solvers
     from flowsim import studies as studies
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import SaddlePath as SaddlePath
     from flowsim.limits import saddle_to_saddle as saddle_to_saddle
+    from flowsim.loading import load as load
     from flowsim.network import DiagonalNetwork as DiagonalNetwork
     from flowsim.network import GaussianNoise as GaussianNoise
     from flowsim.network import LaplaceNoise as LaplaceNoise
@@ -79,7 +81,6 @@ if TYPE_CHECKING:
     from flowsim.problem import Regression as Regression
     from flowsim.results import Trajectory as Trajectory
     from flowsim.results import events as events
-    from flowsim.results import load as load
     from flowsim.studies.compare import compare as compare
     from flowsim.studies.lasso_link import lasso_link as lasso_link
     from flowsim.studies.limit_study import limit_study as limit_study

@@ -1,4 +1,4 @@
-"""The one error of our own; everything a caller can mend is a ``ValueError``."""
+"""The errors of our own; everything a caller can mend is a ``ValueError``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from flowsim.limits import SaddlePath
     from flowsim.results import Trajectory
 
-__all__ = ["IntegrationError"]
+__all__ = ["IntegrationError", "MissingFileError"]
 
 
 class IntegrationError(RuntimeError):
@@ -26,3 +26,7 @@ class IntegrationError(RuntimeError):
         super().__init__(message)
         self.trajectory = trajectory
         self.path = path
+
+
+class MissingFileError(FileNotFoundError, ValueError):
+    """A file that a caller named and that is not there."""

@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1]
 
 #: Floors from the ground up; a room imports only from floors below its own (and from itself).
 FLOORS = [
-    {"solvers", "sweep", "errors", "atomic", "compiling", "extras"},
+    {"solvers", "sweep", "errors", "atomic", "card", "compiling", "extras", "hints"},
     {"problem"},
     {"network", "datasets", "results"},
     {"symbolic"},
     {"growth", "losses"},
     {"limits", "descent"},
     {"flows"},
-    {"studies", "plot"},
+    {"studies", "plot", "loading"},
     {"certificates"},
     {"papers", "report"},
     {"cli"},

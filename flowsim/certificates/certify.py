@@ -16,6 +16,7 @@ from flowsim.atomic import write_text
 from flowsim.certificates.certificate import Certificate
 from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
+from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression, require_squares
 
@@ -127,6 +128,7 @@ class Certificates(Sequence[Certificate]):
         return f"Certificates({len(self.rows)} theorems: {count['holds']} hold, {count['violated']} violated)"
 
 
+@hinting
 def certify(
     net: DiagonalNetwork | LinearNetwork,
     problem: Regression,

@@ -9,6 +9,7 @@ import numpy as np
 
 from flowsim.datasets.tables import standardise
 from flowsim.extras import need
+from flowsim.hints import hinting
 from flowsim.problem import Regression
 from flowsim.problem.problems import Array
 
@@ -20,6 +21,7 @@ __all__ = ["read_table"]
 SUFFIXES = (".csv", ".parquet", ".npz")
 
 
+@hinting
 def read_table(path: str | Path, target: str | None = None, *, raw: bool = False) -> Regression:
     """A regression problem from a file.
 

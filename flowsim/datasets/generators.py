@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowsim.hints import hinting
 from flowsim.problem import Regression
 
 __all__ = ["sparse_regression"]
 
 
+@hinting
 def sparse_regression(n: int, d: int, sparsity: int, noise: float = 0.0, seed: int = 0) -> Regression:
-    """Gaussian features and a sparse truth with entries ±1.
+    """Gaussian features and a sparse truth with entries ±1, kept as ``problem.truth``.
 
     Parameters
     ----------
@@ -38,4 +40,4 @@ def sparse_regression(n: int, d: int, sparsity: int, noise: float = 0.0, seed: i
     X = rng.standard_normal((n, d))
     beta = np.zeros(d)
     beta[rng.permutation(d)[:sparsity]] = rng.choice([-1.0, 1.0], size=sparsity)
-    return Regression(X, X @ beta + noise * rng.standard_normal(n))
+    return Regression(X, X @ beta + noise * rng.standard_normal(n), truth=beta)

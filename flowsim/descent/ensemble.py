@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import one_line
 from flowsim.descent.case import Case, check_pair, first_bad_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.settings import Settings, check_count, check_step
 from flowsim.descent.streams import Seed, child_seeds, read_seed
 from flowsim.descent.tiles import LANES
+from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
@@ -64,6 +66,8 @@ class Ensemble:
     seconds: float
     _sources: list[tuple[Case, Machine, int]]
 
+    __repr__ = one_line
+
     def __len__(self) -> int:
         return len(self.step)
 
@@ -105,6 +109,7 @@ class Ensemble:
         )  # fmt: skip
 
 
+@hinting
 def gradient_descents(
     net: DiagonalNetwork | LinearNetwork,
     problem: Regression,

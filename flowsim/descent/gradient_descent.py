@@ -17,6 +17,7 @@ from flowsim.descent.result import finite_records
 from flowsim.descent.settings import Settings, check_step
 from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
+from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
@@ -24,6 +25,7 @@ from flowsim.results import Trajectory
 __all__ = ["gradient_descent"]
 
 
+@hinting
 def gradient_descent(
     net: DiagonalNetwork | LinearNetwork,
     problem: Regression,

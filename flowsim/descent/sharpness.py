@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
 
@@ -25,6 +26,7 @@ _DENSE = 200
 _TOLERANCE = 1e-10
 
 
+@hinting
 def sharpness(
     net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: Mapping[str, ArrayLike]
 ) -> NDArray[np.float64]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +43,14 @@ class WeightMachine:
 
     name = "weights"
 
+    @cached_property
+    def loop(self) -> Any:
+        """The compiled loop; a copy in another process loads its own."""
+        return load_loop(self.stepped)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "loop"}
+
     def __init__(
         self,
         net: DiagonalNetwork,
@@ -52,7 +63,7 @@ class WeightMachine:
     ) -> None:
         self.net, self.data, self.settings = net, data, settings
         # Drawn noise needs phi and its slopes alone: one compilation for all noises.
-        self.loop = load_loop(net if settings.expected else _without_noise(net))
+        self.stepped = net if settings.expected else _without_noise(net)
         self.invariants: tuple[str, ...] = self.loop.INVARIANTS
         self.lanes, self.d = len(steps), problem.d
         std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)

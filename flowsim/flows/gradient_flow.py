@@ -19,6 +19,7 @@ from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
+from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import CLOCKS, Clock, Trajectory
@@ -34,6 +35,7 @@ COORDINATES = ("auto", "growth", "log", "weights")
 METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
+@hinting
 def gradient_flow(
     net: DiagonalNetwork | LinearNetwork,
     problem: Problem,
@@ -84,7 +86,7 @@ def gradient_flow(
         ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.flows.growth`) and log coordinates
         for products of three weights or more (:mod:`flowsim.flows.products`), whenever they are exact.
     rtol : float
-        Relative accuracy of the weights.
+        Relative accuracy of the weights, in (0, 1).
     atol : float
         Absolute accuracy of the weights; growth coordinates need none, they control relative accuracy at every scale.
     max_steps : int
@@ -131,6 +133,8 @@ def gradient_flow(
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
     t_end = _positive("t_end", t_end)
     rtol, atol = _positive("rtol", rtol), _positive("atol", atol)
+    if rtol >= 1:
+        raise ValueError(f"`rtol` must be < 1, a relative accuracy; received {rtol:g}.")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
         raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
     scale = InitialScale.parse(alpha)

@@ -28,6 +28,7 @@ from flowsim.descent.linear import LinearStart, expected_decay, log_abs
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.weights import WeightCoordinates
+from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import Regression, require_squares
@@ -71,6 +72,7 @@ class StepRule:
         return self.momentum * self.step / (1.0 - self.momentum) ** 2
 
 
+@hinting
 def modified_flow(
     net: DiagonalNetwork | LinearNetwork,
     problem: Regression,

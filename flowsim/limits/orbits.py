@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.card import one_line
 from flowsim.errors import IntegrationError
 from flowsim.limits.curves import Curve
 from flowsim.limits.units import exponent_of
@@ -78,6 +79,8 @@ class Orbit:
     distance: Array
     points: Array
     tangents: Array
+
+    __repr__ = one_line
 
     @property
     def length(self) -> float:
@@ -148,7 +151,8 @@ class _Field:
             logs = self.speed * np.array([shift for _, shift in pairs])
             self.memory = np.exp(logs)[None] * self.sign, (self.speed * self.sign)[None]
         else:
-            assert path.memory is not None
+            if path.memory is None:
+                raise ValueError("orbits are not known: the path was loaded from a file, which keeps no curves.")
             self.memory = path.memory(coordinates)
         # Both walls at distance 0: pretrained, not balanced, both exponentials count.
         self.free = (path.thresholds[0][coordinates] == 0) & (path.thresholds[1][coordinates] == 0)

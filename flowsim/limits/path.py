@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import card, curves
 from flowsim.limits.curves import Curves
+from flowsim.limits.files import TabulatedMemory, save_path
 from flowsim.limits.orbits import Orbit, heteroclinic_orbit
 from flowsim.limits.rational import ExactPath
 from flowsim.limits.selection import Memory
@@ -18,7 +22,9 @@ from flowsim.limits.state import StartState
 from flowsim.problem import Regression
 
 if TYPE_CHECKING:
+    import pandas
     import scipy.sparse
+    from matplotlib.axes import Axes
 
 __all__ = ["Event", "SaddlePath"]
 
@@ -109,8 +115,62 @@ class SaddlePath:
     exact: ExactPath | None = field(default=None, repr=False)
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """How coordinates answer to the dual as numbers: functions do not travel."""
+        state = dict(vars(self))
+        if self.memory is not None:
+            state["memory"] = TabulatedMemory.of(self)
+        return state
+
     def __repr__(self) -> str:
         return f"SaddlePath({len(self.jump_times)} jumps, {self.message})"
+
+    def _repr_html_(self) -> str:
+        used = sorted({int(i) for support in self.supports for i in support})
+        facts = {
+            "data": f"{self.problem.n} x {self.problem.d}",
+            "jumps": len(self.jump_times),
+            "first and last jump": ", ".join(f"{time:.6g}" for time in self.jump_times[[0, -1]])
+            if len(self.jump_times)
+            else None,
+            "coordinates used": len(used),
+            "loss at the end": float(self.losses[-1]),
+            "status": self.message,
+        }
+        last = 1.25 * float(self.jump_times[-1]) if len(self.jump_times) else 1.0
+        edges = np.repeat(np.concatenate([[0.0], self.jump_times, [last]]), 2)[1:-1]
+        steps = np.repeat(self.sparse_saddles[:, used].toarray(), 2, axis=0)
+        return card("SaddlePath", facts, curves(edges, steps, "coordinates over time"), "coordinates, accelerated time")
+
+    def plot(self, **options: Any) -> Axes:
+        """Coordinates over a clock: :func:`flowsim.plot.saddle_to_saddle`, which says what else it takes."""
+        import flowsim  # the method only passes on to the package's public function, which stands floors above
+
+        return flowsim.plot.saddle_to_saddle(self, **options)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a plateau: from when to when, its loss, and ``beta[name]`` of every coordinate ever used."""
+        import pandas
+
+        used = sorted({int(i) for support in self.supports for i in support})
+        names = self.problem.feature_names
+        values = self.sparse_saddles[:, used].toarray()
+        columns = {f"beta[{names[i]}]": values[:, place] for place, i in enumerate(used)}
+        begins = np.concatenate([[0.0], self.jump_times])
+        ends = np.concatenate([self.jump_times, [self.horizon]])
+        return pandas.DataFrame({"begins": begins, "ends": ends, "loss": self.losses, **columns})
+
+    def save(self, file: str | os.PathLike[str]) -> Path:
+        """Write as NetCDF-4 what :func:`flowsim.load` reads; the file appears whole or not at all.
+
+        The curves of general formulas and the fractions (``curves``, ``exact``) are not kept.
+
+        Raises
+        ------
+        ValueError
+            If `file` ends in anything but .nc, .nc4, .netcdf, .h5 or .hdf5, or X is a LinearOperator.
+        """
+        return save_path(self, file)
 
     @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.hints import hinting
 from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.duals import follow
@@ -33,6 +34,7 @@ _BLURRED = 1e-6
 _FINER = 4.0
 
 
+@hinting
 def saddle_to_saddle(
     net: DiagonalNetwork,
     problem: Regression,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import one_line
 from flowsim.limits.selection import start_memory
 from flowsim.network import DiagonalNetwork
 
@@ -42,6 +43,8 @@ class StartState:
     coefficients: Array | None = None
     rates: Array | None = None
     weights: Array | None = None
+
+    __repr__ = one_line
 
     def memory(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
         """`coefficients` and `rates` of some coordinates; NaN if they are not known."""

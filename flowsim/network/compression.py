@@ -40,6 +40,9 @@ class Compression:
     B: Array
     basis: Callable[[], Array] | None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Compression, (self.A, self.B, None if self.basis is None else _Constant(self.basis()))
+
     @property
     def width(self) -> int:
         return self.A.shape[1]
@@ -110,6 +113,16 @@ def _unchanged(U: Array, V: Array, size: Array) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Constant:
+    """A basis that is known already."""
+
+    value: Array
+
+    def __call__(self) -> Array:
+        return self.value
+
+
 class LiftedWeights(Mapping[str, Array]):
     """U (..., D, h) and V (..., m, h), lifted from the compressed basis when asked for.
 
@@ -134,6 +147,9 @@ class LiftedWeights(Mapping[str, Array]):
     @property
     def basis(self) -> Array:
         return self._basis()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LiftedWeights, (dict(self.compressed), _Constant(self._basis()), self._after)
 
     def __getitem__(self, name: str) -> Array:
         lifted = self.compressed[name] @ self._basis().T

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.hints import hinting
 from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.networks import LinearNetwork
@@ -23,6 +24,7 @@ Kind = Literal["gaussian", "balanced", "unbalanced", "invariant"]
 KINDS: tuple[Kind, ...] = ("gaussian", "balanced", "unbalanced", "invariant")
 
 
+@hinting
 def linear_start(
     net: LinearNetwork,
     problem: Regression,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.hints import hinting
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
 
@@ -44,6 +46,7 @@ class DiagonalNetwork:
     DiagonalNetwork('w1*w2*w3')
     """
 
+    @hinting
     def __init__(
         self,
         formula: str | Sequence[str] | None = None,
@@ -148,6 +151,18 @@ class DiagonalNetwork:
             return _everywhere(tuple(float(row) for row in rows), d)
         return np.array([np.broadcast_to(row, (d,)) for row in rows])
 
+    @cached_property
+    def _identity(self) -> tuple[Any, ...]:
+        """What two networks that are equal share."""
+        texts = tuple(formula.text for formula in self.formulas)
+        return (type(self), self.is_mixed, texts, self.noise, getattr(self, "weight_decay", 0.0))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DiagonalNetwork) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
     def __repr__(self) -> str:
         texts = [formula.text for formula in self.formulas]
         shown = repr(texts[0]) if not self.is_mixed else repr(texts)
@@ -170,6 +185,7 @@ class LinearNetwork:
         Weight noise on U and V.
     """
 
+    @hinting
     def __init__(self, width: int, *, noise: Noise | None = None) -> None:
         if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
             raise ValueError(f"`width` must be an integer >= 1; received {width!r}.")
@@ -183,6 +199,17 @@ class LinearNetwork:
     @property
     def weights(self) -> tuple[str, str]:
         return ("U", "V")
+
+    @cached_property
+    def _identity(self) -> tuple[Any, ...]:
+        """What two networks that are equal share."""
+        return (type(self), self.width, self.noise, getattr(self, "weight_decay", 0.0))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LinearNetwork) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
 
     def __repr__(self) -> str:
         return f"LinearNetwork(width={self.width}{'' if self.noise is None else f', noise={self.noise!r}'})"

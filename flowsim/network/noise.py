@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,16 @@ class Noise:
         else:
             object.__setattr__(self, "std", _check_std(self.std))
 
+    def _identity(self) -> tuple[Any, ...]:
+        """What two noises that are equal share; mappings in any order."""
+        return (type(self), *((name, _frozen(value)) for name, value in sorted(vars(self).items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Noise) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
     def stds(self, weights: Sequence[str]) -> NDArray[np.float64]:
         """eta of each weight, shape (k,)."""
         if isinstance(self.std, Mapping):
@@ -77,6 +87,12 @@ class Noise:
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Samples of the noise scaled to unit std."""
         raise NotImplementedError
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(sorted(value.items()))
+    return (value.shape, *value.ravel().tolist()) if isinstance(value, np.ndarray) else value
 
 
 def _check_std(value: object) -> float:

@@ -1,4 +1,4 @@
-"""Figures; every function takes ``ax=`` and returns artists."""
+"""Figures; every function takes ``ax=`` and returns it."""
 
 from flowsim.plot.compare import compare, compare_overview, edge_of_stability, orders
 from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_to_saddle

@@ -1,4 +1,4 @@
-"""Figures of descent against flow; every function draws on ``ax`` and returns its artists."""
+"""Figures of descent against flow; every function draws on ``ax`` and returns it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from flowsim.plot.style import new_axes, styled
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -24,7 +23,7 @@ _MOST_COORDINATES = 8
 
 
 @styled
-def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = None) -> list[Artist]:
+def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = None) -> Axes:
     """The largest coordinates of the flow (lines) and of the descent (dots), or the mean of many with its 2 SE band.
 
     Parameters
@@ -38,35 +37,32 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
     flow = comparison.flow_beta.reshape(len(comparison.t), -1)
     shown = np.argsort(-np.abs(flow).max(axis=0))[:_MOST_COORDINATES]
     shown = shown[np.abs(flow[:, shown]).max(axis=0) > 0.02 * max(np.abs(flow).max(), np.finfo(float).tiny)]
-    artists: list[Artist] = []
     for rank, i in enumerate(shown):
         color = f"C{rank % 10}"
-        artists += ax.plot(comparison.t, flow[:, i], color=color, lw=1.4, label="flow" if rank == 0 else None)
+        ax.plot(comparison.t, flow[:, i], color=color, lw=1.4, label="flow" if rank == 0 else None)
         if is_mean:
             low, high = drawn.band(2.0)
-            artists.append(
-                ax.fill_between(comparison.t, low[:, i], high[:, i], color=color, alpha=0.3, lw=0,
-                                label=f"mean of {drawn.runs} runs, 2 s.e." if rank == 0 else None)
-            )  # fmt: skip
+            label = f"mean of {drawn.runs} runs, 2 s.e." if rank == 0 else None
+            ax.fill_between(comparison.t, low[:, i], high[:, i], color=color, alpha=0.3, lw=0, label=label)
         else:
             descent = drawn.descent_beta.reshape(len(comparison.t), -1)
             every = max(1, len(comparison.t) // 40)
-            artists += ax.plot(
+            ax.plot(
                 comparison.t[::every], descent[::every, i], "o", ms=3, mfc="none", color=color,
                 label=f"descent, h = {drawn.step:.3g}" if rank == 0 else None,
             )  # fmt: skip
     ax.set_xlabel("time $t = h k$")
     ax.set_ylabel(r"coordinates of $\beta$")
-    if artists:
+    if len(shown):
         # Outside: lines and dots leave no corner free on every problem.
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return artists
+    return ax
 
 
 @styled
 def orders(
     plain: Comparisons, modified: Comparisons | None = None, *, ax: Axes | None = None
-) -> list[Artist]:  # fmt: skip
+) -> Axes:  # fmt: skip
     """Largest distance against step size, with the fitted order.
 
     Parameters
@@ -78,16 +74,15 @@ def orders(
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     ax = new_axes(ax)
-    artists: list[Artist] = []
     for series, name, marker in ((plain, "gradient flow", "o"), (modified, "modified flow", "s")):
         if series is not None and (series.largest > 0).all():
-            artists += ax.loglog(
+            ax.loglog(
                 series.steps, series.largest, marker=marker, ms=4, lw=1.2, label=f"{name}: order {series.order:.2f}"
             )
-    if not artists:
+    if not ax.lines:
         ax.text(0.5, 0.5, "nothing has moved", ha="center", va="center", transform=ax.transAxes)
         ax.set_axis_off()
-        return artists
+        return ax
     ax.set_xticks(plain.steps, [f"{step:.3g}" for step in plain.steps])
     ax.minorticks_off()
     low, high = ax.get_ylim()
@@ -97,11 +92,11 @@ def orders(
     ax.set_xlabel("step size $h$")
     ax.set_ylabel(r"$\max_k \Vert \beta(hk) - \beta_k \Vert$")
     ax.legend(loc="best")
-    return artists
+    return ax
 
 
 @styled
-def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> list[Artist]:
+def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> Axes:
     """Sharpness over 2/h along the run, a dot for each state looked at, one line per step size; 1 is the edge.
 
     Parameters
@@ -110,13 +105,12 @@ def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> list[Artis
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
-    artists: list[Artist] = []
     for run, marker in zip(study.runs, cycle("os^Dv"), strict=False):
         steps = run.descent.t[run.index] / run.step
-        artists += ax.plot(
+        ax.plot(
             steps, run.ratio, marker=marker, ms=2.5, lw=0.6, label=f"h = {run.step:.4g}: {run.verdict}"
         )  # fmt: skip
-    artists.append(ax.axhline(1.0, color="0.3", lw=1.0, ls="--", label="edge: sharpness = 2/h"))
+    ax.axhline(1.0, color="0.3", lw=1.0, ls="--", label="edge: sharpness = 2/h")
     # The start, k = 0, and then decades.
     ax.set_xscale("symlog", linthresh=1.0, linscale=0.4)
     ax.set_xlim(left=0.0)
@@ -124,7 +118,7 @@ def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> list[Artis
     ax.set_xlabel("step $k$")
     ax.set_ylabel(r"sharpness $/\,(2/h)$")
     ax.legend(loc="best")
-    return artists
+    return ax
 
 
 @styled

@@ -1,4 +1,4 @@
-"""Figures of limit paths, limit studies and the Lasso link; every function draws on ``ax`` and returns its artists."""
+"""Figures of limit paths, limit studies and the Lasso link; every function draws on ``ax`` and returns it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from flowsim.errors import IntegrationError
 from flowsim.plot.style import new_axes, styled
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -34,7 +33,7 @@ def saddle_to_saddle(
     clock: Literal["accelerated", "arclength"] = "accelerated",
     legend: bool = True,
     ax: Axes | None = None,
-) -> list[Artist]:
+) -> Axes:
     """Coordinates of the limit path: steps in accelerated time, a continuous curve in arc length.
 
     Parameters
@@ -64,20 +63,19 @@ def saddle_to_saddle(
     ax.set_xlim(times[0], times[-1])
     peak = np.abs(values).max(axis=0, initial=0.0)
     named = set(np.argsort(-peak, kind="stable")[:_MAX_NAMES].tolist())
-    artists: list[Artist] = []
     for place, i in enumerate(used):
         if place in named:
-            artists += ax.plot(times, values[:, place], label=path.problem.feature_names[i])
+            ax.plot(times, values[:, place], label=path.problem.feature_names[i])
         else:
-            artists += ax.plot(times, values[:, place], color="0.8", lw=0.7, ls="-", zorder=0)
+            ax.plot(times, values[:, place], color="0.8", lw=0.7, ls="-", zorder=0)
     ax.set_ylabel(r"coordinates $\beta_i$")
     if legend and used:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
-    return artists
+    return ax
 
 
 @styled
-def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> list[Artist]:
+def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> Axes:
     """Errors of flows against their limit as the scale of initialisation falls, with the fitted rate.
 
     Two-layer networks over ``ln(1/alpha)``, deeper ones over alpha (falling to the right); both axes logarithmic.
@@ -87,7 +85,6 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> list[Artist]:
     # Below the range of floats alpha cannot be an axis; its logarithm can.
     x = study.gamma if two_layer else study.gamma / np.log(10.0)
     floor = np.finfo(float).eps
-    artists: list[Artist] = []
     series = (
         ("jump times (median)", study.median_time_error, "o", "#0072B2", "-"),
         ("mid-plateau (median)", study.median_plateau_error, "s", "#D55E00", "--"),
@@ -95,13 +92,13 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> list[Artist]:
         ("end point", study.end_errors, "D", "#CC79A7", ":"),
     )
     for label, errors, marker, color, style in series:
-        artists += ax.plot(x, np.maximum(errors, floor), marker=marker, ms=4, color=color, ls=style, label=label)
+        ax.plot(x, np.maximum(errors, floor), marker=marker, ms=4, color=color, ls=style, label=label)
     rate = study.rate
     if np.isfinite(rate.order):
         small = 1.0 / study.gamma if two_layer else np.exp(-study.gamma)
         fitted = rate.constant * small**rate.order
         label = f"fit: order {rate.order:.2f}" + (f" ± {rate.uncertainty:.2f}" if np.isfinite(rate.uncertainty) else "")
-        artists += ax.plot(x, fitted, color="0.4", lw=0.9, ls="-", zorder=0, label=f"{label} in {_small(two_layer)}")
+        ax.plot(x, fitted, color="0.4", lw=0.9, ls="-", zorder=0, label=f"{label} in {_small(two_layer)}")
     if two_layer:
         ax.set_xscale("log")
     ax.set_yscale("log")
@@ -110,30 +107,26 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> list[Artist]:
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend above the lines
     ax.legend(loc="upper right", ncols=2, fontsize=7.5)
-    return artists
+    return ax
 
 
 @styled
-def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> list[Artist]:
+def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
     """Time average of the limit (lines) against the Lasso of the same penalty (dots), and where they part."""
     ax = new_axes(ax)
-    artists: list[Artist] = []
     peak = np.abs(link.average).max(axis=0)
     shown = np.argsort(-peak, kind="stable")[:_MAX_NAMES]
     dense = np.geomspace(link.t[0], link.t[-1], 600)
     average = link.path.time_average(dense)
     for i in sorted(shown[peak[shown] > 0].tolist()):
         line = ax.plot(dense, average[:, i], label=link.path.problem.feature_names[i])[0]
-        artists.append(line)
-        artists += ax.plot(link.t[::2], link.lasso[::2, i], ls="none", marker="o", ms=3, color=line.get_color())
+        ax.plot(link.t[::2], link.lasso[::2, i], ls="none", marker="o", ms=3, color=line.get_color())
     if np.isfinite(link.departs_at):
-        artists.append(ax.axvline(link.departs_at, color="0.3", lw=0.9, ls="--"))
+        ax.axvline(link.departs_at, color="0.3", lw=0.9, ls="--")
         names = ", ".join(link.path.problem.feature_names[i] for i in link.because)
-        artists.append(
-            ax.annotate(
-                f"{names} deactivated:\nthe two part", (link.departs_at, 0.02), xycoords=("data", "axes fraction"),
-                xytext=(-4, 0), textcoords="offset points", ha="right", va="bottom", fontsize=8,
-            )
+        ax.annotate(
+            f"{names} deactivated:\nthe two part", (link.departs_at, 0.02), xycoords=("data", "axes fraction"),
+            xytext=(-4, 0), textcoords="offset points", ha="right", va="bottom", fontsize=8,
         )  # fmt: skip
     _log_axis(ax)
     ax.set_xlim(dense[0], dense[-1])
@@ -143,7 +136,7 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> list[Artist]:
     )
     ax.set_ylabel("coefficients: average (lines), Lasso (dots)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return artists
+    return ax
 
 
 @styled

@@ -39,7 +39,7 @@ def phase(
     *,
     path: SaddlePath | None = None,
     ax: Axes | None = None,
-) -> list[Artist]:
+) -> Axes:
     """Two or three coordinates of beta against each other, and the limit's saddles joined by their orbits.
 
     Parameters
@@ -55,15 +55,14 @@ def phase(
     """
     chosen = _coordinates(traj, path, coordinates, ax)
     ax = _axes(ax, len(chosen))
-    artists: list[Artist] = []
     if path is not None:
-        artists += _draw_path(ax, path, chosen)
+        _draw_path(ax, path, chosen)
     if traj is not None:
         label = f"α = {traj.info['alpha']}" if "alpha" in traj.info else "flow"
-        artists += ax.plot(*_curve(traj, chosen).T, color=_FLOW, ls="-", lw=1.5, label=label)
+        ax.plot(*_curve(traj, chosen).T, color=_FLOW, ls="-", lw=1.5, label=label)
     _label(ax, _names(traj, path), chosen)
     ax.legend(loc="upper left")
-    return artists
+    return ax
 
 
 def animate(

@@ -1,4 +1,4 @@
-"""Figures of one trajectory; every function draws on ``ax`` and returns its artists."""
+"""Figures of one trajectory; every function draws on ``ax`` and returns it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from flowsim.plot.style import new_axes, styled
 from flowsim.results import Clock, Trajectory
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -39,7 +38,7 @@ def loss(
     path: SaddlePath | None = None,
     clock: Clock = "accelerated",
     ax: Axes | None = None,
-) -> list[Artist]:
+) -> Axes:
     """Training loss over a clock: a staircase when the initialisation is small.
 
     Parameters
@@ -51,18 +50,15 @@ def loss(
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
-    artists: list[Artist] = []
     if path is not None and clock == "accelerated":
         edges = np.concatenate([[0.0], path.jump_times, [max(traj.accelerated_time[-1], *path.jump_times)]])
-        artists += ax.plot(
-            np.repeat(edges, 2)[1:-1], np.repeat(path.losses, 2), color="0.6", lw=3, ls="-", label="limit"
-        )
-        artists += _jump_lines(ax, path, traj)
-    artists += ax.plot(traj.clock_values(clock), traj.loss, color="#0072B2", ls="-", label=_alpha_label(traj))
+        ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(path.losses, 2), color="0.6", lw=3, ls="-", label="limit")
+        _jump_lines(ax, path, traj)
+    ax.plot(traj.clock_values(clock), traj.loss, color="#0072B2", ls="-", label=_alpha_label(traj))
     _clock_axis(ax, traj, clock, path)
     ax.set_ylabel(r"training loss $L(\beta)$")
     ax.legend()
-    return artists
+    return ax
 
 
 @styled
@@ -73,12 +69,11 @@ def trajectory(
     clock: Clock = "accelerated",
     legend: bool = True,
     ax: Axes | None = None,
-) -> list[Artist]:
+) -> Axes:
     """Coordinates of beta over a clock, with the limit's jumps as vertical lines."""
     ax = new_axes(ax)
-    artists: list[Artist] = []
     if path is not None and clock == "accelerated":
-        artists += _jump_lines(ax, path, traj)
+        _jump_lines(ax, path, traj)
     beta = traj.beta.reshape(len(traj), -1)
     peak = np.abs(beta).max(axis=0)
     order = np.argsort(-peak, kind="stable")
@@ -86,18 +81,18 @@ def trajectory(
     quiet = np.setdiff1d(np.arange(beta.shape[1]), named)
     times = traj.clock_values(clock)
     if len(quiet):
-        artists += ax.plot(times, beta[:, quiet], color="0.8", lw=0.7, ls="-")
+        ax.plot(times, beta[:, quiet], color="0.8", lw=0.7, ls="-")
     for i in sorted(named):
-        artists += ax.plot(times, beta[:, i], label=_name(traj, i))
+        ax.plot(times, beta[:, i], label=_name(traj, i))
     _clock_axis(ax, traj, clock, path)
     ax.set_ylabel(r"coordinates $\beta_i$")
     if legend and named:
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
-    return artists
+    return ax
 
 
 @styled
-def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None = None) -> list[Artist]:
+def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None = None) -> Axes:
     """Departure of the conserved quantities from their exact law, relative to their value at 0."""
     ax = new_axes(ax)
     departure = traj.imbalance_departure
@@ -105,13 +100,13 @@ def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None
         raise ValueError("`traj` carries no departure of its conserved quantities over time.")
     # Exact zeros are drawn at the spacing of floats: the axis is logarithmic.
     shown = np.maximum(departure, np.finfo(float).eps)
-    artists: list[Artist] = [*ax.plot(traj.clock_values(clock), shown, color="#0072B2", ls="-")]
+    ax.plot(traj.clock_values(clock), shown, color="#0072B2", ls="-")
     ax.set_yscale("log")
     ax.set_ylim(min(shown.min(), 1e-17) / 2, max(shown.max() * 10, 1e-9))
     _clock_axis(ax, traj, clock, None)
     names = ", ".join(traj.invariants).replace("**", "^").replace("*", " ")
     ax.set_ylabel(f"relative drift of ${names}$" if names else "relative drift")
-    return artists
+    return ax
 
 
 @styled
@@ -153,12 +148,9 @@ def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
     return len(seen) > 1 and bool(seen[-1] > 10 * seen[0])
 
 
-def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> list[Artist]:
-    return [
+def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
+    for time in path.jump_times[path.jump_times <= traj.accelerated_time[-1]]:
         ax.axvline(time, color="0.45", lw=0.7, ls=(0, (4, 3)), zorder=0)
-        for time in path.jump_times
-        if time <= traj.accelerated_time[-1]
-    ]
 
 
 def _alpha_label(traj: Trajectory) -> str:

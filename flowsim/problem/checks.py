@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_float", "check_features", "check_names", "check_target", "check_weight", "scaled_rows"]
+__all__ = ["as_float", "check_features", "check_names", "check_target", "check_truth", "check_weight", "scaled_rows"]
 
 Array = NDArray[np.float64]
 
@@ -37,6 +37,13 @@ def check_target(y: ArrayLike, n: int) -> Array:
     if y.ndim not in (1, 2) or y.shape[0] != n or y.size == 0:
         raise ValueError(f"`y` must have shape ({n},) or ({n}, m) to match `X`; received {y.shape}.")
     return y
+
+
+def check_truth(truth: ArrayLike, d: int) -> Array:
+    truth = as_float("truth", truth)
+    if truth.ndim not in (1, 2) or len(truth) != d:
+        raise ValueError(f"`truth` must have shape ({d},) or ({d}, m); received {truth.shape}.")
+    return truth
 
 
 def check_names(names: Sequence[str], d: int) -> tuple[str, ...]:

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.problem.checks import check_features, check_names, check_target, check_weight, scaled_rows
+from flowsim.card import bars, card
+from flowsim.hints import hinting
+from flowsim.problem.checks import (
+    check_features,
+    check_names,
+    check_target,
+    check_truth,
+    check_weight,
+    scaled_rows,
+)
 from flowsim.problem.convexity import check_on_targets
 from flowsim.problem.losses import SQUARED, Loss, as_loss
 
@@ -47,6 +56,8 @@ class Problem:
         by ``sqrt(w_i)``.
     feature_names : sequence of d str, optional
         Defaults to ``x0, x1, ...``.
+    truth : array (d,) or (d, m), optional
+        The coefficients that made the data, where they are known: kept for comparisons, never used.
 
     Raises
     ------
@@ -68,6 +79,7 @@ class Problem:
         chosen = Regression if cls is Problem and X is not None and as_loss(loss) is SQUARED else cls
         return object.__new__(chosen)
 
+    @hinting
     def __init__(
         self,
         X: Any,
@@ -76,10 +88,19 @@ class Problem:
         *,
         sample_weight: ArrayLike | None = None,
         feature_names: Sequence[str] | None = None,
+        truth: ArrayLike | None = None,
     ) -> None:
-        self._read(X, y, as_loss(loss), sample_weight, feature_names)
+        self._read(X, y, as_loss(loss), sample_weight, feature_names, truth)
 
-    def _read(self, X: Any, y: ArrayLike, kind: Loss, weight: ArrayLike | None, names: Sequence[str] | None) -> None:
+    def _read(
+        self,
+        X: Any,
+        y: ArrayLike,
+        kind: Loss,
+        weight: ArrayLike | None,
+        names: Sequence[str] | None,
+        truth: ArrayLike | None = None,
+    ) -> None:
         self.X = check_features(X)
         self.n, self.d = (int(size) for size in self.X.shape)
         self.y = check_target(y, self.n)
@@ -87,6 +108,7 @@ class Problem:
         self.sample_weight = check_weight(weight, self.n)
         if names is not None:
             self.feature_names = check_names(names, self.d)
+        self.truth = None if truth is None else check_truth(truth, self.d)
         if kind is not SQUARED:
             check_on_targets(kind, self.y)
         elif self.sample_weight is not None:
@@ -235,6 +257,20 @@ class Problem:
         targets = "" if self.y.ndim == 1 else f", {self.n_targets} targets"
         return f"Problem(n={self.n}, d={self.d}{targets}, loss={self.loss_function.name!r})"
 
+    def _repr_html_(self) -> str:
+        kind = "dense" if self.is_dense else "sparse" if hasattr(self.X, "tocsr") else "operator"
+        zero = np.zeros((self.d, *self.y.shape[1:]))
+        facts = {
+            "observations": self.n,
+            "features": f"{self.d}, {kind}",
+            "targets": self.n_targets if self.y.ndim > 1 else None,
+            "names": ", ".join(self.feature_names[:6]) + (", ..." if self.d > 6 else ""),
+            "loss": self.loss_function.name,
+            "loss at 0": float(self.loss(zero)),
+        }
+        pull = np.abs(self.gradient(zero)).reshape(self.d, -1).max(axis=1)
+        return card(type(self).__name__, facts, bars(pull, "pull of each feature"), "|gradient at 0|, largest first")
+
     @property
     def _axes(self) -> tuple[int, ...]:
         return (-1,) if self.y.ndim == 1 else (-2, -1)
@@ -258,7 +294,7 @@ class Regression(Problem):
 
     Parameters
     ----------
-    X, y, feature_names
+    X, y, feature_names, sample_weight, truth
         As for :class:`flowsim.Problem`.
 
     Examples
@@ -269,6 +305,7 @@ class Regression(Problem):
     (2, 2, 0.0)
     """
 
+    @hinting
     def __init__(
         self,
         X: Any,
@@ -277,13 +314,14 @@ class Regression(Problem):
         *,
         loss: str | Loss = "squared",
         sample_weight: ArrayLike | None = None,
+        truth: ArrayLike | None = None,
     ) -> None:
         # `Problem(X, y, "squared")` arrives here as well, its loss in the third place.
         if isinstance(feature_names, str | Loss):
             loss, feature_names = feature_names, None
         if as_loss(loss) is not SQUARED:
             raise ValueError(f"`loss` of a Regression is 'squared'; received {loss!r}: use fs.Problem.")
-        self._read(X, y, SQUARED, sample_weight, feature_names)
+        self._read(X, y, SQUARED, sample_weight, feature_names, truth)
 
     def loss(self, beta: ArrayLike) -> Array:
         """``1/(2n) ||X beta - y||^2`` over any leading axes of beta."""

@@ -43,7 +43,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, title: str |
     try:
         write_text(out, text)
     except OSError as error:
-        raise ValueError(f"`out` must be a file that can be written; {out}: {error.strerror}.") from None
+        raise ValueError(f"`--out` must be a file that can be written; {out}: {error.strerror}.") from None
     return out
 
 

@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.card import one_line
 from flowsim.results.state import State
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Event", "Events", "Occurrence", "crosses", "loss_reaches", "plateau_begins", "plateau_ends"]
 
 Array = NDArray[np.float64]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Index = int | tuple[int, ...] | None
 #: a function of times (K,) and states, with one row a time
 EventFunction = Callable[[Array, State], Any]
@@ -215,7 +225,9 @@ class Occurrence:
         Which column of the event's function; the coordinate, for :func:`crosses` without index.
     rising : bool
     t : float
-        On the clock of time; ``state`` has the others.
+        On the clock of time.
+    accelerated_time, arclength : float
+        On the other two.
     state : State
     """
 
@@ -224,6 +236,16 @@ class Occurrence:
     rising: bool
     t: float
     state: State
+
+    __repr__ = one_line
+
+    @property
+    def accelerated_time(self) -> float:
+        return float(self.state.accelerated_time)
+
+    @property
+    def arclength(self) -> float:
+        return float(self.state.arclength)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -258,6 +280,21 @@ class Events(Sequence[Occurrence]):
     @property
     def arclength(self) -> Array:
         return np.zeros(0) if self.states is None else self.states.arclength
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row an occurrence."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "name": list(self.name),
+                "component": self.component,
+                "rising": self.rising,
+                "t": self.t,
+                "accelerated_time": self.accelerated_time,
+                "arclength": self.arclength,
+            }
+        )
 
     def __len__(self) -> int:
         return len(self.name)

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.atomic import replacing
+from flowsim.errors import MissingFileError
 from flowsim.results.events import Events
 from flowsim.results.state import ARRAYS, TIMES, State
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["read", "to_dataset", "write"]
+__all__ = ["TRAJECTORY", "read", "read_trajectory", "to_dataset", "write"]
 
-_FORMAT = "flowsim-trajectory-1"
+TRAJECTORY = "flowsim-trajectory-1"
+#: What names of NetCDF-4 files end in.
+SUFFIXES = (".nc", ".nc4", ".netcdf", ".h5", ".hdf5")
 #: A file ends in this and its SHA-256, behind what HDF5 reads, so damage is found before the HDF5 library meets it:
 #: of 3000 files damaged at random that library read 433 without a word, and 4 kept it busy for ever.
 _SEAL = b"\nflowsim sha256 "
@@ -44,14 +47,14 @@ def to_dataset(trajectory: Any) -> xarray.Dataset:
         variables |= {f"event_{name}": (("event",), getattr(happened, name)) for name in ("component", "rising")}
         if happened.states.speed is not None:
             variables["event_speed"] = (("event",), happened.states.speed)
-    return xarray.Dataset(
+    dataset = xarray.Dataset(
         variables,
         coords={
             **{name: ("step", getattr(trajectory, name)) for name in TIMES},
             "feature": features,
         },
         attrs={
-            "format": _FORMAT,
+            "format": TRAJECTORY,
             "success": int(trajectory.success),
             "message": trajectory.message,
             "imbalance_drift": trajectory.imbalance_drift,
@@ -62,35 +65,101 @@ def to_dataset(trajectory: Any) -> xarray.Dataset:
             "info": json.dumps(trajectory.info, default=_plain),
         },
     )
+    for label, variable in dataset.variables.items():
+        variable.attrs |= _described(str(label))
+    return dataset
 
 
-def write(trajectory: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a trajectory as NetCDF-4; the file appears whole or not at all."""
-    path = Path(path)
-    with replacing(path) as temporary:
-        to_dataset(trajectory).to_netcdf(temporary, engine="h5netcdf")
-        _seal(temporary)
-    return path
+#: Everything is without dimension: the loss and the network say in what unit weights and times are counted.
+_MEANING = {
+    "t": "time",
+    "accelerated_time": "accelerated time",
+    "arclength": "arc length, d arclength = d accelerated_time + ||d beta||",
+    "beta": "predictor",
+    "loss": "training loss",
+    "imbalance": "conserved quantities",
+    "log_imbalance": "logarithm of |conserved quantities|",
+    "imbalance_departure": "relative departure of the conserved quantities from their law",
+    "error_estimate": "estimated global error of beta, largest entry",
+    "speed": "||d beta|| / d accelerated_time",
+    "component": "column of the event's function",
+    "rising": "whether the event's function rises",
+}
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields of a trajectory that :func:`write` wrote. Nothing in the file is executed.
+def _described(name: str) -> dict[str, str]:
+    """`long_name` and `units` of a variable; nothing for labels."""
+    own, at_event = name.removeprefix("event_"), name.startswith("event_")
+    if own.startswith("weight_"):
+        meaning = f"weight {own.removeprefix('weight_')}"
+    elif own.startswith("log_abs_weight_"):
+        meaning = f"logarithm of |weight {own.removeprefix('log_abs_weight_')}|"
+    elif own in _MEANING:
+        meaning = _MEANING[own]
+    else:
+        return {}
+    return {"long_name": meaning + (" at the event" if at_event else ""), "units": "1"}
+
+
+def write(dataset: xarray.Dataset, path: str | os.PathLike[str], otherwise: str) -> Path:
+    """Write a dataset as sealed NetCDF-4; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    otherwise : str
+        What the caller may use for other kinds of files.
 
     Raises
     ------
     ValueError
-        If the file is missing, damaged or changed in a single bit, or not a trajectory.
+        If the name does not end in one that says what is in the file.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"`path` must end in {SUFFIXES[0]}: the file is NetCDF; received {path.name!r}. "
+            f"For other kinds: {otherwise}."
+        )
+    with replacing(path) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf")
+        _seal(temporary)
+    return path
+
+
+def read(path: str | os.PathLike[str], what: str) -> xarray.Dataset:
+    """A dataset that :func:`write` wrote. Nothing in the file is executed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or changed in a single bit, or was not written by :func:`write`; it is no `what`.
     """
     import xarray
 
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"`path` must be a trajectory file; there is none at {path}.")
+        raise MissingFileError(f"`path` must be a {what} file; there is none at {path}.")
     try:
         _check_seal(path)
         with xarray.open_dataset(path, engine="h5netcdf") as opened:
-            data = opened.load()
-        if data.attrs.get("format") != _FORMAT:
+            return opened.load()
+    except Exception as error:  # the HDF5 stack raises a dozen kinds on damaged files
+        raise ValueError(f"`path` must be a {what} file; {path} cannot be read as one ({error}).") from error
+
+
+def read_trajectory(path: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
+    """The fields of a trajectory that was saved; `data` if its file was read already.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`read`; also if the file holds something else.
+    """
+    data = read(path, "trajectory") if data is None else data
+    try:
+        if data.attrs.get("format") != TRAJECTORY:
             raise ValueError(f"format {data.attrs.get('format')!r}")
         optional: dict[str, Any] = {name: data[name].values for name in _OPTIONAL if name in data}
         return dict(
@@ -105,7 +174,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             feature_names=tuple(str(name) for name in data["feature"].values),
             info=json.loads(data.attrs["info"]),
         )
-    except Exception as error:  # the HDF5 stack raises a dozen kinds on damaged files
+    except Exception as error:  # whatever is missing or of another kind
         raise ValueError(f"`path` must be a trajectory file; {path} cannot be read as one ({error}).") from error
 
 

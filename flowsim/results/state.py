@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLOCKS", "Clock", "Deferred", "State"]
+__all__ = ["CLOCKS", "CLOCK_NAMES", "Clock", "Deferred", "State"]
 
 Array = NDArray[np.float64]
 Clock = Literal["time", "accelerated", "arclength"]
 CLOCKS: tuple[Clock, ...] = ("time", "accelerated", "arclength")
+
+CLOCK_NAMES: dict[Clock, str] = {"time": "time", "accelerated": "accelerated time", "arclength": "arc length"}
 
 #: Fields of a State that are arrays with a leading time axis, the clocks first ...
 TIMES = ("t", "accelerated_time", "arclength")
@@ -31,7 +33,7 @@ class Deferred:
         self.compute = compute
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class State:
     """The state at one time, or at an array of times (then with a leading axis).
 
@@ -61,14 +63,23 @@ class State:
             object.__setattr__(self, name, value)
         return value
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is deferred is computed: another process cannot ask the run."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def __repr__(self) -> str:
+        if np.ndim(self.t) == 0:
+            return f"State(t={float(self.t):.6g}, loss={float(self.loss):.6g})"
+        return f"State({len(self.t)} times)"
+
     def __getitem__(self, index: Any) -> State:
         """Select along the leading time axis."""
-        fields: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
-        fields["speed"] = None if self.speed is None else self.speed[index]
-        fields["log_loss"] = Deferred(lambda: self.log_loss[index])  # type: ignore[index]
+        parts: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
+        parts["speed"] = None if self.speed is None else self.speed[index]
+        parts["log_loss"] = Deferred(lambda: None if self.log_loss is None else self.log_loss[index])
         for name in MAPPINGS:
-            fields[name] = _select(getattr(self, name), index)
-        return State(**fields)
+            parts[name] = _select(getattr(self, name), index)
+        return State(**parts)
 
 
 def _select(mapping: Mapping[str, Array], index: Any) -> Mapping[str, Array]:

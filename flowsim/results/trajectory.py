@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import card, curves
 from flowsim.results.events import Events
-from flowsim.results.files import read, to_dataset, write
-from flowsim.results.state import CLOCKS, Clock, State
+from flowsim.results.files import read_trajectory, to_dataset, write
+from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, State
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
+    from matplotlib.axes import Axes
 
 __all__ = ["Trajectory", "load"]
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trajectory(State):
     """A flow or a descent, sampled at T times.
 
@@ -129,12 +132,60 @@ class Trajectory(State):
         return {"time": self.t, "accelerated": self.accelerated_time, "arclength": self.arclength}[clock]
 
     def to_xarray(self) -> xarray.Dataset:
-        """All fields as a labelled dataset; `info` and `stats` as JSON attributes."""
+        """All fields as a labelled dataset with units and long names; `info` and `stats` as JSON attributes."""
         return to_dataset(self)
 
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a recorded time: the three clocks, the loss, and ``beta[name]`` for every coordinate."""
+        import pandas
+
+        names = _coordinate_names(self)
+        clocks = {"t": self.t, "accelerated_time": self.accelerated_time, "arclength": self.arclength}
+        beta = pandas.DataFrame(self.beta.reshape(len(self), -1), columns=[f"beta[{name}]" for name in names])
+        return pandas.concat([pandas.DataFrame({**clocks, "loss": self.loss}), beta], axis=1)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything but the dense output as NetCDF-4; the file appears whole or not at all."""
-        return write(self, path)
+        """Write everything but the dense output as NetCDF-4; the file appears whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If `path` ends in anything but .nc, .nc4, .netcdf, .h5 or .hdf5.
+        """
+        return write(to_dataset(self), path, "to_dataframe()")
+
+    def plot(self, **options: Any) -> Axes:
+        """The coordinates over a clock: :func:`flowsim.plot.trajectory`, which says what else it takes."""
+        import flowsim  # the method only passes on to the package's public function, which stands floors above
+
+        return flowsim.plot.trajectory(self, **options)
+
+    def __repr__(self) -> str:
+        network = self.info.get("network")
+        verdict = "success" if self.success else f"stopped: {self.message}"
+        return (
+            f"Trajectory({f'{network}, ' if network else ''}{len(self)} times to t = {float(self.t[-1]):.6g}, "
+            f"loss {float(self.loss[-1]):.6g}, {verdict})"
+        )
+
+    def _repr_html_(self) -> str:
+        clock: Clock = "accelerated" if 0 < self.accelerated_time[-1] < np.inf else "time"
+        info, shape = self.info, self.beta.shape[1:]
+        facts = {
+            "network": info.get("network"),
+            "coordinates": " x ".join(str(size) for size in shape),
+            "alpha": info.get("alpha"),
+            "times": len(self),
+            "end": f"t = {float(self.t[-1]):.6g}, accelerated time {float(self.accelerated_time[-1]):.6g}",
+            "loss at the end": float(self.loss[-1]),
+            "drift of what is conserved": f"{self.imbalance_drift:.1e}",
+            "estimated error": None if self.error_estimate is None else f"{self.error_estimate.max():.1e}",
+            "events": len(self.events) or None,
+            "method": info.get("method"),
+            "status": "success" if self.success else f"stopped: {self.message}",
+        }
+        figure = curves(self.clock_values(clock), self.beta.reshape(len(self), -1), "coordinates of beta over time")
+        return card("Trajectory", facts, figure, f"coordinates of beta, {CLOCK_NAMES[clock]}")
 
 
 def load(path: str | os.PathLike[str]) -> Trajectory:
@@ -142,7 +193,15 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If the file is missing, damaged or changed in a single bit, or not a trajectory.
+        If the file is damaged or changed in a single bit, or not a trajectory.
     """
-    return Trajectory(**read(path))
+    return Trajectory(**read_trajectory(path))
+
+
+def _coordinate_names(trajectory: Trajectory) -> list[str]:
+    shape = trajectory.beta.shape[1:]
+    features = list(trajectory.feature_names) or [f"x{i}" for i in range(shape[0])]
+    return features if len(shape) == 1 else [f"{name}, {m}" for name in features for m in range(shape[1])]

@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.card import card, curves, one_line
 from flowsim.descent import Ensemble
 from flowsim.results import Trajectory
 
@@ -68,6 +69,12 @@ class Comparison:
     flow_beta: Array
     descent_beta: Array
 
+    __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        figure = curves(self.t, self.distance, "distance of descent and flow over time")
+        return card("Descent against flow", self.summary(), figure, "distance over time")
+
     @property
     def largest(self) -> float:
         return float(self.distance.max())
@@ -112,6 +119,10 @@ class Comparisons(Sequence[Comparison]):
     def __iter__(self) -> Iterator[Comparison]:
         return iter(self.items)
 
+    def __repr__(self) -> str:
+        steps = ", ".join(f"{item.step:.3g}" for item in self.items)
+        return f"Comparisons(steps {steps}; order {self.order:.3g})"
+
     @property
     def steps(self) -> Array:
         return np.array([item.step for item in self.items])
@@ -149,6 +160,8 @@ class EnsembleComparison:
     mean: Array
     standard_error: Array
     runs: int
+
+    __repr__ = one_line
 
     @property
     def distance(self) -> Array:

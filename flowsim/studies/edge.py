@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import one_line
 from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
 from flowsim.errors import IntegrationError
@@ -52,6 +53,8 @@ class EdgeRun:
     sharpness: Array
     diverged: bool
 
+    __repr__ = one_line
+
     @property
     def ratio(self) -> Array:
         """Sharpness over 2/h, (S,)."""
@@ -90,6 +93,8 @@ class EdgeStudy:
     """Several step sizes from one start."""
 
     runs: tuple[EdgeRun, ...]
+
+    __repr__ = one_line
 
     def rows(self) -> list[dict[str, Any]]:
         return [run.summary() for run in self.runs]
@@ -180,6 +185,8 @@ class DescentLimit:
     step: float
     jump_times: Array
     saddles: Array
+
+    __repr__ = one_line
 
     @property
     def end(self) -> Array:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import one_line
 from flowsim.limits import SaddlePath
 from flowsim.problem import Regression, require_squares
 from flowsim.studies.references import weighted_lasso
@@ -57,6 +58,8 @@ class LassoLink:
     departs_at: float
     because: tuple[int, ...]
     reason: str
+
+    __repr__ = one_line
 
 
 def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:

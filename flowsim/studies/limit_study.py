@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import card, curves, one_line
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
+from flowsim.hints import hinting
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Regression
@@ -92,6 +94,23 @@ class LimitStudy:
     rate: Rate
     trajectories: tuple[Trajectory, ...]
 
+    __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "jumps": len(self.path.jump_times),
+            "alpha": f"{self.alphas[0]} to {self.alphas[-1]}",
+            "order of jump times": str(self.rate),
+            "smallest error of jump times (median)": float(np.min(self.median_time_error)),
+        }
+        errors = np.column_stack([self.median_time_error, self.median_plateau_error])
+        figure = curves(self.gamma, errors, "errors over ln(1/alpha)", log=True)
+        return card("Flow against its limit", facts, figure, "errors of jump times and plateaus over ln(1/alpha), log")
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The same as :meth:`table`."""
+        return self.table()
+
     @property
     def median_plateau_error(self) -> Array:
         return np.median(self.plateau_errors, axis=1)
@@ -126,6 +145,7 @@ class LimitStudy:
         }
 
 
+@hinting
 def limit_study(
     net: DiagonalNetwork,
     problem: Regression,

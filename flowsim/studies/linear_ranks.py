@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.card import one_line
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
@@ -55,6 +56,8 @@ class RankPlateaus:
     jumps: Array
     times: Array
     singular_values: Array
+
+    __repr__ = one_line
 
 
 def rank_plateaus(

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import one_line
 from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.linear_algebra import LinearData
@@ -153,6 +154,8 @@ class RateCertificate:
     bound: RateBound
     trajectory: Trajectory
 
+    __repr__ = one_line
+
     def row(self) -> dict[str, Any]:
         return {
             "theorem": "exponential rate from imbalance and margin",
@@ -225,6 +228,8 @@ class InvariantSetCertificate:
     departure: float
     holds: bool
     trajectory: Trajectory
+
+    __repr__ = one_line
 
     def row(self) -> dict[str, Any]:
         return {

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import one_line
 from flowsim.limits.selection import start_memory
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Regression, require_squares
@@ -41,6 +42,8 @@ class MinL1:
     beta: Array
     value: float
     unique: bool
+
+    __repr__ = one_line
 
 
 def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.card import one_line
 from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
@@ -66,6 +67,8 @@ class WidthLaw:
     measured: float
     uncertainty: float
     holds: bool
+
+    __repr__ = one_line
 
     def row(self) -> dict[str, Any]:
         return {

@@ -158,7 +158,7 @@ def loss_expressions(loss: Loss) -> tuple[sympy.Expr, sympy.Expr, sympy.Expr]:
     return expression, sympy.simplify(slope), sympy.simplify(sympy.diff(slope, f))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FormulaLoss(Loss):
     """A loss that another process derives again from its formula."""
 
@@ -166,6 +166,12 @@ class FormulaLoss(Loss):
 
     def __reduce__(self) -> Any:
         return from_formula, (self.origin,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FormulaLoss) and self.origin == other.origin
+
+    def __hash__(self) -> int:
+        return hash((FormulaLoss, self.origin))
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ def _close() -> Iterator[None]:
 
 def test_the_limit_path_is_drawn_as_steps_or_as_a_curve() -> None:
     path = fs.saddle_to_saddle(NET, FOUR)
-    lines = fs.plot.saddle_to_saddle(path)
+    axes = fs.plot.saddle_to_saddle(path)
+    lines = axes.get_lines()
     assert [line.get_label() for line in lines] == ["a", "c", "d"]
     steps = np.array(lines[1].get_ydata())
     np.testing.assert_allclose(np.unique(steps), [0, 1.4, 10 / 7])
-    axes = lines[0].axes
     assert axes.get_xlabel().startswith("accelerated time")
-    curve = np.array(fs.plot.saddle_to_saddle(path, clock="arclength")[0].get_ydata())
+    curve = np.array(fs.plot.saddle_to_saddle(path, clock="arclength").get_lines()[0].get_ydata())
     assert np.abs(np.diff(curve)).max() < 0.01
     with pytest.raises(ValueError, match="`clock` must be"):
         fs.plot.saddle_to_saddle(path, clock="time")
@@ -44,10 +44,10 @@ def test_the_limit_path_is_drawn_as_steps_or_as_a_curve() -> None:
 )
 def test_a_study_is_drawn_with_its_fit_and_labelled_axes(net: fs.DiagonalNetwork, alphas: list[str]) -> None:
     study = fs.limit_study(net, FOUR, alphas, rtol=1e-7)
-    lines = fs.plot.limit_study(study)
+    axes = fs.plot.limit_study(study)
+    lines = axes.get_lines()
     assert len(lines) == 5
     np.testing.assert_allclose(lines[0].get_ydata(), study.median_time_error)
-    axes = lines[0].axes
     assert axes.get_xlabel()
     assert axes.get_ylabel() == "error relative to the limit"
     figure = fs.plot.limit_overview(study, fs.lasso_link(study.path))
@@ -57,6 +57,5 @@ def test_a_study_is_drawn_with_its_fit_and_labelled_axes(net: fs.DiagonalNetwork
 
 def test_the_lasso_link_marks_where_the_two_part() -> None:
     link = fs.lasso_link(fs.saddle_to_saddle(NET, FOUR))
-    artists = fs.plot.lasso_link(link)
-    texts = [artist.get_text() for artist in artists if hasattr(artist, "get_text")]
+    texts = [text.get_text() for text in fs.plot.lasso_link(link).texts]
     assert texts == ["a deactivated:\nthe two part"]

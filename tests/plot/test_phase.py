@@ -35,24 +35,22 @@ def close() -> object:
     plt.close("all")
 
 
-def test_phase_draws_on_the_axes_given_and_returns_artists(traj: fs.Trajectory, path: fs.SaddlePath) -> None:
+def test_phase_draws_on_the_axes_given_and_returns_them(traj: fs.Trajectory, path: fs.SaddlePath) -> None:
     _, ax = plt.subplots()
-    artists = fs.plot.phase(traj, [0, 1], path=path, ax=ax)
-    assert artists and all(artist.axes is ax for artist in artists)
+    assert fs.plot.phase(traj, [0, 1], path=path, ax=ax) is ax
     line = ax.get_lines()[-1]
     np.testing.assert_allclose(line.get_xydata()[-1], traj.beta[-1, :2], rtol=1e-6)
     assert "x0" in ax.get_xlabel()
 
 
 def test_three_features_are_drawn_in_space_by_default(traj: fs.Trajectory, path: fs.SaddlePath) -> None:
-    artists = fs.plot.phase(traj, path=path)
-    assert artists[0].axes.name == "3d"
-    assert fs.plot.phase(path=path, coordinates=[0, 2])[0].axes.name != "3d"
+    assert fs.plot.phase(traj, path=path).name == "3d"
+    assert fs.plot.phase(path=path, coordinates=[0, 2]).name != "3d"
 
 
 def test_the_saddles_are_marked_where_the_limit_has_them(path: fs.SaddlePath) -> None:
-    artists = fs.plot.phase(path=path, coordinates=[0, 1])
-    np.testing.assert_allclose(artists[1].get_xydata(), path.saddles[:, :2])
+    ax = fs.plot.phase(path=path, coordinates=[0, 1])
+    np.testing.assert_allclose(ax.get_lines()[1].get_xydata(), path.saddles[:, :2])
 
 
 def test_what_cannot_be_drawn_is_said(traj: fs.Trajectory) -> None:

@@ -1,0 +1,82 @@
+"""Keyword arguments that nobody takes are answered with the one that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+__all__ = ["hinting"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: What other libraries call an argument -> what it may be called here.
+_ELSEWHERE = {
+    "batch": ("batch_size",),
+    "dt": ("step",),
+    "epochs": ("n_steps",),
+    "eta": ("step", "std"),
+    "features": ("feature_names",),
+    "formulas": ("formula",),
+    "hidden": ("width",),
+    "horizon": ("t_end",),
+    "init": ("start",),
+    "init_scale": ("alpha",),
+    "iterations": ("n_steps",),
+    "l2": ("weight_decay",),
+    "lambda_": ("weight_decay",),
+    "layers": ("depth",),
+    "learning_rate": ("step",),
+    "lr": ("step",),
+    "max_iter": ("n_steps", "max_steps"),
+    "n_epochs": ("n_steps",),
+    "n_iter": ("n_steps",),
+    "n_jobs": ("workers",),
+    "names": ("feature_names",),
+    "random_state": ("seed",),
+    "scale": ("alpha", "std"),
+    "sigma": ("std",),
+    "solver": ("method",),
+    "step_size": ("step",),
+    "t_final": ("t_end",),
+    "t_max": ("t_end",),
+    "t_span": ("t_end",),
+    "theta0": ("start",),
+    "tol": ("rtol",),
+    "verbose": ("progress",),
+    "w0": ("start",),
+    "wd": ("weight_decay",),
+    "y0": ("start",),
+}
+
+
+def hinting(function: Callable[P, R]) -> Callable[P, R]:
+    """A call with an unknown keyword fails as always, and says which one is near: ``lr`` is ``step``.
+
+    A function that hands further keywords on leaves them to whom it hands them, but for what others call its own.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    known = {each.name for each in parameters if each.kind not in (each.POSITIONAL_ONLY, each.VAR_KEYWORD)} - {"self"}
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        unknown = next((name for name in kwargs if name not in known), None)
+        if unknown is not None and (not hands_on or known.intersection(_ELSEWHERE.get(unknown.lower(), ()))):
+            raise TypeError(
+                f"{function.__qualname__.removesuffix('.__init__')}() got an unexpected keyword argument {unknown!r}"
+                f"{_meant(unknown, known)}"
+            )
+        return function(*args, **kwargs)
+
+    return called
+
+
+def _meant(unknown: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    elsewhere = [name for name in _ELSEWHERE.get(unknown.lower(), ()) if name in known]
+    near = elsewhere or difflib.get_close_matches(unknown.lower(), known, n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else f"; it takes {', '.join(known)}"

@@ -1,0 +1,160 @@
+"""Limit paths as files: the problem, the jumps and the saddles; written and read like trajectories."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.problem import Regression
+from flowsim.results.files import read, write
+
+if TYPE_CHECKING:
+    import xarray
+
+    from flowsim.limits.path import SaddlePath
+
+__all__ = ["PATH", "TabulatedMemory", "read_path", "save_path"]
+
+Array = NDArray[np.float64]
+
+PATH = "flowsim-path-1"
+_PAIRS = ("thresholds", "penalties", "speeds")
+
+
+@dataclass(frozen=True, eq=False)
+class TabulatedMemory:
+    """How the coordinates that take part in jumps answer to the dual, as numbers.
+
+    Attributes
+    ----------
+    coordinates : array (m,)
+        Ascending.
+    coefficients, rates : array (k, m)
+    """
+
+    coordinates: NDArray[np.int64]
+    coefficients: Array
+    rates: Array
+
+    @classmethod
+    def of(cls, path: SaddlePath) -> TabulatedMemory:
+        """Of the coordinates that a path visits."""
+        assert path.memory is not None
+        taking_part = [*path.supports, *path.hits, np.zeros(0, dtype=np.int64)]
+        coordinates = np.unique(np.concatenate(taking_part)).astype(np.int64)
+        return cls(coordinates, *path.memory(coordinates))
+
+    def __call__(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+        place = np.searchsorted(self.coordinates, coordinates)
+        return self.coefficients[:, place], self.rates[:, place]
+
+
+def save_path(path: SaddlePath, file: str | os.PathLike[str]) -> Path:
+    """Write everything but the curves of general formulas and the fractions (``curves``, ``exact``).
+
+    Raises
+    ------
+    ValueError
+        If X is a LinearOperator: a file cannot hold it.
+    """
+    import xarray
+
+    problem = path.problem
+    variables: dict[str, Any] = {"y": (("row", "target") if problem.y.ndim == 2 else ("row",), problem.y)}
+    if problem.is_dense:
+        variables["X"] = (("row", "feature"), problem.X)
+    elif hasattr(problem.X, "tocsr"):
+        X = problem.X.tocsr()
+        variables |= {"X_values": ("entry", X.data), "X_column": ("entry", X.indices), "X_start": ("row_", X.indptr)}
+    else:
+        raise ValueError("`path` cannot be saved: its X is a LinearOperator, which a file cannot hold.")
+    for name, parts in (("support", path.supports), ("value", path.values), ("hit", path.hits)):
+        flat = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        variables |= {name: (f"{name}_entry", flat), f"{name}_count": (f"{name}_part", [len(each) for each in parts])}
+    for name in _PAIRS:
+        for side, values in zip(("plus", "minus"), getattr(path, name), strict=True):
+            variables[f"{name}_{side}"] = (f"{name}_feature", np.atleast_1d(values))
+    variables["offset"] = ("offset_feature", np.atleast_1d(path.offset))
+    if path.memory is not None:
+        known = TabulatedMemory.of(path)
+        variables |= {
+            "memory_coordinate": ("memory_coordinate", known.coordinates),
+            "memory_coefficients": (("memory_part", "memory_coordinate"), known.coefficients),
+            "memory_rates": (("memory_part", "memory_coordinate"), known.rates),
+        }
+    if path.start_beta is not None:
+        variables["start_beta"] = ("feature", path.start_beta)
+    dataset = xarray.Dataset(
+        variables,
+        coords={"feature": list(problem.feature_names), "jump_times": ("jump", path.jump_times)},
+        attrs={
+            "format": PATH, "horizon": float(path.horizon), "complete": int(path.complete), "message": path.message,
+            "order": path.order, "stats": json.dumps(path.stats, default=float),
+        },
+    )  # fmt: skip
+    return write(dataset, file, "to_dataframe()")
+
+
+def read_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> SaddlePath:
+    """A path that :func:`save_path` wrote; `data` if its file was read already. Nothing in the file is executed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, damaged, or holds something else.
+    """
+    from flowsim.limits.path import SaddlePath
+
+    data = read(file, "path") if data is None else data
+    try:
+        if data.attrs.get("format") != PATH:
+            raise ValueError(f"format {data.attrs.get('format')!r}")
+        offset = data["offset"].values
+        pairs: dict[str, Any] = {
+            name: tuple(data[f"{name}_{side}"].values for side in ("plus", "minus")) for name in _PAIRS
+        }
+        return SaddlePath(
+            problem=_problem(data),
+            jump_times=data["jump_times"].values,
+            supports=_parts(data, "support"),
+            values=_parts(data, "value"),
+            hits=_parts(data, "hit"),
+            horizon=float(data.attrs["horizon"]),
+            complete=bool(data.attrs["complete"]),
+            message=str(data.attrs["message"]),
+            order=int(data.attrs["order"]),
+            offset=offset if len(offset) > 1 else float(offset[0]),
+            start_beta=data["start_beta"].values if "start_beta" in data else None,
+            stats=json.loads(data.attrs["stats"]),
+            memory=TabulatedMemory(
+                data["memory_coordinate"].values, data["memory_coefficients"].values, data["memory_rates"].values
+            )
+            if "memory_rates" in data
+            else None,
+            **pairs,
+        )
+    except Exception as error:  # whatever is missing or of another kind
+        raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
+
+
+def _problem(data: xarray.Dataset) -> Regression:
+    import scipy.sparse
+
+    names = [str(name) for name in data["feature"].values]
+    if "X" in data:
+        X: Any = data["X"].values
+    else:
+        parts = (data["X_values"].values, data["X_column"].values, data["X_start"].values)
+        X = scipy.sparse.csr_array(parts, shape=(len(parts[2]) - 1, len(names)))
+    return Regression(X, data["y"].values, names)
+
+
+def _parts(data: xarray.Dataset, name: str) -> tuple[Any, ...]:
+    counts = data[f"{name}_count"].values
+    return tuple(np.split(data[name].values, np.cumsum(counts)[:-1])) if len(counts) else ()

@@ -1,0 +1,30 @@
+"""Whatever was saved comes back."""
+
+from __future__ import annotations
+
+import os
+
+from flowsim.limits import SaddlePath
+from flowsim.limits.files import PATH, read_path
+from flowsim.results import Trajectory
+from flowsim.results.files import read, read_trajectory
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str]) -> Trajectory | SaddlePath:
+    """Read what :meth:`Trajectory.save` or :meth:`SaddlePath.save` wrote. Nothing in the file is executed.
+
+    A trajectory comes without its dense output, a path of general formulas without its orbits.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or changed in a single bit, or holds something else.
+    """
+    data = read(path, "trajectory or path")
+    if data.attrs.get("format") == PATH:
+        return read_path(path, data)
+    return Trajectory(**read_trajectory(path, data))
