@@ -15,14 +15,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from flowsim.network.networks import LinearNetwork
-    from flowsim.problem import Regression, require_squares
+from flowsim.problem import Regression, require_squares
 
 __all__ = ["LinearData", "expected_loss", "imbalance", "negative_gradient", "noise_variances"]
 

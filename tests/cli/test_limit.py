@@ -33,7 +33,10 @@ def test_it_writes_errors_figure_and_summary(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--alphas", "2"], "`--alphas` must lie below 1"), (["--alphas", ","], "`--alphas` must hold at least one scale")],
+    [
+        (["--alphas", "2"], "`--alphas` must lie below 1"),
+        (["--alphas", ","], "`--alphas` must hold at least one scale"),
+    ],
 )
 def test_bad_input_ends_with_status_2_and_nothing_written(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
