@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.problem import Regression, require_squares
+
+if TYPE_CHECKING:
+    from flowsim.network.networks import LinearNetwork
 
 __all__ = ["LinearData", "expected_loss", "imbalance", "negative_gradient", "noise_variances"]
 
