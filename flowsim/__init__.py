@@ -17,6 +17,7 @@ _HOME = {
     "IntegrationError": "flowsim.errors",
     "LaplaceNoise": "flowsim.network",
     "LinearNetwork": "flowsim.network",
+    "LinearSaddlePath": "flowsim.limits",
     "MomentNoise": "flowsim.network",
     "RademacherNoise": "flowsim.network",
     "Problem": "flowsim.problem",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from flowsim.errors import IntegrationError as IntegrationError
     from flowsim.flows import modified_flow as modified_flow
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
+    from flowsim.limits import LinearSaddlePath as LinearSaddlePath
     from flowsim.limits import SaddlePath as SaddlePath
     from flowsim.limits import saddle_to_saddle as saddle_to_saddle
     from flowsim.loading import load as load

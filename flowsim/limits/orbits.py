@@ -117,7 +117,7 @@ def heteroclinic_orbit(path: SaddlePath, jump: int) -> Orbit:
     size = float(np.linalg.norm(beta1 - beta0))
     start = field.departure(beta0, _DEPARTURE * size, path.jump_times[jump])
     points = _follow(field, start, beta1, size, jump)
-    return _by_distance(field, jump, coordinates, beta0, beta1, points)
+    return by_distance(field.velocity(points), jump, coordinates, beta0, beta1, points)
 
 
 class _Field:
@@ -328,14 +328,13 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
     )
 
 
-def _by_distance(
-    field: _Field, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, points: Array
+def by_distance(
+    velocity: Array, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, points: Array
 ) -> Orbit:
     """From time to distance travelled: chords, each lengthened to the arc that its end tangents span.
 
     Not by integrating the speed: near the next saddle it is the rounding of a vanishing force, times ever longer steps.
     """
-    velocity = field.velocity(points)
     chords = np.diff(points, axis=0)
     lengths = np.linalg.norm(chords, axis=1)
     speed = np.linalg.norm(velocity, axis=1)

@@ -18,6 +18,7 @@ from flowsim.limits.files import TabulatedMemory, save_path
 from flowsim.limits.orbits import Orbit, heteroclinic_orbit
 from flowsim.limits.rational import ExactPath
 from flowsim.limits.selection import Memory
+from flowsim.limits.staircase import Staircase
 from flowsim.limits.state import StartState
 from flowsim.problem import Regression
 
@@ -57,8 +58,8 @@ class Event:
     kind: Literal["activated", "deactivated"]
 
 
-@dataclass(frozen=True, eq=False)
-class SaddlePath:
+@dataclass(frozen=True, eq=False, repr=False)
+class SaddlePath(Staircase):
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
     Attributes
@@ -121,9 +122,6 @@ class SaddlePath:
         if self.memory is not None:
             state["memory"] = TabulatedMemory.of(self)
         return state
-
-    def __repr__(self) -> str:
-        return f"SaddlePath({len(self.jump_times)} jumps, {self.message})"
 
     def _repr_html_(self) -> str:
         used = sorted({int(i) for support in self.supports for i in support})
@@ -189,24 +187,6 @@ class SaddlePath:
         )
 
     @cached_property
-    def saddles(self) -> Array:
-        """The plateaus in order, shape (K+1, d)."""
-        return self._rows(np.arange(len(self.supports)))
-
-    @property
-    def end(self) -> Array:
-        """Where the path ends, shape (d,).
-
-        Raises
-        ------
-        ValueError
-            If the path was stopped before its end.
-        """
-        if not self.complete:
-            raise ValueError(f"the path has not reached its end: {self.message}; its last saddle is `saddles[-1]`.")
-        return self._rows(np.array([len(self.supports) - 1]))[0]
-
-    @cached_property
     def losses(self) -> Array:
         """The training loss on each plateau, shape (K+1,)."""
         return np.array([float(self.problem.loss(self._rows(np.array([k]))[0])) for k in range(len(self.supports))])
@@ -231,18 +211,6 @@ class SaddlePath:
                     events.append(Event(float(time), jump, coordinate, name, sign, "activated"))
         return tuple(events)
 
-    def beta(self, t: ArrayLike) -> Array:
-        """The path at accelerated times t, continuous from the right: shape (d,), or (T, d) for t of shape (T,).
-
-        Raises
-        ------
-        ValueError
-            For t negative, NaN, or beyond the horizon of a path that was stopped early.
-        """
-        times = self._check_times(t)
-        rows = self._rows(np.searchsorted(self.jump_times, np.atleast_1d(times), side="right"))
-        return rows[0] if times.ndim == 0 else rows
-
     def time_average(self, t: ArrayLike) -> Array:
         r""":math:`\frac{1}{t} \int_0^t \beta(s) ds`, shapes as in :meth:`beta`; at t = 0 its limit, the first plateau.
 
@@ -254,13 +222,7 @@ class SaddlePath:
         times = self._check_times(t)
         out = np.zeros((times.size, self.problem.d))
         for row, time in enumerate(np.atleast_1d(times)):
-            if math.isinf(time):
-                out[row] = self._rows(np.array([len(self.supports) - 1]))[0]
-                continue
-            last = int(np.searchsorted(self.jump_times, time, side="right"))
-            knots = np.concatenate([[0.0], self.jump_times[:last], [time]])
-            shares = np.diff(knots) / time if time > 0 else np.ones(1)
-            for share, support, values in zip(shares, self.supports, self.values, strict=False):
+            for share, support, values in zip(self._shares(float(time)), self.supports, self.values, strict=False):
                 out[row, support] += share * values
         return out[0] if times.ndim == 0 else out
 
@@ -296,50 +258,6 @@ class SaddlePath:
         """
         return tuple(heteroclinic_orbit(self, jump) for jump in range(len(self.jump_times)))
 
-    @property
-    def length(self) -> float:
-        """Distance travelled from the first plateau to the last."""
-        return sum(orbit.length for orbit in self.orbits)
-
-    def arclength(self, t: ArrayLike) -> Array:
-        r"""The clock :math:`d\tau = dt + |d\beta|` at accelerated times t, jumps at t included."""
-        times = self._check_times(t)
-        done = np.concatenate([[0.0], np.cumsum([orbit.length for orbit in self.orbits])])
-        return times + done[np.searchsorted(self.jump_times, times, side="right")]
-
-    def curve(self, tau: ArrayLike) -> Array:
-        r"""The continuous limit path: saddles joined by orbits, shape (d,) or (T, d).
-
-        Parameters
-        ----------
-        tau : float or array (T,)
-            Values >= 0 of the clock :math:`d\tau = dt + |d\beta|`, t the accelerated time.
-
-        Raises
-        ------
-        ValueError
-            For tau negative, NaN, or beyond the horizon of a path that was stopped early.
-        """
-        values = np.asarray(tau, dtype=float)
-        if values.ndim > 1:
-            raise ValueError(f"`tau` must be a number or a vector; received shape {values.shape}.")
-        flat = np.atleast_1d(values)
-        if not (flat >= 0).all():
-            raise ValueError(f"`tau` must be >= 0; received {flat[~(flat >= 0)][0]}.")
-        limit = self.horizon + self.length
-        if not self.complete and (flat >= limit).any():
-            raise ValueError(f"`tau` must be below {limit:.6g}, where the path was stopped; received {flat.max():.6g}.")
-        lengths = np.array([orbit.length for orbit in self.orbits])
-        before = np.concatenate([[0.0], np.cumsum(lengths)])
-        departs = self.jump_times + before[:-1]
-        passed = np.searchsorted(departs, flat, side="right")
-        out = self._rows(passed)
-        for jump, orbit in enumerate(self.orbits):
-            travelling = np.flatnonzero((passed == jump + 1) & (flat < departs[jump] + lengths[jump]))
-            if travelling.size:
-                out[np.ix_(travelling, orbit.coordinates)] = orbit.at(flat[travelling] - departs[jump])
-        return out[0] if values.ndim == 0 else out
-
     def curve_loss(self, tau: ArrayLike) -> Array:
         """The training loss along :meth:`curve`."""
         return self.problem.loss(self.curve(tau))
@@ -368,22 +286,11 @@ class SaddlePath:
         pretrained = (self.thresholds[0] == 0) | (self.thresholds[1] == 0)
         return np.where(pretrained, np.nan, weights)
 
-    def _check_times(self, t: ArrayLike) -> Array:
-        times = np.asarray(t, dtype=float)
-        if times.ndim > 1:
-            raise ValueError(f"`t` must be a number or a vector; received shape {times.shape}.")
-        bad = ~(times >= 0)
-        if bad.any():
-            raise ValueError(f"`t` must be >= 0; received {np.atleast_1d(times)[np.atleast_1d(bad)][0]}.")
-        if not self.complete and (times >= self.horizon).any():
-            raise ValueError(
-                f"`t` must be below {self.horizon:.6g}, where the path was stopped ({self.message}); "
-                f"received {times.max():.6g}."
-            )
-        return times
-
     def _rows(self, saddles: NDArray[np.intp]) -> Array:
         out = np.zeros((len(saddles), self.problem.d))
         for row, saddle in enumerate(saddles):
             out[row, self.supports[saddle]] = self.values[saddle]
         return out
+
+    def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
+        out[:, orbit.coordinates] = orbit.at(distance)

@@ -6,6 +6,7 @@ import math
 import numbers
 import time
 from collections.abc import Mapping
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,12 +17,14 @@ from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.duals import follow
 from flowsim.limits.exactly import exactly
+from flowsim.limits.linear_networks import linear_saddle_to_saddle
+from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.state import StartState, pretrained_state
 from flowsim.limits.units import in_units
 from flowsim.limits.walls import Walls, is_uniform, network_walls, symbolic_thresholds
-from flowsim.network import DiagonalNetwork
-from flowsim.problem import Regression, require_squares
+from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.problem import Problem, Regression, require_squares
 
 __all__ = ["saddle_to_saddle"]
 
@@ -34,10 +37,22 @@ _BLURRED = 1e-6
 _FINER = 4.0
 
 
-@hinting
+@overload
+def saddle_to_saddle(
+    net: LinearNetwork,
+    problem: Problem,
+    start: Mapping[str, ArrayLike] | None = None,
+    *,
+    max_jumps: int | None = None,
+    t_end: float | None = None,
+    progress: bool = False,
+) -> LinearSaddlePath: ...
+
+
+@overload
 def saddle_to_saddle(
     net: DiagonalNetwork,
-    problem: Regression,
+    problem: Problem,
     start: Mapping[str, ArrayLike] | StartState | None = None,
     *,
     pretrained: Mapping[str, ArrayLike] | None = None,
@@ -47,7 +62,23 @@ def saddle_to_saddle(
     t_end: float | None = None,
     exact: bool = False,
     progress: bool = False,
-) -> SaddlePath:
+) -> SaddlePath: ...
+
+
+@hinting
+def saddle_to_saddle(
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Problem,
+    start: Mapping[str, ArrayLike] | StartState | None = None,
+    *,
+    pretrained: Mapping[str, ArrayLike] | None = None,
+    thresholds: tuple[ArrayLike, ArrayLike] | None = None,
+    penalties: tuple[ArrayLike, ArrayLike] | None = None,
+    max_jumps: int | None = None,
+    t_end: float | None = None,
+    exact: bool = False,
+    progress: bool = False,
+) -> SaddlePath | LinearSaddlePath:
     r"""The limit process of gradient flow from vanishing initialisation.
 
     .. math:: \dot s = -\nabla L(\beta), \qquad
@@ -55,15 +86,16 @@ def saddle_to_saddle(
 
     over :math:`\beta_i \ge 0` where :math:`s_i = t_i^+ + \kappa_i^+ t` (the upper wall), :math:`\beta_i \le 0` where
     :math:`s_i = -(t_i^- + \kappa_i^- t)` (the lower wall), and :math:`\beta_i = 0` in between. The path is
-    piecewise constant in accelerated time and jumps when a coordinate reaches a wall.
+    piecewise constant in accelerated time and jumps when a coordinate reaches a wall. A :class:`LinearNetwork` learns
+    rank by rank instead: its saddles are reduced-rank regressions (Notes).
 
     Parameters
     ----------
-    net : DiagonalNetwork
-        Two-layer type (``u*v``, ``u**2 - v**2``, ...), with or without noise, a product of L >= 3 weights, or another
-        formula whose lowest terms at 0 have order 2 or more.
+    net : DiagonalNetwork or LinearNetwork
+        Diagonal: two-layer type (``u*v``, ``u**2 - v**2``, ...), with or without noise, a product of L >= 3 weights,
+        or another formula whose lowest terms at 0 have order 2 or more.
     problem : Regression
-        With one target.
+        With one target, or several for a LinearNetwork.
     start : dict weight -> array, or StartState, optional
         The direction that the vanishing scale multiplies, as in :func:`flowsim.gradient_flow`; or a place on an
         earlier path, ``path.state(t)``, to go on from there with other data.
@@ -86,7 +118,7 @@ def saddle_to_saddle(
 
     Returns
     -------
-    SaddlePath
+    SaddlePath, or LinearSaddlePath for a LinearNetwork
 
     Raises
     ------
@@ -104,6 +136,16 @@ def saddle_to_saddle(
     linearly dependent the minimiser is not unique; the flow selects one, by the direction of its start
     (:mod:`flowsim.limits.selection`).
 
+    Linear networks, :math:`\beta = U V^\top`, from a start in general position: with
+    :math:`\Sigma = X^\top X / n`, :math:`A^* = \Sigma^{-1/2} X^\top Y / n = \sum_i s_i a_i b_i^\top`, saddle r is
+
+    .. math:: \beta_r = \Sigma^{-1/2} \sum_{i \le r} (s_i - \eta^2 \sqrt{m \, \mathrm{tr}\, \Sigma})_+ a_i b_i^\top
+
+    (:math:`\eta` the standard deviation of weight noise; with weight decay, where the orbit from saddle r - 1 ends).
+    Directions that wait have levels that rise at the sorted eigenvalues of the generator
+    ``[[-a, G], [G^T, -b]]``, ``G = X^T (Y - X beta_r) / n``, from 0; the one that reaches 1 is learned next. Data that
+    decouple exactly are learned part by part (:mod:`flowsim.limits.linear_blocks`).
+
     References
     ----------
     Pesme, Flammarion, *Saddle-to-saddle dynamics in diagonal linear networks*, arXiv 2304.00488, Algorithm 1.
@@ -116,17 +158,25 @@ def saddle_to_saddle(
     >>> path.jump_times, path.end
     (array([0.5       , 0.66666667]), array([1., 3.]))
     """
-    require_squares(problem, "the saddle-to-saddle process")
+    if max_jumps is not None and not (_is_number(max_jumps) and max_jumps >= 0 and max_jumps % 1 == 0):
+        raise ValueError(f"`max_jumps` must be an integer >= 0; received {max_jumps!r}.")
+    if t_end is not None and not (_is_number(t_end) and t_end > 0):
+        raise ValueError(f"`t_end` must be a number > 0; received {t_end!r}.")
+    if isinstance(net, LinearNetwork):
+        if isinstance(start, StartState):
+            raise ValueError("`start` must map 'U' and 'V' to arrays; received StartState.")
+        given = {"pretrained": pretrained, "thresholds": thresholds, "penalties": penalties, "exact": exact or None}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
+        return linear_saddle_to_saddle(net, problem, start, max_jumps=max_jumps, t_end=t_end)
+    problem = require_squares(problem, "the saddle-to-saddle process")
     if problem.n_targets > 1:
         raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
     if problem.y.ndim == 2:
         problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
     if not isinstance(net, DiagonalNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
-    if max_jumps is not None and not (_is_number(max_jumps) and max_jumps >= 0 and max_jumps % 1 == 0):
-        raise ValueError(f"`max_jumps` must be an integer >= 0; received {max_jumps!r}.")
-    if t_end is not None and not (_is_number(t_end) and t_end > 0):
-        raise ValueError(f"`t_end` must be a number > 0; received {t_end!r}.")
+        raise ValueError(f"`net` must be a DiagonalNetwork or a LinearNetwork; received {type(net).__name__}.")
     if pretrained is not None:
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")

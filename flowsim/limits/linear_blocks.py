@@ -1,0 +1,143 @@
+r"""Parts of the data that a two-layer linear network learns independently of one another.
+
+In the row space of X, with :math:`\Sigma = \mathrm{diag}(\lambda)` and :math:`C = X^\top Y / n`, the flow is
+:math:`Z' = S Z`,
+
+.. math:: S = \begin{pmatrix} -a & G \\ G^\top & -b \end{pmatrix}, \qquad G = C - \Sigma \beta, \qquad
+          a = \eta_V^2\, m\, \Sigma + \lambda_{wd}, \qquad b = \eta_U^2\, \mathrm{tr}\, \Sigma + \lambda_{wd}.
+
+Subspaces of features and of targets that :math:`\Sigma`, C and :math:`C^\top` map into themselves stay apart: S is
+block-diagonal at every saddle. They are found as Murota, Kanno, Kojima, Kojima (2010) block-diagonalise a matrix
+algebra: the eigenvectors of one random element, joined wherever another random element couples them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import LinearNetwork
+from flowsim.network.linear_algebra import LinearData
+
+__all__ = ["Block", "independent_blocks", "weight_penalties"]
+
+Array = NDArray[np.float64]
+
+#: Couplings below this, relative to the data, are rounding (eigenvectors of a random matrix are off by about this).
+_COUPLED = 1e-10
+#: Random elements tried; one with close eigenvalues may join what is apart, never the other way round.
+_DRAWS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One independent part, in coordinates in which its Sigma is diagonal.
+
+    Attributes
+    ----------
+    features : array (R, r)
+        Orthonormal directions in the row space of X.
+    targets : array (m, q)
+        Orthonormal directions of targets.
+    curvatures : array (r,)
+        Diagonal of Sigma.
+    signal : array (r, q)
+        C.
+    a : array (r,)
+        Rates at which noise and weight decay pull U to zero, and
+    b : float
+        V.
+    """
+
+    features: Array
+    targets: Array
+    curvatures: Array
+    signal: Array
+    a: Array
+    b: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.curvatures), self.signal.shape[1]
+
+    def force(self, beta: Array) -> Array:
+        """``G = C - Sigma beta``."""
+        return self.signal - self.curvatures[:, None] * beta
+
+    def generator(self, force: Array) -> Array:
+        """S, (r + q, r + q)."""
+        r, q = self.shape
+        S = np.zeros((r + q, r + q))
+        S[:r, r:], S[r:, :r] = force, force.T
+        S[np.diag_indices(r + q)] = -np.concatenate([self.a, np.full(q, self.b)])
+        return S
+
+    def lift(self, beta: Array) -> Array:
+        """From the block to the row space of X and all targets, (R, m)."""
+        return self.features @ beta @ self.targets.T
+
+    def stack(self, Z: Array) -> Array:
+        """The block's part of ``Z = (U_1; V)``, (R + m, h) to (r + q, h)."""
+        R = len(self.features)
+        return np.concatenate([self.features.T @ Z[:R], self.targets.T @ Z[R:]])
+
+
+def weight_penalties(net: LinearNetwork, data: LinearData) -> tuple[Array, float]:
+    """a (rank,) and b: what noise and weight decay add to the loss is ``tr U^T a U / 2 + b |V|^2 / 2``."""
+    a, b = data.damping(net)
+    decay = float(getattr(net, "weight_decay", 0.0) or 0.0)
+    return a + decay, b + decay
+
+
+def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
+    """The finest decomposition, up to blocks that are copies of one another (which learn the same at the same time)."""
+    a, b = weight_penalties(net, data)
+    R, m = data.signal.shape
+    curvatures, signal = data.curvatures, data.signal
+    whole = [Block(np.eye(R), np.eye(m), curvatures, signal, a, b)]
+    size = float(np.abs(signal).max(initial=0.0))
+    if size == 0.0:
+        return whole
+    best = max((_split(curvatures / curvatures[0], signal / size, seed) for seed in range(_DRAWS)), key=len)
+    if len(best) == 1:
+        return whole
+    blocks = []
+    for vectors in best:
+        features, targets = _orthonormal(vectors[:R]), _orthonormal(vectors[R:])
+        values, turn = np.linalg.eigh((features.T * curvatures) @ features)
+        order = np.argsort(-values)
+        features, values = features @ turn[:, order], values[order]
+        # a is a function of Sigma; taken from the diagonal so that it needs no second decomposition.
+        pulled = np.einsum("ij,i,ij->j", features, a, features)
+        blocks.append(Block(features, targets, values, features.T @ signal @ targets, pulled, b))
+    return blocks
+
+
+def _split(curvatures: Array, signal: Array, seed: int) -> list[Array]:
+    """Orthonormal bases (R + m, .) of the blocks that one pair of random elements tells apart."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    R, m = signal.shape
+    rng = np.random.default_rng([2010, seed])
+
+    def element() -> Array:
+        x, y, z = rng.uniform(0.5, 1.5, 3)
+        H = np.zeros((R + m, R + m))
+        H[:R, R:], H[R:, :R] = y * signal, y * signal.T
+        H[np.diag_indices(R + m)] = np.concatenate([x * curvatures + z, np.full(m, -z)])
+        return H
+
+    vectors = np.linalg.eigh(element())[1]
+    other = element()
+    coupling = np.abs(vectors.T @ other @ vectors)
+    count, label = connected_components(csr_array(coupling > _COUPLED * np.abs(other).max()), directed=False)
+    return [vectors[:, label == k] for k in range(count)]
+
+
+def _orthonormal(columns: Array) -> Array:
+    """A basis of the columns' span; their singular values are 0 or 1, a block being a sum of features and targets."""
+    left, values, _ = np.linalg.svd(columns, full_matrices=False)
+    return np.ascontiguousarray(left[:, values > 0.5])

@@ -1,0 +1,182 @@
+"""The limit of vanishing initialisation of a two-layer linear network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_orbits import block_orbit
+from flowsim.limits.linear_process import Plateau
+from flowsim.limits.orbits import Orbit
+from flowsim.limits.staircase import Staircase
+from flowsim.network.linear_algebra import LinearData
+from flowsim.problem import Regression
+
+__all__ = ["LinearSaddlePath"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearSaddlePath(Staircase):
+    r"""Rank by rank: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}` in accelerated time.
+
+    Attributes
+    ----------
+    problem : Regression
+    jump_times : array (K,)
+        Accelerated times ``t / ln(1/alpha)`` of the jumps; 0 is not one.
+    ranks : array (K+1,)
+        Of the saddles. A jump of several ranks is several directions that reach their level together.
+    width : int
+        The largest rank the start allows: min(h, rank of ``(U_1; V)`` at the start).
+    blocks : tuple of Block
+        Parts of the data that are learned independently (one, unless Sigma and X^T Y decouple exactly).
+    horizon : float
+        Where the path's knowledge ends: inf, unless it was stopped early.
+    complete : bool
+        Nothing moves any more after the last jump.
+    message : str
+    order : int
+        2: time is counted in ``ln(1/alpha)``.
+    stats : dict
+        jumps, seconds.
+    """
+
+    problem: Regression
+    data: LinearData = field(repr=False)
+    jump_times: Array
+    ranks: NDArray[np.int64]
+    width: int
+    blocks: tuple[Block, ...] = field(repr=False)
+    #: for each of the K + 1 saddles the plateau of every block, and whether its jump is one direction of one block
+    places: tuple[tuple[Plateau, ...], ...] = field(repr=False)
+    horizon: float = math.inf
+    complete: bool = True
+    message: str = ""
+    order: int = 2
+    stats: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def active_sets(self) -> tuple[NDArray[np.int64], ...]:
+        """``0, ..., rank - 1`` for each saddle: the learned directions, in order of learning."""
+        return tuple(np.arange(rank) for rank in self.ranks)
+
+    @cached_property
+    def losses(self) -> Array:
+        """The training loss on each plateau, shape (K+1,)."""
+        return self.data.least_loss + self.data.excess(self._reduced)
+
+    @cached_property
+    def singular_values(self) -> Array:
+        """Of the saddles, (K+1, min(D, m))."""
+        values = np.zeros((len(self.ranks), min(self.problem.d, self.data.m)))
+        found = np.linalg.svd(self._reduced, compute_uv=False)
+        values[:, : found.shape[1]] = found
+        return values
+
+    def levels(self, t: ArrayLike) -> Array:
+        """Graded logarithms ``1 + ln(size) / ln(1/alpha)`` of the directions of ``(U_1; V)``, falling.
+
+        All are 0 at the start; those that have been learned are 1; one that rises to 1 is learned.
+
+        Parameters
+        ----------
+        t : float or array (T,)
+            Accelerated times.
+
+        Returns
+        -------
+        array (width,) or (T, width)
+        """
+        times = self._check_times(t)
+        out = np.empty((times.size, self.width))
+        for row, time in enumerate(np.atleast_1d(times)):
+            here = self.places[int(np.searchsorted(self.jump_times, time, side="right"))]
+            parts = []
+            for plateau in here:
+                wait = time - plateau.time
+                moved = plateau.rates != 0  # what rests stays where it is for ever
+                levels = plateau.levels.copy()
+                levels[moved] += wait * plateau.rates[moved]
+                parts.append(levels)
+            out[row] = np.sort(np.concatenate(parts))[::-1][: self.width]
+        return out[0] if times.ndim == 0 else out
+
+    def time_average(self, t: ArrayLike) -> Array:
+        r""":math:`\frac{1}{t} \int_0^t \beta(s) ds`, shapes as in :meth:`beta`; at t = 0 its limit, the first plateau.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`beta`.
+        """
+        times = self._check_times(t)
+        shares = np.zeros((times.size, len(self.ranks)))
+        for row, time in enumerate(np.atleast_1d(times)):
+            part = self._shares(float(time))
+            shares[row, : len(part)] = part
+        out = self._lift(np.tensordot(shares, self._reduced, axes=1))
+        return out[0] if times.ndim == 0 else out
+
+    @cached_property
+    def orbits(self) -> tuple[Orbit, ...]:
+        """The heteroclinic orbit of each jump, in the row space of X: coefficients of ``Phi_1^T beta``, flattened.
+
+        Raises
+        ------
+        ValueError
+            If several directions leave together: the orbit then depends on the start. Also for noise on one factor
+            alone, under which the factors of a saddle have no limit.
+        IntegrationError
+            If one cannot be followed to the next saddle.
+        """
+        return tuple(self._orbit(jump) for jump in range(len(self.jump_times)))
+
+    def curve_loss(self, tau: ArrayLike) -> Array:
+        """The training loss along :meth:`curve`."""
+        beta1 = np.swapaxes(np.swapaxes(self.curve(tau), -1, -2) @ self.data.directions, -1, -2)
+        return self.data.least_loss + self.data.excess(beta1)
+
+    def _orbit(self, jump: int) -> Orbit:
+        before, after = self.places[jump], self.places[jump + 1]
+        moving = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a is not b]
+        if len(moving) > 1 or after[moving[0]].rank != before[moving[0]].rank + 1:
+            raise ValueError(f"at jump {jump} several directions leave together; their orbit depends on the start.")
+        (k,) = moving
+        block, plateau = self.blocks[k], before[k]
+        pulled = float(np.abs(block.a).max(initial=0.0))
+        if (pulled > 0) != (block.b > 0):
+            raise ValueError("orbits are not known for noise on one factor alone.")
+        assert plateau.towards is not None
+        orbit = block_orbit(block, jump, plateau.Z, plateau.towards, after[k].beta)
+        rest = sum(other.lift(p.beta) for i, (other, p) in enumerate(zip(self.blocks, before, strict=True)) if i != k)
+        lift = np.einsum("ai,bj->ijab", block.features, block.targets).reshape(len(orbit.points[0]), -1)
+        return Orbit(
+            jump, np.arange(lift.shape[1]), orbit.distance,
+            orbit.points @ lift + np.ravel(rest), orbit.tangents @ lift,
+        )  # fmt: skip
+
+    @cached_property
+    def _reduced(self) -> Array:
+        """The saddles in the row space of X, (K+1, rank X, m)."""
+        out = np.zeros((len(self.ranks), *self.data.signal.shape))
+        for row, here in zip(out, self.places, strict=True):
+            for block, plateau in zip(self.blocks, here, strict=True):
+                row += block.lift(plateau.beta)
+        return out
+
+    def _lift(self, beta1: Array) -> Array:
+        return np.asarray(self.data.directions @ beta1)
+
+    def _rows(self, saddles: NDArray[np.intp]) -> Array:
+        return self._lift(self._reduced[saddles])
+
+    def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
+        out[:] = self._lift(orbit.at(distance).reshape(-1, *self.data.signal.shape))

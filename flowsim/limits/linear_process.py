@@ -1,0 +1,216 @@
+r"""The limit process of one independent block of a two-layer linear network.
+
+On plateau r the network stands at ``beta_r`` with r active directions Z, ``S Z = 0``. Every other direction is still
+exponentially small: its size is ``exp((s - 1) gamma)`` with a level s that rises at an eigenvalue of S on the
+complement of the active ones, the highest level at the largest. The level that reaches 1 is learned next.
+
+With ``A* = Sigma^(-1/2) C = sum_i s_i a_i b_i^T`` and the penalty ``a = kappa Sigma`` the saddles are
+:math:`\beta_r = \Sigma^{-1/2} \sum_{i \le r} (s_i - \sqrt{\kappa b})_+ a_i b_i^\top`. Where singular values tie,
+or with weight decay on data that are not whitened, no formula tells the saddle: it is the end of the orbit to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_orbits import departure, follow_to_rest, settle
+
+__all__ = ["BlockProcess", "Plateau"]
+
+Array = NDArray[np.float64]
+
+#: Singular values and rates this small relative to the data, times its size, are rounding.
+_ROUNDING = 8 * np.finfo(float).eps
+#: Times and levels closer than this, relatively, are one.
+TIE = 1e-10
+#: Singular values of A* closer than this, relative to the largest, are equal: which ones a saddle has is open.
+_EQUAL = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Plateau:
+    """A saddle and what waits there.
+
+    Attributes
+    ----------
+    time : float
+        When it begins.
+    beta : array (r, q)
+    Z : array (r + q, k)
+        Balanced factors of beta, the active directions.
+    levels, rates : array (K,)
+        At `time`, active ones first (level 1, rate 0), then falling.
+    towards : array (r + q,) or None
+        The direction that is learned next.
+    exhausted : bool
+        There is more to learn, but no direction of the start left.
+    """
+
+    time: float
+    beta: Array
+    Z: Array
+    levels: Array
+    rates: Array
+    towards: Array | None = None
+    exhausted: bool = False
+
+    @property
+    def rank(self) -> int:
+        return self.Z.shape[1]
+
+
+@dataclass(eq=False)
+class BlockProcess:
+    """One block from its start to its end.
+
+    Attributes
+    ----------
+    block : Block
+    columns : int
+        K, how many independent directions the start has in the block.
+    """
+
+    block: Block
+    columns: int
+    plateaus: list[Plateau] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        block = self.block
+        root = np.sqrt(block.curvatures)
+        self._root = root
+        A, s, Bt = np.linalg.svd(block.signal / root[:, None], full_matrices=False)
+        self._left, self._values, self._right = A, s, Bt.T
+        # a = kappa Sigma + rest: the formula needs rest = 0.
+        kappa = block.a / block.curvatures
+        self.closed_form = bool(np.ptp(kappa) <= _EQUAL * kappa.max(initial=0.0)) if len(kappa) else True
+        self._kappa = float(kappa.mean()) if len(kappa) else 0.0
+        self._threshold = math.sqrt(self._kappa * block.b)
+        # The same pull on U and V: S + decay is antisymmetric under the change of V's sign, and levels come in pairs.
+        self._paired = bool(np.abs(block.a - block.b).max(initial=0.0) <= _EQUAL * block.b)
+        self._size = float(np.linalg.norm(block.signal))
+        self._zero = _ROUNDING * max(sum(block.shape), 1) * self._size
+        negligible = _ROUNDING * max(sum(block.shape), 1) * s.max(initial=0.0)
+        self._largest_rank = int(np.sum(s - self._threshold > negligible))
+
+    def run(self, t_end: float = math.inf, max_jumps: float = math.inf) -> list[Plateau]:
+        """All plateaus that begin before `t_end`, at most `max_jumps` after the first."""
+        if not self.plateaus:
+            r, q = self.block.shape
+            self.plateaus.append(self._plateau(0.0, np.zeros((r, q)), np.zeros((r + q, 0)), np.zeros(self.columns)))
+        while len(self.plateaus) <= max_jumps and self.next_jump(self.plateaus[-1]) < t_end:
+            self.extend(len(self.plateaus))
+        return self.plateaus
+
+    def extend(self, number: int) -> None:
+        """Make sure that plateau `number` is known, the one before it being known."""
+        if number < len(self.plateaus):
+            return
+        plateau = self.plateaus[-1]
+        time, r = self.next_jump(plateau), plateau.rank
+        levels = plateau.levels + (time - plateau.time) * plateau.rates
+        levels[r] = 1.0
+        self.plateaus.append(self._plateau(time, *self._next_saddle(plateau), levels))
+
+    @property
+    def strengths(self) -> Array:
+        """What the saddles have of the singular values of A*, falling."""
+        return np.maximum(self._values - self._threshold, 0.0)
+
+    def growing_directions(self) -> Array:
+        """Orthonormal columns: how the start's directions grow at 0, the fastest first."""
+        values, vectors = np.linalg.eigh(self.block.generator(self.block.signal))
+        return np.asarray(vectors[:, values > self._zero][:, ::-1])
+
+    @staticmethod
+    def next_jump(plateau: Plateau) -> float:
+        """inf at the end."""
+        if plateau.towards is None:
+            return math.inf
+        r = plateau.rank
+        wait = max(1.0 - float(plateau.levels[r]), 0.0) / float(plateau.rates[r])
+        return plateau.time + (wait if wait > TIE * plateau.time else 0.0)
+
+    def _plateau(self, time: float, beta: Array, Z: Array, levels: Array) -> Plateau:
+        K, rank = self.columns, Z.shape[1]
+        levels = np.concatenate([np.ones(rank), np.sort(levels[rank:])[::-1]])[:K]
+        if rank >= sum(self.block.shape) or min(self.block.shape) == 0:
+            rates = np.concatenate(
+                [np.zeros(rank), -np.sort(np.append(self.block.a, [self.block.b] * self.block.shape[1]))]
+            )
+            return Plateau(time, beta, Z, levels, rates[:K])
+        force = self._force(beta, rank)
+        rates, towards = self._pairs(force, Z) if self._paired else self._spectrum(force, Z)
+        growing = bool(rates[0] > 0 and rank < self._largest_rank if self.closed_form else rates[0] > self._zero)
+        rates = np.concatenate([np.zeros(rank), rates])[:K]
+        free = rank < K
+        return Plateau(time, beta, Z, levels, rates, towards if growing and free else None, growing and not free)
+
+    def _force(self, beta: Array, rank: int) -> Array:
+        """G, from the singular values that beta leaves: without cancellation."""
+        if not self.closed_form:
+            return self.block.force(beta)
+        left = np.array(self._values)
+        left[:rank] = np.minimum(self._threshold, left[:rank])
+        return np.asarray(self._root[:, None] * ((self._left * left) @ self._right.T))
+
+    def _pairs(self, force: Array, Z: Array) -> tuple[Array, Array]:
+        """Rates ``sigma_i - b``, ``-b``, ``-sigma_i - b`` and last ``-2 b``, of the active ones' mirror images."""
+        (r, q), k = self.block.shape, Z.shape[1]
+        inside = [np.linalg.qr(part)[0] for part in (Z[:r], Z[r:])]
+        for basis, side in zip(inside, (0, 1), strict=True):
+            force = force - (basis @ (basis.T @ force) if side == 0 else (force @ basis) @ basis.T)
+        U, sigma, Vt = np.linalg.svd(force, full_matrices=False)
+        sigma = sigma[: min(r, q) - k]
+        b = self.block.b
+        rates = np.concatenate([sigma - b, np.full(abs(r - q), -b), -sigma[::-1] - b, np.full(k, -2 * b)])
+        return rates, np.concatenate([U[:, 0], Vt[0]]) / math.sqrt(2.0)
+
+    def _spectrum(self, force: Array, Z: Array) -> tuple[Array, Array]:
+        """Eigenvalues of S on the complement of Z, and the eigenvector of the largest."""
+        rest = np.linalg.qr(Z, mode="complete")[0][:, Z.shape[1] :]
+        values, vectors = np.linalg.eigh(rest.T @ self.block.generator(force) @ rest)
+        return values[::-1], rest @ vectors[:, -1]
+
+    def _next_saddle(self, plateau: Plateau) -> tuple[Array, Array]:
+        rank = plateau.rank + 1
+        s = self._values
+        if not self.closed_form:
+            Z = settle(self.block, follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards)))
+            r = self.block.shape[0]
+            return Z[:r] @ Z[r:].T, Z
+        if rank < len(s) and s[rank - 1] - s[rank] <= _EQUAL * s[0]:
+            self._choose_among_equals(plateau, rank)
+        return self._saddle(rank)
+
+    def _saddle(self, rank: int) -> tuple[Array, Array]:
+        """beta and its factors with ``kappa |Sigma^(1/2) u|^2 = b |v|^2`` (equal norms where nothing pulls)."""
+        s = np.maximum(self._values[:rank] - self._threshold, 0.0)
+        left, right = self._left[:, :rank] / self._root[:, None], self._right[:, :rank]
+        beta = (left * s) @ right.T
+        if self._kappa == self.block.b == 0.0:
+            P, size, Qt = np.linalg.svd(beta, full_matrices=False)
+            half = np.sqrt(size[:rank])
+            return beta, np.concatenate([P[:, :rank] * half, Qt[:rank].T * half])
+        # u v = s and kappa u^2 = b v^2. Noise on one factor alone shrinks that one and lets the other grow, slowly but
+        # without end: what is left of the pair is the direction of the other.
+        total = self._kappa + self.block.b
+        share = math.sqrt(self._kappa * self.block.b) / total
+        scale = np.sqrt(s / share if share > 0 else np.ones_like(s))
+        u, v = math.sqrt(self.block.b / total) * scale, math.sqrt(self._kappa / total) * scale
+        return beta, np.concatenate([left * u, right * v])
+
+    def _choose_among_equals(self, plateau: Plateau, rank: int) -> None:
+        """Turn singular vectors of equal value so that the orbit's end has the first `rank` of them."""
+        s, r = self._values, self.block.shape[0]
+        group = np.flatnonzero(np.abs(s - s[rank - 1]) <= _EQUAL * s[0])
+        Z = follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards))
+        fitted = self._root[:, None] * (Z[:r] @ Z[r:].T)
+        inside = self._left[:, group].T @ fitted @ self._right[:, group]
+        turn = np.linalg.svd(inside)[0]
+        self._left[:, group] = self._left[:, group] @ turn
+        self._right[:, group] = self._right[:, group] @ turn

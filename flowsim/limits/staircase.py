@@ -1,0 +1,151 @@
+"""What every limit path is: plateaus that end in jumps, joined by orbits."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from flowsim.limits.orbits import Orbit
+
+__all__ = ["Staircase"]
+
+Array = NDArray[np.float64]
+
+
+class Staircase:
+    r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
+
+    A subclass has the attributes below, :meth:`_rows`, :attr:`orbits` and :meth:`_travel`.
+
+    Attributes
+    ----------
+    jump_times : array (K,)
+    horizon : float
+        Where the path's knowledge ends: inf, unless it was stopped early.
+    complete : bool
+    message : str
+    """
+
+    jump_times: Array
+    horizon: float
+    complete: bool
+    message: str
+
+    def _rows(self, saddles: NDArray[np.intp]) -> Array:
+        """Chosen saddles, stacked along the first axis."""
+        raise NotImplementedError
+
+    def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
+        """Overwrite rows of beta by points of an orbit."""
+        raise NotImplementedError
+
+    @property
+    def orbits(self) -> tuple[Orbit, ...]:
+        """The heteroclinic orbit of each jump."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.jump_times)} jumps, {self.message})"
+
+    @cached_property
+    def saddles(self) -> Array:
+        """The plateaus in order, shape (K+1, ...)."""
+        return self._rows(np.arange(len(self.jump_times) + 1))
+
+    @property
+    def end(self) -> Array:
+        """Where the path ends, in the shape of one beta.
+
+        Raises
+        ------
+        ValueError
+            If the path was stopped before its end.
+        """
+        if not self.complete:
+            raise ValueError(f"the path has not reached its end: {self.message}; its last saddle is `saddles[-1]`.")
+        return self._rows(np.array([len(self.jump_times)]))[0]
+
+    def beta(self, t: ArrayLike) -> Array:
+        """The path at accelerated times t, continuous from the right: one beta, or (T, ...) for t of shape (T,).
+
+        Raises
+        ------
+        ValueError
+            For t negative, NaN, or beyond the horizon of a path that was stopped early.
+        """
+        times = self._check_times(t)
+        rows = self._rows(np.searchsorted(self.jump_times, np.atleast_1d(times), side="right"))
+        return rows[0] if times.ndim == 0 else rows
+
+    def _shares(self, time: float) -> Array:
+        """Of the interval [0, time], what is spent on each plateau; at 0 its limit, the first plateau."""
+        if math.isinf(time):
+            return np.append(np.zeros(len(self.jump_times)), 1.0)
+        last = int(np.searchsorted(self.jump_times, time, side="right"))
+        knots = np.concatenate([[0.0], self.jump_times[:last], [time]])
+        return np.diff(knots) / time if time > 0 else np.ones(1)
+
+    @property
+    def length(self) -> float:
+        """Distance travelled from the first plateau to the last."""
+        return sum(orbit.length for orbit in self.orbits)
+
+    def arclength(self, t: ArrayLike) -> Array:
+        r"""The clock :math:`d\tau = dt + |d\beta|` at accelerated times t, jumps at t included."""
+        times = self._check_times(t)
+        done = np.concatenate([[0.0], np.cumsum([orbit.length for orbit in self.orbits])])
+        return times + done[np.searchsorted(self.jump_times, times, side="right")]
+
+    def curve(self, tau: ArrayLike) -> Array:
+        r"""The continuous limit path: saddles joined by orbits, one beta or (T, ...).
+
+        Parameters
+        ----------
+        tau : float or array (T,)
+            Values >= 0 of the clock :math:`d\tau = dt + |d\beta|`, t the accelerated time.
+
+        Raises
+        ------
+        ValueError
+            For tau negative, NaN, or beyond the horizon of a path that was stopped early.
+        """
+        values = np.asarray(tau, dtype=float)
+        if values.ndim > 1:
+            raise ValueError(f"`tau` must be a number or a vector; received shape {values.shape}.")
+        flat = np.atleast_1d(values)
+        if not (flat >= 0).all():
+            raise ValueError(f"`tau` must be >= 0; received {flat[~(flat >= 0)][0]}.")
+        limit = self.horizon + self.length
+        if not self.complete and (flat >= limit).any():
+            raise ValueError(f"`tau` must be below {limit:.6g}, where the path was stopped; received {flat.max():.6g}.")
+        lengths = np.array([orbit.length for orbit in self.orbits])
+        before = np.concatenate([[0.0], np.cumsum(lengths)])
+        departs = self.jump_times + before[:-1]
+        passed = np.searchsorted(departs, flat, side="right")
+        out = self._rows(passed)
+        for jump, orbit in enumerate(self.orbits):
+            travelling = np.flatnonzero((passed == jump + 1) & (flat < departs[jump] + lengths[jump]))
+            if travelling.size:
+                rows = out[travelling]
+                self._travel(rows, orbit, flat[travelling] - departs[jump])
+                out[travelling] = rows
+        return out[0] if values.ndim == 0 else out
+
+    def _check_times(self, t: ArrayLike) -> Array:
+        times = np.asarray(t, dtype=float)
+        if times.ndim > 1:
+            raise ValueError(f"`t` must be a number or a vector; received shape {times.shape}.")
+        bad = ~(times >= 0)
+        if bad.any():
+            raise ValueError(f"`t` must be >= 0; received {np.atleast_1d(times)[np.atleast_1d(bad)][0]}.")
+        if not self.complete and (times >= self.horizon).any():
+            raise ValueError(
+                f"`t` must be below {self.horizon:.6g}, where the path was stopped ({self.message}); "
+                f"received {times.max():.6g}."
+            )
+        return times

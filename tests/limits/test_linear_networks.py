@@ -1,0 +1,227 @@
+"""The limit process of two-layer linear networks against closed forms and against flows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import flowsim as fs
+
+Array = NDArray[np.float64]
+
+
+def random_problem(seed: int, n: int = 30, D: int = 5, m: int = 4) -> fs.Regression:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, D)) * rng.uniform(0.5, 1.5, D)
+    return fs.Regression(X, X @ rng.standard_normal((D, m)) + 0.3 * rng.standard_normal((n, m)))
+
+
+def soft_thresholded(problem: fs.Regression, rank: int, threshold: float = 0.0) -> Array:
+    """Reduced-rank regression by its formula, singular values shrunk."""
+    X, n = problem.X, problem.n
+    values, vectors = np.linalg.eigh(X.T @ X / n)
+    keep = values > 1e-12 * values.max()
+    inverse_root = (vectors[:, keep] / np.sqrt(values[keep])) @ vectors[:, keep].T
+    A, s, Bt = np.linalg.svd(inverse_root @ X.T @ problem.y / n, full_matrices=False)
+    return inverse_root @ (A[:, :rank] * np.maximum(s[:rank] - threshold, 0.0)) @ Bt[:rank]
+
+
+@pytest.mark.parametrize(("D", "m", "n"), [(5, 4, 30), (2, 6, 30), (12, 3, 7)])
+def test_saddles_are_reduced_rank_regressions_and_the_first_jump_is_one_over_the_largest_correlation(
+    D: int, m: int, n: int
+) -> None:
+    problem = random_problem(0, n, D, m)
+    path = fs.saddle_to_saddle(fs.LinearNetwork(D + m + 2), problem)
+    assert path.complete
+    assert path.ranks.tolist() == list(range(min(D, m, n) + 1))
+    for rank, saddle in zip(path.ranks, path.saddles, strict=True):
+        np.testing.assert_allclose(saddle, soft_thresholded(problem, rank), atol=1e-12)
+    largest = np.linalg.norm(problem.X.T @ problem.y / n, 2)
+    assert path.jump_times[0] == pytest.approx(1 / largest, rel=1e-13)
+    np.testing.assert_allclose(path.end, np.linalg.lstsq(problem.X, problem.y, rcond=None)[0], atol=1e-12)
+    np.testing.assert_allclose(path.losses, [problem.loss(saddle) for saddle in path.saddles], atol=1e-12)
+
+
+def test_whitened_data_jump_at_one_over_each_correlation() -> None:
+    rng = np.random.default_rng(1)
+    X = np.linalg.qr(rng.standard_normal((20, 4)))[0] * np.sqrt(20)
+    Y = rng.standard_normal((20, 3))
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9), fs.Regression(X, Y))
+    np.testing.assert_allclose(path.jump_times, 1 / np.linalg.svd(X.T @ Y / 20, compute_uv=False), rtol=1e-12)
+    assert path.stats["blocks"] > 1
+
+
+def test_waits_follow_from_the_singular_values_at_each_saddle() -> None:
+    problem = random_problem(2)
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9), problem)
+    levels, time = np.zeros(4), 0.0
+    for rank in range(4):
+        G = problem.X.T @ (problem.y - problem.X @ path.saddles[rank]) / problem.n
+        rates = np.linalg.svd(G, compute_uv=False)
+        wait = (1 - levels[rank]) / rates[0]
+        levels[rank:] += wait * rates[: 4 - rank]
+        time += wait
+        assert path.jump_times[rank] == pytest.approx(time, rel=1e-9)
+        np.testing.assert_allclose(path.levels(path.jump_times[rank])[:4], levels, atol=1e-9)
+
+
+def test_levels_start_at_0_come_in_pairs_and_reach_1_at_their_jump() -> None:
+    path = fs.saddle_to_saddle(fs.LinearNetwork(20), random_problem(3))
+    assert not path.levels(0.0).any()
+    levels = path.levels(np.linspace(0, 2 * path.jump_times[-1], 50))
+    assert levels.shape == (50, 9)
+    # The imbalance is conserved: directions and their mirror images (U, -V) have opposite levels.
+    np.testing.assert_allclose(levels, -levels[:, ::-1], atol=1e-12)
+    for rank, time in enumerate(path.jump_times, start=1):
+        assert path.levels(time)[rank - 1] == 1.0
+        assert path.levels(time * (1 - 1e-6))[rank - 1] < 1.0
+
+
+def test_noise_soft_thresholds_the_singular_values() -> None:
+    problem, eta = random_problem(4), 0.35
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9, noise=fs.GaussianNoise(eta)), problem)
+    threshold = eta**2 * np.sqrt(4 * np.trace(problem.X.T @ problem.X) / problem.n)
+    for rank, saddle in zip(path.ranks, path.saddles, strict=True):
+        np.testing.assert_allclose(saddle, soft_thresholded(problem, rank, threshold), atol=1e-12)
+    np.testing.assert_allclose(path.end, soft_thresholded(problem, 4, threshold), atol=1e-12)
+    assert 1 <= path.ranks[-1] < 4
+    np.testing.assert_allclose(path.levels(path.jump_times[-1] - 1e-9)[path.ranks[-1] - 1], 1.0, atol=1e-6)
+
+
+def test_noise_that_outweighs_the_signal_leaves_the_network_at_0() -> None:
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9, noise=fs.GaussianNoise(5.0)), random_problem(4))
+    assert path.complete
+    assert path.ranks.tolist() == [0]
+    assert not path.end.any()
+
+
+def test_a_narrow_network_ends_at_the_best_fit_of_its_rank() -> None:
+    problem = random_problem(5)
+    path = fs.saddle_to_saddle(fs.LinearNetwork(2), problem)
+    assert path.complete
+    assert "rank 2" in path.message
+    np.testing.assert_allclose(path.end, soft_thresholded(problem, 2), atol=1e-12)
+    wide = fs.saddle_to_saddle(fs.LinearNetwork(9), problem)
+    np.testing.assert_allclose(path.jump_times, wide.jump_times[:2], rtol=1e-13)
+
+
+def test_tied_directions_jump_together() -> None:
+    X, Y = np.eye(3) * np.sqrt(3), np.diag([3.0, 2.0, 2.0])
+    path = fs.saddle_to_saddle(fs.LinearNetwork(8), fs.Regression(X, Y))
+    np.testing.assert_allclose(path.jump_times, np.sqrt(3) * np.array([1 / 3, 1 / 2]), rtol=1e-14)
+    assert path.ranks.tolist() == [0, 1, 3]
+    with pytest.raises(ValueError, match="jump 1 several directions leave together"):
+        _ = path.orbits
+
+
+def test_classes_of_equal_size_tie_in_fit_but_not_in_time() -> None:
+    rng = np.random.default_rng(6)
+    problem = fs.Regression(rng.standard_normal((6, 9)), np.repeat(np.eye(3), 2, axis=0))
+    path = fs.saddle_to_saddle(fs.LinearNetwork(12), problem)
+    assert path.ranks.tolist() == [0, 1, 2, 3]
+    # Every saddle is stationary among fits of its rank, though the fits of rank 1 and 2 are not unique.
+    np.testing.assert_allclose(path.losses, [1 / 2, 1 / 3, 1 / 6, 0], atol=1e-12)
+    for saddle in path.saddles:
+        G = problem.X.T @ (problem.y - problem.X @ saddle)
+        np.testing.assert_allclose(G.T @ saddle, 0.0, atol=1e-9)
+        np.testing.assert_allclose(G @ saddle.T, 0.0, atol=1e-9)
+
+
+def test_data_that_decouple_are_learned_part_by_part() -> None:
+    """Feature 1 is louder, so it is learned first, though feature 0 explains more of Y."""
+    X, Y = np.diag([1.0, 2.0]) * np.sqrt(2), np.diag([1.0, 0.75]) * np.sqrt(2)
+    path = fs.saddle_to_saddle(fs.LinearNetwork(5), fs.Regression(X, Y))
+    np.testing.assert_allclose(path.jump_times, [1 / 1.5, 1.0], rtol=1e-14)
+    np.testing.assert_allclose(path.saddles[1], np.diag([0.0, 0.375]), atol=1e-14)
+    np.testing.assert_allclose(path.end, np.diag([1.0, 0.375]), atol=1e-14)
+    narrow = fs.saddle_to_saddle(fs.LinearNetwork(1), fs.Regression(X, Y))
+    assert not narrow.complete
+    assert "decouples exactly" in narrow.message
+
+
+def test_a_rotated_block_structure_is_found() -> None:
+    rng = np.random.default_rng(7)
+    X, Y = np.zeros((8, 4)), np.zeros((8, 4))
+    X[:4], Y[:2, :2], Y[2:4, 2:] = (
+        np.diag([2.0, 1.5, 1.0, 0.7]),
+        rng.standard_normal((2, 2)),
+        rng.standard_normal((2, 2)),
+    )
+    plain = fs.saddle_to_saddle(fs.LinearNetwork(8), fs.Regression(X, Y))
+    turns = [np.linalg.qr(rng.standard_normal((size, size)))[0] for size in (8, 4, 4)]
+    turned = fs.saddle_to_saddle(fs.LinearNetwork(8), fs.Regression(turns[0] @ X @ turns[1], turns[0] @ Y @ turns[2]))
+    assert plain.stats["blocks"] == turned.stats["blocks"] == 2
+    np.testing.assert_allclose(turned.jump_times, plain.jump_times, rtol=1e-10)
+    np.testing.assert_allclose(turned.saddles, turns[1].T @ plain.saddles @ turns[2], atol=1e-12)
+
+
+def test_orbits_join_the_saddles() -> None:
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9), random_problem(8))
+    for jump, orbit in enumerate(path.orbits):
+        assert orbit.length >= np.linalg.norm(path.saddles[jump + 1] - path.saddles[jump]) * (1 - 1e-9)
+        departs = path.arclength(path.jump_times[jump]) - orbit.length
+        np.testing.assert_allclose(path.curve(departs), path.saddles[jump], atol=1e-8)
+        np.testing.assert_allclose(path.curve(departs + orbit.length), path.saddles[jump + 1], atol=1e-8)
+    assert path.length == pytest.approx(sum(orbit.length for orbit in path.orbits))
+    fine = path.curve(np.linspace(0, path.arclength(path.jump_times[-1]), 4000))
+    travelled = np.linalg.norm(np.diff(fine, axis=0), axis=(1, 2)).sum()
+    assert travelled == pytest.approx(path.length, rel=1e-3)
+
+
+def test_the_time_average_is_the_average_of_the_staircase() -> None:
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9), random_problem(9))
+    t = 1.3 * path.jump_times[-1]
+    edges = np.concatenate([[0.0], path.jump_times, [t]])
+    expected = np.einsum("k,kij->ij", np.diff(edges) / t, path.saddles)
+    np.testing.assert_allclose(path.time_average(t), expected, atol=1e-13)
+    np.testing.assert_allclose(path.time_average([0.0, np.inf])[1], path.end)
+    np.testing.assert_array_equal(path.beta([0.0, t])[1], path.end)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "balanced", "unbalanced"])
+def test_a_start_in_general_position_matters_in_lower_order_only(kind: str) -> None:
+    problem = random_problem(10)
+    net = fs.LinearNetwork(9)
+    path = fs.saddle_to_saddle(net, problem, fs.linear_start(net, problem, kind))
+    np.testing.assert_allclose(path.jump_times, fs.saddle_to_saddle(net, problem).jump_times, rtol=1e-12)
+
+
+def test_one_factor_zero_and_factors_of_different_scale_have_the_same_limit() -> None:
+    problem, net = random_problem(11), fs.LinearNetwork(9)
+    rng = np.random.default_rng(0)
+    U, V = rng.standard_normal((5, 9)), rng.standard_normal((4, 9))
+    expected = fs.saddle_to_saddle(net, problem).jump_times
+    for start in ({"U": U, "V": 0 * V}, {"U": 0 * U, "V": V}, {"U": U, "V": 1e-9 * V}, {"U": 1e-200 * U, "V": V}):
+        np.testing.assert_allclose(fs.saddle_to_saddle(net, problem, start).jump_times, expected, rtol=1e-12)
+
+
+def test_an_early_stop_knows_how_far_it_goes() -> None:
+    problem, net = random_problem(12), fs.LinearNetwork(9)
+    whole = fs.saddle_to_saddle(net, problem)
+    path = fs.saddle_to_saddle(net, problem, max_jumps=2)
+    assert not path.complete
+    assert path.horizon == pytest.approx(whole.jump_times[2])
+    assert "max_jumps=2" in path.message
+    with pytest.raises(ValueError, match="has not reached its end"):
+        _ = path.end
+    timed = fs.saddle_to_saddle(net, problem, t_end=float(whole.jump_times[1:3].mean()))
+    np.testing.assert_allclose(timed.jump_times, whole.jump_times[:2])
+    with pytest.raises(ValueError, match="`t` must be below"):
+        timed.beta(timed.horizon)
+
+
+def test_what_does_not_fit_is_refused_in_one_line() -> None:
+    problem, net = random_problem(13), fs.LinearNetwork(9)
+    with pytest.raises(ValueError, match="`exact` is for a DiagonalNetwork"):
+        fs.saddle_to_saddle(net, problem, exact=True)
+    with pytest.raises(ValueError, match="must have shape"):
+        fs.saddle_to_saddle(net, problem, {"U": np.ones((2, 9)), "V": np.ones((4, 9))})
+    with pytest.raises(ValueError, match="zero everywhere"):
+        fs.saddle_to_saddle(net, problem, {"U": np.zeros((5, 9)), "V": np.zeros((4, 9))})
+    with pytest.raises(ValueError, match="squared loss"):
+        fs.saddle_to_saddle(net, fs.Problem(problem.X, np.sign(problem.y), loss="logistic"))
+    left, _, right = np.linalg.svd(problem.X.T @ problem.y)
+    orthogonal = {"U": left[:, :1] @ np.ones((1, 9)), "V": -right[:1].T @ np.ones((1, 9))}
+    with pytest.raises(ValueError, match="general position"):
+        fs.saddle_to_saddle(net, problem, orthogonal)
