@@ -29,6 +29,9 @@ class InitialValueProblem:
         The longest step that may be taken from here without leaping over something that cannot be seen from here.
     check : callable (t, y) -> str or None, optional
         Looked at after every accepted step; a text ends the integration with that message.
+    rest : callable (t, y) -> (N,) or None, optional
+        Looked at now and then: the constant ``y'`` with which the solution goes on for ever from here to within its
+        tolerance, if that is known. The integration then takes one last step to its end.
     """
 
     rhs: Callable[[float, Array], Array]
@@ -37,3 +40,4 @@ class InitialValueProblem:
     time_derivative: Callable[[float, Array], Array] | None = None
     step_limit: Callable[[float, Array, Array], float] | None = None
     check: Callable[[float, Array], str | None] | None = None
+    rest: Callable[[float, Array], Array | None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -207,7 +208,11 @@ def gradient_flow(
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     unit = chosen.log_unit
-    rate = math.exp(log_acceleration(net, scale) + unit) if unit else acceleration(net, scale)
+    if unit or (chosen.name == "weights" and clock == "time"):
+        # Accelerated time itself may be below the range of floats; time is not.
+        rate = max(math.exp(log_acceleration(net, scale) + unit), sys.float_info.min)
+    else:
+        rate = acceleration(net, scale)
     try:
         rate = math.ldexp(rate, exponents.time)
     except OverflowError:
@@ -267,6 +272,13 @@ def _choose(
     if method == "native":
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
+    if net.noise is not None:
+        from flowsim.flows.chambers import ChamberCoordinates
+
+        noisy = ChamberCoordinates(net, problem, scale, direction)
+        if noisy.too_small:
+            raise IntegrationError(f"`alpha` = {scale} puts weights below the range of floats; {noisy.remedy()}.")
+        return noisy, reason
     from flowsim.flows.weights import WeightCoordinates
 
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None)

@@ -14,7 +14,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.flows.balancing import is_lawful, product_decay_rates
 from flowsim.flows.coordinates import Observed
+from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem
@@ -80,12 +82,16 @@ class WeightCoordinates:
         self._floor = np.where(self.start != 0, sunk, np.where(largest > 0, _DRIVEN * largest, 1.0))
         self._seen = np.abs(self.start) > self._floor
         self._sunk = np.zeros_like(self._seen)
-        self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if self._lawful(name)]
+        self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
         self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
         #: the decay exponent of each conserved quantity is integrated along with the weights where noise drives it
         self.decaying = bool(self.pairs) and net.noise is not None and not net.noise.multiplicative
         self.initial = self._conserved(self.start, self.kind)
         vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < _SMALLEST)
+        # Where too little is conserved to be looked at, errors across the flow are bounded instead.
+        known = (self._conserved(np.ones((self.k, self.d)) + np.arange(self.k)[:, None], self.kind) != 0).sum(axis=0)
+        needed = np.array([len(formula.weights) for formula in net.distinct])[self.kind] - 1
+        self.guard = TransversalError(np.eye(self.k) * (known < needed)[:, None, None])
         #: some weight, or some conserved quantity, is below the range of floats from the start
         self.too_small = bool((np.abs(self.start[direction != 0]) < _SMALLEST).any() or vanished.any())
         #: terms of the formula's gradient cancel at weights this small, and what is left is rounding
@@ -103,21 +109,6 @@ class WeightCoordinates:
         middle, above, below = slopes
         jump = np.maximum(np.abs(above - middle), np.abs(below - middle))
         return bool((jump <= _ROUGH * middle).all() and (middle[self.start.any(axis=0)] > 0).all())
-
-    def _lawful(self, name: str) -> bool:
-        """Whether the conserved quantity keeps an exact law under the network's noise."""
-        if self.net.noise is None or not self.std.any():
-            return True
-        pairs = [_product_pairs(formula.product_of) for formula in self.net.distinct]
-        known = {name: pair for each in pairs for name, pair in each.items()}
-        if name not in known:
-            return False
-        users = [
-            each
-            for formula, each in zip(self.net.distinct, pairs, strict=True)
-            if set(known[name]) & set(formula.weights)
-        ]
-        return all(name in each for each in users) and (self.net.noise.multiplicative or np.ptp(self.std) == 0)
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
@@ -185,17 +176,8 @@ class WeightCoordinates:
         return out
 
     def _decay_rates(self, w: Array) -> Array:
-        """``2 sigma^2 eta^2 prod_{k != l, m} (w_k^2 + eta^2)`` for each pair (l, m), flat (pairs * d,)."""
-        rates = np.zeros((len(self.pairs), self.d))
         eta2 = float(self.std.max()) ** 2
-        for kind, formula in enumerate(self.net.distinct):
-            here = self.kind == kind
-            pairs = _product_pairs(formula.product_of)
-            for row, name in enumerate(self.invariants):
-                if name in pairs:
-                    others = [self.net.weights.index(other) for other in formula.weights if other not in pairs[name]]
-                    rates[row, here] = 2 * eta2 * self.s2[here] * np.prod(w[others][:, here] ** 2 + eta2, axis=0)
-        return rates.ravel()
+        return product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
 
     def _conserved(self, w: Array, kind: NDArray[np.int64]) -> Array:
         out = np.zeros((len(self.kernels.invariant_names), w.shape[1]))
@@ -213,6 +195,8 @@ class WeightCoordinates:
                 f"step control lost sight of it, and grows again; {self.remedy()}"
             )
         self._sunk |= self._seen & (size_of_weights < self._floor)
+        if (wrong := self.guard.look(t, w, self.kernels, self.kind, self.std, self.s2, self.problem)) is not None:
+            return f"{wrong}; {self.remedy()}"
         law = np.abs(self.initial)
         if self.decaying:
             law = law * np.exp(-y[self.k * self.d :].reshape(law.shape))
@@ -247,6 +231,8 @@ class WeightCoordinates:
         limits = np.broadcast_to(np.minimum(atol, rtol * self._floor), (self.k, self.d)).ravel()
         if self.decaying:
             limits = np.append(limits, np.full(len(self.pairs) * self.d, rtol))
+        self.guard.restart(_SAFETY * rtol, rtol)
+        self._sunk[:] = False
         return _SAFETY * rtol, np.maximum(_SAFETY * limits, np.finfo(float).tiny)
 
     def velocity(self, t: Array, y: Array) -> Array:
@@ -306,10 +292,3 @@ class WeightCoordinates:
         alone = np.zeros_like(self.start)
         alone[a] = self.start[a]
         return alone
-
-
-def _product_pairs(factors: tuple[str, ...] | None) -> dict[str, tuple[str, str]]:
-    """``w_1^2 - w_l^2`` of a product, by name."""
-    if factors is None:
-        return {}
-    return {f"{factors[0]}**2 - {other}**2": (factors[0], other) for other in factors[1:]}

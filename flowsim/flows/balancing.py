@@ -1,0 +1,51 @@
+r"""What the weights of a product conserve, and how fast noise removes it.
+
+.. math:: \frac{d}{dt} (w_l^2 - w_m^2) = -2 \sigma^2 \eta^2 \prod_{k \ne l, m} (w_k^2 + \eta^2)\, (w_l^2 - w_m^2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import DiagonalNetwork
+
+__all__ = ["is_lawful", "product_decay_rates", "product_pairs"]
+
+Array = NDArray[np.float64]
+
+
+def product_pairs(factors: tuple[str, ...] | None) -> dict[str, tuple[str, str]]:
+    """``w_1^2 - w_l^2`` of a product, by name."""
+    if factors is None:
+        return {}
+    return {f"{factors[0]}**2 - {other}**2": (factors[0], other) for other in factors[1:]}
+
+
+def is_lawful(net: DiagonalNetwork, std: Array, name: str) -> bool:
+    """Whether a conserved quantity keeps an exact law under the network's noise."""
+    if net.noise is None or not std.any():
+        return True
+    pairs = [product_pairs(formula.product_of) for formula in net.distinct]
+    known = {name: pair for each in pairs for name, pair in each.items()}
+    if name not in known:
+        return False
+    users = [
+        each for formula, each in zip(net.distinct, pairs, strict=True) if set(known[name]) & set(formula.weights)
+    ]
+    return all(name in each for each in users) and (net.noise.multiplicative or np.ptp(std) == 0)
+
+
+def product_decay_rates(
+    net: DiagonalNetwork, kind: NDArray[np.int64], names: tuple[str, ...], eta2: float, s2: Array, w: Array
+) -> Array:
+    """``2 sigma^2 eta^2 prod_{k != l, m} (w_k^2 + eta^2)`` of the quantities `names`, shape (len(names), d)."""
+    rates = np.zeros((len(names), w.shape[1]))
+    for index, formula in enumerate(net.distinct):
+        here = kind == index
+        pairs = product_pairs(formula.product_of)
+        for row, name in enumerate(names):
+            if name in pairs:
+                others = [net.weights.index(other) for other in formula.weights if other not in pairs[name]]
+                rates[row, here] = 2 * eta2 * s2[here] * np.prod(w[others][:, here] ** 2 + eta2, axis=0)
+    return rates

@@ -1,0 +1,395 @@
+r"""Weights under noise or decay, in the coordinates in which the formula's symmetries are exact.
+
+.. math:: \dot\theta_i = -\big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \big).
+
+Two drives act, and no growth map exists. What a tiny start remembers is on which side of its mirrors it stands and how
+far from them: ``c_j = n_j . w >= 0`` of :mod:`flowsim.flows.reflections`, each multiplied by a smooth factor,
+
+.. math:: \frac{d}{dt} \ln c_j = \lambda_j, \qquad
+          \lambda_j = \frac{n_j \cdot \dot w}{c_j} = \int_0^1 n_j^\top J(w - (1 - s)\, c_j b_j)\, b_j \, ds,
+
+with b_j the column of the inverse and J the Jacobian; near a mirror the second form has all digits. So a balanced
+start stays balanced, an imbalance that decays to 1e-1000 is an ordinary number, and weights that sink to nothing do
+not end a run. For products of weights under equal noise every unknown is such a logarithm, and alpha may be 1e-1000.
+Formulas with fewer symmetries keep weights for the rest, whose errors :mod:`flowsim.flows.transversal` bounds.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.balancing import is_lawful, product_decay_rates, product_pairs
+from flowsim.flows.coordinates import Observed
+from flowsim.flows.reflections import Chambers, mirrors
+from flowsim.flows.transversal import TransversalError
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.problem import Regression
+from flowsim.solvers import InitialValueProblem
+from flowsim.symbolic import kernels
+
+__all__ = ["ChamberCoordinates"]
+
+Array = NDArray[np.float64]
+
+#: Nearer to a mirror than this share of the weights, the second form of lambda is taken.
+_NEAR = 1e-4
+#: Rows of the Jacobian of logarithms this far down hold only rounding, and act on nothing.
+_HIDDEN = 1e-8
+_NOTHING = 1e-100
+#: Two Gauss nodes on [0, 1]: what they leave out is of fourth order in _NEAR.
+_GAUSS = (0.5 - np.sqrt(1 / 12), 0.5 + np.sqrt(1 / 12))
+#: Share of rtol to which a logarithm is kept where it is large: 1e-8 at 1e-400 and the default.
+_OF_LOGARITHMS = 1e-5
+#: exp is taken of logarithms up to this above the start; a step that leads beyond is rejected by its error.
+_CAP = 30.0
+#: A step may carry a hidden distance this many e-folds past the level where it becomes visible.
+_OVERSHOOT = 3.0
+#: Local against global error, as in growth coordinates.
+_SAFETY = 0.02
+#: Weights smaller than this lose digits to underflow when they are multiplied.
+_SMALLEST = 1e-290
+#: Weights that are not logarithms are followed down to this power of the start (from 1e-3 at most).
+_FLOOR_POWER = 8
+_LARGEST_START = 1e-3
+#: A conserved quantity below this share of its terms cannot be told from 0.
+_BALANCED = float(np.finfo(float).eps)
+#: Beyond this many unknowns a dense Jacobian is not formed.
+LARGEST_JACOBIAN = 4000
+#: At rest: a further change below this share of the local tolerance, and rates that no hidden unknown changes.
+_REST = 0.1
+_UNCHANGED = 1e-9
+
+
+class ChamberCoordinates:
+    """The flow in the logarithms of its distances from mirrors, and in weights where there are none.
+
+    Parameters
+    ----------
+    net, problem, scale, direction
+        As for growth coordinates; any formula.
+    """
+
+    name = "weights"
+    log_unit = 0.0
+
+    def __init__(self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> None:
+        self.net, self.problem = net, problem
+        self.k, self.d = direction.shape
+        self.kernels = kernels(net)
+        self.kind = net.kinds(self.d)
+        self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
+        self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
+        self.chambers = Chambers.of([self._mirrors(index) for index in range(len(net.distinct))], self.kind, direction)
+        self.is_wall = self.chambers.is_wall
+        c = self.chambers.of_weights(direction)
+        #: 0 on a mirror, where the flow stays
+        self.present = ~self.is_wall | (c > 0)
+        with np.errstate(divide="ignore"):
+            logs = np.where(self.is_wall & (c > 0), np.log(np.abs(c)) + scale.log, 0.0)
+        self.start = np.where(self.is_wall, logs, c * scale.value)
+        self._cap = max(float(logs.max()), 0.0) + _CAP
+        plain = ~self.is_wall & (c != 0)
+        #: some weight that is no logarithm is below the range of floats
+        self.too_small = bool((np.abs(self.start[plain]) < _SMALLEST).any())
+        self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
+        self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
+        #: the decay exponent of each conserved quantity is integrated along with the weights
+        self.decaying = bool(self.pairs) and net.noise is not None and not net.noise.multiplicative
+        self.guard = TransversalError(self._free_directions())
+
+    def _mirrors(self, index: int) -> Array:
+        formula = self.net.distinct[index]
+        rows = tuple(self.net.weights.index(name) for name in formula.weights)
+
+        def averages(w: Array) -> Array:
+            out, kind = np.empty((2, w.shape[1])), np.full(w.shape[1], index, dtype=np.int64)
+            self.kernels.mean(w, kind, self.std, out[0])
+            self.kernels.variance(w, kind, self.std, out[1])
+            return out
+
+        return mirrors(averages, rows, self.k)
+
+    def _free_directions(self) -> Array:
+        """Projections (d, k, k) onto what is orthogonal to every wall, among the weights a formula uses."""
+        out = np.zeros((self.d, self.k, self.k))
+        used = [[name in formula.weights for name in self.net.weights] for formula in self.net.distinct]
+        for i in range(self.d):
+            rows = self.chambers.forms[i][~self.is_wall[:, i]] * np.array(used[self.kind[i]])
+            out[i] = rows.T @ rows
+        return out
+
+    # The state
+
+    @property
+    def _size(self) -> int:
+        return self.k * self.d
+
+    def _split(self, y: Array) -> Array:
+        return y[: self._size].reshape(self.k, self.d)
+
+    def _distances(self, state: Array) -> Array:
+        """c (k, d) of unknowns (k, d)."""
+        return np.where(self.is_wall, self.present * np.exp(np.minimum(state, self._cap)), state)
+
+    def _weights(self, y: Array) -> Array:
+        return self.chambers.weights(self._distances(self._split(y)))
+
+    def _gradient_of_loss(self, w: Array) -> Array:
+        mean = np.empty(self.d)
+        self.kernels.mean(w, self.kind, self.std, mean)
+        return self.problem.gradient(mean)
+
+    def _blocks(self, w: Array, g: Array, s2: Array) -> Array:
+        """Jacobian (d, k, k) of the field at a fixed gradient of the loss."""
+        blocks = np.empty((self.k, self.k, self.d))
+        self.kernels.field_jacobian(w, self.kind, self.std, g, s2, blocks)
+        return np.moveaxis(blocks, -1, 0)
+
+    # The equation
+
+    def _near(self, c: Array, w: Array) -> NDArray[np.bool_]:
+        """Walls so near that a difference of fields has lost digits."""
+        size = np.einsum("ija,ai->ji", np.abs(self.chambers.forms), np.abs(w))
+        near: NDArray[np.bool_] = self.is_wall & ((c <= _NEAR * size) | (c < _SMALLEST))
+        return near
+
+    def _rates(self, y: Array) -> tuple[Array, Array, Array, Array]:
+        """``dy/dt`` (k, d), c, w and g."""
+        c = self._distances(self._split(y))
+        w = self.chambers.weights(c)
+        g = self._gradient_of_loss(w)
+        field = np.empty((self.k, self.d))
+        self.kernels.field(w, self.kind, self.std, g, self.s2, field)
+        moved = self.chambers.of_weights(field)
+        near = self._near(c, w)
+        rates = np.divide(moved, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))
+        for j in np.flatnonzero(near.any(axis=1)):
+            rates[j] = np.where(near[j], self._factor(int(j), c, g), rates[j])
+        return np.where(self.is_wall, self.present * rates, moved), c, w, g
+
+    def _factor(self, j: int, c: Array, g: Array) -> Array:
+        """lambda_j by the Jacobian's mean between the mirror and the state, shape (d,)."""
+        total = np.zeros(self.d)
+        for node in _GAUSS:
+            nearer = c.copy()
+            nearer[j] *= node
+            blocks = self._blocks(self.chambers.weights(nearer), g, self.s2)
+            total += np.einsum("ia,iab,ib->i", self.chambers.forms[:, j], blocks, self.chambers.back[:, :, j]) / 2
+        return total
+
+    def _rhs(self, t: float, y: Array) -> Array:
+        rates, _, w, _ = self._rates(y)
+        return np.append(rates, self._decay_rates(w)) if self.decaying else rates.ravel()
+
+    def _decay_rates(self, w: Array) -> Array:
+        eta2 = float(self.std.max()) ** 2
+        return product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
+
+    def _hessian(self, mean: Array) -> Array:
+        """Of the loss in beta, (d, d)."""
+        X = self.problem.X
+        curvature = self.problem.curvatures(self.problem.predict(mean))[:, None]
+        if isinstance(X, np.ndarray):
+            return X.T @ (curvature * X) / self.problem.n
+        return np.asarray(X.T @ (curvature * np.asarray(X @ np.eye(self.d)))) / self.problem.n
+
+    def _jacobian(self, t: float, y: Array) -> Array:
+        rates, c, w, g = self._rates(y)
+        N, B = self.chambers.forms, self.chambers.back
+        mean, slope = np.empty(self.d), np.empty((self.k, self.d))
+        self.kernels.mean(w, self.kind, self.std, mean)
+        self.kernels.mean_gradient(w, self.kind, self.std, slope)
+        # d w / d y: a logarithm moves its distance in proportion.
+        by_unknown = B * np.where(self.is_wall, c, 1.0).T[:, None, :]
+        scale = np.divide(1.0, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))
+        hidden = c <= np.maximum(_HIDDEN * np.abs(w).max(axis=0), _NOTHING)
+        scale = np.where(self.is_wall, np.where(hidden, 0.0, scale), 1.0)
+        left = np.einsum("ija,ai->ji", N, slope) * scale
+        right = np.einsum("ai,iaj->ji", slope, by_unknown)
+        index = np.arange(self.d)
+        full = -np.einsum("ji,il,ml->jiml", left, self._hessian(mean), right)
+        own = np.einsum("ija,iab,ibm->ijm", N, self._blocks(w, g, self.s2), by_unknown) * scale.T[:, :, None]
+        row = np.arange(self.k)
+        own[:, row, row] -= np.where(self.is_wall & (scale > 0), rates, 0.0).T
+        full[:, index, :, index] += own
+        out = np.zeros((len(y), len(y)))
+        out[: self._size, : self._size] = full.reshape(self._size, self._size)
+        return out
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        y0 = self.start.ravel()
+        if self.decaying:
+            y0 = np.append(y0, np.zeros(len(self.pairs) * self.d))
+        return InitialValueProblem(
+            rhs=self._rhs,
+            y0=y0,
+            jacobian=self._jacobian if len(y0) <= LARGEST_JACOBIAN else None,
+            step_limit=self._step_limit,
+            check=self._check,
+            rest=self._rest,
+        )
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        """Absolute for logarithms, relative for weights."""
+        size = np.abs(self.chambers.weights(self._distances(self.start))).max(axis=0, keepdims=True)
+        floor = np.maximum(np.minimum(size, _LARGEST_START) ** _FLOOR_POWER, _SMALLEST)
+        limits = np.where(self.is_wall, rtol, np.minimum(atol, rtol * floor)).ravel()
+        if self.decaying:
+            limits = np.append(limits, np.full(len(self.pairs) * self.d, rtol))
+        self._rtol = rtol
+        self.guard.restart(_SAFETY * rtol, rtol)
+        self._limits = np.maximum(_SAFETY * limits, np.finfo(float).tiny)
+        # Logarithms that sink for ever need not keep their absolute accuracy.
+        return (_OF_LOGARITHMS if self.is_wall.all() else _SAFETY) * rtol, self._limits
+
+    def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
+        """No step reaches far beyond the time at which a hidden distance becomes visible."""
+        state, rates = self._split(y), self._split(derivative)
+        visible = np.log(_HIDDEN * max(float(self._distances(state).max()), np.finfo(float).tiny))
+        hidden = self.is_wall & self.present & (state < visible) & (rates > 0)
+        if not hidden.any():
+            return np.inf
+        return float(((visible + _OVERSHOOT - state[hidden]) / rates[hidden]).min())
+
+    # What is looked at after every step
+
+    def _check(self, t: float, y: Array) -> str | None:
+        w = self._weights(y)
+        wrong = self.guard.look(t, w, self.kernels, self.kind, self.std, self.s2, self.problem)
+        return None if wrong is None else f"{wrong}; {self.remedy()}"
+
+    def remedy(self) -> str:
+        return "tighten `rtol` or use a larger `alpha`: growth coordinates do not exist for this network"
+
+    def _rest(self, t: float, y: Array) -> Array | None:
+        """The constant rates of what goes on shrinking, once that is all that is left to happen."""
+        rates, c, w, _ = self._rates(y)
+        rates = rates.ravel()
+        logs = self.is_wall.ravel()
+        sinking = logs & self.present.ravel() & (rates < 0) & (c.ravel() < _HIDDEN * max(float(c.max()), 1.0))
+        moving = ~sinking & self.present.ravel()
+        if moving.any():
+            J = self._jacobian(t, y)[: self._size, : self._size][np.ix_(moving, moving)]
+            if not np.linalg.eigvals(J).real.max() < 0:
+                return None
+            left = np.abs(np.linalg.solve(J, rates[moving]))
+            limits = self._limits[: self._size] + ~logs * _SAFETY * self._rtol * np.abs(y[: self._size])
+            if (left > _REST * limits[moving]).any():
+                return None
+        without = y.copy()
+        without[: self._size][sinking] = -np.inf
+        alone = self._rates(without)[0].ravel()
+        if (np.abs(alone - rates)[sinking] > _UNCHANGED * np.abs(rates[sinking])).any():
+            return None
+        slope = np.where(sinking, rates, 0.0)
+        return np.append(slope, self._decay_rates(w)) if self.decaying else slope
+
+    # What is read from it
+
+    def _many(self, y: Array) -> tuple[Array, Array]:
+        """Weights and ln|weights| of states (K, N), each (k, K, d)."""
+        state = np.moveaxis(y[:, : self._size].reshape(len(y), self.k, self.d), 0, 1)
+        wall, present = self.is_wall[:, None], self.present[:, None]
+        with np.errstate(divide="ignore"):
+            logs = np.where(wall, np.where(present, state, -np.inf), np.log(np.abs(state)))
+        sign = np.where(wall, 1.0, np.sign(state))
+        return _combined(self.chambers.back, sign, logs)
+
+    def _long(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
+        """Weights of all states as one row of K * d coordinates, which the kernels take in one call."""
+        w = self._many(y)[0]
+        return np.ascontiguousarray(w.reshape(self.k, -1)), np.tile(self.kind, len(y))
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        w, kind = self._long(y)
+        beta = np.empty(w.shape[1])
+        self.kernels.value(w, kind, beta)
+        return beta.reshape(len(y), self.d)
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        w, kind = self._long(y)
+        count = len(y)
+        mean, slope, field = np.empty(count * self.d), np.empty(w.shape), np.empty(w.shape)
+        self.kernels.mean(w, kind, self.std, mean)
+        g = np.ascontiguousarray(self.problem.gradient(mean.reshape(count, self.d))).ravel()
+        self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
+        self.kernels.gradient(w, kind, slope)
+        out: Array = (slope * field).sum(axis=0).reshape(count, self.d)
+        return out
+
+    def _log_conserved(self, y: Array) -> tuple[Array, Array]:
+        """Signs and logarithms (K, pairs, d) of the differences of squares."""
+        pairs = {name: pair for formula in self.net.distinct for name, pair in product_pairs(formula.product_of).items()}
+        unit = np.eye(self.k)
+        signs, logs = [], []
+        for name in self.invariants:
+            if name not in pairs:  # what a formula without noise on it conserves: not a product
+                return np.zeros((len(y), 0, self.d)), np.zeros((len(y), 0, self.d))
+            a, b = (unit[self.net.weights.index(weight)] for weight in pairs[name])
+            sign, log = np.ones((len(y), self.d)), np.zeros((len(y), self.d))
+            for normal in (a - b, a + b):
+                value, size = self._linear_form(normal, y)
+                sign, log = sign * np.sign(value), log + size
+            uses = np.array([name in product_pairs(self.net.distinct[kind].product_of) for kind in self.kind])
+            signs.append(np.where(uses, sign, 0.0))
+            logs.append(np.where(uses, log, -np.inf))
+        return np.stack(signs, axis=1), np.stack(logs, axis=1)
+
+    def _linear_form(self, normal: Array, y: Array) -> tuple[Array, Array]:
+        """``normal . w`` and the logarithm of its modulus (K, d)."""
+        state = np.moveaxis(y[:, : self._size].reshape(len(y), self.k, self.d), 0, 1)
+        with np.errstate(divide="ignore"):
+            logs = np.where(
+                self.is_wall[:, None], np.where(self.present[:, None], state, -np.inf), np.log(np.abs(state))
+            )
+        sign = np.where(self.is_wall[:, None], 1.0, np.sign(state))
+        value, log = _combined(np.einsum("a,iaj->ij", normal, self.chambers.back)[:, None, :], sign, logs)
+        return value[0], log[0]
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        w, logs = self._many(y)
+        if self.pairs:
+            sign, log = self._log_conserved(y)
+        else:
+            sign = log = np.zeros((len(y), 0, self.d))
+        return Observed(
+            weights={name: w[a] for a, name in enumerate(self.net.weights)},
+            log_abs_weights={name: logs[a] for a, name in enumerate(self.net.weights)},
+            imbalance=sign * np.exp(log),
+            log_imbalance=log,
+        )
+
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+        if not self.pairs:
+            return np.zeros(len(t))
+        initial = self._log_conserved(self.ivp.y0[None])[1]
+        law = np.broadcast_to(initial, seen.log_imbalance.shape)
+        if self.decaying:
+            law = law - y[:, self._size :].reshape(seen.log_imbalance.shape)
+        finite = np.isfinite(law)
+        change = np.where(finite, seen.log_imbalance, 0.0) - np.where(finite, law, 0.0)
+        worst: Array = np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)
+        return worst
+
+    def remarks(self, y: Array) -> dict[str, list[int]]:
+        """Coordinates whose weights end balanced to rounding."""
+        if not self.pairs:
+            return {}
+        size = np.abs(self._weights(y)).max(axis=0)
+        log = self._log_conserved(y[None])[1][0]
+        with np.errstate(divide="ignore"):
+            balanced = (log <= np.log(_BALANCED) + 2 * np.log(size)).all(axis=0)
+        return {"balanced": np.flatnonzero(balanced).tolist()}
+
+
+def _combined(back: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
+    """``sum_j back_iaj sign_j exp(logs_j)`` and the logarithm of its modulus, (a, K, d), from (k, K, d)."""
+    peak = logs.max(axis=0, keepdims=True)
+    peak = np.where(np.isfinite(peak), peak, 0.0)
+    scaled = np.einsum("iaj,jti->ati", back, sign * np.exp(logs - peak))
+    with np.errstate(divide="ignore", over="ignore"):
+        return scaled * np.exp(peak), np.log(np.abs(scaled)) + peak

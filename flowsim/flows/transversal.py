@@ -1,0 +1,118 @@
+r"""How far local errors of the weights have been carried away from the curve they move along.
+
+Along ``grad m`` the data correct an error; across it nothing does, and a saddle that is left along the one and entered
+along the other magnifies it. With P the projection across ``grad m``, J the Jacobian at the given gradient g and
+``epsilon |w|`` the local error of a step,
+
+.. math:: e \leftarrow e\, e^{h \lambda_{\max}(P J P)} + \epsilon |w|,
+
+bounds it, since J is symmetric. What is carried exactly (the walls of :mod:`flowsim.flows.reflections`) is left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.problem import Regression
+from flowsim.symbolic import Kernels
+
+__all__ = ["TransversalError"]
+
+Array = NDArray[np.float64]
+
+#: An error is no longer small beyond this share of the weights: from there on it may grow in any direction.
+_SHARE = 0.02
+#: An error of beta so much larger than its tolerance is one too many.
+_VISIBLE = 100.0
+_LARGEST_EXPONENT = 50.0
+
+
+class TransversalError:
+    """The bound of every coordinate, updated step by step.
+
+    Parameters
+    ----------
+    free : array (d, k, k)
+        Projections onto the directions in which errors count.
+    """
+
+    def __init__(self, free: Array) -> None:
+        self.free = free
+        self.watched = np.abs(free).reshape(len(free), -1).max(axis=1) > 0
+        self.restart(0.0, 0.0)
+
+    def restart(self, epsilon: float, rtol: float) -> None:
+        """Begin a run whose steps err by the share `epsilon` of the weights, to be accurate to `rtol`."""
+        self.epsilon, self.rtol = epsilon, rtol
+        self.t = 0.0
+        self.error = np.zeros(len(self.free))
+        self.is_large = np.zeros(len(self.free), dtype=bool)
+        self.largest_beta = 0.0
+
+    def look(
+        self,
+        t: float,
+        w: Array,
+        kernels: Kernels,
+        kind: NDArray[np.int64],
+        std: Array,
+        s2: Array,
+        problem: Regression,
+    ) -> str | None:
+        """What is wrong at time t and weights w (k, d), the end of a step, if anything."""
+        if not self.watched.any():
+            return None
+        k, d = w.shape
+        mean, beta, slope, jacobian = np.empty(d), np.empty(d), np.empty((k, d)), np.empty((k, k, d))
+        kernels.mean(w, kind, std, mean)
+        kernels.value(w, kind, beta)
+        kernels.mean_gradient(w, kind, std, slope)
+        kernels.field_jacobian(w, kind, std, problem.gradient(mean), s2, jacobian)
+        self.step(t - self.t, w, jacobian, slope)
+        self.t = t
+        kernels.field_jacobian(w, kind, std, -np.ones(d), np.zeros(d), jacobian)
+        wrong = self.visible(beta, slope, np.sqrt((jacobian**2).sum(axis=(0, 1))))
+        if wrong is None:
+            return None
+        return (
+            f"the weights of coordinate {wrong} came so close to a saddle that the errors of the steps before decide "
+            f"where they go"
+        )
+
+    def step(self, h: float, w: Array, jacobian: Array, slope: Array) -> None:
+        """Carry the errors over a step of length h that ends in weights w (k, d).
+
+        Parameters
+        ----------
+        jacobian : array (k, k, d)
+            Of the field at fixed gradient of the loss.
+        slope : array (k, d)
+            ``grad m``.
+        """
+        J = np.moveaxis(jacobian, -1, 0)
+        along = np.einsum("iab,bi->ia", self.free, slope)
+        length = np.linalg.norm(along, axis=1, keepdims=True)
+        unit = np.divide(along, length, out=np.zeros_like(along), where=length > 0)
+        across = self.free - unit[:, :, None] * unit[:, None, :]
+        across = np.where(self.is_large[:, None, None], self.free, across)
+        projected = across @ ((J + np.swapaxes(J, 1, 2)) / 2) @ np.swapaxes(across, 1, 2)
+        rate = np.linalg.eigvalsh(projected)
+        # The zero of the direction projected out is no growth of an error.
+        top = np.where(self.is_large, rate[:, -1], np.where(rate[:, -1] > 0, rate[:, -1], _second(rate)))
+        grown = self.error * np.exp(np.minimum(h * top, _LARGEST_EXPONENT))
+        size = np.linalg.norm(w, axis=0)
+        self.error = np.where(self.watched, grown + self.epsilon * size, 0.0)
+        self.is_large |= self.error > _SHARE * size
+
+    def visible(self, beta: Array, slope: Array, curvature: Array) -> int | None:
+        """The coordinate whose beta may be wrong by much more than rtol of the largest there was, if any."""
+        self.largest_beta = max(self.largest_beta, float(np.abs(beta).max()))
+        doubt = self.error * np.linalg.norm(slope, axis=0) + self.error**2 * curvature / 2
+        wrong = self.is_large & (doubt > _VISIBLE * self.rtol * self.largest_beta)
+        return int(np.argmax(np.where(wrong, doubt, -1.0))) if wrong.any() else None
+
+
+def _second(rate: Array) -> Array:
+    """The largest rate but for one zero; of a single weight there is none."""
+    return rate[:, -2] if rate.shape[1] > 1 else np.full(len(rate), -np.inf)
