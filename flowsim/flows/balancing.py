@@ -30,9 +30,7 @@ def is_lawful(net: DiagonalNetwork, std: Array, name: str) -> bool:
     known = {name: pair for each in pairs for name, pair in each.items()}
     if name not in known:
         return False
-    users = [
-        each for formula, each in zip(net.distinct, pairs, strict=True) if set(known[name]) & set(formula.weights)
-    ]
+    users = [each for formula, each in zip(net.distinct, pairs, strict=True) if set(known[name]) & set(formula.weights)]
     return all(name in each for each in users) and (net.noise.multiplicative or np.ptp(std) == 0)
 
 

@@ -26,7 +26,7 @@ from flowsim.flows.coordinates import Observed
 from flowsim.flows.reflections import Chambers, mirrors
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
 
@@ -45,8 +45,8 @@ _GAUSS = (0.5 - np.sqrt(1 / 12), 0.5 + np.sqrt(1 / 12))
 _OF_LOGARITHMS = 1e-5
 #: exp is taken of logarithms up to this above the start; a step that leads beyond is rejected by its error.
 _CAP = 30.0
-#: A step may carry a hidden distance this many e-folds past the level where it becomes visible.
-_OVERSHOOT = 3.0
+#: A distance below _SMALL times the largest may grow by so many e-foldings in a step once it is no longer hidden.
+_SMALL, _E_FOLDINGS = 0.1, 0.2
 #: Local against global error, as in growth coordinates.
 _SAFETY = 0.02
 #: Weights smaller than this lose digits to underflow when they are multiplied.
@@ -56,6 +56,8 @@ _FLOOR_POWER = 8
 _LARGEST_START = 1e-3
 #: A conserved quantity below this share of its terms cannot be told from 0.
 _BALANCED = float(np.finfo(float).eps)
+#: So many e-foldings after the start a conserved quantity counts by its logarithm.
+_DECAYED = 100.0
 #: Beyond this many unknowns a dense Jacobian is not formed.
 LARGEST_JACOBIAN = 4000
 #: At rest: a further change below this share of the local tolerance, and rates that no hidden unknown changes.
@@ -75,7 +77,7 @@ class ChamberCoordinates:
     name = "weights"
     log_unit = 0.0
 
-    def __init__(self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> None:
+    def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
         self.net, self.problem = net, problem
         self.k, self.d = direction.shape
         self.kernels = kernels(net)
@@ -233,6 +235,10 @@ class ChamberCoordinates:
             rest=self._rest,
         )
 
+    @property
+    def needs_finer_steps(self) -> bool:
+        return self.guard.tripped
+
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Absolute for logarithms, relative for weights."""
         size = np.abs(self.chambers.weights(self._distances(self.start))).max(axis=0, keepdims=True)
@@ -247,13 +253,14 @@ class ChamberCoordinates:
         return (_OF_LOGARITHMS if self.is_wall.all() else _SAFETY) * rtol, self._limits
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
-        """No step reaches far beyond the time at which a hidden distance becomes visible."""
+        """No step reaches far beyond the time at which a hidden distance becomes visible, nor does one grow in it."""
         state, rates = self._split(y), self._split(derivative)
-        visible = np.log(_HIDDEN * max(float(self._distances(state).max()), np.finfo(float).tiny))
-        hidden = self.is_wall & self.present & (state < visible) & (rates > 0)
-        if not hidden.any():
+        largest = max(float(self._distances(state).max()), np.finfo(float).tiny)
+        rising = self.is_wall & self.present & (state < np.log(_SMALL * largest)) & (rates > 0)
+        if not rising.any():
             return np.inf
-        return float(((visible + _OVERSHOOT - state[hidden]) / rates[hidden]).min())
+        left = np.maximum(np.log(_HIDDEN * largest) - state[rising], _E_FOLDINGS)
+        return float((left / rates[rising]).min())
 
     # What is looked at after every step
 
@@ -263,7 +270,7 @@ class ChamberCoordinates:
         return None if wrong is None else f"{wrong}; {self.remedy()}"
 
     def remedy(self) -> str:
-        return "tighten `rtol` or use a larger `alpha`: growth coordinates do not exist for this network"
+        return "tighten `rtol`, or use a larger `alpha`: growth coordinates do not exist for this network"
 
     def _rest(self, t: float, y: Array) -> Array | None:
         """The constant rates of what goes on shrinking, once that is all that is left to happen."""
@@ -274,7 +281,8 @@ class ChamberCoordinates:
         moving = ~sinking & self.present.ravel()
         if moving.any():
             J = self._jacobian(t, y)[: self._size, : self._size][np.ix_(moving, moving)]
-            if not np.linalg.eigvals(J).real.max() < 0:
+            speeds = np.linalg.eigvals(J).real
+            if not speeds.max() < -_BALANCED * np.abs(speeds).max():
                 return None
             left = np.abs(np.linalg.solve(J, rates[moving]))
             limits = self._limits[: self._size] + ~logs * _SAFETY * self._rtol * np.abs(y[: self._size])
@@ -291,17 +299,16 @@ class ChamberCoordinates:
     # What is read from it
 
     def _many(self, y: Array) -> tuple[Array, Array]:
-        """Weights and ln|weights| of states (K, N), each (k, K, d)."""
+        """Signs and logarithms of the distances at states (K, N), each (k, K, d)."""
         state = np.moveaxis(y[:, : self._size].reshape(len(y), self.k, self.d), 0, 1)
         wall, present = self.is_wall[:, None], self.present[:, None]
         with np.errstate(divide="ignore"):
             logs = np.where(wall, np.where(present, state, -np.inf), np.log(np.abs(state)))
-        sign = np.where(wall, 1.0, np.sign(state))
-        return _combined(self.chambers.back, sign, logs)
+        return np.where(wall, 1.0, np.sign(state)), logs
 
     def _long(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
         """Weights of all states as one row of K * d coordinates, which the kernels take in one call."""
-        w = self._many(y)[0]
+        w = self.chambers.read(*self._many(y))[0]
         return np.ascontiguousarray(w.reshape(self.k, -1)), np.tile(self.kind, len(y))
 
     def predictor(self, t: Array, y: Array) -> Array:
@@ -315,7 +322,8 @@ class ChamberCoordinates:
         count = len(y)
         mean, slope, field = np.empty(count * self.d), np.empty(w.shape), np.empty(w.shape)
         self.kernels.mean(w, kind, self.std, mean)
-        g = np.ascontiguousarray(self.problem.gradient(mean.reshape(count, self.d))).ravel()
+        slopes = self.problem.slopes(self.problem.predict(mean.reshape(count, self.d)))
+        g = np.ascontiguousarray(self.problem.rmatvec(slopes.T).T / self.problem.n).ravel()
         self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
         self.kernels.gradient(w, kind, slope)
         out: Array = (slope * field).sum(axis=0).reshape(count, self.d)
@@ -323,35 +331,21 @@ class ChamberCoordinates:
 
     def _log_conserved(self, y: Array) -> tuple[Array, Array]:
         """Signs and logarithms (K, pairs, d) of the differences of squares."""
-        pairs = {name: pair for formula in self.net.distinct for name, pair in product_pairs(formula.product_of).items()}
-        unit = np.eye(self.k)
         signs, logs = [], []
         for name in self.invariants:
-            if name not in pairs:  # what a formula without noise on it conserves: not a product
+            uses = [product_pairs(formula.product_of).get(name) for formula in self.net.distinct]
+            pair = next((each for each in uses if each is not None), None)
+            if pair is None:  # what a formula without noise on it conserves: not a product
                 return np.zeros((len(y), 0, self.d)), np.zeros((len(y), 0, self.d))
-            a, b = (unit[self.net.weights.index(weight)] for weight in pairs[name])
-            sign, log = np.ones((len(y), self.d)), np.zeros((len(y), self.d))
-            for normal in (a - b, a + b):
-                value, size = self._linear_form(normal, y)
-                sign, log = sign * np.sign(value), log + size
-            uses = np.array([name in product_pairs(self.net.distinct[kind].product_of) for kind in self.kind])
-            signs.append(np.where(uses, sign, 0.0))
-            logs.append(np.where(uses, log, -np.inf))
+            a, b = (np.eye(self.k)[self.net.weights.index(weight)] for weight in pair)
+            values, sizes = zip(*(self.chambers.form(n, *self._many(y)) for n in (a - b, a + b)), strict=True)
+            here = np.array([each is not None for each in uses])[self.kind]
+            signs.append(np.where(here, np.sign(values[0]) * np.sign(values[1]), 0.0))
+            logs.append(np.where(here, sizes[0] + sizes[1], -np.inf))
         return np.stack(signs, axis=1), np.stack(logs, axis=1)
 
-    def _linear_form(self, normal: Array, y: Array) -> tuple[Array, Array]:
-        """``normal . w`` and the logarithm of its modulus (K, d)."""
-        state = np.moveaxis(y[:, : self._size].reshape(len(y), self.k, self.d), 0, 1)
-        with np.errstate(divide="ignore"):
-            logs = np.where(
-                self.is_wall[:, None], np.where(self.present[:, None], state, -np.inf), np.log(np.abs(state))
-            )
-        sign = np.where(self.is_wall[:, None], 1.0, np.sign(state))
-        value, log = _combined(np.einsum("a,iaj->ij", normal, self.chambers.back)[:, None, :], sign, logs)
-        return value[0], log[0]
-
     def observe(self, t: Array, y: Array) -> Observed:
-        w, logs = self._many(y)
+        w, logs = self.chambers.read(*self._many(y))
         if self.pairs:
             sign, log = self._log_conserved(y)
         else:
@@ -372,6 +366,8 @@ class ChamberCoordinates:
             law = law - y[:, self._size :].reshape(seen.log_imbalance.shape)
         finite = np.isfinite(law)
         change = np.where(finite, seen.log_imbalance, 0.0) - np.where(finite, law, 0.0)
+        # Of what has all but decayed the logarithm is known to so many digits, not the value.
+        change /= np.maximum(np.abs(np.where(finite, law - initial, 0.0)) / _DECAYED, 1.0)
         worst: Array = np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)
         return worst
 
@@ -384,12 +380,3 @@ class ChamberCoordinates:
         with np.errstate(divide="ignore"):
             balanced = (log <= np.log(_BALANCED) + 2 * np.log(size)).all(axis=0)
         return {"balanced": np.flatnonzero(balanced).tolist()}
-
-
-def _combined(back: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
-    """``sum_j back_iaj sign_j exp(logs_j)`` and the logarithm of its modulus, (a, K, d), from (k, K, d)."""
-    peak = logs.max(axis=0, keepdims=True)
-    peak = np.where(np.isfinite(peak), peak, 0.0)
-    scaled = np.einsum("iaj,jti->ati", back, sign * np.exp(logs - peak))
-    with np.errstate(divide="ignore", over="ignore"):
-        return scaled * np.exp(peak), np.log(np.abs(scaled)) + peak

@@ -73,6 +73,11 @@ class SteppedCoordinates(Coordinates, Protocol):
     @property
     def ivp(self) -> InitialValueProblem: ...
 
+    @property
+    def needs_finer_steps(self) -> bool:
+        """Whether the last run was stopped because its errors would have decided the outcome."""
+        ...
+
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Local tolerances of the unknowns that give the global accuracy the user asked for."""
         ...

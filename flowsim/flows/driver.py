@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from flowsim import __version__
 from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import Coordinates, NativeCoordinates, Observed, SteppedCoordinates
+from flowsim.flows.coordinates import Coordinates, Observed
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.happenings import happened, outcome, search
+from flowsim.flows.solving import solve
 from flowsim.problem import Problem
 from flowsim.results import Clock, Deferred, State, Trajectory
 from flowsim.results.events import Event
-from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status, integrate
+from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status
 
 __all__ = ["run_flow"]
 
@@ -246,7 +247,7 @@ def run_flow(
         "arclength": lambda t: watch.covered,
     }
     with progress_bar(progress, t_end, reached[clock]) as advance:
-        solution = _solve(coordinates, horizon, method, rtol, atol, max_steps, advance, watch)
+        solution = solve(coordinates, horizon, method, rtol, atol, max_steps, advance, watch)
     dense = _Dense(coordinates, problem, solution, acceleration, 0.0, exponent)
     found, last = search(dense, events, longest)
     success, message = outcome(solution.status.success, solution.message, last, watch.stopped)
@@ -282,6 +283,7 @@ def run_flow(
             "rtol": rtol,
             "atol": atol,
             "versions": dict(_versions()),
+            **_remarks(coordinates, solution),
         },
         error_estimate=estimate,
         events=happened(dense, found),
@@ -295,6 +297,12 @@ def run_flow(
     return trajectory
 
 
+def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -> dict[str, Any]:
+    """What the coordinates have to say of the end of a run."""
+    remarks = getattr(coordinates, "remarks", None)
+    return {} if remarks is None else remarks(solution.y[-1])
+
+
 def _is_finite(view: _View, problem: Problem) -> bool:
     """Whether beta and loss are; the loss, a pass over X, is made only where beta does not tell."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
@@ -303,37 +311,8 @@ def _is_finite(view: _View, problem: Problem) -> bool:
     return bool(np.isfinite(view.beta).all() and np.isfinite(view.loss).all())
 
 
-def _solve(
-    coordinates: Coordinates,
-    horizon: float,
-    method: str,
-    rtol: float,
-    atol: float,
-    max_steps: int,
-    progress: Callable[[float], None] | None = None,
-    watch: _Watch | None = None,
-) -> Solution | SeparableSolution:
-    watching = watch is not None and watch.is_needed
-    if method == "native":
-        return cast(NativeCoordinates, coordinates).integrate(
-            horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=watch if watching else None
-        )
-    stepped = cast(SteppedCoordinates, coordinates)
-    local_rtol, local_atol = stepped.tolerances(rtol, atol)
-    return integrate(
-        stepped.ivp,
-        horizon,
-        method=method,
-        rtol=local_rtol,
-        atol=local_atol,
-        max_steps=max_steps,
-        progress=progress,
-        done=watch.after if watch is not None and watching else None,
-    )
-
-
 def _estimate(dense: _Dense, view: _View, end: float, method: str, rtol: float, atol: float, max_steps: int) -> Array:
-    finer = _solve(dense.coordinates, end, method, rtol / TIGHTER, atol / TIGHTER, COMPANION_STEPS * max_steps)
+    finer = solve(dense.coordinates, end, method, rtol / TIGHTER, atol / TIGHTER, COMPANION_STEPS * max_steps)
     if not finer.status.success:
         return np.full(len(view.t), np.nan)
     companion = replace(dense, solution=finer)

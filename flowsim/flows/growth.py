@@ -348,6 +348,8 @@ class GrowthCoordinates:
             )
         return self.reduced.check(self.map.mean(self._exponents(t, y), self.cap))
 
+    needs_finer_steps = False
+
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
         size = len(self.reduced.b)

@@ -180,6 +180,7 @@ class ModifiedGrowth:
     """
 
     name = "modified growth"
+    needs_finer_steps = False
     log_unit = 0.0
 
     def __init__(
@@ -319,6 +320,7 @@ class ModifiedLinear:
     """
 
     name = "modified linear"
+    needs_finer_steps = False
     log_unit = 0.0
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 

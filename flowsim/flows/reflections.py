@@ -96,7 +96,7 @@ class Chambers:
                 known[key] = _completed(walls, k), len(walls)
             forms[i], count = known[key]
             is_wall[:count, i] = True
-        return cls(forms, np.linalg.inv(forms), is_wall)
+        return cls(forms, _cleaned(np.asarray(np.linalg.inv(forms), dtype=float)), is_wall)
 
     def of_weights(self, w: Array) -> Array:
         """c (k, d) of weights (k, d)."""
@@ -107,6 +107,21 @@ class Chambers:
         """Weights (k, d) of c (k, d)."""
         w: Array = np.einsum("iaj,ji->ai", self.back, c)
         return np.ascontiguousarray(w)
+
+    def read(self, sign: Array, logs: Array) -> tuple[Array, Array]:
+        """Weights and ln|weights| (k, K, d) of K states, of signs and logarithms of c (k, K, d)."""
+        return _combined(self.back, sign, logs)
+
+    def form(self, normal: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
+        """``normal . w`` and the logarithm of its modulus (K, d)."""
+        value, log = _combined(np.einsum("a,iaj->ij", normal, self.back)[:, None, :], sign, logs)
+        return value[0], log[0]
+
+
+def _cleaned(back: Array) -> Array:
+    """An inverse whose small fractions are exact: a distance must not leak into weights it is no part of."""
+    fractions = np.round(12 * back) / 12
+    return np.where(np.abs(back - fractions) <= _IN_CONE, fractions, back)
 
 
 def _walls(normals: Array, side: Array) -> Array:
@@ -130,3 +145,14 @@ def _completed(walls: Array, k: int) -> Array:
         return np.eye(k)
     _, _, vectors = np.linalg.svd(walls)
     return np.concatenate([walls, vectors[len(walls) :]])
+
+
+def _combined(back: Array, sign: Array, logs: Array) -> tuple[Array, Array]:
+    """``sum_j back_iaj sign_j exp(logs_j)`` and the logarithm of its modulus, (a, K, d), from (k, K, d)."""
+    with np.errstate(divide="ignore", over="ignore"):
+        factor = np.transpose(back, (1, 2, 0))[:, :, None, :]
+        sizes = np.log(np.abs(factor)) + logs
+        peak = sizes.max(axis=1)
+        finite = np.where(np.isfinite(peak), peak, 0.0)
+        scaled = (np.sign(factor) * sign * np.exp(sizes - finite[:, None])).sum(axis=1)
+        return scaled * np.exp(finite), np.log(np.abs(scaled)) + finite

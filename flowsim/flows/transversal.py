@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.symbolic import Kernels
 
 __all__ = ["TransversalError"]
@@ -49,6 +49,8 @@ class TransversalError:
         self.error = np.zeros(len(self.free))
         self.is_large = np.zeros(len(self.free), dtype=bool)
         self.largest_beta = 0.0
+        #: a coordinate was found to be wrong
+        self.tripped = False
 
     def look(
         self,
@@ -58,7 +60,7 @@ class TransversalError:
         kind: NDArray[np.int64],
         std: Array,
         s2: Array,
-        problem: Regression,
+        problem: Problem,
     ) -> str | None:
         """What is wrong at time t and weights w (k, d), the end of a step, if anything."""
         if not self.watched.any():
@@ -75,6 +77,7 @@ class TransversalError:
         wrong = self.visible(beta, slope, np.sqrt((jacobian**2).sum(axis=(0, 1))))
         if wrong is None:
             return None
+        self.tripped = True
         return (
             f"the weights of coordinate {wrong} came so close to a saddle that the errors of the steps before decide "
             f"where they go"
@@ -97,7 +100,7 @@ class TransversalError:
         across = self.free - unit[:, :, None] * unit[:, None, :]
         across = np.where(self.is_large[:, None, None], self.free, across)
         projected = across @ ((J + np.swapaxes(J, 1, 2)) / 2) @ np.swapaxes(across, 1, 2)
-        rate = np.linalg.eigvalsh(projected)
+        rate = np.asarray(np.linalg.eigvalsh(projected), dtype=float)
         # The zero of the direction projected out is no growth of an error.
         top = np.where(self.is_large, rate[:, -1], np.where(rate[:, -1] > 0, rate[:, -1], _second(rate)))
         grown = self.error * np.exp(np.minimum(h * top, _LARGEST_EXPONENT))

@@ -227,6 +227,10 @@ class WeightCoordinates:
             return "use growth coordinates (coordinates='growth', the default here): they are exact at every scale"
         return "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
 
+    @property
+    def needs_finer_steps(self) -> bool:
+        return self.guard.tripped
+
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         limits = np.broadcast_to(np.minimum(atol, rtol * self._floor), (self.k, self.d)).ravel()
         if self.decaying:
