@@ -18,6 +18,7 @@ from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
+from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
 from flowsim.hints import hinting
@@ -77,8 +78,9 @@ def gradient_flow(
         The direction ``theta^*``. Default: ``sqrt(2)`` on the first weight and 0 on the second of ``u*v``, ones
         elsewhere.
         For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``.
-    clock : {"time", "accelerated", "arclength"}
-        The unit of `t_end` and `t_eval`; see :class:`flowsim.Trajectory`.
+    clock : {"time", "accelerated", "arclength", "log_loss"}
+        The unit of `t_end` and `t_eval`; see :class:`flowsim.Trajectory`. "log_loss" is ``ln(1/L)``, for separable data
+        under a loss that tends to 0 (:mod:`flowsim.flows.loss_clock`): 2.3e6 is a loss of 1e-1000000.
     t_eval : array (T,), optional
         Times to report, non-decreasing, inside [0, t_end]. Default: the steps taken.
     method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
@@ -195,6 +197,19 @@ def gradient_flow(
     direction = net.direction(start, problem.d)
     if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
+    info = {
+        "network": repr(net),
+        "formulas": [formula.text for formula in net.formulas],
+        "alpha": scale.text,
+        "log_alpha": scale.log,
+        "default_start": start is None,
+    }
+    if clock == "log_loss":
+        return log_loss_flow(
+            net, problem, t_end, scale, direction, acceleration=acceleration(net, scale), t_eval=points, method=method,
+            rtol=rtol, max_steps=int(max_steps), progress=progress, estimate_error=bool(estimate_error),
+            events=looked_for, info={**info, "clock": clock, "t_end": t_end, "rtol": rtol, "atol": atol},
+        )  # fmt: skip
     exponents = exponents_for(net, problem, method in ("auto", "native") and coordinates in ("auto", "growth", "log"))
     inner, reason = _choose(
         net, exponents.problem(problem), exponents.scale(scale), direction, coordinates, method, rtol
@@ -234,14 +249,7 @@ def gradient_flow(
         estimate_error=bool(estimate_error),
         events=looked_for,
         exponent=exponents.time,
-        info={
-            "network": repr(net),
-            "formulas": [formula.text for formula in net.formulas],
-            "alpha": scale.text,
-            "log_alpha": scale.log,
-            "default_start": start is None,
-            "not_growth_because": reason,
-        },
+        info={**info, "not_growth_because": reason},
     )
 
 

@@ -108,6 +108,8 @@ def linear_flow(
     ----------
     Min, Tarmoun, Vidal, Mallada, arXiv 2105.06351.
     """
+    if clock == "log_loss":
+        raise ValueError("`clock` must be 'time', 'accelerated' or 'arclength' for a LinearNetwork.")
     scale = InitialScale.parse(alpha)
     if scale.gamma <= 0 and clock == "accelerated":
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")

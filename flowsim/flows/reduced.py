@@ -80,10 +80,10 @@ class ReducedLoss(Reduced):
     def unit(self) -> float:
         return float(np.sqrt(self.problem.n * self.scale))
 
-    def _projected(self, of_rows: Array) -> Array:
+    def projected(self, of_rows: Array) -> Array:
         return of_rows if self.Q is None else self.Q.T @ of_rows
 
-    def _predict(self, mean: Array) -> Array:
+    def predict(self, mean: Array) -> Array:
         inside = self.B @ mean
         return self.unit * (inside if self.Q is None else self.Q @ inside)
 
@@ -95,19 +95,19 @@ class ReducedLoss(Reduced):
         return self.problem.level_set(self.start)
 
     def rate(self, mean: Array) -> Array:
-        f = self._predict(mean)
+        f = self.predict(mean)
         near = np.clip(f, *self.reach)
         slopes = self.problem.slopes(near)
         if (f != near).any():
             # A predictor that overshoots meets a continuation that stays finite and convex.
             slopes = slopes + self.problem.curvatures(near) * (f - near)
-        return -self.scale / self.unit * self._projected(slopes)
+        return -self.scale / self.unit * self.projected(slopes)
 
     def _curvatures(self, mean: Array) -> Array:
-        return self.problem.curvatures(np.clip(self._predict(mean), *self.reach))
+        return self.problem.curvatures(np.clip(self.predict(mean), *self.reach))
 
     def check(self, mean: Array) -> str | None:
-        f = self._predict(mean)
+        f = self.predict(mean)
         if (f != np.clip(f, *self.reach)).any():
             return "the loss grew beyond its value at the start; tighten `rtol`"
         return None
@@ -117,8 +117,8 @@ class ReducedLoss(Reduced):
         B = self.B[:, active]
         rows = B if self.Q is None else self.Q @ B
         bent = self._curvatures(mean)[:, None] * rows
-        return -self.scale * (self._projected(bent) * slope[active]) @ B.T
+        return -self.scale * (self.projected(bent) * slope[active]) @ B.T
 
     def toward(self, mean: Array, change: Array) -> Array:
-        bent = self._curvatures(mean) * self._predict(change)
-        return -self.scale / self.unit * self._projected(bent)
+        bent = self._curvatures(mean) * self.predict(change)
+        return -self.scale / self.unit * self.projected(bent)

@@ -73,8 +73,9 @@ class Loss:
     kernel : callable () -> Kernel, optional
         Loads the compiled derivatives ``void(float64[::1] f, float64[::1] y, float64[::1] w, float64[::1] d1,
         float64[::1] d2)``: d1 and d2 contain the sample weight w and no factor 1/n.
-    is_margin : bool
-        A decreasing function of the margin ``y f`` alone, y = -1 or +1, that tends to 0 like ``exp(-y f)``.
+    margin_logs : callable m -> (array, array, array), optional
+        Of a decreasing function of the margin ``m = y f`` alone, y = -1 or +1, that tends to 0 like ``exp(-m)``:
+        logarithms of the loss, of minus its slope and of its curvature in m.
     safe_prediction : float
         Predictions up to this size have a loss in the range of floats.
     """
@@ -90,8 +91,13 @@ class Loss:
     conjugate: Elementwise | None = None
     fault: Callable[[Array], str | None] = lambda y: None
     kernel: Callable[[], Kernel] | None = None
-    is_margin: bool = False
+    margin_logs: Callable[[Array], tuple[Array, Array, Array]] | None = None
     safe_prediction: float = _SAFE_SQUARE
+
+    @property
+    def is_margin(self) -> bool:
+        """Whether the loss is a decreasing function of the margin that tends to 0."""
+        return self.margin_logs is not None
 
     def log(self, f: ArrayLike, y: ArrayLike) -> Array:
         """``ln loss(f, y)``, -inf where the loss is 0, NaN where it is negative."""
@@ -204,6 +210,11 @@ def _log_softplus(x: Array) -> Array:
     return out
 
 
+def _logistic_logs(m: Array) -> tuple[Array, Array, Array]:
+    slope = -_softplus(m)
+    return _log_softplus(-m), slope, slope - _softplus(-m)
+
+
 def _logistic_curvature(f: Array, y: Array) -> Array:
     tail = np.exp(-np.abs(y * f))
     return tail / (1.0 + tail) ** 2
@@ -225,7 +236,7 @@ LOGISTIC = Loss(
     conjugate=_logistic_conjugate,
     fault=_labels,
     kernel=_compiled("logistic"),
-    is_margin=True,
+    margin_logs=_logistic_logs,
 )
 
 
@@ -250,7 +261,7 @@ EXPONENTIAL = Loss(
     conjugate=lambda s, y: _entropy(-s * y) + s * y,
     fault=_labels,
     kernel=_compiled("exponential"),
-    is_margin=True,
+    margin_logs=lambda m: (-m, -m, -m),
     safe_prediction=_SAFE_EXPONENT,
 )
 

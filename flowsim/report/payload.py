@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.report.folder import Run, varied
-from flowsim.results import CLOCKS, Trajectory
+from flowsim.results import TIME_CLOCKS, Trajectory
 
 __all__ = ["payload"]
 
@@ -63,7 +63,7 @@ def _run(run: Run, parameter: str | None) -> dict[str, Any]:
         "jumps": run.summary.get("jumps") or [],
         "limit": str(run.summary.get("limit", "")),
         "certificates": run.certificates,
-        "clocks": {clock: _encode(traj.clock_values(clock)[kept]) for clock in CLOCKS},
+        "clocks": {clock: _encode(traj.clock_values(clock)[kept]) for clock in TIME_CLOCKS},
         "loss": _encode(traj.loss[kept]),
         "drift": None if traj.imbalance_departure is None else _encode(_floor(traj.imbalance_departure[kept])),
         "invariants": ", ".join(traj.invariants),

@@ -9,13 +9,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLOCKS", "CLOCK_NAMES", "Clock", "Deferred", "State"]
+__all__ = ["CLOCKS", "CLOCK_NAMES", "TIME_CLOCKS", "Clock", "Deferred", "State"]
 
 Array = NDArray[np.float64]
-Clock = Literal["time", "accelerated", "arclength"]
-CLOCKS: tuple[Clock, ...] = ("time", "accelerated", "arclength")
+Clock = Literal["time", "accelerated", "arclength", "log_loss"]
+#: Those on which every run can be read, and all.
+TIME_CLOCKS: tuple[Clock, ...] = ("time", "accelerated", "arclength")
+CLOCKS: tuple[Clock, ...] = (*TIME_CLOCKS, "log_loss")
 
-CLOCK_NAMES: dict[Clock, str] = {"time": "time", "accelerated": "accelerated time", "arclength": "arc length"}
+CLOCK_NAMES: dict[Clock, str] = {
+    "time": "time",
+    "accelerated": "accelerated time",
+    "arclength": "arc length",
+    "log_loss": "ln(1/L)",
+}
 
 #: Fields of a State that are arrays with a leading time axis, the clocks first ...
 TIMES = ("t", "accelerated_time", "arclength")

@@ -95,7 +95,8 @@ class Trajectory(State):
         ----------
         t : float or array (K,)
             Values of `clock`.
-        clock : {"time", "accelerated", "arclength"}
+        clock : {"time", "accelerated", "arclength", "log_loss"}
+            "log_loss" (``ln(1/L)``) of runs on that clock.
 
         Returns
         -------
@@ -117,6 +118,8 @@ class Trajectory(State):
         values = np.asarray(t, dtype=float)
         if values.ndim > 1:
             raise ValueError(f"`t` must be a number or a vector; received shape {values.shape}.")
+        if clock == "log_loss" and self.info.get("clock") != clock:
+            raise ValueError("`clock` can be 'log_loss' for runs on that clock only.")
         own = self.clock_values(clock)
         # Rounding of the caller's own arithmetic at the two ends is forgiven; nothing is extrapolated.
         slack = 1e-12 * max(abs(float(own[-1])), np.finfo(float).tiny)
@@ -128,7 +131,10 @@ class Trajectory(State):
         return state[0] if values.ndim == 0 else state
 
     def clock_values(self, clock: Clock) -> Array:
-        """The recorded times on one of the three clocks."""
+        """The recorded times on one of the clocks."""
+        if clock == "log_loss":
+            assert self.log_loss is not None
+            return -self.log_loss
         return {"time": self.t, "accelerated": self.accelerated_time, "arclength": self.arclength}[clock]
 
     def to_xarray(self) -> xarray.Dataset:

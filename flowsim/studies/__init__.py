@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from flowsim.problem.margins import MaxMargin, is_separable, max_margin_l1, max_margin_l2
 from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison, compare
 from flowsim.studies.edge import DescentLimit, EdgeRun, EdgeStudy, descent_limit, edge_of_stability
 from flowsim.studies.jumps import measured_jump_times, plateau_times
@@ -26,6 +27,7 @@ from flowsim.studies.references import (
     recovery_scores,
     weighted_lasso,
 )
+from flowsim.studies.separation import Separation, separation
 from flowsim.studies.width_law import WidthLaw, width_law
 
 #: names that stand elsewhere by now
@@ -52,12 +54,14 @@ __all__ = [
     "InvariantSetCertificate",
     "LassoLink",
     "LimitStudy",
+    "MaxMargin",
     "MinL1",
     "RankPlateaus",
     "Rate",
     "RateBound",
     "RateCertificate",
     "RecoveryScores",
+    "Separation",
     "WidthLaw",
     "activation_times",
     "certify_invariant_set",
@@ -65,8 +69,11 @@ __all__ = [
     "compare",
     "descent_limit",
     "edge_of_stability",
+    "is_separable",
     "lasso_link",
     "limit_study",
+    "max_margin_l1",
+    "max_margin_l2",
     "measured_jump_times",
     "min_entropy",
     "min_l1",
@@ -75,6 +82,7 @@ __all__ = [
     "rank_plateaus",
     "rate_bound",
     "recovery_scores",
+    "separation",
     "weighted_lasso",
     "width_law",
 ]

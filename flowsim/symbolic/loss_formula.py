@@ -205,7 +205,7 @@ class _Derived:
             log_value=None if margin is None else margin.log_value,
             fault=(lambda y: None) if margin is None else margin.fault,
             kernel=self.kernel,
-            is_margin=margin is not None,
+            margin_logs=None if margin is None else margin.margin_logs,
             safe_prediction=EXPONENTIAL.safe_prediction,
             origin=self.formula.text,
         )

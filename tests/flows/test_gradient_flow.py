@@ -122,7 +122,7 @@ def test_a_saved_trajectory_loads_bit_for_bit(tmp_path: Path) -> None:
         ({"t_eval": [0.5, 0.2]}, "`t_eval` must not decrease"),
         ({"t_eval": [0.5, np.nan]}, "`t_eval` must be finite"),
         ({"t_eval": []}, "`t_eval` must be a vector"),
-        ({"clock": "sundial"}, "`clock` must be one of time, accelerated, arclength; received 'sundial'"),
+        ({"clock": "sundial"}, "`clock` must be one of time, accelerated, arclength, log_loss; received 'sundial'"),
         ({"alpha": 2.0, "clock": "accelerated"}, "`alpha` must be < 1 on the accelerated clock"),
         ({"method": "Euler"}, "`method` must be one of .*; received 'Euler'"),
         ({"coordinates": "polar"}, "`coordinates` must be one of"),

@@ -1,0 +1,138 @@
+"""Separable data: the directions of largest margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.problem.problems import Problem
+
+__all__ = ["MaxMargin", "is_separable", "max_margin_l1", "max_margin_l2"]
+
+Array = NDArray[np.float64]
+
+#: A margin below this share of the data's size is none.
+_NO_MARGIN = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class MaxMargin:
+    """The direction of largest margin in a norm.
+
+    Attributes
+    ----------
+    direction : array (d,)
+        Of norm 1.
+    margin : float
+        ``min_i y_i x_i . direction``, > 0.
+    norm : {"l1", "l2"}
+    """
+
+    direction: Array
+    margin: float
+    norm: str
+
+
+def max_margin_l1(problem: Problem) -> MaxMargin:
+    r"""``max min_i y_i x_i . b`` over ``||b||_1 <= 1``: HiGHS on ``min ||b||_1`` subject to ``y_i x_i . b >= 1``.
+
+    Parameters
+    ----------
+    problem : Problem
+        One target of labels -1 and +1.
+
+    Raises
+    ------
+    ValueError
+        If no direction separates the data.
+    """
+    from scipy.optimize import linprog
+
+    A, _ = _signed_rows(problem)
+    norms = _column_sizes(A)
+    scaled = A / norms if isinstance(A, np.ndarray) else A @ _diagonal(1.0 / norms)
+    both = np.hstack([scaled, -scaled]) if isinstance(A, np.ndarray) else _beside(scaled)
+    found = linprog(np.tile(norms.max() / norms, 2), A_ub=-both, b_ub=-np.ones(problem.n), method="highs")
+    if found.status != 0:
+        raise ValueError("`problem` must be separable: no direction has a positive margin on all of its rows.")
+    b = (found.x[: problem.d] - found.x[problem.d :]) * (norms.max() / norms)
+    return _of(A, b / np.abs(b).sum(), "l1")
+
+
+def max_margin_l2(problem: Problem) -> MaxMargin:
+    r"""``max min_i y_i x_i . b`` over ``||b||_2 <= 1``: least distance programming by non-negative least squares.
+
+    Parameters
+    ----------
+    problem : Problem
+        One target of labels -1 and +1; dense or sparse X.
+
+    Raises
+    ------
+    ValueError
+        If no direction separates the data.
+
+    References
+    ----------
+    Lawson & Hanson, *Solving Least Squares Problems*, Chapter 23 (problem LDP).
+    """
+    from scipy.optimize import nnls
+
+    A, size = _signed_rows(problem)
+    dense = (A if isinstance(A, np.ndarray) else np.asarray(A.toarray())) / size
+    system = np.vstack([dense.T, np.ones(problem.n)])
+    target = np.append(np.zeros(problem.d), 1.0)
+    u, _ = nnls(system, target, maxiter=30 * problem.n)
+    rest = system @ u - target
+    if not -rest[-1] > _NO_MARGIN:
+        raise ValueError("`problem` must be separable: no direction has a positive margin on all of its rows.")
+    b = rest[:-1] / -rest[-1]
+    return _of(A, b / np.linalg.norm(b), "l2")
+
+
+def is_separable(problem: Problem) -> bool:
+    """Whether some direction has a positive margin on all rows."""
+    try:
+        return max_margin_l1(problem).margin > 0
+    except ValueError as error:
+        if "separable" in str(error):
+            return False
+        raise
+
+
+def _signed_rows(problem: Problem) -> tuple[Any, float]:
+    """``y_i x_i`` and the largest norm of a row."""
+    y = problem.y.reshape(problem.n, -1)
+    if y.shape[1] != 1 or not np.isin(y, (-1.0, 1.0)).all():
+        raise ValueError("`problem` must have one target of labels -1 and +1 for a margin.")
+    if problem.is_dense:
+        A: Any = problem.X * y
+        return A, float(np.sqrt((A**2).sum(axis=1).max())) or 1.0
+    if hasattr(problem.X, "tocsr"):
+        A = problem.X.multiply(y).tocsr()
+        return A, float(np.sqrt(A.multiply(A).sum(axis=1).max())) or 1.0
+    raise ValueError("`problem` must hold the entries of X; received a LinearOperator.")
+
+
+def _column_sizes(A: Any) -> Array:
+    sizes = np.asarray(np.abs(A).max(axis=0).toarray() if not isinstance(A, np.ndarray) else np.abs(A).max(axis=0))
+    return np.where(sizes.ravel() > 0, sizes.ravel(), 1.0)
+
+
+def _diagonal(values: Array) -> Any:
+    from scipy.sparse import diags_array
+
+    return diags_array(values)
+
+
+def _beside(A: Any) -> Any:
+    from scipy.sparse import hstack
+
+    return hstack([A, -A], format="csc")
+
+
+def _of(A: Any, direction: Array, norm: str) -> MaxMargin:
+    return MaxMargin(direction, float((A @ direction).min()), norm)
