@@ -13,7 +13,7 @@ import flowsim as fs
 from benchmarks.harness import Report, best
 from flowsim.descent.draws import Draws
 from flowsim.descent.tiles import LANES, ROWS, aligned, tile
-from flowsim.solvers.eight import add_up
+from flowsim.solvers.simd import add_up
 
 #: (n, d, steps timed); the budget of one step is this share of the two products.
 SIZES = {(20, 50): (400_000, 0.8), (200, 2000): (4000, 1.0)}

@@ -1,6 +1,7 @@
 r"""Small dense linear algebra for compiled loops.
 
-Vectors come padded with zeros to a multiple of :data:`LANES`, so that every loop over one is whole vector registers.
+Vectors come padded with zeros to a multiple of :data:`flowsim.solvers.compilation.LANES`, so that every loop over one
+is whole vector registers.
 Entries are addressed by two indices, not through views of rows: a view counts its references, atomically, and that
 costs more than the row.
 """
@@ -8,35 +9,12 @@ costs more than the row.
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Any
 
 import numpy as np
-from numba import njit
-from numba.core.options import DefaultOptions
 
-__all__ = [
-    "FAST", "LANES", "bare", "compiled", "dot", "factor", "fill_wide", "invert", "move", "move_two", "multiply",
-    "padded", "resolve", "substitute",
-]  # fmt: skip
+from flowsim.solvers.compilation import FAST, bare, padded
 
-#: How every function here is compiled: division by zero gives infinity, and other threads may run meanwhile.
-compiled = partial(njit, cache=True, nogil=True, error_model="numpy")
-#: The same without reference counts, for functions that make no arrays: counting the arguments of a call, atomically,
-#: takes longer than the work on a vector of ten.
-_uncounted: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
-bare = partial(compiled, **_uncounted)
-
-#: Reassociated sums vectorise; NaN and infinity keep their meaning.
-FAST = {"reassoc", "contract", "nsz", "arcp"}
-#: Doubles in the widest vector register.
-LANES = 8
-
-
-@bare()
-def padded(m):
-    """The next multiple of LANES."""
-    return (m + LANES - 1) // LANES * LANES
+__all__ = ["dot", "factor", "fill_wide", "invert", "move", "move_two", "multiply", "resolve", "substitute"]
 
 
 @bare(fastmath=FAST, inline="always")

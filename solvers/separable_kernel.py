@@ -24,10 +24,8 @@ import math
 import numpy as np
 
 from flowsim.solvers import rodas
+from flowsim.solvers.compilation import FAST, bare, compiled, padded
 from flowsim.solvers.compiled_algebra import (
-    FAST,
-    bare,
-    compiled,
     dot,
     factor,
     fill_wide,
@@ -35,7 +33,6 @@ from flowsim.solvers.compiled_algebra import (
     move,
     move_two,
     multiply,
-    padded,
     resolve,
     substitute,
 )

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from flowsim.solvers.compiled_algebra import FAST, bare
+from flowsim.solvers.compilation import FAST, bare
 
 __all__ = [
     "beta_of_products",

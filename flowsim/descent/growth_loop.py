@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flowsim.descent.products import dense_products, move_on, products
 from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, tile
-from flowsim.solvers.eight import EIGHT, add_up, constant, load, store
+from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
 __all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Regression
-from flowsim.solvers.eight import EIGHT, add_up, constant, load, load_part, store, store_part
+from flowsim.solvers.simd import EIGHT, add_up, constant, load, load_part, store, store_part
 
 __all__ = ["Data", "dense_products", "load_data", "move_on", "products"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.solvers.eight import EIGHT, constant, load, spread, store
+from flowsim.solvers.simd import EIGHT, constant, load, spread, store
 
 __all__ = [
     "LANES",

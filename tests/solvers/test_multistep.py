@@ -1,25 +1,25 @@
-"""The second-derivative formulas against polynomials, published coefficients, and what their errors must be."""
+"""The second-derivative formulas, and the compiled loop against its NumPy reference."""
 
+import ast
 import math
+from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
+from numba import njit
 from numpy.polynomial import Polynomial
 from numpy.testing import assert_allclose, assert_array_equal
 
-from flowsim.solvers import SeparableFlow, Status, integrate_separable, multistep, separable_run
-from flowsim.solvers.multistep import HISTORY, MOST
-from tests.solvers.separable_families import two_layer
-
-WIDTH = 8
-
-
-def coefficients(k, h, spans):
-    ahead, behind, ratio, lean = (np.zeros(HISTORY + 2) for _ in range(4))
-    weight = np.zeros((HISTORY + 2, multistep._FOLDS))
-    multistep._coefficients(k, h, spans, ahead, behind, ratio, lean, weight.ravel())
-    return ahead, behind, ratio, lean, weight
+import flowsim.solvers
+from flowsim.solvers import SeparableFlow, Status, integrate_separable
+from flowsim.solvers.multistep import reference
+from flowsim.solvers.multistep.constants import MOST
+from flowsim.solvers.multistep.inverse import update_inverse
+from flowsim.solvers.multistep.workspace import Index, Sizes, _table, layout
+from flowsim.solvers.separable import run as separable_run
+from flowsim.solvers.simd import pointer
+from tests.solvers.separable_families import draw, two_layer
 
 
 def past(spans):
@@ -27,67 +27,19 @@ def past(spans):
     return -np.concatenate([[0.0], np.cumsum(spans)])
 
 
-def differences(f, times, count):
-    """Modified divided differences of f at 0: divided differences times the distances to 0 of the points before."""
-    table, out = f(times), [f(times)[0]]
-    for j in range(1, count):
-        table = (table[:-1] - table[1:]) / (times[: len(table) - 1] - times[j : j + len(table) - 1])
-        out.append(table[0] * np.prod(-times[1 : j + 1] + times[0]))
-    return np.array(out)
-
-
-def step(f, k, h, spans):
-    """One step of the formula with k past points over [0, h] for z' = f(t), and its own error estimates."""
-    ahead, behind, ratio, lean, weight = coefficients(k, h, spans)
-    rows = differences(f, past(spans), HISTORY)
-    history, bend = np.repeat(rows, WIDTH), np.full(WIDTH, f.deriv()(0.0))
-    known, guess, f_ahead, bend_ahead = (np.zeros(WIDTH) for _ in range(4))
-    multistep._predict(
-        k, h, history, bend, ahead, behind, ratio, lean, weight.ravel(), WIDTH, known, guess, f_ahead, bend_ahead
-    )  # fmt: skip
-    second = h * h * weight[k, 2]
-    first = h * weight[k, 1] + second * lean[k]
-    value, turn = f(h), f.deriv()(h)
-    z = known[0] + first * (value - f_ahead[0]) - second * (turn - bend_ahead[0])
-    errors = multistep._errors(
-        k, h, history, np.full(WIDTH, value), np.full(WIDTH, turn), f_ahead, bend_ahead, ahead, ratio, lean,
-        weight.ravel(), np.ones(WIDTH), WIDTH, k > 1, True, np.zeros(WIDTH),
-    )  # fmt: skip
-    return z, guess[0], errors
-
-
 def random_case(seed, degree):
     rng = np.random.default_rng(seed)
-    return Polynomial(rng.standard_normal(degree + 1)), rng.uniform(0.5, 2.0), rng.uniform(0.3, 3.0, HISTORY + 2)
+    return Polynomial(rng.standard_normal(degree + 1)), rng.uniform(0.5, 2.0), rng.uniform(0.3, 3.0, MOST)
 
 
 @pytest.mark.parametrize("k", range(1, MOST + 1))
 def test_a_formula_with_k_past_points_is_exact_for_f_of_degree_k_plus_one_on_any_spacing(k):
     for seed in range(5):
         f, h, spans = random_case(seed, k + 1)
-        z, guess, errors = step(f, k, h, spans)
-        exact = f.integ()(h)
-        # Of rounding: the size of f far in the past.
-        scale = np.abs(f(past(spans))).max() * h
-        assert abs(z - exact) < 1e-13 * scale
-        # The guess has one point fewer at the end and two more in the past: the same degree.
-        assert abs(guess - exact) < 1e-10 * scale
-        assert errors[0] < 1e-12 * scale
-
-
-@pytest.mark.parametrize("k", range(1, MOST + 1))
-def test_the_estimate_is_the_error_where_the_formula_is_one_degree_short(k):
-    for seed in range(5):
-        f, h, spans = random_case(seed, k + 2)
-        z, _, (now, _, above) = step(f, k, h, spans)
-        error = abs(z - f.integ()(h))
-        assert now == pytest.approx(error, rel=1e-8)
-        assert above < 1e-8 * error
-        if k > 1:
-            g, _, _ = random_case(seed, k + 1)
-            assert step(g, k, h, spans)[2][1] == pytest.approx(
-                abs(step(g, k - 1, h, spans)[0] - g.integ()(h)), rel=1e-8
-            )
+        times = past(spans)
+        weights, first, second = reference.formula(k, times, h)
+        found = weights @ f(times[:k]) + first * f(h) - second * f.deriv()(h)
+        assert abs(found - f.integ()(h)) < 1e-12 * np.abs(f(times)).max() * h
 
 
 @pytest.mark.parametrize(
@@ -100,32 +52,43 @@ def test_the_estimate_is_the_error_where_the_formula_is_one_degree_short(k):
     ],
 )
 def test_on_equal_steps_they_are_the_formulas_of_enright(k, weights, second):
-    """Order conditions fix the coefficients: Enright (1974), Table 1, as integrals of the interpolating polynomial."""
-    *_, lean, weight = coefficients(k, 1.0, np.ones(HISTORY + 2))
-    assert weight[k, 2] == pytest.approx(second, rel=1e-13)
-    assert weight[k, 1] + weight[k, 2] * lean[k] == pytest.approx(weights[0], rel=1e-13)
-    # Sums of moments: exact for 1, t, ..., t^(k+1) with f' at the end.
-    for degree in range(k + 2):
-        f = Polynomial.basis(degree)
-        total = sum(w * f(1.0 - j) for j, w in enumerate(weights)) - second * f.deriv()(1.0)
-        assert total == pytest.approx(1 / (degree + 1), abs=1e-13)
+    """Enright (1974), Table 1."""
+    found, first, found_second = reference.formula(k, -np.arange(float(MOST)), 1.0)
+    assert_allclose([first, *found], weights, rtol=1e-11)
+    assert found_second == pytest.approx(second, rel=1e-11)
 
 
 @pytest.mark.parametrize("k", range(1, MOST + 1))
 def test_the_formulas_damp_what_decays_on_the_whole_negative_axis(k):
-    *_, lean, weight = coefficients(k, 1.0, np.ones(HISTORY + 2))
-    second = weight[k, 2]
-    first = weight[k, 1] + second * lean[k]
-    # z_n+1 = z_n + sum_j c_j f_n-j + first f - second f' for f = x z.
-    nodes = np.arange(k)
-    moments = np.array([1 / (j + 1) - first + second * j for j in range(k)])
-    c = np.linalg.solve(np.vander(-nodes, k, increasing=True).T, moments)
+    weights, first, second = reference.formula(k, -np.arange(float(MOST)), 1.0)
     for x in -np.logspace(-3, 6, 400):
         polynomial = np.zeros(k + 1)
         polynomial[0] = 1 - first * x + second * x * x
-        polynomial[1 : k + 1] = -c * x
+        polynomial[1 : k + 1] = -weights * x
         polynomial[1] -= 1.0
         assert np.abs(np.roots(polynomial)).max() < 1.0
+
+
+@pytest.mark.parametrize(("seed", "gamma", "kappa"), [(0, 2.0, 0.0), (7, 8.0, 0.3), (13, 50.0, 0.0), (4, 1000.0, 0.0)])
+def test_the_steps_of_the_compiled_loop_are_those_of_the_reference(seed, gamma, kappa):
+    """Each step once more in NumPy, from the same past: within the tolerance to which a step's equations are solved."""
+    _, X, y = draw(seed)
+    X = X / np.linalg.norm(X, axis=0).max() * math.sqrt(len(y))
+    flow, tol = two_layer(X, y, gamma, kappa), 1e-6
+    run = integrate_separable(flow, 5 * gamma, tol=tol)
+    assert run.status is Status.COMPLETED
+    (steps,) = run.chunks
+    gram, drive, mapping = X.T @ X / len(y), X.T @ y / len(y), reference.exponential_map(*flow.exponential)
+    for number, k in enumerate(steps.order.astype(int)):
+        back = np.arange(number, max(-1, number - k - 1), -1)
+        history = reference.History(steps.t[back], steps.z[number], steps.f[back])
+        found = reference.step(gram, drive, mapping, history, steps.t[number] + steps.h[number], k)
+        assert_allclose(steps.z[number + 1], found.z, rtol=0, atol=tol)
+
+
+@njit
+def updated_inverse(S, stride, weight, m, width, first, second):
+    update_inverse(pointer(S, 0), stride, pointer(weight, 0), m, width, pointer(first, 0), pointer(second, 0))
 
 
 @pytest.mark.parametrize("stiffness", [1.0, 1e5, 1e12])
@@ -135,15 +98,71 @@ def test_the_kept_matrix_is_exact_at_any_stiffness(m, stiffness):
     rng = np.random.default_rng(m)
     X, stride = rng.standard_normal((m + 3, m)), 40
     gram, weights = X.T @ X / m, rng.uniform(0, 1, m) ** 3 * stiffness
-    S, weight, width = np.zeros((m, stride)), np.zeros(stride), -(-m // WIDTH) * WIDTH
+    S, weight = np.zeros((m, stride)), np.zeros(stride)
     S[:, :m], weight[:m] = gram, weights
     flat = S.ravel()
-    multistep._resolve(flat, stride, weight, m, width, np.zeros(stride), np.zeros(stride))
+    updated_inverse(flat, stride, weight, m, -(-m // 8) * 8, np.zeros(stride), np.zeros(stride))
     with mpmath.workdps(50):
         exact = (mpmath.matrix(gram.tolist()) ** -1 + mpmath.diag([float(each) for each in weights])) ** -1
         exact = np.array(exact.tolist(), dtype=float)
     size = np.sqrt(np.outer(exact.diagonal(), exact.diagonal()))
     assert (np.abs(flat.reshape(m, stride)[:, :m] - exact) / size).max() < 1e-12
+
+
+@pytest.mark.parametrize(("w", "K", "r"), [(1, 1, 1), (50, 2, 20), (70, 2, 3), (200, 3, 300)])
+def test_the_table_of_the_workspace_has_every_field_once_and_none_overlap(w, K, r):
+    for kind, fields in _table(w, K, r, 8, 8).items():
+        assert len(fields) == len(kind._fields)
+    table, floats = layout(w, K, r)
+    sizes = Sizes(*table[: len(Sizes._fields)])
+    assert (sizes.width, sizes.rows, sizes.terms) == (w, r, K)
+    lengths = [
+        size for part in _table(*sizes[:1], K, r, sizes.inverse, sizes.factor).values() for size in part.values()
+    ]
+    starts = table[Index.PLACE - len(lengths) : Index.PLACE]
+    order = np.argsort(starts, kind="stable")
+    ends = starts[order] + np.array(lengths)[order]
+    assert (ends[:-1] <= starts[order][1:]).all()
+    assert ends[-1] <= floats
+    assert (starts % 8 == 0).all()
+
+
+def test_pointers_are_taken_only_of_arrays_that_a_function_was_given():
+    """One of an array that the function made itself would outlive it."""
+    root = Path(flowsim.solvers.__file__).resolve().parents[1]
+    checked = 0
+    for path in [*root.glob("solvers/**/*.py"), *root.glob("flowsim/**/*.py")]:
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            given = {argument.arg for argument in function.args.args}
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "pointer":
+                    base = node.args[0]
+                    while isinstance(base, ast.Attribute):
+                        base = base.value
+                    named = isinstance(base, ast.Name)
+                    views = {
+                        target.id
+                        for each in ast.walk(function)
+                        if isinstance(each, ast.Assign) and "view(" in ast.unparse(each.value)
+                        for target in ast.walk(each.targets[0])
+                        if isinstance(target, ast.Name)
+                    }
+                    assert named and base.id in given | views, f"{path}:{node.lineno}"
+                    checked += 1
+    assert checked > 5
+
+
+def test_the_private_option_without_reference_counts_is_understood():
+    """Numba's `_nrt`: if it is dropped, functions must still compile, and this says that they have become slower."""
+    from numba.core.options import DefaultOptions
+
+    from flowsim.solvers.compilation import bare
+
+    assert hasattr(DefaultOptions, "_nrt")
+    assert bare.keywords["_nrt"] is False
+    assert "pipeline_class" in bare.keywords
 
 
 def test_a_library_and_the_loop_lay_out_the_same_problem(monkeypatch):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from flowsim.solvers import separable_read
+from flowsim.solvers.separable import reading as separable_read
 
 
 def sums(logs, signs, slopes, decays, z, t):
     out = np.full(z.shape, np.nan)
-    separable_read.sums(logs, signs, slopes, decays, z, t, out)
+    exponentials = logs, signs, slopes, decays
+    separable_read.sums(exponentials, z, t, separable_read.terms_of(exponentials), out)
     return out
 
 

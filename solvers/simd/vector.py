@@ -2,6 +2,10 @@
 
 A loop that Numba is left to vectorise keeps no array of sums in registers and asks again and again whether its arrays
 overlap. Here the eight numbers are one of LLVM's own vectors; the processor's register width does not change a result.
+
+Lifetimes: a pointer keeps nothing alive. A :func:`pointer` may only be taken of arrays that the
+compiled function was *given*, which its caller keeps; never of one that it has made itself, which is freed after its
+last use as an array. A test reads the sources for that.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ from typing import Any
 from llvmlite import ir
 from numba import njit, types
 from numba.core import datamodel
-from numba.extending import intrinsic, overload, register_model
+from numba.core.imputils import lower_builtin
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, register_model
 
 __all__ = [
-    "EIGHT", "add_up", "below", "constant", "exponential", "exponential_within", "gather", "greater", "largest", "load",
-    "load_part", "magnitude", "only", "pointer", "spread", "store", "store_part", "wider", "widest",
+    "EIGHT", "add_up", "below", "call", "constant", "exponential", "exponential_within", "gather", "greater",
+    "largest", "load", "load_part", "magnitude", "only", "pointer", "spread", "store", "store_part",
+    "view", "wider", "widest",
 ]  # fmt: skip
 
 EIGHT = 8
@@ -57,7 +65,7 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, first: Any) -> A
 
 @_compiled
 def pointer(typing_context: Any, array: Any, first: Any) -> Any:
-    """Where ``array[first:]`` is, for as long as the array is: one argument of a call, where an array takes seven.
+    """Where ``array[first:]`` is: one argument of a call, where an array takes seven. See `Lifetimes` above.
 
     Entries are read and written by index, unchecked; all functions here take it for the array.
     """
@@ -66,6 +74,51 @@ def pointer(typing_context: Any, array: Any, first: Any) -> Any:
         return _entry(context, builder, signature.args[0], *arguments)
 
     return types.CPointer(array.dtype)(array, types.int64), generate
+
+
+@_compiled
+def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
+    """The named tuple `kind` in a workspace ``(buffer of floats, table of integers)``, both pointers.
+
+    ``kind.PLACE`` is where the table tells of it. ``kind.HOLDS`` is "floats" (pointers into the buffer, at the offsets
+    that stand there), "indices" (pointers into the table, likewise), "constants" (which stand there themselves) or
+    "numbers" (the same, but they change). All but those are loaded once where the compiler sees that.
+    """
+    cls = kind.instance_class
+    count, holds = len(cls._fields), cls.HOLDS
+    element = {"floats": types.CPointer(types.float64), "indices": types.CPointer(types.int64)}
+    result = types.NamedUniTuple(element.get(holds, types.int64), count, cls)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        room, table = (builder.extract_value(arguments[1], number) for number in range(2))
+        values = []
+        for number in range(count):
+            value = builder.load(builder.gep(table, [_INT64(cls.PLACE + number)]))
+            if holds != "numbers":
+                value.set_metadata("invariant.load", builder.module.add_metadata([]))
+            if holds in element:
+                value = builder.gep(room if holds == "floats" else table, [value])
+            values.append(value)
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return result(kind, workspace), generate
+
+
+@_compiled
+def call(typing_context: Any, address: Any, arguments: Any) -> Any:
+    """Call the C function at an address with a tuple of numbers and pointers; it returns an int64.
+
+    What is seldom needed stays out of the code that calls it, and is compiled when it is first needed.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address, packed = values
+        kinds = signature.args[1].types
+        parts = [builder.extract_value(packed, number) for number in range(len(kinds))]
+        function = ir.FunctionType(_INT64, [part.type for part in parts])
+        return builder.call(builder.inttoptr(address, function.as_pointer()), parts)
+
+    return types.int64(types.int64, arguments), generate
 
 
 @_compiled
@@ -281,20 +334,26 @@ def _below(builder: Any, count: Any) -> Any:
 
 
 def _define(symbol: Callable[..., Any], instruction: str) -> None:
-    @_compiled
-    def combine(typing_context: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, instruction)(*arguments, flags=_FLAGS)
+    """An operator between two vectors, or a number and a vector.
 
-        return _eight(_eight, _eight), generate
+    As a rule of typing and one instruction, not as an inlined function: every use of one would be typed anew.
+    """
 
-    @overload(symbol, inline="always")
-    def _combine(a, b):
-        if a is _eight and b is _eight:
-            return lambda a, b: combine(a, b)
-        if b is _eight and isinstance(a, types.Float):
-            return lambda a, b: combine(constant(a), b)
-        return None
+    @infer_global(symbol)
+    class _Operator(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == 2 and args[1] is _eight and (args[0] is _eight or isinstance(args[0], types.Float)):
+                return signature(_eight, *args)
+            return None
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        left, right = args
+        if sig.args[0] is not _eight:
+            left = _everywhere(builder, context.cast(builder, left, sig.args[0], types.float64))
+        return getattr(builder, instruction)(left, right, flags=_FLAGS)
+
+    lower_builtin(symbol, _eight, _eight)(generate)
+    lower_builtin(symbol, types.Float, _eight)(generate)
 
 
 _define(operator.add, "fadd")

@@ -6,23 +6,21 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers import loop
+from flowsim.solvers.separable.flow import SeparableFlow
+from flowsim.solvers.separable.solution import LoadedSteps, NodeSteps, SeparableSolution
 from flowsim.solvers.solution import Status
 
-if TYPE_CHECKING:
-    from flowsim.solvers.separable import SeparableFlow, SeparableSolution
-
-__all__ = ["LOAD_ALL", "LoadedSteps", "NodeSteps", "Run", "compiled_reading", "run_of"]
+__all__ = ["LOAD_ALL", "Run", "run_of"]
 
 Array = NDArray[np.float64]
-Done = Callable[["SeparableSolution"], bool]
+Done = Callable[[SeparableSolution], bool]
 
 #: Up to this many coordinates all are loaded, with their Gram matrix.
 LOAD_ALL = 640
@@ -57,90 +55,9 @@ def _one_step() -> Any:
 
 @cache
 def _multistep() -> Any:
-    from flowsim.solvers import multistep
+    from flowsim.solvers.multistep import march
 
-    return multistep
-
-
-@cache
-def compiled_reading() -> Any:
-    """:mod:`flowsim.solvers.separable_read`."""
-    from flowsim.solvers import separable_read
-
-    return separable_read
-
-
-@cache
-def _solution_of() -> type[SeparableSolution]:
-    from flowsim.solvers.separable import SeparableSolution
-
-    return SeparableSolution
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedSteps:
-    """Steps of the one-step method with one set of loaded coordinates."""
-
-    loaded: NDArray[np.int64] | None  # None: all
-    gram: Array
-    columns: Array
-    product: tuple[int, float, Array, Array]  # L, ln of the unit, squares, series
-    t: Array  # (S + 1,)
-    h: Array  # (S,)
-    z: Array  # (S + 1, w), the loaded ones
-    rate: Array  # (S, w): dz/dt at constant beta
-    place: Array  # (S + 1, K, w) for products, else empty
-    nu: Array  # (S + 1, r), or empty if all are loaded
-    pointer: NDArray[np.int64]
-    which: NDArray[np.int32]
-    coefficients: Array  # (entries, 5): the straight part of the integral of beta, and a polynomial
-
-    exponential: tuple[Array, ...]  # log coefficient, sign, slope, decay of the loaded ones
-
-    def speeds(self, n: float, nodes: Array) -> Array:
-        """``|d beta/dt|`` at positions `nodes` of every step."""
-        out = np.empty((len(self.h), len(nodes)))
-        _one_step().speeds(
-            self.gram, self.columns, float(n), *self.product[:2], *self.exponential, *self.product[2:],
-            self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
-        )  # fmt: skip
-        return out
-
-    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
-        """z of the loaded coordinates at positions `theta` of steps, and nu unless all are loaded."""
-        sides = len(self.place[0]) if flow.power else 1
-        out = np.empty((len(step), sides * self.z.shape[1]))
-        nu = np.empty((len(step) if len(self.nu) else 0, flow.rows))
-        _one_step().states(
-            self.gram, self.columns, float(flow.n), flow.power, self.exponential[2], self.h, self.z, self.rate,
-            self.place, self.pointer, self.which, self.coefficients, flow.b, self.nu, step, theta, out, nu,
-        )  # fmt: skip
-        return out, nu
-
-
-@dataclass(frozen=True, eq=False)
-class NodeSteps:
-    """Steps of the multistep method: z, f = z' and f' at their ends."""
-
-    t: Array  # (S + 1,)
-    h: Array  # (S,)
-    z: Array  # (S + 1, d)
-    f: Array
-    bend: Array
-    exponential: tuple[Array, ...]
-    loaded: None = None
-
-    def speeds(self, n: float, nodes: Array) -> Array:
-        """``|d beta/dt|`` at positions `nodes` of every step."""
-        out = np.empty((len(self.h), len(nodes)))
-        _multistep().speeds(*self.exponential, self.t, self.h, self.z, self.f, self.bend, nodes, out)
-        return out
-
-    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
-        """z at positions `theta` of steps."""
-        out = np.empty((len(step), self.z.shape[1]))
-        _multistep().between(self.h, self.z, self.f, self.bend, step, theta, out)
-        return out, np.empty((0, flow.rows))
+    return march
 
 
 def _lined(size: int) -> Array:
@@ -228,7 +145,7 @@ class Run(ABC):
         else:
             t = np.concatenate([chunks[0].t[:1] if chunks else np.zeros(1), *(chunk.t[1:] for chunk in chunks)])
             h = np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)])
-        return _solution_of()(
+        return SeparableSolution(
             flow=self.flow,
             t=t,
             h=h,
@@ -252,33 +169,35 @@ class Multistep(Run):
 
     def begin(self) -> None:
         """Lay the problem out in a workspace, in rows of whole vectors that begin with a cache line."""
-        flow, kernel = self.flow, _multistep()
-        sizes, floats, integers = kernel.workspace(flow.d, len(flow.sign), flow.rows)
-        room = _lined(floats)
+        from flowsim.solvers.multistep.problem import write_problem
+        from flowsim.solvers.multistep.workspace import layout
+
+        flow = self.flow
+        table, floats = layout(flow.d, len(flow.sign), flow.rows)
+        table, room = table.copy(), _lined(floats)
         A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
         few = A.size <= _FEW_ENTRIES
-        kernel.lay_out(A, flow.b, float(flow.n), *flow.exponential, room, few)
+        write_problem(A, flow.b, float(flow.n), flow.exponential, room, table, few)
         if not few:
             gram = room[: flow.d * -(-flow.d // _LINE) * _LINE].reshape(flow.d, -1)
             gram[:, : flow.d] = A.T @ A
             gram /= flow.n
-        self.work = (sizes, room, np.zeros(integers, dtype=np.int64))
+        self.work = (room, table)
         self.records = _FEW_RECORDS
         self.passes = 1
 
     def advance(self, budget: int) -> int:
         d, records = self.flow.d, self.records
         self.records = min(2 * records, _RECORDS)
-        t, h = np.empty(records + 1), np.empty(records)
-        z, f, bend = np.empty((records + 1, d)), np.empty((records + 1, d)), np.empty((records + 1, d))
-        status = _multistep().march(
-            len(self.flow.sign), self.flow.rows, self.tol, self.t_end, budget, *self.work, self.clock, self.counts,
-            t, h, z, f, bend,
-        )  # fmt: skip
+        record = np.empty(3 * records + 1 + 3 * (records + 1) * d)
+        self.counts[5] = records
+        status = _multistep().march(self.tol, self.t_end, budget, *self.work, self.clock, self.counts, record)
         steps = int(self.counts[4])
         if steps:
-            flow, ends = self.flow, slice(0, steps + 1)
-            self.chunks.append(NodeSteps(t[ends], h[:steps], z[ends], f[ends], bend[ends], flow.exponential))
+            z, f, df = record[3 * records + 1 :].reshape(3, records + 1, d)[:, : steps + 1]
+            t, h = record[: steps + 1], record[records + 1 : records + 1 + steps]
+            order = record[2 * records + 1 : 2 * records + 1 + steps]
+            self.chunks.append(NodeSteps(t, h, order, z, f, df, self.flow.exponential))
         return int(status)
 
 

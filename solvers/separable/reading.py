@@ -1,13 +1,14 @@
-"""Reading a run of :mod:`flowsim.solvers.separable`, in compiled loops: the steps that hold times, and beta."""
+"""Reading a run in compiled loops: the steps that hold times, and beta."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from flowsim.solvers.compiled_algebra import compiled, padded
-from flowsim.solvers.eight import (
+from flowsim.solvers.compilation import compiled, padded
+from flowsim.solvers.simd import (
     EIGHT,
     below,
     constant,
@@ -21,7 +22,7 @@ from flowsim.solvers.eight import (
     widest,
 )  # fmt: skip
 
-__all__ = ["locate", "sums"]
+__all__ = ["locate", "sums", "terms_of"]
 
 #: Coordinates whose terms are laid out together.
 _COLUMNS = 512
@@ -29,13 +30,19 @@ _COLUMNS = 512
 _NOTHING, _PLAIN = -746.0, 700.0
 
 
+def terms_of(exponentials: tuple[Any, ...]) -> Any:
+    """Room for :func:`sums`."""
+    K, d = exponentials[0].shape
+    return np.zeros(4 * K * min(_COLUMNS, -(-d // EIGHT) * EIGHT))
+
+
 @compiled()
-def sums(log_coefficient, sign, slope, decay, z, t, out):
+def sums(exponentials, z, t, terms, out):
     """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``; infinite and NaN where that is."""
+    log_coefficient, sign, slope, decay = exponentials
     K, d = log_coefficient.shape
     columns = min(_COLUMNS, padded(d))
     width = K * columns
-    terms = np.zeros(4 * width)
     logs, signs, slopes = pointer(terms, 0), pointer(terms, width), pointer(terms, 2 * width)
     decays = pointer(terms, 3 * width)
     for first in range(0, d, columns):

@@ -1,0 +1,126 @@
+"""Active coordinates come first: those whose exponentials matter over the step to come."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flowsim.solvers.compilation import bare, padded
+from flowsim.solvers.multistep.constants import BY_COORDINATES, BY_INVERSE, BY_ROWS, MARGIN, SMALL
+from flowsim.solvers.multistep.workspace import (
+    Active,
+    Exponentials,
+    Index,
+    Matrix,
+    Newton,
+    Problem,
+    Scales,
+    Sizes,
+    Terms,
+    Trial,
+)
+from flowsim.solvers.simd import EIGHT, greater, load, store, view
+
+__all__ = ["activate", "reset_matrix"]
+
+#: Where the table tells of them.
+ACTIVE = Active.PLACE  # type: ignore[attr-defined]
+
+
+@bare()
+def solver_for(n_active, rows):
+    """How linear systems with so many active coordinates are solved."""
+    if n_active <= SMALL:
+        return BY_INVERSE
+    return BY_ROWS if n_active > 2 * rows else BY_COORDINATES
+
+
+@bare()
+def exchange(ws, i, j):
+    """Two coordinates, in all that moves with them: the workspace from its beginning, the Gram matrix first."""
+    room, sizes, index = ws.room, view(Sizes, ws), view(Index, ws)
+    wp = sizes.padded
+    for a in range(0, sizes.permuted * wp, wp):
+        room[a + i], room[a + j] = room[a + j], room[a + i]
+    for a in range(wp):
+        room[i * wp + a], room[j * wp + a] = room[j * wp + a], room[i * wp + a]
+    index.coordinate[i], index.coordinate[j] = index.coordinate[j], index.coordinate[i]
+    index.place[index.coordinate[i]], index.place[index.coordinate[j]] = i, j
+
+
+@bare()
+def reorder(ws, log_h):
+    """Put the active coordinates first; how many they are."""
+    sizes, exponents, level = view(Sizes, ws), view(Trial, ws).exponents, view(Scales, ws).level
+    above, wp = view(Newton, ws).work, sizes.padded
+    for b in range(0, wp, EIGHT):
+        most = load(exponents, b)
+        for a in range(b + wp, sizes.terms * wp, wp):
+            most = greater(load(exponents, a), most)
+        store(above, b, most - load(level, b))
+    least, n_active = -log_h - MARGIN, 0
+    for i in range(sizes.width):
+        n_active += above[i] > least
+    j = n_active
+    for i in range(n_active):
+        if above[i] > least:
+            continue
+        while not above[j] > least:
+            j += 1
+        exchange(ws, i, j)
+        above[i], above[j] = above[j], above[i]
+    return n_active
+
+
+@bare()
+def list_terms(ws, n_active, log_h):
+    """List the exponentials of active coordinates that matter, the first of each in layer 0."""
+    sizes, exponentials, terms, index = view(Sizes, ws), view(Exponentials, ws), view(Terms, ws), view(Index, ws)
+    exponents, level = view(Trial, ws).exponents, view(Scales, ws).level
+    wp, layers = sizes.padded, 1
+    for i in range(sizes.width):
+        found, least = 0, level[i] - log_h - MARGIN
+        index.term[i] = i
+        for a in range(i, sizes.terms * wp, wp):
+            matters = i < n_active and exponents[a] > least
+            terms.unlisted[a] = np.inf if matters else level[i]
+            if matters:
+                at = found * wp + i
+                index.term[at] = a
+                terms.sign[at] = exponentials.sign[a]
+                terms.slope[at], terms.decay[at] = exponentials.slope[a], exponentials.decay[a]
+                found += 1
+        if i < n_active:
+            for at in range(found * wp + i, sizes.terms * wp, wp):
+                index.term[at] = index.term[i]
+                terms.sign[at] = terms.slope[at] = terms.decay[at] = 0.0
+            layers = max(layers, found)
+    for layer in range(sizes.terms):
+        for at in range(layer * wp + n_active, layer * wp + padded(n_active)):
+            index.term[at] = 0
+            terms.sign[at] = terms.slope[at] = terms.decay[at] = 0.0
+    return layers
+
+
+@bare()
+def activate(ws, h):
+    """Reorder and list the active coordinates over a step of h; no matrix is left."""
+    log_h, rows = math.log(h), view(Sizes, ws).rows
+    n_active = reorder(ws, log_h)
+    layers = list_terms(ws, n_active, log_h)
+    ws.table[ACTIVE], ws.table[ACTIVE + 1] = n_active, padded(n_active)
+    ws.table[ACTIVE + 2], ws.table[ACTIVE + 3] = layers, solver_for(n_active, rows)
+    newton, gain, count = view(Newton, ws), view(Scales, ws).gain, padded(n_active)
+    for s in range(count):
+        newton.gain[s] = gain[s] if s < n_active else 0.0
+    reset_matrix(ws)
+
+
+@bare()
+def reset_matrix(ws):
+    """No matrix: W = 0."""
+    active, matrix, gram, wp = view(Active, ws), view(Matrix, ws), view(Problem, ws).gram, view(Sizes, ws).padded
+    for s in range(active.padded):
+        matrix.weight[s] = 0.0
+        matrix.reach[s] = gram[s * wp + s] if s < active.n else 0.0

@@ -1,0 +1,107 @@
+"""The map from z to beta as sums of exponentials: where they are, how far a step may take them, and their values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.multistep.constants import ENTRY, GROWTH
+from flowsim.solvers.multistep.workspace import (
+    Active,
+    Exponentials,
+    History,
+    Index,
+    Scales,
+    Sizes,
+    Terms,
+    Trial,
+    Values,
+)
+from flowsim.solvers.simd import EIGHT, constant, exponential, gather, greater, largest, load, store, view
+
+__all__ = ["along_flow", "evaluate", "exponents_at", "gather_listed", "growth_excess", "shortened"]
+
+
+@bare()
+def exponents_at(ws, guess, t):
+    """Of every exponential, at z + guess and t."""
+    log_coefficient, _, slope, decay = view(Exponentials, ws)
+    sizes, z, out = view(Sizes, ws), view(History, ws).z, view(Trial, ws).exponents
+    for b in range(0, sizes.padded, EIGHT):
+        moved = load(z, b) + load(guess, b)
+        for j in range(sizes.terms):
+            a = j * sizes.padded + b
+            store(out, a, load(log_coefficient, a) + load(slope, a) * moved - t * load(decay, a))
+
+
+@bare()
+def growth_excess(ws, log_h):
+    """How far an exponential, at most, is beyond what one step may do, and beyond where an unlisted one is active."""
+    sizes, level, unlisted = view(Sizes, ws), view(Scales, ws).level, view(Terms, ws).unlisted
+    exponents, before = view(Trial, ws).exponents, view(History, ws).exponents
+    over = new = constant(-np.inf)
+    for b in range(0, sizes.padded, EIGHT):
+        entry = load(level, b) + constant(ENTRY - log_h)
+        for j in range(sizes.terms):
+            a = j * sizes.padded + b
+            now = load(exponents, a)
+            over = greater(now - greater(load(before, a) + constant(GROWTH), entry), over)
+            new = greater(now - load(unlisted, a), new)
+    return largest(over), largest(new) + log_h
+
+
+@bare()
+def shortened(ws, log_h):
+    """The part of the step after which no exponential is beyond what one step may do."""
+    sizes, level = view(Sizes, ws), view(Scales, ws).level
+    exponents, before = view(Trial, ws).exponents, view(History, ws).exponents
+    part = 1.0
+    for j in range(sizes.terms):
+        for i in range(sizes.width):
+            a = j * sizes.padded + i
+            most = max(level[i] + ENTRY - log_h, before[a] + GROWTH)
+            if exponents[a] > most:
+                part = min(part, (most - before[a]) / (exponents[a] - before[a]))
+    return max(part, 1e-3)
+
+
+@bare()
+def gather_listed(ws):
+    """The exponents of the listed terms."""
+    active, padded = view(Active, ws), view(Sizes, ws).padded
+    exponents, term, out = view(Trial, ws).exponents, view(Index, ws).term, view(Terms, ws).exponents
+    for at in range(0, active.layers * padded, padded):
+        for b in range(at, at + active.padded, EIGHT):
+            store(out, b, gather(exponents, term, b))
+
+
+@bare()
+def evaluate(ws):
+    """beta of active coordinates and its derivatives from the listed terms."""
+    terms, values, active, padded = view(Terms, ws), view(Values, ws), view(Active, ws), view(Sizes, ws).padded
+    for s in range(0, active.padded, EIGHT):
+        b_s = d_s = t_s = q_s = m_s = constant(0.0)
+        for layer in range(active.layers):
+            at = layer * padded + s
+            value = load(terms.sign, at) * exponential(load(terms.exponents, at))
+            b_s = b_s + value
+            lifted = load(terms.slope, at) * value
+            d_s = d_s + lifted
+            q_s = q_s + load(terms.slope, at) * lifted
+            t_s = t_s - load(terms.decay, at) * value
+            m_s = m_s - load(terms.decay, at) * lifted
+        store(values.beta, s, b_s)
+        store(values.by_z, s, d_s)
+        store(values.by_t, s, t_s)
+        store(values.by_zz, s, q_s)
+        store(values.by_zt, s, m_s)
+
+
+@bare()
+def along_flow(ws):
+    """``d beta/dt`` along f, and its derivative by z."""
+    values, f = view(Values, ws), view(Trial, ws).f
+    for b in range(0, view(Active, ws).padded, EIGHT):
+        flow = load(f, b)
+        store(values.velocity, b, load(values.by_z, b) * flow + load(values.by_t, b))
+        store(values.velocity_by_z, b, load(values.by_zz, b) * flow + load(values.by_zt, b))

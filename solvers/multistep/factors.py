@@ -1,0 +1,114 @@
+"""Solving with the iteration matrix of many active coordinates, by a factor in the coordinates or in the rows of A.
+
+Few flows need it: it stands apart from the loop, which calls it by its address, and is compiled when it is first asked
+for.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+from numba import carray
+
+from flowsim.solvers.compilation import FAST, compiled_callback, padded, part
+from flowsim.solvers.compiled_algebra import factor, invert, substitute
+from flowsim.solvers.multistep.constants import BY_ROWS, FIRST, SMALL
+from flowsim.solvers.multistep.iteration_matrix import PREPARE
+from flowsim.solvers.multistep.products import subtract_rows
+from flowsim.solvers.multistep.workspace import Active, Matrix, Problem, Sizes, Workspace
+from flowsim.solvers.simd import view
+
+__all__ = ["address"]
+
+
+@part(fastmath=FAST)
+def _prepare_by_rows(ws):
+    """The inverse or the factor of ``I + A W A^T / n``."""
+    problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
+    r, wp, design, weighted = sizes.rows, sizes.padded, problem.design, matrix.work
+    M, pivots = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.pivots
+    for p in range(r):
+        for s in range(active.padded):
+            weighted[s] = matrix.weight[s] * design[p * wp + s]
+        for q in range(p + 1):
+            total = 0.0
+            for s in range(active.padded):
+                total += weighted[s] * design[q * wp + s]
+            M[p, q] = M[q, p] = total
+        M[p, p] += 1.0
+    return invert(M, r, padded(r), matrix.second) if r < SMALL else factor(M, pivots, r)
+
+
+@part(fastmath=FAST)
+def _prepare_by_coordinates(ws):
+    """The factor of ``I + W^1/2 G W^1/2``."""
+    problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
+    M, root, gram = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.root, problem.gram
+    for s in range(active.n):
+        root[s] = math.sqrt(matrix.weight[s])
+    for s in range(active.n):
+        for j in range(s + 1):
+            M[s, j] = root[s] * gram[s * sizes.padded + j] * root[j]
+        M[s, s] += 1.0
+    return factor(M, matrix.pivots, active.n)
+
+
+@part(fastmath=FAST)
+def _solve_by_rows(ws, v):
+    problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
+    r, wp, design = sizes.rows, sizes.padded, problem.design
+    M, weighted = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.work
+    in_rows, solved = matrix.rows, matrix.solution
+    for s in range(active.padded):
+        weighted[s] = matrix.weight[s] * v[s]
+    for q in range(r):
+        total = 0.0
+        for s in range(active.padded):
+            total += design[q * wp + s] * weighted[s]
+        in_rows[q] = total
+    if r < SMALL:
+        for p in range(r):
+            total = 0.0
+            for q in range(r):
+                total += M[p, q] * in_rows[q]
+            solved[p] = total
+    else:
+        for q in range(r):
+            solved[q] = in_rows[q]
+        substitute(M, matrix.pivots, solved, r)
+    for q in range(r):
+        value = solved[q]
+        for s in range(active.padded):
+            v[s] -= value * design[q * wp + s]
+
+
+@part(fastmath=FAST)
+def _solve_by_coordinates(ws, v):
+    problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
+    M, x, root = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.work, matrix.root
+    for s in range(active.n):
+        x[s] = root[s] * v[s]
+    substitute(M, matrix.pivots, x, active.n)
+    for s in range(active.n):
+        x[s] *= root[s]
+    subtract_rows(problem.gram, sizes.padded, x, active.n, FIRST, active.padded, v, v)
+
+
+@cache
+def address() -> int:
+    """Of the function ``(task, room, table, v)``; what it returns is 0 for a singular matrix."""
+
+    def factored(task, room, table, v):
+        ws = Workspace(room, table)
+        by_rows = view(Active, ws).solver == BY_ROWS
+        if task == PREPARE:
+            return int(_prepare_by_rows(ws) if by_rows else _prepare_by_coordinates(ws))
+        if by_rows:
+            _solve_by_rows(ws, v)
+        else:
+            _solve_by_coordinates(ws, v)
+        return 1
+
+    found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(factored)
+    return int(found.address)

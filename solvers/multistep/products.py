@@ -1,0 +1,115 @@
+"""Products with the Gram matrix: by its rows, or by the rows of A."""
+
+from __future__ import annotations
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.multistep.constants import BY_ROWS
+from flowsim.solvers.multistep.workspace import Active, Problem, Sizes
+from flowsim.solvers.simd import EIGHT, add_up, constant, load, spread, store, view
+
+__all__ = ["subtract_gram", "subtract_rows"]
+
+
+@bare(forceinline=True)
+def _subtract_three(S, stride, x, m, b, base, out):
+    """Three vectors of :func:`subtract_rows`, in two sums each to hide the latency of one."""
+    t_0, t_1, t_2 = load(base, b), load(base, b + EIGHT), load(base, b + 2 * EIGHT)
+    u_0 = u_1 = u_2 = constant(0.0)
+    for s in range(0, m - 1, 2):
+        value, a = spread(x, s), s * stride + b
+        t_0 = t_0 - value * load(S, a)
+        t_1 = t_1 - value * load(S, a + EIGHT)
+        t_2 = t_2 - value * load(S, a + 2 * EIGHT)
+        value, a = spread(x, s + 1), a + stride
+        u_0 = u_0 - value * load(S, a)
+        u_1 = u_1 - value * load(S, a + EIGHT)
+        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
+    if m % 2:
+        value, a = spread(x, m - 1), (m - 1) * stride + b
+        u_0 = u_0 - value * load(S, a)
+        u_1 = u_1 - value * load(S, a + EIGHT)
+        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
+    store(out, b, t_0 + u_0)
+    store(out, b + EIGHT, t_1 + u_1)
+    store(out, b + 2 * EIGHT, t_2 + u_2)
+
+
+@bare(forceinline=True)
+def _subtract_two(S, stride, x, m, b, base, out):
+    """Two vectors likewise."""
+    t_0, t_1 = load(base, b), load(base, b + EIGHT)
+    u_0 = u_1 = constant(0.0)
+    for s in range(0, m - 1, 2):
+        value, a = spread(x, s), s * stride + b
+        t_0 = t_0 - value * load(S, a)
+        t_1 = t_1 - value * load(S, a + EIGHT)
+        value, a = spread(x, s + 1), a + stride
+        u_0 = u_0 - value * load(S, a)
+        u_1 = u_1 - value * load(S, a + EIGHT)
+    if m % 2:
+        value, a = spread(x, m - 1), (m - 1) * stride + b
+        u_0 = u_0 - value * load(S, a)
+        u_1 = u_1 - value * load(S, a + EIGHT)
+    store(out, b, t_0 + u_0)
+    store(out, b + EIGHT, t_1 + u_1)
+
+
+@bare()
+def subtract_rows(S, stride, x, m, begin, end, base, out):
+    """``out = base - sum_s x_s S_s`` from `begin` to `end`, by as many sums as hide the latency."""
+    b = begin
+    while b + 4 * EIGHT <= end:
+        t_0, t_1 = load(base, b), load(base, b + EIGHT)
+        t_2, t_3 = load(base, b + 2 * EIGHT), load(base, b + 3 * EIGHT)
+        for s in range(m):
+            value, a = spread(x, s), s * stride + b
+            t_0 = t_0 - value * load(S, a)
+            t_1 = t_1 - value * load(S, a + EIGHT)
+            t_2 = t_2 - value * load(S, a + 2 * EIGHT)
+            t_3 = t_3 - value * load(S, a + 3 * EIGHT)
+        store(out, b, t_0)
+        store(out, b + EIGHT, t_1)
+        store(out, b + 2 * EIGHT, t_2)
+        store(out, b + 3 * EIGHT, t_3)
+        b += 4 * EIGHT
+    left = end - b
+    if left == 3 * EIGHT:
+        _subtract_three(S, stride, x, m, b, base, out)
+    elif left == 2 * EIGHT:
+        _subtract_two(S, stride, x, m, b, base, out)
+    elif left == EIGHT:
+        t_0, u_0 = load(base, b), constant(0.0)
+        for s in range(0, m - 1, 2):
+            a = s * stride + b
+            t_0 = t_0 - spread(x, s) * load(S, a)
+            u_0 = u_0 - spread(x, s + 1) * load(S, a + stride)
+        if m % 2:
+            u_0 = u_0 - spread(x, m - 1) * load(S, (m - 1) * stride + b)
+        store(out, b, t_0 + u_0)
+
+
+@bare()
+def _subtract_by_design(ws, x, begin, end, base, out):
+    """``out = base - A^T A x / n``."""
+    sizes, active, problem = view(Sizes, ws), view(Active, ws), view(Problem, ws)
+    wp, design, in_rows = sizes.padded, problem.design, problem.row_work
+    for q in range(sizes.rows):
+        total = constant(0.0)
+        for s in range(0, active.padded, EIGHT):
+            total = total + load(design, q * wp + s) * load(x, s)
+        in_rows[q] = add_up(total)
+    for b in range(begin, end, EIGHT):
+        total = load(base, b)
+        for q in range(sizes.rows):
+            total = total - in_rows[q] * load(design, q * wp + b)
+        store(out, b, total)
+
+
+@bare()
+def subtract_gram(ws, x, begin, end, base, out):
+    """``out = base - G x`` from `begin` to `end` for x on the active coordinates."""
+    active = view(Active, ws)
+    if active.solver == BY_ROWS:
+        _subtract_by_design(ws, x, begin, end, base, out)
+    else:
+        subtract_rows(view(Problem, ws).gram, view(Sizes, ws).padded, x, active.n, begin, end, base, out)

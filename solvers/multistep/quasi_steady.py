@@ -1,0 +1,65 @@
+r"""Projection of stiff modes onto their quasi-steady state, where their part of f is noise for a longer step to come.
+
+With :math:`F = (I + \theta G D)^{-1}` the stiff part of f is :math:`(I - F)^2 f`, its distance from the quasi-steady
+state :math:`\theta F (I - F)^2 f`.
+"""
+
+from __future__ import annotations
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.multistep.constants import FIRST, LOOSE
+from flowsim.solvers.multistep.iteration_matrix import copied, scaled, shrink, size
+from flowsim.solvers.multistep.products import subtract_gram
+from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Sizes, Trial, Values
+from flowsim.solvers.simd import EIGHT, below, constant, load, magnitude, store, view, wider, widest
+
+__all__ = ["distances", "project"]
+
+
+@bare()
+def distances(ws, theta):
+    """How far stiff coordinates are from rest by their own f, and what W instead of theta D makes of that, at most.
+
+    The latter by coordinates that are not stiff: how fast they move, and it may be fast, is not to be felt.
+    """
+    matrix, by_z, f, gain = view(Matrix, ws), view(Values, ws).by_z, view(Trial, ws).f, view(Newton, ws).gain
+    own = by_others = constant(0.0)
+    for b in range(0, view(Active, ws).padded, EIGHT):
+        weight, reach, flow = load(matrix.weight, b), load(matrix.reach, b), load(f, b)
+        mistake = load(gain, b) * magnitude(reach * (theta * load(by_z, b) - weight) * flow)
+        rest = load(gain, b) * magnitude(reach * flow)
+        loose = weight * reach
+        by_others = wider(below(loose, constant(LOOSE), mistake, constant(0.0)), by_others)
+        own = wider(below(loose, constant(LOOSE), constant(0.0), rest), own)
+    return theta * widest(own), theta * widest(by_others)
+
+
+@bare()
+def project(ws, theta, most):
+    """Move stiff modes to their quasi-steady state if that is within `most`, and f and f' with them, to first order."""
+    values, newton, matrix, trial = view(Values, ws), view(Newton, ws), view(Matrix, ws), view(Trial, ws)
+    count, width = view(Active, ws).padded, view(Sizes, ws).padded
+    once, twice, v, change = newton.rest, matrix.second, newton.delta, trial.residual
+    copied(trial.f, count, v)
+    shrink(ws, v)
+    copied(v, count, once)
+    shrink(ws, v)
+    copied(v, count, twice)
+    shrink(ws, v)
+    for b in range(0, count, EIGHT):
+        less = load(v, b) - load(twice, b)
+        store(once, b, load(once, b) - load(twice, b) + less)
+        store(newton.work, b, theta * (load(matrix.weight, b) * less))
+    if not theta * size(once, newton.gain, count) <= most:
+        return
+    subtract_gram(ws, newton.work, FIRST, width, newton.zero, change)
+    scaled(values.by_z, change, count, newton.work)
+    subtract_gram(ws, newton.work, FIRST, width, newton.zero, newton.change_f)
+    for b in range(0, count, EIGHT):
+        bent = load(values.velocity_by_z, b) * load(change, b) + load(values.by_z, b) * load(newton.change_f, b)
+        store(newton.work, b, bent)
+    subtract_gram(ws, newton.work, FIRST, width, newton.zero, newton.change_df)
+    for b in range(0, width, EIGHT):
+        store(trial.f, b, load(trial.f, b) + load(newton.change_f, b))
+        store(trial.df, b, load(trial.df, b) + load(newton.change_df, b))
+        store(trial.guess, b, load(trial.guess, b) + load(change, b))

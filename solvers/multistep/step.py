@@ -1,0 +1,182 @@
+r"""Solving one step's equations for the new point.
+
+With A, B the weights of f_{n+1} and -f'_{n+1},
+
+.. math:: z = z^\ast + A f - B f' \quad\Longrightarrow\quad
+          \big(I + G (A D - B Q) + B\,(G D)^2\big)\,\Delta = R, \qquad Q_i = \partial \beta_i' / \partial z_i |_f,
+
+a linear system on the active coordinates, whose matrix is nearly :math:`(I + \sqrt{B}\,G D)^2`: the inverse of that
+square root, kept over many steps, solves it to a tenth, and a few corrections to a part of the tolerance.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.multistep.constants import (
+    CONTRACTION,
+    CORRECTIONS,
+    EVALUATED,
+    EVALUATIONS,
+    FAR,
+    FIRST,
+    MATRICES,
+    SLOW,
+)
+from flowsim.solvers.multistep.exponentials import along_flow, evaluate
+from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, scaled, shrink, size
+from flowsim.solvers.multistep.products import subtract_gram
+from flowsim.solvers.multistep.workspace import Active, Newton, Problem, Sizes, Terms, Trial, Values
+from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
+
+__all__ = ["Equation", "evaluate_flow", "extend_flow", "solve_step"]
+
+
+class Equation(NamedTuple):
+    """``z = z* + first f - second f'``; theta = sqrt(second); to what it is solved."""
+
+    first: Any
+    second: Any
+    theta: Any
+    goal: Any
+
+
+@bare()
+def evaluate_flow(ws, counts):
+    """beta, f and f' of active coordinates from the exponents of the listed terms."""
+    values, trial, count = view(Values, ws), view(Trial, ws), view(Active, ws).padded
+    evaluate(ws)
+    counts[EVALUATED] += 1
+    subtract_gram(ws, values.beta, FIRST, count, view(Problem, ws).drive, trial.f)
+    along_flow(ws)
+    subtract_gram(ws, values.velocity, FIRST, count, view(Newton, ws).zero, trial.df)
+
+
+@bare()
+def extend_flow(ws):
+    """f and f' of all others."""
+    values, trial, first, end = view(Values, ws), view(Trial, ws), view(Active, ws).padded, view(Sizes, ws).padded
+    subtract_gram(ws, values.beta, first, end, view(Problem, ws).drive, trial.f)
+    subtract_gram(ws, values.velocity, first, end, view(Newton, ws).zero, trial.df)
+
+
+@bare()
+def _residual(ws, equation):
+    """How far the step's equation is from being solved; False if that is not a number."""
+    trial, check = view(Trial, ws), constant(0.0)
+    first, second = equation.first, equation.second
+    for b in range(0, view(Active, ws).padded, EIGHT):
+        value = (load(trial.known, b) - load(trial.guess, b)) + first * (load(trial.f, b) - load(trial.f_ahead, b))
+        value = value - second * (load(trial.df, b) - load(trial.df_ahead, b))
+        store(trial.residual, b, value)
+        check = wider(magnitude(value), check)
+    return widest(check) < np.inf
+
+
+@bare()
+def _correction(ws, equation, has_matrix):
+    """Newton's correction and ``-G D`` times it, to the equation's goal; False if that is not reached."""
+    values, newton, residual = view(Values, ws), view(Newton, ws), view(Trial, ws).residual
+    delta, rest, work, count = newton.delta, newton.rest, newton.work, view(Active, ws).padded
+    copied(residual, count, delta)
+    if has_matrix:
+        for _ in range(2):
+            shrink(ws, delta)
+    last = np.inf
+    for _ in range(CORRECTIONS):
+        scaled(values.by_z, delta, count, work)
+        subtract_gram(ws, work, FIRST, count, newton.zero, newton.change_f)
+        for b in range(0, count, EIGHT):
+            by = load(delta, b)
+            bent = load(values.by_z, b) * load(newton.change_f, b) + load(values.velocity_by_z, b) * by
+            store(work, b, equation.first * load(work, b) - equation.second * bent)
+            store(rest, b, load(residual, b) - by)
+        subtract_gram(ws, work, FIRST, count, rest, rest)
+        # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
+        now = size(rest, newton.gain, count)
+        if now <= equation.goal:
+            return True
+        if not now < SLOW * last:
+            return False
+        if has_matrix:
+            for _ in range(2):
+                shrink(ws, rest)
+        for b in range(0, count, EIGHT):
+            store(delta, b, load(delta, b) + load(rest, b))
+        last = now
+    return False
+
+
+@bare()
+def _corrected(ws, equation):
+    """beta, f and f' after the correction, to first order; the size of what the step's equation makes of that."""
+    values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
+    for b in range(0, count, EIGHT):
+        by = load(newton.delta, b)
+        store(values.beta, b, load(values.beta, b) + load(values.by_z, b) * by)
+        change = load(values.velocity_by_z, b) * by + load(values.by_z, b) * load(newton.change_f, b)
+        store(newton.work, b, change)
+        store(values.velocity, b, load(values.velocity, b) + change)
+    subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_df)
+    most = constant(0.0)
+    for b in range(0, count, EIGHT):
+        change, bent = load(newton.change_f, b), load(newton.change_df, b)
+        store(trial.f, b, load(trial.f, b) + change)
+        store(trial.df, b, load(trial.df, b) + bent)
+        by = load(trial.residual, b) + equation.first * change - equation.second * bent
+        most = wider(load(newton.gain, b) * magnitude(by), most)
+    return widest(most)
+
+
+@bare()
+def _linear_solve(ws, equation, counts, has_matrix, is_new):
+    """Newton's correction, with a new matrix where the kept one does not serve: (solved, has a matrix, it is new)."""
+    contraction = mismatch(ws, equation.theta)
+    for attempt in range(2):
+        if attempt == 1 or contraction > CONTRACTION:
+            if is_new:
+                return False, has_matrix, is_new
+            counts[MATRICES] += 1
+            has_matrix = is_new = True
+            if not renew(ws, equation.theta):
+                return False, has_matrix, is_new
+        if _correction(ws, equation, has_matrix):
+            return True, has_matrix, is_new
+    return False, has_matrix, is_new
+
+
+@bare()
+def solve_step(ws, equation, counts, has_matrix):
+    """Solve for the active coordinates by Newton's method: (solved, the step's stiffness, has a matrix).
+
+    One evaluation of the exponentials is enough, as a rule: what a correction changes to second order is below the
+    goal.
+    """
+    trial, newton, terms, by_z = view(Trial, ws), view(Newton, ws), view(Terms, ws), view(Values, ws).by_z
+    active, gram, wp = view(Active, ws), view(Problem, ws).gram, view(Sizes, ws).padded
+    is_new, stiff = False, 0.0
+    for evaluation in range(EVALUATIONS):
+        evaluate_flow(ws, counts)
+        if not _residual(ws, equation):
+            return False, stiff, has_matrix
+        if evaluation > 0 and size(trial.residual, newton.gain, active.padded) <= equation.goal:
+            return True, stiff, has_matrix
+        stiff = 0.0
+        for s in range(active.n):
+            stiff += equation.theta * by_z[s] * gram[s * wp + s]
+        solved, has_matrix, is_new = _linear_solve(ws, equation, counts, has_matrix, is_new)
+        if not solved or not _corrected(ws, equation) <= FAR:
+            return False, stiff, has_matrix
+        for s in range(active.n):
+            # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
+            trial.guess[s] += newton.delta[s]
+        change = size(newton.delta, newton.gain, active.padded) * (1.0 + stiff)
+        if change * change <= equation.goal:
+            return True, stiff, has_matrix
+        for at in range(0, active.layers * wp, wp):
+            for s in range(active.n):
+                terms.exponents[at + s] += terms.slope[at + s] * newton.delta[s]
+    return False, stiff, has_matrix

@@ -1,0 +1,257 @@
+"""The workspace of the compiled loop: one table says what lies in it, and makes the named tuples of pointers.
+
+All arrays are rows of ``padded`` floats, whole vectors that begin with a cache line, in one buffer that Python owns.
+Coordinates are kept in an order of the loop's own, the active ones first; whatever is marked so moves with them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.multistep.constants import FOLDS, HISTORY, SMALL
+from flowsim.solvers.simd import EIGHT
+
+__all__ = [
+    "Active", "Exponentials", "Formula", "History", "Index", "Matrix", "Newton", "Problem", "Scales", "Sizes", "State",
+    "Terms", "Trial", "Values", "Workspace", "layout",
+]  # fmt: skip
+
+
+class Workspace(NamedTuple):
+    """Pointers to a buffer of floats and to a table of integers, of which :func:`view` makes the tuples below."""
+
+    room: Any
+    table: Any
+
+
+class Sizes(NamedTuple):
+    """Coordinates, the same padded to whole vectors, rows of A, exponentials a coordinate; strides of the matrices."""
+
+    width: Any
+    padded: Any
+    rows: Any
+    terms: Any
+    inverse: Any
+    factor: Any
+    #: rows of the workspace that move with the coordinates
+    permuted: Any
+    #: address of what solves with factors, 0 where it is not needed
+    factored: Any
+
+
+class Active(NamedTuple):
+    """Active coordinates, the same padded, layers of their exponentials, and how systems with them are solved."""
+
+    n: Any
+    padded: Any
+    layers: Any
+    solver: Any
+
+
+class State(NamedTuple):
+    """Between calls of the loop: past points of the formula, steps since the start, whether there is a matrix."""
+
+    order: Any
+    depth: Any
+    has_matrix: Any
+
+
+class Problem(NamedTuple):
+    """``G = A^T A / n``, ``A / sqrt(n)``, ``c = A^T b / n``, and room for a vector of the rows."""
+
+    gram: Any
+    design: Any
+    drive: Any
+    row_work: Any
+
+
+class Exponentials(NamedTuple):
+    """l, s, a, b of every exponential, (terms, padded); l = -inf for one that is absent."""
+
+    log_coefficient: Any
+    sign: Any
+    slope: Any
+    decay: Any
+
+
+class Scales(NamedTuple):
+    """Of every coordinate: log weights per z, and the exponent, plus ln h, at which it is active."""
+
+    gain: Any
+    level: Any
+
+
+class History(NamedTuple):
+    """At the last point: z and its rounding error, f', modified divided differences of f, exponents, past spacings."""
+
+    z: Any
+    z_low: Any
+    df: Any
+    f: Any
+    exponents: Any
+    spans: Any
+
+
+class Formula(NamedTuple):
+    """Coefficients on the present spacing: see :func:`flowsim.solvers.multistep.formulas.coefficients`."""
+
+    ahead: Any
+    behind: Any
+    ratio: Any
+    end_slope: Any
+    integral: Any
+
+
+class Trial(NamedTuple):
+    """The new point, as increments over the last z: known part and guess, f and f' predicted, and found."""
+
+    known: Any
+    guess: Any
+    f_ahead: Any
+    df_ahead: Any
+    exponents: Any
+    f: Any
+    df: Any
+    residual: Any
+
+
+class Terms(NamedTuple):
+    """The listed exponentials of active coordinates in layers; from what exponent on an unlisted one must be."""
+
+    exponents: Any
+    unlisted: Any
+    sign: Any
+    slope: Any
+    decay: Any
+
+
+class Values(NamedTuple):
+    """beta of active coordinates, its derivatives in z and t, d beta/dt along f and the derivative of that in z."""
+
+    beta: Any
+    by_z: Any
+    by_t: Any
+    by_zz: Any
+    by_zt: Any
+    velocity: Any
+    velocity_by_z: Any
+
+
+class Newton(NamedTuple):
+    """The correction, what it does to f and f', what is left of the equation, vectors to work with, and zeros."""
+
+    delta: Any
+    change_f: Any
+    change_df: Any
+    rest: Any
+    gain: Any
+    work: Any
+    zero: Any
+
+
+class Matrix(NamedTuple):
+    """The iteration matrix ``I + G W``: W, what it can do to one coordinate alone, and what solves with it."""
+
+    inverse: Any
+    factor: Any
+    pivots: Any
+    weight: Any
+    reach: Any
+    root: Any
+    rows: Any
+    solution: Any
+    work: Any
+    second: Any
+
+
+class Index(NamedTuple):
+    """The coordinate at each place, the place of each coordinate, and the exponential of each listed term."""
+
+    coordinate: Any
+    place: Any
+    term: Any
+
+
+#: What moves with the coordinates, in the order of the buffer: it comes first, and the Gram matrix before all.
+_PERMUTED = (
+    "gram", "design", "drive", "log_coefficient", "exponential_sign", "exponential_slope", "exponential_decay",
+    "trial_exponents", "exponents", "z", "z_low", "df", "level", "known", "guess", "f_ahead", "df_ahead", "gain", "f",
+)  # fmt: skip
+
+
+def _table(w: int, K: int, r: int, inverse: int, factor: int) -> dict[type, dict[str, int]]:
+    """Floats of every field of every tuple, for w coordinates of K exponentials and r rows."""
+    wp, rp, points = _padded(w), _padded(r), HISTORY + 2
+    return {
+        Problem: {"gram": w * wp, "design": r * wp, "drive": wp, "row_work": rp},
+        Exponentials: {
+            "log_coefficient": K * wp, "exponential_sign": K * wp, "exponential_slope": K * wp,
+            "exponential_decay": K * wp,
+        },
+        Scales: {"gain": wp, "level": wp},
+        History: {"z": wp, "z_low": wp, "df": wp, "f": HISTORY * wp, "exponents": K * wp, "spans": points},
+        Formula: {"ahead": points, "behind": points, "ratio": points, "end_slope": points, "integral": FOLDS * points},
+        Trial: {
+            "known": wp, "guess": wp, "f_ahead": wp, "df_ahead": wp, "trial_exponents": K * wp, "f_new": wp,
+            "df_new": wp, "residual": wp,
+        },
+        Terms: {"listed": K * wp, "unlisted": K * wp, "sign": K * wp, "slope": K * wp, "decay": K * wp},
+        Values: {
+            "beta": wp, "by_z": wp, "by_t": wp, "by_zz": wp, "by_zt": wp, "velocity": wp, "velocity_by_z": wp,
+        },
+        Newton: {
+            "delta": wp, "change_f": wp, "change_df": wp, "rest": wp, "newton_gain": wp, "newton_work": wp, "zero": wp,
+        },
+        Matrix: {
+            "inverse": inverse**2, "factor": factor**2, "pivots": factor, "weight": wp, "reach": wp, "root": wp,
+            "rows": rp, "solution": rp, "work": wp, "second": wp,
+        },
+    }  # fmt: skip
+
+
+def _padded(size: int) -> int:
+    return -(-size // EIGHT) * EIGHT
+
+
+#: The tuples of the table, in its order, with what they hold.
+_NUMBERS, _FLOATS = (Sizes, Active, State), (
+    Problem, Exponentials, Scales, History, Formula, Trial, Terms, Values, Newton, Matrix,
+)  # fmt: skip
+_TABLE = 0
+for _kind in (*_NUMBERS, *_FLOATS, Index):
+    _kind.PLACE = _TABLE  # type: ignore[attr-defined]
+    _kind.HOLDS = "floats" if _kind in _FLOATS else "numbers"  # type: ignore[attr-defined]
+    _TABLE += len(_kind._fields)
+Sizes.HOLDS, Index.HOLDS = "constants", "indices"  # type: ignore[attr-defined]
+
+
+@cache
+def layout(w: int, K: int, r: int) -> tuple[NDArray[np.int64], int]:
+    """For w coordinates of K exponentials and r rows: a table of a run that has not begun; the length of its buffer."""
+    wp, rp = _padded(w), _padded(r)
+    # Beyond so many coordinates the work is done in the rows of A.
+    narrow = min(wp, max(SMALL, 2 * rp))
+    by_rows = w > max(SMALL, 2 * r)
+    inverse, factor = min(wp, SMALL), 0 if w <= SMALL else max(narrow, rp) if by_rows else narrow
+    fields = {name: size for part in _table(w, K, r, inverse, factor).values() for name, size in part.items()}
+    places, floats = {}, 0
+    for name in (*_PERMUTED, *(name for name in fields if name not in _PERMUTED)):
+        places[name] = floats
+        floats += _padded(fields[name])
+    permuted = sum(fields[name] for name in _PERMUTED) // wp
+    factored = 0
+    if w > SMALL:
+        from flowsim.solvers.multistep.factors import address
+
+        factored = address()
+    table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
+    table[: len(Sizes._fields)] = w, wp, r, K, inverse, factor, permuted, factored
+    indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
+    table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [
+        *(places[name] for name in fields), *indices,
+    ]  # fmt: skip
+    return table, floats

@@ -1,0 +1,137 @@
+"""What is integrated: the data, and the map from z to beta."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SeparableFlow", "compiled_reading"]
+
+Array = NDArray[np.float64]
+
+#: Terms of the series of a product; with the kernel's bound on its argument they reach rounding.
+_TERMS = 16
+#: Columns of a LinearOperator formed at once.
+_BLOCK = 256
+
+
+@cache
+def compiled_reading() -> Any:
+    """:mod:`flowsim.solvers.separable.reading`, loaded where it is first called."""
+    from flowsim.solvers.separable import reading
+
+    return reading
+
+
+@dataclass(frozen=True, eq=False)
+class SeparableFlow:
+    """The flow of this package's first equation, with nu(0) = 0.
+
+    Attributes
+    ----------
+    A : array (r, d), sparse matrix, or LinearOperator
+    b : array (r,)
+    n : float
+        > 0.
+    log_coefficient, sign, slope, decay : array (K, d)
+        l, s, a, b of the K exponentials of a coordinate; l = -inf for one that is absent.
+    column_norms : array (d,), optional
+        Of A; computed where not given.
+    power : int
+        0 for exponentials; L for products, which use `sign` and `slope` (both +1 and -1, K = 2) alone.
+    squares : array (L - 1, d)
+        m^2 of a product.
+    distance : array (2, d)
+        T - z of a product at the start, above and below, in the unit of z; infinite where that side cannot be reached.
+    log_unit : float
+        Logarithm of the unit of z and t of a product, >= 0: distances may span twice the range of floats.
+    """
+
+    A: Any
+    b: Array
+    n: float
+    log_coefficient: Array
+    sign: Array
+    slope: Array
+    decay: Array
+    column_norms: Array | None = None
+    power: int = 0
+    squares: Array | None = None
+    distance: Array | None = None
+    log_unit: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.sign * self.slope).min(initial=0.0) < 0:
+            raise ValueError("`sign` times `slope` must be >= 0: beta must not decrease in z.")
+
+    @cached_property
+    def product(self) -> tuple[int, Array, Array, Array]:
+        """L, m^2, the series of the inverse product of square roots in 1/x^2, and the distances."""
+        if self.power == 0:
+            return 0, np.zeros((0, self.d)), np.zeros((0, self.d)), np.zeros((0, self.d))
+        if self.squares is None or self.distance is None:
+            raise ValueError("`squares` and `distance` must be given for products.")
+        series = np.zeros((_TERMS if self.squares.any() else 1, self.d))
+        series[0] = 1.0
+        for square in self.squares if len(series) > 1 else ():
+            # times (1 + square u)^(-1/2)
+            factor = np.ones((_TERMS, self.d))
+            for k in range(1, _TERMS):
+                factor[k] = factor[k - 1] * square * (0.5 - k) / k
+            series = np.array([(series[: k + 1] * factor[k::-1]).sum(axis=0) for k in range(_TERMS)])
+        return self.power, self.squares, series, self.distance
+
+    @property
+    def d(self) -> int:
+        return int(self.A.shape[1])
+
+    @property
+    def rows(self) -> int:
+        return int(self.A.shape[0])
+
+    @property
+    def exponential(self) -> tuple[Array, Array, Array, Array]:
+        """l, s, a and b."""
+        return self.log_coefficient, self.sign, self.slope, self.decay
+
+    def beta(self, z: Array, t: Array) -> Array:
+        """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite where they leave the range of floats."""
+        kernel: Any = compiled_reading()
+        z, t = np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(t, dtype=float)
+        out = np.empty(z.shape)
+        kernel.sums(self.exponential, z, t, kernel.terms_of(self.exponential), out)
+        return out
+
+    def columns(self, index: NDArray[np.int64]) -> Array:
+        """Columns of A as rows, C order."""
+        if isinstance(self.A, np.ndarray):
+            return np.ascontiguousarray(self.A[:, index].T)
+        if hasattr(self.A, "tocsc"):
+            return np.ascontiguousarray(self._by_column[:, index].toarray().T)
+        out = np.empty((len(index), self.rows))
+        for first in range(0, len(index), _BLOCK):
+            part = index[first : first + _BLOCK]
+            unit = np.zeros((self.d, len(part)))
+            unit[part, np.arange(len(part))] = 1.0
+            out[first : first + len(part)] = np.asarray(self.A @ unit).T
+        return out
+
+    @cached_property
+    def _by_column(self) -> Any:
+        return self.A.tocsc()
+
+    @cached_property
+    def norms(self) -> Array:
+        """Norms of the columns of A."""
+        if self.column_norms is not None:
+            return self.column_norms
+        if isinstance(self.A, np.ndarray):
+            return np.sqrt(np.einsum("ij,ij->j", self.A, self.A))
+        if hasattr(self.A, "multiply"):
+            return np.sqrt(np.asarray(self.A.multiply(self.A).sum(axis=0)).ravel())
+        blocks = [np.arange(first, min(first + _BLOCK, self.d)) for first in range(0, self.d, _BLOCK)]
+        return np.concatenate([np.linalg.norm(self.columns(block), axis=1) for block in blocks])

@@ -1,0 +1,193 @@
+"""What an integration returns: its steps, read by compiled loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.arclength import ArcLength
+from flowsim.solvers.events import Occurrence
+from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
+from flowsim.solvers.solution import Status
+
+__all__ = ["LoadedSteps", "NodeSteps", "SeparableSolution"]
+
+Array = NDArray[np.float64]
+
+#: Rows of a dense evaluation at once, in entries.
+_EVALUATE = 1 << 22
+
+
+# Compiled code is loaded where it is first called: importing flowsim, and its command line, do without.
+
+
+@cache
+def _one_step() -> Any:
+    from flowsim.solvers import separable_kernel
+
+    return separable_kernel
+
+
+@cache
+def _multistep_reading() -> Any:
+    from flowsim.solvers.multistep import reading
+
+    return reading
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSteps:
+    """Steps of the one-step method with one set of loaded coordinates."""
+
+    loaded: NDArray[np.int64] | None  # None: all
+    gram: Array
+    columns: Array
+    product: tuple[int, float, Array, Array]  # L, ln of the unit, squares, series
+    t: Array  # (S + 1,)
+    h: Array  # (S,)
+    z: Array  # (S + 1, w), the loaded ones
+    rate: Array  # (S, w): dz/dt at constant beta
+    place: Array  # (S + 1, K, w) for products, else empty
+    nu: Array  # (S + 1, r), or empty if all are loaded
+    pointer: NDArray[np.int64]
+    which: NDArray[np.int32]
+    coefficients: Array  # (entries, 5): the straight part of the integral of beta, and a polynomial
+
+    exponential: tuple[Array, ...]  # log coefficient, sign, slope, decay of the loaded ones
+
+    def speeds(self, n: float, nodes: Array) -> Array:
+        """``|d beta/dt|`` at positions `nodes` of every step."""
+        out = np.empty((len(self.h), len(nodes)))
+        _one_step().speeds(
+            self.gram, self.columns, float(n), *self.product[:2], *self.exponential, *self.product[2:],
+            self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
+        )  # fmt: skip
+        return out
+
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """z of the loaded coordinates at positions `theta` of steps, and nu unless all are loaded."""
+        sides = len(self.place[0]) if flow.power else 1
+        out = np.empty((len(step), sides * self.z.shape[1]))
+        nu = np.empty((len(step) if len(self.nu) else 0, flow.rows))
+        _one_step().states(
+            self.gram, self.columns, float(flow.n), flow.power, self.exponential[2], self.h, self.z, self.rate,
+            self.place, self.pointer, self.which, self.coefficients, flow.b, self.nu, step, theta, out, nu,
+        )  # fmt: skip
+        return out, nu
+
+
+@dataclass(frozen=True, eq=False)
+class NodeSteps:
+    """Steps of the multistep method: z, f = z' and f' at their ends."""
+
+    t: Array  # (S + 1,)
+    h: Array  # (S,)
+    order: Array  # (S,): past points in the formula
+    z: Array  # (S + 1, d)
+    f: Array
+    df: Array
+    exponential: tuple[Array, ...]
+    loaded: None = None
+
+    def speeds(self, n: float, nodes: Array) -> Array:
+        """``|d beta/dt|`` at positions `nodes` of every step."""
+        out = np.empty((len(self.h), len(nodes)))
+        _multistep_reading().speeds(self.exponential, self.t, self.h, self.z, self.f, self.df, nodes, out)
+        return out
+
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """z at positions `theta` of steps."""
+        out = np.empty((len(step), self.z.shape[1]))
+        _multistep_reading().between(self.h, self.z, self.f, self.df, step, theta, out)
+        return out, np.empty((0, flow.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class SeparableSolution:
+    """The steps taken and a continuous extension over them, as accurate as they are.
+
+    Attributes
+    ----------
+    flow : SeparableFlow
+    t : array (T,)
+        0 and the end of every step. Where a jump is shorter than the spacing of floats, ends repeat.
+    h : array (T - 1,)
+        Lengths of the steps, known better than the differences of `t`.
+    status : Status
+    message : str
+    stats : dict
+        steps, rejected, nfev, njev, nlu, passes (over A), seconds.
+    events : sequence of Occurrence
+        Of the events that were asked for.
+    """
+
+    flow: SeparableFlow
+    t: Array
+    h: Array
+    status: Status
+    message: str
+    stats: dict[str, Any]
+    chunks: Sequence[LoadedSteps | NodeSteps] = field(repr=False, default=())
+    events: Sequence[Occurrence] = ()
+
+    @cached_property
+    def z(self) -> Array:
+        """(T, d) at the ends of the steps."""
+        return self.at_steps(np.arange(len(self.h)), np.zeros(len(self.h)), with_end=True)
+
+    @property
+    def y(self) -> Array:
+        """The states, under the name they have in any other solution."""
+        return self.z
+
+    def arclength(self, constant: float) -> ArcLength:
+        """The integral of ``constant + |d beta/dt|`` along the run."""
+        nodes = ArcLength.nodes()
+        parts = [chunk.speeds(self.flow.n, nodes) for chunk in self.chunks]
+        speed = np.concatenate([np.zeros((0, len(nodes))), *parts])
+        return ArcLength.of_samples(self.t, self.h, constant + speed)
+
+    def __call__(self, times: Array) -> Array:
+        """z at times (K,) inside the run, shape (K, d)."""
+        return self.at_steps(*self.locate(times))
+
+    def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
+        """The step that holds each time, and the position in it, 0 to 1."""
+        times = np.asarray(times, dtype=float)
+        if len(self.h) == 0:
+            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
+        kernel: Any = compiled_reading()
+        step, theta = np.empty(len(times), dtype=np.intp), np.empty(len(times))
+        kernel.locate(self.t, self.h, times, step, theta)
+        return step, theta
+
+    def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False) -> Array:
+        """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request."""
+        flow = self.flow
+        if len(self.h) == 0:
+            rest = np.zeros(flow.d) if flow.distance is None else flow.distance.ravel()
+            return np.repeat(rest[None], len(step) + with_end, axis=0)
+        if with_end:
+            step, theta = np.append(step, len(self.h) - 1), np.append(theta, 1.0)
+        if len(self.chunks) == 1 and self.chunks[0].loaded is None:
+            return self.chunks[0].states(flow, step, theta)[0]
+        out = np.empty((len(step), 2 * flow.d if flow.power else flow.d))
+        first = np.cumsum([0] + [len(chunk.h) for chunk in self.chunks])
+        block = max(1, _EVALUATE // flow.d)
+        for number, chunk in enumerate(self.chunks):
+            rows = np.flatnonzero((step >= first[number]) & (step < first[number + 1]))
+            for begin in range(0, len(rows), block):
+                part = rows[begin : begin + block]
+                local, position = step[part] - first[number], theta[part]
+                inside, nu = chunk.states(flow, local, position)
+                if chunk.loaded is None:
+                    out[part] = inside
+                else:
+                    out[part] = np.asarray(flow.A.T @ nu.T).T / flow.n
+                    out[np.ix_(part, chunk.loaded)] = inside
+        return out
