@@ -185,11 +185,11 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
 def _what_it_calls() -> str:
     """A text that changes with the code the loop calls, which Numba's cache does not look at."""
     from flowsim.descent import products, tiles
-    from flowsim.solvers import eight
+    from flowsim.solvers.simd import vector
     from flowsim.symbolic.codegen import digest
 
     return digest(
-        "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (eight, products, tiles))
+        "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (vector, products, tiles))
     )
 
 
