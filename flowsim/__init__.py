@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 #: public name -> module that defines it
 _HOME = {
     "DiagonalNetwork": "flowsim.network",
+    "FlowRegressor": "flowsim.estimators",
     "GaussianNoise": "flowsim.network",
     "IntegrationError": "flowsim.errors",
     "LaplaceNoise": "flowsim.network",
@@ -23,6 +24,7 @@ _HOME = {
     "Problem": "flowsim.problem",
     "Regression": "flowsim.problem",
     "SaddlePath": "flowsim.limits",
+    "SaddleRegressor": "flowsim.estimators",
     "Trajectory": "flowsim.results",
     "UniformNoise": "flowsim.network",
     "certify": "flowsim.certificates",
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from flowsim.descent.gradient_descent import gradient_descent as gradient_descent
     from flowsim.descent.sharpness import sharpness as sharpness
     from flowsim.errors import IntegrationError as IntegrationError
+    from flowsim.estimators import FlowRegressor as FlowRegressor
+    from flowsim.estimators import SaddleRegressor as SaddleRegressor
     from flowsim.flows import modified_flow as modified_flow
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import LinearSaddlePath as LinearSaddlePath

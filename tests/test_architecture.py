@@ -19,7 +19,7 @@ FLOORS = [
     {"growth", "losses"},
     {"limits", "descent"},
     {"flows"},
-    {"studies", "plot", "loading"},
+    {"studies", "plot", "loading", "estimators"},
     {"certificates"},
     {"papers", "report"},
     {"cli"},

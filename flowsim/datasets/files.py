@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowsim.datasets.tables import standardise
+from flowsim.errors import MissingFileError
 from flowsim.extras import need
 from flowsim.hints import hinting
 from flowsim.problem import Regression
+from flowsim.problem.labelled import numbers
 from flowsim.problem.problems import Array
 
 if TYPE_CHECKING:
@@ -18,41 +22,74 @@ if TYPE_CHECKING:
 
 __all__ = ["read_table"]
 
-SUFFIXES = (".csv", ".parquet", ".npz")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
+#: What may stand between the columns of a text file, in the order in which ties are decided.
+_SEPARATORS = (",", ";", "\t", "|")
+#: So much of a text file is looked at to find its separator.
+_SNIFFED = 65_536
+_REMEDIES = ("leave it out with `drop`", "leave such rows out with `dropna`")
 
 
 @hinting
-def read_table(path: str | Path, target: str | None = None, *, raw: bool = False) -> Regression:
+def read_table(
+    path: str | Path,
+    target: str | None = None,
+    *,
+    raw: bool = False,
+    sep: str | None = None,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    dropna: bool = False,
+    index: str | int | None = None,
+) -> Regression:
     """A regression problem from a file.
 
     Parameters
     ----------
     path : str or Path
-        ``.csv`` or ``.parquet`` with one named numeric column per feature and one for the target; ``.npz`` with arrays
-        ``X`` (n, d), ``y`` (n,) and optionally ``feature_names`` (d,).
+        ``.csv``, ``.tsv`` or ``.parquet`` with one named numeric column per feature and one for the target; ``.npz``
+        with arrays ``X`` (n, d), ``y`` (n,) and optionally ``feature_names`` (d,).
     target : str, optional
         Name of the target column (of the array in an NPZ file; default ``y`` there).
     raw : bool
-        Take the columns as they are. Otherwise X is standardised, ``(X**2).mean(0) == 1``, and y is centred.
+        Take the columns as they are. Otherwise X is standardised, ``(X**2).mean(0) == 1``, and y is centred; what was
+        taken out is kept (:meth:`flowsim.Regression.unscale`).
+    sep : str, optional
+        What stands between the columns of a text file. Default: what its first lines suggest, of ``, ; tab |``; where
+        it is not a comma, numbers may be written with a decimal comma.
+    columns : sequence of str, optional
+        Only these features.
+    drop : sequence of str
+        Columns that are left out.
+    dropna : bool
+        Leave out rows in which a used column has no value.
+    index : str or int, optional
+        A column, by name or place, that only numbers the rows.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file; it is a ValueError too.
     ValueError
-        For a file that is missing or cannot be read, a target that is missing or constant, text or gaps in a column,
-        and a constant feature unless `raw`.
+        For a file that cannot be read, a target that is missing or constant, text or gaps in a column, and a constant
+        feature unless `raw`.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`path` must end in {', '.join(SUFFIXES)}; received {path.name!r}.")
     if not path.is_file():
-        raise ValueError(f"`path` must be a file; there is none at {path}.")
-    X, y, names = _read_arrays(path, target) if path.suffix.lower() == ".npz" else _read_frame(path, target)
+        raise MissingFileError(f"`path` must be a file; there is none at {path}.")
+    if path.suffix.lower() == ".npz":
+        if sep is not None or index is not None or dropna or columns is not None or len(drop):
+            raise ValueError("`sep`, `columns`, `drop`, `dropna` and `index` are for tables, not for .npz files.")
+        X, y, names = _read_arrays(path, target)
+    else:
+        frame = _read_frame(path, sep)
+        X, y, names = _choose(frame, path.name, target, columns, drop, dropna, index)
     if np.ptp(y) == 0:
         raise ValueError(f"`target` must vary; {target or 'y'!r} in {path.name} is constant.")
-    if raw:
-        return Regression(X, y, names)
-    problem = Regression(X, y, names)  # checks shapes and finiteness before anything is divided
-    return Regression(standardise(problem.X, problem.feature_names), y - y.mean(axis=0), problem.feature_names)
+    problem = Regression(X, y, names)
+    return problem if raw else problem.standardise()
 
 
 def _read_arrays(path: Path, target: str | None) -> tuple[Array, Array, list[str] | None]:
@@ -69,15 +106,19 @@ def _read_arrays(path: Path, target: str | None) -> tuple[Array, Array, list[str
     return problem.X, problem.y, names
 
 
-def _read_frame(path: Path, target: str | None) -> tuple[Array, Array, list[str]]:
+def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
     import pandas
 
-    if target is None:
-        raise ValueError(f"`target` must name the target column of {path.name}.")
     if path.suffix.lower() == ".parquet":
         need("pyarrow", f"reading {path.name}")
     try:
-        frame = pandas.read_csv(path) if path.suffix.lower() == ".csv" else pandas.read_parquet(path)
+        if path.suffix.lower() == ".parquet":
+            frame = pandas.read_parquet(path)
+        else:
+            found = sep or ("\t" if path.suffix.lower() == ".tsv" else _separator(path))
+            frame = pandas.read_csv(path, sep=found, skipinitialspace=True)
+            if found != "," and all(frame[name].dtype.kind not in "fiub" for name in frame.columns):
+                frame = pandas.read_csv(path, sep=found, decimal=",", skipinitialspace=True)
     except Exception as error:  # pandas and pyarrow raise a dozen kinds on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"`path` {path.name} cannot be read: {reason}") from None
@@ -85,29 +126,71 @@ def _read_frame(path: Path, target: str | None) -> tuple[Array, Array, list[str]
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
         raise ValueError(f"`path` {path.name} has two columns named {repeated[0]!r}.")
-    if target not in frame.columns:
-        raise ValueError(
-            f"`target` must be a column of {path.name}, one of {_some(frame.columns)}; received {target!r}."
+    return frame
+
+
+def _separator(path: Path) -> str:
+    """What splits the head line and the lines after it into the same number of parts, as many as possible."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as stream:
+        lines = [line for line in stream.read(_SNIFFED).splitlines() if line.strip()][:20]
+    best, most = ",", 1
+    for each in _SEPARATORS:
+        parts = {len(row) for row in csv.reader(lines[:-1] or lines, delimiter=each)}
+        if len(parts) == 1 and (count := parts.pop()) > most:
+            best, most = each, count
+    return best
+
+
+def _choose(
+    frame: pandas.DataFrame,
+    file: str,
+    target: str | None,
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    dropna: bool,
+    index: str | int | None,
+) -> tuple[Array, Array, list[str]]:
+    """Features, target and names of a table."""
+    if target is None:
+        raise ValueError(f"`target` must name the target column of {file}, one of {_some(frame.columns)}.")
+    if isinstance(index, int):
+        if not -frame.shape[1] <= index < frame.shape[1]:
+            raise ValueError(f"`index` must be a column of {file}, below {frame.shape[1]}; received {index}.")
+        index = str(frame.columns[index])
+    for what, wanted in (("target", [target]), ("columns", columns or ()), ("drop", drop), ("index", [index])):
+        for name in wanted:
+            if name is not None and name not in frame.columns:
+                raise ValueError(
+                    f"`{what}` must be a column of {file}, one of {_some(frame.columns)}; received {name!r}."
+                )
+    if index is None and columns is None and frame.columns[0] not in drop and _counts_rows(frame):
+        index = str(frame.columns[0])
+        warnings.warn(
+            f"{file}: the first column has no name and numbers the rows; it is left out (`columns` can ask for it).",
+            stacklevel=4,
         )
-    names = [column for column in frame.columns if column != target]
+    left_out = {target, index, *drop}
+    names = [name for name in (frame.columns if columns is None else columns) if name not in left_out]
     if not names:
-        raise ValueError(f"`path` {path.name} has no column besides the target {target!r}.")
+        raise ValueError(f"`path` {file} has no column besides the target {target!r}.")
     if frame.empty:
-        raise ValueError(f"`path` {path.name} has no rows.")
-    columns = {column: _numbers(frame[column], column, path.name) for column in frame.columns}
-    return np.column_stack([columns[name] for name in names]), columns[target], names
+        raise ValueError(f"`path` {file} has no rows.")
+    used = frame[[*names, target]]
+    if dropna:
+        used = used.dropna()
+        if used.empty:
+            raise ValueError(f"`dropna` leaves no row of {file}: every one has a gap.")
+    arrays = {name: numbers(used[name], name, f"`path` {file}", _REMEDIES) for name in used.columns}
+    return np.column_stack([arrays[name] for name in names]), arrays[target], names
 
 
-def _numbers(column: pandas.Series[Any], name: str, file: str) -> Array:
-    import pandas
-
-    if not (pandas.api.types.is_numeric_dtype(column) or pandas.api.types.is_bool_dtype(column)):
-        raise ValueError(f"`path` {file}: column {name!r} must hold numbers; received {column.iloc[0]!r} in row 0.")
-    values = column.to_numpy(dtype=float, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(f"`path` {file}: column {name!r} must be finite; row {bad[0]} holds {values[bad[0]]}.")
-    return values
+def _counts_rows(frame: pandas.DataFrame) -> bool:
+    """Whether the first column has no name and numbers the rows: written by accident, and no feature."""
+    first = str(frame.columns[0])
+    if first.strip() and not first.startswith("Unnamed: "):
+        return False
+    values = frame.iloc[:, 0].to_numpy()
+    return values.dtype.kind in "iu" and bool((np.diff(values) > 0).all())
 
 
 def _some(names: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowsim.problem import Regression
 from flowsim.problem.problems import Array
+from flowsim.problem.scaling import standardised
 
 __all__ = ["diabetes", "standardise"]
 
@@ -25,23 +26,15 @@ def diabetes() -> Regression:
     with source.open(encoding="utf-8") as lines:
         names = lines.readline().strip().split(",")
         table = np.loadtxt(lines, delimiter=",")
-    return Regression(standardise(table[:, :-1], names[:-1]), table[:, -1] - table[:, -1].mean(), names[:-1])
+    return Regression(table[:, :-1], table[:, -1], names[:-1]).standardise()
 
 
 def standardise(X: Array, names: list[str] | tuple[str, ...]) -> Array:
-    """Centre each column and scale it to mean square 1.
+    """Centre each column and scale it to mean square 1; :meth:`flowsim.Problem.standardise` also keeps the way back.
 
     Raises
     ------
     ValueError
-        If a column is constant.
+        If a column is constant or varies by rounding alone.
     """
-    X = X - X.mean(axis=0)
-    scale = np.sqrt((X**2).mean(axis=0))
-    # A constant column leaves rounding of the size of its mean behind, not exact zeros.
-    constant = scale <= 1e-12 * np.maximum(np.abs(X).max(axis=0), 1.0) if len(X) > 1 else np.full(X.shape[1], True)
-    if constant.any():
-        raise ValueError(
-            f"`X` must vary in every column to be standardised; {names[int(np.argmax(constant))]!r} is constant."
-        )
-    return X / scale
+    return standardised(X, names)[0]

@@ -20,6 +20,7 @@ from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.products import ProductCoordinates, admits_products
+from flowsim.flows.rest import flow_to_rest
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
@@ -41,7 +42,7 @@ METHODS = ("auto", "native", *SCIPY_METHODS)
 def gradient_flow(
     net: DiagonalNetwork | LinearNetwork,
     problem: Problem,
-    t_end: float,
+    t_end: float | None = None,
     *,
     alpha: float | str | Decimal | Fraction = 1e-3,
     start: Mapping[str, ArrayLike] | None = None,
@@ -70,8 +71,8 @@ def gradient_flow(
     problem : Problem
         A single target for a DiagonalNetwork. With a loss other than squares the expectation under weight noise does
         not reduce to m and V: noise is refused.
-    t_end : float
-        End of the run in the unit of `clock`, > 0.
+    t_end : float, optional
+        End of the run in the unit of `clock`, > 0. None, for squares: run until the flow rests, found by doubling.
     alpha : float, str, Decimal or Fraction
         Scale of initialisation, > 0; text and Decimal reach below the range of floats (``"1e-1000"``).
     start : mapping weight -> array (d,) or number, optional
@@ -134,13 +135,25 @@ def gradient_flow(
         raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
-    t_end = _positive("t_end", t_end)
     rtol, atol = _positive("rtol", rtol), _positive("atol", atol)
     if rtol >= 1:
         raise ValueError(f"`rtol` must be < 1, a relative accuracy; received {rtol:g}.")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
         raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
     scale = InitialScale.parse(alpha)
+    if t_end is None:
+        if t_eval is not None:
+            raise ValueError("`t_eval` needs `t_end`.")
+
+        def until(end: float) -> Trajectory:
+            return gradient_flow(
+                net, problem, end, alpha=alpha, start=start, clock=clock, method=method, coordinates=coordinates,
+                rtol=rtol, atol=atol, max_steps=max_steps, progress=progress, estimate_error=estimate_error,
+                events=events,
+            )  # fmt: skip
+
+        return flow_to_rest(until, net, problem, scale, clock, rtol)
+    t_end = _positive("t_end", t_end)
     points = None if t_eval is None else _check_times(t_eval, t_end)
     if getattr(net, "noise", None) is not None:
         require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")

@@ -21,6 +21,8 @@ from flowsim.problem.checks import (
     scaled_rows,
 )
 from flowsim.problem.convexity import check_on_targets
+from flowsim.problem.in_units import InUnits
+from flowsim.problem.labelled import unlabelled
 from flowsim.problem.losses import SQUARED, Loss, as_loss
 
 __all__ = ["Problem", "Regression", "require_squares"]
@@ -33,7 +35,7 @@ _OPERATOR_BLOCK = 256
 _FURTHEST, _BISECTIONS = 1e3, 40
 
 
-class Problem:
+class Problem(InUnits):
     r"""Empirical risk of linear predictions, the data of every flow.
 
     .. math:: L(\beta) = \frac1n \sum_{i=1}^n w_i \, \ell(f_i, y_i), \quad f = X\beta, \qquad
@@ -43,9 +45,9 @@ class Problem:
 
     Parameters
     ----------
-    X : array (n, d), scipy.sparse matrix or array, or scipy.sparse.linalg.LinearOperator
-        Features, one row an observation. Finite. Sparse input stays sparse.
-    y : array (n,) or (n, m)
+    X : array (n, d), data frame, scipy.sparse matrix or array, or scipy.sparse.linalg.LinearOperator
+        Features, one row an observation. Finite. Sparse input stays sparse; a data frame gives its columns' names.
+    y : array (n,) or (n, m), or the name of a column of X, or a list of such names
         One target, or m targets. Finite; labels -1 and +1 for the logistic and exponential loss, counts for "poisson".
     loss : str or Loss
         "squared", ``(f - y)^2 / 2``; "logistic", ``ln(1 + exp(-y f))``; "exponential", ``exp(-y f)``; "log-cosh",
@@ -101,6 +103,7 @@ class Problem:
         names: Sequence[str] | None,
         truth: ArrayLike | None = None,
     ) -> None:
+        X, y, names = unlabelled(X, y, names)
         self.X = check_features(X)
         self.n, self.d = (int(size) for size in self.X.shape)
         self.y = check_target(y, self.n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,3 +195,36 @@ def test_a_loss_beyond_the_range_of_floats_is_never_a_success() -> None:
     problem = fs.Regression([[1e-10], [0.0]], [1.0, 1e155])
     with np.errstate(over="ignore"), pytest.raises(fs.IntegrationError, match="left the range of floats"):
         fs.gradient_flow(UV, problem, 1.0, alpha=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("net", "options"),
+    [
+        (fs.DiagonalNetwork("u*v"), {"alpha": "1e-1000", "clock": "accelerated"}),
+        (fs.DiagonalNetwork("u*v"), {"clock": "arclength"}),
+        (fs.DiagonalNetwork(depth=3), {"alpha": 0.1}),
+        (fs.LinearNetwork(8), {"alpha": 0.1}),
+    ],
+    ids=["tiny", "arclength", "depth 3", "two layers"],
+)
+def test_without_an_end_the_flow_runs_until_it_rests(net: Any, options: dict[str, Any]) -> None:
+    problem = fs.Regression([[1.0, 0.2], [0.0, 1.0], [0.5, 0.1]], [2.0, 0.5, 1.0])
+    run = fs.gradient_flow(net, problem, **options)
+    exact = np.linalg.lstsq(problem.X, problem.y, rcond=None)[0]
+    np.testing.assert_allclose(run.beta[-1].ravel(), exact, rtol=1e-4)
+
+
+def test_with_noise_it_rests_at_the_lasso() -> None:
+    problem = fs.datasets.sparse_regression(20, 10, 3, seed=1)
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.3))
+    run = fs.gradient_flow(net, problem, alpha=1e-30)
+    lasso = fs.studies.weighted_lasso(problem, 0.09 * problem.feature_variances)
+    np.testing.assert_allclose(run.beta[-1], lasso, atol=1e-5)
+
+
+def test_a_flow_without_an_end_of_its_own_needs_one_given() -> None:
+    problem = fs.Problem([[1.0], [2.0]], [1.0, 1.0], loss="logistic")
+    with pytest.raises(ValueError, match="`t_end` must be given for the loss 'logistic'"):
+        fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem)
+    with pytest.raises(ValueError, match="`t_eval` needs `t_end`"):
+        fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression([[1.0]], [1.0]), t_eval=[0.0])

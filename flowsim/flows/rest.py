@@ -1,0 +1,93 @@
+"""Flows until they rest: how long that takes is found by doubling, with the limit's last jump as the first guess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from flowsim.errors import IntegrationError
+from flowsim.limits import saddle_to_saddle
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.problem import Problem, Regression
+from flowsim.results import Clock, Trajectory
+from flowsim.symbolic.clock import acceleration
+
+__all__ = ["flow_to_rest"]
+
+#: A flow of finite alpha makes its last jump somewhat after the limit's.
+_AFTER_LAST_JUMP = 1.5
+_MOST_DOUBLINGS = 60
+#: Nothing moves any more: by this many tolerances over the second half of the run.
+_STILL = 10.0
+
+
+def flow_to_rest(
+    run: Callable[[float], Trajectory],
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    clock: Clock,
+    rtol: float,
+) -> Trajectory:
+    """The flow up to a time by which it rests.
+
+    It rests where the gradient has fallen below `rtol` of its size at 0 (squares without noise), or where no
+    coefficient has changed by more than some `rtol` of the largest over the second half of the run, the last jump of
+    the limit process being past; without a known limit over the last three quarters.
+
+    Parameters
+    ----------
+    run : callable t_end -> Trajectory
+        The flow, `t_end` in the unit of `clock`.
+
+    Raises
+    ------
+    ValueError
+        If the flow has no end: its loss attains no minimum.
+    """
+    if not isinstance(problem, Regression):
+        raise ValueError(
+            f"`t_end` must be given for the loss {problem.loss_function.name!r}: its minimum may lie at infinity."
+        )
+    zero = np.zeros((problem.d, *problem.y.shape[1:]))
+    pull = float(np.abs(problem.gradient(zero)).max())
+    last, known = _last_jump(net, problem)
+    rate = acceleration(net, scale) if clock == "time" else 1.0
+    first = last if last > 0 else 2.0 / pull if pull > 0 else 1.0
+    t_end = _AFTER_LAST_JUMP * first / rate
+    for _ in range(_MOST_DOUBLINGS):
+        if not np.isfinite(t_end):
+            break
+        trajectory = run(t_end)
+        past = trajectory.accelerated_time[-1] >= _AFTER_LAST_JUMP * last * (1 - 1e-9)
+        if not trajectory.success or trajectory.t[-1] == 0 or "ended by the event" in trajectory.message:
+            return trajectory
+        end = trajectory.beta[-1]
+        if net.noise is None and np.abs(problem.gradient(end.reshape(zero.shape))).max() <= rtol * pull:
+            return trajectory
+        if past and _is_still(trajectory, clock, 0.5 if known else 0.25, _STILL * rtol):
+            return trajectory
+        t_end *= 2.0
+    raise IntegrationError(
+        f"`t_end` None: the flow is still moving at {trajectory.t[-1]:.3g}; give a `t_end`.", trajectory
+    )
+
+
+def _last_jump(net: DiagonalNetwork | LinearNetwork, problem: Regression) -> tuple[float, bool]:
+    """In accelerated time, 0 if there is none; and whether the limit is known."""
+    if isinstance(net, LinearNetwork) or problem.y.ndim > 1:
+        return 0.0, False
+    try:
+        jumps = saddle_to_saddle(net, problem).jump_times
+    except (ValueError, NotImplementedError, IntegrationError):
+        return 0.0, False
+    return (float(jumps[-1]) if len(jumps) else 0.0), True
+
+
+def _is_still(trajectory: Trajectory, clock: Clock, since: float, tolerance: float) -> bool:
+    own = trajectory.clock_values(clock)
+    end = trajectory.beta[-1]
+    seen = [trajectory.at(since * own[-1], clock).beta[None], trajectory.beta[own >= since * own[-1]]]
+    largest = max(float(np.abs(end).max()), np.finfo(float).tiny)
+    return bool(np.abs(np.concatenate(seen) - end).max() <= tolerance * largest)

@@ -1,0 +1,105 @@
+"""Problems in a common unit, and the way back to the units of the table."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.problem.checks import check_features
+from flowsim.problem.labelled import is_frame, numbers
+from flowsim.problem.losses import SQUARED
+from flowsim.problem.scaling import Scaling, centred, standardised
+
+__all__ = ["InUnits"]
+
+Array = NDArray[np.float64]
+
+
+class InUnits:
+    """What a :class:`flowsim.Problem` knows of the units of its table."""
+
+    #: what :meth:`standardise` took out of the table
+    scaling: Scaling | None = None
+
+    def standardise(self) -> Self:
+        """The same data with columns of mean 0 and mean square 1, and for squares a target of mean 0.
+
+        What was taken out is kept: :meth:`transform` applies it to other tables, :meth:`unscale` and :meth:`intercept`
+        take coefficients back to the units of this one.
+
+        Raises
+        ------
+        ValueError
+            If a column is constant or varies by rounding alone, and for X that is not dense.
+        """
+        own: Any = self
+        if not own.is_dense:
+            raise ValueError("`X` must be dense to be standardised: centring fills a sparse X with entries.")
+        X, mean, scale = standardised(own.X, own.feature_names)
+        y, target_mean = (own.y, np.zeros(own.y.shape[1:]))
+        if own.loss_function is SQUARED:
+            y, target_mean = centred(own.y)
+        same: Any = object.__new__(type(self))
+        truth = None if own.truth is None else (own.truth.T * scale).T
+        same._read(X, y, own.loss_function, own.sample_weight, own.feature_names, truth)
+        if self.scaling is not None:  # scaled before: the two one after the other
+            mean, scale = self.scaling.mean + self.scaling.scale * mean, self.scaling.scale * scale
+            target_mean = self.scaling.target_mean + target_mean
+        same.scaling = Scaling(mean, scale, target_mean)
+        return same
+
+    def unscale(self: Any, beta: ArrayLike) -> Array:
+        """Coefficients (..., d), or (..., d, m), in the units the table had before :meth:`standardise`."""
+        beta = np.asarray(beta, dtype=float)
+        self._check_beta(beta, (self.d, *self.y.shape[1:]))
+        return beta if self.scaling is None else self.scaling.coefficients(beta, -self.y.ndim)
+
+    def intercept(self: Any, beta: ArrayLike) -> Array:
+        """What goes with ``unscale(beta)``: predictions of a table are ``table @ unscale(beta) + intercept(beta)``."""
+        beta = np.asarray(beta, dtype=float)
+        self._check_beta(beta, (self.d, *self.y.shape[1:]))
+        if self.scaling is None:
+            return np.zeros(beta.shape[: -self.y.ndim] + self.y.shape[1:])
+        return self.scaling.intercept(beta, -self.y.ndim)
+
+    def transform(self: Any, X: Any, y: Any = None) -> Any:
+        """Another table in the units of this problem: features (n', d), or with y a problem of its own.
+
+        Parameters
+        ----------
+        X : array (n', d) or data frame
+            Of a frame the columns with this problem's names are taken, in any order among others.
+        y : array (n',) or (n', m), or the name of a column of X, optional
+
+        Returns
+        -------
+        array (n', d) or Problem
+
+        Raises
+        ------
+        ValueError
+            If a column is missing or holds something else than numbers.
+        """
+        if is_frame(X):
+            missing = [name for name in self.feature_names if name not in map(str, X.columns)]
+            if missing:
+                raise ValueError(f"`X` must have the columns of the problem; {missing[0]!r} is missing.")
+            if isinstance(y, str):
+                y = numbers(X[y], y, "`y`")
+            by_name = {str(column): column for column in X.columns}
+            X = np.column_stack([numbers(X[by_name[name]], name, "`X`") for name in self.feature_names])
+        X = check_features(X)
+        if X.shape[1] != self.d:
+            raise ValueError(f"`X` must have {self.d} columns; received {X.shape[1]}.")
+        features = X if self.scaling is None else self.scaling.features(X)
+        if y is None:
+            return features
+        y = np.asarray(y, dtype=float)
+        if self.scaling is not None:
+            y = y - self.scaling.target_mean
+        same = object.__new__(type(self))
+        same._read(features, y, self.loss_function, None, self.feature_names)
+        same.scaling = self.scaling
+        return same

@@ -1,0 +1,119 @@
+"""Data frames as arrays: columns keep their names, and what is no number is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["is_frame", "numbers", "unlabelled"]
+
+Array = NDArray[np.float64]
+
+_REMEDIES = ("drop it", "drop such rows")
+
+
+def is_frame(X: Any) -> bool:
+    """A table with named columns, of pandas or of a library like it."""
+    return hasattr(X, "columns") and hasattr(X, "to_numpy") and getattr(X, "ndim", 2) == 2
+
+
+def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, Sequence[str] | None]:
+    """Features, targets and names, where X may be a data frame and y the name of one of its columns, or several.
+
+    Raises
+    ------
+    ValueError
+        For a target that is no column, a column that holds no numbers or gaps, and rows that do not match.
+    """
+    if not is_frame(X):
+        if isinstance(y, str):
+            raise ValueError(f"`y` can be the name of a column only where `X` is a data frame; received {y!r}.")
+        return X, y, names
+    columns = list(X.columns)
+    if len(set(map(str, columns))) < len(columns):
+        raise ValueError("`X` must have a different name for every column; received two of the same.")
+    named = isinstance(y, str) or (isinstance(y, list | tuple) and bool(y) and all(isinstance(each, str) for each in y))
+    if named:
+        wanted = [y] if isinstance(y, str) else list(y)
+        for each in wanted:
+            if each not in columns:
+                known = ", ".join(repr(column) for column in columns[:12])
+                raise ValueError(f"`y` must be a column of `X`, one of {known}; received {each!r}.")
+        targets = np.column_stack([numbers(X[each], str(each), "`y`") for each in wanted])
+        y = targets[:, 0] if isinstance(y, str) else targets
+        columns = [column for column in columns if column not in wanted]
+    else:
+        y = _aligned(X, y)
+    if not columns:
+        raise ValueError("`X` has no column besides the target.")
+    values = np.column_stack([numbers(X[column], str(column), "`X`") for column in columns])
+    return values, y, [str(column) for column in columns] if names is None else names
+
+
+def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REMEDIES) -> Array:
+    """A column as floats.
+
+    Parameters
+    ----------
+    what : str
+        It belongs to.
+    remedies : pair of str
+        What may be done about a column without numbers, and about rows without a value.
+
+    Raises
+    ------
+    ValueError
+        Naming the column, the first entry that is no number, and what may be done.
+    """
+    values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
+    if values.dtype.kind in "bui":
+        return values.astype(float)
+    if values.dtype.kind != "f":
+        values = _parsed(values, name, what, remedies[0])
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        held = "no value" if np.isnan(values[bad[0]]) else str(values[bad[0]])
+        raise ValueError(
+            f"{what}: column {name!r} must be finite; row {bad[0]} holds {held} "
+            f"({len(bad)} of {len(values)} rows do): {remedies[1]}, or fill them."
+        )
+    return values.astype(float)
+
+
+def _parsed(values: NDArray[Any], name: str, what: str, remedy: str) -> Array:
+    out = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        if value is None or value is getattr(np, "nat", None) or type(value).__name__ in ("NAType", "NaTType"):
+            continue
+        try:
+            if isinstance(value, complex | np.datetime64 | np.timedelta64):
+                raise ValueError
+            out[row] = float(value)
+        except (TypeError, ValueError):
+            if len({str(each) for each in values}) <= max(2, len(values) // 2):
+                remedy = f"encode it as columns of 0 and 1 (pandas.get_dummies), or {remedy}"
+            raise ValueError(
+                f"{what}: column {name!r} must hold numbers; received {_shown(value)} in row {row}: {remedy}."
+            ) from None
+    return out
+
+
+def _shown(value: Any) -> str:
+    text = repr(str(value))
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _aligned(X: Any, y: Any) -> Any:
+    """A labelled target in the order of the rows of X."""
+    if not (hasattr(y, "index") and hasattr(y, "to_numpy") and hasattr(X, "index")):
+        return y.to_numpy() if hasattr(y, "to_numpy") else y
+    if not y.index.equals(X.index):
+        if len(y) != len(X) or set(y.index) != set(X.index) or not (X.index.is_unique and y.index.is_unique):
+            raise ValueError("`y` must have the rows of `X`; their indices differ. Align them, or pass y.to_numpy().")
+        y = y.reindex(X.index)
+    if getattr(y, "ndim", 1) == 2:
+        return np.column_stack([numbers(y[column], str(column), "`y`") for column in y.columns])
+    return numbers(y, str(y.name), "`y`")

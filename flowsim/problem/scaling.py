@@ -1,0 +1,98 @@
+"""Columns in a common unit, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Scaling", "centred", "standardised"]
+
+Array = NDArray[np.float64]
+
+#: A column whose entries differ by fewer spacings of floats than this varies by rounding alone.
+_ROUNDING = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """What was taken out of a table: ``X = (table - mean) / scale``, ``y = target - target_mean``.
+
+    Attributes
+    ----------
+    mean, scale : array (d,)
+    target_mean : array () or (m,)
+    """
+
+    mean: Array
+    scale: Array
+    target_mean: Array
+
+    def features(self, X: Array) -> Array:
+        """A table (n', d) in the unit of the problem."""
+        return (X - self.mean) / self.scale
+
+    def coefficients(self, beta: ArrayLike, axis: int) -> Array:
+        """beta in the units of the table; `axis` is that of the features."""
+        beta = np.asarray(beta, dtype=float)
+        return beta / self.scale.reshape([-1 if place == axis % beta.ndim else 1 for place in range(beta.ndim)])
+
+    def intercept(self, beta: ArrayLike, axis: int) -> Array:
+        """What the coefficients in the units of the table leave at the origin."""
+        own = self.coefficients(beta, axis)
+        return np.asarray(self.target_mean - np.tensordot(own, self.mean, axes=(axis, 0)))
+
+
+def standardised(X: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
+    """Columns with mean 0 and mean square 1, the means, and the root mean squares that were divided by.
+
+    Every column is first divided by a power of two, which loses nothing: squares of 1e-300 and sums of 1e300 are
+    floats then.
+
+    Raises
+    ------
+    ValueError
+        If a column is constant, or varies by no more than the rounding of its entries.
+    """
+    largest, smallest = X.max(axis=0), X.min(axis=0)
+    size = np.maximum(np.abs(largest), np.abs(smallest))
+    spread = largest / 2 - smallest / 2  # halves: the difference of two floats may be no float
+    _refuse(spread == 0, names, size, "is constant")
+    _refuse(
+        spread <= _ROUNDING / 2 * np.spacing(size), names, size, "varies by no more than the rounding of its entries"
+    )
+    exponent = np.frexp(size)[1]
+    small = np.ldexp(X, -exponent)
+    mean = _mean(small)
+    rest = small - mean
+    # The deviations may be far smaller than the entries: in a unit of their own their squares are floats.
+    inner = np.frexp(np.abs(rest).max(axis=0))[1]
+    rest = np.ldexp(rest, -inner)
+    rest -= _mean(rest)
+    scale = np.sqrt((rest**2).mean(axis=0))
+    return rest / scale, np.ldexp(mean, exponent), np.ldexp(scale, exponent + inner)
+
+
+def centred(y: Array) -> tuple[Array, Array]:
+    """Targets (n,) or (n, m) with mean 0, and the means."""
+    exponent = np.frexp(np.abs(y).max(axis=0))[1]
+    small = np.ldexp(y, -exponent)
+    mean = _mean(small)
+    return np.ldexp(small - mean, exponent), np.ldexp(mean, exponent)
+
+
+def _mean(X: Array) -> Array:
+    """To rounding, also where the mean is far larger than the spread."""
+    mean = X.mean(axis=0)
+    return np.asarray(mean + (X - mean).mean(axis=0))
+
+
+def _refuse(bad: Array, names: Sequence[str], size: Array, what: str) -> None:
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise ValueError(
+            f"`X` must vary in every column to be standardised; {names[place]!r} {what}, of size {size[place]:.6g}. "
+            "Drop it."
+        )
