@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.compiling import compiling_note
 from flowsim.network import DiagonalNetwork, LinearNetwork
 
@@ -24,9 +24,8 @@ __all__ = ["certify"]
 @click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this file.")
 @click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
 def certify(
-    data: Path | None,
-    target: str | None,
-    raw: bool,
+    *,
+    table: DataTable,
     formula: str | None,
     depth: int | None,
     noise: str | None,
@@ -48,7 +47,7 @@ def certify(
 
     from flowsim.certificates import certify as run
 
-    problem = build_problem(data, target, raw)
+    problem = table.read()
     net: DiagonalNetwork | LinearNetwork
     if width is not None:
         if formula is not None or depth is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.cli.output import output_folder
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ _MOST_RECORDS = 2000
     "--out", type=click.Path(path_type=Path), default=Path("flowsim-compare"), show_default=True, help="Folder."
 )
 def compare(
-    data: Path | None,
-    target: str | None,
-    raw: bool,
+    *,
+    table: DataTable,
     formula: str | None,
     depth: int | None,
     noise: str | None,
@@ -69,13 +68,14 @@ def compare(
     from flowsim.descent import gradient_descent, gradient_descents
     from flowsim.flows import gradient_flow, modified_flow
     from flowsim.studies import compare as against
+    from flowsim.studies import first_move, tenth_of_stable
 
-    problem = build_problem(data, target, raw)
+    problem = table.read()
     net = build_network(formula, depth, noise, eta)
     if seeds and net.noise is None:
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
-    largest = _tenth_of_stable(net, problem, momentum) if step is None else step
-    end = max(200 * largest, _first_move(net, problem, alpha) * (1 - momentum)) if t_end is None else t_end
+    largest = tenth_of_stable(net, problem, momentum) if step is None else step
+    end = max(200 * largest, first_move(net, problem, alpha) * (1 - momentum)) if t_end is None else t_end
     counts = [max(1, round(end / (largest / 2**halving))) for halving in range(3)]
     if not counts[-1] <= _MOST_STEPS:
         raise click.BadParameter(
@@ -113,7 +113,7 @@ def compare(
             ensemble = against(flow, runs)
         summary: dict[str, Any] = {
             "network": repr(net),
-            "data": "diabetes" if data is None else str(data),
+            "data": table.name,
             "alpha": alpha,
             "momentum": momentum,
             "order": plain.order,
@@ -137,34 +137,6 @@ def compare(
 def _spacing(count: int) -> int:
     """Between the states kept of so many."""
     return max(1, count // _MOST_RECORDS)
-
-
-def _first_move(net: Any, problem: Any, alpha: str) -> float:
-    """Twice the time at which the limit of vanishing initialisation leaves 0, for thresholds of 1."""
-    import numpy as np
-
-    from flowsim.network import InitialScale
-    from flowsim.symbolic.clock import acceleration
-
-    pull = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
-    return 2.0 / (acceleration(net, InitialScale.parse(alpha)) * pull) if pull > 0 else 0.0
-
-
-def _tenth_of_stable(net: Any, problem: Any, momentum: float) -> float:
-    """A tenth of the step at which descent on beta itself would diverge, over the size of the solution.
-
-    Less for momentum, whose modified flow carries ``(1 + mu) / (1 - mu)^2`` times the step, and for formulas that
-    curve more than ``u*v``.
-    """
-    import numpy as np
-
-    from flowsim.network import quadratic_form
-
-    forms = [quadratic_form(formula) for formula in net.distinct]
-    curvature = max([1.0, *(2 * float(np.abs(np.linalg.eigvalsh(form)).max()) for form in forms if form is not None)])
-    top = float(np.linalg.norm(np.asarray(problem.X @ np.eye(problem.d)), 2) ** 2 / problem.n)
-    size = float(np.abs(problem.gradient(np.zeros(problem.d))).max()) / top
-    return 0.1 / (top * max(size, 1.0)) * (1 - momentum) ** 2 / (1 + momentum) / curvature
 
 
 def _write(folder: Path, plain: Comparisons, better: Comparisons, ensemble: Any, summary: dict[str, Any]) -> None:

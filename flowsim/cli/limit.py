@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.cli.output import output_folder
 from flowsim.compiling import compiling_note
 
@@ -38,9 +38,8 @@ WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
 )
 @click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
 def limit(
-    data: Path | None,
-    target: str | None,
-    raw: bool,
+    *,
+    table: DataTable,
     formula: str | None,
     depth: int | None,
     noise: str | None,
@@ -59,7 +58,7 @@ def limit(
     from flowsim.studies import lasso_link, limit_study
     from flowsim.symbolic import order_at_origin
 
-    problem = build_problem(data, target, raw)
+    problem = table.read()
     net = build_network(formula, depth, noise, eta)
     if alphas is None:
         quadratic = quadratic_form(net.distinct[0]) is not None
@@ -69,7 +68,7 @@ def limit(
     with output_folder(out) as staging, compiling_note(progress):
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
         link = lasso_link(study.path)
-        _write(staging, study, link, repr(net), "diabetes" if data is None else str(data))
+        _write(staging, study, link, repr(net), table.name)
     _print(study, link, repr(net), out)
 
 
@@ -112,6 +111,8 @@ def _print(study: LimitStudy, link: LassoLink, net: str, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from flowsim.studies import one_sided
+
     console = Console(highlight=False)
     table = Table(title=f"{net}: {len(study.path.jump_times)} jumps; errors relative to the limit")
     for heading in ("alpha", "plateaus, median", "largest", "jump times, median", "jumps seen", "end"):
@@ -127,4 +128,7 @@ def _print(study: LimitStudy, link: LassoLink, net: str, out: Path) -> None:
     else:
         console.print("no rate: it takes the same jumps seen at two scales or more")
     console.print(f"Lasso: {link.reason}")
+    note = one_sided(study.path)
+    if note is not None:
+        console.print(f"note: {note}")
     console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'errors.csv', 'summary.json'))}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +21,7 @@ from flowsim.network import (
 )
 from flowsim.problem import Regression
 
-__all__ = ["build_network", "build_problem", "data_options", "network_options"]
+__all__ = ["DataTable", "build_network", "data_options", "network_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,15 +30,75 @@ NOISES: dict[str, type[Noise]] = {
 }
 
 
-def data_options(command: F) -> F:
-    """DATA, --target and --raw."""
+@dataclass(frozen=True)
+class DataTable:
+    """DATA and the options that say how to read it; without a file the bundled diabetes table."""
+
+    data: Path | None
+    target: str | None
+    raw: bool
+    sep: str | None
+    columns: tuple[str, ...]
+    drop: tuple[str, ...]
+    dropna: bool
+    index: str | None
+
+    @property
+    def name(self) -> str:
+        """What a summary calls it."""
+        return "diabetes" if self.data is None else str(self.data)
+
+    def read(self) -> Regression:
+        """The problem; what its file is said about goes to standard error."""
+        from flowsim import datasets
+
+        if self.data is None:
+            for option in ("target", "raw", "sep", "columns", "drop", "dropna", "index"):
+                if getattr(self, option):
+                    raise ValueError(f"`--{option}` needs a data file.")
+            return datasets.diabetes()
+        place = int(self.index) if self.index is not None and self.index.lstrip("-").isdigit() else self.index
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            problem = datasets.read_table(
+                self.data, self.target, raw=self.raw, sep=_separator(self.sep), columns=_split(self.columns) or None,
+                drop=_split(self.drop), dropna=self.dropna, index=place,
+            )  # fmt: skip
+        for each in said:
+            click.echo(f"flowsim: {each.message}", err=True)
+        return problem
+
+
+def _split(given: tuple[str, ...]) -> list[str]:
+    """``--drop a,b --drop c`` as three names."""
+    return [name.strip() for text in given for name in text.split(",") if name.strip()]
+
+
+def _separator(given: str | None) -> str | None:
+    return {"tab": "\t", "\\t": "\t"}.get(given, given) if given is not None else None
+
+
+def data_options(command: F) -> Callable[..., Any]:
+    """DATA and how it is read, handed to the command as `table`."""
+
+    @wraps(command)
+    def called(**options: Any) -> Any:
+        own = {name: options.pop(name) for name in DataTable.__dataclass_fields__}
+        return command(table=DataTable(**own), **options)
+
+    decorated: Callable[..., Any] = called
     for decorate in (
+        click.option("--index", metavar="NAME", help="Column, by name or place, that only numbers the rows."),
+        click.option("--dropna", is_flag=True, help="Leave out rows with gaps."),
+        click.option("--drop", multiple=True, metavar="A,B,...", help="Leave these columns out."),
+        click.option("--columns", multiple=True, metavar="A,B,...", help="Only these features."),
+        click.option("--sep", metavar="TEXT", help="Between the columns of a text file; tab.  [default: found out]"),
         click.option("--raw", is_flag=True, help="Take columns as they are instead of standardising them."),
         click.option("--target", metavar="NAME", help="Target column (NPZ: array, default y)."),
         click.argument("data", required=False, type=click.Path(path_type=Path)),
     ):
-        command = decorate(command)
-    return command
+        decorated = decorate(decorated)
+    return decorated
 
 
 def network_options(command: F) -> F:
@@ -50,17 +113,6 @@ def network_options(command: F) -> F:
     ):
         command = decorate(command)
     return command
-
-
-def build_problem(data: Path | None, target: str | None, raw: bool) -> Regression:
-    """The named file, or the bundled diabetes table."""
-    from flowsim import datasets
-
-    if data is None:
-        if target is not None or raw:
-            raise ValueError(f"`{'--target' if target is not None else '--raw'}` needs a data file.")
-        return datasets.diabetes()
-    return datasets.read_table(data, target, raw=raw)
 
 
 def build_network(formula: str | None, depth: int | None, noise: str | None, eta: float) -> DiagonalNetwork:

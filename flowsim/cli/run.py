@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import build_network, build_problem, data_options, network_options
+from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.cli.output import output_folder
 from flowsim.compiling import compiling_note
 
@@ -26,6 +25,8 @@ _BEYOND_LAST_JUMP = 1.5
 #: How much tighter the reference integration of --check is.
 _REFERENCE_TIGHTENING = 1000.0
 _REFERENCE_POINTS = 2000
+#: More rows than these are not read in a terminal.
+_MOST_JUMPS = 20
 
 
 @click.command()
@@ -43,9 +44,8 @@ _REFERENCE_POINTS = 2000
 @click.option("--out", type=click.Path(path_type=Path), default=Path("flowsim-run"), show_default=True, help="Folder.")
 @click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
 def run(
-    data: Path | None,
-    target: str | None,
-    raw: bool,
+    *,
+    table: DataTable,
     formula: str | None,
     depth: int | None,
     noise: str | None,
@@ -64,11 +64,11 @@ def run(
     Prints the jumps, predicted by the limit of vanishing initialisation and measured on the flow, and writes
     figure.png, trajectory.nc and summary.json to the output folder.
     """
-    problem = build_problem(data, target, raw)
+    problem = table.read()
     net = build_network(formula, depth, noise, eta)
     with output_folder(out) as staging, compiling_note(progress):
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
-        summary["data"] = "diabetes" if data is None else str(data)
+        summary["data"] = table.name
         summary["eta"] = eta
         _write(staging, traj, path, summary)
     _print(summary, net, problem, out)
@@ -86,6 +86,7 @@ def _integrate(
     progress: bool,
 ) -> tuple[dict[str, Any], Trajectory, SaddlePath | None]:
     from flowsim.flows import gradient_flow
+    from flowsim.studies import jump_table, one_sided
 
     path, without = _limit(net, problem)
     if horizon is None:
@@ -109,9 +110,12 @@ def _integrate(
         "least_loss": problem.least_squares_loss,
         "imbalance_drift": traj.imbalance_drift,
         "stats": traj.stats,
-        "jumps": _jumps(traj, path),
+        "jumps": [] if path is None else jump_table(traj, path),
         "limit": "found" if path is not None else without,
     }
+    note = None if path is None else one_sided(path)
+    if note is not None:
+        summary["one_sided"] = note
     if check:
         summary["error"] = _error(net, problem, traj, alpha, clock, horizon, method, rtol)
     return summary, traj, path
@@ -125,24 +129,6 @@ def _limit(net: DiagonalNetwork, problem: Regression) -> tuple[SaddlePath | None
         return saddle_to_saddle(net, problem), None
     except (ValueError, NotImplementedError) as error:
         return None, f"no limit process for this network ({str(error).rstrip('.')})"
-
-
-def _jumps(traj: Trajectory, path: SaddlePath | None) -> list[dict[str, Any]]:
-    from flowsim.studies import measured_jump_times
-
-    if path is None:
-        return []
-    measured = measured_jump_times(traj, path)
-    return [
-        {
-            "predicted": event.time,
-            "measured": None if math.isnan(measured[event.jump]) else float(measured[event.jump]),
-            "feature": event.name,
-            "sign": "+" if event.sign > 0 else "-",
-            "kind": event.kind,
-        }
-        for event in path.events
-    ]
 
 
 def _error(
@@ -187,22 +173,46 @@ def _write(folder: Path, traj: Trajectory, path: SaddlePath | None, summary: dic
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork, problem: Regression) -> None:
+    """The jumps by which the loss falls most, in order of time, and what the others amount to."""
+    from rich.table import Table
+
+    jumps = summary["jumps"]
+    ranked = sorted(range(len(jumps)), key=lambda k: -jumps[k]["fall"])
+    shown = sorted(ranked[:_MOST_JUMPS])
+    table = Table(title=f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
+    for heading, justify in (
+        ("predicted", "right"), ("measured", "right"), ("feature", "left"), ("sign", "center"), ("", "left"),
+    ):  # fmt: skip
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for jump in (jumps[k] for k in shown):
+        measured = jump.get("why") if jump["measured"] is None else f"{jump['measured']:.6f}"
+        table.add_row(f"{jump['predicted']:.6f}", measured, jump["feature"], jump["sign"], jump["kind"])
+    console.print(table)
+    if len(shown) < len(jumps):
+        steps = {jump["predicted"]: jump["fall"] for jump in jumps}  # several events share a jump
+        seen = sum({jumps[k]["predicted"]: jumps[k]["fall"] for k in shown}.values())
+        share = 100.0 * (1.0 - seen / sum(steps.values())) if sum(steps.values()) > 0 else 0.0
+        left = len(jumps) - len(shown)
+        console.print(f"{left} more make up {share:.2g} % of the fall of the loss; all are in summary.json")
+    console.print("times in accelerated time t / ln(1/alpha) (depth L >= 3: t alpha^(L-2))")
+
+
+def _another_formula(net: DiagonalNetwork) -> str:
+    """A network of the same kind that reaches both signs."""
+    factors = net.distinct[0].product_of
+    if factors is None or len(net.distinct) > 1:
+        return ""
+    twin = "*".join(f"v{layer}" for layer in range(1, len(factors) + 1))
+    return f"; --formula '{'*'.join(factors)} - {twin}' reaches both signs"
+
+
 def _print(summary: dict[str, Any], net: DiagonalNetwork, problem: Regression, out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     if summary["jumps"]:
-        table = Table(title=f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
-        for heading, justify in (
-            ("predicted", "right"), ("measured", "right"), ("feature", "left"), ("sign", "center"), ("", "left"),
-        ):  # fmt: skip
-            table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-        for jump in summary["jumps"]:
-            measured = "not crossed" if jump["measured"] is None else f"{jump['measured']:.6f}"
-            table.add_row(f"{jump['predicted']:.6f}", measured, jump["feature"], jump["sign"], jump["kind"])
-        console.print(table)
-        console.print("times in accelerated time t / ln(1/alpha) (depth L >= 3: t alpha^(L-2))")
+        _print_jumps(console, summary, net, problem)
     else:
         console.print(summary["limit"] if summary["limit"] != "found" else "the limit has no jump")
     console.print(
@@ -210,6 +220,8 @@ def _print(summary: dict[str, Any], net: DiagonalNetwork, problem: Regression, o
         f"conserved-quantity drift {summary['imbalance_drift']:.1e}; "
         f"{summary['stats']['steps']} steps of {summary['method']} in {summary['coordinates']} coordinates"
     )
+    if "one_sided" in summary:
+        console.print(f"note: {summary['one_sided']}{_another_formula(net)}")
     if "error" in summary:
         error = summary["error"]
         console.print(

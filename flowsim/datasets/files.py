@@ -117,8 +117,9 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
         else:
             found = sep or ("\t" if path.suffix.lower() == ".tsv" else _separator(path))
             frame = pandas.read_csv(path, sep=found, skipinitialspace=True)
-            if found != "," and all(frame[name].dtype.kind not in "fiub" for name in frame.columns):
-                frame = pandas.read_csv(path, sep=found, decimal=",", skipinitialspace=True)
+            if found != ",":
+                with_comma = pandas.read_csv(path, sep=found, decimal=",", skipinitialspace=True)
+                frame = max(frame, with_comma, key=_numeric_columns)  # the first, where they are equal
     except Exception as error:  # pandas and pyarrow raise a dozen kinds on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"`path` {path.name} cannot be read: {reason}") from None
@@ -127,6 +128,10 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
     if len(repeated):
         raise ValueError(f"`path` {path.name} has two columns named {repeated[0]!r}.")
     return frame
+
+
+def _numeric_columns(frame: pandas.DataFrame) -> int:
+    return sum(dtype.kind in "fiub" for dtype in frame.dtypes)
 
 
 def _separator(path: Path) -> str:
@@ -180,7 +185,10 @@ def _choose(
         used = used.dropna()
         if used.empty:
             raise ValueError(f"`dropna` leaves no row of {file}: every one has a gap.")
-    arrays = {name: numbers(used[name], name, f"`path` {file}", _REMEDIES) for name in used.columns}
+    text_first = sorted(
+        used.columns, key=lambda name: used[name].dtype.kind in "fiub"
+    )  # it cannot be mended by `dropna`
+    arrays = {name: numbers(used[name], name, f"`path` {file}", _REMEDIES) for name in text_first}
     return np.column_stack([arrays[name] for name in names]), arrays[target], names
 
 

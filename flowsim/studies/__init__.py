@@ -6,7 +6,7 @@ from typing import Any
 from flowsim.problem.margins import MaxMargin, is_separable, max_margin_l1, max_margin_l2
 from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison, compare
 from flowsim.studies.edge import DescentLimit, EdgeRun, EdgeStudy, descent_limit, edge_of_stability
-from flowsim.studies.jumps import measured_jump_times, plateau_times
+from flowsim.studies.jumps import jump_table, measured_jump_times, one_sided, plateau_times
 from flowsim.studies.lasso_link import LassoLink, lasso_link
 from flowsim.studies.limit_study import LimitStudy, Rate, limit_study
 from flowsim.studies.linear_ranks import RankPlateaus, activation_times, rank_plateaus
@@ -28,6 +28,7 @@ from flowsim.studies.references import (
     weighted_lasso,
 )
 from flowsim.studies.separation import Separation, separation
+from flowsim.studies.steps import first_move, tenth_of_stable
 from flowsim.studies.width_law import WidthLaw, width_law
 
 #: names that stand elsewhere by now
@@ -69,7 +70,9 @@ __all__ = [
     "compare",
     "descent_limit",
     "edge_of_stability",
+    "first_move",
     "is_separable",
+    "jump_table",
     "lasso_link",
     "limit_study",
     "max_margin_l1",
@@ -78,11 +81,13 @@ __all__ = [
     "min_entropy",
     "min_l1",
     "min_l2",
+    "one_sided",
     "plateau_times",
     "rank_plateaus",
     "rate_bound",
     "recovery_scores",
     "separation",
+    "tenth_of_stable",
     "weighted_lasso",
     "width_law",
 ]

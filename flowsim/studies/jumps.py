@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +12,19 @@ from numpy.typing import NDArray
 from flowsim.limits import SaddlePath
 from flowsim.results import Trajectory
 
-__all__ = ["measured_jump_times", "plateau_times"]
+__all__ = ["jump_table", "measured_jump_times", "one_sided", "plateau_times"]
 
 Array = NDArray[np.float64]
 
 #: Points looked at between two plateaus to find the step that crosses half way, and bisections inside that step.
 _SAMPLES = 200
 _BISECTIONS = 45
+#: A gradient that is left at the end, relative to the one at 0, from which on it is not rounding.
+_ASKED = 1e-8
+#: Why a jump of the limit has no time of its own on a flow.
+BEYOND = "beyond the horizon"
+MERGED_BEFORE, MERGED_AFTER = "merged with the jump before", "merged with the jump after"
+NOT_YET = "not yet crossed at the end of the run"
 
 
 def plateau_times(path: SaddlePath, horizon: float) -> Array:
@@ -46,11 +54,18 @@ def measured_jump_times(trajectory: Trajectory, path: SaddlePath) -> Array:
     Returns
     -------
     array (K,)
-        NaN where the flow does not cross in that interval (alpha too large, or the run too short).
+        NaN where the flow does not cross in that interval (alpha too large, or the run too short; :func:`jump_table`
+        says which).
     """
+    return _measure(trajectory, path)[0]
+
+
+def _measure(trajectory: Trajectory, path: SaddlePath) -> tuple[Array, list[str]]:
+    """The times, and for NaN among them why there is none (elsewhere an empty text)."""
     horizon = float(trajectory.accelerated_time[-1])
     middles = plateau_times(path, horizon)
     measured = np.full(len(path.jump_times), np.nan)
+    reasons = [BEYOND] * len(path.jump_times)
     for jump, (low, high) in enumerate(itertools.pairwise(middles)):
         if low >= horizon or path.jump_times[jump] >= horizon:
             break
@@ -62,12 +77,59 @@ def measured_jump_times(trajectory: Trajectory, path: SaddlePath) -> Array:
             return fraction - 0.5
 
         times = np.linspace(low, min(high, horizon), _SAMPLES)
-        crossings = np.flatnonzero(np.diff(np.sign(progress(times))) > 0)
+        way = progress(times)
+        crossings = np.flatnonzero(np.diff(np.sign(way)) > 0)
         if not len(crossings):
+            last = jump == len(path.jump_times) - 1 or high >= horizon
+            reasons[jump] = MERGED_BEFORE if way[0] > 0 else NOT_YET if last else MERGED_AFTER
             continue
         first, last = times[crossings[0]], times[crossings[0] + 1]
         for _ in range(_BISECTIONS):
             middle = (first + last) / 2
             first, last = (middle, last) if progress(np.array([middle]))[0] < 0 else (first, middle)
-        measured[jump] = (first + last) / 2
-    return measured
+        measured[jump], reasons[jump] = (first + last) / 2, ""
+    return measured, reasons
+
+
+def jump_table(trajectory: Trajectory, path: SaddlePath) -> list[dict[str, Any]]:
+    """Every coordinate that enters or leaves the support, with its predicted and its measured time.
+
+    Returns
+    -------
+    list of dict
+        predicted, measured (None if the flow has no such time, and then `why`), feature, sign, kind, and `fall`, by how
+        much the training loss falls in the jump; plain JSON values.
+    """
+    measured, reasons = _measure(trajectory, path)
+    falls = -np.diff(path.losses)
+    rows = []
+    for event in path.events:
+        time = float(measured[event.jump])
+        row: dict[str, Any] = {
+            "predicted": event.time,
+            "measured": None if math.isnan(time) else time,
+            "feature": event.name,
+            "sign": "+" if event.sign > 0 else "-",
+            "kind": event.kind,
+            "fall": float(falls[event.jump]),
+        }
+        if reasons[event.jump]:
+            row["why"] = reasons[event.jump]
+        rows.append(row)
+    return rows
+
+
+def one_sided(path: SaddlePath) -> str | None:
+    """Says so where the start lets coefficients take one sign only and the data ask for the other; else None."""
+    if not path.complete:
+        return None
+    zero = np.zeros(path.problem.d)
+    size = np.abs(path.problem.gradient(zero)).max()
+    left = path.problem.gradient(path.end + path.offset)
+    for wall, pull, sign in ((path.thresholds[1], left, "negative"), (path.thresholds[0], -left, "positive")):
+        if np.isinf(wall).all() and not np.any(path.penalties) and pull.max() > _ASKED * size:
+            return (
+                f"from this start no coefficient can become {sign}, and the data ask for it: the path ends at the best "
+                f"fit without {sign} coefficients"
+            )
+    return None

@@ -190,3 +190,61 @@ def test_import_and_help_do_not_load_the_heavy_libraries() -> None:
 def test_alone_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     call()
     assert "Commands" in capsys.readouterr().out
+
+
+def test_tables_are_read_as_the_options_say(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.read_csv(table)
+    frame["name"] = "text"
+    frame.loc[3, "age"] = np.nan
+    frame.to_csv(table, sep=";", decimal=",")
+    base = ["run", str(table), "--target", "response", "--out", str(tmp_path / "o"), "--no-progress"]
+    call(*base, "--drop", "name", "--dropna")
+    printed = capsys.readouterr()
+    assert "numbers the rows; it is left out" in printed.err and "height" in printed.out
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert (summary["n"], summary["d"]) == (29, 4)
+    call(*base, "--columns", "height,dose", "--index", "0", "--sep", ";")
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["d"] == 2
+    assert capsys.readouterr().err == ""
+    for more, message in [
+        (["--drop", "nobody"], "`--drop` must be a column"),
+        (["--index", "0"], "column 'name' must hold numbers; received 'text' in row 0"),
+        (
+            ["--drop", "name", "--index", "0"],
+            "row 3 holds no value (1 of 30 rows do): leave such rows out with `--dropna`",
+        ),
+    ]:
+        call(*base, *more, expect=2)
+        err = capsys.readouterr().err
+        assert message in err, err
+
+
+def test_jumps_without_a_time_of_their_own_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("run", "--alpha", "0.3", "--out", str(tmp_path / "o"), "--no-progress")
+    assert "merged with the jump" in capsys.readouterr().out
+    call("run", "--horizon", "0.1", "--out", str(tmp_path / "o"), "--no-progress")
+    jumps = json.loads((tmp_path / "o" / "summary.json").read_text())["jumps"]
+    assert "beyond the horizon" in capsys.readouterr().out
+    for jump in jumps:
+        assert (jump["measured"] is None) == ("why" in jump)
+        assert (jump["predicted"] >= 0.1) == (jump.get("why") == "beyond the horizon")
+
+
+def test_many_jumps_are_cut_to_those_that_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 50))
+    np.savez(tmp_path / "t.npz", X=X, y=5 * X[:, 7] - 3 * X[:, 20] + rng.standard_normal(60))
+    call("run", str(tmp_path / "t.npz"), "--out", str(tmp_path / "o"), "--no-progress")
+    printed = capsys.readouterr().out
+    jumps = json.loads((tmp_path / "o" / "summary.json").read_text())["jumps"]
+    assert len(jumps) > 40 and printed.count("activated") <= 21
+    assert "x7 " in printed and "x20 " in printed and f"{len(jumps) - 20} more make up" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("command", ["run", "limit"])
+def test_coefficients_a_start_cannot_reach_are_said(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scale = ["--alpha", "0.05"] if command == "run" else ["--alphas", "0.1,0.05"]
+    call(command, "--depth", "3", *scale, "--out", str(tmp_path / "o"), "--no-progress")
+    assert "no coefficient can become negative" in " ".join(capsys.readouterr().out.split())

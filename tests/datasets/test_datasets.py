@@ -113,3 +113,71 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "no_target.npz", X=np.eye(2))
     with pytest.raises(ValueError, match="no array 'y'"):
         fs.datasets.read_table(tmp_path / "no_target.npz")
+
+
+def written(path: Path, frame: pd.DataFrame, **options: object) -> Path:
+    frame.to_csv(path, **{"index": False, **options})
+    return path
+
+
+@pytest.mark.parametrize(("sep", "decimal"), [(",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), ("|", ".")])
+def test_separators_are_found_out(tmp_path: Path, frame: pd.DataFrame, sep: str, decimal: str) -> None:
+    file = written(tmp_path / "t.csv", frame, sep=sep, decimal=decimal)
+    np.testing.assert_allclose(fs.datasets.read_table(file, "goal", raw=True).X, frame[["a", "b"]])
+    np.testing.assert_allclose(fs.datasets.read_table(file, "goal", raw=True, sep=sep).X, frame[["a", "b"]])
+
+
+def test_a_separator_may_stand_in_quoted_names(tmp_path: Path, frame: pd.DataFrame) -> None:
+    file = written(tmp_path / "t.csv", frame.rename(columns={"a": "a;x,y"}), sep=";")
+    assert fs.datasets.read_table(file, "goal").feature_names == ("a;x,y", "b")
+
+
+def test_columns_rows_and_row_numbers_can_be_left_out(tmp_path: Path, frame: pd.DataFrame) -> None:
+    frame["name"], frame["id"] = "text", range(100, 120)
+    frame.loc[4, "b"] = np.nan
+    file = written(tmp_path / "t.csv", frame)
+    read = fs.datasets.read_table
+    assert read(file, "goal", columns=["a"]).feature_names == ("a",)
+    assert read(file, "goal", drop=["name", "b", "id"]).feature_names == ("a",)
+    problem = read(file, "goal", drop=["name"], index="id", dropna=True)
+    assert problem.feature_names == ("a", "b") and problem.n == 19
+    assert read(file, "goal", drop=["name"], index=-1, dropna=True).feature_names == ("a", "b")
+    for options, message in [
+        ({"columns": ["c"]}, "`columns` must be a column of t.csv"),
+        ({"drop": ["c"]}, "`drop` must be a column of t.csv"),
+        ({"index": 9}, "`index` must be a column of t.csv, below 5"),
+        ({"drop": ["name"]}, "'b' must be finite; row 4 holds no value.*`dropna`"),
+        ({}, "column 'name' must hold numbers; received 'text' in row 0.*`drop`"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read(file, "goal", **options)
+
+
+def test_the_first_cell_that_is_no_number_is_the_one_named(tmp_path: Path, frame: pd.DataFrame) -> None:
+    frame["a"] = frame["a"].astype(object)
+    frame.loc[2, "a"], frame.loc[7, "a"] = "?", "??"
+    with pytest.raises(ValueError, match=r"column 'a' must hold numbers; received '\?' in row 2"):
+        fs.datasets.read_table(written(tmp_path / "t.csv", frame), "goal")
+
+
+def test_row_numbers_without_a_name_are_left_out_and_said(tmp_path: Path, frame: pd.DataFrame) -> None:
+    file = written(tmp_path / "t.csv", frame, index=True)
+    with pytest.warns(UserWarning, match="the first column has no name and numbers the rows; it is left out"):
+        problem = fs.datasets.read_table(file, "goal")
+    assert problem.feature_names == ("a", "b")
+    assert fs.datasets.read_table(file, "goal", index=0).feature_names == ("a", "b")
+    assert fs.datasets.read_table(file, "goal", columns=["Unnamed: 0", "a"]).d == 2
+
+
+def test_a_missing_table_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is none at"):
+        fs.datasets.read_table(tmp_path / "absent.csv", "y")
+
+
+@pytest.mark.parametrize(("a", "b"), [(1e200, 1e-200), (1e300, 1e-300)])
+def test_columns_of_extreme_size_are_read_right(tmp_path: Path, frame: pd.DataFrame, a: float, b: float) -> None:
+    plain = fs.datasets.read_table(written(tmp_path / "t.csv", frame), "goal")
+    scaled = fs.datasets.read_table(written(tmp_path / "u.csv", frame.assign(a=a * frame.a, b=b * frame.b)), "goal")
+    np.testing.assert_allclose(scaled.X, plain.X, rtol=1e-12, atol=1e-13)
+    end = fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), scaled).end
+    np.testing.assert_allclose(scaled.unscale(end) * [a, b], plain.unscale(end), rtol=1e-12)
