@@ -185,9 +185,10 @@ def _choose(
         used = used.dropna()
         if used.empty:
             raise ValueError(f"`dropna` leaves no row of {file}: every one has a gap.")
+    # `dropna` cannot mend it.
     text_first = sorted(
         used.columns, key=lambda name: used[name].dtype.kind in "fiub"
-    )  # it cannot be mended by `dropna`
+    )
     arrays = {name: numbers(used[name], name, f"`path` {file}", _REMEDIES) for name in text_first}
     return np.column_stack([arrays[name] for name in names]), arrays[target], names
 
