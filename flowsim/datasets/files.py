@@ -186,9 +186,7 @@ def _choose(
         if used.empty:
             raise ValueError(f"`dropna` leaves no row of {file}: every one has a gap.")
     # `dropna` cannot mend it.
-    text_first = sorted(
-        used.columns, key=lambda name: used[name].dtype.kind in "fiub"
-    )
+    text_first = sorted(used.columns, key=lambda name: used[name].dtype.kind in "fiub")
     arrays = {name: numbers(used[name], name, f"`path` {file}", _REMEDIES) for name in text_first}
     return np.column_stack([arrays[name] for name in names]), arrays[target], names
 
