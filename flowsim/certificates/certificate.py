@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Certificate", "Evidence", "NotMetError", "UnmeasuredError"]
+__all__ = ["Certificate", "Evidence", "NotMetError", "UnresolvedError"]
 
 Value = float | str
-Status = Literal["holds", "violated", "not applicable", "not measured"]
+Status = Literal["holds", "violated", "not resolved", "not applicable"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class NotMetError(Exception):
     """A hypothesis that fails on these data or this network; the text says which and why."""
 
 
-class UnmeasuredError(Exception):
-    """A theorem that applies but whose measurement failed; the text says how."""
+class UnresolvedError(Exception):
+    """A theorem that applies but that no run here can tell true from false; the text says why."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """One theorem on one problem.
+    """One theorem on one problem: it holds, is violated, or is not resolved by the runs made.
 
     Attributes
     ----------
@@ -74,7 +74,8 @@ class Certificate:
     margin : float or None
         ``1 - error / tolerance``: the share of the tolerance left over, negative if the theorem is violated.
     holds : bool or None
-        None where the theorem does not apply or could not be measured.
+        None where the theorem does not apply or is not resolved; `hypothesis` then says why.
+    status : {"holds", "violated", "not resolved", "not applicable"}
     details : dict
     """
 
@@ -100,7 +101,7 @@ class Certificate:
     def holds(self) -> bool | None:
         if not self.applies or self.error is None:
             return None
-        # A NaN compares false: what could not be measured does not hold.
+        # A NaN compares false: what is no number does not hold.
         return self.tolerance is not None and bool(self.error <= self.tolerance)
 
     @property
@@ -108,7 +109,7 @@ class Certificate:
         if not self.applies:
             return "not applicable"
         if self.error is None:
-            return "not measured"
+            return "not resolved"
         return "holds" if self.holds else "violated"
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +127,7 @@ class Certificate:
             "unit": self.unit,
             "margin": _plain(self.margin),
             "holds": self.holds,
+            "status": self.status,
             "details": _plain(self.details),
         }
 

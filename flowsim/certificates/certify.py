@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.atomic import write_text
@@ -17,7 +19,7 @@ from flowsim.certificates.certificate import Certificate
 from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Regression, require_squares
 
 if TYPE_CHECKING:
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
     import rich.table
 
 __all__ = ["Certificates", "certify"]
+
+
+#: Under the table.
+_MARGIN = "margin = 1 - error / tolerance: 1 is agreement to rounding, 0 the edge of what the run resolves"
+#: Binary exponents of the largest entries up to which data are taken as they are.
+_ORDINARY = 100
+_VERDICTS = {"holds": "hold", "violated": "violated", "not resolved": "not resolved"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,9 @@ class Certificates(Sequence[Certificate]):
 
     @property
     def holds(self) -> bool:
-        """Every theorem that applies was measured and holds; False if none applies."""
-        applying = [row for row in self.rows if row.applies]
-        return bool(applying) and all(row.holds is True for row in applying)
+        """No theorem is violated, and one at least holds: what is not resolved tells nothing either way."""
+        told = [row.holds for row in self.rows if row.holds is not None]
+        return bool(told) and all(told)
 
     @overload
     def __getitem__(self, key: int | str) -> Certificate: ...
@@ -89,12 +98,12 @@ class Certificates(Sequence[Certificate]):
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=self.title or None, show_lines=True)
-        table.add_column("theorem and hypothesis", ratio=1)
+        table = Table(title=self.title or None, show_lines=True, caption=_MARGIN)
+        table.add_column("theorem, source and hypothesis", ratio=1)
         table.add_column("predicted / measured", justify="right", max_width=24)
         table.add_column("margin", justify="right", min_width=6)
         table.add_column("holds", min_width=5)
-        styles = {"holds": ("yes", "green"), "violated": ("NO", "bold red"), "not measured": ("?", "yellow")}
+        styles = {"holds": ("yes", "green"), "violated": ("NO", "bold red"), "not resolved": ("?", "yellow")}
         for row in self.rows:
             if applicable_only and not row.applies:
                 continue
@@ -102,7 +111,7 @@ class Certificates(Sequence[Certificate]):
             why = row.hypothesis if row.applies else f"not met: {row.hypothesis}"
             numbers = "" if row.error is None else f"{_short(row.predicted)}\n{_short(row.measured)}"
             table.add_row(
-                Text.assemble((row.name, "bold"), f"\n{row.statement}\n", (why, "italic dim")),
+                Text.assemble((row.name, "bold"), f"  {row.paper}\n{row.statement}\n", (why, "italic dim")),
                 Text(numbers),
                 Text("" if row.margin is None else f"{row.margin:.3g}"),
                 Text(verdict, style),
@@ -124,8 +133,9 @@ class Certificates(Sequence[Certificate]):
         return str(self.to_dataframe().to_html(float_format=lambda value: f"{value:.4g}"))
 
     def __repr__(self) -> str:
-        count = {status: sum(row.status == status for row in self.rows) for status in ("holds", "violated")}
-        return f"Certificates({len(self.rows)} theorems: {count['holds']} hold, {count['violated']} violated)"
+        count = {status: sum(row.status == status for row in self.rows) for status in _VERDICTS}
+        told = ", ".join(f"{number} {verdict}" for (status, verdict) in _VERDICTS.items() if (number := count[status]))
+        return f"Certificates({len(self.rows)} theorems: {told or 'none applies'})"
 
 
 @hinting
@@ -203,6 +213,7 @@ def certify(
         net.direction(start, problem.d)
     if not problem.y.any():
         raise ValueError("`problem` must have y != 0: at y = 0 the origin is the solution and nothing moves.")
+    problem, units = _in_ordinary_units(net, problem)
     setting = Setting(net, problem, None if alpha is None else InitialScale.parse(alpha), start, float(rtol), seed)
     from tqdm.auto import tqdm
 
@@ -211,7 +222,24 @@ def certify(
         for name in bar:
             bar.set_postfix_str(name)
             rows.append(THEOREMS[name].certify(setting))
-    return Certificates(tuple(rows), f"{net} on {problem.n} x {problem.d} data")
+    return Certificates(tuple(rows), f"{net} on {problem.n} x {problem.d} data{units}")
+
+
+def _in_ordinary_units(net: DiagonalNetwork | LinearNetwork, problem: Regression) -> tuple[Regression, str]:
+    """X and y over powers of two where squares of squares may leave the range of floats, and what was taken out.
+
+    Statements on homogeneous formulas without noise have no unit.
+    """
+    homogeneous = isinstance(net, DiagonalNetwork) and all(
+        formula.product_of is not None or quadratic_form(formula) is not None for formula in net.distinct
+    )
+    if not (homogeneous and net.noise is None and problem.is_dense):
+        return problem, ""
+    p, q = (math.frexp(float(np.abs(values).max()))[1] for values in (problem.X, problem.y))
+    if max(abs(p), abs(q)) <= _ORDINARY:
+        return problem, ""
+    scaled = Regression(np.ldexp(problem.X, -p), np.ldexp(problem.y, -q), problem.feature_names)
+    return scaled, f", X in units of 2^{p} and y of 2^{q}"
 
 
 def _choose(theorems: str | Sequence[str] | None) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.certificates.certificate import Evidence, NotMetError, UnmeasuredError
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork, linear_start
@@ -69,7 +69,7 @@ def _to_the_end(setting: Setting, start: Mapping[str, Array]) -> Trajectory:
         if gap[-1] < _ENDED * gap[0]:
             return flow
         t_end *= 2
-    raise UnmeasuredError(f"the loss has not converged by t = {t_end / 2:.3g}")
+    raise UnresolvedError(f"the loss has not converged by t = {t_end / 2:.3g}")
 
 
 def _gap(spectrum: _Spectrum, beta: Array) -> Array:

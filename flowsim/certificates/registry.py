@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowsim.certificates.certificate import Certificate, Evidence, NotMetError, UnmeasuredError
+from flowsim.certificates.certificate import Certificate, Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.setting import Setting
 
 __all__ = ["THEOREMS", "Theorem", "theorem"]
@@ -21,12 +21,17 @@ class Theorem:
     test: Callable[[Setting], Evidence]
 
     def certify(self, setting: Setting) -> Certificate:
+        if getattr(setting.net, "weight_decay", False):
+            reason = "stated without weight decay"
+            return Certificate(self.name, self.paper, self.statement, False, reason)
+        if not setting.problem.feature_variances.any():
+            return Certificate(self.name, self.paper, self.statement, False, "X = 0: nothing moves")
         try:
             found = self.test(setting)
         except NotMetError as reason:
             return Certificate(self.name, self.paper, self.statement, False, str(reason))
-        except UnmeasuredError as reason:
-            return Certificate(self.name, self.paper, self.statement, True, f"could not be measured: {reason}")
+        except UnresolvedError as reason:
+            return Certificate(self.name, self.paper, self.statement, True, f"not resolved: {reason}")
         return Certificate(self.name, self.paper, self.statement, True, **vars(found))
 
 

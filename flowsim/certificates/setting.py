@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.certificates.certificate import NotMetError, UnmeasuredError
+from flowsim.certificates.certificate import NotMetError, UnresolvedError
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
@@ -30,8 +30,11 @@ _RESOLUTION = 30.0
 _LN10 = math.log(10.0)
 _SMALLEST_GAMMA, _LARGEST_GAMMA = 1e3 * _LN10, 4e6 * _LN10
 _DEGENERATE = 1e-9
-#: Depth L >= 3: alpha^(L-2) of the larger of the two scales.
-_DEEP_STEP = 1e-3
+#: Depth L >= 3: the least alpha^(L-2) tried, relative to the size of weights. The first is 10^-(L+1), at which what
+#: coordinates at rest add to errors of first order, its power 2/(L-2), is small too.
+_SMALLEST_STEP = 1e-12
+#: Coordinates at rest that are larger than this share of the largest are not resolved.
+_AT_REST = 1e-2
 #: The run ends this factor beyond the last jump.
 _BEYOND_LAST_JUMP = 1.5
 #: Starts of the runs in weight coordinates, as a share of the weights of the least-squares solution.
@@ -154,7 +157,11 @@ class Setting:
                 )
             first = self.alpha.gamma
         elif order > 2:
-            first = -math.log(_DEEP_STEP) / (order - 2)
+            rates = self._rates[self._rates > _DEGENERATE]
+            share = float(rates.min(initial=math.inf)) / (_RESOLUTION * self.unit)
+            step = 1e-3 if order == 3 else 10.0 ** -(order + 1)
+            x = min(step, max(share, _SMALLEST_STEP)) * self.unit
+            first = max(-math.log(x) / (order - 2), 1.0)
         else:
             # A rate of 0 is an end whose dual stands at a wall: no scale resolves it exponentially.
             needed = _RESOLUTION / float(self._rates[self._rates > _DEGENERATE].min(initial=math.inf))
@@ -170,10 +177,34 @@ class Setting:
         return 1 / gamma if self.path.order == 2 else math.exp(-(self.path.order - 2) * gamma)
 
     @cached_property
+    def unit(self) -> float:
+        """alpha^(L-2) at which the start has the size of the solution's weights; 1 for two layers."""
+        order = self.path.order
+        return float(np.abs(self.path.saddles).max()) ** ((order - 2) / order)
+
+    @cached_property
     def resolved(self) -> NDArray[np.bool_]:
         """Plateaus in whose middle the flow at the first scale has settled, (K+1,)."""
         share = self._rates / self.step
-        return np.asarray(share >= 0.999 * _RESOLUTION)
+        return np.asarray((share >= 0.999 * _RESOLUTION) & (self.at_rest <= _AT_REST))
+
+    @cached_property
+    def at_rest(self) -> Array:
+        r"""Depth L >= 3: size of coordinates at rest in the middle of each plateau, relative to the largest, (K+1,).
+
+        At a distance D from its wall a balanced product is ``((L - 2) D / x)^(-L/(L-2))``; exponentials have none.
+        """
+        path, out = self.path, np.zeros(len(self.path.saddles))
+        if path.order == 2:
+            return out
+        for k, middle in enumerate(self.middles):
+            state = path.state(float(middle))
+            rest = np.setdiff1d(np.arange(self.problem.d), path.active_sets[k])
+            distance = float(np.minimum(state.upper, state.lower)[rest].min(initial=math.inf))
+            with np.errstate(divide="ignore"):
+                ratio = np.float64(self.step) / ((path.order - 2) * distance)
+            out[k] = ratio ** (path.order / (path.order - 2.0)) / np.abs(path.saddles).max()
+        return out
 
     @cached_property
     def _rates(self) -> Array:
@@ -211,12 +242,18 @@ class Setting:
         return self.run(self.horizon, alpha=scale, clock="accelerated")
 
     def run(self, t_end: float, **options: Any) -> Trajectory:
-        """A flow of the user's network; one that cannot be integrated leaves the theorem unmeasured."""
-        options = {"start": self.start, "rtol": self.rtol, **options}
+        """A flow of the user's network; one that cannot be integrated leaves the theorem not resolved."""
+        options = {"start": self.start, "rtol": self.rtol, "atol": self.atol, **options}
         try:
             return gradient_flow(self.net, self.problem, t_end, **options)
         except IntegrationError as error:
-            raise UnmeasuredError(str(error)) from None
+            raise UnresolvedError(str(error)) from None
+
+    @cached_property
+    def atol(self) -> float:
+        """The tolerance on what is near 0: relative to the size of weights, where that is below 1."""
+        size = float(np.abs(self.least_squares).max(initial=0.0))
+        return 0.1 * self.rtol * min(1.0, math.sqrt(size) or 1.0)
 
     @cached_property
     def large_alpha(self) -> float:

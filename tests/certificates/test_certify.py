@@ -9,7 +9,7 @@ import pytest
 
 import flowsim as fs
 from flowsim.certificates import THEOREMS, Setting
-from flowsim.certificates.certificate import Certificate, Evidence, UnmeasuredError
+from flowsim.certificates.certificate import Certificate, Evidence, UnresolvedError
 from flowsim.certificates.registry import Theorem
 from flowsim.cli import main
 
@@ -44,7 +44,7 @@ def test_paper_three_holds_on_the_diabetes_data(diabetes: fs.Regression) -> None
     assert_holds(
         rows,
         {"saddles", "jump-times", "jump-rate", "active-sets", "non-monotone-active-sets", "least-squares",
-         "arclength-continuity", "lasso-average", "conserved-imbalance"},
+         "arclength-continuity", "lasso-average", "conserved-imbalance", "mirror-flow"},
     )  # fmt: skip
     assert "full column rank" in rows["min-l1"].hypothesis
 
@@ -121,7 +121,7 @@ def test_every_row_says_why_it_does_not_apply(diabetes: fs.Regression) -> None:
 
 def test_an_alpha_too_large_for_the_data_is_said_not_failed(diabetes: fs.Regression) -> None:
     row = fs.certify(UV, diabetes, alpha=0.5, theorems="saddles")[0]
-    assert row.status == "not applicable"
+    assert row.status == "not resolved" and row.holds is None
     assert "too large" in row.hypothesis
 
 
@@ -141,12 +141,13 @@ def test_a_wrong_law_is_reported_as_violated(monkeypatch: pytest.MonkeyPatch, wi
 
 def test_nan_never_holds_and_a_failed_measurement_is_neither() -> None:
     def unmeasured(_: Setting) -> Evidence:
-        raise UnmeasuredError("the flow stopped")
+        raise UnresolvedError("the flow stopped")
 
     nan = Certificate("x", "p", "s", True, "", error=float("nan"), tolerance=1.0)
     assert nan.holds is False
-    row = Theorem("x", "p", "s", unmeasured).certify(None)  # type: ignore[arg-type]
-    assert (row.status, row.holds) == ("not measured", None)
+    problem = fs.Regression([[1.0]], [1.0])
+    row = Theorem("x", "p", "s", unmeasured).certify(Setting(UV, problem, None, None, 1e-8, 0))
+    assert (row.status, row.holds) == ("not resolved", None)
     assert not fs.studies.Certificates((row,)).holds
 
 

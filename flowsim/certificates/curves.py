@@ -1,0 +1,157 @@
+"""Pesme & Flammarion, arXiv 2304.00488: the whole curve in arc length, and what the flow conserves on the way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.resolution import PAPER, hypothesis, jumps_of_both, resolved_jumps
+from flowsim.certificates.setting import Setting
+from flowsim.errors import IntegrationError
+from flowsim.problem import Regression
+from flowsim.results import Trajectory
+
+__all__ = ["arclength_continuity", "conserved_imbalance", "mirror_flow"]
+
+Array = NDArray[np.float64]
+
+#: Chords that measure the length of one step of the integrator.
+_CHORDS = 12
+#: Gauss nodes per step of the integrator.
+_NODES = 8
+#: x ln(1/x) falls by 0.55 when x = 1/2300 is halved; 0.8 leaves room for small gamma.
+_SHRINKS = 0.8
+#: Distances to the curve, relative to the largest coordinate, below which nothing is left to shrink.
+_FLOOR = 1e-4
+#: Share of the shortest orbit that a jump may lag behind.
+_LAG = 0.05
+
+
+@theorem(
+    "arclength-continuity", PAPER, "in arc length the flow tends to one continuous curve: saddles joined by orbits"
+)
+def arclength_continuity(setting: Setting) -> Evidence:
+    first = setting.path
+    resolved_jumps(setting)
+    try:
+        lengths = np.array([orbit.length for orbit in first.orbits])
+    except (ValueError, IntegrationError) as reason:
+        raise UnresolvedError(f"the limit curve is not known: {str(reason).rstrip('.')}") from None
+    lags = np.abs(setting.once(jumps_of_both)[1] - first.jump_times)
+    if not np.isfinite(lags).all():
+        raise UnresolvedError(
+            f"alpha = {setting.scales[0]} is too large for these data: some jumps run into one another"
+        )
+    size = float(np.abs(first.saddles).max())
+    inner = _in_units_of_length(setting, size, float(lags.max()), float(lengths.min()))
+    path, distances, tau = inner.path, [], np.zeros(1)
+    for flow in inner.flows:
+        tau, beta = _by_chords(flow)
+        distances.append(float(np.abs(beta - path.curve(tau)).max()))
+    large, small = (distance / size for distance in distances)
+    # Lags are O(x), the approach to a saddle O(x ln 1/x); below the floor nothing is left to shrink.
+    ratio = small / large if small > _FLOOR else 0.0
+    return Evidence(
+        hypothesis(setting),
+        "distance halves with x (to a logarithm)",
+        f"{large:.1e}, then {small:.1e}",
+        max(ratio / _SHRINKS, small),
+        1.0,
+        f"ratio of the distances to the limit curve at x and x/2, over {_SHRINKS}",
+        {"distances": distances, "length": float(tau[-1]), "lags": lags},
+    )
+
+
+def _in_units_of_length(setting: Setting, size: float, lag: float, shortest: float) -> Setting:
+    """X and y scaled alike, which changes the unit of time alone: arc length adds times and distances.
+
+    In the unit taken waits cover no more than the coefficients do, and what a jump lags behind is a small part of the
+    shortest orbit: the units of the data decide nothing.
+    """
+    shortest = max(shortest, _FLOOR * size)
+    k = math.ceil(math.log2(max(setting.horizon / size, lag / (_LAG * shortest))) / 2)
+    if k == 0:
+        return setting
+    problem = setting.problem
+    X = np.ldexp(problem.X, k) if problem.is_dense else problem.X * 2.0**k
+    scaled = Regression(X, np.ldexp(problem.y, k), problem.feature_names)
+    return replace(setting, problem=scaled, _known={})
+
+
+def _by_chords(flow: Trajectory) -> tuple[Array, Array]:
+    """Arc length measured with a ruler: accelerated time plus the chords of beta, and beta there."""
+    edges = flow.accelerated_time
+    share = np.arange(_CHORDS) / _CHORDS
+    moments = np.append((edges[:-1, None] + np.diff(edges)[:, None] * share).ravel(), edges[-1])
+    beta = flow.at(moments, clock="accelerated").beta
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(beta, axis=0), axis=1))])
+    return moments + length, beta
+
+
+@theorem("conserved-imbalance", PAPER, "without noise w_1^2 - w_l^2 is conserved (run in the weights themselves)")
+def conserved_imbalance(setting: Setting) -> Evidence:
+    depth = setting.product_depth
+    if setting.diagonal.noise is not None:
+        raise NotMetError("weight noise: the imbalance decays instead")
+    # An uneven start: the default one of depth L >= 3 is balanced, and 0 is conserved trivially.
+    d, names = setting.problem.d, setting.diagonal.weights
+    start = {name: np.full(d, 1.0 - 0.5 * k / depth) for k, name in enumerate(names)}
+    rate = float(np.linalg.norm(setting.X, 2) ** 2 / setting.problem.n)
+    scale = float(np.abs(setting.least_squares).max()) or 1.0
+    t_end = 5.0 / (rate * scale ** (2.0 - 2.0 / depth))
+    flow = setting.run(
+        t_end, alpha=setting.large_alpha, start=start, coordinates="weights", method="DOP853", rtol=1e-10, atol=1e-14
+    )
+    w = np.array([flow.weights[name] for name in names])
+    gap = w[0] ** 2 - w[1:] ** 2
+    moved = float(np.abs(w[:, -1] - w[:, 0]).max() / np.abs(w[:, 0]).max())
+    drift = float(np.abs(gap - gap[:, :1]).max() / np.abs(gap[:, 0]).max())
+    return Evidence(
+        f"no noise; measured while the weights move by {moved:.2g} of themselves", 0.0, drift, drift, 1e-6,
+        "largest change of w_1^2 - w_l^2, relative to its size", {"t_end": t_end},
+    )  # fmt: skip
+
+
+@theorem("mirror-flow", PAPER, "at finite alpha grad phi_alpha(beta(t)) = -int grad L: hyperbolic entropy, or a power")
+def mirror_flow(setting: Setting) -> Evidence:
+    depth, problem = setting.product_depth, setting.problem
+    if setting.diagonal.noise is not None or setting.start is not None:
+        raise NotMetError("stated from the default start, without noise")
+    if not setting.correlation.any():
+        raise NotMetError("X^T y = 0: nothing moves")
+    alpha = 0.1 * setting.large_alpha
+    rate = float(np.linalg.norm(setting.X, 2) ** 2 / problem.n)
+    size = float(np.abs(setting.least_squares).max())
+    flow = setting.run(5.0 / (rate * size ** (2.0 - 2.0 / depth)), alpha=alpha)
+    edges = flow.t
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    half = np.diff(edges) / 2
+    points = (edges[:-1] + half)[:, None] + half[:, None] * nodes
+    beta = flow.at(points.ravel()).beta
+    force = -np.asarray(problem.rmatvec((problem.predict(beta) - problem.y).T)).T / problem.n
+    steps = np.einsum("sq,sqd->sd", half[:, None] * weights, force.reshape(len(half), _NODES, problem.d))
+    predicted = np.cumsum(steps, axis=0)
+    measured = _mirror(setting.diagonal.direction(None, problem.d) * alpha, flow.beta[1:])
+    scale = float(np.abs(predicted).max())
+    error = float(np.abs(measured - predicted).max()) / scale
+    return Evidence(
+        f"product of {depth} weights at alpha = {alpha:.3g}, in {flow.info['coordinates']} coordinates", 0.0, error,
+        error, 1e-5, "largest difference of the two over the run, relative to the largest", {"alpha": alpha},
+    )  # fmt: skip
+
+
+def _mirror(start: Array, beta: Array) -> Array:
+    """The dual variable at which a product of weights started at `start` (L, d) has reached beta (T, d)."""
+    depth = len(start)
+    if depth == 2:
+        plus, minus = (start[0] + start[1]) ** 2 / 4, (start[0] - start[1]) ** 2 / 4
+        out: Array = np.arcsinh(beta / (2 * np.sqrt(plus * minus))) / 2 - np.log(plus / minus) / 4
+        return out
+    if np.ptp(start) > 0:
+        raise NotMetError("stated for equal weights at the start")
+    return (start[0] ** (2 - depth) - beta ** ((2 - depth) / depth)) / (depth - 2)

@@ -1,0 +1,151 @@
+"""Where the flow ends: least l1 norm, least squares, entropy; and its time average against the Lasso."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import Evidence, NotMetError
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.resolution import BERTHIER, PAPER, ZERO, end_tolerance, resolved_plateaus
+from flowsim.certificates.setting import Setting
+from flowsim.limits import SaddlePath
+from flowsim.problem import Regression
+from flowsim.results import Trajectory
+
+__all__ = ["entropy_bias", "interpolation", "lasso_average", "least_squares"]
+
+Array = NDArray[np.float64]
+
+
+def _weighted_l1(path: SaddlePath, beta: Array) -> float:
+    upper, lower = (np.broadcast_to(side, beta.shape) for side in path.thresholds)
+    positive, negative = np.maximum(beta, 0.0), np.maximum(-beta, 0.0)
+    return float(upper[positive > 0] @ positive[positive > 0] + lower[negative > 0] @ negative[negative > 0])
+
+
+@theorem("min-l1", PAPER, "d > rank X: the end minimises sum t+ beta+ + t- beta- (u*v: the l1 norm)")
+def interpolation(setting: Setting) -> Evidence:
+    from flowsim.studies.references import min_l1
+
+    path, problem = setting.path, setting.problem
+    if setting.diagonal.noise is not None:
+        raise NotMetError("weight noise: the end is a weighted Lasso instead")
+    if setting.rank == problem.d:
+        raise NotMetError(f"X has full column rank {problem.d}: the least-squares solution is the only candidate")
+    fitted = problem.predict(setting.least_squares)
+    weights = tuple(np.broadcast_to(side, (problem.d,)) for side in path.thresholds)
+    try:
+        least = min_l1(Regression(setting.X, fitted), weights).value
+    except ValueError:
+        raise NotMetError("no interpolator has the signs that this start allows") from None
+    beta = setting.flows[1].beta[-1]
+    gap = float(np.linalg.norm(problem.predict(beta) - fitted) / np.linalg.norm(fitted))
+    measured = _weighted_l1(path, np.where(np.abs(beta) > 1e-12 * np.abs(beta).max(), beta, 0.0))
+    # A point off the constraint by `gap` may undercut the minimum by as much.
+    return Evidence(
+        f"rank {setting.rank} < d = {problem.d}; the linear programme is solved independently by HiGHS",
+        least,
+        measured,
+        max(abs(measured / least - 1.0), gap),
+        end_tolerance(setting),
+        "relative difference of the weighted l1 norms, or of the fit from X beta = y",
+        {"fit_gap": gap},
+    )
+
+
+@theorem("least-squares", PAPER, "d = rank X: the end is the least-squares solution")
+def least_squares(setting: Setting) -> Evidence:
+    problem = setting.problem
+    path = setting.path
+    if setting.diagonal.noise is not None:
+        raise NotMetError("weight noise: the end is a weighted Lasso instead")
+    if setting.rank < problem.d:
+        raise NotMetError(f"rank {setting.rank} < d = {problem.d}: least-squares solutions are not unique")
+    target = setting.least_squares
+    upper, lower = (np.broadcast_to(side, target.shape) for side in path.thresholds)
+    locked = ((target > 0) & np.isinf(upper)) | ((target < 0) & np.isinf(lower))
+    if locked.any():
+        raise NotMetError(
+            f"this start locks the sign of {problem.feature_names[int(np.argmax(locked))]!r} to the wrong side"
+        )
+    beta = setting.flows[1].beta[-1]
+    error = float(np.abs(beta - target).max() / np.abs(target).max())
+    return Evidence(
+        f"X has full column rank {problem.d}", float(np.abs(target).max()), float(np.abs(beta).max()), error,
+        end_tolerance(setting), "largest difference of a coordinate, relative to the largest (shown)",
+        {"predicted": target, "measured": beta},
+    )  # fmt: skip
+
+
+@theorem("lasso-average", BERTHIER, "u*v: until the first deactivation the time average of beta is the Lasso at 1/t")
+def lasso_average(setting: Setting) -> Evidence:
+    path, problem = setting.path, setting.problem
+    upper, lower = path.thresholds
+    if path.order != 2 or np.ptp(np.concatenate([np.atleast_1d(upper), np.atleast_1d(lower)])) > 0:
+        raise NotMetError("stated for two-layer networks with one growth threshold")
+    if setting.diagonal.noise is not None:
+        raise NotMetError("stated without weight noise")
+    leaving = [event.time for event in path.events if event.kind == "deactivated"]
+    last = leaving[0] if leaving else setting.horizon
+    resolved_plateaus(setting)
+    threshold = float(np.atleast_1d(upper)[0])
+    # Middles of the plateaus before the first deactivation; the first plateau, at 0, says nothing.
+    times = setting.middles[1:][setting.middles[1:] < last]
+    if not len(times):
+        raise NotMetError("the first deactivation comes before the first full plateau")
+    averages = [np.array([_average(flow, time) for time in times]) for flow in setting.flows]
+    average = 2 * averages[1] - averages[0]
+    worst = 0.0
+    for time, beta in zip(times, average, strict=True):
+        penalty = threshold / time
+        g = problem.gradient(beta)
+        active = np.abs(beta) > ZERO * np.abs(beta).max(initial=0.0)
+        slack = np.where(active, np.abs(g + penalty * np.sign(beta)), np.maximum(np.abs(g) - penalty, 0.0))
+        worst = max(worst, float(slack.max() / np.abs(setting.correlation).max()))
+    return Evidence(
+        f"{len(times)} plateaus before " + (f"the first deactivation at {last:.6g}" if leaving else "the end"),
+        "KKT conditions of the Lasso at 1/t", f"off by {worst:.1e}", worst, 1e-3,
+        "largest violation of the Lasso's optimality conditions, relative to max |X^T y| / n",
+        {"times": times, "first_deactivation": leaving[0] if leaving else None},
+    )  # fmt: skip
+
+
+def _average(flow: Trajectory, time: float) -> Array:
+    """``1/t int_0^t beta`` in accelerated time, by Gauss-Legendre on the steps the integrator took."""
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    edges = np.append(flow.accelerated_time[flow.accelerated_time < time], time)
+    half = np.diff(edges) / 2
+    points = (edges[:-1] + half)[:, None] + half[:, None] * nodes
+    beta = flow.at(points.ravel(), clock="accelerated").beta
+    total: Array = ((half[:, None] * weights).ravel() @ beta) / time
+    return total
+
+
+@theorem("implicit-bias-at-finite-alpha", PAPER, "u*v: the end has asinh(beta / alpha^2) in the row space of X")
+def entropy_bias(setting: Setting) -> Evidence:
+    problem = setting.problem
+    if setting.product_depth != 2 or setting.diagonal.noise is not None or setting.start is not None:
+        raise NotMetError("stated for u*v from the default start, without noise")
+    if setting.rank == problem.d:
+        raise NotMetError(f"X has full column rank {problem.d}: there is one solution, whatever the bias")
+    if setting.rank < problem.n and float(problem.least_squares_loss) > 1e-12 * float(
+        problem.loss(np.zeros(problem.d))
+    ):
+        raise NotMetError("no interpolator exists: y is not in the range of X")
+    if not setting.correlation.any():
+        raise NotMetError("X^T y = 0: nothing moves")
+    alpha = setting.large_alpha
+    values = np.linalg.svd(setting.X, compute_uv=False)
+    slow = float(values[: setting.rank].min() ** 2 / problem.n)
+    flow = setting.run(40.0 / (slow * alpha**2), alpha=alpha, coordinates="weights", rtol=1e-10, atol=1e-13)
+    beta = flow.beta[-1]
+    fit = float(np.linalg.norm(problem.predict(beta) - problem.y) / np.linalg.norm(problem.y))
+    z = np.arcsinh(beta / alpha**2)
+    rows = np.linalg.svd(setting.X, full_matrices=False)[2][: setting.rank]
+    outside = float(np.linalg.norm(z - rows.T @ (rows @ z)) / np.linalg.norm(z))
+    return Evidence(
+        f"rank {setting.rank} < d = {problem.d}; integrated in the weights at alpha = {alpha:.3g}", 0.0, outside,
+        max(outside, fit), 1e-5, "share of asinh(beta / alpha^2) outside the row space, or misfit of X beta = y",
+        {"misfit": fit, "alpha": alpha},
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""What the theorems on vanishing initialisation share: what the two flows resolve, and how well."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import UnresolvedError
+from flowsim.certificates.setting import Setting
+from flowsim.studies.jumps import measured_jump_times
+
+__all__ = [
+    "BERTHIER",
+    "PAPER",
+    "RESOLVED",
+    "ZERO",
+    "end_tolerance",
+    "hypothesis",
+    "jumps_of_both",
+    "limit_tolerance",
+    "measured_jumps",
+    "resolved_jumps",
+    "resolved_plateaus",
+    "saddle_tolerance",
+]
+
+Array = NDArray[np.float64]
+
+PAPER = "Pesme & Flammarion, arXiv 2304.00488"
+BERTHIER = "Berthier, arXiv 2509.18766"
+
+#: Limits are read off flows of finite tolerance; two-layer networks reach them exponentially fast.
+RESOLVED = 2e-5
+#: Depth L >= 3: what the limit leaves is a few times x = alpha^(L-2).
+_DEEP_STEPS = 20.0
+#: What extrapolation leaves: times x^2, or the size x^(L/(L-2)) of coordinates at rest.
+_BEYOND_FIRST = 100.0
+#: Times the size of coordinates at rest.
+_AT_REST = 4.0
+#: A coordinate below this share of the largest counts as zero.
+ZERO = 1e-3
+
+
+def limit_tolerance(setting: Setting) -> float:
+    """Of what is extrapolated to x = 0, or reaches its limit faster than x."""
+    order = setting.path.order
+    if order == 2:
+        return RESOLVED
+    return RESOLVED + _BEYOND_FIRST * (setting.step / setting.unit) ** min(order / (order - 2), 2.0)
+
+
+def saddle_tolerance(setting: Setting, plateaus: NDArray[np.intp]) -> float:
+    """At mid-plateau: what coordinates at rest have grown to, and drive the others by."""
+    return RESOLVED + _AT_REST * float(setting.at_rest[plateaus].max(initial=0.0))
+
+
+def end_tolerance(setting: Setting) -> float:
+    """An end whose dual stands at a wall, or that is not resolved, is approached like x only."""
+    if setting.resolved[-1]:
+        return saddle_tolerance(setting, np.array([len(setting.resolved) - 1]))
+    return RESOLVED + _DEEP_STEPS * setting.step / setting.unit
+
+
+def hypothesis(setting: Setting) -> str:
+    """The common hypothesis: a vanishing start, seen at a scale that resolves the plateaus."""
+    path, first = setting.path, setting.scales[0]
+    kind = "two-layer type" if path.order == 2 else f"product of {path.order} weights"
+    count, total = int(setting.resolved.sum()), len(setting.resolved)
+    noise = ", with weight noise" if setting.diagonal.noise is not None else ""
+    seen = (
+        f"{'all' if count == total else count} of {total} plateaus resolved" if count < total else "plateaus resolved"
+    )
+    ties = sum(len(hit) > 1 for hit in path.hits)
+    position = "" if not ties else f"; not in general position: coordinates tie at {ties} jumps"
+    return f"{kind}{noise}; {seen} at alpha = {first}{position}"
+
+
+def resolved_jumps(setting: Setting) -> NDArray[np.intp]:
+    settled = setting.resolved
+    jumps = np.flatnonzero(settled[:-1] & settled[1:])
+    if not len(jumps):
+        raise UnresolvedError(
+            f"alpha = {setting.scales[0]} is too large for these data: no two neighbouring plateaus are long enough"
+        )
+    return jumps
+
+
+def resolved_plateaus(setting: Setting) -> NDArray[np.intp]:
+    plateaus = np.flatnonzero(setting.resolved)
+    if not len(plateaus):
+        raise UnresolvedError(f"alpha = {setting.scales[0]} is too large for these data: no plateau is long enough")
+    return plateaus
+
+
+def jumps_of_both(setting: Setting) -> tuple[Array, Array]:
+    first, second = (measured_jump_times(flow, setting.path) for flow in setting.flows)
+    return first, second
+
+
+def measured_jumps(setting: Setting) -> tuple[NDArray[np.intp], Array, Array]:
+    """Resolved jumps, their times at the two scales."""
+    jumps = resolved_jumps(setting)
+    first, second = (each[jumps] for each in setting.once(jumps_of_both))
+    seen = np.isfinite(first) & np.isfinite(second)
+    if not seen.all():
+        missing = setting.path.jump_times[jumps[~seen]][0]
+        raise UnresolvedError(f"the flow does not cross half way near the jump at {missing:.6g}")
+    return jumps, first, second

@@ -1,0 +1,236 @@
+"""Clara, Langer & Schmidt-Hieber, arXiv 2503.11891: where flows with weight noise end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.noise import PAPER
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.setting import Setting
+from flowsim.problem import Regression
+
+__all__ = ["depth_end_point", "depth_trap", "shrinkage_thresholding", "weighted_lasso"]
+
+Array = NDArray[np.float64]
+
+_DOUBLINGS = 8
+_STATIONARY = 1e-5
+#: Relative change of the coefficients over a doubling of time that counts as none.
+_AT_REST = 1e-7
+#: The trap is entered this far below the sufficient bound.
+_TRAP_DEPTH = 0.9
+
+
+def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
+    """End of the noisy two-layer flow, its penalties, and the largest violation of the weighted Lasso's conditions."""
+    if setting.product_depth != 2:
+        raise NotMetError("stated for two layers; deeper networks: depth-end-point and depth-trap")
+    problem, kappa = setting.problem, setting.eta**2 * setting.problem.feature_variances
+    scale = float(np.abs(setting.correlation).max())
+    if scale == 0:
+        raise NotMetError("X^T y = 0: nothing grows")
+    alpha = setting.alpha if setting.alpha is not None else 1e-3
+    t_end = 10.0 / float(kappa[kappa > 0].min())
+    beta, worst, moved = np.zeros(problem.d), math.inf, math.inf
+    for _ in range(_DOUBLINGS):
+        before, beta = beta, setting.run(t_end, alpha=alpha).beta[-1]
+        worst = _lasso_violation(problem, beta, kappa) / scale
+        moved = float(np.abs(beta - before).max())
+        # Stationary, or at rest without being so: twice the time has moved nothing.
+        if worst < _STATIONARY / 10 or moved <= _AT_REST * float(np.abs(beta).max()):
+            return beta, kappa, worst
+        t_end *= 2
+    raise UnresolvedError(f"the flow is not at rest by t = {t_end / 2:.3g}: it misses stationarity by {worst:.1e}")
+
+
+def _lasso_violation(problem: Regression, beta: Array, kappa: Array) -> float:
+    """``max |g_i + kappa_i sign beta_i|`` on the support, ``(|g_i| - kappa_i)_+`` off it; never larger than the sum."""
+    g = problem.gradient(beta)
+    size = np.abs(beta).max(initial=0.0)
+    active = np.abs(beta) > 1e-6 * size
+    slack = np.where(active, np.abs(g + kappa * np.sign(beta)), np.maximum(np.abs(g) - kappa, 0.0))
+    return float(slack.max())
+
+
+@theorem(
+    "shrinkage-thresholding",
+    PAPER,
+    "orthogonal design, L = 2: the end soft-thresholds X^T y / n at eta^2 s_i^2",
+)
+def shrinkage_thresholding(setting: Setting) -> Evidence:
+    gram = setting.X.T @ setting.X / setting.problem.n
+    off = float(np.abs(gram - np.diag(np.diag(gram))).max() / np.abs(gram).max())
+    if off > 1e-10:
+        raise NotMetError(f"X^T X / n is not diagonal: its largest entry off the diagonal is {off:.1e} of the largest")
+    beta, kappa, _ = setting.once(_shrunk)
+    c = setting.correlation
+    variances = np.diag(gram)
+    target = np.sign(c) * np.maximum(np.abs(c) - kappa, 0.0) / np.where(variances > 0, variances, 1.0)
+    size = float(np.abs(c / np.where(variances > 0, variances, 1.0)).max())
+    error = float(np.abs(beta - target).max()) / size
+    return Evidence(
+        f"X^T X / n is diagonal, noise std {setting.eta:g}",
+        f"{int((target != 0).sum())} of {len(target)} survive",
+        f"{int((np.abs(beta) > 1e-4 * size).sum())} survive",
+        error, 1e-4, "largest difference of a coordinate, relative to the largest least-squares coordinate",
+        {"predicted": target, "measured": beta},
+    )  # fmt: skip
+
+
+@theorem("weighted-lasso", PAPER, "any design, L = 2: the end is the Lasso with penalties eta^2 s_i^2 (KKT)")
+def weighted_lasso(setting: Setting) -> Evidence:
+    beta, kappa, worst = setting.once(_shrunk)
+    size = np.abs(beta).max(initial=0.0)
+    support = int((np.abs(beta) > 1e-6 * size).sum()) if size > 0 else 0
+    return Evidence(
+        f"u*v, noise std {setting.eta:g}", "KKT violation 0", worst, worst, _STATIONARY,
+        "largest violation of the optimality conditions, relative to max |X^T y| / n",
+        {"beta": beta, "penalties": kappa, "support": support},
+    )  # fmt: skip
+
+
+@theorem(
+    "depth-end-point",
+    PAPER,
+    "L >= 3: survivors end balanced at |g_i| = V_i'(|beta_i|)",
+)
+def depth_end_point(setting: Setting) -> Evidence:
+    depth, eta = setting.product_depth, setting.eta
+    if depth < 3:
+        raise NotMetError("two layers: shrinkage-thresholding and weighted-lasso")
+    problem, names = setting.problem, setting.diagonal.weights
+    if not setting.correlation.any():
+        raise NotMetError("X^T y = 0: nothing grows")
+    variances = problem.feature_variances
+    start = {name: np.full(problem.d, 1.0 - 0.2 * k / depth) for k, name in enumerate(names)}
+    alpha = setting.large_alpha
+    rate = float(variances[variances > 0].min()) * eta**2 * (alpha**2 + eta**2) ** (depth - 2)
+    t_end, scale = 5.0 / rate, float(np.abs(setting.correlation).max())
+    found: tuple[Array, NDArray[np.bool_], float, float] | None = None
+    for _ in range(_DOUBLINGS):
+        w = _end_of_decay(setting, t_end, alpha, start)
+        beta = w.prod(axis=0)
+        alive = (np.abs(beta) > 1e-3 * np.abs(beta).max(initial=1e-300)) & (variances > 0)
+        size = np.abs(w).max(axis=0)
+        unbalanced = float(((size - np.abs(w).min(axis=0))[alive] / size[alive]).max(initial=0.0))
+        # Below the trap's scale nothing survives: the predictor is on its way to 0.
+        if np.abs(beta[variances > 0]).max() < eta**depth * 1e-6:
+            raise NotMetError(f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0")
+        b = np.abs(beta[alive])
+        pull = variances[alive] * ((b ** (2 / depth) + eta**2) ** (depth - 1) * b ** (2 / depth - 1) - b)
+        violation = float(np.abs(problem.gradient(beta)[alive] + np.sign(beta[alive]) * pull).max()) / scale
+        found = (beta, alive, violation, unbalanced)
+        if max(violation, unbalanced) < 1e-6:
+            break
+        t_end *= 2
+    assert found is not None
+    beta, alive, violation, unbalanced = found
+    details: dict[str, object] = {"survivors": np.flatnonzero(alive), "beta": beta, "unbalanced": unbalanced}
+    if depth == 3:
+        floor = 2 * math.sqrt(2) * variances[alive] * eta**3
+        pulled = floor > 0  # a column of zeros is not
+        ratio = np.abs(problem.gradient(beta)[alive])[pulled] / floor[pulled]
+        details["least_gradient_over_floor"] = float(ratio.min(initial=math.inf))
+    return Evidence(
+        f"product of {depth} weights, noise std {eta:g}, start of size {alpha:.3g}; {int(alive.sum())} survive",
+        "stationary and balanced", f"off by {violation:.1e} and {unbalanced:.1e}", max(violation, unbalanced), 1e-4,
+        "violation relative to max |X^T y| / n, or relative spread of the |w_l| of a coordinate", details,
+    )  # fmt: skip
+
+
+def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str, Array]) -> Array:
+    """Last weights of a run through SciPy on the kernel's own field: coordinates may sink to 0 here."""
+    from scipy.integrate import solve_ivp
+
+    from flowsim.symbolic import kernels
+
+    net, problem = setting.diagonal, setting.problem
+    assert net.noise is not None
+    kernel, kind, std = kernels(net), net.kinds(problem.d), net.noise.stds(net.weights)
+    shape = (len(net.weights), problem.d)
+    center, field = np.empty(problem.d), np.empty(shape)
+
+    def rhs(_: float, flat: Array) -> Array:
+        w = np.ascontiguousarray(flat.reshape(shape))
+        kernel.mean(w, kind, std, center)
+        kernel.field(w, kind, std, problem.gradient(center), problem.feature_variances, field)
+        return field.ravel().copy()
+
+    w0 = alpha * np.array([start[name] for name in net.weights])
+    run = solve_ivp(rhs, (0.0, t_end), w0.ravel(), method="LSODA", rtol=1e-10, atol=1e-12, t_eval=[t_end])
+    if not run.success or not np.isfinite(run.y).all():
+        raise UnresolvedError(f"the flow with noise stopped at t = {run.t[-1] if len(run.t) else 0:.3g}: {run.message}")
+    end: Array = run.y[:, -1].reshape(shape)
+    return end
+
+
+@theorem("depth-trap", PAPER, "L >= 3: from max |w|^(L-2) < eta^(2(L-1)) s_i / sqrt(2 E L) all falls to 0")
+def depth_trap(setting: Setting) -> Evidence:
+    depth, eta, problem = setting.product_depth, setting.eta, setting.problem
+    if depth < 3:
+        raise NotMetError("two layers have no trap: any coordinate with |c_i| > kappa_i escapes from 0")
+    if np.abs(setting.correlation).max() == 0:
+        raise NotMetError("X^T y = 0: the origin is the minimiser")
+    variances = problem.feature_variances
+    moving = variances > 0
+    # E L(0) at a start of size s is at most what it is at s = eta; iterate once from there.
+    size = eta
+    for _ in range(50):
+        loss = _expected_loss(setting, np.full((depth, problem.d), size))
+        bound = (eta ** (2 * (depth - 1)) * math.sqrt(float(variances[moving].min()) / (2 * loss))) ** (1 / (depth - 2))
+        size = min(size, _TRAP_DEPTH * bound)
+    share = (size / bound) ** (depth - 2)
+    slack = (1 - share) * float(variances[moving].min()) * eta ** (2 * (depth - 1))
+    t_end = 1.0 / slack
+    # Logarithms of the weights keep their relative accuracy on the way to 0.
+    start = np.full((depth, problem.d), size)
+    start[0] *= np.where(setting.correlation < 0, -1.0, 1.0)
+    end = _logarithmic_decay(setting, start, t_end)
+    largest = float(np.abs(end[:, moving]).max()) / size
+    predicted = math.exp(-slack * t_end)
+    return Evidence(
+        f"product of {depth} weights, noise std {eta:g}, start {size:.2e} below the bound {bound:.2e}",
+        f"max |w| shrinks to <= {predicted:.3f}", f"{largest:.3g}", largest / predicted, 1.0 + 1e-9,
+        f"largest weight at t = {t_end:.3g} over its bound exp(-(1 - share) s^2 eta^(2(L-1)) t)",
+        {"start": size, "bound": bound, "t_end": t_end},
+    )  # fmt: skip
+
+
+def _expected_loss(setting: Setting, w: Array) -> float:
+    problem, eta = setting.problem, setting.eta
+    variance = np.prod(w**2 + eta**2, axis=0) - np.prod(w**2, axis=0)
+    return float(problem.loss(w.prod(axis=0)) + problem.feature_variances @ variance / 2)
+
+
+def _logarithmic_decay(setting: Setting, start: Array, t_end: float) -> Array:
+    """The flow of products under noise in ``ln |w|``, written out by hand; signs never change."""
+    from scipy.integrate import solve_ivp
+
+    problem, eta2 = setting.problem, setting.eta**2
+    signs = np.sign(start)
+
+    def rhs(_: float, flat: Array) -> Array:
+        logs = flat.reshape(start.shape)
+        w = signs * np.exp(logs)
+        beta = w.prod(axis=0)
+        g = problem.gradient(beta)
+        squares = w**2
+        rate = np.empty_like(w)
+        for a in range(len(w)):
+            others = np.delete(squares, a, axis=0)
+            pull = (others + eta2).prod(axis=0) - others.prod(axis=0)
+            others_product = np.exp(logs.sum(axis=0) - 2 * logs[a])  # |beta| / w_a^2: squares may underflow
+            rate[a] = -g * np.prod(signs, axis=0) * others_product - problem.feature_variances * pull
+        return rate.ravel()
+
+    run = solve_ivp(
+        rhs, (0.0, t_end), np.log(np.abs(start)).ravel(), method="LSODA", rtol=1e-9, atol=1e-9, t_eval=[t_end]
+    )
+    if not run.success or not np.isfinite(run.y).all():
+        raise UnresolvedError(f"the flow with noise stopped before t = {t_end:.3g}: {run.message}")
+    end: Array = signs * np.exp(run.y[:, -1].reshape(start.shape))
+    return end
