@@ -22,6 +22,7 @@ from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.rest import flow_to_rest
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
+from flowsim.growth.curve_map import admits_curves
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
@@ -34,7 +35,7 @@ __all__ = ["gradient_flow"]
 
 Array = NDArray[np.float64]
 
-COORDINATES = ("auto", "growth", "log", "weights")
+COORDINATES = ("auto", "growth", "log", "curve", "weights")
 METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
@@ -86,9 +87,10 @@ def gradient_flow(
         Times to report, non-decreasing, inside [0, t_end]. Default: the steps taken.
     method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
         ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it.
-    coordinates : {"auto", "growth", "log", "weights"}
-        ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.flows.growth`) and log coordinates
-        for products of three weights or more (:mod:`flowsim.flows.products`), whenever they are exact.
+    coordinates : {"auto", "growth", "log", "curve", "weights"}
+        ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.flows.growth`), log coordinates for
+        products of three weights or more (:mod:`flowsim.flows.products`), and curve coordinates for any other formula
+        without noise (:mod:`flowsim.flows.curves`), whenever they are exact.
     rtol : float
         Relative accuracy of the weights, in (0, 1).
     atol : float
@@ -290,6 +292,15 @@ def _choose(
         return ProductCoordinates(net, problem, scale, direction), reason
     if asked == "log":
         raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
+    if asked in ("auto", "curve"):
+        not_curve = admits_curves(net, scale, direction, rtol)
+        if not_curve is None and method != "native":
+            from flowsim.flows.curves import CurveCoordinates
+
+            return CurveCoordinates(net, problem, scale, direction), reason
+        if asked == "curve":
+            why = not_curve or "`method` is 'native'"
+            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {why}.")
     if method == "native":
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")

@@ -1,0 +1,1 @@
+"""Growth maps: what a coordinate has grown to when its dual stands at z."""

@@ -1,0 +1,476 @@
+r"""The curve along which the weights of one coordinate move, whatever the data do.
+
+.. math:: \frac{d\theta}{dz} = \nabla\phi(\theta), \qquad \theta(0) = \alpha\,\theta^*, \qquad
+          B(z) = \phi(\theta(z)), \quad B' = |\nabla\phi|^2 \ge 0 .
+
+Near the origin the components along eigenvectors of ``H = Hess phi(0)`` grow as ``c_k e^{mu_k z}``: there the curve is
+known in closed form, and alpha enters through ``ln c_k`` alone. It is tabulated from where the neglected terms are
+below rounding. A component that the start does not have may be created by higher orders: ``c_k' = mu_k c_k + a c^e``
+leaves it, once the driving has died, with the amplitude ``-a C^e / lambda``, ``lambda = sum_j e_j mu_j - mu_k``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved, picard
+from flowsim.growth.series import Series, SingularError, taylor_series
+from flowsim.network import DiagonalNetwork, Formula
+
+__all__ = ["Curve", "Origin", "Piece", "Side", "origin_of"]
+
+Array = NDArray[np.float64]
+
+#: What is below this many roundings of the terms it is made of is an exact zero.
+_ZERO = 32 * float(np.finfo(float).eps)
+#: Relative size of what the closed form neglects at the end of its range.
+_NEGLECTED = 1e-17
+#: The Taylor polynomial replaces the formula where its last terms are below this share of the first.
+_TRUNCATED, _AGREES = 1e-15, 1e-13
+#: ... and weights are below this share of the scale on which the formula is no longer quadratic.
+_SMALL = 0.1
+#: Exponent of the fastest component over one piece.
+_FOLDS = 4.0
+#: Pieces grow by this factor where they are easily resolved, and curves end where weights are as large as this.
+_LONGER, _LARGEST = 1.6, 1e12
+_SHORTEST = 1e-12
+#: A curve rests where the rest of its way is below this share of where it is ...
+_RESTS = 1e-18
+#: ... unless a curvature of this share of the largest leads on.
+_UNSTABLE = 1e-6
+#: Rounding of B'; how far directions without a rate may have moved; when the series is left, and taken again.
+_ROUNDING, _DRIFTS, _BEYOND, _RETURNS = 1e-15, 1e-15, 4.0, 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a formula does near its origin.
+
+    Attributes
+    ----------
+    order : int
+        Lowest degree of ``phi - phi(0)``; 0 where phi has no Taylor series there.
+    rate : array (k,)
+        mu, eigenvalues of the Hessian.
+    basis : array (k, k)
+        Their eigenvectors, orthogonal, of squared lengths `metric` (k,): ``theta = basis c``.
+    higher : Series
+        ``phi`` beyond its quadratic part, in c.
+    drive : tuple of Series
+        ``c_k' - mu_k c_k`` as series in c.
+    linear, small : float
+        Sizes of c below which the drive is below rounding, and below which its series is exact to rounding.
+    """
+
+    order: int
+    rate: Array
+    basis: Array
+    metric: Array
+    higher: Series
+    drive: tuple[Series, ...]
+    linear: float
+    small: float
+
+    def components(self, theta: Array) -> Array:
+        """c of weights (k,): exactly 0 where only the rounding of a cancellation is left."""
+        c: Array = self.basis.T @ theta
+        c[np.abs(c) <= _ZERO * (np.abs(self.basis).T @ np.abs(theta))] = 0.0
+        return c / self.metric
+
+    def value(self, c: Array) -> Array:
+        """``phi - phi(0)`` at columns c (k, P)."""
+        out: Array = 0.5 * (self.rate * self.metric) @ c**2 + self.higher(c)
+        return out
+
+
+@cache
+def _kernels(formula: Formula) -> Any:
+    from flowsim.symbolic import kernels
+
+    return kernels(DiagonalNetwork(formula.text))
+
+
+def gradient_of(formula: Formula) -> Callable[[Array], Array]:
+    """``grad phi`` at columns (k, P)."""
+    kernel = _kernels(formula).gradient
+
+    def gradient(theta: Array) -> Array:
+        theta = np.ascontiguousarray(theta)
+        out = np.empty_like(theta)
+        kernel(theta, np.zeros(theta.shape[1], np.int64), out)
+        return out
+
+    return gradient
+
+
+@cache
+def origin_of(formula: Formula) -> Origin:
+    """Series, eigenvectors and ranges of a formula at its origin."""
+    k = len(formula.weights)
+    empty = Series(np.zeros((0, k), np.int64), np.zeros(0))
+    nothing = Origin(0, np.zeros(k), np.eye(k), np.ones(k), empty, (), 0.0, 0.0)
+    try:
+        plain = taylor_series(formula, np.eye(k))
+    except SingularError:
+        return nothing
+    present = (plain.coefficient != 0) & (plain.degree > 0)
+    order = int(plain.degree[present].min(initial=10**9)) if present.any() else 0
+    if order != 2:
+        return replace(nothing, order=order)
+    hessian = np.zeros((k, k))
+    for powers, value in zip(plain.exponents, plain.coefficient, strict=True):
+        if powers.sum() == 2:
+            a, b = np.repeat(np.arange(k), powers)
+            hessian[a, b] += value
+            hessian[b, a] += value
+    rate, basis = _eigen(hessian)
+    metric = (basis**2).sum(axis=0)
+    series = taylor_series(formula, basis)
+    series = series.part((series.degree > 2) & _significant(series))
+    drive = []
+    for a in range(k):
+        own = series.derivative(a)
+        drive.append(Series(own.exponents, own.coefficient / metric[a]))
+    linear, small = _ranges(series, np.abs(rate[rate != 0]))
+    found = Origin(2, rate, basis, metric, series, tuple(drive), linear, small)
+    return replace(found, small=_confirmed(found, formula)) if math.isfinite(small) else found
+
+
+def _significant(series: Series) -> NDArray[np.bool_]:
+    """Monomials that are no rounding of the others of their degree."""
+    degree, size = series.degree, np.abs(series.coefficient)
+    largest = np.zeros(int(degree.max()) + 1)
+    np.maximum.at(largest, degree, size)
+    kept: NDArray[np.bool_] = size > _ZERO * largest[degree]
+    return kept
+
+
+def _eigen(hessian: Array) -> tuple[Array, Array]:
+    """Eigenvalues and orthogonal eigenvectors, block by block: weights that do not meet keep exact zeros."""
+    from scipy.sparse.csgraph import connected_components
+
+    k = len(hessian)
+    rate, basis = np.zeros(k), np.zeros((k, k))
+    _, label = connected_components(hessian != 0, directed=False)
+    for block in range(label.max() + 1):
+        own = np.flatnonzero(label == block)
+        part = hessian[np.ix_(own, own)]
+        if len(own) == 2 and part[0, 0] == part[1, 1]:
+            # u + v and u - v without square roots: a start with u = ±v cancels exactly.
+            rate[own] = part[0, 0] + part[0, 1] * np.array([1.0, -1.0])
+            basis[np.ix_(own, own)] = [[1.0, 1.0], [1.0, -1.0]]
+            continue
+        values, basis[np.ix_(own, own)] = np.linalg.eigh(part)
+        values[np.abs(values) <= _ZERO * np.abs(values).max()] = 0.0
+        rate[own] = values
+    return rate, basis
+
+
+def _ranges(series: Series, rate: Array) -> tuple[float, float]:
+    """Sizes of c below which higher orders are below rounding, and below which the series is exact."""
+    degree, size = series.degree, np.abs(series.coefficient) * series.degree
+    if not len(degree):
+        return math.inf, math.inf
+    sums = {int(m): float(size[degree == m].sum()) for m in np.unique(degree)}
+    slowest = float(rate.min())
+    linear = min((_NEGLECTED * slowest / total) ** (1.0 / (m - 2)) for m, total in sums.items())
+    first, last = min(sums), max(sums)
+    scale = min((slowest / total) ** (1.0 / (m - 2)) for m, total in sums.items())
+    small = _SMALL * scale
+    if last > first:
+        small = min(small, (_TRUNCATED * sums[first] / sums[last]) ** (1.0 / (last - first)))
+    return linear, max(small, linear)
+
+
+def _confirmed(origin: Origin, formula: Formula) -> float:
+    """The largest size at which series and formula agree: both may be wrong beyond."""
+    gradient, k = gradient_of(formula), len(formula.weights)
+    rng = np.random.default_rng(0)
+    samples = rng.uniform(-1.0, 1.0, (k, 8))
+    size = origin.small
+    while size > origin.linear:
+        c = size * samples
+        exact = origin.basis.T @ gradient(origin.basis @ c) / origin.metric[:, None]
+        series = origin.rate[:, None] * c + np.array([part(c) for part in origin.drive])
+        if np.abs(exact - series).max() <= _AGREES * np.abs(exact).max():
+            return size
+        size /= 4
+    return origin.linear
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The curve on an interval of z.
+
+    Attributes
+    ----------
+    low, high : float
+    weights, beta, slope : array (k, N + 1), (N + 1,), (N + 1,)
+        Chebyshev coefficients of the weights, of B and of B'; or None where the closed form holds.
+    log_c, sign_c : array (k,)
+        ``c_k = sign_k exp(log_k + mu_k z)`` of the closed form.
+    """
+
+    low: float
+    high: float
+    weights: Array | None
+    beta: Array | None
+    slope: Array | None
+    log_c: Array
+    sign_c: Array
+
+
+class Side:
+    """The curve to one side of z = 0, extended as far as anyone asks.
+
+    Attributes
+    ----------
+    sign : float
+        +1 where z, and beta, increase.
+    pieces : list of Piece, outwards
+    end : float
+        Where they end now.
+    ended : str
+        Why they end there: "" (they can be extended), "far" (weights are out of range), "rest" (a critical point of
+        the formula), "saddle" (one that the curve would leave again).
+    beta, slope : float
+        B and B' at the end.
+    """
+
+    def __init__(self, curve: Curve, sign: float) -> None:
+        self.curve, self.sign = curve, sign
+        self.pieces: list[Piece] = []
+        self.ended, self.end, self.slope = "", 0.0, 0.0
+        origin = curve.origin
+        # The state at the end: logarithms of the components, components, or weights.
+        self._logs: tuple[Array, Array] | None = None
+        self._c: Array | None = None
+        self._theta = math.exp(curve.log_alpha) * curve.direction
+        if origin.order == 2:
+            logs, signs = self._with_created()
+            if logs[signs != 0].max(initial=-math.inf) <= math.log(origin.linear):
+                self._logs = logs, signs
+            elif np.abs(self._theta).max() <= 0.5 * origin.small:
+                self._c = math.exp(curve.log_alpha) * curve.c
+        self.beta = curve.value(self._theta)
+        self._h = self._first_step()
+
+    def _with_created(self) -> tuple[Array, Array]:
+        """Logarithms and signs of the components at z = 0, with growing ones that higher orders create."""
+        curve, origin = self.curve, self.curve.origin
+        log_c, sign_c = curve.log_c.copy(), np.sign(curve.c)
+        for k in np.flatnonzero((curve.c == 0) & (self.sign * origin.rate > 0)):
+            series = origin.drive[k]
+            inside = ~((series.exponents > 0) & (curve.c == 0)).any(axis=1)
+            exponents, coefficient = series.exponents[inside], series.coefficient[inside]
+            turn = exponents @ origin.rate - origin.rate[k]
+            dies = self.sign * turn < 0
+            for degree in np.unique(exponents[dies].sum(axis=1)):
+                chosen = dies & (exponents.sum(axis=1) == degree)
+                terms = -coefficient[chosen] * np.prod(curve.c ** exponents[chosen], axis=1) / turn[chosen]
+                if abs(terms.sum()) > _ZERO * np.abs(terms).sum():
+                    sign_c[k] = np.sign(terms.sum())
+                    log_c[k] = degree * curve.log_alpha + math.log(abs(terms.sum()))
+                    break
+        return log_c, sign_c
+
+    def _first_step(self) -> float:
+        if self._logs is not None or self._c is not None:
+            return _FOLDS / float(np.abs(self.curve.origin.rate).max())
+        gradient = self.curve.gradient(self._theta[:, None])[:, 0]
+        speed, size = float(np.linalg.norm(gradient)), float(np.linalg.norm(self._theta))
+        return max(size, 1e-3) / speed if speed > 0 else 1.0
+
+    def growth(self, level: float) -> tuple[float, float] | None:
+        """z at which the linear flow takes ``|B - phi(0)|`` to a level, and the rate of weights that does; else None."""
+        origin = self.curve.origin
+        if origin.order != 2:
+            return None
+        log_c, sign_c = self._with_created()
+        growing = (self.sign * origin.rate > 0) & (sign_c != 0)
+        if not growing.any():
+            return None
+        rate = np.abs(origin.rate[growing])
+        waits = (0.5 * np.log(2 * level / (rate * origin.metric[growing])) - log_c[growing]) / rate
+        first = int(waits.argmin())
+        return self.sign * float(waits[first]), float(rate[first])
+
+    def extend(self) -> None:
+        """One more piece."""
+        with np.errstate(all="ignore"):
+            if self._logs is not None:
+                self._closed_piece(*self._logs)
+                return
+            found = self._small_piece() if self._c is not None else self._piece()
+        if found is None:
+            self.ended = "far"
+            return
+        theta, beta, h = found
+        slope = (self.curve.gradient(theta) ** 2).sum(axis=0)
+        if beta is None:
+            beta = self.beta + self.sign * 0.5 * h * (INTEGRAL @ slope)
+        if not np.isfinite(beta).all():
+            self.ended = "far"
+            return
+        fell = slope[-1] <= slope[0]
+        self.beta, self.slope = float(beta[-1]), float(slope[-1])
+        begin, self.end = self.end, self.end + self.sign * h
+        low, high = min(begin, self.end), max(begin, self.end)
+        if self.sign < 0:
+            theta, slope, beta = theta[:, ::-1], slope[::-1], beta[::-1]
+        nothing = np.zeros(len(theta))
+        self.pieces.append(
+            Piece(low, high, theta @ COEFFICIENTS.T, COEFFICIENTS @ beta, COEFFICIENTS @ slope, nothing, nothing)
+        )
+        if np.abs(theta).max() > _LARGEST:
+            self.ended = "far"
+        elif self._c is None and fell and self.slope * max(h, 1.0) <= _RESTS * abs(self.beta - self.curve.constant):
+            self.ended = "saddle" if self._is_saddle() else "rest"
+
+    def _is_saddle(self) -> bool:
+        """Whether some direction that the curve has leads on from the critical point."""
+        curve = self.curve
+        hessian = curve.projection @ curve.hessian(self._theta) @ curve.projection
+        return bool(np.linalg.eigvalsh(self.sign * hessian)[-1] > _UNSTABLE * np.abs(hessian).max())
+
+    def _closed_piece(self, log_c: Array, sign_c: Array) -> None:
+        """As far as what the linear flow neglects is below rounding."""
+        origin = self.curve.origin
+        size = log_c + origin.rate * self.end
+        growing = (self.sign * origin.rate > 0) & (sign_c != 0)
+        length = math.inf
+        if growing.any() and math.isfinite(origin.linear):
+            waits = (math.log(origin.linear) - size[growing]) / np.abs(origin.rate[growing])
+            length = float(waits.min())
+        still = (origin.rate == 0) & (sign_c != 0)
+        if still.any() and math.isfinite(origin.linear):
+            # Directions that stand still to first order move in the end.
+            length = min(length, _DRIFTS * math.exp(min(700.0, -float(size[still].max()))))
+        begin, self.end = self.end, self.end + self.sign * length
+        low, high = min(begin, self.end), max(begin, self.end)
+        self.pieces.append(Piece(low, high, None, None, None, log_c, sign_c))
+        if math.isfinite(length):
+            self._logs, self._c = None, sign_c * np.exp(log_c + origin.rate * self.end)
+
+    def _small_piece(self) -> tuple[Array, Array | None, float] | None:
+        """While the series is exact: components with their own exponentials as integrating factors."""
+        assert self._c is not None
+        origin, first, h = self.curve.origin, self._c, self._h
+        rate = self.sign * origin.rate[:, None]
+        while True:
+            grown = np.exp(rate * (0.5 * h * (NODES + 1.0)))
+
+            def drive(y: Array, grown: Array = grown) -> Array:
+                c = grown * y
+                return self.sign * np.array([part(c) for part in origin.drive]) / grown
+
+            y = picard(drive, first, 0.5 * h)
+            if y is not None:
+                c = grown * y
+                theta = origin.basis @ c
+                if is_resolved(theta) and np.abs(c[:, -1]).max() <= _BEYOND * origin.small:
+                    break
+            h /= 2
+            if h < self._h / 1024:
+                # The series ends here: on with the formula itself.
+                self._theta, self._c = origin.basis @ first, None
+                self._h = self._first_step()
+                return self._piece()
+        last = c[:, -1]
+        self._c = last
+        size = float(np.abs(last).max())
+        if size > origin.small:
+            self._theta, self._c, self._h = theta[:, -1], None, h
+        elif size <= origin.linear and not ((self.sign * origin.rate > 0) & (last != 0)).any():
+            with np.errstate(divide="ignore"):
+                self._logs = np.log(np.abs(last)) - origin.rate * (self.end + self.sign * h), np.sign(last)
+        return theta, self.curve.constant + origin.value(c), h
+
+    def _piece(self) -> tuple[Array, Array | None, float] | None:
+        """With the formula's own gradient."""
+        curve, h = self.curve, self._h
+        least = _SHORTEST * max(abs(self.end), h)
+        while True:
+            theta = picard(lambda y: self.sign * curve.gradient(y), self._theta, 0.5 * h)
+            if theta is not None and is_resolved(theta):
+                slope = (curve.gradient(theta) ** 2).sum(axis=0)
+                if is_resolved(slope[None], _ROUNDING * abs(self.beta - curve.constant) / h):
+                    break
+            h /= 2
+            if h < least:
+                return None
+        self._theta = theta[:, -1]
+        self._h = h if h < self._h else _LONGER * h
+        origin = curve.origin
+        if origin.order == 2 and np.abs(self._theta).max() < _RETURNS * origin.small:
+            self._c = origin.components(self._theta)
+            self._h = _FOLDS / float(np.abs(origin.rate).max())
+        return theta, None, h
+
+
+class Curve:
+    """The curve of one formula from ``alpha * direction``, both ways.
+
+    Parameters
+    ----------
+    formula : Formula
+    direction : array (k,)
+        In the order of the formula's weights.
+    log_alpha : float
+    """
+
+    def __init__(self, formula: Formula, direction: Array, log_alpha: float) -> None:
+        self.formula, self.direction, self.log_alpha = formula, direction, log_alpha
+        self.origin = origin_of(formula)
+        self.c = self.origin.components(direction) if self.origin.order == 2 else np.zeros(len(direction))
+        with np.errstate(divide="ignore"):
+            self.log_c = log_alpha + np.log(np.abs(self.c))
+        self._gradient = gradient_of(formula)
+        self.projection = self._kept()
+        self._is_projected = not (self.projection == np.eye(len(direction))).all()
+        #: phi(0)
+        self.constant = self.value(np.zeros(len(direction))) if self.origin.order else 0.0
+        self.below, self.above = Side(self, -1.0), Side(self, 1.0)
+
+    def _kept(self) -> Array:
+        """Projection onto the components that the curve can ever have: a symmetric start stays symmetric."""
+        k, origin = len(self.direction), self.origin
+        if origin.order != 2:
+            return np.eye(k)
+        alive = self.c != 0
+        for _ in range(k):
+            for a in np.flatnonzero(~alive):
+                alive[a] = bool((~(origin.drive[a].exponents > 0)[:, ~alive].any(axis=1)).any())
+        if alive.all():
+            return np.eye(k)
+        basis = origin.basis[:, alive]
+        return basis @ (basis / origin.metric[alive]).T
+
+    def gradient(self, theta: Array) -> Array:
+        """At columns (k, P), in the space the curve stays in."""
+        gradient = self._gradient(theta)
+        return self.projection @ gradient if self._is_projected else gradient
+
+    def value(self, theta: Array) -> float:
+        out = np.empty(1)
+        _kernels(self.formula).value(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
+        return float(out[0])
+
+    def hessian(self, theta: Array) -> Array:
+        k = len(theta)
+        out = np.empty((k, k, 1))
+        _kernels(self.formula).hessian(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
+        return out[:, :, 0]
+
+    def cover(self, low: float, high: float) -> None:
+        """Extend the table to [low, high], as far as the curve goes, and to some of both sides."""
+        for side, wanted in ((self.above, high), (self.below, -low)):
+            while not side.ended and (not side.pieces or side.sign * side.end < wanted):
+                side.extend()

@@ -1,0 +1,171 @@
+"""Growth along tabulated curves: any formula that no other growth map takes, without noise."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.curve import Curve, Side, origin_of
+from flowsim.growth.curve_table import CurveTable, curve_table, read_table, read_weights
+from flowsim.network import DiagonalNetwork, InitialScale
+
+__all__ = ["CurveMap", "admits_curves"]
+
+Array = NDArray[np.float64]
+
+#: Tables are extended beyond what was asked for by this share of their length.
+_AHEAD = 0.1
+#: Beyond order 2 z is counted from the start: what is left of it where weights count must be known to a tenth of rtol.
+_RESOLVED = 10 * float(np.finfo(float).eps)
+#: Weights below this are no floats to work with.
+_TINY = 1e-150
+
+
+def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, rtol: float) -> str | None:
+    """None if the network's growth along curves is exact at this start, else the reason why not."""
+    if net.noise is not None and net.noise.stds(net.weights).any():
+        return "noise drives the weights off their curve"
+    kinds = net.kinds(direction.shape[1])
+    for kind, formula in enumerate(net.distinct):
+        origin = origin_of(formula)
+        if origin.order in (1, 2):
+            continue
+        here = np.flatnonzero(kinds == kind)
+        if not here.size:
+            continue
+        rows = [net.weights.index(name) for name in formula.weights]
+        own = np.abs(direction[np.ix_(rows, here)]).max(axis=0)
+        least = scale.log + math.log(float(own[own > 0].min(initial=math.inf)))
+        if origin.order == 0:
+            if least < math.log(_TINY):
+                return f"{formula.text!r} is not analytic at the origin, where weights of {scale} are"
+        elif (origin.order - 2) * least < math.log(_RESOLVED / rtol):
+            return f"weights of {formula.text!r} take alpha^-{origin.order - 2} of time to grow, beyond what floats resolve"
+    return None
+
+
+class CurveMap:
+    """``beta_i = B_i(z_i)``, one curve for all coordinates of the same formula and start.
+
+    Parameters
+    ----------
+    net : DiagonalNetwork
+        One for which :func:`admits_curves` is None.
+    scale : InitialScale
+    direction : array (k, d)
+        The start is alpha times this.
+
+    Raises
+    ------
+    ValueError
+        If a formula is undefined at the start.
+    """
+
+    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> None:
+        self.net, self.scale, self.direction = net, scale, direction
+        d = direction.shape[1]
+        kinds = net.kinds(d)
+        self.curves: list[Curve] = []
+        self.which = np.zeros(d, dtype=np.int64)
+        #: rows of each curve's weights among the network's
+        self.rows: list[list[int]] = []
+        for kind, formula in enumerate(net.distinct):
+            here = np.flatnonzero(kinds == kind)
+            rows = [net.weights.index(name) for name in formula.weights]
+            starts, inverse = np.unique(direction[np.ix_(rows, here)], axis=1, return_inverse=True)
+            self.which[here] = len(self.curves) + inverse.ravel()
+            for column in starts.T:
+                curve = Curve(formula, np.ascontiguousarray(column), scale.log)
+                if not math.isfinite(curve.above.beta):
+                    raise ValueError(
+                        f"`start` puts the formula {formula.text!r} where it is undefined: its weights are "
+                        f"{scale} times {column.tolist()}."
+                    )
+                self.curves.append(curve)
+                self.rows.append(rows)
+        self._table: CurveTable | None = None
+
+    @cached_property
+    def size(self) -> int:
+        """Weights of the longest curve."""
+        return max(map(len, self.rows))
+
+    @cached_property
+    def rate(self) -> float:
+        """Fastest relative growth of weights by z, at the origin."""
+        return max((float(np.abs(curve.origin.rate).max()) for curve in self.curves), default=1.0) or 1.0
+
+    def _covering(self, z: Array) -> CurveTable:
+        """A table that holds z (P, d) as far as curves go."""
+        low, high = z.min(axis=0), z.max(axis=0)
+        if self._table is not None and ((low >= self._reach[0]) & (high <= self._reach[1])).all():
+            return self._table
+        lowest, highest = np.zeros(len(self.curves)), np.zeros(len(self.curves))
+        np.minimum.at(lowest, self.which, low)
+        np.maximum.at(highest, self.which, high)
+        for curve, least, most in zip(self.curves, lowest.tolist(), highest.tolist(), strict=True):
+            if least < curve.below.end or most > curve.above.end or not curve.above.pieces:
+                curve.cover(least * (1 + _AHEAD), most * (1 + _AHEAD))
+        self._table = curve_table(self.curves, self.size)
+        ends = np.array(
+            [[_reach(curve.below), _reach(curve.above)] for curve in self.curves],
+        )
+        self._reach = ends[self.which].T
+        return self._table
+
+    def __call__(self, z: Array) -> tuple[Array, Array]:
+        """B and B' at z (..., d)."""
+        flat = np.ascontiguousarray(z, dtype=float).reshape(-1, len(self.which))
+        beta, slope = np.empty(flat.size), np.empty(flat.size)
+        table = self._covering(flat)
+        read_table(table, np.tile(self.which, len(flat)), flat.ravel(), beta, slope)
+        return beta.reshape(z.shape), slope.reshape(z.shape)
+
+    def weights(self, z: Array) -> tuple[Array, Array]:
+        """All weights (T, k, d) of the network, and the logarithms of their moduli, at z (T, d)."""
+        table = self._covering(z)
+        own, logs = (np.empty((self.size, z.size)) for _ in range(2))
+        which = np.tile(self.which, len(z))
+        with np.errstate(divide="ignore"):
+            read_weights(table, which, np.ascontiguousarray(z).ravel(), own, logs)
+            # Weights that a coordinate's formula does not use never move.
+            out = np.repeat((self.scale.value * self.direction)[None], len(z), axis=0)
+            all_logs = np.repeat((self.scale.log + np.log(np.abs(self.direction)))[None], len(z), axis=0)
+        own, logs = (np.moveaxis(part.reshape(self.size, *z.shape), 0, 1) for part in (own, logs))
+        for number, rows in enumerate(self.rows):
+            here = np.flatnonzero(self.which == number)
+            for place, row in enumerate(rows):
+                out[:, row, here], all_logs[:, row, here] = own[:, place, here], logs[:, place, here]
+        return out, all_logs
+
+    def beyond(self, z: Array) -> tuple[int, str, float] | None:
+        """The first coordinate of z (d,) that is past the end of its curve, why it ends, and its coefficient there."""
+        self._covering(z[None])
+        for number, curve in enumerate(self.curves):
+            for side in (curve.below, curve.above):
+                if side.ended in ("far", "saddle"):
+                    past = np.flatnonzero((self.which == number) & (side.sign * (z - side.end) > 0))
+                    if past.size:
+                        return int(past[0]), side.ended, side.beta
+        return None
+
+    def until_visible(self, level: float) -> tuple[Array, Array, Array, Array]:
+        """z at which coordinates that grow out of the origin reach a coefficient, below and above, and the rates there.
+
+        All (d,); infinite where a side is not reached so.
+        """
+        below, above = np.full(len(self.curves), -np.inf), np.full(len(self.curves), np.inf)
+        slow, fast = np.ones(len(self.curves)), np.ones(len(self.curves))
+        for number, curve in enumerate(self.curves):
+            for side, ends, rates in ((curve.below, below, slow), (curve.above, above, fast)):
+                found = side.growth(level)
+                if found is not None:
+                    ends[number], rates[number] = found
+        return below[self.which], above[self.which], slow[self.which], fast[self.which]
+
+
+def _reach(side: Side) -> float:
+    return side.sign * math.inf if side.ended else side.end

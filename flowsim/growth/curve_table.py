@@ -1,0 +1,167 @@
+"""The curves of many coordinates as arrays, and compiled functions that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.chebyshev import DEGREE
+from flowsim.growth.curve import Curve, Piece
+
+__all__ = ["CurveTable", "curve_table", "read_table", "read_weights"]
+
+Array = NDArray[np.float64]
+
+
+class CurveTable(NamedTuple):
+    """C curves in P pieces, those of curve c from ``first[c]`` to ``first[c + 1]``, by ascending z.
+
+    Pieces are closed forms, sums of exponentials in K components, or Chebyshev polynomials of degree N.
+
+    Attributes
+    ----------
+    first : array (C + 1,)
+    low, high : array (P,)
+        Of each piece.
+    closed : array (P,)
+        Whether it is a closed form.
+    log_c, sign_c : array (P, K)
+    rate, energy : array (C, K)
+        mu, and ``mu |q|^2 / 2``: ``B = constant + sum_k energy_k c_k^2``.
+    constant : array (C,)
+    basis : array (C, K, K)
+        ``theta = basis c``.
+    beta, slope : array (P, N + 1)
+        Of B and B'.
+    weights : array (P, K, N + 1)
+    """
+
+    first: NDArray[np.int64]
+    low: Array
+    high: Array
+    closed: NDArray[np.bool_]
+    log_c: Array
+    sign_c: Array
+    rate: Array
+    energy: Array
+    constant: Array
+    basis: Array
+    beta: Array
+    slope: Array
+    weights: Array
+
+
+def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
+    """All pieces there are, of curves with at most k weights."""
+    pieces: list[list[Piece]] = [[*reversed(curve.below.pieces), *curve.above.pieces] for curve in curves]
+    flat = [piece for each in pieces for piece in each]
+    count = len(flat)
+    table = CurveTable(
+        first=np.concatenate([[0], np.cumsum([len(each) for each in pieces])]).astype(np.int64),
+        low=np.array([piece.low for piece in flat]),
+        high=np.array([piece.high for piece in flat]),
+        closed=np.array([piece.weights is None for piece in flat], dtype=bool),
+        log_c=np.full((count, k), -np.inf),
+        sign_c=np.zeros((count, k)),
+        rate=np.zeros((len(curves), k)),
+        energy=np.zeros((len(curves), k)),
+        constant=np.array([curve.constant for curve in curves]),
+        basis=np.zeros((len(curves), k, k)),
+        beta=np.zeros((count, DEGREE + 1)),
+        slope=np.zeros((count, DEGREE + 1)),
+        weights=np.zeros((count, k, DEGREE + 1)),
+    )
+    for row, piece in enumerate(flat):
+        own = len(piece.log_c)
+        if piece.weights is None:
+            table.log_c[row, :own], table.sign_c[row, :own] = piece.log_c, piece.sign_c
+        else:
+            table.beta[row], table.slope[row], table.weights[row, :own] = piece.beta, piece.slope, piece.weights
+    for row, curve in enumerate(curves):
+        own = len(curve.direction)
+        origin = curve.origin
+        table.rate[row, :own] = origin.rate
+        table.energy[row, :own] = 0.5 * origin.rate * origin.metric
+        table.basis[row, :own, :own] = origin.basis
+    return table
+
+
+def _compiled(function: Any) -> Any:
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+
+
+@_compiled
+def _piece_of(table, curve, z):
+    """The piece that holds z, the nearest one beyond the ends."""
+    low, high = table.first[curve], table.first[curve + 1] - 1
+    while low < high:
+        middle = (low + high) // 2
+        if z < table.high[middle]:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@_compiled
+def _chebyshev(coefficients, x):
+    """Clenshaw's sum."""
+    b1 = b2 = 0.0
+    for n in range(coefficients.shape[0] - 1, 0, -1):
+        b1, b2 = coefficients[n] + 2.0 * x * b1 - b2, b1
+    return coefficients[0] + x * b1 - b2
+
+
+@_compiled
+def read_table(table, curve, z, beta, slope):
+    """B and B' of points z (P,) on curves (P,); continued by straight lines beyond the ends of a curve."""
+    for i in range(z.shape[0]):
+        c = curve[i]
+        p = _piece_of(table, c, z[i])
+        at = min(max(z[i], table.low[p]), table.high[p])
+        if table.closed[p]:
+            value, rise = table.constant[c], 0.0
+            for k in range(table.rate.shape[1]):
+                if table.sign_c[p, k] != 0.0:
+                    square = table.energy[c, k] * np.exp(2.0 * (table.log_c[p, k] + table.rate[c, k] * at))
+                    value += square
+                    rise += 2.0 * table.rate[c, k] * square
+        else:
+            x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
+            value, rise = _chebyshev(table.beta[p], x), max(_chebyshev(table.slope[p], x), 0.0)
+        beta[i], slope[i] = value + rise * (z[i] - at), rise
+
+
+@_compiled
+def read_weights(table, curve, z, weights, logs):
+    """Weights (K, P) and the logarithms of their moduli."""
+    count = table.rate.shape[1]
+    c_log = np.empty(count)
+    for i in range(z.shape[0]):
+        c = curve[i]
+        p = _piece_of(table, c, z[i])
+        at = min(max(z[i], table.low[p]), table.high[p])
+        if table.closed[p]:
+            for k in range(count):
+                c_log[k] = table.log_c[p, k] + table.rate[c, k] * at if table.sign_c[p, k] != 0.0 else -np.inf
+            for a in range(count):
+                # A signed sum of exponentials, scaled by its largest term.
+                top = -np.inf
+                for k in range(count):
+                    if table.basis[c, a, k] != 0.0:
+                        top = max(top, c_log[k])
+                total = 0.0
+                if top > -np.inf:
+                    for k in range(count):
+                        total += table.basis[c, a, k] * table.sign_c[p, k] * np.exp(c_log[k] - top)
+                logs[a, i] = top + np.log(abs(total)) if total != 0.0 else -np.inf
+                weights[a, i] = np.sign(total) * np.exp(logs[a, i])
+        else:
+            x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
+            for a in range(count):
+                weights[a, i] = _chebyshev(table.weights[p, a], x)
+                logs[a, i] = np.log(abs(weights[a, i]))

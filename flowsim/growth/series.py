@@ -1,0 +1,212 @@
+r"""Taylor polynomial of a formula at the origin, in any linear coordinates of its weights.
+
+.. math:: \phi(Q c) = \sum_{|e| \le M} a_e \, c^e
+
+Truncated polynomial arithmetic on the syntax tree: no cancellation between orders, so that the part of the gradient
+beyond the linear one is known to rounding where weights are tiny.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import Formula
+
+__all__ = ["Series", "SingularError", "taylor_series"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+#: Highest degree kept, as long as products of monomials are no more than this many; some degree at least.
+_HIGHEST, _LEAST, _PRODUCTS = 12, 4, 20_000
+#: A sum this much smaller than its terms is an exact zero.
+_ZERO = 32 * float(np.finfo(float).eps)
+
+
+class SingularError(ValueError):
+    """The formula has no Taylor series at the origin."""
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """``sum_e coefficient_e x^e``.
+
+    Attributes
+    ----------
+    exponents : array (E, k), by ascending degree
+    coefficient : array (E,)
+    """
+
+    exponents: Index
+    coefficient: Array
+
+    @property
+    def degree(self) -> Index:
+        """Degree of each monomial, (E,)."""
+        total: Index = self.exponents.sum(axis=1)
+        return total
+
+    def part(self, keep: NDArray[np.bool_]) -> Series:
+        """Some of the monomials."""
+        return Series(self.exponents[keep], self.coefficient[keep])
+
+    def derivative(self, a: int) -> Series:
+        """By the a-th variable."""
+        used = (self.exponents[:, a] > 0) & (self.coefficient != 0)
+        exponents = self.exponents[used].copy()
+        coefficient = self.coefficient[used] * exponents[:, a]
+        exponents[:, a] -= 1
+        return Series(exponents, coefficient)
+
+    def __call__(self, x: Array) -> Array:
+        """Values at x (k, P), shape (P,)."""
+        if not len(self.coefficient):
+            return np.zeros(x.shape[1])
+        highest = int(self.exponents.max(initial=0))
+        powers = np.ones((highest + 1, *x.shape))
+        for n in range(1, highest + 1):
+            powers[n] = powers[n - 1] * x
+        terms = np.prod([powers[self.exponents[:, a], a] for a in range(len(x))], axis=0)
+        out: Array = self.coefficient @ terms
+        return out
+
+
+def taylor_series(formula: Formula, basis: Array) -> Series:
+    """The series in c where the weights, in the formula's order, are ``basis @ c``.
+
+    Raises
+    ------
+    SingularError
+        At a pole, a branch cut or a root at the origin.
+    """
+    k = basis.shape[1]
+    # Pairs of monomials in k variables are monomials in 2 k.
+    fits = (m for m in range(_HIGHEST, _LEAST, -1) if math.comb(m + 2 * k, m) <= _PRODUCTS)
+    ring = _ring(k, next(fits, _LEAST))
+    leaves = {}
+    for name, row in zip(formula.weights, basis, strict=True):
+        leaf = np.zeros(len(ring.exponents))
+        leaf[ring.linear] = row
+        leaves[name] = leaf
+    with np.errstate(all="ignore"):
+        value = ring.evaluate(formula.tree, leaves)
+    if not np.isfinite(value).all():
+        raise SingularError(f"{formula.text!r} has no Taylor series at the origin")
+    return Series(ring.exponents, value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ring:
+    """Polynomials of bounded degree; an element is its coefficients (E,)."""
+
+    exponents: Index
+    linear: Index
+    left: Index
+    right: Index
+    product: Index
+    degree: int
+
+    def times(self, a: Array, b: Array) -> Array:
+        terms = a[self.left] * b[self.right]
+        size = len(a)
+        out = np.bincount(self.product, terms, size)
+        return _exact(out, np.bincount(self.product, np.abs(terms), size))
+
+    def constant(self, value: float) -> Array:
+        out = np.zeros(len(self.exponents))
+        out[0] = value
+        return out
+
+    def compose(self, outer: list[float], inner: Array) -> Array:
+        """``sum_j outer_j (inner - inner(0))^j``."""
+        rest = inner.copy()
+        rest[0] = 0.0
+        out = self.constant(outer[-1])
+        for coefficient in reversed(outer[:-1]):
+            out = self.times(out, rest)
+            out[0] += coefficient
+        return out
+
+    def power(self, a: Array, exponent: Any) -> Array:
+        if exponent.denominator == 1 and exponent >= 0:
+            out, base, n = self.constant(1.0), a, int(exponent)
+            while n:
+                if n & 1:
+                    out = self.times(out, base)
+                n >>= 1
+                if n:
+                    base = self.times(base, base)
+            return out
+        if a[0] == 0 or (a[0] < 0 and exponent.denominator > 1):
+            raise SingularError(f"power {exponent} of what is not positive at the origin")
+        p = float(exponent)
+        outer, factor = [], 1.0
+        for j in range(self.degree + 1):
+            outer.append(factor * a[0] ** (p - j) if exponent.denominator > 1 else factor * a[0] ** int(p - j))
+            factor *= (p - j) / (j + 1)
+        return self.compose(outer, a)
+
+    def call(self, name: str, a: Array) -> Array:
+        import mpmath
+
+        function = getattr(mpmath, name)
+        try:
+            with mpmath.workdps(50):
+                found = mpmath.taylor(function, mpmath.mpf(float(a[0])), self.degree)
+            outer = [float(value) for value in found]
+        except (ValueError, ZeroDivisionError, TypeError, mpmath.libmp.ComplexResult):
+            raise SingularError(f"{name} at {a[0]:g}") from None
+        largest = max(map(abs, outer))
+        return self.compose([0.0 if abs(value) <= 1e-15 * largest else value for value in outer], a)
+
+    def evaluate(self, node: Any, leaves: dict[str, Array]) -> Array:
+        kind = node[0]
+        if kind == "num":
+            return self.constant(float(node[1]))
+        if kind == "pi":
+            return self.constant(np.pi)
+        if kind == "var":
+            return leaves[node[1]]
+        if kind == "neg":
+            return -self.evaluate(node[1], leaves)
+        if kind == "**":
+            return self.power(self.evaluate(node[1], leaves), node[2])
+        if kind == "call":
+            return self.call(node[1], self.evaluate(node[2], leaves))
+        a, b = self.evaluate(node[1], leaves), self.evaluate(node[2], leaves)
+        if kind == "*":
+            return self.times(a, b)
+        if kind == "/":
+            if b[0] == 0:
+                raise SingularError("division by what is 0 at the origin")
+            return self.times(a, self.compose([(-1.0) ** j / b[0] ** (j + 1) for j in range(self.degree + 1)], b))
+        return _exact(a + b if kind == "+" else a - b, np.abs(a) + np.abs(b))
+
+
+def _exact(total: Array, size: Array) -> Array:
+    total[np.abs(total) <= _ZERO * size] = 0.0
+    return total
+
+
+@cache
+def _ring(k: int, degree: int) -> _Ring:
+    exponents = [e for e in itertools.product(range(degree + 1), repeat=k) if sum(e) <= degree]
+    exponents.sort(key=lambda e: (sum(e), [-n for n in e]))
+    place = {e: number for number, e in enumerate(exponents)}
+    table = np.array(exponents, dtype=np.int64)
+    totals = table.sum(axis=1)
+    left, right, product = [], [], []
+    for i, e in enumerate(exponents):
+        fits = int(np.searchsorted(totals, degree - totals[i], side="right"))
+        left += [i] * fits
+        right += range(fits)
+        product += [place[tuple(map(int, row))] for row in (table[:fits] + e)]
+    linear = np.array([place[tuple(int(a == b) for b in range(k))] for a in range(k)])
+    return _Ring(table, linear, np.array(left), np.array(right), np.array(product), degree)
