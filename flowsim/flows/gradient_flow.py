@@ -292,7 +292,8 @@ def _choose(
         return ProductCoordinates(net, problem, scale, direction), reason
     if asked == "log":
         raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
-    if asked in ("auto", "curve"):
+    plain = not net.is_mixed and net.distinct[0].product_of is not None
+    if asked == "curve" or (asked == "auto" and not plain):
         not_curve = admits_curves(net, scale, direction, rtol)
         if not_curve is None and method != "native":
             from flowsim.flows.curves import CurveCoordinates

@@ -47,6 +47,8 @@ _RESTS = 1e-18
 _UNSTABLE = 1e-6
 #: Rounding of B'; how far directions without a rate may have moved; when the series is left, and taken again.
 _ROUNDING, _DRIFTS, _BEYOND, _RETURNS = 1e-15, 1e-15, 4.0, 0.25
+#: Pieces that a predictor may see beyond the state it starts from.
+_LOOK_AHEAD = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,12 +244,15 @@ class Side:
         the formula), "saddle" (one that the curve would leave again).
     beta, slope : float
         B and B' at the end.
+    allowed : int
+        Pieces that there may be.
     """
 
     def __init__(self, curve: Curve, sign: float) -> None:
         self.curve, self.sign = curve, sign
         self.pieces: list[Piece] = []
         self.ended, self.end, self.slope = "", 0.0, 0.0
+        self.allowed = _LOOK_AHEAD
         origin = curve.origin
         # The state at the end: logarithms of the components, components, or weights.
         self._logs: tuple[Array, Array] | None = None
@@ -332,7 +337,7 @@ class Side:
         if np.abs(theta).max() > _LARGEST:
             self.ended = "far"
         elif self._c is None and fell and self.slope * max(h, 1.0) <= _RESTS * abs(self.beta - self.curve.constant):
-            self.ended = "saddle" if self._is_saddle() else "rest"
+            self.ended = "saddle" if self.slope > 0 and self._is_saddle() else "rest"
 
     def _is_saddle(self) -> bool:
         """Whether some direction that the curve has leads on from the critical point."""
@@ -470,7 +475,16 @@ class Curve:
         return out[:, :, 0]
 
     def cover(self, low: float, high: float) -> None:
-        """Extend the table to [low, high], as far as the curve goes, and to some of both sides."""
+        """Extend the table to [low, high], as far as the curve goes and both sides may be extended."""
         for side, wanted in ((self.above, high), (self.below, -low)):
-            while not side.ended and (not side.pieces or side.sign * side.end < wanted):
+            while not side.ended and len(side.pieces) < side.allowed:
+                if side.pieces and side.sign * side.end >= wanted:
+                    break
                 side.extend()
+
+    def settle(self, low: float, high: float) -> None:
+        """A flow has come so far: it may look some pieces ahead, and no predictor farther."""
+        for side, reached in ((self.above, high), (self.below, -low)):
+            ends = [piece.high if side.sign > 0 else -piece.low for piece in side.pieces]
+            behind = sum(1 for end in ends if end < reached)
+            side.allowed = max(side.allowed, behind + _LOOK_AHEAD)

@@ -103,13 +103,13 @@ class CurveMap:
         low, high = z.min(axis=0), z.max(axis=0)
         if self._table is not None and ((low >= self._reach[0]) & (high <= self._reach[1])).all():
             return self._table
-        lowest, highest = np.zeros(len(self.curves)), np.zeros(len(self.curves))
-        np.minimum.at(lowest, self.which, low)
-        np.maximum.at(highest, self.which, high)
-        for curve, least, most in zip(self.curves, lowest.tolist(), highest.tolist(), strict=True):
+        before = sum(len(side.pieces) for curve in self.curves for side in (curve.below, curve.above))
+        for curve, least, most in zip(self.curves, *self._extremes(low, high), strict=True):
             if least < curve.below.end or most > curve.above.end or not curve.above.pieces:
                 curve.cover(least * (1 + _AHEAD), most * (1 + _AHEAD))
-        self._table = curve_table(self.curves, self.size)
+        after = sum(len(side.pieces) for curve in self.curves for side in (curve.below, curve.above))
+        if self._table is None or after > before:
+            self._table = curve_table(self.curves, self.size)
         ends = np.array(
             [[_reach(curve.below), _reach(curve.above)] for curve in self.curves],
         )
@@ -142,15 +142,25 @@ class CurveMap:
         return out, all_logs
 
     def beyond(self, z: Array) -> tuple[int, str, float] | None:
-        """The first coordinate of z (d,) that is past the end of its curve, why it ends, and its coefficient there."""
+        """The first coordinate of a state z (d,) past the end of its curve, why it ends, and its coefficient there.
+
+        From here the map may be looked at some way ahead.
+        """
         self._covering(z[None])
+        lowest, highest = self._extremes(z, z)
         for number, curve in enumerate(self.curves):
             for side in (curve.below, curve.above):
-                if side.ended in ("far", "saddle"):
-                    past = np.flatnonzero((self.which == number) & (side.sign * (z - side.end) > 0))
-                    if past.size:
-                        return int(past[0]), side.ended, side.beta
+                past = np.flatnonzero((self.which == number) & (side.sign * (z - side.end) > 0))
+                if past.size and side.ended != "rest":
+                    return int(past[0]), side.ended, side.beta
+            curve.settle(lowest[number], highest[number])
         return None
+
+    def _extremes(self, low: Array, high: Array) -> tuple[list[float], list[float]]:
+        lowest, highest = np.zeros(len(self.curves)), np.zeros(len(self.curves))
+        np.minimum.at(lowest, self.which, low)
+        np.maximum.at(highest, self.which, high)
+        return lowest.tolist(), highest.tolist()
 
     def until_visible(self, level: float) -> tuple[Array, Array, Array, Array]:
         """z at which coordinates that grow out of the origin reach a coefficient, below and above, and the rates there.

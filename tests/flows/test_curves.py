@@ -1,0 +1,72 @@
+"""Flows of general formulas along their growth curves."""
+
+import math
+
+import mpmath as mp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from tests.flows.precise import precise_flow
+
+import flowsim as fs
+
+#: Coordinate 0 becomes negative first; coordinate 1 changes sign.
+FLIP = ([[-0.5, -2.0], [-1.5, -2.0]], [-0.5, 2.0])
+GENERIC = {"u": [1.4, 1.4], "v": [0.3, 0.3]}
+ONES = {"u": 1.0, "v": 1.0}
+
+FORMULAS = {
+    "tanh(u)*v": (lambda u, v: mp.tanh(u) * v, lambda u, v: (v / mp.cosh(u) ** 2, mp.tanh(u))),
+    "u*v+u**3*v": (lambda u, v: u * v + u**3 * v, lambda u, v: (v + 3 * u * u * v, u + u**3)),
+    "sin(u*v)": (lambda u, v: mp.sin(u * v), lambda u, v: (v * mp.cos(u * v), u * mp.cos(u * v))),
+    "u*v+u**2*v**2": (
+        lambda u, v: u * v + (u * v) ** 2,
+        lambda u, v: (v * (1 + 2 * u * v), u * (1 + 2 * u * v)),
+    ),
+    "exp(u*v)-1": (lambda u, v: mp.expm1(u * v), lambda u, v: (v * mp.exp(u * v), u * mp.exp(u * v))),
+    "log(1+u)*v": (lambda u, v: mp.log(1 + u) * v, lambda u, v: (v / (1 + u), mp.log(1 + u))),
+}
+
+
+#: High precision takes seconds where weights grow to infinity in finite z.
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) if name == "u*v+u**3*v" else name for name in FORMULAS]
+
+
+@pytest.mark.parametrize("formula", _SLOW)
+@pytest.mark.parametrize(("alpha", "start"), [("1", GENERIC), ("1e-3", GENERIC), ("1e-3", ONES)])
+def test_a_general_formula_follows_its_flow_to_the_tolerance(formula, alpha, start):
+    gamma = max(1.0, -math.log(float(alpha)))
+    times = gamma * np.array([1.5, 3.6])
+    weights = [np.broadcast_to(start[name], 2).tolist() for name in ("u", "v")]
+    truth = precise_flow(*FORMULAS[formula], *FLIP, alpha, weights, times, digits=24)
+    for rtol in (1e-6, 1e-10):
+        traj = fs.gradient_flow(
+            fs.DiagonalNetwork(formula), fs.Regression(*FLIP), times[-1], alpha=alpha, start=start, t_eval=times,
+            rtol=rtol,
+        )  # fmt: skip
+        assert traj.info["coordinates"] == "curve"
+        assert np.abs(traj.beta - truth).max() <= 20 * rtol
+
+
+@pytest.mark.parametrize("formula", ["tanh(u)*v", pytest.param("u*v+u**3*v", marks=pytest.mark.slow)])
+def test_a_sign_change_far_below_the_tolerance_is_right(formula):
+    # A partner weight of 1e-12 grows again: integrated in the weights the end was off by 1.4, with success.
+    alpha, times = "1e-6", -4.2 * math.log(1e-6) * np.array([0.8])
+    truth = precise_flow(*FORMULAS[formula], *FLIP, alpha, [[1.4, 1.4], [0.3, 0.3]], times, digits=34)
+    for method in ("LSODA", "BDF", "Radau", "DOP853"):
+        traj = fs.gradient_flow(
+            fs.DiagonalNetwork(formula), fs.Regression(*FLIP), times[-1], alpha=alpha, start=GENERIC, t_eval=times,
+            method=method,
+        )  # fmt: skip
+        assert np.abs(traj.beta - truth).max() < 2e-5
+
+
+def test_three_weights_without_a_polynomial_invariant_end_where_they_should():
+    # Ends from Taylor series of 70 to 280 digits; the model and thresholds of arXiv 2607.12332.
+    problem = fs.Regression([[1, 0.5, 0.7, 0], [0.5, 1, 0.1, 0.7]], [1, 0])
+    net = fs.DiagonalNetwork("2*a*b + (a**2+b**2+c**2)*c")
+    start = {"a": 1.0, "b": 0.5, "c": 0.3}
+    ends = {"1e-30": (8.08e-6, 0, 1.428559883, -0.204085756), "1e-60": (1.02e-10, 0, 1.428571428, -0.204081633)}
+    for alpha, end in ends.items():
+        traj = fs.gradient_flow(net, problem, 7.322448979591836, alpha=alpha, start=start, clock="accelerated")
+        assert_allclose(traj.beta[-1], end, atol=1e-8)
