@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
-from flowsim.flows.growth import _Reduced
+from flowsim.flows.reduced import Reduced
 from flowsim.growth.curve_map import CurveMap
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
 
@@ -38,7 +38,7 @@ class CurveCoordinates:
     ----------
     net : DiagonalNetwork
         One for which :func:`flowsim.growth.curve_map.admits_curves` is None.
-    problem : Regression
+    problem : Problem
     scale : InitialScale
     direction : array (k, d)
         The start is alpha times this.
@@ -47,15 +47,15 @@ class CurveCoordinates:
     name = "curve"
     log_unit = 0.0
 
-    def __init__(self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> None:
+    def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
         self.net, self.problem, self.scale, self.direction = net, problem, scale, direction
         self.map = CurveMap(net, scale, direction)
         self.kernels = kernels(net)
         self.invariants = self.kernels.invariant_names
 
     @cached_property
-    def reduced(self) -> _Reduced:
-        return _Reduced.of(self.problem)
+    def reduced(self) -> Reduced:
+        return Reduced.of(self.problem, self.map(np.zeros(self.problem.d))[0])
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
@@ -68,16 +68,10 @@ class CurveCoordinates:
         )
 
     def _rhs(self, t: float, y: Array) -> Array:
-        reduced = self.reduced
-        out: Array = reduced.scale * (reduced.b - reduced.B @ self.map(y @ reduced.B)[0])
-        return out
+        return self.reduced.rate(self.map(y @ self.reduced.B)[0])
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        slope = self.map(y @ self.reduced.B)[1]
-        active = slope > 0
-        B = self.reduced.B[:, active]
-        out: Array = -self.reduced.scale * ((B * slope[active]) @ B.T)
-        return out
+        return self.reduced.jacobian(*self.map(y @ self.reduced.B))
 
     @cached_property
     def _thresholds(self) -> tuple[Array, Array, Array, Array]:
@@ -96,9 +90,10 @@ class CurveCoordinates:
         return limit
 
     def _check(self, t: float, y: Array) -> str | None:
-        found = self.map.beyond(y @ self.reduced.B)
+        z = y @ self.reduced.B
+        found = self.map.beyond(z)
         if found is None:
-            return None
+            return self.reduced.check(self.map(z)[0])
         i, why, beta = found
         if why == "saddle":
             return (
@@ -107,6 +102,8 @@ class CurveCoordinates:
             )
         return f"coordinate {i} left the range of its formula at {beta:.3g}; tighten `rtol`"
 
+    needs_finer_steps = False
+
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
         size = len(self.reduced.b)
@@ -114,8 +111,8 @@ class CurveCoordinates:
 
     def velocity(self, t: Array, y: Array) -> Array:
         beta, slope = self.map(y @ self.reduced.B)
-        residual = np.asarray(self.problem.X @ beta.T) - self.problem.y[:, None]
-        out: Array = -slope * np.asarray(self.problem.X.T @ residual).T / self.problem.n
+        slopes = self.problem.slopes(self.problem.predict(beta))
+        out: Array = -slope * np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n
         return out
 
     def predictor(self, t: Array, y: Array) -> Array:

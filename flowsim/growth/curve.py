@@ -294,7 +294,7 @@ class Side:
         return max(size, 1e-3) / speed if speed > 0 else 1.0
 
     def growth(self, level: float) -> tuple[float, float] | None:
-        """z at which the linear flow takes ``|B - phi(0)|`` to a level, and the rate of weights that does; else None."""
+        """z at which the linear flow takes ``|B - phi(0)|`` to a level, and the rate of its weights; None if never."""
         origin = self.curve.origin
         if origin.order != 2:
             return None

@@ -43,7 +43,7 @@ def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, r
             if least < math.log(_TINY):
                 return f"{formula.text!r} is not analytic at the origin, where weights of {scale} are"
         elif (origin.order - 2) * least < math.log(_RESOLVED / rtol):
-            return f"weights of {formula.text!r} take alpha^-{origin.order - 2} of time to grow, beyond what floats resolve"
+            return f"weights of {formula.text!r} take alpha^-{origin.order - 2} of time: floats do not resolve it"
     return None
 
 

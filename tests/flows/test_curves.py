@@ -6,9 +6,9 @@ import mpmath as mp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from tests.flows.precise import precise_flow
 
 import flowsim as fs
+from tests.flows.precise import precise_flow
 
 #: Coordinate 0 becomes negative first; coordinate 1 changes sign.
 FLIP = ([[-0.5, -2.0], [-1.5, -2.0]], [-0.5, 2.0])
