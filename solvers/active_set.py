@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["ColumnFactor", "ConeRegression", "relative_rounding", "scaled_norm"]
 
@@ -285,7 +286,7 @@ class ConeRegression(Generic[Key]):
         return self.members.pop(position)
 
 
-@numba.njit("void(float64[:, ::1], float64[:, ::1], int64, int64)", cache=True)
+@compiled("void(float64[:, ::1], float64[:, ::1], int64, int64)", error_model="python")
 def _remove_column(qt: Array, rt: Array, k: int, position: int) -> None:  # pragma: no cover - compiled
     for column in range(position, k - 1):
         for row in range(column + 2):
@@ -306,7 +307,7 @@ def _remove_column(qt: Array, rt: Array, k: int, position: int) -> None:  # prag
             qt[column + 1, row] = c * right - s * left
 
 
-@numba.njit("void(float64[:, ::1], int64, float64[::1])", cache=True)
+@compiled("void(float64[:, ::1], int64, float64[::1])", error_model="python")
 def _solve_upper(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
     for column in range(k - 1, -1, -1):
         out[column] /= rt[column, column]
@@ -314,7 +315,7 @@ def _solve_upper(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - c
             out[row] -= rt[column, row] * out[column]
 
 
-@numba.njit("void(float64[:, ::1], int64, float64[::1])", cache=True)
+@compiled("void(float64[:, ::1], int64, float64[::1])", error_model="python")
 def _solve_upper_transposed(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
     for column in range(k):
         for row in range(column):

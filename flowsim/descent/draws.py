@@ -18,11 +18,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from flowsim.descent.tiles import aligned, aligned_buffer
 from flowsim.network import GaussianNoise, LaplaceNoise, Noise, RademacherNoise, UniformNoise
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["Draws"]
 
@@ -104,7 +104,7 @@ def _key_and_increment(seed: np.random.SeedSequence) -> tuple[int, int]:
     return key, gamma
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _words(counter, stride, out):
     """Hash the counters into random words and move them on."""
     for i in range(out.size):
@@ -115,7 +115,7 @@ def _words(counter, stride, out):
         out[i] = z ^ (z >> _31)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _minus_logs(words, out):
     """``-ln u`` for u = (k + 1/2) / 2^63, k the upper 63 bits."""
     for i in range(words.size):
@@ -130,7 +130,7 @@ def _minus_logs(words, out):
         out[i] = (63.0 - np.float64(exponent)) * _LN2 - (2.0 * s + (s * z) * tail)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _turn(words, x, y):
     """From -ln u two independent normal numbers: a point at the radius sqrt(-2 ln u) and a uniform angle."""
     for i in range(words.size):
@@ -145,13 +145,13 @@ def _turn(words, x, y):
         y[i] = math.copysign(radius * (cosine + sine), np.float64(np.int64(words[i] << _1)))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _scaled(stds, x, out):
     for i in range(out.size):
         out[i] = stds[i] * x[i]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _fill(kind, counter, stride, stds, out):
     steps, size = out.shape
     half = counter.size // 2

@@ -14,11 +14,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from flowsim.descent.products import dense_products, move_on, products
 from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, tile
+from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
 __all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
@@ -80,7 +80,7 @@ class GrowthRecord(NamedTuple):
     length: Array
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _strays(x):
     # Vectorised, and seldom true.
     found = False
@@ -89,7 +89,7 @@ def _strays(x):
     return found
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _normalise(c, v, e, scale, coefficient):
     if not (_strays(c.ravel()) or _strays(v.ravel())):
         return
@@ -104,7 +104,7 @@ def _normalise(c, v, e, scale, coefficient):
                 scale[a, i] = math.ldexp(coefficient[a, i], max(min(2 * e[a, i], 4000), -4000))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _normalise_factor(factor, factor_e):
     if not _strays(factor.ravel()):
         return
@@ -117,7 +117,7 @@ def _normalise_factor(factor, factor_e):
                 factor_e[pair, i] += shift
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _predict(c, scale, beta):
     for i in range(c.shape[1]):
         beta[i] = c[0, i] * c[0, i] * scale[0, i]
@@ -126,7 +126,7 @@ def _predict(c, scale, beta):
             beta[i] += c[a, i] * c[a, i] * scale[a, i]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
     """Entries i to i + 8: eight coordinates of one run, or one coordinate of eight runs; a is already in hand.
 
@@ -143,7 +143,7 @@ def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
     return step * step + total
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
     """Multiply both components and the conserved quantity of every coordinate; returns the squared step of beta."""
     size = beta.size
@@ -163,7 +163,7 @@ def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _plain_steps(X, target, every_row, size, rate, c, scale, factor, beta, a, steps):
     """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
 
@@ -178,7 +178,7 @@ def _plain_steps(X, target, every_row, size, rate, c, scale, factor, beta, a, st
     return steps, length
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, length, first, steps):
     """The same for LANES runs: every tile of X^T r is spent on its coordinates before the next is computed.
 
@@ -206,7 +206,7 @@ def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, leng
     return steps
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _some_alive(square, stopped, k):
     """Note the lanes whose loss is not finite at step k for the first time; whether one is left."""
     alive = False
@@ -218,7 +218,7 @@ def _some_alive(square, stopped, k):
     return alive
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
 

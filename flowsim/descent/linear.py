@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.descent.growth_loop import Plan
@@ -24,6 +23,7 @@ from flowsim.network.compression import LiftedWeights
 from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["LinearMachine", "LinearStart", "expected_decay", "log_abs"]
 
@@ -85,7 +85,7 @@ class LinearRecord(NamedTuple):
     length: Array
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _combine(out, x, factor, y):
     """``out = x + factor * y``, entry by entry."""
     for i in range(out.shape[0]):
@@ -93,7 +93,7 @@ def _combine(out, x, factor, y):
             out[i, j] = x[i, j] + factor * y[i, j]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _disturb(out, drawn, multiplicative):
     """``out + drawn``, or ``out * (1 + drawn)``; drawn is flat."""
     for i in range(out.shape[0]):
@@ -102,7 +102,7 @@ def _disturb(out, drawn, multiplicative):
             out[i, j] = out[i, j] * (1.0 + xi) if multiplicative else out[i, j] + xi
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _norm_of_difference(x, y):
     total = 0.0
     for i in range(x.shape[0]):
@@ -111,7 +111,7 @@ def _norm_of_difference(x, y):
     return math.sqrt(total)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _subtract_targets(R, Y, labels, rows):
     """R minus the targets of its rows; returns the sum of squares."""
     total = 0.0
@@ -125,7 +125,7 @@ def _subtract_targets(R, Y, labels, rows):
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     """Take the steps of `plan`; False as soon as the loss is not finite."""
     U, V, law, beta = state.U, state.V, state.law, state.beta

@@ -10,11 +10,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Regression
+from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, load_part, store, store_part
 
 __all__ = ["Data", "dense_products", "load_data", "move_on", "products"]
@@ -54,7 +54,7 @@ def load_data(problem: Regression) -> Data:
     return Data(X, *none, False, np.empty(0), np.empty(0))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def dense_products(X, target, rows, beta, scale, out):
     """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any; X as in :class:`Data`.
 
@@ -113,7 +113,7 @@ def dense_products(X, target, rows, beta, scale, out):
     return square
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(fastmath=_FAST)
 def _sparse_row(values, columns, first, last, aim, beta, scale, out):
     s = 0.0
     for position in range(first, last):
@@ -126,7 +126,7 @@ def _sparse_row(values, columns, first, last, aim, beta, scale, out):
     return square
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def _sparse(data, target, rows, beta, scale, out):
     out[:] = 0.0
     square = 0.0
@@ -137,7 +137,7 @@ def _sparse(data, target, rows, beta, scale, out):
     return square
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled()
 def products(data, target, rows, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any.
 
@@ -152,7 +152,7 @@ def products(data, target, rows, beta, scale, residual, out, square):
         square[0] = dense_products(data.X, target, rows, beta, scale[0], out)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+@compiled(fastmath=_FAST)
 def move_on(new, beta, length):
     """Add ``||new - beta||`` of every lane to its length, then set beta to new."""
     if length.size == 1:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from flowsim.descent.draws import Draws
 from flowsim.network import Noise
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["Seed", "Streams", "child_seeds", "read_seed"]
 
@@ -117,7 +117,7 @@ class Streams:
         return self._weight.block(steps).reshape(steps, *shape)
 
 
-@njit(cache=True)
+@compiled(error_model="python")
 def _subsets(order, uniform):
     # A partial Fisher-Yates shuffle: uniform over subsets whatever the order it starts from.
     steps, size = uniform.shape

@@ -13,9 +13,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, constant, load, spread, store
 
 __all__ = [
@@ -55,7 +55,7 @@ def aligned(values: ArrayLike, columns: int | None = None) -> NDArray[Any]:
     return out
 
 
-@njit(nogil=True, cache=True)
+@compiled(error_model="python")
 def aligned_buffer(size):
     """``np.empty(size)`` that begins with a cache line."""
     whole = np.empty(size + EIGHT)
@@ -78,7 +78,7 @@ def pack(X: Array) -> Array:
     return aligned(padded.reshape(groups, ROWS, d).transpose(0, 2, 1).ravel())
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def tile(packed, first, panel, depth):
     """Four vectors of sums over k < depth of ``packed[first + 4 k + r] * panel[8 k + l]``."""
     s0 = s1 = s2 = s3 = constant(0.0)
@@ -91,14 +91,14 @@ def tile(packed, first, panel, depth):
     return s0, s1, s2, s3
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def _residual(row, product, target, size, residual, total):
     s = product - load(target, row * LANES)
     store(residual, row * LANES, s * size)
     return s * s + total
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def lane_residuals(packed, target, beta, scale, residual, square):
     """``residual = scale * (X beta - target)``; `square` receives the unscaled sums of squares.
 
@@ -116,7 +116,7 @@ def lane_residuals(packed, target, beta, scale, residual, square):
     store(square, 0, total)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(inline="always")
 def lane_products(packed, packed_columns, target, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` for LANES runs; `out` too holds whole tiles."""
     lane_residuals(packed, target, beta, scale, residual, square)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flowsim.limits.hits import BLOCK, examine
 from flowsim.problem import Regression
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["Columns", "SparseColumns", "read_columns", "sweep"]
 
@@ -143,7 +144,7 @@ def _stable_order(numbers: Index, bound: int) -> Index:
     return order
 
 
-@numba.njit("int64[::1](int64[::1], int64[::1], int64)", cache=True)
+@compiled("int64[::1](int64[::1], int64[::1], int64)", error_model="python")
 def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
     begins = np.zeros((1 << _RADIX) + 1, np.int64)
     mask = (1 << _RADIX) - 1
@@ -159,13 +160,11 @@ def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
     return out
 
 
-_SWEEP: Any = numba.njit(
+_SWEEP: Any = compiled(
     numba.types.Tuple((numba.float64, numba.int64))(
         numba.uint32[::1], numba.uint32[::1], _VEC, numba.int64[::1], numba.float64[:, ::1],
         _VEC, _VEC, _VEC, _VEC, _FLAG, _VEC, numba.float64, numba.float64, numba.int64[::1], numba.float64[:, ::1],
     ),
-    cache=True,
-    error_model="numpy",
 )  # fmt: skip
 
 

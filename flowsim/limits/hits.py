@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.compilation import compiled
+
 __all__ = ["BLOCK", "BUFFER", "arrivals", "examine", "next_hits", "tabulate"]
 
 Array = NDArray[np.float64]
@@ -83,7 +85,7 @@ def arrivals(
 
 _FLAG = numba.uint8[::1]
 _VEC = numba.float64[::1]
-_ADVANCE: Any = numba.njit(
+_ADVANCE: Any = compiled(
     numba.types.Tuple((numba.float64, numba.int64))(
         _VEC,
         _VEC,
@@ -100,18 +102,14 @@ _ADVANCE: Any = numba.njit(
         numba.int64[::1],
         numba.float64[:, ::1],
     ),
-    cache=True,
-    error_model="numpy",
 )
 
 
-_EXAMINE: Any = numba.njit(
+_EXAMINE: Any = compiled(
     numba.types.Tuple((numba.float64, numba.int64))(
         numba.float64, numba.int64, numba.int64, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _FLAG, numba.float64,
         numba.float64, numba.int64[::1], numba.float64[:, ::1], _VEC,
     ),
-    cache=True,
-    error_model="numpy",
 )  # fmt: skip
 
 

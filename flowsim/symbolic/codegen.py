@@ -6,39 +6,24 @@ name that hashes what it was made from; it carries its own checksum, so damage i
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import importlib.util
 import os
 import pickle
-import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["cache_folder", "digest", "load_generated"]
+from flowsim.solvers.cache_folder import FOLDER_VARIABLE, cache_folder, temporary_folder
 
-#: Environment variable that moves the cache.
-FOLDER_VARIABLE = "FLOWSIM_CACHE_DIR"
+__all__ = ["FOLDER_VARIABLE", "cache_folder", "digest", "load_generated"]
+
 _CHECKSUM = "# sha256 "
 _lock = threading.RLock()
 _loaded: dict[tuple[str, str], ModuleType] = {}
-
-
-def cache_folder() -> Path:
-    """Where generated code is kept: ``$FLOWSIM_CACHE_DIR``, else the user's cache folder, else a temporary one."""
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        folder = Path(chosen)
-    else:
-        import platformdirs
-
-        folder = Path(platformdirs.user_cache_dir("flowsim", appauthor=False)) / "kernels"
-    return folder if _writable(folder) else _temporary_folder()
 
 
 def digest(text: str) -> str:
@@ -104,7 +89,7 @@ def _publish(path: Path, text: str) -> Path:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     except OSError:
-        path = _temporary_folder() / path.name
+        path = temporary_folder() / path.name
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -157,23 +142,3 @@ def _import(name: str, path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-@cache
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(dir=folder)
-        os.close(handle)
-        os.unlink(probe)
-    except OSError:
-        return False
-    return True
-
-
-@cache
-def _temporary_folder() -> Path:
-    """One folder of this process alone: a name that others can guess must never be imported from."""
-    folder = tempfile.mkdtemp(prefix="flowsim-kernels-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)

@@ -1,13 +1,15 @@
-"""How every function here is compiled."""
+"""How every function of this package is compiled, and where the result is kept."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from numba import cfunc, njit
+from numba import njit
 from numba.core.options import DefaultOptions
 
+from flowsim.solvers.compilation.disk import disk_cache
 from flowsim.solvers.compilation.parts import pipeline
 
 __all__ = ["FAST", "LANES", "bare", "compiled", "compiled_callback", "padded", "part"]
@@ -17,8 +19,40 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 #: Doubles in the widest vector register.
 LANES = 8
 
-#: Division by zero gives infinity, and other threads may run meanwhile.
-compiled = partial(njit, cache=True, nogil=True, error_model="numpy")
+
+def compiled(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function when it is first called, or at once for a signature, and keep the result on disk.
+
+    Division by zero gives infinity, and other threads may run meanwhile, unless the options of Numba's ``njit`` say
+    otherwise.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = njit(**{"nogil": True, "error_model": "numpy"} | options)(function)
+        dispatcher._cache = disk_cache(function)
+        if signature is not None:
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+        return dispatcher
+
+    return decorate
+
+
+def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a C function, which is called by its address."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        from numba.core import sigutils
+        from numba.core.ccallback import CFunc
+
+        found: Any = CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"})
+        found._cache = disk_cache(function)
+        found.compile()
+        return found
+
+    return decorate
+
+
 #: Parts of compiled functions, without entry points for Python.
 part = partial(
     njit, nogil=True, error_model="numpy", **pipeline(), no_cpython_wrapper=True, no_cfunc_wrapper=True
@@ -27,8 +61,6 @@ part = partial(
 #: takes longer than the work on a vector of ten.
 _uncounted: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 bare = partial(part, **_uncounted)
-#: A C function, called by its address.
-compiled_callback = partial(cfunc, cache=True, error_model="numpy")
 
 
 @bare()

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import datamodel
 from numba.core.imputils import lower_builtin
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, register_model
+
+from flowsim.solvers.compilation import bare
 
 __all__ = [
     "EIGHT", "add_up", "below", "call", "constant", "exponential", "exponential_within", "gather", "greater",
@@ -370,7 +372,7 @@ _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1.0 / math.factorial(k) for k in range(2, 14))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@bare()
 def exponential(x):
     """``exp(x)`` to 1 unit in the last place, of x cut to size."""
     return exponential_within(
@@ -378,7 +380,7 @@ def exponential(x):
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@bare()
 def exponential_within(x):
     """The same of numbers up to 700 in size: ``exp(x) = 2^k exp(r)``, ``|r| <= ln(2)/2``, by Taylor's polynomial."""
     shifted = _LOG2_E * x + constant(_ROUND)

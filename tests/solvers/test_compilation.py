@@ -1,0 +1,95 @@
+"""Compiled code on disk: never stale, never in the package, damaged files mended, old ones removed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+
+import flowsim
+from flowsim.solvers.compilation import bare, compiled
+from flowsim.solvers.compilation.disk import _KEPT, digest_of_sources, folder_of_digest
+
+ROOT = Path(flowsim.__file__).resolve().parents[1]
+
+READ = """
+import numpy as np
+from flowsim.solvers.separable import reading
+terms = tuple(np.full((1, 3), value) for value in (0.0, 1.0, 1.0, 0.0))
+out = np.empty((1, 3))
+reading.sums(terms, np.ones((1, 3)), np.zeros(1), reading.terms_of(terms), out)
+print(repr(out[0, 0]), sum(reading.sums.stats.cache_hits.values()))
+"""
+
+
+def run(root: Path, cache: Path) -> list[str]:
+    environment = os.environ | {"FLOWSIM_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
+    out = subprocess.run(
+        [sys.executable, "-c", READ], cwd=cache.parent, env=environment, capture_output=True, text=True, check=True
+    )
+    return out.stdout.split()
+
+
+def test_an_edited_callee_and_a_damaged_file_are_compiled_anew(tmp_path):
+    root, cache = tmp_path / "checkout", tmp_path / "cache"
+    shutil.copytree(ROOT / "flowsim", root / "flowsim", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "solvers", root / "solvers", ignore=shutil.ignore_patterns("__pycache__"))
+    e = repr(np.float64(np.exp(1.0)))
+    assert run(root, cache) == [e, "0"]
+    assert run(root, cache) == [e, "1"]
+    assert not list(root.rglob("*.nb[ic]"))
+    # The same sources elsewhere, as after another installation.
+    (root / "flowsim").rename(tmp_path / "flowsim")
+    (root / "solvers").rename(tmp_path / "solvers")
+    assert run(tmp_path, cache) == [e, "1"]
+    for file in cache.rglob("*.nb[ic]"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert run(tmp_path, cache) == [e, "0"]
+    assert run(tmp_path, cache) == [e, "1"]
+    called = tmp_path / "solvers" / "simd" / "vector.py"
+    text = called.read_text(encoding="utf-8")
+    assert text.count("constant(1.0) + r * (constant(1.0) + r * tail)") == 1
+    called.write_text(text.replace("constant(1.0) + r * (constant(1.0)", "constant(2.0) + r * (constant(1.0)"))
+    value, hits = run(tmp_path, cache)
+    assert float(value.split("(")[-1].rstrip(")")) != pytest.approx(np.e)
+    assert hits == "0"
+
+
+def test_only_the_last_digests_are_kept(tmp_path):
+    for number in range(_KEPT + 3):
+        folder = tmp_path / "compiled" / f"old{number:02d}"
+        folder.mkdir(parents=True)
+        os.utime(folder, (number, number))
+    own = folder_of_digest(tmp_path)
+    assert own.name == digest_of_sources()
+    kept = sorted(path.name for path in own.parent.iterdir() if path != own)
+    assert kept == [f"old{number:02d}" for number in range(4, _KEPT + 3)]
+
+
+def test_a_part_has_no_entry_for_python_and_is_called_from_compiled_code():
+    @bare()
+    def double(x):
+        return 2.0 * x
+
+    @njit
+    def twice(x):
+        return double(double(x))
+
+    assert twice(1.5) == 6.0
+    if "pipeline_class" in bare.keywords:
+        with pytest.raises((ValueError, TypeError)):
+            double(1.0)
+
+
+def test_a_signature_compiles_at_once_and_options_are_those_of_numba():
+    @compiled("float64(float64)", error_model="python")
+    def inverse(x):
+        return 1.0 / x
+
+    assert inverse(4.0) == 0.25
+    with pytest.raises(ZeroDivisionError):
+        inverse(0.0)
