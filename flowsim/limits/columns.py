@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.limits.hits import BLOCK, examine
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 
 __all__ = ["Columns", "SparseColumns", "read_columns", "sweep"]
@@ -30,7 +30,7 @@ _VEC = numba.float64[::1]
 class Columns:
     """The columns of dense data or of an operator."""
 
-    def __init__(self, problem: Regression) -> None:
+    def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.n, self.d = problem.n, problem.d
         self.is_dense = problem.is_dense
@@ -60,7 +60,7 @@ class Columns:
         return bool(self.is_dense and self.problem.X[:, suspects].any())
 
 
-def read_columns(problem: Regression, also: Index) -> Columns | SparseColumns:
+def read_columns(problem: Problem, also: Index) -> Columns | SparseColumns:
     """The columns of a problem; of sparse data those that are not empty, and those in `also`."""
     return SparseColumns.of(problem.X, also) if hasattr(problem.X, "tocsr") else Columns(problem)
 

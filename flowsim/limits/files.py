@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.problem import Regression
+from flowsim.limits.convex import Escape
+from flowsim.problem import Problem, Regression
+from flowsim.problem.losses import LOSSES
 from flowsim.results.files import read, write
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ def save_path(path: SaddlePath, file: str | os.PathLike[str]) -> Path:
     import xarray
 
     problem = path.problem
+    if not isinstance(problem, Regression) and LOSSES.get(problem.loss_function.name) is not problem.loss_function:
+        raise ValueError("`path` cannot be saved: its loss is one of your own, which a file cannot hold.")
     variables: dict[str, Any] = {"y": (("row", "target") if problem.y.ndim == 2 else ("row",), problem.y)}
     if problem.is_dense:
         variables["X"] = (("row", "feature"), problem.X)
@@ -88,6 +92,10 @@ def save_path(path: SaddlePath, file: str | os.PathLike[str]) -> Path:
             "memory_coefficients": (("memory_part", "memory_coordinate"), known.coefficients),
             "memory_rates": (("memory_part", "memory_coordinate"), known.rates),
         }
+    if problem.sample_weight is not None:
+        variables["sample_weight"] = ("row", problem.sample_weight)
+    if path.escape is not None:
+        variables |= {"escape_direction": ("feature", path.escape.direction), "escape_hits": ("hit", path.escape.hits)}
     if path.start_beta is not None:
         variables["start_beta"] = ("feature", path.start_beta)
     dataset = xarray.Dataset(
@@ -95,6 +103,8 @@ def save_path(path: SaddlePath, file: str | os.PathLike[str]) -> Path:
         coords={"feature": list(problem.feature_names), "jump_times": ("jump", path.jump_times)},
         attrs={
             "format": PATH, "horizon": float(path.horizon), "complete": int(path.complete), "message": path.message,
+            "loss": problem.loss_function.name,
+            "escape": [] if path.escape is None else [path.escape.time, path.escape.margin],
             "order": path.order, "stats": json.dumps(path.stats, default=float),
         },
     )  # fmt: skip
@@ -128,6 +138,7 @@ def read_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) 
             horizon=float(data.attrs["horizon"]),
             complete=bool(data.attrs["complete"]),
             message=str(data.attrs["message"]),
+            escape=_escape(data),
             order=int(data.attrs["order"]),
             offset=offset if len(offset) > 1 else float(offset[0]),
             start_beta=data["start_beta"].values if "start_beta" in data else None,
@@ -143,7 +154,14 @@ def read_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) 
         raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
 
 
-def _problem(data: xarray.Dataset) -> Regression:
+def _escape(data: xarray.Dataset) -> Escape | None:
+    if "escape_direction" not in data:
+        return None
+    time, margin = data.attrs["escape"]
+    return Escape(float(time), data["escape_hits"].values, data["escape_direction"].values, float(margin))
+
+
+def _problem(data: xarray.Dataset) -> Problem:
     import scipy.sparse
 
     names = [str(name) for name in data["feature"].values]
@@ -152,7 +170,9 @@ def _problem(data: xarray.Dataset) -> Regression:
     else:
         parts = (data["X_values"].values, data["X_column"].values, data["X_start"].values)
         X = scipy.sparse.csr_array(parts, shape=(len(parts[2]) - 1, len(names)))
-    return Regression(X, data["y"].values, names)
+    weight = data["sample_weight"].values if "sample_weight" in data else None
+    loss = str(data.attrs.get("loss", "squared"))
+    return Problem(X, data["y"].values, loss, sample_weight=weight, feature_names=names)
 
 
 def _parts(data: xarray.Dataset, name: str) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from flowsim.limits.units import exponent_of
 
 if TYPE_CHECKING:
     from flowsim.limits.path import SaddlePath
+from flowsim.problem import Regression
 
 __all__ = ["Orbit", "heteroclinic_orbit"]
 
@@ -128,16 +129,16 @@ class _Field:
         columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
         # A common factor of all forces is a unit of time, which an orbit does not know.
-        unit = exponent_of(columns)
+        self.problem = problem
+        unit = exponent_of(columns) if isinstance(problem, Regression) else 0
         self.columns = columns = np.ldexp(columns, -unit)
         # The residual in an orthonormal basis of the columns: along directions in which nearly collinear columns cancel
         # the force keeps its relative precision, which moments less Gram matrix times beta would lose.
         basis, root = np.linalg.qr(columns)
         self.root = root / np.sqrt(problem.n)
         self.aim = basis.T @ np.ldexp(problem.y - offset, -unit) / np.sqrt(problem.n)
-        self.gram = self.root.T @ self.root
         self.order = path.order
-        arriving = (self.aim - self.root @ beta0) @ self.root
+        arriving = self.pull(beta0)
         self.sign = np.where(beta0 != 0, np.sign(beta0), np.where(beta1 != 0, np.sign(beta1), np.sign(arriving)))
         positive = self.sign > 0
         self.speed = np.where(positive, path.speeds[0][coordinates], path.speeds[1][coordinates])
@@ -159,9 +160,22 @@ class _Field:
         if self.free.any() and (self.order > 2 or not np.isfinite(self.memory[0][:, self.free]).all()):
             raise ValueError("orbits from these pretrained weights have no closed form.")
 
+    def pull(self, beta: Array) -> Array:
+        """``-g``."""
+        if isinstance(self.problem, Regression):
+            return (self.aim - beta @ self.root.T) @ self.root
+        return -self.problem.slopes(beta @ self.columns.T) @ self.columns / self.problem.n
+
+    def gram(self, beta: Array) -> Array:
+        """Second derivatives of the loss in the coordinates."""
+        if isinstance(self.problem, Regression):
+            return self.root.T @ self.root
+        bent = self.problem.curvatures(self.columns @ beta)
+        return (self.columns.T * bent) @ self.columns / self.problem.n
+
     def force(self, beta: Array) -> Array:
         """``-g - kappa sign``, what drives the coordinates."""
-        return (self.aim - beta @ self.root.T) @ self.root - self.cost * self.sign
+        return self.pull(beta) - self.cost * self.sign
 
     def inertia(self, beta: Array) -> Array:
         """``d beta / d z``."""
@@ -209,12 +223,12 @@ class _Field:
         point = beta0 + share * self.sign
         old = ~new
         if old.any():
-            D = self.inertia(beta0)[old]
+            D, gram = self.inertia(beta0)[old], self.gram(beta0)
             shift = np.zeros(old.sum())
             for j in np.flatnonzero(new & (share > 0)):
                 growth = rates[j] if self.order == 2 else 0.0
-                matrix = growth * np.eye(old.sum()) + D[:, None] * self.gram[np.ix_(old, old)]
-                shift -= np.linalg.lstsq(matrix, D * self.gram[old, j] * share[j] * self.sign[j], rcond=None)[0]
+                matrix = growth * np.eye(old.sum()) + D[:, None] * gram[np.ix_(old, old)]
+                shift -= np.linalg.lstsq(matrix, D * gram[old, j] * share[j] * self.sign[j], rcond=None)[0]
             point[old] += shift
         return point
 
@@ -274,15 +288,16 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
 
     def jacobian(_: float, state: Array) -> Array:
         beta = to_beta(state)
+        gram = field.gram(beta)
         if field.curves is not None:  # the bend of the curves left out: Newton's method needs no more
             b = np.abs(beta)
             growth = np.divide(field.inertia(beta), b, out=np.array(field.speed), where=b > 0)
             inner, outer = (b, growth) if logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
-            return -(outer * sign)[:, None] * field.gram * (inner * sign)[None, :]
+            return -(outer * sign)[:, None] * gram * (inner * sign)[None, :]
         if logs:
-            return -(field.speed * sign)[:, None] * field.gram * beta[None, :]
+            return -(field.speed * sign)[:, None] * gram * beta[None, :]
         w = np.maximum(state, 0.0)
-        out = -(field.speed / power * w ** (power - 1) * sign)[:, None] * field.gram
+        out = -(field.speed / power * w ** (power - 1) * sign)[:, None] * gram
         out = out * (sign * power * w ** (power - 1))[None, :]
         out[np.diag_indices(m)] += field.speed / power * (power - 1) * w ** (power - 2) * sign * field.force(beta)
         return out

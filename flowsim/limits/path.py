@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import card, curves
+from flowsim.limits.convex import Escape
 from flowsim.limits.curves import Curves
 from flowsim.limits.files import TabulatedMemory, save_path
 from flowsim.limits.orbits import Orbit, heteroclinic_orbit
@@ -20,7 +21,7 @@ from flowsim.limits.rational import ExactPath
 from flowsim.limits.selection import Memory
 from flowsim.limits.staircase import Staircase
 from flowsim.limits.state import StartState
-from flowsim.problem import Regression
+from flowsim.problem import Problem, Regression
 
 if TYPE_CHECKING:
     import pandas
@@ -64,7 +65,7 @@ class SaddlePath(Staircase):
 
     Attributes
     ----------
-    problem : Regression
+    problem : Problem
     jump_times : array (K,)
         Accelerated times ``t / ln(1/alpha)`` (depth L >= 3: ``t * alpha**(L - 2)``) of the jumps; 0 is not one.
     hits : tuple of K arrays
@@ -92,12 +93,14 @@ class SaddlePath(Staircase):
         Where a start that does not vanish begins; it relaxes to ``saddles[0]`` at once. None: at 0.
     exact : ExactPath or None
         The fractions, if they were asked for.
+    escape : Escape or None
+        Where and along which direction beta grows without bound, if the loss has no minimum there (separable data).
     stats : dict
         jumps, gradients (products with X^T), columns (inner products computed one by one), seconds, product_seconds
         (of both), dual_rounding (largest rounding of the dual at a hit, relative to its threshold).
     """
 
-    problem: Regression
+    problem: Problem
     jump_times: Array
     supports: tuple[NDArray[np.int64], ...] = field(repr=False)
     values: tuple[Array, ...] = field(repr=False)
@@ -115,6 +118,7 @@ class SaddlePath(Staircase):
     start_beta: Array | None = field(default=None, repr=False)
     exact: ExactPath | None = field(default=None, repr=False)
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
+    escape: Escape | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """How coordinates answer to the dual as numbers: functions do not travel."""
@@ -239,6 +243,12 @@ class SaddlePath(Staircase):
         times = self._check_times(t)
         if np.isinf(times).any():
             raise ValueError("`t` must be finite; received inf.")
+        if not isinstance(self.problem, Regression):
+            # The gradient at an average is the average of gradients with squares only.
+            forces = -np.array([self.problem.gradient(row) for row in self._rows(np.arange(len(self.supports)))])
+            shares = [time * self._shares(float(time)) for time in np.atleast_1d(times)]
+            sums = np.array([share @ forces[: len(share)] for share in shares])
+            return sums[0] if times.ndim == 0 else sums
         average = np.atleast_2d(self.time_average(times)) + self.offset
         rows = np.stack(
             [-time * self.problem.gradient(row) for time, row in zip(np.atleast_1d(times), average, strict=True)]

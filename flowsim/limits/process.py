@@ -6,7 +6,8 @@ import math
 import numbers
 import time
 from collections.abc import Mapping
-from typing import overload
+from dataclasses import replace
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,16 +16,21 @@ from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
 from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.columns import SparseColumns, read_columns
+from flowsim.limits.convex import Escape, cone_minimiser
 from flowsim.limits.duals import follow
 from flowsim.limits.exactly import exactly
 from flowsim.limits.linear_networks import linear_saddle_to_saddle
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.state import StartState, pretrained_state
-from flowsim.limits.units import in_units
+from flowsim.limits.units import Units, in_units
 from flowsim.limits.walls import Walls, is_uniform, network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
+
+if TYPE_CHECKING:
+    from flowsim.solvers.active_set import ConeRegression
+    from flowsim.solvers.cone_newton import ConeMinimiser, Recession
 
 __all__ = ["saddle_to_saddle"]
 
@@ -94,8 +100,9 @@ def saddle_to_saddle(
     net : DiagonalNetwork or LinearNetwork
         Diagonal: two-layer type (``u*v``, ``u**2 - v**2``, ...), with or without noise, a product of L >= 3 weights,
         or another formula whose lowest terms at 0 have order 2 or more.
-    problem : Regression
-        With one target, or several for a LinearNetwork.
+    problem : Problem
+        With one target, or several for a LinearNetwork. Any convex loss; linear networks, weight noise and `exact` need
+        squares. Where the loss has no minimum on a cone (separable data) the path ends: ``path.escape``.
     start : dict weight -> array, or StartState, optional
         The direction that the vanishing scale multiplies, as in :func:`flowsim.gradient_flow`; or a place on an
         earlier path, ``path.state(t)``, to go on from there with other data.
@@ -170,11 +177,14 @@ def saddle_to_saddle(
             if value is not None:
                 raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
         return linear_saddle_to_saddle(net, problem, start, max_jumps=max_jumps, t_end=t_end)
-    problem = require_squares(problem, "the saddle-to-saddle process")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
+    if exact or getattr(net, "noise", None) is not None:
+        require_squares(problem, "rational arithmetic" if exact else "the limit of weight noise")
     if problem.n_targets > 1:
         raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
     if problem.y.ndim == 2:
-        problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+        problem = problem.with_target(problem.y[:, 0])
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or a LinearNetwork; received {type(net).__name__}.")
     if pretrained is not None:
@@ -188,29 +198,35 @@ def saddle_to_saddle(
     walls = network_walls(net, problem, start, thresholds, penalties)
     horizon = math.inf if t_end is None else float(t_end)
     if exact:
-        return exactly(problem, walls, state, max_jumps, horizon)
+        return exactly(require_squares(problem, "rational arithmetic"), walls, state, max_jumps, horizon)
     return _Process(problem, walls, state).run(max_jumps, horizon, progress)
 
 
 class _Process:
-    """State of one run: time, dual, walls stood at, and the constrained least-squares problem."""
+    """State of one run: time, dual, walls stood at, and the constrained minimisation problem."""
 
-    def __init__(self, problem: Regression, walls: Walls, state: StartState | None) -> None:
-        from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
+    def __init__(self, problem: Problem, walls: Walls, state: StartState | None) -> None:
+        from flowsim.solvers.active_set import ConeRegression, relative_rounding
 
         self.began = time.perf_counter()
         self.problem, self.state, self.all_walls = problem, state, walls
-        y, n = problem.y, problem.n
-        if np.any(walls.offset):
-            y = y - problem.predict(np.broadcast_to(walls.offset, (problem.d,)))
-        data, y, self.units = in_units(problem, y)
+        y, n, data = problem.y, problem.n, problem
+        self.units = Units()
+        if isinstance(problem, Regression):
+            if np.any(walls.offset):
+                y = y - problem.predict(np.broadcast_to(walls.offset, (problem.d,)))
+            data, y, self.units = in_units(problem, y)
         # From here on coordinates are counted among the columns that are read: without the empty ones of sparse data.
         self.columns = read_columns(data, also=_standing(walls)[0])
         self.walls = walls.of(self.columns.which) if isinstance(self.columns, SparseColumns) else walls
         self.costs = (self.units.cost(self.walls.upper_penalty), self.units.cost(self.walls.lower_penalty))
-        self.cone = ConeRegression(y, self._signed_column)
+        self.cone: ConeRegression[Key] | ConeMinimiser[Key] = (
+            ConeRegression(y, self._signed_column)
+            if isinstance(problem, Regression)
+            else cone_minimiser(problem, self._signed_column)
+        )
         # Rates this small are rounding of x_i . r / n.
-        self.size = scaled_norm(y)
+        self.size = self.cone.size
         self.ulp = relative_rounding(n) * self.columns.norms / n
         self.rounding = self.ulp * self.size
         self.level, self.raised = self.size, False
@@ -234,7 +250,10 @@ class _Process:
     def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
         from tqdm import tqdm
 
+        from flowsim.solvers.cone_newton import Recession
+
         horizon, complete, message = math.inf, True, "reached the minimiser to rounding"
+        reaching = np.empty(0, np.int64)
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
             try:
                 self._settle(*_standing(self.walls))
@@ -254,10 +273,13 @@ class _Process:
                     self.t += wait
                     self.spread += wait * self.cone.size
                     self.duals.advance(wait)
+                    reaching = found
                     self._settle(found, signs)
                     self.times.append(after)
                     self.hits.append(np.sort(found))
                     bar.update()
+            except Recession as end:
+                return self._escaped(end, reaching)
             except IntegrationError as error:
                 if self.supports:
                     reached = self.units.time(self.t)
@@ -266,6 +288,17 @@ class _Process:
                     error.path = self._path(reached, False, f"stopped at t={reached:.6g}, where the process failed")
                 raise
         return self._path(horizon, complete, message)
+
+    def _escaped(self, end: Recession[Key], hits: NDArray[np.int64]) -> SaddlePath:
+        """The path as far as the loss has minima."""
+        now, direction = self.units.time(self.t), np.zeros(self.problem.d)
+        for (i, sign), share in end.direction.items():
+            direction[self.columns.number(np.array([i]))] += sign * share
+        if not self.supports:
+            self.supports, self.values = [np.empty(0, np.int64)], [np.empty(0)]
+        message = f"beta escapes to infinity at t={now:.6g}, along `escape.direction` with margin {end.margin:.6g}"
+        escape = Escape(now, self.columns.number(np.sort(hits)), direction, end.margin)
+        return replace(self._path(now, False, message), escape=escape)
 
     def _path(self, horizon: float, complete: bool, message: str) -> SaddlePath:
         walls = self.all_walls
@@ -336,12 +369,16 @@ class _Process:
 
     def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
         """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
+        from flowsim.solvers.cone_newton import Recession
+
         joining: list[tuple[Key, float]] = []
         for i, sign in zip(coordinates.tolist(), signs.tolist(), strict=True):
             joining.append(((i, sign), self.columns.n * float(self.costs[0 if sign > 0 else 1][i])))
             self.flags[i] |= 1 if sign > 0 else 2
         try:
             self.cone.solve(joining)
+        except Recession:
+            raise
         except ArithmeticError as error:
             raise IntegrationError(
                 f"the saddle at accelerated time {self.units.time(self.t):.6g} cannot be found: {error}."

@@ -13,7 +13,7 @@ from flowsim.limits.curves import Curves, growth_curves
 from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.state import StartState
 from flowsim.network import DiagonalNetwork, quadratic_form
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 
 __all__ = ["Walls", "is_uniform", "network_walls", "symbolic_thresholds"]
 
@@ -61,7 +61,7 @@ class Walls:
 
 def network_walls(
     net: DiagonalNetwork,
-    problem: Regression,
+    problem: Problem,
     start: Mapping[str, ArrayLike] | StartState | None,
     thresholds: tuple[ArrayLike, ArrayLike] | None,
     penalties: tuple[ArrayLike, ArrayLike] | None,
@@ -166,7 +166,7 @@ def _each(values: Array, function: Callable[[Array], Array]) -> Array:
 
 
 def _with_noise(
-    net: DiagonalNetwork, problem: Regression, upper: Array, lower: Array
+    net: DiagonalNetwork, problem: Problem, upper: Array, lower: Array
 ) -> tuple[Array, Array, Array, Array, Array | float]:
     """Quadratic formulas: ``theta' = -(g H + eta^2 sigma^2 H^2) theta``, so ``kappa^+- = eta^2 sigma^2 / t^+-``."""
     d = problem.d

@@ -1,0 +1,260 @@
+"""A smooth convex function of ``A b`` minimised on a cone, warm-started: Newton steps, each a least-squares problem.
+
+The counterpart of :class:`flowsim.solvers.active_set.ConeRegression` for other functions than squares, with the same
+methods; columns join from time to time and those at 0 wait outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
+
+__all__ = ["ConeMinimiser", "Recession", "RowwiseFunction"]
+
+Array = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
+
+_ITERATIONS = 200
+_HALVINGS = 60
+#: Sufficient decrease (Armijo), and the damping tried where a step fails or the curvature has vanished.
+_DECREASE = 1e-4
+_FIRST_DAMPING, _MOST_DAMPING = 1e-6, 1e12
+#: Gradients this many roundings large are accepted where further steps no longer make them smaller.
+_STALLED = 1e4
+_RECEDES = 1e-7
+
+
+@dataclass(frozen=True)
+class RowwiseFunction:
+    """``sum_i phi_i(f_i)``.
+
+    Attributes
+    ----------
+    value : callable f -> float
+    slope, curvature : callable f -> array (n,)
+        First and second derivatives, row by row; the curvature is not negative.
+    flat : array (n,)
+        +1 (-1) where phi_i falls to an infimum as f_i goes to +inf (-inf), 0 where it has none at infinity.
+    """
+
+    value: Callable[[Array], float]
+    slope: Callable[[Array], Array]
+    curvature: Callable[[Array], Array]
+    flat: Array
+
+
+class Recession(ArithmeticError, Generic[Key]):  # noqa: N818 - what happened, not a fault
+    """The infimum on the cone is not attained: it is approached along a direction.
+
+    Attributes
+    ----------
+    direction : dict key -> float
+        Of sum 1; the largest margin there is.
+    margin : float
+        The least ``flat_i (A v)_i`` along it; 0 where only part of the rows recedes.
+    """
+
+    def __init__(self, direction: dict[Key, float], margin: float) -> None:
+        super().__init__("the infimum is not attained")
+        self.direction, self.margin = direction, margin
+
+
+class ConeMinimiser(Generic[Key]):
+    r"""``min sum_i phi_i((A b)_i) + c.b`` over b >= 0.
+
+    Parameters
+    ----------
+    n : int
+    column : callable
+        Maps a key to its column, an array (n,).
+    function : RowwiseFunction
+
+    Raises
+    ------
+    Recession
+        From `solve`, if the infimum is not attained.
+    ArithmeticError
+        If rounding keeps the iteration from settling.
+    """
+
+    def __init__(self, n: int, column: Callable[[Key], Array], function: RowwiseFunction) -> None:
+        self.n, self._read, self.function = n, column, function
+        self._rounding = relative_rounding(n)
+        self._columns: dict[Key, Array] = {}
+        self._cost: dict[Key, float] = {}
+        self.members: list[Key] = []
+        self.waiting: list[Key] = []
+        self.b = np.zeros(0)
+        self.f = np.zeros(n)
+        self.residual = -function.slope(self.f)
+        self._scale = scaled_norm(self.residual)
+        self.size = self._scale
+
+    def solve(self, joining: Iterable[tuple[Key, float]]) -> None:
+        """Let columns join the cone, each with its cost, and move to the new minimiser."""
+        for key, cost in joining:
+            self._cost[key] = cost
+            self._columns[key] = self._read(key)
+            self.waiting.append(key)
+        keys = self.members + self.waiting
+        if not keys:
+            return
+        A = np.column_stack([self._columns[key] for key in keys])
+        costs = np.array([self._cost[key] for key in keys])
+        self._check_recession(keys, A, costs)
+        b = self._minimise(keys, A, costs, np.append(self.b, np.zeros(len(self.waiting))))
+        self.members = [key for key, value in zip(keys, b, strict=True) if value > 0]
+        self.waiting = [key for key, value in zip(keys, b, strict=True) if not value > 0]
+        self.b = b[b > 0]
+
+    def excess(self, key: Key) -> float:
+        """Rate ``a.residual - c`` of a waiting column relative to rounding; <= 1 at the minimiser."""
+        column = self._columns[key]
+        rate = float(column @ self.residual) - self._cost[key]
+        size = float(self.noise(column[:, None], np.array([np.linalg.norm(column)]), np.array([rate]))[0])
+        return rate / size if size > 0 else 0.0
+
+    def noise(self, columns: Array, norms: Array, rates: Array) -> Array:
+        """What of ``a.residual - c`` may be rounding, for each of some columns."""
+        spread = scaled_norm(self.function.curvature(self.f) * np.abs(self.f))
+        return self._rounding * norms * (self._scale + spread)
+
+    def dismiss(self, key: Key) -> None:
+        """A waiting column leaves the cone."""
+        self.waiting.remove(key)
+        del self._columns[key]
+
+    def dependent(self, waiting: list[Key]) -> bool:
+        """Whether these waiting columns depend on each other or on the members."""
+        if not waiting:
+            return False
+        A = np.column_stack([self._columns[key] for key in [*self.members, *waiting]])
+        norms = np.linalg.norm(A, axis=0)
+        if not norms.all() or A.shape[1] > self.n:
+            return True
+        sizes = np.linalg.svd(A / norms, compute_uv=False)
+        return bool(sizes.min() <= self.n * self._rounding)
+
+    def _set(self, f: Array) -> None:
+        self.f = f
+        self.residual = -self.function.slope(f)
+        self.size = scaled_norm(self.residual)
+        if self.size <= self._rounding * self._scale:
+            self.residual, self.size = np.zeros(self.n), 0.0
+
+    def _minimise(self, keys: list[Key], A: Array, costs: Array, b: Array) -> Array:
+        norms = np.linalg.norm(A, axis=0)
+        damping, least = 0.0, np.inf
+        self._set(A @ b)
+        for _ in range(_ITERATIONS):
+            violation = self._violation(A, costs, b, norms)
+            if violation <= 1.0:
+                return b
+            step = self._newton(keys, A, costs, b, damping)
+            taken = None if step is None else self._search(A, costs, b, step)
+            if taken is None:
+                if violation <= _STALLED and not violation < least:
+                    return b
+                damping = max(10.0 * damping, _FIRST_DAMPING)
+                if damping > _MOST_DAMPING:
+                    break
+            else:
+                b, damping = taken, damping / 100.0 if damping > _FIRST_DAMPING else 0.0
+                self._set(A @ b)
+            least = min(least, violation)
+        if self._violation(A, costs, b, norms) <= _STALLED:
+            return b
+        raise ArithmeticError("Newton's iteration does not settle")
+
+    def _violation(self, A: Array, costs: Array, b: Array, norms: Array) -> float:
+        """The largest departure from stationarity, in roundings."""
+        gradient = costs - A.T @ self.residual
+        noise = np.maximum(self.noise(A, norms, gradient), np.finfo(float).tiny)
+        departure = np.where(b > 0, np.abs(gradient), np.maximum(-gradient, 0.0))
+        return float((departure / noise).max())
+
+    def _newton(self, keys: list[Key], A: Array, costs: Array, b: Array, damping: float) -> Array | None:
+        """The minimiser of the quadratic model on the cone; None where it has none."""
+        curvature = self.function.curvature(self.f)
+        root = np.sqrt(curvature + damping * max(float(curvature.max()), self._scale / np.sqrt(self.n)))
+        gradient = costs - A.T @ self.residual
+        place = {key: index for index, key in enumerate(keys)}
+        # A loss of f + A (b' - b), to second order: half |root A b' - root f|^2 + gradient.b'.
+        model: ConeRegression[Key] = ConeRegression(root * self.f, lambda key: root * A[:, place[key]])
+        try:
+            model.solve(zip(keys, gradient.tolist(), strict=True))
+        except ArithmeticError:
+            return None
+        out = np.zeros(len(b))
+        out[[place[key] for key in model.members]] = model.b
+        return out
+
+    def _search(self, A: Array, costs: Array, b: Array, target: Array) -> Array | None:
+        """The first halving of the step that decreases the function enough; None where rounding hides it."""
+        step = target - b
+        slope = float((costs - A.T @ self.residual) @ step)
+        now = self.function.value(self.f) + float(costs @ b)
+        blur = 4 * np.finfo(float).eps * self.n * (abs(now) + abs(float(costs @ b)))
+        share = 1.0
+        for _ in range(_HALVINGS):
+            b_new = target if share == 1.0 else np.maximum(b + share * step, 0.0)
+            value = self.function.value(A @ b_new) + float(costs @ b_new)
+            if value <= now + _DECREASE * share * slope + blur:
+                return None if np.array_equal(b_new, b) else b_new
+            share /= 2
+        return None
+
+    def _check_recession(self, keys: list[Key], A: Array, costs: Array) -> None:
+        """Raise if some direction of the cone lets no row grow, and some rows fall for ever."""
+        flat = self.function.flat
+        if not flat.any():
+            return
+        from scipy.optimize import linprog
+
+        norms = np.linalg.norm(A, axis=0)
+        free = np.flatnonzero((costs <= 0) & (norms > 0))
+        rows = flat != 0
+        if not len(free):
+            return
+        moved, held = flat[rows, None] * (A[rows][:, free] / norms[free]), A[~rows][:, free] / norms[free]
+        n, k = moved.shape
+        # Rows that recede by up to 1 each are counted: v >= 0, 0 <= e <= 1, e <= moved v, held v = 0.
+        found = linprog(
+            np.append(np.zeros(k), -np.ones(n)),
+            A_ub=np.hstack([-moved, np.eye(n)]),
+            b_ub=np.zeros(n),
+            A_eq=np.hstack([held, np.zeros((len(held), n))]) if len(held) else None,
+            b_eq=np.zeros(len(held)) if len(held) else None,
+            bounds=[(0, None)] * k + [(0, 1)] * n,
+            method="highs",
+        )
+        if found.status != 0 or not -found.fun > _RECEDES:
+            return
+        best = self._largest_margin(moved, held, norms[free])
+        v = found.x[:k] / norms[free] if best is None else best
+        v = v / v.sum()
+        margin = float((moved @ (v * norms[free])).min())
+        raise Recession(
+            {keys[int(place)]: float(value) for place, value in zip(free, v, strict=True) if value > 0},
+            max(margin, 0.0) if best is not None else 0.0,
+        )
+
+    def _largest_margin(self, moved: Array, held: Array, norms: Array) -> Array | None:
+        """v >= 0 of least sum with ``moved v >= 1``, ``held v = 0``; None where there is none."""
+        from scipy.optimize import linprog
+
+        found = linprog(
+            norms.max() / norms,
+            A_ub=-moved,
+            b_ub=-np.ones(len(moved)),
+            A_eq=held if len(held) else None,
+            b_eq=np.zeros(len(held)) if len(held) else None,
+            method="highs",
+        )
+        return found.x / norms if found.status == 0 else None
