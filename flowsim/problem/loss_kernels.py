@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 from numba import types
+
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["SIGNATURE", "exponential", "log_cosh", "logistic", "poisson", "pseudo_huber", "squared"]
 
 _vector = types.float64[::1]
 SIGNATURE = types.void(_vector, _vector, _vector, _vector, _vector)
 # Without fast-math, and with IEEE division: an overflow is infinite, never an exception.
-_kernel: Any = numba.njit(SIGNATURE, cache=True, nogil=True, error_model="numpy")
+_kernel: Any = compiled(SIGNATURE)
 
 
 @_kernel
