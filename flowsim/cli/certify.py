@@ -8,7 +8,6 @@ import click
 
 from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.compiling import compiling_note
-from flowsim.network import DiagonalNetwork, LinearNetwork
 
 __all__ = ["certify"]
 
@@ -16,7 +15,6 @@ __all__ = ["certify"]
 @click.command()
 @data_options
 @network_options
-@click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead.")
 @click.option("--alpha", help="Scale at which limits are measured.  [default: fitting the shortest plateau]")
 @click.option("--theorem", "theorems", multiple=True, metavar="NAME", help="Only this theorem or paper; repeatable.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn.")
@@ -48,14 +46,7 @@ def certify(
     from flowsim.certificates import certify as run
 
     problem = table.read()
-    net: DiagonalNetwork | LinearNetwork
-    if width is not None:
-        if formula is not None or depth is not None:
-            raise ValueError("`--width` excludes --formula and --depth.")
-        drawn = build_network(None, None, noise, eta).noise
-        net = LinearNetwork(width, noise=drawn)
-    else:
-        net = build_network(formula, depth, noise, eta)
+    net = build_network(formula, depth, noise, eta, width)
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")
     with compiling_note(progress):

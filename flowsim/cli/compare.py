@@ -46,6 +46,7 @@ def compare(
     table: DataTable,
     formula: str | None,
     depth: int | None,
+    width: int | None,
     noise: str | None,
     eta: float,
     alpha: str,
@@ -71,7 +72,7 @@ def compare(
     from flowsim.studies import first_move, tenth_of_stable
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta)
+    net = build_network(formula, depth, noise, eta, width)
     if seeds and net.noise is None:
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
     largest = tenth_of_stable(net, problem, momentum) if step is None else step

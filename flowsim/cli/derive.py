@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from flowsim.cli.options import NOISES
@@ -12,6 +14,7 @@ __all__ = ["derive"]
 @click.command()
 @click.argument("formula", nargs=-1, metavar="[FORMULA]...")
 @click.option("--depth", type=int, metavar="L", help="Short form for the formula w1*w2*...*wL.")
+@click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead.")
 @click.option("--noise", type=click.Choice(list(NOISES)), help="Distribution of the weight noise.")
 @click.option("--eta", type=float, default=0.0, help="Standard deviation of the weight noise.", show_default=True)
 @click.option("--multiplicative", is_flag=True, help="Noise scales with the weight, w (1 + xi).")
@@ -20,6 +23,7 @@ __all__ = ["derive"]
 def derive(
     formula: tuple[str, ...],
     depth: int | None,
+    width: int | None,
     noise: str | None,
     eta: float,
     multiplicative: bool,
@@ -32,10 +36,11 @@ def derive(
     flowsim derive "u*v" --noise gaussian --eta 0.1
     flowsim derive "2*u**2 - v**2"
     flowsim derive --depth 3 --latex
+    flowsim derive --width 50 --eta 0.1
     """
     from rich.console import Console
 
-    from flowsim.network import DiagonalNetwork
+    from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.symbolic import derive as derivation_of
 
     if noise is None and eta:
@@ -47,8 +52,13 @@ def derive(
     drawn = None if noise is None else NOISES[noise](eta, multiplicative)
     if formula and depth is not None:
         raise ValueError("give either FORMULA or `--depth`; received both.")
+    if width is not None and (formula or depth is not None):
+        raise ValueError("`--width` excludes FORMULA and --depth.")
     text = None if depth is not None else formula[0] if len(formula) == 1 else list(formula) or "u*v"
-    result = derivation_of(DiagonalNetwork(text, depth=depth, noise=drawn), degree=degree)
+    if width is not None:
+        result: Any = derivation_of(LinearNetwork(width, noise=drawn))
+    else:
+        result = derivation_of(DiagonalNetwork(text, depth=depth, noise=drawn), degree=degree)
     if latex:
         click.echo(result.latex())
     else:

@@ -42,6 +42,7 @@ def limit(
     table: DataTable,
     formula: str | None,
     depth: int | None,
+    width: int | None,
     noise: str | None,
     eta: float,
     alphas: str | None,
@@ -54,25 +55,28 @@ def limit(
     Prints errors on plateaus, of jump times and at the end, with the fitted rate, and where the time average of
     the limit leaves the Lasso path; writes figure.png, errors.csv and summary.json to the output folder.
     """
-    from flowsim.network import quadratic_form
+    from flowsim.limits import LinearSaddlePath
+    from flowsim.network import LinearNetwork, quadratic_form
     from flowsim.studies import lasso_link, limit_study
     from flowsim.symbolic import order_at_origin
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta)
-    if alphas is None:
+    net = build_network(formula, depth, noise, eta, width)
+    if alphas is None and isinstance(net, LinearNetwork):
+        alphas = TWO_LAYER_ALPHAS
+    elif alphas is None and not isinstance(net, LinearNetwork):
         quadratic = quadratic_form(net.distinct[0]) is not None
         two_layer = TWO_LAYER_ALPHAS if quadratic else WEIGHT_ALPHAS
         alphas = two_layer if order_at_origin(net.distinct[0]) == 2 else DEEP_ALPHAS
-    scales = [text.strip() for text in alphas.split(",") if text.strip()]
+    scales = [text.strip() for text in str(alphas).split(",") if text.strip()]
     with output_folder(out) as staging, compiling_note(progress):
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
-        link = lasso_link(study.path)
+        link = None if isinstance(study.path, LinearSaddlePath) else lasso_link(study.path)
         _write(staging, study, link, repr(net), table.name)
     _print(study, link, repr(net), out)
 
 
-def _write(folder: Path, study: LimitStudy, link: LassoLink, net: str, data: str) -> None:
+def _write(folder: Path, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -90,8 +94,9 @@ def _write(folder: Path, study: LimitStudy, link: LassoLink, net: str, data: str
         "network": net,
         "data": data,
         **study.summary(),
-        "lasso": {"departs_at": link.departs_at, "reason": link.reason},
     }
+    if link is not None:
+        summary["lasso"] = {"departs_at": link.departs_at, "reason": link.reason}
     text = json.dumps(_plain(summary), indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
 
@@ -107,7 +112,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _print(study: LimitStudy, link: LassoLink, net: str, out: Path) -> None:
+def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -127,7 +132,8 @@ def _print(study: LimitStudy, link: LassoLink, net: str, out: Path) -> None:
         console.print(f"jump times converge at order {study.rate}; constant {study.rate.constant:.3g}")
     else:
         console.print("no rate: it takes the same jumps seen at two scales or more")
-    console.print(f"Lasso: {link.reason}")
+    if link is not None:
+        console.print(f"Lasso: {link.reason}")
     note = one_sided(study.path)
     if note is not None:
         console.print(f"note: {note}")

@@ -15,6 +15,7 @@ from flowsim.network import (
     DiagonalNetwork,
     GaussianNoise,
     LaplaceNoise,
+    LinearNetwork,
     Noise,
     RademacherNoise,
     UniformNoise,
@@ -35,7 +36,7 @@ class DataTable:
     """DATA and the options that say how to read it; without a file the bundled diabetes table."""
 
     data: Path | None
-    target: str | None
+    target: tuple[str, ...]
     raw: bool
     sep: str | None
     columns: tuple[str, ...]
@@ -61,8 +62,8 @@ class DataTable:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             problem = datasets.read_table(
-                self.data, self.target, raw=self.raw, sep=_separator(self.sep), columns=_split(self.columns) or None,
-                drop=_split(self.drop), dropna=self.dropna, index=place,
+                self.data, self.target or None, raw=self.raw, sep=_separator(self.sep),
+                columns=_split(self.columns) or None, drop=_split(self.drop), dropna=self.dropna, index=place,
             )  # fmt: skip
         for each in said:
             click.echo(f"flowsim: {each.message}", err=True)
@@ -94,7 +95,12 @@ def data_options(command: F) -> Callable[..., Any]:
         click.option("--columns", multiple=True, metavar="A,B,...", help="Only these features."),
         click.option("--sep", metavar="TEXT", help="Between the columns of a text file; tab.  [default: found out]"),
         click.option("--raw", is_flag=True, help="Take columns as they are instead of standardising them."),
-        click.option("--target", metavar="NAME", help="Target column (NPZ: array, default y)."),
+        click.option(
+            "--target",
+            metavar="NAME",
+            multiple=True,
+            help="Target column (NPZ: array, default y); repeat it, or give NAME,NAME,... for several with --width.",
+        ),
         click.argument("data", required=False, type=click.Path(path_type=Path)),
     ):
         decorated = decorate(decorated)
@@ -102,12 +108,13 @@ def data_options(command: F) -> Callable[..., Any]:
 
 
 def network_options(command: F) -> F:
-    """--formula or --depth, --noise and --eta."""
+    """--formula, --depth or --width, --noise and --eta."""
     for decorate in (
         click.option(
             "--eta", type=float, default=0.0, help="Standard deviation of the weight noise.", show_default=True
         ),
         click.option("--noise", type=click.Choice(list(NOISES)), help="Distribution of the weight noise."),
+        click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead."),
         click.option("--depth", type=int, metavar="L", help="Short form for --formula w1*w2*...*wL."),
         click.option("--formula", metavar="TEXT", help="One coordinate of the network.  [default: u*v]"),
     ):
@@ -115,13 +122,19 @@ def network_options(command: F) -> F:
     return command
 
 
-def build_network(formula: str | None, depth: int | None, noise: str | None, eta: float) -> DiagonalNetwork:
+def build_network(
+    formula: str | None, depth: int | None, noise: str | None, eta: float, width: int | None = None
+) -> DiagonalNetwork | LinearNetwork:
     """The network that the options describe."""
     if noise is None and eta:
         noise = "gaussian"
     if noise is not None and not eta:
         raise ValueError(f"`--eta` must be given with --noise {noise}.")
     drawn = None if noise is None else NOISES[noise](eta)
+    if width is not None:
+        if formula is not None or depth is not None:
+            raise ValueError("`--width` excludes --formula and --depth.")
+        return LinearNetwork(width, noise=drawn)
     if formula is None and depth is None:
         formula = "u*v"
     return DiagonalNetwork(formula, depth=depth, noise=drawn)

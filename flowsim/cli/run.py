@@ -13,8 +13,8 @@ from flowsim.cli.output import output_folder
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
-    from flowsim.limits import SaddlePath
-    from flowsim.network import DiagonalNetwork
+    from flowsim.limits import LinearSaddlePath, SaddlePath
+    from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.problem import Regression
     from flowsim.results import Trajectory
 
@@ -48,6 +48,7 @@ def run(
     table: DataTable,
     formula: str | None,
     depth: int | None,
+    width: int | None,
     noise: str | None,
     eta: float,
     alpha: str,
@@ -65,7 +66,7 @@ def run(
     figure.png, trajectory.nc and summary.json to the output folder.
     """
     problem = table.read()
-    net = build_network(formula, depth, noise, eta)
+    net = build_network(formula, depth, noise, eta, width)
     with output_folder(out) as staging, compiling_note(progress):
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
         summary["data"] = table.name
@@ -75,7 +76,7 @@ def run(
 
 
 def _integrate(
-    net: DiagonalNetwork,
+    net: DiagonalNetwork | LinearNetwork,
     problem: Regression,
     alpha: str,
     clock: Any,
@@ -84,7 +85,7 @@ def _integrate(
     rtol: float,
     check: bool,
     progress: bool,
-) -> tuple[dict[str, Any], Trajectory, SaddlePath | None]:
+) -> tuple[dict[str, Any], Trajectory, SaddlePath | LinearSaddlePath | None]:
     from flowsim.flows import gradient_flow
     from flowsim.studies import jump_table, one_sided
 
@@ -121,7 +122,9 @@ def _integrate(
     return summary, traj, path
 
 
-def _limit(net: DiagonalNetwork, problem: Regression) -> tuple[SaddlePath | None, str | None]:
+def _limit(
+    net: DiagonalNetwork | LinearNetwork, problem: Regression
+) -> tuple[SaddlePath | LinearSaddlePath | None, str | None]:
     """The limit process, or why there is none."""
     from flowsim.limits import saddle_to_saddle
 
@@ -132,7 +135,7 @@ def _limit(net: DiagonalNetwork, problem: Regression) -> tuple[SaddlePath | None
 
 
 def _error(
-    net: DiagonalNetwork,
+    net: DiagonalNetwork | LinearNetwork,
     problem: Regression,
     traj: Trajectory,
     alpha: str,
@@ -158,22 +161,25 @@ def _error(
     return {"relative_error": worst, "in_units_of_rtol": worst / rtol}
 
 
-def _write(folder: Path, traj: Trajectory, path: SaddlePath | None, summary: dict[str, Any]) -> None:
+def _write(folder: Path, traj: Trajectory, path: SaddlePath | LinearSaddlePath | None, summary: dict[str, Any]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     from flowsim import plot
+    from flowsim.limits import LinearSaddlePath
 
-    figure = plot.overview(traj, path)
+    figure = plot.linear_overview(path, traj) if isinstance(path, LinearSaddlePath) else plot.overview(traj, path)
     figure.savefig(folder / "figure.png")
     plt.close(figure)
     traj.save(folder / "trajectory.nc")
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork, problem: Regression) -> None:
+def _print_jumps(
+    console: Any, summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Regression
+) -> None:
     """The jumps by which the loss falls most, in order of time, and what the others amount to."""
     from rich.table import Table
 
@@ -181,13 +187,12 @@ def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork, pr
     ranked = sorted(range(len(jumps)), key=lambda k: -jumps[k]["fall"])
     shown = sorted(ranked[:_MOST_JUMPS])
     table = Table(title=f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
-    for heading, justify in (
-        ("predicted", "right"), ("measured", "right"), ("feature", "left"), ("sign", "center"), ("", "left"),
-    ):  # fmt: skip
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    told = ("rank",) if "rank" in jumps[0] else ("feature", "sign", "kind")
+    for heading in ("predicted", "measured", *told):
+        table.add_column(heading, justify="right" if heading in ("predicted", "measured", "rank") else "left")
     for jump in (jumps[k] for k in shown):
         measured = jump.get("why") if jump["measured"] is None else f"{jump['measured']:.6f}"
-        table.add_row(f"{jump['predicted']:.6f}", measured, jump["feature"], jump["sign"], jump["kind"])
+        table.add_row(f"{jump['predicted']:.6f}", measured, *(str(jump[heading]) for heading in told))
     console.print(table)
     if len(shown) < len(jumps):
         steps = {jump["predicted"]: jump["fall"] for jump in jumps}  # several events share a jump
@@ -198,8 +203,12 @@ def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork, pr
     console.print("times in accelerated time t / ln(1/alpha) (depth L >= 3: t alpha^(L-2))")
 
 
-def _another_formula(net: DiagonalNetwork) -> str:
+def _another_formula(net: DiagonalNetwork | LinearNetwork) -> str:
     """A network of the same kind that reaches both signs."""
+    from flowsim.network import DiagonalNetwork
+
+    if not isinstance(net, DiagonalNetwork):
+        return ""
     factors = net.distinct[0].product_of
     if factors is None or len(net.distinct) > 1:
         return ""
@@ -207,7 +216,7 @@ def _another_formula(net: DiagonalNetwork) -> str:
     return f"; --formula '{'*'.join(factors)} - {twin}' reaches both signs"
 
 
-def _print(summary: dict[str, Any], net: DiagonalNetwork, problem: Regression, out: Path) -> None:
+def _print(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Regression, out: Path) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ _REMEDIES = ("leave it out with `drop`", "leave such rows out with `dropna`")
 @hinting
 def read_table(
     path: str | Path,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     *,
     raw: bool = False,
     sep: str | None = None,
@@ -49,8 +49,9 @@ def read_table(
     path : str or Path
         ``.csv``, ``.tsv`` or ``.parquet`` with one named numeric column per feature and one for the target; ``.npz``
         with arrays ``X`` (n, d), ``y`` (n,) and optionally ``feature_names`` (d,).
-    target : str, optional
-        Name of the target column (of the array in an NPZ file; default ``y`` there).
+    target : str or sequence of str, optional
+        Name of the target column (of the array in an NPZ file; default ``y`` there). Several names, in a list or
+        separated by commas, make several targets, y of shape (n, m).
     raw : bool
         Take the columns as they are. Otherwise X is standardised, ``(X**2).mean(0) == 1``, and y is centred; what was
         taken out is kept (:meth:`flowsim.Regression.unscale`).
@@ -79,28 +80,39 @@ def read_table(
         raise ValueError(f"`path` must end in {', '.join(SUFFIXES)}; received {path.name!r}.")
     if not path.is_file():
         raise MissingFileError(f"`path` must be a file; there is none at {path}.")
+    wanted = [target] if isinstance(target, str) else list(target or ())
     if path.suffix.lower() == ".npz":
         if sep is not None or index is not None or dropna or columns is not None or len(drop):
             raise ValueError("`sep`, `columns`, `drop`, `dropna` and `index` are for tables, not for .npz files.")
-        X, y, names = _read_arrays(path, target)
+        X, y, names = _read_arrays(path, wanted)
     else:
         frame = _read_frame(path, sep)
-        X, y, names = _choose(frame, path.name, target, columns, drop, dropna, index)
+        X, y, names = _choose(frame, path.name, wanted, columns, drop, dropna, index)
     if np.ptp(y) == 0:
-        raise ValueError(f"`target` must vary; {target or 'y'!r} in {path.name} is constant.")
+        raise ValueError(f"`target` must vary; {', '.join(wanted) or 'y'!r} in {path.name} is constant.")
     problem = Regression(X, y, names)
     return problem if raw else problem.standardise()
 
 
-def _read_arrays(path: Path, target: str | None) -> tuple[Array, Array, list[str] | None]:
-    target = target or "y"
+def _names(target: Sequence[str], known: Collection[str]) -> list[str]:
+    """Between commas stand names of their own, unless a name has the commas itself."""
+    names = [name.strip() for text in target for name in ([text] if text in known else text.split(","))]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"`target` must name each column once; received {name!r} twice.")
+    return names
+
+
+def _read_arrays(path: Path, target: Sequence[str]) -> tuple[Array, Array, list[str] | None]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            missing = [name for name in ("X", target) if name not in archive.files]
+            targets = _names(target or ["y"], archive.files)
+            missing = [name for name in ("X", *targets) if name not in archive.files]
             if missing:
                 raise ValueError(f"it has no array {missing[0]!r}, only {', '.join(archive.files) or 'none'}")
             names = [str(name) for name in archive["feature_names"]] if "feature_names" in archive.files else None
-            problem = Regression(archive["X"], archive[target], names)
+            y = archive[targets[0]] if len(targets) == 1 else np.column_stack([archive[name] for name in targets])
+            problem = Regression(archive["X"], y, names)
     except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds on damaged files
         raise ValueError(f"`path` {path.name}: {error}") from None
     return problem.X, problem.y, names
@@ -149,20 +161,21 @@ def _separator(path: Path) -> str:
 def _choose(
     frame: pandas.DataFrame,
     file: str,
-    target: str | None,
+    target: Sequence[str],
     columns: Sequence[str] | None,
     drop: Sequence[str],
     dropna: bool,
     index: str | int | None,
 ) -> tuple[Array, Array, list[str]]:
     """Features, target and names of a table."""
-    if target is None:
+    if not target:
         raise ValueError(f"`target` must name the target column of {file}, one of {_some(frame.columns)}.")
     if isinstance(index, int):
         if not -frame.shape[1] <= index < frame.shape[1]:
             raise ValueError(f"`index` must be a column of {file}, below {frame.shape[1]}; received {index}.")
         index = str(frame.columns[index])
-    for what, wanted in (("target", [target]), ("columns", columns or ()), ("drop", drop), ("index", [index])):
+    targets = _names(target, frame.columns)
+    for what, wanted in (("target", targets), ("columns", columns or ()), ("drop", drop), ("index", [index])):
         for name in wanted:
             if name is not None and name not in frame.columns:
                 raise ValueError(
@@ -174,13 +187,13 @@ def _choose(
             f"{file}: the first column has no name and numbers the rows; it is left out (`columns` can ask for it).",
             stacklevel=4,
         )
-    left_out = {target, index, *drop}
+    left_out = {*targets, index, *drop}
     names = [name for name in (frame.columns if columns is None else columns) if name not in left_out]
     if not names:
-        raise ValueError(f"`path` {file} has no column besides the target {target!r}.")
+        raise ValueError(f"`path` {file} has no column besides the target {', '.join(map(repr, targets))}.")
     if frame.empty:
         raise ValueError(f"`path` {file} has no rows.")
-    used = frame[[*names, target]]
+    used = frame[[*names, *targets]]
     if dropna:
         used = used.dropna()
         if used.empty:
@@ -188,7 +201,8 @@ def _choose(
     # `dropna` cannot mend it.
     text_first = sorted(used.columns, key=lambda name: used[name].dtype.kind in "fiub")
     arrays = {name: numbers(used[name], name, f"`path` {file}", _REMEDIES) for name in text_first}
-    return np.column_stack([arrays[name] for name in names]), arrays[target], names
+    y = arrays[targets[0]] if len(targets) == 1 else np.column_stack([arrays[name] for name in targets])
+    return np.column_stack([arrays[name] for name in names]), y, names
 
 
 def _counts_rows(frame: pandas.DataFrame) -> bool:

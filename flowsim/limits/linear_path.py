@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.card import card, curves
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_orbits import block_orbit
 from flowsim.limits.linear_process import Plateau
@@ -17,6 +18,10 @@ from flowsim.limits.orbits import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 __all__ = ["LinearSaddlePath"]
 
@@ -62,6 +67,37 @@ class LinearSaddlePath(Staircase):
     message: str = ""
     order: int = 2
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def _repr_html_(self) -> str:
+        last = 1.25 * float(self.jump_times[-1]) if len(self.jump_times) else 1.0
+        edges = np.repeat(np.concatenate([[0.0], self.jump_times, [last]]), 2)[1:-1]
+        facts = {
+            "data": f"{self.problem.n} x {self.problem.d}, {self.data.m} targets",
+            "jumps": len(self.jump_times),
+            "first and last jump": ", ".join(f"{time:.6g}" for time in self.jump_times[[0, -1]])
+            if len(self.jump_times)
+            else None,
+            "rank at the end": int(self.ranks[-1]),
+            "loss at the end": float(self.losses[-1]),
+            "status": self.message,
+        }
+        figure = curves(edges, np.repeat(self.singular_values, 2, axis=0), "singular values over time")
+        return card("LinearSaddlePath", facts, figure, "singular values, accelerated time")
+
+    def plot(self, **options: Any) -> Axes:
+        """Singular values over a clock: :func:`flowsim.plot.linear_limit`, which says what else it takes."""
+        import flowsim  # the method only passes on to the package's public function, which stands floors above
+
+        return flowsim.plot.linear_limit(self, **options)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a plateau: from when to when, its rank, its loss and its singular values."""
+        import pandas
+
+        begins = np.concatenate([[0.0], self.jump_times])
+        ends = np.concatenate([self.jump_times, [self.horizon]])
+        values = {f"s{k + 1}": column for k, column in enumerate(self.singular_values.T)}
+        return pandas.DataFrame({"begins": begins, "ends": ends, "rank": self.ranks, "loss": self.losses, **values})
 
     @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:

@@ -3,6 +3,7 @@
 from flowsim.plot.compare import compare, compare_overview, edge_of_stability, orders
 from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_to_saddle
 from flowsim.plot.linear import imbalance_spectrum, loss_bound, rank_by_rank, singular_values, width_law
+from flowsim.plot.linear_limits import levels, linear_limit, linear_overview, loss_staircase
 from flowsim.plot.phase import animate, phase, save_animation
 from flowsim.plot.style import STYLE
 from flowsim.plot.trajectory import imbalance, loss, overview, trajectory
@@ -16,10 +17,14 @@ __all__ = [
     "imbalance",
     "imbalance_spectrum",
     "lasso_link",
+    "levels",
     "limit_overview",
     "limit_study",
+    "linear_limit",
+    "linear_overview",
     "loss",
     "loss_bound",
+    "loss_staircase",
     "orders",
     "overview",
     "phase",

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from flowsim.errors import IntegrationError
+from flowsim.limits import LinearSaddlePath, SaddlePath
+from flowsim.plot.linear_limits import levels, linear_limit
 from flowsim.plot.style import new_axes, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from flowsim.limits import SaddlePath
     from flowsim.studies.lasso_link import LassoLink
     from flowsim.studies.limit_study import LimitStudy
 
@@ -28,7 +29,7 @@ _BEYOND = 1.25
 
 @styled
 def saddle_to_saddle(
-    path: SaddlePath,
+    path: SaddlePath | LinearSaddlePath,
     *,
     clock: Literal["accelerated", "arclength"] = "accelerated",
     legend: bool = True,
@@ -36,15 +37,19 @@ def saddle_to_saddle(
 ) -> Axes:
     """Coordinates of the limit path: steps in accelerated time, a continuous curve in arc length.
 
+    Of a LinearSaddlePath the singular values (:func:`linear_limit`).
+
     Parameters
     ----------
-    path : SaddlePath
+    path : SaddlePath or LinearSaddlePath
     clock : {"accelerated", "arclength"}
     legend : bool
     ax : matplotlib Axes, optional
     """
     if clock not in ("accelerated", "arclength"):
         raise ValueError(f"`clock` must be accelerated or arclength; received {clock!r}.")
+    if isinstance(path, LinearSaddlePath):
+        return linear_limit(path, clock=clock, legend=legend, ax=ax)
     ax = new_axes(ax)
     last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
     last = min(last, np.nextafter(path.horizon, 0))
@@ -148,7 +153,6 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
     limit_study(study, ax=axes[0, 0])
     axes[0, 0].set_title("Flow against limit")
     flow = study.trajectories[int(np.argmax(study.gamma))]
-    used = sorted({int(i) for support in study.path.supports for i in support})
     panels: tuple[tuple[Literal["accelerated", "arclength"], Axes, str], ...] = (
         ("accelerated", axes[0, 1], "Saddle to saddle"),
         ("arclength", axes[1, 0], "Saddles joined by orbits"),
@@ -159,14 +163,24 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
         except (ValueError, IntegrationError):
             ax.text(0.5, 0.5, "the orbits of this path are not known", ha="center", transform=ax.transAxes)
             continue
-        ax.plot(flow.clock_values(clock), flow.beta[:, used], color="k", ls=":", lw=0.8)
+        ax.plot(flow.clock_values(clock), _lines(study.path, flow.beta), color="k", ls=":", lw=0.8)
         ax.set_title(rf"{title}; dotted: flow at $\alpha$ = {study.alphas[int(np.argmax(study.gamma))]}")
     if link is not None:
         lasso_link(link, ax=axes[1, 1])
         axes[1, 1].set_title("Time average of the limit and the Lasso")
+    elif isinstance(study.path, LinearSaddlePath):
+        levels(study.path, ax=axes[1, 1])
+        axes[1, 1].set_title("Directions that wait")
     else:
         axes[1, 1].axis("off")
     return figure
+
+
+def _lines(path: SaddlePath | LinearSaddlePath, beta: np.ndarray) -> np.ndarray:
+    """What the path's own figure shows, of a flow."""
+    if isinstance(path, LinearSaddlePath):
+        return np.linalg.svd(beta, compute_uv=False)
+    return beta[:, sorted({int(i) for support in path.supports for i in support})]
 
 
 def _log_axis(ax: Axes) -> None:

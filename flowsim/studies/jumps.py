@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.limits import SaddlePath
+from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.results import Trajectory
 
 __all__ = ["jump_table", "measured_jump_times", "one_sided", "plateau_times"]
@@ -27,7 +27,7 @@ MERGED_BEFORE, MERGED_AFTER = "merged with the jump before", "merged with the ju
 NOT_YET = "not yet crossed at the end of the run"
 
 
-def plateau_times(path: SaddlePath, horizon: float) -> Array:
+def plateau_times(path: SaddlePath | LinearSaddlePath, horizon: float) -> Array:
     """Accelerated times in the middle of the K + 1 plateaus; the last one ends at `horizon`."""
     edges = np.concatenate(
         [[0.0], path.jump_times, [max(horizon, path.jump_times[-1] if len(path.jump_times) else 0.0)]]
@@ -36,7 +36,7 @@ def plateau_times(path: SaddlePath, horizon: float) -> Array:
     return middles
 
 
-def measured_jump_times(trajectory: Trajectory, path: SaddlePath) -> Array:
+def measured_jump_times(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> Array:
     r"""Accelerated times at which the flow is half way from one saddle to the next.
 
     .. math:: \frac{\langle \beta(t) - \beta_k, \beta_{k+1} - \beta_k \rangle}{\lVert \beta_{k+1} - \beta_k \rVert^2}
@@ -48,7 +48,7 @@ def measured_jump_times(trajectory: Trajectory, path: SaddlePath) -> Array:
     ----------
     trajectory : Trajectory
         With dense output.
-    path : SaddlePath
+    path : SaddlePath or LinearSaddlePath
         The limit process of the same network and data.
 
     Returns
@@ -60,7 +60,7 @@ def measured_jump_times(trajectory: Trajectory, path: SaddlePath) -> Array:
     return _measure(trajectory, path)[0]
 
 
-def _measure(trajectory: Trajectory, path: SaddlePath) -> tuple[Array, list[str]]:
+def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tuple[Array, list[str]]:
     """The times, and for NaN among them why there is none (elsewhere an empty text)."""
     horizon = float(trajectory.accelerated_time[-1])
     middles = plateau_times(path, horizon)
@@ -73,7 +73,7 @@ def _measure(trajectory: Trajectory, path: SaddlePath) -> tuple[Array, list[str]
 
         def progress(times: Array, before: Array = before, step: Array = step) -> Array:
             beta = trajectory.at(times, clock="accelerated").beta
-            fraction: Array = (beta - before) @ step / (step @ step)
+            fraction: Array = np.tensordot(beta - before, step, axes=step.ndim) / np.sum(step**2)
             return fraction - 0.5
 
         times = np.linspace(low, min(high, horizon), _SAMPLES)
@@ -91,37 +91,45 @@ def _measure(trajectory: Trajectory, path: SaddlePath) -> tuple[Array, list[str]
     return measured, reasons
 
 
-def jump_table(trajectory: Trajectory, path: SaddlePath) -> list[dict[str, Any]]:
+def jump_table(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> list[dict[str, Any]]:
     """Every coordinate that enters or leaves the support, with its predicted and its measured time.
 
     Returns
     -------
     list of dict
         predicted, measured (None if the flow has no such time, and then `why`), feature, sign, kind, and `fall`, by how
-        much the training loss falls in the jump; plain JSON values.
+        much the training loss falls in the jump; plain JSON values. A linear network has its rank after the jump
+        instead of feature, sign and kind.
     """
     measured, reasons = _measure(trajectory, path)
     falls = -np.diff(path.losses)
+    if isinstance(path, LinearSaddlePath):
+        events: list[tuple[int, dict[str, Any]]] = [
+            (jump, {"rank": int(rank)}) for jump, rank in enumerate(path.ranks[1:])
+        ]
+    else:
+        events = [
+            (event.jump, {"feature": event.name, "sign": "+" if event.sign > 0 else "-", "kind": event.kind})
+            for event in path.events
+        ]
     rows = []
-    for event in path.events:
-        time = float(measured[event.jump])
+    for jump, what in events:
+        time = float(measured[jump])
         row: dict[str, Any] = {
-            "predicted": event.time,
+            "predicted": float(path.jump_times[jump]),
             "measured": None if math.isnan(time) else time,
-            "feature": event.name,
-            "sign": "+" if event.sign > 0 else "-",
-            "kind": event.kind,
-            "fall": float(falls[event.jump]),
+            **what,
+            "fall": float(falls[jump]),
         }
-        if reasons[event.jump]:
-            row["why"] = reasons[event.jump]
+        if reasons[jump]:
+            row["why"] = reasons[jump]
         rows.append(row)
     return rows
 
 
-def one_sided(path: SaddlePath) -> str | None:
+def one_sided(path: SaddlePath | LinearSaddlePath) -> str | None:
     """Says so where the start lets coefficients take one sign only and the data ask for the other; else None."""
-    if not path.complete:
+    if isinstance(path, LinearSaddlePath) or not path.complete:
         return None
     zero = np.zeros(path.problem.d)
     size = np.abs(path.problem.gradient(zero)).max()

@@ -16,8 +16,8 @@ from flowsim.card import card, curves, one_line
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.hints import hinting
-from flowsim.limits import SaddlePath, saddle_to_saddle
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.limits import LinearSaddlePath, SaddlePath, saddle_to_saddle
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times, plateau_times
@@ -70,7 +70,7 @@ class LimitStudy:
 
     Attributes
     ----------
-    path : SaddlePath
+    path : SaddlePath or LinearSaddlePath
     alphas : tuple of str
     gamma : array (A,)
         ``ln(1/alpha)``.
@@ -85,7 +85,7 @@ class LimitStudy:
     trajectories : tuple of Trajectory
     """
 
-    path: SaddlePath
+    path: SaddlePath | LinearSaddlePath
     alphas: tuple[str, ...]
     gamma: Array
     plateau_errors: Array
@@ -147,7 +147,7 @@ class LimitStudy:
 
 @hinting
 def limit_study(
-    net: DiagonalNetwork,
+    net: DiagonalNetwork | LinearNetwork,
     problem: Regression,
     alphas: Sequence[Alpha],
     start: Mapping[str, ArrayLike] | None = None,
@@ -204,9 +204,9 @@ def limit_study(
         except IntegrationError as error:
             raise IntegrationError(f"alpha={scale}: {error}", error.trajectory) from error
         states = flow.at(middles, clock="accelerated").beta
-        plateau_errors.append(np.abs(states - limits).max(axis=1) / size)
+        plateau_errors.append(np.abs(states - limits).reshape(len(middles), -1).max(axis=1) / size)
         time_errors.append(np.abs(measured_jump_times(flow, path) / path.jump_times - 1))
-        end_errors.append(float(np.abs(flow.beta[-1] - path.end).max() / size))
+        end_errors.append(float(np.abs(flow.beta[-1] - limits[-1]).max() / size))
         trajectories.append(flow)
     gamma = np.array([scale.gamma for scale in scales])
     errors = np.array(time_errors)

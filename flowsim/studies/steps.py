@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import Problem
 from flowsim.symbolic.clock import acceleration
 
@@ -14,18 +14,24 @@ __all__ = ["first_move", "tenth_of_stable"]
 _DENSE = 4_000_000
 
 
-def first_move(net: DiagonalNetwork, problem: Problem, alpha: str | float) -> float:
+def first_move(net: DiagonalNetwork | LinearNetwork, problem: Problem, alpha: str | float) -> float:
     """Twice the time at which the limit of vanishing alpha leaves 0, for thresholds of 1; 0 if it never does."""
-    pull = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
+    gradient = problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))
+    linear = isinstance(net, LinearNetwork)
+    pull = float(np.linalg.norm(gradient.reshape(problem.d, -1), 2) if linear else np.abs(gradient).max())
     return 2.0 / (acceleration(net, InitialScale.parse(alpha)) * pull) if pull > 0 else 0.0
 
 
-def tenth_of_stable(net: DiagonalNetwork, problem: Problem, momentum: float = 0.0) -> float:
+def tenth_of_stable(net: DiagonalNetwork | LinearNetwork, problem: Problem, momentum: float = 0.0) -> float:
     """A tenth of the step at which descent on beta itself would diverge, over the size of the solution.
 
     Less for momentum, whose modified flow carries ``(1 + mu) / (1 - mu)^2`` times the step, and for formulas that
     curve more than ``u*v``.
     """
+    if isinstance(net, LinearNetwork):
+        pull = float(np.linalg.norm(problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))))
+        top = _largest_singular_value(problem) ** 2 / problem.n
+        return 0.1 / max(pull, top) * (1 - momentum) ** 2 / (1 + momentum)
     forms = [quadratic_form(formula) for formula in net.distinct]
     curvature = max([1.0, *(2 * float(np.abs(np.linalg.eigvalsh(form)).max()) for form in forms if form is not None)])
     top = _largest_singular_value(problem) ** 2 / problem.n

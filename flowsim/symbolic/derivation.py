@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import sympy
 from numpy.typing import ArrayLike, NDArray
 from sympy.codegen.cfunctions import expm1
 
-from flowsim.network import DiagonalNetwork, Formula, Noise
+from flowsim.network import DiagonalNetwork, Formula, LinearNetwork, Noise
 from flowsim.symbolic.expectation import expectation
 from flowsim.symbolic.invariants import generators, invariant_basis
 from flowsim.symbolic.kernels import kernels
+from flowsim.symbolic.linear_derivation import LinearDerivation
 from flowsim.symbolic.moments import E, Var
 from flowsim.symbolic.origin import order_at_origin
+from flowsim.symbolic.render import Rendered, Step, steps
 from flowsim.symbolic.sharpness import SHORT, Sharpness, minimal_trace, sharpness_of
 from flowsim.symbolic.statements import ExactThresholds, exact_thresholds
 
@@ -28,7 +30,11 @@ INVARIANT_DEGREE = 4
 LOST = 1e-9
 
 
-def derive(net: DiagonalNetwork, *, degree: int = INVARIANT_DEGREE) -> Derivation:
+@overload
+def derive(net: DiagonalNetwork, *, degree: int = INVARIANT_DEGREE) -> Derivation: ...
+@overload
+def derive(net: LinearNetwork, *, degree: int = INVARIANT_DEGREE) -> LinearDerivation: ...
+def derive(net: DiagonalNetwork | LinearNetwork, *, degree: int = INVARIANT_DEGREE) -> Derivation | LinearDerivation:
     r"""Derive a network's equations from its formula.
 
     .. math:: \dot\theta_i = -\big( g_i \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \big), \qquad
@@ -36,13 +42,13 @@ def derive(net: DiagonalNetwork, *, degree: int = INVARIANT_DEGREE) -> Derivatio
 
     Parameters
     ----------
-    net : DiagonalNetwork
+    net : DiagonalNetwork or LinearNetwork
     degree : int
-        Conserved polynomials are searched up to this degree.
+        Conserved polynomials of a diagonal network are searched up to this degree.
 
     Returns
     -------
-    Derivation
+    Derivation, or LinearDerivation for a LinearNetwork
         Computed piece by piece, when a piece is asked for; renders itself in notebooks and terminals.
 
     References
@@ -56,8 +62,10 @@ def derive(net: DiagonalNetwork, *, degree: int = INVARIANT_DEGREE) -> Derivatio
     >>> derivation.invariants, derivation.thresholds.plus, derivation.thresholds.minus
     ((u*v**2,), 1/4, 1/2)
     """
+    if isinstance(net, LinearNetwork):
+        return LinearDerivation(net)
     if not isinstance(net, DiagonalNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
+        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
         raise ValueError(f"`degree` must be an integer >= 1; received {degree!r}.")
     return Derivation(net, tuple(CoordinateDerivation(formula, net.noise, degree) for formula in net.distinct))
@@ -278,8 +286,8 @@ def _halved(e: sympy.Expr) -> sympy.Expr:
     return sympy.together(e / 2) if sympy.count_ops(e) <= SHORT else e / 2
 
 
-@dataclass(frozen=True, eq=False)
-class Derivation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Derivation(Rendered):
     """What :func:`derive` found.
 
     For a network of one formula the attributes are that formula's own; for a mixed network they are tuples, one
@@ -358,24 +366,6 @@ class Derivation:
         """Weights (k, d) of least Hessian trace with the predictor beta (d,)."""
         return minimal_trace(self.net, beta)
 
-    def latex(self) -> str:
-        """The whole derivation as LaTeX, step by step."""
-        from flowsim.symbolic.render import latex
-
-        return latex(self)
-
-    def _repr_latex_(self) -> str:
-        return f"$$\n{self.latex()}\n$$"
-
-    def __str__(self) -> str:
-        from flowsim.symbolic.render import plain_text
-
-        return plain_text(self)
-
-    def __repr__(self) -> str:
-        return f"derive({self.net!r})"
-
-    def __rich__(self) -> Any:
-        from flowsim.symbolic.render import rich_text
-
-        return rich_text(self)
+    def chapters(self) -> list[tuple[str, list[Step]]]:
+        """A formula each, with its steps."""
+        return [(str(each.formula), steps(each)) for each in self.coordinates]

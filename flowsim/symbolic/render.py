@@ -15,9 +15,11 @@ from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.sharpness import SHORT
 
 if TYPE_CHECKING:
-    from flowsim.symbolic.derivation import CoordinateDerivation, Derivation, Law
+    from collections.abc import Sequence
 
-__all__ = ["latex", "plain_text", "rich_text", "steps"]
+    from flowsim.symbolic.derivation import CoordinateDerivation, Law
+
+__all__ = ["Line", "Rendered", "Step", "steps"]
 
 #: Expressions with more operations than this are named, not shown.
 _LONG = 220
@@ -26,14 +28,56 @@ _WIDTH = 110
 
 @dataclass(frozen=True)
 class Line:
-    """One equation ``left = right``, or words. `left` is (LaTeX, plain text)."""
+    """One equation ``left = right``, or words. `left` is (LaTeX, plain text); `right` an expression or such a pair."""
 
     left: tuple[str, str] = ("", "")
     right: Any = None
     words: str = ""
 
 
-def steps(derivation: CoordinateDerivation) -> list[tuple[str, list[Line]]]:
+#: A title and its lines.
+Step = tuple[str, list[Line]]
+
+
+class Rendered:
+    """Equations that show themselves, step by step: a subclass has :meth:`chapters`."""
+
+    def chapters(self) -> Sequence[tuple[str, list[Step]]]:
+        """Each a heading and its steps."""
+        raise NotImplementedError
+
+    def latex(self) -> str:
+        """One ``aligned`` block: titles in bold, one line for each equation or sentence."""
+        lines = []
+        for _, steps in self.chapters():
+            for title, body in steps:
+                lines.append(rf"& \textbf{{{title}}}")
+                lines += [_latex_line(line) for line in body if line.words or line.left[0]]
+        text = " \\\\\n".join(lines)
+        return f"\\begin{{aligned}}\n{text}\n\\end{{aligned}}"
+
+    def _repr_latex_(self) -> str:
+        return f"$$\n{self.latex()}\n$$"
+
+    def __str__(self) -> str:
+        """The steps on lines of Unicode mathematics."""
+        return "".join(text for text, _ in _pieces(self.chapters()))
+
+    def __repr__(self) -> str:
+        return f"derive({self.net!r})"  # type: ignore[attr-defined]
+
+    def __rich__(self) -> Any:
+        """The same for a terminal, with colours."""
+        from rich.text import Text
+
+        text = Text()
+        for piece, style in _pieces(self.chapters()):
+            text.append(piece, style=style)
+        text.rstrip()
+        return text
+
+
+def steps(derivation: CoordinateDerivation) -> list[Step]:
     """The steps in order, each a title and its lines."""
     return [
         ("Model", _model(derivation)),
@@ -186,17 +230,6 @@ def _norm_words(t: Any) -> str:
 # Writing
 
 
-def latex(derivation: Derivation) -> str:
-    """One ``aligned`` block: titles in bold, one line for each equation or sentence."""
-    lines = []
-    for coordinate in derivation.coordinates:
-        for title, body in steps(coordinate):
-            lines.append(rf"& \textbf{{{title}}}")
-            lines += [_latex_line(line) for line in body if line.words or line.left[0]]
-    text = " \\\\\n".join(lines)
-    return f"\\begin{{aligned}}\n{text}\n\\end{{aligned}}"
-
-
 def _latex_line(line: Line) -> str:
     if line.words:
         pieces = line.words.split("$")
@@ -205,12 +238,14 @@ def _latex_line(line: Line) -> str:
         return rf"& \quad\text{{{''.join(pieces)}}}"
     if line.right is None:
         return rf"& \quad {line.left[0]}"
+    if isinstance(line.right, tuple):
+        return f"{line.left[0]} &= {line.right[0]}"
     if _is_long(line.right):
         return rf"{line.left[0]} &= \text{{{sympy.count_ops(line.right)} operations, not shown}}"
     return f"{line.left[0]} &= {sympy.latex(line.right)}"
 
 
-_GREEK = re.compile(r"(?<![A-Za-z])(alpha|beta|eta|phi|sigma|theta|xi|Sigma)(?![A-Za-z])")
+_GREEK = re.compile(r"(?<![A-Za-z])(alpha|beta|eta|lambda|phi|sigma|tau|theta|xi|Sigma)(?![A-Za-z])")
 _REPLACED = (
     (_GREEK, r"\\\1 "),
     (re.compile(r"\b(sum|int|ln|exp|sin|cos|tan|sinh|cosh|tanh|log)(?![A-Za-z])"), r"\\\1 "),
@@ -237,26 +272,10 @@ def _escape(words: str) -> str:
     return words.replace("\\", "").replace("_", r"\_").replace("^", r"\string^").replace("`", "")
 
 
-def plain_text(derivation: Derivation) -> str:
-    """The steps on lines of Unicode mathematics."""
-    return "".join(text for text, _ in _pieces(derivation))
-
-
-def rich_text(derivation: Derivation) -> Any:
-    """The same for a terminal, with colours."""
-    from rich.text import Text
-
-    text = Text()
-    for piece, style in _pieces(derivation):
-        text.append(piece, style=style)
-    text.rstrip()
-    return text
-
-
-def _pieces(derivation: Derivation) -> Iterator[tuple[str, str]]:
-    for coordinate in derivation.coordinates:
-        yield f"{coordinate.formula}\n", "bold"
-        for number, (title, lines) in enumerate(steps(coordinate), 1):
+def _pieces(chapters: Sequence[tuple[str, list[Step]]]) -> Iterator[tuple[str, str]]:
+    for heading, body in chapters:
+        yield f"{heading}\n", "bold"
+        for number, (title, lines) in enumerate(body, 1):
             yield f"\n{number}. {title}\n", "bold cyan"
             for line in lines:
                 for text in _plain_line(line):
@@ -270,6 +289,8 @@ def _plain_line(line: Line) -> list[str]:
     if line.right is None:
         return []
     left = f"   {_unicode(line.left[1])} = "
+    if isinstance(line.right, tuple):
+        return _wrapped(left, _unicode(line.right[1]))
     if isinstance(line.right, sympy.MatrixBase):
         table = [[_unicode(entry) for entry in line.right.row(row)] for row in range(line.right.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -291,7 +312,18 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_LETTERS = {"alpha": "α", "beta": "β", "eta": "η", "phi": "φ", "sigma": "σ", "Sigma": "Σ", "theta": "θ", "xi": "ξ"}
+_LETTERS = {
+    "alpha": "α",
+    "beta": "β",
+    "eta": "η",
+    "lambda": "λ",
+    "tau": "τ",
+    "phi": "φ",
+    "sigma": "σ",
+    "Sigma": "Σ",
+    "theta": "θ",
+    "xi": "ξ",
+}
 
 
 def _unicode(e: Any) -> str:

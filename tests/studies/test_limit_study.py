@@ -160,3 +160,13 @@ def test_on_random_problems_the_flow_approaches_the_limit(formula: str, eta: flo
             errors.append(np.median(plateau))
     assert np.median(medians["1e-1000"]) < 1e-4
     assert np.median(medians["1e-10000"]) < 1e-8
+
+
+def test_jump_times_of_a_linear_network_converge_at_order_1() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 3))
+    problem = fs.Regression(X, X @ rng.standard_normal((3, 2)) + 0.1 * rng.standard_normal((20, 2)))
+    study = fs.limit_study(fs.LinearNetwork(6), problem, ["1e-3", "1e-4", "1e-5"], rtol=1e-8)
+    assert study.rate.order == pytest.approx(1.0, abs=0.1)
+    assert list(study.table()["jumps_seen"]) == ["2/2"] * 3
+    assert study.path.order == 2
