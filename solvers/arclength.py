@@ -73,6 +73,13 @@ class ArcLength:
         raised[:, 1:] = lengths[:, None] * coefficients / np.arange(1, _NODES + 1)
         return cls(t, values, raised, lengths)
 
+    def plus(self, rate: float) -> ArcLength:
+        """The length with ``rate`` times the time added."""
+        raised = self.antiderivatives.copy()
+        raised[:, 1] += rate * self.lengths
+        passed = np.concatenate([[0.0], np.cumsum(self.lengths)])
+        return ArcLength(self.t, self.values + rate * passed, raised, self.lengths)
+
     def times(self, factor: float) -> ArcLength:
         """The same in another unit of length."""
         if factor == 1.0:

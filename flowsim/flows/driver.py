@@ -66,19 +66,21 @@ class _Dense:
         return math.ldexp(math.exp(self.coordinates.log_unit), self.exponent)
 
     def pace(self, t: Array, y: Array) -> Array:
-        """``d arclength/dt``."""
+        """``||d beta/dt||``."""
         velocity = self.coordinates.velocity(t, y)
-        length: Array = np.sqrt((velocity.reshape(len(velocity), -1) ** 2).sum(axis=1))
-        return self.acceleration + length
+        return np.asarray(np.linalg.norm(velocity.reshape(len(velocity), -1), axis=1))
+
+    @cached_property
+    def travelled(self) -> ArcLength:
+        """Distance alone, ``int ||d beta||``: of a slow flow it would be lost beside the time."""
+        solution = self.solution
+        if isinstance(solution, SeparableSolution):
+            return solution.arclength(0.0).times(2.0 ** getattr(self.coordinates, "beta_exponent", 0))
+        return ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
 
     @cached_property
     def arclength(self) -> ArcLength:
-        solution = self.solution
-        if isinstance(solution, SeparableSolution):
-            factor = 2.0 ** getattr(self.coordinates, "beta_exponent", 0)
-            length = solution.arclength(self.acceleration / factor).times(factor)
-        else:
-            length = ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
+        length = self.travelled.plus(self.acceleration)
         return replace(length, values=length.values + self.covered)
 
     def __call__(self, values: Array, clock: Clock) -> State:
@@ -156,8 +158,7 @@ class _View:
     @cached_property
     def speed(self) -> Array:
         """``||d beta|| / d accelerated_time``."""
-        rates = self.dense.arclength.rates(self.step, self.position)
-        return np.maximum(rates / self.dense.acceleration - 1.0, 0.0)
+        return np.maximum(self.dense.travelled.rates(self.step, self.position) / self.dense.acceleration, 0.0)
 
     @property
     def state(self) -> State:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -165,7 +166,9 @@ def gradient_flow(
         squares = require_squares(problem, "the flow of a LinearNetwork")
 
         m, h = problem.n_targets, net.width
-        looked_for = as_events(events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)})
+        looked_for = as_events(
+            events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)}, rtol, partial(_size, problem)
+        )
         if coordinates != "auto":
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
 
@@ -208,7 +211,11 @@ def gradient_flow(
                 f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
             )
         problem = problem.with_target(problem.y[:, 0])
-    looked_for = as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,))) if events else ()
+    looked_for = (
+        as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,)), rtol, partial(_size, problem))
+        if events
+        else ()
+    )
     direction = net.direction(start, problem.d)
     if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
@@ -266,6 +273,14 @@ def gradient_flow(
         exponent=exponents.time,
         info={**info, "not_growth_because": reason},
     )
+
+
+def _size(problem: Problem) -> float:
+    """The largest coefficient of a fit of one feature: of the size of the solution's."""
+    shape = (problem.d,) if problem.y.ndim == 1 else (problem.d, problem.n_targets)
+    force = np.abs(problem.gradient(np.zeros(shape))).reshape(problem.d, -1).max(axis=1)
+    seen = problem.feature_variances > 0
+    return float((force[seen] / problem.feature_variances[seen]).max(initial=0.0))
 
 
 def _choose(

@@ -41,7 +41,8 @@ class Readable(Protocol):
         Ends and lengths of its steps.
     size : int
         Entries of beta.
-    arclength : ArcLength
+    arclength, travelled : ArcLength
+        With and without the time.
     """
 
     @property
@@ -52,6 +53,8 @@ class Readable(Protocol):
     def size(self) -> int: ...
     @property
     def arclength(self) -> ArcLength: ...
+    @property
+    def travelled(self) -> ArcLength: ...
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> Seen:
         """What is seen at positions, 0 to 1, of steps."""
@@ -62,8 +65,14 @@ def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list
     """What happens in a run of at most some arc length, up to the first terminal event; and that event."""
     if not events:
         return [], None
-    asked = [Sought(partial(_values, event), event.name, event.direction, event.terminal) for event in events]
+    asked = [
+        Sought(partial(_values, event), event.name, 0 if event.noise else event.direction, event.terminal)
+        for event in events
+    ]
     found = find_events(run, asked, block=max(1, min(_BLOCK, _ENTRIES // (_SAMPLES_PER_STEP * run.size))))
+    for sought, event in zip(asked, events, strict=True):
+        if event.noise:
+            found = _without_noise(run, found, sought, event)
     if found and longest < math.inf:
         lengths = run.arclength.at_steps(*_places(found))
         found = [one for one, length in zip(found, lengths, strict=True) if length <= longest]
@@ -71,6 +80,19 @@ def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list
     if last is not None:
         found = [one for one in found if (one.step, one.position) <= (last.step, last.position)]
     return found, last
+
+
+def _without_noise(run: Readable, found: list[Occurrence], sought: Sought, event: Event) -> list[Occurrence]:
+    """Motions that cover no more than the run errs are left out, and then changes in the other direction."""
+    mine = [one for one in found if one.event is sought]
+    dropped: set[int] = set()
+    if mine:
+        length = run.travelled.at_steps(*_places(mine))
+        for k in range(len(mine) - 1):
+            if mine[k].rising and not mine[k + 1].rising and length[k + 1] - length[k] <= event.noise:
+                dropped |= {id(mine[k]), id(mine[k + 1])}
+    unwanted = {id(one) for one in mine if event.direction and one.rising != (event.direction > 0)}
+    return [one for one in found if id(one) not in dropped | unwanted]
 
 
 def outcome(completed: bool, message: str, last: Occurrence | None, stopped: bool) -> tuple[bool, str]:

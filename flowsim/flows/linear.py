@@ -415,6 +415,11 @@ class _Dense:
         length = self.run.arclength
         return replace(length, values=length.values + self.covered)
 
+    @cached_property
+    def travelled(self) -> ArcLength:
+        """Distance alone."""
+        return self.run.arclength.plus(-self.acceleration)
+
     def __call__(self, values: Array, clock: Clock) -> State:
         with one_thread(self.flow.rows):
             return self.sample(values, clock)[0]

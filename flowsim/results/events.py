@@ -8,7 +8,7 @@ is an event too: it happens where the function changes sign.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -28,6 +28,9 @@ Array = NDArray[np.float64]
 def __dir__() -> list[str]:
     return sorted(__all__)
 
+
+#: A speed relative to coefficients and time passed below which beta rests, and a distance that errors cover, in rtol.
+_AT_REST, _ERRS = 1e-3, 3.0
 
 Index = int | tuple[int, ...] | None
 #: a function of times (K,) and states, with one row a time
@@ -49,6 +52,10 @@ class Event:
         The run ends at the first occurrence.
     quantity, index
         What the makers look at, to be checked against the network before the run.
+    of_size : callable (size) -> function, optional
+        Makes the function for a run, of the size of coefficients that the data suggest.
+    noise : float
+        Distance of beta up to which a pair of changes of sign, up and down, is none.
     """
 
     function: EventFunction
@@ -57,6 +64,8 @@ class Event:
     terminal: bool = False
     quantity: str | None = None
     index: Index = None
+    of_size: Callable[[float], EventFunction] | None = None
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -150,24 +159,46 @@ def loss_reaches(value: float, *, terminal: bool = False) -> Event:
     return Event(lambda t, state: state.loss - value, f"loss = {value:g}", -1, terminal)
 
 
-def plateau_begins(speed: float = 1.0, *, terminal: bool = False) -> Event:
-    """beta comes to rest: its speed, ``||d beta|| / d accelerated_time``, falls below a value.
+def plateau_begins(speed: float | None = None, *, terminal: bool = False) -> Event:
+    r"""beta comes to rest: its speed falls below a value.
 
-    With the default 1 it is where arc length begins to be made of time rather than of distance travelled.
+    Parameters
+    ----------
+    speed : float, optional
+        A value > 0 of ``||d beta|| / d accelerated_time``, in the units of the data. By default the speed is taken
+        relative to the coefficients and to the time passed,
+
+        .. math:: \frac{\lVert d\beta \rVert}{d \ln t} < 10^{-3} \max(\lVert\beta\rVert_\infty, b),
+
+        b the largest coefficient of a fit of one feature, which no unit of X, y or time changes; and a motion over less
+        than ``3 rtol b`` is none: steps err by as much.
+    terminal : bool
+        End the run at the first occurrence.
     """
     return _plateau(speed, "plateau begins", -1, terminal)
 
 
-def plateau_ends(speed: float = 1.0, *, terminal: bool = False) -> Event:
-    """beta begins to move: its speed, ``||d beta|| / d accelerated_time``, rises above a value."""
+def plateau_ends(speed: float | None = None, *, terminal: bool = False) -> Event:
+    """beta begins to move: its speed rises above a value, as in :func:`plateau_begins`."""
     return _plateau(speed, "plateau ends", 1, terminal)
 
 
-def _plateau(speed: float, name: str, direction: int, terminal: bool) -> Event:
-    speed = _number("speed", speed)
-    if speed <= 0:
-        raise ValueError(f"`speed` must be > 0; received {speed:g}.")
-    return Event(lambda t, state: state.speed - speed, name, direction, terminal)  # type: ignore[operator]
+def _plateau(speed: float | None, name: str, direction: int, terminal: bool) -> Event:
+    if speed is None:
+
+        def relative(size: float) -> EventFunction:
+            def function(t: Array, state: State) -> Array:
+                coefficients = np.abs(state.beta).reshape(len(t), -1).max(axis=1)
+                moving = np.asarray(state.speed) * np.abs(state.accelerated_time)
+                return moving - _AT_REST * np.maximum(coefficients, size)
+
+            return function
+
+        return Event(relative(0.0), name, direction, terminal, of_size=relative)
+    value = _number("speed", speed)
+    if value <= 0:
+        raise ValueError(f"`speed` must be > 0; received {value:g}.")
+    return Event(lambda t, state: state.speed - value, name, direction, terminal)  # type: ignore[operator]
 
 
 def _number(name: str, value: Any) -> float:
@@ -180,13 +211,17 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-def as_events(events: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[Event, ...]:
+def as_events(
+    events: Any, shapes: dict[str, tuple[int, ...]], rtol: float = 0.0, size: Callable[[], float] = float
+) -> tuple[Event, ...]:
     """Events of whatever a caller gave: one or several, functions among them, which may carry SciPy's attributes.
 
     Parameters
     ----------
     shapes : dict
         Of beta and of every weight at one time.
+    rtol, size
+        The run's tolerance, and the size of coefficients that the data suggest, asked for if an event needs it.
     """
     if isinstance(events, Event) or callable(events):
         events = (events,)
@@ -209,6 +244,8 @@ def as_events(events: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[Event, .
                 f"received {type(each).__name__}."
             )
         event.check(shapes)
+        if event.of_size is not None:
+            event = replace(event, function=event.of_size(size()), noise=_ERRS * rtol * size())
         out.append(event)
     return tuple(out)
 

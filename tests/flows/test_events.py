@@ -153,7 +153,7 @@ def test_plateaus_end_at_the_jump_times_of_the_limit_as_alpha_vanishes(problem: 
     errors = []
     for digits in (100, 1000, 10_000):
         run = fs.gradient_flow(
-            UV, problem, end, alpha=f"1e-{digits}", clock="accelerated", events=[plateau_begins(), plateau_ends()]
+            UV, problem, end, alpha=f"1e-{digits}", clock="accelerated", events=[plateau_begins(1.0), plateau_ends(1.0)]
         )
         ends, begins = (run.events[name].accelerated_time for name in ("plateau ends", "plateau begins"))
         assert len(ends) == len(begins) == len(path.jump_times)
@@ -161,6 +161,48 @@ def test_plateaus_end_at_the_jump_times_of_the_limit_as_alpha_vanishes(problem: 
         errors.append(np.abs(np.array([ends, begins]) - path.jump_times).max())
     # The error is O(ln(gamma)/gamma).
     assert errors[0] < 1.0 and errors[1] < 0.3 * errors[0] and errors[2] < 0.3 * errors[1]
+
+
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e2, 1e3, 1e5])
+@pytest.mark.parametrize("rtol", [1e-6, 1e-9])
+def test_a_plateau_is_told_whatever_the_size_of_coefficients(size: float, rtol: float) -> None:
+    """Two jumps of sizes 1 and `size`, one if they are at once; in any units of y."""
+    problem = fs.Regression(np.eye(2), [1.0, size])
+    end = 4.0 * max(1.0, 1.0 / size)
+    for unit in (2.0**-30, 1.0, 2.0**30):
+        run = fs.gradient_flow(
+            UV, fs.Regression(problem.X, unit * problem.y), end / unit, alpha="1e-300", clock="accelerated", rtol=rtol,
+            events=[plateau_begins(), plateau_ends()],
+        )  # fmt: skip
+        assert [len(run.events[f"plateau {name}"]) for name in ("ends", "begins")] == [1 + (size != 1)] * 2
+
+
+def test_every_event_in_one_long_step_is_found() -> None:
+    problem = fs.Regression(np.eye(2), [1.0, 0.01])  # jumps at 2 and 200
+    gamma = 1000 * math.log(10)
+    for places in ([50.0, 50.5, 51.0], [20.0, 20.001, 90.0, 90.001], list(np.linspace(30.0, 150.0, 40))):
+
+        def function(t: np.ndarray, state: fs.Trajectory, places: list[float] = places) -> np.ndarray:
+            if len(places) > 10:
+                return np.sin(np.pi * (t / gamma - 30.0) / np.diff(places)[0])
+            return np.prod([t / gamma - place for place in places], axis=0)
+
+        run = fs.gradient_flow(UV, problem, 160.0, alpha="1e-1000", clock="accelerated", events=function)
+        found = run.events.accelerated_time
+        found = found[(found > 10.0) & (found < places[-1] + 1e-3)]
+        if len(places) > 10:
+            found = found[found > 29.9]
+        np.testing.assert_allclose(found, places, rtol=1e-12)
+
+
+def test_a_function_that_touches_zero_or_jumps_has_no_more_events_than_it_has() -> None:
+    problem = fs.Regression(np.eye(2), [1.0, 0.01])
+    gamma = 1000 * math.log(10)
+    run = fs.gradient_flow(
+        UV, problem, 160.0, alpha="1e-1000", clock="accelerated",
+        events=[lambda t, _: (t / gamma - 50.0) ** 2 + 1e-9, lambda t, _: np.where(t / gamma < 77.0, -1.0, 1.0)],
+    )  # fmt: skip
+    np.testing.assert_allclose(run.events.accelerated_time, [77.0], rtol=1e-12)
 
 
 def test_the_speed_is_the_slope_of_the_distance_travelled() -> None:
@@ -322,7 +364,7 @@ def test_as_many_events_are_found_as_signs_change_along_the_run(alpha: str, cloc
         n, d = rng.integers(2, 15, 2)
         problem = fs.Regression(rng.standard_normal((n, d)), rng.standard_normal(n))
         end = 1.2 * float(fs.saddle_to_saddle(UV, problem).jump_times[-1])
-        events = [crosses("beta", None, 0.1), plateau_ends(), plateau_begins()]
+        events = [crosses("beta", None, 0.1), plateau_ends(1.0), plateau_begins(1.0)]
         run = fs.gradient_flow(UV, problem, end, alpha=alpha, clock=clock, events=events)
         # Many points of every step, all inside the run.
         ends = run.arclength
