@@ -49,7 +49,9 @@ class CurveCoordinates:
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
         self.net, self.problem, self.scale, self.direction = net, problem, scale, direction
-        self.map = CurveMap(net, scale, direction)
+        pull, norms = np.abs(problem.rmatvec(problem.slopes(np.zeros(problem.n)))), problem.column_norms
+        size = float(np.divide(pull, norms**2, out=np.zeros(problem.d), where=norms > 0).max())
+        self.map = CurveMap(net, scale, direction, size)
         self.kernels = kernels(net)
         self.invariants = self.kernels.invariant_names
 

@@ -40,6 +40,8 @@ _SMALL = 0.1
 _FOLDS = 4.0
 #: Pieces grow by this factor where they are easily resolved, and curves end where weights are as large as this.
 _LONGER, _LARGEST = 1.6, 1e12
+#: Coefficients beyond this, or beyond what a caller names, are not tabulated.
+_FARTHEST = 1e30
 _SHORTEST = 1e-12
 #: A curve rests where the rest of its way is below this share of where it is ...
 _RESTS = 1e-18
@@ -318,6 +320,9 @@ class Side:
             self.ended = "far"
             return
         theta, beta, h = found
+        if self.end + self.sign * h == self.end:
+            self.ended = "rest"  # no float of z is as far as its next change
+            return
         slope = (self.curve.gradient(theta) ** 2).sum(axis=0)
         if beta is None:
             beta = self.beta + self.sign * 0.5 * h * (INTEGRAL @ slope)
@@ -334,7 +339,7 @@ class Side:
         self.pieces.append(
             Piece(low, high, theta @ COEFFICIENTS.T, COEFFICIENTS @ beta, COEFFICIENTS @ slope, nothing, nothing)
         )
-        if np.abs(theta).max() > _LARGEST:
+        if np.abs(theta).max() > _LARGEST or abs(self.beta) > self.curve.farthest:
             self.ended = "far"
         elif self._c is None and fell and self.slope * max(h, 1.0) <= _RESTS * abs(self.beta - self.curve.constant):
             self.ended = "saddle" if self.slope > 0 and self._is_saddle() else "rest"
@@ -358,7 +363,14 @@ class Side:
         if still.any() and math.isfinite(origin.linear):
             # Directions that stand still to first order move in the end.
             length = min(length, _DRIFTS * math.exp(min(700.0, -float(size[still].max()))))
+        if growing.any():
+            rate = np.abs(origin.rate[growing])
+            away = (0.5 * np.log(2 * self.curve.farthest / (rate * origin.metric[growing])) - size[growing]) / rate
+            if away.min() < length:
+                length, self.ended = max(float(away.min()), 0.0), "far"
         begin, self.end = self.end, self.end + self.sign * length
+        if self.ended:
+            self.beta = self.curve.constant + self.sign * self.curve.farthest
         low, high = min(begin, self.end), max(begin, self.end)
         self.pieces.append(Piece(low, high, None, None, None, log_c, sign_c))
         if math.isfinite(length):
@@ -429,9 +441,12 @@ class Curve:
     direction : array (k,)
         In the order of the formula's weights.
     log_alpha : float
+    farthest : float
+        Coefficients beyond this are not tabulated.
     """
 
-    def __init__(self, formula: Formula, direction: Array, log_alpha: float) -> None:
+    def __init__(self, formula: Formula, direction: Array, log_alpha: float, farthest: float = _FARTHEST) -> None:
+        self.farthest = farthest
         self.formula, self.direction, self.log_alpha = formula, direction, log_alpha
         self.origin = origin_of(formula)
         self.c = self.origin.components(direction) if self.origin.order == 2 else np.zeros(len(direction))

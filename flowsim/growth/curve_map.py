@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 _AHEAD = 0.1
 #: Beyond order 2 z is counted from the start: what is left of it where weights count must be known to a tenth of rtol.
 _RESOLVED = 10 * float(np.finfo(float).eps)
+#: Coefficients are tabulated to this many times the size of those that the data ask for.
+_FARTHER = 1e10
 #: Weights below this are no floats to work with.
 _TINY = 1e-150
 
@@ -57,6 +59,8 @@ class CurveMap:
     scale : InitialScale
     direction : array (k, d)
         The start is alpha times this.
+    size : float
+        Of the coefficients that the data ask for; curves are tabulated far beyond that.
 
     Raises
     ------
@@ -64,7 +68,7 @@ class CurveMap:
         If a formula is undefined at the start.
     """
 
-    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> None:
+    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0) -> None:
         self.net, self.scale, self.direction = net, scale, direction
         d = direction.shape[1]
         kinds = net.kinds(d)
@@ -78,7 +82,8 @@ class CurveMap:
             starts, inverse = np.unique(direction[np.ix_(rows, here)], axis=1, return_inverse=True)
             self.which[here] = len(self.curves) + inverse.ravel()
             for column in starts.T:
-                curve = Curve(formula, np.ascontiguousarray(column), scale.log)
+                curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)
+                curve.farthest = max(curve.farthest, _FARTHER * abs(curve.above.beta))
                 if not math.isfinite(curve.above.beta):
                     raise ValueError(
                         f"`start` puts the formula {formula.text!r} where it is undefined: its weights are "

@@ -15,7 +15,8 @@ __all__ = ["acceleration", "log_acceleration"]
 def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
     """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3.
 
-    It is 1 where nothing vanishes: for alpha >= 1 and for formulas that leave the origin at once.
+    It is 1 where nothing vanishes: for alpha >= 1, and for formulas that leave the origin at once or are not analytic
+    there.
 
     Raises
     ------
@@ -52,4 +53,7 @@ def _order(formula: Formula) -> int:
     # A quadratic form needs no series, hence no SymPy.
     if formula.product_of is None and quadratic_form(formula) is not None:
         return 2
-    return order_at_origin(formula)
+    try:
+        return order_at_origin(formula)
+    except ValueError:  # no Taylor series: nothing is known to vanish
+        return 1

@@ -70,3 +70,71 @@ def test_three_weights_without_a_polynomial_invariant_end_where_they_should():
     for alpha, end in ends.items():
         traj = fs.gradient_flow(net, problem, 7.322448979591836, alpha=alpha, start=start, clock="accelerated")
         assert_allclose(traj.beta[-1], end, atol=1e-8)
+
+
+@pytest.mark.parametrize("formula", ["tanh(u)*v", "2*a*b+(a**2+b**2+c**2)*c", "log(1+u)*v", "erf(u)*v", "u*v*exp(u)"])
+def test_flows_at_vanishing_scale_end_where_the_limit_process_does(formula):
+    net = fs.DiagonalNetwork(formula)
+    start = dict(zip(net.weights, (1.0, 0.4, 0.3), strict=False))
+    problem = fs.Regression(*FLIP)
+    traj = fs.gradient_flow(net, problem, 12.0, alpha="1e-1000", clock="accelerated", start=start)
+    assert np.abs(traj.beta[-1] - fs.saddle_to_saddle(net, problem, start=start).end).max() < 1e-6
+    assert traj.log_abs_weights[net.weights[0]].min() < -2000
+
+
+@pytest.mark.parametrize("formula", ["tanh(u*v)", "exp(u*v)-1", "u*v+u**2*v**2"])
+def test_a_balanced_start_stays_balanced(formula):
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork(formula), fs.Regression([[1.0]], [-1.0]), 200.0, alpha=1e-3, start={"u": 1.0, "v": 1.0}
+    )
+    assert (traj.beta >= 0).all()
+    assert (traj.weights["u"] == traj.weights["v"]).all()
+
+
+def test_a_side_that_only_higher_orders_open_is_reached_late():
+    # tanh(u) v from u = v: u - v starts at order alpha^3, so that beta < 0 takes three times the wait.
+    net, alpha = fs.DiagonalNetwork("tanh(u)*v"), "1e-300"
+    traj = fs.gradient_flow(net, fs.Regression([[1.0]], [-1.0]), 4.0, alpha=alpha, clock="accelerated")
+    half = np.interp(0.5, -traj.beta[:, 0], traj.accelerated_time)
+    assert half == pytest.approx(3.0, abs=0.01)
+    assert traj.beta[-1, 0] == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_coordinates_of_different_kinds_flow_together():
+    net = fs.DiagonalNetwork(["u*v", "u**2-v**2", "tanh(u)*v", "u*v*w"])
+    problem = fs.Regression([[1, 0.5, 0.7, 0.3], [0.5, 1, 0.1, 0.7]], [1, 0])
+    start = {"u": 1.0, "v": 0.4, "w": 0.7}
+    runs = [
+        fs.gradient_flow(net, problem, 60.0, alpha=0.1, start=start, coordinates=which, rtol=1e-9, atol=1e-13)
+        for which in ("auto", "weights")
+    ]
+    assert [run.info["coordinates"] for run in runs] == ["curve", "weights"]
+    times = np.linspace(0.0, 60.0, 50)
+    assert_allclose(runs[0].at(times).beta, runs[1].at(times).beta, atol=1e-7)
+    assert_allclose(runs[0].at(times).weights["w"], runs[1].at(times).weights["w"], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("formula", "start"), [("log(1+u*v)", {"u": 2.0, "v": -1.0}), ("sqrt(u)*v", {"u": -1.0, "v": 1.0})]
+)
+def test_a_formula_undefined_at_the_start_is_refused(formula, start):
+    with pytest.raises(ValueError, match="`start` puts the formula .* where it is undefined"):
+        fs.gradient_flow(fs.DiagonalNetwork(formula), fs.Regression([[1.0]], [1.0]), 1.0, alpha=1.0, start=start)
+
+
+def test_a_power_that_is_no_integer_flows_where_it_is_defined():
+    # u' = -(u^2.5 - 2) 2.5 u^1.5, alone.
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork("u**2.5"), fs.Regression([[1.0]], [2.0]), 0.3, alpha=1.0, rtol=1e-9
+    )  # fmt: skip
+    from scipy.integrate import solve_ivp
+
+    truth = solve_ivp(lambda t, u: -(u**2.5 - 2) * 2.5 * u**1.5, (0, 0.3), [1.0], rtol=1e-12, atol=1e-14).y[0, -1]
+    assert traj.weights["u"][-1, 0] == pytest.approx(truth, abs=1e-8)
+
+
+def test_a_critical_point_of_the_formula_holds_a_coordinate():
+    # sin(u v) <= 1: a target of 2 is out of reach, and the coordinate stays at 1.
+    traj = fs.gradient_flow(fs.DiagonalNetwork("sin(u*v)"), fs.Regression([[1.0]], [2.0]), 200.0, alpha="1e-30")
+    assert traj.beta[-1, 0] == pytest.approx(1.0, abs=1e-12)
+    assert (np.diff(traj.beta[:, 0]) >= -1e-14).all()
