@@ -18,7 +18,7 @@ from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
-from flowsim.flows.growth import GrowthCoordinates, admits_growth
+from flowsim.flows.growth import GrowthCoordinates, admits_growth, takes_loss
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.rest import flow_to_rest
@@ -292,14 +292,15 @@ def _choose(
     method: str,
     rtol: float,
 ) -> tuple[Coordinates, str | None]:
-    if method == "native":
-        require_squares(problem, "method='native'")
     native = method in ("auto", "native") and isinstance(problem, Regression)
+    native_growth = native or (method in ("auto", "native") and takes_loss(problem))
     reason = admits_growth(net)
+    if method == "native" and (reason is not None or not native_growth):
+        require_squares(problem, "method='native'")
     if reason is not None and asked == "growth":
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
     if reason is None and asked in ("auto", "growth"):
-        return GrowthCoordinates(net, problem, scale, direction, native=native), None
+        return GrowthCoordinates(net, problem, scale, direction, native=native_growth), None
     not_log = admits_products(net, problem, scale, direction, rtol)
     if not_log is None and not native:
         not_log = f"{method} does not resolve them with this loss"

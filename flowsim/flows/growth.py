@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,10 @@ from flowsim.flows.coordinates import Observed
 from flowsim.flows.reduced import EXPONENTIAL, Reduced
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
 from flowsim.network.modes import ZERO, components, conserved_exponents, diagonalise, invariant_names
-from flowsim.problem import Problem
+from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
-__all__ = ["GrowthCoordinates", "GrowthMap", "admits_growth"]
+__all__ = ["GrowthCoordinates", "GrowthMap", "admits_growth", "takes_loss"]
 
 Array = NDArray[np.float64]
 
@@ -56,6 +57,11 @@ def admits_growth(net: DiagonalNetwork) -> str | None:
         if stds[0] > 0 and np.diag(form).any() and net.noise.unit_moment(3) != 0:
             return "skewed noise drives the weights directly"
     return None
+
+
+def takes_loss(problem: Problem) -> bool:
+    """Whether the native method integrates with the loss of a problem."""
+    return problem.loss_function.kernel is not None and problem.d <= SeparableFlow.MOST_WITH_LOSS
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +288,17 @@ class GrowthCoordinates:
             slope=slope,
             decay=decay,
             column_norms=problem.column_norms,
+            loss=self._loss_kernel,
+            weights=problem.sample_weight,
         )
+
+    @cached_property
+    def _loss_kernel(self) -> Any:
+        """The compiled derivatives of a loss that is no square."""
+        if isinstance(self.problem, Regression):
+            return None
+        load = self.problem.loss_function.kernel
+        return None if load is None else load()
 
     def integrate(
         self,

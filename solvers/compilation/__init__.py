@@ -12,7 +12,7 @@ from numba.core.options import DefaultOptions
 from flowsim.solvers.compilation.disk import disk_cache
 from flowsim.solvers.compilation.parts import pipeline
 
-__all__ = ["FAST", "LANES", "bare", "compiled", "compiled_callback", "padded", "part"]
+__all__ = ["FAST", "LANES", "address_of", "bare", "compiled", "compiled_callback", "padded", "part"]
 
 #: Reassociated sums vectorise; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -51,6 +51,14 @@ def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
         return found
 
     return decorate
+
+
+def address_of(function: Any, count: int) -> int:
+    """Of the wrapper of a compiled function ``void(float64[::1], ...)`` of so many arrays, for compiled code."""
+    from numba import types
+    from numba.experimental.function_type import _get_wrapper_address
+
+    return int(_get_wrapper_address(function, types.void(*[types.float64[::1]] * count)))
 
 
 #: Parts of compiled functions, without entry points for Python.

@@ -12,6 +12,7 @@ from flowsim.solvers.multistep.workspace import (
     Active,
     Exponentials,
     Index,
+    Loss,
     Matrix,
     Newton,
     Problem,
@@ -22,7 +23,7 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, greater, load, store, view
 
-__all__ = ["activate", "reset_matrix"]
+__all__ = ["activate", "log_reach", "reset_matrix"]
 
 #: Where the table tells of them.
 ACTIVE = Active.PLACE  # type: ignore[attr-defined]
@@ -34,6 +35,12 @@ def solver_for(n_active, rows):
     if n_active <= SMALL:
         return BY_INVERSE
     return BY_ROWS if n_active > 2 * rows else BY_COORDINATES
+
+
+@bare()
+def log_reach(ws, h):
+    """What a beta does to z over a step of h, in logarithms, beside the largest entry of its column of G."""
+    return math.log(h) + view(Loss, ws).log_curvature[0]
 
 
 @bare()
@@ -106,7 +113,7 @@ def list_terms(ws, n_active, log_h):
 @bare()
 def activate(ws, h):
     """Reorder and list the active coordinates over a step of h; no matrix is left."""
-    log_h, rows = math.log(h), view(Sizes, ws).rows
+    log_h, rows = log_reach(ws, h), view(Sizes, ws).rows
     n_active = reorder(ws, log_h)
     layers = list_terms(ws, n_active, log_h)
     ws.table[ACTIVE], ws.table[ACTIVE + 1] = n_active, padded(n_active)
@@ -121,6 +128,7 @@ def activate(ws, h):
 def reset_matrix(ws):
     """No matrix: W = 0."""
     active, matrix, gram, wp = view(Active, ws), view(Matrix, ws), view(Problem, ws).gram, view(Sizes, ws).padded
+    curvature = math.exp(view(Loss, ws).log_curvature[0])
     for s in range(active.padded):
         matrix.weight[s] = 0.0
-        matrix.reach[s] = gram[s * wp + s] if s < active.n else 0.0
+        matrix.reach[s] = curvature * gram[s * wp + s] if s < active.n else 0.0

@@ -35,9 +35,20 @@ def _prepare_by_rows(ws):
             total = 0.0
             for s in range(active.padded):
                 total += weighted[s] * design[q * wp + s]
+            if sizes.loss != 0:
+                total *= math.sqrt(matrix.curvature[p] * matrix.curvature[q])
             M[p, q] = M[q, p] = total
         M[p, p] += 1.0
     return invert(M, r, padded(r), matrix.second) if r < SMALL else factor(M, pivots, r)
+
+
+@part(fastmath=FAST)
+def _weighted_entry(ws, i, j):
+    """Of the Hessian of a loss."""
+    sizes, design, curvature, total = view(Sizes, ws), view(Problem, ws).design, view(Matrix, ws).curvature, 0.0
+    for q in range(sizes.rows):
+        total += curvature[q] * design[q * sizes.padded + i] * design[q * sizes.padded + j]
+    return total
 
 
 @part(fastmath=FAST)
@@ -49,7 +60,8 @@ def _prepare_by_coordinates(ws):
         root[s] = math.sqrt(matrix.weight[s])
     for s in range(active.n):
         for j in range(s + 1):
-            M[s, j] = root[s] * gram[s * sizes.padded + j] * root[j]
+            entry = gram[s * sizes.padded + j] if sizes.loss == 0 else _weighted_entry(ws, s, j)
+            M[s, j] = root[s] * entry * root[j]
         M[s, s] += 1.0
     return factor(M, matrix.pivots, active.n)
 
@@ -67,6 +79,9 @@ def _solve_by_rows(ws, v):
         for s in range(active.padded):
             total += design[q * wp + s] * weighted[s]
         in_rows[q] = total
+    if sizes.loss != 0:
+        for q in range(r):
+            in_rows[q] *= math.sqrt(matrix.curvature[q])
     if r < SMALL:
         for p in range(r):
             total = 0.0
@@ -78,7 +93,7 @@ def _solve_by_rows(ws, v):
             solved[q] = in_rows[q]
         substitute(M, matrix.pivots, solved, r)
     for q in range(r):
-        value = solved[q]
+        value = solved[q] if sizes.loss == 0 else solved[q] * math.sqrt(matrix.curvature[q])
         for s in range(active.padded):
             v[s] -= value * design[q * wp + s]
 
@@ -92,7 +107,15 @@ def _solve_by_coordinates(ws, v):
     substitute(M, matrix.pivots, x, active.n)
     for s in range(active.n):
         x[s] *= root[s]
-    subtract_rows(problem.gram, sizes.padded, x, active.n, FIRST, active.padded, v, v)
+    if sizes.loss == 0:
+        subtract_rows(problem.gram, sizes.padded, x, active.n, FIRST, active.padded, v, v)
+        return
+    for q in range(sizes.rows):
+        total = 0.0
+        for s in range(active.n):
+            total += problem.design[q * sizes.padded + s] * x[s]
+        matrix.rows[q] = matrix.curvature[q] * total
+    subtract_rows(problem.design, sizes.padded, matrix.rows, sizes.rows, FIRST, active.padded, v, v)
 
 
 @cache

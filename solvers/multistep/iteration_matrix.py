@@ -10,8 +10,9 @@ from __future__ import annotations
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep.constants import BY_INVERSE, FIRST
 from flowsim.solvers.multistep.inverse import update_inverse
+from flowsim.solvers.multistep.loss import weighted_gram
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
-from flowsim.solvers.multistep.workspace import Active, Matrix, Problem, Sizes, Values
+from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Problem, Sizes, Values
 from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, store, view, wider, widest
 
 __all__ = ["PREPARE", "SOLVE", "copied", "filtered", "mismatch", "renew", "scaled", "shrink", "size"]
@@ -45,17 +46,24 @@ def size(values, gain, count):
 def renew(ws, theta):
     """W = theta D, what it can do to one coordinate alone at most, and what solves with it; False if singular."""
     active, sizes, matrix = view(Active, ws), view(Sizes, ws), view(Matrix, ws)
-    gram, by_z = view(Problem, ws).gram, view(Values, ws).by_z
+    gram, stride, by_z = view(Problem, ws).gram, sizes.padded, view(Values, ws).by_z
+    if sizes.loss != 0:
+        for q in range(sizes.rows):
+            matrix.curvature[q] = view(Loss, ws).curvature[q]
+        if active.solver == BY_INVERSE:
+            weighted_gram(ws, matrix.inverse, sizes.inverse)
+            gram, stride = matrix.inverse, sizes.inverse
     for s in range(active.n):
         matrix.weight[s] = theta * by_z[s]
-        matrix.reach[s] = min(gram[s * sizes.padded + s], 1.0 / max(matrix.weight[s], 1e-300))
+        matrix.reach[s] = min(gram[s * stride + s], 1.0 / max(matrix.weight[s], 1e-300))
     if active.solver != BY_INVERSE:
         return call(sizes.factored, (PREPARE, ws.room, ws.table, by_z)) > 0
-    S, stride = matrix.inverse, sizes.inverse
-    for s in range(active.n):
-        for b in range(0, active.padded, EIGHT):
-            store(S, s * stride + b, load(gram, s * sizes.padded + b))
-    update_inverse(S, stride, matrix.weight, active.n, active.padded, matrix.work, matrix.second)
+    S = matrix.inverse
+    if sizes.loss == 0:
+        for s in range(active.n):
+            for b in range(0, active.padded, EIGHT):
+                store(S, s * sizes.inverse + b, load(gram, s * stride + b))
+    update_inverse(S, sizes.inverse, matrix.weight, active.n, active.padded, matrix.work, matrix.second)
     return True
 
 

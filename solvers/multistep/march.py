@@ -10,7 +10,7 @@ import numpy as np
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.loop import BUDGET, COMPLETED, FULL, NON_FINITE, STEP_FLOOR
 from flowsim.solvers.multistep import constants as c
-from flowsim.solvers.multistep.active import activate, reset_matrix
+from flowsim.solvers.multistep.active import activate, log_reach, reset_matrix
 from flowsim.solvers.multistep.constants import FOLDS, HISTORY
 from flowsim.solvers.multistep.exponentials import exponents_at, gather_listed, growth_excess, shortened
 from flowsim.solvers.multistep.formulas import (
@@ -21,6 +21,7 @@ from flowsim.solvers.multistep.formulas import (
     remember,
 )
 from flowsim.solvers.multistep.iteration_matrix import filtered, renew, size
+from flowsim.solvers.multistep.loss import note_curvature
 from flowsim.solvers.multistep.quasi_steady import distances, project
 from flowsim.solvers.multistep.step import Equation, evaluate_flow, extend_flow, solve_step
 from flowsim.solvers.multistep.workspace import (
@@ -116,7 +117,7 @@ def _predicted(ws, order, depth, h, t):
                 history.f[wp + i] = history.spans[0] * history.df[i]
         coefficients(ws, order, h)
         predict(ws, order, h)
-        log_h = math.log(h)
+        log_h = log_reach(ws, h)
         exponents_at(ws, guess, t + h)
         over, new = growth_excess(ws, log_h)
         if over <= c.UNSEEN:
@@ -130,9 +131,12 @@ def _start(ws, clock, counts, left):
     """f and f' at the start, and the first active coordinates."""
     history, trial, sizes = view(History, ws), view(Trial, ws), view(Sizes, ws)
     exponents_at(ws, view(Newton, ws).zero, clock[c.TIME])
-    activate(ws, _next_step(clock, left))
-    gather_listed(ws)
-    evaluate_flow(ws, counts)
+    # Once more where the curvature of a loss tells what is active.
+    for _ in range(1 if sizes.loss == 0 else 2):
+        activate(ws, _next_step(clock, left))
+        gather_listed(ws)
+        evaluate_flow(ws, counts)
+        note_curvature(ws)
     extend_flow(ws)
     for i in range(sizes.padded):
         history.f[i], history.df[i] = trial.f[i], trial.df[i]
@@ -327,6 +331,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         if counts[c.RECORDED] == 0:
             record.t[0] = t
             _record(ws, 0, record)
+        note_curvature(ws)
         _accept(ws, order, h, stiff > c.PROJECTED and depth > order)
         _advance_clock(clock, h, left, t_end)
         recorded = counts[c.RECORDED]

@@ -22,6 +22,7 @@ def write_problem(A, b, n, exponentials, room, table, with_gram):
     sizes, problem, to = view(Sizes, ws), view(Problem, ws), view(Exponentials, ws)
     wp = sizes.padded
     r, w = A.shape
+    problem.count[0] = n
     scale, column = 1.0 / math.sqrt(n), problem.row_work
     for q in range(r):
         for i in range(w):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep.constants import BY_ROWS
-from flowsim.solvers.multistep.workspace import Active, Problem, Sizes
+from flowsim.solvers.multistep.workspace import Active, Loss, Problem, Sizes
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, spread, store, view
 
 __all__ = ["subtract_gram", "subtract_rows"]
@@ -90,7 +90,7 @@ def subtract_rows(S, stride, x, m, begin, end, base, out):
 
 @bare()
 def _subtract_by_design(ws, x, begin, end, base, out):
-    """``out = base - A^T A x / n``."""
+    """``out = base - A^T A x / n``, for a loss with its curvature between the two."""
     sizes, active, problem = view(Sizes, ws), view(Active, ws), view(Problem, ws)
     wp, design, in_rows = sizes.padded, problem.design, problem.row_work
     for q in range(sizes.rows):
@@ -98,18 +98,18 @@ def _subtract_by_design(ws, x, begin, end, base, out):
         for s in range(0, active.padded, EIGHT):
             total = total + load(design, q * wp + s) * load(x, s)
         in_rows[q] = add_up(total)
-    for b in range(begin, end, EIGHT):
-        total = load(base, b)
+    if sizes.loss != 0:
+        curvature = view(Loss, ws).curvature
         for q in range(sizes.rows):
-            total = total - in_rows[q] * load(design, q * wp + b)
-        store(out, b, total)
+            in_rows[q] *= curvature[q]
+    subtract_rows(design, wp, in_rows, sizes.rows, begin, end, base, out)
 
 
 @bare()
 def subtract_gram(ws, x, begin, end, base, out):
-    """``out = base - G x`` from `begin` to `end` for x on the active coordinates."""
+    """``out = base - G x`` from `begin` to `end` for x on the active coordinates; G is the Hessian of the loss."""
     active = view(Active, ws)
-    if active.solver == BY_ROWS:
+    if active.solver == BY_ROWS or view(Sizes, ws).loss != 0:
         _subtract_by_design(ws, x, begin, end, base, out)
     else:
         subtract_rows(view(Problem, ws).gram, view(Sizes, ws).padded, x, active.n, begin, end, base, out)

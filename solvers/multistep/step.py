@@ -28,8 +28,9 @@ from flowsim.solvers.multistep.constants import (
 )
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, scaled, shrink, size
+from flowsim.solvers.multistep.loss import evaluate_loss, flow_of, stiffness
 from flowsim.solvers.multistep.products import subtract_gram
-from flowsim.solvers.multistep.workspace import Active, Newton, Problem, Sizes, Terms, Trial, Values
+from flowsim.solvers.multistep.workspace import Active, Newton, Sizes, Terms, Trial, Values
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
 
 __all__ = ["Equation", "evaluate_flow", "extend_flow", "solve_step"]
@@ -50,7 +51,9 @@ def evaluate_flow(ws, counts):
     values, trial, count = view(Values, ws), view(Trial, ws), view(Active, ws).padded
     evaluate(ws)
     counts[EVALUATED] += 1
-    subtract_gram(ws, values.beta, FIRST, count, view(Problem, ws).drive, trial.f)
+    if view(Sizes, ws).loss != 0:
+        evaluate_loss(ws)
+    flow_of(ws, FIRST, count)
     along_flow(ws)
     subtract_gram(ws, values.velocity, FIRST, count, view(Newton, ws).zero, trial.df)
 
@@ -59,7 +62,7 @@ def evaluate_flow(ws, counts):
 def extend_flow(ws):
     """f and f' of all others."""
     values, trial, first, end = view(Values, ws), view(Trial, ws), view(Active, ws).padded, view(Sizes, ws).padded
-    subtract_gram(ws, values.beta, first, end, view(Problem, ws).drive, trial.f)
+    flow_of(ws, first, end)
     subtract_gram(ws, values.velocity, first, end, view(Newton, ws).zero, trial.df)
 
 
@@ -132,6 +135,29 @@ def _corrected(ws, equation):
 
 
 @bare()
+def _corrected_loss(ws, equation):
+    """The same where the loss is no square: its derivatives anew, at predictions to first order in the correction.
+
+    Returns what is left of the equation too: the Jacobian does without the third derivative of the loss.
+    """
+    values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
+    for b in range(0, count, EIGHT):
+        store(values.beta, b, load(values.beta, b) + load(values.by_z, b) * load(newton.delta, b))
+        store(newton.change_f, b, load(trial.f, b))
+        store(trial.guess, b, load(trial.guess, b) + load(newton.delta, b))
+    evaluate_loss(ws)
+    flow_of(ws, FIRST, count)
+    for b in range(0, count, EIGHT):
+        moved = load(trial.f, b) - load(newton.change_f, b)
+        change = load(values.velocity_by_z, b) * load(newton.delta, b) + load(values.by_z, b) * moved
+        store(values.velocity, b, load(values.velocity, b) + change)
+    subtract_gram(ws, values.velocity, FIRST, count, newton.zero, trial.df)
+    if not _residual(ws, equation):
+        return np.inf, np.inf
+    return size(newton.delta, newton.gain, count), size(trial.residual, newton.gain, count)
+
+
+@bare()
 def _linear_solve(ws, equation, counts, has_matrix, is_new):
     """Newton's correction, with a new matrix where the kept one does not serve: (solved, has a matrix, it is new)."""
     contraction = mismatch(ws, equation.theta)
@@ -155,26 +181,30 @@ def solve_step(ws, equation, counts, has_matrix):
     One evaluation of the exponentials is enough, as a rule: what a correction changes to second order is below the
     goal.
     """
-    trial, newton, terms, by_z = view(Trial, ws), view(Newton, ws), view(Terms, ws), view(Values, ws).by_z
-    active, gram, wp = view(Active, ws), view(Problem, ws).gram, view(Sizes, ws).padded
-    is_new, stiff = False, 0.0
+    trial, newton, terms = view(Trial, ws), view(Newton, ws), view(Terms, ws)
+    active, wp, is_squared = view(Active, ws), view(Sizes, ws).padded, view(Sizes, ws).loss == 0
+    is_new, stiff, left = False, 0.0, 0.0
     for evaluation in range(EVALUATIONS):
         evaluate_flow(ws, counts)
         if not _residual(ws, equation):
             return False, stiff, has_matrix
         if evaluation > 0 and size(trial.residual, newton.gain, active.padded) <= equation.goal:
             return True, stiff, has_matrix
-        stiff = 0.0
-        for s in range(active.n):
-            stiff += equation.theta * by_z[s] * gram[s * wp + s]
+        stiff = stiffness(ws, equation.theta)
         solved, has_matrix, is_new = _linear_solve(ws, equation, counts, has_matrix, is_new)
-        if not solved or not _corrected(ws, equation) <= FAR:
+        if not solved:
             return False, stiff, has_matrix
-        for s in range(active.n):
-            # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
-            trial.guess[s] += newton.delta[s]
+        if is_squared:
+            change = _corrected(ws, equation)
+            for s in range(active.n):
+                # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
+                trial.guess[s] += newton.delta[s]
+        else:
+            change, left = _corrected_loss(ws, equation)
+        if not change <= FAR:
+            return False, stiff, has_matrix
         change = size(newton.delta, newton.gain, active.padded) * (1.0 + stiff)
-        if change * change <= equation.goal:
+        if change * change <= equation.goal and left <= equation.goal:
             return True, stiff, has_matrix
         for at in range(0, active.layers * wp, wp):
             for s in range(active.n):

@@ -16,8 +16,8 @@ from flowsim.solvers.multistep.constants import FOLDS, HISTORY, SMALL
 from flowsim.solvers.simd import EIGHT
 
 __all__ = [
-    "Active", "Exponentials", "Formula", "History", "Index", "Matrix", "Newton", "Problem", "Scales", "Sizes", "State",
-    "Terms", "Trial", "Values", "Workspace", "layout",
+    "Active", "Exponentials", "Formula", "History", "Index", "Loss", "Matrix", "Newton", "Problem", "Scales", "Sizes",
+    "State", "Terms", "Trial", "Values", "Workspace", "layout",
 ]  # fmt: skip
 
 
@@ -41,6 +41,8 @@ class Sizes(NamedTuple):
     permuted: Any
     #: address of what solves with factors, 0 where it is not needed
     factored: Any
+    #: address of the derivatives of a loss, 0 for squares
+    loss: Any
 
 
 class Active(NamedTuple):
@@ -61,12 +63,28 @@ class State(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """``G = A^T A / n``, ``A / sqrt(n)``, ``c = A^T b / n``, and room for a vector of the rows."""
+    """``G = A^T A / n``, ``A / sqrt(n)``, ``c = A^T b / n``, room for a vector of the rows, and n."""
 
     gram: Any
     design: Any
     drive: Any
     row_work: Any
+    count: Any
+
+
+class Loss(NamedTuple):
+    """By rows: predictions, targets, sample weights, ``w loss' / sqrt(n)`` and ``w loss''``, offsets of predictions.
+
+    And a single number: the logarithm of the largest curvature at the last point, 0 for squares.
+    """
+
+    prediction: Any
+    target: Any
+    weight: Any
+    slope: Any
+    curvature: Any
+    offset: Any
+    log_curvature: Any
 
 
 class Exponentials(NamedTuple):
@@ -166,6 +184,8 @@ class Matrix(NamedTuple):
     solution: Any
     work: Any
     second: Any
+    #: of the loss, when the matrix was made
+    curvature: Any
 
 
 class Index(NamedTuple):
@@ -187,7 +207,11 @@ def _table(w: int, K: int, r: int, inverse: int, factor: int) -> dict[type, dict
     """Floats of every field of every tuple, for w coordinates of K exponentials and r rows."""
     wp, rp, points = _padded(w), _padded(r), HISTORY + 2
     return {
-        Problem: {"gram": w * wp, "design": r * wp, "drive": wp, "row_work": rp},
+        Problem: {"gram": w * wp, "design": r * wp, "drive": wp, "row_work": rp, "count": 1},
+        Loss: {
+            "prediction": rp, "target": rp, "sample_weight": rp, "loss_slope": rp, "loss_curvature": rp, "offset": rp,
+            "log_curvature": 1,
+        },
         Exponentials: {
             "log_coefficient": K * wp, "exponential_sign": K * wp, "exponential_slope": K * wp,
             "exponential_decay": K * wp,
@@ -208,7 +232,7 @@ def _table(w: int, K: int, r: int, inverse: int, factor: int) -> dict[type, dict
         },
         Matrix: {
             "inverse": inverse**2, "factor": factor**2, "pivots": factor, "weight": wp, "reach": wp, "root": wp,
-            "rows": rp, "solution": rp, "work": wp, "second": wp,
+            "rows": rp, "solution": rp, "work": wp, "second": wp, "kept_curvature": rp,
         },
     }  # fmt: skip
 
@@ -219,7 +243,7 @@ def _padded(size: int) -> int:
 
 #: The tuples of the table, in its order, with what they hold.
 _NUMBERS, _FLOATS = (Sizes, Active, State), (
-    Problem, Exponentials, Scales, History, Formula, Trial, Terms, Values, Newton, Matrix,
+    Problem, Loss, Exponentials, Scales, History, Formula, Trial, Terms, Values, Newton, Matrix,
 )  # fmt: skip
 _TABLE = 0
 for _kind in (*_NUMBERS, *_FLOATS, Index):
@@ -230,8 +254,8 @@ Sizes.HOLDS, Index.HOLDS = "constants", "indices"  # type: ignore[attr-defined]
 
 
 @cache
-def layout(w: int, K: int, r: int) -> tuple[NDArray[np.int64], int]:
-    """For w coordinates of K exponentials and r rows: a table of a run that has not begun; the length of its buffer."""
+def layout(w: int, K: int, r: int, loss: int = 0) -> tuple[NDArray[np.int64], int]:
+    """For w coordinates of K exponentials, r rows and a loss: a table of a run not begun; the length of its buffer."""
     wp, rp = _padded(w), _padded(r)
     # Beyond so many coordinates the work is done in the rows of A.
     narrow = min(wp, max(SMALL, 2 * rp))
@@ -249,7 +273,7 @@ def layout(w: int, K: int, r: int) -> tuple[NDArray[np.int64], int]:
 
         factored = address()
     table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
-    table[: len(Sizes._fields)] = w, wp, r, K, inverse, factor, permuted, factored
+    table[: len(Sizes._fields)] = w, wp, r, K, inverse, factor, permuted, factored, loss
     indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
     table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [
         *(places[name] for name in fields), *indices,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ class SeparableFlow:
         T - z of a product at the start, above and below, in the unit of z; infinite where that side cannot be reached.
     log_unit : float
         Logarithm of the unit of z and t of a product, >= 0: distances may span twice the range of floats.
+    loss : compiled function, optional
+        Of a convex loss other than squares, ``void(float64[::1] f, y, w, d1, d2)``: writes ``w loss'(f, y)`` and
+        ``w loss''(f, y)``. Then ``nu' = -loss'(A beta + offset, b)``; for exponentials and up to 5000 coordinates.
+    weights, offset : array (r,), optional
+        Sample weights w (1) and what is added to predictions (0).
     """
 
     A: Any
@@ -63,6 +68,12 @@ class SeparableFlow:
     squares: Array | None = None
     distance: Array | None = None
     log_unit: float = 0.0
+    #: coordinates with a loss other than squares, at most
+    MOST_WITH_LOSS: ClassVar[int] = 5000
+
+    loss: Any = None
+    weights: Array | None = None
+    offset: Array | None = None
 
     def __post_init__(self) -> None:
         if (self.sign * self.slope).min(initial=0.0) < 0:

@@ -60,6 +60,12 @@ def _multistep() -> Any:
     return march
 
 
+def _address_of_loss(loss: Any) -> int:
+    from flowsim.solvers.compilation import address_of
+
+    return address_of(loss, 5)
+
+
 def _lined(size: int) -> Array:
     """Zeros that begin with a cache line."""
     room = np.zeros(size + _LINE)
@@ -76,7 +82,10 @@ def run_of(
     done: Done | None = None,
 ) -> SeparableSolution:
     """The solution over [0, t_end], by the method that fits the flow."""
-    kind = Multistep if flow.power == 0 and flow.d <= LOAD_ALL else OneStep
+    most = SeparableFlow.MOST_WITH_LOSS
+    if flow.loss is not None and (flow.power > 0 or flow.d > most):
+        raise ValueError(f"a loss other than squares takes exponentials of up to {most} coordinates.")
+    kind = Multistep if flow.power == 0 and (flow.d <= LOAD_ALL or flow.loss is not None) else OneStep
     return kind(flow, t_end, tol, max_steps, progress, done).solve()
 
 
@@ -170,10 +179,11 @@ class Multistep(Run):
     def begin(self) -> None:
         """Lay the problem out in a workspace, in rows of whole vectors that begin with a cache line."""
         from flowsim.solvers.multistep.problem import write_problem
-        from flowsim.solvers.multistep.workspace import layout
+        from flowsim.solvers.multistep.workspace import Loss, layout
 
         flow = self.flow
-        table, floats = layout(flow.d, len(flow.sign), flow.rows)
+        address = 0 if flow.loss is None else _address_of_loss(flow.loss)
+        table, floats = layout(flow.d, len(flow.sign), flow.rows, address)
         table, room = table.copy(), _lined(floats)
         A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
         few = A.size <= _FEW_ENTRIES
@@ -182,6 +192,15 @@ class Multistep(Run):
             gram = room[: flow.d * -(-flow.d // _LINE) * _LINE].reshape(flow.d, -1)
             gram[:, : flow.d] = A.T @ A
             gram /= flow.n
+        if flow.loss is not None:
+            places = table[Loss.PLACE : Loss.PLACE + len(Loss._fields)]  # type: ignore[attr-defined]
+            ones, zeros = np.ones(flow.rows), np.zeros(flow.rows)
+            for place, value in (
+                (places[1], flow.b),
+                (places[2], ones if flow.weights is None else flow.weights),
+                (places[5], zeros if flow.offset is None else flow.offset),
+            ):
+                room[place : place + flow.rows] = value
         self.work = (room, table)
         self.records = _FEW_RECORDS
         self.passes = 1

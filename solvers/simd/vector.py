@@ -22,12 +22,13 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, register_model
+from numba.np import arrayobj
 
 from flowsim.solvers.compilation import bare
 
 __all__ = [
-    "EIGHT", "add_up", "below", "call", "constant", "exponential", "exponential_within", "gather", "greater",
-    "largest", "load", "load_part", "magnitude", "only", "pointer", "spread", "store", "store_part",
+    "EIGHT", "add_up", "below", "call", "call_on_arrays", "constant", "exponential", "exponential_within", "gather",
+    "greater", "largest", "load", "load_part", "magnitude", "only", "pointer", "spread", "store", "store_part",
     "view", "wider", "widest",
 ]  # fmt: skip
 
@@ -121,6 +122,31 @@ def call(typing_context: Any, address: Any, arguments: Any) -> Any:
         return builder.call(builder.inttoptr(address, function.as_pointer()), parts)
 
     return types.int64(types.int64, arguments), generate
+
+
+@_compiled
+def call_on_arrays(typing_context: Any, address: Any, arrays: Any, size: Any) -> Any:
+    """Call a compiled function ``void(float64[::1], ...)`` by the address of its wrapper, on arrays of one size.
+
+    `arrays` is a tuple of pointers.
+    """
+    kind = types.float64[::1]
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address, packed, size = values
+        parts = []
+        for number in range(len(signature.args[1])):
+            array = context.make_array(kind)(context, builder)
+            arrayobj.populate_array(
+                array, data=builder.extract_value(packed, number), shape=[size], strides=[_INT64(8)],
+                itemsize=_INT64(8), meminfo=None,
+            )  # fmt: skip
+            parts.append(array._getvalue())
+        function = ir.FunctionType(context.get_value_type(types.void), [part.type for part in parts])
+        builder.call(builder.inttoptr(address, function.as_pointer()), parts)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arrays, types.int64), generate
 
 
 @_compiled

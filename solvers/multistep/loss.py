@@ -1,0 +1,88 @@
+r"""Any convex loss: ``z' = -A^T loss'(A beta) / n``, ``z'' = -A^T W A (D z' + beta_t) / n`` with ``W = diag(loss'')``.
+
+Squares are the case W = 1, with a Gram matrix once and for all. A general loss is a function called by its address, so
+that the loop is compiled once for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.multistep.constants import FIRST
+from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
+from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes, Trial, Values
+from flowsim.solvers.simd import EIGHT, add_up, call_on_arrays, constant, load, pointer, view
+
+__all__ = ["evaluate_loss", "flow_of", "note_curvature", "stiffness", "weighted_gram"]
+
+#: A curvature is taken for no less than this part of one.
+_TINY = 1e-300
+
+
+@bare()
+def evaluate_loss(ws):
+    """Predictions from beta on the active coordinates, and the derivatives of the loss there."""
+    sizes, loss, design, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws).design, view(Values, ws).beta
+    root, count = math.sqrt(view(Problem, ws).count[0]), view(Active, ws).padded
+    for q in range(sizes.rows):
+        total = constant(0.0)
+        for s in range(0, count, EIGHT):
+            total = total + load(design, q * sizes.padded + s) * load(beta, s)
+        loss.prediction[q] = root * add_up(total) + loss.offset[q]
+    arrays = (loss.prediction, loss.target, loss.weight, loss.slope, loss.curvature)
+    call_on_arrays(sizes.loss, arrays, sizes.rows)
+    for q in range(sizes.rows):
+        loss.slope[q] /= root
+
+
+@bare()
+def flow_of(ws, begin, end):
+    """f from `begin` to `end`."""
+    sizes, problem, f = view(Sizes, ws), view(Problem, ws), view(Trial, ws).f
+    if sizes.loss == 0:
+        subtract_gram(ws, view(Values, ws).beta, begin, end, problem.drive, f)
+    else:
+        zero = view(Newton, ws).zero
+        subtract_rows(problem.design, sizes.padded, view(Loss, ws).slope, sizes.rows, begin, end, zero, f)
+
+
+@bare()
+def note_curvature(ws):
+    """The scale of the curvature at an accepted point, which activation takes for that of the step to come."""
+    sizes, loss = view(Sizes, ws), view(Loss, ws)
+    if sizes.loss != 0:
+        most = _TINY
+        for q in range(sizes.rows):
+            most = max(most, loss.curvature[q])
+        loss.log_curvature[0] = math.log(most)
+
+
+@bare()
+def stiffness(ws, theta):
+    """The trace of theta G D."""
+    sizes, active, problem, by_z = view(Sizes, ws), view(Active, ws), view(Problem, ws), view(Values, ws).by_z
+    total = 0.0
+    if sizes.loss == 0:
+        for s in range(active.n):
+            total += theta * by_z[s] * problem.gram[s * sizes.padded + s]
+        return total
+    curvature = view(Loss, ws).curvature
+    for q in range(sizes.rows):
+        row = constant(0.0)
+        for s in range(0, active.padded, EIGHT):
+            entry = load(problem.design, q * sizes.padded + s)
+            row = row + entry * entry * load(by_z, s)
+        total += theta * curvature[q] * add_up(row)
+    return total
+
+
+@bare()
+def weighted_gram(ws, out, stride):
+    """``A^T W A / n`` on the active coordinates, to rows of `out`."""
+    sizes, active, design = view(Sizes, ws), view(Active, ws), view(Problem, ws).design
+    curvature, zero, column = view(Loss, ws).curvature, view(Newton, ws).zero, view(Problem, ws).row_work
+    for s in range(active.n):
+        for q in range(sizes.rows):
+            column[q] = -curvature[q] * design[q * sizes.padded + s]
+        subtract_rows(design, sizes.padded, column, sizes.rows, FIRST, active.padded, zero, pointer(out, s * stride))
