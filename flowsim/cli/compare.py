@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowsim.cli.options import DataTable, build_network, data_options, network_options
-from flowsim.cli.output import output_folder
+from flowsim.cli.output import figure_option, output_folder
 
 if TYPE_CHECKING:
     from flowsim.studies import Comparisons
@@ -38,6 +38,7 @@ _MOST_RECORDS = 2000
 @click.option("--seeds", type=int, default=0, show_default=True, help="With noise: average this many sampled runs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampled runs.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Threads of the sampled runs.")
+@figure_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("flowsim-compare"), show_default=True, help="Folder."
 )
@@ -56,6 +57,7 @@ def compare(
     seeds: int,
     seed: int,
     workers: int,
+    kind: str,
     out: Path,
 ) -> None:
     """Descend on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) at three step sizes.
@@ -131,8 +133,8 @@ def compare(
                 "largest deviation in standard errors": float(np.abs(ensemble.deviations).max()),
                 "largest distance of the mean": float(ensemble.distance.max()),
             }
-        _write(staging, plain, better, ensemble, summary)
-    _print(summary, out)
+        _write(staging, kind, plain, better, ensemble, summary)
+    _print(summary, out, kind)
 
 
 def _spacing(count: int) -> int:
@@ -140,7 +142,9 @@ def _spacing(count: int) -> int:
     return max(1, count // _MOST_RECORDS)
 
 
-def _write(folder: Path, plain: Comparisons, better: Comparisons, ensemble: Any, summary: dict[str, Any]) -> None:
+def _write(
+    folder: Path, kind: str, plain: Comparisons, better: Comparisons, ensemble: Any, summary: dict[str, Any]
+) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -151,12 +155,12 @@ def _write(folder: Path, plain: Comparisons, better: Comparisons, ensemble: Any,
     from flowsim import plot
 
     figure = plot.compare_overview(plain[0], plain, better)
-    figure.savefig(folder / "figure.png")
+    figure.savefig(folder / f"figure.{kind}")
     plt.close(figure)
     if ensemble is not None:
         figure, ax = plt.subplots(layout="constrained")
         plot.compare(ensemble, ax=ax)
-        figure.savefig(folder / "sampled.png")
+        figure.savefig(folder / f"sampled.{kind}")
         plt.close(figure)
     rows = [
         pd.DataFrame({"step": item.step, "t": item.t, "distance": item.distance, "to_modified": close.distance})
@@ -178,7 +182,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _print(summary: dict[str, Any], out: Path) -> None:
+def _print(summary: dict[str, Any], out: Path, kind: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -205,4 +209,4 @@ def _print(summary: dict[str, Any], out: Path) -> None:
             f"mean of {sampled['runs']} sampled runs: at most {sampled['largest deviation in standard errors']:.1f} "
             f"standard errors from the expected-gradient flow, the O(h) of the steps included"
         )
-    console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'distances.csv', 'summary.json'))}")
+    console.print(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'distances.csv', 'summary.json'))}")

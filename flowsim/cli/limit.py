@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowsim.cli.options import DataTable, build_network, data_options, network_options
-from flowsim.cli.output import output_folder
+from flowsim.cli.output import figure_option, output_folder
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
     f"depth L >= 3: {DEEP_ALPHAS}]",
 )  # fmt: skip
 @click.option("--rtol", type=float, default=1e-9, show_default=True, help="Relative accuracy of the flows.")
+@figure_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("flowsim-limit"), show_default=True, help="Folder."
 )
@@ -47,6 +48,7 @@ def limit(
     eta: float,
     alphas: str | None,
     rtol: float,
+    kind: str,
     out: Path,
     progress: bool,
 ) -> None:
@@ -72,11 +74,11 @@ def limit(
     with output_folder(out) as staging, compiling_note(progress):
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
         link = None if isinstance(study.path, LinearSaddlePath) else lasso_link(study.path)
-        _write(staging, study, link, repr(net), table.name)
-    _print(study, link, repr(net), out)
+        _write(staging, kind, study, link, repr(net), table.name)
+    _print(study, link, repr(net), out, kind)
 
 
-def _write(folder: Path, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
+def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -86,7 +88,7 @@ def _write(folder: Path, study: LimitStudy, link: LassoLink | None, net: str, da
     from flowsim import plot
 
     figure = plot.limit_overview(study, link)
-    figure.savefig(folder / "figure.png")
+    figure.savefig(folder / f"figure.{kind}")
     plt.close(figure)
     study.table().to_csv(folder / "errors.csv", index=False)
     summary = {
@@ -112,7 +114,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path) -> None:
+def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -137,4 +139,4 @@ def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path) -> No
     note = one_sided(study.path)
     if note is not None:
         console.print(f"note: {note}")
-    console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'errors.csv', 'summary.json'))}")
+    console.print(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'errors.csv', 'summary.json'))}")

@@ -9,7 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["output_folder"]
+import click
+
+__all__ = ["figure_option", "output_folder"]
+
+#: ``--format`` of the commands that draw
+figure_option = click.option(
+    "--format", "kind", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True, help="Of figures."
+)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowsim.cli.options import DataTable, build_network, data_options, network_options
-from flowsim.cli.output import output_folder
+from flowsim.cli.output import figure_option, output_folder
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _MOST_JUMPS = 20
 @click.option("--method", default="auto", show_default=True, help="auto, native, LSODA, BDF, Radau or DOP853.")
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
 @click.option("--check", is_flag=True, help="Measure the error against a run with tolerances 1000 times tighter.")
+@figure_option
 @click.option("--out", type=click.Path(path_type=Path), default=Path("flowsim-run"), show_default=True, help="Folder.")
 @click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
 def run(
@@ -57,6 +58,7 @@ def run(
     method: str,
     rtol: float,
     check: bool,
+    kind: str,
     out: Path,
     progress: bool,
 ) -> None:
@@ -71,8 +73,8 @@ def run(
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
         summary["data"] = table.name
         summary["eta"] = eta
-        _write(staging, traj, path, summary)
-    _print(summary, net, problem, out)
+        _write(staging, kind, traj, path, summary)
+    _print(summary, net, problem, out, kind)
 
 
 def _integrate(
@@ -161,7 +163,13 @@ def _error(
     return {"relative_error": worst, "in_units_of_rtol": worst / rtol}
 
 
-def _write(folder: Path, traj: Trajectory, path: SaddlePath | LinearSaddlePath | None, summary: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    kind: str,
+    traj: Trajectory,
+    path: SaddlePath | LinearSaddlePath | None,
+    summary: dict[str, Any],
+) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -171,7 +179,7 @@ def _write(folder: Path, traj: Trajectory, path: SaddlePath | LinearSaddlePath |
     from flowsim.limits import LinearSaddlePath
 
     figure = plot.linear_overview(path, traj) if isinstance(path, LinearSaddlePath) else plot.overview(traj, path)
-    figure.savefig(folder / "figure.png")
+    figure.savefig(folder / f"figure.{kind}")
     plt.close(figure)
     traj.save(folder / "trajectory.nc")
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -216,7 +224,9 @@ def _another_formula(net: DiagonalNetwork | LinearNetwork) -> str:
     return f"; --formula '{'*'.join(factors)} - {twin}' reaches both signs"
 
 
-def _print(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Regression, out: Path) -> None:
+def _print(
+    summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Regression, out: Path, kind: str
+) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -237,4 +247,4 @@ def _print(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, proble
             f"error against tolerances 1000 times tighter: {error['relative_error']:.1e} = "
             f"{error['in_units_of_rtol']:.2g} rtol"
         )
-    console.print(f"wrote {', '.join(str(out / name) for name in ('figure.png', 'trajectory.nc', 'summary.json'))}")
+    console.print(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'trajectory.nc', 'summary.json'))}")

@@ -11,7 +11,8 @@ from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot import animate, phase
-from flowsim.plot.style import styled
+from flowsim.plot.labels import label_ends, make_room
+from flowsim.plot.style import PREDICTED, colours, styled
 from flowsim.problem import Regression
 from flowsim.studies import lasso_link as study_lasso_link
 from flowsim.studies import limit_study, measured_jump_times, min_l1, plateau_times
@@ -91,6 +92,7 @@ def coordinates() -> Outcome:
     figure, axes = plt.subplots(1, 3, figsize=(10.0, 3.4), sharey=True)
     limit = path.beta(times)
     named = np.argsort(-np.abs(limit).max(axis=0))[:7]
+    palette = colours(len(named))
     curves, distances = [], []
     for ax, alpha in zip(axes, shown, strict=True):
         flow = gradient_flow(UV, problem, horizon, alpha=alpha, clock="accelerated", rtol=1e-8)
@@ -99,13 +101,15 @@ def coordinates() -> Outcome:
         distances.append(np.median(np.abs(flow.at(middles, clock="accelerated").beta - path.saddles).max(axis=1)))
         ax.plot(times, np.delete(beta, named, axis=1), color="0.85", lw=0.6, ls="-")
         for k, i in enumerate(named):
-            ax.plot(times, limit[:, i], color="0.35", lw=0.8, ls=(0, (1, 1)))
-            ax.plot(times, beta[:, i], color=f"C{k}", ls="-", lw=1.3)
+            ax.plot(times, limit[:, i], **PREDICTED)
+            ax.plot(times, beta[:, i], color=palette[k], lw=1.3)
         ax.set_title(rf"$\alpha$ = {alpha}")
         ax.set_xlabel(r"accelerated time $\tilde t$")
         ax.set_xscale("log")
         ax.set_xlim(times[0], horizon)
     axes[0].set_ylabel(r"coordinates $\beta_i$ (dotted: limit)")
+    make_room(axes[-1], times[0], horizon)
+    label_ends(axes[-1], curves[-1][-1, named], [problem.feature_names[i] for i in named], palette)
     return Outcome(
         {"": figure},
         xarray.Dataset(

@@ -6,7 +6,7 @@ from flowsim.plot.linear import imbalance_spectrum, loss_bound, rank_by_rank, si
 from flowsim.plot.linear_limits import levels, linear_limit, linear_overview, loss_staircase
 from flowsim.plot.phase import animate, phase, save_animation
 from flowsim.plot.style import STYLE
-from flowsim.plot.trajectory import imbalance, loss, overview, trajectory
+from flowsim.plot.trajectory import imbalance, loss, overview, sparsity, trajectory
 
 __all__ = [
     "STYLE",
@@ -32,6 +32,7 @@ __all__ = [
     "saddle_to_saddle",
     "save_animation",
     "singular_values",
+    "sparsity",
     "trajectory",
     "width_law",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowsim.plot.style import new_axes, styled
+from flowsim.plot.style import colours, new_axes, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +37,9 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
     flow = comparison.flow_beta.reshape(len(comparison.t), -1)
     shown = np.argsort(-np.abs(flow).max(axis=0))[:_MOST_COORDINATES]
     shown = shown[np.abs(flow[:, shown]).max(axis=0) > 0.02 * max(np.abs(flow).max(), np.finfo(float).tiny)]
+    palette = colours(len(shown))
     for rank, i in enumerate(shown):
-        color = f"C{rank % 10}"
+        color = palette[rank]
         ax.plot(comparison.t, flow[:, i], color=color, lw=1.4, label="flow" if rank == 0 else None)
         if is_mean:
             low, high = drawn.band(2.0)
@@ -54,8 +55,9 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
     ax.set_xlabel("time $t = h k$")
     ax.set_ylabel(r"coordinates of $\beta$")
     if len(shown):
-        # Outside: lines and dots leave no corner free on every problem.
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high + 0.2 * (high - low))  # lines and dots leave no corner free on every problem
+        ax.legend(loc="upper center", ncols=2)
     return ax
 
 
@@ -74,10 +76,17 @@ def orders(
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     ax = new_axes(ax)
-    for series, name, marker in ((plain, "gradient flow", "o"), (modified, "modified flow", "s")):
+    both = ((plain, "gradient flow", "o"), (modified, "modified flow", "s"))
+    for (series, name, marker), color in zip(both, colours(2), strict=True):
         if series is not None and (series.largest > 0).all():
             ax.loglog(
-                series.steps, series.largest, marker=marker, ms=4, lw=1.2, label=f"{name}: order {series.order:.2f}"
+                series.steps,
+                series.largest,
+                marker=marker,
+                ms=4,
+                color=color,
+                lw=1.2,
+                label=f"{name}: order {series.order:.2f}",
             )
     if not ax.lines:
         ax.text(0.5, 0.5, "nothing has moved", ha="center", va="center", transform=ax.transAxes)
@@ -105,12 +114,12 @@ def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> Axes:
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
-    for run, marker in zip(study.runs, cycle("os^Dv"), strict=False):
+    for run, marker, color in zip(study.runs, cycle("os^Dv"), colours(len(study.runs)), strict=False):
         steps = run.descent.t[run.index] / run.step
         ax.plot(
-            steps, run.ratio, marker=marker, ms=2.5, lw=0.6, label=f"h = {run.step:.4g}: {run.verdict}"
+            steps, run.ratio, marker=marker, ms=2.5, lw=0.6, color=color, label=f"h = {run.step:.4g}: {run.verdict}"
         )  # fmt: skip
-    ax.axhline(1.0, color="0.3", lw=1.0, ls="--", label="edge: sharpness = 2/h")
+    ax.axhline(1.0, color="0.35", lw=0.9, ls=":", label="edge: sharpness = 2/h")
     # The start, k = 0, and then decades.
     ax.set_xscale("symlog", linthresh=1.0, linscale=0.4)
     ax.set_xlim(left=0.0)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, SaddlePath
+from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE
+from flowsim.plot.labels import label_ends, make_room
 from flowsim.plot.linear_limits import levels, linear_limit
-from flowsim.plot.style import new_axes, styled
+from flowsim.plot.style import PREDICTED, colours, new_axes, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,10 +22,10 @@ if TYPE_CHECKING:
     from flowsim.studies.lasso_link import LassoLink
     from flowsim.studies.limit_study import LimitStudy
 
+Array = NDArray[np.float64]
+
 __all__ = ["lasso_link", "limit_overview", "limit_study", "saddle_to_saddle"]
 
-#: More names than this in a legend are not read.
-_MAX_NAMES = 14
 _SAMPLES = 3000
 #: The path is drawn this much beyond its last jump.
 _BEYOND = 1.25
@@ -59,24 +63,32 @@ def saddle_to_saddle(
         times, values = np.repeat(edges, 2)[1:-1], np.repeat(path.saddles[:, used], 2, axis=0)
         ax.set_xlabel(r"accelerated time $\tilde t$")
         if len(path.jump_times) > 1 and path.jump_times[-1] > 10 * path.jump_times[0]:
-            _log_axis(ax)
             times = np.maximum(times, path.jump_times[0] / 2)
+            _log_axis(ax, times[0], times[-1])
     else:
         times = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
         values = path.curve(times)[:, used]
         ax.set_xlabel(r"arc length $\tau$")
     ax.set_xlim(times[0], times[-1])
-    peak = np.abs(values).max(axis=0, initial=0.0)
-    named = set(np.argsort(-peak, kind="stable")[:_MAX_NAMES].tolist())
-    for place, i in enumerate(used):
-        if place in named:
-            ax.plot(times, values[:, place], label=path.problem.feature_names[i])
-        else:
-            ax.plot(times, values[:, place], color="0.8", lw=0.7, ls="-", zorder=0)
+    _named_curves(ax, times, values, [path.problem.feature_names[i] for i in used], legend)
     ax.set_ylabel(r"coordinates $\beta_i$")
-    if legend and used:
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
     return ax
+
+
+def _named_curves(ax: Axes, x: Array, values: Array, names: Sequence[str], legend: bool) -> None:
+    """The largest columns in colour, named where they end; the others grey."""
+    peak = np.abs(values).max(axis=0, initial=0.0)
+    largest = np.sort(np.argsort(-peak, kind="stable")[:MOST_NAMES])
+    largest = largest[peak[largest] > NEGLIGIBLE * peak.max(initial=0.0)]
+    others = np.setdiff1d(np.arange(values.shape[1]), largest)
+    if len(others):
+        ax.plot(x, values[:, others], color="0.8", lw=0.6, zorder=0, label="_others")
+    palette = colours(len(largest))
+    for i, colour in zip(largest, palette, strict=True):
+        ax.plot(x, values[:, i], color=colour, label=names[i])
+    if legend and len(largest):
+        make_room(ax, float(x[0]), float(x[-1]))
+        label_ends(ax, values[-1, largest], [names[i] for i in largest], palette)
 
 
 @styled
@@ -91,19 +103,19 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> Axes:
     x = study.gamma if two_layer else study.gamma / np.log(10.0)
     floor = np.finfo(float).eps
     series = (
-        ("jump times (median)", study.median_time_error, "o", "#0072B2", "-"),
-        ("mid-plateau (median)", study.median_plateau_error, "s", "#D55E00", "--"),
-        ("mid-plateau (largest)", study.plateau_errors.max(axis=1), "^", "#009E73", "-."),
-        ("end point", study.end_errors, "D", "#CC79A7", ":"),
+        ("jump times (median)", study.median_time_error, "o"),
+        ("mid-plateau (median)", study.median_plateau_error, "s"),
+        ("mid-plateau (largest)", study.plateau_errors.max(axis=1), "^"),
+        ("end point", study.end_errors, "D"),
     )
-    for label, errors, marker, color, style in series:
-        ax.plot(x, np.maximum(errors, floor), marker=marker, ms=4, color=color, ls=style, label=label)
+    for (label, errors, marker), color in zip(series, colours(len(series)), strict=True):
+        ax.plot(x, np.maximum(errors, floor), marker=marker, ms=4, color=color, label=label)
     rate = study.rate
     if np.isfinite(rate.order):
         small = 1.0 / study.gamma if two_layer else np.exp(-study.gamma)
         fitted = rate.constant * small**rate.order
         label = f"fit: order {rate.order:.2f}" + (f" ± {rate.uncertainty:.2f}" if np.isfinite(rate.uncertainty) else "")
-        ax.plot(x, fitted, color="0.4", lw=0.9, ls="-", zorder=0, label=f"{label} in {_small(two_layer)}")
+        ax.plot(x, fitted, zorder=0, label=f"{label} in {_small(two_layer)}", **PREDICTED)
     if two_layer:
         ax.set_xscale("log")
     ax.set_yscale("log")
@@ -119,28 +131,25 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> Axes:
 def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
     """Time average of the limit (lines) against the Lasso of the same penalty (dots), and where they part."""
     ax = new_axes(ax)
-    peak = np.abs(link.average).max(axis=0)
-    shown = np.argsort(-peak, kind="stable")[:_MAX_NAMES]
     dense = np.geomspace(link.t[0], link.t[-1], 600)
     average = link.path.time_average(dense)
-    for i in sorted(shown[peak[shown] > 0].tolist()):
-        line = ax.plot(dense, average[:, i], label=link.path.problem.feature_names[i])[0]
-        ax.plot(link.t[::2], link.lasso[::2, i], ls="none", marker="o", ms=3, color=line.get_color())
+    _log_axis(ax, dense[0], dense[-1])
+    _named_curves(ax, dense, average, link.path.problem.feature_names, True)
+    for line in [each for each in ax.get_lines() if not str(each.get_label()).startswith("_")]:
+        i = link.path.problem.feature_names.index(str(line.get_label()))
+        ax.plot(link.t[::2], link.lasso[::2, i], ls="none", marker="o", ms=3, color=line.get_color(), label="_lasso")
     if np.isfinite(link.departs_at):
-        ax.axvline(link.departs_at, color="0.3", lw=0.9, ls="--")
+        ax.axvline(link.departs_at, label="_departs", **PREDICTED)
         names = ", ".join(link.path.problem.feature_names[i] for i in link.because)
         ax.annotate(
             f"{names} deactivated:\nthe two part", (link.departs_at, 0.02), xycoords=("data", "axes fraction"),
             xytext=(-4, 0), textcoords="offset points", ha="right", va="bottom", fontsize=8,
         )  # fmt: skip
-    _log_axis(ax)
-    ax.set_xlim(dense[0], dense[-1])
     unit = all(np.all(side == 1.0) for side in link.path.thresholds) and not any(map(np.any, link.path.penalties))
     ax.set_xlabel(
         r"accelerated time $\tilde t$" + (r" $= 1/\lambda$" if unit else r" (penalty $t^\pm / \tilde t + \kappa$)")
     )
     ax.set_ylabel("coefficients: average (lines), Lasso (dots)")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 
@@ -159,11 +168,11 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
     )
     for clock, ax, title in panels:
         try:
-            saddle_to_saddle(study.path, clock=clock, legend=clock == "accelerated", ax=ax)
+            saddle_to_saddle(study.path, clock=clock, ax=ax)
         except (ValueError, IntegrationError):
             ax.text(0.5, 0.5, "the orbits of this path are not known", ha="center", transform=ax.transAxes)
             continue
-        ax.plot(flow.clock_values(clock), _lines(study.path, flow.beta), color="k", ls=":", lw=0.8)
+        ax.plot(flow.clock_values(clock), _lines(study.path, flow.beta), label="_flow", **PREDICTED)
         ax.set_title(rf"{title}; dotted: flow at $\alpha$ = {study.alphas[int(np.argmax(study.gamma))]}")
     if link is not None:
         lasso_link(link, ax=axes[1, 1])
@@ -183,12 +192,11 @@ def _lines(path: SaddlePath | LinearSaddlePath, beta: np.ndarray) -> np.ndarray:
     return beta[:, sorted({int(i) for support in path.supports for i in support})]
 
 
-def _log_axis(ax: Axes) -> None:
+def _log_axis(ax: Axes, low: float, high: float) -> None:
     """Logarithmic, labelled at 1, 2, 5: readable over half a decade as over five."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     ax.set_xscale("log")
-    low, high = ax.get_xlim()
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())

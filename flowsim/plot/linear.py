@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowsim.plot.style import new_axes, styled
+from flowsim.plot.curves import MOST_NAMES
+from flowsim.plot.labels import label_ends, make_room
+from flowsim.plot.style import FLOW, LIMIT, PREDICTED, colours, new_axes, styled
 from flowsim.plot.trajectory import CLOCK_LABELS
 from flowsim.results import Clock, Trajectory
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["imbalance_spectrum", "loss_bound", "rank_by_rank", "singular_values", "width_law"]
 
-#: Colours of the style sheet that stay apart for every kind of colour vision.
-_COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DECADES = 14
 
@@ -33,11 +33,11 @@ def loss_bound(certificate: RateCertificate, *, ax: Axes | None = None) -> Axes:
     excess = traj.loss - traj.info["least_loss"]
     top = bound.initial_excess
     seen = excess > top * 10.0**-_DECADES
-    ax.plot(traj.t[seen], excess[seen], color="C0", ls="-", marker=".", label=r"flow, $L(t) - L^*$")
+    ax.plot(traj.t[seen], excess[seen], color=FLOW, ls="-", marker=".", label=r"flow, $L(t) - L^*$")
     if certificate.predicted > 0:
         times = np.linspace(0.0, traj.t[-1], 200)
         label = f"bound, rate {certificate.predicted:.3g}"
-        ax.plot(times, bound(times), color="C1", ls="--", label=label)
+        ax.plot(times, bound(times), label=label, **PREDICTED)
     ax.set_yscale("log")
     ax.set_ylim(top * 10.0**-_DECADES, 10 * top)
     ax.set_xlabel(CLOCK_LABELS["time"])
@@ -56,7 +56,7 @@ def imbalance_spectrum(traj: Trajectory, *, clock: Clock = "time", ax: Axes | No
     values = np.linalg.eigvalsh(traj.at(times, clock).imbalance)[:, ::-1]
     peak = np.abs(values).max()
     positive = values[0] >= 0
-    for sign, colour, name in ((positive, "C0", "positive"), (~positive, "C1", "negative")):
+    for sign, colour, name in ((positive, FLOW, "positive"), (~positive, LIMIT, "negative")):
         for number, column in enumerate(np.flatnonzero(sign & (np.abs(values[0]) > 1e-12 * peak))):
             label = f"{name} at 0" if number == 0 else None
             ax.plot(times, values[:, column], color=colour, ls="-", lw=1.0, label=label)
@@ -74,7 +74,7 @@ def width_law(*laws: WidthLaw, ax: Axes | None = None) -> Axes:
     """Distance to the minimum-norm solution against width: every seed, the fitted slope, the mean of the bound."""
     ax = new_axes(ax)
     for number, law in enumerate(laws):
-        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = colours(number + 1)[number], _MARKERS[number % len(_MARKERS)]
         x = np.repeat(law.widths, law.distances.shape[1])
         ax.scatter(x, law.distances.ravel(), s=12, color=colour, marker=marker, zorder=3)
         centre = np.exp(np.log(law.distances).mean() - law.measured * np.log(law.widths).mean())
@@ -88,7 +88,7 @@ def width_law(*laws: WidthLaw, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     ax.set_xlabel("width $h$ (hidden units)")
     ax.set_ylabel(r"$\Vert U V^\top(\infty) - \hat\beta_{\mathrm{min\ norm}} \Vert_F$")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    ax.legend(loc="best", fontsize=7.5)
     return ax
 
 
@@ -98,11 +98,16 @@ def singular_values(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes 
     ax = new_axes(ax)
     times = np.linspace(0.0, traj.clock_values(clock)[-1], 1000)
     values = np.linalg.svd(traj.at(times, clock).beta, compute_uv=False)
-    for index in range(values.shape[1]):
-        ax.plot(times, values[:, index], label=f"$s_{{{index + 1}}}$")
+    count = min(values.shape[1], MOST_NAMES)
+    names, palette = [f"$s_{{{index + 1}}}$" for index in range(count)], colours(count)
+    if values.shape[1] > count:
+        ax.plot(times, values[:, count:], color="0.8", lw=0.6, label="_others")
+    for index, colour in enumerate(palette):
+        ax.plot(times, values[:, index], color=colour, label=names[index])
     ax.set_xlabel(CLOCK_LABELS[clock])
     ax.set_ylabel(r"singular values of $U V^\top$")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    make_room(ax, float(times[0]), float(times[-1]))
+    label_ends(ax, values[-1, :count], names, palette)
     return ax
 
 
@@ -124,7 +129,7 @@ def rank_by_rank(
         ax.text((start + end) / 2, 1.06 * top, f"rank {rank}", ha="center", va="bottom", fontsize=8)
     for number, time in enumerate([] if predicted is None else predicted[predicted <= traj.accelerated_time[-1]]):
         label = "predicted jump" if number == 0 else None
-        ax.axvline(time, color="0.3", ls=":", lw=1.0, label=label)
+        ax.axvline(time, label=label, **PREDICTED)
     singular_values(traj, ax=ax)
     ax.set_ylim(-0.03 * top, 1.18 * top)
     return ax

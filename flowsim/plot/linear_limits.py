@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.plot.style import new_axes, styled
+from flowsim.plot.style import colours, new_axes, styled
 from flowsim.results import Trajectory
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def linear_limit(
         times = np.linspace(0.0, last, _SAMPLES)
         values = np.asarray(np.linalg.svd(path.curve(times), compute_uv=False), dtype=np.float64)
     for k, column in enumerate(values.T):
-        ax.plot(times, column, color=f"C{k % 7}", ls="-", label=f"$s_{{{k + 1}}}$" if k < _MAX_NAMES else None)
+        ax.plot(times, column, color=colours(k + 1)[k], ls="-", label=f"$s_{{{k + 1}}}$" if k < _MAX_NAMES else None)
     if traj is not None:
         samples = np.linspace(0.0, min(last, float(traj.clock_values(clock)[-1])), _SAMPLES)
         flow = np.linalg.svd(traj.at(samples, clock).beta, compute_uv=False)
@@ -87,7 +87,7 @@ def levels(path: LinearSaddlePath, *, ax: Axes | None = None) -> Axes:
     _jump_lines(ax, path)
     for k, column in enumerate(values.T):
         waits = k < int(path.ranks[-1])
-        ax.plot(times, column, color=f"C{k % 7}" if waits else "0.7", ls="-", lw=1.4 if waits else 0.8,
+        ax.plot(times, column, color=colours(k + 1)[k] if waits else "0.7", ls="-", lw=1.4 if waits else 0.8,
                 label=f"direction {k + 1}" if waits and k < _MAX_NAMES else None)  # fmt: skip
     ax.plot([], [], color="0.7", lw=0.8, label="never learned") if path.width > path.ranks[-1] else None
     ax.axhline(1.0, color="0.3", lw=0.8, ls="--", zorder=0)
@@ -112,7 +112,7 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
     for k, traj in enumerate(trajs):
         times = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)
         loss = traj.at(times, "accelerated").loss - path.data.least_loss
-        ax.plot(times, np.maximum(loss, floor), color=f"C{k % 7}", ls="--", lw=1.0,
+        ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], ls="--", lw=1.0,
                 label=rf"flow, $\alpha$ = {traj.info.get('alpha', '')}")  # fmt: skip
     for rank, (begin, end, value) in enumerate(zip(steps[::2], steps[1::2], np.maximum(excess, floor), strict=True)):
         if end - begin > 0.12 * last:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.plot.style import STYLE, styled
+from flowsim.plot.style import FLOW, LIMIT, STYLE, styled
 from flowsim.results import Trajectory
 
 if TYPE_CHECKING:
@@ -27,9 +27,11 @@ Array = NDArray[np.float64]
 _SAMPLES = 4000
 #: Share of an animation that passes with the clock, not with the distance travelled.
 _REST = 0.3
-_FLOW, _LIMIT, _SADDLE = "#0072B2", "#D55E00", "#000000"
+_FLOW, _LIMIT, _SADDLE = FLOW, LIMIT, "#000000"
 #: The limit's curve is drawn to this much beyond its last jump.
 _BEYOND = 1.02
+#: A coordinate that moves by less than this share of the others' way counts as still.
+_STILL = 0.02
 
 
 @styled
@@ -61,6 +63,7 @@ def phase(
         label = f"α = {traj.info['alpha']}" if "alpha" in traj.info else "flow"
         ax.plot(*_curve(traj, chosen).T, color=_FLOW, ls="-", lw=1.5, label=label)
     _label(ax, _names(traj, path), chosen)
+    _even_out(ax, len(chosen))
     ax.legend(loc="upper left")
     return ax
 
@@ -175,7 +178,11 @@ def _axes(ax: Axes | None, dimensions: int) -> Any:
 
     if dimensions == 2:
         return plt.subplots()[1]
-    return plt.figure(figsize=(6.0, 5.4)).add_subplot(projection="3d")
+    # Constrained layout does not know how far the labels of 3-d axes reach.
+    figure = plt.figure(figsize=(6.4, 5.4), layout="none")
+    space: Any = figure.add_axes((0.0, 0.02, 0.9, 0.94), projection="3d")
+    space.set_box_aspect(None, zoom=0.88)
+    return space
 
 
 def _curve(traj: Trajectory, chosen: list[int]) -> Array:
@@ -199,7 +206,7 @@ def _draw_path(ax: Any, path: SaddlePath, chosen: list[int]) -> list[Artist]:
     last = min(last, float(np.nextafter(path.horizon, 0)))
     lengths = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
     curve, saddles = path.curve(lengths)[:, chosen], path.saddles[:, chosen]
-    artists: list[Artist] = [*ax.plot(*curve.T, color=_LIMIT, ls="--", lw=1.2, label="limit: orbits")]
+    artists: list[Artist] = [*ax.plot(*curve.T, color=_LIMIT, ls=":", lw=1.2, label="limit: orbits")]
     artists += ax.plot(*saddles.T, color=_SADDLE, marker="o", ls="", ms=4.5, label="saddles", zorder=5)
     for k, saddle in enumerate(saddles):
         # Saddles that look alike in these coordinates share their first number.
@@ -213,6 +220,16 @@ def _names(traj: Trajectory | None, path: SaddlePath | None) -> tuple[str, ...]:
     if traj is not None and traj.feature_names:
         return traj.feature_names
     return tuple(path.problem.feature_names) if path is not None else ()
+
+
+def _even_out(ax: Any, dimensions: int) -> None:
+    """A coordinate that hardly moves is not blown up to the size of the others."""
+    limits = [getattr(ax, f"get_{axis}lim")() for axis in "xyz"[:dimensions]]
+    largest = max(high - low for low, high in limits)
+    for axis, (low, high) in zip("xyz", limits, strict=False):
+        if high - low < _STILL * largest:
+            middle = (low + high) / 2
+            getattr(ax, f"set_{axis}lim")(middle - _STILL * largest, middle + _STILL * largest)
 
 
 def _label(ax: Any, names: tuple[str, ...], chosen: list[int]) -> None:

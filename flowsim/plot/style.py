@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["STYLE", "new_axes", "styled"]
+__all__ = ["FLOW", "LIMIT", "PREDICTED", "STYLE", "colours", "new_axes", "styled"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: The package's style sheet, for ``matplotlib.style.use``.
 STYLE = str(resources.files("flowsim.plot").joinpath("flowsim.mplstyle"))
+
+
+#: What is computed, what is the limit of vanishing initialisation, and how predictions are drawn.
+FLOW, LIMIT = "#0072B2", "#D55E00"
+PREDICTED: dict[str, Any] = {"color": "0.35", "lw": 0.9, "ls": ":"}
+
+
+def colours(count: int) -> list[str]:
+    """The palette's first colours, from the start again where they run out."""
+    import matplotlib
+
+    palette = [str(colour) for colour in matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]]
+    return [palette[k % len(palette)] for k in range(count)]
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.plot.style import new_axes, styled
+from flowsim.plot.curves import DrawnClock, drawn, sample_times
+from flowsim.plot.labels import label_ends, make_room
+from flowsim.plot.style import FLOW, PREDICTED, colours, new_axes, styled
+from flowsim.problem import Regression
 from flowsim.results import Clock, Trajectory
+from flowsim.results.trajectory import coordinate_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,19 +20,22 @@ if TYPE_CHECKING:
 
     from flowsim.limits import SaddlePath
 
-__all__ = ["imbalance", "loss", "overview", "trajectory"]
+__all__ = ["imbalance", "loss", "overview", "sparsity", "trajectory"]
 
 Array = NDArray[np.float64]
 
-CLOCK_LABELS = {
+CLOCK_LABELS: dict[str, str] = {
     "time": "time $t$",
     "accelerated": r"accelerated time $\tilde t$",
     "arclength": r"arc length $\tau$",
+    "distance": r"distance travelled $\int \Vert d\beta \Vert$",
 }
-#: More names than this in a legend are not read.
-_MAX_NAMES = 14
-#: Coordinates that stay below this fraction of the largest are drawn grey and go unnamed.
-_NEGLIGIBLE = 1e-3
+#: Excess loss is drawn down to this fraction of its first value: below is rounding.
+_FLOOR = 1e-14
+#: A coefficient counts as used from this fraction of the largest on.
+_USED = 1e-2
+#: Drift of what is conserved from which on it is worth a panel.
+_DRIFTS = 1e-6
 
 
 @styled
@@ -36,7 +43,8 @@ def loss(
     traj: Trajectory,
     *,
     path: SaddlePath | None = None,
-    clock: Clock = "accelerated",
+    clock: DrawnClock = "accelerated",
+    least: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Training loss over a clock: a staircase when the initialisation is small.
@@ -45,19 +53,29 @@ def loss(
     ----------
     traj : Trajectory
     path : SaddlePath, optional
-        Its plateaus are drawn beneath, its jumps as vertical lines (accelerated clock only).
-    clock : {"accelerated", "time", "arclength"}
+        Its plateaus are drawn dotted, its jumps as vertical lines (accelerated clock only).
+    clock : {"accelerated", "time", "arclength", "distance"}
+    least : float, optional
+        Draw the excess over this value, on a logarithmic axis.
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
+    shift = 0.0 if least is None else least
+    x, values = _losses(traj, clock)
+    floor = 0.0 if least is None else _FLOOR * max(float(values[0] - shift), np.finfo(float).tiny)
     if path is not None and clock == "accelerated":
-        edges = np.concatenate([[0.0], path.jump_times, [max(traj.accelerated_time[-1], *path.jump_times)]])
-        ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(path.losses, 2), color="0.6", lw=3, ls="-", label="limit")
         _jump_lines(ax, path, traj)
-    ax.plot(traj.clock_values(clock), traj.loss, color="#0072B2", ls="-", label=_alpha_label(traj))
+        last = float(traj.accelerated_time[-1])
+        seen = int(np.searchsorted(path.jump_times, last))
+        edges = np.concatenate([[0.0], path.jump_times[:seen], [last]])
+        steps = np.maximum(np.repeat(path.losses[: seen + 1], 2) - shift, floor)
+        ax.plot(np.repeat(edges, 2)[1:-1], steps, label="limit", **PREDICTED)
+    ax.plot(x, np.maximum(values - shift, floor), color=FLOW, label=_alpha_label(traj))
     _clock_axis(ax, traj, clock, path)
-    ax.set_ylabel(r"training loss $L(\beta)$")
-    ax.legend()
+    if least is not None:
+        ax.set_yscale("log")
+    ax.set_ylabel(r"excess loss $L(\beta) - L^*$" if least is not None else r"training loss $L(\beta)$")
+    ax.legend(loc="best")
     return ax
 
 
@@ -66,28 +84,65 @@ def trajectory(
     traj: Trajectory,
     *,
     path: SaddlePath | None = None,
-    clock: Clock = "accelerated",
+    clock: DrawnClock = "accelerated",
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Coordinates of beta over a clock, with the limit's jumps as vertical lines."""
+    """Coordinates of beta over a clock, the largest named at their ends; the limit's jumps as dotted vertical lines.
+
+    Parameters
+    ----------
+    traj : Trajectory
+    path : SaddlePath, optional
+    clock : {"accelerated", "time", "arclength", "distance"}
+        "distance" is how far beta has travelled: arc length without the time in it.
+    legend : bool
+        Name the curves.
+    ax : matplotlib Axes, optional
+    """
     ax = new_axes(ax)
     if path is not None and clock == "accelerated":
         _jump_lines(ax, path, traj)
-    beta = traj.beta.reshape(len(traj), -1)
-    peak = np.abs(beta).max(axis=0)
-    order = np.argsort(-peak, kind="stable")
-    named = [i for i in order if peak[i] > _NEGLIGIBLE * peak.max()][:_MAX_NAMES]
-    quiet = np.setdiff1d(np.arange(beta.shape[1]), named)
-    times = traj.clock_values(clock)
-    if len(quiet):
-        ax.plot(times, beta[:, quiet], color="0.8", lw=0.7, ls="-")
-    for i in sorted(named):
-        ax.plot(times, beta[:, i], label=_name(traj, i))
+    shown = drawn(traj, clock)
+    if not shown.named.all():
+        ax.plot(shown.x, shown.beta[:, ~shown.named], color="0.8", lw=0.6, label="_others")
+    known = coordinate_names(traj)
+    names = [known[int(i)] for i in shown.index[shown.named]]
+    palette = colours(len(names))
+    for column, name, colour in zip(shown.beta[:, shown.named].T, names, palette, strict=True):
+        ax.plot(shown.x, column, color=colour, label=name)
     _clock_axis(ax, traj, clock, path)
     ax.set_ylabel(r"coordinates $\beta_i$")
-    if legend and named:
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.6)
+    if legend and names:
+        make_room(ax, *ax.get_xlim())
+        label_ends(ax, shown.beta[-1, shown.named], names, palette)
+    return ax
+
+
+@styled
+def sparsity(
+    traj: Trajectory, *, path: SaddlePath | None = None, clock: DrawnClock = "accelerated", ax: Axes | None = None
+) -> Axes:
+    """How many coefficients are used, that is above a hundredth of the largest; dotted: by the limit."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax = new_axes(ax)
+    shown = drawn(traj, clock)
+    size = np.abs(shown.beta)
+    # Against the largest of the whole run: at the start all are small alike.
+    count = (size > _USED * size.max()).sum(axis=1)
+    if path is not None and clock == "accelerated":
+        last = float(traj.accelerated_time[-1])
+        seen = int(np.searchsorted(path.jump_times, last))
+        edges = np.concatenate([[0.0], path.jump_times[:seen], [last]])
+        largest = max((float(np.abs(values).max(initial=0.0)) for values in path.values), default=0.0)
+        sizes = np.array([int((np.abs(values) > _USED * largest).sum()) for values in path.values[: seen + 1]])
+        ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(sizes, 2), label="limit", **PREDICTED)
+    ax.plot(shown.x, count, color=FLOW, label=_alpha_label(traj))
+    _clock_axis(ax, traj, clock, path)
+    ax.set_ylabel(f"coefficients above {_USED:g} of the largest")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="best")
     return ax
 
 
@@ -100,44 +155,75 @@ def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None
         raise ValueError("`traj` carries no departure of its conserved quantities over time.")
     # Exact zeros are drawn at the spacing of floats: the axis is logarithmic.
     shown = np.maximum(departure, np.finfo(float).eps)
-    ax.plot(traj.clock_values(clock), shown, color="#0072B2", ls="-")
+    ax.plot(traj.clock_values(clock), shown, color=FLOW)
     ax.set_yscale("log")
     ax.set_ylim(min(shown.min(), 1e-17) / 2, max(shown.max() * 10, 1e-9))
     _clock_axis(ax, traj, clock, None)
-    names = ", ".join(traj.invariants).replace("**", "^").replace("*", " ")
-    ax.set_ylabel(f"relative drift of ${names}$" if names else "relative drift")
+    names = _invariants(traj)
+    ax.set_ylabel(f"relative drift of {names}" if names else "relative drift")
     return ax
 
 
 @styled
 def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
-    """Four panels: loss staircase, coordinates in accelerated time and in arc length, conserved quantity."""
+    """Four panels: excess loss, coordinates in accelerated time and along their way, coefficients in use.
+
+    What is conserved is a line of text, and takes the last panel where it has drifted.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(10.5, 6.6))
-    clock: Clock = "accelerated" if traj.accelerated_time[-1] > 0 else "time"
-    loss(traj, path=path, clock=clock, ax=axes[0, 0])
-    axes[0, 0].set_title("Loss staircase")
-    trajectory(traj, path=path, clock=clock, legend=False, ax=axes[0, 1])
-    axes[0, 1].set_title("Coordinates; dashed: predicted jumps" if path is not None else "Coordinates")
-    trajectory(traj, clock="arclength", ax=axes[1, 1])
-    axes[1, 1].set_title("Coordinates by arc length")
-    imbalance(traj, clock=clock, ax=axes[1, 0])
+    figure, axes = plt.subplots(2, 2, figsize=(10.5, 6.8))
+    clock: Clock = "accelerated" if 0 < traj.accelerated_time[-1] < np.inf else "time"
+    loss(traj, path=path, clock=clock, least=_least_loss(traj, path), ax=axes[0, 0])
+    axes[0, 0].set_title("Loss")
+    trajectory(traj, path=path, clock=clock, ax=axes[0, 1])
+    axes[0, 1].set_title("Coordinates; dotted: predicted jumps" if path is not None else "Coordinates")
+    waits = bool(traj.accelerated_time[-1] > 0.5 * traj.arclength[-1])
+    trajectory(traj, clock="distance" if waits else "arclength", ax=axes[1, 1])
+    axes[1, 1].set_title("Coordinates along their way" if waits else "Coordinates by arc length")
+    drifts = traj.imbalance_departure is not None and traj.imbalance_drift > _DRIFTS
+    if drifts:
+        imbalance(traj, clock=clock, ax=axes[1, 0])
+        axes[1, 0].set_title("Conserved quantity")
+    else:
+        sparsity(traj, path=path, clock=clock, ax=axes[1, 0])
+        axes[1, 0].set_title("Coefficients in use")
     axes[1, 0].set_xscale(axes[0, 0].get_xscale())
     axes[1, 0].set_xlim(axes[0, 0].get_xlim())
-    axes[1, 0].set_title("Conserved quantity")
+    names = _invariants(traj)
+    if names:
+        text = f"{names} conserved to {max(traj.imbalance_drift, np.finfo(float).eps):.0e}, relative"
+        figure.supxlabel(text, fontsize=8, color="0.35", x=0.99, ha="right")
     return figure
 
 
-def _clock_axis(ax: Axes, traj: Trajectory, clock: Clock, path: SaddlePath | None) -> None:
-    times = traj.clock_values(clock)
+def _losses(traj: Trajectory, clock: DrawnClock) -> tuple[Array, Array]:
+    if traj.dense is None or traj.beta.shape[-1] > 5000:
+        state: Any = traj
+    else:
+        state = traj.at(sample_times(traj), clock="arclength")
+    if clock == "distance":
+        return np.maximum(state.arclength - state.accelerated_time, 0.0), state.loss
+    return {"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[clock], state.loss
+
+
+def _least_loss(traj: Trajectory, path: SaddlePath | None) -> float | None:
+    """The least loss there is, if a logarithmic axis makes sense of it."""
+    if path is None or not isinstance(path.problem, Regression):
+        return None
+    least = float(path.problem.least_squares_loss)
+    return least if float(traj.loss[0]) > least else None
+
+
+def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath | None) -> None:
+    times = traj.arclength - traj.accelerated_time if clock == "distance" else traj.clock_values(clock)  # type: ignore[arg-type]
     ax.set_xlabel(CLOCK_LABELS[clock])
     if clock == "accelerated" and _spread_jumps(traj, path):
         assert path is not None
         ax.set_xscale("log")
         ax.set_xlim(path.jump_times[0] / 2, times[-1])
     else:
-        ax.set_xlim(times[0], times[-1])
+        ax.set_xlim(times[0], times[-1] if times[-1] > times[0] else times[0] + 1.0)
 
 
 def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
@@ -149,14 +235,23 @@ def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
 
 
 def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
-    for time in path.jump_times[path.jump_times <= traj.accelerated_time[-1]]:
-        ax.axvline(time, color="0.45", lw=0.7, ls=(0, (4, 3)), zorder=0)
+    """Dotted lines at the predicted jumps, as many as are told apart; those of the largest falls of the loss."""
+    times = path.jump_times
+    if len(times) > _MOST_LINES:
+        times = times[np.sort(np.argsort(np.diff(path.losses))[:_MOST_LINES])]
+    for time in times[times <= traj.accelerated_time[-1]]:
+        ax.axvline(time, zorder=0, label="_jump", **PREDICTED)
+
+
+#: More vertical lines than these are a grey wall.
+_MOST_LINES = 40
+
+
+def _invariants(traj: Trajectory) -> str:
+    names = ", ".join(traj.invariants).replace("**", "^").replace("*", " ")
+    return f"${names}$" if names else ""
 
 
 def _alpha_label(traj: Trajectory) -> str:
     alpha = traj.info.get("alpha")
-    return rf"$\alpha$ = {alpha}" if alpha is not None else "flow"
-
-
-def _name(traj: Trajectory, i: int) -> Any:
-    return traj.feature_names[i] if i < len(traj.feature_names) else f"{i}"
+    return rf"flow, $\alpha$ = {alpha}" if alpha is not None else "flow"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-__all__ = ["Trajectory", "load"]
+__all__ = ["Trajectory", "coordinate_names", "load"]
 
 Array = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ class Trajectory(State):
         """One row a recorded time: the three clocks, the loss, and ``beta[name]`` for every coordinate."""
         import pandas
 
-        names = _coordinate_names(self)
+        names = coordinate_names(self)
         clocks = {"t": self.t, "accelerated_time": self.accelerated_time, "arclength": self.arclength}
         beta = pandas.DataFrame(self.beta.reshape(len(self), -1), columns=[f"beta[{name}]" for name in names])
         return pandas.concat([pandas.DataFrame({**clocks, "loss": self.loss}), beta], axis=1)
@@ -207,7 +207,8 @@ def load(path: str | os.PathLike[str]) -> Trajectory:
     return Trajectory(**read_trajectory(path))
 
 
-def _coordinate_names(trajectory: Trajectory) -> list[str]:
+def coordinate_names(trajectory: Trajectory) -> list[str]:
+    """Names of the entries of beta in the order of ``beta.ravel()``."""
     shape = trajectory.beta.shape[1:]
     features = list(trajectory.feature_names) or [f"x{i}" for i in range(shape[0])]
     return features if len(shape) == 1 else [f"{name}, {m}" for name in features for m in range(shape[1])]

@@ -1,0 +1,102 @@
+"""The curves of a trajectory as a figure needs them: smooth where steps are long, of many coordinates those seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.results import Clock, Trajectory
+
+__all__ = ["Drawn", "DrawnClock", "drawn", "sample_times"]
+
+Array = NDArray[np.float64]
+#: "distance" is arc length without the time in it: how far beta has travelled.
+DrawnClock = Clock | str
+
+#: Points between the recorded steps, evenly spread in arc length; chunks of states looked at together.
+_SAMPLES = 600
+_MANY, _CHUNK = 5000, 64
+#: Coordinates that stay below this fraction of the largest are not named; names, and grey lines, are at most so many.
+NEGLIGIBLE = 0.02
+MOST_NAMES = 10
+_MOST_GREY = 150
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What is drawn of a trajectory.
+
+    Attributes
+    ----------
+    x : array (T,)
+    beta : array (T, m)
+        Of the coordinates drawn.
+    index : array (m,)
+        Which coordinates these are, in their own order.
+    named : array (m,) of bool
+        The others are drawn grey.
+    """
+
+    x: Array
+    beta: Array
+    index: NDArray[np.intp]
+    named: NDArray[np.bool_]
+
+
+def sample_times(traj: Trajectory) -> Array:
+    """Arc lengths at which a curve is drawn: the recorded steps and points between them."""
+    own = traj.arclength
+    if traj.dense is None or not np.isfinite(own[-1]):
+        return own
+    # Along the distance travelled too: a jump may be a millionth of the arc length.
+    way = np.maximum(own - traj.accelerated_time, 0.0)
+    by_way = np.interp(np.linspace(0.0, way[-1], _SAMPLES), way, own) if way[-1] > 0 else own[:0]
+    even = np.linspace(own[0], own[-1], _SAMPLES)
+    return np.unique(np.clip(np.concatenate([own, even, by_way]), own[0], own[-1]))
+
+
+def drawn(traj: Trajectory, clock: DrawnClock, most: int = MOST_NAMES) -> Drawn:
+    """Coordinates over a clock, the largest of them named."""
+    d = int(np.prod(traj.beta.shape[1:])) if traj.dense is None else int(np.prod(traj.at(0.0).beta.shape))
+    if traj.dense is None:
+        x, beta = _on(traj, clock), traj.beta.reshape(len(traj), -1)
+        index = _largest(np.abs(beta).max(axis=0))
+        return _named(x, beta[:, index], index, most)
+    if d <= _MANY:
+        lengths = sample_times(traj)
+        state = traj.at(lengths, clock="arclength")
+        beta = state.beta.reshape(len(lengths), -1)
+        index = _largest(np.abs(beta).max(axis=0))
+        return _named(_on(state, clock), beta[:, index], index, most)
+    lengths = traj.arclength[:: max(1, len(traj) // _SAMPLES)]
+    peak = np.zeros(d)
+    for place in np.linspace(lengths[0], lengths[-1], 24):
+        peak = np.maximum(peak, np.abs(traj.at(place, clock="arclength").beta.ravel()))
+    index = _largest(peak)[:_MOST_GREY]
+    parts, xs = [], []
+    for first in range(0, len(lengths), _CHUNK):
+        state = traj.at(lengths[first : first + _CHUNK], clock="arclength")
+        parts.append(state.beta.reshape(len(state.t), -1)[:, index])
+        xs.append(_on(state, clock))
+    return _named(np.concatenate(xs), np.concatenate(parts), index, most)
+
+
+def _on(state: object, clock: DrawnClock) -> Array:
+    t, accelerated, length = (getattr(state, name) for name in ("t", "accelerated_time", "arclength"))
+    if clock == "distance":
+        return np.maximum(np.asarray(length - accelerated), 0.0)
+    return np.asarray({"time": t, "accelerated": accelerated, "arclength": length}[clock])
+
+
+def _largest(peak: Array) -> NDArray[np.intp]:
+    return np.sort(np.argsort(-peak, kind="stable")[: _MOST_GREY + MOST_NAMES])
+
+
+def _named(x: Array, beta: Array, index: NDArray[np.intp], most: int) -> Drawn:
+    peak = np.abs(beta).max(axis=0)
+    named = np.zeros(len(index), dtype=bool)
+    named[np.argsort(-peak, kind="stable")[:most]] = True
+    named &= peak > NEGLIGIBLE * peak.max(initial=0.0)
+    return Drawn(x, beta, index, named)

@@ -1,0 +1,116 @@
+"""Curves named where they end, inside the axes: no legend to look back and forth to, nothing over a neighbour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.ticker import Locator
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["label_ends", "make_room", "spread"]
+
+Array = NDArray[np.float64]
+
+#: Share of the width that is kept for names, and the gap between a curve's end and its name.
+_ROOM, _GAP = 0.17, 0.015
+_SIZE = 7.5
+#: Height of a line of text over its size.
+_LEADING = 1.15
+#: Width of a letter over its height, on average.
+_WIDE = 0.58
+
+
+def make_room(ax: Axes, low: float, high: float) -> None:
+    """Limits of the abscissa that leave the right part of the axes to names."""
+    share = 1.0 - _ROOM
+    if ax.get_xscale() == "log" and 0 < low < high:
+        ax.set_xlim(low, low * (high / low) ** (1.0 / share))
+    else:
+        ax.set_xlim(low, low + (high - low or 1.0) / share)
+    ax.spines["bottom"].set_bounds(low, high)
+    ax.xaxis.set_major_locator(_Until(ax.xaxis.get_major_locator(), high))
+    ax.xaxis.set_minor_locator(_Until(ax.xaxis.get_minor_locator(), high))
+
+
+class _Until(Locator):
+    """Another locator's ticks, as far as the data go."""
+
+    def __init__(self, inner: Locator, high: float) -> None:
+        self.inner, self.high = inner, high
+
+    def __call__(self) -> Any:
+        return self._kept(self.inner())
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        return self._kept(self.inner.tick_values(vmin, vmax))
+
+    def view_limits(self, vmin: float, vmax: float) -> tuple[float, float]:
+        return vmin, vmax
+
+    def _kept(self, ticks: Any) -> Any:
+        return [tick for tick in ticks if tick <= self.high * (1 + 1e-9)]
+
+
+def label_ends(ax: Axes, ends: Any, names: Sequence[str], colours: Sequence[Any]) -> None:
+    """Names right of curves that end at ordinates `ends`, moved apart where they would overprint.
+
+    To be called when limits and scales are set, after :func:`make_room`.
+    """
+    if not len(names):
+        return
+    low, high = ax.get_ylim()
+    scaled = np.asarray(ax.transScale.transform(np.column_stack([np.ones(len(ends)), ends])))[:, 1]
+    bounds = np.asarray(ax.transScale.transform([[1.0, low], [1.0, high]]))[:, 1]
+    where = np.clip((scaled - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    height = ax.get_position().height * figure.get_size_inches()[1] * 72.0
+    places = spread(where, _LEADING * _SIZE / max(height, 1.0))
+    width = ax.get_position().width * figure.get_size_inches()[0] * 72.0
+    longest = max(3, int((_ROOM - 2 * _GAP) * width / (_WIDE * _SIZE)))
+    edge = 1.0 - _ROOM
+    for start, place, name, colour in zip(where, places, names, colours, strict=True):
+        ax.plot(
+            [edge + 0.003, edge + _GAP], [start, place], color=colour, lw=0.6, ls="-", transform=ax.transAxes,
+            clip_on=False, label="_name",
+        )  # fmt: skip
+        ax.text(
+            edge + 1.2 * _GAP, place, _short(name, longest), color=colour, fontsize=_SIZE, va="center", ha="left",
+            transform=ax.transAxes,
+        )  # fmt: skip
+
+
+def spread(wanted: Array, gap: float) -> Array:
+    """Places in [0, 1] at least `gap` apart, in the order of the wanted ones and close to them.
+
+    Blocks of neighbours that would overlap are merged around their mean, as in isotonic regression.
+    """
+    order = np.argsort(wanted, kind="stable")
+    count = len(wanted)
+    gap = min(gap, 1.0 / max(count - 1, 1))
+    # Of evenly shifted places only the order remains to be kept: pool adjacent violators.
+    shifted = wanted[order] - gap * np.arange(count)
+    blocks: list[list[float]] = []  # mean, weight
+    for value in shifted:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            mean, weight = blocks.pop()
+            blocks[-1][0] = (blocks[-1][0] * blocks[-1][1] + mean * weight) / (blocks[-1][1] + weight)
+            blocks[-1][1] += weight
+    level = np.repeat([block[0] for block in blocks], [int(block[1]) for block in blocks])
+    level = np.clip(level, 0.0, 1.0 - gap * (count - 1))
+    out = np.empty(count)
+    out[order] = level + gap * np.arange(count)
+    return out
+
+
+def _short(name: str, longest: int) -> str:
+    if name.startswith("$s_{"):
+        return name
+    text = name if len(name) <= longest else name[: longest - 1] + "…"
+    return text.replace("$", r"\$")

@@ -1,0 +1,131 @@
+"""Figures as a paper takes them: on the axes given, inside them, in one palette, of few coordinates or of many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+import flowsim as fs
+from flowsim.plot.curves import drawn
+from flowsim.plot.labels import spread
+
+NET = fs.DiagonalNetwork("u*v")
+PROBLEM = fs.datasets.diabetes()
+PATH = fs.saddle_to_saddle(NET, PROBLEM)
+FLOW = fs.gradient_flow(NET, PROBLEM, 12.0, alpha="1e-100", clock="accelerated")
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def comparisons() -> Any:
+    small = fs.datasets.sparse_regression(20, 12, 3, seed=0)
+    descents = [fs.gradient_descent(NET, small, 0.02 / 2**k, 100 * 2**k, alpha=0.1) for k in range(2)]
+    return fs.compare(fs.gradient_flow(NET, small, 4.0, alpha=0.1), descents)
+
+
+DRAWERS: dict[str, Callable[[Axes], Axes]] = {
+    "loss": lambda ax: fs.plot.loss(FLOW, path=PATH, ax=ax),
+    "excess": lambda ax: fs.plot.loss(FLOW, path=PATH, least=PROBLEM.least_squares_loss, ax=ax),
+    "trajectory": lambda ax: fs.plot.trajectory(FLOW, path=PATH, ax=ax),
+    "distance": lambda ax: fs.plot.trajectory(FLOW, clock="distance", ax=ax),
+    "sparsity": lambda ax: fs.plot.sparsity(FLOW, path=PATH, ax=ax),
+    "imbalance": lambda ax: fs.plot.imbalance(FLOW, ax=ax),
+    "path": lambda ax: fs.plot.saddle_to_saddle(PATH, ax=ax),
+    "curve": lambda ax: fs.plot.saddle_to_saddle(PATH, clock="arclength", ax=ax),
+    "lasso": lambda ax: fs.plot.lasso_link(fs.lasso_link(PATH), ax=ax),
+    "study": lambda ax: fs.plot.limit_study(fs.limit_study(NET, PROBLEM, ["1e-30", "1e-100"]), ax=ax),
+    "phase": lambda ax: fs.plot.phase(FLOW, path=PATH, ax=ax),
+    "compare": lambda ax: fs.plot.compare(comparisons()[0], ax=ax),
+    "orders": lambda ax: fs.plot.orders(comparisons(), ax=ax),
+    "edge": lambda ax: fs.plot.edge_of_stability(
+        fs.studies.edge_of_stability(NET, PROBLEM, [1e-3], 60, n_sharpness=3), ax=ax
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWERS)
+def test_a_figure_stays_inside_its_axes_in_a_grid(name: str) -> None:
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    assert DRAWERS[name](axes[0, 0]) is axes[0, 0]
+    figure.canvas.draw()
+    own = axes[0, 0].get_window_extent()
+    for text in [*axes[0, 0].texts, *(axes[0, 0].get_legend().get_texts() if axes[0, 0].get_legend() else ())]:
+        box = text.get_window_extent()
+        assert own.x0 - 1 <= box.x0 and box.x1 <= own.x1 + 6 and own.y0 - 6 <= box.y0 and box.y1 <= own.y1 + 8
+    assert all(not ax.lines and not ax.texts for ax in axes.ravel()[1:])
+    assert plt.gcf() is figure
+
+
+def test_without_axes_a_figure_of_its_own_is_made() -> None:
+    before = plt.rcParams.copy()
+    ax = fs.plot.trajectory(FLOW)
+    assert isinstance(ax, Axes) and plt.rcParams == before
+
+
+def test_overviews_of_ten_and_of_two_hundred_columns_have_four_full_panels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((150, 200))
+    wide = fs.Regression(X, 5 * X[:, 3] - 3 * X[:, 20] + rng.standard_normal(150))
+    path = fs.saddle_to_saddle(NET, wide, max_jumps=30)
+    flow = fs.gradient_flow(NET, wide, 20.0, alpha="1e-1000", clock="accelerated")
+    for run, limit in ((FLOW, PATH), (flow, path)):
+        figure = fs.plot.overview(run, limit)
+        assert len(figure.axes) == 4 and all(ax.lines for ax in figure.axes)
+        names = [text.get_text() for text in figure.axes[1].texts]
+        assert 2 <= len(names) <= 10
+        heights = sorted(text.get_position()[1] for text in figure.axes[1].texts)
+        assert (np.diff(heights) > 0.02).all()  # none over another
+        for ending in ("png", "pdf", "svg"):
+            figure.savefig(tmp_path / f"figure.{ending}")
+    assert figure._supxlabel.get_text().startswith("$u^2 - v^2$ conserved to")
+
+
+def test_names_are_moved_apart_and_keep_their_order() -> None:
+    wanted = np.array([0.5, 0.51, 0.1, 0.505, 0.99, 1.0])
+    places = spread(wanted, 0.05)
+    assert (np.diff(np.sort(places)) >= 0.05 - 1e-12).all() and places.min() >= 0 and places.max() <= 1
+    assert (np.argsort(places) == np.argsort(wanted)).all()
+    np.testing.assert_allclose(spread(np.array([0.2, 0.8]), 0.1), [0.2, 0.8])
+
+
+def test_a_plateau_is_drawn_flat_and_a_jump_upright() -> None:
+    shown = drawn(FLOW, "accelerated")
+    bmi = shown.beta[:, shown.index == 2][:, 0]
+    inside = (shown.x > 0.17) & (shown.x < 0.23)
+    assert inside.sum() >= 2 and np.ptp(bmi[inside]) < 1e-3 * np.abs(bmi).max()
+    lengths = drawn(FLOW, "distance")
+    assert np.abs(np.diff(lengths.beta, axis=0)).max() < 0.05 * np.abs(lengths.beta).max()
+
+
+def test_the_palette_is_told_apart_by_every_kind_of_vision() -> None:
+    """Distances in CIE Lab after the simulation of missing cones (Vienot, Brettel & Mollon 1999)."""
+    from matplotlib import style
+    from matplotlib.colors import to_rgb
+
+    with style.context(fs.plot.STYLE):
+        colours = [to_rgb(colour) for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"][:7]]
+    coded = np.array(colours)
+    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    without_long = np.array([[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]])
+    without_middle = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
+    for matrix in (np.eye(3), without_long, without_middle):
+        lab = _lab(np.clip(linear @ matrix.T, 0, 1))
+        apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)[np.triu_indices(len(lab), 1)]
+        assert apart.min() > 8.0
+
+
+def _lab(linear: np.ndarray) -> np.ndarray:
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ to_xyz.T / to_xyz.sum(axis=1)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
