@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 #: public name -> module that defines it
 _HOME = {
     "DiagonalNetwork": "flowsim.network",
+    "DecaySchedule": "flowsim.network",
     "FlowRegressor": "flowsim.estimators",
     "GaussianNoise": "flowsim.network",
     "IntegrationError": "flowsim.errors",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from flowsim.limits import SaddlePath as SaddlePath
     from flowsim.limits import saddle_to_saddle as saddle_to_saddle
     from flowsim.loading import load as load
+    from flowsim.network import DecaySchedule as DecaySchedule
     from flowsim.network import DiagonalNetwork as DiagonalNetwork
     from flowsim.network import GaussianNoise as GaussianNoise
     from flowsim.network import LaplaceNoise as LaplaceNoise

@@ -69,6 +69,8 @@ def integrate(
     if method not in SCIPY_METHODS:
         raise ValueError(f"`method` must be one of {', '.join(SCIPY_METHODS)}; received {method!r}.")
     began = time.perf_counter()
+    times: list[float] = [0.0]
+    states: list[Array] = [problem.y0.copy()]
     options: dict[str, Any] = {"rtol": max(rtol, _SMALLEST_RTOL), "atol": atol}
     if method in _TAKES_JACOBIAN and problem.jacobian is not None:
         jacobian = problem.jacobian
@@ -78,7 +80,7 @@ def integrate(
             options["jac"] = lambda t, y: jacobian(times[-1], states[-1])
         else:
             options["jac"] = lambda t, y: jacobian(t, np.ascontiguousarray(y))
-    times, states, pieces = [0.0], [problem.y0.copy()], []
+    pieces: list[Callable[[Array], Array]] = []
     status, message = Status.COMPLETED, ""
 
     def rhs(t: float, y: Array) -> Array:

@@ -1,13 +1,13 @@
 """The theorems of the papers, one function each, certified on a user's own data."""
 
 # In the order of the papers: importing a module enters its theorems.
-from flowsim.certificates import linear_networks, noise, sharpness, shrinkage, saddles, ends, curves  # isort: skip
+from flowsim.certificates import linear_networks, noise, sharpness, shrinkage, saddles, ends, curves, decay  # isort: skip
 from flowsim.certificates.certificate import Certificate
 from flowsim.certificates.certify import Certificates, certify
 from flowsim.certificates.registry import THEOREMS, Theorem
 from flowsim.certificates.setting import Setting
 
 __all__ = [
-    "THEOREMS", "Certificate", "Certificates", "Setting", "Theorem", "certify", "curves", "ends", "linear_networks",
-    "noise", "saddles", "sharpness", "shrinkage",
+    "THEOREMS", "Certificate", "Certificates", "Setting", "Theorem", "certify", "curves", "decay", "ends",
+    "linear_networks", "noise", "saddles", "sharpness", "shrinkage",
 ]  # fmt: skip

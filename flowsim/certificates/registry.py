@@ -19,6 +19,8 @@ class Theorem:
     paper: str
     statement: str
     test: Callable[[Setting], Evidence]
+    #: it speaks of networks with weight decay
+    with_decay: bool = False
 
     def certify(self, setting: Setting) -> Certificate:
         if getattr(setting.net, "weight_decay", False):
@@ -27,6 +29,8 @@ class Theorem:
         if not setting.problem.feature_variances.any():
             return Certificate(self.name, self.paper, self.statement, False, "X = 0: nothing moves")
         try:
+            if setting.net_decays and not self.with_decay:
+                raise NotMetError("the network has weight decay; the theorem is on networks without")
             found = self.test(setting)
         except NotMetError as reason:
             return Certificate(self.name, self.paper, self.statement, False, str(reason))
@@ -39,11 +43,13 @@ class Theorem:
 THEOREMS: dict[str, Theorem] = {}
 
 
-def theorem(name: str, paper: str, statement: str) -> Callable[[Callable[[Setting], Evidence]], Theorem]:
+def theorem(
+    name: str, paper: str, statement: str, *, with_decay: bool = False
+) -> Callable[[Callable[[Setting], Evidence]], Theorem]:
     """Enter a function into `THEOREMS`."""
 
     def enter(test: Callable[[Setting], Evidence]) -> Theorem:
-        entry = Theorem(name, paper, statement, test)
+        entry = Theorem(name, paper, statement, test, with_decay)
         THEOREMS[name] = entry
         return entry
 

@@ -28,6 +28,7 @@ def certify(
     depth: int | None,
     noise: str | None,
     eta: float,
+    weight_decay: float,
     width: int | None,
     alpha: str | None,
     theorems: tuple[str, ...],
@@ -46,7 +47,7 @@ def certify(
     from flowsim.certificates import certify as run
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width)
+    net = build_network(formula, depth, noise, eta, width, weight_decay)
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")
     with compiling_note(progress):

@@ -50,6 +50,7 @@ def compare(
     width: int | None,
     noise: str | None,
     eta: float,
+    weight_decay: float,
     alpha: str,
     step: float | None,
     t_end: float | None,
@@ -74,7 +75,7 @@ def compare(
     from flowsim.studies import first_move, tenth_of_stable
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width)
+    net = build_network(formula, depth, noise, eta, width, weight_decay)
     if seeds and net.noise is None:
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
     largest = tenth_of_stable(net, problem, momentum) if step is None else step

@@ -17,6 +17,7 @@ __all__ = ["derive"]
 @click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead.")
 @click.option("--noise", type=click.Choice(list(NOISES)), help="Distribution of the weight noise.")
 @click.option("--eta", type=float, default=0.0, help="Standard deviation of the weight noise.", show_default=True)
+@click.option("--weight-decay", type=float, default=0.0, metavar="LAMBDA", help="Weight decay.", show_default=True)
 @click.option("--multiplicative", is_flag=True, help="Noise scales with the weight, w (1 + xi).")
 @click.option("--degree", type=int, default=4, show_default=True, help="Search conserved polynomials up to here.")
 @click.option("--latex", is_flag=True, help="Print LaTeX instead.")
@@ -26,6 +27,7 @@ def derive(
     width: int | None,
     noise: str | None,
     eta: float,
+    weight_decay: float,
     multiplicative: bool,
     degree: int,
     latex: bool,
@@ -58,7 +60,7 @@ def derive(
     if width is not None:
         result: Any = derivation_of(LinearNetwork(width, noise=drawn))
     else:
-        result = derivation_of(DiagonalNetwork(text, depth=depth, noise=drawn), degree=degree)
+        result = derivation_of(DiagonalNetwork(text, depth=depth, noise=drawn, weight_decay=weight_decay), degree=degree)
     if latex:
         click.echo(result.latex())
     else:

@@ -72,6 +72,7 @@ class Network(_Strict):
     noise: Literal[tuple(NOISES)] | None = None  # type: ignore[valid-type]
     eta: Annotated[Number, Field(ge=0)] | None = None
     multiplicative: bool | None = None
+    weight_decay: Annotated[Number, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Network:

@@ -46,6 +46,7 @@ def limit(
     width: int | None,
     noise: str | None,
     eta: float,
+    weight_decay: float,
     alphas: str | None,
     rtol: float,
     kind: str,
@@ -63,7 +64,7 @@ def limit(
     from flowsim.symbolic import order_at_origin
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width)
+    net = build_network(formula, depth, noise, eta, width, weight_decay)
     if alphas is None and isinstance(net, LinearNetwork):
         alphas = TWO_LAYER_ALPHAS
     elif alphas is None and not isinstance(net, LinearNetwork):

@@ -108,8 +108,16 @@ def data_options(command: F) -> Callable[..., Any]:
 
 
 def network_options(command: F) -> F:
-    """--formula, --depth or --width, --noise and --eta."""
+    """--formula, --depth or --width, --noise and --eta, --weight-decay."""
     for decorate in (
+        click.option(
+            "--weight-decay",
+            type=float,
+            default=0.0,
+            metavar="LAMBDA",
+            show_default=True,
+            help="Adds LAMBDA/2 times the squared norm of the weights to the loss.",
+        ),
         click.option(
             "--eta", type=float, default=0.0, help="Standard deviation of the weight noise.", show_default=True
         ),
@@ -123,7 +131,8 @@ def network_options(command: F) -> F:
 
 
 def build_network(
-    formula: str | None, depth: int | None, noise: str | None, eta: float, width: int | None = None
+    formula: str | None, depth: int | None, noise: str | None, eta: float, width: int | None = None,
+    weight_decay: float = 0.0,
 ) -> DiagonalNetwork | LinearNetwork:
     """The network that the options describe."""
     if noise is None and eta:
@@ -134,7 +143,9 @@ def build_network(
     if width is not None:
         if formula is not None or depth is not None:
             raise ValueError("`--width` excludes --formula and --depth.")
+        if weight_decay:
+            raise ValueError("`--weight-decay` excludes --width.")
         return LinearNetwork(width, noise=drawn)
     if formula is None and depth is None:
         formula = "u*v"
-    return DiagonalNetwork(formula, depth=depth, noise=drawn)
+    return DiagonalNetwork(formula, depth=depth, noise=drawn, weight_decay=weight_decay)

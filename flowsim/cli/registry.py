@@ -59,7 +59,9 @@ def make_network(section: Mapping[str, Any]) -> DiagonalNetwork | LinearNetwork:
     formula = section.get("formula")
     if formula is None and section.get("depth") is None:
         formula = "u*v"
-    return DiagonalNetwork(formula, depth=section.get("depth"), noise=noise)
+    return DiagonalNetwork(
+        formula, depth=section.get("depth"), noise=noise, weight_decay=section.get("weight_decay") or 0.0
+    )
 
 
 def run_point(

@@ -52,6 +52,7 @@ def run(
     width: int | None,
     noise: str | None,
     eta: float,
+    weight_decay: float,
     alpha: str,
     clock: Any,
     horizon: float | None,
@@ -68,7 +69,7 @@ def run(
     figure.png, trajectory.nc and summary.json to the output folder.
     """
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width)
+    net = build_network(formula, depth, noise, eta, width, weight_decay)
     with output_folder(out) as staging, compiling_note(progress):
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
         summary["data"] = table.name

@@ -16,7 +16,7 @@ from flowsim.descent.products import load_data
 from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
@@ -36,6 +36,8 @@ def check_pair(net: Any, problem: Any) -> None:
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if isinstance(net, DiagonalNetwork) and problem.n_targets > 1:
         raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
+    if isinstance(getattr(net, "weight_decay", 0.0), Decay):
+        raise ValueError("`weight_decay` must be constant in a descent; received a schedule.")
 
 
 class Case:

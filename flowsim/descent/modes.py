@@ -47,7 +47,7 @@ class Modes:
     rate : array
         lambda_a: a step multiplies c_a by ``1 - h lambda_a g - h kappa_a``.
     kappa : array
-        Decay under the expected gradient of weight noise, ``eta^2 sigma_i^2 lambda_a^2``.
+        Decay under the expected gradient of weight noise, ``eta^2 sigma_i^2 lambda_a^2``, and weight decay.
     coefficient : array
         ``phi = sum_a coefficient_a c_a^2``.
     shift : array (d,)
@@ -96,6 +96,7 @@ class Modes:
             exponents = conserved_exponents(values)
             powers[:, :, here] = exponents[:, :, None]
             names.append(invariant_names(formula, net.weights, vectors, exponents))
+        kappa += float(net.weight_decay)  # type: ignore[arg-type]
         mantissa, exponent = _scaled(start, scale)
         paired = count == 2 and bool(np.all(rate[0] == -rate[1])) and bool(np.all(powers == 1.0))
         return cls(

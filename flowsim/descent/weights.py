@@ -82,12 +82,14 @@ class WeightMachine:
             formula.product_of is not None and len(formula.product_of) == len(net.weights) for formula in net.distinct
         )
         has_law = self.is_product and settings.momentum == 0 and settings.radius is None and not std.any()
+        has_law = has_law and not net.weight_decay
         kind = np.repeat(net.kinds(problem.d), self.lanes)
         variances = problem.feature_variances if std.any() else np.zeros(problem.d)
         self.options = WeightOptions(
             kind, std, np.repeat(variances, self.lanes) * np.tile(steps, problem.d),
             settings.expected and bool(std.any()), multiplicative,
             np.inf if settings.radius is None else settings.radius, has_law,
+            float(net.weight_decay) * np.tile(steps, problem.d),  # type: ignore[arg-type]
         )  # fmt: skip
         w = aligned(np.repeat(start, self.lanes, axis=1))
         if settings.radius is not None and np.linalg.norm(start) > settings.radius:

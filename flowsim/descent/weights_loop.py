@@ -31,6 +31,8 @@ class WeightOptions(NamedTuple):
     multiplicative: bool
     radius: float
     has_law: bool
+    #: h lambda of weight decay, (N,)
+    shrink: Array
 
 
 class WeightState(NamedTuple):
@@ -104,7 +106,8 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
     noisy = np.zeros(target.size)
     every_row = np.empty(0, np.int64)
     moves = plan.nesterov or noise.shape[0] > 0
-    is_plain = plan.momentum == 0.0 and not options.expected and not options.multiplicative
+    shrinks = options.shrink.any()
+    is_plain = plan.momentum == 0.0 and not options.expected and not options.multiplicative and not shrinks
     for k in range(plan.first, plan.last + 1):
         if k % plan.every == 0 or k == plan.n_steps:
             slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
@@ -150,6 +153,12 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
                 for m in range(count):
                     for i in range(size):
                         slope[m, i] *= 1.0 + noise[k - plan.first, m, i]
+        if shrinks:
+            # At the weights themselves, or where the momentum leads: the noise is none of the decay's.
+            ahead = plan.momentum if plan.nesterov else 0.0
+            for m in range(count):
+                for i in range(size):
+                    slope[m, i] -= options.shrink[i] * (w[m, i] + ahead * v[m, i])
         alive = False
         for lane in range(lanes):
             if math.isfinite(square[lane]):

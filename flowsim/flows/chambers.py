@@ -1,6 +1,6 @@
 r"""Weights under noise or decay, in the coordinates in which the formula's symmetries are exact.
 
-.. math:: \dot\theta_i = -\big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \big).
+.. math:: \dot\theta_i = -\big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i + \lambda(t)\, \theta_i \big).
 
 Two drives act, and no growth map exists. What a tiny start remembers is on which side of its mirrors it stands and how
 far from them: ``c_j = n_j . w >= 0`` of :mod:`flowsim.flows.reflections`, each multiplied by a smooth factor,
@@ -25,7 +25,7 @@ from flowsim.flows.balancing import is_lawful, product_decay_rates, product_pair
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.reflections import Chambers, mirrors
 from flowsim.flows.transversal import TransversalError
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
@@ -83,6 +83,7 @@ class ChamberCoordinates:
         self.kernels = kernels(net)
         self.kind = net.kinds(self.d)
         self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
+        self.decay = decay_of(net.weight_decay)
         self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
         self.chambers = Chambers.of([self._mirrors(index) for index in range(len(net.distinct))], self.kind, direction)
         self.is_wall = self.chambers.is_wall
@@ -99,7 +100,9 @@ class ChamberCoordinates:
         self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
         self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
         #: the decay exponent of each conserved quantity is integrated along with the weights
-        self.decaying = bool(self.pairs) and net.noise is not None and not net.noise.multiplicative
+        self.decaying = bool(self.pairs) and (
+            bool(net.weight_decay) or (net.noise is not None and not net.noise.multiplicative)
+        )
         self.guard = TransversalError(self._free_directions())
 
     def _mirrors(self, index: int) -> Array:
@@ -145,7 +148,7 @@ class ChamberCoordinates:
         return self.problem.gradient(mean)
 
     def _blocks(self, w: Array, g: Array, s2: Array) -> Array:
-        """Jacobian (d, k, k) of the field at a fixed gradient of the loss."""
+        """Jacobian (d, k, k) of the field, without the decay, at a fixed gradient of the loss."""
         blocks = np.empty((self.k, self.k, self.d))
         self.kernels.field_jacobian(w, self.kind, self.std, g, s2, blocks)
         return np.moveaxis(blocks, -1, 0)
@@ -158,7 +161,7 @@ class ChamberCoordinates:
         near: NDArray[np.bool_] = self.is_wall & ((c <= _NEAR * size) | (c < _SMALLEST))
         return near
 
-    def _rates(self, y: Array) -> tuple[Array, Array, Array, Array]:
+    def _rates(self, t: float, y: Array) -> tuple[Array, Array, Array, Array]:
         """``dy/dt`` (k, d), c, w and g."""
         c = self._distances(self._split(y))
         w = self.chambers.weights(c)
@@ -170,7 +173,8 @@ class ChamberCoordinates:
         rates = np.divide(moved, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))
         for j in np.flatnonzero(near.any(axis=1)):
             rates[j] = np.where(near[j], self._factor(int(j), c, g), rates[j])
-        return np.where(self.is_wall, self.present * rates, moved), c, w, g
+        decay = self.decay.rate(t)
+        return np.where(self.is_wall, self.present * (rates - decay), moved - decay * c), c, w, g
 
     def _factor(self, j: int, c: Array, g: Array) -> Array:
         """lambda_j by the Jacobian's mean between the mirror and the state, shape (d,)."""
@@ -183,12 +187,14 @@ class ChamberCoordinates:
         return total
 
     def _rhs(self, t: float, y: Array) -> Array:
-        rates, _, w, _ = self._rates(y)
-        return np.append(rates, self._decay_rates(w)) if self.decaying else rates.ravel()
+        rates, _, w, _ = self._rates(t, y)
+        return np.append(rates, self._decay_rates(t, w)) if self.decaying else rates.ravel()
 
-    def _decay_rates(self, w: Array) -> Array:
-        eta2 = float(self.std.max()) ** 2
-        return product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
+    def _decay_rates(self, t: float, w: Array) -> Array:
+        additive = self.net.noise is not None and not self.net.noise.multiplicative
+        eta2 = float(self.std.max()) ** 2 if additive else 0.0
+        noise = product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
+        return noise + 2 * self.decay.rate(t)
 
     def _hessian(self, mean: Array) -> Array:
         """Of the loss in beta, (d, d)."""
@@ -199,7 +205,7 @@ class ChamberCoordinates:
         return np.asarray(X.T @ (curvature * np.asarray(X @ np.eye(self.d)))) / self.problem.n
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        rates, c, w, g = self._rates(y)
+        rates, c, w, g = self._rates(t, y)
         N, B = self.chambers.forms, self.chambers.back
         mean, slope = np.empty(self.d), np.empty((self.k, self.d))
         self.kernels.mean(w, self.kind, self.std, mean)
@@ -215,7 +221,8 @@ class ChamberCoordinates:
         full = -np.einsum("ji,il,ml->jiml", left, self._hessian(mean), right)
         own = np.einsum("ija,iab,ibm->ijm", N, self._blocks(w, g, self.s2), by_unknown) * scale.T[:, :, None]
         row = np.arange(self.k)
-        own[:, row, row] -= np.where(self.is_wall & (scale > 0), rates, 0.0).T
+        decay = self.decay.rate(t)
+        own[:, row, row] -= np.where(self.is_wall, np.where(scale > 0, rates + decay, 0.0), decay).T
         full[:, index, :, index] += own
         out = np.zeros((len(y), len(y)))
         out[: self._size, : self._size] = full.reshape(self._size, self._size)
@@ -274,7 +281,9 @@ class ChamberCoordinates:
 
     def _rest(self, t: float, y: Array) -> Array | None:
         """The constant rates of what goes on shrinking, once that is all that is left to happen."""
-        rates, c, w, _ = self._rates(y)
+        if isinstance(self.net.weight_decay, Decay):
+            return None
+        rates, c, w, _ = self._rates(t, y)
         rates = rates.ravel()
         logs = self.is_wall.ravel()
         sinking = logs & self.present.ravel() & (rates < 0) & (c.ravel() < _HIDDEN * max(float(c.max()), 1.0))
@@ -290,11 +299,11 @@ class ChamberCoordinates:
                 return None
         without = y.copy()
         without[: self._size][sinking] = -np.inf
-        alone = self._rates(without)[0].ravel()
+        alone = self._rates(t, without)[0].ravel()
         if (np.abs(alone - rates)[sinking] > _UNCHANGED * np.abs(rates[sinking])).any():
             return None
         slope = np.where(sinking, rates, 0.0)
-        return np.append(slope, self._decay_rates(w)) if self.decaying else slope
+        return np.append(slope, self._decay_rates(t, w)) if self.decaying else slope
 
     # What is read from it
 
@@ -326,7 +335,8 @@ class ChamberCoordinates:
         g = np.ascontiguousarray(self.problem.rmatvec(slopes.T).T / self.problem.n).ravel()
         self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
         self.kernels.gradient(w, kind, slope)
-        out: Array = (slope * field).sum(axis=0).reshape(count, self.d)
+        decay = np.repeat([self.decay.rate(float(time)) for time in t], self.d)
+        out: Array = (slope * (field - decay * w)).sum(axis=0).reshape(count, self.d)
         return out
 
     def _log_conserved(self, y: Array) -> tuple[Array, Array]:

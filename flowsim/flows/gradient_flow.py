@@ -25,7 +25,7 @@ from flowsim.flows.rest import flow_to_rest
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
 from flowsim.growth.curve_map import admits_curves
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import CLOCKS, Clock, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
@@ -292,8 +292,11 @@ def _choose(
     method: str,
     rtol: float,
 ) -> tuple[Coordinates, str | None]:
-    native = method in ("auto", "native") and isinstance(problem, Regression)
-    native_growth = native or (method in ("auto", "native") and takes_loss(problem))
+    scheduled = isinstance(net.weight_decay, Decay)
+    if method == "native" and scheduled:
+        raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")
+    native = method in ("auto", "native") and isinstance(problem, Regression) and not scheduled
+    native_growth = native or (method in ("auto", "native") and takes_loss(problem) and not scheduled)
     reason = admits_growth(net)
     if method == "native" and (reason is not None or not native_growth):
         require_squares(problem, "method='native'")
@@ -302,6 +305,8 @@ def _choose(
     if reason is None and asked in ("auto", "growth"):
         return GrowthCoordinates(net, problem, scale, direction, native=native_growth), None
     not_log = admits_products(net, problem, scale, direction, rtol)
+    if net.weight_decay:
+        not_log = "weight decay moves each weight by itself"
     if not_log is None and not native:
         not_log = f"{method} does not resolve them with this loss"
     if not_log is None and asked in ("auto", "log"):
@@ -321,7 +326,7 @@ def _choose(
     if method == "native":
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
-    if net.noise is not None:
+    if net.noise is not None or net.weight_decay:
         from flowsim.flows.chambers import ChamberCoordinates
 
         noisy = ChamberCoordinates(net, problem, scale, direction)
@@ -331,6 +336,12 @@ def _choose(
     from flowsim.flows.weights import WeightCoordinates
 
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None)
+    if asked == "auto" and chosen.guard.watched.any() and not chosen.unresolved:
+        from flowsim.flows.chambers import ChamberCoordinates
+
+        symmetric = ChamberCoordinates(net, problem, scale, direction)
+        if not symmetric.too_small:
+            return symmetric, reason
     if chosen.too_small:
         raise IntegrationError(
             f"`alpha` = {scale} puts weights, or what they conserve, below the range of floats; {chosen.remedy()}."

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.reduced import EXPONENTIAL, Reduced
-from flowsim.network import DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.network import Decay, DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.network.decay import integrals, rates
 from flowsim.network.modes import ZERO, components, conserved_exponents, diagonalise, invariant_names
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
@@ -154,19 +155,26 @@ class GrowthMap:
     log_scale : array (d, k)
         ``ln alpha^2``, 0 where c_k is exactly zero: such a component is carried by its coefficient alone.
     decay : array (d, k)
-        ``8 mu_k^2 kappa_i``.
+        ``8 mu_k^2 kappa_i``, plus twice a constant weight decay.
+    schedule : Decay or None
+        Weight decay that changes in time: every exponent loses ``2 K(t)``.
     """
 
     modes: Modes
     log_scale: Array
     decay: Array
+    schedule: Decay | None = None
 
     @classmethod
     def of(cls, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> GrowthMap:
         """At the start ``alpha * direction``."""
         modes = Modes.of(net, direction)
-        if modes.is_damped:
-            return cls(modes, 2 * scale.log * modes.present, modes.damping * problem.feature_variances[:, None])
+        if modes.is_damped or net.weight_decay:
+            decay = modes.damping * problem.feature_variances[:, None] if modes.is_damped else modes.damping
+            schedule = net.weight_decay if isinstance(net.weight_decay, Decay) else None
+            if not isinstance(net.weight_decay, Decay):
+                decay = decay + 2 * net.weight_decay * modes.present
+            return cls(modes, 2 * scale.log * modes.present, decay, schedule)
         return _undamped_row(modes, scale.log) if len(modes.sign) == 1 else _undamped(modes, scale.log)
 
     @cached_property
@@ -187,7 +195,26 @@ class GrowthMap:
 
     def exponents(self, z: Array, t: Array | float) -> Array:
         """``ln c_k^2`` for z (..., d) and t broadcast against its leading axes, shape (..., d, k)."""
-        return self.offset + self.modes.rate * z[..., None] - self.decay * np.asarray(t)[..., None, None]
+        return self.offset + self.modes.rate * z[..., None] - self.decayed(t)
+
+    @cached_property
+    def is_damped(self) -> bool:
+        """Whether components decay in time whatever z does."""
+        return self.schedule is not None or bool(self.decay.any())
+
+    def decayed(self, t: Array | float) -> Array:
+        """What the exponents have lost by time t (...), shape (..., d, k)."""
+        lost: Array = self.decay * np.asarray(t)[..., None, None]
+        if self.schedule is not None:
+            lost = lost + 2 * self.modes.present * integrals(self.schedule, t)[..., None, None]
+        return lost
+
+    def decaying(self, t: Array | float) -> Array:
+        """The rate at which they lose it."""
+        if self.schedule is None:
+            return self.decay
+        rate: Array = self.decay + 2 * self.modes.present * rates(self.schedule, t)[..., None, None]
+        return rate
 
     def mean(self, exponents: Array, cap: float = _CAP) -> Array:
         """m, shape (..., d)."""
@@ -212,14 +239,18 @@ class GrowthMap:
         What the e_k cancel is left out, rather than summed: the exponents may be 10^6, and z drops out of the sum.
         """
         start, slope, decay = self._conservation
-        return start + slope * z[..., None] - decay * np.asarray(t)[..., None, None]
+        log: Array = start + slope * z[..., None] - decay * np.asarray(t)[..., None, None]
+        if self.schedule is not None:
+            powers = (self.modes.conserved * self.modes.present[:, None, :]).sum(axis=-1)
+            log = log - powers * integrals(self.schedule, t)[..., None, None]
+        return log
 
     def log_component(self, k: int, z: Array, t: Array) -> Array:
         """``ln |c_k|`` for z (T, d) and t (T,); 0 where c_k is exactly zero, and counts for nothing."""
         exponent = self.modes.rate[:, k] * z
         exponent += self.offset[:, k]
-        if self.modes.is_damped:
-            exponent -= self.decay[:, k] * t[:, None]
+        if self.is_damped:
+            exponent -= self.decayed(t)[..., k]
         return exponent / 2
 
 
@@ -318,7 +349,7 @@ class GrowthCoordinates:
             rhs=self._rhs,
             y0=np.zeros(len(self.reduced.b)),
             jacobian=self._jacobian,
-            time_derivative=self._time_derivative if self.map.modes.is_damped else None,
+            time_derivative=self._time_derivative if self.map.is_damped else None,
             step_limit=self._step_limit,
             check=self._check,
         )
@@ -340,18 +371,18 @@ class GrowthCoordinates:
         exponents = self._exponents(t, y)
         return self.reduced.jacobian(self.map.mean(exponents, self.cap), self._slope(exponents))
 
-    def _by_time(self, exponents: Array) -> Array:
+    def _by_time(self, t: float | Array, exponents: Array) -> Array:
         """``dm/dt`` at fixed z."""
-        return -(self.map.modes.coefficient * self.map.decay * _exp_slope(exponents, self.cap)).sum(axis=-1)
+        return -(self.map.modes.coefficient * self.map.decaying(t) * _exp_slope(exponents, self.cap)).sum(axis=-1)
 
     def _time_derivative(self, t: float, y: Array) -> Array:
         exponents = self._exponents(t, y)
-        return self.reduced.toward(self.map.mean(exponents, self.cap), self._by_time(exponents))
+        return self.reduced.toward(self.map.mean(exponents, self.cap), self._by_time(t, exponents))
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """No step reaches far beyond the time at which a hidden coordinate becomes visible."""
         exponents = self._exponents(t, y)
-        growth = self.map.modes.rate * (derivative @ self.reduced.B)[:, None] - self.map.decay
+        growth = self.map.modes.rate * (derivative @ self.reduced.B)[:, None] - self.map.decaying(t)
         hidden = (growth > 0) & (exponents < self._visible) & (self.map.modes.coefficient != 0)
         if not hidden.any():
             return np.inf
@@ -375,9 +406,12 @@ class GrowthCoordinates:
         exponents = self._exponents(t, y)
         slopes = self.problem.slopes(self.problem.predict(self.map.mean(exponents, self.cap)))
         rate = -np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n
-        return self._slope(exponents) * rate + self._by_time(exponents)
+        return self._slope(exponents) * rate + self._by_time(t, exponents)
 
     def predictor(self, t: Array, y: Array) -> Array:
+        if self.map.schedule is not None:
+            exponents = self._exponents(t, y)
+            return self.map.mean(exponents, self.cap) - self.map.modes.shift
         return self.flow.beta(self._z(y), t)
 
     def observe(self, t: Array, y: Array) -> Observed:

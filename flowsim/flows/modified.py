@@ -136,6 +136,8 @@ def modified_flow(
 
     check_pair(net, problem)
     require_squares(problem, "the modified flow")
+    if getattr(net, "weight_decay", 0.0):
+        raise ValueError("`net` must have no weight decay for the modified flow.")
     if not 0.0 <= momentum < 1.0:
         raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
     is_linear = isinstance(net, LinearNetwork)

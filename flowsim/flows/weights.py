@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from flowsim.flows.balancing import is_lawful, product_decay_rates
 from flowsim.flows.coordinates import Observed
+from flowsim.flows.reflections import mirrors
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem, Regression
@@ -91,13 +92,29 @@ class WeightCoordinates:
         # Where too little is conserved to be looked at, errors across the flow are bounded instead.
         known = (self._conserved(np.ones((self.k, self.d)) + np.arange(self.k)[:, None], self.kind) != 0).sum(axis=0)
         needed = np.array([len(formula.weights) for formula in net.distinct])[self.kind] - 1
-        self.guard = TransversalError(np.eye(self.k) * (known < needed)[:, None, None])
+        # A weight in which the formula is even never changes sign, and is as accurate as the step control makes it.
+        even = np.array([self._even_weights(index) for index in range(len(net.distinct))])[self.kind]
+        free = np.eye(self.k) * (known < needed)[:, None, None]
+        self.guard = TransversalError(free * ~even[:, None, :] * ~even[:, :, None])
         #: some weight, or some conserved quantity, is below the range of floats from the start
         self.too_small = bool((np.abs(self.start[direction != 0]) < _SMALLEST).any() or vanished.any())
         #: terms of the formula's gradient cancel at weights this small, and what is left is rounding
         self.unresolved = self.kernels.tiny_error > _RESOLVED and not (
             (largest[largest > 0] > _CANCELLING).all() and self._gradient_is_smooth()
         )
+
+    def _even_weights(self, index: int) -> NDArray[np.bool_]:
+        """Which weights of a kind of formula can change sign without changing it."""
+        rows = tuple(self.net.weights.index(name) for name in self.net.distinct[index].weights)
+
+        def value(w: Array) -> Array:
+            out = np.empty((1, w.shape[1]))
+            self.kernels.value(w, np.full(w.shape[1], index, dtype=np.int64), out[0])
+            return out
+
+        normals = mirrors(value, rows, self.k)
+        single = normals[(normals != 0).sum(axis=1) == 1]
+        return np.asarray((single != 0).any(axis=0)) if len(single) else np.zeros(self.k, dtype=bool)
 
     def _gradient_is_smooth(self) -> bool:
         """Whether the gradient at the start changes by as little as the start does."""

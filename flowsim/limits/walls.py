@@ -1,4 +1,4 @@
-"""What the network contributes to the limit process: thresholds, penalties of the noise, an offset."""
+"""What the network contributes to the limit process: thresholds, penalties of noise and weight decay, an offset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.limits.curves import Curves, growth_curves
 from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.state import StartState
-from flowsim.network import DiagonalNetwork, quadratic_form
+from flowsim.network import Decay, DiagonalNetwork, quadratic_form
 from flowsim.problem import Problem
 
 __all__ = ["Walls", "is_uniform", "network_walls", "symbolic_thresholds"]
@@ -108,6 +108,8 @@ def network_walls(
         offset: Array | float = 0.0
     else:
         upper, lower, up_cost, low_cost, offset = _with_noise(net, problem, upper, lower)
+        if net.weight_decay:
+            upper, lower, up_cost, low_cost = _with_decay(net, (upper, lower), own, (up_cost, low_cost))
     return Walls(
         _compact(upper),
         _compact(lower),
@@ -209,6 +211,31 @@ def _with_noise(
         low_cost[mine] = -2.0 * values.min() * spread if values.min() < 0 else 0.0
         offset[mine] = own[0] ** 2 * values.sum()
     return upper, lower, up_cost, low_cost, offset if offset.any() else 0.0
+
+
+def _with_decay(
+    net: DiagonalNetwork, walls: tuple[Array, Array], thresholds: tuple[Array, Array], costs: tuple[Array, Array]
+) -> tuple[Array, Array, Array, Array]:
+    """Quadratic formulas: a component grows at ``2 mu z - lambda t``, so ``kappa^+- = lambda t^+-`` is added."""
+    if isinstance(net.weight_decay, Decay):
+        raise ValueError("`weight_decay` must be constant for this limit; received a schedule.")
+    d = len(walls[0])
+    upper, lower = (np.array(side) for side in walls)
+    up_cost, low_cost = (np.array(side) for side in costs)
+    for kind, formula in enumerate(net.distinct):
+        mine = net.kinds(d) == kind
+        if quadratic_form(formula) is not None:
+            for cost, threshold in zip((up_cost, low_cost), thresholds, strict=True):
+                own = threshold[mine]
+                cost[mine] += np.where(np.isfinite(own), net.weight_decay * np.where(np.isfinite(own), own, 0.0), 0.0)
+        elif formula.product_of is not None:
+            # The decay makes the origin stable: nothing ever leaves it.
+            upper[mine], lower[mine] = np.inf, np.inf
+        else:
+            raise ValueError(
+                f"`weight_decay` has a known limit for quadratic formulas and products; received {formula.text!r}."
+            )
+    return upper, lower, up_cost, low_cost
 
 
 def _compact(values: Array) -> Array:

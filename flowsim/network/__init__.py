@@ -1,5 +1,6 @@
 """What a user declares: the formula, its weights, the noise, the scale of initialisation."""
 
+from flowsim.network.decay import Decay, DecaySchedule, check_decay, decay_of
 from flowsim.network.formula import FUNCTIONS, Formula
 from flowsim.network.linear_start import linear_start
 from flowsim.network.networks import DiagonalNetwork, LinearNetwork
@@ -16,6 +17,8 @@ from flowsim.network.scale import InitialScale
 
 __all__ = [
     "FUNCTIONS",
+    "Decay",
+    "DecaySchedule",
     "DiagonalNetwork",
     "Formula",
     "GaussianNoise",
@@ -26,6 +29,8 @@ __all__ = [
     "Noise",
     "RademacherNoise",
     "UniformNoise",
+    "check_decay",
+    "decay_of",
     "linear_start",
     "quadratic_form",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.hints import hinting
+from flowsim.network.decay import Decay, check_decay
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
 
@@ -30,6 +31,10 @@ class DiagonalNetwork:
         Short form for ``w1*w2*...*wL``, L >= 2; instead of `formula`.
     noise : Noise, optional
         Weight noise (stochastic SAM): flows then follow the expected gradient.
+    weight_decay : float, DecaySchedule or Decay
+        lambda >= 0, adds ``lambda/2 ||theta||^2`` to the loss that is descended; or lambda as a function of time
+        (:class:`flowsim.DecaySchedule`, or an object with the methods ``rate(t)`` and ``integral(t)``). What
+        trajectories report as `loss` is the loss of the data alone.
 
     Notes
     -----
@@ -53,6 +58,7 @@ class DiagonalNetwork:
         *,
         depth: int | None = None,
         noise: Noise | None = None,
+        weight_decay: float | Decay = 0.0,
     ) -> None:
         if (formula is None) == (depth is None):
             raise ValueError("give either `formula` or `depth`; received " + ("neither." if depth is None else "both."))
@@ -76,6 +82,7 @@ class DiagonalNetwork:
                 known[text] = Formula.parse(text)
         self.formulas = tuple(known[text] for text in texts)
         self.noise = noise
+        self.weight_decay = check_decay(weight_decay)
         if noise is not None:
             noise.stds(self.weights)  # names and lengths are checked where they are declared
 
@@ -155,7 +162,7 @@ class DiagonalNetwork:
     def _identity(self) -> tuple[Any, ...]:
         """What two networks that are equal share."""
         texts = tuple(formula.text for formula in self.formulas)
-        return (type(self), self.is_mixed, texts, self.noise, getattr(self, "weight_decay", 0.0))
+        return (type(self), self.is_mixed, texts, self.noise, self.weight_decay)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DiagonalNetwork) and self._identity == other._identity
@@ -166,7 +173,9 @@ class DiagonalNetwork:
     def __repr__(self) -> str:
         texts = [formula.text for formula in self.formulas]
         shown = repr(texts[0]) if not self.is_mixed else repr(texts)
-        return f"DiagonalNetwork({shown}{'' if self.noise is None else f', noise={self.noise!r}'})"
+        noise = "" if self.noise is None else f", noise={self.noise!r}"
+        decay = f", weight_decay={self.weight_decay!r}" if self.weight_decay else ""
+        return f"DiagonalNetwork({shown}{noise}{decay})"
 
 
 @lru_cache(maxsize=256)

@@ -198,8 +198,9 @@ def min_entropy(
 
     direction = net.direction(start, problem.d)
     memory = start_memory(net, direction, fresh=False)
-    if memory is None or (net.noise is not None and np.any(net.noise.stds(net.weights))):
-        raise ValueError("`net` must have quadratic formulas and no noise: its end minimises no entropy otherwise.")
+    noisy = net.noise is not None and np.any(net.noise.stds(net.weights))
+    if memory is None or noisy or net.weight_decay:
+        raise ValueError("`net` must have quadratic formulas and no noise or decay: its end minimises no entropy.")
     log_alpha = InitialScale.parse(alpha).log
     coefficients, rates = memory(np.arange(problem.d))
     with np.errstate(divide="ignore"):

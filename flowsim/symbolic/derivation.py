@@ -11,7 +11,7 @@ import sympy
 from numpy.typing import ArrayLike, NDArray
 from sympy.codegen.cfunctions import expm1
 
-from flowsim.network import DiagonalNetwork, Formula, LinearNetwork, Noise
+from flowsim.network import Decay, DiagonalNetwork, Formula, LinearNetwork, Noise
 from flowsim.symbolic.expectation import expectation
 from flowsim.symbolic.invariants import generators, invariant_basis
 from flowsim.symbolic.kernels import kernels
@@ -68,7 +68,9 @@ def derive(net: DiagonalNetwork | LinearNetwork, *, degree: int = INVARIANT_DEGR
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
         raise ValueError(f"`degree` must be an integer >= 1; received {degree!r}.")
-    return Derivation(net, tuple(CoordinateDerivation(formula, net.noise, degree) for formula in net.distinct))
+    return Derivation(
+        net, tuple(CoordinateDerivation(formula, net.noise, degree, net.weight_decay) for formula in net.distinct)
+    )
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,20 @@ class CoordinateDerivation:
     formula : Formula
     noise : Noise or None
     degree : int
+    weight_decay : float or Decay
     """
 
     formula: Formula
     noise: Noise | None
     degree: int
+    weight_decay: float | Decay = 0.0
 
     # Symbols
+
+    @cached_property
+    def decay(self) -> sympy.Expr:
+        """The rate lambda of weight decay; 0 without."""
+        return sympy.Symbol(self._fresh("lambda"), nonnegative=True) if self.weight_decay else sympy.S.Zero
 
     @cached_property
     def weights(self) -> tuple[sympy.Symbol, ...]:
@@ -187,9 +196,10 @@ class CoordinateDerivation:
 
     @cached_property
     def field(self) -> dict[str, sympy.Expr]:
-        """``w' = -(g dm/dw + sigma^2/2 dV/dw)`` by name of weight."""
+        """``w' = -(g dm/dw + sigma^2/2 dV/dw + lambda w)`` by name of weight."""
         return {
-            w.name: -(self.g * self.mean.diff(w) + self.sigma**2 * _halved(self.variance.diff(w))) for w in self.weights
+            w.name: -(self.g * self.mean.diff(w) + self.sigma**2 * _halved(self.variance.diff(w)) + self.decay * w)
+            for w in self.weights
         }
 
     @cached_property
@@ -214,8 +224,19 @@ class CoordinateDerivation:
 
     @cached_property
     def laws(self) -> tuple[Law, ...]:
-        """What becomes of each invariant under the network's noise."""
-        return tuple(self._law(quantity) for quantity in self.invariants)
+        """What becomes of each invariant under the network's noise and weight decay."""
+        return tuple(self._with_decay(self._law(quantity)) for quantity in self.invariants)
+
+    def _with_decay(self, law: Law) -> Law:
+        """Decay takes ``lambda k`` from a quantity that is homogeneous of degree k."""
+        if not self.weight_decay or (law.kind in ("driven", "open") and law.derivative is None):
+            return law
+        lost = self.decay * sum(w * law.quantity.diff(w) for w in self.weights)
+        ratio = sympy.simplify(lost / law.quantity)
+        if law.kind in ("conserved", "decay") and not ratio.free_symbols & set(self.weights):
+            rate = (law.rate or sympy.S.Zero) + ratio
+            return Law(law.quantity, "decay", rate, -rate * law.quantity)
+        return Law(law.quantity, "open" if law.kind == "open" else "driven", derivative=law.derivative - lost)
 
     def _law(self, quantity: sympy.Expr) -> Law:
         zero = sympy.S.Zero

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 
-from flowsim.network import Noise
+from flowsim.network import Noise, quadratic_form
 from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.sharpness import SHORT
 
@@ -120,6 +120,9 @@ def _noise_words(noise: Noise, d: CoordinateDerivation) -> str:
 
 def _field(d: CoordinateDerivation) -> list[Line]:
     lines = [Line((rf"\dot {sympy.latex(sympy.Symbol(name))}", f"{name}'"), slope) for name, slope in d.field.items()]
+    if d.weight_decay:
+        value = f" = {d.weight_decay}" if isinstance(d.weight_decay, float) else ", a function of time"
+        lines.append(Line(words=f"weight decay ${d.decay}{value}$: the loss gains $lambda/2 |theta|^2$"))
     where = "X^T (X m - y) / n" if d.noise is not None else "X^T (X beta - y) / n"
     lines.append(Line(words=f"every coordinate on its own but for ${d.g} = ({where})_i$"))
     if len(d.weights) <= 4:
@@ -138,9 +141,9 @@ def _invariants(d: CoordinateDerivation) -> list[Line]:
     lines = []
     for law in d.laws:
         lines.append(Line(("I", "I"), law.quantity))
-        if d.noise is not None:
+        if d.noise is not None or d.weight_decay:
             lines.append(_law(law))
-    return lines if d.noise is not None else [*lines, Line(words="conserved, whatever the data")]
+    return lines if d.noise is not None or d.weight_decay else [*lines, Line(words="conserved, whatever the data")]
 
 
 def _law(law: Law) -> Line:
@@ -149,7 +152,7 @@ def _law(law: Law) -> Line:
     if law.kind == "decay" and law.rate is not None:
         return Line((r"\dot I / I", "  I'/I"), -law.rate)
     if law.kind == "driven":
-        return Line((r"\dot I", "  not conserved under the noise: I'"), law.derivative)
+        return Line((r"\dot I", "  not conserved under noise or decay: I'"), law.derivative)
     return Line(words="  under the noise: not decided, the expectation has no closed form")
 
 
@@ -193,7 +196,12 @@ def _limit(d: CoordinateDerivation) -> list[Line]:
     power = "" if t.order == 3 else f"^{(t.order or 0) - 2}"
     clock = "t = t~ ln(1/alpha)" if t.order == 2 else f"t = t~ / alpha{power}"
     lines = [Line(words=f"clock: ${clock}$")]
-    if d.noise is None:
+    if d.weight_decay and d.noise is None:
+        if t.order == 2 and quadratic_form(d.formula) is not None:
+            lines.append(Line(words=f"end point: the Lasso with penalties ${d.decay} t+$ and ${d.decay} t-$"))
+        else:
+            lines.append(Line(words="with weight decay: no closed form of the end point is claimed"))
+    elif d.noise is None:
         lines.append(
             Line(words="saddles joined by jumps: coordinate $i$ leaves 0 when $-int g_i dt~$ reaches $t+$ or $-t-$")
         )
