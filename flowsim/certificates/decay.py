@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.certificates.certificate import Evidence, NotMetError, UnmeasuredError
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.errors import IntegrationError
@@ -99,12 +99,12 @@ def effective_scale(setting: Setting) -> Evidence:
                 rtol=setting.rtol,
             )  # fmt: skip
         except IntegrationError as failure:
-            raise UnmeasuredError(str(failure)) from None
+            raise UnresolvedError(str(failure)) from None
         if flow.loss[-1] <= _SOLVED * start:
             break
         t_end *= 2.0
     else:
-        raise UnmeasuredError(f"the loss is {flow.loss[-1] / start:.1e} of its start by t = {t_end:g}")
+        raise UnresolvedError(f"the loss is {flow.loss[-1] / start:.1e} of its start by t = {t_end:g}")
     effective = InitialScale(f"{scale} exp(-{K:g})", scale.log - K)
     best = min_entropy(DiagonalNetwork(text), problem, effective, setting.start)  # type: ignore[arg-type]
     error = float(np.abs(flow.beta[-1] - best).max() / np.abs(best).max())

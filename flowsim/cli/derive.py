@@ -60,7 +60,9 @@ def derive(
     if width is not None:
         result: Any = derivation_of(LinearNetwork(width, noise=drawn))
     else:
-        result = derivation_of(DiagonalNetwork(text, depth=depth, noise=drawn, weight_decay=weight_decay), degree=degree)
+        result = derivation_of(
+            DiagonalNetwork(text, depth=depth, noise=drawn, weight_decay=weight_decay), degree=degree
+        )
     if latex:
         click.echo(result.latex())
     else:

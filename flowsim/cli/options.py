@@ -131,7 +131,11 @@ def network_options(command: F) -> F:
 
 
 def build_network(
-    formula: str | None, depth: int | None, noise: str | None, eta: float, width: int | None = None,
+    formula: str | None,
+    depth: int | None,
+    noise: str | None,
+    eta: float,
+    width: int | None = None,
     weight_decay: float = 0.0,
 ) -> DiagonalNetwork | LinearNetwork:
     """The network that the options describe."""

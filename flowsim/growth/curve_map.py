@@ -30,6 +30,8 @@ def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, r
     """None if the network's growth along curves is exact at this start, else the reason why not."""
     if net.noise is not None and net.noise.stds(net.weights).any():
         return "noise drives the weights off their curve"
+    if net.weight_decay:
+        return "weight decay pulls the weights off their curve"
     kinds = net.kinds(direction.shape[1])
     for kind, formula in enumerate(net.distinct):
         origin = origin_of(formula)

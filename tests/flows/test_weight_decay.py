@@ -123,7 +123,7 @@ def test_what_decay_looks_like() -> None:
     assert repr(net) == "DiagonalNetwork('u*v', weight_decay=0.1)"
     assert net != fs.DiagonalNetwork("u*v")
     derivation = fs.derive(net)
-    assert "lambda" in str(derivation)
+    assert "λ" in str(derivation)
     assert str(derivation.field["u"]) == "-g*v - lambda*u"
     (law,) = derivation.laws
     assert law.kind == "decay" and str(law.rate) == "2*lambda"
