@@ -5,20 +5,28 @@
 
   const data = JSON.parse(document.getElementById("data").textContent);
   const element = (id) => document.getElementById(id);
-  // Okabe & Ito; dashes tell the lines apart also in grey.
-  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"];
+  // Okabe & Ito; dashes tell the lines apart also in grey. The last is the page's own ink, on white and on black.
+  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "ink"];
+  const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  const narrow = () => window.innerWidth < 640;
   const DASHES = ["solid", "dash", "dashdot"];
   const CLOCK_TITLES = { accelerated: "accelerated time", time: "time t", arclength: "arc length τ" };
   const MARGIN = { l: 70, r: 12, t: 34, b: 48 };  // the tool bar of a figure lies in its upper margin
   // Of a certificate's many fields, those that a reader needs to judge it.
   const CERTIFICATE = ["name", "paper", "statement", "applies", "hypothesis", "predicted", "measured", "margin", "holds"];
-  const CONFIG = { responsive: true, displaylogo: false, toImageButtonOptions: { format: "svg" } };
+  // Every button by name: nothing that sends data anywhere.
+  const BUTTONS = [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+  const CONFIG = {
+    responsive: true, displaylogo: false, modeBarButtons: BUTTONS, toImageButtonOptions: { format: "svg" },
+  };
 
   // Plotly reads a little HTML in names; a feature may be called anything.
   const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const typed = ({ dtype, bdata }) => ({ dtype, bdata });
+  // Without simplification: Plotly would join points of a plateau by a line that is not level.
   const line = (i) => ({
-    color: COLOURS[i % COLOURS.length], dash: DASHES[Math.floor(i / COLOURS.length) % DASHES.length], width: 1.8,
+    color: COLOURS[i % COLOURS.length] === "ink" ? style("--ink") : COLOURS[i % COLOURS.length],
+    dash: DASHES[Math.floor(i / COLOURS.length) % DASHES.length], width: 1.8, simplify: false,
   });
   const number = (value) => {
     if (typeof value !== "number") return value === null || value === undefined ? "–" : String(value);
@@ -58,10 +66,18 @@
     }));
   }
 
+  // What all figures share: the page's own colours, and names below the figure where it is narrow.
+  const frame = () => ({
+    margin: narrow() ? { ...MARGIN, l: 56 } : MARGIN, font: { size: narrow() ? 11 : 13, color: style("--ink") },
+    hovermode: "closest", paper_bgcolor: style("--ground"), plot_bgcolor: style("--ground"),
+    legend: narrow() ? { orientation: "h", y: -0.42, yanchor: "top" } : {},
+  });
+
   function layout(run, clock, yaxis, more) {
+    const grid = { gridcolor: style("--grid"), linecolor: style("--rule") };
     return {
-      margin: MARGIN, font: { size: 13 }, hovermode: "closest",
-      xaxis: timeAxis(run, clock), yaxis: { zeroline: false, ...yaxis }, shapes: jumpLines(run, clock),
+      ...frame(), xaxis: { ...grid, ...timeAxis(run, clock) }, yaxis: { zeroline: false, ...grid, ...yaxis },
+      shapes: jumpLines(run, clock),
       // A zoom survives the slider, not a change of axes.
       uirevision: [clock, element("log-time").checked, element("log-loss").checked].join(), ...more,
     };
@@ -106,13 +122,20 @@
     table.replaceChildren();
     if (head) {
       const row = table.createTHead().insertRow();
-      for (const name of head) { const cell = document.createElement("th"); cell.textContent = name; row.append(cell); }
+      for (const name of head) {
+        const cell = document.createElement("th");
+        cell.scope = "col";
+        cell.textContent = name;
+        row.append(cell);
+      }
     }
     const body = table.createTBody();
     for (const values of rows) {
       const row = body.insertRow();
-      for (const value of values) {
-        const cell = row.insertCell();
+      for (const [place, value] of values.entries()) {
+        const cell = document.createElement(place === 0 && !head ? "th" : "td");
+        if (place === 0 && !head) cell.scope = "row";
+        row.append(cell);
         if (typeof value === "boolean") {
           cell.textContent = value ? "yes" : "no";
           cell.className = value ? "yes" : "no";
@@ -124,6 +147,12 @@
     }
   }
 
+  // A certificate that neither holds nor fails says why it is open.
+  function answer(row, key) {
+    if (key === "holds" && typeof row[key] !== "boolean" && row.status) return row.status;
+    return row[key] === undefined ? null : row[key];
+  }
+
   function plain(value) {
     if (value === null || ["boolean", "number", "string"].includes(typeof value)) return value;
     return JSON.stringify(value);
@@ -132,7 +161,7 @@
   function tables(run) {
     fill(element("facts"), null, run.facts);
     fill(element("jumps"), ["predicted", "measured", "difference", "feature", "sign", ""], run.jumps.map((jump) => [
-      jump.predicted, jump.measured === null ? "not crossed" : jump.measured,
+      jump.predicted, jump.measured === null ? jump.why || "not crossed" : jump.measured,
       jump.measured === null ? null : jump.measured - jump.predicted, jump.feature, jump.sign, jump.kind,
     ]));
     element("jumps").hidden = run.jumps.length === 0;
@@ -143,9 +172,13 @@
     if (rows !== null) {
       const all = [...new Set(rows.flatMap((row) => Object.keys(row)))];
       const head = all.includes("statement") ? all.filter((key) => CERTIFICATE.includes(key)) : all;
-      const first = [...rows.filter((row) => row.applies !== false), ...rows.filter((row) => row.applies === false)];
-      fill(element("certificates"), head.map((key) => key.replace(/_/g, " ")),
-        first.map((row) => head.map((key) => plain(row[key] === undefined ? null : row[key]))));
+      const show = (identity, chosen) => fill(element(identity), head.map((key) => key.replace(/_/g, " ")),
+        chosen.map((row) => head.map((key) => plain(answer(row, key)))));
+      const others = rows.filter((row) => row.applies === false);
+      show("certificates", rows.filter((row) => row.applies !== false));
+      show("not-applying", others);
+      element("not-applying-box").hidden = others.length === 0;
+      element("not-applying-title").textContent = `${others.length} that do not apply, and why`;
     }
     const out = run.left_out;
     element("left-out").textContent = out.count ? `(${out.count} that stay below ${number(out.largest)} not drawn)` : "";
@@ -163,7 +196,7 @@
     return [Plotly.react("comparison", what.curves.map((curve, i) => ({
       x: curve.x, y: curve.y, mode: "lines+markers", line: line(i), name: escaped(curve.name),
     })), {
-      margin: MARGIN, font: { size: 13 }, hovermode: "closest", showlegend: true,
+      ...frame(), showlegend: true,
       xaxis: { title: { text: what.x }, ...scale(what.curves.flatMap((curve) => curve.x)) },
       yaxis: { title: { text: what.y }, ...scale(what.curves.flatMap((curve) => curve.y)) },
     }, CONFIG)];
@@ -172,6 +205,7 @@
   function show() {
     const run = data.runs[Number(element("slider").value)];
     element("slider-label").textContent = run.label;
+    element("slider").setAttribute("aria-valuetext", run.label);
     root.dataset.run = run.name;
     tables(run);
     return Promise.all(draw(run));
@@ -182,5 +216,6 @@
   element("slider-box").hidden = data.runs.length < 2;
   element("log-time").checked = data.log_time;
   for (const id of ["slider", "clock", "log-time", "log-loss"]) element(id).addEventListener("input", show);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { show(); compare(); });
   Promise.all([show(), ...compare()]).then(() => { root.dataset.ready = "true"; });
 })();

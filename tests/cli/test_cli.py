@@ -144,7 +144,7 @@ def test_a_flow_that_cannot_be_continued_ends_with_status_1_and_leaves_nothing(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["--formula", "a*tanh(a)", "--alpha", "1e-400", "--horizon", "1", "--out", str(out)]
+    arguments = ["--formula", "(u**2 + v**2)*w", "--alpha", "1e-400", "--horizon", "1", "--out", str(out)]
     call("run", str(table), "--target", "response", *arguments, expect=1)
     assert "below the range of floats" in capsys.readouterr().err
     assert not out.exists()

@@ -132,3 +132,41 @@ def test_hostile_names_are_shown_and_never_run(page: Any) -> None:
     assert page.execute_script("return window.stolen || null") is None
     assert "<script>" in visible_text(page, "jumps") and "weight & height" in page.page_source.replace("&amp;", "&")
     assert page.execute_script("return document.querySelectorAll('img').length") == 0
+
+
+def test_nothing_is_offered_that_sends_data_away(page: Any) -> None:
+    titles = page.execute_script(
+        "return [...document.querySelectorAll('.modebar-btn')].map(b => b.getAttribute('data-title') || '')"
+    )
+    assert titles and not any(word in title.lower() for title in titles for word in ("cloud", "share", "edit in"))
+
+
+def test_plateaus_are_not_simplified_and_tables_say_what_their_cells_are(page: Any) -> None:
+    assert page.execute_script("return document.getElementById('loss')._fullData[0].line.simplify") is False
+    assert page.execute_script("return [...document.querySelectorAll('th')].every(cell => cell.scope)")
+    move(page, "slider", value=2)
+    assert (
+        page.execute_script("return document.getElementById('slider').getAttribute('aria-valuetext')") == "α = 1e-1000"
+    )
+
+
+def test_the_page_follows_a_dark_screen(page: Any) -> None:
+    ground = "return document.getElementById('loss')._fullLayout.paper_bgcolor"
+    assert page.execute_script(ground) == "#fff"
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    WebDriverWait(page, 10).until(lambda d: d.execute_script(ground) == "#16181c")
+    ink = page.execute_script("return getComputedStyle(document.body).color")
+    assert ink == "rgb(232, 232, 232)"
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_telephone_shows_the_page_without_sideways_scrolling(page: Any) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
+    )
+    page.refresh()
+    WebDriverWait(page, 60).until(lambda d: d.execute_script("return document.documentElement.dataset.ready"))
+    wide = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide[0] <= wide[1] == 375
