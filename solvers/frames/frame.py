@@ -1,0 +1,350 @@
+r"""The state in graded form: orthonormal directions, their logarithms, and what of the start lies along each.
+
+With equal damping the propagator Phi of the flow satisfies ``Phi^T J Phi = J``, J = diag(1, -1), up to a factor, and
+its Iwasawa decomposition keeps that exactly: directions come in pairs ``f_i^+- = (a_i, +-b_i) / sqrt(2)``, a_i and
+b_i orthonormal, beside neutral ones ``(n, 0)``, n orthogonal to all a_i, and
+
+.. math:: Z = \sum_i f_i^+ e^{l_i^+} c_i^+ + (N; 0) e^{l^0} + \sum_i f_i^- e^{l_i^-} c_i^-.
+
+One step is a QR factorisation, ``E f^+ = f^{+\prime} R``: ``l_i^+`` grows by ``ln R_ii``, ``l_i^-`` falls by as much,
+and rows take up of later ones what R's upper triangle gives; only logarithms of ratios are exponentiated. The pairs
+are the matrix form of p = u + v and q = u - v: a direction that shrinks and returns with the other sign is found
+where it was left, however small. ``Z^T J Z = sum_i c_i^+ c_i^- + ...`` does not know the frame at all.
+
+With unequal damping nothing is conserved, and the frame is a plain one: ``Z = sum_i f_i e^{l_i} c_i``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["Frame", "factor_frame"]
+
+Array = NDArray[np.float64]
+
+_HALF = math.sqrt(0.5)
+#: What of a start is only rounding of the rest.
+_ROUNDING = 1e-13
+#: What is left of a row behind the rows before it, relative to the row, and counts as nothing.
+_DEPENDENT = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One state.
+
+    Attributes
+    ----------
+    A, B : array (R, w), (p, w)
+        The two halves of the directions: a_i and b_i of a paired frame (w = p), else an orthonormal ``(A; B)``.
+    logs, rows : array (w,), (w, k)
+        l^+ and c^+, in falling order of l^+.
+    minus_logs, minus_rows : array (w,), (w, k) or (0,), (0, k)
+        l^- and c^- of a paired frame.
+    neutral_log, neutral : float, array (R, k)
+        l^0 and N.
+    """
+
+    A: Array
+    B: Array
+    logs: Array
+    rows: Array
+    minus_logs: Array
+    minus_rows: Array
+    neutral_log: float
+    neutral: Array
+
+    @property
+    def is_paired(self) -> bool:
+        return len(self.minus_logs) > 0
+
+    @property
+    def factor(self) -> float:
+        """Length of a_i in a direction."""
+        return _HALF if self.is_paired else 1.0
+
+    @property
+    def scale(self) -> float:
+        """Logarithm of the largest part of the state, to a factor."""
+        return max(self.logs.max(initial=-np.inf), self.minus_logs.max(initial=-np.inf), self.neutral_log)
+
+    def value(self, shift: float = 0.0, only: NDArray[np.bool_] | None = None) -> tuple[Array, Array]:
+        """The halves of ``Z exp(-shift)``, (R, k) and (p, k); of some of the directions f^+ alone on request."""
+        with np.errstate(under="ignore"):
+            if only is not None:
+                plus = np.exp(self.logs[only] - shift)[:, None] * self.rows[only] * self.factor
+                return self.A[:, only] @ plus, self.B[:, only] @ plus
+            plus = np.exp(self.logs - shift)[:, None] * self.rows * self.factor
+            if not self.is_paired:
+                return self.A @ plus, self.B @ plus
+            minus = np.exp(self.minus_logs - shift)[:, None] * self.minus_rows * self.factor
+            first = self.A @ (plus + minus)
+            if self.neutral_log > -np.inf:
+                first += math.exp(self.neutral_log - shift) * self.neutral
+            return first, self.B @ (plus - minus)
+
+    def columns(self) -> tuple[Array, Array]:
+        """What a propagator must be applied to for :meth:`advanced`: ``[A 0 N; 0 B 0]``, or ``[A; B]``."""
+        if not self.is_paired:
+            return self.A, self.B
+        (R, w), p = self.A.shape, len(self.B)
+        k = self.neutral.shape[1] if self.neutral_log > -np.inf else 0
+        first, second = np.zeros((R, 2 * w + k)), np.zeros((p, 2 * w + k))
+        first[:, :w], second[:, w : 2 * w] = self.A, self.B
+        if k:
+            first[:, 2 * w :] = self.neutral
+        return first, second
+
+    def advanced(self, first: Array, second: Array, damped: float = 0.0) -> Frame:
+        """After a propagator that took :meth:`columns` to (first; second), times ``exp(-damped)``."""
+        if not self.is_paired:
+            Q, triangle = np.linalg.qr(np.concatenate([first, second]))
+            sign = np.where(np.diag(triangle) < 0, -1.0, 1.0)
+            logs, rows = _nothing(*self.rows.shape)
+            _add_rows(logs, rows, sign[:, None] * triangle, self.logs, self.rows)
+            A, B = np.split(Q * sign, [len(self.A)])
+            return replace(
+                self, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs - damped, rows=rows
+            ).sorted()
+        w = len(self.logs)
+        plus = first[:, :w] + first[:, w : 2 * w], second[:, :w] + second[:, w : 2 * w]
+        minus = first[:, :w] - first[:, w : 2 * w], second[:, :w] - second[:, w : 2 * w]
+        A, triangle = _orthonormal(plus[0])
+        B, other = _orthonormal(plus[1])
+        triangle = (triangle + other) / 2
+        logs, rows = _nothing(*self.rows.shape)
+        _add_rows(logs, rows, triangle, self.logs, self.rows)
+        _add_rows(logs, rows, (A.T @ minus[0] + B.T @ minus[1]) / 2, self.minus_logs, self.minus_rows)
+        if self.neutral_log > -np.inf:
+            fed = _HALF * (A.T @ first[:, 2 * w :] + B.T @ second[:, 2 * w :])
+            _add_rows(logs, rows, np.eye(w), np.full(w, self.neutral_log), fed)
+        neutral, neutral_log = self._neutral_after(A, first[:, 2 * w :], minus[0])
+        minus_logs, minus_rows = _nothing(*self.rows.shape)
+        diagonal = np.diag(triangle)
+        unit = np.linalg.inv(triangle / diagonal[:, None]).T
+        _add_rows(minus_logs, minus_rows, unit, self.minus_logs, self.minus_rows)
+        return Frame(
+            A, B, logs - damped, rows, minus_logs - np.log(diagonal) - damped, minus_rows,
+            neutral_log - damped, neutral,
+        ).sorted()  # fmt: skip
+
+    def _neutral_after(self, A: Array, moved: Array, minus: Array) -> tuple[Array, float]:
+        """What lies outside the pairs: of N as moved, and of the f^-."""
+        base = max(self.neutral_log, self.minus_logs.max(initial=-np.inf))
+        if base == -np.inf or len(A) == A.shape[1]:
+            return self.neutral, -np.inf
+        with np.errstate(under="ignore"):
+            total = _HALF * minus @ (np.exp(self.minus_logs - base)[:, None] * self.minus_rows)
+            if self.neutral_log > -np.inf:
+                total += math.exp(self.neutral_log - base) * moved
+        total -= A @ (A.T @ total)
+        total -= A @ (A.T @ total)
+        size = float(np.linalg.norm(total))
+        return (total / size, base + math.log(size)) if size > 0 else (total, -np.inf)
+
+    def sorted(self) -> Frame:
+        """The same state, directions with the largest part of it first; of a pair that with the larger is f^+."""
+        frame = self
+        if frame.is_paired and (swap := frame.minus_logs > frame.logs).any():
+            B = np.where(swap, -frame.B, frame.B)
+            logs, minus_logs = np.where(swap, [frame.minus_logs, frame.logs], [frame.logs, frame.minus_logs])
+            rows = np.where(swap[:, None], frame.minus_rows, frame.rows)
+            minus_rows = np.where(swap[:, None], frame.rows, frame.minus_rows)
+            frame = replace(frame, B=B, logs=logs, rows=rows, minus_logs=minus_logs, minus_rows=minus_rows)
+        if (frame.logs[1:] <= frame.logs[:-1]).all():
+            return frame
+        order = np.argsort(-frame.logs, kind="stable")
+        frame = replace(
+            frame,
+            A=np.ascontiguousarray(frame.A[:, order]),
+            B=np.ascontiguousarray(frame.B[:, order]),
+            logs=frame.logs[order],
+            rows=frame.rows[order],
+        )
+        if frame.is_paired:
+            frame = replace(frame, minus_logs=frame.minus_logs[order], minus_rows=frame.minus_rows[order])
+        return frame
+
+    def separated(self, count: int) -> Frame:
+        """The rows behind the first `count` made orthogonal to these, where they are smaller than rounding allows for.
+
+        A turn of the first directions towards the others by ``exp(l_j - l_i)``, which is below the rounding of the
+        frame, so only the rows change; what of a row is left to rounding is nothing.
+        """
+        if count == 0 or count == len(self.logs):
+            return self
+        logs, rows = self.logs.copy(), self.rows.copy()
+        head, later = rows[:count], rows[count:]
+        parts = np.linalg.lstsq(head.T, later.T, rcond=_DEPENDENT)[0].T
+        rest = later - parts @ head
+        rest -= np.linalg.lstsq(head.T, rest.T, rcond=_DEPENDENT)[0].T @ head
+        size = np.linalg.norm(rest, axis=1)
+        kept = size > _DEPENDENT * np.linalg.norm(later, axis=1)
+        if count >= rows.shape[1]:
+            kept[:] = False
+        with np.errstate(divide="ignore"):
+            logs[count:] = np.where(kept, logs[count:] + np.log(size), -np.inf)
+        rows[count:] = np.where(kept[:, None], rest / np.where(kept, size, 1.0)[:, None], 0.0)
+        minus_logs, minus_rows = self.minus_logs.copy(), self.minus_rows.copy()
+        if self.is_paired:
+            for j in range(count, len(logs)):
+                if self.logs[j] == -np.inf:
+                    continue
+                # exp(l_j - l_i) times c_j^-, on its own scale
+                for i in range(count):
+                    added = np.full(len(logs), -np.inf)
+                    added[j] = self.minus_logs[j] + self.logs[j] - self.logs[i]
+                    coefficient = np.zeros((len(logs), len(logs)))
+                    coefficient[i, j] = parts[j - count, i]
+                    _add_rows(minus_logs, minus_rows, coefficient, added, self.minus_rows)
+        return replace(self, logs=logs, rows=rows, minus_logs=minus_logs, minus_rows=minus_rows).sorted()
+
+    def conserved(self) -> tuple[Array, float]:
+        """``Z^T J Z`` of a paired frame as (matrix, logarithm of its unit)."""
+        both = self.logs + self.minus_logs
+        top = max(float(np.max(both, initial=-np.inf)), 2 * self.neutral_log)
+        if top == -np.inf:
+            return np.zeros((self.rows.shape[1],) * 2), 0.0
+        with np.errstate(under="ignore"):
+            cross = (np.exp(both - top)[:, None] * self.rows).T @ self.minus_rows
+            out = cross + cross.T
+            if self.neutral_log > -np.inf:
+                out += math.exp(2 * self.neutral_log - top) * (self.neutral.T @ self.neutral)
+        return out, top
+
+
+def factor_frame(parts: list[tuple[Array, Array, float]], paired: bool) -> Frame:
+    """The frame of ``sum_g exp(log_g) (first_g; second_g)``.
+
+    Parameters
+    ----------
+    parts : list of ((R, k), (p, k), float)
+        The largest first.
+    paired : bool
+    """
+    first, second, _ = parts[0]
+    (R, k), p = first.shape, len(second)
+    if not paired:
+        return _plain_frame(parts)
+    A, B = _paired_directions(first, second)
+    logs, rows = _nothing(p, k)
+    minus_logs, minus_rows = _nothing(p, k)
+    neutral, neutral_log = np.zeros((R, k)), -np.inf
+    identity = np.eye(p)
+    for U, V, log in parts:
+        a, b = A.T @ U, B.T @ V
+        size = math.hypot(float(np.linalg.norm(U)), float(np.linalg.norm(V)))
+        for sign, target in ((1.0, (logs, rows)), (-1.0, (minus_logs, minus_rows))):
+            along = _HALF * (a + sign * b)
+            along[np.linalg.norm(along, axis=1) <= _ROUNDING * size] = 0.0
+            _add_rows(*target, identity, np.full(p, log), along)
+        rest = U - A @ a
+        rest -= A @ (A.T @ rest)
+        length = float(np.linalg.norm(rest))
+        if R > p and length > _ROUNDING * size:
+            top = max(neutral_log, log + math.log(length))
+            with np.errstate(under="ignore"):
+                neutral = math.exp(neutral_log - top) * neutral + math.exp(log - top) * rest
+            neutral_log = top
+    return Frame(A, B, logs, rows, minus_logs, minus_rows, neutral_log, neutral).sorted()
+
+
+def _paired_directions(first: Array, second: Array) -> tuple[Array, Array]:
+    """a_i and b_i with as few of them as can be in the state."""
+    (R, _), p = first.shape, len(second)
+    left, values, right = np.linalg.svd(first @ second.T, full_matrices=False)
+    count = int(np.sum(values > _ROUNDING * max(float(values.max(initial=0.0)), 1e-300)))
+    A, B = _completed(left[:, :count], first, p), _completed(right[:count].T, second, p)
+    return A, B
+
+
+def _completed(basis: Array, further: Array, width: int) -> Array:
+    """Orthonormal columns: `basis`, then directions of `further`, then any."""
+    count = basis.shape[1]
+    if count == width:
+        return np.ascontiguousarray(basis)
+    rest = further - basis @ (basis.T @ further)
+    left, values, _ = np.linalg.svd(rest, full_matrices=False)
+    more = left[:, : min(width - count, int(np.sum(values > _ROUNDING * np.linalg.norm(further))))]
+    known = np.concatenate([basis, more], axis=1)
+    missing = width - known.shape[1]
+    if missing:
+        # Unit vectors, those least in the span first, so that what is decoupled stays so.
+        order = np.argsort(np.sum(known**2, axis=1), kind="stable")
+        units = np.eye(len(known))[:, order[: min(len(known), width + missing)]]
+        full = np.linalg.qr(np.concatenate([known, units], axis=1))[0]
+        known = np.concatenate([known, full[:, known.shape[1] : width]], axis=1)
+    return np.ascontiguousarray(known)
+
+
+def _plain_frame(parts: list[tuple[Array, Array, float]]) -> Frame:
+    import scipy.linalg
+
+    k, R = parts[0][0].shape[1], len(parts[0][0])
+    basis = np.zeros((R + len(parts[0][1]), 0))
+    for first, second, _ in parts:
+        Z = np.concatenate([first, second])
+        rest = Z - basis @ (basis.T @ Z)
+        Q, triangle, _ = scipy.linalg.qr(rest, mode="economic", pivoting=True)
+        size = np.abs(np.diag(triangle))
+        basis = np.concatenate([basis, Q[:, size > _ROUNDING * np.linalg.norm(Z)]], axis=1)
+        basis = np.linalg.qr(basis)[0]
+        if basis.shape[1] >= k:
+            break
+    logs, rows = _nothing(basis.shape[1], k)
+    identity = np.eye(basis.shape[1])
+    for first, second, log in parts:
+        Z = np.concatenate([first, second])
+        along = basis.T @ Z
+        along[np.linalg.norm(along, axis=1) <= _ROUNDING * np.linalg.norm(Z)] = 0.0
+        _add_rows(logs, rows, identity, np.full(len(logs), log), along)
+    A, B = np.ascontiguousarray(basis[:R]), np.ascontiguousarray(basis[R:])
+    empty = np.zeros(0), np.zeros((0, k))
+    return Frame(A, B, logs, rows, *empty, -np.inf, np.zeros((R, 0))).sorted()
+
+
+def _orthonormal(matrix: Array) -> tuple[Array, Array]:
+    """QR with a positive diagonal."""
+    Q, triangle = np.linalg.qr(matrix)
+    sign = np.where(np.diag(triangle) < 0, -1.0, 1.0)
+    return np.ascontiguousarray(Q * sign), sign[:, None] * triangle
+
+
+def _nothing(count: int, k: int) -> tuple[Array, Array]:
+    return np.full(count, -np.inf), np.zeros((count, k))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_rows(logs, rows, coefficient, more_logs, more_rows):
+    """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
+    count, k = rows.shape
+    total = np.empty(k)
+    for i in range(count):
+        top = logs[i]
+        for j in range(more_logs.shape[0]):
+            if coefficient[i, j] != 0.0 and more_logs[j] > -np.inf:
+                top = max(top, more_logs[j] + np.log(abs(coefficient[i, j])))
+        if top == -np.inf:
+            continue
+        own = np.exp(logs[i] - top)
+        for c in range(k):
+            total[c] = own * rows[i, c]
+        for j in range(more_logs.shape[0]):
+            if coefficient[i, j] != 0.0 and more_logs[j] > -np.inf:
+                weight = np.exp(more_logs[j] + np.log(abs(coefficient[i, j])) - top)
+                if coefficient[i, j] < 0.0:
+                    weight = -weight
+                for c in range(k):
+                    total[c] += weight * more_rows[j, c]
+        size = np.sqrt(np.sum(total * total))
+        if size > 0.0:
+            logs[i] = top + np.log(size)
+            rows[i] = total / size
+        else:
+            logs[i] = -np.inf
+            rows[i] = 0.0

@@ -1,0 +1,64 @@
+"""What the integrator of matrix flows is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Coupling", "FrameProblem"]
+
+Array = NDArray[np.float64]
+
+
+class Coupling(Protocol):
+    """How the off-diagonal block G of the generator depends on the product ``Q = Z_1 Z_2^T``, (R, p) with R >= p.
+
+    Attributes
+    ----------
+    curvature_rows, curvature_columns : array (R,), (p,)
+        A model of ``-dG/dQ``, ``x -> rows[:, None] * x * columns``, for the preconditioner alone; one of the two is
+        constant.
+    """
+
+    @property
+    def curvature_rows(self) -> Array: ...
+    @property
+    def curvature_columns(self) -> Array: ...
+
+    def value(self, product: Array) -> Array:
+        """G at products (..., R, p)."""
+        ...
+
+    def change(self, product: Array, change: Array) -> Array:
+        """The derivative of :meth:`value` along `change`, at each product (..., R, p)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FrameProblem:
+    """``Z' = S(t) Z``.
+
+    Attributes
+    ----------
+    coupling : Coupling
+    damping_rows, damping_columns : array (R,), (p,)
+        The diagonals a and b.
+    """
+
+    coupling: Coupling
+    damping_rows: Array
+    damping_columns: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.damping_rows), len(self.damping_columns)
+
+    @cached_property
+    def uniform(self) -> float | None:
+        """The damping where it is one number: then ``exp(2 t damping) Z^T J Z`` is conserved, J = diag(1, -1)."""
+        both = np.concatenate([self.damping_rows, self.damping_columns])
+        return float(both[0]) if np.ptp(both) == 0.0 else None

@@ -1,0 +1,202 @@
+"""The steps of a matrix flow, and its state at any place of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.frames.collocation import damping_of, finish, stages
+from flowsim.solvers.frames.frame import Frame
+from flowsim.solvers.frames.plateau import Plateau
+from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
+from flowsim.solvers.solution import Status
+
+__all__ = ["CollocationStep", "FrameSolution", "FrameStates", "PlateauStep"]
+
+Array = NDArray[np.float64]
+
+#: A state whose largest part is below exp(this) is read with its scale apart.
+_SMALLEST_PLAIN = -100.0
+
+
+@dataclass(frozen=True, eq=False)
+class FrameStates:
+    """K states, ``Z exp(-shift)``.
+
+    Attributes
+    ----------
+    first, second : array (K, R, k), (K, p, k)
+    shift : array (K,)
+    solution, step, position
+        Where they were read.
+    """
+
+    first: Array
+    second: Array
+    shift: Array
+    solution: FrameSolution
+    step: NDArray[np.intp]
+    position: Array
+
+    def __len__(self) -> int:
+        return len(self.shift)
+
+    @cached_property
+    def logs(self) -> Array:
+        """Logarithms of the directions at each state, (K, w), falling."""
+        return np.array(
+            [self.solution.frame_at(int(s), float(x)).logs for s, x in zip(self.step, self.position, strict=True)]
+        ).reshape(len(self), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class CollocationStep:
+    """From ``start`` to ``end``; G at 0, the nodes and 1."""
+
+    t: float
+    h: float
+    start: Frame
+    end: Frame
+    nodes: Array
+    G: Array
+    problem: FrameProblem
+
+    def _propagated(self, position: float, first: Array, second: Array) -> tuple[Array, Array]:
+        tableau = gauss_tableau(len(self.nodes) - 2)
+        G = np.ascontiguousarray(
+            np.tensordot(lagrange_weights(self.nodes, position * tableau.c), self.G, axes=1)
+        )
+        h = position * self.h
+        damping = damping_of(tableau.stages, h, *rates_of(self.problem))
+        first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
+        at = stages(G, h, damping, first, second)
+        return finish(G, h, damping, at, first, second)
+
+    def values(self, position: float, shift: float) -> tuple[Array, Array]:
+        first, second = self._propagated(position, *self.start.value(shift))
+        factor = math.exp(-(self.problem.uniform or 0.0) * position * self.h)
+        return factor * first, factor * second
+
+    def frame(self, position: float) -> Frame:
+        moved = self._propagated(position, *self.start.columns())
+        return self.start.advanced(*moved, (self.problem.uniform or 0.0) * position * self.h)
+
+
+@dataclass(frozen=True, eq=False)
+class PlateauStep:
+    """Constant S: states at some times of the step, and the exponential between them."""
+
+    t: float
+    h: float
+    strides: Sequence[tuple[float, Frame]]
+    plateau: Plateau
+
+    @property
+    def start(self) -> Frame:
+        return self.strides[0][1]
+
+    @property
+    def end(self) -> Frame:
+        return self.strides[-1][1]
+
+    def frame(self, position: float) -> Frame:
+        t = position * self.h
+        number = max(int(np.searchsorted([each[0] for each in self.strides], t, side="right")) - 1, 0)
+        begin, frame = self.strides[number]
+        if t <= begin:
+            return frame
+        if number + 1 < len(self.strides):
+            end, after = self.strides[number + 1]
+            if (end - begin) * self.plateau.spread > 2 * 10.0:
+                return Plateau._extrapolated(frame, after, (t - begin) / (end - begin))
+        return self.plateau.advance(frame, t - begin)
+
+    def values(self, position: float, shift: float) -> tuple[Array, Array]:
+        return self.frame(position).value(shift)
+
+
+def rates_of(problem: FrameProblem) -> tuple[Array, Array]:
+    """Damping rates inside a collocation step: that of a paired frame is taken out."""
+    if problem.uniform is not None:
+        return np.zeros(1), np.zeros(1)
+    sides = problem.damping_rows, problem.damping_columns
+    rows, columns = (side[:1] if np.ptp(side) == 0.0 else side for side in sides)
+    return rows, columns
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSolution:
+    """The steps taken and a continuous extension over them.
+
+    Attributes
+    ----------
+    start : Frame
+    steps : sequence of CollocationStep and PlateauStep
+    t : array (T,)
+        0 and the end of every step.
+    status, message, stats
+        As in :class:`flowsim.solvers.Solution`.
+    """
+
+    start: Frame
+    steps: Sequence[CollocationStep | PlateauStep]
+    t: Array
+    status: Status
+    message: str
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def h(self) -> Array:
+        return np.array([step.h for step in self.steps])
+
+    @cached_property
+    def y(self) -> FrameStates:
+        """States at the ends of the steps."""
+        count = np.arange(len(self.t))
+        step = np.minimum(count, max(len(self.steps) - 1, 0))
+        return self.at_steps(step, (count == len(self.steps)).astype(float))
+
+    def frame_at(self, step: int, position: float) -> Frame:
+        """The frame at a position, 0 to 1, of a step."""
+        if not self.steps or (step == 0 and position <= 0.0):
+            return self.start
+        if position >= 1.0:
+            return self.steps[step].end
+        return self.steps[step].start if position <= 0.0 else self.steps[step].frame(position)
+
+    def at_steps(self, step: NDArray[np.intp], position: Array) -> FrameStates:
+        """States at positions, 0 to 1, of steps."""
+        (R, _), p, k = self.start.A.shape, len(self.start.B), self.start.rows.shape[1]
+        first, second = np.empty((len(step), R, k)), np.empty((len(step), p, k))
+        shift = np.empty(len(step))
+        for index, (number, place) in enumerate(zip(step, position, strict=True)):
+            inside = 0.0 < place < 1.0 and len(self.steps) > 0
+            if inside and isinstance(self.steps[number], CollocationStep):
+                scale = self.steps[number].start.scale
+            else:
+                inside, frame = False, self.frame_at(int(number), float(place))
+                scale = frame.scale
+            shift[index] = scale if -np.inf < scale < _SMALLEST_PLAIN else 0.0
+            if inside:
+                first[index], second[index] = self.steps[number].values(float(place), shift[index])
+            else:
+                first[index], second[index] = frame.value(shift[index])
+        return FrameStates(first, second, shift, self, np.asarray(step), np.asarray(position))
+
+    def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
+        """The step that holds each time, and the position in it, 0 to 1."""
+        if len(self.h) == 0:
+            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
+        step = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.h) - 1)
+        return step, np.clip((times - self.t[step]) / self.h[step], 0.0, 1.0)
+
+    def __call__(self, times: Array) -> FrameStates:
+        """States at times (K,) inside the run."""
+        return self.at_steps(*self.locate(np.asarray(times, dtype=float)))
