@@ -170,7 +170,9 @@ class _View:
 
     @cached_property
     def loss(self) -> Array:
-        return self.dense.problem.loss(self.beta)
+        own = getattr(self.dense.coordinates, "loss", None)
+        known: Array | None = None if own is None else own(self.t, self.y)
+        return self.dense.problem.loss(self.beta) if known is None else known
 
     @cached_property
     def log_loss(self) -> Array:
@@ -198,7 +200,11 @@ class _View:
             "imbalance": Deferred(lambda: self.seen.imbalance),
             "log_imbalance": Deferred(lambda: self.seen.log_imbalance),
             "speed": Deferred(lambda: self.speed),
-        }
+        } | self._more()
+
+    def _more(self) -> dict[str, Any]:
+        levels = getattr(self.dense.coordinates, "levels", None)
+        return {} if levels is None else {"levels": Deferred(lambda: levels(self.t, self.y))}
 
 
 def run_flow(

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
-from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates, admits_growth, takes_loss
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.products import ProductCoordinates, admits_products
@@ -48,6 +47,7 @@ def gradient_flow(
     *,
     alpha: float | str | Decimal | Fraction = 1e-3,
     start: Mapping[str, ArrayLike] | None = None,
+    pretrained: Mapping[str, ArrayLike] | None = None,
     clock: Clock = "time",
     t_eval: ArrayLike | None = None,
     method: str = "auto",
@@ -80,7 +80,10 @@ def gradient_flow(
     start : mapping weight -> array (d,) or number, optional
         The direction ``theta^*``. Default: ``sqrt(2)`` on the first weight and 0 on the second of ``u*v``, ones
         elsewhere.
-        For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``.
+        For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``; default: independent Gaussian entries of std ``h**-0.5``,
+        always the same ones. Wide arrays are kept by reference: leave them unchanged while ``traj.weights`` is in use.
+    pretrained : mapping weight -> array, optional
+        Weights that alpha does not multiply, of a LinearNetwork: the flow starts at ``pretrained + alpha * start``.
     clock : {"time", "accelerated", "arclength", "log_loss"}
         The unit of `t_end` and `t_eval`; see :class:`flowsim.Trajectory`. "log_loss" is ``ln(1/L)``, for separable data
         under a loss that tends to 0 (:mod:`flowsim.flows.loss_clock`): 2.3e6 is a loss of 1e-1000000.
@@ -150,9 +153,9 @@ def gradient_flow(
 
         def until(end: float) -> Trajectory:
             return gradient_flow(
-                net, problem, end, alpha=alpha, start=start, clock=clock, method=method, coordinates=coordinates,
-                rtol=rtol, atol=atol, max_steps=max_steps, progress=progress, estimate_error=estimate_error,
-                events=events,
+                net, problem, end, alpha=alpha, start=start, pretrained=pretrained, clock=clock, method=method,
+                coordinates=coordinates, rtol=rtol, atol=atol, max_steps=max_steps, progress=progress,
+                estimate_error=estimate_error, events=events,
             )  # fmt: skip
 
         return flow_to_rest(until, net, problem, scale, clock, rtol)
@@ -160,49 +163,27 @@ def gradient_flow(
     points = None if t_eval is None else _check_times(t_eval, t_end)
     if getattr(net, "noise", None) is not None:
         require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")
+    common: dict[str, Any] = {
+        "clock": clock,
+        "t_eval": points,
+        "rtol": rtol,
+        "atol": atol,
+        "max_steps": int(max_steps),
+        "progress": progress,
+        "estimate_error": bool(estimate_error),
+    }
     if isinstance(net, LinearNetwork):
-        from flowsim.flows.linear import linear_flow
-
-        squares = require_squares(problem, "the flow of a LinearNetwork")
-
         m, h = problem.n_targets, net.width
         looked_for = as_events(
             events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)}, rtol, partial(_size, problem)
         )
         if coordinates != "auto":
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
+        from flowsim.flows.frames import linear_flow
 
-        def run(
-            tighter: float, clock: Clock, end: float, points: Array | None, budget: int, events: Sequence[Event] = ()
-        ) -> Trajectory:
-            return linear_flow(
-                net,
-                squares,
-                end,
-                alpha=scale,
-                start=start,
-                clock=clock,
-                t_eval=points,
-                method=method,
-                rtol=rtol / tighter,
-                atol=atol / tighter,
-                max_steps=budget,
-                progress=progress,
-                events=events,
-            )
-
-        trajectory = run(1.0, clock, t_end, points, int(max_steps), looked_for)
-        if not estimate_error:
-            return trajectory
-        end = float(trajectory.t[-1])
-        if end == 0:
-            return replace(trajectory, error_estimate=np.zeros(len(trajectory)))
-        companion = run(TIGHTER, "time", end, None, COMPANION_STEPS * int(max_steps))
-        steps = np.unique(np.concatenate([trajectory.t, companion.t[companion.t <= end]]))
-        estimate = error_estimate(
-            steps, trajectory.t, trajectory.beta, lambda t: trajectory.at(t).beta, lambda t: companion.at(t).beta
-        )
-        return replace(trajectory, error_estimate=estimate)
+        return linear_flow(net, problem, t_end, scale, start, pretrained, method=method, events=looked_for, **common)
+    if pretrained is not None:
+        raise ValueError("`pretrained` needs a LinearNetwork; for other networks give `start` and alpha=1.")
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if problem.y.ndim == 2:
@@ -260,18 +241,12 @@ def gradient_flow(
         chosen,
         problem,
         t_end,
-        clock=clock,
         acceleration=rate,
-        t_eval=points,
         method=method,
-        rtol=rtol,
-        atol=atol,
-        max_steps=int(max_steps),
-        progress=progress,
-        estimate_error=bool(estimate_error),
         events=looked_for,
         exponent=exponents.time,
         info={**info, "not_growth_because": reason},
+        **common,
     )
 
 

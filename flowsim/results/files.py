@@ -190,6 +190,8 @@ def _variables(state: State, axis: str, prefix: str) -> dict[str, Any]:
         f"{prefix}imbalance": ((axis, *sides), state.imbalance),
         f"{prefix}log_imbalance": ((axis, *sides), state.log_imbalance),
     }
+    if state.levels is not None:
+        variables[f"{prefix}levels"] = ((axis, "level"), state.levels)
     for kind, mapping in (("weight", state.weights), ("log_abs_weight", state.log_abs_weights)):
         # Weights of a wide LinearNetwork are written in the basis of the row space of their start.
         for name, values in getattr(mapping, "stored", mapping).items():
@@ -204,7 +206,7 @@ def _states(data: xarray.Dataset, prefix: str) -> dict[str, Any]:
     names = json.loads(data.attrs["weights"])
     fields["weights"] = {name: data[f"{prefix}weight_{name}"].values for name in names}
     fields["log_abs_weights"] = {name: data[f"{prefix}log_abs_weight_{name}"].values for name in names}
-    for name in ("speed", "log_loss"):
+    for name in ("speed", "log_loss", "levels"):
         if f"{prefix}{name}" in data:
             fields[name] = data[f"{prefix}{name}"].values
     return fields

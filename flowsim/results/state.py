@@ -59,6 +59,15 @@ class State:
     speed: Array | None = field(default=None, kw_only=True)
     #: ``ln loss``, finite far below the range of floats; of the loss itself where nothing better is known
     log_loss: Array | None = field(default=None, kw_only=True)
+    #: of a LinearNetwork: ``1 + l_j / gamma`` of its directions, falling
+    levels: Array | None = field(default=None, kw_only=True)
+
+    @property
+    def singular_values(self) -> Array:
+        """Singular values of a matrix-valued beta, falling."""
+        if np.ndim(self.beta) - np.ndim(self.t) != 2:
+            raise ValueError("`singular_values` are those of the matrix beta of a LinearNetwork.")
+        return np.linalg.svd(self.beta, compute_uv=False)
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
@@ -84,6 +93,7 @@ class State:
         parts: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
         parts["speed"] = None if self.speed is None else self.speed[index]
         parts["log_loss"] = Deferred(lambda: None if self.log_loss is None else self.log_loss[index])
+        parts["levels"] = Deferred(lambda: None if self.levels is None else self.levels[index])
         for name in MAPPINGS:
             parts[name] = _select(getattr(self, name), index)
         return State(**parts)

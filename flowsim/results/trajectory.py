@@ -53,9 +53,14 @@ class Trajectory(State):
     speed : array (T,) or None
         ``||d beta|| / d accelerated_time``: far below 1 on a plateau, of order ln(1/alpha) in a jump of a two-layer
         network. None for a descent.
+    levels : array (T, w) or None
+        Of a LinearNetwork with alpha < 1: ``1 + l_j / ln(1/alpha)`` of the w directions of its frame, falling; 0 at the
+        start, 1 for a direction that has grown to order one, -inf for one that is not in the start.
+        ``singular_values``, those of beta.
     imbalance_drift : float
         Largest departure of the imbalance from its exact law, relative to its value at 0 (to the size of its
-        terms at 0 where that value is 0).
+        terms at 0 where that value is 0). NaN for a LinearNetwork under noise run by a method of SciPy's: only the native
+        one integrates the law.
     invariants : tuple of str
         What each pair of ``imbalance`` is.
     success : bool

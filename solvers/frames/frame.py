@@ -171,38 +171,41 @@ class Frame:
         return frame
 
     def separated(self, count: int) -> Frame:
-        """The rows behind the first `count` made orthogonal to these, where they are smaller than rounding allows for.
+        """All rows behind the first `count` made orthogonal to these, where they are smaller than rounding allows for.
 
-        A turn of the first directions towards the others by ``exp(l_j - l_i)``, which is below the rounding of the
-        frame, so only the rows change; what of a row is left to rounding is nothing.
+        It turns f_i^+, i <= count, towards the other directions by ratios of logarithms below the rounding of the
+        frame, so only rows change; of the f_i^- so that ``Z^T J Z`` does not. What of a row is left to rounding is
+        nothing: a start of k columns has no more than k independent rows.
         """
-        if count == 0 or count == len(self.logs):
+        if not 0 < count <= len(self.logs) or self.logs[count - 1] == -np.inf:
             return self
-        logs, rows = self.logs.copy(), self.rows.copy()
-        head, later = rows[:count], rows[count:]
-        parts = np.linalg.lstsq(head.T, later.T, rcond=_DEPENDENT)[0].T
-        rest = later - parts @ head
-        rest -= np.linalg.lstsq(head.T, rest.T, rcond=_DEPENDENT)[0].T @ head
-        size = np.linalg.norm(rest, axis=1)
-        kept = size > _DEPENDENT * np.linalg.norm(later, axis=1)
-        if count >= rows.shape[1]:
-            kept[:] = False
-        with np.errstate(divide="ignore"):
-            logs[count:] = np.where(kept, logs[count:] + np.log(size), -np.inf)
-        rows[count:] = np.where(kept[:, None], rest / np.where(kept, size, 1.0)[:, None], 0.0)
-        minus_logs, minus_rows = self.minus_logs.copy(), self.minus_rows.copy()
-        if self.is_paired:
-            for j in range(count, len(logs)):
-                if self.logs[j] == -np.inf:
-                    continue
-                # exp(l_j - l_i) times c_j^-, on its own scale
-                for i in range(count):
-                    added = np.full(len(logs), -np.inf)
-                    added[j] = self.minus_logs[j] + self.logs[j] - self.logs[i]
-                    coefficient = np.zeros((len(logs), len(logs)))
-                    coefficient[i, j] = parts[j - count, i]
-                    _add_rows(minus_logs, minus_rows, coefficient, added, self.minus_rows)
-        return replace(self, logs=logs, rows=rows, minus_logs=minus_logs, minus_rows=minus_rows).sorted()
+        head, top = self.rows[:count], self.logs[:count]
+        logs, rows, along = _without(head, self.logs, self.rows, count)
+        if not self.is_paired:
+            return replace(self, logs=logs, rows=rows).sorted()
+        # exp(l_i) c_i^-, which takes up what the turns need
+        lifted, lifted_rows = self.minus_logs[:count] + top, self.minus_rows[:count].copy()
+        _add_rows(
+            lifted, lifted_rows, np.ascontiguousarray(along.T),
+            self.minus_logs[count:] + self.logs[count:], self.minus_rows[count:],
+        )  # fmt: skip
+        minus_logs, minus_rows, along = _without(head, self.minus_logs, self.minus_rows, count)
+        _add_rows(
+            lifted, lifted_rows, np.ascontiguousarray(along.T), self.minus_logs[count:] + logs[count:], rows[count:]
+        )
+        neutral, neutral_log = self.neutral, self.neutral_log
+        if neutral_log > -np.inf:
+            T = np.linalg.lstsq(head.T, neutral.T, rcond=_DEPENDENT)[0].T
+            taken = np.ascontiguousarray(T.T @ neutral - 0.5 * (T.T @ T) @ head)
+            _add_rows(lifted, lifted_rows, np.eye(count), np.full(count, 2 * neutral_log), taken)
+            neutral = neutral - T @ head
+            if count >= head.shape[1] or np.linalg.norm(neutral) <= _DEPENDENT:
+                neutral, neutral_log = np.zeros_like(neutral), -np.inf
+        minus_logs[:count], minus_rows[:count] = lifted - top, lifted_rows
+        return replace(
+            self, logs=logs, rows=rows, minus_logs=minus_logs, minus_rows=minus_rows, neutral_log=neutral_log,
+            neutral=neutral,
+        ).sorted()  # fmt: skip
 
     def conserved(self) -> tuple[Array, float]:
         """``Z^T J Z`` of a paired frame as (matrix, logarithm of its unit)."""
@@ -313,6 +316,21 @@ def _orthonormal(matrix: Array) -> tuple[Array, Array]:
     Q, triangle = np.linalg.qr(matrix)
     sign = np.where(np.diag(triangle) < 0, -1.0, 1.0)
     return np.ascontiguousarray(Q * sign), sign[:, None] * triangle
+
+
+def _without(head: Array, logs: Array, rows: Array, count: int) -> tuple[Array, Array, Array]:
+    """Rows from `count` on without their parts along `head`, and the coefficients of these, (rows, count)."""
+    logs, rows = logs.copy(), rows.copy()
+    later = rows[count:]
+    along = np.linalg.lstsq(head.T, later.T, rcond=_DEPENDENT)[0].T
+    rest = later - along @ head
+    rest -= np.linalg.lstsq(head.T, rest.T, rcond=_DEPENDENT)[0].T @ head
+    size = np.linalg.norm(rest, axis=1)
+    kept = (size > _DEPENDENT) & (count < head.shape[1])
+    with np.errstate(divide="ignore"):
+        logs[count:] = np.where(kept, logs[count:] + np.log(size), -np.inf)
+    rows[count:] = np.where(kept[:, None], rest / np.where(kept, size, 1.0)[:, None], 0.0)
+    return logs, rows, along
 
 
 def _nothing(count: int, k: int) -> tuple[Array, Array]:

@@ -99,7 +99,14 @@ class Plateau:
 
     def advance(self, frame: Frame, t: float) -> Frame:
         """The state after a time over which the frame need not be made orthonormal."""
-        moved = frame.advanced(*self.apply(t, *frame.columns()))
+        columns = frame.columns()
+        first, second = self.apply(t, *columns)
+        # Exactly: what is left of a resting direction along a growing one would grow.
+        width, count = len(frame.logs), self.count
+        for begin in (0, width) if frame.is_paired else (0,):
+            first[:, begin : begin + count] = columns[0][:, begin : begin + count]
+            second[:, begin : begin + count] = columns[1][:, begin : begin + count]
+        moved = frame.advanced(first, second)
         kappa = (self.problem.uniform or 0.0) if self.paired else 0.0
         if kappa:
             # What rests neither grows nor decays; its counterpart does both ways.
@@ -122,13 +129,19 @@ class Plateau:
                 stride = min(stride, max((ceiling - waiting) / self.growth, 1e-3 * _STRIDE / self.spread))
             moved = self.advance(frame, stride)
             turned = np.abs(moved.A - frame.A).max() + np.abs(moved.B - frame.B).max()
-            gained = moved.logs - frame.logs
+            with np.errstate(invalid="ignore"):
+                gained = moved.logs - frame.logs
             if turned <= _STATIONARY and stride < h - t:
                 # Only logarithms move from here on.
                 left = h - t
                 with np.errstate(divide="ignore", invalid="ignore"):
                     until = np.where(gained[count:] > 0, (ceiling - frame.logs[count:]) / gained[count:], np.inf)
-                times = max(1.0, min(left / stride, float(np.min(until, initial=np.inf))))
+                    if frame.is_paired:
+                        # ... until f^- has the larger part of a pair, and the two change places.
+                        closer = 2 * gained[count:]
+                        apart = frame.logs[count:] - frame.minus_logs[count:]
+                        until = np.minimum(until, np.where(closer < 0, apart / -closer, np.inf))
+                times = max(1.0, min(left / stride, float(np.nanmin(until, initial=np.inf))))
                 moved = self._extrapolated(frame, moved, times)
                 stride *= times
             t = h if stride >= h - t else t + stride

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -55,6 +55,24 @@ class FrameStates:
             [self.solution.frame_at(int(s), float(x)).logs for s, x in zip(self.step, self.position, strict=True)]
         ).reshape(len(self), -1)
 
+    @cached_property
+    def conserved(self) -> list[tuple[Array, float]]:
+        """``Z^T J Z`` of paired frames, (k, k), and the logarithms of its units.
+
+        Inside a step the frame is that of its start: what is conserved does not need to be carried on.
+        """
+        out = []
+        kappa = self.solution.damping
+        for number, place in zip(self.step, self.position, strict=True):
+            if not self.solution.steps:
+                out.append(self.solution.start.conserved())
+            elif place >= 1.0:
+                out.append(self.solution.steps[number].end.conserved())
+            else:
+                matrix, unit = self.solution.steps[number].start.conserved()
+                out.append((matrix, unit - 2 * kappa * place * self.solution.steps[number].h))
+        return out
+
 
 @dataclass(frozen=True, eq=False)
 class CollocationStep:
@@ -78,6 +96,14 @@ class CollocationStep:
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
         at = stages(G, h, damping, first, second)
         return finish(G, h, damping, at, first, second)
+
+    def stages(self) -> tuple[Array, Array, float]:
+        """Stage values (s, R, k), (s, p, k) of ``Z exp(-shift)``, and the shift."""
+        shift = _shift(self.start.scale)
+        first, second = (np.ascontiguousarray(half) for half in self.start.value(shift))
+        damping = damping_of(len(self.nodes) - 2, self.h, *rates_of(self.problem))
+        at = stages(np.ascontiguousarray(self.G[1:-1]), self.h, damping, first, second)
+        return at.Z1, at.Z2, shift
 
     def values(self, position: float, shift: float) -> tuple[Array, Array]:
         first, second = self._propagated(position, *self.start.value(shift))
@@ -122,6 +148,11 @@ class PlateauStep:
         return self.frame(position).value(shift)
 
 
+def _shift(scale: float) -> float:
+    """The logarithm a state of a scale is read with: 0 where squares stay in the range of floats."""
+    return scale if -np.inf < scale < _SMALLEST_PLAIN else 0.0
+
+
 def rates_of(problem: FrameProblem) -> tuple[Array, Array]:
     """Damping rates inside a collocation step: that of a paired frame is taken out."""
     if problem.uniform is not None:
@@ -151,6 +182,29 @@ class FrameSolution:
     status: Status
     message: str
     stats: dict[str, Any] = field(default_factory=dict)
+    #: of a paired frame
+    damping: float = 0.0
+
+    def integral(self, rate: Callable[[FrameStates], Array], value: Callable[[FrameStates], Array]) -> Array:
+        """The integral of the rate of a quadratic form up to the end of every step, (T, ...).
+
+        By the stages of the steps themselves, which satisfy the law of a quadratic form to rounding; over a plateau,
+        where the exponential does so, the form's own change.
+        """
+        ends = value(self.y)
+        total = [np.zeros_like(ends[0])]
+        for number, step in enumerate(self.steps):
+            if isinstance(step, PlateauStep):
+                change = ends[number + 1] - ends[number]
+            else:
+                b = gauss_tableau(len(step.nodes) - 2).b
+                first, second, shift = step.stages()
+                nowhere = np.full(len(b), number), np.zeros(len(b))
+                change = np.tensordot(
+                    step.h * b, rate(FrameStates(first, second, np.full(len(b), shift), self, *nowhere)), axes=1
+                )
+            total.append(total[-1] + change)
+        return np.array(total)
 
     @cached_property
     def h(self) -> Array:
@@ -183,7 +237,7 @@ class FrameSolution:
             else:
                 inside, frame = False, self.frame_at(int(number), float(place))
                 scale = frame.scale
-            shift[index] = scale if -np.inf < scale < _SMALLEST_PLAIN else 0.0
+            shift[index] = _shift(scale)
             if inside:
                 first[index], second[index] = self.steps[number].values(float(place), shift[index])
             else:

@@ -43,6 +43,8 @@ _SMALLEST_STEP = 1e-14
 _WAITING = -23.0
 #: ... if those that have grown are that much larger.
 _APART = 20.0
+#: Logarithm of a ratio of two directions that is below their rounding.
+_BELOW_ROUNDING = 30.0
 #: Share of the tolerance that a plateau step may cost, and its least length in ordinary steps.
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.02, 2.0
 
@@ -75,11 +77,12 @@ def integrate_frame(
         Never raises for a failed integration: the status says how it ended.
     """
     run = _Run(problem, start, max(tol, 1e-13), t_end)
-    began = time.perf_counter()
+    began, kappa = time.perf_counter(), problem.uniform or 0.0
     while run.t < t_end and run.status is Status.COMPLETED:
         if len(run.steps) >= max_steps:
             run.status = Status.STEP_BUDGET
             break
+        run.drop_dependent()
         step = run.plateau() or run.collocation()
         if step is None:
             break
@@ -90,11 +93,11 @@ def integrate_frame(
         if progress is not None:
             progress(run.t)
         if done is not None and done(
-            FrameSolution(step.start, [step], np.array([step.t, run.t]), Status.COMPLETED, "", {})
+            FrameSolution(step.start, [step], np.array([step.t, run.t]), Status.COMPLETED, "", {}, kappa)
         ):
             break
     run.stats["seconds"] = time.perf_counter() - began
-    return FrameSolution(start, run.steps, np.array(run.times), run.status, run.status.value, run.stats)
+    return FrameSolution(start, run.steps, np.array(run.times), run.status, run.status.value, run.stats, kappa)
 
 
 class _Run:
@@ -161,14 +164,16 @@ class _Run:
         ordinary = self.linear / growth if growth > 0 else left
         if rest * _PLATEAU_LEAST * ordinary > _PLATEAU_SHARE * self.tol:
             return None
+        frame = frame.separated(grown)
+        waiting = frame.logs[grown:]
         plateau = Plateau.of(self.problem, self.G, frame, grown)
-        if plateau.growth <= 0:
+        if plateau.growth <= 0 or waiting[0] == -np.inf:
             return None
         ceiling = self.scale + _WAITING + 1.0
         h = min(left, (ceiling - waiting[0]) / plateau.growth)
         if h < min(_PLATEAU_LEAST * ordinary, left) or rest * h > _PLATEAU_SHARE * self.tol:
             return None
-        strides = plateau.strides(frame.separated(grown), left if rest == 0 else min(
+        strides = plateau.strides(frame, left if rest == 0 else min(
             left, _PLATEAU_SHARE * self.tol / rest), ceiling)  # fmt: skip
         self.stats["plateau_steps"] += 1
         self.h = min(self.h, ordinary) if self.h else 0.0
@@ -215,6 +220,16 @@ class _Run:
         return CollocationStep(
             self.t, h, self.frame, end, self.nodes, np.concatenate([self.G[None], G, G1[None]]), self.problem
         )
+
+    def drop_dependent(self) -> None:
+        """Rows of more directions than the start has columns depend on one another: drop what is below rounding."""
+        frame = self.frame
+        if int(np.sum(frame.logs > -np.inf)) <= frame.rows.shape[1]:
+            return
+        with np.errstate(invalid="ignore"):
+            gaps = np.flatnonzero(frame.logs[:-1] - frame.logs[1:] > _BELOW_ROUNDING)
+        for last in gaps:
+            self.frame = self.frame.separated(int(last) + 1)
 
     def _guess(self, h: float, retry: bool) -> Array:
         """G on the nodes: the last step's polynomial where that is safe, else G at the start."""

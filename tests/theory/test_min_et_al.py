@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.flows.linear import linear_flow
-from flowsim.flows.linear_closed_form import whitened_balanced
 from flowsim.network.linear_algebra import LinearData
 from flowsim.studies.linear_ranks import activation_times, rank_plateaus
 from flowsim.studies.linear_rates import certify_invariant_set, certify_rate, rate_bound
 from flowsim.studies.width_law import width_law
+from tests.flows.linear_closed_form import whitened_balanced
 
 
 def instance(index: int) -> tuple[fs.LinearNetwork, fs.Regression, dict, float]:
@@ -160,7 +159,7 @@ def test_small_starts_learn_rank_by_rank_with_jumps_at_the_predicted_times() -> 
     np.testing.assert_allclose(predicted, 1 / np.array([3.0, 1.6, 1.0, 0.6]), rtol=1e-10)
     errors = []
     for alpha in ("1e-6", "1e-30", "1e-150"):
-        traj = linear_flow(net, problem, 2.2, alpha=alpha, clock="accelerated", imbalance_limit=np.inf)
+        traj = fs.gradient_flow(net, problem, 2.2, alpha=alpha, clock="accelerated")
         found = rank_plateaus(traj)
         np.testing.assert_array_equal(found.ranks, np.arange(5))
         errors.append(np.abs(found.jumps - predicted).max())
@@ -176,8 +175,8 @@ def test_the_flow_from_a_tiny_balanced_start_is_the_closed_form_through_every_ju
     start = fs.linear_start(net, problem, "balanced", seed=4)
     gamma = -np.log(float(alpha))
     times = gamma * np.linspace(0, 1.8, 37)
-    traj = linear_flow(
-        net, problem, times[-1], alpha=alpha, start=start, t_eval=times, rtol=1e-9, imbalance_limit=np.inf
+    traj = fs.gradient_flow(
+        net, problem, times[-1], alpha=alpha, start=start, t_eval=times, rtol=1e-9
     )
     exact = whitened_balanced(problem, start["U"], start["V"], times, alpha=float(alpha))
     np.testing.assert_allclose(traj.beta, exact, atol=1e-7)
@@ -210,8 +209,8 @@ def test_a_tiny_start_on_data_that_are_not_whitened_agrees_with_sixty_digit_arit
             u += step / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])
             v += step / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])
         reference = np.array((u * v.T).tolist(), dtype=float)
-    traj = linear_flow(
-        fs.LinearNetwork(2), problem, 90.0, alpha="1e-20", start={"U": U, "V": V}, rtol=1e-9, imbalance_limit=np.inf
+    traj = fs.gradient_flow(
+        fs.LinearNetwork(2), problem, 90.0, alpha="1e-20", start={"U": U, "V": V}, rtol=1e-9
     )
     assert np.linalg.norm(reference) > 0.05
     np.testing.assert_allclose(traj.beta[-1], reference, atol=1e-4)

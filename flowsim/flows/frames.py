@@ -1,0 +1,333 @@
+"""The flow of a two-layer linear network: its frame (:mod:`flowsim.growth.frame`), as the driver of flows takes it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.errors import IntegrationError
+from flowsim.flows.driver import run_flow
+from flowsim.growth.frame import LinearGrowth
+from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network.compression import LiftedWeights
+from flowsim.problem import Problem
+from flowsim.results import TIME_CLOCKS, Clock, Trajectory
+from flowsim.solvers import InitialValueProblem
+from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
+from flowsim.symbolic.clock import acceleration
+
+__all__ = ["FrameCoordinates", "linear_flow"]
+
+Array = NDArray[np.float64]
+
+#: Starts of which squares are in the range of floats, for SciPy's methods.
+_SMALLEST_PLAIN_LOG = -100.0
+#: Unknowns up to which SciPy's implicit methods are given the analytic Jacobian as an array.
+_LARGEST_JACOBIAN = 1000
+#: SciPy's methods: a run ends in an error once the imbalance is off by this share of its value at 0.
+_IMBALANCE_LIMIT = 0.1
+#: Rows of a linear system up to which one BLAS thread is faster than several.
+_SMALL_SYSTEM = 2000
+
+
+def linear_flow(
+    net: LinearNetwork,
+    problem: Problem,
+    t_end: float,
+    scale: InitialScale,
+    start: Mapping[str, ArrayLike] | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+    *,
+    clock: Clock,
+    method: str,
+    events: Any,
+    **more: Any,
+) -> Trajectory:
+    """What :func:`flowsim.gradient_flow` calls for a LinearNetwork."""
+    if clock not in TIME_CLOCKS:
+        raise ValueError(f"`clock` must be one of {', '.join(TIME_CLOCKS)} for a LinearNetwork; received {clock!r}.")
+    if clock == "accelerated" and scale.gamma <= 0:
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+    if problem.y.ndim == 1 and not hasattr(problem, "measurement_curvatures"):
+        problem = problem.with_target(problem.y[:, None])
+    method = "native" if method == "auto" else method
+    chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method == "native")
+    info = {
+        "network": repr(net), "alpha": scale.text, "log_alpha": scale.log, "default_start": start is None,
+    }  # fmt: skip
+    return run_flow(
+        chosen,
+        problem,
+        t_end,
+        clock=clock,
+        acceleration=acceleration(net, scale),
+        method=method,
+        events=events,
+        info=info | chosen.info,
+        **more,
+    )
+
+
+class FrameCoordinates:
+    """U and V in a graded frame (native), or as they are (SciPy's methods).
+
+    Parameters
+    ----------
+    net, problem, scale
+    start, pretrained : mapping or None
+        The flow starts at ``pretrained + alpha * start``.
+    native : bool
+    """
+
+    name = "frame"
+    log_unit = 0.0
+    invariants = ("U^T U - V^T V",)
+
+    def __init__(
+        self,
+        net: LinearNetwork,
+        problem: Problem,
+        scale: InitialScale,
+        start: Mapping[str, ArrayLike] | None,
+        pretrained: Mapping[str, ArrayLike] | None = None,
+        *,
+        native: bool = True,
+    ) -> None:
+        self.problem, self.scale, self.native = problem, scale, native
+        self.growth = LinearGrowth.of(net, problem, scale, start, pretrained)
+        if not native and self.growth.start.scale < _SMALLEST_PLAIN_LOG:
+            raise IntegrationError(
+                f"`alpha` = {scale} puts products of weights below the range of floats that SciPy's methods need; use "
+                "method='native'."
+            )
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What a trajectory's `info` says of the reductions."""
+        data = self.growth.data
+        return {
+            "compressed_width": self.growth.compression.width,
+            "rank": data.rank,
+            "least_loss": data.least_loss,
+            "frame": "paired" if self.growth.start.is_paired else "plain",
+        }
+
+    def integrate(
+        self,
+        t_end: float,
+        *,
+        rtol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None = None,
+        done: Callable[[FrameSolution], bool] | None = None,
+    ) -> FrameSolution:
+        """Integrate natively over [0, t_end]."""
+        growth = self.growth
+        with one_thread(6 * sum(growth.problem.shape)):
+            return integrate_frame(
+                growth.problem, growth.start, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done
+            )
+
+    def _states(self, y: Any) -> FrameStates:
+        """States of the native method, or of flat arrays (K, N k)."""
+        if isinstance(y, FrameStates):
+            return y
+        (R, p), k = self.growth.problem.shape, self.growth.hidden.shape[1]
+        whole = np.asarray(y).reshape(-1, R + p, k)
+        return _PlainStates(whole[:, :R], whole[:, R:], self.growth)
+
+    def velocity(self, t: Array, y: Any) -> Array:
+        return self.growth.velocity(t, self._states(y))
+
+    def predictor(self, t: Array, y: Any) -> Array:
+        return self.growth.beta(t, self._states(y))
+
+    def loss(self, t: Array, y: Any) -> Array | None:
+        """Without the cancellation of ``X beta - Y`` where that can be avoided."""
+        data = self.growth.data
+        if data.excess is None or data.least_loss is None:
+            return None
+        return data.least_loss + data.excess(self.growth.reduced_beta(self._states(y)))
+
+    def levels(self, t: Array, y: Any) -> Array | None:
+        """``1 + l_j / gamma``, (T, w), falling: 0 at the start, 1 for what has grown; -inf for what is absent."""
+        if self.scale.gamma <= 0:
+            return None
+        return 1.0 + self._states(y).logs / self.scale.gamma
+
+    def observe(self, t: Array, y: Any) -> LinearObserved:
+        return LinearObserved(self.growth, t, self._states(y))
+
+    def departure(self, t: Array, y: Any, seen: Any) -> Array:
+        return self.growth.departure(t, self._states(y))
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        flow, growth = self.growth.problem, self.growth
+        (R, p), k = flow.shape, growth.hidden.shape[1]
+        damping = np.concatenate([flow.damping_rows, flow.damping_columns])[:, None]
+
+        def rhs(_: float, y: Array) -> Array:
+            Z = y.reshape(R + p, k)
+            G = flow.coupling.value(Z[:R] @ Z[R:].T)
+            return (np.concatenate([G @ Z[R:], G.T @ Z[:R]]) - damping * Z).ravel()
+
+        def jacobian(_: float, y: Array) -> Array:
+            Z = y.reshape(R + p, k)
+            units = np.eye((R + p) * k).reshape(-1, R + p, k)
+            product = Z[:R] @ Z[R:].T
+            G = flow.coupling.value(product)
+            moved = units[:, :R] @ Z[R:].T + Z[:R] @ np.swapaxes(units[:, R:], -1, -2)
+            dG = flow.coupling.change(product, moved)
+            first = G @ units[:, R:] + dG @ Z[R:]
+            second = G.T @ units[:, :R] + np.swapaxes(dG, -1, -2) @ Z[:R]
+            columns = np.concatenate([first, second], axis=1) - damping * units
+            return columns.reshape(len(units), -1).T
+
+        def check(t: float, y: Array) -> str | None:
+            if not growth.start.is_paired:
+                return None
+            off = float(growth.departure(np.array([t]), self._states(y))[0])
+            if off <= _IMBALANCE_LIMIT:
+                return None
+            return (
+                f"the imbalance U^T U - V^T V is off by {off:.1e} times its size; use method='native', which conserves "
+                "it, or tighten `rtol`"
+            )
+
+        start = np.concatenate(growth.start.value())
+        return InitialValueProblem(
+            rhs=rhs, y0=start.ravel(), jacobian=jacobian if start.size <= _LARGEST_JACOBIAN else None, check=check
+        )
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        largest = float(np.abs(self.ivp.y0).max())
+        return rtol, np.full(len(self.ivp.y0), atol * min(1.0, largest))
+
+
+class _PlainStates(FrameStates):
+    """States given as they are: what is conserved is read off."""
+
+    def __init__(self, first: Array, second: Array, growth: LinearGrowth) -> None:
+        count = len(first)
+        nowhere = np.zeros(count, dtype=np.intp), np.zeros(count)
+        super().__init__(first, second, np.zeros(count), None, *nowhere)  # type: ignore[arg-type]
+        object.__setattr__(self, "growth", growth)
+
+    @property
+    def conserved(self) -> list[tuple[Array, float]]:  # type: ignore[override]
+        return [(u.T @ u - v.T @ v, 0.0) for u, v in zip(self.first, self.second, strict=True)]
+
+    @property
+    def logs(self) -> Array:  # type: ignore[override]
+        paired = self.growth.start.is_paired  # type: ignore[attr-defined]
+        return np.array([factor_frame([(u, v, 0.0)], paired).logs for u, v in zip(self.first, self.second, strict=True)])
+
+
+class LinearObserved:
+    """Weights and imbalance at some times, each made when it is looked at."""
+
+    def __init__(self, growth: LinearGrowth, t: Array, states: FrameStates) -> None:
+        self._growth, self._t, self._states = growth, t, states
+
+    @cached_property
+    def weights(self) -> Mapping[str, Array]:
+        return self._lifted(_Weights(self._growth, self._t, self._states, np.arange(len(self._t)), plain=False))
+
+    @cached_property
+    def log_abs_weights(self) -> Mapping[str, Array]:
+        plain = _Weights(self._growth, self._t, self._states, np.arange(len(self._t)), plain=True)
+        return _Logarithms(self._lifted(plain), self._states.shift)
+
+    @cached_property
+    def _imbalance(self) -> tuple[Array, Array]:
+        return self._growth.imbalance(self._t, self._states)
+
+    @property
+    def imbalance(self) -> Array:
+        matrix, unit = self._imbalance
+        with np.errstate(under="ignore", over="ignore"):
+            out: Array = np.exp(unit)[:, None, None] * matrix
+        return out
+
+    @property
+    def log_imbalance(self) -> Array:
+        matrix, unit = self._imbalance
+        with np.errstate(divide="ignore"):
+            out: Array = np.log(np.abs(matrix)) + unit[:, None, None]
+        return out
+
+    def _lifted(self, weights: _Weights) -> Mapping[str, Array]:
+        basis = self._growth.compression.basis
+        return weights if basis is None else LiftedWeights(weights, basis)
+
+
+class _Weights(Mapping[str, Array]):
+    """U (T, D, k) and V (T, m, k), put together when asked for; times exp(-shift) if `plain`."""
+
+    def __init__(self, growth: LinearGrowth, t: Array, states: FrameStates, index: Any, plain: bool) -> None:
+        self._growth, self._t, self._states, self._index, self._plain = growth, t, states, index, plain
+
+    @cached_property
+    def _both(self) -> tuple[Array, Array]:
+        U, V = self._growth.weights(self._t, self._states)
+        if not self._plain:
+            with np.errstate(under="ignore"):
+                scale = np.exp(self._states.shift)[:, None, None]
+                U, V = scale * U, scale * V
+        return U[self._index], V[self._index]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in ("U", "V"):
+            raise KeyError(name)
+        return self._both[0] if name == "U" else self._both[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("U", "V"))
+
+    def __len__(self) -> int:
+        return 2
+
+    def select(self, index: Any) -> _Weights:
+        return _Weights(self._growth, self._t, self._states, self._index[index], self._plain)
+
+
+class _Logarithms(Mapping[str, Array]):
+    """``ln |weight|`` of weights times exp(-shift)."""
+
+    def __init__(self, plain: Mapping[str, Array], shift: Array) -> None:
+        self._plain, self._shift = plain, shift
+
+    def __getitem__(self, name: str) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.log(np.abs(self._plain[name])) + np.asarray(self._shift)[..., None, None]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plain)
+
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    @property
+    def stored(self) -> _Logarithms:
+        return _Logarithms(getattr(self._plain, "stored", self._plain), self._shift)
+
+    def select(self, index: Any) -> _Logarithms:
+        return _Logarithms(self._plain.select(index), self._shift[index])  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def one_thread(rows: int) -> Iterator[None]:
+    """Threads cost more than they give on systems this small, sixty times more on a busy machine."""
+    if rows > _SMALL_SYSTEM:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield

@@ -1,0 +1,191 @@
+r"""How data and loss act on ``beta = U V^T``: through ``G(beta) = -grad L(beta)`` alone.
+
+Features are reduced to the row space of X, ``X = W diag(s) Phi^T``: the part of U outside of it meets no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network.linear_algebra import LinearData, dense, noise_variances
+from flowsim.network.networks import LinearNetwork
+from flowsim.problem import Problem, Regression
+
+__all__ = ["ReducedData", "Squares", "Transposed", "reduce_data"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """``G = signal - rows * beta * columns``: least squares in the singular basis of X."""
+
+    signal: Array
+    curvature_rows: Array
+    curvature_columns: Array
+
+    def value(self, product: Array) -> Array:
+        return self.signal - self.curvature_rows[:, None] * product * self.curvature_columns
+
+    def change(self, product: Array, change: Array) -> Array:
+        return -self.curvature_rows[:, None] * change * self.curvature_columns
+
+
+@dataclass(frozen=True, eq=False)
+class AnyLoss:
+    """``G = -X^T (w loss'(X beta, y)) / n``, X in the basis of its right singular vectors."""
+
+    problem: Problem
+    features: Array
+    curvature_rows: Array
+    curvature_columns: Array
+
+    def value(self, product: Array) -> Array:
+        out: Array = -self.features.T @ self._slopes(self.features @ product) / len(self.features)
+        return out
+
+    def change(self, product: Array, change: Array) -> Array:
+        bend = self._shaped(self.problem.curvatures, self.features @ product)
+        out: Array = -self.features.T @ (bend * (self.features @ change)) / len(self.features)
+        return out
+
+    def _slopes(self, predictions: Array) -> Array:
+        return self._shaped(self.problem.slopes, predictions)
+
+    def _shaped(self, function: Callable[[Array], Array], predictions: Array) -> Array:
+        if self.problem.y.ndim == 2:
+            return function(predictions)
+        return function(predictions[..., 0])[..., None]
+
+
+@dataclass(frozen=True, eq=False)
+class Transposed:
+    """The same with the roles of U and V exchanged."""
+
+    inner: Squares | AnyLoss | Measured
+
+    @property
+    def curvature_rows(self) -> Array:
+        return self.inner.curvature_columns
+
+    @property
+    def curvature_columns(self) -> Array:
+        return self.inner.curvature_rows
+
+    def value(self, product: Array) -> Array:
+        return np.ascontiguousarray(np.swapaxes(self.inner.value(np.swapaxes(product, -1, -2)), -1, -2))
+
+    def change(self, product: Array, change: Array) -> Array:
+        back = self.inner.change(np.swapaxes(product, -1, -2), np.swapaxes(change, -1, -2))
+        return np.ascontiguousarray(np.swapaxes(back, -1, -2))
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """``G = -(1/n) sum_k (<A_k, beta> - y_k) A_k``."""
+
+    problem: Problem
+    curvature_rows: Array
+    curvature_columns: Array
+
+    def value(self, product: Array) -> Array:
+        return -self.problem.gradient(product)
+
+    def change(self, product: Array, change: Array) -> Array:
+        return -self.problem.hessian_product(product, change)
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedData:
+    """What a flow of U V^T needs of the data.
+
+    Attributes
+    ----------
+    coupling
+        G in the reduced basis, (r, m).
+    directions : array (D, r) or None
+        Phi; None for the identity.
+    damping_u, damping_v : array (r,), (m,)
+        Rates at which weight noise and weight decay pull U_1 and V to zero.
+    damping_outside : float
+        The same for the part of U that meets no gradient.
+    excess : callable or None
+        ``L - least_loss`` at reduced beta (..., r, m), without cancellation; None: use the problem's loss.
+    least_loss : float or None
+    """
+
+    coupling: Squares | AnyLoss | Measured
+    directions: Array | None
+    damping_u: Array
+    damping_v: Array
+    damping_outside: float
+    excess: Callable[[Array], Array] | None
+    least_loss: float | None
+
+    @property
+    def rank(self) -> int:
+        return len(self.damping_u)
+
+    def inside(self, U: Array) -> tuple[Array, Array]:
+        """``Phi^T U`` and the rest of U."""
+        if self.directions is None:
+            return np.array(U), np.zeros_like(U)
+        inside = self.directions.T @ U
+        # Rounding in the projection must not pass for a start.
+        rounding = 4 * np.finfo(float).eps * np.sqrt(len(U)) * np.linalg.norm(U, axis=0)
+        inside[np.abs(inside) <= rounding] = 0.0
+        rest = U - self.directions @ inside
+        rest[:, np.linalg.norm(rest, axis=0) <= rounding] = 0.0
+        return inside, rest
+
+    def lift(self, inside: Array) -> Array:
+        """``Phi inside``."""
+        return inside if self.directions is None else self.directions @ inside
+
+
+def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
+    """The data in the row space of X, and what noise and weight decay add.
+
+    Raises
+    ------
+    ValueError
+        If X = 0: then no weight moves.
+    """
+    decay = float(getattr(net, "weight_decay", 0.0) or 0.0)
+    m = problem.n_targets
+    if hasattr(problem, "measurement_curvatures"):
+        return _measured(net, problem, decay)
+    if isinstance(problem, Regression):
+        data = LinearData.of(problem)
+        if data.rank == 0:
+            raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
+        noise_u, noise_v = data.damping(net)
+        coupling = Squares(data.signal, data.curvatures, np.ones(m))
+        return ReducedData(
+            coupling, data.directions, noise_u + decay, np.full(m, noise_v + decay), decay, data.excess, data.least_loss
+        )
+    X = dense(problem)
+    left, values, right = np.linalg.svd(X, full_matrices=False)
+    rank = int(np.sum(values > values.max(initial=0.0) * max(X.shape) * np.finfo(float).eps))
+    if rank == 0:
+        raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
+    features = np.ascontiguousarray(left[:, :rank] * values[:rank])
+    bend = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
+    coupling = AnyLoss(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
+    same = np.full(rank, decay)
+    return ReducedData(
+        coupling, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None
+    )
+
+
+def _measured(net: LinearNetwork, problem: Problem, decay: float) -> ReducedData:
+    rows, columns = problem.measurement_curvatures(*noise_variances(net))
+    model = problem.curvature_model
+    return ReducedData(
+        Measured(problem, np.maximum(model, 1e-3 * model.max()), np.ones(problem.n_targets)),
+        None, rows + decay, columns + decay, decay, None, None,
+    )  # fmt: skip

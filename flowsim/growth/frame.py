@@ -1,0 +1,280 @@
+r"""The frame form of the growth map: two-layer linear networks at any scale of their start.
+
+``Z = (U_1; V)``, U_1 the part of U in the row space of X, obeys ``Z' = S(beta) Z``,
+
+.. math:: S = \begin{pmatrix} -a & G \\ G^\top & -b \end{pmatrix}, \qquad G = -\nabla L(\beta),
+
+a and b from weight noise and weight decay, and :mod:`flowsim.solvers.frames` carries it in graded form: alpha enters
+through logarithms alone. Three exact reductions come first: the width falls to the rank of the start, U to the row
+space of X, and roles are exchanged so that the smaller side is eliminated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.growth.couplings import ReducedData, Transposed, reduce_data
+from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network.compression import Compression, compress
+from flowsim.network.linear_start import compressed_start, linear_start
+from flowsim.problem import Problem
+from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
+
+__all__ = ["LinearGrowth", "Outside"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """The part of U that meets no gradient: ``sum_g exp(log_g) part_g``, decaying at a rate."""
+
+    parts: list[tuple[Array, float]]
+    rate: float
+
+    def value(self, t: Array, shift: Array) -> Array:
+        """Times ``exp(-shift)``, (T, D, k)."""
+        with np.errstate(under="ignore", over="ignore"):
+            total = sum(np.exp(log - shift - self.rate * t)[..., None, None] * part for part, log in self.parts)
+        return np.asarray(total)
+
+    @cached_property
+    def gram(self) -> tuple[Array, float]:
+        """``U_2^T U_2`` at time 0 as (matrix, logarithm of its unit)."""
+        top = max((log for part, log in self.parts if part.any()), default=0.0)
+        with np.errstate(under="ignore"):
+            whole = sum(np.exp(log - top) * part for part, log in self.parts)
+        return np.asarray(whole).T @ whole, 2 * top
+
+
+@dataclass(frozen=True, eq=False)
+class LinearGrowth:
+    """The reduced flow of a network on a problem, and the way back from its states.
+
+    Attributes
+    ----------
+    data : ReducedData
+    compression : Compression
+        Hidden width h to k.
+    hidden : array (k, k0)
+        Orthonormal: the row space of the moving part of the start.
+    exchanged : bool
+        Whether V is the first half of the state.
+    problem : FrameProblem
+    start : Frame
+    outside : Outside
+    """
+
+    data: ReducedData
+    compression: Compression
+    hidden: Array
+    exchanged: bool
+    problem: FrameProblem
+    start: Frame
+    outside: Outside
+
+    @classmethod
+    def of(
+        cls,
+        net: LinearNetwork,
+        problem: Problem,
+        scale: InitialScale,
+        start: Mapping[str, ArrayLike] | None,
+        pretrained: Mapping[str, ArrayLike] | None = None,
+    ) -> LinearGrowth:
+        """At the start ``pretrained + alpha * start``.
+
+        Raises
+        ------
+        ValueError
+            For a start of the wrong shape, one that is not finite, or one that never moves.
+        """
+        data = reduce_data(net, problem)
+        compression, parts = _parts(net, problem, scale, start, pretrained)
+        reduced = [(*data.inside(U), V, log) for U, V, log in parts]
+        stacked = np.concatenate([block for inside, _, V, _ in reduced for block in (inside, V)])
+        if not stacked.any():
+            raise ValueError(
+                "`start` must not have V = 0 and U outside the row space of X: that is a saddle a flow never leaves."
+            )
+        hidden = _row_space(stacked)
+        rank, m = data.rank, problem.n_targets
+        exchanged = rank < m
+        coupling: Any = Transposed(data.coupling) if exchanged else data.coupling
+        sides = (data.damping_v, data.damping_u) if exchanged else (data.damping_u, data.damping_v)
+        flow = FrameProblem(coupling, *sides)
+        moving = [
+            ((V @ hidden, U @ hidden) if exchanged else (U @ hidden, V @ hidden)) + (log,)
+            for U, _, V, log in reduced
+            if U.any() or V.any()
+        ]
+        frame = factor_frame(moving, flow.uniform is not None)
+        outside = Outside([(rest, log) for _, rest, _, log in reduced], data.damping_outside)
+        return cls(data, compression, hidden, exchanged, flow, frame, outside)
+
+    def halves(self, states: FrameStates) -> tuple[Array, Array]:
+        """U_1 (T, r, k0) and V (T, m, k0), times ``exp(-shift)``."""
+        return (states.second, states.first) if self.exchanged else (states.first, states.second)
+
+    def reduced_beta(self, states: FrameStates) -> Array:
+        """``U_1 V^T``, (T, r, m)."""
+        U, V = self.halves(states)
+        with np.errstate(under="ignore"):
+            return np.exp(2 * states.shift)[:, None, None] * (U @ np.swapaxes(V, -1, -2))
+
+    def beta(self, t: Array, states: FrameStates) -> Array:
+        """``U V^T``, (T, D, m)."""
+        V = self.halves(states)[1]
+        with np.errstate(under="ignore"):
+            square = np.exp(2 * states.shift)[:, None, None]
+            outer = self.outside.value(t, states.shift) @ self.hidden @ np.swapaxes(V, -1, -2)
+            return self.data.lift(self.reduced_beta(states)) + square * outer
+
+    def velocity(self, t: Array, states: FrameStates) -> Array:
+        """``d beta / dt``, (T, D, m)."""
+        U, V = self.halves(states)
+        a, b = self.data.damping_u[:, None], self.data.damping_v[:, None]
+        with np.errstate(under="ignore"):
+            G = self.data.coupling.value(self.reduced_beta(states))
+            dU, dV = G @ V - a * U, np.swapaxes(G, -1, -2) @ U - b * V
+            across, dacross = np.swapaxes(V, -1, -2), np.swapaxes(dV, -1, -2)
+            outer = self.outside.value(t, states.shift) @ self.hidden
+            rate = self.data.lift(dU @ across + U @ dacross)
+            rate += outer @ dacross - self.outside.rate * (outer @ across)
+            out: Array = np.exp(2 * states.shift)[:, None, None] * rate
+        return out
+
+    def weights(self, t: Array, states: FrameStates) -> tuple[Array, Array]:
+        """U (T, D, k) and V (T, m, k) in the compressed basis, times ``exp(-shift)``."""
+        U, V = self.halves(states)
+        return self.data.lift(U @ self.hidden.T) + self.outside.value(t, states.shift), V @ self.hidden.T
+
+    def imbalance(self, t: Array, states: FrameStates) -> tuple[Array, Array]:
+        """``U^T U - V^T V`` (T, k, k) and the logarithms of its units (T,)."""
+        gram, log = self.outside.gram
+        outer = [(gram, log - 2 * self.outside.rate * float(time)) for time in t]
+        out = np.empty((len(states), *gram.shape))
+        units = np.empty(len(states))
+        for index, (inside, unit) in enumerate(self._inside_imbalance(states)):
+            still, other = outer[index]
+            terms = [(self.hidden @ inside @ self.hidden.T, unit), (still, other)]
+            units[index] = max((log for term, log in terms if term.any()), default=0.0)
+            out[index] = 0.0
+            for term, log in terms:
+                if term.any():
+                    with np.errstate(under="ignore"):
+                        out[index] += np.exp(log - units[index]) * term
+        return out, units
+
+    def _inside_imbalance(self, states: FrameStates) -> list[tuple[Array, float]]:
+        """``U_1^T U_1 - V^T V`` (k0, k0) with its unit: of a paired frame from what it conserves."""
+        sign = -1.0 if self.exchanged else 1.0
+        if self.start.is_paired:
+            out = []
+            for inside, unit in states.conserved:
+                out.append((sign * inside, unit))
+            return out
+        U, V = self.halves(states)
+        return [(u.T @ u - v.T @ v, 2 * float(shift)) for u, v, shift in zip(U, V, states.shift, strict=True)]
+
+    def departure(self, t: Array, states: FrameStates) -> Array:
+        r"""Departure of ``Z^T J Z`` from its law, relative to its value at 0, or its terms where that is 0.
+
+        With equal damping kappa the law is ``exp(-2 kappa t)``. With unequal damping
+        ``d/dt (U^T U - V^T V) = -2 (U^T a U - V^T b V)``, integrated along the run and looked at at the ends of its
+        steps, relative to the largest terms so far.
+        """
+        if self.start.is_paired:
+            return self._paired_departure(t, states)
+        solution = states.solution
+        if solution is None:  # a method of SciPy's, which knows nothing of the law
+            return np.full(len(states), np.nan)
+        law = solution.integral(self._imbalance_rate, self._imbalance_inside)
+        ends = self._imbalance_inside(solution.y)
+        with np.errstate(under="ignore"):
+            terms = np.exp(2 * solution.y.shift) * sum(
+                (half**2).sum(axis=(1, 2)) for half in self.halves(solution.y)
+            )
+        reference = np.maximum(np.maximum.accumulate(terms), np.finfo(float).tiny)
+        gap = np.linalg.norm(ends - ends[0] - law, axis=(1, 2)) / reference
+        return gap[np.minimum(states.step + (states.position > 0), len(gap) - 1)]
+
+    def _imbalance_inside(self, states: FrameStates) -> Array:
+        U, V = self.halves(states)
+        with np.errstate(under="ignore"):
+            square = np.exp(2 * states.shift)[:, None, None]
+            out: Array = square * (np.swapaxes(U, -1, -2) @ U - np.swapaxes(V, -1, -2) @ V)
+        return out
+
+    def _imbalance_rate(self, states: FrameStates) -> Array:
+        U, V = self.halves(states)
+        with np.errstate(under="ignore"):
+            square = -2 * np.exp(2 * states.shift)[:, None, None]
+            a, b = self.data.damping_u[:, None], self.data.damping_v[:, None]
+            out: Array = square * (np.swapaxes(U, -1, -2) @ (a * U) - np.swapaxes(V, -1, -2) @ (b * V))
+        return out
+
+    def _paired_departure(self, t: Array, states: FrameStates) -> Array:
+        first, unit = self.start.conserved()
+        kappa = self.problem.uniform or 0.0
+        halves = self.start.value(self.start.scale)
+        terms = sum(float(np.sum(half**2)) for half in halves)
+        size = float(np.linalg.norm(first))
+        top = unit + np.log(size) if size > 0 else -np.inf
+        whole = 2 * self.start.scale + np.log(terms)
+        # Of a balanced start the terms are the measure.
+        reference = top if top > whole + np.log(1e3 * np.finfo(float).eps) else whole
+        out = np.empty(len(states))
+        for index, (now, log) in enumerate(states.conserved):
+            log += 2 * kappa * float(t[index])
+            with np.errstate(under="ignore", over="ignore"):
+                gap = np.exp(log - reference) * now - np.exp(unit - reference) * first
+            out[index] = np.linalg.norm(gap)
+        return np.where(np.isfinite(out), out, np.inf)
+
+
+def _row_space(rows: Array) -> Array:
+    """An orthonormal basis (k, k0) of the row space; directions that are only rounding are left out."""
+    import scipy.linalg
+
+    length = np.linalg.norm(rows, axis=1)
+    rows, length = rows[length > 0], length[length > 0]
+    if rows.shape[1] <= len(rows) and np.linalg.matrix_rank(rows / length[:, None]) == rows.shape[1]:
+        return np.eye(rows.shape[1])
+    basis, triangle, order = scipy.linalg.qr((rows / length[:, None]).T, mode="economic", pivoting=True)
+    kept = np.abs(np.diag(triangle)) > np.finfo(float).eps * max(rows.shape)
+    return np.ascontiguousarray(basis[:, : int(np.sum(kept))])
+
+
+def _parts(
+    net: LinearNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    start: Mapping[str, ArrayLike] | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+) -> tuple[Compression, list[tuple[Array, Array, float]]]:
+    """The start in one compressed basis, the largest part first."""
+    if pretrained is None:
+        compression = compressed_start(net, problem, start)
+        return compression, [(compression.A, compression.B, scale.log)]
+    if start is None:
+        start = linear_start(net, problem)
+    wholes = []
+    for name, given in (("start", start), ("pretrained", pretrained)):
+        try:
+            whole = compressed_start(net, problem, given)
+        except ValueError as error:
+            raise ValueError(str(error).replace("`start", f"`{name}")) from None
+        del whole
+        wholes.append({key: np.asarray(given[key], dtype=float) for key in ("U", "V")})
+    D, m = problem.d, problem.n_targets
+    joint = compress(*(np.concatenate([whole[key] for whole in wholes]) for key in ("U", "V")))
+    small, large = ((joint.A[i * D : (i + 1) * D], joint.B[i * m : (i + 1) * m]) for i in range(2))
+    parts = [(*large, 0.0), (*small, scale.log)]
+    return joint, parts if scale.log <= 0 else parts[::-1]
