@@ -87,6 +87,7 @@ class FrameCoordinates:
     name = "frame"
     log_unit = 0.0
     invariants = ("U^T U - V^T V",)
+    needs_finer_steps = False
 
     def __init__(
         self,
@@ -226,7 +227,9 @@ class _PlainStates(FrameStates):
     @property
     def logs(self) -> Array:  # type: ignore[override]
         paired = self.growth.start.is_paired  # type: ignore[attr-defined]
-        return np.array([factor_frame([(u, v, 0.0)], paired).logs for u, v in zip(self.first, self.second, strict=True)])
+        return np.array(
+            [factor_frame([(u, v, 0.0)], paired).logs for u, v in zip(self.first, self.second, strict=True)]
+        )
 
 
 class LinearObserved:

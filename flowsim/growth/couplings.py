@@ -177,9 +177,7 @@ def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
     bend = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
     coupling = AnyLoss(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
     same = np.full(rank, decay)
-    return ReducedData(
-        coupling, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None
-    )
+    return ReducedData(coupling, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None)
 
 
 def _measured(net: LinearNetwork, problem: Problem, decay: float) -> ReducedData:

@@ -198,9 +198,7 @@ class LinearGrowth:
         law = solution.integral(self._imbalance_rate, self._imbalance_inside)
         ends = self._imbalance_inside(solution.y)
         with np.errstate(under="ignore"):
-            terms = np.exp(2 * solution.y.shift) * sum(
-                (half**2).sum(axis=(1, 2)) for half in self.halves(solution.y)
-            )
+            terms = np.exp(2 * solution.y.shift) * sum((half**2).sum(axis=(1, 2)) for half in self.halves(solution.y))
         reference = np.maximum(np.maximum.accumulate(terms), np.finfo(float).tiny)
         gap = np.linalg.norm(ends - ends[0] - law, axis=(1, 2)) / reference
         return gap[np.minimum(states.step + (states.position > 0), len(gap) - 1)]
@@ -247,7 +245,7 @@ def _row_space(rows: Array) -> Array:
     rows, length = rows[length > 0], length[length > 0]
     if rows.shape[1] <= len(rows) and np.linalg.matrix_rank(rows / length[:, None]) == rows.shape[1]:
         return np.eye(rows.shape[1])
-    basis, triangle, order = scipy.linalg.qr((rows / length[:, None]).T, mode="economic", pivoting=True)
+    basis, triangle, _ = scipy.linalg.qr((rows / length[:, None]).T, mode="economic", pivoting=True)
     kept = np.abs(np.diag(triangle)) > np.finfo(float).eps * max(rows.shape)
     return np.ascontiguousarray(basis[:, : int(np.sum(kept))])
 

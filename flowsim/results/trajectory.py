@@ -59,8 +59,8 @@ class Trajectory(State):
         ``singular_values``, those of beta.
     imbalance_drift : float
         Largest departure of the imbalance from its exact law, relative to its value at 0 (to the size of its
-        terms at 0 where that value is 0). NaN for a LinearNetwork under noise run by a method of SciPy's: only the native
-        one integrates the law.
+        terms at 0 where that value is 0). NaN for a LinearNetwork under noise run by a method of SciPy's: only the
+        native one integrates the law.
     invariants : tuple of str
         What each pair of ``imbalance`` is.
     success : bool

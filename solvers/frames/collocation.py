@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from flowsim.solvers.compilation import compiled
 from flowsim.solvers.gauss import gauss_tableau
 
 __all__ = ["Damping", "Stages", "damping_of", "finish", "perturb", "products", "stages"]
@@ -51,7 +51,7 @@ def damping_of(count: int, h: float, rates_rows: Array, rates_columns: Array) ->
     return Damping(matrices[0], ones[0], matrices[1], ones[1], tableau.b, rates_rows, rates_columns)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def stages(G, h, damping, Z1, Z2):
     """All stages of the step from (Z1, Z2)."""
     s, R, p = G.shape
@@ -103,7 +103,7 @@ def stages(G, h, damping, Z1, Z2):
     return Stages(_rows(pushed, h, damping, Z1), Y2, matrix)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def _rows(pushed, h, damping, Z1):
     """``ones * Z1 + h * matrix @ pushed`` row by row."""
     s, R, q = pushed.shape
@@ -119,7 +119,7 @@ def _rows(pushed, h, damping, Z1):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def finish(G, h, damping, at, Z1, Z2):
     """The end of the step."""
     E1, E2 = Z1.copy(), Z2.copy()
@@ -138,7 +138,7 @@ def finish(G, h, damping, at, Z1, Z2):
     return E1, E2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def products(Z1, Z2, gram, factors):
     """``factor * Z1 gram Z2^T`` at every stage."""
     s, R = Z1.shape[:2]
@@ -148,7 +148,7 @@ def products(Z1, Z2, gram, factors):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def perturb(G, h, damping, at, change):
     """The derivative of the stages along a change of G at the nodes, (s, R, q) and (s, p, q)."""
     s, R, p = G.shape

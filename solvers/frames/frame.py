@@ -20,8 +20,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["Frame", "factor_frame"]
 
@@ -249,7 +250,7 @@ def factor_frame(parts: list[tuple[Array, Array, float]], paired: bool) -> Frame
         rest = U - A @ a
         rest -= A @ (A.T @ rest)
         length = float(np.linalg.norm(rest))
-        if R > p and length > _ROUNDING * size:
+        if p < R and length > _ROUNDING * size:
             top = max(neutral_log, log + math.log(length))
             with np.errstate(under="ignore"):
                 neutral = math.exp(neutral_log - top) * neutral + math.exp(log - top) * rest
@@ -259,7 +260,7 @@ def factor_frame(parts: list[tuple[Array, Array, float]], paired: bool) -> Frame
 
 def _paired_directions(first: Array, second: Array) -> tuple[Array, Array]:
     """a_i and b_i with as few of them as can be in the state."""
-    (R, _), p = first.shape, len(second)
+    p = len(second)
     left, values, right = np.linalg.svd(first @ second.T, full_matrices=False)
     count = int(np.sum(values > _ROUNDING * max(float(values.max(initial=0.0)), 1e-300)))
     A, B = _completed(left[:, :count], first, p), _completed(right[:count].T, second, p)
@@ -337,7 +338,7 @@ def _nothing(count: int, k: int) -> tuple[Array, Array]:
     return np.full(count, -np.inf), np.zeros((count, k))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def _add_rows(logs, rows, coefficient, more_logs, more_rows):
     """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
     count, k = rows.shape

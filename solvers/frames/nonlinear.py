@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames.collocation import Stages, damping_of, perturb, products, stages
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.problem import FrameProblem
@@ -47,7 +47,7 @@ class StageEquations:
         (R, w), p = frame.A.shape, len(frame.B)
         basis = frame.A
         if frame.is_paired:
-            if R > w and frame.neutral_log > -np.inf:
+            if w < R and frame.neutral_log > -np.inf:
                 outside = float(np.sum(np.exp(2 * frame.neutral_log) * frame.neutral**2)) / (R - w)
         else:
             size = min(p, R)
@@ -187,7 +187,7 @@ def _norm(values: Array, h: float) -> float:
     return h * float(np.sqrt(np.max(np.sum(values**2, axis=(1, 2)))))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def _least_squares(differences, update):
     return np.linalg.lstsq(differences, update, 1e-10)[0]
 

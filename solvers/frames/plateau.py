@@ -155,9 +155,7 @@ class Plateau:
             logs = np.where(np.isfinite(moved.logs), frame.logs + times * (moved.logs - frame.logs), moved.logs)
             minus = moved.minus_logs
             if moved.is_paired:
-                minus = np.where(
-                    np.isfinite(minus), frame.minus_logs + times * (minus - frame.minus_logs), minus
-                )
+                minus = np.where(np.isfinite(minus), frame.minus_logs + times * (minus - frame.minus_logs), minus)
         neutral = moved.neutral_log
         if neutral > -np.inf:
             neutral = frame.neutral_log + times * (neutral - frame.neutral_log)

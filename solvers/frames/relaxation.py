@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from flowsim.solvers.compilation import compiled
 
 __all__ = ["Relaxation"]
 
@@ -77,7 +78,7 @@ class Relaxation:
         return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def _woodbury(mus, rates, diagonal, W, small):
     """``(1 / small + W^T (mu rates / diagonal) W)^{-1}``, written without dividing by `small`."""
     K, p, R = diagonal.shape
@@ -100,7 +101,7 @@ def _woodbury(mus, rates, diagonal, W, small):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def _solve_rows(turned, W, inverse, diagonal, rates, mus):
     K, R, p = turned.shape
     q = W.shape[1]

@@ -88,9 +88,7 @@ class CollocationStep:
 
     def _propagated(self, position: float, first: Array, second: Array) -> tuple[Array, Array]:
         tableau = gauss_tableau(len(self.nodes) - 2)
-        G = np.ascontiguousarray(
-            np.tensordot(lagrange_weights(self.nodes, position * tableau.c), self.G, axes=1)
-        )
+        G = np.ascontiguousarray(np.tensordot(lagrange_weights(self.nodes, position * tableau.c), self.G, axes=1))
         h = position * self.h
         damping = damping_of(tableau.stages, h, *rates_of(self.problem))
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)

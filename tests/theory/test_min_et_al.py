@@ -175,9 +175,7 @@ def test_the_flow_from_a_tiny_balanced_start_is_the_closed_form_through_every_ju
     start = fs.linear_start(net, problem, "balanced", seed=4)
     gamma = -np.log(float(alpha))
     times = gamma * np.linspace(0, 1.8, 37)
-    traj = fs.gradient_flow(
-        net, problem, times[-1], alpha=alpha, start=start, t_eval=times, rtol=1e-9
-    )
+    traj = fs.gradient_flow(net, problem, times[-1], alpha=alpha, start=start, t_eval=times, rtol=1e-9)
     exact = whitened_balanced(problem, start["U"], start["V"], times, alpha=float(alpha))
     np.testing.assert_allclose(traj.beta, exact, atol=1e-7)
     assert np.linalg.matrix_rank(exact[-1], tol=0.1) == 3
@@ -209,8 +207,6 @@ def test_a_tiny_start_on_data_that_are_not_whitened_agrees_with_sixty_digit_arit
             u += step / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])
             v += step / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])
         reference = np.array((u * v.T).tolist(), dtype=float)
-    traj = fs.gradient_flow(
-        fs.LinearNetwork(2), problem, 90.0, alpha="1e-20", start={"U": U, "V": V}, rtol=1e-9
-    )
+    traj = fs.gradient_flow(fs.LinearNetwork(2), problem, 90.0, alpha="1e-20", start={"U": U, "V": V}, rtol=1e-9)
     assert np.linalg.norm(reference) > 0.05
     np.testing.assert_allclose(traj.beta[-1], reference, atol=1e-4)
