@@ -155,7 +155,7 @@ def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
     ValueError
         If X = 0: then no weight moves.
     """
-    decay = float(getattr(net, "weight_decay", 0.0) or 0.0)
+    decay = net.weight_decay
     m = problem.n_targets
     if hasattr(problem, "measurement_curvatures"):
         return _measured(net, problem, decay)

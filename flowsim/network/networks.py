@@ -192,16 +192,22 @@ class LinearNetwork:
         h >= 1.
     noise : Noise, optional
         Weight noise on U and V.
+    weight_decay : float
+        lambda >= 0: the loss gains ``lambda/2 (||U||^2 + ||V||^2)``.
     """
 
     @hinting
-    def __init__(self, width: int, *, noise: Noise | None = None) -> None:
+    def __init__(self, width: int, *, noise: Noise | None = None, weight_decay: float = 0.0) -> None:
         if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
             raise ValueError(f"`width` must be an integer >= 1; received {width!r}.")
         if noise is not None and not isinstance(noise, Noise):
             raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
+        decay = check_decay(weight_decay)
+        if not isinstance(decay, float):
+            raise ValueError(f"`weight_decay` must be a number for a LinearNetwork; received {weight_decay!r}.")
         self.width = int(width)
         self.noise = noise
+        self.weight_decay = decay
         if noise is not None:
             noise.stds(self.weights)
 
@@ -212,7 +218,7 @@ class LinearNetwork:
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
         """What two networks that are equal share."""
-        return (type(self), self.width, self.noise, getattr(self, "weight_decay", 0.0))
+        return (type(self), self.width, self.noise, self.weight_decay)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LinearNetwork) and self._identity == other._identity
@@ -221,4 +227,6 @@ class LinearNetwork:
         return hash(self._identity)
 
     def __repr__(self) -> str:
-        return f"LinearNetwork(width={self.width}{'' if self.noise is None else f', noise={self.noise!r}'})"
+        noise = "" if self.noise is None else f", noise={self.noise!r}"
+        decay = f", weight_decay={self.weight_decay!r}" if self.weight_decay else ""
+        return f"LinearNetwork(width={self.width}{noise}{decay})"
