@@ -57,3 +57,17 @@ def test_every_other_command_is_a_make_target_or_the_installation() -> None:
 def test_links_to_files_hold() -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", TEXT):
         assert (ROOT / target).exists(), target
+
+
+def test_it_is_one_screen() -> None:
+    assert len(TEXT.splitlines()) < 70
+    assert sum(len(body.splitlines()) for language, body in BLOCKS if language == "python") <= 11
+
+
+def test_contributing_names_make_targets_and_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for line in re.findall(r"^make ([a-z -]+)", text, flags=re.MULTILINE):
+        assert set(line.split("#")[0].split()) <= targets
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target
