@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep.constants import FIRST
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
-from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes, Trial, Values
-from flowsim.solvers.simd import EIGHT, add_up, call_on_arrays, constant, load, pointer, view
+from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
+from flowsim.solvers.simd import EIGHT, add_up, call_on_arrays, constant, load, magnitude, pointer, view
 
-__all__ = ["evaluate_loss", "flow_of", "note_curvature", "stiffness", "weighted_gram"]
+__all__ = ["choose_products", "evaluate_loss", "flow_of", "is_at_rest", "note_scales", "stiffness", "weighted_gram"]
 
+#: Of a sum of products, and the part of the tolerance that the rounding of f may move z by in a step.
+_ROUNDING, _FELT = 4.0 * float(np.finfo(np.float64).eps), 1e-3
 #: A curvature is taken for no less than this part of one.
 _TINY = 1e-300
 
@@ -40,17 +44,60 @@ def evaluate_loss(ws):
 def flow_of(ws, begin, end):
     """f from `begin` to `end`."""
     sizes, problem, f = view(Sizes, ws), view(Problem, ws), view(Trial, ws).f
-    if sizes.loss == 0:
-        subtract_gram(ws, view(Values, ws).beta, begin, end, problem.drive, f)
-    else:
-        zero = view(Newton, ws).zero
+    rows, zero, beta = problem.row_work, view(Newton, ws).zero, view(Values, ws).beta
+    if sizes.loss != 0:
         subtract_rows(problem.design, sizes.padded, view(Loss, ws).slope, sizes.rows, begin, end, zero, f)
+    elif problem.count[2] == 0.0:
+        subtract_gram(ws, beta, begin, end, problem.drive, f)
+    else:
+        _residuals(ws)
+        subtract_rows(problem.design, sizes.padded, rows, sizes.rows, begin, end, zero, f)
 
 
 @bare()
-def note_curvature(ws):
-    """The scale of the curvature at an accepted point, which activation takes for that of the step to come."""
-    sizes, loss = view(Sizes, ws), view(Loss, ws)
+def _residuals(ws):
+    """``(A beta - b) / sqrt(n)``, and the largest part of its terms that it is."""
+    sizes, problem, beta, most = view(Sizes, ws), view(Problem, ws), view(Values, ws).beta, 0.0
+    for q in range(sizes.rows):
+        total = terms = constant(0.0)
+        for s in range(0, view(Active, ws).padded, EIGHT):
+            term = load(problem.design, q * sizes.padded + s) * load(beta, s)
+            total, terms = total + term, terms + magnitude(term)
+        problem.row_work[q] = add_up(total) - problem.target[q]
+        size = add_up(terms) + abs(problem.target[q])
+        if not abs(problem.row_work[q]) <= most * size:
+            most = abs(problem.row_work[q]) / size
+    problem.count[3] = most
+
+
+@bare()
+def is_at_rest(ws):
+    """Whether residuals in the rows are all rounding: then so is f, and nothing moves any more."""
+    count = view(Problem, ws).count
+    return count[2] != 0.0 and count[3] <= 0.25 * _ROUNDING * (8.0 + math.sqrt(view(Active, ws).n))
+
+
+@bare()
+def choose_products(ws, h, allowed):
+    """f from residuals in the rows where a step is so long that the rounding of ``c - G beta`` would be felt in z.
+
+    That rounding does not shrink with the residual, and it leaves the row space of A, where nothing brings it back.
+    """
+    problem, scale = view(Problem, ws), view(Scales, ws)
+    noise, most = h * problem.count[1], 0.0
+    for s in range(view(Active, ws).n):
+        most = max(most, scale.gain[s])
+    problem.count[2] = 1.0 if most * noise * _ROUNDING > _FELT * allowed else 0.0
+
+
+@bare()
+def note_scales(ws):
+    """Scales at an accepted point, taken for those of the step to come: of terms of f, and of a loss's curvature."""
+    sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
+    total = 0.0
+    for s in range(view(Active, ws).n):
+        total += problem.gram[s * sizes.padded + s] * abs(beta[s])
+    problem.count[1] = total
     if sizes.loss != 0:
         most = _TINY
         for q in range(sizes.rows):

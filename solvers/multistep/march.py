@@ -21,7 +21,7 @@ from flowsim.solvers.multistep.formulas import (
     remember,
 )
 from flowsim.solvers.multistep.iteration_matrix import filtered, renew, size
-from flowsim.solvers.multistep.loss import note_curvature
+from flowsim.solvers.multistep.loss import choose_products, is_at_rest, note_scales
 from flowsim.solvers.multistep.quasi_steady import distances, project
 from flowsim.solvers.multistep.step import Equation, evaluate_flow, extend_flow, solve_step
 from flowsim.solvers.multistep.workspace import (
@@ -136,7 +136,7 @@ def _start(ws, clock, counts, left):
         activate(ws, _next_step(clock, left))
         gather_listed(ws)
         evaluate_flow(ws, counts)
-        note_curvature(ws)
+        note_scales(ws)
     extend_flow(ws)
     for i in range(sizes.padded):
         history.f[i], history.df[i] = trial.f[i], trial.df[i]
@@ -256,6 +256,27 @@ def _growth(error, stiff, promise, after_rejection):
     return min(most, max(c.SHRINK, factor))
 
 
+@bare()
+def _rest(ws, clock, counts, t_end, record):
+    """Nothing moves any more: one step to the end, unless this is the end or there is no room for its record."""
+    left, recorded = (t_end - clock[c.TIME]) - clock[c.TIME_LOW], counts[c.RECORDED]
+    if left <= 0.0:
+        return True
+    if recorded >= counts[c.CAPACITY]:
+        return False
+    history = view(History, ws)
+    for i in range(view(Sizes, ws).padded):
+        history.f[i] = history.df[i] = 0.0
+    # The last point once more: its f was rounding, which the length of the step would make something of.
+    _record(ws, recorded, record)
+    record.h[recorded], record.order[recorded], record.t[recorded + 1] = left, 0.0, t_end
+    _record(ws, recorded + 1, record)
+    clock[c.TIME], clock[c.TIME_LOW] = t_end, 0.0
+    counts[c.RECORDED] += 1
+    counts[c.STEPS] += 1
+    return True
+
+
 @compiled()
 def march(tol, t_end, max_steps, room, table, clock, counts, records):
     """Take steps until `t_end`, a full record or a spent budget.
@@ -296,6 +317,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         gather_listed(ws)
         part = c.FIRST_PART if depth < c.FIRST_STEPS else 1.0
         allowed = max(part * tol / c.CAUTION, c.ROUNDINGS * (largest_exponent + fastest * t))
+        choose_products(ws, h, allowed)
         equation = _equation(ws, order, h, c.SOLVED * allowed)
         solved, stiff, has_matrix = solve_step(ws, equation, counts, has_matrix)
         if solved:
@@ -331,7 +353,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         if counts[c.RECORDED] == 0:
             record.t[0] = t
             _record(ws, 0, record)
-        note_curvature(ws)
+        note_scales(ws)
         _accept(ws, order, h, stiff > c.PROJECTED and depth > order)
         _advance_clock(clock, h, left, t_end)
         recorded = counts[c.RECORDED]
@@ -341,6 +363,8 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         counts[c.STEPS] += 1
         steps_here += 1
         depth += 1
+        if fastest == 0.0 and is_at_rest(ws) and _rest(ws, clock, counts, t_end, record):
+            return COMPLETED
         order, promise = _next_order(order, (error, below / allowed, above / allowed), lower, higher)
         clock[c.NEXT_STEP] = h * _growth(error, stiff, promise, rejections > 0)
         rejections = 0

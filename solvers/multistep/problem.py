@@ -27,7 +27,8 @@ def write_problem(A, b, n, exponentials, room, table, with_gram):
     for q in range(r):
         for i in range(w):
             problem.design[q * wp + i] = scale * A[q, i]
-        column[q] = -scale * b[q]
+        problem.target[q] = scale * b[q]
+        column[q] = -problem.target[q]
     subtract_rows(problem.design, wp, column, r, FIRST, wp, problem.drive, problem.drive)
     if with_gram:
         for i in range(w):

@@ -63,11 +63,16 @@ class State(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """``G = A^T A / n``, ``A / sqrt(n)``, ``c = A^T b / n``, room for a vector of the rows, and n."""
+    """``G = A^T A / n``, ``A / sqrt(n)``, ``c = A^T b / n``, ``b / sqrt(n)``, room for a vector of the rows, and n.
+
+    After n: the sum of ``G_ss |beta_s|`` at the last point, 1 where f is evaluated from residuals in the rows, and
+    then the largest of those over the size of its terms.
+    """
 
     gram: Any
     design: Any
     drive: Any
+    target: Any
     row_work: Any
     count: Any
 
@@ -207,7 +212,7 @@ def _table(w: int, K: int, r: int, inverse: int, factor: int) -> dict[type, dict
     """Floats of every field of every tuple, for w coordinates of K exponentials and r rows."""
     wp, rp, points = _padded(w), _padded(r), HISTORY + 2
     return {
-        Problem: {"gram": w * wp, "design": r * wp, "drive": wp, "row_work": rp, "count": 1},
+        Problem: {"gram": w * wp, "design": r * wp, "drive": wp, "row_target": rp, "row_work": rp, "count": 4},
         Loss: {
             "prediction": rp, "target": rp, "sample_weight": rp, "loss_slope": rp, "loss_curvature": rp, "offset": rp,
             "log_curvature": 1,

@@ -28,6 +28,8 @@ LOAD_ALL = 640
 _LOAD_AHEAD = 128
 #: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.
 _FEW_ENTRIES = 4096
+#: A is taken to a triangle where that takes fewer products.
+_FACTORISED = 1 << 30
 #: Records made room for at once.
 _RECORDS = 2048
 #: The first of a run: most need no more, and memory that is not touched again costs more than steps.
@@ -183,11 +185,11 @@ class Multistep(Run):
 
         flow = self.flow
         address = 0 if flow.loss is None else _address_of_loss(flow.loss)
-        table, floats = layout(flow.d, len(flow.sign), flow.rows, address)
+        A, b = self._rows()
+        table, floats = layout(flow.d, len(flow.sign), len(b), address)
         table, room = table.copy(), _lined(floats)
-        A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
         few = A.size <= _FEW_ENTRIES
-        write_problem(A, flow.b, float(flow.n), flow.exponential, room, table, few)
+        write_problem(A, b, float(flow.n), flow.exponential, room, table, few)
         if not few:
             gram = room[: flow.d * -(-flow.d // _LINE) * _LINE].reshape(flow.d, -1)
             gram[:, : flow.d] = A.T @ A
@@ -204,6 +206,17 @@ class Multistep(Run):
         self.work = (room, table)
         self.records = _FEW_RECORDS
         self.passes = 1
+
+    def _rows(self) -> tuple[Array, Array]:
+        """A and b; in as many rows as there are coordinates where there are more, which changes no flow of squares."""
+        flow = self.flow
+        A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
+        if flow.loss is None and len(A) > flow.d and A.size * flow.d <= _FACTORISED:
+            both = np.column_stack([A, flow.b])
+            factor = np.linalg.qr(both, mode="r") if np.isfinite(both).all() else both
+            A, b = factor[: flow.d, : flow.d], factor[: flow.d, flow.d]
+            return np.ascontiguousarray(A), np.ascontiguousarray(b)
+        return A, flow.b
 
     def advance(self, budget: int) -> int:
         d, records = self.flow.d, self.records

@@ -80,6 +80,8 @@ def test_the_steps_of_the_compiled_loop_are_those_of_the_reference(seed, gamma, 
     (steps,) = run.chunks
     gram, drive, mapping = X.T @ X / len(y), X.T @ y / len(y), reference.exponential_map(*flow.exponential)
     for number, k in enumerate(steps.order.astype(int)):
+        if k == 0:  # at rest
+            continue
         back = np.arange(number, max(-1, number - k - 1), -1)
         history = reference.History(steps.t[back], steps.z[number], steps.f[back])
         found = reference.step(gram, drive, mapping, history, steps.t[number] + steps.h[number], k)
@@ -220,3 +222,38 @@ def test_numbers_that_are_none_end_the_run_and_say_so():
     flow = SeparableFlow(one, np.array([math.nan]), 1, -10 * one, one, 2 * one, 0 * one)
     run = integrate_separable(flow, 10.0, tol=1e-6)
     assert not run.status.success
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-12])
+def test_a_flow_at_rest_does_not_drift_and_takes_no_more_steps_whatever_the_horizon(tol):
+    """More features than rows, so that nothing would bring back what leaves the row space."""
+    X, y = np.array([[2.0, -1.0, 0.0, 1.0], [0.0, 3.0, 2.0, 0.0]]), np.array([0.0, 6.0])
+    flow = two_layer(X, y, 9.0)
+    runs = [integrate_separable(flow, horizon, tol=tol) for horizon in (1e3, 1e6, 1e9, 1e12)]
+    ends = [flow.beta(run.z[-1:], run.t[-1:])[0] for run in runs]
+    assert all(run.status is Status.COMPLETED for run in runs)
+    assert max(run.stats["steps"] for run in runs) < 1.2 * runs[0].stats["steps"] + 20
+    for run, end, horizon in zip(runs, ends, (1e3, 1e6, 1e9, 1e12), strict=True):
+        assert_allclose(end, ends[0], rtol=0, atol=max(1e-12, 1e-3 * tol))
+        # In the row space: X^T nu for some nu.
+        nu = np.linalg.lstsq(X.T, run.z[-1], rcond=None)[0]
+        assert_allclose(X.T @ nu, run.z[-1], rtol=0, atol=1e-12 + 1e-3 * tol)
+        assert_allclose(run(np.array([horizon / 2]))[0], run.z[-1], rtol=0, atol=max(1e-12, 1e-3 * tol))
+
+
+def test_nearly_dependent_features_do_not_exhaust_the_steps():
+    """Smooth features, condition 6e6, to a horizon of 2e9: the end is the limit process, a least-squares fit."""
+    rng = np.random.default_rng(1)
+    n, d, width = 20, 8, 0.4
+    grid, centre, height = np.linspace(0, 1, d), rng.random((n, 8)), rng.random((n, 8))
+    X = (height[:, :, None] * np.exp(-((grid - centre[:, :, None]) ** 2) / (2 * width**2))).sum(1)
+    X = (X - X.mean(0)) / X.std(0)
+    y = height[:, 0] - height[:, 0].mean()
+    gamma = 100 * math.log(10.0)
+    flow = two_layer(X, y, gamma)
+    run = integrate_separable(flow, 1e7 * gamma, tol=1e-6, max_steps=30_000)
+    assert run.status is Status.COMPLETED
+    beta = flow.beta(run.z[-1:], run.t[-1:])[0]
+    active = np.abs(beta) > 1e-6
+    fit = np.linalg.lstsq(X[:, active], y, rcond=None)[0]
+    assert_allclose(beta[active], fit, rtol=1e-5, atol=1e-8)
