@@ -17,7 +17,7 @@ from flowsim import __version__
 from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, Observed
-from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
+from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, steps_of_companion
 from flowsim.flows.happenings import happened, outcome, search
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem
@@ -319,17 +319,13 @@ def _is_finite(view: _View, problem: Problem) -> bool:
 
 
 def _estimate(dense: _Dense, view: _View, end: float, method: str, rtol: float, atol: float, max_steps: int) -> Array:
-    finer = solve(dense.coordinates, end, method, rtol / TIGHTER, atol / TIGHTER, COMPANION_STEPS * max_steps)
-    if not finer.status.success:
-        return np.full(len(view.t), np.nan)
-    companion = replace(dense, solution=finer)
-    return error_estimate(
-        np.append(dense.t[dense.t < end], end),
-        view.t,
-        view.beta,
-        lambda t: dense.at(t).beta,
-        lambda t: companion.at(t).beta,
-    )
+    for factor in companions(rtol):
+        budget = min(COMPANION_STEPS * max_steps, steps_of_companion(len(dense.h)))
+        other = solve(dense.coordinates, end, method, rtol * factor, atol * factor, budget)
+        if other.status.success:
+            own, companion = (lambda t, side=side: side.at(t).beta for side in (dense, replace(dense, solution=other)))
+            return error_estimate(np.append(dense.t[dense.t < end], end), view.t, view.beta, own, companion)
+    return np.full(len(view.t), np.inf)
 
 
 class _Watch:

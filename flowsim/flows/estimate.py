@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COMPANION_STEPS", "TIGHTER", "error_estimate"]
+__all__ = ["COMPANION_STEPS", "TIGHTER", "companions", "error_estimate", "steps_of_companion"]
 
 Array = NDArray[np.float64]
 
@@ -16,9 +16,22 @@ TIGHTER = 50.0
 #: Steps it may take for each one of the run's budget.
 COMPANION_STEPS = 4
 _MARGIN = 1.5
-#: Points, two a step, over which the difference is looked at.
-_NEARBY = 9
+#: A run at a tolerance below this errs by rounding: no run is tighter, and one that is looser tells more.
+_TIGHTEST = 5e-11
+#: Places of a step that are looked at, and points over which the difference counts: two steps to either side.
+_INSIDE = np.array([0.0, 0.12, 0.3, 0.5, 0.7, 0.88])
+_NEARBY = 4 * len(_INSIDE) + 1
 _ROUNDINGS = 8 * np.finfo(float).eps
+
+
+def companions(rtol: float) -> tuple[float, ...]:
+    """Factors of the tolerance for the run to compare with, the next for when one cannot be carried through."""
+    return (TIGHTER**-1, TIGHTER, TIGHTER**2) if rtol >= _TIGHTEST else (TIGHTER, TIGHTER**2)
+
+
+def steps_of_companion(steps: int) -> int:
+    """Steps after which a companion is given up: many times what any order of method needs."""
+    return 2000 + 40 * steps
 
 
 def error_estimate(
@@ -39,10 +52,13 @@ def error_estimate(
     """
     from scipy.ndimage import maximum_filter1d
 
-    times = np.sort(np.concatenate([steps, (steps[1:] + steps[:-1]) / 2]))
+    # The continuous extension has no error control of its own: steps are looked at inside, and where they are read.
+    inside = steps[:-1, None] + np.diff(steps)[:, None] * _INSIDE
+    times = np.append(inside.ravel(), steps[-1])
     one, other = (side(times).reshape(len(times), -1) for side in (run, companion))
     nearby = maximum_filter1d(np.abs(one - other).max(axis=1), _NEARBY)
+    own = np.abs(beta - companion(t)).reshape(len(t), -1).max(axis=1)
     after = np.clip(np.searchsorted(times, t), 1, len(times) - 1)
     rounding = _ROUNDINGS * np.abs(beta).reshape(len(t), -1).max(axis=1)
-    estimate: Array = _MARGIN * np.maximum(nearby[after - 1], nearby[after]) + rounding
+    estimate: Array = _MARGIN * np.maximum(np.maximum(nearby[after - 1], nearby[after]), own) + rounding
     return estimate

@@ -47,3 +47,49 @@ def test_the_estimate_of_a_linear_network_bounds_the_error():
     reference = fs.gradient_flow(net, problem, 20.0, alpha=1e-2, rtol=1e-10, t_eval=run.t)
     error = np.abs(run.beta - reference.beta).max(axis=(1, 2))
     assert (error <= run.error_estimate + 1e-12).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_estimate_is_no_more_than_twice_too_small_on_random_runs_read_inside_steps(seed):
+    rng = np.random.default_rng(seed)
+    n, d = rng.integers(1, 7, 2)
+    X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
+    if d > 1 and seed % 4 == 0:
+        X[:, -1] = X[:, 0]
+    problem = fs.Regression(X, y)
+    noise = fs.GaussianNoise(float(rng.choice([0.01, 0.1, 0.3]))) if seed % 3 == 0 else None
+    net = fs.DiagonalNetwork(str(rng.choice(["u*v", "2*u**2 - v**2", "u**2 + u*v - 3*v**2"])), noise=noise)
+    end = float(10.0 ** rng.uniform(0, 2.5))
+    arguments = {"alpha": float(10.0 ** rng.uniform(-9, 1.3)), "t_eval": np.sort(rng.uniform(0, end, 30))}
+    rtol = float(10.0 ** rng.uniform(-11, -3))
+    run = fs.gradient_flow(net, problem, end, rtol=rtol, estimate_error=True, **arguments)
+    reference = fs.gradient_flow(net, problem, end, rtol=1e-12, **arguments)
+    error = np.abs(run.beta - reference.beta).max(axis=1)
+    assert (error <= 2 * run.error_estimate + 1e-10 * max(1.0, np.abs(reference.beta).max())).all()
+
+
+def test_large_weights_read_inside_long_steps_are_estimated():
+    """At rest at 0.5, but for what the continuous extension errs: the estimate says so."""
+    net = fs.DiagonalNetwork("u**2 + u*v - 3*v**2", noise=fs.GaussianNoise(0.01))
+    problem, times = fs.Regression([[1.0]], [0.5]), np.linspace(0, 50, 400)
+    arguments = {"alpha": 10.0, "start": {"u": 1.0, "v": 0.6}, "t_eval": times}
+    run = fs.gradient_flow(net, problem, 50.0, rtol=1e-4, estimate_error=True, **arguments)
+    reference = fs.gradient_flow(net, problem, 50.0, rtol=1e-12, **arguments)
+    assert (np.abs(run.beta - reference.beta).max(axis=1) <= run.error_estimate + 1e-8).all()
+
+
+@pytest.mark.parametrize("formula", ["u**4 - v**4", "u**2 - v**2"])
+def test_at_the_tightest_tolerances_there_is_an_estimate_of_rounding(formula):
+    """No run is tighter than one at rtol 1e-12; the end is known, 2e-11 off the limit at this scale."""
+    problem = fs.Regression([[1.0, 1.0, 1.0], [3.0, 0.0, 1.0]], [3.0, 3.0])
+    degree = 4 if "4" in formula else 2
+    alpha = 1e-9 ** (1 / degree)
+    run = fs.gradient_flow(
+        fs.DiagonalNetwork(formula), problem, 2e9 / alpha ** (degree - 2), alpha=alpha, rtol=1e-12, atol=1e-18,
+        estimate_error=True, t_eval=[0.0, 2e9 / alpha ** (degree - 2)],
+    )  # fmt: skip
+    assert np.isfinite(run.error_estimate).all()
+    if degree == 4:
+        t = 1 / (1 + (3**0.5 / (2**0.5 + 1)) ** -2)
+        exact = np.array([1 - t, 2 * (1 - t), 3 * t])
+        assert np.abs(run.beta[-1] - exact).max() <= 2 * run.error_estimate[-1]
