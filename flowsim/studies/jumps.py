@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ __all__ = ["jump_table", "measured_jump_times", "one_sided", "plateau_times"]
 
 Array = NDArray[np.float64]
 
-#: Points looked at between two plateaus to find the step that crosses half way, and bisections inside that step.
-_SAMPLES = 200
-_BISECTIONS = 45
+#: Points looked at between two plateaus to find where half way is crossed, and how many if a few show nothing.
+_FEW, _MANY = 24, 200
+#: Rounds of the search inside a bracket, and what of the way counts as none.
+_ROUNDS, _CLOSE = 60, 1e-12
+#: Coefficients held at once.
+_ENTRIES = 1 << 21
 #: A gradient that is left at the end, relative to the one at 0, from which on it is not rounding.
 _ASKED = 1e-8
 #: Why a jump of the limit has no time of its own on a flow.
@@ -66,29 +70,68 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
     middles = plateau_times(path, horizon)
     measured = np.full(len(path.jump_times), np.nan)
     reasons = [BEYOND] * len(path.jump_times)
+    brackets: list[tuple[int, float, float, float, float]] = []
     for jump, (low, high) in enumerate(itertools.pairwise(middles)):
         if low >= horizon or path.jump_times[jump] >= horizon:
             break
-        before, step = path.saddles[jump], path.saddles[jump + 1] - path.saddles[jump]
-
-        def progress(times: Array, before: Array = before, step: Array = step) -> Array:
-            beta = trajectory.at(times, clock="accelerated").beta
-            fraction: Array = np.tensordot(beta - before, step, axes=step.ndim) / np.sum(step**2)
-            return fraction - 0.5
-
-        times = np.linspace(low, min(high, horizon), _SAMPLES)
-        way = progress(times)
-        crossings = np.flatnonzero(np.diff(np.sign(way)) > 0)
-        if not len(crossings):
+        for samples in (_FEW, _MANY):
+            times = np.linspace(low, min(high, horizon), samples)
+            way = _progress(trajectory, path, np.full(samples, jump), times)
+            crossings = np.flatnonzero(np.diff(np.sign(way)) > 0)
+            if len(crossings):
+                at = int(crossings[0])
+                brackets.append((jump, times[at], times[at + 1], way[at], way[at + 1]))
+                reasons[jump] = ""
+                break
+        else:
             last = jump == len(path.jump_times) - 1 or high >= horizon
             reasons[jump] = MERGED_BEFORE if way[0] > 0 else NOT_YET if last else MERGED_AFTER
-            continue
-        first, last = times[crossings[0]], times[crossings[0] + 1]
-        for _ in range(_BISECTIONS):
-            middle = (first + last) / 2
-            first, last = (middle, last) if progress(np.array([middle]))[0] < 0 else (first, middle)
-        measured[jump], reasons[jump] = (first + last) / 2, ""
+    if brackets:
+        jumps = np.array([one[0] for one in brackets])
+        ends = np.array([one[1:] for one in brackets]).T
+        measured[jumps] = _crossing(lambda who, t: _progress(trajectory, path, jumps[who], t), *ends)
     return measured, reasons
+
+
+def _progress(
+    trajectory: Trajectory, path: SaddlePath | LinearSaddlePath, jumps: NDArray[np.intp], times: Array
+) -> Array:
+    """Way covered from saddle to saddle in some jumps at some times, less one half; a few times at once."""
+    out = np.empty(len(times))
+    block = max(1, _ENTRIES // path.saddles[0].size)
+    for first in range(0, len(times), block):
+        part = slice(first, first + block)
+        beta = trajectory.at(times[part], clock="accelerated").beta
+        for k, (jump, state) in enumerate(zip(jumps[part].tolist(), beta, strict=True)):
+            before, step = path.saddles[jump], path.saddles[jump + 1] - path.saddles[jump]
+            out[first + k] = np.sum((state - before) * step) / np.sum(step**2) - 0.5
+    return out
+
+
+def _crossing(
+    function: Callable[[NDArray[np.intp], Array], Array], low: Array, high: Array, at_low: Array, at_high: Array
+) -> Array:
+    """Roots in brackets, all at once: secants with the retained end's value halved, else bisection (Illinois)."""
+    low, high, at_low, at_high = (np.array(each) for each in (low, high, at_low, at_high))
+    kept = np.zeros(len(low))
+    for round_ in range(_ROUNDS):
+        # Neighbouring floats cannot be told apart.
+        open_ = np.flatnonzero(high - low > 4 * np.spacing(high))
+        if not len(open_):
+            break
+        a, b, fa, fb = low[open_], high[open_], at_low[open_], at_high[open_]
+        middle = (a + b) / 2 if round_ % 3 == 2 else b - fb * (b - a) / (fb - fa)
+        middle = np.where((middle > a) & (middle < b), middle, (a + b) / 2)
+        value = function(open_, middle)
+        below = value < 0
+        at_high[open_] = np.where(below & (kept[open_] > 0), fb / 2, np.where(below, fb, value))
+        at_low[open_] = np.where(below, value, np.where(kept[open_] < 0, fa / 2, fa))
+        low[open_], high[open_] = np.where(below, middle, a), np.where(below, b, middle)
+        kept[open_] = np.where(below, 1.0, -1.0)
+        done = open_[np.abs(value) <= _CLOSE]
+        low[done] = high[done] = middle[np.abs(value) <= _CLOSE]
+    out: Array = (low + high) / 2
+    return out
 
 
 def jump_table(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> list[dict[str, Any]]:

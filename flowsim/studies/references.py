@@ -31,6 +31,8 @@ _FACE = 1e-9
 _RESIDUAL = 1e-8
 #: Where a vertex is not 0, relative to its largest entry, and outside its support.
 _ZERO = 1e-9
+#: Columns that join the active set together.
+_TOGETHER = 32
 #: A penalty whose Lasso has the support of the interpolant of least norm, relative to the data's unit.
 _VANISHING = 1e-11
 
@@ -236,14 +238,28 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
 
     plus, minus = _pair("penalties", penalties, problem.d, strict=False)
     X, y = _dense(problem), _target(problem)
+    n, norms = problem.n, problem.column_norms
     cone: ConeRegression[tuple[int, float]] = ConeRegression(y, lambda key: key[1] * X[:, key[0]])
-    filled = np.flatnonzero(np.any(X != 0, axis=0))
-    cone.solve(
-        ((i, sign), problem.n * float(cost[i]))
-        for sign, cost in ((1.0, plus), (-1.0, minus))
-        for i in filled.tolist()
-        if np.isfinite(cost[i])
-    )
+    inside = np.zeros((2, problem.d), dtype=bool)
+    while True:
+        force = X.T @ cone.residual
+        excess = np.stack([force - n * plus, -force - n * minus])
+        excess[inside | ~(excess > 0)] = -np.inf
+        # Who pulls most, per length, joins; with many features a few are ever asked.
+        steepest = excess / np.where(norms > 0, norms, 1.0)
+        worst = np.argpartition(-steepest.ravel(), min(_TOGETHER, steepest.size) - 1)[:_TOGETHER]
+        sides, coordinates = np.unravel_index(worst[np.isfinite(steepest.ravel()[worst])], steepest.shape)
+        if len(sides):
+            noise = cone.noise(X[:, coordinates], norms[coordinates], excess[sides, coordinates])
+            real = excess[sides, coordinates] > noise
+            sides, coordinates = sides[real], coordinates[real]
+        if not len(sides):
+            break
+        inside[sides, coordinates] = True
+        cone.solve(
+            ((int(i), 1.0 if side == 0 else -1.0), n * float((plus, minus)[side][i]))
+            for side, i in zip(sides.tolist(), coordinates.tolist(), strict=True)
+        )
     beta = np.zeros(problem.d)
     for (i, sign), value in zip(cone.members, cone.b.tolist(), strict=True):
         beta[i] += sign * value

@@ -170,3 +170,34 @@ def test_jump_times_of_a_linear_network_converge_at_order_1() -> None:
     assert study.rate.order == pytest.approx(1.0, abs=0.1)
     assert list(study.table()["jumps_seen"]) == ["2/2"] * 3
     assert study.path.order == 2
+
+
+def test_with_many_features_few_states_are_read_and_few_lines_drawn() -> None:
+    """Jump times, figures and the Lasso link cost a small multiple of the flow, not one pass for every bisection."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 1500))
+    problem = fs.Regression(X, X[:, :5] @ rng.standard_normal(5) + 0.1 * rng.standard_normal(20))
+    path = fs.saddle_to_saddle(NET, problem)
+    flow = fs.gradient_flow(NET, problem, 1.5 * path.jump_times[-1], alpha="1e-100", clock="accelerated")
+    seen: list[int] = []
+
+    class Counted:
+        accelerated_time = flow.accelerated_time
+
+        def at(self, t: np.ndarray, clock: str) -> fs.Trajectory:
+            seen.append(len(t))
+            return flow.at(t, clock=clock)
+
+    times = fs.studies.measured_jump_times(Counted(), path)  # type: ignore[arg-type]
+    crossed = np.isfinite(times)
+    assert crossed.sum() > 5
+    assert np.median(np.abs(times[crossed] / path.jump_times[crossed] - 1)) < 0.01
+    assert sum(seen) <= 60 * crossed.sum() + 230 * (~crossed).sum()
+    assert len(seen) <= 2 * len(times) + 60
+    (axes,) = fs.plot.trajectory(flow, path=path).figure.axes
+    assert len(axes.lines) < 500
+    link = fs.lasso_link(path)
+    assert link.distance[link.t < link.departs_at].max(initial=0.0) < 1e-9
