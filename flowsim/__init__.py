@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "DiagonalNetwork": "flowsim.network",
     "DecaySchedule": "flowsim.network",
+    "Logs": "flowsim.network",
     "FlowRegressor": "flowsim.estimators",
     "GaussianNoise": "flowsim.network",
     "IntegrationError": "flowsim.errors",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from flowsim.network import GaussianNoise as GaussianNoise
     from flowsim.network import LaplaceNoise as LaplaceNoise
     from flowsim.network import LinearNetwork as LinearNetwork
+    from flowsim.network import Logs as Logs
     from flowsim.network import MomentNoise as MomentNoise
     from flowsim.network import RademacherNoise as RademacherNoise
     from flowsim.network import UniformNoise as UniformNoise

@@ -21,7 +21,7 @@ from flowsim.descent.settings import Settings, check_count, check_step
 from flowsim.descent.streams import Seed, child_seeds, read_seed
 from flowsim.descent.tiles import LANES
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, resolve_alpha
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
@@ -116,7 +116,7 @@ def gradient_descents(
     step: float | ArrayLike,
     n_steps: int,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale = 1e-3,
+    alpha: float | str | Decimal | Fraction | InitialScale | None = None,
     runs: int | None = None,
     seed: Seed = None,
     workers: int = 1,
@@ -165,7 +165,7 @@ def gradient_descents(
     count_workers = check_count("workers", workers)
     sequence = read_seed(seed)
     seeds = child_seeds(sequence, len(sizes))
-    case = Case(net, problem, InitialScale.parse(alpha), start, settings)
+    case = Case(net, problem, resolve_alpha(alpha, start), start, settings)
     began = time.perf_counter()
     width = LANES if len(sizes) > 1 and case.can_share and settings.batch_size is None else 1
     groups = [range(first, min(first + width, len(sizes))) for first in range(0, len(sizes), width)]

@@ -18,7 +18,7 @@ from flowsim.descent.settings import Settings, check_step
 from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise, resolve_alpha
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
@@ -32,7 +32,7 @@ def gradient_descent(
     step: float,
     n_steps: int,
     *,
-    alpha: float | str | Decimal | Fraction | InitialScale = 1e-3,
+    alpha: float | str | Decimal | Fraction | InitialScale | None = None,
     start: Mapping[str, ArrayLike] | None = None,
     batch_size: int | None = None,
     shuffle: bool = False,
@@ -61,7 +61,7 @@ def gradient_descent(
     n_steps : int
         >= 1.
     alpha : float, or a string, Decimal or Fraction beyond the range of floats
-        Scale of the start, > 0.
+        Scale of the start, > 0. Default: 1e-3, or 1 where `start` is given.
     start : mapping weight -> array (d,), optional
         The direction that alpha multiplies, as in :func:`flowsim.gradient_flow`; U (D, h) and V (m, h) for a
         LinearNetwork.
@@ -130,7 +130,7 @@ def gradient_descent(
         momentum=momentum, nesterov=nesterov, expected=expected, radius=radius, record_every=record_every,
         coordinates=coordinates,
     )  # fmt: skip
-    case = Case(net, problem, InitialScale.parse(alpha), start, settings)
+    case = Case(net, problem, resolve_alpha(alpha, start), start, settings)
     h, sequence = check_step(step), read_seed(seed)
     began = time.perf_counter()
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.flows.checks import check_times, positive
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
 from flowsim.flows.growth import GrowthCoordinates, admits_growth, takes_loss
@@ -24,7 +25,16 @@ from flowsim.flows.rest import flow_to_rest
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
 from flowsim.growth.curve_map import admits_curves
 from flowsim.hints import hinting
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import (
+    Decay,
+    DiagonalNetwork,
+    InitialScale,
+    LinearNetwork,
+    Logs,
+    Start,
+    read_start,
+    resolve_alpha,
+)
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import CLOCKS, Clock, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
@@ -36,6 +46,7 @@ __all__ = ["gradient_flow"]
 Array = NDArray[np.float64]
 
 COORDINATES = ("auto", "growth", "log", "curve", "weights")
+UNIT_SCALE = InitialScale("1", 0.0)
 METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
@@ -45,8 +56,8 @@ def gradient_flow(
     problem: Problem,
     t_end: float | None = None,
     *,
-    alpha: float | str | Decimal | Fraction = 1e-3,
-    start: Mapping[str, ArrayLike] | None = None,
+    alpha: float | str | Decimal | Fraction | None = None,
+    start: Mapping[str, ArrayLike | Logs] | None = None,
     pretrained: Mapping[str, ArrayLike] | None = None,
     clock: Clock = "time",
     t_eval: ArrayLike | None = None,
@@ -76,14 +87,17 @@ def gradient_flow(
     t_end : float, optional
         End of the run in the unit of `clock`, > 0. None, for squares: run until the flow rests, found by doubling.
     alpha : float, str, Decimal or Fraction
-        Scale of initialisation, > 0; text and Decimal reach below the range of floats (``"1e-1000"``).
-    start : mapping weight -> array (d,) or number, optional
+        Scale of initialisation, > 0; text and Decimal reach below the range of floats (``"1e-1000"``). Default: 1e-3,
+        or 1 where `start` is given.
+    start : mapping weight -> array (d,), number or Logs, optional
         The direction ``theta^*``. Default: ``sqrt(2)`` on the first weight and 0 on the second of ``u*v``, ones
         elsewhere.
+        :class:`flowsim.Logs` gives signs and logarithms, of any size per weight and coordinate.
         For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``; default: independent Gaussian entries of std ``h**-0.5``,
         always the same ones. Wide arrays are kept by reference: leave them unchanged while ``traj.weights`` is in use.
-    pretrained : mapping weight -> array, optional
-        Weights that alpha does not multiply, of a LinearNetwork: the flow starts at ``pretrained + alpha * start``.
+    pretrained : mapping weight -> array or number, optional
+        Weights that alpha does not multiply: the start is ``pretrained + alpha * start``, also where alpha is far below
+        the rounding of the weights (as in :func:`flowsim.saddle_to_saddle`).
     clock : {"time", "accelerated", "arclength", "log_loss"}
         The unit of `t_end` and `t_eval`; see :class:`flowsim.Trajectory`. "log_loss" is ``ln(1/L)``, for separable data
         under a loss that tends to 0 (:mod:`flowsim.flows.loss_clock`): 2.3e6 is a loss of 1e-1000000.
@@ -141,12 +155,12 @@ def gradient_flow(
         raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
-    rtol, atol = _positive("rtol", rtol), _positive("atol", atol)
+    rtol, atol = positive("rtol", rtol), positive("atol", atol)
     if rtol >= 1:
         raise ValueError(f"`rtol` must be < 1, a relative accuracy; received {rtol:g}.")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
         raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
-    scale = InitialScale.parse(alpha)
+    scale = resolve_alpha(alpha, start)
     if t_end is None:
         if t_eval is not None:
             raise ValueError("`t_eval` needs `t_end`.")
@@ -159,8 +173,8 @@ def gradient_flow(
             )  # fmt: skip
 
         return flow_to_rest(until, net, problem, scale, clock, rtol)
-    t_end = _positive("t_end", t_end)
-    points = None if t_eval is None else _check_times(t_eval, t_end)
+    t_end = positive("t_end", t_end)
+    points = None if t_eval is None else check_times(t_eval, t_end)
     if getattr(net, "noise", None) is not None:
         require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")
     common: dict[str, Any] = {
@@ -181,9 +195,8 @@ def gradient_flow(
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
         from flowsim.flows.frames import linear_flow
 
-        return linear_flow(net, problem, t_end, scale, start, pretrained, method=method, events=looked_for, **common)
-    if pretrained is not None:
-        raise ValueError("`pretrained` needs a LinearNetwork; for other networks give `start` and alpha=1.")
+        plain = cast("Mapping[str, ArrayLike] | None", start)
+        return linear_flow(net, problem, t_end, scale, plain, pretrained, method=method, events=looked_for, **common)
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if problem.y.ndim == 2:
@@ -197,7 +210,9 @@ def gradient_flow(
         if events
         else ()
     )
-    direction = net.direction(start, problem.d)
+    parts = read_start(net, start, pretrained, scale, problem.d)
+    plain = cast("Mapping[str, ArrayLike] | None", start)
+    direction = net.direction(plain, problem.d) if parts is None else np.ones(parts.shape)
     if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     info = {
@@ -205,17 +220,20 @@ def gradient_flow(
         "formulas": [formula.text for formula in net.formulas],
         "alpha": scale.text,
         "log_alpha": scale.log,
-        "default_start": start is None,
+        "default_start": start is None and pretrained is None,
     }
     if clock == "log_loss":
+        if parts is not None:
+            raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
         return log_loss_flow(
             net, problem, t_end, scale, direction, acceleration=acceleration(net, scale), t_eval=points, method=method,
             rtol=rtol, max_steps=int(max_steps), progress=progress, estimate_error=bool(estimate_error),
             events=looked_for, info={**info, "clock": clock, "t_end": t_end, "rtol": rtol, "atol": atol},
         )  # fmt: skip
-    exponents = exponents_for(net, problem, method in ("auto", "native") and coordinates in ("auto", "growth", "log"))
+    homogeneous = parts is None and coordinates in ("auto", "growth", "log")
+    exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
     inner, reason = _choose(
-        net, exponents.problem(problem), exponents.scale(scale), direction, coordinates, method, rtol
+        net, exponents.problem(problem), exponents.scale(scale), parts or direction, coordinates, method, rtol
     )
     if exponents.k and not hasattr(inner, "integrate"):  # weights are integrated as they are
         exponents = replace(exponents, k=0)
@@ -262,7 +280,7 @@ def _choose(
     net: DiagonalNetwork,
     problem: Problem,
     scale: InitialScale,
-    direction: Array,
+    direction: Array | Start,
     asked: str,
     method: str,
     rtol: float,
@@ -278,7 +296,10 @@ def _choose(
     if reason is not None and asked == "growth":
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
     if reason is None and asked in ("auto", "growth"):
-        return GrowthCoordinates(net, problem, scale, direction, native=native_growth), None
+        own = UNIT_SCALE if isinstance(direction, Start) else scale
+        return GrowthCoordinates(net, problem, own, direction, native=native_growth), None
+    if isinstance(direction, Start):
+        scale, direction = direction.collapsed()
     not_log = admits_products(net, problem, scale, direction, rtol)
     if net.weight_decay:
         not_log = "weight decay moves each weight by itself"
@@ -326,27 +347,3 @@ def _choose(
             f"`alpha` = {scale} puts weights where the formula's gradient cancels to rounding; {chosen.remedy()}."
         )
     return chosen, reason
-
-
-def _positive(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` must be a number > 0; received {value!r}.") from None
-    if not 0 < number < math.inf:
-        raise ValueError(f"`{name}` must be > 0 and finite; received {value!r}.")
-    return number
-
-
-def _check_times(t_eval: ArrayLike, t_end: float) -> Array:
-    times = np.asarray(t_eval, dtype=float)
-    if times.ndim != 1 or len(times) == 0:
-        raise ValueError(f"`t_eval` must be a vector of times; received shape {times.shape}.")
-    # Rounding of linspace and of unit changes at the far end is forgiven. NaN fails every comparison.
-    if (times[1:] >= times[:-1]).all() and times[0] >= 0 and times[-1] <= t_end * (1 + 1e-12):
-        return times
-    if not np.isfinite(times).all():
-        raise ValueError("`t_eval` must be finite; received NaN or infinity.")
-    if (np.diff(times) < 0).any():
-        raise ValueError("`t_eval` must not decrease.")
-    raise ValueError(f"`t_eval` must lie in [0, {t_end:g}]; received [{times[0]:g}, {times[-1]:g}].")

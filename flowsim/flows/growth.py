@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.reduced import EXPONENTIAL, Reduced
-from flowsim.network import Decay, DiagonalNetwork, Formula, InitialScale, quadratic_form
+from flowsim.network import Decay, DiagonalNetwork, Formula, InitialScale, Start, quadratic_form
 from flowsim.network.decay import integrals, rates
 from flowsim.network.modes import ZERO, components, conserved_exponents, diagonalise, invariant_names
 from flowsim.problem import Problem, Regression
@@ -100,20 +100,25 @@ class Modes:
     conserved: Array
 
     @classmethod
-    def of(cls, net: DiagonalNetwork, direction: Array) -> Modes:
+    def of(cls, net: DiagonalNetwork, direction: Array | Start) -> Modes:
         """Diagonalise every formula of the network at the start `direction`."""
-        d = direction.shape[1]
-        stds = (0.0,) * len(direction) if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
+        k, d = direction.shape
+        stds = (0.0,) * k if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
         if len(net.distinct) == 1:
+            if isinstance(direction, Start):
+                return _of_formula(net.distinct[0], net.weights, stds, direction, d)
             if direction.strides[1] == 0 or (direction == direction[:, :1]).all():
                 return _alike(net.distinct[0], net.weights, stds, tuple(direction[:, 0].tolist()), d)
             return _of_formula(net.distinct[0], net.weights, stds, direction, d)
         kinds = net.kinds(d)
         members = [np.flatnonzero(kinds == kind) for kind in range(len(net.distinct))]
         parts = [
-            _of_formula(formula, net.weights, stds, direction[:, here], len(here))
+            _of_formula(
+                formula, net.weights, stds,
+                direction.among(here) if isinstance(direction, Start) else direction[:, here], len(here),
+            )
             for formula, here in zip(net.distinct, members, strict=True)
-        ]
+        ]  # fmt: skip
         back = np.argsort(np.concatenate(members))
         arrays = [np.concatenate(each)[back] for each in zip(*(part.arrays() for part in parts), strict=True)]
         return cls(d, _merge_names([part.invariants for part in parts]), *arrays)
@@ -166,7 +171,7 @@ class GrowthMap:
     schedule: Decay | None = None
 
     @classmethod
-    def of(cls, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> GrowthMap:
+    def of(cls, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start) -> GrowthMap:
         """At the start ``alpha * direction``."""
         modes = Modes.of(net, direction)
         if modes.is_damped or net.weight_decay:
@@ -263,7 +268,7 @@ class GrowthCoordinates:
         One for which :func:`admits_growth` is None.
     problem : Problem
     scale : InitialScale
-    direction : array (k, d)
+    direction : array (k, d) or Start
         The start is alpha times this.
     native : bool
         States are z (d,) and come from :meth:`integrate`.
@@ -277,7 +282,7 @@ class GrowthCoordinates:
         net: DiagonalNetwork,
         problem: Problem,
         scale: InitialScale,
-        direction: Array,
+        direction: Array | Start,
         *,
         native: bool = True,
     ) -> None:
@@ -451,10 +456,17 @@ class GrowthCoordinates:
         return departure
 
 
-def _of_formula(formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], direction: Array, d: int) -> Modes:
+def _of_formula(
+    formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], direction: Array | Start, d: int
+) -> Modes:
     values, vectors = diagonalise(formula, weights)
     square = (vectors**2).sum(axis=0)
-    start = components(vectors, direction).T
+    if isinstance(direction, Start):
+        start, log = (each.T for each in direction.components(vectors))
+        log_start = 2 * np.where(start == 0, 0.0, log)
+    else:
+        start = components(vectors, direction).T
+        log_start = 2 * np.log(np.where(start == 0, 1.0, np.abs(start)))
     eta = max(stds[weights.index(name)] for name in formula.weights)
     exponents = conserved_exponents(values)
 
@@ -465,7 +477,7 @@ def _of_formula(formula: Formula, weights: tuple[str, ...], stds: tuple[float, .
         d=d,
         invariants=invariant_names(formula, weights, vectors, exponents),
         coefficient=np.where(start == 0, 0.0, values / square),
-        log_start=2 * np.log(np.where(start == 0, 1.0, np.abs(start))),
+        log_start=log_start,
         rate=each(4 * values),
         damping=each(8 * eta**2 * values**2),
         sign=np.sign(start),

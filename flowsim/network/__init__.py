@@ -14,6 +14,7 @@ from flowsim.network.noise import (
 )
 from flowsim.network.quadratic import quadratic_form
 from flowsim.network.scale import InitialScale
+from flowsim.network.start import Logs, Start, read_start, resolve_alpha
 
 __all__ = [
     "FUNCTIONS",
@@ -25,12 +26,16 @@ __all__ = [
     "InitialScale",
     "LaplaceNoise",
     "LinearNetwork",
+    "Logs",
     "MomentNoise",
     "Noise",
     "RademacherNoise",
+    "Start",
     "UniformNoise",
     "check_decay",
     "decay_of",
     "linear_start",
     "quadratic_form",
+    "read_start",
+    "resolve_alpha",
 ]

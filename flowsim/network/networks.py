@@ -122,8 +122,8 @@ class DiagonalNetwork:
                 columns[self.weights.index(factors[1]), kind] = 0.0
         return columns
 
-    def direction(self, start: Mapping[str, ArrayLike] | None, d: int) -> Array:
-        """The direction that alpha multiplies, shape (k, d).
+    def direction(self, start: Mapping[str, ArrayLike] | None, d: int, name: str = "start") -> Array:
+        """The direction that alpha multiplies, shape (k, d); errors call it `name`.
 
         Default: ``sqrt(2)`` on the first weight and 0 on the second of a product of two (``u*v``), ones elsewhere.
         Where all coordinates start alike it is a read-only view of one number a weight.
@@ -138,21 +138,23 @@ class DiagonalNetwork:
                 return _everywhere(tuple(self._default_columns[:, 0].tolist()), d)
             return np.take(self._default_columns, self.kinds(d), axis=1)
         if not isinstance(start, Mapping):
-            raise ValueError(f"`start` must map weights to arrays; received {type(start).__name__}.")
-        unknown = [name for name in start if name not in self.weights]
+            raise ValueError(f"`{name}` must map weights to arrays; received {type(start).__name__}.")
+        unknown = [weight for weight in start if weight not in self.weights]
         if unknown:
             raise ValueError(
-                f"`start` names the unknown weight {unknown[0]!r}; the network has {', '.join(self.weights)}."
+                f"`{name}` names the unknown weight {unknown[0]!r}; the network has {', '.join(self.weights)}."
             )
         rows = []
-        for name in self.weights:
-            if name not in start:
-                raise ValueError(f"`start` must give every weight; {name!r} is missing.")
-            row = np.asarray(start[name], dtype=float)
+        for weight in self.weights:
+            if weight not in start:
+                raise ValueError(f"`{name}` must give every weight; {weight!r} is missing.")
+            if hasattr(start[weight], "log_abs"):
+                raise ValueError(f"`{name}[{weight!r}]` as Logs is for `start` of gradient_flow alone.")
+            row = np.asarray(start[weight], dtype=float)
             if row.shape not in ((), (d,)):
-                raise ValueError(f"`start[{name!r}]` must be a number or have shape ({d},); received {row.shape}.")
+                raise ValueError(f"`{name}[{weight!r}]` must be a number or have shape ({d},); received {row.shape}.")
             if not np.isfinite(row).all():
-                raise ValueError(f"`start[{name!r}]` must be finite; received NaN or infinity.")
+                raise ValueError(f"`{name}[{weight!r}]` must be finite; received NaN or infinity.")
             rows.append(row)
         if not any(row.ndim for row in rows):
             return _everywhere(tuple(float(row) for row in rows), d)

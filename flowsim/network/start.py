@@ -1,0 +1,211 @@
+r"""Starts that one scale does not describe: logarithms per weight and coordinate, and pretrained weights.
+
+A start is a sum of parts, ``theta(0) = W_0 + alpha W_1``: pretrained weights, and the direction that alpha multiplies.
+What decides is what the parts leave of a component ``c_k = q_k . theta``, kept as a sign and a
+logarithm. With ``u v = beta_0`` and ``u^2 - v^2 = 2 mu``, for instance,
+
+.. math:: (u + v)^2 = 2 \sqrt{\beta_0^2 + \mu^2} + 2 \beta_0, \qquad u - v = \frac{2\mu}{u + v},
+
+is an ordinary number at mu = 1e-1000.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.network.modes import ZERO
+from flowsim.network.networks import DiagonalNetwork
+from flowsim.network.scale import InitialScale
+
+__all__ = ["Logs", "Start", "read_start", "resolve_alpha"]
+
+Array = NDArray[np.float64]
+
+#: Weights smaller than this share of the largest are no floats beside it.
+_SPREAD = 690.0
+#: Pretrained weights closer than this to a tie remember their start only in what alpha adds.
+_TIE = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class Logs:
+    """Weights as signs and logarithms of their moduli, of any size: ``sign * exp(log_abs)``.
+
+    Attributes
+    ----------
+    sign : number or array (d,)
+        -1, 0 or 1.
+    log_abs : number or array (d,)
+        Finite where the sign is not 0.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> start = {"u": fs.Logs(1, [0.0, -1e6]), "v": fs.Logs(0, 0.0)}
+    >>> traj = fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression([[1.0, 2.0]], [1.0]), 5.0, start=start)
+    >>> traj.log_abs_weights["u"][0]
+    array([       0., -1000000.])
+    """
+
+    sign: ArrayLike
+    log_abs: ArrayLike
+
+    def arrays(self, name: str, d: int) -> tuple[Array, Array]:
+        """Both as arrays (d,).
+
+        Raises
+        ------
+        ValueError
+        """
+        sign, log = np.asarray(self.sign, dtype=float), np.asarray(self.log_abs, dtype=float)
+        for part, values in (("sign", sign), ("log_abs", log)):
+            if values.shape not in ((), (d,)):
+                raise ValueError(f"`{name}.{part}` must be a number or have shape ({d},); received {values.shape}.")
+        sign, log = np.broadcast_to(sign, (d,)), np.broadcast_to(log, (d,))
+        if not np.isin(sign, (-1.0, 0.0, 1.0)).all():
+            raise ValueError(f"`{name}.sign` must hold -1, 0 and 1; received {sign[~np.isin(sign, (-1, 0, 1))][0]:g}.")
+        bad = (sign != 0) & ~np.isfinite(log)
+        if bad.any():
+            raise ValueError(f"`{name}.log_abs` must be finite; received {log[bad][0]}.")
+        return sign, np.where(sign == 0, -np.inf, log)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A start by its parts: signs and logarithms (k, d) of weights each."""
+
+    parts: tuple[tuple[Array, Array], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        k, d = self.parts[0][0].shape
+        return k, d
+
+    def among(self, keep: NDArray[Any]) -> Start:
+        """Of some coordinates."""
+        return Start(tuple((sign[:, keep], log[:, keep]) for sign, log in self.parts))
+
+    def components(self, vectors: Array) -> tuple[Array, Array]:
+        """Signs and logarithms (k, d) of ``vectors^T theta``; what cancels exactly is exactly zero."""
+        is_whole = (vectors == np.round(vectors)).all()
+        sign, log = _sum_logs([_project(vectors, *part, 0.0 if is_whole else ZERO) for part in self.parts])
+        return sign, log
+
+    def collapsed(self) -> tuple[InitialScale, Array]:
+        """One scale and a direction (k, d) in floats.
+
+        Raises
+        ------
+        ValueError
+            If no scale puts all weights into the range of floats, or floats lose what alpha adds to pretrained
+            weights that tie.
+        """
+        sign, log = _sum_logs(list(self.parts))
+        top = float(log.max())
+        if ((sign != 0) & (log < top - _SPREAD)).any():
+            raise ValueError(
+                "`start` spreads weights over more than the range of floats: only quadratic formulas can start so."
+            )
+        if len(self.parts) > 1:
+            kept, added = self.parts[0][1], self.parts[1][1]
+            fixed = np.sort(kept, axis=0)
+            with np.errstate(invalid="ignore"):
+                near = np.isfinite(fixed[:-1]) & (fixed[1:] - fixed[:-1] < _TIE)
+            lost = np.isfinite(added) & np.isfinite(kept) & (added < kept + math.log(_TIE))
+            if (near.any(axis=0) & lost.any(axis=0)).any():
+                raise ValueError(
+                    "`pretrained` weights of equal modulus remember only what `alpha` adds to them, which floats lose "
+                    "for formulas that are not quadratic; use a larger `alpha`."
+                )
+        with np.errstate(under="ignore"):
+            return InitialScale(f"exp({top:.17g})", top), sign * np.exp(log - top)
+
+
+def read_start(
+    net: DiagonalNetwork,
+    start: Mapping[str, Any] | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+    scale: InitialScale,
+    d: int,
+) -> Start | None:
+    """The start of a flow if one scale and a direction in floats do not describe it, else None."""
+    in_logs = isinstance(start, Mapping) and any(isinstance(value, Logs) for value in start.values())
+    if pretrained is None and not in_logs:
+        return None
+    parts = []
+    if pretrained is not None:
+        values = net.direction(pretrained, d, name="pretrained")
+        with np.errstate(divide="ignore"):
+            parts.append((np.sign(values), np.log(np.abs(values))))
+    if in_logs:
+        assert start is not None
+        plain = {name: 0.0 if isinstance(value, Logs) else value for name, value in start.items()}
+        values = np.array(net.direction(plain, d))
+        with np.errstate(divide="ignore"):
+            sign, log = np.sign(values), np.log(np.abs(values))
+        for row, name in enumerate(net.weights):
+            if isinstance(start[name], Logs):
+                sign[row], log[row] = start[name].arrays(f"start[{name!r}]", d)
+    else:
+        values = net.direction(start, d)
+        with np.errstate(divide="ignore"):
+            sign, log = np.sign(values), np.log(np.abs(values))
+    parts.append((sign, log + scale.log))
+    if not any(sign.any() for sign, _ in parts):
+        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
+    return Start(tuple(parts))
+
+
+def resolve_alpha(alpha: Any, start: object) -> InitialScale:
+    """The scale of a run: 1 where a start is given without one, else 1e-3."""
+    if alpha is None:
+        alpha = 1e-3 if start is None else 1.0
+    return InitialScale.parse(alpha)
+
+
+def _project(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Array, Array]:
+    """``vectors^T w`` of weights (k, d)."""
+    peak = log.max(axis=0)
+    peak = np.where(np.isfinite(peak), peak, 0.0)
+    with np.errstate(under="ignore", divide="ignore"):
+        scaled = sign * np.exp(log - peak)
+        out, size = vectors.T @ scaled, np.abs(vectors.T) @ np.abs(scaled)
+        # Where every term but one is far below the others their sum may underflow; each row has its own peak then.
+        out[np.abs(out) <= zero * size] = 0.0
+        logs = np.log(np.abs(out)) + peak
+    alone = out == 0
+    if alone.any():
+        sign_of, log_of = _by_rows(vectors, sign, log, zero)
+        out, logs = np.where(alone, sign_of, out), np.where(alone, log_of, logs)
+    return np.sign(out), logs
+
+
+def _by_rows(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Array, Array]:
+    """The same, every component scaled by its own largest term."""
+    with np.errstate(divide="ignore"):
+        terms = np.log(np.abs(vectors.T))[:, :, None] + log[None]
+    peak = terms.max(axis=1)
+    finite = np.where(np.isfinite(peak), peak, 0.0)
+    with np.errstate(under="ignore", divide="ignore"):
+        scaled = np.sign(vectors.T)[:, :, None] * sign[None] * np.exp(terms - finite[:, None])
+        total = scaled.sum(axis=1)
+        total[np.abs(total) <= zero * np.abs(scaled).sum(axis=1)] = 0.0
+        return np.sign(total), np.where(total == 0, -np.inf, np.log(np.abs(total)) + finite)
+
+
+def _sum_logs(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Signs and logarithms of a sum of numbers given so."""
+    sign, log = parts[0]
+    for other_sign, other_log in parts[1:]:
+        peak = np.maximum(log, other_log)
+        finite = np.where(np.isfinite(peak), peak, 0.0)
+        with np.errstate(under="ignore", divide="ignore"):
+            total = sign * np.exp(log - finite) + other_sign * np.exp(other_log - finite)
+            sign, log = np.sign(total), np.log(np.abs(total)) + finite
+    return sign, log
