@@ -97,11 +97,12 @@ def _of_trajectory(trajectory: Any, keep: str) -> Any:
 def _of_path(path: Any) -> Any:
     import xarray
 
+    shape = ("feature", "target")[: path.saddles.ndim - 1]  # of one beta
     return xarray.Dataset(
         {
             "jump_times": ("jump", path.jump_times),
-            "saddles": (("saddle", "feature"), path.saddles),
-            "end": ("feature", path.end),
+            "saddles": (("saddle", *shape), path.saddles),
+            "end": (shape, path.end),
         },
         {"feature": list(path.problem.feature_names)},
         {"complete": bool(path.complete), "message": path.message},

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 
-__all__ = ["Block", "independent_blocks", "weight_penalties"]
+__all__ = ["Block", "independent_blocks", "weight_penalties", "whole_block"]
 
 Array = NDArray[np.float64]
 
@@ -91,12 +91,16 @@ def weight_penalties(net: LinearNetwork, data: LinearData) -> tuple[Array, float
     return a + decay, b + decay
 
 
+def whole_block(net: LinearNetwork, data: LinearData) -> Block:
+    """All of the data as one block."""
+    R, m = data.signal.shape
+    return Block(np.eye(R), np.eye(m), data.curvatures, data.signal, *weight_penalties(net, data))
+
+
 def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
     """The finest decomposition, up to blocks that are copies of one another (which learn the same at the same time)."""
-    a, b = weight_penalties(net, data)
-    R, m = data.signal.shape
-    curvatures, signal = data.curvatures, data.signal
-    whole = [Block(np.eye(R), np.eye(m), curvatures, signal, a, b)]
+    whole = [whole_block(net, data)]
+    R, curvatures, signal, a, b = data.rank, data.curvatures, data.signal, whole[0].a, whole[0].b
     size = float(np.abs(signal).max(initial=0.0))
     if size == 0.0:
         return whole

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.limits.linear_blocks import independent_blocks
+from flowsim.limits.linear_blocks import Block, independent_blocks, whole_block
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.linear_process import TIE, BlockProcess, Plateau
 from flowsim.network import LinearNetwork
@@ -55,6 +55,8 @@ def linear_saddle_to_saddle(
         processes.append(process)
     times, places, stop, because = _merge(processes, width, horizon, most)
     complete, message = _verdict(processes, places[-1], because, stop)
+    if _order_is_delicate(processes, whole_block(net, data), width, times):
+        message += "; the data decouple exactly, and the least coupling would change the jump times"
     return LinearSaddlePath(
         problem=squares,
         data=data,
@@ -68,6 +70,16 @@ def linear_saddle_to_saddle(
         message=message,
         stats={"jumps": len(times), "blocks": len(blocks), "seconds": time.perf_counter() - began},
     )
+
+
+def _order_is_delicate(processes: list[BlockProcess], whole: Block, width: int, times: list[float]) -> bool:
+    """Whether the same data, their parts coupled ever so little, would be learned at other times."""
+    if len(processes) == 1 or not all(process.closed_form for process in processes):
+        return False
+    coupled = BlockProcess(whole, width)
+    coupled.run(math.inf, len(times))
+    others = [plateau.time for plateau in coupled.plateaus[1:]]
+    return not np.allclose(np.unique(others)[: len(times)], times[: len(others)], rtol=_EQUAL, atol=0.0)
 
 
 def _unit(part: Array) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.orbits import Orbit, by_distance
 
-__all__ = ["block_orbit", "departure", "follow_to_rest", "settle"]
+__all__ = ["block_orbit", "departure", "follow_to_rest", "relaxation_rate", "settle"]
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,8 @@ _SPANS = 60
 _BUDGET = 400_000
 _REFINE = 4
 _NEWTON_STEPS = 12
+#: Eigenvalues of the Hessian below this, relative to the largest, belong to turns of the hidden layer.
+_FREE = 1e-10
 #: How far an orbit may end from the saddle that the process states, relative to the size of the jump.
 _MISS = 1e-5
 
@@ -127,14 +130,26 @@ def settle(block: Block, Z: Array) -> Array:
     return Z
 
 
-def _newton_step(block: Block, Z: Array, gradient: Array) -> Array:
-    from scipy.sparse.linalg import LinearOperator, minres
+def relaxation_rate(block: Block, Z: Array) -> float:
+    """The slowest rate at which the active directions settle; turns of the hidden layer do not count. inf without any.
 
+    NaN for so many weights that their Hessian is not looked at.
+    """
+    if not Z.size:
+        return math.inf
+    if Z.size > _SMALL:
+        return math.nan
+    values = np.linalg.eigvalsh(_dense_hessian(block, Z))
+    return float(values[values > _FREE * np.abs(values).max()].min(initial=math.inf))
+
+
+def _hessian(block: Block, Z: Array) -> Callable[[Array], Array]:
+    """Its product with a direction, flattened."""
     r = block.shape[0]
     U, V = Z[:r], Z[r:]
     G = block.force(U @ V.T)
 
-    def hessian(flat: Array) -> Array:
+    def product(flat: Array) -> Array:
         d = flat.reshape(Z.shape)
         dU, dV = d[:r], d[r:]
         dG = -block.curvatures[:, None] * (dU @ V.T + U @ dV.T)
@@ -142,12 +157,23 @@ def _newton_step(block: Block, Z: Array, gradient: Array) -> Array:
         bottom = G.T @ dU + dG.T @ U - block.b * dV
         return -np.concatenate([top, bottom]).ravel()
 
+    return product
+
+
+def _dense_hessian(block: Block, Z: Array) -> Array:
+    product = _hessian(block, Z)
+    matrix = np.column_stack([product(unit) for unit in np.eye(Z.size)])
+    return (matrix + matrix.T) / 2
+
+
+def _newton_step(block: Block, Z: Array, gradient: Array) -> Array:
+    from scipy.sparse.linalg import LinearOperator, minres
+
     if Z.size <= _SMALL:
-        matrix = np.column_stack([hessian(unit) for unit in np.eye(Z.size)])
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        inverse = np.where(np.abs(values) > 1e-10 * np.abs(values).max(), 1.0, 0.0) / np.where(values == 0, 1.0, values)
+        values, vectors = np.linalg.eigh(_dense_hessian(block, Z))
+        inverse = np.where(np.abs(values) > _FREE * np.abs(values).max(), 1.0, 0.0) / np.where(values == 0, 1.0, values)
         return np.asarray(vectors @ (inverse * (vectors.T @ gradient.ravel()))).reshape(Z.shape)
-    operator = LinearOperator((Z.size, Z.size), matvec=hessian, dtype=float)
+    operator = LinearOperator((Z.size, Z.size), matvec=_hessian(block, Z), dtype=float)
     return np.asarray(minres(operator, gradient.ravel(), rtol=1e-14, maxiter=2000)[0]).reshape(Z.shape)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import card, curves
 from flowsim.limits.linear_blocks import Block
-from flowsim.limits.linear_orbits import block_orbit
+from flowsim.limits.linear_orbits import block_orbit, relaxation_rate
 from flowsim.limits.linear_process import Plateau
 from flowsim.limits.orbits import Orbit
 from flowsim.limits.staircase import Staircase
@@ -116,6 +116,20 @@ class LinearSaddlePath(Staircase):
         found = np.linalg.svd(self._reduced, compute_uv=False)
         values[:, : found.shape[1]] = found
         return values
+
+    @cached_property
+    def relaxation_rates(self) -> Array:
+        """How fast a flow settles on each plateau, (K+1,): the slowest rate in unscaled time, inf at rank 0.
+
+        On a plateau of accelerated length T the flow comes within ``exp(-rate T ln(1/alpha))`` of its saddle, but for
+        what waits. NaN where the active directions have too many weights.
+        """
+        return np.array(
+            [
+                min(relaxation_rate(block, plateau.Z) for block, plateau in zip(self.blocks, here, strict=True))
+                for here in self.places
+            ]
+        )
 
     def levels(self, t: ArrayLike) -> Array:
         """Graded logarithms ``1 + ln(size) / ln(1/alpha)`` of the directions of ``(U_1; V)``, falling.

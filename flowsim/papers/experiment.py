@@ -27,6 +27,7 @@ _MODULES = (
     "flowsim.papers.pesme_flammarion",
     "flowsim.papers.clara_langer_schmidt_hieber",
     "flowsim.papers.min_tarmoun_vidal_mallada",
+    "flowsim.papers.linear_limits",
     "flowsim.papers.follow_ups",
 )
 

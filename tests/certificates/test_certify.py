@@ -105,11 +105,25 @@ def test_paper_two_holds_on_a_wide_linear_network() -> None:
     problem = fs.Regression(rng.standard_normal((6, 9)), rng.standard_normal((6, 2)))
     rows = fs.certify(fs.LinearNetwork(50), problem)
     assert_holds(
-        rows, {"linear-imbalance", "linear-rate", "linear-invariant-set", "linear-min-norm", "linear-width-law"}
-    )
-    assert all("not diagonal" in row.hypothesis for row in rows if not row.applies)
+        rows,
+        {"linear-imbalance", "linear-rate", "linear-invariant-set", "linear-min-norm", "linear-width-law",
+         "linear-saddles", "linear-jump-times", "linear-vanishing-min-norm", "linear-width-bound"},
+    )  # fmt: skip
+    own = {"linear-narrow-end", "linear-soft-thresholding"}
+    assert all("not diagonal" in row.hypothesis for row in rows if not row.applies and row.name not in own)
     tall = fs.Regression(rng.standard_normal((9, 3)), rng.standard_normal((9, 2)))
     assert fs.certify(fs.LinearNetwork(50), tall, theorems="linear-width-law")[0].status == "not applicable"
+
+
+def test_noise_soft_thresholds_and_narrow_networks_end_at_the_best_fit_of_their_rank() -> None:
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((20, 3))
+    problem = fs.Regression(X, X @ rng.standard_normal((3, 2)) + 0.2 * rng.standard_normal((20, 2)))
+    names = ["linear-saddles", "linear-jump-times", "linear-narrow-end", "linear-soft-thresholding"]
+    noisy = fs.certify(fs.LinearNetwork(6, noise=fs.GaussianNoise(0.2)), problem, alpha="1e-200", theorems=names)
+    assert_holds(noisy, {"linear-saddles", "linear-jump-times", "linear-soft-thresholding"})
+    narrow = fs.certify(fs.LinearNetwork(1), problem, alpha="1e-200", theorems=names)
+    assert_holds(narrow, {"linear-saddles", "linear-jump-times", "linear-narrow-end"})
 
 
 def test_every_row_says_why_it_does_not_apply(diabetes: fs.Regression) -> None:

@@ -40,6 +40,12 @@ def orthogonal() -> fs.Regression:
     return fs.Regression(Q, Q @ np.array([3.0, -2.0, 1.0]))
 
 
+def two_targets() -> fs.Regression:
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((20, 3))
+    return fs.Regression(X, X @ rng.standard_normal((3, 2)) + 0.2 * rng.standard_normal((20, 2)))
+
+
 FOUR = fs.Regression([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]], [1.0, 0.0])
 
 
@@ -116,6 +122,11 @@ def falsify(monkeypatch: pytest.MonkeyPatch, scale: float = 1.0, **changes: floa
         ("balancing-rate", NOISY, tall(), {"weights": 1e-2}),
         ("weighted-lasso", NOISY, tall(), {"beta": 1.001}),
         ("shrinkage-thresholding", NOISY, orthogonal(), {"beta": 1.001}),
+        ("linear-saddles", fs.LinearNetwork(6), two_targets(), {"beta": 1.001}),
+        ("linear-jump-times", fs.LinearNetwork(6), two_targets(), {"time": 1.001}),
+        ("linear-narrow-end", fs.LinearNetwork(1), two_targets(), {"beta": 1.001}),
+        ("linear-vanishing-min-norm", fs.LinearNetwork(6), two_targets(), {"beta": 1.001}),
+        ("linear-soft-thresholding", fs.LinearNetwork(6, noise=fs.GaussianNoise(0.2)), two_targets(), {"beta": 1.001}),
         ("linear-imbalance", fs.LinearNetwork(20), wide(), {"weights": 1e-3}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -225,3 +227,21 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
     orthogonal = {"U": left[:, :1] @ np.ones((1, 9)), "V": -right[:1].T @ np.ones((1, 9))}
     with pytest.raises(ValueError, match="general position"):
         fs.saddle_to_saddle(net, problem, orthogonal)
+
+
+def test_data_that_decouple_say_where_the_least_coupling_would_decide() -> None:
+    delicate = fs.saddle_to_saddle(fs.LinearNetwork(5), fs.Regression(np.diag([1.0, 2.0]), np.diag([1.0, 0.75])))
+    assert "least coupling would change the jump times" in delicate.message
+    white = fs.saddle_to_saddle(fs.LinearNetwork(5), fs.Regression(np.eye(3), np.diag([3.0, 2.0, 1.0])))
+    assert white.message == "reached the minimiser"
+
+
+def test_a_path_shows_itself_and_travels() -> None:
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9), random_problem(14))
+    frame = path.to_dataframe()
+    assert list(frame["rank"]) == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(frame["s1"].iloc[-1], np.linalg.norm(path.end, 2))
+    assert "rank at the end" in path._repr_html_()
+    again = pickle.loads(pickle.dumps(path))
+    np.testing.assert_array_equal(again.end, path.end)
+    assert repr(path) == "LinearSaddlePath(4 jumps, reached the minimiser)"

@@ -26,9 +26,10 @@ def code_cells(path: Path) -> list[Any]:
     return [cell for cell in read(path).cells if cell.cell_type == "code"]
 
 
-def test_there_is_a_notebook_for_each_paper_one_to_begin_with_and_one_on_tiny_alpha() -> None:
+def test_there_is_a_notebook_for_each_paper_to_begin_with_on_tiny_alpha_and_on_linear_networks() -> None:
     assert {path.stem for path in NOTEBOOKS} == {
-        "first_steps", "tiny_alpha", "pesme_flammarion", "clara_langer_schmidt_hieber", "min_tarmoun_vidal_mallada",
+        "first_steps", "tiny_alpha", "linear_saddle_to_saddle",
+        "pesme_flammarion", "clara_langer_schmidt_hieber", "min_tarmoun_vidal_mallada",
     }  # fmt: skip
 
 

@@ -1,0 +1,259 @@
+r"""Two-layer linear networks from a vanishing start: saddles, jump times, ends; and the width bound with its constants.
+
+Width: with entries :math:`\mathcal N(0, h^{-2a})` the rows of ``(U_1; V; U_2)`` (k = D + m of them) satisfy, by
+Davidson and Szarek's bound on Gaussian singular values, :math:`\lVert Z Z^\top - h^{1-2a} \rVert \le h^{1-2a} \delta`,
+:math:`\delta = 2\varepsilon + \varepsilon^2`, :math:`\varepsilon = (\sqrt k + t) / \sqrt h`, with probability at least
+:math:`1 - 2 e^{-t^2/2}`. Then the level of imbalance is at least :math:`2 h^{1-2a} (1 - \delta)`, the start is within
+:math:`h^{1-2a} \delta` of :math:`\beta = 0` and of the invariant set, and
+
+.. math:: \lVert U V^\top(\infty) - \hat\beta \rVert_2 \le h^{1-2a} \delta \, \exp\Big(
+          \frac{\lambda_1(\Sigma) \, \big( \lVert \hat\beta \rVert_F + \sqrt{\min(r, m)}\, h^{1-2a} \delta \big)}
+          {2 \lambda_r(\Sigma) \, h^{1-2a} (1 - \delta)} \Big) = O(h^{1/2 - 2a}).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.linear_networks import PAPER as MIN_ET_AL
+from flowsim.certificates.linear_networks import WIDTH_EXPONENT, WIDTHS, spectrum_of, wide_runs
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.setting import Setting
+from flowsim.errors import IntegrationError
+from flowsim.limits import LinearSaddlePath, saddle_to_saddle
+from flowsim.network import InitialScale
+from flowsim.results import Trajectory
+from flowsim.studies.jumps import measured_jump_times, plateau_times
+
+__all__ = ["jump_times", "min_norm_end", "narrow_end", "saddles", "soft_thresholding", "width_bound"]
+
+Array = NDArray[np.float64]
+
+GREEDY = "Gidel, Bach & Lacoste-Julien, arXiv 1904.13262; Li, Luo & Lyu, arXiv 2012.09839"
+OWN = "flowsim, theory of linear networks (conjectured saddles: Jacot et al., arXiv 2106.15933)"
+
+_LN10 = math.log(10.0)
+#: The flow stands at a saddle to exp(-this) in the middle of a plateau that counts as resolved.
+_RESOLUTION = 30.0
+_SMALLEST_GAMMA, _LARGEST_GAMMA = 200 * _LN10, 1e5 * _LN10
+_BEYOND_LAST_JUMP = 1.5
+#: Distances to saddles, relative to the largest coefficient, that flows of finite tolerance resolve.
+_RESOLVED = 1e-6
+#: Of jump times extrapolated from two scales, relative.
+_EXTRAPOLATED = 1e-4
+#: Standard deviations of the Gaussian deviation inequality: fails with probability 2 exp(-t^2/2) = 7e-4.
+_DEVIATION = 4.0
+
+
+def _path(setting: Setting) -> LinearSaddlePath:
+    """The limit process, where there is one and it jumps."""
+    try:
+        path = saddle_to_saddle(setting.linear, setting.problem, setting.start)
+    except (ValueError, IntegrationError) as error:
+        raise NotMetError(f"no limit process: {str(error).rstrip('.')}") from None
+    if not len(path.jump_times):
+        raise NotMetError("the limit has no jump: noise outweighs the signal")
+    if not path.complete:
+        raise NotMetError(f"the limit process is not known to its end: {path.message}")
+    return path
+
+
+def _horizon(setting: Setting) -> float:
+    return _BEYOND_LAST_JUMP * float(setting.once(_path).jump_times[-1])
+
+
+def _distances(setting: Setting) -> Array:
+    """Over ln(1/alpha): the e-folds by which the flow has settled in the middle of each plateau.
+
+    What waits is exp(-(1 - level) ln(1/alpha)) large; what is active has relaxed for half a plateau.
+    """
+    path = setting.once(_path)
+    middles = plateau_times(path, _horizon(setting))
+    halves = middles - np.concatenate([[0.0], path.jump_times])
+    levels = path.levels(middles)
+    out = [1.0 - row[rank] if rank < path.width else math.inf for row, rank in zip(levels, path.ranks, strict=True)]
+    settled = np.where(path.ranks > 0, halves * path.relaxation_rates, math.inf)
+    return np.fmin(np.array(out), settled)
+
+
+def _scales(setting: Setting) -> tuple[InitialScale, InitialScale]:
+    if setting.alpha is not None:
+        gamma = setting.alpha.gamma
+        if gamma <= 0:
+            raise NotMetError(f"alpha = {setting.alpha} is not below 1: vanishing starts are out of reach")
+    else:
+        needed = _RESOLUTION / float(setting.once(_distances).min())
+        gamma = min(max(needed, _SMALLEST_GAMMA), _LARGEST_GAMMA)
+    return InitialScale(f"exp(-{gamma:.6g})", -gamma), InitialScale(f"exp(-{2 * gamma:.6g})", -2 * gamma)
+
+
+def _flows(setting: Setting) -> tuple[Trajectory, Trajectory]:
+    first, second = setting.once(_scales)
+    end = _horizon(setting)
+    return (
+        setting.run(end, alpha=first, clock="accelerated"),
+        setting.run(end, alpha=second, clock="accelerated"),
+    )
+
+
+def _formula(setting: Setting, rank: int) -> Array:
+    """Reduced-rank regression, singular values shrunk under noise; from X and Y alone."""
+    spectrum = setting.once(spectrum_of)
+    root = np.sqrt(spectrum.curvatures)[:, None]
+    left, values, right = np.linalg.svd(root * spectrum.target, full_matrices=False)
+    kept = np.maximum(values - _threshold(setting), 0.0)[:rank]
+    out: Array = spectrum.basis @ (((left[:, :rank] * kept) @ right[:rank]) / root)
+    return out
+
+
+def _threshold(setting: Setting) -> float:
+    noise = setting.linear.noise
+    if noise is None:
+        return 0.0
+    stds = noise.stds(setting.linear.weights)
+    total = float(setting.once(spectrum_of).curvatures.sum())
+    return float(stds[0] * stds[1]) * math.sqrt(setting.problem.n_targets * total)
+
+
+def _coupled(setting: Setting) -> LinearSaddlePath:
+    path = setting.once(_path)
+    if getattr(setting.linear, "weight_decay", 0.0):
+        raise NotMetError("weight decay: the saddles have no closed form")
+    learning = [block for block in path.blocks if min(block.shape) and np.abs(block.signal).max() > 0]
+    if len(learning) > 1:
+        raise NotMetError("Sigma and X^T Y decouple exactly: parts of the data are learned independently")
+    return path
+
+
+@theorem(
+    "linear-saddles", GREEDY, "plateaus of U V^T are reduced-rank regressions, of soft-thresholded fits under noise"
+)
+def saddles(setting: Setting) -> Evidence:
+    path = _coupled(setting)
+    flow = setting.once(_flows)[0]
+    middles = plateau_times(path, _horizon(setting))
+    resolved = setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION
+    kept = np.flatnonzero(resolved)
+    if not len(kept):
+        raise UnresolvedError("no plateau is long enough to be resolved at this alpha")
+    beta = flow.at(middles[kept], clock="accelerated").beta
+    expected = np.array([_formula(setting, int(rank)) for rank in path.ranks[kept]])
+    size = float(np.abs(path.saddles).max())
+    errors = np.abs(beta - expected).reshape(len(kept), -1).max(axis=1) / size
+    return Evidence(
+        f"{len(kept)} of {len(path.ranks)} plateaus resolved at alpha = {setting.once(_scales)[0]}",
+        "ranks " + ", ".join(map(str, path.ranks[kept])), f"off by {errors.max():.1e}", float(errors.max()), _RESOLVED,
+        "distance at mid-plateau, relative to the largest coefficient", {"errors": errors},
+    )  # fmt: skip
+
+
+@theorem("linear-jump-times", OWN, "jump r + 1 comes when the sorted levels, rising at the spectrum of S, reach 1")
+def jump_times(setting: Setting) -> Evidence:
+    path = setting.once(_path)
+    if "least coupling" in path.message:
+        raise UnresolvedError(
+            "the data decouple exactly; the rounding of a run couples them, at vanishing alpha visibly"
+        )
+    first, second = (measured_jump_times(flow, path) for flow in setting.once(_flows))
+    seen = np.isfinite(first) & np.isfinite(second)
+    if not seen.any():
+        raise UnresolvedError("no jump is seen at both scales")
+    # t(gamma) = T + c / gamma up to exponentially small terms.
+    extrapolated = 2 * second - first
+    errors = np.abs(extrapolated / path.jump_times - 1)[seen]
+    order = np.log2(np.abs(first / path.jump_times - 1)[seen] / np.abs(second / path.jump_times - 1)[seen])
+    return Evidence(
+        f"{int(seen.sum())} of {len(seen)} jumps seen at both scales", _listed(path.jump_times), _listed(extrapolated),
+        float(errors.max()), _EXTRAPOLATED, "largest relative error, extrapolated to alpha = 0",
+        {"order in 1/ln(1/alpha)": float(np.median(order)), "first": first, "second": second},
+    )  # fmt: skip
+
+
+def _listed(times: Array) -> str:
+    return ", ".join(f"{time:.6g}" for time in times[:6]) + (", ..." if len(times) > 6 else "")
+
+
+def _end(setting: Setting, hypothesis: str, expected: Array, name: str) -> Evidence:
+    size = float(np.abs(expected).max()) or 1.0
+    error = float(np.abs(setting.once(_flows)[1].beta[-1] - expected).max()) / size
+    return Evidence(hypothesis, name, f"off by {error:.1e}", error, _RESOLVED, "relative to the largest coefficient")
+
+
+@theorem("linear-narrow-end", GREEDY, "width h below the rank: the flow ends at the best fit of rank h")
+def narrow_end(setting: Setting) -> Evidence:
+    path = _coupled(setting)
+    most = int((np.linalg.svd(setting.once(spectrum_of).target, compute_uv=False) > 0).sum())
+    if path.width >= most:
+        raise NotMetError(f"width {path.width} allows every rank up to {most}")
+    return _end(setting, f"rank {path.width} of {most}", _formula(setting, path.width), "best fit of that rank")
+
+
+@theorem(
+    "linear-vanishing-min-norm", MIN_ET_AL, "alpha -> 0: the flow ends at the least-squares solution of least norm"
+)
+def min_norm_end(setting: Setting) -> Evidence:
+    if setting.linear.noise is not None:
+        raise NotMetError("weight noise: it ends at a soft-thresholded fit instead")
+    path = _coupled(setting)
+    spectrum = setting.once(spectrum_of)
+    if path.width < min(spectrum.target.shape):
+        raise NotMetError(f"width {path.width} is too narrow to reach it")
+    return _end(setting, f"rank X = {setting.rank}, d = {setting.problem.d}", spectrum.basis @ spectrum.target,
+                "least norm")  # fmt: skip
+
+
+@theorem(
+    "linear-soft-thresholding", OWN, "noise: singular values of Sigma^(-1/2) X^T Y / n shrink by eta^2 sqrt(m tr Sigma)"
+)
+def soft_thresholding(setting: Setting) -> Evidence:
+    if setting.linear.noise is None:
+        raise NotMetError("the network has no weight noise")
+    if min(setting.linear.noise.stds(setting.linear.weights)) == 0:
+        raise NotMetError("noise on one factor alone: that factor vanishes, and nothing is shrunk")
+    path = _coupled(setting)
+    return _end(
+        setting, f"threshold {_threshold(setting):.4g}, rank {path.ranks[-1]} at the end",
+        _formula(setting, path.width), "soft-thresholded fit",
+    )  # fmt: skip
+
+
+@theorem(
+    "linear-width-bound", MIN_ET_AL, "distance to the minimum-norm solution below an explicit bound in h, D, m, Sigma"
+)
+def width_bound(setting: Setting) -> Evidence:
+    if setting.linear.noise is not None:
+        raise NotMetError("stated without weight noise")
+    if setting.rank == setting.problem.d:
+        raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique at any width")
+    spectrum = setting.once(spectrum_of)
+    k = setting.problem.d + setting.problem.n_targets
+    bounds = np.array([_width_bound(width, k, spectrum.curvatures, spectrum.target) for width in WIDTHS])
+    stated = np.isfinite(bounds)
+    if not stated.any():
+        raise NotMetError(f"the widths measured, up to {WIDTHS[-1]}, are too small for D + m = {k}: the bound is void")
+    distances = setting.once(wide_runs).max(axis=1)
+    ratio = (distances / bounds)[stated]
+    chance = 2 * math.exp(-(_DEVIATION**2) / 2)
+    return Evidence(
+        f"widths {', '.join(str(w) for w, s in zip(WIDTHS, stated, strict=True) if s)}; a = {WIDTH_EXPONENT}; "
+        f"each start may fail with probability {chance:.0e}",
+        ", ".join(f"{bound:.2g}" for bound in bounds[stated]), ", ".join(f"{d:.2g}" for d in distances[stated]),
+        float(ratio.max()), 1.0, "largest operator-norm distance over its bound",
+        {"tightness": ratio, "widths": list(WIDTHS)},
+    )  # fmt: skip
+
+
+def _width_bound(width: int, k: int, curvatures: Array, target: Array) -> float:
+    """The bound of this module's docstring; inf where delta >= 1."""
+    epsilon = (math.sqrt(k) + _DEVIATION) / math.sqrt(width)
+    delta = 2 * epsilon + epsilon**2
+    if delta >= 1:
+        return math.inf
+    scale = float(width) ** (1 - 2 * WIDTH_EXPONENT)
+    start = float(np.linalg.norm(target)) + math.sqrt(min(target.shape)) * scale * delta
+    exponent = float(curvatures.max()) * start / (2 * float(curvatures.min()) * scale * (1 - delta))
+    return scale * delta * math.exp(exponent) if exponent < 700 else math.inf
