@@ -58,7 +58,7 @@ def derive(
         raise ValueError("`--width` excludes FORMULA and --depth.")
     text = None if depth is not None else formula[0] if len(formula) == 1 else list(formula) or "u*v"
     if width is not None:
-        result: Any = derivation_of(LinearNetwork(width, noise=drawn))
+        result: Any = derivation_of(LinearNetwork(width, noise=drawn, weight_decay=weight_decay))
     else:
         result = derivation_of(
             DiagonalNetwork(text, depth=depth, noise=drawn, weight_decay=weight_decay), degree=degree

@@ -147,9 +147,7 @@ def build_network(
     if width is not None:
         if formula is not None or depth is not None:
             raise ValueError("`--width` excludes --formula and --depth.")
-        if weight_decay:
-            raise ValueError("`--weight-decay` excludes --width.")
-        return LinearNetwork(width, noise=drawn)
+        return LinearNetwork(width, noise=drawn, weight_decay=weight_decay)
     if formula is None and depth is None:
         formula = "u*v"
     return DiagonalNetwork(formula, depth=depth, noise=drawn, weight_decay=weight_decay)

@@ -55,7 +55,7 @@ def make_network(section: Mapping[str, Any]) -> DiagonalNetwork | LinearNetwork:
     if kind is not None:
         noise = NOISES[kind](section.get("eta") or 0.0, multiplicative=bool(section.get("multiplicative")))
     if section.get("width") is not None:
-        return LinearNetwork(section["width"], noise=noise)
+        return LinearNetwork(section["width"], noise=noise, weight_decay=section.get("weight_decay") or 0.0)
     formula = section.get("formula")
     if formula is None and section.get("depth") is None:
         formula = "u*v"

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.stopping import Stop, stop_at
+from flowsim.problem import Problem
+
 if TYPE_CHECKING:
     from flowsim.limits.orbits import Orbit
 
@@ -31,6 +34,7 @@ class Staircase:
     message : str
     """
 
+    problem: Problem
     jump_times: Array
     horizon: float
     complete: bool
@@ -56,6 +60,44 @@ class Staircase:
     def saddles(self) -> Array:
         """The plateaus in order, shape (K+1, ...)."""
         return self._rows(np.arange(len(self.jump_times) + 1))
+
+    def risk(self, problem: Problem) -> Array:
+        """The loss of every plateau on other data, shape (K+1,).
+
+        Raises
+        ------
+        ValueError
+            If `problem` has other features.
+        """
+        return np.array([float(problem.loss(self._rows(np.array([k]))[0])) for k in range(len(self.jump_times) + 1)])
+
+    def stop(
+        self,
+        problem: Problem | None = None,
+        *,
+        noise: float | None = None,
+        level: float = 0.95,
+        draws: int = 1000,
+        seed: int | None = 0,
+    ) -> Stop:
+        """Where to stop early: at the least risk on other data, or where the gradient is what noise would give.
+
+        Parameters
+        ----------
+        problem : Problem, optional
+            Other data; the plateau of least loss on it, the first of several.
+        noise : float, optional
+            Standard deviation of the targets' noise instead: the first plateau at which the largest normalised gradient
+            lies below the quantile `level` of that of noise alone (:mod:`flowsim.limits.stopping`); else the last.
+        level, draws, seed
+            Of the null distribution.
+
+        Returns
+        -------
+        Stop
+            ``plateau, begins, ends, beta, value, level``.
+        """
+        return stop_at(self, problem, noise, level, draws, seed)
 
     @property
     def end(self) -> Array:

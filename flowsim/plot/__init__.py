@@ -5,6 +5,7 @@ from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_
 from flowsim.plot.linear import imbalance_spectrum, loss_bound, rank_by_rank, singular_values, width_law
 from flowsim.plot.linear_limits import levels, linear_limit, linear_overview, loss_staircase
 from flowsim.plot.phase import animate, phase, save_animation
+from flowsim.plot.risk import train_test
 from flowsim.plot.style import STYLE
 from flowsim.plot.trajectory import imbalance, loss, overview, sparsity, trajectory
 
@@ -33,6 +34,7 @@ __all__ = [
     "save_animation",
     "singular_values",
     "sparsity",
+    "train_test",
     "trajectory",
     "width_law",
 ]

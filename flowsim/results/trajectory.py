@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
+    from flowsim.problem import Problem
+
 __all__ = ["Trajectory", "coordinate_names", "load"]
 
 Array = NDArray[np.float64]
@@ -134,6 +136,12 @@ class Trajectory(State):
             raise ValueError(f"`t` must lie in the run, [{own[0]:.6g}, {own[-1]:.6g}] in {clock}; received {first}.")
         state = self.dense(np.clip(np.atleast_1d(values), own[0], own[-1]), clock)
         return state[0] if values.ndim == 0 else state
+
+    def risk(self, problem: Problem) -> Array:
+        """The loss of the predictor on other data along the run, ``problem.loss(beta)``, shape (T,)."""
+        if self.beta.shape[1] != problem.d:
+            raise ValueError(f"`problem` must have d={self.beta.shape[1]} features; received {problem.d}.")
+        return np.asarray(problem.loss(self.beta))
 
     def clock_values(self, clock: Clock) -> Array:
         """The recorded times on one of the clocks."""

@@ -1,0 +1,111 @@
+r"""Where to stop on a limit path: at the least risk on other data, or where the gradient says no more than noise would.
+
+Null gradient: with targets ``y = X beta* + eps``, eps of standard deviation s, the gradient at beta* is that of noise,
+``X^T eps / n``. The rule stops at the first plateau at which no coordinate's gradient, relative to the norm of its
+column, exceeds a quantile of its largest value under noise alone,
+
+.. math:: \max_i \frac{|g_i|}{\sigma_i} \le q_\ell \Big( \max_i \frac{|x_i^\top \varepsilon|}{n \sigma_i} \Big).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.problem import Problem
+
+__all__ = ["Stop", "null_level", "stop_at"]
+
+Array = NDArray[np.float64]
+
+#: Draws of noise that are looked at together.
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A plateau to stop on.
+
+    Attributes
+    ----------
+    plateau : int
+        Index into ``path.saddles``.
+    begins, ends : float
+        Its accelerated time.
+    beta : array
+    value, level : float
+        What the rule looked at there, the risk or the largest normalised gradient, and what it was compared with: the
+        next smallest risk on another plateau, or the level of noise.
+    """
+
+    plateau: int
+    begins: float
+    ends: float
+    beta: Array
+    value: float
+    level: float
+
+
+class Plateaus(Protocol):
+    """What a limit path offers."""
+
+    problem: Any
+    jump_times: Array
+    horizon: float
+
+    @property
+    def saddles(self) -> Array: ...
+
+    def risk(self, problem: Problem) -> Array: ...
+
+
+def null_level(problem: Problem, std: float, level: float, draws: int, seed: int | None) -> float:
+    """The quantile `level` of ``max_i |x_i . eps| / (n sigma_i)`` under Gaussian noise of standard deviation `std`."""
+    rng = np.random.default_rng(seed)
+    sigma = np.sqrt(problem.feature_variances)
+    used = sigma > 0
+    largest: list[float] = []
+    while len(largest) < draws:
+        noise = std * rng.standard_normal((problem.n, min(_BATCH, draws - len(largest))))
+        g = np.abs(np.asarray(problem.X.T @ noise)[used] / (problem.n * sigma[used, None]))
+        largest += g.max(axis=0).tolist()
+    return float(np.quantile(largest, level))
+
+
+def stop_at(
+    path: Plateaus, problem: Problem | None, noise: float | None, level: float, draws: int, seed: int | None
+) -> Stop:
+    """The plateau by the rule that is asked for."""
+    if (problem is None) == (noise is None):
+        raise ValueError("give either `problem`, to stop at its least risk, or `noise`, to stop at the null gradient.")
+    saddles = path.saddles
+    if problem is not None:
+        risks = path.risk(problem)
+        plateau = int(np.argmin(risks))
+        others = np.delete(risks, plateau)
+        return _stop(path, plateau, float(risks[plateau]), float(others.min()) if len(others) else np.inf)
+    assert noise is not None
+    if not 0 < noise < np.inf:
+        raise ValueError(f"`noise` must be > 0 and finite; received {noise!r}.")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie in (0, 1); received {level!r}.")
+    if not isinstance(draws, int) or draws < 1:
+        raise ValueError(f"`draws` must be an integer >= 1; received {draws!r}.")
+    own = path.problem
+    if own.y.ndim != 1:
+        raise ValueError("the null gradient is for a single target; give `problem` instead.")
+    threshold = null_level(own, noise, level, draws, seed)
+    sigma = np.sqrt(own.feature_variances)
+    scale = np.divide(1.0, sigma, out=np.zeros_like(sigma), where=sigma > 0)
+    largest = np.array([float((np.abs(own.gradient(beta)) * scale).max()) for beta in saddles])
+    below = np.flatnonzero(largest <= threshold)
+    plateau = int(below[0]) if len(below) else len(saddles) - 1
+    return _stop(path, plateau, float(largest[plateau]), threshold)
+
+
+def _stop(path: Plateaus, plateau: int, value: float, level: float) -> Stop:
+    edges = np.concatenate([[0.0], path.jump_times, [path.horizon]])
+    return Stop(plateau, float(edges[plateau]), float(edges[plateau + 1]), path.saddles[plateau], value, level)

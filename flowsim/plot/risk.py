@@ -1,0 +1,55 @@
+"""Training loss beside the risk on other data, along a run or a limit path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowsim.plot.style import FLOW, LIMIT, PREDICTED, new_axes, styled
+from flowsim.plot.trajectory import CLOCK_LABELS
+from flowsim.problem import Problem
+from flowsim.results import Clock, Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from flowsim.limits import SaddlePath
+
+__all__ = ["train_test"]
+
+
+@styled
+def train_test(
+    run: Trajectory | SaddlePath, test: Problem, *, clock: Clock = "accelerated", ax: Axes | None = None
+) -> Axes:
+    """Training loss and test risk; a dotted line where the risk is least.
+
+    Parameters
+    ----------
+    run : Trajectory or SaddlePath
+    test : Problem
+        Other data with the same features.
+    clock : {"accelerated", "time", "arclength"}
+        Of a trajectory; a limit path has accelerated time alone.
+    ax : matplotlib Axes, optional
+    """
+    ax = new_axes(ax)
+    risk = run.risk(test)
+    if isinstance(run, Trajectory):
+        x, losses = run.clock_values(clock), run.loss
+        ax.plot(x, losses, color=FLOW, label="training loss")
+        ax.plot(x, risk, color=LIMIT, label="test risk")
+        best = float(x[int(np.argmin(risk))])
+    else:
+        clock = "accelerated"
+        last = 1.25 * float(run.jump_times[-1]) if len(run.jump_times) else 1.0
+        edges = np.repeat(np.concatenate([[0.0], run.jump_times, [last]]), 2)[1:-1]
+        ax.plot(edges, np.repeat(run.losses, 2), color=FLOW, label="training loss")
+        ax.plot(edges, np.repeat(risk, 2), color=LIMIT, label="test risk")
+        best = run.stop(test).begins
+    ax.axvline(best, label="_least", **PREDICTED)
+    ax.set_xlabel(CLOCK_LABELS[clock])
+    ax.set_ylabel(r"$L(\beta)$")
+    ax.legend(loc="best")
+    return ax
