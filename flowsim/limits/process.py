@@ -7,7 +7,7 @@ import numbers
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,7 @@ from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.convex import Escape, cone_minimiser
 from flowsim.limits.duals import follow
 from flowsim.limits.exactly import exactly
+from flowsim.limits.joint import joint_process
 from flowsim.limits.linear_networks import linear_saddle_to_saddle
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
@@ -64,6 +65,7 @@ def saddle_to_saddle(
     pretrained: Mapping[str, ArrayLike] | None = None,
     thresholds: tuple[ArrayLike, ArrayLike] | None = None,
     penalties: tuple[ArrayLike, ArrayLike] | None = None,
+    joint_noise: float | None = None,
     max_jumps: int | None = None,
     t_end: float | None = None,
     exact: bool = False,
@@ -80,6 +82,7 @@ def saddle_to_saddle(
     pretrained: Mapping[str, ArrayLike] | None = None,
     thresholds: tuple[ArrayLike, ArrayLike] | None = None,
     penalties: tuple[ArrayLike, ArrayLike] | None = None,
+    joint_noise: float | None = None,
     max_jumps: int | None = None,
     t_end: float | None = None,
     exact: bool = False,
@@ -114,6 +117,9 @@ def saddle_to_saddle(
         the network's own.
     penalties : (kappa_plus, kappa_minus), optional
         Penalties, each a number or an array (d,), >= 0, instead of the network's own.
+    joint_noise : float, optional
+        c of weight noise that vanishes with the scale, ``eta = c alpha^((L-2)/(2(L-1)))``, for products of L >= 3
+        weights: it slows every dual down, and traps coordinates for good (:mod:`flowsim.limits.joint`).
     max_jumps : int, optional
         Stop after so many jumps.
     t_end : float, optional
@@ -172,7 +178,13 @@ def saddle_to_saddle(
     if isinstance(net, LinearNetwork):
         if isinstance(start, StartState):
             raise ValueError("`start` must map 'U' and 'V' to arrays; received StartState.")
-        given = {"pretrained": pretrained, "thresholds": thresholds, "penalties": penalties, "exact": exact or None}
+        given: dict[str, object] = {
+            "joint_noise": joint_noise,
+            "pretrained": pretrained,
+            "thresholds": thresholds,
+            "penalties": penalties,
+            "exact": exact or None,
+        }
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
@@ -187,6 +199,13 @@ def saddle_to_saddle(
         problem = problem.with_target(problem.y[:, 0])
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or a LinearNetwork; received {type(net).__name__}.")
+    if joint_noise is not None:
+        others = (pretrained, thresholds, penalties, exact or None, start if isinstance(start, StartState) else None)
+        if any(other is not None for other in others):
+            raise ValueError("`joint_noise` goes with `start` weights, `max_jumps` and `t_end` alone.")
+        squares = require_squares(problem, "the limit of weight noise")
+        plain = cast("Mapping[str, ArrayLike] | None", start)
+        return joint_process(net, squares, plain, joint_noise, max_jumps, math.inf if t_end is None else float(t_end))
     if pretrained is not None:
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")
