@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.linear_networks import PAPER as MIN_ET_AL
-from flowsim.certificates.linear_networks import WIDTH_EXPONENT, WIDTHS, spectrum_of, wide_runs
+from flowsim.certificates.linear_networks import WIDTH_EXPONENT, WIDTHS, plain_network, spectrum_of, wide_runs
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.errors import IntegrationError
@@ -29,7 +29,7 @@ from flowsim.network import InitialScale
 from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 
-__all__ = ["jump_times", "min_norm_end", "narrow_end", "saddles", "soft_thresholding", "width_bound"]
+__all__ = ["jump_times", "min_norm_end", "narrow_end", "nuclear_norm", "saddles", "soft_thresholding", "width_bound"]
 
 Array = NDArray[np.float64]
 
@@ -121,8 +121,6 @@ def _threshold(setting: Setting) -> float:
 
 def _coupled(setting: Setting) -> LinearSaddlePath:
     path = setting.once(_path)
-    if getattr(setting.linear, "weight_decay", 0.0):
-        raise NotMetError("weight decay: the saddles have no closed form")
     learning = [block for block in path.blocks if min(block.shape) and np.abs(block.signal).max() > 0]
     if len(learning) > 1:
         raise NotMetError("Sigma and X^T Y decouple exactly: parts of the data are learned independently")
@@ -151,7 +149,8 @@ def saddles(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
-@theorem("linear-jump-times", OWN, "jump r + 1 comes when the sorted levels, rising at the spectrum of S, reach 1")
+@theorem("linear-jump-times", OWN, "jump r + 1 comes when the sorted levels, rising at the spectrum of S, reach 1",
+         with_decay=True)  # fmt: skip
 def jump_times(setting: Setting) -> Evidence:
     path = setting.once(_path)
     if "least coupling" in path.message:
@@ -196,8 +195,7 @@ def narrow_end(setting: Setting) -> Evidence:
     "linear-vanishing-min-norm", MIN_ET_AL, "alpha -> 0: the flow ends at the least-squares solution of least norm"
 )
 def min_norm_end(setting: Setting) -> Evidence:
-    if setting.linear.noise is not None:
-        raise NotMetError("weight noise: it ends at a soft-thresholded fit instead")
+    plain_network(setting)
     path = _coupled(setting)
     spectrum = setting.once(spectrum_of)
     if path.width < min(spectrum.target.shape):
@@ -221,12 +219,38 @@ def soft_thresholding(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
+@theorem("linear-nuclear-norm", OWN, "weight decay lambda: the flow ends at the minimum of L + lambda ||beta||_*",
+         with_decay=True)  # fmt: skip
+def nuclear_norm(setting: Setting) -> Evidence:
+    net, problem = setting.linear, setting.problem
+    if not net.weight_decay:
+        raise NotMetError("the network has no weight decay")
+    if net.noise is not None:
+        raise NotMetError("weight noise beside weight decay: the penalty is another norm")
+    path = setting.once(_path)
+    most = int(path.ranks[-1])
+    if path.width == most < min(setting.once(spectrum_of).target.shape):
+        raise NotMetError(f"width {path.width} may be too narrow for the minimum")
+    beta = setting.once(_flows)[1].beta[-1]
+    force = setting.X.T @ (problem.y.reshape(problem.n, -1) - setting.X @ beta) / problem.n
+    left, _, right = np.linalg.svd(beta, full_matrices=False)
+    left, right = left[:, :most], right[:most]
+    # Optimality: G = lambda (u v^T + w), w orthogonal to beta's singular spaces, ||w|| <= 1.
+    rest = force - net.weight_decay * left @ right
+    inside = max(float(np.abs(left.T @ rest).max()), float(np.abs(rest @ right.T).max()))
+    outside = max(float(np.linalg.norm(rest, 2)) - net.weight_decay, 0.0)
+    error = max(inside, outside) / (float(np.abs(setting.X.T @ problem.y).max()) / problem.n)
+    return Evidence(
+        f"lambda = {net.weight_decay:g}; rank {most} at the end", "optimality conditions", f"off by {error:.1e}",
+        error, _RESOLVED, "largest violation, relative to X^T Y / n",
+    )  # fmt: skip
+
+
 @theorem(
     "linear-width-bound", MIN_ET_AL, "distance to the minimum-norm solution below an explicit bound in h, D, m, Sigma"
 )
 def width_bound(setting: Setting) -> Evidence:
-    if setting.linear.noise is not None:
-        raise NotMetError("stated without weight noise")
+    plain_network(setting)
     if setting.rank == setting.problem.d:
         raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique at any width")
     spectrum = setting.once(spectrum_of)

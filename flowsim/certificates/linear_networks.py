@@ -17,7 +17,7 @@ from flowsim.results import Trajectory
 
 __all__ = [
     "WIDTHS", "WIDTH_EXPONENT", "end_at_min_norm", "exponential_rate", "imbalance_conserved", "invariant_set",
-    "spectrum_of", "wide_runs", "width_law",
+    "plain_network", "spectrum_of", "wide_runs", "width_law",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -90,7 +90,7 @@ def _default_run(setting: Setting) -> Trajectory:
     return _to_the_end(setting, _start(setting))
 
 
-def _noiseless(setting: Setting) -> LinearNetwork:
+def plain_network(setting: Setting) -> LinearNetwork:
     net = setting.linear
     if net.noise is not None:
         raise NotMetError("stated without weight noise")
@@ -99,7 +99,7 @@ def _noiseless(setting: Setting) -> LinearNetwork:
 
 @theorem("linear-imbalance", PAPER, "U^T U - V^T V is conserved (measured on the weights of the flow)")
 def imbalance_conserved(setting: Setting) -> Evidence:
-    net = _noiseless(setting)
+    net = plain_network(setting)
     if net.width > 2000:
         raise NotMetError("the weights themselves are too wide to be looked at; the compressed drift is in the flow")
     flow = setting.once(_default_run)
@@ -148,7 +148,7 @@ def _rate_level(setting: Setting) -> tuple[float, float, float]:
 
 @theorem("linear-rate", PAPER, "L(t) - L* <= exp(-2 lambda_r(Sigma) c t) (L(0) - L*), c from imbalance and margin")
 def exponential_rate(setting: Setting) -> Evidence:
-    _noiseless(setting)
+    plain_network(setting)
     slow, level, margin = _rate_level(setting)
     if level <= 0:
         raise NotMetError("neither imbalance nor margin at this start: the bound is void (c = 0)")
@@ -174,7 +174,7 @@ def _min_norm(setting: Setting) -> Array:
 
 @theorem("linear-invariant-set", PAPER, "started on {U2 V^T = 0, U1 U2^T = 0} the flow stays there")
 def invariant_set(setting: Setting) -> Evidence:
-    net = _noiseless(setting)
+    net = plain_network(setting)
     if setting.rank == setting.problem.d:
         raise NotMetError(f"X has full column rank {setting.problem.d}: there is no U2")
     if net.width > 2000:
@@ -198,7 +198,7 @@ def _invariant_run(setting: Setting) -> Trajectory:
 
 @theorem("linear-min-norm", PAPER, "from the invariant set the flow ends at the minimum-norm solution")
 def end_at_min_norm(setting: Setting) -> Evidence:
-    net = _noiseless(setting)
+    net = plain_network(setting)
     if setting.rank == setting.problem.d:
         raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique")
     if net.width < min(setting.rank, setting.problem.n_targets):
@@ -226,7 +226,7 @@ def wide_runs(setting: Setting) -> Array:
 
 @theorem("linear-width-law", PAPER, "entries N(0, h^-2a): distance to the minimum-norm solution falls as h^(1/2 - 2a)")
 def width_law(setting: Setting) -> Evidence:
-    _noiseless(setting)
+    plain_network(setting)
     if setting.rank == setting.problem.d:
         raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique at any width")
     a = WIDTH_EXPONENT

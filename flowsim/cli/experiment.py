@@ -41,7 +41,7 @@ class Problem(_Strict):
     noise: Annotated[Number, Field(ge=0)] | None = None
     seed: Natural | None = None
     file: str | None = None
-    target: str | None = None
+    target: str | list[str] | None = None
     raw: bool | None = None
 
     @model_validator(mode="after")

@@ -36,6 +36,8 @@ def check_pair(net: Any, problem: Any) -> None:
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if isinstance(net, DiagonalNetwork) and problem.n_targets > 1:
         raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
+    if isinstance(net, LinearNetwork) and net.weight_decay:
+        raise ValueError("`weight_decay` of a LinearNetwork is for flows and their limit; descent does not know it.")
     if isinstance(getattr(net, "weight_decay", 0.0), Decay):
         raise ValueError("`weight_decay` must be constant in a descent; received a schedule.")
 

@@ -87,8 +87,7 @@ class Block:
 def weight_penalties(net: LinearNetwork, data: LinearData) -> tuple[Array, float]:
     """a (rank,) and b: what noise and weight decay add to the loss is ``tr U^T a U / 2 + b |V|^2 / 2``."""
     a, b = data.damping(net)
-    decay = float(getattr(net, "weight_decay", 0.0) or 0.0)
-    return a + decay, b + decay
+    return a + net.weight_decay, b + net.weight_decay
 
 
 def whole_block(net: LinearNetwork, data: LinearData) -> Block:

@@ -61,7 +61,7 @@ class LinearDerivation(Rendered):
     @cached_property
     def decay(self) -> sympy.Expr:
         """The weight decay, a symbol or 0."""
-        return sympy.Symbol("lambda", positive=True) if getattr(self.net, "weight_decay", 0.0) else sympy.S.Zero
+        return sympy.Symbol("lambda", positive=True) if self.net.weight_decay else sympy.S.Zero
 
     @property
     def covariance(self) -> MatrixExpr:
@@ -148,7 +148,7 @@ class LinearDerivation(Rendered):
                 Line((r"\mathrm{E} L - L", "E L - L"), self._expected()),
             ]
         if self.decay != 0:
-            value = getattr(self.net, "weight_decay", 0.0)
+            value = self.net.weight_decay
             lines.append(Line(words=f"weight decay adds $lambda/2 (|U|^2 + |V|^2)$, $lambda = {value}$"))
         return lines
 

@@ -109,7 +109,7 @@ def test_paper_two_holds_on_a_wide_linear_network() -> None:
         {"linear-imbalance", "linear-rate", "linear-invariant-set", "linear-min-norm", "linear-width-law",
          "linear-saddles", "linear-jump-times", "linear-vanishing-min-norm", "linear-width-bound"},
     )  # fmt: skip
-    own = {"linear-narrow-end", "linear-soft-thresholding"}
+    own = {"linear-narrow-end", "linear-soft-thresholding", "linear-nuclear-norm"}
     assert all("not diagonal" in row.hypothesis for row in rows if not row.applies and row.name not in own)
     tall = fs.Regression(rng.standard_normal((9, 3)), rng.standard_normal((9, 2)))
     assert fs.certify(fs.LinearNetwork(50), tall, theorems="linear-width-law")[0].status == "not applicable"
@@ -124,6 +124,9 @@ def test_noise_soft_thresholds_and_narrow_networks_end_at_the_best_fit_of_their_
     assert_holds(noisy, {"linear-saddles", "linear-jump-times", "linear-soft-thresholding"})
     narrow = fs.certify(fs.LinearNetwork(1), problem, alpha="1e-200", theorems=names)
     assert_holds(narrow, {"linear-saddles", "linear-jump-times", "linear-narrow-end"})
+    names = ["linear-nuclear-norm", "linear-jump-times", "linear-imbalance"]
+    decaying = fs.certify(fs.LinearNetwork(6, weight_decay=0.05), problem, alpha="1e-200", theorems=names)
+    assert_holds(decaying, {"linear-nuclear-norm", "linear-jump-times"})
 
 
 def test_every_row_says_why_it_does_not_apply(diabetes: fs.Regression) -> None:

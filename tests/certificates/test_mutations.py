@@ -127,6 +127,7 @@ def falsify(monkeypatch: pytest.MonkeyPatch, scale: float = 1.0, **changes: floa
         ("linear-narrow-end", fs.LinearNetwork(1), two_targets(), {"beta": 1.001}),
         ("linear-vanishing-min-norm", fs.LinearNetwork(6), two_targets(), {"beta": 1.001}),
         ("linear-soft-thresholding", fs.LinearNetwork(6, noise=fs.GaussianNoise(0.2)), two_targets(), {"beta": 1.001}),
+        ("linear-nuclear-norm", fs.LinearNetwork(6, weight_decay=0.05), two_targets(), {"beta": 1.001}),
         ("linear-imbalance", fs.LinearNetwork(20), wide(), {"weights": 1e-3}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -245,3 +245,48 @@ def test_a_path_shows_itself_and_travels() -> None:
     again = pickle.loads(pickle.dumps(path))
     np.testing.assert_array_equal(again.end, path.end)
     assert repr(path) == "LinearSaddlePath(4 jumps, reached the minimiser)"
+
+
+def nuclear_optimality(problem: fs.Regression, beta: Array, penalty: float) -> float:
+    """How far X^T (Y - X beta) / n is from penalty times a subgradient of the nuclear norm."""
+    G = problem.X.T @ (problem.y - problem.X @ beta) / problem.n
+    left, values, right = np.linalg.svd(beta, full_matrices=False)
+    rank = int((values > 1e-10).sum())
+    left, right = left[:, :rank], right[:rank]
+    rest = G - penalty * left @ right
+    return float(max(np.abs(left.T @ rest).max(), np.abs(rest @ right.T).max(), np.linalg.norm(rest, 2) - penalty))
+
+
+def test_weight_decay_ends_at_the_least_nuclear_norm() -> None:
+    problem = random_problem(15)
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9, weight_decay=0.2), problem)
+    assert path.complete
+    assert 1 <= path.ranks[-1] <= 4
+    assert nuclear_optimality(problem, path.end, 0.2) < 1e-12
+    # The first direction grows at sigma_1 - lambda.
+    assert path.jump_times[0] == pytest.approx(1 / (np.linalg.norm(problem.X.T @ problem.y / 30, 2) - 0.2), rel=1e-12)
+    for jump, orbit in enumerate(path.orbits):
+        assert orbit.length >= np.linalg.norm(path.saddles[jump + 1] - path.saddles[jump]) * (1 - 1e-9)
+
+
+def test_weight_decay_on_white_data_soft_thresholds() -> None:
+    rng = np.random.default_rng(16)
+    X = np.linalg.qr(rng.standard_normal((20, 4)))[0] * np.sqrt(20)
+    problem = fs.Regression(X, 2 * rng.standard_normal((20, 3)))
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9, weight_decay=0.1), problem)
+    left, values, right = np.linalg.svd(X.T @ problem.y / 20, full_matrices=False)
+    np.testing.assert_allclose(path.end, (left * np.maximum(values - 0.1, 0)) @ right, atol=1e-12)
+    np.testing.assert_allclose(path.jump_times, 1 / (values[values > 0.1] - 0.1), rtol=1e-10)
+
+
+def test_weight_decay_beside_noise_is_a_minimum_of_both_penalties() -> None:
+    problem, eta, decay = random_problem(17), 0.15, 0.1
+    path = fs.saddle_to_saddle(fs.LinearNetwork(9, noise=fs.GaussianNoise(eta), weight_decay=decay), problem)
+    Sigma = problem.X.T @ problem.X / problem.n
+    a = eta**2 * 4 * Sigma + decay * np.eye(5)
+    b = eta**2 * np.trace(Sigma) + decay
+    values, vectors = np.linalg.eigh(a)
+    root = (vectors * np.sqrt(values)) @ vectors.T
+    # In M = a^(1/2) beta the penalty is sqrt(b) times the nuclear norm.
+    scaled = fs.Regression(problem.X @ np.linalg.inv(root), problem.y)
+    assert nuclear_optimality(scaled, root @ path.end, float(np.sqrt(b))) < 1e-11
