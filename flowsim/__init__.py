@@ -40,6 +40,7 @@ _HOME = {
     "linear_start": "flowsim.network",
     "load": "flowsim.loading",
     "modified_flow": "flowsim.flows",
+    "stochastic_flow": "flowsim.flows",
     "saddle_to_saddle": "flowsim.limits",
     "sharpness": "flowsim.descent",
 }
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from flowsim.estimators import FlowRegressor as FlowRegressor
     from flowsim.estimators import SaddleRegressor as SaddleRegressor
     from flowsim.flows import modified_flow as modified_flow
+    from flowsim.flows import stochastic_flow as stochastic_flow
     from flowsim.flows.gradient_flow import gradient_flow as gradient_flow
     from flowsim.limits import LinearSaddlePath as LinearSaddlePath
     from flowsim.limits import SaddlePath as SaddlePath
