@@ -77,8 +77,16 @@ def linear_limit(
 
 
 @styled
-def levels(path: LinearSaddlePath, *, ax: Axes | None = None) -> Axes:
-    """Levels of the directions of (U; V): 0 at the start, 1 once learned; what reaches 1 is learned next."""
+def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes | None = None) -> Axes:
+    """Levels of the directions of (U; V): 0 at the start, 1 once learned; what reaches 1 is learned next.
+
+    Parameters
+    ----------
+    path : LinearSaddlePath
+    traj : Trajectory, optional
+        A flow of the same network; the levels of what it learns are dotted.
+    ax : matplotlib Axes, optional
+    """
     ax = new_axes(ax)
     last = _last(path)
     # Levels are linear between jumps and never jump themselves.
@@ -90,6 +98,12 @@ def levels(path: LinearSaddlePath, *, ax: Axes | None = None) -> Axes:
         ax.plot(times, column, color=colours(k + 1)[k] if waits else "0.7", ls="-", lw=1.4 if waits else 0.8,
                 label=f"direction {k + 1}" if waits and k < _MAX_NAMES else None)  # fmt: skip
     ax.plot([], [], color="0.7", lw=0.8, label="never learned") if path.width > path.ranks[-1] else None
+    if traj is not None:
+        samples = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)[1:]
+        flow = traj.at(samples, "accelerated").levels
+        if flow is not None:
+            ax.plot(samples, flow[:, : int(path.ranks[-1])], color="k", ls=":", lw=0.9)
+            ax.plot([], [], color="k", ls=":", lw=0.9, label=rf"flow, $\alpha$ = {traj.info.get('alpha', '')}")
     ax.axhline(1.0, color="0.3", lw=0.8, ls="--", zorder=0)
     ax.set_xlim(0.0, last)
     ax.set_ylim(max(-1.15, 1.1 * float(values.min()) - 0.05), 1.1)
@@ -135,7 +149,7 @@ def linear_overview(path: LinearSaddlePath, *trajs: Trajectory) -> Figure:
     smallest = trajs[-1] if trajs else None
     linear_limit(path, smallest, ax=axes[0, 0])
     axes[0, 0].set_title("Rank by rank")
-    levels(path, ax=axes[0, 1])
+    levels(path, smallest, ax=axes[0, 1])
     axes[0, 1].set_title("Directions that wait")
     try:
         linear_limit(path, smallest, clock="arclength", legend=False, ax=axes[1, 0])
