@@ -59,6 +59,10 @@ def admits_products(
     if spread > 0:
         # Where beta begins to count: beta over its rate of growth, against the tolerance.
         rate = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
+        if rate == 0:
+            # Nothing pulls at the origin; the start itself may be seen.
+            start = np.exp(min(depth * scale.log, _UNIT)) * np.prod(direction, axis=0)
+            rate = float(np.abs(problem.gradient(start)).max())
         reach = float(problem.feature_variances.max())
         if rate > 0 and reach > 0:
             power = depth / (depth - 2)
@@ -284,7 +288,7 @@ class _Shape:
         far = logs <= math.log(self.at_top)
         for _ in range(_NEWTON):
             # R x^(L-2) is nearly constant, and so is its logarithm.
-            out[far] += np.log(self._far(out[far])) / power - logs[far] / power
+            out[far] = (np.log(self._series(out[far])) - logs[far]) / power
         near = ~far
         wanted = np.exp(logs[near])
         if self.crosses:
@@ -329,9 +333,13 @@ class _Shape:
 
     def _far(self, logs: Array) -> Array:
         """R by its series, at ln x."""
-        power = self.count - 1
+        out: Array = self._series(logs) * np.exp(-(self.count - 1) * logs)
+        return out
+
+    def _series(self, logs: Array) -> Array:
+        """``R x^(L-2)``, which is in the range of floats for every x."""
         u = np.exp(-2 * logs)
         total = np.zeros(len(logs))
         for k in range(_TERMS - 1, -1, -1):
-            total = total * u + self.series[k] / (power + 2 * k)
-        return total * np.exp(-power * logs)
+            total = total * u + self.series[k] / (self.count - 1 + 2 * k)
+        return total

@@ -205,3 +205,27 @@ def test_the_velocity_is_the_derivative_of_beta():
     step = 1e-2
     before, after = (coordinates.predictor(when, solution(when)) for when in (t - step, t + step))
     assert_allclose(coordinates.velocity(t, solution(t)), (after - before) / (2 * step), atol=1e-7)
+
+
+@pytest.mark.parametrize(("depth", "digits"), [(3, 318), (3, 321), (4, 160), (6, 80), (3, 330), (4, 200), (5, 150)])
+def test_an_unbalanced_start_below_the_range_of_floats_ends_where_it_must(depth, digits):
+    """``alpha^(L-2)`` subnormal and far below: the flow of one feature ends at its target."""
+    start = {f"w{i + 1}": 1.0 + 0.3 * i for i in range(depth)}
+    net = fs.DiagonalNetwork(depth=depth)
+    run = fs.gradient_flow(
+        net, fs.Regression([[1.0]], [1.0]), 20.0, alpha=f"1e-{digits}", start=start, clock="accelerated"
+    )
+    assert run.success
+    assert run.beta[-1, 0] == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_target_of_zero_takes_an_unbalanced_start_back_in_few_steps():
+    rng = np.random.default_rng(3)
+    X, net = rng.standard_normal((3, 3)), fs.DiagonalNetwork(depth=3)
+    start = dict(zip(net.weights, rng.standard_normal((3, 3)), strict=True))
+    run = fs.gradient_flow(net, fs.Regression(X, np.zeros(3)), 3.0, alpha=1.0, start=start)
+    tight = fs.gradient_flow(
+        net, fs.Regression(X, np.zeros(3)), 3.0, alpha=1.0, start=start, coordinates="weights", rtol=1e-11
+    )
+    assert run.stats["steps"] < 500
+    assert_allclose(run.beta[-1], tight.beta[-1], atol=1e-5)
