@@ -8,6 +8,7 @@ it, at any scale, and nothing is lost where a coordinate changes sign.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.reduced import Reduced
 from flowsim.growth.curve_map import CurveMap
+from flowsim.growth.native import NativeCurves, why_beyond
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Problem
-from flowsim.solvers import InitialValueProblem
+from flowsim.problem import Problem, Regression
+from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 from flowsim.symbolic import kernels
 
 __all__ = ["CurveCoordinates"]
@@ -32,7 +34,7 @@ _VISIBLE, _OVERSHOOT = 1e-8, 3.0
 
 
 class CurveCoordinates:
-    """The flow in a dual unknown y with ``z = B^T y``.
+    """The flow in z itself (native), or in a dual unknown y with ``z = B^T y`` (SciPy).
 
     Parameters
     ----------
@@ -42,13 +44,17 @@ class CurveCoordinates:
     scale : InitialScale
     direction : array (k, d)
         The start is alpha times this.
+    native : bool
+        States are z (d,) and come from :meth:`integrate`.
     """
 
     name = "curve"
     log_unit = 0.0
 
-    def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
-        self.net, self.problem, self.scale, self.direction = net, problem, scale, direction
+    def __init__(
+        self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, *, native: bool = False
+    ) -> None:
+        self.net, self.problem, self.scale, self.direction, self.native = net, problem, scale, direction, native
         pull, norms = np.abs(problem.rmatvec(problem.slopes(np.zeros(problem.n)))), problem.column_norms
         size = float(np.divide(pull, norms**2, out=np.zeros(problem.d), where=norms > 0).max())
         self.map = CurveMap(net, scale, direction, size)
@@ -58,6 +64,45 @@ class CurveCoordinates:
     @cached_property
     def reduced(self) -> Reduced:
         return Reduced.of(self.problem, self.map(np.zeros(self.problem.d))[0])
+
+    def _z(self, y: Array) -> Array:
+        return y if self.native else y @ self.reduced.B
+
+    @cached_property
+    def flow(self) -> SeparableFlow:
+        """The flow as the native integrator takes it."""
+        problem, d, curves = self.problem, self.problem.d, self.map.curves
+        constant = np.array([curve.constant for curve in curves])[self.map.which]
+        shift = np.asarray(problem.X @ constant) if constant.any() else np.zeros(problem.n)
+        squares = isinstance(problem, Regression)
+        load = problem.loss_function.kernel
+        ones = np.ones((1, d))
+        return SeparableFlow(
+            A=problem.X,
+            b=problem.y - shift if squares else problem.y,
+            n=problem.n,
+            log_coefficient=2.0 * min(self.scale.log, 0.0) * ones,
+            sign=ones,
+            slope=2.0 * self.map.rate * ones,
+            decay=0.0 * ones,
+            column_norms=problem.column_norms,
+            loss=None if squares or load is None else load(),
+            weights=None if squares else problem.sample_weight,
+            offset=None if squares else shift,
+            curves=NativeCurves(self.map),
+        )
+
+    def integrate(
+        self,
+        t_end: float,
+        *,
+        rtol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None = None,
+        done: Callable[[SeparableSolution], bool] | None = None,
+    ) -> SeparableSolution:
+        """Integrate natively over [0, t_end]."""
+        return integrate_separable(self.flow, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done)
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
@@ -70,10 +115,10 @@ class CurveCoordinates:
         )
 
     def _rhs(self, t: float, y: Array) -> Array:
-        return self.reduced.rate(self.map(y @ self.reduced.B)[0])
+        return self.reduced.rate(self.map(self._z(y))[0])
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        return self.reduced.jacobian(*self.map(y @ self.reduced.B))
+        return self.reduced.jacobian(*self.map(self._z(y)))
 
     @cached_property
     def _thresholds(self) -> tuple[Array, Array, Array, Array]:
@@ -81,7 +126,7 @@ class CurveCoordinates:
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """No step reaches far beyond the time at which a hidden coordinate becomes visible."""
-        z, speed = y @ self.reduced.B, derivative @ self.reduced.B
+        z, speed = self._z(y), derivative @ self.reduced.B
         below, above, slow, fast = self._thresholds
         limit = np.inf
         for sign, ends, rates in ((-1.0, below, slow), (1.0, above, fast)):
@@ -92,17 +137,9 @@ class CurveCoordinates:
         return limit
 
     def _check(self, t: float, y: Array) -> str | None:
-        z = y @ self.reduced.B
+        z = self._z(y)
         found = self.map.beyond(z)
-        if found is None:
-            return self.reduced.check(self.map(z)[0])
-        i, why, beta = found
-        if why == "saddle":
-            return (
-                f"coordinate {i} stands at a critical point of its formula, at {beta:.6g}, and would leave it again "
-                "in a direction that floats do not carry"
-            )
-        return f"coordinate {i} left the range of its formula at {beta:.3g}; tighten `rtol`"
+        return self.reduced.check(self.map(z)[0]) if found is None else why_beyond(*found)
 
     needs_finer_steps = False
 
@@ -112,13 +149,13 @@ class CurveCoordinates:
         return 0.0, np.full(size, _SAFETY * rtol / (np.sqrt(size) * self.map.rate))
 
     def velocity(self, t: Array, y: Array) -> Array:
-        beta, slope = self.map(y @ self.reduced.B)
+        beta, slope = self.map(self._z(y))
         slopes = self.problem.slopes(self.problem.predict(beta))
         out: Array = -slope * np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n
         return out
 
     def predictor(self, t: Array, y: Array) -> Array:
-        return self.map(y @ self.reduced.B)[0]
+        return self.map(self._z(y))[0]
 
     @cached_property
     def _conserved(self) -> tuple[Array, Array]:
@@ -142,7 +179,7 @@ class CurveCoordinates:
             return np.sign(value) * np.exp(logs), logs
 
     def observe(self, t: Array, y: Array) -> Observed:
-        weights, logs = self.map.weights(y @ self.reduced.B)
+        weights, logs = self.map.weights(self._z(y))
         value, log_value = self._conserved
         shape = (len(t), *value.shape)
         return Observed(

@@ -38,7 +38,7 @@ from flowsim.network import (
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import CLOCKS, Clock, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
-from flowsim.solvers import SCIPY_METHODS
+from flowsim.solvers import SCIPY_METHODS, SeparableFlow
 from flowsim.symbolic.clock import acceleration, log_acceleration
 
 __all__ = ["gradient_flow"]
@@ -235,7 +235,7 @@ def gradient_flow(
     inner, reason = _choose(
         net, exponents.problem(problem), exponents.scale(scale), parts or direction, coordinates, method, rtol
     )
-    if exponents.k and not hasattr(inner, "integrate"):  # weights are integrated as they are
+    if exponents.k and not getattr(inner, "native", hasattr(inner, "integrate")):  # weights are integrated as they are
         exponents = replace(exponents, k=0)
         inner, _ = _choose(net, exponents.problem(problem), scale, direction, "weights", method, rtol)
     chosen: Any = ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner
@@ -291,7 +291,7 @@ def _choose(
     native = method in ("auto", "native") and isinstance(problem, Regression) and not scheduled
     native_growth = native or (method in ("auto", "native") and takes_loss(problem) and not scheduled)
     reason = admits_growth(net)
-    if method == "native" and (reason is not None or not native_growth):
+    if method == "native" and not native_growth:
         require_squares(problem, "method='native'")
     if reason is not None and asked == "growth":
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
@@ -312,13 +312,13 @@ def _choose(
     plain = not net.is_mixed and net.distinct[0].product_of is not None
     if asked == "curve" or (asked == "auto" and not plain):
         not_curve = admits_curves(net, scale, direction, rtol)
-        if not_curve is None and method != "native":
+        if not_curve is None:
             from flowsim.flows.curves import CurveCoordinates
 
-            return CurveCoordinates(net, problem, scale, direction), reason
+            native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
+            return CurveCoordinates(net, problem, scale, direction, native=native_curve), reason
         if asked == "curve":
-            why = not_curve or "`method` is 'native'"
-            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {why}.")
+            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {not_curve}.")
     if method == "native":
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")

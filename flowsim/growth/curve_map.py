@@ -123,6 +123,11 @@ class CurveMap:
         self._reach = ends[self.which].T
         return self._table
 
+    @property
+    def table(self) -> CurveTable:
+        """What is tabulated so far."""
+        return self._covering(np.zeros((1, len(self.which)))) if self._table is None else self._table
+
     def __call__(self, z: Array) -> tuple[Array, Array]:
         """B and B' at z (..., d)."""
         flat = np.ascontiguousarray(z, dtype=float).reshape(-1, len(self.which))

@@ -70,6 +70,9 @@ SMALL = 64
 #: How linear systems are solved: by the inverse on active coordinates, by a factor there, or by one in the rows of A.
 BY_INVERSE, BY_COORDINATES, BY_ROWS = range(3)
 
+#: What a tabulated map is asked for: logarithmic sizes of all coordinates, or values of the active ones.
+LOCATE, EVALUATE = range(2)
+
 #: ``clock``: time, its rounding error, and the next step proposed.
 TIME, TIME_LOW, NEXT_STEP = range(3)
 #: ``counts``: steps, rejected steps, evaluations of the exponentials, iteration matrices, steps on record, and for how

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.multistep.constants import ENTRY, GROWTH
+from flowsim.solvers.multistep.constants import ENTRY, EVALUATE, GROWTH, LOCATE
 from flowsim.solvers.multistep.workspace import (
     Active,
     Exponentials,
@@ -17,14 +17,16 @@ from flowsim.solvers.multistep.workspace import (
     Trial,
     Values,
 )
-from flowsim.solvers.simd import EIGHT, constant, exponential, gather, greater, largest, load, store, view
+from flowsim.solvers.simd import EIGHT, call, constant, exponential, gather, greater, largest, load, store, view
 
 __all__ = ["along_flow", "evaluate", "exponents_at", "gather_listed", "growth_excess", "shortened"]
 
 
 @bare()
 def exponents_at(ws, guess, t):
-    """Of every exponential, at z + guess and t."""
+    """Of every exponential, at z + guess and t; False where a tabulated map must be continued before."""
+    if view(Sizes, ws).mapping != 0:
+        return call(view(Sizes, ws).mapping, (LOCATE, ws.room, ws.table, guess)) > 0
     log_coefficient, _, slope, decay = view(Exponentials, ws)
     sizes, z, out = view(Sizes, ws), view(History, ws).z, view(Trial, ws).exponents
     for b in range(0, sizes.padded, EIGHT):
@@ -32,6 +34,7 @@ def exponents_at(ws, guess, t):
         for j in range(sizes.terms):
             a = j * sizes.padded + b
             store(out, a, load(log_coefficient, a) + load(slope, a) * moved - t * load(decay, a))
+    return True
 
 
 @bare()
@@ -77,7 +80,10 @@ def gather_listed(ws):
 
 @bare()
 def evaluate(ws):
-    """beta of active coordinates and its derivatives from the listed terms."""
+    """beta of active coordinates and its derivatives from the listed terms, or from a tabulated map."""
+    if view(Sizes, ws).mapping != 0:
+        call(view(Sizes, ws).mapping, (EVALUATE, ws.room, ws.table, view(Trial, ws).guess))
+        return
     terms, values, active, padded = view(Terms, ws), view(Values, ws), view(Active, ws), view(Sizes, ws).padded
     for s in range(0, active.padded, EIGHT):
         b_s = d_s = t_s = q_s = m_s = constant(0.0)

@@ -87,7 +87,8 @@ def choose_products(ws, h, allowed):
     noise, most = h * problem.count[1], 0.0
     for s in range(view(Active, ws).n):
         most = max(most, scale.gain[s])
-    problem.count[2] = 1.0 if most * noise * _ROUNDING > _FELT * allowed else 0.0
+    felt = view(Sizes, ws).loss == 0 and most * noise * _ROUNDING > _FELT * allowed
+    problem.count[2] = 1.0 if felt else 0.0
 
 
 @bare()

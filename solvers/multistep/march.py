@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.solvers.compilation import bare, compiled
-from flowsim.solvers.loop import BUDGET, COMPLETED, FULL, NON_FINITE, STEP_FLOOR
+from flowsim.solvers.loop import BUDGET, COMPLETED, FULL, NON_FINITE, REFRESH, STEP_FLOOR
 from flowsim.solvers.multistep import constants as c
 from flowsim.solvers.multistep.active import activate, log_reach, reset_matrix
 from flowsim.solvers.multistep.constants import FOLDS, HISTORY
@@ -106,9 +106,12 @@ def _next_step(clock, left):
 
 @bare()
 def _predicted(ws, order, depth, h, t):
-    """Predict the new point, over a shorter step where an exponential would grow too far: the step, what is new."""
+    """Predict the new point, over a shorter step where an exponential would grow too far.
+
+    Returns the step, what is new in it, and whether a tabulated map reaches so far.
+    """
     history, guess, wp = view(History, ws), view(Trial, ws).guess, view(Sizes, ws).padded
-    new = 1.0
+    new, inside = 1.0, True
     for _ in range(c.TRIES):
         if depth == 0:
             # No past yet: f as its derivative has it.
@@ -118,12 +121,12 @@ def _predicted(ws, order, depth, h, t):
         coefficients(ws, order, h)
         predict(ws, order, h)
         log_h = log_reach(ws, h)
-        exponents_at(ws, guess, t + h)
+        inside = exponents_at(ws, guess, t + h)
         over, new = growth_excess(ws, log_h)
         if over <= c.UNSEEN:
             break
         h *= shortened(ws, log_h)
-    return h, new
+    return h, new, inside
 
 
 @bare()
@@ -310,7 +313,10 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         if order == 0:
             _start(ws, clock, counts, left)
             order, has_matrix = 1, False
-        h, new = _predicted(ws, order, depth, _next_step(clock, left), t)
+        h, new, inside = _predicted(ws, order, depth, _next_step(clock, left), t)
+        if not inside:
+            table[_STATE], table[_STATE + 1], table[_STATE + 2] = order, depth, has_matrix
+            return REFRESH
         if new > 0.0:
             activate(ws, h)
             has_matrix = False

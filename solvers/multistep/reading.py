@@ -6,7 +6,7 @@ import math
 
 from flowsim.solvers.compilation import FAST, compiled
 
-__all__ = ["between", "speeds"]
+__all__ = ["between", "rates_between", "speeds"]
 
 
 @compiled(fastmath=FAST)
@@ -30,6 +30,21 @@ def between(h, z, f, df, step, theta, out):
         for i in range(z.shape[1]):
             straight = z[a, i] + along * (z[a + 1, i] - z[a, i]) + from_left * f[a, i] + from_right * f[a + 1, i]
             out[row, i] = straight + bent_left * df[a, i] + bent_right * df[a + 1, i]
+
+
+@compiled(fastmath=FAST)
+def rates_between(h, z, f, df, step, theta, out):
+    """The derivative in time of :func:`between`."""
+    for row in range(len(step)):
+        a, x = step[row], theta[row]
+        length = h[a]
+        for i in range(z.shape[1]):
+            line, curve = length * f[a, i], 0.5 * length * length * df[a, i]
+            p = (z[a + 1, i] - z[a, i]) - line - curve
+            q = length * (f[a + 1, i] - f[a, i]) - 2.0 * curve
+            s = 0.5 * length * length * (df[a + 1, i] - df[a, i])
+            c_3, c_4, c_5 = 10.0 * p - 4.0 * q + s, 7.0 * q - 15.0 * p - 2.0 * s, 6.0 * p - 3.0 * q + s
+            out[row, i] = (line + x * (2.0 * curve + x * (3.0 * c_3 + x * (4.0 * c_4 + x * 5.0 * c_5)))) / length
 
 
 @compiled(fastmath=FAST)

@@ -43,6 +43,10 @@ class Sizes(NamedTuple):
     factored: Any
     #: address of the derivatives of a loss, 0 for squares
     loss: Any
+    #: address of a tabulated map, 0 for exponentials, and of the two buffers of its tables
+    mapping: Any
+    curve_integers: Any
+    curve_numbers: Any
 
 
 class Active(NamedTuple):
@@ -278,7 +282,7 @@ def layout(w: int, K: int, r: int, loss: int = 0) -> tuple[NDArray[np.int64], in
 
         factored = address()
     table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
-    table[: len(Sizes._fields)] = w, wp, r, K, inverse, factor, permuted, factored, loss
+    table[: len(Sizes._fields)] = w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0
     indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
     table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [
         *(places[name] for name in fields), *indices,

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.separable.curves import Curves
+
 __all__ = ["SeparableFlow", "compiled_reading"]
 
 Array = NDArray[np.float64]
@@ -52,6 +54,9 @@ class SeparableFlow:
     loss : compiled function, optional
         Of a convex loss other than squares, ``void(float64[::1] f, y, w, d1, d2)``: writes ``w loss'(f, y)`` and
         ``w loss''(f, y)``. Then ``nu' = -loss'(A beta + offset, b)``; for exponentials and up to 5000 coordinates.
+    curves : Curves, optional
+        Tables in place of exponentials (:mod:`flowsim.solvers.separable.curves`); then K = 1, `slope` is twice the
+        fastest relative growth of a weight by z, `log_coefficient` about the smallest logarithm of a coefficient.
     weights, offset : array (r,), optional
         Sample weights w (1) and what is added to predictions (0).
     """
@@ -74,6 +79,7 @@ class SeparableFlow:
     loss: Any = None
     weights: Array | None = None
     offset: Array | None = None
+    curves: Curves | None = None
 
     def __post_init__(self) -> None:
         if (self.sign * self.slope).min(initial=0.0) < 0:
@@ -111,6 +117,8 @@ class SeparableFlow:
 
     def beta(self, z: Array, t: Array) -> Array:
         """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite where they leave the range of floats."""
+        if self.curves is not None:
+            return self.curves(z)[0]
         kernel: Any = compiled_reading()
         z, t = np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(t, dtype=float)
         out = np.empty(z.shape)

@@ -28,6 +28,10 @@ LOAD_ALL = 640
 _LOAD_AHEAD = 128
 #: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.
 _FEW_ENTRIES = 4096
+#: e-foldings of a coefficient around a prediction that the tables of a map are to hold.
+_MARGIN = 2.0
+#: The next step where a table of a map goes no farther, and how often that may be.
+_SHORTER, _STALLED = 0.25, 60
 #: A is taken to a triangle where that takes fewer products.
 _FACTORISED = 1 << 30
 #: Records made room for at once.
@@ -85,9 +89,11 @@ def run_of(
 ) -> SeparableSolution:
     """The solution over [0, t_end], by the method that fits the flow."""
     most = SeparableFlow.MOST_WITH_LOSS
-    if flow.loss is not None and (flow.power > 0 or flow.d > most):
-        raise ValueError(f"a loss other than squares takes exponentials of up to {most} coordinates.")
-    kind = Multistep if flow.power == 0 and (flow.d <= LOAD_ALL or flow.loss is not None) else OneStep
+    if (flow.loss is not None or flow.curves is not None) and (flow.power > 0 or flow.d > most):
+        raise ValueError(
+            f"a loss other than squares and a tabulated map take no more than {most} coordinates."
+        )
+    kind = Multistep if flow.power == 0 and (flow.d <= LOAD_ALL or flow.loss is not None or flow.curves) else OneStep
     return kind(flow, t_end, tol, max_steps, progress, done).solve()
 
 
@@ -96,6 +102,9 @@ class Run(ABC):
 
     #: Times A has been passed over.
     passes = 0
+    #: Why a map goes no farther.
+    failure: str | None = None
+    stalled = 0
 
     def __init__(
         self,
@@ -145,6 +154,10 @@ class Run(ABC):
                 ended = Status.COMPLETED
             elif status == loop.REFRESH:
                 self.refresh()
+                if self.stalled > _STALLED and self.failure is None:
+                    self.failure = "a coordinate has come to the end of its map"
+                if self.failure is not None:
+                    ended = Status.STOPPED
             elif self.counts[0] >= self.max_steps:
                 ended = Status.STEP_BUDGET
         return self._solution(ended, 0, time.perf_counter() - began)
@@ -161,7 +174,7 @@ class Run(ABC):
             t=t,
             h=h,
             status=status,
-            message=status.value,
+            message=self.failure or status.value,
             stats={
                 "steps": int(self.counts[0]),
                 "rejected": int(self.counts[1]),
@@ -204,8 +217,39 @@ class Multistep(Run):
             ):
                 room[place : place + flow.rows] = value
         self.work = (room, table)
+        self.stalled = 0
+        if flow.curves is not None:
+            from flowsim.solvers.multistep.curves import address as curves_address
+
+            table[9] = curves_address()
+            self._hand_over_tables()
         self.records = _FEW_RECORDS
         self.passes = 1
+
+    def _hand_over_tables(self) -> None:
+        """The tables so far, kept for as long as the loop has their addresses."""
+        assert self.flow.curves is not None
+        self.tables = self.flow.curves.arrays().packed()
+        self.work[1][10:12] = [array.__array_interface__["data"][0] for array in self.tables]
+
+    def refresh(self) -> None:
+        """Continue tables to where the loop's prediction is; a shorter step where they go no farther."""
+        from flowsim.solvers.multistep.workspace import History, Index, Trial
+
+        room, table = self.work
+        w, curves = self.flow.d, self.flow.curves
+        assert curves is not None
+        at_z, at_guess = table[History.PLACE], table[Trial.PLACE + 1]  # type: ignore[attr-defined]
+        order = table[table[Index.PLACE] :][:w]  # type: ignore[attr-defined]
+        here, wanted = np.empty(w), np.empty(w)
+        here[order] = room[at_z : at_z + w]
+        wanted[order] = room[at_z : at_z + w] + room[at_guess : at_guess + w]
+        margin, before = _MARGIN / self.flow.slope[0], len(self.tables[1])
+        self.failure = curves.cover(here, np.minimum(here, wanted) - margin, np.maximum(here, wanted) + margin)
+        self._hand_over_tables()
+        if len(self.tables[1]) == before:
+            self.clock[2] *= _SHORTER
+            self.stalled += 1
 
     def _rows(self) -> tuple[Array, Array]:
         """A and b; in as many rows as there are coordinates where there are more, which changes no flow of squares."""
@@ -229,7 +273,7 @@ class Multistep(Run):
             z, f, df = record[3 * records + 1 :].reshape(3, records + 1, d)[:, : steps + 1]
             t, h = record[: steps + 1], record[records + 1 : records + 1 + steps]
             order = record[2 * records + 1 : 2 * records + 1 + steps]
-            self.chunks.append(NodeSteps(t, h, order, z, f, df, self.flow.exponential))
+            self.chunks.append(NodeSteps(t, h, order, z, f, df, self.flow.exponential, self.flow.curves))
         return int(status)
 
 

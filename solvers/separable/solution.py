@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.events import Occurrence
+from flowsim.solvers.separable.curves import Curves
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
 
@@ -92,11 +93,18 @@ class NodeSteps:
     f: Array
     df: Array
     exponential: tuple[Array, ...]
+    curves: Curves | None = None
     loaded: None = None
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
         out = np.empty((len(self.h), len(nodes)))
+        if self.curves is not None:
+            step, theta = np.repeat(np.arange(len(self.h)), len(nodes)), np.tile(nodes, len(self.h))
+            z, rate = np.empty((len(step), self.z.shape[1])), np.empty((len(step), self.z.shape[1]))
+            _multistep_reading().between(self.h, self.z, self.f, self.df, step, theta, z)
+            _multistep_reading().rates_between(self.h, self.z, self.f, self.df, step, theta, rate)
+            return np.linalg.norm(self.curves(z)[1] * rate, axis=1).reshape(out.shape)
         _multistep_reading().speeds(self.exponential, self.t, self.h, self.z, self.f, self.df, nodes, out)
         return out
 

@@ -3,6 +3,7 @@
 from flowsim.solvers.simd.vector import (
     EIGHT,
     add_up,
+    at_address,
     below,
     call,
     call_on_arrays,
@@ -28,6 +29,7 @@ from flowsim.solvers.simd.vector import (
 __all__ = [
     "EIGHT",
     "add_up",
+    "at_address",
     "below",
     "call",
     "call_on_arrays",

@@ -27,9 +27,9 @@ from numba.np import arrayobj
 from flowsim.solvers.compilation import bare
 
 __all__ = [
-    "EIGHT", "add_up", "below", "call", "call_on_arrays", "constant", "exponential", "exponential_within", "gather",
-    "greater", "largest", "load", "load_part", "magnitude", "only", "pointer", "spread", "store", "store_part",
-    "view", "wider", "widest",
+    "EIGHT", "add_up", "at_address", "below", "call", "call_on_arrays", "constant", "exponential",
+    "exponential_within", "gather", "greater", "largest", "load", "load_part", "magnitude", "only", "pointer", "spread",
+    "store", "store_part", "view", "wider", "widest",
 ]  # fmt: skip
 
 EIGHT = 8
@@ -122,6 +122,21 @@ def call(typing_context: Any, address: Any, arguments: Any) -> Any:
         return builder.call(builder.inttoptr(address, function.as_pointer()), parts)
 
     return types.int64(types.int64, arguments), generate
+
+
+@_compiled
+def at_address(typing_context: Any, address: Any, first: Any, kind: Any) -> Any:
+    """A pointer to entry `first` of an array at an address, of integers or floats as the number `kind` is.
+
+    The caller keeps the array.
+    """
+    element = types.float64 if isinstance(kind, types.Float) else types.int64
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        base = builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+        return builder.gep(base, [arguments[1]])
+
+    return types.CPointer(element)(types.int64, types.int64, kind), generate
 
 
 @_compiled

@@ -120,6 +120,17 @@ def test_a_loss_with_products_or_very_many_coordinates_is_refused():
     _, X, y = draw(3)
     flow = two_layer(X, y, 3.0)
     wide = np.zeros((1, SeparableFlow.MOST_WITH_LOSS + 1))
-    with pytest.raises(ValueError, match="a loss other than squares"):
+    with pytest.raises(ValueError, match="take no more than"):
         integrate_separable(SeparableFlow(wide, y[:1], 1, *two_layer(wide, y[:1], 3.0).exponential, loss=squared), 1.0)
     assert flow.loss is None
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-9])
+def test_a_general_loss_is_not_taken_for_rest_over_long_steps(tol):
+    """Squares, as a loss like any other, through all jumps at alpha = 1e-1000."""
+    X, y = case("log-cosh", 7, 30, 6)
+    own = two_layer(X, y, 1000 * math.log(10.0))
+    general = SeparableFlow(X, y, 30, *own.exponential, loss=squared)
+    t_end = 12 * 1000 * math.log(10.0)
+    first, second = (integrate_separable(flow, t_end, tol=tol) for flow in (own, general))
+    assert_allclose(second.z[-1], first.z[-1], rtol=0, atol=20 * tol)

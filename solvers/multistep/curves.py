@@ -1,0 +1,163 @@
+"""Growth along tabulated curves, ``beta_i = B_i(z_i)``: a map that the loop calls by its address.
+
+What a formula makes of z is given as pieces: closed forms near the origin, ``B = sum_k e_k exp(2 (l_k + mu_k z))``, so
+that any scale is an ordinary number, and Chebyshev polynomials beyond. Curves are tabulated as far as a run needs them:
+a prediction past the end of a table sends the loop back to Python for more.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+from flowsim.solvers.compilation import bare, compiled_callback
+from flowsim.solvers.multistep.constants import LOCATE
+from flowsim.solvers.multistep.workspace import Active, Exponentials, History, Index, Sizes, Trial, Values, Workspace
+from flowsim.solvers.simd import at_address, view
+
+__all__ = ["address"]
+
+#: The logarithm of nothing.
+_NOTHING = -1e300
+
+
+class Table(NamedTuple):
+    """Counts and pointers into the two buffers of :class:`flowsim.solvers.separable.curves.CurveArrays`."""
+
+    pieces: Any
+    components: Any
+    coefficients: Any
+    first: Any
+    closed: Any
+    which: Any
+    low: Any
+    high: Any
+    log_c: Any
+    sign_c: Any
+    rate: Any
+    energy: Any
+    beta: Any
+    slope: Any
+    curvature: Any
+    least: Any
+    most: Any
+
+
+@bare()
+def _table(sizes):
+    """The table at the addresses that the workspace holds."""
+    head, numbers = at_address(sizes.curve_integers, 0, 0), at_address(sizes.curve_numbers, 0, 1.0)
+    C, P, K, N = head[0], head[1], head[2], head[3]
+    integers, reals = sizes.curve_integers, sizes.curve_numbers
+    at_rate = 2 * P + 2 * P * K
+    at_beta = at_rate + 2 * C * K
+    return (
+        Table(
+            P, K, N,
+            at_address(integers, 4, 0), at_address(integers, 5 + C, 0), at_address(integers, 5 + C + P, 0),
+            numbers, at_address(reals, P, 1.0),
+            at_address(reals, 2 * P, 1.0), at_address(reals, 2 * P + P * K, 1.0),
+            at_address(reals, at_rate, 1.0), at_address(reals, at_rate + C * K, 1.0),
+            at_address(reals, at_beta, 1.0), at_address(reals, at_beta + P * N, 1.0),
+            at_address(reals, at_beta + 2 * P * N, 1.0),
+            at_address(reals, at_beta + 3 * P * N, 1.0), at_address(reals, at_beta + 3 * P * N + C, 1.0),
+        )
+    )  # fmt: skip
+
+
+@bare()
+def _piece_of(table, curve, z):
+    """The piece that holds z, the nearest one beyond the ends."""
+    low, high = table.first[curve], table.first[curve + 1] - 1
+    while low < high:
+        middle = (low + high) // 2
+        if z < table.high[middle]:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@bare()
+def _chebyshev(coefficients, first, count, x):
+    """Clenshaw's sum."""
+    b1 = b2 = 0.0
+    for n in range(first + count - 1, first, -1):
+        b1, b2 = coefficients[n] + 2.0 * x * b1 - b2, b1
+    return coefficients[first] + x * b1 - b2
+
+
+@bare()
+def _read(table, curve, z):
+    """B without its constant, B' and B'', continued by straight lines beyond the ends of a curve; and ln of a size.
+
+    The size is that of B, or of what B' makes of an e-folding where that is larger.
+    """
+    p = _piece_of(table, curve, z)
+    at = min(max(z, table.low[p]), table.high[p])
+    value = rise = bend = 0.0
+    size = _NOTHING
+    if table.closed[p] != 0:
+        for k in range(table.components):
+            if table.sign_c[p * table.components + k] != 0.0:
+                rate, energy = table.rate[curve * table.components + k], table.energy[curve * table.components + k]
+                if energy != 0.0:
+                    exponent = 2.0 * (table.log_c[p * table.components + k] + rate * at)
+                    square = energy * math.exp(exponent)
+                    size = max(size, exponent + math.log(abs(energy)))
+                    value += square
+                    rise += 2.0 * rate * square
+                    bend += 4.0 * rate * rate * square
+    else:
+        x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
+        first = p * table.coefficients
+        value = _chebyshev(table.beta, first, table.coefficients, x)
+        rise = max(_chebyshev(table.slope, first, table.coefficients, x), 0.0)
+        bend = _chebyshev(table.curvature, first, table.coefficients, x)
+    if at != z:
+        value += rise * (z - at)
+        bend = 0.0
+    return value, rise, bend, size
+
+
+@bare()
+def _locate(ws, guess):
+    """Logarithmic sizes at z + guess; whether that is within the tables."""
+    sizes, table, z, out = view(Sizes, ws), _table(view(Sizes, ws)), view(History, ws).z, view(Trial, ws).exponents
+    coordinate, slope, inside = view(Index, ws).coordinate, view(Exponentials, ws).slope, 1
+    for i in range(sizes.width):
+        curve, there = table.which[coordinate[i]], z[i] + guess[i]
+        value, rise, _, size = _read(table, curve, there)
+        out[i] = size if size > _NOTHING else math.log(max(abs(value), rise / slope[i], 1e-300))
+        past = max(table.least[curve] - there, there - table.most[curve])
+        if past > 0.0:
+            # It may grow as fast as at the origin: a step that is too long is shortened before tables are extended.
+            inside = 0
+            out[i] += slope[i] * past
+    return inside
+
+
+@bare()
+def _evaluate(ws):
+    sizes, table, z, guess = view(Sizes, ws), _table(view(Sizes, ws)), view(History, ws).z, view(Trial, ws).guess
+    coordinate, active, values = view(Index, ws).coordinate, view(Active, ws), view(Values, ws)
+    for s in range(active.padded):
+        value = rise = bend = 0.0
+        if s < active.n:
+            value, rise, bend, _ = _read(table, table.which[coordinate[s]], z[s] + guess[s])
+        values.beta[s], values.by_z[s], values.by_zz[s] = value, rise, bend
+        values.by_t[s] = values.by_zt[s] = 0.0
+    return 1 if sizes.width > 0 else 0
+
+
+@cache
+def address() -> int:
+    """Of the function ``(task, room, table, guess)``; of LOCATE it returns whether z + guess is within the tables."""
+
+    def curves(task, room, table, guess):
+        ws = Workspace(room, table)
+        return _locate(ws, guess) if task == LOCATE else _evaluate(ws)
+
+    found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(curves)
+    return int(found.address)

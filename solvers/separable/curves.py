@@ -1,0 +1,77 @@
+"""Maps given as tables: what a flow along growth curves is handed over as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CurveArrays", "Curves"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class CurveArrays:
+    """C curves in P pieces, those of curve c from ``first[c]`` to ``first[c + 1]``, by ascending z.
+
+    Attributes
+    ----------
+    first : array (C + 1,)
+    low, high : array (P,)
+        Of each piece.
+    closed : array (P,)
+        1 for ``B - B_0 = sum_k energy_ck exp(2 (log_c_pk + rate_ck z))`` over the K components of sign_c != 0.
+    log_c, sign_c : array (P, K)
+    rate, energy : array (C, K)
+    beta, slope, curvature : array (P, N)
+        Chebyshev coefficients of ``B - B_0``, B' and B'' in z, on each piece.
+    least, most : array (C,)
+        As far as z may be looked up; infinite where a curve goes on as its last piece ends, a straight line.
+    which : array (d,)
+        The curve of each coordinate.
+    """
+
+    first: NDArray[np.int64]
+    low: Array
+    high: Array
+    closed: NDArray[np.int64]
+    log_c: Array
+    sign_c: Array
+    rate: Array
+    energy: Array
+    beta: Array
+    slope: Array
+    curvature: Array
+    least: Array
+    most: Array
+    which: NDArray[np.int64]
+
+    def packed(self) -> tuple[NDArray[np.int64], Array]:
+        """Integers and numbers in two buffers, in the order of the attributes, sizes C, P, K and N first."""
+        P, K = self.log_c.shape
+        head = np.array([len(self.rate), P, K, self.beta.shape[1]], dtype=np.int64)
+        integers = np.concatenate([head, self.first, self.closed, self.which]).astype(np.int64)
+        parts = (
+            self.low, self.high, self.log_c, self.sign_c, self.rate, self.energy, self.beta, self.slope, self.curvature,
+            self.least, self.most,
+        )  # fmt: skip
+        return integers, np.concatenate([np.ravel(part) for part in parts]).astype(float)
+
+
+class Curves(Protocol):
+    """Growth curves that are tabulated as a run goes along."""
+
+    def arrays(self) -> CurveArrays:
+        """The tables so far."""
+
+    def cover(self, here: Array, low: Array, high: Array) -> str | None:
+        """Extend the tables around a state z (d,) to an interval of each coordinate, as far as curves go.
+
+        Returns why the state itself is past the end of what can be tabulated, or None.
+        """
+
+    def __call__(self, z: Array) -> tuple[Array, Array]:
+        """B and B' at z (..., d)."""
