@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["check_times", "positive"]
+from flowsim.results import CLOCKS
+
+__all__ = ["check_clock", "check_steps", "check_times", "check_tolerances", "positive"]
 
 Array = NDArray[np.float64]
 
@@ -35,3 +37,24 @@ def check_times(t_eval: ArrayLike, t_end: float) -> Array:
     if (np.diff(times) < 0).any():
         raise ValueError("`t_eval` must not decrease.")
     raise ValueError(f"`t_eval` must lie in [0, {t_end:g}]; received [{times[0]:g}, {times[-1]:g}].")
+
+
+def check_clock(clock: Any) -> None:
+    """One of the clocks."""
+    if clock not in CLOCKS:
+        raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
+
+
+def check_tolerances(rtol: Any, atol: Any) -> tuple[float, float]:
+    """``0 < rtol < 1`` and ``atol > 0``."""
+    rtol, atol = positive("rtol", rtol), positive("atol", atol)
+    if rtol >= 1:
+        raise ValueError(f"`rtol` must be < 1, a relative accuracy; received {rtol:g}.")
+    return rtol, atol
+
+
+def check_steps(max_steps: Any) -> int:
+    """A budget of steps."""
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
+        raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
+    return int(max_steps)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.flows.checks import check_times, positive
+from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
 from flowsim.flows.growth import GrowthCoordinates, admits_growth, takes_loss
@@ -36,7 +36,7 @@ from flowsim.network import (
     resolve_alpha,
 )
 from flowsim.problem import Problem, Regression, require_squares
-from flowsim.results import CLOCKS, Clock, Trajectory
+from flowsim.results import Clock, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SCIPY_METHODS, SeparableFlow
 from flowsim.symbolic.clock import acceleration, log_acceleration
@@ -149,17 +149,13 @@ def gradient_flow(
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
-    if clock not in CLOCKS:
-        raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
+    check_clock(clock)
     if coordinates not in COORDINATES:
         raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
-    rtol, atol = positive("rtol", rtol), positive("atol", atol)
-    if rtol >= 1:
-        raise ValueError(f"`rtol` must be < 1, a relative accuracy; received {rtol:g}.")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
+    rtol, atol = check_tolerances(rtol, atol)
+    max_steps = check_steps(max_steps)
     scale = resolve_alpha(alpha, start)
     if t_end is None:
         if t_eval is not None:

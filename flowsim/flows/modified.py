@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.descent import Modes, signed_exp, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay, log_abs
+from flowsim.flows.checks import check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.weights import WeightCoordinates
@@ -33,6 +34,7 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import Regression, require_squares
 from flowsim.results import Clock, Trajectory
+from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic.clock import acceleration
 
@@ -138,14 +140,23 @@ def modified_flow(
     require_squares(problem, "the modified flow")
     if getattr(net, "weight_decay", 0.0):
         raise ValueError("`net` must have no weight decay for the modified flow.")
-    if not 0.0 <= momentum < 1.0:
-        raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
+    if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0.0 <= momentum < 1.0:
+        raise ValueError(f"`momentum` must be a number in [0, 1); received {momentum!r}.")
+    if nesterov and momentum == 0.0:
+        raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
+    if clock not in TIME_CLOCKS:
+        raise ValueError(f"`clock` must be one of {', '.join(TIME_CLOCKS)} here; received {clock!r}.")
+    t_end, budget = positive("t_end", t_end), check_steps(max_steps)
+    rtol, atol = check_tolerances(rtol, atol)
+    points = None if t_eval is None else check_times(t_eval, t_end)
     is_linear = isinstance(net, LinearNetwork)
     if (problem.y.ndim == 2) is not is_linear:
         y = problem.y[:, None] if is_linear else problem.y[:, 0]
         problem = Regression(problem.X, y, problem.feature_names)
     rule = StepRule(check_step(step), float(momentum), bool(nesterov))
     scale = InitialScale.parse(alpha)
+    if clock == "accelerated" and not scale.gamma > 0:
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     coordinates: ModifiedGrowth | ModifiedWeights | ModifiedLinear
     if isinstance(net, LinearNetwork):
         coordinates = ModifiedLinear(net, problem, LinearStart(net, problem, scale, start, False), rule)
@@ -156,14 +167,14 @@ def modified_flow(
     return run_flow(
         coordinates,
         problem,
-        check_step(t_end),
+        t_end,
         clock=clock,
         acceleration=acceleration(net, scale),
-        t_eval=None if t_eval is None else np.asarray(t_eval, dtype=float),
+        t_eval=points,
         method="DOP853",
         rtol=rtol,
         atol=atol,
-        max_steps=max_steps,
+        max_steps=budget,
         progress=False,
         info={
             "network": repr(net),
