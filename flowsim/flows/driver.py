@@ -158,7 +158,9 @@ class _View:
     @cached_property
     def speed(self) -> Array:
         """``||d beta|| / d accelerated_time``."""
-        return np.maximum(self.dense.travelled.rates(self.step, self.position) / self.dense.acceleration, 0.0)
+        rates = self.dense.travelled.rates(self.step, self.position)
+        with np.errstate(over="ignore"):  # of a jump at 1e-550 it is no float
+            return np.maximum(rates / self.dense.acceleration, 0.0)
 
     @property
     def state(self) -> State:

@@ -139,6 +139,10 @@ class CoordinateDerivation:
             return (sympy.Symbol(self._fresh("eta"), nonnegative=True),) * len(self.weights)
         return tuple(sympy.Symbol(self._fresh(f"eta_{name}"), nonnegative=True) for name in self.formula.weights)
 
+    @property
+    def _noisy_weights(self) -> tuple[sympy.Expr, ...]:
+        return tuple(w * (1 + sympy.Symbol(self._fresh(f"xi_{w.name}"), real=True)) for w in self.weights)
+
     def _fresh(self, name: str) -> str:
         while name in self.formula.weights:
             name += "_"
@@ -166,10 +170,13 @@ class CoordinateDerivation:
         stds = [sympy.Dummy(nonnegative=True) for _ in self.weights]
         found = expectation(self.phi, self.weights, stds, self.noise)
         name = dict(zip(stds, self.std, strict=True))
-        mean = found.mean.xreplace(name) + sympy.Add(*(E(part.phi) for part in found.quadratures))
+        # Where the noise scales the weights it is written out: derivatives by a weight bring its own 1 + xi.
+        noisy = dict(zip(self.weights, self._noisy_weights, strict=True)) if self.noise.multiplicative else {}
+        left = [part.phi.subs(noisy, simultaneous=True) for part in found.quadratures]
+        mean = found.mean.xreplace(name) + sympy.Add(*map(E, left))
         # The kernels' expm1 is for accuracy; a reader knows exp.
         variance = found.variance.replace(expm1, lambda a: sympy.exp(a) - 1).xreplace(name)
-        variance += sympy.Add(*(Var(part.phi) for part in found.quadratures))
+        variance += sympy.Add(*map(Var, left))
         return mean, variance, found.methods
 
     @property

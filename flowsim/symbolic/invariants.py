@@ -90,7 +90,9 @@ def _polynomial_null_space(changes: list[list[sympy.Expr]], slopes: list[sympy.E
     ]
     rows = sorted({powers for column in columns for powers in column})
     matrix = DomainMatrix(
-        [[column.get(row, QQ.zero) for column in columns] for row in rows], (len(rows), len(columns)), QQ
+        [[QQ.from_sympy(column[row]) if row in column else QQ.zero for column in columns] for row in rows],
+        (len(rows), len(columns)),
+        QQ,
     )
     reduced, _ = matrix.nullspace().rref()
     return [row for row in reduced.to_list() if any(row)]

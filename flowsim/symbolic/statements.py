@@ -145,7 +145,8 @@ def _second_order(formula: Formula) -> ExactThresholds:
 
 def _eigenvalues(matrix: sympy.Matrix) -> list[sympy.Expr]:
     """Exact where the characteristic polynomial factors into at most quadratics; else floats."""
-    factors = sympy.factor_list(matrix.charpoly().as_expr())[1]
+    characteristic = matrix.charpoly()
+    factors = sympy.factor_list(characteristic.as_expr(), *characteristic.gens)[1]
     variable = matrix.charpoly().gen
     if all(sympy.degree(factor, variable) <= 2 for factor, _ in factors):
         return [root for factor, _ in factors for root in sympy.roots(factor, variable)]
