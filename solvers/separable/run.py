@@ -90,9 +90,7 @@ def run_of(
     """The solution over [0, t_end], by the method that fits the flow."""
     most = SeparableFlow.MOST_WITH_LOSS
     if (flow.loss is not None or flow.curves is not None) and (flow.power > 0 or flow.d > most):
-        raise ValueError(
-            f"a loss other than squares and a tabulated map take no more than {most} coordinates."
-        )
+        raise ValueError(f"a loss other than squares and a tabulated map take no more than {most} coordinates.")
     kind = Multistep if flow.power == 0 and (flow.d <= LOAD_ALL or flow.loss is not None or flow.curves) else OneStep
     return kind(flow, t_end, tol, max_steps, progress, done).solve()
 
