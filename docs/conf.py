@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 from pathlib import Path
@@ -27,8 +28,9 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # the site's own copy: mathematics is read without network
 ]
-exclude_patterns = ["_build", "**/.ipynb_checkpoints", "reference/_*"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints", "reference/_*", "gallery"]
 suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
@@ -53,7 +55,8 @@ napoleon_use_ivar = True
 
 # What exists is documented: each command by its own help, and every public name that api.md does not place.
 GENERATED = HERE / "reference"
-GENERATED.mkdir(exist_ok=True)
+shutil.rmtree(GENERATED, ignore_errors=True)  # pages of names that are gone
+GENERATED.mkdir()
 
 
 def command_help(name: str) -> str:
@@ -68,10 +71,43 @@ rest = [
     for name in sorted(flowsim.__all__)
     if not (name.startswith("__") or name in placed or any(entry.startswith(f"{name}.") for entry in placed))
 ]
+#: modules whose public names are listed too, unless they are names of flowsim itself
+MODULES = ("datasets", "events", "losses", "plot", "studies", "certificates", "report")
+for module in MODULES:
+    home = importlib.import_module(f"flowsim.{module}")
+    names = [name for name in home.__all__ if name not in flowsim.__all__ and f"{module}.{name}" not in placed]
+    names = [name for name in names if callable(getattr(home, name))]  # constants stand with what uses them
+    rest += [f"{module}.{name}" for name in sorted(names)]
 names = ".. currentmodule:: flowsim\n.. autosummary::\n   :toctree: .\n\n" + "".join(f"   {name}\n" for name in rest)
 title = "More names\n==========\n\n"
 (GENERATED / "more.rst").write_text(title + (names if rest else "None.\n"), encoding="utf-8")
 (GENERATED / "_commands.md").write_text("\n".join(map(command_help, COMMANDS)), encoding="utf-8")
+
+
+def gallery() -> None:
+    """Every script of gallery/ is run, its figure and its text shown side by side: neither can be stale."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+    import matplotlib.style
+
+    matplotlib.use("Agg")
+    pictures = GENERATED / "gallery"
+    pictures.mkdir(exist_ok=True)
+    parts = []
+    for script in sorted((HERE / "gallery").glob("*.py")):
+        text = script.read_text(encoding="utf-8")
+        title, code = text.split('"""')[1].strip(), text.split('"""', 2)[2].strip()
+        plt.close("all")
+        with matplotlib.style.context([flowsim.plot.STYLE, {"figure.figsize": (6.0, 4.0)}]):
+            exec(compile(text, str(script), "exec"), {"__name__": "__main__"})
+            plt.gcf().savefig(pictures / f"{script.stem}.png", dpi=110)
+        heading = title.rstrip(".")
+        parts.append(f"## {heading}\n\n![{heading}](reference/gallery/{script.stem}.png)\n\n```python\n{code}\n```\n")
+    plt.close("all")
+    (GENERATED / "_gallery.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+gallery()
 
 (HERE / "notebooks").mkdir(exist_ok=True)
 for notebook in sorted((HERE.parent / "notebooks").glob("*.ipynb")):

@@ -48,7 +48,7 @@ _HOME = {
 _MODULES = {
     "certificates": "flowsim.certificates",
     "datasets": "flowsim.datasets",
-    "events": "flowsim.results.events",
+    "events": "flowsim.events",
     "losses": "flowsim.losses",
     "plot": "flowsim.plot",
     "solvers": "flowsim.solvers",
@@ -61,6 +61,7 @@ __all__ = ["__version__", *_HOME, *_MODULES]
 if TYPE_CHECKING:
     from flowsim import certificates as certificates
     from flowsim import datasets as datasets
+    from flowsim import events as events
     from flowsim import losses as losses
     from flowsim import plot as plot
     from flowsim import solvers as solvers
@@ -92,7 +93,6 @@ if TYPE_CHECKING:
     from flowsim.problem import Problem as Problem
     from flowsim.problem import Regression as Regression
     from flowsim.results import Trajectory as Trajectory
-    from flowsim.results import events as events
     from flowsim.studies.compare import compare as compare
     from flowsim.studies.lasso_link import lasso_link as lasso_link
     from flowsim.studies.limit_study import limit_study as limit_study

@@ -16,7 +16,7 @@ FLOORS = [
     {"problem"},
     {"network", "datasets", "results"},
     {"symbolic"},
-    {"growth", "losses"},
+    {"growth", "losses", "events"},
     {"limits", "descent"},
     {"flows"},
     {"studies", "plot", "loading", "estimators"},

@@ -180,7 +180,8 @@ def _axes(ax: Axes | None, dimensions: int) -> Any:
         return plt.subplots()[1]
     # Constrained layout does not know how far the labels of 3-d axes reach.
     figure = plt.figure(figsize=(6.4, 5.4), layout="none")
-    space: Any = figure.add_axes((0.0, 0.02, 0.9, 0.94), projection="3d")
+    space: Any = figure.add_subplot(projection="3d")
+    space.set_position((0.0, 0.02, 0.9, 0.94))
     space.set_box_aspect(None, zoom=0.88)
     return space
 

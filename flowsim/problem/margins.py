@@ -37,7 +37,7 @@ class MaxMargin:
 
 
 def max_margin_l1(problem: Problem) -> MaxMargin:
-    r"""``max min_i y_i x_i . b`` over ``||b||_1 <= 1``: HiGHS on ``min ||b||_1`` subject to ``y_i x_i . b >= 1``.
+    r"""``max min_i y_i x_i^T b`` over ``||b||_1 <= 1``: HiGHS on ``min ||b||_1`` subject to ``y_i x_i^T b >= 1``.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def max_margin_l1(problem: Problem) -> MaxMargin:
 
 
 def max_margin_l2(problem: Problem) -> MaxMargin:
-    r"""``max min_i y_i x_i . b`` over ``||b||_2 <= 1``: least distance programming by non-negative least squares.
+    r"""``max min_i y_i x_i^T b`` over ``||b||_2 <= 1``: least distance programming by non-negative least squares.
 
     Parameters
     ----------

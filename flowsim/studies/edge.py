@@ -204,7 +204,7 @@ def descent_limit(problem: Regression, step: float) -> DescentLimit:
     .. math:: \frac{d}{d\tilde t} \frac{\ln|u \pm v|}{\gamma} = \frac1h \ln|1 \mp h g_i|,
 
     so both sides of a coordinate lose ``-ln(1 - h^2 g^2) / h`` together, where the flow (h = 0) only trades one for the
-    other: jumps come later, the more the larger h |g|, and not all in proportion, so the saddles may differ.
+    other: jumps come later, the more the larger ``h |g|``, and not all in proportion, so the saddles may differ.
 
     Parameters
     ----------

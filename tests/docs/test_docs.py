@@ -70,8 +70,11 @@ def test_commands_run_in_the_order_of_the_page(page: Path, tmp_path: Path, monke
             assert line == "pip install ."
 
 
-def test_the_site_builds_without_a_warning_and_without_network(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built without a warning and without network."""
     pytest.importorskip("myst_nb", reason="the extra `docs` is not installed")
+    tmp_path = tmp_path_factory.mktemp("docs")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees")]
     # A proxy that answers nothing: whoever asks the network fails the build.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -79,15 +82,57 @@ def test_the_site_builds_without_a_warning_and_without_network(tmp_path: Path) -
         [*command, str(DOCS), str(tmp_path / "site")], capture_output=True, text=True, env={**os.environ, **nowhere}
     )
     assert done.returncode == 0, done.stderr
-    home = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    return tmp_path / "site"
+
+
+def test_the_site_has_every_page_and_every_command(site: Path) -> None:
+    home = (site / "index.html").read_text(encoding="utf-8")
     assert "flowsim" in home
     for page in (*(page.stem for page in PAGES), "notebooks/tiny_alpha", "reference/flowsim.gradient_flow"):
-        assert (tmp_path / "site" / f"{page}.html").is_file(), page
-    commands = (tmp_path / "site" / "cli.html").read_text(encoding="utf-8")
-    reference = "".join(
-        (tmp_path / "site" / page).read_text(encoding="utf-8") for page in ("api.html", "reference/more.html")
-    )
+        assert (site / f"{page}.html").is_file(), page
+    commands = (site / "cli.html").read_text(encoding="utf-8")
+    reference = "".join((site / page).read_text(encoding="utf-8") for page in ("api.html", "reference/more.html"))
     for name in COMMANDS:
         assert f"Usage: flowsim {name}" in commands
     for name in fs.__all__:
         assert name.startswith("__") or f"#flowsim.{name}" in reference or f"flowsim.{name}." in reference, name
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    import importlib
+
+    pages = {path.stem for path in (site / "reference").glob("*.html")}
+    wanted = {f"flowsim.{name}" for name in fs.__all__ if not name.startswith("__")}
+    modules = {"certificates", "datasets", "events", "losses", "plot", "solvers", "studies", "sweep", "problem"}
+    for module in modules & {"datasets", "events", "plot", "studies"}:
+        home = importlib.import_module(f"flowsim.{module}")
+        wanted |= {f"flowsim.{module}.{name}" for name in home.__all__ if callable(getattr(home, name))}
+    missing = {
+        name
+        for name in wanted
+        if name not in pages
+        and name.rsplit(".", 1)[-1] not in modules
+        and f"flowsim.{name.rsplit('.', 1)[-1]}" not in pages
+    }
+    assert missing == set()
+
+
+def test_mathematics_is_read_without_network(site: Path) -> None:
+    page = (site / "theory.html").read_text(encoding="utf-8")
+    scripts = re.findall(r'<script[^>]*src="([^"]+)"', page)
+    assert any("mathjax" in script for script in scripts)
+    assert not any(script.startswith(("http:", "https:", "//")) for script in scripts)
+    assert list((site / "_static" / "mathjax").glob("tex-*.js"))
+
+
+def test_search_finds_the_edge_of_stability(site: Path) -> None:
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    assert "edge of stability" in index.lower()
+
+
+def test_the_gallery_shows_a_figure_for_every_script(site: Path) -> None:
+    scripts = sorted((DOCS / "gallery").glob("*.py"))
+    page = (site / "gallery.html").read_text(encoding="utf-8")
+    assert len(scripts) >= 20
+    for script in scripts:
+        assert f"{script.stem}.png" in page and (site / "_images" / f"{script.stem}.png").stat().st_size > 5000
