@@ -182,7 +182,10 @@ def _samples(
 
 def _between_roots(coefficients: Array) -> Array:
     """Positions in (0, 1) that part the roots of a Chebyshev series on [0, 1]."""
-    roots = np.polynomial.chebyshev.chebroots(np.trim_zeros(coefficients, "b"))
+    series = np.trim_zeros(coefficients, "b")
+    if len(series) < 2:  # constant, or zero throughout
+        return np.empty(0)
+    roots = np.polynomial.chebyshev.chebroots(series)
     real = np.sort((roots.real[np.abs(roots.imag) <= _NEARLY_REAL] + 1.0) / 2.0)
     real = real[(real > 0) & (real < 1)]
     return (real[1:] + real[:-1]) / 2 if len(real) > 1 else np.empty(0)

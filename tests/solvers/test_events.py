@@ -92,3 +92,10 @@ def test_events_of_a_scipy_solution_are_found_the_same_way():
     zeros = find_events(solution, [Event(lambda t, y: y[:, 0])])
     # The start itself, where the sine is zero, is no change of sign.
     np.testing.assert_allclose([one.t for one in zeros], np.pi * np.arange(1, 7), atol=1e-8)
+
+
+def test_a_function_that_is_zero_throughout_a_step_has_no_roots_to_part() -> None:
+    from flowsim.solvers.events import _between_roots
+
+    assert len(_between_roots(np.zeros(9))) == 0
+    assert len(_between_roots(np.array([2.0, 0.0, 0.0]))) == 0
