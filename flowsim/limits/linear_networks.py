@@ -15,7 +15,7 @@ from flowsim.limits.linear_process import TIE, BlockProcess, Plateau
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_start
-from flowsim.problem import Problem, require_squares
+from flowsim.problem import Problem, Regression, require_squares
 
 __all__ = ["linear_saddle_to_saddle"]
 
@@ -38,6 +38,8 @@ def linear_saddle_to_saddle(
     r"""The limit process of gradient flow on ``U V^T`` from vanishing initialisation; see :func:`saddle_to_saddle`."""
     began = time.perf_counter()
     squares = require_squares(problem, "the limit process of a LinearNetwork")
+    if squares.y.ndim == 1:  # beta is a matrix of one column, and so are the targets
+        squares = Regression(squares.X, squares.y[:, None], squares.feature_names)
     data = LinearData.of(squares)
     compression = compressed_start(net, squares, start)
     # alpha vanishes, the ratio of U to V does not: their scales are of no account.

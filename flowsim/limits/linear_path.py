@@ -17,7 +17,7 @@ from flowsim.limits.linear_process import Plateau
 from flowsim.limits.orbits import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
-from flowsim.problem import Regression
+from flowsim.problem import Problem, Regression
 
 if TYPE_CHECKING:
     import pandas
@@ -108,6 +108,16 @@ class LinearSaddlePath(Staircase):
     def losses(self) -> Array:
         """The training loss on each plateau, shape (K+1,)."""
         return self.data.least_loss + self.data.excess(self._reduced)
+
+    def risk(self, problem: Problem) -> Array:
+        """The loss of every plateau on other data, shape (K+1,); a single target may be a vector.
+
+        Raises
+        ------
+        ValueError
+            If `problem` has other features.
+        """
+        return super().risk(problem if problem.y.ndim == 2 else problem.with_target(problem.y[:, None]))
 
     @cached_property
     def singular_values(self) -> Array:

@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import math
 import numbers
-import time
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast, overload
+from typing import cast, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
-from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
-from flowsim.limits.columns import SparseColumns, read_columns
-from flowsim.limits.convex import Escape, cone_minimiser
-from flowsim.limits.duals import follow
+from flowsim.limits.diagonal import DiagonalProcess
 from flowsim.limits.exactly import exactly
 from flowsim.limits.joint import joint_process
 from flowsim.limits.linear_networks import linear_saddle_to_saddle
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.state import StartState, pretrained_state
-from flowsim.limits.units import Units, in_units
-from flowsim.limits.walls import Walls, is_uniform, network_walls, symbolic_thresholds
+from flowsim.limits.walls import network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork, LinearNetwork
-from flowsim.problem import Problem, Regression, require_squares
-
-if TYPE_CHECKING:
-    from flowsim.solvers.active_set import ConeRegression
-    from flowsim.solvers.cone_newton import ConeMinimiser, Recession
+from flowsim.problem import Problem, require_squares
 
 __all__ = ["saddle_to_saddle"]
-
-Array = NDArray[np.float64]
-Key = tuple[int, int]  # (coordinate, sign)
-
-#: Rounding of the dual, relative to the thresholds, from which on the message says so.
-_BLURRED = 1e-6
-#: Rounding of the rates follows the residual down in steps of this factor: a pass over all columns each.
-_FINER = 4.0
 
 
 @overload
@@ -218,238 +199,8 @@ def saddle_to_saddle(
     horizon = math.inf if t_end is None else float(t_end)
     if exact:
         return exactly(require_squares(problem, "rational arithmetic"), walls, state, max_jumps, horizon)
-    return _Process(problem, walls, state).run(max_jumps, horizon, progress)
-
-
-class _Process:
-    """State of one run: time, dual, walls stood at, and the constrained minimisation problem."""
-
-    def __init__(self, problem: Problem, walls: Walls, state: StartState | None) -> None:
-        from flowsim.solvers.active_set import ConeRegression, relative_rounding
-
-        self.began = time.perf_counter()
-        self.problem, self.state, self.all_walls = problem, state, walls
-        y, n, data = problem.y, problem.n, problem
-        self.units = Units()
-        if isinstance(problem, Regression):
-            if np.any(walls.offset):
-                y = y - problem.predict(np.broadcast_to(walls.offset, (problem.d,)))
-            data, y, self.units = in_units(problem, y)
-        # From here on coordinates are counted among the columns that are read: without the empty ones of sparse data.
-        self.columns = read_columns(data, also=_standing(walls)[0])
-        self.walls = walls.of(self.columns.which) if isinstance(self.columns, SparseColumns) else walls
-        self.costs = (self.units.cost(self.walls.upper_penalty), self.units.cost(self.walls.lower_penalty))
-        self.cone: ConeRegression[Key] | ConeMinimiser[Key] = (
-            ConeRegression(y, self._signed_column)
-            if isinstance(problem, Regression)
-            else cone_minimiser(problem, self._signed_column)
-        )
-        # Rates this small are rounding of x_i . r / n.
-        self.size = self.cone.size
-        self.ulp = relative_rounding(n) * self.columns.norms / n
-        self.rounding = self.ulp * self.size
-        self.level, self.raised = self.size, False
-        vanished = self.size > 0 and (self.rounding == 0).any()
-        if not np.isfinite(self.rounding).all() or (vanished and self.columns.underflow(self.rounding == 0)):
-            raise ValueError(
-                "`problem` has columns of X whose squares, relative to those of its largest entry, leave the range of "
-                "floats."
-            )
-        self.t = 0.0
-        # |r| integrated over the plateaus so far: rounding of the duals, but for the column's own factor.
-        self.spread = 0.0
-        self.flags = np.zeros(self.columns.d, dtype=np.uint8)
-        self.duals = follow(self.columns, self.walls, self.costs, self.rounding)
-        self.blur = 0.0
-        self.times: list[float] = []
-        self.hits: list[NDArray[np.int64]] = []
-        self.supports: list[NDArray[np.int64]] = []
-        self.values: list[Array] = []
-
-    def run(self, max_jumps: int | None, t_end: float, progress: bool) -> SaddlePath:
-        from tqdm import tqdm
-
-        from flowsim.solvers.cone_newton import Recession
-
-        horizon, complete, message = math.inf, True, "reached the minimiser to rounding"
-        reaching = np.empty(0, np.int64)
-        with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
-            try:
-                self._settle(*_standing(self.walls))
-                while True:
-                    wait, found, signs = self._next()
-                    after = self.units.time(self.t + wait)
-                    if math.isinf(wait):
-                        break
-                    if not after < t_end:
-                        horizon, complete, message = t_end, False, f"stopped at t_end={t_end:g}"
-                        break
-                    if max_jumps is not None and len(self.times) >= max_jumps:
-                        horizon, complete, message = after, False, f"stopped after max_jumps={max_jumps}"
-                        break
-                    if math.isinf(after):
-                        raise IntegrationError("the next jump lies beyond the range of floats; rescale `problem`.")
-                    self.t += wait
-                    self.spread += wait * self.cone.size
-                    self.duals.advance(wait)
-                    reaching = found
-                    self._settle(found, signs)
-                    self.times.append(after)
-                    self.hits.append(np.sort(found))
-                    bar.update()
-            except Recession as end:
-                return self._escaped(end, reaching)
-            except IntegrationError as error:
-                if self.supports:
-                    reached = self.units.time(self.t)
-                    known = len(self.times) + 1
-                    self.supports, self.values = self.supports[:known], self.values[:known]
-                    error.path = self._path(reached, False, f"stopped at t={reached:.6g}, where the process failed")
-                raise
-        return self._path(horizon, complete, message)
-
-    def _escaped(self, end: Recession[Key], hits: NDArray[np.int64]) -> SaddlePath:
-        """The path as far as the loss has minima."""
-        now, direction = self.units.time(self.t), np.zeros(self.problem.d)
-        for (i, sign), share in end.direction.items():
-            direction[self.columns.number(np.array([i]))] += sign * share
-        if not self.supports:
-            self.supports, self.values = [np.empty(0, np.int64)], [np.empty(0)]
-        message = f"beta escapes to infinity at t={now:.6g}, along `escape.direction` with margin {end.margin:.6g}"
-        escape = Escape(now, self.columns.number(np.sort(hits)), direction, end.margin)
-        return replace(self._path(now, False, message), escape=escape)
-
-    def _path(self, horizon: float, complete: bool, message: str) -> SaddlePath:
-        walls = self.all_walls
-        if self.blur > _BLURRED:
-            message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}), exact=True resolves them"
-        return SaddlePath(
-            problem=self.problem,
-            jump_times=np.array(self.times),
-            supports=tuple(self.columns.number(support) for support in self.supports),
-            values=tuple(self.values),
-            hits=tuple(self.columns.number(hit) for hit in self.hits),
-            horizon=horizon,
-            complete=complete,
-            message=message,
-            thresholds=(walls.upper, walls.lower),
-            penalties=(walls.upper_penalty, walls.lower_penalty),
-            speeds=(walls.up_speed, walls.low_speed),
-            order=walls.order,
-            memory=walls.memory,
-            offset=walls.offset,
-            curves=walls.curves,
-            start_beta=None if self.state is None else self.state.beta,
-            stats={
-                "jumps": len(self.times),
-                "gradients": self.duals.products,
-                "columns": getattr(self.duals, "columns_computed", 0),
-                "seconds": time.perf_counter() - self.began,
-                "product_seconds": self.duals.seconds,
-                "dual_rounding": self.blur,
-            },
-        )
-
-    def _next(self) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
-        """The next arrivals, those left out whose rate turns out to be rounding of y."""
-        size = self.cone.size
-        if size == 0.0:
-            return math.inf, np.empty(0, np.int64), np.empty(0, np.int64)
-        level = min(2.0 ** math.ceil(math.log2(size)), self.size)
-        if not level * _FINER >= self.level or self.raised:
-            np.multiply(self.ulp, level, out=self.rounding)
-            self.level, self.raised = level, False
-        while True:
-            wait, found, signs = self.duals.next(self.t, self.cone.residual, self.flags, self.spread / self.level)
-            if math.isinf(wait):
-                return wait, found, signs
-            rates, noise = self._rates(found, signs)
-            unsure = rates <= noise
-            blur = noise * wait + self.ulp[found] * self.spread
-            if not unsure.any():
-                self.blur = max(self.blur, float(blur.max()) / _typical(self.walls, found))
-                return wait, found, signs
-            self.rounding[found[unsure]] = noise[unsure]
-            self.raised = True
-
-    def _rates(self, found: NDArray[np.int64], signs: NDArray[np.int64]) -> tuple[Array, Array]:
-        """How fast some coordinates approach their walls, and what of that may be rounding."""
-        n = self.columns.n
-        columns = np.column_stack([self.columns.column(i) for i in found.tolist()])
-        cost = np.where(signs > 0, self.costs[0][found], self.costs[1][found])
-        rates = signs * (columns.T @ self.cone.residual) - n * cost
-        return rates / n, self.cone.noise(columns, self.columns.norms[found], rates) / n
-
-    def _settle(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
-        self._move(coordinates, signs)
-        support, values = self._support()
-        self.supports.append(support)
-        self.values.append(values)
-
-    def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
-        """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
-        from flowsim.solvers.cone_newton import Recession
-
-        joining: list[tuple[Key, float]] = []
-        for i, sign in zip(coordinates.tolist(), signs.tolist(), strict=True):
-            joining.append(((i, sign), self.columns.n * float(self.costs[0 if sign > 0 else 1][i])))
-            self.flags[i] |= 1 if sign > 0 else 2
-        try:
-            self.cone.solve(joining)
-        except Recession:
-            raise
-        except ArithmeticError as error:
-            raise IntegrationError(
-                f"the saddle at accelerated time {self.units.time(self.t):.6g} cannot be found: {error}."
-            ) from error
-        for key in list(self.cone.waiting):
-            if self.cone.excess(key) < -1.0:
-                self.cone.dismiss(key)
-                i, sign = key
-                self.flags[i] &= 2 if sign > 0 else 1
-                side = 0 if sign > 0 else 1
-                wall = (self.walls.upper, self.walls.lower)[side][i] + self.costs[side][i] * self.t
-                self.duals.leave(i, sign * wall)
-
-    def _support(self) -> tuple[NDArray[np.int64], Array]:
-        inside = {i for i, _ in self.cone.members}
-        waiting = list({i: (i, sign) for i, sign in self.cone.waiting if i not in inside}.values())
-        keys = list(self.cone.members)
-        values = self.units.beta(self.cone.b * np.array([float(sign) for _, sign in keys]))
-        coordinates = np.array([i for i, _ in keys], dtype=np.int64)
-        if self.cone.dependent(waiting):
-            coordinates = np.append(coordinates, np.array([i for i, _ in waiting], dtype=np.int64))
-            values = np.append(values, np.zeros(len(waiting)))
-            columns = np.column_stack([self.columns.column(i) for i in coordinates.tolist()])
-            values = selected(
-                columns, values, coordinates, self.flags[coordinates], self.walls, self.units.time(self.t)
-            )
-            keep = np.abs(values) > NEGLIGIBLE * np.abs(values).max(initial=0.0)
-            coordinates, values = coordinates[keep], values[keep]
-        check_reach(self.walls, coordinates, values, self.units.time(self.t))
-        order = np.argsort(coordinates)
-        return coordinates[order], values[order]
-
-    def _signed_column(self, key: Key) -> Array:
-        i, sign = key
-        column = self.columns.column(i)
-        return column if sign > 0 else -column
+    return DiagonalProcess(problem, walls, state).run(max_jumps, horizon, progress)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _typical(walls: Walls, coordinates: NDArray[np.int64]) -> float:
-    """The smallest positive threshold among some coordinates."""
-    values = np.concatenate([walls.upper[coordinates], walls.lower[coordinates]])
-    return float(values[(values > 0) & np.isfinite(values)].min(initial=np.inf))
-
-
-def _standing(walls: Walls) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Who stands at a wall from the start, and at which."""
-    up, low = (
-        np.empty(0, np.int64) if is_uniform(wall) and wall[0] != 0 else np.flatnonzero(wall == 0)
-        for wall in (walls.upper, walls.lower)
-    )
-    return np.concatenate([up, low]), np.concatenate([np.ones_like(up), -np.ones_like(low)])

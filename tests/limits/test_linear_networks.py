@@ -290,3 +290,18 @@ def test_weight_decay_beside_noise_is_a_minimum_of_both_penalties() -> None:
     # In M = a^(1/2) beta the penalty is sqrt(b) times the nuclear norm.
     scaled = fs.Regression(problem.X @ np.linalg.inv(root), problem.y)
     assert nuclear_optimality(scaled, root @ path.end, float(np.sqrt(b))) < 1e-11
+
+
+def test_the_risk_on_other_data_tells_where_to_stop() -> None:
+    rng = np.random.default_rng(18)
+    X, truth = rng.standard_normal((40, 6)), np.outer(rng.standard_normal(6), rng.standard_normal(4))
+    train, test = (
+        fs.Regression(X[rows], X[rows] @ truth + rng.standard_normal((20, 4))) for rows in (slice(20), slice(20, 40))
+    )
+    path = fs.saddle_to_saddle(fs.LinearNetwork(12), train)
+    risk = path.risk(test)
+    np.testing.assert_allclose(risk, [test.loss(saddle) for saddle in path.saddles])
+    assert path.stop(test).plateau == np.argmin(risk) == 1
+    vector = fs.Regression(X, X @ truth[:, 0])
+    single = fs.saddle_to_saddle(fs.LinearNetwork(3), vector)
+    np.testing.assert_allclose(single.risk(vector), single.losses, atol=1e-12)
