@@ -20,7 +20,7 @@ from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
-from flowsim.problem import Regression, require_squares
+from flowsim.problem import Problem, Regression, require_squares
 
 if TYPE_CHECKING:
     import pandas
@@ -141,7 +141,7 @@ class Certificates(Sequence[Certificate]):
 @hinting
 def certify(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     *,
     alpha: float | str | Decimal | Fraction | InitialScale | None = None,
     start: Mapping[str, ArrayLike] | None = None,
@@ -199,7 +199,7 @@ def certify(
     """
     if not isinstance(net, DiagonalNetwork | LinearNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    require_squares(problem, "certificates")
+    problem = require_squares(problem, "certificates")
     if not (isinstance(rtol, int | float) and 0 < rtol < 1):
         raise ValueError(f"`rtol` must lie in (0, 1); received {rtol!r}.")
     chosen = _choose(theorems)

@@ -60,6 +60,7 @@ def limit(
     """
     from flowsim.limits import LinearSaddlePath
     from flowsim.network import LinearNetwork, quadratic_form
+    from flowsim.problem import Regression
     from flowsim.studies import lasso_link, limit_study
     from flowsim.symbolic import order_at_origin
 
@@ -74,7 +75,8 @@ def limit(
     scales = [text.strip() for text in str(alphas).split(",") if text.strip()]
     with output_folder(out) as staging, compiling_note(progress):
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
-        link = None if isinstance(study.path, LinearSaddlePath) else lasso_link(study.path)
+        has_link = isinstance(problem, Regression) and not isinstance(study.path, LinearSaddlePath)
+        link = lasso_link(study.path) if has_link else None
         _write(staging, kind, study, link, repr(net), table.name)
     _print(study, link, repr(net), out, kind)
 
@@ -97,6 +99,7 @@ def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, n
         "network": net,
         "data": data,
         **study.summary(),
+        "loss": study.path.problem.loss_function.name,
     }
     if link is not None:
         summary["lasso"] = {"departs_at": link.departs_at, "reason": link.reason}

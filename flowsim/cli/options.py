@@ -20,7 +20,8 @@ from flowsim.network import (
     RademacherNoise,
     UniformNoise,
 )
-from flowsim.problem import Regression
+from flowsim.problem import Problem
+from flowsim.problem.losses import LOSSES
 
 __all__ = ["DataTable", "build_network", "data_options", "network_options"]
 
@@ -43,13 +44,14 @@ class DataTable:
     drop: tuple[str, ...]
     dropna: bool
     index: str | None
+    loss: str
 
     @property
     def name(self) -> str:
         """What a summary calls it."""
         return "diabetes" if self.data is None else str(self.data)
 
-    def read(self) -> Regression:
+    def read(self) -> Problem:
         """The problem; what its file is said about goes to standard error."""
         from flowsim import datasets
 
@@ -57,6 +59,8 @@ class DataTable:
             for option in ("target", "raw", "sep", "columns", "drop", "dropna", "index"):
                 if getattr(self, option):
                     raise ValueError(f"`--{option}` needs a data file.")
+            if self.loss != "squared":
+                raise ValueError("`--loss` needs a data file: the bundled table has a real target.")
             return datasets.diabetes()
         place = int(self.index) if self.index is not None and self.index.lstrip("-").isdigit() else self.index
         with warnings.catch_warnings(record=True) as said:
@@ -64,6 +68,7 @@ class DataTable:
             problem = datasets.read_table(
                 self.data, self.target or None, raw=self.raw, sep=_separator(self.sep),
                 columns=_split(self.columns) or None, drop=_split(self.drop), dropna=self.dropna, index=place,
+                loss=self.loss,
             )  # fmt: skip
         for each in said:
             click.echo(f"flowsim: {each.message}", err=True)
@@ -89,6 +94,13 @@ def data_options(command: F) -> Callable[..., Any]:
 
     decorated: Callable[..., Any] = called
     for decorate in (
+        click.option(
+            "--loss",
+            type=click.Choice(list(LOSSES)),
+            default="squared",
+            show_default=True,
+            help="Of one prediction; logistic and exponential take a target of any two values.",
+        ),
         click.option("--index", metavar="NAME", help="Column, by name or place, that only numbers the rows."),
         click.option("--dropna", is_flag=True, help="Leave out rows with gaps."),
         click.option("--drop", multiple=True, metavar="A,B,...", help="Leave these columns out."),

@@ -13,7 +13,7 @@ from flowsim.cli.options import NOISES
 
 if TYPE_CHECKING:
     from flowsim.network import DiagonalNetwork, LinearNetwork
-    from flowsim.problem import Regression
+    from flowsim.problem import Problem
 
 __all__ = ["FUNCTIONS", "make_network", "make_problem", "parameters_of", "run_point"]
 
@@ -32,14 +32,14 @@ def parameters_of(name: str) -> dict[str, inspect.Parameter]:
     return {key: value for key, value in inspect.signature(_load(name)).parameters.items() if key not in _FILLED}
 
 
-def make_problem(section: Mapping[str, Any]) -> Regression:
+def make_problem(section: Mapping[str, Any]) -> Problem:
     """From the keys of [problem]."""
     from flowsim import datasets
 
     options = {key: value for key, value in section.items() if value is not None and key != "sha256"}
     if "file" in options:
         return datasets.read_table(Path(options["file"]), options.get("target"), raw=options.get("raw", False))
-    makers: dict[str, Callable[..., Regression]] = {
+    makers: dict[str, Callable[..., Problem]] = {
         "diabetes": datasets.diabetes,
         "sparse_regression": datasets.sparse_regression,
     }

@@ -15,7 +15,7 @@ from flowsim.compiling import compiling_note
 if TYPE_CHECKING:
     from flowsim.limits import LinearSaddlePath, SaddlePath
     from flowsim.network import DiagonalNetwork, LinearNetwork
-    from flowsim.problem import Regression
+    from flowsim.problem import Problem
     from flowsim.results import Trajectory
 
 __all__ = ["run"]
@@ -80,7 +80,7 @@ def run(
 
 def _integrate(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     alpha: str,
     clock: Any,
     horizon: float | None,
@@ -94,11 +94,12 @@ def _integrate(
 
     path, without = _limit(net, problem)
     if horizon is None:
-        if path is None or not len(path.jump_times):
+        last = _last_jump(path)
+        if last is None:
             raise ValueError(f"`--horizon` must be given: {without or 'the limit has no jump to set it by'}.")
         if clock != "accelerated":
             raise ValueError(f"`--horizon` must be given with --clock {clock}.")
-        horizon = _BEYOND_LAST_JUMP * float(path.jump_times[-1])
+        horizon = _BEYOND_LAST_JUMP * last
     traj = gradient_flow(
         net, problem, horizon, alpha=alpha, clock=clock, method=method, rtol=rtol, progress=progress
     )  # fmt: skip
@@ -111,12 +112,15 @@ def _integrate(
         "horizon": horizon,
         "seeds": [],
         "final_loss": float(traj.loss[-1]),
-        "least_loss": problem.least_squares_loss,
+        "loss": problem.loss_function.name,
+        "least_loss": _least_loss(problem, path),
         "imbalance_drift": traj.imbalance_drift,
         "stats": traj.stats,
         "jumps": [] if path is None else jump_table(traj, path),
         "limit": "found" if path is not None else without,
     }
+    if path is not None and path.escape is not None:
+        summary["escape"] = path.message
     note = None if path is None else one_sided(path)
     if note is not None:
         summary["one_sided"] = note
@@ -125,8 +129,32 @@ def _integrate(
     return summary, traj, path
 
 
+def _last_jump(path: SaddlePath | LinearSaddlePath | None) -> float | None:
+    """Of the limit, or where it escapes to infinity."""
+    if path is None:
+        return None
+    escape = getattr(path, "escape", None)
+    if escape is not None:
+        return float(escape.time)
+    return float(path.jump_times[-1]) if len(path.jump_times) else None
+
+
+def _least_loss(problem: Problem, path: SaddlePath | LinearSaddlePath | None) -> float | None:
+    """The infimum of the loss, where the limit or a closed form knows it."""
+    from flowsim.problem import Regression
+
+    if isinstance(problem, Regression):
+        return problem.least_squares_loss
+    escape = getattr(path, "escape", None)
+    if path is None or not (path.complete or (escape is not None and escape.margin > 0)):
+        return None
+    if escape is not None:
+        return float((problem.entry_weights * problem.loss_function.infimum(problem.y)).sum() / problem.n)
+    return float(path.losses[-1])
+
+
 def _limit(
-    net: DiagonalNetwork | LinearNetwork, problem: Regression
+    net: DiagonalNetwork | LinearNetwork, problem: Problem
 ) -> tuple[SaddlePath | LinearSaddlePath | None, str | None]:
     """The limit process, or why there is none."""
     from flowsim.limits import saddle_to_saddle
@@ -139,7 +167,7 @@ def _limit(
 
 def _error(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     traj: Trajectory,
     alpha: str,
     clock: Any,
@@ -186,9 +214,7 @@ def _write(
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _print_jumps(
-    console: Any, summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Regression
-) -> None:
+def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem) -> None:
     """The jumps by which the loss falls most, in order of time, and what the others amount to."""
     from rich.table import Table
 
@@ -225,8 +251,12 @@ def _another_formula(net: DiagonalNetwork | LinearNetwork) -> str:
     return f"; --formula '{'*'.join(factors)} - {twin}' reaches both signs"
 
 
+def _least(summary: dict[str, Any]) -> str:
+    return "" if summary["least_loss"] is None else f" (least possible {summary['least_loss']:.6g})"
+
+
 def _print(
-    summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Regression, out: Path, kind: str
+    summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem, out: Path, kind: str
 ) -> None:
     from rich.console import Console
 
@@ -236,10 +266,12 @@ def _print(
     else:
         console.print(summary["limit"] if summary["limit"] != "found" else "the limit has no jump")
     console.print(
-        f"loss {summary['final_loss']:.6g} (least possible {summary['least_loss']:.6g}); "
+        f"{summary['loss']} loss {summary['final_loss']:.6g}{_least(summary)}; "
         f"conserved-quantity drift {summary['imbalance_drift']:.1e}; "
         f"{summary['stats']['steps']} steps of {summary['method']} in {summary['coordinates']} coordinates"
     )
+    if summary.get("escape"):
+        console.print(f"limit: {summary['escape']}")
     if "one_sided" in summary:
         console.print(f"note: {summary['one_sided']}{_another_formula(net)}")
     if "error" in summary:

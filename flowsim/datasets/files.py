@@ -13,8 +13,9 @@ import numpy as np
 from flowsim.errors import MissingFileError
 from flowsim.extras import need
 from flowsim.hints import hinting
-from flowsim.problem import Regression
-from flowsim.problem.labelled import numbers
+from flowsim.problem import Loss, Problem, Regression
+from flowsim.problem.labelled import labels, numbers
+from flowsim.problem.losses import as_loss
 from flowsim.problem.problems import Array
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def read_table(
     drop: Sequence[str] = (),
     dropna: bool = False,
     index: str | int | None = None,
-) -> Regression:
-    """A regression problem from a file.
+    loss: str | Loss = "squared",
+) -> Problem:
+    """A problem from a file.
 
     Parameters
     ----------
@@ -66,6 +68,9 @@ def read_table(
         Leave out rows in which a used column has no value.
     index : str or int, optional
         A column, by name or place, that only numbers the rows.
+    loss : str or Loss
+        As for :class:`flowsim.Problem`. Logistic and exponential losses take a target of any two values, numbers or
+        texts: the first in order is -1. Only the target of squares is centred.
 
     Raises
     ------
@@ -85,13 +90,35 @@ def read_table(
         if sep is not None or index is not None or dropna or columns is not None or len(drop):
             raise ValueError("`sep`, `columns`, `drop`, `dropna` and `index` are for tables, not for .npz files.")
         X, y, names = _read_arrays(path, wanted)
+        if as_loss(loss).is_margin:
+            y = np.column_stack([labels(each, str(name), f"`path` {path.name}")[0] for name, each in _columns(y)])
+            y = y[:, 0] if y.shape[1] == 1 else y
     else:
         frame = _read_frame(path, sep)
+        if as_loss(loss).is_margin:
+            frame = _with_labels(frame, _names(wanted, frame.columns), path.name, dropna)
         X, y, names = _choose(frame, path.name, wanted, columns, drop, dropna, index)
     if np.ptp(y) == 0:
         raise ValueError(f"`target` must vary; {', '.join(wanted) or 'y'!r} in {path.name} is constant.")
-    problem = Regression(X, y, names)
+    problem = Problem(X, y, loss, feature_names=names)
     return problem if raw else problem.standardise()
+
+
+def _columns(y: Array) -> list[tuple[int, Array]]:
+    return list(enumerate(np.atleast_2d(y.T)))
+
+
+def _with_labels(frame: pandas.DataFrame, targets: Sequence[str], file: str, dropna: bool) -> pandas.DataFrame:
+    """The table with its targets as -1 and +1; which is which is said where they were something else."""
+    targets = [target for target in targets if target in frame.columns]
+    if dropna:
+        frame = frame.dropna(subset=targets)
+    for target in targets:
+        y, names = labels(frame[target], target, f"`path` {file}")
+        if names not in (("-1", "1"), ("-1.0", "1.0"), ("0", "1"), ("0.0", "1.0")):
+            warnings.warn(f"{file}: {target!r} is -1 for {names[0]} and +1 for {names[1]}.", stacklevel=3)
+        frame = frame.assign(**{target: y})
+    return frame
 
 
 def _names(target: Sequence[str], known: Collection[str]) -> list[str]:

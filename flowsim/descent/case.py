@@ -17,7 +17,7 @@ from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
-from flowsim.problem import Regression, require_squares
+from flowsim.problem import Problem, require_squares
 from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
 
@@ -54,16 +54,16 @@ class Case:
     def __init__(
         self,
         net: DiagonalNetwork | LinearNetwork,
-        problem: Regression,
+        problem: Problem,
         scale: InitialScale,
         start: Mapping[str, ArrayLike] | None,
         settings: Settings,
     ) -> None:
         self.net, self.scale, self.settings = net, scale, settings
         if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
-            problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+            problem = problem.with_target(problem.y[:, 0])
         elif isinstance(net, LinearNetwork) and problem.y.ndim == 1:
-            problem = Regression(problem.X, problem.y[:, None], problem.feature_names)
+            problem = problem.with_target(problem.y[:, None])
         self.problem, self.default_start = problem, start is None
         self.rate = acceleration(net, scale)
         self.reason: str | None = "U V^T is not coordinate-separable"

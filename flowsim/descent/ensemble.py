@@ -22,7 +22,7 @@ from flowsim.descent.streams import Seed, child_seeds, read_seed
 from flowsim.descent.tiles import LANES
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, resolve_alpha
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.results import Trajectory
 
 __all__ = ["Ensemble", "gradient_descents"]
@@ -112,7 +112,7 @@ class Ensemble:
 @hinting
 def gradient_descents(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     step: float | ArrayLike,
     n_steps: int,
     *,

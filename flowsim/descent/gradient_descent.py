@@ -19,7 +19,7 @@ from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise, resolve_alpha
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.results import Trajectory
 
 __all__ = ["gradient_descent"]
@@ -28,7 +28,7 @@ __all__ = ["gradient_descent"]
 @hinting
 def gradient_descent(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     step: float,
     n_steps: int,
     *,
@@ -55,7 +55,7 @@ def gradient_descent(
     Parameters
     ----------
     net : DiagonalNetwork or LinearNetwork
-    problem : Regression
+    problem : Problem
     step : float
         h > 0.
     n_steps : int

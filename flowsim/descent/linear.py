@@ -22,7 +22,7 @@ from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 
 __all__ = ["LinearMachine", "LinearStart", "expected_decay", "log_abs"]
@@ -36,7 +36,7 @@ class LinearStart:
     def __init__(
         self,
         net: LinearNetwork,
-        problem: Regression,
+        problem: Problem,
         scale: InitialScale,
         start: Mapping[str, ArrayLike] | None,
         sampled: bool,
@@ -216,7 +216,7 @@ class LinearMachine:
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
     def __init__(
-        self, net: LinearNetwork, problem: Regression, start: LinearStart, settings: Settings, steps: Array
+        self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
         self.settings, self.basis = settings, start.basis
         X = problem.X
@@ -285,7 +285,7 @@ class LinearMachine:
         )
 
 
-def expected_decay(net: LinearNetwork, problem: Regression) -> tuple[float, float]:
+def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:
     """The pull of the expected weight noise on Sigma U and on V: ``eta_V^2 m`` and ``eta_U^2 tr Sigma``."""
     if net.noise is None or not net.noise.stds(net.weights).any():
         return 0.0, 0.0

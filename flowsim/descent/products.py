@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, load_part, store, store_part
 
@@ -41,7 +41,7 @@ class Data(NamedTuple):
         return self._replace(packed=pack(self.X[:, :d]), packed_columns=pack(self.X[:, :d].T))
 
 
-def load_data(problem: Regression) -> Data:
+def load_data(problem: Problem) -> Data:
     """X as arrays; a LinearOperator is written out."""
     X = problem.X
     none = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)

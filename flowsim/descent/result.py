@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowsim import __version__
 from flowsim.descent.machine import Read
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.results import Trajectory
 
 __all__ = ["assemble", "finite_records"]
@@ -17,7 +17,7 @@ __all__ = ["assemble", "finite_records"]
 Array = NDArray[np.float64]
 
 
-def finite_records(read: Read, problem: Regression) -> int:
+def finite_records(read: Read, problem: Problem) -> int:
     """How many records, from the first on, hold nothing but floats."""
     with np.errstate(all="ignore"):
         good = np.isfinite(problem.loss(read.beta))
@@ -52,7 +52,7 @@ def imbalance_departure(read: Read) -> Array:
 
 def assemble(
     read: Read,
-    problem: Regression,
+    problem: Problem,
     *,
     steps: NDArray[np.int64],
     step: float,

@@ -15,7 +15,7 @@ from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
 from flowsim.descent.weights_loop import WeightOptions, WeightRecord, WeightState, load_loop
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 
 __all__ = ["WeightMachine"]
 
@@ -54,7 +54,7 @@ class WeightMachine:
     def __init__(
         self,
         net: DiagonalNetwork,
-        problem: Regression,
+        problem: Problem,
         data: Data,
         scale: InitialScale,
         direction: Array,

@@ -32,7 +32,7 @@ from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
-from flowsim.problem import Regression, require_squares
+from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
@@ -77,7 +77,7 @@ class StepRule:
 @hinting
 def modified_flow(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     step: float,
     t_end: float,
     *,
@@ -137,7 +137,7 @@ def modified_flow(
     from flowsim.descent.settings import check_step
 
     check_pair(net, problem)
-    require_squares(problem, "the modified flow")
+    problem = require_squares(problem, "the modified flow")
     if getattr(net, "weight_decay", 0.0):
         raise ValueError("`net` must have no weight decay for the modified flow.")
     if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0.0 <= momentum < 1.0:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_frame", "numbers", "unlabelled"]
+__all__ = ["is_frame", "labels", "numbers", "unlabelled"]
 
 Array = NDArray[np.float64]
 
@@ -51,6 +51,27 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
         raise ValueError("`X` has no column besides the target.")
     values = np.column_stack([numbers(X[column], str(column), "`X`") for column in columns])
     return values, y, [str(column) for column in columns] if names is None else names
+
+
+def labels(column: Any, name: str, what: str) -> tuple[Array, tuple[str, str]]:
+    """A column of two values as -1 and +1, the smaller one (of texts the first in order) first; and the two as text.
+
+    Raises
+    ------
+    ValueError
+        For gaps, and for a column of one value or more than two.
+    """
+    values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
+    gaps = np.array([value is None or value != value for value in values.ravel()])
+    if gaps.any():
+        raise ValueError(f"{what}: column {name!r} must be finite; row {int(np.argmax(gaps))} holds no value.")
+    if values.dtype.kind == "O":
+        values = values.astype(str)
+    found = np.unique(values)
+    if len(found) != 2:
+        shown = ", ".join(str(value) for value in found[:4]) + (", ..." if len(found) > 4 else "")
+        raise ValueError(f"{what}: column {name!r} must hold two labels; received {len(found)}: {shown}.")
+    return np.where(values == found[1], 1.0, -1.0), (str(found[0]), str(found[1]))
 
 
 def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REMEDIES) -> Array:

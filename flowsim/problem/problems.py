@@ -313,15 +313,18 @@ class Regression(Problem):
         self,
         X: Any,
         y: ArrayLike,
-        feature_names: Sequence[str] | str | Loss | None = None,
+        names: Sequence[str] | str | Loss | None = None,
         *,
+        feature_names: Sequence[str] | None = None,
         loss: str | Loss = "squared",
         sample_weight: ArrayLike | None = None,
         truth: ArrayLike | None = None,
     ) -> None:
         # `Problem(X, y, "squared")` arrives here as well, its loss in the third place.
-        if isinstance(feature_names, str | Loss):
-            loss, feature_names = feature_names, None
+        if isinstance(names, str | Loss):
+            loss = names
+        elif names is not None:
+            feature_names = names
         if as_loss(loss) is not SQUARED:
             raise ValueError(f"`loss` of a Regression is 'squared'; received {loss!r}: use fs.Problem.")
         self._read(X, y, SQUARED, sample_weight, feature_names, truth)

@@ -18,7 +18,7 @@ from flowsim.flows import gradient_flow
 from flowsim.hints import hinting
 from flowsim.limits import LinearSaddlePath, SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 
@@ -148,7 +148,7 @@ class LimitStudy:
 @hinting
 def limit_study(
     net: DiagonalNetwork | LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     alphas: Sequence[Alpha],
     start: Mapping[str, ArrayLike] | None = None,
     *,
@@ -192,6 +192,8 @@ def limit_study(
     if not len(path.jump_times):
         raise ValueError("`problem` must have at least one jump; its limit process never leaves the start.")
     horizon = (1 + _OVERTIME) * float(path.jump_times[-1])
+    if path.escape is not None:
+        horizon = path.horizon
     middles = plateau_times(path, horizon)
     limits = path.beta(middles)
     size = float(np.abs(path.saddles).max())

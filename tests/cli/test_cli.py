@@ -248,3 +248,44 @@ def test_coefficients_a_start_cannot_reach_are_said(
     scale = ["--alpha", "0.05"] if command == "run" else ["--alphas", "0.1,0.05"]
     call(command, "--depth", "3", *scale, "--out", str(tmp_path / "o"), "--no-progress")
     assert "no coefficient can become negative" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (-1, 1), ("benign", "malignant")], ids=str)
+def test_a_target_of_two_values_is_learned_by_the_logistic_loss(
+    labels: tuple[object, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((60, 3))
+    frame = pd.DataFrame(X, columns=["height", "weight", "age"])
+    is_one = X[:, 0] - 0.5 * X[:, 2] + rng.logistic(size=60) > 0
+    frame["outcome"] = [labels[int(each)] for each in is_one]
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    call("run", str(tmp_path / "table.csv"), "--target", "outcome", "--loss", "logistic", "--no-progress",
+         "--out", str(tmp_path / "out"))  # fmt: skip
+    captured = capsys.readouterr()
+    assert ("'outcome' is -1 for benign and +1 for malignant" in captured.err) == (labels[0] == "benign")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["loss"] == "logistic"
+    assert summary["jumps"][0]["feature"] == "height" and summary["jumps"][0]["sign"] == "+"
+    assert summary["final_loss"] == pytest.approx(summary["least_loss"], rel=1e-6)
+    by_hand = fs.Problem(X, np.where(is_one, 1.0, -1.0), "logistic", feature_names=["height", "weight", "age"])
+    assert summary["least_loss"] == pytest.approx(
+        fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), by_hand.standardise()).losses[-1], rel=1e-9
+    )
+
+
+def test_separable_data_say_where_they_escape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X = np.array([[1.0, 0.2], [2.0, -0.3], [-1.0, 0.1], [-2.0, 0.4]])
+    frame = pd.DataFrame(X, columns=["a", "b"]).assign(y=[1, 1, 0, 0])
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    call("run", str(tmp_path / "table.csv"), "--target", "y", "--loss", "exponential", "--no-progress",
+         "--out", str(tmp_path / "out"))  # fmt: skip
+    assert "beta escapes to infinity" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["least_loss"] == 0.0
+
+
+def test_a_target_of_three_values_has_no_labels(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("run", str(table), "--target", "response", "--loss", "logistic", expect=2)
+    assert "must hold two labels; received 30" in capsys.readouterr().err
+    call("run", "--loss", "logistic", expect=2)
+    assert "--loss" in capsys.readouterr().err

@@ -120,6 +120,12 @@ def test_gradient_and_hessian_are_derivatives_of_the_loss(name: str, m: int | No
 def test_squares_are_a_regression_also_when_weighted() -> None:
     assert type(fs.Problem([[1.0]], [2.0])) is fs.Regression
     assert type(fs.Problem([[1.0]], [2.0], "squared")) is fs.Regression
+    for named in (
+        fs.Problem([[1.0]], [2.0], "squared", feature_names=["a"]),
+        fs.Regression([[1.0]], [2.0], ["a"]),
+        fs.Regression([[1.0]], [2.0], feature_names=["a"]),
+    ):
+        assert named.feature_names == ("a",)
     weighted = fs.Problem([[1.0], [3.0]], [2.0, 1.0], loss="squared", sample_weight=[4.0, 1.0])
     assert isinstance(weighted, fs.Regression)
     assert float(weighted.loss([1.5])) == pytest.approx((4 * 0.25 + 3.5**2) / 4)
