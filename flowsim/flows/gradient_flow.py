@@ -46,6 +46,8 @@ __all__ = ["gradient_flow"]
 Array = NDArray[np.float64]
 
 COORDINATES = ("auto", "growth", "log", "curve", "weights")
+#: From so many e-foldings of decay on z is so large that its rounding is felt; weights, up to this many, come to rest.
+_LONG, _FEW = 1e6, 400
 UNIT_SCALE = InitialScale("1", 0.0)
 METHODS = ("auto", "native", *SCIPY_METHODS)
 
@@ -231,6 +233,9 @@ def gradient_flow(
     inner, reason = _choose(
         net, exponents.problem(problem), exponents.scale(scale), parts or direction, coordinates, method, rtol
     )
+    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
+        time = t_end * (scale.gamma if clock == "accelerated" else 1.0)
+        inner = _for_good(inner, net, exponents.problem(problem), scale, direction, math.ldexp(time, -exponents.time))
     if exponents.k and not getattr(inner, "native", hasattr(inner, "integrate")):  # weights are integrated as they are
         exponents = replace(exponents, k=0)
         inner, _ = _choose(net, exponents.problem(problem), scale, direction, "weights", method, rtol)
@@ -270,6 +275,24 @@ def _size(problem: Problem) -> float:
     force = np.abs(problem.gradient(np.zeros(shape))).reshape(problem.d, -1).max(axis=1)
     seen = problem.feature_variances > 0
     return float((force[seen] / problem.feature_variances[seen]).max(initial=0.0))
+
+
+def _for_good(
+    growth: GrowthCoordinates,
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    horizon: float,
+) -> Coordinates:
+    """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta."""
+    size = direction.size
+    if growth.map.schedule is not None or size > _FEW or not float(growth.map.decay.max()) * horizon > _LONG:
+        return growth
+    from flowsim.flows.chambers import ChamberCoordinates
+
+    symmetric = ChamberCoordinates(net, problem, scale, direction)
+    return symmetric if symmetric.is_wall.all() else growth
 
 
 def _choose(

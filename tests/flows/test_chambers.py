@@ -45,6 +45,20 @@ def test_products_under_noise_run_to_any_horizon_and_end_balanced_and_stationary
         np.testing.assert_allclose(np.abs(ends), np.abs(ends[:1]) + 0 * ends, rtol=1e-12)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.2])
+def test_two_layers_under_noise_or_decay_rest_at_the_lasso_for_ever(decay: float) -> None:
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((12, 4))
+    problem = fs.Regression(X, X @ np.array([3.0, -2.0, 1.0, 0.0]))
+    net = fs.DiagonalNetwork("u*v", noise=None if decay else fs.LaplaceNoise(0.6), weight_decay=decay)
+    right = fs.studies.weighted_lasso(problem, decay or 0.36 * problem.feature_variances)
+    for alpha in (1.0, "1e-1000"):
+        runs = [fs.gradient_flow(net, problem, t_end, alpha=alpha) for t_end in (1e5, 1e8, 1e12)]
+        for run in runs:
+            np.testing.assert_allclose(run.beta[-1], right, atol=1e-9)
+        assert runs[2].stats["steps"] < 1.2 * runs[1].stats["steps"] + 100
+
+
 def test_the_imbalance_follows_its_law_far_below_floats() -> None:
     """At rest d/dt ln(w_1^2 - w_2^2) = -2 sigma^2 eta^2 (w_3^2 + eta^2), for ever."""
     net = fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(0.3))
