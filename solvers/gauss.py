@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GaussTableau", "gauss_tableau", "lagrange_weights"]
+__all__ = ["GaussTableau", "gauss_tableau", "lagrange_weights", "radau_tableau"]
 
 Array = NDArray[np.float64]
 
@@ -40,9 +40,23 @@ class GaussTableau:
 def gauss_tableau(stages: int) -> GaussTableau:
     """The method of order ``2 * stages``."""
     x, w = np.polynomial.legendre.leggauss(stages)
-    c, b = (x + 1) / 2, w / 2
+    return _collocation((x + 1) / 2, w / 2)
+
+
+@cache
+def radau_tableau(stages: int) -> GaussTableau:
+    """Radau IIA, of order ``2 * stages - 1``: the last node is the end of the step, which stiff parts reach at rest."""
+    last, before = (np.polynomial.legendre.Legendre.basis(degree) for degree in (stages, stages - 1))
+    c = (np.append(np.sort(((last - before) // np.polynomial.Legendre([-1.0, 1.0])).roots().real), 1.0) + 1) / 2
+    x, w = np.polynomial.legendre.leggauss(stages)
+    return _collocation(c, w / 2 @ lagrange_weights(c, (x + 1) / 2))
+
+
+def _collocation(c: Array, b: Array) -> GaussTableau:
+    stages = len(c)
     # int_0^c of the Lagrange polynomials, by a Gauss rule on [0, c]: exact, and free of Vandermonde matrices.
-    a = np.array([node * (b @ lagrange_weights(c, node * c)) for node in c])
+    x, w = np.polynomial.legendre.leggauss(stages)
+    a = np.array([node * (w / 2 @ lagrange_weights(c, node * (x + 1) / 2)) for node in c])
     values, vectors = np.linalg.eig(a)
     powers = np.arange(1, stages + 1)
     antiderivative = np.linalg.inv(np.vander(c, increasing=True)) / powers[:, None]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.compilation import compiled
-from flowsim.solvers.gauss import gauss_tableau
+from flowsim.solvers.gauss import GaussTableau
 
 __all__ = ["Damping", "Stages", "damping_of", "finish", "perturb", "products", "stages"]
 
@@ -40,11 +40,10 @@ class Stages(NamedTuple):
     matrix: Array
 
 
-def damping_of(count: int, h: float, rates_rows: Array, rates_columns: Array) -> Damping:
+def damping_of(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: Array) -> Damping:
     """For steps of length h; rates (1,) or one a row."""
-    tableau = gauss_tableau(count)
     inverse = [
-        np.linalg.inv(np.eye(count) + h * rates[:, None, None] * tableau.a) for rates in (rates_rows, rates_columns)
+        np.linalg.inv(np.eye(tableau.stages) + h * rates[:, None, None] * tableau.a) for rates in (rates_rows, rates_columns)
     ]
     matrices = [np.ascontiguousarray(each @ tableau.a) for each in inverse]
     ones = [np.ascontiguousarray(each.sum(axis=2)) for each in inverse]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["Frame", "factor_frame"]
+__all__ = ["Frame", "add_rows", "factor_frame", "orthonormal"]
 
 Array = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ class Frame:
             Q, triangle = np.linalg.qr(np.concatenate([first, second]))
             sign = np.where(np.diag(triangle) < 0, -1.0, 1.0)
             logs, rows = _nothing(*self.rows.shape)
-            _add_rows(logs, rows, sign[:, None] * triangle, self.logs, self.rows)
+            add_rows(logs, rows, sign[:, None] * triangle, self.logs, self.rows)
             A, B = np.split(Q * sign, [len(self.A)])
             return replace(
                 self, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs - damped, rows=rows
@@ -115,20 +115,20 @@ class Frame:
         w = len(self.logs)
         plus = first[:, :w] + first[:, w : 2 * w], second[:, :w] + second[:, w : 2 * w]
         minus = first[:, :w] - first[:, w : 2 * w], second[:, :w] - second[:, w : 2 * w]
-        A, triangle = _orthonormal(plus[0])
-        B, other = _orthonormal(plus[1])
+        A, triangle = orthonormal(plus[0])
+        B, other = orthonormal(plus[1])
         triangle = (triangle + other) / 2
         logs, rows = _nothing(*self.rows.shape)
-        _add_rows(logs, rows, triangle, self.logs, self.rows)
-        _add_rows(logs, rows, (A.T @ minus[0] + B.T @ minus[1]) / 2, self.minus_logs, self.minus_rows)
+        add_rows(logs, rows, triangle, self.logs, self.rows)
+        add_rows(logs, rows, (A.T @ minus[0] + B.T @ minus[1]) / 2, self.minus_logs, self.minus_rows)
         if self.neutral_log > -np.inf:
             fed = _HALF * (A.T @ first[:, 2 * w :] + B.T @ second[:, 2 * w :])
-            _add_rows(logs, rows, np.eye(w), np.full(w, self.neutral_log), fed)
+            add_rows(logs, rows, np.eye(w), np.full(w, self.neutral_log), fed)
         neutral, neutral_log = self._neutral_after(A, first[:, 2 * w :], minus[0])
         minus_logs, minus_rows = _nothing(*self.rows.shape)
         diagonal = np.diag(triangle)
         unit = np.linalg.inv(triangle / diagonal[:, None]).T
-        _add_rows(minus_logs, minus_rows, unit, self.minus_logs, self.minus_rows)
+        add_rows(minus_logs, minus_rows, unit, self.minus_logs, self.minus_rows)
         return Frame(
             A, B, logs - damped, rows, minus_logs - np.log(diagonal) - damped, minus_rows,
             neutral_log - damped, neutral,
@@ -186,19 +186,19 @@ class Frame:
             return replace(self, logs=logs, rows=rows).sorted()
         # exp(l_i) c_i^-, which takes up what the turns need
         lifted, lifted_rows = self.minus_logs[:count] + top, self.minus_rows[:count].copy()
-        _add_rows(
+        add_rows(
             lifted, lifted_rows, np.ascontiguousarray(along.T),
             self.minus_logs[count:] + self.logs[count:], self.minus_rows[count:],
         )  # fmt: skip
         minus_logs, minus_rows, along = _without(head, self.minus_logs, self.minus_rows, count)
-        _add_rows(
+        add_rows(
             lifted, lifted_rows, np.ascontiguousarray(along.T), self.minus_logs[count:] + logs[count:], rows[count:]
         )
         neutral, neutral_log = self.neutral, self.neutral_log
         if neutral_log > -np.inf:
             T = np.linalg.lstsq(head.T, neutral.T, rcond=_DEPENDENT)[0].T
             taken = np.ascontiguousarray(T.T @ neutral - 0.5 * (T.T @ T) @ head)
-            _add_rows(lifted, lifted_rows, np.eye(count), np.full(count, 2 * neutral_log), taken)
+            add_rows(lifted, lifted_rows, np.eye(count), np.full(count, 2 * neutral_log), taken)
             neutral = neutral - T @ head
             if count >= head.shape[1] or np.linalg.norm(neutral) <= _DEPENDENT:
                 neutral, neutral_log = np.zeros_like(neutral), -np.inf
@@ -207,6 +207,16 @@ class Frame:
             self, logs=logs, rows=rows, minus_logs=minus_logs, minus_rows=minus_rows, neutral_log=neutral_log,
             neutral=neutral,
         ).sorted()  # fmt: skip
+
+    def head(self, count: int) -> Frame:
+        """The state made of the first `count` directions f^+ alone."""
+        logs, rows = self.logs.copy(), self.rows.copy()
+        logs[count:], rows[count:] = -np.inf, 0.0
+        nothing = np.full(len(self.minus_logs), -np.inf)
+        return replace(
+            self, logs=logs, rows=rows, minus_logs=nothing, minus_rows=np.zeros_like(self.minus_rows),
+            neutral_log=-np.inf,
+        )  # fmt: skip
 
     def conserved(self) -> tuple[Array, float]:
         """``Z^T J Z`` of a paired frame as (matrix, logarithm of its unit)."""
@@ -246,7 +256,7 @@ def factor_frame(parts: list[tuple[Array, Array, float]], paired: bool) -> Frame
         for sign, target in ((1.0, (logs, rows)), (-1.0, (minus_logs, minus_rows))):
             along = _HALF * (a + sign * b)
             along[np.linalg.norm(along, axis=1) <= _ROUNDING * size] = 0.0
-            _add_rows(*target, identity, np.full(p, log), along)
+            add_rows(*target, identity, np.full(p, log), along)
         rest = U - A @ a
         rest -= A @ (A.T @ rest)
         length = float(np.linalg.norm(rest))
@@ -306,13 +316,13 @@ def _plain_frame(parts: list[tuple[Array, Array, float]]) -> Frame:
         Z = np.concatenate([first, second])
         along = basis.T @ Z
         along[np.linalg.norm(along, axis=1) <= _ROUNDING * np.linalg.norm(Z)] = 0.0
-        _add_rows(logs, rows, identity, np.full(len(logs), log), along)
+        add_rows(logs, rows, identity, np.full(len(logs), log), along)
     A, B = np.ascontiguousarray(basis[:R]), np.ascontiguousarray(basis[R:])
     empty = np.zeros(0), np.zeros((0, k))
     return Frame(A, B, logs, rows, *empty, -np.inf, np.zeros((R, 0))).sorted()
 
 
-def _orthonormal(matrix: Array) -> tuple[Array, Array]:
+def orthonormal(matrix: Array) -> tuple[Array, Array]:
     """QR with a positive diagonal."""
     Q, triangle = np.linalg.qr(matrix)
     sign = np.where(np.diag(triangle) < 0, -1.0, 1.0)
@@ -339,7 +349,7 @@ def _nothing(count: int, k: int) -> tuple[Array, Array]:
 
 
 @compiled()
-def _add_rows(logs, rows, coefficient, more_logs, more_rows):
+def add_rows(logs, rows, coefficient, more_logs, more_rows):
     """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
     count, k = rows.shape
     total = np.empty(k)

@@ -68,7 +68,7 @@ class StageEquations:
         upper = np.flatnonzero(self.tableau.eigenvalues.imag > 0)
         self._upper = upper
         self._factors = self.relaxation.factor(h * self.tableau.eigenvalues[upper])
-        self.damping = damping_of(self.tableau.stages, h, *rates_of(self.problem))
+        self.damping = damping_of(self.tableau, h, *rates_of(self.problem))
         self.decay = np.exp(-2 * (self.problem.uniform or 0.0) * h * self.tableau.c)
 
     def filtered(self, residual: Array, h: float) -> Array:

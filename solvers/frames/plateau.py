@@ -1,8 +1,8 @@
 r"""A plateau: where what has grown rests, S is constant and a step of any length is exact.
 
 The directions that have grown are kernel vectors of S, to the tolerance, and stay where they are (rounding must not
-make them leave along the growing ones); on the rest ``exp(t S)`` acts, by the singular vectors of G or the eigenvectors
-of S. The frame turns into these vectors, a few growth times at once; from then on only logarithms move.
+make them leave along the growing ones); on the rest ``exp(t S)`` acts, diagonal in the singular vectors of G or the
+eigenvectors of S, and the QR factorisation of :mod:`.graded` turns the frame at once, whatever the exponents.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.frames.frame import Frame
+from flowsim.solvers.frames.frame import Frame, add_rows, orthonormal
+from flowsim.solvers.frames.graded import triangularise
 from flowsim.solvers.frames.problem import FrameProblem
 
 __all__ = ["Plateau", "rest_of"]
 
 Array = NDArray[np.float64]
 
-#: Growth, as a logarithm, over which the frame is carried before it is made orthonormal again.
-_STRIDE = 10.0
-#: A frame that turns by less has become that of the growing directions.
-_STATIONARY = 1e-13
+_HALF = np.sqrt(0.5)
+#: What of a vector is only rounding of the rest.
+_ROUNDING = 1e-14
 
 
 def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
@@ -41,122 +41,154 @@ def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """``exp(t S)`` on the complement of the first `count` directions.
+    """``exp(t S)`` on the complement of the first `count` directions of a frame.
 
     Attributes
     ----------
-    growth : float
-        The largest rate.
+    start : Frame
+    count : int
+    vectors, rates : array (n, R + p), (n,)
+        An orthonormal basis of what moves, in rows, and how it grows.
+    kappa : float
+        Damping of a paired frame, which is not in the rates.
     """
 
-    problem: FrameProblem
+    start: Frame
     count: int
-    left: Array
-    right: Array
+    vectors: Array
     rates: Array
-    paired: bool
+    kappa: float
 
     @classmethod
     def of(cls, problem: FrameProblem, G: Array, frame: Frame, count: int) -> Plateau:
         A, B = frame.A[:, :count], frame.B[:, :count]
         if frame.is_paired:
-            G = G - A @ (A.T @ G)
-            G = G - (G @ B) @ B.T
-            left, rates, right = np.linalg.svd(G, full_matrices=False)
-            return cls(problem, count, left, right.T, rates, True)
+            return cls(frame, count, *_singular_basis(G - A @ (A.T @ G), frame, count), problem.uniform or 0.0)
         R, p = problem.shape
         S = np.zeros((R + p, R + p))
         S[:R, R:], S[R:, :R] = G, G.T
         S[np.diag_indices(R + p)] = -np.concatenate([problem.damping_rows, problem.damping_columns])
-        Q = np.concatenate([A, B])
-        S -= Q @ (Q.T @ S)
-        S -= (S @ Q) @ Q.T
-        rates, vectors = np.linalg.eigh((S + S.T) / 2)
-        return cls(problem, count, vectors, vectors, rates, False)
+        Q = np.linalg.qr(np.concatenate([A, B]), mode="complete")[0][:, count:]
+        rates, vectors = np.linalg.eigh(Q.T @ S @ Q)
+        return cls(frame, count, np.ascontiguousarray((Q @ vectors).T), rates, 0.0)
 
     @property
     def growth(self) -> float:
-        kappa = (self.problem.uniform or 0.0) if self.paired else 0.0
-        return float(self.rates.max()) - kappa
+        """The largest rate."""
+        return float(self.rates.max(initial=-np.inf)) - self.kappa
 
-    @property
-    def spread(self) -> float:
-        """The largest difference of two rates, which is what a frame must be carried over in strides."""
-        return float(max(np.abs(self.rates).max(), 1e-300)) * (1.0 if self.paired else 2.0)
-
-    def apply(self, t: float, first: Array, second: Array) -> tuple[Array, Array]:
-        """``exp(t S)`` without the damping of a paired frame."""
-        if self.paired:
-            u, v = self.left.T @ first, self.right.T @ second
-            even, odd = 2 * np.sinh(t * self.rates / 2) ** 2, np.sinh(t * self.rates)
-            return (
-                first + self.left @ (even[:, None] * u + odd[:, None] * v),
-                second + self.right @ (even[:, None] * v + odd[:, None] * u),
+    def after(self, t: float) -> Frame:
+        """The state after a time."""
+        frame, count = self.start, self.count
+        if t <= 0 or count == len(frame.logs):
+            return frame
+        R, wide = len(frame.A), len(frame.logs) - count
+        waiting = np.concatenate([frame.A[:, count:], frame.B[:, count:]]) * frame.factor
+        base, rest = _rest(frame, count)
+        order = np.argsort(-self.rates, kind="stable")
+        basis = self.vectors[order].copy()
+        M, exponents = np.ascontiguousarray(basis @ np.concatenate([waiting, rest], axis=1)), t * self.rates[order]
+        triangularise(M, exponents, basis, wide)
+        triangle = np.ascontiguousarray(M[:wide, :wide])
+        logs, rows = frame.logs.copy(), frame.rows.copy()
+        logs[count:], rows[count:] = -np.inf, 0.0
+        new, new_rows = logs[count:].copy(), rows[count:].copy()
+        add_rows(new, new_rows, triangle, frame.logs[count:], frame.rows[count:])
+        if base > -np.inf:
+            add_rows(new, new_rows, np.eye(wide), np.full(wide, base), np.ascontiguousarray(M[:wide, wide:]))
+        gained = exponents[:wide]
+        logs[count:], rows[count:] = new + gained - self.kappa * t, new_rows
+        A = orthonormal(np.concatenate([frame.A[:, :count], basis[:wide, :R].T / frame.factor], axis=1))[0]
+        if not frame.is_paired:
+            whole = np.concatenate(
+                [np.concatenate([frame.A, frame.B])[:, :count], basis[:wide].T], axis=1
             )
-        Z = np.concatenate([first, second])
-        Z = Z + self.left @ (np.expm1(t * self.rates)[:, None] * (self.left.T @ Z))
-        return Z[: len(first)], Z[len(first) :]
+            A, B = np.split(orthonormal(whole)[0], [R])
+            return replace(
+                frame, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs, rows=rows
+            ).sorted()
+        B = orthonormal(np.concatenate([frame.B[:, :count], basis[:wide, R:].T / frame.factor], axis=1))[0]
+        minus, minus_rows = frame.minus_logs - 2 * self.kappa * t, frame.minus_rows.copy()
+        new, new_rows = np.full(wide, -np.inf), np.zeros_like(minus_rows[count:])
+        add_rows(
+            new, new_rows, np.ascontiguousarray(np.linalg.inv(triangle).T), frame.minus_logs[count:],
+            frame.minus_rows[count:],
+        )  # fmt: skip
+        minus[count:], minus_rows[count:] = new - gained - self.kappa * t, new_rows
+        neutral, neutral_log = _outside(A, basis[wide:, :R], M[wide:, wide:], exponents[wide:])
+        return replace(
+            frame, A=A, B=B, logs=logs, rows=rows, minus_logs=minus, minus_rows=minus_rows,
+            neutral=neutral, neutral_log=neutral_log + base - self.kappa * t if neutral_log > -np.inf else -np.inf,
+        ).sorted()  # fmt: skip
 
-    def advance(self, frame: Frame, t: float) -> Frame:
-        """The state after a time over which the frame need not be made orthonormal."""
+    def turned(self, frame: Frame, first: Array, second: Array) -> Frame:
+        """The state once its first `count` directions have become (first; second), and the others make way."""
         columns = frame.columns()
-        first, second = self.apply(t, *columns)
-        # Exactly: what is left of a resting direction along a growing one would grow.
+        whole, other = columns[0].copy(), columns[1].copy()
         width, count = len(frame.logs), self.count
-        for begin in (0, width) if frame.is_paired else (0,):
-            first[:, begin : begin + count] = columns[0][:, begin : begin + count]
-            second[:, begin : begin + count] = columns[1][:, begin : begin + count]
-        moved = frame.advanced(first, second)
-        kappa = (self.problem.uniform or 0.0) if self.paired else 0.0
-        if kappa:
-            # What rests neither grows nor decays; its counterpart does both ways.
-            logs, minus = moved.logs - kappa * t, moved.minus_logs - kappa * t
-            logs[: self.count] += kappa * t
-            minus[: self.count] -= kappa * t
-            moved = replace(moved, logs=logs, minus_logs=minus, neutral_log=moved.neutral_log - kappa * t)
-        return moved
+        if frame.is_paired:
+            # One half stands for each of a pair: f^- is the mirror of f^+.
+            whole[:, :count], other[:, width : width + count] = first, second
+        else:
+            whole[:, :count], other[:, :count] = first, second
+        return frame.advanced(whole, other)
 
-    def strides(self, frame: Frame, h: float, ceiling: float) -> list[tuple[float, Frame]]:
-        """States at some times up to h, or until a waiting direction reaches the logarithm `ceiling`."""
-        out = [(0.0, frame)]
-        t, count = 0.0, self.count
-        while t < h:
-            waiting = float(frame.logs[count:].max(initial=-np.inf))
-            if waiting >= ceiling:
-                break
-            stride = min(_STRIDE / self.spread, h - t)
-            if self.growth > 0 and waiting > -np.inf:
-                stride = min(stride, max((ceiling - waiting) / self.growth, 1e-3 * _STRIDE / self.spread))
-            moved = self.advance(frame, stride)
-            turned = np.abs(moved.A - frame.A).max() + np.abs(moved.B - frame.B).max()
-            with np.errstate(invalid="ignore"):
-                gained = moved.logs - frame.logs
-            if turned <= _STATIONARY and stride < h - t:
-                # Only logarithms move from here on.
-                left = h - t
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    until = np.where(gained[count:] > 0, (ceiling - frame.logs[count:]) / gained[count:], np.inf)
-                    if frame.is_paired:
-                        # ... until f^- has the larger part of a pair, and the two change places.
-                        closer = 2 * gained[count:]
-                        apart = frame.logs[count:] - frame.minus_logs[count:]
-                        until = np.minimum(until, np.where(closer < 0, apart / -closer, np.inf))
-                times = max(1.0, min(left / stride, float(np.nanmin(until, initial=np.inf))))
-                moved = self._extrapolated(frame, moved, times)
-                stride *= times
-            t = h if stride >= h - t else t + stride
-            frame = moved
-            out.append((t, frame))
-        return out
 
-    @staticmethod
-    def _extrapolated(frame: Frame, moved: Frame, times: float) -> Frame:
-        with np.errstate(invalid="ignore"):
-            logs = np.where(np.isfinite(moved.logs), frame.logs + times * (moved.logs - frame.logs), moved.logs)
-            minus = moved.minus_logs
-            if moved.is_paired:
-                minus = np.where(np.isfinite(minus), frame.minus_logs + times * (minus - frame.minus_logs), minus)
-        neutral = moved.neutral_log
-        if neutral > -np.inf:
-            neutral = frame.neutral_log + times * (neutral - frame.neutral_log)
-        return replace(moved, logs=logs, minus_logs=minus, neutral_log=neutral).sorted()
+def _singular_basis(G: Array, frame: Frame, count: int) -> tuple[Array, Array]:
+    """``(u, +-v) / sqrt(2)`` of the singular triplets behind the first directions, and neutral vectors (n, 0)."""
+    A, B = frame.A[:, :count], frame.B[:, count:]
+    left, rates, right = np.linalg.svd(G @ B, full_matrices=False)
+    q = len(rates)
+    # Those of a singular value 0 may be any: orthogonal to what has grown too.
+    left = orthonormal(np.concatenate([A, left], axis=1))[0][:, count:]
+    V = B @ right.T
+    neutral = [frame.A[:, count:]] if len(left) > len(frame.logs) else []
+    if frame.neutral_log > -np.inf:
+        neutral.append(frame.neutral)
+    plus = np.concatenate([left, V]).T * _HALF
+    minus = np.concatenate([left, -V]).T * _HALF
+    if not neutral:
+        return np.concatenate([plus, minus]), np.concatenate([rates, -rates])
+    import scipy.linalg
+
+    whole = np.concatenate(neutral, axis=1)
+    whole = whole - A @ (A.T @ whole)
+    whole -= left @ (left.T @ whole)
+    whole -= left @ (left.T @ whole)
+    Q, triangle, _ = scipy.linalg.qr(whole, mode="economic", pivoting=True)
+    size = min(int(np.sum(np.abs(np.diag(triangle)) > _ROUNDING)), len(left) - count - q)
+    N = Q[:, :size] - left @ (left.T @ Q[:, :size])
+    outer = np.concatenate([orthonormal(N)[0], np.zeros((len(V), size))]).T
+    return np.concatenate([plus, outer, minus]), np.concatenate([rates, np.zeros(size), -rates])
+
+
+def _rest(frame: Frame, count: int) -> tuple[float, Array]:
+    """What lies along the f^- that wait and outside of the pairs, and the logarithm of its unit."""
+    total = np.zeros((len(frame.A) + len(frame.B), frame.rows.shape[1]))
+    if not frame.is_paired:
+        return -np.inf, total[:, :0]
+    base = max(frame.neutral_log, frame.minus_logs[count:].max(initial=-np.inf))
+    if base == -np.inf:
+        return base, total
+    with np.errstate(under="ignore"):
+        minus = _HALF * np.exp(frame.minus_logs[count:] - base)[:, None] * frame.minus_rows[count:]
+        total[: len(frame.A)] = frame.A[:, count:] @ minus
+        total[len(frame.A) :] = -frame.B[:, count:] @ minus
+        if frame.neutral_log > -np.inf:
+            total[: len(frame.A)] += np.exp(frame.neutral_log - base) * frame.neutral
+    return base, total
+
+
+def _outside(A: Array, basis: Array, rows: Array, logs: Array) -> tuple[Array, float]:
+    """``sum_r e^logs_r basis_r rows_r`` outside of the span of A, and its logarithm."""
+    with np.errstate(divide="ignore"):
+        sizes = np.log(np.linalg.norm(rows, axis=1)) + logs
+    top = float(sizes.max(initial=-np.inf))
+    if len(A) == A.shape[1] or top == -np.inf:
+        return np.zeros((len(A), rows.shape[1])), -np.inf
+    with np.errstate(under="ignore"):
+        total = basis.T @ (np.exp(np.minimum(logs - top, 700.0))[:, None] * rows)
+    total -= A @ (A.T @ total)
+    total -= A @ (A.T @ total)
+    size = float(np.linalg.norm(total))
+    return (total / size, top + np.log(size)) if size > 0 else (total, -np.inf)

@@ -90,7 +90,7 @@ class CollocationStep:
         tableau = gauss_tableau(len(self.nodes) - 2)
         G = np.ascontiguousarray(np.tensordot(lagrange_weights(self.nodes, position * tableau.c), self.G, axes=1))
         h = position * self.h
-        damping = damping_of(tableau.stages, h, *rates_of(self.problem))
+        damping = damping_of(tableau, h, *rates_of(self.problem))
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
         at = stages(G, h, damping, first, second)
         return finish(G, h, damping, at, first, second)
@@ -99,7 +99,7 @@ class CollocationStep:
         """Stage values (s, R, k), (s, p, k) of ``Z exp(-shift)``, and the shift."""
         shift = _shift(self.start.scale)
         first, second = (np.ascontiguousarray(half) for half in self.start.value(shift))
-        damping = damping_of(len(self.nodes) - 2, self.h, *rates_of(self.problem))
+        damping = damping_of(gauss_tableau(len(self.nodes) - 2), self.h, *rates_of(self.problem))
         at = stages(np.ascontiguousarray(self.G[1:-1]), self.h, damping, first, second)
         return at.Z1, at.Z2, shift
 
@@ -115,32 +115,34 @@ class CollocationStep:
 
 @dataclass(frozen=True, eq=False)
 class PlateauStep:
-    """Constant S: states at some times of the step, and the exponential between them."""
+    """What waits grows by a constant S, while what has grown relaxes, or rests.
+
+    Attributes
+    ----------
+    plateau : Plateau
+    nodes, first, second : array (s + 1,), (s + 1, R, count), (s + 1, p, count)
+        The directions that have grown, along the step; empty where they rest.
+    end : Frame
+    """
 
     t: float
     h: float
-    strides: Sequence[tuple[float, Frame]]
     plateau: Plateau
+    nodes: Array
+    first: Array
+    second: Array
+    end: Frame
 
     @property
     def start(self) -> Frame:
-        return self.strides[0][1]
-
-    @property
-    def end(self) -> Frame:
-        return self.strides[-1][1]
+        return self.plateau.start
 
     def frame(self, position: float) -> Frame:
-        t = position * self.h
-        number = max(int(np.searchsorted([each[0] for each in self.strides], t, side="right")) - 1, 0)
-        begin, frame = self.strides[number]
-        if t <= begin:
+        frame = self.plateau.after(position * self.h)
+        if len(self.nodes) == 0:
             return frame
-        if number + 1 < len(self.strides):
-            end, after = self.strides[number + 1]
-            if (end - begin) * self.plateau.spread > 2 * 10.0:
-                return Plateau._extrapolated(frame, after, (t - begin) / (end - begin))
-        return self.plateau.advance(frame, t - begin)
+        weights = lagrange_weights(self.nodes, np.array([position]))[0]
+        return self.plateau.turned(frame, *(np.tensordot(weights, each, axes=1) for each in (self.first, self.second)))
 
     def values(self, position: float, shift: float) -> tuple[Array, Array]:
         return self.frame(position).value(shift)

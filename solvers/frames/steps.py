@@ -22,7 +22,7 @@ from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau, rest_of
 from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.frames.solution import CollocationStep, FrameSolution, PlateauStep, rates_of
-from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
+from flowsim.solvers.gauss import gauss_tableau, lagrange_weights, radau_tableau
 from flowsim.solvers.solution import Status
 
 __all__ = ["integrate_frame"]
@@ -46,7 +46,7 @@ _APART = 20.0
 #: Logarithm of a ratio of two directions that is below their rounding.
 _BELOW_ROUNDING = 30.0
 #: Share of the tolerance that a plateau step may cost, and its least length in ordinary steps.
-_PLATEAU_SHARE, _PLATEAU_LEAST = 0.02, 2.0
+_PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 
 
 def integrate_frame(
@@ -124,6 +124,9 @@ class _Run:
         #: logarithm of the size of Z once it has grown
         self.scale = 0.5 * np.log(size / curvature)
         self.equations = StageEquations(problem, self.tableau, self.tol, self.stats)
+        self.relaxing = StageEquations(problem, radau_tableau(self.count), self.tol, self.stats)
+        #: how near to rest the next attempt at a plateau must begin
+        self.patience = np.inf
 
     def take(self, step: CollocationStep | PlateauStep) -> None:
         self.steps.append(step)
@@ -158,11 +161,14 @@ class _Run:
             return None
         if grown and frame.logs[grown - 1] - waiting[0] < _APART:
             return None
-        rest = rest_of(self.problem, self.G, frame, grown)
-        left = self.t_end - self.t
         growth = self._growth()
-        ordinary = self.linear / growth if growth > 0 else left
-        if rest * _PLATEAU_LEAST * ordinary > _PLATEAU_SHARE * self.tol:
+        left = self.t_end - self.t
+        if growth <= 0:
+            return None
+        least = min(_PLATEAU_LEAST * self.linear / growth, left)
+        share = _PLATEAU_SHARE * self.tol * growth
+        rest = rest_of(self.problem, self.G, frame, grown)
+        if rest > self.patience or rest**2 * least > share:
             return None
         frame = frame.separated(grown)
         waiting = frame.logs[grown:]
@@ -170,14 +176,60 @@ class _Run:
         if plateau.growth <= 0 or waiting[0] == -np.inf:
             return None
         ceiling = self.scale + _WAITING + 1.0
-        h = min(left, (ceiling - waiting[0]) / plateau.growth)
-        if h < min(_PLATEAU_LEAST * ordinary, left) or rest * h > _PLATEAU_SHARE * self.tol:
+        h = min(left, (ceiling - max(waiting[0], outer)) / plateau.growth)
+        if h < least:
             return None
-        strides = plateau.strides(frame, left if rest == 0 else min(
-            left, _PLATEAU_SHARE * self.tol / rest), ceiling)  # fmt: skip
+        if grown == 0:
+            return self._plateau_step(plateau, h)
+        step = self._relaxing(frame, grown, min(h, share / rest**2 if rest > 0 else np.inf), least, share)
+        # Not again before it has come nearer to rest.
+        self.patience = np.inf if step is not None else 0.5 * rest
+        return step
+
+    def _plateau_step(self, plateau: Plateau, h: float, *motion: Array) -> PlateauStep:
         self.stats["plateau_steps"] += 1
-        self.h = min(self.h, ordinary) if self.h else 0.0
-        return PlateauStep(self.t, strides[-1][0], strides, plateau)
+        end = plateau.after(h)
+        if motion:
+            nodes, first, second = motion
+            end = plateau.turned(end, first[-1], second[-1])
+        else:
+            nodes, first, second = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
+        return PlateauStep(self.t, h, plateau, nodes, first, second, end)
+
+    def _relaxing(self, frame: Frame, grown: int, h: float, least: float, share: float) -> PlateauStep | None:
+        """A plateau step over which the first `grown` directions, which do not see the others, come to rest.
+
+        Radau's method for these; the others see the mean of G, right to second order in what is left of its motion.
+        """
+        head = frame.head(grown)
+        self.relaxing.begin(head, self.G)
+        tableau = self.relaxing.tableau
+        kappa = self.problem.uniform or 0.0
+        while h >= least:
+            G = self.relaxing.solve(np.repeat(self.G[None], tableau.stages, axis=0), h)
+            if G is None:
+                self.stats["rejected"] += 1
+                h *= _NEWTON_CUT
+                continue
+            mean = np.tensordot(tableau.b, G, axes=1)
+            motion = max(float(np.linalg.norm(each - mean)) for each in (self.G, *G))
+            defect = np.tensordot(tableau.at_ends[0], G, axes=1) - self.G
+            error = _DEFECT_WEIGHT * h * float(self.relaxing.filtered(defect[None], h)[0])
+            ratio = max(motion**2 * h / share, error / max(self.tol, _ROUNDING_FLOOR))
+            if ratio <= 1.0:
+                break
+            self.stats["rejected"] += 1
+            h *= max(_LARGEST_CUT, _SAFETY * ratio ** (-1 / 3))
+        else:
+            return None
+        A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
+        damping = damping_of(tableau, h, *rates_of(self.problem))
+        at = stages(np.ascontiguousarray(G), h, damping, A, B)
+        nodes = np.append(0.0, tableau.c)
+        decay = np.exp(-kappa * h * nodes)[:, None, None]
+        first, second = decay * np.concatenate([A[None], at.Z1]), decay * np.concatenate([B[None], at.Z2])
+        plateau = Plateau.of(self.problem, mean, frame, grown)
+        return self._plateau_step(plateau, h, nodes, first, second)
 
     def collocation(self) -> CollocationStep | None:
         """One accepted step; None, with a status, if there is none."""
@@ -201,7 +253,7 @@ class _Run:
                 h *= _NEWTON_CUT
                 retry = True
                 continue
-            damping = damping_of(self.count, h, *rates_of(self.problem))
+            damping = damping_of(self.tableau, h, *rates_of(self.problem))
             columns = self.frame.columns()
             first, second = (np.ascontiguousarray(each) for each in columns)
             moved = finish(G, h, damping, stages(G, h, damping, first, second), first, second)

@@ -1,0 +1,80 @@
+r"""QR factorisation of ``diag(e^x) M`` for exponents x of any size.
+
+Rows carry their own logarithms, and a Givens rotation of two rows is done on these: the new pivot row is a sum of two
+terms of which the larger is of order one, the other row becomes a 2 x 2 minor times ``e^(x_j + x_l) / r``, both right to
+rounding relative to themselves, whatever the exponents.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowsim.solvers.compilation import compiled
+
+__all__ = ["triangularise"]
+
+
+@compiled()
+def triangularise(M, logs, basis, count):
+    """Rotate rows until the first `count` columns are upper triangular with a positive diagonal; in place.
+
+    Parameters
+    ----------
+    M : array (n, c)
+        Rows, ``e^logs M`` the matrix meant.
+    logs : array (n,)
+    basis : array (n, N)
+        The vector each row belongs to, turned along.
+    count : int
+        <= n.
+    """
+    n, c = M.shape
+    for j in range(count):
+        best, where = -np.inf, j
+        for i in range(j, n):
+            if M[i, j] != 0.0 and logs[i] + np.log(abs(M[i, j])) > best:
+                best, where = logs[i] + np.log(abs(M[i, j])), i
+        if where != j:
+            for k in range(c):
+                M[j, k], M[where, k] = M[where, k], M[j, k]
+            for k in range(basis.shape[1]):
+                basis[j, k], basis[where, k] = basis[where, k], basis[j, k]
+            logs[j], logs[where] = logs[where], logs[j]
+        for i in range(j + 1, n):
+            b = M[i, j]
+            if b == 0.0:
+                continue
+            a = M[j, j]
+            ratio = logs[i] + np.log(abs(b)) - logs[j] - np.log(abs(a))
+            # The pivot is the larger of the two.
+            size = np.sqrt(1.0 + np.exp(2.0 * ratio))
+            cosine = (1.0 if a > 0.0 else -1.0) / size
+            sine = (1.0 if b > 0.0 else -1.0) * np.exp(ratio) / size
+            log_r = logs[j] + np.log(abs(a)) + np.log(size)
+            shift = np.exp(logs[i] - logs[j]) if logs[i] - logs[j] < 700.0 else np.inf
+            for k in range(c):
+                upper, lower = M[j, k], M[i, k]
+                M[i, k] = a * lower - b * upper
+                add = sine * shift * lower if sine != 0.0 and lower != 0.0 else 0.0
+                M[j, k] = cosine * upper + add
+            M[i, j] = 0.0
+            for k in range(basis.shape[1]):
+                upper, lower = basis[j, k], basis[i, k]
+                basis[j, k] = cosine * upper + sine * lower
+                basis[i, k] = cosine * lower - sine * upper
+            logs[i] += logs[j] - log_r
+            _scale(M, logs, i)
+            _scale(M, logs, j)
+        if M[j, j] < 0.0:
+            for k in range(c):
+                M[j, k] = -M[j, k]
+            for k in range(basis.shape[1]):
+                basis[j, k] = -basis[j, k]
+
+
+@compiled()
+def _scale(M, logs, i):
+    largest = np.max(np.abs(M[i]))
+    if largest > 0.0:
+        M[i] /= largest
+        logs[i] += np.log(largest)
