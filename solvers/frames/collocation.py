@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.gauss import GaussTableau
 
-__all__ = ["Damping", "Stages", "damping_of", "finish", "perturb", "products", "stages"]
+__all__ = ["Damping", "Stages", "damping_of", "finish", "perturb", "products", "sensitivities", "stages"]
 
 Array = NDArray[np.float64]
 
@@ -169,3 +169,22 @@ def perturb(G, h, damping, at, change):
     for j in range(s):
         pushed[j] = np.dot(G[j], d2[j])
     return source + _rows(pushed, h, damping, np.zeros((R, q))), d2
+
+
+@compiled()
+def sensitivities(G, h, damping, at, gram, factors):
+    """The derivative of the products at the nodes along every entry of G at the nodes, (s R p, s, R, p)."""
+    s, R, p = G.shape
+    out = np.empty((s * R * p, s, R, p))
+    change = np.zeros((s, R, p))
+    for j in range(s):
+        for i in range(R):
+            for c in range(p):
+                change[j, i, c] = 1.0
+                d1, d2 = perturb(G, h, damping, at, change)
+                change[j, i, c] = 0.0
+                row = (j * R + i) * p + c
+                first, second = products(d1, at.Z2, gram, factors), products(at.Z1, d2, gram, factors)
+                for m in range(s):
+                    out[row, m] = first[m] + second[m]
+    return out

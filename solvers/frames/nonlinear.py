@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lu_factor, lu_solve
 
 from flowsim.solvers.compilation import compiled
-from flowsim.solvers.frames.collocation import Stages, damping_of, perturb, products, stages
+from flowsim.solvers.frames.collocation import Stages, damping_of, perturb, products, sensitivities, stages
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.frames.relaxation import Relaxation
@@ -25,6 +26,8 @@ _NEWTON_ITERATIONS, _ANDERSON_ITERATIONS, _ANDERSON_DEPTH = 12, 20, 6
 #: Steps that go straight to the costlier solver after one that needed it.
 _CAREFUL_STEPS = 10
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
+#: Unknowns up to which Newton's matrix is formed; it is kept while every iteration gains this factor.
+_LARGEST_DENSE, _SLOW = 700, 0.1
 #: A direction below exp(this), against the largest, leaves no trace in a product.
 _INVISIBLE = -45.0
 
@@ -117,10 +120,7 @@ class StageEquations:
         return None
 
     def _newton(self, G: Array, h: float) -> Array | None:
-        from scipy.sparse.linalg import LinearOperator, gmres
-
-        shape, square = G.shape, (G.size, G.size)
-        last = np.inf
+        last, factors = np.inf, None
         for _ in range(_NEWTON_ITERATIONS):
             at, residual = self._stages(G, h)
             size = _norm(self._relax(residual), h)
@@ -128,26 +128,48 @@ class StageEquations:
                 return None
             if self._enough(size, G, h):
                 return G
+            if G.size > _LARGEST_DENSE:
+                step = self._krylov(at, G, residual, h)
+            else:
+                if factors is None or size > _SLOW * last:
+                    factors = self._factors_of(at, G, h)
+                step = lu_solve(factors, residual.ravel(), check_finite=False).reshape(G.shape)
             last = size
-            product = products(at.Z1, at.Z2, self.gram, self.decay)
-
-            def derivative(flat: Array, at: Stages = at, G: Array = G, product: Array = product) -> Array:
-                change = flat.reshape(shape)
-                d1, d2 = perturb(G, h, self.damping, at, np.ascontiguousarray(change))
-                moved = products(d1, at.Z2, self.gram, self.decay) + products(at.Z1, d2, self.gram, self.decay)
-                return (change - self.problem.coupling.change(product, moved)).ravel()
-
-            step, _ = gmres(
-                LinearOperator(square, matvec=derivative, dtype=float),
-                residual.ravel(),
-                M=LinearOperator(square, matvec=lambda flat: self._relax(flat.reshape(shape)).ravel(), dtype=float),
-                rtol=_GMRES_TOLERANCE,
-                atol=0.0,
-                restart=min(G.size, _GMRES_VECTORS),
-                maxiter=1,
-            )
-            G = np.ascontiguousarray(G + step.reshape(shape))
+            G = np.ascontiguousarray(G + step)
         return None
+
+    def _factors_of(self, at: Stages, G: Array, h: float) -> Any:
+        """The matrix of Newton's method, factorised."""
+        product = products(at.Z1, at.Z2, self.gram, self.decay)
+        moved = sensitivities(G, h, self.damping, at, self.gram, self.decay)
+        matrix = np.eye(G.size) - self.problem.coupling.change(product, moved).reshape(G.size, -1).T
+        self.stats["njev"] += 1
+        return lu_factor(matrix, overwrite_a=True, check_finite=False)
+
+    def _krylov(self, at: Stages, G: Array, residual: Array, h: float) -> Array:
+        """One step of Newton's method by GMRES, to a low accuracy."""
+        from scipy.sparse.linalg import LinearOperator, gmres
+
+        shape, square = G.shape, (G.size, G.size)
+        product = products(at.Z1, at.Z2, self.gram, self.decay)
+
+        def derivative(flat: Array) -> Array:
+            change = flat.reshape(shape)
+            d1, d2 = perturb(G, h, self.damping, at, np.ascontiguousarray(change))
+            moved = products(d1, at.Z2, self.gram, self.decay) + products(at.Z1, d2, self.gram, self.decay)
+            return (change - self.problem.coupling.change(product, moved)).ravel()
+
+        step, _ = gmres(
+            LinearOperator(square, matvec=derivative, dtype=float),
+            residual.ravel(),
+            M=LinearOperator(square, matvec=lambda flat: self._relax(flat.reshape(shape)).ravel(), dtype=float),
+            rtol=_GMRES_TOLERANCE,
+            atol=0.0,
+            restart=min(G.size, _GMRES_VECTORS),
+            maxiter=1,
+        )
+        out: Array = step.reshape(shape)
+        return out
 
     def _relax(self, residual: Array) -> Array:
         """The answer of G on all nodes to a residual there: one relaxation per pair of eigenvalues of the tableau."""

@@ -47,6 +47,8 @@ _APART = 20.0
 _BELOW_ROUNDING = 30.0
 #: Share of the tolerance that a plateau step may cost, and its least length in ordinary steps.
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
+#: Unknowns of a plateau step whose solution costs as much as an ordinary step.
+_PLATEAU_COST = 50.0
 
 
 def integrate_frame(
@@ -165,7 +167,8 @@ class _Run:
         left = self.t_end - self.t
         if growth <= 0:
             return None
-        least = min(_PLATEAU_LEAST * self.linear / growth, left)
+        cost = max(_PLATEAU_LEAST, self.G.size * self.count / _PLATEAU_COST) if grown else _PLATEAU_LEAST
+        least = min(cost * self.linear / growth, left)
         share = _PLATEAU_SHARE * self.tol * growth
         rest = rest_of(self.problem, self.G, frame, grown)
         if rest > self.patience or rest**2 * least > share:
