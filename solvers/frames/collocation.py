@@ -43,7 +43,8 @@ class Stages(NamedTuple):
 def damping_of(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: Array) -> Damping:
     """For steps of length h; rates (1,) or one a row."""
     inverse = [
-        np.linalg.inv(np.eye(tableau.stages) + h * rates[:, None, None] * tableau.a) for rates in (rates_rows, rates_columns)
+        np.linalg.inv(np.eye(tableau.stages) + h * rates[:, None, None] * tableau.a)
+        for rates in (rates_rows, rates_columns)
     ]
     matrices = [np.ascontiguousarray(each @ tableau.a) for each in inverse]
     ones = [np.ascontiguousarray(each.sum(axis=2)) for each in inverse]

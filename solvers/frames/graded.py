@@ -1,8 +1,8 @@
 r"""QR factorisation of ``diag(e^x) M`` for exponents x of any size.
 
 Rows carry their own logarithms, and a Givens rotation of two rows is done on these: the new pivot row is a sum of two
-terms of which the larger is of order one, the other row becomes a 2 x 2 minor times ``e^(x_j + x_l) / r``, both right to
-rounding relative to themselves, whatever the exponents.
+terms of which the larger is of order one, the other row becomes a 2 x 2 minor times ``e^(x_j + x_l) / r``, both right
+to rounding relative to themselves, whatever the exponents.
 """
 
 from __future__ import annotations

@@ -100,13 +100,9 @@ class Plateau:
         logs[count:], rows[count:] = new + gained - self.kappa * t, new_rows
         A = orthonormal(np.concatenate([frame.A[:, :count], basis[:wide, :R].T / frame.factor], axis=1))[0]
         if not frame.is_paired:
-            whole = np.concatenate(
-                [np.concatenate([frame.A, frame.B])[:, :count], basis[:wide].T], axis=1
-            )
+            whole = np.concatenate([np.concatenate([frame.A, frame.B])[:, :count], basis[:wide].T], axis=1)
             A, B = np.split(orthonormal(whole)[0], [R])
-            return replace(
-                frame, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs, rows=rows
-            ).sorted()
+            return replace(frame, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs, rows=rows).sorted()
         B = orthonormal(np.concatenate([frame.B[:, :count], basis[:wide, R:].T / frame.factor], axis=1))[0]
         minus, minus_rows = frame.minus_logs - 2 * self.kappa * t, frame.minus_rows.copy()
         new, new_rows = np.full(wide, -np.inf), np.zeros_like(minus_rows[count:])

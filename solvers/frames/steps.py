@@ -143,15 +143,26 @@ class _Run:
         return np.ascontiguousarray(self.problem.coupling.value(first @ second.T))
 
     def _growth(self) -> float:
-        """The largest rate at which something that is there can grow."""
+        """The largest rate at which something that is there can grow.
+
+        Of a pair that shrinks the other half grows; a direction of a plain frame that shrinks may turn.
+        """
         frame, G = self.frame, self.G
         there = frame.logs > -np.inf
         A, B = frame.A[:, there], frame.B[:, there]
-        cross = A.T @ G @ B
-        S = frame.factor**2 * (cross + cross.T)
-        if not frame.is_paired:
-            S -= (A.T * self.problem.damping_rows) @ A + (B.T * self.problem.damping_columns) @ B
-        return float(np.linalg.eigvalsh(S)[-1]) if len(S) else 0.0
+        if A.shape[1] == 0:
+            return 0.0
+        if frame.is_paired:
+            cross = A.T @ G @ B
+            return float(np.abs(np.linalg.eigvalsh((cross + cross.T) / 2)).max()) - (self.problem.uniform or 0.0)
+        a, b = self.problem.damping_rows[:, None], self.problem.damping_columns[:, None]
+        moved = np.concatenate([G @ B - a * A, G.T @ A - b * B])
+        Q = np.concatenate([A, B])
+        own = Q.T @ moved
+        values = np.linalg.eigvalsh((own + own.T) / 2)
+        seen = frame.logs[there] > self.scale + _WAITING
+        shrinking = np.linalg.eigvalsh((own + own.T)[np.ix_(seen, seen)] / 2).min(initial=0.0)
+        return float(max(values[-1], -shrinking))
 
     def plateau(self) -> PlateauStep | None:
         """A step over which what has grown rests, if that is where the state is."""
@@ -165,7 +176,7 @@ class _Run:
             return None
         growth = self._growth()
         left = self.t_end - self.t
-        if growth <= 0:
+        if growth <= 0 or self._shrinks(grown):
             return None
         cost = max(_PLATEAU_LEAST, self.G.size * self.count / _PLATEAU_COST) if grown else _PLATEAU_LEAST
         least = min(cost * self.linear / growth, left)
@@ -188,6 +199,20 @@ class _Run:
         # Not again before it has come nearer to rest.
         self.patience = np.inf if step is not None else 0.5 * rest
         return step
+
+    def _shrinks(self, grown: int) -> bool:
+        """Whether a waiting pair shrinks that is far from changing sign.
+
+        Its f^+ must not take up rounding of its own f^-, which grows: steps that treat the two halves alike are for it.
+        """
+        frame = self.frame
+        if not frame.is_paired:
+            return False
+        A, B = frame.A[:, grown:], frame.B[:, grown:]
+        rates = np.einsum("ij,ij->j", A, self.G @ B)
+        with np.errstate(invalid="ignore"):
+            apart = frame.logs[grown:] - frame.minus_logs[grown:]
+        return bool(((rates < 0) & (apart > _BELOW_ROUNDING) & (frame.logs[grown:] > -np.inf)).any())
 
     def _plateau_step(self, plateau: Plateau, h: float, *motion: Array) -> PlateauStep:
         self.stats["plateau_steps"] += 1

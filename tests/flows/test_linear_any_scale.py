@@ -1,0 +1,120 @@
+"""U V^T from starts far below the range of floats, against arithmetic of hundreds of digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+from tests.flows.linear_oracle import taylor_flow
+
+#: Digits that scales ask for: what is learned second hides behind the first in the digits of the weights.
+SCALES = {8: 60, 30: 90, 60: 140, 150: 260, 1000: 1400}
+
+
+def case(index: int):
+    """A random shape, its noise, the exponent of its scale, and times around its first two jumps and after."""
+    rng = np.random.default_rng([17, index])
+    exponent = (8, 60, 30, 150, 8, 60, 8, 1000)[index % 8]
+    top = 3 if exponent < 150 else 2 if exponent < 1000 else 1
+    D, m, h = (int(rng.integers(1, top + 1)) for _ in range(3))
+    if index % 3 == 0:
+        D += 1
+    n = int(rng.integers(1, 6))
+    X = (rng.standard_normal((n, D)) / np.sqrt(2.0)).round(3)
+    if index % 5 == 4:  # rank-deficient
+        X[:, -1] = X[:, 0]
+    Y = (X @ rng.standard_normal((D, m)) + 0.2 * rng.standard_normal((n, m))).round(3)
+    U, V = rng.standard_normal((D, h)).round(3), rng.standard_normal((m, h)).round(3)
+    kind = index % 4
+    if kind == 1:
+        V = 0 * V
+    if kind == 2:
+        U, V = (1e-3 * U).round(9), (10 * V).round(3)
+    noise = 0.1 if index % 4 == 3 else 0.0
+    values = np.linalg.svd(X.T @ Y / n, compute_uv=False)
+    gamma = exponent * np.log(10.0)
+    first = gamma / values[0]
+    times = [0.6 * first, first, first + 1 / values[0], 1.2 * first + 4 / values[0], 1.6 * first + 6 / values[0]]
+    return X, Y, U, V, noise, exponent, [round(t, 3) for t in times]
+
+
+def check(index: int) -> None:
+    X, Y, U, V, noise, exponent, times = case(index)
+    net = fs.LinearNetwork(U.shape[1], noise=fs.GaussianNoise(noise) if noise else None)
+    exact = taylor_flow(X, Y, U, V, times, exponent=exponent, eta=noise, digits=SCALES[exponent])
+    traj = fs.gradient_flow(
+        net, fs.Regression(X, Y), times[-1], alpha=f"1e-{exponent}", start={"U": U, "V": V}, t_eval=times
+    )
+    assert np.abs(traj.beta - exact).max() <= 20e-6 * max(1.0, np.abs(exact).max()), (index, X.shape, Y.shape, U.shape)
+    assert traj.imbalance_drift <= 1e-9
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_the_flow_is_that_of_exact_arithmetic(index: int) -> None:
+    check(index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(8, 50))
+def test_the_flow_is_that_of_exact_arithmetic_on_many_shapes(index: int) -> None:
+    check(index)
+
+
+def test_what_was_learned_is_unlearned_and_learned_with_the_other_sign() -> None:
+    """The second sign grows out of the imbalance of the start, 1e-60, which no product of floats could keep."""
+    X, Y = np.array([[1.0, 0.2], [0.1, 0.8], [0.3, -0.5]]), np.array([[-1.0, 0.3], [0.2, -0.7], [0.4, 0.1]])
+    A, B = np.array([[1.0], [0.5]]), np.array([[1.0], [-0.4]])
+    pretrained = {"U": A @ [[1.0, 0.0]], "V": B @ [[np.sqrt(A.T @ A).item() / np.sqrt(B.T @ B).item(), 0.0]]}
+    start = {"U": np.array([[0.3, -1.0], [0.7, 0.2]]), "V": np.array([[0.4, 0.9], [-0.6, 0.5]])}
+    times = [1.0, 5.0, 40.0, 120.0, 250.0, 400.0]
+    exact = taylor_flow(
+        X, Y, start["U"], start["V"], times, exponent=60, pretrained=(pretrained["U"], pretrained["V"]), digits=250
+    )
+    traj = fs.gradient_flow(
+        fs.LinearNetwork(2), fs.Regression(X, Y), times[-1], alpha="1e-60", start=start, pretrained=pretrained,
+        t_eval=times,
+    )  # fmt: skip
+    np.testing.assert_allclose(traj.beta, exact, atol=2e-5)
+
+
+def test_a_scalar_network_changes_sign_at_any_scale() -> None:
+    """u v from (1, 1) to -1: u + v shrinks while u - v grows out of what alpha left of it; they cross at gamma."""
+    problem = fs.Regression([[1.0]], [-1.0])
+    ones = {"U": [[1.0]], "V": [[1.0]]}
+    for exponent in (8, 60, 300):
+        gamma = exponent * np.log(10.0)
+        # p = u + v decays like exp(-t) and q = u - v grows like exp(t) while u v is small.
+        times = [0.5 * gamma + 1, 1.5 * gamma]
+        traj = fs.gradient_flow(
+            fs.LinearNetwork(1), problem, times[-1], alpha=f"1e-{exponent}", start={"U": [[1.0]], "V": [[-1.0]]},
+            pretrained=ones, t_eval=times,
+        )  # fmt: skip
+        np.testing.assert_allclose(traj.beta[:, 0, 0], [0.0, -1.0], atol=1e-5)
+
+
+def test_weight_decay_is_that_of_exact_arithmetic_and_the_imbalance_decays_by_its_law() -> None:
+    rng = np.random.default_rng(3)
+    X, Y = rng.standard_normal((5, 3)).round(3), rng.standard_normal((5, 2)).round(3)
+    U, V = rng.standard_normal((3, 3)).round(3), rng.standard_normal((2, 3)).round(3)
+    times = [20.0, 60.0, 100.0, 200.0]
+    exact = taylor_flow(X, Y, U, V, times, exponent=20, decay=0.05, digits=90)
+    net = fs.LinearNetwork(3, weight_decay=0.05)
+    traj = fs.gradient_flow(net, fs.Regression(X, Y), times[-1], alpha="1e-20", start={"U": U, "V": V}, t_eval=times)
+    np.testing.assert_allclose(traj.beta, exact, atol=2e-5)
+    assert traj.imbalance_drift <= 1e-9
+    law = np.log(np.abs(U.T @ U - V.T @ V)) - 40 * np.log(10.0) - 0.1 * np.array(times)[:, None, None]
+    np.testing.assert_allclose(traj.log_imbalance, law, atol=1e-9)
+
+
+def test_levels_rise_from_zero_to_one_at_the_singular_values() -> None:
+    rng = np.random.default_rng(0)
+    X = np.sqrt(8.0) * np.linalg.qr(rng.standard_normal((8, 3)))[0]
+    values = np.array([2.0, 1.0, 0.5])
+    problem = fs.Regression(X, X @ np.diag(values))
+    traj = fs.gradient_flow(
+        fs.LinearNetwork(6), problem, 2.5, alpha="1e-1000", clock="accelerated", t_eval=np.linspace(0, 2.5, 26)
+    )
+    np.testing.assert_allclose(traj.levels, np.minimum(values * traj.accelerated_time[:, None], 1.0), atol=3e-3)
+    np.testing.assert_allclose(traj.singular_values[-1], values, atol=1e-6)
+    assert traj.stats["steps"] < 200
