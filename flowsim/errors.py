@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from flowsim.limits import SaddlePath
-    from flowsim.results import Trajectory
+from typing import Any
 
 __all__ = ["IntegrationError", "MissingFileError"]
 
@@ -22,7 +18,7 @@ class IntegrationError(RuntimeError):
         Of a limit process: the saddles before the one that failed, with ``complete`` False.
     """
 
-    def __init__(self, message: str, trajectory: Trajectory | None = None, path: SaddlePath | None = None) -> None:
+    def __init__(self, message: str, trajectory: Any = None, path: Any = None) -> None:
         super().__init__(message)
         self.trajectory = trajectory
         self.path = path

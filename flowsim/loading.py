@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from flowsim.limits import SaddlePath
-from flowsim.limits.files import PATH, read_path
+from flowsim.limits.files import PATH
+from flowsim.limits.path import read_path
 from flowsim.results import Trajectory
 from flowsim.results.files import read, read_trajectory
 

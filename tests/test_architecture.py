@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from collections import Counter
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Floors from the ground up; a room imports only from floors below its own (and from itself).
 FLOORS = [
-    {"solvers", "sweep", "errors", "atomic", "card", "compiling", "extras", "hints"},
+    {"solvers", "sweep", "errors", "atomic", "card", "compiling", "extras", "hints", "version"},
     {"problem"},
     {"network", "datasets", "results"},
     {"symbolic"},
@@ -60,7 +63,7 @@ def imported_rooms(path: Path) -> set[str]:
             if node.module == "flowsim":
                 names = [f"flowsim.{alias.name}" for alias in node.names]
         rooms |= {name.split(".")[1] for name in names if name.startswith("flowsim.")}
-    return rooms - {"__version__"}
+    return rooms
 
 
 @pytest.mark.parametrize(("room", "path"), modules(), ids=lambda value: str(value).removeprefix(str(ROOT)))
@@ -84,3 +87,131 @@ def test_every_package_on_disk_is_packaged() -> None:
         if path.relative_to(ROOT).parts[:2] != ("flowsim", "solvers")
     }
     assert packages == on_disk
+
+
+#: Lines of a file, lines of a function without its docstring, arguments of a compiled function.
+LONGEST_FILE, LONGEST_FUNCTION, MOST_ARGUMENTS = 400, 80, 10
+
+#: What is still longer, with how much it may be: lists that may only shrink.
+LONG_FILES = {
+    "flowsim.flows.growth": 520, "flowsim.flows.loss_clock": 430, "flowsim.growth.curve": 505,
+    "flowsim.limits.process": 440, "flowsim.solvers.separable_kernel": 840, "flowsim.solvers.simd.vector": 430,
+}  # fmt: skip
+LONG_FUNCTIONS = {
+    "flowsim.cli.compare.compare": 88, "flowsim.descent.growth_loop.run_growth": 100,
+    "flowsim.flows.gradient_flow.gradient_flow": 140, "flowsim.flows.loss_clock.log_loss_flow": 88,
+    "flowsim.limits.orbits._follow": 87, "flowsim.solvers.scipy_methods.integrate": 91,
+    "flowsim.solvers.separable_kernel.advance": 421,
+}  # fmt: skip
+MANY_ARGUMENTS = {
+    "flowsim.descent.growth_loop._plain_lanes": 12, "flowsim.descent.growth_loop._plain_steps": 11,
+    "flowsim.solvers.compiled_algebra.move_two": 12, "flowsim.solvers.separable_kernel._near": 11,
+    "flowsim.solvers.separable_kernel._prepare": 15, "flowsim.solvers.separable_kernel._solve_stage": 18,
+    "flowsim.solvers.separable_kernel.advance": 38, "flowsim.solvers.separable_kernel.speeds": 21,
+    "flowsim.solvers.separable_kernel.states": 18, "flowsim.solvers.separable_map.beta_of_products": 12,
+    "flowsim.solvers.separable_map.evaluate": 19, "flowsim.solvers.separable_map.evaluate_terms": 15,
+}  # fmt: skip
+#: Public classes whose name another one has.
+SHARED_CLASSES = {
+    "Curve", "Event", "Experiment", "Exponentials", "Formula", "History", "Line", "Loss", "Modes", "Occurrence",
+    "Outcome", "Plan", "Plateau", "Problem", "Run", "State",
+}  # fmt: skip
+#: Files whose name another one has, apart from those that do in one room what the room is for.
+SHARED_FILES = {
+    "certify", "checks", "compare", "coordinates", "curves", "decay", "events", "experiment", "files", "frame",
+    "growth", "linear", "linear_limits", "linear_networks", "losses", "machine", "modes", "noise", "problem",
+    "products", "reading", "registry", "run", "sharpness", "solution", "state", "steps", "trajectory", "weights",
+}  # fmt: skip
+
+
+@cache
+def trees() -> dict[str, tuple[Path, ast.Module]]:
+    """Every module by name; a package by its own."""
+    found = {}
+    for _, path in [*modules(), ("", ROOT / "flowsim" / "__init__.py")]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(("flowsim", *parts) if parts[0] == "solvers" else parts).removesuffix(".__init__")
+        found[name] = path, ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports() -> dict[str, set[str]]:
+    """What each module imports, anywhere in it and for type checkers too; but for the front door, which imports all."""
+    graph = {}
+    for name, (_, tree) in trees().items():
+        graph[name] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= {each for each in inner if each in trees()} or {str(node.module)}
+        graph[name] = (graph[name] & set(trees())) - {name, "flowsim"}
+    return graph
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    graph = imports()
+    del graph["flowsim"]
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
+
+
+def test_only_commands_and_papers_import_from_the_front_door() -> None:
+    for name, (path, tree) in trees().items():
+        if name.split(".")[1:2] not in (["cli"], ["papers"], []):
+            for node in ast.walk(tree):
+                assert not (isinstance(node, ast.ImportFrom) and node.module == "flowsim"), path
+
+
+def shrinking(measured: dict[str, int], limit: int, allowed: dict[str, int]) -> None:
+    """Nothing beyond the limit but what is listed, and no more than listed."""
+    assert {name: size for name, size in measured.items() if size > allowed.get(name, limit)} == {}
+
+
+def test_files_are_read_in_one_sitting() -> None:
+    shrinking(
+        {name: len(path.read_text(encoding="utf-8").splitlines()) for name, (path, _) in trees().items()},
+        LONGEST_FILE,
+        LONG_FILES,
+    )
+
+
+def functions() -> dict[str, ast.FunctionDef]:
+    return {
+        f"{module}.{node.name}": node
+        for module, (_, tree) in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_functions_fit_on_two_screens() -> None:
+    lengths = {}
+    for name, node in functions().items():
+        documented = ast.get_docstring(node) is not None
+        first = node.body[0]
+        text = first.end_lineno - first.lineno + 1 if documented and first.end_lineno else 0
+        assert node.end_lineno
+        lengths[name] = node.end_lineno - node.lineno + 1 - text
+    shrinking(lengths, LONGEST_FUNCTION, LONG_FUNCTIONS)
+
+
+def test_compiled_functions_take_few_arguments() -> None:
+    counts = {
+        name: len(node.args.args) + len(node.args.kwonlyargs)
+        for name, node in functions().items()
+        if any(word in ast.unparse(each) for each in node.decorator_list for word in ("jit", "compiled", "bare"))
+    }
+    shrinking(counts, MOST_ARGUMENTS, MANY_ARGUMENTS)
+
+
+def test_one_name_has_one_meaning() -> None:
+    classes = Counter(
+        node.name
+        for _, tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    files = Counter(path.stem for path, _ in trees().values() if path.stem not in ("__init__", "__main__"))
+    assert {name for name, count in classes.items() if count > 1} <= SHARED_CLASSES
+    assert {name for name, count in files.items() if count > 1} <= SHARED_FILES

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim import __version__
 from flowsim.descent.machine import Read
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
+from flowsim.version import __version__
 
 __all__ = ["assemble", "finite_records"]
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim import __version__
 from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, Observed
@@ -24,6 +23,7 @@ from flowsim.problem import Problem
 from flowsim.results import Clock, Deferred, State, Trajectory
 from flowsim.results.events import Event
 from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status
+from flowsim.version import __version__
 
 __all__ = ["run_flow"]
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.limits.convex import Escape
+from flowsim.limits.saddle_list import Saddles
 from flowsim.problem import Problem, Regression
 from flowsim.problem.losses import LOSSES
 from flowsim.results.files import read, write
@@ -19,9 +20,7 @@ from flowsim.results.files import read, write
 if TYPE_CHECKING:
     import xarray
 
-    from flowsim.limits.path import SaddlePath
-
-__all__ = ["PATH", "TabulatedMemory", "read_path", "save_path"]
+__all__ = ["PATH", "TabulatedMemory", "read_fields", "save_path"]
 
 Array = NDArray[np.float64]
 
@@ -45,7 +44,7 @@ class TabulatedMemory:
     rates: Array
 
     @classmethod
-    def of(cls, path: SaddlePath) -> TabulatedMemory:
+    def of(cls, path: Saddles) -> TabulatedMemory:
         """Of the coordinates that a path visits."""
         assert path.memory is not None
         taking_part = [*path.supports, *path.hits, np.zeros(0, dtype=np.int64)]
@@ -57,7 +56,7 @@ class TabulatedMemory:
         return self.coefficients[:, place], self.rates[:, place]
 
 
-def save_path(path: SaddlePath, file: str | os.PathLike[str]) -> Path:
+def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
     """Write everything but the curves of general formulas and the fractions (``curves``, ``exact``).
 
     Raises
@@ -111,16 +110,14 @@ def save_path(path: SaddlePath, file: str | os.PathLike[str]) -> Path:
     return write(dataset, file, "to_dataframe()")
 
 
-def read_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> SaddlePath:
-    """A path that :func:`save_path` wrote; `data` if its file was read already. Nothing in the file is executed.
+def read_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
+    """The fields of a path that :func:`save_path` wrote; `data` if its file was read already.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If the file is missing, damaged, or holds something else.
     """
-    from flowsim.limits.path import SaddlePath
-
     data = read(file, "path") if data is None else data
     try:
         if data.attrs.get("format") != PATH:
@@ -129,7 +126,7 @@ def read_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) 
         pairs: dict[str, Any] = {
             name: tuple(data[f"{name}_{side}"].values for side in ("plus", "minus")) for name in _PAIRS
         }
-        return SaddlePath(
+        return dict(
             problem=_problem(data),
             jump_times=data["jump_times"].values,
             supports=_parts(data, "support"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,8 @@ from numpy.typing import NDArray
 from flowsim.card import one_line
 from flowsim.errors import IntegrationError
 from flowsim.limits.curves import Curve
+from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
-
-if TYPE_CHECKING:
-    from flowsim.limits.path import SaddlePath
 from flowsim.problem import Regression
 
 __all__ = ["Orbit", "heteroclinic_orbit"]
@@ -97,7 +95,7 @@ class Orbit:
         return np.asarray(spline(np.clip(distance, 0.0, self.length)))
 
 
-def heteroclinic_orbit(path: SaddlePath, jump: int) -> Orbit:
+def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
     """Integrate the orbit of one jump.
 
     Raises
@@ -124,7 +122,7 @@ def heteroclinic_orbit(path: SaddlePath, jump: int) -> Orbit:
 class _Field:
     """Velocity on the coordinates that take part, in variables that keep their signs."""
 
-    def __init__(self, path: SaddlePath, coordinates: NDArray[np.int64], beta0: Array, beta1: Array) -> None:
+    def __init__(self, path: Saddles, coordinates: NDArray[np.int64], beta0: Array, beta1: Array) -> None:
         problem = path.problem
         columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0

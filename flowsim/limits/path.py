@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,22 +12,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import card, curves
-from flowsim.limits.convex import Escape
-from flowsim.limits.curves import Curves
-from flowsim.limits.files import TabulatedMemory, save_path
+from flowsim.limits.files import TabulatedMemory, read_fields, save_path
 from flowsim.limits.orbits import Orbit, heteroclinic_orbit
-from flowsim.limits.rational import ExactPath
-from flowsim.limits.selection import Memory
+from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.staircase import Staircase
 from flowsim.limits.state import StartState
-from flowsim.problem import Problem, Regression
+from flowsim.problem import Regression
 
 if TYPE_CHECKING:
     import pandas
     import scipy.sparse
+    import xarray
     from matplotlib.axes import Axes
 
-__all__ = ["Event", "SaddlePath"]
+__all__ = ["Event", "SaddlePath", "read_path"]
 
 Array = NDArray[np.float64]
 
@@ -60,65 +57,11 @@ class Event:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SaddlePath(Staircase):
+class SaddlePath(Staircase, Saddles):
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
-    Attributes
-    ----------
-    problem : Problem
-    jump_times : array (K,)
-        Accelerated times ``t / ln(1/alpha)`` (depth L >= 3: ``t * alpha**(L - 2)``) of the jumps; 0 is not one.
-    hits : tuple of K arrays
-        The coordinates whose growth reached its threshold at each jump; more than one if they tie.
-    horizon : float
-        Where the path's knowledge ends: inf, unless it was stopped early.
-    complete : bool
-        The last saddle is a global minimiser of the limit problem, nothing moves any more.
-    message : str
-    thresholds : pair of arrays (d,)
-        Growth thresholds (t+, t-) counted from the start.
-    penalties : pair of arrays (d,)
-        What weight noise charges per unit of positive and negative coefficient; zeros without noise.
-    speeds : pair of arrays (d,)
-        How fast a positive and a negative coefficient answers to the gradient (:mod:`flowsim.limits.orbits`).
-    order : int
-        2 for networks of two-layer type, L for products of L weights.
-    memory : callable or None
-        How coordinates answer to the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
-    curves : Curves or None
-        The growth of coordinates of general formulas (:mod:`flowsim.limits.curves`); None where closed forms do.
-    offset : array (d,) or float
-        Added to beta by the noise before the loss is taken (zero for products of weights).
-    start_beta : array (d,) or None
-        Where a start that does not vanish begins; it relaxes to ``saddles[0]`` at once. None: at 0.
-    exact : ExactPath or None
-        The fractions, if they were asked for.
-    escape : Escape or None
-        Where and along which direction beta grows without bound, if the loss has no minimum there (separable data).
-    stats : dict
-        jumps, gradients (products with X^T), columns (inner products computed one by one), seconds, product_seconds
-        (of both), dual_rounding (largest rounding of the dual at a hit, relative to its threshold).
+    What it holds is said at :class:`Saddles`.
     """
-
-    problem: Problem
-    jump_times: Array
-    supports: tuple[NDArray[np.int64], ...] = field(repr=False)
-    values: tuple[Array, ...] = field(repr=False)
-    hits: tuple[NDArray[np.int64], ...] = field(repr=False)
-    horizon: float = math.inf
-    complete: bool = True
-    message: str = ""
-    thresholds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
-    penalties: tuple[Array, Array] = field(default_factory=lambda: (np.zeros(1), np.zeros(1)), repr=False)
-    speeds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
-    order: int = 2
-    memory: Memory | None = field(default=None, repr=False)
-    curves: Curves | None = field(default=None, repr=False)
-    offset: Array | float = 0.0
-    start_beta: Array | None = field(default=None, repr=False)
-    exact: ExactPath | None = field(default=None, repr=False)
-    stats: dict[str, Any] = field(default_factory=dict, repr=False)
-    escape: Escape | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """How coordinates answer to the dual as numbers: functions do not travel."""
@@ -304,3 +247,14 @@ class SaddlePath(Staircase):
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         out[:, orbit.coordinates] = orbit.at(distance)
+
+
+def read_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> SaddlePath:
+    """A path that :meth:`SaddlePath.save` wrote; `data` if its file was read already. Nothing in the file is executed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, damaged, or holds something else.
+    """
+    return SaddlePath(**read_fields(file, data))

@@ -211,7 +211,7 @@ def reproduce(name: str, folder: str | Path) -> Report:
 
 
 def _summary(entry: Experiment, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    from flowsim import __version__
+    from flowsim.version import __version__
 
     return {
         "name": entry.name,

@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim import __version__
 from flowsim.network import (
     DiagonalNetwork,
     GaussianNoise,
@@ -27,6 +26,7 @@ from flowsim.network import (
 from flowsim.symbolic.codegen import digest, load_generated
 from flowsim.symbolic.coordinates import Coordinate, coordinate
 from flowsim.symbolic.quadrature import check_convergence, node_tables
+from flowsim.version import __version__
 
 if TYPE_CHECKING:
     from flowsim.symbolic.expectation import Quadrature

@@ -11,11 +11,11 @@ import numpy as np
 import sympy
 from numpy.typing import NDArray
 
-from flowsim import __version__
 from flowsim.network.formula import Formula
 from flowsim.problem.convexity import first_fault
 from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss
 from flowsim.symbolic.codegen import load_generated
+from flowsim.version import __version__
 
 __all__ = ["FormulaLoss", "from_formula", "loss_expressions"]
 

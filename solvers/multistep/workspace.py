@@ -263,8 +263,11 @@ Sizes.HOLDS, Index.HOLDS = "constants", "indices"  # type: ignore[attr-defined]
 
 
 @cache
-def layout(w: int, K: int, r: int, loss: int = 0) -> tuple[NDArray[np.int64], int]:
-    """For w coordinates of K exponentials, r rows and a loss: a table of a run not begun; the length of its buffer."""
+def layout(w: int, K: int, r: int, loss: int = 0, factored: int = 0) -> tuple[NDArray[np.int64], int]:
+    """For w coordinates of K exponentials, r rows and a loss: a table of a run not begun; the length of its buffer.
+
+    `factored` is the address of what solves with factors, for more than SMALL coordinates.
+    """
     wp, rp = _padded(w), _padded(r)
     # Beyond so many coordinates the work is done in the rows of A.
     narrow = min(wp, max(SMALL, 2 * rp))
@@ -276,11 +279,6 @@ def layout(w: int, K: int, r: int, loss: int = 0) -> tuple[NDArray[np.int64], in
         places[name] = floats
         floats += _padded(fields[name])
     permuted = sum(fields[name] for name in _PERMUTED) // wp
-    factored = 0
-    if w > SMALL:
-        from flowsim.solvers.multistep.factors import address
-
-        factored = address()
     table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
     table[: len(Sizes._fields)] = w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0
     indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]

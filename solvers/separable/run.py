@@ -191,13 +191,16 @@ class Multistep(Run):
 
     def begin(self) -> None:
         """Lay the problem out in a workspace, in rows of whole vectors that begin with a cache line."""
+        from flowsim.solvers.multistep.constants import SMALL
+        from flowsim.solvers.multistep.factors import address as address_of_factors
         from flowsim.solvers.multistep.problem import write_problem
         from flowsim.solvers.multistep.workspace import Loss, layout
 
         flow = self.flow
         address = 0 if flow.loss is None else _address_of_loss(flow.loss)
+        factored = address_of_factors() if flow.d > SMALL else 0
         A, b = self._rows()
-        table, floats = layout(flow.d, len(flow.sign), len(b), address)
+        table, floats = layout(flow.d, len(flow.sign), len(b), address, factored)
         table, room = table.copy(), _lined(floats)
         few = A.size <= _FEW_ENTRIES
         write_problem(A, b, float(flow.n), flow.exponential, room, table, few)

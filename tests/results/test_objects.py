@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse
 
 import flowsim as fs
-from flowsim.limits.files import read_path
+from flowsim.limits.path import read_path
 
 PROBLEM = fs.datasets.sparse_regression(12, 6, 2, seed=3)
 NET = fs.DiagonalNetwork("u*v")
