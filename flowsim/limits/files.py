@@ -169,7 +169,7 @@ def _problem(data: xarray.Dataset) -> Problem:
         X = scipy.sparse.csr_array(parts, shape=(len(parts[2]) - 1, len(names)))
     weight = data["sample_weight"].values if "sample_weight" in data else None
     loss = str(data.attrs.get("loss", "squared"))
-    return Problem(X, data["y"].values, loss, sample_weight=weight, feature_names=names)
+    return Problem(X, data["y"].values, loss=loss, sample_weight=weight, feature_names=names)
 
 
 def _parts(data: xarray.Dataset, name: str) -> tuple[Any, ...]:
