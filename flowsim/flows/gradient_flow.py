@@ -46,8 +46,9 @@ __all__ = ["gradient_flow"]
 Array = NDArray[np.float64]
 
 COORDINATES = ("auto", "growth", "log", "curve", "weights")
-#: From so many e-foldings of decay on z is so large that its rounding is felt; weights, up to this many, come to rest.
-_LONG, _FEW = 1e6, 400
+#: From so many e-foldings of decay on z is so large that its rounding is felt, and from so many for each of the start's
+#: late jumps are over; weights, up to this many, come to rest.
+_LONG, _LATE, _FEW = 1e7, 1e4, 400
 UNIT_SCALE = InitialScale("1", 0.0)
 METHODS = ("auto", "native", *SCIPY_METHODS)
 
@@ -287,7 +288,8 @@ def _for_good(
 ) -> Coordinates:
     """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta."""
     size = direction.size
-    if growth.map.schedule is not None or size > _FEW or not float(growth.map.decay.max()) * horizon > _LONG:
+    foldings = float(growth.map.decay.max()) * horizon
+    if growth.map.schedule is not None or size > _FEW or not foldings > max(_LONG, _LATE * scale.gamma):
         return growth
     from flowsim.flows.chambers import ChamberCoordinates
 
