@@ -23,6 +23,8 @@ _HOME = {
     "LinearSaddlePath": "flowsim.limits",
     "MomentNoise": "flowsim.network",
     "RademacherNoise": "flowsim.network",
+    "MatrixCompletion": "flowsim.problem",
+    "MatrixSensing": "flowsim.problem",
     "Problem": "flowsim.problem",
     "Regression": "flowsim.problem",
     "SaddlePath": "flowsim.limits",
@@ -90,6 +92,8 @@ if TYPE_CHECKING:
     from flowsim.network import RademacherNoise as RademacherNoise
     from flowsim.network import UniformNoise as UniformNoise
     from flowsim.network import linear_start as linear_start
+    from flowsim.problem import MatrixCompletion as MatrixCompletion
+    from flowsim.problem import MatrixSensing as MatrixSensing
     from flowsim.problem import Problem as Problem
     from flowsim.problem import Regression as Regression
     from flowsim.results import Trajectory as Trajectory

@@ -15,7 +15,7 @@ from flowsim.flows.driver import run_flow
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
-from flowsim.problem import Problem
+from flowsim.problem import MatrixSensing, Problem
 from flowsim.results import TIME_CLOCKS, Clock, Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
@@ -53,7 +53,7 @@ def linear_flow(
         raise ValueError(f"`clock` must be one of {', '.join(TIME_CLOCKS)} for a LinearNetwork; received {clock!r}.")
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
-    if problem.y.ndim == 1 and not hasattr(problem, "measurement_curvatures"):
+    if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
         problem = problem.with_target(problem.y[:, None])
     method = "native" if method == "auto" else method
     chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method == "native")

@@ -35,7 +35,7 @@ from flowsim.network import (
     read_start,
     resolve_alpha,
 )
-from flowsim.problem import Problem, Regression, require_squares
+from flowsim.problem import MatrixSensing, Problem, Regression, require_squares
 from flowsim.results import Clock, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SCIPY_METHODS, SeparableFlow
@@ -174,7 +174,10 @@ def gradient_flow(
         return flow_to_rest(until, net, problem, scale, clock, rtol)
     t_end = positive("t_end", t_end)
     points = None if t_eval is None else check_times(t_eval, t_end)
-    if getattr(net, "noise", None) is not None:
+    measured = isinstance(problem, MatrixSensing)
+    if measured and not isinstance(net, LinearNetwork):
+        raise ValueError(f"`net` must be a LinearNetwork for measurements of a matrix; received {net!r}.")
+    if getattr(net, "noise", None) is not None and not measured:
         require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")
     common: dict[str, Any] = {
         "clock": clock,

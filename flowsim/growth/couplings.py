@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flowsim.network.linear_algebra import LinearData, dense, noise_variances
 from flowsim.network.networks import LinearNetwork
-from flowsim.problem import Problem, Regression
+from flowsim.problem import MatrixSensing, Problem, Regression
 
 __all__ = ["ReducedData", "Squares", "Transposed", "reduce_data"]
 
@@ -157,7 +157,7 @@ def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
     """
     decay = net.weight_decay
     m = problem.n_targets
-    if hasattr(problem, "measurement_curvatures"):
+    if isinstance(problem, MatrixSensing):
         return _measured(net, problem, decay)
     if isinstance(problem, Regression):
         data = LinearData.of(problem)
@@ -180,7 +180,7 @@ def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
     return ReducedData(coupling, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None)
 
 
-def _measured(net: LinearNetwork, problem: Problem, decay: float) -> ReducedData:
+def _measured(net: LinearNetwork, problem: MatrixSensing, decay: float) -> ReducedData:
     rows, columns = problem.measurement_curvatures(*noise_variances(net))
     model = problem.curvature_model
     return ReducedData(
