@@ -6,8 +6,6 @@ caches the two together.
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -190,21 +188,10 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
 """
 
 
-@cache
-def _what_it_calls() -> str:
-    """A text that changes with the code the loop calls, which Numba's cache does not look at."""
-    from flowsim.descent import products, tiles
-    from flowsim.solvers.simd import vector
-    from flowsim.symbolic.codegen import digest
-
-    return digest(
-        "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (vector, products, tiles))
-    )
-
-
 def load_loop(net: DiagonalNetwork) -> ModuleType:
-    """The kernels of a network with `run_weights` among them."""
+    """The kernels of a network with `run_weights` among them, made anew where anything that they call has changed."""
+    from flowsim.solvers.compilation.disk import digest_of_sources
     from flowsim.symbolic import kernels
     from flowsim.symbolic.codegen import load_generated
 
-    return load_generated(f"{kernels(net).source}\n{LOOP}\n# products {_what_it_calls()}\n", "descent")
+    return load_generated(f"{kernels(net).source}\n{LOOP}\n# with {digest_of_sources()}\n", "descent")

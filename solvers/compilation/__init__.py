@@ -28,7 +28,8 @@ def compiled(signature: Any = None, **options: Any) -> Callable[[Callable[..., A
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher: Any = njit(**{"nogil": True, "error_model": "numpy"} | options)(function)
+        chosen: dict[str, Any] = {"nogil": True, "error_model": "numpy"} | options
+        dispatcher: Any = njit(**chosen)(function)
         dispatcher._cache = disk_cache(function)
         if signature is not None:
             dispatcher.compile(signature)

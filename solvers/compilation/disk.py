@@ -72,7 +72,7 @@ def _last_used(path: Path) -> float:
 def _cache_class() -> Any:
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-    class Locator(_CacheLocator):  # type: ignore[misc]
+    class Locator(_CacheLocator):
         def __init__(self, function: Any) -> None:
             self._py_file = function.__code__.co_filename
             self._line = function.__code__.co_firstlineno
@@ -92,13 +92,13 @@ def _cache_class() -> Any:
         def from_function(cls, py_func: Any, py_file: str) -> Any:
             return cls(py_func)
 
-    class Implementation(CompileResultCacheImpl):  # type: ignore[misc]
+    class Implementation(CompileResultCacheImpl):
         def __init__(self, py_func: Any) -> None:
             self._lineno = py_func.__code__.co_firstlineno
             self._locator = Locator(py_func)
             self._filename_base = self.get_filename_base(py_func.__qualname__, "")
 
-    class DiskCache(FunctionCache):  # type: ignore[misc]
+    class DiskCache(FunctionCache):
         _impl_class = Implementation
 
         def load_overload(self, sig: Any, target_context: Any) -> Any:

@@ -27,7 +27,7 @@ def pipeline() -> dict[str, Any]:
     if not all(hasattr(JITCodeLibrary, name) for name in wanted):
         return {}
 
-    class PartLibrary(JITCodeLibrary):  # type: ignore[misc]
+    class PartLibrary(JITCodeLibrary):
         """Intermediate code that is never run by itself."""
 
         def _optimize_functions(self, ll_module: Any) -> None:
@@ -41,7 +41,7 @@ def pipeline() -> dict[str, Any]:
             self._finalized = True
 
     @register_pass(mutates_CFG=True, analysis_only=False)
-    class PartLowering(NativeLowering):  # type: ignore[misc]
+    class PartLowering(NativeLowering):
         _name = "part_lowering"
 
         def run_pass(self, state: Any) -> bool:
@@ -51,12 +51,13 @@ def pipeline() -> dict[str, Any]:
             lowered = state["cr"]
 
             # Numba tells implementations apart by a builtin function. This one fails if Python calls it.
-            entry = [].remove
+            nothing: list[Any] = []
+            entry = nothing.remove
             state.targetctx.insert_user_function(entry, lowered.fndesc, [state.library])
             state["cr"] = _LowerResult(lowered.fndesc, lowered.call_helper, cfunc=entry, env=lowered.env)
             return True
 
-    class PartCompiler(CompilerBase):  # type: ignore[misc]
+    class PartCompiler(CompilerBase):
         def define_pipelines(self) -> list[Any]:
             passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
             passes.passes = [

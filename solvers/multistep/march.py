@@ -194,6 +194,15 @@ def _to_rest(ws, theta, allowed, counts):
 
 
 @bare()
+def _open_records(records, capacity, width):
+    first, rows = 3 * capacity + 1, (capacity + 1) * width
+    return Records(
+        records, pointer(records, capacity + 1), pointer(records, 2 * capacity + 1),
+        pointer(records, first), pointer(records, first + rows), pointer(records, first + 2 * rows),
+    )  # fmt: skip
+
+
+@bare()
 def _record(ws, row, records):
     """z, f and f' in the order of the caller."""
     history, place, width = view(History, ws), view(Index, ws).place, view(Sizes, ws).width
@@ -295,11 +304,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         t (S + 1), h and past points (S each), then z, f and f' (S + 1 rows each), for ``S = counts[CAPACITY]`` steps.
     """
     ws, capacity = Workspace(pointer(room, 0), pointer(table, 0)), counts[c.CAPACITY]
-    first, rows = 3 * capacity + 1, (capacity + 1) * view(Sizes, ws).width
-    record = Records(
-        pointer(records, 0), pointer(records, capacity + 1), pointer(records, 2 * capacity + 1),
-        pointer(records, first), pointer(records, first + rows), pointer(records, first + 2 * rows),
-    )  # fmt: skip
+    record = _open_records(pointer(records, 0), capacity, view(Sizes, ws).width)
     state = view(State, ws)
     order, depth, has_matrix = state.order, state.depth, state.has_matrix > 0
     largest_exponent, fastest = _begin(ws, tol, order == 0)

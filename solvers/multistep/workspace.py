@@ -255,9 +255,10 @@ _NUMBERS, _FLOATS = (Sizes, Active, State), (
     Problem, Loss, Exponentials, Scales, History, Formula, Trial, Terms, Values, Newton, Matrix,
 )  # fmt: skip
 _TABLE = 0
+_kind: Any
 for _kind in (*_NUMBERS, *_FLOATS, Index):
-    _kind.PLACE = _TABLE  # type: ignore[attr-defined]
-    _kind.HOLDS = "floats" if _kind in _FLOATS else "numbers"  # type: ignore[attr-defined]
+    _kind.PLACE = _TABLE
+    _kind.HOLDS = "floats" if _kind in _FLOATS else "numbers"
     _TABLE += len(_kind._fields)
 Sizes.HOLDS, Index.HOLDS = "constants", "indices"  # type: ignore[attr-defined]
 

@@ -1,15 +1,12 @@
-"""Vectors of eight floats in compiled code, their arithmetic, and pointers: nothing else."""
+"""Vectors of eight floats in compiled code, their arithmetic and exponential, and pointers: nothing else."""
 
+from flowsim.solvers.simd.exponential import exponential, exponential_within
+from flowsim.solvers.simd.pointers import at_address, call, call_on_arrays, pointer, view
 from flowsim.solvers.simd.vector import (
     EIGHT,
     add_up,
-    at_address,
     below,
-    call,
-    call_on_arrays,
     constant,
-    exponential,
-    exponential_within,
     gather,
     greater,
     largest,
@@ -17,37 +14,15 @@ from flowsim.solvers.simd.vector import (
     load_part,
     magnitude,
     only,
-    pointer,
     spread,
     store,
     store_part,
-    view,
     wider,
     widest,
 )
 
 __all__ = [
-    "EIGHT",
-    "add_up",
-    "at_address",
-    "below",
-    "call",
-    "call_on_arrays",
-    "constant",
-    "exponential",
-    "exponential_within",
-    "gather",
-    "greater",
-    "largest",
-    "load",
-    "load_part",
-    "magnitude",
-    "only",
-    "pointer",
-    "spread",
-    "store",
-    "store_part",
-    "view",
-    "wider",
-    "widest",
-]
+    "EIGHT", "add_up", "at_address", "below", "call", "call_on_arrays", "constant", "exponential",
+    "exponential_within", "gather", "greater", "largest", "load", "load_part", "magnitude", "only", "pointer", "spread",
+    "store", "store_part", "view", "wider", "widest",
+]  # fmt: skip

@@ -17,7 +17,7 @@ from flowsim.solvers.multistep import reference
 from flowsim.solvers.multistep.constants import MOST
 from flowsim.solvers.multistep.inverse import update_inverse
 from flowsim.solvers.multistep.workspace import Index, Sizes, _table, layout
-from flowsim.solvers.separable import run as separable_run
+from flowsim.solvers.separable import multistep_run as separable_run
 from flowsim.solvers.simd import pointer
 from tests.solvers.separable_families import draw, two_layer
 

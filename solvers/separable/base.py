@@ -1,0 +1,119 @@
+"""What every integration does: calls of a compiled loop until it ends, and its records."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers import loop
+from flowsim.solvers.separable.flow import SeparableFlow
+from flowsim.solvers.separable.solution import SeparableSolution
+from flowsim.solvers.solution import Status
+
+__all__ = ["LOAD_ALL", "Array", "Done", "Run"]
+
+Array = NDArray[np.float64]
+Done = Callable[[SeparableSolution], bool]
+
+#: Up to this many coordinates all are loaded, with their Gram matrix.
+LOAD_ALL = 640
+#: Steps between two looks at progress and completion.
+_LOOK = 100
+#: How often a map that goes no farther may shorten a step.
+_STALLED = 60
+
+
+class Run(ABC):
+    """One integration: where it stands, and the records so far."""
+
+    #: Times A has been passed over.
+    passes = 0
+    #: Why a map goes no farther.
+    failure: str | None = None
+    stalled = 0
+
+    def __init__(
+        self,
+        flow: SeparableFlow,
+        t_end: float,
+        tol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None,
+        done: Done | None,
+    ) -> None:
+        self.flow, self.t_end, self.tol, self.max_steps = flow, float(t_end), tol, max_steps
+        self.progress, self.done = progress, done
+        self.clock = np.array([0.0, 0.0, self.t_end, 1e-4, 0.0])
+        self.counts = np.zeros(6, dtype=np.int64)
+        self.chunks: list[Any] = []
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Make what the loop works with."""
+
+    @abstractmethod
+    def advance(self, budget: int) -> int:
+        """Take up to `budget` steps, keep their records, and say why the loop came back."""
+
+    def refresh(self) -> None:
+        """Load what the loop asks for."""
+        raise NotImplementedError
+
+    def solve(self) -> SeparableSolution:
+        began = time.perf_counter()
+        self.begin()
+        ended: Status | None = None
+        while ended is None:
+            before = len(self.chunks)
+            budget = self.max_steps - int(self.counts[0])
+            if self.progress is not None or self.done is not None:
+                budget = min(budget, _LOOK)
+            self.counts[4:] = 0
+            status = self.advance(budget)
+            if self.progress is not None:
+                self.progress(float(self.clock[0]))
+            if status == loop.COMPLETED:
+                ended = Status.COMPLETED
+            elif status in (loop.STEP_FLOOR, loop.NON_FINITE):
+                ended = Status.NON_FINITE if status == loop.NON_FINITE else Status.STEP_FLOOR
+            elif self.done is not None and self.done(self._solution(Status.COMPLETED, before, 0.0)):
+                ended = Status.COMPLETED
+            elif status == loop.REFRESH:
+                self.refresh()
+                if self.stalled > _STALLED and self.failure is None:
+                    self.failure = "a coordinate has come to the end of its map"
+                if self.failure is not None:
+                    ended = Status.STOPPED
+            elif self.counts[0] >= self.max_steps:
+                ended = Status.STEP_BUDGET
+        return self._solution(ended, 0, time.perf_counter() - began)
+
+    def _solution(self, status: Status, first: int, seconds: float) -> SeparableSolution:
+        chunks = self.chunks[first:]
+        if len(chunks) == 1:
+            t, h = chunks[0].t, chunks[0].h
+        else:
+            t = np.concatenate([chunks[0].t[:1] if chunks else np.zeros(1), *(chunk.t[1:] for chunk in chunks)])
+            h = np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)])
+        return SeparableSolution(
+            flow=self.flow,
+            t=t,
+            h=h,
+            status=status,
+            message=self.failure or status.value,
+            stats={
+                "steps": int(self.counts[0]),
+                "rejected": int(self.counts[1]),
+                "nfev": int(self.counts[2]),
+                "njev": int(self.counts[3]),
+                "nlu": int(self.counts[3]),
+                "passes": self.passes,
+                "seconds": seconds,
+            },
+            chunks=chunks,
+        )

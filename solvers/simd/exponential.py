@@ -1,0 +1,46 @@
+"""The exponential of eight numbers at once."""
+
+from __future__ import annotations
+
+import math
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.simd.vector import constant, greater, times_power
+
+__all__ = ["exponential", "exponential_within"]
+
+#: exp is taken of numbers up to this size, larger ones count as that.
+_LARGEST = 700.0
+_LOG2_E = 1.4426950408889634
+#: Adding it rounds to an integer, which then stands in the low bits.
+_ROUND = 6755399441055744.0
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1.0 / math.factorial(k) for k in range(2, 14))
+
+
+@bare()
+def exponential(x):
+    """``exp(x)`` to 1 unit in the last place, of x cut to size."""
+    return exponential_within(
+        constant(0.0) - greater(constant(0.0) - greater(x, constant(-_LARGEST)), constant(-_LARGEST))
+    )
+
+
+@bare()
+def exponential_within(x):
+    """The same of numbers up to 700 in size: ``exp(x) = 2^k exp(r)``, ``|r| <= ln(2)/2``, by Taylor's polynomial."""
+    shifted = _LOG2_E * x + constant(_ROUND)
+    k = shifted - constant(_ROUND)
+    r = x - _LN2_HIGH * k - _LN2_LOW * k
+    tail = constant(_C12) + _C13 * r
+    tail = constant(_C11) + tail * r
+    tail = constant(_C10) + tail * r
+    tail = constant(_C9) + tail * r
+    tail = constant(_C8) + tail * r
+    tail = constant(_C7) + tail * r
+    tail = constant(_C6) + tail * r
+    tail = constant(_C5) + tail * r
+    tail = constant(_C4) + tail * r
+    tail = constant(_C3) + tail * r
+    tail = constant(_C2) + tail * r
+    return times_power(constant(1.0) + r * (constant(1.0) + r * tail), shifted)

@@ -1,0 +1,123 @@
+"""Pointers in compiled code, tuples of them, and calls by address.
+
+Lifetimes: a pointer keeps nothing alive. A :func:`pointer` may only be taken of arrays that the
+compiled function was *given*, which its caller keeps; never of one that it has made itself, which is freed after its
+last use as an array. A test reads the sources for that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+__all__ = ["at_address", "call", "call_on_arrays", "entry", "pointer", "view"]
+
+_INT64 = ir.IntType(64)
+_compiled: Any = intrinsic
+
+
+def entry(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = array if isinstance(kind, types.CPointer) else context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+@_compiled
+def pointer(typing_context: Any, array: Any, first: Any) -> Any:
+    """Where ``array[first:]`` is: one argument of a call, where an array takes seven. See `Lifetimes` above.
+
+    Entries are read and written by index, unchecked; all functions here take it for the array.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return entry(context, builder, signature.args[0], *arguments)
+
+    return types.CPointer(array.dtype)(array, types.int64), generate
+
+
+@_compiled
+def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
+    """The named tuple `kind` in a workspace ``(buffer of floats, table of integers)``, both pointers.
+
+    ``kind.PLACE`` is where the table tells of it. ``kind.HOLDS`` is "floats" (pointers into the buffer, at the offsets
+    that stand there), "indices" (pointers into the table, likewise), "constants" (which stand there themselves) or
+    "numbers" (the same, but they change). All but those are loaded once where the compiler sees that.
+    """
+    cls = kind.instance_class
+    count, holds = len(cls._fields), cls.HOLDS
+    element = {"floats": types.CPointer(types.float64), "indices": types.CPointer(types.int64)}
+    result = types.NamedUniTuple(element.get(holds, types.int64), count, cls)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        room, table = (builder.extract_value(arguments[1], number) for number in range(2))
+        values = []
+        for number in range(count):
+            value = builder.load(builder.gep(table, [_INT64(cls.PLACE + number)]))
+            if holds != "numbers":
+                value.set_metadata("invariant.load", builder.module.add_metadata([]))
+            if holds in element:
+                value = builder.gep(room if holds == "floats" else table, [value])
+            values.append(value)
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return result(kind, workspace), generate
+
+
+@_compiled
+def call(typing_context: Any, address: Any, arguments: Any) -> Any:
+    """Call the C function at an address with a tuple of numbers and pointers; it returns an int64.
+
+    What is seldom needed stays out of the code that calls it, and is compiled when it is first needed.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address, packed = values
+        kinds = signature.args[1].types
+        parts = [builder.extract_value(packed, number) for number in range(len(kinds))]
+        function = ir.FunctionType(_INT64, [part.type for part in parts])
+        return builder.call(builder.inttoptr(address, function.as_pointer()), parts)
+
+    return types.int64(types.int64, arguments), generate
+
+
+@_compiled
+def at_address(typing_context: Any, address: Any, first: Any, kind: Any) -> Any:
+    """A pointer to entry `first` of an array at an address, of integers or floats as the number `kind` is.
+
+    The caller keeps the array.
+    """
+    element = types.float64 if isinstance(kind, types.Float) else types.int64
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        base = builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+        return builder.gep(base, [arguments[1]])
+
+    return types.CPointer(element)(types.int64, types.int64, kind), generate
+
+
+@_compiled
+def call_on_arrays(typing_context: Any, address: Any, arrays: Any, size: Any) -> Any:
+    """Call a compiled function ``void(float64[::1], ...)`` by the address of its wrapper, on arrays of one size.
+
+    `arrays` is a tuple of pointers.
+    """
+    kind = types.float64[::1]
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address, packed, size = values
+        parts = []
+        for number in range(len(signature.args[1])):
+            array = context.make_array(kind)(context, builder)
+            arrayobj.populate_array(
+                array, data=builder.extract_value(packed, number), shape=[size], strides=[_INT64(8)],
+                itemsize=_INT64(8), meminfo=None,
+            )  # fmt: skip
+            parts.append(array._getvalue())
+        function = ir.FunctionType(context.get_value_type(types.void), [part.type for part in parts])
+        builder.call(builder.inttoptr(address, function.as_pointer()), parts)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arrays, types.int64), generate
