@@ -1,6 +1,6 @@
 """Vectors of eight floats in compiled code, their arithmetic and exponential, and pointers: nothing else."""
 
-from flowsim.solvers.simd.exponential import exponential, exponential_within
+from flowsim.solvers.simd.exp import exponential, exponential_within
 from flowsim.solvers.simd.pointers import at_address, call, call_on_arrays, pointer, view
 from flowsim.solvers.simd.vector import (
     EIGHT,
