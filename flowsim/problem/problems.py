@@ -313,18 +313,20 @@ class Regression(Problem):
         self,
         X: Any,
         y: ArrayLike,
-        names: Sequence[str] | str | Loss | None = None,
-        *,
+        *third: Sequence[str] | str | Loss | None,
         feature_names: Sequence[str] | None = None,
         loss: str | Loss = "squared",
         sample_weight: ArrayLike | None = None,
         truth: ArrayLike | None = None,
     ) -> None:
+        if len(third) > 1:
+            raise TypeError(f"Regression takes at most 3 positional arguments; received {2 + len(third)}.")
         # `Problem(X, y, "squared")` arrives here as well, its loss in the third place.
-        if isinstance(names, str | Loss):
-            loss = names
-        elif names is not None:
-            feature_names = names
+        for value in third:
+            if isinstance(value, str | Loss):
+                loss = value
+            elif value is not None:
+                feature_names = value
         if as_loss(loss) is not SQUARED:
             raise ValueError(f"`loss` of a Regression is 'squared'; received {loss!r}: use fs.Problem.")
         self._read(X, y, SQUARED, sample_weight, feature_names, truth)

@@ -171,7 +171,11 @@ def test_a_data_file_counts_by_its_content(write: Any, tmp_path: Path) -> None:
         ("problem.seed = [0, 1]", "net = [0]", "`grid.net` is unknown"),
         ("problem.seed = [0, 1]", "network.formula = ['u*v', 'u**']", "`network`: `formula` 'u\\*\\*': unexpected end"),
         ("problem.seed = [0, 1]", "network.depth = [1]", "`network.depth`: Input should be greater than or equal to 2"),
-        ("t_end = 2.0", "", "`parameters.t_end` is missing; gradient_flow needs it"),
+        (
+            'function = "gradient_flow"',
+            'function = "gradient_descent"',
+            "`parameters.t_end` is unknown; gradient_descent takes step, n_steps",
+        ),
         ("t_end = 2.0", "t_end = 2.0\nspeed = 3", "`parameters.speed` is unknown"),
         ("[grid]", "[[points]]", "`problem.seed`: Input should be a valid integer; received \\[0, 1\\]"),
         ("[grid]", "points = []\n[grid]", "`parameters.points` is unknown"),
