@@ -123,7 +123,7 @@ class Case:
             shape = self.direction.shape
         return Streams(
             seeds, self.problem.n, settings.batch_size, settings.shuffle, settings.label_noise, self.noise, stds, shape,
-            self.problem.y.size,
+            self.problem.y.size, settings.batches,
         )  # fmt: skip
 
     def trajectory(
@@ -142,8 +142,7 @@ class Case:
         return assemble(
             read,
             self.problem,
-            steps=ks,
-            step=step,
+            t=ks * step if s.sizes is None else np.concatenate([[0.0], np.cumsum(s.sizes)])[ks],
             rate=self.rate,
             invariants=machine.invariants,
             success=bad is None,
@@ -158,9 +157,11 @@ class Case:
                 "method": "descent",
                 "coordinates": machine.name,
                 "not_growth_because": self.reason,
-                "step": step,
+                "step": step if s.sizes is None else float(s.sizes.mean()),
+                "schedule": None if s.sizes is None else "given",
                 "n_steps": s.n_steps,
                 "batch_size": s.batch_size,
+                "batches": None if s.batches is None else "given",
                 "shuffle": s.shuffle,
                 "label_noise": None if s.label_noise is None else repr(s.label_noise),
                 "momentum": s.momentum,

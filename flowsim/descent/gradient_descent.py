@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 from flowsim.descent.case import Case, cancellation, check_pair, divergence_message, first_bad_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.result import finite_records
-from flowsim.descent.settings import Settings, check_step
+from flowsim.descent.schedules import read_steps
+from flowsim.descent.settings import Settings, check_count, check_step
 from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
@@ -24,17 +25,21 @@ from flowsim.results import Trajectory
 
 __all__ = ["gradient_descent"]
 
+#: Weights of all steps that may be held to see whether a ball is ever left.
+_LOOKED_AT = 20_000_000
+
 
 @hinting
 def gradient_descent(
     net: DiagonalNetwork | LinearNetwork,
     problem: Problem,
-    step: float,
+    step: float | ArrayLike | Callable[[int], float],
     n_steps: int,
     *,
     alpha: float | str | Decimal | Fraction | InitialScale | None = None,
     start: Mapping[str, ArrayLike] | None = None,
     batch_size: int | None = None,
+    batches: ArrayLike | None = None,
     shuffle: bool = False,
     label_noise: float | Noise = 0.0,
     seed: Seed = None,
@@ -45,7 +50,7 @@ def gradient_descent(
     radius: float | None = None,
     coordinates: str = "auto",
 ) -> Trajectory:
-    r"""Descend the loss of a network by steps of fixed size.
+    r"""Descend the loss of a network by steps of fixed or given sizes.
 
     .. math:: \theta_{k+1} = \theta_k - h \nabla_\theta L(\theta_k), \qquad t_k = h k.
 
@@ -56,8 +61,8 @@ def gradient_descent(
     ----------
     net : DiagonalNetwork or LinearNetwork
     problem : Problem
-    step : float
-        h > 0.
+    step : float, array (n_steps,) or callable (k) -> float
+        h > 0, or h_k of iteration k = 0, 1, ...; then ``t_k = h_0 + ... + h_{k-1}``.
     n_steps : int
         >= 1.
     alpha : float, or a string, Decimal or Fraction beyond the range of floats
@@ -67,6 +72,8 @@ def gradient_descent(
         LinearNetwork.
     batch_size : int, optional
         Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
+    batches : array of int (n_steps, b), optional
+        The rows of every mini-batch, in order, as another run has drawn them; a row may repeat.
     shuffle : bool
         Cut the batches from passes over all rows instead, each pass in a new random order; a batch may reach into the
         next pass where `batch_size` does not divide n.
@@ -125,18 +132,19 @@ def gradient_descent(
     [2.0, 1.0]
     """
     check_pair(net, problem)
+    sizes = read_steps(step, check_count("n_steps", n_steps))
     settings = Settings.check(
-        problem.n, n_steps=n_steps, batch_size=batch_size, shuffle=shuffle, label_noise=label_noise,
-        momentum=momentum, nesterov=nesterov, expected=expected, radius=radius, record_every=record_every,
-        coordinates=coordinates,
+        problem.n, n_steps=n_steps, batch_size=batch_size, batches=batches, sizes=sizes, shuffle=shuffle,
+        label_noise=label_noise, momentum=momentum, nesterov=nesterov, expected=expected, radius=radius,
+        record_every=record_every, coordinates=coordinates,
     )  # fmt: skip
     case = Case(net, problem, resolve_alpha(alpha, start), start, settings)
-    h, sequence = check_step(step), read_seed(seed)
+    h, sequence = check_step(step if sizes is None else sizes[0]), read_seed(seed)
     began = time.perf_counter()
 
     def run(settings: Settings) -> Machine:
         machine = case.machine(settings, np.array([h]))
-        drive(machine, case.streams(settings, [sequence]), settings.n_steps)
+        drive(machine, case.streams(settings, [sequence]), settings.n_steps, sizes)
         return machine
 
     def result(machine: Machine, settings: Settings, bad: int | None) -> Trajectory:
@@ -147,6 +155,12 @@ def gradient_descent(
             machine.read(0, count), machine, ks[:count], h, sequence, bad, time.perf_counter() - began
         )
 
+    free = replace(settings, radius=None)
+    if settings.radius is not None and settings.n_steps * problem.d * len(net.weights) <= _LOOKED_AT:
+        # A ball that no step leaves changes nothing, and growth coordinates lose nothing.
+        unbound = Case(net, problem, case.scale, start, free)
+        if unbound.reason is None and _stays_inside(unbound, free, h, sequence, settings.radius):
+            case = unbound
     machine = run(settings)
     bad, _ = first_bad_step(machine, 0, case)
     if bad is None:
@@ -161,3 +175,15 @@ def gradient_descent(
     # The same run again, stopped one step earlier: its last state is the last finite one.
     shorter = replace(settings, n_steps=bad - 1)
     raise IntegrationError(message, result(run(shorter), shorter, bad))
+
+
+def _stays_inside(case: Case, settings: Settings, h: float, sequence: np.random.SeedSequence, radius: float) -> bool:
+    """Whether no step of a descent without a ball leaves it."""
+    every = replace(settings, record_every=1)
+    machine = case.machine(every, np.array([h]))
+    drive(machine, case.streams(every, [sequence]), every.n_steps, every.sizes)
+    if first_bad_step(machine, 0, case)[0] is not None:
+        return False
+    weights = machine.read(0, every.n_steps + 1).weights
+    squares = sum((values**2).sum(axis=1) for values in weights.values())
+    return bool(np.max(squares) <= (radius * (1 - 1e-9)) ** 2)

@@ -11,6 +11,7 @@ from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, P
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.modes import Modes, signed_exp
 from flowsim.descent.products import Data
+from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
 
@@ -43,7 +44,8 @@ class GrowthMachine:
         self.modes, self.data, self.weights, self.settings = modes, data, weights, settings
         self.invariants = modes.invariants
         lanes = len(steps)
-        self.lanes, self.d = lanes, modes.rate.shape[1]
+        self.lanes, self.d, self.steps = lanes, modes.rate.shape[1], steps
+        self.variances = batch_variances(data, np.arange(len(target)), self.d)
         self.target = side_by_side(target, lanes)
         self.scale = steps / (settings.batch_size or len(target))
         # Coordinates that fill a vector have no weights and stay so.
@@ -74,7 +76,25 @@ class GrowthMachine:
     def stopped(self) -> NDArray[np.int64]:
         return self.state.stopped
 
+    def set_step(self, size: float) -> None:
+        """The size of the steps to come."""
+        self.scale *= size / self.steps
+        self.parts.decay[:] *= size / self.steps[0]
+        self.steps = np.full_like(self.steps, size)
+
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+        if self.settings.expected and len(rows) and self.modes.per_variance.any():
+            return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
+        return self._advance(first, last, rows, labels, noise)
+
+    def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
+        """The noise adds what the batch's own variances ask for."""
+        modes = self.modes
+        kappa = modes.kappa + modes.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
+        spread = side_by_side(kappa, lanes=self.lanes)
+        self.parts.decay[:] = spread * np.tile(self.steps, spread.shape[1] // self.lanes)
+
+    def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings
         plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
         return bool(

@@ -250,6 +250,10 @@ class LinearMachine:
     def stopped(self) -> NDArray[np.int64]:
         return self.state.stopped
 
+    def set_step(self, size: float) -> None:
+        """The size of the steps to come."""
+        self.step = size
+
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings
         plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)

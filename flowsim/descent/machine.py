@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.descent.schedules import constant_stretches
 from flowsim.descent.streams import Streams
 
 __all__ = ["Machine", "Read", "drive", "recorded_steps"]
@@ -60,6 +61,10 @@ class Machine(Protocol):
     @property
     def stopped(self) -> NDArray[np.int64]: ...
 
+    def set_step(self, size: float) -> None:
+        """The size of the steps to come."""
+        ...
+
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         """Take steps `first` to `last`; False when no lane is left."""
         ...
@@ -75,14 +80,28 @@ def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
     return steps if steps[-1] == n_steps else np.append(steps, n_steps)
 
 
-def drive(machine: Machine, streams: Streams, n_steps: int) -> None:
-    """Run a machine to the end, with the draws of its lanes."""
+def drive(machine: Machine, streams: Streams, n_steps: int, sizes: Array | None = None) -> None:
+    """Run a machine to the end, with the draws of its lanes; `sizes` (n_steps,) where steps are not all alike."""
     block = n_steps if streams.per_step == 0 else int(np.clip(_DRAWN_AHEAD // streams.per_step, 1, n_steps))
     start = 0
     while True:
         stop = min(start + block, n_steps)
         steps = stop - start
         draws = streams.rows(steps), streams.labels(steps), streams.weights(steps)
-        if not machine.advance(start, stop, *draws) or stop == n_steps:
+        going = (
+            machine.advance(start, stop, *draws) if sizes is None else _stretches(machine, sizes, start, stop, draws)
+        )
+        if not going or stop == n_steps:
             return
         start = stop
+
+
+def _stretches(
+    machine: Machine, sizes: Array, first: int, last: int, draws: tuple[NDArray[np.int64], Array, Array]
+) -> bool:
+    for begin, end, size in constant_stretches(sizes, first, last):
+        machine.set_step(size)
+        part = slice(begin - first, end - first)
+        if not machine.advance(begin, end, *(drawn[part] for drawn in draws)):
+            return False
+    return True

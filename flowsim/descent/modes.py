@@ -60,6 +60,8 @@ class Modes:
         The start, ``c = mantissa * 2**exponent``.
     is_paired : bool
         Every coordinate has two components with opposite rates, as in ``u*v``.
+    per_variance : array
+        What of kappa the noise adds, over sigma_i^2.
     """
 
     rate: Array
@@ -72,6 +74,7 @@ class Modes:
     exponent: NDArray[np.int64]
     invariants: tuple[str, ...]
     is_paired: bool
+    per_variance: Array
 
     @classmethod
     def of(cls, net: DiagonalNetwork, variances: Array, scale: InitialScale, direction: Array) -> Modes:
@@ -96,12 +99,13 @@ class Modes:
             exponents = conserved_exponents(values)
             powers[:, :, here] = exponents[:, :, None]
             names.append(invariant_names(formula, net.weights, vectors, exponents))
+        per_variance = np.divide(kappa, variances, out=np.zeros_like(kappa), where=variances > 0)
         kappa += float(net.weight_decay)  # type: ignore[arg-type]
         mantissa, exponent = _scaled(start, scale)
         paired = count == 2 and bool(np.all(rate[0] == -rate[1])) and bool(np.all(powers == 1.0))
         return cls(
             rate, kappa, coefficient, shift, basis, powers, mantissa, exponent,
-            tuple(" | ".join(dict.fromkeys(options)) for options in zip(*names, strict=True)), paired,
+            tuple(" | ".join(dict.fromkeys(options)) for options in zip(*names, strict=True)), paired, per_variance,
         )  # fmt: skip
 
     def start(self) -> tuple[Array, Array]:

@@ -54,8 +54,7 @@ def assemble(
     read: Read,
     problem: Problem,
     *,
-    steps: NDArray[np.int64],
-    step: float,
+    t: Array,
     rate: float,
     invariants: tuple[str, ...],
     success: bool,
@@ -65,7 +64,7 @@ def assemble(
 ) -> Trajectory:
     """The Trajectory of one run; `rate` is d accelerated_time / dt."""
     departure = imbalance_departure(read)
-    t = np.asarray(steps * step, dtype=float)
+    t = np.asarray(t, dtype=float)
     return Trajectory(
         t=t,
         accelerated_time=t * rate,

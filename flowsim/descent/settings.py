@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowsim.descent.schedules import read_batches
 from flowsim.network import GaussianNoise, Noise
 
 __all__ = ["COORDINATES", "Settings", "check_count", "check_step"]
@@ -29,6 +31,8 @@ class Settings:
     radius: float | None
     record_every: int
     coordinates: str
+    batches: NDArray[np.int64] | None = None
+    sizes: NDArray[np.float64] | None = None
 
     @classmethod
     def check(
@@ -45,12 +49,19 @@ class Settings:
         radius: Any,
         record_every: Any,
         coordinates: Any,
+        batches: Any = None,
+        sizes: NDArray[np.float64] | None = None,
     ) -> Settings:
         """Read and check what the caller gave; a batch of all n rows is no batch."""
         count = check_count("n_steps", n_steps)
         every = check_count("record_every", record_every)
         size = None if batch_size is None else check_count("batch_size", batch_size)
-        if size is not None and size > n:
+        given = read_batches(batches, n, count)
+        if given is not None:
+            if size is not None or shuffle:
+                raise ValueError("`batches` are the batches: `batch_size` and `shuffle` must be left out.")
+            size = given.shape[1]
+        if given is None and size is not None and size > n:
             raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
         if shuffle and size is None:
             raise ValueError("`shuffle` needs `batch_size`; received None.")
@@ -65,7 +76,7 @@ class Settings:
             raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
         return cls(
             n_steps=count,
-            batch_size=None if size == n else size,
+            batch_size=None if size == n and given is None else size,
             shuffle=bool(shuffle),
             label_noise=_label_noise(label_noise),
             momentum=mu,
@@ -74,6 +85,8 @@ class Settings:
             radius=None if radius is None else float(radius),
             record_every=every,
             coordinates=coordinates,
+            batches=given,
+            sizes=sizes,
         )
 
     @property

@@ -55,6 +55,8 @@ class Streams:
         Standard deviations and shape of the weight noise; stds may be given entry by entry.
     n_labels : int, optional
         Entries of y, if not n.
+    given : array (n_steps, b), optional
+        The batches, instead of drawing them.
     """
 
     def __init__(
@@ -68,17 +70,19 @@ class Streams:
         stds: Array,
         shape: tuple[int, ...],
         n_labels: int | None = None,
+        given: NDArray[np.int64] | None = None,
     ) -> None:
         self.lanes, self.n, self.batch_size, self.shape = len(seeds), n, batch_size, shape
         self.n_labels = n if n_labels is None else n_labels
         self._order, self._shuffle, self._pass = np.arange(n), shuffle, np.empty(0, np.int64)
         self._batch: np.random.Generator | None = None
+        self._given, self._taken = given, 0
         self._label: Draws | None = None
         self._weight: Draws | None = None
         if batch_size is None and label_noise is None and weight_noise is None:
             return
         batch, label, weight = zip(*(child_seeds(seed, 3) for seed in seeds), strict=True)
-        if batch_size is not None:
+        if batch_size is not None and given is None:
             self._batch = np.random.default_rng(batch[0])
         if label_noise is not None:
             self._label = Draws(label_noise, label, np.full(self.n_labels, float(label_noise.std)))  # type: ignore[arg-type]
@@ -93,6 +97,9 @@ class Streams:
 
     def rows(self, steps: int) -> NDArray[np.int64]:
         """Batches, shape (steps, b); (0, 0) for full batches."""
+        if self._given is not None:
+            self._taken += steps
+            return np.ascontiguousarray(self._given[self._taken - steps : self._taken])
         if self.batch_size is None or self._batch is None:
             return np.empty((0, 0), np.int64)
         if not self._shuffle:

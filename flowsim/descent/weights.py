@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from flowsim.descent.growth_loop import Plan
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import Data
+from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
 from flowsim.descent.weights_loop import WeightOptions, WeightRecord, WeightState, load_loop
@@ -65,7 +66,7 @@ class WeightMachine:
         # Drawn noise needs phi and its slopes alone: one compilation for all noises.
         self.stepped = net if settings.expected else _without_noise(net)
         self.invariants: tuple[str, ...] = self.loop.INVARIANTS
-        self.lanes, self.d = len(steps), problem.d
+        self.lanes, self.d, self.steps = len(steps), problem.d, steps
         std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
         multiplicative = net.noise is not None and net.noise.multiplicative
         sampled = bool(std.any()) and not settings.expected
@@ -112,7 +113,25 @@ class WeightMachine:
     def stopped(self) -> NDArray[np.int64]:
         return self.state.stopped
 
+    def set_step(self, size: float) -> None:
+        """The size of the steps to come."""
+        factor = size / self.steps[0]
+        self.scale = self.scale * factor
+        self.options.penalty[:] *= factor
+        self.options.shrink[:] *= factor
+        self.steps = np.full_like(self.steps, size)
+
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+        if self.options.expected and len(rows):
+            return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
+        return self._advance(first, last, rows, labels, noise)
+
+    def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
+        """The noise is weighed by the variances of the batch whose gradient is taken."""
+        variances = batch_variances(self.data, rows, self.d)
+        self.options.penalty[:] = np.repeat(variances, self.lanes) * np.tile(self.steps, self.d)
+
+    def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings
         plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
         return bool(

@@ -1,0 +1,94 @@
+"""Descents whose steps are not all alike: sizes that change, and variances of the batch at hand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.descent.products import Data
+
+__all__ = ["batch_variances", "constant_stretches", "one_by_one", "read_batches", "read_steps"]
+
+Array = NDArray[np.float64]
+
+
+def read_steps(step: Any, n_steps: int) -> Array | None:
+    """The sizes of all steps, (n_steps,), from an array or a function of the iteration k; None for one number.
+
+    Raises
+    ------
+    ValueError
+        For another length, and sizes that are not positive and finite.
+    """
+    if callable(step):
+        sizes = np.array([step(k) for k in range(n_steps)], dtype=float)
+    elif isinstance(step, np.ndarray | list | tuple) and np.ndim(step) > 0:
+        sizes = np.asarray(step, dtype=float)
+    else:
+        return None
+    if sizes.shape != (n_steps,):
+        raise ValueError(f"`step` must hold one size for each of {n_steps} steps; received shape {sizes.shape}.")
+    bad = ~((sizes > 0) & np.isfinite(sizes))
+    if bad.any():
+        k = int(np.argmax(bad))
+        raise ValueError(f"`step` must be > 0 and finite; it is {sizes[k]} at iteration {k}.")
+    return sizes
+
+
+def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None:
+    """Rows of the batch of every step, (n_steps, b).
+
+    Raises
+    ------
+    ValueError
+        For another shape, and rows that are not there.
+    """
+    if batches is None:
+        return None
+    rows = np.asarray(batches)
+    if rows.ndim != 2 or len(rows) != n_steps or not rows.shape[1] or rows.dtype.kind not in "iu":
+        raise ValueError(
+            f"`batches` must be integers of shape ({n_steps}, b), one row of indices a step; received shape "
+            f"{rows.shape} of {rows.dtype}."
+        )
+    if rows.min() < 0 or rows.max() >= n:
+        raise ValueError(f"`batches` must hold rows from 0 to {n - 1}; received {rows.min()} to {rows.max()}.")
+    return rows.astype(np.int64)
+
+
+def constant_stretches(sizes: Array, first: int, last: int) -> Iterator[tuple[int, int, float]]:
+    """(begin, end, size) of the stretches of one size among the steps `first` to `last`."""
+    part = sizes[first:last]
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(part)) + 1, [len(part)]])
+    for begin, end in itertools.pairwise(edges):
+        if end > begin:
+            yield first + int(begin), first + int(end), float(part[begin])
+
+
+def batch_variances(data: Data, rows: NDArray[np.int64], d: int) -> Array:
+    """``sum_{r in batch} X_ri^2 / b``, (d,): the variances that the gradient of this batch sees."""
+    out = np.zeros(d)
+    if data.is_sparse:
+        for row in rows.tolist():
+            part = slice(data.row_starts[row], data.row_starts[row + 1])
+            np.add.at(out, data.columns[part], data.values[part] ** 2)
+    else:
+        out += (data.X[rows, :d] ** 2).sum(axis=0)
+    return out / len(rows)
+
+
+def one_by_one(
+    advance: Callable[..., bool], before: Callable[[int, NDArray[np.int64]], None], first: int, last: int,
+    rows: NDArray[np.int64], labels: Array, noise: Array,
+) -> bool:  # fmt: skip
+    """Steps `first` to `last` singly, each after ``before(k, its batch)``."""
+    for k in range(first, last):
+        at = slice(k - first, k - first + 1)
+        before(k, rows[k - first] if len(rows) else np.empty(0, np.int64))
+        if not advance(k, k + 1, rows[at], labels[at], noise[at]):
+            return False
+    return True
