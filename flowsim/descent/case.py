@@ -18,6 +18,7 @@ from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, require_squares
+from flowsim.problem.losses import no_fault
 from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
 
@@ -31,7 +32,8 @@ _LOST = 0.1
 
 def check_pair(net: Any, problem: Any) -> None:
     """Networks and problems only, of one kind."""
-    require_squares(problem, "descent")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if not isinstance(net, DiagonalNetwork | LinearNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if isinstance(net, DiagonalNetwork) and problem.n_targets > 1:
@@ -60,6 +62,11 @@ class Case:
         settings: Settings,
     ) -> None:
         self.net, self.scale, self.settings = net, scale, settings
+        if settings.expected and _is_noisy(net):
+            require_squares(problem, "descent on an expectation over weight noise (drawn noise takes any loss)")
+        if settings.label_noise is not None and problem.loss_function.fault is not no_fault:
+            name = problem.loss_function.name
+            raise ValueError(f"`label_noise` must be 0 for the {name} loss: it knows no such targets.")
         if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
             problem = problem.with_target(problem.y[:, 0])
         elif isinstance(net, LinearNetwork) and problem.y.ndim == 1:
@@ -92,7 +99,7 @@ class Case:
     @property
     def can_share(self) -> bool:
         """Whether several runs can share the products with X."""
-        return isinstance(self.net, DiagonalNetwork) and not self.data.is_sparse
+        return isinstance(self.net, DiagonalNetwork) and not self.data.is_sparse and self.data.loss == 0
 
     @cached_property
     def modes(self) -> Modes:

@@ -239,7 +239,7 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     for i in range(size):
         has_shift = has_shift or parts.shift[i] != 0.0
     is_plain = parts.is_paired and not has_shift and not parts.decay.any() and plan.momentum == 0.0
-    is_plain = is_plain and not data.is_sparse and labels.shape[0] == 0 and rows.shape[0] == 0
+    is_plain = is_plain and not data.is_sparse and data.loss == 0 and labels.shape[0] == 0 and rows.shape[0] == 0
     k = plan.first
     while True:
         if k % plan.every == 0 or k == plan.n_steps:

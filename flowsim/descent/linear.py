@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.descent.growth_loop import Plan
 from flowsim.descent.machine import Read, recorded_steps
+from flowsim.descent.products import loss_address, loss_slopes
 from flowsim.descent.settings import Settings
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
@@ -53,13 +54,16 @@ class LinearStart:
 
 
 class LinearOptions(NamedTuple):
-    """Rates at which expected noise pulls at Sigma U and at V; projection; whether Lambda has a law."""
+    """Rates at which expected noise pulls at Sigma U and at V; projection; whether Lambda has a law; the address of a
+    loss that is no square, and its weights (n, m)."""
 
     decay_u: float
     decay_v: float
     multiplicative: bool
     radius: float
     has_law: bool
+    loss: int
+    weight: Array
 
 
 class LinearState(NamedTuple):
@@ -126,6 +130,17 @@ def _subtract_targets(R, Y, labels, rows):
 
 
 @compiled()
+def _loss_of_rows(R, Y, rows, options):
+    """R from predictions to derivatives of the loss; returns what is finite as long as they are."""
+    y, weight = np.empty(R.shape), np.empty(R.shape)
+    for i in range(R.shape[0]):
+        row = rows[i] if rows.size else i
+        y[i], weight[i] = Y[row], options.weight[row]
+    f = R.copy()
+    return loss_slopes(options.loss, f.ravel(), y.ravel(), weight.ravel(), R.ravel())
+
+
+@compiled()
 def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     """Take the steps of `plan`; False as soon as the loss is not finite."""
     U, V, law, beta = state.U, state.V, state.law, state.beta
@@ -162,7 +177,11 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
             shaken = labels[k - plan.first]
         np.dot(part, W, XW)
         np.dot(XW, Z.T, R)
-        if not math.isfinite(_subtract_targets(R, Y, shaken, batch)):
+        if options.loss != 0:
+            finite = math.isfinite(_loss_of_rows(R, Y, batch, options))
+        else:
+            finite = math.isfinite(_subtract_targets(R, Y, shaken, batch))
+        if not finite:
             state.stopped[0] = k
             return False
         np.dot(part.T, R, G)
@@ -229,7 +248,8 @@ class LinearMachine:
         self.options = LinearOptions(
             decay_u, decay_v, net.noise is not None and net.noise.multiplicative,
             np.inf if settings.radius is None else settings.radius,
-            not noisy and settings.momentum == 0.0 and settings.radius is None,
+            not noisy and settings.momentum == 0.0 and settings.radius is None, loss_address(problem),
+            np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)),
         )  # fmt: skip
         U, V = start.U.copy(), start.V.copy()
         size = math.hypot(np.linalg.norm(U), np.linalg.norm(V))

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
-from flowsim.problem import Problem
-from flowsim.solvers.compilation import compiled
-from flowsim.solvers.simd import EIGHT, add_up, constant, load, load_part, store, store_part
+from flowsim.problem import Problem, Regression
+from flowsim.solvers.compilation import address_of, compiled
+from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, load_part, store, store_part
 
-__all__ = ["Data", "dense_products", "load_data", "move_on", "products"]
+__all__ = ["Data", "dense_products", "load_data", "loss_address", "loss_slopes", "move_on", "products"]
 
 Array = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 class Data(NamedTuple):
     """X as the loops read it: dense rows, filled with zeros to whole vectors, or CSR (then `X` is empty); for many runs
-    packed as well."""
+    packed as well. `loss` is the address of the derivatives of a loss, 0 for squares; `weight` (n,) is of the rows."""
 
     X: Array
     values: Array
@@ -35,6 +35,8 @@ class Data(NamedTuple):
     is_sparse: bool
     packed: Array
     packed_columns: Array
+    loss: int = 0
+    weight: Array = np.ones(1)
 
     def for_lanes(self, d: int) -> Data:
         """The same with X packed for the tiles of many runs."""
@@ -43,15 +45,77 @@ class Data(NamedTuple):
 
 def load_data(problem: Problem) -> Data:
     """X as arrays; a LinearOperator is written out."""
-    X = problem.X
+    X, loss = problem.X, (loss_address(problem), problem.entry_weights.ravel())
     none = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
     if hasattr(X, "indptr"):
         entries = X.data.astype(float), X.indices.astype(np.int64), X.indptr.astype(np.int64)
-        return Data(np.empty((0, 0)), *entries, True, np.empty(0), np.empty(0))
+        return Data(np.empty((0, 0)), *entries, True, np.empty(0), np.empty(0), *loss)
     if not isinstance(X, np.ndarray):
         X = np.asarray(X @ np.eye(problem.d))
     X = aligned(np.asarray(X, dtype=float), -(-X.shape[1] // EIGHT) * EIGHT)
-    return Data(X, *none, False, np.empty(0), np.empty(0))
+    return Data(X, *none, False, np.empty(0), np.empty(0), *loss)
+
+
+def loss_address(problem: Problem) -> int:
+    """Of the compiled derivatives of a loss; 0 for squares.
+
+    Raises
+    ------
+    ValueError
+        For a loss without compiled derivatives.
+    """
+    if isinstance(problem, Regression):
+        return 0
+    kernel = problem.loss_function.kernel
+    if kernel is None:
+        name = problem.loss_function.name
+        raise ValueError(f"`problem` must have a loss with a compiled `kernel` for descent; {name!r} has none.")
+    return address_of(kernel(), 5)
+
+
+@compiled()
+def loss_slopes(loss, f, y, weight, slope):
+    """``slope = w loss'(f, y)``; returns the sum of squares of f and slope, not finite where a run diverged."""
+    other = np.empty(f.size)
+    arrays = (
+        at_address(f.ctypes.data, 0, 1.0), at_address(y.ctypes.data, 0, 1.0), at_address(weight.ctypes.data, 0, 1.0),
+        at_address(slope.ctypes.data, 0, 1.0), at_address(other.ctypes.data, 0, 1.0),
+    )  # fmt: skip
+    call_on_arrays(loss, arrays, f.size)
+    total = 0.0
+    for i in range(f.size):
+        total += f[i] * f[i] + slope[i] * slope[i]
+    return total
+
+
+@compiled()
+def _loss_products(data, target, rows, beta, scale, out):
+    """``out = scale * X^T (w loss'(X beta, y))`` of one run."""
+    n = data.row_starts.size - 1 if data.is_sparse else data.X.shape[0]
+    count = rows.size if rows.size else n
+    f, y, weight, slope = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
+    for p in range(count):
+        j = rows[p] if rows.size else p
+        s = 0.0
+        if data.is_sparse:
+            for position in range(data.row_starts[j], data.row_starts[j + 1]):
+                s += data.values[position] * beta[data.columns[position]]
+        else:
+            for i in range(beta.size):
+                s += data.X[j, i] * beta[i]
+        f[p], y[p], weight[p] = s, target[j], data.weight[j]
+    total = loss_slopes(data.loss, f, y, weight, slope)
+    out[:] = 0.0
+    for p in range(count):
+        j = rows[p] if rows.size else p
+        s = scale * slope[p]
+        if data.is_sparse:
+            for position in range(data.row_starts[j], data.row_starts[j + 1]):
+                out[data.columns[position]] += s * data.values[position]
+        else:
+            for i in range(beta.size):
+                out[i] += s * data.X[j, i]
+    return total
 
 
 @compiled(inline="always")
@@ -142,8 +206,11 @@ def products(data, target, rows, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any.
 
     One run: target (n,), beta and out (d,). LANES runs: the same flattened from (n, LANES) and (d, LANES); `scale` and
-    `square`, which receives the sums of squared residuals, are (LANES,).
+    `square`, which receives the sums of squared residuals, are (LANES,). Other losses than squares: one run at a time.
     """
+    if data.loss != 0:
+        square[0] = _loss_products(data, target, rows, beta, scale[0], out)
+        return
     if scale.size > 1:
         lane_products(data.packed, data.packed_columns, target, beta, scale, residual, out, square)
     elif data.is_sparse:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowsim.descent.machine import Read
 from flowsim.problem import Problem
-from flowsim.results import Trajectory
+from flowsim.results import Deferred, Trajectory
 from flowsim.version import __version__
 
 __all__ = ["assemble", "finite_records"]
@@ -73,6 +73,7 @@ def assemble(
         weights=read.weights,
         log_abs_weights=read.log_abs_weights,
         loss=problem.loss(read.beta),
+        log_loss=Deferred(lambda: problem.log_loss(read.beta)),  # type: ignore[arg-type]
         imbalance=read.imbalance,
         log_imbalance=read.log_imbalance,
         imbalance_drift=float(departure.max()),

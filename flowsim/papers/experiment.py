@@ -29,6 +29,7 @@ _MODULES = (
     "flowsim.papers.min_tarmoun_vidal_mallada",
     "flowsim.papers.linear_limits",
     "flowsim.papers.follow_ups",
+    "flowsim.papers.classification",
 )
 
 

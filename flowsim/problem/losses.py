@@ -44,6 +44,11 @@ _TINY = 1e-9
 _FAR = 37.0
 
 
+def no_fault(y: Array) -> str | None:
+    """Every real target is known."""
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class Loss:
     r"""A loss of one prediction f at a target y, convex and twice differentiable in f.
@@ -89,7 +94,7 @@ class Loss:
     infimum: Callable[[Array], Array]
     log_value: Elementwise | None = None
     conjugate: Elementwise | None = None
-    fault: Callable[[Array], str | None] = lambda y: None
+    fault: Callable[[Array], str | None] = no_fault
     kernel: Callable[[], Kernel] | None = None
     margin_logs: Callable[[Array], tuple[Array, Array, Array]] | None = None
     safe_prediction: float = _SAFE_SQUARE

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flowsim.network.formula import Formula
 from flowsim.problem.convexity import first_fault
-from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss
+from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss, no_fault
 from flowsim.symbolic.codegen import load_generated
 from flowsim.version import __version__
 
@@ -203,7 +203,7 @@ class _Derived:
             recession=lambda y: _recession(slope, y),
             infimum=lambda y: _infimum(value, slope, y),
             log_value=None if margin is None else margin.log_value,
-            fault=(lambda y: None) if margin is None else margin.fault,
+            fault=no_fault if margin is None else margin.fault,
             kernel=self.kernel,
             margin_logs=None if margin is None else margin.margin_logs,
             safe_prediction=EXPONENTIAL.safe_prediction,
