@@ -100,6 +100,11 @@ class LinearSaddlePath(Staircase):
         return pandas.DataFrame({"begins": begins, "ends": ends, "rank": self.ranks, "loss": self.losses, **values})
 
     @property
+    def escape(self) -> None:
+        """None: squares have a minimum over every rank, nothing escapes to infinity."""
+        return None
+
+    @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:
         """``0, ..., rank - 1`` for each saddle: the learned directions, in order of learning."""
         return tuple(np.arange(rank) for rank in self.ranks)

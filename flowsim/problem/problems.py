@@ -369,6 +369,8 @@ def require_squares(problem: Problem, what: str) -> Regression:
     """
     if isinstance(problem, Regression):
         return problem
+    if isinstance(problem, Problem) and problem.loss_function is SQUARED:
+        raise ValueError(f"`problem` must be a Regression for {what}; received {type(problem).__name__}.")
     if isinstance(problem, Problem):
         raise ValueError(
             f"`problem` must have the squared loss for {what}; received loss={problem.loss_function.name!r}."
