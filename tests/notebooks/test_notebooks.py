@@ -28,7 +28,7 @@ def code_cells(path: Path) -> list[Any]:
 
 def test_there_is_a_notebook_for_each_paper_to_begin_with_on_tiny_alpha_and_on_linear_networks() -> None:
     assert {path.stem for path in NOTEBOOKS} == {
-        "first_steps", "tiny_alpha", "linear_saddle_to_saddle",
+        "first_steps", "tiny_alpha", "linear_saddle_to_saddle", "separable_classification",
         "pesme_flammarion", "clara_langer_schmidt_hieber", "min_tarmoun_vidal_mallada",
     }  # fmt: skip
 
