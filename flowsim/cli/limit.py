@@ -75,8 +75,8 @@ def limit(
     scales = [text.strip() for text in str(alphas).split(",") if text.strip()]
     with output_folder(out) as staging, compiling_note(progress):
         study = limit_study(net, problem, scales, rtol=rtol, progress=progress)
-        has_link = isinstance(problem, Regression) and not isinstance(study.path, LinearSaddlePath)
-        link = lasso_link(study.path) if has_link else None
+        path = study.path
+        link = lasso_link(path) if isinstance(problem, Regression) and not isinstance(path, LinearSaddlePath) else None
         _write(staging, kind, study, link, repr(net), table.name)
     _print(study, link, repr(net), out, kind)
 
