@@ -44,6 +44,10 @@ def check_pair(net: Any, problem: Any) -> None:
         raise ValueError("`weight_decay` must be constant in a descent; received a schedule.")
 
 
+#: Below this ln(alpha) directions that wait are lost in the rounding of those that have grown.
+_LOST_IN_ROUNDING = -14.0
+
+
 class Case:
     """A diagonal network, its data as the loops read them, and its start.
 
@@ -110,6 +114,14 @@ class Case:
     def machine(self, settings: Settings, steps: Array) -> Machine:
         """A fresh machine at the start, one lane per step size."""
         if isinstance(self.net, LinearNetwork):
+            plain = (
+                settings.batch_size is None and settings.label_noise is None and settings.momentum == 0.0
+                and settings.radius is None and self.noise is None and settings.coordinates == "auto"
+            )  # fmt: skip
+            if plain and self.scale.log < _LOST_IN_ROUNDING:
+                from flowsim.descent.frames import FrameMachine
+
+                return FrameMachine(self.net, self.problem, self.linear_start, settings, steps)
             return LinearMachine(self.net, self.problem, self.linear_start, settings, steps)
         if self.reason is None:
             from flowsim.descent.growth import GrowthMachine

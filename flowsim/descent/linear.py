@@ -26,7 +26,7 @@ from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["LinearMachine", "LinearStart", "expected_decay", "log_abs"]
+__all__ = ["LinearMachine", "LinearStart", "dense_rows", "expected_decay", "log_abs"]
 
 Array = NDArray[np.float64]
 
@@ -44,13 +44,16 @@ class LinearStart:
     ) -> None:
         compression = compressed_start(net, problem, start)
         A, B, self.basis = compression.A, compression.B, compression.basis
+        self.A, self.B, self.log = A, B, scale.log
         if sampled and self.basis is not None:
             Q = self.basis()
             A, B, self.basis = A @ Q.T, B @ Q.T, None
         self.U, self.V = scale.value * A, scale.value * B
         lost = [(np.abs(new) < np.finfo(float).tiny) & (old != 0) for new, old in ((self.U, A), (self.V, B))]
+        #: Why the run cannot be done in plain weights.
+        self.lost: str | None = None
         if not sampled and any(each.any() for each in lost):
-            raise ValueError(f"`alpha` = {scale} puts weights of {net} below the range of floats.")
+            self.lost = f"`alpha` = {scale} puts weights of {net} below the range of floats"
 
 
 class LinearOptions(NamedTuple):
@@ -238,10 +241,9 @@ class LinearMachine:
         self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
         self.settings, self.basis = settings, start.basis
-        X = problem.X
-        if not isinstance(X, np.ndarray):
-            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
-        self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
+        if start.lost is not None:
+            raise ValueError(f"{start.lost}; full batches without momentum and `radius` are descended at any scale.")
+        self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
         self.step = float(steps[0])
         noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
         decay_u, decay_v = expected_decay(net, problem) if settings.expected else (0.0, 0.0)
@@ -307,6 +309,14 @@ class LinearMachine:
             departure=departure,
             has_law=self.options.has_law,
         )
+
+
+def dense_rows(problem: Problem) -> Array:
+    """X as an array of contiguous rows."""
+    X = problem.X
+    if not isinstance(X, np.ndarray):
+        X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
+    return np.ascontiguousarray(X)
 
 
 def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:

@@ -110,9 +110,10 @@ def test_divergence_and_cancelled_imbalances_are_errors() -> None:
         fs.gradient_descent(net, PROBLEM, 5.0, 100, alpha=0.3)
     assert np.isfinite(caught.value.trajectory.loss).all()
     with pytest.raises(fs.IntegrationError, match="lost to cancellation"):
-        fs.gradient_descent(net, PROBLEM, 0.05, 3000, alpha=1e-10, record_every=100)
+        fs.gradient_descent(net, PROBLEM, 0.05, 3000, alpha=1e-10, record_every=100, coordinates="weights")
     with pytest.raises(ValueError, match="below the range of floats"):
-        fs.gradient_descent(net, PROBLEM, 0.05, 10, alpha="1e-400")
+        fs.gradient_descent(net, PROBLEM, 0.05, 10, alpha="1e-400", batch_size=2)
+    assert fs.gradient_descent(net, PROBLEM, 0.05, 3000, alpha=1e-10, record_every=100).info["coordinates"] == "frame"
     with pytest.raises(ValueError, match="cannot be 'growth'"):
         fs.gradient_descent(net, PROBLEM, 0.05, 10, alpha=0.1, coordinates="growth")
 

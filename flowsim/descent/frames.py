@@ -1,0 +1,181 @@
+r"""Gradient descent of U V^T at any scale of the start, in a graded frame.
+
+One step multiplies ``Z = (U; V)`` by ``1 + h S``, S as in :mod:`flowsim.growth.frame`. With ``Z = Q e^l C``, Q
+orthonormal, ``(1 + h S) Q = Q' R`` adds ``ln R_ii`` to the logarithms: what waits is kept beside what has grown, to
+rounding of itself, where in plain weights it is lost in the rounding of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.descent.linear import LinearStart, dense_rows, expected_decay, log_abs
+from flowsim.descent.machine import Read, recorded_steps
+from flowsim.descent.settings import Settings
+from flowsim.network import LinearNetwork
+from flowsim.network.compression import LiftedWeights
+from flowsim.problem import Regression
+from flowsim.solvers.compilation import compiled
+from flowsim.solvers.frames.frame import add_rows, factor_frame
+
+__all__ = ["FrameMachine"]
+
+Array = NDArray[np.float64]
+
+#: Below this logarithm a state is recorded with its scale apart.
+_SMALLEST_PLAIN = -100.0
+
+
+class FrameState(NamedTuple):
+    """Directions (N, w), logarithms (w,), rows (w, k); beta, length (1,), stopped (1,)."""
+
+    Q: Array
+    logs: Array
+    rows: Array
+    beta: Array
+    length: Array
+    stopped: NDArray[np.int64]
+
+
+class FrameRecord(NamedTuple):
+    """``Z exp(-shift)``, shift, beta and length at the recorded steps."""
+
+    Z: Array
+    shift: Array
+    beta: Array
+    length: Array
+
+
+@compiled()
+def run_frame(X, Y, step, pulls, state, plan, record):
+    """Take the steps `plan` = (first, last, n_steps, every); False as soon as beta is not finite."""
+    first, last, n_steps, every = plan
+    n, D = X.shape
+    Q, logs, rows = state.Q, state.logs, state.rows
+    w, k = rows.shape
+    new_logs, new_rows = np.empty(w), np.empty((w, k))
+    swap = np.empty(max(k, Q.shape[0]))
+    for number in range(first, last + 1):
+        top = np.max(logs)
+        shift = top if -np.inf < top < _SMALLEST_PLAIN else 0.0
+        Z = np.dot(Q, np.exp(logs - shift).reshape(w, 1) * rows)
+        beta = np.exp(2.0 * shift) * np.dot(np.ascontiguousarray(Z[:D]), np.ascontiguousarray(Z[D:]).T)
+        if not np.isfinite(np.sum(beta)):
+            state.stopped[0] = number - 1
+            return False
+        state.length[0] += np.sqrt(np.sum((beta - state.beta) ** 2))
+        state.beta[:] = beta
+        if number % every == 0 or number == n_steps:
+            slot = number // every if number % every == 0 else number // every + 1
+            record.Z[slot], record.shift[slot], record.beta[slot] = Z, shift, beta
+            record.length[slot] = state.length[0]
+        if number == last:
+            break
+        G = np.dot(X.T, Y - np.dot(X, beta)) / n
+        U, V = Q[:D].copy(), Q[D:].copy()
+        Q[:D] += step * np.dot(G, V)
+        Q[D:] += step * (np.dot(G.T, U) - pulls[1] * V)
+        if pulls[0] > 0.0:
+            Q[:D] -= step * pulls[0] / n * np.dot(X.T, np.dot(X, U))
+        turned, triangle = np.linalg.qr(Q)
+        for j in range(w):
+            sign = -1.0 if triangle[j, j] < 0.0 else 1.0
+            Q[:, j] = sign * turned[:, j]
+            for c in range(w):
+                triangle[j, c] *= sign
+        new_logs[:], new_rows[:] = -np.inf, 0.0
+        add_rows(new_logs, new_rows, np.ascontiguousarray(triangle), logs, rows)
+        logs[:], rows[:] = new_logs, new_rows
+        for j in range(w - 1):
+            # What has grown stands first.
+            if logs[j + 1] > logs[j]:
+                logs[j], logs[j + 1] = logs[j + 1], logs[j]
+                for c in range(k):
+                    swap[c] = rows[j, c]
+                for c in range(k):
+                    rows[j, c], rows[j + 1, c] = rows[j + 1, c], swap[c]
+                for i in range(Q.shape[0]):
+                    Q[i, j], Q[i, j + 1] = Q[i, j + 1], Q[i, j]
+    return True
+
+
+class FrameMachine:
+    """One run of full-batch descent, with or without the expected noise.
+
+    Parameters
+    ----------
+    net, problem, start, settings
+    steps : array (1,)
+    """
+
+    name = "frame"
+    invariants: tuple[str, ...] = ("U^T U - V^T V",)
+
+    def __init__(
+        self, net: LinearNetwork, problem: Regression, start: LinearStart, settings: Settings, steps: Array
+    ) -> None:
+        self.settings, self.basis = settings, start.basis
+        self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
+        self.step = float(steps[0])
+        self.pulls = np.array(expected_decay(net, problem) if settings.expected else (0.0, 0.0))
+        frame = factor_frame([(start.A, start.B, start.log)], paired=False)
+        slots, k = len(recorded_steps(settings.n_steps, settings.record_every)), frame.rows.shape[1]
+        D, m = problem.d, self.Y.shape[1]
+        Q = np.ascontiguousarray(np.concatenate([frame.A, frame.B]))
+        with np.errstate(under="ignore"):
+            U, V = frame.value()
+        self.state = FrameState(
+            Q, frame.logs.copy(), frame.rows.copy(), U @ V.T, np.zeros(1), np.full(1, -1)
+        )  # fmt: skip
+        self.record = FrameRecord(
+            np.empty((slots, D + m, k)), np.empty(slots), np.empty((slots, D, m)), np.full(slots, -1.0)
+        )
+
+    @property
+    def stopped(self) -> NDArray[np.int64]:
+        return self.state.stopped
+
+    def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
+        plan = (first, last, self.settings.n_steps, self.settings.record_every)
+        return bool(run_frame(self.X, self.Y, self.step, self.pulls, self.state, plan, self.record))
+
+    def read(self, lane: int, count: int) -> Read:
+        D, shift = self.X.shape[1], self.record.shift[:count]
+        U, V = self.record.Z[:count, :D], self.record.Z[:count, D:]
+        with np.errstate(all="ignore"):
+            gram = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V
+            imbalance = np.exp(2 * shift)[:, None, None] * gram
+            log_imbalance = np.log(np.abs(gram)) + 2 * shift[:, None, None]
+            scale = np.exp(shift)[:, None, None]
+            weights: Mapping[str, Array] = {"U": scale * U, "V": scale * V}
+            logs: Mapping[str, Array] = {
+                name: log_abs(half) + shift[:, None, None] for name, half in (("U", U), ("V", V))
+            }
+        if self.basis is not None:
+            weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
+        terms = float(np.linalg.norm(weights["U"][0]) ** 2 + np.linalg.norm(weights["V"][0]) ** 2) if count else 1.0
+        return Read(
+            beta=self.record.beta[:count].copy(),
+            weights=weights,
+            log_abs_weights=logs,
+            imbalance=imbalance,
+            log_imbalance=log_imbalance,
+            imbalance_sign=np.sign(gram),
+            terms=np.full(1, terms),
+            length=self.record.length[:count].copy(),
+            departure=self._departure(gram, shift, U, V),
+            has_law=False,
+        )
+
+    @staticmethod
+    def _departure(gram: Array, shift: Array, U: Array, V: Array) -> Array:
+        """From the value at 0, against the terms of each time: of order h^2, the law of descent itself is not kept."""
+        with np.errstate(all="ignore"):
+            before = np.exp(2 * (shift[0] - shift))[:, None, None] * gram[:1] if len(gram) else gram
+            terms = (U**2).sum(axis=(1, 2)) + (V**2).sum(axis=(1, 2))
+            out: Array = np.linalg.norm(gram - before, axis=(1, 2)) / np.maximum(terms, np.finfo(float).tiny)
+        return out
