@@ -119,7 +119,7 @@ class Case:
                 and settings.radius is None and self.noise is None and settings.coordinates == "auto"
             )  # fmt: skip
             if plain and self.scale.log < _LOST_IN_ROUNDING:
-                from flowsim.descent.frames import FrameMachine
+                from flowsim.descent.frame_descent import FrameMachine
 
                 return FrameMachine(self.net, self.problem, self.linear_start, settings, steps)
             return LinearMachine(self.net, self.problem, self.linear_start, settings, steps)
