@@ -18,12 +18,13 @@ from flowsim.errors import IntegrationError
 from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
-from flowsim.flows.growth import GrowthCoordinates, admits_growth, takes_loss
+from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.rest import flow_to_rest
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
 from flowsim.growth.curve_map import admits_curves
+from flowsim.growth.exponential import admits_growth
 from flowsim.hints import hinting
 from flowsim.network import (
     Decay,

@@ -22,9 +22,10 @@ from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import progress_bar
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
-from flowsim.flows.growth import GrowthCoordinates, admits_growth
+from flowsim.flows.growth import GrowthCoordinates
 from flowsim.flows.happenings import happened, outcome, search
 from flowsim.flows.reduced import ReducedLoss
+from flowsim.growth.exponential import admits_growth
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 from flowsim.problem.margins import is_separable

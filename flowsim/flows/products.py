@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
+from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 from flowsim.solvers import SeparableFlow, SeparableSolution, integrate_separable
@@ -32,10 +33,6 @@ Array = NDArray[np.float64]
 _RATIO = 0.1
 #: Part of the tolerance at which a coordinate counts, as in the integrator.
 _COUNTS = 0.05
-#: Series terms, and the ratio m/x below which they reach rounding.
-_TERMS, _SERIES = 16, 0.25
-_PANEL, _NODES, _PANELS = 0.5, 12, 64
-_NEWTON = 8
 #: ln of the longest distance to infinity at alpha, and of the largest unit of z and time.
 _FARTHEST, _UNIT = math.log(1e300), math.log(1e302)
 
@@ -116,7 +113,7 @@ class ProductCoordinates:
         keys = np.vstack([order, self.stuck])
         shapes, which = np.unique(keys, axis=1, return_inverse=True)
         self.which = which.ravel()
-        self.shapes = [None if column[-1] else _Shape(column[:-1]) for column in shapes.T]
+        self.shapes = [None if column[-1] else ProductShape(column[:-1]) for column in shapes.T]
 
     @cached_property
     def flow(self) -> SeparableFlow:
@@ -219,127 +216,3 @@ class ProductCoordinates:
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         """Zero: the weights are made from what is conserved."""
         return np.zeros(len(t))
-
-
-class _Shape:
-    r"""``R(x) = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)`` for x >= 0, and its inverse.
-
-    Above ``x_0``, some m_max, a series in m^2/x^2; below, Gauss panels in asinh(x/m_min), or in ln x if m_min = 0.
-    """
-
-    def __init__(self, squares: Array) -> None:
-        self.squares = squares  # ascending
-        self.count = len(squares)  # L - 1
-        self.balanced = not squares.any()
-        self.series = np.zeros(_TERMS)
-        self.series[0] = 1.0
-        for square in squares[squares > 0]:
-            factor = np.ones(_TERMS)
-            for k in range(1, _TERMS):
-                factor[k] = factor[k - 1] * square * (0.5 - k) / k
-            self.series = np.array([self.series[: k + 1] @ factor[k::-1] for k in range(_TERMS)])
-        if self.balanced:
-            return
-        self.crosses = bool(squares[0] > 0)
-        top = math.sqrt(squares[-1]) / _SERIES
-        self.low = math.sqrt(squares[0])
-        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-        self.nodes, self.gauss = (nodes + 1) / 2, weights / 2
-        self.top = math.asinh(top / self.low) if self.crosses else math.log(top)
-        self.at_top = float(self._far(np.array([math.log(top)]))[0])
-        panels = max(1, math.ceil(self.top / _PANEL)) if self.crosses else _PANELS
-        width = self.top / panels if self.crosses else _PANEL
-        self.edges, self.values = np.array([self.top]), np.array([self.at_top])
-        self._extend(panels, width)
-
-    def distances(self, c: Array) -> tuple[Array, Array]:
-        """From c to the infinity above and to the one below."""
-        if self.balanced:
-            power = self.count - 1
-            with np.errstate(divide="ignore"):
-                far = np.abs(c) ** -power / power
-            return np.where(c > 0, far, np.inf), np.where(c < 0, far, np.inf)
-        ahead = self.value(np.abs(c))
-        if not self.crosses:
-            return np.where(c > 0, ahead, np.inf), np.where(c < 0, ahead, np.inf)
-        behind = 2 * self.values[-1] - ahead
-        return np.where(c >= 0, ahead, behind), np.where(c >= 0, behind, ahead)
-
-    def value(self, x: Array) -> Array:
-        """R(x)."""
-        with np.errstate(divide="ignore"):
-            logs = np.log(x)
-        out = np.full(len(x), np.inf)
-        y = np.arcsinh(x / self.low) if self.crosses else logs
-        far = y >= self.top
-        out[far] = self._far(logs[far])
-        near = ~far & np.isfinite(y)
-        while near.any() and not self.crosses and self.edges[-1] > y[near].min():
-            self._extend(_PANELS, _PANEL)
-        out[near] = self._near(y[near], self._panel(y[near]))
-        return out
-
-    def inverse(self, logs: Array) -> Array:
-        """``ln x`` where ln R(x) = logs."""
-        power = self.count - 1
-        out = -(logs + math.log(power)) / power
-        if self.balanced:
-            return out
-        far = logs <= math.log(self.at_top)
-        for _ in range(_NEWTON):
-            # R x^(L-2) is nearly constant, and so is its logarithm.
-            out[far] = (np.log(self._series(out[far])) - logs[far]) / power
-        near = ~far
-        wanted = np.exp(logs[near])
-        if self.crosses:
-            wanted = np.minimum(wanted, self.values[-1])
-        while len(wanted) and not self.crosses and self.values[-1] < wanted.max():
-            self._extend(_PANELS, _PANEL)
-        panel = np.clip(np.searchsorted(self.values, wanted), 1, len(self.edges) - 1)
-        start, end = self.edges[panel - 1], self.edges[panel]
-        first, last = self.values[panel - 1], self.values[panel]
-        y = start + (end - start) * (wanted - first) / (last - first)
-        for _ in range(_NEWTON):
-            y = np.clip(y + (self._near(y, panel) - wanted) / self._density(y), end, start)
-        if self.crosses:
-            with np.errstate(divide="ignore"):
-                out[near] = math.log(self.low) + np.log(np.sinh(y))
-        else:
-            out[near] = y
-        return out
-
-    def _extend(self, panels: int, width: float) -> None:
-        edges = self.edges[-1] - width * np.arange(1, panels + 1)
-        if self.crosses:
-            edges[-1] = 0.0
-        inner = edges[:, None] + width * self.nodes
-        steps = width * (self._density(inner.ravel()).reshape(inner.shape) @ self.gauss)
-        self.edges = np.append(self.edges, edges)
-        self.values = np.append(self.values, self.values[-1] + np.cumsum(steps))
-
-    def _panel(self, y: Array) -> NDArray[np.intp]:
-        return np.clip(np.searchsorted(-self.edges, -y), 1, len(self.edges) - 1)
-
-    def _near(self, y: Array, panel: NDArray[np.intp]) -> Array:
-        start = self.edges[panel - 1]
-        inner = y[:, None] + (start - y)[:, None] * self.nodes
-        density = self._density(inner.ravel()).reshape(inner.shape)
-        return self.values[panel - 1] + (start - y) * (density @ self.gauss)
-
-    def _density(self, y: Array) -> Array:
-        """The integrand in y; the root of the smallest m is the substitution's own."""
-        x = self.low * np.sinh(y) if self.crosses else np.exp(y)
-        return 1 / np.sqrt(x[:, None] ** 2 + self.squares[1:]).prod(axis=1)
-
-    def _far(self, logs: Array) -> Array:
-        """R by its series, at ln x."""
-        out: Array = self._series(logs) * np.exp(-(self.count - 1) * logs)
-        return out
-
-    def _series(self, logs: Array) -> Array:
-        """``R x^(L-2)``, which is in the range of floats for every x."""
-        u = np.exp(-2 * logs)
-        total = np.zeros(len(logs))
-        for k in range(_TERMS - 1, -1, -1):
-            total = total * u + self.series[k] / (self.count - 1 + 2 * k)
-        return total

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.descent.settings import check_count
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
-from flowsim.flows.growth import GrowthMap, admits_growth
+from flowsim.growth.exponential import GrowthMap, admits_growth
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, resolve_alpha
 from flowsim.problem import Problem, require_squares

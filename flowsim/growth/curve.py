@@ -12,30 +12,19 @@ leaves it, once the driving has died, with the amplitude ``-a C^e / lambda``, ``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved, picard
-from flowsim.growth.series import Series, SingularError, taylor_series
-from flowsim.network import DiagonalNetwork, Formula
+from flowsim.growth.formula_origin import ZERO, gradient_of, kernels_of, origin_of
+from flowsim.network import Formula
 
-__all__ = ["Curve", "Origin", "Piece", "Side", "origin_of"]
+__all__ = ["Curve", "Piece", "Side"]
 
 Array = NDArray[np.float64]
 
-#: What is below this many roundings of the terms it is made of is an exact zero.
-_ZERO = 32 * float(np.finfo(float).eps)
-#: Relative size of what the closed form neglects at the end of its range.
-_NEGLECTED = 1e-17
-#: The Taylor polynomial replaces the formula where its last terms are below this share of the first.
-_TRUNCATED, _AGREES = 1e-15, 1e-13
-#: ... and weights are below this share of the scale on which the formula is no longer quadratic.
-_SMALL = 0.1
 #: Exponent of the fastest component over one piece.
 _FOLDS = 4.0
 #: Pieces grow by this factor where they are easily resolved, and curves end where weights are as large as this.
@@ -51,162 +40,6 @@ _UNSTABLE = 1e-6
 _ROUNDING, _DRIFTS, _BEYOND, _RETURNS = 1e-15, 1e-15, 4.0, 0.25
 #: Pieces that a predictor may see beyond the state it starts from.
 _LOOK_AHEAD = 100
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """What a formula does near its origin.
-
-    Attributes
-    ----------
-    order : int
-        Lowest degree of ``phi - phi(0)``; 0 where phi has no Taylor series there.
-    rate : array (k,)
-        mu, eigenvalues of the Hessian.
-    basis : array (k, k)
-        Their eigenvectors, orthogonal, of squared lengths `metric` (k,): ``theta = basis c``.
-    higher : Series
-        ``phi`` beyond its quadratic part, in c.
-    drive : tuple of Series
-        ``c_k' - mu_k c_k`` as series in c.
-    linear, small : float
-        Sizes of c below which the drive is below rounding, and below which its series is exact to rounding.
-    """
-
-    order: int
-    rate: Array
-    basis: Array
-    metric: Array
-    higher: Series
-    drive: tuple[Series, ...]
-    linear: float
-    small: float
-
-    def components(self, theta: Array) -> Array:
-        """c of weights (k,): exactly 0 where only the rounding of a cancellation is left."""
-        c: Array = self.basis.T @ theta
-        c[np.abs(c) <= _ZERO * (np.abs(self.basis).T @ np.abs(theta))] = 0.0
-        return c / self.metric
-
-    def value(self, c: Array) -> Array:
-        """``phi - phi(0)`` at columns c (k, P)."""
-        out: Array = 0.5 * (self.rate * self.metric) @ c**2 + self.higher(c)
-        return out
-
-
-@cache
-def _kernels(formula: Formula) -> Any:
-    from flowsim.symbolic import kernels
-
-    return kernels(DiagonalNetwork(formula.text))
-
-
-def gradient_of(formula: Formula) -> Callable[[Array], Array]:
-    """``grad phi`` at columns (k, P)."""
-    kernel = _kernels(formula).gradient
-
-    def gradient(theta: Array) -> Array:
-        theta = np.ascontiguousarray(theta)
-        out = np.empty_like(theta)
-        kernel(theta, np.zeros(theta.shape[1], np.int64), out)
-        return out
-
-    return gradient
-
-
-@cache
-def origin_of(formula: Formula) -> Origin:
-    """Series, eigenvectors and ranges of a formula at its origin."""
-    k = len(formula.weights)
-    empty = Series(np.zeros((0, k), np.int64), np.zeros(0))
-    nothing = Origin(0, np.zeros(k), np.eye(k), np.ones(k), empty, (), 0.0, 0.0)
-    try:
-        plain = taylor_series(formula, np.eye(k))
-    except SingularError:
-        return nothing
-    present = (plain.coefficient != 0) & (plain.degree > 0)
-    order = int(plain.degree[present].min(initial=10**9)) if present.any() else 0
-    if order != 2:
-        return replace(nothing, order=order)
-    hessian = np.zeros((k, k))
-    for powers, value in zip(plain.exponents, plain.coefficient, strict=True):
-        if powers.sum() == 2:
-            a, b = np.repeat(np.arange(k), powers)
-            hessian[a, b] += value
-            hessian[b, a] += value
-    rate, basis = _eigen(hessian)
-    metric = (basis**2).sum(axis=0)
-    series = taylor_series(formula, basis)
-    series = series.part((series.degree > 2) & _significant(series))
-    drive = []
-    for a in range(k):
-        own = series.derivative(a)
-        drive.append(Series(own.exponents, own.coefficient / metric[a]))
-    linear, small = _ranges(series, np.abs(rate[rate != 0]))
-    found = Origin(2, rate, basis, metric, series, tuple(drive), linear, small)
-    return replace(found, small=_confirmed(found, formula)) if math.isfinite(small) else found
-
-
-def _significant(series: Series) -> NDArray[np.bool_]:
-    """Monomials that are no rounding of the others of their degree."""
-    degree, size = series.degree, np.abs(series.coefficient)
-    largest = np.zeros(int(degree.max()) + 1)
-    np.maximum.at(largest, degree, size)
-    kept: NDArray[np.bool_] = size > _ZERO * largest[degree]
-    return kept
-
-
-def _eigen(hessian: Array) -> tuple[Array, Array]:
-    """Eigenvalues and orthogonal eigenvectors, block by block: weights that do not meet keep exact zeros."""
-    from scipy.sparse.csgraph import connected_components
-
-    k = len(hessian)
-    rate, basis = np.zeros(k), np.zeros((k, k))
-    _, label = connected_components(hessian != 0, directed=False)
-    for block in range(label.max() + 1):
-        own = np.flatnonzero(label == block)
-        part = hessian[np.ix_(own, own)]
-        if len(own) == 2 and part[0, 0] == part[1, 1]:
-            # u + v and u - v without square roots: a start with u = ±v cancels exactly.
-            rate[own] = part[0, 0] + part[0, 1] * np.array([1.0, -1.0])
-            basis[np.ix_(own, own)] = [[1.0, 1.0], [1.0, -1.0]]
-            continue
-        values, basis[np.ix_(own, own)] = np.linalg.eigh(part)
-        values[np.abs(values) <= _ZERO * np.abs(values).max()] = 0.0
-        rate[own] = values
-    return rate, basis
-
-
-def _ranges(series: Series, rate: Array) -> tuple[float, float]:
-    """Sizes of c below which higher orders are below rounding, and below which the series is exact."""
-    degree, size = series.degree, np.abs(series.coefficient) * series.degree
-    if not len(degree):
-        return math.inf, math.inf
-    sums = {int(m): float(size[degree == m].sum()) for m in np.unique(degree)}
-    slowest = float(rate.min())
-    linear = min((_NEGLECTED * slowest / total) ** (1.0 / (m - 2)) for m, total in sums.items())
-    first, last = min(sums), max(sums)
-    scale = min((slowest / total) ** (1.0 / (m - 2)) for m, total in sums.items())
-    small = _SMALL * scale
-    if last > first:
-        small = min(small, (_TRUNCATED * sums[first] / sums[last]) ** (1.0 / (last - first)))
-    return linear, max(small, linear)
-
-
-def _confirmed(origin: Origin, formula: Formula) -> float:
-    """The largest size at which series and formula agree: both may be wrong beyond."""
-    gradient, k = gradient_of(formula), len(formula.weights)
-    rng = np.random.default_rng(0)
-    samples = rng.uniform(-1.0, 1.0, (k, 8))
-    size = origin.small
-    while size > origin.linear:
-        c = size * samples
-        exact = origin.basis.T @ gradient(origin.basis @ c) / origin.metric[:, None]
-        series = origin.rate[:, None] * c + np.array([part(c) for part in origin.drive])
-        if np.abs(exact - series).max() <= _AGREES * np.abs(exact).max():
-            return size
-        size /= 4
-    return origin.linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +115,7 @@ class Side:
             for degree in np.unique(exponents[dies].sum(axis=1)):
                 chosen = dies & (exponents.sum(axis=1) == degree)
                 terms = -coefficient[chosen] * np.prod(curve.c ** exponents[chosen], axis=1) / turn[chosen]
-                if abs(terms.sum()) > _ZERO * np.abs(terms).sum():
+                if abs(terms.sum()) > ZERO * np.abs(terms).sum():
                     sign_c[k] = np.sign(terms.sum())
                     log_c[k] = degree * curve.log_alpha + math.log(abs(terms.sum()))
                     break
@@ -480,13 +313,13 @@ class Curve:
 
     def value(self, theta: Array) -> float:
         out = np.empty(1)
-        _kernels(self.formula).value(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
+        kernels_of(self.formula).value(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
         return float(out[0])
 
     def hessian(self, theta: Array) -> Array:
         k = len(theta)
         out = np.empty((k, k, 1))
-        _kernels(self.formula).hessian(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
+        kernels_of(self.formula).hessian(np.ascontiguousarray(theta[:, None]), np.zeros(1, np.int64), out)
         return out[:, :, 0]
 
     def cover(self, low: float, high: float) -> None:

@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.growth.curve import Curve, Side, origin_of
+from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, read_table, read_weights
+from flowsim.growth.formula_origin import origin_of
 from flowsim.network import DiagonalNetwork, InitialScale
 
 __all__ = ["CurveMap", "admits_curves"]

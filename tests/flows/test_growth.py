@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.flows.growth import GrowthCoordinates, admits_growth
+from flowsim.flows.growth import GrowthCoordinates
+from flowsim.growth.exponential import admits_growth
 from flowsim.network import InitialScale
 
 METHODS = ["auto", "LSODA", "BDF", "Radau"]

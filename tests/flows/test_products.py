@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose
 
 import flowsim as fs
 from flowsim.flows import products
-from flowsim.flows.products import ProductCoordinates, _Shape, admits_products
+from flowsim.flows.products import ProductCoordinates, admits_products
+from flowsim.growth.product import ProductShape
 from flowsim.network import InitialScale
 
 # Thresholds 1 and L = 3: the same saddles as for two layers, at other times.
@@ -30,7 +31,7 @@ def random_case(seed):
 
 @pytest.mark.parametrize("squares", [(0.5, 0.5), (0.5, 0.7, 3.0), (0.01, 9.0), (0.0, 2.0), (0.0, 0.0)])
 def test_the_time_to_infinity_is_its_integral_and_is_inverted(squares):
-    shape = _Shape(np.array(squares))
+    shape = ProductShape(np.array(squares))
     x = np.array([1e-4, 0.03, 0.9, 4.0, 300.0])
 
     def integrand(t):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.flows.growth import GrowthMap
 from flowsim.flows.stochastic import _Driven
+from flowsim.growth.exponential import GrowthMap
 from flowsim.network import InitialScale
 
 RNG = np.random.default_rng(0)
