@@ -24,7 +24,7 @@ import sympy
 from sympy.polys.rings import ring
 
 from flowsim.network import GaussianNoise, LaplaceNoise, MomentNoise, Noise, RademacherNoise
-from flowsim.symbolic import exponential
+from flowsim.symbolic import exponential_polynomials as exponential
 from flowsim.symbolic.stable import stable
 
 __all__ = ["Expectation", "Quadrature", "expectation", "term_bound"]
