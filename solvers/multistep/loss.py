@@ -13,7 +13,7 @@ import numpy as np
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep.constants import FIRST
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
-from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
+from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes, Trial, Values
 from flowsim.solvers.simd import EIGHT, add_up, call_on_arrays, constant, load, magnitude, pointer, view
 
 __all__ = ["choose_products", "evaluate_loss", "flow_of", "is_at_rest", "note_scales", "stiffness", "weighted_gram"]
@@ -83,11 +83,8 @@ def choose_products(ws, h, allowed):
 
     That rounding does not shrink with the residual, and it leaves the row space of A, where nothing brings it back.
     """
-    problem, scale = view(Problem, ws), view(Scales, ws)
-    noise, most = h * problem.count[1], 0.0
-    for s in range(view(Active, ws).n):
-        most = max(most, scale.gain[s])
-    felt = view(Sizes, ws).loss == 0 and most * noise * _ROUNDING > _FELT * allowed
+    problem = view(Problem, ws)
+    felt = view(Sizes, ws).loss == 0 and h * problem.count[1] * _ROUNDING > _FELT * allowed
     problem.count[2] = 1.0 if felt else 0.0
 
 
@@ -95,9 +92,9 @@ def choose_products(ws, h, allowed):
 def note_scales(ws):
     """Scales at an accepted point, taken for those of the step to come: of terms of f, and of a loss's curvature."""
     sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
-    total = 0.0
+    gain, total = view(Newton, ws).gain, 0.0
     for s in range(view(Active, ws).n):
-        total += problem.gram[s * sizes.padded + s] * abs(beta[s])
+        total += gain[s] * problem.gram[s * sizes.padded + s] * abs(beta[s])
     problem.count[1] = total
     if sizes.loss != 0:
         most = _TINY

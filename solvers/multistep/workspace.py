@@ -69,8 +69,8 @@ class State(NamedTuple):
 class Problem(NamedTuple):
     """``G = A^T A / n``, ``A / sqrt(n)``, ``c = A^T b / n``, ``b / sqrt(n)``, room for a vector of the rows, and n.
 
-    After n: the sum of ``G_ss |beta_s|`` at the last point, 1 where f is evaluated from residuals in the rows, and
-    then the largest of those over the size of its terms.
+    After n: the sum of ``gain_s G_ss |beta_s|`` at the last point, 1 where f is evaluated from residuals in the rows,
+    and then the largest of those over the size of its terms.
     """
 
     gram: Any
