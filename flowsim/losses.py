@@ -1,8 +1,9 @@
 """Losses of a prediction: the named ones, and one's own from an expression."""
 
 from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, LOSSES, POISSON, PSEUDO_HUBER, SQUARED, Loss
-from flowsim.symbolic.loss_formula import from_formula
+from flowsim.symbolic.loss_formula import from_formula, latex
 
 __all__ = [
     "EXPONENTIAL", "LOGISTIC", "LOG_COSH", "LOSSES", "POISSON", "PSEUDO_HUBER", "SQUARED", "Loss", "from_formula",
+    "latex",
 ]  # fmt: skip

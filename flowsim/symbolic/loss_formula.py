@@ -17,7 +17,7 @@ from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss
 from flowsim.symbolic.codegen import load_generated
 from flowsim.version import __version__
 
-__all__ = ["FormulaLoss", "from_formula", "loss_expressions"]
+__all__ = ["FormulaLoss", "from_formula", "latex", "loss_expressions"]
 
 Array = NDArray[np.float64]
 
@@ -156,6 +156,19 @@ def loss_expressions(loss: Loss) -> tuple[sympy.Expr, sympy.Expr, sympy.Expr]:
     f = sympy.Symbol("f", real=True)
     slope = sympy.diff(expression, f)
     return expression, sympy.simplify(slope), sympy.simplify(sympy.diff(slope, f))
+
+
+def latex(loss: Loss) -> dict[str, str]:
+    """LaTeX of a loss, its slope and its curvature in f.
+
+    Examples
+    --------
+    >>> import flowsim as fs
+    >>> fs.losses.latex(fs.losses.SQUARED)["slope"]
+    'f - y'
+    """
+    parts = zip(("value", "slope", "curvature"), loss_expressions(loss), strict=True)
+    return {name: sympy.latex(each) for name, each in parts}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
