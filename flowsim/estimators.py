@@ -6,7 +6,7 @@ and give coefficients in the units of the data. Needs scikit-learn: ``pip instal
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ _LOOKS = 200
 class _Linear(RegressorMixin, BaseEstimator):
     """What both share: units, held-out rows, predictions."""
 
-    def fit(self, X: Any, y: Any) -> Any:
+    def fit(self, X: Any, y: Any) -> Self:
         """Fit to X (n, d) and y (n,)."""
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         y = np.asarray(y, dtype=float)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from flowsim.limits import SaddlePath
 from flowsim.limits.files import PATH
 from flowsim.limits.path import read_path
 from flowsim.results import Trajectory
@@ -13,9 +13,16 @@ from flowsim.results.files import read, read_trajectory
 __all__ = ["load"]
 
 
-def load(path: str | os.PathLike[str]) -> Trajectory | SaddlePath:
+def load(path: str | os.PathLike[str]) -> Any:
     """Read what :meth:`Trajectory.save` or :meth:`SaddlePath.save` wrote. Nothing in the file is executed.
 
+    Returns
+    -------
+    Trajectory or SaddlePath
+        What the file holds.
+
+    Notes
+    -----
     A trajectory comes without its dense output, a path of general formulas without its orbits.
 
     Raises

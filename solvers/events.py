@@ -176,8 +176,8 @@ def _samples(
         return seen[0]
     step, position = np.concatenate([one[0] for one in seen]), np.concatenate([one[1] for one in seen])
     order = np.lexsort([position, step])
-    values = [np.concatenate([one[2][k] for one in seen])[order] for k in range(len(events))]
-    return step[order], position[order], values
+    read = [np.concatenate([one[2][k] for one in seen])[order] for k in range(len(events))]
+    return step[order], position[order], read
 
 
 def _between_roots(coefficients: Array) -> Array:

@@ -161,7 +161,9 @@ class Case:
         return assemble(
             read,
             self.problem,
-            t=ks * step if s.sizes is None else np.concatenate([[0.0], np.cumsum(s.sizes)])[ks],
+            t=np.asarray(
+                ks * step if s.sizes is None else np.concatenate([[0.0], np.cumsum(s.sizes)])[ks], dtype=float
+            ),
             rate=self.rate,
             invariants=machine.invariants,
             success=bad is None,

@@ -102,6 +102,7 @@ def _stretches(
     for begin, end, size in constant_stretches(sizes, first, last):
         machine.set_step(size)
         part = slice(begin - first, end - first)
-        if not machine.advance(begin, end, *(drawn[part] for drawn in draws)):
+        rows, labels, noise = draws
+        if not machine.advance(begin, end, rows[part], labels[part], noise[part]):
             return False
     return True

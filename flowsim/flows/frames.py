@@ -221,11 +221,11 @@ class _PlainStates(FrameStates):
         object.__setattr__(self, "growth", growth)
 
     @property
-    def conserved(self) -> list[tuple[Array, float]]:  # type: ignore[override]
+    def conserved(self) -> list[tuple[Array, float]]:
         return [(u.T @ u - v.T @ v, 0.0) for u, v in zip(self.first, self.second, strict=True)]
 
     @property
-    def logs(self) -> Array:  # type: ignore[override]
+    def logs(self) -> Array:
         paired = self.growth.start.is_paired  # type: ignore[attr-defined]
         return np.array(
             [factor_frame([(u, v, 0.0)], paired).logs for u, v in zip(self.first, self.second, strict=True)]

@@ -186,6 +186,10 @@ class _Dense:
     def size(self) -> int:
         return self.problem.d
 
+    @property
+    def travelled(self) -> ArcLength:
+        return self.arclength
+
     @cached_property
     def arclength(self) -> ArcLength:
         """Of the predictor alone."""
@@ -362,10 +366,8 @@ def log_loss_flow(
             if -coordinates.logs(states[1])[0] >= t_end:
                 return True
             step = Solution(ends, states, [piece], Status.COMPLETED, "", {})
-            return (
-                bool(terminal)
-                and search(_Dense(coordinates, problem, step, acceleration), terminal, np.inf)[1] is not None
-            )
+            seen = _Dense(coordinates, problem, step, acceleration)
+            return bool(terminal) and search(seen, terminal, np.inf)[1] is not None
 
         local = coordinates.tolerances(rtol, 0.0)
         return integrate(

@@ -25,7 +25,7 @@ DEGREE = 24
 NODES: Array = -np.cos(np.pi * np.arange(DEGREE + 1) / DEGREE)
 _VALUES = np.polynomial.chebyshev.chebvander(NODES, DEGREE)
 #: From values at the nodes to coefficients, (N + 1, N + 1).
-COEFFICIENTS: Array = np.linalg.inv(_VALUES)
+COEFFICIENTS: Array = np.asarray(np.linalg.inv(_VALUES), dtype=np.float64)
 _PRIMITIVES = np.polynomial.chebyshev.chebint(np.eye(DEGREE + 1), lbnd=-1, axis=0)
 #: From values at the nodes to the integral from -1 to each node.
 INTEGRAL: Array = np.polynomial.chebyshev.chebvander(NODES, DEGREE + 1) @ _PRIMITIVES @ COEFFICIENTS

@@ -175,9 +175,9 @@ def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
         raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
     features = np.ascontiguousarray(left[:, :rank] * values[:rank])
     bend = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
-    coupling = AnyLoss(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
+    general = AnyLoss(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
     same = np.full(rank, decay)
-    return ReducedData(coupling, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None)
+    return ReducedData(general, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None)
 
 
 def _measured(net: LinearNetwork, problem: MatrixSensing, decay: float) -> ReducedData:

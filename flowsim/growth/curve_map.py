@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, r
         if not here.size:
             continue
         rows = [net.weights.index(name) for name in formula.weights]
-        own = np.abs(direction[np.ix_(rows, here)]).max(axis=0)
+        own = np.abs(direction[np.ix_(np.array(rows), here)]).max(axis=0)
         least = scale.log + math.log(float(own[own > 0].min(initial=math.inf)))
         if origin.order == 0:
             if least < math.log(_TINY):
@@ -73,6 +74,7 @@ class CurveMap:
 
     def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0) -> None:
         self.net, self.scale, self.direction = net, scale, direction
+        self._reach: Array = np.zeros((2, direction.shape[1]))
         d = direction.shape[1]
         kinds = net.kinds(d)
         self.curves: list[Curve] = []
@@ -82,7 +84,8 @@ class CurveMap:
         for kind, formula in enumerate(net.distinct):
             here = np.flatnonzero(kinds == kind)
             rows = [net.weights.index(name) for name in formula.weights]
-            starts, inverse = np.unique(direction[np.ix_(rows, here)], axis=1, return_inverse=True)
+            chosen: Any = direction[np.ix_(np.array(rows), here)]
+            starts, inverse = np.unique(chosen, axis=1, return_inverse=True)
             self.which[here] = len(self.curves) + inverse.ravel()
             for column in starts.T:
                 curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)

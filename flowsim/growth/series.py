@@ -116,8 +116,8 @@ class _Ring:
     def times(self, a: Array, b: Array) -> Array:
         terms = a[self.left] * b[self.right]
         size = len(a)
-        out = np.bincount(self.product, terms, size)
-        return _exact(out, np.bincount(self.product, np.abs(terms), size))
+        out = np.asarray(np.bincount(self.product, terms, size), dtype=np.float64)
+        return _exact(out, np.asarray(np.bincount(self.product, np.abs(terms), size), dtype=np.float64))
 
     def constant(self, value: float) -> Array:
         out = np.zeros(len(self.exponents))
@@ -202,7 +202,9 @@ def _ring(k: int, degree: int) -> _Ring:
     place = {e: number for number, e in enumerate(exponents)}
     table = np.array(exponents, dtype=np.int64)
     totals = table.sum(axis=1)
-    left, right, product = [], [], []
+    left: list[int] = []
+    right: list[int] = []
+    product: list[int] = []
     for i, e in enumerate(exponents):
         fits = int(np.searchsorted(totals, degree - totals[i], side="right"))
         left += [i] * fits

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.problem import Regression, require_squares
+from flowsim.problem import Problem, require_squares
 
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
@@ -87,7 +87,7 @@ class LinearData:
     least_loss: float
 
     @classmethod
-    def of(cls, problem: Regression) -> LinearData:
+    def of(cls, problem: Problem) -> LinearData:
         X = dense(problem)
         require_squares(problem, "the singular values of the data")
         Y = problem.y.reshape(problem.n, -1)
@@ -142,7 +142,7 @@ class LinearData:
         return eta_v2 * self.m * self.curvatures, eta_u2 * self.total_curvature
 
 
-def dense(problem: Regression) -> Array:
+def dense(problem: Problem) -> Array:
     """X as an array: the reduction by its SVD needs all of it."""
     X: Any = problem.X
     if isinstance(X, np.ndarray):

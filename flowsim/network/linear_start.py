@@ -15,7 +15,7 @@ from flowsim.network.linear_algebra import LinearData
 from flowsim.network.networks import LinearNetwork
 
 if TYPE_CHECKING:
-    from flowsim.problem import Regression
+    from flowsim.problem import Problem
 
 __all__ = ["compressed_gaussian", "compressed_start", "linear_start"]
 
@@ -27,7 +27,7 @@ KINDS: tuple[Kind, ...] = ("gaussian", "balanced", "unbalanced", "invariant")
 @hinting
 def linear_start(
     net: LinearNetwork,
-    problem: Regression,
+    problem: Problem,
     kind: Kind = "gaussian",
     *,
     exponent: float = 0.5,
@@ -101,7 +101,7 @@ def linear_start(
     return {"U": U, "V": V}
 
 
-def compressed_start(net: LinearNetwork, problem: Regression, start: Mapping[str, Any] | None) -> Compression:
+def compressed_start(net: LinearNetwork, problem: Problem, start: Mapping[str, Any] | None) -> Compression:
     """A start as users give it, in the basis of its row space.
 
     The default has the law of ``linear_start(net, problem)``; beyond width D + m it is drawn in compressed form

@@ -186,7 +186,8 @@ class MatrixCompletion(MatrixSensing):
         """Values put at the observed entries: (..., n) to (..., D, m)."""
         residual = np.asarray(residual, dtype=float)
         out = np.zeros((*residual.shape[:-1], self.d, self.n_targets))
-        np.add.at(out, (..., self.rows, self.columns), residual)
+        where: Any = (..., self.rows, self.columns)
+        np.add.at(out, where, residual)
         return out
 
     def measurement_curvatures(self, eta_u2: float, eta_v2: float) -> tuple[Array, Array]:

@@ -67,7 +67,7 @@ class State:
         """Singular values of a matrix-valued beta, falling."""
         if np.ndim(self.beta) - np.ndim(self.t) != 2:
             raise ValueError("`singular_values` are those of the matrix beta of a LinearNetwork.")
-        return np.linalg.svd(self.beta, compute_uv=False)
+        return np.asarray(np.linalg.svd(self.beta, compute_uv=False), dtype=np.float64)
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)

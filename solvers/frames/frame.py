@@ -333,7 +333,7 @@ def _without(head: Array, logs: Array, rows: Array, count: int) -> tuple[Array, 
     """Rows from `count` on without their parts along `head`, and the coefficients of these, (rows, count)."""
     logs, rows = logs.copy(), rows.copy()
     later = rows[count:]
-    along = np.linalg.lstsq(head.T, later.T, rcond=_DEPENDENT)[0].T
+    along = np.asarray(np.linalg.lstsq(head.T, later.T, rcond=_DEPENDENT)[0].T, dtype=np.float64)
     rest = later - along @ head
     rest -= np.linalg.lstsq(head.T, rest.T, rcond=_DEPENDENT)[0].T @ head
     size = np.linalg.norm(rest, axis=1)

@@ -284,8 +284,8 @@ class _Run:
             damping = damping_of(self.tableau, h, *rates_of(self.problem))
             columns = self.frame.columns()
             first, second = (np.ascontiguousarray(each) for each in columns)
-            moved = finish(G, h, damping, stages(G, h, damping, first, second), first, second)
-            end = self.frame.advanced(*moved, (self.problem.uniform or 0.0) * h)
+            first, second = finish(G, h, damping, stages(G, h, damping, first, second), first, second)
+            end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
             G1 = self._value(end)
             ratio = self._error(G, G1, h)
             scale = _SAFETY * ratio ** (-1.0 / (self.count + 1)) if ratio > 0 else _LARGEST_GROWTH

@@ -216,7 +216,7 @@ def test_what_is_declared_otherwise_is_not_equal() -> None:
         (lambda: fs.gradient_descent(NET, PROBLEM, 0.1, epochs=5), "`n_steps`"),
         (lambda: fs.saddle_to_saddle(NET, PROBLEM, maxjumps=5), "`max_jumps`"),
         (lambda: fs.limit_study(NET, PROBLEM, ["1e-5"], rtl=1e-3), "`rtol`"),
-        (lambda: fs.Regression([[1.0]], [1.0], names=["a"]), "`feature_names`"),
+        (lambda: fs.Regression([[1.0]], [1.0], features=["a"]), "`feature_names`"),
         (lambda: fs.DiagonalNetwork(formla="u*v"), "`formula`"),
         (lambda: fs.LinearNetwork(hidden=3), "`width`"),
         (lambda: fs.datasets.sparse_regression(5, 5, 1, random_state=0), "`seed`"),
