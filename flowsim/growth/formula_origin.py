@@ -114,9 +114,9 @@ def origin_of(formula: Formula) -> Origin:
     series = taylor_series(formula, basis)
     series = series.part((series.degree > 2) & _significant(series))
     drive = []
-    for a in range(k):
-        own = series.derivative(a)
-        drive.append(Series(own.exponents, own.coefficient / metric[a]))
+    for mode in range(k):
+        own = series.derivative(mode)
+        drive.append(Series(own.exponents, own.coefficient / metric[mode]))
     linear, small = _ranges(series, np.abs(rate[rate != 0]))
     found = Origin(2, rate, basis, metric, series, tuple(drive), linear, small)
     return replace(found, small=_confirmed(found, formula)) if math.isfinite(small) else found
