@@ -18,7 +18,7 @@ from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
 from flowsim.network import LinearNetwork
 from flowsim.network.compression import LiftedWeights
-from flowsim.problem import Regression
+from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames.frame import add_rows, factor_frame
 
@@ -116,7 +116,7 @@ class FrameMachine:
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
     def __init__(
-        self, net: LinearNetwork, problem: Regression, start: LinearStart, settings: Settings, steps: Array
+        self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
         self.settings, self.basis = settings, start.basis
         self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
@@ -138,6 +138,10 @@ class FrameMachine:
     @property
     def stopped(self) -> NDArray[np.int64]:
         return self.state.stopped
+
+    def set_step(self, size: float) -> None:
+        """The size of the steps to come."""
+        self.step = size
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         plan = (first, last, self.settings.n_steps, self.settings.record_every)

@@ -130,3 +130,10 @@ def test_cancelled_imbalances_of_deep_networks_are_errors() -> None:
             start={"w1": 1.0, "w2": 1e9, "w3": 0.5},
         )  # fmt: skip
     assert not caught.value.trajectory.success
+
+
+def test_step_sizes_given_one_by_one_hold_at_tiny_scales_too() -> None:
+    problem, net = fs.datasets.sparse_regression(10, 4, 2), fs.LinearNetwork(6)
+    given = fs.gradient_descent(net, problem, np.full(200, 0.05), 200, alpha="1e-20")
+    plain = fs.gradient_descent(net, problem, 0.05, 200, alpha="1e-20")
+    np.testing.assert_array_equal(given.beta[-1], plain.beta[-1])
