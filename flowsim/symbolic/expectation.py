@@ -134,7 +134,9 @@ def _is_tractable_polynomial(part: sympy.Expr, x: Symbols, noise: Noise) -> bool
 
 
 def term_bound(e: sympy.Expr) -> int:
-    """How many terms a polynomial can have, without expanding it."""
+    """How many terms a polynomial can have, without expanding it; a constant such as ``4/pi`` is one."""
+    if not e.free_symbols:
+        return 1
     if e.is_Add:
         return sum(map(term_bound, e.args))
     if e.is_Mul:

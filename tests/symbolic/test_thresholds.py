@@ -51,3 +51,11 @@ def test_product_thresholds_equal_blow_up_times_of_the_flow(depth: int) -> None:
     for i, column in enumerate(start.T):
         assert blow_up_time(part, column, 1.0) == pytest.approx(t_plus[i], rel=1e-8)
         assert blow_up_time(part, column, -1.0) == pytest.approx(t_minus[i], rel=1e-8)
+
+
+def test_coefficients_that_are_powers_of_pi_are_constants() -> None:
+    """erf(u) erf(v) = (4/pi) u v + ...: the thresholds are those of 4 u v / pi."""
+    net = fs.DiagonalNetwork("erf(u)*erf(v)")
+    assert "pi" in fs.derive(net).latex()
+    path = fs.saddle_to_saddle(net, fs.Regression([[1.0]], [0.25]), {"u": 1.0, "v": 0.5})
+    np.testing.assert_allclose(path.jump_times, [np.pi], rtol=1e-12)
