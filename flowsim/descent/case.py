@@ -17,7 +17,7 @@ from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
-from flowsim.problem import Problem, require_squares
+from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.losses import no_fault
 from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
@@ -118,7 +118,7 @@ class Case:
                 settings.batch_size is None and settings.label_noise is None and settings.momentum == 0.0
                 and settings.radius is None and self.noise is None and settings.coordinates == "auto"
             )  # fmt: skip
-            if plain and self.scale.log < _LOST_IN_ROUNDING:
+            if plain and isinstance(self.problem, Regression) and self.scale.log < _LOST_IN_ROUNDING:
                 from flowsim.descent.frame_descent import FrameMachine
 
                 return FrameMachine(self.net, self.problem, self.linear_start, settings, steps)
