@@ -88,6 +88,8 @@ class Plateau:
         order = np.argsort(-self.rates, kind="stable")
         basis = self.vectors[order].copy()
         M, exponents = np.ascontiguousarray(basis @ np.concatenate([waiting, rest], axis=1)), t * self.rates[order]
+        # What does not overlap must not come to do so by rounding, which would grow too.
+        M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
         triangularise(M, exponents, basis, wide)
         triangle = np.ascontiguousarray(M[:wide, :wide])
         logs, rows = frame.logs.copy(), frame.rows.copy()

@@ -49,6 +49,8 @@ _BELOW_ROUNDING = 30.0
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 #: Unknowns of a plateau step whose solution costs as much as an ordinary step.
 _PLATEAU_COST = 50.0
+#: What has grown moves further than its rate says: a share of the length that its rate would allow.
+_CAUTION = 0.1
 
 
 def integrate_frame(
@@ -182,7 +184,7 @@ class _Run:
         least = min(cost * self.linear / growth, left)
         share = _PLATEAU_SHARE * self.tol * growth
         rest = rest_of(self.problem, self.G, frame, grown)
-        if rest > self.patience or rest**2 * least > share:
+        if rest > self.patience or rest**2 * least > _CAUTION * share:
             return None
         frame = frame.separated(grown)
         waiting = frame.logs[grown:]
@@ -195,9 +197,9 @@ class _Run:
             return None
         if grown == 0:
             return self._plateau_step(plateau, h)
-        step = self._relaxing(frame, grown, min(h, share / rest**2 if rest > 0 else np.inf), least, share)
+        step = self._relaxing(frame, grown, min(h, _CAUTION * share / rest**2 if rest > 0 else np.inf), least, share)
         # Not again before it has come nearer to rest.
-        self.patience = np.inf if step is not None else 0.5 * rest
+        self.patience = np.inf if step is not None else 0.1 * rest
         return step
 
     def _shrinks(self, grown: int) -> bool:
