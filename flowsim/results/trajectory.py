@@ -128,13 +128,15 @@ class Trajectory(State):
         if clock == "log_loss" and self.info.get("clock") != clock:
             raise ValueError("`clock` can be 'log_loss' for runs on that clock only.")
         own = self.clock_values(clock)
+        # A run begins at 0, also where the reported times do not; the clock ln(1/L) begins at the loss of the start.
+        low, high = float(own[0]) if clock == "log_loss" else min(float(own[0]), 0.0), float(own[-1])
         # Rounding of the caller's own arithmetic at the two ends is forgiven; nothing is extrapolated.
-        slack = 1e-12 * max(abs(float(own[-1])), np.finfo(float).tiny)
-        bad = ~((values >= own[0] - slack) & (values <= own[-1] + slack))
+        slack = 1e-12 * max(abs(high), np.finfo(float).tiny)
+        bad = ~((values >= low - slack) & (values <= high + slack))
         if bad.any():
             first = np.atleast_1d(values)[np.atleast_1d(bad)][0]
-            raise ValueError(f"`t` must lie in the run, [{own[0]:.6g}, {own[-1]:.6g}] in {clock}; received {first}.")
-        state = self.dense(np.clip(np.atleast_1d(values), own[0], own[-1]), clock)
+            raise ValueError(f"`t` must lie in the run, [{low:.6g}, {high:.6g}] in {clock}; received {first}.")
+        state = self.dense(np.clip(np.atleast_1d(values), low, high), clock)
         return state[0] if values.ndim == 0 else state
 
     def risk(self, problem: Problem) -> Array:

@@ -228,3 +228,11 @@ def test_a_flow_without_an_end_of_its_own_needs_one_given() -> None:
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem)
     with pytest.raises(ValueError, match="`t_eval` needs `t_end`"):
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression([[1.0]], [1.0]), t_eval=[0.0])
+
+
+@pytest.mark.parametrize("net", [fs.DiagonalNetwork("u*v"), fs.LinearNetwork(3)])
+def test_any_time_of_a_run_can_be_read_where_reported_times_begin_later(net: fs.DiagonalNetwork) -> None:
+    problem = fs.Regression([[1.0, 0.5], [0.2, 1.0]], [1.0, -0.5])
+    late = fs.gradient_flow(net, problem, 6.0, alpha=0.1, t_eval=[5.0, 6.0])
+    whole = fs.gradient_flow(net, problem, 6.0, alpha=0.1)
+    np.testing.assert_allclose(late.at(2.0).beta, whole.at(2.0).beta, rtol=0, atol=1e-12)
