@@ -34,22 +34,27 @@ def distances(ws, theta):
     return theta * widest(own), theta * widest(by_others)
 
 
+@bare(forceinline=True)
+def scaled_by(number, values, count, out):
+    for b in range(0, count, EIGHT):
+        store(out, b, number * load(values, b))
+
+
 @bare()
 def project(ws, theta, most):
     """Move stiff modes to their quasi-steady state if that is within `most`, and f and f' with them, to first order."""
     values, newton, matrix, trial = view(Values, ws), view(Newton, ws), view(Matrix, ws), view(Trial, ws)
     count, width = view(Active, ws).padded, view(Sizes, ws).padded
-    once, twice, v, change = newton.rest, matrix.second, newton.delta, trial.residual
-    copied(trial.f, count, v)
+    once, v, change = newton.rest, newton.delta, trial.residual
+    scaled_by(-theta, trial.df, count, v)
+    shrink(ws, v)
     shrink(ws, v)
     copied(v, count, once)
     shrink(ws, v)
-    copied(v, count, twice)
-    shrink(ws, v)
     for b in range(0, count, EIGHT):
-        less = load(v, b) - load(twice, b)
-        store(once, b, load(once, b) - load(twice, b) + less)
-        store(newton.work, b, theta * (load(matrix.weight, b) * less))
+        less = load(v, b)
+        store(once, b, load(once, b) - less)
+        store(newton.work, b, -theta * (load(matrix.weight, b) * less))
     if not theta * size(once, newton.gain, count) <= most:
         return
     subtract_gram(ws, newton.work, FIRST, width, newton.zero, change)
