@@ -17,7 +17,7 @@ from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, Observed
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, steps_of_companion
-from flowsim.flows.happenings import happened, outcome, search
+from flowsim.flows.happenings import WholeRun, happened, outcome, search
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem
 from flowsim.results import Clock, Deferred, State, Trajectory
@@ -260,18 +260,17 @@ def run_flow(
     dense = _Dense(coordinates, problem, solution, acceleration, 0.0, exponent)
     found, last = search(dense, events, longest)
     success, message = outcome(solution.status.success, solution.message, last, watch.stopped)
-    if t_eval is not None and success:
-        view = dense.look(t_eval, clock, last)
-    elif clock == "arclength" and success and last is None:
+    end = None if last is None else (last.step, last.position)
+    if clock == "arclength" and success and last is None:
         # The last steps overshoot: the run ends where the length is reached.
-        lengths = dense.arclength.values
-        view = dense.look(np.append(lengths[lengths < t_end], t_end), clock)
-    else:
-        view = dense.steps(last)
+        step, position = dense.arclength.places(np.array([t_end]))
+        end, lengths = (int(step[0]), float(position[0])), dense.arclength.values
+        t_eval = np.append(lengths[lengths < t_end], t_end) if t_eval is None else t_eval
+    view = dense.steps(last) if t_eval is None or not success else dense.look(t_eval, clock, last)
     estimate = None
     if estimate_error and success and len(solution.h):
-        end = float(solution.t[-1]) if last is None else last.t
-        estimate = _estimate(dense, view, end, method, rtol, atol, max_steps)
+        until = float(solution.t[-1]) if last is None else last.t
+        estimate = _estimate(dense, view, until, method, rtol, atol, max_steps)
     if success and not _is_finite(view, problem):
         success, message = False, "the predictor left the range of floats"
     trajectory = Trajectory(
@@ -296,7 +295,7 @@ def run_flow(
         },
         error_estimate=estimate,
         events=happened(dense, found),
-        dense=dense,
+        dense=WholeRun(dense, end),
     )
     if not success:
         raise IntegrationError(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.results import State
+from flowsim.results import Clock, State
 from flowsim.results.events import Event, Events
 from flowsim.solvers import ArcLength, Occurrence, find_events
 from flowsim.solvers import Event as Sought
 
-__all__ = ["Readable", "Seen", "happened", "outcome", "search"]
+__all__ = ["Readable", "Seen", "WholeRun", "happened", "outcome", "search"]
 
 Array = NDArray[np.float64]
 
@@ -23,6 +24,7 @@ Array = NDArray[np.float64]
 _BLOCK, _ENTRIES = 256, 1 << 20
 _SAMPLES_PER_STEP = 9
 _NOTHING = Events()
+_FIELD = {"time": "t", "accelerated": "accelerated_time", "arclength": "arclength"}
 
 
 class Seen(Protocol):
@@ -59,6 +61,40 @@ class Readable(Protocol):
     def at_steps(self, step: NDArray[np.intp], position: Array) -> Seen:
         """What is seen at positions, 0 to 1, of steps."""
         ...
+
+    def __call__(self, values: Array, clock: Clock) -> State:
+        """The states at values of a clock."""
+        ...
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """What a trajectory keeps of a run: it can be read from its start to its end, whatever times were asked for.
+
+    Attributes
+    ----------
+    end : tuple (step, position) or None
+        Where it ends, 0 to 1 in a step; None for the end of the last step.
+    """
+
+    run: Readable
+    end: tuple[int, float] | None = None
+
+    def __call__(self, values: Array, clock: Clock) -> State:
+        return self.run(values, clock)
+
+    def span(self, clock: Clock) -> tuple[float, float]:
+        """Where the run begins and ends on a clock; (0, 0) if it took no step."""
+        if not len(self.run.h):
+            return 0.0, 0.0
+        step, position = (len(self.run.h) - 1, 1.0) if self.end is None else self.end
+        state = self.run.at_steps(np.array([0, step]), np.array([0.0, position])).state
+        if clock == "log_loss":
+            assert state.log_loss is not None
+            first, last = -state.log_loss
+        else:
+            first, last = getattr(state, _FIELD[clock])
+        return float(first), float(last)
 
 
 def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list[Occurrence], Occurrence | None]:

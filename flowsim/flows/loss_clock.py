@@ -23,7 +23,7 @@ from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import progress_bar
 from flowsim.flows.estimate import COMPANION_STEPS, TIGHTER, error_estimate
 from flowsim.flows.growth import GrowthCoordinates
-from flowsim.flows.happenings import happened, outcome, search
+from flowsim.flows.happenings import WholeRun, happened, outcome, search
 from flowsim.flows.reduced import ReducedLoss
 from flowsim.growth.exponential import admits_growth
 from flowsim.network import DiagonalNetwork, InitialScale
@@ -406,7 +406,7 @@ def log_loss_flow(
         info={**info, "coordinates": coordinates.name, "method": method},
         error_estimate=estimate,
         events=happened(dense, found),
-        dense=dense,
+        dense=WholeRun(dense, place),
     )
     if not success:
         raise IntegrationError(

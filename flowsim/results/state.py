@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLOCKS", "CLOCK_NAMES", "TIME_CLOCKS", "Clock", "Deferred", "State"]
+__all__ = ["CLOCKS", "CLOCK_NAMES", "TIME_CLOCKS", "Clock", "Deferred", "Dense", "State"]
 
 Array = NDArray[np.float64]
 Clock = Literal["time", "accelerated", "arclength", "log_loss"]
@@ -97,6 +97,18 @@ class State:
         for name in MAPPINGS:
             parts[name] = _select(getattr(self, name), index)
         return State(**parts)
+
+
+class Dense(Protocol):
+    """A run that can be read anywhere."""
+
+    def __call__(self, values: Array, clock: Clock) -> State:
+        """The states at values of a clock, between those of `span`."""
+        ...
+
+    def span(self, clock: Clock) -> tuple[float, float]:
+        """Where the run begins and ends on a clock, whatever times were asked for."""
+        ...
 
 
 def _select(mapping: Mapping[str, Array], index: Any) -> Mapping[str, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.card import card, curves
 from flowsim.results.events import Events
 from flowsim.results.files import read_trajectory, to_dataset, write
-from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, State
+from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, Dense, State
 
 if TYPE_CHECKING:
     import pandas
@@ -89,14 +88,14 @@ class Trajectory(State):
     imbalance_departure: Array | None = None
     error_estimate: Array | None = None
     events: Events = field(default_factory=Events)
-    #: maps (values of a clock, which clock) to the state there; None when the trajectory was loaded from a file
-    dense: Callable[[Array, Clock], State] | None = None
+    #: maps (values of a clock, which clock) to the state there; None for a descent and what was loaded from a file
+    dense: Dense | None = None
 
     def __len__(self) -> int:
         return len(self.t)
 
     def at(self, t: ArrayLike, clock: Clock = "time") -> State:
-        """The state at any time inside the run, by the integrator's dense output.
+        """The state at any time inside the run, by the integrator's dense output, whatever times were reported.
 
         Parameters
         ----------
@@ -127,9 +126,9 @@ class Trajectory(State):
             raise ValueError(f"`t` must be a number or a vector; received shape {values.shape}.")
         if clock == "log_loss" and self.info.get("clock") != clock:
             raise ValueError("`clock` can be 'log_loss' for runs on that clock only.")
-        own = self.clock_values(clock)
-        # A run begins at 0, also where the reported times do not; the clock ln(1/L) begins at the loss of the start.
-        low, high = float(own[0]) if clock == "log_loss" else min(float(own[0]), 0.0), float(own[-1])
+        # The whole run, also where the reported times begin later or end before it does.
+        own, (low, high) = self.clock_values(clock), self.dense.span(clock)
+        low, high = min(low, float(own[0])), max(high, float(own[-1]))
         # Rounding of the caller's own arithmetic at the two ends is forgiven; nothing is extrapolated.
         slack = 1e-12 * max(abs(high), np.finfo(float).tiny)
         bad = ~((values >= low - slack) & (values <= high + slack))

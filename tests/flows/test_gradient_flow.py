@@ -230,9 +230,29 @@ def test_a_flow_without_an_end_of_its_own_needs_one_given() -> None:
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression([[1.0]], [1.0]), t_eval=[0.0])
 
 
-@pytest.mark.parametrize("net", [fs.DiagonalNetwork("u*v"), fs.LinearNetwork(3)])
-def test_any_time_of_a_run_can_be_read_where_reported_times_begin_later(net: fs.DiagonalNetwork) -> None:
+@pytest.mark.parametrize("clock", ["time", "accelerated", "arclength"])
+@pytest.mark.parametrize("net", [fs.DiagonalNetwork("u*v"), fs.DiagonalNetwork(depth=3), fs.LinearNetwork(3)], ids=str)
+def test_any_time_of_a_run_can_be_read_whatever_times_are_reported(net: fs.DiagonalNetwork, clock: str) -> None:
     problem = fs.Regression([[1.0, 0.5], [0.2, 1.0]], [1.0, -0.5])
-    late = fs.gradient_flow(net, problem, 6.0, alpha=0.1, t_eval=[5.0, 6.0])
-    whole = fs.gradient_flow(net, problem, 6.0, alpha=0.1)
-    np.testing.assert_allclose(late.at(2.0).beta, whole.at(2.0).beta, rtol=0, atol=1e-12)
+    part = fs.gradient_flow(net, problem, 6.0, alpha=0.1, t_eval=[3.0, 4.0], clock=clock)
+    whole = fs.gradient_flow(net, problem, 6.0, alpha=0.1, clock=clock)
+    for t in (0.0, 2.0, 5.0, 6.0):
+        np.testing.assert_allclose(part.at(t, clock).beta, whole.at(t, clock).beta, rtol=0, atol=1e-12)
+    for outside in (-0.1, 6.01):
+        with pytest.raises(ValueError, match=r"must lie in the run, \[0, 6\]"):
+            part.at(outside, clock)
+
+
+def test_nothing_is_read_behind_the_event_that_ended_a_run() -> None:
+    net, problem = fs.DiagonalNetwork("u*v"), fs.Regression([[1.0]], [1.0])
+    stop = fs.events.crosses("beta", 0, 0.5, terminal=True)
+    run = fs.gradient_flow(net, problem, 50.0, alpha=0.1, t_eval=[1.0, 2.0], events=[stop])
+    assert run.at(run.t[-1]).beta[0] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="must lie in the run"):
+        run.at(1.01 * run.t[-1])
+
+
+def test_the_clock_of_the_loss_is_read_beyond_the_reported_values() -> None:
+    problem = fs.Problem([[1.0, 0.3], [0.2, 1.0]], [1.0, -1.0], loss="logistic")
+    run = fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 20.0, alpha=0.1, clock="log_loss", t_eval=[9.0, 10.0])
+    assert run.at(15.0, "log_loss").log_loss == pytest.approx(-15.0, rel=1e-9)
