@@ -44,6 +44,7 @@ from flowsim.solvers.separable_map import (
     grown,
     growth,
     log_size,
+    reach_of,
     threshold,
 )
 
@@ -289,7 +290,7 @@ def _overdue(place, slope, decay, dz, h, log_h, level, alive):
 
 @compiled()
 def advance(
-    G, AT, n, drive, power, log_unit, logc, sign, slope, decay, squares, series, reach, tol, t_end, max_steps,
+    G, AT, n, drive, powers, logc, sign, slope, decay, reach, tol, t_end, max_steps,
     out_exponent, out_rate, out_reach, out_level, b_rows, nu_ref, rate_ref,
     clock, z, z_low, place, nu, counts,
     rec_t, rec_h, rec_z, rec_rate, rec_place, rec_nu, rec_ptr, rec_which, rec_coef,
@@ -308,6 +309,7 @@ def advance(
     w = len(z)
     K = logc.shape[0]
     r = AT.shape[1]
+    power, log_unit = powers.power, powers.log_unit
     grams = G.shape[0] == w
     n_out = out_exponent.shape[1]
 
@@ -379,7 +381,7 @@ def advance(
                 for i in range(w):
                     top[i] = -np.inf
                     for k in range(K):
-                        top[i] = max(top[i], log_size(power, log_unit, place[k, i]))
+                        top[i] = max(top[i], log_size(powers, k, i, place[k, i]))
             m = np.int64(0)
             for i in range(w):
                 if top[i] + longest > level[i] - 10.0:
@@ -389,9 +391,8 @@ def advance(
             for s in range(mp):
                 dz[s] = 0.0
             layers_counted = evaluate(
-                power, log_unit, place, dz, 0.0, sign, slope, decay, squares, series,
-                order_counted, m, mp, terms_counted,
-                scratch, bits, beta_counted, D_counted, bt_counted,
+                powers, place, dz, 0.0, sign, slope, decay, order_counted, m, mp, terms_counted, scratch, bits,
+                beta_counted, D_counted, bt_counted,
             )  # fmt: skip
             m_counted = m
             counts[2] += 1
@@ -408,16 +409,19 @@ def advance(
         for e in range(near):
             k, i = near_k[e], near_i[e]
             speed = slope[k, i] * F[i] - decay[k, i]
-            if speed <= 0.0 or grown(power, log_unit, place[k, i], speed * h) + longest < level[i]:
+            if power > 0 and speed < 0.0 and place[k, i] < 0.0:
+                # On its way back from a critical point of its formula.
+                h = min(h, (_APPROACH * abs(place[k, i]) + math.exp(-log_unit)) / -speed)
+            if speed <= 0.0 or grown(powers, k, i, place[k, i], speed * h) + longest < level[i]:
                 continue
             wait = (threshold(power, log_unit, level[i], speed, left) - place[k, i]) / speed
             if power > 0:
                 wait = -wait
-            if wait * growth(power, place[k, i], speed) >= 0.5:
+            if wait * growth(powers, k, i, place[k, i], speed) >= 0.5:
                 if wait < h:
                     h, arrival = wait, True
             else:
-                most = _GROWTH / speed if power == 0 else _APPROACH * place[k, i] / speed
+                most = (_GROWTH if power == 0 else _APPROACH * reach_of(powers, k, i, place[k, i])) / speed
                 if most < h:
                     h, arrival = most, False
         if h >= left * (1.0 - 1e-12):
@@ -432,11 +436,11 @@ def advance(
             if alive[i]:
                 continue
             speed = slope[k, i] * F[i] - decay[k, i]
-            now = log_size(power, log_unit, place[k, i])
-            then = now if speed <= 0.0 else grown(power, log_unit, place[k, i], speed * h)
+            now = log_size(powers, k, i, place[k, i])
+            then = now if speed <= 0.0 else grown(powers, k, i, place[k, i], speed * h)
             if then + log_h <= level[i]:
                 continue
-            rate = growth(power, place[k, i], speed)
+            rate = growth(powers, k, i, place[k, i], speed)
             span = log_h if abs(rate) * h <= 1.0 else -math.log(abs(rate))
             if rate > 0.0 and now + span >= level[i] - 0.5:
                 alive[i] = True
@@ -511,9 +515,7 @@ def advance(
                 for s in range(mp):
                     dz[s] = 0.0
                 layers = evaluate(
-                    power, log_unit, place, dz, 0.0, sign, slope, decay, squares, series,
-                which, m, mp, terms, scratch, bits,
-                    beta_0, D, bt,
+                    powers, place, dz, 0.0, sign, slope, decay, which, m, mp, terms, scratch, bits, beta_0, D, bt,
                 )  # fmt: skip
             else:
                 for s in range(m, mp):
@@ -564,9 +566,7 @@ def advance(
                         for s in range(mp):
                             dz[s] = alpha_h * drift[s] - dz[s]
                         if power > 0:
-                            beta_of_products(
-                                power, log_unit, place, dz, sign, slope, squares, series, which, m, beta, bt
-                            )
+                            beta_of_products(powers, place, dz, sign, slope, which, m, beta, bt)
                         else:
                             beta_of_terms(terms, layers, dz, alpha_h, mp, scratch, bits, beta)
                         gamma_h = h * _GAMMA_SUM[stage]
@@ -597,7 +597,7 @@ def advance(
                         # with it by the time it is 1.
                         near = math.exp(-log_unit) / (power - 2)
                         for k in range(K):
-                            near = min(near, place[k, i])
+                            near = min(near, reach_of(powers, k, i, place[k, i]))
                         size /= (power - 2) * near
                     if not size <= error:  # also catches NaN
                         error = size
@@ -623,11 +623,11 @@ def advance(
                 change = slope[k, i] * dz_all[i] - decay[k, i] * h
                 if power > 0 and arrival and abs(place[k, i] - change) <= _TIE * place[k, i]:
                     continue
-                then = grown(power, log_unit, place[k, i], change)
+                then = grown(powers, k, i, place[k, i], change)
                 if then + log_h <= level[i] + _LATE:
                     continue
                 if power > 0:
-                    change = growth(power, max(place[k, i] - change, 1e-304), change)
+                    change = growth(powers, k, i, place[k, i] - change, change)
                 if then + log_h - math.log(max(abs(change), 1.0)) > level[i] + _LATE:
                     forced[i] = True
                     missed = True
@@ -775,11 +775,10 @@ def states(
 
 @compiled()
 def speeds(
-    gram, columns, n, power, log_unit, logc, sign, slope, decay, squares, series,
-    t, h, z, rate, places, pointer, which, coefficients, nodes, out,
+    gram, columns, n, powers, logc, sign, slope, decay, t, h, z, rate, places, pointer, which, coefficients, nodes, out,
 ):  # fmt: skip
     """``|d beta/dt|`` at the positions `nodes` of every step, on the coordinates that the step carried."""
-    S, w = len(h), z.shape[1]
+    S, w, power = len(h), z.shape[1], powers.power
     grams = gram.shape[0] == w
     K, r = logc.shape[0], columns.shape[1]
     place, straight, moved = np.empty((K, w)), np.empty(w), np.empty(w)
@@ -817,9 +816,7 @@ def speeds(
             for s in range(m, padded(m)):
                 dz[s] = 0.0
             evaluate(
-                power, log_unit, place, dz, passed, sign, slope, decay, squares, series,
-                index, m, padded(m), terms, scratch,
-                bits, beta, D, bt,
+                powers, place, dz, passed, sign, slope, decay, index, m, padded(m), terms, scratch, bits, beta, D, bt,
             )  # fmt: skip
             # Along the continuous extension, not by the vector field, which a stiff system turns into noise.
             for s in range(m):

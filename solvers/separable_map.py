@@ -18,6 +18,7 @@ __all__ = [
     "growth",
     "log_size",
     "product_and_slope",
+    "reach_of",
     "threshold",
 ]  # fmt: skip
 
@@ -32,6 +33,10 @@ _NEWTON = 4
 
 #: exp is taken of exponents up to this size; what lies beyond rejects the step by its error.
 _LARGEST = 700.0
+#: The least distance from infinity.
+_NEAREST = 1e-304
+#: The slope of a coordinate at a critical point of its formula.
+_STANDS = 1e-200
 _LOG2_E = 1.4426950408889634
 #: Adding it rounds to an integer, which then stands in the low bits.
 _ROUND = 6755399441055744.0
@@ -117,15 +122,16 @@ def beta_of_terms(terms, layers, dz, dt, mp, scratch, bits, beta):
 
 
 @bare(fastmath=FAST)
-def beta_of_products(power, log_unit, place, dz, sign, slope, squares, series, which, m, beta, D):
-    """beta and d beta/dz of products, moved by dz from where their distances to infinity were taken."""
+def beta_of_products(powers, place, dz, sign, slope, which, m, beta, D):
+    """beta and d beta/dz of coordinates moved by dz from where their distances to infinity were taken."""
     for s in range(m):
         i = which[s]
         k = 0
         if place.shape[0] > 1 and place[1, i] < place[0, i]:
             k = 1
-        beta[s], D[s] = product_and_slope(power, log_unit, place[k, i] - slope[k, i] * dz[s], squares, series, i)
+        beta[s], D[s] = product_and_slope(powers, k, i, place[k, i] - slope[k, i] * dz[s])
         beta[s] *= sign[k, i]
+        D[s] *= abs(slope[k, i])
 
 
 @bare(fastmath={"contract"})
@@ -150,27 +156,59 @@ def evaluate_terms(place, dz, dt, sign, slope, decay, which, m, mp, terms, scrat
 
 
 @bare()
-def evaluate(
-    power, log_unit, place, dz, dt, sign, slope, decay, squares, series, which, m, mp, terms, scratch, bits, beta, D,
-    by_time,
-):  # fmt: skip
+def evaluate(powers, place, dz, dt, sign, slope, decay, which, m, mp, terms, scratch, bits, beta, D, by_time):
     """The same for either map."""
-    if power == 0:
+    if powers.power == 0:
         return evaluate_terms(place, dz, dt, sign, slope, decay, which, m, mp, terms, scratch, bits, beta, D, by_time)
     for s in range(mp):
         beta[s] = D[s] = by_time[s] = 0.0
-    beta_of_products(power, log_unit, place, dz, sign, slope, squares, series, which, m, beta, D)
+    beta_of_products(powers, place, dz, sign, slope, which, m, beta, D)
     return 1
 
 
 @bare()
-def product_and_slope(L, log_unit, distance, squares, series, i):
-    r"""beta and d beta/dz of a product of L weights whose smallest, x, is ``distance`` away from infinity in z.
+def _chebyshev(coefficients, p, x):
+    """Clenshaw's sum."""
+    b1 = b2 = 0.0
+    for n in range(coefficients.shape[1] - 1, 0, -1):
+        b1, b2 = coefficients[p, n] + 2.0 * x * b1 - b2, b1
+    return coefficients[p, 0] + x * b1 - b2
 
-    The others are sqrt(x^2 + m_j^2), and ``distance = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)``, here as a series in
-    m^2/x^2; z and the distance in units of exp(log_unit). Zero outside its range, where no coordinate that counts may
-    be: a step that has one there is rejected. NaN beyond the singularity.
+
+@bare()
+def _read_branch(powers, b, distance):
+    """|beta| and its fall with the distance on one table; -1 where the power law holds, NaN beyond the end."""
+    low, high = powers.first[b], powers.first[b + 1] - 1
+    if high < low or distance >= powers.high[low]:
+        return -1.0, -1.0
+    if distance < powers.low[high]:
+        if powers.rests[b] == 0:
+            return np.nan, np.nan
+        return _chebyshev(powers.size, high, -1.0), _STANDS
+    while low < high:
+        middle = (low + high) // 2
+        if distance >= powers.low[middle]:
+            high = middle
+        else:
+            low = middle + 1
+    x = (2.0 * distance - powers.low[low] - powers.high[low]) / (powers.high[low] - powers.low[low])
+    return _chebyshev(powers.size, low, x), max(_chebyshev(powers.fall, low, x), _STANDS)
+
+
+@bare()
+def product_and_slope(powers, k, i, distance):
+    r"""|beta| and its fall with the distance, which is in units of exp(log_unit), on one side of a coordinate.
+
+    Of a product x is the smallest weight, the others are sqrt(x^2 + m_j^2) and
+    ``distance = int_x^inf dx / prod_j sqrt(x^2 + m_j^2)``, here as a series in m^2/x^2. Zero outside its range, where
+    no coordinate that counts may be: a step that has one there is rejected. NaN beyond the singularity.
     """
+    L, log_unit, squares, series = powers.power, powers.log_unit, powers.squares, powers.series
+    if powers.branch[k, i] >= 0:
+        unit = math.exp(log_unit)
+        size, fall = _read_branch(powers, powers.branch[k, i], distance * unit)
+        if size != -1.0:
+            return size, fall * unit
     if not distance > 0.0:
         return np.nan, np.nan
     # How much larger x is in the units of z.
@@ -191,6 +229,8 @@ def product_and_slope(L, log_unit, distance, squares, series, i):
                 root *= 1.0 + squares[j, i] * u
             # In ln x, where the function is nearly a straight line.
             x *= 1.0 + (total - distance * (x * scale) ** (L - 2)) * math.sqrt(root)
+    if squares.shape[0] == 0:
+        return x**L, L * x ** (2 * L - 2) * scale ** (L - 2)
     product, growth = x ** (L - 1), 1.0
     for j in range(squares.shape[0]):
         ratio = squares[j, i] / (x * x)
@@ -200,27 +240,46 @@ def product_and_slope(L, log_unit, distance, squares, series, i):
 
 
 @bare()
-def log_size(power, log_unit, place):
-    """ln |beta| of one branch at its place: the exponent itself, or a power of the distance to infinity."""
-    if power == 0:
-        return place
+def _log_of_power(powers, k, i, place):
+    power, log_unit = powers.power, powers.log_unit
+    if powers.branch[k, i] >= 0:
+        size, _ = _read_branch(powers, powers.branch[k, i], place * math.exp(log_unit))
+        if size > 0.0:
+            return math.log(size)
     if not place > 0.0:
         return np.inf
     return -power / (power - 2.0) * (math.log((power - 2.0) * place) + log_unit)
 
 
 @bare()
-def growth(power, place, speed):
+def reach_of(powers, k, i, place):
+    """The distance from infinity of a power law that grows as this side does here."""
+    if powers.branch[k, i] >= 0:
+        unit = math.exp(powers.log_unit)
+        size, fall = _read_branch(powers, powers.branch[k, i], place * unit)
+        if size > 0.0:
+            return powers.power / (powers.power - 2.0) * size / (fall * unit)
+    return max(place, _NEAREST)
+
+
+@bare(inline="always")
+def log_size(powers, k, i, place):
+    """ln |beta| of one branch at its place: the exponent itself, or what the distance to infinity makes of it."""
+    return place if powers.power == 0 else _log_of_power(powers, k, i, place)
+
+
+@bare(inline="always")
+def growth(powers, k, i, place, speed):
     """d ln |beta| / dt of a branch whose place moves with `speed` = slope F - decay."""
-    if power == 0:
+    if powers.power == 0:
         return speed
-    return power / (power - 2.0) * speed / place
+    return powers.power / (powers.power - 2.0) * speed / reach_of(powers, k, i, place)
 
 
-@bare()
-def grown(power, log_unit, place, change):
+@bare(inline="always")
+def grown(powers, k, i, place, change):
     """ln |beta| of a branch once its place has moved by `change`."""
-    return place + change if power == 0 else log_size(power, log_unit, place - change)
+    return place + change if powers.power == 0 else _log_of_power(powers, k, i, place - change)
 
 
 @bare()

@@ -106,9 +106,9 @@ MANY_ARGUMENTS = {
     "flowsim.descent.growth_loop._plain_lanes": 12, "flowsim.descent.growth_loop._plain_steps": 11,
     "flowsim.solvers.compiled_algebra.move_two": 12, "flowsim.solvers.separable_kernel._near": 11,
     "flowsim.solvers.separable_kernel._prepare": 15, "flowsim.solvers.separable_kernel._solve_stage": 18,
-    "flowsim.solvers.separable_kernel.advance": 38, "flowsim.solvers.separable_kernel.speeds": 21,
-    "flowsim.solvers.separable_kernel.states": 18, "flowsim.solvers.separable_map.beta_of_products": 12,
-    "flowsim.solvers.separable_map.evaluate": 19, "flowsim.solvers.separable_map.evaluate_terms": 15,
+    "flowsim.solvers.separable_kernel.advance": 35, "flowsim.solvers.separable_kernel.speeds": 18,
+    "flowsim.solvers.separable_kernel.states": 18, "flowsim.solvers.separable_map.evaluate": 16,
+    "flowsim.solvers.separable_map.evaluate_terms": 15,
 }  # fmt: skip
 #: Public classes whose name another one has.
 SHARED_CLASSES = {

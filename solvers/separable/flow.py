@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.power_laws import Branches, PowerLaws, power_laws
 from flowsim.solvers.separable.curves import Curves
 
 __all__ = ["SeparableFlow", "compiled_reading"]
 
 Array = NDArray[np.float64]
 
-#: Terms of the series of a product; with the kernel's bound on its argument they reach rounding.
-_TERMS = 16
 #: Columns of a LinearOperator formed at once.
 _BLOCK = 256
 
@@ -47,6 +46,9 @@ class SeparableFlow:
         0 for exponentials; L for products, which use `sign` and `slope` (both +1 and -1, K = 2) alone.
     squares : array (L - 1, d)
         m^2 of a product.
+    branches : Branches, optional
+        In place of `squares`: tables of coordinates that grow like a product only while they are small. Their distances
+        are those of balanced weights of the same size, and `slope` is what makes them move like that.
     distance : array (2, d)
         T - z of a product at the start, above and below, in the unit of z; infinite where that side cannot be reached.
     log_unit : float
@@ -71,6 +73,7 @@ class SeparableFlow:
     column_norms: Array | None = None
     power: int = 0
     squares: Array | None = None
+    branches: Branches | None = None
     distance: Array | None = None
     log_unit: float = 0.0
     #: coordinates with a loss other than squares, at most
@@ -86,21 +89,11 @@ class SeparableFlow:
             raise ValueError("`sign` times `slope` must be >= 0: beta must not decrease in z.")
 
     @cached_property
-    def product(self) -> tuple[int, Array, Array, Array]:
-        """L, m^2, the series of the inverse product of square roots in 1/x^2, and the distances."""
-        if self.power == 0:
-            return 0, np.zeros((0, self.d)), np.zeros((0, self.d)), np.zeros((0, self.d))
-        if self.squares is None or self.distance is None:
-            raise ValueError("`squares` and `distance` must be given for products.")
-        series = np.zeros((_TERMS if self.squares.any() else 1, self.d))
-        series[0] = 1.0
-        for square in self.squares if len(series) > 1 else ():
-            # times (1 + square u)^(-1/2)
-            factor = np.ones((_TERMS, self.d))
-            for k in range(1, _TERMS):
-                factor[k] = factor[k - 1] * square * (0.5 - k) / k
-            series = np.array([(series[: k + 1] * factor[k::-1]).sum(axis=0) for k in range(_TERMS)])
-        return self.power, self.squares, series, self.distance
+    def powers(self) -> PowerLaws:
+        """How coordinates grow that reach infinity at finite z."""
+        if self.power and (self.distance is None or (self.squares is None) == (self.branches is None)):
+            raise ValueError("`distance`, and either `squares` or `branches`, must be given with `power`.")
+        return power_laws(self.power, self.log_unit, self.d, self.squares, self.branches)
 
     @property
     def d(self) -> int:

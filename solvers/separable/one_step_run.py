@@ -64,13 +64,12 @@ class OneStep(Run):
         pointer = np.zeros(records + 1, dtype=np.int64)
         which, coefficients = np.empty(entries, dtype=np.int32), np.empty((entries, 5))
         rate = np.empty((records, w))
-        power, squares, series, _ = self.flow.product
-        unit = self.flow.log_unit
-        place = np.empty((records + 1 if power else 0, len(self.flow.sign), w))
+        powers = self.flow.powers
+        place = np.empty((records + 1 if powers.power else 0, len(self.flow.sign), w))
         place[:1] = self.place[:, :w]
         t[0], z[0], nu[:1] = self.clock[0], self.z, self.nu
         status = _one_step().advance(
-            self.gram, self.columns, float(self.flow.n), self.drive, power, unit, *self.exponential, squares, series,
+            self.gram, self.columns, float(self.flow.n), self.drive, powers, *self.exponential,
             self.reach, self.tol, self.t_end, budget, *self.outside,
             self.clock, self.z, self.z_low, self.place, self.nu, self.counts,
             t, h, z, rate, place, nu, pointer, which, coefficients,
@@ -82,7 +81,7 @@ class OneStep(Run):
                     loaded=None if self.all_loaded else self.loaded,
                     gram=self.gram,
                     columns=self.columns,
-                    product=(power, unit, squares, series),
+                    powers=powers,
                     t=t[: steps + 1].copy(),
                     h=h[:steps].copy(),
                     z=z[: steps + 1].copy(),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.events import Occurrence
+from flowsim.solvers.power_laws import PowerLaws
 from flowsim.solvers.separable.curves import Curves
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
@@ -48,7 +49,7 @@ class LoadedSteps:
     loaded: NDArray[np.int64] | None  # None: all
     gram: Array
     columns: Array
-    product: tuple[int, float, Array, Array]  # L, ln of the unit, squares, series
+    powers: PowerLaws
     t: Array  # (S + 1,)
     h: Array  # (S,)
     z: Array  # (S + 1, w), the loaded ones
@@ -65,7 +66,7 @@ class LoadedSteps:
         """``|d beta/dt|`` at positions `nodes` of every step."""
         out = np.empty((len(self.h), len(nodes)))
         _one_step().speeds(
-            self.gram, self.columns, float(n), *self.product[:2], *self.exponential, *self.product[2:],
+            self.gram, self.columns, float(n), self.powers, *self.exponential,
             self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
         )  # fmt: skip
         return out

@@ -1,0 +1,81 @@
+"""What grows to infinity at finite z, as compiled loops are handed it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Branches", "PowerLaws", "power_laws"]
+
+Array = NDArray[np.float64]
+
+#: Terms of the series of a product; with the kernel's bound on its argument they reach rounding.
+_TERMS = 16
+
+
+class Branches(NamedTuple):
+    """Tables of coordinates that grow like a power at first; attributes as in :class:`PowerLaws`."""
+
+    branch: NDArray[np.int64]
+    first: NDArray[np.int64]
+    rests: NDArray[np.int64]
+    low: Array
+    high: Array
+    size: Array
+    fall: Array
+
+
+class PowerLaws(NamedTuple):
+    r"""Coordinates that reach infinity at finite z, ``|beta| ~ ((L - 2) Y)^(-L/(L - 2))`` at a distance Y of it.
+
+    Attributes
+    ----------
+    power : int
+        L; 0 for exponentials, which use none of the others.
+    log_unit : float
+        Logarithm of the unit of distances, of z and of t.
+    squares, series : array (L - 1, d), (S, d)
+        m^2 of a product of weights, and the series of its inverse product of roots.
+    branch : array (K, d)
+        The table of each side of a coordinate that is no such product, or -1.
+    first, rests : array (T + 1,), (T,)
+        Its pieces, by falling distance; and whether it goes on as a constant beyond them, instead of ending.
+    low, high : array (P,)
+        Distances, in a unit of 1, that bound each piece; above the first the power law holds.
+    size, fall : array (P, N)
+        Chebyshev coefficients of ``|beta|`` and ``-d |beta| / d Y`` on each piece.
+    """
+
+    power: Any
+    log_unit: Any
+    squares: Any
+    series: Any
+    branch: Any
+    first: Any
+    rests: Any
+    low: Any
+    high: Any
+    size: Any
+    fall: Any
+
+
+def power_laws(power: int, log_unit: float, d: int, squares: Array | None, branches: Branches | None) -> PowerLaws:
+    """For products of weights, for tables, or (with power = 0) for neither."""
+    if power == 0 or squares is None:
+        squares = np.zeros((0, d))
+    series = np.zeros((_TERMS if squares.any() else 1, d))
+    series[0] = 1.0
+    for square in squares if len(series) > 1 else ():
+        # times (1 + square u)^(-1/2)
+        factor = np.ones((_TERMS, d))
+        for k in range(1, _TERMS):
+            factor[k] = factor[k - 1] * square * (0.5 - k) / k
+        series = np.array([(series[: k + 1] * factor[k::-1]).sum(axis=0) for k in range(_TERMS)])
+    if branches is None:
+        none, table = np.zeros(0), np.zeros((0, 1))
+        branches = Branches(
+            np.full((2, d), -1, dtype=np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64), none, none, table, table
+        )
+    return PowerLaws(power, log_unit, squares, series, *branches)
