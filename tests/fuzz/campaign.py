@@ -1,0 +1,110 @@
+"""Counts what is wrong, refused, slow or underestimated among random cases: ``python -m tests.fuzz.campaign 0 20000``.
+
+With a log (a third argument) a campaign that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import flowsim as fs
+from tests.fuzz import oracles
+from tests.fuzz.cases import Case, draw
+
+DIGITS = 80
+#: Errors beyond so many tolerances are wrong; estimates may be too small by so much.
+WRONG, TOO_SMALL = 100.0, 2.0
+#: What a run errs by rounding alone, relative to the largest coefficient.
+ROUNDING = 1e-11
+#: Times the median of its family after which a run is slow, and what counts as no time.
+SLOW, NO_TIME = 50.0, 1.0
+#: Refusals that are right, each with what must be so.
+JUSTIFIED: dict[str, Callable[[Case], bool]] = {
+    # SciPy's methods do not conserve the imbalance of a linear network: asked for by name, they may lose it.
+    r"imbalance U\^T U - V\^T V is off .* use method='native'": lambda case: case.facts["method"] != "auto",
+}
+
+
+def judge(case: Case) -> tuple[str, dict[str, Any]]:
+    """What is wrong with a case, "" if nothing; and figures."""
+    began = time.perf_counter()
+    try:
+        what, beta = case.run()
+    except (fs.IntegrationError, ValueError, ArithmeticError) as error:
+        text = f"{type(error).__name__}: {error}"
+        justified = any(re.search(pattern, text) and holds(case) for pattern, holds in JUSTIFIED.items())
+        return f"{'justly ' if justified else ''}refused", {"why": text, "seconds": time.perf_counter() - began}
+    except Exception as error:
+        return "broken", {"why": f"{type(error).__name__}: {error}", "seconds": time.perf_counter() - began}
+    figures: dict[str, Any] = {"seconds": time.perf_counter() - began}
+    try:
+        with oracles.precision(DIGITS):
+            right = case.right(what)
+    except oracles.TooLongError:
+        return "no oracle", figures
+    figures["oracle"] = time.perf_counter() - began - figures["seconds"]
+    size = float(np.abs(right).max(initial=0.0))
+    error = np.abs(beta - right).reshape(len(right), -1).max(axis=1)
+    figures["error"] = float(error.max())
+    floor = ROUNDING * (size + case.scale)
+    if not error.max() <= WRONG * case.rtol * (size + case.scale) + floor:
+        return "wrong", figures | {"got": beta.tolist(), "right": right.tolist()}
+    if case.estimated:
+        figures["estimate"] = float(what.error_estimate.max())
+        if not (error <= TOO_SMALL * what.error_estimate + floor).all():
+            return "estimate too small", figures | {"errors": error.tolist(), "own": what.error_estimate.tolist()}
+    return "", figures
+
+
+def campaign(seeds: Iterable[int], log: Path | None = None) -> list[dict[str, Any]]:
+    """Faults found, each with its seed and what was run; "no oracle" and "justly refused" are none."""
+    found, times = [], defaultdict(list)
+    counts: Counter[str] = Counter()
+    for seed in seeds:
+        case = draw(seed)
+        fault, figures = judge(case)
+        record = {"seed": seed, "fault": fault, **figures, "facts": case.facts}
+        times[case.facts["family"]].append((figures["seconds"], record))
+        counts[fault or "right"] += 1
+        if fault not in ("", "no oracle", "justly refused"):
+            found.append(record)
+        if log is not None:
+            with log.open("a") as file:
+                file.write(json.dumps(record if fault else {"seed": seed, **figures, "facts": None}) + "\n")
+    for family, own in times.items():
+        limit = SLOW * float(np.median([seconds for seconds, _ in own])) + NO_TIME
+        for seconds, record in own:
+            if seconds > limit and (again := _seconds(draw(record["seed"]))) > limit:  # the first time it compiled
+                found.append(record | {"fault": f"slow, {family}", "seconds": again})
+    print(dict(counts))
+    return found
+
+
+def _seconds(case: Case) -> float:
+    began = time.perf_counter()
+    with contextlib.suppress(fs.IntegrationError, ValueError, ArithmeticError):
+        case.run()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    first, last = int(sys.argv[1]), int(sys.argv[2])
+    log = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    if log is not None and log.exists():
+        first = max([first, *(json.loads(line)["seed"] + 1 for line in log.read_text().splitlines())])
+    for record in campaign(range(first, last), log):
+        print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

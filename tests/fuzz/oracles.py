@@ -1,0 +1,325 @@
+"""Flows and descents of small problems in arbitrary precision, by code that shares nothing with the package.
+
+Numbers are MPFR's. Every flow is integrated by Gragg's modified midpoint rule and Richardson extrapolation (Hairer,
+Norsett & Wanner, *Solving Ordinary Differential Equations I*, Section II.9), in the unknowns in which it can be
+followed from any scale of initialisation:
+
+- quadratic formulas ``w^T A w``: ``G_i = int g_i dt``, of which every eigencomponent of A is an exponential;
+- products of weights: the conserved ``w_l^2 - w_1^2`` exactly, and the hyperbolic angle of the two smallest weights;
+- everything else in its weights, with digits for what it conserves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import product
+from typing import Any
+
+import gmpy2
+import mpmath
+import numpy as np
+import sympy
+from gmpy2 import mpfr
+
+#: Steps and seconds after which an oracle is given up: the case is left out.
+BUDGET, SECONDS = 4000, 6.0
+FUNCTIONS = {
+    name: getattr(gmpy2, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp", "log", "atan", "sqrt")
+}
+
+Number = Any
+Field = Callable[[list], list]
+
+
+class TooLongError(Exception):
+    """The oracle would take more than its budget."""
+
+
+def precision(digits: int) -> Any:
+    return gmpy2.context(gmpy2.get_context(), precision=int(3.33 * digits) + 8)
+
+
+class Extrapolation:
+    """``y' = f(y)`` step by step; errors of a step are below ``10^tolerance`` times ``sizes(y)``.
+
+    Where flows contract, one whose speed moves it by less than that in all the time that is left is at its end.
+    """
+
+    def __init__(
+        self, f: Field, y: list, tolerance: float, sizes: Callable[[list], list], contracts: bool = False
+    ) -> None:
+        self.f, self.y, self.t, self.sizes, self.contracts = f, y, mpfr(0), sizes, contracts
+        self.tolerance = mpfr(10) ** tolerance
+        self.columns = min(20, max(8, int(-0.45 * tolerance) + 3))
+        rates = [abs(b) / s for b, s in zip(f(y), sizes(y), strict=True) if s > 0]
+        self.h = 1 / max([rate for rate in rates if rate > 0], default=mpfr(1))
+        self.taken, self.deadline = 0, time.process_time() + SECONDS
+
+    def to(self, end: Number) -> list:
+        while self.t < end:
+            h, left = min(self.h, end - self.t), end - self.t
+            if self.contracts and all(
+                abs(speed) * left <= self.tolerance * size
+                for speed, size in zip(self.f(self.y), self.sizes(self.y), strict=True)
+            ):
+                return self.y
+            found = self._step(h)
+            self.taken += 1
+            if self.taken > BUDGET or time.process_time() > self.deadline:
+                raise TooLongError
+            if found is None:
+                self.h = h / 2
+                continue
+            self.y, column = found
+            self.t = end if h == end - self.t else self.t + h
+            if column < self.columns - 3:
+                self.h = max(self.h, h * mpfr("1.6"))
+        return self.y
+
+    def _step(self, h: Number) -> tuple[list, int] | None:
+        table: list[list[list]] = []
+        first, sizes = self.f(self.y), self.sizes(self.y)
+        for j in range(self.columns):
+            n = 2 * (j + 1)
+            step = h / n
+            before, now = self.y, [a + step * b for a, b in zip(self.y, first, strict=True)]
+            for _ in range(n - 1):
+                before, now = now, [a + 2 * step * b for a, b in zip(before, self.f(now), strict=True)]
+            row = [[(a + b + step * c) / 2 for a, b, c in zip(before, now, self.f(now), strict=True)]]
+            for m in range(1, j + 1):
+                ratio = mpfr(n * n) / (4 * (j + 1 - m) ** 2) - 1
+                row.append([a + (a - b) / ratio for a, b in zip(row[-1], table[-1][m - 1], strict=True)])
+            table.append(row)
+            if j >= 4:
+                gaps = [abs(a - b) for a, b in zip(row[-1], row[-2], strict=True)]
+                if not all(gmpy2.is_finite(a) for a in row[-1]):
+                    return None
+                if all(gap <= self.tolerance * size for gap, size in zip(gaps, sizes, strict=True)):
+                    return row[-1], j
+        return None
+
+
+SLOPES: dict[str, Callable[[Number, Number], Number]] = {
+    "squared": lambda f, y: f - y,
+    "logistic": lambda f, y: -y / (1 + gmpy2.exp(y * f)),
+    "exponential": lambda f, y: -y * gmpy2.exp(-y * f),
+    "log-cosh": lambda f, y: gmpy2.tanh(f - y),
+    "pseudo-huber": lambda f, y: (f - y) / gmpy2.sqrt(1 + (f - y) ** 2),
+    "poisson": lambda f, y: gmpy2.exp(f) - y,
+}
+
+
+class Data:
+    """X, y and a loss in full precision."""
+
+    def __init__(self, X: np.ndarray, y: np.ndarray, loss: str = "squared") -> None:
+        self.n, self.d = X.shape
+        self.rows = [[mpfr(float(v)) for v in row] for row in X]
+        self.y = [mpfr(float(v)) for v in y]
+        self.slope = SLOPES[loss]
+        self.squares = [sum(row[i] ** 2 for row in self.rows) / self.n for i in range(self.d)]
+
+    def gradient(self, beta: Sequence[Number]) -> list:
+        """``X^T loss'(X beta, y) / n``."""
+        rest = [
+            self.slope(sum(a * b for a, b in zip(row, beta, strict=True)), y) / self.n
+            for row, y in zip(self.rows, self.y, strict=True)
+        ]
+        return [sum(row[i] * r for row, r in zip(self.rows, rest, strict=True)) for i in range(self.d)]
+
+
+@cache
+def _eigen(formula: str, names: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
+    """Eigenvalues and orthonormal eigenvectors of the symmetric matrix of a quadratic formula, as text."""
+    symbols = [sympy.Symbol(name) for name in names]
+    hessian = sympy.hessian(sympy.sympify(formula), symbols) / 2
+    k = len(names)
+    with mpmath.workdps(60):
+        values, vectors = mpmath.eigsy(mpmath.matrix([[mpmath.mpf(str(v)) for v in hessian.row(i)] for i in range(k)]))
+        return [str(v) for v in values], [[str(vectors[a, b]) for a in range(k)] for b in range(k)]
+
+
+def quadratic_flow(
+    formula: str, names: Sequence[str], data: Data, start: list[list], times: Sequence[Number], std: float, decay: float
+) -> list[list]:
+    """beta at `times`. With ``c = q_a^T w``: ``(ln c_a)' = -2 lambda_a g - 4 std^2 s_i^2 lambda_a^2 - decay``."""
+    texts, vectors = _eigen(formula, tuple(names))
+    rates = [mpfr(text) for text in texts]
+    k, d = len(names), data.d
+    squares = [[sum(mpfr(vectors[a][b]) * start[b][i] for b in range(k)) ** 2 for i in range(d)] for a in range(k)]
+    noise, shrink = mpfr(std), mpfr(decay)
+    kappa = [[4 * noise**2 * data.squares[i] * rate**2 + shrink for i in range(d)] for rate in rates]
+    shift = noise**2 * sum(rates)
+
+    def beta(state: list) -> list:
+        t = state[d]
+        return [
+            sum(
+                rates[a] * squares[a][i] * gmpy2.exp(-2 * (2 * rates[a] * state[i] + kappa[a][i] * t))
+                for a in range(k) if squares[a][i]
+            )
+            for i in range(d)
+        ]  # fmt: skip
+
+    def field(state: list) -> list:
+        return [*data.gradient([b + shift for b in beta(state)]), mpfr(1)]
+
+    unit = 1 / (4 * max(abs(rate) for rate in rates))
+    flow = Extrapolation(field, [mpfr(0)] * (d + 1), -22, lambda y: [unit] * d + [1 + abs(y[d])])
+    return [beta(flow.to(t)) for t in times]
+
+
+def product_flow(data: Data, start: list[list], times: Sequence[Number]) -> list[list]:
+    """beta of a product of weights at `times`.
+
+    With the two smallest of a coordinate's weights x and w, ``x = sqrt(D) sinh(q), |w| = sqrt(D) cosh(q)``, D conserved
+    (``x = +-e^q`` where D = 0): ``q' = -g sign(w) prod(the others)``.
+    """
+    d = data.d
+    order = [sorted((abs(w[i]), w[i]) for w in start) for i in range(d)]
+    x0 = [own[0][1] for own in order]
+    gaps = [[own[j][0] ** 2 - own[0][0] ** 2 for j in range(1, len(own))] for own in order]
+    signs = [[1 if own[j][1] >= 0 else -1 for j in range(1, len(own))] for own in order]
+    tied = [gap[0] == 0 for gap in gaps]
+    side = [1 if x >= 0 else -1 for x in x0]
+    angle = [
+        gmpy2.log(abs(x)) if tie else gmpy2.asinh(x / gmpy2.sqrt(gap[0]))
+        for x, gap, tie in zip(x0, gaps, tied, strict=True)
+    ]
+
+    def smallest(i: int, q: Number) -> Number:
+        return side[i] * gmpy2.exp(q) if tied[i] else gmpy2.sqrt(gaps[i][0]) * gmpy2.sinh(q)
+
+    def others(i: int, x: Number) -> list:
+        return [sign * gmpy2.sqrt(x * x + gap) for sign, gap in zip(signs[i], gaps[i], strict=True)]
+
+    def beta(q: list) -> list:
+        out = []
+        for i in range(d):
+            x = smallest(i, q[i])
+            for w in others(i, x):
+                x *= w
+            out.append(x)
+        return out
+
+    def field(q: list) -> list:
+        out = []
+        for i, g in enumerate(data.gradient(beta(q))):
+            speed = -g * signs[i][0] * (side[i] if tied[i] else 1)
+            for w in others(i, smallest(i, q[i]))[1:]:
+                speed *= w
+            out.append(speed)
+        return out
+
+    flow = Extrapolation(field, angle, -22, lambda y: [mpfr(1)] * d, contracts=True)
+    return [beta(flow.to(t)) for t in times]
+
+
+@cache
+def _parts(formula: str, names: tuple[str, ...], noise: str) -> Callable[..., list]:
+    """(weights, std) -> [E phi, dE/dw..., dVar/dw..., phi], averages over the noise written out."""
+    phi, std = sympy.sympify(formula), sympy.Symbol("std_")
+    weights = [sympy.Symbol(name) for name in names]
+    mean, variance = phi, sympy.S.Zero
+    if noise == "rademacher":
+        corners = [
+            phi.subs({w: w + sign * std for w, sign in zip(weights, signs, strict=True)}, simultaneous=True)
+            for signs in product((-1, 1), repeat=len(weights))
+        ]
+        mean = sum(corners) / len(corners)
+        variance = sum(corner**2 for corner in corners) / len(corners) - mean**2
+    elif noise == "gaussian":
+        drawn = [sympy.Symbol(f"xi_{name}") for name in names]
+        once = sympy.expand(phi.subs({w: w + xi for w, xi in zip(weights, drawn, strict=True)}, simultaneous=True))
+        mean, square = _gaussian(once, drawn, std), _gaussian(sympy.expand(once**2), drawn, std)
+        variance = sympy.expand(square - sympy.expand(mean**2))
+    parts = [mean, *(mean.diff(w) for w in weights), *(variance.diff(w) for w in weights), phi]
+    return sympy.lambdify([*weights, std], parts, [FUNCTIONS], cse=True)
+
+
+def _gaussian(expression: sympy.Expr, drawn: Sequence[sympy.Symbol], std: sympy.Symbol) -> sympy.Expr:
+    out = sympy.S.Zero
+    for powers, coefficient in sympy.Poly(expression, *drawn).terms():
+        if not any(n % 2 for n in powers):
+            out += coefficient * sympy.prod(sympy.factorial2(n - 1) for n in powers if n) * std ** sum(powers)
+    return out
+
+
+def weight_flow(
+    formula: str, names: Sequence[str], data: Data, start: list[list], times: Sequence[Number], noise: str = "",
+    std: float = 0.0, decay: float = 0.0, finest: float = -22.0,
+) -> list[list]:  # fmt: skip
+    """beta at `times`, in the weights; errors of a step are ``10^finest`` of a coordinate's largest weight."""
+    parts = _parts(formula, tuple(names), noise)
+    k, d, sigma, shrink = len(names), data.d, mpfr(std), mpfr(decay)
+
+    def field(state: list) -> list:
+        seen = [parts(*state[i::d], sigma) for i in range(d)]
+        g = data.gradient([mpfr(own[0]) for own in seen])
+        return [
+            -(g[i] * seen[i][1 + a] + data.squares[i] / 2 * seen[i][1 + k + a] + shrink * state[a * d + i])
+            for a in range(k) for i in range(d)
+        ]  # fmt: skip
+
+    def sizes(state: list) -> list:
+        return [max(abs(w) for w in state[i::d]) for i in range(d)] * k
+
+    flow = Extrapolation(field, [w for row in start for w in row], finest, sizes)
+    return [[mpfr(parts(*flow.to(t)[i::d], sigma)[-1]) for i in range(d)] for t in times]
+
+
+def linear_flow(
+    X: np.ndarray, Y: np.ndarray, U: list[list], V: list[list], times: Sequence[Number], std: float, decay: float,
+    finest: float,
+) -> list[list]:  # fmt: skip
+    """beta, flattened, of ``U V^T`` at `times`, in the weights."""
+    n, D = X.shape
+    m, h = len(V), len(V[0])
+    gram = [[sum(mpfr(float(r[i])) * mpfr(float(r[j])) for r in X) / n for j in range(D)] for i in range(D)]
+    cross = [
+        [sum(mpfr(float(r[i])) * mpfr(float(s[j])) for r, s in zip(X, Y, strict=True)) / n for j in range(m)]
+        for i in range(D)
+    ]
+    pull, trace = mpfr(std) ** 2 * m, mpfr(std) ** 2 * sum(gram[i][i] for i in range(D))
+    shrink = mpfr(decay)
+
+    def beta(state: list) -> list[list]:
+        U, V = state[: D * h], state[D * h :]
+        return [[sum(U[i * h + a] * V[j * h + a] for a in range(h)) for j in range(m)] for i in range(D)]
+
+    def field(state: list) -> list:
+        U, V, B = state[: D * h], state[D * h :], beta(state)
+        G = [[sum(gram[i][k] * B[k][j] for k in range(D)) - cross[i][j] for j in range(m)] for i in range(D)]
+        first = [
+            -sum(G[i][j] * V[j * h + a] for j in range(m)) - pull * sum(gram[i][k] * U[k * h + a] for k in range(D))
+            - shrink * U[i * h + a]
+            for i in range(D) for a in range(h)
+        ]  # fmt: skip
+        second = [
+            -sum(G[i][j] * U[i * h + a] for i in range(D)) - (trace + shrink) * V[j * h + a]
+            for j in range(m) for a in range(h)
+        ]  # fmt: skip
+        return first + second
+
+    flat = [w for row in (*U, *V) for w in row]
+    flow = Extrapolation(field, flat, finest, lambda y: [max(abs(w) for w in y)] * len(y))
+    return [[b for row in beta(flow.to(t)) for b in row] for t in times]
+
+
+def weight_descent(
+    formula: str, names: Sequence[str], data: Data, start: list[list], h: float, n_steps: int, momentum: float = 0.0
+) -> list:
+    """beta after `n_steps` steps of descent, heavy ball with momentum."""
+    parts = _parts(formula, tuple(names), "")
+    k, d, size, mu = len(names), data.d, mpfr(h), mpfr(momentum)
+    w, v = [list(row) for row in start], [[mpfr(0)] * d for _ in start]
+    for _ in range(n_steps):
+        seen = [parts(*(row[i] for row in w), mpfr(0)) for i in range(d)]
+        g = data.gradient([mpfr(own[0]) for own in seen])
+        for a in range(k):
+            for i in range(d):
+                v[a][i] = mu * v[a][i] - size * g[i] * seen[i][1 + a]
+                w[a][i] += v[a][i]
+    return [mpfr(parts(*(row[i] for row in w), mpfr(0))[-1]) for i in range(d)]
