@@ -286,7 +286,7 @@ class ConeRegression(Generic[Key]):
         return self.members.pop(position)
 
 
-@compiled("void(float64[:, ::1], float64[:, ::1], int64, int64)", error_model="python")
+@compiled(error_model="python")
 def _remove_column(qt: Array, rt: Array, k: int, position: int) -> None:  # pragma: no cover - compiled
     for column in range(position, k - 1):
         for row in range(column + 2):
@@ -307,7 +307,7 @@ def _remove_column(qt: Array, rt: Array, k: int, position: int) -> None:  # prag
             qt[column + 1, row] = c * right - s * left
 
 
-@compiled("void(float64[:, ::1], int64, float64[::1])", error_model="python")
+@compiled(error_model="python")
 def _solve_upper(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
     for column in range(k - 1, -1, -1):
         out[column] /= rt[column, column]
@@ -315,7 +315,7 @@ def _solve_upper(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - c
             out[row] -= rt[column, row] * out[column]
 
 
-@compiled("void(float64[:, ::1], int64, float64[::1])", error_model="python")
+@compiled(error_model="python")
 def _solve_upper_transposed(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
     for column in range(k):
         for row in range(column):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +22,6 @@ Index = NDArray[np.int64]
 #: Bits of a column's number that one pass of the sort looks at.
 _RADIX = 11
 _IN_BLOCK = np.uint32(BLOCK - 1)
-_FLAG = numba.uint8[::1]
-_VEC = numba.float64[::1]
 
 
 class Columns:
@@ -144,7 +141,7 @@ def _stable_order(numbers: Index, bound: int) -> Index:
     return order
 
 
-@compiled("int64[::1](int64[::1], int64[::1], int64)", error_model="python")
+@compiled(error_model="python")
 def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
     begins = np.zeros((1 << _RADIX) + 1, np.int64)
     mask = (1 << _RADIX) - 1
@@ -160,48 +157,23 @@ def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
     return out
 
 
-_SWEEP: Any = compiled(
-    numba.types.Tuple((numba.float64, numba.int64))(
-        numba.uint32[::1], numba.uint32[::1], _VEC, numba.int64[::1], numba.float64[:, ::1],
-        _VEC, _VEC, _VEC, _VEC, _FLAG, _VEC, numba.float64, numba.float64, numba.int64[::1], numba.float64[:, ::1],
-    ),
-)  # fmt: skip
+@compiled()
+def sweep(place, rows, entries, ends, pair, walls, stands, times, near):  # pragma: no cover - compiled
+    """Duals and gradients of one block of columns after another, each looked at while it is in cache.
 
-
-@_SWEEP
-def sweep(
-    place, rows, entries, ends, pair, upper, lower, up_cost, low_cost, flags, rounding, t, age, buffer, kept
-):  # pragma: no cover - compiled
-    """Duals and gradients of one block of columns after another, each looked at while it is in cache."""
-    best, count = np.inf, 0
-    d = len(flags)
+    The last four arguments are those of :func:`flowsim.limits.hits.examine`.
+    """
+    best, count = np.inf, np.int64(0)
+    d = len(stands[0])
     dual, pulls, late = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     for block in range(len(ends) - 1):
         first = block * BLOCK
         size = min(BLOCK, d - first)
-        last = first + size
         dual[:] = 0.0
         pulls[:] = 0.0
         for p in range(ends[block], ends[block + 1]):
             j, row, x = place[p] & _IN_BLOCK, rows[p], entries[p]  # unsigned: an index without a sign to test
             dual[j] += x * pair[row, 0]
             pulls[j] += x * pair[row, 1]
-        best, count = examine(
-            best,
-            count,
-            first,
-            dual[:size],
-            pulls[:size],
-            upper[first:last] if len(upper) > BLOCK else upper[:size],
-            lower[first:last] if len(lower) > BLOCK else lower[:size],
-            up_cost[first:last] if len(up_cost) > BLOCK else up_cost[:size],
-            low_cost[first:last] if len(low_cost) > BLOCK else low_cost[:size],
-            rounding[first:last],
-            flags[first:last],
-            t,
-            age,
-            buffer,
-            kept,
-            late,
-        )
+        best, count = examine(best, count, first, dual[:size], pulls[:size], walls, stands, times, near, late)
     return best, count

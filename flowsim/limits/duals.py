@@ -102,20 +102,10 @@ class Swept:
         data = self.columns
         pair = np.column_stack([self.N, residual * (-1.0 / data.n)])
         buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
+        stands, times = (flags, self.rounding), (float(t), float(age))
         wait, count = sweep(
-            data.place,
-            data.rows,
-            data.entries,
-            self.ends,
-            pair,
-            *self.tables,
-            flags,
-            self.rounding,
-            t,
-            age,
-            buffer,
-            kept,
-        )
+            data.place, data.rows, data.entries, self.ends, pair, self.tables, stands, times, (buffer, kept)
+        )  # fmt: skip
         self.products += 2
         self.seconds += time.perf_counter() - began
         if count > BUFFER:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import compiled, part
 
 __all__ = ["BLOCK", "BUFFER", "arrivals", "examine", "next_hits", "tabulate"]
 
@@ -60,7 +57,7 @@ def next_hits(
         Everyone who arrives after that wait, within rounding.
     """
     buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
-    wait, count = _advance(s, previous, elapsed, g, *walls, flags, rounding, t, age, buffer, kept)
+    wait, count = _advance(s, previous, elapsed, g, walls, (flags, rounding), (float(t), float(age)), (buffer, kept))
     if count > BUFFER:
         return arrivals(wait, np.arange(len(s)), np.stack([s, g]), walls, flags, rounding, t, age)
     return arrivals(wait, buffer[:count], kept[:, :count], walls, flags, rounding, t, age)
@@ -83,42 +80,21 @@ def arrivals(
     return wait, near[chosen], np.where(up[chosen], 1, -1)
 
 
-_FLAG = numba.uint8[::1]
-_VEC = numba.float64[::1]
-_ADVANCE: Any = compiled(
-    numba.types.Tuple((numba.float64, numba.int64))(
-        _VEC,
-        _VEC,
-        numba.float64,
-        _VEC,
-        _VEC,
-        _VEC,
-        _VEC,
-        _VEC,
-        _FLAG,
-        _VEC,
-        numba.float64,
-        numba.float64,
-        numba.int64[::1],
-        numba.float64[:, ::1],
-    ),
-)
+@part()
+def examine(best, count, first, dual, pulls, walls, stands, times, near, late):  # pragma: no cover
+    """The least wait in one block of coordinates, and who came within rounding of the least so far.
 
-
-_EXAMINE: Any = compiled(
-    numba.types.Tuple((numba.float64, numba.int64))(
-        numba.float64, numba.int64, numba.int64, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _VEC, _FLAG, numba.float64,
-        numba.float64, numba.int64[::1], numba.float64[:, ::1], _VEC,
-    ),
-)  # fmt: skip
-
-
-@_EXAMINE
-def examine(
-    best, count, first, dual, pulls, high, low, high_cost, low_cost, blur, flags, t, age, buffer, kept, late
-):  # pragma: no cover
-    """The least wait in one block of coordinates, and who came within rounding of the least so far."""
-    size = len(dual)
+    `walls` are four arrays, each whole or one block of equal entries; `stands` are flags and rounding; `times` are t
+    and age; `near` keeps coordinates and their duals and gradients.
+    """
+    size, (t, age), (buffer, kept) = len(dual), times, near
+    last = first + size
+    # Slices: an index into them is plainly in range, and the loop becomes vector instructions.
+    high = walls[0][first:last] if len(walls[0]) > BLOCK else walls[0][:size]
+    low = walls[1][first:last] if len(walls[1]) > BLOCK else walls[1][:size]
+    high_cost = walls[2][first:last] if len(walls[2]) > BLOCK else walls[2][:size]
+    low_cost = walls[3][first:last] if len(walls[3]) > BLOCK else walls[3][:size]
+    flags, blur = stands[0][first:last], stands[1][first:last]
     # Where everybody would stand after the best wait so far, against walls drawn in by rounding.
     ahead = min(best, 1e300)
     then, shrink = t + ahead, 1.0 - 2.0 * _TIE
@@ -153,37 +129,17 @@ def examine(
     return best, count
 
 
-@_ADVANCE
-def _advance(
-    s, previous, elapsed, g, upper, lower, up_cost, low_cost, flags, rounding, t, age, buffer, kept
-):  # pragma: no cover
+@compiled()
+def _advance(s, previous, elapsed, g, walls, stands, times, near):  # pragma: no cover
     """The least wait, and all who came within rounding of the least so far; the last of them matter."""
-    best, count = np.inf, 0
+    best, count = np.inf, np.int64(0)
     d = len(s)
     late = np.empty(BLOCK)
     for first in range(0, d, BLOCK):
         size = min(BLOCK, d - first)
         last = first + size
-        # Slices: an index into them is plainly in range, and the loop becomes vector instructions.
         dual, before = s[first:last], previous[first:last]
         for j in range(size):
             dual[j] -= elapsed * before[j]
-        best, count = examine(
-            best,
-            count,
-            first,
-            dual,
-            g[first:last],
-            upper[first:last] if len(upper) > BLOCK else upper[:size],
-            lower[first:last] if len(lower) > BLOCK else lower[:size],
-            up_cost[first:last] if len(up_cost) > BLOCK else up_cost[:size],
-            low_cost[first:last] if len(low_cost) > BLOCK else low_cost[:size],
-            rounding[first:last],
-            flags[first:last],
-            t,
-            age,
-            buffer,
-            kept,
-            late,
-        )
+        best, count = examine(best, count, first, dual, g[first:last], walls, stands, times, near, late)
     return best, count

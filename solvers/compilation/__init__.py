@@ -10,6 +10,7 @@ from numba import njit
 from numba.core.options import DefaultOptions
 
 from flowsim.solvers.compilation.disk import disk_cache
+from flowsim.solvers.compilation.garbage import uncollected_while_compiling
 from flowsim.solvers.compilation.parts import pipeline
 
 __all__ = ["FAST", "LANES", "address_of", "bare", "compiled", "compiled_callback", "padded", "part"]
@@ -18,6 +19,9 @@ __all__ = ["FAST", "LANES", "address_of", "bare", "compiled", "compiled_callback
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 #: Doubles in the widest vector register.
 LANES = 8
+
+
+uncollected_while_compiling()
 
 
 def compiled(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
