@@ -2,12 +2,12 @@
 
 from flowsim.descent.ensemble import Ensemble, gradient_descents
 from flowsim.descent.gradient_descent import gradient_descent
-from flowsim.descent.modes import Modes, signed_exp, why_not_growth
+from flowsim.descent.multipliers import Multipliers, signed_exp, why_not_growth
 from flowsim.descent.sharpness import largest_stable_step, sharpness
 
 __all__ = [
     "Ensemble",
-    "Modes",
+    "Multipliers",
     "gradient_descent",
     "gradient_descents",
     "largest_stable_step",

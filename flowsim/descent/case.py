@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.descent.linear import LinearMachine, LinearStart
 from flowsim.descent.machine import Machine, Read, recorded_steps
-from flowsim.descent.modes import Modes, why_not_growth
+from flowsim.descent.multipliers import Multipliers, why_not_growth
 from flowsim.descent.products import load_data
 from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
@@ -106,10 +106,10 @@ class Case:
         return isinstance(self.net, DiagonalNetwork) and not self.data.is_sparse and self.data.loss == 0
 
     @cached_property
-    def modes(self) -> Modes:
-        """What growth coordinates multiply, at the start."""
+    def multipliers(self) -> Multipliers:
+        """What a step multiplies in growth coordinates, at the start."""
         assert isinstance(self.net, DiagonalNetwork)
-        return Modes.of(self.net, self.problem.feature_variances, self.scale, self.direction)
+        return Multipliers.of(self.net, self.problem.feature_variances, self.scale, self.direction)
 
     def machine(self, settings: Settings, steps: Array) -> Machine:
         """A fresh machine at the start, one lane per step size."""
@@ -126,7 +126,7 @@ class Case:
         if self.reason is None:
             from flowsim.descent.growth import GrowthMachine
 
-            return GrowthMachine(self.modes, self.data, self.problem.y, self.net.weights, settings, steps)
+            return GrowthMachine(self.multipliers, self.data, self.problem.y, self.net.weights, settings, steps)
         from flowsim.descent.weights import WeightMachine
 
         return WeightMachine(self.net, self.problem, self.data, self.scale, self.direction, settings, steps)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, Plan, run_growth
 from flowsim.descent.machine import Read, recorded_steps
-from flowsim.descent.modes import Modes, signed_exp
+from flowsim.descent.multipliers import Multipliers, signed_exp
 from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
@@ -27,8 +27,8 @@ class GrowthMachine:
 
     Parameters
     ----------
-    modes : Modes
-        The network at its start.
+    multipliers : Multipliers
+        Of the network, from its start.
     data, target : Data, array (n,)
     weights : tuple of str
     settings : Settings
@@ -39,28 +39,29 @@ class GrowthMachine:
     name = "growth"
 
     def __init__(
-        self, modes: Modes, data: Data, target: Array, weights: tuple[str, ...], settings: Settings, steps: Array
-    ) -> None:
-        self.modes, self.data, self.weights, self.settings = modes, data, weights, settings
-        self.invariants = modes.invariants
+        self, multipliers: Multipliers, data: Data, target: Array, weights: tuple[str, ...], settings: Settings,
+        steps: Array,
+    ) -> None:  # fmt: skip
+        self.multipliers, self.data, self.weights, self.settings = multipliers, data, weights, settings
+        self.modes = multipliers.modes
+        self.invariants = self.modes.invariants
         lanes = len(steps)
-        self.lanes, self.d, self.steps = lanes, modes.rate.shape[1], steps
+        self.lanes, self.d, self.steps = lanes, multipliers.rate.shape[1], steps
         self.variances = batch_variances(data, np.arange(len(target)), self.d)
         self.target = side_by_side(target, lanes)
         self.scale = steps / (settings.batch_size or len(target))
         # Coordinates that fill a vector have no weights and stay so.
-        spread = partial(side_by_side, lanes=lanes)
-        kappa = spread(modes.kappa)
+        spread, own = partial(side_by_side, lanes=lanes), multipliers
+        kappa = spread(own.kappa)
         decay = kappa * np.tile(steps, kappa.shape[1] // lanes)
         self.parts = Components(
-            spread(modes.rate), decay, spread(modes.coefficient), spread(modes.shift), spread(modes.powers),
-            modes.is_paired,
+            spread(own.rate), decay, spread(own.coefficient), spread(own.shift), spread(own.powers), own.is_paired,
         )  # fmt: skip
-        c, e = spread(modes.mantissa), spread(modes.exponent)
+        c, e = spread(multipliers.mantissa), spread(multipliers.exponent)
         with np.errstate(over="ignore", invalid="ignore"):
             scale = np.ldexp(self.parts.coefficient, np.clip(2 * e, -4000, 4000))
             beta = np.sum(c**2 * scale, axis=0)
-        pairs = len(modes.powers)
+        pairs = len(multipliers.powers)
         self.state = GrowthState(
             c, aligned(np.zeros_like(c)), e, aligned(scale), aligned(np.ones((pairs, c.shape[1]))),
             np.zeros((pairs, c.shape[1]), np.int64), aligned(beta), np.zeros(lanes), np.full(lanes, -1),
@@ -83,14 +84,14 @@ class GrowthMachine:
         self.steps = np.full_like(self.steps, size)
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
-        if self.settings.expected and len(rows) and self.modes.per_variance.any():
+        if self.settings.expected and len(rows) and self.multipliers.per_variance.any():
             return one_by_one(self._advance, self._look_at, first, last, rows, labels, noise)
         return self._advance(first, last, rows, labels, noise)
 
     def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
         """The noise adds what the batch's own variances ask for."""
-        modes = self.modes
-        kappa = modes.kappa + modes.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
+        own = self.multipliers
+        kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
         spread = side_by_side(kappa, lanes=self.lanes)
         self.parts.decay[:] = spread * np.tile(self.steps, spread.shape[1] // self.lanes)
 
@@ -111,8 +112,8 @@ class GrowthMachine:
         with np.errstate(divide="ignore"):
             logs = np.log(np.abs(mantissa)) + exponent * _LN2
             log_law = np.log(np.abs(pick(record.factor))) + pick(record.factor_e) * _LN2
-        log_weights, weights = self.modes.weights(np.sign(mantissa), logs)
-        log_imbalance, signs = self.modes.conserved(np.sign(mantissa), logs)
+        weights, log_weights = self.modes.weights(logs, np.sign(mantissa))
+        signs, log_imbalance = self.modes.products(logs, np.sign(mantissa))
         tracked = self.settings.momentum == 0.0
         return Read(
             beta=pick(record.beta).copy(),

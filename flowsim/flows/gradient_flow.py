@@ -18,13 +18,14 @@ from flowsim.errors import IntegrationError
 from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
+from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.loss_clock import log_loss_flow
-from flowsim.flows.products import ProductCoordinates, admits_products
 from flowsim.flows.rest import flow_to_rest
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
-from flowsim.growth.curve_map import admits_curves
+from flowsim.growth.curve_map import CurveMap, admits_curves
 from flowsim.growth.exponential import admits_growth
+from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.hints import hinting
 from flowsim.network import (
     Decay,
@@ -110,9 +111,9 @@ def gradient_flow(
     method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
         ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it.
     coordinates : {"auto", "growth", "log", "curve", "weights"}
-        ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.flows.growth`), log coordinates for
-        products of three weights or more (:mod:`flowsim.flows.products`), and curve coordinates for any other formula
-        without noise (:mod:`flowsim.flows.curves`), whenever they are exact.
+        ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.growth.exponential`), log coordinates
+        for products of three weights or more (:mod:`flowsim.growth.product_map`), and curve coordinates for any other
+        formula without noise (:mod:`flowsim.growth.curve_map`), whenever they are exact.
     rtol : float
         Relative accuracy of the weights, in (0, 1).
     atol : float
@@ -331,17 +332,16 @@ def _choose(
     if not_log is None and not native:
         not_log = f"{method} does not resolve them with this loss"
     if not_log is None and asked in ("auto", "log"):
-        return ProductCoordinates(net, problem, scale, direction), reason
+        return DualCoordinates(net, problem, ProductMap(net, scale, direction)), reason
     if asked == "log":
         raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
     plain = not net.is_mixed and net.distinct[0].product_of is not None
     if asked == "curve" or (asked == "auto" and not plain):
         not_curve = admits_curves(net, scale, direction, rtol)
         if not_curve is None:
-            from flowsim.flows.curves import CurveCoordinates
-
             native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
-            return CurveCoordinates(net, problem, scale, direction, native=native_curve), reason
+            curves = CurveMap(net, scale, direction, _size(problem))
+            return DualCoordinates(net, problem, curves, native=native_curve), reason
         if asked == "curve":
             raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {not_curve}.")
     if method == "native":

@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.descent import Modes, signed_exp, why_not_growth
+from flowsim.descent import Multipliers, signed_exp, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay, log_abs
 from flowsim.flows.checks import check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Observed
@@ -201,9 +201,10 @@ class ModifiedGrowth:
     ) -> None:
         self.net, self.problem, self.rule = net, problem, rule
         variances = problem.feature_variances if net.noise is not None else np.zeros(problem.d)
-        self.modes = Modes.of(net, variances, scale, direction)
+        self.multipliers = Multipliers.of(net, variances, scale, direction)
+        self.modes = self.multipliers.modes
         self.invariants = self.modes.invariants
-        self.sign, logs = self.modes.start()
+        self.sign, logs = self.multipliers.start()
         logs = np.where(self.sign == 0, 0.0, logs)
         if rule.offset:
             factor = 1.0 + rule.offset * self._rates(logs)[0]
@@ -217,12 +218,12 @@ class ModifiedGrowth:
 
     def _squares(self, logs: Array) -> Array:
         """Terms of beta, (..., k, d)."""
-        return self.modes.coefficient * np.where(self.sign != 0, np.exp(2 * logs), 0.0)
+        return self.multipliers.coefficient * np.where(self.sign != 0, np.exp(2 * logs), 0.0)
 
     def _rates(self, logs: Array) -> tuple[Array, Array]:
         """r and r' for logarithms (..., k, d)."""
         terms = self._squares(logs)
-        m = self.modes
+        m = self.multipliers
         g = self.problem.gradient(terms.sum(axis=-2) + m.shift) if logs.ndim == 2 else self._gradients(terms)
         r = m.rate * g[..., None, :] + m.kappa
         moved = (-2.0 * terms * r).sum(axis=-2)
@@ -230,7 +231,7 @@ class ModifiedGrowth:
         return r, m.rate * change[..., None, :]
 
     def _gradients(self, terms: Array) -> Array:
-        residual = self.problem.predict(terms.sum(axis=-2) + self.modes.shift) - self.problem.y
+        residual = self.problem.predict(terms.sum(axis=-2) + self.multipliers.shift) - self.problem.y
         return self.problem.rmatvec(residual.T).T / self.problem.n
 
     def _velocity_of_logs(self, logs: Array) -> Array:
@@ -257,12 +258,12 @@ class ModifiedGrowth:
         return sign, np.where(sign == 0, -np.inf, y.reshape(sign.shape))
 
     def predictor(self, t: Array, y: Array) -> Array:
-        return self.modes.beta(*self._components(y))
+        return self.multipliers.beta(*self._components(y))
 
     def observe(self, t: Array, y: Array) -> Observed:
         sign, logs = self._components(y)
-        log_weights, weights = self.modes.weights(sign, logs)
-        log_imbalance, signs = self.modes.conserved(sign, logs)
+        weights, log_weights = self.modes.weights(logs, sign)
+        signs, log_imbalance = self.modes.products(logs, sign)
         names = self.net.weights
         return Observed(
             weights={name: weights[:, a] for a, name in enumerate(names)},

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.descent.settings import check_count
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
-from flowsim.growth.exponential import GrowthMap, admits_growth
+from flowsim.growth.exponential import ExponentialMap, admits_growth
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, resolve_alpha
 from flowsim.problem import Problem, require_squares
@@ -179,7 +179,7 @@ def stochastic_flow(
     steps = max(1, round(t_end / h)) if n_steps is None else check_count("n_steps", n_steps)
     scale = resolve_alpha(alpha, start)
     driven = _Driven(
-        GrowthMap.of(net, problem, scale, net.direction(start, problem.d)), problem, h, size, float(label_noise)
+        ExponentialMap.of(net, problem, scale, net.direction(start, problem.d)), problem, h, size, float(label_noise)
     )
     dt, rng = t_end / steps, np.random.default_rng(seed)
     kept = [*range(0, steps, every), steps]
@@ -203,7 +203,7 @@ def stochastic_flow(
 class _Driven:
     """The equation of nu and <N>, for many paths at once."""
 
-    def __init__(self, growth: GrowthMap, problem: Problem, step: float, batch: int, label_noise: float) -> None:
+    def __init__(self, growth: ExponentialMap, problem: Problem, step: float, batch: int, label_noise: float) -> None:
         self.map, self.problem = growth, problem
         n = problem.n
         ratio = n / batch

@@ -1,7 +1,8 @@
 r"""Growth maps: what a start at scale alpha has grown to when its dual stands at z.
 
-Whatever the data and the loss do, they act on a coordinate by ``z = -int g dt`` alone, ``beta_i = B_i(z_i, t)``. Each
-form answers the same questions: value and slope of B, weights and their logarithms, what they conserve.
+Whatever the data and the loss do, they act on a coordinate by ``z = -int g dt`` alone, ``beta_i = B_i(z_i, t)``. The
+first three forms satisfy one protocol (:mod:`flowsim.growth.protocol`): value, slope and curvature of B, weights and
+their logarithms, what they conserve, and the breakpoints of the dual as alpha vanishes.
 
 ============== ============================================= =================================================
 form           networks                                      exact because

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.growth.curve import Curve, Side
-from flowsim.growth.curve_table import CurveTable, curve_table, read_table, read_weights
+from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
 from flowsim.growth.formula_origin import origin_of
 from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.solvers.separable.curves import CurveArrays
 
 __all__ = ["CurveMap", "admits_curves"]
 
@@ -26,6 +27,8 @@ _RESOLVED = 10 * float(np.finfo(float).eps)
 _FARTHER = 1e10
 #: Weights below this are no floats to work with.
 _TINY = 1e-150
+#: The integrator rejects a step whose prediction is off by more than this, in logarithms of weights.
+_CORRECTED = 0.5
 
 
 def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, rtol: float) -> str | None:
@@ -56,6 +59,8 @@ def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, r
 class CurveMap:
     """``beta_i = B_i(z_i)``, one curve for all coordinates of the same formula and start.
 
+    A :class:`flowsim.growth.protocol.GrowthMap`; its states are z.
+
     Parameters
     ----------
     net : DiagonalNetwork
@@ -71,6 +76,10 @@ class CurveMap:
     ValueError
         If a formula is undefined at the start.
     """
+
+    name = "curve"
+    log_unit = 0.0
+    is_damped = False
 
     def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0) -> None:
         self.net, self.scale, self.direction = net, scale, direction
@@ -97,7 +106,21 @@ class CurveMap:
                     )
                 self.curves.append(curve)
                 self.rows.append(rows)
+        self.base = np.array([curve.constant for curve in self.curves])[self.which]
+        self.shift = np.zeros(1)
         self._table: CurveTable | None = None
+        self._seen: tuple[float, tuple[Array, Array, Array, Array]] | None = None
+
+    @cached_property
+    def _kernels(self) -> Any:
+        from flowsim.symbolic import kernels
+
+        return kernels(self.net)
+
+    @property
+    def invariants(self) -> tuple[str, ...]:
+        names: tuple[str, ...] = self._kernels.invariant_names
+        return names
 
     @cached_property
     def size(self) -> int:
@@ -140,8 +163,34 @@ class CurveMap:
         read_table(table, np.tile(self.which, len(flat)), flat.ravel(), beta, slope)
         return beta.reshape(z.shape), slope.reshape(z.shape)
 
-    def weights(self, z: Array) -> tuple[Array, Array]:
-        """All weights (T, k, d) of the network, and the logarithms of their moduli, at z (T, d)."""
+    def state(self, z: Array) -> Array:
+        return z
+
+    def value(self, y: Array, t: Array | float) -> Array:
+        return self(y)[0]
+
+    def slope(self, y: Array, t: Array | float) -> Array:
+        return self(y)[1]
+
+    def _derivatives(self, z: Array) -> tuple[Array, Array]:
+        """B'' and a primitive of B at z (..., d)."""
+        flat = np.ascontiguousarray(z, dtype=float).reshape(-1, len(self.which))
+        curvature, potential = np.empty(flat.size), np.empty(flat.size)
+        table = self._covering(flat)
+        read_derivatives(table, primitives(table), np.tile(self.which, len(flat)), flat.ravel(), curvature, potential)
+        return curvature.reshape(z.shape), potential.reshape(z.shape)
+
+    def curvature(self, y: Array, t: Array | float) -> Array:
+        return self._derivatives(y)[0]
+
+    def potential(self, y: Array, t: Array | float) -> Array:
+        return self._derivatives(y)[1]
+
+    def drift(self, y: Array, t: Array | float) -> Array:
+        return np.zeros(y.shape)
+
+    def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        z = y
         table = self._covering(z)
         own, logs = (np.empty((self.size, z.size)) for _ in range(2))
         which = np.tile(self.which, len(z))
@@ -178,7 +227,65 @@ class CurveMap:
         np.maximum.at(highest, self.which, high)
         return lowest.tolist(), highest.tolist()
 
-    def until_visible(self, level: float) -> tuple[Array, Array, Array, Array]:
+    @cached_property
+    def _invariants_at_start(self) -> tuple[Array, Array]:
+        """What the formulas conserve, at the start: values and logarithms of their moduli, (pairs, d)."""
+        d, kernel = len(self.which), self._kernels.invariants
+        value, double = (np.zeros((len(self.invariants), d)) for _ in range(2))
+        kinds = self.net.kinds(d)
+        start = np.ascontiguousarray(self.direction)
+        kernel(start, kinds, value)
+        kernel(2.0 * start, kinds, double)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            power = np.log2(double / value)
+            homogeneous = np.abs(power - np.round(power)) < 1e-12
+            logs = np.where(homogeneous, np.round(power) * self.scale.log, np.nan) + np.log(np.abs(value))
+            if not homogeneous.all():
+                exact = np.zeros_like(value)
+                kernel(np.ascontiguousarray(self.scale.value * start), kinds, exact)
+                logs = np.where(homogeneous, logs, np.log(np.abs(exact)))
+                value = np.where(homogeneous, value, exact)
+        with np.errstate(over="ignore"):
+            return np.sign(value) * np.exp(logs), logs
+
+    def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        """Constants: the weights are read off the curve of their start."""
+        value, logs = self._invariants_at_start
+        shape = (len(y), *value.shape)
+        return np.broadcast_to(value, shape).copy(), np.broadcast_to(logs, shape).copy()
+
+    def law(self, t: Array) -> Array:
+        logs = self._invariants_at_start[1]
+        return np.broadcast_to(logs, (len(t), *logs.shape))
+
+    def thresholds(self) -> tuple[Array, Array]:
+        from flowsim.symbolic import thresholds
+
+        return thresholds(self.net, self.direction, len(self.which))
+
+    def separable(self) -> dict[str, Any]:
+        ones = np.ones((1, len(self.which)))
+        return {
+            "log_coefficient": 2.0 * min(self.scale.log, 0.0) * ones,
+            "sign": ones,
+            "slope": 2.0 * self.rate * ones,
+            "decay": 0.0 * ones,
+            "curves": NativeCurves(self),
+        }
+
+    def until_visible(self, z: Array, t: float, speed: Array, level: float, past: float) -> float:
+        if self._seen is None or self._seen[0] != level:
+            self._seen = level, self._visible_at(level)
+        below, above, slow, fast = self._seen[1]
+        limit = np.inf
+        for sign, ends, rates in ((-1.0, below, slow), (1.0, above, fast)):
+            left = sign * (ends - z)
+            hidden = (left > 0) & (sign * speed > 0)
+            if hidden.any():
+                limit = min(limit, float(((left + past / rates)[hidden] / np.abs(speed[hidden])).min()))
+        return limit
+
+    def _visible_at(self, level: float) -> tuple[Array, Array, Array, Array]:
         """z at which coordinates that grow out of the origin reach a coefficient, below and above, and the rates there.
 
         All (d,); infinite where a side is not reached so.
@@ -192,6 +299,70 @@ class CurveMap:
                     ends[number], rates[number] = found
         return below[self.which], above[self.which], slow[self.which], fast[self.which]
 
+    def range_error(self, z: Array, t: float) -> str | None:
+        found = self.beyond(z)
+        if found is None:
+            return None
+        i, why, beta = found
+        if why == "saddle":
+            return (
+                f"coordinate {i} stands at a critical point of its formula, at {beta:.6g}, and would leave it again "
+                "in a direction that floats do not carry"
+            )
+        return f"coordinate {i} left the range of its formula at {beta:.3g}; tighten `rtol`"
+
 
 def _reach(side: Side) -> float:
     return side.sign * math.inf if side.ended else side.end
+
+
+class NativeCurves:
+    """The :class:`~flowsim.solvers.separable.curves.Curves` of a map."""
+
+    def __init__(self, mapping: CurveMap) -> None:
+        self.map = mapping
+        around = np.full(len(mapping.which), 1.0 / mapping.rate)
+        mapping(np.stack([-around, around]))
+
+    def __call__(self, z: Array) -> tuple[Array, Array]:
+        return self.map(z)
+
+    def __reduce__(self) -> Any:
+        return NativeCurves, (self.map,)
+
+    def arrays(self) -> CurveArrays:
+        table, curves = self.map.table, self.map.curves
+        owner = np.repeat(np.arange(len(curves)), np.diff(table.first))
+        beta = table.beta.copy()
+        beta[:, 0] -= table.constant[owner]
+        margin = _CORRECTED / self.map.rate
+        ends = np.array([[_end(curve.below, margin), _end(curve.above, margin)] for curve in curves])
+        return CurveArrays(
+            first=table.first,
+            low=table.low,
+            high=table.high,
+            closed=table.closed.astype(np.int64),
+            log_c=table.log_c,
+            sign_c=table.sign_c,
+            rate=table.rate,
+            energy=table.energy,
+            beta=beta,
+            slope=table.slope,
+            curvature=table.bend,
+            least=ends[:, 0],
+            most=ends[:, 1],
+            which=self.map.which,
+        )
+
+    def cover(self, here: Array, low: Array, high: Array) -> str | None:
+        found = self.map.range_error(here, 0.0)
+        if found is None:
+            self.map(np.stack([low, high]))
+        return found
+
+
+def _end(side: Side, margin: float) -> float:
+    """How far predictions may go: corrections go a little farther."""
+    if side.ended:
+        return side.sign * math.inf if side.ended == "rest" else side.end
+    return side.end - side.sign * min(margin, abs(side.end) / 2)

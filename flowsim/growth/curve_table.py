@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
 
-__all__ = ["CurveTable", "curve_table", "read_table", "read_weights"]
+__all__ = ["CurveTable", "curve_table", "primitives", "read_derivatives", "read_table", "read_weights"]
 
 Array = NDArray[np.float64]
 
@@ -38,6 +39,8 @@ class CurveTable(NamedTuple):
     beta, slope : array (P, N + 1)
         Of B and B'.
     weights : array (P, K, N + 1)
+    bend : array (P, N + 1)
+        Of B''.
     """
 
     first: NDArray[np.int64]
@@ -53,6 +56,7 @@ class CurveTable(NamedTuple):
     beta: Array
     slope: Array
     weights: Array
+    bend: Array
 
 
 def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
@@ -74,6 +78,7 @@ def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
         beta=np.zeros((count, DEGREE + 1)),
         slope=np.zeros((count, DEGREE + 1)),
         weights=np.zeros((count, k, DEGREE + 1)),
+        bend=np.zeros((count, DEGREE + 1)),
     )
     for row, piece in enumerate(flat):
         own = len(piece.log_c)
@@ -87,7 +92,17 @@ def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
         table.rate[row, :own] = origin.rate
         table.energy[row, :own] = 0.5 * origin.rate * origin.metric
         table.basis[row, :own, :own] = origin.basis
+    length = np.where(table.closed, 1.0, table.high - table.low)
+    table.bend[:, :-1] = chebyshev.chebder(table.slope, axis=1) * (2.0 / length)[:, None]
     return table
+
+
+def primitives(table: CurveTable) -> Array:
+    """Chebyshev coefficients (P, N + 2) of a primitive of B, continuous along each curve; constants of closed forms."""
+    half = np.where(table.closed, 0.0, (table.high - table.low) / 2)[:, None]
+    area: Array = np.ascontiguousarray(half * chebyshev.chebint(table.beta, axis=1))
+    _join(table, area)
+    return area
 
 
 def _compiled(function: Any) -> Any:
@@ -165,3 +180,48 @@ def read_weights(table, curve, z, weights, logs):
             for a in range(count):
                 weights[a, i] = _chebyshev(table.weights[p, a], x)
                 logs[a, i] = np.log(abs(weights[a, i]))
+
+
+@_compiled
+def _primitive(table, area, curve, p, z):
+    """A primitive of B at z on piece p."""
+    if not table.closed[p]:
+        return _chebyshev(area[p], (2.0 * z - table.low[p] - table.high[p]) / (table.high[p] - table.low[p]))
+    total = area[p, 0] + table.constant[curve] * z
+    for k in range(table.rate.shape[1]):
+        if table.sign_c[p, k] != 0.0 and table.rate[curve, k] != 0.0:
+            square = table.energy[curve, k] * np.exp(2.0 * (table.log_c[p, k] + table.rate[curve, k] * z))
+            total += square / (2.0 * table.rate[curve, k])
+    return total
+
+
+@_compiled
+def _join(table, area):
+    """Constants that make the primitives of neighbouring pieces meet."""
+    for curve in range(table.first.shape[0] - 1):
+        for p in range(table.first[curve] + 1, table.first[curve + 1]):
+            z = table.low[p]
+            area[p, 0] += _primitive(table, area, curve, p - 1, z) - _primitive(table, area, curve, p, z)
+
+
+@_compiled
+def read_derivatives(table, area, curve, z, curvature, potential):
+    """B'' and a primitive of B at points z (P,) on curves (P,); continued as in :func:`read_table`."""
+    beta, slope = np.empty(z.shape[0]), np.empty(z.shape[0])
+    read_table(table, curve, z, beta, slope)
+    for i in range(z.shape[0]):
+        c = curve[i]
+        p = _piece_of(table, c, z[i])
+        at = min(max(z[i], table.low[p]), table.high[p])
+        over = z[i] - at
+        curvature[i] = 0.0
+        if over == 0.0 and table.closed[p]:
+            for k in range(table.rate.shape[1]):
+                if table.sign_c[p, k] != 0.0:
+                    square = table.energy[c, k] * np.exp(2.0 * (table.log_c[p, k] + table.rate[c, k] * at))
+                    curvature[i] += (2.0 * table.rate[c, k]) ** 2 * square
+        elif over == 0.0:
+            x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
+            curvature[i] = _chebyshev(table.bend[p], x)
+        # B is a straight line beyond its last piece.
+        potential[i] = _primitive(table, area, c, p, at) + over * (beta[i] - 0.5 * slope[i] * over)

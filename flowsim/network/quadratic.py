@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from flowsim.network.formula import Formula, Node
 
-__all__ = ["quadratic_form"]
+__all__ = ["ZERO", "quadratic_form"]
 
 Monomial = tuple[tuple[str, int], ...]
 Polynomial = dict[Monomial, Fraction]
 
+#: What is below this many roundings of the terms it is made of is an exact zero.
+ZERO = 16 * float(np.finfo(float).eps)
 #: A quadratic form in k weights has k (k + 1) / 2 terms; anything that expands far beyond is not one worth expanding.
 _MAX_TERMS = 500
 

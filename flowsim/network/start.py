@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.network.modes import ZERO
 from flowsim.network.networks import DiagonalNetwork
+from flowsim.network.quadratic import ZERO
 from flowsim.network.scale import InitialScale
 
 __all__ = ["Logs", "Start", "read_start", "resolve_alpha"]

@@ -6,9 +6,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import flowsim as fs
-from flowsim.flows import products
-from flowsim.flows.products import ProductCoordinates, admits_products
+from flowsim.flows.dual import DualCoordinates
+from flowsim.growth import product_map
 from flowsim.growth.product import ProductShape
+from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.network import InitialScale
 
 # Thresholds 1 and L = 3: the same saddles as for two layers, at other times.
@@ -111,7 +112,7 @@ def test_the_unit_of_time_makes_no_difference(monkeypatch):
     asked = {"alpha": "1e-100", "start": start, "clock": "accelerated", "t_eval": np.linspace(0, 12, 60)}
     asked["events"] = [fs.events.crosses("beta", 0, 0.3), fs.events.loss_reaches(0.1)]
     one = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
-    monkeypatch.setattr(products, "_FARTHEST", 20 * np.log(10))
+    monkeypatch.setattr(product_map, "_FARTHEST", 20 * np.log(10))
     other = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
     assert one.events.name == other.events.name and len(one.events) > 0
     assert_allclose(other.events.states.t, one.events.states.t, rtol=1e-6)
@@ -199,7 +200,7 @@ def test_what_log_coordinates_cannot_do_is_said():
 def test_the_velocity_is_the_derivative_of_beta():
     start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 1.0]}
     net = fs.DiagonalNetwork(depth=3)
-    coordinates = ProductCoordinates(net, PROBLEM, InitialScale.parse(1e-4), net.direction(start, 4))
+    coordinates = DualCoordinates(net, PROBLEM, ProductMap(net, InitialScale.parse(1e-4), net.direction(start, 4)))
     end = 3e4
     solution = coordinates.integrate(end, rtol=1e-9, max_steps=10_000)
     t = np.linspace(0.1 * end, 0.9 * end, 7)

@@ -9,7 +9,7 @@ import pytest
 
 import flowsim as fs
 from flowsim.flows.stochastic import _Driven
-from flowsim.growth.exponential import GrowthMap
+from flowsim.growth.exponential import ExponentialMap
 from flowsim.network import InitialScale
 
 RNG = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def test_strong_order(delta: float, batch: int, h: float, t_end: float, order: f
     fine, paths = 2**12, 200
     rng = np.random.default_rng(5)
     W, V = (math.sqrt(t_end / fine) * rng.standard_normal((fine, paths, 8)) for _ in range(2))
-    growth = GrowthMap.of(UV, DATA, InitialScale.parse(1.0), np.repeat([[0.5], [0.2]], 5, axis=1))
+    growth = ExponentialMap.of(UV, DATA, InitialScale.parse(1.0), np.repeat([[0.5], [0.2]], 5, axis=1))
     driven = _Driven(growth, DATA, h, batch, delta)
 
     def run(steps: int) -> np.ndarray:

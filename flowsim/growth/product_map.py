@@ -1,4 +1,4 @@
-r"""Log coordinates for products of L >= 3 weights: exact at any scale, and exact about what the flow conserves.
+r"""Growth of products of L >= 3 weights: exact at any scale, and exact about what the flow conserves.
 
 With ``c`` the weight of smallest modulus (signed by the others), ``m_j^2 = w_j^2 - c^2`` conserved, the flow of a
 coordinate ``beta = w_1 ... w_L`` is ``c' = -g prod_j sqrt(c^2 + m_j^2)``, so that
@@ -12,20 +12,18 @@ no float, z and time are counted in a unit that lets distances span twice the ra
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.flows.coordinates import Observed
 from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
-from flowsim.solvers import SeparableFlow, SeparableSolution, integrate_separable
 
-__all__ = ["ProductCoordinates", "admits_products"]
+__all__ = ["ProductMap", "admits_products"]
 
 Array = NDArray[np.float64]
 
@@ -71,29 +69,31 @@ def admits_products(
     return None
 
 
-class ProductCoordinates:
-    """The flow of ``w_1 ... w_L`` without noise.
+class ProductMap:
+    """Growth of ``w_1 ... w_L`` without noise: a :class:`flowsim.growth.protocol.GrowthMap`.
+
+    States are the distances of z to the poles above and below, (T, 2 d), infinite where there is none.
 
     Parameters
     ----------
     net : DiagonalNetwork
         One for which :func:`admits_products` is None.
-    problem : Problem
     scale : InitialScale
     direction : array (L, d)
         The start is alpha times this.
     """
 
     name = "log"
+    is_damped = False
 
-    def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
-        self.net, self.problem, self.scale = net, problem, scale
+    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> None:
+        self.scale = scale
         depth, d = direction.shape
-        self.depth = depth
+        self.depth, self.d = depth, d
         self.log_unit = max(0.0, (depth - 2) * -scale.log - _FARTHEST)
+        self.shift = self.base = np.zeros(1)
         names = net.weights
         self.invariants = tuple(f"{names[0]}**2 - {name}**2" for name in names[1:])
-        self.direction = direction
         modulus = np.abs(direction)
         columns = np.arange(d)
         self.smallest = modulus.argmin(axis=0)
@@ -115,49 +115,36 @@ class ProductCoordinates:
         self.which = which.ravel()
         self.shapes = [None if column[-1] else ProductShape(column[:-1]) for column in shapes.T]
 
-    @cached_property
-    def flow(self) -> SeparableFlow:
-        """The flow as the native integrator takes it."""
-        d, problem = self.problem.d, self.problem
-        above, below = np.full(d, np.inf), np.full(d, np.inf)
+    def thresholds(self) -> tuple[Array, Array]:
+        """The poles of the dual above and below, in units of ``alpha^(2-L)``."""
+        above, below = np.full(self.d, np.inf), np.full(self.d, np.inf)
         for number, shape in enumerate(self.shapes):
             if shape is not None:
                 here = self.which == number
                 above[here], below[here] = shape.distances(self.c[here])
-        with np.errstate(over="ignore"):
-            distance = np.stack([above, below]) * math.exp(-(self.depth - 2) * self.scale.log - self.log_unit)
-        side = np.repeat([[1.0], [-1.0]], d, axis=1)
-        zero = np.zeros((2, d))
-        return SeparableFlow(
-            A=problem.X,
-            b=problem.y,
-            n=problem.n,
-            log_coefficient=zero,
-            sign=side,
-            slope=side,
-            decay=zero,
-            column_norms=problem.column_norms,
-            power=self.depth,
-            squares=self.squares * np.exp(2 * self.scale.log),
-            distance=distance,
-            log_unit=self.log_unit,
-        )
+        return above, below
 
-    def integrate(
-        self,
-        t_end: float,
-        *,
-        rtol: float,
-        max_steps: int,
-        progress: Callable[[float], None] | None = None,
-        done: Callable[[SeparableSolution], bool] | None = None,
-    ) -> SeparableSolution:
-        """Integrate natively over [0, t_end]."""
-        return integrate_separable(self.flow, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done)
+    @property
+    def distance(self) -> Array:
+        """From the start to both poles, (2, d)."""
+        with np.errstate(over="ignore"):
+            return np.stack(self.thresholds()) * math.exp(-(self.depth - 2) * self.scale.log - self.log_unit)
+
+    def separable(self) -> dict[str, Any]:
+        side = np.repeat([[1.0], [-1.0]], self.d, axis=1)
+        zero = np.zeros((2, self.d))
+        return {
+            "log_coefficient": zero, "sign": side, "slope": side, "decay": zero, "power": self.depth,
+            "squares": self.squares * np.exp(2 * self.scale.log), "distance": self.distance, "log_unit": self.log_unit,
+        }  # fmt: skip
+
+    def state(self, z: Array) -> Array:
+        above, below = self.distance
+        return np.concatenate([above - z, below + z], axis=-1)
 
     def _logs(self, y: Array) -> tuple[Array, Array]:
         """``ln |w|`` (T, L, d) and the sign of beta (T, d)."""
-        d, alpha = self.problem.d, self.scale.log
+        d, alpha = self.d, self.scale.log
         above, below = y[:, :d], y[:, d:]
         positive = above <= below
         sign = np.where(positive, 1.0, -1.0)
@@ -177,42 +164,48 @@ class ProductCoordinates:
             logs = alpha + np.logaddexp(2 * log_c[:, None, :], np.log(self.gaps)) / 2
         return logs, sign
 
-    def predictor(self, t: Array, y: Array) -> Array:
-        """beta at states (K, 2 d)."""
+    def value(self, y: Array, t: Array | float) -> Array:
         logs, sign = self._logs(y)
         out: Array = sign * np.exp(logs.sum(axis=1))
         return out
 
-    def observe(self, t: Array, y: Array) -> Observed:
-        """Read states (K, 2 d) at times (K,)."""
-        logs, sign = self._logs(y)
-        columns = np.arange(self.problem.d)
-        signs = np.broadcast_to(self.signs, logs.shape).copy()
-        signs[:, self.smallest, columns] = sign * self.others
-        weights = signs * np.exp(logs)
-        pairs = self.gaps[:1] - self.gaps[1:]
-        with np.errstate(divide="ignore"):
-            log_pairs = 2 * self.scale.log + np.log(np.abs(pairs))
-        shape = (len(t), *pairs.shape)
-        names = self.net.weights
-        return Observed(
-            weights={name: weights[:, a] for a, name in enumerate(names)},
-            log_abs_weights={name: logs[:, a] for a, name in enumerate(names)},
-            imbalance=np.broadcast_to(np.sign(pairs) * np.exp(log_pairs), shape).copy(),
-            log_imbalance=np.broadcast_to(log_pairs, shape).copy(),
-        )
-
-    def velocity(self, t: Array, y: Array) -> Array:
-        """``d beta/dt`` at times (K,) and states (K, 2 d)."""
+    def slope(self, y: Array, t: Array | float) -> Array:
+        """``sum_l (beta / w_l)^2``."""
         logs, _ = self._logs(y)
-        beta = self.predictor(t, y)
-        residual = np.asarray(self.problem.X @ beta.T) - self.problem.y[:, None]
-        gradient = np.asarray(self.problem.X.T @ residual).T / self.problem.n
-        slope = np.zeros_like(beta)
+        slope = np.zeros(logs[:, 0].shape)
         for layer in range(self.depth):
             slope += np.exp(2 * np.delete(logs, layer, axis=1).sum(axis=1))
-        return -slope * gradient * math.exp(self.log_unit)
+        return slope * math.exp(self.log_unit)
 
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        """Zero: the weights are made from what is conserved."""
-        return np.zeros(len(t))
+    def curvature(self, y: Array, t: Array | float) -> Array:
+        """``4 sum_{l<m} beta^3 / (w_l w_m)^2``."""
+        logs, sign = self._logs(y)
+        total = np.zeros(sign.shape)
+        for first, second in itertools.combinations(range(self.depth), 2):
+            others = np.delete(logs, [first, second], axis=1).sum(axis=1)
+            total += np.exp(3 * others + logs[:, first] + logs[:, second])
+        return 4 * sign * total * math.exp(2 * self.log_unit)
+
+    def drift(self, y: Array, t: Array | float) -> Array:
+        return np.zeros((len(y), self.d))
+
+    def potential(self, y: Array, t: Array | float) -> Array:
+        """``c^2 / 2``: ``beta dz = c dc``."""
+        logs, _ = self._logs(y)
+        return np.exp(2 * logs[:, self.smallest, np.arange(self.d)] - self.log_unit) / 2
+
+    def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        logs, sign = self._logs(y)
+        signs = np.broadcast_to(self.signs, logs.shape).copy()
+        signs[:, self.smallest, np.arange(self.d)] = sign * self.others
+        return signs * np.exp(logs), logs
+
+    def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        log_pairs = self.law(np.zeros(len(y)))
+        return np.sign(self.gaps[:1] - self.gaps[1:]) * np.exp(log_pairs), log_pairs
+
+    def law(self, t: Array) -> Array:
+        """Constants: the weights are made from what is conserved."""
+        with np.errstate(divide="ignore"):
+            log_pairs = 2 * self.scale.log + np.log(np.abs(self.gaps[:1] - self.gaps[1:]))
+        return np.broadcast_to(log_pairs, (len(t), *log_pairs.shape)).copy()

@@ -1,0 +1,113 @@
+r"""Quadratic networks as a step of descent sees them: it multiplies each component c_a of a coordinate.
+
+.. math:: c_a \leftarrow (1 - h \lambda_a g - h \kappa_a)\, c_a, \qquad
+          \lambda_a = 2 \mu_a, \quad \kappa_a = \eta^2 \sigma_i^2 \lambda_a^2 + \text{weight decay},
+
+for the modes of :mod:`flowsim.growth.modes`; the noise term belongs to the expected gradient under weight noise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.exponential import admits_growth
+from flowsim.growth.modes import Modes
+from flowsim.network import DiagonalNetwork, InitialScale
+
+__all__ = ["Multipliers", "signed_exp", "why_not_growth"]
+
+Array = NDArray[np.float64]
+
+
+def why_not_growth(net: DiagonalNetwork, *, expected: bool) -> str | None:
+    """None if a step multiplies the components of the network, else the reason why it does not."""
+    reason = admits_growth(net)
+    if reason is None and not expected and net.noise is not None and net.noise.stds(net.weights).any():
+        return "weight noise is added to the weights"
+    return reason
+
+
+@dataclass(frozen=True, eq=False)
+class Multipliers:
+    r"""What multiplies the components of every coordinate; arrays (k, d) unless said otherwise.
+
+    Attributes
+    ----------
+    modes : Modes
+        Of the network at alpha = 1.
+    rate, kappa : array
+        lambda and kappa.
+    per_variance : array
+        What of kappa the noise adds, over sigma_i^2.
+    coefficient : array
+        ``phi = sum_a coefficient_a c_a^2``.
+    shift : array (d,)
+        ``E phi(w + xi) - phi(w)``.
+    powers : array (k - 1, k, d)
+        The flow conserves ``prod_a c_a^powers_a``.
+    mantissa, exponent : array
+        The start, ``c = mantissa * 2**exponent``.
+    """
+
+    modes: Modes
+    rate: Array
+    kappa: Array
+    per_variance: Array
+    coefficient: Array
+    shift: Array
+    powers: Array
+    mantissa: Array
+    exponent: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, net: DiagonalNetwork, variances: Array, scale: InitialScale, direction: Array) -> Multipliers:
+        """At the start ``alpha * direction`` (k, d), for features of the given variances (d,)."""
+        modes, d = Modes.of(net, direction), direction.shape[1]
+
+        def columns(rows: Array) -> Array:
+            return np.broadcast_to(np.moveaxis(rows, 0, -1), (*rows.shape[1:], d)).copy()
+
+        per_variance = columns(modes.damping / 2)
+        return cls(
+            modes,
+            columns(modes.rate / 2),
+            per_variance * variances + float(net.weight_decay),  # type: ignore[arg-type]
+            per_variance,
+            columns(modes.coefficient),
+            columns(modes.shift),
+            columns(modes.conserved),
+            *_scaled(columns(modes.start), scale),
+        )
+
+    @property
+    def is_paired(self) -> bool:
+        """Every coordinate has two components with opposite rates, as in ``u*v``."""
+        return len(self.rate) == 2 and bool(np.all(self.rate[0] == -self.rate[1]) and np.all(self.powers == 1.0))
+
+    def start(self) -> tuple[Array, Array]:
+        """Signs and logarithms (k, d) of the components at the start."""
+        with np.errstate(divide="ignore"):
+            return np.sign(self.mantissa), np.log(np.abs(self.mantissa)) + self.exponent * math.log(2.0)
+
+    def beta(self, sign: Array, logs: Array) -> Array:
+        """phi (T, d) from components (T, k, d)."""
+        out: Array = (self.coefficient * np.where(sign != 0, np.exp(2 * logs), 0.0)).sum(axis=1)
+        return out
+
+
+def signed_exp(sign: Array, logs: Array) -> Array:
+    """``sign * exp(logs)``: 0 or infinity outside the range of floats."""
+    with np.errstate(over="ignore"):
+        out: Array = sign * np.exp(logs)
+    return out
+
+
+def _scaled(start: Array, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:
+    """``alpha * start`` as mantissas and powers of two."""
+    power = math.floor(scale.log / math.log(2.0))
+    mantissa, exponent = np.frexp(start * math.exp(scale.log - power * math.log(2.0)))
+    return mantissa, np.where(mantissa == 0.0, 0, exponent.astype(np.int64) + power)

@@ -1,0 +1,166 @@
+r"""Dual coordinates: a network integrated through its growth map, exact at any scale.
+
+.. math:: \dot z = -\nabla L(B(z, t)), \qquad z = X^\top \nu / n,
+
+so that z, and nothing else, evolves, in the row space of X; weights and what they conserve are read off the map
+(:mod:`flowsim.growth`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.coordinates import Observed
+from flowsim.flows.reduced import Reduced
+from flowsim.growth.protocol import GrowthMap, SteppedMap
+from flowsim.network import DiagonalNetwork
+from flowsim.problem import Problem, Regression
+from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
+
+__all__ = ["DualCoordinates"]
+
+Array = NDArray[np.float64]
+
+#: Several steps err before an error is contracted away; measured so that the global error stays below rtol.
+_SAFETY = 0.02
+#: Coefficients of this share of the data are visible, and a step may carry an unseen one so many e-folds past that.
+_VISIBLE, _OVERSHOOT = 1e-8, 3.0
+
+
+class DualCoordinates:
+    """The flow in the states of a growth map (native), or in a dual unknown y with ``z = B^T y`` (SciPy).
+
+    Parameters
+    ----------
+    net : DiagonalNetwork
+    problem : Problem
+    growth : GrowthMap
+        Of the network, from its start; a SteppedMap if not native.
+    native : bool
+        States are those of the map and come from :meth:`integrate`.
+    """
+
+    needs_finer_steps = False
+
+    def __init__(self, net: DiagonalNetwork, problem: Problem, growth: GrowthMap, *, native: bool = True) -> None:
+        self.net, self.problem, self.native = net, problem, native
+        self.map: Any = growth
+        self.name, self.invariants, self.log_unit = growth.name, growth.invariants, growth.log_unit
+
+    @cached_property
+    def flow(self) -> SeparableFlow:
+        """The flow as the native integrator takes it."""
+        problem, base = self.problem, self.map.base
+        squares = isinstance(problem, Regression)
+        offset = np.asarray(problem.X @ np.broadcast_to(base, problem.d)) if base.any() else None
+        load = problem.loss_function.kernel
+        return SeparableFlow(
+            A=problem.X,
+            b=problem.y - offset if squares and offset is not None else problem.y,
+            n=problem.n,
+            column_norms=problem.column_norms,
+            loss=None if squares or load is None else load(),
+            weights=problem.sample_weight,
+            offset=None if squares else offset,
+            **self.map.separable(),
+        )
+
+    def integrate(
+        self,
+        t_end: float,
+        *,
+        rtol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None = None,
+        done: Callable[[SeparableSolution], bool] | None = None,
+    ) -> SeparableSolution:
+        """Integrate natively over [0, t_end]."""
+        return integrate_separable(self.flow, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done)
+
+    @cached_property
+    def reduced(self) -> Reduced:
+        return Reduced.of(self.problem, self.map.value(np.zeros(self.problem.d), 0.0) + self.map.shift)
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        return InitialValueProblem(
+            rhs=self._rhs,
+            y0=np.zeros(len(self.reduced.b)),
+            jacobian=self._jacobian,
+            time_derivative=self._time_derivative if self.map.is_damped else None,
+            step_limit=self._step_limit,
+            check=self._check,
+        )
+
+    @property
+    def stepped(self) -> SteppedMap:
+        return cast(SteppedMap, self.map)
+
+    def _z(self, y: Array) -> Array:
+        return y if self.native else y @ self.reduced.B
+
+    def _mean(self, t: float | Array, y: Array) -> Array:
+        """The expected predictor, (..., d)."""
+        mean: Array = self.map.value(self._z(y), t) + self.map.shift
+        return mean
+
+    def _rhs(self, t: float, y: Array) -> Array:
+        return self.reduced.rate(self._mean(t, y))
+
+    def _jacobian(self, t: float, y: Array) -> Array:
+        return self.reduced.jacobian(self._mean(t, y), self.map.slope(self._z(y), t))
+
+    def _time_derivative(self, t: float, y: Array) -> Array:
+        return self.reduced.toward(self._mean(t, y), self.map.drift(self._z(y), t))
+
+    def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
+        """No step reaches far beyond the time at which a hidden coordinate becomes visible."""
+        speed = derivative @ self.reduced.B
+        return self.stepped.until_visible(self._z(y), t, speed, self.visible, _OVERSHOOT)
+
+    @cached_property
+    def visible(self) -> float:
+        """Coefficients below this are hidden."""
+        return _VISIBLE * max(float(np.linalg.norm(self.reduced.b)), np.finfo(float).tiny)
+
+    def _check(self, t: float, y: Array) -> str | None:
+        wrong = self.stepped.range_error(self._z(y), t)
+        return self.reduced.check(self._mean(t, y)) if wrong is None else wrong
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
+        size = len(self.reduced.b)
+        return 0.0, np.full(size, _SAFETY * rtol / (np.sqrt(size) * self.stepped.rate))
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        slopes = self.problem.slopes(self.problem.predict(self._mean(t, y)))
+        rate = -np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n
+        velocity: Array = self.map.slope(self._z(y), t) * rate
+        return velocity + self.map.drift(self._z(y), t) if self.map.is_damped else velocity
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        beta: Array = self.map.value(self._z(y), t)
+        return beta
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        z = self._z(y)
+        weights, logs = self.map.weights(z, t)
+        conserved, log_conserved = self.map.conserved(z, t)
+        return Observed(
+            weights={name: weights[:, a] for a, name in enumerate(self.net.weights)},
+            log_abs_weights={name: logs[:, a] for a, name in enumerate(self.net.weights)},
+            imbalance=conserved,
+            log_imbalance=log_conserved,
+        )
+
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+        law = self.map.law(t)
+        lawful = np.isfinite(law)
+        departure = np.where(lawful, seen.log_imbalance, 0.0) - np.where(lawful, law, 0.0)
+        out: Array = np.abs(np.expm1(departure)).max(axis=(1, 2), initial=0.0)
+        return out

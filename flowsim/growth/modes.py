@@ -1,0 +1,258 @@
+r"""Modes of quadratic formulas: the components in which flow and descent multiply.
+
+For ``phi(w) = w^T M w`` with eigenvectors q_k and eigenvalues mu_k the components ``c_k = q_k^T w`` each move on their
+own given the gradient, ``c_k' = -2 mu_k g c_k``, and
+
+.. math:: \phi = \sum_k \frac{\mu_k}{|q_k|^2} c_k^2, \qquad w = \sum_k \frac{q_k}{|q_k|^2} c_k .
+
+For ``u*v`` they are u + v and u - v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.network import DiagonalNetwork, Formula, Start, quadratic_form
+from flowsim.network.quadratic import ZERO
+
+__all__ = ["Modes"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """What a start makes of the formulas, at alpha = 1 and for features of variance 1.
+
+    Arrays have one row per coordinate, or a single one that stands for all where all are alike: memory is for the
+    data, not for copies of numbers.
+
+    Attributes
+    ----------
+    d : int
+    invariants : tuple of str
+    coefficient, log_start, rate, damping : array (d, k)
+        ``mu_k / |q_k|^2``, ``ln c_k(0)^2`` (0 where c_k is exactly zero), ``4 mu_k`` and ``8 eta^2 mu_k^2``.
+    start : array (d, k)
+        ``c_k(0)``, exactly 0 where only rounding is left of a cancellation; its sign where the start is in logarithms.
+    basis : array (d, k, k)
+        ``w_a = sum_k basis[i, a, k] c_k``.
+    shift : array (d,)
+        ``E phi(w + xi) - phi(w) = eta^2 tr M``.
+    conserved : array (d, k - 1, k)
+        Exponents e with ``sum_k e_k rate_k = 0``: the conserved quantities are ``prod_k c_k^e_k``.
+    """
+
+    d: int
+    invariants: tuple[str, ...]
+    coefficient: Array
+    log_start: Array
+    rate: Array
+    damping: Array
+    start: Array
+    basis: Array
+    shift: Array
+    conserved: Array
+
+    @classmethod
+    def of(cls, net: DiagonalNetwork, direction: Array | Start) -> Modes:
+        """Diagonalise every formula of the network at the start `direction`."""
+        k, d = direction.shape
+        stds = (0.0,) * k if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
+        if len(net.distinct) == 1:
+            if isinstance(direction, Start):
+                return _of_formula(net.distinct[0], net.weights, stds, direction, d)
+            if direction.strides[1] == 0 or (direction == direction[:, :1]).all():
+                return _alike(net.distinct[0], net.weights, stds, tuple(direction[:, 0].tolist()), d)
+            return _of_formula(net.distinct[0], net.weights, stds, direction, d)
+        kinds = net.kinds(d)
+        members = [np.flatnonzero(kinds == kind) for kind in range(len(net.distinct))]
+        parts = [
+            _of_formula(
+                formula, net.weights, stds,
+                direction.among(here) if isinstance(direction, Start) else direction[:, here], len(here),
+            )
+            for formula, here in zip(net.distinct, members, strict=True)
+        ]  # fmt: skip
+        back = np.argsort(np.concatenate(members))
+        arrays = [np.concatenate(each)[back] for each in zip(*(part.arrays() for part in parts), strict=True)]
+        return cls(d, _merge_names([part.invariants for part in parts]), *arrays)
+
+    def arrays(self) -> tuple[Array, ...]:
+        """All that has rows."""
+        return (
+            self.coefficient, self.log_start, self.rate, self.damping, self.start, self.basis, self.shift,
+            self.conserved,
+        )  # fmt: skip
+
+    @cached_property
+    def sign(self) -> Array:
+        """Signs of c_k, constant along a flow, (d, k); 0 where c_k is exactly zero."""
+        return np.sign(self.start)
+
+    @cached_property
+    def present(self) -> Array:
+        """1 where c_k is not exactly zero."""
+        return np.abs(self.sign)
+
+    @cached_property
+    def log_coefficient(self) -> Array:
+        """``ln |coefficient c_k(0)^2|``, -inf where it is zero."""
+        with np.errstate(divide="ignore"):
+            return self.log_start + np.log(np.abs(self.coefficient))
+
+    def weights(self, logs: Array, sign: Array | None = None) -> tuple[Array, Array]:
+        """w and ln|w| from ``ln|c|`` and, where they change, the signs of c; all (T, k, d).
+
+        Sums of exponentials are scaled by their largest term.
+        """
+        sign = self.sign.T if sign is None else sign
+        weights, log_weights = np.empty(logs.shape), np.empty(logs.shape)
+        for a in range(logs.shape[1]):
+            factors = self.basis[:, a].T * sign
+            terms = np.where(factors != 0, logs, -np.inf)
+            largest = terms.max(axis=1)
+            largest[np.isneginf(largest)] = 0.0
+            scaled = (factors * np.exp(terms - largest[:, None])).sum(axis=1)
+            with np.errstate(divide="ignore", over="ignore"):
+                log_weights[:, a] = largest + np.log(np.abs(scaled))
+                weights[:, a] = np.sign(scaled) * np.exp(log_weights[:, a])
+        return weights, log_weights
+
+    def products(self, logs: Array, sign: Array) -> tuple[Array, Array]:
+        """``prod_k c_k^e_k`` of components (T, k, d): signs and logarithms of the moduli, (T, k - 1, d)."""
+        powers = np.moveaxis(self.conserved, 0, -1)
+        used = powers != 0
+        parts = np.where(used & (sign != 0)[:, None], powers * np.where(sign != 0, logs, 0.0)[:, None], 0.0)
+        vanishing = (used & (powers > 0) & (sign == 0)[:, None]).any(axis=2)
+        signs = np.where(used & (powers % 2 != 0), sign[:, None], 1.0).prod(axis=2)
+        return np.where(vanishing, 0.0, signs), np.where(vanishing, -np.inf, parts.sum(axis=2))
+
+
+def _of_formula(
+    formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], direction: Array | Start, d: int
+) -> Modes:
+    values, vectors = diagonalise(formula, weights)
+    square = (vectors**2).sum(axis=0)
+    if isinstance(direction, Start):
+        start, log = (each.T for each in direction.components(vectors))
+        log_start = 2 * np.where(start == 0, 0.0, log)
+    else:
+        start = components(vectors, direction).T
+        log_start = 2 * np.log(np.where(start == 0, 1.0, np.abs(start)))
+    eta = max(stds[weights.index(name)] for name in formula.weights)
+    exponents = conserved_exponents(values)
+
+    def each(row: Array) -> Array:
+        return np.broadcast_to(row, (len(start), *row.shape))
+
+    return Modes(
+        d=d,
+        invariants=invariant_names(formula, weights, vectors, exponents),
+        coefficient=np.where(start == 0, 0.0, values / square),
+        log_start=log_start,
+        rate=each(4 * values),
+        damping=each(8 * eta**2 * values**2),
+        start=start,
+        basis=each(vectors / square),
+        shift=np.full(len(start), eta**2 * values.sum()),
+        conserved=each(exponents),
+    )
+
+
+@lru_cache(maxsize=256)
+def _alike(
+    formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], column: tuple[float, ...], d: int
+) -> Modes:
+    """Of d equal columns; shared between calls, read-only."""
+    modes = _of_formula(formula, weights, stds, np.array(column)[:, None], d)
+    for array in modes.arrays():
+        array.setflags(write=False)
+    return modes
+
+
+@lru_cache(maxsize=1024)
+def diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Array]:
+    """Eigenvalues (k,) and orthogonal, not normalised, eigenvectors (k, k) over the network's weights.
+
+    Shared between calls, read-only.
+    """
+    form = quadratic_form(formula)
+    assert form is not None
+    own = [weights.index(name) for name in formula.weights]
+    if form.shape == (2, 2) and not np.diag(form).any():
+        # u + v and u - v without square roots: a start with u = ±v cancels exactly.
+        values, vectors = form[0, 1] * np.array([1.0, -1.0]), np.array([[1.0, 1.0], [1.0, -1.0]])
+    elif not (form - np.diag(np.diag(form))).any():
+        values, vectors = np.diag(form).copy(), np.eye(len(form))
+    else:
+        values, vectors = np.linalg.eigh(form)
+        values[np.abs(values) <= ZERO * np.abs(values).max()] = 0.0
+    all_values, all_vectors = np.zeros(len(weights)), np.zeros((len(weights), len(weights)))
+    all_values[: len(own)] = values
+    all_vectors[own, : len(own)] = vectors
+    for column, other in enumerate((a for a in range(len(weights)) if a not in own), start=len(own)):
+        all_vectors[other, column] = 1.0
+    for each in (all_values, all_vectors):
+        each.setflags(write=False)
+    return all_values, all_vectors
+
+
+def components(vectors: Array, w: Array) -> Array:
+    """``c_k = q_k^T w`` for weights (k, d): exactly zero where only rounding of a cancellation is left."""
+    c: Array = vectors.T @ w
+    if (vectors != np.round(vectors)).any():  # sums and differences of weights cancel exactly by themselves
+        c[np.abs(c) <= ZERO * (np.abs(vectors).T @ np.abs(w))] = 0.0
+    return c
+
+
+def conserved_exponents(values: Array) -> Array:
+    """Rows e with ``e . values = 0``, pairing the first component with each other one."""
+    rows = np.zeros((len(values) - 1, len(values)))
+    for row, k in enumerate(range(1, len(values))):
+        if values[k] == 0:
+            rows[row, k] = 1.0
+        elif values[0] == 0:
+            rows[row, 0] = 1.0
+        else:
+            ratio = Fraction(float(values[k] / values[0])).limit_denominator(64)
+            exact = abs(float(ratio) - values[k] / values[0]) <= ZERO * abs(values[k] / values[0])
+            rows[row, 0], rows[row, k] = (
+                (-ratio.numerator, ratio.denominator) if exact else (-values[k] / values[0], 1.0)
+            )
+    return rows
+
+
+def invariant_names(formula: Formula, weights: tuple[str, ...], vectors: Array, exponents: Array) -> tuple[str, ...]:
+    def component(k: int) -> str:
+        terms = [(vectors[a, k], name) for a, name in enumerate(weights) if vectors[a, k] != 0]
+        if len(terms) == 1:
+            return terms[0][1]
+        text = " ".join(f"{'-' if value < 0 else '+'} {_times(abs(value), name)}" for value, name in terms)
+        return f"({text.removeprefix('+ ')})"
+
+    def power(k: int, exponent: float) -> str:
+        return component(k) if exponent == 1 else f"{component(k)}**{exponent:g}"
+
+    factors = formula.product_of
+    names = []
+    for row in exponents:
+        if factors is not None and len(factors) == 2 and (row[:2] == 1).all() and not row[2:].any():
+            names.append(f"{factors[0]}**2 - {factors[1]}**2")
+        else:
+            names.append("*".join(power(k, e) for k, e in enumerate(row) if e != 0))
+    return tuple(names)
+
+
+def _times(value: float, name: str) -> str:
+    return name if value == 1 else f"{value:.4g}*{name}"
+
+
+def _merge_names(names: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """One label per pair; formulas that conserve different things share it as 'a | b'."""
+    return tuple(" | ".join(dict.fromkeys(options)) for options in zip(*names, strict=True))

@@ -1,0 +1,127 @@
+r"""What every growth map offers: one protocol for flows, limits and descent.
+
+Whatever the data and the loss do, they act on coordinate i through its dual ``z_i = -int g_i dt`` alone:
+
+.. math:: \beta_i = B_i(z_i, t), \qquad \frac{\partial B_i}{\partial z_i} \ge 0, \qquad
+          \frac{d\beta_i}{dt} = -g_i\, \partial_z B_i + \partial_t B_i .
+
+Without noise and weight decay B does not depend on t and ``dB/dz = |grad phi|^2`` along the curve of the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GrowthMap", "SteppedMap"]
+
+Array = NDArray[np.float64]
+
+
+class GrowthMap(Protocol):
+    """A growth map from one start, for d coordinates of k weights with p conserved quantities each.
+
+    States y (T, N) stand for the dual at T times: z itself (N = d), or for products its distances to both of its
+    poles (N = 2 d). Times t are (T,) or one number. z and t are in units of ``exp(log_unit)``.
+
+    Attributes
+    ----------
+    name : str
+        As in ``traj.info["coordinates"]``.
+    invariants : tuple of str, length p
+        The conserved quantities, as formulas.
+    log_unit : float
+        Logarithm of the unit of z and of time; 0 unless they leave the range of floats.
+    shift : array (d,) or (1,)
+        ``E phi(w + xi) - phi(w)`` under weight noise xi: the loss is taken at ``beta + shift``.
+    base : array (d,) or (1,)
+        The constant part of ``beta + shift``, which :meth:`separable` leaves out.
+    is_damped : bool
+        Whether B depends on t.
+    """
+
+    name: str
+    log_unit: float
+
+    @property
+    def invariants(self) -> tuple[str, ...]: ...
+
+    @property
+    def shift(self) -> Array: ...
+
+    @property
+    def base(self) -> Array: ...
+
+    @property
+    def is_damped(self) -> bool: ...
+
+    def state(self, z: Array) -> Array:
+        """The state (T, N) at the dual z (T, d)."""
+        ...
+
+    def value(self, y: Array, t: Array | float) -> Array:
+        """``beta = B(z, t)``, (T, d)."""
+        ...
+
+    def slope(self, y: Array, t: Array | float) -> Array:
+        """``dB/dz``, (T, d), >= 0."""
+        ...
+
+    def curvature(self, y: Array, t: Array | float) -> Array:
+        """``d^2 B/dz^2``, (T, d)."""
+        ...
+
+    def drift(self, y: Array, t: Array | float) -> Array:
+        """``dB/dt`` at fixed z, (T, d)."""
+        ...
+
+    def potential(self, y: Array, t: Array | float) -> Array:
+        """A primitive of B in z, (T, d), convex in z; its constant may depend on t."""
+        ...
+
+    def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        """Weights (T, k, d) and the logarithms of their moduli."""
+        ...
+
+    def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        """The conserved quantities (T, p, d) and the logarithms of their moduli, as the state has them."""
+        ...
+
+    def law(self, t: Array) -> Array:
+        """Logarithms of the moduli of what is conserved, (T, p, d), from the start alone."""
+        ...
+
+    def thresholds(self) -> tuple[Array, Array]:
+        """Breakpoints (t^+, t^-), (d,): the dual at which a coordinate becomes positive (negative) as alpha vanishes.
+
+        In units of ``ln(1/alpha)`` for formulas of order 2, of ``alpha^(2-L)`` for order L >= 3; infinite where that
+        side is never reached.
+        """
+        ...
+
+    def separable(self) -> dict[str, Any]:
+        """What :class:`flowsim.solvers.SeparableFlow` takes for the map, by keyword."""
+        ...
+
+
+class SteppedMap(GrowthMap, Protocol):
+    """A growth map that SciPy's methods can integrate too: states are z, and steps are told where to be careful.
+
+    Attributes
+    ----------
+    rate : float
+        Fastest relative growth of weights by z.
+    """
+
+    @property
+    def rate(self) -> float: ...
+
+    def until_visible(self, z: Array, t: float, speed: Array, level: float, past: float) -> float:
+        """The least time until a coordinate below `level` has passed it by `past` e-folds, for z (d,) at dz/dt (d,)."""
+        ...
+
+    def range_error(self, z: Array, t: float) -> str | None:
+        """Why the map does not hold at z (d,), if so."""
+        ...
