@@ -73,3 +73,31 @@ def precise_flow(phi, gradient, X, y, alpha, start, times, digits=40):
             t = mp.mpf(float(end))
             out.append([float(phi(*state[i * k : (i + 1) * k])) for i in range(d)])
         return np.array(out)
+
+
+def precise_growth_flow(slope, X, y, alpha, times, digits=120, tolerance=18):
+    """beta (T, d) of ``u*v`` from ``u = sqrt(2) alpha, v = 0`` under any loss, ``slope(f, y)`` its derivative.
+
+    In growth coordinates: ``z' = -X^T slope(X beta, y) / n``, ``beta = alpha^2 sinh(2 z)``; errors of z are relative,
+    10^-tolerance a step, in arithmetic of so many digits.
+    """
+    with mp.workdps(digits):
+        n, d = len(y), len(X[0])
+        X, y = [[mp.mpf(float(x)) for x in row] for row in X], [mp.mpf(float(value)) for value in y]
+        small = mp.mpf(alpha) ** 2
+
+        def beta(z):
+            grown = [mp.exp(2 * v) for v in z]
+            return [small * (e - 1 / e) / 2 for e in grown]
+
+        def rate(z):
+            here = beta(z)
+            pull = [slope(sum(X[q][i] * here[i] for i in range(d)), y[q]) for q in range(n)]
+            return [-sum(X[q][i] * pull[q] for q in range(n)) / n for i in range(d)]
+
+        z, t, out = [mp.mpf(0)] * d, mp.mpf(0), []
+        for end in times:
+            z = integrate(rate, z, mp.mpf(float(end)) - t, mp.mpf(10) ** -tolerance)
+            t = mp.mpf(float(end))
+            out.append([float(value) for value in beta(z)])
+        return np.array(out)

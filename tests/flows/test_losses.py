@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 import flowsim as fs
+from tests.flows.precise import precise_growth_flow
 
 NET = fs.DiagonalNetwork("u*v")
 LOSSES = ("logistic", "exponential", "log-cosh", "pseudo-huber", "poisson")
@@ -28,30 +29,13 @@ def draw(seed: int, loss: str, n: int = 40, d: int = 6) -> fs.Problem:
     return fs.Problem(X, y, loss)
 
 
-def high_precision(problem: fs.Problem, loss: str, log_alpha: float, t_end: float, digits: int = 25) -> np.ndarray:
-    """beta of ``u*v`` from sqrt(2) alpha by Taylor steps of mpmath in growth coordinates."""
-    mp = mpmath.mp.clone()
-    mp.dps = digits
-    X = mp.matrix(problem.X.tolist())
-    y = [mp.mpf(v) for v in problem.y]
-    slopes = {
-        "logistic": lambda f, y: -y / (1 + mp.exp(y * f)),
-        "log-cosh": lambda f, y: mp.tanh(f - y),
-        "poisson": lambda f, y: mp.exp(f) - y,
-        "exponential": lambda f, y: -y * mp.exp(-y * f),
-    }[loss]
-    two_log = 2 * mp.mpf(log_alpha)
-
-    def beta(z):  # type: ignore[no-untyped-def]
-        return [(mp.exp(two_log + 2 * v) - mp.exp(two_log - 2 * v)) / 2 for v in z]
-
-    def field(t, z):  # type: ignore[no-untyped-def]
-        f = X * mp.matrix(beta(z))
-        pull = [-slopes(f[i], y[i]) / problem.n for i in range(problem.n)]
-        return [sum(X[i, j] * pull[i] for i in range(problem.n)) for j in range(problem.d)]
-
-    solution = mp.odefun(field, 0, [mp.mpf(0)] * problem.d, tol=mp.mpf(10) ** -12)
-    return np.array([float(value) for value in beta(solution(mp.mpf(t_end)))])
+#: Derivatives of the losses in f, in arbitrary precision.
+SLOPES = {
+    "logistic": lambda f, y: -y / (1 + mpmath.exp(y * f)),
+    "log-cosh": lambda f, y: mpmath.tanh(f - y),
+    "poisson": lambda f, y: mpmath.exp(f) - y,
+    "exponential": lambda f, y: -y * mpmath.exp(-y * f),
+}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -70,13 +54,52 @@ def test_a_flow_errs_by_less_than_twenty_tolerances(loss: str, alpha: str) -> No
         assert (np.diff(run.loss) <= 1e-9).all()
 
 
-@pytest.mark.parametrize("loss", ["logistic", "log-cosh", "poisson", "exponential"])
-def test_small_flows_agree_with_arbitrary_precision(loss: str) -> None:
-    y = [2.0, 0.0] if loss == "poisson" else [1.0, -1.0]
-    problem, t_end = fs.Problem([[1.0, 0.4], [-0.3, 0.8]], y, loss), 4.0
-    exact = high_precision(problem, loss, np.log(0.1), t_end)
-    run = fs.gradient_flow(NET, problem, t_end, alpha=0.1)
-    np.testing.assert_allclose(run.beta[-1], exact, rtol=2e-5, atol=1e-7)
+def test_two_hundred_random_flows_err_by_less_than_twenty_tolerances() -> None:
+    times = np.linspace(0.0, 12.0, 101)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        loss = ("logistic", "log-cosh", "poisson")[seed % 3]
+        problem = draw(seed, loss, n=int(rng.integers(15, 60)), d=int(rng.integers(3, 12)))
+        for alpha in ("1e-2", "1e-8", "1e-100", "1e-1000"):
+            run, tight = (
+                fs.gradient_flow(NET, problem, 12.0, alpha=alpha, clock="accelerated", rtol=rtol).at(
+                    times, "accelerated"
+                )
+                for rtol in (1e-6, 1e-10)
+            )
+            error = np.abs(run.beta - tight.beta).max()
+            assert error <= 20 * 1e-6 * max(1.0, np.abs(tight.beta).max()), (seed, loss, alpha, error)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "log-cosh", "poisson"])
+def test_the_native_method_and_radau_agree_with_any_loss(loss: str) -> None:
+    times = np.linspace(0.0, 8.0, 60)
+    for seed, alpha in enumerate(("1e-2", "1e-1000")):
+        problem = draw(seed, loss, n=20)
+        run, other = (
+            fs.gradient_flow(NET, problem, 8.0, alpha=alpha, clock="accelerated", t_eval=times, **options).beta
+            for options in ({"rtol": 1e-8}, {"rtol": 1e-8, "method": "Radau"})
+        )
+        np.testing.assert_allclose(run, other, atol=20 * 1e-8 * max(1.0, np.abs(other).max()))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "loss"),
+    [
+        *(("0.1", loss) for loss in SLOPES),
+        *(("1e-2", loss) for loss in SLOPES),
+        *(("1e-8", loss) for loss in SLOPES),
+        *(pytest.param("1e-30", loss, marks=[pytest.mark.slow] * (loss != "logistic")) for loss in SLOPES),
+    ],
+)
+def test_small_flows_agree_with_120_digits(alpha: str, loss: str) -> None:
+    y = {"poisson": [2.0, 0.0, 1.0], "log-cosh": [1.0, -1.0, 0.5]}.get(loss, [1.0, -1.0, -1.0])
+    problem = fs.Problem([[1.0, 0.4], [-0.3, 0.8], [0.5, -0.9]], y, loss)
+    jumps = fs.saddle_to_saddle(NET, problem).jump_times
+    times = -np.log(float(alpha)) * np.append(jumps, 1.5 * jumps[-1])
+    exact = precise_growth_flow(SLOPES[loss], problem.X, problem.y, alpha, times)
+    run = fs.gradient_flow(NET, problem, times[-1], alpha=alpha, t_eval=times)
+    assert np.abs(run.beta - exact).max() <= 2e-6 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("coordinates", ["growth", "weights"])

@@ -63,6 +63,20 @@ def test_saddles_are_minimisers_on_the_cone_of_the_duals(loss: str) -> None:
         assert left > 0
 
 
+def test_a_hundred_paths_are_approached_at_order_one_and_stand_at_minimisers() -> None:
+    for seed in range(100):
+        problem = draw(seed, ("logistic", "log-cosh", "poisson")[seed % 3], mixing=0.5)
+        path = fs.saddle_to_saddle(NET, problem)
+        for k, t in enumerate(path.jump_times):
+            best = on_cone(problem, path.saddles[k + 1], path.dual(t))
+            np.testing.assert_allclose(path.saddles[k + 1], best, atol=1e-9)
+        errors = []
+        for alpha in ("1e-4000", "1e-16000"):
+            run = fs.gradient_flow(NET, problem, 1.2 * path.jump_times[-1], alpha=alpha, clock="accelerated")
+            errors.append(np.abs(fs.studies.measured_jump_times(run, path) - path.jump_times).max())
+        assert np.log(errors[0] / errors[1]) / np.log(4.0) == pytest.approx(1.0, abs=0.1), seed
+
+
 @pytest.mark.parametrize("loss", ["logistic", "log-cosh", "poisson"])
 def test_flows_approach_the_process_at_order_one(loss: str) -> None:
     problem = draw(1, loss, mixing=0.5)
