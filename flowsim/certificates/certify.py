@@ -20,7 +20,7 @@ from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
-from flowsim.problem import Problem, Regression, require_squares
+from flowsim.problem import Problem, Regression
 
 if TYPE_CHECKING:
     import pandas
@@ -150,7 +150,7 @@ def certify(
     seed: int = 0,
     progress: bool = False,
 ) -> Certificates:
-    """Test the theorems of the three papers on a network and data.
+    """Test the theorems of three papers, and what holds for any convex loss, on a network and data.
 
     Each row states a theorem, whether its hypothesis is met and why, what it predicts, what was measured by a
     computation that does not use the theorem, and whether the two agree.
@@ -158,7 +158,8 @@ def certify(
     Parameters
     ----------
     net : DiagonalNetwork or LinearNetwork
-    problem : Regression
+    problem : Problem
+        Any loss: theorems on squares say that they do not apply to another one.
     alpha : float, str, Decimal or Fraction, optional
         Scale at which limits of vanishing initialisation are measured; each is measured there and where the distance
         to the limit, x = 1/ln(1/alpha) or alpha^(L-2), is half. Default: small enough for the data's shortest plateau.
@@ -199,7 +200,8 @@ def certify(
     """
     if not isinstance(net, DiagonalNetwork | LinearNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    problem = require_squares(problem, "certificates")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if not (isinstance(rtol, int | float) and 0 < rtol < 1):
         raise ValueError(f"`rtol` must lie in (0, 1); received {rtol!r}.")
     chosen = _choose(theorems)
@@ -209,9 +211,9 @@ def certify(
                 f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
             )
         if problem.y.ndim == 2:
-            problem = Regression(problem.X, problem.y[:, 0], problem.feature_names)
+            problem = problem.with_target(problem.y[:, 0])
         net.direction(start, problem.d)
-    if not problem.y.any():
+    if isinstance(problem, Regression) and not problem.y.any():
         raise ValueError("`problem` must have y != 0: at y = 0 the origin is the solution and nothing moves.")
     problem, units = _in_ordinary_units(net, problem)
     setting = Setting(net, problem, None if alpha is None else InitialScale.parse(alpha), start, float(rtol), seed)
@@ -225,7 +227,7 @@ def certify(
     return Certificates(tuple(rows), f"{net} on {problem.n} x {problem.d} data{units}")
 
 
-def _in_ordinary_units(net: DiagonalNetwork | LinearNetwork, problem: Regression) -> tuple[Regression, str]:
+def _in_ordinary_units(net: DiagonalNetwork | LinearNetwork, problem: Problem) -> tuple[Problem, str]:
     """X and y over powers of two where squares of squares may leave the range of floats, and what was taken out.
 
     Statements on homogeneous formulas without noise have no unit.
@@ -233,7 +235,8 @@ def _in_ordinary_units(net: DiagonalNetwork | LinearNetwork, problem: Regression
     homogeneous = isinstance(net, DiagonalNetwork) and all(
         formula.product_of is not None or quadratic_form(formula) is not None for formula in net.distinct
     )
-    if not (homogeneous and net.noise is None and problem.is_dense):
+    squares = isinstance(problem, Regression)
+    if not (homogeneous and net.noise is None and problem.is_dense and squares):
         return problem, ""
     p, q = (math.frexp(float(np.abs(values).max()))[1] for values in (problem.X, problem.y))
     if max(abs(p), abs(q)) <= _ORDINARY:

@@ -77,7 +77,7 @@ def _in_units_of_length(setting: Setting, size: float, lag: float, shortest: flo
     k = math.ceil(math.log2(max(setting.horizon / size, lag / (_LAG * shortest))) / 2)
     if k == 0:
         return setting
-    problem = setting.problem
+    problem = setting.squares
     X = np.ldexp(problem.X, k) if problem.is_dense else problem.X * 2.0**k
     scaled = Regression(X, np.ldexp(problem.y, k), problem.feature_names)
     return replace(setting, problem=scaled, _known={})
@@ -93,7 +93,12 @@ def _by_chords(flow: Trajectory) -> tuple[Array, Array]:
     return moments + length, beta
 
 
-@theorem("conserved-imbalance", PAPER, "without noise w_1^2 - w_l^2 is conserved (run in the weights themselves)")
+@theorem(
+    "conserved-imbalance",
+    PAPER,
+    "without noise w_1^2 - w_l^2 is conserved (run in the weights themselves)",
+    any_loss=True,
+)
 def conserved_imbalance(setting: Setting) -> Evidence:
     depth = setting.product_depth
     if setting.diagonal.noise is not None:
@@ -101,9 +106,7 @@ def conserved_imbalance(setting: Setting) -> Evidence:
     # An uneven start: the default one of depth L >= 3 is balanced, and 0 is conserved trivially.
     d, names = setting.problem.d, setting.diagonal.weights
     start = {name: np.full(d, 1.0 - 0.5 * k / depth) for k, name in enumerate(names)}
-    rate = float(np.linalg.norm(setting.X, 2) ** 2 / setting.problem.n)
-    scale = float(np.abs(setting.least_squares).max()) or 1.0
-    t_end = 5.0 / (rate * scale ** (2.0 - 2.0 / depth))
+    t_end = 5.0 / (setting.stiffness * (setting.size or 1.0) ** (2.0 - 2.0 / depth))
     flow = setting.run(
         t_end, alpha=setting.large_alpha, start=start, coordinates="weights", method="DOP853", rtol=1e-10, atol=1e-14
     )
@@ -117,23 +120,26 @@ def conserved_imbalance(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
-@theorem("mirror-flow", PAPER, "at finite alpha grad phi_alpha(beta(t)) = -int grad L: hyperbolic entropy, or a power")
+@theorem(
+    "mirror-flow",
+    PAPER,
+    "at finite alpha grad phi_alpha(beta(t)) = -int grad L: hyperbolic entropy, or a power",
+    any_loss=True,
+)
 def mirror_flow(setting: Setting) -> Evidence:
     depth, problem = setting.product_depth, setting.problem
     if setting.diagonal.noise is not None or setting.start is not None:
         raise NotMetError("stated from the default start, without noise")
     if not setting.correlation.any():
-        raise NotMetError("X^T y = 0: nothing moves")
+        raise NotMetError("grad L(0) = 0: nothing moves")
     alpha = 0.1 * setting.large_alpha
-    rate = float(np.linalg.norm(setting.X, 2) ** 2 / problem.n)
-    size = float(np.abs(setting.least_squares).max())
-    flow = setting.run(5.0 / (rate * size ** (2.0 - 2.0 / depth)), alpha=alpha)
+    flow = setting.run(5.0 / (setting.stiffness * setting.size ** (2.0 - 2.0 / depth)), alpha=alpha)
     edges = flow.t
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     half = np.diff(edges) / 2
     points = (edges[:-1] + half)[:, None] + half[:, None] * nodes
     beta = flow.at(points.ravel()).beta
-    force = -np.asarray(problem.rmatvec((problem.predict(beta) - problem.y).T)).T / problem.n
+    force = -np.asarray(problem.rmatvec(problem.slopes(problem.predict(beta)).T)).T / problem.n
     steps = np.einsum("sq,sqd->sd", half[:, None] * weights, force.reshape(len(half), _NODES, problem.d))
     predicted = np.cumsum(steps, axis=0)
     measured = _mirror(setting.diagonal.direction(None, problem.d) * alpha, flow.beta[1:])

@@ -50,7 +50,7 @@ def decay_lasso(setting: Setting) -> Evidence:
     decay = _decay(setting)
     if isinstance(decay, Decay):
         raise NotMetError("the decay changes in time")
-    path, problem = setting.path, setting.problem
+    path, problem = setting.path, setting.squares
     costs = tuple(np.broadcast_to(side, (problem.d,)) for side in path.penalties)
 
     def objective(beta: Array) -> float:

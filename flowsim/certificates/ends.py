@@ -24,7 +24,7 @@ def _weighted_l1(path: SaddlePath, beta: Array) -> float:
     return float(upper[positive > 0] @ positive[positive > 0] + lower[negative > 0] @ negative[negative > 0])
 
 
-@theorem("min-l1", PAPER, "d > rank X: the end minimises sum t+ beta+ + t- beta- (u*v: the l1 norm)")
+@theorem("min-l1", PAPER, "d > rank X: the end minimises sum t+ beta+ + t- beta- (u*v: the l1 norm)", any_loss=True)
 def interpolation(setting: Setting) -> Evidence:
     from flowsim.studies.references import min_l1
 
@@ -32,7 +32,8 @@ def interpolation(setting: Setting) -> Evidence:
     if setting.diagonal.noise is not None:
         raise NotMetError("weight noise: the end is a weighted Lasso instead")
     if setting.rank == problem.d:
-        raise NotMetError(f"X has full column rank {problem.d}: the least-squares solution is the only candidate")
+        raise NotMetError(f"X has full column rank {problem.d}: the minimiser of the loss is the only candidate")
+    # Minimisers of a strictly convex loss share their predictions.
     fitted = problem.predict(setting.least_squares)
     weights = tuple(np.broadcast_to(side, (problem.d,)) for side in path.thresholds)
     try:
@@ -122,30 +123,32 @@ def _average(flow: Trajectory, time: float) -> Array:
     return total
 
 
-@theorem("implicit-bias-at-finite-alpha", PAPER, "u*v: the end has asinh(beta / alpha^2) in the row space of X")
+@theorem(
+    "implicit-bias-at-finite-alpha",
+    PAPER,
+    "u*v: the end has asinh(beta / alpha^2) in the row space of X",
+    any_loss=True,
+)
 def entropy_bias(setting: Setting) -> Evidence:
     problem = setting.problem
     if setting.product_depth != 2 or setting.diagonal.noise is not None or setting.start is not None:
         raise NotMetError("stated for u*v from the default start, without noise")
     if setting.rank == problem.d:
         raise NotMetError(f"X has full column rank {problem.d}: there is one solution, whatever the bias")
-    if setting.rank < problem.n and float(problem.least_squares_loss) > 1e-12 * float(
-        problem.loss(np.zeros(problem.d))
-    ):
-        raise NotMetError("no interpolator exists: y is not in the range of X")
     if not setting.correlation.any():
-        raise NotMetError("X^T y = 0: nothing moves")
-    alpha = setting.large_alpha
-    values = np.linalg.svd(setting.X, compute_uv=False)
+        raise NotMetError("grad L(0) = 0: nothing moves")
+    alpha, fitted = setting.large_alpha, problem.predict(setting.least_squares)
+    values = np.linalg.svd(np.sqrt(problem.curvatures(fitted))[:, None] * setting.X, compute_uv=False)
     slow = float(values[: setting.rank].min() ** 2 / problem.n)
     flow = setting.run(40.0 / (slow * alpha**2), alpha=alpha, coordinates="weights", rtol=1e-10, atol=1e-13)
     beta = flow.beta[-1]
-    fit = float(np.linalg.norm(problem.predict(beta) - problem.y) / np.linalg.norm(problem.y))
+    fit = float(np.linalg.norm(problem.predict(beta) - fitted) / np.linalg.norm(fitted))
     z = np.arcsinh(beta / alpha**2)
     rows = np.linalg.svd(setting.X, full_matrices=False)[2][: setting.rank]
     outside = float(np.linalg.norm(z - rows.T @ (rows @ z)) / np.linalg.norm(z))
     return Evidence(
         f"rank {setting.rank} < d = {problem.d}; integrated in the weights at alpha = {alpha:.3g}", 0.0, outside,
-        max(outside, fit), 1e-5, "share of asinh(beta / alpha^2) outside the row space, or misfit of X beta = y",
+        max(outside, fit), 1e-5,
+        "share of asinh(beta / alpha^2) outside the row space, or distance of X beta from that of the minimiser",
         {"misfit": fit, "alpha": alpha},
     )  # fmt: skip

@@ -13,6 +13,7 @@ from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedEr
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork, linear_start
+from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
 __all__ = [
@@ -97,12 +98,16 @@ def plain_network(setting: Setting) -> LinearNetwork:
     return net
 
 
-@theorem("linear-imbalance", PAPER, "U^T U - V^T V is conserved (measured on the weights of the flow)")
+@theorem("linear-imbalance", PAPER, "U^T U - V^T V is conserved (measured on the weights of the flow)", any_loss=True)
 def imbalance_conserved(setting: Setting) -> Evidence:
     net = plain_network(setting)
     if net.width > 2000:
         raise NotMetError("the weights themselves are too wide to be looked at; the compressed drift is in the flow")
-    flow = setting.once(_default_run)
+    if isinstance(setting.problem, Regression):
+        flow = setting.once(_default_run)
+    else:
+        alpha = setting.alpha if setting.alpha is not None else _ALPHA
+        flow = setting.run(20.0 / setting.stiffness, alpha=alpha, start=_start(setting))
     picked = np.unique(np.linspace(0, len(flow.t) - 1, 25).astype(int))
     U, V = (np.array([flow.weights[name][k] for k in picked]) for name in ("U", "V"))
     gap = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V

@@ -15,7 +15,7 @@ from flowsim.network import DiagonalNetwork, MomentNoise
 from flowsim.results import Trajectory
 
 __all__ = ["BATCH", "DRAWS", "PAPER", "STANDARD_ERRORS", "balancing", "balancing_rate", "drawable", "draws",
-           "expected_gradient", "sample_weights"]  # fmt: skip
+           "expected_gradient", "formula_functions", "sample_weights"]  # fmt: skip
 
 Array = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ DRAWS, BATCH = 8192, 256
 STANDARD_ERRORS = 7.0
 
 
-def _functions(net: DiagonalNetwork, d: int) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+def formula_functions(net: DiagonalNetwork, d: int) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """phi and its gradient at weights (k, N, d), straight from the formula: (N, d) and (k, N, d)."""
     import sympy
 
@@ -92,7 +92,7 @@ def expected_gradient(setting: Setting) -> Evidence:
     drawable(setting)
     rng = setting.rng()
     w = sample_weights(setting, rng)
-    value, slope = _functions(net, problem.d)
+    value, slope = formula_functions(net, problem.d)
     total, squares, count = np.zeros_like(w), np.zeros_like(w), 0
     for _ in range(DRAWS // BATCH):
         noisy, inner = draws(setting, w, rng)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flowsim.certificates.certificate import Certificate, Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.setting import Setting
+from flowsim.problem import Regression
 
 __all__ = ["THEOREMS", "Theorem", "theorem"]
 
@@ -21,10 +22,15 @@ class Theorem:
     test: Callable[[Setting], Evidence]
     #: it speaks of networks with weight decay
     with_decay: bool = False
+    #: it asks for no squares
+    any_loss: bool = False
 
     def certify(self, setting: Setting) -> Certificate:
         if setting.net_decays and not self.with_decay:
             reason = "stated without weight decay"
+            return Certificate(self.name, self.paper, self.statement, False, reason)
+        if not self.any_loss and not isinstance(setting.problem, Regression):
+            reason = f"stated for the squared loss; this one is {setting.problem.loss_function.name}"
             return Certificate(self.name, self.paper, self.statement, False, reason)
         if not setting.problem.feature_variances.any():
             return Certificate(self.name, self.paper, self.statement, False, "X = 0: nothing moves")
@@ -42,12 +48,12 @@ THEOREMS: dict[str, Theorem] = {}
 
 
 def theorem(
-    name: str, paper: str, statement: str, *, with_decay: bool = False
+    name: str, paper: str, statement: str, *, with_decay: bool = False, any_loss: bool = False
 ) -> Callable[[Callable[[Setting], Evidence]], Theorem]:
     """Enter a function into `THEOREMS`."""
 
     def enter(test: Callable[[Setting], Evidence]) -> Theorem:
-        entry = Theorem(name, paper, statement, test, with_decay)
+        entry = Theorem(name, paper, statement, test, with_decay, any_loss)
         THEOREMS[name] = entry
         return entry
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -13,11 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.certificates.certificate import NotMetError, UnresolvedError
+from flowsim.certificates.minimum import minimiser
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
-from flowsim.problem import Regression
+from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import Trajectory
 
 __all__ = ["Setting"]
@@ -60,7 +62,7 @@ class Setting:
     """
 
     net: DiagonalNetwork | LinearNetwork
-    problem: Regression
+    problem: Problem
     alpha: InitialScale | None
     start: Mapping[str, ArrayLike] | None
     rtol: float
@@ -121,28 +123,83 @@ class Setting:
             return X
         return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(self.problem.d))
 
+    @property
+    def squares(self) -> Regression:
+        """The problem of a theorem on squares; the registry has seen to it that it is one."""
+        return require_squares(self.problem, "this theorem")
+
     @cached_property
     def correlation(self) -> Array:
-        """``c = X^T y / n``."""
-        return self.problem.rmatvec(self.problem.y) / self.problem.n
+        """``c = -grad L(0)``, for squares ``X^T y / n``."""
+        return -self.problem.gradient(np.zeros((self.problem.d, *self.problem.y.shape[1:])))
 
     @cached_property
     def least_squares(self) -> Array:
-        return np.asarray(np.linalg.lstsq(self.X, self.problem.y, rcond=None)[0])
+        """The least-squares solution of least norm; of another loss its minimiser, found without the flow."""
+        if isinstance(self.problem, Regression):
+            return np.asarray(np.linalg.lstsq(self.X, self.problem.y, rcond=None)[0])
+        found = [minimiser(each, self.X) for each in self._targets]
+        if any(beta is None for beta in found):
+            raise NotMetError("the loss has no minimum on these data")
+        return np.stack(found, axis=-1).reshape(self.correlation.shape)  # type: ignore[arg-type]
+
+    @property
+    def _targets(self) -> list[Problem]:
+        """The problem of each target by itself."""
+        columns = self.problem.y.reshape(self.problem.n, -1).T
+        return [self.problem.with_target(np.ascontiguousarray(column)) for column in columns]
+
+    @cached_property
+    def size(self) -> float:
+        """The largest coefficient of the minimiser; where there is none, of one Newton step from 0."""
+        try:
+            return float(np.abs(self.least_squares).max(initial=0.0))
+        except (NotMetError, UnresolvedError):
+            return max(self._first_step(each) for each in self._targets)
+
+    def _first_step(self, problem: Problem) -> float:
+        root = np.sqrt(problem.curvatures(np.zeros(problem.n)))
+        _, values, rows = np.linalg.svd(root[:, None] * self.X, full_matrices=False)
+        kept = values > _DEGENERATE * values.max()
+        pull = -problem.n * problem.gradient(np.zeros(problem.d))
+        return float(np.abs(((rows[kept] @ pull) / values[kept] ** 2) @ rows[kept]).max(initial=0.0))
+
+    @cached_property
+    def stiffness(self) -> float:
+        """The largest eigenvalue of the Hessian of L in beta, at 0 and at the minimiser."""
+        if isinstance(self.problem, Regression):
+            return float(np.linalg.norm(self.X, 2) ** 2 / self.problem.n)
+        points = [np.zeros((self.problem.d, *self.problem.y.shape[1:]))]
+        if self.problem.y.ndim == 1:
+            with contextlib.suppress(NotMetError, UnresolvedError):
+                points.append(self.least_squares)
+        curvatures = [self.problem.curvatures(self.problem.predict(beta)) for beta in points]
+        rows = np.sqrt(np.concatenate([each.reshape(self.problem.n, -1).T for each in curvatures]))
+        return max(float(np.linalg.norm(row[:, None] * self.X, 2) ** 2) for row in rows) / self.problem.n
+
+    @cached_property
+    def limit(self) -> SaddlePath:
+        """The limit process, with or without jumps."""
+        try:
+            return saddle_to_saddle(self.diagonal, self.problem, self.start)
+        except (ValueError, NotImplementedError, IntegrationError) as error:
+            raise NotMetError(f"this network has no limit process: {str(error).rstrip('.')}") from None
 
     @cached_property
     def path(self) -> SaddlePath:
-        """The limit process."""
-        try:
-            path = saddle_to_saddle(self.diagonal, self.problem, self.start)
-        except (ValueError, NotImplementedError, IntegrationError) as error:
-            raise NotMetError(f"this network has no limit process: {str(error).rstrip('.')}") from None
+        """The limit process, if it jumps."""
+        path = self.limit
+        if not len(path.jump_times) and path.escape is not None:
+            raise NotMetError("the first features to grow separate the data: beta escapes, and there is no saddle")
         if not len(path.jump_times):
             raise NotMetError("the limit has no jump: nothing is correlated enough with y to grow")
         return path
 
     @property
     def horizon(self) -> float:
+        """End of the runs in accelerated time: beyond the last jump, or where beta escapes to infinity."""
+        if self.path.escape is not None:
+            return self.path.escape.time
         return _BEYOND_LAST_JUMP * float(self.path.jump_times[-1])
 
     @cached_property
@@ -233,6 +290,8 @@ class Setting:
                 speed = np.where(beta > 0, *(np.broadcast_to(side, (self.problem.d,))[support] for side in path.speeds))
                 power = 1.0 if path.order == 2 else 2.0 - 2.0 / path.order
                 columns = self.X[:, support] * np.sqrt(speed * np.abs(beta) ** power)
+                if not isinstance(self.problem, Regression):
+                    columns *= np.sqrt(self.problem.curvatures(self.problem.predict(path.saddles[k])))[:, None]
                 values = np.linalg.svd(columns, compute_uv=False) ** 2 / n
                 positive = values[values > 1e-12 * values.max()]
                 rates[k] = min(rates[k], float(positive.min()) * (end - begin) / 2)
@@ -257,14 +316,12 @@ class Setting:
     @cached_property
     def atol(self) -> float:
         """The tolerance on what is near 0: relative to the size of weights, where that is below 1."""
-        size = float(np.abs(self.least_squares).max(initial=0.0))
-        return 0.1 * self.rtol * min(1.0, math.sqrt(size) or 1.0)
+        return 0.1 * self.rtol * min(1.0, math.sqrt(self.size) or 1.0)
 
     @cached_property
     def large_alpha(self) -> float:
         """A start of the size of the solution's weights, where weight coordinates lose nothing."""
-        size = float(np.abs(self.least_squares).max())
-        return _LARGE_START * (size or 1.0) ** (1.0 / self.product_depth)
+        return _LARGE_START * (self.size or 1.0) ** (1.0 / self.product_depth)
 
     def once(self, function: Callable[[Setting], T]) -> T:
         """What several theorems need, computed by the first that asks."""

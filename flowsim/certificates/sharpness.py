@@ -76,7 +76,7 @@ def least_hessian_trace(setting: Setting) -> Evidence:
     def trace(logs: Array) -> float:
         full = np.zeros((depth, setting.problem.d))
         full[:, chosen] = logs
-        return _hessian_trace(setting.problem, _factor(beta, depth, full), chosen)
+        return _hessian_trace(setting.squares, _factor(beta, depth, full), chosen)
 
     variances = setting.problem.feature_variances[chosen]
     predicted = float(depth * variances @ np.abs(beta[chosen]) ** (2 - 2 / depth))
@@ -120,7 +120,7 @@ def least_sharpness(setting: Setting) -> Evidence:
 def sharpness_identity(setting: Setting) -> Evidence:
     if setting.product_depth != 2:
         raise NotMetError("stated for two layers")
-    eta, problem = setting.eta, setting.problem
+    eta, problem = setting.eta, setting.squares
     drawable(setting)
     rng = setting.rng()
     w = sample_weights(setting, rng)

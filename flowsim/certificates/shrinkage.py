@@ -29,7 +29,7 @@ def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
     """End of the noisy two-layer flow, its penalties, and the largest violation of the weighted Lasso's conditions."""
     if setting.product_depth != 2:
         raise NotMetError("stated for two layers; deeper networks: depth-end-point and depth-trap")
-    problem, kappa = setting.problem, setting.eta**2 * setting.problem.feature_variances
+    problem, kappa = setting.squares, setting.eta**2 * setting.problem.feature_variances
     scale = float(np.abs(setting.correlation).max())
     if scale == 0:
         raise NotMetError("X^T y = 0: nothing grows")

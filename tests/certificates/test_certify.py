@@ -44,7 +44,7 @@ def test_paper_three_holds_on_the_diabetes_data(diabetes: fs.Regression) -> None
     assert_holds(
         rows,
         {"saddles", "jump-times", "jump-rate", "active-sets", "non-monotone-active-sets", "least-squares",
-         "arclength-continuity", "lasso-average", "conserved-imbalance", "mirror-flow"},
+         "arclength-continuity", "lasso-average", "conserved-imbalance", "mirror-flow", "stationary-end"},
     )  # fmt: skip
     assert "full column rank" in rows["min-l1"].hypothesis
 
@@ -107,7 +107,7 @@ def test_paper_two_holds_on_a_wide_linear_network() -> None:
     assert_holds(
         rows,
         {"linear-imbalance", "linear-rate", "linear-invariant-set", "linear-min-norm", "linear-width-law",
-         "linear-saddles", "linear-jump-times", "linear-vanishing-min-norm", "linear-width-bound"},
+         "linear-saddles", "linear-jump-times", "linear-vanishing-min-norm", "linear-width-bound", "energy-balance"},
     )  # fmt: skip
     own = {"linear-narrow-end", "linear-soft-thresholding", "linear-nuclear-norm"}
     assert all("not diagonal" in row.hypothesis for row in rows if not row.applies and row.name not in own)

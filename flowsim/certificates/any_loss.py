@@ -1,0 +1,103 @@
+"""What holds for every convex loss: the loss falls by the square of the speed, and the limit ends at a minimum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import Evidence, NotMetError
+from flowsim.certificates.noise import formula_functions
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.resolution import PAPER, ZERO, end_tolerance
+from flowsim.certificates.setting import Setting
+from flowsim.network import LinearNetwork
+from flowsim.problem import Problem
+from flowsim.results import State
+
+__all__ = ["energy_balance", "stationary_end"]
+
+Array = NDArray[np.float64]
+
+SANTAMBROGIO = "Santambrogio, arXiv 1609.03890 (energy dissipation of a gradient flow)"
+
+#: Gauss nodes per step of the integrator.
+_NODES = 6
+#: The run covers so many times of relaxation at the largest eigenvalue of the Hessian.
+_RELAXATIONS = 5.0
+_BALANCE = 1e-5
+
+
+@theorem(
+    "energy-balance", SANTAMBROGIO, "L(0) - L(t) = int ||theta'||^2 dt: the loss never rises", any_loss=True
+)  # fmt: skip
+def energy_balance(setting: Setting) -> Evidence:
+    net, problem = setting.net, setting.problem
+    if net.noise is not None:
+        raise NotMetError("weight noise: the expected loss falls instead")
+    if not setting.correlation.any():
+        raise NotMetError("grad L(0) = 0: nothing moves")
+    if isinstance(net, LinearNetwork):
+        problem = problem if problem.y.ndim == 2 else problem.with_target(problem.y[:, None])
+        flow = setting.run(_RELAXATIONS / setting.stiffness, alpha=1.0)
+    else:
+        size = setting.size or 1.0
+        flow = setting.run(_RELAXATIONS / (setting.stiffness * size), alpha=0.5 * np.sqrt(size))
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    half = np.diff(flow.t) / 2
+    points = (flow.t[:-1] + half)[:, None] + half[:, None] * nodes
+    rate = _speed_squared(setting, problem, flow.at(points.ravel())).reshape(points.shape)
+    spent = np.append(0.0, np.cumsum(half * (rate @ weights)))
+    loss = np.asarray(problem.loss(flow.beta))
+    fallen = loss[0] - loss
+    total = float(spent[-1])
+    rise = float(np.diff(loss).max(initial=0.0)) / total
+    error = max(float(np.abs(fallen - spent).max()) / total, rise)
+    return Evidence(
+        f"no noise and no decay; {len(half)} steps in {flow.info['coordinates']} coordinates", total,
+        float(fallen[-1]), error, _BALANCE,
+        "largest difference along the run, or rise of the loss, over the whole fall", {"rise": rise},
+    )  # fmt: skip
+
+
+def _speed_squared(setting: Setting, problem: Problem, state: State) -> Array:
+    """``||theta'||^2`` (T,) from weights and loss alone: ``theta_i' = -g_i grad phi_i``, or ``(G V, G^T U)``."""
+    beta = np.asarray(state.beta)
+    if isinstance(setting.net, LinearNetwork):
+        G = np.array([problem.gradient(each) for each in beta])
+        U, V = state.weights["U"], state.weights["V"]
+        parts = (G @ V, np.swapaxes(G, 1, 2) @ U)
+        out: Array = sum(np.sum(part**2, axis=(1, 2)) for part in parts)
+        return out
+    _, slopes = formula_functions(setting.diagonal, problem.d)
+    w = np.array([state.weights[name] for name in setting.diagonal.weights])
+    return np.sum(_gradients(problem, beta) ** 2 * np.sum(slopes(w) ** 2, axis=0), axis=1)
+
+
+def _gradients(problem: Problem, beta: Array) -> Array:
+    """``grad L`` at every row of beta (T, d)."""
+    return np.asarray(problem.rmatvec(problem.slopes(problem.predict(beta)).T)).T / problem.n
+
+
+@theorem(
+    "stationary-end", PAPER, "the end minimises the loss among the signs that this start allows (KKT)", any_loss=True
+)
+def stationary_end(setting: Setting) -> Evidence:
+    path, problem = setting.path, setting.problem
+    if setting.diagonal.noise is not None:
+        raise NotMetError("weight noise: the end minimises a penalised loss instead")
+    if path.escape is not None:
+        raise NotMetError(f"beta escapes to infinity at {path.escape.time:.6g}: the loss has no minimum there")
+    beta = setting.flows[1].beta[-1]
+    upper, lower = (np.broadcast_to(side, (problem.d,)) for side in path.thresholds)
+    active = np.abs(beta) > ZERO * np.abs(beta).max(initial=0.0)
+    g = problem.gradient(np.where(active, beta, 0.0))
+    # At 0 only a side that the start can reach counts.
+    at_zero = np.maximum(np.where(np.isfinite(upper), -g, 0.0), np.where(np.isfinite(lower), g, 0.0))
+    slack = np.where(active, np.abs(g), np.maximum(at_zero, 0.0)) / np.abs(setting.correlation).max()
+    worst = int(np.argmax(slack))
+    return Evidence(
+        f"convex loss ({problem.loss_function.name}); {int(active.sum())} of {problem.d} coordinates active at the end",
+        "KKT conditions", f"off by {slack[worst]:.1e}", float(slack[worst]), end_tolerance(setting),
+        "largest violation of the optimality conditions, relative to max |grad L(0)|",
+        {"coordinate": problem.feature_names[worst], "loss": float(problem.loss(beta))},
+    )  # fmt: skip

@@ -1,0 +1,101 @@
+"""The minimum of a convex loss by code that knows neither flows nor cones: what ends are measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import UnresolvedError
+from flowsim.problem import Problem
+
+__all__ = ["is_attained", "minimiser"]
+
+Array = NDArray[np.float64]
+
+_STEPS, _HALVINGS = 200, 60
+#: The gradient at the minimum, relative to that at 0.
+_STATIONARY = 1e-10
+#: A step this small, relative to the point, is rounding.
+_SETTLED = 1e-13
+#: Armijo's constant, and the rounding of L that it forgives.
+_DESCENT, _ROUNDING = 1e-4, 4e-16
+#: Singular values below this share of the largest are 0.
+_RANK = 1e-12
+#: Of a linear programme whose optimum is 0 or of order 1.
+_NOTHING = 1e-7
+
+
+def is_attained(problem: Problem, X: Array) -> bool:
+    r"""Whether L has a minimum: no direction lowers some terms for ever and raises none.
+
+    With ``s_i`` the side on which the slope of term i tends to 0, one linear programme (HiGHS) looks for a d with
+    ``s_i x_i . d >= 0``, not all 0, and ``x_i . d = 0`` on the rows without such a side.
+    """
+    from scipy.optimize import linprog
+
+    lower, upper = problem.loss_function.recession(problem.y)
+    side = np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0))
+    flat = (side != 0) & (problem.entry_weights > 0)
+    held = (side == 0) & (problem.entry_weights > 0)
+    if not flat.any():
+        return True
+    columns = np.abs(X).max(axis=0)
+    used = columns > 0
+    rows = side[flat, None] * X[np.ix_(flat, used)] / columns[used]
+    fixed = X[np.ix_(held, used)] / columns[used]
+    found = linprog(
+        -rows.sum(axis=0), A_ub=np.vstack([-rows, rows]), b_ub=np.repeat([0.0, 1.0], len(rows)),
+        A_eq=fixed if held.any() else None, b_eq=np.zeros(len(fixed)) if held.any() else None,
+        bounds=(None, None), method="highs",
+    )  # fmt: skip
+    return bool(found.status == 0 and -found.fun <= _NOTHING)
+
+
+def minimiser(problem: Problem, X: Array) -> Array | None:
+    """The minimiser of L by L-BFGS, then by Newton steps of least norm.
+
+    Parameters
+    ----------
+    problem : Problem
+        One target.
+    X : array (n, d)
+        Its features.
+
+    Returns
+    -------
+    array (d,) or None
+        None where the loss has no minimum.
+
+    Raises
+    ------
+    UnresolvedError
+        Where rounding keeps it from being found.
+    """
+    if not is_attained(problem, X):
+        return None
+    from scipy.optimize import minimize
+
+    zero = np.zeros(problem.d)
+    first = float(np.abs(problem.gradient(zero)).max())
+    # Newton's method alone oscillates where the curvature of a robust loss has all but vanished.
+    beta = np.asarray(minimize(problem.loss, zero, jac=problem.gradient, method="L-BFGS-B").x)
+    for _ in range(_STEPS):
+        f = problem.predict(beta)
+        slopes, root = problem.slopes(f), np.sqrt(problem.curvatures(f))
+        _, values, rows = np.linalg.svd(root[:, None] * X, full_matrices=False)
+        kept = values > _RANK * values.max()
+        step = -((rows[kept] @ (X.T @ slopes)) / values[kept] ** 2) @ rows[kept]
+        if float(np.abs(step).max()) <= _SETTLED * float(np.abs(beta).max()):
+            break
+        now, slope, length = float(problem.loss(beta)), float(slopes @ X @ step) / problem.n, 1.0
+        for _ in range(_HALVINGS):
+            if problem.loss(beta + length * step) <= now + _DESCENT * length * slope + _ROUNDING * abs(now):
+                break
+            length /= 2
+        else:
+            break
+        beta = beta + length * step
+    stationary = float(np.abs(problem.gradient(beta)).max()) <= _STATIONARY * first
+    if not (stationary and np.isfinite(beta).all()):
+        raise UnresolvedError("the minimum of the loss is not found to rounding: the data are nearly separable")
+    return beta

@@ -1,0 +1,161 @@
+r"""Separable data under the logistic and the exponential loss: margins grow, and where beta escapes to.
+
+From the default start of ``u*v``, ``beta_i = alpha^2 sinh(2 z_i)`` with ``z = X^T (y \circ lambda)``, and ``lambda``,
+the integral of minus the slopes in the margins over n, never decreases.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.certificates.certificate import Evidence, NotMetError
+from flowsim.certificates.registry import theorem
+from flowsim.certificates.resolution import PAPER, RESOLVED
+from flowsim.certificates.setting import Setting
+from flowsim.network import InitialScale, quadratic_form
+from flowsim.problem.margins import is_separable, max_margin_l1
+from flowsim.results import Trajectory
+
+__all__ = ["escape", "l1_max_margin", "smoothed_margin"]
+
+Array = NDArray[np.float64]
+
+LYU_LI = "Lyu & Li, arXiv 1906.05890"
+MOROSHKO = "Moroshko et al., arXiv 2007.06738"
+
+#: ``ln(1/L)`` at the end, and where the direction is looked at.
+_DEEP = 1e6
+_LOOKS = np.array([1e2, 1e4, _DEEP])
+_LARGE = InitialScale("1", 0.0)
+#: Rounding and tolerance of a margin, relative to it.
+_ROUNDING = 1e-6
+#: The dual is known to the accuracy of the flow.
+_DUAL = 1e-5
+#: A gap to the largest margin below this has closed.
+_CLOSED = 1e-6
+#: gamma of the larger of the two scales of the limit.
+_GAMMA = 1e4 * math.log(10.0)
+#: Where the inverse of the logistic loss is computed as it is written.
+_NEAR_LEAST, _NEAR = 6.0, 37.0
+#: ``ln(1/L)`` beyond its value at the last saddle at which beta counts as on its way to infinity.
+_AWAY = 1.0
+
+
+def _margins(setting: Setting) -> None:
+    """The hypotheses: exponential tails, separable data."""
+    problem, net = setting.problem, setting.diagonal
+    if not problem.loss_function.is_margin:
+        raise NotMetError(f"the {problem.loss_function.name} loss is no function of the margin that tends to 0")
+    if net.noise is not None:
+        raise NotMetError("stated without weight noise")
+    if any(quadratic_form(formula) is None for formula in net.distinct):
+        raise NotMetError("stated for quadratic formulas")
+    if not is_separable(problem):
+        raise NotMetError("no direction separates the data: the loss has a minimum, or an infimum above 0")
+
+
+def _deep_run(setting: Setting) -> Trajectory:
+    alpha = _LARGE if setting.alpha is None else setting.alpha
+    return setting.run(_DEEP, alpha=alpha, clock="log_loss")
+
+
+def _smoothed(setting: Setting, log_loss: Array) -> Array:
+    """A margin that every row has: ``g(ln 1/(n L))``, g the inverse of the loss at the exponential of minus it."""
+    total = -log_loss - math.log(setting.problem.n)
+    if setting.problem.loss_function.name != "logistic":
+        return total
+    # -ln(exp(exp(-x)) - 1), which is x to rounding far above 0.
+    near = np.clip(total, -_NEAR_LEAST, _NEAR)
+    out: Array = np.where(total > _NEAR, total, -np.log(np.expm1(np.exp(-near))))
+    return out
+
+
+@theorem(
+    "smoothed-margin", LYU_LI, "once L < 1/n the smoothed margin ln(1/(nL)) / ||theta||^2 never decreases",
+    any_loss=True,
+)  # fmt: skip
+def smoothed_margin(setting: Setting) -> Evidence:
+    _margins(setting)
+    if setting.problem.sample_weight is not None:
+        raise NotMetError("stated without sample weights")
+    flow = setting.once(_deep_run)
+    assert flow.log_loss is not None
+    margin = _smoothed(setting, flow.log_loss)
+    squares = sum(np.sum(np.asarray(flow.weights[name]) ** 2, axis=1) for name in setting.diagonal.weights)
+    ratio = (margin / squares)[margin > 0]
+    drop = float(np.max(-np.diff(ratio) / ratio[1:], initial=0.0))
+    return Evidence(
+        f"separable data; {len(ratio)} steps from L = 1/n down to ln(1/L) = {-flow.log_loss[-1]:.3g}",
+        "never decreases", f"from {ratio[0]:.3e} to {ratio[-1]:.6g}", drop, _ROUNDING,
+        "largest fall from one step to the next, relative", {"first": ratio[0], "last": ratio[-1]},
+    )  # fmt: skip
+
+
+@theorem(
+    "l1-max-margin", MOROSHKO, "u*v, fixed alpha, L -> 0: the direction of beta goes to the largest l1 margin",
+    any_loss=True,
+)  # fmt: skip
+def l1_max_margin(setting: Setting) -> Evidence:
+    from scipy.optimize import nnls
+
+    _margins(setting)
+    problem = setting.problem
+    if setting.product_depth != 2 or setting.start is not None:
+        raise NotMetError("stated for u*v from the default start")
+    best = max_margin_l1(problem).margin
+    flow = setting.once(_deep_run)
+    scale = _LARGE if setting.alpha is None else setting.alpha
+    beta = flow.at(_LOOKS, clock="log_loss").beta
+    rows = problem.y[:, None] * setting.X
+    gap = 1.0 - (beta @ rows.T).min(axis=1) / (best * np.abs(beta).sum(axis=1))
+    # The dual: z is a combination of the rows y_i x_i with weights >= 0.
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.abs(beta[-1])) - 2 * scale.log
+    z = np.sign(beta[-1]) * np.where(logs > 300, logs + math.log(2.0), np.arcsinh(np.exp(np.minimum(logs, 300.0)))) / 2
+    outside = nnls(rows.T, z, maxiter=100 * problem.n)[1] / float(np.linalg.norm(z))
+    falls = np.where(gap[1:] < _CLOSED, 0.0, gap[1:] / gap[:-1])
+    beyond = max(0.0, -float(gap.min())) / _CLOSED
+    return Evidence(
+        f"separable data, alpha = {scale}, ln(1/L) = " + ", ".join(f"{value:.0e}" for value in _LOOKS), best,
+        float((1.0 - gap[-1]) * best), max(float(falls.max()), outside / _DUAL, beyond), 1.0,
+        "ratio of the gaps to the largest margin, each to the one before; or what of the dual is no combination of "
+        f"rows with weights >= 0, over {_DUAL:g}", {"gaps": gap, "outside": outside},
+    )  # fmt: skip
+
+
+@theorem(
+    "escape", PAPER, "alpha -> 0 on separable data: beta escapes along the active features alone, at the limit's time",
+    any_loss=True,
+)  # fmt: skip
+def escape(setting: Setting) -> Evidence:
+    _margins(setting)
+    away = setting.limit.escape
+    if away is None:
+        raise NotMetError("the limit does not escape")
+    problem = setting.problem
+    rest = np.flatnonzero(away.direction == 0)
+    # Every coordinate of the last active set may move; only those at rest stay behind.
+    rest = np.setdiff1d(rest, np.concatenate([setting.limit.active_sets[-1], away.hits]))
+    last = -float(np.asarray(problem.log_loss(setting.limit.saddles[-1])))
+    gamma = setting.alpha.gamma if setting.alpha is not None else _GAMMA
+    if gamma <= 0:
+        raise NotMetError("alpha must be below 1")
+    times, left = [], 0.0
+    for factor in (1.0, 2.0):
+        scale = InitialScale(f"exp(-{factor * gamma:.4g})", -factor * gamma)
+        flow = setting.run(last + _AWAY, alpha=scale, clock="log_loss")
+        assert flow.accelerated_time is not None
+        times.append(float(flow.accelerated_time[-1]))
+        size = np.abs(flow.beta[-1])
+        left = float(size[rest].max(initial=0.0) / size.max())
+    limit = 2 * times[1] - times[0]
+    error = max(abs(limit / away.time - 1.0), left)
+    return Evidence(
+        f"the active features separate the data from {away.time:.6g} on, with margin {away.margin:.6g}",
+        away.time, limit, error, RESOLVED,
+        "relative error of the time (two alphas, extrapolated), or the largest coordinate at rest over the largest",
+        {"margin": away.margin, "at_rest": left, "times": times},
+    )  # fmt: skip
