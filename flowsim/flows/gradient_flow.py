@@ -230,9 +230,8 @@ def gradient_flow(
         if parts is not None:
             raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
         return log_loss_flow(
-            net, problem, t_end, scale, direction, acceleration=acceleration(net, scale), t_eval=points, method=method,
-            rtol=rtol, max_steps=int(max_steps), progress=progress, estimate_error=bool(estimate_error),
-            events=looked_for, info={**info, "clock": clock, "t_end": t_end, "rtol": rtol, "atol": atol},
+            net, problem, t_end, scale, direction, method=method, acceleration=acceleration(net, scale),
+            events=looked_for, info=info, **common,
         )  # fmt: skip
     homogeneous = parts is None and coordinates in ("auto", "growth", "log")
     exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)

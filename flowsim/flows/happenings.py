@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,8 +42,8 @@ class Readable(Protocol):
         Ends and lengths of its steps.
     size : int
         Entries of beta.
-    arclength, travelled : ArcLength
-        With and without the time.
+    travelled : ArcLength
+        The distance alone, without the time.
     """
 
     @property
@@ -54,12 +53,14 @@ class Readable(Protocol):
     @property
     def size(self) -> int: ...
     @property
-    def arclength(self) -> ArcLength: ...
-    @property
     def travelled(self) -> ArcLength: ...
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> Seen:
         """What is seen at positions, 0 to 1, of steps."""
+        ...
+
+    def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
+        """A clock at positions, 0 to 1, of steps."""
         ...
 
     def __call__(self, values: Array, clock: Clock) -> State:
@@ -97,8 +98,10 @@ class WholeRun:
         return float(first), float(last)
 
 
-def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list[Occurrence], Occurrence | None]:
-    """What happens in a run of at most some arc length, up to the first terminal event; and that event."""
+def search(
+    run: Readable, events: Sequence[Event], limit: tuple[Clock, float] | None = None
+) -> tuple[list[Occurrence], Occurrence | None]:
+    """What happens in a run that ends at a value of a clock, up to the first terminal event; and that event."""
     if not events:
         return [], None
     asked = [
@@ -109,9 +112,10 @@ def search(run: Readable, events: Sequence[Event], longest: float) -> tuple[list
     for sought, event in zip(asked, events, strict=True):
         if event.noise:
             found = _without_noise(run, found, sought, event)
-    if found and longest < math.inf:
-        lengths = run.arclength.at_steps(*_places(found))
-        found = [one for one, length in zip(found, lengths, strict=True) if length <= longest]
+    if found and limit is not None:
+        clock, end = limit
+        reached = run.on(clock, *_places(found))
+        found = [one for one, value in zip(found, reached, strict=True) if value <= end]
     last = next((one for one in found if one.event.terminal), None)
     if last is not None:
         found = [one for one in found if (one.step, one.position) <= (last.step, last.position)]

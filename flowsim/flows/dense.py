@@ -1,0 +1,224 @@
+"""A run as it can be read: at any value of any clock, and at any place of any step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.coordinates import Coordinates, Observed
+from flowsim.problem import Problem
+from flowsim.results import Clock, Deferred, State
+from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status
+
+__all__ = ["NOTHING", "DenseOutput", "View"]
+
+Array = NDArray[np.float64]
+
+#: Before the first step.
+NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
+
+
+@dataclass(frozen=True, eq=False)
+class DenseOutput:
+    """The state at any value of any clock, and at any place of any step.
+
+    The solution's own variable is time in the coordinates' unit, as are all times here but those of the clock.
+    """
+
+    coordinates: Coordinates
+    problem: Problem
+    solution: Solution | SeparableSolution
+    acceleration: float
+    #: arc length before the solution begins
+    covered: float = 0.0
+    #: the unit of time has this binary exponent besides the coordinates' own
+    exponent: int = 0
+
+    @property
+    def t(self) -> Array:
+        return self.solution.t
+
+    @property
+    def h(self) -> Array:
+        return self.solution.h
+
+    @property
+    def size(self) -> int:
+        return self.problem.d * self.problem.n_targets
+
+    @cached_property
+    def unit(self) -> float:
+        return math.ldexp(math.exp(self.coordinates.log_unit), self.exponent)
+
+    def pace(self, t: Array, y: Array) -> Array:
+        """``||d beta/dt||``."""
+        velocity = self.coordinates.velocity(t, y)
+        return np.asarray(np.linalg.norm(velocity.reshape(len(velocity), -1), axis=1))
+
+    @cached_property
+    def travelled(self) -> ArcLength:
+        """Distance alone, ``int ||d beta||``: of a slow flow it would be lost beside the time."""
+        solution = self.solution
+        if isinstance(solution, SeparableSolution):
+            return solution.arclength(0.0).times(2.0 ** getattr(self.coordinates, "beta_exponent", 0))
+        return ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
+
+    @cached_property
+    def arclength(self) -> ArcLength:
+        length = self.travelled.plus(self.acceleration)
+        return replace(length, values=length.values + self.covered)
+
+    def __call__(self, values: Array, clock: Clock) -> State:
+        return self.look(values, clock).state
+
+    def after(self, steps: Solution | SeparableSolution) -> DenseOutput:
+        """The steps that come next."""
+        return replace(self, solution=steps, covered=float(self.arclength.values[-1]))
+
+    def horizon(self, value: float, clock: Clock) -> float:
+        """Where the integration may stop: no clock takes the value later."""
+        return value / (self.unit if clock == "time" else self.acceleration)
+
+    def variable(self, view: View) -> Array:
+        """What runs are compared at."""
+        return view.t
+
+    def goal(self, value: float) -> tuple[Clock, float] | None:
+        """What a run must reach on a clock to come as far, where that is not told by the integrator's own variable."""
+        return None
+
+    def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
+        """A clock at positions, 0 to 1, of steps."""
+        return self.at_steps(step, position).on(clock)
+
+    def places(self, values: Array, clock: Clock) -> tuple[Array, NDArray[np.intp], Array]:
+        """Where a clock takes values: the solution's own variable, step and position."""
+        solution = self.solution
+        if clock == "arclength":
+            step, position = self.arclength.places(values)
+            t = solution.t[step] + position * solution.h[step] if len(solution.h) else np.zeros(len(values))
+            return t, step, position
+        t = values / (self.acceleration if clock == "accelerated" else self.unit)
+        return t, *solution.locate(t)
+
+    def look(self, values: Array, clock: Clock, end: Occurrence | None = None) -> View:
+        """What is seen at values of a clock, and at last where an event ended the run."""
+        last = None if end is None else self.at_steps(np.array([end.step]), np.array([end.position]))
+        if last is not None:
+            values = values[values < last.on(clock)]
+        t, step, position = self.places(values, clock)
+        if last is not None:
+            values, t = np.append(values, last.on(clock)), np.append(t, last.t)
+            step, position = np.append(step, last.step), np.append(position, last.position)
+        # Exactly what was asked for, not what comes back through the other clock.
+        return self._view(t, step, position, {clock: lambda: values})
+
+    def at(self, t: Array) -> View:
+        """What is seen at the solution's own times."""
+        return self._view(t, *self.solution.locate(t), {})
+
+    def _view(
+        self, t: Array, step: NDArray[np.intp], position: Array, known: Mapping[Clock, Callable[[], Array]]
+    ) -> View:
+        solution = self.solution
+        # By step and position: a jump can be shorter than the spacing of times.
+        y = solution.at_steps(step, position) if isinstance(solution, SeparableSolution) else solution(t)
+        return View(self, t, y, step, position, known)
+
+    def at_steps(self, step: NDArray[np.intp], position: Array) -> View:
+        """What is seen at positions, 0 to 1, of steps."""
+        t = self.t[step] + position * self.h[step]
+        return View(self, t, self.solution.at_steps(step, position), step, position, {})
+
+    def steps(self, end: Occurrence | None = None) -> View:
+        """What is seen at the ends of the steps, up to the event that ended the run."""
+        if end is not None:
+            step = np.append(np.arange(end.step + 1), end.step)
+            return self.at_steps(step, np.append(np.zeros(end.step + 1), end.position))
+        count = np.arange(len(self.t))
+        step, position = np.minimum(count, len(self.h) - 1), (count == len(self.h)).astype(float)
+        return View(self, self.t, self.solution.y, step, position, {"arclength": lambda: self.arclength.values})
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """States at some places; beta at once, the rest when it is looked at."""
+
+    dense: DenseOutput
+    t: Array
+    y: Array
+    step: NDArray[np.intp]
+    position: Array
+    #: values of clocks that are known already
+    known: Mapping[Clock, Callable[[], Array]]
+
+    def on(self, clock: Clock) -> Array:
+        """The places on a clock."""
+        if clock in self.known:
+            return self.known[clock]()
+        if clock == "time":
+            # Infinite where it is no float.
+            with np.errstate(over="ignore"):
+                return self.t * self.dense.unit
+        if clock == "accelerated":
+            return self.t * self.dense.acceleration
+        return self.dense.arclength.at_steps(self.step, self.position)
+
+    @cached_property
+    def speed(self) -> Array:
+        """``||d beta|| / d accelerated_time``."""
+        rates = self.dense.travelled.rates(self.step, self.position)
+        with np.errstate(over="ignore"):  # of a jump at 1e-550 it is no float
+            return np.maximum(rates / self.dense.acceleration, 0.0)
+
+    @property
+    def state(self) -> State:
+        return State(**self.fields())
+
+    @cached_property
+    def beta(self) -> Array:
+        return self.dense.coordinates.predictor(self.t, self.y)
+
+    @cached_property
+    def loss(self) -> Array:
+        own = getattr(self.dense.coordinates, "loss", None)
+        known: Array | None = None if own is None else own(self.t, self.y)
+        return self.dense.problem.loss(self.beta) if known is None else known
+
+    @cached_property
+    def log_loss(self) -> Array:
+        return self.dense.problem.log_loss(self.beta)
+
+    @cached_property
+    def seen(self) -> Observed:
+        return self.dense.coordinates.observe(self.t, self.y)
+
+    @cached_property
+    def departure(self) -> Array:
+        return self.dense.coordinates.departure(self.t, self.y, self.seen)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a State."""
+        return {
+            "t": self.on("time"),
+            "accelerated_time": self.on("accelerated"),
+            "arclength": Deferred(lambda: self.on("arclength")),
+            "beta": Deferred(lambda: self.beta),
+            "loss": Deferred(lambda: self.loss),
+            "log_loss": Deferred(lambda: self.log_loss),
+            "weights": Deferred(lambda: self.seen.weights),
+            "log_abs_weights": Deferred(lambda: self.seen.log_abs_weights),
+            "imbalance": Deferred(lambda: self.seen.imbalance),
+            "log_imbalance": Deferred(lambda: self.seen.log_imbalance),
+            "speed": Deferred(lambda: self.speed),
+        } | self._more()
+
+    def _more(self) -> dict[str, Any]:
+        levels = getattr(self.dense.coordinates, "levels", None)
+        return {} if levels is None else {"levels": Deferred(lambda: levels(self.t, self.y))}

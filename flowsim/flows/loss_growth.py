@@ -1,0 +1,160 @@
+r"""The clock ``ln(1/L)`` in growth coordinates.
+
+.. math:: d\sigma = L \, dt, \qquad \frac{dz}{d\sigma} = -\frac{\nabla L}{L} = X^\top (y \circ q), \qquad
+          q_i = \frac{w_i |\ell'(m_i)|}{\sum_j w_j \ell(m_j)}, \quad m_i = y_i f_i.
+
+For exponential tails q is the softmax of minus the margins and ln L comes by a sum of logarithms: nothing
+underflows, and z grows like ``ln ln(1/L)``. With ``T = 1/L(0)`` the time itself is carried as ``s = ln(t + T)``,
+``ds/d sigma = exp(ln(1/L) - s)``, for as long as it is a float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.growth import GrowthCoordinates
+from flowsim.flows.reduced import ReducedLoss
+from flowsim.growth.exponential import CAP
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.problem import Problem
+from flowsim.solvers import InitialValueProblem, Solution
+
+__all__ = ["LAST_TIME", "GrowthLossClock"]
+
+Array = NDArray[np.float64]
+
+#: A step may raise an exponent by so much beyond the level where it matters.
+_STRIDE = 3.0
+#: Local against global error, as in growth coordinates.
+_SAFETY = 0.02
+#: Time is infinite once ln(1/L) is beyond this; it stops being carried along smoothly, over the second.
+LAST_TIME, _FADE = 700.0, 4.0
+
+
+class GrowthLossClock(GrowthCoordinates):
+    """Growth coordinates over sigma: states are the dual unknown of the rows, and s."""
+
+    def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
+        super().__init__(net, problem, scale, direction, native=False)
+        self.map = replace(self.map, cap=CAP)  # predictions grow like ln(1/L): no exponent comes near
+
+    @cached_property
+    def log_weights(self) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.log(self.problem.entry_weights)
+
+    def _z(self, y: Array) -> Array:
+        return y[..., :-1] @ self.reduced.B
+
+    def logs(self, y: Array) -> tuple[float, Array, Array, Array, Array]:
+        """ln L, the pull ``y q``, curvatures over n L, the predictor and its slope in z."""
+        reduced = self.reduced
+        assert isinstance(reduced, ReducedLoss)
+        assert self.problem.loss_function.margin_logs is not None
+        exponents = self.map.exponents(self._z(y), 0.0)
+        mean = self.map.mean(exponents)
+        value, slope, curvature = self.problem.loss_function.margin_logs(self.problem.y * reduced.predict(mean))
+        value = value + self.log_weights
+        top = float(value.max())
+        total = top + float(np.log(np.exp(value - top).sum()))
+        pull = self.problem.y * np.exp(slope + self.log_weights - total)
+        bent = np.exp(curvature + self.log_weights - total)
+        return (
+            total - float(np.log(self.problem.n)),
+            pull,
+            bent,
+            mean,
+            self.map.derivative(exponents, self.map.modes.rate),
+        )
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        rows = len(self.reduced.b)
+        first = -self.logs(np.zeros(rows + 1))[0]
+        return InitialValueProblem(
+            rhs=self._rhs,
+            y0=np.append(np.zeros(rows), first),
+            jacobian=self._jacobian,
+            step_limit=self._step_limit,
+            check=self._check,
+        )
+
+    @property
+    def first(self) -> float:
+        """``ln(1/L)`` at the start."""
+        return float(self.ivp.y0[-1])
+
+    def _rhs(self, t: float, y: Array) -> Array:
+        log_loss, pull, _, _, _ = self.logs(y)
+        reduced = self.reduced
+        assert isinstance(reduced, ReducedLoss)
+        rate = reduced.scale / reduced.unit * self.problem.n * reduced.projected(pull)
+        return np.append(rate, _pace(-log_loss, y[-1])[0])
+
+    def _jacobian(self, t: float, y: Array) -> Array:
+        log_loss, pull, bent, _, slope = self.logs(y)
+        reduced = self.reduced
+        assert isinstance(reduced, ReducedLoss)
+        active = slope > 0
+        B = reduced.B[:, active]
+        rows = B if reduced.Q is None else reduced.Q @ B
+        drift = pull @ rows
+        back = B.T * slope[active, None]
+        out = np.zeros((len(y), len(y)))
+        inner = reduced.projected(np.outer(pull, drift) - bent[:, None] * rows)
+        out[:-1, :-1] = reduced.scale * self.problem.n * inner @ back
+        pace, by_log = _pace(-log_loss, y[-1])
+        out[-1, :-1] = by_log * reduced.unit * drift @ back
+        out[-1, -1] = -pace
+        return out
+
+    def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
+        exponents = self.map.exponents(self._z(y), 0.0)
+        growth = self.map.modes.rate * (derivative[:-1] @ self.reduced.B)[:, None]
+        rising = (growth > 0) & (self.map.modes.coefficient != 0)
+        if not rising.any():
+            return np.inf
+        level = np.maximum(exponents, np.log(self.visible)) + _STRIDE
+        return float(((level - exponents)[rising] / growth[rising]).min())
+
+    def _check(self, t: float, y: Array) -> str | None:
+        return self.map.range_error(self._z(y), t)
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        size = len(self.reduced.b)
+        return 0.0, np.append(np.full(size, _SAFETY * rtol / np.sqrt(size)), rtol)
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        """``d beta / d sigma``."""
+        rates = np.array([self._rhs(0.0, state)[:-1] for state in y]).reshape(len(y), -1) @ self.reduced.B
+        return self.map.slope(self._z(y), t) * rates
+
+    def log_loss(self, y: Array) -> Array:
+        """ln L of states (K, N)."""
+        return np.array([self.logs(state)[0] for state in y])
+
+    def times(self, solution: Solution, elapsed: float) -> Callable[[NDArray[np.intp], Array, Array], Array]:
+        """(step, position, state) to the time, infinite where it is no float: a state holds it."""
+
+        def read(step: NDArray[np.intp], position: Array, y: Array) -> Array:
+            known = -self.log_loss(y) < LAST_TIME
+            with np.errstate(over="ignore"):
+                time = np.expm1(np.where(known, y[:, -1] - self.first, 0.0)) * np.exp(self.first)
+            return np.where(known, time, np.inf)
+
+        return read
+
+
+def _pace(value: float, s: float) -> tuple[float, float]:
+    """``ds/d sigma`` and its derivative in ln(1/L)."""
+    past = min(max((value - LAST_TIME) / _FADE, 0.0), 1.0)
+    if past == 1.0:
+        return 0.0, 0.0
+    pace = float(np.exp(value - s))
+    kept, falling = 1.0 - past**2 * (3.0 - 2.0 * past), -6.0 * past * (1.0 - past) / _FADE
+    return pace * kept, pace * (kept + falling)
