@@ -16,12 +16,12 @@ from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import MatrixSensing, Problem
-from flowsim.results import TIME_CLOCKS, Clock, Trajectory
+from flowsim.results import Clock, Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["FrameCoordinates", "linear_flow"]
+__all__ = ["FrameCoordinates", "linear_flow", "start_info"]
 
 Array = NDArray[np.float64]
 
@@ -49,17 +49,12 @@ def linear_flow(
     **more: Any,
 ) -> Trajectory:
     """What :func:`flowsim.gradient_flow` calls for a LinearNetwork."""
-    if clock not in TIME_CLOCKS:
-        raise ValueError(f"`clock` must be one of {', '.join(TIME_CLOCKS)} for a LinearNetwork; received {clock!r}.")
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
         problem = problem.with_target(problem.y[:, None])
     method = "native" if method == "auto" else method
     chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method == "native")
-    info = {
-        "network": repr(net), "alpha": scale.text, "log_alpha": scale.log, "default_start": start is None,
-    }  # fmt: skip
     return run_flow(
         chosen,
         problem,
@@ -68,9 +63,14 @@ def linear_flow(
         acceleration=acceleration(net, scale),
         method=method,
         events=events,
-        info=info | chosen.info,
+        info=start_info(net, scale, start) | chosen.info,
         **more,
     )
+
+
+def start_info(net: LinearNetwork, scale: InitialScale, start: Mapping[str, ArrayLike] | None) -> dict[str, Any]:
+    """What a trajectory's `info` says of its start."""
+    return {"network": repr(net), "alpha": scale.text, "log_alpha": scale.log, "default_start": start is None}
 
 
 class FrameCoordinates:

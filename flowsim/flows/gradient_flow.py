@@ -197,10 +197,10 @@ def gradient_flow(
         )
         if coordinates != "auto":
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
-        from flowsim.flows.frames import linear_flow
+        from flowsim.flows.loss_frames import linear_flow_on
 
         plain = cast("Mapping[str, ArrayLike] | None", start)
-        return linear_flow(net, problem, t_end, scale, plain, pretrained, method=method, events=looked_for, **common)
+        return linear_flow_on(net, problem, t_end, scale, plain, pretrained, method=method, events=looked_for, **common)
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if problem.y.ndim == 2:

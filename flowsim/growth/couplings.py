@@ -15,7 +15,7 @@ from flowsim.network.linear_algebra import LinearData, dense, noise_variances
 from flowsim.network.networks import LinearNetwork
 from flowsim.problem import MatrixSensing, Problem, Regression
 
-__all__ = ["ReducedData", "Squares", "Transposed", "reduce_data"]
+__all__ = ["LogarithmOfLoss", "ReducedData", "Squares", "Transposed", "reduce_data"]
 
 Array = NDArray[np.float64]
 
@@ -63,10 +63,49 @@ class AnyLoss:
 
 
 @dataclass(frozen=True, eq=False)
+class LogarithmOfLoss:
+    """``G = -grad ln L``, of a loss that is a decreasing function of the margin and tends to 0: of the size of X."""
+
+    problem: Problem
+    features: Array
+    curvature_rows: Array
+    curvature_columns: Array
+
+    def value(self, product: Array) -> Array:
+        out: Array = self.features.T @ self._parts(product)[1]
+        return out
+
+    def change(self, product: Array, change: Array) -> Array:
+        _, pull, bent = self._parts(product)
+        moved = self.features @ change
+        along = np.sum(pull * moved, axis=(-2, -1), keepdims=True)
+        out: Array = self.features.T @ (pull * along - bent * moved)
+        return out
+
+    def log_loss(self, product: Array) -> Array:
+        """ln L at products (..., r, m)."""
+        out: Array = self._parts(product)[0][..., 0, 0]
+        return out
+
+    def _parts(self, product: Array) -> tuple[Array, Array, Array]:
+        """ln L, minus its slopes in the predictions, and the curvatures of L over L."""
+        problem, logs = self.problem, self.problem.loss_function.margin_logs
+        assert logs is not None
+        with np.errstate(divide="ignore"):
+            weights = np.log(problem.entry_weights)
+        value, slope, curvature = (part + weights for part in logs(problem.y * (self.features @ product)))
+        top = value.max(axis=(-2, -1), keepdims=True)
+        total = top + np.log(np.sum(np.exp(value - top), axis=(-2, -1), keepdims=True))
+        with np.errstate(under="ignore"):
+            pull, bent = problem.y * np.exp(slope - total), np.exp(curvature - total)
+        return total - np.log(problem.n), pull, bent
+
+
+@dataclass(frozen=True, eq=False)
 class Transposed:
     """The same with the roles of U and V exchanged."""
 
-    inner: Squares | AnyLoss | Measured
+    inner: Squares | AnyLoss | LogarithmOfLoss | Measured
 
     @property
     def curvature_rows(self) -> Array:
@@ -118,7 +157,7 @@ class ReducedData:
     least_loss : float or None
     """
 
-    coupling: Squares | AnyLoss | Measured
+    coupling: Squares | AnyLoss | LogarithmOfLoss | Measured
     directions: Array | None
     damping_u: Array
     damping_v: Array
@@ -147,8 +186,8 @@ class ReducedData:
         return inside if self.directions is None else self.directions @ inside
 
 
-def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
-    """The data in the row space of X, and what noise and weight decay add.
+def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False) -> ReducedData:
+    """The data in the row space of X, and what noise and weight decay add; `of_logarithm`: of ln L instead of L.
 
     Raises
     ------
@@ -175,7 +214,8 @@ def reduce_data(net: LinearNetwork, problem: Problem) -> ReducedData:
         raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
     features = np.ascontiguousarray(left[:, :rank] * values[:rank])
     bend = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
-    general = AnyLoss(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
+    kind = LogarithmOfLoss if of_logarithm else AnyLoss
+    general = kind(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
     same = np.full(rank, decay)
     return ReducedData(general, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None)
 

@@ -87,15 +87,16 @@ class LinearGrowth:
         scale: InitialScale,
         start: Mapping[str, ArrayLike] | None,
         pretrained: Mapping[str, ArrayLike] | None = None,
+        data: ReducedData | None = None,
     ) -> LinearGrowth:
-        """At the start ``pretrained + alpha * start``.
+        """At the start ``pretrained + alpha * start``; `data` if they were reduced already.
 
         Raises
         ------
         ValueError
             For a start of the wrong shape, one that is not finite, or one that never moves.
         """
-        data = reduce_data(net, problem)
+        data = reduce_data(net, problem) if data is None else data
         compression, parts = _parts(net, problem, scale, start, pretrained)
         reduced = [(*data.inside(U), V, log) for U, V, log in parts]
         stacked = np.concatenate([block for inside, _, V, _ in reduced for block in (inside, V)])

@@ -94,7 +94,9 @@ def max_margin_l2(problem: Problem) -> MaxMargin:
 
 
 def is_separable(problem: Problem) -> bool:
-    """Whether some direction has a positive margin on all rows."""
+    """Whether some direction (with several targets, one for each) has a positive margin on all rows."""
+    if problem.n_targets > 1:
+        return all(is_separable(problem.with_target(column)) for column in problem.y.T)
     try:
         return max_margin_l1(problem).margin > 0
     except ValueError as error:

@@ -27,7 +27,7 @@ from flowsim.studies.references import (
     recovery_scores,
     weighted_lasso,
 )
-from flowsim.studies.separation import Separation, separation
+from flowsim.studies.separation import NuclearSeparation, Separation, nuclear_separation, separation
 from flowsim.studies.steps import first_move, tenth_of_stable
 from flowsim.studies.width_law import WidthLaw, width_law
 
@@ -57,6 +57,7 @@ __all__ = [
     "LimitStudy",
     "MaxMargin",
     "MinL1",
+    "NuclearSeparation",
     "RankPlateaus",
     "Rate",
     "RateBound",
@@ -81,6 +82,7 @@ __all__ = [
     "min_entropy",
     "min_l1",
     "min_l2",
+    "nuclear_separation",
     "one_sided",
     "plateau_times",
     "rank_plateaus",

@@ -11,7 +11,7 @@ from flowsim.problem import Problem
 from flowsim.problem.margins import MaxMargin, max_margin_l1, max_margin_l2
 from flowsim.results import State
 
-__all__ = ["Separation", "separation"]
+__all__ = ["NuclearSeparation", "Separation", "nuclear_separation", "separation"]
 
 Array = NDArray[np.float64]
 
@@ -70,3 +70,64 @@ def separation(run: State, problem: Problem) -> Separation:
             distances.append(np.linalg.norm(beta / size[:, None] - optimum.direction, ord=order, axis=1))
     assert run.log_loss is not None
     return Separation(np.atleast_1d(run.log_loss), margins[0], margins[1], distances[0], distances[1], best[0], best[1])
+
+
+@dataclass(frozen=True, eq=False)
+class NuclearSeparation:
+    r"""Margins of matrices along a run, between what they are and what none can exceed.
+
+    .. math:: \frac{\min_{ij} Y_{ij} (X \beta)_{ij}}{\lVert \beta \rVert_*} \;\le\;
+              \max_{\lVert B \rVert_* \le 1} \min_{ij} Y_{ij} (X B)_{ij} \;\le\; \lVert X^\top (Y \circ q) \rVert_2
+              \quad (q \ge 0, \; \textstyle\sum q = 1),
+
+    with q the run's own weights of the loss: where both ends meet, the run has found the direction of largest margin.
+
+    Attributes
+    ----------
+    log_loss : array (T,)
+    margin : array (T,)
+        The left side, NaN at beta = 0.
+    bound : array (T,)
+        The right side.
+    """
+
+    log_loss: Array
+    margin: Array
+    bound: Array
+
+
+def nuclear_separation(run: State, problem: Problem) -> NuclearSeparation:
+    """Compare a trajectory of a LinearNetwork (or a state of it) with the largest margin in the nuclear norm.
+
+    With one target the nuclear norm is the Euclidean norm.
+
+    Parameters
+    ----------
+    run : Trajectory or State
+    problem : Problem
+        Targets of labels -1 and +1, the logistic or the exponential loss.
+
+    Raises
+    ------
+    ValueError
+        For another loss.
+    """
+    logs = problem.loss_function.margin_logs
+    if logs is None:
+        raise ValueError(
+            "`problem` must have the logistic or exponential loss for a margin; received "
+            f"{problem.loss_function.name!r}."
+        )
+    Y = problem.y.reshape(problem.n, -1)
+    beta = np.asarray(run.beta, dtype=float).reshape(-1, problem.d, Y.shape[1])
+    margins = Y * np.array([np.asarray(problem.X @ each) for each in beta])
+    with np.errstate(divide="ignore"):
+        log_slope = logs(margins)[1] + np.log(problem.entry_weights.reshape(Y.shape))
+    q = np.exp(log_slope - log_slope.max(axis=(1, 2), keepdims=True))
+    q /= q.sum(axis=(1, 2), keepdims=True)
+    size = np.linalg.svd(beta, compute_uv=False).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        margin = margins.min(axis=(1, 2)) / size
+    bound = np.array([np.linalg.norm(np.asarray(problem.X.T @ (Y * each)), 2) for each in q])
+    assert run.log_loss is not None
+    return NuclearSeparation(np.atleast_1d(run.log_loss), margin, bound)

@@ -1,0 +1,171 @@
+r"""The clock ``ln(1/L)`` of two-layer linear networks: the frame carries the flow of ``ln L``.
+
+.. math:: \frac{dZ}{d\sigma} = \begin{pmatrix} 0 & G \\ G^\top & 0 \end{pmatrix} Z, \qquad
+          G = -\nabla \ln L = X^\top (Y \circ q), \qquad d\sigma = L \, dt.
+
+Time is read off the run, ``t = int exp(ln(1/L)) d sigma``, for as long as it is a float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.flows.frames import FrameCoordinates, linear_flow, start_info
+from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
+from flowsim.flows.loss_growth import LAST_TIME
+from flowsim.growth.couplings import LogarithmOfLoss, reduce_data
+from flowsim.growth.frame import LinearGrowth
+from flowsim.network import InitialScale, LinearNetwork
+from flowsim.problem import Problem
+from flowsim.results import Clock, Trajectory
+from flowsim.solvers.frames import FrameSolution
+from flowsim.symbolic.clock import acceleration
+
+__all__ = ["FrameLossClock", "linear_flow_on"]
+
+Array = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+#: Of the tolerance asked for: a looser one lets weights of the loss ring, whose time constants are 1/ln(1/L) of ours.
+_SHARE, _FINEST = 1e-2, 1e-12
+#: Chebyshev points of ln(1/L) in a step, and Gauss points on each piece over which it rises by `_RISE` at most.
+_POINTS, _GAUSS, _RISE = 12, 8, 0.5
+
+
+def linear_flow_on(
+    net: LinearNetwork,
+    problem: Problem,
+    t_end: float,
+    scale: InitialScale,
+    start: Mapping[str, ArrayLike] | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+    *,
+    clock: Clock,
+    method: str,
+    **more: Any,
+) -> Trajectory:
+    """The flow of a linear network on any clock; on "log_loss" until ``ln(1/L)`` is `t_end`.
+
+    Raises
+    ------
+    ValueError
+        For a loss that does not tend to 0, and data that no matrix separates.
+    IntegrationError
+        With the trajectory so far; also where the network is too narrow to separate the data.
+    """
+    if clock != "log_loss":
+        return linear_flow(net, problem, t_end, scale, start, pretrained, clock=clock, method=method, **more)
+    require_decreasing(net, problem)
+    if problem.y.ndim == 1:
+        problem = problem.with_target(problem.y[:, None])
+    if method not in ("auto", "native"):
+        raise ValueError(f"`method` must be 'auto' or 'native' on the clock 'log_loss'; received {method!r}.")
+    coordinates: Any = FrameLossClock(net, problem, scale, start, pretrained)
+    return run_on_loss_clock(
+        coordinates, problem, t_end, clock=clock, method="native", acceleration=acceleration(net, scale),
+        info=start_info(net, scale, start) | coordinates.info, **more,
+    )  # fmt: skip
+
+
+class FrameLossClock(FrameCoordinates):
+    """The frame over sigma."""
+
+    def __init__(
+        self,
+        net: LinearNetwork,
+        problem: Problem,
+        scale: InitialScale,
+        start: Mapping[str, ArrayLike] | None,
+        pretrained: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        self.problem, self.scale, self.native = problem, scale, True
+        data = reduce_data(net, problem, of_logarithm=True)
+        self.growth = LinearGrowth.of(net, problem, scale, start, pretrained, data)
+
+    @property
+    def first(self) -> float:
+        """``ln(1/L)`` at the start."""
+        nothing = FrameSolution(self.growth.start, [], np.zeros(1), None, "")  # type: ignore[arg-type]
+        return -float(self.log_loss(nothing.y)[0])
+
+    def log_loss(self, y: Any) -> Array:
+        """ln L of states."""
+        coupling = self.growth.data.coupling
+        assert isinstance(coupling, LogarithmOfLoss)
+        return coupling.log_loss(self.growth.reduced_beta(self._states(y)))
+
+    def integrate(self, t_end: float, *, rtol: float, **more: Any) -> FrameSolution:
+        """Integrate over [0, t_end] in sigma."""
+        return super().integrate(t_end, rtol=max(_SHARE * rtol, _FINEST), **more)
+
+    def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Places, Array, Any], Array]:
+        """(step, position, state) to the time, infinite where it is no float."""
+        time = ElapsedTime.along(solution, lambda states: -self.log_loss(states), elapsed)
+        return lambda step, position, y: time.at(step, position)
+
+
+@dataclass(frozen=True, eq=False)
+class ElapsedTime:
+    """``int exp(ln(1/L)) d sigma`` along a solution, by pieces over which the exponent changes little.
+
+    Attributes
+    ----------
+    edges, values : array (P + 1,)
+        Ends of the pieces, as step + position, and the time there.
+    exponents : array (S, _POINTS)
+        Chebyshev coefficients of ln(1/L) in each step, in ``2 position - 1``.
+    h : array (S,)
+    """
+
+    edges: Array
+    values: Array
+    exponents: Array
+    h: Array
+
+    @classmethod
+    def along(cls, solution: FrameSolution, exponent: Callable[[Any], Array], elapsed: float) -> ElapsedTime:
+        """Up to where the time is no float."""
+        chebyshev = np.polynomial.chebyshev
+        points = chebyshev.chebpts2(_POINTS)
+        inverse = np.linalg.inv(chebyshev.chebvander(points, _POINTS - 1))
+        ends = exponent(solution.y)
+        count = int(np.sum(ends[:-1] < LAST_TIME)) if len(solution.h) else 0
+        step = np.repeat(np.arange(count), _POINTS)
+        positions = np.tile((points + 1) / 2, count)
+        sampled = exponent(solution.at_steps(step, positions)).reshape(count, _POINTS)
+        coefficients = sampled @ inverse.T
+        rise = np.ptp(sampled, axis=1)
+        pieces = [np.linspace(k, k + 1, max(1, int(np.ceil(rise[k] / _RISE))) + 1)[:-1] for k in range(count)]
+        edges = np.concatenate([*pieces, [float(count)]])
+        made = cls(edges, np.zeros(len(edges)), coefficients, solution.h[:count])
+        parts = made._between(edges[:-1], edges[1:], np.floor(edges[:-1]).astype(np.intp))
+        return cls(edges, elapsed + np.concatenate([[0.0], np.cumsum(parts)]), coefficients, solution.h[:count])
+
+    def at(self, step: Places, position: Array) -> Array:
+        """Times at positions, 0 to 1, of steps; infinite where they are no floats."""
+        count = len(self.h)
+        if count == 0:
+            return np.full(len(step), self.values[0])
+        place = np.minimum(step + position, float(count))
+        piece = np.clip(np.searchsorted(self.edges, place, side="right") - 1, 0, len(self.edges) - 2)
+        inside = np.clip(np.floor(self.edges[piece]).astype(np.intp), 0, count - 1)
+        time = self.values[piece] + self._between(self.edges[piece], place, inside)
+        return np.where(step + position <= count, time, np.inf)
+
+    def _between(self, low: Array, high: Array, step: Places) -> Array:
+        """The time from one place to another of the same step."""
+        if not len(low):
+            return np.zeros(0)
+        nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)
+        length = high - low
+        at = low[:, None] - step[:, None] + length[:, None] * (nodes + 1) / 2
+        powers = np.polynomial.chebyshev.chebvander(2 * at - 1, _POINTS - 1)
+        exponent = np.einsum("pgk,pk->pg", powers, self.exponents[step])
+        with np.errstate(over="ignore"):
+            out: Array = self.h[step] * length / 2 * (np.exp(exponent) @ weights)
+        return out

@@ -1,0 +1,158 @@
+"""The clock ln(1/L) of linear networks: closed forms, arithmetic of many digits, the flow in time, margins."""
+
+from __future__ import annotations
+
+import gmpy2
+import mpmath as mp
+import numpy as np
+import pytest
+
+import flowsim as fs
+from flowsim.studies import max_margin_l2, nuclear_separation, separation
+from tests.flows.precise import integrate
+
+LN10 = np.log(10.0)
+
+
+def separable(seed: int, n: int, D: int, m: int, loss: str = "logistic") -> fs.Problem:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, D))
+    return fs.Problem(X, np.sign(X @ rng.standard_normal((D, m))), loss)
+
+
+@pytest.mark.parametrize(("alpha", "digits"), [("1", 100), ("1", 1_000_000), ("1e-1000", 1_000_000)])
+def test_one_sample_has_a_closed_form_at_any_loss(alpha: str, digits: int) -> None:
+    """With a = x.u: da/ds = |x|^2 v, dv/ds = a, so ln(1/L) = a v, du = x int v ds."""
+    x, u0, v0 = np.array([1.0, 0.5]), np.array([0.3, -0.2]), 0.4
+    problem = fs.Problem([x], [[1.0]], "exponential")
+    start = {"U": u0[:, None], "V": [[v0]]}
+    end = digits * LN10
+    run = fs.gradient_flow(fs.LinearNetwork(1), problem, end, alpha=alpha, start=start, clock="log_loss")
+    # a + c v = (a0 + c v0) e^(c s), a - c v = (a0 - c v0) e^(-c s), c = |x|; their product is a^2 - c^2 v^2.
+    c, a0 = np.linalg.norm(x), x @ u0
+    with gmpy2.context(precision=3600):
+        square = gmpy2.mpfr(alpha) ** 2
+        conserved = square * gmpy2.mpfr(a0**2 - (c * v0) ** 2)
+        # (a v)^2 = end^2 and a^2 = conserved + c^2 v^2.
+        v = gmpy2.sqrt((gmpy2.sqrt(conserved**2 + 4 * c**2 * gmpy2.mpfr(end) ** 2) - conserved) / (2 * c**2))
+        a, scale = end / v, gmpy2.sqrt(square)
+        u = [scale * start + component * (a - scale * a0) / c**2 for component, start in zip(x, u0, strict=True)]
+        expected = np.array([float(each * v) for each in u])
+    np.testing.assert_allclose(run.beta[-1, :, 0], expected, rtol=1e-9)
+    assert run.log_loss[-1] == pytest.approx(-end, rel=1e-12)
+    assert problem.log_loss(run.beta[-1]) == pytest.approx(-end, rel=1e-9)
+    assert run.imbalance_drift < 1e-9
+    assert np.isinf(run.t[-1]) == (digits > 304)
+
+
+def test_two_targets_agree_with_arithmetic_of_many_digits() -> None:
+    """In the weights, over ln(1/L) itself: dZ = S Z / |S Z|^2."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((3, 2))
+    Y = np.sign(X @ np.array([[1.0, -0.4], [0.7, 1.2]]))
+    U, V, alpha = rng.standard_normal((2, 2)), rng.standard_normal((2, 2)), 0.1
+    times = [0.5, 5.0, 60.0]
+    run = fs.gradient_flow(
+        fs.LinearNetwork(2), fs.Problem(X, Y, "exponential"), 60.0, alpha=alpha, start={"U": U, "V": V},
+        clock="log_loss", rtol=1e-9, t_eval=times,
+    )  # fmt: skip
+
+    def matrix(values: np.ndarray) -> np.ndarray:
+        return np.array([[mp.mpf(float(x)) for x in row] for row in values], dtype=object)
+
+    with mp.workdps(30):
+        Xm, Ym = matrix(X), matrix(Y)
+
+        def parts(y: list) -> tuple[np.ndarray, np.ndarray]:
+            Z = np.array(y, dtype=object).reshape(4, 2)
+            return Z, np.array([[mp.exp(-z) for z in row] for row in Ym * (Xm @ Z[:2] @ Z[2:].T)], dtype=object)
+
+        def field(y: list) -> list:
+            Z, losses = parts(y)
+            G = Xm.T @ (Ym * losses / losses.sum())
+            moved = list(np.concatenate([G @ Z[2:], G.T @ Z[:2]]).ravel())
+            square = sum(each**2 for each in moved)
+            return [each / square for each in moved]
+
+        y = list(mp.mpf(alpha) * matrix(np.concatenate([U, V])).ravel())
+        now = -mp.log(parts(y)[1].sum() / 3)
+        for time, beta in zip(times, run.beta, strict=True):
+            y, now = integrate(field, y, mp.mpf(time) - now, mp.mpf(10) ** -18), mp.mpf(time)
+            Z, losses = parts(y)
+            assert abs(-mp.log(losses.sum() / 3) - now) < 1e-15
+            np.testing.assert_allclose(beta, (Z[:2] @ Z[2:].T).astype(float), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("m", "alpha"), [(1, 0.1), (2, 1e-6)])
+def test_the_clock_shows_the_same_flow_as_time(m: int, alpha: float | str) -> None:
+    problem, net = separable(0, 8, 4, m), fs.LinearNetwork(6)
+    run = fs.gradient_flow(net, problem, 5.0, alpha=alpha, clock="log_loss", rtol=1e-8, estimate_error=True)
+    end = float(run.t[-1])
+    other = fs.gradient_flow(net, problem, end, alpha=alpha, rtol=1e-8)
+    assert other.log_loss[-1] == pytest.approx(-5.0, abs=1e-6)
+    np.testing.assert_allclose(run.beta[-1], other.beta[-1], atol=1e-6)
+    assert run.error_estimate is not None
+    assert run.error_estimate.max() < 1e-6
+    assert run.arclength[-1] == pytest.approx(other.arclength[-1], rel=1e-7)
+    assert run.speed[-1] == pytest.approx(other.speed[-1], rel=1e-5)
+    middle = [end / 3, end / 2]
+    np.testing.assert_allclose(run.at(middle).beta, other.at(middle).beta, atol=1e-6)
+    np.testing.assert_allclose(run.at([1.0, 4.0], clock="log_loss").log_loss, [-1.0, -4.0], atol=1e-9)
+    assert run.imbalance_drift < 1e-9
+
+
+def test_one_target_goes_to_the_l2_margin_and_stays_of_rank_one() -> None:
+    problem = separable(1, 15, 8, 1)
+    ends = np.array([10.0, 1e2, 1e4, 1e6]) * LN10
+    for alpha in (1.0, "1e-300"):
+        run = fs.gradient_flow(
+            fs.LinearNetwork(11), problem, ends[-1], alpha=alpha, clock="log_loss", t_eval=ends, pretrained=None
+        )
+        seen = separation(run, problem)
+        gaps = 1 - seen.margin_l2 / max_margin_l2(problem).margin
+        assert (np.diff(gaps) < 0).all()
+        assert gaps[-1] < 1e-5
+        both = nuclear_separation(run, problem)
+        np.testing.assert_allclose(both.margin, seen.margin_l2, rtol=1e-12)
+        assert (both.bound >= max_margin_l2(problem).margin * (1 - 1e-12)).all()
+
+
+def test_several_targets_go_to_the_nuclear_margin() -> None:
+    problem = separable(2, 8, 4, 2)
+    run = fs.gradient_flow(
+        fs.LinearNetwork(6), problem, 1e5, alpha=1.0, clock="log_loss", t_eval=[10.0, 1e3, 1e5]
+    )  # fmt: skip
+    seen = nuclear_separation(run, problem)
+    assert (np.diff(seen.margin) > 0).all()
+    # Between the run's own margin and its own bound lies the largest there is.
+    assert 1 <= seen.bound[-1] / seen.margin[-1] < 1 + 2e-3
+
+
+def test_events_and_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    problem = separable(3, 10, 5, 2)
+    crossing = fs.events.Event(lambda t, state: state.log_loss + 1000.0, name="deep", terminal=True)
+    run = fs.gradient_flow(fs.LinearNetwork(7), problem, 1e6, alpha=1.0, clock="log_loss", events=crossing)
+    assert run.log_loss[-1] == pytest.approx(-1000.0, abs=1e-6)
+    again = fs.load(run.save(tmp_path / "run.nc"))
+    np.testing.assert_array_equal(again.log_loss, run.log_loss)
+    timed = fs.events.Event(lambda t, state: t - 20.0, name="at 20", terminal=True)
+    run = fs.gradient_flow(fs.LinearNetwork(7), problem, 1e3, alpha=1.0, clock="log_loss", events=timed)
+    assert run.t[-1] == pytest.approx(20.0, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("problem", "options", "message"),
+    [
+        (fs.Problem([[1.0], [1.0]], [[1.0, 1.0], [-1.0, 1.0]], "logistic"), {}, "`problem` must be separable"),
+        (fs.Regression([[1.0]], [[1.0]]), {}, "logistic and exponential loss"),
+        (fs.Problem([[1.0]], [1.0], "logistic"), {"t_end": 0.1}, r"`t_end` must be above ln\(1/L\) at the start"),
+        (fs.Problem([[1.0]], [1.0], "logistic"), {"method": "BDF"}, "`method` must be 'auto' or 'native'"),
+    ],
+)
+def test_what_the_clock_cannot_do_is_named(problem: fs.Problem, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fs.gradient_flow(fs.LinearNetwork(2), problem, **{"t_end": 5.0, "alpha": 0.5, "clock": "log_loss", **options})
+    with pytest.raises(ValueError, match="weight decay"):
+        fs.gradient_flow(
+            fs.LinearNetwork(2, weight_decay=0.1), fs.Problem([[1.0]], [1.0], "logistic"), 5.0, clock="log_loss"
+        )
