@@ -57,11 +57,13 @@ class LinearStart:
 
 
 class LinearOptions(NamedTuple):
-    """Rates at which expected noise pulls at Sigma U and at V; projection; whether Lambda has a law; the address of a
-    loss that is no square, and its weights (n, m)."""
+    """Rates at which expected noise pulls at Sigma U and, over tr Sigma, at V, and the squared rows (n,) that make the
+    trace of a batch; projection; whether Lambda has a law; the address of a loss that is no square, and its weights
+    (n, m)."""
 
     decay_u: float
     decay_v: float
+    squared_rows: Array
     multiplicative: bool
     radius: float
     has_law: bool
@@ -198,7 +200,10 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
             np.dot(part.T, XW, pulled)
             _combine(moved_u, moved_u, options.decay_u, pulled)
         if options.decay_v > 0.0:
-            _combine(moved_v, moved_v, count * options.decay_v, Z)
+            trace = 0.0  # of X^T X over the rows of this step
+            for i in range(count):
+                trace += options.squared_rows[batch[i] if rows.shape[0] else i]
+            _combine(moved_v, moved_v, trace * options.decay_v, Z)
         scale = -step / count
         if options.has_law:
             np.dot(moved_u.T, moved_u, gram_u)
@@ -246,9 +251,10 @@ class LinearMachine:
         self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
         self.step = float(steps[0])
         noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
-        decay_u, decay_v = expected_decay(net, problem) if settings.expected else (0.0, 0.0)
+        eta_u2, eta_v2 = noise_variances(net) if noisy and settings.expected else (0.0, 0.0)
         self.options = LinearOptions(
-            decay_u, decay_v, net.noise is not None and net.noise.multiplicative,
+            eta_v2 * problem.n_targets, eta_u2, np.sum(self.X**2, axis=1),
+            net.noise is not None and net.noise.multiplicative,
             np.inf if settings.radius is None else settings.radius,
             not noisy and settings.momentum == 0.0 and settings.radius is None, loss_address(problem),
             np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)),

@@ -201,6 +201,9 @@ class View:
 
     @cached_property
     def departure(self) -> Array:
+        along = getattr(self.dense.coordinates, "departure_along", None)
+        if along is not None and isinstance(self.dense.solution, Solution):
+            return np.asarray(along(self.dense.solution, self.t))
         return self.dense.coordinates.departure(self.t, self.y, self.seen)
 
     def fields(self) -> dict[str, Any]:

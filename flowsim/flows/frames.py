@@ -167,6 +167,10 @@ class FrameCoordinates:
     def departure(self, t: Array, y: Any, seen: Any) -> Array:
         return self.growth.departure(t, self._states(y))
 
+    def departure_along(self, solution: Any, t: Array) -> Array:
+        """The same where the law needs the whole run, of a method of SciPy's."""
+        return self.growth.departure_along(solution.t, lambda times: self._states(solution(times)), t)
+
     @cached_property
     def ivp(self) -> InitialValueProblem:
         flow, growth = self.growth.problem, self.growth

@@ -137,3 +137,20 @@ def test_step_sizes_given_one_by_one_hold_at_tiny_scales_too() -> None:
     given = fs.gradient_descent(net, problem, np.full(200, 0.05), 200, alpha="1e-20")
     plain = fs.gradient_descent(net, problem, 0.05, 200, alpha="1e-20")
     np.testing.assert_array_equal(given.beta[-1], plain.beta[-1])
+
+
+def test_the_expected_noise_of_a_batch_is_that_of_its_own_rows() -> None:
+    rng = np.random.default_rng(5)
+    X, Y = rng.standard_normal((6, 3)) * np.arange(1, 7)[:, None], rng.standard_normal((6, 2))
+    U, V, eta, h = rng.standard_normal((3, 4)), rng.standard_normal((2, 4)), 0.2, 0.003
+    rows = [[0, 3], [5, 1], [4, 4], [2, 0]]
+    run = fs.gradient_descent(
+        fs.LinearNetwork(4, noise=fs.GaussianNoise(eta)), fs.Regression(X, Y), h, 4, alpha=1.0,
+        start={"U": U, "V": V}, batches=rows, expected=True,
+    )  # fmt: skip
+    for batch in rows:
+        x, n = X[batch], len(batch)
+        sigma, G = x.T @ x / n, x.T @ (Y[batch] - x @ U @ V.T) / n
+        pulled = G @ V - eta**2 * 2 * sigma @ U, G.T @ U - eta**2 * np.trace(sigma) * V
+        U, V = U + h * pulled[0], V + h * pulled[1]
+    np.testing.assert_allclose(run.beta[-1], U @ V.T, rtol=1e-13)

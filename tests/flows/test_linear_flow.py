@@ -391,3 +391,14 @@ def test_a_wide_start_that_is_not_finite_is_named(value: float) -> None:
         fs.gradient_flow(
             fs.LinearNetwork(100), problem_of(6, 4, 2), 1.0, alpha=1.0, start={"U": np.ones((4, 100)), "V": V}
         )
+
+
+@pytest.mark.parametrize("method", ["native", "DOP853", "BDF"])
+def test_the_law_of_the_imbalance_under_unequal_damping_is_checked_by_every_method(method: str) -> None:
+    """d(U^T U - V^T V)/dt = -2 (U^T a U - V^T b V): in plain weights its drift grows with the tolerance."""
+    net, problem = fs.LinearNetwork(6, noise=fs.GaussianNoise(0.3)), problem_of(20, 4, 3)
+    options = {"alpha": 0.5, "method": method, "t_eval": [0.0, 3.3, 10.0]}
+    drift = fs.gradient_flow(net, problem, 10.0, **options).imbalance_drift
+    loose = fs.gradient_flow(net, problem, 10.0, rtol=1e-3, atol=1e-6, **options).imbalance_drift
+    assert drift < (1e-13 if method == "native" else 1e-6)
+    assert loose < 1e-13 if method == "native" else drift < loose < 1e-2
