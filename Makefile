@@ -28,8 +28,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/python -m mypy -p flowsim
 
-# The site, in build-docs/; a warning is an error.
+# The site, in build-docs/; a warning is an error. Stored pictures are drawn anew first.
 docs: $(READY)
+	$(BIN)/python docs/pictures.py
 	$(BIN)/python -m sphinx -b html -W --keep-going -q -d build-docs/.trees docs build-docs
 
 clean:

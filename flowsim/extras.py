@@ -11,11 +11,13 @@ __all__ = ["MissingExtraError", "need"]
 _EXTRA_OF = {
     "dash": "explore",
     "distributed": "distributed",
+    "flask": "explore",
     "loky": "sweep",
     "plotly": "report",
     "pyarrow": "parquet",
     "pydantic": "sweep",
     "sklearn": "learn",
+    "werkzeug": "explore",
 }
 
 

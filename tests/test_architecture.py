@@ -24,7 +24,7 @@ FLOORS = [
     {"flows"},
     {"studies", "plot", "loading", "estimators"},
     {"certificates"},
-    {"papers", "report"},
+    {"papers", "report", "explore"},
     {"cli"},
     {"__main__"},
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flowsim.cli.options import NOISES
+from flowsim.network import NAMED_NOISES
 
 __all__ = ["derive"]
 
@@ -15,7 +15,7 @@ __all__ = ["derive"]
 @click.argument("formula", nargs=-1, metavar="[FORMULA]...")
 @click.option("--depth", type=int, metavar="L", help="Short form for the formula w1*w2*...*wL.")
 @click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead.")
-@click.option("--noise", type=click.Choice(list(NOISES)), help="Distribution of the weight noise.")
+@click.option("--noise", type=click.Choice(list(NAMED_NOISES)), help="Distribution of the weight noise.")
 @click.option("--eta", type=float, default=0.0, help="Standard deviation of the weight noise.", show_default=True)
 @click.option("--weight-decay", type=float, default=0.0, metavar="LAMBDA", help="Weight decay.", show_default=True)
 @click.option("--multiplicative", is_flag=True, help="Noise scales with the weight, w (1 + xi).")
@@ -51,7 +51,7 @@ def derive(
         raise ValueError(f"`--eta` must be given with --noise {noise}.")
     if multiplicative and noise is None:
         raise ValueError("`--multiplicative` needs --eta.")
-    drawn = None if noise is None else NOISES[noise](eta, multiplicative)
+    drawn = None if noise is None else NAMED_NOISES[noise](eta, multiplicative)
     if formula and depth is not None:
         raise ValueError("give either FORMULA or `--depth`; received both.")
     if width is not None and (formula or depth is not None):

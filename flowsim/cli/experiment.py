@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flowsim.cli.options import NOISES
 from flowsim.cli.registry import FUNCTIONS, make_network, parameters_of, run_point
+from flowsim.network import NAMED_NOISES
 
 __all__ = ["Experiment", "read_experiment"]
 
@@ -69,7 +69,7 @@ class Network(_Strict):
     formula: str | list[str] | None = None
     depth: Annotated[int, Field(ge=2, le=64)] | None = None
     width: Count | None = None
-    noise: Literal[tuple(NOISES)] | None = None  # type: ignore[valid-type]
+    noise: Literal[tuple(NAMED_NOISES)] | None = None  # type: ignore[valid-type]
     eta: Annotated[Number, Field(ge=0)] | None = None
     multiplicative: bool | None = None
     weight_decay: Annotated[Number, Field(ge=0)] | None = None

@@ -11,25 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
-from flowsim.network import (
-    DiagonalNetwork,
-    GaussianNoise,
-    LaplaceNoise,
-    LinearNetwork,
-    Noise,
-    RademacherNoise,
-    UniformNoise,
-)
+from flowsim.network import NAMED_NOISES, DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
 from flowsim.problem.losses import LOSSES
 
 __all__ = ["DataTable", "build_network", "data_options", "network_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-NOISES: dict[str, type[Noise]] = {
-    noise.name: noise for noise in (GaussianNoise, UniformNoise, RademacherNoise, LaplaceNoise)
-}
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,26 @@ class DataTable:
         """What a summary calls it."""
         return "diabetes" if self.data is None else str(self.data)
 
+    @property
+    def code(self) -> str:
+        """The Python expression that reads it."""
+        if self.data is None:
+            return "fs.datasets.diabetes()"
+        given = [repr(str(self.data))]
+        if self.target:
+            given.append(repr(self.target[0] if len(self.target) == 1 else list(self.target)))
+        for name in ("raw", "sep", "columns", "drop", "dropna", "index", "loss"):
+            value = getattr(self, name)
+            if name in ("columns", "drop"):
+                value = _split(value)
+            elif name == "sep":
+                value = _separator(value)
+            elif name == "index":
+                value = _place(value)
+            if value and not (name == "loss" and value == "squared"):
+                given.append(f"{name}={value!r}")
+        return f"fs.datasets.read_table({', '.join(given)})"
+
     def read(self) -> Problem:
         """The problem; what its file is said about goes to standard error."""
         from flowsim import datasets
@@ -62,17 +70,20 @@ class DataTable:
             if self.loss != "squared":
                 raise ValueError("`--loss` needs a data file: the bundled table has a real target.")
             return datasets.diabetes()
-        place = int(self.index) if self.index is not None and self.index.lstrip("-").isdigit() else self.index
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             problem = datasets.read_table(
                 self.data, self.target or None, raw=self.raw, sep=_separator(self.sep),
-                columns=_split(self.columns) or None, drop=_split(self.drop), dropna=self.dropna, index=place,
-                loss=self.loss,
+                columns=_split(self.columns) or None, drop=_split(self.drop), dropna=self.dropna,
+                index=_place(self.index), loss=self.loss,
             )  # fmt: skip
         for each in said:
             click.echo(f"flowsim: {each.message}", err=True)
         return problem
+
+
+def _place(given: str | None) -> int | str | None:
+    return int(given) if given is not None and given.lstrip("-").isdigit() else given
 
 
 def _split(given: tuple[str, ...]) -> list[str]:
@@ -133,7 +144,7 @@ def network_options(command: F) -> F:
         click.option(
             "--eta", type=float, default=0.0, help="Standard deviation of the weight noise.", show_default=True
         ),
-        click.option("--noise", type=click.Choice(list(NOISES)), help="Distribution of the weight noise."),
+        click.option("--noise", type=click.Choice(list(NAMED_NOISES)), help="Distribution of the weight noise."),
         click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead."),
         click.option("--depth", type=int, metavar="L", help="Short form for --formula w1*w2*...*wL."),
         click.option("--formula", metavar="TEXT", help="One coordinate of the network.  [default: u*v]"),
@@ -155,7 +166,7 @@ def build_network(
         noise = "gaussian"
     if noise is not None and not eta:
         raise ValueError(f"`--eta` must be given with --noise {noise}.")
-    drawn = None if noise is None else NOISES[noise](eta)
+    drawn = None if noise is None else NAMED_NOISES[noise](eta)
     if width is not None:
         if formula is not None or depth is not None:
             raise ValueError("`--width` excludes --formula and --depth.")

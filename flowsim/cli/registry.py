@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowsim.cli.options import NOISES
+from flowsim.network import NAMED_NOISES
 
 if TYPE_CHECKING:
     from flowsim.network import DiagonalNetwork, LinearNetwork
@@ -53,7 +53,7 @@ def make_network(section: Mapping[str, Any]) -> DiagonalNetwork | LinearNetwork:
     kind = section.get("noise") or ("gaussian" if section.get("eta") else None)
     noise = None
     if kind is not None:
-        noise = NOISES[kind](section.get("eta") or 0.0, multiplicative=bool(section.get("multiplicative")))
+        noise = NAMED_NOISES[kind](section.get("eta") or 0.0, multiplicative=bool(section.get("multiplicative")))
     if section.get("width") is not None:
         return LinearNetwork(section["width"], noise=noise, weight_decay=section.get("weight_decay") or 0.0)
     formula = section.get("formula")

@@ -91,10 +91,11 @@ def _integrate(
 ) -> tuple[dict[str, Any], Trajectory, SaddlePath | LinearSaddlePath | None]:
     from flowsim.flows import gradient_flow
     from flowsim.studies import jump_table, one_sided
+    from flowsim.studies.horizons import last_jump, least_loss, limit_or_why
 
-    path, without = _limit(net, problem)
+    path, without = limit_or_why(net, problem)
     if horizon is None:
-        last = _last_jump(path)
+        last = last_jump(path)
         if last is None:
             raise ValueError(f"`--horizon` must be given: {without or 'the limit has no jump to set it by'}.")
         if clock != "accelerated":
@@ -113,7 +114,7 @@ def _integrate(
         "seeds": [],
         "final_loss": float(traj.loss[-1]),
         "loss": problem.loss_function.name,
-        "least_loss": _least_loss(problem, path),
+        "least_loss": least_loss(problem, path),
         "imbalance_drift": traj.imbalance_drift,
         "stats": traj.stats,
         "jumps": [] if path is None else jump_table(traj, path),
@@ -127,42 +128,6 @@ def _integrate(
     if check:
         summary["error"] = _error(net, problem, traj, alpha, clock, horizon, method, rtol)
     return summary, traj, path
-
-
-def _last_jump(path: SaddlePath | LinearSaddlePath | None) -> float | None:
-    """Of the limit, or where it escapes to infinity."""
-    if path is None:
-        return None
-    escape = getattr(path, "escape", None)
-    if escape is not None:
-        return float(escape.time)
-    return float(path.jump_times[-1]) if len(path.jump_times) else None
-
-
-def _least_loss(problem: Problem, path: SaddlePath | LinearSaddlePath | None) -> float | None:
-    """The infimum of the loss, where the limit or a closed form knows it."""
-    from flowsim.problem import Regression
-
-    if isinstance(problem, Regression):
-        return problem.least_squares_loss
-    escape = getattr(path, "escape", None)
-    if path is None or not (path.complete or (escape is not None and escape.margin > 0)):
-        return None
-    if escape is not None:
-        return float((problem.entry_weights * problem.loss_function.infimum(problem.y)).sum() / problem.n)
-    return float(path.losses[-1])
-
-
-def _limit(
-    net: DiagonalNetwork | LinearNetwork, problem: Problem
-) -> tuple[SaddlePath | LinearSaddlePath | None, str | None]:
-    """The limit process, or why there is none."""
-    from flowsim.limits import saddle_to_saddle
-
-    try:
-        return saddle_to_saddle(net, problem), None
-    except (ValueError, NotImplementedError) as error:
-        return None, f"no limit process for this network ({str(error).rstrip('.')})"
 
 
 def _error(

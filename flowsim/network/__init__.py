@@ -5,6 +5,7 @@ from flowsim.network.formula import FUNCTIONS, Formula
 from flowsim.network.linear_start import linear_start
 from flowsim.network.networks import DiagonalNetwork, LinearNetwork
 from flowsim.network.noise import (
+    NAMED_NOISES,
     GaussianNoise,
     LaplaceNoise,
     MomentNoise,
@@ -18,6 +19,7 @@ from flowsim.network.start import Logs, Start, read_start, resolve_alpha
 
 __all__ = [
     "FUNCTIONS",
+    "NAMED_NOISES",
     "Decay",
     "DecaySchedule",
     "DiagonalNetwork",

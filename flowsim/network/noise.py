@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GaussianNoise", "LaplaceNoise", "MomentNoise", "Noise", "RademacherNoise", "UniformNoise"]
+__all__ = ["NAMED_NOISES", "GaussianNoise", "LaplaceNoise", "MomentNoise", "Noise", "RademacherNoise", "UniformNoise"]
 
 #: A matrix of moments may be this much negative by the rounding of its entries.
 _MOMENT_ROUNDING = 1e-9
@@ -199,3 +199,9 @@ class MomentNoise(Noise):
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         raise ValueError("`noise` given by its moments cannot be sampled; use a named distribution.")
+
+
+#: name -> distribution, of those that a standard deviation determines
+NAMED_NOISES: dict[str, type[Noise]] = {
+    noise.name: noise for noise in (GaussianNoise, UniformNoise, RademacherNoise, LaplaceNoise)
+}

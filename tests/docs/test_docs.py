@@ -136,3 +136,12 @@ def test_the_gallery_shows_a_figure_for_every_script(site: Path) -> None:
     assert len(scripts) >= 20
     for script in scripts:
         assert f"{script.stem}.png" in page and (site / "_images" / f"{script.stem}.png").stat().st_size > 5000
+
+
+def test_the_picture_of_the_readme_is_what_the_code_draws_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    import pictures
+
+    pictures.diabetes(tmp_path / "new.png")
+    assert pictures.difference(tmp_path / "new.png", DOCS / "diabetes.png") < pictures.TOLERANCE, "run `make docs`"
+    assert "docs/pictures.py" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -1,0 +1,65 @@
+"""``flowsim explore``: a local page of sliders."""
+
+from __future__ import annotations
+
+import click
+
+from flowsim.cli.options import DataTable, data_options, network_options
+from flowsim.compiling import compiling_note
+
+__all__ = ["explore"]
+
+
+@click.command()
+@data_options
+@network_options
+@click.option("--alpha", default="1e-100", show_default=True, help="Scale of initialisation, from 1 to 1e-1000.")
+@click.option(
+    "--clock", type=click.Choice(["time", "accelerated", "arclength"]), default="accelerated", show_default=True,
+    help="Of the figures.",
+)  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page.  [default: a free one]")
+@click.option("--open/--no-open", "opened", default=True, show_default=True, help="Open the page in a browser.")
+def explore(
+    *,
+    table: DataTable,
+    formula: str | None,
+    depth: int | None,
+    width: int | None,
+    noise: str | None,
+    eta: float,
+    weight_decay: float,
+    alpha: str,
+    clock: str,
+    port: int,
+    opened: bool,
+) -> None:
+    """Look at flows on DATA on a page of sliders (.csv, .parquet, .npz; default: the bundled diabetes table).
+
+    Scale, noise, weight decay, depth, formula and clock are sliders; loss, coefficients and the limit are redrawn as
+    they move. The settings stand in the page's address; the page gives the Python code and the figure of each. It is
+    served on this machine only, at 127.0.0.1. The options say what it shows first; Ctrl-C ends it.
+    """
+    from flowsim.explore import Controls, Explorer, make_app, start
+
+    if width is not None:
+        raise ValueError("`--width` has no page of sliders; networks U V^T are run by `flowsim run --width H`.")
+    if formula is not None and depth is not None:
+        raise ValueError("`--formula` excludes --depth.")
+    first = Controls(
+        formula or "", 2 if depth is None else depth, alpha, noise or "gaussian", eta, weight_decay, clock
+    )  # fmt: skip
+    explorer = Explorer(table.read(), table.code)
+    with compiling_note(True):
+        explorer.show(first)
+        app = make_app(explorer, first)
+    server, address = start(app, port)
+    click.echo(f"{address} (Ctrl-C ends it)")
+    if opened:
+        import webbrowser
+
+        webbrowser.open(address)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()

@@ -1,0 +1,148 @@
+"""What the page's controls are set to: read from its address, written to it, and told as Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from flowsim.network import NAMED_NOISES, DiagonalNetwork, InitialScale
+
+__all__ = ["CLOCKS", "DEEPEST", "FORMATS", "SMALLEST", "Controls", "alpha_at", "place_of"]
+
+CLOCKS = {"accelerated": "accelerated time", "time": "time", "arclength": "arc length"}
+FORMATS = ("png", "pdf", "svg")
+#: The slider of alpha reaches from 1 to 10**-SMALLEST.
+SMALLEST = 1000
+DEEPEST = 5
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The settings of the page.
+
+    Attributes
+    ----------
+    formula : str
+        One coordinate of the network; empty for the product of `depth` weights.
+    depth : int
+    alpha : str
+    noise : str
+        Name of the distribution; without effect for ``eta = 0``.
+    eta : float
+        Standard deviation of the weight noise.
+    weight_decay : float
+    clock : str
+
+    Raises
+    ------
+    ValueError
+        If a value is none; the text names it.
+    """
+
+    formula: str = ""
+    depth: int = 2
+    alpha: str = "1e-100"
+    noise: str = "gaussian"
+    eta: float = 0.0
+    weight_decay: float = 0.0
+    clock: str = "accelerated"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.depth <= DEEPEST:
+            raise ValueError(f"`depth` must be from 2 to {DEEPEST}; received {self.depth}.")
+        if self.noise not in NAMED_NOISES:
+            raise ValueError(f"`noise` must be one of {', '.join(NAMED_NOISES)}; received {self.noise!r}.")
+        if self.clock not in CLOCKS:
+            raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {self.clock!r}.")
+        for name in ("eta", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"`{name}` must be a finite number >= 0; received {value}.")
+        if self.scale.log > 0:
+            raise ValueError(f"`alpha` must be at most 1 here; received {self.alpha}.")
+
+    @property
+    def scale(self) -> InitialScale:
+        """alpha with its logarithm."""
+        return InitialScale.parse(self.alpha)
+
+    @property
+    def network(self) -> DiagonalNetwork:
+        """The network; a formula that is none is refused by its constructor."""
+        noise = NAMED_NOISES[self.noise](self.eta) if self.eta else None
+        if self.formula or self.depth == 2:
+            return DiagonalNetwork(self.formula or "u*v", noise=noise, weight_decay=self.weight_decay)
+        return DiagonalNetwork(depth=self.depth, noise=noise, weight_decay=self.weight_decay)
+
+    @classmethod
+    def from_query(cls, query: str, default: Controls | None = None) -> Controls:
+        """Of an address; what it leaves out is as in `default`."""
+        given = dict(parse_qsl(query.lstrip("?"), keep_blank_values=True))
+        return cls.of({**vars(default or cls()), **given})
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Controls:
+        """Of texts and numbers by name."""
+        kinds = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(cls)}
+        unknown = sorted(set(values) - set(kinds))
+        if unknown:
+            raise ValueError(f"`{unknown[0]}` is no setting of this page; there are {', '.join(kinds)}.")
+        read: dict[str, Any] = {}
+        for name, value in values.items():
+            try:
+                read[name] = kinds[name](value)
+            except (TypeError, ValueError):
+                raise ValueError(f"`{name}` must be a number; received {value!r}.") from None
+        read["formula"] = " ".join(read.get("formula", "").split())
+        return cls(**read)
+
+    def query(self, default: Controls | None = None) -> str:
+        """For the address: what differs from `default`."""
+        usual = Controls() if default is None else default
+        own = {name: value for name, value in vars(self).items() if value != getattr(usual, name)}
+        texts = {name: repr(value) if isinstance(value, float) else value for name, value in own.items()}
+        return "?" + urlencode(texts)
+
+    def code(self, problem: str, horizon: float | None, clock: str) -> str:
+        """The script that computes and draws what the page shows.
+
+        Parameters
+        ----------
+        problem : str
+            The expression that makes the problem.
+        horizon : float or None
+            End of the run on `clock`; None for a run until rest.
+        """
+        options = [repr(self.formula or "u*v") if self.formula or self.depth == 2 else f"depth={self.depth}"]
+        if self.eta:
+            options.append(f"noise=fs.{NAMED_NOISES[self.noise].__name__}({self.eta!r})")
+        if self.weight_decay:
+            options.append(f"weight_decay={self.weight_decay!r}")
+        end = "" if horizon is None else f"{horizon!r}, "
+        limit = "None" if horizon is None else "fs.saddle_to_saddle(net, problem)  # the limit alpha -> 0"
+        return (
+            "import flowsim as fs\n\n"
+            f"problem = {problem}\n"
+            f"net = fs.DiagonalNetwork({', '.join(options)})\n"
+            f'traj = fs.gradient_flow(\n    net, problem, {end}alpha="{self.alpha}", clock="{clock}"\n)\n'
+            f"path = {limit}\n"
+            'fs.plot.overview(traj, path).savefig("figure.png")\n'
+        )  # fmt: skip
+
+
+def alpha_at(place: float) -> str:
+    """alpha at a place of the slider in [0, 1]: the number of digits grows like a power, so that 1e-3 has room too."""
+    digits = (SMALLEST + 1.0) ** min(max(place, 0.0), 1.0) - 1.0
+    if digits >= 10:
+        return f"1e-{round(digits)}"
+    digits = round(digits, 1)
+    return "1" if not digits else f"1e-{digits:.0f}" if digits == round(digits) else f"{10**-digits:.2g}"
+
+
+def place_of(alpha: str) -> float:
+    """The place of the slider for alpha; 1 below its end."""
+    digits = max(-InitialScale.parse(alpha).log / math.log(10.0), 0.0)
+    return min(math.log1p(digits) / math.log1p(SMALLEST), 1.0)

@@ -1,0 +1,224 @@
+"""The four figures of the page, as Plotly reads them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.errors import IntegrationError
+from flowsim.explore.controls import CLOCKS
+from flowsim.explore.redraw import Shown
+from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times
+from flowsim.studies.horizons import least_loss
+
+__all__ = ["FIGURES", "draw"]
+
+Array = NDArray[np.float64]
+
+#: name -> heading
+FIGURES = {
+    "loss": "Excess loss",
+    "coordinates": "Coefficients of the flow",
+    "plane": "The flow in two coefficients",
+    "limit": "The limit α → 0",
+}
+#: Points of a curve, and of a limit path by arc length.
+_POINTS, _SAMPLES = 700, 400
+#: Curves without a name are at most so many.
+_MOST_GREY = 30
+#: Excess loss is drawn down to this fraction of its first value: below is rounding.
+_FLOOR = 1e-14
+#: Jumps over more than this factor are told apart on a logarithmic axis only.
+_SPREAD = 10.0
+_GREY = "#8a8a8a"
+_SADDLE = {"color": _GREY, "size": 7, "symbol": "circle-open"}
+
+
+def draw(shown: Shown) -> dict[str, dict[str, Any]]:
+    """Figures by name."""
+    curves = drawn(shown.traj, shown.clock)
+    kept = _thinned(curves.x, curves.beta)
+    named = [int(i) for i in curves.index[curves.named]]
+    colours = dict(zip(named, _palette(), strict=False))
+    x, beta = curves.x[kept], dict(zip(curves.index.tolist(), curves.beta[kept].T, strict=True))
+    axis = _clock_axis(shown)
+    return {
+        "loss": _loss(shown, axis),
+        "coordinates": _coordinates(shown, x, beta, colours, axis),
+        "plane": _plane(shown, beta, colours),
+        "limit": _limit(shown, colours, axis),
+    }
+
+
+@cache
+def _palette() -> list[str]:
+    """The first colours of Matplotlib figures."""
+    import matplotlib.style
+
+    from flowsim.plot.style import STYLE, colours
+
+    with matplotlib.style.context(STYLE):
+        # Black is no colour on a dark screen.
+        return [
+            "#8a8a8a" if colour.lstrip("#") == "000000" else f"#{colour.lstrip('#')}" for colour in colours(MOST_NAMES)
+        ]
+
+
+def _thinned(x: Array, values: Array) -> NDArray[np.intp]:
+    """Points that are seen: evenly spread over the clock, over the way of the curves, and over the steps."""
+    if len(x) <= _POINTS:
+        return np.arange(len(x))
+    way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(values, axis=0)).sum(axis=1))])
+    share = _POINTS // 3
+    parts = [np.linspace(0, len(x) - 1, share).astype(np.intp)]
+    for along in (x, way):
+        parts.append(np.searchsorted(along, np.linspace(along[0], along[-1], share)))
+    return np.unique(np.minimum(np.concatenate(parts), len(x) - 1))
+
+
+def _curve(x: Any, y: Any, **options: Any) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "lines", "x": _packed(x), "y": _packed(y)} | options
+
+
+def _packed(values: Any) -> dict[str, str]:
+    """A typed array as Plotly reads it."""
+    raw = np.ascontiguousarray(values, dtype="<f8").tobytes()
+    return {"dtype": "f8", "bdata": base64.b64encode(raw).decode("ascii")}
+
+
+def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:
+    shared = {"zeroline": False, "showline": True, "ticks": "outside", "gridcolor": "rgba(128,128,128,.22)"}
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": shared | x, "yaxis": shared | y, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 60, "r": 12, "t": 8, "b": 44}, "font": {"size": 12, "color": _GREY}, "hovermode": "closest",
+            "legend": {"orientation": "v", "itemsizing": "constant"}, "colorway": _palette(),
+            # A zoom is kept while sliders move, as long as the axes are the same.
+            "uirevision": f"{x.get('type')} {x['title']['text']}",
+        } | layout,
+    }  # fmt: skip
+
+
+def _clock_axis(shown: Shown) -> dict[str, Any]:
+    title: dict[str, Any] = {"title": {"text": CLOCKS[shown.clock]}}
+    times = _clock_of_jumps(shown)
+    if shown.clock != "arclength" and len(times) > 1 and times[-1] > _SPREAD * times[0]:
+        last = float(shown.traj.clock_values(shown.clock)[-1])  # type: ignore[arg-type]
+        return title | {"type": "log", "range": [float(np.log10(times[0] / 2)), float(np.log10(last))]}
+    return title | {"type": "linear"}
+
+
+def _clock_of_jumps(shown: Shown) -> Array:
+    """Jump times of the limit on the clock of the abscissa; none by arc length, where they are stretches."""
+    if shown.path is None or shown.clock == "arclength":
+        return np.zeros(0)
+    return shown.path.jump_times / (shown.rate if shown.clock == "time" else 1.0)
+
+
+def _steps(shown: Shown, values: Array) -> tuple[Array, Array]:
+    """The limit as steps on the clock: abscissae, and what of each plateau is drawn at both its ends."""
+    last = float(shown.traj.clock_values(shown.clock)[-1])  # type: ignore[arg-type]
+    times = _clock_of_jumps(shown)
+    seen = int(np.searchsorted(times, last))
+    edges = np.concatenate([[0.0], times[:seen], [last]])
+    if seen:
+        edges[0] = times[0] / 100  # of a logarithmic axis too
+    return np.repeat(edges, 2)[1:-1], np.repeat(values[: seen + 1], 2, axis=0)
+
+
+def _loss(shown: Shown, axis: dict[str, Any]) -> dict[str, Any]:
+    traj = shown.traj
+    lengths = sample_times(traj)
+    state = traj if traj.dense is None else traj.at(lengths, clock="arclength")
+    x = {"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[shown.clock]
+    kept = _thinned(x, state.beta)
+    # A product with X at each point: taken where something is drawn.
+    values = state.loss[kept] if traj.dense is None else traj.at(lengths[kept], clock="arclength").loss
+    least = least_loss(shown.problem, shown.path)
+    shift = 0.0 if least is None else least
+    floor = max(_FLOOR * float(values[0] - shift), np.finfo(float).tiny)
+    traces = []
+    if shown.path is not None and shown.clock != "arclength":
+        times, losses = _steps(shown, np.asarray(shown.path.losses))
+        line = {"color": _GREY, "dash": "dot", "width": 1.2}
+        traces.append(_curve(times, np.maximum(losses - shift, floor), name="limit", line=line))
+    flow = {"color": _palette()[0], "width": 2}
+    losses = np.maximum(values - shift, floor)
+    traces.append(_curve(x[kept], losses, name=f"α = {shown.controls.alpha}", line=flow))
+    y = {"type": "log", "title": {"text": "L(β) − least L" if least is not None else "L(β)"}, "exponentformat": "power"}
+    return _figure(traces, axis, y, showlegend=True, legend={"x": 0.01, "y": 0.02, "bgcolor": "rgba(0,0,0,0)"})
+
+
+def _coordinates(
+    shown: Shown, x: Array, beta: dict[int, Array], colours: dict[int, str], axis: dict[str, Any]
+) -> dict[str, Any]:
+    names = shown.traj.feature_names
+    grey = [i for i in beta if i not in colours][:_MOST_GREY]
+    traces = [_curve(x, beta[i], name=names[i], line={"color": _GREY, "width": 0.6}, showlegend=False) for i in grey]
+    traces += [_curve(x, beta[i], name=names[i], line={"color": colour, "width": 2}) for i, colour in colours.items()]
+    jumps = [
+        {"type": "line", "x0": time, "x1": time, "yref": "paper", "y0": 0, "y1": 1,
+         "line": {"color": _GREY, "dash": "dot", "width": 1}, "layer": "below"}
+        for time in _clock_of_jumps(shown)[:40].tolist()
+    ]  # fmt: skip
+    return _figure(traces, axis, {"title": {"text": "coefficient β"}}, shapes=jumps, showlegend=True)
+
+
+def _plane(shown: Shown, beta: dict[int, Array], colours: dict[int, str]) -> dict[str, Any]:
+    """The flow in the plane of its two largest coefficients, with the saddles of the limit."""
+    names = shown.traj.feature_names
+    by_size = sorted(colours or beta, key=lambda i: -float(np.abs(beta[i]).max()))
+    if len(by_size) < 2:
+        by_size = (by_size + [i for i in beta if i not in by_size])[:2]
+    if len(by_size) < 2:
+        only = {"title": {"text": "one coefficient has no plane"}}
+        return _figure([], only, {"title": {"text": ""}})
+    first, second = by_size[:2]
+    traces = [_curve(beta[first], beta[second], name="flow", line={"color": _palette()[0], "width": 2})]
+    if shown.path is not None:
+        saddles = shown.path.saddles[:, [first, second]]
+        text = [f"saddle {k}" for k in range(len(saddles))]
+        traces.append(
+            _curve(*saddles.T, name="saddles of the limit", text=text, hoverinfo="text", mode="markers", marker=_SADDLE)
+        )
+    place = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"}
+    x, y = ({"title": {"text": names[i]}} for i in (first, second))
+    margin = {"l": 60, "r": 12, "t": 30, "b": 44}
+    return _figure(traces, x, y, showlegend=True, legend=place, margin=margin)
+
+
+def _limit(shown: Shown, colours: dict[int, str], axis: dict[str, Any]) -> dict[str, Any]:
+    """Coefficients of the limit on the same clock."""
+    path, title = shown.path, {"title": {"text": "coefficient β"}}
+    if path is None:
+        return _figure([], axis, title, annotations=_said("there is no limit to draw"))
+    used = sorted({int(i) for support in path.supports for i in support} | set(colours))
+    if shown.clock == "arclength":
+        last = float(np.nextafter(min(1.25 * path.jump_times[-1], path.horizon), 0)) if len(path.jump_times) else 1.0
+        try:
+            x = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
+            values = path.curve(x)[:, used]
+        except (ValueError, IntegrationError):
+            return _figure([], axis, title, annotations=_said("the orbits of this path are not known"))
+    else:
+        x, values = _steps(shown, path.saddles[:, used])
+    values = values + np.broadcast_to(path.offset, (path.problem.d,))[used]
+    peak = np.abs(values).max(initial=0.0)
+    names: Sequence[str] = path.problem.feature_names
+    traces = []
+    for i, column in zip(used, values.T, strict=True):
+        if np.abs(column).max() <= NEGLIGIBLE * peak:
+            continue
+        line = {"color": colours.get(i, _GREY), "width": 2 if i in colours else 0.6}
+        traces.append(_curve(x, column, name=names[i], line=line, showlegend=i in colours))
+    return _figure(traces, axis, title, showlegend=True)
+
+
+def _said(text: str) -> list[dict[str, Any]]:
+    return [{"text": text, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}]

@@ -1,0 +1,130 @@
+"""What the page shows for one setting: the limit, the flow, the time they took."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from flowsim.explore.controls import Controls
+from flowsim.flows import gradient_flow
+from flowsim.limits import SaddlePath
+from flowsim.network import DiagonalNetwork
+from flowsim.problem import Problem
+from flowsim.results import Trajectory
+from flowsim.studies import jump_table, one_sided
+from flowsim.studies.horizons import last_jump, limit_or_why
+from flowsim.symbolic.clock import acceleration
+
+__all__ = ["Explorer", "Shown"]
+
+#: The run ends this factor beyond the last jump of the limit, as that of ``flowsim run``.
+_BEYOND_LAST_JUMP = 1.5
+#: Limits of so many networks are kept: alpha and the clock leave them as they are.
+_KEPT = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One setting, computed.
+
+    Attributes
+    ----------
+    problem : Problem
+    controls : Controls
+    path : SaddlePath or None
+        The limit of vanishing alpha.
+    without : str or None
+        Why there is none.
+    traj : Trajectory
+    clock : str
+        Of the abscissa: the one asked for, or time where accelerated time is none (alpha = 1).
+    rate : float
+        d accelerated time / dt.
+    code : str
+        The script that does the same.
+    seconds : float
+        For the limit and the flow.
+    """
+
+    problem: Problem
+    controls: Controls
+    path: SaddlePath | None
+    without: str | None
+    traj: Trajectory
+    clock: str
+    rate: float
+    code: str
+    seconds: float
+
+    @property
+    def jumps(self) -> list[dict[str, object]]:
+        """Predicted and measured jump times; none without a limit or where accelerated time is none."""
+        return [] if self.path is None or self.rate == 1.0 else jump_table(self.traj, self.path)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know of this setting."""
+        found = [self.without, None if self.path is None else one_sided(self.path)]
+        if self.path is not None and not self.path.complete:
+            found.append(self.path.message)
+        if self.clock != self.controls.clock:
+            found.append("accelerated time t / ln(1/alpha) needs alpha < 1: time is shown")
+        return [note for note in found if note]
+
+
+class Explorer:
+    """A problem whose flows are looked at, one setting at a time.
+
+    Parameters
+    ----------
+    problem : Problem
+        With a single target.
+    source : str
+        The Python expression that makes it.
+    """
+
+    def __init__(self, problem: Problem, source: str) -> None:
+        if problem.n_targets != 1:
+            raise ValueError(f"`target` must be a single column to be explored; received {problem.n_targets}.")
+        self.problem, self.source = problem, source
+        #: No feature enters under a weight decay beyond this: the largest of |X^T grad| at 0.
+        self.largest_decay = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
+        # Numba, Matplotlib and SymPy are each used by one thread at a time.
+        self.lock = threading.RLock()
+        self._limit = lru_cache(maxsize=_KEPT)(self._limit_of)
+
+    def share(self, weight_decay: float) -> float:
+        """Of the largest decay that leaves anything."""
+        return weight_decay / (self.largest_decay or 1.0)
+
+    def _limit_of(self, net: DiagonalNetwork) -> tuple[SaddlePath | None, str | None]:
+        path, without = limit_or_why(net, self.problem)
+        assert path is None or isinstance(path, SaddlePath)
+        return path, without
+
+    def show(self, controls: Controls) -> Shown:
+        """The limit and the flow of one setting.
+
+        Raises
+        ------
+        ValueError, flowsim.IntegrationError
+            Where the network is none, or its flow cannot be computed; the text says why.
+        """
+        with self.lock:
+            began = time.perf_counter()
+            net, scale = controls.network, controls.scale
+            path, without = self._limit(net)
+            rate = acceleration(net, scale)
+            accelerated = scale.gamma > 0
+            last = last_jump(path)
+            horizon = None if last is None else float(f"{_BEYOND_LAST_JUMP * last * max(1.0, rate):.4g}")
+            clock = "accelerated" if accelerated else "time"
+            traj = gradient_flow(net, self.problem, horizon, alpha=controls.alpha, clock=clock)  # type: ignore[arg-type]
+            seconds = time.perf_counter() - began
+        drawn = "time" if controls.clock == "accelerated" and not accelerated else controls.clock
+        code = controls.code(self.source, horizon, clock)
+        return Shown(self.problem, controls, path, without, traj, drawn, rate, code, seconds)

@@ -1,0 +1,41 @@
+"""What is known of a run before it is made: its limit, how far it is worth integrating, the least loss."""
+
+from __future__ import annotations
+
+from flowsim.limits import LinearSaddlePath, SaddlePath, saddle_to_saddle
+from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.problem import Problem, Regression
+
+__all__ = ["last_jump", "least_loss", "limit_or_why"]
+
+
+def limit_or_why(
+    net: DiagonalNetwork | LinearNetwork, problem: Problem
+) -> tuple[SaddlePath | LinearSaddlePath | None, str | None]:
+    """The limit process, or why there is none."""
+    try:
+        return saddle_to_saddle(net, problem), None
+    except (ValueError, NotImplementedError) as error:
+        return None, f"no limit process for this network ({str(error).rstrip('.')})"
+
+
+def last_jump(path: SaddlePath | LinearSaddlePath | None) -> float | None:
+    """Accelerated time of the last jump, or where the limit escapes to infinity; None where nothing jumps."""
+    if path is None:
+        return None
+    escape = getattr(path, "escape", None)
+    if escape is not None:
+        return float(escape.time)
+    return float(path.jump_times[-1]) if len(path.jump_times) else None
+
+
+def least_loss(problem: Problem, path: SaddlePath | LinearSaddlePath | None) -> float | None:
+    """The infimum of the loss, where the limit or a closed form knows it."""
+    if isinstance(problem, Regression):
+        return problem.least_squares_loss
+    escape = getattr(path, "escape", None)
+    if path is None or not (path.complete or (escape is not None and escape.margin > 0)):
+        return None
+    if escape is not None:
+        return float((problem.entry_weights * problem.loss_function.infimum(problem.y)).sum() / problem.n)
+    return float(path.losses[-1])
