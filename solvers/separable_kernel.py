@@ -138,7 +138,7 @@ def _solve_stage(way, GS, AQ, D, hg, n, m, mp, r, weight, S, M, inverse, half, x
     """u and kappa of one stage from its right-hand side x."""
     if way == _BY_COORDINATES:
         for s in range(m):
-            x[s] /= weight[s]
+            x[s] = x[s] / weight[s] if weight[s] > 0.0 else 0.0
         substitute(M, inverse, x, m)
         for s in range(m):
             x[s] *= hg * weight[s]
@@ -198,12 +198,12 @@ def _apply_gram(wide, GS, AS, m, r, n, v, work, out):
 
 
 @bare()
-def _settle(G, AT, grams, which, m, r, n, beta, rate, drive):
-    """Rates that are rounding of the terms they are made of become zero; True if none of the active is left."""
+def _settle(G, AT, grams, which, m, r, n, beta, D, rate, drive):
+    """Rates that are rounding of the terms they are made of become zero; True if none of the active moves beta."""
     settled = True
     for s in range(m):
         i = which[s]
-        if rate[i] == 0.0:
+        if rate[i] == 0.0 or D[s] == 0.0:
             continue
         scale = abs(drive[i])
         for j in range(m):
@@ -400,7 +400,7 @@ def advance(
             for i in range(w):
                 F[i] = drive[i] - shift[i]
             if power > 0:
-                _settle(G, AT, grams, order_counted, m, r, n, beta_counted, F, drive)
+                _settle(G, AT, grams, order_counted, m, r, n, beta_counted, D_counted, F, drive)
             known = True
         h = min(clock[2], left)
         arrival = False
@@ -534,18 +534,18 @@ def advance(
                 move(G, AT, grams, which, m, r, n, beta_0, work, shift)
                 for i in range(w):
                     straight[i] = drive[i] - shift[i]
-            still = power > 0 and _settle(G, AT, grams, which, m, r, n, beta_0, straight, drive)
+            still = power > 0 and _settle(G, AT, grams, which, m, r, n, beta_0, D, straight, drive)
             hg = h * _GAMMA
             for s in range(m):
                 drift[s] = straight[which[s]]
-                if not D[s] > 0.0:
+                # At a critical point of its formula a coordinate stands.
+                if not (D[s] > 0.0 or (D[s] == 0.0 and beta_0[s] != 0.0)):
                     good = False
             for s in range(m, mp):
                 drift[s] = 0.0
             if still:
                 # What is active has come to rest: the rest of the plateau is a straight line, however long.
                 for s in range(m):
-                    straight[which[s]] = 0.0
                     total[s] = h * beta_0[s]
                     inner[s] = 0.0
                     for j in range(len(U)):

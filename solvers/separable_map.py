@@ -35,8 +35,6 @@ _NEWTON = 4
 _LARGEST = 700.0
 #: The least distance from infinity.
 _NEAREST = 1e-304
-#: The slope of a coordinate at a critical point of its formula.
-_STANDS = 1e-200
 _LOG2_E = 1.4426950408889634
 #: Adding it rounds to an integer, which then stands in the low bits.
 _ROUND = 6755399441055744.0
@@ -184,7 +182,7 @@ def _read_branch(powers, b, distance):
     if distance < powers.low[high]:
         if powers.rests[b] == 0:
             return np.nan, np.nan
-        return _chebyshev(powers.size, high, -1.0), _STANDS
+        return _chebyshev(powers.size, high, -1.0), 0.0
     while low < high:
         middle = (low + high) // 2
         if distance >= powers.low[middle]:
@@ -192,7 +190,7 @@ def _read_branch(powers, b, distance):
         else:
             low = middle + 1
     x = (2.0 * distance - powers.low[low] - powers.high[low]) / (powers.high[low] - powers.low[low])
-    return _chebyshev(powers.size, low, x), max(_chebyshev(powers.fall, low, x), _STANDS)
+    return _chebyshev(powers.size, low, x), max(_chebyshev(powers.fall, low, x), 0.0)
 
 
 @bare()
@@ -258,7 +256,7 @@ def reach_of(powers, k, i, place):
         unit = math.exp(powers.log_unit)
         size, fall = _read_branch(powers, powers.branch[k, i], place * unit)
         if size > 0.0:
-            return powers.power / (powers.power - 2.0) * size / (fall * unit)
+            return powers.power / (powers.power - 2.0) * size / (fall * unit) if fall > 0.0 else np.inf
     return max(place, _NEAREST)
 
 

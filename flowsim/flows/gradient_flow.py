@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.flows.blow_up import BlowUpCoordinates, admits_blow_up
 from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
@@ -341,6 +342,11 @@ def _choose(
             native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
             curves = CurveMap(net, scale, direction, _size(problem))
             return DualCoordinates(net, problem, curves, native=native_curve), reason
+        if native and admits_blow_up(net, problem, scale) is None:
+            try:
+                return BlowUpCoordinates(net, problem, scale, direction), reason
+            except ArithmeticError as error:
+                not_curve = str(error)
         if asked == "curve":
             raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {not_curve}.")
     if method == "native":

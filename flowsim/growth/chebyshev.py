@@ -37,10 +37,11 @@ _ITERATIONS = 40
 _TAIL, _LAST = 2e-15, 2
 
 
-def picard(f: Callable[[Array], Array], first: Array, half: float) -> Array | None:
+def picard(f: Callable[[Array], Array], first: Array, half: float, rounding: float = 0.0) -> Array | None:
     """Values (k, N + 1) of ``y' = f(y)`` from y(-1) = first over an interval of half-length `half` (either sign).
 
-    None where the iteration does not converge, or meets what is no number.
+    None where the iteration does not converge, or meets what is no number. `rounding` is that of the integral of f,
+    relative to y, where it is known to be more than that of y.
     """
     y = np.repeat(first[:, None], DEGREE + 1, axis=1)
     change = np.inf
@@ -51,7 +52,7 @@ def picard(f: Callable[[Array], Array], first: Array, half: float) -> Array | No
         size = np.abs(new).max(axis=1, keepdims=True)
         last, change = change, float((np.abs(new - y) / np.where(size > 0, size, 1.0)).max())
         y = new
-        if change <= 4 * _EPS or (change <= 64 * _EPS and change >= 0.5 * last):
+        if change <= max(4 * _EPS, rounding) or (change <= 64 * _EPS and change >= 0.5 * last):
             return y
     return None
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flowsim.growth.series import Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula
 
-__all__ = ["ZERO", "Origin", "gradient_of", "kernels_of", "origin_of"]
+__all__ = ["ZERO", "Origin", "gradient_of", "kernels_of", "origin_of", "significant", "value_at_origin"]
 
 Array = NDArray[np.float64]
 
@@ -90,6 +90,14 @@ def gradient_of(formula: Formula) -> Callable[[Array], Array]:
 
 
 @cache
+def value_at_origin(formula: Formula) -> float:
+    """phi(0)."""
+    out = np.empty(1)
+    kernels_of(formula).value(np.zeros((len(formula.weights), 1)), np.zeros(1, np.int64), out)
+    return float(out[0])
+
+
+@cache
 def origin_of(formula: Formula) -> Origin:
     """Series, eigenvectors and ranges of a formula at its origin."""
     k = len(formula.weights)
@@ -112,7 +120,7 @@ def origin_of(formula: Formula) -> Origin:
     rate, basis = _eigen(hessian)
     metric = (basis**2).sum(axis=0)
     series = taylor_series(formula, basis)
-    series = series.part((series.degree > 2) & _significant(series))
+    series = series.part((series.degree > 2) & significant(series))
     drive = []
     for mode in range(k):
         own = series.derivative(mode)
@@ -122,7 +130,7 @@ def origin_of(formula: Formula) -> Origin:
     return replace(found, small=_confirmed(found, formula)) if math.isfinite(small) else found
 
 
-def _significant(series: Series) -> NDArray[np.bool_]:
+def significant(series: Series) -> NDArray[np.bool_]:
     """Monomials that are no rounding of the others of their degree."""
     degree, size = series.degree, np.abs(series.coefficient)
     largest = np.zeros(int(degree.max()) + 1)

@@ -1,0 +1,113 @@
+"""Formulas of order L >= 3 at vanishing scale: the weights, closed forms, the limit process."""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+import numpy as np
+import pytest
+from mpmath import mp, mpf, quad
+
+import flowsim as fs
+from flowsim.growth.blow_up import grow
+
+FOUR = fs.Regression([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]], [1.0, 0.0])
+#: Coordinate 1 changes sign, coordinate 0 sinks again.
+FLIP = fs.Regression([[-0.5, -2.0], [-1.5, -2.0]], [-0.5, 2.0])
+START = {"u": 1.0, "v": 0.6, "w": 0.4, "x": 0.8}
+FORMULAS = ["u*v*w+u**2*v**2*w**2", "u**3-v**3", "u**2*v", "u*v*w*(1+u)", "sinh(u*v*w)", "u*v*w*x+u**5"]
+
+
+def run(formula, problem, t_end, alpha, uneven=True, **more):
+    net = fs.DiagonalNetwork(formula)
+    start = {name: START[name] for name in net.weights} if uneven else None
+    return fs.gradient_flow(net, problem, t_end, alpha=alpha, start=start, clock="accelerated", **more)
+
+
+@pytest.mark.parametrize("uneven", [True, False])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_ends_at_vanishing_scale_are_those_of_the_limit_process(formula, uneven):
+    net = fs.DiagonalNetwork(formula)
+    start = {name: START[name] for name in net.weights} if uneven else None
+    path = fs.saddle_to_saddle(net, FOUR, start=start)
+    order = path.order
+    for alpha in ("1e-30", "1e-100", f"1e-{600 // (order - 2) - 10}"):
+        traj = run(formula, FOUR, 1.3 * path.jump_times[-1], alpha, uneven)
+        assert traj.info["coordinates"] == "curve"
+        np.testing.assert_allclose(traj.beta[-1], path.end, atol=1e-9)
+        for time, saddle in zip(path.jump_times[1:], path.saddles[1:-1], strict=True):
+            np.testing.assert_allclose(traj.at([0.98 * time], "accelerated").beta[0], saddle, atol=1e-7)
+
+
+@pytest.mark.parametrize("formula", ["u*v*w+u**2*v**2*w**2", "u**3-v**3", "tanh(u*v*w)", "u*v*w*(1+u)", "u*v*w*x+u**5"])
+def test_the_same_as_along_the_curve_itself_where_both_work(formula, monkeypatch):
+    alpha = "1e-5" if "x" not in formula else "1e-3"
+    asked = {"t_eval": np.linspace(0.0, 12.0, 50), "rtol": 1e-8}
+    curve = run(formula, FOUR, 12.0, alpha, **asked)
+    front = importlib.import_module("flowsim.flows.gradient_flow")
+    monkeypatch.setattr(front, "admits_curves", lambda *_: "not now")
+    distance = run(formula, FOUR, 12.0, alpha, **asked)
+    assert distance.beta.tobytes() != curve.beta.tobytes()
+    np.testing.assert_allclose(distance.beta, curve.beta, atol=1e-6)
+    for name, values in distance.log_abs_weights.items():
+        np.testing.assert_allclose(values, curve.log_abs_weights[name], atol=1e-5)
+    np.testing.assert_allclose(distance.arclength, curve.arclength, rtol=1e-6)
+    np.testing.assert_allclose(distance.speed, curve.speed, rtol=1e-3, atol=1e-3)
+
+
+def test_a_cube_blows_up_in_its_closed_form():
+    # u' = 3 g u^2 with g = 1 as long as u is small.
+    for alpha in ("1e-30", "1e-300", "1e-590"):
+        traj = fs.gradient_flow(
+            fs.DiagonalNetwork("u**3 - v**3"), fs.Regression([[1.0]], [1.0]), 0.6, alpha=alpha, clock="accelerated"
+        )
+        tau = np.array([0.0, 0.1, 0.3, 0.33])
+        there = traj.at(tau, "accelerated")
+        log_alpha = -math.log(10) * int(alpha[3:])
+        np.testing.assert_allclose(there.log_abs_weights["u"][:, 0], log_alpha - np.log1p(-3 * tau), atol=1e-6)
+        np.testing.assert_allclose(there.log_abs_weights["v"][:, 0], log_alpha - np.log1p(3 * tau), atol=1e-6)
+        assert traj.beta[-1, 0] == pytest.approx(1.0, abs=1e-12)
+        # v' = -3 v^2 stands still while u jumps.
+        assert traj.log_abs_weights["v"][-1, 0] == pytest.approx(log_alpha - math.log(2.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("formula", ["tanh(u*v*w)", "u*v*w+u**2*v**2*w**2"])
+def test_the_way_to_a_blow_up_is_the_integral_along_the_products_curve(formula):
+    w = [mpf(1), mpf("0.7"), mpf("0.4")]
+    with mp.workdps(30):
+        ways = [
+            float(quad(lambda c: 1 / mp.sqrt((c**2 + w[0] ** 2 - w[2] ** 2) * (c**2 + w[1] ** 2 - w[2] ** 2)), ends))
+            for ends in ([w[2], 1, mp.inf], [-mp.inf, -1, 0, w[2]])
+        ]
+    for sign, way in zip((1.0, -1.0), ways, strict=True):
+        branch = grow(fs.DiagonalNetwork(formula).formulas[0], np.array([1, 0.7, 0.4]), -500.0, sign, 1e10)
+        assert branch.start / branch.slope == pytest.approx(way, rel=1e-13)
+
+
+def test_a_critical_point_holds_a_coordinate_until_its_gradient_turns():
+    # tanh < 1: the target of coordinate 0 is out of reach.
+    for alpha in ("1e-20", "1e-250"):
+        traj = run("tanh(u*v*w)", fs.Regression(np.eye(2), [3.0, 0.5]), 60.0, alpha)
+        np.testing.assert_allclose(traj.beta[-1], [1.0, 0.5], atol=1e-9)
+
+
+def test_equal_weights_never_change_sign():
+    traj = run("tanh(u*v*w)", FLIP, 100.0, "1e-200", uneven=False)
+    assert (traj.beta >= 0).all()
+
+
+def test_coordinates_of_one_order_flow_together():
+    net = fs.DiagonalNetwork(["u*v*w", "tanh(u*v*w)", "u**3-v**3", "u*v*w"])
+    start = {name: START[name] for name in net.weights}
+    path = fs.saddle_to_saddle(fs.DiagonalNetwork("u*v*w"), FOUR, start=start)
+    traj = fs.gradient_flow(net, FOUR, 300.0, alpha="1e-100", start=start, clock="accelerated")
+    assert traj.info["coordinates"] == "curve"
+    assert traj.loss[-1] == pytest.approx(0.0, abs=1e-18)
+    assert np.abs(traj.beta[-1] - path.end).max() < 0.5
+
+
+def test_orders_that_differ_are_told():
+    net = fs.DiagonalNetwork(["u*v", "u*v*w+u**2*v**2*w**2"])
+    with pytest.raises(fs.IntegrationError):
+        fs.gradient_flow(net, fs.Regression(np.eye(2), [1.0, 1.0]), 1e9, alpha="1e-200")
