@@ -198,7 +198,7 @@ def _apply_gram(wide, GS, AS, m, r, n, v, work, out):
 
 
 @bare()
-def _settle(G, AT, grams, which, m, r, n, beta, D, rate, drive):
+def _settle(G, AT, grams, which, m, n, beta, D, rate, drive):
     """Rates that are rounding of the terms they are made of become zero; True if none of the active moves beta."""
     settled = True
     for s in range(m):
@@ -207,7 +207,7 @@ def _settle(G, AT, grams, which, m, r, n, beta, D, rate, drive):
             continue
         scale = abs(drive[i])
         for j in range(m):
-            product = G[i, which[j]] if grams else dot(AT, i, AT, which[j], r) / n
+            product = G[i, which[j]] if grams else dot(AT, i, AT, which[j], AT.shape[1]) / n
             scale += abs(product * beta[j])
         if abs(rate[i]) <= _STILL * scale:
             rate[i] = 0.0
@@ -400,7 +400,7 @@ def advance(
             for i in range(w):
                 F[i] = drive[i] - shift[i]
             if power > 0:
-                _settle(G, AT, grams, order_counted, m, r, n, beta_counted, D_counted, F, drive)
+                _settle(G, AT, grams, order_counted, m, n, beta_counted, D_counted, F, drive)
             known = True
         h = min(clock[2], left)
         arrival = False
@@ -534,7 +534,7 @@ def advance(
                 move(G, AT, grams, which, m, r, n, beta_0, work, shift)
                 for i in range(w):
                     straight[i] = drive[i] - shift[i]
-            still = power > 0 and _settle(G, AT, grams, which, m, r, n, beta_0, D, straight, drive)
+            still = power > 0 and _settle(G, AT, grams, which, m, n, beta_0, D, straight, drive)
             hg = h * _GAMMA
             for s in range(m):
                 drift[s] = straight[which[s]]

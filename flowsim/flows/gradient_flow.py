@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.flows.blow_up import BlowUpCoordinates, admits_blow_up
 from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
+from flowsim.flows.distances import BlowUpCoordinates, admits_blow_up
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss

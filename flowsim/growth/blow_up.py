@@ -14,18 +14,18 @@ Where the direction has settled and higher orders are below rounding one power l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, is_resolved, picard
+from flowsim.growth.branch import Branch, Chain, PowerLaw, Stretch
+from flowsim.growth.chebyshev import INTEGRAL, is_resolved, picard
 from flowsim.growth.formula_origin import gradient_of
 from flowsim.growth.homogeneous import leading_of
 from flowsim.network import Formula
 
-__all__ = ["FARTHER", "Branch", "Chain", "grow"]
+__all__ = ["FARTHER", "grow"]
 
 Array = NDArray[np.float64]
 
@@ -42,141 +42,9 @@ _LARGEST = 1e12
 _SMALL, _DIGITS = 1e-9, 14
 #: Pieces of one way; from so many on a curve ends at so many times the coefficients asked for.
 _PIECES, _MANY, _ENOUGH = 3000, 400, 30.0
-#: Coefficients are tabulated to this many times the size of those asked for. Where they are this share of those, or by
-#: so many e-foldings below the largest, distances are tied to a power law.
-FARTHER, _TIED, _BELOW = 1e10, 1e-6, 5.0
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """theta = exp(log_scale) x over a stretch of z of length ``exp((2 - L) log_scale) h``, outwards.
-
-    Attributes
-    ----------
-    log_scale, h : float
-    x, size, slope : array (k, N + 1), (N + 1,), (N + 1,)
-        Values at the nodes of x, and of ``|B|`` and ``|B'|`` in powers L and 2 L - 2 of the scale.
-    """
-
-    log_scale: float
-    h: float
-    x: Array
-    size: Array
-    slope: Array
-
-    def log_length(self, order: int) -> float:
-        """ln of the stretch of z."""
-        return math.log(self.h) + (2 - order) * self.log_scale
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """Pieces by ascending distance; what is beyond its ends is read at them.
-
-    Attributes
-    ----------
-    low, high : array (P,)
-        Distances, in the unit of the chain.
-    log_scale : array (P,)
-    x, size, slope : array (P, k, N + 1), (P, N + 1), (P, N + 1)
-        Chebyshev coefficients.
-    """
-
-    low: Array
-    high: Array
-    log_scale: Array
-    x: Array
-    size: Array
-    slope: Array
-
-    @classmethod
-    def of(cls, pieces: list[Piece], order: int, last: float, log_unit: float, ascending: bool = True) -> Chain:
-        """From pieces outwards, the last of which ends at the distance `last`; or by the way travelled from `last`."""
-        k, width = pieces[0].x.shape if pieces else (0, len(INTEGRAL))
-        lengths = np.array([math.exp(min(piece.log_length(order) + log_unit, 700.0)) for piece in pieces])
-        inwards = pieces[::-1] if ascending else pieces
-        edges = last + np.concatenate([[0.0], np.cumsum(lengths[::-1] if ascending else lengths)])
-        way = -1 if ascending else 1
-
-        def coefficients(values: list[Array], shape: tuple[int, ...]) -> Array:
-            if not values:
-                return np.zeros((0, *shape))
-            out: Array = np.array(values)[..., ::way] @ COEFFICIENTS.T
-            return out
-
-        return cls(
-            low=edges[:-1],
-            high=edges[1:],
-            log_scale=np.array([piece.log_scale for piece in inwards]),
-            x=coefficients([piece.x for piece in inwards], (k, width)),
-            size=coefficients([piece.size for piece in inwards], (width,)),
-            slope=coefficients([piece.slope for piece in inwards], (width,)),
-        )
-
-    @property
-    def top(self) -> float:
-        """The largest distance."""
-        return float(self.high[-1]) if len(self.high) else -math.inf
-
-    @property
-    def bottom(self) -> float:
-        """The smallest distance."""
-        return float(self.low[0]) if len(self.low) else math.inf
-
-    def read(self, distance: Array) -> tuple[Array, Array, Array, Array]:
-        """x (k, T), size and slope (T,) as on their piece, and log_scale (T,)."""
-        piece = np.clip(np.searchsorted(self.high, distance), 0, len(self.high) - 1)
-        low, high = self.low[piece], self.high[piece]
-        at = np.clip((2 * distance - low - high) / (high - low), -1.0, 1.0)
-        value = np.polynomial.chebyshev.chebval
-        x = value(at, np.moveaxis(self.x[piece], -1, 0).transpose(0, 2, 1), tensor=False)
-        return (
-            x,
-            value(at, self.size[piece].T, tensor=False),
-            value(at, self.slope[piece].T, tensor=False),
-            (self.log_scale[piece]),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Law:
-    """``theta = r w`` with ``r^(2 - L) = (L - 2) lambda Y``; besides, what is left of other directions.
-
-    Attributes
-    ----------
-    direction : array (k,)
-        w, of length 1.
-    rate : float
-        lambda.
-    log_first : float
-        ln r where the direction has settled.
-    basis, growth : array (k, k), (k,)
-        Directions across w, and the powers of r with which deviations along them go.
-    deviation : array (k,)
-        Of the weights, at log_first and relative to r there.
-    """
-
-    direction: Array
-    rate: float
-    log_first: float
-    basis: Array
-    growth: Array
-    deviation: Array
-
-    def at(self, log_r: Array) -> tuple[Array, Array]:
-        """Signs and logarithms of the moduli (k, T) of ``theta / r``, at ln r (T,)."""
-        with np.errstate(divide="ignore"):
-            # What has settled to rounding has settled: starts share what comes then.
-            logs = np.repeat(np.log(np.abs(self.direction))[:, None], len(log_r), axis=1)
-            sign = np.repeat(np.sign(self.direction)[:, None], len(log_r), axis=1)
-            for a in np.flatnonzero(self.direction == 0):
-                terms = self.basis[a] * self.deviation
-                sizes = np.log(np.abs(terms))[:, None] + np.outer(self.growth - 1.0, log_r - self.log_first)
-                top = sizes.max(axis=0)
-                top[np.isneginf(top)] = 0.0
-                total = np.sign(terms) @ np.exp(sizes - top)
-                logs[a], sign[a] = top + np.log(np.abs(total)), np.sign(total)
-        return sign, logs
+#: Coefficients are tabulated to this many times the size of those asked for. Distances are counted so that a power law
+#: grows alike where they are this share of that size, and its unit is taken where they are that small.
+FARTHER, _TIED, _SMALL_SIZE = 1e10, 0.3, 1e-6
 
 
 class _Walk:
@@ -187,7 +55,7 @@ class _Walk:
         self.leading = leading_of(formula)
         self.order = self.leading.order
         self._plain = gradient_of(formula)
-        self.pieces: list[Piece] = []
+        self.pieces: list[Stretch] = []
         self.ended = ""
         self.x, self.log_scale = x, log_scale
         self.size = self.sign * self.leading.value(self.x, self.log_scale)
@@ -243,7 +111,7 @@ class _Walk:
             self.ended = "far"
             return
         self._h = h if h < self._h else _LONGER * h
-        self.pieces.append(Piece(scale, h, x, size, slope))
+        self.pieces.append(Stretch(scale, h, x, size, slope))
         self.x, self.size = x[:, -1], float(size[-1])
         length = float(np.linalg.norm(self.x))
         speed = math.sqrt(float(slope[-1]))
@@ -272,7 +140,7 @@ class _Walk:
         """ln of the size of the weights."""
         return self.log_scale + math.log(float(np.linalg.norm(self.x)))
 
-    def law(self) -> Law:
+    def law(self) -> PowerLaw:
         """The power law from here on."""
         w = self.x / np.linalg.norm(self.x)
         w0 = np.where(np.abs(w) > _SMALL, w, 0.0)
@@ -281,87 +149,7 @@ class _Walk:
         across = np.eye(len(w0)) - np.outer(w0, w0)
         values, basis = np.linalg.eigh(across @ (self.sign * self.leading.hessian(w0)) @ across)
         basis = np.where(np.abs(basis) > _SMALL, basis, 0.0)
-        return Law(w0, rate, self.here, basis, values / rate, basis.T @ np.where(np.abs(w) > _SMALL, 0.0, w))
-
-
-@dataclass(frozen=True, eq=False)
-class Branch:
-    """One side of a coordinate.
-
-    Attributes
-    ----------
-    order, weights : int
-    sign : float
-        +1 where z, and beta, increase.
-    slope : float
-        What z moves the distance by; 0 for a side that never comes to more than the start's size.
-    start : float
-        The distance at z = 0, times alpha^(L - 2); the inner chain counts so too, from 0 where slope is 0.
-    inner, outer : Chain
-    law : Law or None
-        Between the two.
-    rests : bool
-        Whether it ends at a critical point of the formula.
-    """
-
-    order: int
-    weights: int
-    sign: float
-    slope: float
-    start: float
-    log_alpha: float
-    inner: Chain
-    outer: Chain
-    law: Law | None
-    rests: bool
-
-    def read(self, log_unit: float, distance: Array) -> tuple[Array, Array, Array, Array]:
-        """Signs and logarithms of the moduli (k, T) of the weights, B and ``ln B'`` (T,), at distances (T,).
-
-        Distances are in units of exp(log_unit); of a side without any, they are the way travelled since the start.
-        """
-        k, count = self.weights, len(distance)
-        sign, logs = np.zeros((k, count)), np.zeros((k, count))
-        scale, size, slope = np.zeros(count), np.zeros(count), np.zeros(count)
-        with np.errstate(over="ignore"):
-            real = distance * math.exp(log_unit)
-        own = distance * math.exp(log_unit + (self.order - 2) * self.log_alpha)
-        near = np.zeros(count, dtype=bool)
-        if len(self.outer.low):
-            near = np.ones(count, dtype=bool) if self.law is None else real <= self.outer.top
-        if self.law is None:
-            settled = np.zeros(count, dtype=bool)
-        else:
-            settled = ~near & ((own < self.inner.bottom) if self.slope else (own > self.inner.top))
-        L = self.order
-        with np.errstate(divide="ignore"):
-            for chain, where, at in ((self.outer, near, real), (self.inner, ~near & ~settled, own)):
-                if where.any():
-                    x, size[where], slope[where], scale[where] = chain.read(at[where])
-                    sign[:, where], logs[:, where] = np.sign(x), np.log(np.abs(x)) + scale[where]
-            slope = np.log(np.abs(slope)) + (2 * L - 2) * scale
-            size = self.sign * np.sign(size) * np.exp(np.log(np.abs(size)) + L * scale)
-        if settled.any():
-            found = self._by_law(real[settled], own[settled])
-            sign[:, settled], logs[:, settled], size[settled], slope[settled] = found
-        return sign, logs, size, slope
-
-    def _by_law(self, real: Array, own: Array) -> tuple[Array, Array, Array, Array]:
-        law, L = self.law, self.order
-        assert law is not None
-        with np.errstate(divide="ignore", over="ignore"):
-            if self.slope:
-                unit = -(L - 2) * self.log_alpha
-                logs = np.where(own > 0, np.log(own) + unit, np.log(real)) - math.log(self.slope)
-            else:
-                # Weights shrink to nothing: from a distance that the law has at its beginning.
-                first = math.exp((2 - L) * (law.log_first - self.log_alpha)) / ((L - 2) * abs(law.rate))
-                logs = np.log(first + own - max(self.inner.top, 0.0)) - (L - 2) * self.log_alpha
-        scale = -(logs + math.log((L - 2) * abs(law.rate))) / (L - 2)
-        size = self.sign * law.rate / L * np.exp(L * scale)
-        slope = 2 * math.log(abs(law.rate)) + (2 * L - 2) * scale
-        sign, shape = law.at(scale)
-        return sign, shape + scale, size, slope
+        return PowerLaw(w0, rate, self.here, basis, values / rate, basis.T @ np.where(np.abs(w) > _SMALL, 0.0, w))
 
 
 def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, farthest: float) -> Branch:
@@ -389,7 +177,8 @@ def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, fart
         return Branch(order, k, sign, 0.0, 0.0, log_alpha, inner, Chain.of([], order, 0.0, 0.0), law, True)
     if law is None:
         return _tied(walk.pieces, [], None, walk.ended, order, k, sign, log_alpha, farthest)
-    outer, ended = [], "far"
+    outer: list[Stretch] = []
+    ended = "far"
     if math.isfinite(leading.log_negligible):
         signs, logs = law.at(np.array([leading.log_negligible]))
         x = tuple((signs * np.exp(logs))[:, 0].tolist())
@@ -400,7 +189,7 @@ def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, fart
 @lru_cache(maxsize=256)
 def _beyond(
     formula: Formula, sign: float, log_scale: float, x: tuple[float, ...], farthest: float
-) -> tuple[list[Piece], str]:
+) -> tuple[list[Stretch], str]:
     """From where higher orders begin to count: the same for all starts that settle to one direction."""
     walk = _Walk(formula, sign, log_scale, np.array(x), farthest)
     while not walk.ended:
@@ -411,9 +200,9 @@ def _beyond(
 
 
 def _tied(
-    pieces: list[Piece],
-    inner: list[Piece],
-    law: Law | None,
+    pieces: list[Stretch],
+    inner: list[Stretch],
+    law: PowerLaw | None,
     ended: str,
     order: int,
     k: int,
@@ -421,20 +210,23 @@ def _tied(
     log_alpha: float,
     farthest: float,
 ) -> Branch:
-    """The branch, its distances tied to a power law where coefficients are small."""
+    """The branch, its distances those of the power law that grows as it does at coefficients of some size."""
     power, log_unit = order / (order - 2.0), (order - 2) * log_alpha
     if law is not None:
         slope = law.rate ** (2 / order) * order ** (1 - 2 / order)
     outer = Chain.of([], order, 0.0, 0.0)
     if pieces:
         log_size = np.array([math.log(abs(piece.size[-1]) or 1e-300) + order * piece.log_scale for piece in pieces])
-        goal = min(math.log(_TIED * farthest / FARTHER), float(log_size[-1]) - _BELOW)
-        tied = min(int(np.searchsorted(log_size, goal)), len(pieces) - 1)
-        distance = math.exp(-log_size[tied] / power) / (order - 2)
+        log_slope = np.array(
+            [math.log(piece.slope[-1] or 1e-300) + (2 * order - 2) * piece.log_scale for piece in pieces]
+        )
+        largest = min(math.log(farthest / FARTHER), float(log_size[-1]) - 1.0)
         if law is None:
-            piece = pieces[tied]
-            log_slope = math.log(piece.slope[-1]) + (2 * order - 2) * piece.log_scale
-            slope = math.exp(log_slope - log_size[tied]) * distance / power
+            small = min(int(np.searchsorted(log_size, largest + math.log(_SMALL_SIZE))), len(pieces) - 1)
+            distance = math.exp(-log_size[small] / power) / (order - 2)
+            slope = math.exp(log_slope[small] - log_size[small]) * distance / power
+        tied = min(int(np.searchsorted(log_size, largest + math.log(_TIED))), len(pieces) - 1)
+        distance = power * slope * math.exp(log_size[tied] - log_slope[tied])
         last = distance - math.fsum(math.exp(each.log_length(order)) * slope for each in pieces[tied + 1 :])
         outer = Chain.of(pieces, order, last, math.log(slope))
     rests = ended == "rest"

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.curves import conserved_at
-from flowsim.growth.blow_up import FARTHER, Branch, grow
+from flowsim.growth.blow_up import FARTHER, grow
+from flowsim.growth.branch import Branch
 from flowsim.growth.formula_origin import value_at_origin
 from flowsim.growth.homogeneous import leading_of
 from flowsim.growth.series import SingularError
