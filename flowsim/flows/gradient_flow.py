@@ -17,13 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
-from flowsim.flows.distances import BlowUpCoordinates, admits_blow_up
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.rest import flow_to_rest
 from flowsim.flows.scaled import ScaledCoordinates, exponents_for
+from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
 from flowsim.growth.curve_map import CurveMap, admits_curves
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.product_map import ProductMap, admits_products
@@ -342,9 +342,9 @@ def _choose(
             native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
             curves = CurveMap(net, scale, direction, _size(problem))
             return DualCoordinates(net, problem, curves, native=native_curve), reason
-        if native and admits_blow_up(net, problem, scale) is None:
+        if native and admits_blow_up(net, scale) is None:
             try:
-                return BlowUpCoordinates(net, problem, scale, direction), reason
+                return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, _size(problem))), reason
             except ArithmeticError as error:
                 not_curve = str(error)
         if asked == "curve":

@@ -15,7 +15,7 @@ from flowsim.growth.formula_origin import origin_of
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 
-__all__ = ["CurveMap", "admits_curves"]
+__all__ = ["CurveMap", "admits_curves", "invariants_at"]
 
 Array = NDArray[np.float64]
 
@@ -229,24 +229,7 @@ class CurveMap:
 
     @cached_property
     def _invariants_at_start(self) -> tuple[Array, Array]:
-        """What the formulas conserve, at the start: values and logarithms of their moduli, (pairs, d)."""
-        d, kernel = len(self.which), self._kernels.invariants
-        value, double = (np.zeros((len(self.invariants), d)) for _ in range(2))
-        kinds = self.net.kinds(d)
-        start = np.ascontiguousarray(self.direction)
-        kernel(start, kinds, value)
-        kernel(2.0 * start, kinds, double)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            power = np.log2(double / value)
-            homogeneous = np.abs(power - np.round(power)) < 1e-12
-            logs = np.where(homogeneous, np.round(power) * self.scale.log, np.nan) + np.log(np.abs(value))
-            if not homogeneous.all():
-                exact = np.zeros_like(value)
-                kernel(np.ascontiguousarray(self.scale.value * start), kinds, exact)
-                logs = np.where(homogeneous, logs, np.log(np.abs(exact)))
-                value = np.where(homogeneous, value, exact)
-        with np.errstate(over="ignore"):
-            return np.sign(value) * np.exp(logs), logs
+        return invariants_at(self.net, self.scale, self.direction)
 
     def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """Constants: the weights are read off the curve of their start."""
@@ -310,6 +293,28 @@ class CurveMap:
                 "in a direction that floats do not carry"
             )
         return f"coordinate {i} left the range of its formula at {beta:.3g}; tighten `rtol`"
+
+
+def invariants_at(net: DiagonalNetwork, scale: InitialScale, direction: Array) -> tuple[Array, Array]:
+    """What the formulas conserve at ``alpha * direction``: values and logarithms of their moduli, (p, d)."""
+    from flowsim.symbolic import kernels
+
+    own, d = kernels(net), direction.shape[1]
+    value, double = (np.zeros((len(own.invariant_names), d)) for _ in range(2))
+    kinds = net.kinds(d)
+    start = np.ascontiguousarray(direction)
+    own.invariants(start, kinds, value)
+    own.invariants(2.0 * start, kinds, double)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        power = np.log2(double / value)
+        homogeneous = np.abs(power - np.round(power)) < 1e-12
+        logs = np.where(homogeneous, np.round(power) * scale.log, np.nan) + np.log(np.abs(value))
+        if not homogeneous.all():
+            exact = np.zeros_like(value)
+            own.invariants(np.ascontiguousarray(scale.value * start), kinds, exact)
+            logs = np.where(homogeneous, logs, np.log(np.abs(exact)))
+            value = np.where(homogeneous, value, exact)
+        return np.sign(value) * np.exp(logs), logs
 
 
 def _reach(side: Side) -> float:

@@ -11,6 +11,8 @@ from mpmath import mp, mpf, quad
 
 import flowsim as fs
 from flowsim.growth.blow_up import grow
+from flowsim.growth.blow_up_map import BlowUpMap
+from flowsim.network import InitialScale
 
 FOUR = fs.Regression([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]], [1.0, 0.0])
 #: Coordinate 1 changes sign, coordinate 0 sinks again.
@@ -111,3 +113,19 @@ def test_orders_that_differ_are_told():
     net = fs.DiagonalNetwork(["u*v", "u*v*w+u**2*v**2*w**2"])
     with pytest.raises(fs.IntegrationError):
         fs.gradient_flow(net, fs.Regression(np.eye(2), [1.0, 1.0]), 1e9, alpha="1e-200")
+
+
+@pytest.mark.parametrize("formula", ["u*v*w+u**2*v**2*w**2", "tanh(u*v*w)", "u**3-v**3"])
+def test_derivatives_of_the_map_are_differences_of_it(formula):
+    net = fs.DiagonalNetwork(formula)
+    direction = np.array([[START[name]] for name in net.weights])
+    growth = BlowUpMap(net, InitialScale.parse("1e-40"), direction)
+    above = np.array([4.0, 1.5, 1.0])
+    y = np.stack([above, np.full(3, 1e40)], axis=1)
+    h = 1e-4
+    move = h * growth._moves[0, 0]
+    ahead, back = (np.stack([above - sign * move, y[:, 1]], axis=1) for sign in (1.0, -1.0))
+    for function, derivative in (("potential", "value"), ("value", "slope"), ("slope", "curvature")):
+        F, f = getattr(growth, function), getattr(growth, derivative)
+        difference = (F(ahead, 0.0) - F(back, 0.0)) / (2 * h)
+        np.testing.assert_allclose(difference, f(y, 0.0), rtol=2e-6)

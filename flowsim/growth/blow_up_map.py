@@ -1,0 +1,250 @@
+r"""Growth of any formula of order L >= 3 at vanishing scale, by the distances of its dual from where it would blow up.
+
+.. math:: Y_i^\pm = T_i^\pm \mp z_i .
+
+They are ``alpha^(2 - L)`` at the start and of order 1 where weights are; only their ratios count
+(:mod:`flowsim.growth.blow_up`). Where ``alpha^(L - 2)`` is no float, they and time are counted in a larger unit.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.blow_up import FARTHER, grow
+from flowsim.growth.branch import Branch
+from flowsim.growth.curve_map import invariants_at
+from flowsim.growth.formula_origin import kernels_of, value_at_origin
+from flowsim.growth.homogeneous import leading_of
+from flowsim.growth.series import SingularError
+from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.solvers.power_laws import Branches
+
+__all__ = ["BlowUpMap", "admits_blow_up"]
+
+Array = NDArray[np.float64]
+
+#: ln of the longest distance at alpha, and of the largest unit of z and time.
+_FARTHEST, _UNIT = math.log(1e300), math.log(1e302)
+#: Coefficients below this are none to the integrator.
+_SEEN = math.log(1e-250)
+
+
+def admits_blow_up(net: DiagonalNetwork, scale: InitialScale) -> str | None:
+    """None if distances from blow-ups are exact for the growth, else the reason why not."""
+    if net.noise is not None and net.noise.stds(net.weights).any():
+        return "noise drives the weights off their curve"
+    if net.weight_decay:
+        return "weight decay pulls the weights off their curve"
+    try:
+        orders = {leading_of(formula).order for formula in net.distinct}
+    except SingularError:
+        return "it is not analytic at the origin"
+    if len(orders) > 1:
+        return f"formulas of orders {sorted(orders)} have time scales of their own"
+    (order,) = orders
+    if order < 3:
+        return "it grows at once"
+    if (order - 2) * -scale.log - _FARTHEST > _UNIT:
+        return f"alpha^{order - 2} is below 1e-600"
+    return None
+
+
+class BlowUpMap:
+    """A :class:`flowsim.growth.protocol.GrowthMap`; states are distances above and below, (T, 2 d), inf without one.
+
+    Parameters
+    ----------
+    net : DiagonalNetwork
+        One for which :func:`admits_blow_up` is None.
+    scale : InitialScale
+    direction : array (k, d)
+        The start is alpha times this.
+    size : float
+        Of the coefficients that the data ask for.
+
+    Raises
+    ------
+    ArithmeticError
+        If the growth of a coordinate is not known.
+    """
+
+    name = "curve"
+    is_damped = False
+
+    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0) -> None:
+        self.net, self.scale, self.direction = net, scale, direction
+        self.d = direction.shape[1]
+        self.order = leading_of(net.distinct[0]).order
+        self.log_unit = max(0.0, (self.order - 2) * -scale.log - _FARTHEST)
+        self.kinds = net.kinds(self.d)
+        self.curves: list[tuple[Branch, Branch]] = []
+        self.rows: list[list[int]] = []
+        self.which = np.full(self.d, -1, dtype=np.int64)
+        self.shift, self.base = np.zeros(1), np.zeros(self.d)
+        for kind, formula in enumerate(net.distinct):
+            here = np.flatnonzero(self.kinds == kind)
+            rows = [net.weights.index(name) for name in formula.weights]
+            self.base[here] = value_at_origin(formula)
+            chosen: Any = direction[np.ix_(np.array(rows), here)]
+            starts, inverse = np.unique(chosen, axis=1, return_inverse=True)
+            self.which[here] = len(self.curves) + inverse.ravel()
+            for column in starts.T:
+                above, below = (grow(formula, column, scale.log, sign, FARTHER * (size or 1.0)) for sign in (1.0, -1.0))
+                self.rows.append(rows)
+                self.curves.append((above, below))
+
+    @property
+    def invariants(self) -> tuple[str, ...]:
+        from flowsim.symbolic import kernels
+
+        names: tuple[str, ...] = kernels(self.net).invariant_names
+        return names
+
+    @cached_property
+    def _moves(self) -> Array:
+        """What z moves distances by, (2, C); 0 for a side that has none."""
+        return np.array([[branch.slope for branch in pair] for pair in self.curves]).T
+
+    @cached_property
+    def distance(self) -> Array:
+        """From the start, (2, C), in units of exp(log_unit)."""
+        start = np.array([[branch.start for branch in pair] for pair in self.curves]).T
+        with np.errstate(over="ignore"):
+            distance = start * math.exp(-(self.order - 2) * self.scale.log - self.log_unit)
+        return np.where(self._moves > 0, distance, np.inf)
+
+    def thresholds(self) -> tuple[Array, Array]:
+        start = np.array([[branch.start for branch in pair] for pair in self.curves]).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            own = np.where(self._moves > 0, start / self._moves, np.inf)[:, self.which]
+        return own[0], own[1]
+
+    def separable(self) -> dict[str, Any]:
+        moves, zero = self._moves[:, self.which], np.zeros((2, self.d))
+        side = np.repeat([[1.0], [-1.0]], self.d, axis=1)
+        return {
+            "log_coefficient": zero, "sign": side, "slope": side * np.where(moves > 0, moves, 1.0), "decay": zero,
+            "power": self.order, "branches": self._tables(), "distance": self.distance[:, self.which],
+            "log_unit": self.log_unit,
+        }  # fmt: skip
+
+    def _tables(self) -> Branches:
+        low, high, size, fall, first, rests = [], [], [], [], [0], []
+        for branch in (branch for side in (0, 1) for branch in (pair[side] for pair in self.curves)):
+            chain, L = branch.outer, branch.order
+            for p in range(len(chain.low) - 1, -1, -1):
+                if L * chain.log_scale[p] < _SEEN:
+                    continue
+                low.append(chain.low[p])
+                high.append(chain.high[p])
+                size.append(chain.size[p] * math.exp(L * chain.log_scale[p]))
+                fall.append(chain.slope[p] * math.exp((2 * L - 2) * chain.log_scale[p]) / branch.slope)
+            first.append(len(low))
+            rests.append(int(branch.rests))
+        width = len(size[0]) if size else 1
+        table = np.stack([self.which, len(self.curves) + self.which])
+        return Branches(
+            branch=np.where((np.diff(first) > 0)[table], table, -1).astype(np.int64),
+            first=np.array(first, dtype=np.int64),
+            rests=np.array(rests, dtype=np.int64),
+            low=np.array(low),
+            high=np.array(high),
+            size=np.array(size).reshape(-1, width),
+            fall=np.array(fall).reshape(-1, width),
+        )
+
+    def state(self, z: Array) -> Array:
+        moves = np.where(self._moves > 0, self._moves, 1.0)[:, self.which]
+        above, below = self.distance[:, self.which]
+        return np.concatenate([above - moves[0] * z, below + moves[1] * z], axis=-1)
+
+    def _read(self, y: Array) -> tuple[Array, Array, Array, Array]:
+        """Signs and ln of the moduli (k, T, d) of the weights; ``beta - phi(0)`` and ``ln dB/dz``, (T, d), unit 1."""
+        d = self.d
+        idle = self.scale.log + np.log(np.maximum(np.abs(self.direction), np.finfo(float).tiny))
+        sign = np.repeat(np.sign(self.direction)[:, None], len(y), axis=1)
+        logs = np.repeat(np.where(self.direction != 0, idle, -np.inf)[:, None], len(y), axis=1)
+        beta, slope = np.empty((len(y), d)), np.empty((len(y), d))
+        for number in range(len(self.curves)):
+            here = np.flatnonzero(self.which == number)
+            found = self._read_curve(number, y[:, here].ravel(), y[:, d + here].ravel())
+            for place, row in enumerate(self.rows[number]):
+                sign[row][:, here] = found[0][place].reshape(len(y), -1)
+                logs[row][:, here] = found[1][place].reshape(len(y), -1)
+            beta[:, here], slope[:, here] = (part.reshape(len(y), -1) for part in found[2:])
+        return sign, logs, beta, slope
+
+    def _read_curve(self, number: int, above: Array, below: Array) -> list[Array]:
+        """The same of one curve at distances (P,)."""
+        start, moves = self.distance[:, number], self._moves[:, number]
+        up = above <= start[0] if moves[0] else below >= start[1]
+        k, count = len(self.rows[number]), len(above)
+        out = [np.empty((k, count)), np.empty((k, count)), np.empty(count), np.empty(count)]
+        for side, chosen in ((0, up), (1, ~up)):
+            if not chosen.any():
+                continue
+            own, other = (above, below)[side][chosen], (below, above)[side][chosen]
+            if not moves[side]:
+                # What the other side says of the way since the start.
+                way = (other - start[1 - side]) / moves[1 - side] if moves[1 - side] else np.zeros(len(other))
+                own = np.maximum(way, 0.0)
+            for part, value in zip(out, self.curves[number][side].read(self.log_unit, own), strict=True):
+                part[..., chosen] = value
+        return out
+
+    def value(self, y: Array, t: Array | float) -> Array:
+        return self.base + self._read(y)[2]
+
+    def slope(self, y: Array, t: Array | float) -> Array:
+        out: Array = np.exp(self._read(y)[3] + self.log_unit)
+        return out
+
+    def curvature(self, y: Array, t: Array | float) -> Array:
+        """``2 grad phi . Hess phi grad phi`` at the weights."""
+        w, _ = self.weights(y, t)
+        out = np.zeros((len(y), self.d))
+        for number, rows in enumerate(self.rows):
+            here = np.flatnonzero(self.which == number)
+            theta = np.ascontiguousarray(np.moveaxis(w[:, rows][:, :, here], 1, 0).reshape(len(rows), -1))
+            kernel = kernels_of(self.net.distinct[self.kinds[here[0]]])
+            kind = np.zeros(theta.shape[1], np.int64)
+            gradient, hessian = np.empty_like(theta), np.empty((len(rows), *theta.shape))
+            kernel.gradient(theta, kind, gradient)
+            kernel.hessian(theta, kind, hessian)
+            bent = 2.0 * np.einsum("ap,abp,bp->p", gradient, hessian, gradient)
+            out[:, here] = bent.reshape(len(y), -1)
+        return out * math.exp(2 * self.log_unit)
+
+    def potential(self, y: Array, t: Array | float) -> Array:
+        """Of the way out on either side; what the inner part of a curve adds to it is of the size of alpha^2."""
+        d, unit = self.d, math.exp(self.log_unit)
+        out = np.zeros((len(y), d))
+        for number, pair in enumerate(self.curves):
+            here = np.flatnonzero(self.which == number)
+            for branch, part in zip(pair, (y[:, :d], y[:, d:]), strict=True):
+                out[:, here] += branch.potential(part[:, here].ravel() * unit).reshape(len(y), -1)
+        return out / unit
+
+    def drift(self, y: Array, t: Array | float) -> Array:
+        return np.zeros((len(y), self.d))
+
+    def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        sign, logs, _, _ = self._read(y)
+        return np.moveaxis(sign * np.exp(logs), 0, 1), np.moveaxis(logs, 0, 1)
+
+    @cached_property
+    def _conserved(self) -> tuple[Array, Array]:
+        return invariants_at(self.net, self.scale, self.direction)
+
+    def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        """Constants: the weights are read off the curve of their start."""
+        value, logs = self._conserved
+        return np.repeat(value[None], len(y), axis=0), np.repeat(logs[None], len(y), axis=0)
+
+    def law(self, t: Array) -> Array:
+        return np.repeat(self._conserved[1][None], len(t), axis=0)
