@@ -20,7 +20,8 @@ from flowsim.network import LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
-from flowsim.solvers.frames.frame import add_rows, factor_frame
+from flowsim.solvers.frames.frame import factor_frame
+from flowsim.solvers.frames.graded import add_rows
 
 __all__ = ["FrameMachine"]
 

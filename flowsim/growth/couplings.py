@@ -43,6 +43,7 @@ class AnyLoss:
     features: Array
     curvature_rows: Array
     curvature_columns: Array
+    signal: None = None
 
     def value(self, product: Array) -> Array:
         out: Array = -self.features.T @ self._slopes(self.features @ product) / len(self.features)
@@ -70,6 +71,7 @@ class LogarithmOfLoss:
     features: Array
     curvature_rows: Array
     curvature_columns: Array
+    signal: None = None
 
     def value(self, product: Array) -> Array:
         out: Array = self.features.T @ self._parts(product)[1]
@@ -115,6 +117,10 @@ class Transposed:
     def curvature_columns(self) -> Array:
         return self.inner.curvature_rows
 
+    @property
+    def signal(self) -> Array | None:
+        return None if self.inner.signal is None else np.ascontiguousarray(self.inner.signal.T)
+
     def value(self, product: Array) -> Array:
         return np.ascontiguousarray(np.swapaxes(self.inner.value(np.swapaxes(product, -1, -2)), -1, -2))
 
@@ -130,6 +136,7 @@ class Measured:
     problem: Problem
     curvature_rows: Array
     curvature_columns: Array
+    signal: None = None
 
     def value(self, product: Array) -> Array:
         return -self.problem.gradient(product)

@@ -7,15 +7,17 @@ quadratic invariants. Damping enters through the scalar method of each row, ``(1
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import FAST, compiled, part
+from flowsim.solvers.frames.small_matrices import add_product, product, product_nt, product_tn, solve
 from flowsim.solvers.gauss import GaussTableau
 
-__all__ = ["Damping", "Stages", "damping_of", "finish", "perturb", "products", "sensitivities", "stages"]
+__all__ = ["Damping", "Stages", "damping_of", "perturb", "products", "propagate", "stages"]
 
 Array = NDArray[np.float64]
 
@@ -42,6 +44,17 @@ class Stages(NamedTuple):
 
 def damping_of(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: Array) -> Damping:
     """For steps of length h; rates (1,) or one a row."""
+    if len(rates_rows) == len(rates_columns) == 1 and not (rates_rows.any() or rates_columns.any()):
+        return _undamped(tableau)
+    return _damped(tableau, h, rates_rows, rates_columns)
+
+
+@cache
+def _undamped(tableau: GaussTableau) -> Damping:
+    return _damped(tableau, 0.0, np.zeros(1), np.zeros(1))
+
+
+def _damped(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: Array) -> Damping:
     inverse = [
         np.linalg.inv(np.eye(tableau.stages) + h * rates[:, None, None] * tableau.a)
         for rates in (rates_rows, rates_columns)
@@ -51,59 +64,78 @@ def damping_of(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns
     return Damping(matrices[0], ones[0], matrices[1], ones[1], tableau.b, rates_rows, rates_columns)
 
 
-@compiled()
-def stages(G, h, damping, Z1, Z2):
-    """All stages of the step from (Z1, Z2)."""
+@part()
+def _pulled(G, damping, Z1):
+    """``G_j^T (ones_j Z_1)`` of all stages, (s p, q), and ``G_j^T matrix_jm G_m`` of all pairs, (s p, s p)."""
     s, R, p = G.shape
-    q = Z1.shape[1]
     flat = np.empty((s * p, R))
     for j in range(s):
         for i in range(R):
             for c in range(p):
                 flat[j * p + c, i] = G[j, i, c]
-    matrix = np.zeros((s * p, s * p))
-    equal = damping.rows.shape[0] == 1
-    if equal:
-        inner = np.dot(flat, flat.T)
-        pulled = np.dot(flat, Z1)
-    else:
-        inner = np.empty((s * p, s * p))
-        pulled = np.empty((s * p, q))
-        scaled = np.empty((p, R))
-        blocks = flat.reshape(s, p, R)
-        for j in range(s):
-            mine = blocks[j]
+    if damping.rows.shape[0] == 1:
+        return product(flat, Z1), product_nt(flat, flat)
+    inner = np.empty((s * p, s * p))
+    pulled = np.zeros((s * p, Z1.shape[1]))
+    scaled = np.empty((p, R))
+    blocks = flat.reshape(s, p, R)
+    for j in range(s):
+        for i in range(R):
+            for c in range(p):
+                scaled[c, i] = blocks[j, c, i] * damping.row_ones[i, j]
+        add_product(scaled, Z1, pulled[j * p : (j + 1) * p])
+        for m in range(s):
             for i in range(R):
                 for c in range(p):
-                    scaled[c, i] = mine[c, i] * damping.row_ones[i, j]
-            pulled[j * p : (j + 1) * p] = np.dot(scaled, Z1)
-            for m in range(s):
-                for i in range(R):
-                    for c in range(p):
-                        scaled[c, i] = mine[c, i] * damping.rows[i, j, m]
-                inner[j * p : (j + 1) * p, m * p : (m + 1) * p] = np.dot(scaled, blocks[m].T)
+                    scaled[c, i] = blocks[j, c, i] * damping.rows[i, j, m]
+            block = product_nt(scaled, blocks[m])
+            for c in range(p):
+                for e in range(p):
+                    inner[j * p + c, m * p + e] = block[c, e]
+    return pulled, inner
+
+
+@part(fastmath=FAST)
+def _eliminated(h, damping, pulled, inner, Z2, s):
+    """Matrix and right-hand side of the system for the stages of Z_2."""
+    p, q = Z2.shape
+    matrix = np.zeros((s * p, s * p))
     right = np.zeros((s * p, q))
+    equal = damping.rows.shape[0] == 1
     for i in range(s):
         for c in range(p):
             own = 0 if damping.columns.shape[0] == 1 else c
             row = i * p + c
-            matrix[row, row] = 1.0
-            right[row] = damping.column_ones[own, i] * Z2[c]
+            for a in range(q):
+                right[row, a] = damping.column_ones[own, i] * Z2[c, a]
             for j in range(s):
                 weight = h * damping.columns[own, i, j]
-                right[row] += (weight * damping.row_ones[0, j] if equal else weight) * pulled[j * p + c]
+                share = weight * damping.row_ones[0, j] if equal else weight
+                for a in range(q):
+                    right[row, a] += share * pulled[j * p + c, a]
                 for m in range(s):
                     factor = h * weight * damping.rows[0, j, m] if equal else h * weight
-                    for d in range(p):
-                        matrix[row, m * p + d] -= factor * inner[j * p + c, m * p + d]
-    Y2 = np.ascontiguousarray(np.linalg.solve(matrix, right)).reshape(s, p, q)
-    pushed = np.empty((s, R, q))
+                    for d in range(m * p, m * p + p):
+                        matrix[row, d] -= factor * inner[j * p + c, d]
+            matrix[row, row] += 1.0
+    return matrix, right
+
+
+@part()
+def stages(G, h, damping, Z1, Z2):
+    """All stages of the step from (Z1, Z2)."""
+    s, R, p = G.shape
+    q = Z1.shape[1]
+    pulled, inner = _pulled(G, damping, Z1)
+    matrix, right = _eliminated(h, damping, pulled, inner, Z2, s)
+    Y2 = solve(matrix, right).reshape(s, p, q)
+    pushed = np.zeros((s, R, q))
     for j in range(s):
-        pushed[j] = np.dot(G[j], Y2[j])
+        add_product(G[j], Y2[j], pushed[j])
     return Stages(_rows(pushed, h, damping, Z1), Y2, matrix)
 
 
-@compiled()
+@part(fastmath=FAST)
 def _rows(pushed, h, damping, Z1):
     """``ones * Z1 + h * matrix @ pushed`` row by row."""
     s, R, q = pushed.shape
@@ -112,80 +144,85 @@ def _rows(pushed, h, damping, Z1):
         for r in range(R):
             own = 0 if damping.rows.shape[0] == 1 else r
             for c in range(q):
-                total = damping.row_ones[own, i] * Z1[r, c]
-                for j in range(s):
-                    total += h * damping.rows[own, i, j] * pushed[j, r, c]
-                out[i, r, c] = total
+                out[i, r, c] = damping.row_ones[own, i] * Z1[r, c]
+            for j in range(s):
+                weight = h * damping.rows[own, i, j]
+                for c in range(q):
+                    out[i, r, c] += weight * pushed[j, r, c]
     return out
 
 
-@compiled()
+@part(fastmath=FAST)
 def finish(G, h, damping, at, Z1, Z2):
     """The end of the step."""
+    s, R, p = G.shape
+    q = Z1.shape[1]
     E1, E2 = Z1.copy(), Z2.copy()
-    for j in range(G.shape[0]):
+    for j in range(s):
         weight = h * damping.weights[j]
-        E1 += weight * np.dot(G[j], at.Z2[j])
-        E2 += weight * np.dot(G[j].T, at.Z1[j])
-        for i in range(E1.shape[0]):
+        for i in range(R):
             rate = damping.rates_rows[0 if damping.rates_rows.shape[0] == 1 else i]
-            if rate != 0.0:
-                E1[i] -= weight * rate * at.Z1[j, i]
-        for c in range(E2.shape[0]):
+            for a in range(q):
+                E1[i, a] -= weight * rate * at.Z1[j, i, a]
+            for c in range(p):
+                pull = weight * G[j, i, c]
+                for a in range(q):
+                    E1[i, a] += pull * at.Z2[j, c, a]
+                for a in range(q):
+                    E2[c, a] += pull * at.Z1[j, i, a]
+        for c in range(p):
             rate = damping.rates_columns[0 if damping.rates_columns.shape[0] == 1 else c]
-            if rate != 0.0:
-                E2[c] -= weight * rate * at.Z2[j, c]
+            for a in range(q):
+                E2[c, a] -= weight * rate * at.Z2[j, c, a]
     return E1, E2
 
 
 @compiled()
+def propagate(G, h, damping, Z1, Z2):
+    """The stages of the step from (Z1, Z2), and its end."""
+    at = stages(G, h, damping, Z1, Z2)
+    return at, finish(G, h, damping, at, Z1, Z2)
+
+
+@part(fastmath=FAST)
 def products(Z1, Z2, gram, factors):
-    """``factor * Z1 gram Z2^T`` at every stage."""
+    """``factor * Z1 gram Z2^T`` at every stage; an empty `gram` is the identity."""
     s, R = Z1.shape[:2]
-    out = np.empty((s, R, Z2.shape[1]))
+    p = Z2.shape[1]
+    out = np.empty((s, R, p))
     for j in range(s):
-        out[j] = factors[j] * np.dot(Z1[j], np.dot(gram, Z2[j].T))
+        other = Z2[j] if gram.shape[0] == 0 else product(Z2[j], gram)
+        whole = product_nt(Z1[j], other)
+        for i in range(R):
+            for c in range(p):
+                out[j, i, c] = factors[j] * whole[i, c]
     return out
 
 
-@compiled()
+@part(fastmath=FAST)
 def perturb(G, h, damping, at, change):
     """The derivative of the stages along a change of G at the nodes, (s, R, q) and (s, p, q)."""
     s, R, p = G.shape
     q = at.Z1.shape[2]
-    pushed = np.empty((s, R, q))
+    pushed = np.zeros((s, R, q))
     for j in range(s):
-        pushed[j] = np.dot(change[j], at.Z2[j])
+        add_product(change[j], at.Z2[j], pushed[j])
     source = _rows(pushed, h, damping, np.zeros((R, q)))
-    pulled = np.empty((s, p, q))
-    for j in range(s):
-        pulled[j] = np.dot(change[j].T, at.Z1[j]) + np.dot(G[j].T, source[j])
     right = np.zeros((s * p, q))
-    for i in range(s):
-        for c in range(p):
-            own = 0 if damping.columns.shape[0] == 1 else c
-            for j in range(s):
-                right[i * p + c] += h * damping.columns[own, i, j] * pulled[j, c]
-    d2 = np.ascontiguousarray(np.linalg.solve(at.matrix, right)).reshape(s, p, q)
     for j in range(s):
-        pushed[j] = np.dot(G[j], d2[j])
-    return source + _rows(pushed, h, damping, np.zeros((R, q))), d2
-
-
-@compiled()
-def sensitivities(G, h, damping, at, gram, factors):
-    """The derivative of the products at the nodes along every entry of G at the nodes, (s R p, s, R, p)."""
-    s, R, p = G.shape
-    out = np.empty((s * R * p, s, R, p))
-    change = np.zeros((s, R, p))
+        pulled, more = product_tn(change[j], at.Z1[j]), product_tn(G[j], source[j])
+        for i in range(s):
+            for c in range(p):
+                weight = h * damping.columns[0 if damping.columns.shape[0] == 1 else c, i, j]
+                for a in range(q):
+                    right[i * p + c, a] += weight * (pulled[c, a] + more[c, a])
+    d2 = solve(at.matrix, right).reshape(s, p, q)
+    pushed = np.zeros((s, R, q))
+    for j in range(s):
+        add_product(G[j], d2[j], pushed[j])
+    moved = _rows(pushed, h, damping, np.zeros((R, q)))
     for j in range(s):
         for i in range(R):
-            for c in range(p):
-                change[j, i, c] = 1.0
-                d1, d2 = perturb(G, h, damping, at, change)
-                change[j, i, c] = 0.0
-                row = (j * R + i) * p + c
-                first, second = products(d1, at.Z2, gram, factors), products(at.Z1, d2, gram, factors)
-                for m in range(s):
-                    out[row, m] = first[m] + second[m]
-    return out
+            for a in range(q):
+                moved[j, i, a] += source[j, i, a]
+    return moved, d2

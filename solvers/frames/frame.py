@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.frames.graded import add_rows
+from flowsim.solvers.frames.pairs import Pairs, advance
 
-__all__ = ["Frame", "add_rows", "factor_frame", "orthonormal"]
+__all__ = ["Frame", "factor_frame", "orthonormal"]
 
 Array = NDArray[np.float64]
 
@@ -63,6 +65,14 @@ class Frame:
     @property
     def is_paired(self) -> bool:
         return len(self.minus_logs) > 0
+
+    @cached_property
+    def arrays(self) -> Pairs:
+        """For compiled functions."""
+        A, B, rows, minus_rows, neutral = (
+            np.ascontiguousarray(each) for each in (self.A, self.B, self.rows, self.minus_rows, self.neutral)
+        )
+        return Pairs(A, B, self.logs, rows, self.minus_logs, minus_rows, float(self.neutral_log), neutral)
 
     @property
     def factor(self) -> float:
@@ -112,41 +122,7 @@ class Frame:
             return replace(
                 self, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs - damped, rows=rows
             ).sorted()
-        w = len(self.logs)
-        plus = first[:, :w] + first[:, w : 2 * w], second[:, :w] + second[:, w : 2 * w]
-        minus = first[:, :w] - first[:, w : 2 * w], second[:, :w] - second[:, w : 2 * w]
-        A, triangle = orthonormal(plus[0])
-        B, other = orthonormal(plus[1])
-        triangle = (triangle + other) / 2
-        logs, rows = _nothing(*self.rows.shape)
-        add_rows(logs, rows, triangle, self.logs, self.rows)
-        add_rows(logs, rows, (A.T @ minus[0] + B.T @ minus[1]) / 2, self.minus_logs, self.minus_rows)
-        if self.neutral_log > -np.inf:
-            fed = _HALF * (A.T @ first[:, 2 * w :] + B.T @ second[:, 2 * w :])
-            add_rows(logs, rows, np.eye(w), np.full(w, self.neutral_log), fed)
-        neutral, neutral_log = self._neutral_after(A, first[:, 2 * w :], minus[0])
-        minus_logs, minus_rows = _nothing(*self.rows.shape)
-        diagonal = np.diag(triangle)
-        unit = np.linalg.inv(triangle / diagonal[:, None]).T
-        add_rows(minus_logs, minus_rows, unit, self.minus_logs, self.minus_rows)
-        return Frame(
-            A, B, logs - damped, rows, minus_logs - np.log(diagonal) - damped, minus_rows,
-            neutral_log - damped, neutral,
-        ).sorted()  # fmt: skip
-
-    def _neutral_after(self, A: Array, moved: Array, minus: Array) -> tuple[Array, float]:
-        """What lies outside the pairs: of N as moved, and of the f^-."""
-        base = max(self.neutral_log, self.minus_logs.max(initial=-np.inf))
-        if base == -np.inf or len(A) == A.shape[1]:
-            return self.neutral, -np.inf
-        with np.errstate(under="ignore"):
-            total = _HALF * minus @ (np.exp(self.minus_logs - base)[:, None] * self.minus_rows)
-            if self.neutral_log > -np.inf:
-                total += math.exp(self.neutral_log - base) * moved
-        total -= A @ (A.T @ total)
-        total -= A @ (A.T @ total)
-        size = float(np.linalg.norm(total))
-        return (total / size, base + math.log(size)) if size > 0 else (total, -np.inf)
+        return Frame(*advance(self.arrays, np.ascontiguousarray(first), np.ascontiguousarray(second), damped))
 
     def sorted(self) -> Frame:
         """The same state, directions with the largest part of it first; of a pair that with the larger is f^+."""
@@ -346,34 +322,3 @@ def _without(head: Array, logs: Array, rows: Array, count: int) -> tuple[Array, 
 
 def _nothing(count: int, k: int) -> tuple[Array, Array]:
     return np.full(count, -np.inf), np.zeros((count, k))
-
-
-@compiled()
-def add_rows(logs, rows, coefficient, more_logs, more_rows):
-    """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
-    count, k = rows.shape
-    total = np.empty(k)
-    for i in range(count):
-        top = logs[i]
-        for j in range(more_logs.shape[0]):
-            if coefficient[i, j] != 0.0 and more_logs[j] > -np.inf:
-                top = max(top, more_logs[j] + np.log(abs(coefficient[i, j])))
-        if top == -np.inf:
-            continue
-        own = np.exp(logs[i] - top)
-        for c in range(k):
-            total[c] = own * rows[i, c]
-        for j in range(more_logs.shape[0]):
-            if coefficient[i, j] != 0.0 and more_logs[j] > -np.inf:
-                weight = np.exp(more_logs[j] + np.log(abs(coefficient[i, j])) - top)
-                if coefficient[i, j] < 0.0:
-                    weight = -weight
-                for c in range(k):
-                    total[c] += weight * more_rows[j, c]
-        size = np.sqrt(np.sum(total * total))
-        if size > 0.0:
-            logs[i] = top + np.log(size)
-            rows[i] = total / size
-        else:
-            logs[i] = -np.inf
-            rows[i] = 0.0

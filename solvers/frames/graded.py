@@ -1,4 +1,4 @@
-r"""QR factorisation of ``diag(e^x) M`` for exponents x of any size.
+r"""Sums and the QR factorisation of ``diag(e^x) M`` for exponents x of any size.
 
 Rows carry their own logarithms, and a Givens rotation of two rows is done on these: the new pivot row is a sum of two
 terms of which the larger is of order one, the other row becomes a 2 x 2 minor times ``e^(x_j + x_l) / r``, both right
@@ -11,7 +11,7 @@ import numpy as np
 
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["triangularise"]
+__all__ = ["add_rows", "triangularise"]
 
 
 @compiled()
@@ -78,3 +78,34 @@ def _scale(M, logs, i):
     if largest > 0.0:
         M[i] /= largest
         logs[i] += np.log(largest)
+
+
+@compiled()
+def add_rows(logs, rows, coefficient, more_logs, more_rows):
+    """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
+    count, k = rows.shape
+    total = np.empty(k)
+    for i in range(count):
+        top = logs[i]
+        for j in range(more_logs.shape[0]):
+            if coefficient[i, j] != 0.0 and more_logs[j] > -np.inf:
+                top = max(top, more_logs[j] + np.log(abs(coefficient[i, j])))
+        if top == -np.inf:
+            continue
+        own = np.exp(logs[i] - top)
+        for c in range(k):
+            total[c] = own * rows[i, c]
+        for j in range(more_logs.shape[0]):
+            if coefficient[i, j] != 0.0 and more_logs[j] > -np.inf:
+                weight = np.exp(more_logs[j] + np.log(abs(coefficient[i, j])) - top)
+                if coefficient[i, j] < 0.0:
+                    weight = -weight
+                for c in range(k):
+                    total[c] += weight * more_rows[j, c]
+        size = np.sqrt(np.sum(total * total))
+        if size > 0.0:
+            logs[i] = top + np.log(size)
+            rows[i] = total / size
+        else:
+            logs[i] = -np.inf
+            rows[i] = 0.0

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lu_factor, lu_solve
 
 from flowsim.solvers.compilation import compiled
-from flowsim.solvers.frames.collocation import Stages, damping_of, perturb, products, sensitivities, stages
+from flowsim.solvers.frames import collocation, iteration
+from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
+from flowsim.solvers.frames.iteration import EigenPairs, Linear, StepData, iterate
+from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.frames.relaxation import Relaxation
+from flowsim.solvers.frames.relaxation import Factors, Relaxation, factor, factor_whole, sizes
 from flowsim.solvers.frames.solution import rates_of
 from flowsim.solvers.gauss import GaussTableau
 
@@ -23,140 +25,188 @@ Array = NDArray[np.float64]
 #: Share of the tolerance left to the nonlinear solver, and rounding, below which it cannot be asked to go.
 _SHARE, _FLOOR = 0.01, 2e-13
 _NEWTON_ITERATIONS, _ANDERSON_ITERATIONS, _ANDERSON_DEPTH = 12, 20, 6
+#: Growth of the update at which the iterations are given up.
+_FIXED_POINT_GROWTH, _NEWTON_GROWTH = 4.0, 20.0
 #: Steps that go straight to the costlier solver after one that needed it.
 _CAREFUL_STEPS = 10
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
-#: Unknowns up to which Newton's matrix is formed; it is kept while every iteration gains this factor.
-_LARGEST_DENSE, _SLOW = 700, 0.1
-#: A direction below exp(this), against the largest, leaves no trace in a product.
-_INVISIBLE = -45.0
+#: Entries of G up to which the answer to a residual over long steps is a matrix.
+_LARGEST_WHOLE = 300
+
+# Compiled by themselves where Python calls them.
+_products, _perturb = compiled()(collocation.products.py_func), compiled()(collocation.perturb.py_func)
+_relax, _largest = compiled()(iteration.relax.py_func), compiled()(iteration.largest.py_func)
+_accelerate = compiled()(iteration.accelerate.py_func)
 
 
 class StageEquations:
     """What the steps from one state have in common."""
 
-    def __init__(self, problem: FrameProblem, tableau: GaussTableau, tol: float, stats: dict[str, Any]) -> None:
+    def __init__(
+        self, problem: FrameProblem, tableau: GaussTableau, tol: float, stats: dict[str, Any], long: bool = False
+    ) -> None:
         self.problem, self.tableau, self.tol, self.stats = problem, tableau, tol, stats
+        #: whether the generator counts in the answer to a residual
+        self._long = long and problem.shape[0] * problem.shape[1] <= _LARGEST_WHOLE
         self._careful = 0
         self._length = 0.0
-
-    def begin(self, frame: Frame, G: Array) -> None:
-        """Steps from here."""
-        self.first, self.second, self.gram = _visible(frame)
-        coupling = self.problem.coupling
-        first, second = frame.value()
-        inner = frame.A.T @ first
-        outside = 0.0
-        (R, w), p = frame.A.shape, len(frame.B)
-        basis = frame.A
-        if frame.is_paired:
-            if w < R and frame.neutral_log > -np.inf:
-                outside = float(np.sum(np.exp(2 * frame.neutral_log) * frame.neutral**2)) / (R - w)
-        else:
-            size = min(p, R)
-            values, vectors = np.linalg.eigh(first.T @ first)
-            values, vectors = np.maximum(values[::-1][:size], 0.0), vectors[:, ::-1][:, :size]
-            basis, _ = np.linalg.qr(np.pad(first @ vectors, ((0, 0), (0, size - vectors.shape[1]))))
-            inner = basis.T @ first
-        self.relaxation = Relaxation(
-            coupling.curvature_rows, coupling.curvature_columns, basis, inner @ inner.T, second @ second.T, outside
+        one_of_each = np.flatnonzero(tableau.eigenvalues.imag >= 0)
+        values = tableau.eigenvalues[one_of_each]
+        self._pairs = EigenPairs(
+            values,
+            np.ascontiguousarray(tableau.vectors[:, one_of_each] * np.where(values.imag > 0, 2.0, 1.0)),
+            np.ascontiguousarray(tableau.inverse[one_of_each]),
         )
+        coupling = problem.coupling
+        self._linear = None
+        if coupling.signal is not None:
+            signal, rows, columns = coupling.signal, coupling.curvature_rows, coupling.curvature_columns
+            self._linear = Linear(*(np.ascontiguousarray(each, dtype=float) for each in (signal, rows, columns)))
+
+    def begin(self, frame: Frame, G: Array, level: float) -> None:
+        """Steps from here, where something that is there can grow at the rate :attr:`growth`.
+
+        Directions above exp(level) act on the product.
+        """
+        coupling = self.problem.coupling
+        bends = coupling.curvature_rows, coupling.curvature_columns
+        kappa = self.problem.uniform or 0.0
+        if frame.is_paired:
+            self.first, self.second, self.gram, *moments = begin(frame.arrays)
+            self.relaxation = Relaxation.of(*bends, frame.A, *moments)
+            there = frame.logs > -np.inf
+            cross = frame.A[:, there].T @ (G @ frame.B[:, there])
+            rates = np.abs(np.linalg.eigvalsh((cross + cross.T) / 2))
+            self.growth = float(rates.max(initial=0.0)) - kappa
+        else:
+            self.first, self.second, self.gram = _visible(frame)
+            self.relaxation = _plain_relaxation(frame, *bends)
+            self.growth = _plain_growth(self.problem, frame, G, level)
         self.stats["njev"] += 1
         self._length = 0.0
+        if self._long:
+            (R, p), (a, b) = self.problem.shape, rates_of(self.problem)
+            S = np.block([[np.diag(np.broadcast_to(-a, R)), G], [G.T, np.diag(np.broadcast_to(-b, p))]])
+            self._generator, (self._first, self._second) = S, frame.value()
 
     def _prepare(self, h: float) -> None:
         if h == self._length:
             return
         self._length = h
-        upper = np.flatnonzero(self.tableau.eigenvalues.imag > 0)
-        self._upper = upper
-        self._factors = self.relaxation.factor(h * self.tableau.eigenvalues[upper])
-        self.damping = damping_of(self.tableau, h, *rates_of(self.problem))
-        self.decay = np.exp(-2 * (self.problem.uniform or 0.0) * h * self.tableau.c)
+        self._factors = self._factor(h * self._pairs.values)
+        damping = damping_of(self.tableau, h, *rates_of(self.problem))
+        decay = np.exp(-2 * (self.problem.uniform or 0.0) * h * self.tableau.c)
+        self._data = StepData(h, damping, self.first, self.second, self.gram, decay)
 
-    def filtered(self, residual: Array, h: float) -> Array:
-        """Sizes of residuals (K, R, p) as the flow answers to them during h."""
-        mus = np.full(len(residual), complex(h))
-        answered = Relaxation.solve(self.relaxation.factor(mus), residual)
-        return np.sqrt((np.abs(answered) ** 2).sum(axis=(1, 2)))
+    def _factor(self, mus: NDArray[np.complex128]) -> Factors:
+        out: Factors
+        if self._long:
+            out = factor_whole(self.relaxation, self._generator, self._first, self._second, mus)
+        else:
+            out = factor(self.relaxation, mus)
+        return out
+
+    def defects(self, G: Array, G0: Array, G1: Array, h: float) -> Array:
+        """What the polynomial through G at the nodes misses at both ends of a step, and G1, as the flow answers to it.
+
+        Relative changes of Z.
+        """
+        out: Array = h * sizes(self._factor(np.array([complex(h)])), self.tableau.at_ends, G, G0, G1)
+        return out
 
     def solve(self, G: Array, h: float) -> Array | None:
         """G on all nodes; None if that does not converge: the caller shortens the step."""
         self._prepare(h)
-        if self._careful == 0 and (solved := self._fixed_point(G, h)) is not None:
+        if self._careful == 0 and (solved := self._fixed_point(np.ascontiguousarray(G))) is not None:
             return solved
-        solved = self._newton(G, h)
+        solved = self._newton(np.ascontiguousarray(G))
         if self._careful > 0:
             self._careful -= 1
         elif solved is not None:
             self._careful = _CAREFUL_STEPS
         return solved
 
-    def _stages(self, G: Array, h: float) -> tuple[Stages, Array]:
-        at = stages(np.ascontiguousarray(G), h, self.damping, self.first, self.second)
-        self.stats["nfev"] += len(G)
-        self.stats["nlu"] += 1
-        product = products(at.Z1, at.Z2, self.gram, self.decay)
-        return at, self.problem.coupling.value(product) - G
+    def _count(self, iterations: int) -> None:
+        self.stats["nfev"] += iterations * self.tableau.stages
+        self.stats["nlu"] += iterations
 
-    def _fixed_point(self, G: Array, h: float) -> Array | None:
+    def _fixed_point(self, G: Array) -> Array | None:
+        if self._linear is None:
+            return self._fixed_point_of_any(G)
+        return self._iterate(False, G, (_ANDERSON_ITERATIONS, _ANDERSON_DEPTH))
+
+    def _newton(self, G: Array) -> Array | None:
+        if self._linear is None:
+            return self._newton_of_any(G)
+        return self._iterate(True, G, (_NEWTON_ITERATIONS, _GMRES_VECTORS))
+
+    def _iterate(self, by_newton: bool, G: Array, budget: tuple[int, int]) -> Array | None:
+        allowed = _SHARE * self.tol, _FLOOR, _GMRES_TOLERANCE
+        solved, iterations, converged = iterate(
+            by_newton, self._linear, self._data, self._pairs, self._factors, G, budget, allowed
+        )
+        self._count(iterations)
+        return solved if converged else None
+
+    # The same where G is any function of the product, which compiled code does not know.
+
+    def _stages(self, G: Array) -> tuple[Stages, Array, Array]:
+        """The stages, their products, and what G lacks there."""
+        data = self._data
+        at = propagate(G, data.h, data.damping, data.first, data.second)[0]
+        self._count(1)
+        product = _products(at.Z1, at.Z2, data.gram, data.decay)
+        return at, product, np.ascontiguousarray(self.problem.coupling.value(product) - G)
+
+    def _relax(self, residual: Array) -> Array:
+        out: Array = _relax(self._pairs, self._factors, np.ascontiguousarray(residual))
+        return out
+
+    def _fixed_point_of_any(self, G: Array) -> Array | None:
         best = np.inf
-        points: list[Array] = []
-        updates: list[Array] = []
+        points = np.empty((_ANDERSON_DEPTH + 1, G.size))
+        updates = np.empty_like(points)
+        count = 0
         for _ in range(_ANDERSON_ITERATIONS):
-            residual = self._stages(G, h)[1]
-            update = self._relax(residual)
-            size = _norm(update, h)
-            if not np.isfinite(size) or size > 4 * best:
+            update = self._relax(self._stages(G)[2])
+            size = self._data.h * _largest(update)
+            if not size <= _FIXED_POINT_GROWTH * best:
                 return None
-            if self._enough(size, G, h):
+            if self._enough(size, G):
                 return G
             best = min(best, size)
-            points.append(G.ravel())
-            updates.append(update.ravel())
-            G = _anderson(points, updates).reshape(G.shape)
-            if len(points) > _ANDERSON_DEPTH:
-                del points[0], updates[0]
+            if count > _ANDERSON_DEPTH:
+                points[:-1], updates[:-1] = points[1:].copy(), updates[1:].copy()
+                count -= 1
+            points[count], updates[count] = G.ravel(), update.ravel()
+            count += 1
+            G = _accelerate(points, updates, count).reshape(G.shape)
         return None
 
-    def _newton(self, G: Array, h: float) -> Array | None:
-        last, factors = np.inf, None
+    def _newton_of_any(self, G: Array) -> Array | None:
+        last = np.inf
         for _ in range(_NEWTON_ITERATIONS):
-            at, residual = self._stages(G, h)
-            size = _norm(self._relax(residual), h)
-            if not np.isfinite(size) or size > 20 * last:
+            at, product, residual = self._stages(G)
+            size = self._data.h * _largest(self._relax(residual))
+            if not size <= _NEWTON_GROWTH * last:
                 return None
-            if self._enough(size, G, h):
+            if self._enough(size, G):
                 return G
-            if G.size > _LARGEST_DENSE:
-                step = self._krylov(at, G, residual, h)
-            else:
-                if factors is None or size > _SLOW * last:
-                    factors = self._factors_of(at, G, h)
-                step = lu_solve(factors, residual.ravel(), check_finite=False).reshape(G.shape)
             last = size
-            G = np.ascontiguousarray(G + step)
+            G = np.ascontiguousarray(G + self._krylov(at, product, G, residual))
         return None
 
-    def _factors_of(self, at: Stages, G: Array, h: float) -> Any:
-        """The matrix of Newton's method, factorised."""
-        product = products(at.Z1, at.Z2, self.gram, self.decay)
-        moved = sensitivities(G, h, self.damping, at, self.gram, self.decay)
-        matrix = np.eye(G.size) - self.problem.coupling.change(product, moved).reshape(G.size, -1).T
-        self.stats["njev"] += 1
-        return lu_factor(matrix, overwrite_a=True, check_finite=False)
-
-    def _krylov(self, at: Stages, G: Array, residual: Array, h: float) -> Array:
+    def _krylov(self, at: Stages, product: Array, G: Array, residual: Array) -> Array:
         """One step of Newton's method by GMRES, to a low accuracy."""
         from scipy.sparse.linalg import LinearOperator, gmres
 
         shape, square = G.shape, (G.size, G.size)
-        product = products(at.Z1, at.Z2, self.gram, self.decay)
+        data = self._data
 
         def derivative(flat: Array) -> Array:
             change = flat.reshape(shape)
-            d1, d2 = perturb(G, h, self.damping, at, np.ascontiguousarray(change))
-            moved = products(d1, at.Z2, self.gram, self.decay) + products(at.Z1, d2, self.gram, self.decay)
+            d1, d2 = _perturb(G, data.h, data.damping, at, np.ascontiguousarray(change))
+            moved = _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
             return (change - self.problem.coupling.change(product, moved)).ravel()
 
         step, _ = gmres(
@@ -171,54 +221,38 @@ class StageEquations:
         out: Array = step.reshape(shape)
         return out
 
-    def _relax(self, residual: Array) -> Array:
-        """The answer of G on all nodes to a residual there: one relaxation per pair of eigenvalues of the tableau."""
-        tableau, upper = self.tableau, self._upper
-        turned = np.tensordot(tableau.inverse[upper], residual, axes=1)
-        out: Array = 2 * np.tensordot(tableau.vectors[:, upper], Relaxation.solve(self._factors, turned), axes=1).real
-        return out if len(upper) * 2 == tableau.stages else out + self._real_part(residual)
-
-    def _real_part(self, residual: Array) -> Array:
-        real = np.flatnonzero(self.tableau.eigenvalues.imag == 0)
-        factors = self.relaxation.factor(self._length * self.tableau.eigenvalues[real])
-        turned = np.tensordot(self.tableau.inverse[real], residual, axes=1)
-        out: Array = np.tensordot(self.tableau.vectors[:, real], Relaxation.solve(factors, turned), axes=1).real
-        return out
-
-    def _enough(self, size: float, G: Array, h: float) -> bool:
+    def _enough(self, size: float, G: Array) -> bool:
         """h times the update of G is the relative change of Z it can still make."""
-        return size <= max(_SHARE * self.tol * min(1.0, _norm(G, h)), _FLOOR)
+        return size <= max(_SHARE * self.tol * min(1.0, self._data.h * _largest(G)), _FLOOR)
 
 
 def _visible(frame: Frame) -> tuple[Array, Array, Array]:
     """Columns F1 (R, q), F2 (p, q) and their Gram matrix: ``Z_1 Z_2^T = F1 gram F2^T`` as far as can be seen."""
-    top = frame.scale
-    kept = frame.logs > top + _INVISIBLE
-    outer = max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf))
-    if outer > top + _INVISIBLE:
-        first, second = (np.ascontiguousarray(each) for each in frame.value())
-        return first, second, np.eye(first.shape[1])
+    kept = frame.logs > frame.scale + INVISIBLE
     with np.errstate(under="ignore"):
-        rows = np.exp(frame.logs[kept])[:, None] * frame.rows[kept] * frame.factor
-    gram = rows @ rows.T
-    return np.ascontiguousarray(frame.A[:, kept]), np.ascontiguousarray(frame.B[:, kept]), gram
+        rows = np.exp(frame.logs[kept])[:, None] * frame.rows[kept]
+    return np.ascontiguousarray(frame.A[:, kept]), np.ascontiguousarray(frame.B[:, kept]), rows @ rows.T
 
 
-def _norm(values: Array, h: float) -> float:
-    """h times the largest Frobenius norm among the nodes."""
-    return h * float(np.sqrt(np.max(np.sum(values**2, axis=(1, 2)))))
+def _plain_relaxation(frame: Frame, rows: Array, columns: Array) -> Relaxation:
+    first, second = frame.value()
+    size = min(len(frame.B), len(frame.A))
+    _values, vectors = np.linalg.eigh(first.T @ first)
+    vectors = vectors[:, ::-1][:, :size]
+    basis = np.ascontiguousarray(np.linalg.qr(np.pad(first @ vectors, ((0, 0), (0, size - vectors.shape[1]))))[0])
+    inner = basis.T @ first
+    return Relaxation.of(rows, columns, basis, inner @ inner.T, second @ second.T, 0.0)
 
 
-@compiled()
-def _least_squares(differences, update):
-    return np.linalg.lstsq(differences, update, 1e-10)[0]
-
-
-def _anderson(points: list[Array], updates: list[Array]) -> Array:
-    """The combination of past points whose update is least, moved by its update."""
-    if len(points) == 1:
-        return points[0] + updates[0]
-    df = np.stack([updates[-1] - f for f in updates[:-1]], axis=1)
-    dq = np.stack([points[-1] - p for p in points[:-1]], axis=1)
-    weights = _least_squares(df, updates[-1])
-    return points[-1] + updates[-1] - (dq + df) @ weights
+def _plain_growth(problem: FrameProblem, frame: Frame, G: Array, level: float) -> float:
+    """The largest rate at which something that is there can grow: a direction that acts and shrinks may turn."""
+    there = frame.logs > -np.inf
+    A, B = frame.A[:, there], frame.B[:, there]
+    if A.shape[1] == 0:
+        return 0.0
+    a, b = problem.damping_rows[:, None], problem.damping_columns[:, None]
+    own = A.T @ (G @ B - a * A) + B.T @ (G.T @ A - b * B)
+    own = (own + own.T) / 2
+    acts = frame.logs[there] > level
+    shrinking = np.linalg.eigvalsh(own[np.ix_(acts, acts)]).min(initial=0.0)
+    return float(max(np.linalg.eigvalsh(own)[-1], -shrinking))

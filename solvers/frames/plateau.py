@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.frames.frame import Frame, add_rows, orthonormal
-from flowsim.solvers.frames.graded import triangularise
+from flowsim.solvers.frames.frame import Frame, orthonormal
+from flowsim.solvers.frames.graded import add_rows, triangularise
 from flowsim.solvers.frames.problem import FrameProblem
 
 __all__ = ["Plateau", "rest_of"]

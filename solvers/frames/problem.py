@@ -20,14 +20,18 @@ class Coupling(Protocol):
     Attributes
     ----------
     curvature_rows, curvature_columns : array (R,), (p,)
-        A model of ``-dG/dQ``, ``x -> rows[:, None] * x * columns``, for the preconditioner alone; one of the two is
-        constant.
+        A model of ``-dG/dQ``, ``x -> rows[:, None] * x * columns``, one of the two constant: exact where there is a
+        signal, else for the preconditioner alone.
+    signal : array (R, p) or None
+        ``G = signal - rows[:, None] * Q * columns``, if it is so.
     """
 
     @property
     def curvature_rows(self) -> Array: ...
     @property
     def curvature_columns(self) -> Array: ...
+    @property
+    def signal(self) -> Array | None: ...
 
     def value(self, product: Array) -> Array:
         """G at products (..., R, p)."""

@@ -4,81 +4,141 @@ r"""How G answers to a forcing of itself: ``x + mu K x``, ``K x = rows * (x P_2 
 ``W W^T + nu (1 - .)`` with p columns W. The inverse is a preconditioner and a filter of the error estimate.
 With constant columns the operator separates in the eigenvectors of P_2 (Woodbury's formula in each), with constant
 rows in those of P_1.
+
+Over a long step the generator itself counts: ``T = (1 - mu S)^{-1}`` stands between a forcing and its answer,
+
+.. math:: K x = rows * (T_{11} x P_2 + T_{12} x^T Q + P_1 x T_{22}^T + Q x^T T_{21}^T) * columns,
+
+Q the product, which does not separate: a matrix of R p rows (:func:`factor_whole`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.frames.small_matrices import invert
 
-__all__ = ["Relaxation"]
+__all__ = ["Factors", "Relaxation", "answer", "factor", "factor_whole", "sizes"]
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 
-@dataclass(frozen=True, eq=False)
-class Relaxation:
-    """The operator at one state.
+class Relaxation(NamedTuple):
+    """The operator at one state, in the eigenvectors that :func:`factor` needs.
 
     Attributes
     ----------
+    kind : int
+        0, 1: the columns, the rows are constant.
     rows, columns : array (R,), (p,)
         Curvatures.
-    basis : array (R, p)
-        Orthonormal columns: ``P_1 = basis @ inner @ basis.T + nu`` on their complement.
-    inner, outer : array (p, p)
-        ``outer = P_2``.
+    W : array (R, q)
+        Eigenvectors of P_1, ``P_1 = W diag(small) W^T + nu`` on their complement.
+    small : array (q,)
     nu : float
+    vectors, values : array (p, p), (p,)
+        Eigenvectors and eigenvalues of P_2, if the columns are constant.
+    outer : array (p, p)
+        P_2.
     """
 
+    kind: int
     rows: Array
     columns: Array
-    basis: Array
-    inner: Array
-    outer: Array
+    W: Array
+    small: Array
     nu: float
+    vectors: Array
+    values: Array
+    outer: Array
 
-    def factor(self, mus: NDArray[Any]) -> tuple[Any, ...]:
-        """What :meth:`solve` needs for times mu (K,)."""
-        mus = mus.astype(complex)
-        if np.ptp(self.columns) == 0.0:
-            values, vectors = np.linalg.eigh(self.outer)
-            small, left = np.linalg.eigh(self.inner - self.nu * np.eye(len(self.inner)))
-            W = self.basis @ left
-            rates = self.columns[0] * self.rows
-            diagonal = 1.0 + mus[:, None, None] * rates * (np.maximum(values, 0.0)[None, :, None] + self.nu)
-            return True, vectors, W, _woodbury(mus, rates, diagonal, W, small), diagonal, rates, mus
-        weight = self.rows[0] * self.columns
-        values, vectors = np.linalg.eigh(self.inner)
-        shifts = np.append(np.maximum(values, 0.0), self.nu)
-        p = len(weight)
-        square = self.outer[None] + shifts[:, None, None] * np.eye(p)
-        inverse = np.linalg.inv(np.eye(p) + mus[:, None, None, None] * (square * weight)[None])
-        return False, self.basis @ vectors, inverse
+    @classmethod
+    def of(cls, rows: Array, columns: Array, basis: Array, inner: Array, outer: Array, nu: float) -> Relaxation:
+        """``P_1 = basis @ inner @ basis.T + nu`` on the complement of the basis, ``P_2 = outer``."""
+        rows, columns = (np.ascontiguousarray(each, dtype=float) for each in (rows, columns))
+        small, left = np.linalg.eigh(inner)
+        values, vectors = np.linalg.eigh(outer)
+        return cls(
+            int(np.ptp(columns) != 0.0), rows, columns, np.ascontiguousarray(basis @ left), np.maximum(small, 0.0),
+            float(nu), np.ascontiguousarray(vectors), np.maximum(values, 0.0), outer,
+        )  # fmt: skip
 
-    @staticmethod
-    def solve(factors: tuple[Any, ...], residual: NDArray[Any]) -> Complex:
-        """``(1 + mu_k K)^{-1} residual_k`` for residuals (K, R, p)."""
-        residual = np.ascontiguousarray(residual.astype(complex))
-        if factors[0]:
-            _, vectors, W, inverse, diagonal, rates, mus = factors
-            turned = residual @ vectors
-            return _solve_rows(turned, W, inverse, diagonal, rates, mus) @ vectors.T
-        _, basis, inverse = factors
-        along = basis.T @ residual
-        rest = residual - basis @ along
-        answered = np.einsum("kla,klab->klb", along, inverse[:, :-1])
-        out: Complex = rest @ inverse[:, -1] + basis @ answered
-        return out
+
+class Factors(NamedTuple):
+    """What :func:`answer` needs for times mu (K,).
+
+    Attributes
+    ----------
+    kind : int
+        0, 1: the columns, the rows are constant; 2: not separated.
+    vectors : array (p, p)
+        Eigenvectors of P_2, if they are.
+    W : array (R, q)
+        Eigenvectors of P_1.
+    diagonal : array (K, p, R) or (K, R p, R p)
+        ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant; the inverses, if nothing is separated.
+    inverse : array (K, p or q + 1, ., .)
+    rates : array (R,)
+    mus : array (K,)
+    """
+
+    kind: int
+    vectors: Array
+    W: Array
+    diagonal: Complex
+    inverse: Complex
+    rates: Array
+    mus: Complex
 
 
 @compiled()
+def factor(at, mus):
+    """Factorise ``1 + mu K`` of a :class:`Relaxation` for every mu."""
+    q, p = at.W.shape[1], len(at.columns)
+    if at.kind == 0:
+        rates = at.columns[0] * at.rows
+        diagonal = np.empty((len(mus), p, len(rates)), np.complex128)
+        for k in range(len(mus)):
+            for j in range(p):
+                for i in range(len(rates)):
+                    diagonal[k, j, i] = 1.0 / (1.0 + mus[k] * (rates[i] * (at.values[j] + at.nu)))
+        inverse = _woodbury(mus, rates, diagonal, at.W, at.small - at.nu)
+        return Factors(0, at.vectors, at.W, diagonal, inverse, rates, mus)
+    weight = at.rows[0] * at.columns
+    inverse = np.empty((len(mus), q + 1, p, p), np.complex128)
+    for k in range(len(mus)):
+        for j in range(q + 1):
+            shift = at.small[j] if j < q else at.nu
+            square = inverse[k, j]
+            for a in range(p):
+                for b in range(p):
+                    square[a, b] = mus[k] * (at.outer[a, b] * weight[b])
+                square[a, a] += 1.0 + mus[k] * (shift * weight[a])
+            invert(square)
+    nothing = np.zeros((0, 0, 0), np.complex128)
+    return Factors(1, at.vectors, at.W, nothing, inverse, weight, mus)
+
+
+def factor_whole(at: Relaxation, S: Array, Z1: Array, Z2: Array, mus: Complex) -> Factors:
+    """The same with the generator S, (R + p, R + p), at a state (Z1, Z2)."""
+    R, p = len(Z1), len(Z2)
+    P1, P2, Q = Z1 @ Z1.T, Z2 @ Z2.T, Z1 @ Z2.T
+    T = np.linalg.inv(np.eye(R + p) - mus[:, None, None] * S)
+    K = np.einsum("kij,dc->kicjd", T[:, :R, :R], P2) + np.einsum("kid,jc->kicjd", T[:, :R, R:], Q)
+    K += np.einsum("ij,kcd->kicjd", P1, T[:, R:, R:]) + np.einsum("id,kcj->kicjd", Q, T[:, R:, :R])
+    K *= mus[:, None, None, None, None] * (at.rows[:, None] * at.columns)[:, :, None, None]
+    inverse = np.linalg.inv(np.eye(R * p) + K.reshape(len(mus), R * p, R * p))
+    nothing = np.zeros((0, 0, 0, 0), np.complex128)
+    return Factors(2, at.vectors, at.W, inverse, nothing, at.rows, mus)
+
+
+@part()
 def _woodbury(mus, rates, diagonal, W, small):
     """``(1 / small + W^T (mu rates / diagonal) W)^{-1}``, written without dividing by `small`."""
     K, p, R = diagonal.shape
@@ -89,37 +149,127 @@ def _woodbury(mus, rates, diagonal, W, small):
         for j in range(p):
             for a in range(q):
                 for b in range(q):
-                    total = 0.0j
-                    for i in range(R):
-                        total += W[i, a] * W[i, b] * (mus[k] * rates[i] / diagonal[k, j, i])
-                    inner[a, b] = small[a] * total
-                inner[a, a] += 1.0
-            inverse = np.linalg.inv(inner)
+                    inner[a, b] = 0.0
+            for i in range(R):
+                share = mus[k] * rates[i] * diagonal[k, j, i]
+                for a in range(q):
+                    here = W[i, a] * share
+                    for b in range(a + 1):
+                        inner[a, b] += W[i, b] * here
+            for a in range(q):
+                for b in range(a):
+                    inner[b, a] = inner[a, b] * small[b]
+                    inner[a, b] *= small[a]
+                inner[a, a] = 1.0 + small[a] * inner[a, a]
+            invert(inner)
             for a in range(q):
                 for b in range(q):
-                    out[k, j, a, b] = inverse[a, b] * small[b]
+                    out[k, j, a, b] = inner[a, b] * small[b]
+    return out
+
+
+@part()
+def answer(factors, residual):
+    """``(1 + mu_k K)^{-1} residual_k`` for complex residuals (K, R, p); one mu stands for all."""
+    if factors.kind == 0:
+        return _answer_columns(factors, residual)
+    if factors.kind == 1:
+        return _answer_rows(factors, residual)
+    out = np.empty_like(residual)
+    for k in range(len(residual)):
+        inverse = factors.diagonal[min(k, len(factors.mus) - 1)]
+        flat, answered = residual[k].reshape(-1), out[k].reshape(-1)
+        for i in range(len(flat)):
+            total = 0.0j
+            for j in range(len(flat)):
+                total += inverse[i, j] * flat[j]
+            answered[i] = total
+    return out
+
+
+@part()
+def _answer_columns(factors, residual):
+    K, R, p = residual.shape
+    q = factors.W.shape[1]
+    W, rates = factors.W, factors.rates
+    out = np.zeros((K, R, p), np.complex128)
+    column = np.empty(R, np.complex128)
+    along, part_of = np.empty(q, np.complex128), np.empty(q, np.complex128)
+    for k in range(K):
+        f = min(k, len(factors.mus) - 1)
+        for j in range(p):
+            for a in range(q):
+                along[a] = 0.0
+            for i in range(R):
+                total = 0.0j
+                for c in range(p):
+                    total += residual[k, i, c] * factors.vectors[c, j]
+                column[i] = total * factors.diagonal[f, j, i]
+                for a in range(q):
+                    along[a] += W[i, a] * column[i]
+            for a in range(q):
+                part_of[a] = 0.0
+                for b in range(q):
+                    part_of[a] += factors.inverse[f, j, a, b] * along[b]
+            for i in range(R):
+                total = 0.0j
+                for a in range(q):
+                    total += W[i, a] * part_of[a]
+                value = column[i] - factors.mus[f] * rates[i] * factors.diagonal[f, j, i] * total
+                for c in range(p):
+                    out[k, i, c] += value * factors.vectors[c, j]
+    return out
+
+
+@part()
+def _answer_rows(factors, residual):
+    K, R, p = residual.shape
+    q = factors.W.shape[1]
+    W = factors.W
+    out = np.zeros((K, R, p), np.complex128)
+    along, rest, answered = np.empty(p, np.complex128), np.empty((R, p), np.complex128), np.empty(p, np.complex128)
+    for k in range(K):
+        f = min(k, len(factors.mus) - 1)
+        for i in range(R):
+            for c in range(p):
+                rest[i, c] = residual[k, i, c]
+        for a in range(q):
+            for c in range(p):
+                along[c] = answered[c] = 0.0
+            for i in range(R):
+                for c in range(p):
+                    along[c] += W[i, a] * residual[k, i, c]
+            for b in range(p):
+                for c in range(p):
+                    answered[c] += along[b] * factors.inverse[f, a, b, c]
+            for i in range(R):
+                for c in range(p):
+                    rest[i, c] -= W[i, a] * along[c]
+                    out[k, i, c] += W[i, a] * answered[c]
+        for i in range(R):
+            for b in range(p):
+                for c in range(p):
+                    out[k, i, c] += rest[i, b] * factors.inverse[f, q, b, c]
     return out
 
 
 @compiled()
-def _solve_rows(turned, W, inverse, diagonal, rates, mus):
-    K, R, p = turned.shape
-    q = W.shape[1]
-    out = np.empty((K, R, p), np.complex128)
-    along = np.empty(q, np.complex128)
-    for k in range(K):
-        for j in range(p):
-            along[:] = 0.0
-            for i in range(R):
-                out[k, i, j] = turned[k, i, j] / diagonal[k, j, i]
-                for a in range(q):
-                    along[a] += W[i, a] * out[k, i, j]
-            for i in range(R):
-                total = 0.0j
-                for a in range(q):
-                    part = 0.0j
-                    for b in range(q):
-                        part += inverse[k, j, a, b] * along[b]
-                    total += W[i, a] * part
-                out[k, i, j] -= mus[k] * rates[i] / diagonal[k, j, i] * total
+def sizes(factors, at_ends, G, G0, G1):
+    """Norms of the answers to what the polynomial through G at the nodes misses at both ends, and to G1."""
+    s, R, p = G.shape
+    residual = np.empty((3, R, p), np.complex128)
+    for i in range(R):
+        for c in range(p):
+            first, last = -G0[i, c], -G1[i, c]
+            for j in range(s):
+                first += at_ends[0, j] * G[j, i, c]
+                last += at_ends[1, j] * G[j, i, c]
+            residual[0, i, c], residual[1, i, c], residual[2, i, c] = first, last, G1[i, c]
+    answered = answer(factors, residual)
+    out = np.zeros(3)
+    for k in range(3):
+        for i in range(R):
+            for c in range(p):
+                out[k] += answered[k, i, c].real ** 2 + answered[k, i, c].imag ** 2
+        out[k] = math.sqrt(out[k])
     return out

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.frames.collocation import damping_of, finish, stages
+from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.plateau import Plateau
 from flowsim.solvers.frames.problem import FrameProblem
@@ -92,15 +92,15 @@ class CollocationStep:
         h = position * self.h
         damping = damping_of(tableau, h, *rates_of(self.problem))
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
-        at = stages(G, h, damping, first, second)
-        return finish(G, h, damping, at, first, second)
+        moved: tuple[Array, Array] = propagate(G, h, damping, first, second)[1]
+        return moved
 
     def stages(self) -> tuple[Array, Array, float]:
         """Stage values (s, R, k), (s, p, k) of ``Z exp(-shift)``, and the shift."""
         shift = _shift(self.start.scale)
         first, second = (np.ascontiguousarray(half) for half in self.start.value(shift))
         damping = damping_of(gauss_tableau(len(self.nodes) - 2), self.h, *rates_of(self.problem))
-        at = stages(np.ascontiguousarray(self.G[1:-1]), self.h, damping, first, second)
+        at, _ = propagate(np.ascontiguousarray(self.G[1:-1]), self.h, damping, first, second)
         return at.Z1, at.Z2, shift
 
     def values(self, position: float, shift: float) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.frames.collocation import damping_of, finish, stages
+from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau, rest_of
@@ -87,6 +87,7 @@ def integrate_frame(
             run.status = Status.STEP_BUDGET
             break
         run.drop_dependent()
+        run.equations.begin(run.frame, run.G, run.scale + _WAITING)
         step = run.plateau() or run.collocation()
         if step is None:
             break
@@ -128,7 +129,7 @@ class _Run:
         #: logarithm of the size of Z once it has grown
         self.scale = 0.5 * np.log(size / curvature)
         self.equations = StageEquations(problem, self.tableau, self.tol, self.stats)
-        self.relaxing = StageEquations(problem, radau_tableau(self.count), self.tol, self.stats)
+        self.relaxing = StageEquations(problem, radau_tableau(self.count), self.tol, self.stats, long=True)
         #: how near to rest the next attempt at a plateau must begin
         self.patience = np.inf
 
@@ -144,28 +145,6 @@ class _Run:
         first, second = frame.value()
         return np.ascontiguousarray(self.problem.coupling.value(first @ second.T))
 
-    def _growth(self) -> float:
-        """The largest rate at which something that is there can grow.
-
-        Of a pair that shrinks the other half grows; a direction of a plain frame that shrinks may turn.
-        """
-        frame, G = self.frame, self.G
-        there = frame.logs > -np.inf
-        A, B = frame.A[:, there], frame.B[:, there]
-        if A.shape[1] == 0:
-            return 0.0
-        if frame.is_paired:
-            cross = A.T @ G @ B
-            return float(np.abs(np.linalg.eigvalsh((cross + cross.T) / 2)).max()) - (self.problem.uniform or 0.0)
-        a, b = self.problem.damping_rows[:, None], self.problem.damping_columns[:, None]
-        moved = np.concatenate([G @ B - a * A, G.T @ A - b * B])
-        Q = np.concatenate([A, B])
-        own = Q.T @ moved
-        values = np.linalg.eigvalsh((own + own.T) / 2)
-        seen = frame.logs[there] > self.scale + _WAITING
-        shrinking = np.linalg.eigvalsh((own + own.T)[np.ix_(seen, seen)] / 2).min(initial=0.0)
-        return float(max(values[-1], -shrinking))
-
     def plateau(self) -> PlateauStep | None:
         """A step over which what has grown rests, if that is where the state is."""
         frame = self.frame
@@ -176,7 +155,7 @@ class _Run:
             return None
         if grown and frame.logs[grown - 1] - waiting[0] < _APART:
             return None
-        growth = self._growth()
+        growth = self.equations.growth
         left = self.t_end - self.t
         if growth <= 0 or self._shrinks(grown):
             return None
@@ -232,7 +211,7 @@ class _Run:
         Radau's method for these; the others see the mean of G, right to second order in what is left of its motion.
         """
         head = frame.head(grown)
-        self.relaxing.begin(head, self.G)
+        self.relaxing.begin(head, self.G, self.scale + _WAITING)
         tableau = self.relaxing.tableau
         kappa = self.problem.uniform or 0.0
         while h >= least:
@@ -243,8 +222,7 @@ class _Run:
                 continue
             mean = np.tensordot(tableau.b, G, axes=1)
             motion = max(float(np.linalg.norm(each - mean)) for each in (self.G, *G))
-            defect = np.tensordot(tableau.at_ends[0], G, axes=1) - self.G
-            error = _DEFECT_WEIGHT * h * float(self.relaxing.filtered(defect[None], h)[0])
+            error = _DEFECT_WEIGHT * float(self.relaxing.defects(G, self.G, G[-1], h)[0])
             ratio = max(motion**2 * h / share, error / max(self.tol, _ROUNDING_FLOOR))
             if ratio <= 1.0:
                 break
@@ -254,7 +232,7 @@ class _Run:
             return None
         A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
         damping = damping_of(tableau, h, *rates_of(self.problem))
-        at = stages(np.ascontiguousarray(G), h, damping, A, B)
+        at, _ = propagate(np.ascontiguousarray(G), h, damping, A, B)
         nodes = np.append(0.0, tableau.c)
         decay = np.exp(-kappa * h * nodes)[:, None, None]
         first, second = decay * np.concatenate([A[None], at.Z1]), decay * np.concatenate([B[None], at.Z2])
@@ -263,12 +241,11 @@ class _Run:
 
     def collocation(self) -> CollocationStep | None:
         """One accepted step; None, with a status, if there is none."""
-        growth = self._growth()
+        growth = self.equations.growth
         limit = self.linear / growth if growth > 0 else np.inf
         if not self.h:
             size = float(np.linalg.norm(self.G)) + float(self.problem.damping_rows.max(initial=0.0))
             self.h = min(limit, 1.0 / size if size > 0 else self.t_end)
-        self.equations.begin(self.frame, self.G)
         retry = False
         h, left = self.h, self.t_end - self.t
         while True:
@@ -286,7 +263,7 @@ class _Run:
             damping = damping_of(self.tableau, h, *rates_of(self.problem))
             columns = self.frame.columns()
             first, second = (np.ascontiguousarray(each) for each in columns)
-            first, second = finish(G, h, damping, stages(G, h, damping, first, second), first, second)
+            first, second = propagate(G, h, damping, first, second)[1]
             end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
             G1 = self._value(end)
             ratio = self._error(G, G1, h)
@@ -323,8 +300,7 @@ class _Run:
         return np.tensordot(weights, last.G[use], axes=1)
 
     def _error(self, G: Array, G1: Array, h: float) -> float:
-        ends = np.tensordot(self.tableau.at_ends, G, axes=1)
-        size = h * self.equations.filtered(np.stack([ends[0] - self.G, ends[1] - G1, G1]), h)
+        size = self.equations.defects(G, self.G, G1, h)
         error = _DEFECT_WEIGHT * max(size[0], size[1])
         # Relative to what is still to be gained, so that a vanishing loss keeps its relative accuracy.
         allowed = max(self.tol * min(1.0, size[2]), _ROUNDING_FLOOR)

@@ -1,0 +1,215 @@
+"""A collocation step of a paired frame, compiled: what is needed before it, and the frame after it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.frames.graded import add_rows
+from flowsim.solvers.frames.small_matrices import orthonormal, product, product_nt, product_tn, upper_inverse
+
+__all__ = ["INVISIBLE", "Pairs", "advance", "begin"]
+
+Array = NDArray[np.float64]
+
+_HALF = math.sqrt(0.5)
+#: A direction below exp(this), against the largest, leaves no trace in a product.
+INVISIBLE = -45.0
+
+
+class Pairs(NamedTuple):
+    """The arrays of a :class:`flowsim.solvers.frames.Frame`, by the same names."""
+
+    A: Array
+    B: Array
+    logs: Array
+    rows: Array
+    minus_logs: Array
+    minus_rows: Array
+    neutral_log: float
+    neutral: Array
+
+
+@part()
+def _scaled_rows(logs, rows, shift):
+    out = np.zeros_like(rows)
+    for i in range(len(logs)):
+        if logs[i] > -np.inf:
+            scale = math.exp(logs[i] - shift) * _HALF
+            for c in range(rows.shape[1]):
+                out[i, c] = scale * rows[i, c]
+    return out
+
+
+@part()
+def _add(X, scale, Y):
+    """``X += scale Y``."""
+    for i in range(X.shape[0]):
+        for c in range(X.shape[1]):
+            X[i, c] += scale * Y[i, c]
+
+
+@part()
+def _scale(X, factor):
+    for i in range(X.shape[0]):
+        for c in range(X.shape[1]):
+            X[i, c] *= factor
+
+
+@part()
+def _columns(X, first, last):
+    out = np.empty((X.shape[0], last - first))
+    for i in range(X.shape[0]):
+        for c in range(first, last):
+            out[i, c - first] = X[i, c]
+    return out
+
+
+@part()
+def _norm(X):
+    total = 0.0
+    for i in range(X.shape[0]):
+        for c in range(X.shape[1]):
+            total += X[i, c] * X[i, c]
+    return math.sqrt(total)
+
+
+@part()
+def _halves(frame):
+    """``Z_1, Z_2``."""
+    both = _scaled_rows(frame.logs, frame.rows, 0.0)
+    minus = _scaled_rows(frame.minus_logs, frame.minus_rows, 0.0)
+    _add(both, 1.0, minus)
+    first = product(frame.A, both)
+    if frame.neutral_log > -np.inf:
+        _add(first, math.exp(frame.neutral_log), frame.neutral)
+    _add(both, -2.0, minus)
+    return first, product(frame.B, both)
+
+
+@part()
+def _largest_minus(frame):
+    top = frame.neutral_log
+    for each in frame.minus_logs:
+        top = max(top, each)
+    return top
+
+
+@compiled()
+def begin(frame):
+    """What the steps from a state have in common.
+
+    Returns
+    -------
+    first, second, gram : array (R, q), (p, q), (q, q)
+        ``Z_1 Z_2^T = first gram second^T`` as far as can be seen; an empty Gram matrix is the identity.
+    inner, outer, rest
+        ``P_1 = A inner A^T + rest (1 - A A^T)`` on average, ``P_2 = outer``.
+    """
+    R, w = frame.A.shape
+    first, second = _halves(frame)
+    inner = product_tn(frame.A, first)
+    rest = 0.0
+    if w < R and frame.neutral_log > -np.inf:
+        rest = (math.exp(frame.neutral_log) * _norm(frame.neutral)) ** 2 / (R - w)
+    inner, outer = product_nt(inner, inner), product_nt(second, second)
+    others = _largest_minus(frame)
+    top = max(frame.logs[0], others)
+    if others > top + INVISIBLE:
+        return first, second, np.zeros((0, 0)), inner, outer, rest
+    kept = 0
+    for i in range(w):
+        if frame.logs[i] > top + INVISIBLE:
+            kept += 1
+    seen = _scaled_rows(frame.logs[:kept], frame.rows[:kept], 0.0)
+    return _columns(frame.A, 0, kept), _columns(frame.B, 0, kept), product_nt(seen, seen), inner, outer, rest
+
+
+@compiled()
+def advance(frame, first, second, damped):
+    """The frame after a propagator that took its columns ``[A 0 N; 0 B 0]`` to (first; second)."""
+    R, w = frame.A.shape
+    k = frame.rows.shape[1]
+    plus_first, plus_second = _columns(first, 0, w), _columns(second, 0, w)
+    minus_first, minus_second = plus_first.copy(), plus_second.copy()
+    for half, plus, minus in ((first, plus_first, minus_first), (second, plus_second, minus_second)):
+        other = _columns(half, w, 2 * w)
+        _add(plus, 1.0, other)
+        _add(minus, -1.0, other)
+    A, triangle = orthonormal(plus_first)
+    B, other = orthonormal(plus_second)
+    _add(triangle, 1.0, other)
+    fed = product_tn(A, minus_first)
+    _add(fed, 1.0, product_tn(B, minus_second))
+    _scale(triangle, 0.5)
+    _scale(fed, 0.5)
+    logs, rows = np.full(w, -np.inf), np.zeros((w, k))
+    add_rows(logs, rows, triangle, frame.logs, frame.rows)
+    add_rows(logs, rows, fed, frame.minus_logs, frame.minus_rows)
+    neutral, neutral_log = frame.neutral, -np.inf
+    moved = _columns(first, 2 * w, first.shape[1])
+    if frame.neutral_log > -np.inf:
+        fed = product_tn(A, moved)
+        _add(fed, 1.0, product_tn(B, _columns(second, 2 * w, second.shape[1])))
+        add_rows(logs, rows, np.eye(w), np.full(w, frame.neutral_log + math.log(_HALF)), fed)
+    base = _largest_minus(frame)
+    if base > -np.inf and w < R:
+        neutral = product(minus_first, _scaled_rows(frame.minus_logs, frame.minus_rows, base))
+        if frame.neutral_log > -np.inf:
+            _add(neutral, math.exp(frame.neutral_log - base), moved)
+        for _ in range(2):
+            _add(neutral, -1.0, product(A, product_tn(A, neutral)))
+        size = _norm(neutral)
+        if size > 0.0:
+            neutral_log = base + math.log(size)
+            _scale(neutral, 1.0 / size)
+    unit = np.empty((w, w))
+    for i in range(w):
+        for j in range(w):
+            unit[i, j] = triangle[i, j] / triangle[i, i]
+    minus_logs, minus_rows = np.full(w, -np.inf), np.zeros((w, k))
+    add_rows(minus_logs, minus_rows, np.ascontiguousarray(upper_inverse(unit).T), frame.minus_logs, frame.minus_rows)
+    for i in range(w):
+        logs[i] -= damped
+        minus_logs[i] -= math.log(triangle[i, i]) + damped
+    return _sorted(Pairs(A, B, logs, rows, minus_logs, minus_rows, neutral_log - damped, neutral))
+
+
+@part()
+def _sorted(frame):
+    """Directions with the largest part of the state first; of a pair that with the larger is f^+."""
+    w = len(frame.logs)
+    for i in range(w):
+        if frame.minus_logs[i] > frame.logs[i]:
+            for r in range(frame.B.shape[0]):
+                frame.B[r, i] = -frame.B[r, i]
+            frame.logs[i], frame.minus_logs[i] = frame.minus_logs[i], frame.logs[i]
+            for c in range(frame.rows.shape[1]):
+                frame.rows[i, c], frame.minus_rows[i, c] = frame.minus_rows[i, c], frame.rows[i, c]
+    falling = True
+    for i in range(1, w):
+        falling = falling and frame.logs[i] <= frame.logs[i - 1]
+    if falling:
+        return frame
+    order = np.empty(w, np.int64)
+    for i in range(w):
+        order[i] = i
+        for j in range(i, 0, -1):
+            if frame.logs[order[j]] > frame.logs[order[j - 1]]:
+                order[j], order[j - 1] = order[j - 1], order[j]
+    A, B, logs, minus_logs = np.empty_like(frame.A), np.empty_like(frame.B), np.empty(w), np.empty(w)
+    rows, minus_rows = np.empty_like(frame.rows), np.empty_like(frame.rows)
+    for i in range(w):
+        old = order[i]
+        for r in range(A.shape[0]):
+            A[r, i] = frame.A[r, old]
+        for r in range(B.shape[0]):
+            B[r, i] = frame.B[r, old]
+        logs[i], minus_logs[i] = frame.logs[old], frame.minus_logs[old]
+        for c in range(rows.shape[1]):
+            rows[i, c], minus_rows[i, c] = frame.rows[old, c], frame.minus_rows[old, c]
+    return Pairs(A, B, logs, rows, minus_logs, minus_rows, frame.neutral_log, frame.neutral)

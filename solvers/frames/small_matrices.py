@@ -1,0 +1,169 @@
+"""Products and factorisations of matrices with tens of rows, parts of compiled functions.
+
+At these sizes calls of BLAS and LAPACK cost more than the work, and every function compiled with one of Numba's
+wrappers of these takes seconds longer to compile.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flowsim.solvers.compilation import FAST, part
+
+__all__ = ["add_product", "invert", "orthonormal", "product", "product_nt", "product_tn", "solve", "upper_inverse"]
+
+
+@part(fastmath=FAST)
+def add_product(A, B, out):
+    """``out += A B``."""
+    for i in range(A.shape[0]):
+        for k in range(A.shape[1]):
+            a = A[i, k]
+            for j in range(B.shape[1]):
+                out[i, j] += a * B[k, j]
+
+
+@part()
+def product(A, B):
+    """``A B``."""
+    out = np.zeros((A.shape[0], B.shape[1]))
+    add_product(A, B, out)
+    return out
+
+
+@part(fastmath=FAST)
+def product_tn(A, B):
+    """``A^T B``."""
+    out = np.zeros((A.shape[1], B.shape[1]))
+    for k in range(A.shape[0]):
+        for i in range(A.shape[1]):
+            a = A[k, i]
+            for j in range(B.shape[1]):
+                out[i, j] += a * B[k, j]
+    return out
+
+
+@part(fastmath=FAST)
+def product_nt(A, B):
+    """``A B^T``."""
+    out = np.empty((A.shape[0], B.shape[0]))
+    for i in range(A.shape[0]):
+        for j in range(B.shape[0]):
+            total = 0.0
+            for k in range(A.shape[1]):
+                total += A[i, k] * B[j, k]
+            out[i, j] = total
+    return out
+
+
+@part(fastmath=FAST)
+def solve(matrix, right):
+    """``matrix^-1 right`` by elimination with partial pivoting; what is not finite stays so."""
+    n, q = right.shape
+    M = np.empty((n, n + q))
+    for r in range(n):
+        for c in range(n):
+            M[r, c] = matrix[r, c]
+        for c in range(q):
+            M[r, n + c] = right[r, c]
+    for i in range(n):
+        pivot = i
+        for r in range(i + 1, n):
+            if abs(M[r, i]) > abs(M[pivot, i]):
+                pivot = r
+        if pivot != i:
+            for c in range(i, n + q):
+                M[i, c], M[pivot, c] = M[pivot, c], M[i, c]
+        scale = 1.0 / M[i, i]
+        for r in range(i + 1, n):
+            factor = M[r, i] * scale
+            for c in range(i + 1, n + q):
+                M[r, c] -= factor * M[i, c]
+    X = np.empty((n, q))
+    for i in range(n - 1, -1, -1):
+        for c in range(q):
+            X[i, c] = M[i, n + c]
+        for r in range(i + 1, n):
+            factor = M[i, r]
+            for c in range(q):
+                X[i, c] -= factor * X[r, c]
+        scale = 1.0 / M[i, i]
+        for c in range(q):
+            X[i, c] *= scale
+    return X
+
+
+@part()
+def invert(M):
+    """The inverse in place, of a complex matrix, by Gauss-Jordan elimination with partial pivoting."""
+    n = M.shape[0]
+    order = np.empty(n, np.int64)
+    for i in range(n):
+        order[i] = i
+    for i in range(n):
+        pivot = i
+        for r in range(i + 1, n):
+            if abs(M[r, i]) > abs(M[pivot, i]):
+                pivot = r
+        if pivot != i:
+            order[i], order[pivot] = order[pivot], order[i]
+            for c in range(n):
+                M[i, c], M[pivot, c] = M[pivot, c], M[i, c]
+        scale = 1.0 / M[i, i]
+        M[i, i] = 1.0
+        for c in range(n):
+            M[i, c] *= scale
+        for r in range(n):
+            if r != i:
+                factor = M[r, i]
+                M[r, i] = 0.0
+                for c in range(n):
+                    M[r, c] -= factor * M[i, c]
+    # Rows were exchanged on the way: so are the columns of the inverse.
+    row = np.empty(n, M.dtype)
+    for r in range(n):
+        for c in range(n):
+            row[order[c]] = M[r, c]
+        for c in range(n):
+            M[r, c] = row[c]
+
+
+@part(fastmath=FAST)
+def orthonormal(matrix):
+    """QR with a positive diagonal, by Gram-Schmidt orthogonalisation done twice."""
+    Q, (n, w) = matrix.copy(), matrix.shape
+    triangle = np.zeros((w, w))
+    for j in range(w):
+        for _ in range(2):
+            for i in range(j):
+                along = 0.0
+                for r in range(n):
+                    along += Q[r, i] * Q[r, j]
+                triangle[i, j] += along
+                for r in range(n):
+                    Q[r, j] -= along * Q[r, i]
+        size = 0.0
+        for r in range(n):
+            size += Q[r, j] * Q[r, j]
+        size = math.sqrt(size)
+        triangle[j, j] = size
+        for r in range(n):
+            Q[r, j] /= size
+    return Q, triangle
+
+
+@part(fastmath=FAST)
+def upper_inverse(triangle):
+    """Of an upper triangular matrix."""
+    n = triangle.shape[0]
+    out = np.zeros((n, n))
+    for j in range(n):
+        out[j, j] = 1.0 / triangle[j, j]
+        for i in range(j - 1, -1, -1):
+            total = 0.0
+            for k in range(i + 1, j + 1):
+                total += triangle[i, k] * out[k, j]
+            out[i, j] = -total / triangle[i, i]
+    return out
