@@ -65,7 +65,7 @@ class Piece:
 
 
 class Side:
-    """The curve to one side of z = 0, extended as far as anyone asks.
+    """The curve to one side of its start, extended on demand.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Side:
         Where they end now.
     ended : str
         Why they end there: "" (they can be extended), "far" (weights are out of range), "rest" (a critical point of
-        the formula), "saddle" (one that the curve would leave again).
+        the formula), "saddle" (one that the curve would leave again), "undefined" (the formula is no longer smooth).
     beta, slope : float
         B and B' at the end.
     allowed : int
@@ -86,7 +86,7 @@ class Side:
     def __init__(self, curve: Curve, sign: float) -> None:
         self.curve, self.sign = curve, sign
         self.pieces: list[Piece] = []
-        self.ended, self.end, self.slope = "", 0.0, 0.0
+        self.ended, self.end, self.slope = "", curve.begin, 0.0
         self.allowed = _LOOK_AHEAD
         origin = curve.origin
         # The state at the end: logarithms of the components, components, or weights.
@@ -96,7 +96,7 @@ class Side:
         if origin.order == 2:
             logs, signs = self._with_created()
             if logs[signs != 0].max(initial=-math.inf) <= math.log(origin.linear):
-                self._logs = logs, signs
+                self._logs = logs - origin.rate * curve.begin, signs
             elif np.abs(self._theta).max() <= 0.5 * origin.small:
                 self._c = math.exp(curve.log_alpha) * curve.c
         self.beta = curve.value(self._theta)
@@ -150,10 +150,11 @@ class Side:
                 return
             found = self._small_piece() if self._c is not None else self._piece()
         if found is None:
-            self.ended = "far"
+            self.ended = "undefined"
             return
         theta, beta, h = found
-        if self.end + self.sign * h == self.end:
+        begin = 0.0 if self.curve.restarts else self.end
+        if begin + self.sign * h == begin:
             self.ended = "rest"  # no float of z is as far as its next change
             return
         slope = (self.curve.gradient(theta) ** 2).sum(axis=0)
@@ -164,7 +165,7 @@ class Side:
             return
         fell = slope[-1] <= slope[0]
         self.beta, self.slope = float(beta[-1]), float(slope[-1])
-        begin, self.end = self.end, self.end + self.sign * h
+        self.end = begin + self.sign * h
         low, high = min(begin, self.end), max(begin, self.end)
         if self.sign < 0:
             theta, slope, beta = theta[:, ::-1], slope[::-1], beta[::-1]
@@ -276,10 +277,22 @@ class Curve:
     log_alpha : float
     farthest : float
         Coefficients beyond this are not tabulated.
+    begin : float
+        z at the start.
+    restarts : bool
+        Every piece counts z from its own start: where only B' as a function of B matters, at any distance.
     """
 
-    def __init__(self, formula: Formula, direction: Array, log_alpha: float, farthest: float = _FARTHEST) -> None:
-        self.farthest = farthest
+    def __init__(
+        self,
+        formula: Formula,
+        direction: Array,
+        log_alpha: float,
+        farthest: float = _FARTHEST,
+        begin: float = 0.0,
+        restarts: bool = False,
+    ) -> None:
+        self.farthest, self.begin, self.restarts = farthest, begin, restarts
         self.formula, self.direction, self.log_alpha = formula, direction, log_alpha
         self.origin = origin_of(formula)
         self.c = self.origin.components(direction) if self.origin.order == 2 else np.zeros(len(direction))

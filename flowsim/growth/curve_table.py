@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
 
-__all__ = ["CurveTable", "curve_table", "primitives", "read_derivatives", "read_table", "read_weights"]
+__all__ = ["CurveTable", "curve_table", "primitives", "read_derivatives", "read_inverse", "read_table", "read_weights"]
 
 Array = NDArray[np.float64]
 
@@ -132,6 +132,28 @@ def _chebyshev(coefficients, x):
 
 
 @_compiled
+def _closed(table, c, p, z):
+    """B and B' of a closed form."""
+    value, rise = table.constant[c], 0.0
+    for k in range(table.rate.shape[1]):
+        if table.sign_c[p, k] != 0.0:
+            square = table.energy[c, k] * np.exp(2.0 * (table.log_c[p, k] + table.rate[c, k] * z))
+            value += square
+            rise += 2.0 * table.rate[c, k] * square
+    return value, rise
+
+
+@_compiled
+def _closed_inverse(table, c, p, beta):
+    """z and B' of a closed form at B, its components of one rate."""
+    rate = 0.0
+    for k in range(table.rate.shape[1]):
+        if table.sign_c[p, k] != 0.0:
+            rate = 2.0 * table.rate[c, k]
+    return np.log(beta / (_closed(table, c, p, 0.0)[0])) / rate, rate * beta
+
+
+@_compiled
 def read_table(table, curve, z, beta, slope):
     """B and B' of points z (P,) on curves (P,); continued by straight lines beyond the ends of a curve."""
     for i in range(z.shape[0]):
@@ -139,12 +161,7 @@ def read_table(table, curve, z, beta, slope):
         p = _piece_of(table, c, z[i])
         at = min(max(z[i], table.low[p]), table.high[p])
         if table.closed[p]:
-            value, rise = table.constant[c], 0.0
-            for k in range(table.rate.shape[1]):
-                if table.sign_c[p, k] != 0.0:
-                    square = table.energy[c, k] * np.exp(2.0 * (table.log_c[p, k] + table.rate[c, k] * at))
-                    value += square
-                    rise += 2.0 * table.rate[c, k] * square
+            value, rise = _closed(table, c, p, at)
         else:
             x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
             value, rise = _chebyshev(table.beta[p], x), max(_chebyshev(table.slope[p], x), 0.0)
@@ -225,3 +242,45 @@ def read_derivatives(table, area, curve, z, curvature, potential):
             curvature[i] = _chebyshev(table.bend[p], x)
         # B is a straight line beyond its last piece.
         potential[i] = _primitive(table, area, c, p, at) + over * (beta[i] - 0.5 * slope[i] * over)
+
+
+@_compiled
+def read_inverse(table, curve, beta, z, slope):
+    """z and B' where curves (P,) have coefficients (P,); at the end of a curve for those beyond it.
+
+    A closed form needs components of one common rate.
+    """
+    for i in range(beta.shape[0]):
+        c = curve[i]
+        low, high = table.first[c], table.first[c + 1] - 1
+        while low < high:
+            middle = (low + high) // 2
+            top = (
+                table.beta[middle].sum()
+                if not table.closed[middle]
+                else _closed(table, c, middle, table.high[middle])[0]
+            )
+            if beta[i] < top:
+                high = middle
+            else:
+                low = middle + 1
+        p = low
+        if table.closed[p]:
+            z[i], slope[i] = _closed_inverse(table, c, p, beta[i])
+            continue
+        left, right, half = -1.0, 1.0, 0.5 * (table.high[p] - table.low[p])
+        x = 0.0
+        for _ in range(60):
+            error = _chebyshev(table.beta[p], x) - beta[i]
+            if error > 0.0:
+                right = x
+            else:
+                left = x
+            rise = half * _chebyshev(table.slope[p], x)
+            new = x - error / rise if rise > 0.0 else 2.0
+            if not left <= new <= right:
+                new = 0.5 * (left + right)
+            if abs(new - x) <= 1e-15:
+                break
+            x = new
+        z[i], slope[i] = table.low[p] + half * (x + 1.0), max(_chebyshev(table.slope[p], x), 0.0)

@@ -10,7 +10,7 @@ For ``u*v`` they are u + v and u - v.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
@@ -60,25 +60,26 @@ class Modes:
     conserved: Array
 
     @classmethod
-    def of(cls, net: DiagonalNetwork, direction: Array | Start) -> Modes:
-        """Diagonalise every formula of the network at the start `direction`."""
-        k, d = direction.shape
-        stds = (0.0,) * k if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
-        if len(net.distinct) == 1:
-            if isinstance(direction, Start):
-                return _of_formula(net.distinct[0], net.weights, stds, direction, d)
-            if direction.strides[1] == 0 or (direction == direction[:, :1]).all():
+    def of(cls, net: DiagonalNetwork, direction: Array | Start, coordinates: NDArray[np.int64] | None = None) -> Modes:
+        """Diagonalise every formula of the network at the start `direction`, for all coordinates or for some."""
+        stds = (0.0,) * len(net.weights) if net.noise is None else tuple(net.noise.stds(net.weights).tolist())
+        all_kinds = net.kinds(direction.shape[1]) if len(net.distinct) > 1 else None
+        if coordinates is not None:
+            direction = _among(direction, coordinates)
+            all_kinds = None if all_kinds is None else all_kinds[coordinates]
+        d = direction.shape[1]
+        if all_kinds is None:
+            if not isinstance(direction, Start) and (
+                direction.strides[1] == 0 or (direction == direction[:, :1]).all()
+            ):
                 return _alike(net.distinct[0], net.weights, stds, tuple(direction[:, 0].tolist()), d)
-            return _of_formula(net.distinct[0], net.weights, stds, direction, d)
-        kinds = net.kinds(d)
+            return _of_formula(net.distinct[0], net.weights, stds, direction)
+        kinds = all_kinds
         members = [np.flatnonzero(kinds == kind) for kind in range(len(net.distinct))]
         parts = [
-            _of_formula(
-                formula, net.weights, stds,
-                direction.among(here) if isinstance(direction, Start) else direction[:, here], len(here),
-            )
+            _of_formula(formula, net.weights, stds, _among(direction, here))
             for formula, here in zip(net.distinct, members, strict=True)
-        ]  # fmt: skip
+        ]
         back = np.argsort(np.concatenate(members))
         arrays = [np.concatenate(each)[back] for each in zip(*(part.arrays() for part in parts), strict=True)]
         return cls(d, _merge_names([part.invariants for part in parts]), *arrays)
@@ -134,9 +135,11 @@ class Modes:
         return np.where(vanishing, 0.0, signs), np.where(vanishing, -np.inf, parts.sum(axis=2))
 
 
-def _of_formula(
-    formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], direction: Array | Start, d: int
-) -> Modes:
+def _among(direction: Array | Start, keep: NDArray[np.int64]) -> Array | Start:
+    return direction.among(keep) if isinstance(direction, Start) else direction[:, keep]
+
+
+def _of_formula(formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], direction: Array | Start) -> Modes:
     values, vectors = diagonalise(formula, weights)
     square = (vectors**2).sum(axis=0)
     if isinstance(direction, Start):
@@ -152,7 +155,7 @@ def _of_formula(
         return np.broadcast_to(row, (len(start), *row.shape))
 
     return Modes(
-        d=d,
+        d=direction.shape[1],
         invariants=invariant_names(formula, weights, vectors, exponents),
         coefficient=np.where(start == 0, 0.0, values / square),
         log_start=log_start,
@@ -170,7 +173,7 @@ def _alike(
     formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], column: tuple[float, ...], d: int
 ) -> Modes:
     """Of d equal columns; shared between calls, read-only."""
-    modes = _of_formula(formula, weights, stds, np.array(column)[:, None], d)
+    modes = replace(_of_formula(formula, weights, stds, np.array(column)[:, None]), d=d)
     for array in modes.arrays():
         array.setflags(write=False)
     return modes

@@ -6,9 +6,9 @@ next. With active coordinates balanced (which growth from a vanishing start make
 .. math:: \beta_i' = c_i \, |\beta_i|^{2 - 2/L} \, ( -g_i - \kappa_i \, \mathrm{sign}\,\beta_i ),
 
 ``c_i = 2/t_i^+-`` for two-layer type (2 for ``u*v``), ``c_i = L`` for products of L weights. Coordinates of other
-formulas answer by ``|grad phi|^2`` on the curve along which they grew (:mod:`flowsim.limits.curves`). The arc length
-of an orbit closes a gap of the path: the clock ``d tau = dt + |d beta|`` advances with accelerated time on plateaus,
-with distance on orbits.
+formulas answer by ``|grad phi|^2`` on the curve along which they grew (:mod:`flowsim.growth.origin_curves`). The arc
+length of an orbit closes a gap of the path: the clock ``d tau = dt + |d beta|`` advances with accelerated time on
+plateaus, with distance on orbits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from flowsim.card import one_line
 from flowsim.errors import IntegrationError
-from flowsim.limits.curves import Curve
+from flowsim.growth.origin_curves import CurveResponse
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
 from flowsim.problem import Regression
@@ -46,6 +46,8 @@ _DOUBLINGS = 80
 _BUDGET = 60_000
 #: Of them LSODA may use so many: its error estimate takes rounding of a stiff force for error, Radau's filters it.
 _UNFILTERED = 6_000
+#: Curves are tabulated to so many times the saddles: a step that is rejected may look farther.
+_AHEAD = 10.0
 #: Tangents further than this from their chord are rounding.
 _BENT = 0.3
 #: Points kept per step of the integrator.
@@ -142,11 +144,12 @@ class _Field:
         self.speed = np.where(positive, path.speeds[0][coordinates], path.speeds[1][coordinates])
         cost = np.where(positive, path.penalties[0][coordinates], path.penalties[1][coordinates])
         self.cost = np.ldexp(cost, -2 * unit)
-        self.curves: list[Curve] | None = None
+        self.curves: CurveResponse | None = None
         if path.curves is not None:
             pairs = [path.curves.of(int(i), int(s)) for i, s in zip(coordinates, self.sign, strict=True)]
-            self.curves = [curve for curve, _ in pairs]
-            self.speed = np.array([curve.speed for curve in self.curves])
+            size = _AHEAD * float(np.abs([beta0, beta1]).max())
+            self.curves = CurveResponse(tuple(curve for curve, _ in pairs), farthest=size)
+            self.speed = self.curves.speed
             logs = self.speed * np.array([shift for _, shift in pairs])
             self.memory = np.exp(logs)[None] * self.sign, (self.speed * self.sign)[None]
         else:
@@ -179,8 +182,7 @@ class _Field:
         """``d beta / d z``."""
         plain = self.speed * np.abs(beta) ** (2.0 - 2.0 / self.order)
         if self.curves is not None:
-            columns = [curve.inertia(b) for curve, b in zip(self.curves, np.abs(np.atleast_2d(beta)).T, strict=True)]
-            return np.stack(columns, axis=-1).reshape(plain.shape)
+            return self.curves.inertia(np.abs(beta))
         if not self.free.any():
             return plain
         coefficients, rates = (table[:, self.free] for table in self.memory)
@@ -200,8 +202,8 @@ class _Field:
     def departure(self, beta0: Array, distance: float, time: float) -> Array:
         """A point of the unstable manifold at some distance from the saddle, to first order."""
         new = beta0 == 0
-        curves = self.curves or []
-        if self.order > 2 and new.sum() > 1 and not all(curve.is_power_law() for curve in curves):
+        powers = self.curves is None or all(curve.is_power_law for curve in self.curves.curves)
+        if self.order > 2 and new.sum() > 1 and not powers:
             raise ValueError("terms of higher order decide among coordinates that leave together; they are not known.")
         force = np.maximum(self.force(beta0) * self.sign, 0.0)
         rates = self.speed * force
@@ -243,9 +245,9 @@ class _Field:
         old = ~new
         height = np.log(np.abs(beta0[old]))
         if self.curves is not None:  # where each stands on its curve, in the units of its leading part
-            height = np.array(
-                [self.curves[k].speed * self.curves[k].z(abs(float(beta0[k]))) for k in np.flatnonzero(old)]
-            )
+            places = np.flatnonzero(old)
+            active = CurveResponse(tuple(self.curves.curves[k] for k in places))
+            height = active.speed * active.dual(np.abs(beta0[old]))
         z_old = self.sign[old] * (height - logs[old]) / self.speed[old]
         nu = np.linalg.lstsq(self.columns[:, old].T, z_old, rcond=None)[0] if old.any() else np.zeros(len(self.columns))
         return logs[new] + self.speed[new] * self.sign[new] * (self.columns[:, new].T @ nu)

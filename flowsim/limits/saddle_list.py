@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.convex import Escape
-from flowsim.limits.curves import Curves
 from flowsim.limits.rational import ExactPath
 from flowsim.limits.selection import Memory
 from flowsim.problem import Problem
@@ -46,8 +46,8 @@ class Saddles:
         2 for networks of two-layer type, L for products of L weights.
     memory : callable or None
         How coordinates answer to the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
-    curves : Curves or None
-        The growth of coordinates of general formulas (:mod:`flowsim.limits.curves`); None where closed forms do.
+    curves : OriginCurves or None
+        The growth of coordinates of general formulas (:mod:`flowsim.growth.origin_curves`); None where closed forms do.
     offset : array (d,) or float
         Added to beta by the noise before the loss is taken (zero for products of weights).
     start_beta : array (d,) or None
@@ -74,7 +74,7 @@ class Saddles:
     speeds: tuple[Array, Array] = field(default_factory=lambda: (np.ones(1), np.ones(1)), repr=False)
     order: int = 2
     memory: Memory | None = field(default=None, repr=False)
-    curves: Curves | None = field(default=None, repr=False)
+    curves: OriginCurves | None = field(default=None, repr=False)
     offset: Array | float = 0.0
     start_beta: Array | None = field(default=None, repr=False)
     exact: ExactPath | None = field(default=None, repr=False)

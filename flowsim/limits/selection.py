@@ -6,7 +6,7 @@ of the active columns:
 
 - two-layer type, ``beta_i = C_i exp(R_i z_i)``: least entropy ``sum |beta_i| (ln|beta_i / C_i| - 1) / |R_i|``, where C
   comes from the direction of the start (equal shares for duplicates that start alike);
-- formulas with terms of higher order: the same with the curve along which they grow (:mod:`flowsim.limits.curves`);
+- formulas with terms of higher order: the same with their curves (:mod:`flowsim.growth.origin_curves`);
 - products of L >= 3 weights, ``z_i = const - |beta_i|^(2/L - 1) / (L - 2)``: largest ``sum |beta_i|^(2/L)``.
 """
 
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.limits.curves import Curves
+from flowsim.growth.modes import Modes
+from flowsim.growth.origin_curves import OriginCurves
 from flowsim.network import DiagonalNetwork, quadratic_form
 
 __all__ = ["Memory", "select", "select_products", "start_memory"]
@@ -27,9 +28,6 @@ Array = NDArray[np.float64]
 
 #: coordinates -> (coefficients, rates), each (k, m): beta = sum_k coefficients exp(rates z)
 Memory = Callable[[NDArray[np.int64]], tuple[Array, Array]]
-
-#: Parts of the start below this many roundings of its length are rounding of an exact zero.
-_ZERO = 16 * np.finfo(float).eps
 
 
 def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | None:
@@ -49,28 +47,16 @@ class _StartMemory:
     fresh: bool
 
     def __call__(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
-        net, values = self.net, self.values
-        shape = (len(net.weights), len(coordinates))
-        coefficients, rates = np.zeros(shape), np.zeros(shape)
-        kinds = net.kinds(values.shape[1])[coordinates] if net.is_mixed else np.zeros(len(coordinates), np.int64)
-        for kind, formula in enumerate(net.distinct):
-            mine = np.flatnonzero(kinds == kind)
-            form = quadratic_form(formula)
-            assert form is not None
-            own = values[np.ix_(np.array([net.weights.index(name) for name in formula.weights]), coordinates[mine])]
-            mu, vectors = np.linalg.eigh(form)
-            parts = vectors.T @ own
-            parts[np.abs(parts) <= _ZERO * np.linalg.norm(own, axis=0)] = 0.0
-            weight = mu[:, None] * parts**2
-            if self.fresh:
-                for sign in (1.0, -1.0):
-                    excited = np.where(sign * weight > 0, sign * mu[:, None], 0.0)
-                    slow = (excited > 0) & (excited < excited.max(axis=0) * (1 - 1e-10))
-                    weight[slow] = 0.0
-            rows = np.ix_(np.arange(len(mu)), mine)
-            coefficients[rows] = weight
-            rates[rows] = 4.0 * mu[:, None] * (weight != 0)
-        return coefficients, rates
+        modes = Modes.of(self.net, self.values, coordinates)
+        shape = (len(coordinates), modes.start.shape[1])
+        rate = np.broadcast_to(modes.rate, shape)
+        weight = np.broadcast_to(modes.coefficient * modes.start**2, shape).copy()
+        if self.fresh:
+            for sign in (1.0, -1.0):
+                excited = np.where(sign * weight > 0, sign * rate, 0.0)
+                top = excited.max(axis=1, keepdims=True, initial=0.0)
+                weight[(excited > 0) & (excited < top * (1 - 1e-10))] = 0.0
+        return weight.T, (rate * (weight != 0)).T
 
 
 def select(
@@ -80,7 +66,7 @@ def select(
     signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     order: int,
     memory: tuple[Array, Array] | None,
-    curves: Curves | None = None,
+    curves: OriginCurves | None = None,
     coordinates: NDArray[np.int64] | None = None,
 ) -> Array:
     """The minimiser that the flow reaches, of all with the fit of b.
@@ -128,11 +114,10 @@ def select_products(
     columns: Array, b: Array, walls: Array, signs: tuple[NDArray[np.bool_], NDArray[np.bool_]], weights: Array
 ) -> Array:
     """As :func:`select`, for products of L >= 3 weights (L, m) that need not vanish at the start."""
-    from flowsim.limits.lines import product_lines
+    from flowsim.growth.product_response import ProductResponse
     from flowsim.solvers.entropy import mirror_interpolation
 
-    sign = np.where(signs[0], 1.0, -1.0)
-    response = product_lines(weights, sign, float(np.abs(b).max()))
+    response = ProductResponse(weights, np.where(signs[0], 1.0, -1.0))
     return mirror_interpolation(columns, columns @ b, response, start=-walls)
 
 
@@ -141,7 +126,7 @@ def _along_curves(
     b: Array,
     walls: Array,
     signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    curves: Curves,
+    curves: OriginCurves,
     coordinates: NDArray[np.int64],
 ) -> Array:
     """The choice of general formulas, each coordinate on its own curve."""
@@ -154,7 +139,7 @@ def _along_curves(
     sign = np.where(up, 1.0, -1.0)
     if curves.order > 2:
         own = [curves.of(int(i), int(side))[0] for i, side in zip(coordinates, sign, strict=True)]
-        if not all(curve.is_power_law() for curve in own):
+        if not all(curve.is_power_law for curve in own):
             raise ArithmeticError(
                 f"terms beyond order {curves.order} delay each coordinate by times that diverge as the scale vanishes, "
                 "so that thresholds alone do not tell"
@@ -163,7 +148,7 @@ def _along_curves(
         response = Powers(sign, curves.order / (curves.order - 2.0), rate=rate)
         return size * mirror_interpolation(columns, target / size, response, start=-walls)
     for room in (4.0, 64.0, 1024.0):
-        table = curves.response(coordinates, up, room * size)
+        table = curves.response(coordinates, sign, room * size)
         beta = mirror_interpolation(columns, target, table)
         if all(abs(value) < curve.top for value, curve in zip(beta.tolist(), table.curves, strict=True)):
             return beta

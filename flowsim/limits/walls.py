@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.limits.curves import Curves, growth_curves
+from flowsim.growth.origin_curves import OriginCurves, origin_curves
 from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.state import StartState
 from flowsim.network import Decay, DiagonalNetwork, quadratic_form
@@ -39,7 +39,7 @@ class Walls:
     order: int
     memory: Memory | None
     offset: Array | float = 0.0
-    curves: Curves | None = None
+    curves: OriginCurves | None = None
     weights: Array | None = None
 
     def of(self, keep: NDArray[np.int64]) -> Walls:
@@ -120,7 +120,7 @@ def network_walls(
         order,
         memory,
         offset,
-        growth_curves(net, net.direction(direction, d), order, fresh=not isinstance(start, StartState)),
+        origin_curves(net, net.direction(direction, d), order, fresh=not isinstance(start, StartState)),
         _weights_of(start, order, d),
     )
 

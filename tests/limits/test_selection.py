@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 import flowsim as fs
-from flowsim.limits.lines import PowerLine, ProductLine
+from flowsim.growth.product_response import ProductResponse
 from flowsim.symbolic import thresholds
 
 DEEP = fs.DiagonalNetwork(depth=3)
@@ -101,33 +101,36 @@ def test_power_laws_of_different_strength_share_by_their_speeds() -> None:
     np.testing.assert_allclose(flow.beta[-1], path.end, atol=1e-6)
 
 
-@pytest.mark.parametrize("weights", [[1.0, -0.5, 0.3], [2.0, 1.0, 1.0, -0.2], [1.0, 1.0, 1e-3]])
-def test_the_line_of_pretrained_weights_is_their_gradient_flow(weights: list[float]) -> None:
+@pytest.mark.parametrize(
+    "weights", [[1.0, -0.5, 0.3], [2.0, 1.0, 1.0, -0.2], [1.0, 1.0, 1e-3], [0.8, -0.8, 0.8], [0.9] * 5]
+)
+def test_the_response_of_pretrained_weights_is_their_gradient_flow(weights: list[float]) -> None:
     start = np.array(weights)
-    line = ProductLine(start, 1.0)
+    response = ProductResponse(start[:, None], np.ones(1))
     others = lambda w: np.array([np.prod(np.delete(w, k)) for k in range(len(w))])  # noqa: E731
-    np.testing.assert_allclose(line.tangent(0.0), [start.prod(), (others(start) ** 2).sum(), 0.0], rtol=1e-12)
-    for share in (0.9, 0.3):
-        for z in (share * line.low, share * line.high):
-            run = solve_ivp(lambda _, w: others(w), (0.0, z), start, method="DOP853", rtol=1e-12, atol=1e-14)
-            w = run.y[:, -1]
-            b, slope, area = line.tangent(z)
-            assert b == pytest.approx(w.prod(), rel=1e-8, abs=1e-11)
-            assert slope == pytest.approx((others(w) ** 2).sum(), rel=1e-7)
-            h = 1e-5 * (line.high - line.low)
-            assert (line.tangent(z + h)[2] - line.tangent(z - h)[2]) / (2 * h) == pytest.approx(b, rel=1e-4, abs=1e-6)
-            assert np.isfinite(area)
-    assert np.isinf(line.tangent(1.01 * line.high)[2])
+    at = lambda z: (response.value(np.array([z]))[0], response.potential(np.array([z])))  # noqa: E731
+    above, below = response.poles[:, 0]
+    for z in (0.0, 0.9 * min(above, 5.0), 0.3 * min(above, 5.0), -0.3 * min(below, 5.0), -0.9 * min(below, 5.0)):
+        w = start
+        if z != 0:
+            w = solve_ivp(lambda _, w: others(w), (0.0, z), start, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
+        assert at(z)[0] == pytest.approx(w.prod(), rel=1e-8, abs=1e-11)
+        assert response.slope(np.array([z]))[0] == pytest.approx((others(w) ** 2).sum(), rel=1e-7)
+        # beta dz = c dc for the weight c of smallest modulus
+        moved = (w**2 - start**2)[np.abs(start).argmin()]
+        assert at(z)[1] - at(0.0)[1] == pytest.approx(moved / 2, rel=1e-7, abs=1e-11)
+    beyond = 1.01 * above if np.isfinite(above) else -1.01 * below
+    assert np.isinf(response.potential(np.array([beyond])))
 
 
 @pytest.mark.parametrize(("sign", "order"), [(1.0, 3), (-1.0, 3), (1.0, 5)])
-def test_the_line_of_balanced_weights_starts_at_its_coefficient(sign: float, order: int) -> None:
-    line = PowerLine(sign, order, 0.5)
-    b, slope, _ = line.tangent(0.0)
-    assert b == pytest.approx(0.5 * sign)
-    assert slope == pytest.approx(order * 0.5 ** (2 - 2 / order))
-    assert (line.tangent(1e-6)[0] - line.tangent(-1e-6)[0]) / 2e-6 == pytest.approx(slope, rel=1e-8)
-    assert (line.tangent(1e-6)[2] - line.tangent(-1e-6)[2]) / 2e-6 == pytest.approx(b, rel=1e-8)
+def test_what_grew_from_a_vanishing_start_is_a_power_of_the_distance_to_its_pole(sign: float, order: int) -> None:
+    response, z = ProductResponse(np.zeros((order, 2)), np.array([sign, -sign])), sign * np.array([-0.4, 0.7])
+    power = order / (order - 2)
+    np.testing.assert_allclose(
+        response.value(z), sign * np.array([1, -1]) * ((order - 2) * np.abs(z)) ** -power, rtol=1e-12
+    )
+    assert response.reach(z, -z) == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("depth", [3, 4])

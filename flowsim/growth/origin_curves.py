@@ -1,0 +1,311 @@
+r"""General formulas as alpha vanishes: the curve along which a coordinate leaves the origin.
+
+From a vanishing start the weights leave the origin along the direction that grows fastest, so their curve
+(:mod:`flowsim.growth.curve`) is known in the limit: the fast unstable manifold of the origin. By its coefficient
+``b = |phi|``
+
+.. math:: \frac{db}{dz} = |\nabla\phi|^2 = c\, b^{2 - 2/L} (1 + o(1)), \qquad b \to 0,
+
+L the order of phi at 0. For L = 2 the dual z counts from where the leading part alone has b = 1. A curve that runs
+into a critical point of phi ends there: larger coefficients are not attained.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.curve import Curve
+from flowsim.growth.curve_table import (
+    CurveTable,
+    curve_table,
+    primitives,
+    read_derivatives,
+    read_inverse,
+    read_table,
+)
+from flowsim.growth.formula_origin import gradient_of, origin_of
+from flowsim.network import DiagonalNetwork, Formula, quadratic_form
+
+__all__ = ["CurveResponse", "OriginCurve", "OriginCurves", "origin_curves"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+#: Beyond order 2 a curve is taken up at weights of this size: there its leading part errs by as much, relatively.
+_FIRST = 1e-9
+#: Pieces that one curve may have.
+_PIECES = 2_000
+#: Digits to which directions must agree to share a curve.
+_DIGITS = 13
+_SPANS = 60
+#: A step of a response changes no exponent by more.
+_TRUST = 2.0
+
+
+class OriginCurve:
+    """The growth of one formula out of the origin to one side, extended on demand.
+
+    Parameters
+    ----------
+    formula : Formula
+    direction : array (k,)
+        For order 2 in the eigenspace that grows fastest to that side, of length 1; else any that grows.
+    sign : {1, -1}
+    order : int
+
+    Attributes
+    ----------
+    speed : float
+        ``db/dz = speed * b**(2 - 2/order)`` near the origin.
+    first : float
+        The coefficient below which that is all there is.
+
+    Raises
+    ------
+    ArithmeticError
+        If the formula does not grow along the direction.
+    """
+
+    def __init__(self, formula: Formula, direction: Array, sign: int, order: int) -> None:
+        self.order, self.sign = order, float(sign)
+        if order == 2:
+            origin = origin_of(formula)
+            c = origin.components(direction)
+            log_first = math.log(origin.linear) - 1.0 if math.isfinite(origin.linear) else 0.0
+            self.first = float(np.abs(origin.rate * origin.metric * c**2).sum()) / 2 * math.exp(2 * log_first)
+            self.speed = 2.0 * float(np.abs(origin.rate[c != 0]).max(initial=0.0))
+            begin = self.sign * math.log(self.first) / self.speed if self.first > 0 else 0.0
+            self.curve = Curve(formula, direction, log_first, begin=begin)
+        else:
+            direction = _settled(formula, direction, self.sign)
+            self.curve = Curve(formula, direction, math.log(_FIRST), restarts=True)
+            self.first = self.sign * self.curve.above.beta
+        if not self.first > 0:
+            raise ArithmeticError("the formula does not grow along its fastest direction")
+        if order > 2:
+            slope = float((self.curve.gradient(_FIRST * direction[:, None]) ** 2).sum())
+            self.speed = slope / self.first ** (2.0 - 2.0 / order)
+        self.side = self.curve.above if sign > 0 else self.curve.below
+        self.side.extend()
+
+    @property
+    def top(self) -> float:
+        """The largest coefficient tabulated so far."""
+        return abs(self.side.beta)
+
+    @property
+    def limit(self) -> float:
+        """Coefficients that the curve attains lie below; inf as far as it is known."""
+        return self.top if self.side.ended in ("rest", "saddle", "undefined") else math.inf
+
+    def reaches(self, b: float) -> bool:
+        """Extend the curve to b if possible."""
+        while not self.side.ended and self.top < b and len(self.side.pieces) < _PIECES:
+            self.side.extend()
+        return b <= self.top
+
+    @cached_property
+    def is_power_law(self) -> bool:
+        """Whether the leading part is all there is."""
+        b = np.array([1e-3, 1.0, 1e3])
+        law = self.speed * b ** (2.0 - 2.0 / self.order)
+        return self.reaches(b[-1]) and bool(np.allclose(CurveResponse((self,) * 3).inertia(b), law, rtol=1e-6))
+
+
+class CurveResponse:
+    """``beta_i(z) = B_i(z_i + sign_i shift_i)``: coordinates on curves out of the origin.
+
+    For order 2 a response for :func:`flowsim.solvers.entropy.mirror_interpolation`.
+
+    Parameters
+    ----------
+    curves : tuple of m OriginCurve
+    shift : array (m,), optional
+        Head starts in z.
+    farthest : float
+        Coefficients beyond this are not tabulated for :meth:`inertia`.
+    """
+
+    depth = 0.0
+
+    def __init__(self, curves: tuple[OriginCurve, ...], shift: Array | None = None, farthest: float = math.inf) -> None:
+        self.curves, self.farthest = curves, farthest
+        self.sign = np.array([curve.sign for curve in curves])
+        self.speed = np.array([curve.speed for curve in curves])
+        self.shift = np.zeros(len(curves)) if shift is None else self.sign * shift
+        distinct = {id(curve): curve for curve in curves}
+        self.distinct = tuple(distinct.values())
+        places = {key: place for place, key in enumerate(distinct)}
+        self.which = np.array([places[id(curve)] for curve in curves], dtype=np.int64)
+        self._table: tuple[int, CurveTable] | None = None
+
+    @property
+    def table(self) -> CurveTable:
+        """What is tabulated so far; closed forms hold down to the origin."""
+        pieces = sum(len(curve.side.pieces) for curve in self.distinct)
+        if self._table is None or self._table[0] != pieces:
+            weights = max(len(curve.curve.direction) for curve in self.distinct)
+            table = curve_table([curve.curve for curve in self.distinct], weights)
+            for place, curve in enumerate(self.distinct):
+                if curve.sign > 0 and table.closed[table.first[place]]:
+                    table.low[table.first[place]] = -np.inf
+                elif curve.sign < 0 and table.closed[table.first[place + 1] - 1]:
+                    table.high[table.first[place + 1] - 1] = np.inf
+            self._table = pieces, table
+        return self._table[1]
+
+    def value(self, z: Array) -> Array:
+        return self._read(z)[0]
+
+    def slope(self, z: Array) -> Array:
+        return self._read(z)[1]
+
+    def _read(self, z: Array) -> tuple[Array, Array]:
+        beta, slope = np.empty(len(z)), np.empty(len(z))
+        read_table(self.table, self.which, z + self.shift, beta, slope)
+        return beta, slope
+
+    def potential(self, z: Array) -> float:
+        bend, area = np.empty(len(z)), np.empty(len(z))
+        read_derivatives(self.table, primitives(self.table), self.which, z + self.shift, bend, area)
+        return float(area.sum())
+
+    def scaled(self, share: float) -> CurveResponse:
+        return self
+
+    def reach(self, z: Array, dz: Array) -> float:
+        """How much of a Newton step to take."""
+        stretch = float(np.abs(self.speed * dz).max(initial=0.0))
+        return min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
+
+    def _inverse(self, b: Array) -> tuple[Array, Array]:
+        for curve, most in zip(self.curves, b.reshape(-1, len(self.curves)).max(axis=0).tolist(), strict=True):
+            curve.reaches(min(most, self.farthest))
+        z, slope = np.empty(b.size), np.empty(b.size)
+        flat = np.tile(self.which, b.size // len(self.curves))
+        read_inverse(self.table, flat, (self.sign * b).ravel(), z, slope)
+        return z.reshape(b.shape), slope.reshape(b.shape)
+
+    def inertia(self, b: Array) -> Array:
+        """``db/dz`` at coefficients b (..., m) >= 0."""
+        first = np.array([curve.first for curve in self.curves])
+        power = 2.0 - 2.0 / self.curves[0].order
+        return np.where(b > first, self._inverse(np.maximum(b, first))[1], self.speed * b**power)
+
+    def dual(self, b: Array) -> Array:
+        """z, counted to the curve's own side and from its leading part alone, where it has coefficients b (m,)."""
+        return self.sign * self._inverse(b)[0]
+
+
+class OriginCurves:
+    """The curves of a network's coordinates, made on demand and shared by those that grow alike.
+
+    Attributes
+    ----------
+    fresh : bool
+        All started from a vanishing scale.
+    """
+
+    def __init__(self, net: DiagonalNetwork, values: Array, order: int, fresh: bool) -> None:
+        self.net, self.values, self.order, self.fresh = net, values, order, fresh
+        self.kinds = net.kinds(values.shape[1]) if net.is_mixed else None
+        self._known: dict[tuple[Any, ...], OriginCurve] = {}
+
+    def formula(self, i: int) -> Formula:
+        return self.net.distinct[0 if self.kinds is None else int(self.kinds[i])]
+
+    def of(self, i: int, sign: int) -> tuple[OriginCurve, float]:
+        """The curve of coordinate i to one side, and its head start in z."""
+        formula = self.formula(i)
+        start = self.values[[self.net.weights.index(name) for name in formula.weights], i]
+        rate = 0.0
+        if self.order == 2:
+            start, rate = fastest_part(formula, start, sign)
+        size = float(np.linalg.norm(start))
+        unit = start / size
+        key = (formula, sign, *np.round(unit, _DIGITS).tolist())
+        if key not in self._known:
+            self._known[key] = OriginCurve(formula, unit, sign, self.order)
+        # b = rate/4 |start|^2 exp(rate z) at first
+        return self._known[key], math.log(0.25 * rate * size**2) / rate if rate else 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_known": {}}  # curves hold compiled code, and are made again on demand
+
+    def among(self, keep: Index) -> OriginCurves:
+        """The curves of some coordinates, counted anew."""
+        part = OriginCurves.__new__(OriginCurves)
+        part.__dict__.update(self.__dict__)
+        part.values = self.values[:, keep] if self.values.strides[1] else self.values[:, : len(keep)]
+        part.kinds = None if self.kinds is None else self.kinds[keep]
+        return part
+
+    def out_of_reach(self, coordinates: Index, values: Array) -> tuple[int, float] | None:
+        """The first of some coefficients that its curve does not attain, as (coordinate, limit)."""
+        for i, value in zip(coordinates.tolist(), values.tolist(), strict=True):
+            try:
+                curve, _ = self.of(i, 1 if value > 0 else -1)
+            except ArithmeticError:
+                continue  # a threshold that was given and not derived, or a start that is not known
+            if not curve.reaches(abs(value)):
+                return i, math.copysign(curve.limit, value)
+        return None
+
+    def response(self, coordinates: Index, sign: Array, b: float) -> CurveResponse:
+        """How coordinates grow to one side each, tabulated to b where that is possible."""
+        pairs = [self.of(int(i), int(side)) for i, side in zip(coordinates, sign, strict=True)]
+        for curve, _ in pairs:
+            curve.reaches(b)
+        return CurveResponse(tuple(curve for curve, _ in pairs), np.array([shift for _, shift in pairs]))
+
+
+def fastest_part(formula: Formula, start: Array, sign: int) -> tuple[Array, float]:
+    """The part of a start along the fastest direction it excites to one side, and twice its rate."""
+    origin = origin_of(formula)
+    if origin.order != 2:
+        raise ArithmeticError("the formula has no Taylor series of order 2 at the origin")
+    c, rate = origin.components(start), sign * origin.rate
+    excited = (rate > 0) & (c != 0)
+    if not excited.any():
+        raise ArithmeticError("the start excites no direction that grows to this side")
+    top = rate[excited].max()
+    chosen = excited & (rate > top * (1 - 1e-10))
+    return origin.basis[:, chosen] @ c[chosen], 2.0 * float(top)
+
+
+def origin_curves(net: DiagonalNetwork, values: Array, order: int, fresh: bool) -> OriginCurves | None:
+    """The curves of a network; None where closed forms do."""
+    closed = all(formula.product_of is not None or quadratic_form(formula) is not None for formula in net.distinct)
+    return None if closed else OriginCurves(net, values, order, fresh)
+
+
+def _settled(formula: Formula, direction: Array, sign: float) -> Array:
+    """Where on the sphere the leading part takes a direction: a maximum of ``sign phi`` there."""
+    from scipy.integrate import solve_ivp
+
+    radius, kernel = 1e-3 * _FIRST, gradient_of(formula)
+
+    def gradient(w: Array) -> Array:
+        return sign * kernel(radius * w[:, None])[:, 0]
+
+    w = direction / np.linalg.norm(direction)
+    scale = float(np.linalg.norm(gradient(w)))
+
+    def flow(_: float, w: Array) -> Array:
+        g = gradient(w) / scale
+        return g - (w @ g) * w
+
+    span = 1.0
+    for _ in range(_SPANS):
+        w = solve_ivp(flow, (0.0, span), w, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
+        w /= np.linalg.norm(w)
+        rate = float(w @ gradient(w)) / scale
+        if rate > 0 and float(np.abs(flow(0.0, w)).max()) < 1e-12 * rate:
+            return w
+        span *= 1.3
+    raise ArithmeticError("the direction of growth does not settle")

@@ -1,0 +1,74 @@
+r"""How products of L >= 3 weights answer to the dual where a limit selects one of several minimisers.
+
+Pretrained weights keep the differences of their squares. What grew from a vanishing start has none left: with one pole,
+of which z is the distance, ``beta = (-(L - 2) z)^(-L/(L - 2))``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.product_map import ProductMap
+from flowsim.network import DiagonalNetwork, InitialScale
+
+__all__ = ["ProductResponse"]
+
+Array = NDArray[np.float64]
+
+#: Share of the way to a pole that a Newton step may go.
+_NEAREST = 0.9
+
+
+class ProductResponse:
+    """Coordinates with weights (L, m), a response for :func:`flowsim.solvers.entropy.mirror_interpolation`.
+
+    Parameters
+    ----------
+    weights : array (L, m)
+        Where the dual is 0; zeros for coordinates that grew from a vanishing start, whose dual counts from their pole.
+    sign : array (m,)
+        Side to which those grew.
+
+    Raises
+    ------
+    ArithmeticError
+        If weights are not known (NaN).
+    """
+
+    depth = 0.0
+
+    def __init__(self, weights: Array, sign: Array) -> None:
+        if np.isnan(weights).any():
+            raise ArithmeticError("the state it went on from does not tell how its coordinates answer to the dual")
+        grown = ~weights.any(axis=0)
+        shape = np.where(grown, 1.0, weights)
+        shape[0] = np.where(grown, sign, weights[0])
+        self.map = ProductMap(DiagonalNetwork(depth=len(weights)), InitialScale("1", 0.0), shape)
+        poles = self.map.distance
+        self.poles = np.where(grown & np.isfinite(poles), 0.0, poles)
+
+    def _state(self, z: Array) -> Array:
+        above, below = self.poles
+        return np.concatenate([above - z, below + z])[None]
+
+    def value(self, z: Array) -> Array:
+        return self.map.value(self._state(z), 0.0)[0]
+
+    def slope(self, z: Array) -> Array:
+        return self.map.slope(self._state(z), 0.0)[0]
+
+    def potential(self, z: Array) -> float:
+        """Infinite beyond a pole."""
+        state = self._state(z)
+        return float(self.map.potential(state, 0.0).sum()) if (state > 0).all() else np.inf
+
+    def scaled(self, share: float) -> ProductResponse:
+        return self
+
+    def reach(self, z: Array, dz: Array) -> float:
+        """How much of a Newton step to take."""
+        above, below = self.poles
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = np.where(dz != 0, np.where(dz > 0, above - z, below + z) / np.abs(dz), np.inf)
+        return float(min(1.0, _NEAREST * steps.min()))
