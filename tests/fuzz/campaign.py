@@ -54,6 +54,7 @@ def judge(case: Case) -> tuple[str, dict[str, Any]]:
         return "no oracle", figures
     figures["oracle"] = time.perf_counter() - began - figures["seconds"]
     size = float(np.abs(right).max(initial=0.0))
+    right = right[len(right) - len(beta) :]
     error = np.abs(beta - right).reshape(len(right), -1).max(axis=1)
     figures["error"] = float(error.max())
     floor = ROUNDING * (size + case.scale)

@@ -34,9 +34,10 @@ STIFF = 1500.0
 
 @dataclass(frozen=True)
 class Case:
-    """A run and its right values: ``run()`` gives (what was run, betas (T, d)), ``right(what)`` the same of the oracle.
+    """A run and its right values: ``run()`` gives (what was run, betas (T, d)), ``right(what)`` those of the oracle.
 
-    `scale` is the unit in which errors of beta count besides their own size; `facts` is for the reader.
+    `right` may give the start as well, in front: errors count by the largest coefficient on the way, and besides it by
+    `scale`. `facts` is for the reader.
     """
 
     facts: dict[str, Any]
@@ -183,9 +184,15 @@ def _flow_case(
         return traj, traj.beta
 
     def truth(traj: Any) -> np.ndarray:
-        return np.array([[float(v) for v in row] for row in right([mpfr(float(v)) * unit for v in values])])
+        found = right([mpfr(0), *(mpfr(float(v)) * unit for v in values)])
+        return np.array([[float(v) for v in row] for row in found])
 
-    return Case(facts, rtol, run, truth, options.get("atol", 0.0) / rtol, estimated)
+    return Case(facts, rtol, run, truth, _absolute(method, rtol, options), estimated)
+
+
+def _absolute(method: str, rtol: float, options: dict[str, float]) -> float:
+    """SciPy's methods err by `atol` as well."""
+    return 0.0 if method == "auto" else float(options.get("atol", 1e-9)) / rtol
 
 
 def _alpha(draft: Draft, tiny: float, large: float) -> str:
@@ -342,10 +349,10 @@ def _linear(draft: Draft) -> Case:
     def right(_: Any) -> np.ndarray:
         U, V = ([[mpfr(alpha) * mpfr(float(v)) for v in row] for row in start[name]] for name in ("U", "V"))
         finest = min(-18.0, 2 * math.log10(a) - 12)
-        found = oracles.linear_flow(X, Y, U, V, [mpfr(float(v)) for v in t], std, decay, finest)
+        found = oracles.linear_flow(X, Y, U, V, [mpfr(0), *(mpfr(float(v)) for v in t)], std, decay, finest)
         return np.array([[float(v) for v in row] for row in found])
 
-    return Case(draft.facts, rtol, run, right, 0.0, estimated)
+    return Case(draft.facts, rtol, run, right, _absolute(method, rtol, {}), estimated)
 
 
 def _descent(draft: Draft) -> Case:
