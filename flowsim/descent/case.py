@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.descent.draws import Draws
 from flowsim.descent.linear import LinearMachine, LinearStart
 from flowsim.descent.machine import Machine, Read, recorded_steps
 from flowsim.descent.multipliers import Multipliers, why_not_growth
 from flowsim.descent.products import load_data
 from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
-from flowsim.descent.streams import Streams
+from flowsim.descent.streams import Streams, child_seeds
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.losses import no_fault
 from flowsim.results import Trajectory
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["Case", "cancellation", "check_pair", "divergence_message", "first_bad_step"]
+__all__ = ["Case", "cancellation", "check_pair", "fault_message", "first_bad_step", "parted_step"]
 
 Array = NDArray[np.float64]
 
@@ -80,6 +82,8 @@ class Case:
         self.reason: str | None = "U V^T is not coordinate-separable"
         self.noise = None if settings.expected or not _is_noisy(net) else net.noise
         if isinstance(net, LinearNetwork):
+            if settings.gradient_noise is not None:
+                raise ValueError("`gradient_noise` and `temperature` are for a DiagonalNetwork.")
             if settings.coordinates == "growth":
                 raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {self.reason}.")
             self.linear_start = LinearStart(net, problem, scale, start, self.noise is not None)
@@ -95,6 +99,8 @@ class Case:
         reason = why_not_growth(self.net, expected=self.settings.expected)
         if reason is None and self.settings.radius is not None:
             reason = "`radius` bounds the weights"
+        if reason is None and self.settings.gradient_noise is not None:
+            reason = "noise is added to the weights"
         asked = self.settings.coordinates
         if asked == "growth" and reason is not None:
             raise ValueError(f"`coordinates` cannot be 'growth' for {self.net}: {reason}.")
@@ -111,8 +117,8 @@ class Case:
         assert isinstance(self.net, DiagonalNetwork)
         return Multipliers.of(self.net, self.problem.feature_variances, self.scale, self.direction)
 
-    def machine(self, settings: Settings, steps: Array) -> Machine:
-        """A fresh machine at the start, one lane per step size."""
+    def machine(self, settings: Settings, steps: Array, seeds: Sequence[np.random.SeedSequence]) -> Machine:
+        """A fresh machine at the start, one lane per step size and seed."""
         if isinstance(self.net, LinearNetwork):
             plain = (
                 settings.batch_size is None and settings.label_noise is None and settings.momentum == 0.0
@@ -129,7 +135,11 @@ class Case:
             return GrowthMachine(self.multipliers, self.data, self.problem.y, self.net.weights, settings, steps)
         from flowsim.descent.weights import WeightMachine
 
-        return WeightMachine(self.net, self.problem, self.data, self.scale, self.direction, settings, steps)
+        kicks = None
+        if settings.gradient_noise is not None:
+            unit = replace(settings.gradient_noise, std=1.0)
+            kicks = Draws(unit, [child_seeds(seed, 4)[3] for seed in seeds], np.ones(self.direction.size))
+        return WeightMachine(self.net, self.problem, self.data, self.scale, self.direction, settings, steps, kicks)
 
     def streams(self, settings: Settings, seeds: Sequence[np.random.SeedSequence]) -> Streams:
         """The random draws of the runs side by side."""
@@ -152,10 +162,10 @@ class Case:
         ks: NDArray[np.int64],
         step: float,
         sequence: np.random.SeedSequence,
-        bad: int | None,
+        fault: str | None,
         seconds: float,
     ) -> Trajectory:
-        """The Trajectory of one lane; `bad` is the step at which it left the range of floats."""
+        """The Trajectory of one lane; `fault` says why it ends early, if it does."""
         s = self.settings
         taken = int(ks[-1])
         return assemble(
@@ -166,8 +176,8 @@ class Case:
             ),
             rate=self.rate,
             invariants=machine.invariants,
-            success=bad is None,
-            message=f"took {taken} steps" if bad is None else divergence_message(bad, s.n_steps, step),
+            success=fault is None,
+            message=f"took {taken} steps" if fault is None else fault,
             stats={"steps": taken, "rejected": 0, "nfev": taken, "njev": 0, "seconds": seconds},
             info={
                 "network": repr(self.net),
@@ -185,6 +195,8 @@ class Case:
                 "batches": None if s.batches is None else "given",
                 "shuffle": s.shuffle,
                 "label_noise": None if s.label_noise is None else repr(s.label_noise),
+                "gradient_noise": None if s.gradient_noise is None or s.temperature else repr(s.gradient_noise),
+                "temperature": s.temperature,
                 "momentum": s.momentum,
                 "nesterov": s.nesterov,
                 "expected": s.expected,
@@ -213,16 +225,32 @@ def first_bad_step(machine: Machine, lane: int, case: Case) -> tuple[int | None,
     return (None if stopped < 0 else stopped), read
 
 
-def divergence_message(bad: int, n_steps: int, step: float) -> str:
+def parted_step(machine: Machine, lane: int) -> int | None:
+    """The step from which on the coefficients of a lane are lost to rounding, None if they are not."""
+    parted = getattr(machine, "parted", None)
+    return None if parted is None or parted[lane] < 0 else int(parted[lane])
+
+
+def fault_message(case: Case, step: float, diverged: int | None, parted: int | None) -> str | None:
+    """Why a run ends early, None if it does not."""
+    n_steps = case.settings.n_steps
+    if diverged is not None and (parted is None or diverged <= parted):
+        return (
+            f"the descent diverged: its loss left the range of floats at step {diverged} of {n_steps} "
+            f"(t = {diverged * step:.6g}); try a smaller `step` than {step:g}."
+        )
+    if parted is None:
+        return None
     return (
-        f"the descent diverged: its loss left the range of floats at step {bad} of {n_steps} (t = {bad * step:.6g}); "
-        f"try a smaller `step` than {step:g}."
+        f"what the weights remember of their start is lost to rounding by step {parted} of {n_steps} "
+        f"(t = {parted * step:.6g}), and with it where a coordinate goes that shrinks or changes sign; use a larger "
+        "`alpha`" + (", or growth coordinates." if case.settings.coordinates == "weights" else ".")
     )
 
 
 def cancellation(trajectory: Trajectory) -> str | None:
-    """What to say of a run in floats whose imbalance has left its exact law; None if it has not."""
-    if trajectory.info["coordinates"] == "growth" or trajectory.info["imbalance_law"] != "descent":
+    """What to say of a linear network's run in floats whose imbalance has left its exact law; None if it has not."""
+    if trajectory.info["coordinates"] in ("growth", "weights") or trajectory.info["imbalance_law"] != "descent":
         return None
     assert trajectory.imbalance_departure is not None
     bad = np.flatnonzero(~(trajectory.imbalance_departure <= _LOST))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import one_line
-from flowsim.descent.case import Case, check_pair, first_bad_step
+from flowsim.descent.case import Case, check_pair, fault_message, first_bad_step, parted_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.settings import Settings, check_count, check_step
 from flowsim.descent.streams import Seed, child_seeds, read_seed
@@ -42,11 +42,11 @@ class Ensemble:
         Step sizes.
     t : array (R, T)
     beta, loss, arclength : array (R, T, d), (R, T), (R, T)
-        NaN from the record on at which a run has diverged.
+        NaN from the record on at which a run has diverged or is lost to rounding.
     weights : mapping name -> array (R, T, d)
         Of a LinearNetwork U (R, T, D, k) and V (R, T, m, k), in the basis of the row space of the start where k < h.
     success : array (R,)
-        False for the runs that diverged.
+        False for the runs that diverged or, in weights, were lost to rounding.
     stopped : array (R,)
         The step at which they did; -1 for the others.
     seeds : list of SeedSequence
@@ -102,9 +102,10 @@ class Ensemble:
         count = int(np.isfinite(self.loss[run]).sum())
         if count == 0:
             raise ValueError(f"run {run} diverged at its start: it has no finite record.")
-        bad = None if self.success[run] else int(self.stopped[run])
+        step = float(self.step[run])
+        fault = fault_message(case, step, first_bad_step(machine, lane, case)[0], parted_step(machine, lane))
         return case.trajectory(
-            machine.read(lane, count), machine, self.steps[:count], float(self.step[run]), self.seeds[run], bad,
+            machine.read(lane, count), machine, self.steps[:count], step, self.seeds[run], fault,
             self.seconds,
         )  # fmt: skip
 
@@ -140,7 +141,7 @@ def gradient_descents(
         Threads. The result does not depend on it.
     **options
         `start`, `batch_size`, `shuffle`, `label_noise`, `record_every`, `momentum`, `nesterov`, `expected`,
-        `radius`, `coordinates`: as for :func:`flowsim.gradient_descent`.
+        `radius`, `coordinates`, `gradient_noise`, `temperature`: as for :func:`flowsim.gradient_descent`.
 
     Returns
     -------
@@ -175,8 +176,9 @@ def gradient_descents(
     def run(group: range) -> Machine:
         # A group that is not full repeats its last run: the result of a run does not depend on the others.
         filled = [*group] + [group[-1]] * (width - len(group))
-        machine = case.machine(settings, sizes[filled])
-        drive(machine, case.streams(settings, [seeds[r] for r in filled]), settings.n_steps)
+        own = [seeds[r] for r in filled]
+        machine = case.machine(settings, sizes[filled], own)
+        drive(machine, case.streams(settings, own), settings.n_steps)
         return machine
 
     if count_workers == 1:
@@ -197,6 +199,8 @@ _DEFAULTS: dict[str, Any] = {
     "expected": False,
     "radius": None,
     "coordinates": "auto",
+    "gradient_noise": 0.0,
+    "temperature": 0.0,
 }
 
 
@@ -227,6 +231,8 @@ def _gather(
     for group, machine in zip(groups, machines, strict=True):
         for lane, r in enumerate(group):
             bad, read = first_bad_step(machine, lane, case)
+            parted = parted_step(machine, lane)
+            bad = min((step for step in (bad, parted) if step is not None), default=None)
             count = len(ks)
             if bad is not None:
                 stopped[r], count = bad, int(np.searchsorted(ks, bad))

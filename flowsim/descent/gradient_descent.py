@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.descent.case import Case, cancellation, check_pair, divergence_message, first_bad_step
+from flowsim.descent.case import Case, cancellation, check_pair, fault_message, first_bad_step, parted_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.result import finite_records
 from flowsim.descent.schedules import read_steps
@@ -42,6 +42,8 @@ def gradient_descent(
     batches: ArrayLike | None = None,
     shuffle: bool = False,
     label_noise: float | Noise = 0.0,
+    gradient_noise: float | Noise = 0.0,
+    temperature: float = 0.0,
     seed: Seed = None,
     record_every: int = 1,
     momentum: float = 0.0,
@@ -79,8 +81,15 @@ def gradient_descent(
         next pass where `batch_size` does not divide n.
     label_noise : float or Noise
         Noise added to y afresh at every step; a number is the std of a Gaussian.
+    gradient_noise : float or Noise
+        Noise added to the gradient afresh at every step, independent for every weight and coordinate:
+        ``theta_{k+1} = theta_k - h_k (grad L(theta_k) + xi_k)``; a number is the std of a Gaussian.
+    temperature : float
+        T >= 0 of (stochastic gradient) Langevin dynamics,
+        ``theta_{k+1} = theta_k - h_k grad L(theta_k) - sqrt(2 T h_k) xi_k`` with standard normal xi_k.
     seed : int, SeedSequence or None
-        Recorded in ``info["seed"]``. Batches, label noise and weight noise come from three independent streams.
+        Recorded in ``info["seed"]``. Batches, label noise, weight noise and noise on the gradient come from four
+        independent streams.
     record_every : int
         Keep every so many states; the first and the last are always kept.
     momentum : float
@@ -94,7 +103,7 @@ def gradient_descent(
         momentum carries on the step that was taken, projection included.
     coordinates : {"auto", "growth", "weights"}
         Growth coordinates are exact at every alpha and are chosen for quadratic networks (``u*v``) unless noise is
-        added to the weights or `radius` is given.
+        added to the weights or the gradient or `radius` is given.
 
     Returns
     -------
@@ -110,7 +119,8 @@ def gradient_descent(
         For arguments outside their range.
     IntegrationError
         If the descent diverges: its loss leaves the range of floats; carries the trajectory up to the last finite
-        state. Also if, in weights, an imbalance far below the rounding of its terms has been lost.
+        state. Also if, in weights, coefficients depend on what rounding has lost of the start: a second set of weights
+        that rounds otherwise is moved by the same forces, and parts from the first.
 
     Notes
     -----
@@ -120,7 +130,8 @@ def gradient_descent(
 
     References
     ----------
-    Even, Pesme, Gunasekar, Flammarion, arXiv 2302.08982. Clara, Langer, Schmidt-Hieber, arXiv 2503.11891.
+    Even, Pesme, Gunasekar, Flammarion, arXiv 2302.08982. Clara, Langer, Schmidt-Hieber, arXiv 2503.11891. Welling, Teh,
+    "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011.
 
     Examples
     --------
@@ -136,23 +147,23 @@ def gradient_descent(
     settings = Settings.check(
         problem.n, n_steps=n_steps, batch_size=batch_size, batches=batches, sizes=sizes, shuffle=shuffle,
         label_noise=label_noise, momentum=momentum, nesterov=nesterov, expected=expected, radius=radius,
-        record_every=record_every, coordinates=coordinates,
+        record_every=record_every, coordinates=coordinates, gradient_noise=gradient_noise, temperature=temperature,
     )  # fmt: skip
     case = Case(net, problem, resolve_alpha(alpha, start), start, settings)
     h, sequence = check_step(step if sizes is None else sizes[0]), read_seed(seed)
     began = time.perf_counter()
 
     def run(settings: Settings) -> Machine:
-        machine = case.machine(settings, np.array([h]))
+        machine = case.machine(settings, np.array([h]), [sequence])
         drive(machine, case.streams(settings, [sequence]), settings.n_steps, sizes)
         return machine
 
-    def result(machine: Machine, settings: Settings, bad: int | None) -> Trajectory:
+    def result(machine: Machine, settings: Settings, fault: str | None) -> Trajectory:
         ks = recorded_steps(settings.n_steps, settings.record_every)
         read = machine.read(0, len(ks))
         count = finite_records(read, case.problem)
         return case.trajectory(
-            machine.read(0, count), machine, ks[:count], h, sequence, bad, time.perf_counter() - began
+            machine.read(0, count), machine, ks[:count], h, sequence, fault, time.perf_counter() - began
         )
 
     free = replace(settings, radius=None)
@@ -162,25 +173,26 @@ def gradient_descent(
         if unbound.reason is None and _stays_inside(unbound, free, h, sequence, settings.radius):
             case = unbound
     machine = run(settings)
-    bad, _ = first_bad_step(machine, 0, case)
-    if bad is None:
+    bad, parted = first_bad_step(machine, 0, case)[0], parted_step(machine, 0)
+    fault = fault_message(case, h, bad, parted)
+    if fault is None:
         trajectory = result(machine, settings, None)
         lost = cancellation(trajectory)
         if lost is None:
             return trajectory
         raise IntegrationError(lost, replace(trajectory, success=False, message=lost))
-    message = divergence_message(bad, settings.n_steps, h)
-    if bad == 0:
-        raise IntegrationError(message)
-    # The same run again, stopped one step earlier: its last state is the last finite one.
-    shorter = replace(settings, n_steps=bad - 1)
-    raise IntegrationError(message, result(run(shorter), shorter, bad))
+    last = min(step for step in (bad, parted) if step is not None)
+    if last == 0:
+        raise IntegrationError(fault)
+    # The same run again, stopped one step earlier: its last state is the last good one.
+    shorter = replace(settings, n_steps=last - 1)
+    raise IntegrationError(fault, result(run(shorter), shorter, fault))
 
 
 def _stays_inside(case: Case, settings: Settings, h: float, sequence: np.random.SeedSequence, radius: float) -> bool:
     """Whether no step of a descent without a ball leaves it."""
     every = replace(settings, record_every=1)
-    machine = case.machine(every, np.array([h]))
+    machine = case.machine(every, np.array([h]), [sequence])
     drive(machine, case.streams(every, [sequence]), every.n_steps, every.sizes)
     if first_bad_step(machine, 0, case)[0] is not None:
         return False

@@ -33,6 +33,8 @@ class Settings:
     coordinates: str
     batches: NDArray[np.int64] | None = None
     sizes: NDArray[np.float64] | None = None
+    gradient_noise: Noise | None = None
+    temperature: float = 0.0
 
     @classmethod
     def check(
@@ -51,6 +53,8 @@ class Settings:
         coordinates: Any,
         batches: Any = None,
         sizes: NDArray[np.float64] | None = None,
+        gradient_noise: Any = 0.0,
+        temperature: Any = 0.0,
     ) -> Settings:
         """Read and check what the caller gave; a batch of all n rows is no batch."""
         count = check_count("n_steps", n_steps)
@@ -72,13 +76,19 @@ class Settings:
             raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
         if radius is not None and not _number("radius", radius) > 0.0:
             raise ValueError(f"`radius` must be > 0; received {radius!r}.")
+        added = _noise("gradient_noise", gradient_noise)
+        heat = _number("temperature", temperature)
+        if heat < 0.0:
+            raise ValueError(f"`temperature` must be >= 0; received {temperature!r}.")
+        if heat and added is not None:
+            raise ValueError("`temperature` is the size of a noise: `gradient_noise` must be left out beside it.")
         if coordinates not in COORDINATES:
             raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
         return cls(
             n_steps=count,
             batch_size=None if size == n and given is None else size,
             shuffle=bool(shuffle),
-            label_noise=_label_noise(label_noise),
+            label_noise=_noise("label_noise", label_noise),
             momentum=mu,
             nesterov=bool(nesterov),
             expected=bool(expected),
@@ -87,7 +97,15 @@ class Settings:
             coordinates=coordinates,
             batches=given,
             sizes=sizes,
+            gradient_noise=GaussianNoise(1.0) if heat else added,
+            temperature=heat,
         )
+
+    def kick_sizes(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What multiplies the unit noise that a step of each size subtracts from the weights."""
+        if self.gradient_noise is None:
+            return np.zeros_like(steps)
+        return np.sqrt(2.0 * self.temperature * steps) if self.temperature else steps * float(self.gradient_noise.std)  # type: ignore[arg-type]
 
     @property
     def time_dilation(self) -> float:
@@ -103,17 +121,18 @@ def check_step(step: Any) -> float:
     return value
 
 
-def _label_noise(value: Any) -> Noise | None:
+def _noise(name: str, value: Any) -> Noise | None:
+    """Additive noise of one size from a number, the std of a Gaussian, or as it is; None for none."""
     if value is None:
         return None
     noise = value
     if not isinstance(value, Noise):
-        std = _number("label_noise", value)
+        std = _number(name, value)
         if std < 0:
-            raise ValueError(f"`label_noise` must be >= 0; received {value!r}.")
+            raise ValueError(f"`{name}` must be >= 0; received {value!r}.")
         noise = GaussianNoise(std)
     if noise.multiplicative or not isinstance(noise.std, float):
-        raise ValueError("`label_noise` must be additive with one std; received a multiplicative or per-weight noise.")
+        raise ValueError(f"`{name}` must be additive with one std; received a multiplicative or per-weight noise.")
     return noise if noise.std > 0 else None
 
 

@@ -8,19 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.descent.draws import Draws
 from flowsim.descent.growth_loop import Plan
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
-from flowsim.descent.weights_loop import WeightOptions, WeightRecord, WeightState, load_loop
+from flowsim.descent.weights_loop import Companion, WeightOptions, WeightRecord, WeightState, load_loop
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 
 __all__ = ["WeightMachine"]
 
 Array = NDArray[np.float64]
+
+#: Squares of weights above this share of those to come survive their rounding with seven digits.
+_RESOLVED = 1e-9
 
 
 class WeightMachine:
@@ -35,6 +39,8 @@ class WeightMachine:
     settings : Settings
     steps : array (lanes,)
         Step sizes.
+    kicks : Draws, optional
+        Noise of std 1 that every step subtracts from the weights, ``kick_sizes(step)`` times.
 
     Raises
     ------
@@ -61,15 +67,16 @@ class WeightMachine:
         direction: Array,
         settings: Settings,
         steps: Array,
+        kicks: Draws | None = None,
     ) -> None:
-        self.net, self.data, self.settings = net, data, settings
+        self.net, self.data, self.settings, self.kicks = net, data, settings, kicks
         # Drawn noise needs phi and its slopes alone: one compilation for all noises.
         self.stepped = net if settings.expected else _without_noise(net)
         self.invariants: tuple[str, ...] = self.loop.INVARIANTS
         self.lanes, self.d, self.steps = len(steps), problem.d, steps
         std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
         multiplicative = net.noise is not None and net.noise.multiplicative
-        sampled = bool(std.any()) and not settings.expected
+        sampled = (bool(std.any()) and not settings.expected) or kicks is not None
         start = scale.value * direction
         lost = (np.abs(start) < np.finfo(float).tiny) & (direction != 0)
         if lost.any() and (multiplicative or not sampled):
@@ -83,7 +90,7 @@ class WeightMachine:
             formula.product_of is not None and len(formula.product_of) == len(net.weights) for formula in net.distinct
         )
         has_law = self.is_product and settings.momentum == 0 and settings.radius is None and not std.any()
-        has_law = has_law and not net.weight_decay
+        has_law = has_law and not net.weight_decay and kicks is None
         kind = np.repeat(net.kinds(problem.d), self.lanes)
         variances = problem.feature_variances if std.any() else np.zeros(problem.d)
         self.options = WeightOptions(
@@ -99,6 +106,7 @@ class WeightMachine:
             )
         beta = aligned(np.empty(w.shape[1]))
         self.loop.value(w, kind, beta)
+        self.companion = _companion(w, self.lanes, problem.coefficient_size)
         pairs = len(net.weights) - 1 if has_law else 0
         self.state = WeightState(
             w, np.zeros_like(w), np.ones((pairs, w.shape[1])), beta, np.zeros(self.lanes), np.full(self.lanes, -1)
@@ -112,6 +120,11 @@ class WeightMachine:
     @property
     def stopped(self) -> NDArray[np.int64]:
         return self.state.stopped
+
+    @property
+    def parted(self) -> NDArray[np.int64]:
+        """The step from which on the coefficients of a lane are lost to rounding; -1 while they are not."""
+        return self.companion.parted
 
     def set_step(self, size: float) -> None:
         """The size of the steps to come."""
@@ -134,11 +147,16 @@ class WeightMachine:
     def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings
         plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        kicks = np.empty((0, *self.state.w.shape))
+        if self.kicks is not None:
+            drawn = self.kicks.block(last - first).reshape(last - first, *self.state.w.shape)
+            kicks = drawn * np.tile(-s.kick_sizes(self.steps), self.d)
         return bool(
             self.loop.run_weights(
-                self.data, self.target, labels, rows, noise, self.scale, self.options, self.state, plan, self.record
+                self.data, self.target, (labels, rows, noise, kicks), self.scale, self.options, self.state,
+                self.companion, plan, self.record,
             )
-        )
+        )  # fmt: skip
 
     def read(self, lane: int, count: int) -> Read:
         w = self.record.w[:count, :, lane :: self.lanes]
@@ -174,6 +192,22 @@ class WeightMachine:
         self.loop.invariants(flat, np.tile(self.net.kinds(d), count), out)
         imbalance = out.reshape(-1, count, d).transpose(1, 0, 2)
         return imbalance, np.log(np.abs(imbalance))
+
+
+def _companion(w: Array, lanes: int, coefficient: float) -> Companion:
+    """Where what the start remembers may be lost beside the weights to come, else one without entries."""
+    size = np.abs(w)
+    least, grown = float(size[size > 0].min(initial=np.inf)), max(1.0, coefficient, float(size.max()) ** 2)
+    if least**2 > _RESOLVED * grown:
+        none = np.empty((len(w), 0))
+        return Companion(none, none, none, np.zeros(lanes), np.full(lanes, -1))
+    nudge = np.zeros_like(w)
+    for a in range(len(w)):
+        equal = [(size[a] == size[b]) for b in range(a)]
+        nudge[a] = (-1.0) ** a * (1 + 2 * (a // 2))
+        for b in reversed(range(a)):
+            nudge[a] = np.where(equal[b], nudge[b], nudge[a])
+    return Companion(w.copy(), np.zeros_like(w), nudge, np.zeros(lanes), np.full(lanes, -1))
 
 
 def _without_noise(net: DiagonalNetwork) -> DiagonalNetwork:

@@ -44,6 +44,21 @@ class WeightState(NamedTuple):
     stopped: NDArray[np.int64]
 
 
+class Companion(NamedTuple):
+    """The same weights rounded otherwise, moved by the same forces; arrays without entries where none is needed.
+
+    `nudge` (k, N) are units of the last place by which a step may shift a weight, alike for weights that start with
+    equal moduli: the symmetries of a start are kept. `largest` and `parted` (lanes,): the largest coefficient so far,
+    and the step from which on the two have different coefficients, or -1.
+    """
+
+    w: Array
+    v: Array
+    nudge: Array
+    largest: Array
+    parted: NDArray[np.int64]
+
+
 class WeightRecord(NamedTuple):
     """Recorded states, a leading axis T before the shapes of :class:`WeightState`."""
 
@@ -60,20 +75,31 @@ from flowsim.descent.products import move_on, products
 from flowsim.descent.tiles import ROWS, aligned_buffer
 
 
+#: Coefficients that differ by this share of the largest are lost to rounding.
+_PARTED = 1e-6
+_ULP = 2.0**-52
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _project(w, v, radius, lanes):
+def _shrink(w, v, factor, lane, lanes):
+    for a in range(w.shape[0]):
+        for i in range(lane, w.shape[1], lanes):
+            inside = w[a, i] * factor
+            v[a, i] += inside - w[a, i]
+            w[a, i] = inside
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _project(w, v, companion, radius, lanes):
     for lane in range(lanes):
         square = 0.0
         for a in range(w.shape[0]):
             for i in range(lane, w.shape[1], lanes):
                 square += w[a, i] * w[a, i]
         if square > radius * radius:
-            shrink = radius / math.sqrt(square)
-            for a in range(w.shape[0]):
-                for i in range(lane, w.shape[1], lanes):
-                    inside = w[a, i] * shrink
-                    v[a, i] += inside - w[a, i]
-                    w[a, i] = inside
+            _shrink(w, v, radius / math.sqrt(square), lane, lanes)
+            if companion.w.shape[1]:
+                _shrink(companion.w, companion.v, radius / math.sqrt(square), lane, lanes)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -89,9 +115,68 @@ def _imbalance_law(w, a, factor):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def run_weights(data, target, labels, rows, noise, scale, options, state, plan, record):
+def _place(w, v, xi, options, plan, point):
+    # Where the gradient is taken.
+    for m in range(w.shape[0]):
+        for i in range(w.shape[1]):
+            x = w[m, i] + plan.momentum * v[m, i] if plan.nesterov else w[m, i]
+            if xi.shape[1]:
+                x = x + (x * xi[m, i] if options.multiplicative else xi[m, i])
+            point[m, i] = x
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _move(here, w, v, a, xi, kick, options, plan, slope):
+    # One step of w by the force a.
+    count, size = w.shape
+    shrinks = options.shrink.any()
+    if options.expected:
+        field(here, options.kind, options.std, a, options.penalty, slope)
+    else:
+        gradient(here, options.kind, slope)
+        for m in range(count):
+            for i in range(size):
+                slope[m, i] *= -a[i]
+                if options.multiplicative and xi.shape[1]:
+                    # The chain rule: what is descended is theta -> L(theta (1 + xi)).
+                    slope[m, i] *= 1.0 + xi[m, i]
+    if shrinks:
+        # At the weights themselves, or where the momentum leads: the noise is none of the decay's.
+        ahead = plan.momentum if plan.nesterov else 0.0
+        for m in range(count):
+            for i in range(size):
+                slope[m, i] -= options.shrink[i] * (w[m, i] + ahead * v[m, i])
+    for m in range(count):
+        for i in range(size):
+            move = slope[m, i] + kick[m, i] if kick.shape[1] else slope[m, i]
+            if plan.momentum != 0.0:
+                move += plan.momentum * v[m, i]
+                v[m, i] = move
+            w[m, i] += move
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _compare(beta, other, companion, k):
+    # Nudge the companion by at most a unit in the last place; note lanes whose coefficients have parted.
+    lanes = companion.parted.size
+    for i in range(beta.size):
+        companion.largest[i % lanes] = max(companion.largest[i % lanes], abs(beta[i]))
+    for i in range(beta.size):
+        lane = i % lanes
+        if companion.parted[lane] < 0 and abs(other[i] - beta[i]) > _PARTED * companion.largest[lane]:
+            companion.parted[lane] = k
+    # Signs that repeat after 2**31 steps at the earliest.
+    sign = 1.0 if ((k * 1103515245 + 12345) >> 16) & 1 else -1.0
+    for m in range(companion.w.shape[0]):
+        for i in range(companion.w.shape[1]):
+            companion.w[m, i] *= 1.0 + sign * _ULP * companion.nudge[m, i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def run_weights(data, target, draws, scale, options, state, companion, plan, record):
+    labels, rows, noise, kicks = draws
     w, v, beta, stopped = state.w, state.v, state.beta, state.stopped
-    kind, std = options.kind, options.std
+    kind = options.kind
     count, size = w.shape
     lanes = scale.size
     tiles = aligned_buffer(-(-(size // lanes) // ROWS) * ROWS * lanes)
@@ -103,9 +188,9 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
     square = np.empty(lanes)
     noisy = np.zeros(target.size)
     every_row = np.empty(0, np.int64)
+    nothing = np.empty((count, 0))
     moves = plan.nesterov or noise.shape[0] > 0
-    shrinks = options.shrink.any()
-    is_plain = plan.momentum == 0.0 and not options.expected and not options.multiplicative and not shrinks
+    has_companion = companion.w.shape[1] > 0
     for k in range(plan.first, plan.last + 1):
         if k % plan.every == 0 or k == plan.n_steps:
             slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
@@ -121,42 +206,19 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
             noisy[: labels.shape[1]] = target[: labels.shape[1]] + labels[k - plan.first]
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
+        xi = noise[k - plan.first] if noise.shape[0] else nothing
+        kick = kicks[k - plan.first] if kicks.shape[0] else nothing
         here = w
         if moves:
-            for m in range(count):
-                for i in range(size):
-                    x = w[m, i] + plan.momentum * v[m, i] if plan.nesterov else w[m, i]
-                    if noise.shape[0]:
-                        xi = noise[k - plan.first, m, i]
-                        x = x + (x * xi if options.multiplicative else xi)
-                    point[m, i] = x
+            _place(w, v, xi, options, plan, point)
             here = point
         if options.expected:
-            mean(here, kind, std, predicted)
+            mean(here, kind, options.std, predicted)
         elif moves:
             value(here, kind, predicted)
         else:
             predicted[:] = beta
         products(data, aim, batch, predicted, scale, residual, tiles, square)
-        if options.expected:
-            field(here, kind, std, a, options.penalty, slope)
-        else:
-            gradient(here, kind, slope)
-            if not is_plain:
-                for m in range(count):
-                    for i in range(size):
-                        slope[m, i] *= -a[i]
-            if options.multiplicative and noise.shape[0]:
-                # The chain rule: what is descended is theta -> L(theta (1 + xi)).
-                for m in range(count):
-                    for i in range(size):
-                        slope[m, i] *= 1.0 + noise[k - plan.first, m, i]
-        if shrinks:
-            # At the weights themselves, or where the momentum leads: the noise is none of the decay's.
-            ahead = plan.momentum if plan.nesterov else 0.0
-            for m in range(count):
-                for i in range(size):
-                    slope[m, i] -= options.shrink[i] * (w[m, i] + ahead * v[m, i])
         alive = False
         for lane in range(lanes):
             if math.isfinite(square[lane]):
@@ -167,22 +229,20 @@ def run_weights(data, target, labels, rows, noise, scale, options, state, plan, 
             return False
         if options.has_law:
             _imbalance_law(w, a, state.factor)
-        if is_plain:
-            for m in range(count):
-                for i in range(size):
-                    w[m, i] -= a[i] * slope[m, i]
-        elif plan.momentum == 0.0:
-            for m in range(count):
-                for i in range(size):
-                    w[m, i] += slope[m, i]
-        else:
-            for m in range(count):
-                for i in range(size):
-                    v[m, i] = plan.momentum * v[m, i] + slope[m, i]
-                    w[m, i] += v[m, i]
+        _move(here, w, v, a, xi, kick, options, plan, slope)
+        if has_companion:
+            other = companion.w
+            if moves:
+                _place(companion.w, companion.v, xi, options, plan, point)
+                other = point
+            _move(other, companion.w, companion.v, a, xi, kick, options, plan, slope)
         if options.radius < math.inf:
-            _project(w, v, options.radius, lanes)
+            _project(w, v, companion, options.radius, lanes)
+        if has_companion:
+            value(companion.w, kind, a)
         value(w, kind, predicted)
+        if has_companion:
+            _compare(predicted, a, companion, k + 1)
         move_on(predicted, beta, state.length)
     return True
 """

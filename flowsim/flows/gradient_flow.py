@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -194,7 +193,7 @@ def gradient_flow(
     if isinstance(net, LinearNetwork):
         m, h = problem.n_targets, net.width
         looked_for = as_events(
-            events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)}, rtol, partial(_size, problem)
+            events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)}, rtol, lambda: problem.coefficient_size
         )
         if coordinates != "auto":
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
@@ -211,7 +210,7 @@ def gradient_flow(
             )
         problem = problem.with_target(problem.y[:, 0])
     looked_for = (
-        as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,)), rtol, partial(_size, problem))
+        as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,)), rtol, lambda: problem.coefficient_size)
         if events
         else ()
     )
@@ -237,14 +236,29 @@ def gradient_flow(
     homogeneous = parts is None and coordinates in ("auto", "growth", "log")
     exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
     inner, reason = _choose(
-        net, exponents.problem(problem), exponents.scale(scale), parts or direction, coordinates, method, rtol
+        exponents.network(net),
+        exponents.problem(problem),
+        exponents.scale(scale),
+        parts or direction,
+        coordinates,
+        method,
+        rtol,
     )
     if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
         time = t_end * (scale.gamma if clock == "accelerated" else 1.0)
-        inner = _for_good(inner, net, exponents.problem(problem), scale, direction, math.ldexp(time, -exponents.time))
+        inner = _for_good(
+            inner,
+            exponents.network(net),
+            exponents.problem(problem),
+            scale,
+            direction,
+            math.ldexp(time, -exponents.time),
+        )
     if exponents.k and not getattr(inner, "native", hasattr(inner, "integrate")):  # weights are integrated as they are
         exponents = replace(exponents, k=0)
-        inner, _ = _choose(net, exponents.problem(problem), scale, direction, "weights", method, rtol)
+        inner, _ = _choose(
+            exponents.network(net), exponents.problem(problem), scale, direction, "weights", method, rtol
+        )
     chosen: Any = ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner
     if method == "auto":
         method = "native" if getattr(chosen, "native", hasattr(chosen, "integrate")) else "LSODA"
@@ -273,14 +287,6 @@ def gradient_flow(
         info={**info, "not_growth_because": reason},
         **common,
     )
-
-
-def _size(problem: Problem) -> float:
-    """The largest coefficient of a fit of one feature: of the size of the solution's."""
-    shape = (problem.d,) if problem.y.ndim == 1 else (problem.d, problem.n_targets)
-    force = np.abs(problem.gradient(np.zeros(shape))).reshape(problem.d, -1).max(axis=1)
-    seen = problem.feature_variances > 0
-    return float((force[seen] / problem.feature_variances[seen]).max(initial=0.0))
 
 
 def _for_good(
@@ -340,11 +346,11 @@ def _choose(
         not_curve = admits_curves(net, scale, direction, rtol)
         if not_curve is None:
             native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
-            curves = CurveMap(net, scale, direction, _size(problem))
+            curves = CurveMap(net, scale, direction, problem.coefficient_size)
             return DualCoordinates(net, problem, curves, native=native_curve), reason
         if native and admits_blow_up(net, scale) is None:
             try:
-                return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, _size(problem))), reason
+                return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, problem.coefficient_size)), reason
             except ArithmeticError as error:
                 not_curve = str(error)
         if asked == "curve":

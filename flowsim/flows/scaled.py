@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.flows.coordinates import NativeCoordinates, Observed
-from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import SeparableSolution
 
@@ -71,6 +71,14 @@ class Exponents:
             raise ValueError("`problem` has targets whose ratio to X is no float.")
         return Regression(X, y, problem.feature_names)
 
+    def network(self, net: DiagonalNetwork) -> DiagonalNetwork:
+        """The network left: a constant weight decay is a rate, ``lambda t = lambda' t'``."""
+        if not self.time or not net.weight_decay:
+            return net
+        texts = [formula.text for formula in net.formulas]
+        decay = math.ldexp(float(net.weight_decay), self.time)  # type: ignore[arg-type]
+        return DiagonalNetwork(texts if net.is_mixed else texts[0], noise=net.noise, weight_decay=decay)
+
     def scale(self, scale: InitialScale) -> InitialScale:
         """The scale left."""
         return InitialScale(scale.text, scale.log - self.k * math.log(2.0)) if self.k else scale
@@ -82,15 +90,15 @@ def exponents_for(net: DiagonalNetwork, problem: Problem, native: bool) -> Expon
     if (
         not isinstance(problem, Regression)
         or not isinstance(entries, np.ndarray)
-        or getattr(net, "weight_decay", False)
+        or isinstance(net.weight_decay, Decay)
     ):
         return Exponents()
     p, q = _exponent(entries), _exponent(problem.y)
     degree = _degree(net) if native and (net.noise is None or not np.any(net.noise.stds(net.weights))) else 0
-    if p is None or q is None:
+    if p is None:
         return Exponents()
     k, least = 0, 1 + _ORDINARY // 2 if degree == 2 else _PRODUCT
-    if degree and abs(round((q - p) / degree)) >= least:
+    if q is not None and degree and abs(round((q - p) / degree)) >= least:
         # Only what of y the features see moves coefficients.
         seen = _exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
         k = 0 if seen is None else round((seen + q - p) / degree)

@@ -250,6 +250,14 @@ class Problem(InUnits):
         return np.sqrt(self.n * self.feature_variances)
 
     @cached_property
+    def coefficient_size(self) -> float:
+        """The largest coefficient of a fit of one feature: of the size of the solution's."""
+        shape = (self.d,) if self.y.ndim == 1 else (self.d, self.n_targets)
+        force = np.abs(self.gradient(np.zeros(shape))).reshape(self.d, -1).max(axis=1)
+        seen = self.feature_variances > 0
+        return float((force[seen] / self.feature_variances[seen]).max(initial=0.0))
+
+    @cached_property
     def safe_size(self) -> float:
         """The loss is a float wherever no entry of beta is larger than this, negative where there is no such size."""
         spare = self.loss_function.safe_prediction - float(np.abs(self.y).max())

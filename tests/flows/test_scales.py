@@ -78,3 +78,19 @@ def test_deep_products_with_huge_targets_agree_with_their_weights(depth: int, si
 def test_units_of_time_beyond_floats_are_said() -> None:
     with pytest.raises(ValueError, match="unit of time"):
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression(np.ldexp(X, -600), np.ldexp(Y, -600)), 1.0, alpha=0.1)
+
+
+@pytest.mark.parametrize("p", [-400, 400])
+def test_units_change_no_flow_with_weight_decay_or_without_targets(p: int) -> None:
+    """Of (2^p X, 2^p y, 4^p decay) at time 4^-p t, exactly the same."""
+    X, y = np.array([[1.0, 0.5], [-0.25, 1.0]]), np.array([1.0, -0.5])
+    for target, decay in ((y, 0.05), (0 * y, 0.05), (0 * y, 0.0)):
+        runs = [
+            fs.gradient_flow(
+                fs.DiagonalNetwork("u*v", weight_decay=decay * 4.0**q),
+                fs.Regression(X * 2.0**q, target * 2.0**q),
+                np.ldexp(9.0, -2 * q), alpha=0.5, start={"u": 1.0, "v": 0.5}, t_eval=np.ldexp([1.0, 9.0], -2 * q),
+            ).beta
+            for q in (0, p)
+        ]  # fmt: skip
+        np.testing.assert_allclose(runs[1], runs[0], rtol=1e-6, atol=1e-9)

@@ -158,9 +158,12 @@ def _targets(draft: Draft) -> None:
 
 def _flow_case(
     draft: Draft, net: fs.DiagonalNetwork, loss: str, alpha: str, start: dict[str, np.ndarray], t: np.ndarray,
-    clocks: dict[str, Any], right: Callable[[list], list], shift: tuple[int, int] = (0, 0),
+    clocks: dict[str, Any], right: Callable[[list], list], shift: tuple[int, int] = (0, 0), grown: float = 0.0,
 ) -> Case:  # fmt: skip
-    """`clocks`: name -> unit of time; `t` on the first of them. `shift`: powers of two of X and of beta."""
+    """`clocks`: name -> unit of time; `t` on the first of them. `shift`: powers of two of X and of beta.
+
+    `grown`: products of weights from which the coefficients are differences.
+    """
     rng, facts = draft.rng, draft.facts
     rtol, method = draft.power(-10, -4), str(rng.choice(METHODS))
     clock = str(rng.choice(list(clocks)))
@@ -187,7 +190,7 @@ def _flow_case(
         found = right([mpfr(0), *(mpfr(float(v)) * unit for v in values)])
         return np.array([[float(v) for v in row] for row in found])
 
-    return Case(facts, rtol, run, truth, _absolute(method, rtol, options), estimated)
+    return Case(facts, rtol, run, truth, _absolute(method, rtol, options) + grown, estimated)
 
 
 def _absolute(method: str, rtol: float, options: dict[str, float]) -> float:
@@ -249,7 +252,7 @@ def _quadratic(draft: Draft) -> Case:
     if mpfr(alpha) < 0.9:
         clocks["accelerated"] = -gmpy2.log(mpfr(alpha))
     times = np.ldexp(_times(draft, end, 6 if a > 1 else 3), -2 * p - j)
-    return _flow_case(draft, net, loss, alpha, start, times, clocks, right, (p, j))
+    return _flow_case(draft, net, loss, alpha, start, times, clocks, right, (p, j), float(mpfr(alpha)) ** 2)
 
 
 def _product(draft: Draft, tiny: bool) -> Case:
@@ -378,10 +381,9 @@ def _descent(draft: Draft) -> Case:
 
     def right(_: Any) -> np.ndarray:
         directions = [[mpfr(a) * mpfr(float(v)) for v in start[w]] for w in net.weights]
-        found = oracles.weight_descent(
-            formula, net.weights, oracles.Data(draft.X, draft.y), directions, step, n_steps, momentum
-        )
-        return np.array([[float(v) for v in found]])
+        data = oracles.Data(draft.X, draft.y)
+        found = oracles.weight_descent(formula, net.weights, data, directions, step, (0, n_steps), momentum)
+        return np.array([[float(v) for v in row] for row in found])
 
     return Case(draft.facts, 1e-9, run, right)
 

@@ -309,17 +309,21 @@ def linear_flow(
 
 
 def weight_descent(
-    formula: str, names: Sequence[str], data: Data, start: list[list], h: float, n_steps: int, momentum: float = 0.0
-) -> list:
-    """beta after `n_steps` steps of descent, heavy ball with momentum."""
+    formula: str, names: Sequence[str], data: Data, start: list[list], h: float, steps: Sequence[int],
+    momentum: float = 0.0,
+) -> list[list]:  # fmt: skip
+    """beta after so many steps of descent, heavy ball with momentum."""
     parts = _parts(formula, tuple(names), "")
     k, d, size, mu = len(names), data.d, mpfr(h), mpfr(momentum)
     w, v = [list(row) for row in start], [[mpfr(0)] * d for _ in start]
-    for _ in range(n_steps):
+    out = []
+    for step in range(max(steps) + 1):
         seen = [parts(*(row[i] for row in w), mpfr(0)) for i in range(d)]
+        if step in steps:
+            out.append([mpfr(own[-1]) for own in seen])
         g = data.gradient([mpfr(own[0]) for own in seen])
         for a in range(k):
             for i in range(d):
                 v[a][i] = mu * v[a][i] - size * g[i] * seen[i][1 + a]
                 w[a][i] += v[a][i]
-    return [mpfr(parts(*(row[i] for row in w), mpfr(0))[-1]) for i in range(d)]
+    return out
