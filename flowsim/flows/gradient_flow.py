@@ -21,7 +21,7 @@ from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.rest import flow_to_rest
-from flowsim.flows.scaled import ScaledCoordinates, exponents_for
+from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
 from flowsim.growth.curve_map import CurveMap, admits_curves
 from flowsim.growth.exponential import admits_growth
@@ -233,33 +233,8 @@ def gradient_flow(
             net, problem, t_end, scale, direction, method=method, acceleration=acceleration(net, scale),
             events=looked_for, info=info, **common,
         )  # fmt: skip
-    homogeneous = parts is None and coordinates in ("auto", "growth", "log")
-    exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
-    inner, reason = _choose(
-        exponents.network(net),
-        exponents.problem(problem),
-        exponents.scale(scale),
-        parts or direction,
-        coordinates,
-        method,
-        rtol,
-    )
-    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
-        time = t_end * (scale.gamma if clock == "accelerated" else 1.0)
-        inner = _for_good(
-            inner,
-            exponents.network(net),
-            exponents.problem(problem),
-            scale,
-            direction,
-            math.ldexp(time, -exponents.time),
-        )
-    if exponents.k and not getattr(inner, "native", hasattr(inner, "integrate")):  # weights are integrated as they are
-        exponents = replace(exponents, k=0)
-        inner, _ = _choose(
-            exponents.network(net), exponents.problem(problem), scale, direction, "weights", method, rtol
-        )
-    chosen: Any = ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner
+    time = t_end * (scale.gamma if clock == "accelerated" else 1.0)
+    chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, coordinates, method, rtol, time)
     if method == "auto":
         method = "native" if getattr(chosen, "native", hasattr(chosen, "integrate")) else "LSODA"
     if clock == "accelerated" and scale.gamma <= 0:
@@ -287,6 +262,31 @@ def gradient_flow(
         info={**info, "not_growth_because": reason},
         **common,
     )
+
+
+def _in_units(
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    parts: Start | None,
+    coordinates: str,
+    method: str,
+    rtol: float,
+    horizon: float,
+) -> tuple[Any, str | None, Exponents]:
+    """Coordinates of the data in powers of two near one, why they are no growth coordinates, and those powers."""
+    homogeneous = parts is None and coordinates in ("auto", "growth", "log")
+    exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
+    own, data = exponents.network(net), exponents.problem(problem)
+    inner, reason = _choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol)
+    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
+        inner = _for_good(inner, own, data, scale, direction, math.ldexp(horizon, -exponents.time))
+    if exponents.k and not getattr(inner, "native", hasattr(inner, "integrate")):  # weights are integrated as they are
+        exponents = replace(exponents, k=0)
+        own, data = exponents.network(net), exponents.problem(problem)
+        inner, _ = _choose(own, data, scale, direction, "weights", method, rtol)
+    return ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner, reason, exponents
 
 
 def _for_good(
