@@ -88,7 +88,8 @@ def gradient_flow(
     net : DiagonalNetwork or LinearNetwork
     problem : Problem
         A single target for a DiagonalNetwork. With a loss other than squares the expectation under weight noise does
-        not reduce to m and V: noise is refused.
+        not reduce to m and V; it is exact for Gaussian noise on quadratic formulas, in closed form (exponential,
+        Poisson) or by quadrature to rounding (logistic, log-cosh): :mod:`flowsim.flows.noisy_loss`.
     t_end : float, optional
         End of the run in the unit of `clock`, > 0. None, for squares: run until the flow rests, found by doubling.
     alpha : float, str, Decimal or Fraction
@@ -179,8 +180,8 @@ def gradient_flow(
     measured = isinstance(problem, MatrixSensing)
     if measured and not isinstance(net, LinearNetwork):
         raise ValueError(f"`net` must be a LinearNetwork for measurements of a matrix; received {net!r}.")
-    if getattr(net, "noise", None) is not None and not measured:
-        require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")
+    if isinstance(net, LinearNetwork) and net.noise is not None and not measured:
+        require_squares(problem, "weight noise on a LinearNetwork (gradient_descent draws noise with any loss)")
     common: dict[str, Any] = {
         "clock": clock,
         "t_eval": points,
@@ -227,6 +228,8 @@ def gradient_flow(
         "default_start": start is None and pretrained is None,
     }
     if clock == "log_loss":
+        if net.noise is not None:
+            raise ValueError("`clock` cannot be 'log_loss' with weight noise: the expected loss does not tend to 0.")
         if parts is not None:
             raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
         return log_loss_flow(
@@ -259,7 +262,7 @@ def gradient_flow(
         method=method,
         events=looked_for,
         exponent=exponents.time,
-        info={**info, "not_growth_because": reason},
+        info={**info, "not_growth_because": reason, **_expectation(chosen)},
         **common,
     )
 
@@ -308,6 +311,29 @@ def _for_good(
     return symmetric if symmetric.is_wall.all() else growth
 
 
+def _expectation(coordinates: Any) -> dict[str, str]:
+    """How an expected loss other than squares was taken."""
+    return {"expectation": coordinates.expectation} if hasattr(coordinates, "expectation") else {}
+
+
+def _noisy(
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, asked: str, method: str
+) -> Coordinates:
+    """Coordinates for weight noise with a loss other than squares."""
+    from flowsim.flows.noisy_loss import NoisyLossCoordinates, why_not_noisy
+
+    reason = why_not_noisy(net, problem)
+    if reason is not None:
+        raise ValueError(
+            f"`problem` must have the squared loss for this weight noise: {reason}. gradient_descent draws any noise "
+            "with any loss."
+        )
+    if asked not in ("auto", "growth") or method == "native":
+        name, value = ("method", method) if method == "native" else ("coordinates", asked)
+        raise ValueError(f"`{name}` cannot be {value!r} for weight noise with the {problem.loss_function.name} loss.")
+    return NoisyLossCoordinates(net, problem, UNIT_SCALE if isinstance(direction, Start) else scale, direction)
+
+
 def _choose(
     net: DiagonalNetwork,
     problem: Problem,
@@ -317,6 +343,8 @@ def _choose(
     method: str,
     rtol: float,
 ) -> tuple[Coordinates, str | None]:
+    if net.noise is not None and not isinstance(problem, Regression):
+        return _noisy(net, problem, scale, direction, asked, method), None
     scheduled = isinstance(net.weight_decay, Decay)
     if method == "native" and scheduled:
         raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")

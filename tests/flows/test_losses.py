@@ -162,10 +162,6 @@ def test_sample_weights_are_repeated_rows() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda p: fs.gradient_flow(fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1)), p, 1.0),
-            "squared loss for weight noise",
-        ),
         (lambda p: fs.studies.min_l1(p), "squared loss for a reference"),
         (lambda p: fs.modified_flow(NET, p, 0.1, 1.0, alpha=0.1), "squared loss"),
     ],

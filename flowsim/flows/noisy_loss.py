@@ -1,0 +1,246 @@
+r"""The expected-gradient flow of quadratic networks under Gaussian weight noise, with losses other than squares.
+
+All weights are perturbed at once, so the prediction ``f_i = sum_j x_ij phi(w_j + xi_j)`` has a law of its own and the
+expected loss does not reduce to mean and variance. But an exponential of f is a product over coordinates, closed for
+Gaussian quadratic forms: with modes c_k of phi (:mod:`flowsim.growth.modes`), ``mu_k`` its eigenvalues,
+
+.. math:: E\, e^{s f_i} = \prod_{j,k} (1 - 2 s x_{ij} \mu_k \eta^2)^{-1/2}
+          \exp \frac{s x_{ij} \mu_k |q_k|^{-2} c_{jk}^2}{1 - 2 s x_{ij} \mu_k \eta^2} =: \chi_i(s),
+
+and slopes of losses are sums of exponentials (:mod:`flowsim.problem.exponential_sums`). So every mode is multiplied,
+
+.. math:: \frac{d}{dt} \ln c_{jk}^2 = -4 \mu_k \Gamma_{jk}, \qquad
+          \Gamma_{jk} = \frac1n \sum_i w_i x_{ij} \Big( b_i
+          + \mathrm{Re} \sum_q \frac{a_{iq}\, \chi_i(s_{iq})}{1 - 2 s_{iq} x_{ij} \mu_k \eta^2} \Big),
+
+and alpha enters through its logarithm alone. Without noise Gamma is the gradient. The exponential and the Poisson loss
+are closed forms; their expectation is infinite from ``|x_ij| eta^2 = 1`` on (``u*v``). The logistic loss and log-cosh
+are quadratures, exact to rounding.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.flows.coordinates import Observed
+from flowsim.growth.exponential import admits_growth
+from flowsim.growth.modes import Modes
+from flowsim.network import DiagonalNetwork, GaussianNoise, InitialScale, Start, decay_of
+from flowsim.network.decay import rates
+from flowsim.problem import Problem
+from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
+from flowsim.solvers import InitialValueProblem
+
+__all__ = ["NoisyLossCoordinates", "why_not_noisy"]
+
+Array = NDArray[np.float64]
+
+#: Several steps err before an error is contracted away, as in dual coordinates.
+_SAFETY = 0.02
+#: Coefficients of this share of a prediction of 1 are visible; a step may carry an unseen one so far past that.
+_VISIBLE, _OVERSHOOT = 1e-8, 3.0
+#: exp is continued linearly above the first; exponents of expectations end at the second.
+_CAP, _CAP_OF_EXPECTATIONS = 20.0, 600.0
+#: Columns of the Jacobian below this share of the largest act on nothing.
+_HIDDEN = 1e-18
+#: Predictions are looked at to so many standard deviations, and quadratures grow up to so many numbers.
+_DEVIATIONS, _MOST = 9.0, 4e7
+
+
+def why_not_noisy(net: DiagonalNetwork, problem: Problem) -> str | None:
+    """None if the expected flow is exact here, else the reason why not."""
+    loss = problem.loss_function
+    if exponential_sum(loss, np.ones(1)) is None:
+        return f"the expectation of the {loss.name} loss has no closed form and no quadrature that converges fast"
+    if not isinstance(net.noise, GaussianNoise):
+        return f"the {loss.name} loss needs Gaussian noise"
+    return admits_growth(net)
+
+
+class NoisyLossCoordinates:
+    """The flow in what ``ln c^2`` has gained, (d k) numbers, for SciPy's methods.
+
+    Parameters
+    ----------
+    net, problem, scale, direction
+        As for growth coordinates; :func:`why_not_noisy` is None.
+
+    Raises
+    ------
+    ValueError
+        If the expected loss is infinite, or the data too large for the quadrature.
+    """
+
+    name = "growth"
+    log_unit = 0.0
+    needs_finer_steps = False
+
+    def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start) -> None:
+        assert net.noise is not None
+        self.net, self.problem = net, problem
+        self.modes = Modes.of(net, direction)
+        self.shape = (problem.d, self.modes.rate.shape[1])
+        self.invariants = self.modes.invariants
+        self.offset = np.broadcast_to(self.modes.log_start + 2 * scale.log * self.modes.present, self.shape)
+        self.coefficient = np.broadcast_to(self.modes.coefficient, self.shape)
+        self.rate = np.broadcast_to(self.modes.rate, self.shape)
+        self.variance = float(net.noise.stds(net.weights).max()) ** 2
+        self.decay = decay_of(net.weight_decay)
+        X = problem.X
+        if not isinstance(X, np.ndarray):
+            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
+        self.X = X
+        found = exponential_sum(problem.loss_function, problem.y)
+        assert found is not None
+        self._take(found)
+
+    @property
+    def expectation(self) -> str:
+        """How the expectation is taken."""
+        return "closed form" if self.sum.is_exact else "quadrature"
+
+    def _size(self, terms: ExponentialSum) -> float:
+        return terms.rate.size * float(np.prod(self.shape))
+
+    def _take(self, terms: ExponentialSum) -> None:
+        """The constant arrays of a sum: rows (i, q), columns (j, k)."""
+        if self._size(terms) > _MOST:
+            raise ValueError(
+                f"`problem` is too large for expected losses under weight noise: {terms.rate.shape[1]} nodes for "
+                f"{self.problem.n} x {self.problem.d} data; gradient_descent draws the noise instead."
+            )
+        self.sum = terms
+        scaled = terms.rate[:, :, None] * self.X[:, None, :]
+        below = 1.0 - self.variance / 2 * scaled[..., None] * self.rate
+        if terms.is_exact and below.min() <= 0:
+            i, _, j, _ = np.unravel_index(int(np.argmin(below)), below.shape)
+            raise ValueError(
+                f"`noise` makes the expected {self.problem.loss_function.name} loss infinite: |x| eta^2 = "
+                f"{abs(self.X[i, j]) * self.variance:.3g} for {self.problem.feature_names[j]!r} in row {i}, where "
+                f"{abs(self.X[i, j]) * self.variance / (1 - below.min()):.3g} is the least that is too much."
+            )
+        rows = terms.rate.size
+        self.log_factor = -0.5 * np.log(below).reshape(rows, -1).sum(axis=1)
+        gain = self.X[:, None, :, None] / below
+        self.gain = gain.reshape(rows, -1)
+        self.exponent = (terms.rate[:, :, None, None] * self.coefficient * gain).reshape(rows, -1)
+        weight = self.problem.entry_weights / self.problem.n
+        self.amplitude = (weight[:, None] * terms.amplitude).ravel()
+        self.base = (self.X.T @ (weight * terms.constant))[:, None]
+
+    @cached_property
+    def ivp(self) -> InitialValueProblem:
+        return InitialValueProblem(
+            rhs=self._rhs,
+            y0=np.zeros(self.offset.size),
+            jacobian=self._jacobian,
+            time_derivative=self._time_derivative if self.net.weight_decay else None,
+            step_limit=self._step_limit,
+            check=self._check,
+        )
+
+    def _exponents(self, y: Array) -> Array:
+        """``ln c^2``, (..., d, k)."""
+        out: Array = self.offset + y.reshape(*y.shape[:-1], *self.shape)
+        return out
+
+    def _squares(self, y: Array) -> Array:
+        exponents = self._exponents(y)
+        out: Array = np.exp(np.minimum(exponents, _CAP)) * (1.0 + np.maximum(exponents - _CAP, 0.0))
+        return out
+
+    def _expectations(self, squares: Array) -> NDArray[np.inexact]:
+        """``w a chi / n`` of every row and node, (n q,)."""
+        logs = self.log_factor + self.exponent @ squares.ravel()
+        if self.sum.is_exact:
+            logs = np.minimum(logs, _CAP_OF_EXPECTATIONS)
+        out: NDArray[np.inexact] = self.amplitude * np.exp(logs)
+        return out
+
+    def forces(self, y: Array) -> Array:
+        """Gamma, (d, k)."""
+        squares = self._squares(y)
+        out: Array = self.base + (self._expectations(squares) @ self.gain).real.reshape(self.shape)
+        return out
+
+    def _rhs(self, t: float, y: Array) -> Array:
+        lost = 2 * self.modes.present * rates(self.decay, np.asarray(t)) if self.net.weight_decay else 0.0
+        return np.asarray(-self.rate * self.forces(y) - lost).ravel()
+
+    def _time_derivative(self, t: float, y: Array) -> Array:
+        return np.zeros_like(y)
+
+    def _jacobian(self, t: float, y: Array) -> Array:
+        squares = self._squares(y).ravel()
+        visible = self.coefficient.ravel() * squares
+        active = np.abs(visible) > _HIDDEN * max(1.0, float(np.abs(visible).max()))
+        terms = self._expectations(squares)[:, None] * self.exponent[:, active] * squares[active]
+        out = np.zeros((y.size, y.size))
+        out[:, active] = -self.rate.ravel()[:, None] * (self.gain.T @ terms).real
+        return out
+
+    def _spread(self, squares: Array) -> float:
+        """The largest prediction, with its standard deviations."""
+        mean = self.X @ (self.modes.shift + (self.coefficient * squares).sum(axis=1))
+        mu = self.rate / 4
+        each = (mu * self.variance) ** 2 * 2 + 4 * mu * self.variance * self.coefficient * squares
+        deviation = np.sqrt(np.maximum((self.X**2) @ each.sum(axis=1), 0.0))
+        return float((np.abs(mean) + _DEVIATIONS * deviation).max())
+
+    def _refine(self, spread: float) -> None:
+        """More nodes before predictions leave the reach, inside which every sum is the same function to rounding."""
+        wanted = 4 * spread
+        if spread > self.sum.reach / 2 and self._size(self.sum) * wanted / self.sum.reach <= _MOST:
+            finer = exponential_sum(self.problem.loss_function, self.problem.y, wanted)
+            assert finer is not None
+            self._take(finer)
+
+    def _check(self, t: float, y: Array) -> str | None:
+        if ((self._exponents(y) > _CAP) & (self.coefficient != 0)).any():
+            return f"a weight grew beyond exp({_CAP / 2:g}); tighten `rtol`"
+        spread = self._spread(self._squares(y))
+        if spread > self.sum.reach:
+            return "predictions have grown beyond what the quadrature of the expected loss resolves"
+        self._refine(spread)
+        return None
+
+    def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
+        """No step reaches far beyond the time at which a hidden mode becomes visible."""
+        exponents, growth = self._exponents(y), derivative.reshape(self.shape)
+        visible = float(np.log(_VISIBLE / (np.abs(self.X).max() or 1.0)))
+        hidden = (growth > 0) & (exponents < visible) & (self.coefficient != 0)
+        return float(((visible + _OVERSHOOT - exponents[hidden]) / growth[hidden]).min()) if hidden.any() else np.inf
+
+    def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
+        return 0.0, np.full(self.offset.size, _SAFETY * rtol)
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        moving = np.array([self._rhs(float(time), state) for time, state in zip(t, y, strict=True)])
+        change = self._squares(y) * moving.reshape(len(y), *self.shape)
+        out: Array = (self.coefficient * change).sum(axis=-1)
+        return out
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        out: Array = (self.coefficient * self._squares(y)).sum(axis=-1)
+        return out
+
+    def observe(self, t: Array, y: Array) -> Observed:
+        logs = np.moveaxis(self._exponents(y) / 2, -1, -2)
+        sign = np.broadcast_to(self.modes.sign, self.shape).T
+        weights, log_weights = self.modes.weights(logs, sign)
+        signs, conserved = self.modes.products(logs, sign)
+        with np.errstate(over="ignore"):
+            values = signs * np.exp(conserved)
+        return Observed(
+            weights={name: weights[:, a] for a, name in enumerate(self.net.weights)},
+            log_abs_weights={name: log_weights[:, a] for a, name in enumerate(self.net.weights)},
+            imbalance=values,
+            log_imbalance=conserved,
+        )
+
+    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+        """Their law is the flow itself: the decay depends on the predictions."""
+        return np.zeros(len(t))
