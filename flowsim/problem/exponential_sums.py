@@ -84,7 +84,7 @@ def _tanh(c: float, reach: float) -> tuple[Array, Array]:
     """Frequencies and amplitudes (q,) with ``tanh(c x) = sum a sin(omega x)`` for |x| <= reach."""
     # In units of 1/(2c): tanh(c x) = 2 int sin(2 c x v) / sinh(pi v) dv, and exp(-2 c |x|) is its tail.
     step = math.pi / (2 * c * reach + _TAIL)
-    nodes: Array = step * (np.arange(math.ceil(_TAIL / math.pi / step)) + 0.5)
+    nodes = np.asarray(step * (np.arange(math.ceil(_TAIL / math.pi / step)) + 0.5), dtype=float)
     amplitudes: Array = 2 * step / np.sinh(math.pi * nodes)
     frequencies: Array = 2 * c * nodes
     return frequencies, amplitudes
