@@ -262,7 +262,7 @@ def gradient_flow(
         method=method,
         events=looked_for,
         exponent=exponents.time,
-        info={**info, "not_growth_because": reason, **_expectation(chosen)},
+        info={**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
         **common,
     )
 
@@ -311,29 +311,6 @@ def _for_good(
     return symmetric if symmetric.is_wall.all() else growth
 
 
-def _expectation(coordinates: Any) -> dict[str, str]:
-    """How an expected loss other than squares was taken."""
-    return {"expectation": coordinates.expectation} if hasattr(coordinates, "expectation") else {}
-
-
-def _noisy(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, asked: str, method: str
-) -> Coordinates:
-    """Coordinates for weight noise with a loss other than squares."""
-    from flowsim.flows.noisy_loss import NoisyLossCoordinates, why_not_noisy
-
-    reason = why_not_noisy(net, problem)
-    if reason is not None:
-        raise ValueError(
-            f"`problem` must have the squared loss for this weight noise: {reason}. gradient_descent draws any noise "
-            "with any loss."
-        )
-    if asked not in ("auto", "growth") or method == "native":
-        name, value = ("method", method) if method == "native" else ("coordinates", asked)
-        raise ValueError(f"`{name}` cannot be {value!r} for weight noise with the {problem.loss_function.name} loss.")
-    return NoisyLossCoordinates(net, problem, UNIT_SCALE if isinstance(direction, Start) else scale, direction)
-
-
 def _choose(
     net: DiagonalNetwork,
     problem: Problem,
@@ -344,7 +321,10 @@ def _choose(
     rtol: float,
 ) -> tuple[Coordinates, str | None]:
     if net.noise is not None and not isinstance(problem, Regression):
-        return _noisy(net, problem, scale, direction, asked, method), None
+        from flowsim.flows.noisy_loss import noisy_loss_coordinates
+
+        own = UNIT_SCALE if isinstance(direction, Start) else scale
+        return noisy_loss_coordinates(net, problem, own, direction, asked, method), None
     scheduled = isinstance(net.weight_decay, Decay)
     if method == "native" and scheduled:
         raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")

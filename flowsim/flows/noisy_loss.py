@@ -34,7 +34,7 @@ from flowsim.problem import Problem
 from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
 from flowsim.solvers import InitialValueProblem
 
-__all__ = ["NoisyLossCoordinates", "why_not_noisy"]
+__all__ = ["NoisyLossCoordinates", "noisy_loss_coordinates"]
 
 Array = NDArray[np.float64]
 
@@ -50,8 +50,31 @@ _HIDDEN = 1e-18
 _DEVIATIONS, _MOST = 9.0, 4e7
 
 
-def why_not_noisy(net: DiagonalNetwork, problem: Problem) -> str | None:
-    """None if the expected flow is exact here, else the reason why not."""
+def noisy_loss_coordinates(
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, asked: str, method: str
+) -> NoisyLossCoordinates:
+    """The coordinates, if the expected flow is exact here and nothing else was asked for.
+
+    Raises
+    ------
+    ValueError
+        Saying what is not exact, or what was asked for.
+    """
+    name = problem.loss_function.name
+    reason = _why_not(net, problem)
+    if reason is not None:
+        raise ValueError(
+            f"`problem` must have the squared loss for this weight noise: {reason}. gradient_descent draws any noise "
+            "with any loss."
+        )
+    if method == "native":
+        raise ValueError(f"`method` cannot be 'native' for weight noise with the {name} loss.")
+    if asked not in ("auto", "growth"):
+        raise ValueError(f"`coordinates` cannot be {asked!r} for weight noise with the {name} loss.")
+    return NoisyLossCoordinates(net, problem, scale, direction)
+
+
+def _why_not(net: DiagonalNetwork, problem: Problem) -> str | None:
     loss = problem.loss_function
     if exponential_sum(loss, np.ones(1)) is None:
         return f"the expectation of the {loss.name} loss has no closed form and no quadrature that converges fast"
@@ -66,7 +89,7 @@ class NoisyLossCoordinates:
     Parameters
     ----------
     net, problem, scale, direction
-        As for growth coordinates; :func:`why_not_noisy` is None.
+        As for growth coordinates; made by :func:`noisy_loss_coordinates`.
 
     Raises
     ------
@@ -98,9 +121,9 @@ class NoisyLossCoordinates:
         self._take(found)
 
     @property
-    def expectation(self) -> str:
-        """How the expectation is taken."""
-        return "closed form" if self.sum.is_exact else "quadrature"
+    def facts(self) -> dict[str, str]:
+        """How the expectation is taken, for ``traj.info``."""
+        return {"expectation": "closed form" if self.sum.is_exact else "quadrature"}
 
     def _size(self, terms: ExponentialSum) -> float:
         return terms.rate.size * float(np.prod(self.shape))
