@@ -98,7 +98,6 @@ LONG_FILES = {
 }  # fmt: skip
 LONG_FUNCTIONS = {
     "flowsim.cli.compare.compare": 88, "flowsim.descent.growth_loop.run_growth": 100,
-    "flowsim.flows.gradient_flow.gradient_flow": 140,
     "flowsim.limits.orbits._follow": 87, "flowsim.solvers.scipy_methods.integrate": 91,
     "flowsim.solvers.separable_kernel.advance": 421,
 }  # fmt: skip

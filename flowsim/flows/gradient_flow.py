@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, cast
@@ -13,45 +10,26 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.errors import IntegrationError
 from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
-from flowsim.flows.coordinates import Coordinates, NativeCoordinates
-from flowsim.flows.driver import run_flow
-from flowsim.flows.dual import DualCoordinates
-from flowsim.flows.growth import GrowthCoordinates, takes_loss
-from flowsim.flows.loss_clock import log_loss_flow
+from flowsim.flows.diagonal_flow import diagonal_flow
 from flowsim.flows.rest import flow_to_rest
-from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
-from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
-from flowsim.growth.curve_map import CurveMap, admits_curves
-from flowsim.growth.exponential import admits_growth
-from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.hints import hinting
 from flowsim.network import (
-    Decay,
     DiagonalNetwork,
-    InitialScale,
     LinearNetwork,
     Logs,
-    Start,
-    read_start,
     resolve_alpha,
 )
-from flowsim.problem import MatrixSensing, Problem, Regression, require_squares
+from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
-from flowsim.solvers import SCIPY_METHODS, SeparableFlow
-from flowsim.symbolic.clock import acceleration, log_acceleration
+from flowsim.solvers import SCIPY_METHODS
 
 __all__ = ["gradient_flow"]
 
 Array = NDArray[np.float64]
 
 COORDINATES = ("auto", "growth", "log", "curve", "weights")
-#: From so many e-foldings of decay on z is so large that its rounding is felt, and from so many for each of the start's
-#: late jumps are over; weights, up to this many, come to rest.
-_LONG, _LATE, _FEW = 1e7, 1e4, 400
-UNIT_SCALE = InitialScale("1", 0.0)
 METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
@@ -204,190 +182,6 @@ def gradient_flow(
         return linear_flow_on(net, problem, t_end, scale, plain, pretrained, method=method, events=looked_for, **common)
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    if problem.y.ndim == 2:
-        if problem.n_targets > 1:
-            raise ValueError(
-                f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
-            )
-        problem = problem.with_target(problem.y[:, 0])
-    looked_for = (
-        as_events(events, dict.fromkeys(("beta", *net.weights), (problem.d,)), rtol, lambda: problem.coefficient_size)
-        if events
-        else ()
+    return diagonal_flow(
+        net, problem, t_end, scale, start, pretrained, method=method, coordinates=coordinates, events=events, **common
     )
-    parts = read_start(net, start, pretrained, scale, problem.d)
-    plain = cast("Mapping[str, ArrayLike] | None", start)
-    direction = net.direction(plain, problem.d) if parts is None else np.ones(parts.shape)
-    if start is not None and not direction.any():
-        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
-    info = {
-        "network": repr(net),
-        "formulas": [formula.text for formula in net.formulas],
-        "alpha": scale.text,
-        "log_alpha": scale.log,
-        "default_start": start is None and pretrained is None,
-    }
-    if clock == "log_loss":
-        if net.noise is not None:
-            raise ValueError("`clock` cannot be 'log_loss' with weight noise: the expected loss does not tend to 0.")
-        if parts is not None:
-            raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
-        return log_loss_flow(
-            net, problem, t_end, scale, direction, method=method, acceleration=acceleration(net, scale),
-            events=looked_for, info=info, **common,
-        )  # fmt: skip
-    time = t_end * (scale.gamma if clock == "accelerated" else 1.0)
-    chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, coordinates, method, rtol, time)
-    if method == "auto":
-        method = "native" if getattr(chosen, "native", hasattr(chosen, "integrate")) else "LSODA"
-    if clock == "accelerated" and scale.gamma <= 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
-    unit = chosen.log_unit
-    if unit or (chosen.name == "weights" and clock == "time"):
-        # Accelerated time itself may be below the range of floats; time is not.
-        rate = max(math.exp(log_acceleration(net, scale) + unit), sys.float_info.min)
-    else:
-        rate = acceleration(net, scale)
-    try:
-        rate = math.ldexp(rate, exponents.time)
-    except OverflowError:
-        rate = math.inf
-    if not 0 < rate < math.inf:
-        raise ValueError("`problem` is scaled so that its own unit of time, 1/(X^T X), is no float.")
-    return run_flow(
-        chosen,
-        problem,
-        t_end,
-        acceleration=rate,
-        method=method,
-        events=looked_for,
-        exponent=exponents.time,
-        info={**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
-        **common,
-    )
-
-
-def _in_units(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    parts: Start | None,
-    coordinates: str,
-    method: str,
-    rtol: float,
-    horizon: float,
-) -> tuple[Any, str | None, Exponents]:
-    """Coordinates of the data in powers of two near one, why they are no growth coordinates, and those powers."""
-    homogeneous = parts is None and coordinates in ("auto", "growth", "log")
-    exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
-    own, data = exponents.network(net), exponents.problem(problem)
-    inner, reason = _choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol)
-    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
-        inner = _for_good(inner, own, data, scale, direction, math.ldexp(horizon, -exponents.time))
-    if exponents.k and not getattr(inner, "native", hasattr(inner, "integrate")):  # weights are integrated as they are
-        exponents = replace(exponents, k=0)
-        own, data = exponents.network(net), exponents.problem(problem)
-        inner, _ = _choose(own, data, scale, direction, "weights", method, rtol)
-    return ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner, reason, exponents
-
-
-def _for_good(
-    growth: GrowthCoordinates,
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    horizon: float,
-) -> Coordinates:
-    """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta."""
-    size = direction.size
-    foldings = float(growth.map.decay.max()) * horizon
-    if growth.map.schedule is not None or size > _FEW or not foldings > max(_LONG, _LATE * scale.gamma):
-        return growth
-    from flowsim.flows.chambers import ChamberCoordinates
-
-    symmetric = ChamberCoordinates(net, problem, scale, direction)
-    return symmetric if symmetric.is_wall.all() else growth
-
-
-def _choose(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array | Start,
-    asked: str,
-    method: str,
-    rtol: float,
-) -> tuple[Coordinates, str | None]:
-    if net.noise is not None and not isinstance(problem, Regression):
-        from flowsim.flows.noisy_loss import noisy_loss_coordinates
-
-        own = UNIT_SCALE if isinstance(direction, Start) else scale
-        return noisy_loss_coordinates(net, problem, own, direction, asked, method), None
-    scheduled = isinstance(net.weight_decay, Decay)
-    if method == "native" and scheduled:
-        raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")
-    native = method in ("auto", "native") and isinstance(problem, Regression) and not scheduled
-    native_growth = native or (method in ("auto", "native") and takes_loss(problem) and not scheduled)
-    reason = admits_growth(net)
-    if method == "native" and not native_growth:
-        require_squares(problem, "method='native'")
-    if reason is not None and asked == "growth":
-        raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
-    if reason is None and asked in ("auto", "growth"):
-        own = UNIT_SCALE if isinstance(direction, Start) else scale
-        return GrowthCoordinates(net, problem, own, direction, native=native_growth), None
-    if isinstance(direction, Start):
-        scale, direction = direction.collapsed()
-    not_log = admits_products(net, problem, scale, direction, rtol)
-    if net.weight_decay:
-        not_log = "weight decay moves each weight by itself"
-    if not_log is None and not native:
-        not_log = f"{method} does not resolve them with this loss"
-    if not_log is None and asked in ("auto", "log"):
-        return DualCoordinates(net, problem, ProductMap(net, scale, direction)), reason
-    if asked == "log":
-        raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
-    plain = not net.is_mixed and net.distinct[0].product_of is not None
-    if asked == "curve" or (asked == "auto" and not plain):
-        not_curve = admits_curves(net, scale, direction, rtol)
-        if not_curve is None:
-            native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
-            curves = CurveMap(net, scale, direction, problem.coefficient_size)
-            return DualCoordinates(net, problem, curves, native=native_curve), reason
-        if native and admits_blow_up(net, scale) is None:
-            try:
-                return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, problem.coefficient_size)), reason
-            except ArithmeticError as error:
-                not_curve = str(error)
-        if asked == "curve":
-            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {not_curve}.")
-    if method == "native":
-        why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
-        raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
-    if net.noise is not None or net.weight_decay:
-        from flowsim.flows.chambers import ChamberCoordinates
-
-        noisy = ChamberCoordinates(net, problem, scale, direction)
-        if noisy.too_small:
-            raise IntegrationError(f"`alpha` = {scale} puts weights below the range of floats; {noisy.remedy()}.")
-        return noisy, reason
-    from flowsim.flows.weights import WeightCoordinates
-
-    chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=reason is None)
-    if asked == "auto" and chosen.guard.watched.any() and not chosen.unresolved:
-        from flowsim.flows.chambers import ChamberCoordinates
-
-        symmetric = ChamberCoordinates(net, problem, scale, direction)
-        if not symmetric.too_small:
-            return symmetric, reason
-    if chosen.too_small:
-        raise IntegrationError(
-            f"`alpha` = {scale} puts weights, or what they conserve, below the range of floats; {chosen.remedy()}."
-        )
-    if chosen.unresolved:
-        raise IntegrationError(
-            f"`alpha` = {scale} puts weights where the formula's gradient cancels to rounding; {chosen.remedy()}."
-        )
-    return chosen, reason

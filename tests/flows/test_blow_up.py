@@ -47,7 +47,7 @@ def test_the_same_as_along_the_curve_itself_where_both_work(formula, monkeypatch
     alpha = "1e-5" if "x" not in formula else "1e-3"
     asked = {"t_eval": np.linspace(0.0, 12.0, 50), "rtol": 1e-8}
     curve = run(formula, FOUR, 12.0, alpha, **asked)
-    front = importlib.import_module("flowsim.flows.gradient_flow")
+    front = importlib.import_module("flowsim.flows.diagonal_flow")
     monkeypatch.setattr(front, "admits_curves", lambda *_: "not now")
     distance = run(formula, FOUR, 12.0, alpha, **asked)
     assert distance.beta.tobytes() != curve.beta.tobytes()

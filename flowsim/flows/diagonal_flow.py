@@ -1,0 +1,260 @@
+"""Flows of diagonal networks: the coordinates that are exact for a network, and the run in them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.errors import IntegrationError
+from flowsim.flows.coordinates import Coordinates, NativeCoordinates
+from flowsim.flows.driver import run_flow
+from flowsim.flows.dual import DualCoordinates
+from flowsim.flows.growth import GrowthCoordinates, takes_loss
+from flowsim.flows.loss_clock import log_loss_flow
+from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
+from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
+from flowsim.growth.curve_map import CurveMap, admits_curves
+from flowsim.growth.exponential import admits_growth
+from flowsim.growth.product_map import ProductMap, admits_products
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, Start, read_start
+from flowsim.problem import Problem, Regression, require_squares
+from flowsim.results import Trajectory
+from flowsim.results.events import Event, EventFunction, as_events
+from flowsim.solvers import SeparableFlow
+from flowsim.symbolic.clock import acceleration, log_acceleration
+
+__all__ = ["diagonal_flow"]
+
+Array = NDArray[np.float64]
+
+#: From so many e-foldings of decay on z is so large that its rounding is felt, and from so many for each of the start's
+#: late jumps are over; weights, up to this many, come to rest.
+_LONG, _LATE, _FEW = 1e7, 1e4, 400
+_UNIT_SCALE = InitialScale("1", 0.0)
+
+
+def diagonal_flow(
+    net: DiagonalNetwork,
+    problem: Problem,
+    t_end: float,
+    scale: InitialScale,
+    start: Mapping[str, ArrayLike | Logs] | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+    *,
+    method: str,
+    coordinates: str,
+    events: Event | EventFunction | Sequence[Event | EventFunction] = (),
+    **common: Any,
+) -> Trajectory:
+    """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked; `common` for the driver.
+
+    Raises
+    ------
+    ValueError, IntegrationError
+    """
+    if problem.y.ndim == 2:
+        if problem.n_targets > 1:
+            raise ValueError(
+                f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
+            )
+        problem = problem.with_target(problem.y[:, 0])
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
+    looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size) if events else ()
+    parts = read_start(net, start, pretrained, scale, problem.d)
+    plain = cast("Mapping[str, ArrayLike] | None", start)
+    direction = net.direction(plain, problem.d) if parts is None else np.ones(parts.shape)
+    if start is not None and not direction.any():
+        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
+    info = {
+        "network": repr(net),
+        "formulas": [formula.text for formula in net.formulas],
+        "alpha": scale.text,
+        "log_alpha": scale.log,
+        "default_start": start is None and pretrained is None,
+    }
+    if common["clock"] == "log_loss":
+        if parts is not None:
+            raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
+        return log_loss_flow(
+            net, problem, t_end, scale, direction, method=method, acceleration=acceleration(net, scale),
+            events=looked_for, info=info, **common,
+        )  # fmt: skip
+    time = t_end * (scale.gamma if common["clock"] == "accelerated" else 1.0)
+    chosen, reason, exponents = _in_units(
+        net, problem, scale, direction, parts, coordinates, method, common["rtol"], time
+    )
+    if method == "auto":
+        method = "native" if _is_native(chosen) else "LSODA"
+    if common["clock"] == "accelerated" and scale.gamma <= 0:
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+    return run_flow(
+        chosen,
+        problem,
+        t_end,
+        acceleration=_acceleration(net, scale, chosen, common["clock"], exponents.time),
+        method=method,
+        events=looked_for,
+        exponent=exponents.time,
+        info={**info, "not_growth_because": reason},
+        **common,
+    )
+
+
+def _is_native(coordinates: Any) -> bool:
+    return bool(getattr(coordinates, "native", hasattr(coordinates, "integrate")))
+
+
+def _acceleration(net: DiagonalNetwork, scale: InitialScale, chosen: Coordinates, clock: str, exponent: int) -> float:
+    """``d accelerated_time / dt``, t in the coordinates' unit of time, which has a binary exponent besides."""
+    unit = chosen.log_unit
+    if unit or (chosen.name == "weights" and clock == "time"):
+        # Accelerated time itself may be below the range of floats; time is not.
+        rate = max(math.exp(log_acceleration(net, scale) + unit), sys.float_info.min)
+    else:
+        rate = acceleration(net, scale)
+    try:
+        rate = math.ldexp(rate, exponent)
+    except OverflowError:
+        rate = math.inf
+    if not 0 < rate < math.inf:
+        raise ValueError("`problem` is scaled so that its own unit of time, 1/(X^T X), is no float.")
+    return rate
+
+
+def _in_units(
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    parts: Start | None,
+    coordinates: str,
+    method: str,
+    rtol: float,
+    horizon: float,
+) -> tuple[Any, str | None, Exponents]:
+    """Coordinates of the data in powers of two near one, why they are no growth coordinates, and those powers."""
+    homogeneous = parts is None and coordinates in ("auto", "growth", "log")
+    exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
+    own, data = exponents.network(net), exponents.problem(problem)
+    inner, reason = choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol)
+    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
+        inner = _for_good(inner, own, data, scale, direction, math.ldexp(horizon, -exponents.time))
+    if exponents.k and not _is_native(inner):  # weights are integrated as they are
+        exponents = replace(exponents, k=0)
+        own, data = exponents.network(net), exponents.problem(problem)
+        inner, _ = choose(own, data, scale, direction, "weights", method, rtol)
+    return ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner, reason, exponents
+
+
+def _for_good(
+    growth: GrowthCoordinates,
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    horizon: float,
+) -> Coordinates:
+    """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta."""
+    size = direction.size
+    foldings = float(growth.map.decay.max()) * horizon
+    if growth.map.schedule is not None or size > _FEW or not foldings > max(_LONG, _LATE * scale.gamma):
+        return growth
+    from flowsim.flows.chambers import ChamberCoordinates
+
+    symmetric = ChamberCoordinates(net, problem, scale, direction)
+    return symmetric if symmetric.is_wall.all() else growth
+
+
+def choose(
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array | Start,
+    asked: str,
+    method: str,
+    rtol: float,
+) -> tuple[Coordinates, str | None]:
+    if net.noise is not None and not isinstance(problem, Regression):
+        from flowsim.flows.noisy_loss import noisy_loss_coordinates
+
+        own = _UNIT_SCALE if isinstance(direction, Start) else scale
+        return noisy_loss_coordinates(net, problem, own, direction, asked, method), None
+    scheduled = isinstance(net.weight_decay, Decay)
+    if method == "native" and scheduled:
+        raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")
+    native = method in ("auto", "native") and isinstance(problem, Regression) and not scheduled
+    native_growth = native or (method in ("auto", "native") and takes_loss(problem) and not scheduled)
+    reason = admits_growth(net)
+    if method == "native" and not native_growth:
+        require_squares(problem, "method='native'")
+    if reason is not None and asked == "growth":
+        raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
+    if reason is None and asked in ("auto", "growth"):
+        own = _UNIT_SCALE if isinstance(direction, Start) else scale
+        return GrowthCoordinates(net, problem, own, direction, native=native_growth), None
+    if isinstance(direction, Start):
+        scale, direction = direction.collapsed()
+    not_log = admits_products(net, problem, scale, direction, rtol)
+    if net.weight_decay:
+        not_log = "weight decay moves each weight by itself"
+    if not_log is None and not native:
+        not_log = f"{method} does not resolve them with this loss"
+    if not_log is None and asked in ("auto", "log"):
+        return DualCoordinates(net, problem, ProductMap(net, scale, direction)), reason
+    if asked == "log":
+        raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
+    plain = not net.is_mixed and net.distinct[0].product_of is not None
+    if asked == "curve" or (asked == "auto" and not plain):
+        not_curve = admits_curves(net, scale, direction, rtol)
+        if not_curve is None:
+            native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
+            curves = CurveMap(net, scale, direction, problem.coefficient_size)
+            return DualCoordinates(net, problem, curves, native=native_curve), reason
+        if native and admits_blow_up(net, scale) is None:
+            try:
+                return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, problem.coefficient_size)), reason
+            except ArithmeticError as error:
+                not_curve = str(error)
+        if asked == "curve":
+            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {not_curve}.")
+    if method == "native":
+        why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
+        raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
+    return _in_weights(net, problem, scale, direction, asked == "auto", growth_applies=reason is None), reason
+
+
+def _in_weights(
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, free: bool, growth_applies: bool
+) -> Coordinates:
+    """Coordinates of the weights themselves; `free` to take others of theirs where symmetric weights need it."""
+    if net.noise is not None or net.weight_decay:
+        from flowsim.flows.chambers import ChamberCoordinates
+
+        noisy = ChamberCoordinates(net, problem, scale, direction)
+        if noisy.too_small:
+            raise IntegrationError(f"`alpha` = {scale} puts weights below the range of floats; {noisy.remedy()}.")
+        return noisy
+    from flowsim.flows.weights import WeightCoordinates
+
+    chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=growth_applies)
+    if free and chosen.guard.watched.any() and not chosen.unresolved:
+        from flowsim.flows.chambers import ChamberCoordinates
+
+        symmetric = ChamberCoordinates(net, problem, scale, direction)
+        if not symmetric.too_small:
+            return symmetric
+    if chosen.too_small:
+        raise IntegrationError(
+            f"`alpha` = {scale} puts weights, or what they conserve, below the range of floats; {chosen.remedy()}."
+        )
+    if chosen.unresolved:
+        raise IntegrationError(
+            f"`alpha` = {scale} puts weights where the formula's gradient cancels to rounding; {chosen.remedy()}."
+        )
+    return chosen
