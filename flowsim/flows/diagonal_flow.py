@@ -79,6 +79,8 @@ def diagonal_flow(
         "default_start": start is None and pretrained is None,
     }
     if common["clock"] == "log_loss":
+        if net.noise is not None:
+            raise ValueError("`clock` cannot be 'log_loss' with weight noise: the expected loss does not tend to 0.")
         if parts is not None:
             raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
         return log_loss_flow(
@@ -101,7 +103,7 @@ def diagonal_flow(
         method=method,
         events=looked_for,
         exponent=exponents.time,
-        info={**info, "not_growth_because": reason},
+        info={**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
         **common,
     )
 
