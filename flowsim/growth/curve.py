@@ -5,8 +5,7 @@ r"""The curve along which the weights of one coordinate move, whatever the data 
 
 Near the origin the components along eigenvectors of ``H = Hess phi(0)`` grow as ``c_k e^{mu_k z}``: there the curve is
 known in closed form, and alpha enters through ``ln c_k`` alone. It is tabulated from where the neglected terms are
-below rounding. A component that the start does not have may be created by higher orders: ``c_k' = mu_k c_k + a c^e``
-leaves it, once the driving has died, with the amplitude ``-a C^e / lambda``, ``lambda = sum_j e_j mu_j - mu_k``.
+below rounding. A component that the start does not have may be created by higher orders.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved, picard
-from flowsim.growth.formula_origin import ZERO, gradient_of, kernels_of, origin_of
+from flowsim.growth.formula_origin import created_components, gradient_of, kernels_of, origin_of
 from flowsim.network import Formula
 
 __all__ = ["Curve", "Piece", "Side"]
@@ -104,22 +103,10 @@ class Side:
 
     def _with_created(self) -> tuple[Array, Array]:
         """Logarithms and signs of the components at z = 0, with growing ones that higher orders create."""
-        curve, origin = self.curve, self.curve.origin
-        log_c, sign_c = curve.log_c.copy(), np.sign(curve.c)
-        for k in np.flatnonzero((curve.c == 0) & (self.sign * origin.rate > 0)):
-            series = origin.drive[k]
-            inside = ~((series.exponents > 0) & (curve.c == 0)).any(axis=1)
-            exponents, coefficient = series.exponents[inside], series.coefficient[inside]
-            turn = exponents @ origin.rate - origin.rate[k]
-            dies = self.sign * turn < 0
-            for degree in np.unique(exponents[dies].sum(axis=1)):
-                chosen = dies & (exponents.sum(axis=1) == degree)
-                terms = -coefficient[chosen] * np.prod(curve.c ** exponents[chosen], axis=1) / turn[chosen]
-                if abs(terms.sum()) > ZERO * np.abs(terms).sum():
-                    sign_c[k] = np.sign(terms.sum())
-                    log_c[k] = degree * curve.log_alpha + math.log(abs(terms.sum()))
-                    break
-        return log_c, sign_c
+        degree, value = created_components(self.curve.origin, self.curve.c, self.sign)
+        with np.errstate(divide="ignore"):
+            logs = degree * self.curve.log_alpha + np.log(np.abs(value))
+        return np.asarray(logs, dtype=np.float64), np.asarray(np.sign(value), dtype=np.float64)
 
     def _first_step(self) -> float:
         if self._logs is not None or self._c is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
 from flowsim.growth.formula_origin import origin_of
+from flowsim.growth.thresholds import growth_thresholds
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 
@@ -242,9 +243,7 @@ class CurveMap:
         return np.broadcast_to(logs, (len(t), *logs.shape))
 
     def thresholds(self) -> tuple[Array, Array]:
-        from flowsim.symbolic import thresholds
-
-        return thresholds(self.net, self.direction, len(self.which))
+        return growth_thresholds(self.net, self.direction, len(self.which))[:2]
 
     def separable(self) -> dict[str, Any]:
         ones = np.ones((1, len(self.which)))

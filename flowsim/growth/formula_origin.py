@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from flowsim.growth.series import Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula
 
-__all__ = ["ZERO", "Origin", "gradient_of", "kernels_of", "origin_of", "significant", "value_at_origin"]
+__all__ = [
+    "ZERO",
+    "Origin",
+    "created_components",
+    "gradient_of",
+    "kernels_of",
+    "origin_of",
+    "significant",
+    "value_at_origin",
+]
 
 Array = NDArray[np.float64]
 
@@ -190,3 +199,25 @@ def _confirmed(origin: Origin, formula: Formula) -> float:
             return size
         size /= 4
     return origin.linear
+
+
+def created_components(origin: Origin, c: Array, sign: float) -> tuple[NDArray[np.int64], Array]:
+    """Degrees e and factors C (k,) of the components ``C alpha^e`` of a start ``alpha c``, with growing ones created.
+
+    A component that the start lacks is created by higher orders: ``c_k' = mu_k c_k + a c^e`` leaves it, once the
+    driving has died, with the amplitude ``-a C^e / lambda``, ``lambda = sum_j e_j mu_j - mu_k``.
+    """
+    degree, value = np.ones(len(c), dtype=np.int64), c.copy()
+    for k in np.flatnonzero((c == 0) & (sign * origin.rate > 0)):
+        series = origin.drive[k]
+        inside = ~((series.exponents > 0) & (c == 0)).any(axis=1)
+        exponents, coefficient = series.exponents[inside], series.coefficient[inside]
+        turn = exponents @ origin.rate - origin.rate[k]
+        dies = sign * turn < 0
+        for own in np.unique(exponents[dies].sum(axis=1)):
+            chosen = dies & (exponents.sum(axis=1) == own)
+            terms = -coefficient[chosen] * np.prod(c ** exponents[chosen], axis=1) / turn[chosen]
+            if abs(terms.sum()) > ZERO * np.abs(terms).sum():
+                degree[k], value[k] = own, terms.sum()
+                break
+    return degree, value

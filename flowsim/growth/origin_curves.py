@@ -28,7 +28,8 @@ from flowsim.growth.curve_table import (
     read_inverse,
     read_table,
 )
-from flowsim.growth.formula_origin import gradient_of, origin_of
+from flowsim.growth.formula_origin import gradient_of
+from flowsim.growth.thresholds import arrival
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
 __all__ = ["CurveResponse", "OriginCurve", "OriginCurves", "origin_curves"]
@@ -225,7 +226,10 @@ class OriginCurves:
         start = self.values[[self.net.weights.index(name) for name in formula.weights], i]
         rate = 0.0
         if self.order == 2:
-            start, rate = fastest_part(formula, start, sign)
+            _, rate, start = arrival(formula, start, sign)
+            rate *= 2.0
+            if not rate:
+                raise ArithmeticError("the start excites no direction that grows to this side")
         size = float(np.linalg.norm(start))
         unit = start / size
         key = (formula, sign, *np.round(unit, _DIGITS).tolist())
@@ -262,20 +266,6 @@ class OriginCurves:
         for curve, _ in pairs:
             curve.reaches(b)
         return CurveResponse(tuple(curve for curve, _ in pairs), np.array([shift for _, shift in pairs]))
-
-
-def fastest_part(formula: Formula, start: Array, sign: int) -> tuple[Array, float]:
-    """The part of a start along the fastest direction it excites to one side, and twice its rate."""
-    origin = origin_of(formula)
-    if origin.order != 2:
-        raise ArithmeticError("the formula has no Taylor series of order 2 at the origin")
-    c, rate = origin.components(start), sign * origin.rate
-    excited = (rate > 0) & (c != 0)
-    if not excited.any():
-        raise ArithmeticError("the start excites no direction that grows to this side")
-    top = rate[excited].max()
-    chosen = excited & (rate > top * (1 - 1e-10))
-    return origin.basis[:, chosen] @ c[chosen], 2.0 * float(top)
 
 
 def origin_curves(net: DiagonalNetwork, values: Array, order: int, fresh: bool) -> OriginCurves | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.growth.origin_curves import OriginCurves, origin_curves
+from flowsim.growth.thresholds import growth_thresholds
 from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.state import StartState
 from flowsim.network import Decay, DiagonalNetwork, quadratic_form
@@ -83,33 +84,30 @@ def network_walls(
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
         if start.beta.shape != (d,):
             raise ValueError(f"`start` must be a state of d={d} coordinates; received {len(start.beta)}.")
-        own = symbolic_thresholds(net, net.direction(None, d), d)
+        *own, rates = _growth(net, net.direction(None, d), d)
         upper, lower = start.upper, start.lower
         memory = start.memory
     elif thresholds is not None:
         net.direction(start, d)
-        own = upper, lower = _pair("thresholds", thresholds, d, positive=True)
+        own = upper, lower = list(_pair("thresholds", thresholds, d, positive=True))
+        rates = [_each(side, lambda t: 2.0 / t) for side in own]
     else:
-        own = upper, lower = symbolic_thresholds(net, net.direction(start, d), d)
+        *own, rates = _growth(net, net.direction(start, d), d)
+        upper, lower = own
     order = order_of(net)
     if not isinstance(start, StartState):
         memory = (
             _no_memory_needed if order > 2 and is_product(net) else start_memory(net, net.direction(start, d), True)
         )
-    # u*v: |beta| grows at twice the rate of p = u + v, whose threshold is 1. Products become balanced as they grow.
-    speeds = [
-        _each(side, lambda t: 2.0 / t)
-        if order == 2
-        else np.broadcast_to(float(order) if is_product(net) else np.nan, (d,))
-        for side in own
-    ]
+    # Products become balanced as they grow.
+    speeds = rates if order == 2 else [np.broadcast_to(float(order) if is_product(net) else np.nan, (d,))] * 2
     if penalties is not None:
         up_cost, low_cost = _pair("penalties", penalties, d, positive=False)
         offset: Array | float = 0.0
     else:
         upper, lower, up_cost, low_cost, offset = _with_noise(net, problem, upper, lower)
         if net.weight_decay:
-            upper, lower, up_cost, low_cost = _with_decay(net, (upper, lower), own, (up_cost, low_cost))
+            upper, lower, up_cost, low_cost = _with_decay(net, (upper, lower), (own[0], own[1]), (up_cost, low_cost))
     return Walls(
         _compact(upper),
         _compact(lower),
@@ -150,12 +148,17 @@ def _no_memory_needed(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
 
 
 def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:
-    from flowsim.symbolic import thresholds
+    return _growth(net, direction, d)[:2]
 
+
+def _growth(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array, list[Array]]:
+    """Thresholds, and the rates at which ``ln |beta|`` grows by z there: twice those of the weights."""
     if net.is_mixed or not is_uniform(direction):
-        return thresholds(net, direction, d)
-    plus, minus = thresholds(net, direction[:, :1], 1)
-    return np.broadcast_to(plus[0], (d,)), np.broadcast_to(minus[0], (d,))
+        plus, minus, rates = growth_thresholds(net, direction, d)
+        return plus, minus, list(rates)
+    plus, minus, rates = growth_thresholds(net, direction[:, :1], 1)
+    up, low = (np.broadcast_to(rate[0], (d,)) for rate in rates)
+    return np.broadcast_to(plus[0], (d,)), np.broadcast_to(minus[0], (d,)), [up, low]
 
 
 def is_uniform(values: Array) -> bool:

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.network import DiagonalNetwork, Formula
 from flowsim.symbolic.origin import LeadingPart, leading_part, order_at_origin
 
-__all__ = ["thresholds"]
+__all__ = ["HigherOrderError", "thresholds"]
 
 Array = NDArray[np.float64]
 
@@ -39,6 +39,10 @@ _CHUNK = 1 << 20
 #: A start that has not begun to grow by this multiple of the natural time slides towards a stationary direction.
 _NEVER = 1e9
 _MAX_SPANS = 200
+
+
+class HigherOrderError(ValueError):
+    """The start lacks a direction that grows fastest, and terms of higher order can create it."""
 
 
 def thresholds(net: DiagonalNetwork, direction: ArrayLike, d: int) -> tuple[Array, Array]:
@@ -139,7 +143,7 @@ def _first_excited(formula: Formula, values: Array, vectors: Array, projected: A
         result[waiting & excited] = 1.0 / values[bottom:top].mean()
         waiting &= ~excited
         if (waiting & (scale > 0)).any() and not _stays_unexcited(formula, vectors[:, bottom:top]):
-            raise ValueError(
+            raise HigherOrderError(
                 f"`start` has no part along the fastest direction {np.round(vectors[:, top - 1], 6).tolist()} of "
                 f"{formula.text!r}, and its higher-order terms can create one: no threshold is known."
             )
