@@ -28,7 +28,7 @@ from flowsim.growth.curve_table import (
     read_inverse,
     read_table,
 )
-from flowsim.growth.formula_origin import gradient_of
+from flowsim.growth.formula_origin import gradient_of, origin_of
 from flowsim.growth.thresholds import arrival
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
