@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
 from flowsim.growth.formula_origin import origin_of
-from flowsim.growth.thresholds import growth_thresholds
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.growth.arrivals import arrival
 from flowsim.growth.curve import Curve
 from flowsim.growth.curve_table import (
     CurveTable,
@@ -29,7 +30,6 @@ from flowsim.growth.curve_table import (
     read_table,
 )
 from flowsim.growth.formula_origin import gradient_of, origin_of
-from flowsim.growth.thresholds import arrival
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
 __all__ = ["CurveResponse", "OriginCurve", "OriginCurves", "origin_curves"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.origin_curves import OriginCurves, origin_curves
-from flowsim.growth.thresholds import growth_thresholds
 from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.state import StartState
 from flowsim.network import Decay, DiagonalNetwork, quadratic_form
