@@ -15,6 +15,7 @@ from benchmarks.harness import Report, environment
 #: case -> one line; each is a module with ``run(quick) -> Report``
 CASES = {
     "integrators": "one flow, n=20, d=50: flowsim against the stiff integrators of Python at equal error",
+    "losses": "logistic, n=20, d=50, against the same integrators; separable data down to a loss of 1e-1000000",
     "ensembles": "256 scales of the start at once: flowsim against CyRK in a parallel Numba loop and diffrax vmap",
     "limit": "the limit process beside LARS, and on a million sparse features",
     "linear": "two-layer linear networks: a million hidden units, drift and time against SciPy at equal error",

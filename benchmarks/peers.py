@@ -1,7 +1,7 @@
 """One two-layer flow as flowsim and as each peer integrates it.
 
-Peers integrate the same n unknowns in growth coordinates, y' = scale (b - B beta(B^T y)), with the same compiled
-right-hand side; :meth:`Flow.weights` integrates weights, as the obvious code does.
+Peers integrate the same n unknowns in growth coordinates, y' = pull(B beta(B^T y)), for squares scale (b - B beta),
+with the same compiled right-hand side; :meth:`Flow.weights` integrates weights, as the obvious code does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flowsim.solvers import SeparableFlow, integrate_separable
 Array = NDArray[np.float64]
 Solve = Callable[[float], tuple[Array, bool, dict[str, int]]]
 
-_CAP = 60.0
+CAP = 60.0
 #: A method that needs more steps than this is reported as out of reach; flowsim needs at most some thousands.
 _MAX_STEPS = 50_000
 
@@ -37,7 +37,7 @@ def rhs(y: Array, B: Array, b: Array, scale: float, gamma: float, out: Array) ->
         z = 0.0
         for a in range(r):
             z += B[a, i] * y[a]
-        beta = 0.5 * (math.exp(min(2 * (z - gamma), _CAP)) - math.exp(min(2 * (-z - gamma), _CAP)))
+        beta = 0.5 * (math.exp(min(2 * (z - gamma), CAP)) - math.exp(min(2 * (-z - gamma), CAP)))
         for a in range(r):
             out[a] -= B[a, i] * beta
     for a in range(r):
@@ -53,7 +53,7 @@ def jacobian(y: Array, B: Array, scale: float, gamma: float, out: Array) -> None
         z = 0.0
         for a in range(r):
             z += B[a, i] * y[a]
-        slope = math.exp(min(2 * (z - gamma), _CAP)) + math.exp(min(2 * (-z - gamma), _CAP))
+        slope = math.exp(min(2 * (z - gamma), CAP)) + math.exp(min(2 * (-z - gamma), CAP))
         if slope < 1e-14:
             continue
         for a in range(r):
@@ -74,17 +74,39 @@ def _diffsl_vector(name: str, values: Array) -> str:
 class Flow:
     """The problem in growth coordinates, its sample times, and a tight reference."""
 
+    #: compiled right-hand side and Jacobian, called like those above
+    rhs, jacobian = staticmethod(rhs), staticmethod(jacobian)
+    #: the last line of the right-hand side as DiffSL, of q = B beta
+    diffsl = "{scale!r} * (b_i - q_i)"
+
+    @staticmethod
+    def draw(rng: np.random.Generator, n: int, d: int) -> fs.Problem:
+        return fs.Regression(rng.standard_normal((n, d)), rng.standard_normal(n))
+
+    def pull(self, q: Any, b: Any, exp: Callable[[Any], Any]) -> Any:
+        """``y'`` at q = B beta, elementwise."""
+        return self.scale * (b - q)
+
+    def target(self) -> Array:
+        """What `pull` and the compiled functions take as b."""
+        return self.problem.y / self.unit
+
+    def gradient(self, beta: Array) -> Array:
+        """As the obvious code writes it."""
+        X, y = self.problem.X, self.problem.y
+        return X.T @ (X @ beta - y) / self.problem.n
+
     def __init__(self, alpha: str, n: int = 20, d: int = 50, seed: int = 0, horizon: float = 20.0) -> None:
-        rng = np.random.default_rng(seed)
-        self.problem = fs.Regression(rng.standard_normal((n, d)), rng.standard_normal(n))
+        self.problem = self.draw(np.random.default_rng(seed), n, d)
         self.net, self.alpha = fs.DiagonalNetwork("u*v"), alpha
         self.gamma = InitialScale.parse(alpha).gamma
         largest = math.sqrt(self.problem.feature_variances.max())
         self.B = np.ascontiguousarray(self.problem.X) / (math.sqrt(n) * largest)
-        self.b = self.problem.y / (math.sqrt(n) * largest)
-        self.scale = largest**2
+        self.scale, self.unit = largest**2, math.sqrt(n) * largest
+        self.b = self.target()
         self.path = fs.saddle_to_saddle(self.net, self.problem)
-        self.t_end = min(horizon, 1.2 * float(self.path.jump_times[-1])) * self.gamma
+        last = math.inf if self.path.escape is not None else 1.2 * float(self.path.jump_times[-1])
+        self.t_end = min(horizon, last) * self.gamma
         rough = fs.gradient_flow(self.net, self.problem, self.t_end, alpha=alpha)
         # Half of the points spread over arc length, where things happen, half over time.
         lengths = np.linspace(0, rough.arclength[-1], 100)
@@ -120,7 +142,9 @@ class Flow:
         problem, d = self.problem, self.problem.d
         sign = np.repeat([[1.0], [-1.0]], d, axis=1)
         start = np.full((2, d), -math.log(2.0) - 2 * self.gamma)
-        flow = SeparableFlow(problem.X, problem.y, problem.n, start, sign, 2 * sign, np.zeros((2, d)))
+        load = problem.loss_function.kernel
+        loss = None if isinstance(problem, fs.Regression) or load is None else load()
+        flow = SeparableFlow(problem.X, problem.y, problem.n, start, sign, 2 * sign, np.zeros((2, d)), loss=loss)
 
         def solve(tolerance: float) -> tuple[Array, bool, dict[str, int]]:
             run = integrate_separable(flow, self.t_end, tol=tolerance)
@@ -139,7 +163,7 @@ class Flow:
         z = [heyoka.sum([B[a, i] * y[a] for a in range(size)]) for i in range(B.shape[1])]
         beta = [0.5 * (heyoka.exp(2.0 * (each - gamma)) - heyoka.exp(-2.0 * (each + gamma))) for each in z]
         field = [
-            (y[a], self.scale * (b[a] - heyoka.sum([B[a, i] * beta[i] for i in range(B.shape[1])])))
+            (y[a], self.pull(heyoka.sum([B[a, i] * beta[i] for i in range(B.shape[1])]), b[a], heyoka.exp))
             for a in range(size)
         ]  # fmt: skip
         integrators: dict[float, Any] = {}
@@ -161,7 +185,7 @@ class Flow:
     def scipy(self, method: str, floor: float = 0.0, compiled: bool = True) -> Solve:
         from scipy.integrate import solve_ivp
 
-        B, b, scale, gamma = self.B, self.b, self.scale, self.gamma
+        B, b, scale, gamma, rhs, jacobian = self.B, self.b, self.scale, self.gamma, self.rhs, self.jacobian
 
         def fast(t: float, y: Array) -> Array:
             out = np.empty_like(b)
@@ -170,8 +194,8 @@ class Flow:
 
         def plain(t: float, y: Array) -> Array:
             z = y @ B
-            grown = np.exp(np.minimum(2 * (z - gamma), _CAP)) - np.exp(np.minimum(2 * (-z - gamma), _CAP))
-            return scale * (b - B @ (0.5 * grown))
+            grown = np.exp(np.minimum(2 * (z - gamma), CAP)) - np.exp(np.minimum(2 * (-z - gamma), CAP))
+            return self.pull(B @ (0.5 * grown), b, np.exp)
 
         def jac(t: float, y: Array) -> Array:
             if compiled:
@@ -179,7 +203,7 @@ class Flow:
                 jacobian(np.ascontiguousarray(y), B, scale, gamma, out)
                 return out
             z = y @ B
-            slope = np.exp(np.minimum(2 * (z - gamma), _CAP)) + np.exp(np.minimum(2 * (-z - gamma), _CAP))
+            slope = np.exp(np.minimum(2 * (z - gamma), CAP)) + np.exp(np.minimum(2 * (-z - gamma), CAP))
             return -scale * (B * slope) @ B.T
 
         def solve(tolerance: float) -> tuple[Array, bool, dict[str, int]]:
@@ -197,7 +221,7 @@ class Flow:
     def cyrk(self, method: str) -> Solve:
         from CyRK import nb_diffeq_addr, nbsolve2_ivp
 
-        B, b, scale, gamma = self.B.copy(), self.b.copy(), self.scale, self.gamma
+        B, b, scale, gamma, rhs = self.B.copy(), self.b.copy(), self.scale, self.gamma, self.rhs
         r = len(b)
 
         def field(dy, t, y, args):  # type: ignore[no-untyped-def]
@@ -219,7 +243,7 @@ class Flow:
     def cvode(self) -> Solve:
         from sksundae.cvode import CVODE
 
-        B, b, scale, gamma = self.B, self.b, self.scale, self.gamma
+        B, b, scale, gamma, rhs, jacobian = self.B, self.b, self.scale, self.gamma, self.rhs, self.jacobian
 
         def field(t: float, y: Array, out: Array) -> None:
             rhs(y, B, b, scale, gamma, out)
@@ -246,9 +270,9 @@ class Flow:
             + f"""
             u_i {{ (0:{len(self.b)}): y = 0.0 }}
             z_i {{ C_ij * u_j }}
-            m_i {{ 0.5 * (exp(min(2.0 * (z_i - {gamma!r}), {_CAP})) - exp(min(-2.0 * (z_i + {gamma!r}), {_CAP}))) }}
+            m_i {{ 0.5 * (exp(min(2.0 * (z_i - {gamma!r}), {CAP})) - exp(min(-2.0 * (z_i + {gamma!r}), {CAP}))) }}
             q_i {{ B_ij * m_j }}
-            F_i {{ {float(self.scale)!r} * (b_i - q_i) }}
+            F_i {{ {self.diffsl.format(scale=float(self.scale), unit=float(self.unit))} }}
             """
         )  # fmt: skip
         ode = pydiffsol.Ode(
@@ -270,13 +294,13 @@ class Flow:
         import optimistix
 
         jax.config.update("jax_enable_x64", True)
-        B, b, scale, gamma = jnp.asarray(self.B), jnp.asarray(self.b), self.scale, self.gamma
+        B, b, gamma = jnp.asarray(self.B), jnp.asarray(self.b), self.gamma
         times = jnp.asarray(self.times)
 
         def field(t: Any, y: Any, args: Any) -> Any:
             z = y @ B
-            grown = jnp.exp(jnp.minimum(2 * (z - gamma), _CAP)) - jnp.exp(jnp.minimum(2 * (-z - gamma), _CAP))
-            return scale * (b - B @ (0.5 * grown))
+            grown = jnp.exp(jnp.minimum(2 * (z - gamma), CAP)) - jnp.exp(jnp.minimum(2 * (-z - gamma), CAP))
+            return self.pull(B @ (0.5 * grown), b, jnp.exp)
 
         @jax.jit
         def run(tolerance: Any) -> Any:
@@ -303,14 +327,14 @@ class Flow:
         """The obvious code: (u, v), or (w+, w-) with beta = w+^2 - w-^2, and atol = 0."""
         from scipy.integrate import solve_ivp
 
-        X, y, n = self.problem.X, self.problem.y, self.problem.n
+        X, gradient = self.problem.X, self.gradient
         alpha = InitialScale.parse(self.alpha).value
         d = X.shape[1]
         if coordinates == "u, v":
             start = np.concatenate([np.full(d, math.sqrt(2) * alpha), np.zeros(d)])
 
             def field(t: float, w: Array) -> Array:
-                g = X.T @ (X @ (w[:d] * w[d:]) - y) / n
+                g = gradient(w[:d] * w[d:])
                 return np.concatenate([-g * w[d:], -g * w[:d]])
 
             def beta(w: Array) -> Array:
@@ -319,7 +343,7 @@ class Flow:
             start = np.full(2 * d, alpha / math.sqrt(2))
 
             def field(t: float, w: Array) -> Array:
-                g = X.T @ (X @ (w[:d] ** 2 - w[d:] ** 2) - y) / n
+                g = gradient(w[:d] ** 2 - w[d:] ** 2)
                 return np.concatenate([-g * w[:d], g * w[d:]])
 
             def beta(w: Array) -> Array:

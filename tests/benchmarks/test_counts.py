@@ -17,6 +17,7 @@ import scipy.sparse
 
 import flowsim as fs
 from benchmarks.ensembles import Ensemble
+from benchmarks.losses import LogisticFlow, separable_run
 from benchmarks.scaling import fitted_slope, measure
 from flowsim.solvers import SeparableFlow, integrate_ensemble
 
@@ -49,6 +50,26 @@ def within(stats: dict[str, int], **limits: int) -> None:
 def test_one_flow_takes_no_more_steps_and_factorisations(alpha: str, limits: dict[str, int]) -> None:
     run = fs.gradient_flow(NET, gaussian(20, 50), 20.0, alpha=alpha, clock="accelerated", t_eval=[0.0, 20.0])
     within(run.stats, **limits)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "limits"),
+    [
+        ("1e-8", {"steps": 107, "nfev": 116, "nlu": 9, "passes": 1}),
+        ("1e-60", {"steps": 225, "nfev": 236, "nlu": 30, "passes": 1}),
+    ],
+)
+def test_a_logistic_flow_takes_no_more_steps_and_factorisations(alpha: str, limits: dict[str, int]) -> None:
+    problem = LogisticFlow.draw(np.random.default_rng(0), 20, 50)
+    run = fs.gradient_flow(NET, problem, 20.0, alpha=alpha, clock="accelerated", t_eval=[0.0, 20.0])
+    within(run.stats, **limits)
+
+
+@pytest.mark.parametrize(("digits", "steps"), [(100, 180), (1_000_000, 369)])
+def test_a_loss_far_below_floats_takes_some_hundred_steps(digits: int, steps: int) -> None:
+    run = separable_run("logistic", digits)
+    within(run.stats, steps=steps)
+    assert run.log_loss[-1] == pytest.approx(-digits * np.log(10), rel=1e-9)
 
 
 def test_an_ensemble_takes_the_steps_of_its_members_alone() -> None:
