@@ -65,6 +65,8 @@ class WeightCoordinates:
     """
 
     name = "weights"
+    #: what would follow the flow further, where something does
+    advice = "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
     log_unit = 0.0
 
     def __init__(
@@ -242,7 +244,7 @@ class WeightCoordinates:
     def remedy(self) -> str:
         if self.growth_applies:
             return "use growth coordinates (coordinates='growth', the default here): they are exact at every scale"
-        return "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
+        return self.advice
 
     @property
     def needs_finer_steps(self) -> bool:
