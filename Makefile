@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types docs clean
+LOWEST := .venv-lowest
+
+.PHONY: demo test test-all test-lowest lint types docs clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +23,19 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# A slice of every room with the lowest supported versions; they warn of what newer ones have changed.
+$(LOWEST)/.ready: pyproject.toml .ci/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/lowest.txt --editable . \
+		pytest pytest-timeout hypothesis mpmath gmpy2 scikit-learn
+	touch $(LOWEST)/.ready
+
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -W default -m "not slow" tests/network tests/symbolic/test_derivation.py \
+		tests/flows/test_growth.py tests/flows/test_products.py tests/flows/test_linear_any_scale.py \
+		tests/limits/test_process.py tests/limits/test_linear_networks.py tests/descent/test_growth.py \
+		tests/results tests/certificates/test_certify.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,4 +49,4 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -b html -W --keep-going -q -d build-docs/.trees docs build-docs
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo build-docs docs/notebooks docs/reference
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info demo build-docs docs/notebooks docs/reference

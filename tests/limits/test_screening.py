@@ -74,7 +74,7 @@ def test_far_fewer_inner_products_are_taken() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_one_pass_over_sparse_data_gives_the_dense_path_with_thresholds_and_penalties(seed: int) -> None:
     rng = np.random.default_rng(200 + seed)
-    X = scipy.sparse.random_array((30, 3000), density=0.03, rng=rng, format="csr")
+    X = scipy.sparse.csr_array(np.where(rng.random((30, 3000)) < 0.03, rng.random((30, 3000)), 0.0))
     X.data = rng.standard_normal(X.nnz)
     y = rng.standard_normal(30)
     options = {} if seed == 0 else {
