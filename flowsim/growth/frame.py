@@ -26,7 +26,7 @@ from flowsim.network.linear_start import compressed_start, linear_start
 from flowsim.problem import Problem
 from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
 
-__all__ = ["LinearGrowth", "Outside"]
+__all__ = ["LinearGrowth", "Outside", "start_parts"]
 
 Array = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ class LinearGrowth:
             For a start of the wrong shape, one that is not finite, or one that never moves.
         """
         data = reduce_data(net, problem) if data is None else data
-        compression, parts = _parts(net, problem, scale, start, pretrained)
+        compression, parts = start_parts(net, problem, scale, start, pretrained)
         reduced = [(*data.inside(U), V, log) for U, V, log in parts]
         stacked = np.concatenate([block for inside, _, V, _ in reduced for block in (inside, V)])
         if not stacked.any():
@@ -278,7 +278,7 @@ def _row_space(rows: Array) -> Array:
     return np.ascontiguousarray(basis[:, : int(np.sum(kept))])
 
 
-def _parts(
+def start_parts(
     net: LinearNetwork,
     problem: Problem,
     scale: InitialScale,

@@ -58,6 +58,10 @@ class Block:
     a: Array
     b: float
 
+    #: G is affine in beta, and every saddle is attained
+    is_affine = True
+    may_escape = False
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.curvatures), self.signal.shape[1]
@@ -65,6 +69,18 @@ class Block:
     def force(self, beta: Array) -> Array:
         """``G = C - Sigma beta``."""
         return self.signal - self.curvatures[:, None] * beta
+
+    def change(self, beta: Array, moved: Array) -> Array:
+        """The derivative of the force at beta along `moved`."""
+        return -self.curvatures[:, None] * moved
+
+    def escapes(self, beta: Array) -> bool:
+        """Whether the loss has no minimum ahead."""
+        return False
+
+    def escape(self, Z: Array) -> tuple[Array, float]:
+        """Direction and margin of an escape."""
+        raise NotImplementedError
 
     def generator(self, force: Array) -> Array:
         """S, (r + q, r + q)."""

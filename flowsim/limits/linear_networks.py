@@ -9,20 +9,21 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, independent_blocks, whole_block
+from flowsim.limits.linear_losses import LossData, loss_blocks
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.linear_process import TIE, BlockProcess, Plateau
+from flowsim.limits.linear_starts import check_overlap, pretrained_process, vanishing_start
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
-from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem, Regression, require_squares
+from flowsim.problem.losses import SQUARED
 
 __all__ = ["linear_saddle_to_saddle"]
 
 Array = NDArray[np.float64]
 
-#: Overlaps of the start with a growing direction below this, relative to the start, are none.
-_NO_OVERLAP = 1e-10
 #: Strengths closer than this, relatively, are equal.
 _EQUAL = 1e-9
 
@@ -32,35 +33,38 @@ def linear_saddle_to_saddle(
     problem: Problem,
     start: Mapping[str, ArrayLike] | None = None,
     *,
+    pretrained: Mapping[str, ArrayLike] | None = None,
     max_jumps: int | None = None,
     t_end: float | None = None,
 ) -> LinearSaddlePath:
     r"""The limit process of gradient flow on ``U V^T`` from vanishing initialisation; see :func:`saddle_to_saddle`."""
     began = time.perf_counter()
-    squares = require_squares(problem, "the limit process of a LinearNetwork")
-    if squares.y.ndim == 1:  # beta is a matrix of one column, and so are the targets
-        squares = Regression(squares.X, squares.y[:, None], squares.feature_names)
-    data = LinearData.of(squares)
-    compression = compressed_start(net, squares, start)
-    # alpha vanishes, the ratio of U to V does not: their scales are of no account.
-    Z = np.concatenate([_unit(data.directions.T @ compression.A), _unit(compression.B)])
-    width = int(np.linalg.matrix_rank(Z))
-    if width == 0:
-        raise ValueError("`start` must have a part that moves; received U outside the row space of X and V = 0.")
+    if not isinstance(problem, Problem) or problem.loss_function is SQUARED:
+        problem = require_squares(problem, "the limit process of a LinearNetwork")
+    if problem.y.ndim == 1:  # beta is a matrix of one column, and so are the targets
+        problem = problem.with_target(problem.y[:, None])
+    data, blocks, whole = _reduced(net, problem)
     horizon, most = math.inf if t_end is None else float(t_end), math.inf if max_jumps is None else float(max_jumps)
-    blocks, processes = independent_blocks(net, data), []
-    for block in blocks:
-        inside = block.stack(Z)
-        process = BlockProcess(block, int(np.linalg.matrix_rank(inside)))
-        _check_overlap(process, inside)
+    if pretrained is not None:
+        processes = [pretrained_process(net, problem, data.directions, blocks, whole, start, pretrained)]
+        blocks, width = [whole], processes[0].columns
+    else:
+        Z, processes = vanishing_start(net, problem, data.directions, start), []
+        width = int(np.linalg.matrix_rank(Z))
+        for block in blocks:
+            inside = block.stack(Z)
+            process = BlockProcess(block, int(np.linalg.matrix_rank(inside)))
+            check_overlap(process.growing_directions(), process.columns, inside)
+            processes.append(process)
+    for process in processes:
         process.run(horizon, most)
-        processes.append(process)
     times, places, stop, because = _merge(processes, width, horizon, most)
-    complete, message = _verdict(processes, places[-1], because, stop)
-    if _order_is_delicate(processes, whole_block(net, data), width, times):
+    escape = _escape(processes, data, stop) if because == "escape" else None
+    complete, message = (False, _told(escape)) if escape else _verdict(processes, places[-1], because, stop)
+    if _order_is_delicate(processes, whole, width, times):
         message += "; the data decouple exactly, and the least coupling would change the jump times"
     return LinearSaddlePath(
-        problem=squares,
+        problem=problem,
         data=data,
         jump_times=np.array(times),
         ranks=np.array([sum(plateau.rank for plateau in here) for here in places], dtype=np.int64),
@@ -70,8 +74,39 @@ def linear_saddle_to_saddle(
         horizon=math.inf if complete else min(stop, horizon),
         complete=complete,
         message=message,
+        escape=escape,
         stats={"jumps": len(times), "blocks": len(blocks), "seconds": time.perf_counter() - began},
     )
+
+
+def _reduced(net: LinearNetwork, problem: Problem) -> tuple[LinearData | LossData, list[Block], Block]:
+    """The data in the row space of X, their independent blocks, and all of them as one."""
+    if isinstance(problem, Regression):
+        squares = LinearData.of(problem)
+        return squares, independent_blocks(net, squares), whole_block(net, squares)
+    if net.noise is not None:
+        require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")
+    data = LossData.of(problem)
+    if not data.signal.any():
+        raise ValueError("`problem` must have a gradient that is not 0 at beta = 0: there no weight moves.")
+    return data, list(loss_blocks(net, data)), loss_blocks(net, data, apart=False)[0]
+
+
+def _escape(processes: list[BlockProcess], data: LinearData | LossData, time: float) -> Escape:
+    """Of the block that escapes, in all coordinates."""
+    process = next(each for each in processes if each.escape is not None)
+    assert process.escape is not None
+    _, direction, margin = process.escape
+    lifted = data.directions @ process.block.lift(direction)
+    return Escape(time, np.array([process.plateaus[-1].rank]), lifted, margin if len(processes) == 1 else 0.0)
+
+
+def _told(escape: Escape) -> str:
+    if escape.margin == 0:
+        return (
+            f"part of beta escapes to infinity at t={escape.time:.6g}, along `escape.direction`; the rest is not known"
+        )
+    return f"beta escapes to infinity at t={escape.time:.6g}, along `escape.direction` with margin {escape.margin:.6g}"
 
 
 def _order_is_delicate(processes: list[BlockProcess], whole: Block, width: int, times: list[float]) -> bool:
@@ -82,28 +117,6 @@ def _order_is_delicate(processes: list[BlockProcess], whole: Block, width: int, 
     coupled.run(math.inf, len(times))
     others = [plateau.time for plateau in coupled.plateaus[1:]]
     return not np.allclose(np.unique(others)[: len(times)], times[: len(others)], rtol=_EQUAL, atol=0.0)
-
-
-def _unit(part: Array) -> Array:
-    size = float(np.linalg.norm(part))
-    return part / size if size > 0 else part
-
-
-def _check_overlap(process: BlockProcess, Z: Array) -> None:
-    """The k fastest directions must meet k independent ones of the start, for every k of those that grow.
-
-    Raises
-    ------
-    ValueError
-        If they do not.
-    """
-    overlap = process.growing_directions().T @ Z
-    for k in range(1, min(len(overlap), process.columns) + 1):
-        if np.linalg.svd(overlap[:k], compute_uv=False)[-1] <= _NO_OVERLAP:
-            raise ValueError(
-                f"`start` must be in general position; its overlap with the {k} fastest growing directions "
-                f"of the data has rank {k - 1} only, and what the flow learns then is not known."
-            )
 
 
 def _merge(
@@ -125,6 +138,8 @@ def _merge(
         for k, process in enumerate(processes):
             while process.next_jump(process.plateaus[here[k]]) <= stop * (1 + TIE):
                 process.extend(here[k] + 1)
+                if here[k] + 1 == len(process.plateaus):
+                    return times, places, stop, "escape"
                 here[k] += 1
         now = tuple(process.plateaus[j] for process, j in zip(processes, here, strict=True))
         if sum(plateau.rank for plateau in now) > width:

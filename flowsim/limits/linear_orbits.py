@@ -19,7 +19,7 @@ from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.orbits import Orbit, by_distance
 
-__all__ = ["block_orbit", "departure", "follow_to_rest", "relaxation_rate", "settle"]
+__all__ = ["EscapeError", "block_orbit", "departure", "follow_to_rest", "relax", "relaxation_rate", "settle"]
 
 Array = NDArray[np.float64]
 
@@ -28,6 +28,9 @@ _DEPARTURE = 1e-10
 #: An orbit has arrived when its speed is this share of its largest.
 _REST = 1e-9
 _TOLERANCE = 1e-10
+#: What comes to rest moves less in each span of time, what escapes (like the logarithm or a power of time) does not:
+#: by this ratio in so many spans on end, where it seems to rest or to fail, and in so many in any case.
+_NOT_LESS, _SOME_SPANS, _MANY_SPANS = 0.9, 8, 20
 #: Unknowns up to which an implicit method, and a dense Newton step, are cheap.
 _SMALL = 400
 #: Spans of time, each 1.5 times the last, before an orbit is given up, and evaluations in all.
@@ -43,6 +46,14 @@ _MISS = 1e-5
 
 class _SpentError(Exception):
     """The budget is spent."""
+
+
+class EscapeError(ArithmeticError):
+    """The loss has no minimum where the flow leads; `Z` is on the way."""
+
+    def __init__(self, Z: Array) -> None:
+        super().__init__("the loss has no minimum")
+        self.Z = Z
 
 
 def departure(block: Block, Z: Array, towards: Array | None) -> Array:
@@ -61,12 +72,23 @@ def velocity(block: Block, Z: Array) -> Array:
 
 
 def follow_to_rest(block: Block, Z: Array) -> Array:
-    """Where the flow from Z comes to rest, to about 1e-9."""
-    return _follow(block, Z)[-1]
+    """Where the flow from a departure Z comes to rest, to about 1e-9.
+
+    Raises
+    ------
+    EscapeError
+        If it does not, because the loss has no minimum there.
+    """
+    return _follow(block, Z, float(np.linalg.norm(Z[:, -1])))[-1]
 
 
-def _follow(block: Block, Z: Array) -> list[Array]:
-    """States along the flow until it rests.
+def relax(block: Block, Z: Array) -> Array:
+    """Where the flow from weights that are not small comes to rest; errors as above."""
+    return _follow(block, Z, 0.0)[-1]
+
+
+def _follow(block: Block, Z: Array, small: float) -> list[Array]:
+    """States along the flow until it rests; `small`: the size of the last direction, which leaves a saddle.
 
     Raises
     ------
@@ -84,13 +106,14 @@ def _follow(block: Block, Z: Array) -> list[Array]:
             raise _SpentError
         return velocity(block, state.reshape(shape)).ravel()
 
-    first = velocity(block, Z)[:, -1]
-    small, scale = (
-        float(np.linalg.norm(Z[:, -1])),
-        float(np.sqrt(np.linalg.norm(block.signal / block.curvatures[:, None]))),
-    )
-    duration = 5.0 * small / max(float(np.linalg.norm(first)), 1e-300)
-    states, peak = [Z], 0.0
+    first = velocity(block, Z)
+    scale = float(np.sqrt(np.linalg.norm(block.signal / block.curvatures[:, None]))) or float(np.linalg.norm(Z))
+    if small:
+        duration = 5.0 * small / max(float(np.linalg.norm(first[:, -1])), 1e-300)
+    else:
+        duration = 0.1 * float(np.linalg.norm(Z)) / max(float(np.linalg.norm(first)), 1e-300)
+    states, peak = [Z], float(np.linalg.norm(first)) if not small else 0.0
+    last, on_end = 0.0, 0
     for _ in range(_SPANS):
         try:
             with warnings.catch_warnings():  # a failure is seen by its flag
@@ -106,14 +129,31 @@ def _follow(block: Block, Z: Array) -> list[Array]:
         pieces = [np.linspace(s, e, _REFINE + 1)[1:] for s, e in zip(solution.t[:-1], solution.t[1:], strict=True)]
         found = [column.reshape(shape) for column in solution.sol(np.concatenate(pieces)).T]
         speeds = [float(np.linalg.norm(velocity(block, state))) for state in found]
+        before = states[-1]
         states += found
         peak = max(peak, *speeds)
-        if speeds[-1] <= _REST * peak and float(np.linalg.norm(states[-1][:, -1])) > 100 * small:
+        grown = float(np.linalg.norm(states[-1][:, -1])) > 100 * small
+        if block.may_escape:
+            moved = float(np.linalg.norm(_product(block, states[-1]) - _product(block, before)))
+            on_end = on_end + 1 if grown and moved >= _NOT_LESS * last else 0
+            last = moved
+            if block.escapes(_product(block, states[-1])) or on_end >= _MANY_SPANS:
+                raise EscapeError(states[-1])
+        if speeds[-1] <= _REST * peak and grown:
+            if on_end >= _SOME_SPANS:
+                break
             return states
         duration *= 1.5
+    if on_end >= _SOME_SPANS:
+        raise EscapeError(states[-1])
     raise IntegrationError(
         "the orbit that leads to the next saddle does not come to rest; the data may be nearly degenerate."
     )
+
+
+def _product(block: Block, Z: Array) -> Array:
+    r = block.shape[0]
+    return np.asarray(Z[:r] @ Z[r:].T)
 
 
 def settle(block: Block, Z: Array) -> Array:
@@ -147,12 +187,13 @@ def _hessian(block: Block, Z: Array) -> Callable[[Array], Array]:
     """Its product with a direction, flattened."""
     r = block.shape[0]
     U, V = Z[:r], Z[r:]
-    G = block.force(U @ V.T)
+    product_here = U @ V.T
+    G = block.force(product_here)
 
     def product(flat: Array) -> Array:
         d = flat.reshape(Z.shape)
         dU, dV = d[:r], d[r:]
-        dG = -block.curvatures[:, None] * (dU @ V.T + U @ dV.T)
+        dG = block.change(product_here, dU @ V.T + U @ dV.T)
         top = G @ dV + dG @ V - block.a[:, None] * dU
         bottom = G.T @ dU + dG.T @ U - block.b * dV
         return -np.concatenate([top, bottom]).ravel()
@@ -187,7 +228,8 @@ def block_orbit(block: Block, jump: int, Z: Array, towards: Array, end: Array) -
     """
     r, q = block.shape
     begin = Z[:r] @ Z[r:].T
-    states = _follow(block, departure(block, Z, towards))
+    begins = departure(block, Z, towards)
+    states = _follow(block, begins, float(np.linalg.norm(begins[:, -1])))
     size = float(np.linalg.norm(end - begin))
     missed = float(np.linalg.norm(states[-1][:r] @ states[-1][r:].T - end)) / size
     if not missed <= _MISS:

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import card, curves
+from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_losses import LossData
 from flowsim.limits.linear_orbits import block_orbit, relaxation_rate
 from flowsim.limits.linear_process import Plateau
 from flowsim.limits.orbits import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
-from flowsim.problem import Problem, Regression
+from flowsim.problem import Problem
 
 if TYPE_CHECKING:
     import pandas
@@ -34,7 +36,7 @@ class LinearSaddlePath(Staircase):
 
     Attributes
     ----------
-    problem : Regression
+    problem : Problem
     jump_times : array (K,)
         Accelerated times ``t / ln(1/alpha)`` of the jumps; 0 is not one.
     ranks : array (K+1,)
@@ -48,14 +50,17 @@ class LinearSaddlePath(Staircase):
     complete : bool
         Nothing moves any more after the last jump.
     message : str
+    escape : Escape or None
+        Where the loss has no minimum over the next rank (separable data): ``time, hits, direction, margin``, hits the
+        rank before, direction (D, m) of nuclear norm 1.
     order : int
         2: time is counted in ``ln(1/alpha)``.
     stats : dict
         jumps, seconds.
     """
 
-    problem: Regression
-    data: LinearData = field(repr=False)
+    problem: Problem
+    data: LinearData | LossData = field(repr=False)
     jump_times: Array
     ranks: NDArray[np.int64]
     width: int
@@ -65,6 +70,7 @@ class LinearSaddlePath(Staircase):
     horizon: float = math.inf
     complete: bool = True
     message: str = ""
+    escape: Escape | None = field(default=None, repr=False)
     order: int = 2
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -100,11 +106,6 @@ class LinearSaddlePath(Staircase):
         return pandas.DataFrame({"begins": begins, "ends": ends, "rank": self.ranks, "loss": self.losses, **values})
 
     @property
-    def escape(self) -> None:
-        """None: squares have a minimum over every rank, nothing escapes to infinity."""
-        return None
-
-    @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:
         """``0, ..., rank - 1`` for each saddle: the learned directions, in order of learning."""
         return tuple(np.arange(rank) for rank in self.ranks)
@@ -112,7 +113,7 @@ class LinearSaddlePath(Staircase):
     @cached_property
     def losses(self) -> Array:
         """The training loss on each plateau, shape (K+1,)."""
-        return self.data.least_loss + self.data.excess(self._reduced)
+        return self.data.loss(self._reduced)
 
     def risk(self, problem: Problem) -> Array:
         """The loss of every plateau on other data, shape (K+1,); a single target may be a vector.
@@ -207,7 +208,7 @@ class LinearSaddlePath(Staircase):
     def curve_loss(self, tau: ArrayLike) -> Array:
         """The training loss along :meth:`curve`."""
         beta1 = np.swapaxes(np.swapaxes(self.curve(tau), -1, -2) @ self.data.directions, -1, -2)
-        return self.data.least_loss + self.data.excess(beta1)
+        return self.data.loss(beta1)
 
     def _orbit(self, jump: int) -> Orbit:
         before, after = self.places[jump], self.places[jump + 1]

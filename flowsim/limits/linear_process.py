@@ -6,7 +6,8 @@ complement of the active ones, the highest level at the largest. The level that 
 
 With ``A* = Sigma^(-1/2) C = sum_i s_i a_i b_i^T`` and the penalty ``a = kappa Sigma`` the saddles are
 :math:`\beta_r = \Sigma^{-1/2} \sum_{i \le r} (s_i - \sqrt{\kappa b})_+ a_i b_i^\top`. Where singular values tie,
-or with weight decay on data that are not whitened, no formula tells the saddle: it is the end of the orbit to it.
+with weight decay on data that are not whitened, or under another loss, no formula tells the saddle: it is the end of
+the orbit to it, refined by Newton's method.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.limits.linear_blocks import Block
-from flowsim.limits.linear_orbits import departure, follow_to_rest, settle
+from flowsim.limits.linear_orbits import EscapeError, departure, follow_to_rest, settle
 
 __all__ = ["BlockProcess", "Plateau"]
 
@@ -26,6 +27,8 @@ Array = NDArray[np.float64]
 
 #: Singular values and rates this small relative to the data, times its size, are rounding.
 _ROUNDING = 8 * np.finfo(float).eps
+#: The same of forces that are no affine function of beta, at saddles found by iteration.
+_ITERATED = 1e-11
 #: Times and levels closer than this, relatively, are one.
 TIE = 1e-10
 #: Singular values of A* closer than this, relative to the largest, are equal: which ones a saddle has is open.
@@ -42,7 +45,7 @@ class Plateau:
         When it begins.
     beta : array (r, q)
     Z : array (r + q, k)
-        Balanced factors of beta, the active directions.
+        Factors of beta, the active directions; balanced unless some were pretrained.
     levels, rates : array (K,)
         At `time`, active ones first (level 1, rate 0), then falling.
     towards : array (r + q,) or None
@@ -73,11 +76,20 @@ class BlockProcess:
     block : Block
     columns : int
         K, how many independent directions the start has in the block.
+    begin : array (r + q, k), optional
+        Active directions at the start, at rest: what pretrained weights relax to.
+    dropped : int
+        So many directions of pretrained weights have relaxed to nothing: they begin at level 1, and fall.
+    escape : tuple (time, direction (r, q), margin) or None
+        Where the next saddle is not attained.
     """
 
     block: Block
     columns: int
+    begin: Array | None = None
+    dropped: int = 0
     plateaus: list[Plateau] = field(default_factory=list)
+    escape: tuple[float, Array, float] | None = None
 
     def __post_init__(self) -> None:
         block = self.block
@@ -87,13 +99,16 @@ class BlockProcess:
         self._left, self._values, self._right = A, s, Bt.T
         # a = kappa Sigma + rest: the formula needs rest = 0.
         kappa = block.a / block.curvatures
-        self.closed_form = bool(np.ptp(kappa) <= _EQUAL * kappa.max(initial=0.0)) if len(kappa) else True
+        even = bool(np.ptp(kappa) <= _EQUAL * kappa.max(initial=0.0)) if len(kappa) else True
+        self.closed_form = even and block.is_affine and self.begin is None
         self._kappa = float(kappa.mean()) if len(kappa) else 0.0
         self._threshold = math.sqrt(self._kappa * block.b)
         # The same pull on U and V: S + decay is antisymmetric under the change of V's sign, and levels come in pairs.
-        self._paired = bool(np.abs(block.a - block.b).max(initial=0.0) <= _EQUAL * block.b)
+        equal = bool(np.abs(block.a - block.b).max(initial=0.0) <= _EQUAL * block.b)
+        self._paired = equal and self.begin is None
         self._size = float(np.linalg.norm(block.signal))
-        self._zero = _ROUNDING * max(sum(block.shape), 1) * self._size
+        exact = block.is_affine and self.begin is None
+        self._zero = (_ROUNDING * max(sum(block.shape), 1) if exact else _ITERATED) * self._size
         negligible = _ROUNDING * max(sum(block.shape), 1) * s.max(initial=0.0)
         self._largest_rank = int(np.sum(s - self._threshold > negligible))
 
@@ -101,20 +116,28 @@ class BlockProcess:
         """All plateaus that begin before `t_end`, at most `max_jumps` after the first."""
         if not self.plateaus:
             r, q = self.block.shape
-            self.plateaus.append(self._plateau(0.0, np.zeros((r, q)), np.zeros((r + q, 0)), np.zeros(self.columns)))
-        while len(self.plateaus) <= max_jumps and self.next_jump(self.plateaus[-1]) < t_end:
+            Z = np.zeros((r + q, 0)) if self.begin is None else self.begin
+            levels = np.zeros(self.columns)
+            levels[: Z.shape[1] + self.dropped] = 1.0
+            self.plateaus.append(self._plateau(0.0, Z[:r] @ Z[r:].T, Z, levels))
+        while self.escape is None and len(self.plateaus) <= max_jumps and self.next_jump(self.plateaus[-1]) < t_end:
             self.extend(len(self.plateaus))
         return self.plateaus
 
     def extend(self, number: int) -> None:
         """Make sure that plateau `number` is known, the one before it being known."""
-        if number < len(self.plateaus):
+        if number < len(self.plateaus) or self.escape is not None:
             return
         plateau = self.plateaus[-1]
         time, r = self.next_jump(plateau), plateau.rank
         levels = plateau.levels + (time - plateau.time) * plateau.rates
         levels[r] = 1.0
-        self.plateaus.append(self._plateau(time, *self._next_saddle(plateau), levels))
+        try:
+            saddle = self._next_saddle(plateau)
+        except EscapeError as end:
+            self.escape = (time, *self.block.escape(end.Z))
+            return
+        self.plateaus.append(self._plateau(time, *saddle, levels))
 
     @property
     def strengths(self) -> Array:
@@ -122,9 +145,13 @@ class BlockProcess:
         return np.maximum(self._values - self._threshold, 0.0)
 
     def growing_directions(self) -> Array:
-        """Orthonormal columns: how the start's directions grow at 0, the fastest first."""
-        values, vectors = np.linalg.eigh(self.block.generator(self.block.signal))
-        return np.asarray(vectors[:, values > self._zero][:, ::-1])
+        """Orthonormal columns: how what waits at the start grows, the fastest first."""
+        Z = np.zeros((sum(self.block.shape), 0)) if self.begin is None else self.begin
+        rest = np.linalg.qr(Z, mode="complete")[0][:, Z.shape[1] :]
+        r = self.block.shape[0]
+        force = self.block.signal if self.begin is None else self.block.force(Z[:r] @ Z[r:].T)
+        values, vectors = np.linalg.eigh(rest.T @ self.block.generator(force) @ rest)
+        return np.asarray((rest @ vectors)[:, values > self._zero][:, ::-1])
 
     @staticmethod
     def next_jump(plateau: Plateau) -> float:

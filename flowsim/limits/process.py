@@ -31,6 +31,7 @@ def saddle_to_saddle(
     problem: Problem,
     start: Mapping[str, ArrayLike] | None = None,
     *,
+    pretrained: Mapping[str, ArrayLike] | None = None,
     max_jumps: int | None = None,
     t_end: float | None = None,
     progress: bool = False,
@@ -161,7 +162,6 @@ def saddle_to_saddle(
             raise ValueError("`start` must map 'U' and 'V' to arrays; received StartState.")
         given: dict[str, object] = {
             "joint_noise": joint_noise,
-            "pretrained": pretrained,
             "thresholds": thresholds,
             "penalties": penalties,
             "exact": exact or None,
@@ -169,7 +169,7 @@ def saddle_to_saddle(
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
-        return linear_saddle_to_saddle(net, problem, start, max_jumps=max_jumps, t_end=t_end)
+        return linear_saddle_to_saddle(net, problem, start, pretrained=pretrained, max_jumps=max_jumps, t_end=t_end)
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if exact or getattr(net, "noise", None) is not None:

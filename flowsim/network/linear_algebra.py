@@ -136,6 +136,10 @@ class LinearData:
         gap = beta1 - self.target
         return 0.5 * np.sum(self.curvatures[:, None] * gap**2, axis=(-2, -1))
 
+    def loss(self, beta1: Array) -> Array:
+        """L at ``Phi_1^T beta``, over any leading axes."""
+        return self.least_loss + self.excess(beta1)
+
     def damping(self, net: LinearNetwork) -> tuple[Array, float]:
         """Rates at which the noise pulls U_1 and V to zero: ``eta_V^2 m lambda`` (rank,) and ``eta_U^2 tr Sigma``."""
         eta_u2, eta_v2 = noise_variances(net)

@@ -1,0 +1,251 @@
+r"""Two-layer linear networks under any convex loss, as their limit process takes them.
+
+.. math:: G(\beta) = -X^\top \big( w \circ \ell'(X\beta, Y) \big) / n
+
+is no affine function of beta: saddles have no formula and are the ends of orbits, refined by Newton's method. Rows and
+targets that never meet stay apart: row i pulls at target j only if :math:`\ell'(0, Y_{ij}) \ne 0`, and only features
+that some row has in common couple rows.
+
+Where the loss has no minimum over the matrices of a rank (separable data) beta escapes. The flow of ln L leads to the
+direction, a stationary point of
+
+.. math:: \min \tfrac12 \lVert Z \rVert^2 \quad \text{subject to} \quad \pm (X U V^\top)_{ij} \ge 1,
+
+to which Newton's method on the active rows adds the last digits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.limits.linear_blocks import Block
+from flowsim.network import LinearNetwork
+from flowsim.network.linear_algebra import dense
+from flowsim.problem import Problem
+from flowsim.problem.losses import Loss
+
+__all__ = ["LossBlock", "LossData", "loss_blocks"]
+
+Array = NDArray[np.float64]
+
+#: Couplings below this, relative to the data, are none.
+_COUPLED = 1e-12
+#: Where the flow of ln L is left for Newton's method, and how long that may take.
+_DEEP, _NEWTON_STEPS = 3e3, 30
+#: Weights of the loss above this, relative to the largest, are those of active rows.
+_ACTIVE = 1e-6
+#: Residuals at which Newton's method has arrived.
+_SETTLED = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class LossData:
+    """The data in the row space of X, named as in :class:`flowsim.network.linear_algebra.LinearData`.
+
+    Attributes
+    ----------
+    problem : Problem
+    directions : array (D, rank)
+    features : array (n, rank)
+        ``X directions``.
+    curvatures : array (rank,)
+        Eigenvalues of X^T X / n times the mean curvature at 0: a scale.
+    signal : array (rank, m)
+        G at 0.
+    """
+
+    problem: Problem
+    directions: Array
+    features: Array
+    curvatures: Array
+    signal: Array
+
+    @classmethod
+    def of(cls, problem: Problem) -> LossData:
+        """Of a problem whose targets are a matrix."""
+        left, values, right = np.linalg.svd(dense(problem), full_matrices=False)
+        rank = int(np.sum(values > values.max(initial=0.0) * max(problem.n, problem.d) * np.finfo(float).eps))
+        features = left[:, :rank] * values[:rank]
+        zero = np.zeros(problem.y.shape)
+        bend = max(float(problem.curvatures(zero).mean()), np.finfo(float).tiny)
+        signal = -features.T @ problem.slopes(zero) / problem.n
+        return cls(
+            problem, np.ascontiguousarray(right[:rank].T), features, bend * values[:rank] ** 2 / problem.n, signal
+        )
+
+    @property
+    def m(self) -> int:
+        return self.problem.n_targets
+
+    @property
+    def rank(self) -> int:
+        return len(self.curvatures)
+
+    def loss(self, beta1: Array) -> Array:
+        """L at reduced beta (..., rank, m)."""
+        flat = beta1.reshape(-1, *self.signal.shape)
+        return np.array([self.problem.loss(self.directions @ each) for each in flat]).reshape(beta1.shape[:-2])
+
+
+@dataclass(frozen=True, eq=False)
+class LossBlock(Block):
+    """One independent part under any loss; fields as in :class:`Block`, and
+
+    Attributes
+    ----------
+    rows, y, weight : array (n, r), (n, q), (n, q)
+        Its data; weights over n.
+    loss : Loss
+    """
+
+    rows: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    y: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    weight: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    loss: Loss | None = None
+
+    is_affine = False
+
+    def force(self, beta: Array) -> Array:
+        assert self.loss is not None
+        return np.asarray(-self.rows.T @ (self.weight * self.loss.slope(self.rows @ beta, self.y)))
+
+    def change(self, beta: Array, moved: Array) -> Array:
+        assert self.loss is not None
+        bend = self.weight * self.loss.curvature(self.rows @ beta, self.y)
+        return np.asarray(-self.rows.T @ (bend * (self.rows @ moved)))
+
+    @cached_property
+    def flat(self) -> Array:
+        """+1 (-1) where the loss of an entry falls to an infimum as f goes to +inf (-inf), 0 where it has a minimum."""
+        assert self.loss is not None
+        lower, upper = self.loss.recession(self.y)
+        return np.where(self.weight > 0, np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0)), 0.0)
+
+    @cached_property
+    def may_escape(self) -> bool:  # type: ignore[override]
+        return bool(self.flat.any())
+
+    def escapes(self, beta: Array) -> bool:
+        """Whether every entry falls along beta: then no stationary point is ahead."""
+        counted = self.weight > 0
+        return self.may_escape and bool((self.flat * (self.rows @ beta) > 0)[counted].all())
+
+    def escape(self, Z: Array) -> tuple[Array, float]:
+        """Direction of beta, of nuclear norm 1, and margin of the escape that Z is on; 0 where a row does not fall."""
+        r = self.shape[0]
+        beta = Z[:r] @ Z[r:].T
+        if self.escapes(beta):
+            Z = self._stationary(self._deep(Z))
+            beta = Z[:r] @ Z[r:].T
+        size = float(np.linalg.svd(beta, compute_uv=False).sum())
+        margins = (self.flat * (self.rows @ beta))[self.weight > 0]
+        return beta / size, max(float(margins.min()) / size, 0.0)
+
+    def _deep(self, Z: Array) -> Array:
+        """Along the flow of ln L, by the loss ``exp(-margin)`` that all losses of this kind have far out."""
+        from scipy.integrate import solve_ivp
+
+        shape, r = Z.shape, self.shape[0]
+
+        def rate(_: float, state: Array) -> Array:
+            W = state.reshape(shape)
+            G = self.pull(W[:r] @ W[r:].T)
+            return np.concatenate([G @ W[r:], G.T @ W[:r]]).ravel()
+
+        def deep(_: float, state: Array) -> float:
+            W = state.reshape(shape)
+            return float((self.flat * (self.rows @ (W[:r] @ W[r:].T)))[self.weight > 0].min()) - _DEEP
+
+        deep.terminal = True  # type: ignore[attr-defined]
+        end = 40.0 * math.log(_DEEP) / max(float(np.linalg.norm(self.pull(Z[:r] @ Z[r:].T), 2)), 1e-300)
+        found = solve_ivp(rate, (0.0, end), Z.ravel(), method="LSODA", events=deep, rtol=1e-9, atol=1e-9)
+        return np.asarray(found.y[:, -1]).reshape(shape)
+
+    def pull(self, beta: Array) -> Array:
+        """``X^T (flat q)``, q the softmax of minus the margins."""
+        return np.asarray(self.rows.T @ (self.flat * self._softmax(beta)))
+
+    def _softmax(self, beta: Array) -> Array:
+        with np.errstate(divide="ignore"):
+            exponent = np.log(self.weight) - self.flat * (self.rows @ beta)
+        q = np.exp(exponent - exponent.max())
+        return np.asarray(q / q.sum())
+
+    def _stationary(self, Z: Array) -> Array:
+        """The stationary point next to Z, of margin 1; Z itself, scaled, where Newton's method does not arrive."""
+        r, q = self.shape
+        beta = Z[:r] @ Z[r:].T
+        margin = float((self.flat * (self.rows @ beta))[self.weight > 0].min())
+        shares = self._softmax(beta)
+        i, j = np.nonzero(shares > _ACTIVE * shares.max())
+        signs = self.flat[i, j]
+        W = Z / math.sqrt(margin)
+        # Z = S(mu) Z with mu >= 0 on the active rows; |Z|^2 = 2 sum mu.
+        mu = shares[i, j] / shares[i, j].sum() * float(np.sum(W**2)) / 2
+        k = W.shape[1]
+        for _ in range(_NEWTON_STEPS):
+            U, V = W[:r], W[r:]
+            x = self.rows[i] * signs[:, None]
+            G = np.zeros((r, q))
+            np.add.at(G.T, j, mu[:, None] * x)
+            residual = np.concatenate(
+                [(U - G @ V).ravel(), (V - G.T @ U).ravel(), np.sum((x @ U) * V[j], axis=1) - 1.0]
+            )
+            if float(np.abs(residual).max()) < 1e-13:
+                break
+            columns = []
+            for unit in np.eye(W.size).reshape(-1, r + q, k):
+                dU, dV = unit[:r], unit[r:]
+                moved = np.sum((x @ dU) * V[j], axis=1) + np.sum((x @ U) * dV[j], axis=1)
+                columns.append(np.concatenate([(dU - G @ dV).ravel(), (dV - G.T @ dU).ravel(), moved]))
+            for place in range(len(i)):
+                dU, dV = np.zeros((r, k)), np.zeros((q, k))
+                dU -= np.outer(x[place], V[j[place]])
+                dV[j[place]] -= x[place] @ U
+                columns.append(np.concatenate([dU.ravel(), dV.ravel(), np.zeros(len(i))]))
+            step = np.linalg.lstsq(np.array(columns).T, -residual, rcond=1e-12)[0]
+            W, mu = W + step[: W.size].reshape(W.shape), mu + step[W.size :]
+        margins = (self.flat * (self.rows @ (W[:r] @ W[r:].T)))[self.weight > 0]
+        good = float(np.abs(residual).max()) < _SETTLED and mu.min() > -_SETTLED and margins.min() > 1 - _SETTLED
+        return W if good else Z
+
+
+def loss_blocks(net: LinearNetwork, data: LossData, apart: bool = True) -> list[LossBlock]:
+    """Parts of rows, features and targets that never meet; or all of them as one."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    problem, n, m = data.problem, data.problem.n, data.m
+    slopes = problem.slopes(np.zeros(problem.y.shape))
+    gram = data.features @ data.features.T
+    coupled = np.zeros((n + m, n + m))
+    coupled[:n, :n] = np.abs(gram) > _COUPLED * np.abs(gram).max(initial=0.0)
+    coupled[:n, n:] = np.abs(slopes) > _COUPLED * np.abs(slopes).max(initial=0.0)
+    count, label = connected_components(csr_array(coupled), directed=False)
+    if not apart:
+        count, label = 1, np.zeros(n + m)
+    parts = [(np.flatnonzero(label[:n] == k), np.flatnonzero(label[n:] == k)) for k in range(count)]
+    parts = [(rows, targets) for rows, targets in parts if len(rows) and np.abs(data.features[rows]).max() > 0]
+    blocks = []
+    for rows, targets in parts:
+        _, values, right = np.linalg.svd(data.features[rows], full_matrices=False)
+        rank = int(np.sum(values > values.max() * max(n, data.rank) * np.finfo(float).eps))
+        basis = np.eye(data.rank) if len(parts) == 1 else np.ascontiguousarray(right[:rank].T)
+        inside = data.features[rows] @ basis
+        size = data.curvatures if len(parts) == 1 else np.einsum("ij,i,ij->j", basis, data.curvatures, basis)
+        decay = np.full(basis.shape[1], net.weight_decay)
+        weight = problem.entry_weights[np.ix_(rows, targets)] / n
+        y = problem.y[np.ix_(rows, targets)]
+        blocks.append(
+            LossBlock(
+                features=basis, targets=np.eye(m)[:, targets], curvatures=size,
+                signal=-inside.T @ (weight * problem.loss_function.slope(np.zeros(y.shape), y)),
+                a=decay, b=float(net.weight_decay), rows=inside, y=y, weight=weight, loss=problem.loss_function,
+            )
+        )  # fmt: skip
+    return blocks

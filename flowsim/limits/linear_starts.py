@@ -1,0 +1,123 @@
+r"""What the limit process of a linear network begins with.
+
+From ``pretrained + alpha * start`` the pretrained weights move at once, in time O(1), to where they rest; their rank is
+the rank of the first plateau, and their imbalance stays with them. Hidden units that they leave free carry alpha times
+the start, at level 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowsim.growth.frame import start_parts
+from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_orbits import EscapeError, relax, settle
+from flowsim.limits.linear_process import BlockProcess
+from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network.linear_start import compressed_start
+from flowsim.problem import Problem
+
+__all__ = ["check_overlap", "pretrained_process", "vanishing_start"]
+
+Array = NDArray[np.float64]
+Weights = Mapping[str, ArrayLike]
+
+#: Overlaps of the start with a growing direction below this, relative to the start, are none.
+_NO_OVERLAP = 1e-10
+#: Directions of relaxed weights below this, relative to the largest, have relaxed to nothing.
+_GONE = 1e-6
+_VANISHING = InitialScale("0", -1e9)
+
+
+def vanishing_start(net: LinearNetwork, problem: Problem, directions: Array, start: Weights | None) -> Array:
+    """``(U_1; V)`` at the start, (R + m, k): alpha vanishes, the ratio of U to V does not, so scales are of no account.
+
+    Raises
+    ------
+    ValueError
+        If it never moves.
+    """
+    compression = compressed_start(net, problem, start)
+    Z = np.concatenate([_unit(directions.T @ compression.A), _unit(compression.B)])
+    if not Z.any():
+        raise ValueError("`start` must have a part that moves; received U outside the row space of X and V = 0.")
+    return Z
+
+
+def pretrained_process(
+    net: LinearNetwork,
+    problem: Problem,
+    directions: Array,
+    blocks: list[Block],
+    whole: Block,
+    start: Weights | None,
+    pretrained: Weights,
+) -> BlockProcess:
+    """All of the data as one block, from what the pretrained weights relax to.
+
+    Raises
+    ------
+    ValueError
+        If the data decouple exactly and the pretrained weights do not couple them, if they relax to a point of smaller
+        rank that is left again, or if the start is not in general position.
+    """
+    _, parts = start_parts(net, problem, _VANISHING, start, pretrained)
+    large, small = (np.concatenate([_unit(directions.T @ U), _unit(V)]) if k else np.concatenate([directions.T @ U, V])
+                    for k, (U, V, _) in enumerate(parts))  # fmt: skip
+    left, values, right = np.linalg.svd(large)
+    rank = int(np.sum(values > max(large.shape) * np.finfo(float).eps * values.max(initial=0.0)))
+    _require_coupled(blocks, left[:, :rank])
+    try:
+        Z = settle(whole, relax(whole, large @ right[:rank].T))
+    except EscapeError:
+        raise ValueError("`pretrained` weights escape to infinity: the loss has no minimum of their rank.") from None
+    kept, sizes, turn = np.linalg.svd(Z, full_matrices=False)
+    alive = int(np.sum(sizes > _GONE * sizes.max(initial=0.0))) if sizes.max(initial=0.0) > _GONE else 0
+    waiting = small @ right[rank:].T
+    waiting = waiting - kept[:, :alive] @ (kept[:, :alive].T @ waiting)
+    columns = rank + int(np.linalg.matrix_rank(waiting, tol=_NO_OVERLAP)) if waiting.size else rank
+    process = BlockProcess(whole, columns, Z @ turn[:alive].T, rank - alive)
+    growing = process.growing_directions()
+    if alive < rank and growing.shape[1]:
+        raise ValueError(
+            "`pretrained` weights must relax to a stationary point of their own rank; these lose "
+            f"{rank - alive} of {rank} directions at a point that others leave, and what follows is not known."
+        )
+    check_overlap(growing, columns - rank, waiting)
+    return process
+
+
+def check_overlap(growing: Array, columns: int, Z: Array) -> None:
+    """The k fastest directions must meet k independent ones of the start, for every k of those that grow.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    overlap = growing.T @ Z
+    for k in range(1, min(len(overlap), columns) + 1):
+        if np.linalg.svd(overlap[:k], compute_uv=False)[-1] <= _NO_OVERLAP:
+            raise ValueError(
+                f"`start` must be in general position; its overlap with the {k} fastest growing directions "
+                f"of the data has rank {k - 1} only, and what the flow learns then is not known."
+            )
+
+
+def _require_coupled(blocks: list[Block], span: Array) -> None:
+    learning = [block for block in blocks if min(block.shape) and block.signal.any()]
+    parts = [block.stack(span) for block in learning]
+    products = [a @ b.T for i, a in enumerate(parts) for b in parts[:i]]
+    if len(learning) > 1 and max(float(np.abs(product).max(initial=0.0)) for product in products) <= _NO_OVERLAP:
+        raise ValueError(
+            "`pretrained` weights must couple the parts of data that decouple exactly; each part is learned by itself "
+            "otherwise: give the limit process each part alone."
+        )
+
+
+def _unit(part: Array) -> Array:
+    size = float(np.linalg.norm(part))
+    return part / size if size > 0 else part
