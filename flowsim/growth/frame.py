@@ -112,12 +112,12 @@ class LinearGrowth:
         exchanged = rank < m
         coupling: Any = Transposed(data.coupling) if exchanged else data.coupling
         sides = (data.damping_v, data.damping_u) if exchanged else (data.damping_u, data.damping_v)
-        flow = FrameProblem(coupling, *sides)
         moving = [
             ((V @ hidden, U @ hidden) if exchanged else (U @ hidden, V @ hidden)) + (log,)
             for U, _, V, log in reduced
             if U.any() or V.any()
         ]
+        flow = FrameProblem(coupling, *sides, paired=len(moving) == 1 or _is_balanced(moving[0]))
         frame = factor_frame(moving, flow.uniform is not None)
         outside = Outside([(rest, log) for _, rest, _, log in reduced], data.damping_outside)
         return cls(data, compression, hidden, exchanged, flow, frame, outside)
@@ -263,6 +263,12 @@ class LinearGrowth:
                 gap = np.exp(log - reference) * now - np.exp(unit - reference) * first
             out[index] = np.linalg.norm(gap)
         return np.where(np.isfinite(out), out, np.inf)
+
+
+def _is_balanced(part: tuple[Array, Array, float]) -> bool:
+    """Whether a part has pairs (a, b) alone: beside (a, -b), which does not vanish, what is tiny would be rounding."""
+    frame = factor_frame([part], True)
+    return bool(max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf)) == -np.inf)
 
 
 def _row_space(rows: Array) -> Array:

@@ -51,11 +51,14 @@ class FrameProblem:
     coupling : Coupling
     damping_rows, damping_columns : array (R,), (p,)
         The diagonals a and b.
+    paired : bool
+        Whether a frame may be paired; else no use is made of what uniform damping conserves.
     """
 
     coupling: Coupling
     damping_rows: Array
     damping_columns: Array
+    paired: bool = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,5 +67,7 @@ class FrameProblem:
     @cached_property
     def uniform(self) -> float | None:
         """The damping where it is one number: then ``exp(2 t damping) Z^T J Z`` is conserved, J = diag(1, -1)."""
+        if not self.paired:
+            return None
         both = np.concatenate([self.damping_rows, self.damping_columns])
         return float(both[0]) if np.ptp(both) == 0.0 else None

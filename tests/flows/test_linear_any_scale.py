@@ -78,6 +78,27 @@ def test_what_was_learned_is_unlearned_and_learned_with_the_other_sign() -> None
     np.testing.assert_allclose(traj.beta, exact, atol=2e-5)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_pretrained_weights_of_any_imbalance_leave_what_is_tiny_alone(decay: float) -> None:
+    """What U^T U - V^T V keeps of them is no small number next to which alpha would be rounding."""
+    rng = np.random.default_rng(11)
+    X, Y = rng.standard_normal((4, 2)), rng.standard_normal((4, 2))
+    pretrained = {"U": np.array([[1.0, 0.0], [0.5, 0.0]]), "V": np.array([[0.3, 0.0], [-0.2, 0.0]])}
+    start = {"U": rng.standard_normal((2, 2)), "V": rng.standard_normal((2, 2))}
+    times = [1.0, 20.0, 300.0, 1000.0]
+    exact = taylor_flow(
+        X, Y, start["U"], start["V"], times, exponent=60, decay=decay, digits=200,
+        pretrained=(pretrained["U"], pretrained["V"]),
+    )  # fmt: skip
+    traj = fs.gradient_flow(
+        fs.LinearNetwork(2, weight_decay=decay), fs.Regression(X, Y), times[-1], alpha="1e-60", start=start,
+        pretrained=pretrained, t_eval=times,
+    )  # fmt: skip
+    np.testing.assert_allclose(traj.beta, exact, atol=2e-5)
+    assert np.abs(exact[-1] - exact[1]).max() > 0.05  # it has jumped
+    assert traj.imbalance_drift < 1e-9
+
+
 def test_a_scalar_network_changes_sign_at_any_scale() -> None:
     """u v from (1, 1) to -1: u + v shrinks while u - v grows out of what alpha left of it; they cross at gamma."""
     problem = fs.Regression([[1.0]], [-1.0])

@@ -221,8 +221,6 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         fs.saddle_to_saddle(net, problem, {"U": np.ones((2, 9)), "V": np.ones((4, 9))})
     with pytest.raises(ValueError, match="zero everywhere"):
         fs.saddle_to_saddle(net, problem, {"U": np.zeros((5, 9)), "V": np.zeros((4, 9))})
-    with pytest.raises(ValueError, match="squared loss"):
-        fs.saddle_to_saddle(net, fs.Problem(problem.X, np.sign(problem.y), loss="logistic"))
     with pytest.raises(
         ValueError, match="must be a Regression for the limit process of a LinearNetwork; received Matrix"
     ):
