@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.network.linear_algebra import LinearData
 from flowsim.plot.style import colours, new_axes, styled
 from flowsim.results import Trajectory
 
@@ -118,14 +119,15 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
     """Training loss above its least value: the limit's stairs, and flows of falling scale that approach them."""
     ax = new_axes(ax)
     last = _last(path)
-    excess = np.maximum(path.losses - path.data.least_loss, 0.0)
+    least = path.data.least_loss if isinstance(path.data, LinearData) else float(path.losses[-1])
+    excess = np.maximum(path.losses - least, 0.0)
     steps = np.repeat(np.concatenate([[0.0], path.jump_times, [last]]), 2)[1:-1]
     seen = excess[excess > 1e-12 * excess[0]]
     floor = 0.3 * float(seen.min()) if len(seen) else 1e-12
     ax.plot(steps, np.repeat(np.maximum(excess, floor), 2), color="0.2", ls="-", lw=1.6, label="limit")
     for k, traj in enumerate(trajs):
         times = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)
-        loss = traj.at(times, "accelerated").loss - path.data.least_loss
+        loss = traj.at(times, "accelerated").loss - least
         ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], ls="--", lw=1.0,
                 label=rf"flow, $\alpha$ = {traj.info.get('alpha', '')}")  # fmt: skip
     for rank, (begin, end, value) in enumerate(zip(steps[::2], steps[1::2], np.maximum(excess, floor), strict=True)):
