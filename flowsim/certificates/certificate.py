@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from flowsim.json_values import json_value
 
 __all__ = ["Certificate", "Evidence", "NotMetError", "UnresolvedError"]
 
@@ -120,25 +121,13 @@ class Certificate:
             "statement": self.statement,
             "applies": self.applies,
             "hypothesis": self.hypothesis,
-            "predicted": _plain(self.predicted),
-            "measured": _plain(self.measured),
-            "error": _plain(self.error),
-            "tolerance": _plain(self.tolerance),
+            "predicted": json_value(self.predicted),
+            "measured": json_value(self.measured),
+            "error": json_value(self.error),
+            "tolerance": json_value(self.tolerance),
             "unit": self.unit,
-            "margin": _plain(self.margin),
+            "margin": json_value(self.margin),
             "holds": self.holds,
             "status": self.status,
-            "details": _plain(self.details),
+            "details": json_value(self.details),
         }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -11,15 +11,12 @@ import click
 
 from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.cli.output import figure_option, output_folder
+from flowsim.json_values import json_value
 
 if TYPE_CHECKING:
-    from flowsim.studies import Comparisons
+    from flowsim.studies import HalvedSteps
 
 __all__ = ["compare"]
-
-#: Longest run, a few minutes on common data; and how many of its states are kept.
-_MOST_STEPS = 20_000_000
-_MOST_RECORDS = 2000
 
 
 @click.command()
@@ -67,12 +64,7 @@ def compare(
     the imbalance, and the empirical orders; writes figure.png, distances.csv and summary.json to the output folder.
     With noise the descents follow the expected gradient; --seeds adds the mean of sampled runs with its band.
     """
-    import numpy as np
-
-    from flowsim.descent import gradient_descent, gradient_descents
-    from flowsim.flows import gradient_flow, modified_flow
-    from flowsim.studies import compare as against
-    from flowsim.studies import first_move, tenth_of_stable
+    from flowsim.studies import compare_halved_steps, first_move, tenth_of_stable
 
     problem = table.read()
     net = build_network(formula, depth, noise, eta, width, weight_decay)
@@ -80,72 +72,27 @@ def compare(
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
     largest = tenth_of_stable(net, problem, momentum) if step is None else step
     end = max(200 * largest, first_move(net, problem, alpha) * (1 - momentum)) if t_end is None else t_end
-    counts = [max(1, round(end / (largest / 2**halving))) for halving in range(3)]
-    if not counts[-1] <= _MOST_STEPS:
-        raise click.BadParameter(
-            f"the runs would take {counts[-1]:.1e} steps; give a larger --step or --alpha, or a smaller --t-end.",
-            param_hint="--step",
-        )
     with output_folder(out) as staging:
-        options: dict[str, Any] = {"alpha": alpha, "momentum": momentum}
-        descents = [
-            gradient_descent(
-                net, problem, largest / 2**halving, count, expected=True, record_every=_spacing(count), **options
+        try:
+            found = compare_halved_steps(
+                net, problem, largest, end, alpha=alpha, momentum=momentum, runs=seeds, seed=seed, workers=workers
             )
-            for halving, count in enumerate(counts)
-        ]
-        horizon = max(float(descent.t[-1]) for descent in descents)
-        flow = gradient_flow(net, problem, horizon / (1 - momentum), alpha=alpha, rtol=1e-9)
-        modified = [
-            modified_flow(net, problem, descent.info["step"], float(descent.t[-1]), t_eval=descent.t, **options)
-            for descent in descents
-        ]
-        plain, better = against(flow, descents), against(modified, descents)
-        ensemble = None
-        if seeds:
-            runs = gradient_descents(
-                net,
-                problem,
-                largest,
-                counts[0],
-                runs=seeds,
-                seed=seed,
-                workers=workers,
-                record_every=_spacing(counts[0]),
-                **options,
-            )
-            ensemble = against(flow, runs)
-        summary: dict[str, Any] = {
-            "network": repr(net),
-            "data": table.name,
-            "alpha": alpha,
-            "momentum": momentum,
-            "order": plain.order,
-            "order to modified flow": better.order,
-            "runs": [
-                {**item.summary(), "largest distance to modified flow": close.largest}
-                for item, close in zip(plain, better, strict=True)
-            ],
-        }
-        if ensemble is not None:
-            summary["sampled"] = {
-                "runs": seeds,
-                "seed": seed,
-                "largest deviation in standard errors": float(np.abs(ensemble.deviations).max()),
-                "largest distance of the mean": float(ensemble.distance.max()),
-            }
-        _write(staging, kind, plain, better, ensemble, summary)
+        except ValueError as error:
+            if not str(error).startswith("`step` must be larger"):
+                raise
+            why = str(error).partition(": ")[2].removesuffix(".")
+            raise click.BadParameter(
+                f"{why}; give a larger --step or --alpha, or a smaller --t-end.", param_hint="--step"
+            ) from None
+        summary: dict[str, Any] = {"network": repr(net), "data": table.name, "alpha": alpha, "momentum": momentum}
+        summary |= found.summary()
+        if "sampled" in summary:
+            summary["sampled"] = {"runs": seeds, "seed": seed, **summary["sampled"]}
+        _write(staging, kind, found, summary)
     _print(summary, out, kind)
 
 
-def _spacing(count: int) -> int:
-    """Between the states kept of so many."""
-    return max(1, count // _MOST_RECORDS)
-
-
-def _write(
-    folder: Path, kind: str, plain: Comparisons, better: Comparisons, ensemble: Any, summary: dict[str, Any]
-) -> None:
+def _write(folder: Path, kind: str, found: HalvedSteps, summary: dict[str, Any]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -155,6 +102,7 @@ def _write(
     import flowsim
     from flowsim import plot
 
+    plain, better, ensemble = found.to_flow, found.to_modified, found.sampled
     figure = plot.compare_overview(plain[0], plain, better)
     figure.savefig(folder / f"figure.{kind}")
     plt.close(figure)
@@ -168,19 +116,8 @@ def _write(
         for item, close in zip(plain, better, strict=True)
     ]
     pd.concat(rows).to_csv(folder / "distances.csv", index=False)
-    text = json.dumps({"flowsim": flowsim.__version__, **_plain(summary)}, indent=2, allow_nan=False)
+    text = json.dumps({"flowsim": flowsim.__version__, **json_value(summary, null=True)}, indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON does not know become null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def _print(summary: dict[str, Any], out: Path, kind: str) -> None:

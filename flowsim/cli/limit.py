@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.cli.output import figure_option, output_folder
 from flowsim.compiling import compiling_note
+from flowsim.json_values import json_value
 
 if TYPE_CHECKING:
     from flowsim.studies import LassoLink, LimitStudy
@@ -103,19 +104,8 @@ def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, n
     }
     if link is not None:
         summary["lasso"] = {"departs_at": link.departs_at, "reason": link.reason}
-    text = json.dumps(_plain(summary), indent=2, allow_nan=False)
+    text = json.dumps(json_value(summary, null=True), indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON does not know become null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind: str) -> None:

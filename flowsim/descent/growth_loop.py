@@ -164,33 +164,38 @@ def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
 
 
 @compiled()
-def _plain_steps(X, target, every_row, size, rate, c, scale, factor, beta, a, steps):
+def _plain_steps(data, target, size, rate, state, a, steps):
     """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
 
-    Returns how many were taken before the loss stopped being finite, and the length of the path.
+    Returns how many were taken before the loss stopped being finite.
     """
-    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], factor[0]
+    c, scale, every_row = state.c, state.scale, np.empty(0, np.int64)
+    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], state.factor[0]
     length = 0.0
+    taken = steps
     for k in range(steps):
-        if not math.isfinite(dense_products(X, target, every_row, beta, size, a)):
-            return k, length
-        length += math.sqrt(_multiply_pair(a, rate0, c0, c1, scale0, scale1, factor0, beta))
-    return steps, length
+        if not math.isfinite(dense_products(data.X, target, every_row, state.beta, size, a)):
+            taken = k
+            break
+        length += math.sqrt(_multiply_pair(a, rate0, c0, c1, scale0, scale1, factor0, state.beta))
+    state.length[0] += length
+    return taken
 
 
 @compiled()
-def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, length, first, steps):
+def _plain_lanes(data, target, size, rate, state, first, steps):
     """The same for LANES runs: every tile of X^T r is spent on its coordinates before the next is computed.
 
     Returns how many steps were taken before no lane was left.
     """
+    c, scale, beta = state.c, state.scale, state.beta
     columns = beta.size // LANES
     n = data.packed_columns.size // columns
-    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], factor[0]
+    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], state.factor[0]
     residual, square, moved = aligned_buffer(target.size), np.empty(LANES), np.empty(LANES)
     for k in range(steps):
         lane_residuals(data.packed, target, beta, size, residual, square)
-        if not _some_alive(square, stopped, first + k):
+        if not _some_alive(square, state.stopped, first + k):
             return k
         total = constant(0.0)
         for column in range(0, columns, ROWS):
@@ -202,7 +207,7 @@ def _plain_lanes(data, target, size, rate, c, scale, factor, beta, stopped, leng
             total = _multiply_eight(i + 3 * LANES, s3, rate0, c0, c1, scale0, scale1, factor0, beta, total)
         store(moved, 0, total)
         for lane in range(LANES):
-            length[lane] += math.sqrt(moved[lane])
+            state.length[lane] += math.sqrt(moved[lane])
     return steps
 
 
@@ -219,21 +224,72 @@ def _some_alive(square, stopped, k):
 
 
 @compiled()
+def _keep(record, state, plan, k):
+    """Record the state before step k if the plan says so."""
+    if k % plan.every != 0 and k != plan.n_steps:
+        return
+    slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
+    if record.length[slot, 0] < 0.0:  # the last step of a block is the first of the next
+        record.beta[slot] = state.beta
+        record.c[slot] = state.c
+        record.e[slot] = state.e
+        record.factor[slot] = state.factor
+        record.factor_e[slot] = state.factor_e
+        record.length[slot] = state.length
+
+
+@compiled()
+def _multiply(c, factor, a, parts):
+    """A step without momentum, of components and what they conserve; ``a = step * gradient``."""
+    count, size = c.shape
+    for m in range(count):
+        for i in range(size):
+            c[m, i] *= 1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]
+    for pair in range(factor.shape[0]):
+        if parts.is_paired:
+            for i in range(size):
+                kept = 1.0 - parts.decay[0, i]
+                turn = a[i] * parts.rate[0, i]
+                factor[pair, i] *= kept * kept - turn * turn
+            continue
+        for i in range(size):
+            for m in range(count):
+                power = parts.powers[pair, m, i]
+                if power != 0.0:
+                    factor[pair, i] *= (1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]) ** power
+
+
+@compiled()
+def _accelerate(c, v, ahead, a, parts, plan):
+    """A step with momentum: the heavy ball, or from the point ahead (Nesterov)."""
+    for m in range(c.shape[0]):
+        for i in range(c.shape[1]):
+            turn = a[i] * parts.rate[m, i] + parts.decay[m, i]
+            if plan.nesterov:
+                new = ahead[m, i] * (1.0 - turn)
+                v[m, i] = new - c[m, i]
+                c[m, i] = new
+            else:
+                v[m, i] = plan.momentum * v[m, i] - c[m, i] * turn
+                c[m, i] += v[m, i]
+
+
+@compiled()
+def _normalise_all(state, parts):
+    _normalise(state.c, state.v, state.e, state.scale, parts.coefficient)
+    _normalise_factor(state.factor, state.factor_e)
+
+
+@compiled()
 def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
 
     `labels` (B, n * lanes) is label noise and `rows` (B, b) the batches of this block of B steps; either may be empty.
     """
-    c, v, e, weight, beta = state.c, state.v, state.e, state.scale, state.beta
-    factor, stopped = state.factor, state.stopped
-    count, size = c.shape
-    lanes = scale.size
-    a = aligned_buffer(size)
-    ahead = np.empty((count, size))
-    point = np.empty(size)
-    residual = aligned_buffer(target.size)
-    square = np.empty(lanes)
-    noisy = np.zeros(target.size)
+    count, size = state.c.shape
+    a, residual = aligned_buffer(size), aligned_buffer(target.size)
+    ahead, point = np.empty((count, size)), np.empty(size)
+    square, noisy = np.empty(scale.size), np.zeros(target.size)
     every_row = np.empty(0, np.int64)
     has_shift = False
     for i in range(size):
@@ -242,36 +298,22 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     is_plain = is_plain and not data.is_sparse and data.loss == 0 and labels.shape[0] == 0 and rows.shape[0] == 0
     k = plan.first
     while True:
-        if k % plan.every == 0 or k == plan.n_steps:
-            slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
-            if record.length[slot, 0] < 0.0:  # the last step of a block is the first of the next
-                record.beta[slot] = beta
-                record.c[slot] = c
-                record.e[slot] = e
-                record.factor[slot] = factor
-                record.factor_e[slot] = state.factor_e
-                record.length[slot] = state.length
+        _keep(record, state, plan, k)
         if k == plan.last:
             break
         if is_plain:
             steps = min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
-            if lanes == 1:
-                taken, length = _plain_steps(
-                    data.X, target, every_row, scale[0], parts.rate, c, weight, factor, beta, a, steps
-                )
-                state.length[0] += length
+            if scale.size == 1:
+                taken = _plain_steps(data, target, scale[0], parts.rate, state, a, steps)
                 if taken < steps:
-                    stopped[0] = k + taken
+                    state.stopped[0] = k + taken
             else:
-                taken = _plain_lanes(
-                    data, target, scale, parts.rate, c, weight, factor, beta, stopped, state.length, k, steps
-                )
+                taken = _plain_lanes(data, target, scale, parts.rate, state, k, steps)
             k += taken
             if taken < steps:
                 return False
             if k // _LOOK_EVERY != (k - taken) // _LOOK_EVERY:
-                _normalise(c, v, e, weight, parts.coefficient)
-                _normalise_factor(factor, state.factor_e)
+                _normalise_all(state, parts)
             continue
         aim = target
         if labels.shape[0]:
@@ -279,47 +321,22 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
         if plan.nesterov:
-            ahead[:] = c + plan.momentum * v
-            _predict(ahead, weight, point)
+            ahead[:] = state.c + plan.momentum * state.v
+            _predict(ahead, state.scale, point)
         else:
-            point[:] = beta
+            point[:] = state.beta
         if has_shift:
             point += parts.shift
         products(data, aim, batch, point, scale, residual, a, square)
-        if not _some_alive(square, stopped, k):
+        if not _some_alive(square, state.stopped, k):
             return False
         if plan.momentum == 0.0:
-            for m in range(count):
-                for i in range(size):
-                    c[m, i] *= 1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]
-            if parts.is_paired:
-                for pair in range(factor.shape[0]):
-                    for i in range(size):
-                        kept = 1.0 - parts.decay[0, i]
-                        turn = a[i] * parts.rate[0, i]
-                        factor[pair, i] *= kept * kept - turn * turn
-            else:
-                for pair in range(factor.shape[0]):
-                    for i in range(size):
-                        for m in range(count):
-                            power = parts.powers[pair, m, i]
-                            if power != 0.0:
-                                factor[pair, i] *= (1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]) ** power
+            _multiply(state.c, state.factor, a, parts)
         else:
-            for m in range(count):
-                for i in range(size):
-                    turn = a[i] * parts.rate[m, i] + parts.decay[m, i]
-                    if plan.nesterov:
-                        new = ahead[m, i] * (1.0 - turn)
-                        v[m, i] = new - c[m, i]
-                        c[m, i] = new
-                    else:
-                        v[m, i] = plan.momentum * v[m, i] - c[m, i] * turn
-                        c[m, i] += v[m, i]
+            _accelerate(state.c, state.v, ahead, a, parts, plan)
         if k % _LOOK_EVERY == 0:
-            _normalise(c, v, e, weight, parts.coefficient)
-            _normalise_factor(factor, state.factor_e)
-        _predict(c, weight, point)
-        move_on(point, beta, state.length)
+            _normalise_all(state, parts)
+        _predict(state.c, state.scale, point)
+        move_on(point, state.beta, state.length)
         k += 1
     return True

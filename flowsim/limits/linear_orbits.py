@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
-from flowsim.limits.orbits import Orbit, by_distance
+from flowsim.limits.orbit import Orbit, by_distance
 
 __all__ = ["EscapeError", "block_orbit", "departure", "follow_to_rest", "relax", "relaxation_rate", "settle"]
 

@@ -16,7 +16,7 @@ from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_losses import LossData
 from flowsim.limits.linear_orbits import block_orbit, relaxation_rate
 from flowsim.limits.linear_process import Plateau
-from flowsim.limits.orbits import Orbit
+from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Problem

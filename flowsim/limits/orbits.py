@@ -14,20 +14,19 @@ plateaus, with distance on orbits.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.card import one_line
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import CurveResponse
+from flowsim.limits.orbit import Orbit, by_distance
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
 from flowsim.problem import Regression
 
-__all__ = ["Orbit", "heteroclinic_orbit"]
+__all__ = ["heteroclinic_orbit"]
 
 Array = NDArray[np.float64]
 
@@ -37,8 +36,6 @@ _DEPARTURE = 1e-6
 #: It is followed until this close to the next saddle, and closed by a straight piece.
 _ARRIVAL = 1e-9
 _TOLERANCE = 1e-10
-#: Distances of points on an orbit that count as none, relative to its length.
-_NEGLIGIBLE = 1e-13
 #: How far the integrated orbit may end from the saddle that the process found.
 _MISS = 1e-5
 _DOUBLINGS = 80
@@ -48,53 +45,12 @@ _BUDGET = 60_000
 _UNFILTERED = 6_000
 #: Curves are tabulated to so many times the saddles: a step that is rejected may look farther.
 _AHEAD = 10.0
-#: Tangents further than this from their chord are rounding.
-_BENT = 0.3
 #: Points kept per step of the integrator.
 _REFINE = 4
 
 
 class _SpentError(Exception):
     """The budget is spent."""
-
-
-@dataclass(frozen=True, eq=False)
-class Orbit:
-    """One jump as a curve, parametrised by the distance travelled.
-
-    Attributes
-    ----------
-    jump : int
-    coordinates : array (m,)
-        Who moves.
-    distance : array (N,)
-        From 0 to `length`.
-    points : array (N, m)
-        Coefficients of `coordinates`.
-    tangents : array (N, m)
-        Unit vectors ``d beta / d distance``.
-    """
-
-    jump: int
-    coordinates: NDArray[np.int64]
-    distance: Array
-    points: Array
-    tangents: Array
-
-    __repr__ = one_line
-
-    @property
-    def length(self) -> float:
-        return float(self.distance[-1])
-
-    def at(self, distance: Array) -> Array:
-        """Coefficients of `coordinates` after some distance, shape (K, m)."""
-        from scipy.interpolate import CubicHermiteSpline
-
-        if len(self.distance) < 2:
-            return np.repeat(self.points[:1], len(distance), axis=0)
-        spline = CubicHermiteSpline(self.distance, self.points, self.tangents, axis=0)
-        return np.asarray(spline(np.clip(distance, 0.0, self.length)))
 
 
 def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
@@ -253,61 +209,70 @@ class _Field:
         return logs[new] + self.speed[new] * self.sign[new] * (self.columns[:, new].T @ nu)
 
 
-def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> Array:
-    """Points from near one saddle to near the next."""
-    from scipy.integrate import solve_ivp
+class _Unknowns:
+    """Variables of an orbit: ``ln |beta|`` for order 2, ``|beta|^(1/L)`` beyond; beta itself where it is free."""
 
-    m = len(start)
-    logs = field.order == 2
-    free, sign, power = field.free, field.sign, float(field.order)
+    def __init__(self, field: _Field) -> None:
+        self.field, self.logs, self.power = field, field.order == 2, float(field.order)
+        self.any_free = bool(field.free.any())
+        self.evaluations, self.budget = 0, _UNFILTERED
 
-    def to_beta(state: Array) -> Array:
-        if logs:
+    def of(self, beta: Array) -> Array:
+        if not self.logs:
+            return np.abs(beta) ** (1.0 / self.power)
+        return np.where(self.field.free, beta, np.log(np.maximum(np.abs(beta), 1e-300)))
+
+    def beta(self, state: Array) -> Array:
+        sign = self.field.sign
+        if self.logs:
             grown = sign * np.exp(np.minimum(state, 300.0))
-            return np.where(free, state, grown) if free.any() else grown
-        return sign * np.maximum(state, 0.0) ** power
+            return np.where(self.field.free, state, grown) if self.any_free else grown
+        return sign * np.maximum(state, 0.0) ** self.power
 
-    evaluations, method = 0, "LSODA"
-
-    def rate(_: float, state: Array) -> Array:
-        nonlocal evaluations
-        evaluations += 1
-        if evaluations > (_BUDGET if method == "Radau" else _UNFILTERED):
+    def rate(self, _: float, state: Array) -> Array:
+        self.evaluations += 1
+        if self.evaluations > self.budget:
             raise _SpentError
-        beta = to_beta(state)
+        field, sign, power = self.field, self.field.sign, self.power
+        beta = self.beta(state)
         force = field.force(beta)
         if field.curves is not None:
             b = np.abs(beta)
             growth = field.speed * b ** (1.0 - 2.0 / power)
             np.divide(field.inertia(beta), b, out=growth, where=b > 0)
-            return growth * sign * force * (1.0 if logs else state / power)
-        if logs:
+            return growth * sign * force * (1.0 if self.logs else state / power)
+        if self.logs:
             plain = field.speed * sign * force
-            return np.where(free, field.inertia(beta) * force, plain) if free.any() else plain
+            return np.where(field.free, field.inertia(beta) * force, plain) if self.any_free else plain
         return field.speed / power * np.maximum(state, 0.0) ** (power - 1.0) * sign * force
 
-    def jacobian(_: float, state: Array) -> Array:
-        beta = to_beta(state)
+    def jacobian(self, _: float, state: Array) -> Array:
+        field, sign, power = self.field, self.field.sign, self.power
+        beta = self.beta(state)
         gram = field.gram(beta)
         if field.curves is not None:  # the bend of the curves left out: Newton's method needs no more
             b = np.abs(beta)
             growth = np.divide(field.inertia(beta), b, out=np.array(field.speed), where=b > 0)
-            inner, outer = (b, growth) if logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
+            inner, outer = (b, growth) if self.logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
             return -(outer * sign)[:, None] * gram * (inner * sign)[None, :]
-        if logs:
+        if self.logs:
             return -(field.speed * sign)[:, None] * gram * beta[None, :]
         w = np.maximum(state, 0.0)
         out = -(field.speed / power * w ** (power - 1) * sign)[:, None] * gram
         out = out * (sign * power * w ** (power - 1))[None, :]
-        out[np.diag_indices(m)] += field.speed / power * (power - 1) * w ** (power - 2) * sign * field.force(beta)
+        bend = field.speed / power * (power - 1) * w ** (power - 2)
+        out[np.diag_indices(len(w))] += bend * sign * field.force(beta)
         return out
 
-    if logs:
-        with np.errstate(divide="ignore"):
-            state = np.where(free, start, np.log(np.maximum(np.abs(start), 1e-300)))
-    else:
-        state = np.abs(start) ** (1.0 / power)
-    duration = 1.0 / max(float(np.abs(rate(0.0, state)).max()), 1e-300)
+
+def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> Array:
+    """Points from near one saddle to near the next."""
+    from scipy.integrate import solve_ivp
+
+    unknowns, method = _Unknowns(field), "LSODA"
+    logs, power = unknowns.logs, unknowns.power
+    state = unknowns.of(start)
+    duration = 1.0 / max(float(np.abs(unknowns.rate(0.0, state)).max()), 1e-300)
     kept_points = [start[None]]
     for _ in range(_DOUBLINGS):
         solution = None
@@ -315,7 +280,8 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             with warnings.catch_warnings():  # a failure is seen by its flag
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
-                    rate, (0.0, duration), state, method=method, jac=None if free.any() else jacobian, rtol=_TOLERANCE,
+                    unknowns.rate, (0.0, duration), state, method=method,
+                    jac=None if unknowns.any_free else unknowns.jacobian, rtol=_TOLERANCE,
                     atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)), dense_output=True,
                 )  # fmt: skip
         except _SpentError:
@@ -324,12 +290,12 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
             if method == "Radau":
                 break
             # LSODA can stay with its explicit formulas at a stiff saddle that is left slowly.
-            method, evaluations = "Radau", 0
+            method, unknowns.evaluations, unknowns.budget = "Radau", 0, _BUDGET
             continue
         inner = np.concatenate(
             [np.linspace(a, b, _REFINE + 1)[1:] for a, b in zip(solution.t[:-1], solution.t[1:], strict=True)]
         )
-        points = np.array([to_beta(column) for column in solution.sol(inner).T])
+        points = np.array([unknowns.beta(column) for column in solution.sol(inner).T])
         kept_points.append(points)
         state, duration = solution.y[:, -1], 1.5 * duration
         if float(np.linalg.norm(points[-1] - end)) <= _ARRIVAL * size:
@@ -341,41 +307,6 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
         f"the orbit of jump {jump} stops {missed:.1e} of its size away from the next saddle; tied coordinates may "
         "leave a saddle along several orbits."
     )
-
-
-def by_distance(
-    velocity: Array, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, points: Array
-) -> Orbit:
-    """From time to distance travelled: chords, each lengthened to the arc that its end tangents span.
-
-    Not by integrating the speed: near the next saddle it is the rounding of a vanishing force, times ever longer steps.
-    """
-    chords = np.diff(points, axis=0)
-    lengths = np.linalg.norm(chords, axis=1)
-    speed = np.linalg.norm(velocity, axis=1)
-    tangents = velocity / np.where(speed > 0, speed, 1.0)[:, None]
-    directions = chords / np.where(lengths > 0, lengths, 1.0)[:, None]
-    bends = [np.linalg.norm(tangents[side] - directions, axis=1) for side in (slice(None, -1), slice(1, None))]
-    half = np.linalg.norm(tangents[1:] - tangents[:-1], axis=1) / 2  # sine of half the angle, to second order
-    smooth = np.maximum(*bends) < _BENT
-    lengths = np.where(smooth, lengths * (1.0 + half**2 / 6.0), lengths)
-    # Where tangents are rounding the chords tell more.
-    blurred = np.concatenate([[False], ~smooth])
-    tangents[blurred] = directions[blurred[1:]]
-    head, tail = float(np.linalg.norm(points[0] - beta0)), float(np.linalg.norm(beta1 - points[-1]))
-    distance = np.concatenate([[0.0], head + np.concatenate([[0.0], np.cumsum(lengths)])])
-    all_points = np.concatenate([beta0[None], points])
-    all_tangents = np.concatenate([tangents[:1], tangents])
-    if tail > 0:
-        distance = np.append(distance, distance[-1] + tail)
-        all_points = np.concatenate([all_points, beta1[None]])
-        all_tangents = np.concatenate([all_tangents, ((beta1 - points[-1]) / tail)[None]])
-    # Pieces shorter than rounding cannot carry a tangent.
-    steps = np.floor(distance / (_NEGLIGIBLE * distance[-1]))
-    keep = np.concatenate([[True], np.diff(steps) > 0])
-    keep[1:-1] &= steps[1:-1] < steps[-1]
-    keep[-1] = True
-    return Orbit(jump, coordinates, distance[keep], all_points[keep], all_tangents[keep])
 
 
 def _invert(coefficients: Array, rates: Array, beta: Array) -> Array:

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import card, curves
 from flowsim.limits.files import TabulatedMemory, read_fields, save_path
-from flowsim.limits.orbits import Orbit, heteroclinic_orbit
+from flowsim.limits.orbit import Orbit
+from flowsim.limits.orbits import heteroclinic_orbit
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.staircase import Staircase
 from flowsim.limits.state import StartState

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, stop_at
 from flowsim.problem import Problem
-
-if TYPE_CHECKING:
-    from flowsim.limits.orbits import Orbit
 
 __all__ = ["Staircase"]
 

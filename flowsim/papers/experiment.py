@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.figure import Figure
 
+from flowsim.json_values import json_value
+
 __all__ = ["EXPERIMENTS", "Check", "Experiment", "Outcome", "Report", "experiment", "reproduce"]
 
 _MODULES = (
@@ -67,8 +69,8 @@ class Check:
         return {
             "statement": self.statement,
             "kind": self.kind,
-            "predicted": _plain(self.predicted),
-            "measured": _plain(self.measured),
+            "predicted": json_value(self.predicted),
+            "measured": json_value(self.measured),
             "tolerance": self.tolerance,
             "holds": self.holds,
         }
@@ -218,21 +220,9 @@ def _summary(entry: Experiment, outcome: Outcome, seconds: float) -> dict[str, A
         "name": entry.name,
         "paper": entry.paper,
         "title": entry.title,
-        "parameters": _plain(outcome.parameters),
+        "parameters": json_value(outcome.parameters),
         "checks": [check.to_dict() for check in outcome.checks],
         "holds": bool(outcome.checks) and all(check.holds for check in outcome.checks),
         "seconds": round(seconds, 3),
         "versions": {"flowsim": __version__, "numpy": np.__version__, "python": platform.python_version()},
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

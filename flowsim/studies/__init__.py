@@ -6,6 +6,7 @@ from typing import Any
 from flowsim.problem.margins import MaxMargin, is_separable, max_margin_l1, max_margin_l2
 from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison, compare
 from flowsim.studies.edge import DescentLimit, EdgeRun, EdgeStudy, descent_limit, edge_of_stability
+from flowsim.studies.halved_steps import HalvedSteps, compare_halved_steps
 from flowsim.studies.jumps import jump_table, measured_jump_times, one_sided, plateau_times
 from flowsim.studies.lasso_link import LassoLink, lasso_link
 from flowsim.studies.limit_study import LimitStudy, Rate, limit_study
@@ -52,6 +53,7 @@ __all__ = [
     "EdgeRun",
     "EdgeStudy",
     "EnsembleComparison",
+    "HalvedSteps",
     "InvariantSetCertificate",
     "LassoLink",
     "LimitStudy",
@@ -69,6 +71,7 @@ __all__ = [
     "certify_invariant_set",
     "certify_rate",
     "compare",
+    "compare_halved_steps",
     "descent_limit",
     "edge_of_stability",
     "first_move",

@@ -1,0 +1,93 @@
+"""One jump of a limit path as a curve, parametrised by the distance travelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.card import one_line
+
+__all__ = ["Orbit", "by_distance"]
+
+Array = NDArray[np.float64]
+
+#: Distances of points on an orbit that count as none, relative to its length.
+_NEGLIGIBLE = 1e-13
+#: Tangents further than this from their chord are rounding.
+_BENT = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Orbit:
+    """One jump as a curve, parametrised by the distance travelled.
+
+    Attributes
+    ----------
+    jump : int
+    coordinates : array (m,)
+        Those that move.
+    distance : array (N,)
+        From 0 to `length`.
+    points : array (N, m)
+        Coefficients of `coordinates`.
+    tangents : array (N, m)
+        Unit vectors ``d beta / d distance``.
+    """
+
+    jump: int
+    coordinates: NDArray[np.int64]
+    distance: Array
+    points: Array
+    tangents: Array
+
+    __repr__ = one_line
+
+    @property
+    def length(self) -> float:
+        return float(self.distance[-1])
+
+    def at(self, distance: Array) -> Array:
+        """Coefficients of `coordinates` after some distance, shape (K, m)."""
+        from scipy.interpolate import CubicHermiteSpline
+
+        if len(self.distance) < 2:
+            return np.repeat(self.points[:1], len(distance), axis=0)
+        spline = CubicHermiteSpline(self.distance, self.points, self.tangents, axis=0)
+        return np.asarray(spline(np.clip(distance, 0.0, self.length)))
+
+
+def by_distance(
+    velocity: Array, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, points: Array
+) -> Orbit:
+    """From time to distance travelled: chords, each lengthened to the arc that its end tangents span.
+
+    Not by integrating the speed: near the next saddle it is the rounding of a vanishing force, times ever longer steps.
+    """
+    chords = np.diff(points, axis=0)
+    lengths = np.linalg.norm(chords, axis=1)
+    speed = np.linalg.norm(velocity, axis=1)
+    tangents = velocity / np.where(speed > 0, speed, 1.0)[:, None]
+    directions = chords / np.where(lengths > 0, lengths, 1.0)[:, None]
+    bends = [np.linalg.norm(tangents[side] - directions, axis=1) for side in (slice(None, -1), slice(1, None))]
+    half = np.linalg.norm(tangents[1:] - tangents[:-1], axis=1) / 2  # sine of half the angle, to second order
+    smooth = np.maximum(*bends) < _BENT
+    lengths = np.where(smooth, lengths * (1.0 + half**2 / 6.0), lengths)
+    # Where tangents are rounding the chords tell more.
+    blurred = np.concatenate([[False], ~smooth])
+    tangents[blurred] = directions[blurred[1:]]
+    head, tail = float(np.linalg.norm(points[0] - beta0)), float(np.linalg.norm(beta1 - points[-1]))
+    distance = np.concatenate([[0.0], head + np.concatenate([[0.0], np.cumsum(lengths)])])
+    all_points = np.concatenate([beta0[None], points])
+    all_tangents = np.concatenate([tangents[:1], tangents])
+    if tail > 0:
+        distance = np.append(distance, distance[-1] + tail)
+        all_points = np.concatenate([all_points, beta1[None]])
+        all_tangents = np.concatenate([all_tangents, ((beta1 - points[-1]) / tail)[None]])
+    # Pieces shorter than rounding cannot carry a tangent.
+    steps = np.floor(distance / (_NEGLIGIBLE * distance[-1]))
+    keep = np.concatenate([[True], np.diff(steps) > 0])
+    keep[1:-1] &= steps[1:-1] < steps[-1]
+    keep[-1] = True
+    return Orbit(jump, coordinates, distance[keep], all_points[keep], all_tangents[keep])
