@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -19,6 +18,7 @@ from flowsim.problem import MatrixSensing, Problem
 from flowsim.results import Clock, Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
+from flowsim.solvers.threads import one_blas_thread
 from flowsim.symbolic.clock import acceleration
 
 __all__ = ["FrameCoordinates", "linear_flow", "start_info"]
@@ -129,7 +129,8 @@ class FrameCoordinates:
     ) -> FrameSolution:
         """Integrate natively over [0, t_end]."""
         growth = self.growth
-        with one_thread(6 * sum(growth.problem.shape)):
+        # More threads cost more than they give on systems this small, sixty times more on a busy machine.
+        with one_blas_thread(6 * sum(growth.problem.shape) <= _SMALL_SYSTEM):
             return integrate_frame(
                 growth.problem, growth.start, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done
             )
@@ -326,15 +327,3 @@ class _Logarithms(Mapping[str, Array]):
 
     def select(self, index: Any) -> _Logarithms:
         return _Logarithms(self._plain.select(index), self._shift[index])  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def one_thread(rows: int) -> Iterator[None]:
-    """Threads cost more than they give on systems this small, sixty times more on a busy machine."""
-    if rows > _SMALL_SYSTEM:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        yield

@@ -41,6 +41,10 @@ class Outside:
     parts: list[tuple[Array, float]]
     rate: float
 
+    @cached_property
+    def is_there(self) -> bool:
+        return any(part.any() for part, _ in self.parts)
+
     def value(self, t: Array, shift: Array) -> Array:
         """Times ``exp(-shift)``, (T, D, k)."""
         with np.errstate(under="ignore", over="ignore"):
@@ -128,12 +132,14 @@ class LinearGrowth:
 
     def reduced_beta(self, states: FrameStates) -> Array:
         """``U_1 V^T``, (T, r, m)."""
-        U, V = self.halves(states)
+        product = np.swapaxes(states.product, -1, -2) if self.exchanged else states.product
         with np.errstate(under="ignore"):
-            return np.exp(2 * states.shift)[:, None, None] * (U @ np.swapaxes(V, -1, -2))
+            return np.exp(2 * states.shift)[:, None, None] * product
 
     def beta(self, t: Array, states: FrameStates) -> Array:
         """``U V^T``, (T, D, m)."""
+        if not self.outside.is_there:
+            return self.data.lift(self.reduced_beta(states))
         V = self.halves(states)[1]
         with np.errstate(under="ignore"):
             square = np.exp(2 * states.shift)[:, None, None]

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.threads import one_blas_thread
+
 __all__ = ["Compression", "LiftedWeights", "compress"]
 
 Array = NDArray[np.float64]
@@ -88,13 +90,11 @@ def compress(U: Array, V: Array) -> Compression:
 
 def _gram(U: Array, V: Array) -> Array:
     """``(U; V) (U; V)^T`` in one pass over the memory, block by block through the cache."""
-    from threadpoolctl import threadpool_limits
-
     D, h = U.shape
     gram = np.zeros((D + len(V),) * 2)
-    block = np.empty((len(gram), _BLOCK))
+    block = np.empty((len(gram), min(h, _BLOCK)))
     # One thread: the pass is bound by memory, and threads waiting for one another only slow it down.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread(h > _BLOCK):
         for first in range(0, h, _BLOCK):
             last = min(first + _BLOCK, h)
             part = block[:, : last - first]

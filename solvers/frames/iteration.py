@@ -16,7 +16,7 @@ from flowsim.solvers.compilation import FAST, compiled, part
 from flowsim.solvers.frames.collocation import Damping, perturb, products, stages
 from flowsim.solvers.frames.relaxation import answer
 
-__all__ = ["EigenPairs", "Linear", "StepData", "accelerate", "iterate", "largest", "relax"]
+__all__ = ["EigenPairs", "StepData", "accelerate", "iterate", "largest", "relax"]
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -25,14 +25,6 @@ Complex = NDArray[np.complex128]
 _DEPENDENT = 1e-10
 #: Growth of the update at which the iterations are given up.
 _FIXED_POINT_GROWTH, _NEWTON_GROWTH = 4.0, 20.0
-
-
-class Linear(NamedTuple):
-    """``G = signal - rows * product * columns``."""
-
-    signal: Array
-    rows: Array
-    columns: Array
 
 
 class EigenPairs(NamedTuple):

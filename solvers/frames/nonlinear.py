@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames import collocation, iteration
 from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.iteration import EigenPairs, Linear, StepData, iterate
+from flowsim.solvers.frames.iteration import EigenPairs, StepData, iterate
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.frames.relaxation import Factors, Relaxation, factor, factor_whole, sizes
@@ -39,6 +40,14 @@ _relax, _largest = compiled()(iteration.relax.py_func), compiled()(iteration.lar
 _accelerate = compiled()(iteration.accelerate.py_func)
 
 
+@cache
+def _eigen_pairs(tableau: GaussTableau) -> EigenPairs:
+    one_of_each = np.flatnonzero(tableau.eigenvalues.imag >= 0)
+    values = tableau.eigenvalues[one_of_each]
+    vectors = tableau.vectors[:, one_of_each] * np.where(values.imag > 0, 2.0, 1.0)
+    return EigenPairs(values, np.ascontiguousarray(vectors), np.ascontiguousarray(tableau.inverse[one_of_each]))
+
+
 class StageEquations:
     """What the steps from one state have in common."""
 
@@ -50,18 +59,8 @@ class StageEquations:
         self._long = long and problem.shape[0] * problem.shape[1] <= _LARGEST_WHOLE
         self._careful = 0
         self._length = 0.0
-        one_of_each = np.flatnonzero(tableau.eigenvalues.imag >= 0)
-        values = tableau.eigenvalues[one_of_each]
-        self._pairs = EigenPairs(
-            values,
-            np.ascontiguousarray(tableau.vectors[:, one_of_each] * np.where(values.imag > 0, 2.0, 1.0)),
-            np.ascontiguousarray(tableau.inverse[one_of_each]),
-        )
-        coupling = problem.coupling
-        self._linear = None
-        if coupling.signal is not None:
-            signal, rows, columns = coupling.signal, coupling.curvature_rows, coupling.curvature_columns
-            self._linear = Linear(*(np.ascontiguousarray(each, dtype=float) for each in (signal, rows, columns)))
+        self._pairs = _eigen_pairs(tableau)
+        self.linear = problem.linear
 
     def begin(self, frame: Frame, G: Array, level: float) -> None:
         """Steps from here, where something that is there can grow at the rate :attr:`growth`.
@@ -131,19 +130,19 @@ class StageEquations:
         self.stats["nlu"] += iterations
 
     def _fixed_point(self, G: Array) -> Array | None:
-        if self._linear is None:
+        if self.linear is None:
             return self._fixed_point_of_any(G)
         return self._iterate(False, G, (_ANDERSON_ITERATIONS, _ANDERSON_DEPTH))
 
     def _newton(self, G: Array) -> Array | None:
-        if self._linear is None:
+        if self.linear is None:
             return self._newton_of_any(G)
         return self._iterate(True, G, (_NEWTON_ITERATIONS, _GMRES_VECTORS))
 
     def _iterate(self, by_newton: bool, G: Array, budget: tuple[int, int]) -> Array | None:
         allowed = _SHARE * self.tol, _FLOOR, _GMRES_TOLERANCE
         solved, iterations, converged = iterate(
-            by_newton, self._linear, self._data, self._pairs, self._factors, G, budget, allowed
+            by_newton, self.linear, self._data, self._pairs, self._factors, G, budget, allowed
         )
         self._count(iterations)
         return solved if converged else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Coupling", "FrameProblem"]
+__all__ = ["Coupling", "FrameProblem", "Linear"]
 
 Array = NDArray[np.float64]
 
@@ -42,6 +42,14 @@ class Coupling(Protocol):
         ...
 
 
+class Linear(NamedTuple):
+    """``G = signal - rows * product * columns``."""
+
+    signal: Array
+    rows: Array
+    columns: Array
+
+
 @dataclass(frozen=True, eq=False)
 class FrameProblem:
     """``Z' = S(t) Z``.
@@ -63,6 +71,15 @@ class FrameProblem:
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.damping_rows), len(self.damping_columns)
+
+    @cached_property
+    def linear(self) -> Linear | None:
+        """The coupling for compiled functions, if it is linear."""
+        coupling = self.coupling
+        if coupling.signal is None:
+            return None
+        parts = coupling.signal, coupling.curvature_rows, coupling.curvature_columns
+        return Linear(*(np.ascontiguousarray(each, dtype=float) for each in parts))
 
     @cached_property
     def uniform(self) -> float | None:

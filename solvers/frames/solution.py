@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.frames.collocation import damping_of, propagate
+from flowsim.solvers.frames.explicit import method, read
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.plateau import Plateau
 from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
-__all__ = ["CollocationStep", "FrameSolution", "FrameStates", "PlateauStep"]
+__all__ = ["CollocationStep", "ExplicitStep", "FrameSolution", "FrameStates", "PlateauStep"]
 
 Array = NDArray[np.float64]
 
+#: Nodes of the collocation that moves the frames of explicit steps.
+_NODES = 6
 #: A state whose largest part is below exp(this) is read with its scale apart.
 _SMALLEST_PLAIN = -100.0
 
@@ -48,6 +51,12 @@ class FrameStates:
     def __len__(self) -> int:
         return len(self.shift)
 
+    @property
+    def product(self) -> Array:
+        """``Z_1 Z_2^T exp(-2 shift)``, (K, R, p)."""
+        out: Array = self.first @ np.swapaxes(self.second, -1, -2)
+        return out
+
     @cached_property
     def logs(self) -> Array:
         """Logarithms of the directions at each state, (K, w), falling."""
@@ -72,6 +81,35 @@ class FrameStates:
                 matrix, unit = self.solution.steps[number].start.conserved()
                 out.append((matrix, unit - 2 * kappa * place * self.solution.steps[number].h))
         return out
+
+
+class _Unread(FrameStates):
+    """States of which the products are known, and the halves made when they are asked for."""
+
+    def __init__(self, solution: FrameSolution, step: NDArray[np.intp], position: Array) -> None:
+        for name, value in (("solution", solution), ("step", step), ("position", position)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "shift", np.zeros(len(step)))
+
+    @cached_property
+    def product(self) -> Array:
+        # Those of a step at once.
+        order = np.flatnonzero(np.diff(self.step, prepend=-1))
+        parts = np.split(self.position, order[1:])
+        steps = self.solution.steps
+        return np.concatenate([steps[self.step[at]].product(part) for at, part in zip(order, parts, strict=True)])
+
+    @cached_property
+    def _halves(self) -> FrameStates:
+        return self.solution.read_steps(self.step, self.position)
+
+    @property
+    def first(self) -> Array:
+        return self._halves.first
+
+    @property
+    def second(self) -> Array:
+        return self._halves.second
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +186,80 @@ class PlateauStep:
         return self.frame(position).value(shift)
 
 
+@dataclass(frozen=True, eq=False)
+class ExplicitStep:
+    """A step of the explicit method, of which frames are made when they are asked for.
+
+    The product of the halves is read from the method's dense output. Frames move by collocation with the values of G
+    that the product makes at the nodes: what is conserved stays so to rounding.
+
+    Attributes
+    ----------
+    origin : Frame or ExplicitStep
+        The frame at the start of the step, or the step before.
+    halves : array (R + p, k)
+        Z at the start.
+    """
+
+    t: float
+    h: float
+    origin: Frame | ExplicitStep
+    halves: Array
+    problem: FrameProblem
+
+    def product(self, positions: Array) -> Array:
+        """``Z_1 Z_2^T`` at positions (K,), (K, R, p)."""
+        Z = read(method(), self.problem.linear, self.problem.uniform or 0.0, self.halves, self.h, positions)
+        R = len(self.problem.damping_rows)
+        out: Array = Z[:, :R] @ np.swapaxes(Z[:, R:], -1, -2)
+        return out
+
+    @cached_property
+    def start(self) -> Frame:
+        if isinstance(self.origin, Frame):
+            return self.origin
+        # From the first step whose frame is known on: there can be more steps than calls may nest.
+        known, waiting = self.origin, []
+        while "end" not in vars(known):
+            waiting.append(known)
+            if isinstance(known.origin, Frame):
+                break
+            known = known.origin
+        for each in reversed(waiting):
+            each.end  # noqa: B018
+        return self.origin.end
+
+    @cached_property
+    def _inside(self) -> tuple[Array, Array]:
+        """G at 0, the nodes and 1; the nodes."""
+        nodes = np.concatenate([[0.0], gauss_tableau(_NODES).c, [1.0]])
+        return self.problem.coupling.value(self.product(nodes)), nodes
+
+    @cached_property
+    def end(self) -> Frame:
+        G, _ = self._inside
+        tableau = gauss_tableau(_NODES)
+        damping = damping_of(tableau, self.h, *rates_of(self.problem))
+        first, second = (np.ascontiguousarray(each) for each in self.start.columns())
+        first, second = propagate(np.ascontiguousarray(G[1:-1]), self.h, damping, first, second)[1]
+        return self.start.advanced(first, second, (self.problem.uniform or 0.0) * self.h)
+
+    @cached_property
+    def collocated(self) -> CollocationStep:
+        """The same step with frames inside."""
+        G, nodes = self._inside
+        return CollocationStep(self.t, self.h, self.start, self.end, nodes, np.ascontiguousarray(G), self.problem)
+
+    def stages(self) -> tuple[Array, Array, float]:
+        return self.collocated.stages()
+
+    def values(self, position: float, shift: float) -> tuple[Array, Array]:
+        return self.collocated.values(position, shift)
+
+    def frame(self, position: float) -> Frame:
+        return self.collocated.frame(position)
+
+
 def _shift(scale: float) -> float:
     """The logarithm a state of a scale is read with: 0 where squares stay in the range of floats."""
     return scale if -np.inf < scale < _SMALLEST_PLAIN else 0.0
@@ -177,7 +289,7 @@ class FrameSolution:
     """
 
     start: Frame
-    steps: Sequence[CollocationStep | PlateauStep]
+    steps: Sequence[CollocationStep | ExplicitStep | PlateauStep]
     t: Array
     status: Status
     message: str
@@ -197,8 +309,8 @@ class FrameSolution:
             if isinstance(step, PlateauStep):
                 change = ends[number + 1] - ends[number]
             else:
-                b = gauss_tableau(len(step.nodes) - 2).b
                 first, second, shift = step.stages()
+                b = gauss_tableau(len(first)).b
                 nowhere = np.full(len(b), number), np.zeros(len(b))
                 change = np.tensordot(
                     step.h * b, rate(FrameStates(first, second, np.full(len(b), shift), self, *nowhere)), axes=1
@@ -227,12 +339,18 @@ class FrameSolution:
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> FrameStates:
         """States at positions, 0 to 1, of steps."""
+        if len(step) and self.steps and all(isinstance(self.steps[n], ExplicitStep) for n in np.unique(step)):
+            return _Unread(self, np.asarray(step), np.asarray(position, dtype=float))
+        return self.read_steps(step, position)
+
+    def read_steps(self, step: NDArray[np.intp], position: Array) -> FrameStates:
+        """The same, each from its frame."""
         (R, _), p, k = self.start.A.shape, len(self.start.B), self.start.rows.shape[1]
         first, second = np.empty((len(step), R, k)), np.empty((len(step), p, k))
         shift = np.empty(len(step))
         for index, (number, place) in enumerate(zip(step, position, strict=True)):
             inside = 0.0 < place < 1.0 and len(self.steps) > 0
-            if inside and isinstance(self.steps[number], CollocationStep):
+            if inside and not isinstance(self.steps[number], PlateauStep):
                 scale = self.steps[number].start.scale
             else:
                 inside, frame = False, self.frame_at(int(number), float(place))

@@ -1,4 +1,4 @@
-r"""The integration: collocation steps where the product moves, plateau steps where it rests.
+r"""The integration: collocation where the product moves, plateau steps where it rests, explicit steps from mild starts.
 
 The unknowns of a collocation step are the values of G at the Gauss nodes, and errors multiply: a wrong G gives
 ``(1 + e) R Z_0``, so directions that are tiny, or absent, are wrong by a relative amount and are never fed by large
@@ -9,19 +9,22 @@ GMRES. The error of a step is the defect at its ends of the polynomial through t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.frames.collocation import damping_of, propagate
+from flowsim.solvers.frames.explicit import Limits, march, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau, rest_of
 from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.frames.solution import CollocationStep, FrameSolution, PlateauStep, rates_of
+from flowsim.solvers.frames.solution import CollocationStep, ExplicitStep, FrameSolution, PlateauStep, rates_of
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights, radau_tableau
 from flowsim.solvers.solution import Status
 
@@ -49,6 +52,12 @@ _BELOW_ROUNDING = 30.0
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 #: Unknowns of a plateau step whose solution costs as much as an ordinary step.
 _PLATEAU_COST = 50.0
+#: Twice the largest logarithm of a ratio of parts of Z whose smallest keep eight digits beside the largest.
+_OF_A_SIZE = 20.0
+#: Of the explicit method: share of the tolerance that its estimate may take, and the relative error that is rounding;
+#: steps worth taking at the limit of stability; steps taken together, also where each is looked at; entries kept.
+_EXPLICIT_SHARE, _EXPLICIT_FLOOR = 0.05, 1e-14
+_AFFORDABLE, _MANY, _LOOKED_AT, _ENTRIES = 200.0, 4096, 8, 1 << 22
 #: What has grown moves further than its rate says: a share of the length that its rate would allow.
 _CAUTION = 0.1
 
@@ -83,9 +92,16 @@ def integrate_frame(
     run = _Run(problem, start, max(tol, 1e-13), t_end)
     began, kappa = time.perf_counter(), problem.uniform or 0.0
     while run.t < t_end and run.status is Status.COMPLETED:
-        if len(run.steps) >= max_steps:
+        seen = len(run.steps)
+        if seen >= max_steps:
             run.status = Status.STEP_BUDGET
             break
+        if run.is_mild and run.explicit(min(max_steps - seen, _MANY if done is None else _LOOKED_AT)):
+            if progress is not None:
+                progress(run.t)
+            if done is not None and done(run.since(seen)):
+                break
+            continue
         run.drop_dependent()
         run.equations.begin(run.frame, run.G, run.scale + _WAITING)
         step = run.plateau() or run.collocation()
@@ -97,9 +113,7 @@ def integrate_frame(
         run.take(step)
         if progress is not None:
             progress(run.t)
-        if done is not None and done(
-            FrameSolution(step.start, [step], np.array([step.t, run.t]), Status.COMPLETED, "", {}, kappa)
-        ):
+        if done is not None and done(run.since(seen)):
             break
     run.stats["seconds"] = time.perf_counter() - began
     return FrameSolution(start, run.steps, np.array(run.times), run.status, run.status.value, run.stats, kappa)
@@ -116,22 +130,81 @@ class _Run:
         self.nodes = np.concatenate([[0.0], self.tableau.c, [1.0]])
         self.linear = _longest_linear_step(tol, self.count)
         self.t, self.h = 0.0, 0.0
-        self.steps: list[CollocationStep | PlateauStep] = []
+        self.steps: list[CollocationStep | ExplicitStep | PlateauStep] = []
         self.times = [0.0]
         self.status = Status.COMPLETED
-        self.stats: dict[str, Any] = {
-            "steps": 0, "rejected": 0, "nfev": 0, "njev": 0, "nlu": 0, "plateau_steps": 0, "seconds": 0.0
-        }  # fmt: skip
+        counted = ("steps", "rejected", "nfev", "njev", "nlu", "plateau_steps", "explicit_steps", "seconds")
+        self.stats: dict[str, Any] = dict.fromkeys(counted, 0)
         self.G = self._value(start)
         at_zero = problem.coupling.value(np.zeros((R, p)))
         curvature = float(problem.coupling.curvature_rows.max() * problem.coupling.curvature_columns.max())
         size = max(float(np.linalg.norm(at_zero, 2)), 1e-300)
         #: logarithm of the size of Z once it has grown
         self.scale = 0.5 * np.log(size / curvature)
-        self.equations = StageEquations(problem, self.tableau, self.tol, self.stats)
-        self.relaxing = StageEquations(problem, radau_tableau(self.count), self.tol, self.stats, long=True)
+        #: Z, while it is carried as it is
+        self.halves: Array | None = None
+        #: whether the explicit method may still be the cheaper one
+        self.is_mild = True
         #: how near to rest the next attempt at a plateau must begin
         self.patience = np.inf
+
+    def explicit(self, most: int) -> bool:
+        """Steps of the explicit method, if it is for the state: whether there are any."""
+        linear = self.problem.linear
+        if linear is None or not (self.halves is not None or self._is_of_a_size()):
+            self.is_mild = False
+            return False
+        Z = np.concatenate(self.frame.value()) if self.halves is None else self.halves
+        limits = Limits(
+            _EXPLICIT_SHARE * self.tol, _EXPLICIT_FLOOR, _longest_explicit_step(self.tol), _AFFORDABLE,
+            max(1, min(most, _ENTRIES // Z.size)),
+        )  # fmt: skip
+        course = march(method(), linear, self.problem.uniform or 0.0, Z, self.t, self.t_end, self.h, limits)
+        count = len(course.t) - 1
+        self.stats["nfev"] += course.evaluations
+        self.stats["rejected"] += course.rejected
+        self.stats["steps"] += count
+        self.stats["explicit_steps"] += count
+        for t, after, halves in zip(course.t[:-1], course.t[1:], course.states[:-1], strict=True):
+            last = self.steps[-1] if self.steps else None
+            origin = last if isinstance(last, ExplicitStep) else self.frame
+            self.steps.append(ExplicitStep(float(t), float(after - t), origin, halves, self.problem))
+        self.times += course.t[1:].tolist()
+        self.t, self.halves, self.h, self.is_mild = float(course.t[-1]), course.states[-1], course.h, course.h > 0
+        if not self.is_mild and self.t < self.t_end and count:
+            last = self.steps[-1]
+            self.frame, self.h = last.end, last.h
+            self.G = self._value(self.frame)
+        return count > 0
+
+    def _is_of_a_size(self) -> bool:
+        """Whether all parts of the state are there and stay of a size.
+
+        Those that shrink, as much as others grow, must not be lost in the rounding of these.
+        """
+        frame = self.frame
+        if not frame.is_paired or not np.isfinite(frame.minus_logs).all():
+            return False
+        smallest = min(frame.logs[-1], frame.minus_logs.min())
+        if frame.neutral_log > -np.inf:
+            smallest = min(smallest, frame.neutral_log)
+        largest = max(frame.scale, self.scale)
+        return bool(2 * (largest - smallest) < _OF_A_SIZE and -_OF_A_SIZE < largest < _OF_A_SIZE)
+
+    @cached_property
+    def equations(self) -> StageEquations:
+        """Of ordinary steps."""
+        return StageEquations(self.problem, self.tableau, self.tol, self.stats)
+
+    @cached_property
+    def relaxing(self) -> StageEquations:
+        """Of steps over which what has grown comes to rest."""
+        return StageEquations(self.problem, radau_tableau(self.count), self.tol, self.stats, long=True)
+
+    def since(self, number: int) -> FrameSolution:
+        """The steps from one on."""
+        steps, times = self.steps[number:], np.array(self.times[number:])
+        return FrameSolution(steps[0].start, steps, times, Status.COMPLETED, "", {}, self.problem.uniform or 0.0)
 
     def take(self, step: CollocationStep | PlateauStep) -> None:
         self.steps.append(step)
@@ -312,3 +385,8 @@ def _longest_linear_step(tolerance: float, stages: int) -> float:
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2 * stages + 2)))])
     log_constant = 2 * log_factorial[stages] - log_factorial[2 * stages] - log_factorial[2 * stages + 1]
     return float(np.exp((np.log(tolerance) - log_constant) / (2 * stages + 1)))
+
+
+def _longest_explicit_step(tolerance: float) -> float:
+    """Largest x for which a method of order 8 has exp(x) right to the tolerance."""
+    return float((tolerance * math.factorial(9)) ** (1 / 9))
