@@ -206,7 +206,8 @@ def choose(
     if net.weight_decay:
         not_log = "weight decay moves each weight by itself"
     if not_log is None and not native:
-        not_log = f"{method} does not resolve them with this loss"
+        takes = isinstance(problem, Regression)
+        not_log = f"`method` is {method!r}; 'auto' takes them" if takes else "they are for the squared loss"
     if not_log is None and asked in ("auto", "log"):
         return DualCoordinates(net, problem, ProductMap(net, scale, direction)), reason
     if asked == "log":
@@ -228,13 +229,23 @@ def choose(
     if method == "native":
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
-    return _in_weights(net, problem, scale, direction, asked == "auto", growth_applies=reason is None), reason
+    advice = f"log coordinates, which have no such limit, are not taken here: {not_log}" if plain and not_log else None
+    return _in_weights(net, problem, scale, direction, asked == "auto", reason is None, advice), reason
 
 
 def _in_weights(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, free: bool, growth_applies: bool
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    free: bool,
+    growth_applies: bool,
+    advice: str | None,
 ) -> Coordinates:
-    """Coordinates of the weights themselves; `free` to take others of theirs where symmetric weights need it."""
+    """Coordinates of the weights themselves; `free` to take others of theirs where symmetric weights need it.
+
+    `advice`: what to say of a product of weights whose start is too small for them.
+    """
     if net.noise is not None or net.weight_decay:
         from flowsim.flows.chambers import ChamberCoordinates
 
@@ -245,6 +256,7 @@ def _in_weights(
     from flowsim.flows.weights import WeightCoordinates
 
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=growth_applies)
+    chosen.advice = advice or chosen.advice
     if free and chosen.guard.watched.any() and not chosen.unresolved:
         from flowsim.flows.chambers import ChamberCoordinates
 
