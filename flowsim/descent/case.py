@@ -18,10 +18,11 @@ from flowsim.descent.products import load_data
 from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams, child_seeds
+from flowsim.growth.continuation import start_from_state
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.losses import no_fault
-from flowsim.results import Trajectory
+from flowsim.results import State, Trajectory
 from flowsim.symbolic.clock import acceleration
 
 __all__ = ["Case", "cancellation", "check_pair", "fault_message", "first_bad_step", "parted_step"]
@@ -64,7 +65,7 @@ class Case:
         net: DiagonalNetwork | LinearNetwork,
         problem: Problem,
         scale: InitialScale,
-        start: Mapping[str, ArrayLike] | None,
+        start: Mapping[str, ArrayLike] | State | None,
         settings: Settings,
     ) -> None:
         self.net, self.scale, self.settings = net, scale, settings
@@ -86,9 +87,15 @@ class Case:
                 raise ValueError("`gradient_noise` and `temperature` are for a DiagonalNetwork.")
             if settings.coordinates == "growth":
                 raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {self.reason}.")
+            if isinstance(start, State):
+                raise ValueError("`start` can be a state for a DiagonalNetwork only.")
             self.linear_start = LinearStart(net, problem, scale, start, self.noise is not None)
             return
-        self.direction = net.direction(start, problem.d)
+        #: the start in logarithms, if it is the state of another run
+        self.parts = start_from_state(net, start, problem.d) if isinstance(start, State) else None
+        self.direction = np.ones((len(net.weights), problem.d))
+        if not isinstance(start, State):
+            self.direction = net.direction(start, problem.d)
         if not self.direction.any():
             raise ValueError("`start` must not be 0 everywhere: descent never leaves a saddle it starts at.")
         self.reason = self._why_not_growth()
@@ -115,7 +122,8 @@ class Case:
     def multipliers(self) -> Multipliers:
         """What a step multiplies in growth coordinates, at the start."""
         assert isinstance(self.net, DiagonalNetwork)
-        return Multipliers.of(self.net, self.problem.feature_variances, self.scale, self.direction)
+        start = self.direction if self.parts is None else self.parts
+        return Multipliers.of(self.net, self.problem.feature_variances, self.scale, start)
 
     def machine(self, settings: Settings, steps: Array, seeds: Sequence[np.random.SeedSequence]) -> Machine:
         """A fresh machine at the start, one lane per step size and seed."""
@@ -139,7 +147,8 @@ class Case:
         if settings.gradient_noise is not None:
             unit = replace(settings.gradient_noise, std=1.0)
             kicks = Draws(unit, [child_seeds(seed, 4)[3] for seed in seeds], np.ones(self.direction.size))
-        return WeightMachine(self.net, self.problem, self.data, self.scale, self.direction, settings, steps, kicks)
+        scale, direction = (self.scale, self.direction) if self.parts is None else self.parts.collapsed()
+        return WeightMachine(self.net, self.problem, self.data, scale, direction, settings, steps, kicks)
 
     def streams(self, settings: Settings, seeds: Sequence[np.random.SeedSequence]) -> Streams:
         """The random draws of the runs side by side."""
@@ -147,7 +156,8 @@ class Case:
         if isinstance(self.net, LinearNetwork):
             # One long row: first U, then V.
             sizes = self.linear_start.U.size, self.linear_start.V.size
-            stds, shape = np.repeat(stds, sizes), (sum(sizes),)
+            stds = np.repeat(stds, sizes)
+            shape: tuple[int, ...] = (sum(sizes),)
         else:
             shape = self.direction.shape
         return Streams(

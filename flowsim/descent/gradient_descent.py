@@ -21,7 +21,7 @@ from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise, resolve_alpha
 from flowsim.problem import Problem
-from flowsim.results import Trajectory
+from flowsim.results import State, Trajectory
 
 __all__ = ["gradient_descent"]
 
@@ -37,7 +37,7 @@ def gradient_descent(
     n_steps: int,
     *,
     alpha: float | str | Decimal | Fraction | InitialScale | None = None,
-    start: Mapping[str, ArrayLike] | None = None,
+    start: Mapping[str, ArrayLike] | State | None = None,
     batch_size: int | None = None,
     batches: ArrayLike | None = None,
     shuffle: bool = False,
@@ -69,9 +69,10 @@ def gradient_descent(
         >= 1.
     alpha : float, or a string, Decimal or Fraction beyond the range of floats
         Scale of the start, > 0. Default: 1e-3, or 1 where `start` is given.
-    start : mapping weight -> array (d,), optional
+    start : mapping weight -> array (d,), or State, optional
         The direction that alpha multiplies, as in :func:`flowsim.gradient_flow`; U (D, h) and V (m, h) for a
-        LinearNetwork.
+        LinearNetwork. The state of an earlier run of this network, ``traj`` or ``traj.at(t)``, is gone on from with all
+        that it remembers, also far below the range of floats; momentum starts at rest.
     batch_size : int, optional
         Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
     batches : array of int (n_steps, b), optional

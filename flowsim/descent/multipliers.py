@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.network import DiagonalNetwork, InitialScale, Start
 
 __all__ = ["Multipliers", "signed_exp", "why_not_growth"]
 
@@ -64,7 +64,7 @@ class Multipliers:
     exponent: NDArray[np.int64]
 
     @classmethod
-    def of(cls, net: DiagonalNetwork, variances: Array, scale: InitialScale, direction: Array) -> Multipliers:
+    def of(cls, net: DiagonalNetwork, variances: Array, scale: InitialScale, direction: Array | Start) -> Multipliers:
         """At the start ``alpha * direction`` (k, d), for features of the given variances (d,)."""
         modes, d = Modes.of(net, direction), direction.shape[1]
 
@@ -80,7 +80,7 @@ class Multipliers:
             columns(modes.coefficient),
             columns(modes.shift),
             columns(modes.conserved),
-            *_scaled(columns(modes.start), scale),
+            *_scaled(columns(modes.start), columns(modes.log_start), isinstance(direction, Start), scale),
         )
 
     @property
@@ -106,8 +106,12 @@ def signed_exp(sign: Array, logs: Array) -> Array:
     return out
 
 
-def _scaled(start: Array, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:
-    """``alpha * start`` as mantissas and powers of two."""
-    power = math.floor(scale.log / math.log(2.0))
-    mantissa, exponent = np.frexp(start * math.exp(scale.log - power * math.log(2.0)))
-    return mantissa, np.where(mantissa == 0.0, 0, exponent.astype(np.int64) + power)
+def _scaled(start: Array, log_squares: Array, in_logs: bool, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:
+    """``alpha * start`` as mantissas and powers of two; `in_logs` where `start` holds signs alone."""
+    if in_logs:
+        logs = (log_squares / 2 + scale.log) / math.log(2.0)
+        power = np.floor(logs)
+        return start * np.exp2(logs - power) / 2, np.where(start == 0, 0, power.astype(np.int64) + 1)
+    whole = math.floor(scale.log / math.log(2.0))
+    mantissa, exponent = np.frexp(start * math.exp(scale.log - whole * math.log(2.0)))
+    return mantissa, np.where(mantissa == 0.0, 0, exponent.astype(np.int64) + whole)

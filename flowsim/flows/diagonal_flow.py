@@ -19,12 +19,13 @@ from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
+from flowsim.growth.continuation import start_from_state
 from flowsim.growth.curve_map import CurveMap, admits_curves
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, Start, read_start
 from flowsim.problem import Problem, Regression, require_squares
-from flowsim.results import Trajectory
+from flowsim.results import State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
 from flowsim.symbolic.clock import acceleration, log_acceleration
@@ -44,7 +45,7 @@ def diagonal_flow(
     problem: Problem,
     t_end: float,
     scale: InitialScale,
-    start: Mapping[str, ArrayLike | Logs] | None,
+    start: Mapping[str, ArrayLike | Logs] | State | None,
     pretrained: Mapping[str, ArrayLike] | None,
     *,
     method: str,
@@ -66,7 +67,12 @@ def diagonal_flow(
         problem = problem.with_target(problem.y[:, 0])
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
     looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size) if events else ()
-    parts = read_start(net, start, pretrained, scale, problem.d)
+    if isinstance(start, State):
+        if pretrained is not None:
+            raise ValueError("`pretrained` must be left out where `start` is a state.")
+        parts: Start | None = start_from_state(net, start, problem.d)
+    else:
+        parts = read_start(net, start, pretrained, scale, problem.d)
     plain = cast("Mapping[str, ArrayLike] | None", start)
     direction = net.direction(plain, problem.d) if parts is None else np.ones(parts.shape)
     if start is not None and not direction.any():

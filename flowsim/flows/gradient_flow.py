@@ -21,7 +21,7 @@ from flowsim.network import (
     resolve_alpha,
 )
 from flowsim.problem import MatrixSensing, Problem, require_squares
-from flowsim.results import Clock, Trajectory
+from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SCIPY_METHODS
 
@@ -40,7 +40,7 @@ def gradient_flow(
     t_end: float | None = None,
     *,
     alpha: float | str | Decimal | Fraction | None = None,
-    start: Mapping[str, ArrayLike | Logs] | None = None,
+    start: Mapping[str, ArrayLike | Logs] | State | None = None,
     pretrained: Mapping[str, ArrayLike] | None = None,
     clock: Clock = "time",
     t_eval: ArrayLike | None = None,
@@ -76,7 +76,8 @@ def gradient_flow(
     start : mapping weight -> array (d,), number or Logs, optional
         The direction ``theta^*``. Default: ``sqrt(2)`` on the first weight and 0 on the second of ``u*v``, ones
         elsewhere.
-        :class:`flowsim.Logs` gives signs and logarithms, of any size per weight and coordinate.
+        :class:`flowsim.Logs` gives signs and logarithms, of any size per weight and coordinate. A state of an earlier
+        run of the same DiagonalNetwork, ``traj`` or ``traj.at(t)``, is gone on from with all that it remembers.
         For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``; default: independent Gaussian entries of std ``h**-0.5``,
         always the same ones. Wide arrays are kept by reference: leave them unchanged while ``traj.weights`` is in use.
     pretrained : mapping weight -> array or number, optional
@@ -178,6 +179,8 @@ def gradient_flow(
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
         from flowsim.flows.loss_frames import linear_flow_on
 
+        if isinstance(start, State):
+            raise ValueError("`start` can be a state for a DiagonalNetwork only.")
         plain = cast("Mapping[str, ArrayLike] | None", start)
         return linear_flow_on(net, problem, t_end, scale, plain, pretrained, method=method, events=looked_for, **common)
     if not isinstance(net, DiagonalNetwork):

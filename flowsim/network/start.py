@@ -163,7 +163,15 @@ def read_start(
 
 
 def resolve_alpha(alpha: Any, start: object) -> InitialScale:
-    """The scale of a run: 1 where a start is given without one, else 1e-3."""
+    """The scale of a run: 1 where a start is given without one, else 1e-3.
+
+    Raises
+    ------
+    ValueError
+        If there is one beside a state, which has its own.
+    """
+    if alpha is not None and hasattr(start, "log_abs_weights"):
+        raise ValueError("`alpha` must be left out where `start` is a state, which it would not multiply.")
     if alpha is None:
         alpha = 1e-3 if start is None else 1.0
     return InitialScale.parse(alpha)

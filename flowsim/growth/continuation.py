@@ -1,0 +1,101 @@
+r"""A start from the state of an earlier run, with all that it remembers of its own start.
+
+In the floats of grown weights what a flow conserves is lost: with ``u = v = 1`` nothing is left of ``u^2 - v^2 =
+1e-600``, which decides where a coordinate goes that shrinks again. A state knows its logarithm. With the components
+``c_k = q_k^T w`` of a quadratic formula and the conserved ``J = c_0^{e_0} c_k^{e_k}``, a component that cancels is
+
+.. math:: \ln|c_k| = (\ln|J| - e_0 \ln|c_0|) / e_k.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.growth.modes import conserved_exponents, diagonalise
+from flowsim.network import DiagonalNetwork, Start, quadratic_form
+from flowsim.results import State
+
+__all__ = ["start_from_state"]
+
+Array = NDArray[np.float64]
+
+#: A component below this share of its terms is taken from what is conserved.
+_CANCELS = math.log(1e-3)
+#: What other formulas conserve is kept in floats of the weights above this share of its terms.
+_KEPT = math.log(1e-9)
+
+
+def start_from_state(net: DiagonalNetwork, state: State, d: int) -> Start:
+    """The start at the last time of `state`, as parts that cancel exactly.
+
+    Raises
+    ------
+    ValueError
+        For the state of another network, and where floats of the weights have lost what the formula conserves.
+    """
+    if np.ndim(state.beta) == 2:
+        state = state[-1]
+    if np.shape(state.beta) != (d,) or set(state.weights) != set(net.weights):
+        raise ValueError(
+            f"`start` must be a state of this network, of {', '.join(net.weights)} in {d} coordinates; received "
+            f"{', '.join(state.weights)} of shape {np.shape(state.beta)}."
+        )
+    # Signs survive where floats are zeros.
+    log = np.array([state.log_abs_weights[name] for name in net.weights])
+    sign = np.where(np.isneginf(log), 0.0, np.copysign(1.0, [state.weights[name] for name in net.weights]))
+    if not sign.any():
+        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
+    if any(quadratic_form(formula) is None for formula in net.distinct):
+        _require_kept(net, state, log)
+        return Start(((sign, log),))
+    kinds, k = net.kinds(d), len(net.weights)
+    parts = [(np.zeros((k, d)), np.full((k, d), -np.inf)) for _ in range(k)]
+    for kind, formula in enumerate(net.distinct):
+        here = kinds == kind
+        values, vectors = diagonalise(formula, net.weights)
+        conserved = np.copysign(1.0, state.imbalance[:, here]), state.log_imbalance[:, here]
+        signs, logs = _components(vectors, conserved_exponents(values), sign[:, here], log[:, here], conserved)
+        basis = vectors / (vectors**2).sum(axis=0)
+        with np.errstate(divide="ignore"):
+            for a, (part_sign, part_log) in enumerate(parts):
+                part_sign[:, here] = np.sign(basis[:, a, None]) * signs[a]
+                part_log[:, here] = np.log(np.abs(basis[:, a, None])) + logs[a]
+    return Start(tuple(parts))
+
+
+def _components(
+    vectors: Array, exponents: Array, sign: Array, log: Array, conserved: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Signs and logarithms (k, d) of the components, those that cancel from what is conserved."""
+    signs, logs = Start(((sign, log),)).components(vectors)
+    with np.errstate(divide="ignore"):
+        terms = (np.log(np.abs(vectors.T))[:, :, None] + log[None]).max(axis=1)
+    lost = logs < terms + _CANCELS
+    for pair, row in enumerate(exponents):
+        k = pair + 1
+        for one, other in ((0, k), (k, 0)):
+            if row[one] == 0:
+                continue
+            here = lost[one] & (~lost[other] if row[other] else True)
+            known = row[other] * np.where(signs[other] == 0, 0.0, logs[other]) if row[other] else 0.0
+            found = (conserved[1][pair] - known) / row[one]
+            if row[one] % 2:
+                odd = signs[other] if row[other] % 2 else 1.0
+                signs[one] = np.where(here, np.where(np.isneginf(found), 0.0, conserved[0][pair] * odd), signs[one])
+            logs[one] = np.where(here, found, logs[one])
+            lost[one] &= ~here
+    return signs, logs
+
+
+def _require_kept(net: DiagonalNetwork, state: State, log: Array) -> None:
+    """What other formulas conserve must be seen in floats of the weights."""
+    size = 2 * log.max(axis=0)
+    kept = (state.log_imbalance > size + _KEPT) | np.isneginf(state.log_imbalance)
+    if len(state.log_imbalance) < len(net.weights) - 1 or not kept.all():
+        raise ValueError(
+            "`start` is a state whose weights, as floats, have lost what the formula conserves: only quadratic "
+            "formulas go on from there; run from the first start to the end instead."
+        )
