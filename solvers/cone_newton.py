@@ -183,13 +183,18 @@ class ConeMinimiser(Generic[Key]):
         """The minimiser of the quadratic model on the cone; None where it has none."""
         curvature = self.function.curvature(self.f)
         root = np.sqrt(curvature + damping * max(float(curvature.max()), self._scale / np.sqrt(self.n)))
+        if not (root @ np.abs(A)).all():
+            return None  # a loss that is straight along a column, as robust ones are far from their targets
         gradient = costs - A.T @ self.residual
         place = {key: index for index, key in enumerate(keys)}
         # A loss of f + A (b' - b), to second order: half |root A b' - root f|^2 + gradient.b'.
         model: ConeRegression[Key] = ConeRegression(root * self.f, lambda key: root * A[:, place[key]])
         try:
-            model.solve(zip(keys, gradient.tolist(), strict=True))
+            with np.errstate(all="ignore"):
+                model.solve(zip(keys, gradient.tolist(), strict=True))
         except ArithmeticError:
+            return None
+        if not np.isfinite(model.b).all():
             return None
         out = np.zeros(len(b))
         out[[place[key] for key in model.members]] = model.b

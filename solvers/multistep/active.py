@@ -40,7 +40,8 @@ def solver_for(n_active, rows):
 @bare()
 def log_reach(ws, h):
     """What a beta does to z over a step of h, in logarithms, beside the largest entry of its column of G."""
-    return math.log(h) + view(Loss, ws).log_curvature[0]
+    log_curvature = view(Loss, ws).log_curvature
+    return max(math.log(h) + log_curvature[0], log_curvature[1])
 
 
 @bare()

@@ -13,15 +13,21 @@ import numpy as np
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep.constants import FIRST
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
-from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes, Trial, Values
+from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
 from flowsim.solvers.simd import EIGHT, add_up, call_on_arrays, constant, load, magnitude, pointer, view
 
-__all__ = ["choose_products", "evaluate_loss", "flow_of", "is_at_rest", "note_scales", "stiffness", "weighted_gram"]
+__all__ = [
+    "choose_products", "evaluate_loss", "flow_of", "is_at_rest", "note_reach", "note_scales", "stiffness",
+    "weighted_gram",
+]  # fmt: skip
 
 #: Of a sum of products, and the part of the tolerance that the rounding of f may move z by in a step.
 _ROUNDING, _FELT = 4.0 * float(np.finfo(np.float64).eps), 1e-3
 #: A curvature is taken for no less than this part of one.
 _TINY = 1e-300
+#: Curvatures are taken for those of the last point while no inactive coordinate moves a prediction by more than this.
+_SEEN = 0.1
+_NEVER = 1e300
 
 
 @bare()
@@ -101,6 +107,21 @@ def note_scales(ws):
         for q in range(sizes.rows):
             most = max(most, loss.curvature[q])
         loss.log_curvature[0] = math.log(most)
+
+
+@bare()
+def note_reach(ws):
+    """The least reach: far from its targets a robust loss is all but straight, and tells nothing of where it bends."""
+    sizes, loss, problem, level = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Scales, ws).level
+    root, least = math.sqrt(problem.count[0]), -_NEVER
+    if sizes.loss != 0:
+        for i in range(sizes.width):
+            most = 0.0
+            for q in range(sizes.rows):
+                most = max(most, abs(problem.design[q * sizes.padded + i]))
+            if most > 0.0:
+                least = max(least, level[i] + math.log(root * most / _SEEN))
+    loss.log_curvature[1] = least
 
 
 @bare()

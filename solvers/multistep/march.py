@@ -21,7 +21,7 @@ from flowsim.solvers.multistep.formulas import (
     remember,
 )
 from flowsim.solvers.multistep.iteration_matrix import filtered, renew, size
-from flowsim.solvers.multistep.loss import choose_products, is_at_rest, note_scales
+from flowsim.solvers.multistep.loss import choose_products, is_at_rest, note_reach, note_scales
 from flowsim.solvers.multistep.quasi_steady import distances, project
 from flowsim.solvers.multistep.step import Equation, evaluate_flow, extend_flow, solve_step
 from flowsim.solvers.multistep.workspace import (
@@ -81,6 +81,7 @@ def _begin(ws, tol, is_new):
                 steepest = max(steepest, abs(exponentials.slope[a]))
         # An exponential is a weight squared: its relative error is half the slope times that of z.
         scales.gain[i] = 0.5 * steepest
+    note_reach(ws)
     if is_new:
         for i in range(sizes.width, wp):
             scales.level[i] = np.inf

@@ -84,7 +84,7 @@ class Problem(NamedTuple):
 class Loss(NamedTuple):
     """By rows: predictions, targets, sample weights, ``w loss' / sqrt(n)`` and ``w loss''``, offsets of predictions.
 
-    And a single number: the logarithm of the largest curvature at the last point, 0 for squares.
+    And two numbers: the logarithm of the largest curvature at the last point, 0 for squares, and the least reach.
     """
 
     prediction: Any
@@ -219,7 +219,7 @@ def _table(w: int, K: int, r: int, inverse: int, factor: int) -> dict[type, dict
         Problem: {"gram": w * wp, "design": r * wp, "drive": wp, "row_target": rp, "row_work": rp, "count": 4},
         Loss: {
             "prediction": rp, "target": rp, "sample_weight": rp, "loss_slope": rp, "loss_curvature": rp, "offset": rp,
-            "log_curvature": 1,
+            "log_curvature": 2,
         },
         Exponentials: {
             "log_coefficient": K * wp, "exponential_sign": K * wp, "exponential_slope": K * wp,

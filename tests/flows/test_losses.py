@@ -169,3 +169,17 @@ def test_sample_weights_are_repeated_rows() -> None:
 def test_what_needs_squares_says_so(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         call(draw(0, "logistic"))
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6])
+@pytest.mark.parametrize("loss", ["log-cosh", "pseudo-huber"])
+def test_residuals_far_beyond_the_bend_of_a_robust_loss_are_not_leapt_over(loss: str, size: float) -> None:
+    # At the start the curvature has all but vanished: 1e-19 at a residual of 23.
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 4))
+    problem = fs.Problem(X, size * (X @ np.r_[1.0, -1.0, 0.5, 0.0]) + rng.standard_normal(30), loss)
+    path = fs.saddle_to_saddle(NET, problem)
+    run = fs.gradient_flow(NET, problem, 1.2 * path.jump_times[-1], alpha="1e-100", clock="accelerated")
+    assert (np.diff(run.loss) <= 1e-6 * run.loss[0]).all()
+    assert np.abs(run.beta).max() < 1.01 * np.abs(path.saddles).max()
+    np.testing.assert_allclose(run.beta[-1], path.end, atol=1e-6 * size)
