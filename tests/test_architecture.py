@@ -97,7 +97,6 @@ LONG_FILES = {
     "flowsim.solvers.separable_kernel": 840,
 }  # fmt: skip
 LONG_FUNCTIONS = {
-
     "flowsim.solvers.scipy_methods.integrate": 91,
     "flowsim.solvers.separable_kernel.advance": 421,
 }  # fmt: skip
@@ -110,14 +109,14 @@ MANY_ARGUMENTS = {
 }  # fmt: skip
 #: Public classes whose name another one has.
 SHARED_CLASSES = {
-    "Curve", "Curves", "Event", "Experiment", "Exponentials", "Formula", "History", "Line", "Loss",
-    "Occurrence", "Outcome", "Plan", "Plateau", "Problem", "Run", "State",
+    "Event", "Experiment", "Exponentials", "Formula", "History", "Loss",
+    "Occurrence", "Outcome", "Plateau", "Problem", "Run", "State",
 }  # fmt: skip
 #: Files whose name another one has, apart from those that do in one room what the room is for.
 SHARED_FILES = {
     "certify", "checks", "compare", "coordinates", "curves", "decay", "events", "experiment", "files", "frame",
-    "growth", "linear", "linear_limits", "linear_networks", "losses", "machine", "noise", "problem",
-    "products", "reading", "registry", "run", "sharpness", "solution", "state", "steps", "trajectory", "weights",
+    "linear", "linear_limits", "linear_networks", "losses", "noise", "problem",
+    "products", "reading", "registry", "run", "sharpness", "solution", "steps", "trajectory", "weights",
 }  # fmt: skip
 
 

@@ -138,7 +138,7 @@ class Case:
                 return FrameMachine(self.net, self.problem, self.linear_start, settings, steps)
             return LinearMachine(self.net, self.problem, self.linear_start, settings, steps)
         if self.reason is None:
-            from flowsim.descent.growth import GrowthMachine
+            from flowsim.descent.growth_machine import GrowthMachine
 
             return GrowthMachine(self.multipliers, self.data, self.problem.y, self.net.weights, settings, steps)
         from flowsim.descent.weights import WeightMachine

@@ -7,17 +7,15 @@ rounding of itself, where in plain weights it is lost in the rounding of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.descent.linear import LinearStart, dense_rows, expected_decay, log_abs
+from flowsim.descent.linear import LinearStart, SingleRun, expected_decay, log_abs
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
 from flowsim.network import LinearNetwork
-from flowsim.network.compression import LiftedWeights
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames.frame import factor_frame
@@ -104,7 +102,7 @@ def run_frame(X, Y, step, pulls, state, plan, record):
     return True
 
 
-class FrameMachine:
+class FrameMachine(SingleRun):
     """One run of full-batch descent, with or without the expected noise.
 
     Parameters
@@ -114,14 +112,11 @@ class FrameMachine:
     """
 
     name = "frame"
-    invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
     def __init__(
         self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
-        self.settings, self.basis = settings, start.basis
-        self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
-        self.step = float(steps[0])
+        super().__init__(problem, start, settings, steps)
         self.pulls = np.array(expected_decay(net, problem) if settings.expected else (0.0, 0.0))
         frame = factor_frame([(start.A, start.B, start.log)], paired=False)
         slots, k = len(recorded_steps(settings.n_steps, settings.record_every)), frame.rows.shape[1]
@@ -136,14 +131,6 @@ class FrameMachine:
             np.empty((slots, D + m, k)), np.empty(slots), np.empty((slots, D, m)), np.full(slots, -1.0)
         )
 
-    @property
-    def stopped(self) -> NDArray[np.int64]:
-        return self.state.stopped
-
-    def set_step(self, size: float) -> None:
-        """The size of the steps to come."""
-        self.step = size
-
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         plan = (first, last, self.settings.n_steps, self.settings.record_every)
         return bool(run_frame(self.X, self.Y, self.step, self.pulls, self.state, plan, self.record))
@@ -156,12 +143,8 @@ class FrameMachine:
             imbalance = np.exp(2 * shift)[:, None, None] * gram
             log_imbalance = np.log(np.abs(gram)) + 2 * shift[:, None, None]
             scale = np.exp(shift)[:, None, None]
-            weights: Mapping[str, Array] = {"U": scale * U, "V": scale * V}
-            logs: Mapping[str, Array] = {
-                name: log_abs(half) + shift[:, None, None] for name, half in (("U", U), ("V", V))
-            }
-        if self.basis is not None:
-            weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
+            halves = {name: log_abs(half) + shift[:, None, None] for name, half in (("U", U), ("V", V))}
+            weights, logs = self.lifted({"U": scale * U, "V": scale * V}, halves)
         terms = float(np.linalg.norm(weights["U"][0]) ** 2 + np.linalg.norm(weights["V"][0]) ** 2) if count else 1.0
         return Read(
             beta=self.record.beta[:count].copy(),

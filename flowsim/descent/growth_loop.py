@@ -21,7 +21,7 @@ from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, t
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
-__all__ = ["Components", "GrowthRecord", "GrowthState", "Plan", "run_growth"]
+__all__ = ["Components", "GrowthRecord", "GrowthState", "StepPlan", "run_growth"]
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -32,7 +32,7 @@ _SMALL = 2.0**-64
 _LOOK_EVERY = 32
 
 
-class Plan(NamedTuple):
+class StepPlan(NamedTuple):
     """Which steps to take and what to keep. `first` to `last` of `n_steps`; every `every`-th state is recorded."""
 
     first: int

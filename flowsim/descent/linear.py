@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.descent.growth_loop import Plan
+from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import loss_address, loss_slopes
 from flowsim.descent.settings import Settings
@@ -229,7 +229,42 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     return True
 
 
-class LinearMachine:
+class SingleRun:
+    """One run of descent on U V^T: its data and step.
+
+    Parameters
+    ----------
+    problem, start, settings
+    steps : array (1,)
+    """
+
+    invariants: tuple[str, ...] = ("U^T U - V^T V",)
+
+    def __init__(self, problem: Problem, start: LinearStart, settings: Settings, steps: Array) -> None:
+        self.settings, self.basis = settings, start.basis
+        self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
+        self.step = float(steps[0])
+        self.state: Any
+
+    @property
+    def stopped(self) -> NDArray[np.int64]:
+        stopped: NDArray[np.int64] = self.state.stopped
+        return stopped
+
+    def set_step(self, size: float) -> None:
+        """The size of the steps to come."""
+        self.step = size
+
+    def lifted(
+        self, weights: Mapping[str, Array], logs: Mapping[str, Array]
+    ) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        """Weights and their logarithms in all columns of a wide network."""
+        if self.basis is None:
+            return weights, logs
+        return LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
+
+
+class LinearMachine(SingleRun):
     """One run; U and V as floats.
 
     Parameters
@@ -240,16 +275,13 @@ class LinearMachine:
     """
 
     name = "linear"
-    invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
     def __init__(
         self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
-        self.settings, self.basis = settings, start.basis
         if start.lost is not None:
             raise ValueError(f"{start.lost}; full batches without momentum and `radius` are descended at any scale.")
-        self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
-        self.step = float(steps[0])
+        super().__init__(problem, start, settings, steps)
         noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
         eta_u2, eta_v2 = noise_variances(net) if noisy and settings.expected else (0.0, 0.0)
         self.options = LinearOptions(
@@ -274,17 +306,9 @@ class LinearMachine:
             np.empty((slots, *beta.shape)), np.full(slots, -1.0),
         )  # fmt: skip
 
-    @property
-    def stopped(self) -> NDArray[np.int64]:
-        return self.state.stopped
-
-    def set_step(self, size: float) -> None:
-        """The size of the steps to come."""
-        self.step = size
-
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings
-        plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        plan = StepPlan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
         return bool(
             run_linear(self.X, self.Y, labels, rows, noise, self.step, self.options, self.state, plan, self.record)
         )
@@ -298,10 +322,7 @@ class LinearMachine:
             size = float(np.linalg.norm(imbalance[0])) if count else 1.0
             balanced = size <= 1e3 * np.finfo(float).eps * terms
             departure = np.linalg.norm(imbalance - law, axis=(1, 2)) / (terms if balanced else size)
-            weights: Mapping[str, Array] = {"U": U, "V": V}
-            logs: Mapping[str, Array] = {"U": np.log(np.abs(U)), "V": np.log(np.abs(V))}
-            if self.basis is not None:
-                weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
+            weights, logs = self.lifted({"U": U, "V": V}, {"U": np.log(np.abs(U)), "V": np.log(np.abs(V))})
             log_imbalance = np.log(np.abs(imbalance))
         return Read(
             beta=self.record.beta[:count].copy(),

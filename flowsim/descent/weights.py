@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.descent.draws import Draws
-from flowsim.descent.growth_loop import Plan
+from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
@@ -146,7 +146,7 @@ class WeightMachine:
 
     def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings
-        plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        plan = StepPlan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
         kicks = np.empty((0, *self.state.w.shape))
         if self.kicks is not None:
             drawn = self.kicks.block(last - first).reshape(last - first, *self.state.w.shape)

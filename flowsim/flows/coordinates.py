@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers import InitialValueProblem, SeparableSolution
 
-__all__ = ["Coordinates", "NativeCoordinates", "Observed", "SteppedCoordinates"]
+__all__ = ["Coordinates", "IntegrationOptions", "NativeCoordinates", "Observed", "SteppedCoordinates"]
 
 Array = NDArray[np.float64]
+
+
+class IntegrationOptions(TypedDict, total=False):
+    """How a native method integrates.
+
+    Attributes
+    ----------
+    rtol : float
+    max_steps : int
+    progress : function (time) or None
+        Told the time now and then.
+    done : function (solution of the last steps) or None
+        True ends the run.
+    """
+
+    rtol: float
+    max_steps: int
+    progress: Callable[[float], None] | None
+    done: Callable[[SeparableSolution], bool] | None
 
 
 @dataclass(frozen=True)
@@ -87,14 +106,6 @@ class SteppedCoordinates(Coordinates, Protocol):
 class NativeCoordinates(Coordinates, Protocol):
     """Coordinates for the native method."""
 
-    def integrate(
-        self,
-        t_end: float,
-        *,
-        rtol: float,
-        max_steps: int,
-        progress: Callable[[float], None] | None = None,
-        done: Callable[[SeparableSolution], bool] | None = None,
-    ) -> SeparableSolution:
+    def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> SeparableSolution:
         """Integrate over [0, t_end]."""
         ...

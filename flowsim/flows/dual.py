@@ -8,14 +8,13 @@ so that z, and nothing else, evolves, in the row space of X; weights and what th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.flows.coordinates import Observed
+from flowsim.flows.coordinates import IntegrationOptions, Observed
 from flowsim.flows.reduced import Reduced
 from flowsim.growth.protocol import GrowthMap, SteppedMap
 from flowsim.network import DiagonalNetwork
@@ -70,17 +69,12 @@ class DualCoordinates:
             **self.map.separable(),
         )
 
-    def integrate(
-        self,
-        t_end: float,
-        *,
-        rtol: float,
-        max_steps: int,
-        progress: Callable[[float], None] | None = None,
-        done: Callable[[SeparableSolution], bool] | None = None,
-    ) -> SeparableSolution:
+    def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> SeparableSolution:
         """Integrate natively over [0, t_end]."""
-        return integrate_separable(self.flow, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done)
+        return integrate_separable(
+            self.flow, t_end, tol=options["rtol"], max_steps=options["max_steps"], progress=options.get("progress"),
+            done=options.get("done"),
+        )  # fmt: skip
 
     @cached_property
     def reduced(self) -> Reduced:

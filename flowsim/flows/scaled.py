@@ -11,14 +11,13 @@ so a flow of X', y' from ``alpha' = 2^-k alpha`` is the flow asked for. ``k = 0`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.flows.coordinates import NativeCoordinates, Observed
+from flowsim.flows.coordinates import IntegrationOptions, NativeCoordinates, Observed
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import SeparableSolution
@@ -158,14 +157,6 @@ class ScaledCoordinates:
         """Relative departure of the conserved quantities from their exact law: that of the scaled flow."""
         return self.inner.departure(t, y, self.inner.observe(t, y))
 
-    def integrate(
-        self,
-        t_end: float,
-        *,
-        rtol: float,
-        max_steps: int,
-        progress: Callable[[float], None] | None = None,
-        done: Callable[[SeparableSolution], bool] | None = None,
-    ) -> SeparableSolution:
+    def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> SeparableSolution:
         """Integrate over [0, t_end]."""
-        return self.inner.integrate(t_end, rtol=rtol, max_steps=max_steps, progress=progress, done=done)
+        return self.inner.integrate(t_end, **options)

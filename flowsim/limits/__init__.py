@@ -4,6 +4,6 @@ from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import Event, SaddlePath
 from flowsim.limits.process import saddle_to_saddle
 from flowsim.limits.rational import ExactPath
-from flowsim.limits.state import StartState
+from flowsim.limits.start_state import StartState
 
 __all__ = ["Event", "ExactPath", "LinearSaddlePath", "SaddlePath", "StartState", "saddle_to_saddle"]

@@ -16,7 +16,7 @@ from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.convex import Escape, cone_minimiser
 from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
-from flowsim.limits.state import StartState
+from flowsim.limits.start_state import StartState
 from flowsim.limits.units import Units, in_units
 from flowsim.limits.walls import Walls, is_uniform
 from flowsim.problem import Problem, Regression
@@ -147,13 +147,6 @@ class DiagonalProcess:
             horizon=horizon,
             complete=complete,
             message=message,
-            thresholds=(walls.upper, walls.lower),
-            penalties=(walls.upper_penalty, walls.lower_penalty),
-            speeds=(walls.up_speed, walls.low_speed),
-            order=walls.order,
-            memory=walls.memory,
-            offset=walls.offset,
-            curves=walls.curves,
             start_beta=None if self.state is None else self.state.beta,
             stats={
                 "jumps": len(self.times),
@@ -163,6 +156,7 @@ class DiagonalProcess:
                 "product_seconds": self.duals.seconds,
                 "dual_rounding": self.blur,
             },
+            **walls.of_path(),
         )
 
     def _next(self) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:

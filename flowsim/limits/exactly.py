@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
-from flowsim.limits.state import StartState
+from flowsim.limits.start_state import StartState
 from flowsim.limits.walls import Walls
 from flowsim.problem import Regression
 
@@ -68,14 +68,8 @@ def exactly(
         horizon=horizon,
         complete=complete,
         message=message,
-        thresholds=(walls.upper, walls.lower),
-        penalties=(walls.upper_penalty, walls.lower_penalty),
-        speeds=(walls.up_speed, walls.low_speed),
-        order=walls.order,
-        memory=walls.memory,
-        offset=walls.offset,
-        curves=walls.curves,
         start_beta=None if state is None else state.beta,
         exact=result,
         stats={"jumps": len(result.jump_times), "seconds": time.perf_counter() - began},
+        **walls.of_path(),
     )

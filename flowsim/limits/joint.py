@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
 from flowsim.limits.path import SaddlePath
-from flowsim.limits.state import StartState
+from flowsim.limits.start_state import StartState
 from flowsim.limits.walls import is_product, order_of, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression

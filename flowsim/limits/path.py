@@ -17,7 +17,7 @@ from flowsim.limits.orbit import Orbit
 from flowsim.limits.orbits import heteroclinic_orbit
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.staircase import Staircase
-from flowsim.limits.state import StartState
+from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from flowsim.limits.joint import joint_process
 from flowsim.limits.linear_networks import linear_saddle_to_saddle
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
-from flowsim.limits.state import StartState, pretrained_state
+from flowsim.limits.start_state import StartState, pretrained_state
 from flowsim.limits.walls import network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem, require_squares

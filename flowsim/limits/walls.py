@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.origin_curves import OriginCurves, origin_curves
 from flowsim.limits.selection import Memory, start_memory
-from flowsim.limits.state import StartState
+from flowsim.limits.start_state import StartState
 from flowsim.network import Decay, DiagonalNetwork, quadratic_form
 from flowsim.problem import Problem
 
@@ -42,6 +42,18 @@ class Walls:
     offset: Array | float = 0.0
     curves: OriginCurves | None = None
     weights: Array | None = None
+
+    def of_path(self) -> dict[str, Any]:
+        """What a :class:`flowsim.limits.saddle_list.Saddles` keeps of them, by keyword."""
+        return {
+            "thresholds": (self.upper, self.lower),
+            "penalties": (self.upper_penalty, self.lower_penalty),
+            "speeds": (self.up_speed, self.low_speed),
+            "order": self.order,
+            "memory": self.memory,
+            "offset": self.offset,
+            "curves": self.curves,
+        }
 
     def of(self, keep: NDArray[np.int64]) -> Walls:
         """The walls of some coordinates."""

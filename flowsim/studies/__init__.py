@@ -29,7 +29,7 @@ from flowsim.studies.references import (
     weighted_lasso,
 )
 from flowsim.studies.separation import NuclearSeparation, Separation, nuclear_separation, separation
-from flowsim.studies.steps import first_move, tenth_of_stable
+from flowsim.studies.step_sizes import first_move, tenth_of_stable
 from flowsim.studies.width_law import WidthLaw, width_law
 
 #: names that stand elsewhere by now

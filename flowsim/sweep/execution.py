@@ -17,8 +17,8 @@ import numpy as np
 from flowsim.sweep.assemble import assemble
 from flowsim.sweep.dispatch import compute
 from flowsim.sweep.grid import Points, describe
+from flowsim.sweep.host import environment
 from flowsim.sweep.identity import Identity, digest, identify
-from flowsim.sweep.machine import environment
 from flowsim.sweep.pool import Pool
 from flowsim.sweep.store import Outcome, Store
 

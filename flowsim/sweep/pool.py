@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolEx
 from typing import Any
 
 from flowsim.sweep import worker
-from flowsim.sweep.machine import THREAD_VARIABLES
+from flowsim.sweep.host import THREAD_VARIABLES
 
 __all__ = ["Pool"]
 

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from flowsim.sweep.machine import process_is_alive
+from flowsim.sweep.host import process_is_alive
 
 __all__ = ["Outcome", "Status", "Store", "checksum"]
 

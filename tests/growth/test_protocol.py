@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
+from flowsim.growth.blow_up_map import BlowUpMap
 from flowsim.growth.curve_map import CurveMap
 from flowsim.growth.exponential import ExponentialMap
 from flowsim.growth.product_map import ProductMap
@@ -50,6 +51,7 @@ def uv(w: np.ndarray) -> np.ndarray:
 
 PAIR = [[1.0, 0.5, -0.7], [0.2, -0.5, 0.3]]
 #: No component is zero, which higher orders would create.
+THREE = [[1.0, 0.5, 0.8], [0.5, 0.6, 0.7], [0.7, 0.8, 0.6]]
 EXCITED = [[1.0, 0.5, -0.7], [0.2, -0.6, 0.3]]
 FORMS = {
     "u*v": exponential(fs.DiagonalNetwork("u*v"), uv, PAIR),
@@ -70,8 +72,11 @@ FORMS = {
     "depth 4": product([[0.5, 1.0, -1.0], [0.9, -1.2, 1.0], [1.3, 0.7, 1.0], [1.1, 0.6, 1.0]]),
     "curve": curve("u*v + u**3", 2, lambda w: uv(w) + w[:, 0] ** 3, EXCITED),
     "bounded curve": curve("sin(u)*v", 2, lambda w: np.sin(w[:, 0]) * w[:, 1], EXCITED),
-    "curve of order 3": curve(
-        "u*v*w + u**4", 3, lambda w: w.prod(axis=1) + w[:, 0] ** 4, [[1.0, 0.5, 0.8], [0.5, 0.6, 0.7], [0.7, 0.8, 0.6]]
+    "curve of order 3": curve("u*v*w + u**4", 3, lambda w: w.prod(axis=1) + w[:, 0] ** 4, THREE),
+    "blow-up": Form(
+        lambda alpha: BlowUpMap(fs.DiagonalNetwork("u*v*w + u**4"), InitialScale.parse(alpha), np.array(THREE)),
+        3,
+        lambda w: w.prod(axis=1) + w[:, 0] ** 4,
     ),
 }
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, Plan, run_growth
+from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, StepPlan, run_growth
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.multipliers import Multipliers, signed_exp
 from flowsim.descent.products import Data
@@ -97,7 +97,7 @@ class GrowthMachine:
 
     def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings
-        plan = Plan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        plan = StepPlan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
         return bool(
             run_growth(self.data, self.target, labels, rows, self.scale, self.parts, self.state, plan, self.record)
         )
