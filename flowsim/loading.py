@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from flowsim.limits.files import PATH
+from flowsim.limits.linear_files import LINEAR_PATH
+from flowsim.limits.linear_path import read_linear_path
 from flowsim.limits.path import read_path
 from flowsim.results import Trajectory
 from flowsim.results.files import read, read_trajectory
@@ -18,7 +20,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    Trajectory or SaddlePath
+    Trajectory, SaddlePath or LinearSaddlePath
         What the file holds.
 
     Notes
@@ -35,4 +37,6 @@ def load(path: str | os.PathLike[str]) -> Any:
     data = read(path, "trajectory or path")
     if data.attrs.get("format") == PATH:
         return read_path(path, data)
+    if data.attrs.get("format") == LINEAR_PATH:
+        return read_linear_path(path, data)
     return Trajectory(**read_trajectory(path, data))

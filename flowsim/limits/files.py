@@ -20,7 +20,7 @@ from flowsim.results.files import read, write
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["PATH", "TabulatedMemory", "read_fields", "save_path"]
+__all__ = ["PATH", "TabulatedMemory", "problem_variables", "read_fields", "read_problem", "save_path"]
 
 Array = NDArray[np.float64]
 
@@ -56,17 +56,14 @@ class TabulatedMemory:
         return self.coefficients[:, place], self.rates[:, place]
 
 
-def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
-    """Write everything but the curves of general formulas and the fractions (``curves``, ``exact``).
+def problem_variables(problem: Problem) -> dict[str, Any]:
+    """What a file holds of a problem, but for its names and the name of its loss.
 
     Raises
     ------
     ValueError
-        If X is a LinearOperator: a file cannot hold it.
+        If X is a LinearOperator, or the loss one of the user's own: a file cannot hold it.
     """
-    import xarray
-
-    problem = path.problem
     if not isinstance(problem, Regression) and LOSSES.get(problem.loss_function.name) is not problem.loss_function:
         raise ValueError("`path` cannot be saved: its loss is one of your own, which a file cannot hold.")
     variables: dict[str, Any] = {"y": (("row", "target") if problem.y.ndim == 2 else ("row",), problem.y)}
@@ -77,6 +74,23 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
         variables |= {"X_values": ("entry", X.data), "X_column": ("entry", X.indices), "X_start": ("row_", X.indptr)}
     else:
         raise ValueError("`path` cannot be saved: its X is a LinearOperator, which a file cannot hold.")
+    if problem.sample_weight is not None:
+        variables["sample_weight"] = ("row", problem.sample_weight)
+    return variables
+
+
+def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
+    """Write everything but the curves of general formulas and the fractions (``curves``, ``exact``).
+
+    Raises
+    ------
+    ValueError
+        If X is a LinearOperator: a file cannot hold it.
+    """
+    import xarray
+
+    variables = problem_variables(path.problem)
+    problem = path.problem
     for name, parts in (("support", path.supports), ("value", path.values), ("hit", path.hits)):
         flat = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         variables |= {name: (f"{name}_entry", flat), f"{name}_count": (f"{name}_part", [len(each) for each in parts])}
@@ -91,8 +105,6 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
             "memory_coefficients": (("memory_part", "memory_coordinate"), known.coefficients),
             "memory_rates": (("memory_part", "memory_coordinate"), known.rates),
         }
-    if problem.sample_weight is not None:
-        variables["sample_weight"] = ("row", problem.sample_weight)
     if path.escape is not None:
         variables |= {"escape_direction": ("feature", path.escape.direction), "escape_hits": ("hit", path.escape.hits)}
     if path.start_beta is not None:
@@ -127,7 +139,7 @@ def read_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None
             name: tuple(data[f"{name}_{side}"].values for side in ("plus", "minus")) for name in _PAIRS
         }
         return dict(
-            problem=_problem(data),
+            problem=read_problem(data),
             jump_times=data["jump_times"].values,
             supports=_parts(data, "support"),
             values=_parts(data, "value"),
@@ -158,7 +170,7 @@ def _escape(data: xarray.Dataset) -> Escape | None:
     return Escape(float(time), data["escape_hits"].values, data["escape_direction"].values, float(margin))
 
 
-def _problem(data: xarray.Dataset) -> Problem:
+def read_problem(data: xarray.Dataset) -> Problem:
     import scipy.sparse
 
     names = [str(name) for name in data["feature"].values]

@@ -61,6 +61,8 @@ class Block:
     #: G is affine in beta, and every saddle is attained
     is_affine = True
     may_escape = False
+    #: other directions are active beside those that are followed (:mod:`flowsim.limits.linear_frozen`)
+    is_frozen_beside = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -73,6 +75,10 @@ class Block:
     def change(self, beta: Array, moved: Array) -> Array:
         """The derivative of the force at beta along `moved`."""
         return -self.curvatures[:, None] * moved
+
+    def moved(self, product: Array) -> Array:
+        """beta at a product of the factors that are followed, without what is active beside them."""
+        return product
 
     def escapes(self, beta: Array) -> bool:
         """Whether the loss has no minimum ahead."""

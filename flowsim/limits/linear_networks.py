@@ -47,9 +47,9 @@ def linear_saddle_to_saddle(
     horizon, most = math.inf if t_end is None else float(t_end), math.inf if max_jumps is None else float(max_jumps)
     if pretrained is not None:
         processes = [pretrained_process(net, problem, data.directions, blocks, whole, start, pretrained)]
-        blocks, width = [whole], processes[0].columns
+        blocks, width, given = [whole], processes[0].columns, None
     else:
-        Z, processes = vanishing_start(net, problem, data.directions, start), []
+        (Z, given), processes = vanishing_start(net, problem, data.directions, start), []
         width = int(np.linalg.matrix_rank(Z))
         for block in blocks:
             inside = block.stack(Z)
@@ -75,6 +75,8 @@ def linear_saddle_to_saddle(
         complete=complete,
         message=message,
         escape=escape,
+        whole=whole,
+        start=given,
         stats={"jumps": len(times), "blocks": len(blocks), "seconds": time.perf_counter() - began},
     )
 

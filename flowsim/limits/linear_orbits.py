@@ -19,7 +19,9 @@ from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.orbit import Orbit, by_distance
 
-__all__ = ["EscapeError", "block_orbit", "departure", "follow_to_rest", "relax", "relaxation_rate", "settle"]
+__all__ = [
+    "EscapeError", "block_orbit", "departure", "follow_to_rest", "relax", "relaxation_rate", "settle", "together",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 
@@ -40,6 +42,8 @@ _REFINE = 4
 _NEWTON_STEPS = 12
 #: Eigenvalues of the Hessian below this, relative to the largest, belong to turns of the hidden layer.
 _FREE = 1e-10
+#: Where one factor alone is pulled to zero the last part of an orbit is straight, and slow: how near it is followed.
+_NEAR = 1e-3
 #: How far an orbit may end from the saddle that the process states, relative to the size of the jump.
 _MISS = 1e-5
 
@@ -87,8 +91,10 @@ def relax(block: Block, Z: Array) -> Array:
     return _follow(block, Z, 0.0)[-1]
 
 
-def _follow(block: Block, Z: Array, small: float) -> list[Array]:
+def _follow(block: Block, Z: Array, small: float, end: Array | None = None) -> list[Array]:
     """States along the flow until it rests; `small`: the size of the last direction, which leaves a saddle.
+
+    With `end`: until it is there, which takes a power of time where one factor alone is pulled to zero.
 
     Raises
     ------
@@ -114,13 +120,16 @@ def _follow(block: Block, Z: Array, small: float) -> list[Array]:
         duration = 0.1 * float(np.linalg.norm(Z)) / max(float(np.linalg.norm(first)), 1e-300)
     states, peak = [Z], float(np.linalg.norm(first)) if not small else 0.0
     last, on_end = 0.0, 0
+    # A slow approach is stiff at any tolerance.
+    method = "Radau" if end is not None else "LSODA" if Z.size <= _SMALL else "DOP853"
+    rtol = 100 * _TOLERANCE if end is not None else _TOLERANCE
     for _ in range(_SPANS):
         try:
             with warnings.catch_warnings():  # a failure is seen by its flag
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
-                    rate, (0.0, duration), states[-1].ravel(), method="LSODA" if Z.size <= _SMALL else "DOP853",
-                    rtol=_TOLERANCE, atol=_TOLERANCE * scale * 1e-3, dense_output=True,
+                    rate, (0.0, duration), states[-1].ravel(), method=method, rtol=rtol,
+                    atol=_TOLERANCE * scale * 1e-3, dense_output=True,
                 )  # fmt: skip
         except _SpentError:
             break
@@ -139,7 +148,11 @@ def _follow(block: Block, Z: Array, small: float) -> list[Array]:
             last = moved
             if block.escapes(_product(block, states[-1])) or on_end >= _MANY_SPANS:
                 raise EscapeError(states[-1])
-        if speeds[-1] <= _REST * peak and grown:
+        if end is not None:
+            gap = block.moved(_product(block, states[-1])) - end
+            if float(np.linalg.norm(gap)) <= _NEAR * float(np.linalg.norm(end)):
+                return states
+        elif speeds[-1] <= _REST * peak and grown:
             if on_end >= _SOME_SPANS:
                 break
             return states
@@ -218,8 +231,24 @@ def _newton_step(block: Block, Z: Array, gradient: Array) -> Array:
     return np.asarray(minres(operator, gradient.ravel(), rtol=1e-14, maxiter=2000)[0]).reshape(Z.shape)
 
 
-def block_orbit(block: Block, jump: int, Z: Array, towards: Array, end: Array) -> Orbit:
+def together(block: Block, start: Array, count: int) -> Array:
+    """The `count` fastest directions leave the origin at once, in the shares that the start (r + q, k) has of them."""
+    vectors = np.linalg.eigh(block.generator(block.signal))[1]
+    fastest = vectors[:, ::-1][:, :count]
+    shares, sizes, _ = np.linalg.svd(fastest.T @ start, full_matrices=False)
+    scale = float(np.linalg.norm(block.signal / block.curvatures[:, None]))
+    return np.asarray(math.sqrt(_DEPARTURE * scale) * (fastest @ shares) * (sizes / sizes.max()))
+
+
+def block_orbit(block: Block, jump: int, begins: Array, begin: Array, end: Array) -> Orbit:
     """The orbit as a curve of the block's beta, flattened, between its two saddles.
+
+    Parameters
+    ----------
+    begins : array (r + q, k)
+        Weights that have just left.
+    begin, end : array (r, q)
+        beta at the two saddles.
 
     Raises
     ------
@@ -227,16 +256,16 @@ def block_orbit(block: Block, jump: int, Z: Array, towards: Array, end: Array) -
         If it does not end at the saddle `end`.
     """
     r, q = block.shape
-    begin = Z[:r] @ Z[r:].T
-    begins = departure(block, Z, towards)
-    states = _follow(block, begins, float(np.linalg.norm(begins[:, -1])))
+    arrives = block.is_frozen_beside
+    states = _follow(block, begins, float(np.linalg.norm(begins[:, -1])), end - begin if arrives else None)
     size = float(np.linalg.norm(end - begin))
-    missed = float(np.linalg.norm(states[-1][:r] @ states[-1][r:].T - end)) / size
-    if not missed <= _MISS:
+    base = begin if arrives else np.zeros_like(begin)
+    points = np.array([(base + block.moved(_product(block, state))).ravel() for state in states])
+    missed = float(np.linalg.norm(points[-1] - end.ravel())) / size
+    if not missed <= (_NEAR if arrives else _MISS):
         raise IntegrationError(f"the orbit of jump {jump} ends {missed:.1e} of its size away from the next saddle.")
-    points = np.array([(state[:r] @ state[r:].T).ravel() for state in states])
     velocities = []
     for state in states:
         dZ = velocity(block, state)
-        velocities.append((dZ[:r] @ state[r:].T + state[:r] @ dZ[r:].T).ravel())
+        velocities.append(block.moved(dZ[:r] @ state[r:].T + state[:r] @ dZ[r:].T).ravel())
     return by_distance(np.array(velocities), jump, np.arange(r * q), begin.ravel(), end.ravel(), points)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.card import card, curves
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_files import read_linear_fields, save_linear_path
+from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
 from flowsim.limits.linear_losses import LossData
-from flowsim.limits.linear_orbits import block_orbit, relaxation_rate
+from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
 from flowsim.limits.linear_process import Plateau
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
@@ -23,9 +27,10 @@ from flowsim.problem import Problem
 
 if TYPE_CHECKING:
     import pandas
+    import xarray
     from matplotlib.axes import Axes
 
-__all__ = ["LinearSaddlePath"]
+__all__ = ["LinearSaddlePath", "read_linear_path"]
 
 Array = NDArray[np.float64]
 
@@ -71,6 +76,10 @@ class LinearSaddlePath(Staircase):
     complete: bool = True
     message: str = ""
     escape: Escape | None = field(default=None, repr=False)
+    #: all of the data as one block
+    whole: Block = field(kw_only=True, repr=False)
+    #: ``(U_1; V)`` at the start; None of pretrained weights
+    start: Array | None = field(default=None, repr=False)
     order: int = 2
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -89,6 +98,17 @@ class LinearSaddlePath(Staircase):
         }
         figure = curves(edges, np.repeat(self.singular_values, 2, axis=0), "singular values over time")
         return card("LinearSaddlePath", facts, figure, "singular values, accelerated time")
+
+    def save(self, file: str | os.PathLike[str]) -> Path:
+        """Write as NetCDF-4 what :func:`flowsim.load` reads; the file appears whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If `file` ends in anything but .nc, .nc4, .netcdf, .h5 or .hdf5, X is a LinearOperator, or the loss one of
+            your own.
+        """
+        return save_linear_path(self, file)
 
     def plot(self, **options: Any) -> Axes:
         """Singular values over a clock: :func:`flowsim.plot.linear_limit`, which says what else it takes."""
@@ -198,8 +218,8 @@ class LinearSaddlePath(Staircase):
         Raises
         ------
         ValueError
-            If several directions leave together: the orbit then depends on the start. Also for noise on one factor
-            alone, under which the factors of a saddle have no limit.
+            If several directions leave a saddle other than the origin together: their shares are factors of O(1) that
+            the start and all jumps before decide. From the origin the start alone does.
         IntegrationError
             If one cannot be followed to the next saddle.
         """
@@ -213,15 +233,21 @@ class LinearSaddlePath(Staircase):
     def _orbit(self, jump: int) -> Orbit:
         before, after = self.places[jump], self.places[jump + 1]
         moving = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a is not b]
-        if len(moving) > 1 or after[moving[0]].rank != before[moving[0]].rank + 1:
-            raise ValueError(f"at jump {jump} several directions leave together; their orbit depends on the start.")
+        count = int(self.ranks[jump + 1] - self.ranks[jump])
+        if count > 1:
+            if self.ranks[jump] or self.start is None:
+                raise ValueError(
+                    f"at jump {jump} {count} directions leave together; in which shares is decided by all jumps before "
+                    "and by factors of O(1) of the start, which no limit of levels tells."
+                )
+            shares = together(self.whole, self.start, count)
+            return block_orbit(self.whole, jump, shares, *self._reduced[jump : jump + 2])
         (k,) = moving
         block, plateau = self.blocks[k], before[k]
-        pulled = float(np.abs(block.a).max(initial=0.0))
-        if (pulled > 0) != (block.b > 0):
-            raise ValueError("orbits are not known for noise on one factor alone.")
         assert plateau.towards is not None
-        orbit = block_orbit(block, jump, plateau.Z, plateau.towards, after[k].beta)
+        inside = beside_frozen(block, plateau.Z) if is_one_sided(block) else block
+        Z = plateau.Z[:, :0] if is_one_sided(block) else plateau.Z
+        orbit = block_orbit(inside, jump, departure(block, Z, plateau.towards), plateau.beta, after[k].beta)
         rest = sum(other.lift(p.beta) for i, (other, p) in enumerate(zip(self.blocks, before, strict=True)) if i != k)
         lift = np.einsum("ai,bj->ijab", block.features, block.targets).reshape(len(orbit.points[0]), -1)
         return Orbit(
@@ -246,3 +272,14 @@ class LinearSaddlePath(Staircase):
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         out[:] = self._lift(orbit.at(distance).reshape(-1, *self.data.signal.shape))
+
+
+def read_linear_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> LinearSaddlePath:
+    """A path that :meth:`LinearSaddlePath.save` wrote; `data` if its file was read already. Nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, damaged, or holds something else.
+    """
+    return LinearSaddlePath(**read_linear_fields(file, data))

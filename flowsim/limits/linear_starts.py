@@ -32,8 +32,10 @@ _GONE = 1e-6
 _VANISHING = InitialScale("0", -1e9)
 
 
-def vanishing_start(net: LinearNetwork, problem: Problem, directions: Array, start: Weights | None) -> Array:
-    """``(U_1; V)`` at the start, (R + m, k): alpha vanishes, the ratio of U to V does not, so scales are of no account.
+def vanishing_start(
+    net: LinearNetwork, problem: Problem, directions: Array, start: Weights | None
+) -> tuple[Array, Array]:
+    """``(U_1; V)`` at the start, (R + m, k): both parts of size 1, as levels see no scales; and as they are given.
 
     Raises
     ------
@@ -41,10 +43,11 @@ def vanishing_start(net: LinearNetwork, problem: Problem, directions: Array, sta
         If it never moves.
     """
     compression = compressed_start(net, problem, start)
-    Z = np.concatenate([_unit(directions.T @ compression.A), _unit(compression.B)])
+    inside = directions.T @ compression.A
+    Z = np.concatenate([_unit(inside), _unit(compression.B)])
     if not Z.any():
         raise ValueError("`start` must have a part that moves; received U outside the row space of X and V = 0.")
-    return Z
+    return Z, np.concatenate([inside, compression.B])
 
 
 def pretrained_process(

@@ -113,8 +113,79 @@ def test_tied_directions_jump_together() -> None:
     path = fs.saddle_to_saddle(fs.LinearNetwork(8), fs.Regression(X, Y))
     np.testing.assert_allclose(path.jump_times, np.sqrt(3) * np.array([1 / 3, 1 / 2]), rtol=1e-14)
     assert path.ranks.tolist() == [0, 1, 3]
-    with pytest.raises(ValueError, match="jump 1 several directions leave together"):
+    with pytest.raises(ValueError, match="jump 1 2 directions leave together; in which shares"):
         _ = path.orbits
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.2])
+def test_directions_that_leave_the_origin_together_do_so_in_the_shares_of_the_start(eta: float) -> None:
+    problem = fs.Regression(np.eye(3) * np.sqrt(3), np.diag([2.0, 2.0, 1.0]))
+    net = fs.LinearNetwork(8, noise=fs.GaussianNoise(eta) if eta else None)
+    for seed in (0, 1):
+        start = fs.linear_start(net, problem, seed=seed)
+        path = fs.saddle_to_saddle(net, problem, start)
+        assert path.ranks.tolist() == [0, 2, 3]
+        flow = fs.gradient_flow(
+            net, problem, 1.3 * path.jump_times[0], alpha="1e-100", start=start, clock="accelerated"
+        )
+        travelled = flow.arclength[-1] - flow.accelerated_time[-1]
+        assert path.orbits[0].length == pytest.approx(travelled, rel=1e-4)
+        assert path.orbits[0].length > 1.005 * np.linalg.norm(path.saddles[1])
+
+
+@pytest.mark.parametrize("std", [{"U": 0.0, "V": 0.3}, {"U": 0.3, "V": 0.0}])
+def test_noise_on_one_factor_has_orbits_that_flows_approach(std: dict[str, float]) -> None:
+    problem, net = random_problem(8, D=3, m=2), fs.LinearNetwork(5, noise=fs.GaussianNoise(std))
+    path = fs.saddle_to_saddle(net, problem)
+    for jump, orbit in enumerate(path.orbits):
+        size = np.linalg.norm(path.saddles[jump + 1] - path.saddles[jump])
+        assert size <= orbit.length < 3 * size
+        departs = path.arclength(path.jump_times[jump]) - orbit.length
+        np.testing.assert_allclose(path.curve(departs + orbit.length), path.saddles[jump + 1], atol=1e-8)
+    gaps = []
+    for alpha in ("1e-30", "1e-300"):
+        flow = fs.gradient_flow(net, problem, 1.5 * path.jump_times[-1], alpha=alpha, clock="accelerated")
+        chords = np.linalg.norm(np.diff(flow.beta, axis=0), axis=(1, 2)).sum()
+        gaps.append(abs(chords / path.length - 1))
+    # The pulled factor shrinks like a power of time: order 1/2 in 1/ln(1/alpha).
+    assert gaps[1] < gaps[0] / 2
+    assert gaps[1] < 0.01
+
+
+@pytest.mark.parametrize("kind", ["squares", "logistic", "escape", "blocks", "pretrained", "noise"])
+def test_a_path_comes_back_from_its_file(kind: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    problem, options = random_problem(14), {}
+    net = fs.LinearNetwork(9, noise=fs.GaussianNoise(0.2) if kind == "noise" else None)
+    if kind == "logistic":
+        rng = np.random.default_rng(0)
+        problem = fs.Problem(
+            problem.X, np.where(rng.random((30, 4)) < 0.5, 1.0, -1.0), kind, sample_weight=np.arange(1, 31)
+        )
+    if kind == "escape":
+        problem = fs.Problem(problem.X[:4], np.sign(problem.y[:4, 0]), "logistic")
+    if kind == "blocks":
+        problem = fs.Regression(np.eye(3) * np.sqrt(3), np.diag([2.0, 2.0, 1.0]))
+    if kind == "pretrained":
+        options["pretrained"] = {"U": np.eye(5, 9), "V": 0.3 * np.eye(4, 9)[::-1]}
+        options["pretrained"]["U"][:, 1:] = options["pretrained"]["V"][:, 1:] = 0
+        options["pretrained"]["V"][:, 0] = [0.3, -0.2, 0.1, 0.4]
+    path = fs.saddle_to_saddle(net, problem, **options)
+    again = fs.load(path.save(tmp_path / "path.nc"))
+    assert type(again) is type(path)
+    assert (again.message, again.complete, again.width, again.stats) == (
+        path.message,
+        path.complete,
+        path.width,
+        path.stats,
+    )
+    np.testing.assert_array_equal(again.saddles, path.saddles)
+    np.testing.assert_array_equal(again.losses, path.losses)
+    if len(path.jump_times):
+        np.testing.assert_array_equal(again.levels(0.9 * path.jump_times), path.levels(0.9 * path.jump_times))
+        assert again.orbits[0].length == path.orbits[0].length
+    if path.escape is not None:
+        np.testing.assert_array_equal(again.escape.direction, path.escape.direction)
+        assert (again.escape.time, again.escape.margin) == (path.escape.time, path.escape.margin)
 
 
 def test_classes_of_equal_size_tie_in_fit_but_not_in_time() -> None:

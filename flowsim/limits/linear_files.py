@@ -1,0 +1,148 @@
+"""Limit paths of linear networks as files: the problem, its reduction, the blocks and their plateaus."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.limits.convex import Escape
+from flowsim.limits.files import problem_variables, read_problem
+from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_losses import LossBlock, LossData
+from flowsim.limits.linear_process import Plateau
+from flowsim.network.linear_algebra import LinearData
+from flowsim.problem import Problem
+from flowsim.results.files import read, write
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["LINEAR_PATH", "read_linear_fields", "save_linear_path"]
+
+Array = NDArray[np.float64]
+
+LINEAR_PATH = "flowsim-linear-path-1"
+_PLAIN = ("directions", "curvatures", "signal")
+_OF_BLOCK = ("features", "targets", "curvatures", "signal", "a")
+_OF_DATA = ("rows", "y", "weight")
+_OF_PLATEAU = ("beta", "Z", "levels", "rates")
+
+
+def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
+    """Write all of a LinearSaddlePath.
+
+    Raises
+    ------
+    ValueError
+        If X is a LinearOperator, or the loss one of the user's own.
+    """
+    import xarray
+
+    variables = problem_variables(path.problem)
+
+    def put(name: str, values: Any) -> None:
+        array = np.asarray(values)
+        variables[name] = (tuple(f"{name}_{axis}" for axis in range(array.ndim)), array)
+
+    for name in _PLAIN:
+        put(f"data_{name}", getattr(path.data, name))
+    blocks = [path.whole, *path.blocks]
+    for k, block in enumerate(blocks):
+        for name in _OF_BLOCK + (_OF_DATA if isinstance(block, LossBlock) else ()):
+            put(f"block{k}_{name}", getattr(block, name))
+    number: dict[int, int] = {}
+    for here in path.places:
+        for plateau in here:
+            if id(plateau) not in number:
+                k = number.setdefault(id(plateau), len(number))
+                for name in _OF_PLATEAU:
+                    put(f"plateau{k}_{name}", getattr(plateau, name))
+                put(f"plateau{k}_facts", [plateau.time, float(plateau.exhausted)])
+                if plateau.towards is not None:
+                    put(f"plateau{k}_towards", plateau.towards)
+    put("places", [[number[id(plateau)] for plateau in here] for here in path.places])
+    put("ranks", path.ranks)
+    if path.start is not None:
+        put("start", path.start)
+    if path.escape is not None:
+        put("escape_direction", path.escape.direction)
+        put("escape_hits", path.escape.hits)
+    dataset = xarray.Dataset(
+        variables,
+        coords={"feature": list(path.problem.feature_names), "jump_times": ("jump", path.jump_times)},
+        attrs={
+            "format": LINEAR_PATH, "horizon": float(path.horizon), "complete": int(path.complete),
+            "message": path.message, "loss": path.problem.loss_function.name, "width": path.width,
+            "least_loss": float(getattr(path.data, "least_loss", np.nan)), "pulls": [block.b for block in blocks],
+            "escape": [] if path.escape is None else [path.escape.time, path.escape.margin],
+            "stats": json.dumps(path.stats, default=float),
+        },
+    )  # fmt: skip
+    return write(dataset, file, "to_dataframe()")
+
+
+def read_linear_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
+    """The fields of a path that :func:`save_linear_path` wrote; `data` if its file was read already.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, damaged, or holds something else.
+    """
+    data = read(file, "path") if data is None else data
+    try:
+        if data.attrs.get("format") != LINEAR_PATH:
+            raise ValueError(f"format {data.attrs.get('format')!r}")
+        problem, places = read_problem(data), data["places"].values
+        blocks = [_block(data, problem, k) for k in range(places.shape[1] + 1)]
+        plateaus = [_plateau(data, k) for k in range(int(places.max()) + 1)]
+        escape = None
+        if "escape_direction" in data:
+            time, margin = data.attrs["escape"]
+            escape = Escape(float(time), data["escape_hits"].values, data["escape_direction"].values, float(margin))
+        return {
+            "problem": problem,
+            "data": _reduced(data, problem),
+            "jump_times": data["jump_times"].values,
+            "ranks": data["ranks"].values,
+            "width": int(data.attrs["width"]),
+            "blocks": tuple(blocks[1:]),
+            "places": tuple(tuple(plateaus[k] for k in here) for here in places),
+            "horizon": float(data.attrs["horizon"]),
+            "complete": bool(data.attrs["complete"]),
+            "message": str(data.attrs["message"]),
+            "escape": escape,
+            "whole": blocks[0],
+            "start": data["start"].values if "start" in data else None,
+            "stats": json.loads(data.attrs["stats"]),
+        }
+    except Exception as error:  # whatever is missing or of another kind
+        raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
+
+
+def _block(data: xarray.Dataset, problem: Problem, k: int) -> Block:
+    fields = {name: data[f"block{k}_{name}"].values for name in _OF_BLOCK}
+    b = float(np.atleast_1d(data.attrs["pulls"])[k])
+    if f"block{k}_rows" not in data:
+        return Block(**fields, b=b)
+    own = {name: data[f"block{k}_{name}"].values for name in _OF_DATA}
+    return LossBlock(**fields, **own, b=b, loss=problem.loss_function)
+
+
+def _plateau(data: xarray.Dataset, k: int) -> Plateau:
+    fields = {name: data[f"plateau{k}_{name}"].values for name in _OF_PLATEAU}
+    time, exhausted = data[f"plateau{k}_facts"].values
+    towards = data[f"plateau{k}_towards"].values if f"plateau{k}_towards" in data else None
+    return Plateau(float(time), **fields, towards=towards, exhausted=bool(exhausted))
+
+
+def _reduced(data: xarray.Dataset, problem: Problem) -> LinearData | LossData:
+    fields = {name: data[f"data_{name}"].values for name in _PLAIN}
+    if "block0_rows" in data:
+        return LossData(problem, features=np.asarray(problem.X @ fields["directions"]), **fields)
+    return LinearData(problem.n, problem.d, problem.n_targets, least_loss=float(data.attrs["least_loss"]), **fields)
