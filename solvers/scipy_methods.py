@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,15 +70,7 @@ def integrate(
     began = time.perf_counter()
     times: list[float] = [0.0]
     states: list[Array] = [problem.y0.copy()]
-    options: dict[str, Any] = {"rtol": max(rtol, _SMALLEST_RTOL), "atol": atol}
-    if method in _TAKES_JACOBIAN and problem.jacobian is not None:
-        jacobian = problem.jacobian
-        if method == "BDF":
-            # BDF asks for it at its prediction, and keeps it. Where that overshot an exponential the matrix is so large
-            # that every later Newton correction is nearly zero, and so "converged".
-            options["jac"] = lambda t, y: jacobian(times[-1], states[-1])
-        else:
-            options["jac"] = lambda t, y: jacobian(t, np.ascontiguousarray(y))
+    options = {"rtol": max(rtol, _SMALLEST_RTOL), "atol": atol, **_jacobian_for(problem, method, times, states)}
     pieces: list[Callable[[Array], Array]] = []
     status, message = Status.COMPLETED, ""
 
@@ -119,16 +110,12 @@ def integrate(
                 break
             if problem.rest is not None and len(times) % _REST_EVERY == 0 and times[-1] < t_end:
                 slope = problem.rest(times[-1], states[-1])
-                if slope is None:
-                    continue
-                piece = partial(_straight, times[-1], states[-1], slope)
-                message = f"came to rest at t = {times[-1]:.6g}"
-                times.append(t_end)
-                states.append(piece(np.array([t_end]))[:, 0])
-                pieces.append(piece)
-                if done is not None:
-                    done(times[-2], t_end, piece)
-                break
+                if slope is not None:
+                    message = f"came to rest at t = {times[-1]:.6g}"
+                    _go_straight(times, states, pieces, slope, t_end)
+                    if done is not None:
+                        done(times[-2], t_end, pieces[-1])
+                    break
     return Solution(
         t=np.array(times),
         y=np.array(states),
@@ -144,6 +131,29 @@ def integrate(
             "seconds": time.perf_counter() - began,
         },
     )
+
+
+def _jacobian_for(
+    problem: InitialValueProblem, method: str, times: list[float], states: list[Array]
+) -> dict[str, Callable[[float, Array], Array]]:
+    """The option of a stepper that takes a Jacobian, given the states so far."""
+    if method not in _TAKES_JACOBIAN or problem.jacobian is None:
+        return {}
+    jacobian = problem.jacobian
+    if method == "BDF":
+        # BDF asks for it at its prediction, and keeps it. Where that overshot an exponential the matrix is so large
+        # that every later Newton correction is nearly zero, and so "converged".
+        return {"jac": lambda t, y: jacobian(times[-1], states[-1])}
+    return {"jac": lambda t, y: jacobian(t, np.ascontiguousarray(y))}
+
+
+def _go_straight(
+    times: list[float], states: list[Array], pieces: list[Callable[[Array], Array]], slope: Array, t_end: float
+) -> None:
+    """To the end in one straight piece."""
+    pieces.append(partial(_straight, times[-1], states[-1], slope))
+    states.append(pieces[-1](np.array([t_end]))[:, 0])
+    times.append(t_end)
 
 
 def _straight(start: float, state: Array, slope: Array, times: Array) -> Array:

@@ -51,8 +51,9 @@ def exchange(ws, i, j):
     wp = sizes.padded
     for a in range(0, sizes.permuted * wp, wp):
         room[a + i], room[a + j] = room[a + j], room[a + i]
-    for a in range(wp):
-        room[i * wp + a], room[j * wp + a] = room[j * wp + a], room[i * wp + a]
+    if sizes.has_gram != 0:
+        for a in range(wp):
+            room[i * wp + a], room[j * wp + a] = room[j * wp + a], room[i * wp + a]
     index.coordinate[i], index.coordinate[j] = index.coordinate[j], index.coordinate[i]
     index.place[index.coordinate[i]], index.place[index.coordinate[j]] = i, j
 
@@ -127,9 +128,10 @@ def activate(ws, h):
 
 @bare()
 def reset_matrix(ws):
-    """No matrix: W = 0."""
-    active, matrix, gram, wp = view(Active, ws), view(Matrix, ws), view(Problem, ws).gram, view(Sizes, ws).padded
+    """No matrix: W = 0. Returns that there is none."""
+    active, matrix, diagonal = view(Active, ws), view(Matrix, ws), view(Problem, ws).diagonal
     curvature = math.exp(view(Loss, ws).log_curvature[0])
     for s in range(active.padded):
         matrix.weight[s] = 0.0
-        matrix.reach[s] = curvature * gram[s * wp + s] if s < active.n else 0.0
+        matrix.reach[s] = curvature * diagonal[s] if s < active.n else 0.0
+    return False

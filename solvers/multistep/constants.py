@@ -70,11 +70,14 @@ SMALL = 64
 #: How linear systems are solved: by the inverse on active coordinates, by a factor there, or by one in the rows of A.
 BY_INVERSE, BY_COORDINATES, BY_ROWS = range(3)
 
-#: What a tabulated map is asked for: logarithmic sizes of all coordinates, or values of the active ones.
-LOCATE, EVALUATE = range(2)
+#: What a map that is called is asked for: logarithmic sizes of all coordinates, values of the active ones, the part of
+#: a step that is not too long, to follow an accepted step, and to take a straight line if what is active is at rest.
+LOCATE, EVALUATE, SHORTEN, COMMIT, CROSS = range(5)
 
-#: ``clock``: time, its rounding error, and the next step proposed.
-TIME, TIME_LOW, NEXT_STEP = range(3)
+#: ``clock``: time, its rounding error, the next step proposed, and the unit of time in which steps are one.
+TIME, TIME_LOW, NEXT_STEP, UNIT = range(4)
+#: Steps are no longer than this, whatever the unit.
+LONGEST = 1e250
 #: ``counts``: steps, rejected steps, evaluations of the exponentials, iteration matrices, steps on record, and for how
 #: many there is room.
 STEPS, REJECTED, EVALUATED, MATRICES, RECORDED, CAPACITY = range(6)

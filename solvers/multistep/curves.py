@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from flowsim.solvers.compilation import bare, compiled_callback
-from flowsim.solvers.multistep.constants import LOCATE
+from flowsim.solvers.multistep.constants import CROSS, EVALUATE, LOCATE
 from flowsim.solvers.multistep.workspace import Active, Exponentials, History, Index, Sizes, Trial, Values, Workspace
 from flowsim.solvers.simd import at_address, view
 
@@ -47,9 +47,9 @@ class Table(NamedTuple):
 @bare()
 def _table(sizes):
     """The table at the addresses that the workspace holds."""
-    head, numbers = at_address(sizes.curve_integers, 0, 0), at_address(sizes.curve_numbers, 0, 1.0)
+    head, numbers = at_address(sizes.map_integers, 0, 0), at_address(sizes.map_numbers, 0, 1.0)
     C, P, K, N = head[0], head[1], head[2], head[3]
-    integers, reals = sizes.curve_integers, sizes.curve_numbers
+    integers, reals = sizes.map_integers, sizes.map_numbers
     at_rate = 2 * P + 2 * P * K
     at_beta = at_rate + 2 * C * K
     return (
@@ -157,7 +157,11 @@ def address() -> int:
 
     def curves(task, room, table, guess):
         ws = Workspace(room, table)
-        return _locate(ws, guess) if task == LOCATE else _evaluate(ws)
+        if task == LOCATE:
+            return _locate(ws, guess)
+        if task == EVALUATE:
+            return _evaluate(ws)
+        return -1 if task == CROSS else 0
 
     found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(curves)
     return int(found.address)

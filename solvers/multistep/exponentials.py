@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.multistep.constants import ENTRY, EVALUATE, GROWTH, LOCATE
+from flowsim.solvers.multistep.constants import ENTRY, EVALUATE, GROWTH, LOCATE, SHORTEN
 from flowsim.solvers.multistep.workspace import (
     Active,
     Exponentials,
+    Formula,
     History,
     Index,
     Scales,
@@ -58,6 +59,8 @@ def shortened(ws, log_h):
     """The part of the step after which no exponential is beyond what one step may do."""
     sizes, level = view(Sizes, ws), view(Scales, ws).level
     exponents, before = view(Trial, ws).exponents, view(History, ws).exponents
+    if sizes.mapping != 0 and call(sizes.mapping, (SHORTEN, ws.room, ws.table, exponents)) > 0:
+        return view(Formula, ws).part[0]
     part = 1.0
     for j in range(sizes.terms):
         for i in range(sizes.width):
@@ -80,10 +83,9 @@ def gather_listed(ws):
 
 @bare()
 def evaluate(ws):
-    """beta of active coordinates and its derivatives from the listed terms, or from a tabulated map."""
+    """beta of active coordinates and its derivatives from the listed terms; False where a map has none."""
     if view(Sizes, ws).mapping != 0:
-        call(view(Sizes, ws).mapping, (EVALUATE, ws.room, ws.table, view(Trial, ws).guess))
-        return
+        return call(view(Sizes, ws).mapping, (EVALUATE, ws.room, ws.table, view(Trial, ws).guess)) > 0
     terms, values, active, padded = view(Terms, ws), view(Values, ws), view(Active, ws), view(Sizes, ws).padded
     for s in range(0, active.padded, EIGHT):
         b_s = d_s = t_s = q_s = m_s = constant(0.0)
@@ -101,6 +103,7 @@ def evaluate(ws):
         store(values.by_t, s, t_s)
         store(values.by_zz, s, q_s)
         store(values.by_zt, s, m_s)
+    return True
 
 
 @bare()

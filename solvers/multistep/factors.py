@@ -60,7 +60,7 @@ def _prepare_by_coordinates(ws):
         root[s] = math.sqrt(matrix.weight[s])
     for s in range(active.n):
         for j in range(s + 1):
-            entry = gram[s * sizes.padded + j] if sizes.loss == 0 else _weighted_entry(ws, s, j)
+            entry = gram[s * sizes.padded + j] if sizes.by_design == 0 else _weighted_entry(ws, s, j)
             M[s, j] = root[s] * entry * root[j]
         M[s, s] += 1.0
     return factor(M, matrix.pivots, active.n)
@@ -107,7 +107,7 @@ def _solve_by_coordinates(ws, v):
     substitute(M, matrix.pivots, x, active.n)
     for s in range(active.n):
         x[s] *= root[s]
-    if sizes.loss == 0:
+    if sizes.by_design == 0:
         subtract_rows(problem.gram, sizes.padded, x, active.n, FIRST, active.padded, v, v)
         return
     for q in range(sizes.rows):

@@ -27,9 +27,9 @@ def coefficients(ws, k, h):
     the new point; ``end_slope[j]`` is the slope there of the polynomial N_j that is 1 there and 0 at the last j points;
     and ``integral[j * FOLDS + q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the step.
     """
-    ahead, behind, ratio, end_slope, integral = view(Formula, ws)
+    ahead, behind, ratio, end_slope, integral, step, _ = view(Formula, ws)
     spans = view(History, ws).spans
-    now, before = h, 0.0
+    now, before, step[0] = h, 0.0, h
     ratio[0], end_slope[0] = 1.0, 0.0
     for q in range(1, k + 5):
         integral[q] = 1.0 / q
@@ -50,7 +50,7 @@ def predict(ws, k, h):
 
     As increments over the last z.
     """
-    ahead, behind, ratio, end_slope, integral = view(Formula, ws)
+    ahead, behind, ratio, end_slope, integral, _, _ = view(Formula, ws)
     history, trial, padded = view(History, ws), view(Trial, ws), view(Sizes, ws).padded
     extra = h * integral[(k + 1) * FOLDS + 1] * ratio[k] / ahead[k]
     for b in range(0, padded, EIGHT):
@@ -79,7 +79,7 @@ def local_errors(ws, k, h, lower, higher):
     :math:`h^3 w\,(b - e/\tau)/\tau`: e and b are the parts of f and f' at the new point that the past points (one more
     for e) do not predict, tau is how far the next is.
     """
-    ahead, _, ratio, end_slope, integral = view(Formula, ws)
+    ahead, _, ratio, end_slope, integral, _, _ = view(Formula, ws)
     history, trial, padded, gain = view(History, ws), view(Trial, ws), view(Sizes, ws).padded, view(Scales, ws).gain
     last_0, last_1, last_2 = ahead[k], ahead[k - 1], ahead[k + 1]
     now = below = above = constant(0.0)

@@ -42,27 +42,36 @@ def size(values, gain, count):
     return widest(most)
 
 
+@bare(forceinline=True)
+def _copy_gram(ws, S):
+    active, sizes, gram = view(Active, ws), view(Sizes, ws), view(Problem, ws).gram
+    for s in range(active.n):
+        for b in range(0, active.padded, EIGHT):
+            store(S, s * sizes.inverse + b, load(gram, s * sizes.padded + b))
+
+
 @bare()
 def renew(ws, theta):
     """W = theta D, what it can do to one coordinate alone at most, and what solves with it; False if singular."""
     active, sizes, matrix = view(Active, ws), view(Sizes, ws), view(Matrix, ws)
-    gram, stride, by_z = view(Problem, ws).gram, sizes.padded, view(Values, ws).by_z
-    if sizes.loss != 0:
+    by_z, diagonal, S = view(Values, ws).by_z, view(Problem, ws).diagonal, matrix.inverse
+    if sizes.by_design != 0:
         for q in range(sizes.rows):
             matrix.curvature[q] = view(Loss, ws).curvature[q]
-        if active.solver == BY_INVERSE:
-            weighted_gram(ws, matrix.inverse, sizes.inverse)
-            gram, stride = matrix.inverse, sizes.inverse
+    if active.solver == BY_INVERSE:
+        if sizes.by_design != 0:
+            weighted_gram(ws, S, sizes.inverse)
+        else:
+            _copy_gram(ws, S)
+        for s in range(active.n):
+            matrix.reach[s] = S[s * sizes.inverse + s]
+    else:
+        copied(diagonal, active.padded, matrix.reach)
     for s in range(active.n):
         matrix.weight[s] = theta * by_z[s]
-        matrix.reach[s] = min(gram[s * stride + s], 1.0 / max(matrix.weight[s], 1e-300))
+        matrix.reach[s] = min(matrix.reach[s], 1.0 / max(matrix.weight[s], 1e-300))
     if active.solver != BY_INVERSE:
         return call(sizes.factored, (PREPARE, ws.room, ws.table, by_z)) > 0
-    S = matrix.inverse
-    if sizes.loss == 0:
-        for s in range(active.n):
-            for b in range(0, active.padded, EIGHT):
-                store(S, s * sizes.inverse + b, load(gram, s * stride + b))
     update_inverse(S, sizes.inverse, matrix.weight, active.n, active.padded, matrix.work, matrix.second)
     return True
 

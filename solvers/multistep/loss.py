@@ -90,8 +90,9 @@ def choose_products(ws, h, allowed):
     That rounding does not shrink with the residual, and it leaves the row space of A, where nothing brings it back.
     """
     problem = view(Problem, ws)
-    felt = view(Sizes, ws).loss == 0 and h * problem.count[1] * _ROUNDING > _FELT * allowed
-    problem.count[2] = 1.0 if felt else 0.0
+    sizes = view(Sizes, ws)
+    felt = sizes.has_gram == 0 or h * problem.count[1] * _ROUNDING > _FELT * allowed
+    problem.count[2] = 1.0 if felt and sizes.loss == 0 else 0.0
 
 
 @bare()
@@ -100,7 +101,7 @@ def note_scales(ws):
     sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
     gain, total = view(Newton, ws).gain, 0.0
     for s in range(view(Active, ws).n):
-        total += gain[s] * problem.gram[s * sizes.padded + s] * abs(beta[s])
+        total += gain[s] * problem.diagonal[s] * abs(beta[s])
     problem.count[1] = total
     if sizes.loss != 0:
         most = _TINY
@@ -131,7 +132,7 @@ def stiffness(ws, theta):
     total = 0.0
     if sizes.loss == 0:
         for s in range(active.n):
-            total += theta * by_z[s] * problem.gram[s * sizes.padded + s]
+            total += theta * by_z[s] * problem.diagonal[s]
         return total
     curvature = view(Loss, ws).curvature
     for q in range(sizes.rows):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,25 +20,22 @@ from flowsim.solvers.multistep.formulas import (
     remember,
 )
 from flowsim.solvers.multistep.iteration_matrix import filtered, renew, size
-from flowsim.solvers.multistep.loss import choose_products, is_at_rest, note_reach, note_scales
+from flowsim.solvers.multistep.loss import choose_products, note_scales
 from flowsim.solvers.multistep.quasi_steady import distances, project
+from flowsim.solvers.multistep.recording import begin_record, cross, open_records, record_step
 from flowsim.solvers.multistep.step import Equation, evaluate_flow, extend_flow, solve_step
 from flowsim.solvers.multistep.workspace import (
     Active,
     Exponentials,
     Formula,
     History,
-    Index,
-    Newton,
-    Problem,
     Scales,
     Sizes,
     State,
-    Terms,
     Trial,
     Workspace,
 )
-from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, store, view, wider, widest
+from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, store, view, wider, widest
 
 __all__ = ["march"]
 
@@ -47,51 +43,17 @@ __all__ = ["march"]
 _STATE = State.PLACE  # type: ignore[attr-defined]
 
 
-class Records(NamedTuple):
-    """t, h and past points of the steps on record, and z, f and f' at their ends."""
-
-    t: Any
-    h: Any
-    order: Any
-    z: Any
-    f: Any
-    df: Any
-
-
 @bare()
-def _begin(ws, tol, is_new):
-    """The scales of every coordinate; the largest exponent and the fastest decay. A new run's bookkeeping."""
-    sizes, exponentials, scales, gram = (
-        view(Sizes, ws),
-        view(Exponentials, ws),
-        view(Scales, ws),
-        view(Problem, ws).gram,
-    )
-    index, unlisted, spans, wp = view(Index, ws), view(Terms, ws).unlisted, view(History, ws).spans, sizes.padded
-    largest_exponent = fastest = 0.0
+def _largest(ws):
+    """The largest exponent and the fastest decay."""
+    sizes, exponentials = view(Sizes, ws), view(Exponentials, ws)
+    most = fastest = 0.0
     for i in range(sizes.width):
-        most, steepest = constant(0.0), 0.0
-        for b in range(i * wp, (i + 1) * wp, EIGHT):
-            most = wider(magnitude(load(gram, b)), most)
-        scales.level[i] = math.log(c.NEGLIGIBLE * tol) - math.log(max(widest(most), 1e-300))
-        for a in range(i, sizes.terms * wp, wp):
+        for a in range(i, sizes.terms * sizes.padded, sizes.padded):
             if exponentials.log_coefficient[a] > -np.inf:
-                largest_exponent = max(largest_exponent, abs(exponentials.log_coefficient[a]))
+                most = max(most, abs(exponentials.log_coefficient[a]))
                 fastest = max(fastest, abs(exponentials.decay[a]))
-                steepest = max(steepest, abs(exponentials.slope[a]))
-        # An exponential is a weight squared: its relative error is half the slope times that of z.
-        scales.gain[i] = 0.5 * steepest
-    note_reach(ws)
-    if is_new:
-        for i in range(sizes.width, wp):
-            scales.level[i] = np.inf
-        for i in range(sizes.width):
-            index.coordinate[i] = index.place[i] = i
-        for a in range(sizes.terms * wp):
-            unlisted[a] = scales.level[a % wp]
-        for a in range(HISTORY + 2):
-            spans[a] = c.MISSING
-    return largest_exponent, fastest
+    return most, fastest
 
 
 @bare()
@@ -132,20 +94,28 @@ def _predicted(ws, order, depth, h, t):
 
 @bare()
 def _start(ws, clock, counts, left):
-    """f and f' at the start, and the first active coordinates."""
-    history, trial, sizes = view(History, ws), view(Trial, ws), view(Sizes, ws)
-    exponents_at(ws, view(Newton, ws).zero, clock[c.TIME])
-    # Once more where the curvature of a loss tells what is active.
-    for _ in range(1 if sizes.loss == 0 else 2):
-        activate(ws, _next_step(clock, left))
-        gather_listed(ws)
-        evaluate_flow(ws, counts)
-        note_scales(ws)
+    """f and f' where a formula has no past, and the first active coordinates; False where the map has no values."""
+    history, trial, sizes, is_found = view(History, ws), view(Trial, ws), view(Sizes, ws), False
+    for i in range(sizes.padded):
+        trial.guess[i] = 0.0
+    for _ in range(c.REJECTIONS):
+        # Once more where the curvature of a loss tells what is active.
+        for _ in range(1 if sizes.loss == 0 else 2):
+            view(Formula, ws).step[0] = _next_step(clock, left)
+            exponents_at(ws, trial.guess, clock[c.TIME])
+            activate(ws, _next_step(clock, left))
+            gather_listed(ws)
+            is_found = evaluate_flow(ws, counts)
+            note_scales(ws)
+        if is_found:
+            break
+        clock[c.NEXT_STEP] *= c.RETRY
     extend_flow(ws)
     for i in range(sizes.padded):
         history.f[i], history.df[i] = trial.f[i], trial.df[i]
     for a in range(sizes.terms * sizes.padded):
         history.exponents[a] = trial.exponents[a]
+    return is_found
 
 
 @bare()
@@ -159,6 +129,7 @@ def _equation(ws, order, h, goal):
 @bare()
 def _follow(ws, equation):
     """The other coordinates go where the step's equation has them; how far that is from the guess."""
+    extend_flow(ws)
     trial, gain, active, wp = view(Trial, ws), view(Scales, ws).gain, view(Active, ws), view(Sizes, ws).padded
     most, first, second = constant(0.0), equation.first, equation.second
     for i in range(active.n, active.padded):
@@ -183,6 +154,23 @@ def _filtered_error(ws, error):
 
 
 @bare()
+def _allowed(tol, depth, largest_exponent):
+    """The error of a step: of the first steps less, of none less than roundings of the exponents."""
+    part = c.FIRST_PART if depth < c.FIRST_STEPS else 1.0
+    return max(part * tol / c.CAUTION, c.ROUNDINGS * largest_exponent)
+
+
+@bare()
+def _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff):
+    """Over what is allowed: the error of the step, and those of the next lower and higher order."""
+    now, below, above = local_errors(ws, order, h, lower, higher)
+    error = now / allowed
+    if error > c.UNFILTERED and has_matrix and stiff > c.STIFF:
+        error = _filtered_error(ws, error)
+    return error, below / allowed, above / allowed
+
+
+@bare()
 def _to_rest(ws, theta, allowed, counts):
     """Project stiff modes onto their quasi-steady state; whether the matrix holds."""
     own, by_others = distances(ws, theta)
@@ -195,21 +183,8 @@ def _to_rest(ws, theta, allowed, counts):
 
 
 @bare()
-def _open_records(records, capacity, width):
-    first, rows = 3 * capacity + 1, (capacity + 1) * width
-    return Records(
-        records, pointer(records, capacity + 1), pointer(records, 2 * capacity + 1),
-        pointer(records, first), pointer(records, first + rows), pointer(records, first + 2 * rows),
-    )  # fmt: skip
-
-
-@bare()
-def _record(ws, row, records):
-    """z, f and f' in the order of the caller."""
-    history, place, width = view(History, ws), view(Index, ws).place, view(Sizes, ws).width
-    for i in range(width):
-        at, to = place[i], row * width + i
-        records.z[to], records.f[to], records.df[to] = history.z[at], history.f[at], history.df[at]
+def _keep_state(table, order, depth, has_matrix):
+    table[_STATE], table[_STATE + 1], table[_STATE + 2] = order, depth, has_matrix
 
 
 @bare()
@@ -231,16 +206,8 @@ def _accept(ws, order, h, from_differences):
     for j in range(HISTORY, 0, -1):
         history.spans[j] = history.spans[j - 1]
     history.spans[0] = h
-
-
-@bare()
-def _advance_clock(clock, h, left, t_end):
-    if h == left:
-        clock[c.TIME], clock[c.TIME_LOW] = t_end, 0.0
-    else:
-        step = h + clock[c.TIME_LOW]
-        moved = clock[c.TIME] + step
-        clock[c.TIME], clock[c.TIME_LOW] = moved, step - (moved - clock[c.TIME])
+    if view(Sizes, ws).mapping != 0:
+        call(view(Sizes, ws).mapping, (c.COMMIT, ws.room, ws.table, trial.guess))
 
 
 @bare()
@@ -269,27 +236,6 @@ def _growth(error, stiff, promise, after_rejection):
     return min(most, max(c.SHRINK, factor))
 
 
-@bare()
-def _rest(ws, clock, counts, t_end, record):
-    """Nothing moves any more: one step to the end, unless this is the end or there is no room for its record."""
-    left, recorded = (t_end - clock[c.TIME]) - clock[c.TIME_LOW], counts[c.RECORDED]
-    if left <= 0.0:
-        return True
-    if recorded >= counts[c.CAPACITY]:
-        return False
-    history = view(History, ws)
-    for i in range(view(Sizes, ws).padded):
-        history.f[i] = history.df[i] = 0.0
-    # The last point once more: its f was rounding, which the length of the step would make something of.
-    _record(ws, recorded, record)
-    record.h[recorded], record.order[recorded], record.t[recorded + 1] = left, 0.0, t_end
-    _record(ws, recorded + 1, record)
-    clock[c.TIME], clock[c.TIME_LOW] = t_end, 0.0
-    counts[c.RECORDED] += 1
-    counts[c.STEPS] += 1
-    return True
-
-
 @compiled()
 def march(tol, t_end, max_steps, room, table, clock, counts, records):
     """Take steps until `t_end`, a full record or a spent budget.
@@ -305,78 +251,80 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         t (S + 1), h and past points (S each), then z, f and f' (S + 1 rows each), for ``S = counts[CAPACITY]`` steps.
     """
     ws, capacity = Workspace(pointer(room, 0), pointer(table, 0)), counts[c.CAPACITY]
-    record = _open_records(pointer(records, 0), capacity, view(Sizes, ws).width)
-    state = view(State, ws)
+    state, sizes = view(State, ws), view(Sizes, ws)
+    record = open_records(pointer(records, 0), capacity, sizes.width)
     order, depth, has_matrix = state.order, state.depth, state.has_matrix > 0
-    largest_exponent, fastest = _begin(ws, tol, order == 0)
+    largest_exponent, fastest = _largest(ws)
     rejections = steps_here = 0
     while True:
-        t = clock[c.TIME]
+        t, unit = clock[c.TIME], clock[c.UNIT]
         left = (t_end - t) - clock[c.TIME_LOW]
         if left <= 0.0 or steps_here >= max_steps or counts[c.RECORDED] >= capacity:
-            table[_STATE], table[_STATE + 1], table[_STATE + 2] = order, depth, has_matrix
+            _keep_state(table, order, depth, has_matrix)
             return COMPLETED if left <= 0.0 else BUDGET if steps_here >= max_steps else FULL
+        reach = min(left * unit, c.LONGEST)
         if order == 0:
-            _start(ws, clock, counts, left)
-            order, has_matrix = 1, False
-        h, new, inside = _predicted(ws, order, depth, _next_step(clock, left), t)
+            if not _start(ws, clock, counts, reach):
+                return NON_FINITE
+            order, depth, has_matrix = 1, 0, False
+            if sizes.mapping != 0 and cross(ws, clock, counts, 0.0, t_end, record) == 1:
+                order = 0
+                steps_here += 1
+                continue
+        h, new, inside = _predicted(ws, order, depth, _next_step(clock, reach), t)
         if not inside:
-            table[_STATE], table[_STATE + 1], table[_STATE + 2] = order, depth, has_matrix
+            _keep_state(table, order, depth, has_matrix)
             return REFRESH
         if new > 0.0:
             activate(ws, h)
             has_matrix = False
         gather_listed(ws)
-        part = c.FIRST_PART if depth < c.FIRST_STEPS else 1.0
-        allowed = max(part * tol / c.CAUTION, c.ROUNDINGS * (largest_exponent + fastest * t))
+        allowed = _allowed(tol, depth, largest_exponent + fastest * t)
         choose_products(ws, h, allowed)
         equation = _equation(ws, order, h, c.SOLVED * allowed)
         solved, stiff, has_matrix = solve_step(ws, equation, counts, has_matrix)
+        solved = solved and _follow(ws, equation) <= c.FAR
+
+        failure, error, below, above = 0, 0.0, 0.0, 0.0
+        lower, higher = order > 1, order < c.MOST and depth > order
         if solved:
-            extend_flow(ws)
-            solved = _follow(ws, equation) <= c.FAR
-        if not solved:
+            error, below, above = _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff)
+            if not error <= 1.0:
+                failure = STEP_FLOOR
+                clock[c.NEXT_STEP] = h * max(c.SHRINK, 0.9 * min(error, 1e100) ** (-1.0 / (order + 3)))
+                if rejections > 0 and order > 1:
+                    order -= 1
+            elif sizes.screen != 0 and call(sizes.screen, (0, ws.room, ws.table, view(Trial, ws).guess)) > 0:
+                # Those that may matter are loaded, unless they have just been.
+                clock[c.NEXT_STEP] = h
+                if steps_here > 0:
+                    _keep_state(table, order, depth, has_matrix)
+                    return REFRESH
+                failure, clock[c.NEXT_STEP] = STEP_FLOOR, 0.5 * h
+        else:
+            failure, has_matrix, clock[c.NEXT_STEP] = NON_FINITE, reset_matrix(ws), c.RETRY * h
+        if failure != 0:
             counts[c.REJECTED] += 1
             rejections += 1
             if rejections > c.REJECTIONS:
-                return NON_FINITE
-            has_matrix = False
-            reset_matrix(ws)
-            clock[c.NEXT_STEP] = c.RETRY * h
+                return failure
             continue
 
-        lower, higher = order > 1, order < c.MOST and depth > order
-        now, below, above = local_errors(ws, order, h, lower, higher)
-        error = now / allowed
-        if error > c.UNFILTERED and has_matrix and stiff > c.STIFF:
-            error = _filtered_error(ws, error)
-        if not error <= 1.0:
-            counts[c.REJECTED] += 1
-            rejections += 1
-            if rejections > c.REJECTIONS:
-                return STEP_FLOOR
-            clock[c.NEXT_STEP] = h * max(c.SHRINK, 0.9 * min(error, 1e100) ** (-1.0 / (order + 3)))
-            if rejections > 1 and order > 1:
-                order -= 1
-            continue
         if has_matrix and stiff > c.PROJECTED:
             has_matrix = _to_rest(ws, equation.theta, allowed, counts)
-
-        if counts[c.RECORDED] == 0:
-            record.t[0] = t
-            _record(ws, 0, record)
+        begin_record(ws, clock, counts, record)
         note_scales(ws)
         _accept(ws, order, h, stiff > c.PROJECTED and depth > order)
-        _advance_clock(clock, h, left, t_end)
-        recorded = counts[c.RECORDED]
-        record.h[recorded], record.order[recorded], record.t[recorded + 1] = h, order, clock[c.TIME]
-        counts[c.RECORDED] += 1
-        _record(ws, counts[c.RECORDED], record)
-        counts[c.STEPS] += 1
+        record_step(ws, clock, counts, h / unit, order, h == left * unit, t_end, record)
         steps_here += 1
         depth += 1
-        if fastest == 0.0 and is_at_rest(ws) and _rest(ws, clock, counts, t_end, record):
-            return COMPLETED
-        order, promise = _next_order(order, (error, below / allowed, above / allowed), lower, higher)
+        crossed = cross(ws, clock, counts, h, t_end, record) if fastest == 0.0 else 0
+        if crossed == 1:
+            order = rejections = 0
+            steps_here += 1
+            continue
+        if crossed == 2:
+            has_matrix = reset_matrix(ws)
+        order, promise = _next_order(order, (error, below, above), lower, higher)
         clock[c.NEXT_STEP] = h * _growth(error, stiff, promise, rejections > 0)
         rejections = 0

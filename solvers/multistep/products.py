@@ -109,7 +109,7 @@ def _subtract_by_design(ws, x, begin, end, base, out):
 def subtract_gram(ws, x, begin, end, base, out):
     """``out = base - G x`` from `begin` to `end` for x on the active coordinates; G is the Hessian of the loss."""
     active = view(Active, ws)
-    if active.solver == BY_ROWS or view(Sizes, ws).loss != 0:
+    if active.solver == BY_ROWS or view(Sizes, ws).by_design != 0:
         _subtract_by_design(ws, x, begin, end, base, out)
     else:
         subtract_rows(view(Problem, ws).gram, view(Sizes, ws).padded, x, active.n, begin, end, base, out)

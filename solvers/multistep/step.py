@@ -30,7 +30,7 @@ from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, scaled, shrink, size
 from flowsim.solvers.multistep.loss import evaluate_loss, flow_of, stiffness
 from flowsim.solvers.multistep.products import subtract_gram
-from flowsim.solvers.multistep.workspace import Active, Newton, Sizes, Terms, Trial, Values
+from flowsim.solvers.multistep.workspace import Active, Newton, Problem, Sizes, Terms, Trial, Values
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
 
 __all__ = ["Equation", "evaluate_flow", "extend_flow", "solve_step"]
@@ -47,15 +47,17 @@ class Equation(NamedTuple):
 
 @bare()
 def evaluate_flow(ws, counts):
-    """beta, f and f' of active coordinates from the exponents of the listed terms."""
+    """beta, f and f' of active coordinates from the exponents of the listed terms; False where the map has none."""
     values, trial, count = view(Values, ws), view(Trial, ws), view(Active, ws).padded
-    evaluate(ws)
     counts[EVALUATED] += 1
+    if not evaluate(ws):
+        return False
     if view(Sizes, ws).loss != 0:
         evaluate_loss(ws)
     flow_of(ws, FIRST, count)
     along_flow(ws)
     subtract_gram(ws, values.velocity, FIRST, count, view(Newton, ws).zero, trial.df)
+    return True
 
 
 @bare()
@@ -158,6 +160,23 @@ def _corrected_loss(ws, equation):
 
 
 @bare()
+def _second_order(ws, theta, stiff):
+    """What a correction leaves out, in the step's equation: its square, through what is stiff once or twice.
+
+    Of a coordinate that is not stiff itself, once at most: it may be corrected by more.
+    """
+    newton, by_z, diagonal, most = view(Newton, ws), view(Values, ws).by_z, view(Problem, ws).diagonal, constant(0.0)
+    if view(Sizes, ws).loss != 0:
+        change = size(newton.delta, newton.gain, view(Active, ws).padded) * (1.0 + stiff)
+        return change * change
+    for b in range(0, view(Active, ws).padded, EIGHT):
+        change = load(newton.gain, b) * load(newton.delta, b)
+        through = theta * (load(by_z, b) * load(diagonal, b))
+        most = wider(change * change * (constant(1.0) + through), most)
+    return widest(most) * (1.0 + stiff)
+
+
+@bare()
 def _linear_solve(ws, equation, counts, has_matrix, is_new):
     """Newton's correction, with a new matrix where the kept one does not serve: (solved, has a matrix, it is new)."""
     contraction = mismatch(ws, equation.theta)
@@ -185,8 +204,7 @@ def solve_step(ws, equation, counts, has_matrix):
     active, wp, is_squared = view(Active, ws), view(Sizes, ws).padded, view(Sizes, ws).loss == 0
     is_new, stiff, left = False, 0.0, 0.0
     for evaluation in range(EVALUATIONS):
-        evaluate_flow(ws, counts)
-        if not _residual(ws, equation):
+        if not (evaluate_flow(ws, counts) and _residual(ws, equation)):
             return False, stiff, has_matrix
         if evaluation > 0 and size(trial.residual, newton.gain, active.padded) <= equation.goal:
             return True, stiff, has_matrix
@@ -203,8 +221,7 @@ def solve_step(ws, equation, counts, has_matrix):
             change, left = _corrected_loss(ws, equation)
         if not change <= FAR:
             return False, stiff, has_matrix
-        change = size(newton.delta, newton.gain, active.padded) * (1.0 + stiff)
-        if change * change <= equation.goal and left <= equation.goal:
+        if _second_order(ws, equation.theta, stiff) <= equation.goal and left <= equation.goal:
             return True, stiff, has_matrix
         for at in range(0, active.layers * wp, wp):
             for s in range(active.n):

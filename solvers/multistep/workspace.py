@@ -43,10 +43,17 @@ class Sizes(NamedTuple):
     factored: Any
     #: address of the derivatives of a loss, 0 for squares
     loss: Any
-    #: address of a tabulated map, 0 for exponentials, and of the two buffers of its tables
+    #: address of a map that is called, 0 for exponentials, and of its two buffers
     mapping: Any
-    curve_integers: Any
-    curve_numbers: Any
+    map_integers: Any
+    map_numbers: Any
+    #: address of the bound on coordinates that are not loaded, 0 if all are, and of its two buffers
+    screen: Any
+    screen_integers: Any
+    screen_numbers: Any
+    #: 1 where the Gram matrix is stored; 1 where products with the Hessian go by the rows of A
+    has_gram: Any
+    by_design: Any
 
 
 class Active(NamedTuple):
@@ -67,7 +74,7 @@ class State(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """``G = A^T A / n``, ``A / sqrt(n)``, ``c = A^T b / n``, ``b / sqrt(n)``, room for a vector of the rows, and n.
+    """``G = A^T A / n`` and its diagonal, ``A / sqrt(n)``, ``c = A^T b / n``, ``b / sqrt(n)``, a vector of the rows, n.
 
     After n: the sum of ``gain_s G_ss |beta_s|`` at the last point, 1 where f is evaluated from residuals in the rows,
     and then the largest of those over the size of its terms.
@@ -76,6 +83,7 @@ class Problem(NamedTuple):
     gram: Any
     design: Any
     drive: Any
+    diagonal: Any
     target: Any
     row_work: Any
     count: Any
@@ -131,6 +139,9 @@ class Formula(NamedTuple):
     ratio: Any
     end_slope: Any
     integral: Any
+    #: the step being tried, and what part of it is not too long
+    step: Any
+    part: Any
 
 
 class Trial(NamedTuple):
@@ -207,16 +218,20 @@ class Index(NamedTuple):
 
 #: What moves with the coordinates, in the order of the buffer: it comes first, and the Gram matrix before all.
 _PERMUTED = (
-    "gram", "design", "drive", "log_coefficient", "exponential_sign", "exponential_slope", "exponential_decay",
-    "trial_exponents", "exponents", "z", "z_low", "df", "level", "known", "guess", "f_ahead", "df_ahead", "gain", "f",
+    "gram", "design", "drive", "diagonal", "log_coefficient", "exponential_sign", "exponential_slope",
+    "exponential_decay", "trial_exponents", "exponents", "z", "z_low", "df", "level", "known", "guess", "f_ahead",
+    "df_ahead", "gain", "f",
 )  # fmt: skip
 
 
-def _table(w: int, K: int, r: int, inverse: int, factor: int) -> dict[type, dict[str, int]]:
+def _table(w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True) -> dict[type, dict[str, int]]:
     """Floats of every field of every tuple, for w coordinates of K exponentials and r rows."""
     wp, rp, points = _padded(w), _padded(r), HISTORY + 2
     return {
-        Problem: {"gram": w * wp, "design": r * wp, "drive": wp, "row_target": rp, "row_work": rp, "count": 4},
+        Problem: {
+            "gram": w * wp if has_gram else 0, "design": r * wp, "drive": wp, "diagonal": wp, "row_target": rp,
+            "row_work": rp, "count": 4,
+        },
         Loss: {
             "prediction": rp, "target": rp, "sample_weight": rp, "loss_slope": rp, "loss_curvature": rp, "offset": rp,
             "log_curvature": 2,
@@ -227,7 +242,10 @@ def _table(w: int, K: int, r: int, inverse: int, factor: int) -> dict[type, dict
         },
         Scales: {"gain": wp, "level": wp},
         History: {"z": wp, "z_low": wp, "df": wp, "f": HISTORY * wp, "exponents": K * wp, "spans": points},
-        Formula: {"ahead": points, "behind": points, "ratio": points, "end_slope": points, "integral": FOLDS * points},
+        Formula: {
+            "ahead": points, "behind": points, "ratio": points, "end_slope": points, "integral": FOLDS * points,
+            "step": 1, "part": 1,
+        },
         Trial: {
             "known": wp, "guess": wp, "f_ahead": wp, "df_ahead": wp, "trial_exponents": K * wp, "f_new": wp,
             "df_new": wp, "residual": wp,
@@ -264,7 +282,9 @@ Sizes.HOLDS, Index.HOLDS = "constants", "indices"  # type: ignore[attr-defined]
 
 
 @cache
-def layout(w: int, K: int, r: int, loss: int = 0, factored: int = 0) -> tuple[NDArray[np.int64], int]:
+def layout(
+    w: int, K: int, r: int, loss: int = 0, factored: int = 0, has_gram: bool = True
+) -> tuple[NDArray[np.int64], int]:
     """For w coordinates of K exponentials, r rows and a loss: a table of a run not begun; the length of its buffer.
 
     `factored` is the address of what solves with factors, for more than SMALL coordinates.
@@ -274,14 +294,16 @@ def layout(w: int, K: int, r: int, loss: int = 0, factored: int = 0) -> tuple[ND
     narrow = min(wp, max(SMALL, 2 * rp))
     by_rows = w > max(SMALL, 2 * r)
     inverse, factor = min(wp, SMALL), 0 if w <= SMALL else max(narrow, rp) if by_rows else narrow
-    fields = {name: size for part in _table(w, K, r, inverse, factor).values() for name, size in part.items()}
+    fields = {name: size for part in _table(w, K, r, inverse, factor, has_gram).values() for name, size in part.items()}
     places, floats = {}, 0
     for name in (*_PERMUTED, *(name for name in fields if name not in _PERMUTED)):
         places[name] = floats
         floats += _padded(fields[name])
     permuted = sum(fields[name] for name in _PERMUTED) // wp
     table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
-    table[: len(Sizes._fields)] = w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0
+    table[: len(Sizes._fields)] = [
+        w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0, 0, 0, 0, has_gram, loss != 0 or not has_gram,
+    ]  # fmt: skip
     indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
     table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [
         *(places[name] for name in fields), *indices,

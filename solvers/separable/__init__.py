@@ -14,11 +14,9 @@ Or, for L >= 3, beta_i is a product of weights that reaches infinity at finite z
 and likewise below. Then the unknowns are the distances T - z to the two infinities, from 1e300 down to 1, or to 1e-300
 in a unit of 1e300, and the tolerance bounds their relative errors.
 
-Exponentials of up to some hundred coordinates are left to second-derivative multistep formulas of order 3 to 9
-(:mod:`flowsim.solvers.multistep`). Products, and more coordinates than that, are integrated by Rodas5P
-(:mod:`flowsim.solvers.rodas`) with a step end wherever a coordinate becomes active
-(:mod:`flowsim.solvers.separable_kernel`): a one-step method takes others in where it stands. With many coordinates only
-some are loaded; a bound on all others, safe by the Cauchy-Schwarz inequality, tells when A has to be passed over again.
+All are integrated by second-derivative multistep formulas of order 3 to 9 (:mod:`flowsim.solvers.multistep`). With many
+coordinates only some are loaded (:mod:`~flowsim.solvers.separable.screened_run`); a bound on all others, safe by the
+Cauchy-Schwarz inequality, tells when A has to be passed over again.
 """
 
 from flowsim.solvers.separable.flow import SeparableFlow

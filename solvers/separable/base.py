@@ -48,7 +48,7 @@ class Run(ABC):
     ) -> None:
         self.flow, self.t_end, self.tol, self.max_steps = flow, float(t_end), tol, max_steps
         self.progress, self.done = progress, done
-        self.clock = np.array([0.0, 0.0, self.t_end, 1e-4, 0.0])
+        self.clock = np.array([0.0, 0.0, self.t_end, 1.0])
         self.counts = np.zeros(6, dtype=np.int64)
         self.chunks: list[Any] = []
 

@@ -6,11 +6,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flowsim.solvers.separable.base import Array, Run
+from flowsim.solvers.separable.base import LOAD_ALL, Array, Run
+from flowsim.solvers.separable.distance_steps import address_of
+from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.solution import NodeSteps
 
-__all__ = ["Multistep"]
+__all__ = ["FromNodes", "Multistep", "bound_on_reach", "lay_out"]
 
 #: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.
 _FEW_ENTRIES = 4096
@@ -24,8 +27,12 @@ _FACTORISED = 1 << 30
 _RECORDS = 2048
 #: The first of a run: most need no more, and memory that is not touched again costs more than steps.
 _FEW_RECORDS = 512
+#: Floats in all records at once, about, and the fewest records.
+_RECORDED, _FEWEST_RECORDS = 1 << 25, 64
 #: Floats in a cache line.
 _LINE = 8
+
+Workspace = tuple[Array, NDArray[np.int64]]
 
 
 # Compiled code is loaded where it is first called: importing flowsim, and its command line, do without.
@@ -47,56 +54,137 @@ def _address_of_loss(loss: Any) -> int:
 def _lined(size: int) -> Array:
     """Zeros that begin with a cache line."""
     room = np.zeros(size + _LINE)
-    first = -(room.__array_interface__["data"][0] // 8) % _LINE
+    first = -(address_of(room) // 8) % _LINE
     return room[first : first + size]
 
 
-class Multistep(Run):
-    """By :mod:`flowsim.solvers.multistep`, with all coordinates."""
+def lay_out(
+    A: Array,
+    b: Array,
+    n: float,
+    exponential: tuple[Array, ...],
+    tol: float,
+    *,
+    loss: int = 0,
+    reach: Array | None = None,
+    gram: Array | None = None,
+) -> Workspace:
+    """A problem in a workspace, in rows of whole vectors that begin with a cache line.
+
+    Parameters
+    ----------
+    A, b, n : array (r, w), (r,), float
+    exponential : tuple of arrays (K, w)
+    loss : int
+        Address of the derivatives of a loss that is no square.
+    reach : array (w,), optional
+        Bound on what beta of a coordinate moves any z by; without it the Gram matrix tells.
+    gram : array (w, w), optional
+        ``A^T A``; it is made, unless there is such a bound.
+    """
+    from flowsim.solvers.multistep.constants import SMALL
+    from flowsim.solvers.multistep.factors import address as address_of_factors
+    from flowsim.solvers.multistep.problem import write_problem
+    from flowsim.solvers.multistep.workspace import layout
+
+    r, w = A.shape
+    with_gram = reach is None or gram is not None
+    table, floats = layout(w, len(exponential[0]), r, loss, address_of_factors() if w > SMALL else 0, with_gram)
+    table, room = table.copy(), _lined(floats)
+    few = with_gram and gram is None and A.size <= _FEW_ENTRIES
+    if with_gram and not few:
+        to = room[: w * -(-w // _LINE) * _LINE].reshape(w, -1)
+        to[:, :w] = A.T @ A if gram is None else gram
+        to /= n
+    write_problem(A, b, float(n), exponential, np.zeros(0) if reach is None else reach, tol, room, table, few)
+    return room, table
+
+
+def bound_on_reach(flow: SeparableFlow) -> Array | None:
+    """For more coordinates than a Gram matrix is kept of, by the inequality of Cauchy and Schwarz."""
+    if flow.d <= max(LOAD_ALL, 2 * flow.rows):
+        return None
+    # Where a loss bends, its largest curvature comes in as it is found.
+    return flow.norms * (float(flow.norms.max()) / flow.n)
+
+
+class FromNodes(Run):
+    """A run of :mod:`flowsim.solvers.multistep` on the workspace ``work``, of so many coordinates."""
+
+    work: Workspace
+    width: int
+    records = 0
+
+    def advance(self, budget: int) -> int:
+        width, records = self.width, self.records or _FEW_RECORDS
+        self.records = min(2 * records, _RECORDS, max(_FEWEST_RECORDS, _RECORDED // (3 * width)))
+        record = np.empty(3 * records + 1 + 3 * (records + 1) * width)
+        self.counts[5] = records
+        self.before_steps(records)
+        status = _multistep().march(self.tol, self.t_end, budget, *self.work, self.clock, self.counts, record)
+        steps = int(self.counts[4])
+        if steps:
+            z, f, df = record[3 * records + 1 :].reshape(3, records + 1, width)[:, : steps + 1]
+            t, h = record[: steps + 1], record[records + 1 : records + 1 + steps]
+            order = record[2 * records + 1 : 2 * records + 1 + steps]
+            self.chunks.append(self.steps(t, h, order, z, f, df))
+        return int(status)
+
+    def before_steps(self, records: int) -> None:
+        """Make ready for so many steps."""
+
+    def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
+        """The steps of a call as the solution keeps them."""
+        return NodeSteps(t, h, order, z, f, df, self.flow.exponential, self.flow.curves)
+
+    def rows(self) -> tuple[Array, Array]:
+        """A and b; in as many rows as there are coordinates where there are more, which changes no flow of squares."""
+        flow = self.flow
+        A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
+        if flow.loss is None and len(A) > flow.d and A.size * flow.d <= _FACTORISED:
+            both = np.column_stack([A, flow.b])
+            factor: Array = np.asarray(np.linalg.qr(both, mode="r")) if np.isfinite(both).all() else both
+            A, b = factor[: flow.d, : flow.d], factor[: flow.d, flow.d]
+            return np.ascontiguousarray(A), np.ascontiguousarray(b)
+        return A, flow.b
+
+
+class Multistep(FromNodes):
+    """All coordinates, through exponentials or a tabulated map."""
 
     def begin(self) -> None:
-        """Lay the problem out in a workspace, in rows of whole vectors that begin with a cache line."""
-        from flowsim.solvers.multistep.constants import SMALL
-        from flowsim.solvers.multistep.factors import address as address_of_factors
-        from flowsim.solvers.multistep.problem import write_problem
-        from flowsim.solvers.multistep.workspace import Loss, layout
-
         flow = self.flow
-        address = 0 if flow.loss is None else _address_of_loss(flow.loss)
-        factored = address_of_factors() if flow.d > SMALL else 0
-        A, b = self._rows()
-        table, floats = layout(flow.d, len(flow.sign), len(b), address, factored)
-        table, room = table.copy(), _lined(floats)
-        few = A.size <= _FEW_ENTRIES
-        write_problem(A, b, float(flow.n), flow.exponential, room, table, few)
-        if not few:
-            gram = room[: flow.d * -(-flow.d // _LINE) * _LINE].reshape(flow.d, -1)
-            gram[:, : flow.d] = A.T @ A
-            gram /= flow.n
-        if flow.loss is not None:
-            places = table[Loss.PLACE : Loss.PLACE + len(Loss._fields)]  # type: ignore[attr-defined]
-            ones, zeros = np.ones(flow.rows), np.zeros(flow.rows)
-            for place, value in (
-                (places[1], flow.b),
-                (places[2], ones if flow.weights is None else flow.weights),
-                (places[5], zeros if flow.offset is None else flow.offset),
-            ):
-                room[place : place + flow.rows] = value
-        self.work = (room, table)
-        self.stalled = 0
+        self.width, self.passes = flow.d, 1
+        loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
+        self.work = lay_out(
+            *self.rows(), flow.n, flow.exponential, self.tol, loss=loss, reach=bound_on_reach(flow)
+        )  # fmt: skip
+        if loss:
+            self._write_loss()
         if flow.curves is not None:
-            from flowsim.solvers.multistep.curves import address as curves_address
+            from flowsim.solvers.multistep.curves import address
 
-            table[9] = curves_address()
+            self.work[1][9] = address()
             self._hand_over_tables()
-        self.records = _FEW_RECORDS
-        self.passes = 1
+
+    def _write_loss(self) -> None:
+        from flowsim.solvers.multistep.workspace import Loss
+
+        flow, (room, table) = self.flow, self.work
+        places = table[Loss.PLACE : Loss.PLACE + len(Loss._fields)]  # type: ignore[attr-defined]
+        ones, zeros = np.ones(flow.rows), np.zeros(flow.rows)
+        for place, value in (
+            (places[1], flow.b),
+            (places[2], ones if flow.weights is None else flow.weights),
+            (places[5], zeros if flow.offset is None else flow.offset),
+        ):
+            room[place : place + flow.rows] = value
 
     def _hand_over_tables(self) -> None:
         """The tables so far, kept for as long as the loop has their addresses."""
         assert self.flow.curves is not None
         self.tables = self.flow.curves.arrays().packed()
-        self.work[1][10:12] = [array.__array_interface__["data"][0] for array in self.tables]
+        self.work[1][10:12] = [address_of(array) for array in self.tables]
 
     def refresh(self) -> None:
         """Continue tables to where the loop's prediction is; a shorter step where they go no farther."""
@@ -116,28 +204,3 @@ class Multistep(Run):
         if len(self.tables[1]) == before:
             self.clock[2] *= _SHORTER
             self.stalled += 1
-
-    def _rows(self) -> tuple[Array, Array]:
-        """A and b; in as many rows as there are coordinates where there are more, which changes no flow of squares."""
-        flow = self.flow
-        A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
-        if flow.loss is None and len(A) > flow.d and A.size * flow.d <= _FACTORISED:
-            both = np.column_stack([A, flow.b])
-            factor: Array = np.asarray(np.linalg.qr(both, mode="r")) if np.isfinite(both).all() else both
-            A, b = factor[: flow.d, : flow.d], factor[: flow.d, flow.d]
-            return np.ascontiguousarray(A), np.ascontiguousarray(b)
-        return A, flow.b
-
-    def advance(self, budget: int) -> int:
-        d, records = self.flow.d, self.records
-        self.records = min(2 * records, _RECORDS)
-        record = np.empty(3 * records + 1 + 3 * (records + 1) * d)
-        self.counts[5] = records
-        status = _multistep().march(self.tol, self.t_end, budget, *self.work, self.clock, self.counts, record)
-        steps = int(self.counts[4])
-        if steps:
-            z, f, df = record[3 * records + 1 :].reshape(3, records + 1, d)[:, : steps + 1]
-            t, h = record[: steps + 1], record[records + 1 : records + 1 + steps]
-            order = record[2 * records + 1 : 2 * records + 1 + steps]
-            self.chunks.append(NodeSteps(t, h, order, z, f, df, self.flow.exponential, self.flow.curves))
-        return int(status)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flowsim.solvers.separable.base import LOAD_ALL, Done
+from flowsim.solvers.separable.base import LOAD_ALL, Done, Run
+from flowsim.solvers.separable.distance_run import Distances
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.multistep_run import Multistep
-from flowsim.solvers.separable.one_step_run import OneStep
+from flowsim.solvers.separable.screened_run import ScreenedRun
 from flowsim.solvers.separable.solution import SeparableSolution
 
 __all__ = ["run_of"]
@@ -25,5 +26,9 @@ def run_of(
     most = SeparableFlow.MOST_WITH_LOSS
     if (flow.loss is not None or flow.curves is not None) and (flow.power > 0 or flow.d > most):
         raise ValueError(f"a loss other than squares and a tabulated map take no more than {most} coordinates.")
-    kind = Multistep if flow.power == 0 and (flow.d <= LOAD_ALL or flow.loss is not None or flow.curves) else OneStep
+    kind: type[Run] = ScreenedRun
+    if flow.power > 0:
+        kind = Distances
+    elif flow.d <= LOAD_ALL or flow.loss is not None or flow.curves is not None:
+        kind = Multistep
     return kind(flow, t_end, tol, max_steps, progress, done).solve()

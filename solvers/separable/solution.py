@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.events import Occurrence
-from flowsim.solvers.power_laws import PowerLaws
 from flowsim.solvers.separable.curves import Curves
+from flowsim.solvers.separable.distance_steps import DistanceSteps
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
 
-__all__ = ["LoadedSteps", "NodeSteps", "SeparableSolution"]
+__all__ = ["NodeSteps", "SeparableSolution"]
 
 Array = NDArray[np.float64]
 
@@ -29,58 +29,10 @@ _EVALUATE = 1 << 22
 
 
 @cache
-def _one_step() -> Any:
-    from flowsim.solvers import separable_kernel
-
-    return separable_kernel
-
-
-@cache
 def _multistep_reading() -> Any:
     from flowsim.solvers.multistep import reading
 
     return reading
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedSteps:
-    """Steps of the one-step method with one set of loaded coordinates."""
-
-    loaded: NDArray[np.int64] | None  # None: all
-    gram: Array
-    columns: Array
-    powers: PowerLaws
-    t: Array  # (S + 1,)
-    h: Array  # (S,)
-    z: Array  # (S + 1, w), the loaded ones
-    rate: Array  # (S, w): dz/dt at constant beta
-    place: Array  # (S + 1, K, w) for products, else empty
-    nu: Array  # (S + 1, r), or empty if all are loaded
-    pointer: NDArray[np.int64]
-    which: NDArray[np.int32]
-    coefficients: Array  # (entries, 5): the straight part of the integral of beta, and a polynomial
-
-    exponential: tuple[Array, ...]  # log coefficient, sign, slope, decay of the loaded ones
-
-    def speeds(self, n: float, nodes: Array) -> Array:
-        """``|d beta/dt|`` at positions `nodes` of every step."""
-        out = np.empty((len(self.h), len(nodes)))
-        _one_step().speeds(
-            self.gram, self.columns, float(n), self.powers, *self.exponential,
-            self.t, self.h, self.z, self.rate, self.place, self.pointer, self.which, self.coefficients, nodes, out,
-        )  # fmt: skip
-        return out
-
-    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
-        """z of the loaded coordinates at positions `theta` of steps, and nu unless all are loaded."""
-        sides = len(self.place[0]) if flow.power else 1
-        out = np.empty((len(step), sides * self.z.shape[1]))
-        nu = np.empty((len(step) if len(self.nu) else 0, flow.rows))
-        _one_step().states(
-            self.gram, self.columns, float(flow.n), flow.power, self.exponential[2], self.h, self.z, self.rate,
-            self.place, self.pointer, self.which, self.coefficients, flow.b, self.nu, step, theta, out, nu,
-        )  # fmt: skip
-        return out, nu
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +47,7 @@ class NodeSteps:
     df: Array
     exponential: tuple[Array, ...]
     curves: Curves | None = None
-    loaded: None = None
+    loaded: NDArray[np.int64] | None = None  # None: all; else z is theirs, and nu
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
@@ -113,6 +65,8 @@ class NodeSteps:
         """z at positions `theta` of steps."""
         out = np.empty((len(step), self.z.shape[1]))
         _multistep_reading().between(self.h, self.z, self.f, self.df, step, theta, out)
+        if self.loaded is not None:
+            return out[:, : len(self.loaded)], out[:, len(self.loaded) :]
         return out, np.empty((0, flow.rows))
 
 
@@ -141,7 +95,7 @@ class SeparableSolution:
     status: Status
     message: str
     stats: dict[str, Any]
-    chunks: Sequence[LoadedSteps | NodeSteps] = field(repr=False, default=())
+    chunks: Sequence[NodeSteps | DistanceSteps] = field(repr=False, default=())
     events: Sequence[Occurrence] = ()
 
     @cached_property

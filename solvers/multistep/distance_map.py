@@ -1,0 +1,163 @@
+"""Growth to infinity at finite z (:mod:`~flowsim.solvers.multistep.distances`): a map that the loop calls by address.
+
+Distances to the two infinities are what is integrated: from 1e300 or more down to 1, which z cannot hold. They are
+committed when a step is accepted, with their rounding errors; errors count relative to them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from flowsim.solvers.compilation import bare, compiled_callback
+from flowsim.solvers.multistep import constants as c
+from flowsim.solvers.multistep.active import log_reach
+from flowsim.solvers.multistep.distances import (
+    LEVEL,
+    TOLERANCE,
+    UNIT,
+    away,
+    log_size,
+    move,
+    reach_of,
+    sides_at,
+    size_to_distance,
+    values_of,
+)
+from flowsim.solvers.multistep.straight_lines import cross
+from flowsim.solvers.multistep.workspace import (
+    Active,
+    Formula,
+    History,
+    Index,
+    Newton,
+    Scales,
+    Sizes,
+    Trial,
+    Values,
+    Workspace,
+)
+from flowsim.solvers.simd import view
+
+__all__ = ["ROUNDINGS", "address"]
+
+#: e-foldings below the level at which a coordinate is active beyond which its size is not taken.
+_FAR = 8.0
+#: Distances are known to so many roundings: no error in z is asked to be smaller.
+ROUNDINGS = 16.0 * float(np.finfo(np.float64).eps)
+
+
+@bare()
+def _locate(ws, on, guess):
+    """ln |beta| at z + guess, infinite beyond infinity; of what is far below its level only that it is."""
+    exponents, coordinate = view(Trial, ws).exponents, view(Index, ws).coordinate
+    far = size_to_distance(on.power, on.head[LEVEL] - log_reach(ws, view(Formula, ws).step[0]) - _FAR)
+    for s in range(view(Sizes, ws).width):
+        i = coordinate[s]
+        above, below = away(on, 0, i, guess[s]), away(on, 1, i, guess[s])
+        distance = min(above, below)
+        exponents[s] = -np.inf if distance >= far else log_size(on, 0 if above <= below else 1, i, distance)
+    return 1
+
+
+@bare()
+def _evaluate(ws, on):
+    active, values, guess = view(Active, ws), view(Values, ws), view(Trial, ws).guess
+    for s in range(active.padded):
+        beta = by_z = by_zz = 0.0
+        if s < active.n:
+            i = view(Index, ws).coordinate[s]
+            above, below = away(on, 0, i, guess[s]), away(on, 1, i, guess[s])
+            side = 0 if above <= below else 1
+            if min(above, below) < np.inf:
+                beta, by_z, by_zz = values_of(on, side, i, min(above, below))
+            if not by_z >= 0.0:
+                return 0
+            moves = on.moves[side * on.d + i]
+            by_z, by_zz = moves * by_z, moves * moves * by_zz
+            if side == 1:
+                beta, by_zz = -beta, -by_zz
+        values.beta[s], values.by_z[s], values.by_zz[s] = beta, by_z, by_zz
+        values.by_t[s] = values.by_zt[s] = 0.0
+    return 1
+
+
+@bare()
+def _shorten(ws, on, exponents):
+    """The part of the step after which no beta is beyond what one step may do."""
+    formula, before, level = view(Formula, ws), view(History, ws).exponents, view(Scales, ws).level
+    log_h, coordinate, part = log_reach(ws, formula.step[0]), view(Index, ws).coordinate, 1.0
+    for s in range(view(Sizes, ws).width):
+        most = max(level[s] + c.ENTRY - log_h, before[s] + c.GROWTH)
+        if exponents[s] > most:
+            goal = size_to_distance(on.power, most)
+            for side in range(2):
+                now = away(on, side, coordinate[s], 0.0)
+                step = now - away(on, side, coordinate[s], view(Trial, ws).guess[s])
+                if not (step > 0.0 and now < np.inf):
+                    continue
+                reach = reach_of(on, side, coordinate[s], now)
+                if reach != now:
+                    # On a table: what its own growth allows.
+                    goal = now - c.GROWTH * (1.0 - 2.0 / on.power) * reach
+                if now - step < goal:
+                    part = min(part, (now - goal) / step)
+    formula.part[0] = max(part, 1e-3)
+    return 1
+
+
+@bare()
+def note(ws, on):
+    """What errors count where coordinates now are, and the record of that."""
+    scales, active, coordinate = view(Scales, ws), view(Active, ws), view(Index, ws).coordinate
+    unit, tol, L = on.head[UNIT], on.head[TOLERANCE], on.power
+    for s in range(view(Sizes, ws).width):
+        i = coordinate[s]
+        side = 0 if on.distance[i] <= on.distance[on.d + i] else 1
+        near = on.distance[side * on.d + i] * unit
+        # Half of the relative error of beta; one made while the weight is small has grown with it when that is 1.
+        reach = reach_of(on, side, i, near)
+        gain = 0.5 * L * max(1.0 / ((L - 2.0) * max(reach, 1e-300)), 1.0)
+        scales.gain[s] = on.moves[side * on.d + i] * min(gain, tol / (ROUNDINGS * max(abs(near), 1e-300)))
+    for s in range(active.n):
+        view(Newton, ws).gain[s] = scales.gain[s]
+    on.row[0] += 1
+    for at in range(2 * on.d):
+        on.record[on.row[0] * 2 * on.d + at] = on.distance[at]
+
+
+@bare()
+def _commit(ws, on, guess):
+    unit, coordinate = on.head[UNIT], view(Index, ws).coordinate
+    for s in range(view(Sizes, ws).width):
+        move(on, coordinate[s], guess[s] / unit)
+    note(ws, on)
+    return 1
+
+
+@bare()
+def _cross(ws, on):
+    answer = cross(ws, on)
+    if answer == 1:
+        note(ws, on)
+    return answer
+
+
+@cache
+def address() -> int:
+    """Of the function ``(task, room, table, guess)``."""
+
+    def distances(task, room, table, guess):
+        ws = Workspace(room, table)
+        on = sides_at(view(Sizes, ws).map_integers, view(Sizes, ws).map_numbers)
+        if task == c.LOCATE:
+            return _locate(ws, on, guess)
+        if task == c.EVALUATE:
+            return _evaluate(ws, on)
+        if task == c.SHORTEN:
+            return _shorten(ws, on, guess)
+        return _commit(ws, on, guess) if task == c.COMMIT else _cross(ws, on)
+
+    found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(distances)
+    return int(found.address)

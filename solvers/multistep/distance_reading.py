@@ -1,0 +1,84 @@
+"""Between the ends of steps through growth to infinity: distances, and the speed of beta."""
+
+from __future__ import annotations
+
+import math
+
+from flowsim.solvers.compilation import bare, compiled
+from flowsim.solvers.multistep.distances import UNIT, sides_at, size_to_distance, values_of
+
+__all__ = ["between", "speeds"]
+
+#: A power law below this does not move, as far as anyone sees.
+_TINY = 1e-18
+
+
+@bare()
+def _at(start, end, x, line, line_end, curve, curve_end):
+    """The polynomial of degree 5 at x, 0 to 1, with values, h f and h^2 f' of both ends."""
+    y, cube = 1.0 - x, x * x * x
+    along = cube * (10.0 - x * (15.0 - 6.0 * x))
+    left, right = x - cube * (6.0 - x * (8.0 - 3.0 * x)), cube * (4.0 - x * (7.0 - 3.0 * x))
+    bent = 0.5 * x * x * y * y * y * curve + 0.5 * cube * y * y * curve_end
+    return start + along * (end - start) + left * line - right * line_end + bent
+
+
+@bare()
+def _rate_at(change, x, line, line_end, curve, curve_end):
+    """Its derivative by x."""
+    p = change - line - 0.5 * curve
+    q = line_end - line - curve
+    s = 0.5 * (curve_end - curve)
+    c_3, c_4, c_5 = 10.0 * p - 4.0 * q + s, 7.0 * q - 15.0 * p - 2.0 * s, 6.0 * p - 3.0 * q + s
+    return line + x * (curve + x * (3.0 * c_3 + x * (4.0 * c_4 + x * 5.0 * c_5)))
+
+
+@bare()
+def _ends(on, side, i, length, f, df, a):
+    """h f and h^2 f' of a distance at both ends of a step."""
+    # h f' first: the unit may take up all of the range of floats
+    pace = on.moves[side * on.d + i] * (-length if side == 0 else length)
+    unit = on.head[UNIT]
+    curve, curve_end = pace * (length * (unit * df[a, i])), pace * (length * (unit * df[a + 1, i]))
+    return pace * f[a, i], pace * f[a + 1, i], curve, curve_end
+
+
+@compiled()
+def between(tables, h, place, f, df, step, theta, out):
+    """Distances at positions `theta` of steps, (K, 2 d); `tables` are the addresses of the two buffers."""
+    on = sides_at(tables[0], tables[1])
+    for row in range(len(step)):
+        a, x = step[row], theta[row]
+        for side in range(2):
+            for i in range(on.d):
+                start, end = place[a, side, i], place[a + 1, side, i]
+                if x == 1.0 or not end < math.inf:
+                    out[row, side * on.d + i] = end
+                    continue
+                line, line_end, curve, curve_end = _ends(on, side, i, h[a], f, df, a)
+                out[row, side * on.d + i] = _at(start, end, x, line, line_end, curve, curve_end)
+
+
+@compiled()
+def speeds(tables, h, place, f, df, nodes, out):
+    """``|d beta/dt|`` at the positions `nodes` of every step, t in the unit of distances."""
+    on = sides_at(tables[0], tables[1])
+    unit = on.head[UNIT]
+    far = size_to_distance(on.power, math.log(_TINY)) / unit
+    for a in range(len(h)):
+        for j in range(len(nodes)):
+            x, square = nodes[j], 0.0
+            for i in range(on.d):
+                side = 0 if place[a + 1, 0, i] <= place[a + 1, 1, i] else 1
+                start, end = place[a, side, i], place[a + 1, side, i]
+                if not min(start, end) < far:
+                    continue
+                line, line_end, curve, curve_end = _ends(on, side, i, h[a], f, df, a)
+                distance = _at(start, end, x, line, line_end, curve, curve_end) * unit
+                if distance < math.inf:
+                    fall = values_of(on, side, i, distance)[1]
+                    if fall > 0.0:
+                        # What beta moves in the step: its speed may leave the range of floats once it is squared.
+                        rate = _rate_at(end - start, x, line, line_end, curve, curve_end)
+                        square += (fall * unit * rate) ** 2
+            out[a, j] = math.sqrt(square) / h[a]

@@ -1,0 +1,274 @@
+r"""Coordinates that reach infinity at finite z, in compiled code: beta at their distances from it.
+
+Products of L >= 3 weights: with x the weight of smallest modulus and m_j^2 the differences of the other squares from
+x^2, all conserved,
+
+.. math:: \beta = \pm x \prod_{j<L} \sqrt{x^2 + m_j^2}, \qquad
+          Y^\pm = \pm(T^\pm - z) = \int_x^\infty \frac{d\xi}{\prod_j \sqrt{\xi^2 + m_j^2}} ,
+
+so that :math:`|\beta| \sim ((L - 2) Y)^{-L/(L-2)}`. Or any growth that is such a power law while it is small, and a
+table of Chebyshev polynomials beyond (:class:`flowsim.solvers.power_laws.PowerLaws`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.simd import at_address
+
+__all__ = [
+    "CLOSE", "HEAD", "LEVEL", "TOLERANCE", "UNIT", "Sides", "away", "end_of", "goal_of", "log_size", "move",
+    "reach_of", "sides_at", "size_to_distance", "values_of",
+]  # fmt: skip
+
+#: The series of a product in m^2/x^2 is used up to here, its Newton iteration in ln x so often.
+_SERIES, _NEWTON = 0.1, 4
+#: Halvings that find a distance on a table.
+_BISECTIONS = 40
+#: Where no piece of a table holds: its power law does, a critical point of its formula does, the table has ended.
+_LAW, _CRITICAL, _ENDED = -1, -2, -3
+
+
+class Sides(NamedTuple):
+    """Both sides of every coordinate: 0 is the infinity above, 1 the one below.
+
+    L, coordinates, terms of the series, of a polynomial, rows recorded; unit of z and time, tolerance, how close to
+    rest is rest, the lowest level of activity; distances and what rounding left of them, what z moves them by, (2, d)
+    each, m^2 (L - 1, d) and the series (terms, d) of products; the table of each side (2, d), the first piece of each
+    table, whether it ends at a critical point; of each piece its ends, size of beta and fall with the distance; and
+    the record of distances (rows, 2, d).
+    """
+
+    power: Any
+    d: Any
+    terms: Any
+    degree: Any
+    row: Any
+    head: Any
+    distance: Any
+    rounding: Any
+    moves: Any
+    squares: Any
+    series: Any
+    branch: Any
+    first: Any
+    rests: Any
+    low: Any
+    high: Any
+    size: Any
+    fall: Any
+    record: Any
+
+
+#: Numbers that stand first in ``head``, and integers that stand before the tables.
+UNIT, TOLERANCE, CLOSE, LEVEL, HEAD = range(5)
+
+
+@bare()
+def sides_at(integers, numbers):
+    """The tables in two buffers, of integers and of floats, at their addresses."""
+    head = at_address(integers, 0, 0)
+    L, d, terms, degree, tables, pieces = head[0], head[1], head[2], head[3], head[4], head[5]
+    at_squares = HEAD + 6 * d
+    at_low = at_squares + (L - 1 + terms) * d
+    at_size = at_low + 2 * pieces
+    return Sides(
+        L, d, terms, degree, at_address(integers, 6, 0), at_address(numbers, 0, 1.0), at_address(numbers, HEAD, 1.0),
+        at_address(numbers, HEAD + 2 * d, 1.0), at_address(numbers, HEAD + 4 * d, 1.0),
+        at_address(numbers, at_squares, 1.0), at_address(numbers, at_squares + (L - 1) * d, 1.0),
+        at_address(integers, 8, 0), at_address(integers, 8 + 2 * d, 0), at_address(integers, 9 + 2 * d + tables, 0),
+        at_address(numbers, at_low, 1.0), at_address(numbers, at_low + pieces, 1.0),
+        at_address(numbers, at_size, 1.0), at_address(numbers, at_size + pieces * degree, 1.0),
+        at_address(head[7], 0, 1.0),
+    )  # fmt: skip
+
+
+@bare()
+def _product(on, i, distance):
+    """beta, its fall with the distance and the rise of that towards infinity; NaN where the series ends."""
+    L, d = on.power, on.d
+    if L == 3:
+        x = 1.0 / distance
+    elif L == 4:
+        x = 1.0 / math.sqrt(2.0 * distance)
+    else:
+        x = ((L - 2) * distance) ** (-1.0 / (L - 2))
+    largest = 0.0
+    for j in range(L - 1):
+        largest = max(largest, on.squares[j * d + i])
+    if largest == 0.0:
+        whole = x ** (L - 1)
+        return x * whole, L * whole * whole, (2.0 * L * (L - 1)) * whole * whole * (whole / x)
+    if largest > _SERIES * x * x:
+        return np.nan, np.nan, np.nan
+    for _ in range(_NEWTON):
+        u, total = 1.0 / (x * x), 0.0
+        for k in range(on.terms - 1, -1, -1):
+            total = total * u + on.series[k * d + i] / (L - 2 + 2 * k)
+        root = 1.0
+        for j in range(L - 1):
+            root *= 1.0 + on.squares[j * d + i] * u
+        # In ln x, where the function is nearly a straight line.
+        x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(root)
+    whole, growth, bent = x ** (L - 1), 1.0, 0.0
+    for j in range(L - 1):
+        ratio = on.squares[j * d + i] / (x * x)
+        whole *= math.sqrt(1.0 + ratio)
+        growth += 1.0 / (1.0 + ratio)
+        bent += 2.0 * ratio / (1.0 + ratio) ** 2
+    return x * whole, whole * whole * growth, whole**3 / x * (2.0 * (growth - 1.0) * growth + bent)
+
+
+@bare()
+def _piece(on, b, distance):
+    """The piece of a table that holds a distance."""
+    low, high = on.first[b], on.first[b + 1] - 1
+    if high < low or distance >= on.high[low]:
+        return _LAW
+    if distance < on.low[high]:
+        return _CRITICAL if on.rests[b] != 0 else _ENDED
+    while low < high:
+        middle = (low + high) // 2
+        if distance >= on.low[middle]:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@bare()
+def _piece_of(on, side, i, distance):
+    b = on.branch[side * on.d + i]
+    return _LAW if b < 0 else _piece(on, b, distance)
+
+
+@bare()
+def end_of(on, side, i, distance):
+    """The distance at which a coordinate at a critical point of its formula leaves it; NaN if it is at none."""
+    if _piece_of(on, side, i, distance) != _CRITICAL:
+        return np.nan
+    return on.low[on.first[on.branch[side * on.d + i] + 1] - 1]
+
+
+@bare()
+def _chebyshev(coefficients, first, count, x):
+    """The sum, and its derivative."""
+    value, slope = coefficients[first], 0.0
+    before, now, rise_before, rise = 1.0, x, 0.0, 1.0
+    for n in range(1, count):
+        value += coefficients[first + n] * now
+        slope += coefficients[first + n] * rise
+        before, now, rise_before, rise = (
+            now, 2.0 * x * now - before, rise, 2.0 * now + 2.0 * x * rise - rise_before,
+        )  # fmt: skip
+    return value, slope
+
+
+@bare()
+def values_of(on, side, i, distance):
+    """|beta|, its fall with the distance and the rise of that towards infinity, all in units of steps.
+
+    NaN where the series of a product or a table has ended: a step that has an active coordinate there is rejected.
+    """
+    p = _piece_of(on, side, i, distance)
+    if p == _LAW:
+        if not distance > 0.0:
+            return np.nan, np.nan, np.nan
+        return _product(on, i, distance)
+    if p == _ENDED:
+        return np.nan, np.nan, np.nan
+    if p == _CRITICAL:
+        last = on.first[on.branch[side * on.d + i] + 1] - 1
+        return _chebyshev(on.size, last * on.degree, on.degree, -1.0)[0], 0.0, 0.0
+    half = 0.5 * (on.high[p] - on.low[p])
+    x = (distance - on.low[p]) / half - 1.0
+    fall, rise = _chebyshev(on.fall, p * on.degree, on.degree, x)
+    return _chebyshev(on.size, p * on.degree, on.degree, x)[0], max(fall, 0.0), -rise / half
+
+
+@bare()
+def away(on, side, i, change):
+    """The distance of a side once z has moved, in units of steps."""
+    moved = on.moves[side * on.d + i] * change
+    return on.distance[side * on.d + i] * on.head[UNIT] - (moved if side == 0 else -moved)
+
+
+@bare()
+def move(on, i, change):
+    """Distances after z of a coordinate has moved, in their own unit, with what rounding leaves of them."""
+    for side in range(2):
+        at = side * on.d + i
+        if on.distance[at] < np.inf:
+            old = on.distance[at]
+            step = on.rounding[at] + on.moves[at] * (-change if side == 0 else change)
+            on.distance[at] = old + step
+            on.rounding[at] = step - (on.distance[at] - old)
+
+
+@bare()
+def _log_law(L, distance):
+    return -L / (L - 2.0) * math.log((L - 2.0) * distance)
+
+
+@bare()
+def size_to_distance(L, log_size):
+    """The distance at which a power law has a size."""
+    return math.exp(min((2.0 / L - 1.0) * log_size, 700.0)) / (L - 2.0)
+
+
+@bare()
+def log_size(on, side, i, distance):
+    """ln |beta| at a distance in units of steps: infinite beyond all tables."""
+    p = _piece_of(on, side, i, distance)
+    if p == _LAW:
+        return _log_law(on.power, distance) if distance > 0.0 else np.inf
+    size = values_of(on, side, i, distance)[0]
+    return math.log(size) if size > 0.0 else np.inf
+
+
+@bare()
+def reach_of(on, side, i, distance):
+    """The distance of a power law that grows as this side does here; infinite where it does not grow."""
+    p = _piece_of(on, side, i, distance)
+    if p == _LAW:
+        return distance
+    size, fall, _ = values_of(on, side, i, distance)
+    return on.power / (on.power - 2.0) * size / fall if fall > 0.0 else np.inf
+
+
+@bare()
+def _law_goal(L, level, speed):
+    """``((L-2) Y)^-p Y = p speed exp(level)``, p = L / (L - 2)."""
+    p = L / (L - 2.0)
+    return math.exp(min((level + math.log(p * speed) + p * math.log(L - 2.0)) / (1.0 - p), 700.0))
+
+
+@bare()
+def _log_effect(on, side, i, distance):
+    return log_size(on, side, i, distance) + math.log(reach_of(on, side, i, distance))
+
+
+@bare()
+def goal_of(on, side, i, level, speed):
+    """The distance at which a side is active: beta over its rate of growth, p speed / reach, is at its level."""
+    b = on.branch[side * on.d + i]
+    if b < 0 or on.first[b + 1] == on.first[b]:
+        return _law_goal(on.power, level, speed)
+    goal, least = _law_goal(on.power, level, speed), level + math.log(on.power / (on.power - 2.0) * speed)
+    p, last = on.first[b], on.first[b + 1] - 1
+    if goal >= on.high[p]:
+        return goal
+    while p < last and _log_effect(on, side, i, on.low[p]) < least:
+        p += 1
+    low, high = on.low[p], on.high[p]
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        if _log_effect(on, side, i, middle) < least:
+            high = middle
+        else:
+            low = middle
+    return high

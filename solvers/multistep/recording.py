@@ -1,0 +1,108 @@
+"""The record of steps, and straight lines in place of steps where what is active is at rest."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.multistep import constants as c
+from flowsim.solvers.multistep.loss import is_at_rest
+from flowsim.solvers.multistep.workspace import Formula, History, Index, Sizes, Trial
+from flowsim.solvers.simd import call, pointer, view
+
+__all__ = ["Records", "begin_record", "cross", "open_records", "record_step"]
+
+
+class Records(NamedTuple):
+    """t, h and past points of the steps on record, and z, f and f' at their ends."""
+
+    t: Any
+    h: Any
+    order: Any
+    z: Any
+    f: Any
+    df: Any
+
+
+@bare()
+def open_records(records, capacity, width):
+    first, rows = 3 * capacity + 1, (capacity + 1) * width
+    return Records(
+        records, pointer(records, capacity + 1), pointer(records, 2 * capacity + 1),
+        pointer(records, first), pointer(records, first + rows), pointer(records, first + 2 * rows),
+    )  # fmt: skip
+
+
+@bare()
+def _record(ws, row, records):
+    """z, f and f' in the order of the caller."""
+    history, place, width = view(History, ws), view(Index, ws).place, view(Sizes, ws).width
+    for i in range(width):
+        at, to = place[i], row * width + i
+        records.z[to], records.f[to], records.df[to] = history.z[at], history.f[at], history.df[at]
+
+
+@bare()
+def _advance_clock(clock, h, is_last, t_end):
+    if is_last:
+        clock[c.TIME], clock[c.TIME_LOW] = t_end, 0.0
+    else:
+        step = h + clock[c.TIME_LOW]
+        moved = clock[c.TIME] + step
+        clock[c.TIME], clock[c.TIME_LOW] = moved, step - (moved - clock[c.TIME])
+
+
+@bare()
+def begin_record(ws, clock, counts, record):
+    """Where a call of the loop begins."""
+    if counts[c.RECORDED] == 0:
+        record.t[0] = clock[c.TIME]
+        _record(ws, 0, record)
+
+
+@bare()
+def record_step(ws, clock, counts, h, order, is_last, t_end, record):
+    """The clock and the record after a step of length h, in the unit of the clock."""
+    recorded = counts[c.RECORDED]
+    _advance_clock(clock, h, is_last, t_end)
+    record.h[recorded], record.order[recorded], record.t[recorded + 1] = h, order, clock[c.TIME]
+    _record(ws, recorded + 1, record)
+    counts[c.RECORDED] += 1
+    counts[c.STEPS] += 1
+
+
+@bare()
+def _straight(ws, clock, counts, h, t_end, record):
+    """Record a straight line of length h, in the unit of the clock, along f."""
+    recorded, left = counts[c.RECORDED], (t_end - clock[c.TIME]) - clock[c.TIME_LOW]
+    # The last point once more: its f may have been rounding, which the length of the line would make something of.
+    record.t[recorded] = clock[c.TIME]
+    _record(ws, recorded, record)
+    record_step(ws, clock, counts, h, 0, h == left, t_end, record)
+
+
+@bare()
+def cross(ws, clock, counts, h, t_end, record):
+    """Take a straight line as far as it goes, where what is active is at rest.
+
+    By a map that is called: 1 if it has done so, 0 if not, 2 if there is no matrix any more; -1 for a map that does not
+    do so. Else only to the end, where nothing moves any more.
+    """
+    formula, mapping = view(Formula, ws), view(Sizes, ws).mapping
+    left = (t_end - clock[c.TIME]) - clock[c.TIME_LOW]
+    if left <= 0.0 or counts[c.RECORDED] >= counts[c.CAPACITY]:
+        return 0
+    answer = -1
+    if mapping != 0:
+        formula.step[0], formula.part[0] = left, h
+        answer = call(mapping, (c.CROSS, ws.room, ws.table, view(Trial, ws).f))
+    if answer == 1:
+        clock[c.NEXT_STEP] = formula.part[0]
+        _straight(ws, clock, counts, formula.step[0], t_end, record)
+    elif answer < 0 and is_at_rest(ws):
+        history = view(History, ws)
+        for i in range(view(Sizes, ws).padded):
+            history.f[i] = history.df[i] = 0.0
+        _straight(ws, clock, counts, left, t_end, record)
+        return 1
+    return max(answer, 0)

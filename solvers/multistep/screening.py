@@ -1,0 +1,95 @@
+r"""Coordinates that are not loaded: a bound on their exponents, safe by the Cauchy-Schwarz inequality.
+
+Only their exponents where they were last looked at are known, and how these grow along a straight line of
+:math:`\nu`: they differ by no more than their reach times the distance of nu from that line. The rows of A are
+coordinates without exponentials, whose z is nu.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowsim.solvers.compilation import FAST, bare, compiled_callback
+from flowsim.solvers.multistep.workspace import Formula, History, Index, Sizes, Workspace
+from flowsim.solvers.simd import at_address, view
+
+__all__ = ["BLOCK", "address"]
+
+#: Exponents that are bounded together, first.
+BLOCK = 64
+
+
+class Unloaded(NamedTuple):
+    """How many exponents, the first row's coordinate, rows; the time since, nu then and its rate, and of exponents
+    over their level: where they were, their growth, their reach; the largest of each of blocks of them.
+    """
+
+    count: Any
+    first: Any
+    rows: Any
+    since: Any
+    nu: Any
+    rate: Any
+    exponent: Any
+    growth: Any
+    reach: Any
+    largest: Any
+
+
+@bare()
+def _outside(sizes):
+    head, numbers = at_address(sizes.screen_integers, 0, 0), sizes.screen_numbers
+    count, first, rows = head[0], head[1], head[2]
+    at = 1 + 2 * rows
+    return Unloaded(
+        count, first, rows, at_address(numbers, 0, 1.0), at_address(numbers, 1, 1.0),
+        at_address(numbers, 1 + rows, 1.0), at_address(numbers, at, 1.0), at_address(numbers, at + count, 1.0),
+        at_address(numbers, at + 2 * count, 1.0), at_address(numbers, at + 3 * count, 1.0),
+    )  # fmt: skip
+
+
+@bare(fastmath=FAST)
+def _worst(outside, first, last, since, distance):
+    worst = -np.inf
+    for i in range(first, last):
+        worst = max(worst, outside.exponent[i] + outside.growth[i] * since + outside.reach[i] * distance)
+    return worst
+
+
+@bare()
+def _may_matter(ws, guess):
+    """Could a coordinate that is not loaded be active at the end of the step being tried? The time since goes on."""
+    outside, z, place = _outside(view(Sizes, ws)), view(History, ws).z, view(Index, ws).place
+    h = view(Formula, ws).step[0]
+    since, distance = outside.since[0] + h, 0.0
+    for q in range(outside.rows):
+        at = place[outside.first + q]
+        distance += (z[at] + guess[at] - outside.nu[q] - since * outside.rate[q]) ** 2
+    distance = math.sqrt(distance)
+    for block in range((outside.count + BLOCK - 1) // BLOCK):
+        exponent, growth, reach = (
+            outside.largest[3 * block],
+            outside.largest[3 * block + 1],
+            outside.largest[3 * block + 2],
+        )
+        if exponent + growth * since + reach * distance + math.log(h) > 0.0:
+            last = min((block + 1) * BLOCK, outside.count)
+            if _worst(outside, block * BLOCK, last, since, distance) + math.log(h) > 0.0:
+                return 1
+    outside.since[0] = since
+    return 0
+
+
+@cache
+def address() -> int:
+    """Of the function ``(task, room, table, guess)``; 1 where a coordinate that is not loaded may matter."""
+
+    def screen(task, room, table, guess):
+        return _may_matter(Workspace(room, table), guess)
+
+    found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(screen)
+    return int(found.address)

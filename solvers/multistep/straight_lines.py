@@ -1,0 +1,220 @@
+"""Where all that is active is at rest, the others move along straight lines.
+
+One exact step takes them to where the next one becomes active, however far that is, and the formulas begin anew there:
+over a plateau of 1e300 neither f nor f' of what is at rest is known to what a step would make of it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flowsim.solvers.compilation import bare
+from flowsim.solvers.multistep import constants as c
+from flowsim.solvers.multistep.distances import (
+    CLOSE,
+    TOLERANCE,
+    UNIT,
+    end_of,
+    goal_of,
+    log_size,
+    move,
+    reach_of,
+)
+from flowsim.solvers.multistep.iteration_matrix import renew, shrink
+from flowsim.solvers.multistep.products import subtract_gram
+from flowsim.solvers.multistep.workspace import (
+    Active,
+    Formula,
+    History,
+    Index,
+    Newton,
+    Problem,
+    Scales,
+    Sizes,
+    Trial,
+    Values,
+)
+from flowsim.solvers.simd import view
+
+__all__ = ["cross"]
+
+#: Arrivals that differ by less than this, relatively, are one.
+_TIE = 1e-13
+#: A straight line is taken where it is so many times longer than the step before.
+_LONGER = 10.0
+#: The implicit Euler step that tells how far a state is from rest, over the fastest time scale: as rounding allows.
+_IMPLICIT = 1e10
+#: A test of rest that failed is taken again where coordinates have come so much closer.
+_CLOSER = 0.1
+#: Along a line others are moved unseen by no more than this.
+_SEEN = 1e-3
+#: The first step after a line, as a part of the time to infinity.
+_FIRST = 0.25
+
+
+@bare()
+def _leeway(ws, on):
+    """By how much the level of activity may be higher along a line, in logarithms.
+
+    What others are moved by counts as errors of theirs do, and distances are known to roundings alone.
+    """
+    active, by_z, gain, most = view(Active, ws), view(Values, ws).by_z, view(Scales, ws).gain, 1e-300
+    for s in range(view(Sizes, ws).width):
+        if s >= active.n or by_z[s] == 0.0:
+            most = max(most, gain[s])
+    return min(max(math.log(0.5 * on.power / most), 0.0), max(math.log(_SEEN / on.head[TOLERANCE]), 0.0))
+
+
+@bare()
+def _side_until(on, side, i, entry, leeway, speed, left):
+    """How long a side may move in a straight line, with `speed` towards infinity, before it is active.
+
+    Not positive if it is.
+    """
+    distance, unit = on.distance[side * on.d + i], on.head[UNIT]
+    end = end_of(on, side, i, distance * unit)
+    if end == end:
+        # At a critical point of its formula beta stands, until it comes back to where it was.
+        return left if speed >= 0.0 else (end / unit - distance) / -speed
+    if speed > 0.0:
+        until = (distance - goal_of(on, side, i, entry, speed) / unit) / speed
+        if until > 0.0:
+            return until
+        if log_size(on, side, i, (distance - speed * left) * unit) + math.log(left) + math.log(unit) <= entry + leeway:
+            # It has no time to become so.
+            return left
+        return (distance - goal_of(on, side, i, entry + leeway, speed) / unit) / speed
+    if distance <= on.distance[(1 - side) * on.d + i]:
+        # It stands or leaves: what it still does to others.
+        span = left
+        if speed < 0.0:
+            span = min(left, 0.5 * (on.power - 2.0) * reach_of(on, side, i, distance * unit) / unit / -speed)
+        if log_size(on, side, i, distance * unit) + math.log(span) + math.log(unit) > entry + leeway:
+            return -1.0
+    return left
+
+
+@bare()
+def _wait(ws, on, f, left):
+    """How long straight lines along f may be before a coordinate is active, at most `left`; not positive if one is.
+
+    In the unit of distances. Coordinates at rest have f = 0 and a slope in ``Values.by_z``.
+    """
+    active, by_z, level = view(Active, ws), view(Values, ws).by_z, view(Scales, ws).level
+    coordinate, leeway, wait = view(Index, ws).coordinate, _leeway(ws, on), left
+    for s in range(view(Sizes, ws).width):
+        if s < active.n and by_z[s] > 0.0:
+            continue
+        i = coordinate[s]
+        for side in range(2):
+            if on.distance[side * on.d + i] < np.inf:
+                speed = on.moves[side * on.d + i] * (f[s] if side == 0 else -f[s])
+                wait = min(wait, _side_until(on, side, i, level[s] + c.ENTRY, leeway, speed, left))
+                if wait <= 0.0:
+                    return wait
+    return wait
+
+
+@bare()
+def _settled(ws, on):
+    """The fastest rate of what is active and as close to rest as the tolerance asks for, each by itself.
+
+    Of the others the slope is set to 0: whether they are active is for :func:`_wait` to say.
+    """
+    active, diagonal, by_z = view(Active, ws), view(Problem, ws).diagonal, view(Values, ws).by_z
+    f, gain, fastest = view(History, ws).f, view(Scales, ws).gain, 0.0
+    for s in range(active.n):
+        rate = diagonal[s] * by_z[s]
+        if gain[s] * abs(f[s]) <= on.head[CLOSE] * rate:
+            fastest = max(fastest, rate)
+        else:
+            by_z[s] = 0.0
+    return fastest
+
+
+@bare()
+def _to_rest(ws, on, fastest, left):
+    """Where what is active is at rest: an implicit Euler step over all that is left; False if that is too far.
+
+    ``theta (I + theta G D)^-1 f``, with f of the others moved along in ``Trial.f``.
+    """
+    active, newton, f, by_z = view(Active, ws), view(Newton, ws), view(Trial, ws).f, view(Values, ws).by_z
+    theta = min(left, _IMPLICIT / fastest)
+    if not renew(ws, theta):
+        return False
+    delta, most = newton.delta, 0.0
+    for s in range(active.padded):
+        delta[s] = f[s] if s < active.n and by_z[s] > 0.0 else 0.0
+    shrink(ws, delta)
+    for s in range(active.padded):
+        delta[s] = theta * delta[s] if s < active.n and by_z[s] > 0.0 else 0.0
+        most = max(most, newton.gain[s] * abs(delta[s]))
+        newton.work[s] = by_z[s] * delta[s]
+    if not most <= on.head[CLOSE]:
+        on.head[CLOSE] *= _CLOSER
+        return False
+    subtract_gram(ws, newton.work, c.FIRST, view(Sizes, ws).padded, f, f)
+    for s in range(active.n):
+        if by_z[s] > 0.0:
+            f[s] = 0.0
+    return True
+
+
+@bare()
+def _follow_line(ws, on, f, length):
+    """Distances at the end of a line; the first step from there."""
+    unit, coordinate, level = on.head[UNIT], view(Index, ws).coordinate, view(Scales, ws).level
+    first = np.inf
+    for s in range(view(Sizes, ws).width):
+        if f[s] == 0.0:
+            continue
+        i, side = coordinate[s], 0 if f[s] > 0.0 else 1
+        at = side * on.d + i
+        before, speed = on.distance[at], on.moves[at] * abs(f[s])
+        move(on, i, f[s] * length)
+        if 0.0 < before < np.inf:
+            goal = goal_of(on, side, i, level[s] + c.ENTRY, speed) / unit
+            if abs(on.distance[at] - goal) <= _TIE * before:
+                # The way here was longer than floats can tell from the goal.
+                on.distance[at], on.rounding[at] = goal, 0.0
+            first = min(first, abs(on.distance[at]) * unit / speed)
+    return _FIRST * first
+
+
+@bare()
+def cross(ws, on):
+    """A straight line where what is active is at rest: 1 if it is taken, 0 if not, 2 if not and the matrix is lost.
+
+    ``Formula.step`` holds the length that is left, then that of the line, in the unit of distances; ``Formula.part``
+    the last step, then the first to come, in units of steps.
+    """
+    formula, history, f, by_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).by_z
+    wp, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], on.head[UNIT]
+    fastest = _settled(ws, on)
+    for s in range(wp):
+        f[s] = 0.0 if s < n_active and by_z[s] > 0.0 else history.f[s]
+    length = _wait(ws, on, f, left)
+    if not length * unit > _LONGER * formula.part[0]:
+        return 0
+    if fastest > 0.0:
+        for s in range(n_active):
+            f[s] = history.f[s]
+        if not _to_rest(ws, on, fastest, min(left * unit, c.LONGEST)):
+            return 2
+        length = _wait(ws, on, f, left)
+        if not length > 0.0:
+            return 2
+        for s in range(n_active):
+            if by_z[s] > 0.0:
+                move(on, view(Index, ws).coordinate[s], view(Newton, ws).delta[s] / unit)
+    formula.step[0], formula.part[0] = length, _follow_line(ws, on, f, length)
+    for s in range(wp):
+        history.f[s], history.df[s], history.z[s], history.z_low[s] = f[s], 0.0, 0.0, 0.0
+    for a in range(wp, c.HISTORY * wp):
+        history.f[a] = 0.0
+    for a in range(c.HISTORY + 2):
+        history.spans[a] = c.MISSING
+    on.head[CLOSE] = c.REST * on.head[TOLERANCE] / c.CAUTION
+    return 1

@@ -1,0 +1,47 @@
+"""An integration through growth to infinity at finite z: distances beside the compiled loop's workspace."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from flowsim.solvers.separable.base import Array
+from flowsim.solvers.separable.distance_steps import DistanceSteps, DistanceTables
+from flowsim.solvers.separable.multistep_run import FromNodes, bound_on_reach, lay_out
+
+__all__ = ["Distances"]
+
+
+class Distances(FromNodes):
+    """All coordinates, as their distances from infinity (:mod:`flowsim.solvers.multistep.distance_map`)."""
+
+    def begin(self) -> None:
+        from flowsim.solvers.multistep.constants import LONGEST
+        from flowsim.solvers.multistep.distance_map import ROUNDINGS, address
+        from flowsim.solvers.multistep.workspace import Scales
+
+        flow = self.flow
+        self.width, self.passes = flow.d, 1
+        ones, zeros = np.ones((1, flow.d)), np.zeros((1, flow.d))
+        A, b = self.rows()
+        self.work = lay_out(A, b, flow.n, (zeros, ones, ones, zeros), self.tol, reach=bound_on_reach(flow))
+        room, table = self.work
+        at_gain, at_level = table[Scales.PLACE : Scales.PLACE + 2]  # type: ignore[attr-defined]
+        unit, power = math.exp(flow.log_unit), flow.power
+        self.tables = DistanceTables.of(flow, self.tol, float(room[at_level : at_level + flow.d].min()))
+        with np.errstate(over="ignore", divide="ignore"):
+            near = np.maximum(np.abs(self.tables.distance.min(axis=0)) * unit, np.finfo(float).tiny)
+            gain = 0.5 * power * np.maximum(1.0 / ((power - 2.0) * near), 1.0)
+            gain = np.abs(flow.slope).max(axis=0) * np.minimum(gain, self.tol / (ROUNDINGS * near))
+        room[at_gain : at_gain + flow.d] = gain
+        table[9], table[10:12] = address(), self.tables.addresses
+        self.clock[2:] = min(self.t_end, LONGEST / unit) * unit, unit
+
+    def before_steps(self, records: int) -> None:
+        self.record = np.empty((records + 1, 2, self.flow.d))
+        self.tables.record(self.record)
+
+    def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
+        return DistanceSteps(t, h, order, self.record[: len(t)], f, df, self.tables)

@@ -1,0 +1,101 @@
+"""Steps of a flow whose coordinates reach infinity at finite z, and the tables that read them in compiled loops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.solvers.separable.flow import SeparableFlow
+
+__all__ = ["DistanceSteps", "DistanceTables", "address_of"]
+
+Array = NDArray[np.float64]
+
+
+@cache
+def _reading() -> Any:
+    from flowsim.solvers.multistep import distance_reading
+
+    return distance_reading
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Of the first entry of an array, which the caller keeps."""
+    return int(array.__array_interface__["data"][0])
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceTables:
+    """What compiled code knows of both sides of coordinates: :class:`flowsim.solvers.multistep.distances.Sides`.
+
+    Attributes
+    ----------
+    integers, numbers : array
+        The two buffers.
+    distance : array (2, d)
+        Where in ``numbers`` the distances to infinity stand.
+    """
+
+    integers: NDArray[np.int64]
+    numbers: Array
+    distance: Array
+
+    @classmethod
+    def of(cls, flow: SeparableFlow, tol: float, level: float) -> DistanceTables:
+        """Of a flow at its start; the lowest logarithm of beta times the length of a step that is active is `level`."""
+        from flowsim.solvers.multistep.constants import CAUTION, REST
+        from flowsim.solvers.multistep.distances import HEAD
+
+        laws, distance = flow.powers, np.asarray(flow.distance, dtype=float)
+        L, d, (pieces, degree) = laws.power, flow.d, laws.size.shape
+        squares = laws.squares if len(laws.squares) else np.zeros((L - 1, d))
+        head = [math.exp(laws.log_unit), tol, REST * tol / CAUTION, level]
+        parts = (
+            head, distance, np.zeros((2, d)), np.abs(flow.slope), squares, laws.series, laws.low, laws.high, laws.size,
+            laws.fall,
+        )  # fmt: skip
+        numbers = np.concatenate([np.ravel(part) for part in parts]).astype(float)
+        sizes = [L, d, len(laws.series), degree, len(laws.rests), pieces, 0, 0]
+        integers = np.concatenate([sizes, laws.branch.ravel(), laws.first, laws.rests]).astype(np.int64)
+        return cls(integers, numbers, numbers[HEAD : HEAD + 2 * d].reshape(2, d))
+
+    @property
+    def addresses(self) -> NDArray[np.int64]:
+        """Of the two buffers."""
+        return np.array([address_of(self.integers), address_of(self.numbers)], dtype=np.int64)
+
+    def record(self, rows: Array) -> None:
+        """Record distances at the ends of steps to come in `rows` (S + 1, 2, d), from where they now are."""
+        rows[0] = self.distance
+        self.integers[6:8] = 0, address_of(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceSteps:
+    """Distances, f = z' and f' at the ends of steps; f' by the loop's time, in units of which h is."""
+
+    t: Array  # (S + 1,)
+    h: Array  # (S,)
+    order: Array  # (S,): past points in the formula, 0 for a straight line
+    place: Array  # (S + 1, 2, d)
+    f: Array  # (S + 1, d)
+    df: Array
+    tables: DistanceTables
+    loaded: None = None
+
+    def speeds(self, n: float, nodes: Array) -> Array:
+        """``|d beta/dt|`` at positions `nodes` of every step."""
+        out = np.empty((len(self.h), len(nodes)))
+        _reading().speeds(self.tables.addresses, self.h, self.place, self.f, self.df, nodes, out)
+        return out
+
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
+        """Distances at positions `theta` of steps, those to the infinity above first."""
+        out = np.empty((len(step), 2 * flow.d))
+        _reading().between(self.tables.addresses, self.h, self.place, self.f, self.df, step, theta, out)
+        return out, np.empty((0, flow.rows))
