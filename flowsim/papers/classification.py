@@ -6,6 +6,7 @@ import numpy as np
 import xarray
 
 from flowsim.flows import gradient_flow
+from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
@@ -13,7 +14,7 @@ from flowsim.problem import Problem
 from flowsim.problem.margins import max_margin_l1, max_margin_l2
 from flowsim.studies.separation import separation
 
-__all__ = ["kernel_to_rich"]
+__all__ = ["frozen_active_set", "kernel_to_rich"]
 
 MOROSHKO = "Moroshko, Gunasekar, Woodworth, Lee, Srebro & Soudry, arXiv 2007.06738"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -76,5 +77,56 @@ def kernel_to_rich() -> Outcome:
                   kind="at least"),
             Check("scale 1: the share of the l1 margin is larger at the end than at 1e-100 by, at least", 0.01,
                   float(shares[0, 2, -1] - np.interp(100.0, digits, shares[0, 2])), kind="at least"),
+        ],
+    )  # fmt: skip
+
+
+@experiment(
+    "frozen-active-set", MOROSHKO,
+    "Separable data: two limits that do not commute, loss to 0 at fixed scale and scale to 0 first",
+)  # fmt: skip
+@styled
+def frozen_active_set() -> Outcome:
+    import matplotlib.pyplot as plt
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 30))
+    problem = Problem(X, np.sign(X @ np.r_[1.0, -1.0, 0.5, np.zeros(27)]), "exponential")
+    net = DiagonalNetwork("u*v")
+    best, path = max_margin_l1(problem), saddle_to_saddle(net, problem)
+    assert path.escape is not None
+    frozen = path.escape.margin / best.margin
+    alphas = ("1", "1e-10", "1e-1000", "1e-100000")
+    digits = np.geomspace(2.0, 1e6, 60)
+    figure, ax = plt.subplots(figsize=(6.0, 3.8))
+    shares, left = np.empty((len(alphas), len(digits))), np.empty(len(alphas))
+    still = path.escape.direction == 0
+    for row, alpha in enumerate(alphas):
+        run = gradient_flow(net, problem, digits[-1] * _LN10, alpha=alpha, clock="log_loss", t_eval=digits * _LN10)
+        shares[row] = separation(run, problem).margin_l1 / best.margin
+        left[row] = np.abs(run.beta[-1, still]).max() / np.abs(run.beta[-1]).max()
+        ax.plot(digits, shares[row], color=COLORS[row], ls=STYLES[row], label=rf"$\alpha$ = {alpha}")
+    ax.axhline(1.0, color="0.5", lw=0.8)
+    ax.axhline(frozen, color="0.5", lw=0.8, ls="--")
+    ax.annotate("margin of the frozen active set", (digits[-1], frozen), (0, 4), textcoords="offset points", ha="right")
+    ax.set_xscale("log")
+    ax.set_xlabel(r"digits of the loss, $\log_{10}(1/L)$")
+    ax.set_ylabel(r"share of the largest $\ell_1$ margin")
+    ax.legend(loc="center right", bbox_to_anchor=(1.0, 0.66))
+    return Outcome(
+        {"": figure},
+        xarray.Dataset(
+            {"share": (("alpha", "digits"), shares), "left": ("alpha", left)},
+            coords={"alpha": list(alphas), "digits": digits},
+            attrs={"frozen": frozen, "escape_time": path.escape.time},
+        ),
+        {"n": 20, "d": 30, "seed": 0, "alphas": alphas, "digits": [2.0, 1e6]},
+        [
+            Check("fixed scale 1, loss 1e-1000000: share of the l1 margin, at least", 0.97, float(shares[0, -1]),
+                  kind="at least"),
+            Check("scale 1e-100000: share of the l1 margin at 1e-1000000 is that of the frozen active set", frozen,
+                  float(shares[-1, -1]), 1e-4),
+            Check("scale 1e-100000: the largest coordinate at rest over the largest, at most", 1e-6, float(left[-1]),
+                  kind="at most"),
         ],
     )  # fmt: skip

@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 
 #: Distances from the target at which a loss is looked at, on both sides ...
 _DISTANCES = np.concatenate([[0.0], np.geomspace(1e-8, 30.0, 160)])
+#: ... so many predictions on the way from 0 to the target ...
+_BETWEEN = 401
 #: ... at so many targets at most, spread over their order.
 _TARGETS = 64
 #: Rounding of a second derivative, relative to its largest value.
@@ -41,8 +43,8 @@ def first_fault(loss: Loss, targets: Array) -> str | None:
     """What is wrong with a loss at these targets: a text, or None."""
     steps = np.concatenate([-_DISTANCES[::-1], _DISTANCES])
     for y in targets:
-        # Around 0, where every flow starts, and around the target.
-        f = np.unique(np.concatenate([steps, y + steps]))
+        # Around 0, where every flow starts, around the target, and on the way.
+        f = np.unique(np.concatenate([steps, y + steps, np.linspace(0.0, y, _BETWEEN)]))
         at = np.full_like(f, y)
         with np.errstate(all="ignore"):
             value, slope, curvature = (part(f, at) + 0.0 * f for part in (loss.value, loss.slope, loss.curvature))

@@ -183,3 +183,26 @@ def test_residuals_far_beyond_the_bend_of_a_robust_loss_are_not_leapt_over(loss:
     assert (np.diff(run.loss) <= 1e-6 * run.loss[0]).all()
     assert np.abs(run.beta).max() < 1.01 * np.abs(path.saddles).max()
     np.testing.assert_allclose(run.beta[-1], path.end, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize("loss", ["exponential", "poisson", "logistic"])
+@pytest.mark.parametrize("size", [1e-3, 1e3, 1e6])
+def test_exponentials_of_large_predictions_neither_overflow_nor_mislead(loss: str, size: float) -> None:
+    base = draw(3, loss)
+    problem = fs.Problem(size * base.X, base.y, loss)
+    path, plain = fs.saddle_to_saddle(NET, problem), fs.saddle_to_saddle(NET, base)
+    # beta = beta'/size and t = t'/size: nothing else changes.
+    np.testing.assert_allclose(path.end * size, plain.end, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(path.jump_times * size, plain.jump_times, rtol=1e-9)
+    run = fs.gradient_flow(NET, problem, 1.2 * path.jump_times[-1], alpha="1e-100", clock="accelerated")
+    np.testing.assert_allclose(run.beta[-1], path.end, rtol=1e-5, atol=1e-8 / size)
+    far = np.full(problem.d, 1e6 / size)
+    assert problem.loss(far) > 1e4 and not np.isnan(problem.loss(far))
+    if loss == "exponential":
+        assert np.isinf(problem.loss(far)) and 1e4 < problem.log_loss(far) < 1e8
+
+
+def test_descent_whose_exponentials_overflow_says_so() -> None:
+    problem = fs.Problem(1e3 * draw(0, "exponential").X, draw(0, "exponential").y, "exponential")
+    with pytest.raises(fs.IntegrationError, match=r"the descent diverged: its loss left the range of floats at step"):
+        fs.gradient_descent(NET, problem, 1e-3, 50, alpha=0.1)

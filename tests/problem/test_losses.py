@@ -177,6 +177,13 @@ def test_a_loss_from_its_formula_is_the_named_one(name: str) -> None:
         (lambda: fs.losses.from_formula("y**2"), "must contain the prediction f"),
         (lambda: fs.losses.from_formula("__import__('os')"), "`formula`"),
         (lambda: fs.Problem([[1.0]], [-1.0], fs.losses.from_formula("y*f**2")), "is not convex: .* y = -1"),
+        (
+            lambda: fs.Problem([[1.0]], [200.0], fs.losses.from_formula("(f - y)**2/2 - 400*exp(-(f - 100)**2/200)")),
+            "is not convex: .* y = 200",
+        ),
+        (lambda: fs.Problem([[1.0]], [1.0], fs.losses.from_formula("1 - exp(-(f - y)**2)")), "is not convex"),
+        (lambda: fs.Problem([[1.0]], [float("nan")], "logistic"), "`y` must be finite"),
+        (lambda: fs.Problem([[1.0], [1.0]], [0.0, 1.0], "exponential"), "0/1 labels"),
         (lambda: fs.Regression([[1.0]], [1.0], loss="logistic"), "use fs.Problem"),
     ],
 )
