@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,8 @@ def _integrate(
     check: bool,
     progress: bool,
 ) -> tuple[dict[str, Any], Trajectory, SaddlePath | LinearSaddlePath | None]:
+    import numpy as np
+
     from flowsim.flows import gradient_flow
     from flowsim.studies import jump_table, one_sided
     from flowsim.studies.horizons import last_jump, least_loss, limit_or_why
@@ -113,6 +116,7 @@ def _integrate(
         "horizon": horizon,
         "seeds": [],
         "final_loss": float(traj.loss[-1]),
+        "final_log_loss": float(traj.log_loss[-1]) if np.isfinite(traj.log_loss[-1]) else None,
         "loss": problem.loss_function.name,
         "least_loss": least_loss(problem, path),
         "imbalance_drift": traj.imbalance_drift,
@@ -191,8 +195,8 @@ def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork | L
     for heading in ("predicted", "measured", *told):
         table.add_column(heading, justify="right" if heading in ("predicted", "measured", "rank") else "left")
     for jump in (jumps[k] for k in shown):
-        measured = jump.get("why") if jump["measured"] is None else f"{jump['measured']:.6f}"
-        table.add_row(f"{jump['predicted']:.6f}", measured, *(str(jump[heading]) for heading in told))
+        measured = jump.get("why") if jump["measured"] is None else _time(jump["measured"])
+        table.add_row(_time(jump["predicted"]), measured, *(str(jump[heading]) for heading in told))
     console.print(table)
     if len(shown) < len(jumps):
         steps = {jump["predicted"]: jump["fall"] for jump in jumps}  # several events share a jump
@@ -201,6 +205,10 @@ def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork | L
         left = len(jumps) - len(shown)
         console.print(f"{left} more make up {share:.2g} % of the fall of the loss; all are in summary.json")
     console.print("times in accelerated time t / ln(1/alpha) (depth L >= 3: t alpha^(L-2))")
+
+
+def _time(value: float) -> str:
+    return f"{value:.6f}" if 1e-3 <= value < 1e6 else f"{value:.6e}"
 
 
 def _another_formula(net: DiagonalNetwork | LinearNetwork) -> str:
@@ -214,6 +222,13 @@ def _another_formula(net: DiagonalNetwork | LinearNetwork) -> str:
         return ""
     twin = "*".join(f"v{layer}" for layer in range(1, len(factors) + 1))
     return f"; --formula '{'*'.join(factors)} - {twin}' reaches both signs"
+
+
+def _final(summary: dict[str, Any]) -> str:
+    log = summary["final_log_loss"]
+    if summary["final_loss"] > 0 or log is None:
+        return f"{summary['final_loss']:.6g}"
+    return f"10^{log / math.log(10.0):.4f}, below the range of floats,"
 
 
 def _least(summary: dict[str, Any]) -> str:
@@ -231,7 +246,7 @@ def _print(
     else:
         console.print(summary["limit"] if summary["limit"] != "found" else "the limit has no jump")
     console.print(
-        f"{summary['loss']} loss {summary['final_loss']:.6g}{_least(summary)}; "
+        f"{summary['loss']} loss {_final(summary)}{_least(summary)}; "
         f"conserved-quantity drift {summary['imbalance_drift']:.1e}; "
         f"{summary['stats']['steps']} steps of {summary['method']} in {summary['coordinates']} coordinates"
     )

@@ -99,8 +99,8 @@ def run_flow(
     estimate = None
     if estimate_error and success and len(solution.h):
         estimate = _estimate(run, view, end, method, rtol, atol, max_steps)
-    if success and not _is_finite(view, problem):
-        success, message = False, "the predictor left the range of floats"
+    if success and (beyond := _beyond_floats(view, problem)):
+        success, message = False, beyond
     trajectory = Trajectory(
         **view.fields(),
         imbalance_drift=Deferred(lambda: float(view.departure.max())),  # type: ignore[arg-type]
@@ -140,12 +140,21 @@ def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -
     return {} if remarks is None else remarks(solution.y[-1])
 
 
-def _is_finite(view: View, problem: Problem) -> bool:
-    """Whether beta and loss are; the loss, a pass over X, is made only where beta does not tell."""
+def _beyond_floats(view: View, problem: Problem) -> str | None:
+    """What of predictor and loss is no float; the loss, a pass over X, is made only where beta does not tell."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
     if math.sqrt(np.vdot(view.beta, view.beta)) <= problem.safe_size:
-        return True
-    return bool(np.isfinite(view.beta).all() and np.isfinite(view.loss).all())
+        return None
+    if not np.isfinite(view.beta).all():
+        return "the predictor left the range of floats"
+    with np.errstate(over="ignore"):
+        if np.isfinite(view.loss).all():
+            return None
+    size = float(np.abs(problem.y).max(initial=0.0))
+    return (
+        f"the loss left the range of floats, as squares of y up to {size:.2g} do: divide y by a power of ten c, and "
+        "alpha by its square root, for the same flow divided by c"
+    )
 
 
 def _estimate(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.convex import Escape
 from flowsim.limits.saddle_list import Saddles
+from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, Regression
 from flowsim.problem.losses import LOSSES
 from flowsim.results.files import read, write
@@ -80,7 +82,7 @@ def problem_variables(problem: Problem) -> dict[str, Any]:
 
 
 def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
-    """Write everything but the curves of general formulas and the fractions (``curves``, ``exact``).
+    """Write everything but the fractions (``exact``); the curves of general formulas by what they are derived from.
 
     Raises
     ------
@@ -105,6 +107,8 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
             "memory_coefficients": (("memory_part", "memory_coordinate"), known.coefficients),
             "memory_rates": (("memory_part", "memory_coordinate"), known.rates),
         }
+    if path.curves is not None:
+        variables |= _of_curves(path.curves)
     if path.escape is not None:
         variables |= {"escape_direction": ("feature", path.escape.direction), "escape_hits": ("hit", path.escape.hits)}
     if path.start_beta is not None:
@@ -116,6 +120,7 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
             "format": PATH, "horizon": float(path.horizon), "complete": int(path.complete), "message": path.message,
             "loss": problem.loss_function.name,
             "escape": [] if path.escape is None else [path.escape.time, path.escape.margin],
+            "curves": "" if path.curves is None else json.dumps(_told(path.curves)),
             "order": path.order, "stats": json.dumps(path.stats, default=float),
         },
     )  # fmt: skip
@@ -157,10 +162,40 @@ def read_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None
             )
             if "memory_rates" in data
             else None,
+            curves=_curves(data),
             **pairs,
         )
     except Exception as error:  # whatever is missing or of another kind
         raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
+
+
+def _told(curves: OriginCurves) -> dict[str, Any]:
+    """Formulas and facts of the curves of general formulas."""
+    formulas = [formula.text for formula in curves.net.distinct]
+    return {"formulas": formulas, "weights": list(curves.net.weights), "order": curves.order, "fresh": curves.fresh}
+
+
+def _of_curves(curves: OriginCurves) -> dict[str, Any]:
+    """Their start, one column where all coordinates have the same, and whose formula is which."""
+    alike = curves.values.shape[1] > 0 and bool((curves.values == curves.values[:, :1]).all())
+    values = curves.values[:, :1] if alike else curves.values
+    kinds = np.zeros(1, dtype=np.int64) if curves.kinds is None else np.asarray(curves.kinds)
+    return {
+        "curve_start": (("curve_weight", "curve_feature"), np.ascontiguousarray(values)),
+        "curve_kind": ("curve_kind_feature", kinds),
+    }
+
+
+def _curves(data: xarray.Dataset) -> OriginCurves | None:
+    """Derived again: the file holds formulas, no code."""
+    if not data.attrs.get("curves"):
+        return None
+    told, kinds, d = json.loads(data.attrs["curves"]), data["curve_kind"].values, data.sizes["feature"]
+    formulas = told["formulas"]
+    net = DiagonalNetwork(formulas[0] if len(kinds) == 1 < d else [formulas[kind] for kind in kinds])
+    rows = [told["weights"].index(name) for name in net.weights]
+    start = np.broadcast_to(data["curve_start"].values[rows], (len(rows), d))
+    return OriginCurves(net, start, int(told["order"]), bool(told["fresh"]))
 
 
 def _escape(data: xarray.Dataset) -> Escape | None:

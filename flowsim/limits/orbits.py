@@ -110,7 +110,7 @@ class _Field:
             self.memory = np.exp(logs)[None] * self.sign, (self.speed * self.sign)[None]
         else:
             if path.memory is None:
-                raise ValueError("orbits are not known: the path was loaded from a file, which keeps no curves.")
+                raise ValueError("orbits are not known: the path is of a file that keeps no curves (older versions).")
             self.memory = path.memory(coordinates)
         # Both walls at distance 0: pretrained, not balanced, both exponentials count.
         self.free = (path.thresholds[0][coordinates] == 0) & (path.thresholds[1][coordinates] == 0)

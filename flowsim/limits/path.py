@@ -109,7 +109,7 @@ class SaddlePath(Staircase, Saddles):
     def save(self, file: str | os.PathLike[str]) -> Path:
         """Write as NetCDF-4 what :func:`flowsim.load` reads; the file appears whole or not at all.
 
-        The curves of general formulas and the fractions (``curves``, ``exact``) are not kept.
+        The fractions (``exact``) are not kept.
 
         Raises
         ------

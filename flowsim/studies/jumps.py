@@ -104,7 +104,9 @@ def _progress(
         beta = trajectory.at(times[part], clock="accelerated").beta
         for k, (jump, state) in enumerate(zip(jumps[part].tolist(), beta, strict=True)):
             before, step = path.saddles[jump], path.saddles[jump + 1] - path.saddles[jump]
-            out[first + k] = np.sum((state - before) * step) / np.sum(step**2) - 0.5
+            unit = float(np.abs(step).max())  # squares of what is tiny or huge are no floats
+            along = step / unit
+            out[first + k] = np.sum((state - before) / unit * along) / np.sum(along**2) - 0.5
     return out
 
 

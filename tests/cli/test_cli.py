@@ -144,7 +144,8 @@ def test_a_flow_that_cannot_be_continued_ends_with_status_1_and_leaves_nothing(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["--formula", "(u**2 + v**2)*w", "--alpha", "1e-400", "--horizon", "1", "--out", str(out)]
+    network = ["--formula", "(u**2 + v**2)*w", "--eta", "0.1"]
+    arguments = [*network, "--alpha", "1e-400", "--horizon", "1", "--out", str(out)]
     call("run", str(table), "--target", "response", *arguments, expect=1)
     assert "below the range of floats" in capsys.readouterr().err
     assert not out.exists()
@@ -289,3 +290,31 @@ def test_a_target_of_three_values_has_no_labels(table: Path, capsys: pytest.Capt
     assert "must hold two labels; received 30" in capsys.readouterr().err
     call("run", "--loss", "logistic", expect=2)
     assert "--loss" in capsys.readouterr().err
+
+
+def test_targets_of_any_size_get_a_right_answer_or_a_true_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 3))
+    y = X @ [2.0, -1.0, 0.5] + 0.1 * rng.standard_normal(20)
+    for name, size in (("one", 1.0), ("tiny", 1e-200), ("huge", 1e200)):
+        frame = pd.DataFrame(X, columns=["a", "b", "c"])
+        frame["y"] = y * size
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    options = ["--target", "y", "--no-progress", "--out", str(tmp_path / "out")]
+    main(["run", str(tmp_path / "one.csv"), "--alpha", "1e-2000", *options])
+    one = json.loads((tmp_path / "out" / "summary.json").read_text())
+    # beta is quadratic in the weights: y times c and alpha times sqrt(c) is the same flow times c.
+    main(["run", str(tmp_path / "tiny.csv"), "--alpha", "1e-2100", *options])
+    tiny = json.loads((tmp_path / "out" / "summary.json").read_text())
+    scale = 1e200 * 2000 / 2100  # of accelerated times: 1/c, and ln(1/alpha)
+    for ours, theirs in zip(tiny["jumps"], one["jumps"], strict=True):
+        assert ours["measured"] == pytest.approx(theirs["measured"] * scale, rel=1e-6)
+    assert tiny["final_log_loss"] == pytest.approx(one["final_log_loss"] - 400 * np.log(10), abs=1e-6)
+    assert "10^-4" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["run", str(tmp_path / "huge.csv"), *options])
+    told = capsys.readouterr().err
+    assert "the loss left the range of floats" in told and "divide y by a power of ten" in told
+    assert "RuntimeWarning" not in told
