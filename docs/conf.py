@@ -84,6 +84,36 @@ title = "More names\n==========\n\n"
 (GENERATED / "_commands.md").write_text("\n".join(map(command_help, COMMANDS)), encoding="utf-8")
 
 
+def _keys(properties: dict) -> str:
+    """A table of the keys of a section, from its schema."""
+    rows = []
+    for name, entry in properties.items():
+        kinds = entry.get("type") or [each.get("type") for each in entry.get("anyOf", [])]
+        kinds = [kind for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind and kind != "null"]
+        values = entry.get("enum") or [value for each in entry.get("anyOf", []) for value in each.get("enum", [])]
+        kind = " or ".join(f"`{value}`" for value in values) if values else " or ".join(kinds)
+        text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", entry.get("description", "")).replace("``", "`").replace("|", r"\|")
+        rows.append(f"| `{name}` | {kind} | {text} |")
+    return "\n".join(["| key | value | meaning |", "|---|---|---|", *rows, ""])
+
+
+def sweep_keys() -> str:
+    """Every key of an experiment file."""
+    from flowsim.cli.registry import FUNCTIONS
+    from flowsim.cli.schema import experiment_schema, parameter_schema
+
+    sections = experiment_schema()["properties"]
+    parts = ["### Top of the file\n", _keys({k: v for k, v in sections.items() if k not in ("problem", "network")})]
+    for name in ("problem", "network"):
+        parts += [f"### [{name}]\n", _keys(sections[name]["properties"])]
+    for function in FUNCTIONS:
+        parts += [f"### [parameters] of {function}\n", _keys(parameter_schema(function))]
+    return "\n".join(parts)
+
+
+(GENERATED / "_sweep.md").write_text(sweep_keys(), encoding="utf-8")
+
+
 def gallery() -> None:
     """Every script of gallery/ is run, its figure and its text shown side by side: neither can be stale."""
     import matplotlib

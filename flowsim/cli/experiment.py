@@ -12,13 +12,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flowsim.cli.registry import FUNCTIONS, make_network, parameters_of, run_point
+from flowsim.cli.registry import FILE_OPTIONS, FUNCTIONS, make_network, parameters_of, run_point
 from flowsim.network import NAMED_NOISES
+from flowsim.problem.losses import LOSSES
 
-__all__ = ["Experiment", "read_experiment"]
+__all__ = ["Experiment", "Network", "Problem", "read_experiment"]
 
 #: Experiments are written by hand; anything longer is something else.
 _LONGEST = 1_000_000
+
+
+def _said(text: str, default: Any = None) -> Any:
+    """A key that may be left out, with what it means."""
+    return Field(default=default, description=text)
+
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -34,15 +41,21 @@ class _Strict(BaseModel):
 class Problem(_Strict):
     """[problem]: the data."""
 
-    dataset: Literal["diabetes", "sparse_regression"] | None = None
-    n: Count | None = None
-    d: Count | None = None
-    sparsity: Natural | None = None
-    noise: Annotated[Number, Field(ge=0)] | None = None
-    seed: Natural | None = None
-    file: str | None = None
-    target: str | list[str] | None = None
-    raw: bool | None = None
+    dataset: Literal["diabetes", "sparse_regression"] | None = _said("Data of the package; excludes `file`.")
+    n: Count | None = _said("Rows of sparse_regression.")
+    d: Count | None = _said("Features of sparse_regression.")
+    sparsity: Natural | None = _said("Coefficients of sparse_regression that are not zero.")
+    noise: Annotated[Number, Field(ge=0)] | None = _said("Standard deviation of the noise of y; 0 if left out.")
+    seed: Natural | None = _said("Of the data of sparse_regression; 0 if left out.")
+    file: str | None = _said("A table (.csv, .tsv, .parquet, .npz), from the experiment's folder; excludes `dataset`.")
+    target: str | list[str] | None = _said("Target column of the file; several in a list.")
+    raw: bool | None = _said("Take columns as they are instead of standardising them.")
+    sep: str | None = _said("Between the columns of a text file; found out if left out.")
+    columns: list[str] | None = _said("Only these features of the file.")
+    drop: list[str] | None = _said("Columns of the file that are left out.")
+    dropna: bool | None = _said("Leave out rows of the file with gaps.")
+    index: str | int | None = _said("Column of the file, by name or place, that only numbers the rows.")
+    loss: Literal[tuple(LOSSES)] | None = _said("Of one prediction; squared if left out.")  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _one_source(self) -> Problem:
@@ -54,7 +67,7 @@ class Problem(_Strict):
             "sparse_regression": (
                 {"dataset", "n", "d", "sparsity", "noise", "seed"}, {"n", "d", "sparsity"},
             ),
-            None: ({"file", "target", "raw"}, set()),
+            None: ({"file", "target", *FILE_OPTIONS}, set()),
         }[self.dataset]  # fmt: skip
         if given - allowed:
             raise ValueError(f"`{min(given - allowed)}` does not apply to {self.dataset or 'a file'}")
@@ -66,13 +79,17 @@ class Problem(_Strict):
 class Network(_Strict):
     """[network]: what is trained. Without a key: ``formula = "u*v"``."""
 
-    formula: str | list[str] | None = None
-    depth: Annotated[int, Field(ge=2, le=64)] | None = None
-    width: Count | None = None
-    noise: Literal[tuple(NAMED_NOISES)] | None = None  # type: ignore[valid-type]
-    eta: Annotated[Number, Field(ge=0)] | None = None
-    multiplicative: bool | None = None
-    weight_decay: Annotated[Number, Field(ge=0)] | None = None
+    formula: str | list[str] | None = _said(
+        "One coordinate of the network, or a list with one for each; u*v if left out."
+    )
+    depth: Annotated[int, Field(ge=2, le=64)] | None = _said("Short form for the formula w1*w2*...*wL.")
+    width: Count | None = _said("A two-layer linear network U V^T of that width instead.")
+    noise: Literal[tuple(NAMED_NOISES)] | None = _said("Distribution of the weight noise.")  # type: ignore[valid-type]
+    eta: Annotated[Number, Field(ge=0)] | None = _said(
+        "Standard deviation of the weight noise; gaussian without `noise`."
+    )
+    multiplicative: bool | None = _said("The noise is in units of each weight.")
+    weight_decay: Annotated[Number, Field(ge=0)] | None = _said("Adds lambda/2 times the squared norm of the weights.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Network:
@@ -91,18 +108,20 @@ class Experiment(_Strict):
     such as ``network.depth`` and ``problem.seed``.
     """
 
-    function: Literal[tuple(FUNCTIONS)]  # type: ignore[valid-type]
-    title: str | None = None
-    keep: Literal["end", "trajectory"] = "end"
-    seed: Natural | None = None
-    workers: Count | None = None
-    store: str | None = None
-    out: str | None = None
-    problem: dict[str, Value] = Field(default={"dataset": "diabetes"})
-    network: dict[str, Value] = Field(default={})
-    parameters: dict[str, Value] = Field(default={})
-    grid: dict[str, Any] | None = None
-    points: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    function: Literal[tuple(FUNCTIONS)] = Field(description="What is computed at each point.")  # type: ignore[valid-type]
+    title: str | None = _said("Of the result; the file's name if left out.")
+    keep: Literal["end", "trajectory"] = _said("What is kept of a run: its last state, or every recorded time.", "end")
+    seed: Natural | None = _said("Of functions that draw: each point gets a seed of its own, derived from it.")
+    workers: Count | None = _said("Processes on this machine; 1 if left out.")
+    store: str | None = _said("Folder of finished points, from the experiment's; EXPERIMENT.sweep if left out.")
+    out: str | None = _said("Result (.nc), from the experiment's folder; EXPERIMENT.nc if left out.")
+    problem: dict[str, Value] = _said("The data; those of diabetes if left out.", {"dataset": "diabetes"})
+    network: dict[str, Value] = _said("What is trained; u*v if left out.", {})
+    parameters: dict[str, Value] = _said("Arguments of the function that all points share.", {})
+    grid: dict[str, Any] | None = _said("Lists of values, of which every combination is a point; excludes `points`.")
+    points: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = _said(
+        "The points one by one; excludes `grid`."
+    )
 
     @model_validator(mode="after")
     def _grid_or_points(self) -> Experiment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.problem import Problem
 
-__all__ = ["FUNCTIONS", "make_network", "make_problem", "parameters_of", "run_point"]
+__all__ = ["FILE_OPTIONS", "FUNCTIONS", "documented", "make_network", "make_problem", "parameters_of", "run_point"]
 
 #: name in an experiment -> where the function lives
 FUNCTIONS = {
@@ -23,13 +24,25 @@ FUNCTIONS = {
     "gradient_flow": "flowsim.flows",
     "saddle_to_saddle": "flowsim.limits",
 }
-#: Arguments that the sweep itself fills in.
-_FILLED = frozenset({"net", "problem", "progress"})
+#: Keys of [problem] that say how its file is read.
+FILE_OPTIONS = ("raw", "sep", "columns", "drop", "dropna", "index", "loss")
+#: Arguments that the sweep itself fills in, and functions, which a file cannot hold.
+_FILLED = frozenset({"net", "problem", "progress", "events"})
 
 
 def parameters_of(name: str) -> dict[str, inspect.Parameter]:
     """The arguments an experiment may set."""
     return {key: value for key, value in inspect.signature(_load(name)).parameters.items() if key not in _FILLED}
+
+
+def documented(name: str) -> dict[str, str]:
+    """What the docstring of a function says of each argument that an experiment may set, as one line."""
+    text = inspect.getdoc(_load(name)) or ""
+    section = re.split(r"^Parameters\n-+\n", text, flags=re.MULTILINE)[-1]
+    section = re.split(r"^\w+\n-+$", section, flags=re.MULTILINE)[0]
+    entries = re.findall(r"^(\w[\w, ]*) : .*\n((?:(?: .*)?\n)*)", section + "\n", flags=re.MULTILINE)
+    told = {each: " ".join(body.split()) for names, body in entries for each in names.split(", ")}
+    return {key: told.get(key, "") for key in parameters_of(name)}
 
 
 def make_problem(section: Mapping[str, Any]) -> Problem:
@@ -38,7 +51,8 @@ def make_problem(section: Mapping[str, Any]) -> Problem:
 
     options = {key: value for key, value in section.items() if value is not None and key != "sha256"}
     if "file" in options:
-        return datasets.read_table(Path(options["file"]), options.get("target"), raw=options.get("raw", False))
+        reading = {key: options[key] for key in FILE_OPTIONS if key in options}
+        return datasets.read_table(Path(options["file"]), options.get("target"), **reading)
     makers: dict[str, Callable[..., Problem]] = {
         "diabetes": datasets.diabetes,
         "sparse_regression": datasets.sparse_regression,

@@ -14,6 +14,9 @@ from flowsim.cli.output import figure_option, output_folder
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from flowsim.limits import LinearSaddlePath, SaddlePath
     from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.problem import Problem
@@ -90,8 +93,6 @@ def _integrate(
     check: bool,
     progress: bool,
 ) -> tuple[dict[str, Any], Trajectory, SaddlePath | LinearSaddlePath | None]:
-    import numpy as np
-
     from flowsim.flows import gradient_flow
     from flowsim.studies import jump_table, one_sided
     from flowsim.studies.horizons import last_jump, least_loss, limit_or_why
@@ -116,7 +117,7 @@ def _integrate(
         "horizon": horizon,
         "seeds": [],
         "final_loss": float(traj.loss[-1]),
-        "final_log_loss": float(traj.log_loss[-1]) if np.isfinite(traj.log_loss[-1]) else None,
+        "final_log_loss": _last(traj.log_loss),
         "loss": problem.loss_function.name,
         "least_loss": least_loss(problem, path),
         "imbalance_drift": traj.imbalance_drift,
@@ -132,6 +133,10 @@ def _integrate(
     if check:
         summary["error"] = _error(net, problem, traj, alpha, clock, horizon, method, rtol)
     return summary, traj, path
+
+
+def _last(values: NDArray[np.float64] | None) -> float | None:
+    return None if values is None or not math.isfinite(values[-1]) else float(values[-1])
 
 
 def _error(

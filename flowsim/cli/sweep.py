@@ -52,10 +52,11 @@ def sweep(
     from flowsim.extras import need
 
     need("pydantic", "`flowsim sweep`")
-    from flowsim.cli.experiment import Experiment, read_experiment
+    from flowsim.cli.experiment import read_experiment
+    from flowsim.cli.schema import experiment_schema
 
     if schema:
-        click.echo(json.dumps(Experiment.model_json_schema(), indent=2))
+        click.echo(json.dumps(experiment_schema(), indent=2))
         return
     if experiment is None:
         raise click.UsageError("Missing argument 'EXPERIMENT'.")

@@ -16,6 +16,7 @@ __all__ = ["NAMED_NOISES", "GaussianNoise", "LaplaceNoise", "MomentNoise", "Nois
 #: A matrix of moments may be this much negative by the rounding of its entries.
 _MOMENT_ROUNDING = 1e-9
 
+Nodes = tuple[NDArray[np.float64], NDArray[np.float64]]
 Std = float | Mapping[str, float] | Sequence[float]
 
 
@@ -38,6 +39,10 @@ class Noise:
     multiplicative: bool = False
 
     name: ClassVar[str] = ""
+    #: What a derivation calls :meth:`rule`; a noise that has none takes polynomials only.
+    rule_name: ClassVar[str] = ""
+    #: The number of nodes of :meth:`rule` where it is exact for every formula, as of a noise that takes a few values.
+    atoms: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if type(self) is Noise:
@@ -88,6 +93,46 @@ class Noise:
         """Samples of the noise scaled to unit std."""
         raise NotImplementedError
 
+    def mgf(self, rate: Any, std: Any) -> Any:
+        """``E exp(rate std zeta)``, zeta of unit std, as an expression of SymPy in both; None if not in closed form."""
+        return None
+
+    def rule(self, count: int) -> Nodes:
+        """Nodes z and weights p at unit std, each (count,), in pairs +z, -z, so that odd terms cancel exactly."""
+        raise NotImplementedError
+
+    def exact_count(self, degree: int) -> int:
+        """The least even number of nodes with which :meth:`rule` is exact for the square of a polynomial."""
+        return 2 * ((degree + 2) // 2)
+
+    def checked_rule(self, count: int) -> Nodes:
+        """:meth:`rule`, if it is one.
+
+        Raises
+        ------
+        ValueError
+            If nodes do not come in pairs, or weights are no distribution of variance 1.
+        """
+        z, p = (np.asarray(each, dtype=float) for each in self.rule(count))
+        paired = z.shape == p.shape == (count,) and (z[::2] == -z[1::2]).all() and (p[::2] == p[1::2]).all()
+        if not paired or abs(p.sum() - 1.0) > 1e-12 or (count > 2 and abs(p @ z**2 - 1.0) > 1e-9):
+            raise ValueError(
+                f"`rule` of {type(self).__name__} must give {count} nodes in pairs +z, -z, weights that sum to 1 and "
+                "variance 1."
+            )
+        return z, p
+
+
+def pairs(half: NDArray[np.float64], mass: NDArray[np.float64]) -> Nodes:
+    """A rule from its nodes on one side."""
+    return np.column_stack([half, -half]).ravel(), np.repeat(mass, 2)
+
+
+def _gauss(family: Any, count: int, scale: float = 1.0) -> Nodes:
+    z, p = family(count)
+    p = p / p.sum()
+    return pairs(scale * z[count // 2 :], (p[count // 2 :] + p[: count // 2][::-1]) / 2)
+
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
@@ -112,6 +157,7 @@ class GaussianNoise(Noise):
     """Normal with mean 0."""
 
     name: ClassVar[str] = "gaussian"
+    rule_name: ClassVar[str] = "Gauss-Hermite"
 
     def moment(self, order: int) -> Fraction:
         return Fraction(0 if order % 2 else math.prod(range(order - 1, 0, -2)))
@@ -119,12 +165,21 @@ class GaussianNoise(Noise):
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.standard_normal(shape)
 
+    def mgf(self, rate: Any, std: Any) -> Any:
+        import sympy
+
+        return sympy.exp(rate**2 * std**2 / 2)
+
+    def rule(self, count: int) -> Nodes:
+        return _gauss(np.polynomial.hermite_e.hermegauss, count)
+
 
 @dataclass(frozen=True, eq=False)
 class UniformNoise(Noise):
     """Uniform on ``[-sqrt(3) std, sqrt(3) std]``."""
 
     name: ClassVar[str] = "uniform"
+    rule_name: ClassVar[str] = "Gauss-Legendre"
 
     def moment(self, order: int) -> Fraction:
         return Fraction(0 if order % 2 else 3 ** (order // 2), order + 1)
@@ -132,12 +187,17 @@ class UniformNoise(Noise):
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.uniform(-math.sqrt(3.0), math.sqrt(3.0), shape)
 
+    def rule(self, count: int) -> Nodes:
+        return _gauss(np.polynomial.legendre.leggauss, count, math.sqrt(3.0))
+
 
 @dataclass(frozen=True, eq=False)
 class RademacherNoise(Noise):
     """``+std`` or ``-std``, each with probability 1/2."""
 
     name: ClassVar[str] = "rademacher"
+    rule_name: ClassVar[str] = "exact two-point"
+    atoms: ClassVar[int | None] = 2
 
     def moment(self, order: int) -> Fraction:
         return Fraction(1 - order % 2)
@@ -145,18 +205,37 @@ class RademacherNoise(Noise):
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return np.asarray(2.0 * rng.integers(0, 2, shape) - 1.0, dtype=np.float64)
 
+    def mgf(self, rate: Any, std: Any) -> Any:
+        import sympy
+
+        return sympy.cosh(rate * std)
+
+    def rule(self, count: int) -> Nodes:
+        return pairs(np.array([1.0]), np.array([0.5]))
+
 
 @dataclass(frozen=True, eq=False)
 class LaplaceNoise(Noise):
     """Double exponential with scale ``std / sqrt(2)``."""
 
     name: ClassVar[str] = "laplace"
+    rule_name: ClassVar[str] = "two-sided Gauss-Laguerre"
 
     def moment(self, order: int) -> Fraction:
         return Fraction(0 if order % 2 else math.factorial(order), 2 ** (order // 2))
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return rng.laplace(0.0, math.sqrt(0.5), shape)
+
+    def mgf(self, rate: Any, std: Any) -> Any:
+        return 1 / (1 - rate**2 * std**2 / 2)
+
+    def rule(self, count: int) -> Nodes:
+        half, mass = np.polynomial.laguerre.laggauss(count // 2)
+        return pairs(half / math.sqrt(2.0), mass / 2)
+
+    def exact_count(self, degree: int) -> int:
+        return 2 * degree + 2
 
 
 @dataclass(frozen=True, eq=False)

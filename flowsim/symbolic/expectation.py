@@ -23,7 +23,7 @@ from typing import Any
 import sympy
 from sympy.polys.rings import ring
 
-from flowsim.network import GaussianNoise, LaplaceNoise, MomentNoise, Noise, RademacherNoise
+from flowsim.network import LaplaceNoise, MomentNoise, Noise
 from flowsim.symbolic import exponential_polynomials as exponential
 from flowsim.symbolic.stable import stable
 
@@ -103,7 +103,7 @@ def expectation(phi: sympy.Expr, x: Symbols, s: Symbols, noise: Noise | None) ->
         else:
             nodes, exactly = _nodes(part, own, noise)
             quadratures.append(Quadrature(part, tuple(inside), nodes, exactly))
-            methods.append(f"{part}: {_RULES.get(noise.name, '')} quadrature, {' x '.join(map(str, nodes))} nodes")
+            methods.append(f"{part}: {noise.rule_name} quadrature, {' x '.join(map(str, nodes))} nodes")
     return Expectation(
         sympy.Add(*mean), sympy.Add(*variance), tuple(quadratures), tuple(methods), tuple(growth.items())
     )
@@ -128,9 +128,9 @@ def _is_tractable_polynomial(part: sympy.Expr, x: Symbols, noise: Noise) -> bool
     if not part.is_polynomial(*x):
         return False
     terms = term_bound(part**2) * math.prod(1 + degree_bound(part, symbol) for symbol in x)
-    if isinstance(noise, MomentNoise) and terms > 10 * VARIANCE_TERMS:
-        raise ValueError(f"`formula`: {part} has too many terms for noise given by its moments.")
-    return terms <= VARIANCE_TERMS or isinstance(noise, MomentNoise)
+    if not noise.rule_name and terms > 10 * VARIANCE_TERMS:
+        raise ValueError(f"`formula`: {part} has too many terms for noise given by its moments alone.")
+    return terms <= VARIANCE_TERMS or not noise.rule_name
 
 
 def term_bound(e: sympy.Expr) -> int:
@@ -191,13 +191,13 @@ def _expect(polynomial: Any, pairs: Sequence[tuple[Any, Any]], noise: Noise) -> 
 def _exponential_moments(
     part: sympy.Expr, x: Symbols, s: Symbols, noise: Noise
 ) -> tuple[sympy.Expr, sympy.Expr, list[float]] | None:
-    if noise.multiplicative or type(noise) not in _GENERATING or part.is_polynomial(*x):
+    if noise.multiplicative or type(noise).mgf is Noise.mgf or part.is_polynomial(*x):
         return None
 
     @cache
     def transform(j: int, rate: sympy.Expr, std: sympy.Symbol) -> sympy.Expr:
         free = sympy.Dummy()
-        return sympy.expand(sympy.diff(_GENERATING[type(noise)](free, std), free, j).subs(free, rate))
+        return sympy.expand(sympy.diff(noise.mgf(free, std), free, j).subs(free, rate))
 
     def tidy(coefficient: sympy.Expr) -> sympy.Expr:
         # Small stds must not cancel either: exp(2 s^2) - exp(s^2) becomes expm1(2 s^2) - expm1(s^2).
@@ -217,31 +217,15 @@ def _exponential_moments(
     return *moments, rates
 
 
-_GENERATING = {
-    GaussianNoise: lambda rate, std: sympy.exp(rate**2 * std**2 / 2),
-    RademacherNoise: lambda rate, std: sympy.cosh(rate * std),
-    LaplaceNoise: lambda rate, std: 1 / (1 - rate**2 * std**2 / 2),
-}
-
-
 # Quadrature
 
 
-_RULES = {
-    "gaussian": "Gauss-Hermite",
-    "uniform": "Gauss-Legendre",
-    "laplace": "two-sided Gauss-Laguerre",
-    "rademacher": "exact two-point",
-}
-
-
 def _nodes(part: sympy.Expr, x: Symbols, noise: Noise) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    if isinstance(noise, MomentNoise):
-        raise ValueError(
-            f"`noise` given by its moments has exact expectations for polynomials only; the formula contains {part}."
-        )
-    if isinstance(noise, RademacherNoise):
-        return (2,) * len(x), (True,) * len(x)
+    if not noise.rule_name:
+        known = "given by its moments" if isinstance(noise, MomentNoise) else f"{type(noise).__name__} without a rule"
+        raise ValueError(f"`noise` {known} has exact expectations for polynomials only; the formula contains {part}.")
+    if noise.atoms:
+        return (noise.atoms,) * len(x), (True,) * len(x)
     degrees = [degree_bound(part, symbol) if part.is_polynomial(symbol) else None for symbol in x]
     analytic = sum(degree is None for degree in degrees)
     if analytic > max(NODES):
@@ -249,11 +233,8 @@ def _nodes(part: sympy.Expr, x: Symbols, noise: Noise) -> tuple[tuple[int, ...],
             f"`formula`: the expectation of {part} needs quadrature in {analytic} weights; "
             f"at most {max(NODES)} can be done."
         )
-    two_sided = isinstance(noise, LaplaceNoise)
     # Exact in the weights that enter polynomially: phi^2 has twice the degree; even counts pair +z with -z.
-    exact = [
-        None if degree is None else (2 * degree + 2 if two_sided else 2 * ((degree + 2) // 2)) for degree in degrees
-    ]
+    exact = [None if degree is None else noise.exact_count(degree) for degree in degrees]
     nodes = tuple(NODES[analytic] if count is None else count for count in exact)
     if math.prod(nodes) > 50_000:
         raise ValueError(

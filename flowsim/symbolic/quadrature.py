@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.network import Noise
 
@@ -22,28 +21,10 @@ if TYPE_CHECKING:
 
     from flowsim.symbolic.expectation import Quadrature
 
-__all__ = ["check_convergence", "node_tables", "quadrature_lines", "rule"]
+__all__ = ["check_convergence", "node_tables", "quadrature_lines"]
 
 #: Largest relative change of mean and second moment, under half as many nodes more, that passes as converged.
 CONVERGED = 1e-6
-
-
-def rule(noise_name: str, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Nodes and weights at unit std, ordered in pairs +z, -z so that odd terms cancel without rounding."""
-    if noise_name == "rademacher":
-        half, mass = np.array([1.0]), np.array([0.5])
-    elif noise_name == "laplace":
-        half, mass = np.polynomial.laguerre.laggauss(count // 2)
-        half, mass = half / math.sqrt(2.0), mass / 2
-    else:
-        family = np.polynomial.hermite_e.hermegauss if noise_name == "gaussian" else np.polynomial.legendre.leggauss
-        z, p = family(count)
-        p = p / p.sum()
-        half, mass = z[count // 2 :], (p[count // 2 :] + p[: count // 2][::-1]) / 2
-        if noise_name == "uniform":
-            half = half * math.sqrt(3.0)
-    z = np.column_stack([half, -half]).ravel()
-    return z, np.repeat(mass, 2)
 
 
 def check_convergence(
@@ -68,7 +49,7 @@ def check_convergence(
         moments = []
         for counts in (nodes, finer):
             total = np.zeros(2)
-            rules = [rule(noise.name, n) for n in counts]
+            rules = [noise.checked_rule(n) for n in counts]
             for index in np.ndindex(*counts):
                 z = [table[0][j] for table, j in zip(rules, index, strict=True)]
                 p = math.prod(table[1][j] for table, j in zip(rules, index, strict=True))
@@ -94,11 +75,11 @@ def check_convergence(
     return worst
 
 
-def node_tables(noise_name: str, counts: Sequence[int]) -> list[str]:
+def node_tables(noise: Noise, counts: Sequence[int]) -> list[str]:
     """Module-level arrays of nodes and weights."""
     lines = []
     for count in sorted(set(counts)):
-        z, p = rule(noise_name, count)
+        z, p = noise.checked_rule(count)
         lines.append(f"Z{count} = np.array({z.tolist()})\nP{count} = np.array({p.tolist()})")
     return lines
 

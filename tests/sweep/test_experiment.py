@@ -233,3 +233,46 @@ def test_dotted_keys_and_quoted_keys_are_the_same(write: Any) -> None:
     quoted = read_experiment(write(FLOW.replace("problem.seed =", '"problem.seed" ='))).axes()
     assert plain == quoted == {"alpha": [0.01, "1e-100"], "problem.seed": [0, 1]}
     assert tomllib.loads(FLOW)["grid"]["problem"] == {"seed": [0, 1]}
+
+
+def test_the_schema_types_and_explains_every_key_and_knows_what_is_wrong() -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="nbformat brings it with the extra `dev`")
+    from flowsim.cli.registry import parameters_of
+    from flowsim.cli.schema import experiment_schema
+
+    schema = experiment_schema()
+    checker = jsonschema.Draft202012Validator(schema)
+    checker.check_schema(schema)
+    for name in FUNCTIONS:
+        then = next(each["then"] for each in schema["allOf"] if each["if"]["properties"]["function"]["const"] == name)
+        own = then["properties"]["parameters"]["properties"]
+        assert set(own) == set(parameters_of(name))
+        assert all(entry.get("type") and entry["description"] for entry in own.values()), name
+    for section in (schema["properties"], schema["properties"]["problem"]["properties"]):
+        assert all(entry.get("description") for entry in section.values())
+
+    def wrong(**content: object) -> list[str]:
+        return [error.message for error in checker.iter_errors({"function": "gradient_flow", **content})]
+
+    assert wrong(grid={"alpha": [0.1, "1e-100"], "network": {"depth": [2, 3]}}, parameters={"t_end": 1.0}) == []
+    assert wrong(points=[{"t_end": 1.0, "problem": {"seed": 3}}]) == []
+    assert "'alfa' was unexpected" in wrong(grid={"alfa": [0.1]})[0]
+    assert "is not of type 'array'" in wrong(grid={"alpha": 0.1})[0]
+    assert "is not of type 'number'" in wrong(parameters={"t_end": "long"})[0]
+    assert wrong(network={"formula": 3}) and wrong(problem={"dataset": "iris"})
+
+
+def test_a_file_is_read_with_every_option_of_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["id;a;b;c;kind", *(f"{k};{x[0]};{x[1]};{x[2]};{'yes' if x[0] > 0 else 'no'}" for k, x in
+                              enumerate(rng.standard_normal((20, 3))))]  # fmt: skip
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "e.toml").write_text(
+        'function = "gradient_flow"\n[problem]\nfile = "table.csv"\ntarget = "kind"\nsep = ";"\nindex = "id"\n'
+        'drop = ["c"]\nloss = "logistic"\n[parameters]\nt_end = 1.0\n[grid]\nalpha = [0.1]\n'
+    )
+    from flowsim.cli.registry import make_problem
+
+    with pytest.warns(UserWarning, match="'kind' is -1 for no and"):
+        problem = make_problem(read_experiment(tmp_path / "e.toml").problem)
+    assert problem.feature_names == ("a", "b") and problem.loss_function.name == "logistic"

@@ -1,0 +1,83 @@
+"""The JSON schema of experiments: every key of every section with its type and what it means."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from flowsim.cli.experiment import Experiment, Network, Problem
+from flowsim.cli.registry import FUNCTIONS, documented, parameters_of
+
+__all__ = ["experiment_schema", "parameter_schema"]
+
+#: Types of Python annotations in JSON; an argument that can be none of these is not set from a file.
+_KINDS = {
+    "float": "number", "int": "integer", "bool": "boolean", "str": "string", "Clock": "string", "Seed": "integer",
+    "Mapping": "object", "ArrayLike": "array", "Sequence": "array",
+}  # fmt: skip
+
+
+def experiment_schema() -> dict[str, Any]:
+    """As draft 2020-12, for editors and checkers."""
+    schema = Experiment.model_json_schema()
+    sections = {"problem": Problem.model_json_schema(), "network": Network.model_json_schema()}
+    properties = schema["properties"]
+    for name, section in sections.items():
+        properties[name] = {
+            **section,
+            "description": properties[name]["description"],
+            "default": properties[name]["default"],
+        }
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"function": {"const": function}}},
+            "then": {"properties": _of_function(function, sections, properties)},
+        }
+        for function in FUNCTIONS
+    ]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "flowsim experiment", **schema}
+
+
+def _of_function(function: str, sections: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
+    """The sections whose keys are the function's arguments."""
+    own = parameter_schema(function)
+    point = {**own, **{name: _object(section["properties"]) for name, section in sections.items()}}
+    lists = {**_lists(own), **{name: _object(_lists(section["properties"])) for name, section in sections.items()}}
+    return {
+        "parameters": _object(own, properties["parameters"]["description"]),
+        "grid": _object(lists, properties["grid"]["description"]),
+        "points": {
+            "type": "array", "minItems": 1, "items": _object(point), "description": properties["points"]["description"],
+        },
+    }  # fmt: skip
+
+
+def parameter_schema(function: str) -> dict[str, Any]:
+    """Each argument of a function that an experiment may set."""
+    told = documented(function)
+    found = {}
+    for name, parameter in parameters_of(function).items():
+        words = re.findall(r"\w+", str(parameter.annotation).replace("ArrayLike", "ArrayLike float"))
+        kinds = sorted({_KINDS[word] for word in words if word in _KINDS})
+        entry: dict[str, Any] = {"description": told[name]}
+        if kinds:
+            entry["type"] = kinds[0] if len(kinds) == 1 else kinds
+        if isinstance(parameter.default, bool | int | float | str):
+            entry["default"] = parameter.default
+        elif parameter.default is inspect.Parameter.empty:
+            entry["description"] += " (needed)"
+        found[name] = entry
+    return found
+
+
+def _object(properties: dict[str, Any], description: str = "") -> dict[str, Any]:
+    made = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {**made, "description": description} if description else made
+
+
+def _lists(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {"type": "array", "minItems": 1, "items": entry, "description": entry.get("description", "")}
+        for name, entry in properties.items()
+    }
