@@ -191,7 +191,7 @@ def _expect(polynomial: Any, pairs: Sequence[tuple[Any, Any]], noise: Noise) -> 
 def _exponential_moments(
     part: sympy.Expr, x: Symbols, s: Symbols, noise: Noise
 ) -> tuple[sympy.Expr, sympy.Expr, list[float]] | None:
-    if noise.multiplicative or type(noise).mgf is Noise.mgf or part.is_polynomial(*x):
+    if noise.multiplicative or noise.mgf(sympy.Dummy(), sympy.Dummy()) is None or part.is_polynomial(*x):
         return None
 
     @cache
