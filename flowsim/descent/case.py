@@ -42,7 +42,7 @@ def check_pair(net: Any, problem: Any) -> None:
     if isinstance(net, DiagonalNetwork) and problem.n_targets > 1:
         raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
     if isinstance(net, LinearNetwork) and net.weight_decay:
-        raise ValueError("`weight_decay` of a LinearNetwork is for flows and their limit; descent does not know it.")
+        raise ValueError("`weight_decay` of a LinearNetwork is for flows and their limit, not for descent.")
     if isinstance(getattr(net, "weight_decay", 0.0), Decay):
         raise ValueError("`weight_decay` must be constant in a descent; received a schedule.")
 

@@ -89,7 +89,7 @@ class GrowthMachine:
         return self._advance(first, last, rows, labels, noise)
 
     def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
-        """The noise adds what the batch's own variances ask for."""
+        """The noise decay of the batch's own variances."""
         own = self.multipliers
         kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
         spread = side_by_side(kappa, lanes=self.lanes)

@@ -1,4 +1,4 @@
-"""From events that were asked for to what happened, along any run that can be read by step and position."""
+"""Event location along any run that can be read by step and position."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class BlowUpMap:
     direction : array (k, d)
         The start is alpha times this.
     size : float
-        Of the coefficients that the data ask for.
+        Of the coefficients that fit the data.
 
     Raises
     ------

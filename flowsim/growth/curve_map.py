@@ -20,11 +20,11 @@ __all__ = ["CurveMap", "admits_curves", "invariants_at"]
 
 Array = NDArray[np.float64]
 
-#: Tables are extended beyond what was asked for by this share of their length.
+#: Tables are extended beyond the point needed by this share of their length.
 _AHEAD = 0.1
 #: Beyond order 2 z is counted from the start: what is left of it where weights count must be known to a tenth of rtol.
 _RESOLVED = 10 * float(np.finfo(float).eps)
-#: Coefficients are tabulated to this many times the size of those that the data ask for.
+#: Coefficients are tabulated to this many times the size of those that fit the data.
 _FARTHER = 1e10
 #: Weights below this are no floats to work with.
 _TINY = 1e-150
@@ -70,7 +70,7 @@ class CurveMap:
     direction : array (k, d)
         The start is alpha times this.
     size : float
-        Of the coefficients that the data ask for; curves are tabulated far beyond that.
+        Of the coefficients that fit the data; curves are tabulated far beyond that.
 
     Raises
     ------

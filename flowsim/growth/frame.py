@@ -216,7 +216,7 @@ class LinearGrowth:
         read : callable
             Times (K,) to states.
         t : array (T,)
-            Where it is asked for: told at the next end of a step.
+            Where known: found at the next end of a step.
         """
         if self.start.is_paired:
             return self._paired_departure(t, read(t))

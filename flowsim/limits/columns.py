@@ -64,7 +64,7 @@ def read_columns(problem: Problem, also: Index) -> Columns | SparseColumns:
 
 @dataclass(frozen=True, eq=False)
 class SparseColumns:
-    """The columns of sparse data that hold an entry, and those asked for; memory in proportion to the entries.
+    """The columns of sparse data that hold an entry, and given others; memory in proportion to the entries.
 
     Attributes
     ----------
@@ -158,7 +158,7 @@ def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
 
 
 @compiled()
-def sweep(place, rows, entries, ends, pair, walls, stands, times, near):  # pragma: no cover - compiled
+def sweep(place, rows, entries, ends, pair, bounds, stands, times, near):  # pragma: no cover - compiled
     """Duals and gradients of one block of columns after another, each looked at while it is in cache.
 
     The last four arguments are those of :func:`flowsim.limits.hits.examine`.
@@ -175,5 +175,5 @@ def sweep(place, rows, entries, ends, pair, walls, stands, times, near):  # prag
             j, row, x = place[p] & _IN_BLOCK, rows[p], entries[p]  # unsigned: an index without a sign to test
             dual[j] += x * pair[row, 0]
             pulls[j] += x * pair[row, 1]
-        best, count = examine(best, count, first, dual[:size], pulls[:size], walls, stands, times, near, late)
+        best, count = examine(best, count, first, dual[:size], pulls[:size], bounds, stands, times, near, late)
     return best, count

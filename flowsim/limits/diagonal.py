@@ -1,4 +1,4 @@
-"""The saddle-to-saddle process of diagonal networks: from wall to wall, from minimiser to minimiser."""
+"""The saddle-to-saddle process of diagonal networks: breakpoints of the dual, and minimisers on cones between them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flowsim.errors import IntegrationError
 from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.convex import Escape, cone_minimiser
+from flowsim.limits.dual_bounds import DualBounds, is_uniform
 from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
 from flowsim.limits.units import Units, in_units
-from flowsim.limits.walls import Walls, is_uniform
 from flowsim.problem import Problem, Regression
 
 if TYPE_CHECKING:
@@ -37,23 +37,23 @@ _FINER = 4.0
 
 
 class DiagonalProcess:
-    """State of one run: time, dual, walls stood at, and the constrained minimisation problem."""
+    """State of one run: time, dual, active bounds, and the constrained minimisation problem."""
 
-    def __init__(self, problem: Problem, walls: Walls, state: StartState | None) -> None:
+    def __init__(self, problem: Problem, bounds: DualBounds, state: StartState | None) -> None:
         from flowsim.solvers.active_set import ConeRegression, relative_rounding
 
         self.began = time.perf_counter()
-        self.problem, self.state, self.all_walls = problem, state, walls
+        self.problem, self.state, self.all_bounds = problem, state, bounds
         y, n, data = problem.y, problem.n, problem
         self.units = Units()
         if isinstance(problem, Regression):
-            if np.any(walls.offset):
-                y = y - problem.predict(np.broadcast_to(walls.offset, (problem.d,)))
+            if np.any(bounds.offset):
+                y = y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
             data, y, self.units = in_units(problem, y)
         # From here on coordinates are counted among the columns that are read: without the empty ones of sparse data.
-        self.columns = read_columns(data, also=_standing(walls)[0])
-        self.walls = walls.of(self.columns.which) if isinstance(self.columns, SparseColumns) else walls
-        self.costs = (self.units.cost(self.walls.upper_penalty), self.units.cost(self.walls.lower_penalty))
+        self.columns = read_columns(data, also=_standing(bounds)[0])
+        self.bounds = bounds.of(self.columns.which) if isinstance(self.columns, SparseColumns) else bounds
+        self.costs = (self.units.cost(self.bounds.upper_penalty), self.units.cost(self.bounds.lower_penalty))
         self.cone: ConeRegression[Key] | ConeMinimiser[Key] = (
             ConeRegression(y, self._signed_column)
             if isinstance(problem, Regression)
@@ -74,7 +74,7 @@ class DiagonalProcess:
         # |r| integrated over the plateaus so far: rounding of the duals, but for the column's own factor.
         self.spread = 0.0
         self.flags = np.zeros(self.columns.d, dtype=np.uint8)
-        self.duals = follow(self.columns, self.walls, self.costs, self.rounding)
+        self.duals = follow(self.columns, self.bounds, self.costs, self.rounding)
         self.blur = 0.0
         self.times: list[float] = []
         self.hits: list[NDArray[np.int64]] = []
@@ -90,7 +90,7 @@ class DiagonalProcess:
         reaching = np.empty(0, np.int64)
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
             try:
-                self._settle(*_standing(self.walls))
+                self._settle(*_standing(self.bounds))
                 while True:
                     wait, found, signs = self._next()
                     after = self.units.time(self.t + wait)
@@ -135,7 +135,7 @@ class DiagonalProcess:
         return replace(self._path(now, False, message), escape=escape)
 
     def _path(self, horizon: float, complete: bool, message: str) -> SaddlePath:
-        walls = self.all_walls
+        bounds = self.all_bounds
         if self.blur > _BLURRED:
             message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}), exact=True resolves them"
         return SaddlePath(
@@ -156,11 +156,11 @@ class DiagonalProcess:
                 "product_seconds": self.duals.seconds,
                 "dual_rounding": self.blur,
             },
-            **walls.of_path(),
+            **bounds.of_path(),
         )
 
     def _next(self) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
-        """The next arrivals, those left out whose rate turns out to be rounding of y."""
+        """The next breakpoint, without coordinates whose rate is rounding of y."""
         size = self.cone.size
         if size == 0.0:
             return math.inf, np.empty(0, np.int64), np.empty(0, np.int64)
@@ -176,13 +176,13 @@ class DiagonalProcess:
             unsure = rates <= noise
             blur = noise * wait + self.ulp[found] * self.spread
             if not unsure.any():
-                self.blur = max(self.blur, float(blur.max()) / _typical(self.walls, found))
+                self.blur = max(self.blur, float(blur.max()) / _typical(self.bounds, found))
                 return wait, found, signs
             self.rounding[found[unsure]] = noise[unsure]
             self.raised = True
 
     def _rates(self, found: NDArray[np.int64], signs: NDArray[np.int64]) -> tuple[Array, Array]:
-        """How fast some coordinates approach their walls, and what of that may be rounding."""
+        """How fast some coordinates approach their bounds, and what of that may be rounding."""
         n = self.columns.n
         columns = np.column_stack([self.columns.column(i) for i in found.tolist()])
         cost = np.where(signs > 0, self.costs[0][found], self.costs[1][found])
@@ -196,7 +196,7 @@ class DiagonalProcess:
         self.values.append(values)
 
     def _move(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
-        """Stand the arrivals at their walls, solve, and let go who is pushed back inside."""
+        """Activate the bounds reached, solve, and deactivate those whose multiplier has the wrong sign."""
         from flowsim.solvers.cone_newton import Recession
 
         joining: list[tuple[Key, float]] = []
@@ -217,8 +217,8 @@ class DiagonalProcess:
                 i, sign = key
                 self.flags[i] &= 2 if sign > 0 else 1
                 side = 0 if sign > 0 else 1
-                wall = (self.walls.upper, self.walls.lower)[side][i] + self.costs[side][i] * self.t
-                self.duals.leave(i, sign * wall)
+                bound = (self.bounds.upper, self.bounds.lower)[side][i] + self.costs[side][i] * self.t
+                self.duals.leave(i, sign * bound)
 
     def _support(self) -> tuple[NDArray[np.int64], Array]:
         inside = {i for i, _ in self.cone.members}
@@ -231,11 +231,11 @@ class DiagonalProcess:
             values = np.append(values, np.zeros(len(waiting)))
             columns = np.column_stack([self.columns.column(i) for i in coordinates.tolist()])
             values = selected(
-                columns, values, coordinates, self.flags[coordinates], self.walls, self.units.time(self.t)
+                columns, values, coordinates, self.flags[coordinates], self.bounds, self.units.time(self.t)
             )
             keep = np.abs(values) > NEGLIGIBLE * np.abs(values).max(initial=0.0)
             coordinates, values = coordinates[keep], values[keep]
-        check_reach(self.walls, coordinates, values, self.units.time(self.t))
+        check_reach(self.bounds, coordinates, values, self.units.time(self.t))
         order = np.argsort(coordinates)
         return coordinates[order], values[order]
 
@@ -245,16 +245,16 @@ class DiagonalProcess:
         return column if sign > 0 else -column
 
 
-def _typical(walls: Walls, coordinates: NDArray[np.int64]) -> float:
+def _typical(bounds: DualBounds, coordinates: NDArray[np.int64]) -> float:
     """The smallest positive threshold among some coordinates."""
-    values = np.concatenate([walls.upper[coordinates], walls.lower[coordinates]])
+    values = np.concatenate([bounds.upper[coordinates], bounds.lower[coordinates]])
     return float(values[(values > 0) & np.isfinite(values)].min(initial=np.inf))
 
 
-def _standing(walls: Walls) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Who stands at a wall from the start, and at which."""
+def _standing(bounds: DualBounds) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Coordinates whose dual begins at a bound, and at which."""
     up, low = (
-        np.empty(0, np.int64) if is_uniform(wall) and wall[0] != 0 else np.flatnonzero(wall == 0)
-        for wall in (walls.upper, walls.lower)
+        np.empty(0, np.int64) if is_uniform(bound) and bound[0] != 0 else np.flatnonzero(bound == 0)
+        for bound in (bounds.upper, bounds.lower)
     )
     return np.concatenate([up, low]), np.concatenate([np.ones_like(up), -np.ones_like(low)])

@@ -1,13 +1,13 @@
-r"""Who reaches a wall next, and how much of X must be looked at to know.
+r"""The next breakpoint: dense, sparse and screened duals.
 
-``Everyone`` carries all duals along: one product with X^T a jump. ``Swept``, for sparse data, carries none: one pass
-over the entries gives duals and gradients together. ``Screened``, for many dense features, uses that
+``DenseDuals`` updates all duals by one product with X^T a jump. ``SparseDuals`` stores none: one pass over the entries
+gives duals and gradients together. ``ScreenedDuals``, for many dense features, uses that
 
 .. math:: s(t) = X^\top N(t), \qquad N(t) = \tfrac1n \int_0^t (y - X\beta) \, ds \in R^n,
 
 is known for every coordinate up to ``|x_i| |N - N_0 - a r_0|`` from two products taken at an earlier time (the dual
-``X^T N_0`` and ``X^T r_0`` of the residual). Only coordinates which that ball lets reach a wall are computed. The bound
-is convex in time between two jumps, so it is enough to check it at the end of the wait: nobody is missed.
+``X^T N_0`` and ``X^T r_0`` of the residual). Only coordinates whose bound lies in that ball are computed. Its radius
+is convex in time between two jumps, so it is enough to check it at the end of the wait.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.limits.columns import Columns, SparseColumns, sweep
+from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.hits import BUFFER, arrivals, next_hits, tabulate
-from flowsim.limits.walls import Walls
 
-__all__ = ["Everyone", "Screened", "Swept", "follow"]
+__all__ = ["DenseDuals", "ScreenedDuals", "SparseDuals", "follow"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -33,29 +33,29 @@ Hits = tuple[float, Index, Index]
 SCREEN_FROM = 1000
 #: Share of coordinates computed one by one above which all are computed together.
 _CROWDED = 0.2
-#: Share of coordinates, those nearest to a wall, that are computed from the outset.
+#: Share of coordinates, those nearest to a bound, that are computed from the outset.
 _SEED = 0.01
 _LEAST_SEED = 32
-#: Kept between the ball and the wall, relative to the wall: covers the rounding of the prediction.
+#: Kept between the ball and the bound, relative to the bound: covers the rounding of the prediction.
 _MARGIN = 1e-9
 
 
 def follow(
-    columns: Columns | SparseColumns, walls: Walls, costs: tuple[Array, Array], rounding: Array
-) -> Everyone | Swept | Screened:
+    columns: Columns | SparseColumns, bounds: DualBounds, costs: tuple[Array, Array], rounding: Array
+) -> DenseDuals | SparseDuals | ScreenedDuals:
     """The cheapest for these data; `costs` are the penalties in the columns' units, `rounding` may change later."""
-    walls = replace(walls, upper_penalty=costs[0], lower_penalty=costs[1])
+    bounds = replace(bounds, upper_penalty=costs[0], lower_penalty=costs[1])
     if isinstance(columns, SparseColumns):
-        return Swept(columns, walls, rounding)
-    return (Screened if columns.is_dense and columns.d >= SCREEN_FROM else Everyone)(columns, walls, rounding)
+        return SparseDuals(columns, bounds, rounding)
+    return (ScreenedDuals if columns.is_dense and columns.d >= SCREEN_FROM else DenseDuals)(columns, bounds, rounding)
 
 
-class Everyone:
-    """All duals, brought along by one product with X^T a jump."""
+class DenseDuals:
+    """All duals, updated by one product with X^T a jump."""
 
-    def __init__(self, columns: Columns, walls: Walls, rounding: Array) -> None:
+    def __init__(self, columns: Columns, bounds: DualBounds, rounding: Array) -> None:
         self.columns, self.rounding = columns, rounding
-        self.tables = tuple(tabulate(side) for side in _sides(walls))
+        self.tables = tuple(tabulate(side) for side in _sides(bounds))
         # The dual at time t - elapsed, and the gradient since: one pass over both brings it up to date.
         self.s = np.zeros(columns.d)
         self.previous = np.zeros(columns.d)
@@ -65,7 +65,7 @@ class Everyone:
         self.seconds = 0.0
 
     def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
-        """The wait to the next arrivals, who they are, and at which wall."""
+        """The wait to the next breakpoint, its coordinates, and which bound each reaches."""
         began = time.perf_counter()
         self.g = self.columns.transposed(residual * (-1.0 / self.columns.n))
         self.products += 1
@@ -78,17 +78,17 @@ class Everyone:
         """Let the time of the wait pass."""
         self.previous, self.elapsed = self.g, wait
 
-    def leave(self, i: int, wall: float) -> None:
-        """Coordinate i starts inwards exactly from its wall: the next pass still takes the last wait off."""
-        self.s[i] = wall + self.elapsed * self.previous[i]
+    def leave(self, i: int, bound: float) -> None:
+        """Coordinate i starts inwards exactly from its bound: the next pass still takes the last wait off."""
+        self.s[i] = bound + self.elapsed * self.previous[i]
 
 
-class Swept:
+class SparseDuals:
     """Nothing is kept but N: both products with X^T are taken in one pass, column by column."""
 
-    def __init__(self, columns: SparseColumns, walls: Walls, rounding: Array) -> None:
+    def __init__(self, columns: SparseColumns, bounds: DualBounds, rounding: Array) -> None:
         self.columns, self.rounding = columns, rounding
-        self.tables = tuple(tabulate(side) for side in _sides(walls))
+        self.tables = tuple(tabulate(side) for side in _sides(bounds))
         self.ends = columns.block_ends()
         self.N = np.zeros(columns.n)
         self.residual = self.N
@@ -96,7 +96,7 @@ class Swept:
         self.seconds = 0.0
 
     def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
-        """As :meth:`Everyone.next`; the seconds are those of the whole pass."""
+        """As :meth:`DenseDuals.next`; the seconds are those of the whole pass."""
         began = time.perf_counter()
         self.residual = residual
         data = self.columns
@@ -114,20 +114,20 @@ class Swept:
         return arrivals(wait, buffer[:count], kept[:, :count], self.tables, flags, self.rounding, t, age)
 
     def advance(self, wait: float) -> None:
-        """As :meth:`Everyone.advance`."""
+        """As :meth:`DenseDuals.advance`."""
         self.N = self.N + (wait / self.columns.n) * self.residual
 
-    def leave(self, i: int, wall: float) -> None:
-        """Its dual is N's like everybody's."""
+    def leave(self, i: int, bound: float) -> None:
+        """Nothing to do: duals are computed from N."""
 
 
-class Screened:
-    """Duals of those coordinates only that may reach a wall."""
+class ScreenedDuals:
+    """Duals of those coordinates only that may reach a bound."""
 
-    def __init__(self, columns: Columns, walls: Walls, rounding: Array) -> None:
+    def __init__(self, columns: Columns, bounds: DualBounds, rounding: Array) -> None:
         self.problem, self.rounding = columns.problem, rounding
         problem = columns.problem
-        self.sides = _sides(walls)
+        self.sides = _sides(bounds)
         self.norms = columns.norms
         self.N = np.zeros(problem.n)
         self.residual = self.N
@@ -142,7 +142,7 @@ class Screened:
         self._count = 0
 
     def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
-        """As :meth:`Everyone.next`."""
+        """As :meth:`DenseDuals.next`."""
         self.residual = residual
         self._g = self._g[:0]
         if self.near is not None:
@@ -152,14 +152,14 @@ class Screened:
         return self._all(t, flags, age)
 
     def advance(self, wait: float) -> None:
-        """As :meth:`Everyone.advance`."""
+        """As :meth:`DenseDuals.advance`."""
         self.N = self.N + (wait / self.problem.n) * self.residual
         self._s[: len(self._g)] -= wait * self._g
         rest = slice(len(self._g), self._count)  # seeded without a gradient of their own yet
         self._s[rest] = self._rows[rest] @ self.N
         self._g = self._g[:0]
 
-    def leave(self, i: int, wall: float) -> None:
+    def leave(self, i: int, bound: float) -> None:
         """It may come back: from now on it is computed."""
         if self.near is not None and not self._mask[i]:
             self._include(np.array([i]))
@@ -176,7 +176,7 @@ class Screened:
         return found
 
     def _near_only(self, t: float, flags: NDArray[np.uint8], age: float) -> Hits | None:
-        """The next arrivals as far as the bound can tell; None if all must be computed."""
+        """The next breakpoint as far as the ball determines it; None if all duals must be computed."""
         began = time.perf_counter()
         near = self._near()
         s = self._s[: self._count]
@@ -195,16 +195,24 @@ class Screened:
             return self._near_only(t, flags, age)
         return wait, found, signs
 
-    def _hits(self, s: Array, g: Array, who: Index | slice, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
-        walls = tuple(tabulate(side[who]) for side in self.sides)
+    def _hits(self, s: Array, g: Array, chosen: Index | slice, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
+        bounds = tuple(tabulate(side[chosen]) for side in self.sides)
         still = np.zeros(len(s))
         wait, found, signs = next_hits(
-            s, still, 0.0, g, walls, np.ascontiguousarray(flags[who]), np.ascontiguousarray(self.rounding[who]), t, age
+            s,
+            still,
+            0.0,
+            g,
+            bounds,
+            np.ascontiguousarray(flags[chosen]),
+            np.ascontiguousarray(self.rounding[chosen]),
+            t,
+            age,
         )
-        return wait, found if isinstance(who, slice) else who[found], signs
+        return wait, found if isinstance(chosen, slice) else chosen[found], signs
 
     def _reachable(self, t: float, N: Array, flags: NDArray[np.uint8]) -> Index:
-        """Those not computed yet that the ball around their prediction lets reach a wall by time t."""
+        """Those not computed yet that the ball around their prediction lets reach a bound by time t."""
         shift = N - self.N0
         square = float(self.r0 @ self.r0)
         along = float(shift @ self.r0) / square if square > 0 else 0.0
@@ -251,5 +259,5 @@ class Screened:
         return self.near
 
 
-def _sides(walls: Walls) -> tuple[Array, Array, Array, Array]:
-    return walls.upper, walls.lower, walls.upper_penalty, walls.lower_penalty
+def _sides(bounds: DualBounds) -> tuple[Array, Array, Array, Array]:
+    return bounds.upper, bounds.lower, bounds.upper_penalty, bounds.lower_penalty

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
+from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
 from flowsim.limits.start_state import StartState
-from flowsim.limits.walls import Walls
 from flowsim.problem import Regression
 
 __all__ = ["exactly"]
@@ -22,17 +22,21 @@ Array = NDArray[np.float64]
 
 
 def exactly(
-    problem: Regression, walls: Walls, state: StartState | None, max_jumps: int | None, t_end: float
+    problem: Regression, bounds: DualBounds, state: StartState | None, max_jumps: int | None, t_end: float
 ) -> SaddlePath:
     if not (problem.is_dense or hasattr(problem.X, "toarray")):
         raise ValueError("`exact` needs the entries of X; received a LinearOperator.")
     began = time.perf_counter()
     X = problem.X if problem.is_dense else problem.X.toarray()
-    y = problem.y - problem.predict(np.broadcast_to(walls.offset, (problem.d,))) if np.any(walls.offset) else problem.y
+    y = (
+        problem.y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
+        if np.any(bounds.offset)
+        else problem.y
+    )
     sides: list[list[Fraction | None]] = [
-        [None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (walls.upper, walls.lower)
+        [None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (bounds.upper, bounds.lower)
     ]
-    costs = [[Fraction(v) for v in side.tolist()] for side in (walls.upper_penalty, walls.lower_penalty)]
+    costs = [[Fraction(v) for v in side.tolist()] for side in (bounds.upper_penalty, bounds.lower_penalty)]
     result = exact_process(
         [[Fraction(v) for v in row] for row in X.tolist()],
         [Fraction(v) for v in y.tolist()],
@@ -49,7 +53,7 @@ def exactly(
         if tied:  # fractions give the fit; the flow's choice among those with this fit is not rational
             coordinates = np.array(sorted({i for i, _ in tied}))
             flags = np.array([((i, 1) in tied) + 2 * ((i, -1) in tied) for i in coordinates.tolist()], dtype=np.uint8)
-            values = selected(X[:, coordinates], saddle[coordinates], coordinates, flags, walls, t)
+            values = selected(X[:, coordinates], saddle[coordinates], coordinates, flags, bounds, t)
             saddle[coordinates] = np.where(np.abs(values) > NEGLIGIBLE * np.abs(values).max(), values, 0.0)
     horizon, complete, message = math.inf, True, "reached the minimiser"
     if result.next_jump is not None:
@@ -58,7 +62,7 @@ def exactly(
         message = f"stopped at t_end={t_end:g}" if stopped_by_time else f"stopped after max_jumps={max_jumps}"
     supports = tuple(np.flatnonzero(row) for row in saddles)
     for saddle, support, t in zip(saddles, supports, times, strict=True):
-        check_reach(walls, support, saddle[support], t)
+        check_reach(bounds, support, saddle[support], t)
     return SaddlePath(
         problem=problem,
         jump_times=np.array([float(v) for v in result.jump_times]),
@@ -71,5 +75,5 @@ def exactly(
         start_beta=None if state is None else state.beta,
         exact=result,
         stats={"jumps": len(result.jump_times), "seconds": time.perf_counter() - began},
-        **walls.of_path(),
+        **bounds.of_path(),
     )

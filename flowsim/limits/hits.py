@@ -1,4 +1,4 @@
-"""One pass over the coordinates: who reaches a wall next."""
+"""The next breakpoint of the duals, by one pass over the coordinates."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Array = NDArray[np.float64]
 #: Relative to a threshold: two hits nearer than this are one jump. Far above the rounding of s, far below
 #: what data can tell apart.
 _TIE = 1e-12
-#: Coordinates are looked at in blocks: first all at once without branches, one by one only if somebody is close.
+#: Coordinates are examined in blocks: all at once without branches, then one by one if any is close to its bound.
 BLOCK = 1024
-#: Candidates kept during the pass with their duals and gradients; if there are more (a great many ties) everybody is
-#: looked at again.
+#: Candidates kept during the pass with their duals and gradients; if there are more (a great many ties) all are
+#: examined again.
 BUFFER = 256
 
 
 def tabulate(side: Array) -> Array:
-    """A wall as the pass reads it: equal entries need one block only, which stays in cache."""
+    """A bound in the form of the pass: equal entries need one block only, which stays in cache."""
     if len(side) > BLOCK and (side == side[0]).all():
         return np.full(BLOCK, float(side[0]))
     return np.array(side)  # a copy: what is broadcast cannot be written to, and compiled code insists
 
 
 def next_hits(
-    s: Array, previous: Array, elapsed: float, g: Array, walls: tuple[Array, ...], flags: NDArray[np.uint8],
+    s: Array, previous: Array, elapsed: float, g: Array, bounds: tuple[Array, ...], flags: NDArray[np.uint8],
     rounding: Array, t: float, age: float,
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
     """Bring s up to time t and find the waiting time to the next hit.
@@ -40,10 +40,10 @@ def next_hits(
         The dual at time ``t - elapsed``; afterwards at t.
     previous, g : array (d,)
         The gradient during the last wait, and now.
-    walls : four arrays from `tabulate`
+    bounds : four arrays from `tabulate`
         Upper and lower thresholds and penalties.
     flags : array (d,)
-        Which walls a coordinate stands at: 1 upper, 2 lower, 3 both.
+        Which bounds a coordinate stands at: 1 upper, 2 lower, 3 both.
     rounding : array (d,)
         Rates up to this size are zero.
     age : float
@@ -52,50 +52,50 @@ def next_hits(
     Returns
     -------
     wait : float
-        inf if nothing moves towards a wall any more.
+        inf if nothing moves towards a bound any more.
     coordinates, signs : arrays
-        Everyone who arrives after that wait, within rounding.
+        All that reach a bound after that wait, within rounding.
     """
     buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
-    wait, count = _advance(s, previous, elapsed, g, walls, (flags, rounding), (float(t), float(age)), (buffer, kept))
+    wait, count = _advance(s, previous, elapsed, g, bounds, (flags, rounding), (float(t), float(age)), (buffer, kept))
     if count > BUFFER:
-        return arrivals(wait, np.arange(len(s)), np.stack([s, g]), walls, flags, rounding, t, age)
-    return arrivals(wait, buffer[:count], kept[:, :count], walls, flags, rounding, t, age)
+        return arrivals(wait, np.arange(len(s)), np.stack([s, g]), bounds, flags, rounding, t, age)
+    return arrivals(wait, buffer[:count], kept[:, :count], bounds, flags, rounding, t, age)
 
 
 def arrivals(
-    wait: float, near: NDArray[np.int64], both: Array, walls: tuple[Array, ...], flags: NDArray[np.uint8],
+    wait: float, near: NDArray[np.int64], both: Array, bounds: tuple[Array, ...], flags: NDArray[np.uint8],
     rounding: Array, t: float, age: float,
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """Of those near, with their duals and gradients, who arrives after the wait within rounding; and at which wall."""
+    """Of the candidates, with their duals and gradients, those that reach a bound after the wait; and which bound."""
     s, g = both
     up = g < 0
-    upper, lower, up_cost, low_cost = (side[near] if len(side) > BLOCK else side[near % BLOCK] for side in walls)
+    upper, lower, up_cost, low_cost = (side[near] if len(side) > BLOCK else side[near % BLOCK] for side in bounds)
     rate = np.abs(g) - np.where(up, up_cost, low_cost)
-    wall = np.where(up, upper + up_cost * t, lower + low_cost * t)
-    gap = np.maximum(wall - np.where(up, s, -s), 0.0)
+    bound = np.where(up, upper + up_cost * t, lower + low_cost * t)
+    gap = np.maximum(bound - np.where(up, s, -s), 0.0)
     standing = (flags[near] & np.where(up, 1, 2)) != 0
-    slack = gap - _TIE * np.where(np.isinf(wall), 0.0, wall) - rounding[near] * (age + wait)
+    slack = gap - _TIE * np.where(np.isinf(bound), 0.0, bound) - rounding[near] * (age + wait)
     chosen = (rate > rounding[near]) & ~standing & (slack <= wait * rate)
     return wait, near[chosen], np.where(up[chosen], 1, -1)
 
 
 @part()
-def examine(best, count, first, dual, pulls, walls, stands, times, near, late):  # pragma: no cover
-    """The least wait in one block of coordinates, and who came within rounding of the least so far.
+def examine(best, count, first, dual, pulls, bounds, stands, times, near, late):  # pragma: no cover
+    """The least wait in one block of coordinates, and the candidates within rounding of the least so far.
 
-    `walls` are four arrays, each whole or one block of equal entries; `stands` are flags and rounding; `times` are t
+    `bounds` are four arrays, each whole or one block of equal entries; `stands` are flags and rounding; `times` are t
     and age; `near` keeps coordinates and their duals and gradients.
     """
     size, (t, age), (buffer, kept) = len(dual), times, near
     last = first + size
     # Slices: an index into them is plainly in range, and the loop becomes vector instructions.
-    high = walls[0][first:last] if len(walls[0]) > BLOCK else walls[0][:size]
-    low = walls[1][first:last] if len(walls[1]) > BLOCK else walls[1][:size]
-    high_cost = walls[2][first:last] if len(walls[2]) > BLOCK else walls[2][:size]
-    low_cost = walls[3][first:last] if len(walls[3]) > BLOCK else walls[3][:size]
+    high = bounds[0][first:last] if len(bounds[0]) > BLOCK else bounds[0][:size]
+    low = bounds[1][first:last] if len(bounds[1]) > BLOCK else bounds[1][:size]
+    high_cost = bounds[2][first:last] if len(bounds[2]) > BLOCK else bounds[2][:size]
+    low_cost = bounds[3][first:last] if len(bounds[3]) > BLOCK else bounds[3][:size]
     flags, blur = stands[0][first:last], stands[1][first:last]
-    # Where everybody would stand after the best wait so far, against walls drawn in by rounding.
+    # All duals after the least wait so far, against bounds shrunk by rounding.
     ahead = min(best, 1e300)
     then, shrink = t + ahead, 1.0 - 2.0 * _TIE
     near = 0
@@ -114,13 +114,13 @@ def examine(best, count, first, dual, pulls, walls, stands, times, near, late): 
         if flags[j] & (1 if up else 2):
             continue
         cost = high_cost[j] if up else low_cost[j]
-        wall = (high[j] if up else low[j]) + cost * t
-        if not wall < np.inf:
+        bound = (high[j] if up else low[j]) + cost * t
+        if not bound < np.inf:
             continue
-        rate, gap = abs(pulls[j]) - cost, wall - (dual[j] if up else -dual[j])
+        rate, gap = abs(pulls[j]) - cost, bound - (dual[j] if up else -dual[j])
         if not rate > blur[j]:
             continue
-        if gap - _TIE * wall - blur[j] * age <= best * (rate + blur[j]):
+        if gap - _TIE * bound - blur[j] * age <= best * (rate + blur[j]):
             if count < len(buffer):
                 buffer[count] = first + j
                 kept[0, count], kept[1, count] = dual[j], pulls[j]
@@ -130,8 +130,8 @@ def examine(best, count, first, dual, pulls, walls, stands, times, near, late): 
 
 
 @compiled()
-def _advance(s, previous, elapsed, g, walls, stands, times, near):  # pragma: no cover
-    """The least wait, and all who came within rounding of the least so far; the last of them matter."""
+def _advance(s, previous, elapsed, g, bounds, stands, times, near):  # pragma: no cover
+    """The least wait, and candidates within rounding of the least so far; only the last of them count."""
     best, count = np.inf, np.int64(0)
     d = len(s)
     late = np.empty(BLOCK)
@@ -141,5 +141,5 @@ def _advance(s, previous, elapsed, g, walls, stands, times, near):  # pragma: no
         dual, before = s[first:last], previous[first:last]
         for j in range(size):
             dual[j] -= elapsed * before[j]
-        best, count = examine(best, count, first, dual, g[first:last], walls, stands, times, near, late)
+        best, count = examine(best, count, first, dual, g[first:last], bounds, stands, times, near, late)
     return best, count

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.errors import IntegrationError
+from flowsim.limits.dual_bounds import is_product, order_of, symbolic_thresholds
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
-from flowsim.limits.walls import is_product, order_of, symbolic_thresholds
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
 
@@ -117,7 +117,7 @@ class _Joint:
         self.problem, self.drain = problem, drain
         self.upper, self.lower = (np.array(side) for side in thresholds)
         self.s = np.zeros(problem.d)
-        self.standing = np.zeros((2, problem.d), dtype=bool)  # at the upper, at the lower wall
+        self.standing = np.zeros((2, problem.d), dtype=bool)  # at the upper, at the lower bound
         self.cone: ConeRegression[tuple[int, int]] = ConeRegression(problem.y, self._column)
         norms = np.sqrt(problem.feature_variances * problem.n)
         self.rounding = relative_rounding(problem.n) * norms / problem.n * scaled_norm(problem.y)
@@ -153,7 +153,7 @@ class _Joint:
             self.hits.append(found)
 
     def _gaps(self, g: Array) -> Array:
-        """Distances to the wall that g pushes to; inf where it stands there, or g is rounding."""
+        """Distances to the bound that g pushes to; inf where it stands there, or g is rounding."""
         up = g < 0
         gap = np.maximum(np.where(up, self.upper - self.s, self.lower + self.s), 0.0)
         at = np.where(up, self.standing[0], self.standing[1])
@@ -169,7 +169,7 @@ class _Joint:
         return np.where(np.isinf(gap), math.inf, np.where(self.drain > 0, slowed, plain))
 
     def trapped(self) -> NDArray[np.int64]:
-        """Coordinates that are pushed to a wall they do not reach."""
+        """Coordinates that are pushed to a bound they do not reach."""
         g = -np.asarray(self.problem.X.T @ self.cone.residual) / self.problem.n
         return np.flatnonzero(np.isfinite(self._gaps(g)) & np.isinf(self._waits(g)))
 

@@ -84,7 +84,7 @@ class _Field:
         problem = path.problem
         columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
-        # A common factor of all forces is a unit of time, which an orbit does not know.
+        # A common factor of all forces is a unit of time: orbits do not depend on it.
         self.problem = problem
         unit = exponent_of(columns) if isinstance(problem, Regression) else 0
         self.columns = columns = np.ldexp(columns, -unit)
@@ -112,7 +112,7 @@ class _Field:
             if path.memory is None:
                 raise ValueError("orbits are not known: the path is of a file that keeps no curves (older versions).")
             self.memory = path.memory(coordinates)
-        # Both walls at distance 0: pretrained, not balanced, both exponentials count.
+        # Both bounds at distance 0: pretrained, not balanced, both exponentials count.
         self.free = (path.thresholds[0][coordinates] == 0) & (path.thresholds[1][coordinates] == 0)
         if self.free.any() and (self.order > 2 or not np.isfinite(self.memory[0][:, self.free]).all()):
             raise ValueError("orbits from these pretrained weights have no closed form.")
@@ -168,7 +168,7 @@ class _Field:
             raise ValueError("the saddle has no unstable direction; it is degenerate.")
         share = np.zeros(len(beta0))
         if self.order == 2:
-            # Tied coordinates reach their walls together: |beta_i| = exp(rate_i t) at a common t < 0.
+            # Tied coordinates reach their bounds together: |beta_i| = exp(rate_i t) at a common t < 0.
             share[new] = distance ** np.where(rates[new] > 0, rates[new] / top, np.inf)
             share[new] *= np.exp(self._head_start(beta0, new))
         else:

@@ -141,7 +141,7 @@ class SaddlePath(Staircase, Saddles):
 
     @cached_property
     def events(self) -> tuple[Event, ...]:
-        """Who enters and who leaves the support, in order of time; within a jump by coordinate."""
+        """Coordinates that enter or leave the support, in order of time; within a jump by coordinate."""
         events = []
         for jump, time in enumerate(self.jump_times):
             before = dict(zip(self.supports[jump].tolist(), self.values[jump].tolist(), strict=True))
@@ -177,7 +177,7 @@ class SaddlePath(Staircase, Saddles):
     def dual(self, t: ArrayLike) -> Array:
         r""":math:`s(t) = -\int_0^t \nabla L(\beta)`, shapes as in :meth:`beta`.
 
-        Coordinates grow while s travels from ``-t^-`` to ``t^+``; with noise the walls move apart with time.
+        Coordinates grow while s travels from ``-t^-`` to ``t^+``; with noise the bounds move apart with time.
 
         Raises
         ------
@@ -223,7 +223,7 @@ class SaddlePath(Staircase, Saddles):
         beta = self.beta(float(t))
         up = np.maximum(upper + up_cost * t - s, 0.0)
         low = np.maximum(lower + low_cost * t + s, 0.0)
-        # The dual is recomputed from the average: at a wall its distance is rounding.
+        # The dual is recomputed from the average: at a bound its distance is rounding.
         up[beta > 0] = 0.0
         low[beta < 0] = 0.0
         if self.order != 2 and self.curves is None:

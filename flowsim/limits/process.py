@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 
 from flowsim.hints import hinting
 from flowsim.limits.diagonal import DiagonalProcess
+from flowsim.limits.dual_bounds import network_bounds, symbolic_thresholds
 from flowsim.limits.exactly import exactly
 from flowsim.limits.joint import joint_process
 from flowsim.limits.linear_networks import linear_saddle_to_saddle
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState, pretrained_state
-from flowsim.limits.walls import network_walls, symbolic_thresholds
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem, require_squares
 
@@ -75,9 +75,9 @@ def saddle_to_saddle(
     .. math:: \dot s = -\nabla L(\beta), \qquad
               \beta(t) \in \arg\min_\beta \; L(\beta) + \sum_i \kappa_i^+ \beta_i^+ + \kappa_i^- \beta_i^-
 
-    over :math:`\beta_i \ge 0` where :math:`s_i = t_i^+ + \kappa_i^+ t` (the upper wall), :math:`\beta_i \le 0` where
-    :math:`s_i = -(t_i^- + \kappa_i^- t)` (the lower wall), and :math:`\beta_i = 0` in between. The path is
-    piecewise constant in accelerated time and jumps when a coordinate reaches a wall. A :class:`LinearNetwork` learns
+    over :math:`\beta_i \ge 0` where :math:`s_i = t_i^+ + \kappa_i^+ t` (the upper bound), :math:`\beta_i \le 0` where
+    :math:`s_i = -(t_i^- + \kappa_i^- t)` (the lower bound), and :math:`\beta_i = 0` in between. The path is
+    piecewise constant in accelerated time and jumps when a coordinate reaches a bound. A :class:`LinearNetwork` learns
     rank by rank instead: its saddles are reduced-rank regressions (Notes).
 
     Parameters
@@ -195,11 +195,11 @@ def saddle_to_saddle(
     elif isinstance(start, Mapping) and len(start) and not any(np.any(value) for value in start.values()):
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     state = start if isinstance(start, StartState) else None
-    walls = network_walls(net, problem, start, thresholds, penalties)
+    bounds = network_bounds(net, problem, start, thresholds, penalties)
     horizon = math.inf if t_end is None else float(t_end)
     if exact:
-        return exactly(require_squares(problem, "rational arithmetic"), walls, state, max_jumps, horizon)
-    return DiagonalProcess(problem, walls, state).run(max_jumps, horizon, progress)
+        return exactly(require_squares(problem, "rational arithmetic"), bounds, state, max_jumps, horizon)
+    return DiagonalProcess(problem, bounds, state).run(max_jumps, horizon, progress)
 
 
 def _is_number(value: object) -> bool:

@@ -10,7 +10,7 @@ __all__ = ["ExactPath", "exact_process"]
 
 Vector = list[Fraction]
 Matrix = list[list[Fraction]]
-Wall = Fraction | None  # None: no wall on that side
+Wall = Fraction | None  # None: no bound on that side
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def exact_process(
 def _saddle(
     gram: Matrix, moment: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector
 ) -> tuple[Vector, frozenset[tuple[int, int]]]:
-    """A minimiser on the cone of those at a wall, and who takes part in the choice if there are several."""
+    """A minimiser on the cone of those at a bound, and the coordinates among which there is a choice, if any."""
     beta = [Fraction(0)] * len(moment)
     keys = sorted(at)
     G = [[p * q * gram[i][j] for j, q in keys] for i, p in keys]

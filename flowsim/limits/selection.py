@@ -62,7 +62,7 @@ class _StartMemory:
 def select(
     columns: Array,
     b: Array,
-    walls: Array,
+    bounds: Array,
     signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     order: int,
     memory: tuple[Array, Array] | None,
@@ -74,13 +74,13 @@ def select(
     Parameters
     ----------
     columns : array (n, m)
-        Of the coordinates at a wall whose gradient holds them there.
+        Of the coordinates at a bound whose gradient holds them there.
     b : array (m,)
         One minimiser.
-    walls : array (m,)
-        The dual, at the walls: in the row space of `columns`.
+    bounds : array (m,)
+        The dual, at the bounds: in the row space of `columns`.
     signs : two boolean arrays (m,)
-        Who may be positive, who negative.
+        Coordinates that may be positive, and negative.
     order : int
     memory : (coefficients, rates)
     curves, coordinates
@@ -95,14 +95,14 @@ def select(
 
     target = columns @ b
     if curves is not None and coordinates is not None:
-        return _along_curves(columns, b, walls, signs, curves, coordinates)
+        return _along_curves(columns, b, bounds, signs, curves, coordinates)
     if memory is None or not (np.isfinite(memory[0]).all() and np.isfinite(memory[1]).all()):
         raise ArithmeticError("the state it went on from does not tell how its coordinates answer to the dual")
     if order > 2:
         sign = np.where(signs[0], 1.0, -1.0)
         size = np.abs(b).max()
         response = Powers(sign, order / (order - 2.0))
-        return size * mirror_interpolation(columns, target / size, response, start=-walls)
+        return size * mirror_interpolation(columns, target / size, response, start=-bounds)
     coefficients, rates = memory
     allowed = ((rates > 0) & signs[0]) | ((rates < 0) & signs[1])
     with np.errstate(divide="ignore"):
@@ -111,20 +111,20 @@ def select(
 
 
 def select_products(
-    columns: Array, b: Array, walls: Array, signs: tuple[NDArray[np.bool_], NDArray[np.bool_]], weights: Array
+    columns: Array, b: Array, bounds: Array, signs: tuple[NDArray[np.bool_], NDArray[np.bool_]], weights: Array
 ) -> Array:
     """As :func:`select`, for products of L >= 3 weights (L, m) that need not vanish at the start."""
     from flowsim.growth.product_response import ProductResponse
     from flowsim.solvers.entropy import mirror_interpolation
 
     response = ProductResponse(weights, np.where(signs[0], 1.0, -1.0))
-    return mirror_interpolation(columns, columns @ b, response, start=-walls)
+    return mirror_interpolation(columns, columns @ b, response, start=-bounds)
 
 
 def _along_curves(
     columns: Array,
     b: Array,
-    walls: Array,
+    bounds: Array,
     signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     curves: OriginCurves,
     coordinates: NDArray[np.int64],
@@ -146,10 +146,10 @@ def _along_curves(
             )
         rate = np.array([curve.speed for curve in own]) * (curves.order - 2.0) / curves.order
         response = Powers(sign, curves.order / (curves.order - 2.0), rate=rate)
-        return size * mirror_interpolation(columns, target / size, response, start=-walls)
-    for room in (4.0, 64.0, 1024.0):
-        table = curves.response(coordinates, sign, room * size)
+        return size * mirror_interpolation(columns, target / size, response, start=-bounds)
+    for factor in (4.0, 64.0, 1024.0):
+        table = curves.response(coordinates, sign, factor * size)
         beta = mirror_interpolation(columns, target, table)
         if all(abs(value) < curve.top for value, curve in zip(beta.tolist(), table.curves, strict=True)):
             return beta
-    raise ArithmeticError("the choice asks for coefficients that the formula does not attain")
+    raise ArithmeticError("the selected minimiser has coefficients that the formula does not attain")

@@ -19,16 +19,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class StartState:
-    r"""Where a limit process stands: coefficients and the distance of each coordinate's dual to its two walls.
+    r"""Where a limit process stands: coefficients and the distance of each coordinate's dual to its two bounds.
 
-    A coordinate at distance 0 from the upper (lower) wall can be positive (negative) at once; with both distances
+    A coordinate at distance 0 from the upper (lower) bound can be positive (negative) at once; with both distances
     0 it is free. ``path.state(t)`` gives one, so that a process can go on with other data.
 
     Attributes
     ----------
     beta : array (d,)
     upper, lower : array (d,)
-        Distances >= 0 to the upper and lower wall; inf if that side cannot be reached.
+        Distances >= 0 to the upper and lower bound; inf if that side cannot be reached.
     coefficients, rates : array (k, d) or None
         ``beta_i(z) = sum_k coefficients_ki exp(rates_ki z)``, how a quadratic network's coordinate answers to the dual
         in unscaled time. Needed only where active columns are linearly dependent, to tell which of the
@@ -67,7 +67,7 @@ class StartState:
         if stray.any():
             i = int(np.argmax(stray))
             raise ValueError(
-                f"`beta` must be 0 away from the walls; received beta[{i}]={self.beta[i]} at distances "
+                f"`beta` must be 0 away from the bounds; received beta[{i}]={self.beta[i]} at distances "
                 f"{self.upper[i]} and {self.lower[i]}."
             )
 
@@ -78,7 +78,7 @@ def pretrained_state(
     r"""The start ``weights + alpha * direction`` as alpha vanishes.
 
     Where all weights of a coordinate are 0 it starts like any other. Elsewhere the components of the weights along
-    the growing directions decide: one that is not zero stands at its wall.
+    the growing directions decide: one that is not zero stands at its bound.
 
     Raises
     ------
@@ -89,15 +89,15 @@ def pretrained_state(
     values = net.direction(weights, d)
     upper, lower = (np.array(side) for side in thresholds)
     beta = np.zeros(d)
-    everyone = np.arange(d)
+    index = np.arange(d)
     quadratic = start_memory(net, values, False)
     fresh = start_memory(net, direction, True)
     if quadratic is not None and fresh is not None:
-        (own, own_rates), (new, new_rates) = quadratic(everyone), fresh(everyone)
+        (own, own_rates), (new, new_rates) = quadratic(index), fresh(index)
         coefficients, rates = np.zeros((2 * len(own), d)), np.zeros((2 * len(own), d))
-        for wall, sign in ((upper, 1.0), (lower, -1.0)):
+        for bound, sign in ((upper, 1.0), (lower, -1.0)):
             here = (sign * own > 0).any(axis=0)
-            wall[here] = 0.0
+            bound[here] = 0.0
             old_terms, new_terms = (sign * own > 0) & here, (sign * new > 0) & ~here
             coefficients += np.concatenate([own * old_terms, new * new_terms])
             rates += np.concatenate([own_rates * old_terms, new_rates * new_terms])

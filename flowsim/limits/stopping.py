@@ -78,7 +78,7 @@ def null_level(problem: Problem, std: float, level: float, draws: int, seed: int
 def stop_at(
     path: Plateaus, problem: Problem | None, noise: float | None, level: float, draws: int, seed: int | None
 ) -> Stop:
-    """The plateau by the rule that is asked for."""
+    """The plateau by one of the two rules."""
     if (problem is None) == (noise is None):
         raise ValueError("give either `problem`, to stop at its least risk, or `noise`, to stop at the null gradient.")
     saddles = path.saddles

@@ -16,18 +16,18 @@ from flowsim.limits.start_state import StartState
 from flowsim.network import Decay, DiagonalNetwork, quadratic_form
 from flowsim.problem import Problem
 
-__all__ = ["Walls", "is_uniform", "network_walls", "symbolic_thresholds"]
+__all__ = ["DualBounds", "is_uniform", "network_bounds", "symbolic_thresholds"]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Walls:
+class DualBounds:
     r"""The interval in which the dual of a coordinate moves freely.
 
     .. math:: -(t^-_i + \kappa^-_i t) \;\le\; s_i(t) \;\le\; t^+_i + \kappa^+_i t .
 
-    At the upper wall the coordinate can be positive, at the lower one negative. All arrays (d,).
+    At the upper bound the coordinate can be positive, at the lower one negative. All arrays (d,).
     An active coordinate answers by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled time.
     """
 
@@ -55,8 +55,8 @@ class Walls:
             "curves": self.curves,
         }
 
-    def of(self, keep: NDArray[np.int64]) -> Walls:
-        """The walls of some coordinates."""
+    def of(self, keep: NDArray[np.int64]) -> DualBounds:
+        """The bounds of some coordinates."""
         arrays: dict[str, Any] = {
             field.name: np.broadcast_to(value[0], keep.shape) if is_uniform(value) else _compact(value[keep])
             for field in fields(self)
@@ -72,13 +72,13 @@ class Walls:
         )
 
 
-def network_walls(
+def network_bounds(
     net: DiagonalNetwork,
     problem: Problem,
     start: Mapping[str, ArrayLike] | StartState | None,
     thresholds: tuple[ArrayLike, ArrayLike] | None,
     penalties: tuple[ArrayLike, ArrayLike] | None,
-) -> Walls:
+) -> DualBounds:
     """Thresholds and penalties of a network, or the given ones.
 
     Raises
@@ -120,7 +120,7 @@ def network_walls(
         upper, lower, up_cost, low_cost, offset = _with_noise(net, problem, upper, lower)
         if net.weight_decay:
             upper, lower, up_cost, low_cost = _with_decay(net, (upper, lower), (own[0], own[1]), (up_cost, low_cost))
-    return Walls(
+    return DualBounds(
         _compact(upper),
         _compact(lower),
         up_cost,
@@ -229,13 +229,13 @@ def _with_noise(
 
 
 def _with_decay(
-    net: DiagonalNetwork, walls: tuple[Array, Array], thresholds: tuple[Array, Array], costs: tuple[Array, Array]
+    net: DiagonalNetwork, bounds: tuple[Array, Array], thresholds: tuple[Array, Array], costs: tuple[Array, Array]
 ) -> tuple[Array, Array, Array, Array]:
     """Quadratic formulas: a component grows at ``2 mu z - lambda t``, so ``kappa^+- = lambda t^+-`` is added."""
     if isinstance(net.weight_decay, Decay):
         raise ValueError("`weight_decay` must be constant for this limit; received a schedule.")
-    d = len(walls[0])
-    upper, lower = (np.array(side) for side in walls)
+    d = len(bounds[0])
+    upper, lower = (np.array(side) for side in bounds)
     up_cost, low_cost = (np.array(side) for side in costs)
     for kind, formula in enumerate(net.distinct):
         mine = net.kinds(d) == kind
