@@ -17,7 +17,7 @@ from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import NOTHING, DenseOutput, View
-from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, steps_of_companion
+from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, steps_of_companion, unmoved
 from flowsim.flows.happenings import WholeRun, happened, outcome, search
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem
@@ -177,7 +177,13 @@ def _estimate(
         if other.status.success:
             own, companion = (lambda t, side=side: side.at(t).beta for side in (run, replace(run, solution=other)))
             knots = run.variable(run.steps())
-            return error_estimate(np.append(knots[knots < until], until), run.variable(view), view.beta, own, companion)
+            edges, at = np.append(knots[knots < until], until), run.variable(view)
+            found = error_estimate(edges, at, view.beta, own, companion)
+            if goal is not None:
+                return found
+            start, flat = run.at_steps(np.array([0]), np.array([0.0])), view.beta.reshape(len(at), -1)
+            velocity = run.coordinates.velocity(start.t, start.y)
+            return np.maximum(found, unmoved(velocity, at - start.t[0], flat - start.beta.ravel(), flat, rtol))
     return np.full(len(view.t), np.inf)
 
 

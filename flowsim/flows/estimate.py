@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COMPANION_STEPS", "TIGHTER", "companions", "error_estimate", "steps_of_companion"]
+__all__ = ["COMPANION_STEPS", "TIGHTER", "companions", "error_estimate", "steps_of_companion", "unmoved"]
 
 Array = NDArray[np.float64]
 
@@ -62,3 +62,19 @@ def error_estimate(
     rounding = _ROUNDINGS * np.abs(beta).reshape(len(t), -1).max(axis=1)
     estimate: Array = _MARGIN * np.maximum(np.maximum(nearby[after - 1], nearby[after]), own) + rounding
     return estimate
+
+
+def unmoved(velocity: Array, t: Array, moved: Array, beta: Array, rtol: float) -> Array:
+    """What a run misses that has not moved at all: motion below its tolerance, which its companion does not see either.
+
+    Parameters
+    ----------
+    velocity : array (d,)
+        ``d beta/dt`` at the start.
+    t, moved, beta : array (T,), (T, d), (T, d)
+        Times in the same unit, how far beta has come from its start, and beta.
+    """
+    size = np.abs(beta).max(axis=1)
+    due = np.minimum(t * np.abs(velocity).max(), rtol * size)
+    missed: Array = np.where(np.abs(moved).max(axis=1) <= _ROUNDINGS * size, due, 0.0)
+    return missed

@@ -93,3 +93,17 @@ def test_at_the_tightest_tolerances_there_is_an_estimate_of_rounding(formula):
         t = 1 / (1 + (3**0.5 / (2**0.5 + 1)) ** -2)
         exact = np.array([1 - t, 2 * (1 - t), 3 * t])
         assert np.abs(run.beta[-1] - exact).max() <= 2 * run.error_estimate[-1] + 2e-11
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("alpha", [1e-6, 1e-5, 1e-4])
+def test_motion_below_the_tolerance_is_part_of_the_estimate(rtol: float, alpha: float) -> None:
+    """u = v, y = 0: beta = b / (1 + 2 b t), b = alpha^2; a run may stand still instead."""
+    run = fs.gradient_flow(
+        fs.DiagonalNetwork("u*v"), fs.Regression([[1.0]], [0.0]), 3.0, alpha=alpha, start={"u": 1.0, "v": 1.0},
+        rtol=rtol, estimate_error=True, t_eval=[1.0, 3.0],
+    )  # fmt: skip
+    right = alpha**2 / (1 + 2 * alpha**2 * run.t)
+    error = np.abs(run.beta[:, 0] - right)
+    assert run.error_estimate is not None
+    assert (error <= 2 * run.error_estimate).all() and (run.error_estimate <= rtol * alpha**2).all()
