@@ -254,7 +254,7 @@ class NoisyLossCoordinates:
         logs = np.moveaxis(self._exponents(y) / 2, -1, -2)
         sign = np.broadcast_to(self.modes.sign, self.shape).T
         weights, log_weights = self.modes.weights(logs, sign)
-        signs, conserved = self.modes.products(logs, sign)
+        signs, conserved = self.modes.products(logs, np.broadcast_to(sign, logs.shape))
         with np.errstate(over="ignore"):
             values = signs * np.exp(conserved)
         return Observed(

@@ -13,6 +13,7 @@ import flowsim as fs
 from flowsim.certificates import setting
 from flowsim.certificates.certificate import UnresolvedError
 from flowsim.certificates.minimum import is_attained, minimiser
+from flowsim.cli import main
 from flowsim.problem.margins import max_margin_l1
 from tests.certificates.test_mutations import Falsified, falsify
 from tests.limits.test_convex import draw
@@ -185,3 +186,18 @@ def test_nothing_moves_where_the_gradient_at_0_vanishes() -> None:
     still = fs.Problem([[1.0], [1.0]], [1.0, -1.0], "logistic")
     assert all(row.status in ("not applicable", "holds") for row in fs.certify(UV, still))
     assert "nothing moves" in fs.certify(UV, still, theorems="energy-balance")[0].hypothesis
+
+
+def test_the_command_certifies_a_table_of_labels(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    problem = draw(2, "logistic")
+    rows = [
+        ",".join([*map(repr, row.tolist()), "yes" if y > 0 else "no"])
+        for row, y in zip(problem.X, problem.y, strict=True)
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,c,d,e,f,answer\n" + "\n".join(rows) + "\n")
+    asked = ["--theorem", "energy-balance", "--theorem", "weighted-lasso", "--all-rows", "--no-progress"]
+    assert main(["certify", str(table), "--target", "answer", "--loss", "logistic", *asked]) == 0
+    told = capsys.readouterr().out
+    assert "1 of 1 theorems hold" in told
+    assert "this one is logistic" in " ".join(told.replace("│", " ").split())

@@ -118,6 +118,27 @@ def test_any_scale_errs_by_less_than_twenty_tolerances(loss: str, alpha: str) ->
     np.testing.assert_allclose(run.beta, tight.beta, atol=20 * 1e-6 * max(1.0, np.abs(tight.beta).max()))
 
 
+def test_clocks_estimates_invariants_and_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    problem = draw("logistic", 10, 4)
+    run = fs.gradient_flow(
+        noisy(0.2), problem, 12.0, alpha=1e-4, clock="arclength", estimate_error=True, t_eval=np.linspace(0, 12, 13),
+        events=lambda t, state: np.abs(state.beta).max(axis=-1) - 0.01,
+    )  # fmt: skip
+    assert run.error_estimate.max() < 2e-5
+    assert len(run.events) == 1
+    u, v = run.weights["u"], run.weights["v"]
+    np.testing.assert_allclose(u * v, run.beta, atol=1e-12)
+    np.testing.assert_allclose(run.imbalance[:, 0], u**2 - v**2, atol=1e-12)
+    # Noise balances the weights: |u^2 - v^2| decays, at a rate that depends on the predictions.
+    assert (np.diff(np.abs(run.imbalance[:, 0]), axis=0) < 0).all()
+    assert fs.load(run.save(tmp_path / "run.nc")).info["expectation"] == "quadrature"
+    gamma = 40 * np.log(10.0)
+    logs = {"u": fs.Logs(np.ones(4), np.full(4, -gamma)), "v": fs.Logs(np.ones(4), np.full(4, np.log(0.5) - gamma))}
+    late = fs.gradient_flow(noisy(0.2), problem, 2e3, start=logs)
+    near = fs.gradient_flow(noisy(0.2), problem, 2e3, alpha="1e-40", start={"u": 1.0, "v": 0.5})
+    np.testing.assert_allclose(late.beta[-1], near.beta[-1], atol=1e-5)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_without_noise_it_is_the_flow_without_noise(loss: str) -> None:
     problem = draw(loss, 8, 4)
