@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,8 @@ from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams, child_seeds
 from flowsim.growth.continuation import start_from_state
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, read_start
+from flowsim.network.decay import rates
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
@@ -43,8 +44,6 @@ def check_pair(net: Any, problem: Any) -> None:
         raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
     if isinstance(net, LinearNetwork) and net.weight_decay:
         raise ValueError("`weight_decay` of a LinearNetwork is for flows and their limit, not for descent.")
-    if isinstance(getattr(net, "weight_decay", 0.0), Decay):
-        raise ValueError("`weight_decay` must be constant in a descent; received a schedule.")
 
 
 #: Below this ln(alpha) directions that wait are lost in the rounding of those that have grown.
@@ -65,7 +64,7 @@ class Case:
         net: DiagonalNetwork | LinearNetwork,
         problem: Problem,
         scale: InitialScale,
-        start: Mapping[str, ArrayLike] | State | None,
+        start: Mapping[str, ArrayLike | Logs] | State | None,
         settings: Settings,
     ) -> None:
         self.net, self.scale, self.settings = net, scale, settings
@@ -89,16 +88,20 @@ class Case:
                 raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {self.reason}.")
             if isinstance(start, State):
                 raise ValueError("`start` can be a state for a DiagonalNetwork only.")
-            self.linear_start = LinearStart(net, problem, scale, start, self.noise is not None)
+            plain = cast("Mapping[str, ArrayLike] | None", start)
+            self.linear_start = LinearStart(net, problem, scale, plain, self.noise is not None)
             return
-        #: the start in logarithms, if it is the state of another run
-        self.parts = start_from_state(net, start, problem.d) if isinstance(start, State) else None
+        #: the start in logarithms, if it is given so or is the state of another run
+        if isinstance(start, State):
+            self.parts = start_from_state(net, start, problem.d)
+        else:
+            self.parts = read_start(net, start, None, scale, problem.d)
+        self.reason = self._why_not_growth()
         self.direction = np.ones((len(net.weights), problem.d))
-        if not isinstance(start, State):
-            self.direction = net.direction(start, problem.d)
+        if self.parts is None:
+            self.direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), problem.d)
         if not self.direction.any():
             raise ValueError("`start` must not be 0 everywhere: descent never leaves a saddle it starts at.")
-        self.reason = self._why_not_growth()
         self.data = load_data(problem)
 
     def _why_not_growth(self) -> str | None:
@@ -122,8 +125,19 @@ class Case:
     def multipliers(self) -> Multipliers:
         """What a step multiplies in growth coordinates, at the start."""
         assert isinstance(self.net, DiagonalNetwork)
-        start = self.direction if self.parts is None else self.parts
-        return Multipliers.of(self.net, self.problem.feature_variances, self.scale, start)
+        scale, start = (self.scale, self.direction) if self.parts is None else (InitialScale("1", 0.0), self.parts)
+        return Multipliers.of(self.net, self.problem.feature_variances, scale, start)
+
+    def decays(self, steps: Array) -> Array | None:
+        """Weight decay at the beginning of every step, (n_steps, lanes), for step sizes (lanes,); None if constant."""
+        decay = getattr(self.net, "weight_decay", 0.0)
+        if not isinstance(decay, Decay):
+            return None
+        count, sizes = self.settings.n_steps, self.settings.sizes
+        times = np.arange(count)[:, None] * steps
+        if sizes is not None:
+            times = np.concatenate([[0.0], np.cumsum(sizes)])[:count, None] * np.ones(len(steps))
+        return rates(decay, times)
 
     def machine(self, settings: Settings, steps: Array, seeds: Sequence[np.random.SeedSequence]) -> Machine:
         """A fresh machine at the start, one lane per step size and seed."""

@@ -178,7 +178,7 @@ def gradient_descents(
         filled = [*group] + [group[-1]] * (width - len(group))
         own = [seeds[r] for r in filled]
         machine = case.machine(settings, sizes[filled], own)
-        drive(machine, case.streams(settings, own), settings.n_steps)
+        drive(machine, case.streams(settings, own), settings.n_steps, decays=case.decays(sizes[filled]))
         return machine
 
     if count_workers == 1:

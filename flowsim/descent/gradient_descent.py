@@ -19,7 +19,7 @@ from flowsim.descent.settings import Settings, check_count, check_step
 from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Noise, resolve_alpha
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, Noise, resolve_alpha
 from flowsim.problem import Problem
 from flowsim.results import State, Trajectory
 
@@ -37,7 +37,7 @@ def gradient_descent(
     n_steps: int,
     *,
     alpha: float | str | Decimal | Fraction | InitialScale | None = None,
-    start: Mapping[str, ArrayLike] | State | None = None,
+    start: Mapping[str, ArrayLike | Logs] | State | None = None,
     batch_size: int | None = None,
     batches: ArrayLike | None = None,
     shuffle: bool = False,
@@ -156,7 +156,7 @@ def gradient_descent(
 
     def run(settings: Settings) -> Machine:
         machine = case.machine(settings, np.array([h]), [sequence])
-        drive(machine, case.streams(settings, [sequence]), settings.n_steps, sizes)
+        drive(machine, case.streams(settings, [sequence]), settings.n_steps, sizes, case.decays(np.array([h])))
         return machine
 
     def result(machine: Machine, settings: Settings, fault: str | None) -> Trajectory:
@@ -194,7 +194,7 @@ def _stays_inside(case: Case, settings: Settings, h: float, sequence: np.random.
     """Whether no step of a descent without a ball leaves it."""
     every = replace(settings, record_every=1)
     machine = case.machine(every, np.array([h]), [sequence])
-    drive(machine, case.streams(every, [sequence]), every.n_steps, every.sizes)
+    drive(machine, case.streams(every, [sequence]), every.n_steps, every.sizes, case.decays(np.array([h])))
     if first_bad_step(machine, 0, case)[0] is not None:
         return False
     weights = machine.read(0, every.n_steps + 1).weights

@@ -52,11 +52,12 @@ class GrowthMachine:
         self.scale = steps / (settings.batch_size or len(target))
         # Coordinates that fill a vector have no weights and stay so.
         spread, own = partial(side_by_side, lanes=lanes), multipliers
-        kappa = spread(own.kappa)
-        decay = kappa * np.tile(steps, kappa.shape[1] // lanes)
+        self.kappa, self.extra = own.kappa, np.zeros(lanes)
         self.parts = Components(
-            spread(own.rate), decay, spread(own.coefficient), spread(own.shift), spread(own.powers), own.is_paired,
+            spread(own.rate), spread(own.kappa), spread(own.coefficient), spread(own.shift), spread(own.powers),
+            own.is_paired,
         )  # fmt: skip
+        self._set_parts()
         c, e = spread(multipliers.mantissa), spread(multipliers.exponent)
         with np.errstate(over="ignore", invalid="ignore"):
             scale = np.ldexp(self.parts.coefficient, np.clip(2 * e, -4000, 4000))
@@ -80,8 +81,19 @@ class GrowthMachine:
     def set_step(self, size: float) -> None:
         """The size of the steps to come."""
         self.scale *= size / self.steps
-        self.parts.decay[:] *= size / self.steps[0]
         self.steps = np.full_like(self.steps, size)
+        self._set_parts()
+
+    def set_decay(self, rates: Array) -> None:
+        """Weight decay of the steps to come, of each lane."""
+        self.extra = rates - self.multipliers.weight_decay
+        self._set_parts()
+
+    def _set_parts(self) -> None:
+        """h kappa of every component and lane."""
+        spread = side_by_side(self.kappa, lanes=self.lanes)
+        count = spread.shape[1] // self.lanes
+        self.parts.decay[:] = (spread + np.tile(self.extra, count)) * np.tile(self.steps, count)
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         if self.settings.expected and len(rows) and self.multipliers.per_variance.any():
@@ -91,9 +103,8 @@ class GrowthMachine:
     def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
         """The noise decay of the batch's own variances."""
         own = self.multipliers
-        kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
-        spread = side_by_side(kappa, lanes=self.lanes)
-        self.parts.decay[:] = spread * np.tile(self.steps, spread.shape[1] // self.lanes)
+        self.kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
+        self._set_parts()
 
     def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         s = self.settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,33 +74,55 @@ class Machine(Protocol):
         ...
 
 
+class DecayingMachine(Machine, Protocol):
+    """One whose weight decay may change."""
+
+    def set_decay(self, rates: Array) -> None:
+        """Weight decay of the steps to come, of each lane."""
+        ...
+
+
 def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
     """0, every, 2 every, ... and always the last."""
     steps = np.arange(0, n_steps + 1, every)
     return steps if steps[-1] == n_steps else np.append(steps, n_steps)
 
 
-def drive(machine: Machine, streams: Streams, n_steps: int, sizes: Array | None = None) -> None:
-    """Run a machine to the end, with the draws of its lanes; `sizes` (n_steps,) where steps are not all alike."""
+def drive(
+    machine: Machine, streams: Streams, n_steps: int, sizes: Array | None = None, decays: Array | None = None
+) -> None:
+    """Run a machine to the end, with the draws of its lanes.
+
+    `sizes` (n_steps,) and `decays` (n_steps, lanes) are given where steps, or weight decay, are not all alike.
+    """
     block = n_steps if streams.per_step == 0 else int(np.clip(_DRAWN_AHEAD // streams.per_step, 1, n_steps))
     start = 0
     while True:
         stop = min(start + block, n_steps)
         steps = stop - start
         draws = streams.rows(steps), streams.labels(steps), streams.weights(steps)
-        going = (
-            machine.advance(start, stop, *draws) if sizes is None else _stretches(machine, sizes, start, stop, draws)
-        )
+        if sizes is None and decays is None:
+            going = machine.advance(start, stop, *draws)
+        else:
+            going = _stretches(machine, sizes, decays, start, stop, draws)
         if not going or stop == n_steps:
             return
         start = stop
 
 
 def _stretches(
-    machine: Machine, sizes: Array, first: int, last: int, draws: tuple[NDArray[np.int64], Array, Array]
+    machine: Machine,
+    sizes: Array | None,
+    decays: Array | None,
+    first: int,
+    last: int,
+    draws: tuple[NDArray[np.int64], Array, Array],
 ) -> bool:
-    for begin, end, size in constant_stretches(sizes, first, last):
-        machine.set_step(size)
+    for begin, end in constant_stretches([part for part in (sizes, decays) if part is not None], first, last):
+        if sizes is not None:
+            machine.set_step(float(sizes[begin]))
+        if decays is not None:
+            cast(DecayingMachine, machine).set_decay(decays[begin])
         part = slice(begin - first, end - first)
         rows, labels, noise = draws
         if not machine.advance(begin, end, rows[part], labels[part], noise[part]):

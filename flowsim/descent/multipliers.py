@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
-from flowsim.network import DiagonalNetwork, InitialScale, Start
+from flowsim.network import DiagonalNetwork, InitialScale, Start, decay_of
 
 __all__ = ["Multipliers", "signed_exp", "why_not_growth"]
 
@@ -51,6 +51,8 @@ class Multipliers:
         The flow conserves ``prod_a c_a^powers_a``.
     mantissa, exponent : array
         The start, ``c = mantissa * 2**exponent``.
+    weight_decay : float
+        What of kappa is weight decay; of a schedule, at its beginning.
     """
 
     modes: Modes
@@ -62,6 +64,7 @@ class Multipliers:
     powers: Array
     mantissa: Array
     exponent: NDArray[np.int64]
+    weight_decay: float = 0.0
 
     @classmethod
     def of(cls, net: DiagonalNetwork, variances: Array, scale: InitialScale, direction: Array | Start) -> Multipliers:
@@ -71,16 +74,17 @@ class Multipliers:
         def columns(rows: Array) -> Array:
             return np.broadcast_to(np.moveaxis(rows, 0, -1), (*rows.shape[1:], d)).copy()
 
-        per_variance = columns(modes.damping / 2)
+        per_variance, decay = columns(modes.damping / 2), decay_of(net.weight_decay).rate(0.0)
         return cls(
             modes,
             columns(modes.rate / 2),
-            per_variance * variances + float(net.weight_decay),  # type: ignore[arg-type]
+            per_variance * variances + decay,
             per_variance,
             columns(modes.coefficient),
             columns(modes.shift),
             columns(modes.conserved),
             *_scaled(columns(modes.start), columns(modes.log_start), isinstance(direction, Start), scale),
+            decay,
         )
 
     @property

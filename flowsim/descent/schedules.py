@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,13 +60,16 @@ def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None
     return rows.astype(np.int64)
 
 
-def constant_stretches(sizes: Array, first: int, last: int) -> Iterator[tuple[int, int, float]]:
-    """(begin, end, size) of the stretches of one size among the steps `first` to `last`."""
-    part = sizes[first:last]
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(part)) + 1, [len(part)]])
+def constant_stretches(parts: Sequence[Array], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """(begin, end) of the stretches among the steps `first` to `last` in which no array, by steps, changes."""
+    changes = np.zeros(max(last - first - 1, 0), dtype=bool)
+    for values in parts:
+        own = values[first:last].reshape(last - first, -1)
+        changes |= (np.diff(own, axis=0) != 0).any(axis=1)
+    edges = [first, *(first + 1 + np.flatnonzero(changes)).tolist(), last]
     for begin, end in itertools.pairwise(edges):
         if end > begin:
-            yield first + int(begin), first + int(end), float(part[begin])
+            yield begin, end
 
 
 def batch_variances(data: Data, rows: NDArray[np.int64], d: int) -> Array:

@@ -16,7 +16,7 @@ from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
 from flowsim.descent.weights_loop import Companion, WeightOptions, WeightRecord, WeightState, load_loop
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.network import DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
 
 __all__ = ["WeightMachine"]
@@ -97,7 +97,7 @@ class WeightMachine:
             kind, std, np.repeat(variances, self.lanes) * np.tile(steps, problem.d),
             settings.expected and bool(std.any()), multiplicative,
             np.inf if settings.radius is None else settings.radius, has_law,
-            float(net.weight_decay) * np.tile(steps, problem.d),  # type: ignore[arg-type]
+            decay_of(net.weight_decay).rate(0.0) * np.tile(steps, problem.d),
         )  # fmt: skip
         w = aligned(np.repeat(start, self.lanes, axis=1))
         if settings.radius is not None and np.linalg.norm(start) > settings.radius:
@@ -133,6 +133,10 @@ class WeightMachine:
         self.options.penalty[:] *= factor
         self.options.shrink[:] *= factor
         self.steps = np.full_like(self.steps, size)
+
+    def set_decay(self, rates: Array) -> None:
+        """Weight decay of the steps to come, of each lane."""
+        self.options.shrink[:] = np.tile(rates * self.steps, self.d)
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         if self.options.expected and len(rows):

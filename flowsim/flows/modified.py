@@ -30,7 +30,7 @@ from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import Clock, Trajectory
@@ -138,8 +138,8 @@ def modified_flow(
 
     check_pair(net, problem)
     problem = require_squares(problem, "the modified flow")
-    if getattr(net, "weight_decay", 0.0):
-        raise ValueError("`net` must have no weight decay for the modified flow.")
+    if isinstance(getattr(net, "weight_decay", 0.0), Decay):
+        raise ValueError("`weight_decay` must be constant for the modified flow; received a schedule.")
     if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0.0 <= momentum < 1.0:
         raise ValueError(f"`momentum` must be a number in [0, 1); received {momentum!r}.")
     if nesterov and momentum == 0.0:
@@ -287,7 +287,7 @@ class ModifiedWeights(WeightCoordinates):
         super().__init__(net, problem, scale, direction, growth_applies=False)
         if self.too_small:
             raise ValueError(f"`alpha` = {scale} puts weights of {net} below the range of floats.")
-        self.rule, self.decaying = rule, False
+        self.rule, self.decaying, self.shrinking = rule, False, decay_of(net.weight_decay).rate(0.0)
         if rule.offset:
             self.start = self.start - rule.offset * self._field(self.start)[0]
 
@@ -302,8 +302,9 @@ class ModifiedWeights(WeightCoordinates):
         self.kernels.field(w, self.kind, self.std, g, self.s2, field)
         self.kernels.field_jacobian(w, self.kind, self.std, g, self.s2, blocks)
         self.kernels.mean_gradient(w, self.kind, self.std, slope)
+        field -= self.shrinking * w
         change = self.problem.rmatvec(self.problem.predict((slope * field).sum(axis=0))) / self.problem.n
-        return field, np.einsum("abi,bi->ai", blocks, field) - slope * change
+        return field, np.einsum("abi,bi->ai", blocks, field) - self.shrinking * field - slope * change
 
     def _rhs(self, t: float, y: Array) -> Array:
         field, curved = self._field(self._weights(y))

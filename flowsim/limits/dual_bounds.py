@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.growth.arrivals import growth_thresholds
+from flowsim.growth.modes import Modes
 from flowsim.growth.origin_curves import OriginCurves, origin_curves
 from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.start_state import StartState
-from flowsim.network import Decay, DiagonalNetwork, quadratic_form
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, quadratic_form, read_start
 from flowsim.problem import Problem
 
 __all__ = ["DualBounds", "is_uniform", "network_bounds", "symbolic_thresholds"]
@@ -75,7 +76,7 @@ class DualBounds:
 def network_bounds(
     net: DiagonalNetwork,
     problem: Problem,
-    start: Mapping[str, ArrayLike] | StartState | None,
+    start: Mapping[str, ArrayLike | Logs] | StartState | None,
     thresholds: tuple[ArrayLike, ArrayLike] | None,
     penalties: tuple[ArrayLike, ArrayLike] | None,
 ) -> DualBounds:
@@ -90,7 +91,9 @@ def network_bounds(
     if net.is_mixed:
         net.kinds(d)  # checks their number
     memory: Memory | None
-    direction = None if isinstance(start, StartState) else start
+    logs = None if start is None or isinstance(start, StartState) else _of_logs(net, start, d)
+    given = start if logs is None else logs[3]
+    direction = None if isinstance(given, StartState) else cast("Mapping[str, ArrayLike] | None", given)
     if isinstance(start, StartState):
         if thresholds is not None:
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
@@ -99,17 +102,22 @@ def network_bounds(
         *own, rates = _growth(net, net.direction(None, d), d)
         upper, lower = start.upper, start.lower
         memory = start.memory
+    elif logs is not None:
+        if thresholds is not None:
+            raise ValueError("`thresholds` and a `start` in logarithms exclude each other: they say the same.")
+        upper, lower, rates = logs[0], logs[1], list(logs[2])
+        own = [np.divide(2.0, rate, out=np.full(d, np.inf), where=rate > 0) for rate in rates]
     elif thresholds is not None:
-        net.direction(start, d)
+        net.direction(direction, d)
         own = upper, lower = list(_pair("thresholds", thresholds, d, positive=True))
         rates = [_each(side, lambda t: 2.0 / t) for side in own]
     else:
-        *own, rates = _growth(net, net.direction(start, d), d)
+        *own, rates = _growth(net, net.direction(direction, d), d)
         upper, lower = own
     order = order_of(net)
     if not isinstance(start, StartState):
         memory = (
-            _no_memory_needed if order > 2 and is_product(net) else start_memory(net, net.direction(start, d), True)
+            _no_memory_needed if order > 2 and is_product(net) else start_memory(net, net.direction(direction, d), True)
         )
     # Products become balanced as they grow.
     speeds = rates if order == 2 else [np.broadcast_to(float(order) if is_product(net) else np.nan, (d,))] * 2
@@ -135,7 +143,36 @@ def network_bounds(
     )
 
 
-def _weights_of(start: Mapping[str, ArrayLike] | StartState | None, order: int, d: int) -> Array | None:
+def _of_logs(
+    net: DiagonalNetwork, start: Mapping[str, ArrayLike | Logs], d: int
+) -> tuple[Array, Array, Array, dict[str, Array]] | None:
+    """Thresholds, rates (2, d) and a direction in floats of a start in logarithms; None of one in floats.
+
+    ``ln c_k^2 = l_k + r_k z`` reaches 0 at ``-l_k / r_k``: thresholds are in units of z, each coordinate on its own
+    scale, and time is time.
+    """
+    parts = read_start(net, start, None, InitialScale("1", 0.0), d)
+    if parts is None:
+        return None
+    if any(quadratic_form(formula) is None for formula in net.distinct):
+        raise ValueError("`start` in logarithms has a known limit for quadratic formulas alone.")
+    modes = Modes.of(net, parts)
+    if (modes.log_start[modes.sign != 0] >= 0).any():
+        raise ValueError("`start` must be small for its limit: logarithms of its components below 0.")
+    walls, rates = np.full((2, d), np.inf), np.zeros((2, d))
+    for side, sign in enumerate((1.0, -1.0)):
+        growing = (sign * modes.rate > 0) & (modes.sign != 0)
+        wait = np.divide(-modes.log_start, np.abs(modes.rate), out=np.full(modes.rate.shape, np.inf), where=growing)
+        first = wait.argmin(axis=1)
+        walls[side] = wait.min(axis=1)
+        rates[side] = np.where(growing.any(axis=1), np.abs(modes.rate)[np.arange(d), first], 0.0)
+    signs, log = parts.parts[0]
+    top = np.where(np.isfinite(log), log, -np.inf).max(axis=0)
+    own = signs * np.exp(log - np.where(np.isfinite(top), top, 0.0))
+    return walls[0], walls[1], rates, dict(zip(net.weights, own, strict=True))
+
+
+def _weights_of(start: Mapping[str, ArrayLike | Logs] | StartState | None, order: int, d: int) -> Array | None:
     if order == 2 or not isinstance(start, StartState):
         return None
     if start.weights is not None:

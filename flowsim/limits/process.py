@@ -19,7 +19,7 @@ from flowsim.limits.linear_networks import linear_saddle_to_saddle
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState, pretrained_state
-from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.network import DiagonalNetwork, LinearNetwork, Logs
 from flowsim.problem import Problem, require_squares
 
 __all__ = ["saddle_to_saddle"]
@@ -29,7 +29,7 @@ __all__ = ["saddle_to_saddle"]
 def saddle_to_saddle(
     net: LinearNetwork,
     problem: Problem,
-    start: Mapping[str, ArrayLike] | None = None,
+    start: Mapping[str, ArrayLike | Logs] | None = None,
     *,
     pretrained: Mapping[str, ArrayLike] | None = None,
     max_jumps: int | None = None,
@@ -42,7 +42,7 @@ def saddle_to_saddle(
 def saddle_to_saddle(
     net: DiagonalNetwork,
     problem: Problem,
-    start: Mapping[str, ArrayLike] | StartState | None = None,
+    start: Mapping[str, ArrayLike | Logs] | StartState | None = None,
     *,
     pretrained: Mapping[str, ArrayLike] | None = None,
     thresholds: tuple[ArrayLike, ArrayLike] | None = None,
@@ -59,7 +59,7 @@ def saddle_to_saddle(
 def saddle_to_saddle(
     net: DiagonalNetwork | LinearNetwork,
     problem: Problem,
-    start: Mapping[str, ArrayLike] | StartState | None = None,
+    start: Mapping[str, ArrayLike | Logs] | StartState | None = None,
     *,
     pretrained: Mapping[str, ArrayLike] | None = None,
     thresholds: tuple[ArrayLike, ArrayLike] | None = None,
@@ -88,7 +88,9 @@ def saddle_to_saddle(
     problem : Problem
         With one target, or several for a LinearNetwork. Any convex loss; linear networks, weight noise and `exact` need
         squares. Where the loss has no minimum on a cone (separable data) the path ends: ``path.escape``.
-    start : dict weight -> array, or StartState, optional
+    start : dict weight -> array or Logs, or StartState, optional
+        With :class:`flowsim.Logs` every coordinate has a scale of its own: thresholds, and time, are then those of the
+        flow itself, ``-ln|p|`` and ``-ln|q|`` for ``u*v``, not in units of ``ln(1/alpha)``.
         The direction that the vanishing scale multiplies, as in :func:`flowsim.gradient_flow`; or a place on an
         earlier path, ``path.state(t)``, to go on from there with other data.
     pretrained : dict weight -> array, optional
@@ -169,7 +171,8 @@ def saddle_to_saddle(
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
-        return linear_saddle_to_saddle(net, problem, start, pretrained=pretrained, max_jumps=max_jumps, t_end=t_end)
+        plain = cast("Mapping[str, ArrayLike] | None", start)
+        return linear_saddle_to_saddle(net, problem, plain, pretrained=pretrained, max_jumps=max_jumps, t_end=t_end)
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if exact or getattr(net, "noise", None) is not None:
@@ -190,9 +193,13 @@ def saddle_to_saddle(
     if pretrained is not None:
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")
-        direction = net.direction(start, problem.d)
+        direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), problem.d)
         start = pretrained_state(net, pretrained, direction, symbolic_thresholds(net, direction, problem.d))
-    elif isinstance(start, Mapping) and len(start) and not any(np.any(value) for value in start.values()):
+    elif (
+        isinstance(start, Mapping)
+        and len(start)
+        and not any(isinstance(value, Logs) or np.any(value) for value in start.values())
+    ):
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     state = start if isinstance(start, StartState) else None
     bounds = network_bounds(net, problem, start, thresholds, penalties)

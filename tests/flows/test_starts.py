@@ -106,8 +106,10 @@ def test_pretrained_products_and_refusals() -> None:
         fs.gradient_flow(net, problem, 1.0, start={"w1": fs.Logs(1, [0.0, -1e4]), "w2": 1, "w3": 1})
     with pytest.raises(ValueError, match="`start\\['u'\\].sign` must hold"):
         fs.gradient_flow(UV, problem, 1.0, start={"u": fs.Logs(2, 0.0), "v": 1})
-    with pytest.raises(ValueError, match="Logs is for `start` of gradient_flow"):
+    with pytest.raises(ValueError, match="logarithms of its components below 0"):
         fs.saddle_to_saddle(UV, problem, {"u": fs.Logs(1, 0.0), "v": 1})
+    with pytest.raises(ValueError, match="quadratic formulas alone"):
+        fs.saddle_to_saddle(net, problem, {"w1": fs.Logs(1, -9.0), "w2": 1, "w3": 1})
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -122,6 +124,34 @@ def test_a_linear_programme_by_costs_as_scales(seed: int) -> None:
     traj = fs.gradient_flow(UV, fs.Regression(X, y), 300 * gamma, start={"u": weights, "v": weights})
     np.testing.assert_allclose(traj.beta[-1], right.x, atol=1e-7)
     assert (traj.beta >= 0).all()
+    path = fs.saddle_to_saddle(UV, fs.Regression(X, y), {"u": weights, "v": weights})
+    np.testing.assert_allclose(path.end, right.x, atol=1e-9)
+    np.testing.assert_allclose(path.thresholds[0], gamma * costs - np.log(2.0), rtol=1e-13)
+    middle = (path.jump_times[:-1] + path.jump_times[1:]) / 2
+    np.testing.assert_allclose(traj.at(middle).beta, path.beta(middle), atol=1e-6)
+
+
+@pytest.mark.parametrize("formula", ["u*v", "tanh(u)*v"])
+def test_descent_from_logarithms_is_descent_from_their_weights(formula: str) -> None:
+    rng = np.random.default_rng(0)
+    problem = fs.Regression(rng.standard_normal((5, 3)), rng.standard_normal(5))
+    net = fs.DiagonalNetwork(formula)
+    u, v = np.array([0.3, -0.1, 0.02]), np.array([0.2, 0.05, 0.4])
+    logs = {name: fs.Logs(np.sign(w), np.log(np.abs(w))) for name, w in (("u", u), ("v", v))}
+    runs = [fs.gradient_descent(net, problem, 0.05, 300, alpha=1.0, start=start) for start in ({"u": u, "v": v}, logs)]
+    np.testing.assert_allclose(runs[1].beta, runs[0].beta, rtol=1e-9, atol=1e-12)
+
+
+def test_descent_follows_the_flow_from_scales_of_their_own() -> None:
+    problem = fs.Regression(np.eye(2), [1.0, 1.0])
+    logs = fs.Logs(1, [-1000.0, -3000.0])
+    start = {"u": logs, "v": logs}
+    # One feature at rate 1/2: 2 z = 2 c - ln(4 beta) to leading order.
+    flow = fs.gradient_flow(UV, problem, 8000.0, start=start)
+    descent = fs.gradient_descent(UV, problem, 1e-2, 800_000, alpha=1.0, start=start, record_every=1000)
+    for i in range(2):
+        halves = [np.interp(0.5, run.beta[:, i], run.t) for run in (flow, descent)]
+        assert halves[1] == pytest.approx(halves[0], rel=5e-3)
 
 
 def test_a_start_without_a_scale_is_taken_as_it_is() -> None:

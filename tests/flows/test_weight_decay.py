@@ -118,6 +118,58 @@ def test_descent_with_decay_multiplies_the_components_and_follows_the_flow() -> 
     assert growth.imbalance_drift < 1e-12
 
 
+@pytest.mark.parametrize("coordinates", ["auto", "weights"])
+def test_descent_with_a_schedule_takes_the_decay_of_each_step(coordinates: str) -> None:
+    schedule = fs.DecaySchedule([0.7, 1.3], [0.3, 0.0, 0.1])
+    net, problem = fs.DiagonalNetwork("u*v", weight_decay=schedule), fs.Regression([[1.0]], [2.0])
+    h, u, v = 0.05, 1.0, 0.5
+    asked = {"alpha": 1.0, "start": {"u": 1.0, "v": 0.5}, "coordinates": coordinates}
+    run = fs.gradient_descent(net, problem, h, 40, **asked)
+    for k in range(40):
+        decay, g = schedule.rate(k * h), u * v - 2.0
+        u, v = u - h * (g * v + decay * u), v - h * (g * u + decay * v)
+    np.testing.assert_allclose([run.weights["u"][-1, 0], run.weights["v"][-1, 0]], [u, v], rtol=1e-12)
+    both = fs.gradient_descents(net, problem, [0.05, 0.02], 40, **asked)
+    np.testing.assert_allclose(both.beta[0][-1], run.beta[-1], rtol=1e-12)
+    alone = fs.gradient_descent(net, problem, 0.02, 40, **asked)
+    np.testing.assert_allclose(both.beta[1][-1], alone.beta[-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("formula", ["u*v", "u*v*w"])
+def test_the_modified_flow_with_decay_is_nearer_to_descent_by_one_order(formula: str) -> None:
+    net = fs.DiagonalNetwork(formula, weight_decay=0.2)
+    problem = fs.Regression([[1.0, 0.3], [0.2, -1.0]], [1.0, 0.4])
+    start = {"u": [1.0, 0.8], "v": [0.5, -0.6], "w": [0.9, 1.1]}
+    start = {name: start[name] for name in net.weights}
+    errors = []
+    for h in (0.04, 0.02):
+        descent = fs.gradient_descent(net, problem, h, round(2.0 / h), alpha=1.0, start=start)
+        modified = fs.modified_flow(net, problem, h, 2.0, alpha=1.0, start=start, rtol=1e-10, atol=1e-12)
+        plain = fs.gradient_flow(net, problem, 2.0, alpha=1.0, start=start, rtol=1e-10, atol=1e-12)
+        errors.append([np.abs(run.beta[-1] - descent.beta[-1]).max() for run in (plain, modified)])
+    orders = np.log2(np.array(errors[0]) / errors[1])
+    np.testing.assert_allclose(orders, [1.0, 2.0], atol=0.2)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        fs.DecaySchedule([2000.0], [0.05, 0.2]),
+        fs.DecaySchedule([500.0, 3000.0, 9000.0], [0.5, 0.0, 0.3, 0.1]),
+        fs.DecaySchedule([1000.0], [1.0, 0.02]),
+    ],
+)
+def test_a_schedule_that_stays_on_ends_at_the_lasso_of_its_last_rate(schedule: fs.DecaySchedule) -> None:
+    """Optimality of the Lasso to 1e-9 from alpha = 1e-1000."""
+    net = fs.DiagonalNetwork("u*v", weight_decay=schedule)
+    beta = fs.gradient_flow(net, DATA, 3e5, alpha="1e-1000").beta[-1]
+    last, g = schedule.rates[-1], DATA.gradient(beta)
+    active = np.abs(beta) > 1e-6
+    assert active.any()
+    assert np.abs(g + last * np.sign(beta))[active].max() <= 1e-9
+    assert (np.abs(g[~active]) <= last * (1 + 1e-9)).all()
+
+
 def test_what_decay_looks_like() -> None:
     net = fs.DiagonalNetwork("u*v", weight_decay=0.1)
     assert repr(net) == "DiagonalNetwork('u*v', weight_decay=0.1)"
