@@ -92,10 +92,11 @@ class Case:
             self.linear_start = LinearStart(net, problem, scale, plain, self.noise is not None)
             return
         #: the start in logarithms, if it is given so or is the state of another run
-        if isinstance(start, State):
-            self.parts = start_from_state(net, start, problem.d)
-        else:
-            self.parts = read_start(net, start, None, scale, problem.d)
+        self.parts = (
+            start_from_state(net, start, problem.d)
+            if isinstance(start, State)
+            else read_start(net, start, None, scale, problem.d)
+        )
         self.reason = self._why_not_growth()
         self.direction = np.ones((len(net.weights), problem.d))
         if self.parts is None:

@@ -149,9 +149,7 @@ class DiagonalNetwork:
             if weight not in start:
                 raise ValueError(f"`{name}` must give every weight; {weight!r} is missing.")
             if hasattr(start[weight], "log_abs"):
-                raise ValueError(
-                    f"`{name}[{weight!r}]` as Logs is for `start` of flows, descent and limits alone."
-                )
+                raise ValueError(f"`{name}[{weight!r}]` as Logs is for `start` of flows, descent and limits alone.")
             row = np.asarray(start[weight], dtype=float)
             if row.shape not in ((), (d,)):
                 raise ValueError(f"`{name}[{weight!r}]` must be a number or have shape ({d},); received {row.shape}.")
