@@ -193,7 +193,8 @@ def choose(
 
         own = _UNIT_SCALE if isinstance(direction, Start) else scale
         return noisy_loss_coordinates(net, problem, own, direction, asked, method), None
-    scheduled = isinstance(net.weight_decay, Decay)
+    # A check against a protocol costs as much as some steps of a small flow.
+    scheduled = not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
     if method == "native" and scheduled:
         raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")
     native = method in ("auto", "native") and isinstance(problem, Regression) and not scheduled

@@ -89,7 +89,7 @@ def exponents_for(net: DiagonalNetwork, problem: Problem, native: bool) -> Expon
     if (
         not isinstance(problem, Regression)
         or not isinstance(entries, np.ndarray)
-        or isinstance(net.weight_decay, Decay)
+        or (not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay))
     ):
         return Exponents()
     p, q = _exponent(entries), _exponent(problem.y)

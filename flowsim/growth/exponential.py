@@ -84,9 +84,8 @@ class ExponentialMap:
     ) -> ExponentialMap:
         """At the start ``alpha * direction``."""
         modes = Modes.of(net, direction)
-        noisy = bool(modes.damping.any())
-        if noisy or net.weight_decay:
-            decay = modes.damping * problem.feature_variances[:, None] if noisy else modes.damping
+        if modes.is_damped or net.weight_decay:
+            decay = modes.damping * problem.feature_variances[:, None] if modes.is_damped else modes.damping
             schedule = net.weight_decay if isinstance(net.weight_decay, Decay) else None
             if not isinstance(net.weight_decay, Decay):
                 decay = decay + 2 * net.weight_decay * modes.present

@@ -92,6 +92,11 @@ class Modes:
         )  # fmt: skip
 
     @cached_property
+    def is_damped(self) -> bool:
+        """Whether noise damps the components."""
+        return bool(self.damping.any())
+
+    @cached_property
     def sign(self) -> Array:
         """Signs of c_k, constant along a flow, (d, k); 0 where c_k is exactly zero."""
         return np.sign(self.start)
