@@ -40,6 +40,9 @@ def explore(
     they move. The settings stand in the page's address; the page gives the Python code and the figure of each. It is
     served on this machine only, at 127.0.0.1. The options say what it shows first; Ctrl-C ends it.
     """
+    from flowsim.extras import need
+
+    need("dash", "`flowsim explore`")
     from flowsim.explore import Controls, Explorer, make_app, start
 
     if width is not None:
