@@ -19,10 +19,10 @@ from flowsim.studies.linear_rates import (
     certify_rate,
     rate_bound,
 )
+from flowsim.studies.potential import min_entropy
 from flowsim.studies.references import (
     MinL1,
     RecoveryScores,
-    min_entropy,
     min_l1,
     min_l2,
     recovery_scores,

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import one_line
-from flowsim.limits.selection import start_memory
-from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Regression, require_squares
 
-__all__ = ["MinL1", "RecoveryScores", "min_entropy", "min_l1", "min_l2", "recovery_scores", "weighted_lasso"]
+__all__ = [
+    "MinL1", "RecoveryScores", "entries", "min_l1", "min_l2", "recovery_scores", "single_target", "weighted_lasso",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 Weights = float | ArrayLike | tuple[ArrayLike, ArrayLike]
@@ -66,7 +64,8 @@ def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:
     Notes
     -----
     If the solution is not unique, gradient flow from a vanishing start selects the one of least entropy
-    (:mod:`flowsim.limits.selection`): the end of :func:`flowsim.saddle_to_saddle`, the limit of :func:`min_entropy`.
+    (:mod:`flowsim.limits.selection`): the end of :func:`flowsim.saddle_to_saddle`, the limit of
+    :func:`flowsim.studies.min_entropy`.
     """
     from scipy.optimize import linprog
 
@@ -103,7 +102,7 @@ def _constraints(problem: Regression) -> tuple[Any, Array, float]:
     ValueError
         If y does not lie in the range of dense X.
     """
-    X, y = _matrix(problem), _target(problem)
+    X, y = _matrix(problem), single_target(problem)
     entries = X if isinstance(X, np.ndarray) else X.data
     p = math.frexp(float(np.abs(entries).max(initial=0.0)))[1]
     q = math.frexp(float(np.abs(y).max()))[1]
@@ -151,65 +150,11 @@ def _miss(A: Array, f: Array, x: Array) -> float:
 def min_l2(problem: Regression) -> Array:
     """The least-squares solution of least Euclidean norm, shape (d,)."""
     if problem.is_dense:
-        return np.asarray(np.linalg.lstsq(problem.X, _target(problem), rcond=None)[0])
+        return np.asarray(np.linalg.lstsq(problem.X, single_target(problem), rcond=None)[0])
     from scipy.sparse.linalg import lsqr
 
     size = 50 * min(problem.n, problem.d)
-    return np.asarray(lsqr(problem.X, _target(problem), atol=1e-15, btol=1e-15, iter_lim=size)[0])
-
-
-def min_entropy(
-    net: DiagonalNetwork,
-    problem: Regression,
-    alpha: float | str | Decimal | Fraction,
-    start: dict[str, ArrayLike] | None = None,
-) -> Array:
-    r"""Where gradient flow of a quadratic network ends: the minimiser of its entropy among interpolants.
-
-    For ``u*v`` the hyperbolic entropy
-
-    .. math:: Q_\alpha(\beta) = \sum_i \int_0^{\beta_i} \mathrm{arcsinh}\Big(\frac{x}{2\sqrt{A_i B_i}}\Big)
-              - \tfrac12 \ln\frac{A_i}{B_i} \, dx, \quad A_i, B_i = \tfrac{\alpha^2}{4} (u_i \pm v_i)^2,
-
-    in general the one whose mirror map inverts ``beta_i(z) = sum_k mu_k c_k^2 exp(4 mu_k z)``.
-
-    Parameters
-    ----------
-    net : DiagonalNetwork
-        Quadratic formulas, without noise.
-    problem : Regression
-    alpha, start
-        As in :func:`flowsim.gradient_flow`; any scale.
-
-    Returns
-    -------
-    beta : array (d,)
-
-    Raises
-    ------
-    ValueError
-        For other networks.
-    ArithmeticError
-        If no interpolant has the signs that the start allows.
-
-    References
-    ----------
-    Woodworth et al., *Kernel and rich regimes in overparametrized models*, arXiv 2002.09277, Theorem 1.
-    """
-    from flowsim.solvers.entropy import Exponentials, mirror_interpolation
-
-    direction = net.direction(start, problem.d)
-    memory = start_memory(net, direction, fresh=False)
-    noisy = net.noise is not None and np.any(net.noise.stds(net.weights))
-    if memory is None or noisy or net.weight_decay:
-        raise ValueError("`net` must have quadratic formulas and no noise or decay: its end minimises no entropy.")
-    log_alpha = InitialScale.parse(alpha).log
-    coefficients, rates = memory(np.arange(problem.d))
-    with np.errstate(divide="ignore"):
-        offset = np.log(np.abs(coefficients)) + 2.0 * log_alpha
-    X = _dense(problem)
-    fitted = X @ np.linalg.lstsq(X, _target(problem), rcond=None)[0]
-    return mirror_interpolation(X, fitted, Exponentials(offset, rates))
+    return np.asarray(lsqr(problem.X, single_target(problem), atol=1e-15, btol=1e-15, iter_lim=size)[0])
 
 
 def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
@@ -237,7 +182,7 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
     from flowsim.solvers.active_set import ConeRegression
 
     plus, minus = _pair("penalties", penalties, problem.d, strict=False)
-    X, y = _dense(problem), _target(problem)
+    X, y = entries(problem), single_target(problem)
     n, norms = problem.n, problem.column_norms
     cone: ConeRegression[tuple[int, float]] = ConeRegression(y, lambda key: key[1] * X[:, key[0]])
     inside = np.zeros((2, problem.d), dtype=bool)
@@ -342,7 +287,8 @@ def _pair(name: str, value: Any, d: int, strict: bool) -> tuple[Array, Array]:
     return out[0], out[1]
 
 
-def _target(problem: Regression) -> Array:
+def single_target(problem: Regression) -> Array:
+    """y of one target, (n,)."""
     require_squares(problem, "a reference that interpolates or fits by least squares")
     if problem.y.ndim == 1:
         return problem.y
@@ -357,7 +303,8 @@ def _matrix(problem: Regression) -> Any:
     raise ValueError("`problem` must hold the entries of X; received a LinearOperator.")
 
 
-def _dense(problem: Regression) -> Array:
+def entries(problem: Regression) -> Array:
+    """X as a dense array; no LinearOperator."""
     X = _matrix(problem)
     return X if problem.is_dense else np.asarray(X.toarray())
 

@@ -158,7 +158,7 @@ def test_recovery_scores_count_support_signs_and_distance() -> None:
         (lambda: recovery_scores([np.nan], [1.0]), "must be finite"),
         (lambda: min_l1(wide(0), 0.0), "`weights` must be > 0"),
         (lambda: weighted_lasso(wide(0), -1.0), "`penalties` must be >= 0"),
-        (lambda: min_entropy(fs.DiagonalNetwork(depth=3), wide(0), 0.1), "quadratic formulas and no noise"),
+        (lambda: min_entropy(fs.DiagonalNetwork(depth=3, weight_decay=0.1), wide(0), 0.1), "no noise or decay"),
     ],
 )
 def test_bad_arguments_of_references_are_named(call: object, message: str) -> None:
