@@ -29,7 +29,10 @@ from flowsim.network import InitialScale
 from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 
-__all__ = ["jump_times", "min_norm_end", "narrow_end", "nuclear_norm", "saddles", "soft_thresholding", "width_bound"]
+__all__ = [
+    "jump_times", "min_norm_end", "narrow_end", "nuclear_norm", "rank_minimisers", "saddles", "soft_thresholding",
+    "width_bound",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 
@@ -149,8 +152,34 @@ def saddles(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
+@theorem("linear-rank-minimisers", GREEDY, "plateaus of U V^T are stationary among the matrices of their rank",
+         any_loss=True)  # fmt: skip
+def rank_minimisers(setting: Setting) -> Evidence:
+    plain_network(setting)
+    path, problem = setting.once(_path), setting.problem
+    middles = plateau_times(path, _horizon(setting))
+    kept = np.flatnonzero(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
+    if not len(kept):
+        raise UnresolvedError("no plateau is long enough to be resolved at this alpha")
+    shape = (problem.d, *problem.y.shape[1:])
+    scale = float(np.linalg.norm(problem.gradient(np.zeros(shape))))
+    largest = float(np.abs(path.singular_values).max())
+    errors = []
+    for beta, rank in zip(setting.once(_flows)[0].at(middles[kept], clock="accelerated").beta, path.ranks[kept],
+                          strict=True):  # fmt: skip
+        left, values, right = np.linalg.svd(beta, full_matrices=False)
+        G = problem.gradient(beta.reshape(shape)).reshape(beta.shape)
+        pull = max(float(np.linalg.norm(left[:, :rank].T @ G)), float(np.linalg.norm(G @ right[:rank].T)))
+        errors.append(pull / scale + float(values[rank:].max(initial=0.0)) / largest)
+    return Evidence(
+        f"{len(kept)} of {len(path.ranks)} plateaus resolved at alpha = {setting.once(_scales)[0]}",
+        "ranks " + ", ".join(map(str, path.ranks[kept])), f"off by {max(errors):.1e}", float(max(errors)), _RESOLVED,
+        "gradient along the singular spaces, relative to that at 0, and what exceeds the rank", {"errors": errors},
+    )  # fmt: skip
+
+
 @theorem("linear-jump-times", OWN, "jump r + 1 comes when the sorted levels, rising at the spectrum of S, reach 1",
-         with_decay=True)  # fmt: skip
+         with_decay=True, any_loss=True)  # fmt: skip
 def jump_times(setting: Setting) -> Evidence:
     path = setting.once(_path)
     if "least coupling" in path.message:

@@ -165,7 +165,7 @@ def exponential_rate(setting: Setting) -> Evidence:
     late = np.flatnonzero(seen)[-1]
     observed = float(-np.log(gap[late] / gap[0]) / flow.t[late])
     return Evidence(
-        f"c = {level:.4g}, margin {margin:.3g}", rate, observed, float(np.exp(ratio.max())), 1.0 + 1e-6,
+        f"c = {level:.4g}, margin {margin:.3g}", rate, observed, math.exp(min(float(ratio.max()), 700.0)), 1.0 + 1e-6,
         "largest loss over its bound; average observed rate shown against the predicted one",
         {"tightness": rate / observed, "c": level, "margin": margin},
     )  # fmt: skip

@@ -63,7 +63,9 @@ def test_other_networks_have_their_rows() -> None:
     quadratic = fs.DiagonalNetwork("u**2 - v**2")
     assert statuses(fs.certify(quadratic, draw(3, "logistic")))["holds"] >= LIMIT | {"energy-balance"}
     for problem in (labels(), draw(3, "poisson")):
-        assert statuses(fs.certify(LINEAR, problem))["holds"] == {"linear-imbalance", "energy-balance"}
+        assert statuses(fs.certify(LINEAR, problem))["holds"] == {
+            "linear-imbalance", "energy-balance", "linear-rank-minimisers", "linear-jump-times"
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("loss", ["logistic", "exponential"])

@@ -107,7 +107,8 @@ def test_paper_two_holds_on_a_wide_linear_network() -> None:
     assert_holds(
         rows,
         {"linear-imbalance", "linear-rate", "linear-invariant-set", "linear-min-norm", "linear-width-law",
-         "linear-saddles", "linear-jump-times", "linear-vanishing-min-norm", "linear-width-bound", "energy-balance"},
+         "linear-saddles", "linear-rank-minimisers", "linear-jump-times", "linear-vanishing-min-norm",
+         "linear-width-bound", "energy-balance"},
     )  # fmt: skip
     own = {"linear-narrow-end", "linear-soft-thresholding", "linear-nuclear-norm"}
     assert all("not diagonal" in row.hypothesis for row in rows if not row.applies and row.name not in own)
