@@ -62,10 +62,11 @@ def test_other_networks_have_their_rows() -> None:
     assert statuses(fs.certify(DEEP, draw(2, "poisson")))["holds"] >= LIMIT | FLOW
     quadratic = fs.DiagonalNetwork("u**2 - v**2")
     assert statuses(fs.certify(quadratic, draw(3, "logistic")))["holds"] >= LIMIT | {"energy-balance"}
-    for problem in (labels(), draw(3, "poisson")):
-        assert statuses(fs.certify(LINEAR, problem))["holds"] == {
-            "linear-imbalance", "energy-balance", "linear-rank-minimisers", "linear-jump-times"
-        }  # fmt: skip
+    always = {"linear-imbalance", "energy-balance"}
+    # One column of the labels can be separated: there the limit path ends.
+    assert statuses(fs.certify(LINEAR, labels()))["holds"] == always
+    of_the_limit = {"linear-rank-minimisers", "linear-jump-times"}
+    assert statuses(fs.certify(LINEAR, draw(3, "poisson")))["holds"] == always | of_the_limit
 
 
 @pytest.mark.parametrize("loss", ["logistic", "exponential"])
