@@ -99,10 +99,10 @@ def choose_products(ws, h, allowed):
 def note_scales(ws):
     """Scales at an accepted point, taken for those of the step to come: of terms of f, and of a loss's curvature."""
     sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
-    gain, total = view(Newton, ws).gain, 0.0
-    for s in range(view(Active, ws).n):
-        total += gain[s] * problem.diagonal[s] * abs(beta[s])
-    problem.count[1] = total
+    gain, total = view(Newton, ws).gain, constant(0.0)
+    for b in range(0, view(Active, ws).padded, EIGHT):
+        total = total + load(gain, b) * (load(problem.diagonal, b) * magnitude(load(beta, b)))
+    problem.count[1] = add_up(total)
     if sizes.loss != 0:
         most = _TINY
         for q in range(sizes.rows):
@@ -129,11 +129,12 @@ def note_reach(ws):
 def stiffness(ws, theta):
     """The trace of theta G D."""
     sizes, active, problem, by_z = view(Sizes, ws), view(Active, ws), view(Problem, ws), view(Values, ws).by_z
-    total = 0.0
     if sizes.loss == 0:
-        for s in range(active.n):
-            total += theta * by_z[s] * problem.diagonal[s]
-        return total
+        trace = constant(0.0)
+        for b in range(0, active.padded, EIGHT):
+            trace = trace + load(by_z, b) * load(problem.diagonal, b)
+        return theta * add_up(trace)
+    total = 0.0
     curvature = view(Loss, ws).curvature
     for q in range(sizes.rows):
         row = constant(0.0)

@@ -43,7 +43,6 @@ def write_problem(A, b, n, exponentials, reach, tol, room, table, compute_gram):
         view(Loss, ws).curvature[q] = 1.0
         for i in range(w):
             problem.design[q * wp + i] = scale * A[q, i]
-            problem.diagonal[i] += problem.design[q * wp + i] ** 2
         problem.target[q] = scale * b[q]
         column[q] = -problem.target[q]
     subtract_rows(problem.design, wp, column, r, FIRST, wp, problem.drive, problem.drive)
@@ -53,9 +52,12 @@ def write_problem(A, b, n, exponentials, reach, tol, room, table, compute_gram):
                 column[q] = -problem.design[q * wp + i]
             row = pointer(problem.gram, i * wp)
             subtract_rows(problem.design, wp, column, r, FIRST, wp, row, row)
-    if sizes.has_gram != 0:
-        for i in range(w):
+    for i in range(w):
+        if sizes.has_gram != 0:
             problem.diagonal[i] = problem.gram[i * wp + i]
+            continue
+        for q in range(r):
+            problem.diagonal[i] += problem.design[q * wp + i] ** 2
     log_coefficient, sign, slope, decay = exponentials
     for k in range(sizes.terms):
         for i in range(w):

@@ -83,7 +83,7 @@ def load_part(typing_context: Any, array: Any, first: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _address(context, builder, signature.args[0], *arguments[:2])
         kind = ir.FunctionType(_LLVM, [address.type, _INT32, _CHOICE, _LLVM])
-        function = builder.module.declare_intrinsic("llvm.masked.load.v8f64.p0v8f64", fnty=kind)
+        function = builder.module.declare_intrinsic("llvm.masked.load.v8f64.p0", fnty=kind)
         return builder.call(function, [address, _INT32(8), _below(builder, arguments[2]), _LLVM([0.0] * EIGHT)])
 
     return _eight(array, types.int64, types.int64), generate
@@ -97,7 +97,7 @@ def store_part(typing_context: Any, array: Any, first: Any, count: Any, value: A
         array, first, count, value = arguments
         address = _address(context, builder, signature.args[0], array, first)
         kind = ir.FunctionType(ir.VoidType(), [_LLVM, address.type, _INT32, _CHOICE])
-        function = builder.module.declare_intrinsic("llvm.masked.store.v8f64.p0v8f64", fnty=kind)
+        function = builder.module.declare_intrinsic("llvm.masked.store.v8f64.p0", fnty=kind)
         builder.call(function, [value, address, _INT32(8), _below(builder, count)])
         return context.get_dummy_value()
 
