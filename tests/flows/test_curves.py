@@ -8,7 +8,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import flowsim as fs
-from tests.flows.precise import precise_flow
+from flowsim.growth.curve_map import CurveMap
+from flowsim.network import InitialScale
+from tests.flows.precise import integrate, precise_flow
 
 #: Coordinate 0 becomes negative first; coordinate 1 changes sign.
 FLIP = ([[-0.5, -2.0], [-1.5, -2.0]], [-0.5, 2.0])
@@ -33,12 +35,15 @@ _SLOW = [pytest.param(name, marks=pytest.mark.slow) if name == "u*v+u**3*v" else
 
 
 @pytest.mark.parametrize("formula", _SLOW)
-@pytest.mark.parametrize(("alpha", "start"), [("1", GENERIC), ("1e-3", GENERIC), ("1e-3", ONES)])
+@pytest.mark.parametrize(
+    ("alpha", "start"),
+    [("1", GENERIC), ("1e-3", GENERIC), ("1e-3", ONES), pytest.param("1e-16", GENERIC, marks=pytest.mark.slow)],
+)
 def test_a_general_formula_follows_its_flow_to_the_tolerance(formula, alpha, start):
     gamma = max(1.0, -math.log(float(alpha)))
     times = gamma * np.array([1.5, 3.6])
     weights = [np.broadcast_to(start[name], 2).tolist() for name in ("u", "v")]
-    truth = precise_flow(*FORMULAS[formula], *FLIP, alpha, weights, times, digits=24)
+    truth = precise_flow(*FORMULAS[formula], *FLIP, alpha, weights, times, digits=24 if gamma < 10 else 50)
     for rtol in (1e-6, 1e-10):
         traj = fs.gradient_flow(
             fs.DiagonalNetwork(formula), fs.Regression(*FLIP), times[-1], alpha=alpha, start=start, t_eval=times,
@@ -46,6 +51,31 @@ def test_a_general_formula_follows_its_flow_to_the_tolerance(formula, alpha, sta
         )  # fmt: skip
         assert traj.info["coordinates"] == "curve"
         assert np.abs(traj.beta - truth).max() <= 20 * rtol
+
+
+@pytest.mark.parametrize(
+    ("formula", "alpha"),
+    [
+        ("tanh(u)*v", "1e-30"),
+        pytest.param("tanh(u)*v", "1e-100", marks=pytest.mark.slow),
+        pytest.param("sin(u*v)", "1e-30", marks=pytest.mark.slow),
+    ],
+)
+def test_growth_out_of_a_tiny_start_is_that_of_thirty_digits(formula, alpha):
+    """``theta' = grad phi dz`` in the weights, as far as the coordinate is seen."""
+    phi, gradient = FORMULAS[formula]
+    gamma = -math.log(10.0) * int(alpha[2:])
+    curve = CurveMap(fs.DiagonalNetwork(formula), InitialScale.parse(alpha), np.array([[1.4], [0.3]]))
+    with mp.workdps(30):
+        for sign in (1.0, -1.0):
+            z = [sign * (gamma - 1.0), sign * (gamma + 0.2)]
+            state, last = [mp.mpf(alpha) * mp.mpf("1.4"), mp.mpf(alpha) * mp.mpf("0.3")], mp.mpf(0)
+            for end in z:
+                length = abs(mp.mpf(end)) - last
+                state = integrate(lambda w, s=sign: [s * g for g in gradient(*w)], state, length, mp.mpf("1e-15"))
+                last += length
+                beta = curve(np.array([[end]]))[0][0, 0]
+                assert beta == pytest.approx(float(phi(*state)), rel=1e-9)
 
 
 @pytest.mark.parametrize("formula", ["tanh(u)*v", pytest.param("u*v+u**3*v", marks=pytest.mark.slow)])
