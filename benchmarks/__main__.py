@@ -22,7 +22,7 @@ CASES = {
     "descent": "gradient descent beside the two BLAS products of a step; 64 runs beside one",
     "scaling": "time, steps and passes over X per jump against n, d, density, depth and alpha",
     "memory": "what a flow adds to a process that holds X",
-    "first_use": "each front door in a process of its own with empty caches: processor seconds",
+    "first_use": "each entry point in a process of its own with empty caches: processor seconds",
     "startup": "import flowsim, flowsim --help, deriving and compiling a network",
 }
 

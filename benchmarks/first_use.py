@@ -1,4 +1,4 @@
-"""What the first use of each front door costs on a machine that has compiled nothing yet."""
+"""What the first use of each entry point costs on a machine that has compiled nothing yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RUN = [sys.executable, "-m", "flowsim", "run", "--no-progress"]
 _SMALL = "import flowsim as fs; p = fs.datasets.sparse_regression(20, 6, sparsity=2, seed=1); "
 _SIGNS = "import numpy as np; q = fs.Problem(p.X, np.sign(p.y), loss='logistic'); "
 
-#: Front doors after a first `flowsim run`: commands of the command line, or code.
+#: Entry points after a first `flowsim run`: commands of the command line, or code.
 DOORS = {
     "flowsim compare": ["compare"],
     "flowsim limit": ["limit", "--alphas", "1e-10,1e-100"],
@@ -44,7 +44,7 @@ def processor_seconds(command: list[str], cache: Path, folder: Path) -> float:
 
 
 def run(quick: bool) -> Report:
-    """Processor seconds of each front door in a fresh process, with empty caches and again."""
+    """Processor seconds of each entry point in a fresh process, with empty caches and again."""
     rows, raw = [], {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -99,7 +99,7 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def _of_trajectory(trajectory: Any, keep: str) -> Any:
-    """Every recorded time, or the last. Times of the clock on the wall are left out: results must not hang on them."""
+    """Every recorded time, or the last. Wall-clock times are left out: results must not depend on them."""
     data = trajectory.to_xarray()
     if keep == "end":
         data = data.isel(step=-1)

@@ -154,7 +154,7 @@ def _write(result: xarray.Dataset, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
         part = Path(folder) / out.name
         result.to_netcdf(part, engine="h5netcdf")
-        # What every point ran with is in the .nc; in a table it would drown the numbers.
+        # What every point ran with is in the .nc; a table would be unreadable with it.
         to_dataframe(result.drop_vars("info", errors="ignore")).to_csv(part.with_suffix(".csv"), index=False)
         os.replace(part, out)
         os.replace(part.with_suffix(".csv"), out.with_suffix(".csv"))

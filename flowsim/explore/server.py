@@ -1,4 +1,4 @@
-"""The local server: it listens on the loopback address alone, and answers to nobody else's pages."""
+"""The local server: it listens on the loopback address alone, and refuses requests of other origins."""
 
 from __future__ import annotations
 
