@@ -19,7 +19,7 @@ from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
-__all__ = ["CollocationStep", "ExplicitStep", "FrameSolution", "FrameStates", "PlateauStep"]
+__all__ = ["Chain", "CollocationStep", "ExplicitStep", "FrameSolution", "FrameStates", "PlateauStep"]
 
 Array = NDArray[np.float64]
 
@@ -186,69 +186,84 @@ class PlateauStep:
         return self.frame(position).value(shift)
 
 
-@dataclass(frozen=True, eq=False)
-class ExplicitStep:
-    """A step of the explicit method, of which frames are made when they are asked for.
+class Chain:
+    """Steps of the explicit method in a row, of which frames are made when they are asked for.
 
-    The product of the halves is read from the method's dense output. Frames move by collocation with the values of G
-    that the product makes at the nodes: what is conserved stays so to rounding.
+    Frames move by collocation with the values of G that the product makes at the nodes: what is conserved stays so to
+    rounding.
 
     Attributes
     ----------
-    origin : Frame or ExplicitStep
-        The frame at the start of the step, or the step before.
-    halves : array (R + p, k)
-        Z at the start.
+    h, halves : list
+        Lengths of the steps, and Z (R + p, k) at the start of each.
     """
 
-    t: float
-    h: float
-    origin: Frame | ExplicitStep
-    halves: Array
-    problem: FrameProblem
+    def __init__(self, problem: FrameProblem, start: Frame) -> None:
+        self.problem = problem
+        self.h: list[float] = []
+        self.halves: list[Array] = []
+        self._frames = [start]
 
-    def product(self, positions: Array) -> Array:
-        """``Z_1 Z_2^T`` at positions (K,), (K, R, p)."""
-        Z = read(method(), self.problem.linear, self.problem.uniform or 0.0, self.halves, self.h, positions)
-        R = len(self.problem.damping_rows)
+    def append(self, h: float, halves: Array) -> int:
+        """The number of the new step."""
+        self.h.append(h)
+        self.halves.append(halves)
+        return len(self.h) - 1
+
+    def product(self, number: int, positions: Array) -> Array:
+        """``Z_1 Z_2^T`` at positions (K,) of a step, (K, R, p), by the method's dense output."""
+        if positions.any():
+            kappa = self.problem.uniform or 0.0
+            Z = read(method(), self.problem.linear, kappa, self.halves[number], self.h[number], positions)
+        else:
+            Z = np.repeat(self.halves[number][None], len(positions), axis=0)
+        R = self.problem.shape[0]
         out: Array = Z[:, :R] @ np.swapaxes(Z[:, R:], -1, -2)
         return out
 
-    @cached_property
-    def start(self) -> Frame:
-        if isinstance(self.origin, Frame):
-            return self.origin
-        # From the first step whose frame is known on: there can be more steps than calls may nest.
-        known, waiting = self.origin, []
-        while "end" not in vars(known):
-            waiting.append(known)
-            if isinstance(known.origin, Frame):
-                break
-            known = known.origin
-        for each in reversed(waiting):
-            each.end  # noqa: B018
-        return self.origin.end
-
-    @cached_property
-    def _inside(self) -> tuple[Array, Array]:
-        """G at 0, the nodes and 1; the nodes."""
+    def values(self, number: int) -> tuple[Array, Array]:
+        """G at 0, the nodes and 1 of a step; the nodes."""
         nodes = np.concatenate([[0.0], gauss_tableau(_NODES).c, [1.0]])
-        return self.problem.coupling.value(self.product(nodes)), nodes
+        return np.ascontiguousarray(self.problem.coupling.value(self.product(number, nodes))), nodes
 
-    @cached_property
-    def end(self) -> Frame:
-        G, _ = self._inside
+    def frame(self, number: int) -> Frame:
+        """At the start of a step, or at the end of the last."""
         tableau = gauss_tableau(_NODES)
-        damping = damping_of(tableau, self.h, *rates_of(self.problem))
-        first, second = (np.ascontiguousarray(each) for each in self.start.columns())
-        first, second = propagate(np.ascontiguousarray(G[1:-1]), self.h, damping, first, second)[1]
-        return self.start.advanced(first, second, (self.problem.uniform or 0.0) * self.h)
+        while len(self._frames) <= number:
+            now, frame = len(self._frames) - 1, self._frames[-1]
+            h, (G, _) = self.h[now], self.values(now)
+            first, second = (np.ascontiguousarray(each) for each in frame.columns())
+            damping = damping_of(tableau, h, *rates_of(self.problem))
+            first, second = propagate(G[1:-1], h, damping, first, second)[1]
+            self._frames.append(frame.advanced(first, second, (self.problem.uniform or 0.0) * h))
+        return self._frames[number]
+
+
+@dataclass(frozen=True, eq=False)
+class ExplicitStep:
+    """One step of a chain."""
+
+    t: float
+    h: float
+    chain: Chain
+    number: int
+
+    def product(self, positions: Array) -> Array:
+        return self.chain.product(self.number, positions)
+
+    @property
+    def start(self) -> Frame:
+        return self.chain.frame(self.number)
+
+    @property
+    def end(self) -> Frame:
+        return self.chain.frame(self.number + 1)
 
     @cached_property
     def collocated(self) -> CollocationStep:
         """The same step with frames inside."""
-        G, nodes = self._inside
-        return CollocationStep(self.t, self.h, self.start, self.end, nodes, np.ascontiguousarray(G), self.problem)
+        G, nodes = self.chain.values(self.number)
+        return CollocationStep(self.t, self.h, self.start, self.end, nodes, G, self.chain.problem)
 
     def stages(self) -> tuple[Array, Array, float]:
         return self.collocated.stages()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau, rest_of
 from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.frames.solution import CollocationStep, ExplicitStep, FrameSolution, PlateauStep, rates_of
+from flowsim.solvers.frames.solution import Chain, CollocationStep, ExplicitStep, FrameSolution, PlateauStep, rates_of
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights, radau_tableau
 from flowsim.solvers.solution import Status
 
@@ -143,6 +143,7 @@ class _Run:
         self.scale = 0.5 * np.log(size / curvature)
         #: Z, while it is carried as it is
         self.halves: Array | None = None
+        self.chain: Chain | None = None
         #: whether the explicit method may still be the cheaper one
         self.is_mild = True
         #: how near to rest the next attempt at a plateau must begin
@@ -165,10 +166,9 @@ class _Run:
         self.stats["rejected"] += course.rejected
         self.stats["steps"] += count
         self.stats["explicit_steps"] += count
-        for t, after, halves in zip(course.t[:-1], course.t[1:], course.states[:-1], strict=True):
-            last = self.steps[-1] if self.steps else None
-            origin = last if isinstance(last, ExplicitStep) else self.frame
-            self.steps.append(ExplicitStep(float(t), float(after - t), origin, halves, self.problem))
+        self.chain = self.chain or Chain(self.problem, self.frame)
+        for t, h, halves in zip(course.t.tolist(), np.diff(course.t).tolist(), course.states, strict=False):
+            self.steps.append(ExplicitStep(t, h, self.chain, self.chain.append(h, halves)))
         self.times += course.t[1:].tolist()
         self.t, self.halves, self.h, self.is_mild = float(course.t[-1]), course.states[-1], course.h, course.h > 0
         if not self.is_mild and self.t < self.t_end and count:
@@ -319,7 +319,7 @@ class _Run:
         if not self.h:
             size = float(np.linalg.norm(self.G)) + float(self.problem.damping_rows.max(initial=0.0))
             self.h = min(limit, 1.0 / size if size > 0 else self.t_end)
-        retry = False
+        retry, failed = False, 0
         h, left = self.h, self.t_end - self.t
         while True:
             h = min(h, limit, left)
@@ -344,7 +344,9 @@ class _Run:
             scale = min(max(scale, _LARGEST_CUT), _LARGEST_GROWTH)
             if not ratio <= 1.0:
                 self.stats["rejected"] += 1
-                h *= scale
+                # Where errors of the step before relax, the order seen is lower: ever larger cuts.
+                failed += 1
+                h *= max(scale * 0.5 ** (failed - 1), _LARGEST_CUT)
                 retry = True
                 continue
             break
@@ -380,6 +382,7 @@ class _Run:
         return float(error / allowed) if np.isfinite(error) else np.inf
 
 
+@cache
 def _longest_linear_step(tolerance: float, stages: int) -> float:
     """Largest x for which the method's exp(x) is right to the tolerance: an (s, s) Pade approximant."""
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2 * stages + 2)))])

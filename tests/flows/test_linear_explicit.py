@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -107,3 +109,12 @@ def test_a_course_ends_where_it_was_told_and_counts_its_work() -> None:
     exact = [1 / (1 + (1 / b - 1) * np.exp(-20.0)) for b in (0.01, 0.04)]
     last = course.states[-1]
     np.testing.assert_allclose(np.diag(last[:2] @ last[2:].T), exact, rtol=1e-8)
+
+
+def test_a_long_run_of_explicit_steps_is_pickled() -> None:
+    problem = fs.Regression(np.eye(2), np.eye(2))
+    traj = fs.gradient_flow(fs.LinearNetwork(3), problem, 500.0, alpha=0.5)
+    assert traj.stats["explicit_steps"] > 150
+    assert traj.imbalance_drift <= 1e-9
+    again = pickle.loads(pickle.dumps(traj))
+    np.testing.assert_array_equal(again.beta, traj.beta)
