@@ -19,7 +19,7 @@ from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
-__all__ = ["Chain", "CollocationStep", "ExplicitStep", "FrameSolution", "FrameStates", "PlateauStep"]
+__all__ = ["CollocationStep", "ExplicitStep", "FrameSolution", "FrameStates", "PlateauStep", "StepChain"]
 
 Array = NDArray[np.float64]
 
@@ -186,7 +186,7 @@ class PlateauStep:
         return self.frame(position).value(shift)
 
 
-class Chain:
+class StepChain:
     """Steps of the explicit method in a row, of which frames are made when they are asked for.
 
     Frames move by collocation with the values of G that the product makes at the nodes: what is conserved stays so to
@@ -245,7 +245,7 @@ class ExplicitStep:
 
     t: float
     h: float
-    chain: Chain
+    chain: StepChain
     number: int
 
     def product(self, positions: Array) -> Array:

@@ -24,7 +24,14 @@ from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau, rest_of
 from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.frames.solution import Chain, CollocationStep, ExplicitStep, FrameSolution, PlateauStep, rates_of
+from flowsim.solvers.frames.solution import (
+    CollocationStep,
+    ExplicitStep,
+    FrameSolution,
+    PlateauStep,
+    StepChain,
+    rates_of,
+)
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights, radau_tableau
 from flowsim.solvers.solution import Status
 
@@ -143,7 +150,7 @@ class _Run:
         self.scale = 0.5 * np.log(size / curvature)
         #: Z, while it is carried as it is
         self.halves: Array | None = None
-        self.chain: Chain | None = None
+        self.chain: StepChain | None = None
         #: whether the explicit method may still be the cheaper one
         self.is_mild = True
         #: how near to rest the next attempt at a plateau must begin
@@ -166,7 +173,7 @@ class _Run:
         self.stats["rejected"] += course.rejected
         self.stats["steps"] += count
         self.stats["explicit_steps"] += count
-        self.chain = self.chain or Chain(self.problem, self.frame)
+        self.chain = self.chain or StepChain(self.problem, self.frame)
         for t, h, halves in zip(course.t.tolist(), np.diff(course.t).tolist(), course.states, strict=False):
             self.steps.append(ExplicitStep(t, h, self.chain, self.chain.append(h, halves)))
         self.times += course.t[1:].tolist()
