@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.compilation import FAST, compiled, part
 
-__all__ = ["Course", "Limits", "Method", "march", "method", "read"]
+__all__ = ["Course", "Limits", "Method", "longest_step", "march", "method", "read"]
 
 Array = NDArray[np.float64]
 
@@ -88,6 +88,11 @@ def method() -> Method:
     a[_STAGES, :_STAGES] = DOP853.B
     a[_STAGES + 1 :] = DOP853.A_EXTRA
     return Method(a, *(np.ascontiguousarray(each) for each in (DOP853.B, DOP853.E3, DOP853.E5, DOP853.D)))
+
+
+def longest_step(tolerance: float) -> float:
+    """Largest x for which a method of order 8 has exp(x) right to the tolerance."""
+    return float((tolerance * math.factorial(9)) ** (1 / 9))
 
 
 @part(fastmath=FAST)

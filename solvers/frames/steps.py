@@ -9,7 +9,6 @@ GMRES. The error of a step is the defect at its ends of the polynomial through t
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.frames.collocation import damping_of, propagate
-from flowsim.solvers.frames.explicit import Limits, march, method
+from flowsim.solvers.frames.explicit import Limits, longest_step, march, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau, rest_of
@@ -164,7 +163,7 @@ class _Run:
             return False
         Z = np.concatenate(self.frame.value()) if self.halves is None else self.halves
         limits = Limits(
-            _EXPLICIT_SHARE * self.tol, _EXPLICIT_FLOOR, _longest_explicit_step(self.tol), _AFFORDABLE,
+            _EXPLICIT_SHARE * self.tol, _EXPLICIT_FLOOR, longest_step(self.tol), _AFFORDABLE,
             max(1, min(most, _ENTRIES // Z.size)),
         )  # fmt: skip
         course = march(method(), linear, self.problem.uniform or 0.0, Z, self.t, self.t_end, self.h, limits)
@@ -395,8 +394,3 @@ def _longest_linear_step(tolerance: float, stages: int) -> float:
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2 * stages + 2)))])
     log_constant = 2 * log_factorial[stages] - log_factorial[2 * stages] - log_factorial[2 * stages + 1]
     return float(np.exp((np.log(tolerance) - log_constant) / (2 * stages + 1)))
-
-
-def _longest_explicit_step(tolerance: float) -> float:
-    """Largest x for which a method of order 8 has exp(x) right to the tolerance."""
-    return float((tolerance * math.factorial(9)) ** (1 / 9))
