@@ -80,7 +80,7 @@ def lay_out(
     reach : array (w,), optional
         Bound on what beta of a coordinate moves any z by; without it the Gram matrix tells.
     gram : array (w, w), optional
-        ``A^T A``; it is made, unless there is such a bound.
+        ``A^T A``; it is made, unless there is such a bound. Without the rows of coordinates that are never active.
     """
     from flowsim.solvers.multistep.constants import SMALL
     from flowsim.solvers.multistep.factors import address as address_of_factors
@@ -94,8 +94,8 @@ def lay_out(
     few = with_gram and gram is None and A.size <= _FEW_ENTRIES
     if with_gram and not few:
         to = room[: w * -(-w // _LINE) * _LINE].reshape(w, -1)
-        to[:, :w] = A.T @ A if gram is None else gram
-        to /= n
+        rows = A.T @ A if gram is None else gram
+        np.divide(rows, n, out=to[: len(rows), :w])
     write_problem(A, b, float(n), exponential, np.zeros(0) if reach is None else reach, tol, room, table, few)
     return room, table
 

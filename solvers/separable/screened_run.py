@@ -114,7 +114,7 @@ class ScreenedRun(FromNodes):
         most = float(flow.norms.max()) / flow.n
         reach, gram = np.append(self.norms_reach[index], np.ones(r)), None
         if w <= max(LOAD_ALL, 2 * r):
-            gram = np.block([[self.columns @ self.columns.T, flow.n * self.columns], [flow.n * A]])
+            gram = np.hstack([self.columns @ self.columns.T, flow.n * self.columns])
         self.work = lay_out(A, flow.b, flow.n, self.exponential, self.tol, reach=reach, gram=gram)
         self.width = w + r
         room, table = self.work
