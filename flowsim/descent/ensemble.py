@@ -50,7 +50,8 @@ class Ensemble:
     stopped : array (R,)
         The step at which they did; -1 for the others.
     seeds : list of SeedSequence
-        Run r is ``gradient_descent(..., step[r], seed=seeds[r])``.
+        Run r is ``gradient_descent(..., step[r], seed=seeds[r])``, up to the rounding of sums: several runs side by
+        side add in another order than one alone.
     seconds : float
     """
 
