@@ -86,8 +86,8 @@ def saddle_to_saddle(
         Diagonal: two-layer type (``u*v``, ``u**2 - v**2``, ...), with or without noise, a product of L >= 3 weights,
         or another formula whose lowest terms at 0 have order 2 or more.
     problem : Problem
-        With one target, or several for a LinearNetwork. Any convex loss; linear networks, weight noise and `exact` need
-        squares. Where the loss has no minimum on a cone (separable data) the path ends: ``path.escape``.
+        With one target, or several for a LinearNetwork. Any convex loss; weight noise and `exact` need squares. Where
+        the loss has no minimum on a cone (separable data) the path ends: ``path.escape``.
     start : dict weight -> array or Logs, or StartState, optional
         With :class:`flowsim.Logs` every coordinate has a scale of its own: thresholds, and time, are then those of the
         flow itself, ``-ln|p|`` and ``-ln|q|`` for ``u*v``, not in units of ``ln(1/alpha)``.
@@ -138,7 +138,8 @@ def saddle_to_saddle(
 
     .. math:: \beta_r = \Sigma^{-1/2} \sum_{i \le r} (s_i - \eta^2 \sqrt{m \, \mathrm{tr}\, \Sigma})_+ a_i b_i^\top
 
-    (:math:`\eta` the standard deviation of weight noise; with weight decay, where the orbit from saddle r - 1 ends).
+    (:math:`\eta` the standard deviation of weight noise; with weight decay, `pretrained` weights or another loss, where
+    the orbit from saddle r - 1 ends).
     Directions that wait have levels that rise at the sorted eigenvalues of the generator
     ``[[-a, G], [G^T, -b]]``, ``G = X^T (Y - X beta_r) / n``, from 0; the one that reaches 1 is learned next. Data that
     decouple exactly are learned part by part (:mod:`flowsim.limits.linear_blocks`).
