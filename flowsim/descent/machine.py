@@ -63,15 +63,12 @@ class Machine(Protocol):
 
     def set_step(self, size: float) -> None:
         """The size of the steps to come."""
-        ...
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         """Take steps `first` to `last`; False when no lane is left."""
-        ...
 
     def read(self, lane: int, count: int) -> Read:
         """The first `count` records of a lane."""
-        ...
 
 
 class DecayingMachine(Machine, Protocol):
@@ -79,7 +76,6 @@ class DecayingMachine(Machine, Protocol):
 
     def set_decay(self, rates: Array) -> None:
         """Weight decay of the steps to come, of each lane."""
-        ...
 
 
 def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:

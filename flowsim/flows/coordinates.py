@@ -64,19 +64,15 @@ class Coordinates(Protocol):
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta/dt`` at times (K,) and states (K, N), shape (K, d)."""
-        ...
 
     def predictor(self, t: Array, y: Array) -> Array:
         """beta at times (K,) and states (K, N), shape (K, d)."""
-        ...
 
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, N) at times (K,)."""
-        ...
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         """Relative departure of the conserved quantities from their exact law, the largest at each time (K,)."""
-        ...
 
 
 @runtime_checkable
@@ -95,11 +91,9 @@ class SteppedCoordinates(Coordinates, Protocol):
     @property
     def needs_finer_steps(self) -> bool:
         """Whether the last run was stopped because its errors would have decided the outcome."""
-        ...
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Local tolerances of the unknowns that give the global accuracy the user asked for."""
-        ...
 
 
 @runtime_checkable
@@ -108,4 +102,3 @@ class NativeCoordinates(Coordinates, Protocol):
 
     def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> SeparableSolution:
         """Integrate over [0, t_end]."""
-        ...

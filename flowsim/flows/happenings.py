@@ -57,15 +57,12 @@ class Readable(Protocol):
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> Seen:
         """What is seen at positions, 0 to 1, of steps."""
-        ...
 
     def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
         """A clock at positions, 0 to 1, of steps."""
-        ...
 
     def __call__(self, values: Array, clock: Clock) -> State:
         """The states at values of a clock."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,12 @@ class LossClock(Coordinates, Protocol):
     @property
     def first(self) -> float:
         """``ln(1/L)`` at the start."""
-        ...
 
     def log_loss(self, y: Any) -> Array:
         """ln L of states."""
-        ...
 
     def times(self, solution: Any, elapsed: float) -> Callable[[Places, Array, Any], Array]:
         """(step, position, state) to the time, `elapsed` where the solution begins; infinite where it is no float."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ For ``u*v`` they are u + v and u - v.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -20,9 +21,12 @@ from numpy.typing import NDArray
 from flowsim.network import DiagonalNetwork, Formula, Start, quadratic_form
 from flowsim.network.quadratic import ZERO
 
-__all__ = ["Modes"]
+__all__ = ["Memory", "Modes", "start_memory"]
 
 Array = NDArray[np.float64]
+
+#: coordinates -> (coefficients, rates), each (k, m): beta = sum_k coefficients exp(rates z)
+Memory = Callable[[NDArray[np.int64]], tuple[Array, Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +142,35 @@ class Modes:
         vanishing = (used & (powers > 0) & (sign == 0)[:, None]).any(axis=2)
         signs = np.where(used & (powers % 2 != 0), sign[:, None], 1.0).prod(axis=2)
         return np.where(vanishing, 0.0, signs), np.where(vanishing, -np.inf, parts.sum(axis=2))
+
+
+def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | None:
+    """Growth of coordinates started at (alpha times) `values` (k, d) as sums of exponentials; None if it is not.
+
+    Of a fresh start only the fastest excited direction of either sign survives the growth from alpha.
+    """
+    if any(quadratic_form(formula) is None for formula in net.distinct):
+        return None
+    return _StartMemory(net, values, fresh)
+
+
+@dataclass(frozen=True, eq=False)
+class _StartMemory:
+    net: DiagonalNetwork
+    values: Array
+    fresh: bool
+
+    def __call__(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
+        modes = Modes.of(self.net, self.values, coordinates)
+        shape = (len(coordinates), modes.start.shape[1])
+        rate = np.broadcast_to(modes.rate, shape)
+        weight = np.broadcast_to(modes.coefficient * modes.start**2, shape).copy()
+        if self.fresh:
+            for sign in (1.0, -1.0):
+                excited = np.where(sign * weight > 0, sign * rate, 0.0)
+                top = excited.max(axis=1, keepdims=True, initial=0.0)
+                weight[(excited > 0) & (excited < top * (1 - 1e-10))] = 0.0
+        return weight.T, (rate * (weight != 0)).T
 
 
 def _among(direction: Array | Start, keep: NDArray[np.int64]) -> Array | Start:

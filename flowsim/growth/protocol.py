@@ -59,39 +59,30 @@ class GrowthMap(Protocol):
 
     def state(self, z: Array) -> Array:
         """The state (T, N) at the dual z (T, d)."""
-        ...
 
     def value(self, y: Array, t: Array | float) -> Array:
         """``beta = B(z, t)``, (T, d)."""
-        ...
 
     def slope(self, y: Array, t: Array | float) -> Array:
         """``dB/dz``, (T, d), >= 0."""
-        ...
 
     def curvature(self, y: Array, t: Array | float) -> Array:
         """``d^2 B/dz^2``, (T, d)."""
-        ...
 
     def drift(self, y: Array, t: Array | float) -> Array:
         """``dB/dt`` at fixed z, (T, d)."""
-        ...
 
     def potential(self, y: Array, t: Array | float) -> Array:
         """A primitive of B in z, (T, d), convex in z; its constant may depend on t."""
-        ...
 
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """Weights (T, k, d) and the logarithms of their moduli."""
-        ...
 
     def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """The conserved quantities (T, p, d) and the logarithms of their moduli, as the state has them."""
-        ...
 
     def law(self, t: Array) -> Array:
         """Logarithms of the moduli of what is conserved, (T, p, d), from the start alone."""
-        ...
 
     def thresholds(self) -> tuple[Array, Array]:
         """Breakpoints (t^+, t^-), (d,): the dual at which a coordinate becomes positive (negative) as alpha vanishes.
@@ -99,11 +90,9 @@ class GrowthMap(Protocol):
         In units of ``ln(1/alpha)`` for formulas of order 2, of ``alpha^(2-L)`` for order L >= 3; infinite where that
         side is never reached.
         """
-        ...
 
     def separable(self) -> dict[str, Any]:
         """What :class:`flowsim.solvers.SeparableFlow` takes for the map, by keyword."""
-        ...
 
 
 class SteppedMap(GrowthMap, Protocol):
@@ -120,8 +109,6 @@ class SteppedMap(GrowthMap, Protocol):
 
     def until_visible(self, z: Array, t: float, speed: Array, level: float, past: float) -> float:
         """The least time until a coordinate below `level` has passed it by `past` e-folds, for z (d,) at dz/dt (d,)."""
-        ...
 
     def range_error(self, z: Array, t: float) -> str | None:
         """Why the map does not hold at z (d,), if so."""
-        ...

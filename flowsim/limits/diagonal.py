@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
-from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.convex import Escape, cone_minimiser
 from flowsim.limits.dual_bounds import DualBounds, is_uniform
 from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
+from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.start_state import StartState
 from flowsim.limits.units import Units, in_units
 from flowsim.problem import Problem, Regression

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.growth.arrivals import growth_thresholds
-from flowsim.growth.modes import Modes
+from flowsim.growth.modes import Memory, Modes, start_memory
 from flowsim.growth.origin_curves import OriginCurves, origin_curves
-from flowsim.limits.selection import Memory, start_memory
 from flowsim.limits.start_state import StartState
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, quadratic_form, read_start
 from flowsim.problem import Problem

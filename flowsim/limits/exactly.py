@@ -9,10 +9,10 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.limits.choice import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.rational import exact_process
+from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.growth.modes import Memory
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.convex import Escape
 from flowsim.limits.rational import ExactPath
-from flowsim.limits.selection import Memory
 from flowsim.problem import Problem
 
 __all__ = ["Saddles"]

@@ -12,144 +12,133 @@ of the active columns:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.growth.modes import Modes
+from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import OriginCurves
-from flowsim.network import DiagonalNetwork, quadratic_form
+from flowsim.limits.dual_bounds import DualBounds
 
-__all__ = ["Memory", "select", "select_products", "start_memory"]
+__all__ = ["NEGLIGIBLE", "check_reach", "selected"]
 
 Array = NDArray[np.float64]
+Chosen = NDArray[np.bool_]
 
-#: coordinates -> (coefficients, rates), each (k, m): beta = sum_k coefficients exp(rates z)
-Memory = Callable[[NDArray[np.int64]], tuple[Array, Array]]
+#: Relative to the largest: what the iterative choice among minimisers leaves of a zero.
+NEGLIGIBLE = 1e-11
+#: The table of a curve reaches so many times the largest coefficient of one minimiser, at the first attempt and later.
+_REACHES = (4.0, 64.0, 1024.0)
 
-
-def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | None:
-    """How coordinates started at (alpha times) `values` (k, d) answer to the dual; None if not in closed form.
-
-    Of a fresh start only the fastest excited direction of either sign survives the growth from alpha.
-    """
-    if any(quadratic_form(formula) is None for formula in net.distinct):
-        return None
-    return _StartMemory(net, values, fresh)
+_UNKNOWN = "the state it went on from does not tell how its coordinates answer to the dual"
 
 
-@dataclass(frozen=True, eq=False)
-class _StartMemory:
-    net: DiagonalNetwork
-    values: Array
-    fresh: bool
-
-    def __call__(self, coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
-        modes = Modes.of(self.net, self.values, coordinates)
-        shape = (len(coordinates), modes.start.shape[1])
-        rate = np.broadcast_to(modes.rate, shape)
-        weight = np.broadcast_to(modes.coefficient * modes.start**2, shape).copy()
-        if self.fresh:
-            for sign in (1.0, -1.0):
-                excited = np.where(sign * weight > 0, sign * rate, 0.0)
-                top = excited.max(axis=1, keepdims=True, initial=0.0)
-                weight[(excited > 0) & (excited < top * (1 - 1e-10))] = 0.0
-        return weight.T, (rate * (weight != 0)).T
-
-
-def select(
+def selected(
     columns: Array,
-    b: Array,
-    bounds: Array,
-    signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    order: int,
-    memory: tuple[Array, Array] | None,
-    curves: OriginCurves | None = None,
-    coordinates: NDArray[np.int64] | None = None,
+    values: Array,
+    coordinates: NDArray[np.int64],
+    flags: NDArray[np.uint8],
+    bounds: DualBounds,
+    t: float,
 ) -> Array:
-    """The minimiser that the flow reaches, of all with the fit of b.
+    """The minimiser that the flow reaches, of all with the fit of `values`.
 
     Parameters
     ----------
     columns : array (n, m)
         Of the coordinates at a bound whose gradient holds them there.
-    b : array (m,)
+    values : array (m,)
         One minimiser.
-    bounds : array (m,)
-        The dual, at the bounds: in the row space of `columns`.
-    signs : two boolean arrays (m,)
-        Coordinates that may be positive, and negative.
-    order : int
-    memory : (coefficients, rates)
-    curves, coordinates
-        Of a general formula, instead of the memory.
+    coordinates, flags : array (m,)
+        1 for those at the upper bound, which may be positive, 2 for the lower, 3 for both.
+    bounds : DualBounds
+    t : float
+        Accelerated time.
 
     Raises
     ------
-    ArithmeticError
-        If the network's answer to the dual is not known, or the iteration fails.
+    IntegrationError
+        If the growth of the coordinates is not known, or the iteration fails.
     """
-    from flowsim.solvers.entropy import Exponentials, Powers, mirror_interpolation
+    from flowsim.solvers.entropy import Powers, mirror_interpolation
 
-    target = columns @ b
-    if curves is not None and coordinates is not None:
-        return _along_curves(columns, b, bounds, signs, curves, coordinates)
-    if memory is None or not (np.isfinite(memory[0]).all() and np.isfinite(memory[1]).all()):
-        raise ArithmeticError("the state it went on from does not tell how its coordinates answer to the dual")
-    if order > 2:
-        sign = np.where(signs[0], 1.0, -1.0)
-        size = np.abs(b).max()
-        response = Powers(sign, order / (order - 2.0))
-        return size * mirror_interpolation(columns, target / size, response, start=-bounds)
-    coefficients, rates = memory
-    allowed = ((rates > 0) & signs[0]) | ((rates < 0) & signs[1])
+    up, low = (flags & 1) != 0, (flags & 2) != 0
+    dual = np.where(
+        up,
+        bounds.upper[coordinates] + bounds.upper_penalty[coordinates] * t,
+        -(bounds.lower[coordinates] + bounds.lower_penalty[coordinates] * t),
+    )
+    target, sign, size = columns @ values, np.where(up, 1.0, -1.0), float(np.abs(values).max())
+    try:
+        if bounds.curves is not None and (not bounds.curves.fresh or (up & low).any()):
+            raise ArithmeticError(_UNKNOWN)
+        if bounds.order == 2 and bounds.curves is not None:
+            return _along_curves(columns, target, bounds.curves, coordinates, sign, size)
+        if bounds.curves is None and bounds.weights is not None:
+            from flowsim.growth.product_response import ProductResponse
+
+            response = ProductResponse(bounds.weights[:, coordinates], sign)
+            return mirror_interpolation(columns, target, response, start=-dual)
+        if bounds.order == 2:
+            return _of_modes(columns, target, bounds, coordinates, up, low)
+        rate = 1.0 if bounds.curves is None else _power_rates(bounds.curves, coordinates, sign)
+        powers = Powers(sign, bounds.order / (bounds.order - 2.0), rate=rate)
+        return size * mirror_interpolation(columns, target / size, powers, start=-dual)
+    except ArithmeticError as error:
+        raise IntegrationError(
+            f"the saddle at accelerated time {t:.6g} is not unique, as its active columns are linearly dependent, and "
+            f"the one that the flow reaches cannot be told: {error}."
+        ) from error
+
+
+def _of_modes(
+    columns: Array, target: Array, bounds: DualBounds, coordinates: NDArray[np.int64], up: Chosen, low: Chosen
+) -> Array:
+    """Quadratic formulas: sums of exponentials."""
+    from flowsim.solvers.entropy import Exponentials, mirror_interpolation
+
+    if bounds.memory is None:
+        raise ArithmeticError(_UNKNOWN)
+    coefficients, rates = bounds.memory(coordinates)
+    if not (np.isfinite(coefficients).all() and np.isfinite(rates).all()):
+        raise ArithmeticError(_UNKNOWN)
+    allowed = ((rates > 0) & up) | ((rates < 0) & low)
     with np.errstate(divide="ignore"):
         offset = np.where(allowed, np.log(np.abs(coefficients)), -np.inf)
     return mirror_interpolation(columns, target, Exponentials(offset, np.where(allowed, rates, 0.0)))
 
 
-def select_products(
-    columns: Array, b: Array, bounds: Array, signs: tuple[NDArray[np.bool_], NDArray[np.bool_]], weights: Array
+def _along_curves(
+    columns: Array, target: Array, curves: OriginCurves, coordinates: NDArray[np.int64], sign: Array, size: float
 ) -> Array:
-    """As :func:`select`, for products of L >= 3 weights (L, m) that need not vanish at the start."""
-    from flowsim.growth.product_response import ProductResponse
+    """Other formulas of order 2: each coordinate on its own curve."""
     from flowsim.solvers.entropy import mirror_interpolation
 
-    response = ProductResponse(weights, np.where(signs[0], 1.0, -1.0))
-    return mirror_interpolation(columns, columns @ b, response, start=-bounds)
-
-
-def _along_curves(
-    columns: Array,
-    b: Array,
-    bounds: Array,
-    signs: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    curves: OriginCurves,
-    coordinates: NDArray[np.int64],
-) -> Array:
-    """The choice of general formulas, each coordinate on its own curve."""
-    from flowsim.solvers.entropy import Powers, mirror_interpolation
-
-    up, low = signs
-    if not curves.fresh or (up & low).any():
-        raise ArithmeticError("the state it went on from does not tell how its coordinates answer to the dual")
-    target, size = columns @ b, float(np.abs(b).max())
-    sign = np.where(up, 1.0, -1.0)
-    if curves.order > 2:
-        own = [curves.of(int(i), int(side))[0] for i, side in zip(coordinates, sign, strict=True)]
-        if not all(curve.is_power_law for curve in own):
-            raise ArithmeticError(
-                f"terms beyond order {curves.order} delay each coordinate by times that diverge as the scale vanishes, "
-                "so that thresholds alone do not tell"
-            )
-        rate = np.array([curve.speed for curve in own]) * (curves.order - 2.0) / curves.order
-        response = Powers(sign, curves.order / (curves.order - 2.0), rate=rate)
-        return size * mirror_interpolation(columns, target / size, response, start=-bounds)
-    for factor in (4.0, 64.0, 1024.0):
-        table = curves.response(coordinates, sign, factor * size)
-        beta = mirror_interpolation(columns, target, table)
-        if all(abs(value) < curve.top for value, curve in zip(beta.tolist(), table.curves, strict=True)):
+    for factor in _REACHES:
+        response = curves.response(coordinates, sign, factor * size)
+        beta = mirror_interpolation(columns, target, response)
+        if all(abs(value) < curve.top for value, curve in zip(beta.tolist(), response.curves, strict=True)):
             return beta
     raise ArithmeticError("the selected minimiser has coefficients that the formula does not attain")
+
+
+def _power_rates(curves: OriginCurves, coordinates: NDArray[np.int64], sign: Array) -> Array:
+    """Other formulas of order L >= 3: rates of ``z -> (-rate z)^(-L/(L-2))``."""
+    own = [curves.of(int(i), int(side))[0] for i, side in zip(coordinates, sign, strict=True)]
+    if not all(curve.is_power_law for curve in own):
+        raise ArithmeticError(
+            f"terms beyond order {curves.order} delay each coordinate by times that diverge as the scale vanishes, "
+            "so that thresholds alone do not tell"
+        )
+    return np.array([curve.speed for curve in own]) * (curves.order - 2.0) / curves.order
+
+
+def check_reach(bounds: DualBounds, coordinates: NDArray[np.int64], values: Array, t: float) -> None:
+    """Refuse coefficients of least squares that the formula does not attain on its way out of the origin."""
+    if bounds.curves is None or (beyond := bounds.curves.out_of_reach(coordinates, values)) is None:
+        return
+    i, limit = beyond
+    raise IntegrationError(
+        f"the saddle at accelerated time {t:.6g} has a coefficient of {values[coordinates == i][0]:.6g} of the "
+        f"formula {bounds.curves.formula(i).text!r}, which on its way out of the origin runs into a critical point at "
+        f"{limit:.6g}: the coordinate stays there, and the process beyond is not known."
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.card import one_line
-from flowsim.limits.selection import start_memory
+from flowsim.growth.modes import start_memory
 from flowsim.network import DiagonalNetwork
 
 __all__ = ["StartState", "pretrained_state"]

@@ -27,11 +27,9 @@ class Decay(Protocol):
 
     def rate(self, t: float) -> float:
         """``lambda(t) >= 0``."""
-        ...
 
     def integral(self, t: float) -> float:
         """``K(t) = int_0^t lambda ds``, exactly."""
-        ...
 
 
 @dataclass(frozen=True)

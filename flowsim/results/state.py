@@ -104,11 +104,9 @@ class Dense(Protocol):
 
     def __call__(self, values: Array, clock: Clock) -> State:
         """The states at values of a clock, between those of `span`."""
-        ...
 
     def span(self, clock: Clock) -> tuple[float, float]:
         """Where the run begins and ends on a clock, whatever times were asked for."""
-        ...
 
 
 def _select(mapping: Mapping[str, Array], index: Any) -> Mapping[str, Array]:

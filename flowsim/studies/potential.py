@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.growth.curve_map import CurveMap, admits_curves
+from flowsim.growth.modes import start_memory
 from flowsim.growth.product_map import ProductMap
 from flowsim.growth.protocol import GrowthMap
-from flowsim.limits.selection import start_memory
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
 from flowsim.studies.references import entries, single_target
