@@ -78,7 +78,15 @@ def minimiser(problem: Problem, X: Array) -> Array | None:
     zero = np.zeros(problem.d)
     first = float(np.abs(problem.gradient(zero)).max())
     # Newton's method alone oscillates where the curvature of a robust loss has all but vanished.
-    beta = np.asarray(minimize(problem.loss, zero, jac=problem.gradient, method="L-BFGS-B").x)
+    unit = float(np.abs(X).max()) or 1.0
+
+    def scaled(b: Array) -> tuple[float, Array]:
+        # In units in which a step of one moves predictions by about one; a trial step may overflow.
+        with np.errstate(all="ignore"):
+            value, slope = float(problem.loss(b / unit)), problem.gradient(b / unit) / unit
+        return (value, slope) if np.isfinite(value) and np.isfinite(slope).all() else (np.inf, zero)
+
+    beta = np.asarray(minimize(scaled, zero, jac=True, method="L-BFGS-B").x) / unit
     for _ in range(_STEPS):
         f = problem.predict(beta)
         slopes, root = problem.slopes(f), np.sqrt(problem.curvatures(f))
