@@ -47,7 +47,11 @@ CONTRACTION = 0.2
 #: A correction that shrinks by less than this has failed.
 SLOW = 0.7
 CORRECTIONS = 30
-EVALUATIONS = 4
+EVALUATIONS = 8
+#: A correction that rounding keeps from the goal serves if it misses so much of itself, or so much, in log weights.
+INEXACT_PART, INEXACT_SIZE = 0.5, 1e-4
+#: From this evaluation on corrections are taken to be at the level of rounding.
+ROUNDING_FROM = 3
 #: A prediction further off than this, in log weights, is rejected.
 FAR = 0.5
 #: The step after a failed Newton iteration, as a part of that.

@@ -23,6 +23,9 @@ from flowsim.solvers.multistep.constants import (
     EVALUATIONS,
     FAR,
     FIRST,
+    INEXACT_PART,
+    INEXACT_SIZE,
+    ROUNDING_FROM,
     MATRICES,
     SLOW,
 )
@@ -30,7 +33,7 @@ from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, scaled, shrink, size
 from flowsim.solvers.multistep.loss import evaluate_loss, flow_of, stiffness
 from flowsim.solvers.multistep.products import subtract_gram
-from flowsim.solvers.multistep.workspace import Active, Newton, Problem, Sizes, Terms, Trial, Values
+from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Problem, Sizes, Terms, Trial, Values
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
 
 __all__ = ["Equation", "evaluate_flow", "extend_flow", "solve_step"]
@@ -43,6 +46,10 @@ class Equation(NamedTuple):
     second: Any
     theta: Any
     goal: Any
+
+
+#: How a linear system was solved: not, to what rounding allows at this distance, or to the equation's goal.
+FAILED, INEXACT, EXACT = range(3)
 
 
 @bare()
@@ -82,8 +89,27 @@ def _residual(ws, equation):
 
 
 @bare()
+def _within_rounding(ws, goal):
+    """Whether what is left of the equation, r, is rounding in stiff modes, which their stiffness magnifies twice.
+
+    With ``F = (I + G W)^-1`` it is ``r = F r + G W F r``: the first part is what the new point misses; the second is a
+    change of ``d beta/dt`` by ``-W F r / second``, of all coordinates alike, and stays in ``rest``. The correction
+    itself misses ``F^2 r``: where that is small beside it, the equation is linearised anew.
+    """
+    newton, count = view(Newton, ws), view(Active, ws).padded
+    shrink(ws, newton.rest)
+    if size(newton.rest, newton.gain, count) <= goal:
+        scaled(view(Matrix, ws).weight, newton.rest, count, newton.rest)
+        return EXACT
+    shrink(ws, newton.rest)
+    left, step = size(newton.rest, newton.gain, count), size(newton.delta, newton.gain, count)
+    scaled(newton.zero, newton.rest, count, newton.rest)
+    return INEXACT if left <= max(INEXACT_PART * step, INEXACT_SIZE) else FAILED
+
+
+@bare()
 def _correction(ws, equation, has_matrix):
-    """Newton's correction and ``-G D`` times it, to the equation's goal; False if that is not reached."""
+    """Newton's correction and ``-G D`` times it; whether to the equation's goal."""
     values, newton, residual = view(Values, ws), view(Newton, ws), view(Trial, ws).residual
     delta, rest, work, count = newton.delta, newton.rest, newton.work, view(Active, ws).padded
     copied(residual, count, delta)
@@ -103,26 +129,30 @@ def _correction(ws, equation, has_matrix):
         # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
         now = size(rest, newton.gain, count)
         if now <= equation.goal:
-            return True
+            for b in range(0, count, EIGHT):
+                store(rest, b, constant(0.0))
+            return EXACT
         if not now < SLOW * last:
-            return False
+            return _within_rounding(ws, equation.goal) if has_matrix else FAILED
         if has_matrix:
             for _ in range(2):
                 shrink(ws, rest)
         for b in range(0, count, EIGHT):
             store(delta, b, load(delta, b) + load(rest, b))
         last = now
-    return False
+    return FAILED
 
 
 @bare()
 def _corrected(ws, equation):
     """beta, f and f' after the correction, to first order; the size of what the step's equation makes of that."""
     values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
+    rounding = 1.0 / equation.second
     for b in range(0, count, EIGHT):
         by = load(newton.delta, b)
         store(values.beta, b, load(values.beta, b) + load(values.by_z, b) * by)
         change = load(values.velocity_by_z, b) * by + load(values.by_z, b) * load(newton.change_f, b)
+        change = change - rounding * load(newton.rest, b)
         store(newton.work, b, change)
         store(values.velocity, b, load(values.velocity, b) + change)
     subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_df)
@@ -183,14 +213,15 @@ def _linear_solve(ws, equation, counts, has_matrix, is_new):
     for attempt in range(2):
         if attempt == 1 or contraction > CONTRACTION:
             if is_new:
-                return False, has_matrix, is_new
+                return FAILED, has_matrix, is_new
             counts[MATRICES] += 1
             has_matrix = is_new = True
             if not renew(ws, equation.theta):
-                return False, has_matrix, is_new
-        if _correction(ws, equation, has_matrix):
-            return True, has_matrix, is_new
-    return False, has_matrix, is_new
+                return FAILED, has_matrix, is_new
+        solved = _correction(ws, equation, has_matrix)
+        if solved != FAILED and (solved == EXACT or is_new):
+            return solved, has_matrix, is_new
+    return FAILED, has_matrix, is_new
 
 
 @bare()
@@ -210,10 +241,12 @@ def solve_step(ws, equation, counts, has_matrix):
             return True, stiff, has_matrix
         stiff = stiffness(ws, equation.theta)
         solved, has_matrix, is_new = _linear_solve(ws, equation, counts, has_matrix, is_new)
-        if not solved:
+        if solved == FAILED:
             return False, stiff, has_matrix
         if is_squared:
             change = _corrected(ws, equation)
+            if solved == INEXACT:
+                change = size(newton.delta, newton.gain, active.padded)
             for s in range(active.n):
                 # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
                 trial.guess[s] += newton.delta[s]
@@ -221,7 +254,9 @@ def solve_step(ws, equation, counts, has_matrix):
             change, left = _corrected_loss(ws, equation)
         if not change <= FAR:
             return False, stiff, has_matrix
-        if _second_order(ws, equation.theta, stiff) <= equation.goal and left <= equation.goal:
+        # Of second order, in the equation; where rounding keeps that from becoming small, in z.
+        left_out = _second_order(ws, equation.theta, stiff if evaluation < ROUNDING_FROM else 0.0)
+        if solved == EXACT and left_out <= equation.goal and left <= equation.goal:
             return True, stiff, has_matrix
         for at in range(0, active.layers * wp, wp):
             for s in range(active.n):
