@@ -25,8 +25,8 @@ from flowsim.solvers.multistep.constants import (
     FIRST,
     INEXACT_PART,
     INEXACT_SIZE,
-    ROUNDING_FROM,
     MATRICES,
+    ROUNDING_FROM,
     SLOW,
 )
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
