@@ -1,0 +1,75 @@
+"""General formulas, depth, and noise at depth 3: who is right, and what it takes, beside SciPy in the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import flowsim as fs
+from benchmarks.harness import Report, best, timed
+
+Array = NDArray[np.float64]
+
+#: Relative error of the end beyond which an answer is called wrong.
+WRONG = 1e-3
+PEERS = ("LSODA", "Radau", "DOP853")
+
+
+def problem() -> fs.Regression:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 6))
+    return fs.Regression(X, X @ np.array([1.5, -1.0, 0.5, 0, 0, 0]) + 0.1 * rng.standard_normal(30))
+
+
+#: name -> (network, alpha)
+CASES: dict[str, tuple[Callable[[], fs.DiagonalNetwork], str]] = {
+    **{
+        f"{formula}, alpha {alpha}": (lambda f=formula: fs.DiagonalNetwork(f), alpha)
+        for formula in ("tanh(u)*v", "sin(u*v)", "u*v + u**2*v**2") for alpha in ("1e-3", "1e-8", "1e-30")
+    },
+    **{
+        f"depth {depth}, alpha {alpha}": (lambda L=depth: fs.DiagonalNetwork(depth=L), alpha)
+        for depth in (3, 4) for alpha in ("1e-2", "1e-4")
+    },
+    "depth 3, noise 0.3, alpha 1": (lambda: fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(0.3)), "1"),
+}  # fmt: skip
+
+
+def run(quick: bool) -> Report:
+    """The end of each run against that of flowsim at 1e-10, and milliseconds."""
+    data, rows, raw = problem(), [], {}
+    for name, (make, alpha) in CASES.items():
+        net = make()
+        clock = "time" if net.noise is not None else "accelerated"
+        end = 1e3 if net.noise is not None else 3.0 * float(fs.saddle_to_saddle(net, data).jump_times[-1])
+
+        def flow(net: Any = net, alpha: str = alpha, end: float = end, clock: str = clock, **options: Any) -> Any:
+            return fs.gradient_flow(net, data, end, alpha=alpha, clock=clock, t_eval=[0.0, end], **options)
+
+        reference = flow(rtol=1e-10, atol=1e-13).beta[-1]
+        cells = [name]
+        for method in ("flowsim", *PEERS):
+            options = {} if method == "flowsim" else {"method": method, "coordinates": "weights"}
+            cell, raw[f"{name}, {method}"] = _measured(lambda f=flow, o=options: f(**o), reference, quick)
+            cells.append(cell)
+        rows.append(cells)
+    return Report(
+        "formulas", "General formulas, depth and noise: milliseconds at default tolerances, and the error of the end",
+        ["case", "flowsim", *(f"weights, SciPy {method}" for method in PEERS)], rows,
+        [f"Error: of the end, relative to the largest coefficient, against a run at 1e-10. Wrong: above {WRONG:g}.",
+         "SciPy's methods are given flowsim's compiled field and Jacobian in the weights."],
+        raw,
+    )  # fmt: skip
+
+
+def _measured(solve: Callable[[], Any], reference: Array, quick: bool) -> tuple[str, dict[str, Any]]:
+    try:
+        done, _, seconds = timed(solve, 1 if quick else 5)
+    except fs.IntegrationError as failure:
+        return "refused", {"failure": str(failure)}
+    error = float(np.abs(done.beta[-1] - reference).max() / np.abs(reference).max())
+    verdict = " **wrong**" if error > WRONG else ""
+    return f"{1e3 * best(seconds):.2f}, {error:.0e}{verdict}", {"seconds": seconds, "error": error}
