@@ -119,6 +119,16 @@ class DenseOutput:
         # Exactly what was asked for, not what comes back through the other clock.
         return self._view(t, step, position, {clock: lambda: values})
 
+    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
+        """beta of some coordinates at values of a clock, (K, len(only)), without the others where that can be."""
+        read = getattr(self.coordinates, "predictor_of", None)
+        if read is not None and isinstance(self.solution, SeparableSolution):
+            t, step, position = self.places(values, clock)
+            beta: Array | None = read(t, self.solution.some_at_steps(step, position, only), only)
+            if beta is not None:
+                return beta
+        return self.look(values, clock).beta.reshape(len(values), -1)[:, only]
+
     def at(self, t: Array) -> View:
         """What is seen at the solution's own times."""
         return self._view(t, *self.solution.locate(t), {})

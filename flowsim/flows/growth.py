@@ -56,6 +56,12 @@ class GrowthCoordinates(DualCoordinates):
         cap = cap_of(problem)
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
 
+    def predictor_of(self, t: Array, z: Array, only: NDArray[np.intp]) -> Array | None:
+        """beta of some coordinates from their z; None where it is not a sum of exponentials."""
+        if not self.native or self.map.schedule is not None:
+            return None
+        return self.flow.beta(z, t, only)
+
     def predictor(self, t: Array, y: Array) -> Array:
         # Compiled, and infinite where beta leaves the range of floats.
         return super().predictor(t, y) if self.map.schedule is not None else self.flow.beta(self._z(y), t)

@@ -61,6 +61,10 @@ class Readable(Protocol):
     def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
         """A clock at positions, 0 to 1, of steps."""
 
+    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
+        """beta of some coordinates at values of a clock, shape (K, len(only))."""
+        ...
+
     def __call__(self, values: Array, clock: Clock) -> State:
         """The states at values of a clock."""
 
@@ -80,6 +84,10 @@ class WholeRun:
 
     def __call__(self, values: Array, clock: Clock) -> State:
         return self.run(values, clock)
+
+    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
+        """beta of some coordinates alone, shape (K, len(only))."""
+        return self.run.some(values, clock, only)
 
     def span(self, clock: Clock) -> tuple[float, float]:
         """Where the run begins and ends on a clock; (0, 0) if it took no step."""

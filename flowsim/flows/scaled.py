@@ -142,6 +142,12 @@ class ScaledCoordinates:
         """beta at times (K,) and states (K, N), shape (K, d)."""
         return np.ldexp(self.inner.predictor(t, y), self.exponents.beta)
 
+    def predictor_of(self, t: Array, z: Array, only: NDArray[np.intp]) -> Array | None:
+        """beta of some coordinates, where the inner ones offer that."""
+        read = getattr(self.inner, "predictor_of", None)
+        beta = None if read is None else read(t, z, only)
+        return None if beta is None else np.ldexp(beta, self.exponents.beta)
+
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, N) at times (K,): all conserved quantities here are of degree two."""
         seen, k = self.inner.observe(t, y), self.exponents.k

@@ -77,9 +77,9 @@ def drawn(traj: Trajectory, clock: DrawnClock, most: int = MOST_NAMES) -> Drawn:
     index = _largest(peak)[:_MOST_GREY]
     parts, xs = [], []
     for first in range(0, len(lengths), _CHUNK):
-        state = traj.at(lengths[first : first + _CHUNK], clock="arclength")
-        parts.append(state.beta.reshape(len(state.t), -1)[:, index])
-        xs.append(_on(state, clock))
+        places = lengths[first : first + _CHUNK]
+        parts.append(traj.dense.some(places, "arclength", index))
+        xs.append(_on(traj.at(places, clock="arclength"), clock))
     return _named(np.concatenate(xs), np.concatenate(parts), index, most)
 
 

@@ -105,6 +105,10 @@ class Dense(Protocol):
     def __call__(self, values: Array, clock: Clock) -> State:
         """The states at values of a clock, between those of `span`."""
 
+    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
+        """beta of the coordinates `only` there, shape (K, len(only)): with many features, much less work."""
+        ...
+
     def span(self, clock: Clock) -> tuple[float, float]:
         """Where the run begins and ends on a clock, whatever times were asked for."""
 

@@ -98,16 +98,34 @@ def _progress(
 ) -> Array:
     """Way covered from saddle to saddle in some jumps at some times, less one half; a few times at once."""
     out = np.empty(len(times))
-    block = max(1, _ENTRIES // path.saddles[0].size)
+    only: NDArray[np.intp] | None = None
+    if isinstance(path, LinearSaddlePath):
+        saddles = np.asarray(path.saddles)
+    else:
+        # Coordinates outside all supports have no part in it.
+        only = np.unique(np.concatenate(path.active_sets)).astype(np.intp)
+        saddles = path.sparse_saddles[:, only].toarray()
+    block = max(1, _ENTRIES // max(1, saddles[0].size))
     for first in range(0, len(times), block):
         part = slice(first, first + block)
-        beta = trajectory.at(times[part], clock="accelerated").beta
-        for k, (jump, state) in enumerate(zip(jumps[part].tolist(), beta, strict=True)):
-            before, step = path.saddles[jump], path.saddles[jump + 1] - path.saddles[jump]
-            unit = float(np.abs(step).max())  # squares of what is tiny or huge are no floats
-            along = step / unit
-            out[first + k] = np.sum((state - before) / unit * along) / np.sum(along**2) - 0.5
+        if only is None:
+            beta = trajectory.at(times[part], clock="accelerated").beta
+        else:
+            beta = _coefficients(trajectory, times[part], only)
+        befores = saddles[jumps[part]]
+        steps = saddles[jumps[part] + 1] - befores
+        axes = tuple(range(1, steps.ndim))
+        unit = np.abs(steps).max(axis=axes, keepdims=True)  # squares of what is tiny or huge are no floats
+        along = steps / unit
+        out[part] = np.sum((beta - befores) / unit * along, axis=axes) / np.sum(along**2, axis=axes) - 0.5
     return out
+
+
+def _coefficients(trajectory: Trajectory, times: Array, only: NDArray[np.intp]) -> Array:
+    """Some coefficients at accelerated times inside the run."""
+    if trajectory.dense is None:
+        return np.asarray(trajectory.at(times, clock="accelerated").beta)  # says that there is no dense output
+    return trajectory.dense.some(times, "accelerated", only)
 
 
 def _crossing(

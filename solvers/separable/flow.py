@@ -108,14 +108,20 @@ class SeparableFlow:
         """l, s, a and b."""
         return self.log_coefficient, self.sign, self.slope, self.decay
 
-    def beta(self, z: Array, t: Array) -> Array:
-        """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite where they leave the range of floats."""
+    def beta(self, z: Array, t: Array, only: NDArray[np.intp] | None = None) -> Array:
+        """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite where they leave the range of floats.
+
+        With `only`, z is that of some coordinates, and so is what is returned.
+        """
         if self.curves is not None:
+            assert only is None
             return self.curves(z)[0]
         kernel: Any = compiled_reading()
         z, t = np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(t, dtype=float)
-        out = np.empty(z.shape)
-        kernel.sums(self.exponential, z, t, kernel.terms_of(self.exponential), out)
+        out, terms = np.empty(z.shape), self.exponential
+        if only is not None:
+            terms = tuple(np.ascontiguousarray(each[:, only]) for each in terms)
+        kernel.sums(terms, z, t, kernel.terms_of(terms), out)
         return out
 
     def columns(self, index: NDArray[np.int64]) -> Array:

@@ -140,6 +140,20 @@ class SeparableSolution:
         if len(self.chunks) == 1 and self.chunks[0].loaded is None:
             return self.chunks[0].states(flow, step, theta)[0]
         out = np.empty((len(step), 2 * flow.d if flow.power else flow.d))
+        self._fill(out, step, theta, None)
+        return out
+
+    def some_at_steps(self, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp]) -> Array:
+        """z of the coordinates `only`, of a sum of exponentials, shape (K, len(only)): no more is computed."""
+        out = np.zeros((len(step), len(only)))
+        if len(self.h):
+            self._fill(out, step, theta, only)
+        return out
+
+    def _fill(self, out: Array, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp] | None) -> None:
+        """z of all or some coordinates, chunk by chunk, a few rows at once."""
+        flow = self.flow
+        A = flow.A if only is None else flow.columns(only).T
         first = np.cumsum([0] + [len(chunk.h) for chunk in self.chunks])
         block = max(1, _EVALUATE // flow.d)
         for number, chunk in enumerate(self.chunks):
@@ -149,8 +163,11 @@ class SeparableSolution:
                 local, position = step[part] - first[number], theta[part]
                 inside, nu = chunk.states(flow, local, position)
                 if chunk.loaded is None:
-                    out[part] = inside
-                else:
-                    out[part] = np.asarray(flow.A.T @ nu.T).T / flow.n
+                    out[part] = inside if only is None else inside[:, only]
+                    continue
+                out[part] = np.asarray(A.T @ nu.T).T / flow.n
+                if only is None:
                     out[np.ix_(part, chunk.loaded)] = inside
-        return out
+                else:
+                    _, here, there = np.intersect1d(only, chunk.loaded, return_indices=True)
+                    out[np.ix_(part, here)] = inside[:, there]
