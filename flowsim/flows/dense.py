@@ -214,6 +214,9 @@ class View:
         along = getattr(self.dense.coordinates, "departure_along", None)
         if along is not None and isinstance(self.dense.solution, Solution):
             return np.asarray(along(self.dense.solution, self.t))
+        alone = getattr(self.dense.coordinates, "departure_of_conserved", None)
+        if alone is not None:
+            return np.asarray(alone(self.t, self.y))
         return self.dense.coordinates.departure(self.t, self.y, self.seen)
 
     def fields(self) -> dict[str, Any]:

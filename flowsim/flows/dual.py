@@ -153,8 +153,12 @@ class DualCoordinates:
         )
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        law = self.map.law(t)
+        return self.departure_of_conserved(t, y)
+
+    def departure_of_conserved(self, t: Array, y: Array) -> Array:
+        """The same without the weights: with many features they are most of what is to be computed."""
+        law, log_conserved = self.map.law(t), self.map.conserved(self._z(y), t)[1]
         lawful = np.isfinite(law)
-        departure = np.where(lawful, seen.log_imbalance, 0.0) - np.where(lawful, law, 0.0)
+        departure = np.where(lawful, log_conserved, 0.0) - np.where(lawful, law, 0.0)
         out: Array = np.abs(np.expm1(departure)).max(axis=(1, 2), initial=0.0)
         return out
