@@ -118,7 +118,8 @@ class SeparableFlow:
             return self.curves(z)[0]
         kernel: Any = compiled_reading()
         z, t = np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(t, dtype=float)
-        out, terms = np.empty(z.shape), self.exponential
+        out = np.empty(z.shape)
+        terms: tuple[Array, ...] = self.exponential
         if only is not None:
             terms = tuple(np.ascontiguousarray(each[:, only]) for each in terms)
         kernel.sums(terms, z, t, kernel.terms_of(terms), out)
