@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,11 @@ class Falsified:
         first = next(iter(weights))
         share = np.linspace(0, self._weights, len(weights[first])).reshape(-1, *[1] * (weights[first].ndim - 1))
         return {name: w * (1 + share) if name == first else w for name, w in weights.items()}
+
+    @property
+    def dense(self) -> Any:
+        """The continuous extension, read for some coordinates."""
+        return SimpleNamespace(some=lambda t, clock, only: self.at(t, clock=clock).beta[:, only])
 
     def at(self, t: Any, **clock: Any) -> Any:
         state = self._true.at(np.asarray(t) * self._time, **clock)
