@@ -73,7 +73,7 @@ class Modes:
             all_kinds = None if all_kinds is None else all_kinds[coordinates]
         d = direction.shape[1]
         if all_kinds is None:
-            if not isinstance(direction, Start) and (
+            if (not isinstance(direction, Start) and d > 0) and (
                 direction.strides[1] == 0 or (direction == direction[:, :1]).all()
             ):
                 return _alike(net.distinct[0], net.weights, stds, tuple(direction[:, 0].tolist()), d)
