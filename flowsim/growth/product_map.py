@@ -56,8 +56,10 @@ def admits_products(
         rate = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
         if rate == 0:
             # Nothing pulls at the origin; the start itself may be seen.
-            start = np.exp(min(depth * scale.log, _UNIT)) * np.prod(direction, axis=0)
-            rate = float(np.abs(problem.gradient(start)).max())
+            size = np.exp(min(depth * scale.log, _UNIT))
+            rate = float(np.abs(problem.gradient(size * np.prod(direction, axis=0))).max())
+            if rate == 0 and size > 0:
+                return "nothing moves"
         reach = float(problem.feature_variances.max())
         if rate > 0 and reach > 0:
             power = depth / (depth - 2)

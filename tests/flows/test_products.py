@@ -231,3 +231,13 @@ def test_a_target_of_zero_takes_an_unbalanced_start_back_in_few_steps():
     )
     assert run.stats["steps"] < 500
     assert_allclose(run.beta[-1], tight.beta[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("alpha", ["0.0154", "5", "1e-100"])
+def test_a_start_of_no_coefficients_that_fits_its_data_stays(depth, alpha):
+    rng = np.random.default_rng(7)
+    start = {f"w{k + 1}": rng.uniform(0.3, 1.4, 3) for k in range(depth)} | {f"w{depth}": np.zeros(3)}
+    problem = fs.Regression(rng.standard_normal((3, 3)), np.zeros(3))
+    run = fs.gradient_flow(fs.DiagonalNetwork(depth=depth), problem, 74.0, alpha=alpha, start=start)
+    assert_allclose(run.beta[-1], 0.0, atol=1e-300)
