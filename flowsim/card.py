@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["bars", "card", "curves", "number", "one_line"]
-
 #: Okabe & Ito, apart for every kind of colour vision on white and on black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _WIDTH, _HEIGHT, _MARGIN = 300, 110, 4

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["compiling_note"]
-
 NOTE = "compiling, once: kept for later runs"
 _SAID: list[bool] = []
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["IntegrationError", "MissingFileError"]
-
 
 class IntegrationError(RuntimeError):
     """A flow, descent or limit process that cannot be continued.

@@ -25,8 +25,6 @@ from sklearn.base import BaseEstimator, RegressorMixin  # noqa: E402
 from sklearn.model_selection import train_test_split  # noqa: E402
 from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E402
 
-__all__ = ["FlowRegressor", "SaddleRegressor"]
-
 Array = NDArray[np.float64]
 
 #: Times at which early stopping looks at the held-out rows, evenly spread in arc length.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["MissingExtraError", "need"]
-
 #: library -> the extra of this package that brings it
 _EXTRA_OF = {
     "dash": "explore",

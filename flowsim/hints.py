@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-__all__ = ["hinting"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

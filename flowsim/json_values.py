@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["json_value"]
-
 
 def json_value(value: Any, *, null: bool = False) -> Any:
     """Mappings, sequences and arrays as dicts and lists; numbers that are not finite as text, or as None (`null`)."""

@@ -12,8 +12,6 @@ from flowsim.limits.path import read_path
 from flowsim.results import Trajectory
 from flowsim.results.files import read, read_trajectory
 
-__all__ = ["load"]
-
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Read what :meth:`Trajectory.save` or :meth:`SaddlePath.save` wrote. Nothing in the file is executed.

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["ColumnFactor", "ConeRegression", "relative_rounding", "scaled_norm"]
-
 Array = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.problem import InitialValueProblem
 
-__all__ = ["ArcLength", "by_arclength"]
-
 Array = NDArray[np.float64]
 Speed = Callable[[float, Array], float]
 SpeedGradient = Callable[[float, Array], tuple[Array, float]]

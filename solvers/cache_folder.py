@@ -9,8 +9,6 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FOLDER_VARIABLE", "cache_folder", "temporary_folder", "writable"]
-
 #: Environment variable that moves the cache.
 FOLDER_VARIABLE = "FLOWSIM_CACHE_DIR"
 

@@ -14,8 +14,6 @@ import numpy as np
 
 from flowsim.solvers.compilation import FAST, bare
 
-__all__ = ["factor", "invert", "substitute"]
-
 
 @bare(fastmath=FAST, inline="always")
 def _dot(X, i, Y, j, size):

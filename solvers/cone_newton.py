@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
 
-__all__ = ["ConeMinimiser", "Recession", "RowwiseFunction"]
-
 Array = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 

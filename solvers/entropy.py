@@ -11,8 +11,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Exponentials", "Powers", "mirror_interpolation"]
-
 Array = NDArray[np.float64]
 
 #: A Newton step changes no exponent by more: the quadratic model of exp is useless beyond.

@@ -17,8 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Event", "Occurrence", "find_events"]
-
 Array = NDArray[np.float64]
 
 #: Chebyshev points of a piece of a step, its start and end among them.

@@ -14,8 +14,6 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GaussTableau", "gauss_tableau", "lagrange_weights", "radau_tableau"]
-
 Array = NDArray[np.float64]
 
 

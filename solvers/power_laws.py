@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Branches", "PowerLaws", "power_laws"]
-
 Array = NDArray[np.float64]
 
 #: Terms of the series of a product; with the kernel's bound on its argument they reach rounding.

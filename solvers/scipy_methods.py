@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from flowsim.solvers.problem import InitialValueProblem
 from flowsim.solvers.solution import Solution, Status
 
-__all__ = ["SCIPY_METHODS", "integrate"]
-
 Array = NDArray[np.float64]
 
 SCIPY_METHODS = ("LSODA", "BDF", "Radau", "DOP853")

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-__all__ = ["one_blas_thread"]
-
 
 @cache
 def _controller() -> Any:

@@ -14,8 +14,6 @@ from flowsim.network import LinearNetwork
 from flowsim.problem import Problem
 from flowsim.results import State
 
-__all__ = ["energy_balance", "stationary_end"]
-
 Array = NDArray[np.float64]
 
 SANTAMBROGIO = "Santambrogio, arXiv 1609.03890 (energy dissipation of a gradient flow)"

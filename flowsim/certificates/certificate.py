@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from flowsim.json_values import json_value
 
-__all__ = ["Certificate", "Evidence", "NotMetError", "UnresolvedError"]
-
 Value = float | str
 Status = Literal["holds", "violated", "not resolved", "not applicable"]
 

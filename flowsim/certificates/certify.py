@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     import pandas
     import rich.table
 
-__all__ = ["Certificates", "certify"]
-
-
 #: Under the table.
 _MARGIN = "margin = 1 - error / tolerance: 1 is agreement to rounding, 0 the edge of what the run resolves"
 #: Binary exponents of the largest entries up to which data are taken as they are.

@@ -16,8 +16,6 @@ from flowsim.errors import IntegrationError
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
-__all__ = ["arclength_continuity", "conserved_imbalance", "mirror_flow"]
-
 Array = NDArray[np.float64]
 
 #: Chords that measure the length of one step of the integrator.

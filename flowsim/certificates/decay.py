@@ -15,8 +15,6 @@ from flowsim.flows import gradient_flow
 from flowsim.network import Decay, DecaySchedule, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.studies import min_entropy, weighted_lasso
 
-__all__ = ["decay_lasso", "effective_scale"]
-
 Array = NDArray[np.float64]
 
 HOFF = "Hoff, arXiv 1611.00040"

@@ -13,8 +13,6 @@ from flowsim.limits import SaddlePath
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
-__all__ = ["entropy_bias", "interpolation", "lasso_average", "least_squares"]
-
 Array = NDArray[np.float64]
 
 

@@ -29,11 +29,6 @@ from flowsim.network import InitialScale
 from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 
-__all__ = [
-    "jump_times", "min_norm_end", "narrow_end", "nuclear_norm", "rank_minimisers", "saddles", "soft_thresholding",
-    "width_bound",
-]  # fmt: skip
-
 Array = NDArray[np.float64]
 
 GREEDY = "Gidel, Bach & Lacoste-Julien, arXiv 1904.13262; Li, Luo & Lyu, arXiv 2012.09839"

@@ -16,11 +16,6 @@ from flowsim.network import LinearNetwork, linear_start
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
-__all__ = [
-    "WIDTHS", "WIDTH_EXPONENT", "end_at_min_norm", "exponential_rate", "imbalance_conserved", "invariant_set",
-    "plain_network", "spectrum_of", "wide_runs", "width_law",
-]  # fmt: skip
-
 Array = NDArray[np.float64]
 
 PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from flowsim.certificates.certificate import UnresolvedError
 from flowsim.problem import Problem
 
-__all__ = ["is_attained", "minimiser"]
-
 Array = NDArray[np.float64]
 
 _STEPS, _HALVINGS = 200, 60

@@ -14,9 +14,6 @@ from flowsim.certificates.setting import Setting
 from flowsim.network import DiagonalNetwork, MomentNoise
 from flowsim.results import Trajectory
 
-__all__ = ["BATCH", "DRAWS", "PAPER", "STANDARD_ERRORS", "balancing", "balancing_rate", "drawable", "draws",
-           "expected_gradient", "formula_functions", "sample_weights"]  # fmt: skip
-
 Array = NDArray[np.float64]
 
 PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"

@@ -9,8 +9,6 @@ from flowsim.certificates.certificate import Certificate, Evidence, NotMetError,
 from flowsim.certificates.setting import Setting
 from flowsim.problem import Regression
 
-__all__ = ["THEOREMS", "Theorem", "theorem"]
-
 
 @dataclass(frozen=True)
 class Theorem:

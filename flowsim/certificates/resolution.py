@@ -9,21 +9,6 @@ from flowsim.certificates.certificate import UnresolvedError
 from flowsim.certificates.setting import Setting
 from flowsim.studies.jumps import measured_jump_times
 
-__all__ = [
-    "BERTHIER",
-    "PAPER",
-    "RESOLVED",
-    "ZERO",
-    "end_tolerance",
-    "hypothesis",
-    "jumps_of_both",
-    "limit_tolerance",
-    "measured_jumps",
-    "resolved_jumps",
-    "resolved_plateaus",
-    "saddle_tolerance",
-]
-
 Array = NDArray[np.float64]
 
 PAPER = "Pesme & Flammarion, arXiv 2304.00488"

@@ -19,8 +19,6 @@ from flowsim.certificates.resolution import (
 )
 from flowsim.certificates.setting import Setting
 
-__all__ = ["active_sets", "jump_rate", "jump_times", "non_monotone", "orthogonal_design", "saddles"]
-
 Array = NDArray[np.float64]
 
 #: Coordinates above this share of the largest are resolved to ZERO of themselves.

@@ -19,8 +19,6 @@ from flowsim.network import InitialScale, quadratic_form
 from flowsim.problem.margins import is_separable, max_margin_l1
 from flowsim.results import Trajectory
 
-__all__ = ["escape", "l1_max_margin", "smoothed_margin"]
-
 Array = NDArray[np.float64]
 
 LYU_LI = "Lyu & Li, arXiv 1906.05890"

@@ -22,8 +22,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import Trajectory
 
-__all__ = ["Setting"]
-
 Array = NDArray[np.float64]
 T = TypeVar("T")
 

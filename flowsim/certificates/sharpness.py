@@ -14,8 +14,6 @@ from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.problem import Regression
 
-__all__ = ["least_hessian_trace", "least_sharpness", "sharpness_identity"]
-
 Array = NDArray[np.float64]
 
 #: Coordinates whose factorisation is optimised; they are independent, so a few tell as much as all.

@@ -13,8 +13,6 @@ from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.problem import Regression
 
-__all__ = ["depth_end_point", "depth_trap", "shrinkage_thresholding", "weighted_lasso"]
-
 Array = NDArray[np.float64]
 
 _DOUBLINGS = 8

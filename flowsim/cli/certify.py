@@ -9,8 +9,6 @@ import click
 from flowsim.cli.options import DataTable, build_network, data_options, network_options
 from flowsim.compiling import compiling_note
 
-__all__ = ["certify"]
-
 
 @click.command()
 @data_options

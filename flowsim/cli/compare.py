@@ -16,8 +16,6 @@ from flowsim.json_values import json_value
 if TYPE_CHECKING:
     from flowsim.studies import HalvedSteps
 
-__all__ = ["compare"]
-
 
 @click.command()
 @data_options

@@ -8,8 +8,6 @@ import click
 
 from flowsim.network import NAMED_NOISES
 
-__all__ = ["derive"]
-
 
 @click.command()
 @click.argument("formula", nargs=-1, metavar="[FORMULA]...")

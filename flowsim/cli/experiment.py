@@ -16,8 +16,6 @@ from flowsim.cli.registry import FILE_OPTIONS, FUNCTIONS, make_network, paramete
 from flowsim.network import NAMED_NOISES
 from flowsim.problem.losses import LOSSES
 
-__all__ = ["Experiment", "Network", "Problem", "read_experiment"]
-
 #: Experiments are written by hand; anything longer is something else.
 _LONGEST = 1_000_000
 

@@ -7,8 +7,6 @@ import click
 from flowsim.cli.options import DataTable, data_options, network_options
 from flowsim.compiling import compiling_note
 
-__all__ = ["explore"]
-
 
 @click.command()
 @data_options

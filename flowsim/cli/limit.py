@@ -17,8 +17,6 @@ from flowsim.json_values import json_value
 if TYPE_CHECKING:
     from flowsim.studies import LassoLink, LimitStudy
 
-__all__ = ["limit"]
-
 TWO_LAYER_ALPHAS = "1e-10,1e-30,1e-100,1e-300,1e-1000,1e-3000"
 DEEP_ALPHAS = "0.1,0.03,0.01,0.003,0.001"
 #: For formulas without growth coordinates: while a coordinate waits, its weights sink far below alpha.

@@ -15,8 +15,6 @@ from flowsim.network import NAMED_NOISES, DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
 from flowsim.problem.losses import LOSSES
 
-__all__ = ["DataTable", "build_network", "data_options", "network_options"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

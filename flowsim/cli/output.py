@@ -11,8 +11,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ["figure_option", "output_folder"]
-
 #: ``--format`` of the commands that draw
 figure_option = click.option(
     "--format", "kind", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True, help="Of figures."

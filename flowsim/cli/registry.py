@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.problem import Problem
 
-__all__ = ["FILE_OPTIONS", "FUNCTIONS", "documented", "make_network", "make_problem", "parameters_of", "run_point"]
-
 #: name in an experiment -> where the function lives
 FUNCTIONS = {
     "gradient_descent": "flowsim.descent",

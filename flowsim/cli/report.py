@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-__all__ = ["report"]
-
 
 @click.command()
 @click.argument("run_folder", type=click.Path(path_type=Path))

@@ -8,8 +8,6 @@ import click
 
 from flowsim.compiling import compiling_note
 
-__all__ = ["reproduce"]
-
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from flowsim.problem import Problem
     from flowsim.results import Trajectory
 
-__all__ = ["run"]
-
 #: The default horizon ends this factor beyond the last predicted jump, so that the last plateau is seen.
 _BEYOND_LAST_JUMP = 1.5
 #: How much tighter the reference integration of --check is.

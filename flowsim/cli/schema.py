@@ -9,8 +9,6 @@ from typing import Any
 from flowsim.cli.experiment import Experiment, Network, Problem
 from flowsim.cli.registry import FUNCTIONS, documented, parameters_of
 
-__all__ = ["experiment_schema", "parameter_schema"]
-
 #: Types of Python annotations in JSON; an argument that can be none of these is not set from a file.
 _KINDS = {
     "float": "number", "int": "integer", "bool": "boolean", "str": "string", "Clock": "string", "Seed": "integer",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from flowsim.cli.experiment import Experiment
     from flowsim.sweep import Forecast
 
-__all__ = ["sweep"]
-
 
 @click.command()
 @click.argument("experiment", required=False, type=click.Path(path_type=Path))

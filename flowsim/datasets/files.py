@@ -21,8 +21,6 @@ from flowsim.problem.problems import Array
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["read_table"]
-
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
 #: What may stand between the columns of a text file, in the order in which ties are decided.
 _SEPARATORS = (",", ";", "\t", "|")

@@ -7,8 +7,6 @@ import numpy as np
 from flowsim.hints import hinting
 from flowsim.problem import Regression
 
-__all__ = ["sparse_regression"]
-
 
 @hinting
 def sparse_regression(n: int, d: int, sparsity: int, noise: float = 0.0, seed: int = 0) -> Regression:

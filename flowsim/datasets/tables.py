@@ -10,8 +10,6 @@ from flowsim.problem import Regression
 from flowsim.problem.problems import Array
 from flowsim.problem.scaling import standardised
 
-__all__ = ["diabetes", "standardise"]
-
 
 def diabetes() -> Regression:
     """The diabetes table: 442 patients, 10 features, disease progression after one year.

@@ -26,8 +26,6 @@ from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["Case", "cancellation", "check_pair", "fault_message", "first_bad_step", "parted_step"]
-
 Array = NDArray[np.float64]
 
 #: An imbalance off by this share of its value at 0 is lost.

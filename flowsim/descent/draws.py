@@ -24,8 +24,6 @@ from flowsim.descent.tiles import aligned, aligned_buffer
 from flowsim.network import GaussianNoise, LaplaceNoise, Noise, RademacherNoise, UniformNoise
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["Draws"]
-
 Array = NDArray[np.float64]
 Words = NDArray[np.uint64]
 

@@ -25,8 +25,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, resolv
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
 
-__all__ = ["Ensemble", "gradient_descents"]
-
 Array = NDArray[np.float64]
 
 

@@ -21,8 +21,6 @@ from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames.frame import factor_frame
 from flowsim.solvers.frames.graded import add_rows
 
-__all__ = ["FrameMachine"]
-
 Array = NDArray[np.float64]
 
 #: Below this logarithm a state is recorded with its scale apart.

@@ -23,8 +23,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, 
 from flowsim.problem import Problem
 from flowsim.results import State, Trajectory
 
-__all__ = ["gradient_descent"]
-
 #: Weights of all steps that may be held to see whether a ball is ever left.
 _LOOKED_AT = 20_000_000
 

@@ -21,8 +21,6 @@ from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, t
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
-__all__ = ["Components", "GrowthRecord", "GrowthState", "StepPlan", "run_growth"]
-
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 

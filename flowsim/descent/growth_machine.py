@@ -15,8 +15,6 @@ from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
 
-__all__ = ["GrowthMachine"]
-
 Array = NDArray[np.float64]
 
 _LN2 = float(np.log(2.0))

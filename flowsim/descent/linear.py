@@ -26,8 +26,6 @@ from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["LinearMachine", "LinearStart", "dense_rows", "expected_decay", "log_abs"]
-
 Array = NDArray[np.float64]
 
 

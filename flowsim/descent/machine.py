@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from flowsim.descent.schedules import constant_stretches
 from flowsim.descent.streams import Streams
 
-__all__ = ["Machine", "Read", "drive", "recorded_steps"]
-
 Array = NDArray[np.float64]
 
 #: Random numbers drawn ahead at once: half a megabyte, which the second-level cache holds. Blocks change no result.

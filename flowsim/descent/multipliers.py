@@ -18,8 +18,6 @@ from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, InitialScale, Start, decay_of
 
-__all__ = ["Multipliers", "signed_exp", "why_not_growth"]
-
 Array = NDArray[np.float64]
 
 

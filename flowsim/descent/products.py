@@ -17,8 +17,6 @@ from flowsim.problem import Problem, Regression
 from flowsim.solvers.compilation import address_of, compiled
 from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, load_part, store, store_part
 
-__all__ = ["Data", "dense_products", "load_data", "loss_address", "loss_slopes", "move_on", "products"]
-
 Array = NDArray[np.float64]
 
 _FAST = {"reassoc", "contract", "nsz"}

@@ -12,8 +12,6 @@ from flowsim.problem import Problem
 from flowsim.results import Deferred, Trajectory
 from flowsim.version import __version__
 
-__all__ = ["assemble", "finite_records"]
-
 Array = NDArray[np.float64]
 
 

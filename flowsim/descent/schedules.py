@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from flowsim.descent.products import Data
 
-__all__ = ["batch_variances", "constant_stretches", "one_by_one", "read_batches", "read_steps"]
-
 Array = NDArray[np.float64]
 
 

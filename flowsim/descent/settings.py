@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from flowsim.descent.schedules import read_batches
 from flowsim.network import GaussianNoise, Noise
 
-__all__ = ["COORDINATES", "Settings", "check_count", "check_step"]
-
 COORDINATES = ("auto", "growth", "weights")
 
 

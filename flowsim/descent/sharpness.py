@@ -17,8 +17,6 @@ from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
 
-__all__ = ["largest_stable_step", "sharpness"]
-
 Array = NDArray[np.float64]
 
 #: Below this many weights the Hessian is formed; above, Lanczos takes products with it.

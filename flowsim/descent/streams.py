@@ -11,8 +11,6 @@ from flowsim.descent.draws import Draws
 from flowsim.network import Noise
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["Seed", "Streams", "child_seeds", "read_seed"]
-
 Array = NDArray[np.float64]
 Seed = int | np.random.SeedSequence | None
 

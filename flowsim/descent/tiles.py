@@ -18,18 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, constant, load, spread, store
 
-__all__ = [
-    "LANES",
-    "ROWS",
-    "aligned",
-    "aligned_buffer",
-    "lane_products",
-    "lane_residuals",
-    "pack",
-    "side_by_side",
-    "tile",
-]
-
 Array = NDArray[np.float64]
 
 #: Runs side by side.

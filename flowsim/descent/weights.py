@@ -19,8 +19,6 @@ from flowsim.descent.weights_loop import Companion, WeightOptions, WeightRecord,
 from flowsim.network import DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
 
-__all__ = ["WeightMachine"]
-
 Array = NDArray[np.float64]
 
 #: Squares of weights above this share of those to come survive their rounding with seven digits.

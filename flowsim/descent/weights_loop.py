@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from flowsim.network import DiagonalNetwork
 
-__all__ = ["WeightOptions", "WeightRecord", "WeightState", "load_loop"]
-
 Array = NDArray[np.float64]
 
 

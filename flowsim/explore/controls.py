@@ -10,8 +10,6 @@ from urllib.parse import parse_qsl, urlencode
 
 from flowsim.network import NAMED_NOISES, DiagonalNetwork, InitialScale
 
-__all__ = ["CLOCKS", "DEEPEST", "FORMATS", "SMALLEST", "Controls", "alpha_at", "place_of"]
-
 CLOCKS = {"accelerated": "accelerated time", "time": "time", "arclength": "arc length"}
 FORMATS = ("png", "pdf", "svg")
 #: The slider of alpha reaches from 1 to 10**-SMALLEST.

@@ -16,8 +16,6 @@ from flowsim.explore.redraw import Shown
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times
 from flowsim.studies.horizons import least_loss
 
-__all__ = ["FIGURES", "draw"]
-
 Array = NDArray[np.float64]
 
 #: name -> heading

@@ -10,8 +10,6 @@ from flowsim.explore.redraw import Explorer, Shown
 from flowsim.extras import need
 from flowsim.network import NAMED_NOISES
 
-__all__ = ["SETTERS", "facts", "jumps", "page"]
-
 #: Identities of the controls, in the order in which callbacks take them.
 SETTERS = ("alpha", "eta", "noise", "decay", "depth", "formula", "clock")
 _SUGGESTED = ("u*v", "u**2 - v**2", "2*u**2 - v**2", "u**3*v", "tanh(u)*v", "w1*w2*w3", "w1*w2*w3 - v1*v2*v3")

@@ -19,8 +19,6 @@ from flowsim.studies import jump_table, one_sided
 from flowsim.studies.horizons import last_jump, limit_or_why
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["Explorer", "Shown"]
-
 #: The run ends this factor beyond the last jump of the limit, as that of ``flowsim run``.
 _BEYOND_LAST_JUMP = 1.5
 #: Limits of so many networks are kept: alpha and the clock leave them as they are.

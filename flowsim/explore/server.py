@@ -17,8 +17,6 @@ from flowsim.explore.layout import SETTERS, facts, jumps, page
 from flowsim.explore.redraw import Explorer
 from flowsim.extras import need
 
-__all__ = ["HOST", "make_app", "start"]
-
 HOST = "127.0.0.1"
 _OURS = (HOST, "localhost")
 #: Nothing is asked of the network, whatever a table holds.

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from flowsim.network import DiagonalNetwork
 
-__all__ = ["is_lawful", "product_decay_rates", "product_pairs"]
-
 Array = NDArray[np.float64]
 
 

@@ -30,8 +30,6 @@ from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
 
-__all__ = ["ChamberCoordinates"]
-
 Array = NDArray[np.float64]
 
 #: Nearer to a mirror than this share of the weights, the second form of lambda is taken.

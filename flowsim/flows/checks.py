@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.results import CLOCKS
 
-__all__ = ["check_clock", "check_steps", "check_times", "check_tolerances", "positive"]
-
 Array = NDArray[np.float64]
 
 

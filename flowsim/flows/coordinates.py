@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers import InitialValueProblem, SeparableSolution
 
-__all__ = ["Coordinates", "IntegrationOptions", "NativeCoordinates", "Observed", "SteppedCoordinates"]
-
 Array = NDArray[np.float64]
 
 

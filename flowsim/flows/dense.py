@@ -16,8 +16,6 @@ from flowsim.problem import Problem
 from flowsim.results import Clock, Deferred, State
 from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status
 
-__all__ = ["NOTHING", "DenseOutput", "View"]
-
 Array = NDArray[np.float64]
 
 #: Before the first step.

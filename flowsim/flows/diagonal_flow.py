@@ -30,8 +30,6 @@ from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
 from flowsim.symbolic.clock import acceleration, log_acceleration
 
-__all__ = ["diagonal_flow"]
-
 Array = NDArray[np.float64]
 
 #: From so many e-foldings of decay on z is so large that its rounding is felt, and from so many for each of the start's

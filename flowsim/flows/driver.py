@@ -27,8 +27,6 @@ from flowsim.results.state import CLOCKS
 from flowsim.solvers import SeparableSolution, Solution, Status
 from flowsim.version import __version__
 
-__all__ = ["run_flow"]
-
 Array = NDArray[np.float64]
 
 #: Clocks that the last step takes beyond their end.

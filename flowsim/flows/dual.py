@@ -21,8 +21,6 @@ from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
-__all__ = ["DualCoordinates"]
-
 Array = NDArray[np.float64]
 
 #: Several steps err before an error is contracted away; measured so that the global error stays below rtol.

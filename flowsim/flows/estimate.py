@@ -7,8 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COMPANION_STEPS", "TIGHTER", "companions", "error_estimate", "steps_of_companion", "unmoved"]
-
 Array = NDArray[np.float64]
 
 #: The companion is so much tighter: what it errs itself is a small part of the difference.

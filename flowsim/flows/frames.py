@@ -21,8 +21,6 @@ from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, int
 from flowsim.solvers.threads import one_blas_thread
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["FrameCoordinates", "linear_flow", "start_info"]
-
 Array = NDArray[np.float64]
 
 #: Starts of which squares are in the range of floats, for SciPy's methods.

@@ -25,8 +25,6 @@ from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SCIPY_METHODS
 
-__all__ = ["gradient_flow"]
-
 Array = NDArray[np.float64]
 
 COORDINATES = ("auto", "growth", "log", "curve", "weights")

@@ -14,8 +14,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, Start
 from flowsim.problem import Problem
 from flowsim.solvers import SeparableFlow
 
-__all__ = ["GrowthCoordinates", "takes_loss"]
-
 Array = NDArray[np.float64]
 
 _CAP_OF_EXPONENTIALS = 20.0

@@ -15,8 +15,6 @@ from flowsim.results.events import Event, Events
 from flowsim.solvers import ArcLength, Occurrence, find_events
 from flowsim.solvers import Event as Sought
 
-__all__ = ["Readable", "Seen", "WholeRun", "happened", "outcome", "search"]
-
 Array = NDArray[np.float64]
 
 #: Steps looked at together, and entries of beta.

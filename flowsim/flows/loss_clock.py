@@ -26,8 +26,6 @@ from flowsim.problem.margins import is_separable
 from flowsim.results import Clock, Trajectory
 from flowsim.solvers import ArcLength, SeparableSolution, Solution
 
-__all__ = ["LossClock", "log_loss_flow", "run_on_loss_clock"]
-
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
 

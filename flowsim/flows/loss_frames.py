@@ -26,8 +26,6 @@ from flowsim.results import Clock, Trajectory
 from flowsim.solvers.frames import FrameSolution
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["FrameLossClock", "linear_flow_on"]
-
 Array = NDArray[np.float64]
 Places = NDArray[np.intp]
 

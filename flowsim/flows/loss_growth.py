@@ -24,8 +24,6 @@ from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem, Solution
 
-__all__ = ["LAST_TIME", "GrowthLossClock"]
-
 Array = NDArray[np.float64]
 
 #: A step may raise an exponent by so much beyond the level where it matters.

@@ -38,8 +38,6 @@ from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["StepRule", "modified_flow"]
-
 Array = NDArray[np.float64]
 
 #: An explicit step may let no component grow by more than this many e-folds: it could leap over its becoming visible.

@@ -34,8 +34,6 @@ from flowsim.problem import Problem
 from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
 from flowsim.solvers import InitialValueProblem
 
-__all__ = ["NoisyLossCoordinates", "noisy_loss_coordinates"]
-
 Array = NDArray[np.float64]
 
 #: Several steps err before an error is contracted away, as in dual coordinates.

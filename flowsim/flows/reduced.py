@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from flowsim.problem import Problem, Regression
 
-__all__ = ["EXPONENTIAL", "Reduced", "ReducedLoss"]
-
 Array = NDArray[np.float64]
 
 #: Losses whose predictions are safe up to no more than this grow exponentially.

@@ -20,8 +20,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Chambers", "mirrors"]
-
 Array = NDArray[np.float64]
 
 #: Points at which a symmetry is tested, and to what share; in general position.

@@ -13,8 +13,6 @@ from flowsim.problem import Problem, Regression
 from flowsim.results import Clock, Trajectory
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["flow_to_rest"]
-
 #: A flow of finite alpha makes its last jump somewhat after the limit's.
 _AFTER_LAST_JUMP = 1.5
 _MOST_DOUBLINGS = 60

@@ -22,8 +22,6 @@ from flowsim.network import Decay, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import SeparableSolution
 
-__all__ = ["Exponents", "ScaledCoordinates", "exponents_for"]
-
 Array = NDArray[np.float64]
 
 #: Exponents of X, and of coefficients of quadratic formulas, that are left as they are: squares of all that a flow

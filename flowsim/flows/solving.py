@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
 from flowsim.solvers import SeparableSolution, Solution, integrate
 
-__all__ = ["Watch", "solve"]
-
 Array = NDArray[np.float64]
 
 #: Tolerance of the second attempt.

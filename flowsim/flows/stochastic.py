@@ -40,8 +40,6 @@ from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, resolve_alpha
 from flowsim.problem import Problem, require_squares
 
-__all__ = ["StochasticFlow", "stochastic_flow"]
-
 Array = NDArray[np.float64]
 
 

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from flowsim.problem import Problem
 from flowsim.symbolic import Kernels
 
-__all__ = ["TransversalError"]
-
 Array = NDArray[np.float64]
 
 #: An error is no longer small beyond this share of the weights: from there on it may grow in any direction.

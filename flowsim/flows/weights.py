@@ -23,8 +23,6 @@ from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
 
-__all__ = ["WeightCoordinates"]
-
 Array = NDArray[np.float64]
 
 #: Weights smaller than this lose digits to underflow when they are multiplied.

@@ -16,8 +16,6 @@ from flowsim.network import DiagonalNetwork, Formula
 from flowsim.symbolic import thresholds
 from flowsim.symbolic.thresholds import HigherOrderError
 
-__all__ = ["arrival", "growth_thresholds"]
-
 Array = NDArray[np.float64]
 
 #: Components that arrive together, relative to their waits.

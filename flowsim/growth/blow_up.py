@@ -25,8 +25,6 @@ from flowsim.growth.formula_origin import gradient_of
 from flowsim.growth.homogeneous import leading_of
 from flowsim.network import Formula
 
-__all__ = ["FARTHER", "grow"]
-
 Array = NDArray[np.float64]
 
 #: First length of a piece as a share of |theta| / |grad phi|; the next is longer by this factor where that is resolved.

@@ -24,8 +24,6 @@ from flowsim.growth.series import SingularError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
 
-__all__ = ["BlowUpMap", "admits_blow_up"]
-
 Array = NDArray[np.float64]
 
 #: ln of the longest distance at alpha, and of the largest unit of z and time.

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL
 
-__all__ = ["Branch", "Chain", "PowerLaw", "Stretch"]
-
 Array = NDArray[np.float64]
 
 

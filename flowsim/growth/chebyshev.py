@@ -16,8 +16,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COEFFICIENTS", "DEGREE", "INTEGRAL", "NODES", "is_resolved", "picard"]
-
 Array = NDArray[np.float64]
 
 DEGREE = 24

@@ -18,8 +18,6 @@ from flowsim.growth.modes import conserved_exponents, diagonalise
 from flowsim.network import DiagonalNetwork, Start, quadratic_form
 from flowsim.results import State
 
-__all__ = ["start_from_state"]
-
 Array = NDArray[np.float64]
 
 #: A component below this share of its terms is taken from what is conserved.

@@ -15,8 +15,6 @@ from flowsim.network.linear_algebra import LinearData, dense, noise_variances
 from flowsim.network.networks import LinearNetwork
 from flowsim.problem import MatrixSensing, Problem, Regression
 
-__all__ = ["LogarithmOfLoss", "ReducedData", "Squares", "Transposed", "reduce_data"]
-
 Array = NDArray[np.float64]
 
 

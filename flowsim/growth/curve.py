@@ -20,8 +20,6 @@ from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved,
 from flowsim.growth.formula_origin import created_components, gradient_of, kernels_of, origin_of
 from flowsim.network import Formula
 
-__all__ = ["Curve", "Piece", "Side"]
-
 Array = NDArray[np.float64]
 
 #: Exponent of the fastest component over one piece.

@@ -16,8 +16,6 @@ from flowsim.growth.formula_origin import origin_of
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 
-__all__ = ["CurveMap", "admits_curves", "invariants_at"]
-
 Array = NDArray[np.float64]
 
 #: Tables are extended beyond the point needed by this share of their length.

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
 
-__all__ = ["CurveTable", "curve_table", "primitives", "read_derivatives", "read_inverse", "read_table", "read_weights"]
-
 Array = NDArray[np.float64]
 
 

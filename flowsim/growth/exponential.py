@@ -24,8 +24,6 @@ from flowsim.network.decay import integrals, rates
 from flowsim.network.quadratic import ZERO
 from flowsim.problem import Problem
 
-__all__ = ["CAP", "ExponentialMap", "admits_growth"]
-
 Array = NDArray[np.float64]
 
 #: exp is continued linearly above this exponent, so that a predictor that overshoots stays finite and convex.

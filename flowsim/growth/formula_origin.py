@@ -14,17 +14,6 @@ from numpy.typing import NDArray
 from flowsim.growth.series import Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula
 
-__all__ = [
-    "ZERO",
-    "Origin",
-    "created_components",
-    "gradient_of",
-    "kernels_of",
-    "origin_of",
-    "significant",
-    "value_at_origin",
-]
-
 Array = NDArray[np.float64]
 
 #: What is below this many roundings of the terms it is made of is an exact zero.

@@ -26,8 +26,6 @@ from flowsim.network.linear_start import compressed_start, linear_start
 from flowsim.problem import Problem
 from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
 
-__all__ = ["LinearGrowth", "Outside", "start_parts"]
-
 Array = NDArray[np.float64]
 
 #: Points of Gauss's rule per step, for the law of what unequal damping does not conserve.

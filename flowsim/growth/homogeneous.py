@@ -13,8 +13,6 @@ from flowsim.growth.formula_origin import gradient_of, significant
 from flowsim.growth.series import Series, taylor_series
 from flowsim.network import Formula
 
-__all__ = ["Leading", "leading_of"]
-
 Array = NDArray[np.float64]
 
 #: Size of what the leading part neglects, relative; of the last terms of the series where it is used, and to what share

@@ -32,8 +32,6 @@ from flowsim.growth.curve_table import (
 from flowsim.growth.formula_origin import gradient_of, origin_of
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
-__all__ = ["CurveResponse", "OriginCurve", "OriginCurves", "origin_curves"]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 

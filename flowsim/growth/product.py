@@ -10,8 +10,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ProductShape"]
-
 Array = NDArray[np.float64]
 
 #: Series terms, and the ratio m/x below which they reach rounding.

@@ -23,8 +23,6 @@ from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 
-__all__ = ["ProductMap", "admits_products"]
-
 Array = NDArray[np.float64]
 
 #: The integrator's series needs weights that count to be so much larger than what is conserved.

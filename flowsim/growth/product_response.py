@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from flowsim.growth.product_map import ProductMap
 from flowsim.network import DiagonalNetwork, InitialScale
 
-__all__ = ["ProductResponse"]
-
 Array = NDArray[np.float64]
 
 #: Share of the way to a pole that a Newton step may go.

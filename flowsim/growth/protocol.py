@@ -15,8 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GrowthMap", "SteppedMap"]
-
 Array = NDArray[np.float64]
 
 

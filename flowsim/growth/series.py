@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from flowsim.network import Formula
 
-__all__ = ["Series", "SingularError", "taylor_series"]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 

@@ -14,8 +14,6 @@ from flowsim.limits.hits import BLOCK, examine
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["Columns", "SparseColumns", "read_columns", "sweep"]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 

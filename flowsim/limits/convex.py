@@ -14,8 +14,6 @@ from flowsim.problem import Problem
 if TYPE_CHECKING:
     from flowsim.solvers.cone_newton import ConeMinimiser
 
-__all__ = ["Escape", "cone_minimiser"]
-
 Array = NDArray[np.float64]
 Key = tuple[int, int]
 

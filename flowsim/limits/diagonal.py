@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from flowsim.solvers.active_set import ConeRegression
     from flowsim.solvers.cone_newton import ConeMinimiser, Recession
 
-__all__ = ["DiagonalProcess"]
-
 Array = NDArray[np.float64]
 Key = tuple[int, int]  # (coordinate, sign)
 

@@ -16,8 +16,6 @@ from flowsim.limits.start_state import StartState
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, quadratic_form, read_start
 from flowsim.problem import Problem
 
-__all__ = ["DualBounds", "is_uniform", "network_bounds", "symbolic_thresholds"]
-
 Array = NDArray[np.float64]
 
 

@@ -23,8 +23,6 @@ from flowsim.limits.columns import Columns, SparseColumns, sweep
 from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.hits import BUFFER, arrivals, next_hits, tabulate
 
-__all__ = ["DenseDuals", "ScreenedDuals", "SparseDuals", "follow"]
-
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Hits = tuple[float, Index, Index]

@@ -16,8 +16,6 @@ from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
 
-__all__ = ["exactly"]
-
 Array = NDArray[np.float64]
 
 

@@ -22,8 +22,6 @@ from flowsim.results.files import read, write
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["PATH", "TabulatedMemory", "problem_variables", "read_fields", "read_problem", "save_path"]
-
 Array = NDArray[np.float64]
 
 PATH = "flowsim-path-1"

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.compilation import compiled, part
 
-__all__ = ["BLOCK", "BUFFER", "arrivals", "examine", "next_hits", "tabulate"]
-
 Array = NDArray[np.float64]
 
 #: Relative to a threshold: two hits nearer than this are one jump. Far above the rounding of s, far below

@@ -27,8 +27,6 @@ from flowsim.limits.start_state import StartState
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
 
-__all__ = ["JointPath", "joint_process"]
-
 Array = NDArray[np.float64]
 
 #: Arrivals closer than this, relative to the wait, form one jump.

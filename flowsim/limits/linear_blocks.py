@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 
-__all__ = ["Block", "independent_blocks", "weight_penalties", "whole_block"]
-
 Array = NDArray[np.float64]
 
 #: Couplings below this, relative to the data, are rounding (eigenvectors of a random matrix are off by about this).

@@ -22,8 +22,6 @@ from flowsim.results.files import read, write
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["LINEAR_PATH", "read_linear_fields", "save_linear_path"]
-
 Array = NDArray[np.float64]
 
 LINEAR_PATH = "flowsim-linear-path-1"

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from flowsim.limits.linear_blocks import Block
 
-__all__ = ["FrozenBlock", "beside_frozen", "is_one_sided"]
-
 Array = NDArray[np.float64]
 
 

@@ -29,8 +29,6 @@ from flowsim.network.linear_algebra import dense
 from flowsim.problem import Problem
 from flowsim.problem.losses import Loss
 
-__all__ = ["LossBlock", "LossData", "loss_blocks"]
-
 Array = NDArray[np.float64]
 
 #: Couplings below this, relative to the data, are none.

@@ -20,8 +20,6 @@ from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.losses import SQUARED
 
-__all__ = ["linear_saddle_to_saddle"]
-
 Array = NDArray[np.float64]
 
 #: Strengths closer than this, relatively, are equal.

@@ -19,10 +19,6 @@ from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.orbit import Orbit, by_distance
 
-__all__ = [
-    "EscapeError", "block_orbit", "departure", "follow_to_rest", "relax", "relaxation_rate", "settle", "together",
-]  # fmt: skip
-
 Array = NDArray[np.float64]
 
 #: Size of the new direction at departure, squared (what beta sees of it), relative to the least-squares solution.

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-__all__ = ["LinearSaddlePath", "read_linear_path"]
-
 Array = NDArray[np.float64]
 
 

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_orbits import EscapeError, departure, follow_to_rest, settle
 
-__all__ = ["BlockProcess", "Plateau"]
-
 Array = NDArray[np.float64]
 
 #: Singular values and rates this small relative to the data, times its size, are rounding.

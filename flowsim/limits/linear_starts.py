@@ -20,8 +20,6 @@ from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem
 
-__all__ = ["check_overlap", "pretrained_process", "vanishing_start"]
-
 Array = NDArray[np.float64]
 Weights = Mapping[str, ArrayLike]
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from flowsim.card import one_line
 
-__all__ = ["Orbit", "by_distance"]
-
 Array = NDArray[np.float64]
 
 #: Distances of points on an orbit that count as none, relative to its length.

@@ -26,8 +26,6 @@ from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
 from flowsim.problem import Regression
 
-__all__ = ["heteroclinic_orbit"]
-
 Array = NDArray[np.float64]
 
 #: The orbit is taken up at this distance from its saddle, relative to the size of the jump; the first-order

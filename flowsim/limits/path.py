@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-__all__ = ["Event", "SaddlePath", "read_path"]
-
 Array = NDArray[np.float64]
 
 

@@ -22,8 +22,6 @@ from flowsim.limits.start_state import StartState, pretrained_state
 from flowsim.network import DiagonalNetwork, LinearNetwork, Logs
 from flowsim.problem import Problem, require_squares
 
-__all__ = ["saddle_to_saddle"]
-
 
 @overload
 def saddle_to_saddle(

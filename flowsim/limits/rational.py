@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["ExactPath", "exact_process"]
-
 Vector = list[Fraction]
 Matrix = list[list[Fraction]]
 Wall = Fraction | None  # None: no bound on that side

@@ -15,8 +15,6 @@ from flowsim.limits.convex import Escape
 from flowsim.limits.rational import ExactPath
 from flowsim.problem import Problem
 
-__all__ = ["Saddles"]
-
 Array = NDArray[np.float64]
 
 

@@ -19,8 +19,6 @@ from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.dual_bounds import DualBounds
 
-__all__ = ["NEGLIGIBLE", "check_reach", "selected"]
-
 Array = NDArray[np.float64]
 Chosen = NDArray[np.bool_]
 

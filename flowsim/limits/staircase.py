@@ -12,8 +12,6 @@ from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, stop_at
 from flowsim.problem import Problem
 
-__all__ = ["Staircase"]
-
 Array = NDArray[np.float64]
 
 

@@ -12,8 +12,6 @@ from flowsim.card import one_line
 from flowsim.growth.modes import start_memory
 from flowsim.network import DiagonalNetwork
 
-__all__ = ["StartState", "pretrained_state"]
-
 Array = NDArray[np.float64]
 
 

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from flowsim.problem import Problem
 
-__all__ = ["Stop", "null_level", "stop_at"]
-
 Array = NDArray[np.float64]
 
 #: Draws of noise that are looked at together.

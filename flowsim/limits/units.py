@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from flowsim.problem import Regression
 
-__all__ = ["Units", "exponent_of", "in_units"]
-
 Array = NDArray[np.float64]
 
 #: Largest entries with binary exponents up to this are left as they are: squares of them, and of entries far smaller,

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.threads import one_blas_thread
 
-__all__ = ["Compression", "LiftedWeights", "compress"]
-
 Array = NDArray[np.float64]
 
 #: Condition of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to 1e-12;

@@ -16,8 +16,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Decay", "DecaySchedule", "check_decay", "decay_of", "integrals", "rates"]
-
 Array = NDArray[np.float64]
 
 

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import sympy
 
-__all__ = ["FUNCTIONS", "Formula"]
-
 #: What a formula may call, by the name SymPy knows it under.
 FUNCTIONS = (
     "exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan",

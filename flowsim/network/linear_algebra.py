@@ -25,8 +25,6 @@ from flowsim.problem import Problem, require_squares
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
 
-__all__ = ["LinearData", "expected_loss", "imbalance", "negative_gradient", "noise_variances"]
-
 Array = NDArray[np.float64]
 
 

@@ -17,8 +17,6 @@ from flowsim.network.networks import LinearNetwork
 if TYPE_CHECKING:
     from flowsim.problem import Problem
 
-__all__ = ["compressed_gaussian", "compressed_start", "linear_start"]
-
 Array = NDArray[np.float64]
 Kind = Literal["gaussian", "balanced", "unbalanced", "invariant"]
 KINDS: tuple[Kind, ...] = ("gaussian", "balanced", "unbalanced", "invariant")

@@ -15,8 +15,6 @@ from flowsim.network.decay import Decay, check_decay
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
 
-__all__ = ["DiagonalNetwork", "LinearNetwork"]
-
 Array = NDArray[np.float64]
 
 

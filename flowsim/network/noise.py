@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NAMED_NOISES", "GaussianNoise", "LaplaceNoise", "MomentNoise", "Noise", "RademacherNoise", "UniformNoise"]
-
 #: A matrix of moments may be this much negative by the rounding of its entries.
 _MOMENT_ROUNDING = 1e-9
 

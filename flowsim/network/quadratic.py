@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from flowsim.network.formula import Formula, Node
 
-__all__ = ["ZERO", "quadratic_form"]
-
 Monomial = tuple[tuple[str, int], ...]
 Polynomial = dict[Monomial, Fraction]
 

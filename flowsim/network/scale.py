@@ -8,8 +8,6 @@ from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 
-__all__ = ["InitialScale"]
-
 #: Digits carried while taking the logarithm: exponents to 10^6 spend 7 of them before the point.
 _CONTEXT = Context(prec=50, Emax=10**9, Emin=-(10**9))
 _LARGEST_EXPONENT = 10**7

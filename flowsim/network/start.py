@@ -23,8 +23,6 @@ from flowsim.network.networks import DiagonalNetwork
 from flowsim.network.quadratic import ZERO
 from flowsim.network.scale import InitialScale
 
-__all__ = ["Logs", "Start", "read_start", "resolve_alpha"]
-
 Array = NDArray[np.float64]
 
 #: Weights smaller than this share of the largest are no floats beside it.

@@ -16,8 +16,6 @@ from flowsim.plot.style import styled
 from flowsim.problem import Regression
 from flowsim.studies import weighted_lasso as exact_lasso
 
-__all__ = ["imbalance_decay", "noise_is_lasso", "sharpness", "shrinkage_curve", "stochastic_sam"]
-
 Array = NDArray[np.float64]
 
 PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"

@@ -14,8 +14,6 @@ from flowsim.problem import Problem
 from flowsim.problem.margins import max_margin_l1, max_margin_l2
 from flowsim.studies.separation import separation
 
-__all__ = ["frozen_active_set", "kernel_to_rich"]
-
 MOROSHKO = "Moroshko, Gunasekar, Woodworth, Lee, Srebro & Soudry, arXiv 2007.06738"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 STYLES = ("-", "--", "-.", ":")

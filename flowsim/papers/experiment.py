@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 from flowsim.json_values import json_value
 
-__all__ = ["EXPERIMENTS", "Check", "Experiment", "Outcome", "Report", "experiment", "reproduce"]
-
 _MODULES = (
     "flowsim.papers.pesme_flammarion",
     "flowsim.papers.clara_langer_schmidt_hieber",

@@ -16,8 +16,6 @@ from flowsim.plot.style import styled
 from flowsim.problem import Regression
 from flowsim.studies import compare, measured_jump_times, min_l1
 
-__all__ = ["deep_starts", "step_size", "step_to_flow"]
-
 DEEP = "arXiv 2607.12332"
 STEPS = "Even, Pesme, Gunasekar & Flammarion, arXiv 2302.08982"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")

@@ -13,8 +13,6 @@ from flowsim.plot.style import styled
 from flowsim.problem import Regression
 from flowsim.studies.limit_study import limit_study
 
-__all__ = ["linear_saddle_to_saddle"]
-
 PAPER = "after Gidel, Bach & Lacoste-Julien, arXiv 1904.13262; Li, Luo & Lyu, arXiv 2012.09839"
 _ETA = 0.3
 

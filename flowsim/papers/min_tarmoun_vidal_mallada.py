@@ -13,8 +13,6 @@ from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
 
-__all__ = ["invariant_set", "rate_against_bound", "width_law"]
-
 Array = NDArray[np.float64]
 
 PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"

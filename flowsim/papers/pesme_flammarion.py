@@ -17,8 +17,6 @@ from flowsim.problem import Regression
 from flowsim.studies import lasso_link as study_lasso_link
 from flowsim.studies import limit_study, measured_jump_times, min_l1, plateau_times
 
-__all__ = ["coordinates", "four_features", "lasso_link", "limit_rates", "loss_staircase", "path_in_space"]
-
 PAPER = "Pesme & Flammarion, arXiv 2304.00488"
 UV = DiagonalNetwork("u*v")
 ALPHAS = ("1e-2", "1e-8", "1e-60", "1e-1000")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison
     from flowsim.studies.edge import EdgeStudy
 
-__all__ = ["compare", "compare_overview", "edge_of_stability", "orders"]
-
 #: More coordinates than this in one panel are not told apart.
 _MOST_COORDINATES = 8
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from flowsim.results import Clock, Trajectory
 
-__all__ = ["Drawn", "DrawnClock", "drawn", "sample_times"]
-
 Array = NDArray[np.float64]
 #: "distance" is arc length without the time in it: how far beta has travelled.
 DrawnClock = Clock | str

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["label_ends", "make_room", "spread"]
-
 Array = NDArray[np.float64]
 
 #: Share of the width that is kept for names, and the gap between a curve's end and its name.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-__all__ = ["lasso_link", "limit_overview", "limit_study", "saddle_to_saddle"]
-
 _SAMPLES = 3000
 #: The path is drawn this much beyond its last jump.
 _BEYOND = 1.25

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from flowsim.studies.linear_rates import RateCertificate
     from flowsim.studies.width_law import WidthLaw
 
-__all__ = ["imbalance_spectrum", "loss_bound", "rank_by_rank", "singular_values", "width_law"]
-
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DECADES = 14
 

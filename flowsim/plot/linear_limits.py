@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from flowsim.limits import LinearSaddlePath
 
-__all__ = ["levels", "linear_limit", "linear_overview", "loss_staircase"]
-
 Array = NDArray[np.float64]
 
 _SAMPLES = 2000

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from flowsim.limits import SaddlePath
 
-__all__ = ["animate", "phase", "save_animation"]
-
 Array = NDArray[np.float64]
 
 _SAMPLES = 4000

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from flowsim.limits import SaddlePath
 
-__all__ = ["train_test"]
-
 
 @styled
 def train_test(

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["FLOW", "LIMIT", "PREDICTED", "STYLE", "colours", "new_axes", "styled"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from flowsim.limits import SaddlePath
 
-__all__ = ["imbalance", "loss", "overview", "sparsity", "trajectory"]
-
 Array = NDArray[np.float64]
 
 CLOCK_LABELS: dict[str, str] = {

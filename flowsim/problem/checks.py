@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_float", "check_features", "check_names", "check_target", "check_truth", "check_weight", "scaled_rows"]
-
 Array = NDArray[np.float64]
 
 

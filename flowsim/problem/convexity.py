@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from flowsim.problem.losses import LOSSES, Loss
 
-__all__ = ["check_on_targets", "first_fault"]
-
 Array = NDArray[np.float64]
 
 #: Distances from the target at which a loss is looked at, on both sides ...

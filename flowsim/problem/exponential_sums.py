@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, POISSON, Loss
 
-__all__ = ["ExponentialSum", "exponential_sum"]
-
 Array = NDArray[np.float64]
 
 #: exp(-_TAIL) is rounding.

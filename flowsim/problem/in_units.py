@@ -12,8 +12,6 @@ from flowsim.problem.labelled import is_frame, numbers
 from flowsim.problem.losses import SQUARED
 from flowsim.problem.scaling import Scaling, centred, standardised
 
-__all__ = ["InUnits"]
-
 Array = NDArray[np.float64]
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_frame", "labels", "numbers", "unlabelled"]
-
 Array = NDArray[np.float64]
 
 _REMEDIES = ("drop it", "drop such rows")

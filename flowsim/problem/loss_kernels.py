@@ -14,8 +14,6 @@ from numba import types
 
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["SIGNATURE", "exponential", "log_cosh", "logistic", "poisson", "pseudo_huber", "squared"]
-
 _vector = types.float64[::1]
 SIGNATURE = types.void(_vector, _vector, _vector, _vector, _vector)
 # Without fast-math, and with IEEE division: an overflow is infinite, never an exception.

@@ -24,10 +24,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "EXPONENTIAL", "LOGISTIC", "LOG_COSH", "LOSSES", "POISSON", "PSEUDO_HUBER", "SQUARED", "Loss", "as_loss",
-]  # fmt: skip
-
 Array = NDArray[np.float64]
 #: (f, y) -> array of their broadcast shape
 Elementwise = Callable[[Array, Array], Array]

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from flowsim.problem.problems import Problem
 
-__all__ = ["MaxMargin", "is_separable", "max_margin_l1", "max_margin_l2"]
-
 Array = NDArray[np.float64]
 
 #: A margin below this share of the data's size is none.

@@ -14,8 +14,6 @@ from flowsim.problem.checks import check_target
 from flowsim.problem.losses import SQUARED
 from flowsim.problem.problems import Problem
 
-__all__ = ["MatrixCompletion", "MatrixSensing"]
-
 Array = NDArray[np.float64]
 
 

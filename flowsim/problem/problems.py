@@ -25,8 +25,6 @@ from flowsim.problem.in_units import InUnits
 from flowsim.problem.labelled import unlabelled
 from flowsim.problem.losses import SQUARED, Loss, as_loss
 
-__all__ = ["Problem", "Regression", "require_squares"]
-
 Array = NDArray[np.float64]
 
 #: Columns of the identity pushed through a LinearOperator at once when its column norms are needed.

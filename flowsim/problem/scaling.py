@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Scaling", "centred", "standardised"]
-
 Array = NDArray[np.float64]
 
 #: A column whose entries differ by fewer spacings of floats than this varies by rounding alone.

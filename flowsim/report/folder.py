@@ -10,8 +10,6 @@ from typing import Any
 
 from flowsim.results import Trajectory, load
 
-__all__ = ["Run", "read_runs", "varied"]
-
 TRAJECTORY, SUMMARY, CERTIFICATES = "trajectory.nc", "summary.json", "certificates.json"
 
 

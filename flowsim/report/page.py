@@ -12,8 +12,6 @@ from flowsim.extras import need
 from flowsim.report.folder import Run, read_runs
 from flowsim.report.payload import payload
 
-__all__ = ["render", "write_report"]
-
 
 def write_report(folder: str | Path, out: str | Path | None = None, title: str | None = None) -> Path:
     """Write the page of a run folder, or of a folder of run folders.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
 
-__all__ = ["payload"]
-
 Array = NDArray[np.float64]
 
 #: Points drawn per curve: half of them evenly by arc length, half by the integrator's own steps.

@@ -18,8 +18,6 @@ from flowsim.results.state import ARRAYS, TIMES, State
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["TRAJECTORY", "read", "read_trajectory", "to_dataset", "write"]
-
 TRAJECTORY = "flowsim-trajectory-1"
 #: What names of NetCDF-4 files end in.
 SUFFIXES = (".nc", ".nc4", ".netcdf", ".h5", ".hdf5")

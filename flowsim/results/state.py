@@ -9,8 +9,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLOCKS", "CLOCK_NAMES", "TIME_CLOCKS", "Clock", "Deferred", "Dense", "State"]
-
 Array = NDArray[np.float64]
 Clock = Literal["time", "accelerated", "arclength", "log_loss"]
 #: Those on which every run can be read, and all.

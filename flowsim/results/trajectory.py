@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from flowsim.problem import Problem
 
-__all__ = ["Trajectory", "coordinate_names", "load"]
-
 Array = NDArray[np.float64]
 
 

@@ -18,8 +18,6 @@ from flowsim.card import card, curves, one_line
 from flowsim.descent import Ensemble
 from flowsim.results import Trajectory
 
-__all__ = ["Comparison", "Comparisons", "EnsembleComparison", "compare"]
-
 Array = NDArray[np.float64]
 
 #: Points on each path when their shapes are compared.

@@ -21,8 +21,6 @@ from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
 
-__all__ = ["DescentLimit", "EdgeRun", "EdgeStudy", "descent_limit", "edge_of_stability"]
-
 Array = NDArray[np.float64]
 
 #: A run is at the edge if its sharpness ends within this share of 2/h.

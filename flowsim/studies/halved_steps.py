@@ -14,8 +14,6 @@ from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
 from flowsim.studies.compare import Comparisons, EnsembleComparison, compare
 
-__all__ = ["HalvedSteps", "compare_halved_steps"]
-
 #: Longest run, a few minutes on common data; and how many of its states are kept.
 _MOST_STEPS = 20_000_000
 _MOST_RECORDS = 2000

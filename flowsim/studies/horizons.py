@@ -6,8 +6,6 @@ from flowsim.limits import LinearSaddlePath, SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem, Regression
 
-__all__ = ["last_jump", "least_loss", "limit_or_why"]
-
 
 def limit_or_why(
     net: DiagonalNetwork | LinearNetwork, problem: Problem

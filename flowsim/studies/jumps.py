@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.results import Trajectory
 
-__all__ = ["jump_table", "measured_jump_times", "one_sided", "plateau_times"]
-
 Array = NDArray[np.float64]
 
 #: Points looked at between two plateaus to find where half way is crossed, and how many if a few show nothing.

@@ -21,8 +21,6 @@ from flowsim.limits import SaddlePath
 from flowsim.problem import Regression, require_squares
 from flowsim.studies.references import weighted_lasso
 
-__all__ = ["LassoLink", "lasso_link"]
-
 Array = NDArray[np.float64]
 
 #: Relative differences up to this are none.

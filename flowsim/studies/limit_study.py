@@ -25,8 +25,6 @@ from flowsim.studies.jumps import measured_jump_times, plateau_times
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["LimitStudy", "Rate", "limit_study"]
-
 Array = NDArray[np.float64]
 Alpha = float | str | Decimal | Fraction
 

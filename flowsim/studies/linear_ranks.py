@@ -18,8 +18,6 @@ from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
-__all__ = ["RankPlateaus", "activation_times", "rank_plateaus"]
-
 Array = NDArray[np.float64]
 
 #: A singular value counts once it exceeds this share of the largest of the whole run.

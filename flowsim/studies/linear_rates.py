@@ -35,15 +35,6 @@ from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
-__all__ = [
-    "InvariantSetCertificate",
-    "RateBound",
-    "RateCertificate",
-    "certify_invariant_set",
-    "certify_rate",
-    "rate_bound",
-]
-
 Array = NDArray[np.float64]
 Scale = float | str | Decimal
 

@@ -17,8 +17,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
 from flowsim.studies.references import entries, single_target
 
-__all__ = ["min_entropy"]
-
 Array = NDArray[np.float64]
 
 #: No Newton step comes closer to a pole of the dual than by this share, or moves weights by more than so many e-folds.

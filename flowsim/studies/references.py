@@ -16,10 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.card import one_line
 from flowsim.problem import Regression, require_squares
 
-__all__ = [
-    "MinL1", "RecoveryScores", "entries", "min_l1", "min_l2", "recovery_scores", "single_target", "weighted_lasso",
-]  # fmt: skip
-
 Array = NDArray[np.float64]
 Weights = float | ArrayLike | tuple[ArrayLike, ArrayLike]
 

@@ -11,8 +11,6 @@ from flowsim.problem import Problem
 from flowsim.problem.margins import MaxMargin, max_margin_l1, max_margin_l2
 from flowsim.results import State
 
-__all__ = ["NuclearSeparation", "Separation", "nuclear_separation", "separation"]
-
 Array = NDArray[np.float64]
 
 

@@ -8,8 +8,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadra
 from flowsim.problem import Problem
 from flowsim.symbolic.clock import acceleration
 
-__all__ = ["first_move", "tenth_of_stable"]
-
 #: Beyond so many entries the largest singular value of X comes from Lanczos iterations.
 _DENSE = 4_000_000
 

@@ -28,8 +28,6 @@ from flowsim.network.linear_start import compressed_gaussian
 from flowsim.problem import Regression
 from flowsim.studies.linear_rates import rate_bound
 
-__all__ = ["WidthLaw", "width_law"]
-
 Array = NDArray[np.float64]
 
 WIDTHS = (100, 1_000, 10_000, 100_000, 1_000_000)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-__all__ = ["assemble", "to_dataframe"]
-
 #: Above this, an integer is not exact as a float.
 _EXACT = 2**53
 

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Record", "Variable", "decode", "encode", "record"]
-
 #: Booleans, integers, floats, complex, text, bytes, times: the kinds with a content of their own.
 _KINDS = "biufcUSmM"
 #: Name of a result that has none.

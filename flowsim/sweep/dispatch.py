@@ -12,8 +12,6 @@ from flowsim.sweep import worker
 from flowsim.sweep.pool import Pool
 from flowsim.sweep.store import Outcome
 
-__all__ = ["Task", "compute"]
-
 #: key, function (pickled unless the pool shares our memory) and parameters (pickled)
 Task = tuple[str, Callable[..., Any] | bytes, bytes]
 

@@ -25,8 +25,6 @@ from flowsim.sweep.store import Outcome, Store
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Plan", "plan", "sweep"]
-
 log = logging.getLogger("flowsim.sweep")
 
 

@@ -14,8 +14,6 @@ from flowsim.sweep.store import Store
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Forecast", "forecast", "ledger"]
-
 
 @dataclass(frozen=True)
 class Forecast:

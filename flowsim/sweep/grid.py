@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "Points"]
-
 
 class _Absent:
     """Stands where a listed point does not give a parameter that another one gives."""

@@ -7,8 +7,6 @@ import os
 import platform
 from typing import Any
 
-__all__ = ["THREAD_VARIABLES", "environment", "process_is_alive"]
-
 #: One thread for each worker: the sweep itself fills the machine.
 THREAD_VARIABLES = {
     f"{name}_NUM_THREADS": "1"

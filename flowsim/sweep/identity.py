@@ -24,8 +24,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Identity", "digest", "identify"]
-
 #: Calls that write into a list, dict or set.
 _WRITES = frozenset({"append", "add", "extend", "insert", "update", "setdefault", "pop", "remove", "clear", "discard"})
 #: Types without parts; subclasses are objects.

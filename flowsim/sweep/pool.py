@@ -12,8 +12,6 @@ from typing import Any
 from flowsim.sweep import worker
 from flowsim.sweep.host import THREAD_VARIABLES
 
-__all__ = ["Pool"]
-
 #: Points handed over per worker process: enough that none waits for the next.
 _AHEAD = 4
 #: Points handed over to a foreign executor, whose size may change while we run.

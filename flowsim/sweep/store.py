@@ -24,8 +24,6 @@ from typing import Any, Literal
 
 from flowsim.sweep.host import process_is_alive
 
-__all__ = ["Outcome", "Status", "Store", "checksum"]
-
 Status = Literal["done", "failed"]
 
 #: "fSwp" in the SQLite header tells a store from any other database.

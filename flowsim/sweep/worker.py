@@ -15,8 +15,6 @@ from typing import Any
 from flowsim.sweep.codec import encode, record
 from flowsim.sweep.store import Outcome, Status, checksum
 
-__all__ = ["evaluate", "failure", "start"]
-
 #: How often a worker looks whether its parent is still there, in seconds.
 _WATCH = 1.0
 _parent: int | None = None

@@ -12,8 +12,6 @@ from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.render import Line, Step
 from flowsim.symbolic.sharpness import SHORT
 
-__all__ = ["steps"]
-
 
 def steps(derivation: CoordinateDerivation) -> list[Step]:
     """The steps in order, each a title and its lines."""

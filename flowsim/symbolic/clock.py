@@ -9,8 +9,6 @@ from functools import lru_cache
 from flowsim.network import DiagonalNetwork, Formula, InitialScale, LinearNetwork, quadratic_form
 from flowsim.symbolic.origin import order_at_origin
 
-__all__ = ["acceleration", "log_acceleration"]
-
 
 def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
     """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3.

@@ -17,8 +17,6 @@ from flowsim.symbolic.origin import order_at_origin
 from flowsim.symbolic.sharpness import SHORT, Sharpness, sharpness_of
 from flowsim.symbolic.statements import ExactThresholds, exact_thresholds
 
-__all__ = ["INVARIANT_DEGREE", "CoordinateDerivation", "Law"]
-
 #: Conserved polynomials are searched up to this degree unless asked otherwise.
 INVARIANT_DEGREE = 4
 #: Relative error of a gradient at tiny weights that is worth a remark.

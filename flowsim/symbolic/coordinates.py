@@ -19,8 +19,6 @@ from flowsim.symbolic.quadrature import quadrature_lines
 if TYPE_CHECKING:
     from flowsim.symbolic.expectation import Expectation, Quadrature
 
-__all__ = ["Coordinate", "ExpressionCoordinate", "ProductCoordinate", "coordinate"]
-
 #: Size of the weights at which the accuracy of generated code is measured.
 TINY = "1e-20"
 #: Conserved polynomials are searched up to this degree.

@@ -15,8 +15,6 @@ from flowsim.symbolic.linear_derivation import LinearDerivation
 from flowsim.symbolic.render import Rendered, Step
 from flowsim.symbolic.sharpness import minimal_trace
 
-__all__ = ["Derivation", "derive"]
-
 
 @overload
 def derive(net: DiagonalNetwork, *, degree: int = INVARIANT_DEGREE) -> Derivation: ...

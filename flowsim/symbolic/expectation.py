@@ -27,8 +27,6 @@ from flowsim.network import LaplaceNoise, MomentNoise, Noise
 from flowsim.symbolic import exponential_polynomials as exponential
 from flowsim.symbolic.stable import stable
 
-__all__ = ["Expectation", "Quadrature", "expectation", "term_bound"]
-
 Symbols = Sequence[sympy.Symbol]
 
 #: Nodes in each weight that enters non-polynomially, by how many of them there are.

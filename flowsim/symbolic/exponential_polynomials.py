@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 
 import sympy
 
-__all__ = ["TERMS", "NotExponentialError", "as_expression", "expect", "multiply", "subtract", "table"]
-
 Symbols = Sequence[sympy.Symbol]
 #: (powers, lambdas) -> coefficient
 Table = dict[tuple[tuple[int, ...], tuple[sympy.Expr, ...]], sympy.Expr]

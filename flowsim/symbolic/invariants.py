@@ -22,8 +22,6 @@ from sympy.polys.matrices import DomainMatrix
 
 from flowsim.symbolic.expectation import term_bound
 
-__all__ = ["generators", "invariant_basis"]
-
 Symbols = Sequence[sympy.Symbol]
 
 #: Largest number of unknown coefficients: beyond it the search stops at the degree reached.

@@ -24,8 +24,6 @@ from flowsim.version import __version__
 if TYPE_CHECKING:
     from flowsim.symbolic.expectation import Quadrature
 
-__all__ = ["Kernels", "kernels"]
-
 #: Moments and rules by which distributions that are not of the package are told apart.
 _MOMENTS, _COUNTS = 17, (8, 20)
 

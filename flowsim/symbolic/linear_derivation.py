@@ -15,8 +15,6 @@ from flowsim.symbolic.render import Line, Rendered, Step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LinearDerivation"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearDerivation(Rendered):

@@ -17,8 +17,6 @@ from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss
 from flowsim.symbolic.codegen import load_generated
 from flowsim.version import __version__
 
-__all__ = ["FormulaLoss", "from_formula", "latex", "loss_expressions"]
-
 Array = NDArray[np.float64]
 
 #: Targets at which a formula must be convex at one at least; those of the data are looked at when a problem is made.

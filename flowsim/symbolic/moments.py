@@ -6,8 +6,6 @@ from typing import Any
 
 import sympy
 
-__all__ = ["Cov", "E", "Var"]
-
 
 class _Moment(sympy.Function):
     latex_name = ""

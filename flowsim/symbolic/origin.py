@@ -14,8 +14,6 @@ from flowsim.network import Formula
 if TYPE_CHECKING:
     import sympy
 
-__all__ = ["LeadingPart", "leading_part", "order_at_origin", "polynomial_at"]
-
 #: Orders beyond this are not searched for in formulas that are not polynomials.
 MAX_ORDER = 12
 

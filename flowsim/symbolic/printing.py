@@ -12,8 +12,6 @@ from sympy.codegen.cfunctions import expm1, log1p
 from flowsim.network import FUNCTIONS
 from flowsim.symbolic.stable import stable
 
-__all__ = ["straight_line", "to_python"]
-
 _FUNCTIONS = {getattr(sympy, name): f"math.{name}" for name in (*FUNCTIONS, "atan2") if name != "sqrt"}
 _FUNCTIONS |= {expm1: "math.expm1", log1p: "math.log1p"}
 

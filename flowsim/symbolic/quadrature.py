@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from flowsim.symbolic.expectation import Quadrature
 
-__all__ = ["check_convergence", "node_tables", "quadrature_lines"]
-
 #: Largest relative change of mean and second moment, under half as many nodes more, that passes as converged.
 CONVERGED = 1e-6
 

@@ -13,8 +13,6 @@ import sympy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Line", "Rendered", "Step"]
-
 #: Expressions with more operations than this are named, not shown.
 _LONG = 220
 _WIDTH = 110

@@ -20,8 +20,6 @@ from flowsim.problem import Problem, require_squares
 from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.kernels import kernels
 
-__all__ = ["Sharpness", "average_sharpness", "hessian_trace", "loss_hessian", "minimal_trace", "sharpness_of"]
-
 Array = NDArray[np.float64]
 
 #: Expressions with at most this many terms are tidied.

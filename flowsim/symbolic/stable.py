@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
-__all__ = ["expanded_near", "stable"]
-
 #: A constant of this size at 60 digits is zero that simplification did not see.
 _ZERO = sympy.Float("1e-45", 60)
 

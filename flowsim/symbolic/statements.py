@@ -10,8 +10,6 @@ from flowsim.network import Formula
 from flowsim.symbolic.origin import leading_part, order_at_origin, polynomial_at
 from flowsim.symbolic.thresholds import blow_up_time
 
-__all__ = ["ExactThresholds", "exact_thresholds"]
-
 
 @dataclass(frozen=True)
 class ExactThresholds:

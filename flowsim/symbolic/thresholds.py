@@ -26,8 +26,6 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.network import DiagonalNetwork, Formula
 from flowsim.symbolic.origin import LeadingPart, leading_part, order_at_origin
 
-__all__ = ["HigherOrderError", "thresholds"]
-
 Array = NDArray[np.float64]
 
 #: A projection below this share of the direction counts as zero: eigenvectors carry rounding errors.

@@ -20,8 +20,6 @@ from typing import Any
 
 from flowsim.solvers.cache_folder import cache_folder
 
-__all__ = ["digest_of_sources", "disk_cache", "folder_of_digest"]
-
 #: So many digests, the last used ones, are kept: branches and versions side by side, not every edit.
 _KEPT = 8
 _SOLVERS = Path(__file__).resolve().parents[1]

@@ -12,8 +12,6 @@ from typing import Any
 
 from numba.core import event
 
-__all__ = ["uncollected_while_compiling"]
-
 
 class _Pause(event.Listener):
     """Compilations nest: the outermost one stops the collector, and starts it again if it ran before."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["pipeline"]
-
 
 def pipeline() -> dict[str, Any]:
     """The options with which a function is compiled as a part; none where this version of Numba does not fit."""

@@ -17,8 +17,6 @@ from flowsim.solvers.compilation import FAST, compiled, part
 from flowsim.solvers.frames.small_matrices import add_product, product, product_nt, product_tn, solve
 from flowsim.solvers.gauss import GaussTableau
 
-__all__ = ["Damping", "Stages", "damping_of", "perturb", "products", "propagate", "stages"]
-
 Array = NDArray[np.float64]
 
 

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.compilation import FAST, compiled, part
 
-__all__ = ["Course", "Limits", "Method", "longest_step", "march", "method", "read"]
-
 Array = NDArray[np.float64]
 
 _STAGES = 12

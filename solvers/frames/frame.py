@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from flowsim.solvers.frames.graded import add_rows
 from flowsim.solvers.frames.pairs import Pairs, advance
 
-__all__ = ["Frame", "factor_frame", "orthonormal"]
-
 Array = NDArray[np.float64]
 
 _HALF = math.sqrt(0.5)

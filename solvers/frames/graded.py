@@ -11,8 +11,6 @@ import numpy as np
 
 from flowsim.solvers.compilation import compiled
 
-__all__ = ["add_rows", "triangularise"]
-
 
 @compiled()
 def triangularise(M, logs, basis, count):

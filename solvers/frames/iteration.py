@@ -16,8 +16,6 @@ from flowsim.solvers.compilation import FAST, compiled, part
 from flowsim.solvers.frames.collocation import Damping, perturb, products, stages
 from flowsim.solvers.frames.relaxation import answer
 
-__all__ = ["EigenPairs", "StepData", "accelerate", "iterate", "largest", "relax"]
-
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 

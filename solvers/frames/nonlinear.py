@@ -19,8 +19,6 @@ from flowsim.solvers.frames.relaxation import Factors, Relaxation, factor, facto
 from flowsim.solvers.frames.solution import rates_of
 from flowsim.solvers.gauss import GaussTableau
 
-__all__ = ["StageEquations"]
-
 Array = NDArray[np.float64]
 
 #: Share of the tolerance left to the nonlinear solver, and rounding, below which it cannot be asked to go.

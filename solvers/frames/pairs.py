@@ -12,8 +12,6 @@ from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.graded import add_rows
 from flowsim.solvers.frames.small_matrices import orthonormal, product, product_nt, product_tn, upper_inverse
 
-__all__ = ["INVISIBLE", "Pairs", "advance", "begin"]
-
 Array = NDArray[np.float64]
 
 _HALF = math.sqrt(0.5)

@@ -16,8 +16,6 @@ from flowsim.solvers.frames.frame import Frame, orthonormal
 from flowsim.solvers.frames.graded import add_rows, triangularise
 from flowsim.solvers.frames.problem import FrameProblem
 
-__all__ = ["Plateau", "rest_of"]
-
 Array = NDArray[np.float64]
 
 _HALF = np.sqrt(0.5)

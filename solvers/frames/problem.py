@@ -9,8 +9,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Coupling", "FrameProblem", "Linear"]
-
 Array = NDArray[np.float64]
 
 

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.small_matrices import invert
 
-__all__ = ["Factors", "Relaxation", "answer", "factor", "factor_whole", "sizes"]
-
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 

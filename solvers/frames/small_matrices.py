@@ -12,8 +12,6 @@ import numpy as np
 
 from flowsim.solvers.compilation import FAST, part
 
-__all__ = ["add_product", "invert", "orthonormal", "product", "product_nt", "product_tn", "solve", "upper_inverse"]
-
 
 @part(fastmath=FAST)
 def add_product(A, B, out):

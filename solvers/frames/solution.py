@@ -19,8 +19,6 @@ from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
-__all__ = ["CollocationStep", "ExplicitStep", "FrameSolution", "FrameStates", "PlateauStep", "StepChain"]
-
 Array = NDArray[np.float64]
 
 #: Nodes of the collocation that moves the frames of explicit steps.

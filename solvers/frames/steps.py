@@ -34,8 +34,6 @@ from flowsim.solvers.frames.solution import (
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights, radau_tableau
 from flowsim.solvers.solution import Status
 
-__all__ = ["integrate_frame"]
-
 Array = NDArray[np.float64]
 
 #: Six stages, order 12 at the steps and 7 in between, while the eliminated system is small; three beyond.

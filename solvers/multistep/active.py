@@ -23,8 +23,6 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, greater, load, store, view
 
-__all__ = ["activate", "log_reach", "reset_matrix"]
-
 #: Where the table tells of them.
 ACTIVE = Active.PLACE  # type: ignore[attr-defined]
 

@@ -16,8 +16,6 @@ from flowsim.solvers.multistep.constants import CROSS, EVALUATE, LOCATE
 from flowsim.solvers.multistep.workspace import Active, Exponentials, History, Index, Sizes, Trial, Values, Workspace
 from flowsim.solvers.simd import at_address, view
 
-__all__ = ["address"]
-
 #: The logarithm of nothing.
 _NOTHING = -1e300
 

@@ -40,8 +40,6 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import view
 
-__all__ = ["ROUNDINGS", "address"]
-
 #: e-foldings below the level at which a coordinate is active beyond which its size is not taken.
 _FAR = 8.0
 #: Distances are known to so many roundings: no error in z is asked to be smaller.

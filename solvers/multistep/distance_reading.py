@@ -7,8 +7,6 @@ import math
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.multistep.distances import UNIT, sides_at, size_to_distance, values_of
 
-__all__ = ["between", "speeds"]
-
 #: A power law below this does not move, as far as anyone sees.
 _TINY = 1e-18
 

@@ -20,11 +20,6 @@ import numpy as np
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.simd import at_address
 
-__all__ = [
-    "CLOSE", "HEAD", "LEVEL", "TOLERANCE", "UNIT", "Sides", "away", "end_of", "goal_of", "log_size", "move",
-    "reach_of", "sides_at", "size_to_distance", "values_of",
-]  # fmt: skip
-
 #: The series of a product in m^2/x^2 is used up to here, its Newton iteration in ln x so often.
 _SERIES, _NEWTON = 0.1, 4
 #: Halvings that find a distance on a table.

@@ -20,8 +20,6 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, call, constant, exponential, gather, greater, largest, load, store, view
 
-__all__ = ["along_flow", "evaluate", "exponents_at", "gather_listed", "growth_excess", "shortened"]
-
 
 @bare()
 def exponents_at(ws, guess, t):

@@ -19,8 +19,6 @@ from flowsim.solvers.multistep.products import subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Matrix, Problem, Sizes, Workspace
 from flowsim.solvers.simd import view
 
-__all__ = ["address"]
-
 
 @part(fastmath=FAST)
 def _prepare_by_rows(ws):

@@ -16,8 +16,6 @@ from flowsim.solvers.multistep.constants import FOLDS
 from flowsim.solvers.multistep.workspace import Formula, History, Scales, Sizes, Trial
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
 
-__all__ = ["coefficients", "derivative_from_differences", "local_errors", "predict", "remember"]
-
 
 @bare(fastmath=FAST)
 def coefficients(ws, k, h):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.simd import EIGHT, constant, load, only, spread, store
 
-__all__ = ["update_inverse"]
-
 
 @bare()
 def update_inverse(S, stride, weight, m, mp, first, second):

@@ -15,8 +15,6 @@ from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Problem, Sizes, Values
 from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, store, view, wider, widest
 
-__all__ = ["PREPARE", "SOLVE", "copied", "filtered", "mismatch", "renew", "scaled", "shrink", "size"]
-
 #: What the factored solvers are asked for.
 PREPARE, SOLVE = range(2)
 

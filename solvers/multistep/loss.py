@@ -16,11 +16,6 @@ from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
 from flowsim.solvers.simd import EIGHT, add_up, call_on_arrays, constant, load, magnitude, pointer, view
 
-__all__ = [
-    "choose_products", "evaluate_loss", "flow_of", "is_at_rest", "note_reach", "note_scales", "stiffness",
-    "weighted_gram",
-]  # fmt: skip
-
 #: Of a sum of products, and the part of the tolerance that the rounding of f may move z by in a step.
 _ROUNDING, _FELT = 4.0 * float(np.finfo(np.float64).eps), 1e-3
 #: A curvature is taken for no less than this part of one.

@@ -37,8 +37,6 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, store, view, wider, widest
 
-__all__ = ["march"]
-
 #: Where the table tells of the state of a run.
 _STATE = State.PLACE  # type: ignore[attr-defined]
 

@@ -23,8 +23,6 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, view, wider, widest
 
-__all__ = ["write_problem"]
-
 
 @compiled()
 def write_problem(A, b, n, exponentials, reach, tol, room, table, compute_gram):

@@ -7,8 +7,6 @@ from flowsim.solvers.multistep.constants import BY_ROWS
 from flowsim.solvers.multistep.workspace import Active, Loss, Problem, Sizes
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, spread, store, view
 
-__all__ = ["subtract_gram", "subtract_rows"]
-
 
 @bare(forceinline=True)
 def _subtract_three(S, stride, x, m, b, base, out):

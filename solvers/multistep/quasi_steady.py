@@ -13,8 +13,6 @@ from flowsim.solvers.multistep.products import subtract_gram
 from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Sizes, Trial, Values
 from flowsim.solvers.simd import EIGHT, below, constant, load, magnitude, store, view, wider, widest
 
-__all__ = ["distances", "project"]
-
 
 @bare()
 def distances(ws, theta):

@@ -6,8 +6,6 @@ import math
 
 from flowsim.solvers.compilation import FAST, compiled
 
-__all__ = ["between", "rates_between", "speeds"]
-
 
 @compiled(fastmath=FAST)
 def between(h, z, f, df, step, theta, out):

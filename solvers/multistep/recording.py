@@ -10,8 +10,6 @@ from flowsim.solvers.multistep.loss import is_at_rest
 from flowsim.solvers.multistep.workspace import Formula, History, Index, Sizes, Trial
 from flowsim.solvers.simd import call, pointer, view
 
-__all__ = ["Records", "begin_record", "cross", "open_records", "record_step"]
-
 
 class Records(NamedTuple):
     """t, h and past points of the steps on record, and z, f and f' at their ends."""

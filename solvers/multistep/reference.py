@@ -19,8 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["History", "MapValues", "Step", "exponential_map", "formula", "step"]
-
 Array = NDArray[np.float64]
 
 #: Newton's iteration ends where a correction is so small, or after so many.

@@ -17,8 +17,6 @@ from flowsim.solvers.compilation import FAST, bare, compiled_callback
 from flowsim.solvers.multistep.workspace import Formula, History, Index, Sizes, Workspace
 from flowsim.solvers.simd import at_address, view
 
-__all__ = ["BLOCK", "address"]
-
 #: Exponents that are bounded together, first.
 BLOCK = 64
 

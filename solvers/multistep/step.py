@@ -36,8 +36,6 @@ from flowsim.solvers.multistep.products import subtract_gram
 from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Problem, Sizes, Terms, Trial, Values
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
 
-__all__ = ["Equation", "evaluate_flow", "extend_flow", "solve_step"]
-
 
 class Equation(NamedTuple):
     """``z = z* + first f - second f'``; theta = sqrt(second); to what it is solved."""

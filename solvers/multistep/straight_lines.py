@@ -38,8 +38,6 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import view
 
-__all__ = ["cross"]
-
 #: Arrivals that differ by less than this, relatively, are one.
 _TIE = 1e-13
 #: A straight line is taken where it is so many times longer than the step before.

@@ -15,11 +15,6 @@ from numpy.typing import NDArray
 from flowsim.solvers.multistep.constants import FOLDS, HISTORY, SMALL
 from flowsim.solvers.simd import EIGHT
 
-__all__ = [
-    "Active", "Exponentials", "Formula", "History", "Index", "Loss", "Matrix", "Newton", "Problem", "Scales", "Sizes",
-    "State", "Terms", "Trial", "Values", "Workspace", "layout",
-]  # fmt: skip
-
 
 class Workspace(NamedTuple):
     """Pointers to a buffer of floats and to a table of integers, of which :func:`view` makes the tuples below."""

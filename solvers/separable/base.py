@@ -15,8 +15,6 @@ from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.solution import SeparableSolution
 from flowsim.solvers.solution import Status
 
-__all__ = ["LOAD_ALL", "Array", "Done", "Run"]
-
 Array = NDArray[np.float64]
 Done = Callable[[SeparableSolution], bool]
 

@@ -8,8 +8,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CurveArrays", "Curves"]
-
 Array = NDArray[np.float64]
 
 

@@ -11,8 +11,6 @@ from flowsim.solvers.separable.base import Array
 from flowsim.solvers.separable.distance_steps import DistanceSteps, DistanceTables
 from flowsim.solvers.separable.multistep_run import FromNodes, bound_on_reach, lay_out
 
-__all__ = ["Distances"]
-
 
 class Distances(FromNodes):
     """All coordinates, as their distances from infinity (:mod:`flowsim.solvers.multistep.distance_map`)."""

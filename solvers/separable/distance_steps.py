@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.separable.flow import SeparableFlow
 
-__all__ = ["DistanceSteps", "DistanceTables", "address_of"]
-
 Array = NDArray[np.float64]
 
 

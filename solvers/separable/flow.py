@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from flowsim.solvers.power_laws import Branches, PowerLaws, power_laws
 from flowsim.solvers.separable.curves import Curves
 
-__all__ = ["SeparableFlow", "compiled_reading"]
-
 Array = NDArray[np.float64]
 
 #: Columns of a LinearOperator formed at once.

@@ -17,8 +17,6 @@ from flowsim.solvers.separable.run import run_of
 from flowsim.solvers.separable.solution import SeparableSolution
 from flowsim.solvers.solution import Status
 
-__all__ = ["integrate_ensemble", "integrate_separable"]
-
 
 def integrate_separable(
     flow: SeparableFlow,

@@ -13,8 +13,6 @@ from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.solution import NodeSteps
 
-__all__ = ["FromNodes", "Multistep", "bound_on_reach", "lay_out"]
-
 #: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.
 _FEW_ENTRIES = 4096
 #: e-foldings of a coefficient around a prediction that the tables of a map are to hold.

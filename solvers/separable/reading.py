@@ -22,8 +22,6 @@ from flowsim.solvers.simd import (
     widest,
 )  # fmt: skip
 
-__all__ = ["locate", "sums", "terms_of"]
-
 #: Coordinates whose terms are laid out together.
 _COLUMNS = 512
 #: The exponential of less than this is zero, and up to that size it is taken eight at a time.

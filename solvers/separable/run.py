@@ -11,8 +11,6 @@ from flowsim.solvers.separable.multistep_run import Multistep
 from flowsim.solvers.separable.screened_run import ScreenedRun
 from flowsim.solvers.separable.solution import SeparableSolution
 
-__all__ = ["run_of"]
-
 
 def run_of(
     flow: SeparableFlow,

@@ -13,8 +13,6 @@ from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.multistep_run import FromNodes, lay_out
 from flowsim.solvers.separable.solution import NodeSteps
 
-__all__ = ["ScreenedRun"]
-
 #: At least so many coordinates are loaded beyond the active ones: the next to come.
 _LOAD_AHEAD = 128
 #: Columns looked at together where all are.

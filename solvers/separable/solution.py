@@ -17,8 +17,6 @@ from flowsim.solvers.separable.distance_steps import DistanceSteps
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
 
-__all__ = ["NodeSteps", "SeparableSolution"]
-
 Array = NDArray[np.float64]
 
 #: Rows of a dense evaluation at once, in entries.

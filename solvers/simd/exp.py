@@ -7,8 +7,6 @@ import math
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.simd.vector import constant, greater, times_power
 
-__all__ = ["exponential", "exponential_within"]
-
 #: exp is taken of numbers up to this size, larger ones count as that.
 _LARGEST = 700.0
 _LOG2_E = 1.4426950408889634

@@ -14,8 +14,6 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-__all__ = ["at_address", "call", "call_on_arrays", "entry", "pointer", "view"]
-
 _INT64 = ir.IntType(64)
 _compiled: Any = intrinsic
 

@@ -20,11 +20,6 @@ from numba.extending import intrinsic, register_model
 
 from flowsim.solvers.simd.pointers import entry
 
-__all__ = [
-    "EIGHT", "add_up", "below", "constant", "gather", "greater", "largest", "load", "load_part", "magnitude", "only",
-    "spread", "store", "store_part", "times_power", "wider", "widest",
-]  # fmt: skip
-
 EIGHT = 8
 
 _LLVM = ir.VectorType(ir.DoubleType(), EIGHT)
