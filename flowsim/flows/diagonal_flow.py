@@ -235,6 +235,8 @@ def choose(
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
     advice = f"log coordinates, which have no such limit, are not taken here: {not_log}" if plain and not_log else None
+    if asked == "weights" and net.noise is None and not net.weight_decay:
+        advice = "leave out `coordinates`: others, which have no such limit, are taken where they are exact"
     return _in_weights(net, problem, scale, direction, asked == "auto", reason is None, advice), reason
 
 

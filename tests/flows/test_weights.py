@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath as mp
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -93,7 +94,7 @@ def test_a_drowned_imbalance_is_an_error_that_names_growth_coordinates(
 def test_weights_below_the_range_of_floats_are_an_error_that_names_the_way_out(sign_switching: fs.Regression) -> None:
     with pytest.raises(fs.IntegrationError, match="`alpha` = 1e-400.*growth coordinates"):
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), sign_switching, 1, alpha="1e-400", coordinates="weights")
-    with pytest.raises(fs.IntegrationError, match="`alpha` = 1e-400.*do not exist for this network"):
+    with pytest.raises(fs.IntegrationError, match="`alpha` = 1e-400.*leave out `coordinates`"):
         fs.gradient_flow(fs.DiagonalNetwork("a*tanh(a)"), sign_switching, 1, alpha="1e-400", coordinates="weights")
     for formula in ("u*v", "u**2 - v**2"):  # their conserved quantity, 1e-400, is not a float
         with pytest.raises(fs.IntegrationError, match="or what they conserve, below the range.*growth"):
@@ -134,10 +135,32 @@ def test_a_mixed_network_runs_each_coordinate_by_its_own_formula() -> None:
         assert mixed.beta[-1, i] == pytest.approx(alone.beta[-1, 0], abs=1e-6)
 
 
-def test_a_gradient_that_cancels_to_rounding_at_the_start_is_an_error() -> None:
-    """exp(u) - 1 - u - u^2/2 has the gradient u^2/2, whose terms cancel: floats lose it."""
-    net, problem = fs.DiagonalNetwork("exp(u) - 1 - u - u**2/2"), fs.Regression([[1.0]], [1.0])
-    assert fs.gradient_flow(net, problem, 1.0, alpha=0.5).success
+CANCELLING = "exp(u) - 1 - u - u**2/2"  # its gradient, u^2/2, is a difference of terms of size 1
+
+
+def test_a_gradient_that_cancels_to_rounding_at_the_start_is_an_error_in_weights() -> None:
+    net, problem = fs.DiagonalNetwork(CANCELLING), fs.Regression([[1.0]], [1.0])
+    assert fs.gradient_flow(net, problem, 1.0, alpha=0.5, coordinates="weights").success
     for alpha in (1e-9, 1e-12, 1e-40):
-        with pytest.raises(fs.IntegrationError, match="cancels to rounding; use a larger `alpha`"):
-            fs.gradient_flow(net, problem, 1.0, alpha=alpha)
+        with pytest.raises(fs.IntegrationError, match="cancels to rounding; leave out `coordinates`"):
+            fs.gradient_flow(net, problem, 1.0, alpha=alpha, coordinates="weights")
+
+
+@pytest.mark.parametrize("alpha", ["1e-9", "1e-20"])
+def test_curve_coordinates_hold_a_gradient_that_cancels(alpha: str) -> None:
+    """One weight: ``t = int du / ((1 - phi) phi')``, in digits enough for the cancellation."""
+    problem = fs.Regression([[1.0]], [1.0])
+    traj = fs.gradient_flow(fs.DiagonalNetwork(CANCELLING), problem, 4.0, alpha=alpha, clock="accelerated")
+    assert traj.beta[-1, 0] == pytest.approx(1.0, abs=1e-6)
+    with mp.workdps(60):
+
+        def time_by_inverse(s):
+            u = 1 / s
+            slope = mp.exp(u) - 1 - u
+            return 1 / (s * s * (1 - slope + u * u / 2) * slope)
+
+        for row in (np.argmax(traj.beta[:, 0] > level) for level in (1e-2, 0.9)):
+            first = mp.exp(-mp.mpf(float(traj.log_abs_weights["u"][row, 0])))
+            ends = [first, *(mp.mpf(10) ** j for j in range(0, 22, 2) if first < mp.mpf(10) ** j < 1 / mp.mpf(alpha))]
+            exact = mp.quad(time_by_inverse, [*ends, 1 / mp.mpf(alpha)])
+            assert abs(exact / mp.mpf(float(traj.t[row])) - 1) < 1e-12
