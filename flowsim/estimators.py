@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.extras import need
 from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
@@ -24,8 +25,6 @@ need("sklearn", "flowsim.estimators")
 from sklearn.base import BaseEstimator, RegressorMixin  # noqa: E402
 from sklearn.model_selection import train_test_split  # noqa: E402
 from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E402
-
-Array = NDArray[np.float64]
 
 #: Times at which early stopping looks at the held-out rows, evenly spread in arc length.
 _LOOKS = 200

@@ -11,11 +11,10 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled
 
-Array = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 
 #: Rounding of an inner product of n terms is below this many ulps times sqrt(n), with room for the terms

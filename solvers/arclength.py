@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.problem import InitialValueProblem
 
-Array = NDArray[np.float64]
 Speed = Callable[[float, Array], float]
 SpeedGradient = Callable[[float, Array], tuple[Array, float]]
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
+from flowsim.solvers.array_kinds import Array
 
-Array = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 
 _ITERATIONS = 200

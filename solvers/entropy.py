@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 #: A Newton step changes no exponent by more: the quadratic model of exp is useless beyond.
 _TRUST = 2.0

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 #: Chebyshev points of a piece of a step, its start and end among them.
 _SAMPLES = 9

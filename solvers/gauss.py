@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 
 @dataclass(frozen=True, eq=False)

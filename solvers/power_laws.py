@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 #: Terms of the series of a product; with the kernel's bound on its argument they reach rounding.
 _TERMS = 16

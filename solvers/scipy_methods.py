@@ -12,12 +12,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.problem import InitialValueProblem
 from flowsim.solvers.solution import Solution, Status
-
-Array = NDArray[np.float64]
 
 SCIPY_METHODS = ("LSODA", "BDF", "Radau", "DOP853")
 _TAKES_JACOBIAN = ("LSODA", "BDF", "Radau")

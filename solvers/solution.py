@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 
 class Status(enum.Enum):

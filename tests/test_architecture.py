@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 #: Floors from the ground up; a room imports only from floors below its own (and from itself).
 FLOORS = [
-    {"solvers", "sweep", "errors", "atomic", "card", "compiling", "extras", "hints", "json_values", "version"},
+    {"arrays", "atomic", "card", "compiling", "errors", "extras", "hints", "json_values", "version"}
+    | {"solvers", "sweep"},
     {"problem"},
     {"network", "datasets", "results"},
     {"symbolic"},

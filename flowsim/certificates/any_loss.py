@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.noise import formula_functions
 from flowsim.certificates.registry import theorem
@@ -13,8 +13,6 @@ from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork
 from flowsim.problem import Problem
 from flowsim.results import State
-
-Array = NDArray[np.float64]
 
 SANTAMBROGIO = "Santambrogio, arXiv 1609.03890 (energy dissipation of a gradient flow)"
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, hypothesis, jumps_of_both, resolved_jumps
@@ -15,8 +15,6 @@ from flowsim.certificates.setting import Setting
 from flowsim.errors import IntegrationError
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 #: Chords that measure the length of one step of the integrator.
 _CHORDS = 12

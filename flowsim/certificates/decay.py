@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
@@ -14,8 +14,6 @@ from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
 from flowsim.network import Decay, DecaySchedule, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.studies import min_entropy, weighted_lasso
-
-Array = NDArray[np.float64]
 
 HOFF = "Hoff, arXiv 1611.00040"
 WOODWORTH = "Woodworth et al., arXiv 2002.09277, with weight decay"

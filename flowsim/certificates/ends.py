@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import BERTHIER, PAPER, ZERO, end_tolerance, resolved_plateaus
@@ -12,8 +12,6 @@ from flowsim.certificates.setting import Setting
 from flowsim.limits import SaddlePath
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 
 def _weighted_l1(path: SaddlePath, beta: Array) -> float:

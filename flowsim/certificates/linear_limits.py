@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.linear_networks import PAPER as MIN_ET_AL
 from flowsim.certificates.linear_networks import WIDTH_EXPONENT, WIDTHS, plain_network, spectrum_of, wide_runs
@@ -28,8 +28,6 @@ from flowsim.limits import LinearSaddlePath, saddle_to_saddle
 from flowsim.network import InitialScale
 from flowsim.results import Trajectory
 from flowsim.studies.jumps import measured_jump_times, plateau_times
-
-Array = NDArray[np.float64]
 
 GREEDY = "Gidel, Bach & Lacoste-Julien, arXiv 1904.13262; Li, Luo & Lyu, arXiv 2012.09839"
 OWN = "flowsim, theory of linear networks (conjectured saddles: Jacot et al., arXiv 2106.15933)"

@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork, linear_start
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import UnresolvedError
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 _STEPS, _HALVINGS = 200, 60
 #: The gradient at the minimum, relative to that at 0.

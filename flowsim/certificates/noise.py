@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.network import DiagonalNetwork, MomentNoise
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 

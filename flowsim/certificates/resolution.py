@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import UnresolvedError
 from flowsim.certificates.setting import Setting
 from flowsim.studies.jumps import measured_jump_times
-
-Array = NDArray[np.float64]
 
 PAPER = "Pesme & Flammarion, arXiv 2304.00488"
 BERTHIER = "Berthier, arXiv 2509.18766"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
@@ -18,8 +17,6 @@ from flowsim.certificates.resolution import (
     saddle_tolerance,
 )
 from flowsim.certificates.setting import Setting
-
-Array = NDArray[np.float64]
 
 #: Coordinates above this share of the largest are resolved to ZERO of themselves.
 _VISIBLE = 1e-3

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, RESOLVED
@@ -18,8 +18,6 @@ from flowsim.certificates.setting import Setting
 from flowsim.network import InitialScale, quadratic_form
 from flowsim.problem.margins import is_separable, max_margin_l1
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 LYU_LI = "Lyu & Li, arXiv 1906.05890"
 MOROSHKO = "Moroshko et al., arXiv 2007.06738"

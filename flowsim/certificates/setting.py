@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import NotMetError, UnresolvedError
 from flowsim.certificates.minimum import minimiser
 from flowsim.errors import IntegrationError
@@ -22,7 +23,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import Trajectory
 
-Array = NDArray[np.float64]
 T = TypeVar("T")
 
 #: The flow stands at a saddle to exp(-this) in the middle of the shortest plateau, if floats' clocks allow.

@@ -8,13 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.noise import BATCH, DRAWS, PAPER, STANDARD_ERRORS, drawable, draws, sample_weights
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.problem import Regression
-
-Array = NDArray[np.float64]
 
 #: Coordinates whose factorisation is optimised; they are independent, so a few tell as much as all.
 _FACTORISED = 6

@@ -7,13 +7,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.noise import PAPER
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.problem import Regression
-
-Array = NDArray[np.float64]
 
 _DOUBLINGS = 8
 _STATIONARY = 1e-5

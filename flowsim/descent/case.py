@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.draws import Draws
 from flowsim.descent.linear import LinearMachine, LinearStart
 from flowsim.descent.machine import Machine, Read, recorded_steps
@@ -25,8 +26,6 @@ from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
 from flowsim.symbolic.clock import acceleration
-
-Array = NDArray[np.float64]
 
 #: An imbalance off by this share of its value at 0 is lost.
 _LOST = 0.1

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.tiles import aligned, aligned_buffer
 from flowsim.network import GaussianNoise, LaplaceNoise, Noise, RademacherNoise, UniformNoise
 from flowsim.solvers.compilation import compiled
 
-Array = NDArray[np.float64]
 Words = NDArray[np.uint64]
 
 _GAUSSIAN, _UNIFORM, _RADEMACHER, _LAPLACE = range(4)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.linear import LinearStart, SingleRun, expected_decay, log_abs
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
@@ -20,8 +21,6 @@ from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames.frame import factor_frame
 from flowsim.solvers.frames.graded import add_rows
-
-Array = NDArray[np.float64]
 
 #: Below this logarithm a state is recorded with its scale apart.
 _SMALLEST_PLAIN = -100.0

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.products import dense_products, move_on, products
 from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, tile
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
-Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 #: Mantissas are brought back to [1/2, 1) when found outside [2**-64, 2**64], every 32 steps: their squares are floats.

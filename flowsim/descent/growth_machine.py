@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, StepPlan, run_growth
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.multipliers import Multipliers, signed_exp
@@ -14,8 +15,6 @@ from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
-
-Array = NDArray[np.float64]
 
 _LN2 = float(np.log(2.0))
 

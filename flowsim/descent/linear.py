@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import loss_address, loss_slopes
@@ -25,8 +26,6 @@ from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
-
-Array = NDArray[np.float64]
 
 
 class LinearStart:

@@ -9,10 +9,9 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.schedules import constant_stretches
 from flowsim.descent.streams import Streams
-
-Array = NDArray[np.float64]
 
 #: Random numbers drawn ahead at once: half a megabyte, which the second-level cache holds. Blocks change no result.
 _DRAWN_AHEAD = 2**16

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, InitialScale, Start, decay_of
-
-Array = NDArray[np.float64]
 
 
 def why_not_growth(net: DiagonalNetwork, *, expected: bool) -> str | None:

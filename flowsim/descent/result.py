@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.machine import Read
 from flowsim.problem import Problem
 from flowsim.results import Deferred, Trajectory
 from flowsim.version import __version__
-
-Array = NDArray[np.float64]
 
 
 def finite_records(read: Read, problem: Problem) -> int:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.products import Data
-
-Array = NDArray[np.float64]
 
 
 def read_steps(step: Any, n_steps: int) -> Array | None:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 #: Below this many weights the Hessian is formed; above, Lanczos takes products with it.
 _DENSE = 200

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.draws import Draws
 from flowsim.network import Noise
 from flowsim.solvers.compilation import compiled
 
-Array = NDArray[np.float64]
 Seed = int | np.random.SeedSequence | None
 
 

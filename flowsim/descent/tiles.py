@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.simd import EIGHT, constant, load, spread, store
-
-Array = NDArray[np.float64]
 
 #: Runs side by side.
 LANES = EIGHT

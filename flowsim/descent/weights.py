@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.descent.draws import Draws
 from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.machine import Read, recorded_steps
@@ -18,8 +19,6 @@ from flowsim.descent.tiles import aligned, side_by_side
 from flowsim.descent.weights_loop import Companion, WeightOptions, WeightRecord, WeightState, load_loop
 from flowsim.network import DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 #: Squares of weights above this share of those to come survive their rounding with seven digits.
 _RESOLVED = 1e-9

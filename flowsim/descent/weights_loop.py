@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork
-
-Array = NDArray[np.float64]
 
 
 class WeightOptions(NamedTuple):

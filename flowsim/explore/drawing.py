@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.explore.controls import CLOCKS
 from flowsim.explore.redraw import Shown
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times
 from flowsim.studies.horizons import least_loss
-
-Array = NDArray[np.float64]
 
 #: name -> heading
 FIGURES = {

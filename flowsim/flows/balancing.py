@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork
-
-Array = NDArray[np.float64]
 
 
 def product_pairs(factors: tuple[str, ...] | None) -> dict[str, tuple[str, str]]:

@@ -21,6 +21,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.balancing import is_lawful, product_decay_rates, product_pairs
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.reflections import Chambers, mirrors
@@ -29,8 +30,6 @@ from flowsim.network import Decay, DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
-
-Array = NDArray[np.float64]
 
 #: Nearer to a mirror than this share of the weights, the second form of lambda is taken.
 _NEAR = 1e-4

@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.results import CLOCKS
-
-Array = NDArray[np.float64]
 
 
 def positive(name: str, value: Any) -> float:

@@ -6,12 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from flowsim.arrays import Array
 from flowsim.solvers import InitialValueProblem, SeparableSolution
-
-Array = NDArray[np.float64]
 
 
 class IntegrationOptions(TypedDict, total=False):

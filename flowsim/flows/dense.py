@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates, Observed
 from flowsim.problem import Problem
 from flowsim.results import Clock, Deferred, State
 from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status
-
-Array = NDArray[np.float64]
 
 #: Before the first step.
 NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})

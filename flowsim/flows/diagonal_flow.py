@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.driver import run_flow
@@ -29,8 +30,6 @@ from flowsim.results import State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
 from flowsim.symbolic.clock import acceleration, log_acceleration
-
-Array = NDArray[np.float64]
 
 #: From so many e-foldings of decay on z is so large that its rounding is felt, and from so many for each of the start's
 #: late jumps are over; weights, up to this many, come to rest.

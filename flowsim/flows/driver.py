@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
@@ -26,8 +26,6 @@ from flowsim.results.events import Event
 from flowsim.results.state import CLOCKS
 from flowsim.solvers import SeparableSolution, Solution, Status
 from flowsim.version import __version__
-
-Array = NDArray[np.float64]
 
 #: Clocks that the last step takes beyond their end.
 OVERSHOT: tuple[Clock, ...] = ("arclength", "log_loss")

@@ -12,16 +12,14 @@ from functools import cached_property
 from typing import Any, Unpack, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.coordinates import IntegrationOptions, Observed
 from flowsim.flows.reduced import Reduced
 from flowsim.growth.protocol import GrowthMap, SteppedMap
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
-
-Array = NDArray[np.float64]
 
 #: Several steps err before an error is contracted away; measured so that the global error stays below rtol.
 _SAFETY = 0.02

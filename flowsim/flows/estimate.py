@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 #: The companion is so much tighter: what it errs itself is a small part of the difference.
 TIGHTER = 50.0

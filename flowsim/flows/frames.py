@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.flows.driver import run_flow
 from flowsim.growth.frame import LinearGrowth
@@ -20,8 +21,6 @@ from flowsim.solvers import InitialValueProblem
 from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
 from flowsim.solvers.threads import one_blas_thread
 from flowsim.symbolic.clock import acceleration
-
-Array = NDArray[np.float64]
 
 #: Starts of which squares are in the range of floats, for SciPy's methods.
 _SMALLEST_PLAIN_LOG = -100.0

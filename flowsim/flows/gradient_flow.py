@@ -7,8 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
 from flowsim.flows.diagonal_flow import diagonal_flow
@@ -24,8 +23,6 @@ from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SCIPY_METHODS
-
-Array = NDArray[np.float64]
 
 COORDINATES = ("auto", "growth", "log", "curve", "weights")
 METHODS = ("auto", "native", *SCIPY_METHODS)

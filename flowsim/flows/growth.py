@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
 from flowsim.network import DiagonalNetwork, InitialScale, Start
 from flowsim.problem import Problem
 from flowsim.solvers import SeparableFlow
-
-Array = NDArray[np.float64]
 
 _CAP_OF_EXPONENTIALS = 20.0
 

@@ -10,12 +10,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.results import Clock, State
 from flowsim.results.events import Event, Events
 from flowsim.solvers import ArcLength, Occurrence, find_events
 from flowsim.solvers import Event as Sought
-
-Array = NDArray[np.float64]
 
 #: Steps looked at together, and entries of beta.
 _BLOCK, _ENTRIES = 256, 1 << 20

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import DenseOutput, View
 from flowsim.flows.driver import run_flow
@@ -26,7 +27,6 @@ from flowsim.problem.margins import is_separable
 from flowsim.results import Clock, Trajectory
 from flowsim.solvers import ArcLength, SeparableSolution, Solution
 
-Array = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 #: Further than any loss can be brought in floats: the variable grows like the logarithm of the logarithm of the loss.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.frames import FrameCoordinates, linear_flow, start_info
 from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
 from flowsim.flows.loss_growth import LAST_TIME
@@ -26,7 +27,6 @@ from flowsim.results import Clock, Trajectory
 from flowsim.solvers.frames import FrameSolution
 from flowsim.symbolic.clock import acceleration
 
-Array = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 #: Of the tolerance asked for: a looser one lets weights of the loss ring, whose time constants are 1/ln(1/L) of ours.

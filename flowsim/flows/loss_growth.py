@@ -17,14 +17,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.growth import GrowthCoordinates
 from flowsim.flows.reduced import ReducedLoss
 from flowsim.growth.exponential import CAP
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem, Solution
-
-Array = NDArray[np.float64]
 
 #: A step may raise an exponent by so much beyond the level where it matters.
 _STRIDE = 3.0

@@ -21,8 +21,9 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.descent import Multipliers, signed_exp, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay, log_abs
 from flowsim.flows.checks import check_steps, check_times, check_tolerances, positive
@@ -37,8 +38,6 @@ from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic.clock import acceleration
-
-Array = NDArray[np.float64]
 
 #: An explicit step may let no component grow by more than this many e-folds: it could leap over its becoming visible.
 _LARGEST_GROWTH = 0.5

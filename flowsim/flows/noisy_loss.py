@@ -25,6 +25,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.coordinates import Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
@@ -33,8 +34,6 @@ from flowsim.network.decay import rates
 from flowsim.problem import Problem
 from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
 from flowsim.solvers import InitialValueProblem
-
-Array = NDArray[np.float64]
 
 #: Several steps err before an error is contracted away, as in dual coordinates.
 _SAFETY = 0.02

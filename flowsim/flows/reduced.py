@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem import Problem, Regression
-
-Array = NDArray[np.float64]
 
 #: Losses whose predictions are safe up to no more than this grow exponentially.
 EXPONENTIAL = 1e4

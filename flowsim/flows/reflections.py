@@ -20,7 +20,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 #: Points at which a symmetry is tested, and to what share; in general position.
 _POINTS = 7

@@ -17,12 +17,11 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.coordinates import IntegrationOptions, NativeCoordinates, Observed
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import SeparableSolution
-
-Array = NDArray[np.float64]
 
 #: Exponents of X, and of coefficients of quadratic formulas, that are left as they are: squares of all that a flow
 #: computes are floats. Products count a distance in z whose unit is that of the weights: they are scaled from here on.

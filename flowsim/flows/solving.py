@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
 from flowsim.solvers import SeparableSolution, Solution, integrate
-
-Array = NDArray[np.float64]
 
 #: Tolerance of the second attempt.
 _FINEST = 1e-10

@@ -30,8 +30,9 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.descent.settings import check_count
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
@@ -39,8 +40,6 @@ from flowsim.growth.exponential import ExponentialMap, admits_growth
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, resolve_alpha
 from flowsim.problem import Problem, require_squares
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem import Problem
 from flowsim.symbolic import Kernels
-
-Array = NDArray[np.float64]
 
 #: An error is no longer small beyond this share of the weights: from there on it may grow in any direction.
 _SHARE = 0.02

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.flows.balancing import is_lawful, product_decay_rates
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.reflections import mirrors
@@ -22,8 +23,6 @@ from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
-
-Array = NDArray[np.float64]
 
 #: Weights smaller than this lose digits to underflow when they are multiplied.
 _SMALLEST = 1e-290

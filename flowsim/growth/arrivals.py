@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.formula_origin import created_components, origin_of
 from flowsim.network import DiagonalNetwork, Formula
 from flowsim.symbolic import thresholds
 from flowsim.symbolic.thresholds import HigherOrderError
-
-Array = NDArray[np.float64]
 
 #: Components that arrive together, relative to their waits.
 _TOGETHER = 1e-10

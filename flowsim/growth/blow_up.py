@@ -17,15 +17,13 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.branch import Branch, Chain, PowerLaw, Stretch
 from flowsim.growth.chebyshev import INTEGRAL, is_resolved, picard
 from flowsim.growth.formula_origin import gradient_of
 from flowsim.growth.homogeneous import leading_of
 from flowsim.network import Formula
-
-Array = NDArray[np.float64]
 
 #: First length of a piece as a share of |theta| / |grad phi|; the next is longer by this factor where that is resolved.
 _FIRST, _LONGER = 0.3, 1.6

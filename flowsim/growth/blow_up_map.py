@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.blow_up import FARTHER, grow
 from flowsim.growth.branch import Branch
 from flowsim.growth.curve_map import invariants_at
@@ -23,8 +23,6 @@ from flowsim.growth.homogeneous import leading_of
 from flowsim.growth.series import SingularError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
-
-Array = NDArray[np.float64]
 
 #: ln of the longest distance at alpha, and of the largest unit of z and time.
 _FARTHEST, _UNIT = math.log(1e300), math.log(1e302)

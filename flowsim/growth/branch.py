@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

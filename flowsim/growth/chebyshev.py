@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 DEGREE = 24
 #: Extrema of the Chebyshev polynomial, ascending, (N + 1,).

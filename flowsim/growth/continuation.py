@@ -12,13 +12,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.modes import conserved_exponents, diagonalise
 from flowsim.network import DiagonalNetwork, Start, quadratic_form
 from flowsim.results import State
-
-Array = NDArray[np.float64]
 
 #: A component below this share of its terms is taken from what is conserved.
 _CANCELS = math.log(1e-3)

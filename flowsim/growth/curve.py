@@ -14,13 +14,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved, picard
 from flowsim.growth.formula_origin import created_components, gradient_of, kernels_of, origin_of
 from flowsim.network import Formula
-
-Array = NDArray[np.float64]
 
 #: Exponent of the fastest component over one piece.
 _FOLDS = 4.0

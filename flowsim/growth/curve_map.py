@@ -7,16 +7,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
 from flowsim.growth.formula_origin import origin_of
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
-
-Array = NDArray[np.float64]
 
 #: Tables are extended beyond the point needed by this share of their length.
 _AHEAD = 0.1

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
-
-Array = NDArray[np.float64]
 
 
 class CurveTable(NamedTuple):

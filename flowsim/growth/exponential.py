@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.modes import Modes
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start, quadratic_form
 from flowsim.network.decay import integrals, rates
 from flowsim.network.quadratic import ZERO
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 #: exp is continued linearly above this exponent, so that a predictor that overshoots stays finite and convex.
 CAP = 80.0

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.series import Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula
-
-Array = NDArray[np.float64]
 
 #: What is below this many roundings of the terms it is made of is an exact zero.
 ZERO = 32 * float(np.finfo(float).eps)

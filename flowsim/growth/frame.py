@@ -17,16 +17,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.growth.couplings import ReducedData, Transposed, reduce_data
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_start import compressed_start, linear_start
 from flowsim.problem import Problem
 from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
-
-Array = NDArray[np.float64]
 
 #: Points of Gauss's rule per step, for the law of what unequal damping does not conserve.
 _GAUSS = 8

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.formula_origin import gradient_of, significant
 from flowsim.growth.series import Series, taylor_series
 from flowsim.network import Formula
-
-Array = NDArray[np.float64]
 
 #: Size of what the leading part neglects, relative; of the last terms of the series where it is used, and to what share
 #: it must agree with the formula.

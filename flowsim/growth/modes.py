@@ -18,12 +18,12 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork, Formula, Start, quadratic_form
 from flowsim.network.quadratic import ZERO
 
 __all__ = ["Memory", "Modes", "start_memory"]
 
-Array = NDArray[np.float64]
 
 #: coordinates -> (coefficients, rates), each (k, m): beta = sum_k coefficients exp(rates z)
 Memory = Callable[[NDArray[np.int64]], tuple[Array, Array]]

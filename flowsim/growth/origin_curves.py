@@ -17,8 +17,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array, Index
 from flowsim.growth.arrivals import arrival
 from flowsim.growth.curve import Curve
 from flowsim.growth.curve_table import (
@@ -31,9 +31,6 @@ from flowsim.growth.curve_table import (
 )
 from flowsim.growth.formula_origin import gradient_of, origin_of
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 #: Beyond order 2 a curve is taken up at weights of this size: there its leading part errs by as much, relatively.
 _FIRST = 1e-9

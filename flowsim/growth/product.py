@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 #: Series terms, and the ratio m/x below which they reach rounding.
 _TERMS, _SERIES = 16, 0.25

@@ -17,13 +17,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 #: The integrator's series needs weights that count to be so much larger than what is conserved.
 _RATIO = 0.1

@@ -7,12 +7,10 @@ of which z is the distance, ``beta = (-(L - 2) z)^(-L/(L - 2))``.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.product_map import ProductMap
 from flowsim.network import DiagonalNetwork, InitialScale
-
-Array = NDArray[np.float64]
 
 #: Share of the way to a pole that a Newton step may go.
 _NEAREST = 0.9

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 
 class GrowthMap(Protocol):

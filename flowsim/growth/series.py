@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array, Index
 from flowsim.network import Formula
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 #: Highest degree kept, as long as products of monomials are no more than this many; some degree at least.
 _HIGHEST, _LEAST, _PRODUCTS = 12, 4, 20_000

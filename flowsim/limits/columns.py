@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array, Index
 from flowsim.limits.hits import BLOCK, examine
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 #: Bits of a column's number that one pass of the sort looks at.
 _RADIX = 11

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem import Problem
 
 if TYPE_CHECKING:
     from flowsim.solvers.cone_newton import ConeMinimiser
 
-Array = NDArray[np.float64]
 Key = tuple[int, int]
 
 

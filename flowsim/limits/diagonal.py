@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.convex import Escape, cone_minimiser
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from flowsim.solvers.active_set import ConeRegression
     from flowsim.solvers.cone_newton import ConeMinimiser, Recession
 
-Array = NDArray[np.float64]
 Key = tuple[int, int]  # (coordinate, sign)
 
 #: Rounding of the dual, relative to the thresholds, from which on the message says so.

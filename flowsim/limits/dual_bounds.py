@@ -9,14 +9,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.modes import Memory, Modes, start_memory
 from flowsim.growth.origin_curves import OriginCurves, origin_curves
 from flowsim.limits.start_state import StartState
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, quadratic_form, read_start
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

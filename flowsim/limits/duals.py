@@ -19,12 +19,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array, Index
 from flowsim.limits.columns import Columns, SparseColumns, sweep
 from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.hits import BUFFER, arrivals, next_hits, tabulate
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 Hits = tuple[float, Index, Index]
 
 #: Dense problems with as many features are screened: below, a full product costs less than the bookkeeping.

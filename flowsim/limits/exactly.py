@@ -7,7 +7,6 @@ import time
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.path import SaddlePath
@@ -15,8 +14,6 @@ from flowsim.limits.rational import exact_process
 from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
-
-Array = NDArray[np.float64]
 
 
 def exactly(

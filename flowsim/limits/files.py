@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.convex import Escape
 from flowsim.limits.saddle_list import Saddles
@@ -22,7 +23,6 @@ from flowsim.results.files import read, write
 if TYPE_CHECKING:
     import xarray
 
-Array = NDArray[np.float64]
 
 PATH = "flowsim-path-1"
 _PAIRS = ("thresholds", "penalties", "speeds")

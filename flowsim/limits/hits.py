@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.solvers.compilation import compiled, part
-
-Array = NDArray[np.float64]
 
 #: Relative to a threshold: two hits nearer than this are one jump. Far above the rounding of s, far below
 #: what data can tell apart.

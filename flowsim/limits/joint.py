@@ -20,14 +20,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits.dual_bounds import is_product, order_of, symbolic_thresholds
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
-
-Array = NDArray[np.float64]
 
 #: Arrivals closer than this, relative to the wait, form one jump.
 _TIE = 1e-12

@@ -16,12 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
-
-Array = NDArray[np.float64]
 
 #: Couplings below this, relative to the data, are rounding (eigenvectors of a random matrix are off by about this).
 _COUPLED = 1e-10

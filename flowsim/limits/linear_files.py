@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.limits.convex import Escape
 from flowsim.limits.files import problem_variables, read_problem
@@ -22,7 +21,6 @@ from flowsim.results.files import read, write
 if TYPE_CHECKING:
     import xarray
 
-Array = NDArray[np.float64]
 
 LINEAR_PATH = "flowsim-linear-path-1"
 _PLAIN = ("directions", "curvatures", "signal")

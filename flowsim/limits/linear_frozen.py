@@ -16,11 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.limits.linear_blocks import Block
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

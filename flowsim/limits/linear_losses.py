@@ -21,15 +21,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.limits.linear_blocks import Block
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import dense
 from flowsim.problem import Problem
 from flowsim.problem.losses import Loss
-
-Array = NDArray[np.float64]
 
 #: Couplings below this, relative to the data, are none.
 _COUPLED = 1e-12

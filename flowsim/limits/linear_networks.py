@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, independent_blocks, whole_block
@@ -19,8 +19,6 @@ from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.problem.losses import SQUARED
-
-Array = NDArray[np.float64]
 
 #: Strengths closer than this, relatively, are equal.
 _EQUAL = 1e-9

@@ -13,13 +13,11 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.orbit import Orbit, by_distance
-
-Array = NDArray[np.float64]
 
 #: Size of the new direction at departure, squared (what beta sees of it), relative to the least-squares solution.
 _DEPARTURE = 1e-10

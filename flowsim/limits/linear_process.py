@@ -16,12 +16,10 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_orbits import EscapeError, departure, follow_to_rest, settle
-
-Array = NDArray[np.float64]
 
 #: Singular values and rates this small relative to the data, times its size, are rounding.
 _ROUNDING = 8 * np.finfo(float).eps

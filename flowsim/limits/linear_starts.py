@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.growth.frame import start_parts
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_orbits import EscapeError, relax, settle
@@ -20,7 +21,6 @@ from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem
 
-Array = NDArray[np.float64]
 Weights = Mapping[str, ArrayLike]
 
 #: Overlaps of the start with a growing direction below this, relative to the start, are none.

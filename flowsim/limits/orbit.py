@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
-
-Array = NDArray[np.float64]
 
 #: Distances of points on an orbit that count as none, relative to its length.
 _NEGLIGIBLE = 1e-13

@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import CurveResponse
 from flowsim.limits.orbit import Orbit, by_distance
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
 from flowsim.problem import Regression
-
-Array = NDArray[np.float64]
 
 #: The orbit is taken up at this distance from its saddle, relative to the size of the jump; the first-order
 #: expansion used there errs by its square.

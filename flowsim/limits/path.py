@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import card, curves
 from flowsim.limits.files import TabulatedMemory, read_fields, save_path
 from flowsim.limits.orbit import Orbit
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     import scipy.sparse
     import xarray
     from matplotlib.axes import Axes
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

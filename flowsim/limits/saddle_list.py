@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.growth.modes import Memory
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.convex import Escape
 from flowsim.limits.rational import ExactPath
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.dual_bounds import DualBounds
 
-Array = NDArray[np.float64]
 Chosen = NDArray[np.bool_]
 
 #: Relative to the largest: what the iterative choice among minimisers leaves of a zero.

@@ -8,11 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, stop_at
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 
 class Staircase:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.growth.modes import start_memory
 from flowsim.network import DiagonalNetwork
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

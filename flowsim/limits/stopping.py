@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem import Problem
-
-Array = NDArray[np.float64]
 
 #: Draws of noise that are looked at together.
 _BATCH = 64

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem import Regression
-
-Array = NDArray[np.float64]
 
 #: Largest entries with binary exponents up to this are left as they are: squares of them, and of entries far smaller,
 #: are floats.

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.solvers.threads import one_blas_thread
-
-Array = NDArray[np.float64]
 
 #: Condition of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to 1e-12;
 #: beyond it Householder reflections, forty times the cost at width 10^6, do.

@@ -14,9 +14,8 @@ from itertools import accumulate, pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 
 @runtime_checkable

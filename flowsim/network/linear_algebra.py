@@ -18,14 +18,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem import Problem, require_squares
 
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
-
-Array = NDArray[np.float64]
 
 
 def noise_variances(net: LinearNetwork) -> tuple[float, float]:

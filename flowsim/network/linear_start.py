@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.hints import hinting
 from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_algebra import LinearData
@@ -17,7 +17,6 @@ from flowsim.network.networks import LinearNetwork
 if TYPE_CHECKING:
     from flowsim.problem import Problem
 
-Array = NDArray[np.float64]
 Kind = Literal["gaussian", "balanced", "unbalanced", "invariant"]
 KINDS: tuple[Kind, ...] = ("gaussian", "balanced", "unbalanced", "invariant")
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.hints import hinting
 from flowsim.network.decay import Decay, check_decay
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
-
-Array = NDArray[np.float64]
 
 
 class DiagonalNetwork:

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.network.networks import DiagonalNetwork
 from flowsim.network.quadratic import ZERO
 from flowsim.network.scale import InitialScale
-
-Array = NDArray[np.float64]
 
 #: Weights smaller than this share of the largest are no floats beside it.
 _SPREAD = 690.0

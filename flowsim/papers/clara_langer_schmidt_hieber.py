@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import xarray
-from numpy.typing import NDArray
 
 from flowsim.certificates import certify
 from flowsim.datasets import diabetes
@@ -15,8 +14,6 @@ from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
 from flowsim.studies import weighted_lasso as exact_lasso
-
-Array = NDArray[np.float64]
 
 PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import xarray
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.certificates import certify
 from flowsim.flows import gradient_flow
 from flowsim.network import LinearNetwork, linear_start
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
-
-Array = NDArray[np.float64]
 
 PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.results import Clock, Trajectory
 
-Array = NDArray[np.float64]
 #: "distance" is arc length without the time in it: how far beta has travelled.
 DrawnClock = Clock | str
 

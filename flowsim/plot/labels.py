@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import Locator
-from numpy.typing import NDArray
+
+from flowsim.arrays import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Array = NDArray[np.float64]
 
 #: Share of the width that is kept for names, and the gap between a curve's end and its name.
 _ROOM, _GAP = 0.17, 0.015

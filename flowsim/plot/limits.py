@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from flowsim.studies.lasso_link import LassoLink
     from flowsim.studies.limit_study import LimitStudy
 
-Array = NDArray[np.float64]
 
 _SAMPLES = 3000
 #: The path is drawn this much beyond its last jump.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.errors import IntegrationError
 from flowsim.network.linear_algebra import LinearData
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from flowsim.limits import LinearSaddlePath
 
-Array = NDArray[np.float64]
 
 _SAMPLES = 2000
 #: The path is drawn this much beyond its last jump.

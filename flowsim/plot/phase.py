@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.plot.style import FLOW, LIMIT, STYLE, styled
 from flowsim.results import Trajectory
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from flowsim.limits import SaddlePath
 
-Array = NDArray[np.float64]
 
 _SAMPLES = 4000
 #: Share of an animation that passes with the clock, not with the distance travelled.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.plot.curves import DrawnClock, drawn, sample_times
 from flowsim.plot.labels import label_ends, make_room
 from flowsim.plot.style import FLOW, PREDICTED, colours, new_axes, styled
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from flowsim.limits import SaddlePath
 
-Array = NDArray[np.float64]
 
 CLOCK_LABELS: dict[str, str] = {
     "time": "time $t$",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem.losses import LOSSES, Loss
-
-Array = NDArray[np.float64]
 
 #: Distances from the target at which a loss is looked at, on both sides ...
 _DISTANCES = np.concatenate([[0.0], np.geomspace(1e-8, 30.0, 160)])

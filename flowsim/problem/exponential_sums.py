@@ -18,9 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, POISSON, Loss
-
-Array = NDArray[np.float64]
 
 #: exp(-_TAIL) is rounding.
 _TAIL = 37.0

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.problem.checks import check_features
 from flowsim.problem.labelled import is_frame, numbers
 from flowsim.problem.losses import SQUARED
 from flowsim.problem.scaling import Scaling, centred, standardised
-
-Array = NDArray[np.float64]
 
 
 class InUnits:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 _REMEDIES = ("drop it", "drop such rows")
 

@@ -22,9 +22,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
+
 #: (f, y) -> array of their broadcast shape
 Elementwise = Callable[[Array, Array], Array]
 #: (f, y, w, d1, d2): writes ``w loss'`` and ``w loss''``

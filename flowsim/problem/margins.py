@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem.problems import Problem
-
-Array = NDArray[np.float64]
 
 #: A margin below this share of the data's size is none.
 _NO_MARGIN = 1e-9

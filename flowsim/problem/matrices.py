@@ -8,13 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.problem.checks import check_target
 from flowsim.problem.losses import SQUARED
 from flowsim.problem.problems import Problem
-
-Array = NDArray[np.float64]
 
 
 class MatrixSensing(Problem):

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.card import bars, card
 from flowsim.hints import hinting
 from flowsim.problem.checks import (
@@ -24,8 +25,6 @@ from flowsim.problem.convexity import check_on_targets
 from flowsim.problem.in_units import InUnits
 from flowsim.problem.labelled import unlabelled
 from flowsim.problem.losses import SQUARED, Loss, as_loss
-
-Array = NDArray[np.float64]
 
 #: Columns of the identity pushed through a LinearOperator at once when its column norms are needed.
 _OPERATOR_BLOCK = 256

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
 
 #: A column whose entries differ by fewer spacings of floats than this varies by rounding alone.
 _ROUNDING = 8.0

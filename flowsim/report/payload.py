@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
-
-Array = NDArray[np.float64]
 
 #: Points drawn per curve: half of them evenly by arc length, half by the integrator's own steps.
 MAX_POINTS = 1200

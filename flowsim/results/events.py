@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.results.state import State
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Event", "Events", "Occurrence", "crosses", "loss_reaches", "plateau_begins", "plateau_ends"]
-
-Array = NDArray[np.float64]
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.arrays import Array
+
 Clock = Literal["time", "accelerated", "arclength", "log_loss"]
 #: Those on which every run can be read, and all.
 TIME_CLOCKS: tuple[Clock, ...] = ("time", "accelerated", "arclength")

@@ -14,11 +14,10 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import card, curves, one_line
 from flowsim.descent import Ensemble
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 #: Points on each path when their shapes are compared.
 _SHAPE_POINTS = 400

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
@@ -20,8 +21,6 @@ from flowsim.errors import IntegrationError
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 #: A run is at the edge if its sharpness ends within this share of 2/h.
 _AT_EDGE = 0.02

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 #: Points looked at between two plateaus to find where half way is crossed, and how many if a few show nothing.
 _FEW, _MANY = 24, 200

@@ -14,14 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.limits import SaddlePath
 from flowsim.problem import Regression, require_squares
 from flowsim.studies.references import weighted_lasso
-
-Array = NDArray[np.float64]
 
 #: Relative differences up to this are none.
 _SAME = 1e-9

@@ -10,8 +10,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.card import card, curves, one_line
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
@@ -25,7 +26,6 @@ from flowsim.studies.jumps import measured_jump_times, plateau_times
 if TYPE_CHECKING:
     import pandas
 
-Array = NDArray[np.float64]
 Alpha = float | str | Decimal | Fraction
 
 #: The run ends this much after the last jump, relative to its time.

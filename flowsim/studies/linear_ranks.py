@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
-
-Array = NDArray[np.float64]
 
 #: A singular value counts once it exceeds this share of the largest of the whole run.
 _COUNTS = 0.02

@@ -25,8 +25,9 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import InitialScale, LinearNetwork
@@ -35,7 +36,6 @@ from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
-Array = NDArray[np.float64]
 Scale = float | str | Decimal
 
 #: Below this share of the loss at 0 the flow's own rounding is compared with the bound, not the flow.

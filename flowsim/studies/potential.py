@@ -7,8 +7,9 @@ from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.growth.curve_map import CurveMap, admits_curves
 from flowsim.growth.modes import start_memory
 from flowsim.growth.product_map import ProductMap
@@ -16,8 +17,6 @@ from flowsim.growth.protocol import GrowthMap
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
 from flowsim.studies.references import entries, single_target
-
-Array = NDArray[np.float64]
 
 #: No Newton step comes closer to a pole of the dual than by this share, or moves weights by more than so many e-folds.
 _CLOSER, _EFOLDS = 0.9, 2.0

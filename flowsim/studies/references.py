@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.problem import Regression, require_squares
 
-Array = NDArray[np.float64]
 Weights = float | ArrayLike | tuple[ArrayLike, ArrayLike]
 
 #: Relative slack on the optimal value when the other optimal solutions are searched.

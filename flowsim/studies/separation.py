@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.problem import Problem
 from flowsim.problem.margins import MaxMargin, max_margin_l1, max_margin_l2
 from flowsim.results import State
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

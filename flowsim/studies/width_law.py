@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import LinearNetwork
@@ -27,8 +28,6 @@ from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_gaussian
 from flowsim.problem import Regression
 from flowsim.studies.linear_rates import rate_bound
-
-Array = NDArray[np.float64]
 
 WIDTHS = (100, 1_000, 10_000, 100_000, 1_000_000)
 _TOLERANCE = 0.05

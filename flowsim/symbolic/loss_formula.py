@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import sympy
-from numpy.typing import NDArray
 
+from flowsim.arrays import Array
 from flowsim.network.formula import Formula
 from flowsim.problem.convexity import first_fault
 from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss, no_fault
 from flowsim.symbolic.codegen import load_generated
 from flowsim.version import __version__
-
-Array = NDArray[np.float64]
 
 #: Targets at which a formula must be convex at one at least; those of the data are looked at when a problem is made.
 _TARGETS = np.array([1.0, -1.0, 0.5, 2.0])

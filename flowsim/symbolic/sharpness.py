@@ -15,12 +15,11 @@ import numpy as np
 import sympy
 from numpy.typing import ArrayLike, NDArray
 
+from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, require_squares
 from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.kernels import kernels
-
-Array = NDArray[np.float64]
 
 #: Expressions with at most this many terms are tidied.
 SHORT = 100

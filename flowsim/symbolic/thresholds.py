@@ -21,12 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork, Formula
 from flowsim.symbolic.origin import LeadingPart, leading_part, order_at_origin
-
-Array = NDArray[np.float64]
 
 #: A projection below this share of the direction counts as zero: eigenvectors carry rounding errors.
 _PROJECTION = 1e-13

@@ -11,13 +11,11 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import FAST, compiled, part
 from flowsim.solvers.frames.small_matrices import add_product, product, product_nt, product_tn, solve
 from flowsim.solvers.gauss import GaussTableau
-
-Array = NDArray[np.float64]
 
 
 class Damping(NamedTuple):

@@ -23,10 +23,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.graded import add_rows
 from flowsim.solvers.frames.pairs import Pairs, advance
-
-Array = NDArray[np.float64]
 
 _HALF = math.sqrt(0.5)
 #: What of a start is only rounding of the rest.

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import FAST, compiled, part
 from flowsim.solvers.frames.collocation import Damping, perturb, products, stages
 from flowsim.solvers.frames.relaxation import answer
 
-Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 #: Directions of the past that are combinations of later ones, to this, are left out.

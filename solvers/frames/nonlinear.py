@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames import collocation, iteration
 from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
@@ -18,8 +19,6 @@ from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.frames.relaxation import Factors, Relaxation, factor, factor_whole, sizes
 from flowsim.solvers.frames.solution import rates_of
 from flowsim.solvers.gauss import GaussTableau
-
-Array = NDArray[np.float64]
 
 #: Share of the tolerance left to the nonlinear solver, and rounding, below which it cannot be asked to go.
 _SHARE, _FLOOR = 0.01, 2e-13

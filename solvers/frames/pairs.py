@@ -6,13 +6,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.graded import add_rows
 from flowsim.solvers.frames.small_matrices import orthonormal, product, product_nt, product_tn, upper_inverse
-
-Array = NDArray[np.float64]
 
 _HALF = math.sqrt(0.5)
 #: A direction below exp(this), against the largest, leaves no trace in a product.

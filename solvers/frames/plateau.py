@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.frame import Frame, orthonormal
 from flowsim.solvers.frames.graded import add_rows, triangularise
 from flowsim.solvers.frames.problem import FrameProblem
-
-Array = NDArray[np.float64]
 
 _HALF = np.sqrt(0.5)
 #: What of a vector is only rounding of the rest.

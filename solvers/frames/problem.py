@@ -7,9 +7,8 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 
 class Coupling(Protocol):

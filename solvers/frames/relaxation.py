@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.small_matrices import invert
 
-Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 

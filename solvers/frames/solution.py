@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.explicit import method, read
 from flowsim.solvers.frames.frame import Frame
@@ -18,8 +19,6 @@ from flowsim.solvers.frames.plateau import Plateau
 from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
-
-Array = NDArray[np.float64]
 
 #: Nodes of the collocation that moves the frames of explicit steps.
 _NODES = 6

@@ -15,8 +15,8 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.explicit import Limits, longest_step, march, method
 from flowsim.solvers.frames.frame import Frame
@@ -33,8 +33,6 @@ from flowsim.solvers.frames.solution import (
 )
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights, radau_tableau
 from flowsim.solvers.solution import Status
-
-Array = NDArray[np.float64]
 
 #: Six stages, order 12 at the steps and 7 in between, while the eliminated system is small; three beyond.
 _STAGES, _FEWER_STAGES, _LARGEST_SYSTEM = 6, 3, 150

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 #: Newton's iteration ends where a correction is so small, or after so many.
 _CONVERGED, _ITERATIONS = 1e-14, 50

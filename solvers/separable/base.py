@@ -8,14 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.solvers import loop
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.solution import SeparableSolution
 from flowsim.solvers.solution import Status
 
-Array = NDArray[np.float64]
 Done = Callable[[SeparableSolution], bool]
 
 #: Up to this many coordinates all are loaded, with their Gram matrix.

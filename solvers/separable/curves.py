@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from flowsim.solvers.array_kinds import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.solvers.separable.base import Array
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.distance_steps import DistanceSteps, DistanceTables
 from flowsim.solvers.separable.multistep_run import FromNodes, bound_on_reach, lay_out
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.flow import SeparableFlow
-
-Array = NDArray[np.float64]
 
 
 @cache

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.power_laws import Branches, PowerLaws, power_laws
 from flowsim.solvers.separable.curves import Curves
-
-Array = NDArray[np.float64]
 
 #: Columns of a LinearOperator formed at once.
 _BLOCK = 256

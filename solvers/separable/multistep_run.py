@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.solvers.separable.base import LOAD_ALL, Array, Run
+from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.separable.base import LOAD_ALL, Run
 from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.solution import NodeSteps

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
+from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.events import Occurrence
 from flowsim.solvers.separable.curves import Curves
 from flowsim.solvers.separable.distance_steps import DistanceSteps
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
-
-Array = NDArray[np.float64]
 
 #: Rows of a dense evaluation at once, in entries.
 _EVALUATE = 1 << 22

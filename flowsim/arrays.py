@@ -1,0 +1,8 @@
+"""The kinds of arrays that signatures name."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+Index = NDArray[np.int64]
