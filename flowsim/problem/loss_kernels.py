@@ -13,6 +13,18 @@ from typing import Any
 from numba import types
 
 from flowsim.solvers.compilation import compiled
+from flowsim.solvers.simd import (
+    EIGHT,
+    WITHIN,
+    below,
+    constant,
+    exponential_within,
+    load_part,
+    magnitude,
+    store_part,
+    wider,
+    widest,
+)
 
 _vector = types.float64[::1]
 SIGNATURE = types.void(_vector, _vector, _vector, _vector, _vector)
@@ -27,14 +39,31 @@ def squared(f, y, w, d1, d2):
         d2[i] = w[i]
 
 
-@_kernel
-def logistic(f, y, w, d1, d2):
+@compiled()
+def _logistic(f, y, w, d1, d2):
     for i in range(len(f)):
         margin = y[i] * f[i]
         tail = math.exp(-abs(margin))
         part = 1.0 / (1.0 + tail)
         d1[i] = -w[i] * y[i] * (tail * part if margin >= 0 else part)
         d2[i] = w[i] * (tail * part * part)
+
+
+@_kernel
+def logistic(f, y, w, d1, d2):
+    most = constant(0.0)
+    for i in range(0, len(f), EIGHT):
+        many = min(EIGHT, len(f) - i)
+        label, weight = load_part(y, i, many), load_part(w, i, many)
+        margin = label * load_part(f, i, many)
+        most = wider(magnitude(margin), most)
+        tail = exponential_within(constant(0.0) - magnitude(margin))
+        part = constant(1.0) / (constant(1.0) + tail)
+        falling = below(margin, constant(0.0), part, tail * part)
+        store_part(d1, i, many, constant(0.0) - weight * label * falling)
+        store_part(d2, i, many, weight * (tail * part * part))
+    if not widest(most) <= WITHIN:
+        _logistic(f, y, w, d1, d2)
 
 
 @_kernel

@@ -52,6 +52,10 @@ def exchange(ws, i, j):
     if sizes.has_gram != 0:
         for a in range(wp):
             room[i * wp + a], room[j * wp + a] = room[j * wp + a], room[i * wp + a]
+    if sizes.loss != 0:
+        columns, rp = view(Problem, ws).columns, padded(sizes.rows)
+        for q in range(rp):
+            columns[i * rp + q], columns[j * rp + q] = columns[j * rp + q], columns[i * rp + q]
     index.coordinate[i], index.coordinate[j] = index.coordinate[j], index.coordinate[i]
     index.place[index.coordinate[i]], index.place[index.coordinate[j]] = i, j
 

@@ -10,11 +10,23 @@ import math
 
 import numpy as np
 
-from flowsim.solvers.compilation import bare
+from flowsim.solvers.compilation import bare, padded
 from flowsim.solvers.multistep.constants import FIRST
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
-from flowsim.solvers.simd import EIGHT, add_up, call_on_arrays, constant, load, magnitude, pointer, view
+from flowsim.solvers.simd import (
+    EIGHT,
+    add_up,
+    call_on_arrays,
+    constant,
+    greater,
+    largest,
+    load,
+    magnitude,
+    pointer,
+    store,
+    view,
+)
 
 #: Of a sum of products, and the part of the tolerance that the rounding of f may move z by in a step.
 _ROUNDING, _FELT = 4.0 * float(np.finfo(np.float64).eps), 1e-3
@@ -23,22 +35,22 @@ _TINY = 1e-300
 #: Curvatures are taken for those of the last point while no inactive coordinate moves a prediction by more than this.
 _SEEN = 0.1
 _NEVER = 1e300
+#: A bound on stiffness that tells enough.
+_NOT_STIFF = 0.25
 
 
 @bare()
 def evaluate_loss(ws):
     """Predictions from beta on the active coordinates, and the derivatives of the loss there."""
-    sizes, loss, design, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws).design, view(Values, ws).beta
-    root, count = math.sqrt(view(Problem, ws).count[0]), view(Active, ws).padded
-    for q in range(sizes.rows):
-        total = constant(0.0)
-        for s in range(0, count, EIGHT):
-            total = total + load(design, q * sizes.padded + s) * load(beta, s)
-        loss.prediction[q] = root * add_up(total) + loss.offset[q]
+    sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
+    root, rp, zero = math.sqrt(problem.count[0]), padded(sizes.rows), view(Newton, ws).zero
+    subtract_rows(problem.columns, rp, beta, view(Active, ws).n, FIRST, rp, zero, loss.prediction)
+    for q in range(0, rp, EIGHT):
+        store(loss.prediction, q, root * load(loss.prediction, q) + load(loss.offset, q))
     arrays = (loss.prediction, loss.target, loss.weight, loss.slope, loss.curvature)
     call_on_arrays(sizes.loss, arrays, sizes.rows)
-    for q in range(sizes.rows):
-        loss.slope[q] /= root
+    for q in range(0, rp, EIGHT):
+        store(loss.slope, q, (1.0 / root) * load(loss.slope, q))
 
 
 @bare()
@@ -99,10 +111,16 @@ def note_scales(ws):
         total = total + load(gain, b) * (load(problem.diagonal, b) * magnitude(load(beta, b)))
     problem.count[1] = add_up(total)
     if sizes.loss != 0:
-        most = _TINY
-        for q in range(sizes.rows):
-            most = max(most, loss.curvature[q])
-        loss.log_curvature[0] = math.log(most)
+        loss.log_curvature[0] = math.log(max(_TINY, _most_curved(ws)))
+
+
+@bare(forceinline=True)
+def _most_curved(ws):
+    """The largest curvature of the loss."""
+    curvature, most = view(Loss, ws).curvature, constant(0.0)
+    for q in range(0, padded(view(Sizes, ws).rows), EIGHT):
+        most = greater(load(curvature, q), most)
+    return largest(most)
 
 
 @bare()
@@ -122,13 +140,17 @@ def note_reach(ws):
 
 @bare()
 def stiffness(ws, theta):
-    """The trace of theta G D."""
+    """The trace of theta G D; of a loss, where that is small, a bound on it."""
     sizes, active, problem, by_z = view(Sizes, ws), view(Active, ws), view(Problem, ws), view(Values, ws).by_z
+    trace = constant(0.0)
+    for b in range(0, active.padded, EIGHT):
+        trace = trace + load(by_z, b) * load(problem.diagonal, b)
+    bound = theta * add_up(trace)
     if sizes.loss == 0:
-        trace = constant(0.0)
-        for b in range(0, active.padded, EIGHT):
-            trace = trace + load(by_z, b) * load(problem.diagonal, b)
-        return theta * add_up(trace)
+        return bound
+    bound *= _most_curved(ws)
+    if bound <= _NOT_STIFF:
+        return bound
     total = 0.0
     curvature = view(Loss, ws).curvature
     for q in range(sizes.rows):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from flowsim.solvers.compilation import bare, compiled
+from flowsim.solvers.compilation import bare, compiled, padded
 from flowsim.solvers.multistep.constants import FIRST, HISTORY, MISSING, NEGLIGIBLE
 from flowsim.solvers.multistep.loss import note_reach
 from flowsim.solvers.multistep.products import subtract_rows
@@ -41,6 +41,8 @@ def write_problem(A, b, n, exponentials, reach, tol, room, table, compute_gram):
         view(Loss, ws).curvature[q] = 1.0
         for i in range(w):
             problem.design[q * wp + i] = scale * A[q, i]
+            if sizes.loss != 0:
+                problem.columns[i * padded(r) + q] = -scale * A[q, i]
         problem.target[q] = scale * b[q]
         column[q] = -problem.target[q]
     subtract_rows(problem.design, wp, column, r, FIRST, wp, problem.drive, problem.drive)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flowsim.solvers.compilation import bare
-from flowsim.solvers.multistep.constants import BY_ROWS
-from flowsim.solvers.multistep.workspace import Active, Loss, Problem, Sizes
+from flowsim.solvers.compilation import bare, padded
+from flowsim.solvers.multistep.constants import BY_ROWS, FIRST
+from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, spread, store, view
 
 
@@ -88,7 +88,7 @@ def subtract_rows(S, stride, x, m, begin, end, base, out):
 
 @bare()
 def _subtract_by_design(ws, x, begin, end, base, out):
-    """``out = base - A^T A x / n``, for a loss with its curvature between the two."""
+    """``out = base - A^T A x / n``."""
     sizes, active, problem = view(Sizes, ws), view(Active, ws), view(Problem, ws)
     wp, design, in_rows = sizes.padded, problem.design, problem.row_work
     for q in range(sizes.rows):
@@ -96,18 +96,27 @@ def _subtract_by_design(ws, x, begin, end, base, out):
         for s in range(0, active.padded, EIGHT):
             total = total + load(design, q * wp + s) * load(x, s)
         in_rows[q] = add_up(total)
-    if sizes.loss != 0:
-        curvature = view(Loss, ws).curvature
-        for q in range(sizes.rows):
-            in_rows[q] *= curvature[q]
     subtract_rows(design, wp, in_rows, sizes.rows, begin, end, base, out)
+
+
+@bare()
+def _subtract_curved(ws, x, begin, end, base, out):
+    """``out = base - A^T W A x / n`` for a loss of curvature W; its rows ``W A x / sqrt(n)`` stay in the workspace."""
+    sizes, problem, curvature = view(Sizes, ws), view(Problem, ws), view(Loss, ws).curvature
+    in_rows, rp = problem.row_work, padded(sizes.rows)
+    subtract_rows(problem.columns, rp, x, view(Active, ws).n, FIRST, rp, view(Newton, ws).zero, in_rows)
+    for q in range(0, rp, EIGHT):
+        store(in_rows, q, load(curvature, q) * load(in_rows, q))
+    subtract_rows(problem.design, sizes.padded, in_rows, sizes.rows, begin, end, base, out)
 
 
 @bare()
 def subtract_gram(ws, x, begin, end, base, out):
     """``out = base - G x`` from `begin` to `end` for x on the active coordinates; G is the Hessian of the loss."""
     active = view(Active, ws)
-    if active.solver == BY_ROWS or view(Sizes, ws).by_design != 0:
+    if view(Sizes, ws).loss != 0:
+        _subtract_curved(ws, x, begin, end, base, out)
+    elif active.solver == BY_ROWS or view(Sizes, ws).by_design != 0:
         _subtract_by_design(ws, x, begin, end, base, out)
     else:
         subtract_rows(view(Problem, ws).gram, view(Sizes, ws).padded, x, active.n, begin, end, base, out)

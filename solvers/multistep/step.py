@@ -32,7 +32,7 @@ from flowsim.solvers.multistep.constants import (
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, scaled, shrink, size
 from flowsim.solvers.multistep.loss import evaluate_loss, flow_of, stiffness
-from flowsim.solvers.multistep.products import subtract_gram
+from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Problem, Sizes, Terms, Trial, Values
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
 
@@ -68,9 +68,15 @@ def evaluate_flow(ws, counts):
 @bare()
 def extend_flow(ws):
     """f and f' of all others."""
-    values, trial, first, end = view(Values, ws), view(Trial, ws), view(Active, ws).padded, view(Sizes, ws).padded
+    values, trial, first, sizes = view(Values, ws), view(Trial, ws), view(Active, ws).padded, view(Sizes, ws)
+    zero, end = view(Newton, ws).zero, sizes.padded
     flow_of(ws, first, end)
-    subtract_gram(ws, values.velocity, first, end, view(Newton, ws).zero, trial.df)
+    if sizes.loss == 0:
+        subtract_gram(ws, values.velocity, first, end, zero, trial.df)
+    else:
+        # The last product was that of the velocity: its rows stand.
+        problem = view(Problem, ws)
+        subtract_rows(problem.design, end, problem.row_work, sizes.rows, first, end, zero, trial.df)
 
 
 @bare()
@@ -165,26 +171,53 @@ def _corrected(ws, equation):
 
 
 @bare()
-def _corrected_loss(ws, equation):
-    """The same where the loss is no square: its derivatives anew, at predictions to first order in the correction.
+def _moved(ws, equation, by):
+    """The new point moved: beta to first order, its f and f' with the derivatives of the loss there.
 
-    Returns what is left of the equation too: the Jacobian does without the third derivative of the loss.
+    Returns what is left of the step's equation, infinite if that is not a number.
     """
     values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
     for b in range(0, count, EIGHT):
-        store(values.beta, b, load(values.beta, b) + load(values.by_z, b) * load(newton.delta, b))
+        store(values.beta, b, load(values.beta, b) + load(values.by_z, b) * load(by, b))
         store(newton.change_f, b, load(trial.f, b))
-        store(trial.guess, b, load(trial.guess, b) + load(newton.delta, b))
+        store(newton.delta, b, load(newton.delta, b) + load(by, b))
+        store(trial.guess, b, load(trial.guess, b) + load(by, b))
     evaluate_loss(ws)
     flow_of(ws, FIRST, count)
     for b in range(0, count, EIGHT):
         moved = load(trial.f, b) - load(newton.change_f, b)
-        change = load(values.velocity_by_z, b) * load(newton.delta, b) + load(values.by_z, b) * moved
+        change = load(values.velocity_by_z, b) * load(by, b) + load(values.by_z, b) * moved
         store(values.velocity, b, load(values.velocity, b) + change)
     subtract_gram(ws, values.velocity, FIRST, count, newton.zero, trial.df)
-    if not _residual(ws, equation):
-        return np.inf, np.inf
-    return size(newton.delta, newton.gain, count), size(trial.residual, newton.gain, count)
+    return size(trial.residual, newton.gain, count) if _residual(ws, equation) else np.inf
+
+
+@bare()
+def _solve_loss(ws, equation, counts, has_matrix, is_new):
+    """Corrections for any loss, of the equation itself: (solved, has a matrix, it is new); their sum in ``delta``."""
+    newton, trial, count = view(Newton, ws), view(Trial, ws), view(Active, ws).padded
+    copied(newton.zero, count, newton.delta)
+    last, holds = size(trial.residual, newton.gain, count), mismatch(ws, equation.theta) <= CONTRACTION
+    for _ in range(CORRECTIONS):
+        if not holds:
+            if is_new:
+                copied(trial.residual, count, newton.rest)
+                return (_within_rounding(ws, equation.goal) if has_matrix else FAILED), has_matrix, is_new
+            counts[MATRICES] += 1
+            has_matrix = is_new = True
+            if not renew(ws, equation.theta):
+                return FAILED, has_matrix, is_new
+        copied(trial.residual, count, newton.rest)
+        if has_matrix:
+            for _ in range(2):
+                shrink(ws, newton.rest)
+        now = _moved(ws, equation, newton.rest)
+        if not (now < np.inf and size(newton.delta, newton.gain, count) <= FAR):
+            return FAILED, has_matrix, is_new
+        if now <= equation.goal:
+            return EXACT, has_matrix, is_new
+        last, holds = now, now < SLOW * last
+    return FAILED, has_matrix, is_new
 
 
 @bare()
@@ -231,14 +264,17 @@ def solve_step(ws, equation, counts, has_matrix):
     """
     trial, newton, terms = view(Trial, ws), view(Newton, ws), view(Terms, ws)
     active, wp, is_squared = view(Active, ws), view(Sizes, ws).padded, view(Sizes, ws).loss == 0
-    is_new, stiff, left = False, 0.0, 0.0
+    is_new, stiff = False, 0.0
     for evaluation in range(EVALUATIONS):
         if not (evaluate_flow(ws, counts) and _residual(ws, equation)):
             return False, stiff, has_matrix
         if evaluation > 0 and size(trial.residual, newton.gain, active.padded) <= equation.goal:
             return True, stiff, has_matrix
         stiff = stiffness(ws, equation.theta)
-        solved, has_matrix, is_new = _linear_solve(ws, equation, counts, has_matrix, is_new)
+        if not is_squared:
+            solved, has_matrix, is_new = _solve_loss(ws, equation, counts, has_matrix, is_new)
+        else:
+            solved, has_matrix, is_new = _linear_solve(ws, equation, counts, has_matrix, is_new)
         if solved == FAILED:
             return False, stiff, has_matrix
         if is_squared:
@@ -248,13 +284,11 @@ def solve_step(ws, equation, counts, has_matrix):
             for s in range(active.n):
                 # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
                 trial.guess[s] += newton.delta[s]
-        else:
-            change, left = _corrected_loss(ws, equation)
-        if not change <= FAR:
-            return False, stiff, has_matrix
+            if not change <= FAR:
+                return False, stiff, has_matrix
         # Of second order, in the equation; where rounding keeps that from becoming small, in z.
         left_out = _second_order(ws, equation.theta, stiff if evaluation < ROUNDING_FROM else 0.0)
-        if solved == EXACT and left_out <= equation.goal and left <= equation.goal:
+        if solved == EXACT and left_out <= equation.goal:
             return True, stiff, has_matrix
         for at in range(0, active.layers * wp, wp):
             for s in range(active.n):

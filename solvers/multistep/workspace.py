@@ -71,6 +71,8 @@ class State(NamedTuple):
 class Problem(NamedTuple):
     """``G = A^T A / n`` and its diagonal, ``A / sqrt(n)``, ``c = A^T b / n``, ``b / sqrt(n)``, a vector of the rows, n.
 
+    For a loss other than squares ``-A^T / sqrt(n)`` too, by rows that are the columns of A: what subtracts adds.
+
     After n: the sum of ``gain_s G_ss |beta_s|`` at the last point, 1 where f is evaluated from residuals in the rows,
     and then the largest of those over the size of its terms.
     """
@@ -82,6 +84,7 @@ class Problem(NamedTuple):
     target: Any
     row_work: Any
     count: Any
+    columns: Any
 
 
 class Loss(NamedTuple):
@@ -219,13 +222,15 @@ _PERMUTED = (
 )  # fmt: skip
 
 
-def _table(w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True) -> dict[type, dict[str, int]]:
+def _table(
+    w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True, has_loss: bool = False
+) -> dict[type, dict[str, int]]:
     """Floats of every field of every tuple, for w coordinates of K exponentials and r rows."""
     wp, rp, points = _padded(w), _padded(r), HISTORY + 2
     return {
         Problem: {
             "gram": w * wp if has_gram else 0, "design": r * wp, "drive": wp, "diagonal": wp, "row_target": rp,
-            "row_work": rp, "count": 4,
+            "row_work": rp, "count": 4, "columns": w * rp if has_loss else 0,
         },
         Loss: {
             "prediction": rp, "target": rp, "sample_weight": rp, "loss_slope": rp, "loss_curvature": rp, "offset": rp,
@@ -250,7 +255,8 @@ def _table(w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = T
             "beta": wp, "by_z": wp, "by_t": wp, "by_zz": wp, "by_zt": wp, "velocity": wp, "velocity_by_z": wp,
         },
         Newton: {
-            "delta": wp, "change_f": wp, "change_df": wp, "rest": wp, "newton_gain": wp, "newton_work": wp, "zero": wp,
+            "delta": wp, "change_f": wp, "change_df": wp, "rest": wp, "newton_gain": wp, "newton_work": wp,
+            "zero": max(wp, rp),
         },
         Matrix: {
             "inverse": inverse**2, "factor": factor**2, "pivots": factor, "weight": wp, "reach": wp, "root": wp,
@@ -289,7 +295,8 @@ def layout(
     narrow = min(wp, max(SMALL, 2 * rp))
     by_rows = w > max(SMALL, 2 * r)
     inverse, factor = min(wp, SMALL), 0 if w <= SMALL else max(narrow, rp) if by_rows else narrow
-    fields = {name: size for part in _table(w, K, r, inverse, factor, has_gram).values() for name, size in part.items()}
+    parts = _table(w, K, r, inverse, factor, has_gram, loss != 0).values()
+    fields = {name: size for part in parts for name, size in part.items()}
     places, floats = {}, 0
     for name in (*_PERMUTED, *(name for name in fields if name not in _PERMUTED)):
         places[name] = floats

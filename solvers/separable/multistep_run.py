@@ -44,6 +44,7 @@ def _multistep() -> Any:
     return march
 
 
+@cache
 def _address_of_loss(loss: Any) -> int:
     from flowsim.solvers.compilation import address_of
 

@@ -10,6 +10,7 @@ import numpy as np
 from flowsim.solvers.compilation import compiled, padded
 from flowsim.solvers.simd import (
     EIGHT,
+    WITHIN,
     below,
     constant,
     exponential_within,
@@ -24,8 +25,8 @@ from flowsim.solvers.simd import (
 
 #: Coordinates whose terms are laid out together.
 _COLUMNS = 512
-#: The exponential of less than this is zero, and up to that size it is taken eight at a time.
-_NOTHING, _PLAIN = -746.0, 700.0
+#: The exponential of less than this is zero.
+_NOTHING = -746.0
 
 
 def terms_of(exponentials: tuple[Any, ...]) -> Any:
@@ -64,7 +65,7 @@ def sums(exponentials, z, t, terms, out):
                     power = below(exponent, constant(_NOTHING), constant(0.0), exponential_within(plain))
                     total = total + load(signs, a) * power
                 store_part(out, at + b, many, total)
-            if not widest(most) <= _PLAIN:
+            if not widest(most) <= WITHIN:
                 for i in range(count):
                     total_i = 0.0
                     for a in range(i, width, columns):

@@ -1,6 +1,6 @@
 """Vectors of eight floats in compiled code, their arithmetic and exponential, and pointers: nothing else."""
 
-from flowsim.solvers.simd.exp import exponential, exponential_within
+from flowsim.solvers.simd.exp import WITHIN, exponential, exponential_within
 from flowsim.solvers.simd.pointers import at_address, call, call_on_arrays, pointer, view
 from flowsim.solvers.simd.vector import (
     EIGHT,
@@ -22,7 +22,7 @@ from flowsim.solvers.simd.vector import (
 )
 
 __all__ = [
-    "EIGHT", "add_up", "at_address", "below", "call", "call_on_arrays", "constant", "exponential",
+    "EIGHT", "WITHIN", "add_up", "at_address", "below", "call", "call_on_arrays", "constant", "exponential",
     "exponential_within", "gather", "greater", "largest", "load", "load_part", "magnitude", "only", "pointer", "spread",
     "store", "store_part", "view", "wider", "widest",
 ]  # fmt: skip

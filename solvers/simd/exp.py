@@ -8,7 +8,7 @@ from flowsim.solvers.compilation import bare
 from flowsim.solvers.simd.vector import constant, greater, times_power
 
 #: exp is taken of numbers up to this size, larger ones count as that.
-_LARGEST = 700.0
+WITHIN = 700.0
 _LOG2_E = 1.4426950408889634
 #: Adding it rounds to an integer, which then stands in the low bits.
 _ROUND = 6755399441055744.0
@@ -19,9 +19,7 @@ _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1.0 / math.fac
 @bare()
 def exponential(x):
     """``exp(x)`` to 1 unit in the last place, of x cut to size."""
-    return exponential_within(
-        constant(0.0) - greater(constant(0.0) - greater(x, constant(-_LARGEST)), constant(-_LARGEST))
-    )
+    return exponential_within(constant(0.0) - greater(constant(0.0) - greater(x, constant(-WITHIN)), constant(-WITHIN)))
 
 
 @bare()

@@ -44,6 +44,15 @@ SLOPES = {
 }
 
 
+def test_derivatives_of_the_logistic_loss_are_right_where_its_tail_is_no_normal_number() -> None:
+    f, ones = np.array([-900.0, -720.0, 0.5, 720.0, 900.0, np.nan]), np.ones(6)
+    d1, d2 = np.empty(6), np.empty(6)
+    fs.losses.LOSSES["logistic"].kernel()(f, ones, ones, d1, d2)
+    tail = np.exp(-np.abs(f))
+    np.testing.assert_allclose(d1, -np.where(f >= 0, tail, 1.0) / (1.0 + tail), rtol=1e-15)
+    np.testing.assert_allclose(d2, tail / (1.0 + tail) ** 2, rtol=1e-15)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_value_and_derivatives_keep_their_digits_everywhere(name: str) -> None:
     loss = fs.losses.LOSSES[name]

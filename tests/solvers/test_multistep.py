@@ -111,16 +111,16 @@ def test_the_kept_matrix_is_exact_at_any_stiffness(m, stiffness):
     assert (np.abs(flat.reshape(m, stride)[:, :m] - exact) / size).max() < 1e-12
 
 
+@pytest.mark.parametrize("loss", [0, 1])
 @pytest.mark.parametrize(("w", "K", "r"), [(1, 1, 1), (50, 2, 20), (70, 2, 3), (200, 3, 300)])
-def test_the_table_of_the_workspace_has_every_field_once_and_none_overlap(w, K, r):
+def test_the_table_of_the_workspace_has_every_field_once_and_none_overlap(w, K, r, loss):
     for kind, fields in _table(w, K, r, 8, 8).items():
         assert len(fields) == len(kind._fields)
-    table, floats = layout(w, K, r)
+    table, floats = layout(w, K, r, loss)
     sizes = Sizes(*table[: len(Sizes._fields)])
     assert (sizes.width, sizes.rows, sizes.terms) == (w, r, K)
-    lengths = [
-        size for part in _table(*sizes[:1], K, r, sizes.inverse, sizes.factor).values() for size in part.values()
-    ]
+    parts = _table(w, K, r, sizes.inverse, sizes.factor, has_loss=loss != 0).values()
+    lengths = [size for part in parts for size in part.values()]
     starts = table[Index.PLACE - len(lengths) : Index.PLACE]
     order = np.argsort(starts, kind="stable")
     ends = starts[order] + np.array(lengths)[order]
