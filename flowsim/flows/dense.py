@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -51,7 +51,9 @@ class DenseOutput:
 
     @cached_property
     def unit(self) -> float:
-        return math.ldexp(math.exp(self.coordinates.log_unit), self.exponent)
+        """Of time; infinite beyond the range of floats."""
+        with np.errstate(over="ignore"):
+            return float(np.ldexp(np.exp(self.coordinates.log_unit), self.exponent))
 
     def pace(self, t: Array, y: Array) -> Array:
         """``||d beta/dt||``."""
@@ -80,7 +82,7 @@ class DenseOutput:
 
     def horizon(self, value: float, clock: Clock) -> float:
         """Where the integration may stop: no clock takes the value later."""
-        return value / (self.unit if clock == "time" else self.acceleration)
+        return max(value / (self.unit if clock == "time" else self.acceleration), sys.float_info.min)
 
     def variable(self, view: View) -> Array:
         """What runs are compared at."""
@@ -171,8 +173,8 @@ class View:
             return self.known[clock]()
         if clock == "time":
             # Infinite where it is no float.
-            with np.errstate(over="ignore"):
-                return self.t * self.dense.unit
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.where(self.t == 0.0, 0.0, self.t * self.dense.unit)
         if clock == "accelerated":
             return self.t * self.dense.acceleration
         return self.dense.arclength.at_steps(self.step, self.position)

@@ -74,6 +74,8 @@ def run_flow(
     # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
     run = reader(coordinates, problem, NOTHING, acceleration, exponent=exponent)
     limit = (clock, t_end) if clock in OVERSHOT else None
+    if t_eval is None and clock == "time" and math.isinf(run.unit):
+        t_eval = np.array([0.0, t_end])  # in no time that is a float does anything move
     watch = Watcher(run, limit, events)
     reached: dict[Clock, Callable[[float], float]] = {
         "time": lambda t: run.unit * t, "accelerated": lambda t: acceleration * t

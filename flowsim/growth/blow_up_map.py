@@ -3,7 +3,7 @@ r"""Growth of any formula of order L >= 3 at vanishing scale, by the distances o
 .. math:: Y_i^\pm = T_i^\pm \mp z_i .
 
 They are ``alpha^(2 - L)`` at the start and of order 1 where weights are; only their ratios count
-(:mod:`flowsim.growth.blow_up`). Where ``alpha^(L - 2)`` is no float, they and time are counted in a larger unit.
+(:mod:`flowsim.growth.blow_up`). Where ``alpha^(L - 2)`` is no float, they and time are counted in units of their own.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from flowsim.arrays import Array
 from flowsim.growth.blow_up import FARTHER, grow
 from flowsim.growth.branch import Branch
 from flowsim.growth.curve_map import invariants_at
+from flowsim.growth.distance_unit import DistanceUnit
 from flowsim.growth.formula_origin import kernels_of, value_at_origin
 from flowsim.growth.homogeneous import leading_of
 from flowsim.growth.series import SingularError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
 
-#: ln of the longest distance at alpha, and of the largest unit of z and time.
-_FARTHEST, _UNIT = math.log(1e300), math.log(1e302)
 #: Coefficients below this are none to the integrator.
 _SEEN = math.log(1e-250)
 
@@ -45,8 +44,6 @@ def admits_blow_up(net: DiagonalNetwork, scale: InitialScale) -> str | None:
     (order,) = orders
     if order < 3:
         return "it grows at once"
-    if (order - 2) * -scale.log - _FARTHEST > _UNIT:
-        return f"alpha^{order - 2} is below 1e-600"
     return None
 
 
@@ -76,7 +73,8 @@ class BlowUpMap:
         self.net, self.scale, self.direction = net, scale, direction
         self.d = direction.shape[1]
         self.order = leading_of(net.distinct[0]).order
-        self.log_unit = max(0.0, (self.order - 2) * -scale.log - _FARTHEST)
+        self.unit = DistanceUnit.of(self.order, scale)
+        self.log_unit = self.unit.wait
         self.kinds = net.kinds(self.d)
         self.curves: list[tuple[Branch, Branch]] = []
         self.rows: list[list[int]] = []
@@ -126,7 +124,7 @@ class BlowUpMap:
         return {
             "log_coefficient": zero, "sign": side, "slope": side * np.where(moves > 0, moves, 1.0), "decay": zero,
             "power": self.order, "branches": self._tables(), "distance": self.distance[:, self.which],
-            "log_unit": self.log_unit,
+            "log_unit": self.unit.near,
         }  # fmt: skip
 
     def _tables(self) -> Branches:
@@ -189,7 +187,7 @@ class BlowUpMap:
                 # What the other side says of the way since the start.
                 way = (other - start[1 - side]) / moves[1 - side] if moves[1 - side] else np.zeros(len(other))
                 own = np.maximum(way, 0.0)
-            for part, value in zip(out, self.curves[number][side].read(self.log_unit, own), strict=True):
+            for part, value in zip(out, self.curves[number][side].read(self.unit, own), strict=True):
                 part[..., chosen] = value
         return out
 
@@ -197,7 +195,7 @@ class BlowUpMap:
         return self.base + self._read(y)[2]
 
     def slope(self, y: Array, t: Array | float) -> Array:
-        out: Array = np.exp(self._read(y)[3] + self.log_unit)
+        out: Array = np.exp(self._read(y)[3] + self.unit.near)
         return out
 
     def curvature(self, y: Array, t: Array | float) -> Array:
@@ -214,11 +212,11 @@ class BlowUpMap:
             kernel.hessian(theta, kind, hessian)
             bent = 2.0 * np.einsum("ap,abp,bp->p", gradient, hessian, gradient)
             out[:, here] = bent.reshape(len(y), -1)
-        return out * math.exp(2 * self.log_unit)
+        return out * math.exp(2 * self.unit.near)
 
     def potential(self, y: Array, t: Array | float) -> Array:
         """Of the way out on either side; what the inner part of a curve adds to it is of the size of alpha^2."""
-        d, unit = self.d, math.exp(self.log_unit)
+        d, unit = self.d, math.exp(self.unit.near)
         out = np.zeros((len(y), d))
         for number, pair in enumerate(self.curves):
             here = np.flatnonzero(self.which == number)

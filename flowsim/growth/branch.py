@@ -9,6 +9,7 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL
+from flowsim.growth.distance_unit import DistanceUnit
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,17 +190,17 @@ class Branch:
     law: PowerLaw | None
     rests: bool
 
-    def read(self, log_unit: float, distance: Array) -> tuple[Array, Array, Array, Array]:
+    def read(self, unit: DistanceUnit, distance: Array) -> tuple[Array, Array, Array, Array]:
         """Signs and logarithms of the moduli (k, T) of the weights, B and ``ln B'`` (T,), at distances (T,).
 
-        Distances are in units of exp(log_unit); of a side without any, they are the way travelled since the start.
+        Of a side without any, they are the way travelled since the start.
         """
         k, count = self.weights, len(distance)
         sign, logs = np.zeros((k, count)), np.zeros((k, count))
         scale, size, slope = np.zeros(count), np.zeros(count), np.zeros(count)
         with np.errstate(over="ignore"):
-            real = distance * math.exp(log_unit)
-        own = distance * math.exp(log_unit + (self.order - 2) * self.log_alpha)
+            real = distance * math.exp(unit.near)
+        own = distance * math.exp(unit.wait + (self.order - 2) * self.log_alpha)
         near = np.zeros(count, dtype=bool)
         if len(self.outer.low):
             near = np.ones(count, dtype=bool) if self.law is None else real <= self.outer.top
@@ -216,7 +217,7 @@ class Branch:
             slope = np.log(np.abs(slope)) + (2 * L - 2) * scale
             size = self.sign * np.sign(size) * np.exp(np.log(np.abs(size)) + L * scale)
         if settled.any():
-            found = self._by_law(real[settled], own[settled])
+            found = self._by_law(unit.log(distance[settled]), own[settled])
             sign[:, settled], logs[:, settled], size[settled], slope[settled] = found
         return sign, logs, size, slope
 
@@ -234,13 +235,12 @@ class Branch:
         out: Array = powers / self.slope if self.slope else np.zeros(len(distance))
         return out
 
-    def _by_law(self, real: Array, own: Array) -> tuple[Array, Array, Array, Array]:
+    def _by_law(self, log_distance: Array, own: Array) -> tuple[Array, Array, Array, Array]:
         law, L = self.law, self.order
         assert law is not None
         with np.errstate(divide="ignore", over="ignore"):
             if self.slope:
-                unit = -(L - 2) * self.log_alpha
-                logs = np.where(own > 0, np.log(own) + unit, np.log(real)) - math.log(self.slope)
+                logs = log_distance - math.log(self.slope)
             else:
                 # Weights shrink to nothing: from a distance that the law has at its beginning.
                 first = math.exp((2 - L) * (law.log_first - self.log_alpha)) / ((L - 2) * abs(law.rate))

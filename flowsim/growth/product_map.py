@@ -7,7 +7,7 @@ coordinate ``beta = w_1 ... w_L`` is ``c' = -g prod_j sqrt(c^2 + m_j^2)``, so th
 
 c is infinite at finite z: unknowns are the distances of z to the two infinities, ``alpha^(2-L)`` at the start and of
 order 1 where a weight is. Only their ratios count, so alpha = 1e-300 is an ordinary input. Where ``alpha^(L-2)`` is
-no float, z and time are counted in a unit that lets distances span twice the range of floats.
+no float, z and time are counted in a unit of their own (:mod:`flowsim.growth.distance_unit`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from flowsim.arrays import Array
+from flowsim.growth.distance_unit import DistanceUnit
 from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
@@ -28,7 +29,7 @@ _RATIO = 0.1
 #: Part of the tolerance at which a coordinate counts, as in the integrator.
 _COUNTS = 0.05
 #: ln of the longest distance to infinity at alpha, and of the largest unit of z and time.
-_FARTHEST, _UNIT = math.log(1e300), math.log(1e302)
+_LARGEST = 700.0
 
 
 def admits_products(
@@ -43,8 +44,6 @@ def admits_products(
     if net.noise is not None and net.noise.stds(net.weights).any():
         return "noise couples the weights of a product"
     depth = len(factors)
-    if (depth - 2) * -scale.log - _FARTHEST > _UNIT:
-        return f"alpha^{depth - 2} is below 1e-600"
     squares = direction**2
     spread = math.sqrt(float((squares - squares.min(axis=0)).max()))
     if spread > 0:
@@ -52,7 +51,7 @@ def admits_products(
         rate = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
         if rate == 0:
             # Nothing pulls at the origin; the start itself may be seen.
-            size = np.exp(min(depth * scale.log, _UNIT))
+            size = np.exp(min(depth * scale.log, _LARGEST))
             rate = float(np.abs(problem.gradient(size * np.prod(direction, axis=0))).max())
             if rate == 0 and size > 0:
                 return "nothing moves"
@@ -88,7 +87,8 @@ class ProductMap:
         self.scale = scale
         depth, d = direction.shape
         self.depth, self.d = depth, d
-        self.log_unit = max(0.0, (depth - 2) * -scale.log - _FARTHEST)
+        self.unit = DistanceUnit.of(depth, scale)
+        self.log_unit = self.unit.wait
         self.shift = self.base = np.zeros(1)
         names = net.weights
         self.invariants = tuple(f"{names[0]}**2 - {name}**2" for name in names[1:])
@@ -133,7 +133,7 @@ class ProductMap:
         zero = np.zeros((2, self.d))
         return {
             "log_coefficient": zero, "sign": side, "slope": side, "decay": zero, "power": self.depth,
-            "squares": self.squares * np.exp(2 * self.scale.log), "distance": self.distance, "log_unit": self.log_unit,
+            "squares": self.squares * np.exp(2 * self.scale.log), "distance": self.distance, "log_unit": self.unit.near,
         }  # fmt: skip
 
     def state(self, z: Array) -> Array:
@@ -155,8 +155,7 @@ class ProductMap:
                     log_c[:, here] = np.log(np.abs(self.c[here]))
                 sign[:, here] = 1.0
             else:
-                with np.errstate(divide="ignore"):
-                    scaled = np.log(near[:, here]) + ((self.depth - 2) * alpha + self.log_unit)
+                scaled = self.unit.log(near[:, here]) + (self.depth - 2) * alpha
                 log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)
         with np.errstate(divide="ignore"):
             logs = alpha + np.logaddexp(2 * log_c[:, None, :], np.log(self.gaps)) / 2
@@ -173,7 +172,7 @@ class ProductMap:
         slope = np.zeros(logs[:, 0].shape)
         for layer in range(self.depth):
             slope += np.exp(2 * np.delete(logs, layer, axis=1).sum(axis=1))
-        return slope * math.exp(self.log_unit)
+        return slope * math.exp(self.unit.near)
 
     def curvature(self, y: Array, t: Array | float) -> Array:
         """``4 sum_{l<m} beta^3 / (w_l w_m)^2``."""
@@ -182,7 +181,7 @@ class ProductMap:
         for first, second in itertools.combinations(range(self.depth), 2):
             others = np.delete(logs, [first, second], axis=1).sum(axis=1)
             total += np.exp(3 * others + logs[:, first] + logs[:, second])
-        return 4 * sign * total * math.exp(2 * self.log_unit)
+        return 4 * sign * total * math.exp(2 * self.unit.near)
 
     def drift(self, y: Array, t: Array | float) -> Array:
         return np.zeros((len(y), self.d))
@@ -190,7 +189,7 @@ class ProductMap:
     def potential(self, y: Array, t: Array | float) -> Array:
         """``c^2 / 2``: ``beta dz = c dc``."""
         logs, _ = self._logs(y)
-        return np.exp(2 * logs[:, self.smallest, np.arange(self.d)] - self.log_unit) / 2
+        return np.exp(2 * logs[:, self.smallest, np.arange(self.d)] - self.unit.near) / 2
 
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         logs, sign = self._logs(y)

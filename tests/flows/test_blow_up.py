@@ -34,7 +34,7 @@ def test_ends_at_vanishing_scale_are_those_of_the_limit_process(formula, uneven)
     start = {name: START[name] for name in net.weights} if uneven else None
     path = fs.saddle_to_saddle(net, FOUR, start=start)
     order = path.order
-    for alpha in ("1e-30", "1e-100", f"1e-{600 // (order - 2) - 10}"):
+    for alpha in ("1e-30", "1e-100", f"1e-{600 // (order - 2) - 10}", "1e-1000"):
         traj = run(formula, FOUR, 1.3 * path.jump_times[-1], alpha, uneven)
         assert traj.info["coordinates"] == "curve"
         np.testing.assert_allclose(traj.beta[-1], path.end, atol=1e-9)
@@ -60,7 +60,7 @@ def test_the_same_as_along_the_curve_itself_where_both_work(formula, monkeypatch
 
 def test_a_cube_blows_up_in_its_closed_form():
     # u' = 3 g u^2 with g = 1 as long as u is small.
-    for alpha in ("1e-30", "1e-300", "1e-590"):
+    for alpha in ("1e-30", "1e-300", "1e-590", "1e-1000"):
         traj = fs.gradient_flow(
             fs.DiagonalNetwork("u**3 - v**3"), fs.Regression([[1.0]], [1.0]), 0.6, alpha=alpha, clock="accelerated"
         )

@@ -1,5 +1,7 @@
 """Log coordinates of products of three weights and more: closed forms, weight coordinates, limit, invariants."""
 
+import math
+
 import mpmath
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from numpy.testing import assert_allclose
 
 import flowsim as fs
 from flowsim.flows.dual import DualCoordinates
-from flowsim.growth import product_map
+from flowsim.growth import distance_unit
 from flowsim.growth.product import ProductShape
 from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.network import InitialScale
@@ -112,7 +114,7 @@ def test_the_unit_of_time_makes_no_difference(monkeypatch):
     asked = {"alpha": "1e-100", "start": start, "clock": "accelerated", "t_eval": np.linspace(0, 12, 60)}
     asked["events"] = [fs.events.crosses("beta", 0, 0.3), fs.events.loss_reaches(0.1)]
     one = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
-    monkeypatch.setattr(product_map, "_FARTHEST", 20 * np.log(10))
+    monkeypatch.setattr(distance_unit, "_FARTHEST", 20 * np.log(10))
     other = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
     assert one.events.name == other.events.name and len(one.events) > 0
     assert_allclose(other.events.states.t, one.events.states.t, rtol=1e-6)
@@ -180,6 +182,48 @@ def test_two_zero_weights_hold_a_coordinate_for_ever():
     assert traj.loss[-1] < traj.loss[0]
 
 
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("alpha", ["1e-1000", "1e-100000"])
+def test_no_scale_is_too_small_for_log_coordinates(depth, alpha):
+    """One feature from equal weights: ``c~^(2-L) = 1 - (L-2) g t~`` while it waits; then the limit process."""
+    net, problem = fs.DiagonalNetwork(depth=depth), fs.Regression([[1.0]], [0.5])
+    jump, log_alpha = 2.0 / (depth - 2), -math.log(10) * int(alpha[3:])
+    traj = fs.gradient_flow(net, problem, 3 * jump, alpha=alpha, clock="accelerated")
+    waiting = traj.at(np.array([0.0, 0.3, 0.9, 0.999]) * jump, "accelerated")
+    expected = log_alpha - np.log1p(-np.array([0.0, 0.3, 0.9, 0.999])) / (depth - 2)
+    assert_allclose(waiting.log_abs_weights["w1"][:, 0], expected, rtol=1e-14, atol=1e-6)
+    assert not waiting.beta.any()
+    assert_allclose(traj.at(np.array([1.001 * jump]), "accelerated").beta[0], 0.5, atol=1e-6)
+    assert traj.t[-1] == np.inf and traj.t[0] == 0.0
+    start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 1.0]}
+    start |= {"w4": [1.0, 1.5, 0.9, -1.1]} if depth == 4 else {}
+    path = fs.saddle_to_saddle(net, PROBLEM, start=start)
+    run = fs.gradient_flow(net, PROBLEM, 1.3 * path.jump_times[-1], alpha=alpha, start=start, clock="accelerated")
+    before = run.at(0.999 * path.jump_times, "accelerated")
+    assert_allclose(before.beta, path.saddles[:-1], atol=1e-6)
+    assert_allclose(run.beta[-1], path.end, atol=1e-6)
+
+
+def test_in_no_time_that_is_a_float_does_a_start_of_1e_1000_move():
+    traj = fs.gradient_flow(fs.DiagonalNetwork(depth=3), PROBLEM, 1e300, alpha="1e-1000")
+    assert traj.t.tolist() == [0.0, 1e300] and not traj.beta.any()
+    assert_allclose(traj.log_abs_weights["w1"], -1000 * math.log(10), rtol=1e-15)
+
+
+def test_nor_do_two_units_of_distance(monkeypatch):
+    """alpha^2 = 1e-400 in floats of one unit, and as if it were below them."""
+    net = fs.DiagonalNetwork(depth=4)
+    start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": np.ones(4), "w4": [1.0, 1.0, -2.0, 0.7]}
+    asked = {"alpha": "1e-200", "start": start, "clock": "accelerated", "t_eval": np.linspace(0, 12, 60)}
+    one = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
+    monkeypatch.setattr(distance_unit, "_LARGEST", 0.0)
+    monkeypatch.setattr(distance_unit, "_MEET", (100 * np.log(10), 200 * np.log(10)))
+    two = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
+    assert_allclose(two.beta, one.beta, atol=1e-6)
+    for name, logs in one.log_abs_weights.items():
+        assert_allclose(two.log_abs_weights[name], logs, atol=1e-6)
+
+
 def test_what_log_coordinates_cannot_do_is_said():
     net = fs.DiagonalNetwork(depth=3)
     ones = np.ones((3, 4))
@@ -189,7 +233,6 @@ def test_what_log_coordinates_cannot_do_is_said():
     assert "noise" in admits_products(
         fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(0.1)), PROBLEM, scale, ones, 1e-6
     )
-    assert "below 1e-600" in admits_products(net, PROBLEM, InitialScale.parse("1e-603"), ones, 1e-6)
     assert "not a product" in admits_products(fs.DiagonalNetwork("u**3"), PROBLEM, scale, ones[:1], 1e-6)
     with pytest.raises(ValueError, match="`coordinates` cannot be 'log'"):
         fs.gradient_flow(fs.DiagonalNetwork("u**3"), PROBLEM, 1.0, coordinates="log")
