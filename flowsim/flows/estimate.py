@@ -13,6 +13,8 @@ TIGHTER = 50.0
 #: Steps it may take for each one of the run's budget.
 COMPANION_STEPS = 4
 _MARGIN = 1.5
+#: Part of the tolerance by which a run and its companion may both err: of SciPy's methods, and of the same few steps.
+COMMON = 0.02
 #: A run at a tolerance below this errs by rounding: no run is tighter, and one that is looser tells more.
 _TIGHTEST = 5e-11
 #: Places of a step that are looked at, and points over which the difference counts: two steps to either side.

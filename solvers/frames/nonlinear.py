@@ -27,6 +27,8 @@ _NEWTON_ITERATIONS, _ANDERSON_ITERATIONS, _ANDERSON_DEPTH = 12, 20, 6
 _FIXED_POINT_GROWTH, _NEWTON_GROWTH = 4.0, 20.0
 #: Steps that go straight to the costlier solver after one that needed it.
 _CAREFUL_STEPS = 10
+#: What S makes of a direction is rounding below this part of its size.
+_NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 #: Entries of G up to which the answer to a residual over long steps is a matrix.
 _LARGEST_WHOLE = 300
@@ -84,6 +86,27 @@ class StageEquations:
             (R, p), (a, b) = self.problem.shape, rates_of(self.problem)
             S = np.block([[np.diag(np.broadcast_to(-a, R)), G], [G.T, np.diag(np.broadcast_to(-b, p))]])
             self._generator, (self._first, self._second) = S, frame.value()
+
+    def turning(self, frame: Frame, G: Array, level: float) -> float:
+        """How fast S turns directions below exp(level), ``max |S^m f|^(1/m)``, m the order of a step's first error.
+
+        What overlaps little with the fastest directions grows at their rate later in the step; where the product
+        answers, the error of the step tells.
+        """
+        there = (frame.logs > -np.inf) & (frame.logs < level)
+        A, B = frame.A[:, there], frame.B[:, there]
+        if A.shape[1] == 0:
+            return 0.0
+        order, logs = 2 * self.tableau.stages + 1, np.full(A.shape[1], -0.5 * np.log(2.0) if frame.is_paired else 0.0)
+        a, b = (0.0, 0.0) if frame.is_paired else (self.problem.damping_rows, self.problem.damping_columns)
+        a, b = np.reshape(a, (-1, 1)), np.reshape(b, (-1, 1))
+        size = float(np.linalg.norm(G)) + float(a.max()) + float(b.max())
+        for _ in range(order):
+            A, B = G @ B - a * A, G.T @ A - b * B
+            norms = np.sqrt((A**2).sum(axis=0) + (B**2).sum(axis=0))
+            kept = norms > _NO_TURN * size
+            A, B, logs = A[:, kept] / norms[kept], B[:, kept] / norms[kept], logs[kept] + np.log(norms[kept])
+        return float(np.exp(logs.max(initial=-np.inf) / order))
 
     def _prepare(self, h: float) -> None:
         if h == self._length:

@@ -46,6 +46,8 @@ _DEFECT_WEIGHT = 0.05
 _SMALLEST_STEP = 1e-14
 #: A direction below exp(this), against the scale of the state, waits: it does not act on the product.
 _WAITING = -23.0
+#: A direction above exp(this) is answered by the product, which is in the error of a step.
+_ANSWERED = -3.0
 #: ... if those that have grown are that much larger.
 _APART = 20.0
 #: Logarithm of a ratio of two directions that is below their rounding.
@@ -316,7 +318,7 @@ class _Run:
 
     def collocation(self) -> CollocationStep | None:
         """One accepted step; None, with a status, if there is none."""
-        growth = self.equations.growth
+        growth = max(self.equations.growth, self.equations.turning(self.frame, self.G, self.scale + _ANSWERED))
         limit = self.linear / growth if growth > 0 else np.inf
         if not self.h:
             size = float(np.linalg.norm(self.G)) + float(self.problem.damping_rows.max(initial=0.0))

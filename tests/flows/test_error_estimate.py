@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 import flowsim as fs
 
@@ -107,3 +108,16 @@ def test_motion_below_the_tolerance_is_part_of_the_estimate(rtol: float, alpha: 
     error = np.abs(run.beta[:, 0] - right)
     assert run.error_estimate is not None
     assert (error <= 2 * run.error_estimate).all() and (run.error_estimate <= rtol * alpha**2).all()
+
+
+def test_a_companion_of_the_same_few_steps_leaves_what_the_tolerance_lets_pass() -> None:
+    # Far below its end the weights are exp(t S) times their start; two steps do, at any tolerance.
+    x, Y = np.array([-0.852, 1.847, 1.636]), np.array([[1.72, -0.525], [-0.651, 1.127], [-0.95, 0.995]])
+    G, Z = x[None] @ Y / 3, np.array([[0.818, 0.082], [-0.085, -0.228], [0.018, 1.082]])
+    run = fs.gradient_flow(
+        fs.LinearNetwork(2), fs.Regression(x[:, None], Y), 0.773, alpha=1e-9, start={"U": Z[:1], "V": Z[1:]},
+        rtol=5e-6, estimate_error=True,
+    )  # fmt: skip
+    end = 1e-9 * expm(0.773 * np.block([[np.zeros((1, 1)), G], [G.T, np.zeros((2, 2))]])) @ Z
+    error = np.abs(run.beta[-1] - end[:1] @ end[1:].T).max()
+    assert error <= 2 * run.error_estimate[-1] <= 1e-5 * np.abs(run.beta[-1]).max()

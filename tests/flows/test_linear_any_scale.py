@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 import flowsim as fs
 from tests.flows.linear_oracle import taylor_flow
@@ -139,3 +140,19 @@ def test_levels_rise_from_zero_to_one_at_the_singular_values() -> None:
     np.testing.assert_allclose(traj.levels, np.minimum(values * traj.accelerated_time[:, None], 1.0), atol=3e-3)
     np.testing.assert_allclose(traj.singular_values[-1], values, atol=1e-6)
     assert traj.stats["steps"] < 200
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0217])
+def test_a_start_that_turns_towards_what_grows_fastest_is_followed_to_the_tolerance(noise: float) -> None:
+    # Beta is 1e-9 of its end: the weights are exp(t S) times their start, S that of the origin.
+    x, Y = np.array([2.223, -0.11, -2.959]), np.array([[0.94, 0.961], [-0.188, -0.048], [0.095, -1.278]])
+    G, eta = x[None] @ Y / 3, noise**2 * (x @ x) / 3
+    S = np.block([[np.diag([-2 * eta]), G], [G.T, -eta * np.eye(2)]])
+    Z = np.array([[1.356], [-1.621], [0.486]])
+    net = fs.LinearNetwork(1, noise=fs.GaussianNoise(noise) if noise else None)
+    for rtol in (1e-7, 1e-9):
+        run = fs.gradient_flow(
+            net, fs.Regression(x[:, None], Y), 2.5, alpha=1e-7, start={"U": Z[:1], "V": Z[1:]}, rtol=rtol
+        )
+        end = 1e-7 * expm(2.5 * S) @ Z
+        np.testing.assert_allclose(run.beta[-1], end[:1] @ end[1:].T, rtol=10 * rtol)
