@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     """An integer >= least."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"`{name}` must be an integer >= {least}; received {value!r}.")
-    return int(value)
+    return min(int(value), sys.maxsize)
 
 
 def _number(name: str, value: Any) -> float:
@@ -146,7 +147,7 @@ def _number(name: str, value: Any) -> float:
         if isinstance(value, bool | str | np.bool_):
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"`{name}` must be a number; received {value!r}.") from None
     if not math.isfinite(number):
         raise ValueError(f"`{name}` must be finite; received {value!r}.")

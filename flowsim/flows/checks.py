@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from flowsim.results import CLOCKS
 def positive(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"`{name}` must be a number > 0; received {value!r}.") from None
     if not 0 < number < math.inf:
         raise ValueError(f"`{name}` must be > 0 and finite; received {value!r}.")
@@ -23,7 +24,10 @@ def positive(name: str, value: Any) -> float:
 
 
 def check_times(t_eval: ArrayLike, t_end: float) -> Array:
-    times = np.asarray(t_eval, dtype=float)
+    try:
+        times = np.asarray(t_eval, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"`t_eval` must be a vector of times; received {t_eval!r}.") from None
     if times.ndim != 1 or len(times) == 0:
         raise ValueError(f"`t_eval` must be a vector of times; received shape {times.shape}.")
     # Rounding of linspace and of unit changes at the far end is forgiven. NaN fails every comparison.
@@ -54,4 +58,4 @@ def check_steps(max_steps: Any) -> int:
     """A budget of steps."""
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
         raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
-    return int(max_steps)
+    return min(int(max_steps), sys.maxsize)

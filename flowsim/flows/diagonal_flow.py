@@ -149,7 +149,8 @@ def _in_units(
     own, data = exponents.network(net), exponents.problem(problem)
     inner, reason = choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol)
     if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
-        inner = _for_good(inner, own, data, scale, direction, math.ldexp(horizon, -exponents.time))
+        with np.errstate(over="ignore"):
+            inner = _for_good(inner, own, data, scale, direction, float(np.ldexp(horizon, -exponents.time)))
     if exponents.k and not _is_native(inner):  # weights are integrated as they are
         exponents = replace(exponents, k=0)
         own, data = exponents.network(net), exponents.problem(problem)

@@ -143,7 +143,7 @@ def _check_std(value: object) -> float:
         if isinstance(value, bool | str):
             raise TypeError
         std = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"`std` must be a number >= 0; received {value!r}.") from None
     if not (math.isfinite(std) and std >= 0):
         raise ValueError(f"`std` must be a finite number >= 0; received {value!r}.")

@@ -20,7 +20,12 @@ def check_features(X: Any) -> Any:
         if X.dtype.kind not in "fiub":
             raise ValueError(f"`X` must be real numbers; received entries of type {X.dtype}.")
         X = X.astype(float)
-        _check_finite("X", X.data)
+        if not np.isfinite(X.data).all():
+            rows = X.tocoo()
+            first = int(np.flatnonzero(~np.isfinite(rows.data))[0])
+            raise ValueError(
+                f"`X` must be finite; received {rows.data[first]} at ({rows.row[first]}, {rows.col[first]})."
+            )
     else:
         X = as_float("X", X)
     if len(X.shape) != 2:
@@ -54,8 +59,10 @@ def check_names(names: Sequence[str], d: int) -> tuple[str, ...]:
 def as_float(name: str, value: Any) -> Array:
     try:
         raw = np.asarray(value)
-        if raw.dtype.kind == "c":
-            raise ValueError("complex numbers")
+        if raw.dtype.kind in "cMm":
+            raise ValueError("complex numbers" if raw.dtype.kind == "c" else "dates")
+        if np.ma.is_masked(value):
+            raise ValueError("masked entries: drop such rows, or fill them")
         # A copy in C order: the caller may change theirs, and kernels want contiguous rows.
         array = np.array(raw, dtype=float, order="C")
     except (TypeError, ValueError) as error:

@@ -57,7 +57,13 @@ BAD = np.array([[1.0, np.nan], [0.0, 1.0]])
     ("arguments", "message"),
     [
         ((BAD, [1, 2]), r"`X` must be finite; received 1 NaN or infinite entries, the first at index \(0, 1\)"),
-        ((scipy.sparse.csr_matrix(BAD), [1, 2]), "`X` must be finite"),
+        ((scipy.sparse.csr_matrix(BAD), [1, 2]), r"`X` must be finite; received nan at \(0, 1\)"),
+        (
+            (np.ma.masked_greater(np.eye(2), 0.5), [1, 2]),
+            "`X` must be an array of real numbers; received masked entries",
+        ),
+        ((np.eye(2), np.ma.array([1.0, 2.0], mask=[False, True])), "`y` must be .* received masked entries"),
+        ((np.array([["2020"], ["2021"]], "M8[D]"), [1, 2]), "`X` must be an array of real numbers; received dates"),
         ((np.eye(2), [1, np.inf]), r"`y` must be finite.*\(1,\)"),
         ((np.eye(2), [1, 2, 3]), r"`y` must have shape \(2,\) or \(2, m\).*received \(3,\)"),
         ((np.ones(3), [1, 2, 3]), r"`X` must have two dimensions"),
