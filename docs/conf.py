@@ -118,7 +118,6 @@ def gallery() -> None:
     """Every script of gallery/ is run, its figure and its text shown side by side: neither can be stale."""
     import matplotlib
     import matplotlib.pyplot as plt
-    import matplotlib.style
 
     matplotlib.use("Agg")
     pictures = GENERATED / "gallery"
@@ -128,7 +127,7 @@ def gallery() -> None:
         text = script.read_text(encoding="utf-8")
         title, code = text.split('"""')[1].strip(), text.split('"""', 2)[2].strip()
         plt.close("all")
-        with matplotlib.style.context([flowsim.plot.STYLE, {"figure.figsize": (6.0, 4.0)}]):
+        with matplotlib.rc_context({"figure.figsize": (6.0, 4.0)}):
             exec(compile(text, str(script), "exec"), {"__name__": "__main__"})
             plt.gcf().savefig(pictures / f"{script.stem}.png", dpi=110)
         heading = title.rstrip(".")

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 
 import flowsim as fs
 
+plt.style.use(fs.plot.STYLE)
 problem = fs.datasets.sparse_regression(20, 4, 2, seed=1)
 for level in (0.0, 0.2, 0.4):
     noise = fs.GaussianNoise(level) if level else None

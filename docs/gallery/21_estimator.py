@@ -6,6 +6,7 @@ from sklearn.model_selection import validation_curve
 
 import flowsim as fs
 
+plt.style.use(fs.plot.STYLE)
 X, y = load_diabetes(return_X_y=True, scaled=False)
 jumps = list(range(12))
 _, scores = validation_curve(fs.SaddleRegressor(), X, y, param_name="n_jumps", param_range=jumps, cv=5)

@@ -92,8 +92,8 @@ def _integrate(
     progress: bool,
 ) -> tuple[dict[str, Any], Trajectory, SaddlePath | LinearSaddlePath | None]:
     from flowsim.flows import gradient_flow
+    from flowsim.limits.horizons import last_jump, least_loss, limit_or_why
     from flowsim.studies import jump_table, one_sided
-    from flowsim.studies.horizons import last_jump, least_loss, limit_or_why
 
     path, without = limit_or_why(net, problem)
     if horizon is None:

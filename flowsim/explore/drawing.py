@@ -14,8 +14,8 @@ from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.explore.controls import CLOCKS
 from flowsim.explore.redraw import Shown
+from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times
-from flowsim.studies.horizons import least_loss
 
 #: name -> heading
 FIGURES = {

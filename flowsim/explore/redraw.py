@@ -12,11 +12,11 @@ import numpy as np
 from flowsim.explore.controls import Controls
 from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath
+from flowsim.limits.horizons import last_jump, limit_or_why
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
 from flowsim.studies import jump_table, one_sided
-from flowsim.studies.horizons import last_jump, limit_or_why
 from flowsim.symbolic.clock import acceleration
 
 #: The run ends this factor beyond the last jump of the limit, as that of ``flowsim run``.

@@ -26,8 +26,8 @@ from flowsim.symbolic import kernels
 
 #: Weights smaller than this lose digits to underflow when they are multiplied.
 _SMALLEST = 1e-290
-#: A conserved quantity has drowned when rounding of its terms exceeds this share of it.
-_DROWNED = 0.05
+#: A conserved quantity is lost to cancellation when rounding of its terms exceeds this share of it.
+_CANCELLED = 0.05
 _EPS = float(np.finfo(float).eps)
 #: Relative perturbation that measures how large the terms of a conserved quantity are.
 _PROBE = 1e-3
@@ -222,11 +222,11 @@ class WeightCoordinates:
             moved = w.copy()
             moved[a] *= 1 + _PROBE
             size += np.abs(self._conserved(moved, self.kind) - value) / _PROBE
-        drowned = (self.initial != 0) & (_EPS * size > _DROWNED * law)
-        if drowned.any():
-            pair, i = (int(index) for index in np.argwhere(drowned)[0])
+        cancelled = (self.initial != 0) & (_EPS * size > _CANCELLED * law)
+        if cancelled.any():
+            pair, i = (int(index) for index in np.argwhere(cancelled)[0])
             return (
-                f"the conserved quantity {self.invariants[pair]} of coordinate {i} has drowned in rounding: it should "
+                f"the conserved quantity {self.invariants[pair]} of coordinate {i} is lost to cancellation: it should "
                 f"be {law[pair, i]:.1e}, the rounding of its terms is {_EPS * size[pair, i]:.1e}; {self.remedy()}"
             )
         lost = (self.initial != 0) & (np.abs(np.abs(value) - law) > _LOST * law)

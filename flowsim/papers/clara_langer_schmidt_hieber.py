@@ -17,7 +17,6 @@ from flowsim.studies import weighted_lasso as exact_lasso
 
 PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
-STYLES = ("-", "--", "-.", ":")
 
 
 def _largest_root(c: float, eta: float, depth: int) -> float:
@@ -65,7 +64,7 @@ def shrinkage_curve() -> Outcome:
         fine = np.linspace(c[0], c[-1], 300)
         for j, eta in enumerate(etas):
             line = [max(x - eta**2, 0.0) if depth == 2 else _largest_root(x, eta, depth) for x in fine]
-            ax.plot(fine, line, color=COLORS[j], ls=STYLES[j], label=rf"$\eta$ = {eta}")
+            ax.plot(fine, line, color=COLORS[j], label=rf"$\eta$ = {eta}")
             ax.plot(c, ends[k, j], color=COLORS[j], ls="", marker="o", ms=3)
         ax.set_title(f"depth {depth}")
         ax.set_xlabel(r"coefficient without noise, $X^\top y / n$")
@@ -120,7 +119,7 @@ def imbalance_decay() -> Outcome:
                                      atol=1e-13)  # fmt: skip
                 w = np.array([flow.at(times).weights[name] for name in names])
                 share = (w[0] ** 2 - w[1] ** 2) / (w[0] ** 2 - w[1] ** 2)[0]
-                ax.plot(eta**2 * times, share[:, 0], color=COLORS[j], ls=STYLES[j], lw=1.1,
+                ax.plot(eta**2 * times, share[:, 0], color=COLORS[j], lw=1.1,
                         label=rf"$\eta$ = {eta}" if draw == 0 else None)  # fmt: skip
                 data[f"depth{depth}_eta{eta}_draw{draw}"] = ("point", share[:, 0])
                 if depth == 2:
@@ -245,9 +244,9 @@ def stochastic_sam() -> Outcome:
     for i in range(4):
         ax.fill_between(t, mean[:, i] - 3 * error[:, i], mean[:, i] + 3 * error[:, i], color=COLORS[i], alpha=0.3, lw=0)
         ax.plot(t, betas[0, :, i], color=COLORS[i], lw=0.4, ls="-")
-        ax.plot(t, expected[:, i], color=COLORS[i], ls="--", label=rf"$\beta_{i + 1}$")
+        ax.plot(t, expected[:, i], color=COLORS[i], ls=":", label=rf"$\beta_{i + 1}$")
     ax.set_xlabel("time $t = h k$")
-    ax.set_ylabel("one run (thin), mean ± 3 s.e. (band), flow (dashed)", fontsize=8)
+    ax.set_ylabel("one run (thin), mean ± 3 s.e. (band), flow (dotted)", fontsize=8)
     ax.legend()
     # The mean of a product feels the fluctuation of the weights: a bias of order h on top of the standard error.
     gap = float(np.abs(mean - expected).max())

@@ -16,7 +16,6 @@ from flowsim.studies.separation import separation
 
 MOROSHKO = "Moroshko, Gunasekar, Woodworth, Lee, Srebro & Soudry, arXiv 2007.06738"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-STYLES = ("-", "--", "-.", ":")
 _LN10 = float(np.log(10.0))
 
 
@@ -50,7 +49,7 @@ def kernel_to_rich() -> Outcome:
         found = separation(run, problem)
         shares[:, row] = found.margin_l1 / best1.margin, found.margin_l2 / best2.margin
         for ax, share in zip(axes, shares[:, row], strict=True):
-            ax.plot(digits, share, color=COLORS[row], ls=STYLES[row], label=rf"$\alpha$ = {alpha}")
+            ax.plot(digits, share, color=COLORS[row], label=rf"$\alpha$ = {alpha}")
     for ax, norm in zip(axes, (1, 2), strict=True):
         ax.axhline(1.0, color="0.5", lw=0.8)
         ax.set_xscale("log")
@@ -103,9 +102,9 @@ def frozen_active_set() -> Outcome:
         run = gradient_flow(net, problem, digits[-1] * _LN10, alpha=alpha, clock="log_loss", t_eval=digits * _LN10)
         shares[row] = separation(run, problem).margin_l1 / best.margin
         left[row] = np.abs(run.beta[-1, still]).max() / np.abs(run.beta[-1]).max()
-        ax.plot(digits, shares[row], color=COLORS[row], ls=STYLES[row], label=rf"$\alpha$ = {alpha}")
+        ax.plot(digits, shares[row], color=COLORS[row], label=rf"$\alpha$ = {alpha}")
     ax.axhline(1.0, color="0.5", lw=0.8)
-    ax.axhline(frozen, color="0.5", lw=0.8, ls="--")
+    ax.axhline(frozen, color="0.5", lw=0.8, ls=":")
     ax.annotate("margin of the frozen active set", (digits[-1], frozen), (0, 4), textcoords="offset points", ha="right")
     ax.set_xscale("log")
     ax.set_xlabel(r"digits of the loss, $\log_{10}(1/L)$")

@@ -19,7 +19,6 @@ from flowsim.studies import compare, measured_jump_times, min_l1
 DEEP = "arXiv 2607.12332"
 STEPS = "Even, Pesme, Gunasekar & Flammarion, arXiv 2302.08982"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
-STYLES = ("-", "--", "-.", ":")
 
 
 @experiment("deep-starts", DEEP, "Depth 3 from perturbed starts: each start has its own jump times")
@@ -46,11 +45,11 @@ def deep_starts() -> Outcome:
         for j, alpha in enumerate(alphas):
             flow = gradient_flow(net, problem, horizon, alpha=alpha, start=start, clock="accelerated", rtol=1e-8)
             beta = flow.at(times, clock="accelerated").beta
-            ax.plot(times, beta, color=COLORS[j], ls=STYLES[2 - j], lw=1.2)
+            ax.plot(times, beta, color=COLORS[j], lw=1.2)
             data[f"{label}-{alpha}".replace(" ", "-")] = (("point", "feature"), beta)
             gaps.append(np.abs(measured_jump_times(flow, path) - path.jump_times))
         for t in path.jump_times:
-            ax.axvline(t, color="0.45", lw=0.8, ls=(0, (4, 3)))
+            ax.axvline(t, color="0.45", lw=0.8, ls=":")
         ax.set_title(label)
         ax.set_xlabel(r"accelerated time $\tilde t = t\,\alpha$")
         ax.set_xlim(0, horizon)
@@ -71,7 +70,7 @@ def deep_starts() -> Outcome:
         checks.append(Check(f"{label}: order of the jump-time error in alpha", 1.0, order, 0.1))
     axes[0].set_ylabel(r"coordinates $\beta_i$")
     for j, alpha in enumerate(alphas):
-        axes[0].plot([], [], color=COLORS[j], ls=STYLES[2 - j], label=rf"$\alpha$ = {alpha:g}")
+        axes[0].plot([], [], color=COLORS[j], label=rf"$\alpha$ = {alpha:g}")
     axes[0].legend(loc="upper left")
     return Outcome(
         {"": figure}, xarray.Dataset(data), {"depth": 3, "c": [1.0, -0.8], "alphas": alphas, "starts": starts}, checks
@@ -113,9 +112,9 @@ def step_size() -> Outcome:
     left.axhline(float(np.abs(flow.beta[-1]).sum()), color="0.5", lw=1.2, ls="-", label="gradient flow")
     left.axhline(least, color="#000000", lw=0.9, ls=":", label="least possible")
     for j, (label, values) in enumerate(norms.items()):
-        left.plot(steps, values, color=COLORS[j], ls=STYLES[j], marker="o", ms=4, label=label)
+        left.plot(steps, values, color=COLORS[j], marker="o", ms=4, label=label)
     left.set_ylabel(r"$\|\beta\|_1$ at the end")
-    right.plot(steps, gains, color=COLORS[1], ls="--", marker="o", ms=4, label="one row a step")
+    right.plot(steps, gains, color=COLORS[1], marker="o", ms=4, label="one row a step")
     right.set_ylabel(r"mean of $-\ln$ (imbalance left)")
     right.set_yscale("log")
     right.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])

@@ -15,7 +15,6 @@ from flowsim.problem import Regression
 
 PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000")
-STYLES = ("-", "--", "-.", ":")
 
 
 def _problem(n: int, d: int, m: int, seed: int) -> Regression:
@@ -49,7 +48,7 @@ def rate_against_bound() -> Outcome:
         times = np.linspace(0.0, t_end, 400)
         gap = _excess(problem, flow.at(times).beta)
         ax.plot(times, gap / gap[0], color=COLORS[j], ls="-", label=label)
-        ax.plot(times, np.exp(-rate * times), color=COLORS[j], ls="--", lw=1.0)
+        ax.plot(times, np.exp(-rate * times), color=COLORS[j], ls=":", lw=1.0)
         data[f"case{j}"] = ("point", gap / gap[0])
         seen = gap > 1e-20 * gap[0]
         checks.append(Check(f"{label}: largest loss over bound", 1.0 + 1e-6,
@@ -59,7 +58,7 @@ def rate_against_bound() -> Outcome:
     ax.set_ylim(1e-9, 2)
     ax.set_xlim(0, None)
     ax.set_xlabel("time $t$")
-    ax.set_ylabel(r"$(L(t) - L^*) \,/\, (L(0) - L^*)$; dashed: bound")
+    ax.set_ylabel(r"$(L(t) - L^*) \,/\, (L(0) - L^*)$; dotted: bound")
     ax.legend()
     return Outcome(
         {"": figure}, xarray.Dataset(data),
@@ -91,7 +90,7 @@ def width_law() -> Outcome:
         ax.plot(widths, distances[a], color=COLORS[a], marker=".", ms=3, ls="", alpha=0.5)
         ax.plot(widths, size[a], color=COLORS[a], marker="o", ms=5, ls="")
         label = rf"$a$ = {exponent}: slope {slope:.3f}, theory {0.5 - 2 * exponent:.1f}"
-        ax.plot(widths, np.exp(offset) * widths**slope, color=COLORS[a], ls=STYLES[a], label=label)
+        ax.plot(widths, np.exp(offset) * widths**slope, color=COLORS[a], label=label)
         checks.append(
             Check(f"slope at a = {exponent}", 0.5 - 2 * exponent, float(slope), 0.05 / abs(0.5 - 2 * exponent))
         )
@@ -124,7 +123,7 @@ def invariant_set() -> Outcome:
         start = linear_start(net, problem, kind, seed=2)  # type: ignore[arg-type]
         flow = gradient_flow(net, problem, 300.0, alpha=1.0, start=start, t_eval=times, rtol=1e-10)
         curves.append(np.linalg.norm(flow.beta - target, axis=(1, 2)) / np.linalg.norm(target))
-        ax.plot(times, np.maximum(curves[-1], 1e-16), color=COLORS[j], ls=STYLES[j], label=kind)
+        ax.plot(times, np.maximum(curves[-1], 1e-16), color=COLORS[j], label=kind)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(1e-2, 300.0)

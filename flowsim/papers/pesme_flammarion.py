@@ -11,7 +11,7 @@ from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
 from flowsim.papers.experiment import Check, Outcome, experiment
 from flowsim.plot import animate, phase
-from flowsim.plot.labels import label_ends, make_room
+from flowsim.plot.labels import label_ends
 from flowsim.plot.style import PREDICTED, colours, styled
 from flowsim.problem import Regression
 from flowsim.studies import lasso_link as study_lasso_link
@@ -20,8 +20,7 @@ from flowsim.studies import limit_study, measured_jump_times, min_l1, plateau_ti
 PAPER = "Pesme & Flammarion, arXiv 2304.00488"
 UV = DiagonalNetwork("u*v")
 ALPHAS = ("1e-2", "1e-8", "1e-60", "1e-1000")
-COLORS = ("#56B4E9", "#E69F00", "#D55E00", "#000000")
-STYLES = (":", "-.", "--", "-")
+COLORS = ("#56B4E9", "#E69F00", "#D55E00", "#0072B2")
 
 
 def _problem() -> Regression:
@@ -42,9 +41,9 @@ def loss_staircase() -> Outcome:
     losses = np.array([flow.at(times, clock="accelerated").loss for flow in flows])
     limit = problem.loss(path.beta(times))
     figure, ax = plt.subplots(figsize=(6.4, 3.8))
-    ax.plot(times, limit, color="0.75", lw=4, ls="-", label="limit")
-    for alpha, loss, color, style in zip(ALPHAS, losses, COLORS, STYLES, strict=True):
-        ax.plot(times, loss, color=color, ls=style, lw=1.2, label=rf"$\alpha$ = {alpha}")
+    for alpha, loss, color in zip(ALPHAS, losses, COLORS, strict=True):
+        ax.plot(times, loss, color=color, lw=1.2, label=rf"$\alpha$ = {alpha}")
+    ax.plot(times, limit, label="limit", **PREDICTED)
     ax.set_xlabel(r"accelerated time $\tilde t = t / \ln(1/\alpha)$")
     ax.set_ylabel(r"training loss $L(\beta)$")
     ax.set_xscale("log")
@@ -106,8 +105,8 @@ def coordinates() -> Outcome:
         ax.set_xscale("log")
         ax.set_xlim(times[0], horizon)
     axes[0].set_ylabel(r"coordinates $\beta_i$ (dotted: limit)")
-    make_room(axes[-1], times[0], horizon)
-    label_ends(axes[-1], curves[-1][-1, named], [problem.feature_names[i] for i in named], palette)
+    names = [problem.feature_names[i] for i in named]
+    label_ends(axes[-1], (times[0], horizon), curves[-1][-1, named], names, palette)
     return Outcome(
         {"": figure},
         xarray.Dataset(
@@ -188,8 +187,8 @@ def four_features() -> Outcome:
         left.plot(times, beta[:, i], color=f"C{i}", ls="-", label=rf"$\beta_{i + 1}$")
         right.plot(times, path.dual(times)[:, i], color=f"C{i}", ls="-")
     for t in path.jump_times:
-        left.axvline(t, color="0.5", lw=0.7, ls=(0, (4, 3)))
-        right.axvline(t, color="0.5", lw=0.7, ls=(0, (4, 3)))
+        left.axvline(t, color="0.5", lw=0.7, ls=":")
+        right.axvline(t, color="0.5", lw=0.7, ls=":")
     right.axhline(1, color="0.5", lw=0.8, ls="-")
     right.axhline(-1, color="0.5", lw=0.8, ls="-")
     left.set_ylabel(r"coordinates at $\alpha = 10^{-1000}$")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowsim.plot.labels import label_ends
 from flowsim.plot.style import colours, new_axes, styled
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
     if len(shown):
         low, high = ax.get_ylim()
         ax.set_ylim(low, high + 0.2 * (high - low))  # lines and dots leave no corner free on every problem
-        ax.legend(loc="upper center", ncols=2)
+        ax.legend(loc="upper left", ncols=2)
+        span = (float(comparison.t[0]), float(comparison.t[-1]))
+        label_ends(ax, span, flow[-1, shown], [comparison.names[i] for i in shown], palette)
     return ax
 
 

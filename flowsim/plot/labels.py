@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-#: Share of the width that is kept for names, and the gap between a curve's end and its name.
-_ROOM, _GAP = 0.17, 0.015
+#: Least and largest share of the width that is kept for names, and the gap between a curve's end and its name.
+_LEAST_ROOM, _MOST_ROOM, _GAP = 0.12, 0.32, 0.015
 _SIZE = 7.5
 #: Height of a line of text over its size.
 _LEADING = 1.15
@@ -23,9 +23,9 @@ _LEADING = 1.15
 _WIDE = 0.58
 
 
-def make_room(ax: Axes, low: float, high: float) -> None:
+def _make_room(ax: Axes, low: float, high: float, room: float) -> None:
     """Limits of the abscissa that leave the right part of the axes to names."""
-    share = 1.0 - _ROOM
+    share = 1.0 - room
     if ax.get_xscale() == "log" and 0 < low < high:
         ax.set_xlim(low, low * (high / low) ** (1.0 / share))
     else:
@@ -54,24 +54,30 @@ class _Until(Locator):
         return [tick for tick in ticks if tick <= self.high * (1 + 1e-9)]
 
 
-def label_ends(ax: Axes, ends: Any, names: Sequence[str], colours: Sequence[Any]) -> None:
-    """Names right of curves that end at ordinates `ends`, moved apart where they would overprint.
+def label_ends(
+    ax: Axes, span: tuple[float, float], ends: Any, names: Sequence[str], colours: Sequence[Any]
+) -> None:  # fmt: skip
+    """Names right of curves over `span` that end at ordinates `ends`, moved apart where they would overprint.
 
-    To be called when limits and scales are set, after :func:`make_room`.
+    To be called when limits and scales are set; the abscissa is lengthened to make room for the names.
     """
     if not len(names):
         return
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    width = ax.get_position().width * figure.get_size_inches()[0] * 72.0
+    letter = _WIDE * _SIZE / max(width, 1.0)
+    longest = max(1 if name.startswith("$") else len(name) for name in names)
+    room = float(np.clip(letter * longest + 3 * _GAP, _LEAST_ROOM, _MOST_ROOM))
+    _make_room(ax, *span, room)
     low, high = ax.get_ylim()
     scaled = np.asarray(ax.transScale.transform(np.column_stack([np.ones(len(ends)), ends])))[:, 1]
     bounds = np.asarray(ax.transScale.transform([[1.0, low], [1.0, high]]))[:, 1]
     where = np.clip((scaled - bounds[0]) / (bounds[1] - bounds[0]), 0.0, 1.0)
-    figure = ax.get_figure(root=True)
-    assert figure is not None
     height = ax.get_position().height * figure.get_size_inches()[1] * 72.0
     places = spread(where, _LEADING * _SIZE / max(height, 1.0))
-    width = ax.get_position().width * figure.get_size_inches()[0] * 72.0
-    longest = max(3, int((_ROOM - 2 * _GAP) * width / (_WIDE * _SIZE)))
-    edge = 1.0 - _ROOM
+    longest = max(3, int((room - 2 * _GAP) / letter))
+    edge = 1.0 - room
     for start, place, name, colour in zip(where, places, names, colours, strict=True):
         ax.plot(
             [edge + 0.003, edge + _GAP], [start, place], color=colour, lw=0.6, ls="-", transform=ax.transAxes,

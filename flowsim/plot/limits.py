@@ -11,9 +11,9 @@ from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE
-from flowsim.plot.labels import label_ends, make_room
+from flowsim.plot.labels import label_ends
 from flowsim.plot.linear_limits import levels, linear_limit
-from flowsim.plot.style import PREDICTED, colours, new_axes, styled
+from flowsim.plot.style import PREDICTED, colours, log_axis, new_axes, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def saddle_to_saddle(
         ax.set_xlabel(r"accelerated time $\tilde t$")
         if len(path.jump_times) > 1 and path.jump_times[-1] > 10 * path.jump_times[0]:
             times = np.maximum(times, path.jump_times[0] / 2)
-            _log_axis(ax, times[0], times[-1])
+            log_axis(ax, times[0], times[-1])
     else:
         times = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
         values = path.curve(times)[:, used]
@@ -84,8 +84,7 @@ def _named_curves(ax: Axes, x: Array, values: Array, names: Sequence[str], legen
     for i, colour in zip(largest, palette, strict=True):
         ax.plot(x, values[:, i], color=colour, label=names[i])
     if legend and len(largest):
-        make_room(ax, float(x[0]), float(x[-1]))
-        label_ends(ax, values[-1, largest], [names[i] for i in largest], palette)
+        label_ends(ax, (float(x[0]), float(x[-1])), values[-1, largest], [names[i] for i in largest], palette)
 
 
 @styled
@@ -130,7 +129,7 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax)
     dense = np.geomspace(link.t[0], link.t[-1], 600)
     average = link.path.time_average(dense)
-    _log_axis(ax, dense[0], dense[-1])
+    log_axis(ax, dense[0], dense[-1])
     _named_curves(ax, dense, average, link.path.problem.feature_names, True)
     for line in [each for each in ax.get_lines() if not str(each.get_label()).startswith("_")]:
         i = link.path.problem.feature_names.index(str(line.get_label()))
@@ -187,17 +186,6 @@ def _lines(path: SaddlePath | LinearSaddlePath, beta: np.ndarray) -> np.ndarray:
     if isinstance(path, LinearSaddlePath):
         return np.linalg.svd(beta, compute_uv=False)
     return beta[:, sorted({int(i) for support in path.supports for i in support})]
-
-
-def _log_axis(ax: Axes, low: float, high: float) -> None:
-    """Logarithmic, labelled at 1, 2, 5: readable over half a decade as over five."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlim(low, high)
 
 
 def _small(two_layer: bool) -> str:

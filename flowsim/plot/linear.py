@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowsim.plot.curves import MOST_NAMES
-from flowsim.plot.labels import label_ends, make_room
+from flowsim.plot.labels import label_ends
 from flowsim.plot.style import FLOW, LIMIT, PREDICTED, colours, new_axes, styled
 from flowsim.plot.trajectory import CLOCK_LABELS
 from flowsim.results import Clock, Trajectory
@@ -104,8 +104,7 @@ def singular_values(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes 
         ax.plot(times, values[:, index], color=colour, label=names[index])
     ax.set_xlabel(CLOCK_LABELS[clock])
     ax.set_ylabel(r"singular values of $U V^\top$")
-    make_room(ax, float(times[0]), float(times[-1]))
-    label_ends(ax, values[-1, :count], names, palette)
+    label_ends(ax, (float(times[0]), float(times[-1])), values[-1, :count], names, palette)
     return ax
 
 
@@ -128,6 +127,5 @@ def rank_by_rank(
     for number, time in enumerate([] if predicted is None else predicted[predicted <= traj.accelerated_time[-1]]):
         label = "predicted jump" if number == 0 else None
         ax.axvline(time, label=label, **PREDICTED)
-    singular_values(traj, ax=ax)
     ax.set_ylim(-0.03 * top, 1.18 * top)
-    return ax
+    return singular_values(traj, ax=ax)

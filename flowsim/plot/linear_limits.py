@@ -8,7 +8,8 @@ import numpy as np
 
 from flowsim.errors import IntegrationError
 from flowsim.network.linear_algebra import LinearData
-from flowsim.plot.style import colours, new_axes, styled
+from flowsim.plot.labels import label_ends
+from flowsim.plot.style import PREDICTED, colours, new_axes, styled
 from flowsim.results import Trajectory
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def linear_limit(
     ----------
     path : LinearSaddlePath
     traj : Trajectory, optional
-        A flow of the same network, dotted.
+        A flow of the same network, solid; the limit is dotted then.
     clock : {"accelerated", "arclength"}
     legend : bool
     ax : matplotlib Axes, optional
@@ -58,18 +59,24 @@ def linear_limit(
         last = float(path.arclength(last))
         times = np.linspace(0.0, last, _SAMPLES)
         values = np.asarray(np.linalg.svd(path.curve(times), compute_uv=False), dtype=np.float64)
-    for k, column in enumerate(values.T):
-        ax.plot(times, column, color=colours(k + 1)[k], ls="-", label=f"$s_{{{k + 1}}}$" if k < _MAX_NAMES else None)
     if traj is not None:
-        samples = np.linspace(0.0, min(last, float(traj.clock_values(clock)[-1])), _SAMPLES)
-        flow = np.linalg.svd(traj.at(samples, clock).beta, compute_uv=False)
-        ax.plot(samples, flow, color="k", ls=":", lw=0.9)
-        ax.plot([], [], color="k", ls=":", lw=0.9, label=rf"flow, $\alpha$ = {traj.info.get('alpha', '')}")
+        ax.plot(times, values, **PREDICTED)
+        ax.plot([], [], label="limit", **PREDICTED)
+        ax.plot([], [], color=colours(1)[0], label=_flow_label(traj))
+        ax.legend(loc="upper left", ncols=2)
+        times = np.linspace(0.0, min(last, float(traj.clock_values(clock)[-1])), _SAMPLES)
+        values = np.asarray(np.linalg.svd(traj.at(times, clock).beta, compute_uv=False))
+    names = [f"$s_{{{k + 1}}}$" for k in range(min(values.shape[1], _MAX_NAMES))]
+    palette = colours(values.shape[1])
+    for k, column in enumerate(values.T):
+        ax.plot(times, column, color=palette[k], label=names[k] if k < _MAX_NAMES else "_more")
     ax.set_xlim(0.0, last)
+    if traj is not None:
+        ax.set_ylim(top=1.2 * ax.get_ylim()[1])  # room for the legend above the lines
     ax.set_xlabel(_LABELS[clock])
     ax.set_ylabel(r"singular values of $U V^\top$")
     if legend:
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        label_ends(ax, (0.0, last), values[-1, : len(names)], names, palette)
     return ax
 
 
@@ -81,7 +88,7 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
     ----------
     path : LinearSaddlePath
     traj : Trajectory, optional
-        A flow of the same network; the levels of what it learns are dotted.
+        A flow of the same network; the levels of what it learns are solid, those of the limit dotted then.
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
@@ -90,23 +97,26 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
     times = np.unique(np.concatenate([[0.0], path.jump_times, np.linspace(0.0, last, 200)]))
     values = path.levels(times)
     _jump_lines(ax, path)
+    learned, lowest = int(path.ranks[-1]), float(values.min())
+    if values.shape[1] > learned:
+        ax.plot(times, values[:, learned:], color="0.7", lw=0.8)
+        ax.plot([], [], color="0.7", lw=0.8, label="never learned")
+    values = values[:, :learned]
+    samples = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)[1:] if traj is not None else times
+    flow = None if traj is None else traj.at(samples, "accelerated").levels
+    if traj is not None and flow is not None:
+        ax.plot(times, values, **PREDICTED)
+        ax.plot([], [], label=f"limit; solid: {_flow_label(traj)}", **PREDICTED)
+        times, values = samples, flow[:, :learned]
+    palette = colours(learned)
     for k, column in enumerate(values.T):
-        waits = k < int(path.ranks[-1])
-        ax.plot(times, column, color=colours(k + 1)[k] if waits else "0.7", ls="-", lw=1.4 if waits else 0.8,
-                label=f"direction {k + 1}" if waits and k < _MAX_NAMES else None)  # fmt: skip
-    ax.plot([], [], color="0.7", lw=0.8, label="never learned") if path.width > path.ranks[-1] else None
-    if traj is not None:
-        samples = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)[1:]
-        flow = traj.at(samples, "accelerated").levels
-        if flow is not None:
-            ax.plot(samples, flow[:, : int(path.ranks[-1])], color="k", ls=":", lw=0.9)
-            ax.plot([], [], color="k", ls=":", lw=0.9, label=rf"flow, $\alpha$ = {traj.info.get('alpha', '')}")
+        ax.plot(times, column, color=palette[k], label=f"direction {k + 1}" if k < _MAX_NAMES else "_more")
     ax.axhline(1.0, color="0.3", lw=0.8, ls="--", zorder=0)
     ax.set_xlim(0.0, last)
-    ax.set_ylim(max(-1.15, 1.1 * float(values.min()) - 0.05), 1.1)
+    ax.set_ylim(max(-1.15, 1.1 * lowest - 0.05), 1.1)
     ax.set_xlabel(_LABELS["accelerated"])
     ax.set_ylabel(r"level $1 + \ln(\mathrm{size}) / \ln(1/\alpha)$")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(loc="best")
     return ax
 
 
@@ -120,12 +130,11 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
     steps = np.repeat(np.concatenate([[0.0], path.jump_times, [last]]), 2)[1:-1]
     seen = excess[excess > 1e-12 * excess[0]]
     floor = 0.3 * float(seen.min()) if len(seen) else 1e-12
-    ax.plot(steps, np.repeat(np.maximum(excess, floor), 2), color="0.2", ls="-", lw=1.6, label="limit")
+    ax.plot(steps, np.repeat(np.maximum(excess, floor), 2), label="limit", **PREDICTED)
     for k, traj in enumerate(trajs):
         times = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)
         loss = traj.at(times, "accelerated").loss - least
-        ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], ls="--", lw=1.0,
-                label=rf"flow, $\alpha$ = {traj.info.get('alpha', '')}")  # fmt: skip
+        ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], label=_flow_label(traj))
     for rank, (begin, end, value) in enumerate(zip(steps[::2], steps[1::2], np.maximum(excess, floor), strict=True)):
         if end - begin > 0.12 * last:
             ax.text((begin + end) / 2, 1.12 * value, f"rank {path.ranks[rank]}", ha="center", va="bottom", fontsize=8)
@@ -166,5 +175,9 @@ def _last(path: LinearSaddlePath) -> float:
 
 
 def _jump_lines(ax: Axes, path: LinearSaddlePath) -> None:
-    for number, time in enumerate(path.jump_times):
-        ax.axvline(time, color="0.6", lw=0.8, ls=":", zorder=0, label="jump" if number == 0 else None)
+    for time in path.jump_times:
+        ax.axvline(time, zorder=0, label="_jump", **PREDICTED)
+
+
+def _flow_label(traj: Trajectory) -> str:
+    return rf"flow, $\alpha$ = {traj.info.get('alpha', '')}"

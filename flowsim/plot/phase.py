@@ -62,7 +62,7 @@ def phase(
         ax.plot(*_curve(traj, chosen).T, color=_FLOW, ls="-", lw=1.5, label=label)
     _label(ax, _names(traj, path), chosen)
     _even_out(ax, len(chosen))
-    ax.legend(loc="upper left")
+    ax.legend(loc="best" if len(chosen) == 2 else "upper left")
     return ax
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from importlib import resources
@@ -21,6 +22,9 @@ STYLE = str(resources.files("flowsim.plot").joinpath("flowsim.mplstyle"))
 FLOW, LIMIT = "#0072B2", "#D55E00"
 PREDICTED: dict[str, Any] = {"color": "0.35", "lw": 0.9, "ls": ":"}
 
+#: Width in points of a number on an axis, with a gap.
+_NUMBER = 30.0
+
 
 def colours(count: int) -> list[str]:
     """The palette's first colours, from the start again where they run out."""
@@ -28,6 +32,21 @@ def colours(count: int) -> list[str]:
 
     palette = [str(colour) for colour in matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]]
     return [palette[k % len(palette)] for k in range(count)]
+
+
+def log_axis(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic abscissa, labelled at 1, 2, 5 where powers of ten would be few and there is room."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_xscale("log")
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    width = 72.0 * ax.get_position().width * figure.get_size_inches()[0]
+    if 3.0 * _NUMBER * math.log10(high / low) < width:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(low, high)
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flowsim.arrays import Array
+from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import DrawnClock, drawn, sample_times
-from flowsim.plot.labels import label_ends, make_room
-from flowsim.plot.style import FLOW, PREDICTED, colours, new_axes, styled
-from flowsim.problem import Regression
+from flowsim.plot.labels import label_ends
+from flowsim.plot.style import FLOW, PREDICTED, colours, log_axis, new_axes, styled
 from flowsim.results import Clock, Trajectory
 from flowsim.results.trajectory import coordinate_names
 
@@ -50,7 +51,8 @@ def loss(
     ----------
     traj : Trajectory
     path : SaddlePath, optional
-        Its plateaus are drawn dotted, its jumps as vertical lines (accelerated clock only).
+        Its plateaus are drawn dotted, its jumps, and where it escapes to infinity, as vertical lines (accelerated clock
+        only).
     clock : {"accelerated", "time", "arclength", "distance"}
     least : float, optional
         Draw the excess over this value, on a logarithmic axis.
@@ -62,10 +64,8 @@ def loss(
     floor = 0.0 if least is None else _FLOOR * max(float(values[0] - shift), np.finfo(float).tiny)
     if path is not None and clock == "accelerated":
         _jump_lines(ax, path, traj)
-        last = float(traj.accelerated_time[-1])
-        seen = int(np.searchsorted(path.jump_times, last))
-        edges = np.concatenate([[0.0], path.jump_times[:seen], [last]])
-        steps = np.maximum(np.repeat(path.losses[: seen + 1], 2) - shift, floor)
+        edges = _edges(path, traj)
+        steps = np.maximum(np.repeat(path.losses[: len(edges) - 1], 2) - shift, floor)
         ax.plot(np.repeat(edges, 2)[1:-1], steps, label="limit", **PREDICTED)
     ax.plot(x, np.maximum(values - shift, floor), color=FLOW, label=_alpha_label(traj))
     _clock_axis(ax, traj, clock, path)
@@ -111,8 +111,7 @@ def trajectory(
     _clock_axis(ax, traj, clock, path)
     ax.set_ylabel(r"coordinates $\beta_i$")
     if legend and names:
-        make_room(ax, *ax.get_xlim())
-        label_ends(ax, shown.beta[-1, shown.named], names, palette)
+        label_ends(ax, ax.get_xlim(), shown.beta[-1, shown.named], names, palette)
     return ax
 
 
@@ -129,11 +128,9 @@ def sparsity(
     # Against the largest of the whole run: at the start all are small alike.
     count = (size > _USED * size.max()).sum(axis=1)
     if path is not None and clock == "accelerated":
-        last = float(traj.accelerated_time[-1])
-        seen = int(np.searchsorted(path.jump_times, last))
-        edges = np.concatenate([[0.0], path.jump_times[:seen], [last]])
+        edges = _edges(path, traj)
         largest = max((float(np.abs(values).max(initial=0.0)) for values in path.values), default=0.0)
-        sizes = np.array([int((np.abs(values) > _USED * largest).sum()) for values in path.values[: seen + 1]])
+        sizes = np.array([int((np.abs(values) > _USED * largest).sum()) for values in path.values[: len(edges) - 1]])
         ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(sizes, 2), label="limit", **PREDICTED)
     ax.plot(shown.x, count, color=FLOW, label=_alpha_label(traj))
     _clock_axis(ax, traj, clock, path)
@@ -181,12 +178,11 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
     drifts = traj.imbalance_departure is not None and traj.imbalance_drift > _DRIFTS
     if drifts:
         imbalance(traj, clock=clock, ax=axes[1, 0])
+        _clock_axis(axes[1, 0], traj, clock, path)
         axes[1, 0].set_title("Conserved quantity")
     else:
         sparsity(traj, path=path, clock=clock, ax=axes[1, 0])
         axes[1, 0].set_title("Coefficients in use")
-    axes[1, 0].set_xscale(axes[0, 0].get_xscale())
-    axes[1, 0].set_xlim(axes[0, 0].get_xlim())
     names = _invariants(traj)
     if names:
         text = f"{names} conserved to {max(traj.imbalance_drift, np.finfo(float).eps):.0e}, relative"
@@ -206,10 +202,14 @@ def _losses(traj: Trajectory, clock: DrawnClock) -> tuple[Array, Array]:
 
 def _least_loss(traj: Trajectory, path: SaddlePath | None) -> float | None:
     """The least loss there is, if a logarithmic axis makes sense of it."""
-    if path is None or not isinstance(path.problem, Regression):
-        return None
-    least = float(path.problem.least_squares_loss)
-    return least if float(traj.loss[0]) > least else None
+    least = None if path is None else least_loss(path.problem, path)
+    return least if least is not None and float(traj.loss[0]) > least else None
+
+
+def _edges(path: SaddlePath, traj: Trajectory) -> Array:
+    """Beginnings and ends of the plateaus that a run sees, as far as the path is known or stays finite."""
+    last = min(float(traj.accelerated_time[-1]), path.horizon)
+    return np.concatenate([[0.0], path.jump_times[path.jump_times < last], [last]])
 
 
 def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath | None) -> None:
@@ -217,8 +217,7 @@ def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath 
     ax.set_xlabel(CLOCK_LABELS[clock])
     if clock == "accelerated" and _spread_jumps(traj, path):
         assert path is not None
-        ax.set_xscale("log")
-        ax.set_xlim(path.jump_times[0] / 2, times[-1])
+        log_axis(ax, path.jump_times[0] / 2, times[-1])
     else:
         ax.set_xlim(times[0], times[-1] if times[-1] > times[0] else times[0] + 1.0)
 
@@ -236,6 +235,8 @@ def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
     times = path.jump_times
     if len(times) > _MOST_LINES:
         times = times[np.sort(np.argsort(np.diff(path.losses))[:_MOST_LINES])]
+    if path.escape is not None:
+        times = np.append(times, path.escape.time)
     for time in times[times <= traj.accelerated_time[-1]]:
         ax.axvline(time, zorder=0, label="_jump", **PREDICTED)
 
@@ -245,7 +246,7 @@ _MOST_LINES = 40
 
 
 def _invariants(traj: Trajectory) -> str:
-    names = ", ".join(traj.invariants).replace("**", "^").replace("*", " ")
+    names = re.sub(r"([a-z])(\d+)", r"\1_{\2}", ", ".join(traj.invariants).replace("**", "^").replace("*", " "))
     return f"${names}$" if names else ""
 
 

@@ -18,6 +18,7 @@ from flowsim.arrays import Array
 from flowsim.card import card, curves, one_line
 from flowsim.descent import Ensemble
 from flowsim.results import Trajectory
+from flowsim.results.trajectory import coordinate_names
 
 #: Points on each path when their shapes are compared.
 _SHAPE_POINTS = 400
@@ -52,6 +53,8 @@ class Comparison:
         ``-sum ln(1 - h^2 g^2)`` for ``u*v`` without noise. None for a LinearNetwork.
     imbalance_gap : array (K,)
         Largest ``|J_flow - J_descent|``.
+    names : tuple of str
+        Of the entries of ``beta.ravel()``.
     """
 
     step: float
@@ -65,6 +68,7 @@ class Comparison:
     imbalance_gap: Array
     flow_beta: Array
     descent_beta: Array
+    names: tuple[str, ...]
 
     __repr__ = one_line
 
@@ -150,6 +154,8 @@ class EnsembleComparison:
     ----------
     t : array (T,)
     flow_beta, mean, standard_error : array (T, d)
+    names : tuple of str
+        Of the entries of beta.
     """
 
     t: Array
@@ -157,6 +163,7 @@ class EnsembleComparison:
     mean: Array
     standard_error: Array
     runs: int
+    names: tuple[str, ...]
 
     __repr__ = one_line
 
@@ -263,6 +270,7 @@ def _compare_one(flow: Trajectory, descent: Trajectory) -> Comparison:
         imbalance_gap=np.zeros(len(t)) if gap is None or gap.size == 0 else np.abs(_flatten(gap)).max(axis=1),
         flow_beta=beta,
         descent_beta=own,
+        names=tuple(coordinate_names(flow)),
     )
 
 
@@ -277,6 +285,7 @@ def _compare_ensemble(flow: Trajectory, runs: Ensemble) -> EnsembleComparison:
         mean=runs.mean[inside],
         standard_error=runs.standard_error[inside],
         runs=len(runs),
+        names=tuple(coordinate_names(flow)),
     )
 
 

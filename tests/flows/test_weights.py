@@ -80,10 +80,10 @@ def test_depth_three_noise_obeys_the_balancing_law() -> None:
 
 
 @pytest.mark.parametrize("alpha", [1e-8, 1e-12, 1e-16, 1e-20, 1e-60])
-def test_a_drowned_imbalance_is_an_error_that_names_growth_coordinates(
+def test_an_imbalance_lost_to_cancellation_is_an_error_that_names_growth_coordinates(
     sign_switching: fs.Regression, alpha: float
 ) -> None:
-    with pytest.raises(fs.IntegrationError, match="drowned in rounding.*growth coordinates") as caught:
+    with pytest.raises(fs.IntegrationError, match="lost to cancellation.*growth coordinates") as caught:
         fs.gradient_flow(
             fs.DiagonalNetwork("u*v"), sign_switching, 6, alpha=alpha, clock="accelerated", coordinates="weights"
         )

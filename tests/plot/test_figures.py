@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ NET = fs.DiagonalNetwork("u*v")
 PROBLEM = fs.datasets.diabetes()
 PATH = fs.saddle_to_saddle(NET, PROBLEM)
 FLOW = fs.gradient_flow(NET, PROBLEM, 12.0, alpha="1e-100", clock="accelerated")
+
+LINEAR = fs.LinearNetwork(4)
+TWO_TARGETS = fs.Regression(PROBLEM.X[:, :4], np.column_stack([PROBLEM.y, PROBLEM.y[::-1]]) / 50.0)
+LINEAR_PATH = fs.saddle_to_saddle(LINEAR, TWO_TARGETS)
+LINEAR_FLOW = fs.gradient_flow(
+    LINEAR, TWO_TARGETS, 1.5 * LINEAR_PATH.jump_times[-1], alpha="1e-50", clock="accelerated"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +55,10 @@ DRAWERS: dict[str, Callable[[Axes], Axes]] = {
     "phase": lambda ax: fs.plot.phase(FLOW, path=PATH, ax=ax),
     "compare": lambda ax: fs.plot.compare(comparisons()[0], ax=ax),
     "orders": lambda ax: fs.plot.orders(comparisons(), ax=ax),
+    "linear limit": lambda ax: fs.plot.linear_limit(LINEAR_PATH, LINEAR_FLOW, ax=ax),
+    "levels": lambda ax: fs.plot.levels(LINEAR_PATH, LINEAR_FLOW, ax=ax),
+    "stairs": lambda ax: fs.plot.loss_staircase(LINEAR_PATH, LINEAR_FLOW, ax=ax),
+    "singular values": lambda ax: fs.plot.singular_values(LINEAR_FLOW, ax=ax),
     "edge": lambda ax: fs.plot.edge_of_stability(
         fs.studies.edge_of_stability(NET, PROBLEM, [1e-3], 60, n_sharpness=3), ax=ax
     ),
@@ -90,6 +102,31 @@ def test_overviews_of_ten_and_of_two_hundred_columns_have_four_full_panels(tmp_p
     assert figure._supxlabel.get_text().startswith("$u^2 - v^2$ conserved to")
 
 
+def test_a_limit_that_escapes_is_drawn_until_it_does_and_the_loss_over_its_infimum() -> None:
+    problem = fs.Problem([[1.0, 0.2], [-2.0, 0.1]], [1.0, -1.0], loss="logistic")
+    path = fs.saddle_to_saddle(NET, problem)
+    assert path.escape is not None
+    flow = fs.gradient_flow(NET, problem, 2 * path.escape.time, alpha="1e-100", clock="accelerated")
+    loss, _, used, _ = fs.plot.overview(flow, path).axes
+    assert loss.get_yscale() == "log"
+    for ax in (loss, used):
+        limit = next(line for line in ax.lines if line.get_label() == "limit")
+        assert limit.get_xdata()[-1] == path.escape.time
+    assert any(np.allclose(line.get_xdata(), path.escape.time) for line in loss.lines if line.get_label() == "_jump")
+
+
+def test_a_short_logarithmic_axis_has_numbers_that_do_not_touch() -> None:
+    deep = fs.DiagonalNetwork(depth=3)
+    path = fs.saddle_to_saddle(deep, PROBLEM)
+    flow = fs.gradient_flow(deep, PROBLEM, 1.5 * path.jump_times[-1], alpha=0.01, clock="accelerated")
+    figure = fs.plot.overview(flow, path)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        ticks = [text.get_window_extent() for text in ax.get_xticklabels(which="both") if text.get_text()]
+        ticks = sorted((box for box in ticks if box.width), key=lambda box: box.x0)
+        assert len(ticks) >= 3 and all(a.x1 < b.x0 for a, b in itertools.pairwise(ticks))
+
+
 def test_names_are_moved_apart_and_keep_their_order() -> None:
     wanted = np.array([0.5, 0.51, 0.1, 0.505, 0.99, 1.0])
     places = spread(wanted, 0.05)
@@ -113,7 +150,7 @@ def test_the_palette_is_told_apart_by_every_kind_of_vision() -> None:
     from matplotlib.colors import to_rgb
 
     with style.context(fs.plot.STYLE):
-        colours = [to_rgb(colour) for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"][:7]]
+        colours = [to_rgb(colour) for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"]]
     coded = np.array(colours)
     linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
     without_long = np.array([[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]])
@@ -121,7 +158,7 @@ def test_the_palette_is_told_apart_by_every_kind_of_vision() -> None:
     for matrix in (np.eye(3), without_long, without_middle):
         lab = _lab(np.clip(linear @ matrix.T, 0, 1))
         apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)[np.triu_indices(len(lab), 1)]
-        assert apart.min() > 8.0
+        assert apart.min() > 15.0
 
 
 def _lab(linear: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flowsim.limits import LinearSaddlePath, SaddlePath, saddle_to_saddle
+from flowsim.limits.linear_path import LinearSaddlePath
+from flowsim.limits.path import SaddlePath
+from flowsim.limits.process import saddle_to_saddle
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem, Regression
 
