@@ -21,6 +21,7 @@ from flowsim.arrays import Array
 from flowsim.flows.coordinates import IntegrationOptions, NativeCoordinates, Observed
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Problem, Regression
+from flowsim.problem.problems import binary_exponent
 from flowsim.solvers import SeparableSolution
 
 #: Exponents of X, and of coefficients of quadratic formulas, that are left as they are: squares of all that a flow
@@ -82,28 +83,20 @@ class Exponents:
 
 def exponents_for(net: DiagonalNetwork, problem: Problem, native: bool) -> Exponents:
     """What to take out of a problem with the squared loss; nothing of data of ordinary size."""
-    entries = problem.X if problem.is_dense else getattr(problem.X, "data", None)
-    if (
-        not isinstance(problem, Regression)
-        or not isinstance(entries, np.ndarray)
-        or (not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay))
+    if not isinstance(problem, Regression) or (
+        not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
     ):
         return Exponents()
-    p, q = _exponent(entries), _exponent(problem.y)
-    degree = _degree(net) if native and (net.noise is None or not np.any(net.noise.stds(net.weights))) else 0
+    p, q = problem.binary_exponents
     if p is None:
         return Exponents()
+    degree = _degree(net) if native and (net.noise is None or not np.any(net.noise.stds(net.weights))) else 0
     k, least = 0, 1 + _ORDINARY // 2 if degree == 2 else _PRODUCT
     if q is not None and degree and abs(round((q - p) / degree)) >= least:
         # Only what of y the features see moves coefficients.
-        seen = _exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
+        seen = binary_exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
         k = 0 if seen is None else round((seen + q - p) / degree)
     return Exponents(p if abs(p) > _ORDINARY else 0, k if abs(k) >= least else 0, degree or 2)
-
-
-def _exponent(values: Array) -> int | None:
-    top = float(np.abs(values).max(initial=0.0))
-    return math.frexp(top)[1] if top > 0 else None
 
 
 def _degree(net: DiagonalNetwork) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -30,6 +31,12 @@ from flowsim.problem.losses import SQUARED, Loss, as_loss
 _OPERATOR_BLOCK = 256
 #: Predictions of a sublevel set are looked for up to this, to the rounding of so many bisections.
 _FURTHEST, _BISECTIONS = 1e3, 40
+
+
+def binary_exponent(values: Array) -> int | None:
+    """Of the largest entry; None if all are zero."""
+    top = float(np.abs(values).max(initial=0.0))
+    return math.frexp(top)[1] if top > 0 else None
 
 
 class Problem(InUnits):
@@ -245,6 +252,12 @@ class Problem(InUnits):
     def column_norms(self) -> Array:
         """``||X_i||``, shape (d,)."""
         return np.sqrt(self.n * self.feature_variances)
+
+    @cached_property
+    def binary_exponents(self) -> tuple[int | None, int | None]:
+        """Of the largest entries of X and of y; None for what is zero, or an operator, whose entries are unknown."""
+        entries = self.X if self.is_dense else getattr(self.X, "data", None)
+        return binary_exponent(entries) if isinstance(entries, np.ndarray) else None, binary_exponent(self.y)
 
     @cached_property
     def coefficient_size(self) -> float:

@@ -30,7 +30,7 @@ from flowsim.solvers.multistep.constants import (
     SLOW,
 )
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
-from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, scaled, shrink, size
+from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, shrink, size
 from flowsim.solvers.multistep.loss import evaluate_loss, flow_of, stiffness
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Problem, Sizes, Terms, Trial, Values
@@ -93,120 +93,99 @@ def _residual(ws, equation):
 
 
 @bare()
-def _within_rounding(ws, goal):
-    """Whether what is left of the equation, r, is rounding in stiff modes, which their stiffness magnifies twice.
-
-    With ``F = (I + G W)^-1`` it is ``r = F r + G W F r``: the first part is what the new point misses; the second is a
-    change of ``d beta/dt`` by ``-W F r / second``, of all coordinates alike, and stays in ``rest``. The correction
-    itself misses ``F^2 r``: where that is small beside it, the equation is linearised anew.
-    """
-    newton, count = view(Newton, ws), view(Active, ws).padded
-    shrink(ws, newton.rest)
-    if size(newton.rest, newton.gain, count) <= goal:
-        scaled(view(Matrix, ws).weight, newton.rest, count, newton.rest)
-        return EXACT
-    shrink(ws, newton.rest)
-    left, step = size(newton.rest, newton.gain, count), size(newton.delta, newton.gain, count)
-    scaled(newton.zero, newton.rest, count, newton.rest)
-    return INEXACT if left <= max(INEXACT_PART * step, INEXACT_SIZE) else FAILED
-
-
-@bare()
-def _correction(ws, equation, has_matrix):
-    """Newton's correction and ``-G D`` times it; whether to the equation's goal."""
-    values, newton, residual = view(Values, ws), view(Newton, ws), view(Trial, ws).residual
-    delta, rest, work, count = newton.delta, newton.rest, newton.work, view(Active, ws).padded
-    copied(residual, count, delta)
-    if has_matrix:
-        for _ in range(2):
-            shrink(ws, delta)
-    last = np.inf
-    for _ in range(CORRECTIONS):
-        scaled(values.by_z, delta, count, work)
-        subtract_gram(ws, work, FIRST, count, newton.zero, newton.change_f)
-        for b in range(0, count, EIGHT):
-            by = load(delta, b)
-            bent = load(values.by_z, b) * load(newton.change_f, b) + load(values.velocity_by_z, b) * by
-            store(work, b, equation.first * load(work, b) - equation.second * bent)
-            store(rest, b, load(residual, b) - by)
-        subtract_gram(ws, work, FIRST, count, rest, rest)
-        # Before the matrix: what is left here moves the coordinates that are at rest no less than the others.
-        now = size(rest, newton.gain, count)
-        if now <= equation.goal:
-            for b in range(0, count, EIGHT):
-                store(rest, b, constant(0.0))
-            return EXACT
-        if not now < SLOW * last:
-            return _within_rounding(ws, equation.goal) if has_matrix else FAILED
-        if has_matrix:
-            for _ in range(2):
-                shrink(ws, rest)
-        for b in range(0, count, EIGHT):
-            store(delta, b, load(delta, b) + load(rest, b))
-        last = now
-    return FAILED
-
-
-@bare()
-def _corrected(ws, equation):
-    """beta, f and f' after the correction, to first order; the size of what the step's equation makes of that."""
-    values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
-    rounding = 1.0 / equation.second
-    for b in range(0, count, EIGHT):
-        by = load(newton.delta, b)
-        store(values.beta, b, load(values.beta, b) + load(values.by_z, b) * by)
-        change = load(values.velocity_by_z, b) * by + load(values.by_z, b) * load(newton.change_f, b)
-        change = change - rounding * load(newton.rest, b)
-        store(newton.work, b, change)
-        store(values.velocity, b, load(values.velocity, b) + change)
-    subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_df)
-    most = constant(0.0)
-    for b in range(0, count, EIGHT):
-        change, bent = load(newton.change_f, b), load(newton.change_df, b)
-        store(trial.f, b, load(trial.f, b) + change)
-        store(trial.df, b, load(trial.df, b) + bent)
-        by = load(trial.residual, b) + equation.first * change - equation.second * bent
-        most = wider(load(newton.gain, b) * magnitude(by), most)
-    return widest(most)
-
-
-@bare()
 def _moved(ws, equation, by):
-    """The new point moved: beta to first order, its f and f' with the derivatives of the loss there.
+    """The new point moved, beta to first order; what is left of the step's equation, infinite if that is not a number.
 
-    Returns what is left of the step's equation, infinite if that is not a number.
+    Of squares f moves by ``-G D by``: what is left of the equation would be noise in it where the system is stiff. Of
+    another loss its derivatives are evaluated anew.
     """
     values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
+    is_squared = view(Sizes, ws).loss == 0
     for b in range(0, count, EIGHT):
-        store(values.beta, b, load(values.beta, b) + load(values.by_z, b) * load(by, b))
-        store(newton.change_f, b, load(trial.f, b))
+        change = load(values.by_z, b) * load(by, b)
+        store(newton.work, b, change)
+        store(values.beta, b, load(values.beta, b) + change)
         store(newton.delta, b, load(newton.delta, b) + load(by, b))
         store(trial.guess, b, load(trial.guess, b) + load(by, b))
-    evaluate_loss(ws)
-    flow_of(ws, FIRST, count)
+    if is_squared:
+        subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_f)
+    else:
+        copied(trial.f, count, newton.change_f)
+        evaluate_loss(ws)
+        flow_of(ws, FIRST, count)
+        for b in range(0, count, EIGHT):
+            store(newton.change_f, b, load(trial.f, b) - load(newton.change_f, b))
     for b in range(0, count, EIGHT):
-        moved = load(trial.f, b) - load(newton.change_f, b)
-        change = load(values.velocity_by_z, b) * load(by, b) + load(values.by_z, b) * moved
+        change = load(values.velocity_by_z, b) * load(by, b) + load(values.by_z, b) * load(newton.change_f, b)
+        store(newton.work, b, change)
         store(values.velocity, b, load(values.velocity, b) + change)
+    if is_squared:
+        return _left_of_squares(ws, equation, by)
     subtract_gram(ws, values.velocity, FIRST, count, newton.zero, trial.df)
     return size(trial.residual, newton.gain, count) if _residual(ws, equation) else np.inf
 
 
 @bare()
-def _solve_loss(ws, equation, counts, has_matrix, is_new):
-    """Corrections for any loss, of the equation itself: (solved, has a matrix, it is new); their sum in ``delta``."""
+def _left_of_squares(ws, equation, by):
+    """f and f' after a correction, and what it leaves of the equation, from what it changes."""
+    newton, trial, count, most = view(Newton, ws), view(Trial, ws), view(Active, ws).padded, constant(0.0)
+    subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_df)
+    for b in range(0, count, EIGHT):
+        change, bent = load(newton.change_f, b), load(newton.change_df, b)
+        store(trial.f, b, load(trial.f, b) + change)
+        store(trial.df, b, load(trial.df, b) + bent)
+        left = (load(trial.residual, b) - load(by, b)) + (equation.first * change - equation.second * bent)
+        store(trial.residual, b, left)
+        most = wider(load(newton.gain, b) * magnitude(left), most)
+    return widest(most)
+
+
+@bare()
+def _within_rounding(ws, equation):
+    """Whether what is left of the equation, r, is rounding in stiff modes, which their stiffness magnifies twice.
+
+    With ``F = (I + G W)^-1`` it is ``r = F r + G W F r``: the first part is what the new point misses; the second is a
+    change of ``d beta/dt`` by ``-W F r / second``, of all coordinates alike. The correction itself misses ``F^2 r``:
+    where that is small beside it, the equation is linearised anew.
+    """
+    newton, values, trial, count = view(Newton, ws), view(Values, ws), view(Trial, ws), view(Active, ws).padded
+    copied(trial.residual, count, newton.rest)
+    shrink(ws, newton.rest)
+    if size(newton.rest, newton.gain, count) <= equation.goal:
+        rounding, weight = -1.0 / equation.second, view(Matrix, ws).weight
+        for b in range(0, count, EIGHT):
+            change = rounding * (load(weight, b) * load(newton.rest, b))
+            store(newton.work, b, change)
+            store(values.velocity, b, load(values.velocity, b) + change)
+        if view(Sizes, ws).loss == 0:
+            subtract_gram(ws, newton.work, FIRST, count, trial.df, trial.df)
+        else:
+            subtract_gram(ws, values.velocity, FIRST, count, newton.zero, trial.df)
+        return EXACT
+    shrink(ws, newton.rest)
+    left, step = size(newton.rest, newton.gain, count), size(newton.delta, newton.gain, count)
+    return INEXACT if left <= max(INEXACT_PART * step, INEXACT_SIZE) else FAILED
+
+
+@bare()
+def _correct(ws, equation, counts, has_matrix, is_new):
+    """Corrections, with a new matrix where the kept one does not serve: (solved, has a matrix, it is new).
+
+    Their sum is ``delta``.
+    """
     newton, trial, count = view(Newton, ws), view(Trial, ws), view(Active, ws).padded
     copied(newton.zero, count, newton.delta)
-    last, holds = size(trial.residual, newton.gain, count), mismatch(ws, equation.theta) <= CONTRACTION
+    last, holds = np.inf, mismatch(ws, equation.theta) <= CONTRACTION
     for _ in range(CORRECTIONS):
         if not holds:
-            if is_new:
-                copied(trial.residual, count, newton.rest)
-                return (_within_rounding(ws, equation.goal) if has_matrix else FAILED), has_matrix, is_new
+            solved = _within_rounding(ws, equation) if has_matrix and last < np.inf else FAILED
+            if is_new or solved == EXACT:
+                return solved, has_matrix, is_new
             counts[MATRICES] += 1
             has_matrix = is_new = True
             if not renew(ws, equation.theta):
                 return FAILED, has_matrix, is_new
+            last = np.inf
         copied(trial.residual, count, newton.rest)
         if has_matrix:
             for _ in range(2):
@@ -238,24 +217,6 @@ def _second_order(ws, theta, stiff):
 
 
 @bare()
-def _linear_solve(ws, equation, counts, has_matrix, is_new):
-    """Newton's correction, with a new matrix where the kept one does not serve: (solved, has a matrix, it is new)."""
-    contraction = mismatch(ws, equation.theta)
-    for attempt in range(2):
-        if attempt == 1 or contraction > CONTRACTION:
-            if is_new:
-                return FAILED, has_matrix, is_new
-            counts[MATRICES] += 1
-            has_matrix = is_new = True
-            if not renew(ws, equation.theta):
-                return FAILED, has_matrix, is_new
-        solved = _correction(ws, equation, has_matrix)
-        if solved != FAILED and (solved == EXACT or is_new):
-            return solved, has_matrix, is_new
-    return FAILED, has_matrix, is_new
-
-
-@bare()
 def solve_step(ws, equation, counts, has_matrix):
     """Solve for the active coordinates by Newton's method: (solved, the step's stiffness, has a matrix).
 
@@ -263,7 +224,7 @@ def solve_step(ws, equation, counts, has_matrix):
     goal.
     """
     trial, newton, terms = view(Trial, ws), view(Newton, ws), view(Terms, ws)
-    active, wp, is_squared = view(Active, ws), view(Sizes, ws).padded, view(Sizes, ws).loss == 0
+    active, wp = view(Active, ws), view(Sizes, ws).padded
     is_new, stiff = False, 0.0
     for evaluation in range(EVALUATIONS):
         if not (evaluate_flow(ws, counts) and _residual(ws, equation)):
@@ -271,21 +232,9 @@ def solve_step(ws, equation, counts, has_matrix):
         if evaluation > 0 and size(trial.residual, newton.gain, active.padded) <= equation.goal:
             return True, stiff, has_matrix
         stiff = stiffness(ws, equation.theta)
-        if not is_squared:
-            solved, has_matrix, is_new = _solve_loss(ws, equation, counts, has_matrix, is_new)
-        else:
-            solved, has_matrix, is_new = _linear_solve(ws, equation, counts, has_matrix, is_new)
+        solved, has_matrix, is_new = _correct(ws, equation, counts, has_matrix, is_new)
         if solved == FAILED:
             return False, stiff, has_matrix
-        if is_squared:
-            change = _corrected(ws, equation)
-            if solved == INEXACT:
-                change = size(newton.delta, newton.gain, active.padded)
-            for s in range(active.n):
-                # By what f has moved: what is left of the equation would be noise in f where the system is stiff.
-                trial.guess[s] += newton.delta[s]
-            if not change <= FAR:
-                return False, stiff, has_matrix
         # Of second order, in the equation; where rounding keeps that from becoming small, in z.
         left_out = _second_order(ws, equation.theta, stiff if evaluation < ROUNDING_FROM else 0.0)
         if solved == EXACT and left_out <= equation.goal:
