@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-#: Okabe & Ito, apart for every kind of colour vision on white and on black.
+#: Okabe & Ito, distinct for every kind of colour vision on white and on black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _WIDTH, _HEIGHT, _MARGIN = 300, 110, 4
 #: Points of a curve that so small a figure can show, curves, and bars.

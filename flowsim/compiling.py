@@ -26,7 +26,7 @@ def compiling_note(shown: bool) -> Iterator[None]:
                 print(NOTE, file=sys.stderr, flush=True)
 
         def on_end(self, event: Any) -> None:
-            """Nothing: it is the beginning that needs a word."""
+            """Nothing: only the beginning is announced."""
 
     with event.install_listener("numba:compile", Note()):
         yield

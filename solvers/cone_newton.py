@@ -213,7 +213,7 @@ class ConeMinimiser(Generic[Key]):
         return None
 
     def _check_recession(self, keys: list[Key], A: Array, costs: Array) -> None:
-        """Raise if some direction of the cone lets no row grow, and some rows fall for ever."""
+        """Raise if some direction of the cone lets no row grow, and some rows fall without bound."""
         flat = self.function.flat
         if not flat.any():
             return

@@ -93,7 +93,7 @@ class Powers:
 
 
 class Response(Protocol):
-    """How coordinates answer to a dual variable: increasing in each."""
+    """How coordinates grow with a dual variable: increasing in each."""
 
     @property
     def depth(self) -> float: ...

@@ -26,12 +26,12 @@ _NODES = (1.0 - np.cos(np.pi * np.arange(_SAMPLES) / (_SAMPLES - 1))) / 2.0
 _TO_COEFFICIENTS = np.linalg.inv(np.polynomial.chebyshev.chebvander(2.0 * _NODES - 1.0, _SAMPLES - 1))
 #: The last two coefficients, relative to the largest, up to which a piece is resolved; halvings of a step at most.
 _TAIL, _HALVINGS = 1e-4, 8
-#: Roots so far off the real line, in units of a piece, are looked at all the same: they may be a pair about to part.
+#: Roots so far off the real line, in units of a piece, are examined all the same: they may be a nearly double root.
 _NEARLY_REAL = 1e-3
 #: A place in a step, 0 to 1, is found this well; bisection alone would take 51 looks.
 _PLACE = 2.0**-51
 _LOOKS = 100
-#: Steps looked at together.
+#: Steps processed together.
 _BLOCK = 256
 
 
@@ -205,7 +205,7 @@ def _root(
     part = np.full(len(step), 0.5)
     columns = np.arange(len(step))
     for _ in range(_LOOKS):
-        # The root lies between a, the last place looked at, and b.
+        # The root lies between a, the last place examined, and b.
         x = a + part * (b - a)
         f = _columns(event, solution.t[step] + x * solution.h[step], solution.at_steps(step, x))[columns, component]
         same = (f >= 0) == (fa >= 0)

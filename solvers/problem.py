@@ -25,7 +25,7 @@ class InitialValueProblem:
     check : callable (t, y) -> str or None, optional
         Looked at after every accepted step; a text ends the integration with that message.
     rest : callable (t, y) -> (N,) or None, optional
-        Looked at now and then: the constant ``y'`` with which the solution goes on for ever from here to within its
+        Checked now and then: the constant ``y'`` with which the solution continues from here to within its
         tolerance, if that is known. The integration then takes one last step to its end.
     """
 

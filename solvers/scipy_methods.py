@@ -137,7 +137,7 @@ def _jacobian_for(
         return {}
     jacobian = problem.jacobian
     if method == "BDF":
-        # BDF asks for it at its prediction, and keeps it. Where that overshot an exponential the matrix is so large
+        # BDF evaluates it at its prediction, and keeps it. Where that overshot an exponential the matrix is so large
         # that every later Newton correction is nearly zero, and so "converged".
         return {"jac": lambda t, y: jacobian(times[-1], states[-1])}
     return {"jac": lambda t, y: jacobian(t, np.ascontiguousarray(y))}

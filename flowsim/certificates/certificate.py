@@ -20,7 +20,7 @@ class Evidence:
     hypothesis : str
         Why the theorem applies here.
     predicted, measured : float or str
-        What the theorem says and what was found; text where a number would not tell.
+        What the theorem says and what was found; text where no single number describes it.
     error : float
         Distance between the two, >= 0.
     tolerance : float
@@ -45,7 +45,7 @@ class NotMetError(Exception):
 
 
 class UnresolvedError(Exception):
-    """A theorem that applies but that no run here can tell true from false; the text says why."""
+    """A theorem that applies but that the runs cannot decide; the text says why."""
 
 
 @dataclass(frozen=True)

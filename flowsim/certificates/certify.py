@@ -48,7 +48,7 @@ class Certificates(Sequence[Certificate]):
 
     @property
     def holds(self) -> bool:
-        """No theorem is violated, and one at least holds: what is not resolved tells nothing either way."""
+        """No theorem is violated, and one at least holds: what is not resolved counts neither way."""
         told = [row.holds for row in self.rows if row.holds is not None]
         return bool(told) and all(told)
 

@@ -22,7 +22,7 @@ WOODWORTH = "Woodworth et al., arXiv 2002.09277, with weight decay"
 _OBJECTIVE = 1e-7
 #: The flow goes on so many times longer than its limit process.
 _LONGER = 8.0
-#: The effective scale is looked at from here, with decay until K = 1, and until the loss is this share of its start.
+#: The effective scale is measured from here, with decay until K = 1, and until the loss is this share of its start.
 _START, _K, _SOLVED = 0.1, 1.0, 1e-18
 _ENTROPY = 1e-5
 _DOUBLINGS = 12

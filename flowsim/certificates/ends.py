@@ -87,7 +87,7 @@ def lasso_average(setting: Setting) -> Evidence:
     last = leaving[0] if leaving else setting.horizon
     resolved_plateaus(setting)
     threshold = float(np.atleast_1d(upper)[0])
-    # Middles of the plateaus before the first deactivation; the first plateau, at 0, says nothing.
+    # Middles of the plateaus before the first deactivation; the first plateau, at 0, has none.
     times = setting.middles[1:][setting.middles[1:] < last]
     if not len(times):
         raise NotMetError("the first deactivation comes before the first full plateau")

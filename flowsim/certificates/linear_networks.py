@@ -95,7 +95,7 @@ def plain_network(setting: Setting) -> LinearNetwork:
 def imbalance_conserved(setting: Setting) -> Evidence:
     net = plain_network(setting)
     if net.width > 2000:
-        raise NotMetError("the weights themselves are too wide to be looked at; the compressed drift is in the flow")
+        raise NotMetError("the weights themselves are too wide to be examined; the compressed drift is in the flow")
     if isinstance(setting.problem, Regression):
         flow = setting.once(_default_run)
     else:
@@ -176,7 +176,7 @@ def invariant_set(setting: Setting) -> Evidence:
     if setting.rank == setting.problem.d:
         raise NotMetError(f"X has full column rank {setting.problem.d}: there is no U2")
     if net.width > 2000:
-        raise NotMetError("the weights themselves are too wide to be looked at")
+        raise NotMetError("the weights themselves are too wide to be examined")
     flow = setting.once(_invariant_run)
     spectrum = setting.once(spectrum_of)
     U, V = flow.weights["U"][-1], flow.weights["V"][-1]

@@ -1,4 +1,4 @@
-"""The minimum of a convex loss by code that knows neither flows nor cones: what ends are measured against."""
+"""The minimum of a convex loss by a method independent of flows and cones: the reference for their ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOTHING = 1e-7
 
 
 def is_attained(problem: Problem, X: Array) -> bool:
-    r"""Whether L has a minimum: no direction lowers some terms for ever and raises none.
+    r"""Whether L has a minimum: no direction lowers some terms without bound and raises none.
 
     With ``s_i`` the side on which the slope of term i tends to 0, one linear programme (HiGHS) looks for a d with
     ``s_i x_i . d >= 0``, not all 0, and ``x_i . d = 0`` on the rows without such a side.

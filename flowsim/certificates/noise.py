@@ -16,7 +16,7 @@ from flowsim.results import Trajectory
 
 PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 
-#: Draws of the noise, and how many are looked at together.
+#: Draws of the noise, and how many are processed together.
 DRAWS, BATCH = 8192, 256
 #: Standard errors: a true statement about 10^4 numbers fails with probability 10^-9.
 STANDARD_ERRORS = 7.0

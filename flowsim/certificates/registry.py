@@ -20,7 +20,7 @@ class Theorem:
     test: Callable[[Setting], Evidence]
     #: it speaks of networks with weight decay
     with_decay: bool = False
-    #: it asks for no squares
+    #: it does not need squares
     any_loss: bool = False
 
     def certify(self, setting: Setting) -> Certificate:

@@ -39,7 +39,7 @@ def saddle_tolerance(setting: Setting, plateaus: NDArray[np.intp]) -> float:
 
 
 def end_tolerance(setting: Setting) -> float:
-    """An end whose dual stands at a wall, or that is not resolved, is approached like x only."""
+    """An end whose dual stands at a bound, or that is not resolved, is approached like x only."""
     if setting.resolved[-1]:
         return saddle_tolerance(setting, np.array([len(setting.resolved) - 1]))
     return RESOLVED + _DEEP_STEPS * setting.step / setting.unit

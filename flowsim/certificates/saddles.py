@@ -86,7 +86,7 @@ def active_sets(setting: Setting) -> Evidence:
     beta = setting.flows[1].at(setting.middles[rows], clock="accelerated").beta
     saddles = setting.path.saddles[rows]
     size = np.abs(setting.path.saddles).max()
-    # A coordinate is told from 0 by half the smallest that the process has on that plateau.
+    # A coordinate is distinguished from 0 by half the smallest that the process has on that plateau.
     least = np.array([np.abs(row[row != 0]).min() if row.any() else size for row in saddles])
     signs = np.where(np.abs(beta) > 0.5 * np.minimum(least, size)[:, None], np.sign(beta), 0.0)
     wrong = int((signs != np.sign(saddles)).sum())
@@ -116,7 +116,7 @@ def non_monotone(setting: Setting) -> Evidence:
     size, least = 0.0, _VISIBLE * float(np.abs(path.saddles).max())
     seen = [event for event in seen if abs(path.saddles[event.jump][event.coordinate]) > least]
     if not seen:
-        raise UnresolvedError("the coordinates that leave are too small to be told from 0 at this tolerance")
+        raise UnresolvedError("the coordinates that leave are too small to be distinguished from 0 at this tolerance")
     for event in seen:
         before, after = flow.at(setting.middles[event.jump : event.jump + 2], clock="accelerated").beta
         i = event.coordinate

@@ -22,7 +22,7 @@ from flowsim.results import Trajectory
 LYU_LI = "Lyu & Li, arXiv 1906.05890"
 MOROSHKO = "Moroshko et al., arXiv 2007.06738"
 
-#: ``ln(1/L)`` at the end, and where the direction is looked at.
+#: ``ln(1/L)`` at the end, and where the direction is examined.
 _DEEP = 1e6
 _LOOKS = np.array([1e2, 1e4, _DEEP])
 _LARGE = InitialScale("1", 0.0)

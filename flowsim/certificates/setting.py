@@ -50,7 +50,7 @@ class Setting:
     net, problem
         As the user declared them; targets of shape (n, 1) are flattened for a DiagonalNetwork.
     alpha : InitialScale or None
-        Scale at which limits are looked at; None: small enough for the data's shortest plateau.
+        Scale at which limits are measured; None: small enough for the data's shortest plateau.
     start : mapping or None
         The direction that alpha multiplies.
     rtol : float
@@ -223,7 +223,7 @@ class Setting:
             x = min(step, max(share, _SMALLEST_STEP)) * self.unit
             first = max(-math.log(x) / (order - 2), 1.0)
         else:
-            # A rate of 0 is an end whose dual stands at a wall: no scale resolves it exponentially.
+            # A rate of 0 is an end whose dual stands at a bound: no scale resolves it exponentially.
             needed = _RESOLUTION / float(self._rates[self._rates > _DEGENERATE].min(initial=math.inf))
             first = min(max(needed, _SMALLEST_GAMMA), _LARGEST_GAMMA)
         second = 2 * first if order == 2 else first + math.log(2.0) / (order - 2)
@@ -252,7 +252,7 @@ class Setting:
     def at_rest(self) -> Array:
         r"""Depth L >= 3: size of coordinates at rest in the middle of each plateau, relative to the largest, (K+1,).
 
-        At a distance D from its wall a balanced product is ``((L - 2) D / x)^(-L/(L-2))``; exponentials have none.
+        At a distance D from its threshold a balanced product is ``((L - 2) D / x)^(-L/(L-2))``; exponentials have none.
         """
         path, out = self.path, np.zeros(len(self.path.saddles))
         if path.order == 2:
@@ -270,7 +270,7 @@ class Setting:
     def _rates(self) -> Array:
         """Over x: how many e-folds from its saddle the flow is in the middle of each plateau.
 
-        Coordinates still at rest are exp(-speed * distance to their wall / x) large; active ones have relaxed for
+        Coordinates still at rest are exp(-speed * distance to their threshold / x) large; active ones have relaxed for
         half a plateau at the least eigenvalue of ``D^(1/2) Sigma D^(1/2)``, D = speed * |beta|.
         """
         path, n = self.path, self.problem.n
@@ -322,7 +322,7 @@ class Setting:
         return _LARGE_START * (self.size or 1.0) ** (1.0 / self.product_depth)
 
     def once(self, function: Callable[[Setting], T]) -> T:
-        """What several theorems need, computed by the first that asks."""
+        """What several theorems need, computed once."""
         if function not in self._known:
             self._known[function] = function(self)
         return cast(T, self._known[function])

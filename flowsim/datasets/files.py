@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
 #: What may stand between the columns of a text file, in the order in which ties are decided.
 _SEPARATORS = (",", ";", "\t", "|")
-#: So much of a text file is looked at to find its separator.
+#: So much of a text file is read to find its separator.
 _SNIFFED = 65_536
 _REMEDIES = ("leave it out with `drop`", "leave such rows out with `dropna`")
 

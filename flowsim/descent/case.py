@@ -69,7 +69,7 @@ class Case:
             require_squares(problem, "descent on an expectation over weight noise (drawn noise takes any loss)")
         if settings.label_noise is not None and problem.loss_function.fault is not no_fault:
             name = problem.loss_function.name
-            raise ValueError(f"`label_noise` must be 0 for the {name} loss: it knows no such targets.")
+            raise ValueError(f"`label_noise` must be 0 for the {name} loss: it has no such targets.")
         if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
             problem = problem.with_target(problem.y[:, 0])
         elif isinstance(net, LinearNetwork) and problem.y.ndim == 1:
@@ -264,7 +264,7 @@ def fault_message(case: Case, step: float, diverged: int | None, parted: int | N
     if parted is None:
         return None
     return (
-        f"what the weights remember of their start is lost to rounding by step {parted} of {n_steps} "
+        f"what the weights keep of their start is lost to rounding by step {parted} of {n_steps} "
         f"(t = {parted * step:.6g}), and with it where a coordinate goes that shrinks or changes sign; use a larger "
         "`alpha`" + (", or growth coordinates." if case.settings.coordinates == "weights" else ".")
     )

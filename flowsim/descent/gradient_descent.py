@@ -70,7 +70,7 @@ def gradient_descent(
     start : mapping weight -> array (d,), or State, optional
         The direction that alpha multiplies, as in :func:`flowsim.gradient_flow`; U (D, h) and V (m, h) for a
         LinearNetwork. The state of an earlier run of this network, ``traj`` or ``traj.at(t)``, is gone on from with all
-        that it remembers, also far below the range of floats; momentum starts at rest.
+        of its start, also far below the range of floats; momentum starts at rest.
     batch_size : int, optional
         Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
     batches : array of int (n_steps, b), optional

@@ -223,7 +223,7 @@ def _some_alive(square, stopped, k):
 
 @compiled()
 def _keep(record, state, plan, k):
-    """Record the state before step k if the plan says so."""
+    """Record the state before step k if it is to be recorded."""
     if k % plan.every != 0 and k != plan.n_steps:
         return
     slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1

@@ -1,4 +1,4 @@
-r"""Quadratic networks as a step of descent sees them: it multiplies each component c_a of a coordinate.
+r"""Quadratic networks under a step of descent, which multiplies each component c_a of a coordinate.
 
 .. math:: c_a \leftarrow (1 - h \lambda_a g - h \kappa_a)\, c_a, \qquad
           \lambda_a = 2 \mu_a, \quad \kappa_a = \eta^2 \sigma_i^2 \lambda_a^2 + \text{weight decay},

@@ -17,7 +17,7 @@ def finite_records(read: Read, problem: Problem) -> int:
     """How many records, from the first on, hold nothing but floats."""
     with np.errstate(all="ignore"):
         good = np.isfinite(problem.loss(read.beta))
-    # Weights made on demand are looked at in the basis they are kept in.
+    # Weights made on demand are examined in the basis they are kept in.
     for values in getattr(read.weights, "compressed", read.weights).values():
         good &= np.isfinite(values).reshape(len(good), -1).all(axis=1)
     return len(good) if good.all() else int(np.argmin(good))

@@ -70,7 +70,7 @@ def constant_stretches(parts: Sequence[Array], first: int, last: int) -> Iterato
 
 
 def batch_variances(data: Data, rows: NDArray[np.int64], d: int) -> Array:
-    """``sum_{r in batch} X_ri^2 / b``, (d,): the variances that the gradient of this batch sees."""
+    """``sum_{r in batch} X_ri^2 / b``, (d,): the variances of the features in this batch."""
     out = np.zeros(d)
     if data.is_sparse:
         for row in rows.tolist():

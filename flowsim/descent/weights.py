@@ -196,7 +196,7 @@ class WeightMachine:
 
 
 def _companion(w: Array, lanes: int, coefficient: float) -> Companion:
-    """Where what the start remembers may be lost beside the weights to come, else one without entries."""
+    """Where what is kept of the start may be lost beside the weights to come, else one without entries."""
     size = np.abs(w)
     least, grown = float(size[size > 0].min(initial=np.inf)), max(1.0, coefficient, float(size.max()) ** 2)
     if least**2 > _RESOLVED * grown:

@@ -1,4 +1,4 @@
-"""What the page's controls are set to: read from its address, written to it, and told as Python."""
+"""What the page's controls are set to: read from its address, written to it, and written as Python."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _POINTS, _SAMPLES = 700, 400
 _MOST_GREY = 30
 #: Excess loss is drawn down to this fraction of its first value: below is rounding.
 _FLOOR = 1e-14
-#: Jumps over more than this factor are told apart on a logarithmic axis only.
+#: Jumps over more than this factor are distinguished on a logarithmic axis only.
 _SPREAD = 10.0
 _GREY = "#8a8a8a"
 _SADDLE = {"color": _GREY, "size": 7, "symbol": "circle-open"}

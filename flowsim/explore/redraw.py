@@ -75,7 +75,7 @@ class Shown:
 
 
 class Explorer:
-    """A problem whose flows are looked at, one setting at a time.
+    """A problem whose flows are computed, one setting at a time.
 
     Parameters
     ----------

@@ -184,7 +184,7 @@ def _callbacks(dash: Any, app: Any, explorer: Explorer, default: Controls) -> No
 
 
 def _settings(explorer: Explorer, values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the controls say; a slider that was not moved stands for what the address says, to the last digit."""
+    """The values of the controls; those of sliders that were not moved as the address has them, to the last digit."""
     place, share = float(values["alpha"] or 0), float(values["decay"] or 0)
     decay = float(f"{share * explorer.largest_decay:.{_DIGITS}g}")
     return {

@@ -51,7 +51,7 @@ _SMALLEST = 1e-290
 #: Weights that are not logarithms are followed down to this power of the start (from 1e-3 at most).
 _FLOOR_POWER = 8
 _LARGEST_START = 1e-3
-#: A conserved quantity below this share of its terms cannot be told from 0.
+#: A conserved quantity below this share of its terms cannot be distinguished from 0.
 _BALANCED = float(np.finfo(float).eps)
 #: So many e-foldings after the start a conserved quantity counts by its logarithm.
 _DECAYED = 100.0
@@ -253,7 +253,7 @@ class ChamberCoordinates:
         self._rtol = rtol
         self.guard.restart(_SAFETY * rtol, rtol)
         self._limits = np.maximum(_SAFETY * limits, np.finfo(float).tiny)
-        # Logarithms that sink for ever need not keep their absolute accuracy.
+        # Logarithms that fall without bound need not keep their absolute accuracy.
         return (_OF_LOGARITHMS if self.is_wall.all() else _SAFETY) * rtol, self._limits
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
@@ -266,7 +266,7 @@ class ChamberCoordinates:
         left = np.maximum(np.log(_HIDDEN * largest) - state[rising], _E_FOLDINGS)
         return float((left / rates[rising]).min())
 
-    # What is looked at after every step
+    # What is examined after every step
 
     def _check(self, t: float, y: Array) -> str | None:
         w = self._weights(y)
@@ -277,7 +277,7 @@ class ChamberCoordinates:
         return "tighten `rtol`, or use a larger `alpha`: growth coordinates do not exist for this network"
 
     def _rest(self, t: float, y: Array) -> Array | None:
-        """The constant rates of what goes on shrinking, once that is all that is left to happen."""
+        """The constant rates of what goes on shrinking, once nothing else moves."""
         if isinstance(self.net.weight_decay, Decay):
             return None
         rates, c, w, _ = self._rates(t, y)

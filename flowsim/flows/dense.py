@@ -89,7 +89,7 @@ class DenseOutput:
         return view.t
 
     def goal(self, value: float) -> tuple[Clock, float] | None:
-        """What a run must reach on a clock to come as far, where that is not told by the integrator's own variable."""
+        """What a run must reach on a clock to come as far, where the integrator's own variable is another."""
         return None
 
     def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
@@ -157,7 +157,7 @@ class DenseOutput:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """States at some places; beta at once, the rest when it is looked at."""
+    """States at some places; beta at once, the rest on first access."""
 
     dense: DenseOutput
     t: Array

@@ -188,7 +188,7 @@ def _estimate(
 
 
 class Watcher:
-    """Looks at new steps: True once a clock has reached its end, or a terminal event has happened."""
+    """Reads new steps: True once a clock has reached its end, or a terminal event has occurred."""
 
     def __init__(self, run: DenseOutput, limit: tuple[Clock, float] | None, events: Sequence[Event]) -> None:
         self.run, self.limit = run, limit

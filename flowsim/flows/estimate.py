@@ -17,7 +17,7 @@ _MARGIN = 1.5
 COMMON = 0.02
 #: A run at a tolerance below this errs by rounding: no run is tighter, and one that is looser tells more.
 _TIGHTEST = 5e-11
-#: Places of a step that are looked at, and points over which the difference counts: two steps to either side.
+#: Places of a step that are examined, and points over which the difference counts: two steps to either side.
 _INSIDE = np.array([0.0, 0.12, 0.3, 0.5, 0.7, 0.88])
 _NEARBY = 4 * len(_INSIDE) + 1
 _ROUNDINGS = 8 * np.finfo(float).eps
@@ -51,7 +51,7 @@ def error_estimate(
     """
     from scipy.ndimage import maximum_filter1d
 
-    # The continuous extension has no error control of its own: steps are looked at inside, and where they are read.
+    # The continuous extension has no error control of its own: steps are examined inside, and where they are read.
     inside = steps[:-1, None] + np.diff(steps)[:, None] * _INSIDE
     times = np.append(inside.ravel(), steps[-1])
     one, other = (side(times).reshape(len(times), -1) for side in (run, companion))

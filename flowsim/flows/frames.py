@@ -235,7 +235,7 @@ class _PlainStates(FrameStates):
 
 
 class LinearObserved:
-    """Weights and imbalance at some times, each made when it is looked at."""
+    """Weights and imbalance at some times, each computed on first access."""
 
     def __init__(self, growth: LinearGrowth, t: Array, states: FrameStates) -> None:
         self._growth, self._t, self._states = growth, t, states

@@ -72,7 +72,7 @@ def gradient_flow(
         The direction ``theta^*``. Default: ``sqrt(2)`` on the first weight and 0 on the second of ``u*v``, ones
         elsewhere.
         :class:`flowsim.Logs` gives signs and logarithms, of any size per weight and coordinate. A state of an earlier
-        run of the same DiagonalNetwork, ``traj`` or ``traj.at(t)``, is gone on from with all that it remembers.
+        run of the same DiagonalNetwork, ``traj`` or ``traj.at(t)``, is continued, at any scale.
         For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``; default: independent Gaussian entries of std ``h**-0.5``,
         always the same ones. Wide arrays are kept by reference: leave them unchanged while ``traj.weights`` is in use.
     pretrained : mapping weight -> array or number, optional

@@ -16,7 +16,7 @@ from flowsim.results.events import Event, Events
 from flowsim.solvers import ArcLength, Occurrence, find_events
 from flowsim.solvers import Event as Sought
 
-#: Steps looked at together, and entries of beta.
+#: Steps processed together, and entries of beta.
 _BLOCK, _ENTRIES = 256, 1 << 20
 _SAMPLES_PER_STEP = 9
 _NOTHING = Events()
@@ -103,7 +103,7 @@ class WholeRun:
 def search(
     run: Readable, events: Sequence[Event], limit: tuple[Clock, float] | None = None
 ) -> tuple[list[Occurrence], Occurrence | None]:
-    """What happens in a run that ends at a value of a clock, up to the first terminal event; and that event."""
+    """The events of a run that ends at a value of a clock, up to the first terminal event; and that event."""
     if not events:
         return [], None
     asked = [

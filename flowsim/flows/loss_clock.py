@@ -128,7 +128,7 @@ class LossReader(DenseOutput):
 
 @dataclass(frozen=True, eq=False)
 class LossView(View):
-    """States at some places, read when they are looked at."""
+    """States at some places, read on first access."""
 
     dense: LossReader
 

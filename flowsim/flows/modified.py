@@ -47,7 +47,7 @@ _SAFETY = 0.02
 
 @dataclass(frozen=True)
 class StepRule:
-    """Step size and momentum as the modified flow sees them."""
+    """Step size and momentum of the modified flow."""
 
     step: float
     momentum: float = 0.0

@@ -43,7 +43,7 @@ _VISIBLE, _OVERSHOOT = 1e-8, 3.0
 _CAP, _CAP_OF_EXPECTATIONS = 20.0, 600.0
 #: Columns of the Jacobian below this share of the largest act on nothing.
 _HIDDEN = 1e-18
-#: Predictions are looked at to so many standard deviations, and quadratures grow up to so many numbers.
+#: Predictions are integrated to so many standard deviations, and quadratures grow up to so many numbers.
 _DEVIATIONS, _MOST = 9.0, 1e7
 
 

@@ -184,7 +184,7 @@ class BlowUpMap:
                 continue
             own, other = (above, below)[side][chosen], (below, above)[side][chosen]
             if not moves[side]:
-                # What the other side says of the way since the start.
+                # The distance from the start by the other side.
                 way = (other - start[1 - side]) / moves[1 - side] if moves[1 - side] else np.zeros(len(other))
                 own = np.maximum(way, 0.0)
             for part, value in zip(out, self.curves[number][side].read(self.unit, own), strict=True):

@@ -1,4 +1,4 @@
-r"""A start from the state of an earlier run, with all that it remembers of its own start.
+r"""A start from the state of an earlier run, with its memory of its own start.
 
 In the floats of grown weights what a flow conserves is lost: with ``u = v = 1`` nothing is left of ``u^2 - v^2 =
 1e-600``, which decides where a coordinate goes that shrinks again. A state knows its logarithm. With the components

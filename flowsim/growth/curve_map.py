@@ -206,7 +206,7 @@ class CurveMap:
     def beyond(self, z: Array) -> tuple[int, str, float] | None:
         """The first coordinate of a state z (d,) past the end of its curve, why it ends, and its coefficient there.
 
-        From here the map may be looked at some way ahead.
+        From here the map may be evaluated some way ahead.
         """
         self._covering(z[None])
         lowest, highest = self._extremes(z, z)

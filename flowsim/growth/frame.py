@@ -194,7 +194,7 @@ class LinearGrowth:
         r"""Departure of ``Z^T J Z`` from its law, relative to its value at 0, or its terms where that is 0.
 
         With equal damping kappa the law is ``exp(-2 kappa t)``. With unequal damping
-        ``d/dt (U^T U - V^T V) = -2 (U^T a U - V^T b V)``, integrated along the run and looked at at the ends of its
+        ``d/dt (U^T U - V^T V) = -2 (U^T a U - V^T b V)``, integrated along the run and examined at the ends of its
         steps, relative to the largest terms so far.
         """
         if self.start.is_paired:

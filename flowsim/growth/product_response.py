@@ -1,4 +1,4 @@
-r"""How products of L >= 3 weights answer to the dual where a limit selects one of several minimisers.
+r"""How products of L >= 3 weights grow with the dual where a limit selects one of several minimisers.
 
 Pretrained weights keep the differences of their squares. What grew from a vanishing start has none left: with one pole,
 of which z is the distance, ``beta = (-(L - 2) z)^(-L/(L - 2))``.
@@ -36,7 +36,7 @@ class ProductResponse:
 
     def __init__(self, weights: Array, sign: Array) -> None:
         if np.isnan(weights).any():
-            raise ArithmeticError("the state it went on from does not tell how its coordinates answer to the dual")
+            raise ArithmeticError("the state it went on from does not hold how its coordinates grow with the dual")
         grown = ~weights.any(axis=0)
         shape = np.where(grown, 1.0, weights)
         shape[0] = np.where(grown, sign, weights[0])

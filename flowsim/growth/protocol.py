@@ -91,7 +91,7 @@ class GrowthMap(Protocol):
 
 
 class SteppedMap(GrowthMap, Protocol):
-    """A growth map that SciPy's methods can integrate too: states are z, and steps are told where to be careful.
+    """A growth map that SciPy's methods can integrate too: states are z, and bound the steps.
 
     Attributes
     ----------

@@ -155,7 +155,7 @@ def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
 
 @compiled()
 def sweep(place, rows, entries, ends, pair, bounds, stands, times, near):  # pragma: no cover - compiled
-    """Duals and gradients of one block of columns after another, each looked at while it is in cache.
+    """Duals and gradients of one block of columns after another, each processed while it is in cache.
 
     The last four arguments are those of :func:`flowsim.limits.hits.examine`.
     """

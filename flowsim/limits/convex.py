@@ -33,7 +33,7 @@ class Escape:
     direction : array (d,)
         The direction of largest margin among the active coordinates, ``||direction||_1 = 1``.
     margin : float
-        ``min_i y_i x_i . direction`` (rows that fall for ever; 0 if only part of the rows can).
+        ``min_i y_i x_i . direction`` (rows that fall without bound; 0 if only part of the rows can).
     """
 
     time: float

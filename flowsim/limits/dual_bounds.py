@@ -25,7 +25,7 @@ class DualBounds:
     .. math:: -(t^-_i + \kappa^-_i t) \;\le\; s_i(t) \;\le\; t^+_i + \kappa^+_i t .
 
     At the upper bound the coordinate can be positive, at the lower one negative. All arrays (d,).
-    An active coordinate answers by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled time.
+    An active coordinate grows by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled time.
     """
 
     upper: Array
@@ -155,17 +155,17 @@ def _of_logs(
     modes = Modes.of(net, parts)
     if (modes.log_start[modes.sign != 0] >= 0).any():
         raise ValueError("`start` must be small for its limit: logarithms of its components below 0.")
-    walls, rates = np.full((2, d), np.inf), np.zeros((2, d))
+    thresholds, rates = np.full((2, d), np.inf), np.zeros((2, d))
     for side, sign in enumerate((1.0, -1.0)):
         growing = (sign * modes.rate > 0) & (modes.sign != 0)
         wait = np.divide(-modes.log_start, np.abs(modes.rate), out=np.full(modes.rate.shape, np.inf), where=growing)
         first = wait.argmin(axis=1)
-        walls[side] = wait.min(axis=1)
+        thresholds[side] = wait.min(axis=1)
         rates[side] = np.where(growing.any(axis=1), np.abs(modes.rate)[np.arange(d), first], 0.0)
     signs, log = parts.parts[0]
     top = np.where(np.isfinite(log), log, -np.inf).max(axis=0)
     own = signs * np.exp(log - np.where(np.isfinite(top), top, 0.0))
-    return walls[0], walls[1], rates, dict(zip(net.weights, own, strict=True))
+    return thresholds[0], thresholds[1], rates, dict(zip(net.weights, own, strict=True))
 
 
 def _weights_of(start: Mapping[str, ArrayLike | Logs] | StartState | None, order: int, d: int) -> Array | None:
@@ -187,7 +187,7 @@ def is_product(net: DiagonalNetwork) -> bool:
 
 
 def _no_memory_needed(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Deep products forget their start as they grow."""
+    """Deep products become independent of their start as they grow."""
     empty = np.zeros((0, len(coordinates)))
     return empty, empty
 

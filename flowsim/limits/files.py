@@ -30,7 +30,7 @@ _PAIRS = ("thresholds", "penalties", "speeds")
 
 @dataclass(frozen=True, eq=False)
 class TabulatedMemory:
-    """How the coordinates that take part in jumps answer to the dual, as numbers.
+    """How the coordinates that take part in jumps grow with the dual, as numbers.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ def last_jump(path: SaddlePath | LinearSaddlePath | None) -> float | None:
 
 
 def least_loss(problem: Problem, path: SaddlePath | LinearSaddlePath | None) -> float | None:
-    """The infimum of the loss, where the limit or a closed form knows it."""
+    """The infimum of the loss, where the limit or a closed form gives it."""
     if isinstance(problem, Regression):
         return problem.least_squares_loss
     escape = getattr(path, "escape", None)

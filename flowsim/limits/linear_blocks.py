@@ -137,7 +137,7 @@ def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
 
 
 def _split(curvatures: Array, signal: Array, seed: int) -> list[Array]:
-    """Orthonormal bases (R + m, .) of the blocks that one pair of random elements tells apart."""
+    """Orthonormal bases (R + m, .) of the blocks that one pair of random elements separates."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 

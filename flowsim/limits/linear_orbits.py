@@ -19,7 +19,7 @@ from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.orbit import Orbit, by_distance
 
-#: Size of the new direction at departure, squared (what beta sees of it), relative to the least-squares solution.
+#: Size of the new direction at departure, squared (its share of beta), relative to the least-squares solution.
 _DEPARTURE = 1e-10
 #: An orbit has arrived when its speed is this share of its largest.
 _REST = 1e-9

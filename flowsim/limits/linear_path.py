@@ -185,7 +185,7 @@ class LinearSaddlePath(Staircase):
             parts = []
             for plateau in here:
                 wait = time - plateau.time
-                moved = plateau.rates != 0  # what rests stays where it is for ever
+                moved = plateau.rates != 0  # what rests stays where it is
                 levels = plateau.levels.copy()
                 levels[moved] += wait * plateau.rates[moved]
                 parts.append(levels)

@@ -1,4 +1,4 @@
-r"""Heteroclinic orbits: how the limit travels from one saddle to the next.
+r"""Heteroclinic orbits: the path of the limit from one saddle to the next.
 
 Seen in unscaled time a jump is a trajectory of the network itself, from the unstable direction of one saddle into the
 next. With active coordinates balanced (which growth from a vanishing start makes them)

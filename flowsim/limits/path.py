@@ -62,7 +62,7 @@ class SaddlePath(Staircase, Saddles):
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """How coordinates answer to the dual as numbers: functions do not travel."""
+        """The growth of coordinates with the dual as numbers: functions are not pickled."""
         state = dict(vars(self))
         if self.memory is not None:
             state["memory"] = TabulatedMemory.of(self)
@@ -174,7 +174,7 @@ class SaddlePath(Staircase, Saddles):
     def dual(self, t: ArrayLike) -> Array:
         r""":math:`s(t) = -\int_0^t \nabla L(\beta)`, shapes as in :meth:`beta`.
 
-        Coordinates grow while s travels from ``-t^-`` to ``t^+``; with noise the bounds move apart with time.
+        Coordinates grow while s moves from ``-t^-`` to ``t^+``; with noise the bounds move apart with time.
 
         Raises
         ------

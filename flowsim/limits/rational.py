@@ -8,7 +8,7 @@ from fractions import Fraction
 
 Vector = list[Fraction]
 Matrix = list[list[Fraction]]
-Wall = Fraction | None  # None: no bound on that side
+Threshold = Fraction | None  # None: no bound on that side
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class ExactPath:
 def exact_process(
     X: Matrix,
     y: Vector,
-    upper: Sequence[Wall],
-    lower: Sequence[Wall],
+    upper: Sequence[Threshold],
+    lower: Sequence[Threshold],
     upper_penalty: Vector,
     lower_penalty: Vector,
     max_jumps: int | None = None,

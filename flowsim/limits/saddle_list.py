@@ -38,11 +38,11 @@ class Saddles:
     penalties : pair of arrays (d,)
         What weight noise charges per unit of positive and negative coefficient; zeros without noise.
     speeds : pair of arrays (d,)
-        How fast a positive and a negative coefficient answers to the gradient (:mod:`flowsim.limits.orbits`).
+        How fast a positive and a negative coefficient responds to the gradient (:mod:`flowsim.limits.orbits`).
     order : int
         2 for networks of two-layer type, L for products of L weights.
     memory : callable or None
-        How coordinates answer to the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
+        How coordinates grow with the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
     curves : OriginCurves or None
         The growth of coordinates of general formulas (:mod:`flowsim.growth.origin_curves`); None where closed forms do.
     offset : array (d,) or float

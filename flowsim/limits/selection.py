@@ -1,8 +1,8 @@
 r"""Which minimiser the flow selects when active columns are linearly dependent.
 
-The dual ``z = -int g dt`` lies in the row space of X whatever has happened, and an active coordinate answers to it in
-closed form. Of all minimisers with the same fit the flow therefore reaches the one with ``z(beta)`` in the row space
-of the active columns:
+The dual ``z = -int g dt`` lies in the row space of X at all times and gives every active coordinate in closed form.
+Of all minimisers with the same fit the flow therefore reaches the one with ``z(beta)`` in the row space of the active
+columns:
 
 - two-layer type, ``beta_i = C_i exp(R_i z_i)``: least entropy ``sum |beta_i| (ln|beta_i / C_i| - 1) / |R_i|``, where C
   comes from the direction of the start (equal shares for duplicates that start alike);
@@ -27,7 +27,7 @@ NEGLIGIBLE = 1e-11
 #: The table of a curve reaches so many times the largest coefficient of one minimiser, at the first attempt and later.
 _REACHES = (4.0, 64.0, 1024.0)
 
-_UNKNOWN = "the state it went on from does not tell how its coordinates answer to the dual"
+_UNKNOWN = "the state it went on from does not hold how its coordinates grow with the dual"
 
 
 def selected(
@@ -84,7 +84,7 @@ def selected(
     except ArithmeticError as error:
         raise IntegrationError(
             f"the saddle at accelerated time {t:.6g} is not unique, as its active columns are linearly dependent, and "
-            f"the one that the flow reaches cannot be told: {error}."
+            f"the one that the flow reaches is not known: {error}."
         ) from error
 
 

@@ -27,7 +27,7 @@ class StartState:
     upper, lower : array (d,)
         Distances >= 0 to the upper and lower bound; inf if that side cannot be reached.
     coefficients, rates : array (k, d) or None
-        ``beta_i(z) = sum_k coefficients_ki exp(rates_ki z)``, how a quadratic network's coordinate answers to the dual
+        ``beta_i(z) = sum_k coefficients_ki exp(rates_ki z)``, how a quadratic network's coordinate grows with the dual
         in unscaled time. Needed only where active columns are linearly dependent, to tell which of the
         minimisers the flow selects.
     weights : array (L, d) or None

@@ -1,4 +1,4 @@
-r"""Where to stop on a limit path: at the least risk on other data, or where the gradient says no more than noise would.
+r"""Where to stop on a limit path: at the least risk on other data, or where the gradient is at the level of noise.
 
 Null gradient: with targets ``y = X beta* + eps``, eps of standard deviation s, the gradient at beta* is that of noise,
 ``X^T eps / n``. The rule stops at the first plateau at which no coordinate's gradient, relative to the norm of its
@@ -17,7 +17,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.problem import Problem
 
-#: Draws of noise that are looked at together.
+#: Draws of noise that are processed together.
 _BATCH = 64
 
 
@@ -33,7 +33,7 @@ class Stop:
         Its accelerated time.
     beta : array
     value, level : float
-        What the rule looked at there, the risk or the largest normalised gradient, and what it was compared with: the
+        The rule's criterion there, the risk or the largest normalised gradient, and what it was compared with: the
         next smallest risk on another plateau, or the level of noise.
     """
 

@@ -18,7 +18,7 @@ from flowsim.solvers.threads import one_blas_thread
 #: Condition of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to 1e-12;
 #: beyond it Householder reflections, forty times the cost at width 10^6, do.
 _LARGEST_CONDITION = 1e2
-#: Hidden units looked at together.
+#: Hidden units processed together.
 _BLOCK = 16_384
 
 

@@ -350,7 +350,7 @@ def _check_constants(tree: Node, text: str) -> None:
     Raises
     ------
     ValueError
-        If one is not a finite real number (``log(-1)``, ``exp(exp(9))``), which would keep SymPy busy for ever.
+        If one is not a finite real number (``log(-1)``, ``exp(exp(9))``), on which SymPy would not end.
     """
 
     def value(node: Node) -> float | None:

@@ -243,7 +243,7 @@ class MomentNoise(Noise):
     Parameters
     ----------
     moments : sequence of float
-        ``(1, 0, 1, E zeta^3, E zeta^4, ...)``, as far as the formula's degree asks for.
+        ``(1, 0, 1, E zeta^3, E zeta^4, ...)``, as far as the formula's degree needs.
     """
 
     moments: tuple[float, ...] = field(default=(1.0, 0.0, 1.0))

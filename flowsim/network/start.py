@@ -26,7 +26,7 @@ from flowsim.network.scale import InitialScale
 
 #: Weights smaller than this share of the largest are no floats beside it.
 _SPREAD = 690.0
-#: Pretrained weights closer than this to a tie remember their start only in what alpha adds.
+#: Pretrained weights closer than this to a tie differ only in what alpha adds.
 _TIE = 1e-8
 
 

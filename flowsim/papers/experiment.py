@@ -132,7 +132,7 @@ class Report:
 
 
 class _Experiments(Mapping[str, Experiment]):
-    """Name -> experiment; their modules are imported when first looked at."""
+    """Name -> experiment; their modules are imported on first access."""
 
     def __init__(self) -> None:
         self._known: dict[str, Experiment] = {}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison
     from flowsim.studies.edge import EdgeStudy
 
-#: More coordinates than this in one panel are not told apart.
+#: More coordinates than this in one panel cannot be distinguished.
 _MOST_COORDINATES = 8
 
 
@@ -107,7 +107,7 @@ def orders(
 
 @styled
 def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> Axes:
-    """Sharpness over 2/h along the run, a dot for each state looked at, one line per step size; 1 is the edge.
+    """Sharpness over 2/h along the run, a dot for each state examined, one line per step size; 1 is the edge.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from flowsim.results import Clock, Trajectory
 #: "distance" is arc length without the time in it: how far beta has travelled.
 DrawnClock = Clock | str
 
-#: Points between the recorded steps, evenly spread in arc length; chunks of states looked at together.
+#: Points between the recorded steps, evenly spread in arc length; chunks of states processed together.
 _SAMPLES = 600
 _MANY, _CHUNK = 5000, 64
 #: Coordinates that stay below this fraction of the largest are not named; names, and grey lines, are at most so many.

@@ -223,7 +223,7 @@ def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath 
 
 
 def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
-    """Jumps over more than a decade are told apart on a logarithmic axis only."""
+    """Jumps over more than a decade are distinguished on a logarithmic axis only."""
     if path is None or len(path.jump_times) < 2:
         return False
     seen = path.jump_times[path.jump_times < traj.accelerated_time[-1]]
@@ -231,7 +231,7 @@ def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
 
 
 def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
-    """Dotted lines at the predicted jumps, as many as are told apart; those of the largest falls of the loss."""
+    """Dotted lines at the predicted jumps, as many as can be distinguished; those of the largest falls of the loss."""
     times = path.jump_times
     if len(times) > _MOST_LINES:
         times = times[np.sort(np.argsort(np.diff(path.losses))[:_MOST_LINES])]
@@ -241,7 +241,7 @@ def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
         ax.axvline(time, zorder=0, label="_jump", **PREDICTED)
 
 
-#: More vertical lines than these are a grey wall.
+#: More vertical lines than these cannot be distinguished.
 _MOST_LINES = 40
 
 

@@ -15,7 +15,7 @@ from flowsim.problem.scaling import Scaling, centred, standardised
 
 
 class InUnits:
-    """What a :class:`flowsim.Problem` knows of the units of its table."""
+    """The units of the table of a :class:`flowsim.Problem`."""
 
     #: what :meth:`standardise` took out of the table
     scaling: Scaling | None = None

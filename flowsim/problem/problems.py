@@ -125,7 +125,7 @@ class Problem(InUnits):
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the d features; a million default ones are made only if somebody asks."""
+        """Names of the d features; a million default ones are made only on demand."""
         return tuple(f"x{i}" for i in range(self.d))
 
     @property

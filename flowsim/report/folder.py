@@ -74,7 +74,7 @@ def read_runs(folder: str | Path) -> list[Run]:
 
 
 def varied(runs: list[Run]) -> str | None:
-    """What tells the runs apart: "alpha", "eta", or None if it is neither or both."""
+    """What distinguishes the runs: "alpha", "eta", or None if it is neither or both."""
     alphas, etas = ({_known(getattr(run, name)) for run in runs} for name in ("log_alpha", "eta"))
     if len(alphas) == len(runs) > 1 and len(etas) == 1:
         return "alpha"

@@ -46,7 +46,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, title: str |
 
 
 def render(runs: list[Run], title: str | None = None) -> str:
-    """The page as text. Nothing in it asks for the network: its content policy forbids that to the browser."""
+    """The page as text. Nothing in it needs the network: its content policy forbids that to the browser."""
     get_plotlyjs = need("plotly.offline", "the page of a run").get_plotlyjs
 
     title = title or f"Gradient flow on {runs[0].summary.get('data', runs[0].name)}"

@@ -18,7 +18,7 @@ MAX_POINTS = 1200
 MAX_COORDINATES = 40
 #: Coordinates that stay below this fraction of the largest are left out too.
 NEGLIGIBLE = 1e-3
-#: Jumps spread over more than this factor are told apart on a logarithmic axis only.
+#: Jumps spread over more than this factor are distinguished on a logarithmic axis only.
 SPREAD = 10.0
 
 

@@ -1,4 +1,4 @@
-"""Events of a flow: when something happens, to the accuracy of the flow itself.
+"""Events of a flow: located to the accuracy of the flow itself.
 
 Give events to :func:`flowsim.gradient_flow` and read what was found from ``traj.events``. The makers here cover jumps,
 losses and plateaus; any function of time and state, ``events=lambda t, state: state.beta[:, 0] - state.beta[:, 1]``,
@@ -286,7 +286,7 @@ class Occurrence:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Events(Sequence[Occurrence]):
-    """What happened in a run, in its order.
+    """The events of a run, in their order.
 
     ``events[3]`` is an :class:`Occurrence`, ``events["loss = 0.1"]`` all that belong to an event, and ``events[mask]``
     or ``events[2:5]`` a part.
@@ -297,7 +297,7 @@ class Events(Sequence[Occurrence]):
     component : array (E,) of int
     rising : array (E,) of bool
     states : State or None
-        With leading axis E; None where nothing happened.
+        With leading axis E; None where no event occurred.
     """
 
     name: tuple[str, ...] = ()

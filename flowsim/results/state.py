@@ -31,7 +31,7 @@ MAPPINGS = ("weights", "log_abs_weights")
 
 
 class Deferred:
-    """A field that is computed when it is first looked at: most runs never ask for every weight at every step."""
+    """A field computed on first access: most runs never need every weight at every step."""
 
     __slots__ = ("compute",)
 
@@ -79,7 +79,7 @@ class State:
         return value
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is deferred is computed: another process cannot ask the run."""
+        """What is deferred is computed: another process does not have the run."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def __repr__(self) -> str:

@@ -72,7 +72,7 @@ class Trajectory(State):
     error_estimate : array (T,) or None
         Estimated global error of beta in the largest-entry norm, if it was asked for.
     events : Events
-        What happened of the events that were asked for: a sequence of :class:`flowsim.events.Occurrence`.
+        The events requested that occurred: a sequence of :class:`flowsim.events.Occurrence`.
     """
 
     imbalance_drift: float

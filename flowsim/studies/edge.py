@@ -154,7 +154,7 @@ def edge_of_stability(
             if error.trajectory is None or "diverged" not in str(error):
                 raise
             descent, diverged = error.trajectory, True
-        # Half of the states evenly, half crowding towards the start, where the sharpness rises.
+        # Half of the states evenly, half close to the start, where the sharpness rises.
         last, half = len(descent) - 1, max(n_sharpness // 2, 2)
         places = np.concatenate([np.linspace(0, last, half), np.geomspace(1, max(last, 1), half)])
         index = np.unique(np.minimum(places, last).astype(np.int64))

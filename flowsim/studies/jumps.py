@@ -14,7 +14,7 @@ from flowsim.arrays import Array
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.results import Trajectory
 
-#: Points looked at between two plateaus to find where half way is crossed, and how many if a few show nothing.
+#: Points evaluated between two plateaus to find where half way is crossed, and how many if a few find no crossing.
 _FEW, _MANY = 24, 200
 #: Rounds of the search inside a bracket, and what of the way counts as none.
 _ROUNDS, _CLOSE = 60, 1e-12
@@ -121,7 +121,7 @@ def _progress(
 def _coefficients(trajectory: Trajectory, times: Array, only: NDArray[np.intp]) -> Array:
     """Some coefficients at accelerated times inside the run."""
     if trajectory.dense is None:
-        return np.asarray(trajectory.at(times, clock="accelerated").beta)  # says that there is no dense output
+        return np.asarray(trajectory.at(times, clock="accelerated").beta)  # raises: there is no dense output
     return trajectory.dense.some(times, "accelerated", only)
 
 
@@ -132,7 +132,7 @@ def _crossing(
     low, high, at_low, at_high = (np.array(each) for each in (low, high, at_low, at_high))
     kept = np.zeros(len(low))
     for round_ in range(_ROUNDS):
-        # Neighbouring floats cannot be told apart.
+        # Neighbouring floats are the limit.
         open_ = np.flatnonzero(high - low > 4 * np.spacing(high))
         if not len(open_):
             break
@@ -194,8 +194,8 @@ def one_sided(path: SaddlePath | LinearSaddlePath) -> str | None:
     zero = np.zeros(path.problem.d)
     size = np.abs(path.problem.gradient(zero)).max()
     left = path.problem.gradient(path.end + path.offset)
-    for wall, pull, sign in ((path.thresholds[1], left, "negative"), (path.thresholds[0], -left, "positive")):
-        if np.isinf(wall).all() and not np.any(path.penalties) and pull.max() > _ASKED * size:
+    for threshold, pull, sign in ((path.thresholds[1], left, "negative"), (path.thresholds[0], -left, "positive")):
+        if np.isinf(threshold).all() and not np.any(path.penalties) and pull.max() > _ASKED * size:
             return (
                 f"from this start no coefficient can become {sign}, and the data ask for it: the path ends at the best "
                 f"fit without {sign} coefficients"

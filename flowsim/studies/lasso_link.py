@@ -1,10 +1,10 @@
 r"""The time average of the limit against the Lasso path.
 
-While no coefficient has left its wall, the average ``(1/t) int_0^t beta`` solves the Lasso
+While no coefficient has left its bound, the average ``(1/t) int_0^t beta`` solves the Lasso
 
 .. math:: \min_b \; L(b) + \sum_i \Big( \frac{t_i^\pm}{t} + \kappa_i^\pm \Big) |b_i| ,
 
-(for ``u*v`` without noise: ``lambda = 1/t``), because its gradient is ``-s(t)/t`` and s stands at a wall wherever the
+(for ``u*v`` without noise: ``lambda = 1/t``), because its gradient is ``-s(t)/t`` and s stands at a bound wherever the
 average is not 0. Once a coefficient is deactivated its average remains; where its dual then moves back inside, the two
 paths part.
 """
@@ -43,7 +43,7 @@ class LassoLink:
     departs_at : float
         When the two part; inf if they never do.
     because : tuple of int
-        The coordinates whose dual leaves its wall then while their average is not 0.
+        The coordinates whose dual leaves its bound then while their average is not 0.
     reason : str
     """
 
@@ -100,9 +100,9 @@ def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:
     departs_at, because = _departure(path, problem)
     names = ", ".join(problem.feature_names[i] for i in because)
     reason = (
-        f"{names}: deactivated, and its dual leaves its wall from t={departs_at:.6g} on while the average keeps it"
+        f"{names}: deactivated, and its dual leaves its bound from t={departs_at:.6g} on while the average keeps it"
         if because
-        else "no dual leaves its wall while its average is not 0: the average solves the Lasso for all t"
+        else "no dual leaves its bound while its average is not 0: the average solves the Lasso for all t"
     )
     return LassoLink(path, times, averages, solutions, distance, departs_at, because, reason)
 
@@ -117,7 +117,7 @@ def _is_solution(problem: Regression, beta: Array, costs: tuple[Array, Array]) -
 
 
 def _departure(path: SaddlePath, problem: Regression) -> tuple[float, tuple[int, ...]]:
-    """When a dual first leaves the wall at which its coefficient was active, and whose."""
+    """When a dual first leaves the bound at which its coefficient was active, and whose."""
     from flowsim.solvers.active_set import relative_rounding
 
     noise = relative_rounding(problem.n) * float(np.linalg.norm(problem.y)) / problem.n

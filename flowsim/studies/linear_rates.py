@@ -51,7 +51,7 @@ class RateBound:
     Attributes
     ----------
     rate : float
-        ``2 lambda_r(Sigma) (c_u + c_v)``; 0 where the theorem promises nothing.
+        ``2 lambda_r(Sigma) (c_u + c_v)``; 0 where the theorem guarantees nothing.
     c_u, c_v : float
         Lower bounds of the least eigenvalues of ``U_1 U_1^T`` and ``V V^T`` along the whole run.
     margin : float

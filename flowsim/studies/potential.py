@@ -27,7 +27,7 @@ _TOLERANCE = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class _Grown:
-    """How coordinates answer to their dual through a growth map, for :func:`flowsim.solvers.entropy`."""
+    """How coordinates grow with their dual, for :func:`flowsim.solvers.entropy`."""
 
     map: GrowthMap
     #: Poles of z above and below, (d,); infinite where there are none.

@@ -1,4 +1,4 @@
-"""Tasks out, outcomes in, whatever happens to the workers."""
+"""Tasks out, outcomes in, also when workers die."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def compute(tasks: Iterable[Task], pool: Pool, keep: Callable[[Sequence[Outcome]
 class _Flight:
     """The tasks under way.
 
-    A worker's death ends every task its executor holds, and nobody says which one is to blame. So those tasks go
+    A worker's death ends every task its executor holds, without saying which one is to blame. So those tasks go
     again one at a time: the next death names its cause.
     """
 

@@ -19,7 +19,7 @@ _FOREIGN_WINDOW = 1024
 
 
 class Pool:
-    """One face for every kind of `workers`.
+    """One interface for every kind of `workers`.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Pool:
                 raise ImportError("`workers` above 1 needs loky: pip install 'flowsim[sweep]'.", name="loky") from None
 
             # Loky rather than the standard library's pool: it needs no `if __name__ == "__main__"` in scripts,
-            # and starts workers with their own environment, so BLAS sees one thread before it loads.
+            # and starts workers with their own environment, so that BLAS has one thread when it loads.
             self._executor = ProcessPoolExecutor(
                 self._count, initializer=worker.start, initargs=(os.getpid(),), env=THREAD_VARIABLES
             )

@@ -26,7 +26,7 @@ from flowsim.sweep.host import process_is_alive
 
 Status = Literal["done", "failed"]
 
-#: "fSwp" in the SQLite header tells a store from any other database.
+#: "fSwp" in the SQLite header distinguishes a store from any other database.
 _APPLICATION = 0x66537770
 _VERSION = 1
 _SCHEMA = {

@@ -124,7 +124,7 @@ class CoordinateDerivation:
         noisy = dict(zip(self.weights, self._noisy_weights, strict=True)) if self.noise.multiplicative else {}
         left = [part.phi.subs(noisy, simultaneous=True) for part in found.quadratures]
         mean = found.mean.xreplace(name) + sympy.Add(*map(E, left))
-        # The kernels' expm1 is for accuracy; a reader knows exp.
+        # The kernels' expm1 is for accuracy; readers expect exp.
         variance = found.variance.replace(expm1, lambda a: sympy.exp(a) - 1).xreplace(name)
         variance += sympy.Add(*map(Var, left))
         return mean, variance, found.methods

@@ -24,7 +24,7 @@ from flowsim.version import __version__
 if TYPE_CHECKING:
     from flowsim.symbolic.expectation import Quadrature
 
-#: Moments and rules by which distributions that are not of the package are told apart.
+#: Moments and rules by which distributions that are not of the package are distinguished.
 _MOMENTS, _COUNTS = 17, (8, 20)
 
 SIGNATURES = {
@@ -154,7 +154,7 @@ def _identity(net: DiagonalNetwork) -> str:
 
 
 def _distribution(noise: Noise) -> tuple[Any, ...]:
-    """What kernels take from a distribution: of one of the package its name tells all."""
+    """What kernels take from a distribution: of one of the package its name suffices."""
     if isinstance(noise, MomentNoise):
         return noise.moments
     if type(noise) in NAMED_NOISES.values():

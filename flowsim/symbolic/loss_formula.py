@@ -17,7 +17,7 @@ from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss
 from flowsim.symbolic.codegen import load_generated
 from flowsim.version import __version__
 
-#: Targets at which a formula must be convex at one at least; those of the data are looked at when a problem is made.
+#: Targets at which a formula must be convex at one at least; those of the data are checked when a problem is made.
 _TARGETS = np.array([1.0, -1.0, 0.5, 2.0])
 #: Predictions so far from 0 show the limits of the slope.
 _FAR, _STEEP = 1e8, 1e6
@@ -119,7 +119,7 @@ def from_formula(text: str) -> Loss:
     ------
     ValueError
         For anything outside the grammar, names other than f and y, and a loss that is nowhere convex and finite.
-        Convexity at the targets of the data is looked at when a problem is made, on samples of the second derivative.
+        Convexity at the targets of the data is checked when a problem is made, on samples of the second derivative.
 
     Examples
     --------

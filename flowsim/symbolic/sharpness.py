@@ -1,4 +1,4 @@
-r"""Sharpness: the Hessian of the loss in the weights, its trace, and what noise sees of it.
+r"""Sharpness: the Hessian of the loss in the weights, its trace, and its average under noise.
 
 .. math:: \operatorname{tr} \nabla^2 L = \sum_i \big[ \sigma_i^2 |\nabla\varphi_i|^2 + g_i \Delta\varphi_i \big],
           \qquad \mathrm{E} L(\theta + \xi) - L(\theta)

@@ -80,7 +80,7 @@ def _cache_class() -> Any:
             return str(self._folder)
 
         def get_source_stamp(self) -> str:
-            # The folder's name says it all.
+            # The folder's name holds the digest.
             return ""
 
         def get_disambiguator(self) -> str:
@@ -111,5 +111,5 @@ def _cache_class() -> Any:
 
 
 def disk_cache(function: Any) -> Any:
-    """What Numba's dispatcher of a function asks for code that is compiled already."""
+    """What gives Numba's dispatcher of a function code that is compiled already."""
     return _cache_class()(function)

@@ -34,5 +34,5 @@ class _Pause(event.Listener):
 
 @cache
 def uncollected_while_compiling() -> None:
-    """From now on, once for the process. Numba tells of a compilation while it holds its own lock."""
+    """From now on, once for the process. Numba announces a compilation while it holds its own lock."""
     event.register("numba:compile", _Pause())

@@ -48,7 +48,7 @@ def pipeline() -> dict[str, Any]:
             super().run_pass(state)
             lowered = state["cr"]
 
-            # Numba tells implementations apart by a builtin function. This one fails if Python calls it.
+            # Numba distinguishes implementations by a builtin function. This one raises if Python calls it.
             nothing: list[Any] = []
             entry = nothing.remove
             state.targetctx.insert_user_function(entry, lowered.fndesc, [state.library])

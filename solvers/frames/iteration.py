@@ -225,7 +225,7 @@ def _newton(coupling, data, pairs, factors, G, budget, allowed):
 
 @part()
 def _krylov(coupling, data, pairs, factors, at, G, update, count, tolerance):
-    """GMRES for Newton's step, preconditioned by the relaxation; `update` is the answer to the residual."""
+    """GMRES for Newton's step, preconditioned by the relaxation; `update` is the response to the residual."""
     count = min(count, G.size)
     basis = np.zeros((count + 1, G.size))
     H = np.zeros((count + 1, count))

@@ -30,7 +30,7 @@ _CAREFUL_STEPS = 10
 #: What S makes of a direction is rounding below this part of its size.
 _NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
-#: Entries of G up to which the answer to a residual over long steps is a matrix.
+#: Entries of G up to which the response to a residual over long steps is a matrix.
 _LARGEST_WHOLE = 300
 
 # Compiled by themselves where Python calls them.
@@ -54,7 +54,7 @@ class StageEquations:
         self, problem: FrameProblem, tableau: GaussTableau, tol: float, stats: dict[str, Any], long: bool = False
     ) -> None:
         self.problem, self.tableau, self.tol, self.stats = problem, tableau, tol, stats
-        #: whether the generator counts in the answer to a residual
+        #: whether the generator counts in the response to a residual
         self._long = long and problem.shape[0] * problem.shape[1] <= _LARGEST_WHOLE
         self._careful = 0
         self._length = 0.0
@@ -126,7 +126,7 @@ class StageEquations:
         return out
 
     def defects(self, G: Array, G0: Array, G1: Array, h: float) -> Array:
-        """What the polynomial through G at the nodes misses at both ends of a step, and G1, as the flow answers to it.
+        """What the polynomial through G at the nodes misses at both ends of a step, and G1, as the flow responds to it.
 
         Relative changes of Z.
         """

@@ -1,4 +1,4 @@
-r"""How G answers to a forcing of itself: ``x + mu K x``, ``K x = rows * (x P_2 + P_1 x) * columns``.
+r"""The response of G to a forcing of itself: ``x + mu K x``, ``K x = rows * (x P_2 + P_1 x) * columns``.
 
 ``P_1 = Z_1 Z_1^T`` and ``P_2 = Z_2 Z_2^T`` of the state at the start of a step, P_1 taken as
 ``W W^T + nu (1 - .)`` with p columns W. The inverse is a preconditioner and a filter of the error estimate.
@@ -253,7 +253,7 @@ def _answer_rows(factors, residual):
 
 @compiled()
 def sizes(factors, at_ends, G, G0, G1):
-    """Norms of the answers to what the polynomial through G at the nodes misses at both ends, and to G1."""
+    """Norms of the responses to what the polynomial through G at the nodes misses at both ends, and to G1."""
     s, R, p = G.shape
     residual = np.empty((3, R, p), np.complex128)
     for i in range(R):

@@ -59,7 +59,7 @@ _PLATEAU_COST = 50.0
 #: Twice the largest logarithm of a ratio of parts of Z whose smallest keep eight digits beside the largest.
 _OF_A_SIZE = 20.0
 #: Of the explicit method: share of the tolerance that its estimate may take, and the relative error that is rounding;
-#: steps worth taking at the limit of stability; steps taken together, also where each is looked at; entries kept.
+#: steps worth taking at the limit of stability; steps taken together, also where each is examined; entries kept.
 _EXPLICIT_SHARE, _EXPLICIT_FLOOR = 0.05, 1e-14
 _AFFORDABLE, _MANY, _LOOKED_AT, _ENTRIES = 200.0, 4096, 8, 1 << 22
 #: What has grown moves further than its rate says: a share of the length that its rate would allow.

@@ -23,7 +23,7 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, greater, load, store, view
 
-#: Where the table tells of them.
+#: Where the table holds them.
 ACTIVE = Active.PLACE  # type: ignore[attr-defined]
 
 

@@ -16,10 +16,10 @@ CAUTION = 3.0
 SAFETY = 0.8
 #: The first steps, of low order, err all in one direction, and nothing stiff damps it yet: they, to this part.
 FIRST_STEPS, FIRST_PART = 12, 0.3
-#: Bonus of a higher order: it promises more once it is in use.
+#: Bonus of a higher order: its prediction is low until it is in use.
 HIGHER = 1.05
 SHRINK, GROW = 0.2, 2.0
-#: Below this error over its bound nothing happens, and the next step may be this much longer.
+#: Below this error over its bound the order stays, and the next step may be this much longer.
 CALM, GROW_CALM = 1e-3, 10.0
 QUIET, GROW_QUIET = 1e-8, 1e3
 #: Rejections in a row that end a run.
@@ -42,7 +42,7 @@ UNSEEN, TRIES = 0.01, 20
 
 #: Part of the tolerance to which a step's equations are solved ...
 SOLVED = 0.2
-#: ... by corrections that shrink by this at least; a matrix that does not promise it is made anew.
+#: ... by corrections that shrink by this at least; a matrix that does not is formed anew.
 CONTRACTION = 0.2
 #: A correction that shrinks by less than this has failed.
 SLOW = 0.7

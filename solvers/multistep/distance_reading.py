@@ -7,7 +7,7 @@ import math
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.multistep.distances import UNIT, sides_at, size_to_distance, values_of
 
-#: A power law below this does not move, as far as anyone sees.
+#: A power law below this does not move to any tolerance.
 _TINY = 1e-18
 
 

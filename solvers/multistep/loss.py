@@ -125,7 +125,7 @@ def _most_curved(ws):
 
 @bare()
 def note_reach(ws):
-    """The least reach: far from its targets a robust loss is all but straight, and tells nothing of where it bends."""
+    """The least reach: far from its targets a robust loss is nearly linear; its slope does not show where it curves."""
     sizes, loss, problem, level = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Scales, ws).level
     root, least = math.sqrt(problem.count[0]), -_NEVER
     if sizes.loss != 0:

@@ -37,7 +37,7 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, store, view, wider, widest
 
-#: Where the table tells of the state of a run.
+#: Where the table holds the state of a run.
 _STATE = State.PLACE  # type: ignore[attr-defined]
 
 
@@ -97,7 +97,7 @@ def _start(ws, clock, counts, left):
     for i in range(sizes.padded):
         trial.guess[i] = 0.0
     for _ in range(c.REJECTIONS):
-        # Once more where the curvature of a loss tells what is active.
+        # Once more where the curvature of a loss decides what is active.
         for _ in range(1 if sizes.loss == 0 else 2):
             view(Formula, ws).step[0] = _next_step(clock, left)
             exponents_at(ws, trial.guess, clock[c.TIME])
@@ -210,7 +210,7 @@ def _accept(ws, order, h, from_differences):
 
 @bare()
 def _next_order(order, errors, lower, higher):
-    """The order that promises the longest step, and the logarithm of how much longer than this one."""
+    """The order with the longest predicted step, and the logarithm of how much longer than this one."""
     error, below, above = errors
     best, next_order = -math.log(max(error, 1e-30)) / (order + 3), order
     if lower:

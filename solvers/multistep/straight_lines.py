@@ -42,7 +42,7 @@ from flowsim.solvers.simd import view
 _TIE = 1e-13
 #: A straight line is taken where it is so many times longer than the step before.
 _LONGER = 10.0
-#: The implicit Euler step that tells how far a state is from rest, over the fastest time scale: as rounding allows.
+#: The implicit Euler step that measures how far a state is from rest, over the fastest time scale: as rounding allows.
 _IMPLICIT = 1e10
 #: A test of rest that failed is taken again where coordinates have come so much closer.
 _CLOSER = 0.1
@@ -117,7 +117,7 @@ def _wait(ws, on, f, left):
 
 @bare()
 def _settled(ws, on):
-    """The fastest rate of what is active and as close to rest as the tolerance asks for, each by itself.
+    """The fastest rate of what is active and as close to rest as the tolerance requires, each by itself.
 
     Of the others the slope is set to 0: whether they are active is for :func:`_wait` to say.
     """

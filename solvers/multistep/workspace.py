@@ -1,4 +1,4 @@
-"""The workspace of the compiled loop: one table says what lies in it, and makes the named tuples of pointers.
+"""The workspace of the compiled loop: one table lays it out, and makes the named tuples of pointers.
 
 All arrays are rows of ``padded`` floats, whole vectors that begin with a cache line, in one buffer that Python owns.
 Coordinates are kept in an order of the loop's own, the active ones first; whatever is marked so moves with them.

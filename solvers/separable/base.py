@@ -57,7 +57,7 @@ class Run(ABC):
         """Take up to `budget` steps, keep their records, and say why the loop came back."""
 
     def refresh(self) -> None:
-        """Load what the loop asks for."""
+        """Load what the loop needs."""
         raise NotImplementedError
 
     def solve(self) -> SeparableSolution:

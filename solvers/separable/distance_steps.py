@@ -28,7 +28,7 @@ def address_of(array: NDArray[Any]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class DistanceTables:
-    """What compiled code knows of both sides of coordinates: :class:`flowsim.solvers.multistep.distances.Sides`.
+    """Both sides of coordinates for compiled code: :class:`flowsim.solvers.multistep.distances.Sides`.
 
     Attributes
     ----------

@@ -78,7 +78,7 @@ def lay_out(
     loss : int
         Address of the derivatives of a loss that is no square.
     reach : array (w,), optional
-        Bound on what beta of a coordinate moves any z by; without it the Gram matrix tells.
+        Bound on what beta of a coordinate moves any z by; without it the Gram matrix gives it.
     gram : array (w, w), optional
         ``A^T A``; it is made, unless there is such a bound. Without the rows of coordinates that are never active.
     """

@@ -16,7 +16,7 @@ from flowsim.solvers.separable.solution import NodeSteps
 
 #: At least so many coordinates are loaded beyond the active ones: the next to come.
 _LOAD_AHEAD = 128
-#: Columns looked at together where all are.
+#: Columns processed together where all are.
 _COLUMNS = 1 << 16
 #: A coordinate is active once its effect on log weights over a step exceeds this part of the tolerance.
 _NEGLIGIBLE = 0.05

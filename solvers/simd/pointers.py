@@ -40,7 +40,7 @@ def pointer(typing_context: Any, array: Any, first: Any) -> Any:
 def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
     """The named tuple `kind` in a workspace ``(buffer of floats, table of integers)``, both pointers.
 
-    ``kind.PLACE`` is where the table tells of it. ``kind.HOLDS`` is "floats" (pointers into the buffer, at the offsets
+    ``kind.PLACE`` is where the table holds it. ``kind.HOLDS`` is "floats" (pointers into the buffer, at the offsets
     that stand there), "indices" (pointers into the table, likewise), "constants" (which stand there themselves) or
     "numbers" (the same, but they change). All but those are loaded once where the compiler sees that.
     """

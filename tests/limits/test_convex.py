@@ -32,7 +32,7 @@ def draw(seed: int, loss: str, n: int = 60, d: int = 6, mixing: float = 1.5) -> 
 
 
 def on_cone(problem: fs.Problem, near: np.ndarray, dual: np.ndarray) -> np.ndarray:
-    """The minimiser over the signs that a dual at its walls allows, by SciPy and a Newton polish."""
+    """The minimiser over the signs that a dual at its bounds allows, by SciPy and a Newton polish."""
     sides = [(0, None) if s > 1 - 1e-9 else (None, 0) if s < -1 + 1e-9 else (0, 0) for s in dual]
     options = {"ftol": 1e-17, "gtol": 1e-13, "maxiter": 20_000}
     x = minimize(problem.loss, 0.9 * near, jac=problem.gradient, bounds=sides, method="L-BFGS-B", options=options).x

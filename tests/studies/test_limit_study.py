@@ -124,7 +124,7 @@ def test_of_many_lassos_the_average_may_be_one() -> None:
 
 
 def test_a_deactivation_after_which_nothing_moves_parts_nothing() -> None:
-    """Interpolation at the jump: the duals stay at their walls for ever."""
+    """Interpolation at the jump: the duals stay at their bounds for ever."""
     for seed in range(40):
         rng = np.random.default_rng(seed)
         X, truth = rng.standard_normal((4, 6)), np.zeros(6)
