@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flowsim.cli.options import DataTable, build_network, data_options, network_options
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, progress_option
 from flowsim.compiling import compiling_note
 
 
@@ -18,16 +18,11 @@ from flowsim.compiling import compiling_note
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn.")
 @click.option("--all-rows/--applicable", default=False, show_default=True, help="Show what does not apply, and why.")
 @click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this file.")
-@click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
+@progress_option
 def certify(
     *,
     table: DataTable,
-    formula: str | None,
-    depth: int | None,
-    noise: str | None,
-    eta: float,
-    weight_decay: float,
-    width: int | None,
+    network: NetworkOptions,
     alpha: str | None,
     theorems: tuple[str, ...],
     seed: int,
@@ -45,7 +40,7 @@ def certify(
     from flowsim.certificates import certify as run
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width, weight_decay)
+    net = network.build()
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")
     with compiling_note(progress):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import DataTable, build_network, data_options, network_options
-from flowsim.cli.output import figure_option, output_folder
-from flowsim.json_values import json_value
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option
+from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
 
 if TYPE_CHECKING:
     from flowsim.studies import HalvedSteps
@@ -34,18 +32,11 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampled runs.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Threads of the sampled runs.")
 @figure_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("flowsim-compare"), show_default=True, help="Folder."
-)
+@out_option("flowsim-compare")
 def compare(
     *,
     table: DataTable,
-    formula: str | None,
-    depth: int | None,
-    width: int | None,
-    noise: str | None,
-    eta: float,
-    weight_decay: float,
+    network: NetworkOptions,
     alpha: str,
     step: float | None,
     t_end: float | None,
@@ -65,7 +56,7 @@ def compare(
     from flowsim.studies import compare_halved_steps, first_move, tenth_of_stable
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width, weight_decay)
+    net = network.build()
     if seeds and net.noise is None:
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
     largest = tenth_of_stable(net, problem, momentum) if step is None else step
@@ -91,31 +82,24 @@ def compare(
 
 
 def _write(folder: Path, kind: str, found: HalvedSteps, summary: dict[str, Any]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    import flowsim
-    from flowsim import plot
+    from flowsim import __version__, plot
 
     plain, better, ensemble = found.to_flow, found.to_modified, found.sampled
     figure = plot.compare_overview(plain[0], plain, better)
-    figure.savefig(folder / f"figure.{kind}")
-    plt.close(figure)
+    save_figure(figure, folder / f"figure.{kind}")
     if ensemble is not None:
         figure, ax = plt.subplots(layout="constrained")
         plot.compare(ensemble, ax=ax)
-        figure.savefig(folder / f"sampled.{kind}")
-        plt.close(figure)
+        save_figure(figure, folder / f"sampled.{kind}")
     rows = [
         pd.DataFrame({"step": item.step, "t": item.t, "distance": item.distance, "to_modified": close.distance})
         for item, close in zip(plain, better, strict=True)
     ]
     pd.concat(rows).to_csv(folder / "distances.csv", index=False)
-    text = json.dumps({"flowsim": flowsim.__version__, **json_value(summary, null=True)}, indent=2, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_summary(folder, {"flowsim": __version__, **summary})
 
 
 def _print(summary: dict[str, Any], out: Path, kind: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flowsim.cli.options import DataTable, data_options, network_options
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options
 from flowsim.compiling import compiling_note
 
 
@@ -21,12 +21,7 @@ from flowsim.compiling import compiling_note
 def explore(
     *,
     table: DataTable,
-    formula: str | None,
-    depth: int | None,
-    width: int | None,
-    noise: str | None,
-    eta: float,
-    weight_decay: float,
+    network: NetworkOptions,
     alpha: str,
     clock: str,
     port: int,
@@ -43,12 +38,13 @@ def explore(
     need("dash", "`flowsim explore`")
     from flowsim.explore import Controls, Explorer, make_app, start
 
-    if width is not None:
+    if network.width is not None:
         raise ValueError("`--width` has no page of sliders; networks U V^T are run by `flowsim run --width H`.")
-    if formula is not None and depth is not None:
+    if network.formula is not None and network.depth is not None:
         raise ValueError("`--formula` excludes --depth.")
     first = Controls(
-        formula or "", 2 if depth is None else depth, alpha, noise or "gaussian", eta, weight_decay, clock
+        network.formula or "", 2 if network.depth is None else network.depth, alpha, network.noise or "gaussian",
+        network.eta, network.weight_decay, clock,
     )  # fmt: skip
     explorer = Explorer(table.read(), table.code)
     with compiling_note(True):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from flowsim.cli.options import DataTable, build_network, data_options, network_options
-from flowsim.cli.output import figure_option, output_folder
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option, progress_option
+from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
 from flowsim.compiling import compiling_note
-from flowsim.json_values import json_value
 
 if TYPE_CHECKING:
     from flowsim.studies import LassoLink, LimitStudy
@@ -33,19 +31,12 @@ WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
 )  # fmt: skip
 @click.option("--rtol", type=float, default=1e-9, show_default=True, help="Relative accuracy of the flows.")
 @figure_option
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("flowsim-limit"), show_default=True, help="Folder."
-)
-@click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
+@out_option("flowsim-limit")
+@progress_option
 def limit(
     *,
     table: DataTable,
-    formula: str | None,
-    depth: int | None,
-    width: int | None,
-    noise: str | None,
-    eta: float,
-    weight_decay: float,
+    network: NetworkOptions,
     alphas: str | None,
     rtol: float,
     kind: str,
@@ -64,7 +55,7 @@ def limit(
     from flowsim.symbolic import order_at_origin
 
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width, weight_decay)
+    net = network.build()
     if alphas is None and isinstance(net, LinearNetwork):
         alphas = TWO_LAYER_ALPHAS
     elif alphas is None and not isinstance(net, LinearNetwork):
@@ -81,20 +72,14 @@ def limit(
 
 
 def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
-    import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    import flowsim
-    from flowsim import plot
+    from flowsim import __version__, plot
 
     figure = plot.limit_overview(study, link)
-    figure.savefig(folder / f"figure.{kind}")
-    plt.close(figure)
+    save_figure(figure, folder / f"figure.{kind}")
     study.table().to_csv(folder / "errors.csv", index=False)
     summary = {
-        "flowsim": flowsim.__version__,
+        "flowsim": __version__,
         "network": net,
         "data": data,
         **study.summary(),
@@ -102,8 +87,7 @@ def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, n
     }
     if link is not None:
         summary["lasso"] = {"departs_at": link.departs_at, "reason": link.reason}
-    text = json.dumps(json_value(summary, null=True), indent=2, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_summary(folder, summary)
 
 
 def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind: str) -> None:

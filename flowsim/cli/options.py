@@ -93,16 +93,48 @@ def _separator(given: str | None) -> str | None:
     return {"tab": "\t", "\\t": "\t"}.get(given, given) if given is not None else None
 
 
-def data_options(command: F) -> Callable[..., Any]:
-    """DATA and how it is read, handed to the command as `table`."""
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The options that describe a network."""
+
+    formula: str | None
+    depth: int | None
+    width: int | None
+    noise: str | None
+    eta: float
+    weight_decay: float
+
+    def build(self) -> DiagonalNetwork | LinearNetwork:
+        """The network."""
+        noise = "gaussian" if self.noise is None and self.eta else self.noise
+        if noise is not None and not self.eta:
+            raise ValueError(f"`--eta` must be given with --noise {noise}.")
+        drawn = None if noise is None else NAMED_NOISES[noise](self.eta)
+        if self.width is not None:
+            if self.formula is not None or self.depth is not None:
+                raise ValueError("`--width` excludes --formula and --depth.")
+            return LinearNetwork(self.width, noise=drawn, weight_decay=self.weight_decay)
+        formula = "u*v" if self.formula is None and self.depth is None else self.formula
+        return DiagonalNetwork(formula, depth=self.depth, noise=drawn, weight_decay=self.weight_decay)
+
+
+def _grouped(command: F, name: str, kind: type, options: tuple[Any, ...]) -> Callable[..., Any]:
+    """The command with `options`, handed to it as one argument `name`."""
 
     @wraps(command)
-    def called(**options: Any) -> Any:
-        own = {name: options.pop(name) for name in DataTable.__dataclass_fields__}
-        return command(table=DataTable(**own), **options)
+    def called(**given: Any) -> Any:
+        own = {field: given.pop(field) for field in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+        return command(**{name: kind(**own)}, **given)
 
     decorated: Callable[..., Any] = called
-    for decorate in (
+    for decorate in options:
+        decorated = decorate(decorated)
+    return decorated
+
+
+def data_options(command: F) -> Callable[..., Any]:
+    """DATA and how it is read, handed to the command as `table`."""
+    options = (
         click.option(
             "--loss",
             type=click.Choice(list(LOSSES)),
@@ -123,14 +155,13 @@ def data_options(command: F) -> Callable[..., Any]:
             help="Target column (NPZ: array, default y); repeat it, or give NAME,NAME,... for several with --width.",
         ),
         click.argument("data", required=False, type=click.Path(path_type=Path)),
-    ):
-        decorated = decorate(decorated)
-    return decorated
+    )
+    return _grouped(command, "table", DataTable, options)
 
 
-def network_options(command: F) -> F:
-    """--formula, --depth or --width, --noise and --eta, --weight-decay."""
-    for decorate in (
+def network_options(command: F) -> Callable[..., Any]:
+    """--formula, --depth or --width, --noise and --eta, --weight-decay, handed to the command as `network`."""
+    options = (
         click.option(
             "--weight-decay",
             type=float,
@@ -146,29 +177,15 @@ def network_options(command: F) -> F:
         click.option("--width", type=int, metavar="H", help="A two-layer linear network U V^T of that width instead."),
         click.option("--depth", type=int, metavar="L", help="Short form for --formula w1*w2*...*wL."),
         click.option("--formula", metavar="TEXT", help="One coordinate of the network.  [default: u*v]"),
-    ):
-        command = decorate(command)
-    return command
+    )
+    return _grouped(command, "network", NetworkOptions, options)
 
 
-def build_network(
-    formula: str | None,
-    depth: int | None,
-    noise: str | None,
-    eta: float,
-    width: int | None = None,
-    weight_decay: float = 0.0,
-) -> DiagonalNetwork | LinearNetwork:
-    """The network that the options describe."""
-    if noise is None and eta:
-        noise = "gaussian"
-    if noise is not None and not eta:
-        raise ValueError(f"`--eta` must be given with --noise {noise}.")
-    drawn = None if noise is None else NAMED_NOISES[noise](eta)
-    if width is not None:
-        if formula is not None or depth is not None:
-            raise ValueError("`--width` excludes --formula and --depth.")
-        return LinearNetwork(width, noise=drawn, weight_decay=weight_decay)
-    if formula is None and depth is None:
-        formula = "u*v"
-    return DiagonalNetwork(formula, depth=depth, noise=drawn, weight_decay=weight_decay)
+def out_option(default: str) -> Callable[[F], F]:
+    """``--out``, a folder."""
+    return click.option(
+        "--out", type=click.Path(path_type=Path), default=Path(default), show_default=True, help="Folder."
+    )
+
+
+progress_option = click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")

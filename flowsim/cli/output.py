@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from flowsim.json_values import json_value
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: ``--format`` of the commands that draw
 figure_option = click.option(
@@ -21,11 +28,16 @@ figure_option = click.option(
 def output_folder(out: Path) -> Iterator[Path]:
     """A staging folder whose files move to `out` when the block ends well; nothing is left behind when it does not.
 
+    Figures of the block are drawn without windows.
+
     Raises
     ------
     ValueError
         At once, if `out` cannot be written.
     """
+    import matplotlib
+
+    matplotlib.use("Agg")
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -45,3 +57,17 @@ def output_folder(out: Path) -> Iterator[Path]:
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Write a figure and close it."""
+    import matplotlib.pyplot as plt
+
+    figure.savefig(file)
+    plt.close(figure)
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """summary.json: what is not finite becomes null."""
+    text = json.dumps(json_value(summary, null=True), indent=2, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ def parameters_of(name: str) -> dict[str, inspect.Parameter]:
 
 
 def documented(name: str) -> dict[str, str]:
-    """What the docstring of a function says of each argument that an experiment may set, as one line."""
+    """The docstring of a function on each argument that an experiment may set, as one line."""
     text = inspect.getdoc(_load(name)) or ""
     section = re.split(r"^Parameters\n-+\n", text, flags=re.MULTILINE)[-1]
     section = re.split(r"^\w+\n-+$", section, flags=re.MULTILINE)[0]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import DataTable, build_network, data_options, network_options
-from flowsim.cli.output import figure_option, output_folder
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option, progress_option
+from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
 from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
@@ -44,17 +43,12 @@ _MOST_JUMPS = 20
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
 @click.option("--check", is_flag=True, help="Measure the error against a run with tolerances 1000 times tighter.")
 @figure_option
-@click.option("--out", type=click.Path(path_type=Path), default=Path("flowsim-run"), show_default=True, help="Folder.")
-@click.option("--progress/--no-progress", default=True, show_default=True, help="Progress bar.")
+@out_option("flowsim-run")
+@progress_option
 def run(
     *,
     table: DataTable,
-    formula: str | None,
-    depth: int | None,
-    width: int | None,
-    noise: str | None,
-    eta: float,
-    weight_decay: float,
+    network: NetworkOptions,
     alpha: str,
     clock: Any,
     horizon: float | None,
@@ -71,11 +65,11 @@ def run(
     figure.png, trajectory.nc and summary.json to the output folder.
     """
     problem = table.read()
-    net = build_network(formula, depth, noise, eta, width, weight_decay)
+    net = network.build()
     with output_folder(out) as staging, compiling_note(progress):
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
         summary["data"] = table.name
-        summary["eta"] = eta
+        summary["eta"] = network.eta
         _write(staging, kind, traj, path, summary)
     _print(summary, net, problem, out, kind)
 
@@ -171,19 +165,14 @@ def _write(
     path: SaddlePath | LinearSaddlePath | None,
     summary: dict[str, Any],
 ) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
     from flowsim import plot
     from flowsim.limits import LinearSaddlePath
 
     figure = plot.linear_overview(path, traj) if isinstance(path, LinearSaddlePath) else plot.overview(traj, path)
-    figure.savefig(folder / f"figure.{kind}")
-    plt.close(figure)
+    save_figure(figure, folder / f"figure.{kind}")
     traj.save(folder / "trajectory.nc")
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_summary(folder, summary)
 
 
 def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem) -> None:
