@@ -1,4 +1,4 @@
-"""The kinds of arrays that signatures name."""
+"""The types of arrays in signatures, and arrays that repeat one number without storing it again."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,3 +6,22 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Index = NDArray[np.int64]
+
+
+def is_uniform(values: Array) -> bool:
+    """Whether the last axis repeats one number without storing it again."""
+    return values.strides[-1] == 0 and values.size > 0
+
+
+def compact(values: Array) -> Array:
+    """Equal entries share one number: passes over a million coordinates then read it from cache."""
+    if is_uniform(values):
+        return values
+    if len(values) and (values == values[0]).all():
+        return np.broadcast_to(float(values[0]), values.shape)
+    return np.ascontiguousarray(values, dtype=float)
+
+
+def chosen(values: Array, keep: Index) -> Array:
+    """Some entries of a vector, which share one number if all do."""
+    return np.broadcast_to(values[0], keep.shape) if is_uniform(values) else compact(values[keep])

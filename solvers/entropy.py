@@ -21,7 +21,7 @@ _CONTINUATION = 1.6
 
 
 @dataclass(frozen=True, eq=False)
-class Exponentials:
+class SumOfExponentials:
     r"""``beta_i(z) = sum_k sign(rate_ki) exp(offset_ki + rate_ki z_i)``, increasing in z; arrays (k, d).
 
     An offset of ``-inf`` leaves its term out.
@@ -41,10 +41,10 @@ class Exponentials:
         rate = np.where(self.rate == 0, 1.0, np.abs(self.rate))
         return float((self._terms(z) / rate).sum())
 
-    def scaled(self, share: float) -> Exponentials:
+    def scaled(self, share: float) -> SumOfExponentials:
         """Offsets times a factor."""
         with np.errstate(invalid="ignore"):
-            return Exponentials(self.offset * share, self.rate)
+            return SumOfExponentials(self.offset * share, self.rate)
 
     def reach(self, z: Array, dz: Array) -> float:
         """How much of a Newton step to take."""
@@ -121,7 +121,7 @@ def mirror_interpolation(
     A : array (n, d)
     target : array (n,)
         In the range of A, with a solution of the signs that the response allows.
-    response : Exponentials, Powers, or anything else that answers like them
+    response : SumOfExponentials, Powers, or anything else that answers like them
     start : array (d,), optional
         Where ``A^T nu`` begins, in the row space of A; 0 by default.
     tolerance : float

@@ -98,10 +98,7 @@ LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {}
 MANY_ARGUMENTS: dict[str, int] = {}
 #: Public classes whose name another one has.
-SHARED_CLASSES = {
-    "Event", "Experiment", "Exponentials", "Formula", "History", "Loss",
-    "Occurrence", "Outcome", "Plateau", "Problem", "Run", "State",
-}  # fmt: skip
+SHARED_CLASSES = {"Event", "Formula", "History", "Loss", "Occurrence", "Problem", "State"}
 #: Files whose name another one has, apart from those that do in one room what the room is for.
 SHARED_FILES = {
     "certify", "checks", "compare", "coordinates", "curves", "decay", "events", "experiment", "files", "frame",

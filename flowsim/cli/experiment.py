@@ -36,7 +36,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Problem(_Strict):
+class ProblemSection(_Strict):
     """[problem]: the data."""
 
     dataset: Literal["diabetes", "sparse_regression"] | None = _said("Data of the package; excludes `file`.")
@@ -56,7 +56,7 @@ class Problem(_Strict):
     loss: Literal[tuple(LOSSES)] | None = _said("Of one prediction; squared if left out.")  # type: ignore[valid-type]
 
     @model_validator(mode="after")
-    def _one_source(self) -> Problem:
+    def _one_source(self) -> ProblemSection:
         if (self.dataset is None) == (self.file is None):
             raise ValueError("give either `dataset` or `file`")
         given = {name for name, value in self if value is not None}
@@ -74,7 +74,7 @@ class Problem(_Strict):
         return self
 
 
-class Network(_Strict):
+class NetworkSection(_Strict):
     """[network]: what is trained. Without a key: ``formula = "u*v"``."""
 
     formula: str | list[str] | None = _said(
@@ -90,7 +90,7 @@ class Network(_Strict):
     weight_decay: Annotated[Number, Field(ge=0)] | None = _said("Adds lambda/2 times the squared norm of the weights.")
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Network:
+    def _one_kind(self) -> NetworkSection:
         kinds = [name for name in ("formula", "depth", "width") if getattr(self, name) is not None]
         if len(kinds) > 1:
             raise ValueError(f"give only one of {' and '.join(f'`{kind}`' for kind in kinds)}")
@@ -99,7 +99,7 @@ class Network(_Strict):
         return self
 
 
-class Experiment(_Strict):
+class ExperimentFile(_Strict):
     """A sweep as a file.
 
     Keys of ``[grid]`` and of each of ``[[points]]`` are parameters of the function, or keys of the other sections,
@@ -122,7 +122,7 @@ class Experiment(_Strict):
     )
 
     @model_validator(mode="after")
-    def _grid_or_points(self) -> Experiment:
+    def _grid_or_points(self) -> ExperimentFile:
         if (self.grid is None) == (self.points is None):
             raise ValueError("give either [grid] or [[points]]")
         return self
@@ -141,7 +141,7 @@ class Experiment(_Strict):
         )  # fmt: skip
 
 
-def read_experiment(path: Path) -> Experiment:
+def read_experiment(path: Path) -> ExperimentFile:
     """Read and check an experiment, down to the sections of every point.
 
     Raises
@@ -158,7 +158,7 @@ def read_experiment(path: Path) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ValueError(f"`experiment` {path.name} is not TOML: {error}.") from None
     try:
-        experiment = Experiment.model_validate(content)
+        experiment = ExperimentFile.model_validate(content)
     except ValidationError as error:
         raise _fault(path, error, "") from None
     problem = dict(experiment.problem)
@@ -182,7 +182,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _check_axes(path: Path, experiment: Experiment) -> None:
+def _check_axes(path: Path, experiment: ExperimentFile) -> None:
     axes = experiment.axes()
     if isinstance(axes, list):
         return
@@ -195,11 +195,11 @@ def _check_axes(path: Path, experiment: Experiment) -> None:
             raise ValueError(f"{path.name}: `grid.{name}` must hold at least one value; received an empty list.")
 
 
-def _check_names(path: Path, experiment: Experiment) -> None:
+def _check_names(path: Path, experiment: ExperimentFile) -> None:
     allowed = parameters_of(experiment.function)
     axes = experiment.axes()
     rows = [(f"points.{index}", row) for index, row in enumerate(axes)] if isinstance(axes, list) else [("grid", axes)]
-    sections = {"problem": Problem.model_fields, "network": Network.model_fields}
+    sections = {"problem": ProblemSection.model_fields, "network": NetworkSection.model_fields}
     for where, row in [*rows, ("parameters", experiment.parameters)]:
         for name in row:
             section, _, key = name.rpartition(".")
@@ -220,15 +220,15 @@ def _check_names(path: Path, experiment: Experiment) -> None:
             raise ValueError(f"{path.name}: `seed` is given twice, at the top and in `{where}` or `parameters`.")
 
 
-def _check_sections(path: Path, experiment: Experiment) -> None:
+def _check_sections(path: Path, experiment: ExperimentFile) -> None:
     """Each value that [problem] and [network] take, alone and then in the company of one point's others."""
     from flowsim.sweep.grid import Points
 
     seen: set[str] = set()
     for point in Points.read(experiment.axes()).all():
         for section, model, base in (
-            ("problem", Problem, experiment.problem),
-            ("network", Network, experiment.network),
+            ("problem", ProblemSection, experiment.problem),
+            ("network", NetworkSection, experiment.network),
         ):
             own = {name.partition(".")[2]: value for name, value in point.items() if name.startswith(f"{section}.")}
             merged = {**base, **own}
@@ -245,7 +245,7 @@ def _check_sections(path: Path, experiment: Experiment) -> None:
                 raise ValueError(f"{path.name}: `{section}`: {error}") from None
 
 
-def _with_checksum(path: Path, experiment: Experiment) -> Experiment:
+def _with_checksum(path: Path, experiment: ExperimentFile) -> ExperimentFile:
     """A data file counts by its content: another table under the same name is another experiment."""
     file = experiment.problem.get("file")
     if not isinstance(file, str):

@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Any
 
-from flowsim.cli.experiment import Experiment, Network, Problem
+from flowsim.cli.experiment import ExperimentFile, NetworkSection, ProblemSection
 from flowsim.cli.registry import FUNCTIONS, documented, parameters_of
 
 #: Types of Python annotations in JSON; an argument that can be none of these is not set from a file.
@@ -18,8 +18,8 @@ _KINDS = {
 
 def experiment_schema() -> dict[str, Any]:
     """As draft 2020-12, for editors and checkers."""
-    schema = Experiment.model_json_schema()
-    sections = {"problem": Problem.model_json_schema(), "network": Network.model_json_schema()}
+    schema = ExperimentFile.model_json_schema()
+    sections = {"problem": ProblemSection.model_json_schema(), "network": NetworkSection.model_json_schema()}
     properties = schema["properties"]
     for name, section in sections.items():
         properties[name] = {

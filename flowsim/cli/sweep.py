@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     import xarray
 
-    from flowsim.cli.experiment import Experiment
+    from flowsim.cli.experiment import ExperimentFile
     from flowsim.sweep import Forecast
 
 
@@ -108,7 +108,7 @@ def _workers(count: int, scheduler: str | None) -> Iterator[Any]:
         yield client
 
 
-def _dry_run(read: Experiment, store: Path, workers: int) -> None:
+def _dry_run(read: ExperimentFile, store: Path, workers: int) -> None:
     from flowsim.sweep import forecast, plan
 
     expected: Forecast = forecast(plan(read.call(), read.axes(), seed=read.seed), store)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, is_uniform
 from flowsim.errors import IntegrationError
 from flowsim.limits.columns import SparseColumns, read_columns
 from flowsim.limits.convex import Escape, cone_minimiser
-from flowsim.limits.dual_bounds import DualBounds, is_uniform
+from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.duals import follow
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.arrays import Array
-from flowsim.growth.arrivals import growth_thresholds
+from flowsim.arrays import Array, chosen, compact
 from flowsim.growth.modes import Memory, Modes, start_memory
-from flowsim.growth.origin_curves import OriginCurves, origin_curves
+from flowsim.growth.origin_curves import origin_curves
+from flowsim.growth.vanishing import VanishingGrowth, is_product, order_of, thresholds_and_rates
 from flowsim.limits.start_state import StartState
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, quadratic_form, read_start
 from flowsim.problem import Problem
@@ -20,52 +20,42 @@ from flowsim.problem import Problem
 
 @dataclass(frozen=True)
 class DualBounds:
-    r"""The interval in which the dual of a coordinate moves freely.
+    r"""The interval in which the dual of a coordinate moves freely, and its growth at the ends.
 
     .. math:: -(t^-_i + \kappa^-_i t) \;\le\; s_i(t) \;\le\; t^+_i + \kappa^+_i t .
 
     At the upper bound the coordinate can be positive, at the lower one negative. All arrays (d,).
-    An active coordinate grows by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled time.
     """
 
     upper: Array
     lower: Array
     upper_penalty: Array
     lower_penalty: Array
-    up_speed: Array
-    low_speed: Array
-    order: int
-    memory: Memory | None
+    growth: VanishingGrowth
     offset: Array | float = 0.0
-    curves: OriginCurves | None = None
-    weights: Array | None = None
 
     def of_path(self) -> dict[str, Any]:
         """What a :class:`flowsim.limits.saddle_list.Saddles` keeps of them, by keyword."""
+        growth = self.growth
         return {
             "thresholds": (self.upper, self.lower),
             "penalties": (self.upper_penalty, self.lower_penalty),
-            "speeds": (self.up_speed, self.low_speed),
-            "order": self.order,
-            "memory": self.memory,
+            "speeds": (growth.up_speed, growth.low_speed),
+            "order": growth.order,
+            "memory": growth.memory,
+            "curves": growth.curves,
             "offset": self.offset,
-            "curves": self.curves,
         }
 
     def of(self, keep: NDArray[np.int64]) -> DualBounds:
         """The bounds of some coordinates."""
-        arrays: dict[str, Any] = {
-            field.name: np.broadcast_to(value[0], keep.shape) if is_uniform(value) else _compact(value[keep])
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), np.ndarray) and value.ndim == 1
-        }
-        memory, curves = self.memory, self.curves
-        return replace(
-            self,
-            memory=None if memory is None else lambda index: memory(keep[index]),
-            curves=None if curves is None else curves.among(keep),
-            weights=None if self.weights is None else self.weights[:, keep],
-            **arrays,
+        return DualBounds(
+            chosen(self.upper, keep),
+            chosen(self.lower, keep),
+            chosen(self.upper_penalty, keep),
+            chosen(self.lower_penalty, keep),
+            self.growth.among(keep),
+            chosen(self.offset, keep) if isinstance(self.offset, np.ndarray) else self.offset,
         )
 
 
@@ -95,20 +85,20 @@ def network_bounds(
             raise ValueError("`thresholds` and a `start` state exclude each other: the state holds its own.")
         if start.beta.shape != (d,):
             raise ValueError(f"`start` must be a state of d={d} coordinates; received {len(start.beta)}.")
-        *own, rates = _growth(net, net.direction(None, d), d)
+        *own, rates = thresholds_and_rates(net, net.direction(None, d), d)
         upper, lower = start.upper, start.lower
         memory = start.memory
     elif logs is not None:
         if thresholds is not None:
             raise ValueError("`thresholds` and a `start` in logarithms exclude each other: they say the same.")
-        upper, lower, rates = logs[0], logs[1], list(logs[2])
+        upper, lower, rates = logs[:3]
         own = [np.divide(2.0, rate, out=np.full(d, np.inf), where=rate > 0) for rate in rates]
     elif thresholds is not None:
         net.direction(direction, d)
         own = upper, lower = list(_pair("thresholds", thresholds, d, positive=True))
-        rates = [_each(side, lambda t: 2.0 / t) for side in own]
+        rates = 2.0 / np.stack(own)
     else:
-        *own, rates = _growth(net, net.direction(direction, d), d)
+        *own, rates = thresholds_and_rates(net, net.direction(direction, d), d)
         upper, lower = own
     order = order_of(net)
     if not isinstance(start, StartState):
@@ -124,19 +114,11 @@ def network_bounds(
         upper, lower, up_cost, low_cost, offset = _with_noise(net, problem, upper, lower)
         if net.weight_decay:
             upper, lower, up_cost, low_cost = _with_decay(net, (upper, lower), (own[0], own[1]), (up_cost, low_cost))
-    return DualBounds(
-        _compact(upper),
-        _compact(lower),
-        up_cost,
-        low_cost,
-        _compact(speeds[0]),
-        _compact(speeds[1]),
-        order,
-        memory,
-        offset,
-        origin_curves(net, net.direction(direction, d), order, fresh=not isinstance(start, StartState)),
-        _weights_of(start, order, d),
-    )
+    curves = origin_curves(net, net.direction(direction, d), order, fresh=not isinstance(start, StartState))
+    growth = VanishingGrowth(
+        order, compact(speeds[0]), compact(speeds[1]), memory, curves, _weights_of(start, order, d)
+    )  # fmt: skip
+    return DualBounds(compact(upper), compact(lower), up_cost, low_cost, growth, offset)
 
 
 def _of_logs(
@@ -176,43 +158,10 @@ def _weights_of(start: Mapping[str, ArrayLike | Logs] | StartState | None, order
     return np.broadcast_to(np.where(start.beta == 0, 0.0, np.nan), (order, d))
 
 
-def order_of(net: DiagonalNetwork) -> int:
-    from flowsim.symbolic import order_at_origin
-
-    return order_at_origin(net.distinct[0])
-
-
-def is_product(net: DiagonalNetwork) -> bool:
-    return all(formula.product_of is not None for formula in net.distinct)
-
-
 def _no_memory_needed(coordinates: NDArray[np.int64]) -> tuple[Array, Array]:
     """Deep products become independent of their start as they grow."""
     empty = np.zeros((0, len(coordinates)))
     return empty, empty
-
-
-def symbolic_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array]:
-    return _growth(net, direction, d)[:2]
-
-
-def _growth(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array, list[Array]]:
-    """Thresholds, and the rates at which ``ln |beta|`` grows by z there: twice those of the weights."""
-    if net.is_mixed or not is_uniform(direction):
-        plus, minus, rates = growth_thresholds(net, direction, d)
-        return plus, minus, list(rates)
-    plus, minus, rates = growth_thresholds(net, direction[:, :1], 1)
-    up, low = (np.broadcast_to(rate[0], (d,)) for rate in rates)
-    return np.broadcast_to(plus[0], (d,)), np.broadcast_to(minus[0], (d,)), [up, low]
-
-
-def is_uniform(values: Array) -> bool:
-    """Whether the last axis repeats one number without storing it again."""
-    return values.strides[-1] == 0 and values.size > 0
-
-
-def _each(values: Array, function: Callable[[Array], Array]) -> Array:
-    return np.broadcast_to(function(values[0]), values.shape) if is_uniform(values) else function(values)
 
 
 def _with_noise(
@@ -284,15 +233,6 @@ def _with_decay(
                 f"`weight_decay` has a known limit for quadratic formulas and products; received {formula.text!r}."
             )
     return upper, lower, up_cost, low_cost
-
-
-def _compact(values: Array) -> Array:
-    """Equal entries share one number: passes over a million coordinates then read it from cache."""
-    if is_uniform(values):
-        return values
-    if len(values) and (values == values[0]).all():
-        return np.broadcast_to(float(values[0]), values.shape)
-    return np.ascontiguousarray(values, dtype=float)
 
 
 def _pair(name: str, pair: tuple[ArrayLike, ArrayLike], d: int, positive: bool) -> tuple[Array, Array]:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
-from flowsim.limits.dual_bounds import is_product, order_of, symbolic_thresholds
+from flowsim.growth.vanishing import is_product, order_of, thresholds_and_rates
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
 from flowsim.network import DiagonalNetwork
@@ -82,7 +82,7 @@ def joint_process(
     if isinstance(strength, bool) or not 0 < float(strength) < math.inf:
         raise ValueError(f"`joint_noise` must be > 0 and finite; received {strength!r}.")
     direction = net.direction(start, problem.d)
-    thresholds = symbolic_thresholds(net, direction, problem.d)
+    thresholds = thresholds_and_rates(net, direction, problem.d)[:2]
     drain = (order - 2) * problem.feature_variances * float(strength) ** (2 * (order - 1))
     run = _Joint(problem, thresholds, drain)
     horizon, complete, message = run.follow(max_jumps, t_end)

@@ -13,7 +13,7 @@ from flowsim.limits.convex import Escape
 from flowsim.limits.files import problem_variables, read_problem
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_losses import LossBlock, LossData
-from flowsim.limits.linear_process import Plateau
+from flowsim.limits.linear_process import RankPlateau
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Problem
 from flowsim.results.files import read, write
@@ -130,11 +130,11 @@ def _block(data: xarray.Dataset, problem: Problem, k: int) -> Block:
     return LossBlock(**fields, **own, b=b, loss=problem.loss_function)
 
 
-def _plateau(data: xarray.Dataset, k: int) -> Plateau:
+def _plateau(data: xarray.Dataset, k: int) -> RankPlateau:
     fields = {name: data[f"plateau{k}_{name}"].values for name in _OF_PLATEAU}
     time, exhausted = data[f"plateau{k}_facts"].values
     towards = data[f"plateau{k}_towards"].values if f"plateau{k}_towards" in data else None
-    return Plateau(float(time), **fields, towards=towards, exhausted=bool(exhausted))
+    return RankPlateau(float(time), **fields, towards=towards, exhausted=bool(exhausted))
 
 
 def _reduced(data: xarray.Dataset, problem: Problem) -> LinearData | LossData:

@@ -13,7 +13,7 @@ from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, independent_blocks, whole_block
 from flowsim.limits.linear_losses import LossData, loss_blocks
 from flowsim.limits.linear_path import LinearSaddlePath
-from flowsim.limits.linear_process import TIE, BlockProcess, Plateau
+from flowsim.limits.linear_process import TIE, BlockProcess, RankPlateau
 from flowsim.limits.linear_starts import check_overlap, pretrained_process, vanishing_start
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
@@ -119,7 +119,7 @@ def _order_is_delicate(processes: list[BlockProcess], whole: Block, width: int, 
 
 def _merge(
     processes: list[BlockProcess], width: int, t_end: float, max_jumps: float
-) -> tuple[list[float], list[tuple[Plateau, ...]], float, str]:
+) -> tuple[list[float], list[tuple[RankPlateau, ...]], float, str]:
     """Jump times, the plateaus of all blocks after each, when the next jump would be, and why there is none."""
     here = [0] * len(processes)
     times: list[float] = []
@@ -146,7 +146,9 @@ def _merge(
         places.append(now)
 
 
-def _verdict(processes: list[BlockProcess], last: tuple[Plateau, ...], because: str, stop: float) -> tuple[bool, str]:
+def _verdict(
+    processes: list[BlockProcess], last: tuple[RankPlateau, ...], because: str, stop: float
+) -> tuple[bool, str]:
     rank = sum(plateau.rank for plateau in last)
     if because not in ("end", "width"):
         return False, because

@@ -20,7 +20,7 @@ from flowsim.limits.linear_files import read_linear_fields, save_linear_path
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
 from flowsim.limits.linear_losses import LossData
 from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
-from flowsim.limits.linear_process import Plateau
+from flowsim.limits.linear_process import RankPlateau
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
@@ -68,7 +68,7 @@ class LinearSaddlePath(Staircase):
     width: int
     blocks: tuple[Block, ...] = field(repr=False)
     #: for each of the K + 1 saddles the plateau of every block, and whether its jump is one direction of one block
-    places: tuple[tuple[Plateau, ...], ...] = field(repr=False)
+    places: tuple[tuple[RankPlateau, ...], ...] = field(repr=False)
     horizon: float = math.inf
     complete: bool = True
     message: str = ""

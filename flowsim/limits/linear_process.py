@@ -32,7 +32,7 @@ _EQUAL = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Plateau:
+class RankPlateau:
     """A saddle and what waits there.
 
     Attributes
@@ -84,7 +84,7 @@ class BlockProcess:
     columns: int
     begin: Array | None = None
     dropped: int = 0
-    plateaus: list[Plateau] = field(default_factory=list)
+    plateaus: list[RankPlateau] = field(default_factory=list)
     escape: tuple[float, Array, float] | None = None
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class BlockProcess:
         negligible = _ROUNDING * max(sum(block.shape), 1) * s.max(initial=0.0)
         self._largest_rank = int(np.sum(s - self._threshold > negligible))
 
-    def run(self, t_end: float = math.inf, max_jumps: float = math.inf) -> list[Plateau]:
+    def run(self, t_end: float = math.inf, max_jumps: float = math.inf) -> list[RankPlateau]:
         """All plateaus that begin before `t_end`, at most `max_jumps` after the first."""
         if not self.plateaus:
             r, q = self.block.shape
@@ -150,7 +150,7 @@ class BlockProcess:
         return np.asarray((rest @ vectors)[:, values > self._zero][:, ::-1])
 
     @staticmethod
-    def next_jump(plateau: Plateau) -> float:
+    def next_jump(plateau: RankPlateau) -> float:
         """inf at the end."""
         if plateau.towards is None:
             return math.inf
@@ -158,20 +158,20 @@ class BlockProcess:
         wait = max(1.0 - float(plateau.levels[r]), 0.0) / float(plateau.rates[r])
         return plateau.time + (wait if wait > TIE * plateau.time else 0.0)
 
-    def _plateau(self, time: float, beta: Array, Z: Array, levels: Array) -> Plateau:
+    def _plateau(self, time: float, beta: Array, Z: Array, levels: Array) -> RankPlateau:
         K, rank = self.columns, Z.shape[1]
         levels = np.concatenate([np.ones(rank), np.sort(levels[rank:])[::-1]])[:K]
         if rank >= sum(self.block.shape) or min(self.block.shape) == 0:
             rates = np.concatenate(
                 [np.zeros(rank), -np.sort(np.append(self.block.a, [self.block.b] * self.block.shape[1]))]
             )
-            return Plateau(time, beta, Z, levels, rates[:K])
+            return RankPlateau(time, beta, Z, levels, rates[:K])
         force = self._force(beta, rank)
         rates, towards = self._pairs(force, Z) if self._paired else self._spectrum(force, Z)
         growing = bool(rates[0] > 0 and rank < self._largest_rank if self.closed_form else rates[0] > self._zero)
         rates = np.concatenate([np.zeros(rank), rates])[:K]
         free = rank < K
-        return Plateau(time, beta, Z, levels, rates, towards if growing and free else None, growing and not free)
+        return RankPlateau(time, beta, Z, levels, rates, towards if growing and free else None, growing and not free)
 
     def _force(self, beta: Array, rank: int) -> Array:
         """G, from the singular values that beta leaves: without cancellation."""
@@ -199,7 +199,7 @@ class BlockProcess:
         values, vectors = np.linalg.eigh(rest.T @ self.block.generator(force) @ rest)
         return values[::-1], rest @ vectors[:, -1]
 
-    def _next_saddle(self, plateau: Plateau) -> tuple[Array, Array]:
+    def _next_saddle(self, plateau: RankPlateau) -> tuple[Array, Array]:
         rank = plateau.rank + 1
         s = self._values
         if not self.closed_form:
@@ -227,7 +227,7 @@ class BlockProcess:
         u, v = math.sqrt(self.block.b / total) * scale, math.sqrt(self._kappa / total) * scale
         return beta, np.concatenate([left * u, right * v])
 
-    def _choose_among_equals(self, plateau: Plateau, rank: int) -> None:
+    def _choose_among_equals(self, plateau: RankPlateau, rank: int) -> None:
         """Turn singular vectors of equal value so that the orbit's end has the first `rank` of them."""
         s, r = self._values, self.block.shape[0]
         group = np.flatnonzero(np.abs(s - s[rank - 1]) <= _EQUAL * s[0])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Event:
+class SupportChange:
     """One coordinate entering or leaving the support at a jump.
 
     Attributes
@@ -137,7 +137,7 @@ class SaddlePath(Staircase, Saddles):
         return np.array([float(self.problem.loss(self._rows(np.array([k]))[0])) for k in range(len(self.supports))])
 
     @cached_property
-    def events(self) -> tuple[Event, ...]:
+    def events(self) -> tuple[SupportChange, ...]:
         """Coordinates that enter or leave the support, in order of time; within a jump by coordinate."""
         events = []
         for jump, time in enumerate(self.jump_times):
@@ -150,10 +150,10 @@ class SaddlePath(Staircase, Saddles):
                 name = self.problem.feature_names[coordinate]
                 if old != 0:
                     sign = 1 if old > 0 else -1
-                    events.append(Event(float(time), jump, coordinate, name, sign, "deactivated"))
+                    events.append(SupportChange(float(time), jump, coordinate, name, sign, "deactivated"))
                 if new != 0:
                     sign = 1 if new > 0 else -1
-                    events.append(Event(float(time), jump, coordinate, name, sign, "activated"))
+                    events.append(SupportChange(float(time), jump, coordinate, name, sign, "activated"))
         return tuple(events)
 
     def time_average(self, t: ArrayLike) -> Array:

@@ -10,9 +10,10 @@ from typing import cast, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from flowsim.growth.vanishing import thresholds_and_rates
 from flowsim.hints import hinting
 from flowsim.limits.diagonal import DiagonalProcess
-from flowsim.limits.dual_bounds import network_bounds, symbolic_thresholds
+from flowsim.limits.dual_bounds import network_bounds
 from flowsim.limits.exactly import exactly
 from flowsim.limits.joint import joint_process
 from flowsim.limits.linear_networks import linear_saddle_to_saddle
@@ -193,7 +194,7 @@ def saddle_to_saddle(
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")
         direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), problem.d)
-        start = pretrained_state(net, pretrained, direction, symbolic_thresholds(net, direction, problem.d))
+        start = pretrained_state(net, pretrained, direction, thresholds_and_rates(net, direction, problem.d)[:2])
     elif (
         isinstance(start, Mapping)
         and len(start)

@@ -66,20 +66,21 @@ def selected(
         -(bounds.lower[coordinates] + bounds.lower_penalty[coordinates] * t),
     )
     target, sign, size = columns @ values, np.where(up, 1.0, -1.0), float(np.abs(values).max())
+    growth = bounds.growth
     try:
-        if bounds.curves is not None and (not bounds.curves.fresh or (up & low).any()):
+        if growth.curves is not None and (not growth.curves.fresh or (up & low).any()):
             raise ArithmeticError(_UNKNOWN)
-        if bounds.order == 2 and bounds.curves is not None:
-            return _along_curves(columns, target, bounds.curves, coordinates, sign, size)
-        if bounds.curves is None and bounds.weights is not None:
+        if growth.order == 2 and growth.curves is not None:
+            return _along_curves(columns, target, growth.curves, coordinates, sign, size)
+        if growth.curves is None and growth.weights is not None:
             from flowsim.growth.product_response import ProductResponse
 
-            response = ProductResponse(bounds.weights[:, coordinates], sign)
+            response = ProductResponse(growth.weights[:, coordinates], sign)
             return mirror_interpolation(columns, target, response, start=-dual)
-        if bounds.order == 2:
+        if growth.order == 2:
             return _of_modes(columns, target, bounds, coordinates, up, low)
-        rate = 1.0 if bounds.curves is None else _power_rates(bounds.curves, coordinates, sign)
-        powers = Powers(sign, bounds.order / (bounds.order - 2.0), rate=rate)
+        rate = 1.0 if growth.curves is None else _power_rates(growth.curves, coordinates, sign)
+        powers = Powers(sign, growth.order / (growth.order - 2.0), rate=rate)
         return size * mirror_interpolation(columns, target / size, powers, start=-dual)
     except ArithmeticError as error:
         raise IntegrationError(
@@ -92,17 +93,18 @@ def _of_modes(
     columns: Array, target: Array, bounds: DualBounds, coordinates: NDArray[np.int64], up: Chosen, low: Chosen
 ) -> Array:
     """Quadratic formulas: sums of exponentials."""
-    from flowsim.solvers.entropy import Exponentials, mirror_interpolation
+    from flowsim.solvers.entropy import SumOfExponentials, mirror_interpolation
 
-    if bounds.memory is None:
+    memory = bounds.growth.memory
+    if memory is None:
         raise ArithmeticError(_UNKNOWN)
-    coefficients, rates = bounds.memory(coordinates)
+    coefficients, rates = memory(coordinates)
     if not (np.isfinite(coefficients).all() and np.isfinite(rates).all()):
         raise ArithmeticError(_UNKNOWN)
     allowed = ((rates > 0) & up) | ((rates < 0) & low)
     with np.errstate(divide="ignore"):
         offset = np.where(allowed, np.log(np.abs(coefficients)), -np.inf)
-    return mirror_interpolation(columns, target, Exponentials(offset, np.where(allowed, rates, 0.0)))
+    return mirror_interpolation(columns, target, SumOfExponentials(offset, np.where(allowed, rates, 0.0)))
 
 
 def _along_curves(
@@ -132,11 +134,12 @@ def _power_rates(curves: OriginCurves, coordinates: NDArray[np.int64], sign: Arr
 
 def check_reach(bounds: DualBounds, coordinates: NDArray[np.int64], values: Array, t: float) -> None:
     """Refuse coefficients of least squares that the formula does not attain on its way out of the origin."""
-    if bounds.curves is None or (beyond := bounds.curves.out_of_reach(coordinates, values)) is None:
+    curves = bounds.growth.curves
+    if curves is None or (beyond := curves.out_of_reach(coordinates, values)) is None:
         return
     i, limit = beyond
     raise IntegrationError(
         f"the saddle at accelerated time {t:.6g} has a coefficient of {values[coordinates == i][0]:.6g} of the "
-        f"formula {bounds.curves.formula(i).text!r}, which on its way out of the origin runs into a critical point at "
+        f"formula {curves.formula(i).text!r}, which on its way out of the origin runs into a critical point at "
         f"{limit:.6g}: the coordinate stays there, and the process beyond is not known."
     )

@@ -3,6 +3,6 @@
 Parameters are stated in each experiment's JSON; where a paper does not give its own, they are ours.
 """
 
-from flowsim.papers.experiment import EXPERIMENTS, Check, Experiment, Outcome, Report, reproduce
+from flowsim.papers.experiment import EXPERIMENTS, Check, Experiment, Findings, Report, reproduce
 
-__all__ = ["EXPERIMENTS", "Check", "Experiment", "Outcome", "Report", "reproduce"]
+__all__ = ["EXPERIMENTS", "Check", "Experiment", "Findings", "Report", "reproduce"]

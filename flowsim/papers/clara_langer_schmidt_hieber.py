@@ -10,7 +10,7 @@ from flowsim.datasets import diabetes
 from flowsim.descent import gradient_descents
 from flowsim.flows import gradient_flow
 from flowsim.network import DiagonalNetwork, GaussianNoise
-from flowsim.papers.experiment import Check, Outcome, experiment
+from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
 from flowsim.studies import weighted_lasso as exact_lasso
@@ -36,7 +36,7 @@ def _largest_root(c: float, eta: float, depth: int) -> float:
 
 @experiment("shrinkage-curve", PAPER, "What noise leaves of a coefficient: shrinkage-thresholding over eta and depth")
 @styled
-def shrinkage_curve() -> Outcome:
+def shrinkage_curve() -> Findings:
     import matplotlib.pyplot as plt
 
     c = np.linspace(0.05, 2.0, 21)
@@ -84,7 +84,7 @@ def shrinkage_curve() -> Outcome:
         for j, eta in enumerate(etas)
     ]
     checks.append(Check("depth 3: survivors with |g| below 2 sqrt(2) eta^3", 0.0, float(sum(floor)), 0.5))
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {"end": (("depth", "eta", "c"), ends), "predicted": (("depth", "eta", "c"), predicted)},
@@ -97,7 +97,7 @@ def shrinkage_curve() -> Outcome:
 
 @experiment("imbalance-decay", PAPER, "Noise balances the layers at a rate that the data do not change")
 @styled
-def imbalance_decay() -> Outcome:
+def imbalance_decay() -> Findings:
     import matplotlib.pyplot as plt
 
     rng = np.random.default_rng(1)
@@ -141,7 +141,7 @@ def imbalance_decay() -> Outcome:
     axes[0].set_ylabel(r"$(w_1^2 - w_2^2)(t) \,/\, (w_1^2 - w_2^2)(0)$")
     for ax in axes:
         ax.legend()
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(data),
         {"n": 12, "d": 4, "etas": etas, "depths": [2, 3], "draws": 3, "seed": 1, "alpha": 0.8},
@@ -151,7 +151,7 @@ def imbalance_decay() -> Outcome:
 
 @experiment("noise-is-lasso", PAPER, "With noise the flow ends on the Lasso path, at any eta (diabetes)")
 @styled
-def noise_is_lasso() -> Outcome:
+def noise_is_lasso() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = diabetes()
@@ -173,7 +173,7 @@ def noise_is_lasso() -> Outcome:
     ax.set_ylabel("end of the flow (dots), Lasso (lines)")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     error = float(np.abs(np.array(ends) - lassos).max() / np.abs(lassos).max())
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {"end": (("penalty", "feature"), np.array(ends)), "lasso": (("penalty", "feature"), np.array(lassos))},
@@ -186,7 +186,7 @@ def noise_is_lasso() -> Outcome:
 
 @experiment("sharpness", PAPER, "Average sharpness over factorisations, and where the noisy flow goes")
 @styled
-def sharpness() -> Outcome:
+def sharpness() -> Findings:
     import matplotlib.pyplot as plt
 
     eta, beta = 0.3, 1.0
@@ -213,7 +213,7 @@ def sharpness() -> Outcome:
     ax.set_ylabel("average sharpness (flows: coloured)")
     ax.legend(loc="upper center")
     rows = certify(net, diabetes(), theorems=["least-sharpness", "least-hessian-trace", "sharpness-identity"])
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"sharpness": ("log_ratio", values), "paths": (("run", "point"), np.array(paths))},
                        coords={"log_ratio": logs}),
@@ -226,7 +226,7 @@ def sharpness() -> Outcome:
 
 @experiment("stochastic-sam", PAPER, "Stochastic SAM follows the expected-gradient flow in the mean")
 @styled
-def stochastic_sam() -> Outcome:
+def stochastic_sam() -> Findings:
     import matplotlib.pyplot as plt
 
     rng = np.random.default_rng(5)
@@ -250,7 +250,7 @@ def stochastic_sam() -> Outcome:
     ax.legend()
     # The mean of a product feels the fluctuation of the weights: a bias of order h on top of the standard error.
     gap = float(np.abs(mean - expected).max())
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"mean": (("time", "feature"), mean), "standard_error": (("time", "feature"), error),
                         "flow": (("time", "feature"), expected)}, coords={"time": t}),

@@ -8,7 +8,7 @@ import xarray
 from flowsim.flows import gradient_flow
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
-from flowsim.papers.experiment import Check, Outcome, experiment
+from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Problem
 from flowsim.problem.margins import max_margin_l1, max_margin_l2
@@ -32,7 +32,7 @@ def _ratio(x2: float, alpha: float, digits: float) -> float:
 
 @experiment("kernel-to-rich", MOROSHKO, "Separable data: from the l2 to the l1 margin, down to a loss of 1e-1000000")
 @styled
-def kernel_to_rich() -> Outcome:
+def kernel_to_rich() -> Findings:
     import matplotlib.pyplot as plt
 
     rng = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def kernel_to_rich() -> Outcome:
     axes[0].legend()
     sample = Problem([[1.0, 0.9]], [1.0], "exponential")
     end = gradient_flow(net, sample, 1e6 * _LN10, alpha=1.0, clock="log_loss").beta[-1]
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {"share": (("norm", "alpha", "digits"), shares)},
@@ -83,7 +83,7 @@ def kernel_to_rich() -> Outcome:
     "Separable data: two limits that do not commute, loss to 0 at fixed scale and scale to 0 first",
 )  # fmt: skip
 @styled
-def frozen_active_set() -> Outcome:
+def frozen_active_set() -> Findings:
     import matplotlib.pyplot as plt
 
     rng = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def frozen_active_set() -> Outcome:
     ax.set_xlabel(r"digits of the loss, $\log_{10}(1/L)$")
     ax.set_ylabel(r"share of the largest $\ell_1$ margin")
     ax.legend(loc="center right", bbox_to_anchor=(1.0, 0.66))
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {"share": (("alpha", "digits"), shares), "left": ("alpha", left)},

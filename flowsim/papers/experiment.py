@@ -75,7 +75,7 @@ class Check:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Findings:
     """What an experiment's function returns.
 
     Attributes
@@ -105,7 +105,7 @@ class Experiment:
     name: str
     paper: str
     title: str
-    function: Callable[[], Outcome]
+    function: Callable[[], Findings]
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ class _Experiments(Mapping[str, Experiment]):
 EXPERIMENTS = _Experiments()
 
 
-def experiment(name: str, paper: str, title: str) -> Callable[[Callable[[], Outcome]], Callable[[], Outcome]]:
+def experiment(name: str, paper: str, title: str) -> Callable[[Callable[[], Findings]], Callable[[], Findings]]:
     """Enter a function into `EXPERIMENTS`."""
 
-    def enter(function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+    def enter(function: Callable[[], Findings]) -> Callable[[], Findings]:
         EXPERIMENTS.enter(Experiment(name, paper, title, function))
         return function
 
@@ -211,7 +211,7 @@ def reproduce(name: str, folder: str | Path) -> Report:
     return Report(entry, tuple(outcome.checks), tuple(folder / file.name for file in files), seconds)
 
 
-def _summary(entry: Experiment, outcome: Outcome, seconds: float) -> dict[str, Any]:
+def _summary(entry: Experiment, outcome: Findings, seconds: float) -> dict[str, Any]:
     from flowsim.version import __version__
 
     return {

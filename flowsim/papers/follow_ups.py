@@ -11,7 +11,7 @@ from flowsim.descent import gradient_descent
 from flowsim.flows import gradient_flow, modified_flow
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
-from flowsim.papers.experiment import Check, Outcome, experiment
+from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
 from flowsim.studies import compare, measured_jump_times, min_l1
@@ -23,7 +23,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 
 @experiment("deep-starts", DEEP, "Depth 3 from perturbed starts: each start has its own jump times")
 @styled
-def deep_starts() -> Outcome:
+def deep_starts() -> Findings:
     import matplotlib.pyplot as plt
 
     net = DiagonalNetwork(depth=3)
@@ -72,7 +72,7 @@ def deep_starts() -> Outcome:
     for j, alpha in enumerate(alphas):
         axes[0].plot([], [], color=COLORS[j], label=rf"$\alpha$ = {alpha:g}")
     axes[0].legend(loc="upper left")
-    return Outcome(
+    return Findings(
         {"": figure}, xarray.Dataset(data), {"depth": 3, "c": [1.0, -0.8], "alphas": alphas, "starts": starts}, checks
     )
 
@@ -83,7 +83,7 @@ def deep_starts() -> Outcome:
     "Steps and mini-batches change the bias through the imbalance",
 )
 @styled
-def step_size() -> Outcome:
+def step_size() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = sparse_regression(20, 40, 3, seed=2)
@@ -125,7 +125,7 @@ def step_size() -> Outcome:
         ax.set_xlabel("step size $h$")
         ax.legend()
     slope = float(np.polyfit(np.log(steps), np.log(gains), 1)[0])
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"norm": (("method", "step"), np.array(list(norms.values()))), "gain": ("step", gains)},
                        coords={"method": list(norms), "step": steps}),
@@ -144,7 +144,7 @@ def step_size() -> Outcome:
 
 @experiment("step-to-flow", STEPS, "Descent follows the flow to order 1, the modified flow to order 2")
 @styled
-def step_to_flow() -> Outcome:
+def step_to_flow() -> Findings:
     import matplotlib.pyplot as plt
 
     from flowsim import plot
@@ -158,7 +158,7 @@ def step_to_flow() -> Outcome:
     modified = compare([modified_flow(net, problem, h, t_end, alpha=alpha, rtol=1e-10) for h in steps], runs)
     figure, ax = plt.subplots(figsize=(5.6, 3.8))
     plot.orders(comparison, modified, ax=ax)
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"largest": ("step", [item.largest for item in comparison]),
                         "hausdorff": ("step", [item.hausdorff for item in comparison])},

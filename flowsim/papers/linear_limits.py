@@ -7,7 +7,7 @@ import xarray
 
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import GaussianNoise, LinearNetwork
-from flowsim.papers.experiment import Check, Outcome, experiment
+from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot.linear_limits import linear_overview
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
@@ -19,7 +19,7 @@ _ETA = 0.3
 
 @experiment("linear-saddle-to-saddle", PAPER, "U V^T learns rank by rank; noise soft-thresholds its singular values")
 @styled
-def linear_saddle_to_saddle() -> Outcome:
+def linear_saddle_to_saddle() -> Findings:
     rng = np.random.default_rng(0)
     n, D, m, width = 30, 4, 3, 9
     X = rng.standard_normal((n, D))
@@ -43,7 +43,7 @@ def linear_saddle_to_saddle() -> Outcome:
         Check("end with noise: soft-thresholded fit", 0.0,
               float(np.abs(end - shrunk).max() / np.abs(shrunk).max()), 1e-6),
     ]  # fmt: skip
-    return Outcome(
+    return Findings(
         {
             "": linear_overview(path, *study.trajectories[::2]),
             "noise": linear_overview(saddle_to_saddle(noisy_net, problem), *noisy.trajectories[::2]),

@@ -9,7 +9,7 @@ from flowsim.arrays import Array
 from flowsim.certificates import certify
 from flowsim.flows import gradient_flow
 from flowsim.network import LinearNetwork, linear_start
-from flowsim.papers.experiment import Check, Outcome, experiment
+from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot.style import styled
 from flowsim.problem import Regression
 
@@ -30,7 +30,7 @@ def _excess(problem: Regression, beta: Array) -> Array:
 
 @experiment("rate-against-bound", PAPER, "The loss against the exponential bound from imbalance and margin")
 @styled
-def rate_against_bound() -> Outcome:
+def rate_against_bound() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = _problem(12, 5, 2, 3)
@@ -60,7 +60,7 @@ def rate_against_bound() -> Outcome:
     ax.set_xlabel("time $t$")
     ax.set_ylabel(r"$(L(t) - L^*) \,/\, (L(0) - L^*)$; dotted: bound")
     ax.legend()
-    return Outcome(
+    return Findings(
         {"": figure}, xarray.Dataset(data),
         {"n": 12, "D": 5, "m": 2, "width": width, "seed": 3, "cases": list(cases)}, checks,
     )  # fmt: skip
@@ -68,7 +68,7 @@ def rate_against_bound() -> Outcome:
 
 @experiment("width-law", PAPER, "Wide networks end near the minimum-norm solution: distance against width")
 @styled
-def width_law() -> Outcome:
+def width_law() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = _problem(8, 12, 3, 0)
@@ -99,7 +99,7 @@ def width_law() -> Outcome:
     ax.set_xlabel("width $h$")
     ax.set_ylabel(r"$\|U V^\top(\infty) - \hat\Theta\|_F$")
     ax.legend()
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"distance": (("exponent", "width", "seed"), distances)},
                        coords={"exponent": list(exponents), "width": widths}),
@@ -110,7 +110,7 @@ def width_law() -> Outcome:
 
 @experiment("invariant-set", PAPER, "From the invariant set to the minimum-norm solution")
 @styled
-def invariant_set() -> Outcome:
+def invariant_set() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = _problem(6, 10, 2, 7)
@@ -130,7 +130,7 @@ def invariant_set() -> Outcome:
     ax.set_xlabel("time $t$")
     ax.set_ylabel("distance to the minimum-norm solution, relative")
     ax.legend(title="start")
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"distance": (("start", "time"), np.array(curves))},
                        coords={"start": ["invariant", "gaussian", "unbalanced"], "time": times}),

@@ -9,7 +9,7 @@ from flowsim.datasets import diabetes, sparse_regression
 from flowsim.flows import gradient_flow
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
-from flowsim.papers.experiment import Check, Outcome, experiment
+from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot import animate, phase
 from flowsim.plot.labels import label_ends
 from flowsim.plot.style import PREDICTED, colours, styled
@@ -30,7 +30,7 @@ def _problem() -> Regression:
 
 @experiment("loss-staircase", PAPER, "The loss becomes a staircase as alpha falls")
 @styled
-def loss_staircase() -> Outcome:
+def loss_staircase() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = _problem()
@@ -57,7 +57,7 @@ def loss_staircase() -> Outcome:
     gammas = [60.0, 1000.0]
     extrapolated = (gammas[1] * jumps[1] - gammas[0] * jumps[0]) / (gammas[1] - gammas[0])
     error = np.abs(extrapolated / path.jump_times - 1)[seen]
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {"loss": (("alpha", "time"), losses), "limit": ("time", limit), "jump_times": ("jump", path.jump_times)},
@@ -77,7 +77,7 @@ def loss_staircase() -> Outcome:
 
 @experiment("coordinates", PAPER, "Coordinates over accelerated time approach the limit process")
 @styled
-def coordinates() -> Outcome:
+def coordinates() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = _problem()
@@ -107,7 +107,7 @@ def coordinates() -> Outcome:
     axes[0].set_ylabel(r"coordinates $\beta_i$ (dotted: limit)")
     names = [problem.feature_names[i] for i in named]
     label_ends(axes[-1], (times[0], horizon), curves[-1][-1, named], names, palette)
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {"beta": (("alpha", "time", "feature"), np.array(curves)), "limit": (("time", "feature"), limit)},
@@ -130,7 +130,7 @@ def _in_space() -> Regression:
 
 @experiment("path-3d", PAPER, "The path between saddles in space, for two scales, and as an animation")
 @styled
-def path_in_space() -> Outcome:
+def path_in_space() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = _in_space()
@@ -153,7 +153,7 @@ def path_in_space() -> Outcome:
     for flow in flows.values():
         beta = flow.at(np.linspace(0.0, float(flow.arclength[-1]), 1500), clock="arclength").beta
         gaps.append(float(np.sqrt(((beta[:, None] - curve[None]) ** 2).sum(axis=-1)).min(axis=1).max()))
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {"curve": (("arclength", "feature"), curve), "saddles": (("saddle", "feature"), path.saddles)},
@@ -173,7 +173,7 @@ def path_in_space() -> Outcome:
 
 @experiment("four-features", "arXiv 2607.12332 (thresholds), Section on deactivation", "A coordinate that leaves again")
 @styled
-def four_features() -> Outcome:
+def four_features() -> Findings:
     import matplotlib.pyplot as plt
 
     problem = Regression([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]], [1.0, 0.0])
@@ -201,7 +201,7 @@ def four_features() -> Outcome:
     saddles = np.array([[0, 0, 0, 0], [0.8, 0, 0, 0], [0, 0, 1.4, 0], [0, 0, 10 / 7, -10 / 49]])
     expected = np.array([2.0, 8.0, 552 / 49])
     at_plateaus = flows[1].at(plateau_times(path, horizon), clock="accelerated").beta
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"beta": (("time", "feature"), beta), "dual": (("time", "feature"), path.dual(times))},
                        coords={"time": times}),
@@ -216,7 +216,7 @@ def four_features() -> Outcome:
 
 @experiment("limit-rates", PAPER, "Flows approach the limit: jump times like 1/ln(1/alpha)")
 @styled
-def limit_rates() -> Outcome:
+def limit_rates() -> Findings:
     import matplotlib.pyplot as plt
 
     from flowsim import plot
@@ -226,7 +226,7 @@ def limit_rates() -> Outcome:
     study = limit_study(UV, problem, alphas, rtol=1e-9)
     figure, ax = plt.subplots(figsize=(6.0, 4.0))
     plot.limit_study(study, ax=ax)
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset(
             {
@@ -247,7 +247,7 @@ def limit_rates() -> Outcome:
 
 @experiment("lasso-link", "Berthier, arXiv 2509.18766", "The time average is the Lasso until a coordinate leaves")
 @styled
-def lasso_link() -> Outcome:
+def lasso_link() -> Findings:
     import matplotlib.pyplot as plt
 
     from flowsim import plot
@@ -271,7 +271,7 @@ def lasso_link() -> Outcome:
     g = problem.gradient(later)
     active = np.abs(later) > 1e-9
     after = float(np.where(active, np.abs(g + np.sign(later) / (2 * leaving)), 0).max() / c)
-    return Outcome(
+    return Findings(
         {"": figure},
         xarray.Dataset({"average": (("time", "feature"), path.time_average(before))}, coords={"time": before}),
         {"data": "diabetes", "first_deactivation": leaving},

@@ -100,7 +100,7 @@ def min_entropy(
     ----------
     Woodworth et al., *Kernel and rich regimes in overparametrized models*, arXiv 2002.09277, Theorem 1.
     """
-    from flowsim.solvers.entropy import Exponentials, mirror_interpolation
+    from flowsim.solvers.entropy import SumOfExponentials, mirror_interpolation
 
     direction, scale = net.direction(start, problem.d), InitialScale.parse(alpha)
     if (net.noise is not None and np.any(net.noise.stds(net.weights))) or net.weight_decay:
@@ -115,7 +115,7 @@ def min_entropy(
     coefficients, rates = memory(np.arange(problem.d))
     with np.errstate(divide="ignore"):
         offset = np.log(np.abs(coefficients)) + 2.0 * log_alpha
-    return mirror_interpolation(X, fitted, Exponentials(offset, rates))
+    return mirror_interpolation(X, fitted, SumOfExponentials(offset, rates))
 
 
 def _grown(net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array) -> _Grown:

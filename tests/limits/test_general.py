@@ -13,7 +13,7 @@ from sklearn.linear_model import Lasso
 
 import flowsim as fs
 from flowsim.limits.rational import exact_process
-from flowsim.solvers.entropy import Exponentials, mirror_interpolation
+from flowsim.solvers.entropy import SumOfExponentials, mirror_interpolation
 
 NET = fs.DiagonalNetwork("u*v")
 FOUR = fs.Regression([[1, 0.5, 0.7, 0], [0.5, 1, 0.1, 0.7]], [1.0, 0.0])
@@ -242,7 +242,7 @@ def test_the_entropic_interpolant_solves_its_optimality_conditions_at_every_scal
     A, f = rng.standard_normal((5, 20)), rng.standard_normal(5)
     offset = np.full((2, 20), np.log(0.5) - 2 * gamma)
     rate = np.array([[2.0] * 20, [-2.0] * 20])
-    beta = mirror_interpolation(A, f, Exponentials(offset, rate))
+    beta = mirror_interpolation(A, f, SumOfExponentials(offset, rate))
     np.testing.assert_allclose(A @ beta, f, atol=1e-9)
     # asinh(beta e^(2 gamma)) lies in the row space of A.
     mirror = np.sign(beta) * np.where(

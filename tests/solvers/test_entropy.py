@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from flowsim.solvers.entropy import Exponentials, Powers, mirror_interpolation
+from flowsim.solvers.entropy import Powers, SumOfExponentials, mirror_interpolation
 
 
-def exponentials(rng: np.random.Generator, d: int, shift: float = 0.0) -> Exponentials:
+def exponentials(rng: np.random.Generator, d: int, shift: float = 0.0) -> SumOfExponentials:
     """Both signs, coefficients and rates of their own for every coordinate."""
     rate = rng.uniform(0.5, 3.0, (2, d)) * np.array([[1.0], [-1.0]])
-    return Exponentials(rng.uniform(-1, 1, (2, d)) + shift, rate)
+    return SumOfExponentials(rng.uniform(-1, 1, (2, d)) + shift, rate)
 
 
 def central(function: object, z: np.ndarray, h: float = 1e-6) -> np.ndarray:
@@ -36,8 +36,8 @@ def test_value_slope_and_potential_are_derivatives_of_each_other(kind: str) -> N
 
 
 def test_an_offset_of_minus_infinity_leaves_its_term_out() -> None:
-    both = Exponentials(np.array([[0.3], [-np.inf]]), np.array([[2.0], [-2.0]]))
-    one = Exponentials(np.array([[0.3]]), np.array([[2.0]]))
+    both = SumOfExponentials(np.array([[0.3], [-np.inf]]), np.array([[2.0], [-2.0]]))
+    one = SumOfExponentials(np.array([[0.3]]), np.array([[2.0]]))
     z = np.array([0.7])
     assert (both.value(z), both.slope(z), both.potential(z)) == (one.value(z), one.slope(z), one.potential(z))
     assert both.depth == 0.3
@@ -56,7 +56,7 @@ def test_the_interpolant_fits_and_its_mirror_image_lies_in_the_row_space(seed: i
     np.testing.assert_allclose(null @ z, 0, atol=1e-8)
 
 
-def _invert(response: Exponentials, i: int, beta: float) -> float:
+def _invert(response: SumOfExponentials, i: int, beta: float) -> float:
     """z with response(z) = beta, to 30 digits."""
     terms = list(zip(response.offset[:, i].tolist(), response.rate[:, i].tolist(), strict=True))
     with mpmath.workdps(30):
@@ -71,7 +71,7 @@ def test_one_equation_in_two_unknowns_is_solved_to_twelve_digits() -> None:
             lambda v: mpmath.mpf("0.5") * mpmath.exp(2 * v) + 2 * 3 * mpmath.exp(mpmath.mpf("0.7") * 2 * v) - 5, 0
         )
         expected = [float(0.5 * mpmath.exp(2 * nu)), float(3 * mpmath.exp(mpmath.mpf("0.7") * 2 * nu))]
-    response = Exponentials(np.log([[0.5, 3.0]]), np.array([[2.0, 0.7]]))
+    response = SumOfExponentials(np.log([[0.5, 3.0]]), np.array([[2.0, 0.7]]))
     beta = mirror_interpolation(np.array([[1.0, 2.0]]), np.array([5.0]), response)
     np.testing.assert_allclose(beta, expected, rtol=1e-12)
 
@@ -82,7 +82,7 @@ def test_the_positive_interpolant_has_the_least_entropy(seed: int) -> None:
     A = rng.standard_normal((3, 7))
     f = A @ rng.uniform(0.2, 2.0, 7)
     offset, rate = rng.uniform(-1, 1, (1, 7)), np.full((1, 7), 2.0)
-    beta = mirror_interpolation(A, f, Exponentials(offset, rate))
+    beta = mirror_interpolation(A, f, SumOfExponentials(offset, rate))
     entropy = lambda b: float(np.sum(b * (np.log(b) - offset[0] - 1.0)))  # noqa: E731
     found = minimize(
         entropy, np.linalg.lstsq(A, f)[0].clip(0.1), jac=lambda b: np.log(b) - offset[0], method="SLSQP",
@@ -114,7 +114,7 @@ def test_powers_give_the_interpolant_of_the_largest_sum_of_roots(order: int) -> 
 
 def test_equal_columns_share_in_proportion_to_their_coefficients() -> None:
     A = np.array([[1.0, 1.0, 1.0]])
-    response = Exponentials(np.log([[1.0, 2.0, 5.0]]), np.full((1, 3), 2.0))
+    response = SumOfExponentials(np.log([[1.0, 2.0, 5.0]]), np.full((1, 3), 2.0))
     np.testing.assert_allclose(mirror_interpolation(A, np.array([4.0]), response), [0.5, 1.0, 2.5], rtol=1e-12)
 
 
@@ -122,17 +122,17 @@ def test_equal_columns_share_in_proportion_to_their_coefficients() -> None:
 def test_offsets_far_beyond_the_range_of_floats_are_reached_by_continuation(gamma: float) -> None:
     """At vanishing scale the interpolant is the vertex of least l1 norm: here (0, 0, 1.5) of three."""
     A, f = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), np.array([1.5, 1.5])
-    response = Exponentials(np.full((2, 3), -2 * gamma), np.array([[2.0] * 3, [-2.0] * 3]))
+    response = SumOfExponentials(np.full((2, 3), -2 * gamma), np.array([[2.0] * 3, [-2.0] * 3]))
     beta = mirror_interpolation(A, f, response)
     np.testing.assert_allclose(beta, [0, 0, 1.5], atol=1e-9)
 
 
 def test_a_target_of_zero_rank_returns_the_start() -> None:
-    response = Exponentials(np.zeros((1, 2)), np.ones((1, 2)))
+    response = SumOfExponentials(np.zeros((1, 2)), np.ones((1, 2)))
     np.testing.assert_array_equal(mirror_interpolation(np.zeros((2, 2)), np.zeros(2), response), [1.0, 1.0])
 
 
 def test_a_target_that_no_allowed_sign_reaches_is_an_error() -> None:
-    response = Exponentials(np.zeros((1, 2)), np.ones((1, 2)))  # positive only
+    response = SumOfExponentials(np.zeros((1, 2)), np.ones((1, 2)))  # positive only
     with pytest.raises(ArithmeticError, match="from the target"):
         mirror_interpolation(np.array([[1.0, 2.0]]), np.array([-1.0]), response)

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 import flowsim as fs
 from flowsim.cli import main
-from flowsim.cli.experiment import Experiment, read_experiment
+from flowsim.cli.experiment import ExperimentFile, read_experiment
 from flowsim.cli.registry import FUNCTIONS
 
 PROBLEM = """
@@ -224,7 +224,7 @@ def test_wrong_options_end_with_status_two_and_one_line(write: Any, capsys: pyte
 def test_the_schema_can_be_printed_and_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     main(["sweep", "--schema"])
     schema = json.loads(capsys.readouterr().out)
-    assert set(schema["properties"]) == set(Experiment.model_fields)
+    assert set(schema["properties"]) == set(ExperimentFile.model_fields)
     assert set(schema["properties"]["function"]["enum"]) == set(FUNCTIONS)
 
 
