@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,10 +89,7 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
     ValueError
         If X is a LinearOperator: a file cannot hold it.
     """
-    import xarray
-
-    variables = problem_variables(path.problem)
-    problem = path.problem
+    variables: dict[str, Any] = {}
     for name, parts in (("support", path.supports), ("value", path.values), ("hit", path.hits)):
         flat = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         variables |= {name: (f"{name}_entry", flat), f"{name}_count": (f"{name}_part", [len(each) for each in parts])}
@@ -107,61 +106,93 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
         }
     if path.curves is not None:
         variables |= _of_curves(path.curves)
-    if path.escape is not None:
-        variables |= {"escape_direction": ("feature", path.escape.direction), "escape_hits": ("hit", path.escape.hits)}
     if path.start_beta is not None:
         variables["start_beta"] = ("feature", path.start_beta)
+    curves = "" if path.curves is None else json.dumps(_told(path.curves))
+    return write_path(path, file, PATH, variables, curves=curves, order=path.order)
+
+
+def read_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
+    """The fields of a path that :func:`save_path` wrote; `data` if its file was read already."""
+    with reading_path(file, data, PATH) as (data, fields):
+        offset = data["offset"].values
+        memory = None
+        if "memory_rates" in data:
+            memory = TabulatedMemory(
+                *(data[f"memory_{name}"].values for name in ("coordinate", "coefficients", "rates"))
+            )
+        return {
+            **fields,
+            **{name: tuple(data[f"{name}_{side}"].values for side in ("plus", "minus")) for name in _PAIRS},
+            "supports": _parts(data, "support"),
+            "values": _parts(data, "value"),
+            "hits": _parts(data, "hit"),
+            "order": int(data.attrs["order"]),
+            "offset": offset if len(offset) > 1 else float(offset[0]),
+            "start_beta": data["start_beta"].values if "start_beta" in data else None,
+            "memory": memory,
+            "curves": _curves(data),
+        }
+
+
+def write_path(
+    path: Any, file: str | os.PathLike[str], kind: str, variables: dict[str, Any], **attributes: Any
+) -> Path:  # fmt: skip
+    """Write what all limit paths hold, with the variables and attributes of one kind."""
+    import xarray
+
+    problem, escape = path.problem, path.escape
+    variables = problem_variables(problem) | variables
+    if escape is not None:
+        variables |= {f"escape_{name}": on_own_axes(name, getattr(escape, name)) for name in ("direction", "hits")}
     dataset = xarray.Dataset(
         variables,
         coords={"feature": list(problem.feature_names), "jump_times": ("jump", path.jump_times)},
         attrs={
-            "format": PATH, "horizon": float(path.horizon), "complete": int(path.complete), "message": path.message,
-            "loss": problem.loss_function.name,
-            "escape": [] if path.escape is None else [path.escape.time, path.escape.margin],
-            "curves": "" if path.curves is None else json.dumps(_told(path.curves)),
-            "order": path.order, "stats": json.dumps(path.stats, default=float),
+            "format": kind, "horizon": float(path.horizon), "complete": int(path.complete), "message": path.message,
+            "loss": problem.loss_function.name, "escape": [] if escape is None else [escape.time, escape.margin],
+            "stats": json.dumps(path.stats, default=float), **attributes,
         },
     )  # fmt: skip
     return write(dataset, file, "to_dataframe()")
 
 
-def read_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
-    """The fields of a path that :func:`save_path` wrote; `data` if its file was read already.
+def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """A variable whose dimensions no other one shares."""
+    array = np.asarray(values)
+    return tuple(f"{name}_{axis}" for axis in range(array.ndim)), array
+
+
+@contextmanager
+def reading_path(
+    file: str | os.PathLike[str], data: xarray.Dataset | None, kind: str
+) -> Iterator[tuple[xarray.Dataset, dict[str, Any]]]:
+    """The dataset of a file of one kind, and the fields that all limit paths have.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is missing, damaged, or holds something else.
+        If the file is missing, damaged, or holds something else; also for whatever fails in the block.
     """
     data = read(file, "path") if data is None else data
     try:
-        if data.attrs.get("format") != PATH:
+        if data.attrs.get("format") != kind:
             raise ValueError(f"format {data.attrs.get('format')!r}")
-        offset = data["offset"].values
-        pairs: dict[str, Any] = {
-            name: tuple(data[f"{name}_{side}"].values for side in ("plus", "minus")) for name in _PAIRS
-        }
-        return dict(
-            problem=read_problem(data),
-            jump_times=data["jump_times"].values,
-            supports=_parts(data, "support"),
-            values=_parts(data, "value"),
-            hits=_parts(data, "hit"),
-            horizon=float(data.attrs["horizon"]),
-            complete=bool(data.attrs["complete"]),
-            message=str(data.attrs["message"]),
-            escape=_escape(data),
-            order=int(data.attrs["order"]),
-            offset=offset if len(offset) > 1 else float(offset[0]),
-            start_beta=data["start_beta"].values if "start_beta" in data else None,
-            stats=json.loads(data.attrs["stats"]),
-            memory=TabulatedMemory(
-                data["memory_coordinate"].values, data["memory_coefficients"].values, data["memory_rates"].values
-            )
-            if "memory_rates" in data
-            else None,
-            curves=_curves(data),
-            **pairs,
+        escape = None
+        if "escape_direction" in data:
+            time, margin = data.attrs["escape"]
+            escape = Escape(float(time), data["escape_hits"].values, data["escape_direction"].values, float(margin))
+        yield (
+            data,
+            {
+                "problem": _read_problem(data),
+                "jump_times": data["jump_times"].values,
+                "horizon": float(data.attrs["horizon"]),
+                "complete": bool(data.attrs["complete"]),
+                "message": str(data.attrs["message"]),
+                "escape": escape,
+                "stats": json.loads(data.attrs["stats"]),
+            },
         )
     except Exception as error:  # whatever is missing or of another kind
         raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
@@ -196,14 +227,7 @@ def _curves(data: xarray.Dataset) -> OriginCurves | None:
     return OriginCurves(net, start, int(told["order"]), bool(told["fresh"]))
 
 
-def _escape(data: xarray.Dataset) -> Escape | None:
-    if "escape_direction" not in data:
-        return None
-    time, margin = data.attrs["escape"]
-    return Escape(float(time), data["escape_hits"].values, data["escape_direction"].values, float(margin))
-
-
-def read_problem(data: xarray.Dataset) -> Problem:
+def _read_problem(data: xarray.Dataset) -> Problem:
     import scipy.sparse
 
     names = [str(name) for name in data["feature"].values]

@@ -137,7 +137,7 @@ class _Joint:
             wait = float(waits.min(initial=math.inf))
             if math.isinf(wait):
                 some = len(self.trapped())
-                return math.inf, True, f"the noise keeps the rest at 0 ({some})" if some else "reached the minimiser"
+                return math.inf, True, f"the noise traps what is left ({some})" if some else "reached the minimiser"
             if not self.t + wait < t_end:
                 return t_end, False, f"stopped at t_end={t_end:g}"
             if max_jumps is not None and len(self.times) >= max_jumps:

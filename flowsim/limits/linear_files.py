@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowsim.limits.convex import Escape
-from flowsim.limits.files import problem_variables, read_problem
+from flowsim.limits.files import on_own_axes, reading_path, write_path
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_losses import LossBlock, LossData
 from flowsim.limits.linear_process import RankPlateau
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Problem
-from flowsim.results.files import read, write
 
 if TYPE_CHECKING:
     import xarray
@@ -37,13 +34,10 @@ def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
     ValueError
         If X is a LinearOperator, or the loss one of the user's own.
     """
-    import xarray
-
-    variables = problem_variables(path.problem)
+    variables: dict[str, Any] = {}
 
     def put(name: str, values: Any) -> None:
-        array = np.asarray(values)
-        variables[name] = (tuple(f"{name}_{axis}" for axis in range(array.ndim)), array)
+        variables[name] = on_own_axes(name, values)
 
     for name in _PLAIN:
         put(f"data_{name}", getattr(path.data, name))
@@ -65,60 +59,28 @@ def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
     put("ranks", path.ranks)
     if path.start is not None:
         put("start", path.start)
-    if path.escape is not None:
-        put("escape_direction", path.escape.direction)
-        put("escape_hits", path.escape.hits)
-    dataset = xarray.Dataset(
-        variables,
-        coords={"feature": list(path.problem.feature_names), "jump_times": ("jump", path.jump_times)},
-        attrs={
-            "format": LINEAR_PATH, "horizon": float(path.horizon), "complete": int(path.complete),
-            "message": path.message, "loss": path.problem.loss_function.name, "width": path.width,
-            "least_loss": float(getattr(path.data, "least_loss", np.nan)), "pulls": [block.b for block in blocks],
-            "escape": [] if path.escape is None else [path.escape.time, path.escape.margin],
-            "stats": json.dumps(path.stats, default=float),
-        },
+    return write_path(
+        path, file, LINEAR_PATH, variables, width=path.width, pulls=[block.b for block in blocks],
+        least_loss=float(getattr(path.data, "least_loss", np.nan)),
     )  # fmt: skip
-    return write(dataset, file, "to_dataframe()")
 
 
 def read_linear_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
-    """The fields of a path that :func:`save_linear_path` wrote; `data` if its file was read already.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is missing, damaged, or holds something else.
-    """
-    data = read(file, "path") if data is None else data
-    try:
-        if data.attrs.get("format") != LINEAR_PATH:
-            raise ValueError(f"format {data.attrs.get('format')!r}")
-        problem, places = read_problem(data), data["places"].values
+    """The fields of a path that :func:`save_linear_path` wrote; `data` if its file was read already."""
+    with reading_path(file, data, LINEAR_PATH) as (data, fields):
+        problem, places = fields["problem"], data["places"].values
         blocks = [_block(data, problem, k) for k in range(places.shape[1] + 1)]
         plateaus = [_plateau(data, k) for k in range(int(places.max()) + 1)]
-        escape = None
-        if "escape_direction" in data:
-            time, margin = data.attrs["escape"]
-            escape = Escape(float(time), data["escape_hits"].values, data["escape_direction"].values, float(margin))
         return {
-            "problem": problem,
+            **fields,
             "data": _reduced(data, problem),
-            "jump_times": data["jump_times"].values,
             "ranks": data["ranks"].values,
             "width": int(data.attrs["width"]),
             "blocks": tuple(blocks[1:]),
             "places": tuple(tuple(plateaus[k] for k in here) for here in places),
-            "horizon": float(data.attrs["horizon"]),
-            "complete": bool(data.attrs["complete"]),
-            "message": str(data.attrs["message"]),
-            "escape": escape,
             "whole": blocks[0],
             "start": data["start"].values if "start" in data else None,
-            "stats": json.loads(data.attrs["stats"]),
         }
-    except Exception as error:  # whatever is missing or of another kind
-        raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
 
 
 def _block(data: xarray.Dataset, problem: Problem, k: int) -> Block:

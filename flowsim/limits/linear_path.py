@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.card import card, curves
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_files import read_linear_fields, save_linear_path
@@ -81,20 +80,8 @@ class LinearSaddlePath(Staircase):
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def _repr_html_(self) -> str:
-        last = 1.25 * float(self.jump_times[-1]) if len(self.jump_times) else 1.0
-        edges = np.repeat(np.concatenate([[0.0], self.jump_times, [last]]), 2)[1:-1]
-        facts = {
-            "data": f"{self.problem.n} x {self.problem.d}, {self.data.m} targets",
-            "jumps": len(self.jump_times),
-            "first and last jump": ", ".join(f"{time:.6g}" for time in self.jump_times[[0, -1]])
-            if len(self.jump_times)
-            else None,
-            "rank at the end": int(self.ranks[-1]),
-            "loss at the end": float(self.losses[-1]),
-            "status": self.message,
-        }
-        figure = curves(edges, np.repeat(self.singular_values, 2, axis=0), "singular values over time")
-        return card("LinearSaddlePath", facts, figure, "singular values, accelerated time")
+        data = f"{self.problem.n} x {self.problem.d}, {self.data.m} targets"
+        return self._card(data, {"rank at the end": int(self.ranks[-1])}, self.singular_values, "singular values")
 
     def save(self, file: str | os.PathLike[str]) -> Path:
         """Write as NetCDF-4 what :func:`flowsim.load` reads; the file appears whole or not at all.
@@ -115,12 +102,8 @@ class LinearSaddlePath(Staircase):
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row a plateau: from when to when, its rank, its loss and its singular values."""
-        import pandas
-
-        begins = np.concatenate([[0.0], self.jump_times])
-        ends = np.concatenate([self.jump_times, [self.horizon]])
         values = {f"s{k + 1}": column for k, column in enumerate(self.singular_values.T)}
-        return pandas.DataFrame({"begins": begins, "ends": ends, "rank": self.ranks, "loss": self.losses, **values})
+        return self._table({"rank": self.ranks, "loss": self.losses, **values})
 
     @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:
@@ -192,22 +175,6 @@ class LinearSaddlePath(Staircase):
             out[row] = np.sort(np.concatenate(parts))[::-1][: self.width]
         return out[0] if times.ndim == 0 else out
 
-    def time_average(self, t: ArrayLike) -> Array:
-        r""":math:`\frac{1}{t} \int_0^t \beta(s) ds`, shapes as in :meth:`beta`; at t = 0 its limit, the first plateau.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`beta`.
-        """
-        times = self._check_times(t)
-        shares = np.zeros((times.size, len(self.ranks)))
-        for row, time in enumerate(np.atleast_1d(times)):
-            part = self._shares(float(time))
-            shares[row, : len(part)] = part
-        out = self._lift(np.tensordot(shares, self._reduced, axes=1))
-        return out[0] if times.ndim == 0 else out
-
     @cached_property
     def orbits(self) -> tuple[Orbit, ...]:
         """The heteroclinic orbit of each jump, in the row space of X: coefficients of ``Phi_1^T beta``, flattened.
@@ -266,6 +233,9 @@ class LinearSaddlePath(Staircase):
 
     def _rows(self, saddles: NDArray[np.intp]) -> Array:
         return self._lift(self._reduced[saddles])
+
+    def _mixed(self, shares: Array) -> Array:
+        return self._lift(np.tensordot(shares, self._reduced, axes=1))
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         out[:] = self._lift(orbit.at(distance).reshape(-1, *self.data.signal.shape))

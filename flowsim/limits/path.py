@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.card import card, curves
 from flowsim.limits.files import TabulatedMemory, read_fields, save_path
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.orbits import heteroclinic_orbit
@@ -68,22 +67,14 @@ class SaddlePath(Staircase, Saddles):
             state["memory"] = TabulatedMemory.of(self)
         return state
 
+    @cached_property
+    def _used(self) -> list[int]:
+        """The coordinates of all supports."""
+        return sorted({int(i) for support in self.supports for i in support})
+
     def _repr_html_(self) -> str:
-        used = sorted({int(i) for support in self.supports for i in support})
-        facts = {
-            "data": f"{self.problem.n} x {self.problem.d}",
-            "jumps": len(self.jump_times),
-            "first and last jump": ", ".join(f"{time:.6g}" for time in self.jump_times[[0, -1]])
-            if len(self.jump_times)
-            else None,
-            "coordinates used": len(used),
-            "loss at the end": float(self.losses[-1]),
-            "status": self.message,
-        }
-        last = 1.25 * float(self.jump_times[-1]) if len(self.jump_times) else 1.0
-        edges = np.repeat(np.concatenate([[0.0], self.jump_times, [last]]), 2)[1:-1]
-        steps = np.repeat(self.sparse_saddles[:, used].toarray(), 2, axis=0)
-        return card("SaddlePath", facts, curves(edges, steps, "coordinates over time"), "coordinates, accelerated time")
+        data, facts = f"{self.problem.n} x {self.problem.d}", {"coordinates used": len(self._used)}
+        return self._card(data, facts, self.sparse_saddles[:, self._used].toarray(), "coordinates")
 
     def plot(self, **options: Any) -> Axes:
         """Coordinates over a clock: :func:`flowsim.plot.saddle_to_saddle`, which says what else it takes."""
@@ -93,15 +84,9 @@ class SaddlePath(Staircase, Saddles):
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row a plateau: from when to when, its loss, and ``beta[name]`` of every coordinate ever used."""
-        import pandas
-
-        used = sorted({int(i) for support in self.supports for i in support})
-        names = self.problem.feature_names
-        values = self.sparse_saddles[:, used].toarray()
-        columns = {f"beta[{names[i]}]": values[:, place] for place, i in enumerate(used)}
-        begins = np.concatenate([[0.0], self.jump_times])
-        ends = np.concatenate([self.jump_times, [self.horizon]])
-        return pandas.DataFrame({"begins": begins, "ends": ends, "loss": self.losses, **columns})
+        names, values = self.problem.feature_names, self.sparse_saddles[:, self._used].toarray()
+        columns = {f"beta[{names[i]}]": column for i, column in zip(self._used, values.T, strict=True)}
+        return self._table({"loss": self.losses, **columns})
 
     def save(self, file: str | os.PathLike[str]) -> Path:
         """Write as NetCDF-4 what :func:`flowsim.load` reads; the file appears whole or not at all.
@@ -132,11 +117,6 @@ class SaddlePath(Staircase, Saddles):
         )
 
     @cached_property
-    def losses(self) -> Array:
-        """The training loss on each plateau, shape (K+1,)."""
-        return np.array([float(self.problem.loss(self._rows(np.array([k]))[0])) for k in range(len(self.supports))])
-
-    @cached_property
     def events(self) -> tuple[SupportChange, ...]:
         """Coordinates that enter or leave the support, in order of time; within a jump by coordinate."""
         events = []
@@ -155,21 +135,6 @@ class SaddlePath(Staircase, Saddles):
                     sign = 1 if new > 0 else -1
                     events.append(SupportChange(float(time), jump, coordinate, name, sign, "activated"))
         return tuple(events)
-
-    def time_average(self, t: ArrayLike) -> Array:
-        r""":math:`\frac{1}{t} \int_0^t \beta(s) ds`, shapes as in :meth:`beta`; at t = 0 its limit, the first plateau.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`beta`.
-        """
-        times = self._check_times(t)
-        out = np.zeros((times.size, self.problem.d))
-        for row, time in enumerate(np.atleast_1d(times)):
-            for share, support, values in zip(self._shares(float(time)), self.supports, self.values, strict=False):
-                out[row, support] += share * values
-        return out[0] if times.ndim == 0 else out
 
     def dual(self, t: ArrayLike) -> Array:
         r""":math:`s(t) = -\int_0^t \nabla L(\beta)`, shapes as in :meth:`beta`.
@@ -209,10 +174,6 @@ class SaddlePath(Staircase, Saddles):
         """
         return tuple(heteroclinic_orbit(self, jump) for jump in range(len(self.jump_times)))
 
-    def curve_loss(self, tau: ArrayLike) -> Array:
-        """The training loss along :meth:`curve`."""
-        return self.problem.loss(self.curve(tau))
-
     def state(self, t: float) -> StartState:
         """Where the process stands at accelerated time t, to go on from there with other data."""
         s = self.dual(float(t))
@@ -242,6 +203,9 @@ class SaddlePath(Staircase, Saddles):
         for row, saddle in enumerate(saddles):
             out[row, self.supports[saddle]] = self.values[saddle]
         return out
+
+    def _mixed(self, shares: Array) -> Array:
+        return np.asarray(shares @ self.sparse_saddles)
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         out[:, orbit.coordinates] = orbit.at(distance)

@@ -102,7 +102,7 @@ def saddle_to_saddle(
         Penalties, each a number or an array (d,), >= 0, instead of the network's own.
     joint_noise : float, optional
         c of weight noise that vanishes with the scale, ``eta = c alpha^((L-2)/(2(L-1)))``, for products of L >= 3
-        weights: it slows every dual down, and keeps coordinates at 0 (:mod:`flowsim.limits.joint`).
+        weights: it slows every dual down, and traps coordinates at 0 (:mod:`flowsim.limits.joint`).
     max_jumps : int, optional
         Stop after so many jumps.
     t_end : float, optional

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
+from flowsim.card import card, curves
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, stop_at
 from flowsim.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Staircase:
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
-    A subclass has the attributes below, :meth:`_rows`, :attr:`orbits` and :meth:`_travel`.
+    A subclass has the attributes below, :attr:`orbits` and the methods that raise NotImplementedError here.
 
     Attributes
     ----------
@@ -38,6 +43,10 @@ class Staircase:
         """Chosen saddles, stacked along the first axis."""
         raise NotImplementedError
 
+    def _mixed(self, shares: Array) -> Array:
+        """Combinations of the saddles, ``shares`` (T, K + 1) of each, stacked along the first axis."""
+        raise NotImplementedError
+
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         """Overwrite rows of beta by points of an orbit."""
         raise NotImplementedError
@@ -50,10 +59,33 @@ class Staircase:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.jump_times)} jumps, {self.message})"
 
+    def _card(self, data: str, facts: dict[str, Any], values: Array, what: str) -> str:
+        """The path for a notebook: facts, and `values` (K + 1, k) of the saddles over time."""
+        times = self.jump_times
+        last = 1.25 * float(times[-1]) if len(times) else 1.0
+        edges = np.repeat(np.concatenate([[0.0], times, [last]]), 2)[1:-1]
+        ends = ", ".join(f"{time:.6g}" for time in times[[0, -1]]) if len(times) else None
+        shown = {"data": data, "jumps": len(times), "first and last jump": ends, **facts}
+        shown |= {"loss at the end": float(self.losses[-1]), "status": self.message}
+        figure = curves(edges, np.repeat(values, 2, axis=0), f"{what} over time")
+        return card(type(self).__name__, shown, figure, f"{what}, accelerated time")
+
+    def _table(self, columns: dict[str, Any]) -> pandas.DataFrame:
+        """One row a plateau: from when to when, and what holds there."""
+        import pandas
+
+        edges = np.concatenate([[0.0], self.jump_times, [self.horizon]])
+        return pandas.DataFrame({"begins": edges[:-1], "ends": edges[1:], **columns})
+
     @cached_property
     def saddles(self) -> Array:
         """The plateaus in order, shape (K+1, ...)."""
         return self._rows(np.arange(len(self.jump_times) + 1))
+
+    @cached_property
+    def losses(self) -> Array:
+        """The training loss on each plateau, shape (K+1,)."""
+        return Staircase.risk(self, self.problem)
 
     def risk(self, problem: Problem) -> Array:
         """The loss of every plateau on other data, shape (K+1,).
@@ -126,6 +158,22 @@ class Staircase:
         knots = np.concatenate([[0.0], self.jump_times[:last], [time]])
         return np.diff(knots) / time if time > 0 else np.ones(1)
 
+    def time_average(self, t: ArrayLike) -> Array:
+        r""":math:`\frac{1}{t} \int_0^t \beta(s) ds`, shapes as in :meth:`beta`; at t = 0 its limit, the first plateau.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`beta`.
+        """
+        times = self._check_times(t)
+        shares = np.zeros((times.size, len(self.jump_times) + 1))
+        for row, time in zip(shares, np.atleast_1d(times), strict=True):
+            part = self._shares(float(time))
+            row[: len(part)] = part
+        out = self._mixed(shares)
+        return out[0] if times.ndim == 0 else out
+
     @property
     def length(self) -> float:
         """Distance travelled from the first plateau to the last."""
@@ -171,6 +219,10 @@ class Staircase:
                 self._travel(rows, orbit, flat[travelling] - departs[jump])
                 out[travelling] = rows
         return out[0] if values.ndim == 0 else out
+
+    def curve_loss(self, tau: ArrayLike) -> Array:
+        """The training loss along :meth:`curve`."""
+        return self.problem.loss(self.curve(tau))
 
     def _check_times(self, t: ArrayLike) -> Array:
         times = np.asarray(t, dtype=float)
