@@ -23,9 +23,7 @@ _RELAXATIONS = 5.0
 _BALANCE = 1e-5
 
 
-@theorem(
-    "energy-balance", SANTAMBROGIO, "L(0) - L(t) = int ||theta'||^2 dt: the loss never rises", any_loss=True
-)  # fmt: skip
+@theorem("energy-balance", SANTAMBROGIO, "L(0) - L(t) = int ||theta'||^2 dt: the loss never rises", any_loss=True)
 def energy_balance(setting: Setting) -> Evidence:
     net, problem = setting.net, setting.problem
     if net.noise is not None:

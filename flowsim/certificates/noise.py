@@ -166,11 +166,7 @@ def balancing(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
-@theorem(
-    "balancing-rate",
-    PAPER,
-    "w_1^2 - w_l^2 decays at rate >= 2 s_i^2 eta^(2(L-1)), with = for L = 2",
-)
+@theorem("balancing-rate", PAPER, "w_1^2 - w_l^2 decays at rate >= 2 s_i^2 eta^(2(L-1)), with = for L = 2")
 def balancing_rate(setting: Setting) -> Evidence:
     depth, eta = setting.product_depth, setting.eta
     flow, gap, _ = setting.once(_balancing_run)

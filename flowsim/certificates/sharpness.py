@@ -85,11 +85,7 @@ def least_hessian_trace(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
-@theorem(
-    "least-sharpness",
-    PAPER,
-    "among factorisations of beta E L(w + xi) - L(w) is least at equal |w_l|",
-)
+@theorem("least-sharpness", PAPER, "among factorisations of beta E L(w + xi) - L(w) is least at equal |w_l|")
 def least_sharpness(setting: Setting) -> Evidence:
     from flowsim.symbolic import kernels
 

@@ -53,11 +53,7 @@ def _lasso_violation(problem: Regression, beta: Array, kappa: Array) -> float:
     return float(slack.max())
 
 
-@theorem(
-    "shrinkage-thresholding",
-    PAPER,
-    "orthogonal design, L = 2: the end soft-thresholds X^T y / n at eta^2 s_i^2",
-)
+@theorem("shrinkage-thresholding", PAPER, "orthogonal design, L = 2: the end soft-thresholds X^T y / n at eta^2 s_i^2")
 def shrinkage_thresholding(setting: Setting) -> Evidence:
     gram = setting.X.T @ setting.X / setting.problem.n
     off = float(np.abs(gram - np.diag(np.diag(gram))).max() / np.abs(gram).max())
@@ -90,11 +86,7 @@ def weighted_lasso(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
-@theorem(
-    "depth-end-point",
-    PAPER,
-    "L >= 3: survivors end balanced at |g_i| = V_i'(|beta_i|)",
-)
+@theorem("depth-end-point", PAPER, "L >= 3: survivors end balanced at |g_i| = V_i'(|beta_i|)")
 def depth_end_point(setting: Setting) -> Evidence:
     depth, eta = setting.product_depth, setting.eta
     if depth < 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray
 
@@ -10,13 +11,11 @@ from flowsim.datasets import diabetes
 from flowsim.descent import gradient_descents
 from flowsim.flows import gradient_flow
 from flowsim.network import DiagonalNetwork, GaussianNoise
-from flowsim.papers.experiment import Check, Findings, experiment
-from flowsim.plot.style import styled
+from flowsim.papers.experiment import COLORS, Check, Findings, experiment
 from flowsim.problem import Regression
 from flowsim.studies import weighted_lasso as exact_lasso
 
 PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 
 
 def _largest_root(c: float, eta: float, depth: int) -> float:
@@ -35,10 +34,7 @@ def _largest_root(c: float, eta: float, depth: int) -> float:
 
 
 @experiment("shrinkage-curve", PAPER, "What noise leaves of a coefficient: shrinkage-thresholding over eta and depth")
-@styled
 def shrinkage_curve() -> Findings:
-    import matplotlib.pyplot as plt
-
     c = np.linspace(0.05, 2.0, 21)
     n = len(c)
     problem = Regression(np.sqrt(n) * np.eye(n), np.sqrt(n) * c)  # orthogonal design: one flow holds all c
@@ -96,10 +92,7 @@ def shrinkage_curve() -> Findings:
 
 
 @experiment("imbalance-decay", PAPER, "Noise balances the layers at a rate that the data do not change")
-@styled
 def imbalance_decay() -> Findings:
-    import matplotlib.pyplot as plt
-
     rng = np.random.default_rng(1)
     etas = (0.2, 0.4, 0.8)
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.5))
@@ -150,10 +143,7 @@ def imbalance_decay() -> Findings:
 
 
 @experiment("noise-is-lasso", PAPER, "With noise the flow ends on the Lasso path, at any eta (diabetes)")
-@styled
 def noise_is_lasso() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = diabetes()
     penalties = np.geomspace(0.1, 40.0, 15)
     ends, lassos = [], []
@@ -185,10 +175,7 @@ def noise_is_lasso() -> Findings:
 
 
 @experiment("sharpness", PAPER, "Average sharpness over factorisations, and where the noisy flow goes")
-@styled
 def sharpness() -> Findings:
-    import matplotlib.pyplot as plt
-
     eta, beta = 0.3, 1.0
     net = DiagonalNetwork("u*v", noise=GaussianNoise(eta))
     problem = Regression([[1.0]], [beta + eta**2])  # noise shrinks by eta^2: the flow ends at beta
@@ -225,10 +212,7 @@ def sharpness() -> Findings:
 
 
 @experiment("stochastic-sam", PAPER, "Stochastic SAM follows the expected-gradient flow in the mean")
-@styled
 def stochastic_sam() -> Findings:
-    import matplotlib.pyplot as plt
-
     rng = np.random.default_rng(5)
     X = rng.standard_normal((30, 4))
     problem = Regression(X, X @ np.array([1.5, -1.0, 0.4, 0.0]) + 0.1 * rng.standard_normal(30))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray
 
 from flowsim.flows import gradient_flow
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
-from flowsim.papers.experiment import Check, Findings, experiment
-from flowsim.plot.style import styled
+from flowsim.papers.experiment import COLORS, Check, Findings, experiment
 from flowsim.problem import Problem
 from flowsim.problem.margins import max_margin_l1, max_margin_l2
 from flowsim.studies.separation import separation
 
 MOROSHKO = "Moroshko, Gunasekar, Woodworth, Lee, Srebro & Soudry, arXiv 2007.06738"
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _LN10 = float(np.log(10.0))
 
 
@@ -31,10 +30,7 @@ def _ratio(x2: float, alpha: float, digits: float) -> float:
 
 
 @experiment("kernel-to-rich", MOROSHKO, "Separable data: from the l2 to the l1 margin, down to a loss of 1e-1000000")
-@styled
 def kernel_to_rich() -> Findings:
-    import matplotlib.pyplot as plt
-
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20, 30))
     problem = Problem(X, np.sign(X @ np.r_[1.0, -1.0, 0.5, np.zeros(27)]), "exponential")
@@ -82,10 +78,7 @@ def kernel_to_rich() -> Findings:
     "frozen-active-set", MOROSHKO,
     "Separable data: two limits that do not commute, loss to 0 at fixed scale and scale to 0 first",
 )  # fmt: skip
-@styled
 def frozen_active_set() -> Findings:
-    import matplotlib.pyplot as plt
-
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20, 30))
     problem = Problem(X, np.sign(X @ np.r_[1.0, -1.0, 0.5, np.zeros(27)]), "exponential")

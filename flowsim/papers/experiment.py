@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 from flowsim.json_values import json_value
+from flowsim.plot.style import styled
+
+#: Distinct for every kind of colour vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 
 _MODULES = (
     "flowsim.papers.pesme_flammarion",
@@ -162,9 +166,10 @@ EXPERIMENTS = _Experiments()
 
 
 def experiment(name: str, paper: str, title: str) -> Callable[[Callable[[], Findings]], Callable[[], Findings]]:
-    """Enter a function into `EXPERIMENTS`."""
+    """Enter a function into `EXPERIMENTS`; it draws with the package's style sheet."""
 
     def enter(function: Callable[[], Findings]) -> Callable[[], Findings]:
+        function = styled(function)
         EXPERIMENTS.enter(Experiment(name, paper, title, function))
         return function
 

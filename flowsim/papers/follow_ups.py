@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray
 from scipy.integrate import quad
@@ -11,21 +12,16 @@ from flowsim.descent import gradient_descent
 from flowsim.flows import gradient_flow, modified_flow
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import DiagonalNetwork
-from flowsim.papers.experiment import Check, Findings, experiment
-from flowsim.plot.style import styled
+from flowsim.papers.experiment import COLORS, Check, Findings, experiment
 from flowsim.problem import Regression
 from flowsim.studies import compare, measured_jump_times, min_l1
 
 DEEP = "arXiv 2607.12332"
 STEPS = "Even, Pesme, Gunasekar & Flammarion, arXiv 2302.08982"
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 
 
 @experiment("deep-starts", DEEP, "Depth 3 from perturbed starts: each start has its own jump times")
-@styled
 def deep_starts() -> Findings:
-    import matplotlib.pyplot as plt
-
     net = DiagonalNetwork(depth=3)
     problem = Regression(np.sqrt(2.0) * np.eye(2), np.sqrt(2.0) * np.array([1.0, -0.8]))
     starts = {
@@ -82,10 +78,7 @@ def deep_starts() -> Findings:
     STEPS,
     "Steps and mini-batches change the bias through the imbalance",
 )
-@styled
 def step_size() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = sparse_regression(20, 40, 3, seed=2)
     net, alpha, seeds = DiagonalNetwork("u*v"), 0.1, 4
     top = float(np.linalg.eigvalsh(problem.X.T @ problem.X / problem.n)[-1])
@@ -143,10 +136,7 @@ def step_size() -> Findings:
 
 
 @experiment("step-to-flow", STEPS, "Descent follows the flow to order 1, the modified flow to order 2")
-@styled
 def step_to_flow() -> Findings:
-    import matplotlib.pyplot as plt
-
     from flowsim import plot
 
     problem = sparse_regression(15, 8, 3, noise=0.1, seed=4)

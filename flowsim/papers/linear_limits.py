@@ -9,7 +9,6 @@ from flowsim.limits import saddle_to_saddle
 from flowsim.network import GaussianNoise, LinearNetwork
 from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot.linear_limits import linear_overview
-from flowsim.plot.style import styled
 from flowsim.problem import Regression
 from flowsim.studies.limit_study import limit_study
 
@@ -18,7 +17,6 @@ _ETA = 0.3
 
 
 @experiment("linear-saddle-to-saddle", PAPER, "U V^T learns rank by rank; noise soft-thresholds its singular values")
-@styled
 def linear_saddle_to_saddle() -> Findings:
     rng = np.random.default_rng(0)
     n, D, m, width = 30, 4, 3, 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray
 
@@ -9,12 +10,10 @@ from flowsim.arrays import Array
 from flowsim.certificates import certify
 from flowsim.flows import gradient_flow
 from flowsim.network import LinearNetwork, linear_start
-from flowsim.papers.experiment import Check, Findings, experiment
-from flowsim.plot.style import styled
+from flowsim.papers.experiment import COLORS, Check, Findings, experiment
 from flowsim.problem import Regression
 
 PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000")
 
 
 def _problem(n: int, d: int, m: int, seed: int) -> Regression:
@@ -29,10 +28,7 @@ def _excess(problem: Regression, beta: Array) -> Array:
 
 
 @experiment("rate-against-bound", PAPER, "The loss against the exponential bound from imbalance and margin")
-@styled
 def rate_against_bound() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = _problem(12, 5, 2, 3)
     width, cases = 40, {}
     net = LinearNetwork(width)
@@ -67,10 +63,7 @@ def rate_against_bound() -> Findings:
 
 
 @experiment("width-law", PAPER, "Wide networks end near the minimum-norm solution: distance against width")
-@styled
 def width_law() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = _problem(8, 12, 3, 0)
     target = np.linalg.pinv(problem.X) @ problem.y
     widths, exponents, seeds = np.array([100, 400, 1600, 6400, 25_600]), (0.3, 0.4, 0.5), 6
@@ -109,10 +102,7 @@ def width_law() -> Findings:
 
 
 @experiment("invariant-set", PAPER, "From the invariant set to the minimum-norm solution")
-@styled
 def invariant_set() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = _problem(6, 10, 2, 7)
     target = np.linalg.pinv(problem.X) @ problem.y
     net = LinearNetwork(60)

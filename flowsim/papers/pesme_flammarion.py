@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray
 
@@ -12,7 +13,7 @@ from flowsim.network import DiagonalNetwork
 from flowsim.papers.experiment import Check, Findings, experiment
 from flowsim.plot import animate, phase
 from flowsim.plot.labels import label_ends
-from flowsim.plot.style import PREDICTED, colours, styled
+from flowsim.plot.style import PREDICTED, colours
 from flowsim.problem import Regression
 from flowsim.studies import lasso_link as study_lasso_link
 from flowsim.studies import limit_study, measured_jump_times, min_l1, plateau_times
@@ -29,10 +30,7 @@ def _problem() -> Regression:
 
 
 @experiment("loss-staircase", PAPER, "The loss becomes a staircase as alpha falls")
-@styled
 def loss_staircase() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = _problem()
     path = saddle_to_saddle(UV, problem)
     horizon = 1.15 * float(path.jump_times[-1])
@@ -76,10 +74,7 @@ def loss_staircase() -> Findings:
 
 
 @experiment("coordinates", PAPER, "Coordinates over accelerated time approach the limit process")
-@styled
 def coordinates() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = _problem()
     path = saddle_to_saddle(UV, problem)
     horizon = 1.15 * float(path.jump_times[-1])
@@ -129,10 +124,7 @@ def _in_space() -> Regression:
 
 
 @experiment("path-3d", PAPER, "The path between saddles in space, for two scales, and as an animation")
-@styled
 def path_in_space() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = _in_space()
     path = saddle_to_saddle(UV, problem)
     horizon = 1.3 * float(path.jump_times[-1])
@@ -172,10 +164,7 @@ def path_in_space() -> Findings:
 
 
 @experiment("four-features", "arXiv 2607.12332 (thresholds), Section on deactivation", "A coordinate that leaves again")
-@styled
 def four_features() -> Findings:
-    import matplotlib.pyplot as plt
-
     problem = Regression([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]], [1.0, 0.0])
     path = saddle_to_saddle(UV, problem, exact=True)
     horizon, alphas = 14.0, ["1e-500", "1e-1000"]
@@ -215,10 +204,7 @@ def four_features() -> Findings:
 
 
 @experiment("limit-rates", PAPER, "Flows approach the limit: jump times like 1/ln(1/alpha)")
-@styled
 def limit_rates() -> Findings:
-    import matplotlib.pyplot as plt
-
     from flowsim import plot
 
     problem = diabetes()
@@ -246,10 +232,7 @@ def limit_rates() -> Findings:
 
 
 @experiment("lasso-link", "Berthier, arXiv 2509.18766", "The time average is the Lasso until a coordinate leaves")
-@styled
 def lasso_link() -> Findings:
-    import matplotlib.pyplot as plt
-
     from flowsim import plot
 
     problem = diabetes()

@@ -9,7 +9,7 @@ import sympy
 from flowsim.network import Noise, quadratic_form
 from flowsim.symbolic.coordinate_derivation import CoordinateDerivation, Law
 from flowsim.symbolic.expectation import term_bound
-from flowsim.symbolic.render import Line, Step
+from flowsim.symbolic.render import Line, Step, say
 from flowsim.symbolic.sharpness import SHORT
 
 
@@ -29,21 +29,21 @@ def steps(derivation: CoordinateDerivation) -> list[Step]:
 def _model(d: CoordinateDerivation) -> list[Line]:
     lines = [
         Line((r"\beta_i = \varphi", "beta_i = phi"), d.phi),
-        Line(words=f"weights ${', '.join(d.formula.weights)}$; loss $L(beta) = |X beta - y|^2 / (2n)$"),
-        Line(words=f"${d.g} = (X^T (X beta - y) / n)_i$, ${d.sigma}^2 = (X^T X / n)_ii$"),
+        say(f"weights ${', '.join(d.formula.weights)}$; loss $L(beta) = |X beta - y|^2 / (2n)$"),
+        say(f"${d.g} = (X^T (X beta - y) / n)_i$, ${d.sigma}^2 = (X^T X / n)_ii$"),
     ]
-    return lines + [Line(words=remark) for remark in d.remarks]
+    return lines + [say(remark) for remark in d.remarks]
 
 
 def _expectation(d: CoordinateDerivation) -> list[Line]:
     if d.noise is None:
-        return [Line(words="no weight noise: $m = phi$, $V = 0$")]
+        return [say("no weight noise: $m = phi$, $V = 0$")]
     return [
-        Line(words=_noise_words(d.noise, d)),
+        say(_noise_words(d.noise, d)),
         Line(("m = \\mathrm{E}\\,\\varphi", "m = E phi"), d.mean),
         Line(("V = \\operatorname{Var}\\varphi", "V = Var phi"), d.variance),
-        Line(words=f"expected loss: $L(m) + sum_i {d.sigma}_i^2 V_i/2$"),
-        *(Line(words="${}$: {}".format(*method.rsplit(": ", 1))) for method in d.methods),
+        say(f"expected loss: $L(m) + sum_i {d.sigma}_i^2 V_i/2$"),
+        *(say("${}$: {}".format(*method.rsplit(": ", 1))) for method in d.methods),
     ]
 
 
@@ -58,49 +58,47 @@ def _field(d: CoordinateDerivation) -> list[Line]:
     lines = [Line((rf"\dot {sympy.latex(sympy.Symbol(name))}", f"{name}'"), slope) for name, slope in d.field.items()]
     if d.weight_decay:
         value = f" = {d.weight_decay}" if isinstance(d.weight_decay, float) else ", a function of time"
-        lines.append(Line(words=f"weight decay ${d.decay}{value}$: the loss gains $lambda/2 |theta|^2$"))
+        lines.append(say(f"weight decay ${d.decay}{value}$: the loss gains $lambda/2 |theta|^2$"))
     where = "X^T (X m - y) / n" if d.noise is not None else "X^T (X beta - y) / n"
-    lines.append(Line(words=f"every coordinate on its own but for ${d.g} = ({where})_i$"))
+    lines.append(say(f"every coordinate on its own but for ${d.g} = ({where})_i$"))
     if len(d.weights) <= 4:
         lines.append(Line(("J_{\\text{block}}", "Jacobian block"), d.jacobian))
-    lines.append(
-        Line(words="Jacobian: these blocks, minus $dm_i/dw_a Sigma_ij dm_j/dw_b$, of rank at most that of $X$")
-    )
+    lines.append(say("Jacobian: these blocks, minus $dm_i/dw_a Sigma_ij dm_j/dw_b$, of rank at most that of $X$"))
     return lines
 
 
 def _invariants(d: CoordinateDerivation) -> list[Line]:
     if len(d.weights) == 1:
-        return [Line(words="one weight: none")]
+        return [say("one weight: none")]
     if not d.invariants:
-        return [Line(words=f"no polynomial of degree $<= {d.degree}$ is conserved")]
+        return [say(f"no polynomial of degree $<= {d.degree}$ is conserved")]
     lines = []
     for law in d.laws:
         lines.append(Line(("I", "I"), law.quantity))
         if d.noise is not None or d.weight_decay:
             lines.append(_law(law))
-    return lines if d.noise is not None or d.weight_decay else [*lines, Line(words="conserved, whatever the data")]
+    return lines if d.noise is not None or d.weight_decay else [*lines, say("conserved, whatever the data")]
 
 
 def _law(law: Law) -> Line:
     if law.kind == "conserved":
-        return Line(words="  survives the noise")
+        return say("  survives the noise")
     if law.kind == "decay" and law.rate is not None:
         return Line((r"\dot I / I", "  I'/I"), -law.rate)
     if law.kind == "driven":
         return Line((r"\dot I", "  not conserved under noise or decay: I'"), law.derivative)
-    return Line(words="  under the noise: not decided, the expectation has no closed form")
+    return say("  under the noise: not decided, the expectation has no closed form")
 
 
 def _sharpness(d: CoordinateDerivation) -> list[Line]:
     s = d.sharpness
     lines = [Line((r"\operatorname{tr}\nabla^2 L\big|_i", "tr Hess L, share of i"), _tidy(s.trace))]
     if d.formula.product_of is not None:
-        lines.append(Line(words="least trace for a given product: all weights of equal modulus"))
+        lines.append(say("least trace for a given product: all weights of equal modulus"))
     if d.noise is not None:
         lines.append(Line((r"\tfrac{\sigma^2}{2} V", "E L(w + xi) - L(w), share of i"), s.average))
         if s.bias != 0:
-            lines.append(Line(words="plus $L(m) - L(phi)$, since the noise moves the predictor:"))
+            lines.append(say("plus $L(m) - L(phi)$, since the noise moves the predictor:"))
             lines.append(Line((r"m - \varphi", "m - phi"), s.bias))
     return lines
 
@@ -113,49 +111,45 @@ def _tidy(e: sympy.Expr) -> sympy.Expr:
 def _thresholds(d: CoordinateDerivation) -> list[Line]:
     t = d.thresholds
     if t.plus is None:
-        return [Line(words=t.statement)]
+        return [say(t.statement)]
     lines = [
-        Line(words=f"lowest homogeneous degree at 0: {t.order}" + (", noise left aside" if d.noise else "")),
+        say(f"lowest homogeneous degree at 0: {t.order}" + (", noise left aside" if d.noise else "")),
         Line(("t^+", "t+"), t.plus),
         Line(("t^-", "t-"), t.minus),
-        Line(words=f"for {t.start}"),
+        say(f"for {t.start}"),
     ]
     if t.formula:
         lines.append(Line((t.formula, ""), None))
-    return lines + ([Line(words=t.statement)] if t.statement else [])
+    return lines + ([say(t.statement)] if t.statement else [])
 
 
 def _limit(d: CoordinateDerivation) -> list[Line]:
     t = d.thresholds
     if t.plus is None:
-        return [Line(words="no saddle at the origin, no limit process")]
+        return [say("no saddle at the origin, no limit process")]
     power = "" if t.order == 3 else f"^{(t.order or 0) - 2}"
     clock = "t = t~ ln(1/alpha)" if t.order == 2 else f"t = t~ / alpha{power}"
-    lines = [Line(words=f"clock: ${clock}$")]
+    lines = [say(f"clock: ${clock}$")]
     if d.weight_decay and d.noise is None:
         if t.order == 2 and quadratic_form(d.formula) is not None:
-            lines.append(Line(words=f"end point: the Lasso with penalties ${d.decay} t+$ and ${d.decay} t-$"))
+            lines.append(say(f"end point: the Lasso with penalties ${d.decay} t+$ and ${d.decay} t-$"))
         else:
-            lines.append(Line(words="with weight decay: no closed form of the end point is claimed"))
+            lines.append(say("with weight decay: no closed form of the end point is claimed"))
     elif d.noise is None:
-        lines.append(
-            Line(words="saddles joined by jumps: coordinate $i$ leaves 0 when $-int g_i dt~$ reaches $t+$ or $-t-$")
-        )
+        lines.append(say("saddles joined by jumps: coordinate $i$ leaves 0 when $-int g_i dt~$ reaches $t+$ or $-t-$"))
         if t.bias:
             lines.append(Line((t.bias, ""), None))
-            lines.append(Line(words=f"end point: least sum of ${_norm_words(t)}$ with $X beta = y$"))
+            lines.append(say(f"end point: least sum of ${_norm_words(t)}$ with $X beta = y$"))
     elif t.order == 2:
         if d.formula.product_of is not None and not d.noise.multiplicative:
             stds = "*".join(map(str, d.std)) if len(set(d.std)) > 1 else f"{d.std[0]}^2"
-            lines.append(Line(words=f"end point: the Lasso with penalties ${stds} {d.sigma}_i^2$"))
+            lines.append(say(f"end point: the Lasso with penalties ${stds} {d.sigma}_i^2$"))
         else:
-            lines.append(Line(words="with noise: no closed form of the end point is claimed"))
+            lines.append(say("with noise: no closed form of the end point is claimed"))
     elif d.formula.product_of is not None and not d.noise.multiplicative:
-        lines.append(
-            Line(words="with additive noise of fixed std the origin attracts: $alpha -> 0$ ends at $beta = 0$")
-        )
+        lines.append(say("with additive noise of fixed std the origin attracts: $alpha -> 0$ ends at $beta = 0$"))
     else:
-        lines.append(Line(words="with noise: no closed form of the end point is claimed"))
+        lines.append(say("with noise: no closed form of the end point is claimed"))
     return lines
 
 
@@ -169,6 +163,3 @@ def _norm_words(t: Any) -> str:
     words = " + ".join(term(value, side) for value, side in sides if value != sympy.oo)
     kept = [sign for (value, _), sign in zip(sides, ("beta_i <= 0", "beta_i >= 0"), strict=True) if value == sympy.oo]
     return words + (f", {', '.join(kept)}" if kept else "")
-
-
-# Writing

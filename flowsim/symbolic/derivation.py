@@ -59,6 +59,16 @@ def derive(net: DiagonalNetwork | LinearNetwork, *, degree: int = INVARIANT_DEGR
     )
 
 
+def _each(name: str, doc: str) -> Any:
+    """A property: what every formula's derivation has under that name, one by one if there are several."""
+
+    def read(self: Derivation) -> Any:
+        values = tuple(getattr(each, name) for each in self.coordinates)
+        return values[0] if len(values) == 1 else values
+
+    return property(read, doc=doc)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Derivation(Rendered):
     """What :func:`derive` found.
@@ -76,59 +86,18 @@ class Derivation(Rendered):
     net: DiagonalNetwork
     coordinates: tuple[CoordinateDerivation, ...]
 
-    def _each(self, name: str) -> Any:
-        values = tuple(getattr(each, name) for each in self.coordinates)
-        return values[0] if len(values) == 1 else values
-
-    @property
-    def mean(self) -> Any:
-        """``m = E phi(w + xi)``."""
-        return self._each("mean")
-
-    @property
-    def variance(self) -> Any:
-        """``V = Var phi(w + xi)``."""
-        return self._each("variance")
-
-    @property
-    def loss(self) -> Any:
-        """The coordinate in the expected loss, ``L(m) + sigma^2/2 V``."""
-        return self._each("loss")
-
-    @property
-    def field(self) -> Any:
-        """Weight -> its speed, ``-(g dm/dw + sigma^2/2 dV/dw)``."""
-        return self._each("field")
-
-    @property
-    def jacobian(self) -> Any:
-        """The coordinate's block of the Jacobian at fixed g; the rest is ``-dm_i/dw_a Sigma_ij dm_j/dw_b``."""
-        return self._each("jacobian")
-
-    @property
-    def invariants(self) -> Any:
-        """Functionally independent conserved polynomials of the noise-free flow."""
-        return self._each("invariants")
-
-    @property
-    def invariant_basis(self) -> Any:
-        """A basis of all conserved polynomials up to the degree asked for."""
-        return self._each("invariant_basis")
-
-    @property
-    def laws(self) -> Any:
-        """What becomes of them under the noise."""
-        return self._each("laws")
-
-    @property
-    def sharpness(self) -> Any:
-        """Hessian of the loss, its trace, average sharpness."""
-        return self._each("sharpness")
-
-    @property
-    def thresholds(self) -> Any:
-        """Growth thresholds at vanishing initialisation."""
-        return self._each("thresholds")
+    mean = _each("mean", "``m = E phi(w + xi)``.")
+    variance = _each("variance", "``V = Var phi(w + xi)``.")
+    loss = _each("loss", "The coordinate in the expected loss, ``L(m) + sigma^2/2 V``.")
+    field = _each("field", "Weight -> its speed, ``-(g dm/dw + sigma^2/2 dV/dw)``.")
+    jacobian = _each(
+        "jacobian", "The coordinate's block of the Jacobian at fixed g; the rest is ``-dm_i/dw_a Sigma_ij dm_j/dw_b``."
+    )
+    invariants = _each("invariants", "Functionally independent conserved polynomials of the noise-free flow.")
+    invariant_basis = _each("invariant_basis", "A basis of all conserved polynomials up to the degree asked for.")
+    laws = _each("laws", "What becomes of them under the noise.")
+    sharpness = _each("sharpness", "Hessian of the loss, its trace, average sharpness.")
+    thresholds = _each("thresholds", "Growth thresholds at vanishing initialisation.")
 
     @property
     def remarks(self) -> tuple[str, ...]:

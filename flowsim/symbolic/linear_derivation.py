@@ -10,7 +10,7 @@ import sympy
 from sympy import Identity, MatrixExpr, MatrixSymbol, Trace, ZeroMatrix
 
 from flowsim.network import LinearNetwork
-from flowsim.symbolic.render import Line, Rendered, Step
+from flowsim.symbolic.render import Line, Rendered, Step, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,22 +132,20 @@ class LinearDerivation(Rendered):
     def _model(self) -> list[Line]:
         lines = [
             Line((r"\beta", "beta"), (r"U V^\top", "U V^T")),
-            Line(words=f"$U$ is $(D, h)$, $V$ is $(m, h)$, $h = {self.net.width}$; loss $L = |Y - X beta|^2 / (2n)$"),
-            Line(words="$Sigma = X^T X / n$; no part of $U$ outside the row space of $X$ is moved by the loss"),
+            say(f"$U$ is $(D, h)$, $V$ is $(m, h)$, $h = {self.net.width}$; loss $L = |Y - X beta|^2 / (2n)$"),
+            say("$Sigma = X^T X / n$; no part of $U$ outside the row space of $X$ is moved by the loss"),
         ]
         noise = self.net.noise
         if noise is not None:
             names = ", ".join(dict.fromkeys(map(str, self.std)))
             values = noise.std if isinstance(noise.std, float) else noise.stds(self.net.weights).tolist()
             lines += [
-                Line(
-                    words=f"gradients are taken at $w + xi$, $xi$ {noise.name} with mean 0 and std ${names} = {values}$"
-                ),
+                say(f"gradients are taken at $w + xi$, $xi$ {noise.name} with mean 0 and std ${names} = {values}$"),
                 Line((r"\mathrm{E} L - L", "E L - L"), self._expected()),
             ]
         if self.decay != 0:
             value = self.net.weight_decay
-            lines.append(Line(words=f"weight decay adds $lambda/2 (|U|^2 + |V|^2)$, $lambda = {value}$"))
+            lines.append(say(f"weight decay adds $lambda/2 (|U|^2 + |V|^2)$, $lambda = {value}$"))
         return lines
 
     def _expected(self) -> tuple[str, str]:
@@ -188,12 +186,12 @@ class LinearDerivation(Rendered):
             lines.append(Line(("b", "b"), (" + ".join(b_tex), " + ".join(b_text))))
         a, b = ("-a" if a_tex else "0"), ("-b" if b_tex else "0")
         lines += [
-            Line(words="with $Z = (U; V)$ the flow is linear in $Z$ for a given path of $beta$:"),
+            say("with $Z = (U; V)$ the flow is linear in $Z$ for a given path of $beta$:"),
             Line((r"\dot Z", "Z'"), (r"S(\beta) Z", "S(beta) Z")),
             Line(
                 ("S", "S"), (rf"\begin{{pmatrix}} {a} & G \\ G^\top & {b} \end{{pmatrix}}", f"[[{a}, G], [G^T, {b}]]")
             ),
-            Line(words="$S$ at different times does not commute: the order of growth matters, not its sum"),
+            say("$S$ at different times does not commute: the order of growth matters, not its sum"),
         ]
         return lines
 
@@ -201,21 +199,21 @@ class LinearDerivation(Rendered):
         lines = [Line(("I", "I"), (r"U^\top U - V^\top V", "U^T U - V^T V"))]
         if self.net.noise is None:
             if self.decay == 0:
-                return [*lines, Line(words="conserved, whatever the data")]
+                return [*lines, say("conserved, whatever the data")]
             return [*lines, Line((r"\dot I", "I'"), (r"-2 \lambda I", "-2 lambda I"))]
         return [
             *lines,
             Line((r"\dot I", "I'"), (r"-2\, U^\top a U + 2 b V^\top V", "-2 U^T a U + 2 b V^T V")),
-            Line(words="at rest $U^T a U = b V^T V$: noise balances the factors in its own metric"),
+            say("at rest $U^T a U = b V^T V$: noise balances the factors in its own metric"),
         ]
 
     def _growth(self) -> list[Line]:
         return [
-            Line(words="clock: $t = t~ ln(1/alpha)$; a direction of level $s$ has size $exp((s - 1) ln(1/alpha))$"),
-            Line(words="all levels start at 0; learned directions have level 1 and $S Z = 0$"),
-            Line(words="on a plateau the others rise at the eigenvalues of $S$ on the complement of the learned ones,"),
-            Line(words="sorted: the highest level takes the largest; the level that reaches 1 is learned next"),
-            Line(words=self._first()),
+            say("clock: $t = t~ ln(1/alpha)$; a direction of level $s$ has size $exp((s - 1) ln(1/alpha))$"),
+            say("all levels start at 0; learned directions have level 1 and $S Z = 0$"),
+            say("on a plateau the others rise at the eigenvalues of $S$ on the complement of the learned ones,"),
+            say("sorted: the highest level takes the largest; the level that reaches 1 is learned next"),
+            say(self._first()),
         ]
 
     def _first(self) -> str:
@@ -239,7 +237,7 @@ class LinearDerivation(Rendered):
                 if self.net.noise is not None
                 else "lambda$ times the nuclear norm of $beta"
             )
-            return [*lines, Line(words=words), Line(words=f"penalty: ${root}$")]
+            return [*lines, say(words), say(f"penalty: ${root}$")]
         shrunk_tex, shrunk = "s_i", "s_i"
         if self.threshold != 0:
             product = r"\eta^2" if self.std[0] == self.std[1] else r"\eta_U \eta_V"
@@ -263,12 +261,10 @@ class LinearDerivation(Rendered):
         if self.threshold == 0:
             return [
                 *lines,
-                Line(words=f"reduced-rank regression; {last}: the least-squares solution of least norm if $h$ allows"),
+                say(f"reduced-rank regression; {last}: the least-squares solution of least norm if $h$ allows"),
             ]
         return [
             *lines,
-            Line(
-                words="singular-value soft-thresholding: the end minimises $L + tau$ times the nuclear norm of the fit"
-            ),
-            Line(words=last),
+            say("singular-value soft-thresholding: the end minimises $L + tau$ times the nuclear norm of the fit"),
+            say(last),
         ]

@@ -27,6 +27,11 @@ class Line:
     words: str = ""
 
 
+def say(words: str) -> Line:
+    """A sentence, mathematics between dollars."""
+    return Line(words=words)
+
+
 #: A title and its lines.
 Step = tuple[str, list[Line]]
 
