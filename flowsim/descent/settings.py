@@ -106,11 +106,6 @@ class Settings:
             return np.zeros_like(steps)
         return np.sqrt(2.0 * self.temperature * steps) if self.temperature else steps * float(self.gradient_noise.std)  # type: ignore[arg-type]
 
-    @property
-    def time_dilation(self) -> float:
-        """Flow time that passes per ``step``: momentum moves ``1 / (1 - mu)`` times as fast."""
-        return 1.0 / (1.0 - self.momentum)
-
 
 def check_step(step: Any) -> float:
     """A step size > 0."""

@@ -148,28 +148,3 @@ def dense(problem: Problem) -> Array:
     if isinstance(X, np.ndarray):
         return X
     return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(problem.d))
-
-
-def negative_gradient(
-    U: Array, V: Array, X: Array, Y: Array, eta_u2: float = 0.0, eta_v2: float = 0.0
-) -> tuple[Array, Array]:
-    """``U' = X^T E V / n - eta_V^2 m Sigma U`` and ``V' = E^T X U / n - eta_U^2 tr(Sigma) V`` in all coordinates."""
-    n = len(X)
-    XU = X @ U
-    E = Y - XU @ V.T
-    dU = X.T @ (E @ V - eta_v2 * Y.shape[1] * XU) / n
-    dV = (E.T @ XU - eta_u2 * np.sum(X**2) * V) / n
-    return dU, dV
-
-
-def expected_loss(U: Array, V: Array, X: Array, Y: Array, eta_u2: float, eta_v2: float) -> float:
-    """``E L(U + xi, V + zeta)``, the last term constant in U and V included."""
-    n, m = Y.shape
-    XU = X @ U
-    total = np.sum(X**2)
-    return float(
-        np.sum((Y - XU @ V.T) ** 2)
-        + eta_v2 * m * np.sum(XU**2)
-        + eta_u2 * total * np.sum(V**2)
-        + eta_u2 * eta_v2 * m * U.shape[1] * total
-    ) / (2 * n)

@@ -1,4 +1,4 @@
-r"""The flow of U V^T in closed form: whitened data, balanced start.
+r"""References for flows of U V^T: its field and loss written out; the closed form on whitened data, balanced start.
 
 With ``Sigma = c 1`` on the row space of X and ``U_1^T U_1 = V^T V``, ``P = Z Z^T`` obeys a Riccati equation,
 
@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
-
-__all__ = ["whitened_balanced"]
 
 Array = NDArray[np.float64]
 
@@ -76,3 +74,28 @@ def _root_factor(rates: Array, start: Array, c: float, t: float) -> Array:
     orthonormal = np.empty_like(stacked)
     orthonormal[order] = scipy.linalg.qr(stacked[order], mode="economic", pivoting=True)[0]
     return weight[:, None] * orthonormal[start.shape[1] :]
+
+
+def negative_gradient(
+    U: Array, V: Array, X: Array, Y: Array, eta_u2: float = 0.0, eta_v2: float = 0.0
+) -> tuple[Array, Array]:
+    """``U' = X^T E V / n - eta_V^2 m Sigma U`` and ``V' = E^T X U / n - eta_U^2 tr(Sigma) V`` in all coordinates."""
+    n = len(X)
+    XU = X @ U
+    E = Y - XU @ V.T
+    dU = X.T @ (E @ V - eta_v2 * Y.shape[1] * XU) / n
+    dV = (E.T @ XU - eta_u2 * np.sum(X**2) * V) / n
+    return dU, dV
+
+
+def expected_loss(U: Array, V: Array, X: Array, Y: Array, eta_u2: float, eta_v2: float) -> float:
+    """``E L(U + xi, V + zeta)``, the last term constant in U and V included."""
+    n, m = Y.shape
+    XU = X @ U
+    total = np.sum(X**2)
+    return float(
+        np.sum((Y - XU @ V.T) ** 2)
+        + eta_v2 * m * np.sum(XU**2)
+        + eta_u2 * total * np.sum(V**2)
+        + eta_u2 * eta_v2 * m * U.shape[1] * total
+    ) / (2 * n)

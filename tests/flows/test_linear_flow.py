@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.network.linear_algebra import LinearData, expected_loss, negative_gradient
+from flowsim.network.linear_algebra import LinearData
+from tests.flows.linear_closed_form import expected_loss, negative_gradient, whitened_balanced
 
 
 def problem_of(n: int, D: int, m: int, rank: int | None = None, seed: int = 0) -> fs.Regression:
@@ -170,8 +171,6 @@ def test_a_million_hidden_units_leave_no_trace_in_time_or_memory() -> None:
 
 @pytest.mark.parametrize("kind", ["orthogonal design", "orthogonal rows"])
 def test_balanced_flow_on_whitened_data_is_the_closed_form(kind: str) -> None:
-    from tests.flows.linear_closed_form import whitened_balanced
-
     rng = np.random.default_rng(8)
     n, D, m = (12, 5, 3) if kind == "orthogonal design" else (4, 7, 3)
     X = np.linalg.qr(rng.standard_normal((max(n, D), min(n, D))))[0]

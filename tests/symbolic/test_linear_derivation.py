@@ -7,7 +7,7 @@ import pytest
 import sympy
 
 import flowsim as fs
-from flowsim.network.linear_algebra import negative_gradient
+from tests.flows.linear_closed_form import negative_gradient
 
 rng = np.random.default_rng(0)
 X, Y = rng.standard_normal((6, 3)), rng.standard_normal((6, 2))
