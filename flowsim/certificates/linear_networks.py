@@ -15,6 +15,7 @@ from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork, linear_start
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
+from flowsim.studies.linear_rates import rate_bound
 
 PAPER = "Min, Tarmoun, Vidal & Mallada, arXiv 2105.06351"
 
@@ -118,49 +119,24 @@ def imbalance_conserved(setting: Setting) -> Evidence:
     )  # fmt: skip
 
 
-def _rate_level(setting: Setting) -> tuple[float, float, float]:
-    """``lambda_r(Sigma)``, imbalance-and-margin level c, and the margin."""
-    spectrum, start = setting.once(spectrum_of), _start(setting)
-    alpha = setting.alpha.value if setting.alpha is not None else _ALPHA
-    U1, V = alpha * (spectrum.basis.T @ start["U"]), alpha * start["V"]
-    r, m = len(spectrum.curvatures), len(V)
-    values = np.sort(np.linalg.eigvalsh(U1.T @ U1 - V.T @ V))[::-1]
-
-    def ordered(of: Array, k: int) -> float:
-        return float(of[k - 1]) if k <= len(of) else 0.0
-
-    negative = np.sort(-values)[::-1]
-    slow = float(spectrum.curvatures.min())
-    gap0 = float(_gap(spectrum, spectrum.basis @ (U1 @ V.T)))
-    least = float(np.linalg.svd(spectrum.target, compute_uv=False).min())
-    margin = max(least - math.sqrt(2 * gap0 / slow), 0.0)
-    p, q = max(ordered(values, 1), 0.0), max(ordered(negative, 1), 0.0)
-    level_v = max(ordered(negative, m), 0.0)
-    level_u = max(ordered(values, r), 0.0)
-    if r >= m:
-        level_v = max(level_v, (-p + math.sqrt(p * p + 4 * margin**2)) / 2)
-    if m >= r:
-        level_u = max(level_u, (-q + math.sqrt(q * q + 4 * margin**2)) / 2)
-    return slow, level_u + level_v, margin
-
-
 @theorem("linear-rate", PAPER, "L(t) - L* <= exp(-2 lambda_r(Sigma) c t) (L(0) - L*), c from imbalance and margin")
 def exponential_rate(setting: Setting) -> Evidence:
-    plain_network(setting)
-    slow, level, margin = _rate_level(setting)
+    net, alpha = plain_network(setting), _ALPHA if setting.alpha is None else setting.alpha
+    bound = rate_bound(net, setting.squares, alpha=alpha, start=_start(setting))
+    level, rate = bound.c_u + bound.c_v, bound.rate
     if level <= 0:
         raise NotMetError("neither imbalance nor margin at this start: the bound is void (c = 0)")
     flow = setting.once(_default_run)
     gap = _gap(setting.once(spectrum_of), flow.beta)
     seen = gap > 1e-24 * gap[0]
-    rate = 2 * slow * level
     ratio = np.log(gap[seen] / gap[0]) + rate * flow.t[seen]
     late = np.flatnonzero(seen)[-1]
     observed = float(-np.log(gap[late] / gap[0]) / flow.t[late])
     return Evidence(
-        f"c = {level:.4g}, margin {margin:.3g}", rate, observed, math.exp(min(float(ratio.max()), 700.0)), 1.0 + 1e-6,
+        f"c = {level:.4g}, margin {bound.margin:.3g}", rate, observed,
+        math.exp(min(float(ratio.max()), 700.0)), 1.0 + 1e-6,
         "largest loss over its bound; average observed rate shown against the predicted one",
-        {"tightness": rate / observed, "c": level, "margin": margin},
+        {"tightness": rate / observed, "c": level, "margin": bound.margin},
     )  # fmt: skip
 
 

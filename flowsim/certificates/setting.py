@@ -21,7 +21,9 @@ from flowsim.flows import gradient_flow
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression, require_squares
+from flowsim.problem.entries import dense
 from flowsim.results import Trajectory
+from flowsim.studies.jumps import plateau_times
 
 T = TypeVar("T")
 
@@ -116,10 +118,7 @@ class Setting:
 
     @cached_property
     def X(self) -> Array:
-        X = self.problem.X
-        if isinstance(X, np.ndarray):
-            return X
-        return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(self.problem.d))
+        return dense(self.problem)
 
     @property
     def squares(self) -> Regression:
@@ -202,9 +201,7 @@ class Setting:
 
     @cached_property
     def middles(self) -> Array:
-        edges = np.concatenate([[0.0], self.path.jump_times, [self.horizon]])
-        middles: Array = (edges[:-1] + edges[1:]) / 2
-        return middles
+        return plateau_times(self.path, self.horizon)
 
     @cached_property
     def scales(self) -> tuple[InitialScale, InitialScale]:

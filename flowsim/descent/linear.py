@@ -25,6 +25,7 @@ from flowsim.network.compression import LiftedWeights
 from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem
+from flowsim.problem.entries import dense
 from flowsim.solvers.compilation import compiled
 
 
@@ -239,7 +240,7 @@ class SingleRun:
 
     def __init__(self, problem: Problem, start: LinearStart, settings: Settings, steps: Array) -> None:
         self.settings, self.basis = settings, start.basis
-        self.X, self.Y = dense_rows(problem), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
+        self.X, self.Y = np.ascontiguousarray(dense(problem)), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
         self.step = float(steps[0])
         self.state: Any
 
@@ -333,14 +334,6 @@ class LinearMachine(SingleRun):
             departure=departure,
             has_law=self.options.has_law,
         )
-
-
-def dense_rows(problem: Problem) -> Array:
-    """X as an array of contiguous rows."""
-    X = problem.X
-    if not isinstance(X, np.ndarray):
-        X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
-    return np.ascontiguousarray(X)
 
 
 def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:

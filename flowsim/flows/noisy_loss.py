@@ -32,6 +32,7 @@ from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, GaussianNoise, InitialScale, Start, decay_of
 from flowsim.network.decay import rates
 from flowsim.problem import Problem
+from flowsim.problem.entries import dense
 from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
 from flowsim.solvers import InitialValueProblem
 
@@ -109,10 +110,7 @@ class NoisyLossCoordinates:
         self.rate = np.broadcast_to(self.modes.rate, self.shape)
         self.variance = float(net.noise.stds(net.weights).max()) ** 2
         self.decay = decay_of(net.weight_decay)
-        X = problem.X
-        if not isinstance(X, np.ndarray):
-            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
-        self.X = X
+        self.X = dense(problem)
         found = exponential_sum(problem.loss_function, problem.y)
         assert found is not None
         self._take(found)

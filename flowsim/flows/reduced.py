@@ -9,6 +9,7 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.problem import Problem, Regression
+from flowsim.problem.entries import dense
 
 #: Losses whose predictions are safe up to no more than this grow exponentially.
 EXPONENTIAL = 1e4
@@ -25,10 +26,8 @@ class Reduced:
     @classmethod
     def of(cls, problem: Problem, start: Array) -> Reduced:
         # Without squares the pull at a predictor of 0 stands in for the target.
-        X, y = problem.X, problem.y if isinstance(problem, Regression) else -problem.slopes(np.zeros(problem.n))
+        X, y = dense(problem), problem.y if isinstance(problem, Regression) else -problem.slopes(np.zeros(problem.n))
         largest = float(np.sqrt(problem.feature_variances.max())) or 1.0
-        if not isinstance(X, np.ndarray):
-            X = X.toarray() if hasattr(X, "toarray") else np.asarray(X @ np.eye(problem.d))
         Q = None
         if problem.n > problem.d:
             # An orthogonal factor of X changes neither z nor g.

@@ -21,6 +21,7 @@ from flowsim.flows.reflections import mirrors
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem, Regression
+from flowsim.problem.entries import dense
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
 
@@ -173,10 +174,7 @@ class WeightCoordinates:
 
     @cached_property
     def _dense(self) -> Array:
-        X = self.problem.X
-        if isinstance(X, np.ndarray):
-            return X
-        return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(self.d))
+        return dense(self.problem)
 
     def _jacobian(self, t: float, y: Array) -> Array:
         w = self._weights(y)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.network.linear_algebra import LinearData, dense, noise_variances
+from flowsim.network.linear_algebra import LinearData, noise_variances
 from flowsim.network.networks import LinearNetwork
 from flowsim.problem import MatrixSensing, Problem, Regression
+from flowsim.problem.entries import dense
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,8 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.limits.linear_blocks import Block
 from flowsim.network import LinearNetwork
-from flowsim.network.linear_algebra import dense
 from flowsim.problem import Problem
+from flowsim.problem.entries import dense
 from flowsim.problem.losses import Loss
 
 #: Couplings below this, relative to the data, are none.

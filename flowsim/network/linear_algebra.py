@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.problem import Problem, require_squares
+from flowsim.problem.entries import dense
 
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
@@ -140,11 +141,3 @@ class LinearData:
         """Rates at which the noise pulls U_1 and V to zero: ``eta_V^2 m lambda`` (rank,) and ``eta_U^2 tr Sigma``."""
         eta_u2, eta_v2 = noise_variances(net)
         return eta_v2 * self.m * self.curvatures, eta_u2 * self.total_curvature
-
-
-def dense(problem: Problem) -> Array:
-    """X as an array: the reduction by its SVD needs all of it."""
-    X: Any = problem.X
-    if isinstance(X, np.ndarray):
-        return X
-    return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(problem.d))

@@ -75,7 +75,11 @@ class RateBound:
 
 
 def rate_bound(
-    net: LinearNetwork, problem: Regression, *, alpha: Scale = 1.0, start: Mapping[str, ArrayLike] | None = None
+    net: LinearNetwork,
+    problem: Regression,
+    *,
+    alpha: Scale | InitialScale = 1.0,
+    start: Mapping[str, ArrayLike] | None = None,
 ) -> RateBound:
     """The exponential rate guaranteed by the start alone.
 
