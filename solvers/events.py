@@ -2,7 +2,7 @@ r"""Events: where a function of time and state changes sign along a solution's c
 
 On every step the function is interpolated at Chebyshev points, on halves of halves of it where nine points do not tell
 (Boyd, SIAM Journal on Numerical Analysis 40, 2002). Between any two roots of the interpolant the function itself is
-looked at, so any number of events in one step is seen, and none that is not the function's; every change of sign is
+examined, so any number of events in one step is seen, and none that is not the function's; every change of sign is
 then followed to rounding (Chandrupatla, Advances in Engineering Software 28, 1997: inverse quadratic interpolation
 where it is safe, else bisection). Times are found by step and position, which also works where steps are shorter than
 floats can tell.

@@ -3,7 +3,7 @@ r"""Weight coordinates: any formula, as far as floats carry it.
 .. math:: \dot\theta_i = -\big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \big).
 
 The weights themselves are the unknowns, so what the flow conserves is a difference of large numbers that floats
-cannot hold below a scale set by rounding, and weights underflow below 1e-308. Both are looked at after every step;
+cannot hold below a scale set by rounding, and weights underflow below 1e-308. Both are checked after every step;
 a flow that lost its conserved quantity, or a weight, ends in an error instead of a plausible curve.
 """
 

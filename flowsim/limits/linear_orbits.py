@@ -180,7 +180,7 @@ def settle(block: Block, Z: Array) -> Array:
 def relaxation_rate(block: Block, Z: Array) -> float:
     """The slowest rate at which the active directions settle; turns of the hidden layer do not count. inf without any.
 
-    NaN for so many weights that their Hessian is not looked at.
+    NaN for so many weights that their Hessian is not computed.
     """
     if not Z.size:
         return math.inf

@@ -1,6 +1,6 @@
 r"""Coordinates that are not loaded: a bound on their exponents, safe by the Cauchy-Schwarz inequality.
 
-Only their exponents where they were last looked at are known, and how these grow along a straight line of
+Only their exponents where they were last read are known, and how these grow along a straight line of
 :math:`\nu`: they differ by no more than their reach times the distance of nu from that line. The rows of A are
 coordinates without exponentials, whose z is nu.
 """
