@@ -2,8 +2,8 @@ r"""Units of distances from a blow-up that span more than floats do.
 
 A distance is ``alpha^(2 - L)`` while a weight waits and of order 1 where it has grown. Counted so that the first is
 1e300, the second is a float down to 1e-300. Where alpha^(L - 2) is smaller still, the two are counted in units of their
-own: in between, at 1e200 to 1e400, nothing stays. Weights that wait pass there along straight lines whose lengths floats
-know to 1e-16, and those that count are below. What this leaves out is smaller than 1e-200 of any time or coefficient.
+own: in between, at 1e200 to 1e400, nothing stays. Weights that wait pass there along straight lines, known to 1e-16;
+those that have grown are below. What this leaves out is smaller than 1e-200 of any time or coefficient.
 """
 
 from __future__ import annotations
