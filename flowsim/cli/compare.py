@@ -85,7 +85,8 @@ def _write(folder: Path, kind: str, found: HalvedSteps, summary: dict[str, Any])
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from flowsim import __version__, plot
+    from flowsim import plot
+    from flowsim.version import __version__
 
     plain, better, ensemble = found.to_flow, found.to_modified, found.sampled
     figure = plot.compare_overview(plain[0], plain, better)

@@ -73,7 +73,8 @@ def limit(
 
 def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
 
-    from flowsim import __version__, plot
+    from flowsim import plot
+    from flowsim.version import __version__
 
     figure = plot.limit_overview(study, link)
     save_figure(figure, folder / f"figure.{kind}")
