@@ -39,7 +39,7 @@ def certify(
 
     from flowsim.certificates import certify as run
 
-    problem = table.read()
+    problem = table.read(network.width)
     net = network.build()
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")

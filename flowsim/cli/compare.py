@@ -55,7 +55,7 @@ def compare(
     """
     from flowsim.studies import compare_halved_steps, first_move, tenth_of_stable
 
-    problem = table.read()
+    problem = table.read(network.width)
     net = network.build()
     if seeds and net.noise is None:
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")

@@ -54,7 +54,7 @@ def limit(
     from flowsim.studies import lasso_link, limit_study
     from flowsim.symbolic import order_at_origin
 
-    problem = table.read()
+    problem = table.read(network.width)
     net = network.build()
     if alphas is None and isinstance(net, LinearNetwork):
         alphas = TWO_LAYER_ALPHAS

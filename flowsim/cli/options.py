@@ -57,8 +57,8 @@ class DataTable:
                 given.append(f"{name}={value!r}")
         return f"fs.datasets.read_table({', '.join(given)})"
 
-    def read(self) -> Problem:
-        """The problem; what its file is said about goes to standard error."""
+    def read(self, width: int | None = None) -> Problem:
+        """The problem; what its file is said about goes to standard error. Several targets are for a width."""
         from flowsim import datasets
 
         if self.data is None:
@@ -77,6 +77,11 @@ class DataTable:
             )  # fmt: skip
         for each in said:
             click.echo(f"flowsim: {each.message}", err=True)
+        if width is None and problem.y.ndim == 2:
+            raise ValueError(
+                f"`--target` must be one column for a diagonal network; received {problem.y.shape[1]}. "
+                "`--width H` takes several."
+            )
         return problem
 
 

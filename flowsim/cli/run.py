@@ -64,7 +64,7 @@ def run(
     Prints the jumps, predicted by the limit of vanishing initialisation and measured on the flow, and writes
     figure.png, trajectory.nc and summary.json to the output folder.
     """
-    problem = table.read()
+    problem = table.read(network.width)
     net = network.build()
     with output_folder(out) as staging, compiling_note(progress):
         summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
@@ -115,6 +115,7 @@ def _integrate(
         "imbalance_drift": traj.imbalance_drift,
         "stats": traj.stats,
         "jumps": [] if path is None else jump_table(traj, path),
+        "order": 2 if path is None else getattr(path, "order", 2),
         "limit": "found" if path is not None else without,
     }
     if path is not None and path.escape is not None:
@@ -179,10 +180,13 @@ def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork | L
     """The jumps by which the loss falls most, in order of time, and what the others amount to."""
     from rich.table import Table
 
+    from flowsim.studies.jumps import NOT_YET
+
     jumps = summary["jumps"]
     ranked = sorted(range(len(jumps)), key=lambda k: -jumps[k]["fall"])
     shown = sorted(ranked[:_MOST_JUMPS])
-    table = Table(title=f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
+    console.print(f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
+    table = Table()
     told = ("rank",) if "rank" in jumps[0] else ("feature", "sign", "kind")
     for heading in ("predicted", "measured", *told):
         table.add_column(heading, justify="right" if heading in ("predicted", "measured", "rank") else "left")
@@ -196,7 +200,15 @@ def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork | L
         share = 100.0 * (1.0 - seen / sum(steps.values())) if sum(steps.values()) > 0 else 0.0
         left = len(jumps) - len(shown)
         console.print(f"{left} more make up {share:.2g} % of the fall of the loss; all are in summary.json")
-    console.print("times in accelerated time t / ln(1/alpha) (depth L >= 3: t alpha^(L-2))")
+    if any(jump.get("why") == NOT_YET for jump in jumps):
+        console.print("a later --horizon shows what is not yet crossed")
+    console.print(f"times in accelerated time {_clock(summary['order'])}")
+
+
+def _clock(order: int) -> str:
+    if order == 2:
+        return "t / ln(1/alpha)"
+    return "t alpha" if order == 3 else f"t alpha^{order - 2}"
 
 
 def _time(value: float) -> str:

@@ -99,7 +99,13 @@ def read_table(
     if np.ptp(y) == 0:
         raise ValueError(f"`target` must vary; {', '.join(wanted) or 'y'!r} in {path.name} is constant.")
     problem = Problem(X, y, loss, feature_names=names)
-    return problem if raw else problem.standardise()
+    if raw:
+        return problem
+    try:
+        return problem.standardise()
+    except ValueError as error:
+        text = str(error).replace("`X`", f"`path` {path.name}").removesuffix("Drop it.")
+        raise ValueError(f"{text}Leave it out with `drop`, or take columns as they are with `raw`.") from None
 
 
 def _columns(y: Array) -> list[tuple[int, Array]]:
@@ -205,6 +211,7 @@ def _choose(
             if name is not None and name not in frame.columns:
                 raise ValueError(
                     f"`{what}` must be a column of {file}, one of {_some(frame.columns)}; received {name!r}."
+                    f"{_headless(frame.columns)}"
                 )
     if index is None and columns is None and frame.columns[0] not in drop and _counts_rows(frame):
         index = str(frame.columns[0])
@@ -225,9 +232,18 @@ def _choose(
             raise ValueError(f"`dropna` leaves no row of {file}: every one has a gap.")
     # `dropna` cannot mend it.
     text_first = sorted(used.columns, key=lambda name: used[name].dtype.kind in "fiub")
-    arrays = {name: numbers(used[name], name, f"`path` {file}", _REMEDIES) for name in text_first}
+    arrays = {
+        name: numbers(used[name], name, f"`path` {file}", _REMEDIES, target=name in targets) for name in text_first
+    }
     y = arrays[targets[0]] if len(targets) == 1 else np.column_stack([arrays[name] for name in targets])
     return np.column_stack([arrays[name] for name in names]), y, names
+
+
+def _headless(names: Sequence[str]) -> str:
+    """Says what a first line without names looks like: one text, or numbers."""
+    if len(names) > 1 and not all(name.replace(".", "", 1).lstrip("+-").isdigit() for name in names):
+        return ""
+    return " The first line of the file must name its columns."
 
 
 def _counts_rows(frame: pandas.DataFrame) -> bool:

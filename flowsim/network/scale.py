@@ -71,7 +71,12 @@ def _parse(alpha: float | str | Decimal | Fraction) -> InitialScale:
     except (InvalidOperation, TypeError, ValueError, OverflowError):
         raise ValueError(f"`alpha` must be a positive number; received {alpha!r}.") from None
     if not value.is_finite() or value <= 0:
-        raise ValueError(f"`alpha` must be > 0 and finite; received {alpha}.")
+        remedy = (
+            " Scales below the range of floats are given as text, '1e-400'."
+            if isinstance(alpha, float) and not alpha
+            else ""
+        )
+        raise ValueError(f"`alpha` must be > 0 and finite; received {alpha}.{remedy}")
     if abs(value.adjusted()) > _LARGEST_EXPONENT:
         raise ValueError(f"`alpha` must lie within 10^±{_LARGEST_EXPONENT}; received {alpha}.")
     return InitialScale(str(alpha), float(_CONTEXT.ln(value)))

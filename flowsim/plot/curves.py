@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.results import Clock, Trajectory
+from flowsim.results.state import TIME_CLOCKS, State
 
 #: "distance" is arc length without the time in it: how far beta has travelled.
 DrawnClock = Clock | str
@@ -55,19 +57,26 @@ def sample_times(traj: Trajectory) -> Array:
     return np.unique(np.clip(np.concatenate([own, even, by_way]), own[0], own[-1]))
 
 
+def sampled(traj: Trajectory, clock: DrawnClock) -> State:
+    """The states at which a curve is drawn; time and arc length may leave the range of floats where ln(1/L) does not."""
+    if clock != "log_loss":
+        return traj.at(sample_times(traj), clock="arclength")
+    own = on_clock(traj, clock)
+    return traj.at(np.unique(np.concatenate([own, np.linspace(own[0], own[-1], _SAMPLES)])), clock="log_loss")
+
+
 def drawn(traj: Trajectory, clock: DrawnClock, most: int = MOST_NAMES) -> Drawn:
     """Coordinates over a clock, the largest of them named."""
     d = int(np.prod(traj.beta.shape[1:])) if traj.dense is None else int(np.prod(traj.at(0.0).beta.shape))
     if traj.dense is None:
-        x, beta = _on(traj, clock), traj.beta.reshape(len(traj), -1)
+        x, beta = on_clock(traj, clock), traj.beta.reshape(len(traj), -1)
         index = _largest(np.abs(beta).max(axis=0))
         return _named(x, beta[:, index], index, most)
     if d <= _MANY:
-        lengths = sample_times(traj)
-        state = traj.at(lengths, clock="arclength")
-        beta = state.beta.reshape(len(lengths), -1)
+        state = sampled(traj, clock)
+        beta = state.beta.reshape(len(state.t), -1)
         index = _largest(np.abs(beta).max(axis=0))
-        return _named(_on(state, clock), beta[:, index], index, most)
+        return _named(on_clock(state, clock), beta[:, index], index, most)
     lengths = traj.arclength[:: max(1, len(traj) // _SAMPLES)]
     peak = np.zeros(d)
     for place in np.linspace(lengths[0], lengths[-1], 24):
@@ -77,15 +86,20 @@ def drawn(traj: Trajectory, clock: DrawnClock, most: int = MOST_NAMES) -> Drawn:
     for first in range(0, len(lengths), _CHUNK):
         places = lengths[first : first + _CHUNK]
         parts.append(traj.dense.some(places, "arclength", index))
-        xs.append(_on(traj.at(places, clock="arclength"), clock))
+        xs.append(on_clock(traj.at(places, clock="arclength"), clock))
     return _named(np.concatenate(xs), np.concatenate(parts), index, most)
 
 
-def _on(state: object, clock: DrawnClock) -> Array:
-    t, accelerated, length = (getattr(state, name) for name in ("t", "accelerated_time", "arclength"))
+def on_clock(state: Any, clock: DrawnClock) -> Array:
+    """The times of a state or a trajectory on a clock."""
     if clock == "distance":
-        return np.maximum(np.asarray(length - accelerated), 0.0)
-    return np.asarray({"time": t, "accelerated": accelerated, "arclength": length}[clock])
+        return np.maximum(np.asarray(state.arclength - state.accelerated_time), 0.0)
+    if clock == "log_loss" and state.log_loss is not None:
+        return -np.asarray(state.log_loss)
+    if clock not in TIME_CLOCKS:
+        known = ", ".join((*TIME_CLOCKS, "distance", "log_loss"))
+        raise ValueError(f"`clock` must be one of {known}; received {clock!r}.")
+    return np.asarray({"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[clock])
 
 
 def _largest(peak: Array) -> NDArray[np.intp]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.limits.horizons import least_loss
-from flowsim.plot.curves import DrawnClock, drawn, sample_times
+from flowsim.plot.curves import DrawnClock, drawn, on_clock, sampled
 from flowsim.plot.labels import label_ends
 from flowsim.plot.style import FLOW, PREDICTED, colours, log_axis, new_axes, styled
 from flowsim.results import Clock, Trajectory
@@ -27,6 +27,7 @@ CLOCK_LABELS: dict[str, str] = {
     "accelerated": r"accelerated time $\tilde t$",
     "arclength": r"arc length $\tau$",
     "distance": r"distance travelled $\int \Vert d\beta \Vert$",
+    "log_loss": r"$\ln(1/L)$",
 }
 #: Excess loss is drawn down to this fraction of its first value: below is rounding.
 _FLOOR = 1e-14
@@ -53,7 +54,7 @@ def loss(
     path : SaddlePath, optional
         Its plateaus are drawn dotted, its jumps, and where it escapes to infinity, as vertical lines (accelerated clock
         only).
-    clock : {"accelerated", "time", "arclength", "distance"}
+    clock : {"accelerated", "time", "arclength", "distance", "log_loss"}
     least : float, optional
         Draw the excess over this value, on a logarithmic axis.
     ax : matplotlib Axes, optional
@@ -91,7 +92,7 @@ def trajectory(
     ----------
     traj : Trajectory
     path : SaddlePath, optional
-    clock : {"accelerated", "time", "arclength", "distance"}
+    clock : {"accelerated", "time", "arclength", "distance", "log_loss"}
         "distance" is how far beta has travelled: arc length without the time in it.
     legend : bool
         Name the curves.
@@ -149,7 +150,7 @@ def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None
         raise ValueError("`traj` carries no departure of its conserved quantities over time.")
     # Exact zeros are drawn at the spacing of floats: the axis is logarithmic.
     shown = np.maximum(departure, np.finfo(float).eps)
-    ax.plot(traj.clock_values(clock), shown, color=FLOW)
+    ax.plot(on_clock(traj, clock), shown, color=FLOW)
     ax.set_yscale("log")
     ax.set_ylim(min(shown.min(), 1e-17) / 2, max(shown.max() * 10, 1e-9))
     _clock_axis(ax, traj, clock, None)
@@ -194,10 +195,8 @@ def _losses(traj: Trajectory, clock: DrawnClock) -> tuple[Array, Array]:
     if traj.dense is None or traj.beta.shape[-1] > 5000:
         state: Any = traj
     else:
-        state = traj.at(sample_times(traj), clock="arclength")
-    if clock == "distance":
-        return np.maximum(state.arclength - state.accelerated_time, 0.0), state.loss
-    return {"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[clock], state.loss
+        state = sampled(traj, clock)
+    return on_clock(state, clock), state.loss
 
 
 def _least_loss(traj: Trajectory, path: SaddlePath | None) -> float | None:
@@ -213,7 +212,7 @@ def _edges(path: SaddlePath, traj: Trajectory) -> Array:
 
 
 def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath | None) -> None:
-    times = traj.arclength - traj.accelerated_time if clock == "distance" else traj.clock_values(clock)  # type: ignore[arg-type]
+    times = on_clock(traj, clock)
     ax.set_xlabel(CLOCK_LABELS[clock])
     if clock == "accelerated" and _spread_jumps(traj, path):
         assert path is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 
 _REMEDIES = ("drop it", "drop such rows")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 def is_frame(X: Any) -> bool:
@@ -40,7 +42,7 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
             if each not in columns:
                 known = ", ".join(repr(column) for column in columns[:12])
                 raise ValueError(f"`y` must be a column of `X`, one of {known}; received {each!r}.")
-        targets = np.column_stack([numbers(X[each], str(each), "`y`") for each in wanted])
+        targets = np.column_stack([numbers(X[each], str(each), "`y`", target=True) for each in wanted])
         y = targets[:, 0] if isinstance(y, str) else targets
         columns = [column for column in columns if column not in wanted]
     else:
@@ -72,7 +74,9 @@ def labels(column: Any, name: str, what: str) -> tuple[Array, tuple[str, str]]:
     return np.where(values == found[1], 1.0, -1.0), (str(found[0]), str(found[1]))
 
 
-def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REMEDIES) -> Array:
+def numbers(
+    column: Any, name: str, what: str, remedies: tuple[str, str] = _REMEDIES, *, target: bool = False
+) -> Array:  # fmt: skip
     """A column as floats.
 
     Parameters
@@ -81,6 +85,8 @@ def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REME
         It belongs to.
     remedies : pair of str
         What may be done about a column without numbers, and about rows without a value.
+    target : bool
+        It is no feature: two labels are for the losses that take labels.
 
     Raises
     ------
@@ -91,7 +97,7 @@ def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REME
     if values.dtype.kind in "bui":
         return values.astype(float)
     if values.dtype.kind != "f":
-        values = _parsed(values, name, what, remedies[0])
+        values = _parsed(values, name, what, None if target else remedies[0])
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         held = "no value" if np.isnan(values[bad[0]]) else str(values[bad[0]])
@@ -102,7 +108,7 @@ def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REME
     return values.astype(float)
 
 
-def _parsed(values: NDArray[Any], name: str, what: str, remedy: str) -> Array:
+def _parsed(values: NDArray[Any], name: str, what: str, remedy: str | None) -> Array:
     out = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         if value is None or value is getattr(np, "nat", None) or type(value).__name__ in ("NAType", "NaTType"):
@@ -112,7 +118,12 @@ def _parsed(values: NDArray[Any], name: str, what: str, remedy: str) -> Array:
                 raise ValueError
             out[row] = float(value)
         except (TypeError, ValueError):
-            if len({str(each) for each in values}) <= max(2, len(values) // 2):
+            kinds = len({str(each) for each in values})
+            if _THOUSANDS.fullmatch(str(value)):
+                remedy = "write numbers without commas between thousands"
+            elif remedy is None:
+                remedy = "two labels are for the logistic or exponential `loss`"
+            elif kinds <= max(2, len(values) // 2):
                 remedy = f"encode it as columns of 0 and 1 (pandas.get_dummies), or {remedy}"
             raise ValueError(
                 f"{what}: column {name!r} must hold numbers; received {_shown(value)} in row {row}: {remedy}."
@@ -134,5 +145,5 @@ def _aligned(X: Any, y: Any) -> Any:
             raise ValueError("`y` must have the rows of `X`; their indices differ. Align them, or pass y.to_numpy().")
         y = y.reindex(X.index)
     if getattr(y, "ndim", 1) == 2:
-        return np.column_stack([numbers(y[column], str(column), "`y`") for column in y.columns])
-    return numbers(y, str(y.name), "`y`")
+        return np.column_stack([numbers(y[column], str(column), "`y`", target=True) for column in y.columns])
+    return numbers(y, str(y.name), "`y`", target=True)

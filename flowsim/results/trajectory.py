@@ -111,8 +111,6 @@ class Trajectory(State):
         ValueError
             If `t` lies outside the run or is not finite, or if the trajectory has no dense output.
         """
-        if clock not in CLOCKS:
-            raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
         if self.dense is None:
             raise ValueError(
                 "this trajectory has no dense output: it was loaded from a file or is a descent; "
@@ -143,6 +141,8 @@ class Trajectory(State):
 
     def clock_values(self, clock: Clock) -> Array:
         """The recorded times on one of the clocks."""
+        if clock not in CLOCKS:
+            raise ValueError(f"`clock` must be one of {', '.join(CLOCKS)}; received {clock!r}.")
         if clock == "log_loss":
             assert self.log_loss is not None
             return -self.log_loss

@@ -180,6 +180,8 @@ def limit_study(
     """
     from tqdm import tqdm
 
+    if isinstance(alphas, str):
+        raise ValueError(f"`alphas` must be a sequence of scales; received the text {alphas!r}.")
     scales = [InitialScale.parse(alpha) for alpha in alphas]
     if not scales:
         raise ValueError("`alphas` must hold at least one scale; received none.")

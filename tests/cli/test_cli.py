@@ -130,6 +130,45 @@ def test_bad_data_ends_in_one_line_and_status_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [
+        ("a,b,y\n1,2,yes\n4,5,no\n2,2,yes\n", (), "two labels are for the logistic or exponential `--loss`"),
+        ("a,b,y\n1,2,3\n1,5,7\n1,2,9\n", (), "'a' is constant, of size 1. Leave it out with `--drop`, or take columns"),
+        ("1.0,-2,3\n4,5,7\n2,2,9\n", (), "received 'y'. The first line of the file must name its columns."),
+        ("# by R\na,b,y\n1,2,3\n4,5,7\n", (), "received 'y'. The first line of the file must name its columns."),
+        (
+            'a,b,y\n"1,000",2,3\n"4,000",5,7\n',
+            (),
+            "column 'a' must hold numbers; received '1,000' in row 0: write numbers",
+        ),
+        ("a,b,y\n1,2,3\n4,5,7\n2,2,9\n", ("--target", "b"), "must be one column for a diagonal network; received 2."),
+    ],
+)
+def test_tables_that_cannot_be_taken_say_what_to_do(
+    text: str, arguments: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    call("run", str(tmp_path / "t.csv"), "--target", "y", *arguments, "--out", str(tmp_path / "out"), expect=2)
+    assert said in capsys.readouterr().err
+
+
+def test_a_command_that_is_none_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    call("rnu", expect=2)
+    assert "No such command 'rnu'; did you mean `run`?" in capsys.readouterr().err
+    call("xyz", expect=2)
+    assert "there are report, run, derive" in capsys.readouterr().err
+
+
+def test_a_jump_that_the_run_ends_before_asks_for_a_later_horizon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("run", "--width", "4", "--alpha", "1e-50", "--out", str(tmp_path / "out"))
+    printed = capsys.readouterr().out
+    assert "not yet crossed" in printed and "a later --horizon shows" in printed
+    assert "times in accelerated time t / ln(1/alpha)\n" in printed
+
+
 def test_an_output_folder_that_cannot_be_written_is_said_before_anything_is_computed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

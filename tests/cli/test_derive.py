@@ -47,3 +47,9 @@ def test_bad_input_is_one_line_and_status_2(
     assert message in output.err
     assert output.out == ""
     assert len(output.err.strip().splitlines()) == 1
+
+
+def test_the_latex_has_subscripts_and_the_accelerated_time(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["derive", "--depth", "3", "--latex"])
+    printed = capsys.readouterr().out
+    assert r"weights $w_{1}, w_{2}, w_{3}$" in printed and r"$-\int  g_i d\tilde t$" in printed and "~" not in printed

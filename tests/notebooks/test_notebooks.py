@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +18,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = 60
 #: Each states its results as assertions too, so that running it is a test.
 QUICK = "first_steps"
+#: Grey values, of 255, by which a stored figure may differ in the mean: fonts are set differently on other machines.
+GREY = 2.0
 
 
 def read(path: Path) -> Any:
@@ -63,6 +69,24 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
         if cell.cell_type == "code":
             for output in cell.outputs:
                 assert output.get("name") != "stderr", output.text
+    for stored, new in zip(code_cells(path), (c for c in notebook.cells if c.cell_type == "code"), strict=True):
+        assert words(stored) == words(new), "run the notebook again and store it"
+        for old, drawn in zip(pictures(stored), pictures(new), strict=True):
+            assert old.shape == drawn.shape and np.abs(old - drawn).mean() < GREY, "run the notebook again and store it"
+
+
+def words(cell: Any) -> list[str]:
+    """What a cell printed, without its numbers: these differ by rounding."""
+    text = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    return re.findall(r"[A-Za-z]{2,}", text)
+
+
+def pictures(cell: Any) -> list[Any]:
+    """The grey values of its figures."""
+    from PIL import Image
+
+    shown = (output.get("data", {}).get("image/png") for output in cell.outputs)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("L"), dtype=float) for png in shown if png]
 
 
 def _seconds(notebook: Any) -> float:

@@ -127,6 +127,18 @@ def test_a_short_logarithmic_axis_has_numbers_that_do_not_touch() -> None:
         assert len(ticks) >= 3 and all(a.x1 < b.x0 for a, b in itertools.pairwise(ticks))
 
 
+def test_clocks_are_those_of_the_run_and_others_are_refused() -> None:
+    problem = fs.Problem([[1.0, 0.9]], [1.0], loss="exponential")
+    run = fs.gradient_flow(NET, problem, 1000.0, alpha=1.0, clock="log_loss")
+    ax = run.plot(clock="log_loss")
+    assert ax.get_xlabel() == r"$\ln(1/L)$" and ax.lines[0].get_xdata()[-1] == pytest.approx(1000.0)
+    for draw in (fs.plot.trajectory, fs.plot.loss, fs.plot.sparsity, fs.plot.imbalance):
+        with pytest.raises(ValueError, match="`clock` must be one of time, accelerated, arclength, distance, log_loss"):
+            draw(FLOW, clock="seconds")  # type: ignore[operator]
+    with pytest.raises(ValueError, match="`clock` must be one of time"):
+        FLOW.clock_values("seconds")  # type: ignore[arg-type]
+
+
 def test_names_are_moved_apart_and_keep_their_order() -> None:
     wanted = np.array([0.5, 0.51, 0.1, 0.505, 0.99, 1.0])
     places = spread(wanted, 0.05)
