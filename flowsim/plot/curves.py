@@ -58,7 +58,7 @@ def sample_times(traj: Trajectory) -> Array:
 
 
 def sampled(traj: Trajectory, clock: DrawnClock) -> State:
-    """The states at which a curve is drawn; time and arc length may leave the range of floats where ln(1/L) does not."""
+    """The states at which a curve is drawn. Times may leave the range of floats where ln(1/L) does not."""
     if clock != "log_loss":
         return traj.at(sample_times(traj), clock="arclength")
     own = on_clock(traj, clock)
