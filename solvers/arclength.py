@@ -47,11 +47,6 @@ class ArcLength:
     antiderivatives: Array
     lengths: Array
 
-    @staticmethod
-    def of_step(start: float, end: float, speed: Callable[[Array], Array]) -> float:
-        """The length of one step."""
-        return float((end - start) / 2 * (_GAUSS_WEIGHTS @ speed(start + (end - start) * (_GAUSS_NODES + 1) / 2)))
-
     @classmethod
     def along(cls, t: Array, speed: Callable[[Array], Array]) -> ArcLength:
         """Integrate ``speed`` (times (K,) -> (K,)) over every step."""

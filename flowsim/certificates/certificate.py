@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from flowsim.json_values import json_value
@@ -113,19 +113,6 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; what is not finite becomes text."""
-        return {
-            "name": self.name,
-            "paper": self.paper,
-            "statement": self.statement,
-            "applies": self.applies,
-            "hypothesis": self.hypothesis,
-            "predicted": json_value(self.predicted),
-            "measured": json_value(self.measured),
-            "error": json_value(self.error),
-            "tolerance": json_value(self.tolerance),
-            "unit": self.unit,
-            "margin": json_value(self.margin),
-            "holds": self.holds,
-            "status": self.status,
-            "details": json_value(self.details),
-        }
+        given = {each.name: json_value(getattr(self, each.name)) for each in fields(self) if each.name != "details"}
+        told = {"margin": json_value(self.margin), "holds": self.holds, "status": self.status}
+        return {**given, **told, "details": json_value(self.details)}

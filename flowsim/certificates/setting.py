@@ -121,6 +121,17 @@ class Setting:
         return dense(self.problem)
 
     @property
+    def orthogonal_variances(self) -> Array:
+        """The diagonal of ``X^T X / n``, of an orthogonal design."""
+        gram = self.X.T @ self.X / self.problem.n
+        off = float(np.abs(gram - np.diag(np.diag(gram))).max() / np.abs(gram).max())
+        if off > 1e-10:
+            raise NotMetError(
+                f"X^T X / n is not diagonal: its largest entry off the diagonal is {off:.1e} of the largest"
+            )
+        return np.diag(gram)
+
+    @property
     def squares(self) -> Regression:
         """The problem of a theorem on squares; the registry has seen to it that it is one."""
         return require_squares(self.problem, "this theorem")

@@ -32,8 +32,8 @@ class ExactThresholds:
     """
 
     order: int | None
-    plus: sympy.Expr | None
-    minus: sympy.Expr | None
+    plus: sympy.Expr | None = None
+    minus: sympy.Expr | None = None
     start: str = ""
     clock: str = ""
     formula: str = ""
@@ -70,18 +70,12 @@ def exact_thresholds(formula: Formula) -> ExactThresholds:
     try:
         order = order_at_origin(formula)
     except ValueError as error:
-        return ExactThresholds(None, None, None, statement=str(error))
+        return ExactThresholds(None, statement=str(error))
     if order == 0:
-        return ExactThresholds(
-            0, None, None, statement="phi(0) != 0: a vanishing start is not beta = 0; no thresholds."
-        )
+        return ExactThresholds(0, statement="phi(0) != 0: a vanishing start is not beta = 0; no thresholds.")
     if order == 1:
-        return ExactThresholds(
-            1,
-            None,
-            None,
-            statement="grad phi(0) != 0: the origin is no saddle; a coordinate moves at once; no thresholds.",
-        )
+        statement = "grad phi(0) != 0: the origin is no saddle; a coordinate moves at once; no thresholds."
+        return ExactThresholds(1, statement=statement)
     if order == 2:
         return _second_order(formula)
     clock = rf"t = \tilde t\,\alpha^{{-{order - 2}}}" if order > 3 else r"t = \tilde t/\alpha"
@@ -102,7 +96,7 @@ def exact_thresholds(formula: Formula) -> ExactThresholds:
     try:
         plus, minus, exact = _higher_order(formula)
     except ValueError as error:
-        return ExactThresholds(order, None, None, clock=clock, statement=str(error))
+        return ExactThresholds(order, clock=clock, statement=str(error))
     return ExactThresholds(
         order,
         plus,
