@@ -103,7 +103,7 @@ SHARED_CLASSES = {"Event", "Formula", "History", "Loss", "Occurrence", "Problem"
 SHARED_FILES = {
     "certify", "checks", "compare", "coordinates", "curves", "decay", "events", "experiment", "files", "frame",
     "linear", "linear_limits", "linear_networks", "losses", "noise", "problem",
-    "products", "reading", "registry", "run", "sharpness", "solution", "steps", "trajectory", "weights",
+    "products", "reading", "registry", "run", "sharpness", "solution", "trajectory", "weights",
 }  # fmt: skip
 
 
