@@ -14,7 +14,7 @@ TRAJECTORY, SUMMARY, CERTIFICATES = "trajectory.nc", "summary.json", "certificat
 
 
 @dataclass(frozen=True)
-class ReportedRun:
+class Run:
     """One run folder.
 
     Attributes
@@ -46,7 +46,7 @@ class ReportedRun:
         return float(value) if isinstance(value, int | float) else math.nan
 
 
-def read_runs(folder: str | Path) -> list[ReportedRun]:
+def read_runs(folder: str | Path) -> list[Run]:
     """The run in a folder, or the runs in its sub-folders, ordered towards small alpha, then large noise.
 
     Parameters
@@ -73,7 +73,7 @@ def read_runs(folder: str | Path) -> list[ReportedRun]:
     return sorted(runs, key=lambda run: (-_known(run.log_alpha), _known(run.eta), run.name))
 
 
-def varied(runs: list[ReportedRun]) -> str | None:
+def varied(runs: list[Run]) -> str | None:
     """What distinguishes the runs: "alpha", "eta", or None if it is neither or both."""
     alphas, etas = ({_known(getattr(run, name)) for run in runs} for name in ("log_alpha", "eta"))
     if len(alphas) == len(runs) > 1 and len(etas) == 1:
@@ -91,7 +91,7 @@ def _has_part_of_a_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (SUMMARY, TRAJECTORY))
 
 
-def _read(folder: Path) -> ReportedRun:
+def _read(folder: Path) -> Run:
     for name in (SUMMARY, TRAJECTORY):
         if not (folder / name).is_file():
             raise ValueError(f"`RUN_FOLDER` is incomplete: {folder / name} is missing.")
@@ -101,7 +101,7 @@ def _read(folder: Path) -> ReportedRun:
     certificates = None
     if (folder / CERTIFICATES).is_file():
         certificates = _rows(_json(folder / CERTIFICATES), folder / CERTIFICATES)
-    return ReportedRun(folder.resolve().name, load(folder / TRAJECTORY), summary, certificates)
+    return Run(folder.resolve().name, load(folder / TRAJECTORY), summary, certificates)
 
 
 def _json(path: Path) -> Any:

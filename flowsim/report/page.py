@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flowsim.atomic import write_text
 from flowsim.extras import need
-from flowsim.report.folder import ReportedRun, read_runs
+from flowsim.report.folder import Run, read_runs
 from flowsim.report.payload import payload
 
 
@@ -45,7 +45,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, title: str |
     return out
 
 
-def render(runs: list[ReportedRun], title: str | None = None) -> str:
+def render(runs: list[Run], title: str | None = None) -> str:
     """The page as text. Nothing in it needs the network: its content policy forbids that to the browser."""
     get_plotlyjs = need("plotly.offline", "the page of a run").get_plotlyjs
 

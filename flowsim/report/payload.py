@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.report.folder import ReportedRun, varied
+from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
 
 #: Points drawn per curve: half of them evenly by arc length, half by the integrator's own steps.
@@ -22,7 +22,7 @@ NEGLIGIBLE = 1e-3
 SPREAD = 10.0
 
 
-def payload(runs: list[ReportedRun], title: str) -> dict[str, Any]:
+def payload(runs: list[Run], title: str) -> dict[str, Any]:
     """Everything the page's script reads."""
     parameter = varied(runs)
     return {
@@ -44,7 +44,7 @@ def thin(traj: Trajectory) -> NDArray[np.intp]:
     return np.union1d(np.minimum(by_length, count - 1), by_step)
 
 
-def _run(run: ReportedRun, parameter: str | None) -> dict[str, Any]:
+def _run(run: Run, parameter: str | None) -> dict[str, Any]:
     traj = run.trajectory
     kept = thin(traj)
     beta = traj.beta.reshape(len(traj), -1)
@@ -81,7 +81,7 @@ def _coordinate_names(traj: Trajectory) -> list[str]:
     return features if len(shape) == 1 else [f"{name}, target {m}" for name in features for m in range(shape[1])]
 
 
-def _label(run: ReportedRun, parameter: str | None) -> str:
+def _label(run: Run, parameter: str | None) -> str:
     if parameter == "alpha":
         return f"α = {run.summary.get('alpha')}"
     if parameter == "eta":
@@ -89,7 +89,7 @@ def _label(run: ReportedRun, parameter: str | None) -> str:
     return run.name
 
 
-def _facts(run: ReportedRun) -> list[list[str]]:
+def _facts(run: Run) -> list[list[str]]:
     summary, traj = run.summary, run.trajectory
     facts: list[tuple[str, Any]] = [
         ("data", f"{summary.get('data', 'unknown')} ({summary.get('n')} × {summary.get('d')})"),
@@ -116,12 +116,12 @@ def _number(value: Any) -> str | None:
     return f"{value:.6g}" if isinstance(value, int | float) else None
 
 
-def _jumps_spread(run: ReportedRun) -> bool:
+def _jumps_spread(run: Run) -> bool:
     times = [jump["predicted"] for jump in run.summary.get("jumps") or [] if jump.get("predicted", 0) > 0]
     return len(times) > 1 and max(times) > SPREAD * min(times)
 
 
-def _comparison(runs: list[ReportedRun], parameter: str | None) -> dict[str, Any] | None:
+def _comparison(runs: list[Run], parameter: str | None) -> dict[str, Any] | None:
     """What only several runs can show: jump times against the limit over alpha, end points over noise."""
     if parameter == "alpha":
         curves = _jump_errors(runs)
@@ -140,7 +140,7 @@ def _comparison(runs: list[ReportedRun], parameter: str | None) -> dict[str, Any
     return None
 
 
-def _jump_errors(runs: list[ReportedRun]) -> list[dict[str, Any]]:
+def _jump_errors(runs: list[Run]) -> list[dict[str, Any]]:
     curves: dict[tuple[Any, ...], dict[str, Any]] = {}
     for run in runs:
         for place, jump in enumerate(run.summary.get("jumps") or []):
@@ -155,7 +155,7 @@ def _jump_errors(runs: list[ReportedRun]) -> list[dict[str, Any]]:
     return [curve for curve in curves.values() if len(curve["x"]) > 1]
 
 
-def _end_points(runs: list[ReportedRun]) -> list[dict[str, Any]]:
+def _end_points(runs: list[Run]) -> list[dict[str, Any]]:
     names = _coordinate_names(runs[0].trajectory)
     ends = [run.trajectory.beta[-1].ravel() for run in runs if _coordinate_names(run.trajectory) == names]
     if len(ends) < len(runs):

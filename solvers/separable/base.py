@@ -24,7 +24,7 @@ _LOOK = 100
 _STALLED = 60
 
 
-class Run(ABC):
+class NativeRun(ABC):
     """One integration: where it stands, and the records so far."""
 
     #: Times A has been passed over.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.separable.base import LOAD_ALL, Run
+from flowsim.solvers.separable.base import LOAD_ALL, NativeRun
 from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.solution import NodeSteps
@@ -108,7 +108,7 @@ def bound_on_reach(flow: SeparableFlow) -> Array | None:
     return flow.norms * (float(flow.norms.max()) / flow.n)
 
 
-class FromNodes(Run):
+class FromNodes(NativeRun):
     """A run of :mod:`flowsim.solvers.multistep` on the workspace ``work``, of so many coordinates."""
 
     work: Workspace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flowsim.solvers.separable.base import LOAD_ALL, Done, Run
+from flowsim.solvers.separable.base import LOAD_ALL, Done, NativeRun
 from flowsim.solvers.separable.distance_run import Distances
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.multistep_run import Multistep
@@ -24,7 +24,7 @@ def run_of(
     most = SeparableFlow.MOST_WITH_LOSS
     if (flow.loss is not None or flow.curves is not None) and (flow.power > 0 or flow.d > most):
         raise ValueError(f"a loss other than squares and a tabulated map take no more than {most} coordinates.")
-    kind: type[Run] = ScreenedRun
+    kind: type[NativeRun] = ScreenedRun
     if flow.power > 0:
         kind = Distances
     elif flow.d <= LOAD_ALL or flow.loss is not None or flow.curves is not None:
