@@ -26,6 +26,8 @@ from flowsim.problem import Problem
 
 #: exp is continued linearly above this exponent, so that a predictor that overshoots stays finite and convex.
 CAP = 80.0
+#: Up to so many coordinates terms are written out, as the loops are compiled for; beyond, equal ones are stored once.
+_WRITTEN_OUT = 640
 
 
 def admits_growth(net: DiagonalNetwork) -> str | None:
@@ -216,6 +218,11 @@ class ExponentialMap:
         modes = self.modes
         rows = (self.log_coefficient, np.sign(modes.coefficient), modes.rate, self.decay)
         names = ("log_coefficient", "sign", "slope", "decay")
+        if modes.d <= _WRITTEN_OUT:
+            written = np.empty((len(rows), rows[0].shape[1], modes.d))
+            for to, each in zip(written, rows, strict=True):
+                to[...] = each.T
+            return dict(zip(names, written, strict=True))
         return {name: np.broadcast_to(each.T, (each.shape[1], modes.d)) for name, each in zip(names, rows, strict=True)}
 
     def until_visible(self, z: Array, t: float, speed: Array, level: float, past: float) -> float:

@@ -11,7 +11,7 @@ from numba.core.options import DefaultOptions
 
 from flowsim.solvers.compilation.disk import disk_cache
 from flowsim.solvers.compilation.garbage import uncollected_while_compiling
-from flowsim.solvers.compilation.parts import pipeline
+from flowsim.solvers.compilation.parts import pipelines
 
 __all__ = ["FAST", "LANES", "address_of", "bare", "compiled", "compiled_callback", "padded", "part"]
 
@@ -22,17 +22,20 @@ LANES = 8
 
 
 uncollected_while_compiling()
+_pipelines = pipelines()
 
 
-def compiled(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def compiled(signature: Any = None, *, explicit: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function when it is first called, or at once for a signature, and keep the result on disk.
 
     Division by zero gives infinity, and other threads may run meanwhile, unless the options of Numba's ``njit`` say
-    otherwise.
+    otherwise. Only a function with a signature can be called by its address. Where all vectors are `explicit` (see
+    :mod:`flowsim.solvers.simd`), none are looked for in its loops.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        chosen: dict[str, Any] = {"nogil": True, "error_model": "numpy"} | options
+        chosen: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": signature is None}
+        chosen |= (_pipelines.explicit if explicit else _pipelines.whole) | options
         dispatcher: Any = njit(**chosen)(function)
         dispatcher._cache = disk_cache(function)
         if signature is not None:
@@ -50,7 +53,9 @@ def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
         from numba.core import sigutils
         from numba.core.ccallback import CFunc
 
-        found: Any = CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"})
+        found: Any = CFunc(
+            function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"}, **_pipelines.whole
+        )
         found._cache = disk_cache(function)
         found.compile()
         return found
@@ -68,7 +73,7 @@ def address_of(function: Any, count: int) -> int:
 
 #: Parts of compiled functions, without entry points for Python.
 part = partial(
-    njit, nogil=True, error_model="numpy", **pipeline(), no_cpython_wrapper=True, no_cfunc_wrapper=True
+    njit, nogil=True, error_model="numpy", **_pipelines.part, no_cpython_wrapper=True, no_cfunc_wrapper=True
 )  # fmt: skip
 #: The same without reference counts, for functions that make no arrays: counting the arguments of a call, atomically,
 #: takes longer than the work on a vector of ten.

@@ -26,7 +26,8 @@ def exponents_at(ws, guess, t):
     """Of every exponential, at z + guess and t; False where a tabulated map must be continued before."""
     if view(Sizes, ws).mapping != 0:
         return call(view(Sizes, ws).mapping, (LOCATE, ws.room, ws.table, guess)) > 0
-    log_coefficient, _, slope, decay = view(Exponentials, ws)
+    exponentials = view(Exponentials, ws)
+    log_coefficient, slope, decay = exponentials.log_coefficient, exponentials.slope, exponentials.decay
     sizes, z, out = view(Sizes, ws), view(History, ws).z, view(Trial, ws).exponents
     for b in range(0, sizes.padded, EIGHT):
         moved = load(z, b) + load(guess, b)

@@ -25,7 +25,9 @@ def coefficients(ws, k, h):
     the new point; ``end_slope[j]`` is the slope there of the polynomial N_j that is 1 there and 0 at the last j points;
     and ``integral[j * FOLDS + q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the step.
     """
-    ahead, behind, ratio, end_slope, integral, step, _ = view(Formula, ws)
+    formula = view(Formula, ws)
+    ahead, behind, ratio, end_slope = formula.ahead, formula.behind, formula.ratio, formula.end_slope
+    integral, step = formula.integral, formula.step
     spans = view(History, ws).spans
     now, before, step[0] = h, 0.0, h
     ratio[0], end_slope[0] = 1.0, 0.0
@@ -48,7 +50,9 @@ def predict(ws, k, h):
 
     As increments over the last z.
     """
-    ahead, behind, ratio, end_slope, integral, _, _ = view(Formula, ws)
+    formula = view(Formula, ws)
+    ahead, behind, ratio, end_slope = formula.ahead, formula.behind, formula.ratio, formula.end_slope
+    integral = formula.integral
     history, trial, padded = view(History, ws), view(Trial, ws), view(Sizes, ws).padded
     extra = h * integral[(k + 1) * FOLDS + 1] * ratio[k] / ahead[k]
     for b in range(0, padded, EIGHT):
@@ -77,7 +81,8 @@ def local_errors(ws, k, h, lower, higher):
     :math:`h^3 w\,(b - e/\tau)/\tau`: e and b are the parts of f and f' at the new point that the past points (one more
     for e) do not predict, tau is how far the next is.
     """
-    ahead, _, ratio, end_slope, integral, _, _ = view(Formula, ws)
+    formula = view(Formula, ws)
+    ahead, ratio, end_slope, integral = formula.ahead, formula.ratio, formula.end_slope, formula.integral
     history, trial, padded, gain = view(History, ws), view(Trial, ws), view(Sizes, ws).padded, view(Scales, ws).gain
     last_0, last_1, last_2 = ahead[k], ahead[k - 1], ahead[k + 1]
     now = below = above = constant(0.0)

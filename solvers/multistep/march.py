@@ -234,7 +234,7 @@ def _growth(error, stiff, promise, after_rejection):
     return min(most, max(c.SHRINK, factor))
 
 
-@compiled()
+@compiled(explicit=True)
 def march(tol, t_end, max_steps, room, table, clock, counts, records):
     """Take steps until `t_end`, a full record or a spent budget.
 

@@ -24,7 +24,7 @@ from flowsim.solvers.multistep.workspace import (
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, view, wider, widest
 
 
-@compiled()
+@compiled(explicit=True)
 def write_problem(A, b, n, exponentials, reach, tol, room, table, compute_gram):
     """Write a problem to a workspace of zeros, with the bookkeeping of a run not begun.
 

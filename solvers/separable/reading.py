@@ -35,7 +35,7 @@ def terms_of(exponentials: tuple[Any, ...]) -> Any:
     return np.zeros(4 * K * min(_COLUMNS, -(-d // EIGHT) * EIGHT))
 
 
-@compiled()
+@compiled(explicit=True)
 def sums(exponentials, z, t, terms, out):
     """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``; infinite and NaN where that is."""
     log_coefficient, sign, slope, decay = exponentials

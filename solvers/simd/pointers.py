@@ -11,11 +11,15 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.core import datamodel
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import intrinsic, register_model
 from numba.np import arrayobj
 
 _INT64 = ir.IntType(64)
 _compiled: Any = intrinsic
+_AttributeTemplate: Any = AttributeTemplate
 
 
 def entry(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -36,6 +40,41 @@ def pointer(typing_context: Any, array: Any, first: Any) -> Any:
     return types.CPointer(array.dtype)(array, types.int64), generate
 
 
+class _View(types.Type):
+    """The named tuple `cls` in a workspace: its type is two pointers, and an attribute is one load."""
+
+    def __init__(self, cls: Any, workspace: Any) -> None:
+        self.cls, self.workspace = cls, workspace
+        super().__init__(name=f"View({cls.__name__}, {workspace})")
+
+
+@register_model(_View)
+class _ViewModel(datamodel.models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, list(zip(("room", "table"), kind.workspace.types, strict=True)))
+
+
+@infer_getattr
+class _Fields(_AttributeTemplate):
+    key = _View
+
+    def generic_resolve(self, kind: Any, name: str) -> Any:
+        element = {"floats": types.CPointer(types.float64), "indices": types.CPointer(types.int64)}
+        return element.get(kind.cls.HOLDS, types.int64) if name in kind.cls._fields else None
+
+
+@lower_getattr_generic(_View)
+def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
+    cls = kind.cls
+    room, table = (builder.extract_value(value, number) for number in range(2))
+    found = builder.load(builder.gep(table, [_INT64(cls.PLACE + cls._fields.index(name))]))
+    if cls.HOLDS != "numbers":
+        found.set_metadata("invariant.load", builder.module.add_metadata([]))
+    if cls.HOLDS in ("floats", "indices"):
+        found = builder.gep(room if cls.HOLDS == "floats" else table, [found])
+    return found
+
+
 @_compiled
 def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
     """The named tuple `kind` in a workspace ``(buffer of floats, table of integers)``, both pointers.
@@ -45,20 +84,13 @@ def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
     "numbers" (the same, but they change). All but those are loaded once where the compiler sees that.
     """
     cls = kind.instance_class
-    count, holds = len(cls._fields), cls.HOLDS
-    element = {"floats": types.CPointer(types.float64), "indices": types.CPointer(types.int64)}
-    result = types.NamedUniTuple(element.get(holds, types.int64), count, cls)
+    lazy = _View(cls, workspace)
+    result = types.NamedUniTuple(types.int64, len(cls._fields), cls) if cls.HOLDS == "numbers" else lazy
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        room, table = (builder.extract_value(arguments[1], number) for number in range(2))
-        values = []
-        for number in range(count):
-            value = builder.load(builder.gep(table, [_INT64(cls.PLACE + number)]))
-            if holds != "numbers":
-                value.set_metadata("invariant.load", builder.module.add_metadata([]))
-            if holds in element:
-                value = builder.gep(room if holds == "floats" else table, [value])
-            values.append(value)
+        if cls.HOLDS != "numbers":
+            return arguments[1]
+        values = [_field(context, builder, lazy, arguments[1], name) for name in cls._fields]
         return context.make_tuple(builder, signature.return_type, values)
 
     return result(kind, workspace), generate
