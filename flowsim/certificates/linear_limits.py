@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
@@ -123,18 +124,21 @@ def _coupled(setting: Setting) -> LinearSaddlePath:
     return path
 
 
+def _plateaus(setting: Setting) -> tuple[NDArray[np.intp], Array]:
+    """The plateaus that the first flow resolves, and beta in their middles."""
+    kept = np.flatnonzero(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
+    if not len(kept):
+        raise UnresolvedError("no plateau is long enough to be resolved at this alpha")
+    middles = plateau_times(setting.once(_path), _horizon(setting))[kept]
+    return kept, setting.once(_flows)[0].at(middles, clock="accelerated").beta
+
+
 @theorem(
     "linear-saddles", GREEDY, "plateaus of U V^T are reduced-rank regressions, of soft-thresholded fits under noise"
 )
 def saddles(setting: Setting) -> Evidence:
     path = _coupled(setting)
-    flow = setting.once(_flows)[0]
-    middles = plateau_times(path, _horizon(setting))
-    resolved = setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION
-    kept = np.flatnonzero(resolved)
-    if not len(kept):
-        raise UnresolvedError("no plateau is long enough to be resolved at this alpha")
-    beta = flow.at(middles[kept], clock="accelerated").beta
+    kept, beta = _plateaus(setting)
     expected = np.array([_formula(setting, int(rank)) for rank in path.ranks[kept]])
     size = float(np.abs(path.saddles).max())
     errors = np.abs(beta - expected).reshape(len(kept), -1).max(axis=1) / size
@@ -150,16 +154,12 @@ def saddles(setting: Setting) -> Evidence:
 def rank_minimisers(setting: Setting) -> Evidence:
     plain_network(setting)
     path, problem = setting.once(_path), setting.problem
-    middles = plateau_times(path, _horizon(setting))
-    kept = np.flatnonzero(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
-    if not len(kept):
-        raise UnresolvedError("no plateau is long enough to be resolved at this alpha")
+    kept, betas = _plateaus(setting)
     shape = (problem.d, *problem.y.shape[1:])
     scale = float(np.linalg.norm(problem.gradient(np.zeros(shape))))
     largest = float(np.abs(path.singular_values).max())
     errors = []
-    for beta, rank in zip(setting.once(_flows)[0].at(middles[kept], clock="accelerated").beta, path.ranks[kept],
-                          strict=True):  # fmt: skip
+    for beta, rank in zip(betas, path.ranks[kept], strict=True):
         left, values, right = np.linalg.svd(beta, full_matrices=False)
         G = problem.gradient(beta.reshape(shape)).reshape(beta.shape)
         pull = max(float(np.linalg.norm(left[:, :rank].T @ G)), float(np.linalg.norm(G @ right[:rank].T)))
