@@ -167,9 +167,9 @@ def _for_good(
     horizon: float,
 ) -> Coordinates:
     """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta."""
-    size = direction.size
-    foldings = float(growth.map.decay.max()) * horizon
-    if growth.map.schedule is not None or size > _FEW or not foldings > max(_LONG, _LATE * scale.gamma):
+    if growth.map.schedule is not None or direction.size > _FEW or not growth.map.is_damped:
+        return growth
+    if not float(growth.map.decay.max()) * horizon > max(_LONG, _LATE * scale.gamma):
         return growth
     from flowsim.flows.chambers import ChamberCoordinates
 

@@ -82,7 +82,7 @@ def run_flow(
     }  # fmt: skip
     with progress_bar(progress, t_end, reached.get(clock, lambda t: watch.reached)) as advance:
         solution = solve(coordinates, run.horizon(t_end, clock), method, rtol, atol, max_steps, advance, watch)
-    run = replace(run, solution=solution)
+    run = reader(coordinates, problem, solution, acceleration, exponent=exponent)
     found, last = search(run, events, limit)
     success, message = outcome(solution.status.success, solution.message, last, watch.stopped)
     end = None if last is None else (last.step, last.position)

@@ -46,6 +46,8 @@ SOLVED = 0.2
 CONTRACTION = 0.2
 #: A correction that shrinks by less than this has failed.
 SLOW = 0.7
+#: What the last part of a correction left is taken to be at most this part of what was left before, of either sign.
+MOST_LEFT = 0.5
 CORRECTIONS = 30
 EVALUATIONS = 8
 #: A correction that rounding keeps from the goal serves if it misses so much of itself, or so much, in log weights.

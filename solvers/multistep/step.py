@@ -26,6 +26,7 @@ from flowsim.solvers.multistep.constants import (
     INEXACT_PART,
     INEXACT_SIZE,
     MATRICES,
+    MOST_LEFT,
     ROUNDING_FROM,
     SLOW,
 )
@@ -34,7 +35,7 @@ from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, 
 from flowsim.solvers.multistep.loss import evaluate_loss, flow_of, stiffness
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Problem, Sizes, Terms, Trial, Values
-from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, wider, widest
+from flowsim.solvers.simd import EIGHT, add_up, constant, load, magnitude, store, view, wider, widest
 
 
 class Equation(NamedTuple):
@@ -168,6 +169,21 @@ def _within_rounding(ws, equation):
 
 
 @bare()
+def _lengthened(ws):
+    """``1 / (1 - c)`` if the last part of the correction left c times what was left before: the geometric series.
+
+    That is what a stale matrix, or none, does to its slowest mode; of several modes c is the best for all, and the part
+    to come is not trusted to be more than twice itself.
+    """
+    newton, residual, over, under = view(Newton, ws), view(Trial, ws).residual, constant(0.0), constant(0.0)
+    for b in range(0, view(Active, ws).padded, EIGHT):
+        gain, before = load(newton.gain, b), load(newton.before, b)
+        over = over + gain * before * (gain * load(residual, b))
+        under = under + gain * before * (gain * before)
+    return 1.0 / (1.0 - min(max(add_up(over) / add_up(under), -MOST_LEFT), MOST_LEFT))
+
+
+@bare()
 def _correct(ws, equation, counts, has_matrix, is_new):
     """Corrections, with a new matrix where the kept one does not serve: (solved, has a matrix, it is new).
 
@@ -190,6 +206,10 @@ def _correct(ws, equation, counts, has_matrix, is_new):
         if has_matrix:
             for _ in range(2):
                 shrink(ws, newton.rest)
+        length = 1.0 if last == np.inf else _lengthened(ws)
+        for b in range(0, count, EIGHT):
+            store(newton.rest, b, length * load(newton.rest, b))
+            store(newton.before, b, load(trial.residual, b))
         now = _moved(ws, equation, newton.rest)
         if not (now < np.inf and size(newton.delta, newton.gain, count) <= FAR):
             return FAILED, has_matrix, is_new

@@ -178,7 +178,10 @@ class Values(NamedTuple):
 
 
 class Newton(NamedTuple):
-    """The correction, what it does to f and f', what is left of the equation, vectors to work with, and zeros."""
+    """The correction, what it does to f and f', what is left of the equation, vectors to work with, and zeros.
+
+    And what was left before the last part of the correction.
+    """
 
     delta: Any
     change_f: Any
@@ -187,6 +190,7 @@ class Newton(NamedTuple):
     gain: Any
     work: Any
     zero: Any
+    before: Any
 
 
 class Matrix(NamedTuple):
@@ -256,7 +260,7 @@ def _table(
         },
         Newton: {
             "delta": wp, "change_f": wp, "change_df": wp, "rest": wp, "newton_gain": wp, "newton_work": wp,
-            "zero": max(wp, rp),
+            "zero": max(wp, rp), "before": wp,
         },
         Matrix: {
             "inverse": inverse**2, "factor": factor**2, "pivots": factor, "weight": wp, "reach": wp, "root": wp,

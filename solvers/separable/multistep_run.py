@@ -45,6 +45,25 @@ def _multistep() -> Any:
 
 
 @cache
+def _layout(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[np.int64], int, Any]:
+    """The table of a workspace, its length, and what writes a problem to it."""
+    from flowsim.solvers.multistep.constants import SMALL
+    from flowsim.solvers.multistep.factors import address as address_of_factors
+    from flowsim.solvers.multistep.problem import write_problem
+    from flowsim.solvers.multistep.workspace import layout
+
+    return *layout(w, K, r, loss, address_of_factors() if w > SMALL else 0, has_gram), write_problem
+
+
+@cache
+def _places_of_loss() -> slice:
+    """Where a table tells of a loss."""
+    from flowsim.solvers.multistep.workspace import Loss
+
+    return slice(Loss.PLACE, Loss.PLACE + len(Loss._fields))  # type: ignore[attr-defined]
+
+
+@cache
 def _address_of_loss(loss: Any) -> int:
     from flowsim.solvers.compilation import address_of
 
@@ -82,14 +101,9 @@ def lay_out(
     gram : array (w, w), optional
         ``A^T A``; it is made, unless there is such a bound. Without the rows of coordinates that are never active.
     """
-    from flowsim.solvers.multistep.constants import SMALL
-    from flowsim.solvers.multistep.factors import address as address_of_factors
-    from flowsim.solvers.multistep.problem import write_problem
-    from flowsim.solvers.multistep.workspace import layout
-
     r, w = A.shape
     with_gram = reach is None or gram is not None
-    table, floats = layout(w, len(exponential[0]), r, loss, address_of_factors() if w > SMALL else 0, with_gram)
+    table, floats, write_problem = _layout(w, len(exponential[0]), r, loss, with_gram)
     table, room = table.copy(), _lined(floats)
     few = with_gram and gram is None and A.size <= _FEW_ENTRIES
     if with_gram and not few:
@@ -168,17 +182,12 @@ class Multistep(FromNodes):
             self._hand_over_tables()
 
     def _write_loss(self) -> None:
-        from flowsim.solvers.multistep.workspace import Loss
-
         flow, (room, table) = self.flow, self.work
-        places = table[Loss.PLACE : Loss.PLACE + len(Loss._fields)]  # type: ignore[attr-defined]
-        ones, zeros = np.ones(flow.rows), np.zeros(flow.rows)
-        for place, value in (
-            (places[1], flow.b),
-            (places[2], ones if flow.weights is None else flow.weights),
-            (places[5], zeros if flow.offset is None else flow.offset),
-        ):
-            room[place : place + flow.rows] = value
+        _, target, weight, _, _, offset, _ = table[_places_of_loss()].tolist()
+        room[target : target + flow.rows] = flow.b
+        room[weight : weight + flow.rows] = 1.0 if flow.weights is None else flow.weights
+        if flow.offset is not None:
+            room[offset : offset + flow.rows] = flow.offset
 
     def _hand_over_tables(self) -> None:
         """The tables so far, kept for as long as the loop has their addresses."""

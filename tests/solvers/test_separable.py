@@ -255,7 +255,8 @@ def test_screened_sparse_and_operator_systems_give_what_the_dense_one_gives(monk
         again = integrate_separable(
             SeparableFlow(other, y, 40, flow.log_coefficient, flow.sign, flow.slope, flow.decay), t[-1], tol=TOL
         )
-        assert_allclose(again(t), screened(t), atol=1e-8)
+        # To a tenth of the tolerance: rounding decides how far the equations of a step are solved beyond their goal.
+        assert_allclose(again(t), screened(t), atol=0.1 * TOL)
         assert again.stats["passes"] == screened.stats["passes"]
     monkeypatch.setattr(module, "LOAD_ALL", 1000)
     whole = integrate_separable(two_layer(X, y, gamma), t[-1], tol=TOL)
