@@ -17,6 +17,8 @@ from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, store, 
 
 #: What the factored solvers are asked for.
 PREPARE, SOLVE = range(2)
+#: What the method in graded rows is asked for.
+STEP, FILTER = range(2)
 
 
 @bare(forceinline=True)
@@ -98,8 +100,11 @@ def mismatch(ws, theta):
 @bare()
 def filtered(ws, vector):
     """``vector = (I + G W)^-1 vector`` on all coordinates."""
-    matrix, count = view(Matrix, ws), view(Active, ws).padded
+    matrix, count, sizes = view(Matrix, ws), view(Active, ws).padded, view(Sizes, ws)
+    if sizes.graded != 0:
+        call(sizes.graded, (FILTER, ws.room, ws.table, vector))
+        return
     copied(vector, count, matrix.second)
     shrink(ws, matrix.second)
     scaled(matrix.weight, matrix.second, count, matrix.work)
-    subtract_gram(ws, matrix.work, FIRST, view(Sizes, ws).padded, vector, vector)
+    subtract_gram(ws, matrix.work, FIRST, sizes.padded, vector, vector)

@@ -19,7 +19,7 @@ from flowsim.solvers.multistep.formulas import (
     predict,
     remember,
 )
-from flowsim.solvers.multistep.iteration_matrix import filtered, renew, size
+from flowsim.solvers.multistep.iteration_matrix import STEP, filtered, renew, size
 from flowsim.solvers.multistep.loss import choose_products, note_scales
 from flowsim.solvers.multistep.quasi_steady import distances, project
 from flowsim.solvers.multistep.recording import begin_record, cross, open_records, record_step
@@ -35,7 +35,7 @@ from flowsim.solvers.multistep.workspace import (
     Trial,
     Workspace,
 )
-from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, store, view, wider, widest
+from flowsim.solvers.simd import EIGHT, at_address, call, constant, load, magnitude, pointer, store, view, wider, widest
 
 #: Where the table holds the state of a run.
 _STATE = State.PLACE  # type: ignore[attr-defined]
@@ -140,6 +140,21 @@ def _follow(ws, equation):
         most = wider(load(gain, b) * magnitude(there - load(trial.guess, b)), most)
         store(trial.guess, b, there)
     return widest(most)
+
+
+@bare()
+def _solve(ws, equation, counts, has_matrix):
+    """Solve the step's equations: (solved, the step's stiffness, has a matrix)."""
+    sizes = view(Sizes, ws)
+    if sizes.graded == 0:
+        solved, stiff, has_matrix = solve_step(ws, equation, counts, has_matrix)
+        return solved and _follow(ws, equation) <= c.FAR, stiff, has_matrix
+    numbers = at_address(sizes.graded_numbers, 0, 1.0)
+    numbers[0], numbers[1], numbers[2], numbers[3] = equation
+    evaluations = call(sizes.graded, (STEP, ws.room, ws.table, view(Trial, ws).guess))
+    counts[c.EVALUATED] += abs(evaluations)
+    counts[c.MATRICES] += abs(evaluations)
+    return evaluations > 0, numbers[4], True
 
 
 @bare()
@@ -280,8 +295,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         allowed = _allowed(tol, depth, largest_exponent + fastest * t)
         choose_products(ws, h, allowed)
         equation = _equation(ws, order, h, c.SOLVED * allowed)
-        solved, stiff, has_matrix = solve_step(ws, equation, counts, has_matrix)
-        solved = solved and _follow(ws, equation) <= c.FAR
+        solved, stiff, has_matrix = _solve(ws, equation, counts, has_matrix)
 
         failure, error, below, above = 0, 0.0, 0.0, 0.0
         lower, higher = order > 1, order < c.MOST and depth > order
@@ -308,11 +322,11 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
                 return failure
             continue
 
-        if has_matrix and stiff > c.PROJECTED:
+        if has_matrix and sizes.graded == 0 and stiff > c.PROJECTED:
             has_matrix = _to_rest(ws, equation.theta, allowed, counts)
         begin_record(ws, clock, counts, record)
         note_scales(ws)
-        _accept(ws, order, h, stiff > c.PROJECTED and depth > order)
+        _accept(ws, order, h, sizes.graded == 0 and stiff > c.PROJECTED and depth > order)
         record_step(ws, clock, counts, h / unit, order, h == left * unit, t_end, record)
         steps_here += 1
         depth += 1

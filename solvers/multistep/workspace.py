@@ -49,6 +49,9 @@ class Sizes(NamedTuple):
     #: 1 where the Gram matrix is stored; 1 where products with the Hessian go by the rows of A
     has_gram: Any
     by_design: Any
+    #: address of Newton's method in graded rows, 0 where it is not needed, and of its buffer
+    graded: Any
+    graded_numbers: Any
 
 
 class Active(NamedTuple):
@@ -309,6 +312,7 @@ def layout(
     table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
     table[: len(Sizes._fields)] = [
         w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0, 0, 0, 0, has_gram, loss != 0 or not has_gram,
+        0, 0,
     ]  # fmt: skip
     indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
     table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [

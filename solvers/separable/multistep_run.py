@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers import loop
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.base import LOAD_ALL, NativeRun
 from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.flow import SeparableFlow
+from flowsim.solvers.separable.graded import continued, graded_rows, hand_over
 from flowsim.solvers.separable.solution import NodeSteps
 
 #: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.
@@ -22,6 +24,8 @@ _MARGIN = 2.0
 _SHORTER = 0.25
 #: A is taken to a triangle where that takes fewer products.
 _FACTORISED = 1 << 30
+#: A run of more steps is long.
+_LONG = 500
 #: Records made room for at once.
 _RECORDS = 2048
 #: The first of a run: most need no more, and memory that is not touched again costs more than steps.
@@ -164,11 +168,27 @@ class FromNodes(NativeRun):
 
 
 class Multistep(FromNodes):
-    """All coordinates, through exponentials or a tabulated map."""
+    """All coordinates, through exponentials or a tabulated map.
+
+    Whether A is ill-conditioned is asked of a run that takes long, or is watched: it then begins again, in the rows of
+    a factor of A.
+    """
+
+    factor: tuple[Array, Array] | None = None
+    was_asked = False
 
     def begin(self) -> None:
         flow = self.flow
         self.width, self.passes = flow.d, 1
+        if self.done is not None and not self.was_asked:
+            self._ask()
+        if self.factor is not None:
+            A, b = self.factor
+            both, terms, reach = continued(A, flow.n, flow.exponential)
+            self.work = lay_out(both, b, flow.n, terms, self.tol, reach=reach)
+            self.width += len(A)
+            self.numbers = hand_over(self.work[1], len(A))
+            return
         loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
         self.work = lay_out(
             *self.rows(), flow.n, flow.exponential, self.tol, loss=loss, reach=bound_on_reach(flow)
@@ -180,6 +200,29 @@ class Multistep(FromNodes):
 
             self.work[1][9] = address()
             self._hand_over_tables()
+
+    def advance(self, budget: int) -> int:
+        status = super().advance(budget)
+        if self.counts[0] >= _LONG and not self.was_asked:
+            self._ask()
+            if self.factor is not None:
+                self.clock[:], self.counts[0], self.records = (0.0, 0.0, self.t_end, 1.0), 0, 0
+                self.chunks.clear()
+                self.begin()
+                return loop.FULL
+        return status
+
+    def _ask(self) -> None:
+        """Whether A is ill-conditioned."""
+        self.was_asked = True
+        if self.flow.loss is None and self.flow.curves is None:
+            A, b = self.rows()
+            self.factor = graded_rows(A, b) if A.size * min(A.shape) <= _FACTORISED else None
+
+    def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
+        if self.factor is not None:
+            z, f, df = (np.ascontiguousarray(part[:, : self.flow.d]) for part in (z, f, df))
+        return super().steps(t, h, order, z, f, df)
 
     def _write_loss(self) -> None:
         flow, (room, table) = self.flow, self.work

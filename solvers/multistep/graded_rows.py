@@ -1,0 +1,311 @@
+r"""Newton's method in the rows of an ill-conditioned A, each with a scale of its own.
+
+In ``z = A^T nu / n`` the rounding of a stiff mode, which a second-derivative formula magnifies by its stiffness twice,
+leaves nothing of slow ones. With A a triangular factor from a pivoted QR decomposition, whose rows fall off as its
+singular values do, and R = A / sqrt(n), the step's equations for the rows,
+
+.. math:: \nu = \nu^\ast + A_h\, g - B_h\, g', \qquad g = b - R\beta, \qquad g' = -R\,(D R^\top g + \beta_t),
+
+have a rounding error in each row that is in proportion to that row. Newton's corrections are by
+:math:`(I + \theta R D R^\top)^2`, with a triangular factor of :math:`I + V V^\top`, :math:`V = R (\theta D)^{1/2}`,
+made by reflections that never form :math:`V V^\top`: that would square the condition. The new g is not evaluated, nor
+moved by a correction, whose error the stiffness magnifies: it is what the formula and the equation for g' make of nu,
+
+.. math:: (A_h + B_h R D R^\top)\, g = \nu - \nu^\ast - B_h R \beta_t.
+
+The rows are coordinates without exponentials (:mod:`flowsim.solvers.multistep.screening`), so that the history is
+theirs too. The loop calls this by its address: few flows need it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowsim.solvers.compilation import bare, compiled_callback
+from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, INEXACT_SIZE, SLOW
+from flowsim.solvers.multistep.exponentials import along_flow, evaluate
+from flowsim.solvers.multistep.iteration_matrix import FILTER, size
+from flowsim.solvers.multistep.loss import stiffness
+from flowsim.solvers.multistep.products import subtract_rows
+from flowsim.solvers.multistep.workspace import (
+    Active,
+    Index,
+    Newton,
+    Problem,
+    Scales,
+    Sizes,
+    Terms,
+    Trial,
+    Values,
+    Workspace,
+)
+from flowsim.solvers.simd import EIGHT, add_up, at_address, constant, load, magnitude, store, view
+
+#: Corrections with one matrix, and the part of the goal at which they end.
+_CORRECTIONS, _PART = 12, 0.01
+#: A correction leaves out its square, times this at most.
+_SQUARE = 4.0
+
+
+class Rows(NamedTuple):
+    """Of every row: g, the size of its terms, the residual, the correction, and vectors to work with.
+
+    Then the triangle and its reciprocal diagonal, and V.
+    """
+
+    g: Any
+    terms: Any
+    residual: Any
+    delta: Any
+    once: Any
+    twice: Any
+    rest: Any
+    by: Any
+    triangle: Any
+    pivots: Any
+    V: Any
+
+
+#: Vectors of rows before the triangle, and numbers before those: the equation's four, and the step's stiffness.
+_VECTORS, _HEAD = 8, 8
+
+
+def floats(rows: int, padded: int) -> int:
+    """The length of the buffer for so many rows and, padded, coordinates."""
+    return _HEAD + (_VECTORS + 1) * rows + rows * rows + rows * padded + 2 * EIGHT
+
+
+@bare()
+def _rows(ws):
+    r, at = view(Sizes, ws).rows, view(Sizes, ws).graded_numbers
+    first = _HEAD + _VECTORS * r
+    return Rows(
+        at_address(at, _HEAD, 1.0), at_address(at, _HEAD + r, 1.0), at_address(at, _HEAD + 2 * r, 1.0),
+        at_address(at, _HEAD + 3 * r, 1.0), at_address(at, _HEAD + 4 * r, 1.0), at_address(at, _HEAD + 5 * r, 1.0),
+        at_address(at, _HEAD + 6 * r, 1.0), at_address(at, _HEAD + 7 * r, 1.0),
+        at_address(at, first, 1.0), at_address(at, first + r * r, 1.0),
+        at_address(at, first + r * r + r, 1.0),
+    )  # fmt: skip
+
+
+@bare()
+def _times_rows(ws, x, out):
+    """``out = R x``."""
+    design, wp, count = view(Problem, ws).design, view(Sizes, ws).padded, view(Active, ws).padded
+    for q in range(view(Sizes, ws).rows):
+        total = constant(0.0)
+        for s in range(0, count, EIGHT):
+            total = total + load(design, q * wp + s) * load(x, s)
+        out[q] = add_up(total)
+
+
+@bare()
+def _in_coordinates(ws, u, end, out):
+    """``out = R^T u`` up to `end`."""
+    sizes, work = view(Sizes, ws), view(Problem, ws).row_work
+    for q in range(sizes.rows):
+        work[q] = -u[q]
+    subtract_rows(view(Problem, ws).design, sizes.padded, work, sizes.rows, FIRST, end, view(Newton, ws).zero, out)
+
+
+@bare()
+def _evaluate(ws, rows, first, second):
+    """g, the map along it, and the residual of the step's equations; False where that is no number."""
+    problem, sizes, values = view(Problem, ws), view(Sizes, ws), view(Values, ws)
+    trial, place, count = view(Trial, ws), view(Index, ws).place, view(Active, ws).padded
+    if not evaluate(ws):
+        return False
+    for q in range(sizes.rows):
+        total = terms = constant(0.0)
+        for s in range(0, count, EIGHT):
+            term = load(problem.design, q * sizes.padded + s) * load(values.beta, s)
+            total, terms = total + term, terms + magnitude(term)
+        rows.g[q] = problem.target[q] - add_up(total)
+        rows.terms[q] = add_up(terms) + abs(problem.target[q])
+    _in_coordinates(ws, rows.g, count, trial.f)
+    along_flow(ws)
+    _times_rows(ws, values.velocity, rows.by)
+    check = 0.0
+    for q in range(sizes.rows):
+        at = place[sizes.width - sizes.rows + q]
+        rest = (trial.known[at] - trial.guess[at]) + first * (rows.g[q] - trial.f_ahead[at])
+        rows.residual[q] = rest + second * (rows.by[q] + trial.df_ahead[at])
+        check += abs(rows.residual[q])
+    return check < np.inf
+
+
+@bare()
+def _factor(ws, rows, theta, by_z):
+    """The triangle T with ``T^T T = I + V V^T``, by Householder reflections of ``[I; V^T]``."""
+    problem, sizes, V = view(Problem, ws), view(Sizes, ws), rows.V
+    r, wp, count, root = sizes.rows, sizes.padded, view(Active, ws).padded, view(Newton, ws).work
+    for s in range(count):
+        root[s] = math.sqrt(max(theta * by_z[s], 0.0))
+    for q in range(r):
+        for s in range(0, count, EIGHT):
+            store(V, q * wp + s, load(root, s) * load(problem.design, q * wp + s))
+    for q in range(r):
+        square = constant(0.0)
+        for s in range(0, count, EIGHT):
+            square = square + load(V, q * wp + s) * load(V, q * wp + s)
+        sigma = math.sqrt(1.0 + add_up(square))
+        rows.pivots[q] = 1.0 / sigma
+        for k in range(q + 1, r):
+            product = constant(0.0)
+            for s in range(0, count, EIGHT):
+                product = product + load(V, q * wp + s) * load(V, k * wp + s)
+            along = add_up(product) / sigma
+            rows.triangle[q * r + k] = along
+            factor = along / (1.0 + sigma)
+            for s in range(0, count, EIGHT):
+                store(V, k * wp + s, load(V, k * wp + s) - factor * load(V, q * wp + s))
+
+
+@bare()
+def _solve(rows, r, u, out):
+    """``out = (T^T T)^-1 u``."""
+    for q in range(r):
+        out[q] = u[q]
+    for q in range(r):
+        out[q] *= rows.pivots[q]
+        for k in range(q + 1, r):
+            out[k] -= rows.triangle[q * r + k] * out[q]
+    for q in range(r - 1, -1, -1):
+        total = out[q]
+        for k in range(q + 1, r):
+            total -= rows.triangle[q * r + k] * out[k]
+        out[q] = total * rows.pivots[q]
+
+
+@bare()
+def _rest(ws, rows, first, second):
+    """What the correction leaves of the linear system."""
+    values, newton, count, r = view(Values, ws), view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
+    _in_coordinates(ws, rows.delta, count, newton.delta)
+    for b in range(0, count, EIGHT):
+        store(newton.work, b, load(values.by_z, b) * load(newton.delta, b))
+    _times_rows(ws, newton.work, rows.by)
+    _in_coordinates(ws, rows.by, count, newton.change_f)
+    for b in range(0, count, EIGHT):
+        bent = load(values.velocity_by_z, b) * load(newton.delta, b) - load(values.by_z, b) * load(newton.change_f, b)
+        store(newton.work, b, first * load(newton.work, b) - second * bent)
+    _times_rows(ws, newton.work, rows.by)
+    for q in range(r):
+        rows.rest[q] = (rows.residual[q] - rows.delta[q]) - rows.by[q]
+
+
+@bare()
+def _correction(ws, rows, equation):
+    """Newton's correction; False where it does not converge."""
+    first, second, _, goal = equation
+    newton, count, r = view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
+    for q in range(r):
+        rows.delta[q] = 0.0
+        rows.rest[q] = rows.residual[q]
+    last = np.inf
+    for correction in range(_CORRECTIONS):
+        _solve(rows, r, rows.rest, rows.once)
+        _solve(rows, r, rows.once, rows.twice)
+        for q in range(r):
+            rows.delta[q] += rows.twice[q]
+        _in_coordinates(ws, rows.twice, count, newton.rest)
+        now = size(newton.rest, newton.gain, count)
+        if correction > 0 and now <= _PART * goal:
+            return True
+        if not now < SLOW * last:
+            return now <= max(goal, INEXACT_SIZE)
+        last = now
+        _rest(ws, rows, first, second)
+    return last <= goal
+
+
+@bare()
+def _move(ws, rows):
+    """All coordinates by the correction; the largest change of an active one, and of any."""
+    trial, newton, gain, wp = view(Trial, ws), view(Newton, ws), view(Scales, ws).gain, view(Sizes, ws).padded
+    change = trial.residual
+    _in_coordinates(ws, rows.delta, wp, change)
+    for b in range(0, wp, EIGHT):
+        store(trial.guess, b, load(trial.guess, b) + load(change, b))
+    return size(change, newton.gain, view(Active, ws).padded), size(change, gain, wp)
+
+
+@bare()
+def _finish(ws, rows, first, second):
+    """f and f' of all coordinates: what the formula makes of nu, with the map at the new point to first order."""
+    sizes, trial, values, place, most = view(Sizes, ws), view(Trial, ws), view(Values, ws), view(Index, ws).place, 0.0
+    newton, change, count = view(Newton, ws), view(Trial, ws).residual, view(Active, ws).padded
+    for b in range(0, count, EIGHT):
+        by = load(change, b)
+        store(newton.rest, b, load(values.by_z, b) + load(values.by_zz, b) * by)
+        store(newton.work, b, load(values.by_t, b) + load(values.by_zt, b) * by)
+    _times_rows(ws, newton.work, rows.by)
+    for q in range(sizes.rows):
+        at = place[sizes.width - sizes.rows + q]
+        moved = (trial.guess[at] - trial.known[at]) - second * (rows.by[q] + trial.df_ahead[at])
+        rows.rest[q] = trial.f_ahead[at] + moved / first
+    _factor(ws, rows, second / first, newton.rest)
+    _solve(rows, sizes.rows, rows.rest, rows.g)
+    for q in range(sizes.rows):
+        at = place[sizes.width - sizes.rows + q]
+        moved = (trial.known[at] - trial.guess[at]) + first * (rows.g[q] - trial.f_ahead[at])
+        rows.by[q] = trial.df_ahead[at] + moved / second
+        if not abs(rows.g[q]) <= most * rows.terms[q]:
+            most = abs(rows.g[q]) / rows.terms[q]
+    _in_coordinates(ws, rows.by, sizes.padded, trial.df)
+    _in_coordinates(ws, rows.g, sizes.padded, trial.f)
+    view(Problem, ws).count[3] = most
+
+
+@bare()
+def _step(ws):
+    """Evaluations that solve the step's equations, their number negative where they did not."""
+    numbers, rows = at_address(view(Sizes, ws).graded_numbers, 0, 1.0), _rows(ws)
+    first, second, theta, goal = numbers[0], numbers[1], numbers[2], numbers[3]
+    sizes, terms, trial, active = view(Sizes, ws), view(Terms, ws), view(Trial, ws), view(Active, ws)
+    for evaluation in range(1, EVALUATIONS + 1):
+        if not _evaluate(ws, rows, first, second):
+            return -evaluation
+        numbers[4] = stiffness(ws, theta)
+        _factor(ws, rows, theta, view(Values, ws).by_z)
+        if not _correction(ws, rows, (first, second, theta, goal)):
+            return -evaluation
+        change, of_any = _move(ws, rows)
+        if not of_any <= FAR:
+            return -evaluation
+        if _SQUARE * change * change <= goal:
+            _finish(ws, rows, first, second)
+            return evaluation
+        for at in range(0, active.layers * sizes.padded, sizes.padded):
+            for s in range(active.n):
+                terms.exponents[at + s] += terms.slope[at + s] * trial.residual[s]
+    return -EVALUATIONS
+
+
+@bare()
+def _filter(ws, vector):
+    """``vector = R^T (I + theta R D R^T)^-1`` times its part in the rows."""
+    sizes, rows, place = view(Sizes, ws), _rows(ws), view(Index, ws).place
+    for q in range(sizes.rows):
+        rows.rest[q] = vector[place[sizes.width - sizes.rows + q]]
+    _solve(rows, sizes.rows, rows.rest, rows.once)
+    _in_coordinates(ws, rows.once, sizes.padded, vector)
+
+
+@cache
+def address() -> int:
+    """Of the function ``(task, room, table, vector)``: evaluations of a step, negative where it is not solved."""
+
+    def graded(task, room, table, vector):
+        ws = Workspace(room, table)
+        if task == FILTER:
+            _filter(ws, vector)
+            return 1
+        return _step(ws)
+
+    found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(graded)
+    return int(found.address)

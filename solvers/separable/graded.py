@@ -1,0 +1,54 @@
+"""Ill-conditioned features: the rows of a triangular factor of A, each with a scale of its own, as coordinates too."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.separable.distance_steps import address_of
+
+#: A is ill-conditioned where the rows of its factor fall off by more: their squares stand in the Gram matrix.
+_ILL_CONDITIONED = 1e4
+
+
+def graded_rows(A: Array, b: Array) -> tuple[Array, Array] | None:
+    """R with falling rows and Q^T b for ``A = Q R``; None where A is well-conditioned.
+
+    By a pivoted QR decomposition of the columns, each over its norm, in which no entry of a row is larger than the one
+    it begins with. Rows that are rounding are left out: columns that depend on others to rounding, and those of
+    different sizes, make no matrix ill-conditioned.
+    """
+    if A.size == 0 or not (np.isfinite(A).all() and np.isfinite(b).all()):
+        return None
+    norms = np.linalg.norm(A, axis=0)
+    norms[norms == 0.0] = 1.0
+    Q, R, order = scipy.linalg.qr(A / norms, mode="economic", pivoting=True)
+    size = np.abs(np.diag(R))
+    rank = int((size > max(A.shape) * np.finfo(float).eps * size[0]).sum())
+    if rank == 0 or size[0] <= _ILL_CONDITIONED * size[rank - 1]:
+        return None
+    factor = np.empty((rank, A.shape[1]))
+    factor[:, order] = R[:rank]
+    return factor * norms, np.asarray(Q[:, :rank].T @ b)
+
+
+def continued(A: Array, n: float, exponential: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...], Array]:
+    """A, exponentials and reaches of the coordinates, and of the rows of A as coordinates without exponentials."""
+    r, K = len(A), len(exponential[0])
+    nothing = (np.full((K, r), -np.inf), np.ones((K, r)), np.zeros((K, r)), np.zeros((K, r)))
+    terms = tuple(np.hstack([part, rest]) for part, rest in zip(exponential, nothing, strict=True))
+    reach = np.append(np.abs(A.T @ A).max(axis=0) / n, np.ones(r))
+    return np.hstack([A, np.sqrt(n) * np.eye(r)]), terms, reach
+
+
+def hand_over(table: NDArray[np.int64], rows: int) -> Array:
+    """Tell the loop of Newton's method in graded rows; its buffer, which is to be kept."""
+    from flowsim.solvers.multistep.graded_rows import address, floats
+    from flowsim.solvers.multistep.workspace import Sizes
+
+    numbers = np.zeros(floats(rows, int(table[Sizes._fields.index("padded")])))
+    at = Sizes._fields.index("graded")
+    table[at : at + 2] = address(), address_of(numbers)
+    return numbers
