@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.solvers.compilation import bare, compiled_callback
-from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, INEXACT_SIZE, SLOW
+from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, SLOW
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import FILTER, size
 from flowsim.solvers.multistep.loss import stiffness
@@ -217,7 +217,7 @@ def _correction(ws, rows, equation):
         if correction > 0 and now <= _PART * goal:
             return True
         if not now < SLOW * last:
-            return now <= max(goal, INEXACT_SIZE)
+            return now <= goal
         last = now
         _rest(ws, rows, first, second)
     return last <= goal

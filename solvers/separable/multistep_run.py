@@ -13,7 +13,7 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.base import LOAD_ALL, NativeRun
 from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.flow import SeparableFlow
-from flowsim.solvers.separable.graded import continued, graded_rows, hand_over
+from flowsim.solvers.separable.row_factor import continued, graded_rows, hand_over
 from flowsim.solvers.separable.solution import NodeSteps
 
 #: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.

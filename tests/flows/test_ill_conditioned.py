@@ -84,7 +84,7 @@ def test_the_flow_of_the_hilbert_matrix_is_that_of_an_independent_method():
 
 
 def test_features_that_depend_on_others_are_not_taken_for_ill_conditioned():
-    from flowsim.solvers.separable.graded import graded_rows
+    from flowsim.solvers.separable.row_factor import graded_rows
 
     rng = np.random.default_rng(0)
     X, b = rng.standard_normal((12, 5)), rng.standard_normal(12)
