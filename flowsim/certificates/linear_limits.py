@@ -83,8 +83,10 @@ def _scales(setting: Setting) -> tuple[InitialScale, InitialScale]:
         if gamma <= 0:
             raise NotMetError(f"alpha = {setting.alpha} is not below 1: vanishing starts are out of reach")
     else:
-        needed = _RESOLUTION / float(setting.once(_distances).min())
-        gamma = min(max(needed, _SMALLEST_GAMMA), _LARGEST_GAMMA)
+        # Plateaus that no such scale resolves do not ask for one.
+        distances = setting.once(_distances)
+        within = distances[distances * _LARGEST_GAMMA >= _RESOLUTION]
+        gamma = max(_RESOLUTION / float(within.min(initial=math.inf)), _SMALLEST_GAMMA)
     return InitialScale(f"exp(-{gamma:.6g})", -gamma), InitialScale(f"exp(-{2 * gamma:.6g})", -2 * gamma)
 
 
@@ -199,7 +201,10 @@ def _listed(times: Array) -> str:
 
 
 def _end(setting: Setting, hypothesis: str, expected: Array, name: str) -> Evidence:
-    size = float(np.abs(expected).max()) or 1.0
+    path, size = setting.once(_path), float(np.abs(expected).max()) or 1.0
+    left = (_horizon(setting) - path.jump_times[-1]) * setting.once(_scales)[1].gamma
+    if left * path.relaxation_rates[-1] < 0.5 * _RESOLUTION:
+        raise UnresolvedError("the last plateau is reached too slowly for this alpha")
     error = float(np.abs(setting.once(_flows)[1].beta[-1] - expected).max()) / size
     return Evidence(hypothesis, name, f"off by {error:.1e}", error, _RESOLVED, "relative to the largest coefficient")
 

@@ -186,8 +186,26 @@ def relaxation_rate(block: Block, Z: Array) -> float:
         return math.inf
     if Z.size > _SMALL:
         return math.nan
-    values = np.linalg.eigvalsh(_dense_hessian(block, Z))
-    return float(values[values > _FREE * np.abs(values).max()].min(initial=math.inf))
+    turns = _turns(block, Z)
+    left, sizes, _ = np.linalg.svd(turns)
+    rest = left[:, int((sizes > _FREE * sizes.max(initial=0.0)).sum()) :]
+    values = np.linalg.eigvalsh(rest.T @ _dense_hessian(block, Z) @ rest)
+    settling = values[values > -_FREE * np.abs(values).max(initial=0.0)]
+    return max(float(settling.min(initial=math.inf)), 0.0)
+
+
+def _turns(block: Block, Z: Array) -> Array:
+    """Tangents, in columns, to turns of the hidden layer that change nothing: orthogonal ones where it is damped."""
+    r, k = block.shape[0], Z.shape[1]
+    orthogonal = bool(np.any(block.a) or np.any(block.b))
+    turns = []
+    for i, j in np.ndindex(k, k):
+        K = np.zeros((k, k))
+        K[i, j] = 1.0
+        if orthogonal:
+            K = K - K.T
+        turns.append(np.concatenate([Z[:r] @ K, -Z[r:] @ K.T]).ravel())
+    return np.column_stack(turns)
 
 
 def _hessian(block: Block, Z: Array) -> Callable[[Array], Array]:

@@ -127,3 +127,15 @@ def test_a_falsified_threshold_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_limits, "_threshold", lambda setting: 1.001 * original(setting))
     net = fs.LinearNetwork(6, noise=fs.GaussianNoise(0.2))
     assert status(net, tall(), "linear-soft-thresholding") == "violated"
+
+
+def test_saddles_that_no_scale_resolves_are_left_out():
+    # Along (1, -1) the features differ by 1e-6: a saddle of size 1e6 settles at the rate of that square.
+    X = np.array([[0.7, 0.7 + 1e-6], [-0.4, -0.4 + 2e-6]])
+    problem, net = (
+        fs.Regression(X, np.array([[0.9, -0.8], [-0.3, 1.1]])),
+        fs.LinearNetwork(3, noise=fs.GaussianNoise(0.2)),
+    )
+    assert fs.saddle_to_saddle(net, problem).relaxation_rates[1:].max() < 1e-10
+    assert status(net, problem, "linear-saddles") == "holds"  # of the origin, the only one that is
+    assert status(net, problem, "linear-soft-thresholding") == "not resolved"
