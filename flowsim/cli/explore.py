@@ -11,7 +11,12 @@ from flowsim.compiling import compiling_note
 @click.command()
 @data_options
 @network_options
-@click.option("--alpha", default="1e-100", show_default=True, help="Scale of initialisation, from 1 to 1e-1000.")
+@click.option(
+    "--alpha",
+    default="1e-100",
+    show_default=True,
+    help="Scale of initialisation, at most 1; the slider ends at 1e-1000.",
+)
 @click.option(
     "--clock", type=click.Choice(["time", "accelerated", "arclength"]), default="accelerated", show_default=True,
     help="Of the figures.",

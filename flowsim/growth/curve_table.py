@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
+from flowsim.solvers.compilation import compiled
 
 
 class CurveTable(NamedTuple):
@@ -102,11 +102,7 @@ def primitives(table: CurveTable) -> Array:
     return area
 
 
-def _compiled(function: Any) -> Any:
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-
-
-@_compiled
+@compiled()
 def _piece_of(table, curve, z):
     """The piece that holds z, the nearest one beyond the ends."""
     low, high = table.first[curve], table.first[curve + 1] - 1
@@ -119,7 +115,7 @@ def _piece_of(table, curve, z):
     return low
 
 
-@_compiled
+@compiled()
 def _chebyshev(coefficients, x):
     """Clenshaw's sum."""
     b1 = b2 = 0.0
@@ -128,7 +124,7 @@ def _chebyshev(coefficients, x):
     return coefficients[0] + x * b1 - b2
 
 
-@_compiled
+@compiled()
 def _closed(table, c, p, z):
     """B and B' of a closed form."""
     value, rise = table.constant[c], 0.0
@@ -140,7 +136,7 @@ def _closed(table, c, p, z):
     return value, rise
 
 
-@_compiled
+@compiled()
 def _closed_inverse(table, c, p, beta):
     """z and B' of a closed form at B, its components of one rate."""
     rate = 0.0
@@ -150,7 +146,7 @@ def _closed_inverse(table, c, p, beta):
     return np.log(beta / (_closed(table, c, p, 0.0)[0])) / rate, rate * beta
 
 
-@_compiled
+@compiled()
 def read_table(table, curve, z, beta, slope):
     """B and B' of points z (P,) on curves (P,); continued by straight lines beyond the ends of a curve."""
     for i in range(z.shape[0]):
@@ -165,7 +161,7 @@ def read_table(table, curve, z, beta, slope):
         beta[i], slope[i] = value + rise * (z[i] - at), rise
 
 
-@_compiled
+@compiled()
 def read_weights(table, curve, z, weights, logs):
     """Weights (K, P) and the logarithms of their moduli."""
     count = table.rate.shape[1]
@@ -196,7 +192,7 @@ def read_weights(table, curve, z, weights, logs):
                 logs[a, i] = np.log(abs(weights[a, i]))
 
 
-@_compiled
+@compiled()
 def _primitive(table, area, curve, p, z):
     """A primitive of B at z on piece p."""
     if not table.closed[p]:
@@ -209,7 +205,7 @@ def _primitive(table, area, curve, p, z):
     return total
 
 
-@_compiled
+@compiled()
 def _join(table, area):
     """Constants that make the primitives of neighbouring pieces meet."""
     for curve in range(table.first.shape[0] - 1):
@@ -218,7 +214,7 @@ def _join(table, area):
             area[p, 0] += _primitive(table, area, curve, p - 1, z) - _primitive(table, area, curve, p, z)
 
 
-@_compiled
+@compiled()
 def read_derivatives(table, area, curve, z, curvature, potential):
     """B'' and a primitive of B at points z (P,) on curves (P,); continued as in :func:`read_table`."""
     beta, slope = np.empty(z.shape[0]), np.empty(z.shape[0])
@@ -241,7 +237,7 @@ def read_derivatives(table, area, curve, z, curvature, potential):
         potential[i] = _primitive(table, area, c, p, at) + over * (beta[i] - 0.5 * slope[i] * over)
 
 
-@_compiled
+@compiled()
 def read_inverse(table, curve, beta, z, slope):
     """z and B' where curves (P,) have coefficients (P,); at the end of a curve for those beyond it.
 
