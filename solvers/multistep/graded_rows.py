@@ -26,11 +26,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.solvers.compilation import bare, compiled_callback
-from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, SLOW
+from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, INEXACT_PART, INEXACT_SIZE, SLOW
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import FILTER, size
 from flowsim.solvers.multistep.loss import stiffness
 from flowsim.solvers.multistep.products import subtract_rows
+from flowsim.solvers.multistep.step import EXACT, FAILED, INEXACT
 from flowsim.solvers.multistep.workspace import (
     Active,
     Index,
@@ -200,7 +201,10 @@ def _rest(ws, rows, first, second):
 
 @bare()
 def _correction(ws, rows, equation):
-    """Newton's correction; False where it does not converge."""
+    """Newton's correction; how it was solved.
+
+    Rounding can keep it from the goal, by its size times the stiffness: then the equation is linearised anew.
+    """
     first, second, _, goal = equation
     newton, count, r = view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
     for q in range(r):
@@ -215,12 +219,14 @@ def _correction(ws, rows, equation):
         _in_coordinates(ws, rows.twice, count, newton.rest)
         now = size(newton.rest, newton.gain, count)
         if correction > 0 and now <= _PART * goal:
-            return True
+            return EXACT
         if not now < SLOW * last:
-            return now <= goal
+            _in_coordinates(ws, rows.delta, count, newton.delta)
+            most = max(INEXACT_PART * size(newton.delta, newton.gain, count), INEXACT_SIZE)
+            return EXACT if now <= goal else INEXACT if now <= most else FAILED
         last = now
         _rest(ws, rows, first, second)
-    return last <= goal
+    return EXACT if last <= goal else FAILED
 
 
 @bare()
@@ -272,12 +278,13 @@ def _step(ws):
             return -evaluation
         numbers[4] = stiffness(ws, theta)
         _factor(ws, rows, theta, view(Values, ws).by_z)
-        if not _correction(ws, rows, (first, second, theta, goal)):
+        solved = _correction(ws, rows, (first, second, theta, goal))
+        if solved == FAILED:
             return -evaluation
         change, of_any = _move(ws, rows)
         if not of_any <= FAR:
             return -evaluation
-        if _SQUARE * change * change <= goal:
+        if solved == EXACT and _SQUARE * change * change <= goal:
             _finish(ws, rows, first, second)
             return evaluation
         for at in range(0, active.layers * sizes.padded, sizes.padded):

@@ -38,10 +38,10 @@ def hilbert(n):
 @pytest.mark.parametrize(
     ("data", "horizon", "steps"),
     [
-        (lambda: spectra(0.4), 1e10, 2800),  # condition 6e6
-        (lambda: spectra(0.5), 1e8, 2400),  # 1e8
-        (lambda: spectra(0.7), 1e8, 1800),  # 1e10
-        (lambda: spectra(1.0), 1e8, 1700),  # 2e12
+        (lambda: spectra(0.4), 1e12, 2100),  # condition 6e6
+        (lambda: spectra(0.5), 1e10, 3400),  # 1e8
+        (lambda: spectra(0.7), 1e8, 1400),  # 1e10
+        (lambda: spectra(1.0), 1e10, 5000),  # 2e12
         (lambda: polynomials(10), 1e12, 2600),  # 2e3
         (lambda: polynomials(15), 1e10, 3900),  # 3e5
         (lambda: polynomials(20), 1e12, 6000),  # 5e7
@@ -55,7 +55,7 @@ def test_flows_on_ill_conditioned_features_follow_the_limit_in_few_steps(data, h
     assert run.stats["steps"] <= steps
     limit = path.saddles[np.searchsorted(path.jump_times, horizon)]
     # A jump is over, to this, 230 e-foldings per unit of the dual after it.
-    assert np.abs(run.beta[-1] - limit).max() <= 1e-8 * np.abs(limit).max()
+    assert np.abs(run.beta[-1] - limit).max() <= 1e-7 * np.abs(limit).max()
 
 
 def test_the_flow_of_the_hilbert_matrix_is_that_of_an_independent_method():
