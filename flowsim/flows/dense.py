@@ -20,6 +20,9 @@ from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, 
 #: Before the first step.
 NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
 
+#: A smooth step is no longer than this times the polygon through ten of its points, which are rounded by so much.
+_SMOOTH, _ROUNDING = 1.1, 1e-14
+
 
 @dataclass(frozen=True, eq=False)
 class DenseOutput:
@@ -66,7 +69,19 @@ class DenseOutput:
         solution = self.solution
         if isinstance(solution, SeparableSolution):
             return solution.arclength(0.0).times(2.0 ** getattr(self.coordinates, "beta_exponent", 0))
-        return ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
+        length = ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
+        return self._within_polygons(length) if len(length.lengths) else length
+
+    def _within_polygons(self, length: ArcLength) -> ArcLength:
+        """Steps whose speed is what stiffness makes of errors are as long as the polygon through their points."""
+        places = np.concatenate([[0.0], ArcLength.nodes(), [1.0]])
+        t = length.t[:-1, None] + length.lengths[:, None] * places
+        beta = self.coordinates.predictor(t.ravel(), self.solution(t.ravel())).reshape(*t.shape, -1)
+        polygons = np.linalg.norm(np.diff(beta, axis=1), axis=2).sum(axis=1) + _ROUNDING * np.abs(beta).max()
+        own = np.diff(length.values)
+        shorter = np.divide(polygons, own, out=np.ones_like(own), where=own > _SMOOTH * polygons)
+        values = length.values[0] + np.concatenate([[0.0], np.cumsum(shorter * own)])
+        return replace(length, values=values, antiderivatives=shorter[:, None] * length.antiderivatives)
 
     @cached_property
     def arclength(self) -> ArcLength:

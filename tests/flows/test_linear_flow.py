@@ -401,3 +401,13 @@ def test_the_law_of_the_imbalance_under_unequal_damping_is_checked_by_every_meth
     loose = fs.gradient_flow(net, problem, 10.0, rtol=1e-3, atol=1e-6, **options).imbalance_drift
     assert drift < (1e-13 if method == "native" else 1e-6)
     assert loose < 1e-13 if method == "native" else drift < loose < 1e-2
+
+
+def test_arc_length_at_rest_does_not_grow_by_what_stiffness_makes_of_errors():
+    rng = np.random.default_rng(0)
+    problem = fs.Regression(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))
+    net = fs.LinearNetwork(3, noise=fs.GaussianNoise({"U": 0.0, "V": 0.3}))
+    run = fs.gradient_flow(net, problem, 15.0, alpha="1e-200", clock="accelerated")
+    beta = run.at(np.linspace(0.0, run.t[-1], 20001)).beta
+    chords = np.linalg.norm(np.diff(beta, axis=0), axis=(1, 2)).sum()
+    assert run.arclength[-1] - 15.0 == pytest.approx(chords, rel=0.01)
