@@ -42,9 +42,12 @@ def _least(objective: Callable[[Array], float], depth: int, size: int, rng: np.r
 
     def free(x: Array) -> float:
         logs = np.vstack([x.reshape(depth - 1, size), -x.reshape(depth - 1, size).sum(axis=0)])
-        return objective(logs)
+        return objective(logs) / unit
 
-    return min(
+    # The iteration's tolerance is absolute.
+    unit = 1.0
+    unit = free(np.zeros((depth - 1) * size)) or 1.0
+    return unit * min(
         float(minimize(free, rng.normal(0.0, 0.5, (depth - 1) * size), method="BFGS", options={"gtol": 1e-9}).fun)
         for _ in range(3)
     )

@@ -205,3 +205,12 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys: pytest.C
     main(["certify", "--theorem", "jump-times", "--theorem", "least-squares", "--json", str(out), "--no-progress"])
     assert "2 of 2 theorems hold" in capsys.readouterr().out
     assert json.loads(out.read_text())["holds"] is True
+
+
+def test_the_least_trace_is_found_at_any_scale_of_the_targets():
+    X, b = np.random.default_rng(0).standard_normal((4, 6)), np.array([0.0, 1.0, 0.0, -2.0, 0.0, 0.0])
+    for scale in (1e-9, 1.0, 1e6):
+        row = fs.certify(fs.DiagonalNetwork("u*v"), fs.Regression(X, scale * X @ b), theorems=["least-hessian-trace"])[
+            0
+        ]
+        assert row.status == "holds"
