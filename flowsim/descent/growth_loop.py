@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.descent.products import dense_products, move_on, products
 from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, tile
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
 Integers = NDArray[np.int64]
@@ -87,7 +87,7 @@ def _strays(x):
     return found
 
 
-@compiled()
+@part()
 def _normalise(c, v, e, scale, coefficient):
     if not (_strays(c.ravel()) or _strays(v.ravel())):
         return
@@ -102,7 +102,7 @@ def _normalise(c, v, e, scale, coefficient):
                 scale[a, i] = math.ldexp(coefficient[a, i], max(min(2 * e[a, i], 4000), -4000))
 
 
-@compiled()
+@part()
 def _normalise_factor(factor, factor_e):
     if not _strays(factor.ravel()):
         return
@@ -115,7 +115,7 @@ def _normalise_factor(factor, factor_e):
                 factor_e[pair, i] += shift
 
 
-@compiled()
+@part()
 def _predict(c, scale, beta):
     for i in range(c.shape[1]):
         beta[i] = c[0, i] * c[0, i] * scale[0, i]
@@ -209,7 +209,7 @@ def _plain_lanes(data, target, size, rate, state, first, steps):
     return steps
 
 
-@compiled()
+@part()
 def _some_alive(square, stopped, k):
     """Note the lanes whose loss is not finite at step k for the first time; whether one is left."""
     alive = False
@@ -221,22 +221,35 @@ def _some_alive(square, stopped, k):
     return alive
 
 
-@compiled()
+@part()
+def _copy(source, to):
+    # A loop: Numba compiles half a library of strings for the error of an assignment that does not fit.
+    for i in range(source.size):
+        to[i] = source[i]
+
+
+@part()
+def _add(x, factor, y, out):
+    for i in range(y.size):
+        out[i] = x[i] + factor * y[i]
+
+
+@part()
 def _keep(record, state, plan, k):
     """Record the state before step k if it is to be recorded."""
     if k % plan.every != 0 and k != plan.n_steps:
         return
     slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
     if record.length[slot, 0] < 0.0:  # the last step of a block is the first of the next
-        record.beta[slot] = state.beta
-        record.c[slot] = state.c
-        record.e[slot] = state.e
-        record.factor[slot] = state.factor
-        record.factor_e[slot] = state.factor_e
-        record.length[slot] = state.length
+        _copy(state.beta, record.beta[slot])
+        _copy(state.c.ravel(), record.c[slot].ravel())
+        _copy(state.e.ravel(), record.e[slot].ravel())
+        _copy(state.factor.ravel(), record.factor[slot].ravel())
+        _copy(state.factor_e.ravel(), record.factor_e[slot].ravel())
+        _copy(state.length, record.length[slot])
 
 
-@compiled()
+@part()
 def _multiply(c, factor, a, parts):
     """A step without momentum, of components and what they conserve; ``a = step * gradient``."""
     count, size = c.shape
@@ -257,7 +270,7 @@ def _multiply(c, factor, a, parts):
                     factor[pair, i] *= (1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]) ** power
 
 
-@compiled()
+@part()
 def _accelerate(c, v, ahead, a, parts, plan):
     """A step with momentum: the heavy ball, or from the point ahead (Nesterov)."""
     for m in range(c.shape[0]):
@@ -272,7 +285,7 @@ def _accelerate(c, v, ahead, a, parts, plan):
                 c[m, i] += v[m, i]
 
 
-@compiled()
+@part()
 def _normalise_all(state, parts):
     _normalise(state.c, state.v, state.e, state.scale, parts.coefficient)
     _normalise_factor(state.factor, state.factor_e)
@@ -315,16 +328,16 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
             continue
         aim = target
         if labels.shape[0]:
-            noisy[: labels.shape[1]] = target[: labels.shape[1]] + labels[k - plan.first]
+            _add(target, 1.0, labels[k - plan.first], noisy)
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
         if plan.nesterov:
-            ahead[:] = state.c + plan.momentum * state.v
+            _add(state.c.ravel(), plan.momentum, state.v.ravel(), ahead.ravel())
             _predict(ahead, state.scale, point)
         else:
-            point[:] = state.beta
+            _copy(state.beta, point)
         if has_shift:
-            point += parts.shift
+            _add(point, 1.0, parts.shift, point)
         products(data, aim, batch, point, scale, residual, a, square)
         if not _some_alive(square, state.stopped, k):
             return False

@@ -73,10 +73,13 @@ def _whole() -> Any:
             if keywords or type(function) is not types.Function:
                 return self._own.resolve_function_type(function, arguments, keywords)
             key = id(function), tuple(arguments)
-            if key not in known:
+            if key in known:
+                return known[key][1]
+            found = self._own.resolve_function_type(function, arguments, keywords)
+            if found is not None:
                 # With the function, so that its id is not given to another.
-                known[key] = function, self._own.resolve_function_type(function, arguments, keywords)
-            return known[key][1]
+                known[key] = function, found
+            return found
 
     class WholeCompiler(Compiler):
         def __init__(

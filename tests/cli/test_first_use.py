@@ -1,0 +1,33 @@
+"""What a first `flowsim run` waits for: the functions that it compiles, each for one kind of arguments."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+#: Every one adds a tenth of a second or more to a first run; the loop over steps makes up half of it.
+COMPILED = {
+    "_advance", "_remove_column", "_solve_upper", "_solve_upper_transposed",  # limit of vanishing alpha
+    "write_problem", "march",  # flow
+    "between", "locate", "speeds", "sums",  # reading it
+}  # fmt: skip
+RUN = """
+import json, sys
+from flowsim.cli import main
+main(["run", "--no-progress", "--out", sys.argv[1]])
+from numba.core.dispatcher import Dispatcher
+found = {}
+for module in [value for name, value in sys.modules.items() if name.startswith("flowsim.")]:
+    for function in list(vars(module).values()):
+        if isinstance(function, Dispatcher) and not function.targetoptions.get("no_cpython_wrapper"):
+            found[function.py_func.__name__] = len(function.overloads)
+print(json.dumps({name: count for name, count in found.items() if count}))
+"""
+
+
+def test_a_first_run_compiles_ten_functions_for_one_kind_of_arguments_each(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(COMPILED, 1)
