@@ -205,39 +205,62 @@ def choose(
     if reason is None and asked in ("auto", "growth"):
         own = _UNIT_SCALE if isinstance(direction, Start) else scale
         return GrowthCoordinates(net, problem, own, direction, native=native_growth), None
+    clock = scale
     if isinstance(direction, Start):
         scale, direction = direction.collapsed()
     not_log = admits_products(net, problem, scale, direction, rtol)
     if net.weight_decay:
         not_log = "weight decay moves each weight by itself"
-    if not_log is None and not native:
-        takes = isinstance(problem, Regression)
-        not_log = f"`method` is {method!r}; 'auto' takes them" if takes else "they are for the squared loss"
+    if not_log is None and not native_growth:
+        takes = method not in ("auto", "native")
+        not_log = f"`method` is {method!r}; 'auto' takes them" if takes else "the loss has no compiled derivatives"
     if not_log is None and asked in ("auto", "log"):
-        return DualCoordinates(net, problem, ProductMap(net, scale, direction)), reason
+        try:
+            return DualCoordinates(net, problem, ProductMap(net, scale, direction, clock)), reason
+        except ArithmeticError as error:
+            not_log = str(error)
     if asked == "log":
         raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
-    plain = not net.is_mixed and net.distinct[0].product_of is not None
+    plain, why_not = not net.is_mixed and net.distinct[0].product_of is not None, not_log
     if asked == "curve" or (asked == "auto" and not plain):
-        not_curve = admits_curves(net, scale, direction, rtol)
-        if not_curve is None:
-            native_curve = native_growth and problem.d <= SeparableFlow.MOST_WITH_LOSS
-            curves = CurveMap(net, scale, direction, problem.coefficient_size)
-            return DualCoordinates(net, problem, curves, native=native_curve), reason
-        if native and admits_blow_up(net, scale) is None:
-            try:
-                return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, problem.coefficient_size)), reason
-            except ArithmeticError as error:
-                not_curve = str(error)
+        curves = _along_curves(net, problem, scale, direction, clock, rtol, native_growth)
+        if not isinstance(curves, str):
+            return curves, reason
+        why_not = curves
         if asked == "curve":
-            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {not_curve}.")
+            raise ValueError(f"`coordinates` cannot be 'curve' for {net}: {why_not}.")
     if method == "native":
         why = "`coordinates` is 'weights'" if asked == "weights" else f"{reason}, and {not_log}"
         raise ValueError(f"`method` cannot be 'native' for {net}: it works in growth or log coordinates, but {why}.")
-    advice = f"log coordinates, which have no such limit, are not taken here: {not_log}" if plain and not_log else None
+    names = "log" if plain else "curve"
+    advice = f"{names} coordinates, which have no such limit, are not taken here: {why_not}" if why_not else None
     if asked == "weights" and net.noise is None and not net.weight_decay:
         advice = "leave out `coordinates`: others, which have no such limit, are taken where they are exact"
     return _in_weights(net, problem, scale, direction, asked == "auto", reason is None, advice), reason
+
+
+def _along_curves(
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    clock: InitialScale,
+    rtol: float,
+    native: bool,
+) -> Coordinates | str:
+    """Coordinates along the curves of weights out of their start, or why there are none."""
+    native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
+    if admits_curves(net, scale, direction, rtol) is None:
+        return DualCoordinates(net, problem, CurveMap(net, scale, direction, problem.coefficient_size), native=native)
+    why_not = admits_blow_up(net, scale) or (None if native else "no compiled method takes the loss, or so many")
+    if why_not is not None:
+        return why_not
+    try:
+        return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, problem.coefficient_size, clock))
+    except OverflowError:
+        return "weights start too far apart"
+    except ArithmeticError as error:
+        return str(error)
 
 
 def _in_weights(

@@ -72,7 +72,9 @@ class _Walk:
 
     def _first_step(self) -> float:
         speed = float(np.linalg.norm(self.gradient(self.x[:, None], self.log_scale)))
-        return _FIRST * float(np.linalg.norm(self.x)) / speed if speed > 0 else 1.0
+        # Weights far below the largest grow at a rate of their own.
+        rate = max(speed / float(np.linalg.norm(self.x)), float(np.abs(self.leading.hessian(self.x)).max()))
+        return _FIRST / rate if rate > 0 else 1.0
 
     def rescale(self) -> None:
         """Weights of size 1 in a scale of their own."""
@@ -115,13 +117,16 @@ class _Walk:
         enough = self.farthest if len(self.pieces) < _MANY else self.farthest * _ENOUGH / FARTHER
         if scale > math.log(_LARGEST) or reached > enough:
             self.ended = "far"
-        elif slope[-1] < slope[0] and (speed * h <= _RESTS * length or self._is_critical(speed, length)):
+        elif slope[-1] <= slope[0] and (speed * h <= _RESTS * length or self._is_critical(speed, length)):
             self.ended = "rest"
 
     def _is_critical(self, speed: float, length: float) -> bool:
         """Whether the gradient is the rounding of a critical point of the formula."""
-        far = self.log_scale > self.leading.log_small
-        return far and speed <= _CRITICAL * self._uncancelled * length ** (self.order - 1)
+        if self.log_scale > self.leading.log_small:
+            return speed <= _CRITICAL * self._uncancelled * length ** (self.order - 1)
+        # Near the origin weights of sizes of their own have a small gradient too: here its terms must cancel.
+        gradient = np.abs(self.gradient(self.x[:, None], self.log_scale)[:, 0])
+        return bool((gradient <= _CRITICAL * self.leading.slope_terms(self.x)).all())
 
     def has_settled(self) -> bool:
         """Whether the direction of the weights is one that the leading part does not change."""
@@ -129,7 +134,7 @@ class _Walk:
         g = self.sign * self.leading.gradient(w[:, None], -math.inf)[:, 0]
         rate = float(w @ g)
         across = float(np.abs(g - rate * w).max())
-        return across <= _SETTLED * abs(rate)
+        return rate != 0.0 and across <= _SETTLED * abs(rate)
 
     @property
     def here(self) -> float:

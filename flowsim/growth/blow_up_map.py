@@ -59,21 +59,30 @@ class BlowUpMap:
         The start is alpha times this.
     size : float
         Of the coefficients that fit the data.
+    clock : InitialScale, optional
+        The alpha of the accelerated clock, if another.
 
     Raises
     ------
     ArithmeticError
-        If the growth of a coordinate is not known.
+        If the growth of a coordinate is not known, or starts are too far apart.
     """
 
     name = "curve"
     is_damped = False
 
-    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0) -> None:
+    def __init__(
+        self,
+        net: DiagonalNetwork,
+        scale: InitialScale,
+        direction: Array,
+        size: float = 1.0,
+        clock: InitialScale | None = None,
+    ) -> None:
         self.net, self.scale, self.direction = net, scale, direction
         self.d = direction.shape[1]
         self.order = leading_of(net.distinct[0]).order
-        self.unit = DistanceUnit.of(self.order, scale)
+        self.unit = DistanceUnit.of(self.order, clock or scale)
         self.log_unit = self.unit.wait
         self.kinds = net.kinds(self.d)
         self.curves: list[tuple[Branch, Branch]] = []
@@ -91,6 +100,7 @@ class BlowUpMap:
                 above, below = (grow(formula, column, scale.log, sign, FARTHER * (size or 1.0)) for sign in (1.0, -1.0))
                 self.rows.append(rows)
                 self.curves.append((above, below))
+        self.unit = self.unit.meeting(self.distance)
 
     @property
     def invariants(self) -> tuple[str, ...]:

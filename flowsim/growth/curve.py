@@ -231,11 +231,14 @@ class Side:
         """With the formula's own gradient."""
         curve, h = self.curve, self._h
         least = _SHORTEST * max(abs(self.end), h)
+        # Of a gradient whose terms, about Hess phi theta, cancel.
+        rounding = _ROUNDING * float((np.abs(curve.hessian(self._theta)) @ np.abs(self._theta)).max())
         while True:
             theta = picard(lambda y: self.sign * curve.gradient(y), self._theta, 0.5 * h)
             if theta is not None and is_resolved(theta):
                 slope = (curve.gradient(theta) ** 2).sum(axis=0)
-                if is_resolved(slope[None], _ROUNDING * abs(self.beta - curve.constant) / h):
+                noise = rounding * math.sqrt(float(slope.max()))
+                if is_resolved(slope[None], max(_ROUNDING * abs(self.beta - curve.constant) / h, noise)):
                     break
             h /= 2
             if h < least:

@@ -26,6 +26,8 @@ _FARTHER = 1e10
 _TINY = 1e-150
 #: The integrator rejects a step whose prediction is off by more than this, in logarithms of weights.
 _CORRECTED = 0.5
+#: How much closer to the end of a table predictions may come once it cannot be continued.
+_NEARER = 0.25
 
 
 def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, rtol: float) -> str | None:
@@ -320,7 +322,7 @@ class NativeCurves:
     """The :class:`~flowsim.solvers.separable.curves.Curves` of a map."""
 
     def __init__(self, mapping: CurveMap) -> None:
-        self.map = mapping
+        self.map, self._margin = mapping, _CORRECTED
         around = np.full(len(mapping.which), 1.0 / mapping.rate)
         mapping(np.stack([-around, around]))
 
@@ -335,7 +337,7 @@ class NativeCurves:
         owner = np.repeat(np.arange(len(curves)), np.diff(table.first))
         beta = table.beta.copy()
         beta[:, 0] -= table.constant[owner]
-        margin = _CORRECTED / self.map.rate
+        margin = self._margin / self.map.rate
         ends = np.array([[_end(curve.below, margin), _end(curve.above, margin)] for curve in curves])
         return CurveArrays(
             first=table.first,
@@ -357,7 +359,11 @@ class NativeCurves:
     def cover(self, here: Array, low: Array, high: Array) -> str | None:
         found = self.map.range_error(here, 0.0)
         if found is None:
+            before = len(self.map.table.low)
             self.map(np.stack([low, high]))
+            if len(self.map.table.low) == before:
+                # A formula that is singular at finite z: no table goes farther.
+                self._margin *= _NEARER
         return found
 
 

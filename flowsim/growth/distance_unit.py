@@ -1,24 +1,25 @@
 r"""Units of distances from a blow-up that span more than floats do.
 
 A distance is ``alpha^(2 - L)`` while a weight waits and of order 1 where it has grown. Counted so that the first is
-1e300, the second is a float down to 1e-300. Where alpha^(L - 2) is smaller still, the two are counted in units of their
-own: in between, at 1e200 to 1e400, nothing stays. Weights that wait pass there along straight lines, known to 1e-16;
-those that have grown are below. What this leaves out is smaller than 1e-200 of any time or coefficient.
+1e300, the second is a float down to 1e-300. Where alpha^(L - 2) is smaller still, the two have units of their own: in
+between nothing stays. Weights that wait pass there along straight lines whose lengths floats know to 1e-16, and those
+that count are at less than 1e60. What this leaves out is far below rounding of any time or coefficient.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.network import InitialScale
 
-#: ln of the longest distance at alpha, of the largest unit of one where weights are, and of where both units meet.
+#: ln of the distance that is one on the accelerated clock, and of the largest unit of one where weights are.
 _FARTHEST, _LARGEST = math.log(1e300), math.log(1e302)
-_MEET = 200 * math.log(10), 400 * math.log(10)
+#: Where the units meet: from here on, and so far below the shortest distance of a start.
+_MEET, _BELOW = math.log(1e60), math.log(1e36)
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,38 @@ class DistanceUnit:
         Of time, and of distances of the size of ``alpha^(2 - L)``.
     near : float
         Of distances of order 1: less than `wait` where alpha^(L - 2) is below 1e-602.
+    far : float
+        Of the distance from which on the unit is that of waiting.
     """
 
     wait: float
     near: float
+    far: float = math.inf
 
     @classmethod
-    def of(cls, order: int, scale: InitialScale) -> DistanceUnit:
-        """For a formula of an order L >= 3."""
-        wait = max(0.0, (order - 2) * -scale.log - _FARTHEST)
+    def of(cls, order: int, clock: InitialScale) -> DistanceUnit:
+        """For a formula of an order L >= 3 and the alpha of the accelerated clock."""
+        wait = max(0.0, (order - 2) * -clock.log - _FARTHEST)
         return cls(wait, min(wait, _LARGEST))
+
+    def meeting(self, distance: Array) -> DistanceUnit:
+        """The same for starts at distances in this unit.
+
+        Raises
+        ------
+        ArithmeticError
+            If some are too far from others.
+        """
+        shortest = float(distance[distance > 0].min(initial=math.inf))
+        far = self.near + (math.log(shortest) if shortest < math.inf else _FARTHEST) - _BELOW
+        if self.wait > self.near and not far > _MEET:
+            raise ArithmeticError("the starts of coordinates are more than 1e200 apart in time")
+        return replace(self, far=far)
 
     def log(self, distance: Array) -> Array:
         """Natural logarithms of distances; -inf for 0."""
         with np.errstate(divide="ignore"):
             logs: Array = np.log(distance) + self.near
         if self.wait > self.near:
-            logs = logs + (self.wait - self.near) * np.clip((logs - _MEET[0]) / (_MEET[1] - _MEET[0]), 0.0, 1.0)
+            logs = logs + (self.wait - self.near) * np.clip((logs - _MEET) / (self.far - _MEET), 0.0, 1.0)
         return logs

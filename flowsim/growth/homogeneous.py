@@ -50,6 +50,11 @@ class Leading:
         """``grad phi(exp(log_scale) x) exp((1 - L) log_scale)`` at columns x (k, P); -inf leaves the leading part."""
         return np.array([self._scaled(slope, self.order - 1, log_scale)(x) for slope in self._slopes])
 
+    def slope_terms(self, x: Array) -> Array:
+        """Sums of the moduli of the terms of the leading part's gradient, at x (k,)."""
+        own = [self._scaled(slope, self.order - 1, -math.inf) for slope in self._slopes]
+        return np.array([Series(part.exponents, np.abs(part.coefficient))(np.abs(x)[:, None])[0] for part in own])
+
     def hessian(self, x: Array) -> Array:
         """Of the leading part, at x (k,)."""
         own = [self._scaled(slope, self.order - 1, -math.inf) for slope in self._slopes]

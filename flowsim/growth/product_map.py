@@ -28,7 +28,9 @@ from flowsim.problem import Problem
 _RATIO = 0.1
 #: Part of the tolerance at which a coordinate counts, as in the integrator.
 _COUNTS = 0.05
-#: ln of the longest distance to infinity at alpha, and of the largest unit of z and time.
+#: What weights conserve, in units of the largest squared, is a float from here on.
+_TINY = 1e-300
+#: Of the logarithm of a coefficient at the start.
 _LARGEST = 700.0
 
 
@@ -55,7 +57,8 @@ def admits_products(
             rate = float(np.abs(problem.gradient(size * np.prod(direction, axis=0))).max())
             if rate == 0 and size > 0:
                 return "nothing moves"
-        reach = float(problem.feature_variances.max())
+        bend = problem.curvatures(problem.predict(np.zeros(problem.d)))
+        reach = float(problem.feature_variances.max()) * max(float(bend.max()), 1.0)
         if rate > 0 and reach > 0:
             power = depth / (depth - 2)
             level = math.log(_COUNTS * rtol * power * rate / reach) + power * math.log(depth - 2)
@@ -78,16 +81,25 @@ class ProductMap:
     scale : InitialScale
     direction : array (L, d)
         The start is alpha times this.
+    clock : InitialScale, optional
+        The alpha of the accelerated clock, if another.
+
+    Raises
+    ------
+    ArithmeticError
+        If starts are too far apart.
     """
 
     name = "log"
     is_damped = False
 
-    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> None:
+    def __init__(
+        self, net: DiagonalNetwork, scale: InitialScale, direction: Array, clock: InitialScale | None = None
+    ) -> None:
         self.scale = scale
         depth, d = direction.shape
         self.depth, self.d = depth, d
-        self.unit = DistanceUnit.of(depth, scale)
+        self.unit = DistanceUnit.of(depth, clock or scale)
         self.log_unit = self.unit.wait
         self.shift = self.base = np.zeros(1)
         names = net.weights
@@ -102,6 +114,8 @@ class ProductMap:
         least = modulus[self.smallest, columns]
         # (a - b)(a + b): exact zeros stay zeros
         self.gaps = (modulus - least) * (modulus + least)
+        if (self.gaps[modulus > least] < _TINY).any():
+            raise ArithmeticError("weights are more than 1e150 apart")
         self.c = self.others * direction[self.smallest, columns]
         self.stuck = (modulus == 0).sum(axis=0) > 1
         kept = np.ones((depth, d), dtype=bool)
@@ -112,6 +126,7 @@ class ProductMap:
         shapes, which = np.unique(keys, axis=1, return_inverse=True)
         self.which = which.ravel()
         self.shapes = [None if column[-1] else ProductShape(column[:-1]) for column in shapes.T]
+        self.unit = self.unit.meeting(self.distance)
 
     def thresholds(self) -> tuple[Array, Array]:
         """The poles of the dual above and below, in units of ``alpha^(2-L)``."""
@@ -156,6 +171,8 @@ class ProductMap:
                 sign[:, here] = 1.0
             else:
                 scaled = self.unit.log(near[:, here]) + (self.depth - 2) * alpha
+                # Of a start so far that no float of time takes it anywhere.
+                scaled = np.where(np.isinf(near[:, here]), np.log(np.minimum(*shape.distances(self.c[here]))), scaled)
                 log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)
         with np.errstate(divide="ignore"):
             logs = alpha + np.logaddexp(2 * log_c[:, None, :], np.log(self.gaps)) / 2

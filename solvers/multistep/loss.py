@@ -163,6 +163,19 @@ def stiffness(ws, theta):
 
 
 @bare()
+def own_curvature(ws, s):
+    """The diagonal entry of ``A^T W A / n`` of an active coordinate."""
+    sizes, problem = view(Sizes, ws), view(Problem, ws)
+    if sizes.loss == 0:
+        return problem.diagonal[s]
+    total, curvature = 0.0, view(Loss, ws).curvature
+    for q in range(sizes.rows):
+        entry = problem.design[q * sizes.padded + s]
+        total += curvature[q] * entry * entry
+    return total
+
+
+@bare()
 def weighted_gram(ws, out, stride):
     """``A^T W A / n`` on the active coordinates, to rows of `out`."""
     sizes, active, design = view(Sizes, ws), view(Active, ws), view(Problem, ws).design

@@ -21,16 +21,18 @@ from flowsim.solvers.multistep.distances import (
     log_size,
     move,
     reach_of,
+    size_to_distance,
 )
 from flowsim.solvers.multistep.iteration_matrix import renew, shrink
+from flowsim.solvers.multistep.loss import own_curvature
 from flowsim.solvers.multistep.products import subtract_gram
 from flowsim.solvers.multistep.workspace import (
     Active,
     Formula,
     History,
     Index,
+    Loss,
     Newton,
-    Problem,
     Scales,
     Sizes,
     Trial,
@@ -66,24 +68,36 @@ def _leeway(ws, on):
 
 
 @bare()
+def _entry(ws, on, s):
+    """The level at which a coordinate is active, and the distance at which it is so whatever its speed.
+
+    A loss that is no square bends by what it did at the last point, as long as no prediction is moved far.
+    """
+    level, log_curvature = view(Scales, ws).level[s], view(Loss, ws).log_curvature
+    return level + c.ENTRY - log_curvature[0], size_to_distance(on.power, level - log_curvature[1])
+
+
+@bare()
 def _side_until(on, side, i, entry, leeway, speed, left):
     """How long a side may move in a straight line, with `speed` towards infinity, before it is active.
 
     Not positive if it is.
     """
     distance, unit = on.distance[side * on.d + i], on.head[UNIT]
+    entry, latest = entry
     end = end_of(on, side, i, distance * unit)
     if end == end:
         # At a critical point of its formula beta stands, until it comes back to where it was.
         return left if speed >= 0.0 else (end / unit - distance) / -speed
     if speed > 0.0:
-        until = (distance - goal_of(on, side, i, entry, speed) / unit) / speed
+        until = (distance - max(goal_of(on, side, i, entry, speed), latest) / unit) / speed
         if until > 0.0:
             return until
-        if log_size(on, side, i, (distance - speed * left) * unit) + math.log(left) + math.log(unit) <= entry + leeway:
+        ahead = (distance - speed * left) * unit
+        if ahead > latest and log_size(on, side, i, ahead) + math.log(left) + math.log(unit) <= entry + leeway:
             # It has no time to become so.
             return left
-        return (distance - goal_of(on, side, i, entry + leeway, speed) / unit) / speed
+        return (distance - max(goal_of(on, side, i, entry + leeway, speed), latest) / unit) / speed
     if distance <= on.distance[(1 - side) * on.d + i]:
         # It stands or leaves: what it still does to others.
         span = left
@@ -100,7 +114,7 @@ def _wait(ws, on, f, left):
 
     In the unit of distances. Coordinates at rest have f = 0 and a slope in ``Values.by_z``.
     """
-    active, by_z, level = view(Active, ws), view(Values, ws).by_z, view(Scales, ws).level
+    active, by_z = view(Active, ws), view(Values, ws).by_z
     coordinate, leeway, wait = view(Index, ws).coordinate, _leeway(ws, on), left
     for s in range(view(Sizes, ws).width):
         if s < active.n and by_z[s] > 0.0:
@@ -109,7 +123,7 @@ def _wait(ws, on, f, left):
         for side in range(2):
             if on.distance[side * on.d + i] < np.inf:
                 speed = on.moves[side * on.d + i] * (f[s] if side == 0 else -f[s])
-                wait = min(wait, _side_until(on, side, i, level[s] + c.ENTRY, leeway, speed, left))
+                wait = min(wait, _side_until(on, side, i, _entry(ws, on, s), leeway, speed, left))
                 if wait <= 0.0:
                     return wait
     return wait
@@ -121,10 +135,10 @@ def _settled(ws, on):
 
     Of the others the slope is set to 0: whether they are active is for :func:`_wait` to say.
     """
-    active, diagonal, by_z = view(Active, ws), view(Problem, ws).diagonal, view(Values, ws).by_z
+    active, by_z = view(Active, ws), view(Values, ws).by_z
     f, gain, fastest = view(History, ws).f, view(Scales, ws).gain, 0.0
     for s in range(active.n):
-        rate = diagonal[s] * by_z[s]
+        rate = own_curvature(ws, s) * by_z[s]
         if gain[s] * abs(f[s]) <= on.head[CLOSE] * rate:
             fastest = max(fastest, rate)
         else:
@@ -163,17 +177,23 @@ def _to_rest(ws, on, fastest, left):
 @bare()
 def _follow_line(ws, on, f, length):
     """Distances at the end of a line; the first step from there."""
-    unit, coordinate, level = on.head[UNIT], view(Index, ws).coordinate, view(Scales, ws).level
+    unit, coordinate = on.head[UNIT], view(Index, ws).coordinate
     first = np.inf
     for s in range(view(Sizes, ws).width):
         if f[s] == 0.0:
             continue
         i, side = coordinate[s], 0 if f[s] > 0.0 else 1
-        at = side * on.d + i
+        at, left = side * on.d + i, (1 - side) * on.d + i
         before, speed = on.distance[at], on.moves[at] * abs(f[s])
+        end, was = end_of(on, 1 - side, i, on.distance[left] * unit) / unit, on.distance[left]
         move(on, i, f[s] * length)
+        if abs(on.distance[left] - end) <= _TIE * abs(was):
+            # Back where it came to a critical point.
+            on.distance[left], on.rounding[left] = end, 0.0
+            first = min(first, abs(end) * unit / (on.moves[left] * abs(f[s])))
         if 0.0 < before < np.inf:
-            goal = goal_of(on, side, i, level[s] + c.ENTRY, speed) / unit
+            entry, latest = _entry(ws, on, s)
+            goal = max(goal_of(on, side, i, entry, speed), latest) / unit
             if abs(on.distance[at] - goal) <= _TIE * before:
                 # The way here was longer than floats can tell from the goal.
                 on.distance[at], on.rounding[at] = goal, 0.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.distance_steps import DistanceSteps, DistanceTables
-from flowsim.solvers.separable.multistep_run import FromNodes, bound_on_reach, lay_out
+from flowsim.solvers.separable.multistep_run import FromNodes
 
 
 class Distances(FromNodes):
@@ -23,8 +23,7 @@ class Distances(FromNodes):
         flow = self.flow
         self.width, self.passes = flow.d, 1
         ones, zeros = np.ones((1, flow.d)), np.zeros((1, flow.d))
-        A, b = self.rows()
-        self.work = lay_out(A, b, flow.n, (zeros, ones, ones, zeros), self.tol, reach=bound_on_reach(flow))
+        self.lay_out(*self.rows(), (zeros, ones, ones, zeros))
         room, table = self.work
         at_gain, at_level = table[Scales.PLACE : Scales.PLACE + 2]  # type: ignore[attr-defined]
         unit, power = math.exp(flow.log_unit), flow.power

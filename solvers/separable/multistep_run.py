@@ -166,6 +166,22 @@ class FromNodes(NativeRun):
             return np.ascontiguousarray(A), np.ascontiguousarray(b)
         return A, flow.b
 
+    def lay_out(self, A: Array, b: Array, exponential: tuple[Array, ...]) -> None:
+        """The workspace, with the loss."""
+        flow = self.flow
+        loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
+        self.work = lay_out(A, b, flow.n, exponential, self.tol, loss=loss, reach=bound_on_reach(flow))
+        if loss:
+            self._write_loss()
+
+    def _write_loss(self) -> None:
+        flow, (room, table) = self.flow, self.work
+        _, target, weight, _, _, offset, _ = table[_places_of_loss()].tolist()
+        room[target : target + flow.rows] = flow.b
+        room[weight : weight + flow.rows] = 1.0 if flow.weights is None else flow.weights
+        if flow.offset is not None:
+            room[offset : offset + flow.rows] = flow.offset
+
 
 class Multistep(FromNodes):
     """All coordinates, through exponentials or a tabulated map.
@@ -189,12 +205,7 @@ class Multistep(FromNodes):
             self.width += len(A)
             self.numbers = hand_over(self.work[1], len(A))
             return
-        loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
-        self.work = lay_out(
-            *self.rows(), flow.n, flow.exponential, self.tol, loss=loss, reach=bound_on_reach(flow)
-        )  # fmt: skip
-        if loss:
-            self._write_loss()
+        self.lay_out(*self.rows(), flow.exponential)
         if flow.curves is not None:
             from flowsim.solvers.multistep.curves import address
 
@@ -223,14 +234,6 @@ class Multistep(FromNodes):
         if self.factor is not None:
             z, f, df = (np.ascontiguousarray(part[:, : self.flow.d]) for part in (z, f, df))
         return super().steps(t, h, order, z, f, df)
-
-    def _write_loss(self) -> None:
-        flow, (room, table) = self.flow, self.work
-        _, target, weight, _, _, offset, _ = table[_places_of_loss()].tolist()
-        room[target : target + flow.rows] = flow.b
-        room[weight : weight + flow.rows] = 1.0 if flow.weights is None else flow.weights
-        if flow.offset is not None:
-            room[offset : offset + flow.rows] = flow.offset
 
     def _hand_over_tables(self) -> None:
         """The tables so far, kept for as long as the loop has their addresses."""

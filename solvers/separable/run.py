@@ -22,7 +22,7 @@ def run_of(
 ) -> SeparableSolution:
     """The solution over [0, t_end], by the method that fits the flow."""
     most = SeparableFlow.MOST_WITH_LOSS
-    if (flow.loss is not None or flow.curves is not None) and (flow.power > 0 or flow.d > most):
+    if (flow.loss is not None or flow.curves is not None) and flow.d > most:
         raise ValueError(f"a loss other than squares and a tabulated map take no more than {most} coordinates.")
     kind: type[NativeRun] = ScreenedRun
     if flow.power > 0:

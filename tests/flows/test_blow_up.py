@@ -111,8 +111,41 @@ def test_coordinates_of_one_order_flow_together():
 
 def test_orders_that_differ_are_told():
     net = fs.DiagonalNetwork(["u*v", "u*v*w+u**2*v**2*w**2"])
-    with pytest.raises(fs.IntegrationError):
+    with pytest.raises(fs.IntegrationError, match=r"orders \[2, 3\] have time scales of their own"):
         fs.gradient_flow(net, fs.Regression(np.eye(2), [1.0, 1.0]), 1e9, alpha="1e-200")
+
+
+@pytest.mark.parametrize("alpha", ["1e-16", "1e-1000"])
+def test_a_formula_with_a_line_of_critical_points_out_of_the_origin(alpha):
+    """(u + v)^2 w goes to u = -v where it is pulled down from w > 0, and stays positive."""
+    problem = fs.Regression(np.eye(3), [-1.0, 1.0, -1.0])
+    start = {"u": [1.0, 1.0, 0.8], "v": [-0.9, -0.9, -1.2], "w": [1.1, 1.1, -0.6]}
+    net = fs.DiagonalNetwork("(u+v)**2*w")
+    # w^2 - (u+v)^2/4 is conserved: d(u+v)/dz = 4 (u+v) w, w' = (u+v)^2.
+    run = fs.gradient_flow(net, problem, 200.0, alpha=alpha, start=start, clock="accelerated")
+    assert run.info["coordinates"] == "curve"
+    np.testing.assert_allclose(run.beta[-1], [0.0, 1.0, -1.0], atol=1e-6)
+    log_alpha = -math.log(10) * int(alpha[3:])
+    w = run.log_abs_weights["w"][-1, 0] - log_alpha
+    assert w == pytest.approx(0.5 * math.log(1.1**2 - 0.1**2 / 4), abs=1e-6)
+
+
+def test_weights_of_sizes_of_their_own_grow_at_rates_of_their_own():
+    """u and v start far below w: their growth is exponential, at the rate w, before it blows up."""
+    logs = {"u": -12.4, "v": -27.9, "w": 23.2, "z": -21.9}
+    start = {name: fs.Logs(1, log) for name, log in logs.items()}
+    net = fs.DiagonalNetwork("u*v*(w+z)")
+    run = fs.gradient_flow(net, fs.Regression([[1.0]], [1.0]), 1e-8, alpha="1e-100", start=start, clock="accelerated")
+    assert run.beta[-1, 0] == pytest.approx(1.0, abs=1e-6)
+    w = [mp.exp(logs[name] - logs["w"]) for name in ("u", "v", "w", "z")]
+    with mp.workdps(40):
+        # With s = (w + z)/sqrt(2), d = (w - z)/sqrt(2) fixed: sqrt(2) u v s, one product of three.
+        u, v, s = w[0], w[1], (w[2] + w[3]) / mp.sqrt(2)
+        rest = [u**2 - v**2, s**2 - v**2]
+        way = quad(lambda c: 1 / mp.sqrt((c**2 + rest[0]) * (c**2 + rest[1])), [v, u, mp.sqrt(u), s, 10, mp.inf])
+        expected = float(way / mp.sqrt(2) * mp.exp(-logs["w"]))
+    jump = run.accelerated_time[np.argmax(run.beta[:, 0] > 0.5)]
+    assert jump == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("formula", ["u*v*w+u**2*v**2*w**2", "tanh(u*v*w)", "u**3-v**3"])

@@ -168,3 +168,19 @@ def test_a_critical_point_of_the_formula_holds_a_coordinate():
     traj = fs.gradient_flow(fs.DiagonalNetwork("sin(u*v)"), fs.Regression([[1.0]], [2.0]), 200.0, alpha="1e-30")
     assert traj.beta[-1, 0] == pytest.approx(1.0, abs=1e-12)
     assert (np.diff(traj.beta[:, 0]) >= -1e-14).all()
+
+
+@pytest.mark.parametrize(
+    ("formula", "start"),
+    [
+        ("log(1+u)*v", {"u": [1.2, -0.85], "v": [-1.05, -0.59]}),  # u = -1 is at finite z on both sides
+        ("(u+v)**2*w", {"u": [1.34, 1.28], "v": [-0.6, -0.74], "w": [-1.28, 1.12]}),  # u = -v is a line at rest
+    ],
+)
+def test_curves_that_end_at_finite_z_or_sink_to_rest_hold_a_flow_away_from_there(formula, start) -> None:
+    net, problem = fs.DiagonalNetwork(formula), fs.Regression([[1.0, 0.6], [0.3, -0.9]], [1.0, 0.7])
+    times = np.linspace(0.0, 30.0, 40)
+    run = fs.gradient_flow(net, problem, 30.0, start=start, t_eval=times)
+    exact = fs.gradient_flow(net, problem, 30.0, start=start, t_eval=times, coordinates="weights", rtol=1e-10)
+    assert run.info["coordinates"] == "curve"
+    np.testing.assert_allclose(run.beta, exact.beta, atol=2e-5)

@@ -217,11 +217,51 @@ def test_nor_do_two_units_of_distance(monkeypatch):
     asked = {"alpha": "1e-200", "start": start, "clock": "accelerated", "t_eval": np.linspace(0, 12, 60)}
     one = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
     monkeypatch.setattr(distance_unit, "_LARGEST", 0.0)
-    monkeypatch.setattr(distance_unit, "_MEET", (100 * np.log(10), 200 * np.log(10)))
     two = fs.gradient_flow(net, PROBLEM, 12.0, **asked)
     assert_allclose(two.beta, one.beta, atol=1e-6)
     for name, logs in one.log_abs_weights.items():
         assert_allclose(two.log_abs_weights[name], logs, atol=1e-6)
+
+
+THREE = np.array([[1.0, 0.6, 0.2], [0.3, -0.9, 0.5], [-0.4, 0.7, 1.0]])
+LOSSES = [("log-cosh", [1.0, 0.7, -0.5]), ("pseudo-huber", [3.0, 0.7, -0.5]), ("poisson", [2.0, 1.0, 4.0])]
+UNEVEN = {"u": [1.0, -0.6, 0.9], "v": [0.7, 1.0, 1.2], "w": [1.3, 0.8, -0.7]}
+
+
+@pytest.mark.parametrize(("loss", "y"), LOSSES)
+@pytest.mark.parametrize("formula", ["u*v*w", "u**2*v", "u**3 - v**3"])
+def test_any_loss_follows_the_weights_where_they_are_floats_and_the_limit_beyond(loss, y, formula):
+    net, problem = fs.DiagonalNetwork(formula), fs.Problem(THREE, y, loss=loss)
+    even = {name: np.ones(3) for name in net.weights}
+    path = fs.saddle_to_saddle(net, problem, start=even)
+    until = 1.2 * path.jump_times[-1]
+    asked = {"start": even, "clock": "accelerated", "t_eval": np.linspace(0, until, 40)}
+    run = fs.gradient_flow(net, problem, until, alpha=1e-3, **asked)
+    exact = fs.gradient_flow(net, problem, until, alpha=1e-3, coordinates="weights", rtol=1e-10, **asked)
+    assert run.info["coordinates"] in ("log", "curve")
+    assert_allclose(run.beta, exact.beta, atol=20e-6 * max(1.0, np.abs(exact.beta).max()))
+    uneven = {name: UNEVEN[name] for name in net.weights}
+    path = fs.saddle_to_saddle(net, problem, start=uneven)
+    for alpha in ("1e-100", "1e-1000"):
+        run = fs.gradient_flow(net, problem, 1.2 * path.jump_times[-1], alpha=alpha, start=uneven, clock="accelerated")
+        assert_allclose(run.at(0.999 * path.jump_times, "accelerated").beta, path.saddles[:-1], atol=1e-6)
+        assert_allclose(run.beta[-1], path.end, atol=1e-6)
+
+
+def test_each_weight_may_have_a_scale_of_its_own():
+    """u and v of coordinate 0 wait below w = 1e-1000 e^20: ``ln(4 v / w) / w`` is the way to the pole."""
+    net, problem = fs.DiagonalNetwork("u*v*w"), fs.Regression(np.eye(2), [1.0, 1.0])
+    start = {"u": fs.Logs(1, [-30.0, 0.0]), "v": fs.Logs(1, [-10.0, 0.0]), "w": fs.Logs(1, [20.0, 0.0])}
+    run = fs.gradient_flow(net, problem, 4.0, alpha="1e-1000", start=start, clock="accelerated")
+    # d z / dt = 1/2 while the coordinate waits, n = 2; u is nothing beside v.
+    jump = 2 * (math.log(4) + 30.0) * math.exp(-20.0)
+    assert_allclose(run.at(np.array([0.999, 1.001]) * jump, "accelerated").beta[:, 0], [0.0, 1.0], atol=1e-6)
+    assert_allclose(run.at(np.array([1.999, 2.001]), "accelerated").beta[:, 1], [0.0, 1.0], atol=1e-6)
+    for name in ("v", "w"):
+        assert_allclose(run.log_abs_weights[name][0], np.array(start[name].log_abs) - 1000 * math.log(10), atol=1e-6)
+    apart = {"u": fs.Logs(1, -600.0), "v": fs.Logs(1, -400.0), "w": fs.Logs(1, 0.0)}
+    with pytest.raises(fs.IntegrationError, match="weights are more than 1e150 apart"):
+        fs.gradient_flow(net, problem, 4.0, alpha="1e-1000", start=apart, clock="accelerated")
 
 
 def test_what_log_coordinates_cannot_do_is_said():
