@@ -215,7 +215,10 @@ def _with_decay(
 ) -> tuple[Array, Array, Array, Array]:
     """Quadratic formulas: a component grows at ``2 mu z - lambda t``, so ``kappa^+- = lambda t^+-`` is added."""
     if isinstance(net.weight_decay, Decay):
-        raise ValueError("`weight_decay` must be constant for this limit; received a schedule.")
+        raise ValueError(
+            "`weight_decay` must be constant for this limit; received a schedule: go on with the next decay from "
+            "`path.state(t)`, t on the accelerated clock."
+        )
     d = len(bounds[0])
     upper, lower = (np.array(side) for side in bounds)
     up_cost, low_cost = (np.array(side) for side in costs)

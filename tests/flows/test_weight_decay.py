@@ -104,6 +104,35 @@ def test_the_limit_process_with_decay_is_the_lasso_and_flows_approach_it() -> No
     assert not len(deep.jump_times)
 
 
+@pytest.mark.parametrize(
+    "rates", [(0.3, 0.05), (0.0, 0.4), (0.1, 0.5, 0.02)], ids=["falls", "begins", "rises and falls"]
+)
+def test_a_schedule_in_the_limit_is_a_chain_of_processes_by_their_states(rates: tuple[float, ...]) -> None:
+    """On the accelerated clock K is of the size of ln(1/alpha), as the walls are: the flow keeps to the chain."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((8, 5))
+    problem = fs.Regression(rows, rows @ np.array([2.0, 0, -1, 0.5, 0]) + 0.1 * rng.standard_normal(8))
+    times, gamma, end = [2.0, 4.0][: len(rates) - 1], 1000 * math.log(10), 40.0
+    state, paths = None, []
+    for begin, rate in zip([0.0, *times], rates, strict=True):
+        paths.append(fs.saddle_to_saddle(fs.DiagonalNetwork("u*v", weight_decay=rate), problem, start=state))
+        stop = times[len(paths) - 1] if len(paths) <= len(times) else end
+        state = paths[-1].state(stop - begin)
+    decay = fs.DecaySchedule([gamma * t for t in times], rates)
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork("u*v", weight_decay=decay), problem, end, alpha="1e-1000", clock="accelerated"
+    )
+    np.testing.assert_allclose(traj.beta[-1], paths[-1].end, atol=1e-9)
+    for path, begin, stop in zip(paths, [0.0, *times], times, strict=False):
+        before = traj.at(np.array([stop - 1e-3]), "accelerated").beta[0]
+        np.testing.assert_allclose(before, path.beta(stop - 1e-3 - begin), atol=1e-6)
+    g, on = problem.gradient(traj.beta[-1]), np.abs(traj.beta[-1]) > 1e-6
+    np.testing.assert_allclose(g[on], -rates[-1] * np.sign(traj.beta[-1][on]), atol=1e-9)
+    assert (np.abs(g[~on]) <= rates[-1] + 1e-9).all()
+    with pytest.raises(ValueError, match=r"received a schedule: go on with the next decay from `path.state\(t\)`"):
+        fs.saddle_to_saddle(fs.DiagonalNetwork("u*v", weight_decay=decay), problem)
+
+
 def test_descent_with_decay_multiplies_the_components_and_follows_the_flow() -> None:
     net, problem = fs.DiagonalNetwork("u*v", weight_decay=0.2), fs.Regression([[1.0]], [2.0])
     start = {"u": 1.0, "v": 0.5}
