@@ -95,7 +95,10 @@ def diagonal_flow(
         net, problem, scale, direction, parts, coordinates, method, common["rtol"], time
     )
     if method == "auto":
-        method = "native" if _is_native(chosen) else "LSODA"
+        # LSODA may step to where an exponential overflows, and cannot come back.
+        scheduled = not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
+        stepped = "BDF" if scheduled and chosen.name == "growth" else "LSODA"
+        method = "native" if _is_native(chosen) else stepped
     if common["clock"] == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     return run_flow(

@@ -126,6 +126,8 @@ def test_a_schedule_in_the_limit_is_a_chain_of_processes_by_their_states(rates: 
     for path, begin, stop in zip(paths, [0.0, *times], times, strict=False):
         before = traj.at(np.array([stop - 1e-3]), "accelerated").beta[0]
         np.testing.assert_allclose(before, path.beta(stop - 1e-3 - begin), atol=1e-6)
+    uneven = fs.DiagonalNetwork("2*u**2 - v**2", weight_decay=decay)
+    assert fs.gradient_flow(uneven, problem, end, alpha="1e-1000", clock="accelerated").success
     g, on = problem.gradient(traj.beta[-1]), np.abs(traj.beta[-1]) > 1e-6
     np.testing.assert_allclose(g[on], -rates[-1] * np.sign(traj.beta[-1][on]), atol=1e-9)
     assert (np.abs(g[~on]) <= rates[-1] + 1e-9).all()
