@@ -181,16 +181,7 @@ class FrameCoordinates:
             return (np.concatenate([G @ Z[R:], G.T @ Z[:R]]) - damping * Z).ravel()
 
         def jacobian(_: float, y: Array) -> Array:
-            Z = y.reshape(R + p, k)
-            units = np.eye((R + p) * k).reshape(-1, R + p, k)
-            product = Z[:R] @ Z[R:].T
-            G = flow.coupling.value(product)
-            moved = units[:, :R] @ Z[R:].T + Z[:R] @ np.swapaxes(units[:, R:], -1, -2)
-            dG = flow.coupling.change(product, moved)
-            first = G @ units[:, R:] + dG @ Z[R:]
-            second = G.T @ units[:, :R] + np.swapaxes(dG, -1, -2) @ Z[:R]
-            columns = np.concatenate([first, second], axis=1) - damping * units
-            return columns.reshape(len(units), -1).T
+            return flow.jacobian(y.reshape(R + p, k)).field
 
         def check(t: float, y: Array) -> str | None:
             if not growth.start.is_paired:

@@ -19,7 +19,7 @@ from flowsim.solvers.threads import one_blas_thread
 #: beyond it Householder reflections, forty times the cost at width 10^6, do.
 _LARGEST_CONDITION = 1e2
 #: Hidden units processed together.
-_BLOCK = 16_384
+_BLOCK = 8_192
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +88,14 @@ def _gram(U: Array, V: Array) -> Array:
     """``(U; V) (U; V)^T`` in one pass over the memory, block by block through the cache."""
     D, h = U.shape
     gram = np.zeros((D + len(V),) * 2)
-    block = np.empty((len(gram), min(h, _BLOCK)))
     # One thread: the pass is bound by memory, and threads waiting for one another only slow it down.
-    with one_blas_thread(h > _BLOCK):
+    with one_blas_thread(h > _BLOCK), np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, h, _BLOCK):
-            last = min(first + _BLOCK, h)
-            part = block[:, : last - first]
-            part[:D], part[D:] = U[:, first:last], V[:, first:last]
-            with np.errstate(over="ignore", invalid="ignore"):
-                gram += part @ part.T
+            u, v = U[:, first : first + _BLOCK], V[:, first : first + _BLOCK]
+            gram[:D, :D] += u @ u.T
+            gram[:D, D:] += u @ v.T
+            gram[D:, D:] += v @ v.T
+    gram[D:, :D] = gram[:D, D:].T
     return gram
 
 

@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled
@@ -16,7 +15,7 @@ from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.iteration import EigenPairs, StepData, iterate
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.frames.relaxation import Factors, Relaxation, factor, factor_whole, sizes
+from flowsim.solvers.frames.relaxation import Modes, Relaxation, factor, modes_of, sizes
 from flowsim.solvers.frames.solution import rates_of
 from flowsim.solvers.gauss import GaussTableau
 
@@ -30,8 +29,6 @@ _CAREFUL_STEPS = 10
 #: What S makes of a direction is rounding below this part of its size.
 _NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
-#: Entries of G up to which the response to a residual over long steps is a matrix.
-_LARGEST_WHOLE = 300
 
 # Compiled by themselves where Python calls them.
 _products, _perturb = compiled()(collocation.products.py_func), compiled()(collocation.perturb.py_func)
@@ -54,8 +51,11 @@ class StageEquations:
         self, problem: FrameProblem, tableau: GaussTableau, tol: float, stats: dict[str, Any], long: bool = False
     ) -> None:
         self.problem, self.tableau, self.tol, self.stats = problem, tableau, tol, stats
-        #: whether the generator counts in the response to a residual
-        self._long = long and problem.shape[0] * problem.shape[1] <= _LARGEST_WHOLE
+        self._long = long
+        #: where the generator counts in the response to a residual
+        self.modes: Modes | None = None
+        #: of what has grown by itself, rising
+        self.rates = np.zeros(0)
         self._careful = 0
         self._length = 0.0
         self._pairs = _eigen_pairs(tableau)
@@ -67,15 +67,13 @@ class StageEquations:
         Directions above exp(level) act on the product.
         """
         coupling = self.problem.coupling
-        bends = coupling.curvature_rows, coupling.curvature_columns
+        bends = tuple(
+            np.ascontiguousarray(each, dtype=float) for each in (coupling.curvature_rows, coupling.curvature_columns)
+        )
         kappa = self.problem.uniform or 0.0
         if frame.is_paired:
-            self.first, self.second, self.gram, *moments = begin(frame.arrays)
-            self.relaxation = Relaxation.of(*bends, frame.A, *moments)
-            there = frame.logs > -np.inf
-            cross = frame.A[:, there].T @ (G @ frame.B[:, there])
-            rates = np.abs(np.linalg.eigvalsh((cross + cross.T) / 2))
-            self.growth = float(rates.max(initial=0.0)) - kappa
+            self.first, self.second, self.gram, self.relaxation, growth = begin(frame.arrays, G, bends)
+            self.growth = growth - kappa
         else:
             self.first, self.second, self.gram = _visible(frame)
             self.relaxation = _plain_relaxation(frame, *bends)
@@ -83,9 +81,8 @@ class StageEquations:
         self.stats["njev"] += 1
         self._length = 0.0
         if self._long:
-            (R, p), (a, b) = self.problem.shape, rates_of(self.problem)
-            S = np.block([[np.diag(np.broadcast_to(-a, R)), G], [G.T, np.diag(np.broadcast_to(-b, p))]])
-            self._generator, (self._first, self._second) = S, frame.value()
+            self.modes = modes_of(self.problem, *frame.value())
+            self.rates = self.modes.rates
 
     def turning(self, frame: Frame, G: Array, level: float) -> float:
         """How fast S turns directions below exp(level), ``max |S^m f|^(1/m)``, m the order of a step's first error.
@@ -112,25 +109,18 @@ class StageEquations:
         if h == self._length:
             return
         self._length = h
-        self._factors = self._factor(h * self._pairs.values)
+        mus = h * self._pairs.values
+        self._factors = factor(self.relaxation, mus) if self.modes is None else self.modes.factor(mus)
         damping = damping_of(self.tableau, h, *rates_of(self.problem))
         decay = np.exp(-2 * (self.problem.uniform or 0.0) * h * self.tableau.c)
         self._data = StepData(h, damping, self.first, self.second, self.gram, decay)
-
-    def _factor(self, mus: NDArray[np.complex128]) -> Factors:
-        out: Factors
-        if self._long:
-            out = factor_whole(self.relaxation, self._generator, self._first, self._second, mus)
-        else:
-            out = factor(self.relaxation, mus)
-        return out
 
     def defects(self, G: Array, G0: Array, G1: Array, h: float) -> Array:
         """What the polynomial through G at the nodes misses at both ends of a step, and G1, as the flow responds to it.
 
         Relative changes of Z.
         """
-        out: Array = h * sizes(self._factor(np.array([complex(h)])), self.tableau.at_ends, G, G0, G1)
+        out: Array = h * sizes(factor(self.relaxation, np.array([complex(h)])), self.tableau.at_ends, G, G0, G1)
         return out
 
     def solve(self, G: Array, h: float) -> Array | None:
@@ -138,6 +128,8 @@ class StageEquations:
         self._prepare(h)
         if self._careful == 0 and (solved := self._fixed_point(np.ascontiguousarray(G))) is not None:
             return solved
+        if self._long:
+            return None
         solved = self._newton(np.ascontiguousarray(G))
         if self._careful > 0:
             self._careful -= 1

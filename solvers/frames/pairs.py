@@ -9,8 +9,18 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.frames.collocation import propagate
 from flowsim.solvers.frames.graded import add_rows
-from flowsim.solvers.frames.small_matrices import orthonormal, product, product_nt, product_tn, upper_inverse
+from flowsim.solvers.frames.relaxation import Relaxation
+from flowsim.solvers.frames.small_matrices import (
+    eigen,
+    orthonormal,
+    product,
+    product_nt,
+    product_tn,
+    solve,
+    upper_inverse,
+)
 
 _HALF = math.sqrt(0.5)
 #: A direction below exp(this), against the largest, leaves no trace in a product.
@@ -96,15 +106,24 @@ def _largest_minus(frame):
 
 
 @compiled()
-def begin(frame):
+def begin(frame, G, bends):
     """What the steps from a state have in common.
+
+    Parameters
+    ----------
+    frame : Pairs
+    G : array (R, p)
+    bends : tuple of array (R,), (p,)
+        Curvatures of rows and columns.
 
     Returns
     -------
     first, second, gram : array (R, q), (p, q), (q, q)
         ``Z_1 Z_2^T = first gram second^T`` as far as can be seen; an empty Gram matrix is the identity.
-    inner, outer, rest
-        ``P_1 = A inner A^T + rest (1 - A A^T)`` on average, ``P_2 = outer``.
+    relaxation : Relaxation
+        With ``P_1 = A inner A^T + rest (1 - A A^T)`` on average, ``P_2 = outer``.
+    growth : float
+        The largest rate at which a direction that is there grows or shrinks.
     """
     R, w = frame.A.shape
     first, second = _halves(frame)
@@ -112,17 +131,49 @@ def begin(frame):
     rest = 0.0
     if w < R and frame.neutral_log > -np.inf:
         rest = (math.exp(frame.neutral_log) * _norm(frame.neutral)) ** 2 / (R - w)
-    inner, outer = product_nt(inner, inner), product_nt(second, second)
+    relaxation = _relaxation(bends, frame.A, product_nt(inner, inner), product_nt(second, second), rest)
+    growth = _growth(frame, G)
     others = _largest_minus(frame)
     top = max(frame.logs[0], others)
     if others > top + INVISIBLE:
-        return first, second, np.zeros((0, 0)), inner, outer, rest
+        return first, second, np.zeros((0, 0)), relaxation, growth
     kept = 0
     for i in range(w):
         if frame.logs[i] > top + INVISIBLE:
             kept += 1
     seen = _scaled_rows(frame.logs[:kept], frame.rows[:kept], 0.0)
-    return _columns(frame.A, 0, kept), _columns(frame.B, 0, kept), product_nt(seen, seen), inner, outer, rest
+    return _columns(frame.A, 0, kept), _columns(frame.B, 0, kept), product_nt(seen, seen), relaxation, growth
+
+
+@part()
+def _relaxation(bends, basis, inner, outer, nu):
+    rows, columns = bends
+    small, left = eigen(inner)
+    values, vectors = eigen(outer)
+    kind = 0
+    for each in columns:
+        kind = kind if each == columns[0] else 1
+    for values_of in (small, values):
+        for i in range(len(values_of)):
+            values_of[i] = max(values_of[i], 0.0)
+    return Relaxation(kind, rows, columns, product(basis, left), small, nu, vectors, values, outer)
+
+
+@part()
+def _growth(frame, G):
+    there = np.flatnonzero(frame.logs > -np.inf)
+    moved = product(G, frame.B)
+    cross = np.empty((len(there), len(there)))
+    for i in range(len(there)):
+        for j in range(len(there)):
+            total = 0.0
+            for r in range(G.shape[0]):
+                total += frame.A[r, there[i]] * moved[r, there[j]] + frame.A[r, there[j]] * moved[r, there[i]]
+            cross[i, j] = 0.5 * total
+    growth = 0.0
+    for each in eigen(cross)[0]:
+        growth = max(growth, abs(each))
+    return growth
 
 
 @compiled()
@@ -173,6 +224,72 @@ def advance(frame, first, second, damped):
         logs[i] -= damped
         minus_logs[i] -= math.log(triangle[i, i]) + damped
     return _sorted(Pairs(A, B, logs, rows, minus_logs, minus_rows, neutral_log - damped, neutral))
+
+
+@compiled()
+def carry(frame, G, h, damping, first, second, damped):
+    """Frames (n + 1 of each array) over n steps in a known G (n, s, R, p), the start among them.
+
+    Its first r directions are turned onto where they are known to be at the ends, the spans of the columns of `first`
+    and `second`, (n, R, r) and (n, p, r): what would grow of their errors must not. What is conserved does not know
+    the directions.
+    """
+    (n, _, R, p), (w, k) = G.shape, frame.rows.shape
+    A, B, logs, rows = np.empty((n + 1, R, w)), np.empty((n + 1, p, w)), np.empty((n + 1, w)), np.empty((n + 1, w, k))
+    minus_logs, minus_rows = np.empty((n + 1, w)), np.empty((n + 1, w, k))
+    neutral_log, neutral = np.empty(n + 1), np.empty((n + 1, R, frame.neutral.shape[1]))
+    for at in range(n + 1):
+        if at > 0:
+            moved = propagate(G[at - 1], h, damping, *_all_columns(frame))[1]
+            frame = _turned(advance(frame, moved[0], moved[1], damped), first[at - 1], second[at - 1])
+        A[at], B[at], logs[at], rows[at] = frame.A, frame.B, frame.logs, frame.rows
+        minus_logs[at], minus_rows[at] = frame.minus_logs, frame.minus_rows
+        neutral_log[at], neutral[at] = frame.neutral_log, frame.neutral
+    return A, B, logs, rows, minus_logs, minus_rows, neutral_log, neutral
+
+
+@part()
+def _all_columns(frame):
+    """``[A 0 N; 0 B 0]``."""
+    (R, w), p = frame.A.shape, len(frame.B)
+    k = frame.neutral.shape[1] if frame.neutral_log > -np.inf else 0
+    first, second = np.zeros((R, 2 * w + k)), np.zeros((p, 2 * w + k))
+    for i in range(R):
+        for c in range(w):
+            first[i, c] = frame.A[i, c]
+        for c in range(k):
+            first[i, 2 * w + c] = frame.neutral[i, c]
+    for i in range(p):
+        for c in range(w):
+            second[i, w + c] = frame.B[i, c]
+    return first, second
+
+
+@part()
+def _turned(frame, first, second):
+    A, B = _onto(frame.A, first), _onto(frame.B, second)
+    neutral = frame.neutral
+    if frame.neutral_log > -np.inf:
+        # The rotation that turns one basis into the other, on vectors orthogonal to the first.
+        cosines = product_tn(A, frame.A)
+        for i in range(len(cosines)):
+            cosines[i, i] += 1.0
+        both = A.copy()
+        _add(both, 1.0, frame.A)
+        neutral = neutral.copy()
+        _add(neutral, -1.0, product(both, solve(cosines, product_tn(A, neutral))))
+    return Pairs(A, B, frame.logs, frame.rows, frame.minus_logs, frame.minus_rows, frame.neutral_log, neutral)
+
+
+@part()
+def _onto(A, span):
+    """Orthonormal columns, the first of them projected onto a span of as many."""
+    Q = orthonormal(span)[0]
+    A, head = A.copy(), product(Q, product_tn(Q, _columns(A, 0, span.shape[1])))
+    for i in range(head.shape[0]):
+        for c in range(head.shape[1]):
+            A[i, c] = head[i, c]
+    return orthonormal(A)[0]
 
 
 @part()

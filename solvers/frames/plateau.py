@@ -123,6 +123,11 @@ class Plateau:
         if frame.is_paired:
             # One half stands for each of a pair: f^- is the mirror of f^+.
             whole[:, :count], other[:, width : width + count] = first, second
+            if frame.neutral_log > -np.inf:
+                # Turned with the others, so that nothing is lost of its length.
+                A, N = orthonormal(np.concatenate([first, frame.A[:, count:]], axis=1))[0], frame.neutral
+                along = np.linalg.solve(np.eye(width) + A.T @ frame.A, A.T @ N)
+                whole[:, 2 * width :] = N - (A + frame.A) @ along
         else:
             whole[:, :count], other[:, :count] = first, second
         return frame.advanced(whole, other)

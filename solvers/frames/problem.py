@@ -47,6 +47,14 @@ class Linear(NamedTuple):
     columns: Array
 
 
+class Jacobian(NamedTuple):
+    """Derivatives along the entries of Z, one a row: of ``S Z`` (N, N), of the product and of G (N, R p)."""
+
+    field: Array
+    product: Array
+    G: Array
+
+
 @dataclass(frozen=True, eq=False)
 class FrameProblem:
     """``Z' = S(t) Z``.
@@ -77,6 +85,20 @@ class FrameProblem:
             return None
         parts = coupling.signal, coupling.curvature_rows, coupling.curvature_columns
         return Linear(*(np.ascontiguousarray(each, dtype=float) for each in parts))
+
+    def jacobian(self, Z: Array) -> Jacobian:
+        """Of ``Z -> S Z`` at one state (R + p, q), N = (R + p) q: symmetric, for G is minus a gradient."""
+        (n, q), R = Z.shape, len(self.damping_rows)
+        U, V = Z[:R], Z[R:]
+        units = np.eye(n * q).reshape(-1, n, q)
+        product = U @ V.T
+        moved = units[:, :R] @ V.T + U @ np.swapaxes(units[:, R:], -1, -2)
+        G, dG = self.coupling.value(product), self.coupling.change(product, moved)
+        first = G @ units[:, R:] + dG @ V
+        second = G.T @ units[:, :R] + np.swapaxes(dG, -1, -2) @ U
+        damping = np.concatenate([self.damping_rows, self.damping_columns])[:, None]
+        columns = np.concatenate([first, second], axis=1) - damping * units
+        return Jacobian(*(each.reshape(len(units), -1) for each in (columns, moved, dG)))
 
     @cached_property
     def uniform(self) -> float | None:

@@ -5,11 +5,12 @@ r"""The response of G to a forcing of itself: ``x + mu K x``, ``K x = rows * (x 
 With constant columns the operator separates in the eigenvectors of P_2 (Woodbury's formula in each), with constant
 rows in those of P_1.
 
-Over a long step the generator itself counts: ``T = (1 - mu S)^{-1}`` stands between a forcing and its answer,
+Over a long step of directions that have grown the generator counts too. With the Jacobian J of the flow, symmetric,
+the derivative N of S Z by G, and that of G by Z, D,
 
-.. math:: K x = rows * (T_{11} x P_2 + T_{12} x^T Q + P_1 x T_{22}^T + Q x^T T_{21}^T) * columns,
+.. math:: (1 + \mu K)^{-1} = 1 + D \, \mu (1 - \mu J)^{-1} N,
 
-Q the product, which does not separate: a matrix of R p rows (:func:`factor_whole`).
+of which the eigenvectors of J stand for every mu (:func:`modes_of`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import compiled, part
+from flowsim.solvers.compilation import FAST, compiled, part
+from flowsim.solvers.frames.problem import FrameProblem
 from flowsim.solvers.frames.small_matrices import invert
 
 Complex = NDArray[np.complex128]
+
+#: Singular values of a state, against the largest, that are only rounding.
+_ROUNDING = 1e-14
 
 
 class Relaxation(NamedTuple):
@@ -74,13 +79,13 @@ class Factors(NamedTuple):
     Attributes
     ----------
     kind : int
-        0, 1: the columns, the rows are constant; 2: not separated.
-    vectors : array (p, p)
-        Eigenvectors of P_2, if they are.
-    W : array (R, q)
-        Eigenvectors of P_1.
-    diagonal : array (K, p, R) or (K, R p, R p)
-        ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant; the inverses, if nothing is separated.
+        0, 1: the columns, the rows are constant; 2: by the modes of the Jacobian.
+    vectors : array (p, p) or (N, R p)
+        Eigenvectors of P_2; or what of the modes a residual excites.
+    W : array (R, q) or (N, R p)
+        Eigenvectors of P_1; or what the modes do to G.
+    diagonal : array (K, p, R) or (K, 1, N)
+        ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant; ``mu / (1 - mu rate)`` of the modes.
     inverse : array (K, p or q + 1, ., .)
     rates : array (R,)
     mus : array (K,)
@@ -123,17 +128,26 @@ def factor(at, mus):
     return Factors(1, at.vectors, at.W, nothing, inverse, weight, mus)
 
 
-def factor_whole(at: Relaxation, S: Array, Z1: Array, Z2: Array, mus: Complex) -> Factors:
-    """The same with the generator S, (R + p, R + p), at a state (Z1, Z2)."""
-    R, p = len(Z1), len(Z2)
-    P1, P2, Q = Z1 @ Z1.T, Z2 @ Z2.T, Z1 @ Z2.T
-    T = np.linalg.inv(np.eye(R + p) - mus[:, None, None] * S)
-    K = np.einsum("kij,dc->kicjd", T[:, :R, :R], P2) + np.einsum("kid,jc->kicjd", T[:, :R, R:], Q)
-    K += np.einsum("ij,kcd->kicjd", P1, T[:, R:, R:]) + np.einsum("id,kcj->kicjd", Q, T[:, R:, :R])
-    K *= mus[:, None, None, None, None] * (at.rows[:, None] * at.columns)[:, :, None, None]
-    inverse = np.linalg.inv(np.eye(R * p) + K.reshape(len(mus), R * p, R * p))
-    nothing = np.zeros((0, 0, 0, 0), np.complex128)
-    return Factors(2, at.vectors, at.W, inverse, nothing, at.rows, mus)
+class Modes(NamedTuple):
+    """Of the Jacobian at a state: rates (N,), what of them a residual of G excites and what they do to G, (N, R p)."""
+
+    rates: Array
+    excited: Array
+    answered: Array
+
+    def factor(self, mus: Complex) -> Factors:
+        """``1 + mu K`` inverted for every mu."""
+        diagonal = np.ascontiguousarray((mus[:, None] / (1.0 - mus[:, None] * self.rates))[:, None])
+        return Factors(2, self.excited, self.answered, diagonal, np.zeros((0, 0, 0, 0), complex), self.rates, mus)
+
+
+def modes_of(problem: FrameProblem, first: Array, second: Array) -> Modes:
+    """At a state; as few columns as its rank allows are looked at, which products do not see."""
+    Z = np.concatenate([first, second])
+    _, values, right = np.linalg.svd(Z, full_matrices=False)
+    at = problem.jacobian(Z @ right[values > _ROUNDING * values[0]].T)
+    rates, vectors = np.linalg.eigh(at.field)
+    return Modes(rates, np.ascontiguousarray(vectors.T @ at.product), np.ascontiguousarray(vectors.T @ at.G))
 
 
 @part()
@@ -173,15 +187,32 @@ def answer(factors, residual):
         return _answer_columns(factors, residual)
     if factors.kind == 1:
         return _answer_rows(factors, residual)
-    out = np.empty_like(residual)
+    return _answer_modes(factors, residual)
+
+
+@part(fastmath=FAST)
+def _answer_modes(factors, residual):
+    out = residual.copy()
+    size = residual[0].size
+    real, imag, moved, turned = np.empty(size), np.empty(size), np.zeros(size), np.zeros(size)
     for k in range(len(residual)):
-        inverse = factors.diagonal[min(k, len(factors.mus) - 1)]
         flat, answered = residual[k].reshape(-1), out[k].reshape(-1)
-        for i in range(len(flat)):
-            total = 0.0j
-            for j in range(len(flat)):
-                total += inverse[i, j] * flat[j]
-            answered[i] = total
+        for j in range(size):
+            real[j], imag[j] = flat[j].real, flat[j].imag
+            moved[j] = turned[j] = 0.0
+        for n in range(len(factors.rates)):
+            row, other = factors.vectors[n], factors.W[n]
+            x = y = 0.0
+            for j in range(size):
+                x += row[j] * real[j]
+                y += row[j] * imag[j]
+            amount = factors.diagonal[min(k, len(factors.mus) - 1), 0, n] * complex(x, y)
+            x, y = amount.real, amount.imag
+            for j in range(size):
+                moved[j] += x * other[j]
+                turned[j] += y * other[j]
+        for j in range(size):
+            answered[j] += complex(moved[j], turned[j])
     return out
 
 

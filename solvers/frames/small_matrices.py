@@ -12,6 +12,9 @@ import numpy as np
 
 from flowsim.solvers.compilation import FAST, part
 
+#: Jacobi's rotations: sweeps, and the square of what is left beside the diagonal against that of the matrix.
+_SWEEPS, _OFF_DIAGONAL = 30, 1e-32
+
 
 @part(fastmath=FAST)
 def add_product(A, B, out):
@@ -165,3 +168,40 @@ def upper_inverse(triangle):
                 total += triangle[i, k] * out[k, j]
             out[i, j] = -total / triangle[i, i]
     return out
+
+
+@part(fastmath=FAST)
+def eigen(matrix):
+    """Eigenvalues, in no order, and eigenvectors in columns of a symmetric matrix, by Jacobi's rotations."""
+    A, n = matrix.copy(), matrix.shape[0]
+    V = np.eye(n)
+    total = 0.0
+    for i in range(n):
+        for j in range(n):
+            total += A[i, j] * A[i, j]
+    for _ in range(_SWEEPS):
+        off = 0.0
+        for i in range(n):
+            for j in range(i):
+                off += A[i, j] * A[i, j]
+        if off <= _OFF_DIAGONAL * total:
+            break
+        for p in range(n - 1):
+            for q in range(p + 1, n):
+                if A[p, q] == 0.0:
+                    continue
+                ratio = (A[q, q] - A[p, p]) / (2.0 * A[p, q])
+                t = 1.0 / (abs(ratio) + math.sqrt(1.0 + ratio * ratio))
+                t = -t if ratio < 0.0 else t
+                c = 1.0 / math.sqrt(1.0 + t * t)
+                s = t * c
+                for k in range(n):
+                    x, y = A[k, p], A[k, q]
+                    A[k, p], A[k, q] = c * x - s * y, s * x + c * y
+                for k in range(n):
+                    x, y = A[p, k], A[q, k]
+                    A[p, k], A[q, k] = c * x - s * y, s * x + c * y
+                for k in range(n):
+                    x, y = V[k, p], V[k, q]
+                    V[k, p], V[k, q] = c * x - s * y, s * x + c * y
+    return np.diag(A).copy(), V

@@ -21,8 +21,16 @@ from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.explicit import Limits, longest_step, march, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
-from flowsim.solvers.frames.plateau import Plateau, rest_of
 from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.frames.resting import (
+    BELOW_ROUNDING,
+    DEFECT_WEIGHT,
+    LARGEST_CUT,
+    NEWTON_CUT,
+    ROUNDING_FLOOR,
+    SAFETY,
+    LongSteps,
+)
 from flowsim.solvers.frames.solution import (
     CollocationStep,
     ExplicitStep,
@@ -31,39 +39,21 @@ from flowsim.solvers.frames.solution import (
     StepChain,
     rates_of,
 )
-from flowsim.solvers.gauss import gauss_tableau, lagrange_weights, radau_tableau
+from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
 #: Six stages, order 12 at the steps and 7 in between, while the eliminated system is small; three beyond.
 _STAGES, _FEWER_STAGES, _LARGEST_SYSTEM = 6, 3, 150
-_SAFETY, _LARGEST_GROWTH, _LARGEST_CUT = 0.9, 2.5, 0.2
-_NEWTON_CUT, _CAUTIOUS_GROWTH = 0.4, 1.3
-#: Below this remaining distance (relative to the state) rounding decides, not truncation.
-_ROUNDING_FLOOR = 2e-12
-#: The polynomial through the nodes misses the ends of the step by more than it misses the integral.
-#: Calibrated on closed forms: the error of a run is then 0.01 to 1 times the tolerance.
-_DEFECT_WEIGHT = 0.05
+_LARGEST_GROWTH, _CAUTIOUS_GROWTH = 2.5, 1.3
 _SMALLEST_STEP = 1e-14
-#: A direction below exp(this), against the scale of the state, waits: it does not act on the product.
-_WAITING = -23.0
 #: A direction above exp(this) is answered by the product, which is in the error of a step.
 _ANSWERED = -3.0
-#: ... if those that have grown are that much larger.
-_APART = 20.0
-#: Logarithm of a ratio of two directions that is below their rounding.
-_BELOW_ROUNDING = 30.0
-#: Share of the tolerance that a plateau step may cost, and its least length in ordinary steps.
-_PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
-#: Unknowns of a plateau step whose solution costs as much as an ordinary step.
-_PLATEAU_COST = 50.0
 #: Twice the largest logarithm of a ratio of parts of Z whose smallest keep eight digits beside the largest.
 _OF_A_SIZE = 20.0
 #: Of the explicit method: share of the tolerance that its estimate may take, and the relative error that is rounding;
 #: steps worth taking at the limit of stability; steps taken together, also where each is examined; entries kept.
 _EXPLICIT_SHARE, _EXPLICIT_FLOOR = 0.05, 1e-14
 _AFFORDABLE, _MANY, _LOOKED_AT, _ENTRIES = 200.0, 4096, 8, 1 << 22
-#: What has grown moves further than its rate says: a share of the length that its rate would allow.
-_CAUTION = 0.1
 
 
 def integrate_frame(
@@ -107,14 +97,15 @@ def integrate_frame(
                 break
             continue
         run.drop_dependent()
-        run.equations.begin(run.frame, run.G, run.scale + _WAITING)
-        step = run.plateau() or run.collocation()
-        if step is None:
+        run.equations.begin(run.frame, run.G, run.resting.waits)
+        steps = run.long() or run.collocation()
+        if not steps:
             break
-        if not (np.isfinite(step.end.A).all() and np.isfinite(step.end.B).all()):
+        if not all(np.isfinite(half).all() for half in (steps[-1].end.A, steps[-1].end.B)):
             run.status = Status.NON_FINITE
             break
-        run.take(step)
+        for step in steps:
+            run.take(step)
         if progress is not None:
             progress(run.t)
         if done is not None and done(run.since(seen)):
@@ -150,8 +141,7 @@ class _Run:
         self.chain: StepChain | None = None
         #: whether the explicit method may still be the cheaper one
         self.is_mild = True
-        #: how near to rest the next attempt at a plateau must begin
-        self.patience = np.inf
+        self.resting = LongSteps(problem, self.tableau, tol, self.linear, self.scale, self.stats)
 
     def explicit(self, most: int) -> bool:
         """Steps of the explicit method, if it is for the state: whether there are any."""
@@ -200,11 +190,6 @@ class _Run:
         """Of ordinary steps."""
         return StageEquations(self.problem, self.tableau, self.tol, self.stats)
 
-    @cached_property
-    def relaxing(self) -> StageEquations:
-        """Of steps over which what has grown comes to rest."""
-        return StageEquations(self.problem, radau_tableau(self.count), self.tol, self.stats, long=True)
-
     def since(self, number: int) -> FrameSolution:
         """The steps from one on."""
         steps, times = self.steps[number:], np.array(self.times[number:])
@@ -222,101 +207,11 @@ class _Run:
         first, second = frame.value()
         return np.ascontiguousarray(self.problem.coupling.value(first @ second.T))
 
-    def plateau(self) -> PlateauStep | None:
-        """A step over which what has grown rests, if that is where the state is."""
-        frame = self.frame
-        grown = int(np.sum(frame.logs > self.scale + _WAITING))
-        waiting = frame.logs[grown:]
-        outer = max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf))
-        if waiting.max(initial=-np.inf) == -np.inf or outer > self.scale + _WAITING:
-            return None
-        if grown and frame.logs[grown - 1] - waiting[0] < _APART:
-            return None
-        growth = self.equations.growth
-        left = self.t_end - self.t
-        if growth <= 0 or self._shrinks(grown):
-            return None
-        cost = max(_PLATEAU_LEAST, self.G.size * self.count / _PLATEAU_COST) if grown else _PLATEAU_LEAST
-        least = min(cost * self.linear / growth, left)
-        share = _PLATEAU_SHARE * self.tol * growth
-        rest = rest_of(self.problem, self.G, frame, grown)
-        if rest > self.patience or rest**2 * least > _CAUTION * share:
-            return None
-        frame = frame.separated(grown)
-        waiting = frame.logs[grown:]
-        plateau = Plateau.of(self.problem, self.G, frame, grown)
-        if plateau.growth <= 0 or waiting[0] == -np.inf:
-            return None
-        ceiling = self.scale + _WAITING + 1.0
-        h = min(left, (ceiling - max(waiting[0], outer)) / plateau.growth)
-        if h < least:
-            return None
-        if grown == 0:
-            return self._plateau_step(plateau, h)
-        step = self._relaxing(frame, grown, min(h, _CAUTION * share / rest**2 if rest > 0 else np.inf), least, share)
-        # Not again before it has come nearer to rest.
-        self.patience = np.inf if step is not None else 0.1 * rest
-        return step
+    def long(self) -> list[CollocationStep | PlateauStep] | None:
+        """Steps over which what has grown comes to rest, if that is where the state is."""
+        return self.resting.take(self.t, self.t_end - self.t, self.frame, self.G, self.equations.growth)
 
-    def _shrinks(self, grown: int) -> bool:
-        """Whether a waiting pair shrinks that is far from changing sign.
-
-        Its f^+ must not take up rounding of its own f^-, which grows: steps that treat the two halves alike are for it.
-        """
-        frame = self.frame
-        if not frame.is_paired:
-            return False
-        A, B = frame.A[:, grown:], frame.B[:, grown:]
-        rates = np.einsum("ij,ij->j", A, self.G @ B)
-        with np.errstate(invalid="ignore"):
-            apart = frame.logs[grown:] - frame.minus_logs[grown:]
-        return bool(((rates < 0) & (apart > _BELOW_ROUNDING) & (frame.logs[grown:] > -np.inf)).any())
-
-    def _plateau_step(self, plateau: Plateau, h: float, *motion: Array) -> PlateauStep:
-        self.stats["plateau_steps"] += 1
-        end = plateau.after(h)
-        if motion:
-            nodes, first, second = motion
-            end = plateau.turned(end, first[-1], second[-1])
-        else:
-            nodes, first, second = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
-        return PlateauStep(self.t, h, plateau, nodes, first, second, end)
-
-    def _relaxing(self, frame: Frame, grown: int, h: float, least: float, share: float) -> PlateauStep | None:
-        """A plateau step over which the first `grown` directions, which do not see the others, come to rest.
-
-        Radau's method for these; the others see the mean of G, right to second order in what is left of its motion.
-        """
-        head = frame.head(grown)
-        self.relaxing.begin(head, self.G, self.scale + _WAITING)
-        tableau = self.relaxing.tableau
-        kappa = self.problem.uniform or 0.0
-        while h >= least:
-            G = self.relaxing.solve(np.repeat(self.G[None], tableau.stages, axis=0), h)
-            if G is None:
-                self.stats["rejected"] += 1
-                h *= _NEWTON_CUT
-                continue
-            mean = np.tensordot(tableau.b, G, axes=1)
-            motion = max(float(np.linalg.norm(each - mean)) for each in (self.G, *G))
-            error = _DEFECT_WEIGHT * float(self.relaxing.defects(G, self.G, G[-1], h)[0])
-            ratio = max(motion**2 * h / share, error / max(self.tol, _ROUNDING_FLOOR))
-            if ratio <= 1.0:
-                break
-            self.stats["rejected"] += 1
-            h *= max(_LARGEST_CUT, _SAFETY * ratio ** (-1 / 3))
-        else:
-            return None
-        A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
-        damping = damping_of(tableau, h, *rates_of(self.problem))
-        at, _ = propagate(np.ascontiguousarray(G), h, damping, A, B)
-        nodes = np.append(0.0, tableau.c)
-        decay = np.exp(-kappa * h * nodes)[:, None, None]
-        first, second = decay * np.concatenate([A[None], at.Z1]), decay * np.concatenate([B[None], at.Z2])
-        plateau = Plateau.of(self.problem, mean, frame, grown)
-        return self._plateau_step(plateau, h, nodes, first, second)
-
-    def collocation(self) -> CollocationStep | None:
+    def collocation(self) -> list[CollocationStep | PlateauStep] | None:
         """One accepted step; None, with a status, if there is none."""
         growth = max(self.equations.growth, self.equations.turning(self.frame, self.G, self.scale + _ANSWERED))
         limit = self.linear / growth if growth > 0 else np.inf
@@ -334,7 +229,7 @@ class _Run:
             G = self.equations.solve(guess, h)
             if G is None:
                 self.stats["rejected"] += 1
-                h *= _NEWTON_CUT
+                h *= NEWTON_CUT
                 retry = True
                 continue
             damping = damping_of(self.tableau, h, *rates_of(self.problem))
@@ -344,20 +239,19 @@ class _Run:
             end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
             G1 = self._value(end)
             ratio = self._error(G, G1, h)
-            scale = _SAFETY * ratio ** (-1.0 / (self.count + 1)) if ratio > 0 else _LARGEST_GROWTH
-            scale = min(max(scale, _LARGEST_CUT), _LARGEST_GROWTH)
+            scale = SAFETY * ratio ** (-1.0 / (self.count + 1)) if ratio > 0 else _LARGEST_GROWTH
+            scale = min(max(scale, LARGEST_CUT), _LARGEST_GROWTH)
             if not ratio <= 1.0:
                 self.stats["rejected"] += 1
                 # Where errors of the step before relax, the order seen is lower: ever larger cuts.
                 failed += 1
-                h *= max(scale * 0.5 ** (failed - 1), _LARGEST_CUT)
+                h *= max(scale * 0.5 ** (failed - 1), LARGEST_CUT)
                 retry = True
                 continue
             break
         self.h = h * (min(scale, _CAUTIOUS_GROWTH) if retry else scale)
-        return CollocationStep(
-            self.t, h, self.frame, end, self.nodes, np.concatenate([self.G[None], G, G1[None]]), self.problem
-        )
+        G = np.concatenate([self.G[None], G, G1[None]])
+        return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem)]
 
     def drop_dependent(self) -> None:
         """Rows of more directions than the start has columns depend on one another: drop what is below rounding."""
@@ -365,7 +259,7 @@ class _Run:
         if int(np.sum(frame.logs > -np.inf)) <= frame.rows.shape[1]:
             return
         with np.errstate(invalid="ignore"):
-            gaps = np.flatnonzero(frame.logs[:-1] - frame.logs[1:] > _BELOW_ROUNDING)
+            gaps = np.flatnonzero(frame.logs[:-1] - frame.logs[1:] > BELOW_ROUNDING)
         for last in gaps:
             self.frame = self.frame.separated(int(last) + 1)
 
@@ -380,9 +274,9 @@ class _Run:
 
     def _error(self, G: Array, G1: Array, h: float) -> float:
         size = self.equations.defects(G, self.G, G1, h)
-        error = _DEFECT_WEIGHT * max(size[0], size[1])
+        error = DEFECT_WEIGHT * max(size[0], size[1])
         # Relative to what is still to be gained, so that a vanishing loss keeps its relative accuracy.
-        allowed = max(self.tol * min(1.0, size[2]), _ROUNDING_FLOOR)
+        allowed = max(self.tol * min(1.0, size[2]), ROUNDING_FLOOR)
         return float(error / allowed) if np.isfinite(error) else np.inf
 
 

@@ -1,0 +1,230 @@
+r"""Where what has grown comes to rest while the other directions wait: long steps.
+
+The directions that have grown do not see the others, whose squares are below the tolerance. One step of Radau's method
+carries them, as long as their own accuracy allows, if they are stable by themselves (the Jacobian of the flow on them
+has no rate that such a step would not resolve). It leaves a known G(t), in which the equation of the others is linear:
+they are carried by collocation steps as short as their growth demands, which cost no iteration, or, once G hardly
+moves, by one exponential (:mod:`.plateau`). In the known G errors of what has grown would grow like what waits: at the
+end of every step it is put back to where it is known to be.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
+from flowsim.solvers.frames.frame import Frame
+from flowsim.solvers.frames.nonlinear import StageEquations
+from flowsim.solvers.frames.pairs import carry
+from flowsim.solvers.frames.plateau import Plateau, rest_of
+from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.frames.solution import CollocationStep, PlateauStep, rates_of
+from flowsim.solvers.gauss import GaussTableau, lagrange_weights, radau_tableau
+
+SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
+#: The polynomial through the nodes misses the ends of the step by more than it misses the integral.
+#: Calibrated on closed forms: the error of a run is then 0.01 to 1 times the tolerance.
+DEFECT_WEIGHT = 0.05
+#: Below this remaining distance (relative to the state) rounding decides, not truncation.
+ROUNDING_FLOOR = 2e-12
+#: Logarithm of a ratio of two directions that is below their rounding.
+BELOW_ROUNDING = 30.0
+#: Half of the logarithm, below the tolerance, of what in the product is not seen, and its least value.
+_UNSEEN, _WAITING = 4.0, -23.0
+#: Logarithm of the ratio from which what has grown and what waits are apart.
+_APART = 20.0
+#: Share of the tolerance that the mean of G may cost a plateau step, and its least length in ordinary steps.
+_PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
+#: What has grown moves further than its rate says: a share of the length that its rate would allow.
+_CAUTION = 0.1
+#: Of steps of what has grown alone: the least length worth taking in ordinary steps, the first in the least, growth;
+#: how near to rest, against the rate of what waits, they can begin, and how much nearer after one that failed.
+_LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, _NEAR_REST, _PATIENCE = 3.0, 2.0, 2.0, 0.02, 0.3
+
+
+class HeadPath(NamedTuple):
+    """What has grown over a long step: positions (s + 1,) from 0 to 1, G there, and both halves of its directions."""
+
+    nodes: Array
+    G: Array
+    first: Array
+    second: Array
+
+    def over(self, frame: Frame, G: Array, h: float, damping: Damping, damped: float) -> list[Frame]:
+        """Paired frames from one on, over steps in G (n, s, R, p): what has grown is where it is known to be."""
+        count = len(G)
+        weights = lagrange_weights(self.nodes, (np.arange(count) + 1) / count)
+        first, second = (np.tensordot(weights, each, axes=1) for each in (self.first, self.second))
+        moved = carry(frame.arrays, G, h, damping, first, second, damped)
+        return [Frame(*each) for each in zip(*moved, strict=True)]
+
+
+class LongSteps:
+    """Long steps of one run.
+
+    Parameters
+    ----------
+    problem : FrameProblem
+    tableau : GaussTableau
+        Of the ordinary steps.
+    tol : float
+    linear : float
+        Rate times length that an ordinary step resolves.
+    scale : float
+        Logarithm of the size of Z once it has grown.
+    stats : dict
+        Counters of the run.
+    """
+
+    def __init__(
+        self, problem: FrameProblem, tableau: GaussTableau, tol: float, linear: float, scale: float,
+        stats: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.problem, self.tableau, self.tol, self.linear, self.stats = problem, tableau, tol, linear, stats
+        #: A direction below exp(this) waits: it does not act on the product.
+        self.waits = scale + max(0.5 * math.log(tol) - _UNSEEN, _WAITING)
+        self.nodes = np.concatenate([[0.0], tableau.c, [1.0]])
+        self.equations = StageEquations(problem, radau_tableau(tableau.stages), tol, stats, long=True)
+        self.t, self.length = 0.0, 0.0
+        #: directions that have grown, and how near to rest the next attempt must begin
+        self.grown, self.patience = 0, np.inf
+
+    def take(
+        self, t: float, left: float, frame: Frame, G: Array, growth: float
+    ) -> list[CollocationStep | PlateauStep] | None:
+        """Steps from a state at time t, if what has grown in it is near enough to rest.
+
+        Parameters
+        ----------
+        left : float
+            The time to be covered.
+        growth : float
+            The largest rate of a direction that is there.
+        """
+        self.t = t
+        grown = int(np.sum(frame.logs > self.waits))
+        waiting = frame.logs[grown:]
+        outer = max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf))
+        if waiting.max(initial=-np.inf) == -np.inf or outer > self.waits:
+            return None
+        gap = frame.logs[grown - 1] - waiting[0] if grown else np.inf
+        if gap < max(_APART, _UNSEEN - math.log(self.tol)):
+            return None
+        if grown != self.grown:
+            self.grown, self.patience = grown, np.inf
+        if growth <= 0 or _shrinks(frame, G, grown):
+            return None
+        least = min((_LONG_LEAST if grown else _PLATEAU_LEAST) * self.linear / growth, left)
+        rest = rest_of(self.problem, G, frame, grown)
+        if rest > min(self.patience, _NEAR_REST * growth):
+            return None
+        ceiling = self.waits + 1.0
+        if grown == 0:
+            plateau = Plateau.of(self.problem, G, frame, grown)
+            h = min(left, (ceiling - max(waiting[0], outer)) / plateau.growth) if plateau.growth > 0 else 0.0
+            return [self._plateau_step(plateau, h)] if h >= least else None
+        if gap > BELOW_ROUNDING:
+            frame = frame.separated(grown)
+            waiting = frame.logs[grown:]
+        # What waits may turn towards what grows faster.
+        fastest = max(growth, float(np.linalg.norm(G, 2)) - (self.problem.uniform or 0.0))
+        h = min(left, (ceiling - max(waiting[0], outer)) / fastest)
+        if not frame.is_paired and rest > 0:
+            # What unequal damping takes from the imbalance is known to the steps that move all together.
+            h = min(h, _CAUTION * _PLATEAU_SHARE * self.tol * growth / rest**2)
+        if waiting[0] == -np.inf or h < least:
+            return None
+        steps = self._relaxing(frame, G, grown, (h, least), growth)
+        # Not again before it has come nearer to rest.
+        self.patience = np.inf if steps else _PATIENCE * rest
+        if not steps:
+            self.length = 0.0
+        return steps
+
+    def _plateau_step(self, plateau: Plateau, h: float, *motion: Array) -> PlateauStep:
+        self.stats["plateau_steps"] += 1
+        end = plateau.after(h)
+        if motion:
+            nodes, first, second = motion
+            end = plateau.turned(end, first[-1], second[-1])
+        else:
+            nodes, first, second = np.zeros(0), np.zeros((0, 0, 0)), np.zeros((0, 0, 0))
+        return PlateauStep(self.t, h, plateau, nodes, first, second, end)
+
+    def _relaxing(
+        self, frame: Frame, G0: Array, grown: int, lengths: tuple[float, float], growth: float
+    ) -> list[CollocationStep | PlateauStep] | None:
+        """Steps over which the first `grown` directions, which do not see the others, come to rest.
+
+        One step of Radau's method for these. The others see the mean of G, right to second order in what is left of
+        its motion, or where that is too much are carried by collocation steps in the G that is now known.
+        """
+        (h, least), tableau = lengths, self.equations.tableau
+        self.equations.begin(frame.head(grown), G0, self.waits)
+        h = min(h, self.length or _FIRST_LONG * least)
+        # What has grown must be stable by itself: a long step would see nothing of it leave.
+        h = min(h, self.linear / max(self.equations.rates[-1], 1e-300))
+        while h >= least:
+            G = self.equations.solve(np.repeat(G0[None], tableau.stages, axis=0), h)
+            if G is None:
+                self.stats["rejected"] += 1
+                h *= NEWTON_CUT
+                continue
+            error = DEFECT_WEIGHT * float(self.equations.defects(G, G0, G[-1], h)[0])
+            ratio = error / max(self.tol, ROUNDING_FLOOR)
+            scale = SAFETY * ratio ** (-1 / (tableau.stages + 1)) if ratio > 0 else np.inf
+            if ratio <= 1.0:
+                break
+            self.stats["rejected"] += 1
+            h *= max(LARGEST_CUT, scale)
+        else:
+            return None
+        self.length = h * min(scale, _LONG_GROWTH)
+        A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
+        damping = damping_of(tableau, h, *rates_of(self.problem))
+        at, _ = propagate(np.ascontiguousarray(G), h, damping, A, B)
+        path = HeadPath(np.append(0.0, tableau.c), np.concatenate([G0[None], G]), *(
+            np.concatenate([first[None], rest]) for first, rest in ((A, at.Z1), (B, at.Z2))
+        ))  # fmt: skip
+        mean = np.tensordot(tableau.b, G, axes=1)
+        motion = float(np.sqrt(((path.G - mean) ** 2).sum(axis=(1, 2)).max()))
+        growth = max(growth, float(np.linalg.norm(path.G, 2, axis=(1, 2)).max()))
+        if motion**2 * h > _PLATEAU_SHARE * self.tol * growth:
+            if not frame.is_paired:
+                return None
+            return self._carried(frame, path, h, max(1, math.ceil(h * growth / self.linear)))
+        kappa = self.problem.uniform or 0.0
+        decay = np.exp(-kappa * h * path.nodes)[:, None, None]
+        plateau = Plateau.of(self.problem, mean, frame, grown)
+        return [self._plateau_step(plateau, h, path.nodes, decay * path.first, decay * path.second)]
+
+    def _carried(self, frame: Frame, path: HeadPath, h: float, count: int) -> list[CollocationStep | PlateauStep]:
+        """`count` collocation steps over a length h in a G that is known, along a path of the first directions."""
+        length = h / count
+        damping = damping_of(self.tableau, length, *rates_of(self.problem))
+        places = ((np.arange(count)[:, None] + self.nodes) / count).ravel()
+        G = np.tensordot(lagrange_weights(path.nodes, places), path.G, axes=1).reshape(count, -1, *path.G.shape[1:])
+        inner = np.ascontiguousarray(G[:, 1:-1])
+        frames = path.over(frame, inner, length, damping, (self.problem.uniform or 0.0) * length)
+        return [
+            CollocationStep(self.t + n * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem)
+            for n in range(count)
+        ]
+
+
+def _shrinks(frame: Frame, G: Array, grown: int) -> bool:
+    """Whether a waiting pair shrinks that is far from changing sign.
+
+    Its f^+ must not take up rounding of its own f^-, which grows: steps that treat the two halves alike are for it.
+    """
+    if not frame.is_paired:
+        return False
+    A, B = frame.A[:, grown:], frame.B[:, grown:]
+    rates = np.einsum("ij,ij->j", A, G @ B)
+    with np.errstate(invalid="ignore"):
+        apart = frame.logs[grown:] - frame.minus_logs[grown:]
+    return bool(((rates < 0) & (apart > BELOW_ROUNDING) & (frame.logs[grown:] > -np.inf)).any())
