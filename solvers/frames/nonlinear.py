@@ -15,7 +15,7 @@ from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.iteration import EigenPairs, StepData, iterate
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.frames.relaxation import Modes, Relaxation, factor, modes_of, sizes
+from flowsim.solvers.frames.relaxation import JacobianModes, Relaxation, factor, modes_of, sizes
 from flowsim.solvers.frames.solution import rates_of
 from flowsim.solvers.gauss import GaussTableau
 
@@ -53,7 +53,7 @@ class StageEquations:
         self.problem, self.tableau, self.tol, self.stats = problem, tableau, tol, stats
         self._long = long
         #: where the generator counts in the response to a residual
-        self.modes: Modes | None = None
+        self.modes: JacobianModes | None = None
         #: of what has grown by itself, rising
         self.rates = np.zeros(0)
         self._careful = 0

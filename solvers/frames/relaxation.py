@@ -128,7 +128,7 @@ def factor(at, mus):
     return Factors(1, at.vectors, at.W, nothing, inverse, weight, mus)
 
 
-class Modes(NamedTuple):
+class JacobianModes(NamedTuple):
     """Of the Jacobian at a state: rates (N,), what of them a residual of G excites and what they do to G, (N, R p)."""
 
     rates: Array
@@ -141,13 +141,13 @@ class Modes(NamedTuple):
         return Factors(2, self.excited, self.answered, diagonal, np.zeros((0, 0, 0, 0), complex), self.rates, mus)
 
 
-def modes_of(problem: FrameProblem, first: Array, second: Array) -> Modes:
+def modes_of(problem: FrameProblem, first: Array, second: Array) -> JacobianModes:
     """At a state; as few columns as its rank allows are looked at, which products do not see."""
     Z = np.concatenate([first, second])
     _, values, right = np.linalg.svd(Z, full_matrices=False)
     at = problem.jacobian(Z @ right[values > _ROUNDING * values[0]].T)
     rates, vectors = np.linalg.eigh(at.field)
-    return Modes(rates, np.ascontiguousarray(vectors.T @ at.product), np.ascontiguousarray(vectors.T @ at.G))
+    return JacobianModes(rates, np.ascontiguousarray(vectors.T @ at.product), np.ascontiguousarray(vectors.T @ at.G))
 
 
 @part()
