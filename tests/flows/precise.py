@@ -1,4 +1,4 @@
-"""Arbitrary-precision integration of a flow in its weights: Gragg-Bulirsch-Stoer extrapolation in mpmath.
+"""Arbitrary-precision integration of flows: Gragg-Bulirsch-Stoer extrapolation in mpmath.
 
 References
 ----------
@@ -47,32 +47,6 @@ def integrate(f, y, length, tolerance):
         t += h
         h *= mp.mpf("1.6") if column < 2 * _COLUMNS // 3 else 1
     return y
-
-
-def precise_flow(phi, gradient, X, y, alpha, start, times, digits=40):
-    """beta (T, d) of ``theta_i' = -g_i grad phi(theta_i)``; start (k, d), phi and gradient take k numbers.
-
-    Errors are relative per weight, to 10^-digits; digits must exceed those of the square of alpha twice.
-    """
-    with mp.workdps(digits + 15):
-        n, d = len(y), len(X[0])
-        X, y = [[mp.mpf(x) for x in row] for row in X], [mp.mpf(value) for value in y]
-        k, scale = len(start), mp.mpf(alpha)
-        state = [scale * mp.mpf(start[a][i]) for i in range(d) for a in range(k)]
-
-        def rate(state):
-            weights = [state[i * k : (i + 1) * k] for i in range(d)]
-            beta = [phi(*w) for w in weights]
-            r = [sum(X[q][i] * beta[i] for i in range(d)) - y[q] for q in range(n)]
-            g = [sum(X[q][i] * r[q] for q in range(n)) / n for i in range(d)]
-            return [-g[i] * slope for i in range(d) for slope in gradient(*weights[i])]
-
-        out, t = [], mp.mpf(0)
-        for end in times:
-            state = integrate(rate, state, mp.mpf(float(end)) - t, mp.mpf(10) ** -digits)
-            t = mp.mpf(float(end))
-            out.append([float(phi(*state[i * k : (i + 1) * k])) for i in range(d)])
-        return np.array(out)
 
 
 def precise_growth_flow(slope, X, y, alpha, times, digits=120, tolerance=18):
