@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
@@ -24,6 +23,8 @@ def graded_rows(A: Array, b: Array) -> tuple[Array, Array] | None:
         return None
     norms = np.linalg.norm(A, axis=0)
     norms[norms == 0.0] = 1.0
+    import scipy.linalg  # no import of flowsim waits for it
+
     Q, R, order = scipy.linalg.qr(A / norms, mode="economic", pivoting=True)
     size = np.abs(np.diag(R))
     rank = int((size > max(A.shape) * np.finfo(float).eps * size[0]).sum())

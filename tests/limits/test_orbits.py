@@ -139,7 +139,8 @@ def test_lengths_and_losses_of_orbits_are_sound_down_to_the_smallest_jump(
             points[:, orbit.coordinates] = orbit.at(np.linspace(0, orbit.length, 20_001))
             np.testing.assert_allclose(points[[0, -1]], path.saddles[k : k + 2], atol=1e-12)
             chords = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
-            assert orbit.length == pytest.approx(chords, rel=1e-5)
+            # Rounding of the largest coefficients is what the smallest jump is read to.
+            assert orbit.length == pytest.approx(chords, rel=1e-5, abs=2e-8 * np.abs(path.saddles).max())
             penalty = sum(
                 np.maximum(side * points, 0) @ np.broadcast_to(cost, (5,))
                 for side, cost in zip((1, -1), path.penalties, strict=True)
