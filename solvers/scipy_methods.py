@@ -24,6 +24,8 @@ _REST_EVERY = 8
 
 #: SciPy warns below this relative tolerance; ours is absolute, so the floor is where rounding begins.
 _SMALLEST_RTOL = 1e-13
+#: What SciPy's factorisation of an iteration matrix with such entries says.
+_REFUSED_MATRIX = "infs or NaNs"
 
 
 def integrate(
@@ -84,7 +86,13 @@ def integrate(
             if problem.step_limit is not None and method != "LSODA":
                 state = states[-1]
                 stepper.max_step = problem.step_limit(times[-1], state, problem.rhs(times[-1], state))
-            refusal = stepper.step()
+            try:
+                refusal = stepper.step()
+            except ValueError as error:
+                if _REFUSED_MATRIX not in str(error):
+                    raise
+                status = Status.NON_FINITE
+                break
             if stepper.status == "failed":
                 status = Status.STEP_FLOOR if refusal and "step size" in refusal else Status.REFUSED
                 break

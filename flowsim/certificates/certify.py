@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -250,7 +251,9 @@ def _choose(theorems: str | Sequence[str] | None) -> list[str]:
     for each in asked:
         found = [each] if each in THEOREMS else [name for name, entry in THEOREMS.items() if str(each) in entry.paper]
         if not found or not str(each):
-            raise ValueError(f"`theorems` must name theorems or papers, of {', '.join(THEOREMS)}; received {each!r}.")
+            near = difflib.get_close_matches(str(each).lower().replace("_", "-"), THEOREMS, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else f". The theorems are {', '.join(THEOREMS)}."
+            raise ValueError(f"`theorems` must name theorems or papers; received {each!r}{meant}")
         chosen += [name for name in found if name not in chosen]
     return chosen
 

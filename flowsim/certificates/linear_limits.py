@@ -23,6 +23,7 @@ from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedEr
 from flowsim.certificates.linear_networks import PAPER as MIN_ET_AL
 from flowsim.certificates.linear_networks import WIDTH_EXPONENT, WIDTHS, plain_network, spectrum_of, wide_runs
 from flowsim.certificates.registry import theorem
+from flowsim.certificates.resolution import beyond_the_start
 from flowsim.certificates.setting import Setting
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, saddle_to_saddle
@@ -129,8 +130,7 @@ def _coupled(setting: Setting) -> LinearSaddlePath:
 def _plateaus(setting: Setting) -> tuple[NDArray[np.intp], Array]:
     """The plateaus that the first flow resolves, and beta in their middles."""
     kept = np.flatnonzero(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
-    if not len(kept):
-        raise UnresolvedError("no plateau is long enough to be resolved at this alpha")
+    kept = beyond_the_start(kept, setting.once(_scales)[0])
     middles = plateau_times(setting.once(_path), _horizon(setting))[kept]
     return kept, setting.once(_flows)[0].at(middles, clock="accelerated").beta
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.certificates.certificate import UnresolvedError
 from flowsim.certificates.setting import Setting
+from flowsim.network import InitialScale
 from flowsim.studies.jumps import measured_jump_times
 
 PAPER = "Pesme & Flammarion, arXiv 2304.00488"
@@ -70,9 +71,13 @@ def resolved_jumps(setting: Setting) -> NDArray[np.intp]:
 
 
 def resolved_plateaus(setting: Setting) -> NDArray[np.intp]:
-    plateaus = np.flatnonzero(setting.resolved)
-    if not len(plateaus):
-        raise UnresolvedError(f"alpha = {setting.scales[0]} is too large for these data: no plateau is long enough")
+    return beyond_the_start(np.flatnonzero(setting.resolved), setting.scales[0])
+
+
+def beyond_the_start(plateaus: NDArray[np.intp], alpha: InitialScale) -> NDArray[np.intp]:
+    """Resolved plateaus; the first, where every flow of a small scale begins, is no evidence by itself."""
+    if not plateaus.any():
+        raise UnresolvedError(f"alpha = {alpha} is too large for these data: no plateau after the first is long enough")
     return plateaus
 
 

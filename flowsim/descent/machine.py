@@ -77,8 +77,7 @@ class DecayingMachine(Machine, Protocol):
 
 def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
     """0, every, 2 every, ... and always the last."""
-    steps = np.arange(0, n_steps + 1, every)
-    return steps if steps[-1] == n_steps else np.append(steps, n_steps)
+    return np.append(np.arange(0, n_steps, every), n_steps)
 
 
 def drive(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, times_of
 from flowsim.card import card, curves
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.stopping import Stop, stop_at
@@ -225,9 +225,7 @@ class Staircase:
         return self.problem.loss(self.curve(tau))
 
     def _check_times(self, t: ArrayLike) -> Array:
-        times = np.asarray(t, dtype=float)
-        if times.ndim > 1:
-            raise ValueError(f"`t` must be a number or a vector; received shape {times.shape}.")
+        times = times_of(t)
         bad = ~(times >= 0)
         if bad.any():
             raise ValueError(f"`t` must be >= 0; received {np.atleast_1d(times)[np.atleast_1d(bad)][0]}.")

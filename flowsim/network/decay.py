@@ -7,6 +7,7 @@ formulas through K alone, and exactly: ``ln|u + v| = ln|u_0 + v_0| + z - K``.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def check_decay(value: object) -> float | Decay:
             "`weight_decay` must be a number >= 0, a DecaySchedule, or an object with rate(t) and integral(t); "
             f"received {value!r}."
         )
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"`weight_decay` must be >= 0 and finite; received {value!r}.")
     return float(value)
 

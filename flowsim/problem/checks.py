@@ -65,7 +65,7 @@ def as_float(name: str, value: Any) -> Array:
             raise ValueError("masked entries: drop such rows, or fill them")
         # A copy in C order: the caller may change theirs, and kernels want contiguous rows.
         array = np.array(raw, dtype=float, order="C")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`{name}` must be an array of real numbers; received {error}.") from None
     _check_finite(name, array)
     return array

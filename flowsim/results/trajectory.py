@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, times_of
 from flowsim.card import card, curves
 from flowsim.results.events import Events
 from flowsim.results.files import read_trajectory, to_dataset, write
@@ -116,9 +116,7 @@ class Trajectory(State):
                 "this trajectory has no dense output: it was loaded from a file or is a descent; "
                 "its recorded points are in `t` and `beta`."
             )
-        values = np.asarray(t, dtype=float)
-        if values.ndim > 1:
-            raise ValueError(f"`t` must be a number or a vector; received shape {values.shape}.")
+        values = times_of(t)
         if clock == "log_loss" and self.info.get("clock") != clock:
             raise ValueError("`clock` can be 'log_loss' for runs on that clock only.")
         # The whole run, also where the reported times begin later or end before it does.

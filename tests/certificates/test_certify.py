@@ -184,12 +184,29 @@ def test_rows_come_as_table_json_and_dataframe(wide: fs.Regression, tmp_path: ob
 def test_arguments_are_checked(wide: fs.Regression) -> None:
     with pytest.raises(ValueError, match="`theorems` must name theorems or papers"):
         fs.certify(UV, wide, theorems="nonsense")
+    with pytest.raises(ValueError, match="received 'linear_saddle'; did you mean 'linear-saddles'"):
+        fs.certify(UV, wide, theorems=["saddles", "linear_saddle"])
     with pytest.raises(ValueError, match="`net` must be"):
         fs.certify("u*v", wide)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="y != 0"):
         fs.certify(UV, fs.Regression(wide.X, np.zeros(4)))
     with pytest.raises(ValueError, match="`rtol`"):
         fs.certify(UV, wide, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("net", "y", "names"),
+    [
+        (UV, [2.0, 3.0], ("saddles", "active-sets")),
+        # One target: a jump along X^T y, and then convergence at the least curvature, 0.1^2/2.
+        (fs.LinearNetwork(2), [1.0, 0.1], ("linear-saddles", "linear-rank-minimisers")),
+    ],
+)
+def test_the_plateau_at_the_origin_alone_is_no_evidence(net: object, y: object, names: tuple[str, ...]) -> None:
+    X = np.diag([2.0, 1.0] if net is UV else [1.0, 0.1])
+    rows = fs.certify(net, fs.Regression(X, y), alpha=1e-20, theorems=names)  # type: ignore[arg-type]
+    assert {row.status for row in rows} == {"not resolved"}
+    assert all("no plateau after the first" in row.hypothesis for row in rows)
 
 
 def test_each_theorem_states_itself_in_one_line() -> None:

@@ -29,6 +29,24 @@ def test_a_blow_up_is_never_a_success(method: str) -> None:
     assert np.isfinite(solution.y).all() and solution.t[-1] < 1.001
 
 
+@pytest.mark.parametrize("method", ["BDF", "Radau"])
+def test_an_iteration_matrix_beyond_floats_ends_the_run(method: str) -> None:
+    lost = InitialValueProblem(DECAY.rhs, DECAY.y0, jacobian=lambda t, y: np.full((2, 2), np.nan))
+    solution = integrate(lost, 2.0, method=method)
+    assert solution.status is Status.NON_FINITE
+    np.testing.assert_array_equal(solution.y, [DECAY.y0])
+
+
+def test_an_error_of_the_right_hand_side_is_raised() -> None:
+    def faulty(t: float, y: np.ndarray) -> np.ndarray:
+        if t > 0.5:
+            raise ValueError("no rate here")
+        return RATES * y
+
+    with pytest.raises(ValueError, match="no rate here"):
+        integrate(InitialValueProblem(faulty, DECAY.y0, DECAY.jacobian), 2.0, method="Radau")
+
+
 def test_the_step_budget_ends_a_run_with_what_to_try() -> None:
     solution = integrate(DECAY, 2.0, method="BDF", max_steps=3)
     assert solution.status is Status.STEP_BUDGET and len(solution.t) == 4
