@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -86,21 +87,8 @@ def integrate(
             if problem.step_limit is not None and method != "LSODA":
                 state = states[-1]
                 stepper.max_step = problem.step_limit(times[-1], state, problem.rhs(times[-1], state))
-            try:
-                refusal = stepper.step()
-            except ValueError as error:
-                if _REFUSED_MATRIX not in str(error):
-                    raise
-                status = Status.NON_FINITE
-                break
-            if stepper.status == "failed":
-                status = Status.STEP_FLOOR if refusal and "step size" in refusal else Status.REFUSED
-                break
-            if not np.isfinite(stepper.y).all():
-                status = Status.NON_FINITE
-                break
-            if stepper.t <= times[-1]:
-                status = Status.STEP_FLOOR
+            status = _step(stepper, times[-1])
+            if status is not Status.COMPLETED:
                 break
             times.append(float(stepper.t))
             states.append(np.array(stepper.y))
@@ -135,6 +123,21 @@ def integrate(
             "seconds": time.perf_counter() - began,
         },
     )
+
+
+def _step(stepper: Any, reached: float) -> Status:
+    """Take one step; COMPLETED where it is one."""
+    try:
+        refusal = stepper.step()
+    except ValueError as error:
+        if _REFUSED_MATRIX not in str(error):
+            raise
+        return Status.NON_FINITE
+    if stepper.status == "failed":
+        return Status.STEP_FLOOR if refusal and "step size" in refusal else Status.REFUSED
+    if not np.isfinite(stepper.y).all():
+        return Status.NON_FINITE
+    return Status.COMPLETED if stepper.t > reached else Status.STEP_FLOOR
 
 
 def _jacobian_for(

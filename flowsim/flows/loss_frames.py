@@ -8,6 +8,7 @@ Time is read off the run, ``t = int exp(ln(1/L)) d sigma``, for as long as it is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ Places = NDArray[np.intp]
 _SHARE, _FINEST = 1e-2, 1e-12
 #: Chebyshev points of ln(1/L) in a step, and Gauss points on each piece over which it rises by `_RISE` at most.
 _POINTS, _GAUSS, _RISE = 12, 8, 0.5
+#: Of the norm of a matrix of labels, relative.
+_ROUNDING = 1e-9
 
 
 def linear_flow_on(
@@ -52,7 +55,8 @@ def linear_flow_on(
     Raises
     ------
     ValueError
-        For a loss that does not tend to 0, and data that no matrix separates.
+        For a loss that does not tend to 0, and data that no matrix separates, or none of the network's rank by
+        Forster's bound.
     IntegrationError
         With the trajectory so far; also where the network is too narrow to separate the data.
     """
@@ -61,6 +65,7 @@ def linear_flow_on(
     require_decreasing(net, problem)
     if problem.y.ndim == 1:
         problem = problem.with_target(problem.y[:, None])
+    _require_width(net, problem)
     if method not in ("auto", "native"):
         raise ValueError(f"`method` must be 'auto' or 'native' on the clock 'log_loss'; received {method!r}.")
     coordinates: Any = FrameLossClock(net, problem, scale, start, pretrained)
@@ -68,6 +73,21 @@ def linear_flow_on(
         coordinates, problem, t_end, clock=clock, method="native", acceleration=acceleration(net, scale),
         info=start_info(net, scale, start) | coordinates.info, **more,
     )  # fmt: skip
+
+
+def _require_width(net: LinearNetwork, problem: Problem) -> None:
+    r"""Refuse labels Y (n, m) whose signs no matrix of rank `width` has: the loss has an infimum above 0.
+
+    Such a matrix has rank at least ``sqrt(n m) / ||Y||_2`` (Forster, J. Comput. Syst. Sci. 65, 2002); at width 1 that
+    says that Y has rank one.
+    """
+    Y = problem.y if problem.sample_weight is None else problem.y[problem.sample_weight > 0]
+    least = math.sqrt(Y.size) / float(np.linalg.norm(Y, 2))
+    if net.width < least * (1 - _ROUNDING):
+        raise ValueError(
+            f"`width` must be at least {math.ceil(least * (1 - _ROUNDING))} on the clock 'log_loss' for these labels; "
+            f"received {net.width}: no narrower network separates them, and its loss does not tend to 0."
+        )
 
 
 class FrameLossClock(FrameCoordinates):

@@ -135,7 +135,8 @@ class DiagonalProcess:
     def _path(self, horizon: float, complete: bool, message: str) -> SaddlePath:
         bounds = self.all_bounds
         if self.blur > _BLURRED:
-            message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}), exact=True resolves them"
+            remedy = ", exact=True resolves them" if isinstance(self.problem, Regression) else ""
+            message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}){remedy}"
         return SaddlePath(
             problem=self.problem,
             jump_times=np.array(self.times),

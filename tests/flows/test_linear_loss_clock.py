@@ -6,6 +6,7 @@ import gmpy2
 import mpmath as mp
 import numpy as np
 import pytest
+from scipy.linalg import hadamard
 
 import flowsim as fs
 from flowsim.studies import max_margin_l2, nuclear_separation, separation
@@ -156,3 +157,20 @@ def test_what_the_clock_cannot_do_is_named(problem: fs.Problem, options: dict, m
         fs.gradient_flow(
             fs.LinearNetwork(2, weight_decay=0.1), fs.Problem([[1.0]], [1.0], "logistic"), 5.0, clock="log_loss"
         )
+
+
+@pytest.mark.parametrize(("labels", "width"), [(2.0 * np.eye(3) - 1.0, 1), (hadamard(16).astype(float), 3)])
+def test_a_width_below_the_sign_rank_is_refused_at_once(labels: np.ndarray, width: int) -> None:
+    problem = fs.Problem(np.eye(len(labels)), labels, "logistic")
+    with pytest.raises(ValueError, match=f"`width` must be at least {width + 1} .* received {width}"):
+        fs.gradient_flow(fs.LinearNetwork(width), problem, 1.0, alpha=0.1, clock="log_loss")
+
+
+def test_width_one_is_enough_for_labels_of_rank_one() -> None:
+    X, column, row = np.eye(3), np.array([[1.0], [-1.0], [1.0]]), np.array([[1.0, -1.0]])
+    start = {"U": column, "V": row.T}
+    run = fs.gradient_flow(
+        fs.LinearNetwork(1), fs.Problem(X, column @ row, "exponential"), 50.0, alpha=0.5, start=start, clock="log_loss"
+    )
+    # By symmetry every margin is alike, and L = 2 exp(-margin): a mean over samples of the sum over targets.
+    np.testing.assert_allclose(run.beta[-1], (50.0 + np.log(2.0)) * column @ row, rtol=1e-8)

@@ -221,12 +221,25 @@ def test_a_target_of_one_column_is_a_vector() -> None:
     np.testing.assert_allclose(path.jump_times, [2, 8, 552 / 49], rtol=1e-14)
 
 
+def test_jumps_of_a_robust_loss_that_rounding_decides_point_to_no_rational_arithmetic() -> None:
+    # Residuals 1e6 times the bend of a robust loss.
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 5))
+    y = X @ [1.0, -2.0, 0.5, 0.0, 0.0] + 0.1 * rng.standard_normal(12)
+    robust = fs.saddle_to_saddle(NET, fs.Problem(X, 1e7 * y, "pseudo-huber"))
+    np.testing.assert_allclose(
+        robust.jump_times, fs.saddle_to_saddle(NET, fs.Problem(X, 1e5 * y, "pseudo-huber")).jump_times, rtol=1e-3
+    )
+    assert "blurred by rounding" in robust.message and "exact" not in robust.message
+
+
 def test_jumps_that_rounding_decides_are_announced() -> None:
     rng = np.random.default_rng(0)
     left, right = np.linalg.qr(rng.standard_normal((60, 30)))[0], np.linalg.qr(rng.standard_normal((30, 30)))[0]
     y = rng.standard_normal(60)
-    bad = fs.saddle_to_saddle(NET, fs.Regression((left * np.logspace(0, -11, 30)) @ right, y))
-    assert "blurred by rounding" in bad.message
+    X = (left * np.logspace(0, -11, 30)) @ right
+    bad = fs.saddle_to_saddle(NET, fs.Regression(X, y))
+    assert "blurred by rounding" in bad.message and bad.message.endswith(", exact=True resolves them")
     good = fs.saddle_to_saddle(NET, fs.Regression((left * np.logspace(0, -2, 30)) @ right, y))
     assert good.message == "reached the minimiser to rounding"
     assert good.stats["dual_rounding"] < 1e-9
