@@ -20,6 +20,9 @@ from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, 
 #: Before the first step.
 NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
 
+_ALL = slice(None)
+#: Entries of states read at once where not all are kept.
+_ENTRIES = 1 << 20
 #: A smooth step is no longer than this times the polygon through ten of its points, which are rounded by so much.
 _SMOOTH, _ROUNDING = 1.1, 1e-14
 
@@ -151,14 +154,15 @@ class DenseOutput:
         self, t: Array, step: NDArray[np.intp], position: Array, known: Mapping[Clock, Callable[[], Array]]
     ) -> View:
         solution = self.solution
-        # By step and position: a jump can be shorter than the spacing of times.
-        y = solution.at_steps(step, position) if isinstance(solution, SeparableSolution) else solution(t)
-        return View(self, t, y, step, position, known)
+        if isinstance(solution, SeparableSolution):
+            # By step and position: a jump can be shorter than the spacing of times.
+            return View(self, t, lambda part: solution.at_steps(step[part], position[part]), step, position, known)
+        return View(self, t, lambda part: solution(t[part]), step, position, known)
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> View:
         """What is seen at positions, 0 to 1, of steps."""
         t = self.t[step] + position * self.h[step]
-        return View(self, t, self.solution.at_steps(step, position), step, position, {})
+        return View(self, t, lambda part: self.solution.at_steps(step[part], position[part]), step, position, {})
 
     def steps(self, end: Occurrence | None = None) -> View:
         """What is seen at the ends of the steps, up to the event that ended the run."""
@@ -167,16 +171,20 @@ class DenseOutput:
             return self.at_steps(step, np.append(np.zeros(end.step + 1), end.position))
         count = np.arange(len(self.t))
         step, position = np.minimum(count, len(self.h) - 1), (count == len(self.h)).astype(float)
-        return View(self, self.t, self.solution.y, step, position, {"arclength": lambda: self.arclength.values})
+        return View(self, self.t, self._at_ends, step, position, {"arclength": lambda: self.arclength.values})
+
+    def _at_ends(self, part: slice) -> Array:
+        return self.solution.y if part == _ALL else self.solution.y[part]
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """States at some places; beta at once, the rest on first access."""
+    """States at some places, read on first access."""
 
     dense: DenseOutput
     t: Array
-    y: Array
+    #: the states of a part of the places
+    read: Callable[[slice], Array]
     step: NDArray[np.intp]
     position: Array
     #: values of clocks that are known already
@@ -206,8 +214,22 @@ class View:
         return State(**self.fields())
 
     @cached_property
+    def y(self) -> Array:
+        return self.read(_ALL)
+
+    @cached_property
     def beta(self) -> Array:
-        return self.dense.coordinates.predictor(self.t, self.y)
+        predictor, rows = self.dense.coordinates.predictor, max(1, _ENTRIES // self.dense.size)
+        if len(self.t) <= rows or not isinstance(self.dense.solution, SeparableSolution):
+            return predictor(self.t, self.y)
+        # Of many features the states are as large as beta.
+        beta = np.empty((len(self.t), self.dense.size))
+        for first in range(0, len(self.t), rows):
+            part = slice(first, first + rows)
+            values = predictor(self.t[part], self.read(part))
+            shape, beta[part] = values.shape[1:], values.reshape(-1, self.dense.size)
+            del values  # before more are made
+        return beta.reshape(len(self.t), *shape)
 
     @cached_property
     def loss(self) -> Array:

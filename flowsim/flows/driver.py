@@ -107,7 +107,7 @@ def run_flow(
         message=message,
         stats=solution.stats,
         invariants=coordinates.invariants,
-        feature_names=problem.feature_names,
+        feature_names=Deferred(lambda: problem.feature_names),  # type: ignore[arg-type]
         info={
             **info,
             "coordinates": coordinates.name,

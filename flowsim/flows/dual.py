@@ -58,7 +58,7 @@ class DualCoordinates:
             A=problem.X,
             b=problem.y - offset if squares and offset is not None else problem.y,
             n=problem.n,
-            column_norms=problem.column_norms,
+            column_norms=None if hasattr(problem.X, "tocsc") else problem.column_norms,
             loss=None if squares or load is None else load(),
             weights=problem.sample_weight,
             offset=None if squares else offset,

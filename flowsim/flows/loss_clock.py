@@ -117,7 +117,9 @@ class LossReader(DenseOutput):
     def at_steps(self, step: Places, position: Array) -> View:
         """What is seen at positions, 0 to 1, of steps."""
         sigma = self.t[step] + (position * self.h[step] if len(self.h) else 0.0)
-        return LossView(self, sigma, self.solution.at_steps(step, position), step, position, {})
+        return LossView(
+            self, sigma, lambda part: self.solution.at_steps(step[part], position[part]), step, position, {}
+        )
 
     def steps(self, end: Any = None) -> View:
         """What is seen at the ends of the steps, up to the event that ended the run."""

@@ -271,7 +271,7 @@ class Problem(InUnits):
     def safe_size(self) -> float:
         """The loss is a float wherever no entry of beta is larger than this, negative where there is no such size."""
         spare = self.loss_function.safe_prediction - float(np.abs(self.y).max())
-        total = float(self.column_norms.sum())
+        total = float(np.sqrt(self.n * self.feature_variances).sum())  # keeps no vector of norms
         return min(spare / total, sys.float_info.max) if total > 0 else spare
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
@@ -141,6 +141,26 @@ class SeparableFlow:
         return self.A.tocsc()
 
     @cached_property
+    def filled(self) -> tuple[SeparableFlow, NDArray[np.int64] | None]:
+        """The flow of the coordinates whose column of a sparse A is not empty, and which these are; None for all.
+
+        The others move by decay alone, and move nothing.
+        """
+        if not hasattr(self.A, "tocsc"):
+            return self, None
+        A = self.A.tocsc()
+        index = np.flatnonzero(np.diff(A.indptr))
+        if len(index) in (0, self.d):
+            return self, None
+        kept = type(A)((A.data, A.indices, np.append(A.indptr[index], A.indptr[-1])), shape=(self.rows, len(index)))
+        names = ("log_coefficient", "sign", "slope", "decay")
+        terms: dict[str, Any] = {
+            name: _columns_of(term, index) for name, term in zip(names, self.exponential, strict=True)
+        }
+        norms = None if self.column_norms is None else self.column_norms[index]
+        return replace(self, A=kept, column_norms=norms, **terms), index
+
+    @cached_property
     def norms(self) -> Array:
         """Norms of the columns of A."""
         if self.column_norms is not None:
@@ -151,3 +171,8 @@ class SeparableFlow:
             return np.sqrt(np.asarray(self.A.multiply(self.A).sum(axis=0)).ravel())
         blocks = [np.arange(first, min(first + _BLOCK, self.d)) for first in range(0, self.d, _BLOCK)]
         return np.concatenate([np.linalg.norm(self.columns(block), axis=1) for block in blocks])
+
+
+def _columns_of(term: Array, index: NDArray[np.int64]) -> Array:
+    """Columns of numbers (K, d); what all coordinates share is stored once."""
+    return np.broadcast_to(term[:, :1], (len(term), len(index))) if term.strides[1] == 0 else term[:, index]

@@ -32,6 +32,8 @@ _RECORDS = 2048
 _FEW_RECORDS = 512
 #: Floats in all records at once, about, and the fewest records.
 _RECORDED, _FEWEST_RECORDS = 1 << 25, 64
+#: Records of so many bytes are cut to the steps they hold: pages of memory may be as large as those of some steps.
+_LARGE = 1 << 21
 #: Floats in a cache line.
 _LINE = 8
 
@@ -135,17 +137,21 @@ class FromNodes(NativeRun):
 
     def advance(self, budget: int) -> int:
         width, records = self.width, self.records or _FEW_RECORDS
-        self.records = min(2 * records, _RECORDS, max(_FEWEST_RECORDS, _RECORDED // (3 * width)))
         record = np.empty(3 * records + 1 + 3 * (records + 1) * width)
         self.counts[5] = records
         self.before_steps(records)
         status = _multistep().march(self.tol, self.t_end, budget, *self.work, self.clock, self.counts, record)
         steps = int(self.counts[4])
+        if steps == records:
+            self.records = min(2 * records, _RECORDS, max(_FEWEST_RECORDS, _RECORDED // (3 * width)))
         if steps:
-            z, f, df = record[3 * records + 1 :].reshape(3, records + 1, width)[:, : steps + 1]
-            t, h = record[: steps + 1], record[records + 1 : records + 1 + steps]
-            order = record[2 * records + 1 : 2 * records + 1 + steps]
-            self.chunks.append(self.steps(t, h, order, z, f, df))
+            head, nodes = record[: 3 * records + 1], record[3 * records + 1 :].reshape(3, records + 1, width)
+            nodes = nodes[:, : steps + 1]
+            if record.nbytes > _LARGE and 2 * steps < records:
+                head, nodes = head.copy(), nodes.copy()
+            t, h = head[: steps + 1], head[records + 1 : records + 1 + steps]
+            order = head[2 * records + 1 : 2 * records + 1 + steps]
+            self.chunks.append(self.steps(t, h, order, *nodes))
         return int(status)
 
     def before_steps(self, records: int) -> None:

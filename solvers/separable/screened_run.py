@@ -33,7 +33,8 @@ class ScreenedRun(FromNodes):
         from flowsim.solvers.multistep.screening import address
 
         self.screen = address()
-        self.norms_reach = self.flow.norms * (float(self.flow.norms.max()) / self.flow.n)
+        self.filled, self.index = self.flow.filled
+        self.norms_reach = self.filled.norms * (float(self.filled.norms.max()) / self.filled.n)
         self.loaded = np.zeros(0, dtype=np.int64)
         self._load(np.zeros(self.flow.rows), self._rate_at_start())
 
@@ -44,11 +45,12 @@ class ScreenedRun(FromNodes):
         self._load(past["z"][0, w:], past["f"][0, w:], past)
 
     def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
-        return NodeSteps(t, h, order, z, f, df, self.exponential, loaded=self.loaded)
+        loaded = self.loaded if self.index is None else self.index[self.loaded]
+        return NodeSteps(t, h, order, z, f, df, self.exponential, loaded=loaded)
 
     def _rate_at_start(self) -> Array:
         """``b - A beta``."""
-        flow = self.flow
+        flow = self.filled
         beta = np.empty(flow.d)
         for part in self._blocks():
             beta[part] = np.sum(flow.sign[:, part] * np.exp(flow.log_coefficient[:, part]), axis=0)
@@ -57,11 +59,11 @@ class ScreenedRun(FromNodes):
 
     def _blocks(self) -> list[slice]:
         """One block of columns after the other: what is of the size of d is made once."""
-        return [slice(first, min(first + _COLUMNS, self.flow.d)) for first in range(0, self.flow.d, _COLUMNS)]
+        return [slice(first, min(first + _COLUMNS, self.filled.d)) for first in range(0, self.filled.d, _COLUMNS)]
 
     def _load(self, nu: Array, rate: Array, past: dict[str, Array] | None = None) -> None:
         """Pass over A: where every coordinate stands and moves to; load those that are active or come next."""
-        flow, t = self.flow, float(self.clock[0])
+        flow, t = self.filled, float(self.clock[0])
         both = np.asarray(flow.A.T @ np.stack([nu, rate], axis=1))
         both /= flow.n
         self.passes += 1
@@ -77,7 +79,7 @@ class ScreenedRun(FromNodes):
 
     def _chosen(self, both: Array, level: Array, t: float) -> NDArray[np.int64]:
         """The coordinates that are active within what is left, and as many that come next."""
-        flow, left = self.flow, max(self.t_end - float(self.clock[0]), np.finfo(np.float64).tiny)
+        flow, left = self.filled, max(self.t_end - float(self.clock[0]), np.finfo(np.float64).tiny)
         wait, count = np.empty(flow.d), 0
         for part in self._blocks():
             exponent = flow.log_coefficient[:, part] + flow.slope[:, part] * both[part, 0] - flow.decay[:, part] * t
@@ -100,7 +102,7 @@ class ScreenedRun(FromNodes):
         """A workspace of these coordinates and the rows."""
         from flowsim.solvers.multistep.workspace import Scales
 
-        flow, w, r = self.flow, len(index), self.flow.rows
+        flow, w, r = self.filled, len(index), self.flow.rows
         self.columns = flow.columns(index)
         A = np.hstack([self.columns.T, flow.n * np.eye(r)])
         K = len(flow.sign)
@@ -171,7 +173,7 @@ class ScreenedRun(FromNodes):
         """The bound on what is not loaded."""
         from flowsim.solvers.multistep.screening import BLOCK
 
-        flow = self.flow
+        flow = self.filled
         outside = np.ones(flow.d, dtype=bool)
         outside[self.loaded] = False
         count = len(flow.sign) * (flow.d - len(self.loaded))

@@ -150,7 +150,8 @@ class SeparableSolution:
     def _fill(self, out: Array, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp] | None) -> None:
         """z of all or some coordinates, chunk by chunk, a few rows at once."""
         flow = self.flow
-        A = flow.A if only is None else flow.columns(only).T
+        of, filled = flow.filled if only is None else (flow, None)
+        A = of.A if only is None else flow.columns(only).T
         first = np.cumsum([0] + [len(chunk.h) for chunk in self.chunks])
         block = max(1, _EVALUATE // flow.d)
         for number, chunk in enumerate(self.chunks):
@@ -162,7 +163,13 @@ class SeparableSolution:
                 if chunk.loaded is None:
                     out[part] = inside if only is None else inside[:, only]
                     continue
-                out[part] = np.asarray(A.T @ nu.T).T / flow.n
+                z = np.asarray(A.T @ nu.T)
+                z /= flow.n
+                if filled is None:
+                    out[part] = z.T
+                else:
+                    out[part] = 0.0
+                    out[part[:, None], filled] = z.T
                 if only is None:
                     out[np.ix_(part, chunk.loaded)] = inside
                 else:

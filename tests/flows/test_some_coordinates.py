@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import flowsim as fs
 
@@ -38,3 +39,19 @@ def test_entries_of_a_matrix_are_counted_row_by_row() -> None:
     assert traj.dense is not None
     some = traj.dense.some(np.array([1.0, 2.0]), "time", np.array([0, 5]))
     np.testing.assert_array_equal(some, traj.at([1.0, 2.0]).beta.reshape(2, -1)[:, [0, 5]])
+
+
+def test_empty_columns_of_a_sparse_matrix_only_decay() -> None:
+    rng = np.random.default_rng(3)
+    d, filled = 3000, np.sort(rng.permutation(3000)[:800])
+    X = np.zeros((12, d))
+    X[:, filled] = rng.standard_normal((12, 800))
+    y, alpha, decay, start = rng.standard_normal(12), 1e-4, 0.03, {"u": 1.0, "v": 0.5}
+    net, times = fs.DiagonalNetwork("u*v", weight_decay=decay), np.linspace(0.0, 20.0, 5)
+    options = {"alpha": alpha, "start": start, "t_eval": times}
+    part = fs.gradient_flow(net, fs.Regression(X[:, filled], y), 20.0, **options).beta
+    beta = fs.gradient_flow(net, fs.Regression(scipy.sparse.csr_array(X), y), 20.0, **options).beta
+    np.testing.assert_allclose(beta[:, filled], part, rtol=1e-6, atol=1e-8 * np.abs(part).max())
+    empty = np.setdiff1d(np.arange(d), filled)
+    law = 0.5 * alpha**2 * np.exp(-2 * decay * times)
+    np.testing.assert_allclose(beta[:, empty], np.repeat(law[:, None], len(empty), axis=1), rtol=1e-12)
