@@ -8,6 +8,7 @@ so that z, and nothing else, evolves, in the row space of X; weights and what th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Unpack, cast
 
@@ -25,6 +26,8 @@ from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolutio
 _SAFETY = 0.02
 #: Coefficients of this share of the data are visible, and a step may carry an unseen one so many e-folds past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
+#: Entries of states read at once.
+_AT_ONCE = 1 << 15
 
 
 class DualCoordinates:
@@ -139,8 +142,9 @@ class DualCoordinates:
 
     def observe(self, t: Array, y: Array) -> Observed:
         z = self._z(y)
-        weights, logs = self.map.weights(z, t)
-        conserved, log_conserved = self.map.conserved(z, t)
+        weights, logs, conserved, log_conserved = _by_rows(
+            lambda part: (*self.map.weights(z[part], t[part]), *self.map.conserved(z[part], t[part])), z
+        )
         return Observed(
             weights={name: weights[:, a] for a, name in enumerate(self.net.weights)},
             log_abs_weights={name: logs[:, a] for a, name in enumerate(self.net.weights)},
@@ -153,8 +157,26 @@ class DualCoordinates:
 
     def departure_of_conserved(self, t: Array, y: Array) -> Array:
         """The same without the weights: with many features they are most of what is to be computed."""
-        law, log_conserved = self.map.law(t), self.map.conserved(self._z(y), t)[1]
-        lawful = np.isfinite(law)
-        departure = np.where(lawful, log_conserved, 0.0) - np.where(lawful, law, 0.0)
-        out: Array = np.abs(np.expm1(departure)).max(axis=(1, 2), initial=0.0)
-        return out
+        z = self._z(y)
+
+        def largest(part: slice) -> tuple[Array]:
+            law, log_conserved = self.map.law(t[part]), self.map.conserved(z[part], t[part])[1]
+            lawful = np.isfinite(law)
+            departure = np.where(lawful, log_conserved, 0.0) - np.where(lawful, law, 0.0)
+            return (np.abs(np.expm1(departure)).max(axis=(1, 2), initial=0.0),)
+
+        return _by_rows(largest, z)[0]
+
+
+def _by_rows(read: Callable[[slice], tuple[Array, ...]], z: Array) -> tuple[Array, ...]:
+    """What is read of all states (T, N), a few at a time: all that is made on the way stays in the cache."""
+    rows = max(1, _AT_ONCE // max(z.shape[1], 1))
+    first = read(slice(0, rows))
+    if len(z) <= rows:
+        return first
+    out = tuple(np.empty((len(z), *values.shape[1:])) for values in first)
+    for begin in range(0, len(z), rows):
+        part = slice(begin, begin + rows)
+        for to, values in zip(out, read(part) if begin else first, strict=True):
+            to[part] = values
+    return out

@@ -89,13 +89,16 @@ class State:
 
     def __getitem__(self, index: Any) -> State:
         """Select along the leading time axis."""
-        parts: dict[str, Any] = {name: getattr(self, name)[index] for name in ARRAYS}
+        parts: dict[str, Any] = {name: getattr(self, name)[index] for name in TIMES}
+        parts |= {name: self._later(name, index) for name in (*ARRAYS[len(TIMES) :], *MAPPINGS)}
         parts["speed"] = None if self.speed is None else self.speed[index]
         parts["log_loss"] = Deferred(lambda: None if self.log_loss is None else self.log_loss[index])
         parts["levels"] = Deferred(lambda: None if self.levels is None else self.levels[index])
-        for name in MAPPINGS:
-            parts[name] = _select(getattr(self, name), index)
         return State(**parts)
+
+    def _later(self, name: str, index: Any) -> Deferred:
+        """A selection made when it is asked for: weights of many features are most of what is to be computed."""
+        return Deferred(lambda: _select(getattr(self, name), index))
 
 
 class Dense(Protocol):
@@ -112,8 +115,8 @@ class Dense(Protocol):
         """Where the run begins and ends on a clock, whatever times were asked for."""
 
 
-def _select(mapping: Mapping[str, Array], index: Any) -> Mapping[str, Array]:
-    """Weights made on demand stay unmade."""
-    if hasattr(mapping, "select"):
-        return mapping.select(index)
-    return {key: value[index] for key, value in mapping.items()}
+def _select(values: Any, index: Any) -> Any:
+    """A part of an array, or of every one of a mapping; weights made on demand stay unmade."""
+    if hasattr(values, "select"):
+        return values.select(index)
+    return {key: each[index] for key, each in values.items()} if isinstance(values, Mapping) else values[index]
