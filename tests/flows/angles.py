@@ -158,4 +158,5 @@ def angle_flow(
     with oracles.precision(DIGITS):
         P, Q = [+p for p in P], [+m for m in Q]
         flow = Extrapolation(field, [mpfr(0)] * data.d, -14, lambda q: [mpfr(1)] * data.d, contracts=True)
+        flow.deadline = float("inf")
         return np.array([[float(beta) for beta, _ in pairs(flow.to(mpfr(float(t))))] for t in times])
