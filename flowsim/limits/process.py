@@ -158,8 +158,10 @@ def saddle_to_saddle(
     """
     if max_jumps is not None and not (_is_number(max_jumps) and max_jumps >= 0 and max_jumps % 1 == 0):
         raise ValueError(f"`max_jumps` must be an integer >= 0; received {max_jumps!r}.")
-    if t_end is not None and not (_is_number(t_end) and (0 < t_end <= sys.float_info.max or t_end == math.inf)):
-        raise ValueError(f"`t_end` must be a number > 0 in the range of floats; received {t_end!r}.")
+    if t_end is not None and not (_is_number(t_end) and t_end > 0):
+        raise ValueError(f"`t_end` must be a number > 0; received {t_end!r}.")
+    if t_end is not None and sys.float_info.max < t_end < math.inf:
+        raise ValueError(f"`t_end` must be in the range of floats, or infinite; received {t_end!r}.")
     if max_jumps is not None:
         max_jumps = int(min(max_jumps, sys.maxsize))
     if isinstance(net, LinearNetwork):
