@@ -159,9 +159,9 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
             frame = pandas.read_parquet(path)
         else:
             found = sep or ("\t" if path.suffix.lower() == ".tsv" else _separator(path))
-            frame = pandas.read_csv(path, sep=found, skipinitialspace=True)
+            frame = pandas.read_csv(path, sep=found, skipinitialspace=True, low_memory=False)  # many columns at once
             if found != ",":
-                with_comma = pandas.read_csv(path, sep=found, decimal=",", skipinitialspace=True)
+                with_comma = pandas.read_csv(path, sep=found, decimal=",", skipinitialspace=True, low_memory=False)
                 frame = max(frame, with_comma, key=_numeric_columns)  # the first, where they are equal
     except Exception as error:  # pandas and pyarrow raise a dozen kinds on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -230,7 +230,12 @@ def _choose(
         used = used.dropna()
         if used.empty:
             raise ValueError(f"`dropna` leaves no row of {file}: every one has a gap.")
-    # `dropna` cannot mend it.
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "fiub" for dtype in used.dtypes):
+        values = used.to_numpy(dtype=float)
+        if np.isfinite(values).all():
+            X, y = np.split(values, [len(names)], axis=1)
+            return np.ascontiguousarray(X), y[:, 0].copy() if len(targets) == 1 else y.copy(), names
+    # What is wrong with which column; `dropna` cannot mend text.
     text_first = sorted(used.columns, key=lambda name: used[name].dtype.kind in "fiub")
     arrays = {
         name: numbers(used[name], name, f"`path` {file}", _REMEDIES, target=name in targets) for name in text_first
