@@ -137,5 +137,5 @@ def test_saddles_that_no_scale_resolves_are_left_out():
         fs.LinearNetwork(3, noise=fs.GaussianNoise(0.2)),
     )
     assert fs.saddle_to_saddle(net, problem).relaxation_rates[1:].max() < 1e-10
-    assert status(net, problem, "linear-saddles") == "holds"  # of the origin, the only one that is
+    assert status(net, problem, "linear-saddles") == "not resolved"  # but the origin, which is no evidence
     assert status(net, problem, "linear-soft-thresholding") == "not resolved"
