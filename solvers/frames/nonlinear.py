@@ -169,6 +169,10 @@ class StageEquations:
         product = _products(at.Z1, at.Z2, data.gram, data.decay)
         return at, product, np.ascontiguousarray(self.problem.coupling.value(product) - G)
 
+    def product(self, G: Array) -> Array:
+        """Of the state at the nodes, (s, R, p)."""
+        return self._stages(G)[1]
+
     def _relax(self, residual: Array) -> Array:
         out: Array = _relax(self._pairs, self._factors, np.ascontiguousarray(residual))
         return out

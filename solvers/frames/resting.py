@@ -85,6 +85,7 @@ class LongSteps:
         stats: dict[str, Any],
     ) -> None:  # fmt: skip
         self.problem, self.tableau, self.tol, self.linear, self.stats = problem, tableau, tol, linear, stats
+        self.scale = scale
         #: A direction below exp(this) waits: it does not act on the product.
         self.waits = scale + max(0.5 * math.log(tol) - _UNSEEN, _WAITING)
         self.nodes = np.concatenate([[0.0], tableau.c, [1.0]])
@@ -132,6 +133,8 @@ class LongSteps:
         if gap > BELOW_ROUNDING:
             frame = frame.separated(grown)
             waiting = frame.logs[grown:]
+        if _overlap(frame, grown) * math.exp(ceiling - self.scale) > _PLATEAU_SHARE * self.tol:
+            return None
         # What waits may turn towards what grows faster.
         fastest = max(growth, float(np.linalg.norm(G, 2)) - (self.problem.uniform or 0.0))
         h = min(left, (ceiling - max(waiting[0], outer)) / fastest)
@@ -166,7 +169,10 @@ class LongSteps:
         its motion, or where that is too much are carried by collocation steps in the G that is now known.
         """
         (h, least), tableau = lengths, self.equations.tableau
-        self.equations.begin(frame.head(grown), G0, self.waits)
+        head = frame.head(grown)
+        first, second = head.value()
+        product = first @ second.T
+        self.equations.begin(head, G0, self.waits)
         h = min(h, self.length or _FIRST_LONG * least)
         # What has grown must be stable by itself: a long step would see nothing of it leave.
         h = min(h, self.linear / max(self.equations.rates[-1], 1e-300))
@@ -177,9 +183,15 @@ class LongSteps:
                 h *= NEWTON_CUT
                 continue
             error = DEFECT_WEIGHT * float(self.equations.defects(G, G0, G[-1], h)[0])
-            # The product inside of the step too: fast relaxation is filtered from the error at its end.
-            missed = float(np.linalg.norm(np.tensordot(tableau.at_ends[0], G, axes=1) - G0))
-            ratio = max(error / max(self.tol, ROUNDING_FLOOR), missed / (self.tol * self.size))
+            # The inside of the step too: fast relaxation is filtered from the error at its end. G hardly sees products
+            # along directions of little curvature.
+            size = max(float(np.linalg.norm(product)), math.exp(2 * self.scale))
+            pairs = (G, G0, self.size), (self.equations.product(G), product, size)
+            missed = max(
+                float(np.linalg.norm(np.tensordot(tableau.at_ends[0], inside, axes=1) - begun)) / size
+                for inside, begun, size in pairs
+            )
+            ratio = max(error / max(self.tol, ROUNDING_FLOOR), missed / self.tol)
             scale = SAFETY * ratio ** (-1 / (tableau.stages + 1)) if ratio > 0 else np.inf
             if ratio <= 1.0:
                 break
@@ -218,6 +230,13 @@ class LongSteps:
             CollocationStep(self.t + n * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem)
             for n in range(count)
         ]
+
+
+def _overlap(frame: Frame, grown: int) -> float:
+    """Rows of what waits along those of what has grown: the product sees such parts in first order, and answers."""
+    with np.errstate(under="ignore"):
+        waiting = np.exp(frame.logs[grown:] - frame.logs[grown])[:, None] * frame.rows[grown:]
+    return float(np.abs(frame.rows[:grown] @ waiting.T).max(initial=0.0))
 
 
 def _shrinks(frame: Frame, G: Array, grown: int) -> bool:

@@ -1,0 +1,67 @@
+"""Long steps of U V^T beside saddles and inside, against the closed form in hundreds of digits."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+
+import flowsim as fs
+
+VALUES = (2.0, 0.9, 0.3)
+
+
+def whitened() -> fs.Regression:
+    X = np.sqrt(8.0) * np.linalg.qr(np.random.default_rng(5).standard_normal((8, 3)))[0]
+    return fs.Regression(X, X @ np.diag(VALUES))
+
+
+def exact(rested: np.ndarray, W: np.ndarray, size: str, times: np.ndarray) -> np.ndarray:
+    """U V^T of U = V from ``rested + size W``: ``beta' = (A - beta) beta + beta (A - beta)``, a Riccati equation."""
+    out = []
+    with mpmath.workdps(900):
+        start = mpmath.matrix(rested.tolist()) + mpmath.mpf(size) * mpmath.matrix(W.tolist())
+        for t in times.tolist():
+            growth = [mpmath.exp(mpmath.mpf(t) * mpmath.mpf(rate)) for rate in VALUES]
+            gained = [(g**2 - 1) / mpmath.mpf(rate) for g, rate in zip(growth, VALUES, strict=True)]
+            grown = mpmath.diag(growth) * start
+            inner = mpmath.eye(W.shape[1]) + start.T * mpmath.diag(gained) * start
+            out.append(np.array((grown * mpmath.inverse(inner) * grown.T).tolist(), dtype=float))
+    return np.array(out)
+
+
+@pytest.mark.parametrize(("learned", "size", "rtol"), [
+    (0, "1e-9", 1e-6), (0, "1e-11", 1e-6),
+    (0, "1e-12", 1e-6), (0, "1e-10", 1e-8), (0, "1e-30", 1e-6), (1, "1e-7", 1e-6),
+])  # fmt: skip
+def test_the_escape_from_beside_a_saddle_is_followed(learned: int, size: str, rtol: float) -> None:
+    """What waits has parts along the row of what is learned: the product sees them in first order, and answers."""
+    rested = np.zeros((3, 3))
+    rested[learned, learned] = np.sqrt(VALUES[learned])
+    W = np.array([[0.8, -0.5, 0.3], [0.4, 0.6, -0.9], [-0.7, 0.2, 0.5]])
+    times = np.linspace(0.0, (15.0 - np.log(float(size))) / VALUES[2], 60)
+    beta = exact(rested, W, size, times)
+    assert np.abs(beta[-1] - np.diag(VALUES)).max() < 1e-3
+    flow = fs.gradient_flow(
+        fs.LinearNetwork(3), whitened(), times[-1], alpha=size, rtol=rtol, start={"U": W, "V": W},
+        pretrained={"U": rested, "V": rested},
+    )  # fmt: skip
+    assert np.abs(flow.at(times).beta - beta).max() <= 6 * rtol
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6])
+def test_long_steps_are_right_inside(rtol: float) -> None:
+    W = np.random.default_rng(1).standard_normal((3, 4)).round(3)
+    flow = fs.gradient_flow(
+        fs.LinearNetwork(4), whitened(), 250.0, alpha="1e-30", rtol=rtol, start={"U": W, "V": W}
+    )  # fmt: skip
+    lengths = np.diff(flow.t)
+    first = 30 * np.log(10.0) / VALUES[0]
+    longest = int(np.argmax(np.where(flow.t[:-1] > first, lengths, 0.0)))
+    assert lengths[longest] * VALUES[1] > 10
+    times = flow.t[longest] + np.linspace(0.0, 1.0, 31) * lengths[longest]
+    inside = flow.at(times)
+    assert np.abs(inside.beta - exact(np.zeros((3, 4)), W, "1e-30", times)).max() <= rtol
+    assert (np.diff(inside.loss) <= 1e-6 * rtol).all()
+    assert (np.diff(inside.arclength) >= 0).all()
+    assert flow.imbalance_drift <= 1e-9
