@@ -11,6 +11,7 @@ end of every step it is put back to where it is known to be.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,13 +55,28 @@ class HeadPath(NamedTuple):
     first: Array
     second: Array
 
-    def over(self, frame: Frame, G: Array, h: float, damping: Damping, damped: float) -> list[Frame]:
+    def over(self, frame: Frame, G: Array, h: float, damping: Damping, damped: float, places: Array) -> list[Frame]:
         """Paired frames from one on, over steps in G (n, s, R, p): what has grown is where it is known to be."""
-        count = len(G)
-        weights = lagrange_weights(self.nodes, (np.arange(count) + 1) / count)
+        weights = lagrange_weights(self.nodes, places)
         first, second = (np.tensordot(weights, each, axes=1) for each in (self.first, self.second))
         moved = carry(frame.arrays, G, h, damping, first, second, damped)
         return [Frame(*each) for each in zip(*moved, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class CarriedStep(CollocationStep):
+    """In a known G: what has grown is on its path inside too. Positions of start and end on that."""
+
+    path: HeadPath
+    places: tuple[float, float]
+
+    def frame(self, position: float) -> Frame:
+        G, h, damping = self.up_to(position)
+        place = np.array([self.places[0] + position * (self.places[1] - self.places[0])])
+        return self.path.over(self.start, G[None], h, damping, (self.problem.uniform or 0.0) * h, place)[1]
+
+    def values(self, position: float, shift: float) -> tuple[Array, Array]:
+        return self.frame(position).value(shift)
 
 
 class LongSteps:
@@ -225,11 +241,15 @@ class LongSteps:
         places = ((np.arange(count)[:, None] + self.nodes) / count).ravel()
         G = np.tensordot(lagrange_weights(path.nodes, places), path.G, axes=1).reshape(count, -1, *path.G.shape[1:])
         inner = np.ascontiguousarray(G[:, 1:-1])
-        frames = path.over(frame, inner, length, damping, (self.problem.uniform or 0.0) * length)
+        ends = np.arange(count + 1) / count
+        frames = path.over(frame, inner, length, damping, (self.problem.uniform or 0.0) * length, ends[1:])
         return [
-            CollocationStep(self.t + n * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem)
+            CarriedStep(
+                self.t + n * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem, path,
+                (ends[n], ends[n + 1]),
+            )
             for n in range(count)
-        ]
+        ]  # fmt: skip
 
 
 def _overlap(frame: Frame, grown: int) -> float:

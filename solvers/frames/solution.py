@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.frames.collocation import damping_of, propagate
+from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
 from flowsim.solvers.frames.explicit import method, read
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.plateau import Plateau
@@ -121,11 +121,15 @@ class CollocationStep:
     G: Array
     problem: FrameProblem
 
-    def _propagated(self, position: float, first: Array, second: Array) -> tuple[Array, Array]:
+    def up_to(self, position: float) -> tuple[Array, float, Damping]:
+        """G at the nodes of the step from the same start to a position, its length, its damping."""
         tableau = gauss_tableau(len(self.nodes) - 2)
         G = np.ascontiguousarray(np.tensordot(lagrange_weights(self.nodes, position * tableau.c), self.G, axes=1))
         h = position * self.h
-        damping = damping_of(tableau, h, *rates_of(self.problem))
+        return G, h, damping_of(tableau, h, *rates_of(self.problem))
+
+    def _propagated(self, position: float, first: Array, second: Array) -> tuple[Array, Array]:
+        G, h, damping = self.up_to(position)
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
         moved: tuple[Array, Array] = propagate(G, h, damping, first, second)[1]
         return moved
