@@ -65,3 +65,61 @@ def test_long_steps_are_right_inside(rtol: float) -> None:
     assert (np.diff(inside.loss) <= 1e-6 * rtol).all()
     assert (np.diff(inside.arclength) >= 0).all()
     assert flow.imbalance_drift <= 1e-9
+
+
+def test_long_steps_are_right_inside_on_dependent_features() -> None:
+    """What has grown relaxes along a weak feature while the third direction waits, against a tight tolerance."""
+    X = np.array(
+        [
+            [0.26, 1.03, 0.85],
+            [-0.39, 0.23, -0.77],
+            [-2.36, 0.54, -1.06],
+            [1.44, -0.65, 0.41],
+            [2.67, 0.01, 0.08],
+            [0.3, 0.44, 0.71],
+            [-0.03, 1.13, -1.32],
+            [-1.35, 0.07, 2.54],
+            [-0.29, -0.21, -1.14],
+            [0.6, 0.21, -0.13],
+            [-0.59, 0.76, -2.25],
+        ]
+    )
+    Y = np.array(
+        [
+            [0.06, 1.47, 0.95, -0.46, 3.34],
+            [0.55, -0.79, 0.94, -1.4, 0.26],
+            [0.76, 0.58, 6.58, -7.33, -2.1],
+            [-0.54, -0.93, -4.58, 4.98, 0.59],
+            [0.18, -2.17, -6, 7.08, 4.42],
+            [-0.1, 1.18, -0.08, 0.92, 1.7],
+            [1.16, -1.54, 2.2, -1.52, 3.19],
+            [-1.97, 5.42, 3.2, -2.57, -2.79],
+            [1.03, -1.36, 0.5, -0.89, -0.8],
+            [0.4, -0.96, -0.93, 1.43, 1.39],
+            [1.57, -2.42, 3.19, -3.29, 1.6],
+        ]
+    )
+    U = np.array(
+        [
+            [1.33, -1.59, -0.47, -0.05, 0.07],
+            [-1.37, 0.37, 0.69, -1.34, -0.55],
+            [-1.7, -1, 0.58, -1.42, -1.5],
+            [0.77, 1.24, -0.73, 0.34, 1.23],
+        ]
+    )
+    V = np.array(
+        [
+            [-0.9, 0.32, -1.65, 1.13, -0.24],
+            [-0.06, -0.58, -1.07, -1.45, 0.16],
+            [0.02, -0.02, 0.81, 0.97, -0.13],
+            [0.13, -1.27, 1.43, 0.13, 0.18],
+            [0.34, 1.41, 0.39, -0.99, 0.2],
+        ]
+    )
+    problem, net = fs.Regression(np.column_stack([X, X[:, 0]]), Y), fs.LinearNetwork(5)
+    times = np.linspace(0.0, 800.0, 1200)
+    runs = [
+        fs.gradient_flow(net, problem, times[-1], alpha="1e-200", rtol=rtol, start={"U": U, "V": V}).at(times).beta
+        for rtol in (1e-3, 1e-8)
+    ]
+    assert np.abs(runs[0] - runs[1]).max() <= 8e-3
