@@ -23,7 +23,7 @@ def graded_rows(A: Array, b: Array) -> tuple[Array, Array] | None:
         return None
     norms = np.linalg.norm(A, axis=0)
     norms[norms == 0.0] = 1.0
-    import scipy.linalg  # no import of flowsim waits for it
+    import scipy.linalg  # on use: `import flowsim` loads no SciPy
 
     Q, R, order = scipy.linalg.qr(A / norms, mode="economic", pivoting=True)
     size = np.abs(np.diag(R))
