@@ -69,28 +69,29 @@ def _work_precision(raw: dict[str, Any], path: Path) -> Path:
 
 
 def _scaling(raw: dict[str, Any], path: Path) -> Path:
-    """One panel for each family: milliseconds per jump, with the fitted power."""
+    """One panel for each family: milliseconds per jump or of a flow, with the fitted power."""
     from matplotlib.figure import Figure
 
-    families: dict[str, list[tuple[float, float]]] = {}
+    families: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for name, case in raw.items():
         if not name.startswith("slope, "):
             family, size = name.rsplit(" = ", 1)
-            families.setdefault(family, []).append((float(size), 1e3 * min(case["seconds"]) / case["jumps"]))
+            families.setdefault(family, []).append((float(size), case))
     figure = Figure(figsize=(3.1 * 3, 2.9 * math.ceil(len(families) / 3)), layout="constrained")
-    panels = figure.subplots(math.ceil(len(families) / 3), 3, sharey=True, squeeze=False).ravel()
+    panels = figure.subplots(math.ceil(len(families) / 3), 3, squeeze=False).ravel()
     for axes in panels[len(families) :]:
         axes.set_visible(False)
-    for axes, (family, points), colour in zip(panels, families.items(), COLOURS[3:], strict=False):
-        axes.loglog(*zip(*points, strict=True), marker="o", color=colour)
-        sizes = [size for size, _ in points]
-        axes.set_xticks(sizes, [f"{size:g}" if size < 1000 else f"{size / 1000:g}k" for size in sizes])
+    for axes, (family, cases) in zip(panels, families.items(), strict=False):
+        sizes = [size for size, _ in cases]
+        milliseconds = [1e3 * min(case["seconds"]) / case.get("jumps", 1) for _, case in cases]
+        axes.loglog(sizes, milliseconds, marker="o", color=COLOURS[3])
+        axes.set_ylim(0.5 * min(milliseconds), 2 * max(milliseconds))
+        axes.set_xticks(sizes, [f"{size:.3g}" if size < 1000 else f"{size:.0e}".replace("e+0", "e") for size in sizes])
         axes.minorticks_off()
         quantity, _, fixed = family.partition(" at ")
         axes.set_xlabel(quantity)
+        axes.set_ylabel("time per jump [ms]" if "jumps" in cases[0][1] else "time of the flow [ms]")
         axes.set_title(f"at {fixed}\npower {raw[f'slope, {family}']:.2f}", fontsize=9)
         axes.grid(alpha=0.3)
-    for axes in panels[::3]:
-        axes.set_ylabel("time per jump [ms]")
     figure.savefig(path, dpi=130)
     return path

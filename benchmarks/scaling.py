@@ -1,8 +1,9 @@
-"""How the work of a flow grows with n, d, sparsity, depth and the scale of the start: time and passes per jump."""
+"""How the work of a flow grows: per jump with n, d, sparsity, depth and the scale of the start; as a whole with the
+condition of X, the horizon, and the width, targets and features of `U V^T`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import scipy.sparse
 
 import flowsim as fs
 from benchmarks.harness import Report, best, timed
+from benchmarks.ill_conditioned import spectra
 
 PRODUCT = "u*v"
 
@@ -35,9 +37,19 @@ def run(quick: bool) -> Report:
         slope = fitted_slope(sizes, seconds)
         raw[f"slope, {family}"] = slope
         notes.append(f"{family}: time per jump grows like the power {slope:.2f} ({asked}).")
+    for family, flows in _whole_flows(quick).items():
+        seconds = []
+        for size, flow in flows.items():
+            done, _, each = timed(flow, repeats)
+            raw[f"{family} = {size:.2g}"] = {"seconds": each, "steps": done.stats["steps"]}
+            seconds.append(best(each))
+            rows.append([f"{family} = {size:.2g}", "-", f"{1e3 * seconds[-1]:.3f}", str(done.stats["steps"]), "-", "-"])
+        slope = fitted_slope(list(flows), seconds)
+        raw[f"slope, {family}"] = slope
+        notes.append(f"{family}: time of the whole flow grows like the power {slope:.2f}.")
     return Report(
         "scaling",
-        "Scaling of one flow: per jump",
+        "Scaling of one flow: per jump, or of the whole flow where no jumps are given",
         ["case", "jumps", "ms", "steps", "passes over X", "ms over that of the bare products X beta and X^T r"],
         rows,
         [
@@ -94,6 +106,45 @@ def _families(quick: bool) -> dict[str, tuple[str, dict[float, Case]]]:
         "-log10(alpha) at n = 20, d = 50": (
             "asked: no more than a logarithm", {k: (net, _dense(20, 50), f"1e-{k}") for k in exponents},
         ),
+    }  # fmt: skip
+
+
+def _whole_flows(quick: bool) -> dict[str, dict[float, Callable[[], fs.Trajectory]]]:
+    """Family -> size -> a flow."""
+    cut = slice(0, None, 2) if quick else slice(None)
+    net = fs.DiagonalNetwork(PRODUCT)
+    spectral = {
+        float(np.linalg.cond(X)): fs.Regression(X, y) for X, y in (spectra(w, 20, 8) for w in (0.1, 0.2, 0.3, 0.4))
+    }
+    few = _dense(20, 50)
+
+    def linear(D: int, m: int, width: int, alpha: str) -> Callable[[], fs.Trajectory]:
+        rng = np.random.default_rng(0)
+        X, noise = rng.standard_normal((3 * D, D)), 0.1 * rng.standard_normal((3 * D, m))
+        problem = fs.Regression(X, X @ rng.standard_normal((D, m)) + noise)
+        start = {"U": rng.standard_normal((D, width)), "V": rng.standard_normal((m, width))}
+        return lambda: fs.gradient_flow(
+            fs.LinearNetwork(width), problem, 3.0, alpha=alpha, clock="accelerated", start=start, t_eval=[0.0, 1.5, 3.0]
+        )
+
+    return {
+        "condition of X at 20 x 8 spectra, alpha 1e-100": {
+            condition: lambda p=problem: fs.gradient_flow(net, p, 1e6, alpha="1e-100", clock="accelerated")
+            for condition, problem in list(spectral.items())[cut]
+        },
+        "horizon at n = 20, d = 50, alpha 1e-8": {
+            T: lambda T=T: fs.gradient_flow(net, few, T, alpha="1e-8", t_eval=[0.0, 0.5 * T, T])
+            for T in (1e3, 1e6, 1e9, 1e12)[cut]
+        },
+        "width of U V^T at D = 20, m = 5, alpha 1e-100": {
+            h: linear(20, 5, h, "1e-100") for h in (30, 300, 3000, 30_000, 300_000)[cut]
+        },
+        "targets of U V^T at D = 40, width 40, alpha 1e-8": {
+            m: linear(40, m, 40, "1e-8") for m in (1, 2, 4, 8, 16)[cut]
+        },
+        "features of U V^T at m = 4, width 80, alpha 1e-8": {
+            D: linear(D, 4, 80, "1e-8") for D in (10, 20, 40, 80)[cut]
+        },
     }  # fmt: skip
 
 
