@@ -36,8 +36,9 @@ _NEAR = 1e-4
 #: Rows of the Jacobian of logarithms this far down hold only rounding, and act on nothing.
 _HIDDEN = 1e-8
 _NOTHING = 1e-100
-#: Two Gauss nodes on [0, 1]: what they leave out is of fourth order in _NEAR.
-_GAUSS = (0.5 - np.sqrt(1 / 12), 0.5 + np.sqrt(1 / 12))
+#: Gauss nodes on [0, 1] near a mirror: what two leave out is of fourth order in _NEAR. Where the field underflows far
+#: from it eight are exact for degrees to 16.
+_FEW_NODES, _NODES = 2, 8
 #: Share of rtol to which a logarithm is kept where it is large: 1e-8 at 1e-400 and the default.
 _OF_LOGARITHMS = 1e-5
 #: exp is taken of logarithms up to this above the start; a step that leads beyond is rejected by its error.
@@ -46,7 +47,7 @@ _CAP = 30.0
 _SMALL, _E_FOLDINGS = 0.1, 0.2
 #: Local against global error, as in growth coordinates.
 _SAFETY = 0.02
-#: Weights smaller than this lose digits to underflow when they are multiplied.
+#: Weights, products of them and rates that are smaller than this have lost digits to underflow.
 _SMALLEST = 1e-290
 #: Weights that are not logarithms are followed down to this power of the start (from 1e-3 at most).
 _FLOOR_POWER = 8
@@ -93,7 +94,7 @@ class ChamberCoordinates:
         self._cap = max(float(logs.max()), 0.0) + _CAP
         plain = ~self.is_wall & (c != 0)
         #: some weight that is no logarithm is below the range of floats
-        self.too_small = bool((np.abs(self.start[plain]) < _SMALLEST).any())
+        self.too_small = bool((np.abs(self.start[plain]) < _SMALLEST).any()) or self._rates_underflow()
         self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
         self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
         #: the decay exponent of each conserved quantity is integrated along with the weights
@@ -101,6 +102,13 @@ class ChamberCoordinates:
             bool(net.weight_decay) or (net.noise is not None and not net.noise.multiplicative)
         )
         self.guard = TransversalError(self._free_directions())
+
+    def _rates_underflow(self) -> bool:
+        """Whether the rates of some logarithm are no floats at the start, where no decay that is one outweighs them."""
+        w = self.chambers.weights(self._distances(self.start))
+        rates = np.abs(self._blocks(w, np.ones(self.d), self.s2)).max(axis=(1, 2)) + self.decay.rate(0.0)
+        moves = (self.is_wall & self.present).any(axis=0) & (self.problem.feature_variances > 0)
+        return bool((rates[moves] < _SMALLEST).any())
 
     def _mirrors(self, index: int) -> Array:
         formula = self.net.distinct[index]
@@ -155,7 +163,7 @@ class ChamberCoordinates:
     def _near(self, c: Array, w: Array) -> NDArray[np.bool_]:
         """Walls so near that a difference of fields has lost digits."""
         size = np.einsum("ija,ai->ji", np.abs(self.chambers.forms), np.abs(w))
-        near: NDArray[np.bool_] = self.is_wall & ((c <= _NEAR * size) | (c < _SMALLEST))
+        near: NDArray[np.bool_] = self.is_wall & (c <= _NEAR * size)
         return near
 
     def _rates(self, t: float, y: Array) -> tuple[Array, Array, Array, Array]:
@@ -166,21 +174,23 @@ class ChamberCoordinates:
         field = np.empty((self.k, self.d))
         self.kernels.field(w, self.kind, self.std, g, self.s2, field)
         moved = self.chambers.of_weights(field)
-        near = self._near(c, w)
+        near, underflows = self._near(c, w), self.is_wall & (np.abs(moved) < _SMALLEST)
         rates = np.divide(moved, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))
-        for j in np.flatnonzero(near.any(axis=1)):
-            rates[j] = np.where(near[j], self._factor(int(j), c, g), rates[j])
+        for rows, nodes in ((near & ~underflows, _FEW_NODES), (underflows, _NODES)):
+            for j in np.flatnonzero(rows.any(axis=1)):
+                rates[j] = np.where(rows[j], self._factor(int(j), c, g, nodes), rates[j])
         decay = self.decay.rate(t)
         return np.where(self.is_wall, self.present * (rates - decay), moved - decay * c), c, w, g
 
-    def _factor(self, j: int, c: Array, g: Array) -> Array:
+    def _factor(self, j: int, c: Array, g: Array, nodes: int) -> Array:
         """lambda_j by the Jacobian's mean between the mirror and the state, shape (d,)."""
         total = np.zeros(self.d)
-        for node in _GAUSS:
+        for node, part in zip(*np.polynomial.legendre.leggauss(nodes), strict=True):
             nearer = c.copy()
-            nearer[j] *= node
+            nearer[j] *= (1 + node) / 2
             blocks = self._blocks(self.chambers.weights(nearer), g, self.s2)
-            total += np.einsum("ia,iab,ib->i", self.chambers.forms[:, j], blocks, self.chambers.back[:, :, j]) / 2
+            mean = np.einsum("ia,iab,ib->i", self.chambers.forms[:, j], blocks, self.chambers.back[:, :, j])
+            total += part / 2 * mean
         return total
 
     def _rhs(self, t: float, y: Array) -> Array:

@@ -158,3 +158,28 @@ def test_bdf_takes_no_matrix_from_beyond_an_overshoot() -> None:
     )
     runs = [integrate(problem, 14.0, method=method, rtol=0.0, atol=2e-8) for method in ("BDF", "Radau")]
     np.testing.assert_allclose(runs[0](np.array([8.0, 14.0])), runs[1](np.array([8.0, 14.0])), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net", "alpha"),
+    [
+        (fs.DiagonalNetwork(depth=5, weight_decay=1e-301), "1e-100"),
+        (fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(3e-101)), "1e-400"),
+    ],
+)
+def test_rates_of_growth_that_are_no_floats_never_look_like_rest(net: fs.DiagonalNetwork, alpha: str) -> None:
+    problem = fs.Regression(np.eye(2), [4.0, 1.4])
+    with pytest.raises(fs.IntegrationError, match="rates they grow at"):
+        fs.gradient_flow(net, problem, 4.0, alpha=alpha, clock="accelerated")
+
+
+def test_weights_whose_products_underflow_grow_at_their_rates() -> None:
+    # d ln w / dt = -g w^(L-2) - k, with k a tenth of alpha: w1 w2 = 1e-400 is no float, and w1 is one.
+    k = 0.1
+    problem = fs.Regression([[1.0]], [2.0])
+    net = fs.DiagonalNetwork(depth=3, weight_decay=k * 1e-200)
+    traj = fs.gradient_flow(net, problem, 0.4, alpha="1e-200", clock="accelerated")
+    growth = np.log(traj.weights["w1"][-1, 0] / 1e-200)
+    # 1/w = e^{kt} (1/alpha - |g| (1 - e^{-kt})/k)
+    exact = -k * 0.4 - np.log1p(2.0 * np.expm1(-k * 0.4) / k)
+    assert growth == pytest.approx(exact, rel=1e-6)
