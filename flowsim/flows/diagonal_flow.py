@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
+from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
@@ -31,8 +32,10 @@ from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
 from flowsim.symbolic.clock import acceleration, log_acceleration
 
-#: From so many e-foldings of decay on z is so large that its rounding is felt, and from so many for each of the start's
-#: late jumps are over; weights, up to this many, come to rest.
+#: From so many e-foldings of decay on z is so large that its rounding, 1e-11, is felt.
+_FELT = 1e5
+#: Of other losses: from so many on, and from so many for each of the start's, late jumps are over, and weights, up to
+#: this many, come to rest.
 _LONG, _LATE, _FEW = 1e7, 1e4, 400
 _UNIT_SCALE = InitialScale("1", 0.0)
 
@@ -170,9 +173,12 @@ def _for_good(
     horizon: float,
 ) -> Coordinates:
     """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta."""
-    if growth.map.schedule is not None or direction.size > _FEW or not growth.map.is_damped:
+    if growth.map.schedule is not None or not growth.map.is_damped:
         return growth
-    if not float(growth.map.decay.max()) * horizon > max(_LONG, _LATE * scale.gamma):
+    folds = float(growth.map.decay.max()) * horizon
+    if isinstance(problem, Regression):
+        return measured_from_rest(growth, problem) if folds > _FELT else growth
+    if direction.size > _FEW or not folds > max(_LONG, _LATE * scale.gamma):
         return growth
     from flowsim.flows.chambers import ChamberCoordinates
 

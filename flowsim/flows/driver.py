@@ -17,7 +17,7 @@ from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import NOTHING, DenseOutput, View
-from flowsim.flows.estimate import COMMON, COMPANION_STEPS, companions, error_estimate, steps_of_companion, unmoved
+from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, steps_of_companion, unmoved
 from flowsim.flows.happenings import WholeRun, happened, outcome, search
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem
@@ -177,8 +177,11 @@ def _estimate(
             knots = run.variable(run.steps())
             edges, at = np.append(knots[knots < until], until), run.variable(view)
             found = error_estimate(edges, at, view.beta, own, companion)
-            if method != "native" or len(other.h) <= len(run.h):
-                found += COMMON * rtol * np.abs(view.beta).reshape(len(at), -1).max(axis=1)
+            common = in_common(method, len(run.h), len(other.h)) * rtol
+            found += common * np.abs(view.beta).reshape(len(at), -1).max(axis=1)
+            rounding = getattr(run.coordinates, "rounding", None)
+            if rounding is not None and method == "native":
+                found += rounding(view.t, view.y)
             if goal is not None:
                 return found
             start, flat = run.at_steps(np.array([0]), np.array([0.0])), view.beta.reshape(len(at), -1)

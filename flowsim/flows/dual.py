@@ -26,6 +26,8 @@ from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolutio
 _SAFETY = 0.02
 #: Coefficients of this share of the data are visible, and a step may carry an unseen one so many e-folds past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
+#: A state is what a few roundings have left.
+_ROUNDINGS = 4.0 * float(np.finfo(float).eps)
 #: Entries of states read at once.
 _AT_ONCE = 1 << 15
 
@@ -139,6 +141,11 @@ class DualCoordinates:
     def predictor(self, t: Array, y: Array) -> Array:
         beta: Array = self.map.value(self._z(y), t)
         return beta
+
+    def rounding(self, t: Array, y: Array) -> Array:
+        """What of beta the rounding of states alone may be, at each time (K,): of distances that nearly cancel, much."""
+        size = np.where(np.isfinite(y), np.abs(y), 0.0).reshape(len(y), -1, self.problem.d).max(axis=1)
+        return np.asarray(_ROUNDINGS * (self.map.slope(y, t) * size).max(axis=1))
 
     def observe(self, t: Array, y: Array) -> Observed:
         z = self._z(y)

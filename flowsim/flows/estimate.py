@@ -13,8 +13,8 @@ TIGHTER = 50.0
 #: Steps it may take for each one of the run's budget.
 COMPANION_STEPS = 4
 _MARGIN = 1.5
-#: Part of the tolerance by which a run and its companion may both err: of SciPy's methods, and of the same few steps.
-COMMON = 0.02
+#: Part of the tolerance by which a run and its companion may both err: of SciPy's methods, and of no more steps.
+_COMMON, _ALIKE = 0.02, 0.9
 #: A run at a tolerance below this errs by rounding: no run is tighter, and one that is looser tells more.
 _TIGHTEST = 5e-11
 #: Places of a step that are examined, and points over which the difference counts: two steps to either side.
@@ -31,6 +31,11 @@ def companions(rtol: float) -> tuple[float, ...]:
 def steps_of_companion(steps: int) -> int:
     """Steps after which a companion is given up: many times what any order of method needs."""
     return 2000 + 40 * steps
+
+
+def in_common(method: str, steps: int, of_companion: int) -> float:
+    """Part of the tolerance by which a run and its companion may both err, from how many steps they took."""
+    return _ALIKE if of_companion <= steps else _COMMON if method != "native" else 0.0
 
 
 def error_estimate(
@@ -58,9 +63,11 @@ def error_estimate(
     nearby = maximum_filter1d(np.abs(one - other).max(axis=1), _NEARBY)
     own = np.abs(beta - companion(t)).reshape(len(t), -1).max(axis=1)
     after = np.clip(np.searchsorted(times, t), 1, len(times) - 1)
-    rounding = _ROUNDINGS * np.abs(beta).reshape(len(t), -1).max(axis=1)
-    estimate: Array = _MARGIN * np.maximum(np.maximum(nearby[after - 1], nearby[after]), own) + rounding
-    return estimate
+    size = np.abs(beta).reshape(len(t), -1).max(axis=1)
+    # What is tiny is the exponential of a large number, and errs by the rounding of that.
+    folds = 1.0 + np.abs(np.log(size, out=np.zeros(len(t)), where=size > 0))
+    estimate: Array = _MARGIN * np.maximum(np.maximum(nearby[after - 1], nearby[after]), own)
+    return estimate + _ROUNDINGS * folds * size
 
 
 def unmoved(velocity: Array, t: Array, moved: Array, beta: Array, rtol: float) -> Array:

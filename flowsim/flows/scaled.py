@@ -138,6 +138,10 @@ class ScaledCoordinates:
         beta = None if read is None else read(t, z, only)
         return None if beta is None else np.ldexp(beta, self.exponents.beta)
 
+    def rounding(self, t: Array, y: Array) -> Array:
+        """What of beta the rounding of states alone may be, at each time (K,)."""
+        return np.ldexp(self.inner.rounding(t, y), self.exponents.beta)
+
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, N) at times (K,): all conserved quantities here are of degree two."""
         seen, k = self.inner.observe(t, y), self.exponents.k

@@ -84,6 +84,8 @@ LOCATE, EVALUATE, SHORTEN, COMMIT, CROSS = range(5)
 TIME, TIME_LOW, NEXT_STEP, UNIT = range(4)
 #: Steps are no longer than this, whatever the unit.
 LONGEST = 1e250
+#: Less than this is nothing.
+NO_FLOAT = 1e-300
 #: ``counts``: steps, rejected steps, evaluations of the exponentials, iteration matrices, steps on record, and for how
 #: many there is room.
 STEPS, REJECTED, EVALUATED, MATRICES, RECORDED, CAPACITY = range(6)

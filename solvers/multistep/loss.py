@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from flowsim.solvers.compilation import bare, padded
-from flowsim.solvers.multistep.constants import FIRST
+from flowsim.solvers.multistep.constants import FIRST, NO_FLOAT
 from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
 from flowsim.solvers.simd import (
@@ -78,7 +78,7 @@ def _residuals(ws):
             total, terms = total + term, terms + magnitude(term)
         problem.row_work[q] = add_up(total) - problem.target[q]
         size = add_up(terms) + abs(problem.target[q])
-        if not abs(problem.row_work[q]) <= most * size:
+        if not abs(problem.row_work[q]) <= most * size + NO_FLOAT:
             most = abs(problem.row_work[q]) / size
     problem.count[3] = most
 

@@ -33,6 +33,7 @@ from flowsim.solvers.multistep.workspace import (
     Sizes,
     State,
     Trial,
+    Values,
     Workspace,
 )
 from flowsim.solvers.simd import EIGHT, at_address, call, constant, load, magnitude, pointer, store, view, wider, widest
@@ -43,15 +44,25 @@ _STATE = State.PLACE  # type: ignore[attr-defined]
 
 @bare()
 def _largest(ws):
-    """The largest exponent and the fastest decay."""
+    """The largest exponent, the fastest decay, and the least, which is below 0 for a growth."""
     sizes, exponentials = view(Sizes, ws), view(Exponentials, ws)
-    most = fastest = 0.0
+    most = fastest = least = 0.0
     for i in range(sizes.width):
         for a in range(i, sizes.terms * sizes.padded, sizes.padded):
             if exponentials.log_coefficient[a] > -np.inf:
                 most = max(most, abs(exponentials.log_coefficient[a]))
                 fastest = max(fastest, abs(exponentials.decay[a]))
-    return most, fastest
+                least = min(least, exponentials.decay[a])
+    return most, fastest, least
+
+
+@bare()
+def _has_decayed(ws):
+    """Whether nothing is left in what is active of the terms that decay."""
+    by_t, most = view(Values, ws).by_t, constant(0.0)
+    for b in range(0, view(Active, ws).padded, EIGHT):
+        most = wider(magnitude(load(by_t, b)), most)
+    return widest(most) <= c.NO_FLOAT
 
 
 @bare()
@@ -267,7 +278,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
     state, sizes = view(State, ws), view(Sizes, ws)
     record = open_records(pointer(records, 0), capacity, sizes.width)
     order, depth, has_matrix = state.order, state.depth, state.has_matrix > 0
-    largest_exponent, fastest = _largest(ws)
+    largest_exponent, fastest, least = _largest(ws)
     rejections = steps_here = 0
     while True:
         t, unit = clock[c.TIME], clock[c.UNIT]
@@ -292,7 +303,8 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
             activate(ws, h)
             has_matrix = False
         gather_listed(ws)
-        allowed = _allowed(tol, depth, largest_exponent + fastest * t)
+        speed = 0.0 if least == 0.0 and depth > 0 and _has_decayed(ws) else fastest
+        allowed = _allowed(tol, depth, largest_exponent + speed * t)
         choose_products(ws, h, allowed)
         equation = _equation(ws, order, h, c.SOLVED * allowed)
         solved, stiff, has_matrix = _solve(ws, equation, counts, has_matrix)
@@ -330,7 +342,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
         record_step(ws, clock, counts, h / unit, order, h == left * unit, t_end, record)
         steps_here += 1
         depth += 1
-        crossed = cross(ws, clock, counts, h, t_end, record) if fastest == 0.0 else 0
+        crossed = cross(ws, clock, counts, h, t_end, record) if speed == 0.0 else 0
         if crossed == 1:
             order = rejections = 0
             steps_here += 1

@@ -24,6 +24,8 @@ _MARGIN = 2.0
 _SHORTER = 0.25
 #: A is taken to a triangle where that takes fewer products.
 _FACTORISED = 1 << 30
+#: What the triangle makes of b errs by so much of its norm, which would never be at rest where nothing else is left.
+_ROUNDINGS = 4.0 * float(np.finfo(float).eps)
 #: A run of more steps is long.
 _LONG = 500
 #: Records made room for at once.
@@ -168,8 +170,9 @@ class FromNodes(NativeRun):
         if flow.loss is None and len(A) > flow.d and A.size * flow.d <= _FACTORISED:
             both = np.column_stack([A, flow.b])
             factor: Array = np.asarray(np.linalg.qr(both, mode="r")) if np.isfinite(both).all() else both
-            A, b = factor[: flow.d, : flow.d], factor[: flow.d, flow.d]
-            return np.ascontiguousarray(A), np.ascontiguousarray(b)
+            A, b = np.ascontiguousarray(factor[: flow.d, : flow.d]), factor[: flow.d, flow.d].copy()
+            b[np.abs(b) <= _ROUNDINGS * np.abs(b).max()] = 0.0
+            return A, b
         return A, flow.b
 
     def lay_out(self, A: Array, b: Array, exponential: tuple[Array, ...]) -> None:

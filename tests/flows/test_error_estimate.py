@@ -1,5 +1,6 @@
 """A run's own estimate of its error against tight references."""
 
+import gmpy2
 import numpy as np
 import pytest
 from scipy.linalg import expm
@@ -79,21 +80,50 @@ def test_large_weights_read_inside_long_steps_are_estimated():
     assert (np.abs(run.beta - reference.beta).max(axis=1) <= run.error_estimate + 1e-8).all()
 
 
+@pytest.mark.parametrize("rtol", [1e-8, 1e-10, 1e-12])
 @pytest.mark.parametrize("formula", ["u**4 - v**4", "u**2 - v**2"])
-def test_at_the_tightest_tolerances_there_is_an_estimate_of_rounding(formula):
-    """No run is tighter than one at rtol 1e-12; the end is known, 2e-11 off the limit at this scale."""
+def test_at_the_tightest_tolerances_there_is_an_estimate_of_rounding(formula, rtol):
+    """No run is tighter than one at rtol 1e-12; the end at this scale is known in arbitrary precision."""
     problem = fs.Regression([[1.0, 1.0, 1.0], [3.0, 0.0, 1.0]], [3.0, 3.0])
     degree = 4 if "4" in formula else 2
     alpha = 1e-9 ** (1 / degree)
     run = fs.gradient_flow(
-        fs.DiagonalNetwork(formula), problem, 2e9 / alpha ** (degree - 2), alpha=alpha, rtol=1e-12, atol=1e-18,
+        fs.DiagonalNetwork(formula), problem, 2e9 / alpha ** (degree - 2), alpha=alpha, rtol=rtol, atol=1e-18,
         estimate_error=True, t_eval=[0.0, 2e9 / alpha ** (degree - 2)],
     )  # fmt: skip
     assert np.isfinite(run.error_estimate).all()
-    if degree == 4:
-        t = 1 / (1 + (3**0.5 / (2**0.5 + 1)) ** -2)
-        exact = np.array([1 - t, 2 * (1 - t), 3 * t])
-        assert np.abs(run.beta[-1] - exact).max() <= 2 * run.error_estimate[-1] + 2e-11
+    error = np.abs(run.beta[-1] - end_of_power(degree, alpha)).max()
+    assert error <= 2 * run.error_estimate[-1]
+
+
+def end_of_power(degree: int, alpha: float) -> np.ndarray:
+    """Where u^k - v^k rests from u = v = alpha on ``X = [[1, 1, 1], [3, 0, 1]]``, y = (3, 3).
+
+    ``u^(2-k)`` falls by ``k (k - 2) z`` and ``v^(2-k)`` rises by it (ln u and -ln v rise by 2 z if k = 2), z in the row
+    space: orthogonal to (1, 2, -3), along which beta may move from the limit of small alpha.
+    """
+    null = (1, 2, -3)
+    with gmpy2.context(gmpy2.get_context(), precision=250):
+        a, t = gmpy2.mpfr(alpha), 1 / (1 + (gmpy2.sqrt(gmpy2.mpfr(3)) / (gmpy2.sqrt(gmpy2.mpfr(2)) + 1)) ** -2)
+        limit = [1 - t, 2 * (1 - t), 3 * t] if degree == 4 else [gmpy2.mpfr(0), gmpy2.mpfr(0), gmpy2.mpfr(3)]
+
+        def dual(beta):
+            """z, in units of alpha^-2 / 8 for k = 4."""
+            if degree == 2:
+                return gmpy2.asinh(beta / (2 * a**2)) / 4
+            w = a**2 / gmpy2.sqrt(beta)  # 1 - z
+            for _ in range(40):
+                w -= (a**4 * (w**-2 - (2 - w) ** -2) - beta) / (-2 * a**4 * (w**-3 + (2 - w) ** -3))
+            return 1 - w
+
+        def off(c):
+            return sum(n * dual(b + c * n) for n, b in zip(null, limit, strict=True))
+
+        low, high = (gmpy2.mpfr("-1e-3"), gmpy2.mpfr("1e-3")) if degree == 4 else (gmpy2.mpfr(0), gmpy2.mpfr(1))
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if off(middle) < 0 else (low, middle)
+        return np.array([float(b + low * n) for n, b in zip(null, limit, strict=True)])
 
 
 @pytest.mark.parametrize("rtol", [1e-4, 1e-6, 1e-8])
@@ -108,6 +138,32 @@ def test_motion_below_the_tolerance_is_part_of_the_estimate(rtol: float, alpha: 
     error = np.abs(run.beta[:, 0] - right)
     assert run.error_estimate is not None
     assert (error <= 2 * run.error_estimate).all() and (run.error_estimate <= rtol * alpha**2).all()
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 5e-10, 1e-12])
+@pytest.mark.parametrize("t", [2e-4, 0.2, 20.0, 2e3, 2e4])
+def test_a_product_that_leaves_zero_is_estimated_from_its_first_rounding_on(t: float, rtol: float) -> None:
+    """u = v = a / cos s and w = a tan s, s = a y t, far below y; the distances of w to both poles nearly cancel."""
+    y, a = 1e16, 1e-5
+    run = fs.gradient_flow(
+        fs.DiagonalNetwork(depth=3), fs.Regression([[1.0]], [y]), t / y, alpha=a, rtol=rtol, estimate_error=True,
+        start={"w1": 1.0, "w2": 1.0, "w3": 0.0},
+    )  # fmt: skip
+    exact = a**3 * np.tan(a * t) / np.cos(a * t) ** 2
+    assert abs(run.beta[-1, 0] - exact) <= 2 * run.error_estimate[-1] <= (3 * rtol + 1e-8 / t) * exact
+
+
+def test_what_is_tiny_errs_by_the_rounding_of_its_logarithm() -> None:
+    """u = v = 1e-138 on y = 1: beta = alpha^2 sinh(2 t), exactly while it is tiny."""
+    t = np.array([0.1, 3.0, 40.0])
+    run = fs.gradient_flow(
+        fs.DiagonalNetwork("u**2 - v**2"), fs.Regression([[1.0]], [1.0]), 40.0, alpha=1e-138, rtol=1e-12, t_eval=t,
+        estimate_error=True,
+    )  # fmt: skip
+    with gmpy2.context(gmpy2.get_context(), precision=200):
+        exact = np.array([float(2 * gmpy2.mpfr(1e-138) ** 2 * gmpy2.sinh(4 * gmpy2.mpfr(float(s)))) for s in t])
+    error = np.abs(run.beta[:, 0] - exact)
+    assert (error <= 2 * run.error_estimate).all() and (run.error_estimate <= 1e-11 * exact).all()
 
 
 def test_a_companion_of_the_same_few_steps_leaves_what_the_tolerance_lets_pass() -> None:

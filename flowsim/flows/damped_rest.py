@@ -1,0 +1,87 @@
+r"""Decay for ever: the dual measured from the straight line along which it goes on at rest.
+
+Under noise or weight decay beta rests where shrinkage by b / a, of modes that move as ``a z - b t``, has it,
+
+.. math:: \min_\beta \tfrac{1}{2n} \|X\beta - y\|^2 + \sum_i v_i^\pm |\beta_i|, \qquad
+          v_i^\pm = \min_{k: \pm a_{ik} > 0} b_{ik} / |a_{ik}|,
+
+and there z goes on as ``f t``, ``f = X^\top r / n`` with r the residual, to make up for the decay. In
+``z - f t`` the flow is the same one, with targets y - r and decays ``b - a f >= 0``: exactly zero for the modes of what
+is active. At rest nothing moves, at any horizon.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+
+from flowsim.arrays import Array
+from flowsim.flows.growth import GrowthCoordinates
+from flowsim.problem import Regression
+from flowsim.problem.entries import dense
+
+#: Changes of the active set after which it is found one column at a time.
+_CHANGES = 20
+#: Rates that cancel to this share of themselves are equal.
+_EQUAL = 1e-13
+
+
+def measured_from_rest(growth: GrowthCoordinates, problem: Regression) -> GrowthCoordinates:
+    """The same flow in the dual measured from its line at rest; `growth` is native, and damped at constant rates."""
+    own, X = growth.map, dense(problem)
+    rate = own.modes.rate
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shrinkage = np.where(own.modes.coefficient != 0, own.decay / np.abs(rate), np.inf)
+    least = (np.where(side, shrinkage, np.inf).min(axis=1) for side in (rate > 0, rate < 0))
+    plus, minus = (np.broadcast_to(each, problem.d) for each in least)
+    y = problem.y - problem.predict(np.broadcast_to(own.shift, problem.d)) if own.shift.any() else problem.y
+    residual = _residual(X, y, plus, minus)
+    decay = own.decay - rate * (X.T @ residual / problem.n)[:, None]
+    decay[np.abs(decay) <= _EQUAL * own.decay] = 0.0
+    moved = copy(growth)
+    moved.problem = problem.with_target(problem.y - residual)
+    moved.map = replace(own, decay=decay)
+    return moved
+
+
+def _residual(X: Array, y: Array, plus: Array, minus: Array) -> Array:
+    """``y - X beta`` at the minimum: by signs that their own solution confirms, from those of ``X^T y``."""
+    n = len(y)
+    f = X.T @ y / n
+    signs = (f > plus).astype(float) - (f < -minus)
+    for _ in range(_CHANGES):
+        active = signs.nonzero()[0]
+        if len(active) > n:
+            break
+        part, side = X[:, active], signs[active]
+        pull = np.where(side > 0, plus[active], -minus[active])
+        try:
+            beta = np.linalg.solve(part.T @ part, part.T @ y - n * pull)
+        except np.linalg.LinAlgError:
+            break
+        residual = y - part @ beta
+        f = X.T @ residual / n
+        if np.abs(f[active] - pull).max(initial=0.0) > _EQUAL * np.abs(y).max() * np.abs(X).max():
+            break
+        now = (f > plus).astype(float) - (f < -minus)
+        now[active] = np.where(side * beta > 0, side, 0.0)
+        if (now == signs).all():
+            return residual
+        signs = now
+    return _one_by_one(X, y, plus, minus)
+
+
+def _one_by_one(X: Array, y: Array, plus: Array, minus: Array) -> Array:
+    """The same where columns depend on each other, or signs come and go."""
+    from flowsim.solvers.active_set import ConeRegression
+
+    cone: ConeRegression[tuple[int, int]] = ConeRegression(y, lambda key: key[1] * X[:, key[0]])
+    allowed = X.any(axis=0)
+    cone.solve(
+        ((int(i), side), len(y) * float(cost[i]))
+        for side, cost in ((1, plus), (-1, minus))
+        for i in np.flatnonzero(allowed & np.isfinite(cost))
+    )
+    return cone.residual
