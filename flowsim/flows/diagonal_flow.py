@@ -290,7 +290,9 @@ def _in_weights(
 
         noisy = ChamberCoordinates(net, problem, scale, direction)
         if noisy.too_small:
-            raise IntegrationError(f"`alpha` = {scale} puts weights, or the rates they grow at, below the range of floats; {noisy.remedy()}.")
+            raise IntegrationError(
+                f"`alpha` = {scale} puts weights, or the rates they grow at, below the range of floats; {noisy.remedy()}."
+            )
         return noisy
     from flowsim.flows.weights import WeightCoordinates
 

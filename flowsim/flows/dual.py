@@ -143,7 +143,7 @@ class DualCoordinates:
         return beta
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """What of beta the rounding of states alone may be, at each time (K,): of distances that nearly cancel, much."""
+        """What of beta may be the rounding of states, at each time (K,): much, of distances that nearly cancel."""
         size = np.where(np.isfinite(y), np.abs(y), 0.0).reshape(len(y), -1, self.problem.d).max(axis=1)
         return np.asarray(_ROUNDINGS * (self.map.slope(y, t) * size).max(axis=1))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +140,7 @@ class ScaledCoordinates:
 
     def rounding(self, t: Array, y: Array) -> Array:
         """What of beta the rounding of states alone may be, at each time (K,)."""
-        return np.ldexp(self.inner.rounding(t, y), self.exponents.beta)
+        return np.ldexp(cast(Any, self.inner).rounding(t, y), self.exponents.beta)
 
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, N) at times (K,): all conserved quantities here are of degree two."""
