@@ -9,7 +9,7 @@ still: on a plateau tau moves with time, in a jump with the distance travelled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ SpeedGradient = Callable[[float, Array], tuple[Array, float]]
 _NODES = 8
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(_NODES)
 _BISECTIONS = 60
+#: A smooth step is no longer than this times the polygon through ten of its points, which are rounded by so much.
+_SMOOTH, _ROUNDING = 1.1, 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,28 @@ class ArcLength:
         if factor == 1.0:
             return self
         return ArcLength(self.t, self.values * factor, self.antiderivatives * factor, self.lengths)
+
+    @staticmethod
+    def places_of_curves() -> Array:
+        """Positions in [0, 1] of the points that :meth:`within_curves` takes."""
+        return np.concatenate([[0.0], ArcLength.nodes(), [1.0]])
+
+    def within_curves(self, points: Array) -> ArcLength:
+        """Steps whose speed is what stiffness makes of errors are as long as the curve through points on them.
+
+        That is the interpolating polynomial where errors are a part of the speed, the polygon where they are most of it.
+        Points (T - 1, _NODES + 2, d) are at :meth:`places_of_curves`.
+        """
+        places = self.places_of_curves()
+        slopes = np.arange(1, len(places)) * np.vander(self.nodes(), len(places) - 1, increasing=True)
+        derivative = slopes @ np.linalg.inv(np.vander(places, increasing=True))[1:]
+        smooth = np.linalg.norm(np.einsum("gk,tkd->tgd", derivative, points), axis=2) @ _GAUSS_WEIGHTS / 2
+        polygons = np.linalg.norm(np.diff(points, axis=1), axis=2).sum(axis=1) + _ROUNDING * np.abs(points).max()
+        own = np.diff(self.values)
+        curves = np.where(own > _SMOOTH * polygons, polygons, np.minimum(own, smooth))
+        shorter = np.divide(curves, own, out=np.ones_like(own), where=own > 0)
+        values = self.values[0] + np.concatenate([[0.0], np.cumsum(shorter * own)])
+        return replace(self, values=values, antiderivatives=shorter[:, None] * self.antiderivatives)
 
     @staticmethod
     def nodes() -> Array:

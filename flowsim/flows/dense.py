@@ -23,8 +23,6 @@ NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
 _ALL = slice(None)
 #: Entries of states read at once where not all are kept.
 _ENTRIES = 1 << 20
-#: A smooth step is no longer than this times the polygon through ten of its points, which are rounded by so much.
-_SMOOTH, _ROUNDING = 1.1, 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +70,14 @@ class DenseOutput:
         solution = self.solution
         if isinstance(solution, SeparableSolution):
             return solution.arclength(0.0).times(2.0 ** getattr(self.coordinates, "beta_exponent", 0))
-        length = ArcLength.along(solution.t, lambda t: self.pace(t, solution(t)))
-        return self._within_polygons(length) if len(length.lengths) else length
-
-    def _within_polygons(self, length: ArcLength) -> ArcLength:
-        """Steps whose speed is what stiffness makes of errors are as long as the polygon through their points."""
-        places = np.concatenate([[0.0], ArcLength.nodes(), [1.0]])
-        t = length.t[:-1, None] + length.lengths[:, None] * places
-        beta = self.coordinates.predictor(t.ravel(), self.solution(t.ravel())).reshape(*t.shape, -1)
-        polygons = np.linalg.norm(np.diff(beta, axis=1), axis=2).sum(axis=1) + _ROUNDING * np.abs(beta).max()
-        own = np.diff(length.values)
-        shorter = np.divide(polygons, own, out=np.ones_like(own), where=own > _SMOOTH * polygons)
-        values = length.values[0] + np.concatenate([[0.0], np.cumsum(shorter * own)])
-        return replace(length, values=values, antiderivatives=shorter[:, None] * length.antiderivatives)
+        h = np.diff(solution.t)
+        if len(h) == 0:
+            return ArcLength.of_samples(solution.t, h, h)
+        t = (solution.t[:-1, None] + h[:, None] * ArcLength.places_of_curves()).ravel()
+        y = solution(t)
+        inner = self.pace(t, y).reshape(len(h), -1)[:, 1:-1]
+        beta = self.coordinates.predictor(t, y).reshape(len(h), inner.shape[1] + 2, -1)
+        return ArcLength.of_samples(solution.t, h, inner.ravel()).within_curves(beta)
 
     @cached_property
     def arclength(self) -> ArcLength:

@@ -14,9 +14,8 @@ from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.iteration import EigenPairs, StepData, iterate
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
-from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.relaxation import JacobianModes, Relaxation, factor, modes_of, sizes
-from flowsim.solvers.frames.solution import rates_of
 from flowsim.solvers.gauss import GaussTableau
 
 #: Share of the tolerance left to the nonlinear solver, and rounding, below which it cannot be asked to go.

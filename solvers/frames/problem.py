@@ -107,3 +107,12 @@ class FrameProblem:
             return None
         both = np.concatenate([self.damping_rows, self.damping_columns])
         return float(both[0]) if np.ptp(both) == 0.0 else None
+
+
+def rates_of(problem: FrameProblem) -> tuple[Array, Array]:
+    """Damping rates inside a collocation step: that of a paired frame is taken out."""
+    if problem.uniform is not None:
+        return np.zeros(1), np.zeros(1)
+    sides = problem.damping_rows, problem.damping_columns
+    rows, columns = (side[:1] if np.ptp(side) == 0.0 else side for side in sides)
+    return rows, columns

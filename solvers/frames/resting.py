@@ -22,8 +22,8 @@ from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.pairs import carry
 from flowsim.solvers.frames.plateau import Plateau, rest_of
-from flowsim.solvers.frames.problem import FrameProblem
-from flowsim.solvers.frames.solution import CollocationStep, PlateauStep, rates_of
+from flowsim.solvers.frames.problem import FrameProblem, rates_of
+from flowsim.solvers.frames.solution import CollocationStep, PlateauStep
 from flowsim.solvers.gauss import GaussTableau, lagrange_weights, radau_tableau
 
 SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
@@ -245,7 +245,7 @@ class LongSteps:
         frames = path.over(frame, inner, length, damping, (self.problem.uniform or 0.0) * length, ends[1:])
         return [
             CarriedStep(
-                self.t + n * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem, path,
+                self.t + n * length, length, frames[n], frames[n + 1], self.nodes, G[n], self.problem, 0.0, path,
                 (ends[n], ends[n + 1]),
             )
             for n in range(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,8 +16,9 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
 from flowsim.solvers.frames.explicit import method, read
 from flowsim.solvers.frames.frame import Frame
+from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau
-from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
@@ -111,7 +113,11 @@ class _Unread(FrameStates):
 
 @dataclass(frozen=True, eq=False)
 class CollocationStep:
-    """From ``start`` to ``end``; G at 0, the nodes and 1."""
+    """From ``start`` to ``end``; G at 0, the nodes and 1.
+
+    Where `tol` is positive the step is long against relaxation, and the polynomial through G is not as right between
+    the nodes as the product is: the equations of the step up to a position are solved again.
+    """
 
     t: float
     h: float
@@ -120,12 +126,22 @@ class CollocationStep:
     nodes: Array
     G: Array
     problem: FrameProblem
+    tol: float
+
+    @cached_property
+    def _equations(self) -> StageEquations:
+        equations = StageEquations(self.problem, gauss_tableau(len(self.nodes) - 2), self.tol, defaultdict(int))
+        equations.begin(self.start, self.G[0], -np.inf)
+        return equations
 
     def up_to(self, position: float) -> tuple[Array, float, Damping]:
         """G at the nodes of the step from the same start to a position, its length, its damping."""
         tableau = gauss_tableau(len(self.nodes) - 2)
         G = np.ascontiguousarray(np.tensordot(lagrange_weights(self.nodes, position * tableau.c), self.G, axes=1))
         h = position * self.h
+        if self.tol > 0:
+            solved = self._equations.solve(G, h)
+            G = G if solved is None else solved
         return G, h, damping_of(tableau, h, *rates_of(self.problem))
 
     def _propagated(self, position: float, first: Array, second: Array) -> tuple[Array, Array]:
@@ -264,7 +280,7 @@ class ExplicitStep:
     def collocated(self) -> CollocationStep:
         """The same step with frames inside."""
         G, nodes = self.chain.values(self.number)
-        return CollocationStep(self.t, self.h, self.start, self.end, nodes, G, self.chain.problem)
+        return CollocationStep(self.t, self.h, self.start, self.end, nodes, G, self.chain.problem, 0.0)
 
     def stages(self) -> tuple[Array, Array, float]:
         return self.collocated.stages()
@@ -279,15 +295,6 @@ class ExplicitStep:
 def _shift(scale: float) -> float:
     """The logarithm a state of a scale is read with: 0 where squares stay in the range of floats."""
     return scale if -np.inf < scale < _SMALLEST_PLAIN else 0.0
-
-
-def rates_of(problem: FrameProblem) -> tuple[Array, Array]:
-    """Damping rates inside a collocation step: that of a paired frame is taken out."""
-    if problem.uniform is not None:
-        return np.zeros(1), np.zeros(1)
-    sides = problem.damping_rows, problem.damping_columns
-    rows, columns = (side[:1] if np.ptp(side) == 0.0 else side for side in sides)
-    return rows, columns
 
 
 @dataclass(frozen=True, eq=False)

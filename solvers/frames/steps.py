@@ -21,7 +21,7 @@ from flowsim.solvers.frames.collocation import damping_of, propagate
 from flowsim.solvers.frames.explicit import Limits, longest_step, march, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
-from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.resting import (
     BELOW_ROUNDING,
     DEFECT_WEIGHT,
@@ -37,7 +37,6 @@ from flowsim.solvers.frames.solution import (
     FrameSolution,
     PlateauStep,
     StepChain,
-    rates_of,
 )
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
@@ -46,6 +45,8 @@ from flowsim.solvers.solution import Status
 _STAGES, _FEWER_STAGES, _LARGEST_SYSTEM = 6, 3, 150
 _LARGEST_GROWTH, _CAUTIOUS_GROWTH = 2.5, 1.3
 _SMALLEST_STEP = 1e-14
+#: Relaxation matters in a step where what the polynomial through G misses is larger than the response by this.
+_STIFF = 2.0
 #: A direction above exp(this) is answered by the product, which is in the error of a step.
 _ANSWERED = -3.0
 #: Twice the largest logarithm of a ratio of parts of Z whose smallest keep eight digits beside the largest.
@@ -123,7 +124,6 @@ class _Run:
         self.count = _STAGES if _STAGES * p <= _LARGEST_SYSTEM else _FEWER_STAGES
         self.tableau = gauss_tableau(self.count)
         self.nodes = np.concatenate([[0.0], self.tableau.c, [1.0]])
-        self.linear = _longest_linear_step(tol, self.count)
         self.t, self.h = 0.0, 0.0
         self.steps: list[CollocationStep | ExplicitStep | PlateauStep] = []
         self.times = [0.0]
@@ -136,6 +136,8 @@ class _Run:
         size = max(float(np.linalg.norm(at_zero, 2)), 1e-300)
         #: logarithm of the size of Z once it has grown
         self.scale = 0.5 * np.log(size / curvature)
+        there = start.logs[start.logs > -np.inf]
+        self.linear = _longest_linear_step(tol, self.count, self.scale - float(there.min(initial=self.scale)))
         #: Z, while it is carried as it is
         self.halves: Array | None = None
         self.chain: StepChain | None = None
@@ -238,7 +240,7 @@ class _Run:
             first, second = propagate(G, h, damping, first, second)[1]
             end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
             G1 = self._value(end)
-            ratio = self._error(G, G1, h)
+            ratio, stiff = self._error(G, G1, h)
             scale = SAFETY * ratio ** (-1.0 / (self.count + 1)) if ratio > 0 else _LARGEST_GROWTH
             scale = min(max(scale, LARGEST_CUT), _LARGEST_GROWTH)
             if not ratio <= 1.0:
@@ -251,7 +253,8 @@ class _Run:
             break
         self.h = h * (min(scale, _CAUTIOUS_GROWTH) if retry else scale)
         G = np.concatenate([self.G[None], G, G1[None]])
-        return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem)]
+        answered = self.tol if stiff else 0.0
+        return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem, answered)]
 
     def drop_dependent(self) -> None:
         """Rows of more directions than the start has columns depend on one another: drop what is below rounding."""
@@ -272,17 +275,27 @@ class _Run:
         weights = lagrange_weights(last.nodes[use], 1.0 + h / last.h * self.tableau.c)
         return np.tensordot(weights, last.G[use], axes=1)
 
-    def _error(self, G: Array, G1: Array, h: float) -> float:
+    def _error(self, G: Array, G1: Array, h: float) -> tuple[float, bool]:
+        """Of the step, relative to what is allowed; whether relaxation is what keeps it."""
         size = self.equations.defects(G, self.G, G1, h)
         error = DEFECT_WEIGHT * max(size[0], size[1])
+        ends = np.tensordot(self.tableau.at_ends, G, axes=1) - np.stack([self.G, G1])
+        missed = h * float(np.linalg.norm(ends, axis=(1, 2)).max())
         # Relative to what is still to be gained, so that a vanishing loss keeps its relative accuracy.
         allowed = max(self.tol * min(1.0, size[2]), ROUNDING_FLOOR)
-        return float(error / allowed) if np.isfinite(error) else np.inf
+        stiff = missed > max(allowed, _STIFF * max(size[0], size[1]))
+        return (float(error / allowed) if np.isfinite(error) else np.inf), stiff
 
 
 @cache
-def _longest_linear_step(tolerance: float, stages: int) -> float:
-    """Largest x for which the method's exp(x) is right to the tolerance: an (s, s) Pade approximant."""
+def _longest_linear_step(tolerance: float, stages: int, growth: float) -> float:
+    """Largest x for which the method's exp(x), an (s, s) Pade approximant, is right to its share of the tolerance.
+
+    The errors of the steps in which something grows by ``exp(growth)`` add up: the share of one is ``x / growth``.
+    """
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2 * stages + 2)))])
     log_constant = 2 * log_factorial[stages] - log_factorial[2 * stages] - log_factorial[2 * stages + 1]
-    return float(np.exp((np.log(tolerance) - log_constant) / (2 * stages + 1)))
+    order = 2 * stages + 1
+    whole = (np.log(tolerance) - log_constant) / order
+    shared = (order * whole - np.log(max(growth, 1e-300))) / (order - 1)
+    return float(np.exp(min(whole, shared)))
