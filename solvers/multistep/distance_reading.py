@@ -13,12 +13,14 @@ _TINY = 1e-18
 
 @bare()
 def _at(start, end, x, line, line_end, curve, curve_end):
-    """The polynomial of degree 5 at x, 0 to 1, with values, h f and h^2 f' of both ends."""
-    y, cube = 1.0 - x, x * x * x
-    along = cube * (10.0 - x * (15.0 - 6.0 * x))
-    left, right = x - cube * (6.0 - x * (8.0 - 3.0 * x)), cube * (4.0 - x * (7.0 - 3.0 * x))
-    bent = 0.5 * x * x * y * y * y * curve + 0.5 * cube * y * y * curve_end
-    return start + along * (end - start) + left * line - right * line_end + bent
+    """The polynomial of degree 5 at x, 0 to 1, with values, h f and h^2 f' of both ends.
+
+    In x and 1 - x: next to one end, what the far one weighs is not lost to cancellation, and no distance turns negative.
+    """
+    y, xx, yy = 1.0 - x, x * x, (1.0 - x) * (1.0 - x)
+    left, right = start * (1.0 + 3.0 * x + 6.0 * xx), end * (1.0 + 3.0 * y + 6.0 * yy)
+    left, right = left + line * x * (1.0 + 3.0 * x), right - line_end * y * (1.0 + 3.0 * y)
+    return yy * y * (left + 0.5 * curve * xx) + xx * x * (right + 0.5 * curve_end * yy)
 
 
 @bare()

@@ -80,6 +80,17 @@ def test_a_plateau_is_one_straight_line():
     assert_allclose(beta_of(run.z[-1:], 3)[0], [1.0, 0.1], rtol=1e-3 * TOL)
 
 
+def test_next_to_the_end_of_a_straight_line_distances_are_not_lost_to_cancellation():
+    """From 1e300 down to 1e4 or so in one step: a share 2^-k before its end they are of 1e300 2^-k, and positive."""
+    y = np.array([0.5308, 0.3])
+    run = integrate_separable(product(math.sqrt(2.0) * np.eye(2), math.sqrt(2.0) * y, 3, 1e-300), 3e300, tol=TOL)
+    share = 2.0 ** -np.arange(54)
+    begin, end = run.z[:2, 0]
+    assert end < 1e10
+    line = run.at_steps(np.zeros(54, dtype=np.intp), 1.0 - share)[:, 0]
+    assert_allclose(line, begin * share + end * (1.0 - share), rtol=1e-14)
+
+
 def test_arc_length_is_that_of_the_path():
     X, y = gaussian(8, 12)
     flow = product(X, y, 4, 0.05)
