@@ -21,7 +21,7 @@ from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
-from flowsim.problem import Problem, Regression
+from flowsim.problem import MatrixSensing, Problem, Regression
 
 if TYPE_CHECKING:
     import pandas
@@ -200,6 +200,11 @@ def certify(
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
+    if isinstance(problem, MatrixSensing):
+        raise ValueError(
+            f"`problem` must have features X for the theorems; received {type(problem).__name__}. limit_study holds "
+            "its flows against their limit."
+        )
     if not (isinstance(rtol, int | float) and 0 < rtol < 1):
         raise ValueError(f"`rtol` must lie in (0, 1); received {rtol!r}.")
     chosen = _choose(theorems)

@@ -73,8 +73,9 @@ def gradient_descent(
         of its start, also far below the range of floats; momentum starts at rest.
     batch_size : int, optional
         Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
-    batches : array of int (n_steps, b), optional
-        The rows of every mini-batch, in order, as another run has drawn them; a row may repeat.
+    batches : array of int (n_steps, b) or sequence of n_steps sequences of int, optional
+        The rows of every mini-batch, in order, as another run has drawn them; a row may repeat. Batches may be of
+        unequal length (the last one of a pass): then a list of n_steps sequences.
     shuffle : bool
         Cut the batches from passes over all rows instead, each pass in a new random order; a batch may reach into the
         next pass where `batch_size` does not divide n.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.descent.products import Data
+
+#: Rows of given batches that are kept, in all.
+_MOST_ROWS = 10**8
 
 
 def read_steps(step: Any, n_steps: int) -> Array | None:
@@ -39,6 +43,9 @@ def read_steps(step: Any, n_steps: int) -> Array | None:
 def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None:
     """Rows of the batch of every step, (n_steps, b).
 
+    Of unequal batches the rows are repeated until all have the least common multiple of their lengths: the mean over a
+    batch is the same.
+
     Raises
     ------
     ValueError
@@ -46,7 +53,7 @@ def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None
     """
     if batches is None:
         return None
-    rows = np.asarray(batches)
+    rows = _of_equal_length(batches)
     if rows.ndim != 2 or len(rows) != n_steps or not rows.shape[1] or rows.dtype.kind not in "iu":
         raise ValueError(
             f"`batches` must be integers of shape ({n_steps}, b), one row of indices a step; received shape "
@@ -55,6 +62,25 @@ def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None
     if rows.min() < 0 or rows.max() >= n:
         raise ValueError(f"`batches` must hold rows from 0 to {n - 1}; received {rows.min()} to {rows.max()}.")
     return rows.astype(np.int64)
+
+
+def _of_equal_length(batches: Any) -> NDArray[Any]:
+    """The batches, repeated to a common length where theirs differ."""
+    try:
+        return np.asarray(batches)
+    except ValueError:  # lengths differ
+        parts = [np.asarray(batch) for batch in batches]
+    for k, part in enumerate(parts):
+        if part.ndim != 1 or not part.size or part.dtype.kind not in "iu":
+            raise ValueError(f"`batches` must hold one row of integers a step; that of step {k} is {batches[k]!r}.")
+    lengths = {part.size for part in parts}
+    common = math.lcm(*lengths)
+    if common * len(parts) > _MOST_ROWS:
+        raise ValueError(
+            f"`batches` of lengths {', '.join(map(str, sorted(lengths)))} would be repeated to {common} rows each, "
+            f"{common * len(parts)} in all; at most {_MOST_ROWS} fit. Give several runs, each from the state before."
+        )
+    return np.array([np.tile(part, common // part.size) for part in parts])
 
 
 def constant_stretches(parts: Sequence[Array], first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.convex import Escape
 from flowsim.limits.saddle_list import Saddles
 from flowsim.network import DiagonalNetwork
-from flowsim.problem import Problem, Regression
+from flowsim.problem import MatrixCompletion, MatrixSensing, Problem, Regression
 from flowsim.problem.losses import LOSSES
 from flowsim.results.files import read, write
 
@@ -66,9 +66,21 @@ def problem_variables(problem: Problem) -> dict[str, Any]:
     ValueError
         If X is a LinearOperator, or the loss one of the user's own: a file cannot hold it.
     """
-    if not isinstance(problem, Regression) and LOSSES.get(problem.loss_function.name) is not problem.loss_function:
+    if (
+        not isinstance(problem, Regression | MatrixSensing)
+        and LOSSES.get(problem.loss_function.name) is not problem.loss_function
+    ):
         raise ValueError("`path` cannot be saved: its loss is one of your own, which a file cannot hold.")
     variables: dict[str, Any] = {"y": (("row", "target") if problem.y.ndim == 2 else ("row",), problem.y)}
+    if isinstance(problem, MatrixCompletion):
+        shape = np.array([problem.d, problem.n_targets])
+        return {
+            **variables,
+            "entry": (("row", "place"), np.column_stack([problem.rows, problem.columns])),
+            "shape": ("place", shape),
+        }
+    if isinstance(problem, MatrixSensing):
+        return {**variables, "A": (("row", "feature", "column"), problem.A)}
     if problem.is_dense:
         variables["X"] = (("row", "feature"), problem.X)
     elif hasattr(problem.X, "tocsr"):
@@ -230,6 +242,10 @@ def _curves(data: xarray.Dataset) -> OriginCurves | None:
 def _read_problem(data: xarray.Dataset) -> Problem:
     import scipy.sparse
 
+    if "A" in data:
+        return MatrixSensing(data["A"].values, data["y"].values)
+    if "entry" in data:
+        return MatrixCompletion(np.column_stack([data["entry"].values, data["y"].values]), tuple(data["shape"].values))
     names = [str(name) for name in data["feature"].values]
     if "X" in data:
         X: Any = data["X"].values

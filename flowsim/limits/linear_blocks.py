@@ -13,6 +13,7 @@ algebra: the eigenvectors of one random element, joined wherever another random 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,7 +122,12 @@ def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
     size = float(np.abs(signal).max(initial=0.0))
     if size == 0.0:
         return whole
-    best = max((_split(curvatures / curvatures[0], signal / size, seed) for seed in range(_DRAWS)), key=len)
+
+    def element(rng: np.random.Generator) -> Array:
+        x, y, z = rng.uniform(0.5, 1.5, 3)
+        return symmetric_element(y * signal / size, x * curvatures / curvatures[0] + z, z)
+
+    best = invariant_subspaces(element)
     if len(best) == 1:
         return whole
     blocks = []
@@ -136,23 +142,33 @@ def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
     return blocks
 
 
-def _split(curvatures: Array, signal: Array, seed: int) -> list[Array]:
-    """Orthonormal bases (R + m, .) of the blocks that one pair of random elements separates."""
+def symmetric_element(between: Array, features: Array | float, targets: float) -> Array:
+    """``((diag(features), between), (between^T, -targets))``, (R + m, R + m)."""
+    R, m = between.shape
+    H = np.zeros((R + m, R + m))
+    H[:R, R:], H[R:, :R] = between, between.T
+    H[np.diag_indices(R + m)] = np.concatenate([np.full(R, features), np.full(m, -targets)])
+    return H
+
+
+def invariant_subspaces(element: Callable[[np.random.Generator], Array]) -> list[Array]:
+    """Orthonormal bases of the subspaces that random elements of a matrix algebra map into themselves.
+
+    Parameters
+    ----------
+    element : callable (rng) -> array (k, k)
+        A random symmetric element.
+    """
+    return max((_split(element, np.random.default_rng([2010, seed])) for seed in range(_DRAWS)), key=len)
+
+
+def _split(element: Callable[[np.random.Generator], Array], rng: np.random.Generator) -> list[Array]:
+    """The subspaces that one pair of random elements separates."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
-    R, m = signal.shape
-    rng = np.random.default_rng([2010, seed])
-
-    def element() -> Array:
-        x, y, z = rng.uniform(0.5, 1.5, 3)
-        H = np.zeros((R + m, R + m))
-        H[:R, R:], H[R:, :R] = y * signal, y * signal.T
-        H[np.diag_indices(R + m)] = np.concatenate([x * curvatures + z, np.full(m, -z)])
-        return H
-
-    vectors = np.linalg.eigh(element())[1]
-    other = element()
+    vectors = np.linalg.eigh(element(rng))[1]
+    other = element(rng)
     coupling = np.abs(vectors.T @ other @ vectors)
     count, label = connected_components(csr_array(coupling > _COUPLED * np.abs(other).max()), directed=False)
     return [vectors[:, label == k] for k in range(count)]

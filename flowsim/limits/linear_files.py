@@ -11,9 +11,10 @@ import numpy as np
 from flowsim.limits.files import on_own_axes, reading_path, write_path
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_losses import LossBlock, LossData
+from flowsim.limits.linear_measurements import MeasuredBlock, MeasuredData
 from flowsim.limits.linear_process import RankPlateau
 from flowsim.network.linear_algebra import LinearData
-from flowsim.problem import Problem
+from flowsim.problem import MatrixSensing, Problem
 
 if TYPE_CHECKING:
     import xarray
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 LINEAR_PATH = "flowsim-linear-path-1"
 _PLAIN = ("directions", "curvatures", "signal")
 _OF_BLOCK = ("features", "targets", "curvatures", "signal", "a")
-_OF_DATA = ("rows", "y", "weight")
+_OF_DATA = {Block: (), LossBlock: ("rows", "y", "weight"), MeasuredBlock: ("measurements",)}
 _OF_PLATEAU = ("beta", "Z", "levels", "rates")
 
 
@@ -43,7 +44,7 @@ def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
         put(f"data_{name}", getattr(path.data, name))
     blocks = [path.whole, *path.blocks]
     for k, block in enumerate(blocks):
-        for name in _OF_BLOCK + (_OF_DATA if isinstance(block, LossBlock) else ()):
+        for name in _OF_BLOCK + _OF_DATA[type(block)]:
             put(f"block{k}_{name}", getattr(block, name))
     number: dict[int, int] = {}
     for here in path.places:
@@ -86,10 +87,11 @@ def read_linear_fields(file: str | os.PathLike[str], data: xarray.Dataset | None
 def _block(data: xarray.Dataset, problem: Problem, k: int) -> Block:
     fields = {name: data[f"block{k}_{name}"].values for name in _OF_BLOCK}
     b = float(np.atleast_1d(data.attrs["pulls"])[k])
-    if f"block{k}_rows" not in data:
-        return Block(**fields, b=b)
-    own = {name: data[f"block{k}_{name}"].values for name in _OF_DATA}
-    return LossBlock(**fields, **own, b=b, loss=problem.loss_function)
+    kind = next((kind for kind, own in _OF_DATA.items() if own and f"block{k}_{own[0]}" in data), Block)
+    fields |= {name: data[f"block{k}_{name}"].values for name in _OF_DATA[kind]}
+    if kind is LossBlock:
+        fields["loss"] = problem.loss_function
+    return kind(**fields, b=b)
 
 
 def _plateau(data: xarray.Dataset, k: int) -> RankPlateau:
@@ -99,8 +101,10 @@ def _plateau(data: xarray.Dataset, k: int) -> RankPlateau:
     return RankPlateau(float(time), **fields, towards=towards, exhausted=bool(exhausted))
 
 
-def _reduced(data: xarray.Dataset, problem: Problem) -> LinearData | LossData:
+def _reduced(data: xarray.Dataset, problem: Problem) -> LinearData | LossData | MeasuredData:
     fields = {name: data[f"data_{name}"].values for name in _PLAIN}
+    if isinstance(problem, MatrixSensing) and "block0_measurements" in data:
+        return MeasuredData(problem, **fields)
     if "block0_rows" in data:
         return LossData(problem, features=np.asarray(problem.X @ fields["directions"]), **fields)
     return LinearData(problem.n, problem.d, problem.n_targets, least_loss=float(data.attrs["least_loss"]), **fields)

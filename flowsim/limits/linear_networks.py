@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, independent_blocks, whole_block
 from flowsim.limits.linear_losses import LossData, loss_blocks
+from flowsim.limits.linear_measurements import MeasuredData, equivalent_regression, measured_block
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.linear_process import TIE, BlockProcess, RankPlateau
 from flowsim.limits.linear_starts import check_overlap, pretrained_process, vanishing_start
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
-from flowsim.problem import Problem, Regression, require_squares
-from flowsim.problem.losses import SQUARED
+from flowsim.problem import MatrixSensing, Problem, Regression, require_squares
 
 #: Strengths closer than this, relatively, are equal.
 _EQUAL = 1e-9
@@ -35,9 +35,11 @@ def linear_saddle_to_saddle(
 ) -> LinearSaddlePath:
     r"""The limit process of gradient flow on ``U V^T`` from vanishing initialisation; see :func:`saddle_to_saddle`."""
     began = time.perf_counter()
-    if not isinstance(problem, Problem) or problem.loss_function is SQUARED:
-        problem = require_squares(problem, "the limit process of a LinearNetwork")
-    if problem.y.ndim == 1:  # beta is a matrix of one column, and so are the targets
+    if not isinstance(problem, Problem):
+        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
+    if problem.y.ndim == 1 and not isinstance(
+        problem, MatrixSensing
+    ):  # beta is a matrix of one column, and so are the targets
         problem = problem.with_target(problem.y[:, None])
     data, blocks, whole = _reduced(net, problem)
     horizon, most = math.inf if t_end is None else float(t_end), math.inf if max_jumps is None else float(max_jumps)
@@ -77,20 +79,31 @@ def linear_saddle_to_saddle(
     )
 
 
-def _reduced(net: LinearNetwork, problem: Problem) -> tuple[LinearData | LossData, list[Block], Block]:
+def _reduced(net: LinearNetwork, problem: Problem) -> tuple[LinearData | LossData | MeasuredData, list[Block], Block]:
     """The data in the row space of X, their independent blocks, and all of them as one."""
-    if isinstance(problem, Regression):
-        squares = LinearData.of(problem)
+    squares = LinearData.of(problem) if isinstance(problem, Regression) else None
+    if isinstance(problem, MatrixSensing):
+        measured = MeasuredData.of(problem)
+        _require_signal(measured)
+        squares = equivalent_regression(problem)
+        if squares is None:
+            block = measured_block(net, measured)
+            return measured, [block], block
+    if squares is not None:
         return squares, independent_blocks(net, squares), whole_block(net, squares)
     if net.noise is not None:
         require_squares(problem, "weight noise, whose expectation needs more than mean and variance otherwise")
     data = LossData.of(problem)
-    if not data.signal.any():
-        raise ValueError("`problem` must have a gradient that is not 0 at beta = 0: there no weight moves.")
+    _require_signal(data)
     return data, list(loss_blocks(net, data)), loss_blocks(net, data, apart=False)[0]
 
 
-def _escape(processes: list[BlockProcess], data: LinearData | LossData, time: float) -> Escape:
+def _require_signal(data: LossData | MeasuredData) -> None:
+    if not data.signal.any():
+        raise ValueError("`problem` must have a gradient that is not 0 at beta = 0: there no weight moves.")
+
+
+def _escape(processes: list[BlockProcess], data: LinearData | LossData | MeasuredData, time: float) -> Escape:
     """Of the block that escapes, in all coordinates."""
     process = next(each for each in processes if each.escape is not None)
     assert process.escape is not None

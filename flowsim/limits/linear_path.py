@@ -18,12 +18,13 @@ from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_files import read_linear_fields, save_linear_path
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
 from flowsim.limits.linear_losses import LossData
+from flowsim.limits.linear_measurements import MeasuredData
 from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
 from flowsim.limits.linear_process import RankPlateau
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
-from flowsim.problem import Problem
+from flowsim.problem import MatrixSensing, Problem
 
 if TYPE_CHECKING:
     import pandas
@@ -61,7 +62,7 @@ class LinearSaddlePath(Staircase):
     """
 
     problem: Problem
-    data: LinearData | LossData = field(repr=False)
+    data: LinearData | LossData | MeasuredData = field(repr=False)
     jump_times: Array
     ranks: NDArray[np.int64]
     width: int
@@ -123,7 +124,8 @@ class LinearSaddlePath(Staircase):
         ValueError
             If `problem` has other features.
         """
-        return super().risk(problem if problem.y.ndim == 2 else problem.with_target(problem.y[:, None]))
+        vector = problem.y.ndim == 1 and not isinstance(problem, MatrixSensing)
+        return super().risk(problem if not vector else problem.with_target(problem.y[:, None]))
 
     @cached_property
     def singular_values(self) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
+from flowsim.card import bars, card
 from flowsim.problem.checks import check_target
 from flowsim.problem.losses import SQUARED
 from flowsim.problem.problems import Problem
@@ -117,6 +118,16 @@ class MatrixSensing(Problem):
     def with_target(self, y: ArrayLike) -> MatrixSensing:
         """The same measurements with other values."""
         return MatrixSensing(self.A, y)
+
+    def _repr_html_(self) -> str:
+        zero = np.zeros((self.d, self._m))
+        facts = {
+            "measurements": self.n,
+            "matrix": f"{self.d} x {self._m}",
+            "loss at 0": float(self.loss(zero)),
+        }
+        pull = np.abs(self.gradient(zero)).max(axis=1)
+        return card(type(self).__name__, facts, bars(pull, "pull of each row"), "|gradient at 0|, largest first")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.n}, shape=({self.d}, {self.n_targets}))"

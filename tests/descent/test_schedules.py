@@ -47,6 +47,31 @@ def test_given_batches_and_step_sizes_are_taken_as_they_are(
     np.testing.assert_array_equal(again.beta, run.beta)
 
 
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.5}, {"coordinates": "weights"}], ids=str)
+def test_batches_of_unequal_length_are_passes_over_all_rows(options: dict) -> None:
+    """Passes of 4 and 2 rows, replayed in NumPy: each step has the mean over its own batch."""
+    batches = [[0, 1, 2, 5], [3, 4]] * 20
+    run = fs.gradient_descent(
+        fs.DiagonalNetwork("u*v"), fs.Regression(X, Y), 0.05, 40, alpha=0.3, start=START, batches=batches, **options
+    )
+    w, v = 0.3 * np.array([START["u"], START["v"]]), 0.0
+    for rows in batches:
+        v = options.get("momentum", 0.0) * v - 0.05 * w[::-1] * (X[rows].T @ (X[rows] @ (w[0] * w[1]) - Y[rows])) / len(
+            rows
+        )
+        w = w + v
+    np.testing.assert_allclose(run.beta[-1], w[0] * w[1], rtol=1e-12, atol=1e-14)
+    wide, U, V = [[0, 1, 2, 3, 4], [5, 4, 3], [0]], np.ones((4, 2)), np.array([[1.0, -0.5]])
+    linear = fs.gradient_descent(
+        fs.LinearNetwork(2), fs.Regression(X, Y), 0.05, 3, alpha=0.3, start={"U": U, "V": V}, batches=wide
+    )
+    U, V = 0.3 * U, 0.3 * V
+    for rows in wide:
+        G = X[rows].T @ (X[rows] @ (U @ V.T) - Y[rows, None]) / len(rows)
+        U, V = U - 0.05 * G @ V, V - 0.05 * G.T @ U
+    np.testing.assert_allclose(linear.beta[-1], U @ V.T, rtol=1e-12, atol=1e-15)
+
+
 def test_the_batches_of_a_seed_given_again_are_the_same_run() -> None:
     from flowsim.descent.streams import Streams, read_seed
 
@@ -90,6 +115,7 @@ def test_a_ball_that_is_never_left_changes_nothing(alpha: float, momentum: float
         ({"batches": [[0, 1]] * 3}, r"shape \(4, b\)"),
         ({"batches": [[0, 9]] * 4}, "rows from 0 to 5"),
         ({"batches": [[0.5, 1.0]] * 4}, "must be integers"),
+        ({"batches": [[0, 1], [2], [], [3]]}, r"that of step 2 is \[\]"),
         ({"batches": [[0, 1]] * 4, "batch_size": 2}, "`batch_size` and `shuffle` must be left out"),
         ({"step": [0.1, 0.1]}, "one size for each of 4 steps"),
         ({"step": [0.1, 0.1, -0.1, 0.1]}, "it is -0.1 at iteration 2"),

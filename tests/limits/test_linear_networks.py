@@ -292,10 +292,6 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         fs.saddle_to_saddle(net, problem, {"U": np.ones((2, 9)), "V": np.ones((4, 9))})
     with pytest.raises(ValueError, match="zero everywhere"):
         fs.saddle_to_saddle(net, problem, {"U": np.zeros((5, 9)), "V": np.zeros((4, 9))})
-    with pytest.raises(
-        ValueError, match="must be a Regression for the limit process of a LinearNetwork; received Matrix"
-    ):
-        fs.saddle_to_saddle(net, fs.MatrixSensing(np.ones((2, 5, 4)), [1.0, 2.0]))
     left, _, right = np.linalg.svd(problem.X.T @ problem.y)
     orthogonal = {"U": left[:, :1] @ np.ones((1, 9)), "V": -right[:1].T @ np.ones((1, 9))}
     with pytest.raises(ValueError, match="general position"):
