@@ -59,12 +59,14 @@ def hinting(function: Callable[P, R]) -> Callable[P, R]:
     parameters = inspect.signature(function).parameters.values()
     hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    known = {each.name for each in named} - {"self"}
+    known = frozenset(each.name for each in named) - {"self"}
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        unknown = next((name for name in kwargs if name not in known), None)
-        if unknown is not None and (not hands_on or known.intersection(_ELSEWHERE.get(unknown.lower(), ()))):
+        if known.issuperset(kwargs):
+            return function(*args, **kwargs)
+        unknown = next(name for name in kwargs if name not in known)
+        if not hands_on or known.intersection(_ELSEWHERE.get(unknown.lower(), ())):
             raise TypeError(
                 f"{function.__qualname__.removesuffix('.__init__')}() got an unexpected keyword argument {unknown!r}"
                 f"{_meant(unknown, known)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -56,8 +57,10 @@ class DenseOutput:
     @cached_property
     def unit(self) -> float:
         """Of time; infinite beyond the range of floats."""
-        with np.errstate(over="ignore"):
-            return float(np.ldexp(np.exp(self.coordinates.log_unit), self.exponent))
+        try:
+            return math.ldexp(math.exp(self.coordinates.log_unit), self.exponent)
+        except OverflowError:
+            return math.inf
 
     def pace(self, t: Array, y: Array) -> Array:
         """``||d beta/dt||``."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -38,6 +39,8 @@ _FELT = 1e5
 #: this many, come to rest.
 _LONG, _LATE, _FEW = 1e7, 1e4, 400
 _UNIT_SCALE = InitialScale("1", 0.0)
+#: Runs on data of so few entries are remembered once they are prepared.
+_FEW_ENTRIES = 4096
 
 
 def diagonal_flow(
@@ -65,8 +68,15 @@ def diagonal_flow(
                 f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
             )
         problem = problem.with_target(problem.y[:, 0])
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
-    looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size) if events else ()
+    looked_for: Sequence[Event] = ()
+    if events:
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
+        looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size)
+    if start is None and pretrained is None and common["clock"] != "log_loss" and _is_soon_prepared(net, problem):
+        prepared = _remembered(
+            net, problem, scale, method, coordinates, common["clock"], common["rtol"], id(problem.X), id(problem.y)
+        )  # fmt: skip
+        return prepared.run(problem, t_end, looked_for, common)
     if isinstance(start, State):
         if pretrained is not None:
             raise ValueError("`pretrained` must be left out where `start` is a state.")
@@ -77,13 +87,7 @@ def diagonal_flow(
     direction = net.direction(plain, problem.d) if parts is None else np.ones(parts.shape)
     if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
-    info = {
-        "network": repr(net),
-        "formulas": [formula.text for formula in net.formulas],
-        "alpha": scale.text,
-        "log_alpha": scale.log,
-        "default_start": start is None and pretrained is None,
-    }
+    info = _info(net, scale, start is None and pretrained is None)
     if common["clock"] == "log_loss":
         if net.noise is not None:
             raise ValueError("`clock` cannot be 'log_loss' with weight noise: the expected loss does not tend to 0.")
@@ -93,28 +97,96 @@ def diagonal_flow(
             net, problem, t_end, scale, direction, method=method, acceleration=acceleration(net, scale),
             events=looked_for, info=info, **common,
         )  # fmt: skip
-    time = t_end * (scale.gamma if common["clock"] == "accelerated" else 1.0)
-    chosen, reason, exponents = _in_units(
-        net, problem, scale, direction, parts, coordinates, method, common["rtol"], time
-    )
+    prepared = _prepare(
+        net, problem, scale, direction, parts, t_end, method=method, coordinates=coordinates, clock=common["clock"],
+        rtol=common["rtol"], info=info,
+    )  # fmt: skip
+    return prepared.run(problem, t_end, looked_for, common)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All of a run that does not depend on its times."""
+
+    coordinates: Any
+    method: str
+    acceleration: float
+    exponent: int
+    info: dict[str, Any]
+
+    def run(self, problem: Problem, t_end: float, events: Sequence[Event], common: dict[str, Any]) -> Trajectory:
+        return run_flow(
+            self.coordinates, problem, t_end, acceleration=self.acceleration, method=self.method, events=events,
+            exponent=self.exponent, info={**self.info, "formulas": list(self.info["formulas"])}, **common,
+        )  # fmt: skip
+
+
+def _info(net: DiagonalNetwork, scale: InitialScale, is_default_start: bool) -> dict[str, Any]:
+    return {
+        "network": repr(net),
+        "formulas": [formula.text for formula in net.formulas],
+        "alpha": scale.text,
+        "log_alpha": scale.log,
+        "default_start": is_default_start,
+    }
+
+
+def _prepare(
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    parts: Start | None,
+    t_end: float,
+    *,
+    method: str,
+    coordinates: str,
+    clock: str,
+    rtol: float,
+    info: dict[str, Any],
+) -> _Prepared:
+    time = t_end * (scale.gamma if clock == "accelerated" else 1.0)
+    chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, coordinates, method, rtol, time)
     if method == "auto":
         # LSODA may step to where an exponential overflows, and cannot come back.
         scheduled = not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
         stepped = "BDF" if scheduled and chosen.name == "growth" else "LSODA"
         method = "native" if _is_native(chosen) else stepped
-    if common["clock"] == "accelerated" and scale.gamma <= 0:
+    if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
-    return run_flow(
+    return _Prepared(
         chosen,
-        problem,
-        t_end,
-        acceleration=_acceleration(net, scale, chosen, common["clock"], exponents.time),
-        method=method,
-        events=looked_for,
-        exponent=exponents.time,
-        info={**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
-        **common,
+        method,
+        _acceleration(net, scale, chosen, clock, exponents.time),
+        exponents.time,
+        {**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
     )
+
+
+def _is_soon_prepared(net: DiagonalNetwork, problem: Problem) -> bool:
+    """Whether preparing a run takes as long as many of its steps: few data, and exponentials of z alone."""
+    return (
+        problem.is_dense and problem.X.size <= _FEW_ENTRIES and net.noise is None and not net.weight_decay
+        and admits_growth(net) is None
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _remembered(
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    method: str,
+    coordinates: str,
+    clock: str,
+    rtol: float,
+    *data: int,
+) -> _Prepared:
+    """From the default start; `data` are the arrays of the problem, which may be given others."""
+    return _prepare(
+        net, problem, scale, net.direction(None, problem.d), None, 0.0, method=method, coordinates=coordinates,
+        clock=clock, rtol=rtol, info=_info(net, scale, True),
+    )  # fmt: skip
 
 
 def _is_native(coordinates: Any) -> bool:
@@ -155,8 +227,7 @@ def _in_units(
     own, data = exponents.network(net), exponents.problem(problem)
     inner, reason = choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol)
     if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
-        with np.errstate(over="ignore"):
-            inner = _for_good(inner, own, data, scale, direction, float(np.ldexp(horizon, -exponents.time)))
+        inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
     if exponents.k and not _is_native(inner):  # weights are integrated as they are
         exponents = replace(exponents, k=0)
         own, data = exponents.network(net), exponents.problem(problem)
@@ -171,11 +242,16 @@ def _for_good(
     scale: InitialScale,
     direction: Array,
     horizon: float,
+    exponent: int,
 ) -> Coordinates:
-    """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta."""
+    """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta.
+
+    The unit of time of `growth` is 2 to the power `exponent` of that of `horizon`.
+    """
     if growth.map.schedule is not None or not growth.map.is_damped:
         return growth
-    folds = float(growth.map.decay.max()) * horizon
+    with np.errstate(over="ignore"):
+        folds = float(growth.map.decay.max()) * float(np.ldexp(horizon, -exponent))
     if isinstance(problem, Regression):
         return measured_from_rest(growth, problem) if folds > _FELT else growth
     if direction.size > _FEW or not folds > max(_LONG, _LATE * scale.gamma):

@@ -77,10 +77,7 @@ def run_flow(
     if t_eval is None and clock == "time" and math.isinf(run.unit):
         t_eval = np.array([0.0, t_end])  # in no time that is a float does anything move
     watch = Watcher(run, limit, events)
-    reached: dict[Clock, Callable[[float], float]] = {
-        "time": lambda t: run.unit * t, "accelerated": lambda t: acceleration * t
-    }  # fmt: skip
-    with progress_bar(progress, t_end, reached.get(clock, lambda t: watch.reached)) as advance:
+    with progress_bar(watch, clock, t_end) if progress else contextlib.nullcontext() as advance:
         solution = solve(coordinates, run.horizon(t_end, clock), method, rtol, atol, max_steps, advance, watch)
     run = reader(coordinates, problem, solution, acceleration, exponent=exponent)
     found, last = search(run, events, limit)
@@ -99,15 +96,15 @@ def run_flow(
         estimate = _estimate(run, view, end, method, rtol, atol, max_steps)
     if success and (beyond := _beyond_floats(view, problem)):
         success, message = False, beyond
-    trajectory = Trajectory(
+    trajectory = Trajectory.of(
         **view.fields(),
-        imbalance_drift=Deferred(lambda: float(view.departure.max())),  # type: ignore[arg-type]
-        imbalance_departure=Deferred(lambda: view.departure),  # type: ignore[arg-type]
+        imbalance_drift=Deferred(lambda: float(view.departure.max())),
+        imbalance_departure=Deferred(lambda: view.departure),
         success=success,
         message=message,
         stats=solution.stats,
         invariants=coordinates.invariants,
-        feature_names=Deferred(lambda: problem.feature_names),  # type: ignore[arg-type]
+        feature_names=Deferred(lambda: problem.feature_names),
         info={
             **info,
             "coordinates": coordinates.name,
@@ -220,14 +217,12 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def progress_bar(
-    shown: bool, end: float, reached: Callable[[float], float]
-) -> Iterator[Callable[[float], None] | None]:
-    """A progress bar over a run's own clock, told the time, or nothing."""
-    if not shown:
-        yield None
-        return
+def progress_bar(watch: Watcher, clock: Clock, end: float) -> Iterator[Callable[[float], None] | None]:
+    """A progress bar over a run's own clock, told the time."""
     from tqdm.auto import tqdm
+
+    run = watch.run
+    units = {"time": run.unit, "accelerated": run.acceleration}
 
     with (
         compiling_note(True),
@@ -235,7 +230,8 @@ def progress_bar(
     ):
 
         def advance(t: float) -> None:
-            bar.update(min(100.0, 100.0 * reached(t) / end) - bar.n)
+            reached = units[clock] * t if clock in units else watch.reached
+            bar.update(min(100.0, 100.0 * reached / end) - bar.n)
 
         yield advance
         bar.update(100.0 - bar.n)

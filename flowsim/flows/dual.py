@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Unpack, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -30,6 +31,8 @@ _VISIBLE, _OVERSHOOT = 1e-8, 3.0
 _ROUNDINGS = 4.0 * float(np.finfo(float).eps)
 #: Entries of states read at once.
 _AT_ONCE = 1 << 15
+#: What flows on the data of a problem have in common.
+_SHARED: WeakKeyDictionary[Problem, dict[Any, Any]] = WeakKeyDictionary()
 
 
 class DualCoordinates:
@@ -67,6 +70,7 @@ class DualCoordinates:
             loss=None if squares or load is None else load(),
             weights=problem.sample_weight,
             offset=None if squares else offset,
+            shared=_SHARED.setdefault(problem, {}),
             **self.map.separable(),
         )
 

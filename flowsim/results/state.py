@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,13 @@ class State:
     log_loss: Array | None = field(default=None, kw_only=True)
     #: of a LinearNetwork: ``1 + l_j / gamma`` of its directions, falling
     levels: Array | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """A state with fields that may be :class:`Deferred`, made at once: of a frozen class field by field is slow."""
+        made = object.__new__(cls)
+        made.__dict__.update(values)
+        return made
 
     @property
     def singular_values(self) -> Array:

@@ -303,7 +303,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
             activate(ws, h)
             has_matrix = False
         gather_listed(ws)
-        speed = 0.0 if least == 0.0 and depth > 0 and _has_decayed(ws) else fastest
+        speed = 0.0 if fastest > 0.0 and least == 0.0 and depth > 0 and _has_decayed(ws) else fastest
         allowed = _allowed(tol, depth, largest_exponent + speed * t)
         choose_products(ws, h, allowed)
         equation = _equation(ws, order, h, c.SOLVED * allowed)

@@ -21,24 +21,53 @@ from flowsim.solvers.multistep.workspace import (
     Terms,
     Workspace,
 )
-from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, view, wider, widest
+from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, store, view, wider, widest
 
 
 @compiled(explicit=True)
-def write_problem(A, b, n, exponentials, reach, tol, room, table, compute_gram):
-    """Write a problem to a workspace of zeros, with the bookkeeping of a run not begun.
+def write_problem(A, by_rows, n, exponentials, reach, tol, room, table, known, compute_gram):
+    """Write a problem to a workspace, with the bookkeeping of a run not begun; where in `room` it begins.
 
-    ``A / sqrt(n)``, ``A^T b / n``, terms, and scales; ``A^T A / n`` if asked for, else it stands there already if there
-    is to be any. `reach` (w,) is what beta of a coordinate moves any z by, of size 0 to take it from ``A^T A / n``.
+    ``A / sqrt(n)``, ``A^T b / n``, terms, and scales; ``A^T A / n`` if asked for.
+
+    Parameters
+    ----------
+    by_rows : tuple of arrays
+        b, and what a loss takes: weights and offsets, of size 0 where there are none.
+    reach : array (w,)
+        What beta of a coordinate moves any z by; of size 0 to take it from ``A^T A / n``.
+    room : array
+        Zeros, but for ``A^T A / n`` where it is not asked for and there is to be one.
+    known : array
+        A workspace to copy to `room`, which then has a cache line to spare, if it is of the same data; -1 if not.
     """
-    ws = Workspace(pointer(room, 0), pointer(table, 0))
-    sizes, problem, to = view(Sizes, ws), view(Problem, ws), view(Exponentials, ws)
+    if len(known) == 0:
+        ws = Workspace(pointer(room, 0), pointer(table, 0))
+        _write_data(ws, A, by_rows, n, compute_gram)
+        _write_terms(ws, exponentials, reach, tol)
+        return 0
+    if not _holds(Workspace(pointer(known, 0), pointer(table, 0)), A, by_rows, n):
+        return -1
+    first = -(room.ctypes.data // 8) % EIGHT
+    ws = Workspace(pointer(room, first), pointer(table, 0))
+    for b in range(0, len(known), EIGHT):
+        store(ws.room, b, load(known, b))
+    _write_terms(ws, exponentials, reach, tol)
+    return first
+
+
+@bare()
+def _write_data(ws, A, by_rows, n, compute_gram):
+    sizes, problem, loss = view(Sizes, ws), view(Problem, ws), view(Loss, ws)
+    b, weights, offset = by_rows
     wp = sizes.padded
     r, w = A.shape
     problem.count[0] = n
     scale, column = 1.0 / math.sqrt(n), problem.row_work
     for q in range(r):
-        view(Loss, ws).curvature[q] = 1.0
+        loss.target[q], loss.curvature[q] = b[q], 1.0
+        loss.weight[q] = weights[q] if len(weights) > 0 else 1.0
+        loss.offset[q] = offset[q] if len(offset) > 0 else 0.0
         for i in range(w):
             problem.design[q * wp + i] = scale * A[q, i]
             if sizes.loss != 0:
@@ -58,6 +87,28 @@ def write_problem(A, b, n, exponentials, reach, tol, room, table, compute_gram):
             continue
         for q in range(r):
             problem.diagonal[i] += problem.design[q * wp + i] ** 2
+
+
+@bare()
+def _holds(ws, A, by_rows, n):
+    """Whether a workspace has these data, bit by bit."""
+    sizes, problem, loss = view(Sizes, ws), view(Problem, ws), view(Loss, ws)
+    b, weights, offset = by_rows
+    scale, same = 1.0 / math.sqrt(n), problem.count[0] == n
+    r, w = A.shape
+    for q in range(r):
+        same &= (loss.target[q] == b[q]) & (loss.weight[q] == (weights[q] if len(weights) > 0 else 1.0))
+        same &= loss.offset[q] == (offset[q] if len(offset) > 0 else 0.0)
+        for i in range(w):
+            same &= problem.design[q * sizes.padded + i] == scale * A[q, i]
+    return same
+
+
+@bare()
+def _write_terms(ws, exponentials, reach, tol):
+    """Exponentials, and all that depends on them."""
+    sizes, to = view(Sizes, ws), view(Exponentials, ws)
+    w, wp = sizes.width, sizes.padded
     log_coefficient, sign, slope, decay = exponentials
     for k in range(sizes.terms):
         for i in range(w):

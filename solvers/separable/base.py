@@ -90,7 +90,7 @@ class NativeRun(ABC):
         return self._solution(ended, 0, time.perf_counter() - began)
 
     def _solution(self, status: Status, first: int, seconds: float) -> SeparableSolution:
-        chunks = self.chunks[first:]
+        chunks, counts = self.chunks[first:], self.counts.tolist()
         if len(chunks) == 1:
             t, h = chunks[0].t, chunks[0].h
         else:
@@ -103,11 +103,11 @@ class NativeRun(ABC):
             status=status,
             message=self.failure or status.value,
             stats={
-                "steps": int(self.counts[0]),
-                "rejected": int(self.counts[1]),
-                "nfev": int(self.counts[2]),
-                "njev": int(self.counts[3]),
-                "nlu": int(self.counts[3]),
+                "steps": counts[0],
+                "rejected": counts[1],
+                "nfev": counts[2],
+                "njev": counts[3],
+                "nlu": counts[3],
                 "passes": self.passes,
                 "seconds": seconds,
             },

@@ -58,6 +58,8 @@ class SeparableFlow:
         fastest relative growth of a weight by z, `log_coefficient` about the smallest logarithm of a coefficient.
     weights, offset : array (r,), optional
         Sample weights w (1) and what is added to predictions (0).
+    shared : dict, optional
+        Where flows on the same data keep a small workspace with them, for all to copy.
     """
 
     A: Any
@@ -80,6 +82,7 @@ class SeparableFlow:
     weights: Array | None = None
     offset: Array | None = None
     curves: Curves | None = None
+    shared: dict[Any, Array] | None = None
 
     def __post_init__(self) -> None:
         if (self.sign * self.slope).min(initial=0.0) < 0:

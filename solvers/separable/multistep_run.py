@@ -38,6 +38,7 @@ _RECORDED, _FEWEST_RECORDS = 1 << 25, 64
 _LARGE = 1 << 21
 #: Floats in a cache line.
 _LINE = 8
+_NOTHING = np.zeros(0)
 
 Workspace = tuple[Array, NDArray[np.int64]]
 
@@ -64,14 +65,6 @@ def _layout(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[
 
 
 @cache
-def _places_of_loss() -> slice:
-    """Where a table tells of a loss."""
-    from flowsim.solvers.multistep.workspace import Loss
-
-    return slice(Loss.PLACE, Loss.PLACE + len(Loss._fields))  # type: ignore[attr-defined]
-
-
-@cache
 def _address_of_loss(loss: Any) -> int:
     from flowsim.solvers.compilation import address_of
 
@@ -93,8 +86,11 @@ def lay_out(
     tol: float,
     *,
     loss: int = 0,
+    weights: Array | None = None,
+    offset: Array | None = None,
     reach: Array | None = None,
     gram: Array | None = None,
+    shared: dict[Any, Array] | None = None,
 ) -> Workspace:
     """A problem in a workspace, in rows of whole vectors that begin with a cache line.
 
@@ -104,21 +100,35 @@ def lay_out(
     exponential : tuple of arrays (K, w)
     loss : int
         Address of the derivatives of a loss that is no square.
+    weights, offset : array (r,), optional
+        What a loss takes.
     reach : array (w,), optional
         Bound on what beta of a coordinate moves any z by; without it the Gram matrix gives it.
     gram : array (w, w), optional
         ``A^T A``; it is made, unless there is such a bound. Without the rows of coordinates that are never active.
+    shared : dict, optional
+        Small workspaces that others with the same data have written, to be copied.
     """
-    r, w = A.shape
+    (r, w), few = A.shape, A.size <= _FEW_ENTRIES and gram is None
     with_gram = reach is None or gram is not None
     table, floats, write_problem = _layout(w, len(exponential[0]), r, loss, with_gram)
-    table, room = table.copy(), _lined(floats)
-    few = with_gram and gram is None and A.size <= _FEW_ENTRIES
+    kind, table = (len(exponential[0]), loss != 0, with_gram), table.copy()
+    by_rows = (b, _NOTHING if weights is None else weights, _NOTHING if offset is None else offset)
+    reaches = _NOTHING if reach is None else reach
+    known = shared.get(kind) if few and shared is not None else None
+    if known is not None:
+        room = np.empty(floats + _LINE)
+        first = write_problem(A, by_rows, float(n), exponential, reaches, tol, room, table, known, False)
+        if first >= 0:
+            return room[first : first + floats], table
+    room = _lined(floats)
     if with_gram and not few:
         to = room[: w * -(-w // _LINE) * _LINE].reshape(w, -1)
         rows = A.T @ A if gram is None else gram
         np.divide(rows, n, out=to[: len(rows), :w])
-    write_problem(A, b, float(n), exponential, np.zeros(0) if reach is None else reach, tol, room, table, few)
+    write_problem(A, by_rows, float(n), exponential, reaches, tol, room, table, _NOTHING, few and with_gram)
+    if few and shared is not None:
+        shared[kind] = room.copy()
     return room, table
 
 
@@ -176,20 +186,13 @@ class FromNodes(NativeRun):
         return A, flow.b
 
     def lay_out(self, A: Array, b: Array, exponential: tuple[Array, ...]) -> None:
-        """The workspace, with the loss."""
+        """The workspace."""
         flow = self.flow
         loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
-        self.work = lay_out(A, b, flow.n, exponential, self.tol, loss=loss, reach=bound_on_reach(flow))
-        if loss:
-            self._write_loss()
-
-    def _write_loss(self) -> None:
-        flow, (room, table) = self.flow, self.work
-        _, target, weight, _, _, offset, _ = table[_places_of_loss()].tolist()
-        room[target : target + flow.rows] = flow.b
-        room[weight : weight + flow.rows] = 1.0 if flow.weights is None else flow.weights
-        if flow.offset is not None:
-            room[offset : offset + flow.rows] = flow.offset
+        self.work = lay_out(
+            A, b, flow.n, exponential, self.tol, loss=loss, weights=flow.weights, offset=flow.offset,
+            reach=bound_on_reach(flow), shared=flow.shared,
+        )  # fmt: skip
 
 
 class Multistep(FromNodes):

@@ -92,3 +92,20 @@ def test_late_jumps_under_noise_ask_for_no_more_than_floats_give() -> None:
     traj = fs.gradient_flow(net, problem, end, alpha="1e-10000", clock="accelerated", rtol=1e-11)
     np.testing.assert_allclose(traj.beta[-1], path.end, atol=1e-8)
     assert traj.stats["steps"] < 4000
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_flow_that_was_prepared_before_is_of_the_data_as_they_are(loss):
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((5, 8)), np.sign(rng.standard_normal(5))
+
+    def end(problem, alpha):
+        return fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 20.0, alpha=alpha).beta[-1]
+
+    problem = fs.Problem(X, y, loss)
+    for alpha in ("1e-4", "1e-9", "1e-4"):
+        np.testing.assert_array_equal(end(problem, alpha), end(fs.Problem(X, y, loss), alpha))
+    problem.X[1, 2], X[1, 2] = 0.25, 0.25
+    np.testing.assert_array_equal(end(problem, "1e-4"), end(fs.Problem(X, y, loss), "1e-4"))
+    problem.y = -y
+    np.testing.assert_array_equal(end(problem, "1e-4"), end(fs.Problem(X, -y, loss), "1e-4"))
