@@ -89,7 +89,7 @@ class ArcLength:
     def within_curves(self, points: Array) -> ArcLength:
         """Steps whose speed is what stiffness makes of errors are as long as the curve through points on them.
 
-        That is the interpolating polynomial where errors are a part of the speed, the polygon where they are most of it.
+        It is the interpolating polynomial where errors are a part of the speed, the polygon where they are most of it.
         Points (T - 1, _NODES + 2, d) are at :meth:`places_of_curves`.
         """
         places = self.places_of_curves()

@@ -8,6 +8,7 @@ eigenvectors of S, and the QR factorisation of :mod:`.graded` turns the frame at
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from flowsim.solvers.frames.problem import FrameProblem
 _HALF = np.sqrt(0.5)
 #: What of a vector is only rounding of the rest.
 _ROUNDING = 1e-14
+#: Growth ``rate * time`` over which a pair that is not yet along a singular vector is turned at once.
+_TURN = 2.0
 
 
 def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
@@ -75,17 +78,53 @@ class Plateau:
 
     def after(self, t: float) -> Frame:
         """The state after a time."""
-        frame, count = self.start, self.count
-        if t <= 0 or count == len(frame.logs):
-            return frame
+        if t <= 0 or self.count == len(self.start.logs):
+            return self.start
+        while self._passed[-1][2] < t - self._passed[-1][0]:
+            begun, frame, reach = self._passed[-1]
+            frame = self._moved(frame, reach)
+            self._passed.append((begun + reach, frame, self._reach(frame)))
+        begun, frame, _ = next(each for each in reversed(self._passed) if each[0] < t)
+        return self._moved(frame, t - begun)
+
+    @cached_property
+    def _passed(self) -> list[tuple[float, Frame, float]]:
+        """Times, states there, and how far these may be moved at once; made as they are asked for."""
+        return [(0.0, self.start, self._reach(self.start))]
+
+    def _overlaps(self, columns: Array) -> Array:
+        """With the basis; what does not overlap must not come to do so by rounding, which would grow too."""
+        M = np.ascontiguousarray(self.vectors @ columns)
+        M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
+        return M
+
+    def _waiting(self, frame: Frame) -> Array:
+        count = self.count
+        return np.concatenate([frame.A[:, count:], frame.B[:, count:]]) * frame.factor
+
+    def _reach(self, frame: Frame) -> float:
+        """The time for which rounding does not decide between a singular vector and its mirror image.
+
+        Paired directions span a subspace that is orthogonal to itself in J, and of two such, (u, v) added and (u, -v)
+        added, only one need be in reach: the minor of the other vanishes, but its rounding grows. Once directions are
+        along the vectors to rounding nothing is left of that.
+        """
+        if not frame.is_paired:
+            return np.inf
+        n, wide = len(self.rates), len(frame.logs) - self.count
+        there = (self._overlaps(self._waiting(frame)) != 0.0).any(axis=1)
+        plus, minus = there[:wide], there[n - wide :]
+        turning = self.rates[:wide][plus & (minus | there[wide : n - wide].any())]
+        return _TURN / turning.max() if turning.max(initial=0.0) > 0 else np.inf
+
+    def _moved(self, frame: Frame, t: float) -> Frame:
+        count = self.count
         R, wide = len(frame.A), len(frame.logs) - count
-        waiting = np.concatenate([frame.A[:, count:], frame.B[:, count:]]) * frame.factor
         base, rest = _rest(frame, count)
         order = np.argsort(-self.rates, kind="stable")
         basis = self.vectors[order].copy()
-        M, exponents = np.ascontiguousarray(basis @ np.concatenate([waiting, rest], axis=1)), t * self.rates[order]
-        # What does not overlap must not come to do so by rounding, which would grow too.
-        M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
+        M = np.ascontiguousarray(self._overlaps(np.concatenate([self._waiting(frame), rest], axis=1))[order])
+        exponents = t * self.rates[order]
         triangularise(M, exponents, basis, wide)
         triangle = np.ascontiguousarray(M[:wide, :wide])
         logs, rows = frame.logs.copy(), frame.rows.copy()
@@ -117,20 +156,34 @@ class Plateau:
 
     def turned(self, frame: Frame, first: Array, second: Array) -> Frame:
         """The state once its first `count` directions have become (first; second), and the others make way."""
-        columns = frame.columns()
-        whole, other = columns[0].copy(), columns[1].copy()
-        width, count = len(frame.logs), self.count
-        if frame.is_paired:
-            # One half stands for each of a pair: f^- is the mirror of f^+.
-            whole[:, :count], other[:, width : width + count] = first, second
-            if frame.neutral_log > -np.inf:
-                # Turned with the others, so that nothing is lost of its length.
-                A, N = orthonormal(np.concatenate([first, frame.A[:, count:]], axis=1))[0], frame.neutral
-                along = np.linalg.solve(np.eye(width) + A.T @ frame.A, A.T @ N)
-                whole[:, 2 * width :] = N - (A + frame.A) @ along
-        else:
-            whole[:, :count], other[:, :count] = first, second
-        return frame.advanced(whole, other)
+        if not frame.is_paired:
+            return frame.advanced(*(
+                np.concatenate([head, side[:, self.count :]], axis=1)
+                for head, side in ((first, frame.A), (second, frame.B))
+            ))  # fmt: skip
+        (A, own), (B, other) = (
+            orthonormal(np.concatenate([head, side[:, self.count :]], axis=1))
+            for head, side in ((first, frame.A), (second, frame.B))
+        )
+        head = slice(0, self.count)
+        # The two halves grow alike but for the error of the step, and those that make way by a rotation not at all.
+        triangle = np.ascontiguousarray((own + other)[head, head] / 2)
+        logs, rows = frame.logs.copy(), frame.rows.copy()
+        minus_logs, minus_rows = frame.minus_logs.copy(), frame.minus_rows.copy()
+        for target, more, factor in (
+            ((logs, rows), (frame.logs, frame.rows), triangle),
+            ((minus_logs, minus_rows), (frame.minus_logs, frame.minus_rows), np.linalg.inv(triangle).T),
+        ):
+            new, new_rows = np.full(self.count, -np.inf), np.zeros_like(rows[head])
+            add_rows(new, new_rows, np.ascontiguousarray(factor), more[0][head], more[1][head])
+            target[0][head], target[1][head] = new, new_rows
+        neutral = frame.neutral
+        if frame.neutral_log > -np.inf:
+            along = np.linalg.solve(np.eye(len(logs)) + A.T @ frame.A, A.T @ neutral)
+            neutral = neutral - (A + frame.A) @ along
+        return replace(
+            frame, A=A, B=B, logs=logs, rows=rows, minus_logs=minus_logs, minus_rows=minus_rows, neutral=neutral
+        ).sorted()
 
 
 def _singular_basis(G: Array, frame: Frame, count: int) -> tuple[Array, Array]:
