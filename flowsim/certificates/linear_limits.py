@@ -127,9 +127,14 @@ def _coupled(setting: Setting) -> LinearSaddlePath:
     return path
 
 
+def _resolved(setting: Setting) -> NDArray[np.bool_]:
+    """Plateaus in whose middle the first flow has settled."""
+    return np.asarray(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
+
+
 def _plateaus(setting: Setting) -> tuple[NDArray[np.intp], Array]:
     """The plateaus that the first flow resolves, and beta in their middles."""
-    kept = np.flatnonzero(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
+    kept = np.flatnonzero(_resolved(setting))
     kept = beyond_the_start(kept, setting.once(_scales)[0])
     middles = plateau_times(setting.once(_path), _horizon(setting))[kept]
     return kept, setting.once(_flows)[0].at(middles, clock="accelerated").beta
@@ -187,7 +192,13 @@ def jump_times(setting: Setting) -> Evidence:
         raise UnresolvedError("no jump is seen at both scales")
     # t(gamma) = T + c / gamma up to exponentially small terms.
     extrapolated = 2 * second - first
-    errors = np.abs(extrapolated / path.jump_times - 1)[seen]
+    off = np.abs(extrapolated / path.jump_times - 1)
+    if (off[seen] > _EXTRAPOLATED).any():
+        settled = _resolved(setting)
+        seen &= settled[:-1] & settled[1:]
+        if not seen.any():
+            raise UnresolvedError(f"alpha = {setting.once(_scales)[0]} is too large: plateaus beside jumps are too short")
+    errors = off[seen]
     order = np.log2(np.abs(first / path.jump_times - 1)[seen] / np.abs(second / path.jump_times - 1)[seen])
     return Evidence(
         f"{int(seen.sum())} of {len(seen)} jumps seen at both scales", _listed(path.jump_times), _listed(extrapolated),

@@ -106,15 +106,15 @@ def imbalance_conserved(setting: Setting) -> Evidence:
     U, V = (np.array([flow.weights[name][k] for k in picked]) for name in ("U", "V"))
     gap = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V
     size = float(np.linalg.norm(gap[0])) or float(np.linalg.norm(U[0]) ** 2 + np.linalg.norm(V[0]) ** 2)
-    drift = float(np.linalg.norm(gap - gap[0], axis=(1, 2)).max()) / size
     largest = float(max(np.linalg.norm(U, axis=(1, 2)).max(), np.linalg.norm(V, axis=(1, 2)).max())) ** 2
-    if np.finfo(float).eps * largest > _IMBALANCE_ROUNDING * size:
+    if not np.finfo(float).eps * largest < _IMBALANCE_ROUNDING * size:
         raise UnresolvedError(
-            f"the imbalance, of size {size:.1e}, is lost in the rounding of weights that grow to O(1)"
+            f"the imbalance, of size {size:.1e}, is lost in the rounding of squared weights that grow to {largest:.1e}"
         )
-    moved = float(np.linalg.norm(V[-1] - V[0]) / np.linalg.norm(V[0]))
+    drift = float(np.linalg.norm(gap - gap[0], axis=(1, 2)).max()) / size
+    moved = float(np.linalg.norm(V[-1] - V[0])) / (float(np.linalg.norm(V, axis=(1, 2)).max()) or 1.0)
     return Evidence(
-        f"no noise; V moves by {moved:.2g} of itself", 0.0, drift, drift, 1e-9,
+        f"no noise; V moves by {moved:.2g} of its largest norm", 0.0, drift, drift, 1e-9,
         "largest change in Frobenius norm, relative to the start",
     )  # fmt: skip
 

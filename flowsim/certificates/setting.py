@@ -290,7 +290,8 @@ class Setting:
                 speeds = [np.broadcast_to(side, (self.problem.d,)) for side in path.speeds]
                 rest = np.setdiff1d(np.arange(self.problem.d), support)
                 for distance, speed in zip((state.upper, state.lower), speeds, strict=True):
-                    rates[k] = min(rates[k], float((distance * speed)[rest].min(initial=math.inf)))
+                    grows = rest[speed[rest] > 0]  # a side without growth is infinitely far, at no speed
+                    rates[k] = min(rates[k], float((distance[grows] * speed[grows]).min(initial=math.inf)))
             if len(support):
                 beta = path.saddles[k][support]
                 speed = np.where(beta > 0, *(np.broadcast_to(side, (self.problem.d,))[support] for side in path.speeds))

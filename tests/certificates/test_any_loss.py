@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import minimize, nnls
 
 import flowsim as fs
-from flowsim.certificates import setting
+from flowsim.certificates import separable_data, setting
 from flowsim.certificates.minimum import is_attained, minimiser
 from flowsim.cli import main
+from flowsim.network import InitialScale
 from flowsim.problem.margins import max_margin_l1
 from tests.certificates.test_mutations import Falsified, falsify
 from tests.limits.test_convex import draw
@@ -134,6 +135,40 @@ def test_a_falsified_escape_is_seen(monkeypatch: pytest.MonkeyPatch, change: dic
         setting, "gradient_flow", lambda *args, **more: Late(original(*args, **more), lift=change.get("lift", 0.0))
     )
     assert fs.certify(UV, separable(), theorems="escape")[0].status == "violated"
+
+
+ZERO_COLUMN = fs.Problem([[0.0, 1.0, -0.6, 0.3], [0.0, 0.4, 1.2, -0.5]], [1.0, -1.0], "exponential")
+SLOW = [[1.1600140784, -0.4259050057, -0.9850051798, -1.2721738205]]
+SLOW += [[-0.9192085975, -0.4857881743, -1.3499039123, 1.0081566169]]
+
+
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e2])
+def test_the_dual_of_a_vanishing_start_is_a_combination_of_rows(size: float) -> None:
+    """Beta of 1e-900 is no float, its dual is of the size of the others'."""
+    problem, scale = fs.Problem(size * np.array(SLOW), [1.0, 1.0], "exponential"), InitialScale.parse("1e-1000")
+    state = fs.gradient_flow(UV, problem, 1e4, alpha="1e-1000", clock="log_loss").at(1e4, clock="log_loss")
+    z = separable_data._dual(scale, state)
+    assert np.abs(state.beta).min() == 0 and np.abs(z).min() > 100
+    assert nnls(problem.X.T, z)[1] < 1e-9 * np.linalg.norm(z)
+    assert fs.certify(UV, problem, alpha="1e-300", theorems="l1-max-margin")[0].status == "not resolved"
+    assert fs.certify(UV, problem, theorems="l1-max-margin")[0].status == "holds"
+
+
+def test_what_a_large_alpha_does_not_resolve_is_not_violated() -> None:
+    for alpha, verdict in (("1e-2", "not resolved"), ("1e-3", "holds")):
+        assert fs.certify(UV, ZERO_COLUMN, alpha=alpha, theorems="escape")[0].status == verdict
+    rng = np.random.default_rng(2)
+    two = fs.Regression(rng.standard_normal((8, 4)), rng.standard_normal((8, 2)))
+    for alpha, verdict in (("1e-3", "not resolved"), ("1e-20", "holds")):
+        assert fs.certify(LINEAR, two, alpha=alpha, theorems="linear-jump-times")[0].status == verdict
+    robust = fs.Problem(two.X, two.y, "pseudo-huber")
+    row = fs.certify(LINEAR, robust, alpha="1e-300", theorems="linear-imbalance")[0]  # squares of weights underflow
+    assert row.status == "not resolved" and "lost in the rounding" in row.hypothesis
+
+
+def test_a_side_without_growth_resolves_nothing_and_warns_of_nothing() -> None:
+    """Its distance is infinite and its speed 0."""
+    assert statuses(fs.certify(fs.DiagonalNetwork("u*v + u**2*v**2"), draw(2, "log-cosh")))["holds"] >= LIMIT
 
 
 def test_a_falsified_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
