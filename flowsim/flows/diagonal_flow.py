@@ -206,7 +206,11 @@ def _acceleration(net: DiagonalNetwork, scale: InitialScale, chosen: Coordinates
     except OverflowError:
         rate = math.inf
     if not 0 < rate < math.inf:
-        raise ValueError("`problem` is scaled so that its own unit of time, 1/(X^T X), is no float.")
+        raise ValueError(
+            f"`alpha` = {scale} and the size of `problem` put accelerated time, in units of 1/(X^T X), beyond the "
+            "range of floats: divide y by a power of ten c, and alpha by its root of the formula's order, for the same "
+            "flow divided by c."
+        )
     return rate
 
 
@@ -367,7 +371,8 @@ def _in_weights(
         noisy = ChamberCoordinates(net, problem, scale, direction)
         if noisy.too_small:
             raise IntegrationError(
-                f"`alpha` = {scale} puts weights, or the rates they grow at, below the range of floats; {noisy.remedy()}."
+                f"`alpha` = {scale} puts weights, or the rates they grow at, below the range of floats; "
+                f"{noisy.remedy()}."
             )
         return noisy
     from flowsim.flows.weights import WeightCoordinates

@@ -17,6 +17,7 @@ from flowsim.compiling import compiling_note
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import NOTHING, DenseOutput, View
+from flowsim.flows.determined import undetermined
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, steps_of_companion, unmoved
 from flowsim.flows.happenings import WholeRun, happened, outcome, search
 from flowsim.flows.solving import solve
@@ -94,6 +95,7 @@ def run_flow(
     estimate = None
     if estimate_error and success and len(solution.h):
         estimate = _estimate(run, view, end, method, rtol, atol, max_steps)
+    message = "; ".join([message, *undetermined(coordinates, solution)])
     if success and (beyond := _beyond_floats(view, problem)):
         success, message = False, beyond
     trajectory = Trajectory.of(

@@ -6,12 +6,16 @@ singular values do, and R = A / sqrt(n), the step's equations for the rows,
 
 .. math:: \nu = \nu^\ast + A_h\, g - B_h\, g', \qquad g = b - R\beta, \qquad g' = -R\,(D R^\top g + \beta_t),
 
-have a rounding error in each row that is in proportion to that row. Newton's corrections are by
-:math:`(I + \theta R D R^\top)^2`, with a triangular factor of :math:`I + V V^\top`, :math:`V = R (\theta D)^{1/2}`,
-made by reflections that never form :math:`V V^\top`: that would square the condition. The new g is not evaluated, nor
-moved by a correction, whose error the stiffness magnifies: it is what the formula and the equation for g' make of nu,
+have a rounding error in each row that is in proportion to that row. Large coefficients that nearly cancel leave an
+error in the g of stiff rows, which its stiffness would bring to slow ones. So the new g is not evaluated: it is what
+the formula and the equation for g' make of nu, and Newton's method makes it the evaluated one, with
+:math:`K = R D R^\top`,
 
-.. math:: (A_h + B_h R D R^\top)\, g = \nu - \nu^\ast - B_h R \beta_t.
+.. math:: (A_h + B_h K)\, g(\nu) = \nu - \nu^\ast - B_h R \beta_t, \qquad \rho = b - R\beta(R^\top \nu) - g(\nu) = 0,
+          \qquad \Delta \nu = \big((A_h - \theta) M^2 + \theta M\big)\, \rho, \quad M = (I + \theta K)^{-1},
+
+where no residual is multiplied by K. A triangular factor of :math:`I + V V^\top`, :math:`V = R (\theta D)^{1/2}`, is
+made by reflections that never form :math:`V V^\top`: that would square the condition.
 
 The rows are coordinates without exponentials (:mod:`flowsim.solvers.multistep.screening`), so that the history is
 theirs too. The loop calls this by its address: few flows need it.
@@ -28,7 +32,7 @@ import numpy as np
 from flowsim.solvers.compilation import bare, compiled_callback
 from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, INEXACT_PART, INEXACT_SIZE, SLOW
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
-from flowsim.solvers.multistep.iteration_matrix import FILTER, size
+from flowsim.solvers.multistep.iteration_matrix import FILTER, copied, size
 from flowsim.solvers.multistep.loss import stiffness
 from flowsim.solvers.multistep.products import subtract_rows
 from flowsim.solvers.multistep.step import EXACT, FAILED, INEXACT
@@ -55,7 +59,7 @@ _SQUARE = 4.0
 class Rows(NamedTuple):
     """Of every row: g, the size of its terms, the residual, the correction, and vectors to work with.
 
-    Then the triangle and its reciprocal diagonal, and V.
+    Then the factors of I + theta K and of I + (B / A) K, and V.
     """
 
     g: Any
@@ -66,8 +70,8 @@ class Rows(NamedTuple):
     twice: Any
     rest: Any
     by: Any
-    triangle: Any
-    pivots: Any
+    factor: Any
+    formula: Any
     V: Any
 
 
@@ -77,7 +81,7 @@ _VECTORS, _HEAD = 8, 8
 
 def floats(rows: int, padded: int) -> int:
     """The length of the buffer for so many rows and, padded, coordinates."""
-    return _HEAD + (_VECTORS + 1) * rows + rows * rows + rows * padded + 2 * EIGHT
+    return _HEAD + _VECTORS * rows + 2 * (rows * rows + rows) + rows * padded + 2 * EIGHT
 
 
 @bare()
@@ -88,8 +92,8 @@ def _rows(ws):
         at_address(at, _HEAD, 1.0), at_address(at, _HEAD + r, 1.0), at_address(at, _HEAD + 2 * r, 1.0),
         at_address(at, _HEAD + 3 * r, 1.0), at_address(at, _HEAD + 4 * r, 1.0), at_address(at, _HEAD + 5 * r, 1.0),
         at_address(at, _HEAD + 6 * r, 1.0), at_address(at, _HEAD + 7 * r, 1.0),
-        at_address(at, first, 1.0), at_address(at, first + r * r, 1.0),
-        at_address(at, first + r * r + r, 1.0),
+        at_address(at, first, 1.0), at_address(at, first + r * r + r, 1.0),
+        at_address(at, first + 2 * (r * r + r), 1.0),
     )  # fmt: skip
 
 
@@ -115,35 +119,49 @@ def _in_coordinates(ws, u, end, out):
 
 @bare()
 def _evaluate(ws, rows, first, second):
-    """g, the map along it, and the residual of the step's equations; False where that is no number."""
+    """The map, g as the formula has it, the flow along it, and how far the evaluated g is; False where that is none."""
     problem, sizes, values = view(Problem, ws), view(Sizes, ws), view(Values, ws)
-    trial, place, count = view(Trial, ws), view(Index, ws).place, view(Active, ws).padded
+    trial, count = view(Trial, ws), view(Active, ws).padded
     if not evaluate(ws):
         return False
+    _by_formula(ws, rows, (first, second), values.by_z, values.by_t)
+    check = 0.0
     for q in range(sizes.rows):
         total = terms = constant(0.0)
         for s in range(0, count, EIGHT):
             term = load(problem.design, q * sizes.padded + s) * load(values.beta, s)
             total, terms = total + term, terms + magnitude(term)
-        rows.g[q] = problem.target[q] - add_up(total)
         rows.terms[q] = add_up(terms) + abs(problem.target[q])
+        rows.residual[q] = (problem.target[q] - add_up(total)) - rows.g[q]
+        check += abs(rows.residual[q])
     _in_coordinates(ws, rows.g, count, trial.f)
     along_flow(ws)
-    _times_rows(ws, values.velocity, rows.by)
-    check = 0.0
-    for q in range(sizes.rows):
-        at = place[sizes.width - sizes.rows + q]
-        rest = (trial.known[at] - trial.guess[at]) + first * (rows.g[q] - trial.f_ahead[at])
-        rows.residual[q] = rest + second * (rows.by[q] + trial.df_ahead[at])
-        check += abs(rows.residual[q])
     return check < np.inf
 
 
 @bare()
-def _factor(ws, rows, theta, by_z):
-    """The triangle T with ``T^T T = I + V V^T``, by Householder reflections of ``[I; V^T]``."""
+def _by_formula(ws, rows, weights, by_z, by_t):
+    """g of ``(first + second K) g = nu - nu* - second R beta_t``."""
+    first, second = weights
+    sizes, trial, place = view(Sizes, ws), view(Trial, ws), view(Index, ws).place
+    _times_rows(ws, by_t, rows.by)
+    for q in range(sizes.rows):
+        at = place[sizes.width - sizes.rows + q]
+        moved = (trial.guess[at] - trial.known[at]) - second * (rows.by[q] + trial.df_ahead[at])
+        rows.rest[q] = trial.f_ahead[at] + moved / first
+    _factor(ws, rows, second / first, by_z, rows.formula)
+    _solve(rows.formula, sizes.rows, rows.rest, rows.g)
+
+
+@bare()
+def _factor(ws, rows, theta, by_z, triangle):
+    """The triangle T with ``T^T T = I + V V^T``, by Householder reflections of ``[I; V^T]``.
+
+    Its reciprocal diagonal comes after it.
+    """
     problem, sizes, V = view(Problem, ws), view(Sizes, ws), rows.V
     r, wp, count, root = sizes.rows, sizes.padded, view(Active, ws).padded, view(Newton, ws).work
+    pivots = r * r
     for s in range(count):
         root[s] = math.sqrt(max(theta * by_z[s], 0.0))
     for q in range(r):
@@ -154,32 +172,33 @@ def _factor(ws, rows, theta, by_z):
         for s in range(0, count, EIGHT):
             square = square + load(V, q * wp + s) * load(V, q * wp + s)
         sigma = math.sqrt(1.0 + add_up(square))
-        rows.pivots[q] = 1.0 / sigma
+        triangle[pivots + q] = 1.0 / sigma
         for k in range(q + 1, r):
             product = constant(0.0)
             for s in range(0, count, EIGHT):
                 product = product + load(V, q * wp + s) * load(V, k * wp + s)
             along = add_up(product) / sigma
-            rows.triangle[q * r + k] = along
+            triangle[q * r + k] = along
             factor = along / (1.0 + sigma)
             for s in range(0, count, EIGHT):
                 store(V, k * wp + s, load(V, k * wp + s) - factor * load(V, q * wp + s))
 
 
 @bare()
-def _solve(rows, r, u, out):
+def _solve(triangle, r, u, out):
     """``out = (T^T T)^-1 u``."""
+    pivots = r * r
     for q in range(r):
         out[q] = u[q]
     for q in range(r):
-        out[q] *= rows.pivots[q]
+        out[q] *= triangle[pivots + q]
         for k in range(q + 1, r):
-            out[k] -= rows.triangle[q * r + k] * out[q]
+            out[k] -= triangle[q * r + k] * out[q]
     for q in range(r - 1, -1, -1):
         total = out[q]
         for k in range(q + 1, r):
-            total -= rows.triangle[q * r + k] * out[k]
-        out[q] = total * rows.pivots[q]
+            total -= triangle[q * r + k] * out[k]
+        out[q] = total * triangle[pivots + q]
 
 
 @bare()
@@ -188,15 +207,15 @@ def _rest(ws, rows, first, second):
     values, newton, count, r = view(Values, ws), view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
     _in_coordinates(ws, rows.delta, count, newton.delta)
     for b in range(0, count, EIGHT):
-        store(newton.work, b, load(values.by_z, b) * load(newton.delta, b))
-    _times_rows(ws, newton.work, rows.by)
-    _in_coordinates(ws, rows.by, count, newton.change_f)
-    for b in range(0, count, EIGHT):
-        bent = load(values.velocity_by_z, b) * load(newton.delta, b) - load(values.by_z, b) * load(newton.change_f, b)
-        store(newton.work, b, first * load(newton.work, b) - second * bent)
+        store(newton.work, b, load(values.velocity_by_z, b) * load(newton.delta, b))
+        store(newton.change_f, b, load(values.by_z, b) * load(newton.delta, b))
     _times_rows(ws, newton.work, rows.by)
     for q in range(r):
-        rows.rest[q] = (rows.residual[q] - rows.delta[q]) - rows.by[q]
+        rows.once[q] = (rows.delta[q] - second * rows.by[q]) / first
+    _solve(rows.formula, r, rows.once, rows.twice)
+    _times_rows(ws, newton.change_f, rows.by)
+    for q in range(r):
+        rows.rest[q] = (rows.residual[q] - rows.by[q]) - rows.twice[q]
 
 
 @bare()
@@ -205,16 +224,17 @@ def _correction(ws, rows, equation):
 
     Rounding can keep it from the goal, by its size times the stiffness: then the equation is linearised anew.
     """
-    first, second, _, goal = equation
+    first, second, theta, goal = equation
     newton, count, r = view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
     for q in range(r):
         rows.delta[q] = 0.0
         rows.rest[q] = rows.residual[q]
     last = np.inf
     for correction in range(_CORRECTIONS):
-        _solve(rows, r, rows.rest, rows.once)
-        _solve(rows, r, rows.once, rows.twice)
+        _solve(rows.factor, r, rows.rest, rows.once)
+        _solve(rows.factor, r, rows.once, rows.twice)
         for q in range(r):
+            rows.twice[q] = (first - theta) * rows.twice[q] + theta * rows.once[q]
             rows.delta[q] += rows.twice[q]
         _in_coordinates(ws, rows.twice, count, newton.rest)
         now = size(newton.rest, newton.gain, count)
@@ -249,13 +269,9 @@ def _finish(ws, rows, first, second):
         by = load(change, b)
         store(newton.rest, b, load(values.by_z, b) + load(values.by_zz, b) * by)
         store(newton.work, b, load(values.by_t, b) + load(values.by_zt, b) * by)
-    _times_rows(ws, newton.work, rows.by)
-    for q in range(sizes.rows):
-        at = place[sizes.width - sizes.rows + q]
-        moved = (trial.guess[at] - trial.known[at]) - second * (rows.by[q] + trial.df_ahead[at])
-        rows.rest[q] = trial.f_ahead[at] + moved / first
-    _factor(ws, rows, second / first, newton.rest)
-    _solve(rows, sizes.rows, rows.rest, rows.g)
+    # `work` is where the factor begins
+    copied(newton.work, count, newton.change_f)
+    _by_formula(ws, rows, (first, second), newton.rest, newton.change_f)
     for q in range(sizes.rows):
         at = place[sizes.width - sizes.rows + q]
         moved = (trial.known[at] - trial.guess[at]) + first * (rows.g[q] - trial.f_ahead[at])
@@ -277,7 +293,7 @@ def _step(ws):
         if not _evaluate(ws, rows, first, second):
             return -evaluation
         numbers[4] = stiffness(ws, theta)
-        _factor(ws, rows, theta, view(Values, ws).by_z)
+        _factor(ws, rows, theta, view(Values, ws).by_z, rows.factor)
         solved = _correction(ws, rows, (first, second, theta, goal))
         if solved == FAILED:
             return -evaluation
@@ -299,7 +315,7 @@ def _filter(ws, vector):
     sizes, rows, place = view(Sizes, ws), _rows(ws), view(Index, ws).place
     for q in range(sizes.rows):
         rows.rest[q] = vector[place[sizes.width - sizes.rows + q]]
-    _solve(rows, sizes.rows, rows.rest, rows.once)
+    _solve(rows.factor, sizes.rows, rows.rest, rows.once)
     _in_coordinates(ws, rows.once, sizes.padded, vector)
 
 

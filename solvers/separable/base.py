@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class NativeRun(ABC):
 
     #: Times A has been passed over.
     passes = 0
+    #: What else the counts of a run tell.
+    facts: Mapping[str, Any] = MappingProxyType({})
     #: Why a map goes no farther.
     failure: str | None = None
     stalled = 0
@@ -110,6 +113,7 @@ class NativeRun(ABC):
                 "nlu": counts[3],
                 "passes": self.passes,
                 "seconds": seconds,
+                **self.facts,
             },
             chunks=chunks,
         )

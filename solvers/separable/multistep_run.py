@@ -241,6 +241,8 @@ class Multistep(FromNodes):
         if self.flow.loss is None and self.flow.curves is None:
             A, b = self.rows()
             self.factor = graded_rows(A, b) if A.size * min(A.shape) <= _FACTORISED else None
+            if self.factor is not None:
+                self.facts = {"graded_rows": len(self.factor[0])}
 
     def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
         if self.factor is not None:

@@ -1,0 +1,63 @@
+"""What rounding of features that nearly depend on others leaves undetermined in a flow, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowsim.arrays import Array
+from flowsim.flows.growth import GrowthCoordinates
+from flowsim.problem import Regression
+from flowsim.solvers import SeparableSolution, Solution
+
+#: From this error on, of the logarithm of a weight that waits, it is said.
+_SAID = 0.1
+#: Places of a run that are examined, and the share of the largest coefficient below which one waits.
+_PLACES, _WAITING = 33, 1e-8
+#: Of its norm, what a nearly dependent feature has outside of others; less is none.
+_NEARLY, _NONE = 1e-4, 1e-13
+_ROUNDINGS = 2.0 * float(np.finfo(float).eps)
+
+
+def undetermined(coordinates: Any, solution: Solution | SeparableSolution) -> list[str]:
+    r"""What a flow of a quadratic network cannot know of late jumps.
+
+    Of coefficients at rest the residual r errs by a rounding of its own, and by those of y outside of their columns,
+
+    .. math:: |\delta z_j| \le t \, u \, ( |X_j| |r| + |X_j^\perp| |y| ) / n ,
+
+    which moves the logarithms of weights that wait. Where :mod:`flowsim.solvers.separable.row_factor` left out
+    directions that are rounding, that is said too.
+    """
+    inner = getattr(coordinates, "inner", coordinates)
+    if not (isinstance(inner, GrowthCoordinates) and isinstance(solution, SeparableSolution) and len(solution.h)):
+        return []
+    problem, parts = inner.problem, []
+    rank = solution.stats.get("graded_rows", np.inf)
+    if rank < min(problem.n, problem.d):
+        parts.append(f"X has rank {rank} to rounding, and what moves along its other directions is left out")
+    if not (isinstance(problem, Regression) and problem.is_dense):
+        return parts
+    size = float(problem.column_norms.max() * np.linalg.norm(problem.y)) / problem.n
+    if solution.t[-1] * _ROUNDINGS * size * inner.map.rate > _SAID:
+        step = np.unique(np.linspace(0, len(solution.h) - 1, _PLACES).astype(np.intp))
+        t = solution.t[step + 1]
+        beta = inner.predictor(t, solution.at_steps(step, np.ones(len(step))))
+        known = max(_error_of_dual(problem, now, row) for now, row in zip(t, beta, strict=True)) * inner.map.rate
+        if known > _SAID:
+            parts.append(
+                "late jumps are not determined by the data: features nearly depend on others, and rounding of X and y "
+                f"leaves the logarithms of weights that wait known to {known:.0e}"
+            )
+    return parts
+
+
+def _error_of_dual(problem: Regression, t: float, beta: Array) -> float:
+    X, norms = problem.X, problem.column_norms
+    waits = (np.abs(beta) <= _WAITING * np.abs(beta).max()) & (norms > 0)
+    Q = np.linalg.qr(X[:, ~waits])[0]
+    apart = np.linalg.norm(X[:, waits] - Q @ (Q.T @ X[:, waits]), axis=0)
+    nearly = (apart < _NEARLY * norms[waits]) & (apart > _NONE * norms[waits])
+    rest = norms[waits] * np.linalg.norm(problem.y - X @ beta) + apart * np.linalg.norm(problem.y)
+    return float(t * _ROUNDINGS * rest[nearly].max(initial=0.0) / problem.n)
