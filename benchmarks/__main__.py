@@ -26,7 +26,7 @@ CASES = {
     "horizons": "what a longer horizon costs, from 1e3 to 1e12",
     "scaling": "time, steps and passes over X per jump against n, d, density, depth and alpha",
     "memory": "what a flow adds to a process that holds X",
-    "first_use": "each entry point in a process of its own with empty caches: processor seconds",
+    "first_use": "each entry point in a process of its own with empty caches: seconds",
     "startup": "import flowsim, flowsim --help, deriving and compiling a network",
 }
 

@@ -9,6 +9,12 @@ from typing import Any
 
 NOTE = "compiling, once: kept for later runs"
 _SAID: list[bool] = []
+_EXPECTED: list[bool] = []
+
+
+def expect() -> None:
+    """Another process compiles for this one."""
+    _EXPECTED.append(True)
 
 
 @contextlib.contextmanager
@@ -17,16 +23,22 @@ def compiling_note(shown: bool) -> Iterator[None]:
     if not shown or _SAID:
         yield
         return
+    if _EXPECTED:
+        _say()
     from numba.core import event
 
     class Note(event.Listener):
         def on_start(self, event: Any) -> None:
-            if not _SAID:
-                _SAID.append(True)
-                print(NOTE, file=sys.stderr, flush=True)
+            _say()
 
         def on_end(self, event: Any) -> None:
             """Nothing: only the beginning is announced."""
 
     with event.install_listener("numba:compile", Note()):
         yield
+
+
+def _say() -> None:
+    if not _SAID:
+        _SAID.append(True)
+        print(NOTE, file=sys.stderr, flush=True)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 #: Environment variable that moves the cache.
 FOLDER_VARIABLE = "FLOWSIM_CACHE_DIR"
+#: So many digests, the last used ones, are kept: branches and versions side by side, not every edit.
+_KEPT = 8
+_SOLVERS = Path(__file__).resolve().parent
 
 
 def cache_folder() -> Path:
@@ -44,3 +51,41 @@ def temporary_folder() -> Path:
     folder = tempfile.mkdtemp(prefix="flowsim-kernels-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
+
+
+@cache
+def digest_of_sources() -> str:
+    """Of the files here, those of flowsim that compile, and what compiles them."""
+    total = hashlib.sha256(f"{version('numba')} {version('llvmlite')}".encode())
+    for path in sorted(_SOLVERS.rglob("*.py")):
+        total.update(path.relative_to(_SOLVERS).as_posix().encode() + b"\0" + path.read_bytes())
+    top = Path(str(sys.modules[__name__.partition(".")[0]].__file__)).resolve().parent
+    for path in sorted(top.rglob("*.py")):
+        if path.is_relative_to(top / "solvers"):
+            continue
+        content = path.read_bytes()
+        if b"solvers.compilation" in content or b"njit" in content:
+            total.update(path.relative_to(top).as_posix().encode() + b"\0" + content)
+    return total.hexdigest()[:20]
+
+
+@cache
+def folder_of_digest(parent: Path) -> Path:
+    """The folder of this digest; others beyond the last few are removed when it is new."""
+    home = parent / "compiled"
+    folder = home / digest_of_sources()
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        others = sorted((each for each in home.iterdir() if each != folder), key=_last_used, reverse=True)
+        for old in others[_KEPT - 1 :]:
+            shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+    return folder
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -197,7 +197,9 @@ def jump_times(setting: Setting) -> Evidence:
         settled = _resolved(setting)
         seen &= settled[:-1] & settled[1:]
         if not seen.any():
-            raise UnresolvedError(f"alpha = {setting.once(_scales)[0]} is too large: plateaus beside jumps are too short")
+            raise UnresolvedError(
+                f"alpha = {setting.once(_scales)[0]} is too large: plateaus beside jumps are too short"
+            )
     errors = off[seen]
     order = np.log2(np.abs(first / path.jump_times - 1)[seen] / np.abs(second / path.jump_times - 1)[seen])
     return Evidence(

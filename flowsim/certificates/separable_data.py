@@ -119,7 +119,9 @@ def l1_max_margin(setting: Setting) -> Evidence:
     # The smoothed margin never decreases; from it gaps differ by this much at most.
     slack = math.log(problem.n) / _LOOKS[:-1] + problem.d * math.exp(2 * scale.log) / size[:-1] + _CLOSED
     if max(outside / _DUAL, beyond) <= 1.0 < falls.max() + _CLOSED and (np.diff(gap) <= slack).all():
-        raise UnresolvedError(f"from alpha = {scale} the gap to the largest margin, {gap[-1]:.2g}, does not close by then")
+        raise UnresolvedError(
+            f"from alpha = {scale} the gap to the largest margin, {gap[-1]:.2g}, does not close by then"
+        )
     return Evidence(
         f"separable data, alpha = {scale}, ln(1/L) = " + ", ".join(f"{value:.0e}" for value in _LOOKS), best,
         float((1.0 - gap[-1]) * best), max(float(falls.max()), outside / _DUAL, beyond), 1.0,
@@ -169,7 +171,9 @@ def escape(setting: Setting) -> Evidence:
         closer = _extrapolated(second, seen(4.0))
         # What is false stays where it is as alpha vanishes.
         if not ((closer > RESOLVED) & (np.abs(off - closer) <= _SETTLED * closer)).any():
-            raise UnresolvedError(f"at alpha = exp(-{gamma:.4g}) still off by {off.max():.1e}, and moving as alpha falls")
+            raise UnresolvedError(
+                f"at alpha = exp(-{gamma:.4g}) still off by {off.max():.1e}, and moving as alpha falls"
+            )
     return Evidence(
         f"the active features separate the data from {away.time:.6g} on, with margin {away.margin:.6g}",
         away.time, (2 * second[0] - first[0]) * away.time, float(off.max()), RESOLVED,

@@ -55,6 +55,10 @@ class _LazyGroup(click.Group):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(COMMANDS)}."
             ctx.fail(f"No such command {args[0]!r}; {meant}")
+        if args and args[0] in COMMANDS:
+            from flowsim.cli import first_use
+
+            first_use.begin(args[0], args[1:])
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

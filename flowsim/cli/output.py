@@ -59,6 +59,14 @@ def output_folder(out: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+def import_what_writes() -> None:
+    """The modules of figures and files, which take a second to import."""
+    import matplotlib.pyplot  # noqa: F401
+    import xarray  # noqa: F401
+
+    import flowsim.plot  # noqa: F401
+
+
 def save_figure(figure: Figure, file: Path) -> None:
     """Write a figure and close it."""
     import matplotlib.pyplot as plt

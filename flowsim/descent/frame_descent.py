@@ -7,6 +7,7 @@ rounding of itself, where in plain weights it is lost in the rounding of theirs.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ from flowsim.arrays import Array
 from flowsim.descent.linear import LinearStart, SingleRun, expected_decay, log_abs
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
+from flowsim.descent.tiles import add_multiple, copy_to
 from flowsim.network import LinearNetwork
 from flowsim.problem import Problem
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.frame import factor_frame
 from flowsim.solvers.frames.graded import add_rows
 
@@ -46,6 +48,60 @@ class FrameRecord(NamedTuple):
     length: Array
 
 
+@part()
+def _factors(Q, logs, rows, shift, D):
+    """U and V, both times ``exp(-shift)``."""
+    grown = np.empty(rows.shape)
+    for j in range(rows.shape[0]):
+        size = math.exp(logs[j] - shift)
+        for c in range(rows.shape[1]):
+            grown[j, c] = size * rows[j, c]
+    Z = np.dot(Q, grown)
+    return Z, np.dot(np.ascontiguousarray(Z[:D]), np.ascontiguousarray(Z[D:]).T)
+
+
+@part()
+def _distance(beta, scale, before):
+    """beta times scale; its distance from `before`."""
+    total = 0.0
+    for i in range(beta.shape[0]):
+        for j in range(beta.shape[1]):
+            beta[i, j] *= scale
+            total += (beta[i, j] - before[i, j]) ** 2
+    return math.sqrt(total)
+
+
+@part()
+def _multiply(Q, X, G, step, pulls):
+    """``Q <- (1 + h S) Q``."""
+    n, D = X.shape
+    U, V = Q[:D].copy(), Q[D:].copy()
+    up, down = np.dot(G, V), np.dot(G.T, U)
+    add_multiple(U.ravel(), step, up.ravel(), U.ravel())
+    add_multiple(down.ravel(), -pulls[1], V.ravel(), down.ravel())
+    add_multiple(V.ravel(), step, down.ravel(), V.ravel())
+    if pulls[0] > 0.0:
+        XU = np.dot(X, np.ascontiguousarray(Q[:D]))
+        add_multiple(U.ravel(), -step * pulls[0] / n, np.dot(X.T, XU).ravel(), U.ravel())
+    for j in range(Q.shape[1]):
+        for i in range(D):
+            Q[i, j] = U[i, j]
+        for i in range(D, Q.shape[0]):
+            Q[i, j] = V[i - D, j]
+
+
+@part()
+def _sort(Q, logs, rows):
+    """What has grown stands first: one pass over neighbours."""
+    for j in range(len(logs) - 1):
+        if logs[j + 1] > logs[j]:
+            logs[j], logs[j + 1] = logs[j + 1], logs[j]
+            for c in range(rows.shape[1]):
+                rows[j, c], rows[j + 1, c] = rows[j + 1, c], rows[j, c]
+            for i in range(Q.shape[0]):
+                Q[i, j], Q[i, j + 1] = Q[i, j + 1], Q[i, j]
+
+
 @compiled()
 def run_frame(X, Y, step, pulls, state, plan, record):
     """Take the steps `plan` = (first, last, n_steps, every); False as soon as beta is not finite."""
@@ -54,48 +110,46 @@ def run_frame(X, Y, step, pulls, state, plan, record):
     Q, logs, rows = state.Q, state.logs, state.rows
     w, k = rows.shape
     new_logs, new_rows = np.empty(w), np.empty((w, k))
-    swap = np.empty(max(k, Q.shape[0]))
     for number in range(first, last + 1):
-        top = np.max(logs)
+        top = -np.inf
+        for j in range(w):
+            top = max(top, logs[j])
         shift = top if -np.inf < top < _SMALLEST_PLAIN else 0.0
-        Z = np.dot(Q, np.exp(logs - shift).reshape(w, 1) * rows)
-        beta = np.exp(2.0 * shift) * np.dot(np.ascontiguousarray(Z[:D]), np.ascontiguousarray(Z[D:]).T)
-        if not np.isfinite(np.sum(beta)):
+        Z, beta = _factors(Q, logs, rows, shift, D)
+        moved = _distance(beta, math.exp(2.0 * shift), state.beta)
+        if not math.isfinite(moved):
             state.stopped[0] = number - 1
             return False
-        state.length[0] += np.sqrt(np.sum((beta - state.beta) ** 2))
-        state.beta[:] = beta
+        state.length[0] += moved
+        copy_to(beta.ravel(), state.beta.ravel())
         if number % every == 0 or number == n_steps:
             slot = number // every if number % every == 0 else number // every + 1
-            record.Z[slot], record.shift[slot], record.beta[slot] = Z, shift, beta
-            record.length[slot] = state.length[0]
+            copy_to(Z.ravel(), record.Z[slot].ravel())
+            copy_to(beta.ravel(), record.beta[slot].ravel())
+            record.shift[slot], record.length[slot] = shift, state.length[0]
         if number == last:
             break
-        G = np.dot(X.T, Y - np.dot(X, beta)) / n
-        U, V = Q[:D].copy(), Q[D:].copy()
-        Q[:D] += step * np.dot(G, V)
-        Q[D:] += step * (np.dot(G.T, U) - pulls[1] * V)
-        if pulls[0] > 0.0:
-            Q[:D] -= step * pulls[0] / n * np.dot(X.T, np.dot(X, U))
+        residual = np.dot(X, beta)
+        add_multiple(Y.ravel(), -1.0, residual.ravel(), residual.ravel())
+        G = np.dot(X.T, residual)
+        for i in range(D):
+            for j in range(G.shape[1]):
+                G[i, j] /= n
+        _multiply(Q, X, G, step, pulls)
         turned, triangle = np.linalg.qr(Q)
         for j in range(w):
             sign = -1.0 if triangle[j, j] < 0.0 else 1.0
-            Q[:, j] = sign * turned[:, j]
+            for i in range(Q.shape[0]):
+                Q[i, j] = sign * turned[i, j]
             for c in range(w):
                 triangle[j, c] *= sign
-        new_logs[:], new_rows[:] = -np.inf, 0.0
+            new_logs[j] = -np.inf
+            for c in range(k):
+                new_rows[j, c] = 0.0
         add_rows(new_logs, new_rows, np.ascontiguousarray(triangle), logs, rows)
-        logs[:], rows[:] = new_logs, new_rows
-        for j in range(w - 1):
-            # What has grown stands first.
-            if logs[j + 1] > logs[j]:
-                logs[j], logs[j + 1] = logs[j + 1], logs[j]
-                for c in range(k):
-                    swap[c] = rows[j, c]
-                for c in range(k):
-                    rows[j, c], rows[j + 1, c] = rows[j + 1, c], swap[c]
-                for i in range(Q.shape[0]):
-                    Q[i, j], Q[i, j + 1] = Q[i, j + 1], Q[i, j]
+        copy_to(new_logs, logs)
+        copy_to(new_rows.ravel(), rows.ravel())
+        _sort(Q, logs, rows)
     return True
 
 

@@ -14,12 +14,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numba import boolean, float64, int64, types
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.descent.products import dense_products, move_on, products
-from flowsim.descent.tiles import LANES, ROWS, aligned_buffer, lane_residuals, tile
-from flowsim.solvers.compilation import compiled, part
+from flowsim.descent.products import Data, dense_products, move_on, products
+from flowsim.descent.tiles import LANES, ROWS, add_multiple, aligned_buffer, copy_to, is_any, lane_residuals, tile
+from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, bare, compiled, part
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
 Integers = NDArray[np.int64]
@@ -78,7 +79,7 @@ class GrowthRecord(NamedTuple):
     length: Array
 
 
-@compiled()
+@bare()
 def _strays(x):
     # Vectorised, and seldom true.
     found = False
@@ -124,7 +125,7 @@ def _predict(c, scale, beta):
             beta[i] += c[a, i] * c[a, i] * scale[a, i]
 
 
-@compiled(inline="always")
+@bare(forceinline=True)
 def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
     """Entries i to i + 8: eight coordinates of one run, or one coordinate of eight runs; a is already in hand.
 
@@ -141,7 +142,7 @@ def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
     return step * step + total
 
 
-@compiled(fastmath={"contract"})
+@bare(fastmath={"contract"}, forceinline=True)
 def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
     """Multiply both components and the conserved quantity of every coordinate; returns the squared step of beta."""
     size = beta.size
@@ -161,7 +162,7 @@ def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
     return total
 
 
-@compiled()
+@part()
 def _plain_steps(data, target, size, rate, state, a, steps):
     """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
 
@@ -180,7 +181,7 @@ def _plain_steps(data, target, size, rate, state, a, steps):
     return taken
 
 
-@compiled()
+@part()
 def _plain_lanes(data, target, size, rate, state, first, steps):
     """The same for LANES runs: every tile of X^T r is spent on its coordinates before the next is computed.
 
@@ -222,31 +223,18 @@ def _some_alive(square, stopped, k):
 
 
 @part()
-def _copy(source, to):
-    # A loop: Numba compiles half a library of strings for the error of an assignment that does not fit.
-    for i in range(source.size):
-        to[i] = source[i]
-
-
-@part()
-def _add(x, factor, y, out):
-    for i in range(y.size):
-        out[i] = x[i] + factor * y[i]
-
-
-@part()
 def _keep(record, state, plan, k):
     """Record the state before step k if it is to be recorded."""
     if k % plan.every != 0 and k != plan.n_steps:
         return
     slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
     if record.length[slot, 0] < 0.0:  # the last step of a block is the first of the next
-        _copy(state.beta, record.beta[slot])
-        _copy(state.c.ravel(), record.c[slot].ravel())
-        _copy(state.e.ravel(), record.e[slot].ravel())
-        _copy(state.factor.ravel(), record.factor[slot].ravel())
-        _copy(state.factor_e.ravel(), record.factor_e[slot].ravel())
-        _copy(state.length, record.length[slot])
+        copy_to(state.beta, record.beta[slot])
+        copy_to(state.c.ravel(), record.c[slot].ravel())
+        copy_to(state.e.ravel(), record.e[slot].ravel())
+        copy_to(state.factor.ravel(), record.factor[slot].ravel())
+        copy_to(state.factor_e.ravel(), record.factor_e[slot].ravel())
+        copy_to(state.length, record.length[slot])
 
 
 @part()
@@ -291,7 +279,25 @@ def _normalise_all(state, parts):
     _normalise_factor(state.factor, state.factor_e)
 
 
-@compiled()
+#: Types of the arguments of :func:`run_growth`.
+_CUBE, _COUNTS, _COUNT_CUBE = float64[:, :, ::1], int64[:, ::1], int64[:, :, ::1]
+
+
+def _tuple_of(cls, *kinds):
+    return types.NamedTuple(kinds, cls)
+
+
+_CALL = (
+    _tuple_of(Data, TABLE, VECTOR, INTEGERS, INTEGERS, boolean, VECTOR, VECTOR, int64, VECTOR),
+    VECTOR, TABLE, _COUNTS, VECTOR,
+    _tuple_of(Components, TABLE, TABLE, TABLE, VECTOR, _CUBE, boolean),
+    _tuple_of(GrowthState, TABLE, TABLE, _COUNTS, TABLE, TABLE, _COUNTS, VECTOR, VECTOR, INTEGERS),
+    _tuple_of(StepPlan, int64, int64, int64, int64, float64, boolean),
+    _tuple_of(GrowthRecord, TABLE, _CUBE, _COUNT_CUBE, _CUBE, _COUNT_CUBE, TABLE),
+)  # fmt: skip
+
+
+@compiled(ahead=_CALL)
 def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
 
@@ -302,10 +308,8 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     ahead, point = np.empty((count, size)), np.empty(size)
     square, noisy = np.empty(scale.size), np.zeros(target.size)
     every_row = np.empty(0, np.int64)
-    has_shift = False
-    for i in range(size):
-        has_shift = has_shift or parts.shift[i] != 0.0
-    is_plain = parts.is_paired and not has_shift and not parts.decay.any() and plan.momentum == 0.0
+    has_shift, has_decay = is_any(parts.shift), is_any(parts.decay.ravel())
+    is_plain = parts.is_paired and not has_shift and not has_decay and plan.momentum == 0.0
     is_plain = is_plain and not data.is_sparse and data.loss == 0 and labels.shape[0] == 0 and rows.shape[0] == 0
     k = plan.first
     while True:
@@ -328,16 +332,16 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
             continue
         aim = target
         if labels.shape[0]:
-            _add(target, 1.0, labels[k - plan.first], noisy)
+            add_multiple(target, 1.0, labels[k - plan.first], noisy)
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
         if plan.nesterov:
-            _add(state.c.ravel(), plan.momentum, state.v.ravel(), ahead.ravel())
+            add_multiple(state.c.ravel(), plan.momentum, state.v.ravel(), ahead.ravel())
             _predict(ahead, state.scale, point)
         else:
-            _copy(state.beta, point)
+            copy_to(state.beta, point)
         if has_shift:
-            _add(point, 1.0, parts.shift, point)
+            add_multiple(point, 1.0, parts.shift, point)
         products(data, aim, batch, point, scale, residual, a, square)
         if not _some_alive(square, state.stopped, k):
             return False

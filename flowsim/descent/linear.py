@@ -20,13 +20,14 @@ from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.products import loss_address, loss_slopes
 from flowsim.descent.settings import Settings
+from flowsim.descent.tiles import copy_to
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import Problem
 from flowsim.problem.entries import dense
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import compiled, part
 
 
 class LinearStart:
@@ -92,7 +93,7 @@ class LinearRecord(NamedTuple):
     length: Array
 
 
-@compiled()
+@part()
 def _combine(out, x, factor, y):
     """``out = x + factor * y``, entry by entry."""
     for i in range(out.shape[0]):
@@ -100,7 +101,7 @@ def _combine(out, x, factor, y):
             out[i, j] = x[i, j] + factor * y[i, j]
 
 
-@compiled()
+@part()
 def _disturb(out, drawn, multiplicative):
     """``out + drawn``, or ``out * (1 + drawn)``; drawn is flat."""
     for i in range(out.shape[0]):
@@ -109,7 +110,7 @@ def _disturb(out, drawn, multiplicative):
             out[i, j] = out[i, j] * (1.0 + xi) if multiplicative else out[i, j] + xi
 
 
-@compiled()
+@part()
 def _norm_of_difference(x, y):
     total = 0.0
     for i in range(x.shape[0]):
@@ -118,7 +119,28 @@ def _norm_of_difference(x, y):
     return math.sqrt(total)
 
 
-@compiled()
+@part()
+def _norm(x):
+    total = 0.0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total += x[i, j] ** 2
+    return math.sqrt(total)
+
+
+@part()
+def _project(state, radius):
+    """Shrink the weights to a ball; the velocities move with them."""
+    size = math.hypot(_norm(state.U), _norm(state.V))
+    if size > radius:
+        excess = radius / size - 1.0
+        _combine(state.velocity_u, state.velocity_u, excess, state.U)
+        _combine(state.velocity_v, state.velocity_v, excess, state.V)
+        _combine(state.U, state.U, excess, state.U)
+        _combine(state.V, state.V, excess, state.V)
+
+
+@part()
 def _subtract_targets(R, Y, labels, rows):
     """R minus the targets of its rows; returns the sum of squares."""
     total = 0.0
@@ -132,13 +154,14 @@ def _subtract_targets(R, Y, labels, rows):
     return total
 
 
-@compiled()
+@part()
 def _loss_of_rows(R, Y, rows, options):
     """R from predictions to derivatives of the loss; returns what is finite as long as they are."""
     y, weight = np.empty(R.shape), np.empty(R.shape)
     for i in range(R.shape[0]):
         row = rows[i] if rows.size else i
-        y[i], weight[i] = Y[row], options.weight[row]
+        for j in range(R.shape[1]):
+            y[i, j], weight[i, j] = Y[row, j], options.weight[row, j]
     f = R.copy()
     return loss_slopes(options.loss, f.ravel(), y.ravel(), weight.ravel(), R.ravel())
 
@@ -152,7 +175,8 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     count = rows.shape[1] if rows.shape[0] else X.shape[0]
     W, Z = np.empty((D, width)), np.empty((m, width))
     moved_u, moved_v, pulled = np.empty((D, width)), np.empty((m, width)), np.empty((D, width))
-    part, XW, R = X, np.empty((count, width)), np.empty((count, m))
+    XW, R = np.empty((count, width)), np.empty((count, m))
+    chosen = np.empty((count, X.shape[1])) if rows.shape[0] else X
     G, product = np.empty((D, m)), np.empty((D, m))
     gram_u, gram_v = np.empty((width, width)), np.empty((width, width))
     batch, shaken = np.empty(0, np.int64), np.empty(0)
@@ -160,10 +184,10 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         if k % plan.every == 0 or k == plan.n_steps:
             slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
             if record.length[slot] < 0.0:
-                record.U[slot] = U
-                record.V[slot] = V
-                record.law[slot] = law
-                record.beta[slot] = beta
+                copy_to(U.ravel(), record.U[slot].ravel())
+                copy_to(V.ravel(), record.V[slot].ravel())
+                copy_to(law.ravel(), record.law[slot].ravel())
+                copy_to(beta.ravel(), record.beta[slot].ravel())
                 record.length[slot] = state.length[0]
         if k == plan.last:
             break
@@ -175,10 +199,11 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
             _disturb(Z, noise[k - plan.first, D * width :], options.multiplicative)
         if rows.shape[0]:
             batch = rows[k - plan.first]
-            part = X[batch]
+            for i in range(count):
+                copy_to(X[batch[i]], chosen[i])
         if labels.shape[0]:
             shaken = labels[k - plan.first]
-        np.dot(part, W, XW)
+        np.dot(chosen, W, XW)
         np.dot(XW, Z.T, R)
         if options.loss != 0:
             finite = math.isfinite(_loss_of_rows(R, Y, batch, options))
@@ -187,7 +212,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         if not finite:
             state.stopped[0] = k
             return False
-        np.dot(part.T, R, G)
+        np.dot(chosen.T, R, G)
         np.dot(G, Z, moved_u)
         np.dot(G.T, W, moved_v)
         if options.multiplicative and noise.shape[0]:
@@ -195,7 +220,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
             _disturb(moved_u, noise[k - plan.first, : D * width], True)
             _disturb(moved_v, noise[k - plan.first, D * width :], True)
         if options.decay_u > 0.0:
-            np.dot(part.T, XW, pulled)
+            np.dot(chosen.T, XW, pulled)
             _combine(moved_u, moved_u, options.decay_u, pulled)
         if options.decay_v > 0.0:
             trace = 0.0  # of X^T X over the rows of this step
@@ -214,16 +239,10 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
                     velocity[i, j] = plan.momentum * velocity[i, j] + scale * moved[i, j]
                     old[i, j] += velocity[i, j]
         if options.radius < math.inf:
-            size = math.hypot(_norm_of_difference(U, 0.0 * U), _norm_of_difference(V, 0.0 * V))
-            if size > options.radius:
-                excess = options.radius / size - 1.0
-                _combine(state.velocity_u, state.velocity_u, excess, U)
-                _combine(state.velocity_v, state.velocity_v, excess, V)
-                _combine(U, U, excess, U)
-                _combine(V, V, excess, V)
+            _project(state, options.radius)
         np.dot(U, V.T, product)
         state.length[0] += _norm_of_difference(product, beta)
-        beta[:] = product
+        copy_to(product.ravel(), beta.ravel())
     return True
 
 

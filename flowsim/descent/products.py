@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Problem, Regression
-from flowsim.solvers.compilation import address_of, compiled
+from flowsim.solvers.compilation import address_of, bare, compiled, part
 from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, load_part, store, store_part
 
 _FAST = {"reassoc", "contract", "nsz"}
@@ -42,7 +42,7 @@ class Data(NamedTuple):
 
 def load_data(problem: Problem) -> Data:
     """X as arrays; a LinearOperator is written out."""
-    X, loss = problem.X, (loss_address(problem), problem.entry_weights.ravel())
+    X, loss = problem.X, (loss_address(problem), problem.entry_weights.ravel().copy())
     none = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
     if hasattr(X, "indptr"):
         entries = X.data.astype(float), X.indices.astype(np.int64), X.indptr.astype(np.int64)
@@ -85,7 +85,7 @@ def loss_slopes(loss, f, y, weight, slope):
     return total
 
 
-@compiled()
+@part()
 def _loss_products(data, target, rows, beta, scale, out):
     """``out = scale * X^T (w loss'(X beta, y))`` of one run."""
     n = data.row_starts.size - 1 if data.is_sparse else data.X.shape[0]
@@ -115,7 +115,7 @@ def _loss_products(data, target, rows, beta, scale, out):
     return total
 
 
-@compiled(inline="always")
+@bare(forceinline=True)
 def dense_products(X, target, rows, beta, scale, out):
     """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any; X as in :class:`Data`.
 
@@ -174,7 +174,7 @@ def dense_products(X, target, rows, beta, scale, out):
     return square
 
 
-@compiled(fastmath=_FAST)
+@bare(fastmath=_FAST)
 def _sparse_row(values, columns, first, last, aim, beta, scale, out):
     s = 0.0
     for position in range(first, last):
@@ -187,7 +187,7 @@ def _sparse_row(values, columns, first, last, aim, beta, scale, out):
     return square
 
 
-@compiled()
+@bare()
 def _sparse(data, target, rows, beta, scale, out):
     out[:] = 0.0
     square = 0.0

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.simd import EIGHT, constant, load, spread, store
 
 #: Runs side by side.
@@ -50,6 +50,29 @@ def aligned_buffer(size):
     return whole[first : first + size]
 
 
+@bare()
+def is_any(x):
+    """Whether an entry of a flat array is not 0."""
+    found = False
+    for i in range(x.size):
+        found |= x[i] != 0.0
+    return found
+
+
+@bare()
+def copy_to(source, to):
+    """``to[:] = source``, flat: for an assignment that may not fit Numba compiles half a library of strings."""
+    for i in range(source.size):
+        to[i] = source[i]
+
+
+@bare()
+def add_multiple(x, factor, y, out):
+    """``out = x + factor * y``, flat."""
+    for i in range(y.size):
+        out[i] = x[i] + factor * y[i]
+
+
 def side_by_side(values: NDArray[Any], lanes: int) -> NDArray[Any]:
     """Repeat the last axis for every run, runs innermost, and fill it with zeros to whole vectors or tiles."""
     whole = EIGHT if lanes == 1 else ROWS
@@ -65,7 +88,7 @@ def pack(X: Array) -> Array:
     return aligned(padded.reshape(groups, ROWS, d).transpose(0, 2, 1).ravel())
 
 
-@compiled(inline="always")
+@bare(forceinline=True)
 def tile(packed, first, panel, depth):
     """Four vectors of sums over k < depth of ``packed[first + 4 k + r] * panel[8 k + l]``."""
     s0 = s1 = s2 = s3 = constant(0.0)
@@ -78,14 +101,14 @@ def tile(packed, first, panel, depth):
     return s0, s1, s2, s3
 
 
-@compiled(inline="always")
+@bare(forceinline=True)
 def _residual(row, product, target, size, residual, total):
     s = product - load(target, row * LANES)
     store(residual, row * LANES, s * size)
     return s * s + total
 
 
-@compiled(inline="always")
+@bare()
 def lane_residuals(packed, target, beta, scale, residual, square):
     """``residual = scale * (X beta - target)``; `square` receives the unscaled sums of squares.
 
@@ -103,7 +126,7 @@ def lane_residuals(packed, target, beta, scale, residual, square):
     store(square, 0, total)
 
 
-@compiled(inline="always")
+@bare()
 def lane_products(packed, packed_columns, target, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` for LANES runs; `out` too holds whole tiles."""
     lane_residuals(packed, target, beta, scale, residual, square)

@@ -69,7 +69,8 @@ LOOP = """
 import numpy as np
 
 from flowsim.descent.products import move_on, products
-from flowsim.descent.tiles import ROWS, aligned_buffer
+from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
+from flowsim.solvers.compilation import part
 
 
 #: Coefficients that differ by this share of the largest are lost to rounding.
@@ -77,7 +78,7 @@ _PARTED = 1e-6
 _ULP = 2.0**-52
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@part()
 def _shrink(w, v, factor, lane, lanes):
     for a in range(w.shape[0]):
         for i in range(lane, w.shape[1], lanes):
@@ -86,7 +87,7 @@ def _shrink(w, v, factor, lane, lanes):
             w[a, i] = inside
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@part()
 def _project(w, v, companion, radius, lanes):
     for lane in range(lanes):
         square = 0.0
@@ -99,7 +100,7 @@ def _project(w, v, companion, radius, lanes):
                 _shrink(companion.w, companion.v, radius / math.sqrt(square), lane, lanes)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@part()
 def _imbalance_law(w, a, factor):
     # w_1^2 - w_l^2 is multiplied by 1 - (h g prod of the other weights)^2.
     for pair in range(factor.shape[0]):
@@ -111,7 +112,7 @@ def _imbalance_law(w, a, factor):
             factor[pair, i] *= 1.0 - turn * turn
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@part()
 def _place(w, v, xi, options, plan, point):
     # Where the gradient is taken.
     for m in range(w.shape[0]):
@@ -122,11 +123,11 @@ def _place(w, v, xi, options, plan, point):
             point[m, i] = x
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@part()
 def _move(here, w, v, a, xi, kick, options, plan, slope):
     # One step of w by the force a.
     count, size = w.shape
-    shrinks = options.shrink.any()
+    shrinks = is_any(options.shrink)
     if options.expected:
         field(here, options.kind, options.std, a, options.penalty, slope)
     else:
@@ -152,7 +153,7 @@ def _move(here, w, v, a, xi, kick, options, plan, slope):
             w[m, i] += move
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@part()
 def _compare(beta, other, companion, k):
     # Nudge the companion by at most a unit in the last place; note lanes whose coefficients have parted.
     lanes = companion.parted.size
@@ -192,15 +193,15 @@ def run_weights(data, target, draws, scale, options, state, companion, plan, rec
         if k % plan.every == 0 or k == plan.n_steps:
             slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
             if record.length[slot, 0] < 0.0:
-                record.beta[slot] = beta
-                record.w[slot] = w
-                record.factor[slot] = state.factor
-                record.length[slot] = state.length
+                copy_to(beta, record.beta[slot])
+                copy_to(w.ravel(), record.w[slot].ravel())
+                copy_to(state.factor.ravel(), record.factor[slot].ravel())
+                copy_to(state.length, record.length[slot])
         if k == plan.last:
             break
         aim = target
         if labels.shape[0]:
-            noisy[: labels.shape[1]] = target[: labels.shape[1]] + labels[k - plan.first]
+            add_multiple(target, 1.0, labels[k - plan.first], noisy)
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
         xi = noise[k - plan.first] if noise.shape[0] else nothing
@@ -214,7 +215,7 @@ def run_weights(data, target, draws, scale, options, state, companion, plan, rec
         elif moves:
             value(here, kind, predicted)
         else:
-            predicted[:] = beta
+            copy_to(beta, predicted)
         products(data, aim, batch, predicted, scale, residual, tiles, square)
         alive = False
         for lane in range(lanes):
@@ -247,7 +248,7 @@ def run_weights(data, target, draws, scale, options, state, companion, plan, rec
 
 def load_loop(net: DiagonalNetwork) -> ModuleType:
     """The kernels of a network with `run_weights` among them, made anew where anything that they call has changed."""
-    from flowsim.solvers.compilation.disk import digest_of_sources
+    from flowsim.solvers.cache_folder import digest_of_sources
     from flowsim.symbolic import kernels
     from flowsim.symbolic.codegen import load_generated
 

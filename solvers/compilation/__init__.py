@@ -6,31 +6,51 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from numba import njit
+from numba import float64, int64, njit, types
 from numba.core.options import DefaultOptions
 
 from flowsim.solvers.compilation.disk import disk_cache
 from flowsim.solvers.compilation.garbage import uncollected_while_compiling
 from flowsim.solvers.compilation.parts import pipelines
 
-__all__ = ["FAST", "LANES", "address_of", "bare", "compiled", "compiled_callback", "padded", "part"]
+__all__ = [
+    "FAST",
+    "INTEGERS",
+    "LANES",
+    "TABLE",
+    "TERMS",
+    "VECTOR",
+    "address_of",
+    "bare",
+    "compiled",
+    "compiled_callback",
+    "padded",
+    "part",
+]
 
 #: Reassociated sums vectorise; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 #: Doubles in the widest vector register.
 LANES = 8
+#: Types of contiguous arrays.
+VECTOR, TABLE, INTEGERS = float64[::1], float64[:, ::1], int64[::1]
+#: Of exponentials: four arrays (K, w).
+TERMS = types.UniTuple(TABLE, 4)
 
 
 uncollected_while_compiling()
 _pipelines = pipelines()
 
 
-def compiled(signature: Any = None, *, explicit: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def compiled(
+    signature: Any = None, *, explicit: bool = False, ahead: Any = None, **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function when it is first called, or at once for a signature, and keep the result on disk.
 
     Division by zero gives infinity, and other threads may run meanwhile, unless the options of Numba's ``njit`` say
     otherwise. Only a function with a signature can be called by its address. Where all vectors are `explicit` (see
-    :mod:`flowsim.solvers.simd`), none are looked for in its loops.
+    :mod:`flowsim.solvers.simd`), none are looked for in its loops. `ahead` are the types that it is called with, for
+    :mod:`flowsim.solvers.ahead`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -38,6 +58,7 @@ def compiled(signature: Any = None, *, explicit: bool = False, **options: Any) -
         chosen |= (_pipelines.explicit if explicit else _pipelines.whole) | options
         dispatcher: Any = njit(**chosen)(function)
         dispatcher._cache = disk_cache(function)
+        dispatcher.ahead = ahead
         if signature is not None:
             dispatcher.compile(signature)
             dispatcher.disable_compile()

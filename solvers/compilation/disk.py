@@ -4,66 +4,22 @@ Numba keeps what it compiles beside the source and recognises it by that one fil
 from another file goes unseen, and what is left in a package's folder shadows the next installation. Here it is kept in
 the user's cache folder, under a digest of *all* sources that are compiled and of Numba's version. Only functions of
 this package are kept so; what a user compiles with Numba is none of our business.
+
+A function is compiled by one process at a time: others that need it wait, and load what it has stored.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
 import pickle
-import shutil
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flowsim.solvers.cache_folder import cache_folder
+from flowsim.solvers.cache_folder import cache_folder, folder_of_digest
+from flowsim.solvers.compilation.claims import Claim
 
-#: So many digests, the last used ones, are kept: branches and versions side by side, not every edit.
-_KEPT = 8
-_SOLVERS = Path(__file__).resolve().parents[1]
-
-
-@cache
-def digest_of_sources() -> str:
-    """Of the files here, those of flowsim that compile, and what compiles them."""
-    import llvmlite
-    import numba
-
-    total = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
-    for path in sorted(_SOLVERS.rglob("*.py")):
-        total.update(path.relative_to(_SOLVERS).as_posix().encode() + b"\0" + path.read_bytes())
-    top = Path(str(sys.modules[__name__.partition(".")[0]].__file__)).resolve().parent
-    for path in sorted(top.rglob("*.py")):
-        if path.is_relative_to(top / "solvers"):
-            continue
-        content = path.read_bytes()
-        if b"solvers.compilation" in content or b"njit" in content:
-            total.update(path.relative_to(top).as_posix().encode() + b"\0" + content)
-    return total.hexdigest()[:20]
-
-
-@cache
-def folder_of_digest(parent: Path) -> Path:
-    """The folder of this digest; others beyond the last few are removed when it is new."""
-    home = parent / "compiled"
-    folder = home / digest_of_sources()
-    if not folder.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        others = sorted((each for each in home.iterdir() if each != folder), key=_last_used, reverse=True)
-        for old in others[_KEPT - 1 :]:
-            shutil.rmtree(old, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        os.utime(folder)
-    return folder
-
-
-def _last_used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+#: Seconds after which a function that another process compiles is compiled here as well.
+_PATIENCE = 120.0
 
 
 @cache
@@ -99,7 +55,26 @@ def _cache_class() -> Any:
     class DiskCache(FunctionCache):
         _impl_class = Implementation
 
+        def __init__(self, function: Any) -> None:
+            super().__init__(function)
+            self.claim = Claim(Path(self._cache_path) / f"{self._impl.filename_base}.lock")
+
         def load_overload(self, sig: Any, target_context: Any) -> Any:
+            found = self._found(sig, target_context)
+            if found is None and not self.claim.take():
+                self.claim.take(_PATIENCE)
+                found = self._found(sig, target_context)
+                if found is not None:
+                    self.claim.release()
+            return found
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            try:
+                super().save_overload(sig, data)
+            finally:
+                self.claim.release()
+
+        def _found(self, sig: Any, target_context: Any) -> Any:
             try:
                 return super().load_overload(sig, target_context)
             except (EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, AttributeError):

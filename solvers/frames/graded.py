@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import compiled, part
 
 
 @compiled()
@@ -70,11 +70,14 @@ def triangularise(M, logs, basis, count):
                 basis[j, k] = -basis[j, k]
 
 
-@compiled()
+@part()
 def _scale(M, logs, i):
-    largest = np.max(np.abs(M[i]))
+    largest = 0.0
+    for k in range(M.shape[1]):
+        largest = max(largest, abs(M[i, k]))
     if largest > 0.0:
-        M[i] /= largest
+        for k in range(M.shape[1]):
+            M[i, k] /= largest
         logs[i] += np.log(largest)
 
 
@@ -100,10 +103,10 @@ def add_rows(logs, rows, coefficient, more_logs, more_rows):
                     weight = -weight
                 for c in range(k):
                     total[c] += weight * more_rows[j, c]
-        size = np.sqrt(np.sum(total * total))
-        if size > 0.0:
-            logs[i] = top + np.log(size)
-            rows[i] = total / size
-        else:
-            logs[i] = -np.inf
-            rows[i] = 0.0
+        square = 0.0
+        for c in range(k):
+            square += total[c] * total[c]
+        size = np.sqrt(square)
+        logs[i] = top + np.log(size) if size > 0.0 else -np.inf
+        for c in range(k):
+            rows[i, c] = total[c] / size if size > 0.0 else 0.0

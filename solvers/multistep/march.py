@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import float64, int64
 
-from flowsim.solvers.compilation import bare, compiled
+from flowsim.solvers.compilation import INTEGERS, VECTOR, bare, compiled
 from flowsim.solvers.loop import BUDGET, COMPLETED, FULL, NON_FINITE, REFRESH, STEP_FLOOR
 from flowsim.solvers.multistep import constants as c
 from flowsim.solvers.multistep.active import activate, log_reach, reset_matrix
@@ -260,7 +261,7 @@ def _growth(error, stiff, promise, after_rejection):
     return min(most, max(c.SHRINK, factor))
 
 
-@compiled(explicit=True)
+@compiled(explicit=True, ahead=(float64, float64, int64, VECTOR, INTEGERS, VECTOR, INTEGERS, VECTOR))
 def march(tol, t_end, max_steps, room, table, clock, counts, records):
     """Take steps until `t_end`, a full record or a spent budget.
 

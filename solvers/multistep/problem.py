@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import boolean, float64, types
 
-from flowsim.solvers.compilation import bare, compiled, padded
+from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, bare, compiled, padded
 from flowsim.solvers.multistep.constants import FIRST, HISTORY, MISSING, NEGLIGIBLE
 from flowsim.solvers.multistep.loss import note_reach
 from flowsim.solvers.multistep.products import subtract_rows
@@ -23,8 +24,12 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, store, view, wider, widest
 
+_CALL = (
+    TABLE, types.UniTuple(VECTOR, 3), float64, TERMS, VECTOR, float64, VECTOR, INTEGERS, VECTOR, boolean
+)  # fmt: skip
 
-@compiled(explicit=True)
+
+@compiled(explicit=True, ahead=_CALL)
 def write_problem(A, by_rows, n, exponentials, reach, tol, room, table, known, compute_gram):
     """Write a problem to a workspace, with the bookkeeping of a run not begun; where in `room` it begins.
 

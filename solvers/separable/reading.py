@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.solvers.compilation import compiled, padded
+from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, compiled, padded
 from flowsim.solvers.simd import (
     EIGHT,
     WITHIN,
@@ -35,7 +35,7 @@ def terms_of(exponentials: tuple[Any, ...]) -> Any:
     return np.zeros(4 * K * min(_COLUMNS, -(-d // EIGHT) * EIGHT))
 
 
-@compiled(explicit=True)
+@compiled(explicit=True, ahead=(TERMS, TABLE, VECTOR, VECTOR, TABLE))
 def sums(exponentials, z, t, terms, out):
     """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``; infinite and NaN where that is."""
     log_coefficient, sign, slope, decay = exponentials
@@ -73,7 +73,7 @@ def sums(exponentials, z, t, terms, out):
                     out[row, first + i] = total_i
 
 
-@compiled()
+@compiled(ahead=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
 def locate(t, h, times, step, position):
     """The step that holds each time, the later of two, and the position in it, 0 to 1."""
     last = len(h) - 1

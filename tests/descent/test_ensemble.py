@@ -25,6 +25,11 @@ def one_run(X, target, rows, beta, scale, out):
     return dense_products(X, target, rows, beta, scale, out)
 
 
+@njit
+def lanes_of_runs(packed, packed_columns, target, beta, scale, residual, out, square):
+    lane_products(packed, packed_columns, target, beta, scale, residual, out, square)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_result_does_not_depend_on_the_number_of_workers(problem, case) -> None:
     net, options = CASES[case]
@@ -61,7 +66,7 @@ def test_tiles_give_the_products_of_matrices_whatever_is_left_over(n, d) -> None
     target = np.zeros(-(-n // ROWS) * ROWS * LANES)
     target[: n * LANES] = Y.ravel()
     residual, out, square = np.empty_like(target), np.full(-(-d // ROWS) * ROWS * LANES, np.nan), np.empty(LANES)
-    lane_products(pack(X), pack(X.T), target, B.ravel(), scale, residual, out, square)
+    lanes_of_runs(pack(X), pack(X.T), target, B.ravel(), scale, residual, out, square)
     np.testing.assert_allclose(square, ((X @ B - Y) ** 2).sum(axis=0), rtol=1e-13)
     np.testing.assert_allclose(out[: d * LANES].reshape(d, LANES), X.T @ ((X @ B - Y) * scale), rtol=1e-12, atol=1e-14)
     assert len(pack(X)) == -(-n // ROWS) * ROWS * d

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from numba import njit
 
 import flowsim
+from flowsim.solvers import ahead
+from flowsim.solvers.cache_folder import _KEPT, digest_of_sources, folder_of_digest
 from flowsim.solvers.compilation import bare, compiled
-from flowsim.solvers.compilation.disk import _KEPT, digest_of_sources, folder_of_digest
+from flowsim.solvers.compilation.claims import Claim
 
 ROOT = Path(flowsim.__file__).resolve().parents[1]
 
@@ -93,3 +96,31 @@ def test_a_signature_compiles_at_once_and_options_are_those_of_numba():
     assert inverse(4.0) == 0.25
     with pytest.raises(ZeroDivisionError):
         inverse(0.0)
+
+
+def test_a_function_is_compiled_by_one_process_at_a_time(tmp_path):
+    first, second = Claim(tmp_path / "folder" / "lock"), Claim(tmp_path / "folder" / "lock")
+    assert first.take() and first.take()
+    before = time.monotonic()
+    assert not second.take() and not second.take(0.1)
+    assert time.monotonic() - before >= 0.1
+    first.release()
+    assert second.take()
+
+
+def test_what_is_compiled_ahead_is_found_by_another_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWSIM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(ahead, "_cores", lambda: 2)
+    group = ["flowsim.solvers.separable.reading:locate"]
+    assert ahead.compile_ahead(group)
+    end = time.monotonic() + 120.0
+    while not list(tmp_path.rglob("locate-*.nbi")) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not ahead.compile_ahead(group)
+
+
+def test_nothing_is_started_on_one_core(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWSIM_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(ahead, "_cores", lambda: 1)
+    monkeypatch.setattr(ahead, "_start", lambda *_: pytest.fail("a process was started"))
+    assert ahead.compile_ahead(["flowsim.solvers.separable.reading:locate"])

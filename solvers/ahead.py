@@ -1,0 +1,67 @@
+"""Compile ahead, in processes of their own, what a run is about to need.
+
+Numba compiles on one core, most of the time in Python. While a run reads its data and derives its equations, another
+core compiles the integrator's loop; whoever needs a function that is being compiled waits for it
+(:mod:`flowsim.solvers.compilation.disk`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowsim.solvers.cache_folder import FOLDER_VARIABLE, cache_folder, folder_of_digest
+
+_ROOT = str(Path(str(sys.modules[__name__.partition(".")[0]].__file__)).resolve().parents[1])
+_CODE = """
+import sys
+sys.path.append({root!r})
+from flowsim.solvers.ahead import compile_now
+compile_now({names!r}, {lower})
+"""
+#: By how much the priority of what is needed later is lower.
+_LATER = 5
+
+
+def compile_ahead(*groups: Sequence[str]) -> bool:
+    """Start a process for every group of functions ``"module:name"``, first needed first, that are not on disk yet.
+
+    Returns whether any is. Nothing is started on a single core, or where there is no ``posix_spawn``.
+    """
+    folder = folder_of_digest(cache_folder())
+    missing = [[name for name in group if not _is_on_disk(folder, name)] for group in groups]
+    if sys.executable and hasattr(os, "posix_spawn") and _cores() > 1:
+        for number, names in enumerate(missing):
+            if names:
+                _start(names, _LATER if number else 0)
+    return any(missing)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_on_disk(folder: Path, name: str) -> bool:
+    module, _, function = name.partition(":")
+    return any((folder / module).glob(f"{function}-*.nbi"))
+
+
+def _start(names: Sequence[str], lower: int) -> None:
+    code = _CODE.format(root=_ROOT, names=list(names), lower=lower)
+    environment = os.environ | {FOLDER_VARIABLE: str(cache_folder())}
+    quiet = [(os.POSIX_SPAWN_OPEN, file, os.devnull, os.O_RDWR, 0) for file in range(3)]
+    # -P: a module of that name in the user's folder is not imported.
+    os.posix_spawn(sys.executable, [sys.executable, "-P", "-c", code], environment, file_actions=quiet)
+
+
+def compile_now(names: Sequence[str], lower: int) -> None:
+    """Compile each for the arguments it names, ``ahead``, unless another process does so already."""
+    os.nice(lower)
+    for name in names:
+        module, _, function = name.partition(":")
+        dispatcher = getattr(importlib.import_module(module), function)
+        if dispatcher._cache.claim.take():
+            dispatcher.compile(dispatcher.ahead)
