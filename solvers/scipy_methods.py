@@ -25,6 +25,8 @@ _REST_EVERY = 8
 
 #: SciPy warns below this relative tolerance; ours is absolute, so the floor is where rounding begins.
 _SMALLEST_RTOL = 1e-13
+#: SciPy chooses a first step by squares of rates over tolerances; beyond this rate it is this share of a tolerance.
+_LARGEST_RATE, _FIRST_SHARE = 1e50, 1e-2
 #: What SciPy's factorisation of an iteration matrix with such entries says.
 _REFUSED_MATRIX = "infs or NaNs"
 
@@ -79,6 +81,7 @@ def integrate(
     with np.errstate(all="ignore"), warnings.catch_warnings():
         # Overflow inside a rejected stage is ordinary; what counts is the state that is accepted.
         warnings.simplefilter("ignore")
+        options |= _first_step(rhs(0.0, problem.y0), options["rtol"] * np.abs(problem.y0) + atol, t_end)
         stepper = getattr(scipy.integrate, method)(rhs, 0.0, problem.y0, t_end, **options)
         while stepper.status == "running":
             if len(times) > max_steps:
@@ -123,6 +126,12 @@ def integrate(
             "seconds": time.perf_counter() - began,
         },
     )
+
+
+def _first_step(rate: Array, tolerance: Array, t_end: float) -> dict[str, float]:
+    """The option of a stepper where it cannot choose the first step itself."""
+    fastest = float(np.max(np.abs(rate) / tolerance, initial=0.0))
+    return {"first_step": min(_FIRST_SHARE / fastest, t_end)} if _LARGEST_RATE < fastest < np.inf else {}
 
 
 def _step(stepper: Any, reached: float) -> Status:

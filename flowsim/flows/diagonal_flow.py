@@ -293,7 +293,10 @@ def choose(
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
     if reason is None and asked in ("auto", "growth"):
         own = _UNIT_SCALE if isinstance(direction, Start) else scale
-        return GrowthCoordinates(net, problem, own, direction, native=native_growth), None
+        growth = GrowthCoordinates(net, problem, own, direction, native=native_growth)
+        if native_growth and not native and method == "auto" and growth.starts_too_fast():
+            growth = GrowthCoordinates(net, problem, own, direction, native=False)
+        return growth, None
     clock = scale
     if isinstance(direction, Start):
         scale, direction = direction.collapsed()

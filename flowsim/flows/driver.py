@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -30,6 +31,8 @@ from flowsim.version import __version__
 
 #: Clocks that the last step takes beyond their end.
 OVERSHOT: tuple[Clock, ...] = ("arclength", "log_loss")
+#: Rates whose squares are floats.
+_FASTEST = math.sqrt(sys.float_info.max)
 CLOCK_WORDS = dict(zip(CLOCKS, (*TIME_CLOCKS, "ln(1/L)"), strict=True))
 
 
@@ -123,6 +126,7 @@ def run_flow(
         dense=WholeRun(run, end),
     )
     if not success:
+        message = (None if len(solution.h) else _too_fast(coordinates, view)) or message
         raise IntegrationError(
             f"the flow stopped at {trajectory.clock_values(clock)[-1]:.6g} of {t_end:.6g} in {CLOCK_WORDS[clock]}: "
             f"{message}.",
@@ -135,6 +139,18 @@ def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -
     """What the coordinates have to say of the end of a run."""
     remarks = getattr(coordinates, "remarks", None)
     return {} if remarks is None else remarks(solution.y[-1])
+
+
+def _too_fast(coordinates: Coordinates, start: View) -> str | None:
+    """That a run which took no step starts at a rate whose square is no float."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rate = float(np.abs(coordinates.velocity(start.t, start.y)).max(initial=0.0))
+    if rate < _FASTEST:
+        return None
+    return (
+        f"beta, up to {np.abs(start.beta).max():.3g} at the start, moves at a rate of {rate:.2g} there, whose square "
+        "is beyond the range of floats: the loss is that steep; start closer to the data, with a smaller `alpha`"
+    )
 
 
 def _beyond_floats(view: View, problem: Problem) -> str | None:

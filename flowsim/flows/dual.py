@@ -81,6 +81,14 @@ class DualCoordinates:
             done=options.get("done"),
         )  # fmt: skip
 
+    def starts_too_fast(self) -> bool:
+        """Whether ``z'' = -X^T W X (d beta/dt) / n`` at the start, which the native method takes, is beyond floats."""
+        start, problem = self.map.state(np.zeros((1, self.problem.d))), self.problem
+        with np.errstate(over="ignore", invalid="ignore"):
+            velocity, mean = self.velocity(np.zeros(1), start), self.map.value(start, 0.0) + self.map.shift
+            bent = problem.curvatures(problem.predict(mean[0])) * problem.predict(velocity[0])
+            return not np.isfinite(problem.X.T @ bent).all()
+
     @cached_property
     def reduced(self) -> Reduced:
         return Reduced.of(self.problem, self.map.value(np.zeros(self.problem.d), 0.0) + self.map.shift)

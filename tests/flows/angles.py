@@ -1,4 +1,4 @@
-"""Formulas of two weights in arbitrary precision from any scale of initialisation: one angle per coordinate.
+"""Formulas of two weights from any scale of initialisation: one angle per coordinate.
 
 Each formula here conserves some ``F(v) - G(u)``, F and G half a square to leading order at 0. In ``s = +-sqrt(2 F(v))``
 and ``r = +-sqrt(2 G(u))``, signs of v and u, the weights move on the hyperbola ``s + r = P e^q, s - r = Q e^-q``, and
@@ -10,16 +10,13 @@ whose right-hand side is of the size of g however small the start is: alpha is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import gmpy2
-import numpy as np
 from gmpy2 import mpfr
 
-from tests.fuzz import oracles
-from tests.fuzz.oracles import Data, Extrapolation, Number
+from tests.fuzz.oracles import Number
 
-DIGITS = 60
 #: Below it a function is its first term, to the digits that a flow is compared in; and Newton's last correction.
 _TINY, _CONVERGED = mpfr("1e-16"), mpfr("1e-24")
 
@@ -125,38 +122,24 @@ FORMULAS = {
 }
 
 
-def angle_flow(
-    formula: str, X: np.ndarray, y: np.ndarray, alpha: str, start: np.ndarray, times: Sequence[float],
-    log_scales: np.ndarray | None = None,
-) -> np.ndarray:  # fmt: skip
-    """beta (T, d) at `times` from ``alpha exp(log_scales) start``, both (2, d), under squares.
+class Angles:
+    """Coordinates of weights ``start`` (2, d): one angle q each; ``beta_i = phi``, ``q_i' = -g_i H / (s r)``.
 
-    P and Q take four times the digits of the smallest weight: what only higher orders tell from 0 is seen.
+    P and Q need four times the digits of the smallest weight: what only higher orders tell from 0 is seen.
     """
-    r_of, s_of, pair = FORMULAS[formula]
-    logs = np.zeros(np.shape(start)) if log_scales is None else log_scales
-    with oracles.precision(DIGITS):
-        data = Data(np.asarray(X, dtype=float), np.asarray(y, dtype=float))
-        small = -float(gmpy2.log10(mpfr(alpha))) - float(np.min(logs)) / np.log(10.0)
-    with oracles.precision(DIGITS + int(4 * max(15.0, small))):
-        weights = [
-            [mpfr(alpha) * gmpy2.exp(mpfr(float(log))) * mpfr(float(w)) for w, log in zip(row, own, strict=True)]
-            for row, own in zip(start, logs, strict=True)
-        ]
-        r, s = [r_of(u) for u in weights[0]], [s_of(v) for v in weights[1]]
-        P, Q = [b + a for a, b in zip(r, s, strict=True)], [b - a for a, b in zip(r, s, strict=True)]
 
-    def pairs(q: list) -> list[tuple[Number, Number]]:
-        sums = [(p * e, m / e) for p, m, e in zip(P, Q, map(gmpy2.exp, q), strict=True)]
-        return [pair((p - m) / 2, (p + m) / 2) for p, m in sums]
+    def __init__(self, formula: str, start: list[list]) -> None:
+        r_of, s_of, self.pair = FORMULAS[formula]
+        r, s = [r_of(u) for u in start[0]], [s_of(v) for v in start[1]]
+        self.P, self.Q = [b + a for a, b in zip(r, s, strict=True)], [b - a for a, b in zip(r, s, strict=True)]
+        self.start = [mpfr(0)] * len(r)
 
-    def field(q: list) -> list:
-        now = pairs(q)
-        gradient = data.gradient([beta for beta, _ in now])
-        return [-g * slope for g, (_, slope) in zip(gradient, now, strict=True)]
+    def _pairs(self, q: list) -> list[tuple[Number, Number]]:
+        sums = [(+p * e, +m / e) for p, m, e in zip(self.P, self.Q, map(gmpy2.exp, q), strict=True)]
+        return [self.pair((p - m) / 2, (p + m) / 2) for p, m in sums]
 
-    with oracles.precision(DIGITS):
-        P, Q = [+p for p in P], [+m for m in Q]
-        flow = Extrapolation(field, [mpfr(0)] * data.d, -14, lambda q: [mpfr(1)] * data.d, contracts=True)
-        flow.deadline = float("inf")
-        return np.array([[float(beta) for beta, _ in pairs(flow.to(mpfr(float(t))))] for t in times])
+    def beta(self, q: list) -> list:
+        return [phi for phi, _ in self._pairs(q)]
+
+    def speed(self, q: list) -> list:
+        return [slope for _, slope in self._pairs(q)]

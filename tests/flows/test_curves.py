@@ -5,16 +5,13 @@ import math
 import mpmath as mp
 import numpy as np
 import pytest
-from gmpy2 import mpfr
 from numpy.testing import assert_allclose
 
 import flowsim as fs
 from flowsim.growth.curve_map import CurveMap
 from flowsim.network import InitialScale
-from tests.flows.angles import FORMULAS, angle_flow
+from tests.flows.any_formula import exact_flow
 from tests.flows.precise import integrate
-from tests.fuzz import oracles
-from tests.fuzz.oracles import Data
 
 #: Coordinate 0 becomes negative first; coordinate 1 changes sign.
 FLIP = ([[-0.5, -2.0], [-1.5, -2.0]], [-0.5, 2.0])
@@ -25,60 +22,6 @@ IN_WEIGHTS = {
     "tanh(u)*v": (lambda u, v: mp.tanh(u) * v, lambda u, v: (v / mp.cosh(u) ** 2, mp.tanh(u))),
     "sin(u*v)": (lambda u, v: mp.sin(u * v), lambda u, v: (v * mp.cos(u * v), u * mp.cos(u * v))),
 }
-#: Columns that share alike, a coordinate whose target is 0, and the one that changes sign; each with a start (2, d).
-DATA = {
-    "tie": ([[1.0, 0.3], [0.3, 1.0]], [0.8, 0.8], [[0.7, 0.7], [0.7, 0.7]]),
-    "zero": ([[1.0, 0.0], [0.0, 1.0]], [0.7, 0.0], [[0.6, 0.5], [-0.9, 0.4]]),
-    "flip": (*FLIP, [[0.8, -0.5], [0.3, 0.9]]),
-}
-
-
-#: Newton's method at every evaluation of an oracle takes seconds.
-_SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) if name in ("u*v+u**3*v", "u*v*exp(u)", "log(1+u)*v") else name
-    for name in FORMULAS
-]
-
-
-@pytest.mark.parametrize("formula", _SLOW)
-def test_angles_give_the_flow_of_the_weights(formula):
-    X, y, start = DATA["flip"]
-    times = [3.0, 10.0]
-    with oracles.precision(40):
-        scaled = [[mpfr(w) / 100 for w in row] for row in start]
-        right = oracles.weight_flow(formula, ("u", "v"), Data(np.array(X), np.array(y)), scaled, times, finest=-26)
-    assert_allclose(angle_flow(formula, X, y, "0.01", start, times), np.array(right, dtype=float), atol=1e-12)
-
-
-@pytest.mark.parametrize("formula", _SLOW)
-@pytest.mark.parametrize(
-    ("alpha", "data"),
-    [
-        ("1e-3", "flip"),
-        ("1e-16", "tie"),
-        ("1e-30", "zero"),
-        pytest.param("1", "flip", marks=pytest.mark.slow),
-        pytest.param("1e-100", "flip", marks=pytest.mark.slow),
-        pytest.param("1e-1000", "zero", marks=pytest.mark.slow),
-    ],
-)
-def test_a_general_formula_follows_its_flow_to_the_tolerance(formula, alpha, data):
-    X, y, start = DATA[data]
-    gamma = max(1.0, -InitialScale.parse(alpha).log)
-    times = gamma * np.array([0.5, 1.05, 1.7, 2.9, 4.5])
-    # With a scale of its own for every weight, within the range of floats of each other.
-    scales = min(gamma, 1000.0) * np.array([[0.0, -0.2], [-0.25, 0.1]]) * (data == "zero")
-    truth = angle_flow(formula, X, y, alpha, start, times, scales)
-    logs = {
-        name: fs.Logs(np.sign(w), np.log(np.abs(w)) + own) for name, w, own in zip("uv", start, scales, strict=True)
-    }
-    for rtol in (1e-6, 1e-10):
-        traj = fs.gradient_flow(
-            fs.DiagonalNetwork(formula), fs.Regression(X, y), times[-1], alpha=alpha, start=logs, t_eval=times,
-            rtol=rtol,
-        )  # fmt: skip
-        assert traj.info["coordinates"] == ("growth" if formula == "u*v" else "curve")
-        assert np.abs(traj.beta - truth).max() <= 20 * rtol * max(1.0, np.abs(truth).max())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +53,7 @@ def test_growth_out_of_a_tiny_start_is_that_of_thirty_digits(formula, alpha):
 def test_a_sign_change_far_below_the_tolerance_is_right(formula):
     # A partner weight of 1e-12 grows again: integrated in the weights the end was off by 1.4, with success.
     alpha, times = "1e-6", -4.2 * math.log(1e-6) * np.array([0.8])
-    truth = angle_flow(formula, *FLIP, alpha, [[1.4, 1.4], [0.3, 0.3]], times)
+    truth = exact_flow(formula, *map(np.array, FLIP), alpha, np.array([[1.4, 1.4], [0.3, 0.3]]), times)
     for method in ("LSODA", "BDF", "Radau", "DOP853"):
         traj = fs.gradient_flow(
             fs.DiagonalNetwork(formula), fs.Regression(*FLIP), times[-1], alpha=alpha, start=GENERIC, t_eval=times,

@@ -206,3 +206,21 @@ def test_descent_whose_exponentials_overflow_says_so() -> None:
     problem = fs.Problem(1e3 * draw(0, "exponential").X, draw(0, "exponential").y, "exponential")
     with pytest.raises(fs.IntegrationError, match=r"the descent diverged: its loss left the range of floats at step"):
         fs.gradient_descent(NET, problem, 1e-3, 50, alpha=0.1)
+
+
+def test_a_loss_whose_gradient_starts_beyond_1e150_is_followed_by_every_method_or_refused_for_that():
+    # Of w^2 under exp(beta): beta' = -4 beta exp(beta), so that E1(beta) - E1(beta(0)) = 4 t.
+    net, problem, times = fs.DiagonalNetwork("w**2"), fs.Problem([[1.0]], [0.0], loss="poisson"), [1e-100, 0.03, 0.2]
+    begin = mpmath.mpf(19.3) ** 2
+    with mpmath.workdps(30):
+        truth = [
+            [float(mpmath.findroot(lambda b, t=t: mpmath.e1(b) / (mpmath.e1(begin) + 4 * t) - 1, guess))]
+            for t, guess in zip(times, (225, 1.5, 0.3), strict=True)
+        ]
+    for method in ("auto", "Radau"):
+        traj = fs.gradient_flow(net, problem, 0.2, alpha=19.3, start={"w": 1.0}, t_eval=times, method=method)
+        np.testing.assert_allclose(traj.beta, truth, rtol=1e-5, err_msg=method)
+    with pytest.raises(fs.IntegrationError, match=r"moves at a rate of 8\.\de\+164 there, whose square is beyond"):
+        fs.gradient_flow(net, problem, 0.2, alpha=19.3, start={"w": 1.0}, method="native")
+    with pytest.raises(fs.IntegrationError, match="moves at a rate of inf there"):
+        fs.gradient_flow(net, problem, 0.2, alpha=30.0, start={"w": 1.0})

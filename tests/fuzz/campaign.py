@@ -26,7 +26,7 @@ DIGITS = 80
 WRONG, TOO_SMALL = 100.0, 2.0
 #: What a run errs by rounding alone, relative to the largest coefficient.
 ROUNDING = 1e-11
-#: Times the median of its family after which a run is slow, and what counts as no time.
+#: Times the median of its family after which a run is slow, in seconds of a processor, and what counts as no time.
 SLOW, NO_TIME = 50.0, 1.0
 #: Refusals that are right, each with what must be so.
 JUSTIFIED: dict[str, Callable[[Case], bool]] = {
@@ -43,22 +43,22 @@ JUSTIFIED: dict[str, Callable[[Case], bool]] = {
 
 def judge(case: Case) -> tuple[str, dict[str, Any]]:
     """What is wrong with a case, "" if nothing; and figures."""
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         what, beta = case.run()
     except (fs.IntegrationError, ValueError, ArithmeticError) as error:
         text = f"{type(error).__name__}: {error}"
         justified = any(re.search(pattern, text) and holds(case) for pattern, holds in JUSTIFIED.items())
-        return f"{'justly ' if justified else ''}refused", {"why": text, "seconds": time.perf_counter() - began}
+        return f"{'justly ' if justified else ''}refused", {"why": text, "seconds": time.process_time() - began}
     except Exception as error:
-        return "broken", {"why": f"{type(error).__name__}: {error}", "seconds": time.perf_counter() - began}
-    figures: dict[str, Any] = {"seconds": time.perf_counter() - began}
+        return "broken", {"why": f"{type(error).__name__}: {error}", "seconds": time.process_time() - began}
+    figures: dict[str, Any] = {"seconds": time.process_time() - began}
     try:
         with oracles.precision(DIGITS):
             right = case.right(what)
     except oracles.TooLongError:
         return "no oracle", figures
-    figures["oracle"] = time.perf_counter() - began - figures["seconds"]
+    figures["oracle"] = time.process_time() - began - figures["seconds"]
     size = float(np.abs(right).max(initial=0.0))
     right = right[len(right) - len(beta) :]
     error = np.abs(beta - right).reshape(len(right), -1).max(axis=1)
@@ -98,10 +98,10 @@ def campaign(seeds: Iterable[int], log: Path | None = None) -> list[dict[str, An
 
 
 def _seconds(case: Case) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     with contextlib.suppress(fs.IntegrationError, ValueError, ArithmeticError):
         case.run()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def main() -> None:

@@ -141,14 +141,22 @@ def _eigen(formula: str, names: tuple[str, ...]) -> tuple[list[str], list[list[s
         return [str(v) for v in values], [[str(vectors[a, b]) for a in range(k)] for b in range(k)]
 
 
+def components(formula: str, names: Sequence[str], start: list[list]) -> tuple[list, list[list]]:
+    """Eigenvalues of a quadratic formula, and squares (k, d) of the weights' components at the start."""
+    texts, vectors = _eigen(formula, tuple(names))
+    squares = [
+        [sum(mpfr(v) * w for v, w in zip(vector, own, strict=True)) ** 2 for own in zip(*start, strict=True)]
+        for vector in vectors
+    ]
+    return [mpfr(text) for text in texts], squares
+
+
 def quadratic_flow(
     formula: str, names: Sequence[str], data: Data, start: list[list], times: Sequence[Number], std: float, decay: float
 ) -> list[list]:
     """beta at `times`. With ``c = q_a^T w``: ``(ln c_a)' = -2 lambda_a g - 4 std^2 s_i^2 lambda_a^2 - decay``."""
-    texts, vectors = _eigen(formula, tuple(names))
-    rates = [mpfr(text) for text in texts]
+    rates, squares = components(formula, names, start)
     k, d = len(names), data.d
-    squares = [[sum(mpfr(vectors[a][b]) * start[b][i] for b in range(k)) ** 2 for i in range(d)] for a in range(k)]
     noise, shrink = mpfr(std), mpfr(decay)
     kappa = [[4 * noise**2 * data.squares[i] * rate**2 + shrink for i in range(d)] for rate in rates]
     shift = noise**2 * sum(rates)
@@ -171,50 +179,62 @@ def quadratic_flow(
     return [beta(flow.to(t)) for t in times]
 
 
-def product_flow(data: Data, start: list[list], times: Sequence[Number]) -> list[list]:
-    """beta of a product of weights at `times`.
+class Products:
+    """Products of weights ``start`` (L, d), each by the hyperbolic angle q of its two smallest.
 
-    With the two smallest of a coordinate's weights x and w, ``x = sqrt(D) sinh(q), |w| = sqrt(D) cosh(q)``, D conserved
-    (``x = +-e^q`` where D = 0): ``q' = -g sign(w) prod(the others)``.
+    With x and w these two, ``x = sqrt(D) sinh(q), |w| = sqrt(D) cosh(q)``, D conserved (``x = +-e^q`` where D = 0):
+    ``q' = -g sign(w) prod(the others)``.
     """
-    d = data.d
-    order = [sorted((abs(w[i]), w[i]) for w in start) for i in range(d)]
-    x0 = [own[0][1] for own in order]
-    gaps = [[own[j][0] ** 2 - own[0][0] ** 2 for j in range(1, len(own))] for own in order]
-    signs = [[1 if own[j][1] >= 0 else -1 for j in range(1, len(own))] for own in order]
-    tied = [gap[0] == 0 for gap in gaps]
-    side = [1 if x >= 0 else -1 for x in x0]
-    angle = [
-        gmpy2.log(abs(x)) if tie else gmpy2.asinh(x / gmpy2.sqrt(gap[0]))
-        for x, gap, tie in zip(x0, gaps, tied, strict=True)
-    ]
 
-    def smallest(i: int, q: Number) -> Number:
-        return side[i] * gmpy2.exp(q) if tied[i] else gmpy2.sqrt(gaps[i][0]) * gmpy2.sinh(q)
+    def __init__(self, start: list[list]) -> None:
+        order = [sorted((abs(w[i]), w[i]) for w in start) for i in range(len(start[0]))]
+        x0 = [own[0][1] for own in order]
+        self.gaps = [[own[j][0] ** 2 - own[0][0] ** 2 for j in range(1, len(own))] for own in order]
+        self.signs = [[1 if own[j][1] >= 0 else -1 for j in range(1, len(own))] for own in order]
+        self.tied = [gap[0] == 0 for gap in self.gaps]
+        self.side = [1 if x >= 0 else -1 for x in x0]
+        self.start = [
+            gmpy2.log(abs(x)) if tie else gmpy2.asinh(x / gmpy2.sqrt(gap[0]))
+            for x, gap, tie in zip(x0, self.gaps, self.tied, strict=True)
+        ]
 
-    def others(i: int, x: Number) -> list:
-        return [sign * gmpy2.sqrt(x * x + gap) for sign, gap in zip(signs[i], gaps[i], strict=True)]
-
-    def beta(q: list) -> list:
+    def _weights(self, q: list) -> list[list]:
+        """Of every coordinate, the smallest first."""
         out = []
-        for i in range(d):
-            x = smallest(i, q[i])
-            for w in others(i, x):
-                x *= w
-            out.append(x)
+        for i, angle in enumerate(q):
+            tied = self.tied[i]
+            x = self.side[i] * gmpy2.exp(angle) if tied else gmpy2.sqrt(self.gaps[i][0]) * gmpy2.sinh(angle)
+            others = zip(self.signs[i], self.gaps[i], strict=True)
+            out.append([x, *(sign * gmpy2.sqrt(x * x + gap) for sign, gap in others)])
         return out
+
+    def beta(self, q: list) -> list:
+        return [_product(own) for own in self._weights(q)]
+
+    def speed(self, q: list) -> list:
+        """``-q' / g``."""
+        return [
+            signs[0] * (side if tied else 1) * _product(own[2:])
+            for own, signs, side, tied in zip(self._weights(q), self.signs, self.side, self.tied, strict=True)
+        ]
+
+
+def _product(factors: Sequence[Number]) -> Number:
+    out = mpfr(1)
+    for factor in factors:
+        out *= factor
+    return out
+
+
+def product_flow(data: Data, start: list[list], times: Sequence[Number]) -> list[list]:
+    """beta of a product of weights at `times`."""
+    growth = Products(start)
 
     def field(q: list) -> list:
-        out = []
-        for i, g in enumerate(data.gradient(beta(q))):
-            speed = -g * signs[i][0] * (side[i] if tied[i] else 1)
-            for w in others(i, smallest(i, q[i]))[1:]:
-                speed *= w
-            out.append(speed)
-        return out
+        return [-g * s for g, s in zip(data.gradient(growth.beta(q)), growth.speed(q), strict=True)]
 
-    flow = Extrapolation(field, angle, -22, lambda y: [mpfr(1)] * d, contracts=True)
-    return [beta(flow.to(t)) for t in times]
+    flow = Extrapolation(field, growth.start, -22, lambda y: [mpfr(1)] * data.d, contracts=True)
+    return [growth.beta(flow.to(t)) for t in times]
 
 
 @cache
