@@ -155,13 +155,15 @@ def _subtract_targets(R, Y, labels, rows):
 
 
 @part()
-def _loss_of_rows(R, Y, rows, options):
+def _loss_of_rows(R, Y, labels, rows, options):
     """R from predictions to derivatives of the loss; returns what is finite as long as they are."""
     y, weight = np.empty(R.shape), np.empty(R.shape)
     for i in range(R.shape[0]):
         row = rows[i] if rows.size else i
         for j in range(R.shape[1]):
             y[i, j], weight[i, j] = Y[row, j], options.weight[row, j]
+            if labels.size:
+                y[i, j] += labels[row * R.shape[1] + j]
     f = R.copy()
     return loss_slopes(options.loss, f.ravel(), y.ravel(), weight.ravel(), R.ravel())
 
@@ -206,7 +208,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         np.dot(chosen, W, XW)
         np.dot(XW, Z.T, R)
         if options.loss != 0:
-            finite = math.isfinite(_loss_of_rows(R, Y, batch, options))
+            finite = math.isfinite(_loss_of_rows(R, Y, shaken, batch, options))
         else:
             finite = math.isfinite(_subtract_targets(R, Y, shaken, batch))
         if not finite:

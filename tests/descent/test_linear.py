@@ -140,3 +140,15 @@ def test_the_expected_noise_of_a_batch_is_that_of_its_own_rows() -> None:
         pulled = G @ V - eta**2 * 2 * sigma @ U, G.T @ U - eta**2 * np.trace(sigma) * V
         U, V = U + h * pulled[0], V + h * pulled[1]
     np.testing.assert_allclose(run.beta[-1], U @ V.T, rtol=1e-13)
+
+
+def test_noise_on_labels_is_that_of_any_loss() -> None:
+    """Squares written as a loss of one's own take the same draws."""
+    own = fs.Problem(X, Y, fs.losses.from_formula("(f - y)**2/2"))
+    runs = [
+        fs.gradient_descent(fs.LinearNetwork(5), each, 0.02, 50, alpha=0.3, label_noise=1.0, batch_size=3, seed=1).beta
+        for each in (PROBLEM, own)
+    ]
+    np.testing.assert_allclose(runs[1], runs[0], atol=1e-12)
+    calm = fs.gradient_descent(fs.LinearNetwork(5), own, 0.02, 50, alpha=0.3, batch_size=3, seed=1).beta
+    assert np.abs(runs[1] - calm).max() > 1e-3
