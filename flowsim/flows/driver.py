@@ -88,7 +88,8 @@ def run_flow(
     success, message = outcome(solution.status.success, solution.message, last, watch.stopped)
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not watch.reached >= t_end:
-        success, message = False, "the loss does not tend to 0: it rests where it is"
+        verdict = getattr(coordinates, "verdict", None)
+        success, message = False, verdict or "the loss does not tend to 0: it rests where it is"
     if limit is not None and success and last is None:
         # The last steps overshoot: the run ends where its end is reached.
         _, step, position = run.places(np.array([t_end]), clock)

@@ -108,7 +108,12 @@ class FrameCoordinates:
     def info(self) -> dict[str, Any]:
         """What a trajectory's `info` says of the reductions."""
         data = self.growth.data
-        return {
+        lost = self.growth.lost
+        remark = {
+            "taken_as_rounding": f"directions of size {lost:.1e} against the rest of the start were taken for its "
+            "rounding and left out; give the rest as `pretrained` and them as `start` to have them followed"
+        }
+        return (remark if lost else {}) | {
             "compressed_width": self.growth.compression.width,
             "rank": data.rank,
             "least_loss": data.least_loss,

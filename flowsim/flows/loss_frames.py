@@ -34,6 +34,8 @@ Places = NDArray[np.intp]
 _SHARE, _FINEST = 1e-2, 1e-12
 #: Chebyshev points of ln(1/L) in a step, and Gauss points on each piece over which it rises by `_RISE` at most.
 _POINTS, _GAUSS, _RISE = 12, 8, 0.5
+#: Steps after which a loss that hardly falls is noticed, how often it is looked at, and the logarithm of what waits.
+_STALLED, _LOOK, _WAITS = 128, 16, -12.0
 #: Of the norm of a matrix of labels, relative.
 _ROUNDING = 1e-9
 
@@ -102,6 +104,8 @@ class FrameLossClock(FrameCoordinates):
         pretrained: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         self.problem, self.scale, self.native = problem, scale, True
+        #: why a run ended whose loss does not tend to 0
+        self.verdict: str | None = None
         data = reduce_data(net, problem, of_logarithm=True)
         self.growth = LinearGrowth.of(net, problem, scale, start, pretrained, data)
 
@@ -117,14 +121,56 @@ class FrameLossClock(FrameCoordinates):
         assert isinstance(coupling, LogarithmOfLoss)
         return coupling.log_loss(self.growth.reduced_beta(self._states(y)))
 
-    def integrate(self, t_end: float, *, rtol: float, **more: Any) -> FrameSolution:
-        """Integrate over [0, t_end] in sigma."""
-        return super().integrate(t_end, rtol=max(_SHARE * rtol, _FINEST), **more)
+    def integrate(
+        self, t_end: float, *, rtol: float, max_steps: int, done: Callable[[FrameSolution], bool] | None = None,
+        **more: Any,
+    ) -> FrameSolution:  # fmt: skip
+        """Integrate over [0, t_end] in sigma, or until the loss shows that it stays where it is."""
+        self.verdict = None
+        return super().integrate(
+            t_end, rtol=max(_SHARE * rtol, _FINEST), max_steps=max_steps, done=_Stalling(self, max_steps, done), **more
+        )
 
     def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Places, Array, Any], Array]:
         """(step, position, state) to the time, infinite where it is no float."""
         time = ElapsedTime.along(solution, lambda states: -self.log_loss(states), elapsed)
         return lambda step, position, y: time.at(step, position)
+
+
+class _Stalling:
+    """After every step: whether a run is done, also because the steps left are not enough for the loss to tend to 0.
+
+    Data are separated once the loss is below that of one entry at margin 0. Where a network is too narrow the loss
+    falls by ever less towards a positive infimum, some margins growing and some not, and never gets there: that is
+    said where nothing waits to be learned and the fall over the last half of the steps, each time they double, would
+    not do it.
+    """
+
+    def __init__(self, clock: FrameLossClock, max_steps: int, done: Callable[[FrameSolution], bool] | None) -> None:
+        self.clock, self.max_steps, self.done = clock, max_steps, done
+        problem = clock.problem
+        least = problem.entry_weights[problem.entry_weights > 0].min()
+        at_zero = problem.log_loss(np.zeros((problem.d, problem.n_targets)))
+        #: ln(1/L) from which on the data are separated
+        self.separated = -float(at_zero + np.log(least / problem.entry_weights.sum()))
+        self.seen: list[float] = []
+
+    def __call__(self, steps: FrameSolution) -> bool:
+        if self.done is not None and self.done(steps):
+            return True
+        self.seen.append(-float(self.clock.log_loss(steps.y)[-1]))
+        count, now = len(self.seen), self.seen[-1]
+        if now >= self.separated or count < _STALLED or count % _LOOK:
+            return False
+        logs = steps.steps[-1].end.logs
+        gained = now - self.seen[count // 2]
+        if logs[logs > -np.inf].min() < _WAITS or gained * math.log2(self.max_steps / count) > self.separated - now:
+            return False
+        self.clock.verdict = (
+            f"the network is too narrow to separate the data, as far as the steps left can tell: ln(1/L) rose by "
+            f"{gained:.2g} over the last half of {count} steps, and the data are separated above {self.separated:.3g}"
+        )
+        return True
 
 
 @dataclass(frozen=True, eq=False)

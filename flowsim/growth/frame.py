@@ -27,6 +27,8 @@ from flowsim.network.linear_start import compressed_start, linear_start
 from flowsim.problem import Problem
 from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
 
+#: What a frame does not keep of a start: above its own rounding, and below what it takes for rounding of the start.
+_OWN_ROUNDING, _LARGEST_ROUNDING = 4e-15, 1e-12
 #: Points of Gauss's rule per step, for the law of what unequal damping does not conserve.
 _GAUSS = 8
 
@@ -73,6 +75,8 @@ class LinearGrowth:
     problem : FrameProblem
     start : Frame
     outside : Outside
+    lost : float
+        Part of the start, relative to the largest, that counts as its rounding although it is above that of this class.
     """
 
     data: ReducedData
@@ -82,6 +86,7 @@ class LinearGrowth:
     problem: FrameProblem
     start: Frame
     outside: Outside
+    lost: float = 0.0
 
     @classmethod
     def of(
@@ -121,7 +126,7 @@ class LinearGrowth:
         flow = FrameProblem(coupling, *sides, paired=len(moving) == 1 or _is_balanced(moving[0]))
         frame = factor_frame(moving, flow.uniform is not None)
         outside = Outside([(rest, log) for _, rest, _, log in reduced], data.damping_outside)
-        return cls(data, compression, hidden, exchanged, flow, frame, outside)
+        return cls(data, compression, hidden, exchanged, flow, frame, outside, _lost(frame, moving[0]))
 
     def halves(self, states: FrameStates) -> tuple[Array, Array]:
         """U_1 (T, r, k0) and V (T, m, k0), times ``exp(-shift)``."""
@@ -272,6 +277,14 @@ def _is_balanced(part: tuple[Array, Array, float]) -> bool:
     """Whether a part has pairs (a, b) alone: beside (a, -b), which does not vanish, what is tiny would be rounding."""
     frame = factor_frame([part], True)
     return bool(max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf)) == -np.inf)
+
+
+def _lost(frame: Frame, part: tuple[Array, Array, float]) -> float:
+    """What of the largest part is not in the frame, relative to it; 0 where that is only this class's own rounding."""
+    gap = sum(float(np.sum((a - b) ** 2)) for a, b in zip(frame.value(part[2]), part[:2], strict=True))
+    size = sum(float(np.sum(half**2)) for half in part[:2])
+    lost = float(np.sqrt(gap / size)) if size > 0 else 0.0
+    return lost if _OWN_ROUNDING < lost < _LARGEST_ROUNDING else 0.0
 
 
 def _row_space(rows: Array) -> Array:

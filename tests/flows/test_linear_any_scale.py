@@ -156,3 +156,15 @@ def test_a_start_that_turns_towards_what_grows_fastest_is_followed_to_the_tolera
         )
         end = 1e-7 * expm(2.5 * S) @ Z
         np.testing.assert_allclose(run.beta[-1], end[:1] @ end[1:].T, rtol=10 * rtol)
+
+
+def test_a_start_says_what_of_it_was_taken_for_rounding() -> None:
+    problem = fs.Regression(np.eye(2), np.diag([2.0, 1.0]))
+    for size, told in ((1e-10, False), (3e-14, True), (0.0, False)):
+        U = np.diag([1.0, size])
+        run = fs.gradient_flow(fs.LinearNetwork(2), problem, 1.0, alpha=1.0, start={"U": U, "V": U})
+        assert ("taken_as_rounding" in run.info) == told
+        assert (run.beta[-1, 1, 1] > 0) == (size > 1e-13)
+    assert "3.0e-14" in fs.gradient_flow(
+        fs.LinearNetwork(2), problem, 1.0, alpha=1.0, start=dict.fromkeys("UV", np.diag([1.0, 3e-14]))
+    ).info["taken_as_rounding"]  # fmt: skip

@@ -16,14 +16,21 @@ def whitened() -> fs.Regression:
     return fs.Regression(X, X @ np.diag(VALUES))
 
 
-def exact(rested: np.ndarray, W: np.ndarray, size: str, times: np.ndarray) -> np.ndarray:
+def exact(
+    rested: np.ndarray,
+    W: np.ndarray,
+    size: str,
+    times: np.ndarray,
+    values: tuple[float, ...] = VALUES,
+    digits: int = 900,
+) -> np.ndarray:
     """U V^T of U = V from ``rested + size W``: ``beta' = (A - beta) beta + beta (A - beta)``, a Riccati equation."""
     out = []
-    with mpmath.workdps(900):
+    with mpmath.workdps(digits):
         start = mpmath.matrix(rested.tolist()) + mpmath.mpf(size) * mpmath.matrix(W.tolist())
         for t in times.tolist():
-            growth = [mpmath.exp(mpmath.mpf(t) * mpmath.mpf(rate)) for rate in VALUES]
-            gained = [(g**2 - 1) / mpmath.mpf(rate) for g, rate in zip(growth, VALUES, strict=True)]
+            growth = [mpmath.exp(mpmath.mpf(t) * mpmath.mpf(rate)) for rate in values]
+            gained = [(g**2 - 1) / mpmath.mpf(rate) for g, rate in zip(growth, values, strict=True)]
             grown = mpmath.diag(growth) * start
             inner = mpmath.eye(W.shape[1]) + start.T * mpmath.diag(gained) * start
             out.append(np.array((grown * mpmath.inverse(inner) * grown.T).tolist(), dtype=float))
@@ -123,3 +130,22 @@ def test_long_steps_are_right_inside_on_dependent_features() -> None:
         for rtol in (1e-3, 1e-8)
     ]
     assert np.abs(runs[0] - runs[1]).max() <= 8e-3
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-6])
+def test_near_ties_are_told_apart_from_starts_of_a_thousand_digits(gap: float) -> None:
+    """Errors of a plateau are those of all its steps together; the estimate says what is left of them."""
+    W = np.array([[0.8, -0.5, 0.3], [0.4, 0.6, -0.9], [-0.7, 0.2, 0.5]])
+    values = (2.0, 2.0 * (1 - gap), 0.5)
+    X = whitened().X
+    gamma = 1000 * np.log(10.0)
+    jumps = [gamma / value + np.linspace(-6.0, 12.0, 4) for value in values[::2]]
+    times = np.concatenate([jumps[0], [0.6 * jumps[1][0]], jumps[1]])
+    beta = exact(np.zeros((3, 3)), W, "1e-1000", times, values, 12_000)
+    flow = fs.gradient_flow(
+        fs.LinearNetwork(3), fs.Regression(X, X @ np.diag(values)), times[-1], alpha="1e-1000", t_eval=times,
+        start={"U": W, "V": W}, estimate_error=True,
+    )  # fmt: skip
+    error = np.abs(flow.beta - beta).max(axis=(1, 2))
+    assert error.max() <= 1e-6
+    assert (error <= flow.error_estimate + 1e-9).all()

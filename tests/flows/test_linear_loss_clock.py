@@ -174,3 +174,24 @@ def test_width_one_is_enough_for_labels_of_rank_one() -> None:
     )
     # By symmetry every margin is alike, and L = 2 exp(-margin): a mean over samples of the sum over targets.
     np.testing.assert_allclose(run.beta[-1], (50.0 + np.log(2.0)) * column @ row, rtol=1e-8)
+
+
+def test_a_network_too_narrow_for_its_labels_ends_soon_and_says_so() -> None:
+    rng = np.random.default_rng(0)
+    labels, X = np.sign(rng.standard_normal((8, 8))), np.eye(8) + 0.1 * rng.standard_normal((8, 8))
+    problem = fs.Problem(X, labels, "logistic")
+    with pytest.raises(fs.IntegrationError, match="too narrow to separate the data") as caught:
+        fs.gradient_flow(fs.LinearNetwork(2), problem, 50.0, alpha=0.1, clock="log_loss")
+    run = caught.value.trajectory
+    assert len(run) < 300
+    assert (np.diff(run.log_loss) <= 0).all()
+    assert (problem.y * (X @ run.beta[-1]) < 0).any()
+
+
+def test_a_network_that_is_wide_enough_is_not_called_too_narrow() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.sign(rng.standard_normal((7, 3)) @ rng.standard_normal((3, 7)))
+    problem = fs.Problem(np.eye(7), labels, "exponential")
+    for alpha in (0.5, "1e-30"):
+        run = fs.gradient_flow(fs.LinearNetwork(3), problem, 20.0, alpha=alpha, clock="log_loss", rtol=1e-4)
+        assert run.log_loss[-1] == pytest.approx(-20.0)
