@@ -54,9 +54,11 @@ class DenseOutput:
     def size(self) -> int:
         return self.problem.d * self.problem.n_targets
 
-    @cached_property
+    @property
     def unit(self) -> float:
         """Of time; infinite beyond the range of floats."""
+        if not self.coordinates.log_unit and not self.exponent:
+            return 1.0
         try:
             return math.ldexp(math.exp(self.coordinates.log_unit), self.exponent)
         except OverflowError:
@@ -152,7 +154,8 @@ class DenseOutput:
         solution = self.solution
         if isinstance(solution, SeparableSolution):
             # By step and position: a jump can be shorter than the spacing of times.
-            return View(self, t, lambda part: solution.at_steps(step[part], position[part]), step, position, known)
+            states = lambda part: solution.at_steps(step[part], position[part])  # noqa: E731
+            return View(self, t, states, step, position, known, is_between=len(solution.h) > 0)
         return View(self, t, lambda part: solution(t[part]), step, position, known)
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> View:
@@ -185,6 +188,8 @@ class View:
     position: Array
     #: values of clocks that are known already
     known: Mapping[Clock, Callable[[], Array]]
+    #: whether places are between the ends of steps, where states are computed
+    is_between: bool = False
 
     def on(self, clock: Clock) -> Array:
         """The places on a clock."""
@@ -215,9 +220,13 @@ class View:
 
     @cached_property
     def beta(self) -> Array:
-        predictor, rows = self.dense.coordinates.predictor, max(1, _ENTRIES // self.dense.size)
-        if len(self.t) <= rows or not isinstance(self.dense.solution, SeparableSolution):
-            return predictor(self.t, self.y)
+        coordinates, solution = self.dense.coordinates, self.dense.solution
+        predictor, rows = coordinates.predictor, max(1, _ENTRIES // self.dense.size)
+        is_native = isinstance(solution, SeparableSolution)
+        if len(self.t) <= rows or not is_native:
+            at_steps = getattr(coordinates, "predictor_at_steps", None) if is_native and self.is_between else None
+            known: Array | None = None if at_steps is None else at_steps(solution, self.step, self.position, self.t)
+            return predictor(self.t, self.y) if known is None else known
         # Of many features the states are as large as beta.
         beta = np.empty((len(self.t), self.dense.size))
         for first in range(0, len(self.t), rows):
@@ -253,6 +262,7 @@ class View:
 
     def fields(self) -> dict[str, Any]:
         """The fields of a State."""
+        levels = getattr(self.dense.coordinates, "levels", None)
         return {
             "t": self.on("time"),
             "accelerated_time": self.on("accelerated"),
@@ -265,8 +275,5 @@ class View:
             "imbalance": Deferred(lambda: self.seen.imbalance),
             "log_imbalance": Deferred(lambda: self.seen.log_imbalance),
             "speed": Deferred(lambda: self.speed),
-        } | self._more()
-
-    def _more(self) -> dict[str, Any]:
-        levels = getattr(self.dense.coordinates, "levels", None)
-        return {} if levels is None else {"levels": Deferred(lambda: levels(self.t, self.y))}
+            "levels": None if levels is None else Deferred(lambda: levels(self.t, self.y)),
+        }

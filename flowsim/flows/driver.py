@@ -80,14 +80,14 @@ def run_flow(
     limit = (clock, t_end) if clock in OVERSHOT else None
     if t_eval is None and clock == "time" and math.isinf(run.unit):
         t_eval = np.array([0.0, t_end])  # in no time that is a float does anything move
-    watch = Watcher(run, limit, events)
-    with progress_bar(watch, clock, t_end) if progress else contextlib.nullcontext() as advance:
+    watch = Watcher(run, limit, events) if events or limit is not None else None
+    with progress_bar(run, watch, clock, t_end) if progress else contextlib.nullcontext() as advance:
         solution = solve(coordinates, run.horizon(t_end, clock), method, rtol, atol, max_steps, advance, watch)
     run = reader(coordinates, problem, solution, acceleration, exponent=exponent)
     found, last = search(run, events, limit)
-    success, message = outcome(solution.status.success, solution.message, last, watch.stopped)
+    success, message = outcome(solution.status.success, solution.message, last, watch is not None and watch.stopped)
     end = None if last is None else (last.step, last.position)
-    if clock == "log_loss" and success and last is None and not watch.reached >= t_end:
+    if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
         verdict = getattr(coordinates, "verdict", None)
         success, message = False, verdict or "the loss does not tend to 0: it rests where it is"
     if limit is not None and success and last is None:
@@ -236,11 +236,12 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def progress_bar(watch: Watcher, clock: Clock, end: float) -> Iterator[Callable[[float], None] | None]:
-    """A progress bar over a run's own clock, told the time."""
+def progress_bar(
+    run: DenseOutput, watch: Watcher | None, clock: Clock, end: float
+) -> Iterator[Callable[[float], None] | None]:
+    """A progress bar over a run's own clock, told the time; other clocks are those of what watches it."""
     from tqdm.auto import tqdm
 
-    run = watch.run
     units = {"time": run.unit, "accelerated": run.acceleration}
 
     with (
@@ -249,7 +250,7 @@ def progress_bar(watch: Watcher, clock: Clock, end: float) -> Iterator[Callable[
     ):
 
         def advance(t: float) -> None:
-            reached = units[clock] * t if clock in units else watch.reached
+            reached = units[clock] * t if watch is None or clock in units else watch.reached
             bar.update(min(100.0, 100.0 * reached / end) - bar.n)
 
         yield advance

@@ -142,6 +142,14 @@ class ScaledCoordinates:
         """What of beta the rounding of states alone may be, at each time (K,)."""
         return np.ldexp(cast(Any, self.inner).rounding(t, y), self.exponents.beta)
 
+    def predictor_at_steps(
+        self, solution: SeparableSolution, step: NDArray[np.intp], position: Array, t: Array
+    ) -> Array | None:
+        """The same without the states, where the inner ones offer that."""
+        read = getattr(self.inner, "predictor_at_steps", None)
+        beta = None if read is None else read(solution, step, position, t)
+        return None if beta is None else np.ldexp(beta, self.exponents.beta)
+
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, N) at times (K,): all conserved quantities here are of degree two."""
         seen, k = self.inner.observe(t, y), self.exponents.k

@@ -12,15 +12,17 @@ from typing import Any
 
 from numba import types
 
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.simd import (
     EIGHT,
     WITHIN,
     below,
     constant,
     exponential_within,
+    load,
     load_part,
     magnitude,
+    store,
     store_part,
     wider,
     widest,
@@ -49,19 +51,32 @@ def _logistic(f, y, w, d1, d2):
         d2[i] = w[i] * (tail * part * part)
 
 
+@bare(forceinline=True)
+def _eight_logistic(margin):
+    """``1 / (1 + exp(margin))``, and minus its derivative."""
+    tail = exponential_within(constant(0.0) - magnitude(margin))
+    part = constant(1.0) / (constant(1.0) + tail)
+    return below(margin, constant(0.0), part, tail * part), tail * part * part
+
+
 @_kernel
 def logistic(f, y, w, d1, d2):
-    most = constant(0.0)
-    for i in range(0, len(f), EIGHT):
-        many = min(EIGHT, len(f) - i)
-        label, weight = load_part(y, i, many), load_part(w, i, many)
-        margin = label * load_part(f, i, many)
+    most, whole = constant(0.0), len(f) // EIGHT * EIGHT
+    for i in range(0, whole, EIGHT):
+        label, weight = load(y, i), load(w, i)
+        margin = label * load(f, i)
         most = wider(magnitude(margin), most)
-        tail = exponential_within(constant(0.0) - magnitude(margin))
-        part = constant(1.0) / (constant(1.0) + tail)
-        falling = below(margin, constant(0.0), part, tail * part)
-        store_part(d1, i, many, constant(0.0) - weight * label * falling)
-        store_part(d2, i, many, weight * (tail * part * part))
+        falling, bent = _eight_logistic(margin)
+        store(d1, i, constant(0.0) - weight * label * falling)
+        store(d2, i, weight * bent)
+    if whole < len(f):
+        many = len(f) - whole
+        label, weight = load_part(y, whole, many), load_part(w, whole, many)
+        margin = label * load_part(f, whole, many)
+        most = wider(magnitude(margin), most)
+        falling, bent = _eight_logistic(margin)
+        store_part(d1, whole, many, constant(0.0) - weight * label * falling)
+        store_part(d2, whole, many, weight * bent)
     if not widest(most) <= WITHIN:
         _logistic(f, y, w, d1, d2)
 

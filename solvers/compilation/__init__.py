@@ -85,11 +85,11 @@ def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def address_of(function: Any, count: int) -> int:
-    """Of the wrapper of a compiled function ``void(float64[::1], ...)`` of so many arrays, for compiled code."""
+    """Of a compiled function ``void(float64[::1], ...)`` of so many arrays, for compiled code."""
     from numba import types
-    from numba.experimental.function_type import _get_wrapper_address
 
-    return int(_get_wrapper_address(function, types.void(*[types.float64[::1]] * count)))
+    found = function.get_compile_result(types.void(*[types.float64[::1]] * count))
+    return int(found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
 
 
 #: Parts of compiled functions, without entry points for Python.

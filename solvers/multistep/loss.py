@@ -24,6 +24,7 @@ from flowsim.solvers.simd import (
     load,
     magnitude,
     pointer,
+    spread,
     store,
     view,
 )
@@ -151,15 +152,14 @@ def stiffness(ws, theta):
     bound *= _most_curved(ws)
     if bound <= _NOT_STIFF:
         return bound
-    total = 0.0
-    curvature = view(Loss, ws).curvature
-    for q in range(sizes.rows):
-        row = constant(0.0)
-        for s in range(0, active.padded, EIGHT):
-            entry = load(problem.design, q * sizes.padded + s)
-            row = row + entry * entry * load(by_z, s)
-        total += theta * curvature[q] * add_up(row)
-    return total
+    total, rp = constant(0.0), padded(sizes.rows)
+    for q in range(0, rp, EIGHT):
+        rows = constant(0.0)
+        for s in range(active.n):
+            entry = load(problem.columns, s * rp + q)
+            rows = rows + spread(by_z, s) * (entry * entry)
+        total = total + load(view(Loss, ws).curvature, q) * rows
+    return theta * add_up(total)
 
 
 @bare()

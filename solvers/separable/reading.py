@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, compiled, padded
+from flowsim.solvers.compilation import bare, compiled, padded
 from flowsim.solvers.simd import (
     EIGHT,
     WITHIN,
@@ -17,14 +17,13 @@ from flowsim.solvers.simd import (
     load,
     load_part,
     magnitude,
-    pointer,
     store_part,
     wider,
     widest,
 )  # fmt: skip
 
 #: Coordinates whose terms are laid out together.
-_COLUMNS = 512
+COLUMNS = 512
 #: The exponential of less than this is zero.
 _NOTHING = -746.0
 
@@ -32,48 +31,99 @@ _NOTHING = -746.0
 def terms_of(exponentials: tuple[Any, ...]) -> Any:
     """Room for :func:`sums`."""
     K, d = exponentials[0].shape
-    return np.zeros(4 * K * min(_COLUMNS, -(-d // EIGHT) * EIGHT))
+    return np.zeros(4 * K * min(COLUMNS, -(-d // EIGHT) * EIGHT))
 
 
-@compiled(explicit=True, ahead=(TERMS, TABLE, VECTOR, VECTOR, TABLE))
+@bare()
+def _lay_out(exponentials, first, count, columns, terms):
+    """The terms of some coordinates: logarithms of coefficients, signs, slopes and decays, in rows of so many."""
+    log_coefficient, sign, slope, decay = exponentials
+    width = log_coefficient.shape[0] * columns
+    for k in range(log_coefficient.shape[0]):
+        for i in range(count):
+            at = k * columns + i
+            terms[at], terms[width + at] = log_coefficient[k, first + i], sign[k, first + i]
+            terms[2 * width + at], terms[3 * width + at] = slope[k, first + i], decay[k, first + i]
+
+
+@bare(forceinline=True)
+def _sum(terms, width, columns, b, z, now, many, out, at):
+    """Eight sums of exponentials, stored; the sizes of their exponents."""
+    most = total = constant(0.0)
+    for a in range(b, width, columns):
+        exponent = load(terms, a) + load(terms, 2 * width + a) * z - now * load(terms, 3 * width + a)
+        plain = below(exponent, constant(_NOTHING), constant(0.0), exponent)
+        most = wider(magnitude(plain), most)
+        power = below(exponent, constant(_NOTHING), constant(0.0), exponential_within(plain))
+        total = total + load(terms, width + a) * power
+    store_part(out, at, many, total)
+    return most
+
+
+@compiled(explicit=True)
 def sums(exponentials, z, t, terms, out):
     """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``; infinite and NaN where that is."""
     log_coefficient, sign, slope, decay = exponentials
     K, d = log_coefficient.shape
-    columns = min(_COLUMNS, padded(d))
+    columns = min(COLUMNS, padded(d))
     width = K * columns
-    logs, signs, slopes = pointer(terms, 0), pointer(terms, width), pointer(terms, 2 * width)
-    decays = pointer(terms, 3 * width)
     for first in range(0, d, columns):
         count = min(columns, d - first)
         if count < columns:
             terms[:] = 0.0
-        for k in range(K):
-            for i in range(count):
-                at = k * columns + i
-                logs[at], signs[at] = log_coefficient[k, first + i], sign[k, first + i]
-                slopes[at], decays[at] = slope[k, first + i], decay[k, first + i]
+        _lay_out(exponentials, first, count, columns, terms)
         for row in range(len(t)):
             at, now, most = row * d + first, t[row], constant(0.0)
             for b in range(0, count, EIGHT):
                 many = min(EIGHT, count - b)
-                moved, total = load_part(z, at + b, many), constant(0.0)
-                for a in range(b, width, columns):
-                    exponent = load(logs, a) + load(slopes, a) * moved - now * load(decays, a)
-                    plain = below(exponent, constant(_NOTHING), constant(0.0), exponent)
-                    most = wider(magnitude(plain), most)
-                    power = below(exponent, constant(_NOTHING), constant(0.0), exponential_within(plain))
-                    total = total + load(signs, a) * power
-                store_part(out, at + b, many, total)
+                most = wider(_sum(terms, width, columns, b, load_part(z, at + b, many), now, many, out, at + b), most)
             if not widest(most) <= WITHIN:
                 for i in range(count):
-                    total_i = 0.0
-                    for a in range(i, width, columns):
-                        total_i += signs[a] * math.exp(logs[a] + slopes[a] * z[row, first + i] - now * decays[a])
-                    out[row, first + i] = total_i
+                    total = 0.0
+                    for k in range(K):
+                        exponent = log_coefficient[k, first + i] + slope[k, first + i] * z[row, first + i]
+                        total += sign[k, first + i] * math.exp(exponent - now * decay[k, first + i])
+                    out[row, first + i] = total
 
 
-@compiled(ahead=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
+@bare()
+def _polynomial(length, x):
+    """Weights of f and f' of both ends, and of the difference of z, in the polynomial of degree 5 at x, 0 to 1."""
+    y, cube, half = 1.0 - x, x * x * x, 0.5 * length * length
+    along = cube * (10.0 - x * (15.0 - 6.0 * x))
+    from_left, from_right = (
+        length * (x - cube * (6.0 - x * (8.0 - 3.0 * x))),
+        -length * cube * (4.0 - x * (7.0 - 3.0 * x)),
+    )
+    return along, from_left, from_right, half * x * x * y * y * y, half * cube * y * y
+
+
+@compiled(explicit=True)
+def sums_between(exponentials, h, z, f, df, step, position, t, terms, out):
+    """:func:`sums` at positions, 0 to 1, of steps with z, f and f' at their ends, of no more than 512 coordinates."""
+    d, width = exponentials[0].shape[1], exponentials[0].shape[0] * padded(exponentials[0].shape[1])
+    _lay_out(exponentials, 0, d, padded(d), terms)
+    for row in range(len(t)):
+        x, left = position[row], step[row] * d
+        right = left + d
+        if x == 1.0:
+            x, left = 0.0, right
+        along, f_left, f_right, df_left, df_right = _polynomial(h[step[row]], x)
+        most = constant(0.0)
+        for b in range(0, d, EIGHT):
+            many = min(EIGHT, d - b)
+            here, there = left + b, right + b
+            moved = load_part(z, here, many)
+            moved = moved + along * (load_part(z, there, many) - moved)
+            moved = moved + f_left * load_part(f, here, many) + f_right * load_part(f, there, many)
+            moved = moved + df_left * load_part(df, here, many) + df_right * load_part(df, there, many)
+            most = wider(_sum(terms, width, padded(d), b, moved, t[row], many, out, row * d + b), most)
+        if not widest(most) <= WITHIN:
+            return False
+    return True
+
+
+@compiled()
 def locate(t, h, times, step, position):
     """The step that holds each time, the later of two, and the position in it, 0 to 1."""
     last = len(h) - 1

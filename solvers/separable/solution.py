@@ -140,6 +140,18 @@ class SeparableSolution:
         self._fill(out, step, theta, None)
         return out
 
+    def sums_at_steps(self, step: NDArray[np.intp], theta: Array, t: Array) -> Array | None:
+        """beta of a few coordinates at positions `theta` of steps, (K, d), without z; None where it is not read so."""
+        flow = self.flow
+        chunk = self.chunks[0] if len(self.chunks) == 1 else None
+        if not isinstance(chunk, NodeSteps) or chunk.loaded is not None or flow.curves is not None:
+            return None
+        kernel: Any = compiled_reading()
+        out, terms = np.empty((len(t), flow.d)), flow.exponential
+        places = (chunk.h, chunk.z, chunk.f, chunk.df, step, theta, t)
+        few = flow.d <= kernel.COLUMNS
+        return out if few and kernel.sums_between(terms, *places, kernel.terms_of(terms), out) else None
+
     def some_at_steps(self, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp]) -> Array:
         """z of the coordinates `only`, of a sum of exponentials, shape (K, len(only)): no more is computed."""
         out = np.zeros((len(step), len(only)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import datamodel
+from numba.core import cgutils, datamodel
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, register_model
@@ -130,9 +130,10 @@ def at_address(typing_context: Any, address: Any, first: Any, kind: Any) -> Any:
 
 @_compiled
 def call_on_arrays(typing_context: Any, address: Any, arrays: Any, size: Any) -> Any:
-    """Call a compiled function ``void(float64[::1], ...)`` by the address of its wrapper, on arrays of one size.
+    """Call a compiled function ``void(float64[::1], ...)`` by its address, on arrays of one size.
 
-    `arrays` is a tuple of pointers.
+    `arrays` is a tuple of pointers. By Numba's own convention: to pass arrays to the wrapper for other callers takes
+    longer than eight exponentials.
     """
     kind = types.float64[::1]
 
@@ -146,8 +147,11 @@ def call_on_arrays(typing_context: Any, address: Any, arrays: Any, size: Any) ->
                 itemsize=_INT64(8), meminfo=None,
             )  # fmt: skip
             parts.append(array._getvalue())
-        function = ir.FunctionType(context.get_value_type(types.void), [part.type for part in parts])
-        builder.call(builder.inttoptr(address, function.as_pointer()), parts)
+        kinds = [kind] * len(parts)
+        function = context.call_conv.get_function_type(types.void, kinds)
+        returned, failed = (cgutils.alloca_once(builder, slot.pointee) for slot in function.args[:2])
+        flat = context.get_arg_packer(kinds).as_arguments(builder, parts)
+        builder.call(builder.inttoptr(address, function.as_pointer()), [returned, failed, *flat])
         return context.get_dummy_value()
 
     return types.void(types.int64, arrays, types.int64), generate
