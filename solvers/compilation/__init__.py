@@ -86,9 +86,7 @@ def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
 
 def address_of(function: Any, count: int) -> int:
     """Of a compiled function ``void(float64[::1], ...)`` of so many arrays, for compiled code."""
-    from numba import types
-
-    found = function.get_compile_result(types.void(*[types.float64[::1]] * count))
+    found = function.get_compile_result(types.void(*[VECTOR] * count))
     return int(found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.solvers.compilation import bare, compiled, padded
+from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, bare, compiled, padded
 from flowsim.solvers.simd import (
     EIGHT,
     WITHIN,
@@ -17,6 +17,8 @@ from flowsim.solvers.simd import (
     load,
     load_part,
     magnitude,
+    pointer,
+    store,
     store_part,
     wider,
     widest,
@@ -29,9 +31,9 @@ _NOTHING = -746.0
 
 
 def terms_of(exponentials: tuple[Any, ...]) -> Any:
-    """Room for :func:`sums`."""
+    """Room for :func:`sums` and :func:`sums_between`."""
     K, d = exponentials[0].shape
-    return np.zeros(4 * K * min(COLUMNS, -(-d // EIGHT) * EIGHT))
+    return np.zeros((4 * K + 1) * min(COLUMNS, -(-d // EIGHT) * EIGHT))
 
 
 @bare()
@@ -60,11 +62,19 @@ def _sum(terms, width, columns, b, z, now, many, out, at):
     return most
 
 
-@compiled(explicit=True)
+@bare()
+def _plain_sum(terms, width, columns, i, z, now):
+    """One sum of exponentials of any size."""
+    total = 0.0
+    for a in range(i, width, columns):
+        total += terms[width + a] * math.exp(terms[a] + terms[2 * width + a] * z - now * terms[3 * width + a])
+    return total
+
+
+@compiled(explicit=True, ahead=(TERMS, TABLE, VECTOR, VECTOR, TABLE))
 def sums(exponentials, z, t, terms, out):
     """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``; infinite and NaN where that is."""
-    log_coefficient, sign, slope, decay = exponentials
-    K, d = log_coefficient.shape
+    K, d = exponentials[0].shape
     columns = min(COLUMNS, padded(d))
     width = K * columns
     for first in range(0, d, columns):
@@ -79,11 +89,7 @@ def sums(exponentials, z, t, terms, out):
                 most = wider(_sum(terms, width, columns, b, load_part(z, at + b, many), now, many, out, at + b), most)
             if not widest(most) <= WITHIN:
                 for i in range(count):
-                    total = 0.0
-                    for k in range(K):
-                        exponent = log_coefficient[k, first + i] + slope[k, first + i] * z[row, first + i]
-                        total += sign[k, first + i] * math.exp(exponent - now * decay[k, first + i])
-                    out[row, first + i] = total
+                    out[row, first + i] = _plain_sum(terms, width, columns, i, z[row, first + i], now)
 
 
 @bare()
@@ -98,32 +104,57 @@ def _polynomial(length, x):
     return along, from_left, from_right, half * x * x * y * y * y, half * cube * y * y
 
 
+@bare()
+def _reach(terms, width):
+    """The largest size of a logarithm, of a slope and of a decay."""
+    log = slope = decay = constant(0.0)
+    for a in range(0, width, EIGHT):
+        log = wider(magnitude(load(terms, a)), log)
+        slope = wider(magnitude(load(terms, 2 * width + a)), slope)
+        decay = wider(magnitude(load(terms, 3 * width + a)), decay)
+    return widest(log), widest(slope), widest(decay)
+
+
 @compiled(explicit=True)
 def sums_between(exponentials, h, z, f, df, step, position, t, terms, out):
     """:func:`sums` at positions, 0 to 1, of steps with z, f and f' at their ends, of no more than 512 coordinates."""
-    d, width = exponentials[0].shape[1], exponentials[0].shape[0] * padded(exponentials[0].shape[1])
-    _lay_out(exponentials, 0, d, padded(d), terms)
+    (K, d), columns = exponentials[0].shape, padded(exponentials[0].shape[1])
+    width, here = K * columns, pointer(terms, 4 * K * columns)
+    _lay_out(exponentials, 0, d, columns, terms)
+    log, slope, decay = _reach(terms, width)
     for row in range(len(t)):
-        x, left = position[row], step[row] * d
+        x, left, now = position[row], step[row] * d, t[row]
         right = left + d
         if x == 1.0:
             x, left = 0.0, right
         along, f_left, f_right, df_left, df_right = _polynomial(h[step[row]], x)
+        far = constant(0.0)
+        for b in range(0, d, EIGHT):
+            many, i, j = min(EIGHT, d - b), left + b, right + b
+            moved = load_part(z, i, many)
+            moved = moved + along * (load_part(z, j, many) - moved)
+            moved = moved + f_left * load_part(f, i, many) + f_right * load_part(f, j, many)
+            moved = moved + df_left * load_part(df, i, many) + df_right * load_part(df, j, many)
+            far = wider(magnitude(moved), far)
+            store(here, b, moved)
+        at = row * d
+        if log + slope * widest(far) + decay * now <= WITHIN:
+            for b in range(0, d, EIGHT):
+                moved, total = load(here, b), constant(0.0)
+                for a in range(b, width, columns):
+                    exponent = load(terms, a) + load(terms, 2 * width + a) * moved - now * load(terms, 3 * width + a)
+                    total = total + load(terms, width + a) * exponential_within(exponent)
+                store_part(out, at + b, min(EIGHT, d - b), total)
+            continue
         most = constant(0.0)
         for b in range(0, d, EIGHT):
-            many = min(EIGHT, d - b)
-            here, there = left + b, right + b
-            moved = load_part(z, here, many)
-            moved = moved + along * (load_part(z, there, many) - moved)
-            moved = moved + f_left * load_part(f, here, many) + f_right * load_part(f, there, many)
-            moved = moved + df_left * load_part(df, here, many) + df_right * load_part(df, there, many)
-            most = wider(_sum(terms, width, padded(d), b, moved, t[row], many, out, row * d + b), most)
+            most = wider(_sum(terms, width, columns, b, load(here, b), now, min(EIGHT, d - b), out, at + b), most)
         if not widest(most) <= WITHIN:
-            return False
-    return True
+            for i in range(d):
+                out[row, i] = _plain_sum(terms, width, columns, i, here[i], now)
 
 
-@compiled()
+@compiled(ahead=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
 def locate(t, h, times, step, position):
     """The step that holds each time, the later of two, and the position in it, 0 to 1."""
     last = len(h) - 1

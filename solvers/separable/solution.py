@@ -147,10 +147,12 @@ class SeparableSolution:
         if not isinstance(chunk, NodeSteps) or chunk.loaded is not None or flow.curves is not None:
             return None
         kernel: Any = compiled_reading()
+        if flow.d > kernel.COLUMNS:
+            return None
         out, terms = np.empty((len(t), flow.d)), flow.exponential
         places = (chunk.h, chunk.z, chunk.f, chunk.df, step, theta, t)
-        few = flow.d <= kernel.COLUMNS
-        return out if few and kernel.sums_between(terms, *places, kernel.terms_of(terms), out) else None
+        kernel.sums_between(terms, *places, kernel.terms_of(terms), out)
+        return out
 
     def some_at_steps(self, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp]) -> Array:
         """z of the coordinates `only`, of a sum of exponentials, shape (K, len(only)): no more is computed."""

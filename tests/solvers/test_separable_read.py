@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from flowsim.solvers import integrate_separable
 from flowsim.solvers.separable import reading as separable_read
+from tests.solvers.separable_families import two_layer
 
 
 def sums(logs, signs, slopes, decays, z, t):
@@ -49,6 +51,23 @@ def test_no_exponent_is_too_large_or_too_small(exponent):
             expected = np.exp(logs)
         found = sums(logs, one, one, 0 * one, np.zeros((1, 11)), np.zeros(1))
         assert_allclose(found, expected, rtol=4e-16, atol=5e-324)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 8, 155, 1000])
+@pytest.mark.parametrize("d", [1, 8, 50])
+def test_sums_between_steps_are_those_of_the_states_there(d, exponent):
+    """From ordinary exponents to those that pass through the end of the range of floats."""
+    rng = np.random.default_rng(d)
+    X, y = rng.standard_normal((20, d)), rng.standard_normal(20)
+    gamma = exponent * math.log(10)
+    run = integrate_separable(two_layer(X, y, gamma, kappa=1e-3), 3.0 * gamma)
+    times = np.sort(np.append(rng.uniform(0, run.t[-1], 300), run.t[::7]))
+    step, position = run.locate(times)
+    expected = run.flow.beta(run.at_steps(step, position), times)
+    found = run.sums_at_steps(step, position, times)
+    # z is rounded, and doubled in an exponent; the two exponentials begin alike.
+    rounding = 4e-16 * (10 + 10 * gamma)
+    assert_allclose(found, expected, rtol=rounding, atol=rounding * math.exp(-2 * gamma) + 1e-320)
 
 
 def test_what_is_no_number_stays_none():
