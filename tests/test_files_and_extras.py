@@ -77,3 +77,22 @@ def test_compiling_is_said_once(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.count("compiling, once") == 1 and done.stdout == ""
+
+
+def test_it_is_said_that_another_process_compiles(tmp_path: Path) -> None:
+    code = (
+        "from flowsim.compiling import compiling_note, expect\n"
+        "with compiling_note(True): pass\nexpect()\nwith compiling_note(False): pass\n"
+        "for k in range(2):\n    with compiling_note(True): pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("compiling, once") == 1 and done.stdout == ""
+
+
+def test_the_import_is_quick() -> None:
+    code = (
+        "import sys, time\nbefore = time.process_time()\nimport flowsim\ntaken = time.process_time() - before\n"
+        "assert taken < 0.1, taken\nassert not {'numpy', 'scipy', 'numba', 'sympy', 'pandas'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ _TINY = 1e-18
 def _at(start, end, x, line, line_end, curve, curve_end):
     """The polynomial of degree 5 at x, 0 to 1, with values, h f and h^2 f' of both ends.
 
-    In x and 1 - x: next to one end, what the far one weighs is not lost to cancellation, and no distance turns negative.
+    In x and 1 - x: next to one end, what the far one weighs is not lost to cancellation; no distance turns negative.
     """
     y, xx, yy = 1.0 - x, x * x, (1.0 - x) * (1.0 - x)
     left, right = start * (1.0 + 3.0 * x + 6.0 * xx), end * (1.0 + 3.0 * y + 6.0 * yy)
