@@ -85,7 +85,7 @@ def read_linear_fields(file: str | os.PathLike[str], data: xarray.Dataset | None
 
 
 def _block(data: xarray.Dataset, problem: Problem, k: int) -> Block:
-    fields = {name: data[f"block{k}_{name}"].values for name in _OF_BLOCK}
+    fields: dict[str, Any] = {name: data[f"block{k}_{name}"].values for name in _OF_BLOCK}
     b = float(np.atleast_1d(data.attrs["pulls"])[k])
     kind = next((kind for kind, own in _OF_DATA.items() if own and f"block{k}_{own[0]}" in data), Block)
     fields |= {name: data[f"block{k}_{name}"].values for name in _OF_DATA[kind]}

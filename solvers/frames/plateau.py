@@ -157,10 +157,11 @@ class Plateau:
     def turned(self, frame: Frame, first: Array, second: Array) -> Frame:
         """The state once its first `count` directions have become (first; second), and the others make way."""
         if not frame.is_paired:
-            return frame.advanced(*(
+            above, below = (
                 np.concatenate([head, side[:, self.count :]], axis=1)
                 for head, side in ((first, frame.A), (second, frame.B))
-            ))  # fmt: skip
+            )
+            return frame.advanced(above, below)
         (A, own), (B, other) = (
             orthonormal(np.concatenate([head, side[:, self.count :]], axis=1))
             for head, side in ((first, frame.A), (second, frame.B))
