@@ -93,9 +93,10 @@ class StageEquations:
         A, B = frame.A[:, there], frame.B[:, there]
         if A.shape[1] == 0:
             return 0.0
-        order, logs = 2 * self.tableau.stages + 1, np.full(A.shape[1], -0.5 * np.log(2.0) if frame.is_paired else 0.0)
-        a, b = (0.0, 0.0) if frame.is_paired else (self.problem.damping_rows, self.problem.damping_columns)
-        a, b = np.reshape(a, (-1, 1)), np.reshape(b, (-1, 1))
+        if frame.is_paired:
+            return _paired_turning(G, A, B, 2 * self.tableau.stages + 1)
+        order, logs = 2 * self.tableau.stages + 1, np.zeros(A.shape[1])
+        a, b = self.problem.damping_rows[:, None], self.problem.damping_columns[:, None]
         size = float(np.linalg.norm(G)) + float(a.max()) + float(b.max())
         for _ in range(order):
             A, B = G @ B - a * A, G.T @ A - b * B
@@ -238,6 +239,22 @@ class StageEquations:
     def _enough(self, size: float, G: Array) -> bool:
         """h times the update of G is the relative change of Z it can still make."""
         return size <= max(_SHARE * self.tol * min(1.0, self._data.h * _largest(G)), _FLOOR)
+
+
+def _paired_turning(G: Array, A: Array, B: Array, order: int) -> float:
+    """``max |S^m f|^(1/m)``, m odd, of f = (a, b) / sqrt(2): powers of ``G^T G`` in its eigenvectors."""
+    pushed, pulled = G @ B, G.T @ A
+    moved = np.maximum(np.linalg.norm(pushed, axis=0), np.linalg.norm(pulled, axis=0))
+    kept = moved > _NO_TURN * np.linalg.norm(G)
+    if not kept.any():
+        return 0.0
+    squares, vectors = np.linalg.eigh(G.T @ G)
+    top = float(squares[-1])
+    share = np.maximum(squares / top, 0.0)[:, None]
+    # |(G G^T)^k G b|^2 and |(G^T G)^k G^T a|^2, 2 k + 1 = m
+    along = share**order * (vectors.T @ B[:, kept]) ** 2 * top
+    along += share ** (order - 1) * (vectors.T @ pulled[:, kept]) ** 2
+    return float(np.sqrt(top) * (0.5 * along.sum(axis=0).max() / top) ** (0.5 / order))
 
 
 def _visible(frame: Frame) -> tuple[Array, Array, Array]:

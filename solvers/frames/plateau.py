@@ -21,7 +21,7 @@ _HALF = np.sqrt(0.5)
 #: What of a vector is only rounding of the rest.
 _ROUNDING = 1e-14
 #: Growth ``rate * time`` over which a pair that is not yet along a singular vector is turned at once.
-_TURN = 2.0
+_TURN = 4.0
 
 
 def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
