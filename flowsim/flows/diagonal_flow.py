@@ -19,6 +19,7 @@ from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
+from flowsim.flows.horizon import largest_pull, longest
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
@@ -145,7 +146,7 @@ def _prepare(
     rtol: float,
     info: dict[str, Any],
 ) -> _Prepared:
-    time = t_end * (scale.gamma if clock == "accelerated" else 1.0)
+    time = longest(net, scale, t_end, clock)
     chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, coordinates, method, rtol, time)
     if method == "auto":
         # LSODA may step to where an exponential overflows, and cannot come back.
@@ -184,7 +185,7 @@ def _remembered(
 ) -> _Prepared:
     """From the default start; `data` are the arrays of the problem, which may be given others."""
     return _prepare(
-        net, problem, scale, net.direction(None, problem.d), None, 0.0, method=method, coordinates=coordinates,
+        net, problem, scale, net.direction(None, problem.d), None, math.inf, method=method, coordinates=coordinates,
         clock=clock, rtol=rtol, info=_info(net, scale, True),
     )  # fmt: skip
 
@@ -229,7 +230,8 @@ def _in_units(
     homogeneous = parts is None and coordinates in ("auto", "growth", "log")
     exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
     own, data = exponents.network(net), exponents.problem(problem)
-    inner, reason = choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol)
+    until = math.inf if exponents.k else horizon
+    inner, reason = choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol, until)
     if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
         inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
     if exponents.k and not _is_native(inner):  # weights are integrated as they are
@@ -274,6 +276,7 @@ def choose(
     asked: str,
     method: str,
     rtol: float,
+    horizon: float = math.inf,
 ) -> tuple[Coordinates, str | None]:
     if net.noise is not None and not isinstance(problem, Regression):
         from flowsim.flows.noisy_loss import noisy_loss_coordinates
@@ -315,7 +318,7 @@ def choose(
         raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
     plain, why_not = not net.is_mixed and net.distinct[0].product_of is not None, not_log
     if asked == "curve" or (asked == "auto" and not plain):
-        curves = _along_curves(net, problem, scale, direction, clock, rtol, native_growth)
+        curves = _along_curves(net, problem, scale, direction, clock, rtol, native_growth, horizon)
         if not isinstance(curves, str):
             return curves, reason
         why_not = curves
@@ -339,11 +342,14 @@ def _along_curves(
     clock: InitialScale,
     rtol: float,
     native: bool,
+    horizon: float,
 ) -> Coordinates | str:
     """Coordinates along the curves of weights out of their start, or why there are none."""
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
-    if admits_curves(net, scale, direction, rtol) is None:
-        return DualCoordinates(net, problem, CurveMap(net, scale, direction, problem.coefficient_size), native=native)
+    reach = horizon * largest_pull(problem, scale, direction) if net.is_mixed else math.inf
+    if admits_curves(net, scale, direction, rtol, reach) is None:
+        curves = CurveMap(net, scale, direction, problem.coefficient_size, reach)
+        return DualCoordinates(net, problem, curves, native=native)
     why_not = admits_blow_up(net, scale) or (None if native else "no compiled method takes the loss, or so many")
     if why_not is not None:
         return why_not

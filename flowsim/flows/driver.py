@@ -22,7 +22,7 @@ from flowsim.flows.determined import undetermined
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, steps_of_companion, unmoved
 from flowsim.flows.happenings import WholeRun, happened, outcome, search
 from flowsim.flows.solving import solve
-from flowsim.problem import Problem
+from flowsim.problem import Problem, Regression
 from flowsim.results import TIME_CLOCKS, Clock, Deferred, Trajectory
 from flowsim.results.events import Event
 from flowsim.results.state import CLOCKS
@@ -31,8 +31,8 @@ from flowsim.version import __version__
 
 #: Clocks that the last step takes beyond their end.
 OVERSHOT: tuple[Clock, ...] = ("arclength", "log_loss")
-#: Rates whose squares are floats.
-_FASTEST = math.sqrt(sys.float_info.max)
+#: Rates whose squares are floats, and slopes whose third powers are.
+_FASTEST, _FLATTEST = math.sqrt(sys.float_info.max), sys.float_info.min ** (1 / 3)
 CLOCK_WORDS = dict(zip(CLOCKS, (*TIME_CLOCKS, "ln(1/L)"), strict=True))
 
 
@@ -127,7 +127,10 @@ def run_flow(
         dense=WholeRun(run, end),
     )
     if not success:
-        message = (None if len(solution.h) else _too_fast(coordinates, view)) or message
+        if not len(solution.h):
+            message = _too_fast(coordinates, view) or message
+        elif solution.status is Status.STEP_BUDGET:
+            message = _too_flat(problem, view) or message
         raise IntegrationError(
             f"the flow stopped at {trajectory.clock_values(clock)[-1]:.6g} of {t_end:.6g} in {CLOCK_WORDS[clock]}: "
             f"{message}.",
@@ -151,6 +154,18 @@ def _too_fast(coordinates: Coordinates, start: View) -> str | None:
     return (
         f"beta, up to {np.abs(start.beta).max():.3g} at the start, moves at a rate of {rate:.2g} there, whose square "
         "is beyond the range of floats: the loss is that steep; start closer to the data, with a smaller `alpha`"
+    )
+
+
+def _too_flat(problem: Problem, view: View) -> str | None:
+    """That steps have become short because a loss falls towards 0 more slowly than floats can follow."""
+    slopes = np.abs(problem.slopes(problem.predict(view.beta[-1])))
+    least = float(slopes[slopes > 0].min(initial=math.inf))
+    if isinstance(problem, Regression) or least > _FLATTEST:
+        return None
+    return (
+        f"the loss of a row falls towards 0, its slope to {least:.2g}, whose cube is below the range of floats; beta "
+        "goes on like the logarithm of time: shorten `t_end`, or use a larger `alpha`"
     )
 
 

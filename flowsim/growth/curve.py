@@ -97,6 +97,14 @@ class Side:
         self.beta = curve.value(self._theta)
         self._h = self._first_step()
 
+    def stand(self) -> None:
+        """The curve of weights that stay what they are."""
+        with np.errstate(divide="ignore"):
+            logs = self.curve.log_alpha + np.log(np.abs(self.curve.direction))
+        self.end, self.ended = self.sign * math.inf, "rest"
+        low, high = min(0.0, self.end), max(0.0, self.end)
+        self.pieces = [Piece(low, high, None, None, None, logs, np.sign(self.curve.direction))]
+
     def _with_created(self) -> tuple[Array, Array]:
         """Logarithms and signs of the components at z = 0, with growing ones that higher orders create."""
         degree, value = created_components(self.curve.origin, self.curve.c, self.sign)

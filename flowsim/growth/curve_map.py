@@ -13,7 +13,8 @@ from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
 from flowsim.growth.formula_origin import origin_of
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.growth.homogeneous import leading_of
+from flowsim.network import DiagonalNetwork, Formula, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 
 #: Tables are extended beyond the point needed by this share of their length.
@@ -22,6 +23,8 @@ _AHEAD = 0.1
 _RESOLVED = 10 * float(np.finfo(float).eps)
 #: Coefficients are tabulated to this many times the size of those that fit the data.
 _FARTHER = 1e10
+#: z is resolved where it changes weights by less than this, all the way; by less than that they stand still.
+_FAR_FROM_GROWN, _STILL = 0.1, 1e-10
 #: Weights below this are no floats to work with.
 _TINY = 1e-150
 #: The integrator rejects a step whose prediction is off by more than this, in logarithms of weights.
@@ -30,8 +33,10 @@ _CORRECTED = 0.5
 _NEARER = 0.25
 
 
-def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, rtol: float) -> str | None:
-    """None if the network's growth along curves is exact at this start, else the reason why not."""
+def admits_curves(
+    net: DiagonalNetwork, scale: InitialScale, direction: Array, rtol: float, reach: float = math.inf
+) -> str | None:
+    """None if the network's growth along curves is exact at this start while |z| <= reach, else the reason why not."""
     if net.noise is not None and net.noise.stds(net.weights).any():
         return "noise drives the weights off their curve"
     if net.weight_decay:
@@ -50,9 +55,20 @@ def admits_curves(net: DiagonalNetwork, scale: InitialScale, direction: Array, r
         if origin.order == 0:
             if least < math.log(_TINY):
                 return f"{formula.text!r} is not analytic at the origin, where weights of {scale} are"
-        elif (origin.order - 2) * least < math.log(_RESOLVED / rtol):
+        elif (origin.order - 2) * least < math.log(_RESOLVED / rtol) and not all(
+            _change(formula, scale, direction[rows, i], reach) <= _FAR_FROM_GROWN for i in here
+        ):
             return f"weights of {formula.text!r} take alpha^-{origin.order - 2} of time: floats do not resolve it"
     return None
+
+
+def _change(formula: Formula, scale: InitialScale, start: Array, reach: float) -> float:
+    """By how much weights of a formula of order L >= 3 change, relatively, while |z| <= reach, to first order."""
+    leading = leading_of(formula)
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.abs(leading.gradient(start[:, None], -math.inf)[:, 0])) - np.log(np.abs(start))
+        moved = float(np.max(logs, initial=-math.inf, where=~np.isnan(logs))) + np.log(reach)
+    return math.exp(min(moved + (leading.order - 2) * scale.log, 700.0))
 
 
 class CurveMap:
@@ -69,6 +85,8 @@ class CurveMap:
         The start is alpha times this.
     size : float
         Of the coefficients that fit the data; curves are tabulated far beyond that.
+    reach : float
+        |z| stays below this: what waits for longer stands still.
 
     Raises
     ------
@@ -80,7 +98,9 @@ class CurveMap:
     log_unit = 0.0
     is_damped = False
 
-    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0) -> None:
+    def __init__(
+        self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0, reach: float = math.inf
+    ) -> None:
         self.net, self.scale, self.direction = net, scale, direction
         self._reach: Array = np.zeros((2, direction.shape[1]))
         d = direction.shape[1]
@@ -97,6 +117,9 @@ class CurveMap:
             self.which[here] = len(self.curves) + inverse.ravel()
             for column in starts.T:
                 curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)
+                if curve.origin.order > 2 and _change(formula, scale, column, reach) <= _STILL:
+                    curve.above.stand()
+                    curve.below.stand()
                 curve.farthest = max(curve.farthest, _FARTHER * abs(curve.above.beta))
                 if not math.isfinite(curve.above.beta):
                     raise ValueError(

@@ -1,0 +1,60 @@
+"""Coordinates whose formulas have different orders: at tiny alpha each order moves on a time scale of its own."""
+
+import numpy as np
+import pytest
+from gmpy2 import mpfr
+
+import flowsim as fs
+from tests.flows.collocation import Collocation
+from tests.fuzz import oracles
+from tests.fuzz.oracles import Data, Products
+
+X, Y = np.array([[1.0, 0.5, 0.2], [0.5, 1.0, -0.4]]), np.array([1.0, 0.6])
+START = {"u": 1.0, "v": 0.4, "w": 0.7}
+
+
+def exact(alpha: str, times: list[float]) -> np.ndarray:
+    """beta (T, 3) of ``u*v, u*v*w, u*v`` by the angles of each."""
+    with oracles.precision(60):
+        data, small = Data(X, Y), mpfr(alpha)
+        weights = [[mpfr(START[name]) * small] for name in "uvw"]
+        grown = [Products(weights[:2]), Products(weights), Products(weights[:2])]
+
+        def read(q: list) -> list:
+            return [own.beta([angle])[0] for own, angle in zip(grown, q, strict=True)]
+
+        def field(q: list) -> list:
+            speeds = [own.speed([angle])[0] for own, angle in zip(grown, q, strict=True)]
+            return [-g * s for g, s in zip(data.gradient(read(q)), speeds, strict=True)]
+
+        flow = Collocation(field, [own.start[0] for own in grown])
+        return np.array([[float(b) for b in read(flow.to(mpfr(float(t))))] for t in times])
+
+
+@pytest.mark.parametrize(("alpha", "share"), [("1e-3", 400.0), ("1e-9", 4.0), ("1e-16", 4.0), ("1e-1000", 4.0)])
+def test_those_of_higher_order_wait_while_the_others_grow(alpha, share):
+    net, problem = fs.DiagonalNetwork(["u*v", "u*v*w", "u*v"]), fs.Regression(X, Y)
+    gamma = -float(oracles.gmpy2.log(mpfr(alpha)))
+    times = gamma * np.array([0.6, 1.2, 1.7, share])
+    truth = exact(alpha, times.tolist())
+    for rtol in (1e-6, 1e-10):
+        traj = fs.gradient_flow(net, problem, times[-1], alpha=alpha, start=START, t_eval=times, rtol=rtol)
+        assert traj.info["coordinates"] == "curve"
+        assert np.abs(traj.beta - truth).max() <= 20 * rtol * max(1.0, np.abs(truth).max())
+    waiting = traj.log_abs_weights["w"][:, 1]
+    if alpha != "1e-3":
+        np.testing.assert_allclose(waiting, np.log(0.7) - gamma, rtol=1e-8)
+
+
+def test_at_rest_means_that_what_waits_for_longer_has_not_moved():
+    net, problem = fs.DiagonalNetwork(["u*v", "u*v*w", "u*v"]), fs.Regression(X, Y)
+    ends = [fs.gradient_flow(net, problem, alpha=alpha, start=START).beta[-1] for alpha in ("1e-16", "1e-1000")]
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
+    assert abs(ends[0][1]) < 1e-12
+
+
+@pytest.mark.parametrize("clock", ["accelerated", "time"])
+def test_horizons_on_which_all_orders_move_are_refused_where_floats_do_not_carry_both(clock):
+    net, problem = fs.DiagonalNetwork(["u*v*w", "u**2*v**2", "u*v*w"]), fs.Regression(X, Y)
+    with pytest.raises(fs.IntegrationError, match=r"orders \[3, 4\] have time scales of their own"):
+        fs.gradient_flow(net, problem, 4.0 if clock == "accelerated" else 4e30, alpha="1e-30", start=START, clock=clock)
