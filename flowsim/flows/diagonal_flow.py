@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +18,7 @@ from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
-from flowsim.flows.horizon import largest_pull, longest
+from flowsim.flows.horizon import acceleration_in_units, largest_pull, longest
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
@@ -32,7 +31,7 @@ from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
-from flowsim.symbolic.clock import acceleration, log_acceleration
+from flowsim.symbolic.clock import acceleration
 
 #: From so many e-foldings of decay on z is so large that its rounding, 1e-11, is felt.
 _FELT = 1e5
@@ -158,7 +157,7 @@ def _prepare(
     return _Prepared(
         chosen,
         method,
-        _acceleration(net, scale, chosen, clock, exponents.time),
+        acceleration_in_units(net, scale, chosen, clock, exponents.time),
         exponents.time,
         {**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
     )
@@ -192,27 +191,6 @@ def _remembered(
 
 def _is_native(coordinates: Any) -> bool:
     return bool(getattr(coordinates, "native", hasattr(coordinates, "integrate")))
-
-
-def _acceleration(net: DiagonalNetwork, scale: InitialScale, chosen: Coordinates, clock: str, exponent: int) -> float:
-    """``d accelerated_time / dt``, t in the coordinates' unit of time, which has a binary exponent besides."""
-    unit = chosen.log_unit
-    if unit or (chosen.name == "weights" and clock == "time"):
-        # Accelerated time itself may be below the range of floats; time is not.
-        rate = max(math.exp(log_acceleration(net, scale) + unit), sys.float_info.min)
-    else:
-        rate = acceleration(net, scale)
-    try:
-        rate = math.ldexp(rate, exponent)
-    except OverflowError:
-        rate = math.inf
-    if not 0 < rate < math.inf:
-        raise ValueError(
-            f"`alpha` = {scale} and the size of `problem` put accelerated time, in units of 1/(X^T X), beyond the "
-            "range of floats: divide y by a power of ten c, and alpha by its root of the formula's order, for the same "
-            "flow divided by c."
-        )
-    return rate
 
 
 def _in_units(

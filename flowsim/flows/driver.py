@@ -127,10 +127,7 @@ def run_flow(
         dense=WholeRun(run, end),
     )
     if not success:
-        if not len(solution.h):
-            message = _too_fast(coordinates, view) or message
-        elif solution.status is Status.STEP_BUDGET:
-            message = _too_flat(problem, view) or message
+        message = _reason(coordinates, problem, solution, view) or message
         raise IntegrationError(
             f"the flow stopped at {trajectory.clock_values(clock)[-1]:.6g} of {t_end:.6g} in {CLOCK_WORDS[clock]}: "
             f"{message}.",
@@ -143,6 +140,15 @@ def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -
     """What the coordinates have to say of the end of a run."""
     remarks = getattr(coordinates, "remarks", None)
     return {} if remarks is None else remarks(solution.y[-1])
+
+
+def _reason(
+    coordinates: Coordinates, problem: Problem, solution: Solution | SeparableSolution, view: View
+) -> str | None:
+    """What a failed run says about itself better than its integrator does."""
+    if not len(solution.h):
+        return _too_fast(coordinates, view)
+    return _too_flat(problem, view) if solution.status is Status.STEP_BUDGET else None
 
 
 def _too_fast(coordinates: Coordinates, start: View) -> str | None:
