@@ -10,6 +10,7 @@ import click
 
 from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option
 from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
+from flowsim.compiling import compiling_note
 
 if TYPE_CHECKING:
     from flowsim.studies import HalvedSteps
@@ -61,7 +62,7 @@ def compare(
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
     largest = tenth_of_stable(net, problem, momentum) if step is None else step
     end = max(200 * largest, first_move(net, problem, alpha) * (1 - momentum)) if t_end is None else t_end
-    with output_folder(out) as staging:
+    with output_folder(out) as staging, compiling_note(True):
         try:
             found = compare_halved_steps(
                 net, problem, largest, end, alpha=alpha, momentum=momentum, runs=seeds, seed=seed, workers=workers

@@ -5,6 +5,7 @@ import importlib
 import pytest
 
 import flowsim as fs
+from flowsim import compiling
 from flowsim.cli import first_use, main
 
 
@@ -29,6 +30,13 @@ def test_only_what_a_command_needs_is_compiled_ahead(arguments, starts, monkeypa
     monkeypatch.setattr(first_use, "compile_ahead", lambda *groups: asked.append(groups))
     first_use.begin(arguments[0], arguments[1:])
     assert bool(asked) == starts
+
+
+def test_comparing_says_that_it_compiles(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(compiling, "_SAID", [])
+    monkeypatch.setattr(compiling, "_EXPECTED", [True])
+    main(["compare", "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err.splitlines()[0] == compiling.NOTE
 
 
 def test_help_compiles_nothing(monkeypatch, capsys):
