@@ -25,6 +25,8 @@ _FIRST_DAMPING, _MOST_DAMPING = 1e-6, 1e12
 #: Gradients this many roundings large are accepted where further steps no longer make them smaller.
 _STALLED = 1e4
 _RECEDES = 1e-7
+#: From this ratio of residuals over roots of curvatures to the data on, a loss is all but straight in some row.
+_STRAIGHT = 1e4
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,12 @@ class ConeMinimiser(Generic[Key]):
     def _minimise(self, keys: list[Key], A: Array, costs: Array, b: Array) -> Array:
         norms = np.linalg.norm(A, axis=0)
         damping, least = 0.0, np.inf
-        self._set(A @ b)
         for _ in range(_ITERATIONS):
             violation = self._violation(A, costs, b, norms)
             if violation <= 1.0:
                 return b
             step = self._newton(keys, A, costs, b, damping)
-            taken = None if step is None else self._search(A, costs, b, step)
+            taken = None if step is None else self._search(A, costs, b, *step)
             if taken is None:
                 if violation <= _STALLED and not violation < least:
                     return b
@@ -162,8 +163,8 @@ class ConeMinimiser(Generic[Key]):
                 if damping > _MOST_DAMPING:
                     break
             else:
-                b, damping = taken, damping / 100.0 if damping > _FIRST_DAMPING else 0.0
-                self._set(A @ b)
+                (b, f), damping = taken, damping / 100.0 if damping > _FIRST_DAMPING else 0.0
+                self._set(f)
             least = min(least, violation)
         if self._violation(A, costs, b, norms) <= _STALLED:
             return b
@@ -176,16 +177,23 @@ class ConeMinimiser(Generic[Key]):
         departure = np.where(b > 0, np.abs(gradient), np.maximum(-gradient, 0.0))
         return float((departure / noise).max())
 
-    def _newton(self, keys: list[Key], A: Array, costs: Array, b: Array, damping: float) -> Array | None:
-        """The minimiser of the quadratic model on the cone; None where it has none."""
+    def _newton(self, keys: list[Key], A: Array, costs: Array, b: Array, damping: float) -> tuple[Array, Array] | None:
+        """b and f of the minimiser of the quadratic model on the cone; None where it has none.
+
+        f is from the model's orthogonal factor: of nearly dependent columns b is large, and A b lost to cancellation.
+        """
         curvature = self.function.curvature(self.f)
         root = np.sqrt(curvature + damping * max(float(curvature.max()), self._scale / np.sqrt(self.n)))
         if not (root @ np.abs(A)).all():
             return None  # a loss that is straight along a column, as robust ones are far from their targets
-        gradient = costs - A.T @ self.residual
         place = {key: index for index, key in enumerate(keys)}
-        # A loss of f + A (b' - b), to second order: half |root A b' - root f|^2 + gradient.b'.
-        model: ConeRegression[Key] = ConeRegression(root * self.f, lambda key: root * A[:, place[key]])
+        # A loss of f + A (b' - b), to second order: half |root A b' - root f|^2 + gradient.b'; or with the residual
+        # among the targets, as the gradient of nearly dependent columns is rounding. Not where it is all but straight.
+        target, gradient = root * self.f, costs - A.T @ self.residual
+        working = np.divide(self.residual, root, out=np.zeros(self.n), where=root > 0)
+        if root.all() and scaled_norm(working) <= _STRAIGHT * (scaled_norm(target) + self._scale):
+            target, gradient = target + working, costs
+        model: ConeRegression[Key] = ConeRegression(target, lambda key: root * A[:, place[key]])
         try:
             with np.errstate(all="ignore"):
                 model.solve(zip(keys, gradient.tolist(), strict=True))
@@ -195,20 +203,25 @@ class ConeMinimiser(Generic[Key]):
             return None
         out = np.zeros(len(b))
         out[[place[key] for key in model.members]] = model.b
-        return out
+        # Either way a row errs by a rounding of these, over its root.
+        by_factor = root * (np.abs(A) @ out) > scaled_norm(target)
+        return out, np.where(by_factor, (target - model.residual) / np.where(by_factor, root, 1.0), A @ out)
 
-    def _search(self, A: Array, costs: Array, b: Array, target: Array) -> Array | None:
+    def _search(self, A: Array, costs: Array, b: Array, target: Array, f: Array) -> tuple[Array, Array] | None:
         """The first halving of the step that decreases the function enough; None where rounding hides it."""
         step = target - b
         slope = float((costs - A.T @ self.residual) @ step)
         now = self.function.value(self.f) + float(costs @ b)
-        blur = 4 * np.finfo(float).eps * self.n * (abs(now) + abs(float(costs @ b)))
+        # Of coefficients that nearly cancel the predictions err by a rounding of their terms.
+        terms = float(np.abs(self.residual) @ (np.abs(A) @ np.maximum(b, target)))
+        blur = 4 * np.finfo(float).eps * (self.n * (abs(now) + abs(float(costs @ b))) + terms)
         share = 1.0
         for _ in range(_HALVINGS):
             b_new = target if share == 1.0 else np.maximum(b + share * step, 0.0)
-            value = self.function.value(A @ b_new) + float(costs @ b_new)
+            f_new = f if share == 1.0 else self.f + share * (f - self.f)
+            value = self.function.value(f_new) + float(costs @ b_new)
             if value <= now + _DECREASE * share * slope + blur:
-                return None if np.array_equal(b_new, b) else b_new
+                return None if np.array_equal(b_new, b) else (b_new, f_new)
             share /= 2
         return None
 

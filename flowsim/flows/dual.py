@@ -28,7 +28,7 @@ _SAFETY = 0.02
 #: Coefficients of this share of the data are visible, and a step may carry an unseen one so many e-folds past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
 #: A state is what a few roundings have left.
-_ROUNDINGS = 4.0 * float(np.finfo(float).eps)
+ROUNDINGS = 4.0 * float(np.finfo(float).eps)
 #: Entries of states read at once.
 _AT_ONCE = 1 << 15
 #: What flows on the data of a problem have in common.
@@ -157,7 +157,8 @@ class DualCoordinates:
     def rounding(self, t: Array, y: Array) -> Array:
         """What of beta may be the rounding of states, at each time (K,): much, of distances that nearly cancel."""
         size = np.where(np.isfinite(y), np.abs(y), 0.0).reshape(len(y), -1, self.problem.d).max(axis=1)
-        return np.asarray(_ROUNDINGS * (self.map.slope(y, t) * size).max(axis=1))
+        with np.errstate(over="ignore"):
+            return np.asarray((ROUNDINGS * self.map.slope(y, t) * size).max(axis=1))
 
     def observe(self, t: Array, y: Array) -> Observed:
         z = self._z(y)

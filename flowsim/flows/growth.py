@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.flows.dual import DualCoordinates
+from flowsim.flows.dual import ROUNDINGS, DualCoordinates
 from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
 from flowsim.network import DiagonalNetwork, InitialScale, Start
@@ -52,6 +52,13 @@ class GrowthCoordinates(DualCoordinates):
         growth = ExponentialMap.of(net, problem, scale, direction)
         cap = cap_of(problem)
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
+
+    def rounding(self, t: Array, y: Array) -> Array:
+        """What of beta may be the rounding of exponents, at each time (K,)."""
+        own, modes = self.map, self.map.modes
+        size = np.abs(own.offset) + np.abs(modes.rate * y[..., None]) + own.decayed(t)
+        change = own.derivative(own.exponents(y, t), np.sign(modes.coefficient) * size)
+        return np.asarray(ROUNDINGS * change.max(axis=1))
 
     def predictor_of(self, t: Array, z: Array, only: NDArray[np.intp]) -> Array | None:
         """beta of some coordinates from their z; None where it is not a sum of exponentials."""

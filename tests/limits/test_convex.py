@@ -178,3 +178,21 @@ def test_squares_are_needed_where_they_are() -> None:
         fs.saddle_to_saddle(fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1)), problem)
     with pytest.raises(ValueError, match="squared loss"):
         fs.lasso_link(fs.saddle_to_saddle(NET, problem))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("loss", ["log-cosh", "pseudo-huber"])
+def test_limits_on_nearly_dependent_features_are_found_while_coefficients_nearly_cancel(loss: str, seed: int) -> None:
+    """Singular values from 1 to 1e-9: every saddle is a minimum on its columns, in their orthonormal basis."""
+    rng = np.random.default_rng(seed)
+    U, _, V = np.linalg.svd(rng.standard_normal((8, 8)))
+    X, y = U * np.logspace(0, -9, 8) @ V, rng.standard_normal(8)
+    problem = fs.Problem(X, y, loss=loss)
+    path = fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), problem)
+    assert path.complete and len(path.jump_times) >= 8
+    for beta in path.saddles:
+        Q = np.linalg.qr(X[:, beta != 0])[0]
+        # X beta is a difference of terms up to |X| |beta|, and so are slopes.
+        blur = 1e-14 * np.abs(X).max() * np.abs(beta).sum() + 1e-13
+        assert np.abs(Q.T @ problem.slopes(problem.predict(beta))).max(initial=0.0) <= 8 * blur
+    assert np.abs(X @ path.end - y).max() <= 1e-14 * np.abs(X).max() * np.abs(path.end).sum() + 1e-10
