@@ -22,7 +22,7 @@ from flowsim.descent.streams import Streams, child_seeds
 from flowsim.growth.continuation import start_from_state
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, read_start
 from flowsim.network.decay import rates
-from flowsim.problem import Problem, Regression, require_squares
+from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
 from flowsim.symbolic.clock import acceleration
@@ -72,7 +72,7 @@ class Case:
             raise ValueError(f"`label_noise` must be 0 for the {name} loss: it has no such targets.")
         if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
             problem = problem.with_target(problem.y[:, 0])
-        elif isinstance(net, LinearNetwork) and problem.y.ndim == 1:
+        elif isinstance(net, LinearNetwork) and problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
             problem = problem.with_target(problem.y[:, None])
         self.problem, self.default_start = problem, start is None
         self.rate = acceleration(net, scale)
@@ -144,7 +144,7 @@ class Case:
                 settings.batch_size is None and settings.label_noise is None and settings.momentum == 0.0
                 and settings.radius is None and self.noise is None and settings.coordinates == "auto"
             )  # fmt: skip
-            if plain and isinstance(self.problem, Regression) and self.scale.log < _LOST_IN_ROUNDING:
+            if plain and self.scale.log < _LOST_IN_ROUNDING:
                 from flowsim.descent.frame_descent import FrameMachine
 
                 return FrameMachine(self.net, self.problem, self.linear_start, settings, steps)

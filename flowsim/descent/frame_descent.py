@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.descent.linear import LinearStart, SingleRun, expected_decay, log_abs
+from flowsim.descent.linear import LinearStart, SingleRun, downhill, expected_decay, log_abs
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import add_multiple, copy_to
@@ -74,7 +74,7 @@ def _distance(beta, scale, before):
 @part()
 def _multiply(Q, X, G, step, pulls):
     """``Q <- (1 + h S) Q``."""
-    n, D = X.shape
+    n, D = X.shape[0], G.shape[0]
     U, V = Q[:D].copy(), Q[D:].copy()
     up, down = np.dot(G, V), np.dot(G.T, U)
     add_multiple(U.ravel(), step, up.ravel(), U.ravel())
@@ -103,10 +103,10 @@ def _sort(Q, logs, rows):
 
 
 @compiled()
-def run_frame(X, Y, step, pulls, state, plan, record):
+def run_frame(X, Y, step, pulls, options, state, plan, record):
     """Take the steps `plan` = (first, last, n_steps, every); False as soon as beta is not finite."""
     first, last, n_steps, every = plan
-    n, D = X.shape
+    D = state.beta.shape[0]
     Q, logs, rows = state.Q, state.logs, state.rows
     w, k = rows.shape
     new_logs, new_rows = np.empty(w), np.empty((w, k))
@@ -129,12 +129,10 @@ def run_frame(X, Y, step, pulls, state, plan, record):
             record.shift[slot], record.length[slot] = shift, state.length[0]
         if number == last:
             break
-        residual = np.dot(X, beta)
-        add_multiple(Y.ravel(), -1.0, residual.ravel(), residual.ravel())
-        G = np.dot(X.T, residual)
-        for i in range(D):
-            for j in range(G.shape[1]):
-                G[i, j] /= n
+        G, finite = downhill(X, Y, beta, options)
+        if not finite:
+            state.stopped[0] = number
+            return False
         _multiply(Q, X, G, step, pulls)
         turned, triangle = np.linalg.qr(Q)
         for j in range(w):
@@ -167,11 +165,11 @@ class FrameMachine(SingleRun):
     def __init__(
         self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
-        super().__init__(problem, start, settings, steps)
+        super().__init__(net, problem, start, settings, steps)
         self.pulls = np.array(expected_decay(net, problem) if settings.expected else (0.0, 0.0))
         frame = factor_frame([(start.A, start.B, start.log)], paired=False)
         slots, k = len(recorded_steps(settings.n_steps, settings.record_every)), frame.rows.shape[1]
-        D, m = problem.d, self.Y.shape[1]
+        D, m = problem.d, problem.n_targets
         Q = np.ascontiguousarray(np.concatenate([frame.A, frame.B]))
         with np.errstate(under="ignore"):
             U, V = frame.value()
@@ -184,10 +182,10 @@ class FrameMachine(SingleRun):
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         plan = (first, last, self.settings.n_steps, self.settings.record_every)
-        return bool(run_frame(self.X, self.Y, self.step, self.pulls, self.state, plan, self.record))
+        return bool(run_frame(self.X, self.Y, self.step, self.pulls, self.options, self.state, plan, self.record))
 
     def read(self, lane: int, count: int) -> Read:
-        D, shift = self.X.shape[1], self.record.shift[:count]
+        D, shift = self.state.beta.shape[0], self.record.shift[:count]
         U, V = self.record.Z[:count, :D], self.record.Z[:count, D:]
         with np.errstate(all="ignore"):
             gram = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V

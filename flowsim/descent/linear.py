@@ -25,8 +25,9 @@ from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
-from flowsim.problem import Problem
+from flowsim.problem import MatrixSensing, Problem
 from flowsim.problem.entries import dense
+from flowsim.problem.losses import SQUARED
 from flowsim.solvers.compilation import compiled, part
 
 
@@ -58,7 +59,7 @@ class LinearStart:
 class LinearOptions(NamedTuple):
     """Rates at which expected noise pulls at Sigma U and, over tr Sigma, at V, and the squared rows (n,) that make the
     trace of a batch; projection; whether Lambda has a law; the address of a loss that is no square, and its weights
-    (n, m)."""
+    (n, m); whether the rows of the data are measurement matrices (D m,) of beta."""
 
     decay_u: float
     decay_v: float
@@ -68,6 +69,7 @@ class LinearOptions(NamedTuple):
     has_law: bool
     loss: int
     weight: Array
+    is_measured: bool
 
 
 class LinearState(NamedTuple):
@@ -168,6 +170,45 @@ def _loss_of_rows(R, Y, labels, rows, options):
     return loss_slopes(options.loss, f.ravel(), y.ravel(), weight.ravel(), R.ravel())
 
 
+@part()
+def _predict(X, W, Z, XW, product, is_measured, R):
+    """R from the data: ``X W Z^T``, or ``<A_k, W Z^T>``."""
+    if is_measured:
+        np.dot(W, Z.T, product)
+        np.dot(X, product.reshape(product.size, 1), R)
+    else:
+        np.dot(X, W, XW)
+        np.dot(XW, Z.T, R)
+
+
+@part()
+def _pull_back(X, R, is_measured, G):
+    """``G = X^T R``, or ``sum_k R_k A_k``."""
+    if is_measured:
+        np.dot(X.T, R, G.reshape(G.size, 1))
+    else:
+        np.dot(X.T, R, G)
+
+
+@part()
+def downhill(X, Y, beta, options):
+    """``-dL/dbeta`` (D, m) of all rows, and whether the loss is finite."""
+    R, G, none = np.empty(Y.shape), np.empty(beta.shape), np.empty(0, np.int64)
+    if options.is_measured:
+        np.dot(X, beta.reshape(beta.size, 1), R)
+    else:
+        np.dot(X, beta, R)
+    if options.loss != 0:
+        size = _loss_of_rows(R, Y, np.empty(0), none, options)
+    else:
+        size = _subtract_targets(R, Y, np.empty(0), none)
+    _pull_back(X, R, options.is_measured, G)
+    for i in range(G.shape[0]):
+        for j in range(G.shape[1]):
+            G[i, j] /= -X.shape[0]
+    return G, math.isfinite(size)
+
+
 @compiled()
 def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     """Take the steps of `plan`; False as soon as the loss is not finite."""
@@ -177,7 +218,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     count = rows.shape[1] if rows.shape[0] else X.shape[0]
     W, Z = np.empty((D, width)), np.empty((m, width))
     moved_u, moved_v, pulled = np.empty((D, width)), np.empty((m, width)), np.empty((D, width))
-    XW, R = np.empty((count, width)), np.empty((count, m))
+    XW, R = np.empty((count, width)), np.empty((count, Y.shape[1]))
     chosen = np.empty((count, X.shape[1])) if rows.shape[0] else X
     G, product = np.empty((D, m)), np.empty((D, m))
     gram_u, gram_v = np.empty((width, width)), np.empty((width, width))
@@ -205,8 +246,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
                 copy_to(X[batch[i]], chosen[i])
         if labels.shape[0]:
             shaken = labels[k - plan.first]
-        np.dot(chosen, W, XW)
-        np.dot(XW, Z.T, R)
+        _predict(chosen, W, Z, XW, product, options.is_measured, R)
         if options.loss != 0:
             finite = math.isfinite(_loss_of_rows(R, Y, shaken, batch, options))
         else:
@@ -214,7 +254,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         if not finite:
             state.stopped[0] = k
             return False
-        np.dot(chosen.T, R, G)
+        _pull_back(chosen, R, options.is_measured, G)
         np.dot(G, Z, moved_u)
         np.dot(G.T, W, moved_v)
         if options.multiplicative and noise.shape[0]:
@@ -253,17 +293,31 @@ class SingleRun:
 
     Parameters
     ----------
-    problem, start, settings
+    net, problem, start, settings
     steps : array (1,)
     """
 
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
-    def __init__(self, problem: Problem, start: LinearStart, settings: Settings, steps: Array) -> None:
+    def __init__(
+        self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
+    ) -> None:
         self.settings, self.basis = settings, start.basis
-        self.X, self.Y = np.ascontiguousarray(dense(problem)), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
+        is_measured = isinstance(problem, MatrixSensing)
+        self.X = problem.A.reshape(problem.n, -1) if isinstance(problem, MatrixSensing) else dense(problem)
+        self.X, self.Y = np.ascontiguousarray(self.X), np.ascontiguousarray(problem.y.reshape(problem.n, -1))
         self.step = float(steps[0])
         self.state: Any
+        noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
+        eta_u2, eta_v2 = noise_variances(net) if noisy and settings.expected else (0.0, 0.0)
+        self.options = LinearOptions(
+            eta_v2 * problem.n_targets, eta_u2, np.sum(self.X**2, axis=1),
+            net.noise is not None and net.noise.multiplicative,
+            np.inf if settings.radius is None else settings.radius,
+            not noisy and settings.momentum == 0.0 and settings.radius is None,
+            0 if problem.loss_function is SQUARED else loss_address(problem),
+            np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)), is_measured,
+        )  # fmt: skip
 
     @property
     def stopped(self) -> NDArray[np.int64]:
@@ -300,16 +354,7 @@ class LinearMachine(SingleRun):
     ) -> None:
         if start.lost is not None:
             raise ValueError(f"{start.lost}; full batches without momentum and `radius` are descended at any scale.")
-        super().__init__(problem, start, settings, steps)
-        noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
-        eta_u2, eta_v2 = noise_variances(net) if noisy and settings.expected else (0.0, 0.0)
-        self.options = LinearOptions(
-            eta_v2 * problem.n_targets, eta_u2, np.sum(self.X**2, axis=1),
-            net.noise is not None and net.noise.multiplicative,
-            np.inf if settings.radius is None else settings.radius,
-            not noisy and settings.momentum == 0.0 and settings.radius is None, loss_address(problem),
-            np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)),
-        )  # fmt: skip
+        super().__init__(net, problem, start, settings, steps)
         U, V = start.U.copy(), start.V.copy()
         size = math.hypot(np.linalg.norm(U), np.linalg.norm(V))
         if settings.radius is not None and size > settings.radius:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.arrays import Array
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, LinearNetwork
-from flowsim.problem import Problem
+from flowsim.problem import MatrixSensing, Problem
 
 #: Below this many weights the Hessian is formed; above, Lanczos takes products with it.
 _DENSE = 200
@@ -120,16 +120,16 @@ def _diagonal_product(net: DiagonalNetwork, problem: Problem, w: Array) -> Calla
 
 
 def _linear_product(problem: Problem, U: Array, V: Array) -> Callable[[Array], Array]:
-    X = problem.X
     D, h = U.shape
     m = len(V)
-    f = (np.asarray(X @ U) @ V.T).reshape(problem.y.shape)
-    negative = -problem.rmatvec(problem.slopes(f).reshape(problem.n, m)) / problem.n
-    bent = problem.curvatures(f).reshape(problem.n, m)
+    if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
+        problem = problem.with_target(problem.y[:, None])
+    beta = U @ V.T
+    negative = -problem.gradient(beta)
 
     def one(v: Array) -> Array:
         P, Q = v[: D * h].reshape(D, h), v[D * h :].reshape(m, h)
-        change = problem.rmatvec(bent * (np.asarray(X @ P) @ V.T + np.asarray(X @ U) @ Q.T)) / problem.n
+        change = problem.hessian_product(beta, P @ V.T + U @ Q.T)
         return np.concatenate([(change @ V - negative @ Q).ravel(), (change.T @ U - negative.T @ P).ravel()])
 
     def product(v: Array) -> Array:

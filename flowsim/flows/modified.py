@@ -33,7 +33,7 @@ from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of
 from flowsim.network.compression import LiftedWeights
-from flowsim.problem import Problem, Regression, require_squares
+from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
@@ -96,7 +96,8 @@ def modified_flow(
     ----------
     net : DiagonalNetwork or LinearNetwork
         With noise, L is the expected loss: this is the flow of ``gradient_descent(..., expected=True)``.
-    problem : Regression
+    problem : Problem
+        Any convex loss; weight noise needs squares.
     step : float
         h > 0. The flow of h = 0 is :func:`flowsim.gradient_flow`.
     t_end : float
@@ -134,7 +135,8 @@ def modified_flow(
     from flowsim.descent.settings import check_step
 
     check_pair(net, problem)
-    problem = require_squares(problem, "the modified flow")
+    if net.noise is not None:
+        problem = require_squares(problem, "the modified flow under weight noise")
     if isinstance(getattr(net, "weight_decay", 0.0), Decay):
         raise ValueError("`weight_decay` must be constant for the modified flow; received a schedule.")
     if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0.0 <= momentum < 1.0:
@@ -147,9 +149,8 @@ def modified_flow(
     rtol, atol = check_tolerances(rtol, atol)
     points = None if t_eval is None else check_times(t_eval, t_end)
     is_linear = isinstance(net, LinearNetwork)
-    if (problem.y.ndim == 2) is not is_linear:
-        y = problem.y[:, None] if is_linear else problem.y[:, 0]
-        problem = Regression(problem.X, y, problem.feature_names)
+    if (problem.y.ndim == 2) is not is_linear and not isinstance(problem, MatrixSensing):
+        problem = problem.with_target(problem.y[:, None] if is_linear else problem.y[:, 0])
     rule = StepRule(check_step(step), float(momentum), bool(nesterov))
     scale = InitialScale.parse(alpha)
     if clock == "accelerated" and not scale.gamma > 0:
@@ -194,7 +195,7 @@ class ModifiedGrowth:
     log_unit = 0.0
 
     def __init__(
-        self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, rule: StepRule
+        self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, rule: StepRule
     ) -> None:
         self.net, self.problem, self.rule = net, problem, rule
         variances = problem.feature_variances if net.noise is not None else np.zeros(problem.d)
@@ -220,16 +221,13 @@ class ModifiedGrowth:
     def _rates(self, logs: Array) -> tuple[Array, Array]:
         """r and r' for logarithms (..., k, d)."""
         terms = self._squares(logs)
-        m = self.multipliers
-        g = self.problem.gradient(terms.sum(axis=-2) + m.shift) if logs.ndim == 2 else self._gradients(terms)
+        m, problem = self.multipliers, self.problem
+        f = problem.predict(terms.sum(axis=-2) + m.shift)
+        g = problem.rmatvec(problem.slopes(f).T).T / problem.n
         r = m.rate * g[..., None, :] + m.kappa
         moved = (-2.0 * terms * r).sum(axis=-2)
-        change = self.problem.rmatvec(np.asarray(self.problem.predict(moved)).T).T / self.problem.n
+        change = problem.rmatvec((problem.curvatures(f) * problem.predict(moved)).T).T / problem.n
         return r, m.rate * change[..., None, :]
-
-    def _gradients(self, terms: Array) -> Array:
-        residual = self.problem.predict(terms.sum(axis=-2) + self.multipliers.shift) - self.problem.y
-        return self.problem.rmatvec(residual.T).T / self.problem.n
 
     def _velocity_of_logs(self, logs: Array) -> Array:
         r, change = self._rates(logs)
@@ -279,7 +277,7 @@ class ModifiedWeights(WeightCoordinates):
     name = "modified weights"
 
     def __init__(
-        self, net: DiagonalNetwork, problem: Regression, scale: InitialScale, direction: Array, rule: StepRule
+        self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, rule: StepRule
     ) -> None:
         super().__init__(net, problem, scale, direction, growth_applies=False)
         if self.too_small:
@@ -294,13 +292,15 @@ class ModifiedWeights(WeightCoordinates):
 
     def _field(self, w: Array) -> tuple[Array, Array]:
         """F and F'F, (k, d)."""
-        g = self._gradient_of_loss(w)
+        mean = np.empty(self.d)
+        self.kernels.mean(w, self.kind, self.std, mean)
+        g = self.problem.gradient(mean)
         field, blocks, slope = np.empty(w.shape), np.empty((len(w), *w.shape)), np.empty(w.shape)
         self.kernels.field(w, self.kind, self.std, g, self.s2, field)
         self.kernels.field_jacobian(w, self.kind, self.std, g, self.s2, blocks)
         self.kernels.mean_gradient(w, self.kind, self.std, slope)
         field -= self.shrinking * w
-        change = self.problem.rmatvec(self.problem.predict((slope * field).sum(axis=0))) / self.problem.n
+        change = self.problem.hessian_product(mean, (slope * field).sum(axis=0))
         return field, np.einsum("abi,bi->ai", blocks, field) - self.shrinking * field - slope * change
 
     def _rhs(self, t: float, y: Array) -> Array:
@@ -326,7 +326,7 @@ class ModifiedLinear:
     With G the gradient in ``beta = U V^T`` and (P, Q) = F, the change of F along itself is
 
     .. math:: F' F = -\big( \dot G V + G Q + a \Sigma P, \; \dot G^\top U + G^\top P + b Q \big), \qquad
-              \dot G = \Sigma (P V^\top + U Q^\top),
+              \dot G = \nabla^2 L(\beta)\,[P V^\top + U Q^\top],
 
     a and b the pull of the weight noise on Sigma U and on V.
     """
@@ -336,7 +336,7 @@ class ModifiedLinear:
     log_unit = 0.0
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
-    def __init__(self, net: LinearNetwork, problem: Regression, start: LinearStart, rule: StepRule) -> None:
+    def __init__(self, net: LinearNetwork, problem: Problem, start: LinearStart, rule: StepRule) -> None:
         self.problem, self.rule, self.basis = problem, rule, start.basis
         self.decay_u, self.decay_v = expected_decay(net, problem)
         self.rows, self.width = start.U.shape
@@ -355,16 +355,19 @@ class ModifiedLinear:
         state = y.reshape(*y.shape[:-1], -1, self.width)
         return state[..., : self.rows, :], state[..., self.rows :, :]
 
-    def _sigma(self, values: Array) -> Array:
-        return self.problem.rmatvec(np.asarray(self.problem.X @ values)) / self.problem.n
+    def _pull(self, values: Array) -> Array | float:
+        """``a Sigma values``."""
+        if not self.decay_u:
+            return 0.0
+        return self.decay_u * self.problem.rmatvec(np.asarray(self.problem.X @ values)) / self.problem.n
 
     def _field(self, state: Array) -> tuple[Array, Array]:
         """F and F'F, (D + m, k)."""
         U, V = state[: self.rows], state[self.rows :]
-        a, b, G = self.decay_u, self.decay_v, self.problem.gradient(U @ V.T)
-        P, Q = -(G @ V + a * self._sigma(U)), -(G.T @ U + b * V)
-        change = self._sigma(P @ V.T + U @ Q.T)
-        curved = -(change @ V + G @ Q + a * self._sigma(P)), -(change.T @ U + G.T @ P + b * Q)
+        b, G = self.decay_v, self.problem.gradient(U @ V.T)
+        P, Q = -(G @ V + self._pull(U)), -(G.T @ U + b * V)
+        change = self.problem.hessian_product(U @ V.T, P @ V.T + U @ Q.T)
+        curved = -(change @ V + G @ Q + self._pull(P)), -(change.T @ U + G.T @ P + b * Q)
         return np.concatenate([P, Q]), np.concatenate(curved)
 
     def _rhs(self, t: float, y: Array) -> Array:

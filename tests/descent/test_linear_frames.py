@@ -47,3 +47,43 @@ def test_descent_with_small_steps_follows_the_flow_far_below_floats() -> None:
     traj = fs.gradient_descent(net, problem, step, 24_000, alpha="1e-320", record_every=6_000)
     np.testing.assert_allclose(traj.beta[-1], flow.beta[-1], atol=1e-6)
     assert np.isfinite(traj.log_abs_weights["U"]).all()
+
+
+def test_other_losses_and_measurements_descend_along_their_flows_far_below_floats() -> None:
+    rng = np.random.default_rng(3)
+    X, labels = rng.standard_normal((30, 4)), np.sign(rng.standard_normal((30, 2)))
+    A = rng.standard_normal((9, 3, 3))
+    for problem, step, n_steps in (
+        (fs.Problem(X, labels, loss="logistic"), 0.05, 40_000),
+        (fs.MatrixSensing(A, rng.standard_normal(9)), 0.05, 36_000),
+    ):
+        net = fs.LinearNetwork(6)
+        traj = fs.gradient_descent(net, problem, step, n_steps, alpha="1e-100", record_every=n_steps)
+        assert traj.info["coordinates"] == "frame"
+        flow = fs.gradient_flow(net, problem, step * n_steps, alpha="1e-100", t_eval=[step * n_steps])
+        assert flow.loss[-1] < 0.99 * problem.loss(np.zeros((problem.d, problem.n_targets)))
+        np.testing.assert_allclose(traj.beta[-1], flow.beta[-1], atol=1e-6)
+
+
+def test_steps_on_measurements_are_those_of_plain_weights() -> None:
+    rng = np.random.default_rng(5)
+    A, y, U0, V0 = (rng.standard_normal(shape) for shape in ((9, 3, 2), 9, (3, 5), (2, 5)))
+    problem, net = fs.MatrixSensing(A, y), fs.LinearNetwork(5)
+    for alpha, batches in ((0.1, None), (1e-9, None), (0.1, [[0, 3], [5]] * 100)):
+        U, V = alpha * U0, alpha * V0
+        traj = fs.gradient_descent(net, problem, 0.02, 200, alpha=alpha, start={"U": U0, "V": V0}, batches=batches)
+        for rows in batches or [list(range(9))] * 200:
+            G = np.tensordot(y[rows] - np.einsum("kij,ij->k", A[rows], U @ V.T), A[rows], 1) / len(rows)
+            U, V = U + 0.02 * G @ V, V + 0.02 * G.T @ U
+        np.testing.assert_allclose(traj.beta[-1], U @ V.T, rtol=1e-11)
+
+    def field(Z: np.ndarray) -> np.ndarray:
+        G = problem.gradient(Z[:3] @ Z[3:].T)
+        return np.concatenate([G @ Z[3:], G.T @ Z[:3]])
+
+    Z = np.concatenate([U0, V0])
+    columns = [
+        (field(Z + 1e-5 * unit) - field(Z - 1e-5 * unit)).ravel() / 2e-5 for unit in np.eye(25).reshape(-1, 5, 5)
+    ]
+    top = np.linalg.eigvalsh((np.array(columns) + np.array(columns).T) / 2)[-1]
+    np.testing.assert_allclose(fs.sharpness(net, problem, {"U": U0, "V": V0}), top, rtol=1e-7)

@@ -30,6 +30,16 @@ def test_the_command_writes_its_figure_and_finds_orders_1_and_2(tmp_path, capsys
     assert "modified flow" in capsys.readouterr().out
 
 
+def test_the_command_takes_other_losses(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 3))
+    np.savez(tmp_path / "data.npz", X=X, y=np.sign(rng.standard_normal(12)))
+    arguments = ["--loss", "logistic", "--step", "0.05", "--t-end", "4", "--out", str(tmp_path / "out")]
+    main(["compare", str(tmp_path / "data.npz"), *arguments])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["order to modified flow"] == pytest.approx(2.0, abs=0.15)
+
+
 def test_from_a_tiny_start_the_runs_last_until_something_moves(tmp_path, capsys) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 3))
