@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.descent.linear import LinearStart, SingleRun, downhill, expected_decay, log_abs
+from flowsim.descent.linear import LinearStart, SingleRun, expected_decay, log_abs
+from flowsim.descent.linear_loop import downhill
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import add_multiple, copy_to
