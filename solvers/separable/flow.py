@@ -59,7 +59,7 @@ class SeparableFlow:
     weights, offset : array (r,), optional
         Sample weights w (1) and what is added to predictions (0).
     shared : dict, optional
-        Where flows on the same data keep a small workspace with them, for all to copy.
+        Where flows on the same few data keep a workspace with them, and a factor, for all to copy.
     """
 
     A: Any
@@ -82,7 +82,7 @@ class SeparableFlow:
     weights: Array | None = None
     offset: Array | None = None
     curves: Curves | None = None
-    shared: dict[Any, Array] | None = None
+    shared: dict[Any, Any] | None = None
 
     def __post_init__(self) -> None:
         if (self.sign * self.slope).min(initial=0.0) < 0:

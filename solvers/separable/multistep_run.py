@@ -90,7 +90,7 @@ def lay_out(
     offset: Array | None = None,
     reach: Array | None = None,
     gram: Array | None = None,
-    shared: dict[Any, Array] | None = None,
+    shared: dict[Any, Any] | None = None,
 ) -> Workspace:
     """A problem in a workspace, in rows of whole vectors that begin with a cache line.
 
@@ -240,7 +240,14 @@ class Multistep(FromNodes):
         self.was_asked = True
         if self.flow.loss is None and self.flow.curves is None:
             A, b = self.rows()
-            self.factor = graded_rows(A, b) if A.size * min(A.shape) <= _FACTORISED else None
+            shared = self.flow.shared if A.size <= _FEW_ENTRIES else None
+            data = None if shared is None else (A.shape, A.tobytes(), b.tobytes())
+            known, factor = (None, None) if shared is None else shared.get("factor", (None, None))
+            if known is None or known != data:
+                factor = graded_rows(A, b) if A.size * min(A.shape) <= _FACTORISED else None
+                if shared is not None:
+                    shared["factor"] = data, factor
+            self.factor = factor
             if self.factor is not None:
                 self.facts = {"graded_rows": len(self.factor[0])}
 
