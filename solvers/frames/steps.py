@@ -47,6 +47,8 @@ _LARGEST_GROWTH, _CAUTIOUS_GROWTH = 2.5, 1.3
 _SMALLEST_STEP = 1e-14
 #: Relaxation matters in a step where what the polynomial through G misses is larger than the response by this.
 _STIFF = 2.0
+#: Part of the growth of pairs that is over steps at their limit, inverted.
+_FEW = 10.0
 #: A direction above exp(this) is answered by the product, which is in the error of a step.
 _ANSWERED = -3.0
 #: Twice the largest logarithm of a ratio of parts of Z whose smallest keep eight digits beside the largest.
@@ -137,7 +139,9 @@ class _Run:
         #: logarithm of the size of Z once it has grown
         self.scale = 0.5 * np.log(size / curvature)
         there = start.logs[start.logs > -np.inf]
-        self.linear = _longest_linear_step(tol, self.count, self.scale - float(there.min(initial=self.scale)))
+        growth = self.scale - float(there.min(initial=self.scale))
+        # Of pairs, what has grown takes long steps, and few others are as long as they may be.
+        self.linear = _longest_linear_step(tol, self.count, growth / (_FEW if start.is_paired else 1.0))
         #: Z, while it is carried as it is
         self.halves: Array | None = None
         self.chain: StepChain | None = None
