@@ -26,8 +26,11 @@ DIGITS = 80
 WRONG, TOO_SMALL = 100.0, 2.0
 #: What a run errs by rounding alone, relative to the largest coefficient.
 ROUNDING = 1e-11
-#: Times the median of its family after which a run is slow, in seconds of a processor, and what counts as no time.
-SLOW, NO_TIME = 50.0, 1.0
+#: Times the median of its family and method after which a run is slow, all of them compiled, in processor time; a
+#: median is one of so many runs.
+SLOW, MANY = 50.0, 10
+#: Runs of so many seconds are timed once more, as the first one may have compiled or derived something.
+ONCE_MORE = 0.01
 #: Refusals that are right, each with what must be so.
 JUSTIFIED: dict[str, Callable[[Case], bool]] = {
     # SciPy's methods do not conserve the imbalance of a linear network: asked for by name, they may lose it.
@@ -49,16 +52,17 @@ def judge(case: Case) -> tuple[str, dict[str, Any]]:
     except (fs.IntegrationError, ValueError, ArithmeticError) as error:
         text = f"{type(error).__name__}: {error}"
         justified = any(re.search(pattern, text) and holds(case) for pattern, holds in JUSTIFIED.items())
-        return f"{'justly ' if justified else ''}refused", {"why": text, "seconds": time.process_time() - began}
+        return f"{'justly ' if justified else ''}refused", {"why": text, "seconds": seconds(case, began)}
     except Exception as error:
-        return "broken", {"why": f"{type(error).__name__}: {error}", "seconds": time.process_time() - began}
-    figures: dict[str, Any] = {"seconds": time.process_time() - began}
+        return "broken", {"why": f"{type(error).__name__}: {error}"}
+    figures: dict[str, Any] = {"seconds": seconds(case, began)}
+    began = time.process_time()
     try:
         with oracles.precision(DIGITS):
             right = case.right(what)
     except oracles.TooLongError:
         return "no oracle", figures
-    figures["oracle"] = time.process_time() - began - figures["seconds"]
+    figures["oracle"] = time.process_time() - began
     size = float(np.abs(right).max(initial=0.0))
     right = right[len(right) - len(beta) :]
     error = np.abs(beta - right).reshape(len(right), -1).max(axis=1)
@@ -81,7 +85,9 @@ def campaign(seeds: Iterable[int], log: Path | None = None) -> list[dict[str, An
         case = draw(seed)
         fault, figures = judge(case)
         record = {"seed": seed, "fault": fault, **figures, "facts": case.facts}
-        times[case.facts["family"]].append((figures["seconds"], record))
+        if "seconds" in figures:
+            method = case.facts.get("method", "auto")
+            times[f"{case.facts['family']}, {method}"].append((figures["seconds"], record))
         counts[fault or "right"] += 1
         if fault not in ("", "no oracle", "justly refused"):
             found.append(record)
@@ -89,19 +95,26 @@ def campaign(seeds: Iterable[int], log: Path | None = None) -> list[dict[str, An
             with log.open("a") as file:
                 file.write(json.dumps(record if fault else {"seed": seed, **figures, "facts": None}) + "\n")
     for family, own in times.items():
-        limit = SLOW * float(np.median([seconds for seconds, _ in own])) + NO_TIME
-        for seconds, record in own:
-            if seconds > limit and (again := _seconds(draw(record["seed"]))) > limit:  # the first time it compiled
-                found.append(record | {"fault": f"slow, {family}", "seconds": again})
+        median, slowest = float(np.median([each for each, _ in own])), max(own, key=lambda pair: pair[0])
+        print(
+            f"{family}: {len(own)} runs, median {median:.2g} s, the slowest {slowest[0] / median:.3g} times, seed "
+            f"{slowest[1]['seed']}"
+        )
+        if len(own) >= MANY:
+            found += [record | {"fault": f"slow, {family}"} for each, record in own if each > SLOW * median]
     print(dict(counts))
     return found
 
 
-def _seconds(case: Case) -> float:
+def seconds(case: Case, began: float) -> float:
+    """Processor time of a run, once compiled."""
+    first = time.process_time() - began
+    if first < ONCE_MORE:
+        return first
     began = time.process_time()
     with contextlib.suppress(fs.IntegrationError, ValueError, ArithmeticError):
         case.run()
-    return time.process_time() - began
+    return min(first, time.process_time() - began)
 
 
 def main() -> None:
