@@ -52,7 +52,8 @@ def compare(
 
     Prints the distance to the flow and to the modified flow, in time and along the path, what the steps took from
     the imbalance, and the empirical orders; writes figure.png, distances.csv and summary.json to the output folder.
-    With noise the descents follow the expected gradient; --seeds adds the mean of sampled runs with its band.
+    With noise the descents follow the expected gradient; --seeds adds the mean of sampled runs
+    with its band, in a figure of its own.
     """
     from flowsim.studies import compare_halved_steps, first_move, tenth_of_stable
 
@@ -131,4 +132,5 @@ def _print(summary: dict[str, Any], out: Path, kind: str) -> None:
             f"mean of {sampled['runs']} sampled runs: at most {sampled['largest deviation in standard errors']:.1f} "
             f"standard errors from the expected-gradient flow, the O(h) of the steps included"
         )
-    console.print(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'distances.csv', 'summary.json'))}")
+    figures = [f"figure.{kind}", *([f"sampled.{kind}"] if "sampled" in summary else [])]
+    console.print(f"wrote {', '.join(str(out / name) for name in (*figures, 'distances.csv', 'summary.json'))}")

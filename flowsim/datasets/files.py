@@ -163,6 +163,13 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
             if found != ",":
                 with_comma = pandas.read_csv(path, sep=found, decimal=",", skipinitialspace=True, low_memory=False)
                 frame = max(frame, with_comma, key=_numeric_columns)  # the first, where they are equal
+            if not frame.index.equals(pandas.RangeIndex(len(frame))):
+                _check_row_names(frame.index)
+                warnings.warn(
+                    f"{path.name}: rows have one field more than the first line; the first, which names the rows, is "
+                    "left out.",
+                    stacklevel=4,
+                )
     except Exception as error:  # pandas and pyarrow raise a dozen kinds on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"`path` {path.name} cannot be read: {reason}") from None
@@ -171,6 +178,14 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
     if len(repeated):
         raise ValueError(f"`path` {path.name} has two columns named {repeated[0]!r}.")
     return frame
+
+
+def _check_row_names(index: pandas.Index) -> None:
+    """What pandas takes for names of rows, as R writes them: texts or 1, 2, ...; else the first line lacks a name."""
+    values = index.to_numpy()
+    counts = values.dtype.kind in "iu" and bool((np.diff(values) == 1).all())
+    if index.nlevels > 1 or not (counts or values.dtype.kind == "O"):
+        raise ValueError("it has rows with more fields than its first line has names")
 
 
 def _numeric_columns(frame: pandas.DataFrame) -> int:

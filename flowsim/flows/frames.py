@@ -15,7 +15,7 @@ from flowsim.flows.driver import run_flow
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
-from flowsim.problem import MatrixSensing, Problem
+from flowsim.problem import MatrixSensing, Problem, Regression
 from flowsim.results import Clock, Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
@@ -28,6 +28,8 @@ _SMALLEST_PLAIN_LOG = -100.0
 _LARGEST_JACOBIAN = 1000
 #: SciPy's methods: a run ends in an error once the imbalance is off by this share of its value at 0.
 _IMBALANCE_LIMIT = 0.1
+#: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, are no floats.
+_LARGEST_EXPONENT = 490
 #: Rows of a linear system up to which one BLAS thread is faster than several.
 _SMALL_SYSTEM = 2000
 
@@ -97,6 +99,7 @@ class FrameCoordinates:
         native: bool = True,
     ) -> None:
         self.problem, self.scale, self.native = problem, scale, native
+        _check_range(problem)
         self.growth = LinearGrowth.of(net, problem, scale, start, pretrained)
         if not native and self.growth.start.scale < _SMALLEST_PLAIN_LOG:
             raise IntegrationError(
@@ -207,6 +210,17 @@ class FrameCoordinates:
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         largest = float(np.abs(self.ivp.y0).max())
         return rtol, np.full(len(self.ivp.y0), atol * min(1.0, largest))
+
+
+def _check_range(problem: Problem) -> None:
+    """Squares of gradients and coefficients must be floats: two symmetries take any other data there."""
+    p, q = problem.binary_exponents if isinstance(problem, Regression) else (None, None)
+    if p is not None and q is not None and max(abs(q + p), abs(q - p)) > _LARGEST_EXPONENT:
+        raise IntegrationError(
+            f"X of 2^{p} and y of 2^{q} put squares of gradients or coefficients of a LinearNetwork out of the range "
+            f"of floats; divide X by 2^{p}, y by 2^{q} and `alpha` by 2^{(q - p) / 2:g} for the same flow: beta is "
+            f"divided by 2^{q - p} and time multiplied by 2^{p + q}."
+        )
 
 
 class _PlainStates(FrameStates):

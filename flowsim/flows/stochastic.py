@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.descent.settings import check_count
+from flowsim.descent.streams import read_seed
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
 from flowsim.growth.exponential import ExponentialMap, admits_growth
@@ -178,7 +179,7 @@ def stochastic_flow(
     driven = _Driven(
         ExponentialMap.of(net, problem, scale, net.direction(start, problem.d)), problem, h, size, float(label_noise)
     )
-    dt, rng = t_end / steps, np.random.default_rng(seed)
+    dt, rng = t_end / steps, np.random.default_rng(read_seed(seed))
     kept = [*range(0, steps, every), steps]
     nu, variation = np.zeros((paths, problem.n)), np.zeros((paths, problem.d))
     states = []

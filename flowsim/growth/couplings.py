@@ -43,12 +43,14 @@ class AnyLoss:
     signal: None = None
 
     def value(self, product: Array) -> Array:
-        out: Array = -self.features.T @ self._slopes(self.features @ product) / len(self.features)
+        with np.errstate(over="ignore", invalid="ignore"):  # a trial step may leave the range of floats: it is rejected
+            out: Array = -self.features.T @ self._slopes(self.features @ product) / len(self.features)
         return out
 
     def change(self, product: Array, change: Array) -> Array:
-        bend = self._shaped(self.problem.curvatures, self.features @ product)
-        out: Array = -self.features.T @ (bend * (self.features @ change)) / len(self.features)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bend = self._shaped(self.problem.curvatures, self.features @ product)
+            out: Array = -self.features.T @ (bend * (self.features @ change)) / len(self.features)
         return out
 
     def _slopes(self, predictions: Array) -> Array:

@@ -102,7 +102,7 @@ class BlockProcess:
         # The same pull on U and V: S + decay is antisymmetric under the change of V's sign, and levels come in pairs.
         equal = bool(np.abs(block.a - block.b).max(initial=0.0) <= _EQUAL * block.b)
         self._paired = equal and self.begin is None
-        self._size = float(np.linalg.norm(block.signal))
+        self._size = math.hypot(*block.signal.ravel().tolist())  # squares may overflow
         exact = block.is_affine and self.begin is None
         self._zero = (_ROUNDING * max(sum(block.shape), 1) if exact else _ITERATED) * self._size
         negligible = _ROUNDING * max(sum(block.shape), 1) * s.max(initial=0.0)

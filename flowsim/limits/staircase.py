@@ -95,6 +95,8 @@ class Staircase:
         ValueError
             If `problem` has other features.
         """
+        if problem.d != self.problem.d:
+            raise ValueError(f"`problem` must have d={self.problem.d} features; received {problem.d}.")
         return np.array([float(problem.loss(self._rows(np.array([k]))[0])) for k in range(len(self.jump_times) + 1)])
 
     def stop(

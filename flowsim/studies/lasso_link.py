@@ -102,9 +102,21 @@ def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:
     reason = (
         f"{names}: deactivated, and its dual leaves its bound from t={departs_at:.6g} on while the average keeps it"
         if because
-        else "no dual leaves its bound while its average is not 0: the average solves the Lasso for all t"
+        else f"no dual leaves its bound while its average is not 0: the average solves {_penalised(path)} for all t"
     )
     return LassoLink(path, times, averages, solutions, distance, departs_at, because, reason)
+
+
+def _penalised(path: SaddlePath) -> str:
+    """Which Lasso: the signs that the start allows, and the penalties."""
+    upper, lower = (np.isfinite(side) for side in path.thresholds)
+    signs = "" if upper.all() and lower.all() else " over the signs that the start allows"
+    signs = " over b >= 0" if upper.all() and not lower.any() else signs
+    finite = np.concatenate([np.ravel(side)[np.isfinite(np.ravel(side))] for side in path.thresholds])
+    penalty = "1/t" if (finite == 1.0).all() else "thresholds/t"
+    return f"the Lasso{signs} with {penalty}" + (
+        " and the penalties of noise or decay" if np.any(path.penalties) else ""
+    )
 
 
 def _is_solution(problem: Regression, beta: Array, costs: tuple[Array, Array]) -> bool:

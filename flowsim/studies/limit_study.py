@@ -182,7 +182,10 @@ def limit_study(
 
     if isinstance(alphas, str):
         raise ValueError(f"`alphas` must be a sequence of scales; received the text {alphas!r}.")
-    scales = [InitialScale.parse(alpha) for alpha in alphas]
+    try:
+        scales = [InitialScale.parse(alpha) for alpha in alphas]
+    except ValueError as error:
+        raise ValueError(str(error).replace("`alpha`", "`alphas`", 1)) from None
     if not scales:
         raise ValueError("`alphas` must hold at least one scale; received none.")
     for scale in scales:

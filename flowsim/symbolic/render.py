@@ -175,5 +175,5 @@ def _unicode(e: Any) -> str:
     """One line: powers raised, products with a dot."""
     text = "∞" if e == sympy.oo else str(e).replace("$", "")
     text = _GREEK.sub(lambda found: _LETTERS[found[1]], text)
-    text = re.sub(r"(?:\*\*|\^)(\d+)\b", lambda found: found[1].translate(_SUPERSCRIPTS), text)
+    text = re.sub(r"(?:\*\*|\^)(\d+)\b(?!\.\d)", lambda found: found[1].translate(_SUPERSCRIPTS), text)
     return text.replace("**", "^").replace("*", "·")

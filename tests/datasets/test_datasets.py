@@ -181,3 +181,21 @@ def test_columns_of_extreme_size_are_read_right(tmp_path: Path, frame: pd.DataFr
     np.testing.assert_allclose(scaled.X, plain.X, rtol=1e-12, atol=1e-13)
     end = fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), scaled).end
     np.testing.assert_allclose(scaled.unscale(end) * [a, b], plain.unscale(end), rtol=1e-12)
+
+
+@pytest.mark.parametrize("first", [("r1", "r2", "r3"), (1, 2, 3)])
+def test_names_of_rows_as_r_writes_them_are_left_out_and_said(tmp_path: Path, first: tuple[object, ...]) -> None:
+    rows = zip(first, ("0.5,1,4", "2,1,9", "3,0,1"), strict=True)
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "".join(f"{name},{row}\n" for name, row in rows))
+    with pytest.warns(UserWarning, match="one field more than the first line"):
+        problem = fs.datasets.read_table(tmp_path / "t.csv", "y", raw=True)
+    assert problem.X.tolist() == [[0.5, 1.0], [2.0, 1.0], [3.0, 0.0]] and problem.y.tolist() == [4.0, 9.0, 1.0]
+
+
+@pytest.mark.parametrize("rows", ["1,2,3,4\n5,6,7,9\n", "1,2,3,4\n5,6,7\n4,3,1\n", "1,2,3,4,5\n2,6,7,9,8\n"])
+def test_a_first_line_that_lacks_a_name_shifts_no_column(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "t.csv").write_text("a,b,y\n" + rows)
+    with pytest.raises(
+        ValueError, match=r"`path` t.csv cannot be read: it has rows with more fields than its first line"
+    ):
+        fs.datasets.read_table(tmp_path / "t.csv", "y")

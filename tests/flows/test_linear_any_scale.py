@@ -7,6 +7,8 @@ import pytest
 from scipy.linalg import expm
 
 import flowsim as fs
+from flowsim.flows.frames import FrameCoordinates
+from flowsim.network import InitialScale
 from tests.flows.linear_oracle import taylor_flow
 
 #: Digits that scales ask for: what is learned second hides behind the first in the digits of the weights.
@@ -168,3 +170,25 @@ def test_a_start_says_what_of_it_was_taken_for_rounding() -> None:
     assert "3.0e-14" in fs.gradient_flow(
         fs.LinearNetwork(2), problem, 1.0, alpha=1.0, start=dict.fromkeys("UV", np.diag([1.0, 3e-14]))
     ).info["taken_as_rounding"]  # fmt: skip
+
+
+def test_data_whose_squared_gradients_are_no_floats_are_refused_with_the_powers_of_two_that_help() -> None:
+    """The same data over these powers: the same jump times, and the same end."""
+    rng = np.random.default_rng(2)
+    X, Y, net = rng.standard_normal((6, 4)), rng.standard_normal((6, 2)), fs.LinearNetwork(5)
+    huge, plain = fs.Regression(2.0**250 * X, 2.0**400 * Y), fs.Regression(X, Y)
+    limit = fs.saddle_to_saddle(net, plain)
+    np.testing.assert_allclose(fs.saddle_to_saddle(net, huge).jump_times * 2.0**650, limit.jump_times, rtol=1e-12)
+    with pytest.raises(fs.IntegrationError, match=r"divide X by 2\^25\d, y by 2\^40\d and `alpha` by 2\^7\d"):
+        fs.gradient_flow(net, huge, 2.0**-640, alpha="1e-200", clock="accelerated")
+    end = 2 * limit.jump_times[-1]
+    small = fs.gradient_flow(
+        net, fs.Regression(2.0**-244 * X, 2.0**-244 * Y), end * 2.0**488, alpha="1e-200", clock="accelerated"
+    )
+    np.testing.assert_allclose(small.beta[-1], limit.end, atol=1e-6)
+
+
+def test_a_trial_beyond_floats_is_no_warning() -> None:
+    problem = fs.Problem([[1.0, 2.0], [-1.0, 0.5]], [[1.0], [3.0]], "poisson")
+    coupling = FrameCoordinates(fs.LinearNetwork(2), problem, InitialScale.parse("1"), None).growth.problem.coupling
+    assert not np.isfinite(coupling.value(np.full((2, 1), 1e4))).any()

@@ -111,3 +111,9 @@ def test_what_does_not_fit_is_refused() -> None:
             fs.stochastic_flow(net, DATA, 1.0, **{"step": 0.1, **options})
     with pytest.raises(fs.IntegrationError, match="range of floats"):
         fs.stochastic_flow(UV, DATA, 1e4, step=0.1, alpha=1.0, n_steps=40, label_noise=5.0, seed=0)
+
+
+def test_a_seed_that_is_none_is_named() -> None:
+    problem = fs.Regression([[1.0], [2.0]], [1.0, 2.0])
+    with pytest.raises(ValueError, match="`seed` must be an integer >= 0"):
+        fs.stochastic_flow(fs.DiagonalNetwork("u*v"), problem, 1.0, step=0.01, batch_size=1, seed="a")

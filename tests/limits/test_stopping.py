@@ -67,3 +67,13 @@ def test_training_loss_and_test_risk_are_drawn_together() -> None:
         labels = [line.get_label() for line in axes.get_lines()]
         assert labels == ["training loss", "test risk", "_least"]
         plt.close("all")
+
+
+def test_other_features_are_refused_by_the_name_of_the_argument() -> None:
+    path, other = (
+        fs.saddle_to_saddle(NET, fs.Regression(np.eye(3), [1.0, 2.0, 3.0])),
+        fs.Regression(np.eye(2), [1.0, 2.0]),
+    )
+    for use in (path.risk, path.stop):
+        with pytest.raises(ValueError, match="`problem` must have d=3 features; received 2"):
+            use(other)

@@ -55,7 +55,7 @@ def test_the_study_reports_a_row_for_each_scale() -> None:
     [
         (FOUR, [], "`alphas` must hold at least one scale"),
         (FOUR, [0.1, 1.0], "`alphas` must lie below 1; received 1.0"),
-        (FOUR, [-1.0], "`alpha` must be > 0"),
+        (FOUR, [-1.0], "`alphas` must be > 0"),
         (fs.Regression(np.eye(2), np.zeros(2)), [0.1], "at least one jump"),
     ],
 )
@@ -111,7 +111,25 @@ def test_without_deactivation_the_link_never_breaks() -> None:
     link = fs.lasso_link(fs.saddle_to_saddle(NET, fs.Regression(X, rng.standard_normal(8))))
     assert link.departs_at == np.inf
     assert link.distance.max() < 1e-12
-    assert "for all t" in link.reason
+    assert "the average solves the Lasso with 1/t for all t" in link.reason
+
+
+def test_the_link_says_which_lasso_it_is() -> None:
+    """From ones a product of three cannot turn negative: scikit-learn's Lasso over b >= 0, threshold 1 over t."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 4))
+    problem = fs.Regression(X, X @ [1.0, -2.0, 0.0, 0.3])
+    link = fs.lasso_link(fs.saddle_to_saddle(fs.DiagonalNetwork(depth=3), problem))
+    assert link.reason.endswith("the average solves the Lasso over b >= 0 with thresholds/t for all t")
+    lasso = Lasso(alpha=1.0 / link.t[-1], fit_intercept=False, positive=True, tol=1e-14, max_iter=100_000)
+    np.testing.assert_allclose(link.average[-1], lasso.fit(X, problem.y).coef_, atol=1e-6)
+    noisy = fs.lasso_link(fs.saddle_to_saddle(fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.2)), problem))
+    assert "with 1/t and the penalties of noise or decay" in noisy.reason
+
+
+def test_scales_that_are_none_are_named() -> None:
+    with pytest.raises(ValueError, match="`alphas` must be a positive number; received 'abc'"):
+        fs.limit_study(NET, fs.Regression([[1.0]], [1.0]), ["1e-20", "abc"])
 
 
 def test_of_many_lassos_the_average_may_be_one() -> None:

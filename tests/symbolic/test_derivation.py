@@ -177,6 +177,10 @@ def test_formulas_without_a_saddle_at_0_say_so(formula: str, says: str) -> None:
         fs.symbolic.thresholds(net, net.direction(None, 1), 1)
 
 
+def test_powers_that_are_no_integers_are_written_out() -> None:
+    assert "`formula` 'u^2.5' has a pole" in " ".join(str(fs.derive(fs.DiagonalNetwork("u**2.5"))).split())
+
+
 def test_weights_that_never_matter_are_named() -> None:
     derivation = fs.derive(fs.DiagonalNetwork("u*v + w - w"))
     assert derivation.remarks == ("w never matters: phi does not depend on it.",)
