@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.growth.couplings import ReducedData, Transposed, reduce_data
-from flowsim.network import InitialScale, LinearNetwork
+from flowsim.network import InitialScale, LinearNetwork, Logs
 from flowsim.network.compression import Compression, compress
 from flowsim.network.linear_start import compressed_start, linear_start
 from flowsim.problem import Problem
@@ -29,6 +29,8 @@ from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_fram
 
 #: What a frame does not keep of a start: above its own rounding, and below what it takes for rounding of the start.
 _OWN_ROUNDING, _LARGEST_ROUNDING = 4e-15, 1e-12
+#: Span of the logarithms of one factor: beyond it floats lose what is small beside what is large.
+_WIDEST = 700.0
 #: Points of Gauss's rule per step, for the law of what unequal damping does not conserve.
 _GAUSS = 8
 
@@ -308,6 +310,8 @@ def start_parts(
     pretrained: Mapping[str, ArrayLike] | None,
 ) -> tuple[Compression, list[tuple[Array, Array, float]]]:
     """The start in one compressed basis, the largest part first."""
+    if pretrained is None and start is not None and any(isinstance(part, Logs) for part in start.values()):
+        return _parts_of_logs(net, problem, scale, start)
     if pretrained is None:
         compression = compressed_start(net, problem, start)
         return compression, [(compression.A, compression.B, scale.log)]
@@ -326,3 +330,52 @@ def start_parts(
     small, large = ((joint.A[i * D : (i + 1) * D], joint.B[i * m : (i + 1) * m]) for i in range(2))
     parts = [(*large, 0.0), (*small, scale.log)]
     return joint, parts if scale.log <= 0 else parts[::-1]
+
+
+def _parts_of_logs(
+    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, Any]
+) -> tuple[Compression, list[tuple[Array, Array, float]]]:
+    """U and V in units of their own: the largest entry of each.
+
+    A factor far below the other is read to rounding of that one; it is so at once, since U' = G V.
+    """
+    shapes = {"U": (problem.d, net.width), "V": (problem.n_targets, net.width)}
+    units = {}
+    plain = dict(start)
+    for name, part in start.items():
+        if isinstance(part, Logs) and name in shapes:
+            plain[name], units[name] = _in_own_unit(name, part, shapes[name])
+    joint = compressed_start(net, problem, plain)
+    parts = [
+        (joint.A, np.zeros_like(joint.B), units.get("U", 0.0) + scale.log),
+        (np.zeros_like(joint.A), joint.B, units.get("V", 0.0) + scale.log),
+    ]
+    return joint, sorted((each for each in parts if each[0].any() or each[1].any()), key=lambda part: -part[2])
+
+
+def _in_own_unit(name: str, part: Logs, shape: tuple[int, int]) -> tuple[Array, float]:
+    """Entries over the largest, and its logarithm.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit into the shape, or the least is lost beside the largest.
+    """
+    given = [np.asarray(each, dtype=float) for each in (part.sign, part.log_abs)]
+    if any(each.shape not in ((), shape) for each in given):
+        raise ValueError(
+            f"`start[{name!r}]` must have shape {shape} or be one number; received {given[0].shape} and "
+            f"{given[1].shape}."
+        )
+    full = Logs(*(np.broadcast_to(each, shape).ravel() for each in given))
+    sign, logs = full.arrays(f"start[{name!r}]", shape[0] * shape[1])
+    there = logs[sign != 0]
+    if not there.size:
+        return np.zeros(shape), 0.0
+    unit = float(there.max())
+    if there.min() < unit - _WIDEST:
+        raise ValueError(
+            f"`start[{name!r}]` must not hold entries below exp(-{_WIDEST:g}) of its largest; received logarithms from "
+            f"{there.min():g} to {unit:g}."
+        )
+    return (sign * np.exp(np.where(sign != 0, logs - unit, 0.0))).reshape(shape), unit
