@@ -74,7 +74,8 @@ def gradient_flow(
         :class:`flowsim.Logs` gives signs and logarithms, of any size per weight and coordinate. A state of an earlier
         run of the same DiagonalNetwork, ``traj`` or ``traj.at(t)``, is continued, at any scale.
         For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``; default: independent Gaussian entries of std ``h**-0.5``,
-        always the same ones; Logs give either factor a scale of its own. Wide arrays are kept by reference: leave them unchanged while ``traj.weights`` is in use.
+        always the same ones; Logs give either factor a scale of its own. Wide arrays are kept by reference: leave them
+        unchanged while ``traj.weights`` is in use.
     pretrained : mapping weight -> array or number, optional
         Weights that alpha does not multiply: the start is ``pretrained + alpha * start``, also where alpha is far below
         the rounding of the weights (as in :func:`flowsim.saddle_to_saddle`).
