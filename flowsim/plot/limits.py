@@ -51,6 +51,8 @@ def saddle_to_saddle(
         raise ValueError(f"`clock` must be accelerated or arclength; received {clock!r}.")
     if isinstance(path, LinearSaddlePath):
         return linear_limit(path, clock=clock, legend=legend, ax=ax)
+    if not isinstance(path, SaddlePath):
+        raise ValueError(f"`path` must be what flowsim.saddle_to_saddle returns; received {type(path).__name__}.")
     ax = new_axes(ax)
     last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
     last = min(last, np.nextafter(path.horizon, 0))

@@ -93,6 +93,8 @@ def width_law(*laws: WidthLaw, ax: Axes | None = None) -> Axes:
 @styled
 def singular_values(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None = None) -> Axes:
     """Singular values of U V^T over a clock."""
+    if traj.beta.ndim != 3:
+        raise ValueError("`traj` must be a run of a LinearNetwork; received one whose beta is a vector.")
     ax = new_axes(ax)
     times = np.linspace(0.0, traj.clock_values(clock)[-1], 1000)
     values = np.linalg.svd(traj.at(times, clock).beta, compute_uv=False)

@@ -144,6 +144,8 @@ def sparsity(
 @styled
 def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None = None) -> Axes:
     """Departure of the conserved quantities from their exact law, relative to their value at 0."""
+    if clock == "log_loss" and traj.info.get("clock") != clock:
+        raise ValueError("`clock` can be 'log_loss' for runs on that clock only.")
     ax = new_axes(ax)
     departure = traj.imbalance_departure
     if departure is None:

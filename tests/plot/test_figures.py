@@ -178,3 +178,14 @@ def _lab(linear: np.ndarray) -> np.ndarray:
     xyz = linear @ to_xyz.T / to_xyz.sum(axis=1)
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+def test_what_a_figure_does_not_show_is_refused_by_name() -> None:
+    problem = fs.Regression([[1.0]], [1.0])
+    traj = fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 1.0, alpha=0.1)
+    with pytest.raises(ValueError, match="`traj` must be a run of a LinearNetwork"):
+        fs.plot.singular_values(traj)
+    with pytest.raises(ValueError, match="`path` must be what flowsim.saddle_to_saddle returns; received Trajectory"):
+        fs.plot.saddle_to_saddle(traj)
+    with pytest.raises(ValueError, match="`clock` can be 'log_loss' for runs on that clock only"):
+        fs.plot.imbalance(traj, clock="log_loss")
