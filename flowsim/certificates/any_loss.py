@@ -91,7 +91,8 @@ def stationary_end(setting: Setting) -> Evidence:
     worst = int(np.argmax(slack))
     return Evidence(
         f"convex loss ({problem.loss_function.name}); {int(active.sum())} of {problem.d} coordinates active at the end",
-        "KKT conditions", f"off by {slack[worst]:.1e}", float(slack[worst]), end_tolerance(setting),
+        "KKT conditions", f"off by {slack[worst]:.1e}", float(slack[worst]),
+        end_tolerance(setting, float(slack[worst])),
         "largest violation of the optimality conditions, relative to max |grad L(0)|",
         {"coordinate": problem.feature_names[worst], "loss": float(problem.loss(beta))},
     )  # fmt: skip

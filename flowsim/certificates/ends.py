@@ -40,12 +40,13 @@ def interpolation(setting: Setting) -> Evidence:
     gap = float(np.linalg.norm(problem.predict(beta) - fitted) / np.linalg.norm(fitted))
     measured = _weighted_l1(path, np.where(np.abs(beta) > 1e-12 * np.abs(beta).max(), beta, 0.0))
     # A point off the constraint by `gap` may undercut the minimum by as much.
+    error = max(abs(measured / least - 1.0), gap)
     return Evidence(
         f"rank {setting.rank} < d = {problem.d}; the linear programme is solved independently by HiGHS",
         least,
         measured,
-        max(abs(measured / least - 1.0), gap),
-        end_tolerance(setting),
+        error,
+        end_tolerance(setting, error),
         "relative difference of the weighted l1 norms, or of the fit from X beta = y",
         {"fit_gap": gap},
     )
@@ -70,7 +71,7 @@ def least_squares(setting: Setting) -> Evidence:
     error = float(np.abs(beta - target).max() / np.abs(target).max())
     return Evidence(
         f"X has full column rank {problem.d}", float(np.abs(target).max()), float(np.abs(beta).max()), error,
-        end_tolerance(setting), "largest difference of a coordinate, relative to the largest (shown)",
+        end_tolerance(setting, error), "largest difference of a coordinate, relative to the largest (shown)",
         {"predicted": target, "measured": beta},
     )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,11 +41,21 @@ def saddle_tolerance(setting: Setting, plateaus: NDArray[np.intp]) -> float:
     return RESOLVED + _AT_REST * float(setting.at_rest[plateaus].max(initial=0.0))
 
 
-def end_tolerance(setting: Setting) -> float:
-    """An end whose dual stands at a bound, or that is not resolved, is approached like x only."""
+def end_tolerance(setting: Setting, error: float) -> float:
+    """An end whose dual stands at a bound, or that is not resolved, is approached like x only.
+
+    Raises
+    ------
+    UnresolvedError
+        If it is `error` away, and active coordinates relax too slowly to have come closer.
+    """
+    tolerance = RESOLVED + _DEEP_STEPS * setting.step / setting.unit
     if setting.resolved[-1]:
-        return saddle_tolerance(setting, np.array([len(setting.resolved) - 1]))
-    return RESOLVED + _DEEP_STEPS * setting.step / setting.unit
+        tolerance = saddle_tolerance(setting, np.array([len(setting.resolved) - 1]))
+    # The run at half the x is over twice as long after the jump as to the middle of the plateau.
+    if error > tolerance and 4 * setting.relaxation[-1] / setting.step < -math.log(RESOLVED):
+        raise UnresolvedError("active coordinates relax too slowly to have reached the end of this run's plateau")
+    return tolerance
 
 
 def hypothesis(setting: Setting) -> str:

@@ -279,29 +279,41 @@ class Setting:
         """Over x: how many e-folds from its saddle the flow is in the middle of each plateau.
 
         Coordinates still at rest are exp(-speed * distance to their threshold / x) large; active ones have relaxed for
-        half a plateau at the least eigenvalue of ``D^(1/2) Sigma D^(1/2)``, D = speed * |beta|.
+        half a plateau at the least eigenvalue of ``D^(1/2) Sigma D^(1/2)``, D = d beta/dz.
         """
-        path, n = self.path, self.problem.n
-        edges = np.concatenate([[0.0], path.jump_times, [self.horizon]])
-        rates = np.full(len(path.saddles), math.inf)
-        for k, (begin, end) in enumerate(itertools.pairwise(edges)):
-            support, state = path.active_sets[k], path.state(float(self.middles[k]))
+        path, rates = self.path, self.relaxation.copy()
+        for k, support in enumerate(path.active_sets):
             if path.order == 2:
+                state = path.state(float(self.middles[k]))
                 speeds = [np.broadcast_to(side, (self.problem.d,)) for side in path.speeds]
                 rest = np.setdiff1d(np.arange(self.problem.d), support)
                 for distance, speed in zip((state.upper, state.lower), speeds, strict=True):
                     grows = rest[speed[rest] > 0]  # a side without growth is infinitely far, at no speed
                     rates[k] = min(rates[k], float((distance[grows] * speed[grows]).min(initial=math.inf)))
-            if len(support):
-                beta = path.saddles[k][support]
+        return rates
+
+    @cached_property
+    def relaxation(self) -> Array:
+        """The part of active coordinates in these rates, inf where there are none, (K+1,)."""
+        path, rates = self.path, np.full(len(self.path.saddles), math.inf)
+        edges = np.concatenate([[0.0], path.jump_times, [self.horizon]])
+        for k, (begin, end) in enumerate(itertools.pairwise(edges)):
+            support = path.active_sets[k]
+            if not len(support):
+                continue
+            beta = path.saddles[k][support]
+            if path.curves is not None:
+                response = path.curves.response(support, np.where(beta < 0, -1, 1), float(np.abs(beta).max()))
+                growth = response.inertia(np.abs(beta))
+            else:
                 speed = np.where(beta > 0, *(np.broadcast_to(side, (self.problem.d,))[support] for side in path.speeds))
-                power = 1.0 if path.order == 2 else 2.0 - 2.0 / path.order
-                columns = self.X[:, support] * np.sqrt(speed * np.abs(beta) ** power)
-                if not isinstance(self.problem, Regression):
-                    columns *= np.sqrt(self.problem.curvatures(self.problem.predict(path.saddles[k])))[:, None]
-                values = np.linalg.svd(columns, compute_uv=False) ** 2 / n
-                positive = values[values > 1e-12 * values.max()]
-                rates[k] = min(rates[k], float(positive.min()) * (end - begin) / 2)
+                growth = speed * np.abs(beta) ** (1.0 if path.order == 2 else 2.0 - 2.0 / path.order)
+            columns = self.X[:, support] * np.sqrt(growth)
+            if not isinstance(self.problem, Regression):
+                columns *= np.sqrt(self.problem.curvatures(self.problem.predict(path.saddles[k])))[:, None]
+            values = np.linalg.svd(columns, compute_uv=False) ** 2 / self.problem.n
+            positive = values[values > 1e-12 * values.max()]
+            rates[k] = float(positive.min()) * (end - begin) / 2
         return rates
 
     @cached_property

@@ -166,6 +166,16 @@ def test_what_a_large_alpha_does_not_resolve_is_not_violated() -> None:
     assert row.status == "not resolved" and "lost in the rounding" in row.hypothesis
 
 
+def test_a_formula_that_saturates_relaxes_at_its_own_rate() -> None:
+    """Far out tanh(u)*v is v: d beta/dz is 1, not 2 beta, and the plateau of 2000 takes an alpha that waits for it."""
+    problem = fs.Problem([[1e-4], [2e-4], [-1e-4]], [1.0, 3.0, 1.0], "poisson")
+    net = fs.DiagonalNetwork("tanh(u)*v")
+    assert fs.saddle_to_saddle(net, problem).end.max() > 1000
+    assert {"saddles", "active-sets", "stationary-end"} <= statuses(fs.certify(net, problem))["holds"]
+    coarse = fs.certify(net, problem, alpha="1e-8", theorems=["saddles", "stationary-end"])
+    assert coarse[0].status == "not resolved" and coarse[1].status != "violated"
+
+
 def test_a_side_without_growth_resolves_nothing_and_warns_of_nothing() -> None:
     """Its distance is infinite and its speed 0."""
     assert statuses(fs.certify(fs.DiagonalNetwork("u*v + u**2*v**2"), draw(2, "log-cosh")))["holds"] >= LIMIT
