@@ -9,14 +9,16 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 #: Environment variable that moves the cache.
 FOLDER_VARIABLE = "FLOWSIM_CACHE_DIR"
-#: So many digests, the last used ones, are kept: branches and versions side by side, not every edit.
-_KEPT = 8
+#: So many digests, the last used ones, are kept: branches and versions side by side, not every edit; and those used in
+#: so many seconds, in which a process may still load from them.
+_KEPT, _IN_USE = 8, 86400.0
 _SOLVERS = Path(__file__).resolve().parent
 
 
@@ -78,7 +80,8 @@ def folder_of_digest(parent: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted((each for each in home.iterdir() if each != folder), key=_last_used, reverse=True)
         for old in others[_KEPT - 1 :]:
-            shutil.rmtree(old, ignore_errors=True)
+            if _last_used(old) < time.time() - _IN_USE:
+                shutil.rmtree(old, ignore_errors=True)
     with contextlib.suppress(OSError):
         os.utime(folder)
     return folder

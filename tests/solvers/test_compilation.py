@@ -67,10 +67,16 @@ def test_only_the_last_digests_are_kept(tmp_path):
         folder = tmp_path / "compiled" / f"old{number:02d}"
         folder.mkdir(parents=True)
         os.utime(folder, (number, number))
+    recent = tmp_path / "compiled" / "recent"  # in use, with many newer ones
+    for number in range(_KEPT):
+        (tmp_path / "compiled" / f"new{number}").mkdir()
+    recent.mkdir()
+    os.utime(recent, (time.time() - 3600.0,) * 2)
     own = folder_of_digest(tmp_path)
+    assert recent.exists()
     assert own.name == digest_of_sources()
     kept = sorted(path.name for path in own.parent.iterdir() if path != own)
-    assert kept == [f"old{number:02d}" for number in range(4, _KEPT + 3)]
+    assert kept == sorted([f"new{number}" for number in range(_KEPT)] + ["recent"])
 
 
 def test_a_part_has_no_entry_for_python_and_is_called_from_compiled_code():
