@@ -117,7 +117,9 @@ class Side:
             return _FOLDS / float(np.abs(self.curve.origin.rate).max())
         gradient = self.curve.gradient(self._theta[:, None])[:, 0]
         speed, size = float(np.linalg.norm(gradient)), float(np.linalg.norm(self._theta))
-        return max(size, 1e-3) / speed if speed > 0 else 1.0
+        # A power that is no integer has no scale but the weights' own.
+        least = 1e-3 if self.curve.origin.order or size == 0 else 0.0
+        return max(size, least) / speed if speed > 0 else 1.0
 
     def growth(self, level: float) -> tuple[float, float] | None:
         """z at which the linear flow takes ``|B - phi(0)|`` to a level, and the rate of its weights; None if never."""

@@ -84,8 +84,10 @@ def _predicted(ws, order, depth, h, t):
     Returns the step, what is new in it, and whether a tabulated map reaches so far.
     """
     history, guess, wp = view(History, ws), view(Trial, ws).guess, view(Sizes, ws).padded
-    new, inside = 1.0, True
-    for _ in range(c.TRIES):
+    new, inside, log_h = 1.0, True, 0.0
+    for attempt in range(c.TRIES):
+        if attempt > 0:
+            h *= shortened(ws, log_h)  # and predicted anew: what is returned belongs together
         if depth == 0:
             # No past yet: f as its derivative has it.
             history.spans[0] = c.BEGIN * h
@@ -98,7 +100,6 @@ def _predicted(ws, order, depth, h, t):
         over, new = growth_excess(ws, log_h)
         if over <= c.UNSEEN:
             break
-        h *= shortened(ws, log_h)
     return h, new, inside
 
 

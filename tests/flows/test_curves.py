@@ -6,6 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.integrate import quad
 
 import flowsim as fs
 from flowsim.growth.curve_map import CurveMap
@@ -155,3 +156,20 @@ def test_curves_that_end_at_finite_z_or_sink_to_rest_hold_a_flow_away_from_there
     exact = fs.gradient_flow(net, problem, 30.0, start=start, t_eval=times, coordinates="weights", rtol=1e-10)
     assert run.info["coordinates"] == "curve"
     np.testing.assert_allclose(run.beta, exact.beta, atol=2e-5)
+
+
+@pytest.mark.parametrize("alpha", ["1e-10", "1e-14", "1e-30"])
+def test_a_step_that_is_shortened_often_is_predicted_anew(alpha: str) -> None:
+    """u' = 1.7 u^0.7 (1 - u^1.7): with s = u^0.3 the time is the integral of 1 / (0.51 (1 - s^(17/3)))."""
+    traj = fs.gradient_flow(fs.DiagonalNetwork("u**1.7"), fs.Regression([[1.0]], [1.0]), 0.5, alpha=alpha)
+    end = float(traj.weights["u"][-1, 0]) ** 0.3
+    time, _ = quad(lambda s: 1 / (0.51 * (1 - s ** (17 / 3))), float(alpha) ** 0.3, end, epsabs=0, epsrel=1e-12)
+    assert time == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("alpha", ["1e-12", "1e-16", "1e-40"])
+def test_powers_that_are_no_integers_grow_at_any_scale_of_the_start(alpha: str) -> None:
+    """u' = 2.5 u^1.5 while alone: u = (alpha^-0.5 - 1.25 t)^-2; half of its time to infinity doubles u^0.5."""
+    half = 0.4 * float(alpha) ** -0.5
+    run = fs.gradient_flow(fs.DiagonalNetwork("u**2.5"), fs.Regression([[1.0]], [1.0]), half, alpha=alpha)
+    assert run.beta[-1, 0] == pytest.approx((0.5 * float(alpha) ** -0.5) ** -5, rel=1e-5)
