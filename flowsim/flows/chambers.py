@@ -74,6 +74,8 @@ class ChamberCoordinates:
 
     name = "weights"
     log_unit = 0.0
+    #: why a jump that is shorter than the spacing of times is not followed otherwise
+    at_floor: str | None = None
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
         self.net, self.problem = net, problem

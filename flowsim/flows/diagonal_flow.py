@@ -21,11 +21,13 @@ from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.horizon import acceleration_in_units, largest_pull, longest
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
+from flowsim.flows.shrinking import ShrinkingCoordinates
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
 from flowsim.growth.continuation import start_from_state
 from flowsim.growth.curve_map import CurveMap, admits_curves
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.product_map import ProductMap, admits_products
+from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, Start, read_start
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import State, Trajectory
@@ -281,14 +283,17 @@ def choose(
     clock = scale
     if isinstance(direction, Start):
         scale, direction = direction.collapsed()
-    not_log = admits_products(net, problem, scale, direction, rtol)
-    if net.weight_decay:
-        not_log = "weight decay moves each weight by itself"
+    shrinks = bool(net.noise is not None and net.noise.stds(net.weights).any()) or bool(net.weight_decay)
+    admits = admits_shrinking if shrinks else admits_products
+    not_log = admits(net, problem, scale, direction, rtol)
     if not_log is None and not native_growth:
         takes = method not in ("auto", "native")
         not_log = f"`method` is {method!r}; 'auto' takes them" if takes else "the loss has no compiled derivatives"
     if not_log is None and asked in ("auto", "log"):
         try:
+            if shrinks:
+                shrinking = ShrinkingMap(net, problem, scale, direction, clock)
+                return ShrinkingCoordinates(net, problem, shrinking), reason
             return DualCoordinates(net, problem, ProductMap(net, scale, direction, clock)), reason
         except ArithmeticError as error:
             not_log = str(error)
@@ -361,6 +366,7 @@ def _in_weights(
                 f"`alpha` = {scale} puts weights, or the rates they grow at, below the range of floats; "
                 f"{noisy.remedy()}."
             )
+        noisy.at_floor = advice
         return noisy
     from flowsim.flows.weights import WeightCoordinates
 

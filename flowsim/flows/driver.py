@@ -86,6 +86,8 @@ def run_flow(
     run = reader(coordinates, problem, solution, acceleration, exponent=exponent)
     found, last = search(run, events, limit)
     success, message = outcome(solution.status.success, solution.message, last, watch is not None and watch.stopped)
+    if solution.status is Status.STEP_FLOOR and (why := getattr(coordinates, "at_floor", None)):
+        message = f"{message}; {why}"
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
         verdict = getattr(coordinates, "verdict", None)

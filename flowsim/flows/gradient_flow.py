@@ -88,7 +88,8 @@ def gradient_flow(
         ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it.
     coordinates : {"auto", "growth", "log", "curve", "weights"}
         ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.growth.exponential`), log coordinates
-        for products of three weights or more (:mod:`flowsim.growth.product_map`), and curve coordinates for any other
+        for products of three weights or more (:mod:`flowsim.growth.product_map`; with noise or decay so small that
+        only weights that wait feel it, :mod:`flowsim.growth.shrinking_map`), and curve coordinates for any other
         formula without noise (:mod:`flowsim.growth.curve_map`), whenever they are exact.
     rtol : float
         Relative accuracy of the weights, in (0, 1).

@@ -64,7 +64,11 @@ def flow_to_rest(
         end = trajectory.beta[-1]
         if net.noise is None and np.abs(problem.gradient(end.reshape(zero.shape))).max() <= rtol * pull:
             return trajectory
-        if past and _is_still(trajectory, clock, 0.5 if known else 0.25, _STILL * rtol):
+        if (
+            past
+            and not trajectory.info.get("waits")
+            and _is_still(trajectory, clock, 0.5 if known else 0.25, _STILL * rtol)
+        ):
             return trajectory
         t_end *= 2.0
     raise IntegrationError(

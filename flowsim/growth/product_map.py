@@ -49,7 +49,6 @@ def admits_products(
     squares = direction**2
     spread = math.sqrt(float((squares - squares.min(axis=0)).max()))
     if spread > 0:
-        # Where beta begins to count: beta over its rate of growth, against the tolerance.
         rate = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
         if rate == 0:
             # Nothing pulls at the origin; the start itself may be seen.
@@ -57,16 +56,23 @@ def admits_products(
             rate = float(np.abs(problem.gradient(size * np.prod(direction, axis=0))).max())
             if rate == 0 and size > 0:
                 return "nothing moves"
-        bend = problem.curvatures(problem.predict(np.zeros(problem.d)))
-        reach = float(problem.feature_variances.max()) * max(float(bend.max()), 1.0)
-        if rate > 0 and reach > 0:
-            power = depth / (depth - 2)
-            level = math.log(_COUNTS * rtol * power * rate / reach) + power * math.log(depth - 2)
-            distance = level / (1 - power)
+        distance = log_visible_distance(depth, problem, rate, rtol)
+        if distance < math.inf:
             visible = -(distance + math.log(depth - 2)) / (depth - 2)
             if scale.log + math.log(spread) > visible + math.log(_RATIO):
                 return "what the weights conserve is not small against weights that count"
     return None
+
+
+def log_visible_distance(depth: int, problem: Problem, rate: float, rtol: float) -> float:
+    """Logarithm of the distance at which beta begins to count: beta over its rate of growth, against the tolerance."""
+    bend = problem.curvatures(problem.predict(np.zeros(problem.d)))
+    reach = float(problem.feature_variances.max()) * max(float(bend.max()), 1.0)
+    if not (rate > 0 and reach > 0):
+        return math.inf
+    power = depth / (depth - 2)
+    level = math.log(_COUNTS * rtol * power * rate / reach) + power * math.log(depth - 2)
+    return level / (1 - power)
 
 
 class ProductMap:
@@ -155,9 +161,10 @@ class ProductMap:
         above, below = self.distance
         return np.concatenate([above - z, below + z], axis=-1)
 
-    def _logs(self, y: Array) -> tuple[Array, Array]:
-        """``ln |w|`` (T, L, d) and the sign of beta (T, d)."""
+    def _logs(self, y: Array, farther: Array | float = 0.0) -> tuple[Array, Array]:
+        """``ln |w|`` (T, L, d) and the sign of beta (T, d), with `farther` (T, d) added to logarithms of distances."""
         d, alpha = self.d, self.scale.log
+        farther = np.broadcast_to(farther, (len(y), d))
         above, below = y[:, :d], y[:, d:]
         positive = above <= below
         sign = np.where(positive, 1.0, -1.0)
@@ -170,7 +177,7 @@ class ProductMap:
                     log_c[:, here] = np.log(np.abs(self.c[here]))
                 sign[:, here] = 1.0
             else:
-                scaled = self.unit.log(near[:, here]) + (self.depth - 2) * alpha
+                scaled = self.unit.log(near[:, here]) + (self.depth - 2) * alpha + farther[:, here]
                 # Of a start so far that no float of time takes it anywhere.
                 scaled = np.where(np.isinf(near[:, here]), np.log(np.minimum(*shape.distances(self.c[here]))), scaled)
                 log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)

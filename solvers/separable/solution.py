@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.events import Occurrence
 from flowsim.solvers.separable.curves import Curves
-from flowsim.solvers.separable.distance_steps import DistanceSteps
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
 
@@ -30,6 +29,21 @@ def _multistep_reading() -> Any:
     from flowsim.solvers.multistep import reading
 
     return reading
+
+
+class Steps(Protocol):
+    """Some steps of a run, which can be read between their ends."""
+
+    @property
+    def t(self) -> Array: ...
+    @property
+    def h(self) -> Array: ...
+    @property
+    def loaded(self) -> NDArray[np.int64] | None: ...
+
+    def speeds(self, n: float, nodes: Array) -> Array: ...
+
+    def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +106,17 @@ class SeparableSolution:
     status: Status
     message: str
     stats: dict[str, Any]
-    chunks: Sequence[NodeSteps | DistanceSteps] = field(repr=False, default=())
+    chunks: Sequence[Steps] = field(repr=False, default=())
     events: Sequence[Occurrence] = ()
+
+    @property
+    def start(self) -> Array:
+        """The first state, (N,)."""
+        return np.zeros(self.flow.d) if self.flow.distance is None else self.flow.distance.ravel()
 
     @cached_property
     def z(self) -> Array:
-        """(T, d) at the ends of the steps."""
+        """(T, N) at the ends of the steps."""
         return self.at_steps(np.arange(len(self.h)), np.zeros(len(self.h)), with_end=True)
 
     @property
@@ -130,13 +149,12 @@ class SeparableSolution:
         """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request."""
         flow = self.flow
         if len(self.h) == 0:
-            rest = np.zeros(flow.d) if flow.distance is None else flow.distance.ravel()
-            return np.repeat(rest[None], len(step) + with_end, axis=0)
+            return np.repeat(self.start[None], len(step) + with_end, axis=0)
         if with_end:
             step, theta = np.append(step, len(self.h) - 1), np.append(theta, 1.0)
         if len(self.chunks) == 1 and self.chunks[0].loaded is None:
             return self.chunks[0].states(flow, step, theta)[0]
-        out = np.empty((len(step), 2 * flow.d if flow.power else flow.d))
+        out = np.empty((len(step), len(self.start)))
         self._fill(out, step, theta, None)
         return out
 

@@ -170,7 +170,7 @@ def test_bdf_takes_no_matrix_from_beyond_an_overshoot() -> None:
 def test_rates_of_growth_that_are_no_floats_never_look_like_rest(net: fs.DiagonalNetwork, alpha: str) -> None:
     problem = fs.Regression(np.eye(2), [4.0, 1.4])
     with pytest.raises(fs.IntegrationError, match="rates they grow at"):
-        fs.gradient_flow(net, problem, 4.0, alpha=alpha, clock="accelerated")
+        fs.gradient_flow(net, problem, 4.0, alpha=alpha, clock="accelerated", coordinates="weights")
 
 
 def test_weights_whose_products_underflow_grow_at_their_rates() -> None:
@@ -178,7 +178,7 @@ def test_weights_whose_products_underflow_grow_at_their_rates() -> None:
     k = 0.1
     problem = fs.Regression([[1.0]], [2.0])
     net = fs.DiagonalNetwork(depth=3, weight_decay=k * 1e-200)
-    traj = fs.gradient_flow(net, problem, 0.4, alpha="1e-200", clock="accelerated")
+    traj = fs.gradient_flow(net, problem, 0.4, alpha="1e-200", clock="accelerated", coordinates="weights")
     growth = np.log(traj.weights["w1"][-1, 0] / 1e-200)
     # 1/w = e^{kt} (1/alpha - |g| (1 - e^{-kt})/k)
     exact = -k * 0.4 - np.log1p(2.0 * np.expm1(-k * 0.4) / k)
