@@ -165,8 +165,7 @@ class ChamberCoordinates:
     def _near(self, c: Array, w: Array) -> NDArray[np.bool_]:
         """Walls so near that a difference of fields has lost digits."""
         size = np.einsum("ija,ai->ji", np.abs(self.chambers.forms), np.abs(w))
-        near: NDArray[np.bool_] = self.is_wall & (c <= _NEAR * size)
-        return near
+        return np.asarray(self.is_wall & (c <= _NEAR * size))
 
     def _rates(self, t: float, y: Array) -> tuple[Array, Array, Array, Array]:
         """``dy/dt`` (k, d), c, w and g."""
