@@ -86,8 +86,7 @@ def run_flow(
     run = reader(coordinates, problem, solution, acceleration, exponent=exponent)
     found, last = search(run, events, limit)
     success, message = outcome(solution.status.success, solution.message, last, watch is not None and watch.stopped)
-    if solution.status is Status.STEP_FLOOR and (why := getattr(coordinates, "at_floor", None)):
-        message = f"{message}; {why}"
+    message += _at_floor(coordinates, solution)
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
         verdict = getattr(coordinates, "verdict", None)
@@ -136,6 +135,12 @@ def run_flow(
             trajectory,
         )
     return trajectory
+
+
+def _at_floor(coordinates: Coordinates, solution: Solution | SeparableSolution) -> str:
+    """What the coordinates have to say of steps that fell to the spacing of floats."""
+    why = getattr(coordinates, "at_floor", None)
+    return f"; {why}" if why and solution.status is Status.STEP_FLOOR else ""
 
 
 def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -> dict[str, Any]:
