@@ -99,7 +99,7 @@ class Jump:
 
 
 @dataclass(frozen=True, eq=False)
-class Plateau:
+class ShrinkingLine:
     """One step under a constant pull f (d,) from a place on.
 
     `shrinkage` is the rate of E, `balancing` that of R, for coordinates that rest (d,) and for those that wait alike.
@@ -203,7 +203,7 @@ class ShrinkingCoordinates(DualCoordinates):
         pull, least = -self.problem.gradient(beta), _UNSEEN * np.abs(self.problem.gradient(at_start)).max()
         waits = (np.abs(beta) <= _UNSEEN * np.abs(beta).max()) & (np.abs(pull) > least)
         place, still = Place(distances.reshape(2, -1), E, R), np.zeros(len(E), dtype=bool)
-        line = Plateau(0.0, 0.0, place, np.where(waits, pull, 0.0), still, self.map.shrinkage, R, self.map.depth)
+        line = ShrinkingLine(0.0, 0.0, place, np.where(waits, pull, 0.0), still, self.map.shrinkage, R, self.map.depth)
         return {"waits": bool(np.isfinite(line.arrivals()).any())}
 
     def departure_of_conserved(self, t: Array, y: Array) -> Array:
@@ -219,7 +219,7 @@ class _Run:
         self.t_end, self.rtol, self.max_steps = t_end, rtol, max_steps
         nothing = np.zeros(self.map.d)
         self.first = self.place = Place(self.map.distance, nothing, nothing)
-        self.t, self.taken = 0.0, list[Jump | Plateau]()
+        self.t, self.taken = 0.0, list[Jump | ShrinkingLine]()
         self.stats = dict.fromkeys(("steps", "rejected", "nfev", "njev", "nlu", "passes"), 0)
         self.pull, self.rests = -self.problem.gradient(self._beta()), np.zeros(self.map.d, dtype=bool)
         self.waits = ~self.rests
@@ -274,11 +274,11 @@ class _Run:
         fastest = float(self.map.shrinkage[~self._is_trapped()].max(initial=0.0))
         return still_time(self.map, self.problem, float(np.abs(self.pull).max()), fastest, self.rtol)
 
-    def _plateau(self, length: float) -> Plateau:
+    def _plateau(self, length: float) -> ShrinkingLine:
         depth, shrinkage = self.map.depth, np.where(self.rests, 0.0, self.map.shrinkage)
         balancing = np.where(self.rests, self.map.balancing(self.place.row), shrinkage / (depth - 2))
         pull = np.where(self.rests, 0.0, self.pull)
-        return Plateau(self.t, length, self.place, pull, self.rests, shrinkage, balancing, depth)
+        return ShrinkingLine(self.t, length, self.place, pull, self.rests, shrinkage, balancing, depth)
 
     def _wait(self) -> str:
         """Along a plateau, to just before the next arrival."""
@@ -292,7 +292,7 @@ class _Run:
             self.stats["steps"] += 1
         return ""
 
-    def _take(self, piece: Jump | Plateau) -> None:
+    def _take(self, piece: Jump | ShrinkingLine) -> None:
         self.taken.append(piece)
         # What is left is less than rounding of the end.
         self.t = self.t_end if piece.t[-1] >= self.t_end * (1 - 1e-15) else float(piece.t[-1])
