@@ -212,14 +212,15 @@ class ConeMinimiser(Generic[Key]):
         step = target - b
         slope = float((costs - A.T @ self.residual) @ step)
         now = self.function.value(self.f) + float(costs @ b)
-        # Of coefficients that nearly cancel the predictions err by a rounding of their terms.
-        terms = float(np.abs(self.residual) @ (np.abs(A) @ np.maximum(b, target)))
-        blur = 4 * np.finfo(float).eps * (self.n * (abs(now) + abs(float(costs @ b))) + terms)
+        weight = np.abs(self.residual) @ np.abs(A)
         share = 1.0
         for _ in range(_HALVINGS):
             b_new = target if share == 1.0 else np.maximum(b + share * step, 0.0)
             f_new = f if share == 1.0 else self.f + share * (f - self.f)
             value = self.function.value(f_new) + float(costs @ b_new)
+            # Of coefficients that nearly cancel the predictions err by a rounding of their terms.
+            terms = float(weight @ np.maximum(b, b_new))
+            blur = 4 * np.finfo(float).eps * (self.n * (abs(now) + abs(float(costs @ b))) + terms)
             if value <= now + _DECREASE * share * slope + blur:
                 return None if np.array_equal(b_new, b) else (b_new, f_new)
             share /= 2

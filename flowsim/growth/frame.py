@@ -310,7 +310,7 @@ def start_parts(
     pretrained: Mapping[str, ArrayLike] | None,
 ) -> tuple[Compression, list[tuple[Array, Array, float]]]:
     """The start in one compressed basis, the largest part first."""
-    if pretrained is None and start is not None and any(isinstance(part, Logs) for part in start.values()):
+    if pretrained is None and isinstance(start, Mapping) and any(isinstance(part, Logs) for part in start.values()):
         return _parts_of_logs(net, problem, scale, start)
     if pretrained is None:
         compression = compressed_start(net, problem, start)

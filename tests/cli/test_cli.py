@@ -136,7 +136,7 @@ def test_bad_data_ends_in_one_line_and_status_2(
         ("a,b,y\n1,2,yes\n4,5,no\n2,2,yes\n", (), "two labels are for the logistic or exponential `--loss`"),
         ("a,b,y\n1,2,3\n1,5,7\n1,2,9\n", (), "'a' is constant, of size 1. Leave it out with `--drop`, or take columns"),
         ("1.0,-2,3\n4,5,7\n2,2,9\n", (), "received 'y'. The first line of the file must name its columns."),
-        ("# by R\na,b,y\n1,2,3\n4,5,7\n", (), "received 'y'. The first line of the file must name its columns."),
+        ("# by R\na,b,y\n1,2,3\n4,5,7\n", (), "rows with more fields than its first line has names"),
         (
             'a,b,y\n"1,000",2,3\n"4,000",5,7\n',
             (),
