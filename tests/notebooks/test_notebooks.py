@@ -53,9 +53,10 @@ def test_a_notebook_is_stored_executed_in_order_with_figures(path: Path) -> None
     "path",
     [pytest.param(path, marks=() if path.stem == QUICK else pytest.mark.slow, id=path.stem) for path in NOTEBOOKS],
 )
-def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # figures are shown in the notebook, whatever the shell asks for
     notebook = read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the machinery that starts the kernel
