@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
@@ -116,12 +117,17 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> Axes:
         ax.plot(x, fitted, zorder=0, label=f"{label} in {_small(two_layer)}", **PREDICTED)
     if two_layer:
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # its labels would overlap in a narrow figure
+        if x.max() < 30 * x.min():
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.set_yscale("log")
     ax.set_xlabel(r"$\gamma = \ln(1/\alpha)$" if two_layer else r"$\log_{10}(1/\alpha)$")
     ax.set_ylabel("error relative to the limit")
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend above the lines
-    ax.legend(loc="upper right", ncols=2, fontsize=7.5)
+    columns = 2 if ax.bbox.width > 4.0 * ax.get_figure(root=True).dpi else 1
+    ax.set_ylim(low, high * (high / low) ** (0.7 / columns))  # room for the legend above the lines
+    ax.legend(loc="upper right", ncols=columns, fontsize=5.5 + columns)
     return ax
 
 
@@ -170,7 +176,9 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
         except (ValueError, IntegrationError):
             ax.text(0.5, 0.5, "the orbits of this path are not known", ha="center", transform=ax.transAxes)
             continue
-        ax.plot(flow.clock_values(clock), _lines(study.path, flow.beta), label="_flow", **PREDICTED)
+        times = flow.clock_values(clock)
+        drawn = times <= max(np.max(line.get_xdata()) for line in ax.get_lines())  # labels stand beyond
+        ax.plot(times[drawn], _lines(study.path, flow.beta[drawn]), label="_flow", **PREDICTED)
         ax.set_title(rf"{title}; dotted: flow at $\alpha$ = {study.alphas[int(np.argmax(study.gamma))]}")
     if link is not None:
         lasso_link(link, ax=axes[1, 1])

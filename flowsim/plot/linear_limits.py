@@ -116,7 +116,7 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
     ax.set_ylim(max(-1.15, 1.1 * lowest - 0.05), 1.1)
     ax.set_xlabel(_LABELS["accelerated"])
     ax.set_ylabel(r"level $1 + \ln(\mathrm{size}) / \ln(1/\alpha)$")
-    ax.legend(loc="best")
+    ax.legend(loc="best", framealpha=0.6, fontsize=7.5)
     return ax
 
 
