@@ -125,7 +125,7 @@ def limit_study(study: LimitStudy, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(r"$\gamma = \ln(1/\alpha)$" if two_layer else r"$\log_{10}(1/\alpha)$")
     ax.set_ylabel("error relative to the limit")
     low, high = ax.get_ylim()
-    columns = 2 if ax.bbox.width > 4.0 * ax.get_figure(root=True).dpi else 1
+    columns = 2 if ax.bbox.width > 4.0 * float(ax.figure.dpi) else 1
     ax.set_ylim(low, high * (high / low) ** (0.7 / columns))  # room for the legend above the lines
     ax.legend(loc="upper right", ncols=columns, fontsize=5.5 + columns)
     return ax
