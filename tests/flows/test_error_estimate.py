@@ -177,3 +177,16 @@ def test_a_companion_of_the_same_few_steps_leaves_what_the_tolerance_lets_pass()
     end = 1e-9 * expm(0.773 * np.block([[np.zeros((1, 1)), G], [G.T, np.zeros((2, 2))]])) @ Z
     error = np.abs(run.beta[-1] - end[:1] @ end[1:].T).max()
     assert error <= 2 * run.error_estimate[-1] <= 1e-5 * np.abs(run.beta[-1]).max()
+
+
+@pytest.mark.parametrize("alpha", ["1e-3", "1e-100", "1e-330"])
+def test_the_far_blow_up_of_an_unbalanced_product_is_not_felt(alpha: str) -> None:
+    """Of two distances to where a product blows up, alpha^-1 apart, beta has the rounding of the nearer one."""
+    start = {"w1": 1.0, "w2": 1.3, "w3": 1.6}
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork(depth=3), fs.Regression([[1.0]], [1.0]), 20.0, alpha=alpha, start=start, clock="accelerated",
+        t_eval=[0.01, 10.0, 20.0], estimate_error=True,
+    )  # fmt: skip
+    assert traj.error_estimate is not None
+    assert (abs(traj.beta[1:, 0] - 1.0) <= 2 * traj.error_estimate[1:] + 1e-15).all()
+    assert (traj.error_estimate[1:] < 1e-4).all()
