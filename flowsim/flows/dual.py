@@ -155,7 +155,7 @@ class DualCoordinates:
         return beta
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """What of beta may be the rounding of states, at each time (K,): of z, or of the nearer distance to a blow-up."""
+        """What of beta may be rounding of states, at each time (K,): of z, or of the nearer distance to a blow-up."""
         size = np.where(np.isfinite(y), np.abs(y), np.inf).reshape(len(y), -1, self.problem.d).min(axis=1)
         size[~np.isfinite(size)] = 0.0
         with np.errstate(over="ignore"):
