@@ -65,10 +65,12 @@ def admits_curves(
 def _change(formula: Formula, scale: InitialScale, start: Array, reach: float) -> float:
     """By how much weights of a formula of order L >= 3 change, relatively, while |z| <= reach, to first order."""
     leading = leading_of(formula)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.abs(leading.gradient(start[:, None], -math.inf)[:, 0])) - np.log(np.abs(start))
-        moved = float(np.max(logs, initial=-math.inf, where=~np.isnan(logs))) + np.log(reach)
-    return math.exp(min(moved + (leading.order - 2) * scale.log, 700.0))
+    fastest = float(np.max(logs, initial=-math.inf, where=~np.isnan(logs)))
+    if fastest == -math.inf or reach == 0:
+        return 0.0
+    return math.exp(min(fastest + math.log(reach) + (leading.order - 2) * scale.log, 700.0))
 
 
 class CurveMap:

@@ -100,8 +100,10 @@ def _explicit(whole: Any) -> Any:
             ll_module.data_layout = self._codegen._data_layout
 
         def _optimize_final_module(self) -> None:
-            passes, builder = self._codegen._module_pass_manager(opt=2, loop_vectorize=False, slp_vectorize=False)
-            passes.run(self._final_module, builder)
+            made = self._codegen._module_pass_manager(opt=2, loop_vectorize=False, slp_vectorize=False)
+            # Newer versions of Numba give its builder too.
+            passes, *builder = made if isinstance(made, tuple) else (made,)
+            passes.run(self._final_module, *builder)
 
     class ExplicitCompiler(whole):
         def define_pipelines(self) -> list[Any]:
