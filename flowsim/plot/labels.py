@@ -63,8 +63,8 @@ def label_ends(
     """
     if not len(names):
         return
-    figure = ax.get_figure(root=True)
-    assert figure is not None
+    own: Any = ax.get_figure()
+    figure = own.figure  # of a subfigure the one that holds it
     width = ax.get_position().width * figure.get_size_inches()[0] * 72.0
     letter = _WIDE * _SIZE / max(width, 1.0)
     longest = max(1 if name.startswith("$") else len(name) for name in names)

@@ -39,8 +39,8 @@ def log_axis(ax: Axes, low: float, high: float) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     ax.set_xscale("log")
-    figure = ax.get_figure(root=True)
-    assert figure is not None
+    own: Any = ax.get_figure()
+    figure = own.figure  # of a subfigure the one that holds it
     width = 72.0 * ax.get_position().width * figure.get_size_inches()[0]
     if 3.0 * _NUMBER * math.log10(high / low) < width:
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
