@@ -86,21 +86,18 @@ def run_flow(
     run = reader(coordinates, problem, solution, acceleration, exponent=exponent)
     found, last = search(run, events, limit)
     success, message = outcome(solution.status.success, solution.message, last, watch is not None and watch.stopped)
-    message += _at_floor(coordinates, solution)
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
         verdict = getattr(coordinates, "verdict", None)
         success, message = False, verdict or "the loss does not tend to 0: it rests where it is"
     if limit is not None and success and last is None:
-        # The last steps overshoot: the run ends where its end is reached.
-        _, step, position = run.places(np.array([t_end]), clock)
-        end, passed = (int(step[0]), float(position[0])), run.steps().on(clock)
-        t_eval = np.append(passed[passed < t_end], t_end) if t_eval is None else t_eval
+        end, passed = _where_reached(run, clock, t_end)
+        t_eval = passed if t_eval is None else t_eval
     view = run.steps(last) if t_eval is None or not success else run.look(t_eval, clock, last)
     estimate = None
     if estimate_error and success and len(solution.h):
         estimate = _estimate(run, view, end, method, rtol, atol, max_steps)
-    message = "; ".join([message, *undetermined(coordinates, solution)])
+    message = "; ".join([message + _at_floor(coordinates, solution), *undetermined(coordinates, solution)])
     if success and (beyond := _beyond_floats(view, problem)):
         success, message = False, beyond
     trajectory = Trajectory.of(
@@ -135,6 +132,13 @@ def run_flow(
             trajectory,
         )
     return trajectory
+
+
+def _where_reached(run: DenseOutput, clock: Clock, t_end: float) -> tuple[tuple[int, float], Array]:
+    """Step and position at which the last steps, which overshoot, pass the end; all times up to there."""
+    _, step, position = run.places(np.array([t_end]), clock)
+    passed = run.steps().on(clock)
+    return (int(step[0]), float(position[0])), np.append(passed[passed < t_end], t_end)
 
 
 def _at_floor(coordinates: Coordinates, solution: Solution | SeparableSolution) -> str:
