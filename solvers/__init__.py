@@ -1,7 +1,13 @@
-"""Integrators for stiff initial-value problems.
+"""Integrators for stiff initial-value problems, and the convex minimisers that limits need.
 
-What this package does not contain: learning, losses, networks. It imports nothing from the rest of
-flowsim, and a test that reads its imports keeps it so.
+`separable` states the flows that are integrated natively and calls `multistep`, the compiled integrator (read
+`multistep/reference.py` first, one step in NumPy); `frames` propagates ``Z' = S(t) Z`` in graded frames. For everything
+else `problem`, `scipy_methods` and `solution` put SciPy's methods behind one loop; `events` and `arclength` read any
+solution. `active_set`, `cone_newton` and `entropy` minimise convex functions; `compilation` and `simd` are how Numba
+is used.
+
+What this package does not contain: learning and networks. It imports nothing from the rest of flowsim, and a test
+that reads its imports keeps it so.
 """
 
 from flowsim.solvers.arclength import ArcLength, by_arclength

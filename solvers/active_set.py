@@ -17,19 +17,19 @@ from flowsim.solvers.compilation import compiled
 
 Key = TypeVar("Key", bound=Hashable)
 
-#: Rounding of an inner product of n terms is below this many ulps times sqrt(n), with room for the terms
-#: themselves being results of such products.
+#: The rounding error of an inner product of n terms is below this many ulps times sqrt(n); generous, since the terms
+#: are results of such products themselves.
 _ULPS = 32.0
 _FIRST_CAPACITY = 16
 
 
 def relative_rounding(n: int) -> float:
-    """Size of ``a.b / (|a| |b|)`` in R^n below which it is rounding."""
+    """Size of ``a.b / (|a| |b|)`` in R^n below which it cannot be told from rounding."""
     return _ULPS * float(np.finfo(float).eps) * math.sqrt(n)
 
 
 def scaled_norm(vector: Array) -> float:
-    """The Euclidean norm, also of entries whose squares leave the range of floats."""
+    """The Euclidean norm, without overflow or underflow of the squares."""
     size = float(np.abs(vector).max(initial=0.0))
     return size * float(np.linalg.norm(vector / size)) if size > 0 else 0.0
 
@@ -56,7 +56,7 @@ class ColumnFactor:
         return self._rt[: self.k, : self.k].T
 
     def append(self, column: Array, tolerance: float) -> bool:
-        """Take a column in, unless its distance to the span is at most `tolerance` times its norm."""
+        """Append a column and return True, unless its distance to the span is at most `tolerance` times its norm."""
         norm = float(np.linalg.norm(column))
         if self.k == self.n or norm == 0.0:
             return False
@@ -80,12 +80,12 @@ class ColumnFactor:
         return True
 
     def remove(self, position: int) -> None:
-        """Drop the column at a position; later columns move up."""
+        """Remove the column at a position; later columns move up."""
         _remove_column(self._qt, self._rt, self.k, position)
         self.k -= 1
 
     def outside(self, vector: Array) -> Array:
-        """The part of a vector orthogonal to all columns."""
+        """The component of a vector orthogonal to all columns."""
         rest = vector - self.Q @ (self.Q.T @ vector)
         return rest - self.Q @ (self.Q.T @ rest)
 
@@ -110,11 +110,11 @@ class ColumnFactor:
 
 
 class ConeRegression(Generic[Key]):
-    r"""``min 1/2 ||A b - y||^2 + c.b`` over b >= 0, where columns of A join from time to time.
+    r"""``min 1/2 ||A b - y||^2 + c.b`` over b >= 0, where columns of A are added from time to time.
 
     A solve starts from the last solution (Lawson-Hanson): a violated column enters, the step to the new
-    least-squares solution is cut where a coefficient reaches zero, that column waits outside, and so on.
-    The objective falls at every step, so it ends.
+    least-squares solution is cut where a coefficient reaches zero, that column becomes inactive, and so on.
+    The objective decreases at every step, so the method terminates.
 
     Parameters
     ----------
@@ -134,14 +134,14 @@ class ConeRegression(Generic[Key]):
         self.residual = y.copy()
         self.size = self._scale
         self.waiting: list[Key] = []
-        # Of every key that stands at the cone: its cost and the norm of its column; and the members' in order.
+        # Of every key of the cone: its cost and the norm of its column; and those of the members, in order.
         self._cost: dict[Key, float] = {}
         self._norm: dict[Key, float] = {}
         self._costs = np.zeros(0)
         self._norms = np.zeros(0)
 
     def solve(self, joining: Iterable[tuple[Key, float]]) -> None:
-        """Let columns join the cone, each with its cost, and move to the new minimiser.
+        """Add columns to the cone, each with its cost, and move to the new minimiser.
 
         Afterwards `members` have b > 0 and `waiting` have b = 0; `residual` is ``y - A b``.
         """
@@ -165,7 +165,7 @@ class ConeRegression(Generic[Key]):
             excess[inside | refused | (excess <= self.noise(columns, norms, excess))] = -np.inf
             if np.all(excess == -np.inf):
                 break
-            # The steepest per unit of length: the choice does not depend on how columns are scaled or ordered.
+            # Steepest descent over normalised columns: the choice does not depend on their scale or order.
             with np.errstate(invalid="ignore"):
                 place = int(np.argmax(excess / norms))
             key = keys[place]
@@ -193,13 +193,13 @@ class ConeRegression(Generic[Key]):
         return rate / size if size > 0 else 0.0
 
     def noise(self, columns: Array, norms: Array, rates: Array) -> Array:
-        r"""What of ``a.r - c`` may be rounding, for each of some columns (n, m).
+        r"""A bound on the rounding error of ``a.r - c`` for each of some columns (n, m).
 
         .. math:: u \, ( |a| |r| + |a_\perp| |y| ),
 
-        a_perp the part of a column orthogonal to the members: r is orthogonal to them to rounding of its own size, and
-        errs by rounding of y elsewhere. Columns nearly dependent on the members have rates far below ``u |a| |y|`` that
-        are no rounding. The projection is computed only where it decides.
+        a_perp the part of a column orthogonal to the members: r is orthogonal to them to rounding relative to |r|, and
+        has errors of size u |y| elsewhere. Columns nearly dependent on the members can have significant rates far below
+        ``u |a| |y|``. The projection is computed only where it decides.
         """
         least = self._rounding * norms * self.size
         out = least + self._rounding * norms * self._scale
@@ -211,7 +211,7 @@ class ConeRegression(Generic[Key]):
         return out
 
     def dismiss(self, key: Key) -> None:
-        """A waiting column leaves the cone."""
+        """Remove a waiting column from the cone."""
         self.waiting.remove(key)
 
     def dependent(self, waiting: list[Key]) -> bool:
@@ -229,12 +229,12 @@ class ConeRegression(Generic[Key]):
         return len(sizes) < extra.shape[1] or sizes.min() <= len(self.y) * self._rounding
 
     def _enter(self, key: Key, column: Array) -> list[Key]:
-        """Take a violated column in and descend; returns the keys that were dropped on the way."""
+        """Activate a violated column and descend; returns the keys that became inactive on the way."""
         dropped: list[Key] = []
         height = 0.0
-        # Half the rounding of the excess: without costs no column that violates can count as dependent.
+        # Half the rounding bound of the excess: without costs no violated column can count as dependent.
         while not self._factor.append(column, 0.5 * self._rounding):
-            # Dependent: A b stays, the cost falls along b_key += s, b -= s h, until one b is zero.
+            # Dependent: A b is unchanged and the cost falls along b_key += s, b -= s h, until one b is zero.
             h = self._factor.solve(self._factor.Q.T @ column)
             falling = h > self._rounding * np.abs(h).max(initial=0.0)
             if not falling.any():
@@ -263,7 +263,7 @@ class ConeRegression(Generic[Key]):
                 self.b = target
                 self.residual = self._factor.outside(self.y) + self._factor.Q @ pull
                 self.size = scaled_norm(self.residual)
-                if self.size <= self._rounding * self._scale:  # nothing but rounding of y
+                if self.size <= self._rounding * self._scale:  # rounding of y alone
                     self.residual, self.size = np.zeros_like(self.y), 0.0
                 return dropped
             gap = self.b - target

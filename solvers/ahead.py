@@ -1,7 +1,7 @@
-"""Compile ahead, in processes of their own, what a run is about to need.
+"""Compile in advance, in separate processes, the functions that a run will need.
 
-Numba compiles on one core, most of the time in Python. While a run reads its data and derives its equations, another
-core compiles the integrator's loop; whoever needs a function that is being compiled waits for it
+Numba compiles on one core, holding Python's lock. While a run reads its data and derives its equations, another
+core compiles the integrator's loop; a caller of a function that is being compiled waits for it
 (:mod:`flowsim.solvers.compilation.disk`).
 """
 
@@ -22,14 +22,14 @@ sys.path.append({root!r})
 from flowsim.solvers.ahead import compile_now
 compile_now({names!r}, {lower})
 """
-#: By how much the priority of what is needed later is lower.
+#: Increment of the niceness of processes that compile what is needed later.
 _LATER = 5
 
 
 def compile_ahead(*groups: Sequence[str]) -> bool:
-    """Start a process for every group of functions ``"module:name"``, first needed first, that are not on disk yet.
+    """Start a process for every group of functions ``"module:name"`` that are not on disk yet, in order of need.
 
-    Returns whether any is. Nothing is started on a single core, or where there is no ``posix_spawn``.
+    Returns whether any was started. None is on a single core, or where there is no ``posix_spawn``.
     """
     folder = folder_of_digest(cache_folder())
     missing = [[name for name in group if not _is_on_disk(folder, name)] for group in groups]
@@ -58,7 +58,7 @@ def _start(names: Sequence[str], lower: int) -> None:
 
 
 def compile_now(names: Sequence[str], lower: int) -> None:
-    """Compile each for the arguments it names, ``ahead``, unless another process does so already."""
+    """Compile each function for its declared argument types, unless another process is doing so."""
     os.nice(lower)
     for name in names:
         module, _, function = name.partition(":")

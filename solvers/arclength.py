@@ -2,8 +2,8 @@ r"""Arc length: as a quantity along a solution, and as the integrator's own vari
 
 .. math:: \frac{d\tau}{dt} = s(t, y) = c + \lVert \dot b(t, y) \rVert, \qquad c > 0,
 
-where b is what the length is measured in. With c > 0 the pair (y, t) advances with tau also where b stands
-still: on a plateau tau moves with time, in a jump with the distance travelled.
+where b(t, y) is the curve whose length is measured. With c > 0 the pair (y, t) advances with tau also where b is
+stationary: on a plateau tau advances with time, in a jump with the distance travelled.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from flowsim.solvers.problem import InitialValueProblem
 Speed = Callable[[float, Array], float]
 SpeedGradient = Callable[[float, Array], tuple[Array, float]]
 
-#: Gauss nodes per step: the speed along a step is smooth, eight nodes reach rounding on resolved steps.
+#: Gauss nodes per step: the speed is smooth along a step, so that eight nodes reach rounding on resolved steps.
 _NODES = 8
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(_NODES)
 _BISECTIONS = 60
-#: A smooth step is no longer than this times the polygon through ten of its points, which are rounded by so much.
+#: The curve of a smooth step is no longer than this times the polygon through ten of its points; and the relative
+#: rounding error of those points.
 _SMOOTH, _ROUNDING = 1.1, 1e-14
 
 
@@ -41,7 +42,7 @@ class ArcLength:
     antiderivatives : array (T - 1, _NODES + 1)
         On each step, the coefficients of tau - tau(start) in powers of the position in [0, 1].
     lengths : array (T - 1,)
-        Of the steps, in time; a step can be shorter than the spacing of floats at its ends.
+        Durations of the steps; a step can be shorter than the spacing of floats at its ends.
     """
 
     t: Array
@@ -69,14 +70,14 @@ class ArcLength:
         return cls(t, values, raised, lengths)
 
     def plus(self, rate: float) -> ArcLength:
-        """The length with ``rate`` times the time added."""
+        """The arc length ``tau + rate * t``."""
         raised = self.antiderivatives.copy()
         raised[:, 1] += rate * self.lengths
         passed = np.concatenate([[0.0], np.cumsum(self.lengths)])
         return ArcLength(self.t, self.values + rate * passed, raised, self.lengths)
 
     def times(self, factor: float) -> ArcLength:
-        """The same in another unit of length."""
+        """The arc length in another unit: ``factor * tau``."""
         if factor == 1.0:
             return self
         return ArcLength(self.t, self.values * factor, self.antiderivatives * factor, self.lengths)
@@ -87,9 +88,9 @@ class ArcLength:
         return np.concatenate([[0.0], ArcLength.nodes(), [1.0]])
 
     def within_curves(self, points: Array) -> ArcLength:
-        """Steps whose speed is what stiffness makes of errors are as long as the curve through points on them.
+        """The length, where errors amplified by stiffness dominate the speed, from a curve through points of each step.
 
-        It is the interpolating polynomial where errors are a part of the speed, the polygon where they are most of it.
+        The curve is the interpolating polynomial where those errors are a small part, the polygon where they dominate.
         Points (T - 1, _NODES + 2, d) are at :meth:`places_of_curves`.
         """
         places = self.places_of_curves()

@@ -1,4 +1,4 @@
-"""The kinds of arrays that signatures name."""
+"""Types of arrays, for annotations."""
 
 import numpy as np
 from numpy.typing import NDArray

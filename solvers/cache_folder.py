@@ -1,4 +1,4 @@
-"""Where compiled and generated code is kept: never in the package's own folders."""
+"""The folder of compiled and generated code: never inside the installed package."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-#: Environment variable that moves the cache.
+#: Environment variable that sets the cache folder.
 FOLDER_VARIABLE = "FLOWSIM_CACHE_DIR"
-#: So many digests, the last used ones, are kept: branches and versions side by side, not every edit; and those used in
-#: so many seconds, in which a process may still load from them.
+#: Digests that are kept, the last used ones: branches and versions side by side, not every edit; and seconds of last
+#: use within which one is kept in any case, as a process may still load from it.
 _KEPT, _IN_USE = 8, 86400.0
 _SOLVERS = Path(__file__).resolve().parent
 
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 @cache
 def writable(folder: Path) -> bool:
-    """Whether files can be made there."""
+    """Whether files can be created in a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(dir=folder)
@@ -49,7 +49,7 @@ def writable(folder: Path) -> bool:
 
 @cache
 def temporary_folder() -> Path:
-    """One folder of this process alone: a name that others can guess must never be imported from."""
+    """A folder private to this process: code must never be imported from a path that others can predict."""
     folder = tempfile.mkdtemp(prefix="flowsim-kernels-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
@@ -57,7 +57,7 @@ def temporary_folder() -> Path:
 
 @cache
 def digest_of_sources() -> str:
-    """Of the files here, those of flowsim that compile, and what compiles them."""
+    """Digest of the sources of this package, of flowsim's compiled modules, and of the versions of their compilers."""
     total = hashlib.sha256(f"{version('numba')} {version('llvmlite')}".encode())
     for path in sorted(_SOLVERS.rglob("*.py")):
         total.update(path.relative_to(_SOLVERS).as_posix().encode() + b"\0" + path.read_bytes())
@@ -73,7 +73,7 @@ def digest_of_sources() -> str:
 
 @cache
 def folder_of_digest(parent: Path) -> Path:
-    """The folder of this digest; others beyond the last few are removed when it is new."""
+    """The folder of this digest; when it is created, all but the last few others are removed."""
     home = parent / "compiled"
     folder = home / digest_of_sources()
     if not folder.exists():

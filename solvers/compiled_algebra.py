@@ -1,9 +1,9 @@
 r"""Small dense linear algebra for compiled loops.
 
 Vectors come padded with zeros to a multiple of :data:`flowsim.solvers.compilation.LANES`, so that every loop over one
-is whole vector registers.
-Entries are addressed by two indices, not through views of rows: a view counts its references, atomically, and that
-costs more than the row.
+runs over whole vector registers.
+Entries are addressed by two indices, not through views of rows: a view is reference-counted atomically, which
+costs more than the work on the row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flowsim.solvers.compilation import FAST, bare
 
 @bare(fastmath=FAST, inline="always")
 def _dot(X, i, Y, j, size):
-    """The product of the beginnings of two rows."""
+    """Inner product of the first `size` entries of row i of X and row j of Y."""
     total = 0.0
     for k in range(size):
         total += X[i, k] * Y[j, k]
@@ -26,7 +26,7 @@ def _dot(X, i, Y, j, size):
 
 @bare(fastmath=FAST, inline="always")
 def factor(M, inverse, m):
-    """Lower Cholesky factor in place, reciprocal diagonal aside; False if M is not positive definite."""
+    """Lower Cholesky factor in place, reciprocals of its diagonal in `inverse`; False if M is not positive definite."""
     for i in range(m):
         for j in range(i):
             M[i, j] = (M[i, j] - _dot(M, i, M, j, j)) * inverse[j]
@@ -40,7 +40,7 @@ def factor(M, inverse, m):
 
 @bare(fastmath=FAST, inline="always")
 def invert(M, m, mp, row):
-    """M, symmetric, becomes its inverse by Gauss-Jordan elimination; False if it is not positive definite."""
+    """Invert a symmetric M in place by Gauss-Jordan elimination; False if it is not positive definite."""
     for i in range(m):
         pivot = M[i, i]
         if not (pivot > 0.0 and pivot < np.inf):
@@ -61,7 +61,7 @@ def invert(M, m, mp, row):
 
 @bare(fastmath=FAST, inline="always")
 def substitute(M, inverse, x, m):
-    """x becomes ``(M M^T)^-1 x`` for the factor M."""
+    """Replace x by ``(M M^T)^-1 x`` for the Cholesky factor M."""
     for i in range(m):
         total = x[i]
         for j in range(i):

@@ -1,7 +1,7 @@
-"""A smooth convex function of ``A b`` minimised on a cone, warm-started: Newton steps, each a least-squares problem.
+"""Minimise a smooth convex function of ``A b`` on a cone, warm-started: each Newton step is a least-squares problem.
 
-The counterpart of :class:`flowsim.solvers.active_set.ConeRegression` for other functions than squares, with the same
-methods; columns join from time to time and those at 0 wait outside.
+The counterpart of :class:`flowsim.solvers.active_set.ConeRegression` for functions other than squares, with the same
+methods.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 _ITERATIONS = 200
 _HALVINGS = 60
-#: Sufficient decrease (Armijo), and the damping tried where a step fails or the curvature has vanished.
+#: Sufficient decrease (Armijo); first and largest damping where a step fails or the curvature vanishes.
 _DECREASE = 1e-4
 _FIRST_DAMPING, _MOST_DAMPING = 1e-6, 1e12
-#: Gradients this many roundings large are accepted where further steps no longer make them smaller.
+#: Gradients of up to this many rounding errors are accepted where further steps no longer decrease them.
 _STALLED = 1e4
 _RECEDES = 1e-7
-#: From this ratio of residuals over roots of curvatures to the data on, a loss is all but straight in some row.
+#: Above this ratio of the scaled residual to the data, the loss is nearly linear in some row.
 _STRAIGHT = 1e4
 
 
@@ -48,15 +48,15 @@ class RowwiseFunction:
     flat: Array
 
 
-class Recession(ArithmeticError, Generic[Key]):  # noqa: N818 - what happened, not a fault
+class Recession(ArithmeticError, Generic[Key]):  # noqa: N818 - a property of the problem, not an error
     """The infimum on the cone is not attained: it is approached along a direction.
 
     Attributes
     ----------
     direction : dict key -> float
-        Of sum 1; the largest margin there is.
+        Non-negative, with sum 1, of largest margin.
     margin : float
-        The least ``flat_i (A v)_i`` along it; 0 where only part of the rows recedes.
+        The least ``flat_i (A v)_i`` along it; 0 where only some of the rows recede.
     """
 
     def __init__(self, direction: dict[Key, float], margin: float) -> None:
@@ -79,7 +79,7 @@ class ConeMinimiser(Generic[Key]):
     Recession
         From `solve`, if the infimum is not attained.
     ArithmeticError
-        If rounding keeps the iteration from settling.
+        If rounding keeps the iteration from converging.
     """
 
     def __init__(self, n: int, column: Callable[[Key], Array], function: RowwiseFunction) -> None:
@@ -96,7 +96,7 @@ class ConeMinimiser(Generic[Key]):
         self.size = self._scale
 
     def solve(self, joining: Iterable[tuple[Key, float]]) -> None:
-        """Let columns join the cone, each with its cost, and move to the new minimiser."""
+        """Add columns to the cone, each with its cost, and move to the new minimiser."""
         for key, cost in joining:
             self._cost[key] = cost
             self._columns[key] = self._read(key)
@@ -120,12 +120,12 @@ class ConeMinimiser(Generic[Key]):
         return rate / size if size > 0 else 0.0
 
     def noise(self, columns: Array, norms: Array, rates: Array) -> Array:
-        """What of ``a.residual - c`` may be rounding, for each of some columns."""
+        """A bound on the rounding error of ``a.residual - c`` for each of some columns."""
         spread = scaled_norm(self.function.curvature(self.f) * np.abs(self.f))
         return self._rounding * norms * (self._scale + spread)
 
     def dismiss(self, key: Key) -> None:
-        """A waiting column leaves the cone."""
+        """Remove a waiting column from the cone."""
         self.waiting.remove(key)
         del self._columns[key]
 
@@ -168,10 +168,10 @@ class ConeMinimiser(Generic[Key]):
             least = min(least, violation)
         if self._violation(A, costs, b, norms) <= _STALLED:
             return b
-        raise ArithmeticError("Newton's iteration does not settle")
+        raise ArithmeticError("Newton's iteration does not converge")
 
     def _violation(self, A: Array, costs: Array, b: Array, norms: Array) -> float:
-        """The largest departure from stationarity, in roundings."""
+        """The largest violation of the optimality conditions, in units of its rounding bound."""
         gradient = costs - A.T @ self.residual
         noise = np.maximum(self.noise(A, norms, gradient), np.finfo(float).tiny)
         departure = np.where(b > 0, np.abs(gradient), np.maximum(-gradient, 0.0))
@@ -180,15 +180,15 @@ class ConeMinimiser(Generic[Key]):
     def _newton(self, keys: list[Key], A: Array, costs: Array, b: Array, damping: float) -> tuple[Array, Array] | None:
         """b and f of the minimiser of the quadratic model on the cone; None where it has none.
 
-        f is from the model's orthogonal factor: of nearly dependent columns b is large, and A b lost to cancellation.
+        f is from the model's orthogonal factor: for nearly dependent columns b is large, and A b lost to cancellation.
         """
         curvature = self.function.curvature(self.f)
         root = np.sqrt(curvature + damping * max(float(curvature.max()), self._scale / np.sqrt(self.n)))
         if not (root @ np.abs(A)).all():
-            return None  # a loss that is straight along a column, as robust ones are far from their targets
+            return None  # the loss is linear along a column, as robust losses are far from their targets
         place = {key: index for index, key in enumerate(keys)}
-        # A loss of f + A (b' - b), to second order: half |root A b' - root f|^2 + gradient.b'; or with the residual
-        # among the targets, as the gradient of nearly dependent columns is rounding. Not where it is all but straight.
+        # The loss at f + A (b' - b), to second order: half |root A b' - root f|^2 + gradient.b'; or with the residual
+        # in the targets, as the gradient of nearly dependent columns is rounding; not where the loss is nearly linear.
         target, gradient = root * self.f, costs - A.T @ self.residual
         working = np.divide(self.residual, root, out=np.zeros(self.n), where=root > 0)
         if root.all() and scaled_norm(working) <= _STRAIGHT * (scaled_norm(target) + self._scale):
@@ -203,12 +203,12 @@ class ConeMinimiser(Generic[Key]):
             return None
         out = np.zeros(len(b))
         out[[place[key] for key in model.members]] = model.b
-        # Either way a row errs by a rounding of these, over its root.
+        # Either way the rounding error of a row is relative to these, over its root.
         by_factor = root * (np.abs(A) @ out) > scaled_norm(target)
         return out, np.where(by_factor, (target - model.residual) / np.where(by_factor, root, 1.0), A @ out)
 
     def _search(self, A: Array, costs: Array, b: Array, target: Array, f: Array) -> tuple[Array, Array] | None:
-        """The first halving of the step that decreases the function enough; None where rounding hides it."""
+        """Backtracking to the first step of sufficient decrease; None where the decrease is below rounding."""
         step = target - b
         slope = float((costs - A.T @ self.residual) @ step)
         now = self.function.value(self.f) + float(costs @ b)
@@ -218,7 +218,7 @@ class ConeMinimiser(Generic[Key]):
             b_new = target if share == 1.0 else np.maximum(b + share * step, 0.0)
             f_new = f if share == 1.0 else self.f + share * (f - self.f)
             value = self.function.value(f_new) + float(costs @ b_new)
-            # Of coefficients that nearly cancel the predictions err by a rounding of their terms.
+            # With coefficients that nearly cancel, predictions have rounding errors of the size of their terms.
             terms = float(weight @ np.maximum(b, b_new))
             blur = 4 * np.finfo(float).eps * (self.n * (abs(now) + abs(float(costs @ b))) + terms)
             if value <= now + _DECREASE * share * slope + blur:
@@ -227,7 +227,7 @@ class ConeMinimiser(Generic[Key]):
         return None
 
     def _check_recession(self, keys: list[Key], A: Array, costs: Array) -> None:
-        """Raise if some direction of the cone lets no row grow, and some rows fall without bound."""
+        """Raise if along some direction of the cone no row increases and some rows decrease without end."""
         flat = self.function.flat
         if not flat.any():
             return
@@ -240,7 +240,7 @@ class ConeMinimiser(Generic[Key]):
             return
         moved, held = flat[rows, None] * (A[rows][:, free] / norms[free]), A[~rows][:, free] / norms[free]
         n, k = moved.shape
-        # Rows that recede by up to 1 each are counted: v >= 0, 0 <= e <= 1, e <= moved v, held v = 0.
+        # Maximise the number of receding rows: max sum e over v >= 0, 0 <= e <= 1, e <= moved v, held v = 0.
         found = linprog(
             np.append(np.zeros(k), -np.ones(n)),
             A_ub=np.hstack([-moved, np.eye(n)]),
@@ -262,7 +262,7 @@ class ConeMinimiser(Generic[Key]):
         )
 
     def _largest_margin(self, moved: Array, held: Array, norms: Array) -> Array | None:
-        """v >= 0 of least sum with ``moved v >= 1``, ``held v = 0``; None where there is none."""
+        """v >= 0 of least sum with ``moved v >= 1``, ``held v = 0``; None where infeasible."""
         from scipy.optimize import linprog
 
         found = linprog(

@@ -1,6 +1,6 @@
-"""Which of many interpolants a mirror flow selects: the one whose mirror image lies in the row space.
+"""The interpolant that a mirror flow selects: the one whose mirror image lies in the row space.
 
-Knows nothing of networks: coordinates answer to a dual variable by sums of exponentials, or by powers.
+The inverse mirror map acts on each coordinate by a sum of exponentials, or by a power.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 
-#: A Newton step changes no exponent by more: the quadratic model of exp is useless beyond.
+#: Largest change of an exponent in a Newton step: beyond it the quadratic model of exp is useless.
 _TRUST = 2.0
 _NEWTON_STEPS = 200
 _HALVINGS = 40
-#: Ratio of successive logarithmic scales on the way to a vanishing one.
+#: Ratio of successive logarithmic scales in the continuation to a vanishing one.
 _CONTINUATION = 1.6
 
 
@@ -24,7 +24,7 @@ _CONTINUATION = 1.6
 class SumOfExponentials:
     r"""``beta_i(z) = sum_k sign(rate_ki) exp(offset_ki + rate_ki z_i)``, increasing in z; arrays (k, d).
 
-    An offset of ``-inf`` leaves its term out.
+    A term of offset ``-inf`` is absent.
     """
 
     offset: Array
@@ -42,18 +42,18 @@ class SumOfExponentials:
         return float((self._terms(z) / rate).sum())
 
     def scaled(self, share: float) -> SumOfExponentials:
-        """Offsets times a factor."""
+        """The sum with all offsets multiplied by `share`."""
         with np.errstate(invalid="ignore"):
             return SumOfExponentials(self.offset * share, self.rate)
 
     def reach(self, z: Array, dz: Array) -> float:
-        """How much of a Newton step to take."""
+        """The part of a Newton step to take, at most 1."""
         stretch = float(np.abs(self.rate * dz).max())
         return min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
 
     @property
     def depth(self) -> float:
-        """The largest offset: how far from order one the terms begin."""
+        """The largest absolute offset: the logarithmic distance of the terms from order one."""
         finite = self.offset[np.isfinite(self.offset) & (self.rate != 0)]
         return float(np.abs(finite).max(initial=0.0))
 
@@ -93,7 +93,7 @@ class Powers:
 
 
 class Response(Protocol):
-    """How coordinates grow with a dual variable: increasing in each."""
+    """An inverse mirror map: separable, increasing in each coordinate of the dual variable."""
 
     @property
     def depth(self) -> float: ...
@@ -121,7 +121,7 @@ def mirror_interpolation(
     A : array (n, d)
     target : array (n,)
         In the range of A, with a solution of the signs that the response allows.
-    response : SumOfExponentials, Powers, or anything else that answers like them
+    response : SumOfExponentials, Powers, or another Response
     start : array (d,), optional
         Where ``A^T nu`` begins, in the row space of A; 0 by default.
     tolerance : float
@@ -148,7 +148,7 @@ def mirror_interpolation(
         share = following
     nu, error = _newton(B, f, response, nu, tolerance * size)
     if not error <= max(tolerance, 1e-9) * size + np.finfo(float).tiny:
-        raise ArithmeticError(f"the dual iteration stalls {error:.1e} from the target")
+        raise ArithmeticError(f"the dual Newton iteration stalls {error:.1e} from the target")
     return response.value(B.T @ nu)
 
 
@@ -168,7 +168,7 @@ def _newton(B: Array, f: Array, response: Response, nu: Array, tolerance: float)
             break
         slope = response.slope(z)
         hessian = (B * slope) @ B.T
-        # Where nothing has grown yet the Hessian vanishes: a floor turns Newton's step into a short gradient step.
+        # While all of beta is negligible the Hessian vanishes: a floor turns Newton's step into a short gradient step.
         floor = 1e-14 * max(float(np.trace(hessian)), float(np.abs(f).max()))
         step = -np.linalg.solve(hessian + floor * np.eye(len(nu)), gradient)
         scale = response.reach(z, B.T @ step)
@@ -176,7 +176,7 @@ def _newton(B: Array, f: Array, response: Response, nu: Array, tolerance: float)
         for _ in range(_HALVINGS):
             trial = nu + scale * step
             new = objective(trial)
-            # Near the solution the objective is flat to rounding, and the gradient alone can tell.
+            # Near the solution the objective is constant to rounding: only the gradient measures progress.
             if new <= value + 1e-4 * scale * descent or _error(B, f, response, trial) <= 0.5 * error:
                 break
             scale *= 0.5

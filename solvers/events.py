@@ -1,11 +1,11 @@
-r"""Events: where a function of time and state changes sign along a solution's continuous extension.
+r"""Event location: sign changes of a function of time and state along a solution's continuous extension.
 
-On every step the function is interpolated at Chebyshev points, on halves of halves of it where nine points do not tell
-(Boyd, SIAM Journal on Numerical Analysis 40, 2002). Between any two roots of the interpolant the function itself is
-examined, so any number of events in one step is seen, and none that is not the function's; every change of sign is
-then followed to rounding (Chandrupatla, Advances in Engineering Software 28, 1997: inverse quadratic interpolation
-where it is safe, else bisection). Times are found by step and position, which also works where steps are shorter than
-floats can tell.
+On every step the function is interpolated at Chebyshev points, with repeated bisection where nine points do not resolve
+it (Boyd, SIAM Journal on Numerical Analysis 40, 2002). Between any two roots of the interpolant the function itself is
+evaluated, so any number of events in one step is found, and no spurious one; every change of sign is
+then refined to rounding (Chandrupatla, Advances in Engineering Software 28, 1997: inverse quadratic interpolation
+where it is safe, else bisection). Times are located by step and position, which also works where steps are shorter than
+the spacing of floats.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _NODES = (1.0 - np.cos(np.pi * np.arange(_SAMPLES) / (_SAMPLES - 1))) / 2.0
 _TO_COEFFICIENTS = np.linalg.inv(np.polynomial.chebyshev.chebvander(2.0 * _NODES - 1.0, _SAMPLES - 1))
 #: The last two coefficients, relative to the largest, up to which a piece is resolved; halvings of a step at most.
 _TAIL, _HALVINGS = 1e-4, 8
-#: Roots so far off the real line, in units of a piece, are examined all the same: they may be a nearly double root.
+#: Complex roots up to this distance from the real line, in units of a piece, count: they may be a nearly double root.
 _NEARLY_REAL = 1e-3
-#: A place in a step, 0 to 1, is found this well; bisection alone would take 51 looks.
+#: Accuracy of a position in a step, 0 to 1, and evaluations at most; bisection alone would take 51.
 _PLACE = 2.0**-51
 _LOOKS = 100
 #: Steps processed together.
@@ -45,17 +45,17 @@ class Stepwise(Protocol):
     def h(self) -> Array: ...
 
     def at_steps(self, step: NDArray[np.intp], theta: Array) -> Any:
-        """What the events' functions are given as states."""
+        """States at positions `theta` of the steps `step`, as passed to the functions of events."""
 
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """A function whose changes of sign count.
+    """A function whose changes of sign are located.
 
     Attributes
     ----------
     function : callable (t (K,), states (K, N)) -> (K,) or (K, C)
-        With C components each one counts by itself.
+        Each of C components is an event of its own.
     name : str
     direction : {0, 1, -1}
         Only rising (1) or falling (-1) changes; 0 for both.
@@ -75,7 +75,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One change of sign: of which event and component, when, and whether it was rising."""
+    """One change of sign: the index of its event, its component, its time, and whether the function was rising."""
 
     event: Event
     component: int
@@ -105,7 +105,7 @@ def find_events(solution: Stepwise, events: Sequence[Event], block: int = _BLOCK
         steps = np.arange(first, min(first + block, len(solution.h)))
         step, position, samples = _samples(solution, events, steps)
         for number, (event, values) in enumerate(zip(events, samples, strict=True)):
-            # Zero counts as positive, so that a change is seen once.
+            # Zero counts as positive, so that a change is found once.
             positive = values >= 0
             before = carried[number]
             earlier = np.concatenate([positive[:1] if before is None else before, positive[:-1]])
@@ -133,7 +133,7 @@ def find_events(solution: Stepwise, events: Sequence[Event], block: int = _BLOCK
 def _samples(
     solution: Stepwise, events: Sequence[Event], steps: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], Array, list[Array]]:
-    """Places of some steps, in order, and each event's values (K, C) there: one between any two changes of sign."""
+    """Ordered positions in some steps, one between any two changes of sign, and each event's values (K, C) there."""
 
     def look(step: NDArray[np.intp], position: Array) -> None:
         times, states = solution.t[step] + position * solution.h[step], solution.at_steps(step, position)
@@ -150,12 +150,12 @@ def _samples(
             with np.errstate(invalid="ignore"):
                 size = np.abs(c)
                 tail = size[:, -2:].sum(axis=1)
-                # Where the mean outweighs all the rest there is no root.
+                # Where the constant coefficient exceeds the sum of all others there is no root.
                 possible = size[:, 0] <= size[:, 1:].sum(axis=1) + tail
                 rough = possible & ~(tail <= _TAIL * size.max(axis=1))
             if halving < _HALVINGS:
                 coarse |= rough.any(axis=1)
-            # One sign of the slope is one root at most: the ends tell.
+            # A slope of one sign leaves one root at most: the signs at the ends decide.
             several = (
                 possible & ~rough & (size[:, 1] <= (np.arange(2, _SAMPLES)[:, None] ** 2 * size[:, 2:]).sum(axis=1))
             )
@@ -179,7 +179,7 @@ def _samples(
 
 
 def _between_roots(coefficients: Array) -> Array:
-    """Positions in (0, 1) that part the roots of a Chebyshev series on [0, 1]."""
+    """Positions in (0, 1) that separate the roots of a Chebyshev series on [0, 1]."""
     series = np.trim_zeros(coefficients, "b")
     if len(series) < 2:  # constant, or zero throughout
         return np.empty(0)
@@ -199,13 +199,13 @@ def _root(
     at_low: Array,
     at_high: Array,
 ) -> Array:
-    """The first places found where the sign is that of `at_high`."""
+    """The first positions, to rounding, at which the sign is that of `at_high`."""
     goal = at_high >= 0
     b, fb, a, fa = low, at_low, high, at_high
     part = np.full(len(step), 0.5)
     columns = np.arange(len(step))
     for _ in range(_LOOKS):
-        # The root lies between a, the last place examined, and b.
+        # The root lies between a, the last point evaluated, and b.
         x = a + part * (b - a)
         f = _columns(event, solution.t[step] + x * solution.h[step], solution.at_steps(step, x))[columns, component]
         same = (f >= 0) == (fa >= 0)

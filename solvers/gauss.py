@@ -1,9 +1,9 @@
-r"""Gauss collocation on [0, 1]: nodes, weights, matrix, and the polynomials that go with it.
+r"""Gauss and Radau collocation on [0, 1]: nodes, weights, matrix, and interpolation.
 
 .. math:: \sum_j a_{ij} \varphi(c_j) = \int_0^{c_i} \varphi, \qquad \sum_j b_j \varphi(c_j) = \int_0^1 \varphi
 
-for polynomials of degree < s. Order 2s, A-stable, symmetric, and ``b_i a_ij + b_j a_ji = b_i b_j``: every
-quadratic invariant of the equation is one of the method.
+for polynomials of degree < s. Gauss: order 2s, A-stable, symmetric, and ``b_i a_ij + b_j a_ji = b_i b_j``: every
+quadratic invariant of the equation is conserved by the method.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def gauss_tableau(stages: int) -> GaussTableau:
 
 @cache
 def radau_tableau(stages: int) -> GaussTableau:
-    """Radau IIA, of order ``2 * stages - 1``: the last node is the end of the step, which stiff parts reach at rest."""
+    """Radau IIA, of order ``2 * stages - 1``, stiffly accurate: the last node is the end of the step."""
     last, before = (np.polynomial.legendre.Legendre.basis(degree) for degree in (stages, stages - 1))
     c = (np.append(np.sort(((last - before) // np.polynomial.Legendre([-1.0, 1.0])).roots().real), 1.0) + 1) / 2
     x, w = np.polynomial.legendre.leggauss(stages)

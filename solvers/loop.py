@@ -1,4 +1,4 @@
-"""Why a compiled loop came back."""
+"""Return codes of compiled loops."""
 
 from __future__ import annotations
 

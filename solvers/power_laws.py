@@ -1,4 +1,4 @@
-"""What grows to infinity at finite z, as compiled loops are handed it."""
+"""Coordinates that blow up at finite z, as arrays for compiled loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
 
-#: Terms of the series of a product; with the kernel's bound on its argument they reach rounding.
+#: Terms of the series of a product: enough to reach rounding within the kernel's bound on its argument.
 _TERMS = 16
 
 
@@ -26,20 +26,20 @@ class Branches(NamedTuple):
 
 
 class PowerLaws(NamedTuple):
-    r"""Coordinates that reach infinity at finite z, ``|beta| ~ ((L - 2) Y)^(-L/(L - 2))`` at a distance Y of it.
+    r"""Coordinates that blow up at finite z, ``|beta| ~ ((L - 2) Y)^(-L/(L - 2))`` at a distance Y of it.
 
     Attributes
     ----------
     power : int
-        L; 0 for exponentials, which use none of the others.
+        L; 0 for exponentials, for which the other attributes are unused.
     log_unit : float
         Logarithm of the unit of distances, of z and of t.
     squares, series : array (L - 1, d), (S, d)
         m^2 of a product of weights, and the series of its inverse product of roots.
     branch : array (K, d)
-        The table of each side of a coordinate that is no such product, or -1.
+        The table of each side of a coordinate that is not a product, or -1.
     first, rests : array (T + 1,), (T,)
-        Its pieces, by falling distance; and whether it goes on as a constant beyond them, instead of ending.
+        The first piece of each table, by falling distance; and whether beta is constant beyond the table, or undefined.
     low, high : array (P,)
         Distances, in a unit of 1, that bound each piece; above the first the power law holds.
     size, fall : array (P, N)
@@ -60,7 +60,7 @@ class PowerLaws(NamedTuple):
 
 
 def power_laws(power: int, log_unit: float, d: int, squares: Array | None, branches: Branches | None) -> PowerLaws:
-    """For products of weights, for tables, or (with power = 0) for neither."""
+    """The arrays for products of weights, for tables, or (with power = 0) for neither."""
     if power == 0 or squares is None:
         squares = np.zeros((0, d))
     series = np.zeros((_TERMS if squares.any() else 1, d))

@@ -1,4 +1,4 @@
-"""What an integrator is given: a right-hand side and what is known of its derivatives."""
+"""An initial-value problem: a right-hand side and its known derivatives."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class InitialValueProblem:
     time_derivative : callable (t, y) -> (N,), optional
         ``df/dt``; None for an autonomous system.
     step_limit : callable (t, y, y') -> float, optional
-        The longest step that may be taken from here without leaping over something that cannot be seen from here.
+        The longest step from here that cannot miss an activation, which a local error estimate would not detect.
     check : callable (t, y) -> str or None, optional
-        Looked at after every accepted step; a text ends the integration with that message.
+        Called after every accepted step; a text ends the integration with that message.
     rest : callable (t, y) -> (N,) or None, optional
-        Checked now and then: the constant ``y'`` with which the solution continues from here to within its
+        Called every few steps: the constant ``y'`` with which the solution continues from here to within its
         tolerance, if that is known. The integration then takes one last step to its end.
     """
 

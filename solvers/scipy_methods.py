@@ -1,7 +1,7 @@
-"""SciPy's steppers behind one loop that owns time, budgets, checks and counters.
+"""SciPy's integrators behind one loop, which keeps time, budgets, checks and counters.
 
 ``scipy.integrate.solve_ivp`` is not used: its LSODA has returned success with NaN states, and it offers
-no place to limit the next step, to look at the state, or to stop for good reason.
+way to limit the next step, to check the state, or to stop with a reason.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from flowsim.solvers.solution import Solution, Status
 
 SCIPY_METHODS = ("LSODA", "BDF", "Radau", "DOP853")
 _TAKES_JACOBIAN = ("LSODA", "BDF", "Radau")
-#: Every so many steps it is asked whether the solution has come to rest.
+#: Steps between two tests of whether the solution is at rest.
 _REST_EVERY = 8
 
-#: SciPy warns below this relative tolerance; ours is absolute, so the floor is where rounding begins.
+#: SciPy warns below this relative tolerance, where rounding begins.
 _SMALLEST_RTOL = 1e-13
-#: SciPy chooses a first step by squares of rates over tolerances; beyond this rate it is this share of a tolerance.
+#: SciPy's choice of a first step squares rates over tolerances; above this ratio the step is this part of a tolerance.
 _LARGEST_RATE, _FIRST_SHARE = 1e50, 1e-2
-#: What SciPy's factorisation of an iteration matrix with such entries says.
+#: Message of SciPy's factorisation of an iteration matrix with entries that are not finite.
 _REFUSED_MATRIX = "infs or NaNs"
 
 
@@ -57,7 +57,7 @@ def integrate(
     progress : callable, optional
         Called with the time reached after every step.
     done : callable (start, end, piece) -> bool, optional
-        Looked at after every step with its continuous extension; True completes the integration there.
+        Called after every step with its continuous extension; True completes the integration there.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def integrate(
         return problem.rhs(t, np.ascontiguousarray(y))
 
     with np.errstate(all="ignore"), warnings.catch_warnings():
-        # Overflow inside a rejected stage is ordinary; what counts is the state that is accepted.
+        # Overflow in a rejected stage is harmless; accepted states are checked.
         warnings.simplefilter("ignore")
         options |= _first_step(rhs(0.0, problem.y0), options["rtol"] * np.abs(problem.y0) + atol, t_end)
         stepper = getattr(scipy.integrate, method)(rhs, 0.0, problem.y0, t_end, **options)
@@ -119,7 +119,7 @@ def integrate(
         message=message or status.value,
         stats={
             "steps": len(times) - 1,
-            "rejected": None,  # SciPy's steppers do not tell
+            "rejected": None,  # not reported by SciPy
             "nfev": int(stepper.nfev),
             "njev": int(stepper.njev),
             "nlu": int(stepper.nlu),
@@ -129,13 +129,13 @@ def integrate(
 
 
 def _first_step(rate: Array, tolerance: Array, t_end: float) -> dict[str, float]:
-    """The option of a stepper where it cannot choose the first step itself."""
+    """The option ``first_step`` where SciPy's own choice would overflow."""
     fastest = float(np.max(np.abs(rate) / tolerance, initial=0.0))
     return {"first_step": min(_FIRST_SHARE / fastest, t_end)} if _LARGEST_RATE < fastest < np.inf else {}
 
 
 def _step(stepper: Any, reached: float) -> Status:
-    """Take one step; COMPLETED where it is one."""
+    """Take one step; COMPLETED if it succeeded."""
     try:
         refusal = stepper.step()
     except ValueError as error:
@@ -152,13 +152,13 @@ def _step(stepper: Any, reached: float) -> Status:
 def _jacobian_for(
     problem: InitialValueProblem, method: str, times: list[float], states: list[Array]
 ) -> dict[str, Callable[[float, Array], Array]]:
-    """The option of a stepper that takes a Jacobian, given the states so far."""
+    """The option ``jac`` of an integrator that takes a Jacobian, given the states so far."""
     if method not in _TAKES_JACOBIAN or problem.jacobian is None:
         return {}
     jacobian = problem.jacobian
     if method == "BDF":
         # BDF evaluates it at its prediction, and keeps it. Where that overshot an exponential the matrix is so large
-        # that every later Newton correction is nearly zero, and so "converged".
+        # that every later Newton correction is nearly zero and passes for converged.
         return {"jac": lambda t, y: jacobian(times[-1], states[-1])}
     return {"jac": lambda t, y: jacobian(t, np.ascontiguousarray(y))}
 
@@ -166,7 +166,7 @@ def _jacobian_for(
 def _go_straight(
     times: list[float], states: list[Array], pieces: list[Callable[[Array], Array]], slope: Array, t_end: float
 ) -> None:
-    """To the end in one straight piece."""
+    """Append one linear piece that reaches the end."""
     pieces.append(partial(_straight, times[-1], states[-1], slope))
     states.append(pieces[-1](np.array([t_end]))[:, 0])
     times.append(t_end)

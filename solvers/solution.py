@@ -1,4 +1,4 @@
-"""What an integrator returns."""
+"""The solution that an integrator returns, and how it ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Status(enum.Enum):
     STEP_BUDGET = "the step budget is spent; allow more with `max_steps`, loosen `rtol`, or shorten `t_end`"
     STEP_FLOOR = "the step fell to the spacing of floats; loosen `rtol` or try another `method`"
     NON_FINITE = "the state left the range of floats; try another `method` or a tighter `rtol`"
-    REFUSED = "the method gave up; try another `method` or other tolerances"
+    REFUSED = "the method failed to take a step; try another `method` or other tolerances"
 
     @property
     def success(self) -> bool:
@@ -44,7 +44,7 @@ class Solution:
     message : str
         The status's own message, or the check's.
     stats : dict
-        steps, rejected (None where the method does not tell), nfev, njev, nlu, seconds.
+        steps, rejected (None where the method does not report it), nfev, njev, nlu, seconds.
     """
 
     t: Array

@@ -1,4 +1,4 @@
-"""One thread for BLAS, where more cost more than they give."""
+"""One thread for BLAS, where matrices are too small for several to pay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @cache
 def _controller() -> Any:
-    """Of the libraries in memory: looking for them takes milliseconds."""
+    """The controller of the loaded BLAS libraries, cached: finding them takes milliseconds."""
     import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
@@ -19,7 +19,7 @@ def _controller() -> Any:
 
 @contextlib.contextmanager
 def one_blas_thread(wanted: bool = True) -> Iterator[None]:
-    """BLAS of NumPy and SciPy works in one thread meanwhile, if wanted."""
+    """Context in which BLAS of NumPy and SciPy uses one thread, if `wanted`."""
     if not wanted:
         yield
         return

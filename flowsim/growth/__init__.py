@@ -1,6 +1,6 @@
-r"""Growth maps: what a start at scale alpha has grown to when its dual stands at z.
+r"""Growth maps: beta as a function of the dual z, for a start at scale alpha.
 
-Whatever the data and the loss do, they act on a coordinate by ``z = -int g dt`` alone, ``beta_i = B_i(z_i, t)``. The
+Data and loss act on a coordinate through ``z = -int g dt`` alone: ``beta_i = B_i(z_i, t)``. The
 first three forms satisfy one protocol (:mod:`flowsim.growth.protocol`): value, slope and curvature of B, weights and
 their logarithms, what they conserve, and the breakpoints of the dual as alpha vanishes.
 
@@ -10,6 +10,12 @@ form           networks                                      exact because
 exponential    every quadratic formula; noise, weight decay  components are exponentials of z and t
 product        products of L >= 3 weights                    one scalar equation a coordinate
 curve          any other formula without noise               weights move along one curve, tabulated as needed
-frame          two-layer linear networks; noise, decay       ``Z' = S Z`` is linear
+frame          two-layer linear networks; noise, decay       ``Z' = S Z`` is linear in Z
 ============== ============================================= =================================================
+
+Read `protocol`, then `exponential` (with `modes`), `product_map` (with `product`), `curve_map` (with `curve`,
+`curve_table`, `formula_origin` and `series`). Formulas of order L >= 3 at vanishing scale are read by the distance of z
+from a blow-up: `blow_up`, `branch`, `blow_up_map`; products with noise or decay by `shrinking_map`. `vanishing`,
+`arrivals`, `origin_curves` and `product_response` are the maps in the limit alpha -> 0. Linear networks: `frame` and
+`couplings`. `continuation` starts from the state of an earlier run.
 """

@@ -1,7 +1,7 @@
-r"""Growth thresholds where the start lacks the direction that grows fastest and higher orders create it.
+r"""Growth thresholds where the start has no component along the fastest direction and higher orders create one.
 
 A component that is created with amplitude ``C alpha^e`` reaches order one when ``mu z = e ln(1/alpha)``: in units of
-``ln(1/alpha)`` the threshold is e / mu, against 1 / mu of a component that the start has.
+``ln(1/alpha)`` the threshold is e / mu, against 1 / mu for a component of the start itself.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from flowsim.network import DiagonalNetwork, Formula
 from flowsim.symbolic import thresholds
 from flowsim.symbolic.thresholds import HigherOrderError
 
-#: Components that arrive together, relative to their waits.
+#: Relative difference of waits below which components arrive together.
 _TOGETHER = 1e-10
 
 
 def arrival(formula: Formula, start: Array, sign: float) -> tuple[float, float, Array]:
-    """Of a formula of order 2: the threshold to one side, the rate of what arrives there, and its weights / alpha^e.
+    """The threshold of a formula of order 2 to one side, the rate of the component that arrives, its weights / alpha^e.
 
-    The threshold is infinite, and the rate 0, if nothing that the curve has grows to this side.
+    The threshold is infinite, and the rate 0, if no component that the start has or creates grows to this side.
     """
     origin = origin_of(formula)
     degree, value = created_components(origin, origin.components(start), sign)
@@ -43,7 +43,7 @@ def growth_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[A
     Raises
     ------
     ValueError
-        As :func:`flowsim.symbolic.thresholds` does, where higher orders do not help.
+        As :func:`flowsim.symbolic.thresholds`, where higher orders create no growing component either.
     """
     from flowsim.symbolic import order_at_origin
 

@@ -1,14 +1,14 @@
-r"""Growth of a formula of order L >= 3 out of a vanishing start, by the distance of z from where it blows up.
+r"""Growth of a formula of order L >= 3 out of a vanishing start, by the distance of z from the blow-up.
 
 .. math:: \frac{d\theta}{dz} = \nabla\phi(\theta), \qquad \theta(0) = \alpha\,\theta^* .
 
-Near the origin the lowest homogeneous part of phi decides: with ``theta = r w`` the direction w tends to a maximum of
+Near the origin the lowest homogeneous part of phi dominates: with ``theta = r w`` the direction w tends to a maximum of
 it on the sphere, and then ``r^(2 - L) = (L - 2) lambda Y`` with ``lambda = L phi_L(w)`` and Y the distance of z from
-the blow-up of that part. It is ``alpha^(2 - L)`` at the start and of order 1 where weights are: z could not hold both.
-What counts here is the distance in units in which ``|beta| = ((L - 2) Y)^(-L / (L - 2))``.
+the blow-up of that part. Y is ``alpha^(2 - L)`` at the start and of order 1 where weights are: z cannot resolve both.
+Distances are in units in which ``|beta| = ((L - 2) Y)^(-L / (L - 2))``.
 
-Pieces are Chebyshev polynomials of ``theta / r`` in z, r that of their beginning: any alpha is an ordinary number.
-Where the direction has settled and higher orders are below rounding one power law stands in for all decades between.
+Pieces are Chebyshev polynomials of ``theta / r`` in z, r the size at their start, so that no alpha underflows.
+Where the direction has converged and higher orders are below rounding, one power law covers all decades between.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from flowsim.growth.formula_origin import gradient_of
 from flowsim.growth.homogeneous import leading_of
 from flowsim.network import Formula
 
-#: First length of a piece as a share of |theta| / |grad phi|; the next is longer by this factor where that is resolved.
+#: First length of a piece relative to |theta| / |grad phi|; growth factor of the next where a piece is well resolved.
 _FIRST, _LONGER = 0.3, 1.6
 _SHORTEST = 1e-10
-#: A direction has settled when its change is below this share of the growth; the rest of a way is nothing below ...
+#: A direction has converged when its change is below this part of the growth; the rest of a curve is dropped below ...
 _SETTLED, _RESTS = 1e-15, 1e-18
-#: Rounding of a gradient, and the share of it that a critical point leaves.
+#: Rounding of a gradient, and the part of its terms that is left at a critical point.
 _ROUNDING, _CRITICAL = 1e-15, 1e-12
 #: Curves end where weights are as large as this.
 _LARGEST = 1e12
-#: Components below this share of the weights stay what they are, to themselves, where the direction has settled.
+#: Components below this part of the weights are constant, relative to themselves, where the direction has converged.
 _SMALL, _DIGITS = 1e-9, 14
-#: Pieces of one way; from so many on a curve ends at so many times the coefficients asked for.
+#: Pieces of one curve at most; from how many on it ends, at how many times the coefficients requested.
 _PIECES, _MANY, _ENOUGH = 3000, 400, 30.0
-#: Coefficients are tabulated to this many times the size of those asked for. Distances are counted so that a power law
-#: grows alike where they are this share of that size, and its unit is taken where they are that small.
+#: Coefficients are tabulated to this many times the size requested. The distance of a curve is that of the power law
+#: with the same growth where coefficients are this part of that size, at which its unit is chosen too.
 FARTHER, _TIED, _SMALL_SIZE = 1e10, 0.3, 1e-6
 
 
 class _Walk:
-    """The curve outwards from weights ``exp(log_scale) x``, piece by piece."""
+    """Integrates the curve outwards from weights ``exp(log_scale) x``, piece by piece."""
 
     def __init__(self, formula: Formula, sign: float, log_scale: float, x: Array, farthest: float) -> None:
         self.formula, self.sign, self.farthest = formula, sign, farthest
@@ -55,7 +55,7 @@ class _Walk:
         self.ended = ""
         self.x, self.log_scale = x, log_scale
         self.size = self.sign * self.leading.value(self.x, self.log_scale)
-        #: of a gradient at weights of length 1
+        #: size of the gradient at weights of length 1
         self._uncancelled = float(
             np.abs(self.leading.series.coefficient[self.leading.series.degree == self.order]).sum()
         )
@@ -72,12 +72,12 @@ class _Walk:
 
     def _first_step(self) -> float:
         speed = float(np.linalg.norm(self.gradient(self.x[:, None], self.log_scale)))
-        # Weights far below the largest grow at a rate of their own.
+        # Weights far below the largest have their own, faster time scale.
         rate = max(speed / float(np.linalg.norm(self.x)), float(np.abs(self.leading.hessian(self.x)).max()))
         return _FIRST / rate if rate > 0 else 1.0
 
     def rescale(self) -> None:
-        """Weights of size 1 in a scale of their own."""
+        """Normalise x to size 1, moving its size to the scale."""
         size = float(np.linalg.norm(self.x))
         change = math.log(size)
         self.x = self.x / size
@@ -86,13 +86,13 @@ class _Walk:
         self._h *= math.exp((self.order - 2) * change)
 
     def step(self) -> None:
-        """One more piece, or a reason why there is none."""
+        """Append one piece, or set the reason why the curve ends."""
         self.rescale()
         h, x0, scale = self._h, self.x, self.log_scale
         least = _SHORTEST * h
         with np.errstate(all="ignore"):
             while True:
-                # The rounding of a gradient that cancels is that of one that does not.
+                # The rounding error of a gradient is relative to its terms, however they cancel.
                 rounding = _ROUNDING * h * self._uncancelled
                 x = picard(lambda y: self.gradient(y, scale), x0, 0.5 * h, rounding)
                 if x is not None and is_resolved(x, rounding):
@@ -121,15 +121,15 @@ class _Walk:
             self.ended = "rest"
 
     def _is_critical(self, speed: float, length: float) -> bool:
-        """Whether the gradient is the rounding of a critical point of the formula."""
+        """Whether the gradient is zero to rounding: a critical point of the formula."""
         if self.log_scale > self.leading.log_small:
             return speed <= _CRITICAL * self._uncancelled * length ** (self.order - 1)
-        # Near the origin weights of sizes of their own have a small gradient too: here its terms must cancel.
+        # Near the origin the gradient is small for other reasons too: at a critical point its terms must cancel.
         gradient = np.abs(self.gradient(self.x[:, None], self.log_scale)[:, 0])
         return bool((gradient <= _CRITICAL * self.leading.slope_terms(self.x)).all())
 
     def has_settled(self) -> bool:
-        """Whether the direction of the weights is one that the leading part does not change."""
+        """Whether the direction of the weights is stationary under the leading part."""
         w = self.x / np.linalg.norm(self.x)
         g = self.sign * self.leading.gradient(w[:, None], -math.inf)[:, 0]
         rate = float(w @ g)
@@ -142,7 +142,7 @@ class _Walk:
         return self.log_scale + math.log(float(np.linalg.norm(self.x)))
 
     def law(self) -> PowerLaw:
-        """The power law from here on."""
+        """The power law from this point on."""
         w = self.x / np.linalg.norm(self.x)
         w0 = np.where(np.abs(w) > _SMALL, w, 0.0)
         w0 = np.round(w0 / np.linalg.norm(w0), _DIGITS)
@@ -159,14 +159,14 @@ def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, fart
     Raises
     ------
     ArithmeticError
-        If the direction of growth does not settle, or leads to a saddle of the formula.
+        If the direction of growth does not converge, or leads to a saddle of the formula.
     """
     walk = _Walk(formula, sign, log_alpha, direction, farthest)
     leading, order, k = walk.leading, walk.order, len(direction)
     law = None
     while law is None and not walk.ended:
         if len(walk.pieces) >= _PIECES:
-            raise ArithmeticError("the direction of growth does not settle")
+            raise ArithmeticError("the direction of growth does not converge")
         is_settled = walk.has_settled()
         if is_settled and walk.here < leading.log_negligible:
             law = walk.law()
@@ -191,11 +191,11 @@ def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, fart
 def _beyond(
     formula: Formula, sign: float, log_scale: float, x: tuple[float, ...], farthest: float
 ) -> tuple[list[Stretch], str]:
-    """From where higher orders begin to count: the same for all starts that settle to one direction."""
+    """The pieces beyond the power law: the same for all starts that converge to one direction."""
     walk = _Walk(formula, sign, log_scale, np.array(x), farthest)
     while not walk.ended:
         if len(walk.pieces) >= _PIECES:
-            raise ArithmeticError("the curve does not come to its end")
+            raise ArithmeticError("the curve has too many pieces")
         walk.step()
     return walk.pieces, walk.ended
 
@@ -211,7 +211,7 @@ def _tied(
     log_alpha: float,
     farthest: float,
 ) -> Branch:
-    """The branch, its distances those of the power law that grows as it does at coefficients of some size."""
+    """The branch, with distances of the power law that has the same growth at coefficients of the size requested."""
     power, log_unit = order / (order - 2.0), (order - 2) * log_alpha
     if law is not None:
         slope = law.rate ** (2 / order) * order ** (1 - 2 / order)

@@ -1,9 +1,9 @@
-r"""Growth of any formula of order L >= 3 at vanishing scale, by the distances of its dual from where it would blow up.
+r"""Growth of any formula of order L >= 3 at vanishing scale, by the distances of its dual from the blow-ups.
 
 .. math:: Y_i^\pm = T_i^\pm \mp z_i .
 
-They are ``alpha^(2 - L)`` at the start and of order 1 where weights are; only their ratios count
-(:mod:`flowsim.growth.blow_up`). Where ``alpha^(L - 2)`` is no float, they and time are counted in units of their own.
+They are ``alpha^(2 - L)`` at the start and of order 1 where weights are; only their ratios matter
+(:mod:`flowsim.growth.blow_up`). Where ``alpha^(L - 2)`` underflows, they and time have units of their own.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from flowsim.growth.series import SingularError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
 
-#: Coefficients below this are none to the integrator.
+#: Coefficients below this are zero to the integrator.
 _SEEN = math.log(1e-250)
 
 
 def admits_blow_up(net: DiagonalNetwork, scale: InitialScale) -> str | None:
     """None if distances from blow-ups are exact for the growth, else the reason why not."""
     if net.noise is not None and net.noise.stds(net.weights).any():
-        return "noise drives the weights off their curve"
+        return "with noise the weights leave their curve"
     if net.weight_decay:
-        return "weight decay pulls the weights off their curve"
+        return "with weight decay the weights leave their curve"
     try:
         orders = {leading_of(formula).order for formula in net.distinct}
     except SingularError:
@@ -60,7 +60,7 @@ class BlowUpMap:
     size : float
         Of the coefficients that fit the data.
     clock : InitialScale, optional
-        The alpha of the accelerated clock, if another.
+        The alpha of the accelerated clock, if it is another one.
 
     Raises
     ------
@@ -111,12 +111,12 @@ class BlowUpMap:
 
     @cached_property
     def _moves(self) -> Array:
-        """What z moves distances by, (2, C); 0 for a side that has none."""
+        """Rate of change of the distances with z, (2, C); 0 for a side without a blow-up."""
         return np.array([[branch.slope for branch in pair] for pair in self.curves]).T
 
     @cached_property
     def distance(self) -> Array:
-        """From the start, (2, C), in units of exp(log_unit)."""
+        """Distances at the start, (2, C), in units of exp(log_unit)."""
         start = np.array([[branch.start for branch in pair] for pair in self.curves]).T
         with np.errstate(over="ignore"):
             distance = start * math.exp(-(self.order - 2) * self.scale.log - self.log_unit)
@@ -194,7 +194,7 @@ class BlowUpMap:
                 continue
             own, other = (above, below)[side][chosen], (below, above)[side][chosen]
             if not moves[side]:
-                # The distance from the start by the other side.
+                # Beyond the start: the distance is read on the other side.
                 way = (other - start[1 - side]) / moves[1 - side] if moves[1 - side] else np.zeros(len(other))
                 own = np.maximum(way, 0.0)
             for part, value in zip(out, self.curves[number][side].read(self.unit, own), strict=True):
@@ -225,7 +225,7 @@ class BlowUpMap:
         return out * math.exp(2 * self.unit.near)
 
     def potential(self, y: Array, t: Array | float) -> Array:
-        """Of the way out on either side; what the inner part of a curve adds to it is of the size of alpha^2."""
+        """On the outer part of either side; the inner part contributes of order alpha^2."""
         d, unit = self.d, math.exp(self.unit.near)
         out = np.zeros((len(y), d))
         for number, pair in enumerate(self.curves):

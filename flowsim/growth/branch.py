@@ -1,4 +1,4 @@
-"""One side of a growth curve that blows up: pieces near and far, and the power law between them."""
+"""One side of a growth curve that blows up: inner and outer pieces, and the power law between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowsim.growth.distance_unit import DistanceUnit
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """theta = exp(log_scale) x over a stretch of z of length ``exp((2 - L) log_scale) h``, outwards.
+    """theta = exp(log_scale) x on an interval of z of length ``exp((2 - L) log_scale) h``, outwards.
 
     Attributes
     ----------
@@ -30,13 +30,13 @@ class Stretch:
     slope: Array
 
     def log_length(self, order: int) -> float:
-        """ln of the stretch of z."""
+        """ln of the length of the interval of z."""
         return math.log(self.h) + (2 - order) * self.log_scale
 
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Pieces by ascending distance; what is beyond its ends is read at them.
+    """Pieces by ascending distance; beyond its ends values are those at the ends.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Chain:
 
     @classmethod
     def of(cls, pieces: list[Stretch], order: int, last: float, log_unit: float, ascending: bool = True) -> Chain:
-        """From pieces outwards, the last of which ends at the distance `last`; or by the way travelled from `last`."""
+        """From pieces outwards, the last of which ends at the distance `last`; or by distance travelled from `last`."""
         k, width = pieces[0].x.shape if pieces else (0, len(INTEGRAL))
         lengths = np.array([math.exp(min(piece.log_length(order) + log_unit, 700.0)) for piece in pieces])
         inwards = pieces[::-1] if ascending else pieces
@@ -114,13 +114,13 @@ class Chain:
 
 
 def _values(coefficients: Array, at: Array) -> Array:
-    """Of a Chebyshev series (N + 1, ..., T) at each point (T,)."""
+    """Chebyshev series (N + 1, ..., T), one at each point (T,)."""
     return np.asarray(np.polynomial.chebyshev.chebval(at, coefficients, tensor=False), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class PowerLaw:
-    """``theta = r w`` with ``r^(2 - L) = (L - 2) lambda Y``; besides, what is left of other directions.
+    """``theta = r w`` with ``r^(2 - L) = (L - 2) lambda Y``, and decaying deviations along other directions.
 
     Attributes
     ----------
@@ -129,9 +129,9 @@ class PowerLaw:
     rate : float
         lambda.
     log_first : float
-        ln r where the direction has settled.
+        ln r where the direction has converged.
     basis, growth : array (k, k), (k,)
-        Directions across w, and the powers of r with which deviations along them go.
+        Directions across w, and the powers of r with which deviations along them change.
     deviation : array (k,)
         Of the weights, at log_first and relative to r there.
     """
@@ -146,7 +146,7 @@ class PowerLaw:
     def at(self, log_r: Array) -> tuple[Array, Array]:
         """Signs and logarithms of the moduli (k, T) of ``theta / r``, at ln r (T,)."""
         with np.errstate(divide="ignore"):
-            # What has settled to rounding has settled: starts share what comes then.
+            # Deviations below rounding are dropped: all starts share the rest of the curve.
             logs = np.repeat(np.log(np.abs(self.direction))[:, None], len(log_r), axis=1)
             sign = np.repeat(np.sign(self.direction)[:, None], len(log_r), axis=1)
             for a in np.flatnonzero(self.direction == 0):
@@ -169,9 +169,9 @@ class Branch:
     sign : float
         +1 where z, and beta, increase.
     slope : float
-        What z moves the distance by; 0 for a side that never comes to more than the start's size.
+        Rate of change of the distance with z; 0 for a side on which weights never exceed the start's size.
     start : float
-        The distance at z = 0, times alpha^(L - 2); the inner chain counts so too, from 0 where slope is 0.
+        The distance at z = 0, times alpha^(L - 2), as in the inner chain; 0 where slope is 0.
     inner, outer : Chain
     law : PowerLaw or None
         Between the two.
@@ -193,7 +193,7 @@ class Branch:
     def read(self, unit: DistanceUnit, distance: Array) -> tuple[Array, Array, Array, Array]:
         """Signs and logarithms of the moduli (k, T) of the weights, B and ``ln B'`` (T,), at distances (T,).
 
-        Of a side without any, they are the way travelled since the start.
+        On a side without a blow-up, distances are those travelled since the start.
         """
         k, count = self.weights, len(distance)
         sign, logs = np.zeros((k, count)), np.zeros((k, count))
@@ -242,7 +242,7 @@ class Branch:
             if self.slope:
                 logs = log_distance - math.log(self.slope)
             else:
-                # Weights shrink to nothing: from a distance that the law has at its beginning.
+                # Weights shrink to zero: distances count from that at the beginning of the law.
                 first = math.exp((2 - L) * (law.log_first - self.log_alpha)) / ((L - 2) * abs(law.rate))
                 logs = np.log(first + own - max(self.inner.top, 0.0)) - (L - 2) * self.log_alpha
         scale = -(logs + math.log((L - 2) * abs(law.rate))) / (L - 2)

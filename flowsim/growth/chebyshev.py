@@ -37,7 +37,7 @@ _TAIL, _LAST = 2e-15, 2
 def picard(f: Callable[[Array], Array], first: Array, half: float, rounding: float = 0.0) -> Array | None:
     """Values (k, N + 1) of ``y' = f(y)`` from y(-1) = first over an interval of half-length `half` (either sign).
 
-    None where the iteration does not converge, or meets what is no number. `rounding` is that of the integral of f,
+    None where the iteration does not converge or is not finite. `rounding` is that of the integral of f,
     relative to y, where it is known to be more than that of y.
     """
     y = np.repeat(first[:, None], DEGREE + 1, axis=1)

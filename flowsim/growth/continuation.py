@@ -1,7 +1,7 @@
-r"""A start from the state of an earlier run, with its memory of its own start.
+r"""A start from the state of an earlier run, with the conserved quantities of its own start.
 
-In the floats of grown weights what a flow conserves is lost: with ``u = v = 1`` nothing is left of ``u^2 - v^2 =
-1e-600``, which decides where a coordinate goes that shrinks again. A state knows its logarithm. With the components
+As floats, grown weights have lost what the flow conserves: ``u = v = 1`` says nothing of ``u^2 - v^2 =
+1e-600``, which decides where a coordinate goes that shrinks again. A state keeps its logarithm. With the components
 ``c_k = q_k^T w`` of a quadratic formula and the conserved ``J = c_0^{e_0} c_k^{e_k}``, a component that cancels is
 
 .. math:: \ln|c_k| = (\ln|J| - e_0 \ln|c_0|) / e_k.
@@ -18,19 +18,19 @@ from flowsim.growth.modes import conserved_exponents, diagonalise
 from flowsim.network import DiagonalNetwork, Start, quadratic_form
 from flowsim.results import State
 
-#: A component below this share of its terms is taken from what is conserved.
+#: A component below this part of its terms is computed from the conserved quantity.
 _CANCELS = math.log(1e-3)
-#: What other formulas conserve is kept in floats of the weights above this share of its terms.
+#: Conserved quantities of other formulas are significant in floats of the weights above this part of their terms.
 _KEPT = math.log(1e-9)
 
 
 def start_from_state(net: DiagonalNetwork, state: State, d: int) -> Start:
-    """The start at the last time of `state`, as parts that cancel exactly.
+    """The start at the last time of `state`, as terms that cancel exactly.
 
     Raises
     ------
     ValueError
-        For the state of another network, and where floats of the weights have lost what the formula conserves.
+        For the state of another network, and where the conserved quantity is lost to cancellation in the weights.
     """
     if np.ndim(state.beta) == 2:
         state = state[-1]
@@ -65,7 +65,7 @@ def start_from_state(net: DiagonalNetwork, state: State, d: int) -> Start:
 def _components(
     vectors: Array, exponents: Array, sign: Array, log: Array, conserved: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    """Signs and logarithms (k, d) of the components, those that cancel from what is conserved."""
+    """Signs and logarithms (k, d) of the components; those that cancel are computed from the conserved quantities."""
     signs, logs = Start(((sign, log),)).components(vectors)
     with np.errstate(divide="ignore"):
         terms = (np.log(np.abs(vectors.T))[:, :, None] + log[None]).max(axis=1)
@@ -87,7 +87,7 @@ def _components(
 
 
 def _require_kept(net: DiagonalNetwork, state: State, log: Array) -> None:
-    """What other formulas conserve must be seen in floats of the weights."""
+    """Require that the conserved quantities of other formulas are significant in floats of the weights."""
     size = 2 * log.max(axis=0)
     kept = (state.log_imbalance > size + _KEPT) | np.isneginf(state.log_imbalance)
     if len(state.log_imbalance) < len(net.weights) - 1 or not kept.all():

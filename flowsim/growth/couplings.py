@@ -1,6 +1,6 @@
 r"""How data and loss act on ``beta = U V^T``: through ``G(beta) = -grad L(beta)`` alone.
 
-Features are reduced to the row space of X, ``X = W diag(s) Phi^T``: the part of U outside of it meets no gradient.
+Features are reduced to the row space of X, ``X = W diag(s) Phi^T``: the part of U outside of it has no gradient.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AnyLoss:
 
 @dataclass(frozen=True, eq=False)
 class LogarithmOfLoss:
-    """``G = -grad ln L``, of a loss that is a decreasing function of the margin and tends to 0: of the size of X."""
+    """``G = -grad ln L`` for a loss that decreases to 0 with the margin; its size is that of X throughout."""
 
     problem: Problem
     features: Array
@@ -146,7 +146,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class ReducedData:
-    """What a flow of U V^T needs of the data.
+    """The data of a flow of U V^T, in the row space of X.
 
     Attributes
     ----------
@@ -155,9 +155,9 @@ class ReducedData:
     directions : array (D, r) or None
         Phi; None for the identity.
     damping_u, damping_v : array (r,), (m,)
-        Rates at which weight noise and weight decay pull U_1 and V to zero.
+        Rates at which weight noise and weight decay damp U_1 and V.
     damping_outside : float
-        The same for the part of U that meets no gradient.
+        The same for the part of U outside the row space.
     excess : callable or None
         ``L - least_loss`` at reduced beta (..., r, m), without cancellation; None: use the problem's loss.
     least_loss : float or None
@@ -180,7 +180,7 @@ class ReducedData:
         if self.directions is None:
             return np.array(U), np.zeros_like(U)
         inside = self.directions.T @ U
-        # Rounding in the projection must not pass for a start.
+        # Rounding of the projection must not count as part of the start.
         rounding = 4 * np.finfo(float).eps * np.sqrt(len(U)) * np.linalg.norm(U, axis=0)
         inside[np.abs(inside) <= rounding] = 0.0
         rest = U - self.directions @ inside
@@ -193,7 +193,7 @@ class ReducedData:
 
 
 def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False) -> ReducedData:
-    """The data in the row space of X, and what noise and weight decay add; `of_logarithm`: of ln L instead of L.
+    """The data in the row space of X, with the damping by noise and weight decay; `of_logarithm`: of ln L instead of L.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-r"""The curve along which the weights of one coordinate move, whatever the data do.
+r"""The curve along which the weights of one coordinate move, whatever the data.
 
 .. math:: \frac{d\theta}{dz} = \nabla\phi(\theta), \qquad \theta(0) = \alpha\,\theta^*, \qquad
           B(z) = \phi(\theta(z)), \quad B' = |\nabla\phi|^2 \ge 0 .
 
 Near the origin the components along eigenvectors of ``H = Hess phi(0)`` grow as ``c_k e^{mu_k z}``: there the curve is
 known in closed form, and alpha enters through ``ln c_k`` alone. It is tabulated from where the neglected terms are
-below rounding. A component that the start does not have may be created by higher orders.
+below rounding. A component that is zero at the start may be created by higher orders.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved,
 from flowsim.growth.formula_origin import created_components, gradient_of, kernels_of, origin_of
 from flowsim.network import Formula
 
-#: Exponent of the fastest component over one piece.
+#: Change of the exponent of the fastest component over one piece.
 _FOLDS = 4.0
 #: Pieces grow by this factor where they are easily resolved, and curves end where weights are as large as this.
 _LONGER, _LARGEST = 1.6, 1e12
 #: Coefficients beyond this, or beyond what a caller names, are not tabulated.
 _FARTHEST = 1e30
 _SHORTEST = 1e-12
-#: A curve rests where the rest of its way is below this share of where it is ...
+#: A curve has reached a critical point where its remaining change is below this part of the weights ...
 _RESTS = 1e-18
-#: ... unless a curvature of this share of the largest leads on.
+#: ... unless a direction of positive curvature, above this part of the largest, leads on.
 _UNSTABLE = 1e-6
-#: Rounding of B'; how far directions without a rate may have moved; when the series is left, and taken again.
+#: Rounding of B'; how far directions of rate zero may have moved; when the series is left, and used again.
 _ROUNDING, _DRIFTS, _BEYOND, _RETURNS = 1e-15, 1e-15, 4.0, 0.25
-#: Pieces that a predictor may see beyond the state it starts from.
+#: Pieces that a predictor may use beyond the state it starts from.
 _LOOK_AHEAD = 100
 
 
@@ -75,7 +75,7 @@ class Side:
     beta, slope : float
         B and B' at the end.
     allowed : int
-        Pieces that there may be.
+        Largest number of pieces.
     """
 
     def __init__(self, curve: Curve, sign: float) -> None:
@@ -98,7 +98,7 @@ class Side:
         self._h = self._first_step()
 
     def stand(self) -> None:
-        """The curve of weights that stay what they are."""
+        """Make this the curve of constant weights."""
         with np.errstate(divide="ignore"):
             logs = self.curve.log_alpha + np.log(np.abs(self.curve.direction))
         self.end, self.ended = self.sign * math.inf, "rest"
@@ -117,7 +117,7 @@ class Side:
             return _FOLDS / float(np.abs(self.curve.origin.rate).max())
         gradient = self.curve.gradient(self._theta[:, None])[:, 0]
         speed, size = float(np.linalg.norm(gradient)), float(np.linalg.norm(self._theta))
-        # A power that is no integer has no scale but the weights' own.
+        # A non-integer power has no scale other than that of the weights.
         least = 1e-3 if self.curve.origin.order or size == 0 else 0.0
         return max(size, least) / speed if speed > 0 else 1.0
 
@@ -148,7 +148,7 @@ class Side:
         theta, beta, h = found
         begin = 0.0 if self.curve.restarts else self.end
         if begin + self.sign * h == begin:
-            self.ended = "rest"  # no float of z is as far as its next change
+            self.ended = "rest"  # its next change lies beyond the range of z
             return
         slope = (self.curve.gradient(theta) ** 2).sum(axis=0)
         if beta is None:
@@ -178,7 +178,7 @@ class Side:
         return bool(np.linalg.eigvalsh(self.sign * hessian)[-1] > _UNSTABLE * np.abs(hessian).max())
 
     def _closed_piece(self, log_c: Array, sign_c: Array) -> None:
-        """As far as what the linear flow neglects is below rounding."""
+        """Add a piece in closed form, as far as the neglected terms are below rounding."""
         origin = self.curve.origin
         size = log_c + origin.rate * self.end
         growing = (self.sign * origin.rate > 0) & (sign_c != 0)
@@ -188,7 +188,7 @@ class Side:
             length = float(waits.min())
         still = (origin.rate == 0) & (sign_c != 0)
         if still.any() and math.isfinite(origin.linear):
-            # Directions that stand still to first order move in the end.
+            # Directions of rate zero move at higher order.
             length = min(length, _DRIFTS * math.exp(min(700.0, -float(size[still].max()))))
         if growing.any():
             rate = np.abs(origin.rate[growing])
@@ -204,7 +204,7 @@ class Side:
             self._logs, self._c = None, sign_c * np.exp(log_c + origin.rate * self.end)
 
     def _small_piece(self) -> tuple[Array, Array | None, float] | None:
-        """While the series is exact: components with their own exponentials as integrating factors."""
+        """A piece by the series, while it is exact: components with exponentials as integrating factors."""
         assert self._c is not None
         origin, first, h = self.curve.origin, self._c, self._h
         rate = self.sign * origin.rate[:, None]
@@ -223,7 +223,7 @@ class Side:
                     break
             h /= 2
             if h < self._h / 1024:
-                # The series ends here: on with the formula itself.
+                # The series ends here: continue with the formula itself.
                 self._theta, self._c = origin.basis @ first, None
                 self._h = self._first_step()
                 return self._piece()
@@ -238,10 +238,10 @@ class Side:
         return theta, self.curve.constant + origin.value(c), h
 
     def _piece(self) -> tuple[Array, Array | None, float] | None:
-        """With the formula's own gradient."""
+        """A piece by the formula's own gradient."""
         curve, h = self.curve, self._h
         least = _SHORTEST * max(abs(self.end), h)
-        # Of a gradient whose terms, about Hess phi theta, cancel.
+        # Rounding of a gradient whose terms, of the size of Hess phi theta, cancel.
         rounding = _ROUNDING * float((np.abs(curve.hessian(self._theta)) @ np.abs(self._theta)).max())
         while True:
             theta = picard(lambda y: self.sign * curve.gradient(y), self._theta, 0.5 * h)
@@ -276,7 +276,7 @@ class Curve:
     begin : float
         z at the start.
     restarts : bool
-        Every piece counts z from its own start: where only B' as a function of B matters, at any distance.
+        Every piece counts z from its own start: for use of B' as a function of B, at any distance.
     """
 
     def __init__(
@@ -332,7 +332,7 @@ class Curve:
         return out[:, :, 0]
 
     def cover(self, low: float, high: float) -> None:
-        """Extend the table to [low, high], as far as the curve goes and both sides may be extended."""
+        """Extend the table to [low, high], as far as the curve exists and both sides may be extended."""
         for side, wanted in ((self.above, high), (self.below, -low)):
             while not side.ended and len(side.pieces) < side.allowed:
                 if side.pieces and side.sign * side.end >= wanted:
@@ -340,7 +340,7 @@ class Curve:
                 side.extend()
 
     def settle(self, low: float, high: float) -> None:
-        """A flow has come so far: it may look some pieces ahead, and no predictor farther."""
+        """Record that a flow has come to [low, high]: predictors may use a limited number of pieces beyond."""
         for side, reached in ((self.above, high), (self.below, -low)):
             ends = [piece.high if side.sign > 0 else -piece.low for piece in side.pieces]
             behind = sum(1 for end in ends if end < reached)

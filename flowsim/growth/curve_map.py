@@ -17,19 +17,20 @@ from flowsim.growth.homogeneous import leading_of
 from flowsim.network import DiagonalNetwork, Formula, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 
-#: Tables are extended beyond the point needed by this share of their length.
+#: Tables are extended beyond the point needed by this part of their length.
 _AHEAD = 0.1
-#: Beyond order 2 z is counted from the start: what is left of it where weights count must be known to a tenth of rtol.
+#: Beyond order 2 z is counted from the start: its rounding error must stay below a tenth of rtol where weights matter.
 _RESOLVED = 10 * float(np.finfo(float).eps)
 #: Coefficients are tabulated to this many times the size of those that fit the data.
 _FARTHER = 1e10
-#: z is resolved where it changes weights by less than this, all the way; by less than that they stand still.
+#: z is resolved where the spacing of its floats changes weights by less than the first; weights whose total change is
+#: below the second are constant.
 _FAR_FROM_GROWN, _STILL = 0.1, 1e-10
-#: Weights below this are no floats to work with.
+#: Weights below this are too close to underflow.
 _TINY = 1e-150
 #: The integrator rejects a step whose prediction is off by more than this, in logarithms of weights.
 _CORRECTED = 0.5
-#: How much closer to the end of a table predictions may come once it cannot be continued.
+#: By how much predictions may approach the end of a table that cannot be continued.
 _NEARER = 0.25
 
 
@@ -38,9 +39,9 @@ def admits_curves(
 ) -> str | None:
     """None if the network's growth along curves is exact at this start while |z| <= reach, else the reason why not."""
     if net.noise is not None and net.noise.stds(net.weights).any():
-        return "noise drives the weights off their curve"
+        return "with noise the weights leave their curve"
     if net.weight_decay:
-        return "weight decay pulls the weights off their curve"
+        return "with weight decay the weights leave their curve"
     kinds = net.kinds(direction.shape[1])
     for kind, formula in enumerate(net.distinct):
         origin = origin_of(formula)
@@ -63,7 +64,7 @@ def admits_curves(
 
 
 def _change(formula: Formula, scale: InitialScale, start: Array, reach: float) -> float:
-    """By how much weights of a formula of order L >= 3 change, relatively, while |z| <= reach, to first order."""
+    """Relative change of the weights of a formula of order L >= 3 while |z| <= reach, to first order."""
     leading = leading_of(formula)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(np.abs(leading.gradient(start[:, None], -math.inf)[:, 0])) - np.log(np.abs(start))
@@ -88,7 +89,7 @@ class CurveMap:
     size : float
         Of the coefficients that fit the data; curves are tabulated far beyond that.
     reach : float
-        |z| stays below this: what waits for longer stands still.
+        Bound on |z|: coordinates that wait for longer are constant.
 
     Raises
     ------
@@ -176,7 +177,7 @@ class CurveMap:
 
     @property
     def table(self) -> CurveTable:
-        """What is tabulated so far."""
+        """The curves as far as they are tabulated."""
         return self._covering(np.zeros((1, len(self.which)))) if self._table is None else self._table
 
     def __call__(self, z: Array) -> tuple[Array, Array]:
@@ -220,7 +221,7 @@ class CurveMap:
         which = np.tile(self.which, len(z))
         with np.errstate(divide="ignore"):
             read_weights(table, which, np.ascontiguousarray(z).ravel(), own, logs)
-            # Weights that a coordinate's formula does not use never move.
+            # Weights that a coordinate's formula does not use are constant.
             out = np.repeat((self.scale.value * self.direction)[None], len(z), axis=0)
             all_logs = np.repeat((self.scale.log + np.log(np.abs(self.direction)))[None], len(z), axis=0)
         own, logs = (np.moveaxis(part.reshape(self.size, *z.shape), 0, 1) for part in (own, logs))
@@ -233,7 +234,7 @@ class CurveMap:
     def beyond(self, z: Array) -> tuple[int, str, float] | None:
         """The first coordinate of a state z (d,) past the end of its curve, why it ends, and its coefficient there.
 
-        From here the map may be evaluated some way ahead.
+        From such a state the map may be evaluated some way ahead.
         """
         self._covering(z[None])
         lowest, highest = self._extremes(z, z)
@@ -311,14 +312,14 @@ class CurveMap:
         i, why, beta = found
         if why == "saddle":
             return (
-                f"coordinate {i} stands at a critical point of its formula, at {beta:.6g}, and would leave it again "
-                "in a direction that floats do not carry"
+                f"coordinate {i} has reached a critical point of its formula, at {beta:.6g}, and would leave it "
+                "in a direction that is lost to rounding"
             )
         return f"coordinate {i} left the range of its formula at {beta:.3g}; tighten `rtol`"
 
 
 def invariants_at(net: DiagonalNetwork, scale: InitialScale, direction: Array) -> tuple[Array, Array]:
-    """What the formulas conserve at ``alpha * direction``: values and logarithms of their moduli, (p, d)."""
+    """The conserved quantities at ``alpha * direction``: values and logarithms of their moduli, (p, d)."""
     from flowsim.symbolic import kernels
 
     own, d = kernels(net), direction.shape[1]
@@ -387,13 +388,13 @@ class NativeCurves:
             before = len(self.map.table.low)
             self.map(np.stack([low, high]))
             if len(self.map.table.low) == before:
-                # A formula that is singular at finite z: no table goes farther.
+                # The formula is singular at finite z: the table ends there.
                 self._margin *= _NEARER
         return found
 
 
 def _end(side: Side, margin: float) -> float:
-    """How far predictions may go: corrections go a little farther."""
+    """How far predictions may go: corrections go a little beyond."""
     if side.ended:
         return side.sign * math.inf if side.ended == "rest" else side.end
     return side.end - side.sign * min(margin, abs(side.end) / 2)

@@ -57,7 +57,7 @@ class CurveTable(NamedTuple):
 
 
 def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
-    """All pieces there are, of curves with at most k weights."""
+    """All pieces of curves with at most k weights each."""
     pieces: list[list[Piece]] = [[*reversed(curve.below.pieces), *curve.above.pieces] for curve in curves]
     flat = [piece for each in pieces for piece in each]
     count = len(flat)
@@ -207,7 +207,7 @@ def _primitive(table, area, curve, p, z):
 
 @compiled()
 def _join(table, area):
-    """Constants that make the primitives of neighbouring pieces meet."""
+    """Constants of integration that make the primitives of neighbouring pieces continuous."""
     for curve in range(table.first.shape[0] - 1):
         for p in range(table.first[curve] + 1, table.first[curve + 1]):
             z = table.low[p]
@@ -233,7 +233,7 @@ def read_derivatives(table, area, curve, z, curvature, potential):
         elif over == 0.0:
             x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
             curvature[i] = _chebyshev(table.bend[p], x)
-        # B is a straight line beyond its last piece.
+        # B is linear beyond its last piece.
         potential[i] = _primitive(table, area, c, p, at) + over * (beta[i] - 0.5 * slope[i] * over)
 
 

@@ -1,9 +1,9 @@
-r"""Units of distances from a blow-up that span more than floats do.
+r"""Units of distances from a blow-up, which span more than the range of floats.
 
-A distance is ``alpha^(2 - L)`` while a weight waits and of order 1 where it has grown. Counted so that the first is
-1e300, the second is a float down to 1e-300. Where alpha^(L - 2) is smaller still, the two have units of their own: in
-between nothing stays. Weights that wait pass there along straight lines whose lengths floats know to 1e-16, and those
-that count are at less than 1e60. What this leaves out is far below rounding of any time or coefficient.
+A distance is ``alpha^(2 - L)`` while a weight waits and of order 1 where it has grown. In a unit in which the first is
+1e300, the second may be as small as 1e-300. Where alpha^(L - 2) is smaller still, each has its own unit. No coordinate
+stays in between: waiting weights cross that range along straight lines, known to a relative 1e-16, and grown ones
+have distances below 1e60. The error is far below the rounding of any time or coefficient.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.network import InitialScale
 
-#: ln of the distance that is one on the accelerated clock, and of the largest unit of one where weights are.
+#: ln of the distance that is 1 on the accelerated clock, and of the largest unit for distances of order 1.
 _FARTHEST, _LARGEST = math.log(1e300), math.log(1e302)
-#: Where the units meet: from here on, and so far below the shortest distance of a start.
+#: Where the unit changes: at this distance at least, and this far below the shortest distance of a start.
 _MEET, _BELOW = math.log(1e60), math.log(1e36)
 
 
@@ -29,11 +29,11 @@ class DistanceUnit:
     Attributes
     ----------
     wait : float
-        Of time, and of distances of the size of ``alpha^(2 - L)``.
+        ln of the unit of time, and of distances of the size of ``alpha^(2 - L)``.
     near : float
-        Of distances of order 1: less than `wait` where alpha^(L - 2) is below 1e-602.
+        The same for distances of order 1: less than `wait` where alpha^(L - 2) is below 1e-602.
     far : float
-        Of the distance from which on the unit is that of waiting.
+        ln of the distance from which on the unit is `wait`.
     """
 
     wait: float
@@ -47,12 +47,12 @@ class DistanceUnit:
         return cls(wait, min(wait, _LARGEST))
 
     def meeting(self, distance: Array) -> DistanceUnit:
-        """The same for starts at distances in this unit.
+        """The unit adapted to starts at distances in this unit.
 
         Raises
         ------
         ArithmeticError
-            If some are too far from others.
+            If they are too far apart.
         """
         shortest = float(distance[distance > 0].min(initial=math.inf))
         far = self.near + (math.log(shortest) if shortest < math.inf else _FARTHEST) - _BELOW

@@ -26,7 +26,7 @@ from flowsim.problem import Problem
 
 #: exp is continued linearly above this exponent, so that a predictor that overshoots stays finite and convex.
 CAP = 80.0
-#: Up to so many coordinates terms are written out, as the loops are compiled for; beyond, equal ones are stored once.
+#: Up to so many coordinates terms are stored for each, as the loops are compiled for; beyond, equal ones are shared.
 _WRITTEN_OUT = 640
 
 
@@ -123,14 +123,14 @@ class ExponentialMap:
         return exponents - self.decayed(t) if self.is_damped else exponents
 
     def decayed(self, t: Array | float) -> Array:
-        """What the exponents have lost by time t (...), shape (..., d, k)."""
+        """Decay of the exponents up to time t (...), shape (..., d, k)."""
         lost: Array = self.decay * np.asarray(t)[..., None, None]
         if self.schedule is not None:
             lost = lost + 2 * self.modes.present * integrals(self.schedule, t)[..., None, None]
         return lost
 
     def decaying(self, t: Array | float) -> Array:
-        """The rate at which they lose it."""
+        """The time derivative of :meth:`decayed`."""
         if self.schedule is None:
             return self.decay
         rate: Array = self.decay + 2 * self.modes.present * rates(self.schedule, t)[..., None, None]
@@ -176,7 +176,7 @@ class ExponentialMap:
     def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """Values and logarithms; -inf where a quantity is exactly zero.
 
-        What the e_k cancel is left out, rather than summed: the exponents may be 10^6, and z drops out of the sum.
+        Terms that the e_k cancel are omitted, not summed: the exponents may be 10^6, and z drops out of the sum.
         """
         start, slope, decay = self._conservation
         log: Array = start + slope * y[..., None] - decay * np.asarray(t)[..., None, None]
@@ -198,7 +198,7 @@ class ExponentialMap:
         start = (self.modes.conserved * np.where(enters, self.offset[:, None, :], 0.0)).sum(axis=-1) / 2
         slopes = self.modes.conserved * self.modes.rate[:, None, :]
         slope = slopes.sum(axis=-1)
-        # Zero, but for the rounding of exponents that are not small fractions.
+        # Zero up to the rounding of exponents that are not small fractions.
         slope[np.abs(slope) <= ZERO * np.abs(slopes).sum(axis=-1)] = 0.0
         decay = (self.modes.conserved * self.decay[:, None, :]).sum(axis=-1) / 2
         return np.where(vanishing, -np.inf, start), slope / 2, decay
@@ -243,5 +243,5 @@ def _undamped(modes: Modes, log_alpha: float) -> ExponentialMap:
     return ExponentialMap(modes, 2 * log_alpha * modes.present, modes.damping)
 
 
-#: The same of a single row, shared between calls.
+#: The same for a single row, shared between calls.
 _undamped_row = lru_cache(maxsize=256)(_undamped)

@@ -1,4 +1,4 @@
-"""What a formula does near its origin: series, eigenvectors, and how far each of them describes it."""
+"""A formula near its origin: Taylor series, eigenvectors of the Hessian, and the ranges in which they are exact."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flowsim.arrays import Array
 from flowsim.growth.series import Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula
 
-#: What is below this many roundings of the terms it is made of is an exact zero.
+#: A sum below this many rounding errors of its terms is an exact zero.
 ZERO = 32 * float(np.finfo(float).eps)
-#: Relative size of what the closed form neglects at the end of its range.
+#: Relative size of the terms neglected by the closed form at the end of its range.
 _NEGLECTED = 1e-17
-#: The Taylor polynomial replaces the formula where its last terms are below this share of the first.
+#: The Taylor polynomial replaces the formula where its last terms are below this part of the first.
 _TRUNCATED, _AGREES = 1e-15, 1e-13
-#: ... and weights are below this share of the scale on which the formula is no longer quadratic.
+#: ... and weights are below this part of the scale on which the formula is no longer quadratic.
 _SMALL = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """What a formula does near its origin.
+    """Series, eigenvectors and ranges of a formula at its origin.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ def origin_of(formula: Formula) -> Origin:
 
 
 def significant(series: Series) -> NDArray[np.bool_]:
-    """Monomials that are no rounding of the others of their degree."""
+    """Monomials that are significant beside the others of their degree."""
     degree, size = series.degree, np.abs(series.coefficient)
     largest = np.zeros(int(degree.max()) + 1)
     np.maximum.at(largest, degree, size)
@@ -137,7 +137,7 @@ def significant(series: Series) -> NDArray[np.bool_]:
 
 
 def _eigen(hessian: Array) -> tuple[Array, Array]:
-    """Eigenvalues and orthogonal eigenvectors, block by block: weights that do not meet keep exact zeros."""
+    """Eigenvalues and orthogonal eigenvectors, block by block: uncoupled weights keep exact zeros."""
     from scipy.sparse.csgraph import connected_components
 
     k = len(hessian)
@@ -174,7 +174,7 @@ def _ranges(series: Series, rate: Array) -> tuple[float, float]:
 
 
 def _confirmed(origin: Origin, formula: Formula) -> float:
-    """The largest size at which series and formula agree: both may be wrong beyond."""
+    """The largest size at which series and formula agree."""
     gradient, k = gradient_of(formula), len(formula.weights)
     rng = np.random.default_rng(0)
     samples = rng.uniform(-1.0, 1.0, (k, 8))

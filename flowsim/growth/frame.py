@@ -4,9 +4,9 @@ r"""The frame form of the growth map: two-layer linear networks at any scale of 
 
 .. math:: S = \begin{pmatrix} -a & G \\ G^\top & -b \end{pmatrix}, \qquad G = -\nabla L(\beta),
 
-a and b from weight noise and weight decay, and :mod:`flowsim.solvers.frames` carries it in graded form: alpha enters
-through logarithms alone. Three exact reductions come first: the width falls to the rank of the start, U to the row
-space of X, and roles are exchanged so that the smaller side is eliminated.
+a and b from weight noise and weight decay, and :mod:`flowsim.solvers.frames` propagates it in graded form: alpha enters
+through logarithms alone. Three exact reductions come first: the width is reduced to the rank of the start, U to the row
+space of X, and U and V are exchanged so that the smaller side is eliminated.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from flowsim.network.linear_start import compressed_start, linear_start
 from flowsim.problem import Problem
 from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
 
-#: What a frame does not keep of a start: above its own rounding, and below what it takes for rounding of the start.
+#: Bounds on the part of a start that its frame omits: above the frame's own rounding, below the start's rounding.
 _OWN_ROUNDING, _LARGEST_ROUNDING = 4e-15, 1e-12
-#: Span of the logarithms of one factor: beyond it floats lose what is small beside what is large.
+#: Largest span of the logarithms of one factor: beyond it small entries are lost beside large ones.
 _WIDEST = 700.0
-#: Points of Gauss's rule per step, for the law of what unequal damping does not conserve.
+#: Points of Gauss's rule per step, for the law of the imbalance under unequal damping.
 _GAUSS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """The part of U that meets no gradient: ``sum_g exp(log_g) part_g``, decaying at a rate."""
+    """The part of U outside the row space of X: ``sum_g exp(log_g) part_g``, decaying at a constant rate."""
 
     parts: list[tuple[Array, float]]
     rate: float
@@ -63,7 +63,7 @@ class Outside:
 
 @dataclass(frozen=True, eq=False)
 class LinearGrowth:
-    """The reduced flow of a network on a problem, and the way back from its states.
+    """The reduced flow of a network on a problem, and the maps from its states to weights and coefficients.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class LinearGrowth:
     start : Frame
     outside : Outside
     lost : float
-        Part of the start, relative to the largest, that counts as its rounding although it is above that of this class.
+        Part of the start, relative to the largest, that counts as its rounding although it exceeds this class's own.
     """
 
     data: ReducedData
@@ -220,7 +220,7 @@ class LinearGrowth:
         read : callable
             Times (K,) to states.
         t : array (T,)
-            Where known: found at the next end of a step.
+            Times of evaluation: each takes the value at the next end of a step.
         """
         if self.start.is_paired:
             return self._paired_departure(t, read(t))
@@ -264,7 +264,7 @@ class LinearGrowth:
         size = float(np.linalg.norm(first))
         top = unit + np.log(size) if size > 0 else -np.inf
         whole = 2 * self.start.scale + np.log(terms)
-        # Of a balanced start the terms are the measure.
+        # For a balanced start the departure is relative to the terms.
         reference = top if top > whole + np.log(1e3 * np.finfo(float).eps) else whole
         out = np.empty(len(states))
         for index, (now, log) in enumerate(states.conserved):
@@ -276,13 +276,13 @@ class LinearGrowth:
 
 
 def _is_balanced(part: tuple[Array, Array, float]) -> bool:
-    """Whether a part has pairs (a, b) alone: beside (a, -b), which does not vanish, what is tiny would be rounding."""
+    """Whether a part has pairs (a, b) alone, without (a, -b), beside which tiny entries would be rounding."""
     frame = factor_frame([part], True)
     return bool(max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf)) == -np.inf)
 
 
 def _lost(frame: Frame, part: tuple[Array, Array, float]) -> float:
-    """What of the largest part is not in the frame, relative to it; 0 where that is only this class's own rounding."""
+    """The relative part of the largest factor that is not in the frame; 0 where it is this class's own rounding."""
     gap = sum(float(np.sum((a - b) ** 2)) for a, b in zip(frame.value(part[2]), part[:2], strict=True))
     size = sum(float(np.sum(half**2)) for half in part[:2])
     lost = float(np.sqrt(gap / size)) if size > 0 else 0.0
@@ -290,7 +290,7 @@ def _lost(frame: Frame, part: tuple[Array, Array, float]) -> float:
 
 
 def _row_space(rows: Array) -> Array:
-    """An orthonormal basis (k, k0) of the row space; directions that are only rounding are left out."""
+    """An orthonormal basis (k, k0) of the row space, to rounding."""
     import scipy.linalg
 
     length = np.linalg.norm(rows, axis=1)
@@ -335,9 +335,9 @@ def start_parts(
 def _parts_of_logs(
     net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, Any]
 ) -> tuple[Compression, list[tuple[Array, Array, float]]]:
-    """U and V in units of their own: the largest entry of each.
+    """U and V, each in units of its largest entry.
 
-    A factor far below the other is read to rounding of that one; it is so at once, since U' = G V.
+    A factor far below the other matters to the other's rounding only: it is of that size at once, since U' = G V.
     """
     shapes = {"U": (problem.d, net.width), "V": (problem.n_targets, net.width)}
     units = {}
@@ -359,7 +359,7 @@ def _in_own_unit(name: str, part: Logs, shape: tuple[int, int]) -> tuple[Array, 
     Raises
     ------
     ValueError
-        If they do not fit into the shape, or the least is lost beside the largest.
+        If they do not fit the shape, or span more than the range of floats.
     """
     given = [np.asarray(each, dtype=float) for each in (part.sign, part.log_abs)]
     if any(each.shape not in ((), shape) for each in given):

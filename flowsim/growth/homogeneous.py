@@ -13,8 +13,8 @@ from flowsim.growth.formula_origin import gradient_of, significant
 from flowsim.growth.series import Series, taylor_series
 from flowsim.network import Formula
 
-#: Size of what the leading part neglects, relative; of the last terms of the series where it is used, and to what share
-#: it must agree with the formula.
+#: Relative size of the terms neglected by the leading part; of the last terms of the series where it is used, and to
+#: which it must agree with the formula.
 _NEGLECTED, _TRUNCATED, _AGREES = 1e-17, 1e-16, 1e-13
 _SMALL, _SMALLER, _TRIES = 0.1, 4.0, 40
 
@@ -56,7 +56,7 @@ class Leading:
         return np.array([Series(part.exponents, np.abs(part.coefficient))(np.abs(x)[:, None])[0] for part in own])
 
     def hessian(self, x: Array) -> Array:
-        """Of the leading part, at x (k,)."""
+        """Hessian of the leading part at x (k,)."""
         own = [self._scaled(slope, self.order - 1, -math.inf) for slope in self._slopes]
         return np.array([[part.derivative(b)(x[:, None])[0] for b in range(len(x))] for part in own])
 
@@ -72,7 +72,7 @@ class Leading:
 
 @cache
 def leading_of(formula: Formula) -> Leading:
-    """Of a formula with a Taylor series at the origin."""
+    """The series of a formula that has one at the origin."""
     series = taylor_series(formula, np.eye(len(formula.weights)))
     series = series.part((series.degree > 0) & (series.coefficient != 0))
     series = series.part(significant(series))
@@ -89,12 +89,12 @@ def leading_of(formula: Formula) -> Leading:
         negligible, small = math.inf, math.inf
     small = _confirmed(found, formula, small if math.isfinite(small) else 0.0)
     if last == first and small == 0.0:
-        return found  # nothing else in the series, and the formula agrees
+        return found  # a homogeneous polynomial, and the formula agrees
     return Leading(order, series, min(negligible, small), max(small, min(negligible, small)))
 
 
 def _confirmed(leading: Leading, formula: Formula, log_small: float) -> float:
-    """The largest size at which series and formula agree: both may be wrong beyond."""
+    """The largest size at which series and formula agree."""
     gradient, k = gradient_of(formula), len(formula.weights)
     samples = np.random.default_rng(0).uniform(-1.0, 1.0, (k, 8))
     for _ in range(_TRIES):

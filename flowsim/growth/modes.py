@@ -1,7 +1,7 @@
-r"""Modes of quadratic formulas: the components in which flow and descent multiply.
+r"""Modes of quadratic formulas: the components in which flow and descent are multiplicative.
 
-For ``phi(w) = w^T M w`` with eigenvectors q_k and eigenvalues mu_k the components ``c_k = q_k^T w`` each move on their
-own given the gradient, ``c_k' = -2 mu_k g c_k``, and
+For ``phi(w) = w^T M w`` with eigenvectors q_k and eigenvalues mu_k the components ``c_k = q_k^T w`` decouple
+given the gradient, ``c_k' = -2 mu_k g c_k``, and
 
 .. math:: \phi = \sum_k \frac{\mu_k}{|q_k|^2} c_k^2, \qquad w = \sum_k \frac{q_k}{|q_k|^2} c_k .
 
@@ -31,10 +31,9 @@ Memory = Callable[[NDArray[np.int64]], tuple[Array, Array]]
 
 @dataclass(frozen=True, eq=False)
 class Modes:
-    """What a start makes of the formulas, at alpha = 1 and for features of variance 1.
+    """Coefficients, rates and starts of all components, at alpha = 1 and for features of variance 1.
 
-    Arrays have one row per coordinate, or a single one that stands for all where all are alike: memory is for the
-    data, not for copies of numbers.
+    Arrays have one row per coordinate, or a single row for all where all are equal.
 
     Attributes
     ----------
@@ -43,7 +42,7 @@ class Modes:
     coefficient, log_start, rate, damping : array (d, k)
         ``mu_k / |q_k|^2``, ``ln c_k(0)^2`` (0 where c_k is exactly zero), ``4 mu_k`` and ``8 eta^2 mu_k^2``.
     start : array (d, k)
-        ``c_k(0)``, exactly 0 where only rounding is left of a cancellation; its sign where the start is in logarithms.
+        ``c_k(0)``, exactly 0 where it cancels to rounding; its sign where the start is in logarithms.
     basis : array (d, k, k)
         ``w_a = sum_k basis[i, a, k] c_k``.
     shift : array (d,)
@@ -145,9 +144,9 @@ class Modes:
 
 
 def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | None:
-    """Growth of coordinates started at (alpha times) `values` (k, d) as sums of exponentials; None if it is not.
+    """Growth of coordinates started at (alpha times) `values` (k, d) as sums of exponentials; None for other formulas.
 
-    Of a fresh start only the fastest excited direction of either sign survives the growth from alpha.
+    From a vanishing start only the fastest excited direction of either sign is left once coordinates have grown.
     """
     if any(quadratic_form(formula) is None for formula in net.distinct):
         return None
@@ -210,7 +209,7 @@ def _of_formula(formula: Formula, weights: tuple[str, ...], stds: tuple[float, .
 def _alike(
     formula: Formula, weights: tuple[str, ...], stds: tuple[float, ...], column: tuple[float, ...], d: int
 ) -> Modes:
-    """Of d equal columns; shared between calls, read-only."""
+    """Modes of d equal columns; shared between calls, read-only."""
     modes = replace(_of_formula(formula, weights, stds, np.array(column)[:, None]), d=d)
     for array in modes.arrays():
         array.setflags(write=False)
@@ -245,7 +244,7 @@ def diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Arra
 
 
 def components(vectors: Array, w: Array) -> Array:
-    """``c_k = q_k^T w`` for weights (k, d): exactly zero where only rounding of a cancellation is left."""
+    """``c_k = q_k^T w`` for weights (k, d): exactly zero where the sum cancels to rounding."""
     c: Array = vectors.T @ w
     if (vectors != np.round(vectors)).any():  # sums and differences of weights cancel exactly by themselves
         c[np.abs(c) <= ZERO * (np.abs(vectors).T @ np.abs(w))] = 0.0

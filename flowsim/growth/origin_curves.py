@@ -6,8 +6,8 @@ From a vanishing start the weights leave the origin along the direction that gro
 
 .. math:: \frac{db}{dz} = |\nabla\phi|^2 = c\, b^{2 - 2/L} (1 + o(1)), \qquad b \to 0,
 
-L the order of phi at 0. For L = 2 the dual z counts from where the leading part alone has b = 1. A curve that runs
-into a critical point of phi ends there: larger coefficients are not attained.
+L the order of phi at 0. For L = 2 the dual z counts from the point at which the leading part alone has b = 1. A curve
+that reaches a critical point of phi ends there: larger coefficients are not attained.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from flowsim.growth.curve_table import (
 from flowsim.growth.formula_origin import gradient_of, origin_of
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
-#: Beyond order 2 a curve is taken up at weights of this size: there its leading part errs by as much, relatively.
+#: Beyond order 2 a curve begins at weights of this size, which is the relative error of its leading part there.
 _FIRST = 1e-9
 #: Pieces that one curve may have.
 _PIECES = 2_000
 #: Digits to which directions must agree to share a curve.
 _DIGITS = 13
 _SPANS = 60
-#: A step of a response changes no exponent by more.
+#: Largest change of an exponent in a Newton step.
 _TRUST = 2.0
 
 
@@ -59,7 +59,7 @@ class OriginCurve:
     speed : float
         ``db/dz = speed * b**(2 - 2/order)`` near the origin.
     first : float
-        The coefficient below which that is all there is.
+        The coefficient up to which that is exact to rounding.
 
     Raises
     ------
@@ -96,7 +96,7 @@ class OriginCurve:
 
     @property
     def limit(self) -> float:
-        """Coefficients that the curve attains lie below; inf as far as it is known."""
+        """Supremum of the coefficients that the curve attains; inf while none is known."""
         return self.top if self.side.ended in ("rest", "saddle", "undefined") else math.inf
 
     def reaches(self, b: float) -> bool:
@@ -107,7 +107,7 @@ class OriginCurve:
 
     @cached_property
     def is_power_law(self) -> bool:
-        """Whether the leading part is all there is."""
+        """Whether the formula is its leading part."""
         b = np.array([1e-3, 1.0, 1e3])
         law = self.speed * b ** (2.0 - 2.0 / self.order)
         return self.reaches(b[-1]) and bool(np.allclose(CurveResponse((self,) * 3).inertia(b), law, rtol=1e-6))
@@ -122,7 +122,7 @@ class CurveResponse:
     ----------
     curves : tuple of m OriginCurve
     shift : array (m,), optional
-        Head starts in z.
+        Offsets in z.
     farthest : float
         Coefficients beyond this are not tabulated for :meth:`inertia`.
     """
@@ -142,7 +142,7 @@ class CurveResponse:
 
     @property
     def table(self) -> CurveTable:
-        """What is tabulated so far; closed forms hold down to the origin."""
+        """The curves as far as they are tabulated; closed forms hold down to the origin."""
         pieces = sum(len(curve.side.pieces) for curve in self.distinct)
         if self._table is None or self._table[0] != pieces:
             weights = max(len(curve.curve.direction) for curve in self.distinct)
@@ -175,7 +175,7 @@ class CurveResponse:
         return self
 
     def reach(self, z: Array, dz: Array) -> float:
-        """How much of a Newton step to take."""
+        """The part of a Newton step to take, at most 1."""
         stretch = float(np.abs(self.speed * dz).max(initial=0.0))
         return min(1.0, _TRUST / stretch) if stretch > 0 else 1.0
 
@@ -194,17 +194,17 @@ class CurveResponse:
         return np.where(b > first, self._inverse(np.maximum(b, first))[1], self.speed * b**power)
 
     def dual(self, b: Array) -> Array:
-        """z, counted to the curve's own side and from its leading part alone, where it has coefficients b (m,)."""
+        """z at coefficients b (m,), to the curve's own side, from the point where its leading part alone has b = 1."""
         return self.sign * self._inverse(b)[0]
 
 
 class OriginCurves:
-    """The curves of a network's coordinates, made on demand and shared by those that grow alike.
+    """The curves of a network's coordinates, computed on demand and shared by those of equal growth.
 
     Attributes
     ----------
     fresh : bool
-        All started from a vanishing scale.
+        Whether all started from a vanishing scale.
     """
 
     def __init__(self, net: DiagonalNetwork, values: Array, order: int, fresh: bool) -> None:
@@ -216,7 +216,7 @@ class OriginCurves:
         return self.net.distinct[0 if self.kinds is None else int(self.kinds[i])]
 
     def of(self, i: int, sign: int) -> tuple[OriginCurve, float]:
-        """The curve of coordinate i to one side, and its head start in z."""
+        """The curve of coordinate i to one side, and its offset in z."""
         formula = self.formula(i)
         start = self.values[[self.net.weights.index(name) for name in formula.weights], i]
         rate = 0.0
@@ -234,10 +234,10 @@ class OriginCurves:
         return self._known[key], math.log(0.25 * rate * size**2) / rate if rate else 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_known": {}}  # curves hold compiled code, and are made again on demand
+        return self.__dict__ | {"_known": {}}  # curves hold compiled code, and are computed again on demand
 
     def among(self, keep: Index) -> OriginCurves:
-        """The curves of some coordinates, counted anew."""
+        """The curves of some coordinates, renumbered."""
         part = OriginCurves.__new__(OriginCurves)
         part.__dict__.update(self.__dict__)
         part.values = self.values[:, keep] if self.values.strides[1] else self.values[:, : len(keep)]
@@ -250,7 +250,7 @@ class OriginCurves:
             try:
                 curve, _ = self.of(i, 1 if value > 0 else -1)
             except ArithmeticError:
-                continue  # a threshold that was given and not derived, or a start that is not known
+                continue  # thresholds were given, not derived, or the start is unknown
             if not curve.reaches(abs(value)):
                 return i, math.copysign(curve.limit, value)
         return None
@@ -264,13 +264,13 @@ class OriginCurves:
 
 
 def origin_curves(net: DiagonalNetwork, values: Array, order: int, fresh: bool) -> OriginCurves | None:
-    """The curves of a network; None where closed forms do."""
+    """The curves of a network; None where closed forms exist."""
     closed = all(formula.product_of is not None or quadratic_form(formula) is not None for formula in net.distinct)
     return None if closed else OriginCurves(net, values, order, fresh)
 
 
 def _settled(formula: Formula, direction: Array, sign: float) -> Array:
-    """Where on the sphere the leading part takes a direction: a maximum of ``sign phi`` there."""
+    """The limit on the sphere of a direction under the leading part: a local maximum of ``sign phi``."""
     from scipy.integrate import solve_ivp
 
     radius, kernel = 1e-3 * _FIRST, gradient_of(formula)
@@ -293,4 +293,4 @@ def _settled(formula: Formula, direction: Array, sign: float) -> Array:
         if rate > 0 and float(np.abs(flow(0.0, w)).max()) < 1e-12 * rate:
             return w
         span *= 1.3
-    raise ArithmeticError("the direction of growth does not settle")
+    raise ArithmeticError("the direction of growth does not converge")

@@ -1,4 +1,4 @@
-r"""Growth of products of L >= 3 weights: how far z is from where weights are infinite.
+r"""Growth of products of L >= 3 weights: the distance of z from the blow-up of the weights.
 
 With ``c`` the weight of smallest modulus and ``m_j^2 = w_j^2 - c^2`` conserved, ``dc/dz = prod_j sqrt(c^2 + m_j^2)``.
 """

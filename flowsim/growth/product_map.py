@@ -1,4 +1,4 @@
-r"""Growth of products of L >= 3 weights: exact at any scale, and exact about what the flow conserves.
+r"""Growth of products of L >= 3 weights: exact at any scale, with exactly conserved quantities.
 
 With ``c`` the weight of smallest modulus (signed by the others), ``m_j^2 = w_j^2 - c^2`` conserved, the flow of a
 coordinate ``beta = w_1 ... w_L`` is ``c' = -g prod_j sqrt(c^2 + m_j^2)``, so that
@@ -6,8 +6,8 @@ coordinate ``beta = w_1 ... w_L`` is ``c' = -g prod_j sqrt(c^2 + m_j^2)``, so th
 .. math:: \int_{c(0)}^{c(t)} \frac{dx}{\prod_j \sqrt{x^2 + m_j^2}} = z(t) = -\int_0^t g\,ds.
 
 c is infinite at finite z: unknowns are the distances of z to the two infinities, ``alpha^(2-L)`` at the start and of
-order 1 where a weight is. Only their ratios count, so alpha = 1e-300 is an ordinary input. Where ``alpha^(L-2)`` is
-no float, z and time are counted in a unit of their own (:mod:`flowsim.growth.distance_unit`).
+order 1 where a weight is. Only their ratios matter, so alpha = 1e-300 is an ordinary input. Where ``alpha^(L-2)``
+underflows, z and time have units of their own (:mod:`flowsim.growth.distance_unit`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 
-#: The integrator's series needs weights that count to be so much larger than what is conserved.
+#: Convergence of the integrator's series: ratio of the smallest weight that matters to the conserved differences.
 _RATIO = 0.1
-#: Part of the tolerance at which a coordinate counts, as in the integrator.
+#: Part of the tolerance at which a coordinate is active, as in the integrator.
 _COUNTS = 0.05
-#: What weights conserve, in units of the largest squared, is a float from here on.
+#: Least conserved difference, in units of the largest squared weight, that does not underflow.
 _TINY = 1e-300
-#: Of the logarithm of a coefficient at the start.
+#: Bound on the logarithm of a coefficient at the start.
 _LARGEST = 700.0
 
 
 def admits_products(
     net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, rtol: float
 ) -> str | None:
-    """None if log coordinates are exact for the flow, else the reason why not."""
+    """None if growth by distances is exact for the flow, else the reason why not."""
     if net.is_mixed and len(net.distinct) > 1:
         return "the network mixes formulas"
     factors = net.distinct[0].product_of
@@ -51,7 +51,7 @@ def admits_products(
     if spread > 0:
         rate = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
         if rate == 0:
-            # Nothing pulls at the origin; the start itself may be seen.
+            # The gradient at the origin vanishes; the start itself may be visible.
             size = np.exp(min(depth * scale.log, _LARGEST))
             rate = float(np.abs(problem.gradient(size * np.prod(direction, axis=0))).max())
             if rate == 0 and size > 0:
@@ -60,12 +60,12 @@ def admits_products(
         if distance < math.inf:
             visible = -(distance + math.log(depth - 2)) / (depth - 2)
             if scale.log + math.log(spread) > visible + math.log(_RATIO):
-                return "what the weights conserve is not small against weights that count"
+                return "the conserved differences of squares are not small against active weights"
     return None
 
 
 def log_visible_distance(depth: int, problem: Problem, rate: float, rtol: float) -> float:
-    """Logarithm of the distance at which beta begins to count: beta over its rate of growth, against the tolerance."""
+    """Logarithm of the distance at which a coordinate becomes active: beta over its rate of growth, against `rtol`."""
     bend = problem.curvatures(problem.predict(np.zeros(problem.d)))
     reach = float(problem.feature_variances.max()) * max(float(bend.max()), 1.0)
     if not (rate > 0 and reach > 0):
@@ -88,7 +88,7 @@ class ProductMap:
     direction : array (L, d)
         The start is alpha times this.
     clock : InitialScale, optional
-        The alpha of the accelerated clock, if another.
+        The alpha of the accelerated clock, if it is another one.
 
     Raises
     ------
@@ -145,7 +145,7 @@ class ProductMap:
 
     @property
     def distance(self) -> Array:
-        """From the start to both poles, (2, d)."""
+        """Distances from the start to both poles, (2, d)."""
         with np.errstate(over="ignore"):
             return np.stack(self.thresholds()) * math.exp(-(self.depth - 2) * self.scale.log - self.log_unit)
 
@@ -178,7 +178,7 @@ class ProductMap:
                 sign[:, here] = 1.0
             else:
                 scaled = self.unit.log(near[:, here]) + (self.depth - 2) * alpha + farther[:, here]
-                # Of a start so far that no float of time takes it anywhere.
+                # A start so far from its pole that it never moves within the range of time.
                 scaled = np.where(np.isinf(near[:, here]), np.log(np.minimum(*shape.distances(self.c[here]))), scaled)
                 log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)
         with np.errstate(divide="ignore"):
@@ -226,7 +226,7 @@ class ProductMap:
         return np.sign(self.gaps[:1] - self.gaps[1:]) * np.exp(log_pairs), log_pairs
 
     def law(self, t: Array) -> Array:
-        """Constants: the weights are made from what is conserved."""
+        """Constants: the weights are computed from the conserved quantities."""
         with np.errstate(divide="ignore"):
             log_pairs = 2 * self.scale.log + np.log(np.abs(self.gaps[:1] - self.gaps[1:]))
         return np.broadcast_to(log_pairs, (len(t), *log_pairs.shape)).copy()

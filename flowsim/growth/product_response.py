@@ -1,7 +1,7 @@
-r"""How products of L >= 3 weights grow with the dual where a limit selects one of several minimisers.
+r"""The inverse mirror map of products of L >= 3 weights, by which a limit selects one of several minimisers.
 
-Pretrained weights keep the differences of their squares. What grew from a vanishing start has none left: with one pole,
-of which z is the distance, ``beta = (-(L - 2) z)^(-L/(L - 2))``.
+Pretrained weights keep the differences of their squares. Weights grown from a vanishing start have none: with z the
+distance from their one pole, ``beta = (-(L - 2) z)^(-L/(L - 2))``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from flowsim.arrays import Array
 from flowsim.growth.product_map import ProductMap
 from flowsim.network import DiagonalNetwork, InitialScale
 
-#: Share of the way to a pole that a Newton step may go.
+#: Part of the distance to a pole that a Newton step may take.
 _NEAREST = 0.9
 
 
@@ -36,7 +36,7 @@ class ProductResponse:
 
     def __init__(self, weights: Array, sign: Array) -> None:
         if np.isnan(weights).any():
-            raise ArithmeticError("the state it went on from does not hold how its coordinates grow with the dual")
+            raise ArithmeticError("the state of its start does not determine how its coordinates grow with the dual")
         grown = ~weights.any(axis=0)
         shape = np.where(grown, 1.0, weights)
         shape[0] = np.where(grown, sign, weights[0])
@@ -63,7 +63,7 @@ class ProductResponse:
         return self
 
     def reach(self, z: Array, dz: Array) -> float:
-        """How much of a Newton step to take."""
+        """The part of a Newton step to take, at most 1."""
         above, below = self.poles
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = np.where(dz != 0, np.where(dz > 0, above - z, below + z) / np.abs(dz), np.inf)

@@ -1,6 +1,6 @@
-r"""What every growth map offers: one protocol for flows, limits and descent.
+r"""The protocol of growth maps, for flows, limits and descent.
 
-Whatever the data and the loss do, they act on coordinate i through its dual ``z_i = -int g_i dt`` alone:
+Data and loss act on coordinate i through its dual ``z_i = -int g_i dt`` alone:
 
 .. math:: \beta_i = B_i(z_i, t), \qquad \frac{\partial B_i}{\partial z_i} \ge 0, \qquad
           \frac{d\beta_i}{dt} = -g_i\, \partial_z B_i + \partial_t B_i .
@@ -74,10 +74,10 @@ class GrowthMap(Protocol):
         """Weights (T, k, d) and the logarithms of their moduli."""
 
     def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
-        """The conserved quantities (T, p, d) and the logarithms of their moduli, as the state has them."""
+        """The conserved quantities (T, p, d) and the logarithms of their moduli, computed from the state."""
 
     def law(self, t: Array) -> Array:
-        """Logarithms of the moduli of what is conserved, (T, p, d), from the start alone."""
+        """Logarithms of the moduli of the conserved quantities, (T, p, d), from the start alone."""
 
     def thresholds(self) -> tuple[Array, Array]:
         """Breakpoints (t^+, t^-), (d,): the dual at which a coordinate becomes positive (negative) as alpha vanishes.
@@ -87,7 +87,7 @@ class GrowthMap(Protocol):
         """
 
     def separable(self) -> dict[str, Any]:
-        """What :class:`flowsim.solvers.SeparableFlow` takes for the map, by keyword."""
+        """Keyword arguments by which :class:`flowsim.solvers.SeparableFlow` is given the map."""
 
 
 class SteppedMap(GrowthMap, Protocol):
@@ -106,4 +106,4 @@ class SteppedMap(GrowthMap, Protocol):
         """The least time until a coordinate below `level` has passed it by `past` e-folds, for z (d,) at dz/dt (d,)."""
 
     def range_error(self, z: Array, t: float) -> str | None:
-        """Why the map does not hold at z (d,), if so."""
+        """The reason why the map does not hold at z (d,); None where it does."""

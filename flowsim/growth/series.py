@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array, Index
 from flowsim.network import Formula
 
-#: Highest degree kept, as long as products of monomials are no more than this many; some degree at least.
+#: Highest degree kept while pairs of monomials are at most this many, and the least degree kept.
 _HIGHEST, _LEAST, _PRODUCTS = 12, 4, 20_000
-#: A sum this much smaller than its terms is an exact zero.
+#: A sum smaller than its terms by this factor is an exact zero.
 _ZERO = 32 * float(np.finfo(float).eps)
 
 
@@ -141,7 +141,7 @@ class _Ring:
                     base = self.times(base, base)
             return out
         if a[0] == 0 or (a[0] < 0 and exponent.denominator > 1):
-            raise SingularError(f"power {exponent} of what is not positive at the origin")
+            raise SingularError(f"power {exponent} of an expression that is not positive at the origin")
         p = float(exponent)
         outer, factor = [], 1.0
         for j in range(self.degree + 1):
@@ -181,7 +181,7 @@ class _Ring:
             return self.times(a, b)
         if kind == "/":
             if b[0] == 0:
-                raise SingularError("division by what is 0 at the origin")
+                raise SingularError("division by an expression that is 0 at the origin")
             return self.times(a, self.compose([(-1.0) ** j / b[0] ** (j + 1) for j in range(self.degree + 1)], b))
         return _exact(a + b if kind == "+" else a - b, np.abs(a) + np.abs(b))
 

@@ -1,13 +1,13 @@
-r"""Products of L >= 3 weights that noise or decay shrinks while they wait.
+r"""Products of L >= 3 weights that noise or weight decay shrinks while they wait.
 
 Where all weights of a coordinate are far below the noise's standard deviation eta, they shrink at the rate
 :math:`k_i = \lambda + \sigma_i^2 \eta^{2(L-1)}`: with :math:`w = e^{-kt} \varphi`
 
 .. math:: \dot \varphi_l = -g\, e^{-(L-2) k t} \prod_{m \ne l} \varphi_m ,
 
-the flow without noise and decay, under a dual that moves by :math:`e^{-E}`, :math:`E = (L-2)\,k t`. Where weights are
-much larger than eta the noise is of order eta^2, and where they are at rest so is what k does of order k: with both
-below the tolerance E stands still there, and what is left of noise and decay is how fast the imbalance goes,
+the flow without noise and decay, with the rate of the dual reduced by :math:`e^{-E}`, :math:`E = (L-2)\,k t`. Where
+weights are much larger than eta the effect of noise is of order eta^2, and at rest that of k is of order k: with both
+below the tolerance E is constant there, and the remaining effect of noise and decay is that the imbalance decays,
 
 .. math:: \frac{d}{dt} \ln |w_l^2 - w_m^2| = -2 \rho_i, \qquad
           \rho_i = \lambda + \sigma_i^2 \eta^2 (w^2 + \eta^2)^{L-2} .
@@ -24,19 +24,19 @@ from flowsim.growth.product_map import ProductMap, admits_products, log_visible_
 from flowsim.network import Decay, DiagonalNetwork, InitialScale
 from flowsim.problem import Problem, Regression
 
-#: What noise may do to weights of size one, as a part of the tolerance.
+#: Largest effect of noise on weights of size one, as a part of the tolerance.
 _NOISE_PART = 0.1
-#: E stands still over a jump: while it changes by this part of the tolerance, or for so many times as long as
-#: coordinates are seen before they arrive. The error, of second order, is to be below this part of the tolerance.
+#: E is frozen over a jump: while it changes by this part of the tolerance, or for so many times as long as
+#: coordinates are visible before they arrive. Bound on the second-order error, as a part of the tolerance.
 _STILL_PART, _SEEN_TIMES, _SECOND_ORDER = 0.1, 100.0, 0.01
-#: Of weights that shrink so many times faster than a pull makes them grow the accelerated clock tells nothing.
+#: Ratio of shrinkage to growth above which the accelerated clock does not resolve a coordinate.
 _OWN = 1e6
-#: Rates are floats up to here, and an imbalance that has decayed by so many e-foldings is none.
+#: Bound on logarithms of rates, and e-foldings after which an imbalance counts as zero.
 _LARGEST, _BALANCED = 690.0, 400.0
 
 
 class ShrinkingMap(ProductMap):
-    """Growth of ``w_1 ... w_L`` with what noise and decay have made of it.
+    """Growth of ``w_1 ... w_L`` with shrinkage by noise and decay.
 
     States are those of a product's map, its distances times exp(-E), then E, then the exponent R of the imbalance's
     decay, (T, 4 d).
@@ -104,14 +104,14 @@ def _logs_of(net: DiagonalNetwork, problem: Problem) -> tuple[float, Array, floa
 
 
 def bound_on_pull(problem: Problem, loss: float) -> Array:
-    """Of |g| (d,) where the squared loss is at most so large."""
+    """Bound on |g| (d,) where the squared loss is at most `loss`."""
     return np.sqrt(2 * loss * problem.feature_variances)
 
 
 def admits_shrinking(
     net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, rtol: float
 ) -> str | None:
-    """None if a flow is one without noise and decay but for what they do while weights wait, else the reason."""
+    """None if noise and decay act within the tolerance only while weights wait, else the reason why not."""
     if not isinstance(problem, Regression):
         return "noise or decay under a loss that is no square"
     if not isinstance(net.weight_decay, float | int) or isinstance(net.weight_decay, Decay):
@@ -133,7 +133,7 @@ def admits_shrinking(
 
 
 def still_time(growth: ShrinkingMap, problem: Problem, pull: float, fastest: float, rtol: float) -> float:
-    """For how long E may be taken to stand still where it moves at a rate and coordinates are pulled so much."""
+    """How long E may be frozen, given its fastest rate and the bound `pull` on the gradient."""
     if fastest == 0:
         return math.inf
     return min(max(_STILL_PART * rtol / fastest, _seen_time(growth, problem, pull, rtol)), _longest(fastest, rtol))

@@ -1,4 +1,4 @@
-"""What the growth maps of a network become as the scale of its start vanishes: thresholds, and growth beyond them."""
+"""The growth maps of a network as the scale of its start vanishes: thresholds, and growth beyond them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from flowsim.symbolic import order_at_origin
 
 @dataclass(frozen=True)
 class VanishingGrowth:
-    """How coordinates grow with the dual once they have left 0.
+    """The growth of coordinates with the dual once they have left 0.
 
     Attributes
     ----------
     order : int
-        Of the formula at the origin: 2 for two-layer type, L for products of L weights.
+        Order of the formula at the origin: 2 for two-layer type, L for products of L weights.
     up_speed, low_speed : array (d,)
         A positive (negative) coordinate moves by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled time.
     memory : callable or None
-        Coefficients and rates of sums of exponentials (:func:`flowsim.growth.modes.start_memory`).
+        Coefficients and rates of the sums of exponentials (:func:`flowsim.growth.modes.start_memory`).
     curves : OriginCurves or None
-        Of general formulas.
+        Curves of general formulas.
     weights : array (L, d) or None
-        Of products that did not start at 0; zeros where they vanish, NaN if unknown.
+        Weights of products; zeros for coordinates from a vanishing start, NaN if unknown.
     """
 
     order: int
@@ -54,7 +54,7 @@ class VanishingGrowth:
 
 
 def order_of(net: DiagonalNetwork) -> int:
-    """Of its first formula at the origin."""
+    """Order of the network's first formula at the origin."""
     return order_at_origin(net.distinct[0])
 
 

@@ -27,7 +27,7 @@ NEGLIGIBLE = 1e-11
 #: The table of a curve reaches so many times the largest coefficient of one minimiser, at the first attempt and later.
 _REACHES = (4.0, 64.0, 1024.0)
 
-_UNKNOWN = "the state it went on from does not hold how its coordinates grow with the dual"
+_UNKNOWN = "the state of its start does not determine how its coordinates grow with the dual"
 
 
 def selected(

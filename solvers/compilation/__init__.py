@@ -1,4 +1,8 @@
-"""How every function of this package is compiled, and where the result is kept."""
+"""How every function of this package is compiled, and where the result is kept.
+
+`disk` keeps compiled code under a digest of all sources, `claims` lets one process at a time compile a function,
+`parts` spares Numba repeated work on functions that only compiled code calls, `garbage` pauses the collector.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +32,13 @@ __all__ = [
     "part",
 ]
 
-#: Reassociated sums vectorise; NaN and infinity keep their meaning.
+#: LLVM's fast-math flags: sums may be reassociated, so that they vectorise; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 #: Doubles in the widest vector register.
 LANES = 8
 #: Types of contiguous arrays.
 VECTOR, TABLE, INTEGERS = float64[::1], float64[:, ::1], int64[::1]
-#: Of exponentials: four arrays (K, w).
+#: The type of exponentials: four arrays (K, w).
 TERMS = types.UniTuple(TABLE, 4)
 
 
@@ -48,8 +52,8 @@ def compiled(
     """Compile a function when it is first called, or at once for a signature, and keep the result on disk.
 
     Division by zero gives infinity, and other threads may run meanwhile, unless the options of Numba's ``njit`` say
-    otherwise. Only a function with a signature can be called by its address. Where all vectors are `explicit` (see
-    :mod:`flowsim.solvers.simd`), none are looked for in its loops. `ahead` are the types that it is called with, for
+    otherwise. Only a function with a signature can be called by its address. With `explicit`, vectors are written out
+    (see :mod:`flowsim.solvers.simd`) and LLVM does not vectorise loops. `ahead` are its argument types, for
     :mod:`flowsim.solvers.ahead`.
     """
 
@@ -68,7 +72,7 @@ def compiled(
 
 
 def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a C function, which is called by its address."""
+    """Compile a function with C calling convention, to be called by its address."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         from numba.core import sigutils
@@ -85,17 +89,17 @@ def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def address_of(function: Any, count: int) -> int:
-    """Of a compiled function ``void(float64[::1], ...)`` of so many arrays, for compiled code."""
+    """The address of a compiled function ``void(float64[::1], ...)`` of `count` arrays, for compiled code."""
     found = function.get_compile_result(types.void(*[VECTOR] * count))
     return int(found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
 
 
-#: Parts of compiled functions, without entry points for Python.
+#: Decorator of functions that only compiled code calls: no entry point for Python.
 part = partial(
     njit, nogil=True, error_model="numpy", **_pipelines.part, no_cpython_wrapper=True, no_cfunc_wrapper=True
 )  # fmt: skip
-#: The same without reference counts, for functions that make no arrays: counting the arguments of a call, atomically,
-#: takes longer than the work on a vector of ten.
+#: The same without reference counting, for functions that allocate no arrays: counting the arguments of a call
+#: atomically takes longer than the work on a vector of ten.
 _uncounted: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}
 bare = partial(part, **_uncounted)
 

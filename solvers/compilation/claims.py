@@ -1,4 +1,4 @@
-"""Who compiles a function, among processes that share a cache."""
+"""Locks, so that of the processes that share a cache one compiles a function and the others wait for it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PAUSE = 0.02
 
 
 class Claim:
-    """An advisory lock on a file; it ends with the process. Where files cannot be locked, everyone has it."""
+    """An advisory lock on a file, released when the process ends. Where files cannot be locked it is always granted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def take(self, seconds: float = 0.0) -> bool:
-        """Whether it is ours, after waiting for so long at most."""
+        """Acquire the lock, waiting for at most `seconds`; returns whether it was acquired."""
         if fcntl is None or self._file is not None:
             return True
         try:

@@ -1,11 +1,11 @@
 """Compiled code on disk that cannot be stale.
 
-Numba keeps what it compiles beside the source and recognises it by that one file: an edit of a function that it calls
-from another file goes unseen, and what is left in a package's folder shadows the next installation. Here it is kept in
-the user's cache folder, under a digest of *all* sources that are compiled and of Numba's version. Only functions of
-this package are kept so; what a user compiles with Numba is none of our business.
+Numba's own cache depends on one source file: an edit of a function called from another file goes unnoticed, and files
+left in a package's folder shadow the next installation. Here code is kept in the user's cache folder, under a digest of
+*all* compiled sources and of Numba's version. Only functions of this package are affected, not what a user compiles
+with Numba.
 
-A function is compiled by one process at a time: others that need it wait, and load what it has stored.
+A function is compiled by one process at a time: others that need it wait, and load the stored code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from flowsim.solvers.cache_folder import cache_folder, folder_of_digest
 from flowsim.solvers.compilation.claims import Claim
 
-#: Seconds after which a function that another process compiles is compiled here as well.
+#: Seconds to wait for another process that compiles a function, before compiling it here as well.
 _PATIENCE = 120.0
 
 
@@ -36,7 +36,7 @@ def _cache_class() -> Any:
             return str(self._folder)
 
         def get_source_stamp(self) -> str:
-            # The folder's name holds the digest.
+            # The digest is in the folder's name.
             return ""
 
         def get_disambiguator(self) -> str:
@@ -78,7 +78,7 @@ def _cache_class() -> Any:
             try:
                 return super().load_overload(sig, target_context)
             except (EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, AttributeError):
-                # Damaged: compiled anew.
+                # A damaged file: compile anew.
                 self.flush()
                 return None
 
@@ -86,5 +86,5 @@ def _cache_class() -> Any:
 
 
 def disk_cache(function: Any) -> Any:
-    """What gives Numba's dispatcher of a function code that is compiled already."""
+    """The cache from which Numba's dispatcher of a function loads compiled code."""
     return _cache_class()(function)

@@ -1,6 +1,6 @@
-"""The garbage collector pauses while Numba compiles.
+"""Pause the garbage collector while Numba compiles.
 
-A compilation makes millions of objects that live until it ends, and the collector walks over them time and again: about
+A compilation makes millions of objects that live until it ends, which the collector traverses again and again: about
 a tenth of a first run.
 """
 
@@ -14,7 +14,7 @@ from numba.core import event
 
 
 class _Pause(event.Listener):
-    """Compilations nest: the outermost one stops the collector, and starts it again if it ran before."""
+    """Compilations nest: the outermost one disables the collector, and enables it again if it was enabled before."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -34,5 +34,5 @@ class _Pause(event.Listener):
 
 @cache
 def uncollected_while_compiling() -> None:
-    """From now on, once for the process. Numba announces a compilation while it holds its own lock."""
+    """Install the pause, once per process. Numba emits the event of a compilation while it holds its own lock."""
     event.register("numba:compile", _Pause())

@@ -1,31 +1,31 @@
-"""How Numba compiles functions of this package: what Python calls, and what only compiled code calls.
+"""How Numba compiles functions of this package: those that Python calls, and those that only compiled code calls.
 
-Numba optimises a function by itself, makes machine code of it, and does both again wherever it is called, layer by
-layer. What is only ever called from compiled code needs neither: such *parts* are typed and lowered, and the function
-that Python calls takes them in whole. Passes for what no part has are left out, and the type of an operation is asked
-for once, of all functions together. A first run waits for less than half as long.
+Numba optimises each function and generates its machine code, and does both again in every caller, layer by
+layer. Functions called only from compiled code need neither: such *parts* are typed and lowered, and the function
+that Python calls links them. Passes that no part needs are left out, and the types of operations are cached
+for all functions together. This more than halves the compilation time of a first run.
 
-It rests on Numba's own classes. Where they are not as expected, functions are compiled the ordinary way.
+It relies on internal classes of Numba. Where they are not as expected, functions are compiled the ordinary way.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-#: Passes of Numba that parts need: there are no closures, comprehensions, array expressions or ``with`` in them.
+#: Passes of Numba that parts need: they have no closures, comprehensions, array expressions or ``with``.
 _PASSES = frozenset({
     "TranslateByteCode", "FixupArgs", "IRProcessing", "RewriteSemanticConstants", "DeadBranchPrune", "GenericRewrites",
     "ReconstructSSA", "NopythonTypeInference", "PreLowerStripPhis", "IRLegalization", "AnnotateTypes", "NativeLowering",
     "NoPythonBackend",
 })  # fmt: skip
-#: What is overridden of Numba's libraries of code.
+#: Methods of Numba's code libraries that are overridden.
 _METHODS = (
     "_optimize_functions", "_optimize_final_module", "_get_module_for_linking", "_finalize_dynamic_globals", "finalize",
 )  # fmt: skip
 
 
 class Pipelines(NamedTuple):
-    """Options of ``njit``: for what Python calls, the same with explicit vectors, and parts."""
+    """Options of ``njit``: for functions that Python calls, for those with explicit vectors, and for parts."""
 
     whole: dict[str, Any]
     explicit: dict[str, Any]
@@ -33,7 +33,7 @@ class Pipelines(NamedTuple):
 
 
 def pipelines() -> Pipelines:
-    """No options where this version of Numba does not fit."""
+    """The options; none for a version of Numba without the classes that are needed."""
     try:
         from numba.core.codegen import JITCodeLibrary
         from numba.core.compiler import Compiler, Flags, _LowerResult  # noqa: F401
@@ -47,7 +47,7 @@ def pipelines() -> Pipelines:
 
 
 def _whole() -> Any:
-    """Numba's compiler, with types of operations remembered."""
+    """Numba's compiler, with a cache of the types of operations."""
     from numba.core import types
     from numba.core.compiler import Compiler, Flags
 
@@ -55,13 +55,13 @@ def _whole() -> Any:
     defaults = {name: option.default for name, option in Flags.options.items()}
 
     class QuickFlags(Flags):
-        """Their values in one step; Numba compares them at every operation."""
+        """Flags whose values are read in one step; Numba compares them at every operation."""
 
         def values(self) -> dict[str, Any]:
             return defaults | self._values
 
     class KnownTypes:
-        """A typing context that remembers the types of operations."""
+        """A typing context that caches the types of operations."""
 
         def __init__(self, own: Any) -> None:
             self._own = own
@@ -77,7 +77,7 @@ def _whole() -> Any:
                 return known[key][1]
             found = self._own.resolve_function_type(function, arguments, keywords)
             if found is not None:
-                # With the function, so that its id is not given to another.
+                # The function is kept, so that its id is not reused.
                 known[key] = function, found
             return found
 
@@ -92,7 +92,7 @@ def _whole() -> Any:
 
 
 def _explicit(whole: Any) -> Any:
-    """For functions whose vectors are explicit: LLVM looks for none in their loops, and optimises once."""
+    """The compiler of functions with explicit vectors: no automatic vectorisation, one round of optimisation."""
     from numba.core.codegen import JITCodeLibrary
 
     class ExplicitLibrary(JITCodeLibrary):
@@ -101,7 +101,7 @@ def _explicit(whole: Any) -> Any:
 
         def _optimize_final_module(self) -> None:
             made = self._codegen._module_pass_manager(opt=2, loop_vectorize=False, slp_vectorize=False)
-            # Newer versions of Numba give its builder too.
+            # Newer versions of Numba return the pass builder too.
             passes, *builder = made if isinstance(made, tuple) else (made,)
             passes.run(self._final_module, *builder)
 
@@ -116,20 +116,20 @@ def _explicit(whole: Any) -> Any:
 
 
 def _part(whole: Any) -> Any:
-    """Intermediate code alone, by fewer passes."""
+    """The compiler of parts: intermediate code alone, by fewer passes."""
     from numba.core.codegen import JITCodeLibrary
     from numba.core.compiler import _LowerResult
     from numba.core.compiler_machinery import register_pass
     from numba.core.typed_passes import NativeLowering
 
     class PartLibrary(JITCodeLibrary):
-        """Intermediate code that is never run by itself."""
+        """A library of intermediate code, never executed by itself."""
 
         def _optimize_functions(self, ll_module: Any) -> None:
             ll_module.data_layout = self._codegen._data_layout
 
         def finalize(self) -> None:
-            """What it calls is linked where all is: not here."""
+            """Nothing: the functions it calls are linked in the function that Python calls."""
             for function in self._final_module.functions:
                 if not function.is_declaration:
                     function.linkage = "linkonce_odr"
@@ -163,7 +163,7 @@ def _part(whole: Any) -> Any:
             super().run_pass(state)
             lowered = state["cr"]
 
-            # Numba tells implementations apart by a builtin function. This one fails if Python calls it.
+            # Numba identifies an implementation by a builtin function; this one fails if Python calls it.
             nothing: list[Any] = []
             entry = nothing.remove
             state.targetctx.insert_user_function(entry, lowered.fndesc, [state.library])
@@ -173,7 +173,7 @@ def _part(whole: Any) -> Any:
     class PartCompiler(whole):
         def define_pipelines(self) -> list[Any]:
             (passes,) = super().define_pipelines()
-            # Once each: what is pruned again elsewhere are branches that inlining has brought.
+            # Once each: Numba's second round prunes branches that inlining brings, and parts inline nothing.
             wanted = {kind: text for kind, text in passes.passes if kind.__name__ in _PASSES}
             passes.passes = [(PartLowering if kind is NativeLowering else kind, text) for kind, text in wanted.items()]
             passes._finalized = False

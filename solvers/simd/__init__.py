@@ -1,4 +1,4 @@
-"""Vectors of eight floats in compiled code, their arithmetic and exponential, and pointers: nothing else."""
+"""Vectors of eight floats in compiled code: `vector` (arithmetic), `exp`, and `pointers` with their lifetimes rule."""
 
 from flowsim.solvers.simd.exp import WITHIN, exponential, exponential_within
 from flowsim.solvers.simd.pointers import at_address, call, call_on_arrays, pointer, view

@@ -1,6 +1,6 @@
-"""Pointers in compiled code, tuples of them, and calls by address.
+"""Pointers in compiled code, named tuples of them, and calls by address.
 
-Lifetimes: a pointer keeps nothing alive. A :func:`pointer` may only be taken of arrays that the
+Lifetimes: a pointer does not keep its array alive. A :func:`pointer` may only be taken of arrays that the
 compiled function was *given*, which its caller keeps; never of one that it has made itself, which is freed after its
 last use as an array. A test reads the sources for that.
 """
@@ -29,9 +29,9 @@ def entry(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
 
 @_compiled
 def pointer(typing_context: Any, array: Any, first: Any) -> Any:
-    """Where ``array[first:]`` is: one argument of a call, where an array takes seven. See `Lifetimes` above.
+    """The address of ``array[first:]``: one argument of a call, where an array takes seven. See `Lifetimes` above.
 
-    Entries are read and written by index, unchecked; all functions here take it for the array.
+    Entries are read and written by index, without bounds checks; all functions here accept it in place of the array.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -79,9 +79,9 @@ def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
 def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
     """The named tuple `kind` in a workspace ``(buffer of floats, table of integers)``, both pointers.
 
-    ``kind.PLACE`` is where the table holds it. ``kind.HOLDS`` is "floats" (pointers into the buffer, at the offsets
-    that stand there), "indices" (pointers into the table, likewise), "constants" (which stand there themselves) or
-    "numbers" (the same, but they change). All but those are loaded once where the compiler sees that.
+    ``kind.PLACE`` is its position in the table. ``kind.HOLDS`` is "floats" (pointers into the buffer, at the offsets
+    stored there), "indices" (pointers into the table, likewise), "constants" (the entries themselves) or
+    "numbers" (the same, but variable). All but the last are loaded once where the compiler can prove it.
     """
     cls = kind.instance_class
     lazy = _View(cls, workspace)
@@ -100,7 +100,7 @@ def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
 def call(typing_context: Any, address: Any, arguments: Any) -> Any:
     """Call the C function at an address with a tuple of numbers and pointers; it returns an int64.
 
-    What is seldom needed stays out of the code that calls it, and is compiled when it is first needed.
+    Code that is seldom needed is so kept out of its callers and compiled when first needed.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -115,9 +115,9 @@ def call(typing_context: Any, address: Any, arguments: Any) -> Any:
 
 @_compiled
 def at_address(typing_context: Any, address: Any, first: Any, kind: Any) -> Any:
-    """A pointer to entry `first` of an array at an address, of integers or floats as the number `kind` is.
+    """A pointer to entry `first` of an array at an address, of integers or floats like the number `kind`.
 
-    The caller keeps the array.
+    The caller must keep the array alive.
     """
     element = types.float64 if isinstance(kind, types.Float) else types.int64
 
@@ -130,10 +130,10 @@ def at_address(typing_context: Any, address: Any, first: Any, kind: Any) -> Any:
 
 @_compiled
 def call_on_arrays(typing_context: Any, address: Any, arrays: Any, size: Any) -> Any:
-    """Call a compiled function ``void(float64[::1], ...)`` by its address, on arrays of one size.
+    """Call a compiled function ``void(float64[::1], ...)`` by its address, on arrays of equal size.
 
-    `arrays` is a tuple of pointers. By Numba's own convention: to pass arrays to the wrapper for other callers takes
-    longer than eight exponentials.
+    `arrays` is a tuple of pointers. By Numba's own calling convention: its C wrapper takes longer to pass arrays
+    than eight exponentials.
     """
     kind = types.float64[::1]
 

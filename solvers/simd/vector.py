@@ -1,7 +1,7 @@
 """Eight floats as one value in compiled code: ``load(x, i) * load(y, i) + 2.0`` becomes vector instructions.
 
-A loop that Numba is left to vectorise keeps no array of sums in registers and asks again and again whether its arrays
-overlap. Here the eight numbers are one of LLVM's own vectors; the processor's register width does not change a result.
+An automatically vectorised loop keeps no array of sums in registers and tests repeatedly whether its arrays
+overlap. Here the eight numbers are an LLVM vector; results do not depend on the processor's register width.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _CHOICE = ir.VectorType(ir.IntType(1), EIGHT)
 _BITS = ir.VectorType(_INT64, EIGHT)
 _compiled: Any = intrinsic
-#: A product may be rounded together with the sum it enters.
+#: LLVM's flag for fused multiply-add.
 _FLAGS = ("contract",)
 
 
@@ -137,7 +137,7 @@ def constant(typing_context: Any, value: Any) -> Any:
 
 @_compiled
 def only(typing_context: Any, place: Any) -> Any:
-    """1 at one place, 0 at the others; all 0 for a place that is none of the eight."""
+    """The unit vector of one place, 0 to 7; zero for any other place."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         here = builder.icmp_signed("==", _places(), _everywhere(builder, arguments[0]))
@@ -148,7 +148,7 @@ def only(typing_context: Any, place: Any) -> Any:
 
 @_compiled
 def add_up(typing_context: Any, value: Any) -> Any:
-    """The sum of the eight, in halves."""
+    """The sum of the eight, by pairwise summation."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _in_halves(builder, arguments[0], builder.fadd)
@@ -240,7 +240,7 @@ def _everywhere(builder: Any, value: Any) -> Any:
 
 
 def _in_halves(builder: Any, parts: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    """The first half of eight with the second, and so on, down to one."""
+    """Reduce eight to one by combining halves."""
     count = EIGHT
     while count > 1:
         count //= 2
@@ -257,14 +257,14 @@ def _places() -> Any:
 
 
 def _below(builder: Any, count: Any) -> Any:
-    """Which of the eight places lie below `count`."""
+    """The mask of the places below `count`."""
     return builder.icmp_signed("<", _places(), _everywhere(builder, count))
 
 
 def _define(symbol: Callable[..., Any], instruction: str) -> None:
     """An operator between two vectors, or a number and a vector.
 
-    As a rule of typing and one instruction, not as an inlined function: every use of one would be typed anew.
+    Declared by a typing rule and one instruction, not as an inlined function, whose every use would be typed anew.
     """
 
     @infer_global(symbol)

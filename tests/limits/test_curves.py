@@ -121,7 +121,7 @@ def test_a_continued_general_formula_says_what_it_does_not_know() -> None:
     net = fs.DiagonalNetwork("a*tanh(a) - b**2")
     problem = fs.Regression([[1.0, 1.0, 0.2], [0.5, 0.5, -1.0]], [2.0, 0.3])
     path = fs.saddle_to_saddle(net, problem)
-    with pytest.raises(fs.IntegrationError, match="does not hold how its coordinates grow"):
+    with pytest.raises(fs.IntegrationError, match="does not determine how its coordinates grow"):
         fs.saddle_to_saddle(net, problem, path.state(2.0 * path.jump_times[-1]))
 
 
