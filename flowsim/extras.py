@@ -10,6 +10,7 @@ _EXTRA_OF = {
     "dash": "explore",
     "distributed": "distributed",
     "flask": "explore",
+    "h5netcdf": "hdf5",
     "loky": "sweep",
     "plotly": "report",
     "pyarrow": "parquet",

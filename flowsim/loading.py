@@ -10,7 +10,8 @@ from flowsim.limits.linear_files import LINEAR_PATH
 from flowsim.limits.linear_path import read_linear_path
 from flowsim.limits.path import read_path
 from flowsim.results import Trajectory
-from flowsim.results.files import read, read_trajectory
+from flowsim.results.files import read_trajectory
+from flowsim.results.netcdf import read
 
 
 def load(path: str | os.PathLike[str]) -> Any:

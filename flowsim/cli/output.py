@@ -62,7 +62,6 @@ def output_folder(out: Path) -> Iterator[Path]:
 def import_what_writes() -> None:
     """The modules of figures and files, which take a second to import."""
     import matplotlib.pyplot  # noqa: F401
-    import xarray  # noqa: F401
 
     import flowsim.plot  # noqa: F401
 

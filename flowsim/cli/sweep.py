@@ -146,12 +146,13 @@ def _summarise(result: xarray.Dataset, out: Path) -> int:
 
 def _write(result: xarray.Dataset, out: Path) -> None:
     """Each file appears whole or not at all."""
+    from flowsim.results.netcdf import Labelled, write_plain
     from flowsim.sweep import to_dataframe
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
         part = Path(folder) / out.name
-        result.to_netcdf(part, engine="h5netcdf")
+        write_plain(Labelled.of_xarray(result), part)
         # What every point ran with is in the .nc; a table would be unreadable with it.
         to_dataframe(result.drop_vars("info", errors="ignore")).to_csv(part.with_suffix(".csv"), index=False)
         os.replace(part, out)

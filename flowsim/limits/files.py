@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,7 @@ from flowsim.limits.saddle_list import Saddles
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import MatrixCompletion, MatrixSensing, Problem, Regression
 from flowsim.problem.losses import LOSSES
-from flowsim.results.files import read, write
-
-if TYPE_CHECKING:
-    import xarray
-
+from flowsim.results.netcdf import Labelled, read, write
 
 PATH = "flowsim-path-1"
 _PAIRS = ("thresholds", "penalties", "speeds")
@@ -124,7 +120,7 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
     return write_path(path, file, PATH, variables, curves=curves, order=path.order)
 
 
-def read_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
+def read_fields(file: str | os.PathLike[str], data: Labelled | None = None) -> dict[str, Any]:
     """The fields of a path that :func:`save_path` wrote; `data` if its file was read already."""
     with reading_path(file, data, PATH) as (data, fields):
         offset = data["offset"].values
@@ -151,22 +147,20 @@ def write_path(
     path: Any, file: str | os.PathLike[str], kind: str, variables: dict[str, Any], **attributes: Any
 ) -> Path:  # fmt: skip
     """Write what all limit paths hold, with the variables and attributes of one kind."""
-    import xarray
-
     problem, escape = path.problem, path.escape
     variables = problem_variables(problem) | variables
     if escape is not None:
         variables |= {f"escape_{name}": on_own_axes(name, getattr(escape, name)) for name in ("direction", "hits")}
-    dataset = xarray.Dataset(
+    data = Labelled.of(
         variables,
-        coords={"feature": list(problem.feature_names), "jump_times": ("jump", path.jump_times)},
-        attrs={
+        {"feature": ("feature", list(problem.feature_names)), "jump_times": ("jump", path.jump_times)},
+        {
             "format": kind, "horizon": float(path.horizon), "complete": int(path.complete), "message": path.message,
             "loss": problem.loss_function.name, "escape": [] if escape is None else [escape.time, escape.margin],
             "stats": json.dumps(path.stats, default=float), **attributes,
         },
     )  # fmt: skip
-    return write(dataset, file, "to_dataframe()")
+    return write(data, file, "to_dataframe()")
 
 
 def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], NDArray[Any]]:
@@ -177,8 +171,8 @@ def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], NDArray[Any]]:
 
 @contextmanager
 def reading_path(
-    file: str | os.PathLike[str], data: xarray.Dataset | None, kind: str
-) -> Iterator[tuple[xarray.Dataset, dict[str, Any]]]:
+    file: str | os.PathLike[str], data: Labelled | None, kind: str
+) -> Iterator[tuple[Labelled, dict[str, Any]]]:
     """The dataset of a file of one kind, and the fields that all limit paths have.
 
     Raises
@@ -227,7 +221,7 @@ def _of_curves(curves: OriginCurves) -> dict[str, Any]:
     }
 
 
-def _curves(data: xarray.Dataset) -> OriginCurves | None:
+def _curves(data: Labelled) -> OriginCurves | None:
     """Derived again: the file holds formulas, no code."""
     if not data.attrs.get("curves"):
         return None
@@ -239,7 +233,7 @@ def _curves(data: xarray.Dataset) -> OriginCurves | None:
     return OriginCurves(net, start, int(told["order"]), bool(told["fresh"]))
 
 
-def _read_problem(data: xarray.Dataset) -> Problem:
+def _read_problem(data: Labelled) -> Problem:
     import scipy.sparse
 
     if "A" in data:
@@ -257,6 +251,6 @@ def _read_problem(data: xarray.Dataset) -> Problem:
     return Problem(X, data["y"].values, loss=loss, sample_weight=weight, feature_names=names)
 
 
-def _parts(data: xarray.Dataset, name: str) -> tuple[Any, ...]:
+def _parts(data: Labelled, name: str) -> tuple[Any, ...]:
     counts = data[f"{name}_count"].values
     return tuple(np.split(data[name].values, np.cumsum(counts)[:-1])) if len(counts) else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,7 @@ from flowsim.limits.linear_measurements import MeasuredBlock, MeasuredData
 from flowsim.limits.linear_process import RankPlateau
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem
-
-if TYPE_CHECKING:
-    import xarray
-
+from flowsim.results.netcdf import Labelled
 
 LINEAR_PATH = "flowsim-linear-path-1"
 _PLAIN = ("directions", "curvatures", "signal")
@@ -66,7 +63,7 @@ def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
     )  # fmt: skip
 
 
-def read_linear_fields(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> dict[str, Any]:
+def read_linear_fields(file: str | os.PathLike[str], data: Labelled | None = None) -> dict[str, Any]:
     """The fields of a path that :func:`save_linear_path` wrote; `data` if its file was read already."""
     with reading_path(file, data, LINEAR_PATH) as (data, fields):
         problem, places = fields["problem"], data["places"].values
@@ -84,7 +81,7 @@ def read_linear_fields(file: str | os.PathLike[str], data: xarray.Dataset | None
         }
 
 
-def _block(data: xarray.Dataset, problem: Problem, k: int) -> Block:
+def _block(data: Labelled, problem: Problem, k: int) -> Block:
     fields: dict[str, Any] = {name: data[f"block{k}_{name}"].values for name in _OF_BLOCK}
     b = float(np.atleast_1d(data.attrs["pulls"])[k])
     kind = next((kind for kind, own in _OF_DATA.items() if own and f"block{k}_{own[0]}" in data), Block)
@@ -94,14 +91,14 @@ def _block(data: xarray.Dataset, problem: Problem, k: int) -> Block:
     return kind(**fields, b=b)
 
 
-def _plateau(data: xarray.Dataset, k: int) -> RankPlateau:
+def _plateau(data: Labelled, k: int) -> RankPlateau:
     fields = {name: data[f"plateau{k}_{name}"].values for name in _OF_PLATEAU}
     time, exhausted = data[f"plateau{k}_facts"].values
     towards = data[f"plateau{k}_towards"].values if f"plateau{k}_towards" in data else None
     return RankPlateau(float(time), **fields, towards=towards, exhausted=bool(exhausted))
 
 
-def _reduced(data: xarray.Dataset, problem: Problem) -> LinearData | LossData | MeasuredData:
+def _reduced(data: Labelled, problem: Problem) -> LinearData | LossData | MeasuredData:
     fields = {name: data[f"data_{name}"].values for name in _PLAIN}
     if isinstance(problem, MatrixSensing) and "block0_measurements" in data:
         return MeasuredData(problem, **fields)

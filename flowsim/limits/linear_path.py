@@ -25,10 +25,10 @@ from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem
+from flowsim.results.netcdf import Labelled
 
 if TYPE_CHECKING:
     import pandas
-    import xarray
     from matplotlib.axes import Axes
 
 
@@ -90,8 +90,8 @@ class LinearSaddlePath(Staircase):
         Raises
         ------
         ValueError
-            If `file` ends in anything but .nc, .nc4, .netcdf, .h5 or .hdf5, X is a LinearOperator, or the loss one of
-            your own.
+            If `file` ends in anything but .nc or .netcdf, or, for HDF5, .nc4, .h5 or .hdf5, X is a LinearOperator, or
+            the loss one of your own.
         """
         return save_linear_path(self, file)
 
@@ -243,7 +243,7 @@ class LinearSaddlePath(Staircase):
         out[:] = self._lift(orbit.at(distance).reshape(-1, *self.data.signal.shape))
 
 
-def read_linear_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> LinearSaddlePath:
+def read_linear_path(file: str | os.PathLike[str], data: Labelled | None = None) -> LinearSaddlePath:
     """A path that :meth:`LinearSaddlePath.save` wrote; `data` if its file was read already. Nothing in it is executed.
 
     Raises

@@ -19,11 +19,11 @@ from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.staircase import Staircase
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
+from flowsim.results.netcdf import Labelled
 
 if TYPE_CHECKING:
     import pandas
     import scipy.sparse
-    import xarray
     from matplotlib.axes import Axes
 
 
@@ -96,7 +96,7 @@ class SaddlePath(Staircase, Saddles):
         Raises
         ------
         ValueError
-            If `file` ends in anything but .nc, .nc4, .netcdf, .h5 or .hdf5, or X is a LinearOperator.
+            If `file` ends in anything but .nc or .netcdf, or, for HDF5, .nc4, .h5 or .hdf5, or X is a LinearOperator.
         """
         return save_path(self, file)
 
@@ -211,7 +211,7 @@ class SaddlePath(Staircase, Saddles):
         out[:, orbit.coordinates] = orbit.at(distance)
 
 
-def read_path(file: str | os.PathLike[str], data: xarray.Dataset | None = None) -> SaddlePath:
+def read_path(file: str | os.PathLike[str], data: Labelled | None = None) -> SaddlePath:
     """A path that :meth:`SaddlePath.save` wrote; `data` if its file was read already. Nothing in the file is executed.
 
     Raises

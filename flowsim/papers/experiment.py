@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 from flowsim.json_values import json_value
 from flowsim.plot.style import styled
+from flowsim.results.netcdf import Labelled, write_plain
 
 #: Distinct for every kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
@@ -207,7 +208,7 @@ def reproduce(name: str, folder: str | Path) -> Report:
             save_animation(animation, files[-1])
             plt.close(animation._fig)  # type: ignore[attr-defined]
         files.append(Path(staging) / f"{name}.nc")
-        outcome.data.to_netcdf(files[-1], engine="h5netcdf")
+        write_plain(Labelled.of_xarray(outcome.data), files[-1])
         seconds = time.perf_counter() - began
         files.append(Path(staging) / f"{name}.json")
         files[-1].write_text(json.dumps(_summary(entry, outcome, seconds), indent=2, allow_nan=False) + "\n")

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, times_of
 from flowsim.card import card, curves
 from flowsim.results.events import Events
-from flowsim.results.files import read_trajectory, to_dataset, write
+from flowsim.results.files import labelled, read_trajectory
+from flowsim.results.netcdf import write
 from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, Dense, State
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class Trajectory(State):
 
     def to_xarray(self) -> xarray.Dataset:
         """All fields as a labelled dataset with units and long names; `info` and `stats` as JSON attributes."""
-        return to_dataset(self)
+        return labelled(self).to_xarray()
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row a recorded time: the three clocks, the loss, and ``beta[name]`` for every coordinate."""
@@ -160,14 +161,16 @@ class Trajectory(State):
         return pandas.concat([pandas.DataFrame({**clocks, "loss": self.loss}), beta], axis=1)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything but the dense output as NetCDF-4; the file appears whole or not at all.
+        """Write everything but the dense output as NetCDF; the file appears whole or not at all.
 
         Raises
         ------
         ValueError
-            If `path` ends in anything but .nc, .nc4, .netcdf, .h5 or .hdf5.
+            If `path` ends in anything but .nc or .netcdf (the classic form), .nc4, .h5 or .hdf5 (that of HDF5).
+        MissingExtraError
+            For HDF5 without the extra of that name.
         """
-        return write(to_dataset(self), path, "to_dataframe()")
+        return write(labelled(self), path, "to_dataframe()")
 
     def plot(self, **options: Any) -> Axes:
         """The coordinates over a clock: :func:`flowsim.plot.trajectory`, which says what else it takes."""

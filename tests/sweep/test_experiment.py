@@ -48,7 +48,7 @@ def write(tmp_path: Path) -> Any:
 
 
 def read(path: Path) -> xarray.Dataset:
-    with xarray.open_dataset(path.with_suffix(".nc"), engine="h5netcdf") as opened:
+    with xarray.open_dataset(path.with_suffix(".nc"), engine="scipy") as opened:
         return opened.load()
 
 

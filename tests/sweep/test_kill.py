@@ -53,7 +53,7 @@ def uninterrupted(folder: Path, points: int) -> xarray.Dataset:
 
 
 def read(path: Path) -> xarray.Dataset:
-    with xarray.open_dataset(path, engine="h5netcdf") as opened:
+    with xarray.open_dataset(path, engine="scipy") as opened:
         return opened.load()
 
 

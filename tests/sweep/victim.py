@@ -34,7 +34,7 @@ def main(store: str, log: str, result: str, points: str, where: str) -> None:
     grid = {"x": range(int(points)), "log": log}
     found = fs.sweep(point, grid, workers=workers, store=store or None, seed=3)
     whole = Path(result).with_suffix(".part")
-    found.drop_vars("log").to_netcdf(whole, engine="h5netcdf")
+    found.drop_vars("log").to_netcdf(whole, engine="scipy")
     whole.replace(result)
 
 
