@@ -207,17 +207,18 @@ def _in_units(
     horizon: float,
 ) -> tuple[Any, str | None, Exponents]:
     """Coordinates of the data in powers of two near one, why they are no growth coordinates, and those powers."""
-    homogeneous = parts is None and coordinates in ("auto", "growth", "log")
-    exponents = exponents_for(net, problem, method in ("auto", "native") and homogeneous)
+    free = coordinates in ("auto", "growth", "log")
+    exponents = exponents_for(net, problem, free, method in ("auto", "native"))
     own, data = exponents.network(net), exponents.problem(problem)
     until = math.inf if exponents.k else horizon
-    inner, reason = choose(own, data, exponents.scale(scale), parts or direction, coordinates, method, rtol, until)
-    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates) and not exponents.k:
+    start = direction if parts is None else exponents.start(parts)
+    inner, reason = choose(own, data, exponents.scale(scale), start, coordinates, method, rtol, until)
+    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates):
         inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
-    if exponents.k and not _is_native(inner):  # weights are integrated as they are
+    if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated as they are
         exponents = replace(exponents, k=0)
         own, data = exponents.network(net), exponents.problem(problem)
-        inner, _ = choose(own, data, scale, direction, "weights", method, rtol)
+        inner, _ = choose(own, data, scale, direction if parts is None else parts, "weights", method, rtol)
     return ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner, reason, exponents
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from flowsim.flows.dual import ROUNDINGS, DualCoordinates
 from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
 from flowsim.network import DiagonalNetwork, InitialScale, Start
-from flowsim.problem import Problem
+from flowsim.problem import Problem, Regression
 from flowsim.solvers import SeparableFlow, SeparableSolution
 
 _CAP_OF_EXPONENTIALS = 20.0
@@ -50,7 +51,7 @@ class GrowthCoordinates(DualCoordinates):
         native: bool = True,
     ) -> None:
         growth = ExponentialMap.of(net, problem, scale, direction)
-        cap = cap_of(problem)
+        cap = cap_of(problem, growth)
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
 
     def rounding(self, t: Array, y: Array) -> Array:
@@ -77,9 +78,15 @@ class GrowthCoordinates(DualCoordinates):
         return super().predictor(t, y) if self.map.schedule is not None else self.flow.beta(self._z(y), t)
 
 
-def cap_of(problem: Problem) -> float:
-    """The exponent above which exp is continued linearly: lower where the loss makes an exponential of it again."""
+def cap_of(problem: Problem, growth: ExponentialMap) -> float:
+    """The exponent above which exp is continued linearly: lower where the loss makes an exponential of it again.
+
+    It is above what the start has, and the data.
+    """
     if problem.loss_function.safe_prediction > EXPONENTIAL:
-        return CAP
+        start = float(np.max(growth.offset, where=growth.modes.coefficient != 0, initial=0.0))
+        features, target = problem.binary_exponents
+        ratio = math.log(2.0) * max((target or 0) - (features or 0), 0) if isinstance(problem, Regression) else 0.0
+        return max(CAP + ratio, start + _CAP_OF_EXPONENTIALS)
     sizes = problem.feature_variances
     return _CAP_OF_EXPONENTIALS + max(0.0, -0.5 * float(np.log(sizes[sizes > 0].min(initial=1.0))))

@@ -5,13 +5,14 @@ Homogeneous formulas (``theta -> beta`` of degree L) have two exact symmetries. 
 
 .. math:: \beta = 2^{L k} \beta', \qquad g = 2^{2p + L k} g', \qquad t = 2^{-2p - 2 k (L - 1)} t',
 
-so a flow of X', y' from ``alpha' = 2^-k alpha`` is the flow asked for. ``k = 0`` holds for every formula.
+so a flow of X', y' from ``alpha' = 2^-k alpha`` under noise ``eta' = 2^-k eta`` and decay ``lambda' t' = lambda t`` is
+the flow asked for. ``k = 0`` holds for every formula.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import IntegrationOptions, NativeCoordinates, Observed
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.growth.exponential import admits_growth
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start
 from flowsim.problem import Problem, Regression
 from flowsim.problem.problems import binary_exponent
 from flowsim.solvers import SeparableSolution
@@ -69,29 +71,54 @@ class Exponents:
         return Regression(X, y, problem.feature_names)
 
     def network(self, net: DiagonalNetwork) -> DiagonalNetwork:
-        """The network left: a constant weight decay is a rate, ``lambda t = lambda' t'``."""
-        if not self.time or not net.weight_decay:
+        """The network left: its noise is in the unit of the weights, its decay a rate."""
+        noise, decay = net.noise, net.weight_decay
+        if self.k and noise is not None:
+            noise = replace(noise, std=tuple(np.ldexp(noise.stds(net.weights), -self.k)))
+        if self.time:
+            schedule = _SlowedDecay(decay, self.time) if isinstance(decay, Decay) else None
+            decay = schedule or math.ldexp(decay, self.time)  # type: ignore[arg-type]
+        if noise is net.noise and decay is net.weight_decay:
             return net
         texts = [formula.text for formula in net.formulas]
-        decay = math.ldexp(float(net.weight_decay), self.time)  # type: ignore[arg-type]
-        return DiagonalNetwork(texts if net.is_mixed else texts[0], noise=net.noise, weight_decay=decay)
+        return DiagonalNetwork(texts if net.is_mixed else texts[0], noise=noise, weight_decay=decay)
 
     def scale(self, scale: InitialScale) -> InitialScale:
         """The scale left."""
         return InitialScale(scale.text, scale.log - self.k * math.log(2.0)) if self.k else scale
 
+    def start(self, start: Start) -> Start:
+        """The same of weights given by their logarithms."""
+        log = self.k * math.log(2.0)
+        return Start(tuple((sign, logs - log) for sign, logs in start.parts)) if self.k else start
 
-def exponents_for(net: DiagonalNetwork, problem: Problem, native: bool) -> Exponents:
-    """What to take out of a problem with the squared loss; nothing of data of ordinary size."""
-    if not isinstance(problem, Regression) or (
-        not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
-    ):
-        return Exponents()
-    p, q = problem.binary_exponents
+
+@dataclass(frozen=True)
+class _SlowedDecay:
+    """A schedule in a unit of time that is 2 to a power of its own."""
+
+    inner: Decay
+    unit: int
+
+    def rate(self, t: float) -> float:
+        """``lambda'(t')``."""
+        return math.ldexp(self.inner.rate(math.ldexp(t, self.unit)), self.unit)
+
+    def integral(self, t: float) -> float:
+        """``K``, a number of e-foldings."""
+        return self.inner.integral(math.ldexp(t, self.unit))
+
+
+def exponents_for(net: DiagonalNetwork, problem: Problem, free: bool, native: bool) -> Exponents:
+    """What to take out of a problem with the squared loss; nothing of data of ordinary size.
+
+    `free`: weights may be scaled; those of products of more than two by the native method alone.
+    """
+    p, q = problem.binary_exponents if isinstance(problem, Regression) else (None, None)
     if p is None:
         return Exponents()
-    degree = _degree(net) if native and (net.noise is None or not np.any(net.noise.stds(net.weights))) else 0
-    k, least = 0, 1 + _ORDINARY // 2 if degree == 2 else _PRODUCT
+    k, degree = 0, _degree(net, native) if free and q is not None and abs(q - p) >= _PRODUCT else 0
+    least = 1 + _ORDINARY // 2 if degree == 2 else _PRODUCT
     if q is not None and degree and abs(round((q - p) / degree)) >= least:
         # Only what of y the features see moves coefficients.
         seen = binary_exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
@@ -99,12 +126,13 @@ def exponents_for(net: DiagonalNetwork, problem: Problem, native: bool) -> Expon
     return Exponents(p if abs(p) > _ORDINARY else 0, k if abs(k) >= least else 0, degree or 2)
 
 
-def _degree(net: DiagonalNetwork) -> int:
+def _degree(net: DiagonalNetwork, native: bool) -> int:
     """The common degree of homogeneous formulas with growth or log coordinates; 0 if there is none."""
-    if all(quadratic_form(formula) is not None for formula in net.distinct):
+    if admits_growth(net) is None:
         return 2
-    factors = net.distinct[0].product_of
-    return len(factors) if len(net.distinct) == 1 and factors is not None else 0
+    factors, noise = net.distinct[0].product_of, net.noise
+    noisy = noise is not None and np.any(noise.stds(net.weights))
+    return len(factors) if native and not noisy and len(net.distinct) == 1 and factors is not None else 0
 
 
 class ScaledCoordinates:

@@ -94,3 +94,47 @@ def test_units_change_no_flow_with_weight_decay_or_without_targets(p: int) -> No
             for q in (0, p)
         ]  # fmt: skip
         np.testing.assert_allclose(runs[1], runs[0], rtol=1e-6, atol=1e-9)
+
+
+#: Powers of two of X and of beta.
+UNITS = [(-282, 112), (250, -250), (0, 500), (-500, 120)]
+
+
+@pytest.mark.parametrize("method", ["auto", "LSODA", "BDF", "Radau", "DOP853"])
+@pytest.mark.parametrize("extra", ["", "noise", "decay", "schedule", "pretrained"])
+def test_every_method_sees_quadratic_networks_in_units_of_their_data(method: str, extra: str) -> None:
+    """Of ``(2^p X, 2^(p + 2 k) y, 2^k theta, 2^k eta, 2^-s lambda)`` at ``2^s t``, ``s = -2 p - 2 k``."""
+
+    def run(p: int, k: int) -> np.ndarray:
+        unit = -2 * p - 2 * k
+        times, rate, weight = np.ldexp([1.0, 3.0], unit), 2.0**-unit, 2.0**k
+        decay: dict[str, object] = {
+            "decay": 0.05 * rate,
+            "schedule": fs.DecaySchedule([np.ldexp(1.0, unit)], [0.1 * rate, 0.02 * rate]),
+        }
+        net = fs.DiagonalNetwork(
+            "2*u**2 - v**2", noise=fs.GaussianNoise(0.1 * weight) if extra == "noise" else None,
+            weight_decay=decay.get(extra, 0.0),  # type: ignore[arg-type]
+        )  # fmt: skip
+        given = {"u": weight * np.array([1.1, 0.7, 0.2, 0.4]), "v": weight * np.array([0.3, -0.4, 0.5, 0.0])}
+        start = {"pretrained": given, "alpha": 1e-3 * weight} if extra == "pretrained" else {"start": given, "alpha": 1}
+        return fs.gradient_flow(
+            net, fs.Regression(np.ldexp(X, p), np.ldexp(Y, p + 2 * k)), times[-1], t_eval=times, method=method, **start
+        ).beta  # fmt: skip
+
+    base = run(0, 0)
+    for p, exponent in UNITS:
+        beta = np.ldexp(run(p, exponent // 2), -exponent)
+        np.testing.assert_allclose(beta, base, rtol=0, atol=1e-5 * np.abs(base).max(), err_msg=f"{p}, {exponent}")
+
+
+@pytest.mark.parametrize("method", ["auto", "LSODA", "BDF", "Radau", "DOP853"])
+def test_weights_far_above_the_data_fall_as_with_no_target(method: str) -> None:
+    start = {"u": np.array([1.1, 0.7, 0.2, 0.4]), "v": np.array([0.3, -0.4, 0.5, 0.0])}
+
+    def run(k: int, y: np.ndarray) -> np.ndarray:
+        end = np.ldexp(6.0, -2 * k)
+        net, problem = fs.DiagonalNetwork("u*v"), fs.Regression(X, y)
+        return np.ldexp(fs.gradient_flow(net, problem, end, alpha=2.0**k, start=start, method=method).beta[-1], -2 * k)
+
+    np.testing.assert_allclose(run(60, Y), run(0, 0 * Y), rtol=0, atol=1e-5)
