@@ -2,8 +2,9 @@
 
 The 64-bit offset form (CDF-2) holds variables below 4 GiB and is read by SciPy and by every NetCDF library; a file with
 a larger one takes the 64-bit data form (CDF-5). Integers have 32 bits, truth values are bytes, text is characters along
-one more axis, as in xarray; what is held otherwise keeps its kind in the attribute ``dtype``. An axis of length 0 has
-no place in either form: variables along one stand in the attribute ``empty_variables``.
+one more axis, as in xarray; wider integers are floats, or text where floats are not exact, and the attribute ``dtype``
+keeps what they were. An axis of length 0 has no place in either form: variables along
+one stand in the attribute ``empty_variables``.
 
 Source: Unidata, NetCDF file format specifications.
 """
@@ -50,7 +51,7 @@ def write_classic(
     Raises
     ------
     ValueError
-        If a variable is neither numbers nor text, or holds integers that are exact in no type of the format.
+        If a variable is neither real numbers nor text.
     """
     stored = {name: _stored(name, each) for name, each in variables.items() if each.values.size}
     empty = {
@@ -106,7 +107,8 @@ def _stored(name: str, variable: NamedArray) -> NamedArray:
             return NamedArray(dims, values.astype("i4", copy=False), attrs)
         if low >= -_EXACT and high <= _EXACT:
             return NamedArray(dims, values.astype("f8"), {**attrs, _KIND: values.dtype.name})
-        raise ValueError(f"`{name}` has integers beyond 2^53, which a NetCDF file does not hold exactly.")
+        text = _stored(name, NamedArray(dims, values.astype(str), attrs))
+        return text._replace(attrs={**text.attrs, _KIND: values.dtype.name})
     if kind == "U" or (kind == "O" and all(isinstance(each, str) for each in values.flat)):
         texts = np.array([str(each).encode() for each in values.flat])
         width = max(1, texts.itemsize)
@@ -125,7 +127,7 @@ def _restored(file: BinaryIO, dims: Any, shape: Any, attrs: dict[str, Any], kind
     if attrs.pop(_ENCODING, None) is not None:
         width = shape[-1]
         texts = values.view(f"S{width}").reshape(shape[:-1])
-        return NamedArray(dims[:-1], np.array(np.char.decode(texts, "utf-8")), attrs)
+        dims, values = dims[:-1], np.array(np.char.decode(texts, "utf-8"))
     wanted = attrs.pop(_KIND, "int64" if values.dtype.kind == "i" else values.dtype.newbyteorder("="))
     return NamedArray(dims, values.astype(wanted, copy=False), attrs)
 

@@ -92,7 +92,8 @@ def sweep(
     xarray.Dataset
         One dimension per axis of the grid (``point`` for a list), then those of the results. Coordinates: the
         parameters, ``seed``, and ``error``, the empty text where a point succeeded. An unnamed result is ``value``.
-        ``attrs`` name the function, its code, the versions and machines that computed it.
+        ``attrs`` name the function, its code, the versions and machines that computed it. ``to_netcdf`` with `seed`,
+        whose 63 bits the classic form has no integers for, takes the extra ``hdf5``.
 
     Raises
     ------

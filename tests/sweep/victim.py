@@ -23,6 +23,7 @@ def point(x: int, seed: int, log: str) -> dict[str, Any]:
 
 def main(store: str, log: str, result: str, points: str, where: str) -> None:
     import flowsim as fs
+    from flowsim.results.netcdf import Labelled, write_plain
 
     workers: Any
     if where.isdigit():
@@ -34,7 +35,7 @@ def main(store: str, log: str, result: str, points: str, where: str) -> None:
     grid = {"x": range(int(points)), "log": log}
     found = fs.sweep(point, grid, workers=workers, store=store or None, seed=3)
     whole = Path(result).with_suffix(".part")
-    found.drop_vars("log").to_netcdf(whole, engine="scipy")
+    write_plain(Labelled.of_xarray(found.drop_vars("log")), whole)
     whole.replace(result)
 
 
