@@ -61,11 +61,15 @@ class Solution:
 
     def at_steps(self, step: NDArray[np.intp], theta: Array) -> Array:
         """States at positions `theta`, 0 to 1, of the steps `step`, shape (K, N)."""
-        out = np.empty((len(step), self.y.shape[1]))
-        times = self.t[step] + theta * self.h[step]
-        for number in np.unique(step):
-            here = step == number
-            out[here] = np.asarray(self.pieces[number](times[here])).T
+        return self._states(step, self.t[step] + theta * self.h[step])
+
+    def _states(self, step: NDArray[np.intp], times: Array) -> Array:
+        """States at times of steps: one call for every step."""
+        out = np.empty((len(times), self.y.shape[1]))
+        order = np.argsort(step, kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(step[order])) + 1):
+            if len(group):
+                out[group] = np.asarray(self.pieces[step[group[0]]](times[group])).T
         return out
 
     def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
@@ -78,16 +82,10 @@ class Solution:
     def __call__(self, times: Array) -> Array:
         """States at times (K,) inside the run, shape (K, N)."""
         times = np.asarray(times, dtype=float)
-        out = np.empty((len(times), self.y.shape[1]))
-        # The step that ends at or after the time; a time on a node belongs to the step that ends there.
-        step = np.clip(np.searchsorted(self.t, times, side="left") - 1, 0, max(len(self.pieces) - 1, 0))
         if not self.pieces:
-            out[:] = self.y[0]
-            return out
-        order = np.argsort(step, kind="stable")
-        bounds = np.flatnonzero(np.diff(step[order])) + 1
-        for group in np.split(order, bounds):
-            if len(group):
-                out[group] = np.asarray(self.pieces[step[group[0]]](times[group])).T
+            return np.repeat(self.y[:1], len(times), axis=0)
+        # The step that ends at or after the time; a time on a node belongs to the step that ends there.
+        step = np.clip(np.searchsorted(self.t, times, side="left") - 1, 0, len(self.pieces) - 1)
+        out = self._states(step, times)
         out[times == self.t[0]] = self.y[0]
         return out

@@ -48,26 +48,32 @@ class GrowthLossClock(GrowthCoordinates):
     def _z(self, y: Array) -> Array:
         return y[..., :-1] @ self.reduced.B
 
-    def logs(self, y: Array) -> tuple[float, Array, Array, Array, Array]:
-        """ln L, the pull ``y q``, curvatures over n L, the predictor and its slope in z."""
-        reduced = self.reduced
-        assert isinstance(reduced, ReducedLoss)
-        assert self.problem.loss_function.margin_logs is not None
+    def _log_sum(self, values: Array) -> Array:
+        """``ln sum_i w_i exp(values_i)`` over the last axis."""
+        values = values + self.log_weights
+        top = values.max(axis=-1)
+        out: Array = top + np.log(np.exp(values - top[..., None]).sum(axis=-1))
+        return out
+
+    def logs(self, y: Array) -> tuple[Array, Array, Array, Array]:
+        """ln L, the pull ``y q``, curvatures over n L, and the predictor's slope in z at states (..., N)."""
         exponents = self.map.exponents(self._z(y), 0.0)
-        mean = self.map.mean(exponents)
-        value, slope, curvature = self.problem.loss_function.margin_logs(self.problem.y * reduced.predict(mean))
-        value = value + self.log_weights
-        top = float(value.max())
-        total = top + float(np.log(np.exp(value - top).sum()))
-        pull = self.problem.y * np.exp(slope + self.log_weights - total)
-        bent = np.exp(curvature + self.log_weights - total)
+        margins = self.problem.y * self._reduced.predict(self.map.mean(exponents))
+        assert self.problem.loss_function.margin_logs is not None
+        value, slope, curvature = self.problem.loss_function.margin_logs(margins)
+        total = self._log_sum(value)
+        over = self.log_weights - total[..., None]
         return (
-            total - float(np.log(self.problem.n)),
-            pull,
-            bent,
-            mean,
+            total - np.log(self.problem.n),
+            self.problem.y * np.exp(slope + over),
+            np.exp(curvature + over),
             self.map.derivative(exponents, self.map.modes.rate),
         )
+
+    @property
+    def _reduced(self) -> ReducedLoss:
+        assert isinstance(self.reduced, ReducedLoss)
+        return self.reduced
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
@@ -87,16 +93,17 @@ class GrowthLossClock(GrowthCoordinates):
         return float(self.ivp.y0[-1])
 
     def _rhs(self, t: float, y: Array) -> Array:
-        log_loss, pull, _, _, _ = self.logs(y)
-        reduced = self.reduced
-        assert isinstance(reduced, ReducedLoss)
-        rate = reduced.scale / reduced.unit * self.problem.n * reduced.projected(pull)
-        return np.append(rate, _pace(-log_loss, y[-1])[0])
+        log_loss, pull, _, _ = self.logs(y)
+        return np.append(self._rate(pull), _pace(-log_loss, y[-1])[0])
+
+    def _rate(self, pull: Array) -> Array:
+        """Of the dual unknown of the rows."""
+        reduced = self._reduced
+        return reduced.scale / reduced.unit * self.problem.n * reduced.projected(pull.T).T
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        log_loss, pull, bent, _, slope = self.logs(y)
-        reduced = self.reduced
-        assert isinstance(reduced, ReducedLoss)
+        log_loss, pull, bent, slope = self.logs(y)
+        reduced = self._reduced
         active = slope > 0
         B = reduced.B[:, active]
         rows = B if reduced.Q is None else reduced.Q @ B
@@ -128,12 +135,12 @@ class GrowthLossClock(GrowthCoordinates):
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta / d sigma``."""
-        rates = np.array([self._rhs(0.0, state)[:-1] for state in y]).reshape(len(y), -1) @ self.reduced.B
-        return self.map.slope(self._z(y), t) * rates
+        _, pull, _, slope = self.logs(y)
+        return slope * (self._rate(pull) @ self.reduced.B)
 
     def log_loss(self, y: Array) -> Array:
         """ln L of states (K, N)."""
-        return np.array([self.logs(state)[0] for state in y])
+        return self.logs(y)[0]
 
     def times(self, solution: Solution, elapsed: float) -> Callable[[NDArray[np.intp], Array, Array], Array]:
         """(step, position, state) to the time, infinite where it is no float: a state holds it."""

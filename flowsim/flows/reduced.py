@@ -79,8 +79,9 @@ class ReducedLoss(Reduced):
         return of_rows if self.Q is None else self.Q.T @ of_rows
 
     def predict(self, mean: Array) -> Array:
-        inside = self.B @ mean
-        return self.unit * (inside if self.Q is None else self.Q @ inside)
+        """``X m`` of predictors (..., d)."""
+        inside = self.B @ mean.T
+        return self.unit * (inside if self.Q is None else self.Q @ inside).T
 
     @cached_property
     def reach(self) -> tuple[Array, Array]:
