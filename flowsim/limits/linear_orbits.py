@@ -8,6 +8,7 @@ its own: the orbit is the trajectory of the network of width r + 1
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -32,6 +33,7 @@ _SMALL = 400
 #: Spans of time, each 1.5 times the last, before an orbit is given up, and evaluations in all.
 _SPANS = 60
 _BUDGET = 400_000
+#: States of a drawn orbit between two steps of the integrator.
 _REFINE = 4
 _NEWTON_STEPS = 12
 #: Eigenvalues of the Hessian below this, relative to the largest, belong to turns of the hidden layer.
@@ -85,10 +87,11 @@ def relax(block: Block, Z: Array) -> Array:
     return _follow(block, Z, 0.0)[-1]
 
 
-def _follow(block: Block, Z: Array, small: float, end: Array | None = None) -> list[Array]:
+def _follow(block: Block, Z: Array, small: float, end: Array | None = None, refine: int = 0) -> list[Array]:
     """States along the flow until it rests; `small`: the size of the last direction, which leaves a saddle.
 
-    With `end`: until it is there, which takes a power of time where one factor alone is pulled to zero.
+    They are the ends of spans of time, or so many between two steps of the integrator. With `end`: until it is there,
+    which takes a power of time where one factor alone is pulled to zero.
 
     Raises
     ------
@@ -123,18 +126,19 @@ def _follow(block: Block, Z: Array, small: float, end: Array | None = None) -> l
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
                     rate, (0.0, duration), states[-1].ravel(), method=method, rtol=rtol,
-                    atol=_TOLERANCE * scale * 1e-3, dense_output=True,
+                    atol=_TOLERANCE * scale * 1e-3, dense_output=refine > 0,
                 )  # fmt: skip
         except _SpentError:
             break
         if not (solution.success and np.isfinite(solution.y).all()):
             break
-        pieces = [np.linspace(s, e, _REFINE + 1)[1:] for s, e in zip(solution.t[:-1], solution.t[1:], strict=True)]
-        found = [column.reshape(shape) for column in solution.sol(np.concatenate(pieces)).T]
-        speeds = [float(np.linalg.norm(velocity(block, state))) for state in found]
-        before = states[-1]
-        states += found
-        peak = max(peak, *speeds)
+        speeds = [float(np.linalg.norm(velocity(block, state.reshape(shape)))) for state in solution.y.T]
+        peak, before = max(peak, *speeds), states[-1]
+        if refine:
+            pieces = [np.linspace(s, e, refine + 1)[1:] for s, e in itertools.pairwise(solution.t)]
+            states += [column.reshape(shape) for column in solution.sol(np.concatenate(pieces)).T]
+        else:
+            states.append(solution.y[:, -1].reshape(shape))
         grown = float(np.linalg.norm(states[-1][:, -1])) > 100 * small
         if block.may_escape:
             moved = float(np.linalg.norm(_product(block, states[-1]) - _product(block, before)))
@@ -269,7 +273,7 @@ def block_orbit(block: Block, jump: int, begins: Array, begin: Array, end: Array
     """
     r, q = block.shape
     arrives = block.is_frozen_beside
-    states = _follow(block, begins, float(np.linalg.norm(begins[:, -1])), end - begin if arrives else None)
+    states = _follow(block, begins, float(np.linalg.norm(begins[:, -1])), end - begin if arrives else None, _REFINE)
     size = float(np.linalg.norm(end - begin))
     base = begin if arrives else np.zeros_like(begin)
     points = np.array([(base + block.moved(_product(block, state))).ravel() for state in states])
