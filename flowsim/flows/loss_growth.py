@@ -94,7 +94,7 @@ class GrowthLossClock(GrowthCoordinates):
 
     def _rhs(self, t: float, y: Array) -> Array:
         log_loss, pull, _, _ = self.logs(y)
-        return np.append(self._rate(pull), _pace(-log_loss, y[-1])[0])
+        return np.append(self._rate(pull), _pace(-float(log_loss), y[-1])[0])
 
     def _rate(self, pull: Array) -> Array:
         """Of the dual unknown of the rows."""
@@ -112,7 +112,7 @@ class GrowthLossClock(GrowthCoordinates):
         out = np.zeros((len(y), len(y)))
         inner = reduced.projected(np.outer(pull, drift) - bent[:, None] * rows)
         out[:-1, :-1] = reduced.scale * self.problem.n * inner @ back
-        pace, by_log = _pace(-log_loss, y[-1])
+        pace, by_log = _pace(-float(log_loss), y[-1])
         out[-1, :-1] = by_log * reduced.unit * drift @ back
         out[-1, -1] = -pace
         return out
