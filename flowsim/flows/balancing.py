@@ -1,4 +1,4 @@
-r"""What the weights of a product conserve, and how fast noise removes it.
+r"""The differences of squares that a product conserves, and their decay under noise.
 
 .. math:: \frac{d}{dt} (w_l^2 - w_m^2) = -2 \sigma^2 \eta^2 \prod_{k \ne l, m} (w_k^2 + \eta^2)\, (w_l^2 - w_m^2).
 """
@@ -20,7 +20,7 @@ def product_pairs(factors: tuple[str, ...] | None) -> dict[str, tuple[str, str]]
 
 
 def is_lawful(net: DiagonalNetwork, std: Array, name: str) -> bool:
-    """Whether a conserved quantity keeps an exact law under the network's noise."""
+    """Whether a conserved quantity obeys an exact law under the network's noise."""
     if net.noise is None or not std.any():
         return True
     pairs = [product_pairs(formula.product_of) for formula in net.distinct]

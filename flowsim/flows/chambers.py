@@ -1,17 +1,17 @@
-r"""Weights under noise or decay, in the coordinates in which the formula's symmetries are exact.
+r"""Weights under noise or decay, in coordinates in which the formula's symmetries are exact.
 
 .. math:: \dot\theta_i = -\big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i + \lambda(t)\, \theta_i \big).
 
-Two drives act, and no growth map exists. What a tiny start remembers is on which side of its mirrors it stands and how
-far from them: ``c_j = n_j . w >= 0`` of :mod:`flowsim.flows.reflections`, each multiplied by a smooth factor,
+With two driving terms no growth map exists. A tiny start enters through the side of each mirror on which it lies and
+its distance: ``c_j = n_j . w >= 0`` of :mod:`flowsim.flows.reflections`, each with a smooth relative rate,
 
 .. math:: \frac{d}{dt} \ln c_j = \lambda_j, \qquad
           \lambda_j = \frac{n_j \cdot \dot w}{c_j} = \int_0^1 n_j^\top J(w - (1 - s)\, c_j b_j)\, b_j \, ds,
 
-with b_j the column of the inverse and J the Jacobian; near a mirror the second form has all digits. So a balanced
-start stays balanced, an imbalance that decays to 1e-1000 is an ordinary number, and weights that sink to nothing do
+with b_j the column of the inverse and J the Jacobian; near a mirror the second form avoids cancellation. So a balanced
+start stays balanced, an imbalance that decays to 1e-1000 is an ordinary number, and vanishing weights do
 not end a run. For products of weights under equal noise every unknown is such a logarithm, and alpha may be 1e-1000.
-Formulas with fewer symmetries keep weights for the rest, whose errors :mod:`flowsim.flows.transversal` bounds.
+Formulas with fewer symmetries keep weights along the rest, whose errors :mod:`flowsim.flows.transversal` bounds.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic import kernels
 
-#: Nearer to a mirror than this share of the weights, the second form of lambda is taken.
+#: Distance to a mirror, relative to the weights, below which the second form of lambda is used.
 _NEAR = 1e-4
-#: Rows of the Jacobian of logarithms this far down hold only rounding, and act on nothing.
+#: Rows of the Jacobian of logarithms this far down are rounding, and have no effect.
 _HIDDEN = 1e-8
 _NOTHING = 1e-100
-#: Gauss nodes on [0, 1] near a mirror: what two leave out is of fourth order in _NEAR. Where the field underflows far
+#: Gauss nodes on [0, 1] near a mirror: the error of two is of fourth order in _NEAR. Where the field underflows far
 #: from it eight are exact for degrees to 16.
 _FEW_NODES, _NODES = 2, 8
-#: Share of rtol to which a logarithm is kept where it is large: 1e-8 at 1e-400 and the default.
+#: Relative tolerance of large logarithms, as a part of rtol: 1e-8 at 1e-400 and the default.
 _OF_LOGARITHMS = 1e-5
-#: exp is taken of logarithms up to this above the start; a step that leads beyond is rejected by its error.
+#: Logarithms are clipped this far above the start before exp; a step that leads beyond is rejected by its error.
 _CAP = 30.0
-#: A distance below _SMALL times the largest may grow by so many e-foldings in a step once it is no longer hidden.
+#: e-foldings by which a distance below _SMALL times the largest may grow in a step once it is visible.
 _SMALL, _E_FOLDINGS = 0.1, 0.2
 #: Local against global error, as in growth coordinates.
 _SAFETY = 0.02
-#: Weights, products of them and rates that are smaller than this have lost digits to underflow.
+#: Weights, their products and rates below this have lost digits to underflow.
 _SMALLEST = 1e-290
 #: Weights that are not logarithms are followed down to this power of the start (from 1e-3 at most).
 _FLOOR_POWER = 8
 _LARGEST_START = 1e-3
-#: A conserved quantity below this share of its terms cannot be distinguished from 0.
+#: A conserved quantity below this part of its terms cannot be distinguished from 0.
 _BALANCED = float(np.finfo(float).eps)
-#: So many e-foldings after the start a conserved quantity counts by its logarithm.
+#: e-foldings of decay after which the departure of a conserved quantity is that of its logarithm.
 _DECAYED = 100.0
 #: Beyond this many unknowns a dense Jacobian is not formed.
 LARGEST_JACOBIAN = 4000
-#: At rest: a further change below this share of the local tolerance, and rates that no hidden unknown changes.
+#: At rest: a further change below this part of the local tolerance, and rates unaffected by hidden unknowns.
 _REST = 0.1
 _UNCHANGED = 1e-9
 
 
 class ChamberCoordinates:
-    """The flow in the logarithms of its distances from mirrors, and in weights where there are none.
+    """The flow in the logarithms of the distances from mirrors, and in weights along all other directions.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class ChamberCoordinates:
 
     name = "weights"
     log_unit = 0.0
-    #: why a jump that is shorter than the spacing of times is not followed otherwise
+    #: message for a jump that is shorter than the spacing of times
     at_floor: str | None = None
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
@@ -88,14 +88,14 @@ class ChamberCoordinates:
         self.chambers = Chambers.of([self._mirrors(index) for index in range(len(net.distinct))], self.kind, direction)
         self.is_wall = self.chambers.is_wall
         c = self.chambers.of_weights(direction)
-        #: 0 on a mirror, where the flow stays
+        #: 0 on a mirror, which the flow does not leave
         self.present = ~self.is_wall | (c > 0)
         with np.errstate(divide="ignore"):
             logs = np.where(self.is_wall & (c > 0), np.log(np.abs(c)) + scale.log, 0.0)
         self.start = np.where(self.is_wall, logs, c * scale.value)
         self._cap = max(float(logs.max()), 0.0) + _CAP
         plain = ~self.is_wall & (c != 0)
-        #: some weight that is no logarithm is below the range of floats
+        #: some weight that is not kept as a logarithm underflows
         self.too_small = bool((np.abs(self.start[plain]) < _SMALLEST).any()) or self._rates_underflow()
         self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
         self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
@@ -106,7 +106,7 @@ class ChamberCoordinates:
         self.guard = TransversalError(self._free_directions())
 
     def _rates_underflow(self) -> bool:
-        """Whether the rates of some logarithm are no floats at the start, where no decay that is one outweighs them."""
+        """Whether the rate of some logarithm underflows at the start and no decay outweighs it."""
         w = self.chambers.weights(self._distances(self.start))
         rates = np.abs(self._blocks(w, np.ones(self.d), self.s2)).max(axis=(1, 2)) + self.decay.rate(0.0)
         moves = (self.is_wall & self.present).any(axis=0) & (self.problem.feature_variances > 0)
@@ -125,7 +125,7 @@ class ChamberCoordinates:
         return mirrors(averages, rows, self.k)
 
     def _free_directions(self) -> Array:
-        """Projections (d, k, k) onto what is orthogonal to every wall, among the weights a formula uses."""
+        """Projections (d, k, k) onto the orthogonal complement of all walls, among the weights a formula uses."""
         out = np.zeros((self.d, self.k, self.k))
         used = [[name in formula.weights for name in self.net.weights] for formula in self.net.distinct]
         for i in range(self.d):
@@ -163,7 +163,7 @@ class ChamberCoordinates:
     # The equation
 
     def _near(self, c: Array, w: Array) -> NDArray[np.bool_]:
-        """Walls so near that a difference of fields has lost digits."""
+        """Walls so near that the quotient of the field loses digits to cancellation."""
         size = np.einsum("ija,ai->ji", np.abs(self.chambers.forms), np.abs(w))
         return np.asarray(self.is_wall & (c <= _NEAR * size))
 
@@ -184,7 +184,7 @@ class ChamberCoordinates:
         return np.where(self.is_wall, self.present * (rates - decay), moved - decay * c), c, w, g
 
     def _factor(self, j: int, c: Array, g: Array, nodes: int) -> Array:
-        """lambda_j by the Jacobian's mean between the mirror and the state, shape (d,)."""
+        """lambda_j by the mean of the Jacobian between the mirror and the state, shape (d,)."""
         total = np.zeros(self.d)
         for node, part in zip(*np.polynomial.legendre.leggauss(nodes), strict=True):
             nearer = c.copy()
@@ -205,7 +205,7 @@ class ChamberCoordinates:
         return noise + 2 * self.decay.rate(t)
 
     def _hessian(self, mean: Array) -> Array:
-        """Of the loss in beta, (d, d)."""
+        """Hessian of the loss in beta, (d, d)."""
         X = self.problem.X
         curvature = self.problem.curvatures(self.problem.predict(mean))[:, None]
         if isinstance(X, np.ndarray):
@@ -264,11 +264,11 @@ class ChamberCoordinates:
         self._rtol = rtol
         self.guard.restart(_SAFETY * rtol, rtol)
         self._limits = np.maximum(_SAFETY * limits, np.finfo(float).tiny)
-        # Logarithms that fall without bound need not keep their absolute accuracy.
+        # Logarithms that decrease without bound need no absolute accuracy.
         return (_OF_LOGARITHMS if self.is_wall.all() else _SAFETY) * rtol, self._limits
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
-        """No step reaches far beyond the time at which a hidden distance becomes visible, nor does one grow in it."""
+        """The longest step in which no hidden distance becomes visible and grows by more than _GROWTH."""
         state, rates = self._split(y), self._split(derivative)
         largest = max(float(self._distances(state).max()), np.finfo(float).tiny)
         rising = self.is_wall & self.present & (state < np.log(_SMALL * largest)) & (rates > 0)
@@ -277,7 +277,7 @@ class ChamberCoordinates:
         left = np.maximum(np.log(_HIDDEN * largest) - state[rising], _E_FOLDINGS)
         return float((left / rates[rising]).min())
 
-    # What is examined after every step
+    # Checks after every step
 
     def _check(self, t: float, y: Array) -> str | None:
         w = self._weights(y)
@@ -288,7 +288,7 @@ class ChamberCoordinates:
         return "tighten `rtol`, or use a larger `alpha`: growth coordinates do not exist for this network"
 
     def _rest(self, t: float, y: Array) -> Array | None:
-        """The constant rates of what goes on shrinking, once nothing else moves."""
+        """The constant rates of the decaying unknowns, once all others are at rest; else None."""
         if isinstance(self.net.weight_decay, Decay):
             return None
         rates, c, w, _ = self._rates(t, y)
@@ -313,7 +313,7 @@ class ChamberCoordinates:
         slope = np.where(sinking, rates, 0.0)
         return np.append(slope, self._decay_rates(t, w)) if self.decaying else slope
 
-    # What is read from it
+    # Reading states
 
     def _many(self, y: Array) -> tuple[Array, Array]:
         """Signs and logarithms of the distances at states (K, N), each (k, K, d)."""
@@ -353,7 +353,7 @@ class ChamberCoordinates:
         for name in self.invariants:
             uses = [product_pairs(formula.product_of).get(name) for formula in self.net.distinct]
             pair = next((each for each in uses if each is not None), None)
-            if pair is None:  # what a formula without noise on it conserves: not a product
+            if pair is None:  # a conserved quantity of a formula without noise that is not a product
                 return np.zeros((len(y), 0, self.d)), np.zeros((len(y), 0, self.d))
             a, b = (np.eye(self.k)[self.net.weights.index(weight)] for weight in pair)
             values, sizes = zip(*(self.chambers.form(n, *self._many(y)) for n in (a - b, a + b)), strict=True)
@@ -384,13 +384,13 @@ class ChamberCoordinates:
             law = law - y[:, self._size :].reshape(seen.log_imbalance.shape)
         finite = np.isfinite(law)
         change = np.where(finite, seen.log_imbalance, 0.0) - np.where(finite, law, 0.0)
-        # Of what has all but decayed the logarithm is known to so many digits, not the value.
+        # After many e-foldings of decay the logarithm is accurate, not the value.
         change /= np.maximum(np.abs(np.where(finite, law - initial, 0.0)) / _DECAYED, 1.0)
         worst: Array = np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)
         return worst
 
     def remarks(self, y: Array) -> dict[str, list[int]]:
-        """Coordinates whose weights end balanced to rounding."""
+        """The coordinates whose weights end balanced to rounding."""
         if not self.pairs:
             return {}
         size = np.abs(self._weights(y)).max(axis=0)

@@ -1,4 +1,4 @@
-"""What a flow is given, checked."""
+"""Checks of the arguments of flows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_times(t_eval: ArrayLike, t_end: float) -> Array:
         raise ValueError(f"`t_eval` must be a vector of times; received {t_eval!r}.") from None
     if times.ndim != 1 or len(times) == 0:
         raise ValueError(f"`t_eval` must be a vector of times; received shape {times.shape}.")
-    # Rounding of linspace and of unit changes at the far end is forgiven. NaN fails every comparison.
+    # Allow for rounding of linspace and of changes of unit at the end. NaN fails every comparison.
     if (times[1:] >= times[:-1]).all() and times[0] >= 0 and times[-1] <= t_end * (1 + 1e-12):
         return times
     if not np.isfinite(times).all():

@@ -1,4 +1,4 @@
-"""What a choice of coordinates must offer so that a flow can be run and read in it."""
+"""The protocols of coordinates: what a flow needs to be integrated and read in them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from flowsim.solvers import InitialValueProblem, SeparableSolution
 
 
 class IntegrationOptions(TypedDict, total=False):
-    """How a native method integrates.
+    """Options of a native method.
 
     Attributes
     ----------
     rtol : float
     max_steps : int
     progress : function (time) or None
-        Told the time now and then.
+        Called with the time reached every few steps.
     done : function (solution of the last steps) or None
-        True ends the run.
+        Called with the steps since its last call; True ends the run.
     """
 
     rtol: float
@@ -31,7 +31,7 @@ class IntegrationOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Observed:
-    """What a state looks like to the user besides beta, at T times; shapes as in Trajectory."""
+    """Weights and conserved quantities at T times; shapes as in Trajectory."""
 
     weights: Mapping[str, Array]
     log_abs_weights: Mapping[str, Array]
@@ -49,7 +49,7 @@ class Coordinates(Protocol):
     invariants : tuple of str
         Names of the conserved quantities that `observe` reports.
     log_unit : float
-        Logarithm of the unit of time of all methods here; 0 wherever time is a float.
+        Logarithm of the unit of time of all methods here; 0 unless times leave the range of floats.
     """
 
     name: str
@@ -84,7 +84,7 @@ class SteppedCoordinates(Coordinates, Protocol):
 
     @property
     def needs_finer_steps(self) -> bool:
-        """Whether the last run was stopped because its errors would have decided the outcome."""
+        """Whether the last run was stopped because its accumulated errors would have decided the outcome."""
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Local tolerances of the unknowns that give the global accuracy the user asked for."""

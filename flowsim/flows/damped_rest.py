@@ -1,13 +1,13 @@
-r"""Decay for ever: the dual measured from the straight line along which it goes on at rest.
+r"""Decay over long times: the dual measured from the line along which it moves at rest.
 
-Under noise or weight decay beta rests where shrinkage by b / a, of modes that move as ``a z - b t``, has it,
+Under noise or weight decay, with modes that move as ``a z - b t``, beta tends to the minimiser
 
 .. math:: \min_\beta \tfrac{1}{2n} \|X\beta - y\|^2 + \sum_i v_i^\pm |\beta_i|, \qquad
           v_i^\pm = \min_{k: \pm a_{ik} > 0} b_{ik} / |a_{ik}|,
 
-and there z goes on as ``f t``, ``f = X^\top r / n`` with r the residual, to make up for the decay. In
-``z - f t`` the flow is the same one, with targets y - r and decays ``b - a f >= 0``: exactly zero for the modes of what
-is active. At rest nothing moves, at any horizon.
+where z moves as ``f t``, ``f = X^\top r / n`` with r the residual, which balances the decay. In
+``z - f t`` the flow has the same form, with targets y - r and decays ``b - a f >= 0``, exactly zero for the modes of
+active coordinates: at rest all unknowns are constant, at any horizon.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flowsim.flows.growth import GrowthCoordinates
 from flowsim.problem import Regression
 from flowsim.problem.entries import dense
 
-#: Changes of the active set after which it is found one column at a time.
+#: Changes of the active set after which columns are exchanged one at a time.
 _CHANGES = 20
-#: Rates that cancel to this share of themselves are equal.
+#: Relative difference below which rates are equal.
 _EQUAL = 1e-13
 
 
 def measured_from_rest(growth: GrowthCoordinates, problem: Regression) -> GrowthCoordinates:
-    """The same flow in the dual measured from its line at rest; `growth` is native, and damped at constant rates."""
+    """The flow in the dual measured from its line at rest; `growth` is native, with constant decay rates."""
     own, X = growth.map, dense(problem)
     rate = own.modes.rate
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -47,7 +47,7 @@ def measured_from_rest(growth: GrowthCoordinates, problem: Regression) -> Growth
 
 
 def _residual(X: Array, y: Array, plus: Array, minus: Array) -> Array:
-    """``y - X beta`` at the minimum: by signs that their own solution confirms, from those of ``X^T y``."""
+    """``y - X beta`` at the minimum, by iterating on its signs from those of ``X^T y`` until they are consistent."""
     n = len(y)
     f = X.T @ y / n
     signs = (f > plus).astype(float) - (f < -minus)
@@ -74,7 +74,7 @@ def _residual(X: Array, y: Array, plus: Array, minus: Array) -> Array:
 
 
 def _one_by_one(X: Array, y: Array, plus: Array, minus: Array) -> Array:
-    """The same where columns depend on each other, or signs come and go."""
+    """The same for dependent columns, or where that iteration does not converge."""
     from flowsim.solvers.active_set import ConeRegression
 
     cone: ConeRegression[tuple[int, int]] = ConeRegression(y, lambda key: key[1] * X[:, key[0]])

@@ -1,4 +1,4 @@
-"""A run as it can be read: at any value of any clock, and at any place of any step."""
+"""Dense output of a run: its state at any value of any clock, and at any position in any step."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from flowsim.problem import Problem
 from flowsim.results import Clock, Deferred, State
 from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status
 
-#: Before the first step.
+#: A run of no steps.
 NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
 
 _ALL = slice(None)
-#: Entries of states read at once where not all are kept.
+#: Entries of states computed at once, where not all are kept.
 _ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class DenseOutput:
-    """The state at any value of any clock, and at any place of any step.
+    """The state at any value of any clock, and at any position in any step.
 
-    The solution's own variable is time in the coordinates' unit, as are all times here but those of the clock.
+    Times are in the coordinates' unit, like the solution's independent variable; values of a clock are in the clock's.
     """
 
     coordinates: Coordinates
@@ -39,7 +39,7 @@ class DenseOutput:
     acceleration: float
     #: arc length before the solution begins
     covered: float = 0.0
-    #: the unit of time has this binary exponent besides the coordinates' own
+    #: further binary exponent of the unit of time
     exponent: int = 0
 
     @property
@@ -56,7 +56,7 @@ class DenseOutput:
 
     @property
     def unit(self) -> float:
-        """Of time; infinite beyond the range of floats."""
+        """The unit of time; infinite beyond the range of floats."""
         if not self.coordinates.log_unit and not self.exponent:
             return 1.0
         try:
@@ -71,7 +71,7 @@ class DenseOutput:
 
     @cached_property
     def travelled(self) -> ArcLength:
-        """Distance alone, ``int ||d beta||``: of a slow flow it would be lost beside the time."""
+        """The distance alone, ``int ||d beta||``, which for a slow flow would be lost to rounding beside the time."""
         solution = self.solution
         if isinstance(solution, SeparableSolution):
             return solution.arclength(0.0).times(2.0 ** getattr(self.coordinates, "beta_exponent", 0))
@@ -93,27 +93,27 @@ class DenseOutput:
         return self.look(values, clock).state
 
     def after(self, steps: Solution | SeparableSolution) -> DenseOutput:
-        """The steps that come next."""
+        """The dense output of the next steps."""
         return replace(self, solution=steps, covered=float(self.arclength.values[-1]))
 
     def horizon(self, value: float, clock: Clock) -> float:
-        """Where the integration may stop: no clock takes the value later."""
+        """A time by which the clock has taken the value, at which the integration may stop."""
         return max(value / (self.unit if clock == "time" else self.acceleration), sys.float_info.min)
 
     def variable(self, view: View) -> Array:
-        """What runs are compared at."""
+        """The values of the independent variable at which runs are compared."""
         return view.t
 
     def goal(self, value: float) -> tuple[Clock, float] | None:
-        """What a run must reach on a clock to come as far, where the integrator's own variable is another."""
+        """The clock and value that a run must reach, where it differs from the integrator's variable; else None."""
         return None
 
     def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
-        """A clock at positions, 0 to 1, of steps."""
+        """Values of a clock at positions, 0 to 1, in steps."""
         return self.at_steps(step, position).on(clock)
 
     def places(self, values: Array, clock: Clock) -> tuple[Array, NDArray[np.intp], Array]:
-        """Where a clock takes values: the solution's own variable, step and position."""
+        """The points at which a clock takes values: time, step and position."""
         solution = self.solution
         if clock == "arclength":
             step, position = self.arclength.places(values)
@@ -123,7 +123,7 @@ class DenseOutput:
         return t, *solution.locate(t)
 
     def look(self, values: Array, clock: Clock, end: Occurrence | None = None) -> View:
-        """What is seen at values of a clock, and at last where an event ended the run."""
+        """The view at values of a clock, and at the event that ended the run, if any."""
         last = None if end is None else self.at_steps(np.array([end.step]), np.array([end.position]))
         if last is not None:
             values = values[values < last.on(clock)]
@@ -131,7 +131,7 @@ class DenseOutput:
         if last is not None:
             values, t = np.append(values, last.on(clock)), np.append(t, last.t)
             step, position = np.append(step, last.step), np.append(position, last.position)
-        # Exactly what was asked for, not what comes back through the other clock.
+        # The requested values exactly, not after conversion to time and back.
         return self._view(t, step, position, {clock: lambda: values})
 
     def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
@@ -145,7 +145,7 @@ class DenseOutput:
         return self.look(values, clock).beta.reshape(len(values), -1)[:, only]
 
     def at(self, t: Array) -> View:
-        """What is seen at the solution's own times."""
+        """The view at times in the coordinates' unit."""
         return self._view(t, *self.solution.locate(t), {})
 
     def _view(
@@ -159,12 +159,12 @@ class DenseOutput:
         return View(self, t, lambda part: solution(t[part]), step, position, known)
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> View:
-        """What is seen at positions, 0 to 1, of steps."""
+        """The view at positions, 0 to 1, in steps."""
         t = self.t[step] + position * self.h[step]
         return View(self, t, lambda part: self.solution.at_steps(step[part], position[part]), step, position, {})
 
     def steps(self, end: Occurrence | None = None) -> View:
-        """What is seen at the ends of the steps, up to the event that ended the run."""
+        """The view at the ends of the steps, up to the event that ended the run."""
         if end is not None:
             step = np.append(np.arange(end.step + 1), end.step)
             return self.at_steps(step, np.append(np.zeros(end.step + 1), end.position))
@@ -178,17 +178,17 @@ class DenseOutput:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """States at some places, read on first access."""
+    """States at some points of a run, computed on first access."""
 
     dense: DenseOutput
     t: Array
-    #: the states of a part of the places
+    #: the states of a slice of the points
     read: Callable[[slice], Array]
     step: NDArray[np.intp]
     position: Array
-    #: values of clocks that are known already
+    #: known values of clocks
     known: Mapping[Clock, Callable[[], Array]]
-    #: whether places are between the ends of steps, where states are computed
+    #: whether points lie between the ends of steps, where states are interpolated
     is_between: bool = False
 
     def on(self, clock: Clock) -> Array:
@@ -196,7 +196,7 @@ class View:
         if clock in self.known:
             return self.known[clock]()
         if clock == "time":
-            # Infinite where it is no float.
+            # Infinite on overflow.
             with np.errstate(over="ignore", invalid="ignore"):
                 return np.where(self.t == 0.0, 0.0, self.t * self.dense.unit)
         if clock == "accelerated":
@@ -207,7 +207,7 @@ class View:
     def speed(self) -> Array:
         """``||d beta|| / d accelerated_time``."""
         rates = self.dense.travelled.rates(self.step, self.position)
-        with np.errstate(over="ignore"):  # of a jump at 1e-550 it is no float
+        with np.errstate(over="ignore"):  # in a jump at alpha = 1e-550 it overflows
             return np.maximum(rates / self.dense.acceleration, 0.0)
 
     @property
@@ -227,13 +227,13 @@ class View:
             at_steps = getattr(coordinates, "predictor_at_steps", None) if is_native and self.is_between else None
             known: Array | None = None if at_steps is None else at_steps(solution, self.step, self.position, self.t)
             return predictor(self.t, self.y) if known is None else known
-        # Of many features the states are as large as beta.
+        # With many features the states are as large as beta.
         beta = np.empty((len(self.t), self.dense.size))
         for first in range(0, len(self.t), rows):
             part = slice(first, first + rows)
             values = predictor(self.t[part], self.read(part))
             shape, beta[part] = values.shape[1:], values.reshape(-1, self.dense.size)
-            del values  # before more are made
+            del values  # before the next are allocated
         return beta.reshape(len(self.t), *shape)
 
     @cached_property

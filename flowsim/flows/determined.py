@@ -1,4 +1,4 @@
-"""What rounding of features that nearly depend on others leaves undetermined in a flow, in words."""
+"""Remarks on late jumps of a flow that nearly dependent features leave undetermined to rounding."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from flowsim.flows.growth import GrowthCoordinates
 from flowsim.problem import Regression
 from flowsim.solvers import SeparableSolution, Solution
 
-#: From this error on, of the logarithm of a weight that waits, it is said.
+#: Error of the logarithm of a waiting weight from which on a remark is made.
 _SAID = 0.1
-#: Places of a run that are examined, and the share of the largest coefficient below which one waits.
+#: Points of a run that are examined, and the part of the largest coefficient below which a coordinate waits.
 _PLACES, _WAITING = 33, 1e-8
-#: Of its norm, what a nearly dependent feature has outside of others; less is none.
+#: Range of the relative distance of a nearly dependent feature from the span of others; below it, it is dependent.
 _NEARLY, _NONE = 1e-4, 1e-13
 _ROUNDINGS = 2.0 * float(np.finfo(float).eps)
 
 
 def undetermined(coordinates: Any, solution: Solution | SeparableSolution) -> list[str]:
-    r"""What a flow of a quadratic network cannot know of late jumps.
+    r"""Remarks on late jumps of a flow of a quadratic network that the data do not determine.
 
-    Of coefficients at rest the residual r errs by a rounding of its own, and by those of y outside of their columns,
+    At rest the residual r has a relative rounding error, and rounding errors of y outside the span of active columns,
 
     .. math:: |\delta z_j| \le t \, u \, ( |X_j| |r| + |X_j^\perp| |y| ) / n ,
 
-    which moves the logarithms of weights that wait. Where :mod:`flowsim.solvers.separable.row_factor` left out
-    directions that are rounding, that is said too.
+    which shift the logarithms of waiting weights. Directions that :mod:`flowsim.solvers.separable.row_factor` left out
+    as rounding are mentioned too.
     """
     inner = getattr(coordinates, "inner", coordinates)
     if not (isinstance(inner, GrowthCoordinates) and isinstance(solution, SeparableSolution) and len(solution.h)):
@@ -36,7 +36,7 @@ def undetermined(coordinates: Any, solution: Solution | SeparableSolution) -> li
     problem, parts = inner.problem, []
     rank = solution.stats.get("graded_rows", np.inf)
     if rank < min(problem.n, problem.d):
-        parts.append(f"X has rank {rank} to rounding, and what moves along its other directions is left out")
+        parts.append(f"X has rank {rank} to rounding, and motion along its other directions is left out")
     if not (isinstance(problem, Regression) and problem.is_dense):
         return parts
     size = float(problem.column_norms.max() * np.linalg.norm(problem.y)) / problem.n

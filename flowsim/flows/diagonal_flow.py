@@ -1,4 +1,4 @@
-"""Flows of diagonal networks: the coordinates that are exact for a network, and the run in them."""
+"""Flows of diagonal networks: choice of the coordinates that are exact for a network, and the run in them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
 from flowsim.symbolic.clock import acceleration
 
-#: From so many e-foldings of decay on z is so large that its rounding, 1e-11, is felt.
+#: e-foldings of decay from which on z is so large that its rounding error reaches 1e-11.
 _FELT = 1e5
-#: Of other losses: from so many on, and from so many for each of the start's, late jumps are over, and weights, up to
-#: this many, come to rest.
+#: For other losses: e-foldings, in all and per e-folding of the start, after which late jumps are over, so that weights
+#: (this many coordinates at most) come to rest.
 _LONG, _LATE, _FEW = 1e7, 1e4, 400
 _UNIT_SCALE = InitialScale("1", 0.0)
-#: Runs on data of so few entries are remembered once they are prepared.
+#: Entries of data up to which prepared runs are cached.
 _FEW_ENTRIES = 4096
 
 
@@ -108,7 +108,7 @@ def diagonal_flow(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """All of a run that does not depend on its times."""
+    """The parts of a run that do not depend on its times."""
 
     coordinates: Any
     method: str
@@ -150,7 +150,7 @@ def _prepare(
     time = longest(net, scale, t_end, clock)
     chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, coordinates, method, rtol, time)
     if method == "auto":
-        # LSODA may step to where an exponential overflows, and cannot come back.
+        # LSODA may step to where an exponential overflows, and does not recover.
         scheduled = not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
         stepped = "BDF" if scheduled and chosen.name == "growth" else "LSODA"
         method = "native" if _is_native(chosen) else stepped
@@ -166,7 +166,7 @@ def _prepare(
 
 
 def _is_soon_prepared(net: DiagonalNetwork, problem: Problem) -> bool:
-    """Whether preparing a run takes as long as many of its steps: few data, and exponentials of z alone."""
+    """Whether preparing a run costs as much as many of its steps: few data, and exponentials of z alone."""
     return (
         problem.is_dense and problem.X.size <= _FEW_ENTRIES and net.noise is None and not net.weight_decay
         and admits_growth(net) is None
@@ -184,7 +184,7 @@ def _remembered(
     rtol: float,
     *data: int,
 ) -> _Prepared:
-    """From the default start; `data` are the arrays of the problem, which may be given others."""
+    """A prepared run from the default start, cached; `data` identify the arrays of the problem."""
     return _prepare(
         net, problem, scale, net.direction(None, problem.d), None, math.inf, method=method, coordinates=coordinates,
         clock=clock, rtol=rtol, info=_info(net, scale, True),
@@ -206,7 +206,7 @@ def _in_units(
     rtol: float,
     horizon: float,
 ) -> tuple[Any, str | None, Exponents]:
-    """Coordinates of the data in powers of two near one, why they are no growth coordinates, and those powers."""
+    """Coordinates of data scaled by powers of two to near one, why they are not growth coordinates, the exponents."""
     free = coordinates in ("auto", "growth", "log")
     exponents = exponents_for(net, problem, free, method in ("auto", "native"))
     own, data = exponents.network(net), exponents.problem(problem)
@@ -215,7 +215,7 @@ def _in_units(
     inner, reason = choose(own, data, exponents.scale(scale), start, coordinates, method, rtol, until)
     if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates):
         inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
-    if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated as they are
+    if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated unscaled
         exponents = replace(exponents, k=0)
         own, data = exponents.network(net), exponents.problem(problem)
         inner, _ = choose(own, data, scale, direction if parts is None else parts, "weights", method, rtol)
@@ -231,7 +231,7 @@ def _for_good(
     horizon: float,
     exponent: int,
 ) -> Coordinates:
-    """Coordinates that come to rest, where decay moves z for so long that its rounding is felt in beta.
+    """Coordinates that come to rest, where decay moves z for so long that its rounding would be visible in beta.
 
     The unit of time of `growth` is 2 to the power `exponent` of that of `horizon`.
     """
@@ -264,7 +264,7 @@ def choose(
 
         own = _UNIT_SCALE if isinstance(direction, Start) else scale
         return noisy_loss_coordinates(net, problem, own, direction, asked, method), None
-    # A check against a protocol costs as much as some steps of a small flow.
+    # An isinstance check against a protocol costs as much as some steps of a small flow.
     scheduled = not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
     if method == "native" and scheduled:
         raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")
@@ -328,7 +328,7 @@ def _along_curves(
     native: bool,
     horizon: float,
 ) -> Coordinates | str:
-    """Coordinates along the curves of weights out of their start, or why there are none."""
+    """Coordinates along the curves of the weights from their start, or why there are none."""
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
     reach = horizon * largest_pull(problem, scale, direction) if net.is_mixed else math.inf
     if admits_curves(net, scale, direction, rtol, reach) is None:
@@ -354,9 +354,9 @@ def _in_weights(
     growth_applies: bool,
     advice: str | None,
 ) -> Coordinates:
-    """Coordinates of the weights themselves; `free` to take others of theirs where symmetric weights need it.
+    """The weights as coordinates; if `free`, distances from mirrors where symmetric weights need them.
 
-    `advice`: what to say of a product of weights whose start is too small for them.
+    `advice` is part of the error message for a start that is too small.
     """
     if net.noise is not None or net.weight_decay:
         from flowsim.flows.chambers import ChamberCoordinates

@@ -1,4 +1,4 @@
-"""From coordinates and a clock to a Trajectory: integrate, read, and keep the dense output."""
+"""The driver of all flows: from coordinates and a clock to a Trajectory with its dense output."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from flowsim.results.state import CLOCKS
 from flowsim.solvers import SeparableSolution, Solution, Status
 from flowsim.version import __version__
 
-#: Clocks that the last step takes beyond their end.
+#: Clocks whose end is overshot by the last step, and located in it.
 OVERSHOT: tuple[Clock, ...] = ("arclength", "log_loss")
-#: Rates whose squares are floats, and slopes whose third powers are.
+#: Rates whose squares do not overflow, and slopes whose cubes do not underflow.
 _FASTEST, _FLATTEST = math.sqrt(sys.float_info.max), sys.float_info.min ** (1 / 3)
 CLOCK_WORDS = dict(zip(CLOCKS, (*TIME_CLOCKS, "ln(1/L)"), strict=True))
 
@@ -62,24 +62,23 @@ def run_flow(
     acceleration : float
         ``d accelerated_time / dt``, t in the coordinates' unit.
     events : sequence of Event
-        To be looked for; the first occurrence of a terminal one ends the run.
+        Events to locate; the first occurrence of a terminal one ends the run.
     exponent : int
-        The coordinates' unit of time is ``exp(log_unit) 2^exponent``: they may see the data in powers of two near their
-        own.
+        The coordinates' unit of time is ``exp(log_unit) 2^exponent``: data may have been scaled by powers of two.
     reader : type
-        How the run is read.
+        The class of the run's dense output.
 
     Raises
     ------
     IntegrationError
         With the trajectory so far, if the integrator could not reach the end.
     """
-    # In these clocks the integrator's variable is time. Arc length as its variable is regular too, but its speed
-    # has a kink wherever beta stands still, and every implicit method stalls there on the noise of its tolerance.
+    # On all clocks the integrator's variable is time. Arc length is a regular variable too, but its speed has a kink
+    # wherever beta is stationary, at which every implicit method stalls on errors of the size of its tolerance.
     run = reader(coordinates, problem, NOTHING, acceleration, exponent=exponent)
     limit = (clock, t_end) if clock in OVERSHOT else None
     if t_eval is None and clock == "time" and math.isinf(run.unit):
-        t_eval = np.array([0.0, t_end])  # in no time that is a float does anything move
+        t_eval = np.array([0.0, t_end])  # the flow is constant over all times within the range of floats
     watch = Watcher(run, limit, events) if events or limit is not None else None
     with progress_bar(run, watch, clock, t_end) if progress else contextlib.nullcontext() as advance:
         solution = solve(coordinates, run.horizon(t_end, clock), method, rtol, atol, max_steps, advance, watch)
@@ -89,7 +88,7 @@ def run_flow(
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
         verdict = getattr(coordinates, "verdict", None)
-        success, message = False, verdict or "the loss does not tend to 0: it rests where it is"
+        success, message = False, verdict or "the loss does not tend to 0: it has come to rest"
     if limit is not None and success and last is None:
         end, passed = _where_reached(run, clock, t_end)
         t_eval = passed if t_eval is None else t_eval
@@ -135,20 +134,20 @@ def run_flow(
 
 
 def _where_reached(run: DenseOutput, clock: Clock, t_end: float) -> tuple[tuple[int, float], Array]:
-    """Step and position at which the last steps, which overshoot, pass the end; all times up to there."""
+    """The step and position at which the clock reaches its end; values of the clock at all steps up to there."""
     _, step, position = run.places(np.array([t_end]), clock)
     passed = run.steps().on(clock)
     return (int(step[0]), float(position[0])), np.append(passed[passed < t_end], t_end)
 
 
 def _at_floor(coordinates: Coordinates, solution: Solution | SeparableSolution) -> str:
-    """What the coordinates have to say of steps that fell to the spacing of floats."""
+    """The coordinates' advice for steps that fell to the spacing of floats, if any."""
     why = getattr(coordinates, "at_floor", None)
     return f"; {why}" if why and solution.status is Status.STEP_FLOOR else ""
 
 
 def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -> dict[str, Any]:
-    """What the coordinates have to say of the end of a run."""
+    """The coordinates' remarks on the end of a run."""
     remarks = getattr(coordinates, "remarks", None)
     return {} if remarks is None else remarks(solution.y[-1])
 
@@ -156,14 +155,14 @@ def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -
 def _reason(
     coordinates: Coordinates, problem: Problem, solution: Solution | SeparableSolution, view: View
 ) -> str | None:
-    """What a failed run says about itself better than its integrator does."""
+    """A reason of failure that is more specific than the integrator's message; else None."""
     if not len(solution.h):
         return _too_fast(coordinates, view)
     return _too_flat(problem, view) if solution.status is Status.STEP_BUDGET else None
 
 
 def _too_fast(coordinates: Coordinates, start: View) -> str | None:
-    """That a run which took no step starts at a rate whose square is no float."""
+    """The reason of a run that took no step, if it starts at a rate whose square overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         rate = float(np.abs(coordinates.velocity(start.t, start.y)).max(initial=0.0))
     if rate < _FASTEST:
@@ -175,19 +174,19 @@ def _too_fast(coordinates: Coordinates, start: View) -> str | None:
 
 
 def _too_flat(problem: Problem, view: View) -> str | None:
-    """That steps have become short because a loss falls towards 0 more slowly than floats can follow."""
+    """The reason of a spent step budget, if the slope of the loss underflows while beta grows like ln t."""
     slopes = np.abs(problem.slopes(problem.predict(view.beta[-1])))
     least = float(slopes[slopes > 0].min(initial=math.inf))
     if isinstance(problem, Regression) or least > _FLATTEST:
         return None
     return (
-        f"the loss of a row falls towards 0, its slope to {least:.2g}, whose cube is below the range of floats; beta "
-        "goes on like the logarithm of time: shorten `t_end`, or use a larger `alpha`"
+        f"the loss of a row tends to 0, its slope is {least:.2g}, whose cube is below the range of floats; beta "
+        "grows like the logarithm of time: shorten `t_end`, or use a larger `alpha`"
     )
 
 
 def _beyond_floats(view: View, problem: Problem) -> str | None:
-    """What of predictor and loss is no float; the loss, a pass over X, is made only where beta does not tell."""
+    """The reason of failure if predictor or loss overflowed; the loss, a pass over X, is computed for large beta only."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
     if math.sqrt(np.vdot(view.beta, view.beta)) <= problem.safe_size:
         return None
@@ -239,13 +238,13 @@ def _estimate(
 
 
 class Watcher:
-    """Reads new steps: True once a clock has reached its end, or a terminal event has occurred."""
+    """Called with new steps: True once a clock has reached its end, or a terminal event has occurred."""
 
     def __init__(self, run: DenseOutput, limit: tuple[Clock, float] | None, events: Sequence[Event]) -> None:
         self.run, self.limit = run, limit
         self.terminal = [event for event in events if event.terminal]
         self.reached = 0.0
-        #: by a terminal event, before the end was reached
+        #: whether a terminal event ended the run before its end
         self.stopped = False
 
     @property
@@ -254,7 +253,7 @@ class Watcher:
 
     def __call__(self, steps: Solution | SeparableSolution) -> bool:
         clock, end = self.limit or ("arclength", math.inf)
-        # Only events, and the arc length, depend on what came before.
+        # Only events and the arc length depend on earlier steps.
         self.run = self.run.after(steps) if self.terminal or clock == "arclength" else replace(self.run, solution=steps)
         self.reached = float(self.run.steps().on(clock)[-1])
         ended = bool(self.terminal) and search(self.run, self.terminal, self.limit)[1] is not None
@@ -262,7 +261,7 @@ class Watcher:
         return ended or self.reached >= end
 
     def after(self, start: float, stop: float, piece: Callable[[Array], Array]) -> bool:
-        """The same with one step of SciPy's."""
+        """The same for one step of SciPy's methods."""
         t = np.array([start, stop])
         return self(Solution(t, np.asarray(piece(t)).T, [piece], Status.COMPLETED, "", {}))
 
@@ -271,7 +270,7 @@ class Watcher:
 def progress_bar(
     run: DenseOutput, watch: Watcher | None, clock: Clock, end: float
 ) -> Iterator[Callable[[float], None] | None]:
-    """A progress bar over a run's own clock, told the time; other clocks are those of what watches it."""
+    """A progress bar over the clock of a run; the callable that it yields is given times."""
     from tqdm.auto import tqdm
 
     units = {"time": run.unit, "accelerated": run.acceleration}

@@ -2,7 +2,7 @@ r"""Dual coordinates: a network integrated through its growth map, exact at any 
 
 .. math:: \dot z = -\nabla L(B(z, t)), \qquad z = X^\top \nu / n,
 
-so that z, and nothing else, evolves, in the row space of X; weights and what they conserve are read off the map
+so that z alone evolves, in the row space of X; weights and conserved quantities are computed from the map
 (:mod:`flowsim.growth`).
 """
 
@@ -23,15 +23,16 @@ from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, Regression
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
-#: Several steps err before an error is contracted away; measured so that the global error stays below rtol.
+#: Local against global tolerance: several errors add up before they are contracted. Measured so that the global error
+#: stays below rtol.
 _SAFETY = 0.02
-#: Coefficients of this share of the data are visible, and a step may carry an unseen one so many e-folds past that.
+#: Coefficients above this part of the data's are visible; e-folds by which a step may carry a hidden one past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
-#: A state is what a few roundings have left.
+#: Rounding error of a state.
 ROUNDINGS = 4.0 * float(np.finfo(float).eps)
-#: Entries of states read at once.
+#: Entries of states read at once, which stay in the cache.
 _AT_ONCE = 1 << 15
-#: What flows on the data of a problem have in common.
+#: Data shared by the flows of a problem.
 _SHARED: WeakKeyDictionary[Problem, dict[Any, Any]] = WeakKeyDictionary()
 
 
@@ -57,7 +58,7 @@ class DualCoordinates:
 
     @cached_property
     def flow(self) -> SeparableFlow:
-        """The flow as the native integrator takes it."""
+        """The flow in the form of the native integrator."""
         problem, base = self.problem, self.map.base
         squares = isinstance(problem, Regression)
         offset = np.asarray(problem.X @ np.broadcast_to(base, problem.d)) if base.any() else None
@@ -82,7 +83,7 @@ class DualCoordinates:
         )  # fmt: skip
 
     def starts_too_fast(self) -> bool:
-        """Whether ``z'' = -X^T W X (d beta/dt) / n`` at the start, which the native method takes, is beyond floats."""
+        """Whether ``z'' = -X^T W X (d beta/dt) / n``, which the native method needs, overflows at the start."""
         start, problem = self.map.state(np.zeros((1, self.problem.d))), self.problem
         with np.errstate(over="ignore", invalid="ignore"):
             velocity, mean = self.velocity(np.zeros(1), start), self.map.value(start, 0.0) + self.map.shift
@@ -126,7 +127,7 @@ class DualCoordinates:
         return self.reduced.toward(self._mean(t, y), self.map.drift(self._z(y), t))
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
-        """No step reaches far beyond the time at which a hidden coordinate becomes visible."""
+        """The longest step that ends soon after a hidden coordinate becomes visible."""
         speed = derivative @ self.reduced.B
         return self.stepped.until_visible(self._z(y), t, speed, self.visible, _OVERSHOOT)
 
@@ -155,7 +156,7 @@ class DualCoordinates:
         return beta
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """What of beta may be rounding of states, at each time (K,): of z, or of the nearer distance to a blow-up."""
+        """A bound on the error of beta from rounding of z or the nearer distance to a blow-up, at each time (K,)."""
         size = np.where(np.isfinite(y), np.abs(y), np.inf).reshape(len(y), -1, self.problem.d).min(axis=1)
         size[~np.isfinite(size)] = 0.0
         with np.errstate(over="ignore"):
@@ -177,7 +178,7 @@ class DualCoordinates:
         return self.departure_of_conserved(t, y)
 
     def departure_of_conserved(self, t: Array, y: Array) -> Array:
-        """The same without the weights: with many features they are most of what is to be computed."""
+        """The same without computing weights, which with many features are most of the work."""
         z = self._z(y)
 
         def largest(part: slice) -> tuple[Array]:
@@ -190,7 +191,7 @@ class DualCoordinates:
 
 
 def _by_rows(read: Callable[[slice], tuple[Array, ...]], z: Array) -> tuple[Array, ...]:
-    """What is read of all states (T, N), a few at a time: all that is made on the way stays in the cache."""
+    """Apply `read` to all states (T, N), a few at a time, so that temporaries stay in the cache."""
     rows = max(1, _AT_ONCE // max(z.shape[1], 1))
     first = read(slice(0, rows))
     if len(z) <= rows:

@@ -1,4 +1,4 @@
-"""A run's own estimate of its global error: the distance to a companion run at tighter tolerance."""
+"""The global error of a run, estimated by its distance to a companion run at a tighter tolerance."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import numpy as np
 
 from flowsim.arrays import Array
 
-#: The companion is so much tighter: what it errs itself is a small part of the difference.
+#: The companion's tolerance relative to the run's: its own error is a small part of the difference.
 TIGHTER = 50.0
-#: Steps it may take for each one of the run's budget.
+#: The companion's step budget relative to the run's.
 COMPANION_STEPS = 4
 _MARGIN = 1.5
-#: Part of the tolerance by which a run and its companion may both err: of SciPy's methods, and of no more steps.
+#: Common error of run and companion, as a part of the tolerance: for SciPy's methods, and where the companion took no
+#: more steps.
 _COMMON, _ALIKE = 0.02, 0.9
-#: A run at a tolerance below this errs by rounding: no run is tighter, and one that is looser tells more.
+#: Below this tolerance errors are rounding: the companion is looser, since no tighter run is more accurate.
 _TIGHTEST = 5e-11
-#: Places of a step that are examined, and points over which the difference counts: two steps to either side.
+#: Points per step at which the runs are compared, and points over which the difference is maximised: two steps either
+#: way.
 _INSIDE = np.array([0.0, 0.12, 0.3, 0.5, 0.7, 0.88])
 _NEARBY = 4 * len(_INSIDE) + 1
 _ROUNDINGS = 8 * np.finfo(float).eps
 
 
 def companions(rtol: float) -> tuple[float, ...]:
-    """Factors of the tolerance for the run to compare with, the next for when one cannot be carried through."""
+    """Factors of the tolerance of the companion, in order of preference should one fail."""
     return (TIGHTER**-1, TIGHTER, TIGHTER**2) if rtol >= _TIGHTEST else (TIGHTER, TIGHTER**2)
 
 
 def steps_of_companion(steps: int) -> int:
-    """Steps after which a companion is given up: many times what any order of method needs."""
+    """Step budget of a companion: many times what a method of any order needs."""
     return 2000 + 40 * steps
 
 
 def in_common(method: str, steps: int, of_companion: int) -> float:
-    """Part of the tolerance by which a run and its companion may both err, from how many steps they took."""
+    """Common error of a run and its companion, as a part of the tolerance, from their numbers of steps."""
     return _ALIKE if of_companion <= steps else _COMMON if method != "native" else 0.0
 
 
@@ -43,20 +45,20 @@ def error_estimate(
 ) -> Array:
     """Estimated error of beta at times `t`, in the largest-entry norm.
 
-    An error that changes sign is small there by chance: what counts is its size over the steps around, with a margin.
+    An error that changes sign is small there by chance: the estimate is its maximum over nearby steps, with a margin.
 
     Parameters
     ----------
     steps : array (S,)
         Ends of the run's steps.
     t, beta : array (T,), array (T, ...)
-        What is reported.
+        The reported points.
     run, companion : callable
         beta at times (K,), shape (K, ...).
     """
     from scipy.ndimage import maximum_filter1d
 
-    # The continuous extension has no error control of its own: steps are examined inside, and where they are read.
+    # The continuous extension has no error control of its own: runs are compared inside steps and at reported times.
     inside = steps[:-1, None] + np.diff(steps)[:, None] * _INSIDE
     times = np.append(inside.ravel(), steps[-1])
     one, other = (side(times).reshape(len(times), -1) for side in (run, companion))
@@ -64,21 +66,21 @@ def error_estimate(
     own = np.abs(beta - companion(t)).reshape(len(t), -1).max(axis=1)
     after = np.clip(np.searchsorted(times, t), 1, len(times) - 1)
     size = np.abs(beta).reshape(len(t), -1).max(axis=1)
-    # What is tiny is the exponential of a large number, and errs by the rounding of that.
+    # Tiny coefficients are exponentials of large numbers, whose rounding is their relative error.
     folds = 1.0 + np.abs(np.log(size, out=np.zeros(len(t)), where=size > 0))
     estimate: Array = _MARGIN * np.maximum(np.maximum(nearby[after - 1], nearby[after]), own)
     return estimate + _ROUNDINGS * folds * size
 
 
 def unmoved(velocity: Array, t: Array, moved: Array, beta: Array, rtol: float) -> Array:
-    """What a run misses that has not moved at all: motion below its tolerance, which its companion does not see either.
+    """The error of a run that has not moved: motion below its tolerance, which its companion does not resolve either.
 
     Parameters
     ----------
     velocity : array (d,)
         ``d beta/dt`` at the start.
     t, moved, beta : array (T,), (T, d), (T, d)
-        Times in the same unit, how far beta has come from its start, and beta.
+        Times in the same unit, the distance of beta from its start, and beta.
     """
     size = np.abs(beta).max(axis=1)
     due = np.minimum(t * np.abs(velocity).max(), rtol * size)

@@ -1,4 +1,4 @@
-"""The flow of a two-layer linear network: its frame (:mod:`flowsim.growth.frame`), as the driver of flows takes it."""
+"""The flow of a two-layer linear network: its frame (:mod:`flowsim.growth.frame`) as coordinates for the driver."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, int
 from flowsim.solvers.threads import one_blas_thread
 from flowsim.symbolic.clock import acceleration
 
-#: Starts of which squares are in the range of floats, for SciPy's methods.
+#: Bound on logarithms of starts whose squares are floats, for SciPy's methods.
 _SMALLEST_PLAIN_LOG = -100.0
 #: Unknowns up to which SciPy's implicit methods are given the analytic Jacobian as an array.
 _LARGEST_JACOBIAN = 1000
-#: SciPy's methods: a run ends in an error once the imbalance is off by this share of its value at 0.
+#: SciPy's methods: a run fails once the imbalance is off by this part of its value at 0.
 _IMBALANCE_LIMIT = 0.1
-#: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, are no floats.
+#: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, overflow.
 _LARGEST_EXPONENT = 490
 #: Rows of a linear system up to which one BLAS thread is faster than several.
 _SMALL_SYSTEM = 2000
@@ -47,7 +47,7 @@ def linear_flow(
     events: Any,
     **more: Any,
 ) -> Trajectory:
-    """What :func:`flowsim.gradient_flow` calls for a LinearNetwork."""
+    """The flow of a linear network: arguments as in :func:`flowsim.gradient_flow`, checked."""
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
     if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
@@ -68,12 +68,12 @@ def linear_flow(
 
 
 def start_info(net: LinearNetwork, scale: InitialScale, start: Mapping[str, ArrayLike] | None) -> dict[str, Any]:
-    """What a trajectory's `info` says of its start."""
+    """Entries of a trajectory's `info` about its start."""
     return {"network": repr(net), "alpha": scale.text, "log_alpha": scale.log, "default_start": start is None}
 
 
 class FrameCoordinates:
-    """U and V in a graded frame (native), or as they are (SciPy's methods).
+    """U and V in a graded frame (native), or themselves (SciPy's methods).
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class FrameCoordinates:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What a trajectory's `info` says of the reductions."""
+        """Entries of a trajectory's `info` about the reductions."""
         data = self.growth.data
         lost = self.growth.lost
         remark = {
@@ -134,7 +134,7 @@ class FrameCoordinates:
     ) -> FrameSolution:
         """Integrate natively over [0, t_end]."""
         growth = self.growth
-        # More threads cost more than they give on systems this small, sixty times more on a busy machine.
+        # On systems this small more threads only cost time, up to sixty times as much on a busy machine.
         with one_blas_thread(6 * sum(growth.problem.shape) <= _SMALL_SYSTEM):
             return integrate_frame(
                 growth.problem, growth.start, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done
@@ -155,14 +155,14 @@ class FrameCoordinates:
         return self.growth.beta(t, self._states(y))
 
     def loss(self, t: Array, y: Any) -> Array | None:
-        """Without the cancellation of ``X beta - Y`` where that can be avoided."""
+        """The loss, without the cancellation of ``X beta - Y`` where that can be avoided; else None."""
         data = self.growth.data
         if data.excess is None or data.least_loss is None:
             return None
         return data.least_loss + data.excess(self.growth.reduced_beta(self._states(y)))
 
     def levels(self, t: Array, y: Any) -> Array | None:
-        """``1 + l_j / gamma``, (T, w), falling: 0 at the start, 1 for what has grown; -inf for what is absent."""
+        """``1 + l_j / gamma``, (T, w), descending: 0 at the start, 1 for grown directions; -inf for absent ones."""
         if self.scale.gamma <= 0:
             return None
         return 1.0 + self._states(y).logs / self.scale.gamma
@@ -174,7 +174,7 @@ class FrameCoordinates:
         return self.growth.departure(t, self._states(y))
 
     def departure_along(self, solution: Any, t: Array) -> Array:
-        """The same where the law needs the whole run, of a method of SciPy's."""
+        """The same for a run by one of SciPy's methods, where the law needs the whole run."""
         return self.growth.departure_along(solution.t, lambda times: self._states(solution(times)), t)
 
     @cached_property
@@ -213,7 +213,7 @@ class FrameCoordinates:
 
 
 def _check_range(problem: Problem) -> None:
-    """Squares of gradients and coefficients must be floats: two symmetries take any other data there."""
+    """Require that squares of gradients and coefficients are floats; two symmetries bring any other data there."""
     p, q = problem.binary_exponents if isinstance(problem, Regression) else (None, None)
     if p is not None and q is not None and max(abs(q + p), abs(q - p)) > _LARGEST_EXPONENT:
         raise IntegrationError(
@@ -224,7 +224,7 @@ def _check_range(problem: Problem) -> None:
 
 
 class _PlainStates(FrameStates):
-    """States given as they are: what is conserved is read off."""
+    """States given by U and V themselves: the conserved quantity is computed from them."""
 
     def __init__(self, first: Array, second: Array, growth: LinearGrowth) -> None:
         count = len(first)
@@ -283,7 +283,7 @@ class LinearObserved:
 
 
 class _Weights(Mapping[str, Array]):
-    """U (T, D, k) and V (T, m, k), put together when asked for; times exp(-shift) if `plain`."""
+    """U (T, D, k) and V (T, m, k), assembled on access; times exp(-shift) if `plain`."""
 
     def __init__(self, growth: LinearGrowth, t: Array, states: FrameStates, index: Any, plain: bool) -> None:
         self._growth, self._t, self._states, self._index, self._plain = growth, t, states, index, plain

@@ -1,4 +1,4 @@
-"""The front door of continuous time."""
+"""The public function of continuous time: the gradient flow of any network on any problem."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def gradient_flow(
         not reduce to m and V; it is exact for Gaussian noise on quadratic formulas, in closed form (exponential,
         Poisson) or by quadrature to rounding (logistic, log-cosh): :mod:`flowsim.flows.noisy_loss`.
     t_end : float, optional
-        End of the run in the unit of `clock`, > 0. None, for squares: run until the flow rests, found by doubling.
+        End of the run in the unit of `clock`, > 0. None, for squares: run until the flow is at rest, found by doubling.
     alpha : float, str, Decimal or Fraction
         Scale of initialisation, > 0; text and Decimal reach below the range of floats (``"1e-1000"``). Default: 1e-3,
         or 1 where `start` is given.
@@ -74,7 +74,7 @@ def gradient_flow(
         :class:`flowsim.Logs` gives signs and logarithms, of any size per weight and coordinate. A state of an earlier
         run of the same DiagonalNetwork, ``traj`` or ``traj.at(t)``, is continued, at any scale.
         For a LinearNetwork ``{"U": (D, h), "V": (m, h)}``; default: independent Gaussian entries of std ``h**-0.5``,
-        always the same ones; Logs give either factor a scale of its own. Wide arrays are kept by reference: leave them
+        always the same ones; Logs give each factor its own scale. Wide arrays are kept by reference: leave them
         unchanged while ``traj.weights`` is in use.
     pretrained : mapping weight -> array or number, optional
         Weights that alpha does not multiply: the start is ``pretrained + alpha * start``, also where alpha is far below
@@ -88,13 +88,13 @@ def gradient_flow(
         ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it.
     coordinates : {"auto", "growth", "log", "curve", "weights"}
         ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.growth.exponential`), log coordinates
-        for products of three weights or more (:mod:`flowsim.growth.product_map`; with noise or decay so small that
-        only weights that wait feel it, :mod:`flowsim.growth.shrinking_map`), and curve coordinates for any other
-        formula without noise (:mod:`flowsim.growth.curve_map`), whenever they are exact.
+        for products of three weights or more (:mod:`flowsim.growth.product_map`; with noise or decay that affects
+        waiting weights alone within the tolerance, :mod:`flowsim.growth.shrinking_map`), and curve coordinates for any
+        other formula without noise (:mod:`flowsim.growth.curve_map`), whenever they are exact.
     rtol : float
         Relative accuracy of the weights, in (0, 1).
     atol : float
-        Absolute accuracy of the weights; growth coordinates need none, they control relative accuracy at every scale.
+        Absolute accuracy of the weights; unused in growth coordinates, which control relative accuracy at every scale.
     max_steps : int
         Budget of accepted steps.
     progress : bool
@@ -102,7 +102,7 @@ def gradient_flow(
     estimate_error : bool
         Also run at a tighter tolerance and report the distance, with a margin, as ``traj.error_estimate``.
     events : Event, function (t, State) or sequence of these
-        What to look for along the run, to the accuracy of its states (:mod:`flowsim.events`); found in
+        Events to locate along the run, to the accuracy of its states (:mod:`flowsim.events`); found in
         ``traj.events``. A terminal one ends the run: its time is then the last of ``traj.t``, behind those of `t_eval`
         that come before it.
 
@@ -113,7 +113,7 @@ def gradient_flow(
     Raises
     ------
     ValueError
-        For arguments the caller can mend; the text names the argument and what was found.
+        For invalid arguments; the message names the argument and what was found.
     IntegrationError
         If the flow cannot be continued, or its result could not be trusted; carries the trajectory so far.
 

@@ -20,7 +20,7 @@ _CAP_OF_EXPONENTIALS = 20.0
 
 
 def takes_loss(problem: Problem) -> bool:
-    """Whether the native method integrates with the loss of a problem."""
+    """Whether the native method supports the loss of a problem."""
     return problem.loss_function.kernel is not None and problem.d <= SeparableFlow.MOST_WITH_LOSS
 
 
@@ -55,7 +55,7 @@ class GrowthCoordinates(DualCoordinates):
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """What of beta may be the rounding of exponents, at each time (K,)."""
+        """A bound on the error of beta from rounding of the exponents, at each time (K,)."""
         own, modes = self.map, self.map.modes
         size = np.abs(own.offset) + np.abs(modes.rate * y[..., None]) + own.decayed(t)
         change = own.derivative(own.exponents(y, t), np.sign(modes.coefficient) * size)
@@ -70,7 +70,7 @@ class GrowthCoordinates(DualCoordinates):
     def predictor_at_steps(
         self, solution: SeparableSolution, step: NDArray[np.intp], position: Array, t: Array
     ) -> Array | None:
-        """beta at positions, 0 to 1, of steps, without the states; None where that is not quicker."""
+        """beta at positions, 0 to 1, in steps, without the states; None where that is not faster."""
         return None if self.map.schedule is not None else solution.sums_at_steps(step, position, t)
 
     def predictor(self, t: Array, y: Array) -> Array:
@@ -79,9 +79,9 @@ class GrowthCoordinates(DualCoordinates):
 
 
 def cap_of(problem: Problem, growth: ExponentialMap) -> float:
-    """The exponent above which exp is continued linearly: lower where the loss makes an exponential of it again.
+    """The exponent above which exp is continued linearly: lower where the loss is itself exponential.
 
-    It is above what the start has, and the data.
+    It exceeds the exponents of the start and of the data.
     """
     if problem.loss_function.safe_prediction > EXPONENTIAL:
         start = float(np.max(growth.offset, where=growth.modes.coefficient != 0, initial=0.0))

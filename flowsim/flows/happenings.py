@@ -24,14 +24,14 @@ _FIELD = {"time": "t", "accelerated": "accelerated_time", "arclength": "arclengt
 
 
 class Seen(Protocol):
-    """What is seen at some places."""
+    """States at some points of a run."""
 
     @property
     def state(self) -> State: ...
 
 
 class Readable(Protocol):
-    """A run as far as it has come.
+    """A run, as far as it has been integrated.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Readable(Protocol):
     size : int
         Entries of beta.
     travelled : ArcLength
-        The distance alone, without the time.
+        The arc length of beta alone, without time.
     """
 
     @property
@@ -53,10 +53,10 @@ class Readable(Protocol):
     def travelled(self) -> ArcLength: ...
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> Seen:
-        """What is seen at positions, 0 to 1, of steps."""
+        """The view at positions, 0 to 1, in steps."""
 
     def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
-        """A clock at positions, 0 to 1, of steps."""
+        """Values of a clock at positions, 0 to 1, in steps."""
 
     def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
         """beta of some coordinates at values of a clock, shape (K, len(only))."""
@@ -68,12 +68,12 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class WholeRun:
-    """What a trajectory keeps of a run: it can be read from its start to its end, whatever times were asked for.
+    """The dense output that a trajectory keeps: readable from start to end, whatever times were requested.
 
     Attributes
     ----------
     end : tuple (step, position) or None
-        Where it ends, 0 to 1 in a step; None for the end of the last step.
+        The end of the run, with a position from 0 to 1; None for the end of the last step.
     """
 
     run: Readable
@@ -125,7 +125,7 @@ def search(
 
 
 def _without_noise(run: Readable, found: list[Occurrence], sought: Sought, event: Event) -> list[Occurrence]:
-    """Motions that cover no more than the run errs are left out, and then changes in the other direction."""
+    """Leave out motion below the error of the run, and then changes in the other direction."""
     mine = [one for one in found if one.event is sought]
     dropped: set[int] = set()
     if mine:
@@ -143,7 +143,7 @@ def outcome(completed: bool, message: str, last: Occurrence | None, stopped: boo
     Parameters
     ----------
     last : Occurrence or None
-        The event that ended the run: what came after it does not count.
+        The event that ended the run: later events do not count.
     stopped : bool
         Whether the integration was stopped for a terminal event.
     """
@@ -159,13 +159,13 @@ def _places(found: Sequence[Occurrence]) -> tuple[NDArray[np.intp], Array]:
 
 
 def _values(event: Event, t: Array, seen: Seen) -> Array:
-    # t is the solver's, and may be in another unit.
+    # The solver's t may be in another unit.
     state = seen.state
     return event(state.t, state)
 
 
 def happened(run: Readable, found: Sequence[Occurrence]) -> Events:
-    """The same as the caller reads it."""
+    """Occurrences as the `Events` of a trajectory."""
     if not found:
         return _NOTHING
     return Events(

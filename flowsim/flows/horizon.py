@@ -1,4 +1,4 @@
-"""Clocks of a run: how long it takes, how far its duals come at most (what waits for longer stands still), units."""
+"""Bounds on the duration of a run and on its gradient, hence on its duals; the unit of accelerated time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem, Regression
 from flowsim.symbolic.clock import acceleration, log_acceleration
 
-#: Weights at which a start is near 0, and what the bound there is multiplied by.
+#: Size of weights up to which a start is near 0, and the safety factor of the bound there.
 _NEAR, _MARGIN = 1e-3, 2.0
 _LOG_MOST = math.log(sys.float_info.max)
 
 
 def longest(net: DiagonalNetwork, scale: InitialScale, t_end: float, clock: str) -> float:
-    """The time that a run takes on its clock, infinite where that is not known."""
+    """The duration of a run in time, infinite where it is not known in advance."""
     if clock == "accelerated":
         log = math.log(t_end) - log_acceleration(net, scale)
         return math.exp(log) if log < _LOG_MOST else math.inf
@@ -27,7 +27,7 @@ def longest(net: DiagonalNetwork, scale: InitialScale, t_end: float, clock: str)
 
 
 def largest_pull(problem: Problem, scale: InitialScale, direction: Array) -> float:
-    """What no |g_i| exceeds along a flow from the neighbourhood of 0, where the loss of squares only falls."""
+    """A bound on all |g_i| along a flow from near 0 with squares, whose loss decreases; else infinite."""
     if not isinstance(problem, Regression) or scale.log + math.log(np.abs(direction).max()) > math.log(_NEAR):
         return math.inf
     size = np.sqrt(2.0 * float(problem.loss(np.zeros(problem.d))) * float(problem.feature_variances.max()))
@@ -37,10 +37,10 @@ def largest_pull(problem: Problem, scale: InitialScale, direction: Array) -> flo
 def acceleration_in_units(
     net: DiagonalNetwork, scale: InitialScale, chosen: Coordinates, clock: str, exponent: int
 ) -> float:
-    """``d accelerated_time / dt``, t in the coordinates' unit of time, which has a binary exponent besides."""
+    """``d accelerated_time / dt``, t in the coordinates' unit of time ``exp(log_unit) 2^exponent``."""
     unit = chosen.log_unit
     if unit or (chosen.name == "weights" and clock == "time"):
-        # Accelerated time itself may be below the range of floats; time is not.
+        # Accelerated time may underflow; time does not.
         rate = max(math.exp(log_acceleration(net, scale) + unit), sys.float_info.min)
     else:
         rate = acceleration(net, scale)

@@ -1,8 +1,8 @@
-r"""Flows whose loss tends to 0, on the clock ``ln(1/L)``: a loss of 1e-1000000 is an ordinary end.
+r"""Flows whose loss tends to 0, on the clock ``ln(1/L)``: they reach a loss of 1e-1000000.
 
-In ``d sigma = L dt`` a flow of L is one of ``ln L``, whose gradient has the size of the data whatever the loss: what is
-integrated is that, by growth coordinates (:mod:`flowsim.flows.loss_growth`) or in a frame
-(:mod:`flowsim.flows.loss_frames`), and all clocks are read off.
+In ``d sigma = L dt`` the flow of L is that of ``ln L``, whose gradient has the size of the data at any loss. That flow
+is integrated, in growth coordinates (:mod:`flowsim.flows.loss_growth`) or in a frame
+(:mod:`flowsim.flows.loss_frames`), and all clocks are computed from it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from flowsim.solvers import ArcLength, SeparableSolution, Solution
 
 Places = NDArray[np.intp]
 
-#: Further than any loss can be brought in floats: the variable grows like the logarithm of the logarithm of the loss.
+#: An end of sigma that no loss reaches in floats: sigma grows like ln ln(1/L).
 _HORIZON = 1e12
 _ITERATIONS = 80
 
 
 class LossClock(Coordinates, Protocol):
-    """Coordinates whose variable is sigma, and `velocity` ``d beta / d sigma``."""
+    """Coordinates over sigma: `velocity` is ``d beta / d sigma``."""
 
     @property
     def first(self) -> float:
@@ -45,14 +45,14 @@ class LossClock(Coordinates, Protocol):
         """ln L of states."""
 
     def times(self, solution: Any, elapsed: float) -> Callable[[Places, Array, Any], Array]:
-        """(step, position, state) to the time, `elapsed` where the solution begins; infinite where it is no float."""
+        """The map (step, position, state) to time, which is `elapsed` at the solution's start; infinite on overflow."""
 
 
 @dataclass(frozen=True, eq=False)
 class LossReader(DenseOutput):
-    """The state at any value of any clock; the solution's own variable is sigma."""
+    """The state at any value of any clock; the solution's independent variable is sigma."""
 
-    #: time before the solution begins
+    #: time at the start of the solution
     elapsed: float = 0.0
 
     @property
@@ -61,7 +61,7 @@ class LossReader(DenseOutput):
 
     @cached_property
     def arclength(self) -> ArcLength:
-        """Of the predictor alone."""
+        """The arc length of the predictor alone."""
         return replace(self.travelled, values=self.travelled.values + self.covered)
 
     @cached_property
@@ -84,7 +84,7 @@ class LossReader(DenseOutput):
         return "log_loss", value
 
     def at(self, t: Array) -> View:
-        """What is seen at values of the clock ``ln(1/L)``."""
+        """The view at values of the clock ``ln(1/L)``."""
         return self.look(t, "log_loss")
 
     @cached_property
@@ -93,7 +93,7 @@ class LossReader(DenseOutput):
         return np.minimum(count, max(len(self.h) - 1, 0)), (count == len(self.h)).astype(float)
 
     def places(self, values: Array, clock: Clock) -> tuple[Array, Places, Array]:
-        """Where a clock, which never falls, takes values: bracketed interpolation, halved where it stalls."""
+        """The points at which a clock, which never decreases, takes values: bracketed interpolation with bisection."""
         ends = self.on(clock, *self._ends)
         step = np.clip(np.searchsorted(ends, values, side="right") - 1, 0, len(self.h) - 1)
         low, high = np.zeros(len(values)), np.ones(len(values))
@@ -115,14 +115,14 @@ class LossReader(DenseOutput):
         return self.at_steps(step, position)
 
     def at_steps(self, step: Places, position: Array) -> View:
-        """What is seen at positions, 0 to 1, of steps."""
+        """The view at positions, 0 to 1, in steps."""
         sigma = self.t[step] + (position * self.h[step] if len(self.h) else 0.0)
         return LossView(
             self, sigma, lambda part: self.solution.at_steps(step[part], position[part]), step, position, {}
         )
 
     def steps(self, end: Any = None) -> View:
-        """What is seen at the ends of the steps, up to the event that ended the run."""
+        """The view at the ends of the steps, up to the event that ended the run."""
         if end is None:
             return self.at_steps(*self._ends)
         return super().steps(end)
@@ -130,7 +130,7 @@ class LossReader(DenseOutput):
 
 @dataclass(frozen=True, eq=False)
 class LossView(View):
-    """States at some places, read on first access."""
+    """States at some points of a run, computed on first access."""
 
     dense: LossReader
 
@@ -187,7 +187,7 @@ def log_loss_flow(
 
 
 def require_decreasing(net: Any, problem: Problem) -> None:
-    """Refuse what does not bring the loss to 0.
+    """Require a network, loss and data for which the loss tends to 0.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def require_decreasing(net: Any, problem: Problem) -> None:
             f"received loss={problem.loss_function.name!r}."
         )
     if getattr(net, "weight_decay", False):
-        raise ValueError("`clock` can be 'log_loss' without weight decay only: it ends the fall of the loss.")
+        raise ValueError("`clock` can be 'log_loss' without weight decay only: with it the loss does not tend to 0.")
     if not is_separable(problem):
         raise ValueError("`problem` must be separable on the clock 'log_loss': its loss does not tend to 0.")
 
@@ -207,7 +207,7 @@ def require_decreasing(net: Any, problem: Problem) -> None:
 def run_on_loss_clock(
     coordinates: LossClock, problem: Problem, t_end: float, *, t_eval: Array | None, **more: Any
 ) -> Trajectory:
-    """Integrate and read on all clocks.
+    """Integrate, and return a trajectory with all clocks.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-r"""The clock ``ln(1/L)`` of two-layer linear networks: the frame carries the flow of ``ln L``.
+r"""The clock ``ln(1/L)`` of two-layer linear networks: the flow of ``ln L`` in a graded frame.
 
 .. math:: \frac{dZ}{d\sigma} = \begin{pmatrix} 0 & G \\ G^\top & 0 \end{pmatrix} Z, \qquad
           G = -\nabla \ln L = X^\top (Y \circ q), \qquad d\sigma = L \, dt.
 
-Time is read off the run, ``t = int exp(ln(1/L)) d sigma``, for as long as it is a float.
+Time is computed from the run, ``t = int exp(ln(1/L)) d sigma``, until it overflows.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from flowsim.symbolic.clock import acceleration
 
 Places = NDArray[np.intp]
 
-#: Of the tolerance asked for: a looser one lets weights of the loss ring, whose time constants are 1/ln(1/L) of ours.
+#: Part of the tolerance used: a looser one lets the softmax weights of the loss oscillate, whose time constants are
+#: shorter by a factor ln(1/L).
 _SHARE, _FINEST = 1e-2, 1e-12
 #: Chebyshev points of ln(1/L) in a step, and Gauss points on each piece over which it rises by `_RISE` at most.
 _POINTS, _GAUSS, _RISE = 12, 8, 0.5
-#: Steps after which a loss that hardly falls is noticed, how often it is looked at, and the logarithm of what waits.
+#: Steps before the first test for a stalled loss, steps between tests, and the logarithm below which a direction waits.
 _STALLED, _LOOK, _WAITS = 128, 16, -12.0
-#: Of the norm of a matrix of labels, relative.
+#: Relative rounding of the norm of a matrix of labels.
 _ROUNDING = 1e-9
 
 
@@ -78,7 +79,7 @@ def linear_flow_on(
 
 
 def _require_width(net: LinearNetwork, problem: Problem) -> None:
-    r"""Refuse labels Y (n, m) whose signs no matrix of rank `width` has: the loss has an infimum above 0.
+    r"""Refuse labels Y (n, m) that are not the signs of a matrix of rank `width`: the infimum of the loss is positive.
 
     Such a matrix has rank at least ``sqrt(n m) / ||Y||_2`` (Forster, J. Comput. Syst. Sci. 65, 2002); at width 1 that
     says that Y has rank one.
@@ -104,7 +105,7 @@ class FrameLossClock(FrameCoordinates):
         pretrained: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         self.problem, self.scale, self.native = problem, scale, True
-        #: why a run ended whose loss does not tend to 0
+        #: reason why a run ended whose loss does not tend to 0
         self.verdict: str | None = None
         data = reduce_data(net, problem, of_logarithm=True)
         self.growth = LinearGrowth.of(net, problem, scale, start, pretrained, data)
@@ -125,25 +126,25 @@ class FrameLossClock(FrameCoordinates):
         self, t_end: float, *, rtol: float, max_steps: int, done: Callable[[FrameSolution], bool] | None = None,
         **more: Any,
     ) -> FrameSolution:  # fmt: skip
-        """Integrate over [0, t_end] in sigma, or until the loss shows that it stays where it is."""
+        """Integrate over [0, t_end] in sigma, or until the loss is found to stall above 0."""
         self.verdict = None
         return super().integrate(
             t_end, rtol=max(_SHARE * rtol, _FINEST), max_steps=max_steps, done=_Stalling(self, max_steps, done), **more
         )
 
     def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Places, Array, Any], Array]:
-        """(step, position, state) to the time, infinite where it is no float."""
+        """The map (step, position, state) to time, infinite on overflow."""
         time = ElapsedTime.along(solution, lambda states: -self.log_loss(states), elapsed)
         return lambda step, position, y: time.at(step, position)
 
 
 class _Stalling:
-    """After every step: whether a run is done, also because the steps left are not enough for the loss to tend to 0.
+    """Called after every step: whether a run is done, also because the loss stalls.
 
     Data are separated once the loss is below that of one entry at margin 0. Where a network is too narrow the loss
-    falls by ever less towards a positive infimum, some margins growing and some not, and never gets there: that is
-    said where nothing waits to be learned and the fall over the last half of the steps, each time they double, would
-    not do it.
+    decreases ever more slowly towards a positive infimum. A run stalls where no direction waits to grow and the rise
+    of ln(1/L) over the last half of the steps, if repeated at each doubling of their number up to the budget, would not
+    separate the data.
     """
 
     def __init__(self, clock: FrameLossClock, max_steps: int, done: Callable[[FrameSolution], bool] | None) -> None:
@@ -193,7 +194,7 @@ class ElapsedTime:
 
     @classmethod
     def along(cls, solution: FrameSolution, exponent: Callable[[Any], Array], elapsed: float) -> ElapsedTime:
-        """Up to where the time is no float."""
+        """Integrate until the time overflows."""
         chebyshev = np.polynomial.chebyshev
         points = chebyshev.chebpts2(_POINTS)
         inverse = np.linalg.inv(chebyshev.chebvander(points, _POINTS - 1))
@@ -211,7 +212,7 @@ class ElapsedTime:
         return cls(edges, elapsed + np.concatenate([[0.0], np.cumsum(parts)]), coefficients, solution.h[:count])
 
     def at(self, step: Places, position: Array) -> Array:
-        """Times at positions, 0 to 1, of steps; infinite where they are no floats."""
+        """Times at positions, 0 to 1, in steps; infinite on overflow."""
         count = len(self.h)
         if count == 0:
             return np.full(len(step), self.values[0])
@@ -222,7 +223,7 @@ class ElapsedTime:
         return np.where(step + position <= count, time, np.inf)
 
     def _between(self, low: Array, high: Array, step: Places) -> Array:
-        """The time from one place to another of the same step."""
+        """The time between two points of the same step."""
         if not len(low):
             return np.zeros(0)
         nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)

@@ -4,8 +4,8 @@ r"""The clock ``ln(1/L)`` in growth coordinates.
           q_i = \frac{w_i |\ell'(m_i)|}{\sum_j w_j \ell(m_j)}, \quad m_i = y_i f_i.
 
 For exponential tails q is the softmax of minus the margins and ln L comes by a sum of logarithms: nothing
-underflows, and z grows like ``ln ln(1/L)``. With ``T = 1/L(0)`` the time itself is carried as ``s = ln(t + T)``,
-``ds/d sigma = exp(ln(1/L) - s)``, for as long as it is a float.
+underflows, and z grows like ``ln ln(1/L)``. With ``T = 1/L(0)`` time is integrated as ``s = ln(t + T)``,
+``ds/d sigma = exp(ln(1/L) - s)``, until it overflows.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem, Solution
 
-#: A step may raise an exponent by so much beyond the level where it matters.
+#: e-foldings by which a step may raise an exponent beyond the level at which it becomes active.
 _STRIDE = 3.0
 #: Local against global error, as in growth coordinates.
 _SAFETY = 0.02
-#: Time is infinite once ln(1/L) is beyond this; it stops being carried along smoothly, over the second.
+#: Time is infinite once ln(1/L) exceeds the first; its equation is switched off smoothly over the second.
 LAST_TIME, _FADE = 700.0, 4.0
 
 
@@ -38,7 +38,7 @@ class GrowthLossClock(GrowthCoordinates):
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
         super().__init__(net, problem, scale, direction, native=False)
-        self.map = replace(self.map, cap=CAP)  # predictions grow like ln(1/L): no exponent comes near
+        self.map = replace(self.map, cap=CAP)  # predictions grow like ln(1/L): exponents stay far below
 
     @cached_property
     def log_weights(self) -> Array:
@@ -143,7 +143,7 @@ class GrowthLossClock(GrowthCoordinates):
         return self.logs(y)[0]
 
     def times(self, solution: Solution, elapsed: float) -> Callable[[NDArray[np.intp], Array, Array], Array]:
-        """(step, position, state) to the time, infinite where it is no float: a state holds it."""
+        """The map (step, position, state) to time, which is part of the state; infinite on overflow."""
 
         def read(step: NDArray[np.intp], position: Array, y: Array) -> Array:
             known = -self.log_loss(y) < LAST_TIME

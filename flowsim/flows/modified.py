@@ -1,4 +1,4 @@
-r"""The modified flow: what descent with a finite step follows one order more closely than the gradient flow.
+r"""The modified flow, which descent with a finite step follows to one order more than the gradient flow.
 
 With F the field of the flow, steps of size h follow, on the clock t = h k,
 
@@ -6,10 +6,9 @@ With F the field of the flow, steps of size h follow, on the clock t = h k,
           c = h \text{ (plain)}, \quad h \frac{1 + \mu}{(1-\mu)^2} \text{ (heavy ball)}, \quad
           h \frac{1 - \mu + 2\mu^2}{(1-\mu)^2} \text{ (Nesterov)}.
 
-For ``F = -grad L``, L the expected loss under noise, this is the gradient flow of
-:math:`L + \frac{c}{4} \lVert \nabla_\theta L \rVert^2`. Momentum starts from rest, which over the first steps moves the
-start of the modified flow to :math:`\theta_0 - \mu h F(\theta_0) / (1-\mu)^2`; during those, while mu^k is not yet
-small, the two differ by O(h).
+For ``F = -grad L``, L the expected loss under noise, this is the gradient flow of :math:`L + \frac{c}{4} \lVert
+\nabla_\theta L \rVert^2`. Momentum starts from rest, which over the first steps shifts the start of the modified flow
+to :math:`\theta_0 - \mu h F(\theta_0) / (1-\mu)^2`; during those, while mu^k is not yet small, the two differ by O(h).
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
 from flowsim.symbolic.clock import acceleration
 
-#: An explicit step may let no component grow by more than this many e-folds: it could leap over its becoming visible.
+#: e-folds by which a component may grow in an explicit step: a longer one could miss its activation.
 _LARGEST_GROWTH = 0.5
-#: Several local errors add up before one is contracted away.
+#: Local against global tolerance: several local errors add up before they are contracted.
 _SAFETY = 0.02
 
 
@@ -55,7 +54,7 @@ class StepRule:
 
     @property
     def speed(self) -> float:
-        """``1 / (1 - mu)``: the clock h k runs that much slower than the gradient flow's."""
+        """``1 / (1 - mu)``, the speed relative to the gradient flow on the clock h k."""
         return 1.0 / (1.0 - self.momentum)
 
     @property
@@ -67,7 +66,7 @@ class StepRule:
 
     @property
     def offset(self) -> float:
-        """The start moves by minus this times F."""
+        """``mu h / (1 - mu)^2``: the start is shifted by minus this times F."""
         return self.momentum * self.step / (1.0 - self.momentum) ** 2
 
 
@@ -321,14 +320,14 @@ class ModifiedWeights(WeightCoordinates):
 
 
 class ModifiedLinear:
-    r"""The modified flow of U V^T, in the row space of the start, which it does not leave either.
+    r"""The modified flow of U V^T, in the row space of the start, which it preserves.
 
     With G the gradient in ``beta = U V^T`` and (P, Q) = F, the change of F along itself is
 
     .. math:: F' F = -\big( \dot G V + G Q + a \Sigma P, \; \dot G^\top U + G^\top P + b Q \big), \qquad
               \dot G = \nabla^2 L(\beta)\,[P V^\top + U Q^\top],
 
-    a and b the pull of the weight noise on Sigma U and on V.
+    a and b the rates of the damping by weight noise, of Sigma U and V.
     """
 
     name = "modified linear"

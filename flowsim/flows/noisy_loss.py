@@ -1,13 +1,14 @@
 r"""The expected-gradient flow of quadratic networks under Gaussian weight noise, with losses other than squares.
 
-All weights are perturbed at once, so the prediction ``f_i = sum_j x_ij phi(w_j + xi_j)`` has a law of its own and the
+All weights are perturbed at once, so the prediction ``f_i = sum_j x_ij phi(w_j + xi_j)`` is not Gaussian and the
 expected loss does not reduce to mean and variance. But an exponential of f is a product over coordinates, closed for
 Gaussian quadratic forms: with modes c_k of phi (:mod:`flowsim.growth.modes`), ``mu_k`` its eigenvalues,
 
 .. math:: E\, e^{s f_i} = \prod_{j,k} (1 - 2 s x_{ij} \mu_k \eta^2)^{-1/2}
           \exp \frac{s x_{ij} \mu_k |q_k|^{-2} c_{jk}^2}{1 - 2 s x_{ij} \mu_k \eta^2} =: \chi_i(s),
 
-and slopes of losses are sums of exponentials (:mod:`flowsim.problem.exponential_sums`). So every mode is multiplied,
+and slopes of losses are sums of exponentials (:mod:`flowsim.problem.exponential_sums`). So every mode has a relative
+rate,
 
 .. math:: \frac{d}{dt} \ln c_{jk}^2 = -4 \mu_k \Gamma_{jk}, \qquad
           \Gamma_{jk} = \frac1n \sum_i w_i x_{ij} \Big( b_i
@@ -36,27 +37,27 @@ from flowsim.problem.entries import dense
 from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
 from flowsim.solvers import InitialValueProblem
 
-#: Several steps err before an error is contracted away, as in dual coordinates.
+#: Local against global tolerance, as in dual coordinates.
 _SAFETY = 0.02
-#: Coefficients of this share of a prediction of 1 are visible; a step may carry an unseen one so far past that.
+#: Coefficients that change a prediction by this part of 1 are visible; e-folds by which a step may carry one past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
-#: exp is continued linearly above the first; exponents of expectations end at the second.
+#: exp is continued linearly above the first; exponents of expectations are clipped at the second.
 _CAP, _CAP_OF_EXPECTATIONS = 20.0, 600.0
-#: Columns of the Jacobian below this share of the largest act on nothing.
+#: Columns of the Jacobian below this part of the largest are dropped.
 _HIDDEN = 1e-18
-#: Predictions are integrated to so many standard deviations, and quadratures grow up to so many numbers.
+#: Standard deviations covered by quadratures, and the largest number of entries of their arrays.
 _DEVIATIONS, _MOST = 9.0, 1e7
 
 
 def noisy_loss_coordinates(
     net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, asked: str, method: str
 ) -> NoisyLossCoordinates:
-    """The coordinates, if the expected flow is exact here and nothing else was asked for.
+    """The coordinates, if the expected flow is exact in them and no others were requested.
 
     Raises
     ------
     ValueError
-        Saying what is not exact, or what was asked for.
+        Otherwise, with the reason.
     """
     name = problem.loss_function.name
     reason = _why_not(net, problem)
@@ -82,7 +83,7 @@ def _why_not(net: DiagonalNetwork, problem: Problem) -> str | None:
 
 
 class NoisyLossCoordinates:
-    """The flow in what ``ln c^2`` has gained, (d k) numbers, for SciPy's methods.
+    """The flow in the changes of ``ln c^2`` since the start, (d k) unknowns, for SciPy's methods.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ class NoisyLossCoordinates:
 
     @property
     def facts(self) -> dict[str, str]:
-        """How the expectation is taken, for ``traj.info``."""
+        """How the expectation is computed, for ``traj.info``."""
         return {"expectation": "closed form" if self.sum.is_exact else "quadrature"}
 
     def _size(self, terms: ExponentialSum) -> float:
@@ -171,7 +172,7 @@ class NoisyLossCoordinates:
         return out
 
     def _expectations(self, squares: Array) -> NDArray[np.inexact]:
-        """``w a chi / n`` of every row and node, (n q,)."""
+        """``w a chi / n`` for every row and node, (n q,)."""
         logs = self.log_factor + self.exponent @ squares.ravel()
         if self.sum.is_exact:
             logs = np.minimum(logs, _CAP_OF_EXPECTATIONS)
@@ -201,7 +202,7 @@ class NoisyLossCoordinates:
         return out
 
     def _spread(self, squares: Array) -> float:
-        """The largest prediction, with its standard deviations."""
+        """The largest prediction plus its standard deviations."""
         mean = self.X @ (self.modes.shift + (self.coefficient * squares).sum(axis=1))
         mu = self.rate / 4
         each = (mu * self.variance) ** 2 * 2 + 4 * mu * self.variance * self.coefficient * squares
@@ -209,7 +210,7 @@ class NoisyLossCoordinates:
         return float((np.abs(mean) + _DEVIATIONS * deviation).max())
 
     def _refine(self, spread: float) -> None:
-        """More nodes before predictions leave the reach, inside which every sum is the same function to rounding."""
+        """Add nodes before predictions leave the range in which the quadrature is exact to rounding."""
         wanted = 4 * spread
         if spread > self.sum.reach / 2 and self._size(self.sum) * wanted / self.sum.reach <= _MOST:
             finer = exponential_sum(self.problem.loss_function, self.problem.y, wanted)
@@ -226,7 +227,7 @@ class NoisyLossCoordinates:
         return None
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
-        """No step reaches far beyond the time at which a hidden mode becomes visible."""
+        """The longest step that ends soon after a hidden mode becomes visible."""
         exponents, growth = self._exponents(y), derivative.reshape(self.shape)
         visible = float(np.log(_VISIBLE / (np.abs(self.X).max() or 1.0)))
         hidden = (growth > 0) & (exponents < visible) & (self.coefficient != 0)
@@ -260,5 +261,5 @@ class NoisyLossCoordinates:
         )
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        """Their law is the flow itself: the decay depends on the predictions."""
+        """Zero: their law is the flow itself, since the decay depends on the predictions."""
         return np.zeros(len(t))

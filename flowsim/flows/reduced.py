@@ -1,4 +1,4 @@
-"""The problem in as few rows as it has: what SciPy's methods integrate in growth coordinates."""
+"""The problem reduced to min(n, d) rows, for SciPy's methods in growth coordinates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowsim.arrays import Array
 from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import dense
 
-#: Losses whose predictions are safe up to no more than this grow exponentially.
+#: Losses with a safe prediction up to this grow exponentially.
 EXPONENTIAL = 1e4
 
 
@@ -25,7 +25,7 @@ class Reduced:
 
     @classmethod
     def of(cls, problem: Problem, start: Array) -> Reduced:
-        # Without squares the pull at a predictor of 0 stands in for the target.
+        # For other losses the negative slopes at a predictor of 0 replace the target.
         X, y = dense(problem), problem.y if isinstance(problem, Regression) else -problem.slopes(np.zeros(problem.n))
         largest = float(np.sqrt(problem.feature_variances.max())) or 1.0
         Q = None
@@ -54,12 +54,12 @@ class Reduced:
         return out
 
     def toward(self, mean: Array, change: Array) -> Array:
-        """Its derivative in time where the predictor at fixed z changes so fast."""
+        """Its time derivative at fixed z, where the predictor changes at the rate `change`."""
         out: Array = -self.scale * (self.B @ change)
         return out
 
     def check(self, mean: Array) -> str | None:
-        """What is wrong with an accepted state."""
+        """The reason why an accepted state is invalid, or None."""
         return None
 
 
@@ -85,7 +85,7 @@ class ReducedLoss(Reduced):
 
     @cached_property
     def reach(self) -> tuple[Array, Array]:
-        """Predictions that a flow from 0 can reach: its loss only falls. Not needed unless the loss is exponential."""
+        """Bounds on predictions along a flow, whose loss decreases; infinite unless the loss is exponential."""
         if self.problem.loss_function.safe_prediction > EXPONENTIAL:
             return np.array(-np.inf), np.array(np.inf)
         return self.problem.level_set(self.start)
@@ -95,7 +95,7 @@ class ReducedLoss(Reduced):
         near = np.clip(f, *self.reach)
         slopes = self.problem.slopes(near)
         if (f != near).any():
-            # A predictor that overshoots meets a continuation that stays finite and convex.
+            # Beyond them the loss is continued by a finite convex function, for predictors that overshoot.
             slopes = slopes + self.problem.curvatures(near) * (f - near)
         return -self.scale / self.unit * self.projected(slopes)
 

@@ -4,11 +4,11 @@ If the averaged loss does not change under the reflection at the hyperplane ``n 
 
 .. math:: \frac{d}{dt} (n \cdot w) = \lambda(w)\, (n \cdot w),
 
-and ``ln |n . w|`` is a smooth unknown that neither rounding nor a tolerance can carry across. The reflections of a
-formula generate a finite group; the hyperplanes that bound the region of the start (its chamber) are independent, and
+and ``ln |n . w|`` is a smooth unknown, so that neither rounding nor a tolerance crosses the mirror. The reflections of
+a formula generate a finite group; the hyperplanes that bound the region of the start (its chamber) are independent, and
 every other ``n . w`` is a combination of theirs with coefficients of one sign (Humphreys, *Reflection Groups and
-Coxeter Groups*, section 1.3). For a product of L weights under equal noise they are ``w_1 - w_2``, ...,
-``w_(L-1) - w_L``, ``w_(L-1) + w_L`` of the weights sorted by modulus, up to signs.
+Coxeter Groups*, section 1.3). For a product of L weights under equal noise they are ``w_1 - w_2``, ..., ``w_(L-1) -
+w_L``, ``w_(L-1) + w_L`` of the weights sorted by modulus, up to signs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 
-#: Points at which a symmetry is tested, and to what share; in general position.
+#: Number of points in general position at which a symmetry is tested, and relative tolerance.
 _POINTS = 7
 _AGREES = 1e-10
-#: A combination of other normals: what non-negative least squares leaves of it.
+#: Residual of non-negative least squares below which a normal is a combination of others.
 _IN_CONE = 1e-9
 
 
@@ -41,7 +41,7 @@ def mirrors(averages: Callable[[Array], Array], rows: tuple[int, ...], k: int) -
 
     Notes
     -----
-    Looked for among ``w_a``, ``w_a - w_b`` and ``w_a + w_b``.
+    Candidates are ``w_a``, ``w_a - w_b`` and ``w_a + w_b``.
     """
     w = np.random.default_rng(20250607).uniform(0.1, 0.9, (k, _POINTS))
     with np.errstate(all="ignore"):
@@ -117,14 +117,14 @@ class Chambers:
 
 
 def _cleaned(back: Array) -> Array:
-    """An inverse whose small fractions are exact: a distance must not leak into weights it is no part of."""
+    """The inverse with small fractions made exact, so that a distance has no effect on weights it is no part of."""
     fractions = np.round(12 * back) / 12
     return np.where(np.abs(back - fractions) <= _IN_CONE, fractions, back)
 
 
 def _walls(normals: Array, side: Array) -> Array:
     """The normals that bound the chamber of a point, turned towards it."""
-    # A point on several hyperplanes belongs to several chambers: which one is a choice, made by a generic direction.
+    # A point on several hyperplanes belongs to several chambers: a generic direction chooses one.
     generic = 0.6 ** np.arange(normals.shape[1]) if normals.size else np.zeros(normals.shape[1])
     turned = np.where(side != 0, side, np.sign(normals @ generic))[:, None] * normals
     from scipy.optimize import nnls
@@ -138,7 +138,7 @@ def _walls(normals: Array, side: Array) -> Array:
 
 
 def _completed(walls: Array, k: int) -> Array:
-    """The walls and an orthonormal basis of what they leave over."""
+    """The walls and an orthonormal basis of their orthogonal complement."""
     if len(walls) == 0:
         return np.eye(k)
     _, _, vectors = np.linalg.svd(walls)

@@ -1,4 +1,4 @@
-"""Flows until they rest: how long that takes is found by doubling, with the limit's last jump as the first guess."""
+"""Flows until they are at rest: the time is found by doubling, from the limit's last jump as the first guess."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowsim.symbolic.clock import acceleration
 #: A flow of finite alpha makes its last jump somewhat after the limit's.
 _AFTER_LAST_JUMP = 1.5
 _MOST_DOUBLINGS = 60
-#: Nothing moves any more: by this many tolerances over the second half of the run.
+#: At rest: change over the second half of the run, in tolerances.
 _STILL = 10.0
 
 
@@ -28,10 +28,10 @@ def flow_to_rest(
     clock: Clock,
     rtol: float,
 ) -> Trajectory:
-    """The flow up to a time by which it rests.
+    """The flow up to a time at which it is at rest.
 
-    It rests where the gradient has fallen below `rtol` of its size at 0 (squares without noise), or where no
-    coefficient has changed by more than some `rtol` of the largest over the second half of the run, the last jump of
+    It is at rest where the gradient is below `rtol` of its size at 0 (squares without noise), or where no
+    coefficient has changed by more than a few `rtol` of the largest over the second half of the run, the last jump of
     the limit process being past; without a known limit over the last three quarters.
 
     Parameters
@@ -42,7 +42,7 @@ def flow_to_rest(
     Raises
     ------
     ValueError
-        If the flow has no end: its loss attains no minimum.
+        If the loss may not attain its minimum.
     """
     if not isinstance(problem, Regression):
         raise ValueError(
@@ -77,7 +77,7 @@ def flow_to_rest(
 
 
 def _last_jump(net: DiagonalNetwork | LinearNetwork, problem: Regression) -> tuple[float, bool]:
-    """In accelerated time, 0 if there is none; and whether the limit is known."""
+    """The last jump in accelerated time, 0 if there is none; and whether the limit is known."""
     if isinstance(net, LinearNetwork) or problem.y.ndim > 1:
         return 0.0, False
     try:

@@ -6,7 +6,7 @@ Homogeneous formulas (``theta -> beta`` of degree L) have two exact symmetries. 
 .. math:: \beta = 2^{L k} \beta', \qquad g = 2^{2p + L k} g', \qquad t = 2^{-2p - 2 k (L - 1)} t',
 
 so a flow of X', y' from ``alpha' = 2^-k alpha`` under noise ``eta' = 2^-k eta`` and decay ``lambda' t' = lambda t`` is
-the flow asked for. ``k = 0`` holds for every formula.
+equivalent. ``k = 0`` is a symmetry of every formula.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ORDINARY, _PRODUCT = 64, 3
 
 @dataclass(frozen=True)
 class Exponents:
-    """Powers of two taken out: p of X, k of the weights, whose formula has degree `degree`."""
+    """Exponents of the powers of two taken out: p of X, k of the weights, whose formula has degree `degree`."""
 
     p: int = 0
     k: int = 0
@@ -50,12 +50,12 @@ class Exponents:
         return -2 * self.p - 2 * self.k * (self.degree - 1)
 
     def problem(self, problem: Problem) -> Problem:
-        """The data left.
+        """The scaled problem X', y'.
 
         Raises
         ------
         ValueError
-            If the target, relative to X, is no float.
+            If the scaled target leaves the range of floats.
         """
         if not (self.p or self.k):
             return problem
@@ -67,11 +67,11 @@ class Exponents:
             X.data = np.ldexp(X.data, -self.p)
         y = np.ldexp(problem.y, -self.p - self.beta)
         if not np.isfinite(y).all() or (y == 0).sum() > (problem.y == 0).sum():
-            raise ValueError("`problem` has targets whose ratio to X is no float.")
+            raise ValueError("`problem` has targets whose ratio to X leaves the range of floats.")
         return Regression(X, y, problem.feature_names)
 
     def network(self, net: DiagonalNetwork) -> DiagonalNetwork:
-        """The network left: its noise is in the unit of the weights, its decay a rate."""
+        """The scaled network: its noise is in the unit of the weights, its decay is a rate."""
         noise, decay = net.noise, net.weight_decay
         if self.k and noise is not None:
             noise = replace(noise, std=tuple(np.ldexp(noise.stds(net.weights), -self.k)))
@@ -95,7 +95,7 @@ class Exponents:
 
 @dataclass(frozen=True)
 class _SlowedDecay:
-    """A schedule in a unit of time that is 2 to a power of its own."""
+    """A schedule of weight decay in a unit of time of ``2^unit``."""
 
     inner: Decay
     unit: int
@@ -105,12 +105,12 @@ class _SlowedDecay:
         return math.ldexp(self.inner.rate(math.ldexp(t, self.unit)), self.unit)
 
     def integral(self, t: float) -> float:
-        """``K``, a number of e-foldings."""
+        """K, which is dimensionless."""
         return self.inner.integral(math.ldexp(t, self.unit))
 
 
 def exponents_for(net: DiagonalNetwork, problem: Problem, free: bool, native: bool) -> Exponents:
-    """What to take out of a problem with the squared loss; nothing of data of ordinary size.
+    """The exponents for a problem with the squared loss; zero for data of ordinary size.
 
     `free`: weights may be scaled; those of products of more than two by the native method alone.
     """
@@ -120,7 +120,7 @@ def exponents_for(net: DiagonalNetwork, problem: Problem, free: bool, native: bo
     k, degree = 0, _degree(net, native) if free and q is not None and abs(q - p) >= _PRODUCT else 0
     least = 1 + _ORDINARY // 2 if degree == 2 else _PRODUCT
     if q is not None and degree and abs(round((q - p) / degree)) >= least:
-        # Only what of y the features see moves coefficients.
+        # Only the projection of y onto the features moves coefficients.
         seen = binary_exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
         k = 0 if seen is None else round((seen + q - p) / degree)
     return Exponents(p if abs(p) > _ORDINARY else 0, k if abs(k) >= least else 0, degree or 2)
@@ -136,7 +136,7 @@ def _degree(net: DiagonalNetwork, native: bool) -> int:
 
 
 class ScaledCoordinates:
-    """Coordinates of the scaled flow, read in the units asked for; times stay the scaled flow's."""
+    """Coordinates of the scaled flow, read in the original units; times stay those of the scaled flow."""
 
     def __init__(self, inner: NativeCoordinates, exponents: Exponents) -> None:
         self.inner, self.exponents = inner, exponents
@@ -161,19 +161,19 @@ class ScaledCoordinates:
         return np.ldexp(self.inner.predictor(t, y), self.exponents.beta)
 
     def predictor_of(self, t: Array, z: Array, only: NDArray[np.intp]) -> Array | None:
-        """beta of some coordinates, where the inner ones offer that."""
+        """beta of some coordinates, where the inner coordinates provide it."""
         read = getattr(self.inner, "predictor_of", None)
         beta = None if read is None else read(t, z, only)
         return None if beta is None else np.ldexp(beta, self.exponents.beta)
 
     def rounding(self, t: Array, y: Array) -> Array:
-        """What of beta the rounding of states alone may be, at each time (K,)."""
+        """A bound on the error of beta from rounding of the states, at each time (K,)."""
         return np.ldexp(cast(Any, self.inner).rounding(t, y), self.exponents.beta)
 
     def predictor_at_steps(
         self, solution: SeparableSolution, step: NDArray[np.intp], position: Array, t: Array
     ) -> Array | None:
-        """The same without the states, where the inner ones offer that."""
+        """The same without the states, where the inner coordinates provide it."""
         read = getattr(self.inner, "predictor_at_steps", None)
         beta = None if read is None else read(solution, step, position, t)
         return None if beta is None else np.ldexp(beta, self.exponents.beta)

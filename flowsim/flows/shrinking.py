@@ -1,12 +1,13 @@
-r"""Flows of products of L >= 3 weights that noise or decay shrinks while they wait, from plateau to plateau.
+r"""Flows of products of L >= 3 weights that noise or weight decay shrinks while they wait.
 
-While a tiny start waits, for a time of :math:`\alpha^{2-L}`, what is active rests and the pull f is constant: with
+On a plateau, of duration :math:`\alpha^{2-L}`, active coordinates are at rest and f = -grad L is constant: with
 :math:`\kappa = (L-2)\, k` (:mod:`flowsim.growth.shrinking_map`) distances move by
 
 .. math:: f\, e^{-E}\, (1 - e^{-\kappa t}) / \kappa ,
 
-to just before the next coordinate is seen. There E stands still, for a time short against :math:`1/\kappa` and long
-enough for all that is active to come to rest: the native integrator takes the flow without noise and decay.
+to just before the next coordinate becomes visible. Over the jump E is frozen, for a time short against
+:math:`1/\kappa` and long enough for all active coordinates to come to rest: the native integrator takes the flow
+without noise and decay.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from flowsim.growth.shrinking_map import ShrinkingMap, bound_on_pull, still_time
 from flowsim.solvers import SeparableFlow, SeparableSolution, Status, integrate_separable
 from flowsim.solvers.separable.distance_steps import DistanceSteps
 
-#: The part of a jump's time that is left before the next arrival; how many times longer one may take.
+#: Part of a jump's duration by which it begins before an arrival; factors by which it may be prolonged.
 _BEFORE, _LONGER = 0.1, (1.0, 2.0, 4.0, 8.0)
-#: Slack of the bound on the pull. Coefficients below this part of the tolerance are not at rest: they wait.
+#: Slack of the bound on |f|. Coefficients below this part of the tolerance count as waiting, not as at rest.
 _SLACK, _UNSEEN = 1.01, 1e-3
-#: Relative eigenvalues of dependent active columns, and the share of what shrinks them that may act on their sum.
+#: Relative eigenvalue of dependent active columns, and the part of their shrinkage that may act on their sum.
 _DEPENDENT, _EVEN = 1e-13, 1e-6
-#: Time scales of the slowest mode after which it is at rest.
+#: Time constants of the slowest mode after which it is at rest.
 _TIMES = 30.0
-_SLOW = "what is active comes to rest more slowly than noise or decay moves what waits"
-#: Far distances are stretched up to here.
+_SLOW = "active coordinates come to rest more slowly than noise or decay moves waiting ones"
+#: Largest exponent E by which distances are rescaled.
 _LARGEST = 700.0
 
 
@@ -54,16 +55,16 @@ class Place:
 
     @property
     def true_distance(self) -> Array:
-        """Distances (2, d); infinite where they are no floats, which no pull is a match for."""
+        """Distances (2, d); infinite on overflow, where no gradient brings a coordinate to its blow-up."""
         with np.errstate(over="ignore", invalid="ignore"):
             return np.where(np.isinf(self.E), math.inf, self.distance * np.exp(self.E))
 
 
 @dataclass(frozen=True, eq=False)
 class Jump:
-    """Steps of the native integrator, in which E stands still; distances that are infinite there do too.
+    """Steps of the native integrator, over which E is frozen, and so are infinite distances.
 
-    Weights that wait before and after shrink all the same: `shrinkage` (d,) is the rate of E for them, else 0.
+    `shrinkage` (d,) is the rate of E for weights that wait before and after, which shrink meanwhile; else 0.
     """
 
     begin: float
@@ -81,11 +82,11 @@ class Jump:
         return self.steps.h
 
     def speeds(self, n: float, nodes: Array) -> Array:
-        """``|d beta/dt|`` at positions `nodes` of every step."""
+        """``|d beta/dt|`` at positions `nodes` in every step."""
         return self.steps.speeds(n, nodes)
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
-        """States at positions `theta` of steps."""
+        """States at positions `theta` in steps."""
         out = np.tile(self.before.row, (len(step), 1))
         moved = self.steps.states(flow, step, theta)[0]
         known = np.isfinite(moved)
@@ -100,9 +101,9 @@ class Jump:
 
 @dataclass(frozen=True, eq=False)
 class ShrinkingLine:
-    """One step under a constant pull f (d,) from a place on.
+    """One step with constant f = -grad L (d,) from a state.
 
-    `shrinkage` is the rate of E, `balancing` that of R, for coordinates that rest (d,) and for those that wait alike.
+    `shrinkage` (d,) is the rate of E and `balancing` (d,) that of R, for coordinates at rest and waiting ones.
     """
 
     begin: float
@@ -124,15 +125,15 @@ class ShrinkingLine:
         return np.array([self.length])
 
     def speeds(self, n: float, nodes: Array) -> Array:
-        """Nothing moves that is seen."""
+        """Zero: no visible coordinate moves."""
         return np.zeros((1, len(nodes)))
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
-        """States at positions `theta` of the step."""
+        """States at positions `theta` in the step."""
         return np.array([self.after(x * self.length).row for x in theta]), np.empty((0, flow.rows))
 
     def arrivals(self) -> Array:
-        """When coordinates reach infinity (d,); infinite for those that never do."""
+        """Times at which coordinates reach their blow-up, (d,); infinite for those that never do."""
         above, below = self.before.true_distance
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             wait = np.where(self.pull > 0, above, below) / np.abs(self.pull)
@@ -147,7 +148,7 @@ class ShrinkingLine:
         return np.abs(self.pull) * np.where(self.shrinkage > 0, slowed, x)
 
     def after(self, x: float) -> Place:
-        """Where it leads in a time."""
+        """The state after a time x."""
         if x == 0:
             return self.before
         with np.errstate(over="ignore"):
@@ -158,12 +159,12 @@ class ShrinkingLine:
         distance = self.before.distance.copy()
         distance[ahead, each] -= change
         distance[1 - ahead, each] += change
-        # The way that is left, where there is one: no difference of longer ones.
+        # The remaining distance to the blow-up, where there is one, without cancellation.
         left = self.arrivals() - x
         goes = np.flatnonzero(np.isfinite(left))
         rest = np.exp(-E) * self._travelled(np.where(np.isfinite(left), np.maximum(left, 0.0), 0.0))
         distance[ahead[goes], goes] = rest[goes]
-        # The imbalance of what rests decays, and the other side moves away.
+        # The imbalance of coordinates at rest decays, and the blow-up of the other side recedes.
         rests = np.flatnonzero(self.rests)
         far = distance[:, rests].argmax(axis=0)
         with np.errstate(over="ignore"):
@@ -195,7 +196,7 @@ class ShrinkingCoordinates(DualCoordinates):
         )
 
     def remarks(self, y: Array) -> dict[str, bool]:
-        """Whether some coordinate that waits will still grow, as it is pulled at a state."""
+        """Whether some waiting coordinate will still grow at the gradient of a state."""
         distances, E, R = np.split(y, [2 * self.map.d, 3 * self.map.d])
         beta, at_start = (
             self.predictor(np.zeros(1), row[None])[0] for row in (y, self.map.state(np.zeros(self.map.d)))
@@ -207,12 +208,12 @@ class ShrinkingCoordinates(DualCoordinates):
         return {"waits": bool(np.isfinite(line.arrivals()).any())}
 
     def departure_of_conserved(self, t: Array, y: Array) -> Array:
-        """The weights are made from what decays by its law."""
+        """Zero: the weights are computed from conserved quantities that obey their law."""
         return np.zeros(len(t))
 
 
 class _Run:
-    """One integration: where it stands, and what it has taken."""
+    """One integration: its state, and the pieces so far."""
 
     def __init__(self, coordinates: ShrinkingCoordinates, t_end: float, rtol: float, max_steps: int) -> None:
         self.map, self.problem, self.flow = coordinates.map, coordinates.problem, coordinates.flow
@@ -265,12 +266,12 @@ class _Run:
         )
 
     def _is_trapped(self) -> NDArray[np.bool_]:
-        """Coordinates that no pull can make grow any more."""
+        """Coordinates that can no longer grow at any admissible gradient."""
         with np.errstate(over="ignore"):
             return np.asarray(self.map.shrinkage * self.place.true_distance.min(axis=0) > self.bound)
 
     def _still(self) -> float:
-        """How long E may be taken to stand still."""
+        """How long E may be frozen."""
         fastest = float(self.map.shrinkage[~self._is_trapped()].max(initial=0.0))
         return still_time(self.map, self.problem, float(np.abs(self.pull).max()), fastest, self.rtol)
 
@@ -281,7 +282,7 @@ class _Run:
         return ShrinkingLine(self.t, length, self.place, pull, self.rests, shrinkage, balancing, depth)
 
     def _wait(self) -> str:
-        """Along a plateau, to just before the next arrival."""
+        """Take a plateau, to just before the next arrival; returns why that fails, or an empty text."""
         plateau = self._plateau(0.0)
         arrival, length = float(plateau.arrivals().min()), self.t_end - self.t
         if arrival < math.inf:
@@ -294,11 +295,11 @@ class _Run:
 
     def _take(self, piece: Jump | ShrinkingLine) -> None:
         self.taken.append(piece)
-        # What is left is less than rounding of the end.
+        # The rest is below the rounding of the end.
         self.t = self.t_end if piece.t[-1] >= self.t_end * (1 - 1e-15) else float(piece.t[-1])
 
     def _jump(self) -> str:
-        """The flow without noise and decay until all that is active is at rest; why it does not come to rest."""
+        """Take a jump, until active coordinates are at rest; returns why they do not come to rest, or an empty text."""
         trapped = self._is_trapped()
         distance = np.where(trapped, math.inf, self.place.true_distance)
         squares = np.asarray(self.flow.squares) * np.exp(-2 * self.place.R)
@@ -324,7 +325,7 @@ class _Run:
         return self._unsettled(length) if self.t < self.t_end else ""
 
     def _settle(self, last: DistanceSteps, length: float, trapped: NDArray[np.bool_]) -> None:
-        """Where the last steps of a jump of a length lead, and what is active there."""
+        """Set the state after the last steps of a jump, and the active coordinates there."""
         moved = np.exp(-self.place.E) * last.place[-1]
         self.place = replace(self.place, distance=np.where(trapped, self.place.distance, moved))
         self.pull, beta = last.f[-1], np.abs(self._beta())
@@ -333,7 +334,7 @@ class _Run:
         self.place = replace(self._plateau(length), pull=np.zeros(self.map.d)).after(length)
 
     def _unsettled(self, length: float) -> str:
-        """Why what is active is not at rest without noise and decay, to within the tolerance."""
+        """Why active coordinates are not at rest to within the tolerance; empty if they are."""
         active = np.flatnonzero(self.rests)
         if not len(active):
             return ""
@@ -348,5 +349,5 @@ class _Run:
             return _SLOW
         shift = np.abs(root * (modes[:, ~free] @ (along[~free] / rates[~free]))).max() / np.abs(self._beta()).max()
         if shift > self.rtol:
-            return f"noise moves what is active by {shift:.1e} of the largest coefficient: loosen `rtol` to that"
+            return f"noise moves active coefficients by {shift:.1e} of the largest: loosen `rtol` to that"
         return ""

@@ -1,4 +1,4 @@
-"""Which integrator takes a flow, and a second attempt where the first one's errors would have decided the outcome."""
+"""Choice of the integrator of a flow, and a second attempt where errors of the first would have decided the outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FINEST = 1e-10
 
 
 class Watch(Protocol):
-    """Looks at new steps; True ends the run."""
+    """A callable on new steps; True ends the run."""
 
     @property
     def is_needed(self) -> bool: ...

@@ -15,8 +15,8 @@ quadratic form obeys ``ln c_k^2 = 4 mu_k N - 4 mu_k^2 <N>``. N stays in the row 
 .. math:: d\nu = -r\, dt + \sqrt h \Big( \sqrt{\tfrac{n}{b} - 1}\, \sqrt{\tfrac{n}{n - 1}}\, \mathrm{diag}(r)
           (I - \tfrac1n 1 1^\top)\, dW + \delta \sqrt{\tfrac nb}\, dW' \Big),
 
-r the slopes of the loss, b the batch drawn without replacement, delta the label noise. Integrated by the Euler-Maruyama
-method: of strong order 1 for label noise, which is additive here, and 1/2 with mini-batches.
+r the slopes of the loss, b the size of batches drawn without replacement, delta the label noise. The Euler-Maruyama
+method is of strong order 1 for label noise, which is additive here, and 1/2 with mini-batches.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class StochasticFlow:
     ----------
     t : array (T,)
     beta : array (R, T, d)
-        Of R paths.
+        Coefficients of R paths.
     drive, quadratic_variation : array (R, T, d)
         N and its quadratic variation, twice K.
     log_abs_components : array (R, T, d, k)
-        ``ln |c_k|``; of ``u*v`` the components are u + v and u - v. 0 where one is exactly zero.
+        ``ln |c_k|``; for ``u*v`` the components are u + v and u - v. 0 where one is exactly zero.
     log_conserved : array (R, T, d, k - 1)
-        ``ln`` of what the flow without noise conserves (``|u^2 - v^2|``), with what the noise took from it added back:
+        Logarithms of the quantities conserved without noise (``|u^2 - v^2|``), corrected for their decay by the noise:
         constant along every path.
     info : dict
     """
@@ -77,7 +77,7 @@ class StochasticFlow:
 
     @property
     def standard_error(self) -> Array:
-        """Of that mean, (T, d); NaN for a single path."""
+        """Standard error of that mean, (T, d); NaN for a single path."""
         count = len(self.beta)
         return self.beta.std(axis=0, ddof=1) / math.sqrt(count) if count > 1 else np.full(self.mean.shape, np.nan)
 
@@ -135,7 +135,7 @@ def stochastic_flow(
     Raises
     ------
     ValueError
-        For arguments that the caller can mend.
+        For invalid arguments.
     IntegrationError
         If a path leaves the range of floats: the steps are too long.
 
@@ -199,7 +199,7 @@ def stochastic_flow(
 
 
 class _Driven:
-    """The equation of nu and <N>, for many paths at once."""
+    """The stochastic differential equation of nu and <N>, for many paths at once."""
 
     def __init__(self, growth: ExponentialMap, problem: Problem, step: float, batch: int, label_noise: float) -> None:
         self.map, self.problem = growth, problem
@@ -209,11 +209,11 @@ class _Driven:
         self.label_size = label_noise * math.sqrt(step * ratio)
         X = problem.X if isinstance(problem.X, np.ndarray) else np.asarray(problem.X @ np.eye(problem.d))
         self.X, self.squares = X, X**2
-        # What the noise takes: ln c_k^2 loses rate^2 / 4 of the quadratic variation.
+        # Ito correction: ln c_k^2 decays by rate^2 / 4 times the quadratic variation.
         self.loss = self.map.modes.rate**2 / 4
 
     def draw(self, rng: np.random.Generator, paths: int, dt: float) -> tuple[Array, Array]:
-        """Increments of the two Brownian motions, (R, n) each; zeros where there is no such noise."""
+        """Increments of the two Brownian motions, (R, n) each; zeros without the respective noise."""
         shape = (paths, self.problem.n)
         nothing = np.zeros((1, 1))
         return (

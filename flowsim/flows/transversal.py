@@ -1,12 +1,12 @@
-r"""How far local errors of the weights have been carried away from the curve they move along.
+r"""Propagation of local errors of the weights transversally to their curve.
 
-Along ``grad m`` the data correct an error; across it nothing does, and a saddle that is left along the one and entered
-along the other magnifies it. With P the projection across ``grad m``, J the Jacobian at the given gradient g and
+Along ``grad m`` the data correct an error; across it nothing does, and a saddle entered along one direction and left
+along the other amplifies it. With P the projection across ``grad m``, J the Jacobian at the given gradient g and
 ``epsilon |w|`` the local error of a step,
 
 .. math:: e \leftarrow e\, e^{h \lambda_{\max}(P J P)} + \epsilon |w|,
 
-bounds it, since J is symmetric. What is carried exactly (the walls of :mod:`flowsim.flows.reflections`) is left out.
+bounds it, since J is symmetric. Directions that are exact (the walls of :mod:`flowsim.flows.reflections`) are excluded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from flowsim.arrays import Array
 from flowsim.problem import Problem
 from flowsim.symbolic import Kernels
 
-#: An error is no longer small beyond this share of the weights: from there on it may grow in any direction.
+#: Beyond this part of the weights an error is no longer small, and may grow in any direction.
 _SHARE = 0.02
-#: An error of beta so much larger than its tolerance is one too many.
+#: Largest acceptable error of beta, in tolerances.
 _VISIBLE = 100.0
 _LARGEST_EXPONENT = 50.0
 
@@ -31,7 +31,7 @@ class TransversalError:
     Parameters
     ----------
     free : array (d, k, k)
-        Projections onto the directions in which errors count.
+        Projections onto the directions in which errors are bounded.
     """
 
     def __init__(self, free: Array) -> None:
@@ -40,13 +40,13 @@ class TransversalError:
         self.restart(0.0, 0.0)
 
     def restart(self, epsilon: float, rtol: float) -> None:
-        """Begin a run whose steps err by the share `epsilon` of the weights, to be accurate to `rtol`."""
+        """Begin a run with local errors `epsilon` relative to the weights, to be accurate to `rtol`."""
         self.epsilon, self.rtol = epsilon, rtol
         self.t = 0.0
         self.error = np.zeros(len(self.free))
         self.is_large = np.zeros(len(self.free), dtype=bool)
         self.largest_beta = 0.0
-        #: a coordinate was found to be wrong
+        #: whether the bound of a coordinate exceeded its tolerance
         self.tripped = False
 
     def look(
@@ -59,7 +59,7 @@ class TransversalError:
         s2: Array,
         problem: Problem,
     ) -> str | None:
-        """What is wrong at time t and weights w (k, d), the end of a step, if anything."""
+        """The reason to stop at time t and weights w (k, d), the end of a step; None if errors are small."""
         if not self.watched.any():
             return None
         k, d = w.shape
@@ -98,7 +98,7 @@ class TransversalError:
         across = np.where(self.is_large[:, None, None], self.free, across)
         projected = across @ ((J + np.swapaxes(J, 1, 2)) / 2) @ np.swapaxes(across, 1, 2)
         rate = np.asarray(np.linalg.eigvalsh(projected), dtype=float)
-        # The zero of the direction projected out is no growth of an error.
+        # The eigenvalue 0 of the direction projected out is excluded.
         top = np.where(self.is_large, rate[:, -1], np.where(rate[:, -1] > 0, rate[:, -1], _second(rate)))
         grown = self.error * np.exp(np.minimum(h * top, _LARGEST_EXPONENT))
         size = np.linalg.norm(w, axis=0)
@@ -106,7 +106,7 @@ class TransversalError:
         self.is_large |= self.error > _SHARE * size
 
     def visible(self, beta: Array, slope: Array, curvature: Array) -> int | None:
-        """The coordinate whose beta may be wrong by much more than rtol of the largest there was, if any."""
+        """A coordinate whose beta may be wrong by much more than rtol of the largest so far, if any."""
         self.largest_beta = max(self.largest_beta, float(np.abs(beta).max()))
         doubt = self.error * np.linalg.norm(slope, axis=0) + self.error**2 * curvature / 2
         wrong = self.is_large & (doubt > _VISIBLE * self.rtol * self.largest_beta)
@@ -114,5 +114,5 @@ class TransversalError:
 
 
 def _second(rate: Array) -> Array:
-    """The largest rate but for one zero; of a single weight there is none."""
+    """The largest eigenvalue apart from one zero; none for a single weight."""
     return rate[:, -2] if rate.shape[1] > 1 else np.full(len(rate), -np.inf)

@@ -1,9 +1,9 @@
-r"""Weight coordinates: any formula, as far as floats carry it.
+r"""Weight coordinates: any formula, within the range and precision of floats.
 
 .. math:: \dot\theta_i = -\big( g_i(m) \nabla m_i + \tfrac12 \sigma_i^2 \nabla V_i \big).
 
-The weights themselves are the unknowns, so what the flow conserves is a difference of large numbers that floats
-cannot hold below a scale set by rounding, and weights underflow below 1e-308. Both are checked after every step;
+The weights themselves are the unknowns, so a conserved quantity is a difference of large numbers, lost to
+cancellation below a scale set by rounding, and weights underflow below 1e-308. Both are checked after every step;
 a flow that lost its conserved quantity, or a weight, ends in an error instead of a plausible curve.
 """
 
@@ -27,12 +27,12 @@ from flowsim.symbolic import kernels
 
 #: Weights smaller than this lose digits to underflow when they are multiplied.
 _SMALLEST = 1e-290
-#: A conserved quantity is lost to cancellation when rounding of its terms exceeds this share of it.
+#: A conserved quantity is lost to cancellation when rounding of its terms exceeds this part of it.
 _CANCELLED = 0.05
 _EPS = float(np.finfo(float).eps)
 #: Relative perturbation that measures how large the terms of a conserved quantity are.
 _PROBE = 1e-3
-#: A gradient with larger relative errors at tiny weights is looked at where the flow starts; there a relative change
+#: A gradient with larger relative errors at tiny weights is tested at the start of the flow; there a relative change
 #: of _PROBE in the weights must not change it by more than _ROUGH (degrees to 20 change it by less).
 #: Below _CANCELLING even terms that cancel by one order leave errors beyond the tolerance, and smooth ones.
 _RESOLVED = 1e-9
@@ -40,12 +40,12 @@ _CANCELLING = 1e-8
 _ROUGH = 0.02
 #: Local against global error, as in growth coordinates.
 _SAFETY = 0.02
-#: A weight may decay while others grow. The step control follows it to this power of the start (from 1e-3 at most);
-#: one that sinks below and later grows again would grow from nowhere, and is an error.
+#: A weight may decay while others grow. It is resolved down to this power of the start (from 1e-3 at most);
+#: one that falls below and later grows again would grow from rounding, which is an error.
 _SUNK_POWER = 8
 _LARGEST_START = 1e-3
 _DRIVEN = 1e-3
-#: A conserved quantity that changed by more than this share is lost, and with it the flow's memory of its start.
+#: Relative change beyond which a conserved quantity is lost, and with it the dependence on the start.
 _LOST = 0.1
 #: Beyond this many unknowns a dense Jacobian is not formed.
 LARGEST_JACOBIAN = 4000
@@ -63,7 +63,7 @@ class WeightCoordinates:
     """
 
     name = "weights"
-    #: what would follow the flow further, where something does
+    #: alternative coordinates, where they exist
     advice = "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
     log_unit = 0.0
 
@@ -79,7 +79,7 @@ class WeightCoordinates:
         self.start = np.ascontiguousarray(scale.value * direction)
         largest = np.abs(self.start).max(axis=0, keepdims=True)
         sunk = np.maximum(np.minimum(largest, _LARGEST_START) ** _SUNK_POWER, _SMALLEST)
-        # A weight that starts at 0 is driven by the others of its coordinate: it is resolved relative to them.
+        # A weight that starts at 0 grows with the others of its coordinate: it is resolved relative to them.
         self._floor = np.where(self.start != 0, sunk, np.where(largest > 0, _DRIVEN * largest, 1.0))
         self._seen = np.abs(self.start) > self._floor
         self._sunk = np.zeros_like(self._seen)
@@ -89,7 +89,7 @@ class WeightCoordinates:
         self.decaying = bool(self.pairs) and net.noise is not None and not net.noise.multiplicative
         self.initial = self._conserved(self.start, self.kind)
         vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < _SMALLEST)
-        # Where too little is conserved to be looked at, errors across the flow are bounded instead.
+        # Where there are too few conserved quantities to check, transversal errors are bounded instead.
         known = (self._conserved(np.ones((self.k, self.d)) + np.arange(self.k)[:, None], self.kind) != 0).sum(axis=0)
         needed = np.array([len(formula.weights) for formula in net.distinct])[self.kind] - 1
         # A weight in which the formula is even never changes sign, and is as accurate as the step control makes it.
@@ -104,7 +104,7 @@ class WeightCoordinates:
         )
 
     def _even_weights(self, index: int) -> NDArray[np.bool_]:
-        """Which weights of a kind of formula can change sign without changing it."""
+        """The weights in which a formula is even."""
         rows = tuple(self.net.weights.index(name) for name in self.net.distinct[index].weights)
 
         def value(w: Array) -> Array:
@@ -163,7 +163,7 @@ class WeightCoordinates:
         return np.asarray(product) / self.problem.n
 
     def _hessian(self, w: Array) -> Array:
-        """Second derivatives of the loss in beta."""
+        """Hessian of the loss in beta."""
         if isinstance(self.problem, Regression):
             return self._sigma
         mean = np.empty(self.d)
@@ -266,7 +266,7 @@ class WeightCoordinates:
         return out
 
     def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
-        """States (K, N) as one long row of K * d coordinates, which the kernels take in one call."""
+        """States (K, N) as one row of K * d coordinates, for one call of the kernels."""
         w = y[:, : self.k * self.d].reshape(len(y), self.k, self.d)
         return np.ascontiguousarray(np.moveaxis(w, 0, 1).reshape(self.k, -1)), np.tile(self.kind, len(y))
 
@@ -306,7 +306,7 @@ class WeightCoordinates:
         return worst
 
     def _only(self, a: int) -> Array:
-        """The start with every weight but one at 0: it shows how large that weight's terms are."""
+        """The start with all weights but one set to 0, which gives the size of that weight's terms."""
         alone = np.zeros_like(self.start)
         alone[a] = self.start[a]
         return alone
