@@ -186,7 +186,7 @@ def _too_flat(problem: Problem, view: View) -> str | None:
 
 
 def _beyond_floats(view: View, problem: Problem) -> str | None:
-    """The reason of failure if predictor or loss overflowed; the loss, a pass over X, is computed for large beta only."""
+    """The reason if predictor or loss overflowed; the loss, a pass over X, is computed for large beta only."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
     if math.sqrt(np.vdot(view.beta, view.beta)) <= problem.safe_size:
         return None

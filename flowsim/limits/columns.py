@@ -1,4 +1,4 @@
-"""X as the process reads it: column by column, and of sparse data only the columns that hold something."""
+"""Access to X by columns; for sparse data only to columns that are not empty."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowsim.limits.hits import BLOCK, examine
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 
-#: Bits of a column's number that one pass of the sort looks at.
+#: Bits of a column's number per pass of the radix sort.
 _RADIX = 11
 _IN_BLOCK = np.uint32(BLOCK - 1)
 
@@ -45,28 +45,28 @@ class Columns:
         return np.ascontiguousarray(self.problem.rmatvec(vector))
 
     def number(self, place: Index) -> Index:
-        """From places among these columns to columns of X."""
+        """Indices in X of indices among these columns."""
         return place
 
     def underflow(self, suspects: NDArray[np.bool_]) -> bool:
-        """Whether any of these columns holds something (an operator's are trusted)."""
+        """Whether any of these columns, whose squares underflow, is not zero (columns of an operator count as zero)."""
         return bool(self.is_dense and self.problem.X[:, suspects].any())
 
 
 def read_columns(problem: Problem, also: Index) -> Columns | SparseColumns:
-    """The columns of a problem; of sparse data those that are not empty, and those in `also`."""
+    """The columns of a problem; for sparse data those that are not empty, and those in `also`."""
     return SparseColumns.of(problem.X, also) if hasattr(problem.X, "tocsr") else Columns(problem)
 
 
 @dataclass(frozen=True, eq=False)
 class SparseColumns:
-    """The columns of sparse data that hold an entry, and given others; memory in proportion to the entries.
+    """The non-empty columns of sparse data, and given others; memory in proportion to the entries.
 
     Attributes
     ----------
     n : int
     which : array (m,)
-        Their numbers, ascending.
+        Their indices in X, ascending.
     place, rows, entries : arrays (nnz,)
         The entries in order of columns: the index into `which`, the row, the value.
     norms : array (m,)

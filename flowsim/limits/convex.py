@@ -1,4 +1,4 @@
-"""What the limit process needs of losses other than squares: the cone's minimiser, and where there is none."""
+"""Losses other than squares in the limit process: the minimiser on a cone, or the direction of escape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Escape:
-    r"""Where the loss has no minimum on the cone of the active coordinates: beta grows without bound.
+    r"""The time from which the loss has no minimum on the cone of the active coordinates: beta grows without bound.
 
     On separable data the path ends here: the gradient vanishes along the escape, so the duals freeze.
 
@@ -29,11 +29,11 @@ class Escape:
     time : float
         Accelerated time.
     hits : array
-        The coordinates that reached their thresholds then.
+        The coordinates that reach their thresholds then.
     direction : array (d,)
         The direction of largest margin among the active coordinates, ``||direction||_1 = 1``.
     margin : float
-        ``min_i y_i x_i . direction`` (rows that fall without bound; 0 if only part of the rows can).
+        ``min_i y_i x_i . direction``; 0 if only some of the rows can recede.
     """
 
     time: float

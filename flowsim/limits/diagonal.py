@@ -1,4 +1,4 @@
-"""The saddle-to-saddle process of diagonal networks: breakpoints of the dual, and minimisers on cones between them."""
+"""The saddle-to-saddle process of diagonal networks: breakpoints of the dual, and minimisers on cones in between."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]  # (coordinate, sign)
 
-#: Rounding of the dual, relative to the thresholds, from which on the message says so.
+#: Rounding error of the dual, relative to the thresholds, from which on the message mentions it.
 _BLURRED = 1e-6
-#: Rounding of the rates follows the residual down in steps of this factor: a pass over all columns each.
+#: Factor by which the residual decreases before the rounding bound of the rates is updated, at a pass over all columns.
 _FINER = 4.0
 
 
@@ -48,7 +48,7 @@ class DiagonalProcess:
             if np.any(bounds.offset):
                 y = y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
             data, y, self.units = in_units(problem, y)
-        # From here on coordinates are counted among the columns that are read: without the empty ones of sparse data.
+        # From here on coordinates are indices among the columns that are read: without the empty ones of sparse data.
         self.columns = read_columns(data, also=_standing(bounds)[0])
         self.bounds = bounds.of(self.columns.which) if isinstance(self.columns, SparseColumns) else bounds
         self.costs = (self.units.cost(self.bounds.upper_penalty), self.units.cost(self.bounds.lower_penalty))
@@ -57,7 +57,7 @@ class DiagonalProcess:
             if isinstance(problem, Regression)
             else cone_minimiser(problem, self._signed_column)
         )
-        # Rates this small are rounding of x_i . r / n.
+        # Rates up to this are rounding of x_i . r / n.
         self.size = self.cone.size
         self.ulp = relative_rounding(n) * self.columns.norms / n
         self.rounding = self.ulp * self.size
@@ -69,7 +69,7 @@ class DiagonalProcess:
                 "floats."
             )
         self.t = 0.0
-        # |r| integrated over the plateaus so far: rounding of the duals, but for the column's own factor.
+        # |r| integrated over the plateaus so far: the rounding error of the duals, up to a factor of each column.
         self.spread = 0.0
         self.flags = np.zeros(self.columns.d, dtype=np.uint8)
         self.duals = follow(self.columns, self.bounds, self.costs, self.rounding)
@@ -122,7 +122,7 @@ class DiagonalProcess:
         return self._path(horizon, complete, message)
 
     def _escaped(self, end: Recession[Key], hits: NDArray[np.int64]) -> SaddlePath:
-        """The path as far as the loss has minima."""
+        """The path up to the escape."""
         now, direction = self.units.time(self.t), np.zeros(self.problem.d)
         for (i, sign), share in end.direction.items():
             direction[self.columns.number(np.array([i]))] += sign * share
@@ -136,7 +136,7 @@ class DiagonalProcess:
         bounds = self.all_bounds
         if self.blur > _BLURRED:
             remedy = ", exact=True resolves them" if isinstance(self.problem, Regression) else ""
-            message += f"; late jumps are blurred by rounding (dual known to {self.blur:.0e}){remedy}"
+            message += f"; late jumps are uncertain (rounding error of the dual {self.blur:.0e}){remedy}"
         return SaddlePath(
             problem=self.problem,
             jump_times=np.array(self.times),
@@ -159,7 +159,7 @@ class DiagonalProcess:
         )
 
     def _next(self) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
-        """The next breakpoint, without coordinates whose rate is rounding of y."""
+        """The next breakpoint, excluding coordinates whose rate is rounding of y."""
         size = self.cone.size
         if size == 0.0:
             return math.inf, np.empty(0, np.int64), np.empty(0, np.int64)
@@ -181,7 +181,7 @@ class DiagonalProcess:
             self.raised = True
 
     def _rates(self, found: NDArray[np.int64], signs: NDArray[np.int64]) -> tuple[Array, Array]:
-        """How fast some coordinates approach their bounds, and what of that may be rounding."""
+        """The rates at which coordinates approach their bounds, and their rounding errors."""
         n = self.columns.n
         columns = np.column_stack([self.columns.column(i) for i in found.tolist()])
         cost = np.where(signs > 0, self.costs[0][found], self.costs[1][found])
@@ -251,7 +251,7 @@ def _typical(bounds: DualBounds, coordinates: NDArray[np.int64]) -> float:
 
 
 def _standing(bounds: DualBounds) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Coordinates whose dual begins at a bound, and at which."""
+    """Coordinates whose dual starts at a bound, and the sign of that bound."""
     up, low = (
         np.empty(0, np.int64) if is_uniform(bound) and bound[0] != 0 else np.flatnonzero(bound == 0)
         for bound in (bounds.upper, bounds.lower)

@@ -1,4 +1,4 @@
-"""What the network contributes to the limit process: thresholds, penalties of noise and weight decay, an offset."""
+"""The network in the limit process: thresholds, penalties of noise and weight decay, and an offset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowsim.problem import Problem
 
 @dataclass(frozen=True)
 class DualBounds:
-    r"""The interval in which the dual of a coordinate moves freely, and its growth at the ends.
+    r"""The interval in which the dual of a coordinate moves while the coordinate is 0, and the growth at its ends.
 
     .. math:: -(t^-_i + \kappa^-_i t) \;\le\; s_i(t) \;\le\; t^+_i + \kappa^+_i t .
 
@@ -35,7 +35,7 @@ class DualBounds:
     offset: Array | float = 0.0
 
     def of_path(self) -> dict[str, Any]:
-        """What a :class:`flowsim.limits.saddle_list.Saddles` keeps of them, by keyword."""
+        """The keyword arguments of :class:`flowsim.limits.saddle_list.Saddles` that hold them."""
         growth = self.growth
         return {
             "thresholds": (self.upper, self.lower),
@@ -71,7 +71,7 @@ def network_bounds(
     Raises
     ------
     ValueError
-        For a network or noise that has no such limit, and for given values outside their range.
+        For a network or noise without such a limit, and for given values outside their range.
     """
     d = problem.d
     if net.is_mixed:
@@ -124,10 +124,10 @@ def network_bounds(
 def _of_logs(
     net: DiagonalNetwork, start: Mapping[str, ArrayLike | Logs], d: int
 ) -> tuple[Array, Array, Array, dict[str, Array]] | None:
-    """Thresholds, rates (2, d) and a direction in floats of a start in logarithms; None of one in floats.
+    """Thresholds, rates (2, d) and a direction of a start in logarithms; None for a start in floats.
 
-    ``ln c_k^2 = l_k + r_k z`` reaches 0 at ``-l_k / r_k``: thresholds are in units of z, each coordinate on its own
-    scale, and time is time.
+    ``ln c_k^2 = l_k + r_k z`` reaches 0 at ``-l_k / r_k``: thresholds are in units of z, and time is not rescaled.
+
     """
     parts = read_start(net, start, None, InitialScale("1", 0.0), d)
     if parts is None:
@@ -187,14 +187,14 @@ def _with_noise(
                     f"`noise` has a known limit for quadratic formulas, and for products if every weight carries it; "
                     f"received {formula.text!r} with std {own.tolist()}."
                 )
-            # The noise makes the origin stable: nothing ever leaves it.
+            # The noise makes the origin stable: no coordinate leaves it.
             upper[mine], lower[mine] = np.inf, np.inf
             continue
         if np.ptp(own) > 0:
             raise ValueError(f"`noise` must have one std for all weights of a coordinate; received {own.tolist()}.")
         if own[0] > 0 and np.diag(form).any() and net.noise.unit_moment(3) != 0:
             raise ValueError(
-                "`noise` must not be skewed where weights enter by their squares: it drives them directly."
+                "`noise` must not be skewed where weights enter by their squares: it would be a constant force on them."
             )
         values = np.linalg.eigvalsh(form)
         significant = values[np.abs(values) > 1e-12 * np.abs(values).max()]
@@ -229,7 +229,7 @@ def _with_decay(
                 own = threshold[mine]
                 cost[mine] += np.where(np.isfinite(own), net.weight_decay * np.where(np.isfinite(own), own, 0.0), 0.0)
         elif formula.product_of is not None:
-            # The decay makes the origin stable: nothing ever leaves it.
+            # The decay makes the origin stable: no coordinate leaves it.
             upper[mine], lower[mine] = np.inf, np.inf
         else:
             raise ValueError(

@@ -1,11 +1,11 @@
 r"""The next breakpoint: dense, sparse and screened duals.
 
-``DenseDuals`` updates all duals by one product with X^T a jump. ``SparseDuals`` stores none: one pass over the entries
-gives duals and gradients together. ``ScreenedDuals``, for many dense features, uses that
+``DenseDuals`` updates all duals by one product with X^T per jump. ``SparseDuals`` stores none: one pass over the
+entries gives duals and gradients together. ``ScreenedDuals``, for many dense features, uses that
 
 .. math:: s(t) = X^\top N(t), \qquad N(t) = \tfrac1n \int_0^t (y - X\beta) \, ds \in R^n,
 
-is known for every coordinate up to ``|x_i| |N - N_0 - a r_0|`` from two products taken at an earlier time (the dual
+is known for every coordinate to within ``|x_i| |N - N_0 - a r_0|`` from two products at an earlier time (the dual
 ``X^T N_0`` and ``X^T r_0`` of the residual). Only coordinates whose bound lies in that ball are computed. Its radius
 is convex in time between two jumps, so it is enough to check it at the end of the wait.
 """
@@ -26,21 +26,21 @@ from flowsim.limits.hits import BUFFER, arrivals, next_hits, tabulate
 
 Hits = tuple[float, Index, Index]
 
-#: Dense problems with as many features are screened: below, a full product costs less than the bookkeeping.
+#: Number of features from which on dense problems are screened: below, a full product costs less.
 SCREEN_FROM = 1000
-#: Share of coordinates computed one by one above which all are computed together.
+#: Fraction of coordinates computed one by one above which all are computed together.
 _CROWDED = 0.2
-#: Share of coordinates, those nearest to a bound, that are computed from the outset.
+#: Fraction of coordinates, those nearest to a bound, that are computed from the outset.
 _SEED = 0.01
 _LEAST_SEED = 32
-#: Kept between the ball and the bound, relative to the bound: covers the rounding of the prediction.
+#: Margin between the ball and the bound, relative to the bound, which covers rounding of the prediction.
 _MARGIN = 1e-9
 
 
 def follow(
     columns: Columns | SparseColumns, bounds: DualBounds, costs: tuple[Array, Array], rounding: Array
 ) -> DenseDuals | SparseDuals | ScreenedDuals:
-    """The cheapest for these data; `costs` are the penalties in the columns' units, `rounding` may change later."""
+    """The cheapest class for these data; `costs` are penalties in the columns' units, `rounding` may change later."""
     bounds = replace(bounds, upper_penalty=costs[0], lower_penalty=costs[1])
     if isinstance(columns, SparseColumns):
         return SparseDuals(columns, bounds, rounding)
@@ -48,12 +48,12 @@ def follow(
 
 
 class DenseDuals:
-    """All duals, updated by one product with X^T a jump."""
+    """All duals, updated by one product with X^T per jump."""
 
     def __init__(self, columns: Columns, bounds: DualBounds, rounding: Array) -> None:
         self.columns, self.rounding = columns, rounding
         self.tables = tuple(tabulate(side) for side in _sides(bounds))
-        # The dual at time t - elapsed, and the gradient since: one pass over both brings it up to date.
+        # The dual at time t - elapsed, and the gradient since: the next pass over both updates the dual.
         self.s = np.zeros(columns.d)
         self.previous = np.zeros(columns.d)
         self.elapsed = 0.0
@@ -68,20 +68,20 @@ class DenseDuals:
         self.products += 1
         self.seconds += time.perf_counter() - began
         found = next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, flags, self.rounding, t, age)
-        self.elapsed = 0.0  # asked again, the dual is up to date
+        self.elapsed = 0.0  # the dual is up to date if this is called again
         return found
 
     def advance(self, wait: float) -> None:
-        """Let the time of the wait pass."""
+        """Advance the duals by the time of a wait."""
         self.previous, self.elapsed = self.g, wait
 
     def leave(self, i: int, bound: float) -> None:
-        """Coordinate i starts inwards exactly from its bound: the next pass still takes the last wait off."""
+        """Let coordinate i move inwards exactly from its bound; the next pass still subtracts the last wait."""
         self.s[i] = bound + self.elapsed * self.previous[i]
 
 
 class SparseDuals:
-    """Nothing is kept but N: both products with X^T are taken in one pass, column by column."""
+    """Only N is stored: both products with X^T are computed in one pass, column by column."""
 
     def __init__(self, columns: SparseColumns, bounds: DualBounds, rounding: Array) -> None:
         self.columns, self.rounding = columns, rounding
@@ -119,7 +119,7 @@ class SparseDuals:
 
 
 class ScreenedDuals:
-    """Duals of those coordinates only that may reach a bound."""
+    """The duals of those coordinates that may reach a bound."""
 
     def __init__(self, columns: Columns, bounds: DualBounds, rounding: Array) -> None:
         self.problem, self.rounding = columns.problem, rounding
@@ -152,12 +152,12 @@ class ScreenedDuals:
         """As :meth:`DenseDuals.advance`."""
         self.N = self.N + (wait / self.problem.n) * self.residual
         self._s[: len(self._g)] -= wait * self._g
-        rest = slice(len(self._g), self._count)  # seeded without a gradient of their own yet
+        rest = slice(len(self._g), self._count)  # included, but without a gradient yet
         self._s[rest] = self._rows[rest] @ self.N
         self._g = self._g[:0]
 
     def leave(self, i: int, bound: float) -> None:
-        """It may come back: from now on it is computed."""
+        """Compute the dual of coordinate i from now on, since it may return to its bound."""
         if self.near is not None and not self._mask[i]:
             self._include(np.array([i]))
 
@@ -173,7 +173,7 @@ class ScreenedDuals:
         return found
 
     def _near_only(self, t: float, flags: NDArray[np.uint8], age: float) -> Hits | None:
-        """The next breakpoint as far as the ball determines it; None if all duals must be computed."""
+        """The next breakpoint, if the ball determines it; None if all duals must be computed."""
         began = time.perf_counter()
         near = self._near()
         s = self._s[: self._count]
@@ -209,7 +209,7 @@ class ScreenedDuals:
         return wait, found if isinstance(chosen, slice) else chosen[found], signs
 
     def _reachable(self, t: float, N: Array, flags: NDArray[np.uint8]) -> Index:
-        """Those not computed yet that the ball around their prediction lets reach a bound by time t."""
+        """Coordinates not computed yet whose ball around the prediction meets a bound by time t."""
         shift = N - self.N0
         square = float(self.r0 @ self.r0)
         along = float(shift @ self.r0) / square if square > 0 else 0.0
@@ -222,7 +222,7 @@ class ScreenedDuals:
         return np.flatnonzero(near & ~self._mask & (flags == 0))
 
     def _seed(self, t: float) -> None:
-        """Start again from those that would arrive first if nothing changed."""
+        """Restart with the coordinates that would arrive first at the present rates."""
         self._mask[:] = False
         self._count = 0
         self._g = self._g[:0]

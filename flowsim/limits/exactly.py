@@ -45,7 +45,7 @@ def exactly(
     saddles = np.array([[float(v) for v in row] for row in result.saddles])
     times = [0.0, *map(float, result.jump_times)]
     for saddle, tied, t in zip(saddles, result.tied, times, strict=True):
-        if tied:  # fractions give the fit; the flow's choice among those with this fit is not rational
+        if tied:  # the fit is rational; the flow's choice among the minimisers with this fit is not
             coordinates = np.array(sorted({i for i, _ in tied}))
             flags = np.array([((i, 1) in tied) + 2 * ((i, -1) in tied) for i in coordinates.tolist()], dtype=np.uint8)
             values = selected(X[:, coordinates], saddle[coordinates], coordinates, flags, bounds, t)

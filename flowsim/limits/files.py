@@ -1,4 +1,4 @@
-"""Limit paths as files: the problem, the jumps and the saddles; written and read like trajectories."""
+"""Files of limit paths: the problem, the jumps and the saddles; in the format of trajectories."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PAIRS = ("thresholds", "penalties", "speeds")
 
 @dataclass(frozen=True, eq=False)
 class TabulatedMemory:
-    """How the coordinates that take part in jumps grow with the dual, as numbers.
+    """The growth with the dual of the coordinates that take part in jumps, as numbers.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class TabulatedMemory:
 
     @classmethod
     def of(cls, path: Saddles) -> TabulatedMemory:
-        """Of the coordinates that a path visits."""
+        """The memory of the coordinates that a path visits."""
         assert path.memory is not None
         taking_part = [*path.supports, *path.hits, np.zeros(0, dtype=np.int64)]
         coordinates = np.unique(np.concatenate(taking_part)).astype(np.int64)
@@ -55,7 +55,7 @@ class TabulatedMemory:
 
 
 def problem_variables(problem: Problem) -> dict[str, Any]:
-    """What a file holds of a problem, but for its names and the name of its loss.
+    """The variables of a file that hold a problem, without the names of features and loss.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def problem_variables(problem: Problem) -> dict[str, Any]:
 
 
 def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
-    """Write everything but the fractions (``exact``); the curves of general formulas by what they are derived from.
+    """Write everything but the fractions (``exact``); curves of general formulas by formula and start.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def read_fields(file: str | os.PathLike[str], data: Labelled | None = None) -> d
 def write_path(
     path: Any, file: str | os.PathLike[str], kind: str, variables: dict[str, Any], **attributes: Any
 ) -> Path:  # fmt: skip
-    """Write what all limit paths hold, with the variables and attributes of one kind."""
+    """Write the fields common to all limit paths, with the variables and attributes of one kind."""
     problem, escape = path.problem, path.escape
     variables = problem_variables(problem) | variables
     if escape is not None:
@@ -164,7 +164,7 @@ def write_path(
 
 
 def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """A variable whose dimensions no other one shares."""
+    """A variable with dimensions of its own."""
     array = np.asarray(values)
     return tuple(f"{name}_{axis}" for axis in range(array.ndim)), array
 
@@ -173,12 +173,12 @@ def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], NDArray[Any]]:
 def reading_path(
     file: str | os.PathLike[str], data: Labelled | None, kind: str
 ) -> Iterator[tuple[Labelled, dict[str, Any]]]:
-    """The dataset of a file of one kind, and the fields that all limit paths have.
+    """The dataset of a file of one kind, and the fields common to all limit paths.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is missing, damaged, or holds something else; also for whatever fails in the block.
+        If the file is missing, damaged, or of another kind; also for any failure in the block.
     """
     data = read(file, "path") if data is None else data
     try:
@@ -200,18 +200,18 @@ def reading_path(
                 "stats": json.loads(data.attrs["stats"]),
             },
         )
-    except Exception as error:  # whatever is missing or of another kind
+    except Exception as error:  # any missing or invalid field
         raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
 
 
 def _told(curves: OriginCurves) -> dict[str, Any]:
-    """Formulas and facts of the curves of general formulas."""
+    """Attributes of a file: formulas and options of the curves of general formulas."""
     formulas = [formula.text for formula in curves.net.distinct]
     return {"formulas": formulas, "weights": list(curves.net.weights), "order": curves.order, "fresh": curves.fresh}
 
 
 def _of_curves(curves: OriginCurves) -> dict[str, Any]:
-    """Their start, one column where all coordinates have the same, and whose formula is which."""
+    """Variables of a file: their start, one column where all coordinates start alike, and the formula of each."""
     alike = curves.values.shape[1] > 0 and bool((curves.values == curves.values[:, :1]).all())
     values = curves.values[:, :1] if alike else curves.values
     kinds = np.zeros(1, dtype=np.int64) if curves.kinds is None else np.asarray(curves.kinds)
@@ -222,7 +222,7 @@ def _of_curves(curves: OriginCurves) -> dict[str, Any]:
 
 
 def _curves(data: Labelled) -> OriginCurves | None:
-    """Derived again: the file holds formulas, no code."""
+    """The curves, derived again: the file holds formulas, no code."""
     if not data.attrs.get("curves"):
         return None
     told, kinds, d = json.loads(data.attrs["curves"]), data["curve_kind"].values, data.sizes["feature"]

@@ -1,4 +1,4 @@
-"""The next breakpoint of the duals, by one pass over the coordinates."""
+"""The next breakpoint of the duals, found in one pass over the coordinates."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.solvers.compilation import compiled, part
 
-#: Relative to a threshold: two hits nearer than this are one jump. Far above the rounding of s, far below
-#: what data can tell apart.
+#: Difference of two hits, relative to a threshold, below which they are one jump: far above the rounding of s, far
+#: below what data resolve.
 _TIE = 1e-12
-#: Coordinates are examined in blocks: all at once without branches, then one by one if any is close to its bound.
+#: Size of blocks of coordinates: examined without branches, then one by one if any is close to its bound.
 BLOCK = 1024
-#: Candidates kept during the pass with their duals and gradients; if there are more (a great many ties) all are
+#: Candidates stored during the pass with their duals and gradients; if there are more (many ties) all are
 #: examined again.
 BUFFER = 256
 
 
 def tabulate(side: Array) -> Array:
-    """A bound in the form of the pass: equal entries need one block only, which stays in cache."""
+    """A bound as an array for the pass: equal entries need one block only, which stays in cache."""
     if len(side) > BLOCK and (side == side[0]).all():
         return np.full(BLOCK, float(side[0]))
-    return np.array(side)  # a copy: what is broadcast cannot be written to, and compiled code insists
+    return np.array(side)  # a copy: compiled code requires writable arrays, which broadcast ones are not
 
 
 def next_hits(
     s: Array, previous: Array, elapsed: float, g: Array, bounds: tuple[Array, ...], flags: NDArray[np.uint8],
     rounding: Array, t: float, age: float,
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """Bring s up to time t and find the waiting time to the next hit.
+    """Advance s to time t and find the waiting time to the next hit.
 
     Parameters
     ----------
@@ -40,18 +40,18 @@ def next_hits(
     bounds : four arrays from `tabulate`
         Upper and lower thresholds and penalties.
     flags : array (d,)
-        Which bounds a coordinate stands at: 1 upper, 2 lower, 3 both.
+        The bounds at which a coordinate is: 1 upper, 2 lower, 3 both.
     rounding : array (d,)
-        Rates up to this size are zero.
+        Rates up to this size count as zero.
     age : float
-        What all plateaus so far have added to the duals' rounding, in units of the present rate's: ``rounding * age``.
+        The accumulated rounding error of the duals is ``rounding * age``.
 
     Returns
     -------
     wait : float
-        inf if nothing moves towards a bound any more.
+        inf if no coordinate moves towards a bound.
     coordinates, signs : arrays
-        All that reach a bound after that wait, within rounding.
+        Those that reach a bound after that wait, to rounding, and which.
     """
     buffer, kept = np.empty(BUFFER, np.int64), np.empty((2, BUFFER))
     wait, count = _advance(s, previous, elapsed, g, bounds, (flags, rounding), (float(t), float(age)), (buffer, kept))
@@ -64,7 +64,7 @@ def arrivals(
     wait: float, near: NDArray[np.int64], both: Array, bounds: tuple[Array, ...], flags: NDArray[np.uint8],
     rounding: Array, t: float, age: float,
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """Of the candidates, with their duals and gradients, those that reach a bound after the wait; and which bound."""
+    """Those of the candidates, with their duals and gradients, that reach a bound after the wait; and which bound."""
     s, g = both
     up = g < 0
     upper, lower, up_cost, low_cost = (side[near] if len(side) > BLOCK else side[near % BLOCK] for side in bounds)
@@ -86,13 +86,13 @@ def examine(best, count, first, dual, pulls, bounds, stands, times, near, late):
     """
     size, (t, age), (buffer, kept) = len(dual), times, near
     last = first + size
-    # Slices: an index into them is plainly in range, and the loop becomes vector instructions.
+    # Slices, whose indices are provably in range, so that the loop vectorises.
     high = bounds[0][first:last] if len(bounds[0]) > BLOCK else bounds[0][:size]
     low = bounds[1][first:last] if len(bounds[1]) > BLOCK else bounds[1][:size]
     high_cost = bounds[2][first:last] if len(bounds[2]) > BLOCK else bounds[2][:size]
     low_cost = bounds[3][first:last] if len(bounds[3]) > BLOCK else bounds[3][:size]
     flags, blur = stands[0][first:last], stands[1][first:last]
-    # All duals after the least wait so far, against bounds shrunk by rounding.
+    # All duals after the least wait so far, against bounds reduced by rounding.
     ahead = min(best, 1e300)
     then, shrink = t + ahead, 1.0 - 2.0 * _TIE
     near = 0

@@ -1,4 +1,4 @@
-"""What is known of a run before it is made: its limit, how far it is worth integrating, the least loss."""
+"""Known in advance of a run: its limit, the last jump, and the infimum of the loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowsim.problem import Problem, Regression
 def limit_or_why(
     net: DiagonalNetwork | LinearNetwork, problem: Problem
 ) -> tuple[SaddlePath | LinearSaddlePath | None, str | None]:
-    """The limit process, or why there is none."""
+    """The limit process and None, or None and the reason why there is none."""
     try:
         return saddle_to_saddle(net, problem), None
     except (ValueError, NotImplementedError) as error:
@@ -20,7 +20,7 @@ def limit_or_why(
 
 
 def last_jump(path: SaddlePath | LinearSaddlePath | None) -> float | None:
-    """Accelerated time of the last jump, or where the limit escapes to infinity; None where nothing jumps."""
+    """Accelerated time of the last jump, or of the escape to infinity; None without jumps."""
     if path is None:
         return None
     escape = getattr(path, "escape", None)

@@ -1,13 +1,13 @@
 r"""Weight noise that vanishes with the scale: the joint limit of products of L >= 3 weights.
 
 With noise of standard deviation :math:`\eta = c\, \alpha^{(L-2)/(2(L-1))}` on every weight and
-:math:`k_i = \sigma_i^2 c^{2(L-1)}`, weights that wait shrink like :math:`e^{-k_i \tilde t}` while they grow, and
+:math:`k_i = \sigma_i^2 c^{2(L-1)}`, waiting weights carry a factor :math:`e^{-k_i \tilde t}`, so that
 
 .. math:: \dot s_i = -g_i\, e^{-(L-2) k_i \tilde t},
 
-with the thresholds and the plain least-squares saddles of the process without noise. What a coordinate can still travel
-is finite: at constant g it is trapped if and only if :math:`(L-2) k_i\, t_i^\pm \ge |g_i|`. On a plateau the noise
-removes the imbalance of active coordinates, so none changes sign afterwards.
+with the thresholds and the least-squares saddles of the process without noise. The remaining distance of a dual is
+finite: at constant g a coordinate is trapped if and only if :math:`(L-2) k_i\, t_i^\pm \ge |g_i|`. On a plateau the
+noise removes the imbalance of active coordinates, so that none changes sign afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class JointPath(SaddlePath):
     drain : array (d,)
         ``(L - 2) k_i``: the dual of coordinate i moves at ``-g_i exp(-drain_i t)``.
     trapped : array of int
-        Coordinates that the gradient still pushes, and the noise keeps at 0.
+        Coordinates with a gradient other than 0 that the noise keeps at 0.
     """
 
     drain: Array = field(default_factory=lambda: np.zeros(1))
@@ -60,7 +60,7 @@ class JointPath(SaddlePath):
         return rows[0] if times.ndim == 0 else np.array(rows)
 
     def state(self, t: float) -> StartState:
-        """Not known: the noise would have to begin again at its own time."""
+        """Not defined: a continuation would need noise of another strength."""
         raise ValueError("`state` is not defined for the joint limit: noise and scale vanish together.")
 
 
@@ -72,7 +72,7 @@ def joint_process(
     max_jumps: int | None,
     t_end: float,
 ) -> JointPath:
-    """Follow it; `strength` is c."""
+    """The joint limit process; `strength` is c."""
     began = time.perf_counter()
     order = order_of(net)
     if order < 3 or not is_product(net):
@@ -150,7 +150,7 @@ class _Joint:
             self.hits.append(found)
 
     def _gaps(self, g: Array) -> Array:
-        """Distances to the bound that g pushes to; inf where it stands there, or g is rounding."""
+        """Distances to the bound in the direction of -g; inf at the bound, or where g is rounding."""
         up = g < 0
         gap = np.maximum(np.where(up, self.upper - self.s, self.lower + self.s), 0.0)
         at = np.where(up, self.standing[0], self.standing[1])
@@ -160,13 +160,13 @@ class _Joint:
         gap = self._gaps(g)
         with np.errstate(divide="ignore", invalid="ignore"):
             plain = gap / np.abs(g)
-            # What is left to travel is |g| exp(-drain t) / drain.
+            # The remaining distance is |g| exp(-drain t) / drain.
             share = plain * self.drain * np.exp(self.drain * self.t)
             slowed = np.where(share < 1, -np.log1p(-np.minimum(share, 1.0)) / self.drain, math.inf)
         return np.where(np.isinf(gap), math.inf, np.where(self.drain > 0, slowed, plain))
 
     def trapped(self) -> NDArray[np.int64]:
-        """Coordinates that are pushed to a bound they do not reach."""
+        """Coordinates that move towards a bound they do not reach."""
         g = -np.asarray(self.problem.X.T @ self.cone.residual) / self.problem.n
         return np.flatnonzero(np.isfinite(self._gaps(g)) & np.isinf(self._waits(g)))
 
@@ -175,7 +175,7 @@ class _Joint:
             side = 0 if sign > 0 else 1
             self.standing[side, i] = True
             self.s[i] = self.upper[i] if sign > 0 else -self.lower[i]
-            # Active weights are balanced by the noise: they never come to the other side.
+            # Active weights are balanced by the noise: they do not change sign.
             (self.lower if sign > 0 else self.upper)[i] = math.inf
         try:
             self.cone.solve([((int(i), int(sign)), 0.0) for i, sign in zip(coordinates, signs, strict=True)])

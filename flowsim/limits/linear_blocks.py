@@ -6,9 +6,9 @@ In the row space of X, with :math:`\Sigma = \mathrm{diag}(\lambda)` and :math:`C
 .. math:: S = \begin{pmatrix} -a & G \\ G^\top & -b \end{pmatrix}, \qquad G = C - \Sigma \beta, \qquad
           a = \eta_V^2\, m\, \Sigma + \lambda_{wd}, \qquad b = \eta_U^2\, \mathrm{tr}\, \Sigma + \lambda_{wd}.
 
-Subspaces of features and of targets that :math:`\Sigma`, C and :math:`C^\top` map into themselves stay apart: S is
-block-diagonal at every saddle. They are found as Murota, Kanno, Kojima, Kojima (2010) block-diagonalise a matrix
-algebra: the eigenvectors of one random element, joined wherever another random element couples them.
+Subspaces of features and of targets invariant under :math:`\Sigma`, C and :math:`C^\top` are decoupled: S is
+block-diagonal at every saddle. They are found by the block-diagonalisation of a matrix algebra of Murota, Kanno,
+Kojima, Kojima (2010): the eigenvectors of one random element, joined wherever another random element couples them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from flowsim.arrays import Array
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 
-#: Couplings below this, relative to the data, are rounding (eigenvectors of a random matrix are off by about this).
+#: Couplings below this, relative to the data, are rounding (about the error of eigenvectors of a random matrix).
 _COUPLED = 1e-10
-#: Random elements tried; one with close eigenvalues may join what is apart, never the other way round.
+#: Random elements tried; one with close eigenvalues may join decoupled subspaces, but never splits coupled ones.
 _DRAWS = 2
 
 
@@ -43,7 +43,7 @@ class Block:
     signal : array (r, q)
         C.
     a : array (r,)
-        Rates at which noise and weight decay pull U to zero, and
+        Rates at which noise and weight decay damp U, and
     b : float
         V.
     """
@@ -58,7 +58,7 @@ class Block:
     #: G is affine in beta, and every saddle is attained
     is_affine = True
     may_escape = False
-    #: other directions are active beside those that are followed (:mod:`flowsim.limits.linear_frozen`)
+    #: whether frozen directions are active besides (:mod:`flowsim.limits.linear_frozen`)
     is_frozen_beside = False
 
     @property
@@ -74,11 +74,11 @@ class Block:
         return -self.curvatures[:, None] * moved
 
     def moved(self, product: Array) -> Array:
-        """beta at a product of the factors that are followed, without what is active beside them."""
+        """The contribution to beta of a product of the moving factors, without frozen directions."""
         return product
 
     def escapes(self, beta: Array) -> bool:
-        """Whether the loss has no minimum ahead."""
+        """Whether the loss has no minimum along the flow from beta."""
         return False
 
     def escape(self, Z: Array) -> tuple[Array, float]:
@@ -104,7 +104,7 @@ class Block:
 
 
 def weight_penalties(net: LinearNetwork, data: LinearData) -> tuple[Array, float]:
-    """a (rank,) and b: what noise and weight decay add to the loss is ``tr U^T a U / 2 + b |V|^2 / 2``."""
+    """a (rank,) and b: noise and weight decay add ``tr U^T a U / 2 + b |V|^2 / 2`` to the loss."""
     a, b = data.damping(net)
     return a + net.weight_decay, b + net.weight_decay
 
@@ -116,7 +116,7 @@ def whole_block(net: LinearNetwork, data: LinearData) -> Block:
 
 
 def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
-    """The finest decomposition, up to blocks that are copies of one another (which learn the same at the same time)."""
+    """The finest decomposition, up to blocks that are copies of one another (whose jumps coincide)."""
     whole = [whole_block(net, data)]
     R, curvatures, signal, a, b = data.rank, data.curvatures, data.signal, whole[0].a, whole[0].b
     size = float(np.abs(signal).max(initial=0.0))
@@ -152,7 +152,7 @@ def symmetric_element(between: Array, features: Array | float, targets: float) -
 
 
 def invariant_subspaces(element: Callable[[np.random.Generator], Array]) -> list[Array]:
-    """Orthonormal bases of the subspaces that random elements of a matrix algebra map into themselves.
+    """Orthonormal bases of the common invariant subspaces of random elements of a matrix algebra.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Limit paths of linear networks as files: the problem, its reduction, the blocks and their plateaus."""
+"""Files of limit paths of linear networks: the problem, its reduction, the blocks and their plateaus."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-r"""Orbits where noise pulls one factor alone to zero.
+r"""Orbits where noise damps one factor alone.
 
-A pair (u, v) at rest then keeps its product while the pulled factor shrinks and the other grows without end, like a
-power of time. Active directions of the grown factor, :math:`V_a` (or :math:`U_a`), no longer turn, and beta follows at
-once in all directions that they reach: the next orbit is that of one pair beside them,
+A pair (u, v) at rest then keeps its product while the damped factor shrinks and the other grows without bound, like a
+power of time. Active directions of the grown factor, :math:`V_a` (or :math:`U_a`), no longer turn, and beta adapts
+instantaneously in their span: the next orbit is that of one pair beside them,
 
 .. math:: G = (C - \Sigma u v^\top)(1 - P_a), \quad \beta = \beta_r + u v^\top \qquad \text{or} \qquad
           G = (1 - \Pi)^\top (C - \Sigma u v^\top), \quad \beta = \beta_r + (1 - \Pi) u v^\top,
@@ -44,12 +44,12 @@ class FrozenBlock(Block):
 
 
 def is_one_sided(block: Block) -> bool:
-    """Whether one factor alone is pulled to zero."""
+    """Whether one factor alone is damped."""
     return (float(np.abs(block.a).max(initial=0.0)) > 0) != (block.b > 0)
 
 
 def beside_frozen(block: Block, Z: Array) -> FrozenBlock:
-    """The block beside active directions Z (r + q, k), those of the factor that is not pulled."""
+    """The block beside active directions Z (r + q, k) of the undamped factor."""
     r, q = block.shape
     left, right = np.eye(r), np.eye(q)
     if Z.shape[1] and block.b > 0:

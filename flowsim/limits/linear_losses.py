@@ -1,17 +1,17 @@
-r"""Two-layer linear networks under any convex loss, as their limit process takes them.
+r"""The limit process of two-layer linear networks under any convex loss.
 
 .. math:: G(\beta) = -X^\top \big( w \circ \ell'(X\beta, Y) \big) / n
 
-is no affine function of beta: saddles have no formula and are the ends of orbits, refined by Newton's method. Rows and
-targets that never meet stay apart: row i pulls at target j only if :math:`\ell'(0, Y_{ij}) \ne 0`, and only features
-that some row has in common couple rows.
+is not affine in beta: saddles have no formula and are the ends of orbits, refined by Newton's method. Rows and
+targets that share no entry decouple: row i acts on target j only if :math:`\ell'(0, Y_{ij}) \ne 0`, and only features
+that rows have in common couple them.
 
-Where the loss has no minimum over the matrices of a rank (separable data) beta escapes. The flow of ln L leads to the
+Where the loss has no minimum over the matrices of a rank (separable data) beta escapes. The flow of ln L gives the
 direction, a stationary point of
 
 .. math:: \min \tfrac12 \lVert Z \rVert^2 \quad \text{subject to} \quad \pm (X U V^\top)_{ij} \ge 1,
 
-to which Newton's method on the active rows adds the last digits.
+refined by Newton's method on the active rows.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from flowsim.problem import Problem
 from flowsim.problem.entries import dense
 from flowsim.problem.losses import Loss
 
-#: Couplings below this, relative to the data, are none.
+#: Couplings below this, relative to the data, count as zero.
 _COUPLED = 1e-12
-#: Where the flow of ln L is left for Newton's method, and how long that may take.
+#: Relative rate at which the flow of ln L is left for Newton's method, and the longest time until then.
 _DEEP, _NEWTON_STEPS = 3e3, 30
-#: Weights of the loss above this, relative to the largest, are those of active rows.
+#: Softmax weight of active rows, relative to the largest, at least.
 _ACTIVE = 1e-6
-#: Residuals at which Newton's method has arrived.
+#: Residual at which Newton's method has converged.
 _SETTLED = 1e-9
 
 
@@ -63,7 +63,7 @@ class LossData:
 
     @classmethod
     def of(cls, problem: Problem) -> LossData:
-        """Of a problem whose targets are a matrix."""
+        """The data of a problem whose targets are a matrix."""
         left, values, right = np.linalg.svd(dense(problem), full_matrices=False)
         rank = int(np.sum(values > values.max(initial=0.0) * max(problem.n, problem.d) * np.finfo(float).eps))
         features = left[:, :rank] * values[:rank]
@@ -127,12 +127,12 @@ class LossBlock(Block):
         return bool(self.flat.any())
 
     def escapes(self, beta: Array) -> bool:
-        """Whether every entry falls along beta: then no stationary point is ahead."""
+        """Whether the loss of every entry decreases along beta: then there is no stationary point along it."""
         counted = self.weight > 0
         return self.may_escape and bool((self.flat * (self.rows @ beta) > 0)[counted].all())
 
     def escape(self, Z: Array) -> tuple[Array, float]:
-        """Direction of beta, of nuclear norm 1, and margin of the escape that Z is on; 0 where a row does not fall."""
+        """Direction of beta, of nuclear norm 1, and margin of the escape from Z; 0 where a row does not recede."""
         r = self.shape[0]
         beta = Z[:r] @ Z[r:].T
         if self.escapes(beta):
@@ -143,7 +143,7 @@ class LossBlock(Block):
         return beta / size, max(float(margins.min()) / size, 0.0)
 
     def _deep(self, Z: Array) -> Array:
-        """Along the flow of ln L, by the loss ``exp(-margin)`` that all losses of this kind have far out."""
+        """The limit of the flow of ln L for the loss ``exp(-margin)``, to which losses of this kind are asymptotic."""
         from scipy.integrate import solve_ivp
 
         shape, r = Z.shape, self.shape[0]
@@ -173,7 +173,7 @@ class LossBlock(Block):
         return np.asarray(q / q.sum())
 
     def _stationary(self, Z: Array) -> Array:
-        """The stationary point next to Z, of margin 1; Z itself, scaled, where Newton's method does not arrive."""
+        """The stationary point near Z, of margin 1; Z itself, scaled, where Newton's method does not converge."""
         r, q = self.shape
         beta = Z[:r] @ Z[r:].T
         margin = float((self.flat * (self.rows @ beta))[self.weight > 0].min())
@@ -212,7 +212,7 @@ class LossBlock(Block):
 
 
 def loss_blocks(net: LinearNetwork, data: LossData, apart: bool = True) -> list[LossBlock]:
-    """Parts of rows, features and targets that never meet; or all of them as one."""
+    """The decoupled parts of rows, features and targets; or, unless `apart`, all of them as one."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 

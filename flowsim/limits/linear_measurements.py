@@ -1,14 +1,14 @@
-r"""Two-layer linear networks on linear measurements of a matrix, as their limit process takes them.
+r"""The limit process of two-layer linear networks on linear measurements of a matrix.
 
 .. math:: G(\beta) = \frac1n \sum_k \big( y_k - \langle A_k, \beta \rangle \big) A_k
 
-is affine in beta, but no singular value decomposition of the data tells the best fit of a rank: saddles are the ends of
-orbits, refined by Newton's method. Rows and columns of beta that no measurement sees stay at zero. Measurements with
-:math:`\frac1n \sum_k \langle A_k, \beta \rangle A_k = \Sigma \beta` are a regression on :math:`\Sigma^{1/2}`.
+is affine in beta, but no singular value decomposition of the data gives the best fit of a rank: saddles are the ends of
+orbits, refined by Newton's method. Rows and columns of beta that no measurement involves stay at zero. Measurements
+with :math:`\frac1n \sum_k \langle A_k, \beta \rangle A_k = \Sigma \beta` are a regression on :math:`\Sigma^{1/2}`.
 
-Where all G that the flow can reach map subspaces of rows and columns into themselves (in matrix completion the
-connected components of the observed entries) what the network puts between them is a product of hidden units that the
-data may never compare: the start decides it, and no limit is stated.
+Where subspaces of rows and columns are invariant under all G that the flow can reach (in matrix completion the
+connected components of the observed entries) the blocks of beta between them are products of hidden units that the
+data do not determine: they depend on the start, and no limit is stated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData, noise_variances
 from flowsim.problem import MatrixSensing
 
-#: Rates of columns, and maps of matrices, closer than this, relatively, are equal.
+#: Relative difference below which rates of columns, and linear maps, are equal.
 _EQUAL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredData:
-    """The rows of beta that some measurement sees, named as in :class:`flowsim.network.linear_algebra.LinearData`.
+    """The rows of beta that measurements involve, named as in :class:`flowsim.network.linear_algebra.LinearData`.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class MeasuredData:
 
     @classmethod
     def of(cls, problem: MatrixSensing) -> MeasuredData:
-        """All rows but those that no measurement sees."""
+        """The rows that some measurement involves."""
         seen = np.flatnonzero(problem.curvature_model > 0)
         signal = problem.rmatvec(problem.y)[seen] / problem.n
         return cls(problem, np.eye(problem.d)[:, seen], problem.curvature_model[seen], signal)
@@ -69,7 +69,7 @@ class MeasuredData:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredBlock(Block):
-    """The entries of beta that measurements see; fields as in :class:`Block`, and
+    """The entries of beta that measurements involve; fields as in :class:`Block`, and
 
     Attributes
     ----------
@@ -90,12 +90,12 @@ class MeasuredBlock(Block):
 
 
 def measured_block(net: LinearNetwork, data: MeasuredData) -> MeasuredBlock:
-    """All that measurements see.
+    """All rows and columns that measurements involve.
 
     Raises
     ------
     ValueError
-        If it decouples into several parts, or weight noise acts on one factor alone or pulls the columns at
+        If it decouples into several parts, or weight noise acts on one factor alone or damps the columns at
         different rates.
     """
     problem = data.problem
@@ -109,15 +109,15 @@ def measured_block(net: LinearNetwork, data: MeasuredData) -> MeasuredBlock:
     parts = invariant_subspaces(lambda rng: symmetric_element(_reachable(block, rng), 1.0, 1.0))
     if len(parts) > 1:
         raise ValueError(
-            f"`problem` must not decouple for the limit process; its measurements leave {len(parts)} subspaces of rows "
-            "and columns apart, and what a network puts between them is decided by the start. Give each alone; a flow "
+            f"`problem` must not decouple for the limit process; its measurements do not couple {len(parts)} subspaces "
+            "of rows and columns, and the blocks of beta between them depend on the start. Give each alone; a flow "
             "takes any."
         )
     return block
 
 
 def _reachable(block: MeasuredBlock, rng: np.random.Generator) -> Array:
-    """A random matrix of the algebra that holds every G on the flow's way: of G at 0 and its images, of order one."""
+    """A random element, of order one, of an algebra that contains G along the flow: of G at 0 and its images."""
     found = block.signal / np.linalg.norm(block.signal)
     scale = float(np.max(block.curvatures)) * block.shape[1]
     for _ in range(4):
@@ -146,7 +146,7 @@ def equivalent_regression(problem: MatrixSensing) -> LinearData | None:
 
 
 def _pulls(net: LinearNetwork, problem: MatrixSensing) -> tuple[Array, float]:
-    """Rates at which noise and weight decay pull the rows of U, (D,), and V."""
+    """Rates at which noise and weight decay damp the rows of U, (D,), and V."""
     variances = noise_variances(net)
     rows, columns = problem.measurement_curvatures(*variances)
     if (variances[0] > 0) != (variances[1] > 0):
@@ -156,7 +156,7 @@ def _pulls(net: LinearNetwork, problem: MatrixSensing) -> tuple[Array, float]:
     columns = columns[columns > 0]
     if len(columns) and np.ptp(columns) > _EQUAL * columns.max():
         raise ValueError(
-            "`noise` must pull all columns of V alike for the limit process on a MatrixSensing; it pulls them at "
+            "`noise` must damp all columns of V alike for the limit process on a MatrixSensing; it damps them at "
             f"rates from {columns.min():g} to {columns.max():g}. A flow takes any."
         )
     return rows + net.weight_decay, float(columns.mean() if len(columns) else 0.0) + net.weight_decay

@@ -1,4 +1,4 @@
-"""The saddle-to-saddle process of two-layer linear networks: its blocks, one after the other."""
+"""The saddle-to-saddle process of two-layer linear networks: the jumps of its blocks, merged in time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem, Regression, require_squares
 
-#: Strengths closer than this, relatively, are equal.
+#: Relative difference below which singular values are equal.
 _EQUAL = 1e-9
 
 
@@ -60,7 +60,7 @@ def linear_saddle_to_saddle(
     escape = _escape(processes, data, stop) if because == "escape" else None
     complete, message = (False, _told(escape)) if escape else _verdict(processes, places[-1], because, stop)
     if _order_is_delicate(processes, whole, width, times):
-        message += "; the data decouple exactly, and the least coupling would change the jump times"
+        message += "; the data decouple exactly, and any coupling, however small, would change the jump times"
     return LinearSaddlePath(
         problem=problem,
         data=data,
@@ -104,7 +104,7 @@ def _require_signal(data: LossData | MeasuredData) -> None:
 
 
 def _escape(processes: list[BlockProcess], data: LinearData | LossData | MeasuredData, time: float) -> Escape:
-    """Of the block that escapes, in all coordinates."""
+    """The escape of a block, in all coordinates."""
     process = next(each for each in processes if each.escape is not None)
     assert process.escape is not None
     _, direction, margin = process.escape
@@ -114,14 +114,12 @@ def _escape(processes: list[BlockProcess], data: LinearData | LossData | Measure
 
 def _told(escape: Escape) -> str:
     if escape.margin == 0:
-        return (
-            f"part of beta escapes to infinity at t={escape.time:.6g}, along `escape.direction`; the rest is not known"
-        )
+        return f"part of beta escapes to infinity at t={escape.time:.6g}, along `escape.direction`; the rest is unknown"
     return f"beta escapes to infinity at t={escape.time:.6g}, along `escape.direction` with margin {escape.margin:.6g}"
 
 
 def _order_is_delicate(processes: list[BlockProcess], whole: Block, width: int, times: list[float]) -> bool:
-    """Whether the same data, their parts coupled ever so little, would be learned at other times."""
+    """Whether arbitrarily small couplings between the parts of the data would change the jump times."""
     if len(processes) == 1 or not all(process.closed_form for process in processes):
         return False
     coupled = BlockProcess(whole, width)
@@ -133,7 +131,7 @@ def _order_is_delicate(processes: list[BlockProcess], whole: Block, width: int, 
 def _merge(
     processes: list[BlockProcess], width: int, t_end: float, max_jumps: float
 ) -> tuple[list[float], list[tuple[RankPlateau, ...]], float, str]:
-    """Jump times, the plateaus of all blocks after each, when the next jump would be, and why there is none."""
+    """Jump times, the plateaus of all blocks after each, the time of the next jump, and why it is not taken."""
     here = [0] * len(processes)
     times: list[float] = []
     places = [tuple(process.plateaus[0] for process in processes)]
@@ -176,5 +174,5 @@ def _verdict(
         return True, best
     return False, (
         f"at t={stop:.6g} a direction of a part of the data that decouples exactly is due, but the start allows rank "
-        f"{rank} only; what a flow without a free hidden unit does then is not known"
+        f"{rank} only; the limit of a flow without a free hidden unit is not known"
     )

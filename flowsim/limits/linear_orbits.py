@@ -1,7 +1,7 @@
-r"""From one saddle of a two-layer linear network to the next.
+r"""Heteroclinic orbits of two-layer linear networks, from one saddle to the next.
 
-With r active directions at rest the network leaves along the fastest direction e of its complement, a hidden unit of
-its own: the orbit is the trajectory of the network of width r + 1
+With r active directions at rest the network leaves along the fastest direction e of their complement, a new hidden
+unit: the orbit is the trajectory of the network of width r + 1
 
 .. math:: Z' = S(\beta)\, Z, \qquad Z = (Z_r, \epsilon e), \quad \epsilon \to 0.
 """
@@ -20,13 +20,13 @@ from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.orbit import Orbit, by_distance
 
-#: Size of the new direction at departure, squared (its share of beta), relative to the least-squares solution.
+#: Squared size of the new direction at departure (its part of beta), relative to the least-squares solution.
 _DEPARTURE = 1e-10
-#: An orbit has arrived when its speed is this share of its largest.
+#: An orbit has arrived when its speed is this part of its largest.
 _REST = 1e-9
 _TOLERANCE = 1e-10
-#: What comes to rest moves less in each span of time, what escapes (like the logarithm or a power of time) does not:
-#: by this ratio in so many spans on end, where it seems to rest or to fail, and in so many in any case.
+#: A state that comes to rest moves less in each span of time, one that escapes (like a logarithm or power of time) does
+#: not: the ratio, over how many spans in succession where it seems to rest or to fail, and over how many in any case.
 _NOT_LESS, _SOME_SPANS, _MANY_SPANS = 0.9, 8, 20
 #: Unknowns up to which an implicit method, and a dense Newton step, are cheap.
 _SMALL = 400
@@ -36,11 +36,12 @@ _BUDGET = 400_000
 #: States of a drawn orbit between two steps of the integrator.
 _REFINE = 4
 _NEWTON_STEPS = 12
-#: Eigenvalues of the Hessian below this, relative to the largest, belong to turns of the hidden layer.
+#: Eigenvalues of the Hessian below this, relative to the largest, belong to rotations of the hidden layer.
 _FREE = 1e-10
-#: Where one factor alone is pulled to zero the last part of an orbit is straight, and slow: how near it is followed.
+#: Where one factor alone is damped the last part of an orbit is straight, and slow: distance up to which it is
+#: followed.
 _NEAR = 1e-3
-#: How far an orbit may end from the saddle that the process states, relative to the size of the jump.
+#: Largest distance of an orbit's end from the saddle of the process, relative to the size of the jump.
 _MISS = 1e-5
 
 
@@ -49,7 +50,7 @@ class _SpentError(Exception):
 
 
 class EscapeError(ArithmeticError):
-    """The loss has no minimum where the flow leads; `Z` is on the way."""
+    """The loss has no minimum along the flow, of which `Z` is a state."""
 
     def __init__(self, Z: Array) -> None:
         super().__init__("the loss has no minimum")
@@ -72,18 +73,18 @@ def velocity(block: Block, Z: Array) -> Array:
 
 
 def follow_to_rest(block: Block, Z: Array) -> Array:
-    """Where the flow from a departure Z comes to rest, to about 1e-9.
+    """The stationary point to which the flow from a departure Z converges, to about 1e-9.
 
     Raises
     ------
     EscapeError
-        If it does not, because the loss has no minimum there.
+        If it does not converge, because the loss has no minimum there.
     """
     return _follow(block, Z, float(np.linalg.norm(Z[:, -1])))[-1]
 
 
 def relax(block: Block, Z: Array) -> Array:
-    """Where the flow from weights that are not small comes to rest; errors as above."""
+    """The stationary point to which the flow from weights that are not small converges; errors as above."""
     return _follow(block, Z, 0.0)[-1]
 
 
@@ -122,7 +123,7 @@ def _follow(block: Block, Z: Array, small: float, end: Array | None = None, refi
     rtol = 100 * _TOLERANCE if end is not None else _TOLERANCE
     for _ in range(_SPANS):
         try:
-            with warnings.catch_warnings():  # a failure is seen by its flag
+            with warnings.catch_warnings():  # failures are detected by their flag
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
                     rate, (0.0, duration), states[-1].ravel(), method=method, rtol=rtol,
@@ -168,7 +169,7 @@ def _product(block: Block, Z: Array) -> Array:
 
 
 def settle(block: Block, Z: Array) -> Array:
-    """The stationary point next to Z, by Newton steps of least norm (orthogonal turns of the hidden layer are free)."""
+    """The stationary point near Z, by Newton steps of least norm (rotations of the hidden layer leave it invariant)."""
     gradient = velocity(block, Z)
     for _ in range(_NEWTON_STEPS):
         size = float(np.linalg.norm(gradient))
@@ -182,9 +183,9 @@ def settle(block: Block, Z: Array) -> Array:
 
 
 def relaxation_rate(block: Block, Z: Array) -> float:
-    """The slowest rate at which the active directions settle; turns of the hidden layer do not count. inf without any.
+    """The slowest relaxation rate of the active directions, apart from rotations of the hidden layer; inf without any.
 
-    NaN for so many weights that their Hessian is not computed.
+    NaN for more weights than a dense Hessian is computed for.
     """
     if not Z.size:
         return math.inf
@@ -199,7 +200,7 @@ def relaxation_rate(block: Block, Z: Array) -> float:
 
 
 def _turns(block: Block, Z: Array) -> Array:
-    """Tangents, in columns, to turns of the hidden layer that change nothing: orthogonal ones where it is damped."""
+    """Tangents, in columns, of the symmetry group of the hidden layer: orthogonal, or all of GL(k) without damping."""
     r, k = block.shape[0], Z.shape[1]
     orthogonal = bool(np.any(block.a) or np.any(block.b))
     turns = []
@@ -213,7 +214,7 @@ def _turns(block: Block, Z: Array) -> Array:
 
 
 def _hessian(block: Block, Z: Array) -> Callable[[Array], Array]:
-    """Its product with a direction, flattened."""
+    """The product of the Hessian with a direction, flattened."""
     r = block.shape[0]
     U, V = Z[:r], Z[r:]
     product_here = U @ V.T
@@ -248,7 +249,7 @@ def _newton_step(block: Block, Z: Array, gradient: Array) -> Array:
 
 
 def together(block: Block, start: Array, count: int) -> Array:
-    """The `count` fastest directions leave the origin at once, in the shares that the start (r + q, k) has of them."""
+    """The `count` fastest directions, leaving the origin together with the amplitudes of the start (r + q, k)."""
     vectors = np.linalg.eigh(block.generator(block.signal))[1]
     fastest = vectors[:, ::-1][:, :count]
     shares, sizes, _ = np.linalg.svd(fastest.T @ start, full_matrices=False)
@@ -262,7 +263,7 @@ def block_orbit(block: Block, jump: int, begins: Array, begin: Array, end: Array
     Parameters
     ----------
     begins : array (r + q, k)
-        Weights that have just left.
+        Weights just after departure.
     begin, end : array (r, q)
         beta at the two saddles.
 

@@ -42,21 +42,21 @@ class LinearSaddlePath(Staircase):
     jump_times : array (K,)
         Accelerated times ``t / ln(1/alpha)`` of the jumps; 0 is not one.
     ranks : array (K+1,)
-        Of the saddles. A jump of several ranks is several directions that reach their level together.
+        Ranks of the saddles. In a jump of several ranks several directions reach their level together.
     width : int
         The largest rank the start allows: min(h, rank of ``(U_1; V)`` at the start).
     blocks : tuple of Block
-        Parts of the data that are learned independently (one, unless Sigma and X^T Y decouple exactly).
+        Parts of the data that evolve independently (one, unless Sigma and X^T Y decouple exactly).
     horizon : float
-        Where the path's knowledge ends: inf, unless it was stopped early.
+        The time up to which the path is known: inf, unless it was stopped early.
     complete : bool
-        Nothing moves any more after the last jump.
+        Whether the last saddle is the limit as t -> inf.
     message : str
     escape : Escape or None
         Where the loss has no minimum over the next rank (separable data): ``time, hits, direction, margin``, hits the
         rank before, direction (D, m) of nuclear norm 1.
     order : int
-        2: time is counted in ``ln(1/alpha)``.
+        2: the unit of time is ``ln(1/alpha)``.
     stats : dict
         jumps, seconds.
     """
@@ -96,19 +96,19 @@ class LinearSaddlePath(Staircase):
         return save_linear_path(self, file)
 
     def plot(self, **options: Any) -> Axes:
-        """Singular values over a clock: :func:`flowsim.plot.linear_limit`, which says what else it takes."""
-        import flowsim  # the method only passes on to the package's public function, which stands floors above
+        """Singular values over a clock: :func:`flowsim.plot.linear_limit`, with its options."""
+        import flowsim  # on call: `flowsim.plot` is on a higher floor
 
         return flowsim.plot.linear_limit(self, **options)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row a plateau: from when to when, its rank, its loss and its singular values."""
+        """One row per plateau: its start and end, rank, loss and singular values."""
         values = {f"s{k + 1}": column for k, column in enumerate(self.singular_values.T)}
         return self._table({"rank": self.ranks, "loss": self.losses, **values})
 
     @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:
-        """``0, ..., rank - 1`` for each saddle: the learned directions, in order of learning."""
+        """``0, ..., rank - 1`` for each saddle: the active directions, in order of activation."""
         return tuple(np.arange(rank) for rank in self.ranks)
 
     @cached_property
@@ -129,7 +129,7 @@ class LinearSaddlePath(Staircase):
 
     @cached_property
     def singular_values(self) -> Array:
-        """Of the saddles, (K+1, min(D, m))."""
+        """Singular values of the saddles, (K+1, min(D, m))."""
         values = np.zeros((len(self.ranks), min(self.problem.d, self.data.m)))
         found = np.linalg.svd(self._reduced, compute_uv=False)
         values[:, : found.shape[1]] = found
@@ -137,10 +137,10 @@ class LinearSaddlePath(Staircase):
 
     @cached_property
     def relaxation_rates(self) -> Array:
-        """How fast a flow settles on each plateau, (K+1,): the slowest rate in unscaled time, inf at rank 0.
+        """Relaxation rate of a flow on each plateau, (K+1,): the slowest rate in unscaled time, inf at rank 0.
 
-        On a plateau of accelerated length T the flow comes within ``exp(-rate T ln(1/alpha))`` of its saddle, but for
-        what waits. NaN where the active directions have too many weights.
+        On a plateau of accelerated length T the flow comes within ``exp(-rate T ln(1/alpha))`` of its saddle, apart
+        from waiting directions. NaN where the active directions have too many weights.
         """
         return np.array(
             [
@@ -150,9 +150,9 @@ class LinearSaddlePath(Staircase):
         )
 
     def levels(self, t: ArrayLike) -> Array:
-        """Graded logarithms ``1 + ln(size) / ln(1/alpha)`` of the directions of ``(U_1; V)``, falling.
+        """Graded logarithms ``1 + ln(size) / ln(1/alpha)`` of the directions of ``(U_1; V)``, descending.
 
-        All are 0 at the start; those that have been learned are 1; one that rises to 1 is learned.
+        All are 0 at the start; a direction becomes active when its level reaches 1, and stays there.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class LinearSaddlePath(Staircase):
             parts = []
             for plateau in here:
                 wait = time - plateau.time
-                moved = plateau.rates != 0  # what rests stays where it is
+                moved = plateau.rates != 0  # active directions stay exactly at 1
                 levels = plateau.levels.copy()
                 levels[moved] += wait * plateau.rates[moved]
                 parts.append(levels)
@@ -184,8 +184,8 @@ class LinearSaddlePath(Staircase):
         Raises
         ------
         ValueError
-            If several directions leave a saddle other than the origin together: their shares are factors of O(1) that
-            the start and all jumps before decide. From the origin the start alone does.
+            If several directions leave a saddle other than the origin together: their relative sizes, of O(1), depend
+            on the start and on all earlier jumps; at the origin on the start alone.
         IntegrationError
             If one cannot be followed to the next saddle.
         """
@@ -203,8 +203,8 @@ class LinearSaddlePath(Staircase):
         if count > 1:
             if self.ranks[jump] or self.start is None:
                 raise ValueError(
-                    f"at jump {jump} {count} directions leave together; in which shares is decided by all jumps before "
-                    "and by factors of O(1) of the start, which no limit of levels tells."
+                    f"at jump {jump}, {count} directions leave together; their relative sizes depend on earlier jumps "
+                    "and on factors of O(1) of the start, which the limit does not determine."
                 )
             shares = together(self.whole, self.start, count)
             return block_orbit(self.whole, jump, shares, *self._reduced[jump : jump + 2])
@@ -249,6 +249,6 @@ def read_linear_path(file: str | os.PathLike[str], data: Labelled | None = None)
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is missing, damaged, or holds something else.
+        If the file is missing, damaged, or of another kind.
     """
     return LinearSaddlePath(**read_linear_fields(file, data))

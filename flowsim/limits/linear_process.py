@@ -1,12 +1,12 @@
 r"""The limit process of one independent block of a two-layer linear network.
 
-On plateau r the network stands at ``beta_r`` with r active directions Z, ``S Z = 0``. Every other direction is still
+On plateau r the network is at ``beta_r`` with r active directions Z, ``S Z = 0``. Every other direction is
 exponentially small: its size is ``exp((s - 1) gamma)`` with a level s that rises at an eigenvalue of S on the
-complement of the active ones, the highest level at the largest. The level that reaches 1 is learned next.
+complement of the active ones, the highest level at the largest. The direction whose level reaches 1 is activated next.
 
 With ``A* = Sigma^(-1/2) C = sum_i s_i a_i b_i^T`` and the penalty ``a = kappa Sigma`` the saddles are
 :math:`\beta_r = \Sigma^{-1/2} \sum_{i \le r} (s_i - \sqrt{\kappa b})_+ a_i b_i^\top`. Where singular values tie,
-with weight decay on data that are not whitened, or under another loss, no formula tells the saddle: it is the end of
+with weight decay on data that are not whitened, or under another loss, no formula gives the saddle: it is the end of
 the orbit to it, refined by Newton's method.
 """
 
@@ -21,33 +21,34 @@ from flowsim.arrays import Array
 from flowsim.limits.linear_blocks import Block
 from flowsim.limits.linear_orbits import EscapeError, departure, follow_to_rest, settle
 
-#: Singular values and rates this small relative to the data, times its size, are rounding.
+#: Singular values and rates up to this, relative to the data and times their dimension, are rounding.
 _ROUNDING = 8 * np.finfo(float).eps
-#: The same of forces that are no affine function of beta, at saddles found by iteration.
+#: The same for gradients that are not affine in beta, at saddles found by iteration.
 _ITERATED = 1e-11
-#: Times and levels closer than this, relatively, are one.
+#: Relative difference below which times and levels are equal.
 TIE = 1e-10
-#: Singular values of A* closer than this, relative to the largest, are equal: which ones a saddle has is open.
+#: Difference of singular values of A*, relative to the largest, below which they are equal: the saddle is then not
+#: given by the formula.
 _EQUAL = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class RankPlateau:
-    """A saddle and what waits there.
+    """A saddle, and the levels of the waiting directions.
 
     Attributes
     ----------
     time : float
-        When it begins.
+        Its beginning.
     beta : array (r, q)
     Z : array (r + q, k)
-        Factors of beta, the active directions; balanced unless some were pretrained.
+        Factors of beta: the active directions; balanced unless some were pretrained.
     levels, rates : array (K,)
-        At `time`, active ones first (level 1, rate 0), then falling.
+        At `time`, active ones first (level 1, rate 0), then descending.
     towards : array (r + q,) or None
-        The direction that is learned next.
+        The direction that is activated next.
     exhausted : bool
-        There is more to learn, but no direction of the start left.
+        Further directions would grow, but the start has no more.
     """
 
     time: float
@@ -71,13 +72,13 @@ class BlockProcess:
     ----------
     block : Block
     columns : int
-        K, how many independent directions the start has in the block.
+        K, the number of independent directions of the start in the block.
     begin : array (r + q, k), optional
-        Active directions at the start, at rest: what pretrained weights relax to.
+        Active directions at the start, at rest: the point to which pretrained weights relax.
     dropped : int
-        So many directions of pretrained weights have relaxed to nothing: they begin at level 1, and fall.
+        Number of directions of pretrained weights that have relaxed to zero: they begin at level 1, and decrease.
     escape : tuple (time, direction (r, q), margin) or None
-        Where the next saddle is not attained.
+        Set where the next saddle is not attained.
     """
 
     block: Block
@@ -99,7 +100,7 @@ class BlockProcess:
         self.closed_form = even and block.is_affine and self.begin is None
         self._kappa = float(kappa.mean()) if len(kappa) else 0.0
         self._threshold = math.sqrt(self._kappa * block.b)
-        # The same pull on U and V: S + decay is antisymmetric under the change of V's sign, and levels come in pairs.
+        # Equal damping of U and V: S + decay is antisymmetric under the change of V's sign, and levels come in pairs.
         equal = bool(np.abs(block.a - block.b).max(initial=0.0) <= _EQUAL * block.b)
         self._paired = equal and self.begin is None
         self._size = math.hypot(*block.signal.ravel().tolist())  # squares may overflow
@@ -121,7 +122,7 @@ class BlockProcess:
         return self.plateaus
 
     def extend(self, number: int) -> None:
-        """Make sure that plateau `number` is known, the one before it being known."""
+        """Compute plateau `number`, if necessary, from the one before it."""
         if number < len(self.plateaus) or self.escape is not None:
             return
         plateau = self.plateaus[-1]
@@ -137,11 +138,11 @@ class BlockProcess:
 
     @property
     def strengths(self) -> Array:
-        """What the saddles have of the singular values of A*, falling."""
+        """The singular values of A*, thresholded as in the saddles, descending."""
         return np.maximum(self._values - self._threshold, 0.0)
 
     def growing_directions(self) -> Array:
-        """Orthonormal columns: how what waits at the start grows, the fastest first."""
+        """The growing eigenvectors of S at the start, as orthonormal columns, the fastest first."""
         Z = np.zeros((sum(self.block.shape), 0)) if self.begin is None else self.begin
         rest = np.linalg.qr(Z, mode="complete")[0][:, Z.shape[1] :]
         r = self.block.shape[0]
@@ -174,7 +175,7 @@ class BlockProcess:
         return RankPlateau(time, beta, Z, levels, rates, towards if growing and free else None, growing and not free)
 
     def _force(self, beta: Array, rank: int) -> Array:
-        """G, from the singular values that beta leaves: without cancellation."""
+        """G, from the remaining singular values, without cancellation."""
         if not self.closed_form:
             return self.block.force(beta)
         left = np.array(self._values)
@@ -182,7 +183,7 @@ class BlockProcess:
         return np.asarray(self._root[:, None] * ((self._left * left) @ self._right.T))
 
     def _pairs(self, force: Array, Z: Array) -> tuple[Array, Array]:
-        """Rates ``sigma_i - b``, ``-b``, ``-sigma_i - b`` and last ``-2 b``, of the active ones' mirror images."""
+        """Rates ``sigma_i - b``, ``-b``, ``-sigma_i - b`` and last ``-2 b``, for the mirror images of active ones."""
         (r, q), k = self.block.shape, Z.shape[1]
         inside = [np.linalg.qr(part)[0] for part in (Z[:r], Z[r:])]
         for basis, side in zip(inside, (0, 1), strict=True):
@@ -211,7 +212,7 @@ class BlockProcess:
         return self._saddle(rank)
 
     def _saddle(self, rank: int) -> tuple[Array, Array]:
-        """beta and its factors with ``kappa |Sigma^(1/2) u|^2 = b |v|^2`` (equal norms where nothing pulls)."""
+        """beta and its factors with ``kappa |Sigma^(1/2) u|^2 = b |v|^2`` (equal norms without damping)."""
         s = np.maximum(self._values[:rank] - self._threshold, 0.0)
         left, right = self._left[:, :rank] / self._root[:, None], self._right[:, :rank]
         beta = (left * s) @ right.T
@@ -219,8 +220,8 @@ class BlockProcess:
             P, size, Qt = np.linalg.svd(beta, full_matrices=False)
             half = np.sqrt(size[:rank])
             return beta, np.concatenate([P[:, :rank] * half, Qt[:rank].T * half])
-        # u v = s and kappa u^2 = b v^2. Noise on one factor alone shrinks that one and lets the other grow, slowly but
-        # without end: what is left of the pair is the direction of the other.
+        # u v = s and kappa u^2 = b v^2. Noise on one factor alone shrinks that one while the other grows, slowly and
+        # without bound: of the pair only the direction of the other is kept.
         total = self._kappa + self.block.b
         share = math.sqrt(self._kappa * self.block.b) / total
         scale = np.sqrt(s / share if share > 0 else np.ones_like(s))
@@ -228,7 +229,7 @@ class BlockProcess:
         return beta, np.concatenate([left * u, right * v])
 
     def _choose_among_equals(self, plateau: RankPlateau, rank: int) -> None:
-        """Turn singular vectors of equal value so that the orbit's end has the first `rank` of them."""
+        """Rotate singular vectors of equal value so that the end of the orbit has the first `rank` of them."""
         s, r = self._values, self.block.shape[0]
         group = np.flatnonzero(np.abs(s - s[rank - 1]) <= _EQUAL * s[0])
         Z = follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards))

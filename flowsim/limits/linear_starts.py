@@ -1,7 +1,7 @@
-r"""What the limit process of a linear network begins with.
+r"""The start of the limit process of a linear network.
 
-From ``pretrained + alpha * start`` the pretrained weights move at once, in time O(1), to where they rest; their rank is
-the rank of the first plateau, and their imbalance stays with them. Hidden units that they leave free carry alpha times
+From ``pretrained + alpha * start`` the pretrained weights relax in time O(1) to a stationary point; its rank is
+the rank of the first plateau, and their imbalance is conserved. The remaining hidden units carry alpha times
 the start, at level 0.
 """
 
@@ -23,9 +23,9 @@ from flowsim.problem import Problem
 
 Weights = Mapping[str, ArrayLike]
 
-#: Overlaps of the start with a growing direction below this, relative to the start, are none.
+#: Overlaps of the start with a growing direction below this, relative to the start, count as zero.
 _NO_OVERLAP = 1e-10
-#: Directions of relaxed weights below this, relative to the largest, have relaxed to nothing.
+#: Directions of relaxed weights below this, relative to the largest, have relaxed to zero.
 _GONE = 1e-6
 _VANISHING = InitialScale("0", -1e9)
 
@@ -33,7 +33,8 @@ _VANISHING = InitialScale("0", -1e9)
 def vanishing_start(
     net: LinearNetwork, problem: Problem, directions: Array, start: Weights | None
 ) -> tuple[Array, Array]:
-    """``(U_1; V)`` at the start, (R + m, k): both parts of size 1, as levels see no scales; and as they are given.
+    """``(U_1; V)`` at the start, (R + m, k): with both parts of size 1, as levels are independent of scale; and as
+    given.
 
     Raises
     ------
@@ -57,13 +58,13 @@ def pretrained_process(
     start: Weights | None,
     pretrained: Weights,
 ) -> BlockProcess:
-    """All of the data as one block, from what the pretrained weights relax to.
+    """All of the data as one block, from the point to which the pretrained weights relax.
 
     Raises
     ------
     ValueError
         If the data decouple exactly and the pretrained weights do not couple them, if they relax to a point of smaller
-        rank that is left again, or if the start is not in general position.
+        rank that is unstable, or if the start is not in general position.
     """
     _, parts = start_parts(net, problem, _VANISHING, start, pretrained)
     large, small = (np.concatenate([_unit(directions.T @ U), _unit(V)]) if k else np.concatenate([directions.T @ U, V])
@@ -85,14 +86,14 @@ def pretrained_process(
     if alive < rank and growing.shape[1]:
         raise ValueError(
             "`pretrained` weights must relax to a stationary point of their own rank; these lose "
-            f"{rank - alive} of {rank} directions at a point that others leave, and what follows is not known."
+            f"{rank - alive} of {rank} directions at an unstable point, from where the limit is not known."
         )
     check_overlap(growing, columns - rank, waiting)
     return process
 
 
 def check_overlap(growing: Array, columns: int, Z: Array) -> None:
-    """The k fastest directions must meet k independent ones of the start, for every k of those that grow.
+    """Require that the start overlaps with the k fastest growing directions in rank k, for every k.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def check_overlap(growing: Array, columns: int, Z: Array) -> None:
         if np.linalg.svd(overlap[:k], compute_uv=False)[-1] <= _NO_OVERLAP:
             raise ValueError(
                 f"`start` must be in general position; its overlap with the {k} fastest growing directions "
-                f"of the data has rank {k - 1} only, and what the flow learns then is not known."
+                f"of the data has rank {k - 1} only, and the limit of such a flow is not known."
             )
 
 
@@ -114,7 +115,7 @@ def _require_coupled(blocks: list[Block], span: Array) -> None:
     products = [a @ b.T for i, a in enumerate(parts) for b in parts[:i]]
     if len(learning) > 1 and max(float(np.abs(product).max(initial=0.0)) for product in products) <= _NO_OVERLAP:
         raise ValueError(
-            "`pretrained` weights must couple the parts of data that decouple exactly; each part is learned by itself "
+            "`pretrained` weights must couple the parts of data that decouple exactly; each part evolves by itself "
             "otherwise: give the limit process each part alone."
         )
 

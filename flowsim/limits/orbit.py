@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.card import one_line
 
-#: Distances of points on an orbit that count as none, relative to its length.
+#: Distances between points on an orbit, relative to its length, that count as zero.
 _NEGLIGIBLE = 1e-13
-#: Tangents further than this from their chord are rounding.
+#: Tangents that deviate from their chord by more than this are rounding.
 _BENT = 0.3
 
 
@@ -24,7 +24,7 @@ class Orbit:
     ----------
     jump : int
     coordinates : array (m,)
-        Those that move.
+        The coordinates that move.
     distance : array (N,)
         From 0 to `length`.
     points : array (N, m)
@@ -58,9 +58,9 @@ class Orbit:
 def by_distance(
     velocity: Array, jump: int, coordinates: NDArray[np.int64], beta0: Array, beta1: Array, points: Array
 ) -> Orbit:
-    """From time to distance travelled: chords, each lengthened to the arc that its end tangents span.
+    """Reparametrise by distance travelled: chords, each lengthened to the arc spanned by its end tangents.
 
-    Not by integrating the speed: near the next saddle it is the rounding of a vanishing force, times ever longer steps.
+    The speed is not integrated: near the next saddle it is rounding of a vanishing force, times ever longer steps.
     """
     chords = np.diff(points, axis=0)
     lengths = np.linalg.norm(chords, axis=1)
@@ -71,7 +71,7 @@ def by_distance(
     half = np.linalg.norm(tangents[1:] - tangents[:-1], axis=1) / 2  # sine of half the angle, to second order
     smooth = np.maximum(*bends) < _BENT
     lengths = np.where(smooth, lengths * (1.0 + half**2 / 6.0), lengths)
-    # Where tangents are rounding the chords tell more.
+    # Where tangents are rounding the chords replace them.
     blurred = np.concatenate([[False], ~smooth])
     tangents[blurred] = directions[blurred[1:]]
     head, tail = float(np.linalg.norm(points[0] - beta0)), float(np.linalg.norm(beta1 - points[-1]))
@@ -82,7 +82,7 @@ def by_distance(
         distance = np.append(distance, distance[-1] + tail)
         all_points = np.concatenate([all_points, beta1[None]])
         all_tangents = np.concatenate([all_tangents, ((beta1 - points[-1]) / tail)[None]])
-    # Pieces shorter than rounding cannot carry a tangent.
+    # Pieces shorter than rounding have no tangent.
     steps = np.floor(distance / (_NEGLIGIBLE * distance[-1]))
     keep = np.concatenate([[True], np.diff(steps) > 0])
     keep[1:-1] &= steps[1:-1] < steps[-1]

@@ -1,14 +1,14 @@
 r"""Heteroclinic orbits: the path of the limit from one saddle to the next.
 
-Seen in unscaled time a jump is a trajectory of the network itself, from the unstable direction of one saddle into the
+In unscaled time a jump is a trajectory of the network itself, from the unstable direction of one saddle to the
 next. With active coordinates balanced (which growth from a vanishing start makes them)
 
 .. math:: \beta_i' = c_i \, |\beta_i|^{2 - 2/L} \, ( -g_i - \kappa_i \, \mathrm{sign}\,\beta_i ),
 
 ``c_i = 2/t_i^+-`` for two-layer type (2 for ``u*v``), ``c_i = L`` for products of L weights. Coordinates of other
-formulas answer by ``|grad phi|^2`` on the curve along which they grew (:mod:`flowsim.growth.origin_curves`). The arc
-length of an orbit closes a gap of the path: the clock ``d tau = dt + |d beta|`` advances with accelerated time on
-plateaus, with distance on orbits.
+formulas have the factor ``|grad phi|^2`` on the curve along which they grew (:mod:`flowsim.growth.origin_curves`). The
+arc length of an orbit makes the path continuous: the clock ``d tau = dt + |d beta|`` advances with accelerated time on
+plateaus and with distance on orbits.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
 from flowsim.problem import Regression
 
-#: The orbit is taken up at this distance from its saddle, relative to the size of the jump; the first-order
-#: expansion used there errs by its square.
+#: Distance of an orbit's first point from its saddle, relative to the size of the jump; the first-order
+#: expansion used there has an error of its square.
 _DEPARTURE = 1e-6
-#: It is followed until this close to the next saddle, and closed by a straight piece.
+#: Distance from the next saddle at which it is closed by a straight piece.
 _ARRIVAL = 1e-9
 _TOLERANCE = 1e-10
-#: How far the integrated orbit may end from the saddle that the process found.
+#: Largest distance of the integrated orbit's end from the next saddle.
 _MISS = 1e-5
 _DOUBLINGS = 80
-#: Evaluations of the field an orbit may cost; one that creeps into a degenerate saddle would never end.
+#: Evaluations of the field per orbit at most; one that ends in a degenerate saddle converges too slowly.
 _BUDGET = 60_000
-#: Of them LSODA may use so many: its error estimate takes rounding of a stiff force for error, Radau's filters it.
+#: Those LSODA may use: its error estimate does not filter rounding of a stiff force, Radau's does.
 _UNFILTERED = 6_000
-#: Curves are tabulated to so many times the saddles: a step that is rejected may look farther.
+#: Curves are tabulated to this many times the saddles, for trial steps that overshoot.
 _AHEAD = 10.0
 #: Points kept per step of the integrator.
 _REFINE = 4
@@ -56,7 +56,7 @@ def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
     Raises
     ------
     ValueError
-        If the network's answer on the way is not known.
+        If the growth of the network's coordinates along the orbit is not known.
     IntegrationError
         If the orbit does not end at the next saddle.
     """
@@ -75,18 +75,18 @@ def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
 
 
 class _Field:
-    """Velocity on the coordinates that take part, in variables that keep their signs."""
+    """The velocity of the coordinates that take part, with fixed signs."""
 
     def __init__(self, path: Saddles, coordinates: NDArray[np.int64], beta0: Array, beta1: Array) -> None:
         problem = path.problem
         columns = np.column_stack([_column(problem, i) for i in coordinates.tolist()])
         offset = problem.predict(np.broadcast_to(path.offset, (problem.d,))) if np.any(path.offset) else 0.0
-        # A common factor of all forces is a unit of time: orbits do not depend on it.
+        # A common factor of all forces is a change of the unit of time, on which orbits do not depend.
         self.problem = problem
         unit = exponent_of(columns) if isinstance(problem, Regression) else 0
         self.columns = columns = np.ldexp(columns, -unit)
         # The residual in an orthonormal basis of the columns: along directions in which nearly collinear columns cancel
-        # the force keeps its relative precision, which moments less Gram matrix times beta would lose.
+        # the force keeps its relative precision, which moments minus Gram matrix times beta would lose.
         basis, root = np.linalg.qr(columns)
         self.root = root / np.sqrt(problem.n)
         self.aim = basis.T @ np.ldexp(problem.y - offset, -unit) / np.sqrt(problem.n)
@@ -121,14 +121,14 @@ class _Field:
         return -self.problem.slopes(beta @ self.columns.T) @ self.columns / self.problem.n
 
     def gram(self, beta: Array) -> Array:
-        """Second derivatives of the loss in the coordinates."""
+        """Hessian of the loss in the coordinates."""
         if isinstance(self.problem, Regression):
             return self.root.T @ self.root
         bent = self.problem.curvatures(self.columns @ beta)
         return (self.columns.T * bent) @ self.columns / self.problem.n
 
     def force(self, beta: Array) -> Array:
-        """``-g - kappa sign``, what drives the coordinates."""
+        """``-g - kappa sign(beta)``, the force on the coordinates."""
         return self.pull(beta) - self.cost * self.sign
 
     def inertia(self, beta: Array) -> Array:
@@ -157,7 +157,7 @@ class _Field:
         new = beta0 == 0
         powers = self.curves is None or all(curve.is_power_law for curve in self.curves.curves)
         if self.order > 2 and new.sum() > 1 and not powers:
-            raise ValueError("terms of higher order decide among coordinates that leave together; they are not known.")
+            raise ValueError("coordinates that leave together depend on terms of higher order, which are not known.")
         force = np.maximum(self.force(beta0) * self.sign, 0.0)
         rates = self.speed * force
         top = rates[new].max(initial=0.0)
@@ -186,7 +186,7 @@ class _Field:
         return point
 
     def _head_start(self, beta0: Array, new: NDArray[np.bool_]) -> Array:
-        """``ln`` of the prefactors of tied coordinates: the start's, and what dependence on the active ones adds."""
+        """Logarithms of the prefactors of tied coordinates, from the start and from dependence on active columns."""
         if new.sum() < 2:
             return np.zeros(int(new.sum()))
         coefficients, rates = self.memory
@@ -197,7 +197,7 @@ class _Field:
             return np.zeros(int(new.sum()))
         old = ~new
         height = np.log(np.abs(beta0[old]))
-        if self.curves is not None:  # where each stands on its curve, in the units of its leading part
+        if self.curves is not None:  # the position of each on its curve, in the units of its leading part
             places = np.flatnonzero(old)
             active = CurveResponse(tuple(self.curves.curves[k] for k in places))
             height = active.speed * active.dual(np.abs(beta0[old]))
@@ -207,7 +207,7 @@ class _Field:
 
 
 class _Unknowns:
-    """Variables of an orbit: ``ln |beta|`` for order 2, ``|beta|^(1/L)`` beyond; beta itself where it is free."""
+    """Variables of an orbit: ``ln |beta|`` for order 2, ``|beta|^(1/L)`` beyond; beta itself where its sign is free."""
 
     def __init__(self, field: _Field) -> None:
         self.field, self.logs, self.power = field, field.order == 2, float(field.order)
@@ -247,7 +247,7 @@ class _Unknowns:
         field, sign, power = self.field, self.field.sign, self.power
         beta = self.beta(state)
         gram = field.gram(beta)
-        if field.curves is not None:  # the bend of the curves left out: Newton's method needs no more
+        if field.curves is not None:  # the curvature of the curves is neglected, which suffices for Newton's method
             b = np.abs(beta)
             growth = np.divide(field.inertia(beta), b, out=np.array(field.speed), where=b > 0)
             inner, outer = (b, growth) if self.logs else (power * b / np.maximum(state, 1e-300), growth * state / power)
@@ -263,7 +263,7 @@ class _Unknowns:
 
 
 def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> Array:
-    """Points from near one saddle to near the next."""
+    """Points of the orbit from near one saddle to near the next."""
     from scipy.integrate import solve_ivp
 
     unknowns, method = _Unknowns(field), "LSODA"
@@ -274,7 +274,7 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
     for _ in range(_DOUBLINGS):
         solution = None
         try:
-            with warnings.catch_warnings():  # a failure is seen by its flag
+            with warnings.catch_warnings():  # failures are detected by their flag
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
                     unknowns.rate, (0.0, duration), state, method=method,
@@ -286,7 +286,7 @@ def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> 
         if solution is None or not solution.success or not np.isfinite(solution.y).all():
             if method == "Radau":
                 break
-            # LSODA can stay with its explicit formulas at a stiff saddle that is left slowly.
+            # LSODA can keep its explicit formulas at a stiff saddle that is left slowly.
             method, unknowns.evaluations, unknowns.budget = "Radau", 0, _BUDGET
             continue
         inner = np.concatenate(

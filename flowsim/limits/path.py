@@ -1,4 +1,4 @@
-"""The limit of vanishing initialisation as an object: saddles, jumps, and what lies between."""
+"""The limit path of a diagonal network: saddles, jumps and orbits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SupportChange:
     name : str
         Its feature name.
     sign : {+1, -1}
-        Of the coefficient: the new one if activated, the old one if deactivated.
+        Sign of the coefficient: the new one if activated, the old one if deactivated.
     kind : {"activated", "deactivated"}
     """
 
@@ -57,11 +57,11 @@ class SupportChange:
 class SaddlePath(Staircase, Saddles):
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
-    What it holds is said at :class:`Saddles`.
+    Attributes: see :class:`Saddles`.
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """The growth of coordinates with the dual as numbers: functions are not pickled."""
+        """The state to pickle, with the growth of coordinates as numbers instead of functions."""
         state = dict(vars(self))
         if self.memory is not None:
             state["memory"] = TabulatedMemory.of(self)
@@ -77,13 +77,13 @@ class SaddlePath(Staircase, Saddles):
         return self._card(data, facts, self.sparse_saddles[:, self._used].toarray(), "coordinates")
 
     def plot(self, **options: Any) -> Axes:
-        """Coordinates over a clock: :func:`flowsim.plot.saddle_to_saddle`, which says what else it takes."""
-        import flowsim  # the method only passes on to the package's public function, which stands floors above
+        """Coordinates over a clock: :func:`flowsim.plot.saddle_to_saddle`, with its options."""
+        import flowsim  # on call: `flowsim.plot` is on a higher floor
 
         return flowsim.plot.saddle_to_saddle(self, **options)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row a plateau: from when to when, its loss, and ``beta[name]`` of every coordinate ever used."""
+        """One row per plateau: its start and end, its loss, and ``beta[name]`` of every coordinate ever active."""
         names, values = self.problem.feature_names, self.sparse_saddles[:, self._used].toarray()
         columns = {f"beta[{names[i]}]": column for i, column in zip(self._used, values.T, strict=True)}
         return self._table({"loss": self.losses, **columns})
@@ -150,7 +150,7 @@ class SaddlePath(Staircase, Saddles):
         if np.isinf(times).any():
             raise ValueError("`t` must be finite; received inf.")
         if not isinstance(self.problem, Regression):
-            # The gradient at an average is the average of gradients with squares only.
+            # For squares alone the gradient at an average is the average of gradients.
             forces = -np.array([self.problem.gradient(row) for row in self._rows(np.arange(len(self.supports)))])
             shares = [time * self._shares(float(time)) for time in np.atleast_1d(times)]
             sums = np.array([share @ forces[: len(share)] for share in shares])
@@ -175,13 +175,13 @@ class SaddlePath(Staircase, Saddles):
         return tuple(heteroclinic_orbit(self, jump) for jump in range(len(self.jump_times)))
 
     def state(self, t: float) -> StartState:
-        """Where the process stands at accelerated time t, to go on from there with other data."""
+        """The state of the process at accelerated time t, from which it can be continued with other data."""
         s = self.dual(float(t))
         (upper, lower), (up_cost, low_cost) = self.thresholds, self.penalties
         beta = self.beta(float(t))
         up = np.maximum(upper + up_cost * t - s, 0.0)
         low = np.maximum(lower + low_cost * t + s, 0.0)
-        # The dual is recomputed from the average: at a bound its distance is rounding.
+        # The dual is recomputed from the average: at a bound the distance is rounding.
         up[beta > 0] = 0.0
         low[beta < 0] = 0.0
         if self.order != 2 and self.curves is None:
@@ -192,7 +192,7 @@ class SaddlePath(Staircase, Saddles):
         return StartState(beta, up, low, np.where(beta == 0, np.nan, beta)[None], rates[None])
 
     def _balanced(self, beta: Array) -> Array:
-        """The weights of products that grew from a vanishing start; NaN where they did not."""
+        """The weights of products that grew from a vanishing start; NaN for others."""
         weights = np.repeat((np.abs(beta) ** (1.0 / self.order))[None], self.order, axis=0)
         weights[0] *= np.where(beta < 0, -1.0, 1.0)
         pretrained = (self.thresholds[0] == 0) | (self.thresholds[1] == 0)
@@ -217,6 +217,6 @@ def read_path(file: str | os.PathLike[str], data: Labelled | None = None) -> Sad
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is missing, damaged, or holds something else.
+        If the file is missing, damaged, or of another kind.
     """
     return SaddlePath(**read_fields(file, data))

@@ -91,11 +91,11 @@ def saddle_to_saddle(
     start : dict weight -> array or Logs, or StartState, optional
         With :class:`flowsim.Logs` every coordinate has a scale of its own: thresholds, and time, are then those of the
         flow itself, ``-ln|p|`` and ``-ln|q|`` for ``u*v``, not in units of ``ln(1/alpha)``.
-        The direction that the vanishing scale multiplies, as in :func:`flowsim.gradient_flow`; or a place on an
-        earlier path, ``path.state(t)``, to go on from there with other data.
+        The direction that the vanishing scale multiplies, as in :func:`flowsim.gradient_flow`; or a state of an
+        earlier path, ``path.state(t)``, to be continued with other data.
     pretrained : dict weight -> array, optional
         Weights that do not vanish: the start is ``pretrained + alpha * start``. Coordinates with a weight that is
-        not 0 begin active; the first plateau is what they relax to at once.
+        not 0 are active from the start; the first plateau is the point to which they relax.
     thresholds : (t_plus, t_minus), optional
         Growth thresholds, each a number or an array (d,), > 0 (inf: that side cannot be reached), instead of
         the network's own.
@@ -103,7 +103,7 @@ def saddle_to_saddle(
         Penalties, each a number or an array (d,), >= 0, instead of the network's own.
     joint_noise : float, optional
         c of weight noise that vanishes with the scale, ``eta = c alpha^((L-2)/(2(L-1)))``, for products of L >= 3
-        weights: it slows every dual down, and traps coordinates at 0 (:mod:`flowsim.limits.joint`).
+        weights: it slows all duals, and traps coordinates at 0 (:mod:`flowsim.limits.joint`).
     max_jumps : int, optional
         Stop after so many jumps.
     t_end : float, optional
@@ -120,10 +120,10 @@ def saddle_to_saddle(
     Raises
     ------
     ValueError
-        For arguments that do not fit the problem, or a network without this limit.
+        For invalid arguments, or a network without this limit.
     IntegrationError
-        If rounding keeps the active set from settling, if the formula cannot attain a saddle, or if active columns
-        are linearly dependent and theory does not tell which minimiser the flow reaches.
+        If rounding keeps the active set from converging, if the formula cannot attain a saddle, or if active columns
+        are linearly dependent and it is not known which minimiser the flow reaches.
 
     Notes
     -----
@@ -139,10 +139,9 @@ def saddle_to_saddle(
     .. math:: \beta_r = \Sigma^{-1/2} \sum_{i \le r} (s_i - \eta^2 \sqrt{m \, \mathrm{tr}\, \Sigma})_+ a_i b_i^\top
 
     (:math:`\eta` the standard deviation of weight noise; with weight decay, `pretrained` weights or another loss, where
-    the orbit from saddle r - 1 ends).
-    Directions that wait have levels that rise at the sorted eigenvalues of the generator
-    ``[[-a, G], [G^T, -b]]``, ``G = X^T (Y - X beta_r) / n``, from 0; the one that reaches 1 is learned next. Data that
-    decouple exactly are learned part by part (:mod:`flowsim.limits.linear_blocks`).
+    the orbit from saddle r - 1 ends). Waiting directions have levels that rise at the sorted eigenvalues of the
+    generator ``[[-a, G], [G^T, -b]]``, ``G = X^T (Y - X beta_r) / n``, from 0; the one that reaches 1 is activated
+    next. Data that decouple exactly evolve part by part (:mod:`flowsim.limits.linear_blocks`).
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The same process in rational arithmetic: no tolerance anywhere, and no code shared with the floating one."""
+"""The process of diagonal networks in rational arithmetic: no tolerances, and no code shared with `diagonal`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Threshold = Fraction | None  # None: no bound on that side
 
 @dataclass(frozen=True)
 class ExactPath:
-    """Jump times, saddles and hits as fractions; the data are taken as the rationals that floats are.
+    """Jump times, saddles and hits as fractions, for the exact rational values of the data.
 
-    A saddle that is not unique is one minimiser of several; `tied` then holds the (coordinate, sign) it may use.
+    A saddle that is not unique is one minimiser of several; `tied` then holds the admissible (coordinate, sign).
     """
 
     jump_times: tuple[Fraction, ...]
@@ -35,7 +35,7 @@ def exact_process(
     max_jumps: int | None = None,
     t_end: Fraction | None = None,
 ) -> ExactPath:
-    """Walk from saddle to saddle."""
+    """Follow the process from saddle to saddle."""
     n, d = len(X), len(X[0])
     gram = [[sum((row[i] * row[j] for row in X), Fraction(0)) / n for j in range(d)] for i in range(d)]
     moment = [sum((row[i] * value for row, value in zip(X, y, strict=True)), Fraction(0)) / n for i in range(d)]
@@ -78,7 +78,7 @@ def exact_process(
 def _saddle(
     gram: Matrix, moment: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector
 ) -> tuple[Vector, frozenset[tuple[int, int]]]:
-    """A minimiser on the cone of those at a bound, and the coordinates among which there is a choice, if any."""
+    """A minimiser on the cone of coordinates at a bound, and those that are not unique, if any."""
     beta = [Fraction(0)] * len(moment)
     keys = sorted(at)
     G = [[p * q * gram[i][j] for j, q in keys] for i, p in keys]
@@ -96,7 +96,7 @@ def _saddle(
 def _still_at(
     gram: Matrix, moment: Vector, beta: Vector, at: set[tuple[int, int]], up_cost: Vector, low_cost: Vector
 ) -> set[tuple[int, int]]:
-    """Those not pushed back inside."""
+    """The coordinates that the gradient keeps at their bounds."""
     kept = set()
     for i, p in at:
         push = p * (moment[i] - _dot(gram[i], beta)) - (up_cost[i] if p > 0 else low_cost[i])

@@ -1,4 +1,4 @@
-"""What is known of a limit path without noise of travel: its saddles, and how coordinates leave them."""
+"""The data of a limit path: its saddles, jump times, thresholds, and the growth of its coordinates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flowsim.problem import Problem
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Saddles:
-    """The saddles of a limit process, and how its coordinates grow.
+    """The saddles of a limit process, and the growth of its coordinates.
 
     Attributes
     ----------
@@ -29,33 +29,33 @@ class Saddles:
     hits : tuple of K arrays
         The coordinates whose growth reached its threshold at each jump; more than one if they tie.
     horizon : float
-        Where the path's knowledge ends: inf, unless it was stopped early.
+        The time up to which the path is known: inf, unless it was stopped early.
     complete : bool
-        The last saddle is a global minimiser of the limit problem, nothing moves any more.
+        Whether the last saddle is a global minimiser of the limit problem, hence the limit as t -> inf.
     message : str
     thresholds : pair of arrays (d,)
         Growth thresholds (t+, t-) counted from the start.
     penalties : pair of arrays (d,)
-        What weight noise charges per unit of positive and negative coefficient; zeros without noise.
+        Penalties of weight noise and decay per unit of positive and negative coefficient; zeros without.
     speeds : pair of arrays (d,)
-        How fast a positive and a negative coefficient responds to the gradient (:mod:`flowsim.limits.orbits`).
+        Rates of response of a positive and a negative coefficient to the gradient (:mod:`flowsim.limits.orbits`).
     order : int
         2 for networks of two-layer type, L for products of L weights.
     memory : callable or None
-        How coordinates grow with the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
+        Growth of coordinates with the dual (:mod:`flowsim.limits.selection`); None if not in closed form.
     curves : OriginCurves or None
-        The growth of coordinates of general formulas (:mod:`flowsim.growth.origin_curves`); None where closed forms do.
+        Growth of coordinates of general formulas (:mod:`flowsim.growth.origin_curves`); None where closed forms exist.
     offset : array (d,) or float
         Added to beta by the noise before the loss is taken (zero for products of weights).
     start_beta : array (d,) or None
-        Where a start that does not vanish begins; it relaxes to ``saddles[0]`` at once. None: at 0.
+        beta of a start that does not vanish, which relaxes to ``saddles[0]`` in time O(1). None: 0.
     exact : ExactPath or None
-        The fractions, if they were asked for.
+        The fractions, if requested.
     escape : Escape or None
-        Where and along which direction beta grows without bound, if the loss has no minimum there (separable data).
+        Time and direction of the escape, if the loss has no minimum (separable data).
     stats : dict
         jumps, gradients (products with X^T), columns (inner products computed one by one), seconds, product_seconds
-        (of both), dual_rounding (largest rounding of the dual at a hit, relative to its threshold).
+        (of both), dual_rounding (largest rounding error of the dual at a hit, relative to its threshold).
     """
 
     problem: Problem

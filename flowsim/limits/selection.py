@@ -1,7 +1,7 @@
-r"""Which minimiser the flow selects when active columns are linearly dependent.
+r"""The minimiser that the flow selects when active columns are linearly dependent.
 
-The dual ``z = -int g dt`` lies in the row space of X at all times and gives every active coordinate in closed form.
-Of all minimisers with the same fit the flow therefore reaches the one with ``z(beta)`` in the row space of the active
+The dual ``z = -int g dt`` lies in the row space of X at all times and determines every active coordinate. Of all
+minimisers with the same fit the flow therefore reaches the one for which ``z(beta)`` is in the row space of the active
 columns:
 
 - two-layer type, ``beta_i = C_i exp(R_i z_i)``: least entropy ``sum |beta_i| (ln|beta_i / C_i| - 1) / |R_i|``, where C
@@ -22,9 +22,9 @@ from flowsim.limits.dual_bounds import DualBounds
 
 Chosen = NDArray[np.bool_]
 
-#: Relative to the largest: what the iterative choice among minimisers leaves of a zero.
+#: Coefficients below this, relative to the largest, are zeros to the accuracy of the iteration.
 NEGLIGIBLE = 1e-11
-#: The table of a curve reaches so many times the largest coefficient of one minimiser, at the first attempt and later.
+#: Extent of a curve's table relative to the largest coefficient of one minimiser, at the first attempt and later.
 _REACHES = (4.0, 64.0, 1024.0)
 
 _UNKNOWN = "the state of its start does not determine how its coordinates grow with the dual"
@@ -43,11 +43,11 @@ def selected(
     Parameters
     ----------
     columns : array (n, m)
-        Of the coordinates at a bound whose gradient holds them there.
+        Columns of the coordinates at a bound that the gradient keeps there.
     values : array (m,)
         One minimiser.
     coordinates, flags : array (m,)
-        1 for those at the upper bound, which may be positive, 2 for the lower, 3 for both.
+        1 for coordinates at the upper bound, which may be positive, 2 for the lower, 3 for both.
     bounds : DualBounds
     t : float
         Accelerated time.
@@ -127,19 +127,19 @@ def _power_rates(curves: OriginCurves, coordinates: NDArray[np.int64], sign: Arr
     if not all(curve.is_power_law for curve in own):
         raise ArithmeticError(
             f"terms beyond order {curves.order} delay each coordinate by times that diverge as the scale vanishes, "
-            "so that thresholds alone do not tell"
+            "so that thresholds alone do not determine it"
         )
     return np.array([curve.speed for curve in own]) * (curves.order - 2.0) / curves.order
 
 
 def check_reach(bounds: DualBounds, coordinates: NDArray[np.int64], values: Array, t: float) -> None:
-    """Refuse coefficients of least squares that the formula does not attain on its way out of the origin."""
+    """Refuse least-squares coefficients that the formula does not attain along its curve from the origin."""
     curves = bounds.growth.curves
     if curves is None or (beyond := curves.out_of_reach(coordinates, values)) is None:
         return
     i, limit = beyond
     raise IntegrationError(
         f"the saddle at accelerated time {t:.6g} has a coefficient of {values[coordinates == i][0]:.6g} of the "
-        f"formula {curves.formula(i).text!r}, which on its way out of the origin runs into a critical point at "
-        f"{limit:.6g}: the coordinate stays there, and the process beyond is not known."
+        f"formula {curves.formula(i).text!r}, whose curve from the origin ends in a critical point at "
+        f"{limit:.6g}: the coordinate stays there, and the further process is not known."
     )

@@ -1,4 +1,4 @@
-"""What every limit path is: plateaus that end in jumps, joined by orbits."""
+"""The base class of limit paths: plateaus that end in jumps, joined by orbits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class Staircase:
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
-    A subclass has the attributes below, :attr:`orbits` and the methods that raise NotImplementedError here.
+    A subclass provides the attributes below, :attr:`orbits` and the methods that raise NotImplementedError here.
 
     Attributes
     ----------
     jump_times : array (K,)
     horizon : float
-        Where the path's knowledge ends: inf, unless it was stopped early.
+        The time up to which the path is known: inf, unless it was stopped early.
     complete : bool
     message : str
     """
@@ -44,7 +44,7 @@ class Staircase:
         raise NotImplementedError
 
     def _mixed(self, shares: Array) -> Array:
-        """Combinations of the saddles, ``shares`` (T, K + 1) of each, stacked along the first axis."""
+        """Linear combinations of the saddles with coefficients ``shares`` (T, K + 1), stacked along the first axis."""
         raise NotImplementedError
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
@@ -60,7 +60,7 @@ class Staircase:
         return f"{type(self).__name__}({len(self.jump_times)} jumps, {self.message})"
 
     def _card(self, data: str, facts: dict[str, Any], values: Array, what: str) -> str:
-        """The path for a notebook: facts, and `values` (K + 1, k) of the saddles over time."""
+        """The HTML representation for a notebook: facts, and `values` (K + 1, k) of the saddles over time."""
         times = self.jump_times
         last = 1.25 * float(times[-1]) if len(times) else 1.0
         edges = np.repeat(np.concatenate([[0.0], times, [last]]), 2)[1:-1]
@@ -71,7 +71,7 @@ class Staircase:
         return card(type(self).__name__, shown, figure, f"{what}, accelerated time")
 
     def _table(self, columns: dict[str, Any]) -> pandas.DataFrame:
-        """One row a plateau: from when to when, and what holds there."""
+        """One row per plateau: its start and end, and the given columns."""
         import pandas
 
         edges = np.concatenate([[0.0], self.jump_times, [self.horizon]])
@@ -108,7 +108,7 @@ class Staircase:
         draws: int = 1000,
         seed: int | None = 0,
     ) -> Stop:
-        """Where to stop early: at the least risk on other data, or where the gradient is what noise would give.
+        """The plateau for early stopping: of least risk on other data, or with a gradient at the level of noise.
 
         Parameters
         ----------
@@ -116,9 +116,9 @@ class Staircase:
             Other data; the plateau of least loss on it, the first of several.
         noise : float, optional
             Standard deviation of the targets' noise instead: the first plateau at which the largest normalised gradient
-            lies below the quantile `level` of that of noise alone (:mod:`flowsim.limits.stopping`); else the last.
+            lies below the quantile `level` of that of noise alone (:mod:`flowsim.limits.stopping`), or the last.
         level, draws, seed
-            Of the null distribution.
+            Quantile, sample size and seed of the null distribution.
 
         Returns
         -------
@@ -129,7 +129,7 @@ class Staircase:
 
     @property
     def end(self) -> Array:
-        """Where the path ends, in the shape of one beta.
+        """The last saddle of a complete path, in the shape of one beta.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class Staircase:
         return rows[0] if times.ndim == 0 else rows
 
     def _shares(self, time: float) -> Array:
-        """Of the interval [0, time], what is spent on each plateau; at 0 its limit, the first plateau."""
+        """The fraction of [0, time] spent on each plateau; at 0 its limit, the first plateau."""
         if math.isinf(time):
             return np.append(np.zeros(len(self.jump_times)), 1.0)
         last = int(np.searchsorted(self.jump_times, time, side="right"))
@@ -178,7 +178,7 @@ class Staircase:
 
     @property
     def length(self) -> float:
-        """Distance travelled from the first plateau to the last."""
+        """Length of all orbits: the distance travelled from the first plateau to the last."""
         return sum(orbit.length for orbit in self.orbits)
 
     def arclength(self, t: ArrayLike) -> Array:

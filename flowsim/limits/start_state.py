@@ -1,4 +1,4 @@
-"""Starts other than a vanishing one: pretrained weights, or a place on an earlier path."""
+"""Starts that do not vanish: pretrained weights, or a state of an earlier path."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from flowsim.network import DiagonalNetwork
 
 @dataclass(frozen=True, eq=False)
 class StartState:
-    r"""Where a limit process stands: coefficients and the distance of each coordinate's dual to its two bounds.
+    r"""The state of a limit process: coefficients and the distances of each coordinate's dual to its two bounds.
 
     A coordinate at distance 0 from the upper (lower) bound can be positive (negative) at once; with both distances
-    0 it is free. ``path.state(t)`` gives one, so that a process can go on with other data.
+    0 it is free. ``path.state(t)`` returns one, from which a process can be continued with other data.
 
     Attributes
     ----------
@@ -27,11 +27,12 @@ class StartState:
     upper, lower : array (d,)
         Distances >= 0 to the upper and lower bound; inf if that side cannot be reached.
     coefficients, rates : array (k, d) or None
-        ``beta_i(z) = sum_k coefficients_ki exp(rates_ki z)``, how a quadratic network's coordinate grows with the dual
-        in unscaled time. Needed only where active columns are linearly dependent, to tell which of the
+        ``beta_i(z) = sum_k coefficients_ki exp(rates_ki z)``, the growth of a quadratic network's coordinate with the
+        dual in unscaled time. Needed only where active columns are linearly dependent, to determine which of the
         minimisers the flow selects.
     weights : array (L, d) or None
-        The same for products of L >= 3 weights: those of each coordinate, zeros where they vanish, NaN if unknown.
+        The same for products of L >= 3 weights: the weights of each coordinate, zeros where they vanish, NaN if
+        unknown.
     """
 
     beta: Array
@@ -74,8 +75,8 @@ def pretrained_state(
 ) -> StartState:
     r"""The start ``weights + alpha * direction`` as alpha vanishes.
 
-    Where all weights of a coordinate are 0 it starts like any other. Elsewhere the components of the weights along
-    the growing directions decide: one that is not zero stands at its bound.
+    A coordinate whose weights are all 0 has the usual start. For others the components of the weights along
+    the growing directions decide: the dual is at the bound of each component that is not zero.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-r"""Where to stop on a limit path: at the least risk on other data, or where the gradient is at the level of noise.
+r"""Early stopping on a limit path: at the least risk on other data, or where the gradient is at the level of noise.
 
 Null gradient: with targets ``y = X beta* + eps``, eps of standard deviation s, the gradient at beta* is that of noise,
 ``X^T eps / n``. The rule stops at the first plateau at which no coordinate's gradient, relative to the norm of its
@@ -17,7 +17,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.problem import Problem
 
-#: Draws of noise that are processed together.
+#: Draws of noise processed together.
 _BATCH = 64
 
 
@@ -30,11 +30,11 @@ class Stop:
     plateau : int
         Index into ``path.saddles``.
     begins, ends : float
-        Its accelerated time.
+        Accelerated times.
     beta : array
     value, level : float
-        The rule's criterion there, the risk or the largest normalised gradient, and what it was compared with: the
-        next smallest risk on another plateau, or the level of noise.
+        The criterion there, the risk or the largest normalised gradient, and its reference value: the
+        second smallest risk, or the quantile under noise.
     """
 
     plateau: int
@@ -46,7 +46,7 @@ class Stop:
 
 
 class Plateaus(Protocol):
-    """What a limit path offers."""
+    """The part of a limit path that is used here."""
 
     problem: Any
     jump_times: Array

@@ -1,10 +1,10 @@
-r"""Data of any scale: the limit process counts in powers of two near its own.
+r"""Data of any scale: the limit process of data scaled by powers of two.
 
-With ``X = 2^p X'`` and ``y = 2^q y'`` the process of X', y' is the same up to rounding of nothing,
+With ``X = 2^p X'`` and ``y = 2^q y'`` the process of X', y' is equivalent, without any rounding,
 
 .. math:: \beta = 2^{q-p} \beta', \qquad g = 2^{p+q} g', \qquad t = 2^{-(p+q)} t',
 
-while thresholds, which bound ``int g dt``, stay what they are.
+while thresholds, which bound ``int g dt``, are unchanged.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.problem import Regression
 
-#: Largest entries with binary exponents up to this are left as they are: squares of them, and of entries far smaller,
-#: are floats.
+#: Data whose largest entries have binary exponents up to this are not scaled: their squares, and those of far smaller
+#: entries, neither overflow nor underflow.
 _ORDINARY = 128
 
 
@@ -31,18 +31,18 @@ class Units:
     q: int = 0
 
     def time(self, t: float) -> float:
-        """Accelerated time from the process's; inf beyond the range of floats."""
+        """Accelerated time from that of the scaled process; inf on overflow."""
         try:
             return math.ldexp(t, -(self.p + self.q))
         except OverflowError:
             return math.inf
 
     def beta(self, b: Array) -> Array:
-        """Coefficients from the process's."""
+        """Coefficients from those of the scaled process."""
         return b if self.p == self.q else np.ldexp(b, self.q - self.p)
 
     def cost(self, penalty: Array) -> Array:
-        """A penalty as the process counts it."""
+        """A penalty in the units of the scaled process."""
         return penalty if self.p + self.q == 0 else np.ldexp(penalty, -(self.p + self.q))
 
 
@@ -54,7 +54,7 @@ def exponent_of(values: Array) -> int:
 
 
 def in_units(problem: Regression, y: Array) -> tuple[Regression, Array, Units]:
-    """Data in powers of two near their own, where their squares would leave the range of floats."""
+    """Data scaled by powers of two, where their squares would leave the range of floats."""
     X: Any = problem.X
     entries = X if problem.is_dense else getattr(X, "data", None)
     units = Units(exponent_of(entries) if isinstance(entries, np.ndarray) else 0, exponent_of(y))

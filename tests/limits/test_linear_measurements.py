@@ -75,7 +75,7 @@ def test_parts_that_no_entry_connects_and_uneven_noise_are_refused() -> None:
     apart = fs.MatrixCompletion([(0, 0, 3.0), (0, 1, 1.0), (1, 0, 1.0), (2, 2, 1.0)], (3, 3))
     with pytest.raises(ValueError, match="must not decouple"):
         fs.saddle_to_saddle(fs.LinearNetwork(7), apart)
-    with pytest.raises(ValueError, match="must pull all columns of V alike"):
+    with pytest.raises(ValueError, match="must damp all columns of V alike"):
         fs.saddle_to_saddle(fs.LinearNetwork(11, noise=fs.GaussianNoise(0.1)), COMPLETION)
     with pytest.raises(ValueError, match="must act on U and V alike"):
         fs.saddle_to_saddle(fs.LinearNetwork(11, noise=fs.GaussianNoise({"U": 0.1, "V": 0.0})), COMPLETION)

@@ -230,7 +230,7 @@ def test_jumps_of_a_robust_loss_that_rounding_decides_point_to_no_rational_arith
     np.testing.assert_allclose(
         robust.jump_times, fs.saddle_to_saddle(NET, fs.Problem(X, 1e5 * y, "pseudo-huber")).jump_times, rtol=1e-3
     )
-    assert "blurred by rounding" in robust.message and "exact" not in robust.message
+    assert "late jumps are uncertain" in robust.message and "exact" not in robust.message
 
 
 def test_jumps_that_rounding_decides_are_announced() -> None:
@@ -239,7 +239,7 @@ def test_jumps_that_rounding_decides_are_announced() -> None:
     y = rng.standard_normal(60)
     X = (left * np.logspace(0, -11, 30)) @ right
     bad = fs.saddle_to_saddle(NET, fs.Regression(X, y))
-    assert "blurred by rounding" in bad.message and bad.message.endswith(", exact=True resolves them")
+    assert "late jumps are uncertain" in bad.message and bad.message.endswith(", exact=True resolves them")
     good = fs.saddle_to_saddle(NET, fs.Regression((left * np.logspace(0, -2, 30)) @ right, y))
     assert good.message == "reached the minimiser to rounding"
     assert good.stats["dual_rounding"] < 1e-9
