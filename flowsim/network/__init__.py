@@ -1,4 +1,9 @@
-"""What a user declares: the formula, its weights, the noise, the scale of initialisation."""
+"""Networks: formulas, weight noise, weight decay, starts and the scale of initialisation.
+
+Read `networks` (the two classes), `formula` (parser), `noise`, `decay`, `scale` and `start`; `quadratic` recognises the
+formulas with growth in closed form. Linear networks: `linear_algebra` (loss and noise in formulas), `linear_start` and
+`compression` (the width reduced to the rank of the start).
+"""
 
 from flowsim.network.decay import Decay, DecaySchedule, check_decay, decay_of
 from flowsim.network.formula import FUNCTIONS, Formula

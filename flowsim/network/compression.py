@@ -1,7 +1,7 @@
-r"""Width without its cost: U V^T in the row space of its start.
+r"""Compression of the width: U V^T in the row space of its start.
 
-With Q (h, k) an orthonormal basis of the row space of :math:`(U_0; V_0)`, the flow (and gradient descent) stays
-:math:`(U, V) = (A Q^\top, B Q^\top)`, A and B of width at most D + m.
+With Q (h, k) an orthonormal basis of the row space of :math:`(U_0; V_0)`, the flow (and gradient descent) stays of the
+form :math:`(U, V) = (A Q^\top, B Q^\top)`, A and B of width at most D + m.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.solvers.threads import one_blas_thread
 
-#: Condition of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to 1e-12;
-#: beyond it Householder reflections, forty times the cost at width 10^6, do.
+#: Condition number of the start's rows up to which their Gram matrix (one pass over the width) gives the factor to
+#: 1e-12; beyond it Householder reflections do, at forty times the cost for width 10^6.
 _LARGEST_CONDITION = 1e2
 #: Hidden units processed together.
 _BLOCK = 8_192
@@ -31,7 +31,7 @@ class Compression:
     A, B : array (D, k), (m, k)
         k = min(h, D + m).
     basis : callable () -> array (h, k) or None
-        Q, made on demand; None where nothing is compressed (Q = 1).
+        Computes Q on demand; None without compression (Q = 1).
     """
 
     A: Array
@@ -47,7 +47,7 @@ class Compression:
 
 
 def compress(U: Array, V: Array) -> Compression:
-    """The start in the basis of its row space; itself where h <= D + m."""
+    """The start in the basis of its row space; unchanged where h <= D + m."""
     D, h = U.shape
     m = len(V)
     k = D + m
@@ -88,7 +88,7 @@ def _gram(U: Array, V: Array) -> Array:
     """``(U; V) (U; V)^T`` in one pass over the memory, block by block through the cache."""
     D, h = U.shape
     gram = np.zeros((D + len(V),) * 2)
-    # One thread: the pass is bound by memory, and threads waiting for one another only slow it down.
+    # One thread: the pass is bound by memory bandwidth.
     with one_blas_thread(h > _BLOCK), np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, h, _BLOCK):
             u, v = U[:, first : first + _BLOCK], V[:, first : first + _BLOCK]
@@ -100,7 +100,7 @@ def _gram(U: Array, V: Array) -> Array:
 
 
 def _unchanged(U: Array, V: Array, size: Array) -> None:
-    """The start is kept by reference (it can be gigabytes): refuse to lift with another one."""
+    """Refuse to lift if the start, which is kept by reference (it can be gigabytes), has changed."""
     now = np.concatenate([np.sqrt(np.einsum("ij,ij->i", M, M)) for M in (U, V)])
     if not np.allclose(now, size, rtol=1e-10, atol=0.0):
         raise ValueError(
@@ -110,7 +110,7 @@ def _unchanged(U: Array, V: Array, size: Array) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Constant:
-    """A basis that is known already."""
+    """A callable that returns a given basis."""
 
     value: Array
 
@@ -119,7 +119,7 @@ class _Constant:
 
 
 class LiftedWeights(Mapping[str, Array]):
-    """U (..., D, h) and V (..., m, h), lifted from the compressed basis when asked for.
+    """U (..., D, h) and V (..., m, h), lifted from the compressed basis on access.
 
     Attributes
     ----------
@@ -158,13 +158,13 @@ class LiftedWeights(Mapping[str, Array]):
 
     @property
     def stored(self) -> Mapping[str, Array]:
-        """What a file keeps: the compressed arrays, since the full ones may not fit into memory."""
+        """The compressed arrays, for files: the full ones may not fit into memory."""
         if self._after is None:
             return self.compressed
         return {name: self._after(self.compressed[name]) for name in self.compressed}
 
     def select(self, index: Any) -> LiftedWeights:
-        """The same at other times, still not lifted."""
+        """A selection of times, without lifting."""
         inner = self.compressed
         chosen = inner.select(index) if hasattr(inner, "select") else {key: inner[key][index] for key in inner}
         return LiftedWeights(chosen, self._basis, self._after)

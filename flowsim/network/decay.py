@@ -1,7 +1,7 @@
 r"""Weight decay: the loss gains ``lambda(t)/2 ||theta||^2``, and every weight ``-lambda(t) theta``.
 
-Whatever the formula, the flow sees a schedule through its rate lambda(t) and its integral ``K(t)``; for quadratic
-formulas through K alone, and exactly: ``ln|u + v| = ln|u_0 + v_0| + z - K``.
+A schedule enters the flow through its rate lambda(t) and its integral ``K(t)``; for quadratic
+formulas through K alone: ``ln|u + v| = ln|u_0 + v_0| + z - K``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flowsim.arrays import Array
 
 @runtime_checkable
 class Decay(Protocol):
-    """A schedule of weight decay of one's own: two functions of time t >= 0."""
+    """The protocol of schedules of weight decay: two functions of time t >= 0."""
 
     def rate(self, t: float) -> float:
         """``lambda(t) >= 0``."""
@@ -112,7 +112,7 @@ def check_decay(value: object) -> float | Decay:
 
 
 def decay_of(weight_decay: float | Decay) -> Decay:
-    """The same as two functions of time."""
+    """A weight decay, constant or not, as a schedule."""
     return weight_decay if isinstance(weight_decay, Decay) else ConstantDecay(weight_decay)
 
 

@@ -1,4 +1,4 @@
-"""A safe reader of formulas.
+"""A safe parser of formulas.
 
 A formula is text from a user, a file or a web form, and SymPy's own parser evaluates Python. This one
 knows names, numbers, ``+ - * / **``, brackets and a short list of functions; it never calls ``eval``, and
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import sympy
 
-#: What a formula may call, by the name SymPy knows it under.
+#: Functions allowed in formulas, by their names in SymPy.
 FUNCTIONS = (
     "exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan",
     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
@@ -36,7 +36,7 @@ _MAX_DIGITS = 40
 _MAX_HEIGHT = 250
 #: Largest power of ten in a number.
 _MAX_MAGNITUDE = 300
-#: Digits that all numbers under roots may have together: SymPy looks for their prime factors.
+#: Total number of digits of all numbers under roots, which SymPy factorises.
 _MAX_ROOT_DIGITS = 4000
 _BITS_PER_DIGIT = 3.3219
 
@@ -55,7 +55,7 @@ class Formula:
     Attributes
     ----------
     text : str
-        As the user wrote it.
+        The text as given.
     tree : tuple
         Its syntax: ``("num", Fraction)``, ``("var", name)``, ``("pi",)``, ``("+", a, b)``, ``("-", a, b)``,
         ``("*", a, b)``, ``("/", a, b)``, ``("neg", a)``, ``("**", a, Fraction)``, ``("call", name, a)``.
@@ -255,7 +255,7 @@ class _Reader:
         if height > _MAX_HEIGHT:
             raise self._error(f"more than {_MAX_HEIGHT} operations in a row", self._peek()[2])
         node = tuple(parts)
-        self.heights[id(node)] = node, height  # holding the node keeps its id its own
+        self.heights[id(node)] = node, height  # the node is kept, so that its id is not reused
         return node
 
     def _count_root(self, base: Node, position: int) -> None:
@@ -350,7 +350,7 @@ def _check_constants(tree: Node, text: str) -> None:
     Raises
     ------
     ValueError
-        If one is not a finite real number (``log(-1)``, ``exp(exp(9))``), on which SymPy would not end.
+        If one is not a finite real number (``log(-1)``, ``exp(exp(9))``), on which SymPy might not terminate.
     """
 
     def value(node: Node) -> float | None:

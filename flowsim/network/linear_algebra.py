@@ -1,4 +1,4 @@
-r"""The two-layer linear network in formulas, for flow and descent alike.
+r"""Loss, expected loss under noise, and data of two-layer linear networks, for flow and descent.
 
 .. math:: \beta = U V^\top, \qquad L = \frac{1}{2n} \lVert Y - X U V^\top \rVert_F^2, \qquad E = Y - X U V^\top.
 
@@ -33,7 +33,7 @@ def noise_variances(net: LinearNetwork) -> tuple[float, float]:
     Raises
     ------
     ValueError
-        For multiplicative noise: it singles out hidden units, so that the flow no longer lives in the row space
+        For multiplicative noise: it depends on the basis of hidden units, so that the flow leaves the row space
         of its start.
     """
     if net.noise is None:
@@ -54,13 +54,13 @@ def imbalance(U: Array, V: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class LinearData:
-    r"""What a flow or a descent of U V^T needs of the data.
+    r"""The data of a flow or descent of U V^T, in the row space of X.
 
     .. math:: X = W \,\mathrm{diag}(s)\, \Phi_1^\top, \quad U_1 = \Phi_1^\top U, \quad
               -\nabla_{\beta_1} L = G = G_0 - \mathrm{diag}(\lambda)\, \beta_1, \quad \lambda = s^2/n, \quad
               G_0 = \Phi_1^\top X^\top Y / n.
 
-    The part of U outside the row space of X never moves, with or without (additive) noise.
+    The part of U outside the row space of X is constant, with or without (additive) noise.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class LinearData:
     directions : array (D, rank)
         Phi_1, the right singular vectors of X.
     curvatures : array (rank,)
-        The non-zero eigenvalues of Sigma, falling.
+        The non-zero eigenvalues of Sigma, descending.
     signal : array (rank, m)
         G_0.
     least_loss : float
@@ -124,7 +124,7 @@ class LinearData:
         return float(self.curvatures.sum())
 
     def reduce(self, U: Array) -> tuple[Array, Array]:
-        """``Phi_1^T U`` and the rest of U, which never moves."""
+        """``Phi_1^T U`` and the part of U outside the row space, which is constant."""
         inside = self.directions.T @ U
         return inside, U - self.directions @ inside
 
@@ -138,6 +138,6 @@ class LinearData:
         return self.least_loss + self.excess(beta1)
 
     def damping(self, net: LinearNetwork) -> tuple[Array, float]:
-        """Rates at which the noise pulls U_1 and V to zero: ``eta_V^2 m lambda`` (rank,) and ``eta_U^2 tr Sigma``."""
+        """Rates at which the noise damps U_1 and V: ``eta_V^2 m lambda`` (rank,) and ``eta_U^2 tr Sigma``."""
         eta_u2, eta_v2 = noise_variances(net)
         return eta_v2 * self.m * self.curvatures, eta_u2 * self.total_curvature

@@ -39,7 +39,7 @@ def linear_start(
     Parameters
     ----------
     net, problem
-        Fix the shapes: U (D, h), V (m, h).
+        Give the shapes: U (D, h), V (m, h).
     kind : {"gaussian", "balanced", "unbalanced", "invariant"}
         gaussian: independent entries. balanced: equal Gram matrices, min(D, m, h) singular values 1 on random
         directions, U in the row space of X as far as its rank allows. unbalanced: gaussian with U times and V divided
@@ -50,7 +50,7 @@ def linear_start(
     ratio : float
         > 0, for unbalanced.
     seed : int or None
-        Of NumPy's default generator.
+        Seed of NumPy's default generator.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def linear_start(
         size = min(D, m, h)
         left = _orthonormal(rng, data.rank, inside)
         U = data.directions @ left
-        if size > inside:  # no room left in the row space: complete outside it
+        if size > inside:  # the row space is exhausted: complete outside it
             outside = rng.standard_normal((D, size - inside))
             outside -= data.directions @ (data.directions.T @ outside)
             U = np.concatenate([U, np.linalg.qr(outside)[0]], axis=1)
@@ -99,11 +99,11 @@ def linear_start(
 
 
 def compressed_start(net: LinearNetwork, problem: Problem, start: Mapping[str, Any] | None) -> Compression:
-    """A start as users give it, in the basis of its row space.
+    """A start as given by users, in the basis of its row space.
 
-    The default has the law of ``linear_start(net, problem)``; beyond width D + m it is drawn in compressed form
-    (a Gaussian matrix is a triangular one with chi-distributed diagonal, times an independent orthonormal one), so a
-    default start costs nothing at any width.
+    The default has the distribution of ``linear_start(net, problem)``; beyond width D + m it is drawn in compressed
+    form (a Gaussian matrix is a triangular one with chi-distributed diagonal, times an independent orthonormal one), so
+    that a default start is cheap at any width.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The two kinds of network."""
+"""The two classes of network: diagonal (coordinate-separable) and two-layer linear."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class DiagonalNetwork:
     noise : Noise, optional
         Weight noise (stochastic SAM): flows then follow the expected gradient.
     weight_decay : float, DecaySchedule or Decay
-        lambda >= 0, adds ``lambda/2 ||theta||^2`` to the loss that is descended; or lambda as a function of time
-        (:class:`flowsim.DecaySchedule`, or an object with the methods ``rate(t)`` and ``integral(t)``). What
-        trajectories report as `loss` is the loss of the data alone.
+        lambda >= 0, adds ``lambda/2 ||theta||^2`` to the loss that is minimised; or lambda as a function of time
+        (:class:`flowsim.DecaySchedule`, or an object with the methods ``rate(t)`` and ``integral(t)``). The
+        `loss` of trajectories is that of the data alone.
 
     Notes
     -----
     Weights are named by the formula, in order of first appearance, and stored as an array (k, d): the k-th
     weight of all coordinates. In a mixed network the names are the union over its formulas; a weight that a
-    coordinate's formula does not use never moves there.
+    coordinate's formula does not use is constant there.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class DiagonalNetwork:
         self.noise = noise
         self.weight_decay = check_decay(weight_decay)
         if noise is not None:
-            noise.stds(self.weights)  # names and lengths are checked where they are declared
+            noise.stds(self.weights)  # checks names and lengths
 
     @cached_property
     def distinct(self) -> tuple[Formula, ...]:
@@ -123,7 +123,7 @@ class DiagonalNetwork:
         """The direction that alpha multiplies, shape (k, d); errors call it `name`.
 
         Default: ``sqrt(2)`` on the first weight and 0 on the second of a product of two (``u*v``), ones elsewhere.
-        Where all coordinates start alike it is a read-only view of one number a weight.
+        Where all coordinates start alike it is a read-only view of one number per weight.
 
         Raises
         ------
@@ -159,7 +159,7 @@ class DiagonalNetwork:
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """What two networks that are equal share."""
+        """The key by which networks are compared and hashed."""
         texts = tuple(formula.text for formula in self.formulas)
         return (type(self), self.is_mixed, texts, self.noise, self.weight_decay)
 
@@ -216,7 +216,7 @@ class LinearNetwork:
 
     @cached_property
     def _identity(self) -> tuple[Any, ...]:
-        """What two networks that are equal share."""
+        """The key by which networks are compared and hashed."""
         return (type(self), self.width, self.noise, self.weight_decay)
 
     def __eq__(self, other: object) -> bool:

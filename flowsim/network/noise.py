@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-#: A matrix of moments may be this much negative by the rounding of its entries.
+#: Tolerance on the least eigenvalue of a matrix of moments, for the rounding of its entries.
 _MOMENT_ROUNDING = 1e-9
 
 Nodes = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -37,14 +37,14 @@ class Noise:
     multiplicative: bool = False
 
     name: ClassVar[str] = ""
-    #: What a derivation calls :meth:`rule`; a noise that has none takes polynomials only.
+    #: Name of the quadrature :meth:`rule` in derivations; a noise without one supports polynomials only.
     rule_name: ClassVar[str] = ""
-    #: The number of nodes of :meth:`rule` where it is exact for every formula, as of a noise that takes a few values.
+    #: The number of nodes of :meth:`rule` if it is exact for every formula, as for discrete noise.
     atoms: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if type(self) is Noise:
-            raise ValueError("`Noise` is the common base; use GaussianNoise, UniformNoise, ... or MomentNoise.")
+            raise ValueError("`Noise` is the base class; use GaussianNoise, UniformNoise, ... or MomentNoise.")
         if not isinstance(self.multiplicative, bool | np.bool_):
             raise ValueError(f"`multiplicative` must be True or False; received {self.multiplicative!r}.")
         if isinstance(self.std, Mapping):
@@ -55,7 +55,7 @@ class Noise:
             object.__setattr__(self, "std", _check_std(self.std))
 
     def _identity(self) -> tuple[Any, ...]:
-        """What two noises that are equal share; mappings in any order."""
+        """The key by which noises are compared and hashed; mappings in any order."""
         return (type(self), *((name, _frozen(value)) for name, value in sorted(vars(self).items())))
 
     def __eq__(self, other: object) -> bool:
@@ -104,12 +104,12 @@ class Noise:
         return 2 * ((degree + 2) // 2)
 
     def checked_rule(self, count: int) -> Nodes:
-        """:meth:`rule`, if it is one.
+        """:meth:`rule`, validated.
 
         Raises
         ------
         ValueError
-            If nodes do not come in pairs, or weights are no distribution of variance 1.
+            If nodes do not come in pairs, or weights are not a distribution of variance 1.
         """
         z, p = (np.asarray(each, dtype=float) for each in self.rule(count))
         paired = z.shape == p.shape == (count,) and (z[::2] == -z[1::2]).all() and (p[::2] == p[1::2]).all()
@@ -122,7 +122,7 @@ class Noise:
 
 
 def pairs(half: NDArray[np.float64], mass: NDArray[np.float64]) -> Nodes:
-    """A rule from its nodes on one side."""
+    """A symmetric rule from its positive nodes."""
     return np.column_stack([half, -half]).ravel(), np.repeat(mass, 2)
 
 
@@ -262,7 +262,7 @@ class MomentNoise(Noise):
             raise ValueError(f"`moments` must begin with (1, 0, 1): mass, mean, variance; received {self.moments}.")
         half = (len(self.moments) + 1) // 2
         hankel = np.array([[self.moments[i + j] for j in range(half)] for i in range(half)])
-        # Moments of a distribution make every such matrix positive semidefinite; scaled to a unit diagonal.
+        # Hankel matrices of the moments of a distribution are positive semidefinite; scaled to a unit diagonal.
         scale = np.sqrt(np.maximum(np.diag(hankel), np.finfo(float).tiny))
         if np.linalg.eigvalsh(hankel / np.outer(scale, scale)).min() < -_MOMENT_ROUNDING:
             raise ValueError(
@@ -278,7 +278,7 @@ class MomentNoise(Noise):
         raise ValueError("`noise` given by its moments cannot be sampled; use a named distribution.")
 
 
-#: name -> distribution, of those that a standard deviation determines
+#: name -> distribution, for those determined by a standard deviation
 NAMED_NOISES: dict[str, type[Noise]] = {
     noise.name: noise for noise in (GaussianNoise, UniformNoise, RademacherNoise, LaplaceNoise)
 }

@@ -13,17 +13,17 @@ from flowsim.network.formula import Formula, Node
 Monomial = tuple[tuple[str, int], ...]
 Polynomial = dict[Monomial, Fraction]
 
-#: What is below this many roundings of the terms it is made of is an exact zero.
+#: A sum below this many rounding errors of its terms is an exact zero.
 ZERO = 16 * float(np.finfo(float).eps)
-#: A quadratic form in k weights has k (k + 1) / 2 terms; anything that expands far beyond is not one worth expanding.
+#: A quadratic form in k weights has k (k + 1) / 2 terms; an expansion with many more is abandoned.
 _MAX_TERMS = 500
 
 
 @lru_cache(maxsize=1024)
 def quadratic_form(formula: Formula) -> NDArray[np.float64] | None:
-    """The symmetric M (k, k) with ``phi(w) = w^T M w`` over ``formula.weights``, or None if phi is no such form.
+    """The symmetric M (k, k) with ``phi(w) = w^T M w`` over ``formula.weights``, or None if phi is not quadratic.
 
-    The array is shared between calls and cannot be written to.
+    The array is shared between calls and read-only.
     """
     polynomial = _expand(formula.tree)
     if polynomial is None:

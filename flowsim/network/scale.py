@@ -8,7 +8,7 @@ from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 from functools import lru_cache
 
-#: Digits carried while taking the logarithm: exponents to 10^6 spend 7 of them before the point.
+#: Decimal digits used in computing the logarithm: exponents to 10^6 use 7 of them before the point.
 _CONTEXT = Context(prec=50, Emax=10**9, Emin=-(10**9))
 _LARGEST_EXPONENT = 10**7
 
@@ -20,7 +20,7 @@ class InitialScale:
     Attributes
     ----------
     text : str
-        As the user wrote it.
+        The text as given.
     log : float
         ``ln(alpha)``, correct to rounding whatever the exponent.
     """
@@ -39,7 +39,7 @@ class InitialScale:
         """
         if isinstance(alpha, InitialScale):
             return alpha
-        # Equal Decimals may be written differently, and an array has no hash.
+        # Equal Decimals may have different texts, and arrays are not hashable.
         return _remembered(alpha) if type(alpha) in (str, float) else _parse(alpha)
 
     @property
@@ -49,7 +49,7 @@ class InitialScale:
 
     @property
     def value(self) -> float:
-        """alpha as a float: 0.0 below the range of floats."""
+        """alpha as a float; 0.0 on underflow."""
         return math.exp(self.log) if self.log < 709 else math.inf
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-r"""Starts that one scale does not describe: logarithms per weight and coordinate, and pretrained weights.
+r"""Starts with several scales: logarithms per weight and coordinate, and pretrained weights.
 
-A start is a sum of parts, ``theta(0) = W_0 + alpha W_1``: pretrained weights, and the direction that alpha multiplies.
-What decides is what the parts leave of a component ``c_k = q_k . theta``, kept as a sign and a
+A start is a sum of terms, ``theta(0) = W_0 + alpha W_1``: pretrained weights, and the direction that alpha multiplies.
+Each component ``c_k = q_k . theta`` of the sum is computed exactly where terms cancel, and kept as a sign and a
 logarithm. With ``u v = beta_0`` and ``u^2 - v^2 = 2 mu``, for instance,
 
 .. math:: (u + v)^2 = 2 \sqrt{\beta_0^2 + \mu^2} + 2 \beta_0, \qquad u - v = \frac{2\mu}{u + v},
@@ -24,9 +24,9 @@ from flowsim.network.networks import DiagonalNetwork
 from flowsim.network.quadratic import ZERO
 from flowsim.network.scale import InitialScale
 
-#: Weights smaller than this share of the largest are no floats beside it.
+#: Ratio of weights beyond which they do not fit the range of floats together.
 _SPREAD = 690.0
-#: Pretrained weights closer than this to a tie differ only in what alpha adds.
+#: Relative difference below which pretrained weights tie, and differ by alpha times the start alone.
 _TIE = 1e-8
 
 
@@ -75,7 +75,7 @@ class Logs:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """A start by its parts: signs and logarithms (k, d) of weights each."""
+    """A start as a sum of terms: signs and logarithms (k, d) of the weights of each."""
 
     parts: tuple[tuple[Array, Array], ...]
 
@@ -89,7 +89,7 @@ class Start:
         return Start(tuple((sign[:, keep], log[:, keep]) for sign, log in self.parts))
 
     def components(self, vectors: Array) -> tuple[Array, Array]:
-        """Signs and logarithms (k, d) of ``vectors^T theta``; what cancels exactly is exactly zero."""
+        """Signs and logarithms (k, d) of ``vectors^T theta``; sums that cancel exactly are exactly zero."""
         is_whole = (vectors == np.round(vectors)).all()
         sign, log = _sum_logs([_project(vectors, *part, 0.0 if is_whole else ZERO) for part in self.parts])
         return sign, log
@@ -100,7 +100,7 @@ class Start:
         Raises
         ------
         ValueError
-            If no scale puts all weights into the range of floats, or floats lose what alpha adds to pretrained
+            If no scale brings all weights into the range of floats, or alpha times the start is lost beside pretrained
             weights that tie.
         """
         sign, log = _sum_logs(list(self.parts))
@@ -117,7 +117,7 @@ class Start:
             lost = np.isfinite(added) & np.isfinite(kept) & (added < kept + math.log(_TIE))
             if (near.any(axis=0) & lost.any(axis=0)).any():
                 raise ValueError(
-                    "`pretrained` weights of equal modulus remember only what `alpha` adds to them, which floats lose "
+                    "`pretrained` weights of equal modulus differ only in what `alpha` adds to them, which floats lose "
                     "for formulas that are not quadratic; use a larger `alpha`."
                 )
         with np.errstate(under="ignore"):
@@ -165,7 +165,7 @@ def resolve_alpha(alpha: Any, start: object) -> InitialScale:
     Raises
     ------
     ValueError
-        If there is one beside a state, which has its own.
+        If alpha is given with a state, which has its own scale.
     """
     if alpha is not None and hasattr(start, "log_abs_weights"):
         raise ValueError("`alpha` must be left out where `start` is a state, which it would not multiply.")
@@ -181,7 +181,7 @@ def _project(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Arra
     with np.errstate(under="ignore", divide="ignore"):
         scaled = sign * np.exp(log - peak)
         out, size = vectors.T @ scaled, np.abs(vectors.T) @ np.abs(scaled)
-        # Where every term but one is far below the others their sum may underflow; each row has its own peak then.
+        # Where the terms of a row are far below the largest of all their sum may underflow: scale each row by its own.
         out[np.abs(out) <= zero * size] = 0.0
         logs = np.log(np.abs(out)) + peak
     alone = out == 0
@@ -192,7 +192,7 @@ def _project(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Arra
 
 
 def _by_rows(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Array, Array]:
-    """The same, every component scaled by its own largest term."""
+    """The same, with every component scaled by its own largest term."""
     with np.errstate(divide="ignore"):
         terms = np.log(np.abs(vectors.T))[:, :, None] + log[None]
     peak = terms.max(axis=1)
@@ -205,7 +205,7 @@ def _by_rows(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Arra
 
 
 def _sum_logs(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Signs and logarithms of a sum of numbers given so."""
+    """Signs and logarithms of a sum of numbers given by signs and logarithms."""
     sign, log = parts[0]
     for other_sign, other_log in parts[1:]:
         peak = np.maximum(log, other_log)

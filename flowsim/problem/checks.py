@@ -1,4 +1,4 @@
-"""What a problem is given, checked once."""
+"""Validation of the arguments of a problem."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def as_float(name: str, value: Any) -> Array:
             raise ValueError("complex numbers" if raw.dtype.kind == "c" else "dates")
         if np.ma.is_masked(value):
             raise ValueError("masked entries: drop such rows, or fill them")
-        # A copy in C order: the caller may change theirs, and kernels want contiguous rows.
+        # A copy in C order: the caller may change the original, and kernels need contiguous rows.
         array = np.array(raw, dtype=float, order="C")
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`{name}` must be an array of real numbers; received {error}.") from None

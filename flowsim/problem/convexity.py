@@ -1,4 +1,4 @@
-"""Whether a loss is finite and convex at the targets it is given: seen on samples of its second derivative."""
+"""Test of a loss at given targets: finite and convex, by samples of its second derivative."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.problem.losses import LOSSES, Loss
 
-#: Distances from the target at which a loss is evaluated, on both sides ...
+#: A loss is sampled at these distances from the target, on both sides, ...
 _DISTANCES = np.concatenate([[0.0], np.geomspace(1e-8, 30.0, 160)])
-#: ... so many predictions on the way from 0 to the target ...
+#: ... at this many predictions between 0 and the target, ...
 _BETWEEN = 401
-#: ... at so many targets at most, spread over their order.
+#: ... for this many targets at most, evenly spaced in their order.
 _TARGETS = 64
 #: Rounding of a second derivative, relative to its largest value.
 _ROUNDING = 1e-10
 
 
 def check_on_targets(loss: Loss, y: Array) -> None:
-    """Raise where a loss does not know a target, or is not convex and finite around it.
+    """Raise where a target is outside a loss's domain, or the loss is not convex and finite around it.
 
     Raises
     ------
@@ -36,10 +36,10 @@ def check_on_targets(loss: Loss, y: Array) -> None:
 
 
 def first_fault(loss: Loss, targets: Array) -> str | None:
-    """What is wrong with a loss at these targets: a text, or None."""
+    """The first defect of a loss at these targets, as a text, or None."""
     steps = np.concatenate([-_DISTANCES[::-1], _DISTANCES])
     for y in targets:
-        # Around 0, where every flow starts, around the target, and on the way.
+        # Around 0, where flows start, around the target, and in between.
         f = np.unique(np.concatenate([steps, y + steps, np.linspace(0.0, y, _BETWEEN)]))
         at = np.full_like(f, y)
         with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""The entries of X, of whatever kind it is."""
+"""The entries of X as a dense array, for any type of X."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ The exponential and the Poisson loss are such sums. The logistic loss and log-co
 
 .. math:: \tanh\frac f2 = 2 \int_0^\infty \frac{\sin \omega f}{\sinh \pi\omega}\, d\omega ,
 
-summed by the midpoint rule: with a step h the sum is the function continued as one of period 2 pi/h that changes sign
-every half period (Poisson's summation formula), right to rounding for |f| up to pi/h less the tail.
+summed by the midpoint rule: with a step h the sum is the function continued antiperiodically, with period 2 pi/h and
+change of sign every half period (Poisson summation), exact to rounding for |f| up to pi/h minus the tail.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ExponentialSum:
     amplitude, rate : array (n, q)
         Real, or complex with an imaginary rate.
     reach : float
-        Predictions up to this size are right to rounding.
+        Bound on |f| up to which the sum is exact to rounding.
     """
 
     constant: Array
@@ -45,7 +45,7 @@ class ExponentialSum:
 
     @property
     def is_exact(self) -> bool:
-        """A finite sum by itself, no quadrature."""
+        """Whether the sum is a closed form, not a quadrature."""
         return math.isinf(self.reach)
 
     def slope(self, f: Array) -> Array:
@@ -56,12 +56,12 @@ class ExponentialSum:
 
 
 def exponential_sum(loss: Loss, y: Array, reach: float = 25.0) -> ExponentialSum | None:
-    """The sum of a loss at targets y (n,), or None where there is none that converges fast.
+    """The sum of a loss at targets y (n,), or None if none converges fast.
 
     Parameters
     ----------
     reach : float
-        Predictions that a quadrature is to be right for.
+        Bound on the predictions for which a quadrature must be exact.
     """
     one = np.ones((len(y), 1))
     if loss is EXPONENTIAL:

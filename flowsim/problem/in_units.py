@@ -1,4 +1,4 @@
-"""Problems in a common unit, and the way back to the units of the table."""
+"""Standardised problems, and coefficients in the units of the table."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from flowsim.problem.scaling import Scaling, centred, standardised
 class InUnits:
     """The units of the table of a :class:`flowsim.Problem`."""
 
-    #: what :meth:`standardise` took out of the table
+    #: means and scales removed by :meth:`standardise`
     scaling: Scaling | None = None
 
     def standardise(self) -> Self:
         """The same data with columns of mean 0 and mean square 1, and for squares a target of mean 0.
 
-        What was taken out is kept: :meth:`transform` applies it to other tables, :meth:`unscale` and :meth:`intercept`
-        take coefficients back to the units of this one.
+        Means and scales are kept: :meth:`transform` applies them to other tables, :meth:`unscale` and :meth:`intercept`
+        convert coefficients back to the units of this one.
 
         Raises
         ------
@@ -41,7 +41,7 @@ class InUnits:
         same: Any = object.__new__(type(self))
         truth = None if own.truth is None else (own.truth.T * scale).T
         same._read(X, y, own.loss_function, own.sample_weight, own.feature_names, truth)
-        if self.scaling is not None:  # scaled before: the two one after the other
+        if self.scaling is not None:  # scaled before: compose the two
             mean, scale = self.scaling.mean + self.scaling.scale * mean, self.scaling.scale * scale
             target_mean = self.scaling.target_mean + target_mean
         same.scaling = Scaling(mean, scale, target_mean)
@@ -54,7 +54,7 @@ class InUnits:
         return beta if self.scaling is None else self.scaling.coefficients(beta, -self.y.ndim)
 
     def intercept(self: Any, beta: ArrayLike) -> Array:
-        """What goes with ``unscale(beta)``: predictions of a table are ``table @ unscale(beta) + intercept(beta)``."""
+        """The intercept of ``unscale(beta)``: a table is predicted by ``table @ unscale(beta) + intercept(beta)``."""
         beta = np.asarray(beta, dtype=float)
         self._check_beta(beta, (self.d, *self.y.shape[1:]))
         if self.scaling is None:
@@ -67,7 +67,7 @@ class InUnits:
         Parameters
         ----------
         X : array (n', d) or data frame
-            Of a frame the columns with this problem's names are taken, in any order among others.
+            In a frame the columns with this problem's names are used, in any order and among others.
         y : array (n',) or (n', m), or the name of a column of X, optional
 
         Returns
@@ -77,7 +77,7 @@ class InUnits:
         Raises
         ------
         ValueError
-            If a column is missing or holds something else than numbers.
+            If a column is missing or not numeric.
         """
         if is_frame(X):
             missing = [name for name in self.feature_names if name not in map(str, X.columns)]

@@ -1,4 +1,4 @@
-"""Data frames as arrays: columns keep their names, and what is no number is named."""
+"""Data frames as arrays: columns keep their names, and errors name the entries that are not numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 def is_frame(X: Any) -> bool:
-    """A table with named columns, of pandas or of a library like it."""
+    """Whether X is a table with named columns, of pandas or a similar library."""
     return hasattr(X, "columns") and hasattr(X, "to_numpy") and getattr(X, "ndim", 2) == 2
 
 
@@ -26,7 +26,8 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
     Raises
     ------
     ValueError
-        For a target that is no column, a column that holds no numbers or gaps, and rows that do not match.
+        For a target that is not a column, a column with gaps or entries that are not numbers, and rows that do not
+        match.
     """
     if not is_frame(X):
         if isinstance(y, str):
@@ -82,16 +83,16 @@ def numbers(
     Parameters
     ----------
     what : str
-        It belongs to.
+        The argument or file that the column belongs to, for messages.
     remedies : pair of str
-        What may be done about a column without numbers, and about rows without a value.
+        Advice for a column that is not numeric, and for rows without a value.
     target : bool
-        It is no feature: two labels are for the losses that take labels.
+        Whether the column is a target: two labels suggest a loss for labels.
 
     Raises
     ------
     ValueError
-        Naming the column, the first entry that is no number, and what may be done.
+        Naming the column, the first entry that is not a number, and the advice.
     """
     values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
     if values.dtype.kind in "bui":

@@ -1,8 +1,8 @@
 """Compiled first and second derivatives of the named losses, with one signature.
 
 ``void(float64[::1] f, float64[::1] y, float64[::1] w, float64[::1] d1, float64[::1] d2)``: d1 and d2 are filled with
-``w loss'(f, y)`` and ``w loss''(f, y)``. The signature is explicit, so a compiled loop takes any of them as a
-first-class function without being compiled again. The counterparts to read are in :mod:`flowsim.problem.losses`.
+``w loss'(f, y)`` and ``w loss''(f, y)``. The signature is explicit, so that a compiled loop calls any of them by
+address without being compiled again. Their NumPy counterparts are in :mod:`flowsim.problem.losses`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flowsim.solvers.simd import (
 
 _vector = types.float64[::1]
 SIGNATURE = types.void(_vector, _vector, _vector, _vector, _vector)
-# Without fast-math, and with IEEE division: an overflow is infinite, never an exception.
+# Without fast-math, and with IEEE division: overflow gives infinity, never an exception.
 _kernel: Any = compiled(SIGNATURE)
 
 

@@ -11,8 +11,8 @@ pseudo-huber   sqrt(1 + (f - y)^2) - 1        real              0, attained at f
 poisson        exp(f) - y f                   counts >= 0       y - y ln y, attained at ln y unless y = 0
 ============== ============================== ================= =========================================
 
-Every function here is written so that neither large nor small arguments lose digits: a logistic loss of ``1e-400000``
-is its logarithm, ``log_value``. The compiled derivatives are in :mod:`flowsim.problem.loss_kernels`.
+Functions keep their relative accuracy at large and small arguments: a logistic loss of ``1e-400000``
+is given by its logarithm, ``log_value``. The compiled derivatives are in :mod:`flowsim.problem.loss_kernels`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Elementwise = Callable[[Array, Array], Array]
 #: (f, y, w, d1, d2): writes ``w loss'`` and ``w loss''``
 Kernel = Callable[[Array, Array, Array, Array, Array], None]
 
-#: Squares of predictions up to this, summed over any data that fits into memory, stay in the range of floats ...
+#: Predictions up to this have squares that do not overflow when summed over any data that fits into memory ...
 _SAFE_SQUARE = 1e140
-#: ... and so do exponentials of these.
+#: ... and so do the exponentials of predictions up to this.
 _SAFE_EXPONENT = 600.0
 #: Below this a series of one term is exact to rounding.
 _TINY = 1e-9
@@ -42,7 +42,7 @@ _FAR = 37.0
 
 
 def no_fault(y: Array) -> str | None:
-    """Every real target is known."""
+    """No fault: every real target is valid."""
     return None
 
 
@@ -50,36 +50,36 @@ def no_fault(y: Array) -> str | None:
 class Loss:
     r"""A loss of one prediction f at a target y, convex and twice differentiable in f.
 
-    One of one's own is an object of this class, or ``fs.losses.from_formula``, which derives all of it from one
+    A custom loss is an instance of this class, or is derived by ``fs.losses.from_formula`` from one
     expression.
 
     Attributes
     ----------
     name : str
     formula : str
-        The loss in ``f`` and ``y``, as :func:`flowsim.losses.from_formula` reads it.
+        The loss in ``f`` and ``y``, in the syntax of :func:`flowsim.losses.from_formula`.
     value, slope, curvature : callable (f, y) -> array
         The loss and its first and second derivative in f, elementwise; infinite, not NaN, where they leave the range
         of floats. The curvature is never negative.
     recession : callable y -> (lower, upper)
-        Limits of the slope as f -> -inf and f -> +inf, per target: a direction along which no term of the loss grows
-        is one along which a minimum is not attained.
+        Limits of the slope as f -> -inf and f -> +inf, per target: along a direction in which no term of the loss grows
+        the minimum need not be attained.
     infimum : callable y -> array
         ``inf_f loss(f, y)`` per target.
     log_value : callable (f, y) -> array, optional
-        ``ln loss``, also where the loss leaves the range of floats. Default: the logarithm of `value`.
+        ``ln loss``, also where the loss underflows or overflows. Default: the logarithm of `value`.
     conjugate : callable (s, y) -> array, optional
         ``sup_f s f - loss(f, y)``, infinite outside its domain.
     fault : callable y -> str or None
-        What is wrong with an array of targets.
+        The reason why an array of targets is invalid, or None.
     kernel : callable () -> Kernel, optional
-        Loads the compiled derivatives ``void(float64[::1] f, float64[::1] y, float64[::1] w, float64[::1] d1,
+        Returns the compiled derivatives ``void(float64[::1] f, float64[::1] y, float64[::1] w, float64[::1] d1,
         float64[::1] d2)``: d1 and d2 contain the sample weight w and no factor 1/n.
     margin_logs : callable m -> (array, array, array), optional
-        Of a decreasing function of the margin ``m = y f`` alone, y = -1 or +1, that tends to 0 like ``exp(-m)``:
+        For a decreasing function of the margin ``m = y f`` alone, y = -1 or +1, that tends to 0 like ``exp(-m)``:
         logarithms of the loss, of minus its slope and of its curvature in m.
     safe_prediction : float
-        Predictions up to this size have a loss in the range of floats.
+        Predictions up to this size have a loss that does not overflow.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Loss:
             return np.log(self.value(f, y)) if self.log_value is None else self.log_value(f, y)
 
     def __reduce__(self) -> Any:
-        # The named losses are single objects, also in another process.
+        # The named losses are singletons, also in another process.
         if LOSSES.get(self.name) is self:
             return as_loss, (self.name,)
         return type(self), tuple(getattr(self, each.name) for each in fields(self))
@@ -123,7 +123,7 @@ def as_loss(loss: str | Loss) -> Loss:
     Raises
     ------
     ValueError
-        For a name that is not known.
+        For an unknown name.
     """
     if isinstance(loss, Loss):
         return loss
@@ -270,7 +270,7 @@ EXPONENTIAL = Loss(
 
 def _log_cosh(f: Array, y: Array) -> Array:
     r = np.abs(f - y)
-    # cosh r - 1 = 2 sinh(r/2)^2 keeps the digits of a small loss.
+    # cosh r - 1 = 2 sinh(r/2)^2 is accurate for a small loss.
     small = np.log1p(2.0 * np.sinh(np.minimum(r, 1.0) / 2) ** 2)
     out: Array = np.where(r < 1.0, small, r + np.log1p(np.exp(-2.0 * r)) - np.log(2.0))
     return out
@@ -341,7 +341,7 @@ POISSON = Loss(
     safe_prediction=_SAFE_EXPONENT,
 )
 
-#: By name.
+#: The built-in losses by name.
 LOSSES: dict[str, Loss] = {
     each.name: each for each in (SQUARED, LOGISTIC, EXPONENTIAL, LOG_COSH, PSEUDO_HUBER, POISSON)
 }

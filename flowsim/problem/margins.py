@@ -10,7 +10,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.problem.problems import Problem
 
-#: A margin below this share of the data's size is none.
+#: A margin below this, relative to the size of the data, counts as zero.
 _NO_MARGIN = 1e-9
 
 

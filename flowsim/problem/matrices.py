@@ -84,7 +84,7 @@ class MatrixSensing(Problem):
         return self.rmatvec(self.predict(direction)) / self.n
 
     def measurement_curvatures(self, eta_u2: float, eta_v2: float) -> tuple[Array, Array]:
-        """Rates at which weight noise pulls the rows of U and of V to zero, (D,) and (m,).
+        """Rates at which weight noise damps the rows of U and of V, (D,) and (m,).
 
         Raises
         ------
@@ -127,7 +127,7 @@ class MatrixSensing(Problem):
             "loss at 0": float(self.loss(zero)),
         }
         pull = np.abs(self.gradient(zero)).max(axis=1)
-        return card(type(self).__name__, facts, bars(pull, "pull of each row"), "|gradient at 0|, largest first")
+        return card(type(self).__name__, facts, bars(pull, "gradient by row"), "|gradient at 0|, largest first")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.n}, shape=({self.d}, {self.n_targets}))"
@@ -146,7 +146,7 @@ class MatrixCompletion(MatrixSensing):
     Parameters
     ----------
     entries : iterable of (i, j, value)
-        n observed entries; one that is repeated counts as often.
+        n observed entries; repeated ones count repeatedly.
     shape : (int, int)
         (D, m).
 
@@ -191,7 +191,7 @@ class MatrixCompletion(MatrixSensing):
         return self._checked(beta)[..., self.rows, self.columns]
 
     def rmatvec(self, residual: ArrayLike) -> Array:
-        """Values put at the observed entries: (..., n) to (..., D, m)."""
+        """A matrix with values at the observed entries: (..., n) to (..., D, m)."""
         residual = np.asarray(residual, dtype=float)
         out = np.zeros((*residual.shape[:-1], self.d, self.n_targets))
         where: Any = (..., self.rows, self.columns)
@@ -199,7 +199,7 @@ class MatrixCompletion(MatrixSensing):
         return out
 
     def measurement_curvatures(self, eta_u2: float, eta_v2: float) -> tuple[Array, Array]:
-        """Rates at which weight noise pulls the rows of U and of V to zero, (D,) and (m,)."""
+        """Rates at which weight noise damps the rows of U and of V, (D,) and (m,)."""
         return eta_v2 * self._counts.sum(axis=1) / self.n, eta_u2 * self._counts.sum(axis=0) / self.n
 
     @property

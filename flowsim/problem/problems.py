@@ -1,4 +1,4 @@
-"""Data and a loss: what is learned from."""
+"""Problems: data with a loss, and linear regression."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from flowsim.problem.in_units import InUnits
 from flowsim.problem.labelled import unlabelled
 from flowsim.problem.losses import SQUARED, Loss, as_loss
 
-#: Columns of the identity pushed through a LinearOperator at once when its column norms are needed.
+#: Columns of the identity to which a LinearOperator is applied at once for its column norms.
 _OPERATOR_BLOCK = 256
-#: Predictions of a sublevel set are looked for up to this, to the rounding of so many bisections.
+#: Bound on the predictions of a sublevel set, and bisections that find them to rounding.
 _FURTHEST, _BISECTIONS = 1e3, 40
 
 
 def binary_exponent(values: Array) -> int | None:
-    """Of the largest entry; None if all are zero."""
+    """Binary exponent of the largest entry; None if all are zero."""
     top = float(np.abs(values).max(initial=0.0))
     return math.frexp(top)[1] if top > 0 else None
 
 
 class Problem(InUnits):
-    r"""Empirical risk of linear predictions, the data of every flow.
+    r"""Empirical risk of linear predictions.
 
     .. math:: L(\beta) = \frac1n \sum_{i=1}^n w_i \, \ell(f_i, y_i), \quad f = X\beta, \qquad
               g(\beta) = \nabla L(\beta) = \frac{1}{n} X^\top \big(w \circ \ell'(f, y)\big).
@@ -50,26 +50,26 @@ class Problem(InUnits):
     Parameters
     ----------
     X : array (n, d), data frame, scipy.sparse matrix or array, or scipy.sparse.linalg.LinearOperator
-        Features, one row an observation. Finite. Sparse input stays sparse; a data frame gives its columns' names.
+        Features, one row per observation. Finite. Sparse input stays sparse; a data frame gives its columns' names.
     y : array (n,) or (n, m), or the name of a column of X, or a list of such names
         One target, or m targets. Finite; labels -1 and +1 for the logistic and exponential loss, counts for "poisson".
     loss : str or Loss
         "squared", ``(f - y)^2 / 2``; "logistic", ``ln(1 + exp(-y f))``; "exponential", ``exp(-y f)``; "log-cosh",
         ``ln cosh(f - y)``; "pseudo-huber", ``sqrt(1 + (f - y)^2) - 1``; "poisson", ``exp(f) - y f``; or a
-        :class:`flowsim.losses.Loss` of one's own. With squares this is a :class:`flowsim.Regression`.
+        custom :class:`flowsim.losses.Loss`. With squares this is a :class:`flowsim.Regression`.
     sample_weight : array (n,), optional
         The weights ``w_i >= 0``, 1 by default. Weighted squares are a Regression whose rows and targets are multiplied
         by ``sqrt(w_i)``.
     feature_names : sequence of d str, optional
         Defaults to ``x0, x1, ...``.
     truth : array (d,) or (d, m), optional
-        The coefficients that made the data, where they are known: kept for comparisons, never used.
+        The true coefficients of synthetic data: kept for comparisons, not used.
 
     Raises
     ------
     ValueError
         For a wrong shape, no rows or columns, complex or non-numeric entries, NaN or infinity; for targets that the
-        loss does not know, and for a loss that is not convex at a target.
+        loss does not support, and for a loss that is not convex at a target.
 
     Examples
     --------
@@ -80,8 +80,8 @@ class Problem(InUnits):
     """
 
     def __new__(cls, X: Any = None, y: Any = None, loss: str | Loss = "squared", **more: Any) -> Problem:
-        """Squares have a class of their own."""
-        # Without data: another process makes the object again, of the class it had.
+        """With squares, an instance of Regression."""
+        # Without data: unpickling creates an instance of the original class.
         chosen = Regression if cls is Problem and X is not None and as_loss(loss) is SQUARED else cls
         return object.__new__(chosen)
 
@@ -125,7 +125,7 @@ class Problem(InUnits):
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the d features; a million default ones are made only on demand."""
+        """Names of the d features; default names are generated on demand."""
         return tuple(f"x{i}" for i in range(self.d))
 
     @property
@@ -176,7 +176,7 @@ class Problem(InUnits):
         """``ln L(beta)``, finite far below the range of floats; -inf where L is 0, NaN where L is negative."""
         f = self.predict(beta)
         if not (self.loss_function.infimum(self.y) >= 0).all():
-            # Terms of both signs: there is no sum of logarithms.
+            # Terms of both signs: their logarithms cannot be summed.
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 values = self.loss_function.value(f, self.y)
                 return np.log(np.sum(self._weighted(values), axis=self._axes) / self.n)
@@ -209,9 +209,9 @@ class Problem(InUnits):
         return self.rmatvec(self.curvatures(self.predict(beta)) * self.predict(direction)) / self.n
 
     def level_set(self, beta: ArrayLike) -> tuple[Array, Array]:
-        """The least and the largest f_i, of the shape of y, that any beta with a loss of at most L(beta) predicts.
+        """Bounds on each f_i, of the shape of y, over all predictions with a loss of at most L(beta).
 
-        A margin of 1 is added; +-1e3 stands for whatever is further away.
+        A margin of 1 is added; bounds beyond +-1e3 are clipped.
         """
         least = self.loss_function.infimum(self.y)
         excess = self.n * float(self.loss(beta)) - float(np.sum(self._weighted(least)))
@@ -255,13 +255,13 @@ class Problem(InUnits):
 
     @cached_property
     def binary_exponents(self) -> tuple[int | None, int | None]:
-        """Of the largest entries of X and of y; None for what is zero, or an operator, whose entries are unknown."""
+        """Binary exponents of the largest entries of X and y; None for zeros, and for an operator."""
         entries = self.X if self.is_dense else getattr(self.X, "data", None)
         return binary_exponent(entries) if isinstance(entries, np.ndarray) else None, binary_exponent(self.y)
 
     @cached_property
     def coefficient_size(self) -> float:
-        """The largest coefficient of a fit of one feature: of the size of the solution's."""
+        """The largest coefficient of the fits of single features, an estimate of the size of the solution."""
         shape = (self.d,) if self.y.ndim == 1 else (self.d, self.n_targets)
         force = np.abs(self.gradient(np.zeros(shape))).reshape(self.d, -1).max(axis=1)
         seen = self.feature_variances > 0
@@ -269,9 +269,9 @@ class Problem(InUnits):
 
     @cached_property
     def safe_size(self) -> float:
-        """The loss is a float wherever no entry of beta is larger than this, negative where there is no such size."""
+        """A bound on the entries of beta below which the loss does not overflow; negative if there is none."""
         spare = self.loss_function.safe_prediction - float(np.abs(self.y).max())
-        total = float(np.sqrt(self.n * self.feature_variances).sum())  # keeps no vector of norms
+        total = float(np.sqrt(self.n * self.feature_variances).sum())  # without caching a vector of norms
         return min(spare / total, sys.float_info.max) if total > 0 else spare
 
     def __repr__(self) -> str:
@@ -289,8 +289,10 @@ class Problem(InUnits):
             "loss": self.loss_function.name,
             "loss at 0": float(self.loss(zero)),
         }
-        pull = np.abs(self.gradient(zero)).reshape(self.d, -1).max(axis=1)
-        return card(type(self).__name__, facts, bars(pull, "pull of each feature"), "|gradient at 0|, largest first")
+        size = np.abs(self.gradient(zero)).reshape(self.d, -1).max(axis=1)
+        return card(
+            type(self).__name__, facts, bars(size, "gradient of each feature"), "|gradient at 0|, largest first"
+        )
 
     @property
     def _axes(self) -> tuple[int, ...]:
@@ -339,7 +341,7 @@ class Regression(Problem):
     ) -> None:
         if len(third) > 1:
             raise TypeError(f"Regression takes at most 3 positional arguments; received {2 + len(third)}.")
-        # `Problem(X, y, "squared")` arrives here as well, its loss in the third place.
+        # `Problem(X, y, "squared")` calls this too, with the loss as third argument.
         for value in third:
             if isinstance(value, str | Loss):
                 loss = value
@@ -383,7 +385,7 @@ def require_squares(problem: Problem, what: str) -> Regression:
     Raises
     ------
     ValueError
-        Naming what needs squares.
+        Naming the feature that needs squares.
     """
     if isinstance(problem, Regression):
         return problem

@@ -1,4 +1,4 @@
-"""Columns in a common unit, and the way back."""
+"""Standardisation of columns, and its inverse."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 
-#: A column whose entries differ by fewer spacings of floats than this varies by rounding alone.
+#: A column whose entries differ by fewer spacings of floats than this is constant to rounding.
 _ROUNDING = 8.0
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """What was taken out of a table: ``X = (table - mean) / scale``, ``y = target - target_mean``.
+    """Means and scales of a table: ``X = (table - mean) / scale``, ``y = target - target_mean``.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Scaling:
     target_mean: Array
 
     def features(self, X: Array) -> Array:
-        """A table (n', d) in the unit of the problem."""
+        """A table (n', d) in the units of the problem."""
         return (X - self.mean) / self.scale
 
     def coefficients(self, beta: ArrayLike, axis: int) -> Array:
@@ -38,16 +38,16 @@ class Scaling:
         return beta / self.scale.reshape([-1 if place == axis % beta.ndim else 1 for place in range(beta.ndim)])
 
     def intercept(self, beta: ArrayLike, axis: int) -> Array:
-        """What the coefficients in the units of the table leave at the origin."""
+        """The intercept of the coefficients in the units of the table."""
         own = self.coefficients(beta, axis)
         return np.asarray(self.target_mean - np.tensordot(own, self.mean, axes=(axis, 0)))
 
 
 def standardised(X: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Columns with mean 0 and mean square 1, the means, and the root mean squares that were divided by.
+    """Columns with mean 0 and mean square 1, their means, and their root mean squares.
 
-    Every column is first divided by a power of two, which loses nothing: squares of 1e-300 and sums of 1e300 are
-    floats then.
+    Every column is first divided by a power of two, without rounding, so that squares of 1e-300 do not underflow and
+    sums of 1e300 do not overflow.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def standardised(X: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
     """
     largest, smallest = X.max(axis=0), X.min(axis=0)
     size = np.maximum(np.abs(largest), np.abs(smallest))
-    spread = largest / 2 - smallest / 2  # halves: the difference of two floats may be no float
+    spread = largest / 2 - smallest / 2  # halves: the difference of two floats may overflow
     _refuse(spread == 0, names, size, "is constant")
     _refuse(
         spread <= _ROUNDING / 2 * np.spacing(size), names, size, "varies by no more than the rounding of its entries"
@@ -65,7 +65,7 @@ def standardised(X: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
     small = np.ldexp(X, -exponent)
     mean = _mean(small)
     rest = small - mean
-    # The deviations may be far smaller than the entries: in a unit of their own their squares are floats.
+    # The deviations may be far smaller than the entries: scaled themselves, so that their squares do not underflow.
     inner = np.frexp(np.abs(rest).max(axis=0))[1]
     rest = np.ldexp(rest, -inner)
     rest -= _mean(rest)
@@ -82,7 +82,7 @@ def centred(y: Array) -> tuple[Array, Array]:
 
 
 def _mean(X: Array) -> Array:
-    """To rounding, also where the mean is far larger than the spread."""
+    """The mean to rounding, also where it is far larger than the spread."""
     mean = X.mean(axis=0)
     return np.asarray(mean + (X - mean).mean(axis=0))
 

@@ -100,7 +100,7 @@ def test_pretrained_products_and_refusals() -> None:
     plain = fs.gradient_flow(net, problem, 30.0, alpha=1.0, start=direct)
     np.testing.assert_allclose(traj.beta[-1], plain.beta[-1], rtol=1e-5)
     tied = dict.fromkeys(net.weights, 0.5)
-    with pytest.raises(ValueError, match="remember only what `alpha` adds"):
+    with pytest.raises(ValueError, match="differ only in what `alpha` adds"):
         fs.gradient_flow(net, problem, 1.0, alpha=1e-20, pretrained=tied, start={"w1": 1, "w2": 2, "w3": 3})
     with pytest.raises(ValueError, match="more than the range of floats"):
         fs.gradient_flow(net, problem, 1.0, start={"w1": fs.Logs(1, [0.0, -1e4]), "w2": 1, "w3": 1})

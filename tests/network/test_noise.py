@@ -116,7 +116,7 @@ def test_noise_given_by_moments_cannot_be_sampled() -> None:
 
 
 def test_the_base_is_refused() -> None:
-    with pytest.raises(ValueError, match="`Noise` is the common base"):
+    with pytest.raises(ValueError, match="`Noise` is the base class"):
         Noise(0.1)
     with pytest.raises(ValueError, match="`multiplicative` must be True or False"):
         fs.GaussianNoise(0.1, "yes")  # type: ignore[arg-type]
