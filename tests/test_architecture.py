@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 #: Floors from the ground up; a room imports only from floors below its own (and from itself).
 FLOORS = [
-    {"arrays", "atomic", "card", "compiling", "errors", "extras", "hints", "json_values", "version"}
+    {"arrays", "atomic", "card", "compiling", "errors", "extras", "hints", "json_values", "text_table", "version"}
     | {"solvers", "sweep"},
     {"problem"},
     {"network", "datasets", "results"},

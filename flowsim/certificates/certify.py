@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,12 +26,13 @@ from flowsim.problem import MatrixSensing, Problem, Regression
 
 if TYPE_CHECKING:
     import pandas
-    import rich.table
 
 #: Under the table.
 _MARGIN = "margin = 1 - error / tolerance: 1 is agreement to rounding, 0 the edge of what the run resolves"
 #: Binary exponents of the largest entries up to which data are taken as they are.
 _ORDINARY = 100
+#: Of the terminal's text.
+_WIDTH, _INDENT = 110, 5 * " "
 _VERDICTS = {"holds": "hold", "violated": "violated", "not resolved": "not resolved"}
 
 
@@ -91,41 +93,25 @@ class Certificates(Sequence[Certificate]):
         frame = pandas.DataFrame([row.to_dict() for row in self.rows])
         return frame.drop(columns="details").set_index("name") if len(frame) else frame
 
-    def table(self, *, applicable_only: bool = False) -> rich.table.Table:
-        """A table for the terminal."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=self.title or None, show_lines=True, caption=_MARGIN)
-        table.add_column("theorem, source and hypothesis", ratio=1)
-        table.add_column("predicted / measured", justify="right", max_width=24)
-        table.add_column("margin", justify="right", min_width=6)
-        table.add_column("holds", min_width=5)
-        styles = {"holds": ("yes", "green"), "violated": ("NO", "bold red"), "not resolved": ("?", "yellow")}
+    def table(self, *, applicable_only: bool = False) -> str:
+        """For the terminal: verdict, name, source, statement, hypothesis and numbers of each theorem."""
+        signs = {"holds": "yes", "violated": "NO", "not resolved": "?"}
+        parts = [self.title] if self.title else []
         for row in self.rows:
             if applicable_only and not row.applies:
                 continue
-            verdict, style = styles.get(row.status, ("-", "dim"))
             why = row.hypothesis if row.applies else f"not met: {row.hypothesis}"
-            numbers = "" if row.error is None else f"{_short(row.predicted)}\n{_short(row.measured)}"
-            table.add_row(
-                Text.assemble((row.name, "bold"), f"  {row.paper}\n{row.statement}\n", (why, "italic dim")),
-                Text(numbers),
-                Text("" if row.margin is None else f"{row.margin:.3g}"),
-                Text(verdict, style),
-            )
-        return table
-
-    def __rich__(self) -> rich.table.Table:
-        return self.table()
+            told = [row.statement, why]
+            if row.error is not None:
+                told.append(f"predicted {_short(row.predicted)}, measured {_short(row.measured)}")
+            if row.margin is not None:
+                told[-1] += f", margin {row.margin:.3g}"
+            folded = (textwrap.fill(each, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT) for each in told)
+            parts.append("\n".join([f"{signs.get(row.status, '-'):<{len(_INDENT)}}{row.name}  {row.paper}", *folded]))
+        return "\n\n".join([*parts, _MARGIN])
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=140, highlight=False, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        return self.table()
 
     def _repr_html_(self) -> str:
         return str(self.to_dataframe().to_html(float_format=lambda value: f"{value:.4g}"))

@@ -35,8 +35,6 @@ def certify(
     One row a theorem: is its hypothesis met and why, what it predicts, what was measured, and whether they agree.
     Ends with status 1 if a theorem is violated; one that no run here can tell true from false is marked ?, with why.
     """
-    from rich.console import Console
-
     from flowsim.certificates import certify as run
 
     problem = table.read(network.width)
@@ -45,15 +43,14 @@ def certify(
         raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")
     with compiling_note(progress):
         rows = run(net, problem, alpha=alpha, theorems=list(theorems) or None, seed=seed, progress=progress)
-    console = Console(highlight=False)
-    console.print(rows.table(applicable_only=not all_rows))
+    click.echo(rows.table(applicable_only=not all_rows))
     applying = [row for row in rows if row.applies]
     hidden = "" if all_rows else f"; {len(rows) - len(applying)} do not apply (--all-rows says why)"
     unresolved = sum(row.status == "not resolved" for row in applying)
     open_rows = f", {unresolved} not resolved" if unresolved else ""
-    console.print(f"{sum(row.holds is True for row in applying)} of {len(applying)} theorems hold{open_rows}{hidden}")
+    click.echo(f"{sum(row.holds is True for row in applying)} of {len(applying)} theorems hold{open_rows}{hidden}")
     if out is not None:
         rows.to_json(out)
-        console.print(f"wrote {out}")
+        click.echo(f"wrote {out}")
     if any(row.holds is False for row in applying):
         raise click.exceptions.Exit(1)

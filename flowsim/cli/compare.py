@@ -106,31 +106,27 @@ def _write(folder: Path, kind: str, found: HalvedSteps, summary: dict[str, Any])
 
 
 def _print(summary: dict[str, Any], out: Path, kind: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from flowsim.text_table import text_table
 
-    console = Console(highlight=False)
-    table = Table(title=f"{summary['network']} at alpha = {summary['alpha']}: descent against flow")
     headings = ("step", "largest distance", "to modified flow", "along path", "at end", "gain")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in summary["runs"]:
-        table.add_row(
-            f"{row['step']:.3g}", f"{row['largest distance']:.2e}", f"{row['largest distance to modified flow']:.2e}",
-            f"{row['largest along path']:.2e}", f"{row['distance at end']:.2e}", f"{row.get('largest gain', 0.0):.2e}",
-        )  # fmt: skip
-    console.print(table)
+    kinds = ("largest distance", "largest distance to modified flow", "largest along path", "distance at end")
+    rows = [
+        (f"{row['step']:.3g}", *(f"{row[kind]:.2e}" for kind in kinds), f"{row.get('largest gain', 0.0):.2e}")
+        for row in summary["runs"]
+    ]
+    title = f"{summary['network']} at alpha = {summary['alpha']}: descent against flow"
+    click.echo(text_table(headings, rows, title=title))
     if math.isfinite(summary["order"]):
-        console.print(
+        click.echo(
             f"order {summary['order']:.2f} to the flow, {summary['order to modified flow']:.2f} to the modified flow"
         )
     else:
-        console.print("nothing has moved yet, so there is no order: give a larger --t-end")
+        click.echo("nothing has moved yet, so there is no order: give a larger --t-end")
     if "sampled" in summary:
         sampled = summary["sampled"]
-        console.print(
+        click.echo(
             f"mean of {sampled['runs']} sampled runs: at most {sampled['largest deviation in standard errors']:.1f} "
             f"standard errors from the expected-gradient flow, the O(h) of the steps included"
         )
     figures = [f"figure.{kind}", *([f"sampled.{kind}"] if "sampled" in summary else [])]
-    console.print(f"wrote {', '.join(str(out / name) for name in (*figures, 'distances.csv', 'summary.json'))}")
+    click.echo(f"wrote {', '.join(str(out / name) for name in (*figures, 'distances.csv', 'summary.json'))}")

@@ -8,6 +8,13 @@ import click
 
 from flowsim.network import NAMED_NOISES
 
+_STYLES: dict[str, Any] = {
+    "bold": {"bold": True},
+    "bold cyan": {"bold": True, "fg": "cyan"},
+    "dim": {"dim": True},
+    "": {},
+}
+
 
 @click.command()
 @click.argument("formula", nargs=-1, metavar="[FORMULA]...")
@@ -38,8 +45,6 @@ def derive(
     flowsim derive --depth 3 --latex
     flowsim derive --width 50 --eta 0.1
     """
-    from rich.console import Console
-
     from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.symbolic import derive as derivation_of
 
@@ -64,4 +69,5 @@ def derive(
     if latex:
         click.echo(result.latex())
     else:
-        Console(soft_wrap=True, highlight=False).print(result)
+        pieces = (click.style(text, **_STYLES[style]) for text, style in result.pieces())
+        click.echo("".join(pieces).rstrip())

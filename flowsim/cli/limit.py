@@ -92,28 +92,24 @@ def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, n
 
 
 def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from flowsim.studies import one_sided
+    from flowsim.text_table import text_table
 
-    console = Console(highlight=False)
-    table = Table(title=f"{net}: {len(study.path.jump_times)} jumps; errors relative to the limit")
-    for heading in ("alpha", "plateaus, median", "largest", "jump times, median", "jumps seen", "end"):
-        table.add_column(heading, justify="right")
-    for row in study.table().itertuples():
-        table.add_row(
-            row.alpha, f"{row.plateau_median:.1e}", f"{row.plateau_max:.1e}", f"{row.jump_time_median:.1e}",
-            row.jumps_seen, f"{row.end:.1e}",
-        )  # fmt: skip
-    console.print(table)
+    headings = ("alpha", "plateaus, median", "largest", "jump times, median", "jumps seen", "end")
+    rows = [
+        (row.alpha, *(f"{error:.1e}" for error in (row.plateau_median, row.plateau_max, row.jump_time_median)),
+         row.jumps_seen, f"{row.end:.1e}")
+        for row in study.table().itertuples()
+    ]  # fmt: skip
+    title = f"{net}: {len(study.path.jump_times)} jumps; errors relative to the limit"
+    click.echo(text_table(headings, rows, title=title))
     if math.isfinite(study.rate.order):
-        console.print(f"jump times converge at order {study.rate}; constant {study.rate.constant:.3g}")
+        click.echo(f"jump times converge at order {study.rate}; constant {study.rate.constant:.3g}")
     else:
-        console.print("no rate: it takes the same jumps seen at two scales or more")
+        click.echo("no rate: it takes the same jumps seen at two scales or more")
     if link is not None:
-        console.print(f"Lasso: {link.reason}")
+        click.echo(f"Lasso: {link.reason}")
     note = one_sided(study.path)
     if note is not None:
-        console.print(f"note: {note}")
-    console.print(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'errors.csv', 'summary.json'))}")
+        click.echo(f"note: {note}")
+    click.echo(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'errors.csv', 'summary.json'))}")

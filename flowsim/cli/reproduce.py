@@ -8,6 +8,8 @@ import click
 
 from flowsim.compiling import compiling_note
 
+_SIGNS = {"equals": "", "at most": "<= ", "at least": ">= "}
+
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
@@ -23,17 +25,14 @@ def reproduce(names: tuple[str, ...], listing: bool, everything: bool, out: Path
     Ends with status 1 if a check does not hold.
     """
     import matplotlib
-    from rich.console import Console
-    from rich.table import Table
 
     from flowsim import papers
+    from flowsim.text_table import text_table
 
-    console = Console(highlight=False)
     if listing or not (names or everything):
-        table = Table("name", "what it shows", "paper", box=None)
-        for entry in papers.EXPERIMENTS.values():
-            table.add_row(entry.name, entry.title, entry.paper)
-        console.print(table)
+        listed = [(entry.name, entry.title, entry.paper) for entry in papers.EXPERIMENTS.values()]
+        headings = ["name", "what it shows", "paper"]
+        click.echo(text_table(headings, listed, left=headings))
         return
     if everything and names:
         raise ValueError("`--all` excludes names.")
@@ -52,12 +51,13 @@ def reproduce(names: tuple[str, ...], listing: bool, everything: bool, out: Path
             report = papers.reproduce(name, out)
         failed += not report.holds
         seconds += report.seconds
-        table = Table("check", "predicted", "measured", "holds", title=f"{name} ({report.seconds:.1f} s)")
-        for check in report.checks:
-            sign = {"equals": "", "at most": "<= ", "at least": ">= "}[check.kind]
-            verdict = "yes" if check.holds else "[bold red]NO[/]"
-            table.add_row(check.statement, f"{sign}{check.predicted:.6g}", f"{check.measured:.6g}", verdict)
-        console.print(table)
-    console.print(f"{len(chosen) - failed} of {len(chosen)} experiments hold, {seconds:.0f} s; wrote {out}")
+        rows = [
+            (check.statement, f"{_SIGNS[check.kind]}{check.predicted:.6g}", f"{check.measured:.6g}",
+             "yes" if check.holds else "NO")
+            for check in report.checks
+        ]  # fmt: skip
+        headings = ["check", "predicted", "measured", "holds"]
+        click.echo(text_table(headings, rows, left=("check",), title=f"{name} ({report.seconds:.1f} s)"))
+    click.echo(f"{len(chosen) - failed} of {len(chosen)} experiments hold, {seconds:.0f} s; wrote {out}")
     if failed:
         raise click.exceptions.Exit(1)

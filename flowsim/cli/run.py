@@ -178,33 +178,31 @@ def _write(
     write_summary(folder, summary)
 
 
-def _print_jumps(console: Any, summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem) -> None:
+def _print_jumps(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem) -> None:
     """The jumps by which the loss falls most, in order of time, and what the others amount to."""
-    from rich.table import Table
-
     from flowsim.studies.jumps import NOT_YET
+    from flowsim.text_table import text_table
 
     jumps = summary["jumps"]
     ranked = sorted(range(len(jumps)), key=lambda k: -jumps[k]["fall"])
     shown = sorted(ranked[:_MOST_JUMPS])
-    console.print(f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
-    table = Table()
+    click.echo(f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
     told = ("rank",) if "rank" in jumps[0] else ("feature", "sign", "kind")
-    for heading in ("predicted", "measured", *told):
-        table.add_column(heading, justify="right" if heading in ("predicted", "measured", "rank") else "left")
-    for jump in (jumps[k] for k in shown):
-        measured = jump.get("why") if jump["measured"] is None else _time(jump["measured"])
-        table.add_row(_time(jump["predicted"]), measured, *(str(jump[heading]) for heading in told))
-    console.print(table)
+    rows = [
+        (_time(jump["predicted"]), jump.get("why") if jump["measured"] is None else _time(jump["measured"]),
+         *(jump[heading] for heading in told))
+        for jump in (jumps[k] for k in shown)
+    ]  # fmt: skip
+    click.echo(text_table(("predicted", "measured", *told), rows, left=("feature", "sign", "kind")))
     if len(shown) < len(jumps):
         steps = {jump["predicted"]: jump["fall"] for jump in jumps}  # several events share a jump
         seen = sum({jumps[k]["predicted"]: jumps[k]["fall"] for k in shown}.values())
         share = 100.0 * (1.0 - seen / sum(steps.values())) if sum(steps.values()) > 0 else 0.0
         left = len(jumps) - len(shown)
-        console.print(f"{left} more make up {share:.2g} % of the fall of the loss; all are in summary.json")
+        click.echo(f"{left} more make up {share:.2g} % of the fall of the loss; all are in summary.json")
     if any(jump.get("why") == NOT_YET for jump in jumps):
-        console.print("a later --horizon shows what is not yet crossed")
-    console.print(f"times in accelerated time {_clock(summary['order'])}")
+        click.echo("a later --horizon shows what is not yet crossed")
+    click.echo(f"times in accelerated time {_clock(summary['order'])}")
 
 
 def _clock(order: int) -> str:
@@ -244,26 +242,23 @@ def _least(summary: dict[str, Any]) -> str:
 def _print(
     summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem, out: Path, kind: str
 ) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
     if summary["jumps"]:
-        _print_jumps(console, summary, net, problem)
+        _print_jumps(summary, net, problem)
     else:
-        console.print(summary["limit"] if summary["limit"] != "found" else "the limit has no jump")
-    console.print(
+        click.echo(summary["limit"] if summary["limit"] != "found" else "the limit has no jump")
+    click.echo(
         f"{summary['loss']} loss {_final(summary)}{_least(summary)}; "
         f"conserved-quantity drift {summary['imbalance_drift']:.1e}; "
         f"{summary['stats']['steps']} steps of {summary['method']} in {summary['coordinates']} coordinates"
     )
     if summary.get("escape"):
-        console.print(f"limit: {summary['escape']}")
+        click.echo(f"limit: {summary['escape']}")
     if "one_sided" in summary:
-        console.print(f"note: {summary['one_sided']}{_another_formula(net)}")
+        click.echo(f"note: {summary['one_sided']}{_another_formula(net)}")
     if "error" in summary:
         error = summary["error"]
-        console.print(
+        click.echo(
             f"error against tolerances 1000 times tighter: {error['relative_error']:.1e} = "
             f"{error['in_units_of_rtol']:.2g} rtol"
         )
-    console.print(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'trajectory.nc', 'summary.json'))}")
+    click.echo(f"wrote {', '.join(str(out / name) for name in (f'figure.{kind}', 'trajectory.nc', 'summary.json'))}")

@@ -63,15 +63,9 @@ class Rendered:
     def __repr__(self) -> str:
         return f"derive({self.net!r})"  # type: ignore[attr-defined]
 
-    def __rich__(self) -> Any:
-        """The same for a terminal, with colours."""
-        from rich.text import Text
-
-        text = Text()
-        for piece, style in _pieces(self.chapters()):
-            text.append(piece, style=style)
-        text.rstrip()
-        return text
+    def pieces(self) -> Iterator[tuple[str, str]]:
+        """The same in pieces, each with its style: "bold", "bold cyan", "dim" or ""."""
+        return _pieces(self.chapters())
 
 
 def _latex_line(line: Line) -> str:
