@@ -1,4 +1,4 @@
-"""What holds for every convex loss: the loss falls by the square of the speed, and the limit ends at a minimum."""
+"""Statements for every convex loss: energy dissipation, and convergence of the limit process to a minimum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SANTAMBROGIO = "Santambrogio, arXiv 1609.03890 (energy dissipation of a gradient
 
 #: Gauss nodes per step of the integrator.
 _NODES = 6
-#: The run covers so many times of relaxation at the largest eigenvalue of the Hessian.
+#: Duration of the run, in relaxation times of the largest eigenvalue of the Hessian.
 _RELAXATIONS = 5.0
 _BALANCE = 1e-5
 
@@ -85,7 +85,7 @@ def stationary_end(setting: Setting) -> Evidence:
     upper, lower = (np.broadcast_to(side, (problem.d,)) for side in path.thresholds)
     active = np.abs(beta) > ZERO * np.abs(beta).max(initial=0.0)
     g = problem.gradient(np.where(active, beta, 0.0))
-    # At 0 only a side that the start can reach counts.
+    # At 0 only signs that the start can reach count.
     at_zero = np.maximum(np.where(np.isfinite(upper), -g, 0.0), np.where(np.isfinite(lower), g, 0.0))
     slack = np.where(active, np.abs(g), np.maximum(at_zero, 0.0)) / np.abs(setting.correlation).max()
     worst = int(np.argmax(slack))

@@ -1,4 +1,4 @@
-"""What testing a theorem on data gives: evidence, and a certificate."""
+"""The result of testing a theorem on data: evidence, and a certificate."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Status = Literal["holds", "violated", "not resolved", "not applicable"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a theorem's function measured.
+    """The measurement of a theorem's function.
 
     Attributes
     ----------
     hypothesis : str
         Why the theorem applies here.
     predicted, measured : float or str
-        What the theorem says and what was found; text where no single number describes it.
+        The prediction of the theorem and the measured value; text where no single number describes them.
     error : float
         Distance between the two, >= 0.
     tolerance : float
         The largest `error` that counts as agreement; the bound itself where the theorem is an inequality.
     unit : str
-        What `error` is an error of.
+        The meaning of `error`.
     details : dict
         Further numbers, plain JSON values.
     """
@@ -41,11 +41,11 @@ class Evidence:
 
 
 class NotMetError(Exception):
-    """A hypothesis that fails on these data or this network; the text says which and why."""
+    """A hypothesis does not hold for these data or this network; the text says which and why."""
 
 
 class UnresolvedError(Exception):
-    """A theorem that applies but that the runs cannot decide; the text says why."""
+    """A theorem applies, but the runs cannot decide it; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Certificate:
     error, tolerance : float or None
         The distance between prediction and measurement, and the largest that counts as agreement.
     unit : str
-        What `error` is an error of.
+        The meaning of `error`.
     margin : float or None
-        ``1 - error / tolerance``: the share of the tolerance left over, negative if the theorem is violated.
+        ``1 - error / tolerance``: the unused fraction of the tolerance, negative if the theorem is violated.
     holds : bool or None
         None where the theorem does not apply or is not resolved; `hypothesis` then says why.
     status : {"holds", "violated", "not resolved", "not applicable"}
@@ -100,7 +100,7 @@ class Certificate:
     def holds(self) -> bool | None:
         if not self.applies or self.error is None:
             return None
-        # A NaN compares false: what is no number does not hold.
+        # NaN compares false: the theorem then counts as violated.
         return self.tolerance is not None and bool(self.error <= self.tolerance)
 
     @property
@@ -112,7 +112,7 @@ class Certificate:
         return "holds" if self.holds else "violated"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what is not finite becomes text."""
+        """Plain JSON values; numbers that are not finite become text."""
         given = {each.name: json_value(getattr(self, each.name)) for each in fields(self) if each.name != "details"}
         told = {"margin": json_value(self.margin), "holds": self.holds, "status": self.status}
         return {**given, **told, "details": json_value(self.details)}

@@ -1,4 +1,4 @@
-"""The theorems of the papers on the user's own data and network."""
+"""Certification of the theorems of the papers on the user's own data and network."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from flowsim.problem import MatrixSensing, Problem, Regression
 if TYPE_CHECKING:
     import pandas
 
-#: Under the table.
+#: The note under the table.
 _MARGIN = "margin = 1 - error / tolerance: 1 is agreement to rounding, 0 the edge of what the run resolves"
-#: Binary exponents of the largest entries up to which data are taken as they are.
+#: Binary exponents of the largest entries up to which data are not scaled.
 _ORDINARY = 100
 #: Of the terminal's text.
 _WIDTH, _INDENT = 110, 5 * " "
@@ -38,7 +38,7 @@ _VERDICTS = {"holds": "hold", "violated": "violated", "not resolved": "not resol
 
 @dataclass(frozen=True)
 class Certificates(Sequence[Certificate]):
-    """One row a theorem; indexed by position or by name.
+    """One row per theorem; indexed by position or by name.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Certificates(Sequence[Certificate]):
 
     @property
     def holds(self) -> bool:
-        """No theorem is violated, and one at least holds: what is not resolved counts neither way."""
+        """Whether no theorem is violated and at least one holds; unresolved ones do not count."""
         told = [row.holds for row in self.rows if row.holds is not None]
         return bool(told) and all(told)
 
@@ -80,14 +80,14 @@ class Certificates(Sequence[Certificate]):
         return {"title": self.title, "holds": self.holds, "certificates": [row.to_dict() for row in self.rows]}
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The rows as JSON text; written to `path`, whole or not at all, if one is given."""
+        """The rows as JSON text; written to `path`, atomically, if one is given."""
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
         if path is not None:
             write_text(path, text)
         return text
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row a theorem, indexed by name."""
+        """One row per theorem, indexed by name."""
         import pandas
 
         frame = pandas.DataFrame([row.to_dict() for row in self.rows])
@@ -134,16 +134,16 @@ def certify(
     seed: int = 0,
     progress: bool = False,
 ) -> Certificates:
-    """Test the theorems of three papers, and what holds for any convex loss, on a network and data.
+    """Test the theorems of three papers, and statements for any convex loss, on a network and data.
 
-    Each row states a theorem, whether its hypothesis is met and why, what it predicts, what was measured by a
+    Each row states a theorem, whether its hypothesis is met and why, its prediction, the value measured by a
     computation that does not use the theorem, and whether the two agree.
 
     Parameters
     ----------
     net : DiagonalNetwork or LinearNetwork
     problem : Problem
-        Any loss: theorems on squares say that they do not apply to another one.
+        Any loss: theorems on squares are not applicable to others.
     alpha : float, str, Decimal or Fraction, optional
         Scale at which limits of vanishing initialisation are measured; each is measured there and where the distance
         to the limit, x = 1/ln(1/alpha) or alpha^(L-2), is half. Default: small enough for the data's shortest plateau.
@@ -154,7 +154,7 @@ def certify(
     rtol : float
         Tolerance of the flows.
     seed : int
-        Of everything drawn.
+        Seed of all random numbers.
     progress : bool
         Show a progress bar.
 
@@ -167,7 +167,7 @@ def certify(
     Raises
     ------
     ValueError
-        For arguments the caller can mend, and unknown names.
+        For invalid arguments and unknown names.
 
     References
     ----------
@@ -217,9 +217,9 @@ def certify(
 
 
 def _in_ordinary_units(net: DiagonalNetwork | LinearNetwork, problem: Problem) -> tuple[Problem, str]:
-    """X and y over powers of two where squares of squares may leave the range of floats, and what was taken out.
+    """X and y over powers of two where fourth powers may leave the range of floats, and a text that says so.
 
-    Statements on homogeneous formulas without noise have no unit.
+    Statements on homogeneous formulas without noise do not depend on units.
     """
     homogeneous = isinstance(net, DiagonalNetwork) and all(
         formula.product_of is not None or quadratic_form(formula) is not None for formula in net.distinct

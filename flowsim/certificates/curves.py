@@ -1,4 +1,4 @@
-"""Pesme & Flammarion, arXiv 2304.00488: the whole curve in arc length, and what the flow conserves on the way."""
+"""Pesme & Flammarion, arXiv 2304.00488: convergence in arc length, conserved imbalance and mirror flow."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from flowsim.results import Trajectory
 _CHORDS = 12
 #: Gauss nodes per step of the integrator.
 _NODES = 8
-#: x ln(1/x) falls by 0.55 when x = 1/2300 is halved; 0.8 leaves room for small gamma.
+#: x ln(1/x) decreases by 0.55 when x = 1/2300 is halved; 0.8 allows for small gamma.
 _SHRINKS = 0.8
-#: Distances to the curve, relative to the largest coordinate, below which nothing is left to shrink.
+#: Distances to the curve, relative to the largest coordinate, that count as zero.
 _FLOOR = 1e-4
-#: Share of the shortest orbit that a jump may lag behind.
+#: Part of the shortest orbit by which a jump may lag behind.
 _LAG = 0.05
 
 
@@ -50,7 +50,7 @@ def arclength_continuity(setting: Setting) -> Evidence:
         tau, beta = _by_chords(flow)
         distances.append(float(np.abs(beta - path.curve(tau)).max()))
     large, small = (distance / size for distance in distances)
-    # Lags are O(x), the approach to a saddle O(x ln 1/x); below the floor nothing is left to shrink.
+    # Lags are O(x), the approach to a saddle O(x ln 1/x); distances below the floor count as zero.
     ratio = small / large if small > _FLOOR else 0.0
     return Evidence(
         hypothesis(setting),
@@ -64,10 +64,10 @@ def arclength_continuity(setting: Setting) -> Evidence:
 
 
 def _in_units_of_length(setting: Setting, size: float, lag: float, shortest: float) -> Setting:
-    """X and y scaled alike, which changes the unit of time alone: arc length adds times and distances.
+    """X and y scaled alike, which changes the unit of time relative to that of distance in the arc length.
 
-    In the unit taken waits cover no more than the coefficients do, and what a jump lags behind is a small part of the
-    shortest orbit: the units of the data decide nothing.
+    In the unit chosen waits are no longer than the coefficients are large, and the lag of a jump is a small part of the
+    shortest orbit, so that the result does not depend on the units of the data.
     """
     shortest = max(shortest, _FLOOR * size)
     k = math.ceil(math.log2(max(setting.horizon / size, lag / (_LAG * shortest))) / 2)
@@ -80,7 +80,7 @@ def _in_units_of_length(setting: Setting, size: float, lag: float, shortest: flo
 
 
 def _by_chords(flow: Trajectory) -> tuple[Array, Array]:
-    """Arc length measured with a ruler: accelerated time plus the chords of beta, and beta there."""
+    """Arc length measured by chords: accelerated time plus the chords of beta, and beta there."""
     edges = flow.accelerated_time
     share = np.arange(_CHORDS) / _CHORDS
     moments = np.append((edges[:-1, None] + np.diff(edges)[:, None] * share).ravel(), edges[-1])
@@ -99,7 +99,7 @@ def conserved_imbalance(setting: Setting) -> Evidence:
     depth = setting.product_depth
     if setting.diagonal.noise is not None:
         raise NotMetError("weight noise: the imbalance decays instead")
-    # An uneven start: the default one of depth L >= 3 is balanced, and 0 is conserved trivially.
+    # An unbalanced start: the default one of depth L >= 3 is balanced, and 0 is conserved trivially.
     d, names = setting.problem.d, setting.diagonal.weights
     start = {name: np.full(d, 1.0 - 0.5 * k / depth) for k, name in enumerate(names)}
     t_end = 5.0 / (setting.stiffness * (setting.size or 1.0) ** (2.0 - 2.0 / depth))

@@ -1,4 +1,4 @@
-"""Weight decay on quadratic networks: what it selects while it is on, and what it leaves behind once it is off."""
+"""Weight decay on quadratic networks: the Lasso while it is on, a smaller effective scale once it is off."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from flowsim.studies import min_entropy, weighted_lasso
 HOFF = "Hoff, arXiv 1611.00040"
 WOODWORTH = "Woodworth et al., arXiv 2002.09277, with weight decay"
 
-#: The objective of the end point, relative to that of 0, is known to this.
+#: Accuracy of the objective of the end point, relative to that of 0.
 _OBJECTIVE = 1e-7
-#: The flow goes on so many times longer than its limit process.
+#: Duration of the flow relative to its limit process.
 _LONGER = 8.0
-#: The effective scale is measured from here, with decay until K = 1, and until the loss is this share of its start.
+#: The effective scale is measured from this alpha, with decay until K = 1, and until the loss is this part of its
+#: start.
 _START, _K, _SOLVED = 0.1, 1.0, 1e-18
 _ENTROPY = 1e-5
 _DOUBLINGS = 12

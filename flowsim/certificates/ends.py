@@ -1,4 +1,4 @@
-"""Where the flow ends: least l1 norm, least squares, entropy; and its time average against the Lasso."""
+"""The end of the flow: least l1 norm, least squares, entropy; and its time average against the Lasso."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def interpolation(setting: Setting) -> Evidence:
     beta = setting.flows[1].beta[-1]
     gap = float(np.linalg.norm(problem.predict(beta) - fitted) / np.linalg.norm(fitted))
     measured = _weighted_l1(path, np.where(np.abs(beta) > 1e-12 * np.abs(beta).max(), beta, 0.0))
-    # A point off the constraint by `gap` may undercut the minimum by as much.
+    # A point that violates the constraint by `gap` may be below the minimum by as much.
     error = max(abs(measured / least - 1.0), gap)
     return Evidence(
         f"rank {setting.rank} < d = {problem.d}; the linear programme is solved independently by HiGHS",
@@ -88,7 +88,7 @@ def lasso_average(setting: Setting) -> Evidence:
     last = leaving[0] if leaving else setting.horizon
     resolved_plateaus(setting)
     threshold = float(np.atleast_1d(upper)[0])
-    # Middles of the plateaus before the first deactivation; the first plateau, at 0, has none.
+    # Middles of the plateaus before the first deactivation, without the first plateau, at 0.
     times = setting.middles[1:][setting.middles[1:] < last]
     if not len(times):
         raise NotMetError("the first deactivation comes before the first full plateau")

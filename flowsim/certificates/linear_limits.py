@@ -35,20 +35,20 @@ GREEDY = "Gidel, Bach & Lacoste-Julien, arXiv 1904.13262; Li, Luo & Lyu, arXiv 2
 OWN = "flowsim, theory of linear networks (conjectured saddles: Jacot et al., arXiv 2106.15933)"
 
 _LN10 = math.log(10.0)
-#: The flow stands at a saddle to exp(-this) in the middle of a plateau that counts as resolved.
+#: Relative distance exp(-this) to the saddle in the middle of a plateau that counts as resolved.
 _RESOLUTION = 30.0
 _SMALLEST_GAMMA, _LARGEST_GAMMA = 200 * _LN10, 1e5 * _LN10
 _BEYOND_LAST_JUMP = 1.5
 #: Distances to saddles, relative to the largest coefficient, that flows of finite tolerance resolve.
 _RESOLVED = 1e-6
-#: Of jump times extrapolated from two scales, relative.
+#: Relative tolerance of jump times extrapolated from two scales.
 _EXTRAPOLATED = 1e-4
 #: Standard deviations of the Gaussian deviation inequality: fails with probability 2 exp(-t^2/2) = 7e-4.
 _DEVIATION = 4.0
 
 
 def _path(setting: Setting) -> LinearSaddlePath:
-    """The limit process, where there is one and it jumps."""
+    """The limit process, if it exists and jumps."""
     try:
         path = saddle_to_saddle(setting.linear, setting.problem, setting.start)
     except (ValueError, IntegrationError) as error:
@@ -65,9 +65,9 @@ def _horizon(setting: Setting) -> float:
 
 
 def _distances(setting: Setting) -> Array:
-    """Over ln(1/alpha): the e-folds by which the flow has settled in the middle of each plateau.
+    """The e-folds, over ln(1/alpha), by which the flow has relaxed in the middle of each plateau.
 
-    What waits is exp(-(1 - level) ln(1/alpha)) large; what is active has relaxed for half a plateau.
+    Waiting directions have size exp(-(1 - level) ln(1/alpha)); active ones have relaxed for half a plateau.
     """
     path = setting.once(_path)
     middles = plateau_times(path, _horizon(setting))
@@ -84,7 +84,7 @@ def _scales(setting: Setting) -> tuple[InitialScale, InitialScale]:
         if gamma <= 0:
             raise NotMetError(f"alpha = {setting.alpha} is not below 1: vanishing starts are out of reach")
     else:
-        # Plateaus that no such scale resolves do not ask for one.
+        # Plateaus that no such scale resolves are ignored in the choice.
         distances = setting.once(_distances)
         within = distances[distances * _LARGEST_GAMMA >= _RESOLUTION]
         gamma = max(_RESOLUTION / float(within.min(initial=math.inf)), _SMALLEST_GAMMA)
@@ -128,7 +128,7 @@ def _coupled(setting: Setting) -> LinearSaddlePath:
 
 
 def _resolved(setting: Setting) -> NDArray[np.bool_]:
-    """Plateaus in whose middle the first flow has settled."""
+    """Plateaus in whose middle the first flow has relaxed."""
     return np.asarray(setting.once(_distances) * setting.once(_scales)[0].gamma >= 0.5 * _RESOLUTION)
 
 

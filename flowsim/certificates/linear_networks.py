@@ -25,15 +25,15 @@ WIDTHS = (100, 1000, 10_000, 100_000)
 WIDTH_EXPONENT = 0.5
 _WIDTH_SEEDS = 6
 _DOUBLINGS = 12
-#: Rounding of U^T U, relative to the imbalance, from which on the weights do not tell it.
+#: Rounding of U^T U, relative to the imbalance, from which on the imbalance is lost to cancellation.
 _IMBALANCE_ROUNDING = 1e-10
-#: Excess loss, relative to its start, at which a run counts as ended.
+#: Excess loss, relative to its start, at which a run has converged.
 _ENDED = 1e-20
 
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """``X = W diag(s) Phi^T`` and what the theorems say about it, in a basis made here, not the flow's."""
+    """``X = W diag(s) Phi^T`` and quantities of the theorems, computed independently of the flow."""
 
     basis: Array
     curvatures: Array
@@ -59,11 +59,11 @@ def _start(setting: Setting, kind: str = "gaussian") -> dict[str, Array]:
 
 
 def _to_the_end(setting: Setting, start: Mapping[str, Array]) -> Trajectory:
-    """Run until the loss in excess of the least has all but vanished."""
+    """Run until the excess loss is below its tolerance."""
     spectrum = setting.once(spectrum_of)
     alpha = setting.alpha if setting.alpha is not None else _ALPHA
     t_end = 20.0 / float(spectrum.curvatures.min())
-    # Too narrow for the solution, U V^T ends above it.
+    # At a width below the rank of the solution U V^T ends above it.
     narrow = setting.linear.width < min(spectrum.target.shape)
     for _ in range(_DOUBLINGS):
         flow = setting.run(t_end, alpha=alpha, start=dict(start))
@@ -162,7 +162,7 @@ def invariant_set(setting: Setting) -> Evidence:
     error = float(max(np.linalg.norm(outside @ V.T), np.linalg.norm(inside @ outside.T))) / size
     hypothesis = f"rank {setting.rank} < d = {setting.problem.d}; start made to lie on the set"
     if np.linalg.norm(outside) <= 1e-12 * np.linalg.norm(U):
-        hypothesis += f" (width {net.width} leaves room for U2 = 0 only)"
+        hypothesis += f" (at width {net.width} only U2 = 0 is possible)"
     return Evidence(hypothesis, 0.0, error, error, 1e-9, "||U2 V^T||, ||U1 U2^T|| at the end, relative to ||U|| ||V||")
 
 
@@ -186,7 +186,7 @@ def end_at_min_norm(setting: Setting) -> Evidence:
 
 
 def wide_runs(setting: Setting) -> Array:
-    """Operator-norm distances of U V^T to the minimum-norm solution, one row a width, one column a seed."""
+    """Operator-norm distances of U V^T to the minimum-norm solution, one row per width, one column per seed."""
     target = _min_norm(setting)
     distances = np.empty((len(WIDTHS), _WIDTH_SEEDS))
     for row, width in enumerate(WIDTHS):

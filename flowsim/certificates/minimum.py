@@ -1,4 +1,4 @@
-"""The minimum of a convex loss by a method independent of flows and cones: the reference for their ends."""
+"""The minimum of a convex loss by a method independent of flows and cones, as reference for their ends."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from flowsim.certificates.certificate import UnresolvedError
 from flowsim.problem import Problem
 
 _STEPS, _HALVINGS = 200, 60
-#: The gradient at the minimum, relative to that at 0.
+#: Tolerance on the gradient at the minimum, relative to that at 0.
 _STATIONARY = 1e-10
-#: A step this small, relative to the point, is rounding.
+#: Size of a step, relative to the point, that is rounding.
 _SETTLED = 1e-13
-#: Armijo's constant, and the rounding of L that it forgives.
+#: Armijo's constant, and the rounding of L that is allowed for.
 _DESCENT, _ROUNDING = 1e-4, 4e-16
-#: Singular values below this share of the largest are 0.
+#: Singular values below this, relative to the largest, are 0.
 _RANK = 1e-12
-#: Of a linear programme whose optimum is 0 or of order 1.
+#: Threshold for a linear programme whose optimum is 0 or of order 1.
 _NOTHING = 1e-7
 
 
 def is_attained(problem: Problem, X: Array) -> bool:
-    r"""Whether L has a minimum: no direction lowers some terms without bound and raises none.
+    r"""Whether L has a minimum: no direction decreases some terms without end and increases none.
 
-    With ``s_i`` the side on which the slope of term i tends to 0, one linear programme (HiGHS) looks for a d with
+    With ``s_i`` the side on which the slope of term i tends to 0, one linear programme (HiGHS) seeks a d with
     ``s_i x_i . d >= 0``, not all 0, and ``x_i . d = 0`` on the rows without such a side.
     """
     from scipy.optimize import linprog
@@ -65,7 +65,7 @@ def minimiser(problem: Problem, X: Array) -> Array | None:
     Raises
     ------
     UnresolvedError
-        Where rounding keeps it from being found.
+        If rounding prevents convergence.
     """
     if not is_attained(problem, X):
         return None
@@ -73,11 +73,11 @@ def minimiser(problem: Problem, X: Array) -> Array | None:
 
     zero = np.zeros(problem.d)
     first = float(np.abs(problem.gradient(zero)).max())
-    # Newton's method alone oscillates where the curvature of a robust loss has all but vanished.
+    # Newton's method alone oscillates where the curvature of a robust loss nearly vanishes.
     unit = float(np.abs(X).max()) or 1.0
 
     def scaled(b: Array) -> tuple[float, Array]:
-        # In units in which a step of one moves predictions by about one; a trial step may overflow.
+        # Scaled so that a unit step changes predictions by about one; a trial step may overflow.
         with np.errstate(all="ignore"):
             value, slope = float(problem.loss(b / unit)), problem.gradient(b / unit) / unit
         return (value, slope) if np.isfinite(value) and np.isfinite(slope).all() else (np.inf, zero)

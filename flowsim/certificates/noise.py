@@ -1,4 +1,4 @@
-"""Clara, Langer & Schmidt-Hieber, arXiv 2503.11891: the expected gradient, and how noise balances weights."""
+"""Clara, Langer & Schmidt-Hieber, arXiv 2503.11891: the expected gradient, and balancing by noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 
 #: Draws of the noise, and how many are processed together.
 DRAWS, BATCH = 8192, 256
-#: Standard errors: a true statement about 10^4 numbers fails with probability 10^-9.
+#: Tolerance in standard errors: a true statement about 10^4 numbers fails with probability 10^-9.
 STANDARD_ERRORS = 7.0
 
 
@@ -70,7 +70,7 @@ def drawable(setting: Setting) -> None:
 
 
 def sample_weights(setting: Setting, rng: np.random.Generator) -> Array:
-    """Weights of the size that solutions have, every one away from 0."""
+    """Random weights of the size of the solution's, bounded away from 0."""
     size = math.sqrt(float(np.abs(setting.least_squares).max()) or 1.0)
     shape = (len(setting.net.weights), setting.problem.d)
     w: Array = min(size, 3.0) * rng.uniform(0.3, 1.0, shape) * rng.choice([-1.0, 1.0], shape)
@@ -125,7 +125,7 @@ def _balancing_run(setting: Setting) -> tuple[Trajectory, Array, Array]:
     names = setting.diagonal.weights
     variances = setting.problem.feature_variances
     start = {name: np.full(d, 1.0 - 0.5 * k / depth) for k, name in enumerate(names)}
-    # Long enough for the slowest pair to lose a factor e^4 at least, were its other weights small.
+    # Long enough for the slowest pair to decay by a factor e^4 at least, if its other weights are small.
     slowest = 2 * float(variances[variances > 0].min()) * eta ** (2 * (depth - 1))
     size = setting.large_alpha
     # Weights grow from `size` to the solution's; none may decay into rounding.
@@ -173,7 +173,7 @@ def balancing_rate(setting: Setting) -> Evidence:
     variances = setting.problem.feature_variances
     moving = variances > 0
     predicted = 2 * variances[moving] * eta ** (2 * (depth - 1))
-    # Half way through the run nothing has decayed to rounding yet.
+    # Half way through the run no imbalance has decayed to rounding.
     middle = len(gap) // 2
     measured = -np.log(gap[middle] / gap[0])[:, moving] / (flow.t[-1] / 2)
     ratio = measured / predicted

@@ -18,9 +18,9 @@ class Theorem:
     paper: str
     statement: str
     test: Callable[[Setting], Evidence]
-    #: it speaks of networks with weight decay
+    #: whether it applies to networks with weight decay
     with_decay: bool = False
-    #: it does not need squares
+    #: whether it applies to losses other than squares
     any_loss: bool = False
 
     def certify(self, setting: Setting) -> Certificate:
@@ -48,7 +48,7 @@ THEOREMS: dict[str, Theorem] = {}
 def theorem(
     name: str, paper: str, statement: str, *, with_decay: bool = False, any_loss: bool = False
 ) -> Callable[[Callable[[Setting], Evidence]], Theorem]:
-    """Enter a function into `THEOREMS`."""
+    """Decorator that registers a function in `THEOREMS`."""
 
     def enter(test: Callable[[Setting], Evidence]) -> Theorem:
         entry = Theorem(name, paper, statement, test, with_decay, any_loss)

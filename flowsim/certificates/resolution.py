@@ -1,4 +1,4 @@
-"""What the theorems on vanishing initialisation share: what the two flows resolve, and how well."""
+"""Theorems on vanishing initialisation: the plateaus and jumps that flows at two scales resolve, and tolerances."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from flowsim.studies.jumps import measured_jump_times
 PAPER = "Pesme & Flammarion, arXiv 2304.00488"
 BERTHIER = "Berthier, arXiv 2509.18766"
 
-#: Limits are read off flows of finite tolerance; two-layer networks reach them exponentially fast.
+#: Tolerance for two-layer networks, which converge to the limit exponentially fast: that of the flows.
 RESOLVED = 2e-5
-#: Depth L >= 3: what the limit leaves is a few times x = alpha^(L-2).
+#: Depth L >= 3: the distance to the limit is a few times x = alpha^(L-2).
 _DEEP_STEPS = 20.0
-#: What extrapolation leaves: times x^2, or the size x^(L/(L-2)) of coordinates at rest.
+#: Error after extrapolation: this times x^2, or times the size x^(L/(L-2)) of waiting coordinates.
 _BEYOND_FIRST = 100.0
-#: Times the size of coordinates at rest.
+#: Factor of the size of waiting coordinates.
 _AT_REST = 4.0
-#: A coordinate below this share of the largest counts as zero.
+#: A coordinate below this, relative to the largest, counts as zero.
 ZERO = 1e-3
 
 
 def limit_tolerance(setting: Setting) -> float:
-    """Of what is extrapolated to x = 0, or reaches its limit faster than x."""
+    """The tolerance of values extrapolated to x = 0, or of faster convergence than x."""
     order = setting.path.order
     if order == 2:
         return RESOLVED
@@ -37,12 +37,12 @@ def limit_tolerance(setting: Setting) -> float:
 
 
 def saddle_tolerance(setting: Setting, plateaus: NDArray[np.intp]) -> float:
-    """At mid-plateau: what coordinates at rest have grown to, and drive the others by."""
+    """The tolerance at mid-plateau: the size of waiting coordinates, and their effect on the others."""
     return RESOLVED + _AT_REST * float(setting.at_rest[plateaus].max(initial=0.0))
 
 
 def end_tolerance(setting: Setting, error: float) -> float:
-    """An end whose dual stands at a bound, or that is not resolved, is approached like x only.
+    """The tolerance at the end; an end whose dual is at a bound, or that is not resolved, is approached like x only.
 
     Raises
     ------
@@ -52,14 +52,14 @@ def end_tolerance(setting: Setting, error: float) -> float:
     tolerance = RESOLVED + _DEEP_STEPS * setting.step / setting.unit
     if setting.resolved[-1]:
         tolerance = saddle_tolerance(setting, np.array([len(setting.resolved) - 1]))
-    # The run at half the x is over twice as long after the jump as to the middle of the plateau.
+    # The run at half the x lasts more than twice as long after the jump as half a plateau.
     if error > tolerance and 4 * setting.relaxation[-1] / setting.step < -math.log(RESOLVED):
         raise UnresolvedError("active coordinates relax too slowly to have reached the end of this run's plateau")
     return tolerance
 
 
 def hypothesis(setting: Setting) -> str:
-    """The common hypothesis: a vanishing start, seen at a scale that resolves the plateaus."""
+    """The text of the common hypothesis: a vanishing start, at a scale that resolves the plateaus."""
     path, first = setting.path, setting.scales[0]
     kind = "two-layer type" if path.order == 2 else f"product of {path.order} weights"
     count, total = int(setting.resolved.sum()), len(setting.resolved)
@@ -87,7 +87,7 @@ def resolved_plateaus(setting: Setting) -> NDArray[np.intp]:
 
 
 def beyond_the_start(plateaus: NDArray[np.intp], alpha: InitialScale) -> NDArray[np.intp]:
-    """Resolved plateaus; the first, where every flow of a small scale begins, is no evidence by itself."""
+    """Resolved plateaus; the first alone, at which every flow of a small scale begins, is no evidence."""
     if not plateaus.any():
         raise UnresolvedError(f"alpha = {alpha} is too large for these data: no plateau after the first is long enough")
     return plateaus

@@ -18,7 +18,7 @@ from flowsim.certificates.resolution import (
 )
 from flowsim.certificates.setting import Setting
 
-#: Coordinates above this share of the largest are resolved to ZERO of themselves.
+#: Coordinates above this, relative to the largest, are resolved to a relative ZERO.
 _VISIBLE = 1e-3
 
 
@@ -44,7 +44,7 @@ def saddles(setting: Setting) -> Evidence:
 def jump_times(setting: Setting) -> Evidence:
     jumps, first, second = measured_jumps(setting)
     predicted = setting.path.jump_times[jumps]
-    # The error is proportional to x up to exponentially small terms; x is halved from one flow to the other.
+    # The error is proportional to x up to exponentially small terms; x is halved between the two flows.
     limit = 2 * second - first
     error = np.abs(limit / predicted - 1)
     worst = int(np.argmax(error))
@@ -86,7 +86,7 @@ def active_sets(setting: Setting) -> Evidence:
     beta = setting.flows[1].at(setting.middles[rows], clock="accelerated").beta
     saddles = setting.path.saddles[rows]
     size = np.abs(setting.path.saddles).max()
-    # A coordinate is distinguished from 0 by half the smallest that the process has on that plateau.
+    # A coordinate counts as 0 below half the smallest of the process on that plateau.
     least = np.array([np.abs(row[row != 0]).min() if row.any() else size for row in saddles])
     signs = np.where(np.abs(beta) > 0.5 * np.minimum(least, size)[:, None], np.sign(beta), 0.0)
     wrong = int((signs != np.sign(saddles)).sum())

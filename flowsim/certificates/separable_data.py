@@ -1,4 +1,4 @@
-r"""Separable data under the logistic and the exponential loss: margins grow, and where beta escapes to.
+r"""Separable data under the logistic and the exponential loss: growth of the margin, and the direction of escape.
 
 From the default start of ``u*v``, ``beta_i = alpha^2 sinh(2 z_i)`` with ``z = X^T (y \circ lambda)``, and ``lambda``,
 the integral of minus the slopes in the margins over n, never decreases.
@@ -22,25 +22,25 @@ from flowsim.results import State, Trajectory
 LYU_LI = "Lyu & Li, arXiv 1906.05890"
 MOROSHKO = "Moroshko et al., arXiv 2007.06738"
 
-#: ``ln(1/L)`` at the end, and where the direction is examined.
+#: ``ln(1/L)`` at the end, and at the points at which the direction is measured.
 _DEEP = 1e6
 _LOOKS = np.array([1e2, 1e4, _DEEP])
 _LARGE = InitialScale("1", 0.0)
-#: Rounding and tolerance of a margin, relative to it.
+#: Relative rounding and tolerance of a margin.
 _ROUNDING = 1e-6
-#: The dual is known to the accuracy of the flow.
+#: Tolerance of the dual, which has the accuracy of the flow.
 _DUAL = 1e-5
-#: A coordinate below this is read from the logarithms of its weights; ``arcsinh(x) = ln(2 x)`` beyond this ln x.
+#: Coordinates below this are computed from the logarithms of weights; ``arcsinh(x) = ln(2 x)`` beyond this ln x.
 _TINY, _FAR = 1e-290, 300.0
-#: A gap to the largest margin below this has closed.
+#: Gap to the largest margin that counts as closed.
 _CLOSED = 1e-6
 #: gamma of the larger of the two scales of the limit.
 _GAMMA = 1e4 * math.log(10.0)
-#: Where the inverse of the logistic loss is computed as it is written.
+#: Range in which the inverse of the logistic loss is computed by its formula.
 _NEAR_LEAST, _NEAR = 6.0, 37.0
-#: An error that moves by less than this share of itself as gamma doubles is none of a finite alpha.
+#: Relative change under doubling of gamma below which an error is not due to finite alpha.
 _SETTLED = 0.3
-#: ``ln(1/L)`` beyond its value at the last saddle at which beta counts as on its way to infinity.
+#: Increase of ``ln(1/L)`` beyond its value at the last saddle from which on beta counts as escaping.
 _AWAY = 1.0
 
 
@@ -116,7 +116,7 @@ def l1_max_margin(setting: Setting) -> Evidence:
     outside = nnls(rows.T, z := _dual(scale, state[-1]), maxiter=100 * problem.n)[1] / float(np.linalg.norm(z))
     falls = np.where(gap[1:] < _CLOSED, 0.0, gap[1:] / gap[:-1])
     beyond = max(0.0, -float(gap.min())) / _CLOSED
-    # The smoothed margin never decreases; from it gaps differ by this much at most.
+    # The smoothed margin never decreases; the margin differs from it by this much at most.
     slack = math.log(problem.n) / _LOOKS[:-1] + problem.d * math.exp(2 * scale.log) / size[:-1] + _CLOSED
     if max(outside / _DUAL, beyond) <= 1.0 < falls.max() + _CLOSED and (np.diff(gap) <= slack).all():
         raise UnresolvedError(
@@ -131,7 +131,7 @@ def l1_max_margin(setting: Setting) -> Evidence:
 
 
 def _dual(scale: InitialScale, state: State) -> Array:
-    """z of ``beta = alpha^2 sinh(2 z)``, from logarithms where beta is no float; at 0 weights have signs still."""
+    """z of ``beta = alpha^2 sinh(2 z)``, from logarithms where beta underflows, with signs from the weights."""
     weights, moduli = tuple(state.weights.values()), tuple(state.log_abs_weights.values())
     with np.errstate(divide="ignore"):
         logs = np.where(np.abs(state.beta) < _TINY, sum(moduli), np.log(np.abs(state.beta))) - 2 * scale.log
@@ -150,7 +150,7 @@ def escape(setting: Setting) -> Evidence:
         raise NotMetError("the limit does not escape")
     problem = setting.problem
     rest = np.flatnonzero(away.direction == 0)
-    # Every coordinate of the last active set may move; only those at rest stay behind.
+    # Every coordinate of the last active set may move; only waiting ones stay small.
     rest = np.setdiff1d(rest, np.concatenate([setting.limit.active_sets[-1], away.hits]))
     last = -float(np.asarray(problem.log_loss(setting.limit.saddles[-1])))
     gamma = setting.alpha.gamma if setting.alpha is not None else _GAMMA
@@ -158,7 +158,7 @@ def escape(setting: Setting) -> Evidence:
         raise NotMetError("alpha must be below 1")
 
     def seen(factor: float) -> Array:
-        """The accelerated time of escape over the limit's, and the largest coordinate at rest over the largest."""
+        """The accelerated time of escape over the limit's, and the largest waiting coordinate over the largest."""
         scale = InitialScale(f"exp(-{factor * gamma:.4g})", -factor * gamma)
         flow = setting.run(last + _AWAY, alpha=scale, clock="log_loss")
         assert flow.accelerated_time is not None
@@ -169,7 +169,7 @@ def escape(setting: Setting) -> Evidence:
     off = _extrapolated(first, second)
     if (off > RESOLVED).any():
         closer = _extrapolated(second, seen(4.0))
-        # What is false stays where it is as alpha vanishes.
+        # The error of a false statement does not decrease as alpha vanishes.
         if not ((closer > RESOLVED) & (np.abs(off - closer) <= _SETTLED * closer)).any():
             raise UnresolvedError(
                 f"at alpha = exp(-{gamma:.4g}) still off by {off.max():.1e}, and moving as alpha falls"
@@ -183,5 +183,5 @@ def escape(setting: Setting) -> Evidence:
 
 
 def _extrapolated(first: Array, second: Array) -> Array:
-    """Errors of the time, linear in 1/gamma, and of what is at rest, exponential, from gamma and 2 gamma."""
+    """Errors of the time, linear in 1/gamma, and of waiting coordinates, exponential, from gamma and 2 gamma."""
     return np.array([abs(2 * second[0] - first[0] - 1.0), second[1]])

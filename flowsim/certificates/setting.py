@@ -1,4 +1,4 @@
-"""The user's network and data, with what several theorems measure on them computed once."""
+"""The user's network and data, with runs and quantities shared by several theorems."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from flowsim.studies.jumps import plateau_times
 
 T = TypeVar("T")
 
-#: The flow stands at a saddle to exp(-this) in the middle of the shortest plateau, if floats' clocks allow.
+#: Relative distance exp(-this) to the saddle in the middle of the shortest plateau, if the range of clocks allows.
 _RESOLUTION = 30.0
 _LN10 = math.log(10.0)
 _SMALLEST_GAMMA, _LARGEST_GAMMA = 1e3 * _LN10, 4e6 * _LN10
 _DEGENERATE = 1e-9
-#: Depth L >= 3: the least alpha^(L-2) tried, relative to the size of weights. The first is 10^-(L+1), at which what
-#: coordinates at rest add to errors of first order, its power 2/(L-2), is small too.
+#: Depth L >= 3: the least alpha^(L-2) used, relative to the size of weights. The first is 10^-(L+1), at which the
+#: contribution of waiting coordinates to errors of first order, its power 2/(L-2), is small too.
 _SMALLEST_STEP = 1e-12
-#: Coordinates at rest that are larger than this share of the largest are not resolved.
+#: Largest size of waiting coordinates, relative to the largest, on a resolved plateau.
 _AT_REST = 1e-2
-#: The run ends this factor beyond the last jump.
+#: Duration of a run relative to the last jump.
 _BEYOND_LAST_JUMP = 1.5
-#: Starts of the runs in weight coordinates, as a share of the weights of the least-squares solution.
+#: Starts of the runs in weight coordinates, relative to the weights of the least-squares solution.
 _LARGE_START = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What a theorem's function is given.
+    """The argument of a theorem's function.
 
     Attributes
     ----------
     net, problem
-        As the user declared them; targets of shape (n, 1) are flattened for a DiagonalNetwork.
+        As declared by the user; targets of shape (n, 1) are flattened for a DiagonalNetwork.
     alpha : InitialScale or None
         Scale at which limits are measured; None: small enough for the data's shortest plateau.
     start : mapping or None
@@ -58,7 +58,7 @@ class Setting:
     rtol : float
         Tolerance of the flows.
     seed : int
-        Of everything drawn.
+        Seed of all random numbers.
     """
 
     net: DiagonalNetwork | LinearNetwork
@@ -133,7 +133,7 @@ class Setting:
 
     @property
     def squares(self) -> Regression:
-        """The problem of a theorem on squares; the registry has seen to it that it is one."""
+        """The problem of a theorem on squares, as the registry has checked."""
         return require_squares(self.problem, "this theorem")
 
     @cached_property
@@ -143,7 +143,7 @@ class Setting:
 
     @cached_property
     def least_squares(self) -> Array:
-        """The least-squares solution of least norm; of another loss its minimiser, found without the flow."""
+        """The least-squares solution of least norm; for another loss its minimiser, computed without the flow."""
         if isinstance(self.problem, Regression):
             return np.asarray(np.linalg.lstsq(self.X, self.problem.y, rcond=None)[0])
         found = [minimiser(each, self.X) for each in self._targets]
@@ -159,7 +159,7 @@ class Setting:
 
     @cached_property
     def size(self) -> float:
-        """The largest coefficient of the minimiser; where there is none, of one Newton step from 0."""
+        """The largest coefficient of the minimiser or, if there is none, of one Newton step from 0."""
         try:
             return float(np.abs(self.least_squares).max(initial=0.0))
         except (NotMetError, UnresolvedError):
@@ -205,7 +205,7 @@ class Setting:
 
     @property
     def horizon(self) -> float:
-        """End of the runs in accelerated time: beyond the last jump, or where beta escapes to infinity."""
+        """End of the runs in accelerated time: beyond the last jump, or the escape to infinity."""
         if self.path.escape is not None:
             return self.path.escape.time
         return _BEYOND_LAST_JUMP * float(self.path.jump_times[-1])
@@ -231,7 +231,7 @@ class Setting:
             x = min(step, max(share, _SMALLEST_STEP)) * self.unit
             first = max(-math.log(x) / (order - 2), 1.0)
         else:
-            # A rate of 0 is an end whose dual stands at a bound: no scale resolves it exponentially.
+            # A rate of 0 is an end whose dual is at a bound: no scale resolves it exponentially.
             needed = _RESOLUTION / float(self._rates[self._rates > _DEGENERATE].min(initial=math.inf))
             first = min(max(needed, _SMALLEST_GAMMA), _LARGEST_GAMMA)
         second = 2 * first if order == 2 else first + math.log(2.0) / (order - 2)
@@ -252,15 +252,15 @@ class Setting:
 
     @cached_property
     def resolved(self) -> NDArray[np.bool_]:
-        """Plateaus in whose middle the flow at the first scale has settled, (K+1,)."""
+        """Plateaus in whose middle the flow at the first scale has relaxed, (K+1,)."""
         share = self._rates / self.step
         return np.asarray((share >= 0.999 * _RESOLUTION) & (self.at_rest <= _AT_REST))
 
     @cached_property
     def at_rest(self) -> Array:
-        r"""Depth L >= 3: size of coordinates at rest in the middle of each plateau, relative to the largest, (K+1,).
+        r"""Depth L >= 3: size of waiting coordinates in the middle of each plateau, relative to the largest, (K+1,).
 
-        At a distance D from its threshold a balanced product is ``((L - 2) D / x)^(-L/(L-2))``; exponentials have none.
+        At a distance D from its threshold a balanced product is ``((L - 2) D / x)^(-L/(L-2))``; 0 for exponentials.
         """
         path, out = self.path, np.zeros(len(self.path.saddles))
         if path.order == 2:
@@ -276,9 +276,9 @@ class Setting:
 
     @cached_property
     def _rates(self) -> Array:
-        """Over x: how many e-folds from its saddle the flow is in the middle of each plateau.
+        """The e-folds, times x, by which the flow has approached its saddle in the middle of each plateau.
 
-        Coordinates still at rest are exp(-speed * distance to their threshold / x) large; active ones have relaxed for
+        Waiting coordinates have size exp(-speed * distance to their threshold / x); active ones have relaxed for
         half a plateau at the least eigenvalue of ``D^(1/2) Sigma D^(1/2)``, D = d beta/dz.
         """
         path, rates = self.path, self.relaxation.copy()
@@ -288,13 +288,13 @@ class Setting:
                 speeds = [np.broadcast_to(side, (self.problem.d,)) for side in path.speeds]
                 rest = np.setdiff1d(np.arange(self.problem.d), support)
                 for distance, speed in zip((state.upper, state.lower), speeds, strict=True):
-                    grows = rest[speed[rest] > 0]  # a side without growth is infinitely far, at no speed
+                    grows = rest[speed[rest] > 0]  # a side without growth has infinite distance and speed 0
                     rates[k] = min(rates[k], float((distance[grows] * speed[grows]).min(initial=math.inf)))
         return rates
 
     @cached_property
     def relaxation(self) -> Array:
-        """The part of active coordinates in these rates, inf where there are none, (K+1,)."""
+        """The contribution of active coordinates to these rates, inf without any, (K+1,)."""
         path, rates = self.path, np.full(len(self.path.saddles), math.inf)
         edges = np.concatenate([[0.0], path.jump_times, [self.horizon]])
         for k, (begin, end) in enumerate(itertools.pairwise(edges)):
@@ -325,7 +325,7 @@ class Setting:
         return self.run(self.horizon, alpha=scale, clock="accelerated")
 
     def run(self, t_end: float, **options: Any) -> Trajectory:
-        """A flow of the user's network; one that cannot be integrated leaves the theorem not resolved."""
+        """A flow of the user's network; if it cannot be integrated, the theorem is not resolved."""
         options = {"start": self.start, "rtol": self.rtol, "atol": self.atol, **options}
         try:
             return gradient_flow(self.net, self.problem, t_end, **options)
@@ -334,16 +334,16 @@ class Setting:
 
     @cached_property
     def atol(self) -> float:
-        """The tolerance on what is near 0: relative to the size of weights, where that is below 1."""
+        """The absolute tolerance: relative to the size of weights, where that is below 1."""
         return 0.1 * self.rtol * min(1.0, math.sqrt(self.size) or 1.0)
 
     @cached_property
     def large_alpha(self) -> float:
-        """A start of the size of the solution's weights, where weight coordinates lose nothing."""
+        """A start of the size of the solution's weights, at which weight coordinates are accurate."""
         return _LARGE_START * (self.size or 1.0) ** (1.0 / self.product_depth)
 
     def once(self, function: Callable[[Setting], T]) -> T:
-        """What several theorems need, computed once."""
+        """The value of a function of the setting, cached."""
         if function not in self._known:
             self._known[function] = function(self)
         return cast(T, self._known[function])

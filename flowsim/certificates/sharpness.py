@@ -1,4 +1,4 @@
-"""Clara, Langer & Schmidt-Hieber, arXiv 2503.11891: which factorisation is least sharp."""
+"""Clara, Langer & Schmidt-Hieber, arXiv 2503.11891: the factorisation of least sharpness."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.problem import Regression
 
-#: Coordinates whose factorisation is optimised; they are independent, so a few tell as much as all.
+#: Number of coordinates whose factorisation is optimised; coordinates are independent.
 _FACTORISED = 6
 
 

@@ -1,4 +1,4 @@
-"""Clara, Langer & Schmidt-Hieber, arXiv 2503.11891: where flows with weight noise end."""
+"""Clara, Langer & Schmidt-Hieber, arXiv 2503.11891: ends of flows with weight noise."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flowsim.problem import Regression
 
 _DOUBLINGS = 8
 _STATIONARY = 1e-5
-#: Relative change of the coefficients over a doubling of time that counts as none.
+#: Relative change of the coefficients over a doubling of time that counts as zero.
 _AT_REST = 1e-7
-#: The trap is entered this far below the sufficient bound.
+#: Size of the start relative to the sufficient bound of the trap.
 _TRAP_DEPTH = 0.9
 
 
@@ -37,7 +37,7 @@ def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
         before, beta = beta, setting.run(t_end, alpha=alpha).beta[-1]
         worst = _lasso_violation(problem, beta, kappa) / scale
         moved = float(np.abs(beta - before).max())
-        # Stationary, or at rest without being so: twice the time has moved nothing.
+        # Stationary, or violating stationarity without any change over twice the time.
         if worst < _STATIONARY / 10 or moved <= _AT_REST * float(np.abs(beta).max()):
             return beta, kappa, worst
         t_end *= 2
@@ -102,7 +102,7 @@ def depth_end_point(setting: Setting) -> Evidence:
         alive = (np.abs(beta) > 1e-3 * np.abs(beta).max(initial=1e-300)) & (variances > 0)
         size = np.abs(w).max(axis=0)
         unbalanced = float(((size - np.abs(w).min(axis=0))[alive] / size[alive]).max(initial=0.0))
-        # Below the trap's scale nothing survives: the predictor is on its way to 0.
+        # Below the trap's scale no coordinate survives: the predictor tends to 0.
         if np.abs(beta[variances > 0]).max() < eta**depth * 1e-6:
             raise NotMetError(f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0")
         b = np.abs(beta[alive])
@@ -128,7 +128,7 @@ def depth_end_point(setting: Setting) -> Evidence:
 
 
 def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str, Array]) -> Array:
-    """Last weights of a run through SciPy on the kernel's own field: coordinates may sink to 0 here."""
+    """Last weights of a SciPy run of the generated field, in which coordinates may tend to 0."""
     from scipy.integrate import solve_ivp
 
     from flowsim.symbolic import kernels
@@ -162,7 +162,7 @@ def depth_trap(setting: Setting) -> Evidence:
         raise NotMetError("X^T y = 0: the origin is the minimiser")
     variances = problem.feature_variances
     moving = variances > 0
-    # E L(0) at a start of size s is at most what it is at s = eta; iterate once from there.
+    # E L(0) at a start of size s is at most its value at s = eta; iterate once from there.
     size = eta
     for _ in range(50):
         loss = _expected_loss(setting, np.full((depth, problem.d), size))
@@ -192,7 +192,7 @@ def _expected_loss(setting: Setting, w: Array) -> float:
 
 
 def _logarithmic_decay(setting: Setting, start: Array, t_end: float) -> Array:
-    """The flow of products under noise in ``ln |w|``, written out by hand; signs never change."""
+    """The flow of products under noise in ``ln |w|``, implemented independently; signs never change."""
     from scipy.integrate import solve_ivp
 
     problem, eta2 = setting.problem, setting.eta**2

@@ -1,4 +1,4 @@
-"""One network on one problem from one start: what all runs of a descent have in common."""
+"""A descent of one network on one problem from one start, without step size and seed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
 from flowsim.symbolic.clock import acceleration
 
-#: An imbalance off by this share of its value at 0 is lost.
+#: Relative deviation of the imbalance from its law beyond which it is lost.
 _LOST = 0.1
 
 
 def check_pair(net: Any, problem: Any) -> None:
-    """Networks and problems only, of one kind."""
+    """Check the types of network and problem, and that they fit."""
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if not isinstance(net, DiagonalNetwork | LinearNetwork):
@@ -43,12 +43,12 @@ def check_pair(net: Any, problem: Any) -> None:
         raise ValueError("`weight_decay` of a LinearNetwork is for flows and their limit, not for descent.")
 
 
-#: Below this ln(alpha) directions that wait are lost in the rounding of those that have grown.
+#: ln(alpha) below which waiting directions are lost in the rounding of active ones.
 _LOST_IN_ROUNDING = -14.0
 
 
 class Case:
-    """A diagonal network, its data as the loops read them, and its start.
+    """A network, its data in the layout of the loops, and its start.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Case:
             plain = cast("Mapping[str, ArrayLike] | None", start)
             self.linear_start = LinearStart(net, problem, scale, plain, self.noise is not None)
             return
-        #: the start in logarithms, if it is given so or is the state of another run
+        #: the start in logarithms, if given so or as the state of another run
         self.parts = (
             start_from_state(net, start, problem.d)
             if isinstance(start, State)
@@ -121,7 +121,7 @@ class Case:
 
     @cached_property
     def multipliers(self) -> Multipliers:
-        """What a step multiplies in growth coordinates, at the start."""
+        """Rates and starts of the components in growth coordinates."""
         assert isinstance(self.net, DiagonalNetwork)
         scale, start = (self.scale, self.direction) if self.parts is None else (InitialScale("1", 0.0), self.parts)
         return Multipliers.of(self.net, self.problem.feature_variances, scale, start)
@@ -138,7 +138,7 @@ class Case:
         return rates(decay, times)
 
     def machine(self, settings: Settings, steps: Array, seeds: Sequence[np.random.SeedSequence]) -> Machine:
-        """A fresh machine at the start, one lane per step size and seed."""
+        """A new machine at the start, one lane per step size and seed."""
         if isinstance(self.net, LinearNetwork):
             plain = (
                 settings.batch_size is None and settings.label_noise is None and settings.momentum == 0.0
@@ -163,10 +163,10 @@ class Case:
         return WeightMachine(self.net, self.problem, self.data, scale, direction, settings, steps, kicks)
 
     def streams(self, settings: Settings, seeds: Sequence[np.random.SeedSequence]) -> Streams:
-        """The random draws of the runs side by side."""
+        """The random numbers of all lanes."""
         stds = np.zeros(len(self.net.weights)) if self.noise is None else self.noise.stds(self.net.weights)
         if isinstance(self.net, LinearNetwork):
-            # One long row: first U, then V.
+            # One row: first U, then V.
             sizes = self.linear_start.U.size, self.linear_start.V.size
             stds = np.repeat(stds, sizes)
             shape: tuple[int, ...] = (sum(sizes),)
@@ -187,7 +187,7 @@ class Case:
         fault: str | None,
         seconds: float,
     ) -> Trajectory:
-        """The Trajectory of one lane; `fault` says why it ends early, if it does."""
+        """The Trajectory of one lane; `fault` is the reason of an early end, or None."""
         s = self.settings
         taken = int(ks[-1])
         return assemble(
@@ -235,7 +235,7 @@ def _is_noisy(net: DiagonalNetwork | LinearNetwork) -> bool:
 
 
 def first_bad_step(machine: Machine, lane: int, case: Case) -> tuple[int | None, Read | None]:
-    """The first step known to lie outside the range of floats, None if none does, and what was read to know it."""
+    """The first step outside the range of floats, or None; and the records read to find it."""
     s = case.settings
     ks = recorded_steps(s.n_steps, s.record_every)
     stopped = int(machine.stopped[lane])
@@ -248,13 +248,13 @@ def first_bad_step(machine: Machine, lane: int, case: Case) -> tuple[int | None,
 
 
 def parted_step(machine: Machine, lane: int) -> int | None:
-    """The step from which on the coefficients of a lane are lost to rounding, None if they are not."""
+    """The step from which on the coefficients of a lane are lost to rounding, or None."""
     parted = getattr(machine, "parted", None)
     return None if parted is None or parted[lane] < 0 else int(parted[lane])
 
 
 def fault_message(case: Case, step: float, diverged: int | None, parted: int | None) -> str | None:
-    """Why a run ends early, None if it does not."""
+    """The reason why a run ends early, or None."""
     n_steps = case.settings.n_steps
     if diverged is not None and (parted is None or diverged <= parted):
         return (
@@ -271,7 +271,7 @@ def fault_message(case: Case, step: float, diverged: int | None, parted: int | N
 
 
 def cancellation(trajectory: Trajectory) -> str | None:
-    """What to say of a linear network's run in floats whose imbalance has left its exact law; None if it has not."""
+    """The message for a linear network's run in floats whose imbalance deviates from its exact law; else None."""
     if trajectory.info["coordinates"] in ("growth", "weights") or trajectory.info["imbalance_law"] != "descent":
         return None
     assert trajectory.imbalance_departure is not None

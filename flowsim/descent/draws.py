@@ -1,10 +1,10 @@
-r"""Numbers drawn for many steps of several runs at once, in loops that compile to vector instructions.
+r"""Random numbers for many steps of several runs at once, in vectorised loops.
 
 The random bits are SplitMix64: word j of a run is a bijective hash of ``key + j * gamma`` modulo 2^64, with key and odd
-gamma from the run's seed. A counter instead of a state: no word waits for the one before, and no draw depends on how
-steps are grouped or on what runs beside it. From words to numbers there are only sums, products, quotients and square
-roots, which every processor rounds alike, so a seed gives the same noise everywhere. Normal numbers reach as far as
-63 bits do, 9.4 standard deviations.
+gamma from the run's seed. Being counter-based, no word depends on the one before, and no draw on how
+steps are grouped or on other runs. Words become numbers by sums, products, quotients and square
+roots alone, which IEEE arithmetic rounds alike on every processor, so that a seed gives the same noise everywhere.
+Normal numbers reach 9.4 standard deviations, by 63 bits.
 
 References
 ----------
@@ -29,9 +29,9 @@ Words = NDArray[np.uint64]
 
 _GAUSSIAN, _UNIFORM, _RADEMACHER, _LAPLACE = range(4)
 _KINDS = {GaussianNoise: _GAUSSIAN, UniformNoise: _UNIFORM, RademacherNoise: _RADEMACHER, LaplaceNoise: _LAPLACE}
-#: Numbers treated together; their intermediate results stay in the first-level cache.
+#: Numbers processed together; their temporaries stay in the first-level cache.
 _CHUNK = 256
-#: An increment whose bits change too seldom is mended (Steele et al., section 5).
+#: Least number of bit changes of an increment; others are corrected (Steele et al., section 5).
 _FEWEST_CHANGES, _ALTERNATING = 24, 0xAAAAAAAAAAAAAAAA
 
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -57,7 +57,7 @@ _C0, _C1, _C2, _C3, _C4, _C5 = (
 
 
 class Draws:
-    """Noise of unit or given standard deviations, fresh at every step, for several runs.
+    """Independent noise at every step, of unit or given standard deviations, for several runs.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Draws:
     def __init__(self, noise: Noise, seeds: Sequence[np.random.SeedSequence], stds: Array) -> None:
         self.noise, self.lanes, self.stds = noise, len(seeds), aligned(np.repeat(stds, len(seeds)))
         self.kind = _KINDS.get(type(noise))
-        if self.kind is None:  # a distribution of the user's own
+        if self.kind is None:  # a custom distribution
             self._generators = [np.random.default_rng(seed) for seed in seeds]
             return
         keys, gammas = np.array([_key_and_increment(seed) for seed in seeds], dtype=np.uint64).T
@@ -82,12 +82,12 @@ class Draws:
         self._buffer = np.empty((0, len(self.stds)))
 
     def block(self, steps: int) -> Array:
-        """The next numbers, (steps, m * lanes), runs innermost; they stand until the next call."""
+        """The next numbers, (steps, m * lanes), runs innermost; valid until the next call."""
         if self.kind is None:
             shape = steps, len(self.stds) // self.lanes
             drawn = np.stack([self.noise.draw(generator, shape) for generator in self._generators], axis=-1)
             return drawn.reshape(steps, -1) * self.stds
-        if len(self._buffer) < steps:  # fresh memory would cost more than the numbers
+        if len(self._buffer) < steps:  # allocating memory would cost more than the numbers
             self._buffer = np.empty((steps, len(self.stds)))
         out = self._buffer[:steps]
         _fill(self.kind, self._counter, self._stride, self.stds, out)
@@ -104,7 +104,7 @@ def _key_and_increment(seed: np.random.SeedSequence) -> tuple[int, int]:
 
 @compiled()
 def _words(counter, stride, out):
-    """Hash the counters into random words and move them on."""
+    """Hash the counters into random words, and advance them."""
     for i in range(out.size):
         z = counter[i]
         counter[i] = z + stride[i]
@@ -123,14 +123,14 @@ def _minus_logs(words, out):
         s = (mantissa - 1.0) / (mantissa + 1.0)
         z = s * s
         zz = z * z
-        # In pairs, not one after the other: the processor waits less.
+        # In pairs, for instruction-level parallelism.
         tail = ((_L0 + _L1 * z) + zz * (_L2 + _L3 * z)) + (zz * zz) * ((_L4 + _L5 * z) + zz * _L6)
         out[i] = (63.0 - np.float64(exponent)) * _LN2 - (2.0 * s + (s * z) * tail)
 
 
 @compiled()
 def _turn(words, x, y):
-    """From -ln u two independent normal numbers: a point at the radius sqrt(-2 ln u) and a uniform angle."""
+    """Two independent normal numbers from -ln u: a point of radius sqrt(-2 ln u) at a uniform angle."""
     for i in range(words.size):
         # Two bits for the signs, the others for an angle a from -pi/4 to pi/4: the point lies at pi/4 + a.
         radius = math.sqrt(x[i])
@@ -176,7 +176,7 @@ def _fill(kind, counter, stride, stds, out):
                 for i in range(count):
                     x[i] = 1.0 - 2.0 * np.float64(np.int64(first[i] >> np.uint64(63)))
             else:
-                # The lowest bit is not among those of the logarithm.
+                # The lowest bit is independent of those used for the logarithm.
                 _minus_logs(first[:count], x[:count])
                 for i in range(count):
                     x[i] *= _SQRT_HALF * (1.0 - 2.0 * np.float64(np.int64(first[i] & _1)))

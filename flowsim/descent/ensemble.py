@@ -1,4 +1,4 @@
-"""Many descents of one network on one problem: seeds, step sizes, or both, side by side."""
+"""Many descents of one network on one problem, with several seeds or step sizes."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Ensemble:
     success : array (R,)
         False for the runs that diverged or, in weights, were lost to rounding.
     stopped : array (R,)
-        The step at which they did; -1 for the others.
+        The step at which they were; -1 for the others.
     seeds : list of SeedSequence
-        Run r is ``gradient_descent(..., step[r], seed=seeds[r])``, up to the rounding of sums: several runs side by
-        side add in another order than one alone.
+        Run r is ``gradient_descent(..., step[r], seed=seeds[r])``, up to rounding: sums over rows are
+        taken in another order.
     seconds : float
     """
 
@@ -144,7 +144,7 @@ def gradient_descents(
     Returns
     -------
     Ensemble
-        Diverged runs are marked, not raised: comparing step sizes means meeting them.
+        Diverged runs are marked, not raised.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def gradient_descents(
         case.data = case.data.for_lanes(problem.d)
 
     def run(group: range) -> Machine:
-        # A group that is not full repeats its last run: the result of a run does not depend on the others.
+        # An incomplete group repeats its last run: the result of a run does not depend on the others.
         filled = [*group] + [group[-1]] * (width - len(group))
         own = [seeds[r] for r in filled]
         machine = case.machine(settings, sizes[filled], own)
@@ -251,7 +251,7 @@ def _gather(
 
 
 def _padded(values: Array, length: int) -> Array:
-    """NaN behind what there is."""
+    """Values padded with NaN to a length."""
     if len(values) == length:
         return values
     return np.concatenate([values, np.full((length - len(values), *values.shape[1:]), np.nan)])

@@ -1,8 +1,8 @@
 r"""Gradient descent of U V^T at any scale of the start, in a graded frame.
 
 One step multiplies ``Z = (U; V)`` by ``1 + h S``, S as in :mod:`flowsim.growth.frame`. With ``Z = Q e^l C``, Q
-orthonormal, ``(1 + h S) Q = Q' R`` adds ``ln R_ii`` to the logarithms: what waits is kept beside what has grown, to
-rounding of itself, where in plain weights it is lost in the rounding of theirs.
+orthonormal, ``(1 + h S) Q = Q' R`` adds ``ln R_ii`` to the logarithms: waiting directions keep their relative
+accuracy beside active ones, in whose rounding they would be lost in plain weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.frame import factor_frame
 from flowsim.solvers.frames.graded import add_rows
 
-#: Below this logarithm a state is recorded with its scale apart.
+#: Logarithm below which a state is recorded with a separate scale.
 _SMALLEST_PLAIN = -100.0
 
 
@@ -93,7 +93,7 @@ def _multiply(Q, X, G, step, pulls):
 
 @part()
 def _sort(Q, logs, rows):
-    """What has grown stands first: one pass over neighbours."""
+    """Move larger directions to the front, by one pass of exchanges of neighbours."""
     for j in range(len(logs) - 1):
         if logs[j + 1] > logs[j]:
             logs[j], logs[j + 1] = logs[j + 1], logs[j]
@@ -211,7 +211,7 @@ class FrameMachine(SingleRun):
 
     @staticmethod
     def _departure(gram: Array, shift: Array, U: Array, V: Array) -> Array:
-        """From the value at 0, against the terms of each time: of order h^2, the law of descent itself is not kept."""
+        """Deviation from the value at 0, relative to the terms: of order h^2, as the law of descent is not tracked."""
         with np.errstate(all="ignore"):
             before = np.exp(2 * (shift[0] - shift))[:, None, None] * gram[:1] if len(gram) else gram
             terms = (U**2).sum(axis=(1, 2)) + (V**2).sum(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Gradient descent in all its kinds: the twin of the flow."""
+"""Gradient descent, deterministic and stochastic: the discrete counterpart of the flow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, 
 from flowsim.problem import Problem
 from flowsim.results import State, Trajectory
 
-#: Weights of all steps that may be held to see whether a ball is ever left.
+#: Entries of weights over all steps that may be stored to test whether a ball is left.
 _LOOKED_AT = 20_000_000
 
 
@@ -69,20 +69,20 @@ def gradient_descent(
         Scale of the start, > 0. Default: 1e-3, or 1 where `start` is given.
     start : mapping weight -> array (d,), or State, optional
         The direction that alpha multiplies, as in :func:`flowsim.gradient_flow`; U (D, h) and V (m, h) for a
-        LinearNetwork. The state of an earlier run of this network, ``traj`` or ``traj.at(t)``, is gone on from with all
-        of its start, also far below the range of floats; momentum starts at rest.
+        LinearNetwork. The state of an earlier run of this network, ``traj`` or ``traj.at(t)``, is continued with all
+        conserved quantities, also far below the range of floats; momentum starts at rest.
     batch_size : int, optional
-        Rows in a mini-batch, drawn afresh and without replacement at every step; all rows by default.
+        Rows in a mini-batch, drawn independently at every step, without replacement; all rows by default.
     batches : array of int (n_steps, b) or sequence of n_steps sequences of int, optional
-        The rows of every mini-batch, in order, as another run has drawn them; a row may repeat. Batches may be of
+        The rows of every mini-batch, in order, for instance those of another run; a row may repeat. Batches may be of
         unequal length (the last one of a pass): then a list of n_steps sequences.
     shuffle : bool
         Cut the batches from passes over all rows instead, each pass in a new random order; a batch may reach into the
         next pass where `batch_size` does not divide n.
     label_noise : float or Noise
-        Noise added to y afresh at every step; a number is the std of a Gaussian.
+        Independent noise added to y at every step; a number is the std of a Gaussian.
     gradient_noise : float or Noise
-        Noise added to the gradient afresh at every step, independent for every weight and coordinate:
+        Noise added to the gradient, independent for every step, weight and coordinate:
         ``theta_{k+1} = theta_k - h_k (grad L(theta_k) + xi_k)``; a number is the std of a Gaussian.
     temperature : float
         T >= 0 of (stochastic gradient) Langevin dynamics,
@@ -119,14 +119,14 @@ def gradient_descent(
         For arguments outside their range.
     IntegrationError
         If the descent diverges: its loss leaves the range of floats; carries the trajectory up to the last finite
-        state. Also if, in weights, coefficients depend on what rounding has lost of the start: a second set of weights
-        that rounds otherwise is moved by the same forces, and parts from the first.
+        state. Also if, in weights, coefficients are lost to rounding: a companion set of weights, rounded
+        differently and moved by the same forces, deviates from the first.
 
     Notes
     -----
-    In growth coordinates every component is a float and a power of two, so ``alpha="1e-1000"`` loses nothing.
-    In weights a start below the range of floats is an error, except under additive noise, which replaces such
-    weights by its own after one step.
+    In growth coordinates every component is a float times a power of two, so that ``alpha="1e-1000"`` loses no
+    accuracy. In weights a start below the range of floats is an error, except under additive noise, which dominates
+    such weights after one step.
 
     References
     ----------
@@ -168,7 +168,7 @@ def gradient_descent(
 
     free = replace(settings, radius=None)
     if settings.radius is not None and settings.n_steps * problem.d * len(net.weights) <= _LOOKED_AT:
-        # A ball that no step leaves changes nothing, and growth coordinates lose nothing.
+        # A ball that no step leaves has no effect, and growth coordinates are exact.
         unbound = Case(net, problem, case.scale, start, free)
         if unbound.reason is None and _stays_inside(unbound, free, h, sequence, settings.radius):
             case = unbound
@@ -184,13 +184,13 @@ def gradient_descent(
     last = min(step for step in (bad, parted) if step is not None)
     if last == 0:
         raise IntegrationError(fault)
-    # The same run again, stopped one step earlier: its last state is the last good one.
+    # The same run, stopped one step earlier: its last state is the last finite one.
     shorter = replace(settings, n_steps=last - 1)
     raise IntegrationError(fault, result(run(shorter), shorter, fault))
 
 
 def _stays_inside(case: Case, settings: Settings, h: float, sequence: np.random.SeedSequence, radius: float) -> bool:
-    """Whether no step of a descent without a ball leaves it."""
+    """Whether the descent without projection stays inside the ball."""
     every = replace(settings, record_every=1)
     machine = case.machine(every, np.array([h]), [sequence])
     drive(machine, case.streams(every, [sequence]), every.n_steps, every.sizes, case.decays(np.array([h])))

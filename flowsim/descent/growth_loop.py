@@ -4,7 +4,7 @@ For ``phi = sum_a m_a c_a^2`` (``u*v``: c = (u + v, u - v)) one step of descent 
 
 .. math:: c_a \leftarrow c_a (1 - h \lambda_a g - h \kappa_a), \qquad \lambda_a = \pm 1 \text{ for } u v,
 
-so a component is kept as ``mantissa * 2**exponent``: a product of factors, correct to rounding whatever its size,
+so that a component, kept as ``mantissa * 2**exponent``, is a product of factors, accurate to rounding at any size,
 without a logarithm or an exponential in the loop.
 """
 
@@ -25,14 +25,14 @@ from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
 
 Integers = NDArray[np.int64]
 
-#: Mantissas are brought back to [1/2, 1) when found outside [2**-64, 2**64], every 32 steps: their squares are floats.
+#: Mantissas are renormalised to [1/2, 1) when outside [2**-64, 2**64], tested every 32 steps.
 _LARGE = 2.0**64
 _SMALL = 2.0**-64
 _LOOK_EVERY = 32
 
 
 class StepPlan(NamedTuple):
-    """Which steps to take and what to keep. `first` to `last` of `n_steps`; every `every`-th state is recorded."""
+    """Steps `first` to `last` of `n_steps`; every `every`-th state is recorded."""
 
     first: int
     last: int
@@ -43,7 +43,7 @@ class StepPlan(NamedTuple):
 
 
 class Components(NamedTuple):
-    """What is constant along a run; arrays (k, N) with N = d * lanes, `shift` (N,), `powers` (pairs, k, N)."""
+    """Constants of a run; arrays (k, N) with N = d * lanes, `shift` (N,), `powers` (pairs, k, N)."""
 
     rate: Array
     decay: Array
@@ -54,8 +54,8 @@ class Components(NamedTuple):
 
 
 class GrowthState(NamedTuple):
-    """What changes: components and velocities ``(c, v) * 2**e`` (k, N), factors of the conserved quantities (pairs, N),
-    the present beta (N,), and per lane the length of the path and the step at which the loss stopped being finite."""
+    """The state: components and velocities ``(c, v) * 2**e`` (k, N), factors of the conserved quantities (pairs, N),
+    beta (N,), and per lane the length of the path and the step at which the loss ceased to be finite."""
 
     c: Array
     v: Array
@@ -69,7 +69,7 @@ class GrowthState(NamedTuple):
 
 
 class GrowthRecord(NamedTuple):
-    """Recorded states, a leading axis T before the shapes of :class:`GrowthState`."""
+    """Recorded states, with a leading axis T before the shapes of :class:`GrowthState`."""
 
     beta: Array
     c: Array
@@ -81,7 +81,7 @@ class GrowthRecord(NamedTuple):
 
 @bare()
 def _strays(x):
-    # Vectorised, and seldom true.
+    # Vectorised, and rarely true.
     found = False
     for i in range(x.size):
         found |= (abs(x[i]) > _LARGE) | ((abs(x[i]) < _SMALL) & (x[i] != 0.0))
@@ -127,9 +127,9 @@ def _predict(c, scale, beta):
 
 @bare(forceinline=True)
 def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
-    """Entries i to i + 8: eight coordinates of one run, or one coordinate of eight runs; a is already in hand.
+    """Entries i to i + 8: eight coordinates of one run, or one coordinate of eight runs; `a` is already loaded.
 
-    Returns `total` with their squared steps.
+    Returns `total` plus their squared steps.
     """
     turn = a * load(rate, i)
     p, q = load(c0, i) * (1.0 - turn), load(c1, i) * (1.0 + turn)
@@ -164,9 +164,9 @@ def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
 
 @part()
 def _plain_steps(data, target, size, rate, state, a, steps):
-    """The quick way through `steps` steps of ``u*v`` without noise, batches or momentum.
+    """A fast path for `steps` steps of ``u*v`` without noise, batches or momentum.
 
-    Returns how many were taken before the loss stopped being finite.
+    Returns how many were taken before the loss ceased to be finite.
     """
     c, scale, every_row = state.c, state.scale, np.empty(0, np.int64)
     c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], state.factor[0]
@@ -183,9 +183,9 @@ def _plain_steps(data, target, size, rate, state, a, steps):
 
 @part()
 def _plain_lanes(data, target, size, rate, state, first, steps):
-    """The same for LANES runs: every tile of X^T r is spent on its coordinates before the next is computed.
+    """The same for LANES runs: every tile of X^T r is applied to its coordinates before the next is computed.
 
-    Returns how many steps were taken before no lane was left.
+    Returns how many steps were taken before the loss of every lane ceased to be finite.
     """
     c, scale, beta = state.c, state.scale, state.beta
     columns = beta.size // LANES
@@ -212,7 +212,7 @@ def _plain_lanes(data, target, size, rate, state, first, steps):
 
 @part()
 def _some_alive(square, stopped, k):
-    """Note the lanes whose loss is not finite at step k for the first time; whether one is left."""
+    """Record step k for lanes whose loss is no longer finite; returns whether one is left."""
     alive = False
     for lane in range(square.size):
         if math.isfinite(square[lane]):
@@ -224,11 +224,11 @@ def _some_alive(square, stopped, k):
 
 @part()
 def _keep(record, state, plan, k):
-    """Record the state before step k if it is to be recorded."""
+    """Record the state before step k, where the plan says so."""
     if k % plan.every != 0 and k != plan.n_steps:
         return
     slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
-    if record.length[slot, 0] < 0.0:  # the last step of a block is the first of the next
+    if record.length[slot, 0] < 0.0:  # not recorded yet: the last step of a block is the first of the next
         copy_to(state.beta, record.beta[slot])
         copy_to(state.c.ravel(), record.c[slot].ravel())
         copy_to(state.e.ravel(), record.e[slot].ravel())
@@ -239,7 +239,7 @@ def _keep(record, state, plan, k):
 
 @part()
 def _multiply(c, factor, a, parts):
-    """A step without momentum, of components and what they conserve; ``a = step * gradient``."""
+    """A step without momentum, of components and conserved quantities; ``a = step * gradient``."""
     count, size = c.shape
     for m in range(count):
         for i in range(size):
@@ -260,7 +260,7 @@ def _multiply(c, factor, a, parts):
 
 @part()
 def _accelerate(c, v, ahead, a, parts, plan):
-    """A step with momentum: the heavy ball, or from the point ahead (Nesterov)."""
+    """A step with momentum: heavy ball, or Nesterov with the gradient at the extrapolated point `ahead`."""
     for m in range(c.shape[0]):
         for i in range(c.shape[1]):
             turn = a[i] * parts.rate[m, i] + parts.decay[m, i]

@@ -25,7 +25,7 @@ class GrowthMachine:
     Parameters
     ----------
     multipliers : Multipliers
-        Of the network, from its start.
+        Rates and start of the network's components.
     data, target : Data, array (n,)
     weights : tuple of str
     settings : Settings
@@ -47,7 +47,7 @@ class GrowthMachine:
         self.variances = batch_variances(data, np.arange(len(target)), self.d)
         self.target = side_by_side(target, lanes)
         self.scale = steps / (settings.batch_size or len(target))
-        # Coordinates that fill a vector have no weights and stay so.
+        # Coordinates that pad a vector have zero weights, which stay zero.
         spread, own = partial(side_by_side, lanes=lanes), multipliers
         self.kappa, self.extra = own.kappa, np.zeros(lanes)
         self.parts = Components(
@@ -76,18 +76,18 @@ class GrowthMachine:
         return self.state.stopped
 
     def set_step(self, size: float) -> None:
-        """The size of the steps to come."""
+        """Set the size of the next steps."""
         self.scale *= size / self.steps
         self.steps = np.full_like(self.steps, size)
         self._set_parts()
 
     def set_decay(self, rates: Array) -> None:
-        """Weight decay of the steps to come, of each lane."""
+        """Set the weight decay of the next steps, for each lane."""
         self.extra = rates - self.multipliers.weight_decay
         self._set_parts()
 
     def _set_parts(self) -> None:
-        """h kappa of every component and lane."""
+        """Set h kappa of every component and lane."""
         spread = side_by_side(self.kappa, lanes=self.lanes)
         count = spread.shape[1] // self.lanes
         self.parts.decay[:] = (spread + np.tile(self.extra, count)) * np.tile(self.steps, count)
@@ -98,7 +98,7 @@ class GrowthMachine:
         return self._advance(first, last, rows, labels, noise)
 
     def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
-        """The noise decay of the batch's own variances."""
+        """Set the decay by noise from the feature variances of the batch."""
         own = self.multipliers
         self.kappa = own.kappa + own.per_variance * (batch_variances(self.data, rows, self.d) - self.variances)
         self._set_parts()
@@ -130,7 +130,7 @@ class GrowthMachine:
             imbalance=signed_exp(signs, log_imbalance),
             log_imbalance=log_imbalance,
             imbalance_sign=signs,
-            terms=np.ones(self.d),  # a component that is exactly zero stays so
+            terms=np.ones(self.d),  # components that are exactly zero stay zero
             length=record.length[:count, lane].copy(),
             log_law=log_law if tracked else None,
             law_sign=np.sign(pick(record.factor)) if tracked else None,

@@ -2,7 +2,7 @@ r"""Descent of two-layer linear networks.
 
 .. math:: U \leftarrow U + h\, G V, \quad V \leftarrow V + h\, G^\top U, \qquad G = \tfrac1n X^\top (Y - X U V^\top),
 
-in the row space of the start, which descent never leaves (drawn noise does: then in full width). Exactly,
+in the row space of the start, which descent never leaves (with drawn noise: in full width). Exactly,
 :math:`\Lambda = U^\top U - V^\top V` becomes :math:`\Lambda + h^2 (V^\top G^\top G V - U^\top G G^\top U)`.
 """
 
@@ -49,7 +49,7 @@ class LinearStart:
             A, B, self.basis = A @ Q.T, B @ Q.T, None
         self.U, self.V = scale.value * A, scale.value * B
         lost = [(np.abs(new) < np.finfo(float).tiny) & (old != 0) for new, old in ((self.U, A), (self.V, B))]
-        #: Why the run cannot be done in plain weights.
+        #: reason why the run is impossible in plain weights, or None
         self.lost: str | None = None
         if not sampled and any(each.any() for each in lost):
             self.lost = f"`alpha` = {scale} puts weights of {net} below the range of floats"
@@ -92,13 +92,13 @@ class SingleRun:
         return stopped
 
     def set_step(self, size: float) -> None:
-        """The size of the steps to come."""
+        """Set the size of the next steps."""
         self.step = size
 
     def lifted(
         self, weights: Mapping[str, Array], logs: Mapping[str, Array]
     ) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-        """Weights and their logarithms in all columns of a wide network."""
+        """Weights and their logarithms, lifted to all hidden units of a wide network."""
         if self.basis is None:
             return weights, logs
         return LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
@@ -170,7 +170,7 @@ class LinearMachine(SingleRun):
 
 
 def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:
-    """The pull of the expected weight noise on Sigma U and on V: ``eta_V^2 m`` and ``eta_U^2 tr Sigma``."""
+    """Damping rates by expected weight noise, of Sigma U and V: ``eta_V^2 m`` and ``eta_U^2 tr Sigma``."""
     if net.noise is None or not net.noise.stds(net.weights).any():
         return 0.0, 0.0
     eta_u2, eta_v2 = noise_variances(net)

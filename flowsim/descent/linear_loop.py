@@ -15,8 +15,8 @@ from flowsim.solvers.compilation import compiled, part
 
 
 class LinearOptions(NamedTuple):
-    """Rates at which expected noise pulls at Sigma U and, over tr Sigma, at V, and the squared rows (n,) that make the
-    trace of a batch; projection; whether Lambda has a law; the address of a loss that is no square, and its weights
+    """Damping rates by expected noise, of Sigma U and, over tr Sigma, of V, and the squared rows (n,) that give the
+    trace of a batch; projection; whether Lambda has a law; the address of a loss other than squares, and its weights
     (n, m); whether the rows of the data are measurement matrices (D m,) of beta."""
 
     decay_u: float
@@ -90,7 +90,7 @@ def _norm(x):
 
 @part()
 def _project(state, radius):
-    """Shrink the weights to a ball; the velocities move with them."""
+    """Project the weights onto a ball; the velocities include the projection."""
     size = math.hypot(_norm(state.U), _norm(state.V))
     if size > radius:
         excess = radius / size - 1.0
@@ -102,7 +102,7 @@ def _project(state, radius):
 
 @part()
 def _subtract_targets(R, Y, labels, rows):
-    """R minus the targets of its rows; returns the sum of squares."""
+    """Subtract targets from R; returns the sum of squares."""
     total = 0.0
     for i in range(R.shape[0]):
         row = rows[i] if rows.size else i
@@ -116,7 +116,7 @@ def _subtract_targets(R, Y, labels, rows):
 
 @part()
 def _loss_of_rows(R, Y, labels, rows, options):
-    """R from predictions to derivatives of the loss; returns what is finite as long as they are."""
+    """Replace predictions in R by derivatives of the loss; returns a sum that is finite if all are."""
     y, weight = np.empty(R.shape), np.empty(R.shape)
     for i in range(R.shape[0]):
         row = rows[i] if rows.size else i
@@ -130,7 +130,7 @@ def _loss_of_rows(R, Y, labels, rows, options):
 
 @part()
 def _predict(X, W, Z, XW, product, is_measured, R):
-    """R from the data: ``X W Z^T``, or ``<A_k, W Z^T>``."""
+    """Predictions R: ``X W Z^T``, or ``<A_k, W Z^T>``."""
     if is_measured:
         np.dot(W, Z.T, product)
         np.dot(X, product.reshape(product.size, 1), R)
@@ -216,7 +216,7 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         np.dot(G, Z, moved_u)
         np.dot(G.T, W, moved_v)
         if options.multiplicative and noise.shape[0]:
-            # The chain rule: what is descended is L(U (1 + xi), V (1 + zeta)).
+            # The chain rule for L(U (1 + xi), V (1 + zeta)).
             _disturb(moved_u, noise[k - plan.first, : D * width], True)
             _disturb(moved_v, noise[k - plan.first, D * width :], True)
         if options.decay_u > 0.0:

@@ -1,4 +1,4 @@
-"""What drives every descent: a machine that takes blocks of steps, and what is read from it at the end."""
+"""The protocol of descents: a machine that takes blocks of steps, its driver, and its records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowsim.arrays import Array
 from flowsim.descent.schedules import constant_stretches
 from flowsim.descent.streams import Streams
 
-#: Random numbers drawn ahead at once: half a megabyte, which the second-level cache holds. Blocks change no result.
+#: Random numbers drawn at once: half a megabyte, for the second-level cache. Results do not depend on it.
 _DRAWN_AHEAD = 2**16
 
 
@@ -23,8 +23,8 @@ class Read:
 
     `imbalance_sign` is -1, 0 or 1, also where the float `imbalance` has underflowed; `terms`
     (d,) is the size of its terms at the start. `log_law` and `law_sign` give the factor by which the exact discrete
-    law multiplies the conserved quantities since the start, where `has_law`. `departure` is given where it is not read
-    off those.
+    law has multiplied the conserved quantities since the start, where `has_law`. `departure` is given where it is not
+    computed from those.
     """
 
     beta: Array
@@ -49,7 +49,7 @@ class Machine(Protocol):
     name : str
         The coordinates, as in ``traj.info["coordinates"]``.
     stopped : array (lanes,)
-        The step at which the loss was no longer finite; -1 while it is.
+        The step at which the loss ceased to be finite; -1 while it is finite.
     """
 
     name: str
@@ -59,20 +59,20 @@ class Machine(Protocol):
     def stopped(self) -> NDArray[np.int64]: ...
 
     def set_step(self, size: float) -> None:
-        """The size of the steps to come."""
+        """Set the size of the next steps."""
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
-        """Take steps `first` to `last`; False when no lane is left."""
+        """Take steps `first` to `last`; returns False when no lane has a finite loss."""
 
     def read(self, lane: int, count: int) -> Read:
         """The first `count` records of a lane."""
 
 
 class DecayingMachine(Machine, Protocol):
-    """One whose weight decay may change."""
+    """A machine whose weight decay may change."""
 
     def set_decay(self, rates: Array) -> None:
-        """Weight decay of the steps to come, of each lane."""
+        """Set the weight decay of the next steps, for each lane."""
 
 
 def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
@@ -83,9 +83,9 @@ def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
 def drive(
     machine: Machine, streams: Streams, n_steps: int, sizes: Array | None = None, decays: Array | None = None
 ) -> None:
-    """Run a machine to the end, with the draws of its lanes.
+    """Run a machine to the end, with the random numbers of its lanes.
 
-    `sizes` (n_steps,) and `decays` (n_steps, lanes) are given where steps, or weight decay, are not all alike.
+    `sizes` (n_steps,) and `decays` (n_steps, lanes) are given where step size, or weight decay, varies.
     """
     block = n_steps if streams.per_step == 0 else int(np.clip(_DRAWN_AHEAD // streams.per_step, 1, n_steps))
     start = 0

@@ -30,16 +30,16 @@ def why_not_growth(net: DiagonalNetwork, *, expected: bool) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    r"""What multiplies the components of every coordinate; arrays (k, d) unless said otherwise.
+    r"""Rates and starts of the components of every coordinate; arrays (k, d) unless stated otherwise.
 
     Attributes
     ----------
     modes : Modes
-        Of the network at alpha = 1.
+        Modes of the network at alpha = 1.
     rate, kappa : array
         lambda and kappa.
     per_variance : array
-        What of kappa the noise adds, over sigma_i^2.
+        The contribution of noise to kappa, over sigma_i^2.
     coefficient : array
         ``phi = sum_a coefficient_a c_a^2``.
     shift : array (d,)
@@ -49,7 +49,7 @@ class Multipliers:
     mantissa, exponent : array
         The start, ``c = mantissa * 2**exponent``.
     weight_decay : float
-        What of kappa is weight decay; of a schedule, at its beginning.
+        The contribution of weight decay to kappa; for a schedule, at its beginning.
     """
 
     modes: Modes
@@ -86,7 +86,7 @@ class Multipliers:
 
     @property
     def is_paired(self) -> bool:
-        """Every coordinate has two components with opposite rates, as in ``u*v``."""
+        """Whether every coordinate has two components with opposite rates, as in ``u*v``."""
         return len(self.rate) == 2 and bool(np.all(self.rate[0] == -self.rate[1]) and np.all(self.powers == 1.0))
 
     def start(self) -> tuple[Array, Array]:
@@ -101,7 +101,7 @@ class Multipliers:
 
 
 def signed_exp(sign: Array, logs: Array) -> Array:
-    """``sign * exp(logs)``: 0 or infinity outside the range of floats."""
+    """``sign * exp(logs)``; 0 on underflow, infinite on overflow."""
     with np.errstate(over="ignore"):
         out: Array = sign * np.exp(logs)
     return out

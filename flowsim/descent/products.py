@@ -1,7 +1,7 @@
-"""The two products of a gradient, ``a = scale * X^T (X beta - target)``, fused so that X is read once.
+"""The gradient ``a = scale * X^T (X beta - target)``, its two products fused so that X is read once.
 
-Each also gives the sum of squared residuals, which tells a diverging run before its weights overflow.
-Reassociation is allowed here (a dot product has no preferred order) and nowhere else.
+Each also returns the sum of squared residuals, by which divergence is detected before weights overflow.
+Reassociation of sums is allowed here and nowhere else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 
 class Data(NamedTuple):
-    """X as the loops read it: dense rows, filled with zeros to whole vectors, or CSR (then `X` is empty); for many runs
-    packed as well. `loss` is the address of the derivatives of a loss, 0 for squares; `weight` (n,) is of the rows."""
+    """X in the layout of the loops: dense rows, padded with zeros to whole vectors, or CSR (then `X` is empty); for
+    many runs packed as well. `loss` is the address of the derivatives of a loss, 0 for squares; `weight` (n,) are
+    sample weights."""
 
     X: Array
     values: Array
@@ -41,7 +42,7 @@ class Data(NamedTuple):
 
 
 def load_data(problem: Problem) -> Data:
-    """X as arrays; a LinearOperator is written out."""
+    """X as arrays; a LinearOperator is evaluated to a dense matrix."""
     X, loss = problem.X, (loss_address(problem), problem.entry_weights.ravel().copy())
     none = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
     if hasattr(X, "indptr"):
@@ -54,7 +55,7 @@ def load_data(problem: Problem) -> Data:
 
 
 def loss_address(problem: Problem) -> int:
-    """Of the compiled derivatives of a loss; 0 for squares.
+    """The address of the compiled derivatives of a loss; 0 for squares.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def dense_products(X, target, rows, beta, scale, out):
 
     Returns the sum of squared residuals.
     """
-    # Four rows at a time stay in the first-level cache between the two products: X comes from memory once.
+    # Four rows at a time stay in the first-level cache between the two products, so that X is read from memory once.
     width = X.shape[1]
     count = rows.size if rows.size else X.shape[0]
     whole = beta.size - beta.size % EIGHT
@@ -203,7 +204,7 @@ def products(data, target, rows, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any.
 
     One run: target (n,), beta and out (d,). LANES runs: the same flattened from (n, LANES) and (d, LANES); `scale` and
-    `square`, which receives the sums of squared residuals, are (LANES,). Other losses than squares: one run at a time.
+    `square`, which receives the sums of squared residuals, are (LANES,). Losses other than squares: one run at a time.
     """
     if data.loss != 0:
         square[0] = _loss_products(data, target, rows, beta, scale[0], out)
@@ -218,7 +219,7 @@ def products(data, target, rows, beta, scale, residual, out, square):
 
 @compiled(fastmath=_FAST)
 def move_on(new, beta, length):
-    """Add ``||new - beta||`` of every lane to its length, then set beta to new."""
+    """Add ``||new - beta||`` of every lane to its length, and set beta to new."""
     if length.size == 1:
         total = 0.0
         for i in range(beta.size):

@@ -1,4 +1,4 @@
-"""From what a machine recorded to a Trajectory."""
+"""The Trajectory of a machine's records."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from flowsim.version import __version__
 
 
 def finite_records(read: Read, problem: Problem) -> int:
-    """How many records, from the first on, hold nothing but floats."""
+    """The number of records before the first that is not finite."""
     with np.errstate(all="ignore"):
         good = np.isfinite(problem.loss(read.beta))
-    # Weights made on demand are examined in the basis they are kept in.
+    # Weights computed on demand are tested in the basis in which they are stored.
     for values in getattr(read.weights, "compressed", read.weights).values():
         good &= np.isfinite(values).reshape(len(good), -1).all(axis=1)
     return len(good) if good.all() else int(np.argmin(good))

@@ -1,4 +1,4 @@
-"""Descents whose steps are not all alike: sizes that change, and variances of the batch at hand."""
+"""Descents with varying steps: step sizes, given batches, and feature variances of batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.descent.products import Data
 
-#: Rows of given batches that are kept, in all.
+#: Total number of rows of given batches that are stored.
 _MOST_ROWS = 10**8
 
 
@@ -23,7 +23,7 @@ def read_steps(step: Any, n_steps: int) -> Array | None:
     Raises
     ------
     ValueError
-        For another length, and sizes that are not positive and finite.
+        For a wrong length, and sizes that are not positive and finite.
     """
     if callable(step):
         sizes = np.array([step(k) for k in range(n_steps)], dtype=float)
@@ -43,20 +43,20 @@ def read_steps(step: Any, n_steps: int) -> Array | None:
 def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None:
     """Rows of the batch of every step, (n_steps, b).
 
-    Of unequal batches the rows are repeated until all have the least common multiple of their lengths: the mean over a
-    batch is the same.
+    Rows of unequal batches are repeated to the least common multiple of their lengths, which leaves the mean over a
+    batch unchanged.
 
     Raises
     ------
     ValueError
-        For another shape, and rows that are not there.
+        For a wrong shape, and indices out of range.
     """
     if batches is None:
         return None
     rows = _of_equal_length(batches)
     if rows.ndim != 2 or len(rows) != n_steps or not rows.shape[1] or rows.dtype.kind not in "iu":
         raise ValueError(
-            f"`batches` must be integers of shape ({n_steps}, b), one row of indices a step; received shape "
+            f"`batches` must be integers of shape ({n_steps}, b), one row of indices per step; received shape "
             f"{rows.shape} of {rows.dtype}."
         )
     if rows.min() < 0 or rows.max() >= n:
@@ -84,7 +84,7 @@ def _of_equal_length(batches: Any) -> NDArray[Any]:
 
 
 def constant_stretches(parts: Sequence[Array], first: int, last: int) -> Iterator[tuple[int, int]]:
-    """(begin, end) of the stretches among the steps `first` to `last` in which no array, by steps, changes."""
+    """(begin, end) of the intervals of steps from `first` to `last` in which no array, indexed by steps, changes."""
     changes = np.zeros(max(last - first - 1, 0), dtype=bool)
     for values in parts:
         own = values[first:last].reshape(last - first, -1)
@@ -96,7 +96,7 @@ def constant_stretches(parts: Sequence[Array], first: int, last: int) -> Iterato
 
 
 def batch_variances(data: Data, rows: NDArray[np.int64], d: int) -> Array:
-    """``sum_{r in batch} X_ri^2 / b``, (d,): the variances of the features in this batch."""
+    """``sum_{r in batch} X_ri^2 / b``, (d,): the variances of the features in a batch."""
     out = np.zeros(d)
     if data.is_sparse:
         for row in rows.tolist():

@@ -1,4 +1,4 @@
-"""What may be chosen in a descent, checked once."""
+"""The options of a descent, validated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COORDINATES = ("auto", "growth", "weights")
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of :func:`flowsim.gradient_descent` that are the same for all runs."""
+    """The options of :func:`flowsim.gradient_descent` that are common to all runs."""
 
     n_steps: int
     batch_size: int | None
@@ -55,7 +55,7 @@ class Settings:
         gradient_noise: Any = 0.0,
         temperature: Any = 0.0,
     ) -> Settings:
-        """Read and check what the caller gave; a batch of all n rows is no batch."""
+        """Validate the options of the caller; a batch of all n rows counts as full batch."""
         count = check_count("n_steps", n_steps)
         every = check_count("record_every", record_every)
         size = None if batch_size is None else check_count("batch_size", batch_size)
@@ -101,7 +101,7 @@ class Settings:
         )
 
     def kick_sizes(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What multiplies the unit noise that a step of each size subtracts from the weights."""
+        """Standard deviations of the noise that steps of these sizes subtract from the weights."""
         if self.gradient_noise is None:
             return np.zeros_like(steps)
         return np.sqrt(2.0 * self.temperature * steps) if self.temperature else steps * float(self.gradient_noise.std)  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def check_step(step: Any) -> float:
 
 
 def _noise(name: str, value: Any) -> Noise | None:
-    """Additive noise of one size from a number, the std of a Gaussian, or as it is; None for none."""
+    """Additive noise from a number, the std of a Gaussian, or as given; None for 0."""
     if value is None:
         return None
     noise = value

@@ -18,7 +18,7 @@ from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import MatrixSensing, Problem
 
-#: Below this many weights the Hessian is formed; above, Lanczos takes products with it.
+#: Number of weights up to which the Hessian is formed; above, Lanczos's method uses products with it.
 _DENSE = 200
 _TOLERANCE = 1e-10
 
@@ -68,19 +68,19 @@ def sharpness(
 def largest_stable_step(
     net: DiagonalNetwork | LinearNetwork, problem: Problem, weights: Mapping[str, ArrayLike]
 ) -> NDArray[np.float64]:
-    """``2 / sharpness``: descent with a larger step leaves a minimum at these weights."""
+    """``2 / sharpness``: a minimum at these weights is unstable for descent with a larger step."""
     return 2.0 / sharpness(net, problem, weights)
 
 
 def _top(product: Callable[[Array], Array], size: int, vector: Array | None) -> tuple[float, Array]:
-    """The largest eigenvalue of a symmetric operator, and its eigenvector to begin the next search with."""
+    """The largest eigenvalue of a symmetric operator, and its eigenvector, from which the next search starts."""
     if size <= _DENSE:
         matrix = product(np.eye(size))
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         return float(values[-1]), vectors[:, -1]
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-    # A fixed start mixed in: the last eigenvector alone may have become an exact, but no longer the top, one.
+    # Plus a fixed vector: the last eigenvector alone may be an exact eigenvector that is no longer the leading one.
     start = np.random.default_rng(0).standard_normal(size) / np.sqrt(size)
     if vector is not None:
         start = vector + 0.1 * start

@@ -1,4 +1,4 @@
-"""Randomness of a run: three independent streams, so that no draw depends on how steps are grouped into blocks."""
+"""Random numbers of a run: independent streams, so that no draw depends on how steps are grouped into blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Seed = int | np.random.SeedSequence | None
 
 
 def read_seed(seed: Seed) -> np.random.SeedSequence:
-    """The seed as a SeedSequence; fresh entropy, which is recorded, for None."""
+    """The seed as a SeedSequence; for None one of new entropy, which is recorded."""
     if isinstance(seed, np.random.SeedSequence):
         return seed
     if seed is None:
@@ -27,7 +27,7 @@ def read_seed(seed: Seed) -> np.random.SeedSequence:
 
 
 def child_seeds(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequence]:
-    """What ``seed.spawn(count)`` gives the first time, without counting as a call of it."""
+    """The result of a first call of ``seed.spawn(count)``, without changing the state of `seed`."""
     return [
         np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, index), pool_size=seed.pool_size)
         for index in range(count)
@@ -40,7 +40,7 @@ class Streams:
     Parameters
     ----------
     seeds : sequence of SeedSequence
-        One for each run.
+        One per run.
     n : int
         Number of observations.
     batch_size : int or None
@@ -54,7 +54,7 @@ class Streams:
     n_labels : int, optional
         Entries of y, if not n.
     given : array (n_steps, b), optional
-        The batches, instead of drawing them.
+        Given batches, instead of random ones.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class Streams:
         return ahead[:needed].reshape(steps, self.batch_size)
 
     def labels(self, steps: int) -> Array:
-        """Noise on y, shape (steps, n_labels * lanes), runs innermost, until the next call; no steps without."""
+        """Noise on y, (steps, n_labels * lanes), runs innermost, valid until the next call; (0, ...) without noise."""
         if self._label is None:
             return np.empty((0, self.n_labels * self.lanes))
         return self._label.block(steps)
 
     def weights(self, steps: int) -> Array:
-        """Noise on the weights, shape (steps, *shape) with the last axis times lanes, likewise; no steps without."""
+        """Noise on the weights, (steps, *shape) with the last axis times lanes, likewise; (0, ...) without noise."""
         shape = (*self.shape[:-1], self.shape[-1] * self.lanes)
         if self._weight is None:
             return np.empty((0, *shape))
@@ -124,7 +124,7 @@ class Streams:
 
 @compiled(error_model="python")
 def _subsets(order, uniform):
-    # A partial Fisher-Yates shuffle: uniform over subsets whatever the order it starts from.
+    # A partial Fisher-Yates shuffle: uniform over subsets for any initial order.
     steps, size = uniform.shape
     out = np.empty((steps, size), np.int64)
     n = order.size

@@ -1,10 +1,10 @@
-r"""Products of X with the states of eight runs at a time, near the peak of the processor's multiplier.
+r"""Products of X with the states of eight runs at a time, near the processor's peak rate.
 
 One tile is four rows of X against eight runs,
 
 .. math:: T_{rl} = \sum_k x_{kr} \, b_{kl}, \qquad r < 4, \; l < 8,
 
-with its 32 sums in registers. Every sum is taken in the order of k, so a run's numbers depend on nothing but that run.
+with its 32 sums in registers. Every sum is taken in the order of k, so that a run does not depend on the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flowsim.arrays import Array
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.simd import EIGHT, constant, load, spread, store
 
-#: Runs side by side.
+#: Runs processed together.
 LANES = EIGHT
 #: Rows of a tile. Four vectors of sums keep one 512-bit multiplier busy over its latency, or two of 256 bits.
 ROWS = 4
@@ -27,9 +27,9 @@ _CACHE_LINE = 64
 
 
 def aligned(values: ArrayLike, columns: int | None = None) -> NDArray[Any]:
-    """A contiguous copy that begins with a cache line: a vector across two lines costs two reads.
+    """A contiguous copy aligned to a cache line: a vector across two lines costs two reads.
 
-    With `columns` the last axis is filled with zeros up to that length.
+    With `columns` the last axis is padded with zeros to that length.
     """
     values = np.asarray(values)
     last = values.shape[-1]
@@ -44,7 +44,7 @@ def aligned(values: ArrayLike, columns: int | None = None) -> NDArray[Any]:
 
 @compiled(error_model="python")
 def aligned_buffer(size):
-    """``np.empty(size)`` that begins with a cache line."""
+    """``np.empty(size)``, aligned to a cache line."""
     whole = np.empty(size + EIGHT)
     first = -(whole.ctypes.data // whole.itemsize) % EIGHT
     return whole[first : first + size]
@@ -61,7 +61,7 @@ def is_any(x):
 
 @bare()
 def copy_to(source, to):
-    """``to[:] = source``, flat: for an assignment that may not fit Numba compiles half a library of strings."""
+    """``to[:] = source``, flat: for a slice assignment Numba would compile the code of its error message."""
     for i in range(source.size):
         to[i] = source[i]
 
@@ -74,13 +74,13 @@ def add_multiple(x, factor, y, out):
 
 
 def side_by_side(values: NDArray[Any], lanes: int) -> NDArray[Any]:
-    """Repeat the last axis for every run, runs innermost, and fill it with zeros to whole vectors or tiles."""
+    """Repeat the last axis for every run, runs innermost, and pad it with zeros to whole vectors or tiles."""
     whole = EIGHT if lanes == 1 else ROWS
     return aligned(np.repeat(values, lanes, axis=-1), -(-values.shape[-1] // whole) * whole * lanes)
 
 
 def pack(X: Array) -> Array:
-    """Rows of X in groups of ROWS, each group by columns: what :func:`tile` reads in order; zeros fill the last."""
+    """Rows of X in groups of ROWS, each group by columns, the order of :func:`tile`; the last is padded with zeros."""
     n, d = X.shape
     groups = -(-n // ROWS)
     padded = np.zeros((groups * ROWS, d))

@@ -20,7 +20,7 @@ from flowsim.descent.weights_loop import Companion, WeightOptions, WeightRecord,
 from flowsim.network import DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
 
-#: Squares of weights above this share of those to come survive their rounding with seven digits.
+#: Squares of weights above this part of the final ones keep seven digits beside them.
 _RESOLVED = 1e-9
 
 
@@ -30,26 +30,26 @@ class WeightMachine:
     Parameters
     ----------
     net, problem, data
-        The network, its data, and the data as the loops read them.
+        The network, its problem, and the data in the layout of the loops.
     scale, direction : InitialScale, array (k, d)
         The start.
     settings : Settings
     steps : array (lanes,)
         Step sizes.
     kicks : Draws, optional
-        Noise of std 1 that every step subtracts from the weights, ``kick_sizes(step)`` times.
+        Noise of std 1; every step subtracts it from the weights, times ``kick_sizes(step)``.
 
     Raises
     ------
     ValueError
-        If the start lies below the range of floats and nothing replaces it.
+        If the start underflows and no noise dominates it.
     """
 
     name = "weights"
 
     @cached_property
     def loop(self) -> Any:
-        """The compiled loop; a copy in another process loads its own."""
+        """The compiled loop, which another process loads itself."""
         return load_loop(self.stepped)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class WeightMachine:
         kicks: Draws | None = None,
     ) -> None:
         self.net, self.data, self.settings, self.kicks = net, data, settings, kicks
-        # Drawn noise needs phi and its slopes alone: one compilation for all noises.
+        # Drawn noise needs phi and its gradient alone: one compilation for all distributions.
         self.stepped = net if settings.expected else _without_noise(net)
         self.invariants: tuple[str, ...] = self.loop.INVARIANTS
         self.lanes, self.d, self.steps = len(steps), problem.d, steps
@@ -120,11 +120,11 @@ class WeightMachine:
 
     @property
     def parted(self) -> NDArray[np.int64]:
-        """The step from which on the coefficients of a lane are lost to rounding; -1 while they are not."""
+        """The step from which on the coefficients of a lane are lost to rounding; -1 while they are accurate."""
         return self.companion.parted
 
     def set_step(self, size: float) -> None:
-        """The size of the steps to come."""
+        """Set the size of the next steps."""
         factor = size / self.steps[0]
         self.scale = self.scale * factor
         self.options.penalty[:] *= factor
@@ -132,7 +132,7 @@ class WeightMachine:
         self.steps = np.full_like(self.steps, size)
 
     def set_decay(self, rates: Array) -> None:
-        """Weight decay of the steps to come, of each lane."""
+        """Set the weight decay of the next steps, for each lane."""
         self.options.shrink[:] = np.tile(rates * self.steps, self.d)
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
@@ -141,7 +141,7 @@ class WeightMachine:
         return self._advance(first, last, rows, labels, noise)
 
     def _look_at(self, _: int, rows: NDArray[np.int64]) -> None:
-        """The noise is weighed by the variances of the batch whose gradient is taken."""
+        """Set the penalty of the noise from the feature variances of the batch."""
         variances = batch_variances(self.data, rows, self.d)
         self.options.penalty[:] = np.repeat(variances, self.lanes) * np.tile(self.steps, self.d)
 
@@ -185,7 +185,7 @@ class WeightMachine:
     def _imbalance(self, w: Array) -> tuple[Array, Array]:
         count, _, d = w.shape
         if self.is_product:
-            # Factored, so that the logarithm survives where the square does not.
+            # Factored, so that the logarithm is finite where the square underflows.
             less, more = w[:, :1] - w[:, 1:], w[:, :1] + w[:, 1:]
             return less * more, np.log(np.abs(less)) + np.log(np.abs(more))
         flat = np.ascontiguousarray(w.transpose(1, 0, 2).reshape(w.shape[1], -1))
@@ -196,7 +196,7 @@ class WeightMachine:
 
 
 def _companion(w: Array, lanes: int, coefficient: float) -> Companion:
-    """Where what is kept of the start may be lost beside the weights to come, else one without entries."""
+    """A companion where conserved quantities may be lost beside the final weights, else one without entries."""
     size = np.abs(w)
     least, grown = float(size[size > 0].min(initial=np.inf)), max(1.0, coefficient, float(size.max()) ** 2)
     if least**2 > _RESOLVED * grown:

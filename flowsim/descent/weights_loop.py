@@ -1,6 +1,6 @@
 """The loop over steps in the weights themselves, for any formula.
 
-It is the same text for every network: appended to the network's generated kernels it calls them, and Numba compiles and
+The text is the same for every network: it is appended to the network's generated kernels, and Numba compiles and
 caches the two together.
 """
 
@@ -17,7 +17,7 @@ from flowsim.network import DiagonalNetwork
 
 
 class WeightOptions(NamedTuple):
-    """What is constant along a run; N = d * lanes. `penalty` (N,) is h sigma_i^2; `radius` is inf if there is none."""
+    """Constants of a run; N = d * lanes. `penalty` (N,) is h sigma_i^2; `radius` is inf without projection."""
 
     kind: NDArray[np.int64]
     std: Array
@@ -42,11 +42,11 @@ class WeightState(NamedTuple):
 
 
 class Companion(NamedTuple):
-    """The same weights rounded otherwise, moved by the same forces; arrays without entries where none is needed.
+    """A copy of the weights, rounded differently and moved by the same forces; empty arrays where none is needed.
 
-    `nudge` (k, N) are units of the last place by which a step may shift a weight, alike for weights that start with
-    equal moduli: the symmetries of a start are kept. `largest` and `parted` (lanes,): the largest coefficient so far,
-    and the step from which on the two have different coefficients, or -1.
+    `nudge` (k, N) are units in the last place by which a step may perturb a weight, equal for weights that start with
+    equal moduli, so that symmetries of a start are kept. `largest` and `parted` (lanes,): the largest coefficient so
+    far, and the step from which on the coefficients of the two differ, or -1.
     """
 
     w: Array
@@ -73,7 +73,7 @@ from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, i
 from flowsim.solvers.compilation import part
 
 
-#: Coefficients that differ by this share of the largest are lost to rounding.
+#: Difference of coefficients, relative to the largest, from which on they are lost to rounding.
 _PARTED = 1e-6
 _ULP = 2.0**-52
 
@@ -114,7 +114,7 @@ def _imbalance_law(w, a, factor):
 
 @part()
 def _place(w, v, xi, options, plan, point):
-    # Where the gradient is taken.
+    # The point at which the gradient is evaluated.
     for m in range(w.shape[0]):
         for i in range(w.shape[1]):
             x = w[m, i] + plan.momentum * v[m, i] if plan.nesterov else w[m, i]
@@ -136,10 +136,10 @@ def _move(here, w, v, a, xi, kick, options, plan, slope):
             for i in range(size):
                 slope[m, i] *= -a[i]
                 if options.multiplicative and xi.shape[1]:
-                    # The chain rule: what is descended is theta -> L(theta (1 + xi)).
+                    # The chain rule for theta -> L(theta (1 + xi)).
                     slope[m, i] *= 1.0 + xi[m, i]
     if shrinks:
-        # At the weights themselves, or where the momentum leads: the noise is none of the decay's.
+        # At the weights, or at the extrapolated point, without noise.
         ahead = plan.momentum if plan.nesterov else 0.0
         for m in range(count):
             for i in range(size):
@@ -155,7 +155,7 @@ def _move(here, w, v, a, xi, kick, options, plan, slope):
 
 @part()
 def _compare(beta, other, companion, k):
-    # Nudge the companion by at most a unit in the last place; note lanes whose coefficients have parted.
+    # Perturb the companion by at most a unit in the last place; record lanes whose coefficients differ.
     lanes = companion.parted.size
     for i in range(beta.size):
         companion.largest[i % lanes] = max(companion.largest[i % lanes], abs(beta[i]))
@@ -163,7 +163,7 @@ def _compare(beta, other, companion, k):
         lane = i % lanes
         if companion.parted[lane] < 0 and abs(other[i] - beta[i]) > _PARTED * companion.largest[lane]:
             companion.parted[lane] = k
-    # Signs that repeat after 2**31 steps at the earliest.
+    # Pseudorandom signs of period 2**31.
     sign = 1.0 if ((k * 1103515245 + 12345) >> 16) & 1 else -1.0
     for m in range(companion.w.shape[0]):
         for i in range(companion.w.shape[1]):
@@ -247,7 +247,7 @@ def run_weights(data, target, draws, scale, options, state, companion, plan, rec
 
 
 def load_loop(net: DiagonalNetwork) -> ModuleType:
-    """The kernels of a network with `run_weights` among them, made anew where anything that they call has changed."""
+    """The kernels of a network with `run_weights`, generated again when any source they depend on has changed."""
     from flowsim.solvers.cache_folder import digest_of_sources
     from flowsim.symbolic import kernels
     from flowsim.symbolic.codegen import load_generated
