@@ -1,6 +1,6 @@
-"""Gradient flows of noisy diagonal and two-layer linear networks, at any initialisation scale.
+"""Gradient flows of diagonal and two-layer linear networks, at any initialisation scale.
 
-Names are loaded when first used: ``import flowsim`` itself stays quick.
+Names are imported on first use, so that ``import flowsim`` itself is fast.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HOME = {
     "saddle_to_saddle": "flowsim.limits",
     "sharpness": "flowsim.descent",
 }
-#: public module -> where it stands; `sweep` is one that can be called
+#: public module -> its path; `sweep` is callable
 _MODULES = {
     "certificates": "flowsim.certificates",
     "datasets": "flowsim.datasets",

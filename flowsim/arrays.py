@@ -1,4 +1,4 @@
-"""The types of arrays in signatures, and arrays that repeat one number without storing it again."""
+"""Types of arrays for annotations, and broadcast arrays of one number."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,12 +9,12 @@ Index = NDArray[np.int64]
 
 
 def is_uniform(values: Array) -> bool:
-    """Whether the last axis repeats one number without storing it again."""
+    """Whether the last axis is a broadcast of one number."""
     return values.strides[-1] == 0 and values.size > 0
 
 
 def compact(values: Array) -> Array:
-    """Equal entries share one number: passes over a million coordinates then read it from cache."""
+    """Broadcast one number where all entries are equal, so that passes over a million coordinates stay in cache."""
     if is_uniform(values):
         return values
     if len(values) and (values == values[0]).all():
@@ -23,7 +23,7 @@ def compact(values: Array) -> Array:
 
 
 def times_of(t: ArrayLike) -> Array:
-    """A number or a vector of times that a caller asks for."""
+    """A number or a vector of times given by a caller."""
     try:
         times = np.asarray(t, dtype=float)
     except (TypeError, ValueError, OverflowError):
@@ -36,5 +36,5 @@ def times_of(t: ArrayLike) -> Array:
 
 
 def chosen(values: Array, keep: Index) -> Array:
-    """Some entries of a vector, which share one number if all do."""
+    """Some entries of a vector; a broadcast of one number if the vector is."""
     return np.broadcast_to(values[0], keep.shape) if is_uniform(values) else compact(values[keep])

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, with the permissions that the user's umask asks for."""
+"""Atomic writing of files, with permissions by the user's umask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new empty file beside `path` that takes its place when the block ends well, and is removed when it does not.
+    """A new empty file beside `path` that replaces it when the block succeeds, and is removed when it fails.
 
     ``tempfile.mkstemp`` makes files that only their owner can read, whatever the umask; this one is an ordinary file.
 
@@ -33,6 +33,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

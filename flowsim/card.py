@@ -1,4 +1,4 @@
-"""Results as a notebook shows them: a title, a few facts, a small figure; HTML and SVG without scripts or requests."""
+"""HTML representations of results for notebooks: title, facts and a small SVG figure, without scripts or requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 #: Okabe & Ito, distinct for every kind of colour vision on white and on black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _WIDTH, _HEIGHT, _MARGIN = 300, 110, 4
-#: Points of a curve that so small a figure can show, curves, and bars.
+#: Largest numbers of points of a curve, of curves, and of bars.
 _MOST_POINTS, _MOST_CURVES, _MOST_BARS = 400, 7, 40
 
 
@@ -44,9 +44,9 @@ def curves(x: Any, y: Any, label: str, *, log: bool = False) -> str:
     Parameters
     ----------
     label : str
-        What is drawn, for readers who hear the page.
+        Description of the figure, for screen readers.
     log : bool
-        A logarithmic ordinate; what is not positive is left out.
+        A logarithmic ordinate; values that are not positive are left out.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     y = y.reshape(len(x), -1)
@@ -72,7 +72,7 @@ def curves(x: Any, y: Any, label: str, *, log: bool = False) -> str:
 
 
 def bars(values: ArrayLike, label: str) -> str:
-    """Sizes >= 0 in falling order."""
+    """Bars of sizes >= 0 in descending order."""
     values = np.sort(np.asarray(values, dtype=float).ravel())[::-1][:_MOST_BARS]
     if not len(values) or not values[0] > 0 or not np.isfinite(values).all():
         return ""
@@ -100,7 +100,7 @@ def _svg(content: str, label: str) -> str:
 
 
 def one_line(result: Any) -> str:
-    """The ``__repr__`` of a dataclass of results: numbers and words as they are, arrays by their shape."""
+    """The ``__repr__`` of a dataclass of results: numbers and texts by value, arrays by shape."""
     parts = []
     for each in dataclasses.fields(result):
         value = getattr(result, each.name)

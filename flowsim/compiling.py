@@ -1,4 +1,4 @@
-"""Saying that Numba compiles: seconds of silence at a first use would look like a hang."""
+"""A note that Numba compiles, which takes seconds at a first use."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _EXPECTED: list[bool] = []
 
 
 def expect() -> None:
-    """Another process compiles for this one."""
+    """Print the note where another process compiles for this one."""
     _EXPECTED.append(True)
 
 
 @contextlib.contextmanager
 def compiling_note(shown: bool) -> Iterator[None]:
-    """Within the block, one line on standard error as soon as Numba compiles; nothing where its cache has the code."""
+    """Print one line on standard error as soon as Numba compiles within the block; nothing with cached code."""
     if not shown or _SAID:
         yield
         return
@@ -32,7 +32,7 @@ def compiling_note(shown: bool) -> Iterator[None]:
             _say()
 
         def on_end(self, event: Any) -> None:
-            """Nothing: only the beginning is announced."""
+            """Nothing: only the start is reported."""
 
     with event.install_listener("numba:compile", Note()):
         yield

@@ -1,4 +1,4 @@
-"""The errors of our own; everything a caller can mend is a ``ValueError``."""
+"""The exceptions of flowsim; invalid arguments raise ``ValueError``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class IntegrationError(RuntimeError):
     Attributes
     ----------
     trajectory : Trajectory or None
-        What was computed before the failure, with ``success`` False; None if nothing was.
+        The result up to the failure, with ``success`` False; None if there is none.
     path : SaddlePath or None
-        Of a limit process: the saddles before the one that failed, with ``complete`` False.
+        For a limit process: the saddles before the failure, with ``complete`` False.
     """
 
     def __init__(self, message: str, trajectory: Any = None, path: Any = None) -> None:
@@ -23,4 +23,4 @@ class IntegrationError(RuntimeError):
 
 
 class MissingFileError(FileNotFoundError, ValueError):
-    """A file that a caller named and that is not there."""
+    """A file given by a caller does not exist."""

@@ -1,7 +1,7 @@
-"""Flows and limit paths as estimators of scikit-learn.
+"""Flows and limit paths as scikit-learn estimators.
 
-Both standardise the features and the target by themselves, so `alpha` and times have the same meaning for every table,
-and give coefficients in the units of the data. Needs scikit-learn: ``pip install 'flowsim[learn]'``.
+Both standardise features and target, so that `alpha` and times have the same meaning for every table,
+and return coefficients in the units of the data. Needs scikit-learn: ``pip install 'flowsim[learn]'``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sklearn.base import BaseEstimator, RegressorMixin  # noqa: E402
 from sklearn.model_selection import train_test_split  # noqa: E402
 from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E402
 
-#: Times at which early stopping looks at the held-out rows, evenly spread in arc length.
+#: Number of times at which early stopping evaluates the held-out rows, evenly spaced in arc length.
 _LOOKS = 200
 
 
 class _Linear(RegressorMixin, BaseEstimator):
-    """What both share: units, held-out rows, predictions."""
+    """The base class: units, held-out rows, predictions."""
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to X (n, d) and y (n,)."""
@@ -70,30 +70,30 @@ class _Linear(RegressorMixin, BaseEstimator):
         return DiagonalNetwork(self.formula)
 
     def _held_out(self: Any, X: Array, y: Array) -> tuple[Regression, Regression]:
-        """Rows to learn from and rows to judge by."""
+        """Training and validation rows."""
         parts = train_test_split(X, y, test_size=self.validation_fraction, random_state=self.random_state)
         return Regression(parts[0], parts[2]), Regression(parts[1], parts[3])
 
 
 class FlowRegressor(_Linear):
-    """Linear regression by the gradient flow of a network, to rest or to the time that held-out rows choose.
+    """Linear regression by the gradient flow of a network, to rest or to a time chosen on held-out rows.
 
     Parameters
     ----------
     formula : str
         One coordinate of the network.
     depth : int, optional
-        Products of so many weights instead.
+        Product of this many weights, instead of `formula`.
     alpha : float or str
         Scale of initialisation: the smaller, the sparser.
     t_end : float, optional
-        Length of the run in time, the target scaled to largest entry 1. Default: until the flow rests.
+        Length of the run in time, with the target scaled to largest entry 1. Default: until the flow is at rest.
     early_stopping : bool
-        Follow the flow on some rows, stop where the others are predicted best, and learn from all rows that long.
+        Choose the time of best prediction on held-out rows, then fit all rows up to that time.
     validation_fraction : float
-        Share of the rows held out for early stopping.
+        Fraction of the rows held out for early stopping.
     random_state : int, RandomState or None
-        Of the choice of these rows.
+        Seed of the choice of these rows.
     rtol : float
         Relative accuracy of the weights.
 
@@ -102,7 +102,7 @@ class FlowRegressor(_Linear):
     coef_ : array (d,)
     intercept_ : float
     t_ : float
-        Where the flow was stopped, in time.
+        The time at which the flow was stopped.
     trajectory_ : Trajectory
         The flow on standardised data.
     n_iter_ : int
@@ -152,25 +152,25 @@ class FlowRegressor(_Linear):
 
 
 class SaddleRegressor(_Linear):
-    """Linear regression by the limit of vanishing initialisation: one feature after another, as the flow takes them.
+    """Linear regression by the limit of vanishing initialisation: a plateau of the saddle-to-saddle process.
 
     Parameters
     ----------
     formula, depth
         As for :class:`FlowRegressor`.
     n_jumps : int, optional
-        Stop on the plateau after so many jumps. Default: the end of the path, or what early stopping chooses.
+        Stop on the plateau after this many jumps. Default: the end of the path, or the choice of early stopping.
     early_stopping, validation_fraction, random_state
-        As for :class:`FlowRegressor`; the plateau is chosen.
+        As for :class:`FlowRegressor`, for the choice of the plateau.
 
     Attributes
     ----------
     coef_ : array (d,)
     intercept_ : float
     path_ : SaddlePath
-        On standardised data.
+        The path on standardised data.
     n_jumps_ : int
-        Jumps made.
+        Number of jumps.
     n_iter_ : int
         The same.
     """
@@ -201,7 +201,7 @@ class SaddleRegressor(_Linear):
             learned, judged = self._held_out(X, y)
             path = saddle_to_saddle(self._network(), learned)
             best = int(np.argmin(judged.loss(path.saddles)))
-            # Times are comparable between the two paths, numbers of jumps need not be.
+            # Times are comparable between the two paths, numbers of jumps are not.
             edges = np.concatenate([[0.0], path.jump_times, [np.inf]])
             time = (edges[best] + edges[best + 1]) / 2
             last = int(np.searchsorted(self.path_.jump_times, time, side="right"))

@@ -1,4 +1,4 @@
-"""Events of a flow, as users import them; written in :mod:`flowsim.results.events`."""
+"""Public names of events; implemented in :mod:`flowsim.results.events`."""
 
 from flowsim.results.events import (
     Event,

@@ -1,11 +1,11 @@
-"""Libraries that only some uses need: loaded when first used, with a message that names the extra to install."""
+"""Optional libraries, imported on first use, with an error that names the extra to install."""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
 
-#: library -> the extra of this package that brings it
+#: library -> the extra of this package that installs it
 _EXTRA_OF = {
     "dash": "explore",
     "distributed": "distributed",
@@ -25,14 +25,14 @@ class MissingExtraError(ImportError):
 
 
 def need(name: str, what: str) -> ModuleType:
-    """Import a module, or say what needs it and how to get it.
+    """Import a module, or raise an error with the feature that needs it and the extra to install.
 
     Parameters
     ----------
     name : str
-        Of the module, ``"plotly.offline"``.
+        The module, such as ``"plotly.offline"``.
     what : str
-        What needs it: the subject of the message.
+        The feature that needs it, as the subject of the message.
 
     Raises
     ------
@@ -43,6 +43,6 @@ def need(name: str, what: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         if (error.name or "").partition(".")[0] != library:
-            raise  # it is there, and something else is wrong
+            raise  # it is installed, but fails to import
         extra = _EXTRA_OF[library]
         raise MissingExtraError(f"{what} needs {library}: pip install 'flowsim[{extra}]'.", name=error.name) from None

@@ -1,4 +1,4 @@
-"""Keyword arguments that nobody takes are answered with the one that was probably meant."""
+"""Errors of unknown keyword arguments, with a suggestion of the one that was probably meant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: What other libraries call an argument -> what it may be called here.
+#: An argument's name in other libraries -> its names here.
 _ELSEWHERE = {
     "batch": ("batch_size",),
     "dt": ("step",),
@@ -52,9 +52,9 @@ _ELSEWHERE = {
 
 
 def hinting(function: Callable[P, R]) -> Callable[P, R]:
-    """A call with an unknown keyword fails as always, and says which one is near: ``lr`` is ``step``.
+    """Decorator: an unknown keyword raises the usual error with a suggestion, such as ``step`` for ``lr``.
 
-    A function that hands further keywords on leaves them to whom it hands them, but for what others call its own.
+    Keywords that a function passes on are left to the function called, except for synonyms of its own.
     """
     parameters = inspect.signature(function).parameters.values()
     hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)

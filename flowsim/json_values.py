@@ -1,4 +1,4 @@
-"""Values as JSON takes them."""
+"""Conversion of values to JSON types."""
 
 from __future__ import annotations
 

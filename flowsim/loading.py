@@ -1,4 +1,4 @@
-"""Whatever was saved comes back."""
+"""Loading of saved trajectories and paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     Trajectory, SaddlePath or LinearSaddlePath
-        What the file holds.
+        The object in the file.
 
     Notes
     -----
@@ -31,7 +31,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or changed in a single bit, or holds something else.
+        If the file is damaged or changed in a single bit, or of another kind.
     """
     data = read(path, "trajectory or path")
     if data.attrs.get("format") == PATH:

@@ -1,4 +1,8 @@
-"""What a flow or a descent returns: states, trajectories, events, files."""
+"""Results of flows and descents: states, trajectories, events, files.
+
+Read `state` and `trajectory`; `events` are what can be located along a flow, `files` and `netcdf` write and read them
+(`classic` is NetCDF's classic binary form).
+"""
 
 from flowsim.results.state import CLOCKS, TIME_CLOCKS, Clock, Deferred, State
 from flowsim.results.trajectory import Trajectory, load

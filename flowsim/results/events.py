@@ -1,8 +1,8 @@
 """Events of a flow: located to the accuracy of the flow itself.
 
-Give events to :func:`flowsim.gradient_flow` and read what was found from ``traj.events``. The makers here cover jumps,
-losses and plateaus; any function of time and state, ``events=lambda t, state: state.beta[:, 0] - state.beta[:, 1]``,
-is an event too: it happens where the function changes sign.
+Pass events to :func:`flowsim.gradient_flow` and read their occurrences from ``traj.events``. The functions here cover
+jumps, losses and plateaus; any function of time and state, ``events=lambda t, state: state.beta[:, 0] - state.beta[:,
+1]``, is an event too, located where the function changes sign.
 """
 
 from __future__ import annotations
@@ -28,33 +28,34 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-#: A speed relative to coefficients and time passed below which beta rests, and a distance that errors cover, in rtol.
+#: Speed, relative to coefficients and elapsed time, below which beta is at rest; distance of the size of errors, in
+#: rtol.
 _AT_REST, _ERRS = 1e-3, 3.0
 
 Index = int | tuple[int, ...] | None
-#: a function of times (K,) and states, with one row a time
+#: a function of times (K,) and states, with one row per time
 EventFunction = Callable[[Array, State], Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """A function of time and state whose changes of sign count.
+    """A function of time and state whose changes of sign are located.
 
     Attributes
     ----------
     function : callable (t (K,), State) -> (K,) or (K, C)
-        The state has a leading axis K. With C components each counts by itself; zero counts as positive.
+        The state has a leading axis K. Each of C components is an event of its own; zero counts as positive.
     name : str
     direction : {0, 1, -1}
         Only rising (1) or only falling (-1) changes; 0 for both.
     terminal : bool
         The run ends at the first occurrence.
     quantity, index
-        What the makers look at, to be checked against the network before the run.
+        The quantity of :func:`crosses`, to be checked against the network before the run.
     of_size : callable (size) -> function, optional
-        Makes the function for a run, of the size of coefficients that the data suggest.
+        Returns the function for a run, given the size of coefficients estimated from the data.
     noise : float
-        Distance of beta up to which a pair of changes of sign, up and down, is none.
+        Distance of beta up to which a pair of changes of sign, up and down, is ignored.
     """
 
     function: EventFunction
@@ -73,7 +74,7 @@ class Event:
             raise ValueError(f"`direction` must be -1, 0 or 1; received {self.direction!r}.")
 
     def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Whether quantity and index exist where beta and the weights have these shapes."""
+        """Require that quantity and index exist for beta and weights of these shapes."""
         if self.quantity is None:
             return
         if self.quantity not in shapes:
@@ -103,7 +104,7 @@ class Event:
                 f"`events`: {self.name!r} must return shape ({len(t)},) or ({len(t)}, C) for {len(t)} times; "
                 f"received {values.shape}."
             )
-        # A flow that leaves the range of floats says so itself.
+        # A flow that leaves the range of floats is reported by the flow itself.
         if np.isnan(values).any() and np.isfinite(state.beta).all():
             bad = np.isnan(values).reshape(len(t), -1).any(axis=1)
             raise ValueError(f"`events`: {self.name!r} must not be NaN; it is at t = {t[bad][0]:.6g}.")
@@ -116,9 +117,9 @@ def crosses(quantity: str, index: Index, level: float, *, direction: int = 0, te
     Parameters
     ----------
     quantity : str
-        ``"beta"``, ``"|beta|"``, or a weight: ``"u"``, ``"|u|"``, or ``"ln|u|"``, which has no smallest value.
+        ``"beta"``, ``"|beta|"``, or a weight: ``"u"``, ``"|u|"``, or ``"ln|u|"``, at any scale.
     index : int, tuple or None
-        Which coordinate, (row, column) for a LinearNetwork; None for all, each by itself: the component of an
+        The coordinate, (row, column) for a LinearNetwork; None for all, each as its own component: the component of an
         occurrence is then the coordinate.
     level : float
         Finite.
@@ -151,7 +152,7 @@ def crosses(quantity: str, index: Index, level: float, *, direction: int = 0, te
 
 
 def loss_reaches(value: float, *, terminal: bool = False) -> Event:
-    """The training loss falls to a value > 0."""
+    """The training loss decreases to a value > 0."""
     value = _number("value", value)
     if value <= 0:
         raise ValueError(f"`value` must be > 0: a flow reaches its least loss at no finite time; received {value:g}.")
@@ -159,18 +160,18 @@ def loss_reaches(value: float, *, terminal: bool = False) -> Event:
 
 
 def plateau_begins(speed: float | None = None, *, terminal: bool = False) -> Event:
-    r"""beta comes to rest: its speed falls below a value.
+    r"""beta comes to rest: its speed decreases below a value.
 
     Parameters
     ----------
     speed : float, optional
         A value > 0 of ``||d beta|| / d accelerated_time``, in the units of the data. By default the speed is taken
-        relative to the coefficients and to the time passed,
+        relative to the coefficients and to the elapsed time,
 
         .. math:: \frac{\lVert d\beta \rVert}{d \ln t} < 10^{-3} \max(\lVert\beta\rVert_\infty, b),
 
-        b the largest coefficient of a fit of one feature, which no unit of X, y or time changes; and a motion over less
-        than ``3 rtol b`` is none: steps err by as much.
+        b the largest coefficient of a fit of one feature, which is independent of the units of X, y and time; motion
+        over less than ``3 rtol b``, the size of errors, is ignored.
     terminal : bool
         End the run at the first occurrence.
     """
@@ -178,7 +179,7 @@ def plateau_begins(speed: float | None = None, *, terminal: bool = False) -> Eve
 
 
 def plateau_ends(speed: float | None = None, *, terminal: bool = False) -> Event:
-    """beta begins to move: its speed rises above a value, as in :func:`plateau_begins`."""
+    """beta begins to move: its speed increases above a value, as in :func:`plateau_begins`."""
     return _plateau(speed, "plateau ends", 1, terminal)
 
 
@@ -213,14 +214,14 @@ def _number(name: str, value: Any) -> float:
 def as_events(
     events: Any, shapes: dict[str, tuple[int, ...]], rtol: float = 0.0, size: Callable[[], float] = float
 ) -> tuple[Event, ...]:
-    """Events of whatever a caller gave: one or several, functions among them, which may carry SciPy's attributes.
+    """The events given by a caller: one or several, or functions, which may have SciPy's attributes.
 
     Parameters
     ----------
     shapes : dict
-        Of beta and of every weight at one time.
+        Shapes of beta and of every weight at one time.
     rtol, size
-        The run's tolerance, and the size of coefficients that the data suggest, asked for if an event needs it.
+        The run's tolerance, and the size of coefficients estimated from the data, called if an event needs it.
     """
     if isinstance(events, Event) or callable(events):
         events = (events,)
@@ -256,14 +257,14 @@ class Occurrence:
     Attributes
     ----------
     name : str
-        Of the event.
+        Name of the event.
     component : int
-        Which column of the event's function; the coordinate, for :func:`crosses` without index.
+        Column of the event's function; the coordinate, for :func:`crosses` without index.
     rising : bool
     t : float
-        On the clock of time.
+        Time.
     accelerated_time, arclength : float
-        On the other two.
+        The other two clocks.
     state : State
     """
 
@@ -288,7 +289,7 @@ class Occurrence:
 class Events(Sequence[Occurrence]):
     """The events of a run, in their order.
 
-    ``events[3]`` is an :class:`Occurrence`, ``events["loss = 0.1"]`` all that belong to an event, and ``events[mask]``
+    ``events[3]`` is an :class:`Occurrence`, ``events["loss = 0.1"]`` all occurrences of an event, and ``events[mask]``
     or ``events[2:5]`` a part.
 
     Attributes

@@ -51,7 +51,7 @@ def labelled(trajectory: Any) -> Labelled:
     )
 
 
-#: Everything is without dimension: the loss and the network say in what unit weights and times are counted.
+#: All variables are dimensionless: loss and network determine the units of weights and times.
 _MEANING = {
     "t": "time",
     "accelerated_time": "accelerated time",
@@ -69,7 +69,7 @@ _MEANING = {
 
 
 def _described(name: str) -> dict[str, str]:
-    """`long_name` and `units` of a variable; nothing for labels."""
+    """`long_name` and `units` of a variable; empty for labels."""
     own, at_event = name.removeprefix("event_"), name.startswith("event_")
     if own.startswith("weight_"):
         meaning = f"weight {own.removeprefix('weight_')}"
@@ -88,7 +88,7 @@ def read_trajectory(path: str | os.PathLike[str], data: Labelled | None = None) 
     Raises
     ------
     FileNotFoundError, ValueError
-        As :func:`read`; also if the file holds something else.
+        As :func:`read`; also if the file is of another kind.
     """
     data = read(path, "trajectory") if data is None else data
     try:
@@ -107,12 +107,12 @@ def read_trajectory(path: str | os.PathLike[str], data: Labelled | None = None) 
             feature_names=tuple(str(name) for name in data["feature"].values),
             info=json.loads(data.attrs["info"]),
         )
-    except Exception as error:  # whatever is missing or of another kind
+    except Exception as error:  # any missing or invalid field
         raise ValueError(f"`path` must be a trajectory file; {path} cannot be read as one ({error}).") from error
 
 
 def _variables(state: State, axis: str, prefix: str) -> dict[str, Any]:
-    """Variables of a dataset, all but the times."""
+    """Variables of a dataset, without the times."""
     matrix_valued = state.beta.ndim == 3
     body = ("feature", "target") if matrix_valued else ("feature",)
     sides = ("direction", "direction_") if matrix_valued else ("pair", "feature")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 
 Clock = Literal["time", "accelerated", "arclength", "log_loss"]
-#: Those on which every run can be read, and all.
+#: Clocks on which every run can be read, and all clocks.
 TIME_CLOCKS: tuple[Clock, ...] = ("time", "accelerated", "arclength")
 CLOCKS: tuple[Clock, ...] = (*TIME_CLOCKS, "log_loss")
 
@@ -31,7 +31,7 @@ MAPPINGS = ("weights", "log_abs_weights")
 
 
 class Deferred:
-    """A field computed on first access: most runs never need every weight at every step."""
+    """A field computed on first access: most uses do not need every weight at every step."""
 
     __slots__ = ("compute",)
 
@@ -56,21 +56,21 @@ class State:
     imbalance: Array
     log_imbalance: Array
     speed: Array | None = field(default=None, kw_only=True)
-    #: ``ln loss``, finite far below the range of floats; of the loss itself where nothing better is known
+    #: ``ln loss``, finite far below the range of floats; the logarithm of the loss where no better formula exists
     log_loss: Array | None = field(default=None, kw_only=True)
-    #: of a LinearNetwork: ``1 + l_j / gamma`` of its directions, falling
+    #: for a LinearNetwork: ``1 + l_j / gamma`` of its directions, descending
     levels: Array | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """A state with fields that may be :class:`Deferred`, made at once: of a frozen class field by field is slow."""
+        """A state with fields that may be :class:`Deferred`; faster than the constructor of a frozen class."""
         made = object.__new__(cls)
         made.__dict__.update(values)
         return made
 
     @property
     def singular_values(self) -> Array:
-        """Singular values of a matrix-valued beta, falling."""
+        """Singular values of a matrix-valued beta, descending."""
         if np.ndim(self.beta) - np.ndim(self.t) != 2:
             raise ValueError("`singular_values` are those of the matrix beta of a LinearNetwork.")
         return np.asarray(np.linalg.svd(self.beta, compute_uv=False), dtype=np.float64)
@@ -86,7 +86,7 @@ class State:
         return value
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is deferred is computed: another process does not have the run."""
+        """The state to pickle, with deferred fields computed: another process does not have the run."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def __repr__(self) -> str:
@@ -104,26 +104,26 @@ class State:
         return State(**parts)
 
     def _later(self, name: str, index: Any) -> Deferred:
-        """A selection made when it is asked for: weights of many features are most of what is to be computed."""
+        """A selection computed on access: weights of many features are most of the work."""
         return Deferred(lambda: _select(getattr(self, name), index))
 
 
 class Dense(Protocol):
-    """A run that can be read anywhere."""
+    """The dense output of a run."""
 
     def __call__(self, values: Array, clock: Clock) -> State:
         """The states at values of a clock, between those of `span`."""
 
     def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
-        """beta of the coordinates `only` there, shape (K, len(only)): with many features, much less work."""
+        """beta of the coordinates `only`, shape (K, len(only)): with many features, much less work."""
         ...
 
     def span(self, clock: Clock) -> tuple[float, float]:
-        """Where the run begins and ends on a clock, whatever times were asked for."""
+        """The first and the last value of a clock, whatever times were requested."""
 
 
 def _select(values: Any, index: Any) -> Any:
-    """A part of an array, or of every one of a mapping; weights made on demand stay unmade."""
+    """A selection of an array, or of every array of a mapping; weights computed on demand stay deferred."""
     if hasattr(values, "select"):
         return values.select(index)
     return {key: each[index] for key, each in values.items()} if isinstance(values, Mapping) else values[index]

@@ -33,18 +33,18 @@ class Trajectory(State):
     ----------
     t, accelerated_time, arclength : array (T,)
         The three clocks. ``accelerated_time = t / ln(1/alpha)`` for two-layer networks and
-        ``t * alpha**(L - 2)`` for homogeneous degree L >= 3, where t is infinite if it leaves the range of floats;
+        ``t * alpha**(L - 2)`` for homogeneous degree L >= 3, where t is infinite on overflow;
         ``d arclength = d accelerated_time + ||d beta||``.
     beta : array (T, d), or (T, D, m) for a LinearNetwork
         The predictor.
     weights : mapping name -> array (T, d)
-        Weights as floats: 0.0 where they leave the range of floats (see ``log_abs_weights``).
+        Weights as floats: 0.0 where they underflow (see ``log_abs_weights``).
     log_abs_weights : mapping name -> array (T, d)
         ``ln |weight|``, finite at every alpha; -inf where a weight is exactly zero.
     loss : array (T,)
         Training loss ``L(beta)``, without the noise term.
     log_loss : array (T,)
-        ``ln L(beta)``, by the logarithms of its terms: finite where the loss itself is below the range of floats.
+        ``ln L(beta)``, by the logarithms of its terms: finite where the loss itself underflows.
     imbalance : array (T, pairs, d), or (T, k, k) for a LinearNetwork
         The conserved quantities named by ``invariants``: ``w_1^2 - w_l^2`` for products of weights.
     log_imbalance : array, as imbalance
@@ -53,25 +53,25 @@ class Trajectory(State):
         ``||d beta|| / d accelerated_time``: far below 1 on a plateau, of order ln(1/alpha) in a jump of a two-layer
         network. None for a descent.
     levels : array (T, w) or None
-        Of a LinearNetwork with alpha < 1: ``1 + l_j / ln(1/alpha)`` of the w directions of its frame, falling; 0 at the
-        start, 1 for a direction that has grown to order one, -inf for one that is not in the start.
-        ``singular_values``, those of beta.
+        For a LinearNetwork with alpha < 1: ``1 + l_j / ln(1/alpha)`` of the w directions of its frame, descending; 0 at
+        the start, 1 for a direction that has grown to order one, -inf for one that is absent from the start.
+        ``singular_values`` are those of beta.
     imbalance_drift : float
-        Largest departure of the imbalance from its exact law, relative to its value at 0 (to the size of its
-        terms at 0 where that value is 0). NaN for a LinearNetwork under noise run by a method of SciPy's: only the
-        native one integrates the law.
+        Largest deviation of the imbalance from its exact law, relative to its value at 0 (to the size of its
+        terms at 0 where that value is 0). NaN for a LinearNetwork under noise run by one of SciPy's methods: only the
+        native method integrates the law.
     invariants : tuple of str
-        What each pair of ``imbalance`` is.
+        Formulas of the quantities in ``imbalance``.
     success : bool
     message : str
     stats : dict
-        steps, rejected, nfev, njev, seconds, and what else the method counts.
+        steps, rejected, nfev, njev, seconds, and further counters of the method.
     info : dict
         Network, alpha, noise, method, coordinates, clock, tolerances, versions: plain JSON values.
     imbalance_departure : array (T,) or None
-        That departure at each time, the largest over coordinates.
+        The deviation at each time, the largest over coordinates.
     error_estimate : array (T,) or None
-        Estimated global error of beta in the largest-entry norm, if it was asked for.
+        Estimated global error of beta in the largest-entry norm, if requested.
     events : Events
         The events requested that occurred: a sequence of :class:`flowsim.events.Occurrence`.
     """
@@ -86,21 +86,21 @@ class Trajectory(State):
     imbalance_departure: Array | None = None
     error_estimate: Array | None = None
     events: Events = field(default_factory=Events)
-    #: maps (values of a clock, which clock) to the state there; None for a descent and what was loaded from a file
+    #: maps (values of a clock, clock) to states; None for a descent and for a trajectory loaded from a file
     dense: Dense | None = None
 
     def __len__(self) -> int:
         return len(self.t)
 
     def at(self, t: ArrayLike, clock: Clock = "time") -> State:
-        """The state at any time inside the run, by the integrator's dense output, whatever times were reported.
+        """The state at any time inside the run, by the integrator's dense output.
 
         Parameters
         ----------
         t : float or array (K,)
             Values of `clock`.
         clock : {"time", "accelerated", "arclength", "log_loss"}
-            "log_loss" (``ln(1/L)``) of runs on that clock.
+            "log_loss" (``ln(1/L)``) for runs on that clock.
 
         Returns
         -------
@@ -120,10 +120,10 @@ class Trajectory(State):
         values = times_of(t)
         if clock == "log_loss" and self.info.get("clock") != clock:
             raise ValueError("`clock` can be 'log_loss' for runs on that clock only.")
-        # The whole run, also where the reported times begin later or end before it does.
+        # The whole run, also where the reported times cover a part of it.
         own, (low, high) = self.clock_values(clock), self.dense.span(clock)
         low, high = min(low, float(own[0])), max(high, float(own[-1]))
-        # Rounding of the caller's own arithmetic at the two ends is forgiven; nothing is extrapolated.
+        # Allow for rounding at the two ends, without extrapolation.
         slack = 1e-12 * max(abs(high), np.finfo(float).tiny)
         bad = ~((values >= low - slack) & (values <= high + slack))
         if bad.any():
@@ -152,7 +152,7 @@ class Trajectory(State):
         return labelled(self).to_xarray()
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row a recorded time: the three clocks, the loss, and ``beta[name]`` for every coordinate."""
+        """One row per recorded time: the three clocks, the loss, and ``beta[name]`` for every coordinate."""
         import pandas
 
         names = coordinate_names(self)
@@ -161,7 +161,7 @@ class Trajectory(State):
         return pandas.concat([pandas.DataFrame({**clocks, "loss": self.loss}), beta], axis=1)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything but the dense output as NetCDF; the file appears whole or not at all.
+        """Write everything but the dense output as NetCDF, atomically.
 
         Raises
         ------
@@ -173,8 +173,8 @@ class Trajectory(State):
         return write(labelled(self), path, "to_dataframe()")
 
     def plot(self, **options: Any) -> Axes:
-        """The coordinates over a clock: :func:`flowsim.plot.trajectory`, which says what else it takes."""
-        import flowsim  # the method only passes on to the package's public function, which stands floors above
+        """The coordinates over a clock: :func:`flowsim.plot.trajectory`, with its options."""
+        import flowsim  # on call: `flowsim.plot` is on a higher floor
 
         return flowsim.plot.trajectory(self, **options)
 
@@ -196,7 +196,7 @@ class Trajectory(State):
             "times": len(self),
             "end": f"t = {float(self.t[-1]):.6g}, accelerated time {float(self.accelerated_time[-1]):.6g}",
             "loss at the end": float(self.loss[-1]),
-            "drift of what is conserved": f"{self.imbalance_drift:.1e}",
+            "drift of conserved quantities": f"{self.imbalance_drift:.1e}",
             "estimated error": None if self.error_estimate is None else f"{self.error_estimate.max():.1e}",
             "events": len(self.events) or None,
             "method": info.get("method"),

@@ -1,4 +1,9 @@
-"""Flow against limit, flow against descent, references."""
+"""Studies: flows against their limit, descents against flows, reference solutions, laws of linear networks.
+
+Each file is one study: `limit_study` and `jumps` (flow and limit), `compare`, `halved_steps`, `step_sizes` and `edge`
+(descent), `references`, `potential` and `lasso_link` (l1, l2, entropy and Lasso solutions), `separation` (margins),
+`linear_ranks`, `linear_rates` and `width_law` (two-layer linear networks).
+"""
 
 import importlib
 from typing import Any
@@ -32,7 +37,7 @@ from flowsim.studies.separation import NuclearSeparation, Separation, nuclear_se
 from flowsim.studies.step_sizes import first_move, tenth_of_stable
 from flowsim.studies.width_law import WidthLaw, width_law
 
-#: names that stand elsewhere by now
+#: names that have moved to other modules
 _MOVED = {
     "Certificates": "flowsim.certificates",
     "certify": "flowsim.certificates",

@@ -1,4 +1,4 @@
-r"""How far a descent is from a flow: in time, in shape, in what is conserved, at the end.
+r"""Distance of a descent from a flow: in time, in shape, in conserved quantities, at the end.
 
 .. math:: \max_k \lVert \beta(h k) - \beta_k \rVert = O(h^p), \qquad
           p = 1 \text{ for the gradient flow}, \quad p = 2 \text{ for the modified flow}.
@@ -22,7 +22,7 @@ from flowsim.results.trajectory import coordinate_names
 
 #: Points on each path when their shapes are compared.
 _SHAPE_POINTS = 400
-#: Rounding of the caller's arithmetic at the end of the flow.
+#: Relative rounding of times at the end of the flow that is allowed for.
 _SLACK = 1e-9
 
 
@@ -35,21 +35,21 @@ class Comparison:
     step : float
     t : array (K,)
         The flow's clock at the recorded steps of the descent that lie inside the flow: ``h k / (1 - momentum)``, or
-        ``h k`` against the modified flow, which has the momentum in it.
+        ``h k`` against the modified flow, which includes the momentum.
     distance : array (K,)
         ``||beta_flow(t) - beta_descent(t)||``.
     largest, at_end : float
-        Of `distance`: its maximum and its last value.
+        The maximum and the last value of `distance`.
     length : array (P,)
-        Fractions of the way, 0 to 1.
+        Fractions of the path length, 0 to 1.
     along : array (P,)
-        Distance of the two points that many fractions along either path, however fast each is travelled.
+        Distance of the points of the two paths at equal fractions of their length.
     hausdorff : float
         Largest distance from a point of one path to the other path.
     length_ratio : float
-        Length of the descent's path over that of the flow's, in beta; descent that oscillates walks further.
+        Length of the descent's path over that of the flow's, in beta; oscillation makes it larger.
     gain : array (K, pairs, d) or None
-        ``ln|J_flow| - ln|J_descent|`` of the conserved quantities: what discrete steps have removed,
+        ``ln|J_flow| - ln|J_descent|`` of the conserved quantities: their decay by discrete steps,
         ``-sum ln(1 - h^2 g^2)`` for ``u*v`` without noise. None for a LinearNetwork.
     imbalance_gap : array (K,)
         Largest ``|J_flow - J_descent|``.
@@ -85,7 +85,7 @@ class Comparison:
         return float(self.distance[-1])
 
     def summary(self) -> dict[str, float]:
-        """The numbers in one row."""
+        """The numbers as one row of a table."""
         row = {
             "step": self.step,
             "largest distance": self.largest,
@@ -174,7 +174,7 @@ class EnsembleComparison:
 
     @property
     def noise(self) -> Array:
-        """Length of the standard error: the distance that chance alone explains, (T,)."""
+        """Norm of the standard error, (T,): the expected distance from chance alone."""
         return np.linalg.norm(self.standard_error, axis=1)
 
     @cached_property
@@ -215,7 +215,7 @@ def compare(
     Raises
     ------
     ValueError
-        If the two do not belong together (features, alpha), or the flow can say nothing about the descent's times: it
+        If the two do not match (features, alpha), or the flow is not known at the descent's times: it
         ends before the first step, or it came from a file and was not recorded at them.
 
     Examples
@@ -256,7 +256,7 @@ def _compare_one(flow: Trajectory, descent: Trajectory) -> Comparison:
     if gap is not None and not matrix:
         with np.errstate(invalid="ignore"):
             gain = log_imbalance - descent.log_imbalance[inside]
-        # Both exactly zero: nothing to lose.
+        # Both are exactly zero: no decay.
         gain = np.where(np.isneginf(log_imbalance) & np.isneginf(descent.log_imbalance[inside]), 0.0, gain)
     return Comparison(
         step=float(descent.info["step"]),
@@ -338,7 +338,7 @@ def _flatten(values: Array) -> Array:
 
 
 def _shapes(one: Array, other: Array) -> tuple[Array, Array, float, float]:
-    """Fractions of the way, distance there, Hausdorff distance, ratio of lengths of two polygons."""
+    """Fractions of length, distances there, Hausdorff distance, and ratio of lengths, of two polygons."""
     fractions = np.linspace(0.0, 1.0, _SHAPE_POINTS)
     (first, length), (second, other_length) = _resample(one, fractions), _resample(other, fractions)
     along = np.linalg.norm(first - second, axis=1)
@@ -352,7 +352,7 @@ def _resample(path: Array, fractions: Array) -> tuple[Array, float]:
     covered = np.concatenate([[0.0], np.cumsum(steps)])
     if covered[-1] == 0.0:
         return np.broadcast_to(path[0], (len(fractions), path.shape[1])), 0.0
-    # A step too short to add to the length so far is none.
+    # Drop steps that are below the rounding of the length so far.
     moving = np.concatenate([[True], np.diff(covered) > 0])
     knots, points = covered[moving], path[moving]
     segment = np.clip(np.searchsorted(knots, fractions * covered[-1], side="right") - 1, 0, len(knots) - 2)

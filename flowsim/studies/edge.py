@@ -1,7 +1,7 @@
 r"""Large steps: the edge of stability, and the limit of vanishing initialisation at a fixed step.
 
-Linear stability of descent at a minimum asks for ``sharpness <= 2/h``. A run whose minimum is sharper cannot stay
-there: it moves on, oscillating, to a flatter one, and its sharpness settles at or just below ``2/h``.
+Linear stability of descent at a minimum requires ``sharpness <= 2/h``. A run whose minimum is sharper does not stay
+there: it oscillates towards a flatter one, and its sharpness converges to a value at or just below ``2/h``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
 
-#: A run is at the edge if its sharpness ends within this share of 2/h.
+#: A run is at the edge if its sharpness ends within this relative distance of 2/h.
 _AT_EDGE = 0.02
-#: Coordinates above this share of the largest count as used.
+#: Coordinates above this, relative to the largest, count as active.
 _USED = 0.02
 _ZERO = 1e-9
 _MOST_JUMPS = 10_000
@@ -66,7 +66,7 @@ class EdgeRun:
 
     @property
     def rising(self) -> float:
-        """Share of the recorded intervals over which the loss rose; 0 for monotone descent."""
+        """Fraction of the recorded intervals over which the loss increased; 0 for monotone descent."""
         return float((np.diff(self.descent.loss) > 0).mean())
 
     def summary(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def edge_of_stability(
     record_every: int = 11,
     n_sharpness: int = 100,
 ) -> EdgeStudy:
-    """Descend with each step size and follow the sharpness against 2/h.
+    """Descend with each step size and compare the sharpness with 2/h.
 
     Parameters
     ----------
@@ -116,23 +116,23 @@ def edge_of_stability(
     n_steps : int
         For every step size.
     record_every : int
-        Odd numbers show the oscillation, whose period is two steps.
+        Odd values resolve the oscillation, whose period is two steps.
     n_sharpness : int
-        At how many of the recorded states the sharpness is computed.
+        Number of recorded states at which the sharpness is computed.
 
     Notes
     -----
-    What a step size means depends on the loss, here ``1/(2n) ||X beta - y||^2``: a step quoted for
+    The scale of a step size depends on the loss, here ``1/(2n) ||X beta - y||^2``: a step quoted for
     ``1/2 ||X beta - y||^2`` is n times as large here. The example: steps 1.75e-2 and 5e-3 on ``u*v`` with n = 50,
     d = 100 and two nonzero coefficients (``datasets.sparse_regression(50, 100, 2, seed=s)``, alpha = 0.01).
 
-    - As they stand, both are far below the edge. The two-sparse minimum has sharpness 2 to 3 against ``2/h`` = 114 and
-      400: both descents are stable, end at it, and the loss falls at every step (s = 0, 1, 2).
+    - Unscaled, both are far below the edge. The two-sparse minimum has sharpness 2 to 3 against ``2/h`` = 114 and
+      400: both descents are stable, converge to it, and the loss decreases at every step (s = 0, 1, 2).
     - Times n, 0.875 and 0.25, so that ``2/h`` = 2.29 and 8: the smaller one is still stable and ends at the sparse
       minimum on each of 20 draws (s = 0 ... 19; ratio 0.22 to 0.36). The larger one depends on the draw. On 12 of them
-      the sparse minimum lies below ``2/h`` and descent ends there. On the other 8 it is too sharp to hold (up to
-      1.24 times ``2/h``): the sharpness overshoots, the loss rises and falls, and by 5000 steps descent sits within
-      4 % of the edge; on 6 of these it has settled at a flatter interpolator of 9 to 49 coordinates with a larger
+      the sharpness of the sparse minimum is below ``2/h`` and descent ends there. On the other 8 it is unstable (up to
+      1.24 times ``2/h``): the sharpness overshoots, the loss oscillates, and after 5000 steps descent is within
+      4 % of the edge; on 6 of these it has converged to a flatter interpolator of 9 to 49 coordinates with a larger
       l1 norm. s = 1 shows it best: it ends at 0.999 of ``2/h`` with 49 coordinates.
 
     Examples
@@ -154,7 +154,7 @@ def edge_of_stability(
             if error.trajectory is None or "diverged" not in str(error):
                 raise
             descent, diverged = error.trajectory, True
-        # Half of the states evenly, half close to the start, where the sharpness rises.
+        # Half of the states evenly spaced, half close to the start, where the sharpness rises.
         last, half = len(descent) - 1, max(n_sharpness // 2, 2)
         places = np.concatenate([np.linspace(0, last, half), np.geomspace(1, max(last, 1), half)])
         index = np.unique(np.minimum(places, last).astype(np.int64))
@@ -168,7 +168,7 @@ def edge_of_stability(
 
 @dataclass(frozen=True, eq=False)
 class DescentLimit:
-    """Descent of ``u*v`` as alpha falls to 0 while the step stays.
+    """The limit of descent on ``u*v`` as alpha -> 0 at a fixed step.
 
     Attributes
     ----------
@@ -200,20 +200,20 @@ def descent_limit(problem: Regression, step: float) -> DescentLimit:
 
     .. math:: \frac{d}{d\tilde t} \frac{\ln|u \pm v|}{\gamma} = \frac1h \ln|1 \mp h g_i|,
 
-    so both sides of a coordinate lose ``-ln(1 - h^2 g^2) / h`` together, where the flow (h = 0) only trades one for the
-    other: jumps come later, the more the larger ``h |g|``, and not all in proportion, so the saddles may differ.
+    so that the sum of both rates is ``ln(1 - h^2 g^2) / h < 0``, where for the flow (h = 0) it is
+    0: jumps are delayed, the more the larger ``h |g|``, and not all in proportion, so that the saddles may differ.
 
     Parameters
     ----------
     problem : Regression
         Dense, one target.
     step : float
-        h, small enough that descent is stable at every saddle it visits.
+        h, small enough that descent is stable at every saddle of the process.
 
     Notes
     -----
-    Coordinate i jumps upwards (downwards) when ``ln|u+v|`` (``ln|u-v|``) comes back to order one; the next saddle is
-    the minimum of the loss over the signs of the coordinates that have.
+    Coordinate i jumps upwards (downwards) when ``ln|u+v|`` (``ln|u-v|``) returns to order one; the next saddle is
+    the minimum of the loss over the signs of all coordinates that have.
     """
     from scipy.optimize import nnls
 
@@ -233,7 +233,7 @@ def descent_limit(problem: Regression, step: float) -> DescentLimit:
         wait = float(waits.min())
         if not np.isfinite(wait):
             break
-        # A coordinate at its level stays there while its gradient is 0, and sinks where that pushes it back.
+        # A coordinate at its level stays there while its gradient is 0, and leaves it where that points inwards.
         level = np.minimum(level + wait * rate, 0.0)
         level[np.isclose(waits, wait, rtol=_ZERO, atol=0.0)] = 0.0
         time += wait

@@ -14,14 +14,14 @@ from flowsim.network import DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
 from flowsim.studies.compare import Comparisons, EnsembleComparison, compare
 
-#: Longest run, a few minutes on common data; and how many of its states are kept.
+#: Steps of the longest run, a few minutes on common data; and the number of its states that are kept.
 _MOST_STEPS = 20_000_000
 _MOST_RECORDS = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class HalvedSteps:
-    """What three step sizes tell of the orders in which descent approaches a flow.
+    """The orders in which descent converges to a flow, from three step sizes.
 
     Attributes
     ----------
@@ -111,5 +111,5 @@ def compare_halved_steps(
 
 
 def _spacing(count: int) -> int:
-    """Between the states kept of so many."""
+    """Steps between kept states, for a run of `count` steps."""
     return max(1, count // _MOST_RECORDS)

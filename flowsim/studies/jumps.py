@@ -1,4 +1,4 @@
-"""When the flow jumps: the limit's predictions against times measured on a trajectory."""
+"""Jump times: the predictions of the limit against times measured on a trajectory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flowsim.arrays import Array
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.results import Trajectory
 
-#: Points evaluated between two plateaus to find where half way is crossed, and how many if a few find no crossing.
+#: Points evaluated between two plateaus to bracket the crossing, and their number if the first few find none.
 _FEW, _MANY = 24, 200
-#: Rounds of the search inside a bracket, and what of the way counts as none.
+#: Iterations of the search inside a bracket, and the distance from half way that counts as zero.
 _ROUNDS, _CLOSE = 60, 1e-12
-#: Coefficients held at once.
+#: Coefficients in memory at once.
 _ENTRIES = 1 << 21
-#: A gradient that is left at the end, relative to the one at 0, from which on it is not rounding.
+#: Gradient at the end, relative to that at 0, above which it is not rounding.
 _ASKED = 1e-8
-#: Why a jump of the limit has no time of its own on a flow.
+#: Reasons why a jump of the limit has no time of its own on a flow.
 BEYOND = "beyond the horizon"
 MERGED_BEFORE, MERGED_AFTER = "merged with the jump before", "merged with the jump after"
 NOT_YET = "not yet crossed at the end of the run"
@@ -62,7 +62,7 @@ def measured_jump_times(trajectory: Trajectory, path: SaddlePath | LinearSaddleP
 
 
 def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tuple[Array, list[str]]:
-    """The times, and for NaN among them why there is none (elsewhere an empty text)."""
+    """The times, and for each NaN the reason (else an empty text)."""
     horizon = float(trajectory.accelerated_time[-1])
     middles = plateau_times(path, horizon)
     measured = np.full(len(path.jump_times), np.nan)
@@ -93,13 +93,13 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
 def _progress(
     trajectory: Trajectory, path: SaddlePath | LinearSaddlePath, jumps: NDArray[np.intp], times: Array
 ) -> Array:
-    """Way covered from saddle to saddle in some jumps at some times, less one half; a few times at once."""
+    """The fraction of the way from saddle to saddle, minus one half, for some jumps at some times."""
     out = np.empty(len(times))
     only: NDArray[np.intp] | None = None
     if isinstance(path, LinearSaddlePath):
         saddles = np.asarray(path.saddles)
     else:
-        # Coordinates outside all supports have no part in it.
+        # Coordinates outside all supports do not contribute.
         only = np.unique(np.concatenate(path.active_sets)).astype(np.intp)
         saddles = path.sparse_saddles[:, only].toarray()
     block = max(1, _ENTRIES // max(1, saddles[0].size))
@@ -112,7 +112,7 @@ def _progress(
         befores = saddles[jumps[part]]
         steps = saddles[jumps[part] + 1] - befores
         axes = tuple(range(1, steps.ndim))
-        unit = np.abs(steps).max(axis=axes, keepdims=True)  # squares of what is tiny or huge are no floats
+        unit = np.abs(steps).max(axis=axes, keepdims=True)  # so that squares neither overflow nor underflow
         along = steps / unit
         out[part] = np.sum((beta - befores) / unit * along, axis=axes) / np.sum(along**2, axis=axes) - 0.5
     return out
@@ -128,11 +128,11 @@ def _coefficients(trajectory: Trajectory, times: Array, only: NDArray[np.intp]) 
 def _crossing(
     function: Callable[[NDArray[np.intp], Array], Array], low: Array, high: Array, at_low: Array, at_high: Array
 ) -> Array:
-    """Roots in brackets, all at once: secants with the retained end's value halved, else bisection (Illinois)."""
+    """Roots in brackets, vectorised, by the Illinois method with bisection."""
     low, high, at_low, at_high = (np.array(each) for each in (low, high, at_low, at_high))
     kept = np.zeros(len(low))
     for round_ in range(_ROUNDS):
-        # Neighbouring floats are the limit.
+        # Down to neighbouring floats.
         open_ = np.flatnonzero(high - low > 4 * np.spacing(high))
         if not len(open_):
             break
@@ -157,8 +157,8 @@ def jump_table(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> l
     Returns
     -------
     list of dict
-        predicted, measured (None if the flow has no such time, and then `why`), feature, sign, kind, and `fall`, by how
-        much the training loss falls in the jump; plain JSON values. A linear network has its rank after the jump
+        predicted, measured (None if the flow has no such time, with the reason `why`), feature, sign, kind, and `fall`,
+        the decrease of the training loss in the jump; plain JSON values. A linear network has its rank after the jump
         instead of feature, sign and kind.
     """
     measured, reasons = _measure(trajectory, path)
@@ -188,7 +188,7 @@ def jump_table(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> l
 
 
 def one_sided(path: SaddlePath | LinearSaddlePath) -> str | None:
-    """Says so where the start lets coefficients take one sign only and the data ask for the other; else None."""
+    """A remark where the start allows one sign of coefficients only and the data require the other; else None."""
     if isinstance(path, LinearSaddlePath) or not path.complete:
         return None
     zero = np.zeros(path.problem.d)
@@ -197,7 +197,7 @@ def one_sided(path: SaddlePath | LinearSaddlePath) -> str | None:
     for threshold, pull, sign in ((path.thresholds[1], left, "negative"), (path.thresholds[0], -left, "positive")):
         if np.isinf(threshold).all() and not np.any(path.penalties) and pull.max() > _ASKED * size:
             return (
-                f"from this start no coefficient can become {sign}, and the data ask for it: the path ends at the best "
+                f"from this start no coefficient can become {sign}, and the data require it: the path ends at the best "
                 f"fit without {sign} coefficients"
             )
     return None

@@ -4,9 +4,9 @@ While no coefficient has left its bound, the average ``(1/t) int_0^t beta`` solv
 
 .. math:: \min_b \; L(b) + \sum_i \Big( \frac{t_i^\pm}{t} + \kappa_i^\pm \Big) |b_i| ,
 
-(for ``u*v`` without noise: ``lambda = 1/t``), because its gradient is ``-s(t)/t`` and s stands at a bound wherever the
+(for ``u*v`` without noise: ``lambda = 1/t``), because its gradient is ``-s(t)/t`` and s is at a bound wherever the
 average is not 0. Once a coefficient is deactivated its average remains; where its dual then moves back inside, the two
-paths part.
+paths differ.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from flowsim.limits import SaddlePath
 from flowsim.problem import Regression, require_squares
 from flowsim.studies.references import weighted_lasso
 
-#: Relative differences up to this are none.
+#: Relative differences up to this count as zero.
 _SAME = 1e-9
-#: Times sampled when none are given.
+#: Number of times by default.
 _SAMPLES = 60
 
 
 @dataclass(frozen=True, eq=False)
 class LassoLink:
-    """The two paths side by side.
+    """The time average of a limit path and the Lasso path.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class LassoLink:
     distance : array (T,)
         Largest difference, relative to the largest coefficient of the Lasso.
     departs_at : float
-        When the two part; inf if they never do.
+        The time from which on they differ; inf if they never do.
     because : tuple of int
-        The coordinates whose dual leaves its bound then while their average is not 0.
+        The coordinates whose dual leaves its bound at that time while their average is not 0.
     reason : str
     """
 
@@ -92,7 +92,7 @@ def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:
     scale = np.abs(solutions).max(axis=1)
     gap = np.abs(averages - solutions).max(axis=1)
     for row in np.flatnonzero(gap > _SAME * scale):
-        # The Lasso has several solutions where columns depend on each other: the average may be one of them.
+        # With dependent columns the Lasso has several solutions: the average may be one of them.
         costs = upper / times[row] + up_cost, lower / times[row] + low_cost
         if _is_solution(problem, averages[row], costs):
             solutions[row], gap[row] = averages[row], 0.0
@@ -108,7 +108,7 @@ def lasso_link(path: SaddlePath, t: ArrayLike | None = None) -> LassoLink:
 
 
 def _penalised(path: SaddlePath) -> str:
-    """Which Lasso: the signs that the start allows, and the penalties."""
+    """The Lasso in words: the signs that the start allows, and the penalties."""
     upper, lower = (np.isfinite(side) for side in path.thresholds)
     signs = "" if upper.all() and lower.all() else " over the signs that the start allows"
     signs = " over b >= 0" if upper.all() and not lower.any() else signs
@@ -129,7 +129,7 @@ def _is_solution(problem: Regression, beta: Array, costs: tuple[Array, Array]) -
 
 
 def _departure(path: SaddlePath, problem: Regression) -> tuple[float, tuple[int, ...]]:
-    """When a dual first leaves the bound at which its coefficient was active, and whose."""
+    """The time at which a dual first leaves the bound at which its coefficient was active, and the coordinates."""
     from flowsim.solvers.active_set import relative_rounding
 
     noise = relative_rounding(problem.n) * float(np.linalg.norm(problem.y)) / problem.n

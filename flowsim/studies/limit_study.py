@@ -1,4 +1,4 @@
-"""A flow at falling scales against the limit process."""
+"""Convergence of a flow to the limit process as alpha decreases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Alpha = float | str | Decimal | Fraction
 
-#: The run ends this much after the last jump, relative to its time.
+#: Duration of the run relative to the last jump.
 _OVERTIME = 0.5
 
 
@@ -43,11 +43,11 @@ class Rate:
         Standard error of the order; NaN with fewer than three points.
     constant : float
     expected : float
-        What theory says: 1 in ``1/ln(1/alpha)`` for two-layer networks, L - 2 in alpha for depth L.
+        The order of theory: 1 in ``1/ln(1/alpha)`` for two-layer networks, L - 2 in alpha for depth L.
     variable : str
         The small quantity.
     points : int
-        Scales that enter the fit.
+        Number of scales in the fit.
     """
 
     order: float
@@ -58,13 +58,13 @@ class Rate:
     points: int
 
     def __str__(self) -> str:
-        spread = "" if math.isnan(self.uncertainty) else f" ± {self.uncertainty:.2f}"  # two points leave no residual
+        spread = "" if math.isnan(self.uncertainty) else f" ± {self.uncertainty:.2f}"  # undefined for two points
         return f"{self.order:.2f}{spread} in {self.variable} (theory {self.expected:g})"
 
 
 @dataclass(frozen=True, eq=False)
 class LimitStudy:
-    r"""Errors of flows against their limit, one row a scale.
+    r"""Errors of flows against their limit, one row per scale.
 
     Attributes
     ----------
@@ -75,11 +75,11 @@ class LimitStudy:
     plateau_errors : array (A, K+1)
         ``max_i |beta_i - limit|`` in the middle of each plateau, relative to the largest coefficient of the path.
     time_errors : array (A, K)
-        Relative departure of each jump time (half way between saddles); NaN where the flow does not cross.
+        Relative error of each jump time (half way between saddles); NaN where the flow does not cross.
     end_errors : array (A,)
-        As `plateau_errors`, at the end of the run.
+        The same as `plateau_errors`, at the end of the run.
     rate : Rate
-        Of the median error of jump times.
+        Fit of the median error of jump times.
     trajectories : tuple of Trajectory
     """
 
@@ -154,7 +154,7 @@ def limit_study(
     progress: bool = False,
     **options: Any,
 ) -> LimitStudy:
-    r"""Run the flow at each alpha and measure how far it is from the limit process.
+    r"""Run the flow at each alpha and measure its distance from the limit process.
 
     .. math:: \text{jump times: } O(1/\gamma), \;\; \gamma = \ln(1/\alpha) \text{ (two-layer)}, \qquad
               O(\alpha^{L-2}) \text{ (depth L)}.
@@ -166,7 +166,7 @@ def limit_study(
     alphas : sequence of float, str, Decimal or Fraction
         Scales, at least one, each below 1.
     rtol : float
-        Of the flows.
+        Tolerance of the flows.
     progress : bool
     **options
         Further arguments of :func:`flowsim.gradient_flow`.
@@ -228,7 +228,7 @@ def limit_study(
 
 
 def _rate(gamma: Array, errors: Array, order: int) -> Rate:
-    # Only jumps seen at every scale: a median over changing sets would bend the line.
+    # Only jumps found at every scale: a median over varying sets would bias the slope.
     seen = np.isfinite(errors).all(axis=0)
     medians = np.median(errors[:, seen], axis=1) if seen.any() else np.full(len(gamma), np.nan)
     log_small = -np.log(gamma) if order == 2 else -gamma

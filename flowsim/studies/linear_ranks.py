@@ -1,8 +1,8 @@
-r"""Rank by rank: the plateaus of a two-layer linear network that starts small.
+r"""Incremental rank: the plateaus of a two-layer linear network from a small start.
 
-Singular directions of U V^T are learned one after the other, with waits of order ``gamma = ln(1/alpha)`` between. On
-whitened data, ``Sigma = c 1``, the i-th comes at ``t = gamma / s_i``, s_i the i-th singular value of ``X^T Y / n``; in
-general the first comes at ``gamma / s_1``.
+Singular directions of U V^T are activated one after the other, with waits of order ``gamma = ln(1/alpha)``. On
+whitened data, ``Sigma = c 1``, the i-th is at ``t = gamma / s_i``, s_i the i-th singular value of ``X^T Y / n``; in
+general the first is at ``gamma / s_1``.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import Regression
 from flowsim.results import Trajectory
 
-#: A singular value counts once it exceeds this share of the largest of the whole run.
+#: A singular value counts towards the rank once it exceeds this part of the largest of the whole run.
 _COUNTS = 0.02
-#: beta rests while it moves by less than this share of its final size per unit of accelerated time.
+#: beta is at rest while it moves by less than this part of its final size per unit of accelerated time.
 _REST = 0.3
 _SAMPLES = 4000
 
 
 @dataclass(frozen=True, eq=False)
 class RankPlateaus:
-    """Where U V^T rests.
+    """The plateaus of U V^T.
 
     Attributes
     ----------
     starts, ends : array (K,)
         In accelerated time.
     ranks : array (K,)
-        Number of singular values that count.
+        Number of singular values above the threshold.
     losses : array (K,)
-        At the middle.
+        The loss at the middle.
     jumps : array (J,)
-        Accelerated times at which a singular value first reaches half of what it is on the next plateau.
+        Accelerated times at which a singular value first reaches half of its value on the next plateau.
     times : array (T,)
         The samples, and
     singular_values : array (T, min(D, m))
-        of U V^T there.
+        of U V^T at those times.
     """
 
     starts: Array

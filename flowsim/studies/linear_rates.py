@@ -1,4 +1,4 @@
-r"""How fast, and to where, a two-layer linear network trains: certificates.
+r"""Rate and end of the training of a two-layer linear network: bounds, tested on runs.
 
 With ``Lambda = U_1^T U_1 - V^T V`` (conserved; U_1 the part of U in the row space of X), ``lambda_k`` a k-th largest
 eigenvalue, r the rank of X and ``L*`` the least loss,
@@ -38,7 +38,7 @@ from flowsim.results import Trajectory
 
 Scale = float | str | Decimal
 
-#: Below this share of the loss at 0 the flow's own rounding is compared with the bound, not the flow.
+#: Losses below this part of the loss at 0 are not compared with the bound: they are rounding.
 _ROUNDING = 1e-20
 #: Relative slack for the integration error of the loss.
 _SLACK = 1e-6
@@ -86,7 +86,7 @@ def rate_bound(
     Raises
     ------
     ValueError
-        For a network with weight noise, whose loss does not fall to its least value.
+        For a network with weight noise, whose loss does not converge to its infimum.
 
     References
     ----------
@@ -123,7 +123,7 @@ def rate_bound(
 
 @dataclass(frozen=True, eq=False)
 class RateCertificate:
-    """The bound beside a run.
+    """The bound compared with a run.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class RateCertificate:
     measured : float
         The largest rate for which the bound would still have held on the run.
     holds : bool
-        The loss never exceeded the bound.
+        Whether the loss never exceeded the bound.
     tightness : float
         predicted / measured, in [0, 1] if the theorem holds.
     worst : float
@@ -211,7 +211,8 @@ class InvariantSetCertificate:
     Attributes
     ----------
     predicted, measured : float
-        Distance of ``U V^T`` to the minimum-norm solution at the end, relative to that solution: 0, and what was found.
+        Distance of ``U V^T`` to the minimum-norm solution at the end, relative to that solution: 0, and the measured
+        one.
     departure : float
         Largest ``|U_2 V^T|`` or ``|U_1 U_2^T|`` along the run, relative to ``|U| |V|`` or ``|U|^2`` at the end.
     holds : bool
@@ -245,7 +246,7 @@ def certify_invariant_set(
     t_end: float | None = None,
     tolerance: float = 1e-7,
 ) -> InvariantSetCertificate:
-    """Start on the set (default: ``linear_start(..., "invariant")``), follow the flow, look where it ends.
+    """Run the flow from the set (default: ``linear_start(..., "invariant")``) and measure departure and end.
 
     Raises
     ------

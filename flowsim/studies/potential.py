@@ -18,16 +18,16 @@ from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
 from flowsim.studies.references import entries, single_target
 
-#: No Newton step comes closer to a pole of the dual than by this share, or moves weights by more than so many e-folds.
+#: Bounds on a Newton step: part of the distance to a pole of the dual, and e-folds of the weights.
 _CLOSER, _EFOLDS = 0.9, 2.0
 _RTOL = 1e-12
-#: On the fit, for maps that are tabulated.
+#: Tolerance of the fit for tabulated maps.
 _TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
 class _Grown:
-    """How coordinates grow with their dual, for :func:`flowsim.solvers.entropy`."""
+    """A growth map as an inverse mirror map for :mod:`flowsim.solvers.entropy`."""
 
     map: GrowthMap
     #: Poles of z above and below, (d,); infinite where there are none.
@@ -65,7 +65,7 @@ def min_entropy(
     alpha: float | str | Decimal | Fraction,
     start: dict[str, ArrayLike] | None = None,
 ) -> Array:
-    r"""Where gradient flow of a diagonal network ends: the minimiser of its potential among interpolants.
+    r"""The end of the gradient flow of a diagonal network: the minimiser of its potential among interpolants.
 
     For ``u*v`` the hyperbolic entropy
 
@@ -92,7 +92,7 @@ def min_entropy(
     Raises
     ------
     ValueError
-        For networks with noise or decay, and starts that no growth map takes.
+        For networks with noise or decay, and starts without a growth map.
     ArithmeticError
         If no interpolant has the signs that the start allows, or floats do not resolve the dual.
 

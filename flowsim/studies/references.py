@@ -1,4 +1,4 @@
-r"""Regularised solutions to compare flows and limits with.
+r"""Regularised reference solutions for flows and limits.
 
 All minimise over ``X beta = y`` (over the least-squares solutions if that has none) or penalise the loss
 ``L(beta) = ||X beta - y||^2 / (2n)``.
@@ -19,13 +19,13 @@ from flowsim.problem import Regression, require_squares
 
 Weights = float | ArrayLike | tuple[ArrayLike, ArrayLike]
 
-#: Relative slack on the optimal value when the other optimal solutions are searched.
+#: Relative slack on the optimal value in the search for other optimal solutions.
 _FACE = 1e-9
-#: A target further than this from the range of X, relative to its length, has no interpolant.
+#: Distance of a target from the range of X, relative to its norm, beyond which it has no interpolant.
 _RESIDUAL = 1e-8
-#: Where a vertex is not 0, relative to its largest entry, and outside its support.
+#: Entries of a vertex above this, relative to the largest, form its support; and the tolerance outside of it.
 _ZERO = 1e-9
-#: Columns that join the active set together.
+#: Columns added to the active set at once.
 _TOGETHER = 32
 #: A penalty whose Lasso has the support of the interpolant of least norm, relative to the data's unit.
 _VANISHING = 1e-11
@@ -48,7 +48,7 @@ def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:
     Parameters
     ----------
     problem : Regression
-        With one target and finite entries at hand (no LinearOperator).
+        With one target; X must not be a LinearOperator.
     weights : number, array (d,), or a pair of them (positive part, negative part)
         Positive; the growth thresholds for the end of :func:`flowsim.saddle_to_saddle`. inf forbids a sign.
 
@@ -80,7 +80,7 @@ def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:
         raise ValueError(f"`problem` must have a solution of X beta = y with the signs allowed: {solved.message}")
     x = _vertex(A, f, solved.x, cost, allowed)
     beta = x[: problem.d] - x[problem.d :]
-    # Others exist if, at the same value, weight can be put outside the support of this vertex.
+    # Others exist if coefficients outside the support of this vertex can be non-zero at the same value.
     outside = x <= _ZERO * max(float(x.max(initial=0.0)), 1e-300)
     others = linprog(-outside.astype(float), A_ub=cost[None, :] / unit, b_ub=[solved.fun * (1 + _FACE)], **programme)
     unique = others.status == 0 and -others.fun <= 1e-5 * float(np.abs(beta).max(initial=0.0))
@@ -90,8 +90,8 @@ def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:
 def _constraints(problem: Regression) -> tuple[Any, Array, float]:
     """A, f and a size with ``X beta = y`` as ``A beta = size f``, for a solver of absolute tolerances.
 
-    Of dense X the rows of A are an orthonormal basis of its row space: f, and what is left of the constraints, then
-    counts in the units of beta however nearly collinear the columns are.
+    For dense X the rows of A are an orthonormal basis of its row space: f, and the residual of the constraints, are
+    then in the units of beta however nearly collinear the columns are.
 
     Raises
     ------
@@ -117,9 +117,9 @@ def _constraints(problem: Regression) -> tuple[Any, Array, float]:
 
 
 def _vertex(A: Any, f: Array, x: Array, cost: Array, allowed: NDArray[np.bool_]) -> Array:
-    """The last digits of a vertex: its support's own linear system.
+    """A vertex refined to rounding, by the linear system on its support.
 
-    HiGHS meets the constraints to 1e-7, and so may leave out one of nearly collinear columns: then the support is that
+    HiGHS satisfies the constraints to 1e-7, and so may omit one of nearly collinear columns: then the support is that
     of the Lasso at a vanishing penalty.
     """
     if not isinstance(A, np.ndarray):
@@ -159,7 +159,7 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
     Parameters
     ----------
     problem : Regression
-        With one target and finite entries at hand (no LinearOperator).
+        With one target; X must not be a LinearOperator.
     penalties : number, array (d,), or a pair of them (positive part, negative part)
         >= 0; inf forbids a sign.
 
@@ -168,7 +168,7 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
     ValueError
         For negative penalties.
     ArithmeticError
-        If the active set does not settle.
+        If the active set does not converge.
 
     Notes
     -----
@@ -186,7 +186,7 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
         force = X.T @ cone.residual
         excess = np.stack([force - n * plus, -force - n * minus])
         excess[inside | ~(excess > 0)] = -np.inf
-        # Who pulls most, per length, joins; with many features a few are ever asked.
+        # The columns of largest violation, per norm, are added; with many features only a few are tested.
         steepest = excess / np.where(norms > 0, norms, 1.0)
         worst = np.argpartition(-steepest.ravel(), min(_TOGETHER, steepest.size) - 1)[:_TOGETHER]
         sides, coordinates = np.unravel_index(worst[np.isfinite(steepest.ravel()[worst])], steepest.shape)
@@ -209,15 +209,15 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
 
 @dataclass(frozen=True)
 class RecoveryScores:
-    """How well a sparse truth is found.
+    """Quality of the recovery of a sparse truth.
 
     Attributes
     ----------
     precision, recall, f1 : float
-        Of the support.
+        Scores of the support.
     exact_support : bool
     signs : float
-        Share of the true support with the right sign.
+        Fraction of the true support with the right sign.
     relative_error : float
         ``|beta - truth| / |truth|``.
     """
@@ -237,12 +237,12 @@ def recovery_scores(beta: ArrayLike, truth: ArrayLike, threshold: float = 1e-6) 
     ----------
     beta, truth : array (d,)
     threshold : float
-        Entries of beta up to this share of its largest count as zero.
+        Entries of beta up to this, relative to its largest, count as zero.
 
     Raises
     ------
     ValueError
-        For shapes that differ, entries that are not finite, or a truth without support.
+        For different shapes, entries that are not finite, or a truth of zeros.
     """
     beta, truth = np.asarray(beta, dtype=float), np.asarray(truth, dtype=float)
     if beta.shape != truth.shape or beta.ndim != 1:

@@ -1,4 +1,4 @@
-"""A run on separable data against the directions of largest margin."""
+"""Convergence of a run on separable data to the directions of largest margin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowsim.results import State
 
 @dataclass(frozen=True, eq=False)
 class Separation:
-    """Margins and directions along a run, against the best there are.
+    """Margins and directions along a run, against the largest margins.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class Separation:
     margin_l1, margin_l2 : array (T,)
         ``min_i y_i x_i . beta / ||beta||`` in both norms, NaN at beta = 0.
     distance_l1, distance_l2 : array (T,)
-        ``|| beta/||beta|| - b ||`` to the direction b of largest margin, in the norm that it is the largest in.
+        ``|| beta/||beta|| - b ||`` to the direction b of largest margin, in the respective norm.
     best_l1, best_l2 : MaxMargin
     """
 
@@ -70,13 +70,13 @@ def separation(run: State, problem: Problem) -> Separation:
 
 @dataclass(frozen=True, eq=False)
 class NuclearSeparation:
-    r"""Margins of matrices along a run, between what they are and what none can exceed.
+    r"""Margins of matrices along a run, and upper bounds on the largest margin.
 
     .. math:: \frac{\min_{ij} Y_{ij} (X \beta)_{ij}}{\lVert \beta \rVert_*} \;\le\;
               \max_{\lVert B \rVert_* \le 1} \min_{ij} Y_{ij} (X B)_{ij} \;\le\; \lVert X^\top (Y \circ q) \rVert_2
               \quad (q \ge 0, \; \textstyle\sum q = 1),
 
-    with q the run's own weights of the loss: where both ends meet, the run has found the direction of largest margin.
+    with q the softmax weights of the loss along the run: where both sides agree, beta has the largest margin.
 
     Attributes
     ----------

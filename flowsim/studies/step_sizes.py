@@ -1,4 +1,4 @@
-"""Step sizes and lengths of descents that show something: when the flow first moves, and how large steps may be."""
+"""Default durations and step sizes of descents: the first jump of the limit, and a tenth of the stable step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadra
 from flowsim.problem import Problem
 from flowsim.symbolic.clock import acceleration
 
-#: Beyond so many entries the largest singular value of X comes from Lanczos iterations.
+#: Number of entries beyond which the largest singular value of X is computed by Lanczos iterations.
 _DENSE = 4_000_000
 
 
 def first_move(net: DiagonalNetwork | LinearNetwork, problem: Problem, alpha: str | float) -> float:
-    """Twice the time at which the limit of vanishing alpha leaves 0, for thresholds of 1; 0 if it never does."""
+    """Twice the time of the first jump of the limit, for thresholds of 1; 0 if there is none."""
     gradient = problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))
     linear = isinstance(net, LinearNetwork)
     pull = float(np.linalg.norm(gradient.reshape(problem.d, -1), 2) if linear else np.abs(gradient).max())

@@ -1,4 +1,4 @@
-r"""Width and implicit bias: how close to the minimum-norm solution a wide network ends.
+r"""Width and implicit bias: the distance of the end of a wide network to the minimum-norm solution.
 
 Entries :math:`\mathcal N(0, h^{-2a})`, 1/4 < a <= 1/2: the distance of ``U V^T`` to the minimum-norm solution falls as
 :math:`h^{1/2 - 2a}` where X has a null space. Instance by instance, without asymptotics,
@@ -31,7 +31,7 @@ from flowsim.studies.linear_rates import rate_bound
 
 WIDTHS = (100, 1_000, 10_000, 100_000, 1_000_000)
 _TOLERANCE = 0.05
-#: Time scales of the guaranteed rate after which the distance has converged to rounding.
+#: Time constants of the guaranteed rate after which the distance has converged to rounding.
 _LONG = 40.0
 
 
@@ -45,7 +45,7 @@ class WidthLaw:
         a.
     widths : array (W,)
     distances : array (W, S)
-        ``|U V^T(inf) - min-norm solution|``, one column a seed.
+        ``|U V^T(inf) - min-norm solution|``, one column per seed.
     bounds : array (W, S)
         The bound above; inf where no rate is guaranteed.
     predicted : float
@@ -91,7 +91,7 @@ def width_law(
     Parameters
     ----------
     problem : Regression
-        rank X < D: else there is nothing outside the row space.
+        rank X < D, so that X has a null space.
     exponent : float
         a in (1/4, 1/2].
     widths : sequence of int
@@ -114,13 +114,13 @@ def width_law(
     sizes = np.array(sorted({int(width) for width in widths}))
     if len(sizes) < 2 or sizes[0] <= k:
         raise ValueError(f"`widths` must hold at least two widths above D + m = {k}; received {list(widths)}.")
-    # In the basis of its row space a start of any width is a start of width D + m.
+    # In the basis of its row space a start of any width has width D + m.
     net = LinearNetwork(k)
     distances = np.empty((len(sizes), n_seeds))
     bounds = np.empty_like(distances)
     for row, width in enumerate(sizes):
         for column in range(n_seeds):
-            # The same draws at every width: the scatter between seeds then cancels in each seed's slope.
+            # The same random numbers at every width, so that the scatter between seeds cancels in each slope.
             A, B = compressed_gaussian(
                 data.D, data.m, int(width), exponent=exponent, seed=[seed, column]
             )  # fmt: skip
