@@ -164,7 +164,7 @@ def _reason(
 def _too_fast(coordinates: Coordinates, start: View) -> str | None:
     """The reason of a run that took no step, if it starts at a rate whose square overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
-        rate = float(np.abs(coordinates.velocity(start.t, start.y)).max(initial=0.0))
+        rate = float(np.nan_to_num(np.abs(coordinates.velocity(start.t, start.y)), nan=np.inf).max(initial=0.0))
     if rate < _FASTEST:
         return None
     return (

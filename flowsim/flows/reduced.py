@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.problem import Problem, Regression
@@ -13,6 +14,8 @@ from flowsim.problem.entries import dense
 
 #: Losses with a safe prediction up to this grow exponentially.
 EXPONENTIAL = 1e4
+#: Step of the search for bounds on the predictions of a sublevel set, its end, and bisections to rounding.
+_FURTHER, _FURTHEST, _BISECTIONS = 1e3, 1e150, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,7 @@ class ReducedLoss(Reduced):
         """Bounds on predictions along a flow, whose loss decreases; infinite unless the loss is exponential."""
         if self.problem.loss_function.safe_prediction > EXPONENTIAL:
             return np.array(-np.inf), np.array(np.inf)
-        return self.problem.level_set(self.start)
+        return level_set(self.problem, self.start)
 
     def rate(self, mean: Array) -> Array:
         f = self.predict(mean)
@@ -118,3 +121,32 @@ class ReducedLoss(Reduced):
     def toward(self, mean: Array, change: Array) -> Array:
         bent = self._curvatures(mean) * self.predict(change)
         return -self.scale / self.unit * self.projected(bent)
+
+
+def level_set(problem: Problem, beta: Array) -> tuple[Array, Array]:
+    """Bounds on each f_i, of the shape of y, over all predictions with a loss of at most L(beta).
+
+    A margin of 1 is added; bounds beyond +-1e150 are infinite.
+    """
+    least = problem.loss_function.infimum(problem.y)
+    excess = problem.n * float(problem.loss(beta)) - float(np.sum(problem._weighted(least)))
+    with np.errstate(divide="ignore", over="ignore"):
+        bound = least + excess / problem.entry_weights
+
+        def is_inside(f: Array) -> NDArray[np.bool_]:
+            return np.asarray(problem.loss_function.value(f, problem.y) <= bound)
+
+        center, ends = problem.predict(beta), []
+        for side in (-1.0, 1.0):
+            inner, outer = center, center + side * _FURTHER
+            while (far := is_inside(outer) & (np.abs(outer) < _FURTHEST)).any():
+                inner, outer = (
+                    np.where(far, outer, inner),
+                    np.where(far, outer + _FURTHER * (outer - center), outer),
+                )
+            for _ in range(_BISECTIONS):
+                middle = (inner + outer) / 2
+                inside = is_inside(middle)
+                inner, outer = np.where(inside, middle, inner), np.where(inside, outer, middle)
+            ends.append(np.where(np.abs(outer) < _FURTHEST, outer + side, side * np.inf))
+    return ends[0], ends[1]

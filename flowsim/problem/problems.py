@@ -29,8 +29,6 @@ from flowsim.problem.losses import SQUARED, Loss, as_loss
 
 #: Columns of the identity to which a LinearOperator is applied at once for its column norms.
 _OPERATOR_BLOCK = 256
-#: Bound on the predictions of a sublevel set, and bisections that find them to rounding.
-_FURTHEST, _BISECTIONS = 1e3, 40
 
 
 def binary_exponent(values: Array) -> int | None:
@@ -207,27 +205,6 @@ class Problem(InUnits):
     def hessian_product(self, beta: ArrayLike, direction: ArrayLike) -> Array:
         """``X^T (w loss''(X beta, y) X v) / n``, the shape of one beta."""
         return self.rmatvec(self.curvatures(self.predict(beta)) * self.predict(direction)) / self.n
-
-    def level_set(self, beta: ArrayLike) -> tuple[Array, Array]:
-        """Bounds on each f_i, of the shape of y, over all predictions with a loss of at most L(beta).
-
-        A margin of 1 is added; bounds beyond +-1e3 are clipped.
-        """
-        least = self.loss_function.infimum(self.y)
-        excess = self.n * float(self.loss(beta)) - float(np.sum(self._weighted(least)))
-        with np.errstate(divide="ignore"):
-            bound = least + excess / self.entry_weights
-        center = np.clip(self.predict(beta), -_FURTHEST, _FURTHEST)
-        ends = []
-        for side in (-_FURTHEST, _FURTHEST):
-            inner, outer = center, np.full_like(center, side)
-            for _ in range(_BISECTIONS):
-                middle = (inner + outer) / 2
-                with np.errstate(over="ignore"):
-                    inside = self.loss_function.value(middle, self.y) <= bound
-                inner, outer = np.where(inside, middle, inner), np.where(inside, outer, middle)
-            ends.append(outer + np.sign(side))
-        return ends[0], ends[1]
 
     def rmatvec(self, residual: ArrayLike) -> Array:
         """``X^T r`` for r of shape (n,) or (n, m)."""

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 import flowsim as fs
+from flowsim.flows.reduced import level_set
 from tests.flows.precise import precise_growth_flow
 
 NET = fs.DiagonalNetwork("u*v")
@@ -228,3 +229,26 @@ def test_an_escape_beyond_what_floats_hold_of_its_slope_says_so(loss):
     problem, net = fs.Problem([[1.0, 0.0], [0.0, 0.6]], [1.0, 1.0], loss=loss), fs.DiagonalNetwork(depth=3)
     with pytest.raises(fs.IntegrationError, match=r"its slope to .*e-1\d\d, whose cube is below the range of floats"):
         fs.gradient_flow(net, problem, 30.0, alpha="1e-300", clock="accelerated")
+
+
+@pytest.mark.parametrize("method", ["LSODA", "BDF", "Radau", "DOP853"])
+@pytest.mark.parametrize(("loss", "y"), [("exponential", [1.0]), ("poisson", [4.0])])
+def test_every_method_takes_predictions_of_thousands(method: str, loss: str, y: list[float]) -> None:
+    """A row that is separated stands still; with counts and a predictor far below 0 the slope is -y, and z = y t."""
+    sign = 1.0 if loss == "exponential" else -1.0
+    problem = fs.Problem([[1.0]], y, loss=loss)
+    run = fs.gradient_flow(
+        fs.DiagonalNetwork("u*v"), problem, 0.1, alpha=63.0, start={"u": 1.0, "v": 0.7 * sign}, method=method
+    )  # fmt: skip
+    z = 0.0 if loss == "exponential" else 0.4
+    grown, shrunk = (1.0 + 0.7 * sign) ** 2 * np.exp(2 * z), (1.0 - 0.7 * sign) ** 2 * np.exp(-2 * z)
+    np.testing.assert_allclose(run.beta[-1], 63.0**2 * (grown - shrunk) / 4, rtol=1e-5)
+
+
+def test_level_sets_hold_what_falling_losses_can_predict() -> None:
+    problem = fs.Problem(np.eye(2), [4.0, 0.0], loss="poisson")
+    low, high = level_set(problem, np.array([-8000.0, -1.0]))
+    np.testing.assert_allclose(low, [-8001.0, -np.inf], atol=0.2)
+    top = 2 * float(problem.loss([-8000.0, -1.0])) - float(problem.loss_function.infimum(problem.y).sum())
+    np.testing.assert_allclose(high[1], np.log(top) + 1.0, atol=1e-3)
+    assert np.isinf(level_set(fs.Problem(np.eye(2), [1.0, -1.0], loss="exponential"), np.zeros(2))[1][0])
