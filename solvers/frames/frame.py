@@ -281,7 +281,7 @@ def _plain_frame(parts: list[tuple[Array, Array, float]]) -> Frame:
         size = np.abs(np.diag(triangle))
         basis = np.concatenate([basis, Q[:, size > _ROUNDING * np.linalg.norm(Z)]], axis=1)
         basis = np.linalg.qr(basis)[0]
-        if basis.shape[1] >= k:
+        if basis.shape[1] >= len(Z):
             break
     logs, rows = _nothing(basis.shape[1], k)
     identity = np.eye(basis.shape[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,22 @@ def test_far_below_floats_the_larger_factor_sets_the_time_of_the_jumps() -> None
     half = PROBLEM.loss(np.zeros((3, 2))) / 2 + path.losses[1] / 2
     crossed = float(np.interp(-half, -traj.loss, traj.t))
     assert crossed == pytest.approx(2000.0 * path.jump_times[0], rel=0.01)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("noise", [None, fs.GaussianNoise(0.1)])
+def test_both_parts_of_a_start_count_however_narrow_the_network(width: int, noise: fs.Noise | None) -> None:
+    """The first part has all of the width: what the second adds lies outside its span, and is not to be lost."""
+    net, u, v = fs.LinearNetwork(width, noise=noise), U[:, :width], V[:, :width]
+    flow = functools.partial(fs.gradient_flow, net, PROBLEM, 5.0, t_eval=np.linspace(0.0, 5.0, 11), rtol=1e-9)
+    whole = flow(alpha=1.0, start={"U": u, "V": v})
+    separate = flow(start={"U": logs(u, 0.0), "V": logs(v, 0.0)})
+    np.testing.assert_allclose(separate.beta, whole.beta, atol=1e-7)
+    before = {"U": np.roll(u, 1, axis=0) / 2, "V": np.roll(v, 1, axis=0) / 2}
+    rest = {"U": 2 * (u - before["U"]), "V": 2 * (v - before["V"])}
+    added = flow(alpha=0.5, start=rest, pretrained=before)
+    np.testing.assert_allclose(added.beta, whole.beta, atol=1e-7)
+    np.testing.assert_allclose(added.weights["U"][0] @ added.weights["V"][0].T, u @ v.T, atol=1e-12)
 
 
 @pytest.mark.parametrize(
