@@ -9,7 +9,8 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.descent.machine import Read
 from flowsim.problem import Problem
-from flowsim.results import Deferred, Trajectory
+from flowsim.results import Trajectory
+from flowsim.results.events import Events
 from flowsim.version import __version__
 
 
@@ -61,7 +62,8 @@ def assemble(
     """The Trajectory of one run; `rate` is d accelerated_time / dt."""
     departure = imbalance_departure(read)
     t = np.asarray(t, dtype=float)
-    return Trajectory(
+    return Trajectory.of(
+        lambda name: problem.log_loss(read.beta) if name == "log_loss" else None,
         t=t,
         accelerated_time=t * rate,
         arclength=t * rate + read.length,
@@ -69,7 +71,6 @@ def assemble(
         weights=read.weights,
         log_abs_weights=read.log_abs_weights,
         loss=problem.loss(read.beta),
-        log_loss=Deferred(lambda: problem.log_loss(read.beta)),  # type: ignore[arg-type]
         imbalance=read.imbalance,
         log_imbalance=read.log_imbalance,
         imbalance_drift=float(departure.max()),
@@ -80,4 +81,5 @@ def assemble(
         invariants=invariants,
         feature_names=problem.feature_names,
         info={**info, "versions": {"flowsim": __version__, "numpy": np.__version__}},
+        events=Events(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,18 +15,22 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates, Observed
 from flowsim.problem import Problem
-from flowsim.results import Clock, Deferred, State
+from flowsim.results import TIME_CLOCKS, Clock, State
+from flowsim.results.state import TIMES
 from flowsim.solvers import ArcLength, Occurrence, SeparableSolution, Solution, Status
 
 #: A run of no steps.
 NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
 
 _ALL = slice(None)
+#: Fields of a State that are clocks, and those that coordinates observe.
+_CLOCK_OF: dict[str, Clock] = dict(zip(TIMES, TIME_CLOCKS, strict=True))
+_OBSERVED = {each.name for each in fields(Observed)}
 #: Entries of states computed at once, where not all are kept.
 _ENTRIES = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DenseOutput:
     """The state at any value of any clock, and at any position in any step.
 
@@ -176,7 +180,7 @@ class DenseOutput:
         return self.solution.y if part == _ALL else self.solution.y[part]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class View:
     """States at some points of a run, computed on first access."""
 
@@ -212,7 +216,7 @@ class View:
 
     @property
     def state(self) -> State:
-        return State(**self.fields())
+        return State.of(self.field)
 
     @cached_property
     def y(self) -> Array:
@@ -260,20 +264,19 @@ class View:
             return np.asarray(alone(self.t, self.y))
         return self.dense.coordinates.departure(self.t, self.y, self.seen)
 
-    def fields(self) -> dict[str, Any]:
-        """The fields of a State."""
-        levels = getattr(self.dense.coordinates, "levels", None)
-        return {
-            "t": self.on("time"),
-            "accelerated_time": self.on("accelerated"),
-            "arclength": Deferred(lambda: self.on("arclength")),
-            "beta": Deferred(lambda: self.beta),
-            "loss": Deferred(lambda: self.loss),
-            "log_loss": Deferred(lambda: self.log_loss),
-            "weights": Deferred(lambda: self.seen.weights),
-            "log_abs_weights": Deferred(lambda: self.seen.log_abs_weights),
-            "imbalance": Deferred(lambda: self.seen.imbalance),
-            "log_imbalance": Deferred(lambda: self.seen.log_imbalance),
-            "speed": Deferred(lambda: self.speed),
-            "levels": None if levels is None else Deferred(lambda: levels(self.t, self.y)),
-        }
+    def field(self, name: str) -> Any:
+        """A field of a State, or of a Trajectory that it does not share with all of its run."""
+        if name in _CLOCK_OF:
+            return self.on(_CLOCK_OF[name])
+        if name == "feature_names":
+            return self.dense.problem.feature_names
+        if name == "imbalance_drift":
+            return float(self.departure.max())
+        if name == "imbalance_departure":
+            return self.departure
+        if name in _OBSERVED:
+            return getattr(self.seen, name)
+        if name == "levels":
+            levels = getattr(self.dense.coordinates, "levels", None)
+            return None if levels is None else levels(self.t, self.y)
+        return getattr(self, name)

@@ -39,8 +39,7 @@ def undetermined(coordinates: Any, solution: Solution | SeparableSolution) -> li
         parts.append(f"X has rank {rank} to rounding, and motion along its other directions is left out")
     if not (isinstance(problem, Regression) and problem.is_dense):
         return parts
-    size = float(problem.column_norms.max() * np.linalg.norm(problem.y)) / problem.n
-    if solution.t[-1] * _ROUNDINGS * size * inner.map.rate > _SAID:
+    if solution.t[-1] * _ROUNDINGS * problem.largest_drive * inner.map.rate > _SAID:
         step = np.unique(np.linspace(0, len(solution.h) - 1, _PLACES).astype(np.intp))
         t = solution.t[step + 1]
         beta = inner.predictor(t, solution.at_steps(step, np.ones(len(step))))

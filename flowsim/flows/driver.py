@@ -23,7 +23,7 @@ from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, 
 from flowsim.flows.happenings import WholeRun, happened, outcome, search
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem, Regression
-from flowsim.results import TIME_CLOCKS, Clock, Deferred, Trajectory
+from flowsim.results import TIME_CLOCKS, Clock, Trajectory
 from flowsim.results.events import Event
 from flowsim.results.state import CLOCKS
 from flowsim.solvers import SeparableSolution, Solution, Status
@@ -100,14 +100,11 @@ def run_flow(
     if success and (beyond := _beyond_floats(view, problem)):
         success, message = False, beyond
     trajectory = Trajectory.of(
-        **view.fields(),
-        imbalance_drift=Deferred(lambda: float(view.departure.max())),
-        imbalance_departure=Deferred(lambda: view.departure),
+        view.field,
         success=success,
         message=message,
         stats=solution.stats,
         invariants=coordinates.invariants,
-        feature_names=Deferred(lambda: problem.feature_names),
         info={
             **info,
             "coordinates": coordinates.name,

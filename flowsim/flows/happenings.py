@@ -66,7 +66,7 @@ class Readable(Protocol):
         """The states at values of a clock."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WholeRun:
     """The dense output that a trajectory keeps: readable from start to end, whatever times were requested.
 

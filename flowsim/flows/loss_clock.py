@@ -48,7 +48,7 @@ class LossClock(Coordinates, Protocol):
         """The map (step, position, state) to time, which is `elapsed` at the solution's start; infinite on overflow."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LossReader(DenseOutput):
     """The state at any value of any clock; the solution's independent variable is sigma."""
 
@@ -128,7 +128,7 @@ class LossReader(DenseOutput):
         return super().steps(end)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LossView(View):
     """States at some points of a run, computed on first access."""
 

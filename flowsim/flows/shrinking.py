@@ -172,7 +172,7 @@ class ShrinkingLine:
         return Place(distance, E, R)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ShrinkingSolution(SeparableSolution):
     """Jumps and plateaus, in the states of a :class:`~flowsim.growth.shrinking_map.ShrinkingMap`."""
 

@@ -231,6 +231,11 @@ class Problem(InUnits):
         return np.sqrt(self.n * self.feature_variances)
 
     @cached_property
+    def largest_drive(self) -> float:
+        """``max_i ||X_i|| ||y|| / n``, which no entry of ``X^T y / n`` exceeds."""
+        return float(self.column_norms.max() * np.linalg.norm(self.y)) / self.n
+
+    @cached_property
     def binary_exponents(self) -> tuple[int | None, int | None]:
         """Binary exponents of the largest entries of X and y; None for zeros, and for an operator."""
         entries = self.X if self.is_dense else getattr(self.X, "data", None)

@@ -4,7 +4,7 @@ Read `state` and `trajectory`; `events` are what can be located along a flow, `f
 (`classic` is NetCDF's classic binary form).
 """
 
-from flowsim.results.state import CLOCKS, TIME_CLOCKS, Clock, Deferred, State
+from flowsim.results.state import CLOCKS, TIME_CLOCKS, Clock, State
 from flowsim.results.trajectory import Trajectory, load
 
-__all__ = ["CLOCKS", "TIME_CLOCKS", "Clock", "Deferred", "State", "Trajectory", "load"]
+__all__ = ["CLOCKS", "TIME_CLOCKS", "Clock", "State", "Trajectory", "load"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,8 @@ ARRAYS = (*TIMES, "beta", "loss", "imbalance", "log_imbalance")
 MAPPINGS = ("weights", "log_abs_weights")
 
 
-class Deferred:
-    """A field computed on first access: most uses do not need every weight at every step."""
-
-    __slots__ = ("compute",)
-
-    def __init__(self, compute: Callable[[], Any]) -> None:
-        self.compute = compute
+def nothing() -> None:
+    """The default of a field that may be computed on first access: one on the class would hide it."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,18 +50,38 @@ class State:
     loss: Array
     imbalance: Array
     log_imbalance: Array
-    speed: Array | None = field(default=None, kw_only=True)
+    speed: Array | None = field(default_factory=nothing, kw_only=True)
     #: ``ln loss``, finite far below the range of floats; the logarithm of the loss where no better formula exists
-    log_loss: Array | None = field(default=None, kw_only=True)
+    log_loss: Array | None = field(default_factory=nothing, kw_only=True)
     #: for a LinearNetwork: ``1 + l_j / gamma`` of its directions, descending
-    levels: Array | None = field(default=None, kw_only=True)
+    levels: Array | None = field(default_factory=nothing, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.log_loss is None:
+            del self.__dict__["log_loss"]
 
     @classmethod
-    def of(cls, **values: Any) -> Self:
-        """A state with fields that may be :class:`Deferred`; faster than the constructor of a frozen class."""
+    def of(cls, later: Callable[[str], Any], **values: Any) -> Self:
+        """A state with some fields, and others computed by their name when they are first asked for.
+
+        Most runs never need every weight at every step.
+        """
         made = object.__new__(cls)
-        made.__dict__.update(values)
+        made.__dict__.update(values, _later=later)
         return made
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            later = self.__dict__.get("_later")
+            if name not in type(self).__dataclass_fields__ or (later is None and name != "log_loss"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = None if later is None else later(name)
+            if value is None and name == "log_loss":
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    value = np.log(self.loss)
+            self.__dict__[name] = value
+            return value
 
     @property
     def singular_values(self) -> Array:
@@ -75,18 +90,8 @@ class State:
             raise ValueError("`singular_values` are those of the matrix beta of a LinearNetwork.")
         return np.asarray(np.linalg.svd(self.beta, compute_uv=False), dtype=np.float64)
 
-    def __getattribute__(self, name: str) -> Any:
-        value = object.__getattribute__(self, name)
-        if value is None and name == "log_loss":
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return np.log(self.loss)
-        if type(value) is Deferred:
-            value = value.compute()
-            object.__setattr__(self, name, value)
-        return value
-
     def __getstate__(self) -> dict[str, Any]:
-        """The state to pickle, with deferred fields computed: another process does not have the run."""
+        """All is computed: another process does not have the run."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def __repr__(self) -> str:
@@ -95,17 +100,9 @@ class State:
         return f"State({len(self.t)} times)"
 
     def __getitem__(self, index: Any) -> State:
-        """Select along the leading time axis."""
-        parts: dict[str, Any] = {name: getattr(self, name)[index] for name in TIMES}
-        parts |= {name: self._later(name, index) for name in (*ARRAYS[len(TIMES) :], *MAPPINGS)}
-        parts["speed"] = None if self.speed is None else self.speed[index]
-        parts["log_loss"] = Deferred(lambda: None if self.log_loss is None else self.log_loss[index])
-        parts["levels"] = Deferred(lambda: None if self.levels is None else self.levels[index])
-        return State(**parts)
-
-    def _later(self, name: str, index: Any) -> Deferred:
-        """A selection computed on access: weights of many features are most of the work."""
-        return Deferred(lambda: _select(getattr(self, name), index))
+        """Select along the leading time axis, fields other than times when they are asked for."""
+        times = {name: getattr(self, name)[index] for name in TIMES}
+        return State.of(lambda name: _select(getattr(self, name), index), **times)
 
 
 class Dense(Protocol):
@@ -123,7 +120,9 @@ class Dense(Protocol):
 
 
 def _select(values: Any, index: Any) -> Any:
-    """A selection of an array, or of every array of a mapping; weights computed on demand stay deferred."""
+    """A part of an array, or of every one of a mapping; weights made on demand stay unmade."""
+    if values is None:
+        return None
     if hasattr(values, "select"):
         return values.select(index)
     return {key: each[index] for key, each in values.items()} if isinstance(values, Mapping) else values[index]

@@ -15,7 +15,7 @@ from flowsim.card import card, curves
 from flowsim.results.events import Events
 from flowsim.results.files import labelled, read_trajectory
 from flowsim.results.netcdf import write
-from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, Dense, State
+from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, Dense, State, nothing
 
 if TYPE_CHECKING:
     import pandas
@@ -81,9 +81,9 @@ class Trajectory(State):
     message: str
     stats: dict[str, Any]
     invariants: tuple[str, ...] = ()
-    feature_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = field(default_factory=tuple)
     info: dict[str, Any] = field(default_factory=dict)
-    imbalance_departure: Array | None = None
+    imbalance_departure: Array | None = field(default_factory=nothing)
     error_estimate: Array | None = None
     events: Events = field(default_factory=Events)
     #: maps (values of a clock, clock) to states; None for a descent and for a trajectory loaded from a file

@@ -46,7 +46,7 @@ class Steps(Protocol):
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]: ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class NodeSteps:
     """Steps of the multistep method: z, f = z' and f' at their ends."""
 
@@ -81,7 +81,7 @@ class NodeSteps:
         return out, np.empty((0, flow.rows))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SeparableSolution:
     """The steps taken and a continuous extension over them, as accurate as they are.
 
