@@ -1,6 +1,7 @@
-"""Command line: no numerics.
+"""The command line: arguments in, one call of the library, tables and files out; no numerics.
 
-Each command lives in its own module and is imported only when it is called, so ``flowsim --help`` is quick.
+Each command is in its own module, imported when it is called, so that ``flowsim --help`` is fast. `options` are shared
+options, `output` writes folders of results, `experiment`, `schema` and `registry` read experiment files.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ COMMANDS = {
     "reproduce": ("flowsim.cli.reproduce", "Experiments of the papers: figure, data, checks."),
     "sweep": ("flowsim.cli.sweep", "Compute an experiment file over its grid; killed runs resume."),
 }
-#: Importing and compiling make many objects that stay: with Python's 700 the collector takes a fifth of a short run.
+#: Threshold of the garbage collector: importing and compiling make many permanent objects, and with Python's 700 it
+#: takes a fifth of a short run.
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
-#: Arguments of the library that commands offer under another name: the first one the command has is meant.
+#: Names of options for arguments of the library: the first that a command has is used.
 _SYNONYMS = {
     "path": ("data", "run_folder", "experiment"),
     "std": ("eta",),
@@ -66,7 +68,7 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Errors leave with the words of the command line: `--eta` rather than `std`."""
+        """Errors name options of the command line: `--eta` rather than `std`."""
         from flowsim.errors import IntegrationError
 
         try:
@@ -89,7 +91,7 @@ class _CanBeMendedError(click.ClickException):
 
 
 def _in_options(message: str, command: click.Command) -> str:
-    """The message of the library with its arguments called what this command calls them."""
+    """A message of the library, with arguments replaced by the command's options."""
     names = {
         parameter.name: max(parameter.opts, key=len) if isinstance(parameter, click.Option) else _metavar(parameter)
         for parameter in command.params
@@ -121,7 +123,7 @@ def flowsim(context: click.Context) -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; exit status 2 for what the caller can mend, 1 for a flow that cannot be continued."""
+    """Run the command line; exit status 2 for invalid arguments, 1 for a flow that cannot be continued."""
     from flowsim.extras import MissingExtraError
 
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)

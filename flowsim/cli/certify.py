@@ -32,8 +32,8 @@ def certify(
 ) -> None:
     """Test the theorems of the papers on DATA (.csv, .parquet, .npz; default: the bundled diabetes table).
 
-    One row a theorem: is its hypothesis met and why, what it predicts, what was measured, and whether they agree.
-    Ends with status 1 if a theorem is violated; one that no run here can tell true from false is marked ?, with why.
+    One row per theorem: whether its hypothesis is met and why, the prediction, the measurement, and whether they agree.
+    Exit status 1 if a theorem is violated; a theorem that these runs cannot decide is marked ?, with the reason.
     """
     from flowsim.certificates import certify as run
 

@@ -50,7 +50,7 @@ def compare(
 ) -> None:
     """Descend on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) at three step sizes.
 
-    Prints the distance to the flow and to the modified flow, in time and along the path, what the steps took from
+    Prints the distance to the flow and to the modified flow, in time and along the path, the decay by discrete steps of
     the imbalance, and the empirical orders; writes figure.png, distances.csv and summary.json to the output folder.
     With noise the descents follow the expected gradient; --seeds adds the mean of sampled runs
     with its band, in a figure of its own.

@@ -1,4 +1,4 @@
-"""Experiment files: TOML, read against a schema, each fault named by its key."""
+"""Experiment files: TOML, validated against a schema, with errors that name the key."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from flowsim.cli.registry import FILE_OPTIONS, FUNCTIONS, make_network, paramete
 from flowsim.network import NAMED_NOISES
 from flowsim.problem.losses import LOSSES
 
-#: Experiments are written by hand; anything longer is something else.
+#: Largest size of an experiment file, in bytes.
 _LONGEST = 1_000_000
 
 
 def _said(text: str, default: Any = None) -> Any:
-    """A key that may be left out, with what it means."""
+    """An optional key, with its description."""
     return Field(default=default, description=text)
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]
-#: What TOML can hold in one value of a parameter.
+#: TOML types of one value of a parameter.
 Value = bool | int | float | str | list[Any] | dict[str, Any]
 
 
@@ -75,7 +75,7 @@ class ProblemSection(_Strict):
 
 
 class NetworkSection(_Strict):
-    """[network]: what is trained. Without a key: ``formula = "u*v"``."""
+    """[network]: the network. Default: ``formula = "u*v"``."""
 
     formula: str | list[str] | None = _said(
         "One coordinate of the network, or a list with one for each; u*v if left out."
@@ -128,7 +128,7 @@ class ExperimentFile(_Strict):
         return self
 
     def axes(self) -> dict[str, list[Any]] | list[dict[str, Any]]:
-        """The grid as :func:`flowsim.sweep.sweep` takes it."""
+        """The grid as an argument of :func:`flowsim.sweep.sweep`."""
         if self.points is not None:
             return [_flat(point) for point in self.points]
         return _flat(self.grid or {})
@@ -147,7 +147,7 @@ def read_experiment(path: Path) -> ExperimentFile:
     Raises
     ------
     ValueError
-        One line: the file, the key, what is wrong with it, and what was found.
+        One line: the file, the key, the error, and what was found.
     """
     if not path.is_file():
         raise ValueError(f"`experiment` must be a TOML file; there is none at {path}.")
@@ -163,7 +163,7 @@ def read_experiment(path: Path) -> ExperimentFile:
         raise _fault(path, error, "") from None
     problem = dict(experiment.problem)
     if isinstance(problem.get("file"), str):
-        problem["file"] = str(path.parent / str(problem["file"]))  # paths are meant from the experiment's folder
+        problem["file"] = str(path.parent / str(problem["file"]))  # paths are relative to the experiment's folder
     experiment = experiment.model_copy(update={"problem": problem})
     _check_axes(path, experiment)
     _check_names(path, experiment)
@@ -172,7 +172,7 @@ def read_experiment(path: Path) -> ExperimentFile:
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """TOML reads ``network.depth = [2, 3]`` as a table in a table; a parameter's own name has no dot."""
+    """Flatten nested tables: TOML reads ``network.depth = [2, 3]`` as a table in a table."""
     found: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, Mapping) and not prefix and name in ("network", "problem"):
@@ -221,7 +221,7 @@ def _check_names(path: Path, experiment: ExperimentFile) -> None:
 
 
 def _check_sections(path: Path, experiment: ExperimentFile) -> None:
-    """Each value that [problem] and [network] take, alone and then in the company of one point's others."""
+    """Validate each value of [problem] and [network], alone and then together with the others of each point."""
     from flowsim.sweep.grid import Points
 
     seen: set[str] = set()
@@ -246,7 +246,7 @@ def _check_sections(path: Path, experiment: ExperimentFile) -> None:
 
 
 def _with_checksum(path: Path, experiment: ExperimentFile) -> ExperimentFile:
-    """A data file counts by its content: another table under the same name is another experiment."""
+    """Add a checksum of the data file, so that another table under the same name is another experiment."""
     file = experiment.problem.get("file")
     if not isinstance(file, str):
         return experiment
@@ -266,7 +266,7 @@ def _fault(path: Path, error: ValidationError, section: str) -> ValueError:
     return ValueError(f"{path.name}: `{key or 'experiment'}`: {text}{received}.{more}")
 
 
-#: What pydantic adds to the place of a fault when a value may be of several types.
+#: Pydantic's suffixes to the location of an error when a value may be of several types.
 _BRANCHES = frozenset({"bool", "int", "float", "str", "list[any]", "dict[str,any]", "list[str]"})
 
 

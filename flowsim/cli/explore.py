@@ -32,11 +32,11 @@ def explore(
     port: int,
     opened: bool,
 ) -> None:
-    """Look at flows on DATA on a page of sliders (.csv, .parquet, .npz; default: the bundled diabetes table).
+    """Explore flows on DATA on a page of sliders (.csv, .parquet, .npz; default: the bundled diabetes table).
 
     Scale, noise, weight decay, depth, formula and clock are sliders; loss, coefficients and the limit are redrawn as
-    they move. The settings stand in the page's address; the page gives the Python code and the figure of each. It is
-    served on this machine only, at 127.0.0.1. The options say what it shows first; Ctrl-C ends it.
+    they move. The page's address holds the settings; the page shows the Python code and the figure of each. It is
+    served on this machine only, at 127.0.0.1. The options are the initial settings; Ctrl-C ends it.
     """
     from flowsim.extras import need
 

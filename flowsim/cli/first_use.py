@@ -1,4 +1,4 @@
-"""What commands compile ahead, each in a process of its own, while they are parsed, imported and read their data."""
+"""Compilation in advance, in separate processes, while a command is parsed, imports modules and reads data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flowsim.compiling import expect
 from flowsim.solvers.ahead import compile_ahead
 
-#: Functions ``"module:name"``, first needed first: the loop of a flow; what writes its problem and reads its steps.
+#: Functions ``"module:name"`` in order of need: the loop of a flow; those that write its problem and read its steps.
 _MARCH = ("flowsim.solvers.multistep.march:march",)
 _AROUND = (
     "flowsim.solvers.multistep.problem:write_problem",
@@ -16,7 +16,7 @@ _AROUND = (
     "flowsim.solvers.multistep.reading:between",
     "flowsim.solvers.separable.reading:locate",
 )
-#: command -> groups of functions, a process for each
+#: command -> groups of functions, one process each
 COMPILED = {
     **dict.fromkeys(("run", "limit", "certify", "explore"), (_MARCH, _AROUND)),
     "compare": (("flowsim.descent.growth_loop:run_growth",), _MARCH, _AROUND),
@@ -24,7 +24,7 @@ COMPILED = {
 
 
 def begin(command: str, arguments: Sequence[str]) -> None:
-    """Start what `command` needs of diagonal networks, unless it is only asked for its help."""
+    """Start the compilation of what `command` needs for diagonal networks, unless only its help is requested."""
     diagonal = not any(argument.startswith("--width") for argument in arguments)
     if (
         command in COMPILED

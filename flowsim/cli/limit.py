@@ -1,4 +1,4 @@
-"""``flowsim limit``: flows at falling scales against the limit of vanishing initialisation."""
+"""``flowsim limit``: flows at decreasing scales against the limit of vanishing initialisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TWO_LAYER_ALPHAS = "1e-10,1e-30,1e-100,1e-300,1e-1000,1e-3000"
 DEEP_ALPHAS = "0.1,0.03,0.01,0.003,0.001"
-#: For formulas without growth coordinates: while a coordinate waits, its weights sink far below alpha.
+#: For formulas without growth coordinates: weights of waiting coordinates may decay far below alpha.
 WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
 
 
@@ -43,7 +43,7 @@ def limit(
     out: Path,
     progress: bool,
 ) -> None:
-    """Follow the flow on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) as alpha falls.
+    """Follow the flow on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) as alpha decreases.
 
     Prints errors on plateaus, of jump times and at the end, with the fitted rate, and where the time average of
     the limit leaves the Lasso path; writes figure.png, errors.csv and summary.json to the output folder.

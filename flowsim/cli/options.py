@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become a problem and a network."""
+"""Options shared by several commands, and the problem and network that they define."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class DataTable:
-    """DATA and the options that say how to read it; without a file the bundled diabetes table."""
+    """DATA and the options for reading it; without a file the bundled diabetes table."""
 
     data: Path | None
     target: tuple[str, ...]
@@ -34,7 +34,7 @@ class DataTable:
 
     @property
     def name(self) -> str:
-        """What a summary calls it."""
+        """The name of the data in summaries."""
         return "diabetes" if self.data is None else str(self.data)
 
     @property
@@ -58,7 +58,7 @@ class DataTable:
         return f"fs.datasets.read_table({', '.join(given)})"
 
     def read(self, width: int | None = None) -> Problem:
-        """The problem; what its file is said about goes to standard error. Several targets are for a width."""
+        """The problem; warnings about its file are printed to standard error. Several targets need a width."""
         from flowsim import datasets
 
         if self.data is None:
@@ -124,7 +124,7 @@ class NetworkOptions:
 
 
 def _grouped(command: F, name: str, kind: type, options: tuple[Any, ...]) -> Callable[..., Any]:
-    """The command with `options`, handed to it as one argument `name`."""
+    """Decorator: `options` are passed to the command as one argument `name`."""
 
     @wraps(command)
     def called(**given: Any) -> Any:
@@ -138,7 +138,7 @@ def _grouped(command: F, name: str, kind: type, options: tuple[Any, ...]) -> Cal
 
 
 def data_options(command: F) -> Callable[..., Any]:
-    """DATA and how it is read, handed to the command as `table`."""
+    """DATA and the options for reading it, passed to the command as `table`."""
     options = (
         click.option(
             "--loss",
@@ -165,7 +165,7 @@ def data_options(command: F) -> Callable[..., Any]:
 
 
 def network_options(command: F) -> Callable[..., Any]:
-    """--formula, --depth or --width, --noise and --eta, --weight-decay, handed to the command as `network`."""
+    """--formula, --depth or --width, --noise and --eta, --weight-decay, passed to the command as `network`."""
     options = (
         click.option(
             "--weight-decay",

@@ -1,4 +1,4 @@
-"""Writing a folder of results whole or not at all."""
+"""Atomic writing of a folder of results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowsim.json_values import json_value
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: ``--format`` of the commands that draw
+#: ``--format`` of commands that draw figures
 figure_option = click.option(
     "--format", "kind", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True, help="Of figures."
 )
@@ -26,9 +26,9 @@ figure_option = click.option(
 
 @contextlib.contextmanager
 def output_folder(out: Path) -> Iterator[Path]:
-    """A staging folder whose files move to `out` when the block ends well; nothing is left behind when it does not.
+    """A staging folder whose files are moved to `out` when the block succeeds, and removed when it fails.
 
-    Figures of the block are drawn without windows.
+    Figures of the block use a backend without windows.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def output_folder(out: Path) -> Iterator[Path]:
 
 
 def import_what_writes() -> None:
-    """The modules of figures and files, which take a second to import."""
+    """Import the modules for figures and files, which takes a second."""
     import matplotlib.pyplot  # noqa: F401
 
     import flowsim.plot  # noqa: F401
@@ -75,6 +75,6 @@ def save_figure(figure: Figure, file: Path) -> None:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """summary.json: what is not finite becomes null."""
+    """Write summary.json; numbers that are not finite become null."""
     text = json.dumps(json_value(summary, null=True), indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What an experiment file may compute, by name. Nothing outside this table is ever called."""
+"""The functions that an experiment file may call, by name. No others are ever called."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from flowsim.network import DiagonalNetwork, LinearNetwork
     from flowsim.problem import Problem
 
-#: name in an experiment -> where the function lives
+#: name in an experiment -> module and name of the function
 FUNCTIONS = {
     "gradient_descent": "flowsim.descent",
     "gradient_flow": "flowsim.flows",
     "saddle_to_saddle": "flowsim.limits",
 }
-#: Keys of [problem] that say how its file is read.
+#: Keys of [problem] for reading its file.
 FILE_OPTIONS = ("raw", "sep", "columns", "drop", "dropna", "index", "loss")
-#: Arguments that the sweep itself fills in, and functions, which a file cannot hold.
+#: Arguments set by the sweep, and arguments that are functions, which a file cannot hold.
 _FILLED = frozenset({"net", "problem", "progress", "events"})
 
 
@@ -34,7 +34,7 @@ def parameters_of(name: str) -> dict[str, inspect.Parameter]:
 
 
 def documented(name: str) -> dict[str, str]:
-    """The docstring of a function on each argument that an experiment may set, as one line."""
+    """The description of each argument that an experiment may set, as one line of the function's docstring."""
     text = inspect.getdoc(_load(name)) or ""
     section = re.split(r"^Parameters\n-+\n", text, flags=re.MULTILINE)[-1]
     section = re.split(r"^\w+\n-+$", section, flags=re.MULTILINE)[0]
@@ -44,7 +44,7 @@ def documented(name: str) -> dict[str, str]:
 
 
 def make_problem(section: Mapping[str, Any]) -> Problem:
-    """From the keys of [problem]."""
+    """The problem of the keys of [problem]."""
     from flowsim import datasets
 
     options = {key: value for key, value in section.items() if value is not None and key != "sha256"}
@@ -59,7 +59,7 @@ def make_problem(section: Mapping[str, Any]) -> Problem:
 
 
 def make_network(section: Mapping[str, Any]) -> DiagonalNetwork | LinearNetwork:
-    """From the keys of [network]."""
+    """The network of the keys of [network]."""
     from flowsim.network import DiagonalNetwork, LinearNetwork
 
     kind = section.get("noise") or ("gaussian" if section.get("eta") else None)
@@ -80,7 +80,7 @@ def run_point(
     *, function: str, problem: Mapping[str, Any], network: Mapping[str, Any], parameters: Mapping[str, Any], keep: str,
     **point: Any,
 ) -> Any:  # fmt: skip
-    """One point of an experiment: its own values laid over those all points share."""
+    """One point of an experiment: its own values override those shared by all points."""
     sections = {"problem": dict(problem), "network": dict(network), "parameters": dict(parameters)}
     for name, value in point.items():
         section, _, key = name.rpartition(".")

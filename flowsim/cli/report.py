@@ -14,7 +14,7 @@ import click
 def report(run_folder: Path, out: Path | None, title: str | None) -> None:
     """Write one HTML page with zoomable figures, jump table and certificates of RUN_FOLDER.
 
-    RUN_FOLDER is what `flowsim run --out RUN_FOLDER` wrote, or a folder of such folders; a slider then runs over
+    RUN_FOLDER is the output of `flowsim run --out RUN_FOLDER`, or a folder of such folders; a slider then selects among
     them, for instance over initialisation scales or noise levels. The page needs no network.
     """
     from flowsim.report import write_report

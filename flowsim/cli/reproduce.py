@@ -20,9 +20,9 @@ _SIGNS = {"equals": "", "at most": "<= ", "at least": ">= "}
     help="Folder.",
 )  # fmt: skip
 def reproduce(names: tuple[str, ...], listing: bool, everything: bool, out: Path) -> None:
-    """Redo experiments of the papers and of what followed: NAME.png, NAME.nc (data) and NAME.json (parameters, checks).
+    """Reproduce experiments of the papers and follow-ups: NAME.png, NAME.nc (data) and NAME.json (parameters, checks).
 
-    Ends with status 1 if a check does not hold.
+    Exit status 1 if a check fails.
     """
     import matplotlib
 

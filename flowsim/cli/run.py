@@ -1,4 +1,4 @@
-"""``flowsim run``: integrate a flow on a table, hold it against the limit, write figure and files."""
+"""``flowsim run``: integrate a flow on a table, compare it with the limit, write figure and files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from flowsim.problem import Problem
     from flowsim.results import Trajectory
 
-#: The default horizon ends this factor beyond the last predicted jump, so that the last plateau is seen.
+#: Default horizon relative to the last predicted jump, so that the last plateau is visible.
 _BEYOND_LAST_JUMP = 1.5
-#: How much tighter the reference integration of --check is.
+#: Tolerance of the run relative to that of the reference of --check.
 _REFERENCE_TIGHTENING = 1000.0
 _REFERENCE_POINTS = 2000
-#: More rows than these are not read in a terminal.
+#: Largest number of rows printed.
 _MOST_JUMPS = 20
 
 
@@ -179,7 +179,7 @@ def _write(
 
 
 def _print_jumps(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, problem: Problem) -> None:
-    """The jumps by which the loss falls most, in order of time, and what the others amount to."""
+    """Print the jumps of largest decrease of the loss, in order of time, and the total of the others."""
     from flowsim.studies.jumps import NOT_YET
     from flowsim.text_table import text_table
 

@@ -1,4 +1,4 @@
-"""The JSON schema of experiments: every key of every section with its type and what it means."""
+"""The JSON schema of experiments: every key of every section with its type and description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from flowsim.cli.experiment import ExperimentFile, NetworkSection, ProblemSection
 from flowsim.cli.registry import FUNCTIONS, documented, parameters_of
 
-#: Types of Python annotations in JSON; an argument that can be none of these is not set from a file.
+#: JSON types of Python annotations; an argument of any other type cannot be set from a file.
 _KINDS = {
     "float": "number", "int": "integer", "bool": "boolean", "str": "string", "Clock": "string", "Seed": "integer",
     "Mapping": "object", "ArrayLike": "array", "Sequence": "array",
@@ -17,7 +17,7 @@ _KINDS = {
 
 
 def experiment_schema() -> dict[str, Any]:
-    """As draft 2020-12, for editors and checkers."""
+    """The schema in draft 2020-12."""
     schema = ExperimentFile.model_json_schema()
     sections = {"problem": ProblemSection.model_json_schema(), "network": NetworkSection.model_json_schema()}
     properties = schema["properties"]

@@ -1,4 +1,4 @@
-"""``flowsim sweep``: an experiment file over its grid, resumed where it was."""
+"""``flowsim sweep``: an experiment file over its grid, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sweep(
 ) -> None:
     """Compute a function over the grid of EXPERIMENT (.toml).
 
-    Every finished point is kept at once: interrupt it, kill it, and the same command goes on where it was. Writes the
+    Every finished point is stored at once: after an interruption the same command continues. Writes the
     labelled result (.nc) and a table with one row for each point (.csv). Exit status 1 if points failed.
     """
     from flowsim.extras import need
@@ -81,7 +81,7 @@ def sweep(
                 read.call(), read.axes(), workers=where, store=store, progress=progress, seed=read.seed,
                 retry_failed=retry_failed,
             )  # fmt: skip
-    except RuntimeError as error:  # of the workers: a point's own error is part of the result
+    except RuntimeError as error:  # failure of the workers: errors of points are part of the result
         raise click.ClickException(str(error)) from error
     result.attrs |= {
         "title": read.title or experiment.stem,
@@ -145,7 +145,7 @@ def _summarise(result: xarray.Dataset, out: Path) -> int:
 
 
 def _write(result: xarray.Dataset, out: Path) -> None:
-    """Each file appears whole or not at all."""
+    """Write each file atomically."""
     from flowsim.results.netcdf import Labelled, write_plain
     from flowsim.sweep import to_dataframe
 
@@ -153,7 +153,7 @@ def _write(result: xarray.Dataset, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-") as folder:
         part = Path(folder) / out.name
         write_plain(Labelled.of_xarray(result), part)
-        # What every point ran with is in the .nc; a table would be unreadable with it.
+        # The full environment of every point is in the .nc only.
         to_dataframe(result.drop_vars("info", errors="ignore")).to_csv(part.with_suffix(".csv"), index=False)
         os.replace(part, out)
         os.replace(part.with_suffix(".csv"), out.with_suffix(".csv"))

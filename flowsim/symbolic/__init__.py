@@ -1,6 +1,11 @@
-"""From a formula to everything else: moments, field, invariants, thresholds, kernels.
+"""Derivations from a formula: moments, field, invariants, thresholds, kernels.
 
-What needs SymPy as soon as it is imported is loaded when first used: a cached kernel does without.
+Read `coordinate_derivation` (one formula), `derivation` (a network) and `linear_derivation`; `expectation`,
+`quadrature`, `exponential_polynomials` and `moments` are averages under noise, `invariants`, `sharpness`, `thresholds`,
+`origin` and `statements` what follows, `chapters` and `render` its presentation. `kernels`, `coordinates`, `printing`,
+`stable` and `codegen` generate compiled code; `loss_formula` derives a loss; `clock` is accelerated time.
+
+Modules that import SymPy are loaded on first use: a cached kernel does not need it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The steps of a derivation, in words and equations."""
+"""The steps of a derivation, in text and equations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _field(d: CoordinateDerivation) -> list[Line]:
         value = f" = {d.weight_decay}" if isinstance(d.weight_decay, float) else ", a function of time"
         lines.append(say(f"weight decay ${d.decay}{value}$: the loss gains $lambda/2 |theta|^2$"))
     where = "X^T (X m - y) / n" if d.noise is not None else "X^T (X beta - y) / n"
-    lines.append(say(f"every coordinate on its own but for ${d.g} = ({where})_i$"))
+    lines.append(say(f"coordinates are coupled through ${d.g} = ({where})_i$ alone"))
     if len(d.weights) <= 4:
         lines.append(Line(("J_{\\text{block}}", "Jacobian block"), d.jacobian))
     lines.append(say("Jacobian: these blocks, minus $dm_i/dw_a Sigma_ij dm_j/dw_b$, of rank at most that of $X$"))

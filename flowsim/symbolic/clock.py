@@ -1,4 +1,4 @@
-"""How fast accelerated time runs: the clock on which a vanishing start takes a finite time to move."""
+"""The rate of accelerated time, the clock on which a vanishing start grows in finite time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flowsim.symbolic.origin import order_at_origin
 def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
     """``d accelerated_time / dt``: 1/gamma for two-layer networks, alpha^(L-2) for homogeneous degree L >= 3.
 
-    It is 1 where nothing vanishes: for alpha >= 1, and for formulas that leave the origin at once or are not analytic
+    It is 1 for alpha >= 1, and for formulas for which the origin is not a critical point or that are not analytic
     there.
 
     Raises
     ------
     ValueError
-        If alpha^(L-2) is not a float.
+        If alpha^(L-2) underflows.
     """
     order = _order_of(net)
     factor = _acceleration(order, scale)
@@ -31,7 +31,7 @@ def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> f
 
 
 def log_acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> float:
-    """Its logarithm, which is always a float."""
+    """The logarithm of :func:`acceleration`, which never overflows."""
     order = _order_of(net)
     return (order - 2) * scale.log if order > 2 and scale.gamma > 0 else math.log(_acceleration(order, scale))
 
@@ -53,5 +53,5 @@ def _order(formula: Formula) -> int:
         return 2
     try:
         return order_at_origin(formula)
-    except ValueError:  # no Taylor series: nothing is known to vanish
+    except ValueError:  # no Taylor series
         return 1

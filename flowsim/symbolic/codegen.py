@@ -1,7 +1,7 @@
-"""Generated source on disk, so that Numba can cache what it compiles and a second process need not.
+"""Generated source on disk, so that Numba can cache compiled code between processes.
 
-Numba keeps compiled code only of functions that stand in a file. A file is published once, whole, under a
-name that hashes what it was made from; it carries its own checksum, so damage is noticed and mended.
+Numba caches compiled code of functions in files only. A file is written once, atomically, under a
+name that hashes its inputs; it contains a checksum, so that damage is detected and the file written again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _loaded: dict[tuple[str, str], ModuleType] = {}
 
 
 def digest(text: str) -> str:
-    """Twenty hexadecimal digits that name a text."""
+    """A digest of a text, of twenty hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -39,9 +39,9 @@ def load_generated(source: str | Callable[[], str], stem: str, key: str | None =
     source : str, or function without arguments that returns it
         Python source. A function is called only if no intact file for `key` exists.
     stem : str
-        Begins the file's name.
+        Prefix of the file's name.
     key : str, optional
-        Names what the source was made from; default: a hash of the source, which must then be text.
+        Digest of the inputs of the source; default: a hash of the source, which must then be text.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def _read(path: Path) -> str | None:
 
 
 def _publish(path: Path, text: str) -> Path:
-    """Write a file whole or not at all; the first of several processes wins.
+    """Write a file atomically; the first of several processes wins.
 
     Linking instead of replacing keeps the modification time of the winner, by which Numba recognises its code.
     """
@@ -116,7 +116,7 @@ def _forget_compiled(path: Path) -> None:
 
 
 def _drop_truncated(path: Path) -> None:
-    """Remove compiled files that end in the middle: Numba would fail on them instead of compiling again."""
+    """Remove truncated compiled files, on which Numba would fail instead of compiling again."""
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.nb[ic]"):
         try:
             with compiled.open("rb") as file:

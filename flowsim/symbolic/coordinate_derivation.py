@@ -1,4 +1,4 @@
-"""Everything about one coordinate that follows from its formula alone, as SymPy objects."""
+"""Derivation of one coordinate from its formula, as SymPy objects."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from flowsim.symbolic.origin import order_at_origin
 from flowsim.symbolic.sharpness import SHORT, Sharpness, sharpness_of
 from flowsim.symbolic.statements import ExactThresholds, exact_thresholds
 
-#: Conserved polynomials are searched up to this degree unless asked otherwise.
+#: Default degree up to which conserved polynomials are searched.
 INVARIANT_DEGREE = 4
-#: Relative error of a gradient at tiny weights that is worth a remark.
+#: Relative error of a gradient at tiny weights from which on a remark is made.
 LOST = 1e-9
 
 
 @dataclass(frozen=True)
 class Law:
-    """How a quantity that the noise-free flow conserves moves under weight noise.
+    """The evolution under weight noise of a quantity that the noise-free flow conserves.
 
     Attributes
     ----------
     quantity : Expr
     kind : {"conserved", "decay", "driven", "open"}
-        Conserved; decays at `rate` whatever the data; driven by the data or by other weights; not decided.
+        Conserved; decays at `rate` whatever the data; driven by the data or by other weights; undecided.
     rate : Expr or None
         ``d quantity/dt = -rate * quantity`` for a decay.
     derivative : Expr or None
@@ -109,7 +109,7 @@ class CoordinateDerivation:
         if self.noise is None:
             return self.phi, sympy.S.Zero, ()
         if self.formula.product_of is not None:
-            # Closed forms that SymPy must not multiply out: 2^L terms.
+            # Closed forms that SymPy must not expand: 2^L terms.
             squares = [w**2 for w in self.weights]
             if self.noise.multiplicative:
                 lifted = [b * (1 + s**2) for b, s in zip(squares, self.std, strict=True)]
@@ -120,11 +120,11 @@ class CoordinateDerivation:
         stds = [sympy.Dummy(nonnegative=True) for _ in self.weights]
         found = expectation(self.phi, self.weights, stds, self.noise)
         name = dict(zip(stds, self.std, strict=True))
-        # Where the noise scales the weights it is written out: derivatives by a weight bring its own 1 + xi.
+        # Multiplicative noise is written out: derivatives by a weight have a factor 1 + xi.
         noisy = dict(zip(self.weights, self._noisy_weights, strict=True)) if self.noise.multiplicative else {}
         left = [part.phi.subs(noisy, simultaneous=True) for part in found.quadratures]
         mean = found.mean.xreplace(name) + sympy.Add(*map(E, left))
-        # The kernels' expm1 is for accuracy; readers expect exp.
+        # The kernels use expm1 for accuracy; the derivation shows exp.
         variance = found.variance.replace(expm1, lambda a: sympy.exp(a) - 1).xreplace(name)
         variance += sympy.Add(*map(Var, left))
         return mean, variance, found.methods
@@ -141,12 +141,12 @@ class CoordinateDerivation:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """How each part of the expectation was taken: exactly, or by quadrature of which order."""
+        """How each part of the expectation is computed: exactly, or by quadrature of a stated order."""
         return self._moments[2]
 
     @cached_property
     def loss(self) -> sympy.Expr:
-        """The coordinate in the expected loss: ``L(m) + sigma^2/2 V``."""
+        """The contribution of the coordinate to the expected loss: ``L(m) + sigma^2/2 V``."""
         return sympy.Function("L")(self.mean) + self.sigma**2 / 2 * self.variance
 
     # Flow
@@ -181,11 +181,11 @@ class CoordinateDerivation:
 
     @cached_property
     def laws(self) -> tuple[Law, ...]:
-        """What becomes of each invariant under the network's noise and weight decay."""
+        """The evolution of each invariant under the network's noise and weight decay."""
         return tuple(self._with_decay(self._law(quantity)) for quantity in self.invariants)
 
     def _with_decay(self, law: Law) -> Law:
-        """Decay takes ``lambda k`` from a quantity that is homogeneous of degree k."""
+        """Weight decay adds a rate ``lambda k`` of decay for a quantity homogeneous of degree k."""
         if not self.weight_decay or (law.kind in ("driven", "open") and law.derivative is None):
             return law
         lost = self.decay * sum(w * law.quantity.diff(w) for w in self.weights)
@@ -237,7 +237,7 @@ class CoordinateDerivation:
 
     @cached_property
     def remarks(self) -> tuple[str, ...]:
-        """What a user of this formula should know."""
+        """Remarks on peculiarities of the formula."""
         idle = [w.name for w in self.weights if w not in self.phi.free_symbols]
         remarks = [f"{name} never matters: phi does not depend on it." for name in idle]
         try:

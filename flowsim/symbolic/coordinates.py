@@ -1,8 +1,8 @@
-"""One coordinate as generated code: the body of each kernel for one formula.
+"""Generated code of one coordinate: the body of each kernel for one formula.
 
-Two ways to write it. A product of weights is a few loops over its factors, in which every term is
-non-negative or a plain product, so nothing cancels at any depth. Anything else is straight-line code
-that SymPy derives.
+There are two kinds. A product of weights is a few loops over its factors, in which every term is
+non-negative or a product, so that nothing cancels at any depth. Any other formula is straight-line code
+derived by SymPy.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Coordinate(Protocol):
 
 
 def coordinate(formula: Formula, weights: Sequence[str], noise: Noise | None) -> Coordinate:
-    """The way to write this formula in a network with these weights."""
+    """The generator of code for a formula in a network with these weights."""
     rows = tuple(weights.index(name) for name in formula.weights)
     if formula.product_of is not None:
         return ProductCoordinate(formula.weights, rows, len(weights), noise)
@@ -63,7 +63,7 @@ def _zero_unused(rows: Sequence[int], k: int, kernel: str) -> list[str]:
 
 
 class ProductCoordinate:
-    r"""``w_1 ... w_L``. With independent noise, ``m = prod w`` and, with ``b = w^2`` and e the noise's part,
+    r"""``w_1 ... w_L``. With independent noise, ``m = prod w`` and, with ``b = w^2`` and e the excess by noise,
 
     .. math:: V = \prod (b_l + e_l) - \prod b_l, \qquad e_l = s_l^2 \;(\text{or } s_l^2 w_l^2),
 
@@ -205,7 +205,7 @@ for a in range(LAYERS):
 
 
 class ExpressionCoordinate:
-    """Any formula: straight-line code that SymPy derives, and loops over nodes where expectations need quadrature."""
+    """Any formula: straight-line code derived by SymPy, with loops over nodes where expectations need quadrature."""
 
     def __init__(self, formula: Formula, rows: Sequence[int], k: int, noise: Noise | None) -> None:
         import sympy
@@ -222,7 +222,7 @@ class ExpressionCoordinate:
 
         from flowsim.symbolic.expectation import expectation
 
-        # Messages speak of the user's weights; dummies for the stds cannot clash with their names.
+        # Messages name the user's weights; dummies for the stds cannot clash with their names.
         stds = [sympy.Dummy(nonnegative=True) for _ in self.rows]
         found = expectation(self.formula.expression, self.own, stds, self.noise)
         rename = dict(zip([*self.own, *stds], [*self.x, *self.e], strict=True))
@@ -235,7 +235,7 @@ class ExpressionCoordinate:
 
     @property
     def parts(self) -> list[Quadrature]:
-        """What is left to quadrature."""
+        """The parts computed by quadrature."""
         return list(self.expectation.quadratures)
 
     @property
@@ -247,7 +247,7 @@ class ExpressionCoordinate:
     def tiny_error(self) -> float:
         """Largest relative error of the gradient's code at weights of size `TINY`, against 60 digits; 1 if unknown.
 
-        Constants cancel on paper, so this is rounding unless terms of higher order cancel too, as in
+        Constants cancel symbolically, so that this is rounding unless terms of higher order cancel too, as in
         ``exp(u) - 1 - u - u**2/2``.
         """
         import sympy
@@ -260,7 +260,7 @@ class ExpressionCoordinate:
         slopes = [self.phi.diff(x) for x in self.x]
         lines, values = straight_line(slopes, self.x)
         try:
-            exec("\n".join(lines), scope)  # our own generated text
+            exec("\n".join(lines), scope)  # generated code alone
             for slope, text in zip(slopes, values, strict=True):
                 found, exact = float(eval(text, scope)), slope.evalf(60, subs=point, maxn=1000)
                 if exact != 0:

@@ -1,4 +1,4 @@
-"""Everything about a network that follows from its formula alone, as SymPy objects."""
+"""Derivation of a network from its formulas, as SymPy objects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def derive(net: DiagonalNetwork | LinearNetwork, *, degree: int = INVARIANT_DEGR
     Returns
     -------
     Derivation, or LinearDerivation for a LinearNetwork
-        Computed piece by piece, when a piece is asked for; renders itself in notebooks and terminals.
+        Attributes are computed on first access; renders itself in notebooks and terminals.
 
     References
     ----------
@@ -60,7 +60,7 @@ def derive(net: DiagonalNetwork | LinearNetwork, *, degree: int = INVARIANT_DEGR
 
 
 def _each(name: str, doc: str) -> Any:
-    """A property: what every formula's derivation has under that name, one by one if there are several."""
+    """A property: the attribute of the formula's derivation, or a tuple of those of several formulas."""
 
     def read(self: Derivation) -> Any:
         values = tuple(getattr(each, name) for each in self.coordinates)
@@ -71,7 +71,7 @@ def _each(name: str, doc: str) -> Any:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Derivation(Rendered):
-    """What :func:`derive` found.
+    """The result of :func:`derive` for a diagonal network.
 
     For a network of one formula the attributes are that formula's own; for a mixed network they are tuples, one
     entry for each of ``net.distinct``.
@@ -88,20 +88,20 @@ class Derivation(Rendered):
 
     mean = _each("mean", "``m = E phi(w + xi)``.")
     variance = _each("variance", "``V = Var phi(w + xi)``.")
-    loss = _each("loss", "The coordinate in the expected loss, ``L(m) + sigma^2/2 V``.")
-    field = _each("field", "Weight -> its speed, ``-(g dm/dw + sigma^2/2 dV/dw)``.")
+    loss = _each("loss", "The contribution of the coordinate to the expected loss, ``L(m) + sigma^2/2 V``.")
+    field = _each("field", "Weight -> its velocity, ``-(g dm/dw + sigma^2/2 dV/dw)``.")
     jacobian = _each(
         "jacobian", "The coordinate's block of the Jacobian at fixed g; the rest is ``-dm_i/dw_a Sigma_ij dm_j/dw_b``."
     )
     invariants = _each("invariants", "Functionally independent conserved polynomials of the noise-free flow.")
-    invariant_basis = _each("invariant_basis", "A basis of all conserved polynomials up to the degree asked for.")
-    laws = _each("laws", "What becomes of them under the noise.")
+    invariant_basis = _each("invariant_basis", "A basis of all conserved polynomials up to the requested degree.")
+    laws = _each("laws", "The evolution of the invariants under noise and weight decay.")
     sharpness = _each("sharpness", "Hessian of the loss, its trace, average sharpness.")
     thresholds = _each("thresholds", "Growth thresholds at vanishing initialisation.")
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a user of these formulas should know."""
+        """Remarks on peculiarities of the formulas."""
         return tuple(remark for each in self.coordinates for remark in each.remarks)
 
     def minimal_trace(self, beta: ArrayLike) -> NDArray[np.float64]:
@@ -109,5 +109,5 @@ class Derivation(Rendered):
         return minimal_trace(self.net, beta)
 
     def chapters(self) -> list[tuple[str, list[Step]]]:
-        """A formula each, with its steps."""
+        """One heading per formula, with its steps."""
         return [(str(each.formula), steps(each)) for each in self.coordinates]

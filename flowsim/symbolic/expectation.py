@@ -2,7 +2,7 @@ r"""Mean and variance of a coordinate under weight noise.
 
 .. math:: m(w) = \mathrm{E}\,\varphi(w + \xi), \qquad V(w) = \mathrm{Var}\,\varphi(w + \xi)
 
-(``w (1 + xi)`` for multiplicative noise). The formula is cut into terms that share no weights: these are
+(``w (1 + xi)`` for multiplicative noise). The formula is split into terms that share no weights: these are
 independent, so their means and variances add. Each is treated by the first of
 
 1. moments, for polynomials: ``E phi(w + xi) = prod_a [ sum_j s_a^j mu_j / j! d_a^j ] phi``, exact for every noise
@@ -29,7 +29,7 @@ from flowsim.symbolic.stable import stable
 
 Symbols = Sequence[sympy.Symbol]
 
-#: Nodes in each weight that enters non-polynomially, by how many of them there are.
+#: Number of weights that enter non-polynomially -> nodes in each.
 NODES = {1: 64, 2: 32, 3: 16}
 #: A polynomial whose variance can have more terms than this is not expanded.
 VARIANCE_TERMS = 400
@@ -37,26 +37,26 @@ VARIANCE_TERMS = 400
 
 @dataclass(frozen=True)
 class Quadrature:
-    """A part of the formula whose expectation is a sum over nodes, as a tensor rule over its weights."""
+    """A part of the formula whose expectation is a tensor-product quadrature over its weights."""
 
     phi: sympy.Expr
     indices: tuple[int, ...]
     nodes: tuple[int, ...]
-    #: whether the rule is exact in each weight whatever the std
+    #: whether the rule is exact in each weight for any std
     exact: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """Mean and variance: an exact expression each, plus parts left to quadrature.
+    """Mean and variance: an exact expression each, plus parts computed by quadrature.
 
     Attributes
     ----------
     mean, variance : Expr
-        Of the exact parts, in the weights and the stds.
+        Those of the exact parts, in the weights and the stds.
     quadratures : tuple of Quadrature
     methods : tuple of str
-        How each part was treated, in words.
+        Descriptions of how each part is computed.
     growth : tuple of (index, float)
         For Laplace noise: ``|lambda| std < sqrt(2)`` must hold for the largest real exponent of these weights.
     """
@@ -122,7 +122,7 @@ def _independent_parts(phi: sympy.Expr, x: Symbols) -> list[sympy.Expr]:
 
 
 def _is_tractable_polynomial(part: sympy.Expr, x: Symbols, noise: Noise) -> bool:
-    """Whether to expand it; a larger polynomial is left to quadrature, which is exact for it too."""
+    """Whether to expand a part; a larger polynomial is integrated by quadrature, which is exact for it too."""
     if not part.is_polynomial(*x):
         return False
     terms = term_bound(part**2) * math.prod(1 + degree_bound(part, symbol) for symbol in x)
@@ -163,7 +163,7 @@ def polynomial_moments(phi: sympy.Expr, x: Symbols, s: Symbols, noise: Noise) ->
     own = polynomials.from_expr(sympy.expand(phi))
     pairs = list(zip(generators[: len(x)], generators[len(x) :], strict=True))
     mean = _expect(own, pairs, noise)
-    # Exact arithmetic: what cancels between the two terms cancels here, not in floats.
+    # In exact arithmetic, so that the two terms cancel symbolically and not in floats.
     variance = _expect(own**2, pairs, noise) - mean**2
     return mean.as_expr(), variance.as_expr()
 
@@ -198,7 +198,7 @@ def _exponential_moments(
         return sympy.expand(sympy.diff(noise.mgf(free, std), free, j).subs(free, rate))
 
     def tidy(coefficient: sympy.Expr) -> sympy.Expr:
-        # Small stds must not cancel either: exp(2 s^2) - exp(s^2) becomes expm1(2 s^2) - expm1(s^2).
+        # Avoid cancellation at small stds: exp(2 s^2) - exp(s^2) becomes expm1(2 s^2) - expm1(s^2).
         return stable([coefficient], s)[0]
 
     try:

@@ -1,6 +1,6 @@
 r"""Exponential polynomials: sums of ``c x^n exp(lambda . x)`` with exact, possibly complex, lambda.
 
-They hold polynomials, exp, sin, cos, sinh, cosh of linear arguments and all products of these, and are closed under
+They include polynomials, exp, sin, cos, sinh, cosh of linear arguments and all products of these, and are closed under
 expectation: with ``M(lambda) = E exp(lambda xi)``,
 
 .. math:: \mathrm{E}\,(x + \xi)^n e^{\lambda (x + \xi)}
@@ -19,16 +19,16 @@ Table = dict[tuple[tuple[int, ...], tuple[sympy.Expr, ...]], sympy.Expr]
 #: j, lambda, std -> d^j M / d lambda^j
 Transform = Callable[[int, sympy.Expr, sympy.Symbol], sympy.Expr]
 
-#: A table that grows beyond this is refused.
+#: Largest number of terms of a table.
 TERMS = 150
 
 
 class NotExponentialError(Exception):
-    """The expression is not an exponential polynomial, or too long a one."""
+    """The expression is not an exponential polynomial, or has too many terms."""
 
 
 def table(e: sympy.Expr, x: Symbols) -> Table:
-    """Read an expression.
+    """The table of an expression.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-r"""Conserved quantities, found by linear algebra.
+r"""Conserved polynomials, by linear algebra.
 
-The flow moves a coordinate along its own gradient, ``w' = -g grad phi(w)``, at a speed g that the data choose.
-A polynomial I is therefore conserved whatever the data exactly if
+A coordinate moves along its own gradient, ``w' = -g grad phi(w)``, at a speed g that depends on the data.
+A polynomial I is therefore conserved for all data if and only if
 
 .. math:: \nabla I \cdot \nabla \varphi = 0,
 
@@ -97,7 +97,7 @@ def _polynomial_null_space(changes: list[list[sympy.Expr]], slopes: list[sympy.E
 
 
 def _sampled_null_space(changes: list[list[sympy.Expr]], slopes: list[sympy.Expr], x: Symbols) -> list[list]:
-    """For analytic phi: the identity at more points than unknowns, to 60 digits, and checked at fresh points."""
+    """For analytic phi: the identity at more points than unknowns, to 60 digits, checked at further points."""
     import mpmath
 
     count = len(changes)
@@ -108,7 +108,7 @@ def _sampled_null_space(changes: list[list[sympy.Expr]], slopes: list[sympy.Expr
         for point in _points(len(x), 2 * (count + 8)):
             try:
                 values = [mpmath.mpf(value) for value in evaluate(*(mpmath.mpf(p.p) / p.q for p in point))]
-            except (ZeroDivisionError, ValueError, TypeError):  # a pole, or outside the domain: another point
+            except (ZeroDivisionError, ValueError, TypeError):  # a pole, or outside the domain: take another point
                 continue
             scale = max(map(abs, values))
             if scale:

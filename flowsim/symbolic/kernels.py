@@ -1,4 +1,4 @@
-"""Numba kernels of a network, generated once and cached on disk."""
+"""Compiled kernels of a network, generated once and cached on disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flowsim.version import __version__
 if TYPE_CHECKING:
     from flowsim.symbolic.expectation import Quadrature
 
-#: Moments and rules by which distributions that are not of the package are distinguished.
+#: Numbers of moments and nodes by which custom distributions are identified.
 _MOMENTS, _COUNTS = 17, (8, 20)
 
 SIGNATURES = {
@@ -41,7 +41,7 @@ SIGNATURES = {
 
 Kernel = Callable[..., None]
 
-#: Kept apart from the networks, which stay picklable.
+#: Not attributes of the networks, which must be picklable.
 _modules: WeakKeyDictionary[DiagonalNetwork, ModuleType] = WeakKeyDictionary()
 
 
@@ -64,11 +64,11 @@ class Kernels:
         Its derivative at fixed g, ``-(g d2m + s2/2 d2V)`` (k, k, d). The full Jacobian subtracts
         ``dm_i/dw_a Sigma_ij dm_j/dw_b``.
     invariants
-        What the noise-free flow conserves (pairs, d), named by `invariant_names`; 0 for coordinates of a mixed
-        network whose formula does not conserve it.
+        The conserved quantities of the noise-free flow, (pairs, d), named by `invariant_names`; 0 for coordinates of a
+        mixed network whose formula does not conserve it.
     tiny_error : float
-        Largest relative error of the gradient at weights of 1e-20, measured when the code was generated: some 1e-16,
-        unless terms of first or higher order cancel in it (then such weights are below what this code resolves).
+        Largest relative error of the gradient at weights of 1e-20, measured when the code was generated: about 1e-16,
+        unless terms of first or higher order cancel (then the code does not resolve such weights).
     source : str
         The generated text.
     """
@@ -115,7 +115,7 @@ def _module(net: DiagonalNetwork) -> ModuleType:
 
 
 def _check_moments_exist(module: ModuleType, stds: NDArray[np.float64], net: DiagonalNetwork) -> None:
-    """The kernels take any std; whether mean and variance exist at this one is seen here."""
+    """Require that mean and variance exist at these stds, since the kernels accept any."""
     assert net.noise is not None
     for row, rate in module.GROWTH:
         if stds[row] * rate >= math.sqrt(2.0):
@@ -141,12 +141,12 @@ def _check_entry(each: Coordinate, part: Quadrature, weights: Sequence[str]) -> 
 
 @cache
 def _generator() -> str:
-    """Names the code that writes kernels: what an earlier version of it left in the cache is not used."""
+    """A digest of the code generator, so that the cache of an earlier version is not used."""
     return digest("".join(path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
 def _identity(net: DiagonalNetwork) -> str:
-    """Everything the source depends on, without SymPy: a cached kernel loads without importing it."""
+    """A text of all inputs of the source, computed without SymPy, so that a cached kernel loads without it."""
     noise: Any = None
     if net.noise is not None:
         noise = (net.noise.name, net.noise.multiplicative, _distribution(net.noise))
@@ -154,7 +154,7 @@ def _identity(net: DiagonalNetwork) -> str:
 
 
 def _distribution(noise: Noise) -> tuple[Any, ...]:
-    """What kernels take from a distribution: of one of the package its name suffices."""
+    """The identity of a distribution for kernels: the name of a built-in one, else moments and nodes."""
     if isinstance(noise, MomentNoise):
         return noise.moments
     if type(noise) in NAMED_NOISES.values():

@@ -1,4 +1,4 @@
-"""What follows from ``beta = U V^T`` alone, as SymPy matrix expressions and step by step."""
+"""Derivation of two-layer linear networks ``beta = U V^T``, as SymPy matrix expressions and step by step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearDerivation(Rendered):
-    """What :func:`derive` finds for a two-layer linear network.
+    """The result of :func:`derive` for a two-layer linear network.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class LinearDerivation(Rendered):
 
     @cached_property
     def pull(self) -> tuple[MatrixExpr, sympy.Expr]:
-        """a (D, D) and b: what noise and decay add to the loss is ``tr U^T a U / 2 + b |V|^2 / 2``."""
+        """a (D, D) and b: noise and decay add ``tr U^T a U / 2 + b |V|^2 / 2`` to the loss."""
         a: MatrixExpr = ZeroMatrix(self.D, self.D)
         b = sympy.S.Zero
         if self.std[1] != 0:
@@ -116,7 +116,7 @@ class LinearDerivation(Rendered):
 
     @cached_property
     def threshold(self) -> sympy.Expr:
-        """By how much noise shrinks the singular values of ``Sigma^(-1/2) X^T Y / n``."""
+        """The soft threshold of noise on the singular values of ``Sigma^(-1/2) X^T Y / n``."""
         return self.std[0] * self.std[1] * sympy.sqrt(self.m * Trace(self.covariance))
 
     def chapters(self) -> Sequence[tuple[str, list[Step]]]:
@@ -159,7 +159,7 @@ class LinearDerivation(Rendered):
         )
 
     def _pulls(self) -> tuple[list[str], list[str], list[str], list[str]]:
-        """The terms of a and b, as LaTeX and as plain text."""
+        """The terms of a and b, in LaTeX and plain text."""
         a_tex, a_text, b_tex, b_text = [], [], [], []
         if self.std[1] != 0:
             a_tex.append(rf"{sympy.latex(self.std[1])}^2 m \Sigma")
@@ -210,9 +210,9 @@ class LinearDerivation(Rendered):
     def _growth(self) -> list[Line]:
         return [
             say("clock: $t = t~ ln(1/alpha)$; a direction of level $s$ has size $exp((s - 1) ln(1/alpha))$"),
-            say("all levels start at 0; learned directions have level 1 and $S Z = 0$"),
-            say("on a plateau the others rise at the eigenvalues of $S$ on the complement of the learned ones,"),
-            say("sorted: the highest level takes the largest; the level that reaches 1 is learned next"),
+            say("all levels start at 0; active directions have level 1 and $S Z = 0$"),
+            say("on a plateau the others rise at the eigenvalues of $S$ on the complement of the active ones,"),
+            say("sorted: the highest level takes the largest; the direction whose level reaches 1 is activated next"),
             say(self._first()),
         ]
 

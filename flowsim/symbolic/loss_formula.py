@@ -1,4 +1,4 @@
-"""A convex loss from one expression in f and y: derivatives by SymPy, evaluated by NumPy and compiled by Numba."""
+"""A convex loss from an expression in f and y: derivatives by SymPy, evaluated by NumPy and compiled by Numba."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, Kernel, Loss
 from flowsim.symbolic.codegen import load_generated
 from flowsim.version import __version__
 
-#: Targets at which a formula must be convex at one at least; those of the data are checked when a problem is made.
+#: A formula must be convex at one of these targets at least; targets of data are checked by the problem.
 _TARGETS = np.array([1.0, -1.0, 0.5, 2.0])
-#: Predictions so far from 0 show the limits of the slope.
+#: Predictions at which the limits of the slope are evaluated.
 _FAR, _STEEP = 1e8, 1e6
 _RANGE = 600.0
 _BISECTIONS = 80
@@ -47,7 +47,7 @@ class logcosh(sympy.Function):  # noqa: N801
 
 
 class tangent(sympy.Function):  # noqa: N801
-    """``tanh(x)``, with a derivative that keeps its digits."""
+    """``tanh(x)``, with an accurate derivative."""
 
     def fdiff(self, argindex: int = 1) -> sympy.Expr:
         return sech2(self.args[0])
@@ -108,7 +108,7 @@ def from_formula(text: str) -> Loss:
     Parameters
     ----------
     text : str
-        Such as ``"log(1 + exp(-y*f))"``: the grammar and the functions are those of network formulas.
+        Such as ``"log(1 + exp(-y*f))"``, with the grammar and functions of network formulas.
         ``log(1 + exp(.))``, ``log(cosh(.))`` and ``tanh`` are evaluated without overflow.
 
     Returns
@@ -119,7 +119,7 @@ def from_formula(text: str) -> Loss:
     ------
     ValueError
         For anything outside the grammar, names other than f and y, and a loss that is nowhere convex and finite.
-        Convexity at the targets of the data is checked when a problem is made, on samples of the second derivative.
+        Convexity at the targets of the data is checked by the problem, on samples of the second derivative.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def latex(loss: Loss) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FormulaLoss(Loss):
-    """A loss that another process derives again from its formula."""
+    """A loss that is pickled as its formula."""
 
     origin: str = field(default="", kw_only=True)
 
@@ -242,7 +242,7 @@ class _Derived:
 
 
 def _safe(e: sympy.Expr) -> sympy.Expr:
-    """The same expression in functions that do not overflow."""
+    """The expression in functions that do not overflow."""
     if not e.args:
         return e
     e = e.func(*(_safe(part) for part in e.args))
@@ -272,7 +272,7 @@ def _log_of(term: sympy.Expr) -> sympy.Expr | None:
 
 
 def _collected(e: sympy.Expr) -> sympy.Expr:
-    """Over a common denominator, where what cancels in the numerator cancels on paper."""
+    """The expression over a common denominator, if terms of the numerator then cancel symbolically."""
     above, below = sympy.fraction(sympy.together(e))
     if below == 1 or sympy.count_ops(above) > 200:
         return e

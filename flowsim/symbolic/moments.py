@@ -1,4 +1,4 @@
-"""Expectations that have no closed form, as SymPy functions that know their derivatives."""
+"""Expectations without closed form, as SymPy functions with derivatives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Moment(sympy.Function):
 
 
 class E(_Moment):
-    """``E f(w + xi)``: derivatives in w go inside."""
+    """``E f(w + xi)``: derivatives in w commute with the expectation."""
 
     @classmethod
     def eval(cls, f: sympy.Expr) -> sympy.Expr | None:

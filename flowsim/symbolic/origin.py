@@ -1,6 +1,6 @@
-r"""What a formula does near the origin, where every vanishing initialisation starts.
+r"""The lowest homogeneous part of a formula at the origin, where every vanishing initialisation starts.
 
-The lowest homogeneous part ``phi_L`` of the Taylor series decides how a coordinate leaves 0: order 1 at once, order
+The lowest homogeneous part ``phi_L`` of the Taylor series determines how a coordinate leaves 0: order 1 at once, order
 2 exponentially, order L >= 3 by a finite-time blow-up of ``x' = grad phi_L(x)``.
 """
 
@@ -93,7 +93,7 @@ def _part(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
     if e in x:
         return 1, e
     if e.is_Mul:
-        # Polynomials have no divisors of zero: nothing cancels.
+        # Polynomials form an integral domain: a product of lowest parts is not zero.
         parts = [_part(factor, x) for factor in e.args]
         return sum(degree for degree, _ in parts), sympy.Mul(*(part for _, part in parts))
     if e.is_Pow and e.exp.is_Integer and e.exp > 0:
@@ -125,7 +125,7 @@ def _part(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
 
 
 def _along_ray(e: sympy.Expr, x: frozenset[sympy.Symbol]) -> tuple[int, sympy.Expr]:
-    """By differentiating ``e(t w)`` in t, where the lowest parts of a sum cancel."""
+    """The lowest part by derivatives of ``e(t w)`` in t, for sums whose lowest parts cancel."""
     import sympy
 
     ray = sympy.Dummy(real=True)
@@ -147,7 +147,7 @@ def _is_singular(e: sympy.Expr) -> bool:
 
 
 def _vanishes(e: sympy.Expr) -> bool:
-    """Zero at 60 digits, at two points if weights are left in it."""
+    """Whether an expression is zero to 60 digits, at two points if it depends on weights."""
     import sympy
 
     if e.is_Rational:

@@ -1,4 +1,4 @@
-"""SymPy expressions as lines of scalar Python that Numba compiles."""
+"""SymPy expressions as lines of scalar Python for Numba."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def straight_line(
     variables : sequence of Symbol
         Those that may be tiny (see :mod:`flowsim.symbolic.stable`).
     prefix : str
-        Begins the names of the shared subexpressions.
+        Prefix of the names of shared subexpressions.
     """
     shared, reduced = sympy.cse(
         stable(expressions, variables), symbols=sympy.numbered_symbols(prefix, real=True), order="canonical"

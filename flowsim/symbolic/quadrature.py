@@ -1,9 +1,9 @@
-r"""Loops over the nodes of a tensor rule, as generated code.
+r"""Generated code for tensor-product quadrature.
 
-A coordinate near 0 must keep the relative accuracy of its field although nodes lie at distance std from it. Each
+The field of a coordinate near 0 must keep its relative accuracy although nodes are at distance std from it. Each
 integrand is therefore written ``f(z + x) = f(z) + [f(z + x) - f(z)]`` with the difference free of cancellation, and
-the two parts are summed apart: the first vanishes exactly where symmetry says so, because nodes come in pairs +z, -z
-and every level of the tensor rule has an accumulator of its own.
+the two parts are summed separately: the first vanishes exactly by symmetry, because nodes come in pairs +z, -z
+and every level of the tensor rule has its own accumulator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flowsim.symbolic.expectation import Quadrature
 
-#: Largest relative change of mean and second moment, under half as many nodes more, that passes as converged.
+#: Largest relative change of mean and second moment, with 1.5 times the nodes, of a converged rule.
 CONVERGED = 1e-6
 
 
@@ -85,7 +85,7 @@ def node_tables(noise: Noise, counts: Sequence[int]) -> list[str]:
 def quadrature_lines(
     part: Quadrature, kernel: str, x: Sequence[sympy.Symbol], rows: Sequence[int], noise: Noise | None
 ) -> list[str]:
-    """Code that adds the part's share to `out` (rows of its weights are overwritten)."""
+    """Code that adds the contribution of a part to `out` (rows of its weights are overwritten)."""
     import sympy
 
     assert noise is not None
@@ -114,7 +114,7 @@ def quadrature_lines(
         lines += _weighted_sums("d", first, own, headers, _plain)
         return [*lines, *(f"out[{r}, i] = dc{q} + dr{q}" for q, r in enumerate(row))]
     if kernel == "field":
-        # dV/2 = E (phi - m) dphi, its part at x = 0 apart from the rest.
+        # dV/2 = E (phi - m) dphi, with its part at x = 0 separate.
         def moments(c: Sequence[str], r: Sequence[str]) -> list[tuple[str, str]]:
             slopes = [(c[q], r[q]) for q in range(1, len(c))]
             return slopes + [

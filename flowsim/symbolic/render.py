@@ -1,4 +1,4 @@
-"""A derivation as a text that is read step by step: LaTeX for notebooks, Unicode for terminals."""
+"""Derivations as text, step by step: LaTeX for notebooks, Unicode for terminals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import sympy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Expressions with more operations than this are named, not shown.
+#: Expressions with more operations than this are not shown.
 _LONG = 220
 _WIDTH = 110
 
 
 @dataclass(frozen=True)
 class Line:
-    """One equation ``left = right``, or words. `left` is (LaTeX, plain text); `right` an expression or such a pair."""
+    """One equation ``left = right``, or a text. `left` is (LaTeX, plain text); `right` an expression or such a pair."""
 
     left: tuple[str, str] = ("", "")
     right: Any = None
@@ -37,10 +37,10 @@ Step = tuple[str, list[Line]]
 
 
 class Rendered:
-    """Equations that show themselves, step by step: a subclass has :meth:`chapters`."""
+    """The base class of derivations that render themselves: a subclass defines :meth:`chapters`."""
 
     def chapters(self) -> Sequence[tuple[str, list[Step]]]:
-        """Each a heading and its steps."""
+        """Pairs of a heading and its steps."""
         raise NotImplementedError
 
     def latex(self) -> str:
@@ -64,7 +64,7 @@ class Rendered:
         return f"derive({self.net!r})"  # type: ignore[attr-defined]
 
     def pieces(self) -> Iterator[tuple[str, str]]:
-        """The same in pieces, each with its style: "bold", "bold cyan", "dim" or ""."""
+        """The text in pieces, each with a style: "bold", "bold cyan", "dim" or ""."""
         return _pieces(self.chapters())
 
 
@@ -166,7 +166,7 @@ _LETTERS = {
 
 
 def _unicode(e: Any) -> str:
-    """One line: powers raised, products with a dot."""
+    """One line, with superscript powers and products with a dot."""
     text = "∞" if e == sympy.oo else str(e).replace("$", "")
     text = _GREEK.sub(lambda found: _LETTERS[found[1]], text)
     text = re.sub(r"(?:\*\*|\^)(\d+)\b(?!\.\d)", lambda found: found[1].translate(_SUPERSCRIPTS), text)

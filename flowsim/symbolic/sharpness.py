@@ -21,7 +21,7 @@ from flowsim.problem import Problem, require_squares
 from flowsim.symbolic.expectation import term_bound
 from flowsim.symbolic.kernels import kernels
 
-#: Expressions with at most this many terms are tidied.
+#: Expressions with at most this many terms are simplified.
 SHORT = 100
 
 
@@ -32,14 +32,14 @@ class Sharpness:
     Attributes
     ----------
     hessian : Matrix
-        ``g d2phi/dw_a dw_b + sigma^2 dphi/dw_a dphi/dw_b``, the coordinate's own block; blocks of two coordinates are
-        ``dphi_i/dw_a Sigma_ij dphi_j/dw_b``.
+        ``g d2phi/dw_a dw_b + sigma^2 dphi/dw_a dphi/dw_b``, the coordinate's diagonal block; blocks of two coordinates
+        are ``dphi_i/dw_a Sigma_ij dphi_j/dw_b``.
     trace : Expr
         ``sigma^2 |grad phi|^2 + g Laplace phi``.
     average : Expr
-        The share of ``E L(w + xi) - L(w)`` that needs no data beyond sigma: ``sigma^2/2 V``.
+        The part of ``E L(w + xi) - L(w)`` that depends on the data through sigma alone: ``sigma^2/2 V``.
     bias : Expr
-        ``m - phi``; where it is 0, `average` is all of the average sharpness, otherwise ``L(m) - L(phi)`` adds to it.
+        ``m - phi``; if it is 0, `average` is the average sharpness, otherwise ``L(m) - L(phi)`` is added.
     """
 
     hessian: sympy.ImmutableDenseMatrix
@@ -113,7 +113,7 @@ def average_sharpness(net: DiagonalNetwork, problem: Problem, w: ArrayLike) -> f
     K.value(w, kind, beta)
     K.mean(w, kind, std, mean)
     K.variance(w, kind, std, variance)
-    # L(m) - L(beta) as a product: no difference of two large losses.
+    # L(m) - L(beta) as a product, without the difference of two large losses.
     shift = problem.predict(mean - beta)
     between = problem.predict((mean + beta) / 2) - problem.y
     return float(shift @ between / problem.n + 0.5 * problem.feature_variances @ variance)

@@ -1,11 +1,11 @@
 r"""Rewriting that keeps relative accuracy at tiny weights.
 
-A formula is met at weights of size 1e-100, where ``exp(b) - 1`` is 0 in floats. Every subexpression e is
+A formula is evaluated at weights of size 1e-100, where ``exp(b) - 1`` is 0 in floats. Every subexpression e is
 therefore split into its value at the base point and a remainder that is computed without subtracting,
 
 .. math:: e(x) = c + r(x), \qquad c = e(0), \; r(0) = 0,
 
-``exp -> (1, expm1(x))``, ``cos -> (1, -2 sin(x/2)**2)`` and so on; constants then cancel exactly, on paper,
+``exp -> (1, expm1(x))``, ``cos -> (1, -2 sin(x/2)**2)`` and so on; constants then cancel symbolically,
 and sums add remainders only.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
-#: A constant of this size at 60 digits is zero that simplification did not see.
+#: A constant below this at 60 digits is zero, even if simplification does not show it.
 _ZERO = sympy.Float("1e-45", 60)
 
 
@@ -30,7 +30,7 @@ class _Split(NamedTuple):
 
 
 def stable(expressions: Iterable[sympy.Expr], variables: Sequence[sympy.Symbol]) -> list[sympy.Expr]:
-    """The same functions, written so that nothing of order 0 in the variables cancels numerically.
+    """The same functions, in a form in which no terms of order 0 in the variables cancel numerically.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class _Splitter:
             return _Split(value, None, None)
         rest = _difference(e.func, v, c, r)
         if rest is None:
-            # No closed form for f(c + r) - f(c): for odd functions at 0 the value is the remainder itself.
+            # No closed form of f(c + r) - f(c): for odd functions at 0 the value itself is the remainder.
             rest = value if constant == 0 else value - constant
         return _Split(rest if constant == 0 and rest is not None and c != 0 else value, constant, rest)
 
@@ -177,7 +177,7 @@ def _power_difference(v: sympy.Expr, c: sympy.Expr, r: sympy.Expr, m: int) -> sy
 
 
 def _simplified(constant: sympy.Expr) -> sympy.Expr:
-    """The constant, or 0 if it is zero in disguise: at 60 digits, and at two values of any parameters in it."""
+    """The constant, or 0 if it vanishes to 60 digits, at two values of its parameters."""
     if constant.is_Rational:
         return constant
     plain = constant.replace(expm1, lambda a: sympy.exp(a) - 1).replace(log1p, lambda a: sympy.log(1 + a))

@@ -1,4 +1,4 @@
-"""Growth thresholds as exact numbers, with what they imply, in words."""
+"""Exact growth thresholds, and statements of what they imply."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class ExactThresholds:
     order : int or None
         Lowest homogeneous degree at the origin; None if phi has no Taylor series there.
     plus, minus : Expr or None
-        ``t^+``, ``t^-``: exact where closed forms exist, a Float where they were computed; None where there are none.
+        ``t^+``, ``t^-``: exact where closed forms exist, else a Float; None where there are none.
     start : str
-        The start directions they hold for.
+        The start directions for which they hold.
     clock : str
         Accelerated time.
     formula : str
         LaTeX for other starts, or empty.
     statement : str
-        In words; says why if there are none.
+        A sentence; the reason if there are no thresholds.
     """
 
     order: int | None
@@ -66,7 +66,7 @@ def _factor(value: sympy.Expr) -> str:
 
 
 def exact_thresholds(formula: Formula) -> ExactThresholds:
-    """The thresholds, or why there are none."""
+    """The thresholds, or the reason why there are none."""
     try:
         order = order_at_origin(formula)
     except ValueError as error:
@@ -104,7 +104,7 @@ def exact_thresholds(formula: Formula) -> ExactThresholds:
         start="all weights equal to 1 (the default start)",
         clock=clock,
         formula=rf"t^\pm = \text{{blow-up time of }} \dot x = \pm\nabla\varphi_{{{order}}}(x),\; x(0) = a",
-        statement="" if exact else "no closed form is known to this tool: blow-up times integrated on the sphere.",
+        statement="" if exact else "no closed form is known: blow-up times are integrated on the sphere.",
     )
 
 
@@ -136,7 +136,7 @@ def _second_order(formula: Formula) -> ExactThresholds:
 
 
 def _eigenvalues(matrix: sympy.Matrix) -> list[sympy.Expr]:
-    """Exact where the characteristic polynomial factors into at most quadratics; else floats."""
+    """Exact eigenvalues where the characteristic polynomial has factors of degree at most 2; else floats."""
     characteristic = matrix.charpoly()
     factors = sympy.factor_list(characteristic.as_expr(), *characteristic.gens)[1]
     variable = matrix.charpoly().gen
@@ -148,7 +148,7 @@ def _eigenvalues(matrix: sympy.Matrix) -> list[sympy.Expr]:
 
 
 def _higher_order(formula: Formula) -> tuple[sympy.Expr, sympy.Expr, bool]:
-    """From a start of ones: closed form for sums of single-weight powers, else computed."""
+    """Thresholds for a start of ones: closed form for sums of powers of single weights, else numerical."""
     import numpy as np
 
     symbols = [sympy.Symbol(name, real=True) for name in formula.weights]

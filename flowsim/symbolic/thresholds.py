@@ -1,10 +1,10 @@
-r"""Growth thresholds: how much dual a coordinate must collect before it leaves 0.
+r"""Growth thresholds: the values of the dual at which a coordinate leaves 0.
 
 With ``s_i = -int g_i`` in the units of accelerated time, coordinate i started at ``s * a`` (a its direction, s -> 0)
 becomes positive when s_i reaches ``t_i^+`` and negative at ``-t_i^-``. The lowest homogeneous part ``phi_L`` at 0
-decides:
+determines them:
 
-- L = 2: ``t^+ = 1/lambda_max``, ``t^- = -1/lambda_min`` of ``Hess phi(0)``, among what the direction excites;
+- L = 2: ``t^+ = 1/lambda_max``, ``t^- = -1/lambda_min`` of ``Hess phi(0)``, over the excited eigenspaces;
 - a product of L >= 3 weights: with S the integral below and a_L the weight of smallest modulus,
 
   .. math:: S(a) = \frac12 \int_0^\infty \frac{ds}{\prod_j \sqrt{s + a_j^2}}, \qquad
@@ -27,29 +27,29 @@ from flowsim.arrays import Array
 from flowsim.network import DiagonalNetwork, Formula
 from flowsim.symbolic.origin import LeadingPart, leading_part, order_at_origin
 
-#: A projection below this share of the direction counts as zero: eigenvectors carry rounding errors.
+#: A projection below this, relative to the direction, counts as zero: eigenvectors have rounding errors.
 _PROJECTION = 1e-13
 #: Step of the trapezoidal rule in log s: its error, exp(-2 pi^2 / step), is below rounding.
 _LOG_STEP = 0.5
 _LOG_TAIL = 80.0
 _CHUNK = 1 << 20
-#: A start that has not begun to grow by this multiple of the natural time slides towards a stationary direction.
+#: A start that does not grow within this multiple of the natural time converges to a stationary direction.
 _NEVER = 1e9
 _MAX_SPANS = 200
 
 
 class HigherOrderError(ValueError):
-    """The start lacks a direction that grows fastest, and terms of higher order can create it."""
+    """The start has no component along the fastest direction, and terms of higher order can create one."""
 
 
 def thresholds(net: DiagonalNetwork, direction: ArrayLike, d: int) -> tuple[Array, Array]:
-    r"""``(t^+, t^-)`` for each coordinate; infinite where a side can never be reached.
+    r"""``(t^+, t^-)`` for each coordinate; infinite for a side that cannot be reached.
 
     Parameters
     ----------
     net : DiagonalNetwork
     direction : array (k, d)
-        What alpha multiplies, ``net.direction(start, d)``.
+        The direction that alpha multiplies, ``net.direction(start, d)``.
     d : int
 
     Returns
@@ -107,7 +107,7 @@ def _of_formula(formula: Formula, start: Array) -> tuple[Array, Array]:
 
 def _second_order(formula: Formula, start: Array) -> tuple[Array, Array]:
     if formula.product_of is not None:
-        # p = u + v and q = u - v decouple: exact zeros are seen exactly.
+        # p = u + v and q = u - v decouple, with exact zeros.
         return (
             np.where(start[0] + start[1] != 0, 1.0, np.inf),
             np.where(start[0] - start[1] != 0, 1.0, np.inf),
@@ -127,7 +127,7 @@ def _second_order(formula: Formula, start: Array) -> tuple[Array, Array]:
 
 
 def _first_excited(formula: Formula, values: Array, vectors: Array, projected: Array, scale: Array) -> Array:
-    """1/lambda for the largest positive eigenvalue whose eigenspace the direction meets; ascending `values`."""
+    """1/lambda for the largest positive eigenvalue with an excited eigenspace; ascending `values`."""
     result = np.full(projected.shape[1], np.inf)
     waiting = np.ones(projected.shape[1], dtype=bool)
     tolerance = 1e-10 * np.abs(values).max()
@@ -182,7 +182,7 @@ def product_thresholds(start: Array) -> tuple[Array, Array]:
     own_side = alive & (unit[1] > 0)
     own[own_side] = _half_integral(unit[:, own_side] ** 2)
     crossing = alive & ~tied
-    # Differences of squares as products: near-ties keep their digits.
+    # Differences of squares as products, accurate for near-ties.
     shifted = (unit - unit[0]) * (unit + unit[0])
     across[crossing] = 2.0 * _half_integral(shifted[:, crossing]) - own[crossing]
     negative = np.prod(np.sign(start), axis=0) < 0
@@ -210,7 +210,7 @@ def _half_integral(squares: Array) -> Array:
 
 
 def blow_up_time(part: LeadingPart, start: Array, sign: float) -> float:
-    r"""Time at which ``x' = sign * grad phi_L(x)`` leaves to infinity from `start`; inf if it never does.
+    r"""Blow-up time of ``x' = sign * grad phi_L(x)`` from `start`; inf if it does not blow up.
 
     On the sphere, ``x = r w`` and ``d sigma = r^(2-L) d tau``:
     ``w' = G(w) - (w.G) w``, ``(ln r)' = w.G = L phi_L(w)``, which never decreases; once it is positive the rest of the
@@ -248,7 +248,7 @@ def blow_up_time(part: LeadingPart, start: Array, sign: float) -> float:
         if elapsed > _NEVER / scale:
             return math.inf
         span *= 1.5
-    raise ValueError("`start` lies so close to a stationary direction that its growth threshold cannot be computed.")
+    raise ValueError("`start` is so close to a stationary direction that its growth threshold cannot be computed.")
 
 
 def _gradient_of(part: LeadingPart, k: int) -> Callable[[Array], Any]:
