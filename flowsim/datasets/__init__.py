@@ -1,4 +1,4 @@
-"""Bundled data and seeded generators."""
+"""Data: tables from files (`files`), bundled tables (`tables`) and random problems (`generators`)."""
 
 from flowsim.datasets.files import read_table
 from flowsim.datasets.generators import sparse_regression

@@ -1,4 +1,4 @@
-"""Tables from files: CSV, Parquet, NPZ. Reading a file never executes anything in it."""
+"""Tables from files: CSV, Parquet, NPZ. Reading never executes code in a file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import pandas
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
-#: What may stand between the columns of a text file, in the order in which ties are decided.
+#: Separators of text files, in order of preference.
 _SEPARATORS = (",", ";", "\t", "|")
-#: So much of a text file is read to find its separator.
+#: Bytes of a text file that are read to detect its separator.
 _SNIFFED = 65_536
 _REMEDIES = ("leave it out with `drop`", "leave such rows out with `dropna`")
 
@@ -53,10 +53,10 @@ def read_table(
         Name of the target column (of the array in an NPZ file; default ``y`` there). Several names, in a list or
         separated by commas, make several targets, y of shape (n, m).
     raw : bool
-        Take the columns as they are. Otherwise X is standardised, ``(X**2).mean(0) == 1``, and y is centred; what was
-        taken out is kept (:meth:`flowsim.Regression.unscale`).
+        Do not standardise. Otherwise X is standardised, ``(X**2).mean(0) == 1``, and y is centred; means and scales
+        are kept (:meth:`flowsim.Regression.unscale`).
     sep : str, optional
-        What stands between the columns of a text file. Default: what its first lines suggest, of ``, ; tab |``; where
+        Separator of the columns of a text file. Default: detected in its first lines, of ``, ; tab |``; where
         it is not a comma, numbers may be written with a decimal comma.
     columns : sequence of str, optional
         Only these features.
@@ -65,7 +65,7 @@ def read_table(
     dropna : bool
         Leave out rows in which a used column has no value.
     index : str or int, optional
-        A column, by name or place, that only numbers the rows.
+        A column, by name or position, that numbers the rows and is not a feature.
     loss : str or Loss
         As for :class:`flowsim.Problem`. Logistic and exponential losses take a target of any two values, numbers or
         texts: the first in order is -1. Only the target of squares is centred.
@@ -73,7 +73,7 @@ def read_table(
     Raises
     ------
     FileNotFoundError
-        If there is no such file; it is a ValueError too.
+        If there is no such file; also a ValueError.
     ValueError
         For a file that cannot be read, a target that is missing or constant, text or gaps in a column, and a constant
         feature unless `raw`.
@@ -113,7 +113,7 @@ def _columns(y: Array) -> list[tuple[int, Array]]:
 
 
 def _with_labels(frame: pandas.DataFrame, targets: Sequence[str], file: str, dropna: bool) -> pandas.DataFrame:
-    """The table with its targets as -1 and +1; which is which is said where they were something else."""
+    """The table with its targets as -1 and +1; a warning states the mapping of other values."""
     targets = [target for target in targets if target in frame.columns]
     if dropna:
         frame = frame.dropna(subset=targets)
@@ -126,7 +126,7 @@ def _with_labels(frame: pandas.DataFrame, targets: Sequence[str], file: str, dro
 
 
 def _names(target: Sequence[str], known: Collection[str]) -> list[str]:
-    """Between commas stand names of their own, unless a name has the commas itself."""
+    """Names separated by commas, unless a name contains the commas itself."""
     names = [name.strip() for text in target for name in ([text] if text in known else text.split(","))]
     for name in names:
         if names.count(name) > 1:
@@ -144,7 +144,7 @@ def _read_arrays(path: Path, target: Sequence[str]) -> tuple[Array, Array, list[
             names = [str(name) for name in archive["feature_names"]] if "feature_names" in archive.files else None
             y = archive[targets[0]] if len(targets) == 1 else np.column_stack([archive[name] for name in targets])
             problem = Regression(archive["X"], y, names)
-    except Exception as error:  # NumPy, zipfile and zlib raise a dozen kinds on damaged files
+    except Exception as error:  # NumPy, zipfile and zlib raise many types on damaged files
         raise ValueError(f"`path` {path.name}: {error}") from None
     return problem.X, problem.y, names
 
@@ -170,7 +170,7 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
                     "left out.",
                     stacklevel=4,
                 )
-    except Exception as error:  # pandas and pyarrow raise a dozen kinds on damaged files
+    except Exception as error:  # pandas and pyarrow raise many types on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"`path` {path.name} cannot be read: {reason}") from None
     frame.columns = [str(column) for column in frame.columns]
@@ -181,7 +181,7 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
 
 
 def _check_row_names(index: pandas.Index) -> None:
-    """What pandas takes for names of rows, as R writes them: texts or 1, 2, ...; else the first line lacks a name."""
+    """Require that row names of pandas are as R writes them, texts or 1, 2, ...; else the first line lacks a name."""
     values = index.to_numpy()
     counts = values.dtype.kind in "iu" and bool((np.diff(values) == 1).all())
     if index.nlevels > 1 or not (counts or values.dtype.kind == "O"):
@@ -193,7 +193,7 @@ def _numeric_columns(frame: pandas.DataFrame) -> int:
 
 
 def _separator(path: Path) -> str:
-    """What splits the head line and the lines after it into the same number of parts, as many as possible."""
+    """The separator that splits the header and the next lines into equally many fields, as many as possible."""
     with path.open(encoding="utf-8", errors="replace", newline="") as stream:
         lines = [line for line in stream.read(_SNIFFED).splitlines() if line.strip()][:20]
     best, most = ",", 1
@@ -250,7 +250,7 @@ def _choose(
         if np.isfinite(values).all():
             X, y = np.split(values, [len(names)], axis=1)
             return np.ascontiguousarray(X), y[:, 0].copy() if len(targets) == 1 else y.copy(), names
-    # What is wrong with which column; `dropna` cannot mend text.
+    # An error that names the column; `dropna` does not help with text.
     text_first = sorted(used.columns, key=lambda name: used[name].dtype.kind in "fiub")
     arrays = {
         name: numbers(used[name], name, f"`path` {file}", _REMEDIES, target=name in targets) for name in text_first
@@ -260,14 +260,14 @@ def _choose(
 
 
 def _headless(names: Sequence[str]) -> str:
-    """Says what a first line without names looks like: one text, or numbers."""
+    """A hint if the first line does not look like names: one text, or numbers."""
     if len(names) > 1 and not all(name.replace(".", "", 1).lstrip("+-").isdigit() for name in names):
         return ""
     return " The first line of the file must name its columns."
 
 
 def _counts_rows(frame: pandas.DataFrame) -> bool:
-    """Whether the first column has no name and numbers the rows: written by accident, and no feature."""
+    """Whether the first column has no name and numbers the rows, and so is not a feature."""
     first = str(frame.columns[0])
     if first.strip() and not first.startswith("Unnamed: "):
         return False

@@ -28,7 +28,7 @@ def diabetes() -> Regression:
 
 
 def standardise(X: Array, names: list[str] | tuple[str, ...]) -> Array:
-    """Centre each column and scale it to mean square 1; :meth:`flowsim.Problem.standardise` also keeps the way back.
+    """Centre each column and scale it to mean square 1; :meth:`flowsim.Problem.standardise` also keeps the scaling.
 
     Raises
     ------

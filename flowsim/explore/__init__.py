@@ -1,4 +1,8 @@
-"""A local page on which the scale, the noise, the decay and the network are sliders (extra ``explore``)."""
+"""A local page with sliders for scale, noise, decay and network (extra ``explore``).
+
+`controls` are the settings, `redraw` computes limit and flow, `drawing` the figures, `layout` the page, `server` serves
+it.
+"""
 
 from flowsim.explore.controls import Controls
 from flowsim.explore.redraw import Explorer, Shown

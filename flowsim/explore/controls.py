@@ -1,4 +1,4 @@
-"""What the page's controls are set to: read from its address, written to it, and written as Python."""
+"""The settings of the page's controls: read from and written to its address, and written as Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowsim.network import NAMED_NOISES, DiagonalNetwork, InitialScale
 
 CLOCKS = {"accelerated": "accelerated time", "time": "time", "arclength": "arc length"}
 FORMATS = ("png", "pdf", "svg")
-#: The slider of alpha reaches from 1 to 10**-SMALLEST.
+#: The slider of alpha ranges from 1 to 10**-SMALLEST.
 SMALLEST = 1000
 DEEPEST = 5
 
@@ -37,7 +37,7 @@ class Controls:
     Raises
     ------
     ValueError
-        If a value is none; the text names it.
+        If a value is invalid; the message names it.
     """
 
     formula: str = ""
@@ -69,7 +69,7 @@ class Controls:
 
     @property
     def network(self) -> DiagonalNetwork:
-        """The network; a formula that is none is refused by its constructor."""
+        """The network, whose constructor validates the formula."""
         noise = NAMED_NOISES[self.noise](self.eta) if self.eta else None
         if self.formula or self.depth == 2:
             return DiagonalNetwork(self.formula or "u*v", noise=noise, weight_decay=self.weight_decay)
@@ -77,17 +77,17 @@ class Controls:
 
     @classmethod
     def from_query(cls, query: str, default: Controls | None = None) -> Controls:
-        """Of an address; what it leaves out is as in `default`."""
+        """The settings of an address; missing ones are as in `default`."""
         given = dict(parse_qsl(query.lstrip("?"), keep_blank_values=True))
         return cls.of({**vars(default or cls()), **given})
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Controls:
-        """Of texts and numbers by name."""
+        """The settings of texts and numbers by name."""
         kinds = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(cls)}
         unknown = sorted(set(values) - set(kinds))
         if unknown:
-            raise ValueError(f"`{unknown[0]}` is no setting of this page; there are {', '.join(kinds)}.")
+            raise ValueError(f"`{unknown[0]}` is not a setting of this page; there are {', '.join(kinds)}.")
         read: dict[str, Any] = {}
         for name, value in values.items():
             try:
@@ -98,19 +98,19 @@ class Controls:
         return cls(**read)
 
     def query(self, default: Controls | None = None) -> str:
-        """For the address: what differs from `default`."""
+        """The query of the address: settings that differ from `default`."""
         usual = Controls() if default is None else default
         own = {name: value for name, value in vars(self).items() if value != getattr(usual, name)}
         texts = {name: repr(value) if isinstance(value, float) else value for name, value in own.items()}
         return "?" + urlencode(texts)
 
     def code(self, problem: str, horizon: float | None, clock: str) -> str:
-        """The script that computes and draws what the page shows.
+        """The script that computes and draws the figures of the page.
 
         Parameters
         ----------
         problem : str
-            The expression that makes the problem.
+            The expression that defines the problem.
         horizon : float or None
             End of the run on `clock`; None for a run until rest.
         """
@@ -132,7 +132,7 @@ class Controls:
 
 
 def alpha_at(place: float) -> str:
-    """alpha at a place of the slider in [0, 1]: the number of digits grows like a power, so that 1e-3 has room too."""
+    """alpha at a position of the slider in [0, 1]; the exponent grows like a power, so that 1e-3 is accessible too."""
     digits = (SMALLEST + 1.0) ** min(max(place, 0.0), 1.0) - 1.0
     if digits >= 10:
         return f"1e-{round(digits)}"
@@ -141,6 +141,6 @@ def alpha_at(place: float) -> str:
 
 
 def place_of(alpha: str) -> float:
-    """The place of the slider for alpha; 1 below its end."""
+    """The position of the slider for alpha; 1 below its end."""
     digits = max(-InitialScale.parse(alpha).log / math.log(10.0), 0.0)
     return min(math.log1p(digits) / math.log1p(SMALLEST), 1.0)

@@ -1,4 +1,4 @@
-"""The four figures of the page, as Plotly reads them."""
+"""The four figures of the page, as Plotly figures."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FIGURES = {
 }
 #: Points of a curve, and of a limit path by arc length.
 _POINTS, _SAMPLES = 700, 400
-#: Curves without a name are at most so many.
+#: Largest number of curves without a name.
 _MOST_GREY = 30
-#: Excess loss is drawn down to this fraction of its first value: below is rounding.
+#: Fraction of its first value down to which excess loss is drawn: below it is rounding.
 _FLOOR = 1e-14
-#: Jumps over more than this factor are distinguished on a logarithmic axis only.
+#: Ratio of last and first jump beyond which the time axis is logarithmic.
 _SPREAD = 10.0
 _GREY = "#8a8a8a"
 _SADDLE = {"color": _GREY, "size": 7, "symbol": "circle-open"}
@@ -60,14 +60,14 @@ def _palette() -> list[str]:
     from flowsim.plot.style import STYLE, colours
 
     with matplotlib.style.context(STYLE):
-        # Black is no colour on a dark screen.
+        # Black is invisible on a dark screen.
         return [
             "#8a8a8a" if colour.lstrip("#") == "000000" else f"#{colour.lstrip('#')}" for colour in colours(MOST_NAMES)
         ]
 
 
 def _thinned(x: Array, values: Array) -> NDArray[np.intp]:
-    """Points that are seen: evenly spread over the clock, over the way of the curves, and over the steps."""
+    """Points evenly spaced on the clock, along the curves, and over the steps."""
     if len(x) <= _POINTS:
         return np.arange(len(x))
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(values, axis=0)).sum(axis=1))])
@@ -83,7 +83,7 @@ def _curve(x: Any, y: Any, **options: Any) -> dict[str, Any]:
 
 
 def _packed(values: Any) -> dict[str, str]:
-    """A typed array as Plotly reads it."""
+    """A typed array in Plotly's encoding."""
     raw = np.ascontiguousarray(values, dtype="<f8").tobytes()
     return {"dtype": "f8", "bdata": base64.b64encode(raw).decode("ascii")}
 
@@ -96,7 +96,7 @@ def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], 
             "xaxis": shared | x, "yaxis": shared | y, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
             "margin": {"l": 60, "r": 12, "t": 8, "b": 44}, "font": {"size": 12, "color": _GREY}, "hovermode": "closest",
             "legend": {"orientation": "v", "itemsizing": "constant"}, "colorway": _palette(),
-            # A zoom is kept while sliders move, as long as the axes are the same.
+            # The zoom is kept while sliders move, as long as the axes are the same.
             "uirevision": f"{x.get('type')} {x['title']['text']}",
         } | layout,
     }  # fmt: skip
@@ -112,20 +112,20 @@ def _clock_axis(shown: Shown) -> dict[str, Any]:
 
 
 def _clock_of_jumps(shown: Shown) -> Array:
-    """Jump times of the limit on the clock of the abscissa; none by arc length, where they are stretches."""
+    """Jump times of the limit on the clock of the abscissa; none by arc length, where jumps are intervals."""
     if shown.path is None or shown.clock == "arclength":
         return np.zeros(0)
     return shown.path.jump_times / (shown.rate if shown.clock == "time" else 1.0)
 
 
 def _steps(shown: Shown, values: Array) -> tuple[Array, Array]:
-    """The limit as steps on the clock: abscissae, and what of each plateau is drawn at both its ends."""
+    """The limit as steps on the clock: abscissae, and the value of each plateau at both of its ends."""
     last = float(shown.traj.clock_values(shown.clock)[-1])  # type: ignore[arg-type]
     times = _clock_of_jumps(shown)
     seen = int(np.searchsorted(times, last))
     edges = np.concatenate([[0.0], times[:seen], [last]])
     if seen:
-        edges[0] = times[0] / 100  # of a logarithmic axis too
+        edges[0] = times[0] / 100  # for a logarithmic axis
     return np.repeat(edges, 2)[1:-1], np.repeat(values[: seen + 1], 2, axis=0)
 
 
@@ -135,7 +135,7 @@ def _loss(shown: Shown, axis: dict[str, Any]) -> dict[str, Any]:
     state = traj if traj.dense is None else traj.at(lengths, clock="arclength")
     x = {"time": state.t, "accelerated": state.accelerated_time, "arclength": state.arclength}[shown.clock]
     kept = _thinned(x, state.beta)
-    # A product with X at each point: taken where something is drawn.
+    # Needs a product with X at each point: computed at drawn points only.
     values = state.loss[kept] if traj.dense is None else traj.at(lengths[kept], clock="arclength").loss
     least = least_loss(shown.problem, shown.path)
     shift = 0.0 if least is None else least

@@ -1,4 +1,4 @@
-"""The page: its controls, its four figures, the table of jumps, the code."""
+"""The page: controls, four figures, the table of jumps, the code."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from flowsim.explore.redraw import Explorer, Shown
 from flowsim.extras import need
 from flowsim.network import NAMED_NOISES
 
-#: Identities of the controls, in the order in which callbacks take them.
+#: Identifiers of the controls, in the order of the arguments of callbacks.
 SETTERS = ("alpha", "eta", "noise", "decay", "depth", "formula", "clock")
 _SUGGESTED = ("u*v", "u**2 - v**2", "2*u**2 - v**2", "u**3*v", "tanh(u)*v", "w1*w2*w3", "w1*w2*w3 - v1*v2*v3")
 _MOST_JUMPS = 12
 _AS_THE_SHEET_SAYS = {"height": "var(--plot)"}
-#: Zoom is by dragging, back by a double click: the bar of buttons would cover the names.
+#: Zoom by dragging, reset by a double click: the bar of buttons would cover the names.
 _DRAWN = {"displayModeBar": False, "responsive": True}
 
 
 def page(explorer: Explorer) -> Any:
-    """Everything the browser shows; values of controls come from the address."""
+    """The page; values of controls come from the address."""
     html, dcc = need("dash.html", "the page of sliders"), need("dash.dcc", "the page of sliders")
     problem = explorer.problem
     return html.Main(
@@ -124,7 +124,7 @@ def _controls(html: Any, dcc: Any) -> list[Any]:
 
 
 def facts(shown: Shown, seconds: float) -> str:
-    """One line on the flow, and what else a reader should know."""
+    """One line on the flow, with remarks."""
     traj = shown.traj
     notes = "".join(f"; {note}" for note in shown.notes)
     steps = traj.stats.get("steps", len(traj))
@@ -136,7 +136,7 @@ def facts(shown: Shown, seconds: float) -> str:
 
 
 def jumps(shown: Shown) -> Any:
-    """The jumps by which the loss falls most, predicted and measured."""
+    """The jumps of largest decrease of the loss, predicted and measured."""
     html = need("dash.html", "the page of sliders")
     found = shown.jumps
     if not found:

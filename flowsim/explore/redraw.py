@@ -1,4 +1,4 @@
-"""What the page shows for one setting: the limit, the flow, the time they took."""
+"""The limit and the flow of one setting of the page."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from flowsim.results import Trajectory
 from flowsim.studies import jump_table, one_sided
 from flowsim.symbolic.clock import acceleration
 
-#: The run ends this factor beyond the last jump of the limit, as that of ``flowsim run``.
+#: End of the run relative to the last jump of the limit, as in ``flowsim run``.
 _BEYOND_LAST_JUMP = 1.5
-#: Limits of so many networks are kept: alpha and the clock leave them as they are.
+#: Number of cached limits, which do not depend on alpha and the clock.
 _KEPT = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One setting, computed.
+    """The results of one setting.
 
     Attributes
     ----------
@@ -36,16 +36,16 @@ class Shown:
     path : SaddlePath or None
         The limit of vanishing alpha.
     without : str or None
-        Why there is none.
+        The reason why there is none.
     traj : Trajectory
     clock : str
-        Of the abscissa: the one asked for, or time where accelerated time is none (alpha = 1).
+        Clock of the abscissa: the requested one, or time where accelerated time is undefined (alpha = 1).
     rate : float
         d accelerated time / dt.
     code : str
-        The script that does the same.
+        The equivalent script.
     seconds : float
-        For the limit and the flow.
+        Computing time of the limit and the flow.
     """
 
     problem: Problem
@@ -60,12 +60,12 @@ class Shown:
 
     @property
     def jumps(self) -> list[dict[str, object]]:
-        """Predicted and measured jump times; none without a limit or where accelerated time is none."""
+        """Predicted and measured jump times; none without a limit or without accelerated time."""
         return [] if self.path is None or self.rate == 1.0 else jump_table(self.traj, self.path)
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know of this setting."""
+        """Remarks on this setting."""
         found = [self.without, None if self.path is None else one_sided(self.path)]
         if self.path is not None and not self.path.complete:
             found.append(self.path.message)
@@ -82,21 +82,21 @@ class Explorer:
     problem : Problem
         With a single target.
     source : str
-        The Python expression that makes it.
+        The Python expression that defines it.
     """
 
     def __init__(self, problem: Problem, source: str) -> None:
         if problem.n_targets != 1:
             raise ValueError(f"`target` must be a single column to be explored; received {problem.n_targets}.")
         self.problem, self.source = problem, source
-        #: No feature enters under a weight decay beyond this: the largest of |X^T grad| at 0.
+        #: Weight decay beyond which no feature becomes active: the largest |gradient| at 0.
         self.largest_decay = float(np.abs(problem.gradient(np.zeros(problem.d))).max())
-        # Numba, Matplotlib and SymPy are each used by one thread at a time.
+        # One thread at a time uses Numba, Matplotlib and SymPy.
         self.lock = threading.RLock()
         self._limit = lru_cache(maxsize=_KEPT)(self._limit_of)
 
     def share(self, weight_decay: float) -> float:
-        """Of the largest decay that leaves anything."""
+        """The fraction of :attr:`largest_decay`."""
         return weight_decay / (self.largest_decay or 1.0)
 
     def _limit_of(self, net: DiagonalNetwork) -> tuple[SaddlePath | None, str | None]:
@@ -110,7 +110,7 @@ class Explorer:
         Raises
         ------
         ValueError, flowsim.IntegrationError
-            Where the network is none, or its flow cannot be computed; the text says why.
+            For an invalid network, or a flow that cannot be computed; with the reason.
         """
         with self.lock:
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The local server: it listens on the loopback address alone, and refuses requests of other origins."""
+"""The local server, which listens on the loopback address alone and refuses requests of other origins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flowsim.extras import need
 
 HOST = "127.0.0.1"
 _OURS = (HOST, "localhost")
-#: Nothing is asked of the network, whatever a table holds.
+#: Content policy: no requests to other hosts, whatever a table contains.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'; form-action 'none'"
@@ -35,7 +35,7 @@ def make_app(explorer: Explorer, default: Controls | None = None) -> Any:
     ----------
     explorer : Explorer
     default : Controls, optional
-        What an address without settings shows.
+        The settings of an address without any.
     """
     dash = need("dash", "the page of sliders")
     default = Controls() if default is None else default
@@ -56,7 +56,7 @@ def make_app(explorer: Explorer, default: Controls | None = None) -> Any:
 
 
 def start(app: Any, port: int = 0) -> tuple[Any, str]:
-    """A server that is bound, and its address; ``serve_forever`` runs it.
+    """A bound server and its address; ``serve_forever`` runs it.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def start(app: Any, port: int = 0) -> tuple[Any, str]:
 
 
 def _guard(server: Any) -> None:
-    """Other names of this machine, and pages of other origins, are refused: a page elsewhere could rebind its name."""
+    """Refuse other host names and origins, against DNS rebinding by pages elsewhere."""
     flask = need("flask", "the page of sliders")
 
     @server.before_request
@@ -93,7 +93,7 @@ def _guard(server: Any) -> None:
 
 
 def _figures(server: Any, explorer: Explorer, default: Controls) -> None:
-    """``/figure.png?...``: the overview of a setting, as a file."""
+    """``/figure.png?...``: the overview figure of a setting."""
     flask = need("flask", "the page of sliders")
 
     @server.route("/figure.<kind>")
@@ -125,7 +125,7 @@ def _drawn(explorer: Explorer, shown: Any, kind: str) -> io.BytesIO:
 
 
 class _Newest:
-    """Of settings that wait for the same tab while one is computed, only the last is worth computing."""
+    """Of settings that wait for the same tab while one is computed, only the last is computed."""
 
     def __init__(self) -> None:
         self._tickets: dict[str, int] = {}
@@ -184,7 +184,7 @@ def _callbacks(dash: Any, app: Any, explorer: Explorer, default: Controls) -> No
 
 
 def _settings(explorer: Explorer, values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The values of the controls; those of sliders that were not moved as the address has them, to the last digit."""
+    """The values of the controls; those of sliders that were not moved are exactly as in the address."""
     place, share = float(values["alpha"] or 0), float(values["decay"] or 0)
     decay = float(f"{share * explorer.largest_decay:.{_DIGITS}g}")
     return {
@@ -198,7 +198,7 @@ def _settings(explorer: Explorer, values: dict[str, Any], given: dict[str, Any])
 def _answer(
     explorer: Explorer, default: Controls, values: dict[str, Any], given: dict[str, Any], kept: Any
 ) -> list[Any]:
-    """Everything that a change of a control changes; where it is refused, why, and the figures of before."""
+    """All outputs of a change of a control; for an invalid setting the reason, with the previous figures."""
     began = time.perf_counter()
     asked = _settings(explorer, values, given)
     own = bool(str(asked["formula"]).strip())

@@ -33,7 +33,7 @@ def _largest_root(c: float, eta: float, depth: int) -> float:
     return float(low)
 
 
-@experiment("shrinkage-curve", PAPER, "What noise leaves of a coefficient: shrinkage-thresholding over eta and depth")
+@experiment("shrinkage-curve", PAPER, "Shrinkage-thresholding of a coefficient by noise, over eta and depth")
 def shrinkage_curve() -> Findings:
     c = np.linspace(0.05, 2.0, 21)
     n = len(c)
@@ -67,7 +67,7 @@ def shrinkage_curve() -> Findings:
     axes[0].set_ylabel(r"end of the flow $\beta_i$ (lines: theory)")
     axes[0].legend(loc="upper left")
     error = np.abs(ends - predicted).max(axis=2)
-    # At the fold the largest root is a double one and the flow creeps: the last point before it is left out.
+    # At the fold the largest root is double and the flow converges slowly: the last point before it is left out.
     checks = [Check(f"depth 2, eta = {eta}: soft threshold at eta^2", 0.0, float(error[0, j]), 1e-6)
               for j, eta in enumerate(etas)]  # fmt: skip
     checks += [
@@ -91,7 +91,7 @@ def shrinkage_curve() -> Findings:
     )
 
 
-@experiment("imbalance-decay", PAPER, "Noise balances the layers at a rate that the data do not change")
+@experiment("imbalance-decay", PAPER, "Noise balances the layers at a rate independent of the data")
 def imbalance_decay() -> Findings:
     rng = np.random.default_rng(1)
     etas = (0.2, 0.4, 0.8)
@@ -232,7 +232,7 @@ def stochastic_sam() -> Findings:
     ax.set_xlabel("time $t = h k$")
     ax.set_ylabel("one run (thin), mean ± 3 s.e. (band), flow (dotted)", fontsize=8)
     ax.legend()
-    # The mean of a product feels the fluctuation of the weights: a bias of order h on top of the standard error.
+    # Fluctuations of the weights bias the mean of a product by O(h), in addition to the standard error.
     gap = float(np.abs(mean - expected).max())
     return Findings(
         {"": figure},

@@ -1,4 +1,4 @@
-"""Separable classification: from the kernel to the rich regime as the loss falls, at every scale of initialisation."""
+"""Separable classification: from the kernel to the rich regime as the loss decreases, at any initialisation scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment: a function that measures, draws, and checks; and the folder it is written to."""
+"""Experiments: functions that measure, draw and check, and the files that they write."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flowsim.json_values import json_value
 from flowsim.plot.style import styled
 from flowsim.results.netcdf import Labelled, write_plain
 
-#: Distinct for every kind of colour vision.
+#: Colours that are distinct for every kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 
 _MODULES = (
@@ -40,7 +40,7 @@ _MODULES = (
 
 @dataclass(frozen=True)
 class Check:
-    """A number that theory predicts against the one that was measured.
+    """A measured number against the prediction of theory.
 
     Attributes
     ----------
@@ -81,14 +81,14 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What an experiment's function returns.
+    """The return value of an experiment's function.
 
     Attributes
     ----------
     figures : mapping name -> Figure
-        Written as PNG; the name is put behind the experiment's.
+        Written as PNG, with the name appended to the experiment's.
     data : xarray.Dataset
-        Everything drawn.
+        All data of the figures.
     parameters : dict
         Plain JSON values.
     checks : list of Check
@@ -115,7 +115,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Report:
-    """One experiment, done and written.
+    """The result of one experiment.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """There are checks, and each holds."""
+        """Whether there are checks and all hold."""
         return bool(self.checks) and all(check.holds for check in self.checks)
 
 
@@ -167,7 +167,7 @@ EXPERIMENTS = _Experiments()
 
 
 def experiment(name: str, paper: str, title: str) -> Callable[[Callable[[], Findings]], Callable[[], Findings]]:
-    """Enter a function into `EXPERIMENTS`; it draws with the package's style sheet."""
+    """Decorator that registers a function in `EXPERIMENTS`, to be drawn with the package's style sheet."""
 
     def enter(function: Callable[[], Findings]) -> Callable[[], Findings]:
         function = styled(function)
@@ -197,7 +197,7 @@ def reproduce(name: str, folder: str | Path) -> Report:
     began = time.perf_counter()
     outcome = entry.function()
     files = []
-    # Named colours are looked up when a figure is drawn, so it is drawn in its style.
+    # Named colours are resolved when a figure is saved, hence within its style.
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as staging, matplotlib.style.context(STYLE):
         for suffix, figure in outcome.figures.items():
             files.append(Path(staging) / f"{name}{'-' if suffix else ''}{suffix}.png")

@@ -1,4 +1,4 @@
-"""What followed: deep networks from perturbed starts, step size and stochasticity."""
+"""Follow-ups: deep networks from perturbed starts, step size and stochasticity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What followed for linear networks: rank by rank from a vanishing start, with and without weight noise."""
+"""Follow-ups for linear networks: incremental rank from a vanishing start, with and without weight noise."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ COLORS = ("#56B4E9", "#E69F00", "#D55E00", "#0072B2")
 
 
 def _problem() -> Regression:
-    """Overparametrised, with a sparse truth and some label noise."""
+    """Overparametrised data with a sparse truth and label noise."""
     return sparse_regression(20, 50, 4, noise=0.3, seed=3)
 
 
@@ -118,7 +118,7 @@ def coordinates() -> Findings:
 
 
 def _in_space() -> Regression:
-    """Three correlated features, of which one leaves again."""
+    """Three correlated features, of which one is deactivated."""
     X = np.array([[1.0, 0.6, 0.75], [0.0, 0.8, 0.35], [0.0, 0.0, 0.56]])
     return Regression(X * np.sqrt(3.0), np.sqrt(3.0) * X @ np.array([1.2, 0.9, -0.35]))
 

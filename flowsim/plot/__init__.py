@@ -1,4 +1,8 @@
-"""Figures; every function takes ``ax=`` and returns it."""
+"""Figures; every function takes ``ax=`` and returns it.
+
+`trajectory`, `limits`, `linear_limits`, `linear`, `phase`, `compare` and `risk` are the figures; `curves` samples a
+run, `labels` names curves at their ends, `style` holds the style sheet and shared axes.
+"""
 
 from flowsim.plot.compare import compare, compare_overview, edge_of_stability, orders
 from flowsim.plot.limits import lasso_link, limit_overview, limit_study, saddle_to_saddle

@@ -1,4 +1,4 @@
-"""The curves of a trajectory as a figure needs them: smooth where steps are long, of many coordinates those seen."""
+"""Sampled curves of a trajectory for figures: dense where steps are long, and the visible ones of many coordinates."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flowsim.arrays import Array
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS, State
 
-#: "distance" is arc length without the time in it: how far beta has travelled.
+#: "distance" is the arc length of beta alone, without time.
 DrawnClock = Clock | str
 
-#: Points between the recorded steps, evenly spread in arc length; chunks of states processed together.
+#: Points between the recorded steps, evenly spaced in arc length; states processed at once.
 _SAMPLES = 600
 _MANY, _CHUNK = 5000, 64
-#: Coordinates that stay below this fraction of the largest are not named; names, and grey lines, are at most so many.
+#: Fraction of the largest below which coordinates are not named; largest numbers of names and of grey lines.
 NEGLIGIBLE = 0.02
 MOST_NAMES = 10
 _MOST_GREY = 150
@@ -26,17 +26,17 @@ _MOST_GREY = 150
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """What is drawn of a trajectory.
+    """The drawn curves of a trajectory.
 
     Attributes
     ----------
     x : array (T,)
     beta : array (T, m)
-        Of the coordinates drawn.
+        Values of the coordinates drawn.
     index : array (m,)
-        Which coordinates these are, in their own order.
+        Their indices, ascending.
     named : array (m,) of bool
-        The others are drawn grey.
+        Whether a coordinate is named; the others are drawn grey.
     """
 
     x: Array
@@ -50,7 +50,7 @@ def sample_times(traj: Trajectory) -> Array:
     own = traj.arclength
     if traj.dense is None or not np.isfinite(own[-1]):
         return own
-    # Along the distance travelled too: a jump may be a millionth of the arc length.
+    # Along the distance of beta too: a jump may be a millionth of the arc length.
     way = np.maximum(own - traj.accelerated_time, 0.0)
     by_way = np.interp(np.linspace(0.0, way[-1], _SAMPLES), way, own) if way[-1] > 0 else own[:0]
     even = np.linspace(own[0], own[-1], _SAMPLES)
@@ -58,7 +58,7 @@ def sample_times(traj: Trajectory) -> Array:
 
 
 def sampled(traj: Trajectory, clock: DrawnClock) -> State:
-    """The states at which a curve is drawn. Times may leave the range of floats where ln(1/L) does not."""
+    """The states at which a curve is drawn; on the clock ln(1/L) times may overflow."""
     if clock != "log_loss":
         return traj.at(sample_times(traj), clock="arclength")
     own = on_clock(traj, clock)

@@ -1,4 +1,4 @@
-"""Curves named where they end, inside the axes: no legend to look back and forth to, nothing over a neighbour."""
+"""Names of curves at their ends, inside the axes and without overlap, instead of a legend."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-#: Least and largest share of the width that is kept for names, and the gap between a curve's end and its name.
+#: Least and largest fraction of the width reserved for names, and the gap between a curve's end and its name.
 _LEAST_ROOM, _MOST_ROOM, _GAP = 0.12, 0.32, 0.015
 _SIZE = 7.5
-#: Height of a line of text over its size.
+#: Height of a line of text relative to the font size.
 _LEADING = 1.15
-#: Width of a letter over its height, on average.
+#: Average width of a letter relative to the font size.
 _WIDE = 0.58
 
 
 def _make_room(ax: Axes, low: float, high: float, room: float) -> None:
-    """Limits of the abscissa that leave the right part of the axes to names."""
+    """Set limits of the abscissa that reserve the right part of the axes for names."""
     share = 1.0 - room
     if ax.get_xscale() == "log" and 0 < low < high:
         ax.set_xlim(low, low * (high / low) ** (1.0 / share))
@@ -36,7 +36,7 @@ def _make_room(ax: Axes, low: float, high: float, room: float) -> None:
 
 
 class _Until(Locator):
-    """Another locator's ticks, as far as the data go."""
+    """The ticks of another locator within the range of the data."""
 
     def __init__(self, inner: Locator, high: float) -> None:
         self.inner, self.high = inner, high
@@ -57,14 +57,14 @@ class _Until(Locator):
 def label_ends(
     ax: Axes, span: tuple[float, float], ends: Any, names: Sequence[str], colours: Sequence[Any]
 ) -> None:  # fmt: skip
-    """Names right of curves over `span` that end at ordinates `ends`, moved apart where they would overprint.
+    """Write names to the right of curves over `span` that end at ordinates `ends`, moved apart where they overlap.
 
-    To be called when limits and scales are set; the abscissa is lengthened to make room for the names.
+    To be called after limits and scales are set; the abscissa is extended for the names.
     """
     if not len(names):
         return
     own: Any = ax.get_figure()
-    figure = own.figure  # of a subfigure the one that holds it
+    figure = own.figure  # of a subfigure its parent
     width = ax.get_position().width * figure.get_size_inches()[0] * 72.0
     letter = _WIDE * _SIZE / max(width, 1.0)
     longest = max(1 if name.startswith("$") else len(name) for name in names)
@@ -90,14 +90,14 @@ def label_ends(
 
 
 def spread(wanted: Array, gap: float) -> Array:
-    """Places in [0, 1] at least `gap` apart, in the order of the wanted ones and close to them.
+    """Positions in [0, 1] at least `gap` apart, in the order of `wanted` and close to it.
 
     Blocks of neighbours that would overlap are merged around their mean, as in isotonic regression.
     """
     order = np.argsort(wanted, kind="stable")
     count = len(wanted)
     gap = min(gap, 1.0 / max(count - 1, 1))
-    # Of evenly shifted places only the order remains to be kept: pool adjacent violators.
+    # After an even shift only monotonicity remains: pool adjacent violators.
     shifted = wanted[order] - gap * np.arange(count)
     blocks: list[list[float]] = []  # mean, weight
     for value in shifted:

@@ -82,18 +82,18 @@ def linear_limit(
 
 @styled
 def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes | None = None) -> Axes:
-    """Levels of the directions of (U; V): 0 at the start, 1 once learned; what reaches 1 is learned next.
+    """Levels of the directions of (U; V): 0 at the start, 1 for active ones; a direction is activated at level 1.
 
     Parameters
     ----------
     path : LinearSaddlePath
     traj : Trajectory, optional
-        A flow of the same network; the levels of what it learns are solid, those of the limit dotted then.
+        A flow of the same network; its levels are solid, those of the limit dotted then.
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
     last = _last(path)
-    # Levels are linear between jumps and never jump themselves.
+    # Levels are continuous, and linear between jumps.
     times = np.unique(np.concatenate([[0.0], path.jump_times, np.linspace(0.0, last, 200)]))
     values = path.levels(times)
     _jump_lines(ax, path)
@@ -122,7 +122,7 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
 
 @styled
 def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None = None) -> Axes:
-    """Training loss above its least value: the limit's stairs, and flows of falling scale that approach them."""
+    """Excess training loss: the staircase of the limit, and flows of decreasing scale that approach it."""
     ax = new_axes(ax)
     last = _last(path)
     least = path.data.least_loss if isinstance(path.data, LinearData) else float(path.losses[-1])
@@ -149,7 +149,7 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
 
 @styled
 def linear_overview(path: LinearSaddlePath, *trajs: Trajectory) -> Figure:
-    """Singular values over both clocks, levels, and the stairs of the loss."""
+    """Singular values over both clocks, levels, and the staircase of the loss."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(12.0, 7.4), layout="constrained")

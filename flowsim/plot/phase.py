@@ -1,4 +1,4 @@
-"""Trajectories in the plane or in space, drawn or moving, with the saddles they visit."""
+"""Trajectories in the plane or in space, as figures or animations, with the saddles of the limit."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 _SAMPLES = 4000
-#: Share of an animation that passes with the clock, not with the distance travelled.
+#: Fraction of an animation that advances with the clock, not with the distance travelled.
 _REST = 0.3
 _FLOW, _LIMIT, _SADDLE = FLOW, LIMIT, "#000000"
-#: The limit's curve is drawn to this much beyond its last jump.
+#: End of the limit's curve relative to its last jump.
 _BEYOND = 1.02
-#: A coordinate that moves by less than this share of the others' way counts as still.
+#: A coordinate that moves by less than this fraction of the others' range counts as constant.
 _STILL = 0.02
 
 
@@ -75,7 +75,7 @@ def animate(
     fps: float = 20.0,
     ax: Axes | None = None,
 ) -> FuncAnimation:
-    """The trajectory drawn as it goes, at even speed along its curve with a short rest on each plateau.
+    """An animation of the trajectory, at even speed along its curve with a short pause on each plateau.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def animate(
         _label(ax, _names(traj, path), chosen)
     figure: Any = ax.figure
     moving: tuple[Any, Any] = (line, dot)
-    # A layout solved anew for every frame would shake the picture.
+    # A layout solved for every frame would make the axes jitter.
     figure.canvas.draw()
     figure.set_layout_engine("none")
     ends = _pace(curve, frames)
@@ -176,7 +176,7 @@ def _axes(ax: Axes | None, dimensions: int) -> Any:
 
     if dimensions == 2:
         return plt.subplots()[1]
-    # Constrained layout does not know how far the labels of 3-d axes reach.
+    # Constrained layout ignores the extent of labels of 3-d axes.
     figure = plt.figure(figsize=(6.4, 5.4), layout="none")
     space: Any = figure.add_subplot(projection="3d")
     space.set_position((0.0, 0.02, 0.9, 0.94))
@@ -193,7 +193,7 @@ def _curve(traj: Trajectory, chosen: list[int]) -> Array:
 
 
 def _pace(curve: Array, frames: int) -> NDArray[np.intp]:
-    """Points at which the frames end: mostly by distance travelled, a little by the run's own clock."""
+    """Points at which the frames end: mostly by distance travelled, partly by the run's clock."""
     travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
     progress = np.linspace(0.0, _REST, len(curve)) + travelled / (travelled[-1] or 1.0)
     ends = np.searchsorted(progress, np.linspace(0.0, progress[-1], frames), side="left")
@@ -208,7 +208,7 @@ def _draw_path(ax: Any, path: SaddlePath, chosen: list[int]) -> list[Artist]:
     artists: list[Artist] = [*ax.plot(*curve.T, color=_LIMIT, ls=":", lw=1.2, label="limit: orbits")]
     artists += ax.plot(*saddles.T, color=_SADDLE, marker="o", ls="", ms=4.5, label="saddles", zorder=5)
     for k, saddle in enumerate(saddles):
-        # Saddles that look alike in these coordinates share their first number.
+        # Saddles that coincide in these coordinates share their first number.
         if np.abs(saddles[:k] - saddle).max(axis=1, initial=0.0).min(initial=np.inf) < 0.02 * np.abs(saddles).max():
             continue
         artists.append(ax.text(*saddle, f"  {k}", fontsize=8, va="bottom"))
@@ -222,7 +222,7 @@ def _names(traj: Trajectory | None, path: SaddlePath | None) -> tuple[str, ...]:
 
 
 def _even_out(ax: Any, dimensions: int) -> None:
-    """A coordinate that hardly moves is not blown up to the size of the others."""
+    """Do not magnify a nearly constant coordinate to the range of the others."""
     limits = [getattr(ax, f"get_{axis}lim")() for axis in "xyz"[:dimensions]]
     largest = max(high - low for low, high in limits)
     for axis, (low, high) in zip("xyz", limits, strict=False):
@@ -236,7 +236,7 @@ def _label(ax: Any, names: tuple[str, ...], chosen: list[int]) -> None:
         name = names[i] if i < len(names) else str(i)
         text = rf"$\beta$ of {name}"
         if len(chosen) == 3:
-            # Tick labels of 3-d axes stand where axis labels do.
+            # Tick labels of 3-d axes overlap the axis labels.
             getattr(ax, f"set_{axis}label")(text, labelpad=10)
             ax.locator_params(axis=axis, nbins=4)
         else:

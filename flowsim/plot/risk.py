@@ -1,4 +1,4 @@
-"""Training loss beside the risk on other data, along a run or a limit path."""
+"""Training loss and risk on other data, along a run or a limit path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def train_test(
     test : Problem
         Other data with the same features.
     clock : {"accelerated", "time", "arclength"}
-        Of a trajectory; a limit path has accelerated time alone.
+        For a trajectory; a limit path has accelerated time alone.
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)

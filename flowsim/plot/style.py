@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Style sheet, colours and axes of all figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 STYLE = str(resources.files("flowsim.plot").joinpath("flowsim.mplstyle"))
 
 
-#: What is computed, what is the limit of vanishing initialisation, and how predictions are drawn.
+#: Colours of computed curves and of the limit, and the line style of predictions.
 FLOW, LIMIT = "#0072B2", "#D55E00"
 PREDICTED: dict[str, Any] = {"color": "0.35", "lw": 0.9, "ls": ":"}
 
@@ -27,7 +27,7 @@ _NUMBER = 30.0
 
 
 def colours(count: int) -> list[str]:
-    """The palette's first colours, from the start again where they run out."""
+    """The first colours of the palette, repeated where necessary."""
     import matplotlib
 
     palette = [str(colour) for colour in matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]]
@@ -35,12 +35,12 @@ def colours(count: int) -> list[str]:
 
 
 def log_axis(ax: Axes, low: float, high: float) -> None:
-    """A logarithmic abscissa, labelled at 1, 2, 5 where powers of ten would be few and there is room."""
+    """A logarithmic abscissa, labelled at 1, 2, 5 where powers of ten are few and the width allows."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     ax.set_xscale("log")
     own: Any = ax.get_figure()
-    figure = own.figure  # of a subfigure the one that holds it
+    figure = own.figure  # of a subfigure its parent
     width = 72.0 * ax.get_position().width * figure.get_size_inches()[0]
     if 3.0 * _NUMBER * math.log10(high / low) < width:
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -50,7 +50,7 @@ def log_axis(ax: Axes, low: float, high: float) -> None:
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Draw with the package's style sheet, leaving the caller's settings as they were."""
+    """Decorator: draw with the package's style sheet, without changing the caller's settings."""
 
     @wraps(function)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -29,11 +29,11 @@ CLOCK_LABELS: dict[str, str] = {
     "distance": r"distance travelled $\int \Vert d\beta \Vert$",
     "log_loss": r"$\ln(1/L)$",
 }
-#: Excess loss is drawn down to this fraction of its first value: below is rounding.
+#: Fraction of its first value down to which excess loss is drawn: below it is rounding.
 _FLOOR = 1e-14
-#: A coefficient counts as used from this fraction of the largest on.
+#: Fraction of the largest from which on a coefficient counts as used.
 _USED = 1e-2
-#: Drift of what is conserved from which on it is worth a panel.
+#: Drift of conserved quantities from which on it is shown as a panel.
 _DRIFTS = 1e-6
 
 
@@ -93,7 +93,7 @@ def trajectory(
     traj : Trajectory
     path : SaddlePath, optional
     clock : {"accelerated", "time", "arclength", "distance", "log_loss"}
-        "distance" is how far beta has travelled: arc length without the time in it.
+        "distance" is the arc length of beta alone, without time.
     legend : bool
         Name the curves.
     ax : matplotlib Axes, optional
@@ -120,13 +120,13 @@ def trajectory(
 def sparsity(
     traj: Trajectory, *, path: SaddlePath | None = None, clock: DrawnClock = "accelerated", ax: Axes | None = None
 ) -> Axes:
-    """How many coefficients are used, that is above a hundredth of the largest; dotted: by the limit."""
+    """Number of coefficients above a hundredth of the largest; dotted: of the limit."""
     from matplotlib.ticker import MaxNLocator
 
     ax = new_axes(ax)
     shown = drawn(traj, clock)
     size = np.abs(shown.beta)
-    # Against the largest of the whole run: at the start all are small alike.
+    # Relative to the largest of the whole run: at the start all are equally small.
     count = (size > _USED * size.max()).sum(axis=1)
     if path is not None and clock == "accelerated":
         edges = _edges(path, traj)
@@ -143,14 +143,14 @@ def sparsity(
 
 @styled
 def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None = None) -> Axes:
-    """Departure of the conserved quantities from their exact law, relative to their value at 0."""
+    """Deviation of the conserved quantities from their exact law, relative to their value at 0."""
     if clock == "log_loss" and traj.info.get("clock") != clock:
         raise ValueError("`clock` can be 'log_loss' for runs on that clock only.")
     ax = new_axes(ax)
     departure = traj.imbalance_departure
     if departure is None:
-        raise ValueError("`traj` carries no departure of its conserved quantities over time.")
-    # Exact zeros are drawn at the spacing of floats: the axis is logarithmic.
+        raise ValueError("`traj` has no record of the departure of its conserved quantities over time.")
+    # Zeros are drawn at the spacing of floats, as the axis is logarithmic.
     shown = np.maximum(departure, np.finfo(float).eps)
     ax.plot(on_clock(traj, clock), shown, color=FLOW)
     ax.set_yscale("log")
@@ -163,9 +163,9 @@ def imbalance(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes | None
 
 @styled
 def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
-    """Four panels: excess loss, coordinates in accelerated time and along their way, coefficients in use.
+    """Four panels: excess loss, coordinates in accelerated time and along their path, number of coefficients in use.
 
-    What is conserved is a line of text, and takes the last panel where it has drifted.
+    The drift of conserved quantities is a line of text, or the last panel where it is large.
     """
     import matplotlib.pyplot as plt
 
@@ -202,13 +202,13 @@ def _losses(traj: Trajectory, clock: DrawnClock) -> tuple[Array, Array]:
 
 
 def _least_loss(traj: Trajectory, path: SaddlePath | None) -> float | None:
-    """The least loss there is, if a logarithmic axis makes sense of it."""
+    """The infimum of the loss, if the excess can be drawn on a logarithmic axis."""
     least = None if path is None else least_loss(path.problem, path)
     return least if least is not None and float(traj.loss[0]) > least else None
 
 
 def _edges(path: SaddlePath, traj: Trajectory) -> Array:
-    """Beginnings and ends of the plateaus that a run sees, as far as the path is known or stays finite."""
+    """Beginnings and ends of the plateaus within a run, as far as the path is known and finite."""
     last = min(float(traj.accelerated_time[-1]), path.horizon)
     return np.concatenate([[0.0], path.jump_times[path.jump_times < last], [last]])
 
@@ -224,7 +224,7 @@ def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath 
 
 
 def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
-    """Jumps over more than a decade are distinguished on a logarithmic axis only."""
+    """Whether jumps span more than a decade, so that the axis should be logarithmic."""
     if path is None or len(path.jump_times) < 2:
         return False
     seen = path.jump_times[path.jump_times < traj.accelerated_time[-1]]
@@ -232,7 +232,7 @@ def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
 
 
 def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
-    """Dotted lines at the predicted jumps, as many as can be distinguished; those of the largest falls of the loss."""
+    """Dotted lines at the predicted jumps; if too many, at those of largest decrease of the loss."""
     times = path.jump_times
     if len(times) > _MOST_LINES:
         times = times[np.sort(np.argsort(np.diff(path.losses))[:_MOST_LINES])]
@@ -242,7 +242,7 @@ def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
         ax.axvline(time, zorder=0, label="_jump", **PREDICTED)
 
 
-#: More vertical lines than these cannot be distinguished.
+#: Largest number of vertical lines.
 _MOST_LINES = 40
 
 

@@ -1,4 +1,4 @@
-"""A run folder as one HTML page that needs no network."""
+"""A run folder as one HTML page without network access: `folder` reads it, `payload` selects data, `page` writes."""
 
 from flowsim.report.folder import Run, read_runs
 from flowsim.report.page import render, write_report

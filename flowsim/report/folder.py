@@ -1,4 +1,4 @@
-"""What ``flowsim run`` left behind, read back."""
+"""Reading the folders written by ``flowsim run``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Run:
     Attributes
     ----------
     name : str
-        Of the folder.
+        Name of the folder.
     trajectory : Trajectory
     summary : dict
-        As ``flowsim run`` wrote it.
+        As written by ``flowsim run``.
     certificates : list of dict or None
-        The rows of ``certificates.json``, if there is one.
+        The rows of ``certificates.json``, if it exists.
     """
 
     name: str
@@ -52,7 +52,7 @@ def read_runs(folder: str | Path) -> list[Run]:
     Parameters
     ----------
     folder : path
-        With ``summary.json`` and ``trajectory.nc``, or with sub-folders that have them.
+        A folder with ``summary.json`` and ``trajectory.nc``, or of such folders.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def read_runs(folder: str | Path) -> list[Run]:
 
 
 def varied(runs: list[Run]) -> str | None:
-    """What distinguishes the runs: "alpha", "eta", or None if it is neither or both."""
+    """The parameter that varies between runs: "alpha", "eta", or None for neither or both."""
     alphas, etas = ({_known(getattr(run, name)) for run in runs} for name in ("log_alpha", "eta"))
     if len(alphas) == len(runs) > 1 and len(etas) == 1:
         return "alpha"
@@ -112,7 +112,7 @@ def _json(path: Path) -> Any:
 
 
 def _rows(content: Any, path: Path) -> list[dict[str, Any]]:
-    """A list of objects, bare or under the key that ``flowsim certify --json`` writes."""
+    """A list of objects, bare or under the key written by ``flowsim certify --json``."""
     rows = content.get("certificates", content.get("theorems")) if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"`RUN_FOLDER`: {path} must hold a list of certificates, one object each.")

@@ -1,4 +1,4 @@
-"""The page: template, style, script, Plotly and the numbers, in one file."""
+"""The page: template, style, script, Plotly and data, in one file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def write_report(folder: str | Path, out: str | Path | None = None, title: str |
     Parameters
     ----------
     folder : path
-        With ``summary.json`` and ``trajectory.nc`` (``certificates.json`` if there is one), or with sub-folders that
-        have them; a slider then runs over the sub-folders.
+        A folder with ``summary.json`` and ``trajectory.nc`` (and ``certificates.json``, if it exists), or of
+        such folders; a slider then selects among them.
     out : path, optional
-        The file; ``report.html`` in the folder by default. It appears whole or not at all.
+        The file; ``report.html`` in the folder by default. It is written atomically.
     title : str, optional
 
     Returns
     -------
     Path
-        Of the page.
+        Path of the page.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, title: str |
 
 
 def render(runs: list[Run], title: str | None = None) -> str:
-    """The page as text. Nothing in it needs the network: its content policy forbids that to the browser."""
+    """The page as text; its content policy forbids the browser any network access."""
     get_plotlyjs = need("plotly.offline", "the page of a run").get_plotlyjs
 
     title = title or f"Gradient flow on {runs[0].summary.get('data', runs[0].name)}"
@@ -67,5 +67,5 @@ def _text(name: str) -> str:
 
 
 def _script_safe(text: str) -> str:
-    """JSON that cannot close the script element it stands in, whatever a feature is called."""
+    """JSON escaped for a script element, whatever the names of features."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

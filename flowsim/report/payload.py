@@ -1,4 +1,4 @@
-"""What the page draws: numbers thinned to what a screen can show, as plain JSON values."""
+"""The data of the page, subsampled to the resolution of a screen, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from flowsim.arrays import Array
 from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
 
-#: Points drawn per curve: half of them evenly by arc length, half by the integrator's own steps.
+#: Points per curve: half evenly spaced in arc length, half at the integrator's steps.
 MAX_POINTS = 1200
-#: Coordinates drawn, those that reach furthest; the page says how many it leaves out.
+#: Number of coordinates drawn, the largest ones; the page states how many are left out.
 MAX_COORDINATES = 40
-#: Coordinates that stay below this fraction of the largest are left out too.
+#: Fraction of the largest below which coordinates are left out too.
 NEGLIGIBLE = 1e-3
-#: Jumps spread over more than this factor are distinguished on a logarithmic axis only.
+#: Ratio of last and first jump beyond which the time axis is logarithmic.
 SPREAD = 10.0
 
 
 def payload(runs: list[Run], title: str) -> dict[str, Any]:
-    """Everything the page's script reads."""
+    """All data of the page's script."""
     parameter = varied(runs)
     return {
         "title": title,
@@ -35,7 +35,7 @@ def payload(runs: list[Run], title: str) -> dict[str, Any]:
 
 
 def thin(traj: Trajectory) -> NDArray[np.intp]:
-    """Indices of the points to draw: no feature longer than 2/MAX_POINTS of the arc length is lost."""
+    """Indices of the points to draw, which resolve 2/MAX_POINTS of the arc length."""
     count = len(traj)
     if count <= MAX_POINTS:
         return np.arange(count)
@@ -71,7 +71,7 @@ def _run(run: Run, parameter: str | None) -> dict[str, Any]:
 
 
 def _floor(departure: Array) -> Array:
-    """Exact zeros are drawn at the spacing of floats: the axis is logarithmic."""
+    """Zeros are drawn at the spacing of floats, as the axis is logarithmic."""
     return np.maximum(departure, np.finfo(float).eps)
 
 
@@ -122,7 +122,7 @@ def _jumps_spread(run: Run) -> bool:
 
 
 def _comparison(runs: list[Run], parameter: str | None) -> dict[str, Any] | None:
-    """What only several runs can show: jump times against the limit over alpha, end points over noise."""
+    """Comparison of several runs: jump times against the limit over alpha, or end points over noise."""
     if parameter == "alpha":
         curves = _jump_errors(runs)
         if not curves:
@@ -167,7 +167,7 @@ def _end_points(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _encode(values: Array, kind: str = "f8") -> dict[str, Any]:
-    """A typed array as Plotly reads it; what JSON cannot say (NaN, inf) survives too."""
+    """A typed array in Plotly's encoding, which includes NaN and infinity."""
     packed = np.ascontiguousarray(values, dtype=f"<{kind}")
     extremes = values[np.isfinite(values)]
     span = [float(extremes.min()), float(extremes.max())] if len(extremes) else [0.0, 0.0]

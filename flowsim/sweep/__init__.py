@@ -1,6 +1,8 @@
-"""Grids, executors and a durable store; knows nothing of flows.
+"""Grids, executors and a durable store, independent of flows.
 
-The room can be called: ``fs.sweep(...)`` and ``flowsim.sweep.sweep(...)`` are the same function.
+Read `execution` (the public function), `grid` (points), `identity` (digests of code and parameters), `store` (SQLite),
+`dispatch`, `pool` and `worker` (computation), `codec` and `assemble` (results), `forecast` (cost). The module is
+callable: ``fs.sweep(...)`` and ``flowsim.sweep.sweep(...)`` are the same function.
 """
 
 import inspect
@@ -16,7 +18,7 @@ __all__ = ["Forecast", "Store", "forecast", "ledger", "plan", "sweep", "to_dataf
 
 
 class _CallableRoom(types.ModuleType):
-    """Importing a room binds it to its name in the package, where users expect the function of that name."""
+    """A callable module: importing it binds it to the name in the package at which users expect the function."""
 
     __call__ = staticmethod(sweep)
     __signature__ = inspect.signature(sweep)

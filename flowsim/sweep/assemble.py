@@ -1,4 +1,4 @@
-"""From finished points to one labelled dataset."""
+"""Assembly of finished points into one labelled dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-#: Above this, an integer is not exact as a float.
+#: Largest integer that is exact as a float.
 _EXACT = 2**53
 
 
@@ -26,7 +26,7 @@ def assemble(
 ) -> xarray.Dataset:
     """One dataset: the grid's dimensions first, then those of a point's result.
 
-    Results of different lengths are filled up with NaN (empty text, NaT); integers and booleans that need filling
+    Results of different lengths are padded with NaN (empty text, NaT); integers and booleans that need padding
     become floats. Attributes of the points that agree become the dataset's; the others become variables.
     """
     import xarray
@@ -46,7 +46,7 @@ def assemble(
         present = [column for column in columns if column is not None]
         label = f"{name}_result" if name in taken else name
         if len(present[0].dims) == 1 and present[0].dims[0] == name and _all_equal(present):
-            # A labelled axis that is the same in all points stays an axis of the result.
+            # A labelled axis that is equal in all points is an axis of the result.
             coordinates[label] = (label, present[0].values)
             continue
         dims, values = _stack(columns, points.shape, name)
@@ -65,7 +65,7 @@ def to_dataframe(dataset: xarray.Dataset) -> pandas.DataFrame:
     Parameters
     ----------
     dataset : xarray.Dataset
-        What :func:`flowsim.sweep.sweep` returned. ``dataset.to_dataframe()`` gives the long table with one row for
+        The result of :func:`flowsim.sweep.sweep`. ``dataset.to_dataframe()`` is the long table with one row for
         each entry of the array-valued results too.
     """
     import pandas
@@ -89,7 +89,7 @@ def _attributes_as_variables(records: list[Record]) -> tuple[list[Record], dict[
         if len(texts) == 1:
             plain = isinstance(values[0], int | float | str)
             value = values[0] if plain else json.dumps(values[0])
-            shared[name] = int(value) if isinstance(value, bool) else value  # NetCDF attributes know no booleans
+            shared[name] = int(value) if isinstance(value, bool) else value  # NetCDF attributes have no booleans
             continue
         kinds = {type(value) for value in values}
         plain = kinds <= {bool, int} or kinds <= {int, float} or kinds == {str}
@@ -106,7 +106,7 @@ def _all_equal(columns: list[Variable]) -> bool:
 
 
 def _stack(columns: list[Variable | None], shape: tuple[int, ...], name: str) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """One array over all points, filled where a point has nothing."""
+    """One array over all points, padded where a point has no value."""
     present = [column for column in columns if column is not None]
     ranks = {column.values.ndim for column in present}
     if len(ranks) > 1 or len({column.dims for column in present}) > 1:
@@ -149,7 +149,7 @@ def _filled(dtype: np.dtype[Any], present: list[Variable]) -> tuple[np.dtype[Any
 
 
 def _same_length_everywhere(coordinates: dict[str, Any], data: dict[str, Any]) -> None:
-    """Two results may share a dimension's name and not its length; the longer keeps the name's labels out."""
+    """Rename dimensions that are shared by results of different lengths, so that labels fit."""
     sizes: dict[str, int] = {}
     for group in (coordinates, data):
         for name, (dims, values) in list(group.items()):

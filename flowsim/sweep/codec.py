@@ -1,4 +1,4 @@
-"""What a function returns, as named arrays, and those as bytes. Nothing is ever unpickled.
+"""Results of functions as named arrays, and their encoding as bytes, without pickle.
 
 A payload is a header (length, then JSON) followed by one ``.npy`` stream per array.
 """
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Booleans, integers, floats, complex, text, bytes, times: the kinds with a content of their own.
+#: NumPy kinds that are stored: booleans, integers, floats, complex, text, bytes, times.
 _KINDS = "biufcUSmM"
-#: Name of a result that has none.
+#: Name of an unnamed result.
 VALUE = "value"
 
 
@@ -38,12 +38,13 @@ class Record:
 
 
 def record(result: Any) -> Record:
-    """Read a result: a number, text, an array, a mapping of those, a dataset, or anything with ``to_xarray()``.
+    """The record of a result: a number, text, an array, a mapping of those, a dataset, or an object with
+    ``to_xarray()``.
 
     Raises
     ------
     ValueError
-        For anything else.
+        For other types.
     """
     if hasattr(result, "to_xarray"):
         result = result.to_xarray()
@@ -89,7 +90,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(payload: bytes) -> Record:
-    """Undo :func:`encode`.
+    """The inverse of :func:`encode`.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def decode(payload: bytes) -> Record:
                 raise ValueError(f"{name!r} has {values.ndim} dimensions and {len(dims)} names")
             variables[str(name)] = Variable(tuple(str(dim) for dim in dims), values, bool(is_coordinate))
         return Record(variables, dict(header["attrs"]))
-    except Exception as error:  # NumPy's header reader alone raises five kinds
+    except Exception as error:  # NumPy's header reader alone raises five types
         raise ValueError(f"a stored point cannot be read ({error}).") from error
 
 
@@ -126,7 +127,7 @@ def _read_array(source: io.BytesIO) -> NDArray[Any]:
 
 
 def _is_xarray(value: Any, kind: str) -> bool:
-    xarray = sys.modules.get("xarray")  # whoever holds a dataset has imported it
+    xarray = sys.modules.get("xarray")  # imported, if a dataset exists
     return xarray is not None and isinstance(value, getattr(xarray, kind))
 
 

@@ -1,4 +1,4 @@
-"""Tasks out, outcomes in, also when workers die."""
+"""Distribution of tasks to workers and collection of outcomes, also when workers die."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from flowsim.sweep.store import Outcome
 #: key, function (pickled unless the pool shares our memory) and parameters (pickled)
 Task = tuple[str, Callable[..., Any] | bytes, bytes]
 
-#: A point that took down this many workers while nothing else ran is given up.
+#: A point whose worker died this many times while no other task ran is recorded as failed.
 _STRIKES = 3
-#: Workers that die this often in a row, whatever they compute, are not the points' fault.
+#: Successive deaths of workers after which the executor counts as broken.
 _HOPELESS = 30
 
 
 def compute(tasks: Iterable[Task], pool: Pool, keep: Callable[[Sequence[Outcome]], None]) -> None:
-    """Send every task to the pool and hand the outcomes to `keep`, all that wait at a time.
+    """Send every task to the pool and pass outcomes to `keep`, all available ones at a time.
 
     Raises
     ------
     RuntimeError
-        If the workers themselves fail. What finished before was kept; so it is when this is interrupted.
+        If the workers themselves fail. Finished points are kept, also after an interruption.
     """
     flight = _Flight(tasks, pool)
     try:
@@ -43,23 +43,23 @@ def compute(tasks: Iterable[Task], pool: Pool, keep: Callable[[Sequence[Outcome]
 
 
 class _Flight:
-    """The tasks under way.
+    """The tasks in progress.
 
-    A worker's death ends every task its executor holds, without saying which one is to blame. So those tasks go
-    again one at a time: the next death names its cause.
+    The death of a worker cancels every task of its executor, without identifying the cause. Those tasks are run
+    again one at a time, so that the next death identifies it.
     """
 
     def __init__(self, tasks: Iterable[Task], pool: Pool) -> None:
         self._tasks = iter(tasks)
         self._pool = pool
         self._again: deque[Task] = deque()
-        self._strikes: dict[str, int] = {}  # of the tasks under suspicion
+        self._strikes: dict[str, int] = {}  # deaths of workers per suspected task
         self._flying: dict[Future[Outcome], Task] = {}
         self._landed: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         self._deaths = 0
 
     def fill(self) -> bool:
-        """Submit as many tasks as the pool likes; False when there is nothing left to do."""
+        """Submit tasks up to the pool's window; returns False when none is left."""
         while len(self._flying) < (1 if self._strikes else self._pool.window):
             task = self._again.popleft() if self._again else next(self._tasks, None)
             if task is None:
@@ -77,7 +77,7 @@ class _Flight:
         return bool(self._flying)
 
     def wait(self) -> list[Outcome]:
-        """Wait for one task to land, then take all that have."""
+        """Wait for one task to finish, and return all finished outcomes."""
         batch = []
         landed = [self._landed.get()]
         while not self._landed.empty():
@@ -94,7 +94,7 @@ class _Flight:
                 if not self._flying:
                     self._mourn(error)
             except Exception as error:
-                if type(error).__name__ != "KilledWorker":  # distributed's own verdict on a deadly task
+                if type(error).__name__ != "KilledWorker":  # distributed's error for a task that kills workers
                     raise RuntimeError(
                         f"the workers cannot compute ({type(error).__name__}: {error}); finished points are kept."
                     ) from error
@@ -105,7 +105,7 @@ class _Flight:
         return batch
 
     def abandon(self) -> list[Outcome]:
-        """Cancel what flies; what has landed meanwhile is not lost."""
+        """Cancel tasks in progress, and return outcomes that have finished meanwhile."""
         for future in self._flying:
             future.cancel()
         done = [f for f in self._flying if f.done() and not f.cancelled() and f.exception() is None]

@@ -36,9 +36,9 @@ class Plan:
     ----------
     points : Points
     parameters : list of dict
-        Of each point, in C order of the result, the seed included.
+        Parameters of each point, in C order of the result, including the seed.
     keys : list of str
-        Who each point is: a digest of code, parameters and seed. Equal points share a key.
+        Key of each point: a digest of code, parameters and seed. Equal points share a key.
     seeds : list of int or None
     identity : Identity
     """
@@ -70,17 +70,17 @@ def sweep(
         ``xarray`` object, or anything with ``to_xarray()``, such as a trajectory.
     grid : mapping or sequence of mappings
         ``{"alpha": [1e-2, 1e-4], "depth": [2, 3], "t_end": 5.0}``: every combination of the lists; a value that is
-        no list, tuple, range or array is a constant. Or a list of points, ``[{"alpha": 1e-2}, {"alpha": 1e-4}]``.
+        not a list, tuple, range or array is a constant. Or a list of points, ``[{"alpha": 1e-2}, {"alpha": 1e-4}]``.
     workers : int, concurrent.futures.Executor or distributed.Client
-        Processes on this machine (1: this process), or what else should compute the points. Here and in processes
-        of our own, BLAS and OpenMP use one thread, so neither speed nor the last bit depends on how many compute at
-        a time; the threads of a given executor are its owner's affair.
+        Processes on this machine (1: this process), or another executor. Here and in processes started by flowsim, BLAS
+        and OpenMP use one thread, so that neither speed nor the last bit depends on the number of processes; the
+        threads of a given executor are not changed.
     store : path-like, optional
         A file on a local disk that holds every finished point from the moment it is finished. The same call with
-        the same store computes only what is missing, also while another process computes the same. Changed code,
-        package versions or parameters make new points; the old ones stay in the file, unused.
+        the same store computes missing points only, also while another process does the same. Changed code,
+        package versions or parameters define new points; old ones remain in the file, unused.
     progress : bool, optional
-        Show a progress bar and a summary; by default if a terminal is looking.
+        Show a progress bar and a summary; by default on a terminal.
     seed : int, optional
         Gives each point its own ``seed=``, drawn from this one and the point's parameters
         (``numpy.random.SeedSequence``), so it depends neither on the order nor on the other points of the grid.
@@ -104,8 +104,8 @@ def sweep(
 
     Notes
     -----
-    A point that fails is recorded with its error and stops nothing. A worker that dies is replaced and its points
-    are computed again, one at a time, until the one to blame is known.
+    A point that fails is recorded with its error, and the others continue. A worker that dies is replaced and its
+    points are computed again, one at a time, to identify the cause.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def sweep(
 def plan(
     function: Callable[..., Any], grid: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, seed: int | None = None
 ) -> Plan:
-    """Read and check a sweep without computing anything."""
+    """Validate a sweep without computing any point."""
     if not callable(function):
         raise ValueError(f"`function` must be callable; received {type(function).__name__}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
@@ -183,7 +183,7 @@ def _compute(plan: Plan, pool: Pool, store: Store, finished: set[str], progress:
         return
     order = list(todo)
     if store.other_writers():
-        random.shuffle(order)  # two sweeps over one store seldom meet at the same point
+        random.shuffle(order)  # so that two sweeps over one store rarely compute the same point
     total = len(set(plan.keys))
     failures = 0
     with (
@@ -223,7 +223,7 @@ def _digest(name: str, value: Any) -> str:
 
 
 def _seed(root: int, row: Mapping[str, str]) -> int:
-    """A point's seed, below 2^63: from the root seed and the point's own parameters."""
+    """A point's seed, below 2^63, from the root seed and the point's parameters."""
     words = [int(word, 16) for word in _words(digest(dict(row)))]
     return int(np.random.SeedSequence([root, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -233,11 +233,11 @@ def _words(text: str) -> list[str]:
 
 
 def _check_signature(function: Callable[..., Any], parameters: Sequence[Mapping[str, Any]]) -> None:
-    """Wrong names are found before the first point, not in the last."""
+    """Check names and required arguments before the first point."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # some builtins do not tell
+        return  # some builtins have no signature
     for names in dict.fromkeys(tuple(values) for values in parameters):
         for name in names:
             takes = signature.parameters.get(name)

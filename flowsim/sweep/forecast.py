@@ -1,4 +1,4 @@
-"""What a sweep will cost, before it starts."""
+"""The cost of a sweep, estimated in advance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Attributes count distinct points; `seconds` are of single points that were measured."""
+    """Numbers of distinct points; `seconds` are the times of measured points."""
 
     total: int
     finished: int
@@ -30,17 +30,17 @@ class Forecast:
         return self.total - self.finished - self.failed
 
     def duration(self, workers: int) -> float | None:
-        """Seconds that the points left will take, by the mean of the measured ones; None if none was."""
+        """Estimated seconds for the remaining points, by the mean of measured ones; None without any."""
         if not self.seconds:
             return None
         return sum(self.seconds) / len(self.seconds) * self.left / workers
 
 
 def forecast(plan: Plan, store: str | os.PathLike[str] | None = None, *, probe: bool = True) -> Forecast:
-    """Count what is left to compute, and time it.
+    """Count the remaining points and estimate their time.
 
     Times come from the points that the store holds; if it holds none and `probe` is True, from the first, the middle
-    and the last point, computed here and thrown away. The first is computed twice, for it may have to compile.
+    and the last point, computed here and discarded. The first is computed twice, since it may compile.
     """
     import cloudpickle
 
@@ -66,7 +66,7 @@ def forecast(plan: Plan, store: str | os.PathLike[str] | None = None, *, probe: 
 
 
 def ledger(store: str | os.PathLike[str]) -> pandas.DataFrame:
-    """Every point of a store: its parameters, whether it is done, its error, when, where and how long it ran."""
+    """Every point of a store: parameters, status, error, time, host and duration."""
     import json
 
     import pandas

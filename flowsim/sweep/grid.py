@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class _Absent:
-    """Stands where a listed point does not give a parameter that another one gives."""
+    """The value of a parameter that a listed point does not give, but another one does."""
 
     def __repr__(self) -> str:
         return ""
@@ -24,7 +24,7 @@ ABSENT = _Absent()
 
 @dataclass(frozen=True)
 class Points:
-    """What to compute: every combination of the axes, or the listed points.
+    """The points of a sweep: every combination of the axes, or a list.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What points are sent to: this process, worker processes, or someone else's executor."""
+"""Where points are computed: this process, worker processes, or a given executor."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 from flowsim.sweep import worker
 from flowsim.sweep.host import THREAD_VARIABLES
 
-#: Points handed over per worker process: enough that none waits for the next.
+#: Points submitted per worker process, enough to keep it busy.
 _AHEAD = 4
-#: Points handed over to a foreign executor, whose size may change while we run.
+#: Points submitted to a given executor, whose size may change during the sweep.
 _FOREIGN_WINDOW = 1024
 
 
 class Pool:
-    """One interface for every kind of `workers`.
+    """A common interface for every kind of `workers`.
 
     Attributes
     ----------
     window : int
-        How many points it likes to hold at a time.
+        Number of points submitted at a time.
     is_ours : bool
-        Whether we started its processes, and so may restart and stop them.
+        Whether its processes were started here, and so may be restarted and stopped.
     shares_memory : bool
-        Whether points are computed in this process, by the very function that was given.
+        Whether points are computed in this process, by the given function object.
     """
 
     def __init__(self, workers: Any) -> None:
@@ -73,7 +73,7 @@ class Pool:
         return future
 
     def stop(self) -> None:
-        """End our own worker processes, busy or not; the next point would start new ones."""
+        """Stop the worker processes started here, busy or not; the next point would start new ones."""
         if self.is_ours and self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor = None
@@ -82,7 +82,7 @@ class Pool:
 
 
 class _Here(Executor):
-    """Computes at once, in this process."""
+    """Computes immediately, in this process."""
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -91,10 +91,10 @@ class _Here(Executor):
 
 
 class _Dask(Executor):
-    """The points on a ``distributed.Client``.
+    """Computes on a ``distributed.Client``.
 
-    Its own ``get_executor()`` asks for a result and then, apart, for its status; when the worker that holds the
-    result dies in between, the answer is lost. Here the result itself is the answer.
+    Its own ``get_executor()`` requests a result and then, separately, its status; when the worker that holds the
+    result dies in between, the outcome is lost. Here a single request returns the outcome.
     """
 
     def __init__(self, client: Any) -> None:
@@ -109,13 +109,13 @@ class _Dask(Executor):
         return ours
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
-        """Take back what has not been computed; the client stays open."""
+        """Cancel points that have not been computed; the client stays open."""
         if self._flying:
             self._client.cancel(list(self._flying), force=True)
             self._flying.clear()
 
     def _hand_over(self, ours: Future[Any], theirs: Any) -> None:
-        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
                 ours.set_result(theirs.result())
             except BaseException as error:

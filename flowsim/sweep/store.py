@@ -1,9 +1,9 @@
 """The store: one SQLite file that holds every finished point.
 
-SQLite was chosen over Zarr and over a file per point. It alone gives, without code of ours, what a sweep needs:
-a commit is atomic and on the disk when it returns, readers never see half of one, and several processes may write.
-Zarr has no transactions and no locks, and a file per point spends an inode and two fsyncs on each float. To this
-the store adds a SHA-256 for every point, taken where the point was computed, and the salvage of damaged files.
+SQLite is preferred to Zarr and to one file per point because it alone provides what a sweep needs:
+commits are atomic and durable when they return, readers never see partial ones, and several processes may write.
+Zarr has no transactions and no locks, and a file per point costs an inode and two fsyncs for each float. To this
+the store adds a SHA-256 for every point, computed where the point was computed, and recovery of damaged files.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _SCHEMA = {
     "payload BLOB NOT NULL, checksum BLOB NOT NULL)",
 }
 _COLUMNS = "key, run, parameters, status, seconds, finished, payload, checksum"
-#: Stands for the environment of a run whose record was damaged.
+#: The environment of a run whose record is damaged.
 _UNKNOWN = '{"damaged": true}'
-#: What a damaged file makes SQLite raise: also for names that are no text, and lengths beyond all memory.
+#: Errors that SQLite raises on damaged files, also for names that are not text and for huge lengths.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError, MemoryError)
-#: How long a writer waits for another process's commit, in seconds.
+#: Seconds that a writer waits for the commit of another process.
 _PATIENCE = 60.0
 #: SQLite binds at most 999 parameters on old builds.
 _KEYS_AT_ONCE = 500
@@ -50,7 +50,7 @@ _KEYS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished point: its result as bytes, or its error, with the checksum taken where it was computed."""
+    """A finished point: its result as bytes, or its error, with a checksum from where it was computed."""
 
     key: str
     status: Status
@@ -75,18 +75,18 @@ class Store:
     Parameters
     ----------
     path : path-like or None
-        Made if missing, on a local disk: SQLite's write-ahead log needs memory that its users share. May be open in
+        Created if missing, on a local disk: SQLite's write-ahead log needs shared memory. May be open in
         several processes of one machine at a time.
 
     Attributes
     ----------
     damaged : int
-        Points that were found damaged, and forgotten, since the store was opened.
+        Number of damaged points that were dropped since the store was opened.
 
     Raises
     ------
     ValueError
-        If the file is not a store, or too damaged to tell.
+        If the file is not a store, or too damaged to be recognised.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -115,7 +115,7 @@ class Store:
         self._connection.close()
 
     def begin_run(self, function: str, code: str, environment: dict[str, Any], host: str) -> None:
-        """Announce who writes from here on."""
+        """Record the run that writes from now on."""
         text = json.dumps(environment, sort_keys=True)
         row = (_now(), host, os.getpid(), function, code, text, hashlib.sha256(text.encode()).digest())
         with self._transaction():
@@ -127,7 +127,7 @@ class Store:
         self._run = int(cursor.lastrowid or 0)
 
     def other_writers(self) -> bool:
-        """Whether another run that may still be going has opened this store."""
+        """Whether another run that may still be active has opened this store."""
         rows = self._connection.execute(
             "SELECT other.host, other.pid, own.host FROM run AS other, run AS own "
             "WHERE own.id = ? AND other.id != own.id AND other.finished IS NULL",
@@ -136,7 +136,7 @@ class Store:
         return any(host != here or (pid != os.getpid() and process_is_alive(pid)) for host, pid, here in rows)
 
     def put(self, outcomes: Collection[Outcome], parameters: dict[str, str]) -> None:
-        """Commit finished points, all or none; on the disk when this returns. A result that stands is kept."""
+        """Commit finished points, all or none, durably. Existing results are kept."""
         now = _now()
         rows = [
             (o.key, self._run, parameters.get(o.key, ""), o.status, o.seconds, now, o.payload, o.checksum)
@@ -158,7 +158,7 @@ class Store:
         return int(self._connection.execute("SELECT count(*) FROM point").fetchone()[0])
 
     def read(self, keys: Collection[str]) -> Iterator[Outcome]:
-        """Those of the points that are stored and intact; damaged ones are forgotten."""
+        """The stored outcomes of some points; damaged ones are dropped."""
         wanted = list(dict.fromkeys(keys))
         for first in range(0, len(wanted), _KEYS_AT_ONCE):
             some = wanted[first : first + _KEYS_AT_ONCE]
@@ -180,12 +180,12 @@ class Store:
             self._connection.executemany("DELETE FROM point WHERE key = ?", [(key,) for key in keys])
 
     def other_code(self, function: str, code: str) -> int:
-        """How many points stand here that another version of the function computed."""
+        """The number of stored points computed by another version of the function."""
         query = "SELECT count(*) FROM point JOIN run ON run.id = point.run WHERE run.function = ? AND run.code != ?"
         return int(self._connection.execute(query, (function, code)).fetchone()[0])
 
     def environments(self, keys: Collection[str]) -> list[dict[str, Any]]:
-        """The different environments that computed these points, in order of first use."""
+        """The distinct environments that computed these points, in order of first use."""
         runs: set[int] = set()
         wanted = list(keys)
         for first in range(0, len(wanted), _KEYS_AT_ONCE):
@@ -200,7 +200,7 @@ class Store:
         return [json.loads(text) for text in texts]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every point with who computed it, when and how long it took; results left out."""
+        """Every point with its run, time and duration, without results."""
         cursor = self._connection.execute(
             "SELECT point.key, parameters, status, seconds, point.finished, function, code, host, pid, "
             "CASE status WHEN 'failed' THEN payload END AS error FROM point LEFT JOIN run ON run.id = point.run "
@@ -222,7 +222,7 @@ class Store:
         return connection
 
     def _adopt(self, connection: sqlite3.Connection) -> None:
-        """Make the tables of a new store; check those of an old one."""
+        """Create the tables of a new store; check those of an existing one."""
 
         def tables() -> dict[str, str]:
             query = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
@@ -252,7 +252,7 @@ class Store:
             raise sqlite3.DatabaseError(str(verdict))
 
     def _salvage(self) -> sqlite3.Connection:
-        """Move the damaged file aside and keep, in a new one, the points whose checksums still hold."""
+        """Rename the damaged file and copy the points with valid checksums to a new one."""
         assert self.path is not None
         runs, points = _readable_rows(self.path)
         if not runs and not points and not _has_our_header(self.path):
@@ -278,7 +278,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if connection.in_transaction:  # a full disk has ended it already
+        if connection.in_transaction:  # a full disk has already ended it
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
@@ -293,7 +293,7 @@ def _disk_errors(path: Path | None) -> Iterator[None]:
 
 
 def _patiently(connection: sqlite3.Connection, statement: str) -> None:
-    """Some locks (the change to WAL, a checkpoint's) are refused at once instead of waited for."""
+    """Execute with retries: some locks (change to WAL, checkpoints) are refused at once instead of waited for."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -324,7 +324,7 @@ def _has_our_header(path: Path) -> bool:
 
 
 def _outcome(key: Any, status: Any, seconds: Any, payload: Any, digest: Any) -> Outcome | None:
-    """A row as an outcome; None if it is damaged, of whatever type the damage left."""
+    """A row as an outcome; None if it is damaged, whatever the types of its entries."""
     kinds = (isinstance(key, str), isinstance(seconds, float), isinstance(payload, bytes), isinstance(digest, bytes))
     if status not in ("done", "failed") or not all(kinds):
         return None
@@ -333,7 +333,7 @@ def _outcome(key: Any, status: Any, seconds: Any, payload: Any, digest: Any) -> 
 
 
 def _readable_rows(path: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """What can still be read of a damaged file, from either end; of the points, the intact ones."""
+    """The runs and intact points that can be read from a damaged file, from either end."""
     runs: dict[int, tuple[Any, ...]] = {}
     points: dict[str, tuple[Any, ...]] = {}
     connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
@@ -354,7 +354,7 @@ def _readable_rows(path: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, .
 
 
 def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace")  # damaged text is for the checksum to find
+    return content.decode("utf-8", "replace")  # damaged text is detected by the checksum
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""What runs where the points are computed."""
+"""The functions that run in workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from flowsim.sweep.codec import encode, record
 from flowsim.sweep.store import Outcome, Status, checksum
 
-#: How often a worker looks whether its parent is still there, in seconds.
+#: Seconds between two tests of a worker whether its parent is alive.
 _WATCH = 1.0
 _parent: int | None = None
 
@@ -23,12 +23,12 @@ _parent: int | None = None
 def evaluate(key: str, function: Callable[..., Any] | bytes, parameters: bytes) -> Outcome:
     """Compute one point.
 
-    The parameters come pickled even within one process: what a function does to them harms no other point.
+    Parameters are pickled even within one process, so that a function that modifies them affects no other point.
     """
     import cloudpickle
 
     if _parent is not None and os.getppid() != _parent:
-        os._exit(1)  # nobody waits for this point
+        os._exit(1)  # the parent is gone
     call = _loaded(function) if isinstance(function, bytes) else function
     arguments: dict[str, Any] = cloudpickle.loads(parameters)
     started = time.perf_counter()
@@ -42,12 +42,12 @@ def evaluate(key: str, function: Callable[..., Any] | bytes, parameters: bytes) 
 
 
 def failure(key: str, message: str) -> Outcome:
-    """The outcome of a point that took its worker down with it."""
+    """The outcome of a point whose worker died."""
     return _outcome(key, "failed", 0.0, _error(message, ""))
 
 
 def start(parent: int) -> None:
-    """Begin a worker process: Ctrl-C is the parent's to handle, and without a parent there is nothing to do."""
+    """Initialise a worker process: Ctrl-C is handled by the parent, and the worker ends with its parent."""
     global _parent
     _parent = parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
