@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Problem, Regression
-from flowsim.solvers.compilation import address_of, bare, compiled, part
+from flowsim.solvers.compilation import VECTOR, address_of, bare, compiled, part
 from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, load_part, store, store_part
 
 _FAST = {"reassoc", "contract", "nsz"}
@@ -68,7 +68,7 @@ def loss_address(problem: Problem) -> int:
     if kernel is None:
         name = problem.loss_function.name
         raise ValueError(f"`problem` must have a loss with a compiled `kernel` for descent; {name!r} has none.")
-    return address_of(kernel(), 5)
+    return address_of(kernel(), *[VECTOR] * 5)
 
 
 @compiled()

@@ -16,9 +16,10 @@ from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import aligned, side_by_side
-from flowsim.descent.weights_loop import Companion, WeightOptions, WeightRecord, WeightState, load_loop
+from flowsim.descent.weights_loop import Companion, Formula, WeightOptions, WeightRecord, WeightState, run_weights
 from flowsim.network import DiagonalNetwork, InitialScale, decay_of
 from flowsim.problem import Problem
+from flowsim.symbolic.kernels import Kernels, kernels
 
 #: Squares of weights above this part of the final ones keep seven digits beside them.
 _RESOLVED = 1e-9
@@ -48,12 +49,16 @@ class WeightMachine:
     name = "weights"
 
     @cached_property
-    def loop(self) -> Any:
-        """The compiled loop, which another process loads itself."""
-        return load_loop(self.stepped)
+    def kernels(self) -> Kernels:
+        return kernels(self.stepped)
+
+    @cached_property
+    def formula(self) -> Formula:
+        return Formula.of(self.kernels, self.options.expected)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "loop"}
+        # A copy in another process has its own compiled code.
+        return {name: value for name, value in vars(self).items() if name not in ("kernels", "formula")}
 
     def __init__(
         self,
@@ -67,9 +72,9 @@ class WeightMachine:
         kicks: Draws | None = None,
     ) -> None:
         self.net, self.data, self.settings, self.kicks = net, data, settings, kicks
-        # Drawn noise needs phi and its gradient alone: one compilation for all distributions.
+        # Drawn noise needs phi and its gradient alone.
         self.stepped = net if settings.expected else _without_noise(net)
-        self.invariants: tuple[str, ...] = self.loop.INVARIANTS
+        self.invariants: tuple[str, ...] = self.kernels.invariant_names
         self.lanes, self.d, self.steps = len(steps), problem.d, steps
         std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
         multiplicative = net.noise is not None and net.noise.multiplicative
@@ -102,7 +107,7 @@ class WeightMachine:
                 f"`radius` must hold the start, of norm {np.linalg.norm(start):.6g}; received {settings.radius}."
             )
         beta = aligned(np.empty(w.shape[1]))
-        self.loop.value(w, kind, beta)
+        self.kernels.value(w, kind, beta)
         self.companion = _companion(w, self.lanes, problem.coefficient_size)
         pairs = len(net.weights) - 1 if has_law else 0
         self.state = WeightState(
@@ -153,9 +158,9 @@ class WeightMachine:
             drawn = self.kicks.block(last - first).reshape(last - first, *self.state.w.shape)
             kicks = drawn * np.tile(-s.kick_sizes(self.steps), self.d)
         return bool(
-            self.loop.run_weights(
-                self.data, self.target, (labels, rows, noise, kicks), self.scale, self.options, self.state,
-                self.companion, plan, self.record,
+            run_weights(
+                self.formula, self.data, self.target, (labels, rows, noise, kicks), self.scale, self.options,
+                self.state, self.companion, plan, self.record,
             )
         )  # fmt: skip
 
@@ -190,7 +195,7 @@ class WeightMachine:
             return less * more, np.log(np.abs(less)) + np.log(np.abs(more))
         flat = np.ascontiguousarray(w.transpose(1, 0, 2).reshape(w.shape[1], -1))
         out = np.empty((len(self.invariants), flat.shape[1]))
-        self.loop.invariants(flat, np.tile(self.net.kinds(d), count), out)
+        self.kernels.invariants(flat, np.tile(self.net.kinds(d), count), out)
         imbalance = out.reshape(-1, count, d).transpose(1, 0, 2)
         return imbalance, np.log(np.abs(imbalance))
 

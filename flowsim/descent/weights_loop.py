@@ -1,19 +1,46 @@
 """The loop over steps in the weights themselves, for any formula.
 
-The text is the same for every network: it is appended to the network's generated kernels, and Numba compiles and
-caches the two together.
+It is compiled once for all networks, whose generated kernels it calls by their addresses.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.network import DiagonalNetwork
+from flowsim.descent.products import move_on, products
+from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
+from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, address_of, compiled, part
+from flowsim.solvers.simd import caller
+from flowsim.symbolic.kernels import Kernels
+
+_KINDS = {
+    "value": (TABLE, INTEGERS, VECTOR),
+    "mean": (TABLE, INTEGERS, VECTOR, VECTOR),
+    "gradient": (TABLE, INTEGERS, TABLE),
+    "field": (TABLE, INTEGERS, VECTOR, VECTOR, VECTOR, TABLE),
+}
+call_value, call_mean, call_gradient, call_field = (caller(*kinds) for kinds in _KINDS.values())
+
+
+class Formula(NamedTuple):
+    """Addresses of the network's kernels; 0 for those of another kind of step."""
+
+    value: int
+    mean: int
+    gradient: int
+    field: int
+
+    @classmethod
+    def of(cls, kernels: Kernels, expected: bool) -> Formula:
+        needed = ("value", "mean", "field") if expected else ("value", "gradient")
+        return cls(
+            *(address_of(getattr(kernels, name), *kinds) if name in needed else 0 for name, kinds in _KINDS.items())
+        )
 
 
 class WeightOptions(NamedTuple):
@@ -63,14 +90,6 @@ class WeightRecord(NamedTuple):
     w: Array
     factor: Array
     length: Array
-
-
-LOOP = """
-import numpy as np
-
-from flowsim.descent.products import move_on, products
-from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
-from flowsim.solvers.compilation import part
 
 
 #: Difference of coefficients, relative to the largest, from which on they are lost to rounding.
@@ -124,21 +143,26 @@ def _place(w, v, xi, options, plan, point):
 
 
 @part()
-def _move(here, w, v, a, xi, kick, options, plan, slope):
-    # One step of w by the force a.
-    count, size = w.shape
-    shrinks = is_any(options.shrink)
+def _descend(formula, here, a, xi, options, slope):
+    # The descent direction: a is the force on beta.
+    count, size = slope.shape
     if options.expected:
-        field(here, options.kind, options.std, a, options.penalty, slope)
+        call_field(formula.field, (here, options.kind, options.std, a, options.penalty, slope))
     else:
-        gradient(here, options.kind, slope)
+        call_gradient(formula.gradient, (here, options.kind, slope))
         for m in range(count):
             for i in range(size):
                 slope[m, i] *= -a[i]
                 if options.multiplicative and xi.shape[1]:
                     # The chain rule for theta -> L(theta (1 + xi)).
                     slope[m, i] *= 1.0 + xi[m, i]
-    if shrinks:
+
+
+@part()
+def _move(w, v, kick, options, plan, slope):
+    # One step of w.
+    count, size = w.shape
+    if is_any(options.shrink):
         # At the weights, or at the extrapolated point, without noise.
         ahead = plan.momentum if plan.nesterov else 0.0
         for m in range(count):
@@ -170,8 +194,8 @@ def _compare(beta, other, companion, k):
             companion.w[m, i] *= 1.0 + sign * _ULP * companion.nudge[m, i]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def run_weights(data, target, draws, scale, options, state, companion, plan, record):
+@compiled()
+def run_weights(formula, data, target, draws, scale, options, state, companion, plan, record):
     labels, rows, noise, kicks = draws
     w, v, beta, stopped = state.w, state.v, state.beta, state.stopped
     kind = options.kind
@@ -211,9 +235,9 @@ def run_weights(data, target, draws, scale, options, state, companion, plan, rec
             _place(w, v, xi, options, plan, point)
             here = point
         if options.expected:
-            mean(here, kind, options.std, predicted)
+            call_mean(formula.mean, (here, kind, options.std, predicted))
         elif moves:
-            value(here, kind, predicted)
+            call_value(formula.value, (here, kind, predicted))
         else:
             copy_to(beta, predicted)
         products(data, aim, batch, predicted, scale, residual, tiles, square)
@@ -227,29 +251,21 @@ def run_weights(data, target, draws, scale, options, state, companion, plan, rec
             return False
         if options.has_law:
             _imbalance_law(w, a, state.factor)
-        _move(here, w, v, a, xi, kick, options, plan, slope)
+        _descend(formula, here, a, xi, options, slope)
+        _move(w, v, kick, options, plan, slope)
         if has_companion:
             other = companion.w
             if moves:
                 _place(companion.w, companion.v, xi, options, plan, point)
                 other = point
-            _move(other, companion.w, companion.v, a, xi, kick, options, plan, slope)
+            _descend(formula, other, a, xi, options, slope)
+            _move(companion.w, companion.v, kick, options, plan, slope)
         if options.radius < math.inf:
             _project(w, v, companion, options.radius, lanes)
         if has_companion:
-            value(companion.w, kind, a)
-        value(w, kind, predicted)
+            call_value(formula.value, (companion.w, kind, a))
+        call_value(formula.value, (w, kind, predicted))
         if has_companion:
             _compare(predicted, a, companion, k + 1)
         move_on(predicted, beta, state.length)
     return True
-"""
-
-
-def load_loop(net: DiagonalNetwork) -> ModuleType:
-    """The kernels of a network with `run_weights`, generated again when any source they depend on has changed."""
-    from flowsim.solvers.cache_folder import digest_of_sources
-    from flowsim.symbolic import kernels
-    from flowsim.symbolic.codegen import load_generated
-
-    return load_generated(f"{kernels(net).source}\n{LOOP}\n# with {digest_of_sources()}\n", "descent")

@@ -88,9 +88,9 @@ def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-def address_of(function: Any, count: int) -> int:
-    """The address of a compiled function ``void(float64[::1], ...)`` of `count` arrays, for compiled code."""
-    found = function.get_compile_result(types.void(*[VECTOR] * count))
+def address_of(function: Any, *kinds: Any) -> int:
+    """Of a compiled function ``void(*kinds)`` of arrays of these types, for compiled code."""
+    found = function.get_compile_result(types.void(*kinds))
     return int(found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
 
 

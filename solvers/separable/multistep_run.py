@@ -66,9 +66,9 @@ def _layout(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[
 
 @cache
 def _address_of_loss(loss: Any) -> int:
-    from flowsim.solvers.compilation import address_of
+    from flowsim.solvers.compilation import VECTOR, address_of
 
-    return address_of(loss, 5)
+    return address_of(loss, *[VECTOR] * 5)
 
 
 def _lined(size: int) -> Array:

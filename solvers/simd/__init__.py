@@ -1,7 +1,7 @@
 """Vectors of eight floats in compiled code: `vector` (arithmetic), `exp`, and `pointers` with their lifetimes rule."""
 
 from flowsim.solvers.simd.exp import WITHIN, exponential, exponential_within
-from flowsim.solvers.simd.pointers import at_address, call, call_on_arrays, pointer, view
+from flowsim.solvers.simd.pointers import at_address, call, call_on_arrays, caller, pointer, view
 from flowsim.solvers.simd.vector import (
     EIGHT,
     add_up,
@@ -22,7 +22,7 @@ from flowsim.solvers.simd.vector import (
 )
 
 __all__ = [
-    "EIGHT", "WITHIN", "add_up", "at_address", "below", "call", "call_on_arrays", "constant", "exponential",
-    "exponential_within", "gather", "greater", "largest", "load", "load_part", "magnitude", "only", "pointer", "spread",
-    "store", "store_part", "view", "wider", "widest",
+    "EIGHT", "WITHIN", "add_up", "at_address", "below", "call", "call_on_arrays", "caller", "constant",
+    "exponential", "exponential_within", "gather", "greater", "largest", "load", "load_part", "magnitude", "only",
+    "pointer", "spread", "store", "store_part", "view", "wider", "widest",
 ]  # fmt: skip

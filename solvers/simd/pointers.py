@@ -12,6 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, datamodel
+from numba.core.errors import TypingError
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, register_model
@@ -147,11 +148,33 @@ def call_on_arrays(typing_context: Any, address: Any, arrays: Any, size: Any) ->
                 itemsize=_INT64(8), meminfo=None,
             )  # fmt: skip
             parts.append(array._getvalue())
-        kinds = [kind] * len(parts)
-        function = context.call_conv.get_function_type(types.void, kinds)
-        returned, failed = (cgutils.alloca_once(builder, slot.pointee) for slot in function.args[:2])
-        flat = context.get_arg_packer(kinds).as_arguments(builder, parts)
-        builder.call(builder.inttoptr(address, function.as_pointer()), [returned, failed, *flat])
-        return context.get_dummy_value()
+        return _called(context, builder, address, [kind] * len(parts), parts)
 
     return types.void(types.int64, arrays, types.int64), generate
+
+
+def caller(*kinds: Any) -> Any:
+    """What calls compiled functions ``void(*kinds)`` in compiled code: by their address, with a tuple of arguments."""
+
+    expected = types.Tuple(kinds)
+
+    @_compiled
+    def call_at(typing_context: Any, address: Any, arguments: Any) -> Any:
+        if arguments != expected:
+            raise TypingError(f"a function of {expected} cannot be called with {arguments}")
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return _called(context, builder, values[0], kinds, cgutils.unpack_tuple(builder, values[1], len(kinds)))
+
+        return types.void(types.int64, expected), generate
+
+    return call_at
+
+
+def _called(context: Any, builder: Any, address: Any, kinds: Any, parts: Any) -> Any:
+    """By Numba's own calling convention; errors are not looked for."""
+    function = context.call_conv.get_function_type(types.void, kinds)
+    returned, failed = (cgutils.alloca_once(builder, slot.pointee) for slot in function.args[:2])
+    flat = context.get_arg_packer(kinds).as_arguments(builder, parts)
+    builder.call(builder.inttoptr(address, function.as_pointer()), [returned, failed, *flat])
+    return context.get_dummy_value()

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba import njit
+from numba.core.errors import TypingError
 
 import flowsim
 from flowsim.solvers import ahead
 from flowsim.solvers.cache_folder import _KEPT, digest_of_sources, folder_of_digest
-from flowsim.solvers.compilation import bare, compiled
+from flowsim.solvers.compilation import TABLE, VECTOR, address_of, bare, compiled
 from flowsim.solvers.compilation.claims import Claim
+from flowsim.solvers.simd import caller
 
 ROOT = Path(flowsim.__file__).resolve().parents[1]
 
@@ -102,6 +104,27 @@ def test_a_signature_compiles_at_once_and_options_are_those_of_numba():
     assert inverse(4.0) == 0.25
     with pytest.raises(ZeroDivisionError):
         inverse(0.0)
+
+
+def test_a_function_is_called_by_its_address_with_arguments_of_its_types_alone():
+    @njit
+    def add(row, table):
+        for i in range(row.size):
+            table[1, i] += row[i]
+
+    call = caller(VECTOR, TABLE)
+
+    @njit
+    def twice(address, row, table):
+        call(address, (row, table))
+        call(address, (row, table))
+
+    address, table = address_of(add, VECTOR, TABLE), np.zeros((2, 3))
+    twice(address, np.arange(3.0), table)
+    np.testing.assert_array_equal(table, [[0.0, 0.0, 0.0], [0.0, 2.0, 4.0]])
+    for wrong in (np.zeros((3, 2)).T, np.zeros((2, 3), dtype=int), np.zeros(3)):
+        with pytest.raises(TypingError):
+            twice(address, np.arange(3.0), wrong)
 
 
 def test_a_function_is_compiled_by_one_process_at_a_time(tmp_path):
