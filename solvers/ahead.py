@@ -2,7 +2,7 @@
 
 Numba compiles on one core, holding Python's lock. While a run reads its data and derives its equations, another
 core compiles the integrator's loop; a caller of a function that is being compiled waits for it
-(:mod:`flowsim.solvers.compilation.disk`).
+(:mod:`flowsim.solvers.compilation.disk`). The processes collect no garbage and end without Python's finalisation.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flowsim.solvers.cache_folder import FOLDER_VARIABLE, cache_folder, folder_of_digest
 
 _ROOT = str(Path(str(sys.modules[__name__.partition(".")[0]].__file__)).resolve().parents[1])
 _CODE = """
-import sys
+import gc, os, sys
+gc.disable()
 sys.path.append({root!r})
 from flowsim.solvers.ahead import compile_now
 compile_now({names!r}, {lower})
+os._exit(0)
 """
 #: Increment of the niceness of processes that compile what is needed later.
 _LATER = 5
@@ -57,11 +60,22 @@ def _start(names: Sequence[str], lower: int) -> None:
     os.posix_spawn(sys.executable, [sys.executable, "-P", "-c", code], environment, file_actions=quiet)
 
 
+def load(names: Sequence[str]) -> None:
+    """Load functions that another process compiles as soon as they are on disk; compile those that none does."""
+    for name in names:
+        dispatcher = _dispatcher(name)
+        dispatcher.compile(dispatcher.ahead)
+
+
+def _dispatcher(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
 def compile_now(names: Sequence[str], lower: int) -> None:
     """Compile each function for its declared argument types, unless another process is doing so."""
     os.nice(lower)
     for name in names:
-        module, _, function = name.partition(":")
-        dispatcher = getattr(importlib.import_module(module), function)
+        dispatcher = _dispatcher(name)
         if dispatcher._cache.claim.take():
             dispatcher.compile(dispatcher.ahead)

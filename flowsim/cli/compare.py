@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option
+from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option, progress_option
 from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
 from flowsim.compiling import compiling_note
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=int, default=1, show_default=True, help="Threads of the sampled runs.")
 @figure_option
 @out_option("flowsim-compare")
+@progress_option
 def compare(
     *,
     table: DataTable,
@@ -47,6 +48,7 @@ def compare(
     workers: int,
     kind: str,
     out: Path,
+    progress: bool,
 ) -> None:
     """Descend on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) at three step sizes.
 
@@ -63,11 +65,12 @@ def compare(
         raise click.BadParameter("sampled runs need --noise.", param_hint="--seeds")
     largest = tenth_of_stable(net, problem, momentum) if step is None else step
     end = max(200 * largest, first_move(net, problem, alpha) * (1 - momentum)) if t_end is None else t_end
-    with output_folder(out) as staging, compiling_note(True):
+    with output_folder(out) as staging, compiling_note(progress):
         try:
             found = compare_halved_steps(
-                net, problem, largest, end, alpha=alpha, momentum=momentum, runs=seeds, seed=seed, workers=workers
-            )
+                net, problem, largest, end, alpha=alpha, momentum=momentum, runs=seeds, seed=seed, workers=workers,
+                progress=progress,
+            )  # fmt: skip
         except ValueError as error:
             if not str(error).startswith("`step` must be larger"):
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flowsim.compiling import expect
-from flowsim.solvers.ahead import compile_ahead
+from flowsim.solvers.ahead import compile_ahead, load
 
 #: Functions ``"module:name"`` in order of need: the loop of a flow; those that write its problem and read its steps.
 _MARCH = ("flowsim.solvers.multistep.march:march",)
@@ -23,6 +23,14 @@ COMPILED = {
 }
 
 
+_BEGUN: list[str] = []
+
+
+def load_begun() -> None:
+    """Load what writes a problem and reads its steps while another process still compiles the loop of the flow."""
+    load(_BEGUN)
+
+
 def begin(command: str, arguments: Sequence[str]) -> None:
     """Start the compilation of what `command` needs for diagonal networks, unless only its help is requested."""
     diagonal = not any(argument.startswith("--width") for argument in arguments)
@@ -33,3 +41,4 @@ def begin(command: str, arguments: Sequence[str]) -> None:
         and compile_ahead(*COMPILED[command])
     ):
         expect()
+        _BEGUN.extend(_AROUND)

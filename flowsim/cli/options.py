@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,8 +91,9 @@ def _place(given: str | None) -> int | str | None:
 
 
 def _split(given: tuple[str, ...]) -> list[str]:
-    """``--drop a,b --drop c`` as three names."""
-    return [name.strip() for text in given for name in text.split(",") if name.strip()]
+    """``--drop a,b --drop '"c, d"'`` as three names: one with a comma stands in quotation marks."""
+    names = (name.strip() for names in csv.reader(given, skipinitialspace=True) for name in names)
+    return [name for name in names if name]
 
 
 def _separator(given: str | None) -> str | None:
@@ -149,8 +151,12 @@ def data_options(command: F) -> Callable[..., Any]:
         ),
         click.option("--index", metavar="NAME", help="Column, by name or place, that only numbers the rows."),
         click.option("--dropna", is_flag=True, help="Leave out rows with gaps."),
-        click.option("--drop", multiple=True, metavar="A,B,...", help="Leave these columns out."),
-        click.option("--columns", multiple=True, metavar="A,B,...", help="Only these features."),
+        click.option(
+            "--drop", multiple=True, metavar="A,B,...", help='Leave these columns out; "A,B" names one with a comma.'
+        ),
+        click.option(
+            "--columns", multiple=True, metavar="A,B,...", help='Only these features; "A,B" names one with a comma.'
+        ),
         click.option("--sep", metavar="TEXT", help="Between the columns of a text file; tab.  [default: found out]"),
         click.option("--raw", is_flag=True, help="Take columns as they are instead of standardising them."),
         click.option(

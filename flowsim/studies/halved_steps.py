@@ -66,6 +66,7 @@ def compare_halved_steps(
     runs: int = 0,
     seed: int = 0,
     workers: int = 1,
+    progress: bool = False,
 ) -> HalvedSteps:
     """Descend with `step`, `step / 2` and `step / 4` to time `t_end` and compare with the flows.
 
@@ -80,25 +81,29 @@ def compare_halved_steps(
         As for :func:`flowsim.gradient_descent`.
     runs, seed, workers
         Number of runs with sampled noise, their seed and threads.
+    progress : bool
+        Show how many descents and flows are done.
 
     Raises
     ------
     ValueError
         If the runs would take too many steps.
     """
+    from tqdm import tqdm
+
     counts = [max(1, round(t_end / (step / 2**halving))) for halving in range(3)]
     if not counts[-1] <= _MOST_STEPS:
         raise ValueError(f"`step` must be larger: the runs would take {counts[-1]:.1e} steps.")
     options: dict[str, Any] = {"alpha": alpha, "momentum": momentum}
     descents = [
         gradient_descent(net, problem, step / 2**halving, count, expected=True, record_every=_spacing(count), **options)
-        for halving, count in enumerate(counts)
+        for halving, count in enumerate(tqdm(counts, desc="descents", disable=not progress))
     ]
     horizon = max(float(descent.t[-1]) for descent in descents)
     flow = gradient_flow(net, problem, horizon / (1 - momentum), alpha=alpha, rtol=1e-9)
     modified = [
         modified_flow(net, problem, descent.info["step"], float(descent.t[-1]), t_eval=descent.t, **options)
-        for descent in descents
+        for descent in tqdm(descents, desc="modified flows", disable=not progress)
     ]
     sampled = None
     if runs:

@@ -101,7 +101,9 @@ def _progress(
     else:
         # Coordinates outside all supports do not contribute.
         only = np.unique(np.concatenate(path.active_sets)).astype(np.intp)
-        saddles = path.sparse_saddles[:, only].toarray()
+        saddles = np.zeros((len(path.supports), len(only)))
+        for row, support, values in zip(saddles, path.supports, path.values, strict=True):
+            row[np.searchsorted(only, support)] = values
     block = max(1, _ENTRIES // max(1, saddles[0].size))
     for first in range(0, len(times), block):
         part = slice(first, first + block)

@@ -259,6 +259,19 @@ def test_tables_are_read_as_the_options_say(table: Path, tmp_path: Path, capsys:
         assert message in err, err
 
 
+def test_a_name_with_a_comma_stands_in_quotation_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X = np.random.default_rng(3).standard_normal((20, 3))
+    frame = pd.DataFrame(X, columns=["height, cm", "age", "dose"]).assign(y=X[:, 0] - X[:, 2])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    base = ["run", str(tmp_path / "t.csv"), "--target", "y", "--out", str(tmp_path / "o"), "--no-progress"]
+    call(*base, "--columns", '"height, cm", dose')
+    printed = capsys.readouterr().out
+    assert "height, cm" in printed and "dose" in printed
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["d"] == 2
+    call(*base, "--drop", "age", "--drop", '"height, cm"')
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["d"] == 1
+
+
 def test_jumps_without_a_time_of_their_own_say_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("run", "--alpha", "0.3", "--out", str(tmp_path / "o"), "--no-progress")
     assert "merged with the jump" in capsys.readouterr().out

@@ -27,15 +27,17 @@ def test_the_command_writes_its_figure_and_finds_orders_1_and_2(tmp_path, capsys
     assert summary["order to modified flow"] == pytest.approx(2.0, abs=0.15)
     assert len(summary["runs"]) == 3
     assert (out / "figure.png").stat().st_size > 10_000
-    assert "modified flow" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "modified flow" in printed.out and "descents" in printed.err
 
 
-def test_the_command_takes_other_losses(tmp_path) -> None:
+def test_the_command_takes_other_losses(tmp_path, capsys) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 3))
     np.savez(tmp_path / "data.npz", X=X, y=np.sign(rng.standard_normal(12)))
     arguments = ["--loss", "logistic", "--step", "0.05", "--t-end", "4", "--out", str(tmp_path / "out")]
-    main(["compare", str(tmp_path / "data.npz"), *arguments])
+    main(["compare", str(tmp_path / "data.npz"), *arguments, "--no-progress"])
+    assert not capsys.readouterr().err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["order to modified flow"] == pytest.approx(2.0, abs=0.15)
 
