@@ -43,7 +43,7 @@ def explore(file: Path) -> bool:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1300,1000"):
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1300,1045"):
         options.add_argument(flag)
     page = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     try:

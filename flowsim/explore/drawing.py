@@ -148,7 +148,7 @@ def _loss(shown: Shown, axis: dict[str, Any]) -> dict[str, Any]:
     flow = {"color": _palette()[0], "width": 2}
     losses = np.maximum(values - shift, floor)
     traces.append(_curve(x[kept], losses, name=f"α = {shown.controls.alpha}", line=flow))
-    y = {"type": "log", "title": {"text": "L(β) − least L" if least is not None else "L(β)"}, "exponentformat": "power"}
+    y = {"type": "log", "title": {"text": "L(β) − L*" if least is not None else "L(β)"}, "exponentformat": "power"}
     return _figure(traces, axis, y, showlegend=True, legend={"x": 0.01, "y": 0.02, "bgcolor": "rgba(0,0,0,0)"})
 
 

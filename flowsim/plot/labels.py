@@ -30,7 +30,10 @@ def _make_room(ax: Axes, low: float, high: float, room: float) -> None:
         ax.set_xlim(low, low * (high / low) ** (1.0 / share))
     else:
         ax.set_xlim(low, low + (high - low or 1.0) / share)
-    ax.spines["bottom"].set_bounds(low, high)
+    for side in ("bottom", "top"):
+        ax.spines[side].set_bounds(low, high)
+    if ax.spines["right"].get_visible():  # the frame ends with the data: names stand outside of it
+        ax.spines["right"].set_position(("data", high))
     ax.xaxis.set_major_locator(_Until(ax.xaxis.get_major_locator(), high))
     ax.xaxis.set_minor_locator(_Until(ax.xaxis.get_minor_locator(), high))
 

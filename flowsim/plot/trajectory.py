@@ -135,7 +135,7 @@ def sparsity(
         ax.plot(np.repeat(edges, 2)[1:-1], np.repeat(sizes, 2), label="limit", **PREDICTED)
     ax.plot(shown.x, count, color=FLOW, label=_alpha_label(traj))
     _clock_axis(ax, traj, clock, path)
-    ax.set_ylabel(f"coefficients above {_USED:g} of the largest")
+    ax.set_ylabel(f"number of coefficients\nabove {_USED:g} of the largest")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="best")
     return ax
@@ -177,7 +177,7 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
     axes[0, 1].set_title("Coordinates; dotted: predicted jumps" if path is not None else "Coordinates")
     waits = bool(traj.accelerated_time[-1] > 0.5 * traj.arclength[-1])
     trajectory(traj, clock="distance" if waits else "arclength", ax=axes[1, 1])
-    axes[1, 1].set_title("Coordinates along their way" if waits else "Coordinates by arc length")
+    axes[1, 1].set_title("Coordinates along their path" if waits else "Coordinates by arc length")
     drifts = traj.imbalance_departure is not None and traj.imbalance_drift > _DRIFTS
     if drifts:
         imbalance(traj, clock=clock, ax=axes[1, 0])
@@ -188,7 +188,7 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
         axes[1, 0].set_title("Coefficients in use")
     names = _invariants(traj)
     if names:
-        text = f"{names} conserved to {max(traj.imbalance_drift, np.finfo(float).eps):.0e}, relative"
+        text = f"{names} conserved to a relative {max(traj.imbalance_drift, np.finfo(float).eps):.0e}"
         figure.supxlabel(text, fontsize=8, color="0.35", x=0.99, ha="right")
     return figure
 
@@ -243,7 +243,7 @@ def _jump_lines(ax: Axes, path: SaddlePath, traj: Trajectory) -> None:
 
 
 #: Largest number of vertical lines.
-_MOST_LINES = 40
+_MOST_LINES = 20
 
 
 def _invariants(traj: Trajectory) -> str:

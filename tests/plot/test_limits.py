@@ -58,4 +58,4 @@ def test_a_study_is_drawn_with_its_fit_and_labelled_axes(net: fs.DiagonalNetwork
 def test_the_lasso_link_marks_where_the_two_part() -> None:
     link = fs.lasso_link(fs.saddle_to_saddle(NET, FOUR))
     texts = [text.get_text() for text in fs.plot.lasso_link(link).texts]
-    assert texts[-1] == "a deactivated:\nthe two part" and set(texts[:-1]) == {"a", "c", "d"}
+    assert texts[-1] == "a deactivated:\npaths separate" and set(texts[:-1]) == {"a", "c", "d"}
