@@ -70,8 +70,12 @@ class DenseOutput:
 
     def pace(self, t: Array, y: Array) -> Array:
         """``||d beta/dt||``."""
-        velocity = self.coordinates.velocity(t, y)
-        return np.asarray(np.linalg.norm(velocity.reshape(len(velocity), -1), axis=1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            velocity = self.coordinates.velocity(t, y)
+            flat = velocity.reshape(len(velocity), -1)
+            # Squares of a rate may leave the range of floats where the rate itself does not.
+            size = np.abs(flat).max(axis=1, initial=sys.float_info.min)
+            return np.asarray(np.linalg.norm(flat / size[:, None], axis=1) * size)
 
     @cached_property
     def travelled(self) -> ArcLength:

@@ -161,12 +161,15 @@ def _reason(
 def _too_fast(coordinates: Coordinates, start: View) -> str | None:
     """The reason of a run that took no step, if it starts at a rate whose square overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
-        rate = float(np.nan_to_num(np.abs(coordinates.velocity(start.t, start.y)), nan=np.inf).max(initial=0.0))
+        rate = float(
+            np.nan_to_num(np.abs(coordinates.velocity(start.t, start.y)), nan=np.inf, posinf=np.inf).max(initial=0.0)
+        )
     if rate < _FASTEST:
         return None
     return (
         f"beta, up to {np.abs(start.beta).max():.3g} at the start, moves at a rate of {rate:.2g} there, whose square "
         "is beyond the range of floats: the loss is that steep; start closer to the data, with a smaller `alpha`"
+        + (", or leave `method` to 'auto'" if math.isfinite(rate) else "")
     )
 
 

@@ -234,7 +234,8 @@ class ExponentialMap:
     def range_error(self, z: Array, t: float) -> str | None:
         if ((self.exponents(z, t) > self.cap) & (self.modes.coefficient != 0)).any():
             return (
-                f"a weight grew beyond exp({self.cap / 2:g}); the step that led there cannot be trusted, tighten `rtol`"
+                f"a weight grew beyond exp({self.cap / 2:g}); the step that led there cannot be trusted: tighten "
+                "`rtol`, or leave `method` to 'auto'"
             )
         return None
 

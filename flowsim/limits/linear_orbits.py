@@ -60,7 +60,10 @@ class EscapeError(ArithmeticError):
 def departure(block: Block, Z: Array, towards: Array | None) -> Array:
     """The active directions and a small new one."""
     assert towards is not None
-    size = float(np.linalg.norm(block.signal / block.curvatures[:, None]))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        size = float(np.linalg.norm(block.signal / block.curvatures[:, None]))
+    if not math.isfinite(size):
+        raise IntegrationError("the loss has no curvature that bounds the orbit that leads to the next saddle.")
     return np.column_stack([Z, math.sqrt(_DEPARTURE * size) * towards])
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.growth.vanishing import thresholds_and_rates
 from flowsim.hints import hinting
+from flowsim.limits.convex import saying_what_is_unbounded
 from flowsim.limits.diagonal import DiagonalProcess
 from flowsim.limits.dual_bounds import network_bounds
 from flowsim.limits.exactly import exactly
@@ -176,7 +177,8 @@ def saddle_to_saddle(
             if value is not None:
                 raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
         plain = cast("Mapping[str, ArrayLike] | None", start)
-        return linear_saddle_to_saddle(net, problem, plain, pretrained=pretrained, max_jumps=max_jumps, t_end=t_end)
+        with saying_what_is_unbounded(problem):
+            return linear_saddle_to_saddle(net, problem, plain, pretrained=pretrained, max_jumps=max_jumps, t_end=t_end)
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if exact or getattr(net, "noise", None) is not None:
@@ -210,7 +212,8 @@ def saddle_to_saddle(
     horizon = math.inf if t_end is None else float(t_end)
     if exact:
         return exactly(require_squares(problem, "rational arithmetic"), bounds, state, max_jumps, horizon)
-    return DiagonalProcess(problem, bounds, state).run(max_jumps, horizon, progress)
+    with saying_what_is_unbounded(problem):
+        return DiagonalProcess(problem, bounds, state).run(max_jumps, horizon, progress)
 
 
 def _is_number(value: object) -> bool:

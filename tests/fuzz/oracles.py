@@ -25,6 +25,8 @@ from gmpy2 import mpfr
 
 #: Steps and seconds after which an oracle is given up: the case is left out.
 BUDGET, SECONDS = 4000, 6.0
+#: Moves of a step, in units of `sizes`, that are felt, and the share of a speed that is nothing.
+_FELT, _VANISHED = 1e-2, 1e-3
 FUNCTIONS = {
     name: getattr(gmpy2, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp", "log", "atan", "sqrt")
 }
@@ -97,8 +99,15 @@ class Extrapolation:
                 if not all(gmpy2.is_finite(a) for a in row[-1]):
                     return None
                 if all(gap <= self.tolerance * size for gap, size in zip(gaps, sizes, strict=True)):
-                    return row[-1], j
+                    return None if self._leaps(h, first, row[-1], sizes) else (row[-1], j)
         return None
+
+    def _leaps(self, h: Number, first: list, y: list, sizes: list) -> bool:
+        """Whether a speed that moves y vanishes in the step: rows that leap over an exponential agree on nothing."""
+        return any(
+            h * abs(before) > _FELT * size and abs(after) < _VANISHED * abs(before)
+            for before, after, size in zip(first, self.f(y), sizes, strict=True)
+        )
 
 
 SLOPES: dict[str, Callable[[Number, Number], Number]] = {

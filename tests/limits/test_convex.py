@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 import flowsim as fs
+from flowsim.limits.convex import falls_for_ever
 from flowsim.problem.margins import max_margin_l1
 from flowsim.solvers.active_set import ConeRegression
 from flowsim.solvers.cone_newton import ConeMinimiser, RowwiseFunction
@@ -196,3 +197,21 @@ def test_limits_on_nearly_dependent_features_are_found_while_coefficients_nearly
         blur = 1e-14 * np.abs(X).max() * np.abs(beta).sum() + 1e-13
         assert np.abs(Q.T @ problem.slopes(problem.predict(beta))).max(initial=0.0) <= 8 * blur
     assert np.abs(X @ path.end - y).max() <= 1e-14 * np.abs(X).max() * np.abs(path.end).sum() + 1e-10
+
+
+@pytest.mark.parametrize("formula", ["f", "-f", "sqrt(1 + f**2) - 2*f"])
+def test_a_limit_of_a_loss_that_is_unbounded_below_says_so(formula: str) -> None:
+    problem = fs.Problem([[1.0, 2.0], [0.5, -1.0]], [1.0, 0.0], loss=fs.losses.from_formula(formula))
+    assert falls_for_ever(problem)
+    for net in (fs.DiagonalNetwork("u*v"), fs.LinearNetwork(width=2)):
+        with pytest.raises(fs.IntegrationError, match="loss of `problem` is unbounded below"):
+            fs.saddle_to_saddle(net, problem)
+    assert len(fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), problem, max_jumps=0).jump_times) == 0
+
+
+def test_a_term_may_fall_for_ever_where_the_others_hold_it() -> None:
+    """``y f + exp(-f)`` falls without end for y < 0 alone: along d, rows of y = 2 rise by what those of y = -1 fall."""
+    loss = fs.losses.from_formula("y*f + exp(-f)")
+    assert not falls_for_ever(fs.Problem([[1.0], [1.0]], [2.0, -1.0], loss=loss))
+    assert falls_for_ever(fs.Problem([[1.0], [2.0]], [1.0, -1.0], loss=loss))
+    assert not falls_for_ever(fs.Problem([[1.0], [2.0]], [1.0, -1.0], loss="log-cosh"))
