@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from flowsim.solvers.compilation import bare, padded
-from flowsim.solvers.multistep.constants import BY_COORDINATES, BY_INVERSE, BY_ROWS, MARGIN, SMALL
+from flowsim.solvers.multistep.constants import BY_COORDINATES, BY_INVERSE, BY_INVERSE_IN_ROWS, BY_ROWS, MARGIN, SMALL
 from flowsim.solvers.multistep.workspace import (
     Active,
     Exponentials,
@@ -31,7 +31,7 @@ ACTIVE = Active.PLACE  # type: ignore[attr-defined]
 def solver_for(n_active, rows):
     """How linear systems with so many active coordinates are solved."""
     if n_active <= SMALL:
-        return BY_INVERSE
+        return BY_INVERSE_IN_ROWS if n_active > 2 * rows else BY_INVERSE
     return BY_ROWS if n_active > 2 * rows else BY_COORDINATES
 
 
@@ -52,7 +52,7 @@ def exchange(ws, i, j):
     if sizes.has_gram != 0:
         for a in range(wp):
             room[i * wp + a], room[j * wp + a] = room[j * wp + a], room[i * wp + a]
-    if sizes.loss != 0:
+    if sizes.has_columns != 0:
         columns, rp = view(Problem, ws).columns, padded(sizes.rows)
         for q in range(rp):
             columns[i * rp + q], columns[j * rp + q] = columns[j * rp + q], columns[i * rp + q]

@@ -73,8 +73,10 @@ ROUNDINGS = 4.0 * float(np.finfo(np.float64).eps)
 #: Up to this size the iteration matrix is inverted; beyond, a factor is less work.
 SMALL = 64
 
-#: How linear systems are solved: by the inverse on active coordinates, by a factor there, or by one in the rows of A.
-BY_INVERSE, BY_COORDINATES, BY_ROWS = range(3)
+#: How linear systems are solved: by the inverse on active coordinates or in the rows of A, or by a factor likewise.
+BY_INVERSE, BY_INVERSE_IN_ROWS, BY_COORDINATES, BY_ROWS = range(4)
+#: The inverse in the rows errs by so many times its rounding, the stiffness of a step: up to this it serves.
+MOST_IN_ROWS = 1e5
 
 #: What a map that is called is asked for: logarithmic sizes of all coordinates, values of the active ones, the part of
 #: a step that is not too long, to follow an accepted step, and to take a straight line if what is active is at rest.

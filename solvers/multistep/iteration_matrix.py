@@ -1,24 +1,32 @@
 r"""The iteration matrix ``I + G W``, ``W = theta D``, and what solves with it.
 
 The matrix of a step's equations is nearly its square. By the symmetric ``S = (G^-1 + W)^-1``, for few active
-coordinates, ``(I + G W)^{-1} v = v - S W v``; else by a factor (:mod:`flowsim.solvers.multistep.factors`, which is
-called by its address and compiled when first needed).
+coordinates, ``(I + G W)^{-1} v = v - S W v``. Where these are many more than A has rows, likewise in the rows,
+
+.. math:: (I + A^T C A W)^{-1} v = v - A^T C\, (I - S C)\, A W v, \qquad S = \big((A W A^T)^{-1} + C\big)^{-1}, \quad
+          G = A^T C A,
+
+with A over sqrt(n) and the curvature C of the loss, unless the system is so stiff that ``A W v`` drowns what is left.
+Else by a factor (:mod:`flowsim.solvers.multistep.factors`, which is called by its address and compiled when first
+needed).
 """
 
 from __future__ import annotations
 
-from flowsim.solvers.compilation import bare
-from flowsim.solvers.multistep.constants import BY_INVERSE, FIRST
+from flowsim.solvers.compilation import bare, padded
+from flowsim.solvers.multistep.constants import BY_INVERSE, BY_INVERSE_IN_ROWS, FIRST, MOST_IN_ROWS
 from flowsim.solvers.multistep.inverse import update_inverse
-from flowsim.solvers.multistep.loss import weighted_gram
-from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
+from flowsim.solvers.multistep.loss import stiffness, weighted_gram
+from flowsim.solvers.multistep.products import into_rows, subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Problem, Sizes, Values
-from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, store, view, wider, widest
+from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, spread, store, view, wider, widest
 
 #: What the factored solvers are asked for.
 PREPARE, SOLVE = range(2)
 #: What the method in graded rows is asked for.
 STEP, FILTER = range(2)
+#: Where the table holds how systems are solved.
+_SOLVER = Active.PLACE + Active._fields.index("solver")  # type: ignore[attr-defined]
 
 
 @bare(forceinline=True)
@@ -53,27 +61,54 @@ def _copy_gram(ws, S):
 @bare()
 def renew(ws, theta):
     """W = theta D, what it can do to one coordinate alone at most, and what solves with it; False if singular."""
-    active, sizes, matrix = view(Active, ws), view(Sizes, ws), view(Matrix, ws)
-    by_z, diagonal, S = view(Values, ws).by_z, view(Problem, ws).diagonal, matrix.inverse
-    if sizes.by_design != 0:
-        for q in range(sizes.rows):
-            matrix.curvature[q] = view(Loss, ws).curvature[q]
-    if active.solver == BY_INVERSE:
-        if sizes.by_design != 0:
-            weighted_gram(ws, S, sizes.inverse)
-        else:
-            _copy_gram(ws, S)
-        for s in range(active.n):
-            matrix.reach[s] = S[s * sizes.inverse + s]
-    else:
-        copied(diagonal, active.padded, matrix.reach)
-    for s in range(active.n):
-        matrix.weight[s] = theta * by_z[s]
-        matrix.reach[s] = min(matrix.reach[s], 1.0 / max(matrix.weight[s], 1e-300))
+    sizes, matrix, by_z, S = view(Sizes, ws), view(Matrix, ws), view(Values, ws).by_z, view(Matrix, ws).inverse
+    if view(Active, ws).solver == BY_INVERSE_IN_ROWS and stiffness(ws, theta) > MOST_IN_ROWS:
+        ws.table[_SOLVER] = BY_INVERSE
+    active = view(Active, ws)
+    copied(view(Loss, ws).curvature, padded(sizes.rows), matrix.curvature)
     if active.solver != BY_INVERSE:
+        _diagonal(ws, matrix.reach)
+    elif sizes.by_design != 0:
+        weighted_gram(ws, S, sizes.inverse)
+    else:
+        _copy_gram(ws, S)
+    for s in range(active.n):
+        own = S[s * sizes.inverse + s] if active.solver == BY_INVERSE else matrix.reach[s]
+        matrix.weight[s] = theta * by_z[s]
+        matrix.reach[s] = min(own, 1.0 / max(matrix.weight[s], 1e-300))
+    if active.solver == BY_INVERSE:
+        update_inverse(S, sizes.inverse, matrix.weight, active.n, active.padded, matrix.work, matrix.second)
+    elif active.solver == BY_INVERSE_IN_ROWS:
+        _invert_in_rows(ws)
+    else:
         return call(sizes.factored, (PREPARE, ws.room, ws.table, by_z)) > 0
-    update_inverse(S, sizes.inverse, matrix.weight, active.n, active.padded, matrix.work, matrix.second)
     return True
+
+
+@bare(forceinline=True)
+def _diagonal(ws, out):
+    """Of G, on the active coordinates."""
+    active, sizes, problem, curvature = view(Active, ws), view(Sizes, ws), view(Problem, ws), view(Loss, ws).curvature
+    if sizes.loss == 0:
+        copied(problem.diagonal, active.padded, out)
+        return
+    for b in range(0, active.padded, EIGHT):
+        total = constant(0.0)
+        for q in range(sizes.rows):
+            entry = load(problem.design, q * sizes.padded + b)
+            total = total + spread(curvature, q) * (entry * entry)
+        store(out, b, total)
+
+
+@bare()
+def _invert_in_rows(ws):
+    """``S = ((A W A^T)^-1 + C)^-1``, made of ``A W A^T`` row by row."""
+    active, sizes, matrix, design = view(Active, ws), view(Sizes, ws), view(Matrix, ws), view(Problem, ws).design
+    for q in range(sizes.rows):
+        scaled(matrix.weight, pointer(design, q * sizes.padded), active.padded, matrix.root)
+        into_rows(ws, matrix.root, pointer(matrix.inverse, q * sizes.inverse))
+    rp = padded(sizes.rows)
+    update_inverse(matrix.inverse, sizes.inverse, matrix.curvature, sizes.rows, rp, matrix.work, matrix.second)
 
 
 @bare(forceinline=True)
@@ -83,8 +118,22 @@ def shrink(ws, v):
     if active.solver == BY_INVERSE:
         scaled(matrix.weight, v, active.padded, matrix.root)
         subtract_rows(matrix.inverse, sizes.inverse, matrix.root, active.n, FIRST, active.padded, v, v)
+    elif active.solver == BY_INVERSE_IN_ROWS:
+        _shrink_in_rows(ws, v)
     else:
         call(sizes.factored, (SOLVE, ws.room, ws.table, v))
+
+
+@bare()
+def _shrink_in_rows(ws, v):
+    active, sizes, matrix, design = view(Active, ws), view(Sizes, ws), view(Matrix, ws), view(Problem, ws).design
+    r, rp, in_rows, bent = sizes.rows, padded(sizes.rows), matrix.rows, matrix.solution
+    scaled(matrix.weight, v, active.padded, matrix.root)
+    into_rows(ws, matrix.root, in_rows)
+    scaled(matrix.curvature, in_rows, rp, bent)
+    subtract_rows(matrix.inverse, sizes.inverse, bent, r, FIRST, rp, in_rows, in_rows)
+    scaled(matrix.curvature, in_rows, rp, in_rows)
+    subtract_rows(design, sizes.padded, in_rows, r, FIRST, active.padded, v, v)
 
 
 @bare()

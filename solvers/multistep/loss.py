@@ -12,7 +12,7 @@ import numpy as np
 
 from flowsim.solvers.compilation import bare, padded
 from flowsim.solvers.multistep.constants import FIRST, NO_FLOAT
-from flowsim.solvers.multistep.products import subtract_gram, subtract_rows
+from flowsim.solvers.multistep.products import into_rows, subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
 from flowsim.solvers.simd import (
     EIGHT,
@@ -44,8 +44,8 @@ _NOT_STIFF = 0.25
 def evaluate_loss(ws):
     """Predictions from beta on the active coordinates, and the derivatives of the loss there."""
     sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
-    root, rp, zero = math.sqrt(problem.count[0]), padded(sizes.rows), view(Newton, ws).zero
-    subtract_rows(problem.columns, rp, beta, view(Active, ws).n, FIRST, rp, zero, loss.prediction)
+    root, rp = math.sqrt(problem.count[0]), padded(sizes.rows)
+    into_rows(ws, beta, loss.prediction)
     for q in range(0, rp, EIGHT):
         store(loss.prediction, q, root * load(loss.prediction, q) + load(loss.offset, q))
     arrays = (loss.prediction, loss.target, loss.weight, loss.slope, loss.curvature)

@@ -75,7 +75,7 @@ def _write_data(ws, A, by_rows, n, compute_gram):
         loss.offset[q] = offset[q] if len(offset) > 0 else 0.0
         for i in range(w):
             problem.design[q * wp + i] = scale * A[q, i]
-            if sizes.loss != 0:
+            if sizes.has_columns != 0:
                 problem.columns[i * padded(r) + q] = -scale * A[q, i]
         problem.target[q] = scale * b[q]
         column[q] = -problem.target[q]

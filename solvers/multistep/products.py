@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 from flowsim.solvers.compilation import bare, padded
-from flowsim.solvers.multistep.constants import BY_ROWS, FIRST
+from flowsim.solvers.multistep.constants import BY_INVERSE_IN_ROWS, BY_ROWS, FIRST
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, spread, store, view
 
 
 @bare(forceinline=True)
+def _subtract_four(S, stride, x, m, b, base, out):
+    """Four vectors of :func:`subtract_rows`, in two sums each to hide the latency of one."""
+    t_0, t_1 = load(base, b), load(base, b + EIGHT)
+    t_2, t_3 = load(base, b + 2 * EIGHT), load(base, b + 3 * EIGHT)
+    u_0 = u_1 = u_2 = u_3 = constant(0.0)
+    for s in range(0, m - 1, 2):
+        value, a = spread(x, s), s * stride + b
+        t_0 = t_0 - value * load(S, a)
+        t_1 = t_1 - value * load(S, a + EIGHT)
+        t_2 = t_2 - value * load(S, a + 2 * EIGHT)
+        t_3 = t_3 - value * load(S, a + 3 * EIGHT)
+        value, a = spread(x, s + 1), a + stride
+        u_0 = u_0 - value * load(S, a)
+        u_1 = u_1 - value * load(S, a + EIGHT)
+        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
+        u_3 = u_3 - value * load(S, a + 3 * EIGHT)
+    if m % 2:
+        value, a = spread(x, m - 1), (m - 1) * stride + b
+        u_0 = u_0 - value * load(S, a)
+        u_1 = u_1 - value * load(S, a + EIGHT)
+        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
+        u_3 = u_3 - value * load(S, a + 3 * EIGHT)
+    store(out, b, t_0 + u_0)
+    store(out, b + EIGHT, t_1 + u_1)
+    store(out, b + 2 * EIGHT, t_2 + u_2)
+    store(out, b + 3 * EIGHT, t_3 + u_3)
+
+
+@bare(forceinline=True)
 def _subtract_three(S, stride, x, m, b, base, out):
-    """Three vectors of :func:`subtract_rows`, in two sums each to hide the latency of one."""
+    """Three vectors likewise."""
     t_0, t_1, t_2 = load(base, b), load(base, b + EIGHT), load(base, b + 2 * EIGHT)
     u_0 = u_1 = u_2 = constant(0.0)
     for s in range(0, m - 1, 2):
@@ -57,18 +86,7 @@ def subtract_rows(S, stride, x, m, begin, end, base, out):
     """``out = base - sum_s x_s S_s`` from `begin` to `end`, by as many sums as hide the latency."""
     b = begin
     while b + 4 * EIGHT <= end:
-        t_0, t_1 = load(base, b), load(base, b + EIGHT)
-        t_2, t_3 = load(base, b + 2 * EIGHT), load(base, b + 3 * EIGHT)
-        for s in range(m):
-            value, a = spread(x, s), s * stride + b
-            t_0 = t_0 - value * load(S, a)
-            t_1 = t_1 - value * load(S, a + EIGHT)
-            t_2 = t_2 - value * load(S, a + 2 * EIGHT)
-            t_3 = t_3 - value * load(S, a + 3 * EIGHT)
-        store(out, b, t_0)
-        store(out, b + EIGHT, t_1)
-        store(out, b + 2 * EIGHT, t_2)
-        store(out, b + 3 * EIGHT, t_3)
+        _subtract_four(S, stride, x, m, b, base, out)
         b += 4 * EIGHT
     left = end - b
     if left == 3 * EIGHT:
@@ -99,12 +117,19 @@ def _subtract_by_design(ws, x, begin, end, base, out):
     subtract_rows(design, wp, in_rows, sizes.rows, begin, end, base, out)
 
 
+@bare(forceinline=True)
+def into_rows(ws, x, out):
+    """``out = A x / sqrt(n)``, by the columns of A."""
+    problem, rp = view(Problem, ws), padded(view(Sizes, ws).rows)
+    subtract_rows(problem.columns, rp, x, view(Active, ws).n, FIRST, rp, view(Newton, ws).zero, out)
+
+
 @bare()
 def _subtract_curved(ws, x, begin, end, base, out):
     """``out = base - A^T W A x / n`` for a loss of curvature W; its rows ``W A x / sqrt(n)`` stay in the workspace."""
     sizes, problem, curvature = view(Sizes, ws), view(Problem, ws), view(Loss, ws).curvature
     in_rows, rp = problem.row_work, padded(sizes.rows)
-    subtract_rows(problem.columns, rp, x, view(Active, ws).n, FIRST, rp, view(Newton, ws).zero, in_rows)
+    into_rows(ws, x, in_rows)
     for q in range(0, rp, EIGHT):
         store(in_rows, q, load(curvature, q) * load(in_rows, q))
     subtract_rows(problem.design, sizes.padded, in_rows, sizes.rows, begin, end, base, out)
@@ -114,7 +139,7 @@ def _subtract_curved(ws, x, begin, end, base, out):
 def subtract_gram(ws, x, begin, end, base, out):
     """``out = base - G x`` from `begin` to `end` for x on the active coordinates; G is the Hessian of the loss."""
     active = view(Active, ws)
-    if view(Sizes, ws).loss != 0:
+    if view(Sizes, ws).loss != 0 or active.solver == BY_INVERSE_IN_ROWS:
         _subtract_curved(ws, x, begin, end, base, out)
     elif active.solver == BY_ROWS or view(Sizes, ws).by_design != 0:
         _subtract_by_design(ws, x, begin, end, base, out)

@@ -52,6 +52,8 @@ class Sizes(NamedTuple):
     #: address of Newton's method in graded rows, 0 where it is not needed, and of its buffer
     graded: Any
     graded_numbers: Any
+    #: 1 where the columns of A are stored
+    has_columns: Any
 
 
 class Active(NamedTuple):
@@ -74,7 +76,8 @@ class State(NamedTuple):
 class Problem(NamedTuple):
     """``G = A^T A / n`` and its diagonal, ``A / sqrt(n)``, ``c = A^T b / n``, ``b / sqrt(n)``, a vector of the rows, n.
 
-    For a loss other than squares ``-A^T / sqrt(n)`` too, by rows that are the columns of A: what subtracts adds.
+    For a loss other than squares, and of few rows, ``-A^T / sqrt(n)`` too, by rows that are the columns of A: what
+    subtracts adds.
 
     After n: the sum of ``gain_s G_ss |beta_s|`` at the last point, 1 where f is evaluated from residuals in the rows,
     and then the largest of those over the size of its terms.
@@ -230,14 +233,14 @@ _PERMUTED = (
 
 
 def _table(
-    w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True, has_loss: bool = False
+    w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True, has_columns: bool = False
 ) -> dict[type, dict[str, int]]:
     """Floats of every field of every tuple, for w coordinates of K exponentials and r rows."""
     wp, rp, points = _padded(w), _padded(r), HISTORY + 2
     return {
         Problem: {
             "gram": w * wp if has_gram else 0, "design": r * wp, "drive": wp, "diagonal": wp, "row_target": rp,
-            "row_work": rp, "count": 4, "columns": w * rp if has_loss else 0,
+            "row_work": rp, "count": 4, "columns": w * rp if has_columns else 0,
         },
         Loss: {
             "prediction": rp, "target": rp, "sample_weight": rp, "loss_slope": rp, "loss_curvature": rp, "offset": rp,
@@ -302,7 +305,8 @@ def layout(
     narrow = min(wp, max(SMALL, 2 * rp))
     by_rows = w > max(SMALL, 2 * r)
     inverse, factor = min(wp, SMALL), 0 if w <= SMALL else max(narrow, rp) if by_rows else narrow
-    parts = _table(w, K, r, inverse, factor, has_gram, loss != 0).values()
+    has_columns = loss != 0 or 2 * r < min(w, SMALL)
+    parts = _table(w, K, r, inverse, factor, has_gram, has_columns).values()
     fields = {name: size for part in parts for name, size in part.items()}
     places, floats = {}, 0
     for name in (*_PERMUTED, *(name for name in fields if name not in _PERMUTED)):
@@ -312,7 +316,7 @@ def layout(
     table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
     table[: len(Sizes._fields)] = [
         w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0, 0, 0, 0, has_gram, loss != 0 or not has_gram,
-        0, 0,
+        0, 0, has_columns,
     ]  # fmt: skip
     indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
     table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [

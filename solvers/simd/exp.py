@@ -16,13 +16,13 @@ _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12, _C13 = (1.0 / math.factorial(k) for k in range(2, 14))
 
 
-@bare()
+@bare(forceinline=True)
 def exponential(x):
     """``exp(x)`` to 1 unit in the last place, x clipped to magnitude 700."""
     return exponential_within(constant(0.0) - greater(constant(0.0) - greater(x, constant(-WITHIN)), constant(-WITHIN)))
 
 
-@bare()
+@bare(forceinline=True)
 def exponential_within(x):
     """``exp(x) = 2^k exp(r)`` for ``|x| <= 700``, with ``|r| <= ln(2)/2`` and exp(r) by its Taylor polynomial."""
     shifted = _LOG2_E * x + constant(_ROUND)

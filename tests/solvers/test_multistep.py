@@ -2,6 +2,7 @@
 
 import ast
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import mpmath
@@ -11,12 +12,24 @@ from numba import njit
 from numpy.polynomial import Polynomial
 from numpy.testing import assert_allclose, assert_array_equal
 
+import flowsim as fs
 import flowsim.solvers
 from flowsim.solvers import SeparableFlow, Status, integrate_separable
 from flowsim.solvers.multistep import reference
-from flowsim.solvers.multistep.constants import MOST
+from flowsim.solvers.multistep.constants import BY_INVERSE, BY_INVERSE_IN_ROWS, MOST
 from flowsim.solvers.multistep.inverse import update_inverse
-from flowsim.solvers.multistep.workspace import Index, Sizes, _table, layout
+from flowsim.solvers.multistep.iteration_matrix import renew, shrink
+from flowsim.solvers.multistep.workspace import (
+    Active,
+    Index,
+    Loss,
+    Problem,
+    Sizes,
+    Values,
+    Workspace,
+    _table,
+    layout,
+)
 from flowsim.solvers.separable import multistep_run as separable_run
 from flowsim.solvers.simd import pointer
 from tests.solvers.separable_families import draw, two_layer
@@ -111,6 +124,46 @@ def test_the_kept_matrix_is_exact_at_any_stiffness(m, stiffness):
     assert (np.abs(flat.reshape(m, stride)[:, :m] - exact) / size).max() < 1e-12
 
 
+@njit
+def solved(room, table, theta, v):
+    ws = Workspace(pointer(room, 0), pointer(table, 0))
+    renew(ws, theta)
+    shrink(ws, pointer(v, 0))
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize(("rows", "stiffness", "way"), [
+    (5, 1e2, BY_INVERSE_IN_ROWS), (5, 1e8, BY_INVERSE), (9, 1e3, BY_INVERSE_IN_ROWS), (20, 1e2, BY_INVERSE),
+])  # fmt: skip
+def test_the_kept_matrix_solves_alike_in_the_coordinates_and_in_the_rows(loss, rows, stiffness, way):
+    rng = np.random.default_rng(rows)
+    X, w, tol = rng.standard_normal((rows, 22)), 22, 1e-6
+    problem = fs.Problem(X, np.sign(rng.standard_normal(rows)), loss)
+    flow = two_layer(X, problem.y, 0.5, 0.0)
+    if loss != "squared":
+        flow = replace(flow, loss=problem.loss_function.kernel())
+    run = separable_run.Multistep(flow, 1.0, tol, 5, None, None)
+    run.begin()
+    run.advance(5)
+    room, table = run.work
+    padded = int(table[1])
+
+    def values(kind, name, size):
+        return room[table[kind.PLACE + kind._fields.index(name)] :][:size]
+
+    A = values(Problem, "design", rows * padded).reshape(rows, padded)[:, :w]
+    curvature = values(Loss, "curvature", rows) if loss != "squared" else np.ones(rows)
+    gram, slopes = A.T @ (curvature[:, None] * A), values(Values, "by_z", w)
+    assert table[Active.PLACE] == w
+    theta = stiffness / (slopes @ gram.diagonal())
+    v = np.zeros(padded)
+    v[:w] = rng.standard_normal(w)
+    exact = np.linalg.solve(np.eye(w) + theta * gram * slopes, v[:w])
+    solved(room, table, theta, v)
+    assert table[Active.PLACE + Active._fields.index("solver")] == way
+    assert_allclose(v[:w], exact, rtol=0, atol=1e-14 * stiffness)
+
+
 @pytest.mark.parametrize("loss", [0, 1])
 @pytest.mark.parametrize(("w", "K", "r"), [(1, 1, 1), (50, 2, 20), (70, 2, 3), (200, 3, 300)])
 def test_the_table_of_the_workspace_has_every_field_once_and_none_overlap(w, K, r, loss):
@@ -119,7 +172,7 @@ def test_the_table_of_the_workspace_has_every_field_once_and_none_overlap(w, K, 
     table, floats = layout(w, K, r, loss)
     sizes = Sizes(*table[: len(Sizes._fields)])
     assert (sizes.width, sizes.rows, sizes.terms) == (w, r, K)
-    parts = _table(w, K, r, sizes.inverse, sizes.factor, has_loss=loss != 0).values()
+    parts = _table(w, K, r, sizes.inverse, sizes.factor, has_columns=bool(sizes.has_columns)).values()
     lengths = [size for part in parts for size in part.values()]
     starts = table[Index.PLACE - len(lengths) : Index.PLACE]
     order = np.argsort(starts, kind="stable")
