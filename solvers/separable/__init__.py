@@ -16,7 +16,11 @@ in a unit of 1e300, and the tolerance bounds their relative errors.
 
 All are integrated by second-derivative multistep formulas of order 3 to 9 (:mod:`flowsim.solvers.multistep`). With many
 coordinates only some are loaded (:mod:`~flowsim.solvers.separable.screened_run`); a bound on all others, safe by the
-Cauchy-Schwarz inequality, tells when A has to be passed over again.
+Cauchy-Schwarz inequality, shows when A has to be passed over again.
+
+Read `flow` (the problem), `integrate` (the functions to call), `base` and `multistep_run` (one integration), `solution`
+and `reading` (the result); `curves` are maps given as tables, `distance_run` and `distance_steps` blow-ups,
+`screened_run` many coordinates, `row_factor` ill-conditioned features.
 """
 
 from flowsim.solvers.separable.flow import SeparableFlow

@@ -1,4 +1,4 @@
-"""What every integration does: calls of a compiled loop until it ends, and its records."""
+"""The base class of integrations: calls of the compiled loop until it ends, and its records."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from flowsim.solvers.solution import Status
 
 Done = Callable[[SeparableSolution], bool]
 
-#: Up to this many coordinates all are loaded, with their Gram matrix.
+#: Number of coordinates up to which all are loaded, with their Gram matrix.
 LOAD_ALL = 640
-#: Steps between two looks at progress and completion.
+#: Steps between two tests of progress and completion.
 _LOOK = 100
-#: How often a map that goes no farther may shorten a step.
+#: How often a step is shortened at the end of a map.
 _STALLED = 60
 
 
 class NativeRun(ABC):
-    """One integration: where it stands, and the records so far."""
+    """One integration: its state, and the records so far."""
 
-    #: Times A has been passed over.
+    #: Number of passes over A.
     passes = 0
-    #: What else the counts of a run tell.
+    #: Further counters of a run.
     facts: Mapping[str, Any] = MappingProxyType({})
-    #: Why a map goes no farther.
+    #: Reason why the map ends.
     failure: str | None = None
     stalled = 0
 
@@ -53,14 +53,14 @@ class NativeRun(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Make what the loop works with."""
+        """Set up the workspace."""
 
     @abstractmethod
     def advance(self, budget: int) -> int:
-        """Take up to `budget` steps, keep their records, and say why the loop came back."""
+        """Take up to `budget` steps, keep their records, and return the code of the loop."""
 
     def refresh(self) -> None:
-        """Load what the loop needs."""
+        """Provide the data or tables that the loop lacks."""
         raise NotImplementedError
 
     def solve(self) -> SeparableSolution:

@@ -1,4 +1,4 @@
-"""Maps given as tables: what a flow along growth curves is handed over as."""
+"""Maps given as tables: growth curves as arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CurveArrays:
     ----------
     first : array (C + 1,)
     low, high : array (P,)
-        Of each piece.
+        Interval of each piece.
     closed : array (P,)
         1 for ``B - B_0 = sum_k energy_ck exp(2 (log_c_pk + rate_ck z))`` over the K components of sign_c != 0.
     log_c, sign_c : array (P, K)
@@ -27,7 +27,7 @@ class CurveArrays:
     beta, slope, curvature : array (P, N)
         Chebyshev coefficients of ``B - B_0``, B' and B'' in z, on each piece.
     least, most : array (C,)
-        As far as z may be looked up; infinite where a curve goes on as its last piece ends, a straight line.
+        Range of z in which the table may be evaluated; infinite where the curve continues as a straight line.
     which : array (d,)
         The curve of each coordinate.
     """
@@ -60,15 +60,15 @@ class CurveArrays:
 
 
 class Curves(Protocol):
-    """Growth curves that are tabulated as a run goes along."""
+    """Growth curves that are tabulated on demand during a run."""
 
     def arrays(self) -> CurveArrays:
         """The tables so far."""
 
     def cover(self, here: Array, low: Array, high: Array) -> str | None:
-        """Extend the tables around a state z (d,) to an interval of each coordinate, as far as curves go.
+        """Extend the tables around a state z (d,) to an interval of each coordinate, as far as curves exist.
 
-        Returns why the state itself is past the end of what can be tabulated, or None.
+        Returns the reason why the state itself is beyond the end of a curve, or None.
         """
 
     def __call__(self, z: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""An integration through growth to infinity at finite z: distances beside the compiled loop's workspace."""
+"""Integration of coordinates that blow up at finite z: distances beside the workspace of the compiled loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowsim.solvers.separable.multistep_run import FromNodes
 
 
 class Distances(FromNodes):
-    """All coordinates, as their distances from infinity (:mod:`flowsim.solvers.multistep.distance_map`)."""
+    """A run in the distances of all coordinates from infinity (:mod:`flowsim.solvers.multistep.distance_map`)."""
 
     def begin(self) -> None:
         from flowsim.solvers.multistep.constants import LONGEST

@@ -1,4 +1,4 @@
-"""Steps of a flow whose coordinates reach infinity at finite z, and the tables that read them in compiled loops."""
+"""Steps of a flow whose coordinates blow up at finite z, and the tables of their maps for compiled loops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _reading() -> Any:
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Of the first entry of an array, which the caller keeps."""
+    """The address of the first entry of an array, which the caller must keep alive."""
     return int(array.__array_interface__["data"][0])
 
 
@@ -35,7 +35,7 @@ class DistanceTables:
     integers, numbers : array
         The two buffers.
     distance : array (2, d)
-        Where in ``numbers`` the distances to infinity stand.
+        The view of ``numbers`` with the distances to infinity.
     """
 
     integers: NDArray[np.int64]
@@ -44,7 +44,7 @@ class DistanceTables:
 
     @classmethod
     def of(cls, flow: SeparableFlow, tol: float, level: float) -> DistanceTables:
-        """Of a flow at its start; the lowest logarithm of beta times the length of a step that is active is `level`."""
+        """The tables of a flow at its start; `level` is the least ln(beta h) at which a coordinate is active."""
         from flowsim.solvers.multistep.constants import CAUTION, REST
         from flowsim.solvers.multistep.distances import HEAD
 
@@ -67,14 +67,14 @@ class DistanceTables:
         return np.array([address_of(self.integers), address_of(self.numbers)], dtype=np.int64)
 
     def record(self, rows: Array) -> None:
-        """Record distances at the ends of steps to come in `rows` (S + 1, 2, d), from where they now are."""
+        """Record distances at the ends of the next steps in `rows` (S + 1, 2, d), beginning with the present ones."""
         rows[0] = self.distance
         self.integers[6:8] = 0, address_of(rows)
 
 
 @dataclass(frozen=True, eq=False)
 class DistanceSteps:
-    """Distances, f = z' and f' at the ends of steps; f' by the loop's time, in units of which h is."""
+    """Distances, f = z' and f' at the ends of steps; h and f' are in the loop's unit of time."""
 
     t: Array  # (S + 1,)
     h: Array  # (S,)

@@ -1,4 +1,4 @@
-"""What is integrated: the data, and the map from z to beta."""
+"""The problem of the native integrator: data, and the map from z to beta."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.power_laws import Branches, PowerLaws, power_laws
 from flowsim.solvers.separable.curves import Curves
 
-#: Columns of a LinearOperator formed at once.
+#: Columns of a LinearOperator computed at once.
 _BLOCK = 256
 
 
 @cache
 def compiled_reading() -> Any:
-    """:mod:`flowsim.solvers.separable.reading`, loaded where it is first called."""
+    """:mod:`flowsim.solvers.separable.reading`, imported on first use."""
     from flowsim.solvers.separable import reading
 
     return reading
@@ -38,28 +38,29 @@ class SeparableFlow:
     log_coefficient, sign, slope, decay : array (K, d)
         l, s, a, b of the K exponentials of a coordinate; l = -inf for one that is absent.
     column_norms : array (d,), optional
-        Of A; computed where not given.
+        Norms of the columns of A; computed by default.
     power : int
         0 for exponentials; L for products, which use `sign` and `slope` (both +1 and -1, K = 2) alone.
     squares : array (L - 1, d)
         m^2 of a product.
     branches : Branches, optional
         In place of `squares`: tables of coordinates that grow like a product only while they are small. Their distances
-        are those of balanced weights of the same size, and `slope` is what makes them move like that.
+        are those of balanced weights of the same size, and `slope` is their rate of change with z.
     distance : array (2, d)
-        T - z of a product at the start, above and below, in the unit of z; infinite where that side cannot be reached.
+        Distances to the blow-ups at the start, above and below, in the unit of z; infinite without one.
     log_unit : float
         Logarithm of the unit of z and t of a product, >= 0: distances may span twice the range of floats.
     loss : compiled function, optional
-        Of a convex loss other than squares, ``void(float64[::1] f, y, w, d1, d2)``: writes ``w loss'(f, y)`` and
-        ``w loss''(f, y)``. Then ``nu' = -loss'(A beta + offset, b)``; for exponentials and up to 5000 coordinates.
+        Derivatives of a convex loss other than squares, ``void(float64[::1] f, y, w, d1, d2)``: writes ``w loss'(f,
+        y)`` and ``w loss''(f, y)``. Then ``nu' = -loss'(A beta + offset, b)``; for exponentials and up to 5000
+        coordinates.
     curves : Curves, optional
         Tables in place of exponentials (:mod:`flowsim.solvers.separable.curves`); then K = 1, `slope` is twice the
         fastest relative growth of a weight by z, `log_coefficient` about the smallest logarithm of a coefficient.
     weights, offset : array (r,), optional
         Sample weights w (1) and what is added to predictions (0).
     shared : dict, optional
-        Where flows on the same few data keep a workspace with them, and a factor, for all to copy.
+        Cache of flows on the same small data: a workspace, and a factor of A, to be copied.
     """
 
     A: Any
@@ -90,7 +91,7 @@ class SeparableFlow:
 
     @cached_property
     def powers(self) -> PowerLaws:
-        """How coordinates grow that reach infinity at finite z."""
+        """The arrays of coordinates that blow up at finite z."""
         if self.power and (self.distance is None or (self.squares is None) == (self.branches is None)):
             raise ValueError("`distance`, and either `squares` or `branches`, must be given with `power`.")
         return power_laws(self.power, self.log_unit, self.d, self.squares, self.branches)
@@ -109,9 +110,9 @@ class SeparableFlow:
         return self.log_coefficient, self.sign, self.slope, self.decay
 
     def beta(self, z: Array, t: Array, only: NDArray[np.intp] | None = None) -> Array:
-        """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite where they leave the range of floats.
+        """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite on overflow.
 
-        With `only`, z is that of some coordinates, and so is what is returned.
+        With `only`, z and the result are those of some coordinates.
         """
         if self.curves is not None:
             assert only is None
@@ -126,7 +127,7 @@ class SeparableFlow:
         return out
 
     def columns(self, index: NDArray[np.int64]) -> Array:
-        """Columns of A as rows, C order."""
+        """Columns of A as rows, in C order."""
         if isinstance(self.A, np.ndarray):
             return np.ascontiguousarray(self.A[:, index].T)
         if hasattr(self.A, "tocsc"):
@@ -145,9 +146,9 @@ class SeparableFlow:
 
     @cached_property
     def filled(self) -> tuple[SeparableFlow, NDArray[np.int64] | None]:
-        """The flow of the coordinates whose column of a sparse A is not empty, and which these are; None for all.
+        """The flow of the coordinates with a non-empty column of a sparse A, and their indices; None for all.
 
-        The others move by decay alone, and move nothing.
+        The others change by decay alone, and have no effect.
         """
         if not hasattr(self.A, "tocsc"):
             return self, None
@@ -177,5 +178,5 @@ class SeparableFlow:
 
 
 def _columns_of(term: Array, index: NDArray[np.int64]) -> Array:
-    """Columns of numbers (K, d); what all coordinates share is stored once."""
+    """Columns of an array (K, d); a broadcast over all coordinates stays one."""
     return np.broadcast_to(term[:, :1], (len(term), len(index))) if term.strides[1] == 0 else term[:, index]

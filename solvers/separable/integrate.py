@@ -1,4 +1,4 @@
-"""Integrating one flow, or many side by side."""
+"""Integration of one flow, or of many in parallel."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def integrate_separable(
     max_steps : int
         Budget of accepted steps.
     progress : callable, optional
-        Called with the time reached now and then.
+        Called with the time reached every few steps.
     done : callable (SeparableSolution) -> bool, optional
-        Looked at now and then with the steps since it was last asked; True completes the integration there.
+        Called every few steps with the steps since its last call; True completes the integration there.
     events : sequence of Event, optional
-        Looked for on the continuous extension and kept as ``solution.events``; the first occurrence of a terminal
+        Located on the continuous extension and kept as ``solution.events``; the first occurrence of a terminal
         one ends the run, there, with ``Status.EVENT``.
 
     Returns
@@ -64,7 +64,7 @@ def integrate_separable(
     last = next((one for one in found if one.event.terminal), None)
     if last is None:
         return replace(solution, events=found)
-    # The same steps once more, the last one shorter.
+    # The same steps again, with a shorter last one.
     again = run_of(flow, max(last.t, np.finfo(float).tiny), tol, max_steps)
     kept = [one for one in found if (one.step, one.position) <= (last.step, last.position)]
     status = Status.EVENT if again.status.success else again.status
@@ -80,23 +80,23 @@ def integrate_ensemble(
     workers: int | None = None,
     read: Callable[[SeparableSolution], Any] | None = None,
 ) -> list[Any]:
-    """Integrate many flows side by side: the compiled loop lets other threads run.
+    """Integrate many flows in parallel: the compiled loop releases Python's lock.
 
     Parameters
     ----------
     flows : sequence of SeparableFlow
     t_end : sequence of float
-        One for each.
+        One per flow.
     tol, max_steps : as in :func:`integrate_separable`
     workers : int, optional
         Threads; the number of processors by default.
     read : callable (SeparableSolution) -> Any, optional
-        What to keep of each solution, called on the thread that has it. To keep all steps of all flows, as is done
-        without it, takes new memory, and that a fifth of the time.
+        Reduces each solution to the result to be kept, on the thread that computed it. To keep all steps of all flows,
+        the default, allocates memory, which takes a fifth of the time.
 
     Returns
     -------
-    list of SeparableSolution, or of what `read` makes of them
+    list of SeparableSolution, or of the results of `read`
     """
     if len(flows) != len(t_end):
         raise ValueError(f"`t_end` must hold one time for each of the {len(flows)} flows; received {len(t_end)}.")
@@ -105,7 +105,7 @@ def integrate_ensemble(
     next_one = count()
 
     def work() -> None:
-        # One task a thread, not one a flow: handing over takes as long as a quarter of a flow.
+        # One task per thread, not per flow: submitting a task takes as long as a quarter of a flow.
         while (index := next(next_one)) < len(flows):
             solution = integrate_separable(flows[index], t_end[index], tol=tol, max_steps=max_steps)
             results[index] = solution if read is None else read(solution)

@@ -1,4 +1,4 @@
-"""An integration by the multistep method: what is handed to the compiled loop, and what it records."""
+"""An integration by the multistep method: the arguments of the compiled loop, and its records."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.row_factor import continued, graded_rows, hand_over
 from flowsim.solvers.separable.solution import NodeSteps
 
-#: So many entries of A are multiplied where they are laid out; a library needs longer to begin, not to end.
+#: Entries of A up to which the Gram matrix is computed in the compiled code; BLAS has a larger overhead.
 _FEW_ENTRIES = 4096
-#: e-foldings of a coefficient around a prediction that the tables of a map are to hold.
+#: e-foldings of a coefficient around a prediction that tables of a map must cover.
 _MARGIN = 2.0
-#: The next step where a table of a map goes no farther.
+#: Factor by which a step is shortened at the end of a table.
 _SHORTER = 0.25
-#: A is taken to a triangle where that takes fewer products.
+#: Largest number of products for a factorisation of A.
 _FACTORISED = 1 << 30
-#: What the triangle makes of b errs by so much of its norm, which would never be at rest where nothing else is left.
+#: Entries of Q^T b below this, relative to its norm, are rounding and set to 0: otherwise they would never be at rest.
 _ROUNDINGS = 4.0 * float(np.finfo(float).eps)
-#: A run of more steps is long.
+#: Number of steps from which on a run is long.
 _LONG = 500
-#: Records made room for at once.
+#: Records allocated at once.
 _RECORDS = 2048
-#: The first of a run: most need no more, and memory that is not touched again costs more than steps.
+#: Records of the first allocation: most runs need no more, and new memory costs more than steps.
 _FEW_RECORDS = 512
-#: Floats in all records at once, about, and the fewest records.
+#: Approximate number of floats in all records of an allocation, and the least number of records.
 _RECORDED, _FEWEST_RECORDS = 1 << 25, 64
-#: Records of so many bytes are cut to the steps they hold: pages of memory may be as large as those of some steps.
+#: Size in bytes from which on records are trimmed to the steps taken.
 _LARGE = 1 << 21
 #: Floats in a cache line.
 _LINE = 8
@@ -43,7 +43,7 @@ _NOTHING = np.zeros(0)
 Workspace = tuple[Array, NDArray[np.int64]]
 
 
-# Compiled code is loaded where it is first called: importing flowsim, and its command line, do without.
+# Compiled code is imported on first use: importing flowsim, and its command line, do not need it.
 
 
 @cache
@@ -55,7 +55,7 @@ def _multistep() -> Any:
 
 @cache
 def _layout(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[np.int64], int, Any]:
-    """The table of a workspace, its length, and what writes a problem to it."""
+    """The table of a workspace, its length, and the function that writes a problem to it."""
     from flowsim.solvers.multistep.constants import SMALL
     from flowsim.solvers.multistep.factors import address as address_of_factors
     from flowsim.solvers.multistep.problem import write_problem
@@ -72,7 +72,7 @@ def _address_of_loss(loss: Any) -> int:
 
 
 def _lined(size: int) -> Array:
-    """Zeros that begin with a cache line."""
+    """Zeros aligned to a cache line."""
     room = np.zeros(size + _LINE)
     first = -(address_of(room) // 8) % _LINE
     return room[first : first + size]
@@ -92,22 +92,22 @@ def lay_out(
     gram: Array | None = None,
     shared: dict[Any, Any] | None = None,
 ) -> Workspace:
-    """A problem in a workspace, in rows of whole vectors that begin with a cache line.
+    """A problem in a workspace, in rows of whole vectors aligned to cache lines.
 
     Parameters
     ----------
     A, b, n : array (r, w), (r,), float
     exponential : tuple of arrays (K, w)
     loss : int
-        Address of the derivatives of a loss that is no square.
+        Address of the derivatives of a loss other than squares; 0 for squares.
     weights, offset : array (r,), optional
-        What a loss takes.
+        Sample weights, and offsets of predictions, of a loss.
     reach : array (w,), optional
-        Bound on what beta of a coordinate moves any z by; without it the Gram matrix gives it.
+        Bound on the rate of change of any z by beta of a coordinate; by default from the Gram matrix.
     gram : array (w, w), optional
-        ``A^T A``; it is made, unless there is such a bound. Without the rows of coordinates that are never active.
+        ``A^T A``; computed by default, unless `reach` is given. Without the rows of coordinates that are never active.
     shared : dict, optional
-        Small workspaces that others with the same data have written, to be copied.
+        Cache of small workspaces with the same data, to be copied.
     """
     (r, w), few = A.shape, A.size <= _FEW_ENTRIES and gram is None
     with_gram = reach is None or gram is not None
@@ -133,15 +133,15 @@ def lay_out(
 
 
 def bound_on_reach(flow: SeparableFlow) -> Array | None:
-    """For more coordinates than a Gram matrix is kept of, by the inequality of Cauchy and Schwarz."""
+    """For more coordinates than a Gram matrix is stored for, by the Cauchy-Schwarz inequality."""
     if flow.d <= max(LOAD_ALL, 2 * flow.rows):
         return None
-    # Where a loss bends, its largest curvature comes in as it is found.
+    # For other losses the largest curvature is included during the run.
     return flow.norms * (float(flow.norms.max()) / flow.n)
 
 
 class FromNodes(NativeRun):
-    """A run of :mod:`flowsim.solvers.multistep` on the workspace ``work``, of so many coordinates."""
+    """A run of :mod:`flowsim.solvers.multistep` on the workspace ``work``."""
 
     work: Workspace
     width: int
@@ -167,14 +167,14 @@ class FromNodes(NativeRun):
         return int(status)
 
     def before_steps(self, records: int) -> None:
-        """Make ready for so many steps."""
+        """Prepare for at most `records` steps."""
 
     def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
-        """The steps of a call as the solution keeps them."""
+        """The steps of a call, for the solution."""
         return NodeSteps(t, h, order, z, f, df, self.flow.exponential, self.flow.curves)
 
     def rows(self) -> tuple[Array, Array]:
-        """A and b; in as many rows as there are coordinates where there are more, which changes no flow of squares."""
+        """A and b; for squares reduced to at most d rows, which does not change the flow."""
         flow = self.flow
         A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
         if flow.loss is None and len(A) > flow.d and A.size * flow.d <= _FACTORISED:
@@ -198,7 +198,7 @@ class FromNodes(NativeRun):
 class Multistep(FromNodes):
     """All coordinates, through exponentials or a tabulated map.
 
-    Whether A is ill-conditioned is asked of a run that takes long, or is watched: it then begins again, in the rows of
+    A long run, or one with a callback, tests whether A is ill-conditioned, and then restarts in the rows of
     a factor of A.
     """
 
@@ -257,13 +257,13 @@ class Multistep(FromNodes):
         return super().steps(t, h, order, z, f, df)
 
     def _hand_over_tables(self) -> None:
-        """The tables so far, kept for as long as the loop has their addresses."""
+        """Pass the tables to the loop, and keep them while it has their addresses."""
         assert self.flow.curves is not None
         self.tables = self.flow.curves.arrays().packed()
         self.work[1][10:12] = [address_of(array) for array in self.tables]
 
     def refresh(self) -> None:
-        """Continue tables to where the loop's prediction is; a shorter step where they go no farther."""
+        """Extend the tables to the loop's prediction; shorten the step where they end."""
         from flowsim.solvers.multistep.workspace import History, Index, Trial
 
         room, table = self.work

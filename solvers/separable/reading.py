@@ -1,4 +1,4 @@
-"""Reading a run in compiled loops: the steps that hold times, and beta."""
+"""Compiled loops that evaluate a run: the steps that contain times, and beta."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from flowsim.solvers.simd import (
     widest,
 )  # fmt: skip
 
-#: Coordinates whose terms are laid out together.
+#: Coordinates whose terms are stored together.
 COLUMNS = 512
 #: The exponential of less than this is zero.
 _NOTHING = -746.0
 
 
 def terms_of(exponentials: tuple[Any, ...]) -> Any:
-    """Room for :func:`sums` and :func:`sums_between`."""
+    """A buffer for :func:`sums` and :func:`sums_between`."""
     K, d = exponentials[0].shape
     return np.zeros((4 * K + 1) * min(COLUMNS, -(-d // EIGHT) * EIGHT))
 
 
 @bare()
 def _lay_out(exponentials, first, count, columns, terms):
-    """The terms of some coordinates: logarithms of coefficients, signs, slopes and decays, in rows of so many."""
+    """Copy the terms of some coordinates: logarithms of coefficients, signs, slopes and decays, in rows."""
     log_coefficient, sign, slope, decay = exponentials
     width = log_coefficient.shape[0] * columns
     for k in range(log_coefficient.shape[0]):
@@ -50,7 +50,7 @@ def _lay_out(exponentials, first, count, columns, terms):
 
 @bare(forceinline=True)
 def _sum(terms, width, columns, b, z, now, many, out, at):
-    """Eight sums of exponentials, stored; the sizes of their exponents."""
+    """Store eight sums of exponentials; returns the magnitudes of their exponents."""
     most = total = constant(0.0)
     for a in range(b, width, columns):
         exponent = load(terms, a) + load(terms, 2 * width + a) * z - now * load(terms, 3 * width + a)
@@ -64,7 +64,7 @@ def _sum(terms, width, columns, b, z, now, many, out, at):
 
 @bare()
 def _plain_sum(terms, width, columns, i, z, now):
-    """One sum of exponentials of any size."""
+    """One sum of exponentials, of any magnitude."""
     total = 0.0
     for a in range(i, width, columns):
         total += terms[width + a] * math.exp(terms[a] + terms[2 * width + a] * z - now * terms[3 * width + a])
@@ -73,7 +73,7 @@ def _plain_sum(terms, width, columns, i, z, now):
 
 @compiled(explicit=True, ahead=(TERMS, TABLE, VECTOR, VECTOR, TABLE))
 def sums(exponentials, z, t, terms, out):
-    """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``; infinite and NaN where that is."""
+    """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``, with overflow to infinity or NaN."""
     K, d = exponentials[0].shape
     columns = min(COLUMNS, padded(d))
     width = K * columns
@@ -106,7 +106,7 @@ def _polynomial(length, x):
 
 @bare()
 def _reach(terms, width):
-    """The largest size of a logarithm, of a slope and of a decay."""
+    """The largest magnitudes of logarithms, slopes and decays."""
     log = slope = decay = constant(0.0)
     for a in range(0, width, EIGHT):
         log = wider(magnitude(load(terms, a)), log)
@@ -156,7 +156,7 @@ def sums_between(exponentials, h, z, f, df, step, position, t, terms, out):
 
 @compiled(ahead=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
 def locate(t, h, times, step, position):
-    """The step that holds each time, the later of two, and the position in it, 0 to 1."""
+    """The step that contains each time (at an end the later one), and the position in it, 0 to 1."""
     last = len(h) - 1
     for row in range(len(times)):
         now, low, high = times[row], 0, last + 1

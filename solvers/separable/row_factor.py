@@ -1,4 +1,4 @@
-"""Ill-conditioned features: the rows of a triangular factor of A, each with a scale of its own, as coordinates too."""
+"""Ill-conditioned features: rows of a triangular factor of A, each with its own scale, as additional coordinates."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.distance_steps import address_of
 
-#: A is ill-conditioned where the rows of its factor fall off by more: their squares stand in the Gram matrix.
+#: A is ill-conditioned where the rows of its factor decrease by more; the Gram matrix has their squares.
 _ILL_CONDITIONED = 1e4
 
 
 def graded_rows(A: Array, b: Array) -> tuple[Array, Array] | None:
     """R with falling rows and Q^T b for ``A = Q R``; None where A is well-conditioned.
 
-    By a pivoted QR decomposition of the columns, each over its norm, in which no entry of a row is larger than the one
-    it begins with. Rows that are rounding are left out: columns that depend on others to rounding, and those of
-    different sizes, make no matrix ill-conditioned.
+    By a pivoted QR decomposition of the normalised columns, in which no entry of a row is larger than the one
+    on the diagonal. Rows that are rounding are left out: dependent columns, and columns of
+    different sizes, do not make a matrix ill-conditioned.
     """
     if A.size == 0 or not (np.isfinite(A).all() and np.isfinite(b).all()):
         return None
     norms = np.linalg.norm(A, axis=0)
     norms[norms == 0.0] = 1.0
-    import scipy.linalg  # on use: `import flowsim` loads no SciPy
+    import scipy.linalg  # on use: `import flowsim` does not import SciPy
 
     Q, R, order = scipy.linalg.qr(A / norms, mode="economic", pivoting=True)
     size = np.abs(np.diag(R))
@@ -45,7 +45,7 @@ def continued(A: Array, n: float, exponential: tuple[Array, ...]) -> tuple[Array
 
 
 def hand_over(table: NDArray[np.int64], rows: int) -> Array:
-    """Tell the loop of Newton's method in graded rows; its buffer, which is to be kept."""
+    """Pass the address of Newton's method in graded rows to the loop; returns its buffer, which must be kept alive."""
     from flowsim.solvers.multistep.graded_rows import address, floats
     from flowsim.solvers.multistep.workspace import Sizes
 

@@ -1,4 +1,4 @@
-"""The method that fits a flow."""
+"""Choice of the kind of run for a flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_of(
     progress: Callable[[float], None] | None = None,
     done: Done | None = None,
 ) -> SeparableSolution:
-    """The solution over [0, t_end], by the method that fits the flow."""
+    """The solution over [0, t_end], by the appropriate kind of run."""
     most = SeparableFlow.MOST_WITH_LOSS
     if (flow.loss is not None or flow.curves is not None) and flow.d > most:
         raise ValueError(f"a loss other than squares and a tabulated map take no more than {most} coordinates.")

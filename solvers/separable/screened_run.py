@@ -1,4 +1,4 @@
-"""An integration with many coordinates: those that matter are loaded, and a bound is kept on all others."""
+"""Integration with many coordinates: active and next ones are loaded, and all others are bounded."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.multistep_run import FromNodes, lay_out
 from flowsim.solvers.separable.solution import NodeSteps
 
-#: At least so many coordinates are loaded beyond the active ones: the next to come.
+#: Least number of coordinates that are loaded beyond the active ones.
 _LOAD_AHEAD = 128
-#: Columns processed together where all are.
+#: Columns processed at once in a pass over A.
 _COLUMNS = 1 << 16
 #: A coordinate is active once its effect on log weights over a step exceeds this part of the tolerance.
 _NEGLIGIBLE = 0.05
 
 
 class ScreenedRun(FromNodes):
-    r"""Some coordinates, and the rows of A as coordinates without exponentials.
+    r"""A run of some coordinates, and of the rows of A as coordinates without exponentials.
 
-    With A of the loaded coordinates continued by n I, the flow of both is that of the loop; z of the rows is nu, whose
-    history gives that of any coordinate loaded later: :math:`z_j = A_j^\top \nu / n`, and so with f and f'.
+    With A of the loaded coordinates extended by n I, the loop integrates both; z of the rows is nu, whose
+    history gives that of any coordinate loaded later: :math:`z_j = A_j^\top \nu / n`, and likewise f and f'.
     """
 
     def begin(self) -> None:
@@ -39,7 +39,7 @@ class ScreenedRun(FromNodes):
         self._load(np.zeros(self.flow.rows), self._rate_at_start())
 
     def refresh(self) -> None:
-        """Load the coordinates that matter where nu now is, with the history they have had."""
+        """Load the coordinates that are active or next at the present nu, with their history."""
         past = self._past()
         w = len(self.loaded)
         self._load(past["z"][0, w:], past["f"][0, w:], past)
@@ -58,11 +58,11 @@ class ScreenedRun(FromNodes):
         return np.asarray(flow.b - np.asarray(flow.A @ beta))
 
     def _blocks(self) -> list[slice]:
-        """One block of columns after the other: what is of the size of d is made once."""
+        """Slices of columns, so that temporaries are small."""
         return [slice(first, min(first + _COLUMNS, self.filled.d)) for first in range(0, self.filled.d, _COLUMNS)]
 
     def _load(self, nu: Array, rate: Array, past: dict[str, Array] | None = None) -> None:
-        """Pass over A: where every coordinate stands and moves to; load those that are active or come next."""
+        """Pass over A: compute z and z' of every coordinate, and load those that are active or next."""
         flow, t = self.filled, float(self.clock[0])
         both = np.asarray(flow.A.T @ np.stack([nu, rate], axis=1))
         both /= flow.n
@@ -78,7 +78,7 @@ class ScreenedRun(FromNodes):
         self._watch(both, level, nu, rate, t)
 
     def _chosen(self, both: Array, level: Array, t: float) -> NDArray[np.int64]:
-        """The coordinates that are active within what is left, and as many that come next."""
+        """The coordinates that become active within the rest of the run, and the next ones."""
         flow, left = self.filled, max(self.t_end - float(self.clock[0]), np.finfo(np.float64).tiny)
         wait, count = np.empty(flow.d), 0
         for part in self._blocks():
@@ -87,7 +87,7 @@ class ScreenedRun(FromNodes):
             goal = level[part] - math.log(left)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 until = np.where(growth > 0, (goal - exponent) / growth, np.inf)
-            # At a negligible level but not growing: after all that are active, before all that cannot come.
+            # Not growing: after all active coordinates, before all that never activate.
             until = np.where(np.isnan(until), np.inf, np.maximum(until, 0.0)).min(axis=0)
             active = (exponent > goal).any(axis=0)
             until[active] = -1.0
@@ -99,7 +99,7 @@ class ScreenedRun(FromNodes):
         return np.sort(np.argpartition(wait, wanted)[:wanted])
 
     def _lay_out(self, index: NDArray[np.int64]) -> None:
-        """A workspace of these coordinates and the rows."""
+        """Set up a workspace of these coordinates and the rows."""
         from flowsim.solvers.multistep.workspace import Scales
 
         flow, w, r = self.filled, len(index), self.flow.rows
@@ -111,7 +111,7 @@ class ScreenedRun(FromNodes):
             np.ascontiguousarray(np.hstack([part[:, index], rest]))
             for part, rest in zip(flow.exponential, fill, strict=True)
         )
-        # What nu moves of any coordinate.
+        # The largest effect of nu on a coordinate.
         most = float(flow.norms.max()) / flow.n
         reach, gram = np.append(self.norms_reach[index], np.ones(r)), None
         if w <= max(LOAD_ALL, 2 * r):
@@ -123,7 +123,7 @@ class ScreenedRun(FromNodes):
         room[at_gain + w : at_gain + w + r] = 0.5 * float(np.abs(flow.slope).max(initial=0.0)) * most
 
     def _past(self) -> dict[str, Array]:
-        """Where the run stands, by coordinate: z with its rounding error, f', differences of f."""
+        """The state of the run by coordinate: z with its rounding error, f', differences of f."""
         from flowsim.solvers.multistep.constants import HISTORY
         from flowsim.solvers.multistep.workspace import History, Index, Problem, State
 
@@ -143,7 +143,7 @@ class ScreenedRun(FromNodes):
         return past
 
     def _continue(self, index: NDArray[np.int64], z: Array, past: dict[str, Array]) -> None:
-        """The past of the coordinates now loaded: their own, or that of the rows."""
+        """Set the history of the loaded coordinates: their own, or that of the rows."""
         from flowsim.solvers.multistep.workspace import History, Problem, State
 
         room, table = self.work
@@ -170,7 +170,7 @@ class ScreenedRun(FromNodes):
         table[State.PLACE : State.PLACE + 3] = *past["state"][:2], 0  # type: ignore[attr-defined]
 
     def _watch(self, both: Array, level: Array, nu: Array, rate: Array, t: float) -> None:
-        """The bound on what is not loaded."""
+        """Set up the bound on coordinates that are not loaded."""
         from flowsim.solvers.multistep.screening import BLOCK
 
         flow = self.filled

@@ -1,4 +1,4 @@
-"""What an integration returns: its steps, read by compiled loops."""
+"""The solution of an integration: its steps, evaluated by compiled loops."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from flowsim.solvers.separable.curves import Curves
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
 
-#: Rows of a dense evaluation at once, in entries.
+#: Entries of a dense evaluation at once.
 _EVALUATE = 1 << 22
 
 
-# Compiled code is loaded where it is first called: importing flowsim, and its command line, do without.
+# Compiled code is imported on first use: importing flowsim, and its command line, do not need it.
 
 
 @cache
@@ -32,7 +32,7 @@ def _multistep_reading() -> Any:
 
 
 class Steps(Protocol):
-    """Some steps of a run, which can be read between their ends."""
+    """Some steps of a run, with their continuous extension."""
 
     @property
     def t(self) -> Array: ...
@@ -58,7 +58,7 @@ class NodeSteps:
     df: Array
     exponential: tuple[Array, ...]
     curves: Curves | None = None
-    loaded: NDArray[np.int64] | None = None  # None: all; else z is theirs, and nu
+    loaded: NDArray[np.int64] | None = None  # None: all; else z is that of these coordinates, and nu
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
@@ -83,7 +83,7 @@ class NodeSteps:
 
 @dataclass(eq=False)
 class SeparableSolution:
-    """The steps taken and a continuous extension over them, as accurate as they are.
+    """The steps taken and a continuous extension of the same accuracy.
 
     Attributes
     ----------
@@ -91,13 +91,13 @@ class SeparableSolution:
     t : array (T,)
         0 and the end of every step. Where a jump is shorter than the spacing of floats, ends repeat.
     h : array (T - 1,)
-        Lengths of the steps, known better than the differences of `t`.
+        Lengths of the steps, more accurate than differences of `t`.
     status : Status
     message : str
     stats : dict
         steps, rejected, nfev, njev, nlu, passes (over A), seconds.
     events : sequence of Occurrence
-        Of the events that were asked for.
+        Occurrences of the requested events.
     """
 
     flow: SeparableFlow
@@ -121,7 +121,7 @@ class SeparableSolution:
 
     @property
     def y(self) -> Array:
-        """The states, under the name they have in any other solution."""
+        """The states z, as in :class:`flowsim.solvers.Solution`."""
         return self.z
 
     def arclength(self, constant: float) -> ArcLength:
@@ -136,7 +136,7 @@ class SeparableSolution:
         return self.at_steps(*self.locate(times))
 
     def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
-        """The step that holds each time, and the position in it, 0 to 1."""
+        """The step that contains each time, and the position in it, 0 to 1."""
         times = np.asarray(times, dtype=float)
         if len(self.h) == 0:
             return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
@@ -159,7 +159,7 @@ class SeparableSolution:
         return out
 
     def sums_at_steps(self, step: NDArray[np.intp], theta: Array, t: Array) -> Array | None:
-        """beta of a few coordinates at positions `theta` of steps, (K, d), without z; None where it is not read so."""
+        """beta at positions `theta` of steps, (K, d), without computing z; None where that is not possible."""
         flow = self.flow
         chunk = self.chunks[0] if len(self.chunks) == 1 else None
         if not isinstance(chunk, NodeSteps) or chunk.loaded is not None or flow.curves is not None:
@@ -173,14 +173,14 @@ class SeparableSolution:
         return out
 
     def some_at_steps(self, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp]) -> Array:
-        """z of the coordinates `only`, of a sum of exponentials, shape (K, len(only)): no more is computed."""
+        """z of the coordinates `only`, of sums of exponentials, shape (K, len(only)), without the others."""
         out = np.zeros((len(step), len(only)))
         if len(self.h):
             self._fill(out, step, theta, only)
         return out
 
     def _fill(self, out: Array, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp] | None) -> None:
-        """z of all or some coordinates, chunk by chunk, a few rows at once."""
+        """Compute z of all or some coordinates, a few rows at a time."""
         flow = self.flow
         of, filled = flow.filled if only is None else (flow, None)
         A = of.A if only is None else flow.columns(only).T
