@@ -13,9 +13,10 @@ Read :mod:`~flowsim.solvers.multistep.reference` first, one step in NumPy; then
 :mod:`~flowsim.solvers.multistep.formulas` (coefficients, prediction, local errors),
 :mod:`~flowsim.solvers.multistep.exponentials` (the map), :mod:`~flowsim.solvers.multistep.active` (active coordinates
 first), :mod:`~flowsim.solvers.multistep.step` (Newton's method),
-:mod:`~flowsim.solvers.multistep.iteration_matrix` (what solves its linear systems) and
-:mod:`~flowsim.solvers.multistep.quasi_steady` (stiff modes). :mod:`~flowsim.solvers.multistep.workspace` says what
-lies where.
+:mod:`~flowsim.solvers.multistep.iteration_matrix` (its linear solves) and
+:mod:`~flowsim.solvers.multistep.quasi_steady` (stiff modes). :mod:`~flowsim.solvers.multistep.workspace` is the layout
+of the arrays. Blow-ups at finite z: `distances`, `distance_map`, `straight_lines`; many coordinates: `screening`;
+ill-conditioned features: `graded_rows`.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""Active coordinates come first: those whose exponentials matter over the step to come."""
+"""Active coordinates, those whose exponentials matter over the next step, are stored first."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, greater, load, store, view
 
-#: Where the table holds them.
+#: Position of the tuple `Active` in the table.
 ACTIVE = Active.PLACE  # type: ignore[attr-defined]
 
 
 @bare()
 def solver_for(n_active, rows):
-    """How linear systems with so many active coordinates are solved."""
+    """The kind of linear solver for `n_active` active coordinates."""
     if n_active <= SMALL:
         return BY_INVERSE_IN_ROWS if n_active > 2 * rows else BY_INVERSE
     return BY_ROWS if n_active > 2 * rows else BY_COORDINATES
@@ -37,14 +37,14 @@ def solver_for(n_active, rows):
 
 @bare()
 def log_reach(ws, h):
-    """What a beta does to z over a step of h, in logarithms, beside the largest entry of its column of G."""
+    """Logarithm of the factor between beta and its effect on z over a step of h, without the column of G."""
     log_curvature = view(Loss, ws).log_curvature
     return max(math.log(h) + log_curvature[0], log_curvature[1])
 
 
 @bare()
 def exchange(ws, i, j):
-    """Two coordinates, in all that moves with them: the workspace from its beginning, the Gram matrix first."""
+    """Exchange two coordinates in all permuted arrays: the first ones of the workspace, and the Gram matrix."""
     room, sizes, index = ws.room, view(Sizes, ws), view(Index, ws)
     wp = sizes.padded
     for a in range(0, sizes.permuted * wp, wp):
@@ -62,7 +62,7 @@ def exchange(ws, i, j):
 
 @bare()
 def reorder(ws, log_h):
-    """Put the active coordinates first; how many they are."""
+    """Move the active coordinates to the front; returns their number."""
     sizes, exponents, level = view(Sizes, ws), view(Trial, ws).exponents, view(Scales, ws).level
     above, wp = view(Newton, ws).work, sizes.padded
     for b in range(0, wp, EIGHT):
@@ -86,7 +86,7 @@ def reorder(ws, log_h):
 
 @bare()
 def list_terms(ws, n_active, log_h):
-    """List the exponentials of active coordinates that matter, the first of each in layer 0."""
+    """List the significant exponentials of active coordinates, the first of each in layer 0."""
     sizes, exponentials, terms, index = view(Sizes, ws), view(Exponentials, ws), view(Terms, ws), view(Index, ws)
     exponents, level = view(Trial, ws).exponents, view(Scales, ws).level
     wp, layers = sizes.padded, 1
@@ -116,7 +116,7 @@ def list_terms(ws, n_active, log_h):
 
 @bare()
 def activate(ws, h):
-    """Reorder and list the active coordinates over a step of h; no matrix is left."""
+    """Reorder and list the active coordinates over a step of h; the iteration matrix is reset."""
     log_h, rows = log_reach(ws, h), view(Sizes, ws).rows
     n_active = reorder(ws, log_h)
     layers = list_terms(ws, n_active, log_h)
@@ -130,7 +130,7 @@ def activate(ws, h):
 
 @bare()
 def reset_matrix(ws):
-    """No matrix: W = 0. Returns that there is none."""
+    """Reset the iteration matrix, W = 0; returns False for `has_matrix`."""
     active, matrix, diagonal = view(Active, ws), view(Matrix, ws), view(Problem, ws).diagonal
     curvature = math.exp(view(Loss, ws).log_curvature[0])
     for s in range(active.padded):

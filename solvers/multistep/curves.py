@@ -1,8 +1,8 @@
-"""Growth along tabulated curves, ``beta_i = B_i(z_i)``: a map that the loop calls by its address.
+"""Growth along tabulated curves, ``beta_i = B_i(z_i)``: a map that the loop calls by address.
 
-What a formula makes of z is given as pieces: closed forms near the origin, ``B = sum_k e_k exp(2 (l_k + mu_k z))``, so
-that any scale is an ordinary number, and Chebyshev polynomials beyond. Curves are tabulated as far as a run needs them:
-a prediction past the end of a table sends the loop back to Python for more.
+Curves are given as pieces: closed forms near the origin, ``B = sum_k e_k exp(2 (l_k + mu_k z))``, so
+that no scale underflows, and Chebyshev polynomials beyond. Curves are tabulated as far as a run needs them:
+where a prediction is past the end of a table the loop returns to Python for more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flowsim.solvers.multistep.constants import CROSS, EVALUATE, LOCATE
 from flowsim.solvers.multistep.workspace import Active, Exponentials, History, Index, Sizes, Trial, Values, Workspace
 from flowsim.solvers.simd import at_address, view
 
-#: The logarithm of nothing.
+#: Logarithm of an absent term.
 _NOTHING = -1e300
 
 
@@ -44,7 +44,7 @@ class Table(NamedTuple):
 
 @bare()
 def _table(sizes):
-    """The table at the addresses that the workspace holds."""
+    """The table at the addresses in the workspace."""
     head, numbers = at_address(sizes.map_integers, 0, 0), at_address(sizes.map_numbers, 0, 1.0)
     C, P, K, N = head[0], head[1], head[2], head[3]
     integers, reals = sizes.map_integers, sizes.map_numbers
@@ -66,7 +66,7 @@ def _table(sizes):
 
 @bare()
 def _piece_of(table, curve, z):
-    """The piece that holds z, the nearest one beyond the ends."""
+    """The piece that contains z; the nearest one beyond the ends."""
     low, high = table.first[curve], table.first[curve + 1] - 1
     while low < high:
         middle = (low + high) // 2
@@ -88,9 +88,9 @@ def _chebyshev(coefficients, first, count, x):
 
 @bare()
 def _read(table, curve, z):
-    """B without its constant, B' and B'', continued by straight lines beyond the ends of a curve; and ln of a size.
+    """B without its constant, B' and B'', continued by straight lines beyond the ends of a curve; and a log size.
 
-    The size is that of B, or of what B' makes of an e-folding where that is larger.
+    The size is that of B, or of the change of B over an e-folding where that is larger.
     """
     p = _piece_of(table, curve, z)
     at = min(max(z, table.low[p]), table.high[p])
@@ -121,7 +121,7 @@ def _read(table, curve, z):
 
 @bare()
 def _locate(ws, guess):
-    """Logarithmic sizes at z + guess; whether that is within the tables."""
+    """Logarithmic sizes at z + guess; returns whether all are within the tables."""
     sizes, table, z, out = view(Sizes, ws), _table(view(Sizes, ws)), view(History, ws).z, view(Trial, ws).exponents
     coordinate, slope, inside = view(Index, ws).coordinate, view(Exponentials, ws).slope, 1
     for i in range(sizes.width):
@@ -130,7 +130,7 @@ def _locate(ws, guess):
         out[i] = size if size > _NOTHING else math.log(max(abs(value), rise / slope[i], 1e-300))
         past = max(table.least[curve] - there, there - table.most[curve])
         if past > 0.0:
-            # It may grow as fast as at the origin: a step that is too long is shortened before tables are extended.
+            # Extrapolate by the growth at the origin: a step that is too long is shortened before tables are extended.
             inside = 0
             out[i] += slope[i] * past
     return inside
@@ -151,7 +151,7 @@ def _evaluate(ws):
 
 @cache
 def address() -> int:
-    """Of the function ``(task, room, table, guess)``; of LOCATE it returns whether z + guess is within the tables."""
+    """Address of the function ``(task, room, table, guess)``; LOCATE returns whether z + guess is within the tables."""
 
     def curves(task, room, table, guess):
         ws = Workspace(room, table)

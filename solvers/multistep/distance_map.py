@@ -1,7 +1,7 @@
-"""Growth to infinity at finite z (:mod:`~flowsim.solvers.multistep.distances`): a map that the loop calls by address.
+"""Blow-up at finite z (:mod:`~flowsim.solvers.multistep.distances`): a map that the loop calls by address.
 
-Distances to the two infinities are what is integrated: from 1e300 or more down to 1, which z cannot hold. They are
-committed when a step is accepted, with their rounding errors; errors count relative to them.
+The unknowns are the distances to the two blow-ups, from 1e300 or more down to 1, which z does not resolve. They are
+updated when a step is accepted, with their rounding errors; errors are relative to them.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import view
 
-#: e-foldings below the level at which a coordinate is active beyond which its size is not taken.
+#: e-foldings below the level of activity beyond which a coordinate's size is not computed.
 _FAR = 8.0
-#: Distances are known to so many roundings: no error in z is asked to be smaller.
+#: Rounding errors of distances, below which no error in z is required.
 ROUNDINGS = 16.0 * float(np.finfo(np.float64).eps)
 
 
 @bare()
 def _locate(ws, on, guess):
-    """ln |beta| at z + guess, infinite beyond infinity; of what is far below its level only that it is."""
+    """ln |beta| at z + guess, infinite beyond the blow-up; for coordinates far below their level a lower value."""
     exponents, coordinate = view(Trial, ws).exponents, view(Index, ws).coordinate
     far = size_to_distance(on.power, on.head[LEVEL] - log_reach(ws, view(Formula, ws).step[0]) - _FAR)
     for s in range(view(Sizes, ws).width):
@@ -83,7 +83,7 @@ def _evaluate(ws, on):
 
 @bare()
 def _shorten(ws, on, exponents):
-    """The part of the step after which no beta is beyond what one step may do."""
+    """The part of the step after which no beta exceeds its admissible growth."""
     formula, before, level = view(Formula, ws), view(History, ws).exponents, view(Scales, ws).level
     log_h, coordinate, part = log_reach(ws, formula.step[0]), view(Index, ws).coordinate, 1.0
     for s in range(view(Sizes, ws).width):
@@ -97,7 +97,7 @@ def _shorten(ws, on, exponents):
                     continue
                 reach = reach_of(on, side, coordinate[s], now)
                 if reach != now:
-                    # On a table: what its own growth allows.
+                    # On a table: by its own growth.
                     goal = now - c.GROWTH * (1.0 - 2.0 / on.power) * reach
                 if now - step < goal:
                     part = min(part, (now - goal) / step)
@@ -107,14 +107,15 @@ def _shorten(ws, on, exponents):
 
 @bare()
 def note(ws, on):
-    """What errors count where coordinates now are, and the record of that."""
+    """Set the weights of errors at the present distances, and record the distances."""
     scales, active, coordinate = view(Scales, ws), view(Active, ws), view(Index, ws).coordinate
     unit, tol, L = on.head[UNIT], on.head[TOLERANCE], on.power
     for s in range(view(Sizes, ws).width):
         i = coordinate[s]
         side = 0 if on.distance[i] <= on.distance[on.d + i] else 1
         near = on.distance[side * on.d + i] * unit
-        # Half of the relative error of beta; one made while the weight is small has grown with it when that is 1.
+        # Half of the relative error of beta; an error made while the weight is small grows with it until the weight is
+        # 1.
         reach = reach_of(on, side, i, near)
         gain = 0.5 * L * max(1.0 / ((L - 2.0) * max(reach, 1e-300)), 1.0)
         scales.gain[s] = on.moves[side * on.d + i] * min(gain, tol / (ROUNDINGS * max(abs(near), 1e-300)))
@@ -144,7 +145,7 @@ def _cross(ws, on):
 
 @cache
 def address() -> int:
-    """Of the function ``(task, room, table, guess)``."""
+    """Address of the function ``(task, room, table, guess)``."""
 
     def distances(task, room, table, guess):
         ws = Workspace(room, table)

@@ -1,4 +1,4 @@
-"""Between the ends of steps through growth to infinity: distances, and the speed of beta."""
+"""Continuous extension of distances to blow-ups, and the speed of beta."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.multistep.distances import UNIT, sides_at, size_to_distance, values_of
 
-#: A power law below this does not move to any tolerance.
+#: Size of a power law below which its motion is below any tolerance.
 _TINY = 1e-18
 
 
@@ -15,7 +15,7 @@ _TINY = 1e-18
 def _at(start, end, x, line, line_end, curve, curve_end):
     """The polynomial of degree 5 at x, 0 to 1, with values, h f and h^2 f' of both ends.
 
-    In x and 1 - x: next to one end, what the far one weighs is not lost to cancellation; no distance turns negative.
+    In powers of x and 1 - x, which avoids cancellation next to either end, so that no distance becomes negative.
     """
     y, xx, yy = 1.0 - x, x * x, (1.0 - x) * (1.0 - x)
     left, right = start * (1.0 + 3.0 * x + 6.0 * xx), end * (1.0 + 3.0 * y + 6.0 * yy)
@@ -36,7 +36,7 @@ def _rate_at(change, x, line, line_end, curve, curve_end):
 @bare()
 def _ends(on, side, i, length, f, df, a):
     """h f and h^2 f' of a distance at both ends of a step."""
-    # h f' first: the unit may take up all of the range of floats
+    # h f' first: the unit may span the whole range of floats
     pace = on.moves[side * on.d + i] * (-length if side == 0 else length)
     unit = on.head[UNIT]
     curve, curve_end = pace * (length * (unit * df[a, i])), pace * (length * (unit * df[a + 1, i]))
@@ -78,7 +78,7 @@ def speeds(tables, h, place, f, df, nodes, out):
                 if distance < math.inf:
                     fall = values_of(on, side, i, distance)[1]
                     if fall > 0.0:
-                        # What beta moves in the step: its speed may leave the range of floats once it is squared.
+                        # The change of beta in the step, since the square of the speed may overflow.
                         rate = _rate_at(end - start, x, line, line_end, curve, curve_end)
                         square += (fall * unit * rate) ** 2
             out[a, j] = math.sqrt(square) / h[a]

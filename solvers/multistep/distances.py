@@ -1,4 +1,4 @@
-r"""Coordinates that reach infinity at finite z, in compiled code: beta at their distances from it.
+r"""Coordinates that blow up at finite z, in compiled code: beta as a function of their distances.
 
 Products of L >= 3 weights: with x the weight of smallest modulus and m_j^2 the differences of the other squares from
 x^2, all conserved,
@@ -6,7 +6,7 @@ x^2, all conserved,
 .. math:: \beta = \pm x \prod_{j<L} \sqrt{x^2 + m_j^2}, \qquad
           Y^\pm = \pm(T^\pm - z) = \int_x^\infty \frac{d\xi}{\prod_j \sqrt{\xi^2 + m_j^2}} ,
 
-so that :math:`|\beta| \sim ((L - 2) Y)^{-L/(L-2)}`. Or any growth that is such a power law while it is small, and a
+so that :math:`|\beta| \sim ((L - 2) Y)^{-L/(L-2)}`. Or any growth by such a power law while beta is small, and a
 table of Chebyshev polynomials beyond (:class:`flowsim.solvers.power_laws.PowerLaws`).
 """
 
@@ -20,22 +20,22 @@ import numpy as np
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.simd import at_address
 
-#: The series of a product in m^2/x^2 is used up to here, its Newton iteration in ln x so often.
+#: Largest m^2/x^2 for the series of a product, and iterations of Newton's method in ln x.
 _SERIES, _NEWTON = 0.1, 4
-#: Halvings that find a distance on a table.
+#: Bisections that find a distance on a table.
 _BISECTIONS = 40
-#: Where no piece of a table holds: its power law does, a critical point of its formula does, the table has ended.
+#: Codes outside the pieces of a table: power law, critical point of the formula, end of the table.
 _LAW, _CRITICAL, _ENDED = -1, -2, -3
 
 
 class Sides(NamedTuple):
-    """Both sides of every coordinate: 0 is the infinity above, 1 the one below.
+    """Both sides of every coordinate: 0 is the blow-up above, 1 the one below.
 
-    L, coordinates, terms of the series, of a polynomial, rows recorded; unit of z and time, tolerance, how close to
-    rest is rest, the lowest level of activity; distances and what rounding left of them, what z moves them by, (2, d)
-    each, m^2 (L - 1, d) and the series (terms, d) of products; the table of each side (2, d), the first piece of each
-    table, whether it ends at a critical point; of each piece its ends, size of beta and fall with the distance; and
-    the record of distances (rows, 2, d).
+    L, coordinates, terms of the series, of a polynomial, rows recorded; unit of z and time, tolerance, distance that
+    counts as rest, the lowest level of activity; distances and their rounding errors, their rates of change with z, (2,
+    d) each, m^2 (L - 1, d) and the series (terms, d) of products; the table of each side (2, d), the first piece of
+    each table, whether it ends at a critical point; of each piece its ends, size of beta and fall with the distance;
+    and the record of distances (rows, 2, d).
     """
 
     power: Any
@@ -59,7 +59,7 @@ class Sides(NamedTuple):
     record: Any
 
 
-#: Numbers that stand first in ``head``, and integers that stand before the tables.
+#: Indices in ``head``, and the number of integers before the tables.
 UNIT, TOLERANCE, CLOSE, LEVEL, HEAD = range(5)
 
 
@@ -84,7 +84,7 @@ def sides_at(integers, numbers):
 
 @bare()
 def _product(on, i, distance):
-    """beta, its fall with the distance and the rise of that towards infinity; NaN where the series ends."""
+    """|beta|, ``-d|beta|/dY`` and ``d^2|beta|/dY^2``; NaN beyond the series."""
     L, d = on.power, on.d
     if L == 3:
         x = 1.0 / distance
@@ -107,7 +107,7 @@ def _product(on, i, distance):
         root = 1.0
         for j in range(L - 1):
             root *= 1.0 + on.squares[j * d + i] * u
-        # In ln x, where the function is nearly a straight line.
+        # In ln x, where the function is nearly linear.
         x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(root)
     whole, growth, bent = x ** (L - 1), 1.0, 0.0
     for j in range(L - 1):
@@ -120,7 +120,7 @@ def _product(on, i, distance):
 
 @bare()
 def _piece(on, b, distance):
-    """The piece of a table that holds a distance."""
+    """The piece of a table that contains a distance."""
     low, high = on.first[b], on.first[b + 1] - 1
     if high < low or distance >= on.high[low]:
         return _LAW
@@ -143,7 +143,7 @@ def _piece_of(on, side, i, distance):
 
 @bare()
 def end_of(on, side, i, distance):
-    """The distance at which a coordinate at a critical point of its formula leaves it; NaN if it is at none."""
+    """The distance at which a coordinate leaves a critical point of its formula; NaN if it is not at one."""
     if _piece_of(on, side, i, distance) != _CRITICAL:
         return np.nan
     return on.low[on.first[on.branch[side * on.d + i] + 1] - 1]
@@ -165,9 +165,9 @@ def _chebyshev(coefficients, first, count, x):
 
 @bare()
 def values_of(on, side, i, distance):
-    """|beta|, its fall with the distance and the rise of that towards infinity, all in units of steps.
+    """|beta|, ``-d|beta|/dY`` and ``d^2|beta|/dY^2``, all in units of steps.
 
-    NaN where the series of a product or a table has ended: a step that has an active coordinate there is rejected.
+    NaN beyond the series of a product or the end of a table: a step with an active coordinate there is rejected.
     """
     p = _piece_of(on, side, i, distance)
     if p == _LAW:
@@ -187,14 +187,14 @@ def values_of(on, side, i, distance):
 
 @bare()
 def away(on, side, i, change):
-    """The distance of a side once z has moved, in units of steps."""
+    """The distance of a side after a change of z, in units of steps."""
     moved = on.moves[side * on.d + i] * change
     return on.distance[side * on.d + i] * on.head[UNIT] - (moved if side == 0 else -moved)
 
 
 @bare()
 def move(on, i, change):
-    """Distances after z of a coordinate has moved, in their own unit, with what rounding leaves of them."""
+    """Update the distances of a coordinate after a change of z, in their own unit, with compensated rounding."""
     for side in range(2):
         at = side * on.d + i
         if on.distance[at] < np.inf:
@@ -211,13 +211,13 @@ def _log_law(L, distance):
 
 @bare()
 def size_to_distance(L, log_size):
-    """The distance at which a power law has a size."""
+    """The distance at which a power law has a given log size."""
     return math.exp(min((2.0 / L - 1.0) * log_size, 700.0)) / (L - 2.0)
 
 
 @bare()
 def log_size(on, side, i, distance):
-    """ln |beta| at a distance in units of steps: infinite beyond all tables."""
+    """ln |beta| at a distance in units of steps; infinite beyond all tables."""
     p = _piece_of(on, side, i, distance)
     if p == _LAW:
         return _log_law(on.power, distance) if distance > 0.0 else np.inf
@@ -227,7 +227,7 @@ def log_size(on, side, i, distance):
 
 @bare()
 def reach_of(on, side, i, distance):
-    """The distance of a power law that grows as this side does here; infinite where it does not grow."""
+    """The distance of the power law with the same relative growth; infinite without growth."""
     p = _piece_of(on, side, i, distance)
     if p == _LAW:
         return distance
@@ -249,7 +249,7 @@ def _log_effect(on, side, i, distance):
 
 @bare()
 def goal_of(on, side, i, level, speed):
-    """The distance at which a side is active: beta over its rate of growth, p speed / reach, is at its level."""
+    """The distance at which a side becomes active: beta over its relative rate, p speed / reach, is at its level."""
     b = on.branch[side * on.d + i]
     if b < 0 or on.first[b + 1] == on.first[b]:
         return _law_goal(on.power, level, speed)

@@ -1,4 +1,4 @@
-"""The map from z to beta as sums of exponentials: where they are, how far a step may take them, and their values."""
+"""The map from z to beta as sums of exponentials: exponents, admissible steps, values and derivatives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flowsim.solvers.simd import EIGHT, call, constant, exponential, gather, gre
 
 @bare()
 def exponents_at(ws, guess, t):
-    """Of every exponential, at z + guess and t; False where a tabulated map must be continued before."""
+    """Compute the exponents at z + guess and t; False where a tabulated map must be extended first."""
     if view(Sizes, ws).mapping != 0:
         return call(view(Sizes, ws).mapping, (LOCATE, ws.room, ws.table, guess)) > 0
     exponentials = view(Exponentials, ws)
@@ -39,7 +39,7 @@ def exponents_at(ws, guess, t):
 
 @bare()
 def growth_excess(ws, log_h):
-    """How far an exponential, at most, is beyond what one step may do, and beyond where an unlisted one is active."""
+    """Largest excesses of exponents: over their admissible growth, and of unlisted ones over the level of activity."""
     sizes, level, unlisted = view(Sizes, ws), view(Scales, ws).level, view(Terms, ws).unlisted
     exponents, before = view(Trial, ws).exponents, view(History, ws).exponents
     over = new = constant(-np.inf)
@@ -55,7 +55,7 @@ def growth_excess(ws, log_h):
 
 @bare()
 def shortened(ws, log_h):
-    """The part of the step after which no exponential is beyond what one step may do."""
+    """The part of the step after which no exponential exceeds its admissible growth."""
     sizes, level = view(Sizes, ws), view(Scales, ws).level
     exponents, before = view(Trial, ws).exponents, view(History, ws).exponents
     if sizes.mapping != 0 and call(sizes.mapping, (SHORTEN, ws.room, ws.table, exponents)) > 0:
@@ -82,7 +82,7 @@ def gather_listed(ws):
 
 @bare()
 def evaluate(ws):
-    """beta of active coordinates and its derivatives from the listed terms; False where a map has none."""
+    """beta of active coordinates and its derivatives from the listed terms; False where a map is not defined."""
     if view(Sizes, ws).mapping != 0:
         return call(view(Sizes, ws).mapping, (EVALUATE, ws.room, ws.table, view(Trial, ws).guess)) > 0
     terms, values, active, padded = view(Terms, ws), view(Values, ws), view(Active, ws), view(Sizes, ws).padded
@@ -107,7 +107,7 @@ def evaluate(ws):
 
 @bare()
 def along_flow(ws):
-    """``d beta/dt`` along f, and its derivative by z."""
+    """``d beta/dt`` along f, and its derivative in z."""
     values, f = view(Values, ws), view(Trial, ws).f
     for b in range(0, view(Active, ws).padded, EIGHT):
         flow = load(f, b)

@@ -1,7 +1,7 @@
-"""Solving with the iteration matrix of many active coordinates, by a factor in the coordinates or in the rows of A.
+"""Linear solves with the iteration matrix of many active coordinates, by a factor in the coordinates or the rows of A.
 
-Few flows need it: it stands apart from the loop, which calls it by its address, and is compiled when it is first asked
-for.
+Few flows need it: the loop calls it by address, and it is compiled on first
+use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flowsim.solvers.simd import view
 
 @part(fastmath=FAST)
 def _prepare_by_rows(ws):
-    """The inverse or the factor of ``I + A W A^T / n``."""
+    """Compute the inverse or the factor of ``I + A W A^T / n``."""
     problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
     r, wp, design, weighted = sizes.rows, sizes.padded, problem.design, matrix.work
     M, pivots = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.pivots
@@ -42,7 +42,7 @@ def _prepare_by_rows(ws):
 
 @part(fastmath=FAST)
 def _weighted_entry(ws, i, j):
-    """Of the Hessian of a loss."""
+    """An entry of the Hessian of a loss."""
     sizes, design, curvature, total = view(Sizes, ws), view(Problem, ws).design, view(Matrix, ws).curvature, 0.0
     for q in range(sizes.rows):
         total += curvature[q] * design[q * sizes.padded + i] * design[q * sizes.padded + j]
@@ -51,7 +51,7 @@ def _weighted_entry(ws, i, j):
 
 @part(fastmath=FAST)
 def _prepare_by_coordinates(ws):
-    """The factor of ``I + W^1/2 G W^1/2``."""
+    """Compute the factor of ``I + W^1/2 G W^1/2``."""
     problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
     M, root, gram = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.root, problem.gram
     for s in range(active.n):
@@ -118,7 +118,7 @@ def _solve_by_coordinates(ws, v):
 
 @cache
 def address() -> int:
-    """Of the function ``(task, room, table, v)``; what it returns is 0 for a singular matrix."""
+    """Address of the function ``(task, room, table, v)``, which returns 0 for a singular matrix."""
 
     def factored(task, room, table, v):
         ws = Workspace(room, table)

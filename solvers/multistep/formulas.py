@@ -19,7 +19,7 @@ from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, 
 
 @bare(fastmath=FAST)
 def coefficients(ws, k, h):
-    r"""What the past spacings and the new step make of the formulas, for up to k + 2 past points.
+    r"""Coefficients of the formulas for the past spacings and the new step, for up to k + 2 past points.
 
     ``ahead[j]`` = 1/(t_{n+1} - t_{n-j}), ``behind[j]`` = 1/(t_n - t_{n-1-j}); ``ratio[j]`` takes the j-th difference to
     the new point; ``end_slope[j]`` is the slope there of the polynomial N_j that is 1 there and 0 at the last j points;
@@ -46,9 +46,9 @@ def coefficients(ws, k, h):
 
 @bare()
 def predict(ws, k, h):
-    """The part of the new z known from k past values, a guess with one more and the last f', and f, f' so predicted.
+    """The known part of the new z from k past values, a guess with one more and the last f', and the predicted f, f'.
 
-    As increments over the last z.
+    All as increments from the last z.
     """
     formula = view(Formula, ws)
     ahead, behind, ratio, end_slope = formula.ahead, formula.behind, formula.ratio, formula.end_slope
@@ -75,11 +75,11 @@ def predict(ws, k, h):
 
 @bare()
 def local_errors(ws, k, h, lower, higher):
-    r"""Local errors of the formulas with k, k - 1 and k + 1 past points; that of the first by coordinate.
+    r"""Local errors of the formulas with k, k - 1 and k + 1 past points; the first by coordinate.
 
     One more interpolation point, the next in the past, would change the integral by
     :math:`h^3 w\,(b - e/\tau)/\tau`: e and b are the parts of f and f' at the new point that the past points (one more
-    for e) do not predict, tau is how far the next is.
+    for e) do not predict, tau is the distance of the next past point.
     """
     formula = view(Formula, ws)
     ahead, ratio, end_slope, integral = formula.ahead, formula.ratio, formula.end_slope, formula.integral
@@ -111,7 +111,7 @@ def local_errors(ws, k, h, lower, higher):
 
 @bare()
 def remember(ws, k):
-    """The differences of f at the new point."""
+    """Update the differences of f to the new point."""
     history, trial, padded, ratio = view(History, ws), view(Trial, ws), view(Sizes, ws).padded, view(Formula, ws).ratio
     for b in range(0, padded, EIGHT):
         value = load(trial.f, b) - load(trial.f_ahead, b)

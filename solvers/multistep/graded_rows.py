@@ -1,24 +1,24 @@
-r"""Newton's method in the rows of an ill-conditioned A, each with a scale of its own.
+r"""Newton's method in the rows of an ill-conditioned A, each with its own scale.
 
-In ``z = A^T nu / n`` the rounding of a stiff mode, which a second-derivative formula magnifies by its stiffness twice,
-leaves nothing of slow ones. With A a triangular factor from a pivoted QR decomposition, whose rows fall off as its
+In ``z = A^T nu / n`` the rounding of a stiff mode, which a second-derivative formula amplifies by its stiffness twice,
+exceeds slow modes. With A a triangular factor from a pivoted QR decomposition, whose rows decrease as its
 singular values do, and R = A / sqrt(n), the step's equations for the rows,
 
 .. math:: \nu = \nu^\ast + A_h\, g - B_h\, g', \qquad g = b - R\beta, \qquad g' = -R\,(D R^\top g + \beta_t),
 
-have a rounding error in each row that is in proportion to that row. Large coefficients that nearly cancel leave an
-error in the g of stiff rows, which its stiffness would bring to slow ones. So the new g is not evaluated: it is what
-the formula and the equation for g' make of nu, and Newton's method makes it the evaluated one, with
+have a rounding error in each row that is relative to that row. Large coefficients that nearly cancel leave an
+error in the g of stiff rows, which stiffness would transfer to slow ones. So the new g is not evaluated: it is
+determined from nu by the formula and the equation for g', and Newton's method makes it equal to the evaluated one, with
 :math:`K = R D R^\top`,
 
 .. math:: (A_h + B_h K)\, g(\nu) = \nu - \nu^\ast - B_h R \beta_t, \qquad \rho = b - R\beta(R^\top \nu) - g(\nu) = 0,
           \qquad \Delta \nu = \big((A_h - \theta) M^2 + \theta M\big)\, \rho, \quad M = (I + \theta K)^{-1},
 
-where no residual is multiplied by K. A triangular factor of :math:`I + V V^\top`, :math:`V = R (\theta D)^{1/2}`, is
-made by reflections that never form :math:`V V^\top`: that would square the condition.
+where no residual is multiplied by K. The triangular factor of :math:`I + V V^\top`, :math:`V = R (\theta D)^{1/2}`, is
+computed by reflections, without forming :math:`V V^\top`, which would square the condition number.
 
-The rows are coordinates without exponentials (:mod:`flowsim.solvers.multistep.screening`), so that the history is
-theirs too. The loop calls this by its address: few flows need it.
+The rows are coordinates without exponentials (:mod:`flowsim.solvers.multistep.screening`), so that they have a history
+too. The loop calls this module by address, as few flows need it.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, add_up, at_address, constant, load, magnitude, store, view
 
-#: Corrections with one matrix, and the part of the goal at which they end.
+#: Corrections with one matrix, and the part of the goal to which they are iterated.
 _CORRECTIONS, _PART = 12, 0.01
-#: A correction leaves out its square, times this at most.
+#: Bound on the second-order term of a correction, relative to its square.
 _SQUARE = 4.0
 
 
 class Rows(NamedTuple):
-    """Of every row: g, the size of its terms, the residual, the correction, and vectors to work with.
+    """For every row: g, the size of its terms, the residual, the correction, and work vectors.
 
     Then the factors of I + theta K and of I + (B / A) K, and V.
     """
@@ -75,12 +75,12 @@ class Rows(NamedTuple):
     V: Any
 
 
-#: Vectors of rows before the triangle, and numbers before those: the equation's four, and the step's stiffness.
+#: Number of row vectors before the triangle, and of numbers before those: four of the equation, and the stiffness.
 _VECTORS, _HEAD = 8, 8
 
 
 def floats(rows: int, padded: int) -> int:
-    """The length of the buffer for so many rows and, padded, coordinates."""
+    """The length of the buffer for `rows` rows and `padded` coordinates."""
     return _HEAD + _VECTORS * rows + 2 * (rows * rows + rows) + rows * padded + 2 * EIGHT
 
 
@@ -119,7 +119,7 @@ def _in_coordinates(ws, u, end, out):
 
 @bare()
 def _evaluate(ws, rows, first, second):
-    """The map, g as the formula has it, the flow along it, and how far the evaluated g is; False where that is none."""
+    """The map, g by the formula, the flow along it, and the residual of the evaluated g; False if not finite."""
     problem, sizes, values = view(Problem, ws), view(Sizes, ws), view(Values, ws)
     trial, count = view(Trial, ws), view(Active, ws).padded
     if not evaluate(ws):
@@ -141,7 +141,7 @@ def _evaluate(ws, rows, first, second):
 
 @bare()
 def _by_formula(ws, rows, weights, by_z, by_t):
-    """g of ``(first + second K) g = nu - nu* - second R beta_t``."""
+    """Solve ``(first + second K) g = nu - nu* - second R beta_t`` for g."""
     first, second = weights
     sizes, trial, place = view(Sizes, ws), view(Trial, ws), view(Index, ws).place
     _times_rows(ws, by_t, rows.by)
@@ -157,7 +157,7 @@ def _by_formula(ws, rows, weights, by_z, by_t):
 def _factor(ws, rows, theta, by_z, triangle):
     """The triangle T with ``T^T T = I + V V^T``, by Householder reflections of ``[I; V^T]``.
 
-    Its reciprocal diagonal comes after it.
+    The reciprocals of its diagonal are stored after it.
     """
     problem, sizes, V = view(Problem, ws), view(Sizes, ws), rows.V
     r, wp, count, root = sizes.rows, sizes.padded, view(Active, ws).padded, view(Newton, ws).work
@@ -203,7 +203,7 @@ def _solve(triangle, r, u, out):
 
 @bare()
 def _rest(ws, rows, first, second):
-    """What the correction leaves of the linear system."""
+    """The residual of the linear system after the correction."""
     values, newton, count, r = view(Values, ws), view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
     _in_coordinates(ws, rows.delta, count, newton.delta)
     for b in range(0, count, EIGHT):
@@ -220,9 +220,9 @@ def _rest(ws, rows, first, second):
 
 @bare()
 def _correction(ws, rows, equation):
-    """Newton's correction; how it was solved.
+    """Newton's correction; returns the kind of its solution.
 
-    Rounding can keep it from the goal, by its size times the stiffness: then the equation is linearised anew.
+    Rounding, of its size times the stiffness, can limit its accuracy: then the equation is linearised again.
     """
     first, second, theta, goal = equation
     newton, count, r = view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
@@ -251,7 +251,7 @@ def _correction(ws, rows, equation):
 
 @bare()
 def _move(ws, rows):
-    """All coordinates by the correction; the largest change of an active one, and of any."""
+    """Add the correction to all coordinates; returns the largest change of an active one, and of any."""
     trial, newton, gain, wp = view(Trial, ws), view(Newton, ws), view(Scales, ws).gain, view(Sizes, ws).padded
     change = trial.residual
     _in_coordinates(ws, rows.delta, wp, change)
@@ -262,14 +262,14 @@ def _move(ws, rows):
 
 @bare()
 def _finish(ws, rows, first, second):
-    """f and f' of all coordinates: what the formula makes of nu, with the map at the new point to first order."""
+    """f and f' of all coordinates by the formula, with the map at the new point to first order."""
     sizes, trial, values, place, most = view(Sizes, ws), view(Trial, ws), view(Values, ws), view(Index, ws).place, 0.0
     newton, change, count = view(Newton, ws), view(Trial, ws).residual, view(Active, ws).padded
     for b in range(0, count, EIGHT):
         by = load(change, b)
         store(newton.rest, b, load(values.by_z, b) + load(values.by_zz, b) * by)
         store(newton.work, b, load(values.by_t, b) + load(values.by_zt, b) * by)
-    # `work` is where the factor begins
+    # `work` overlaps with the factor
     copied(newton.work, count, newton.change_f)
     _by_formula(ws, rows, (first, second), newton.rest, newton.change_f)
     for q in range(sizes.rows):
@@ -285,7 +285,7 @@ def _finish(ws, rows, first, second):
 
 @bare()
 def _step(ws):
-    """Evaluations that solve the step's equations, their number negative where they did not."""
+    """Solve the equations of a step; returns the number of evaluations, negative on failure."""
     numbers, rows = at_address(view(Sizes, ws).graded_numbers, 0, 1.0), _rows(ws)
     first, second, theta, goal = numbers[0], numbers[1], numbers[2], numbers[3]
     sizes, terms, trial, active = view(Sizes, ws), view(Terms, ws), view(Trial, ws), view(Active, ws)
@@ -311,7 +311,7 @@ def _step(ws):
 
 @bare()
 def _filter(ws, vector):
-    """``vector = R^T (I + theta R D R^T)^-1`` times its part in the rows."""
+    """``vector = R^T (I + theta R D R^T)^-1`` times its components in the rows."""
     sizes, rows, place = view(Sizes, ws), _rows(ws), view(Index, ws).place
     for q in range(sizes.rows):
         rows.rest[q] = vector[place[sizes.width - sizes.rows + q]]
@@ -321,7 +321,7 @@ def _filter(ws, vector):
 
 @cache
 def address() -> int:
-    """Of the function ``(task, room, table, vector)``: evaluations of a step, negative where it is not solved."""
+    """Address of the function ``(task, room, table, vector)``: evaluations of a step, negative on failure."""
 
     def graded(task, room, table, vector):
         ws = Workspace(room, table)

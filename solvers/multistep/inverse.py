@@ -1,4 +1,4 @@
-"""The inverse behind the iteration matrix of few active coordinates, in whole vectors."""
+"""The inverse for the iteration matrix of few active coordinates, in whole vectors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from flowsim.solvers.simd import EIGHT, constant, load, only, spread, store
 
 @bare()
 def update_inverse(S, stride, weight, m, mp, first, second):
-    """S becomes ``(S^-1 + diag(weight))^-1``, S symmetric, by Gauss-Jordan pivots, two at a time.
+    """Replace a symmetric S by ``(S^-1 + diag(weight))^-1``, by Gauss-Jordan pivots, two at a time.
 
-    No difference of near equals decides anything: the pivots are ``1 + weight_i S_ii`` of ever smaller S_ii >= 0.
-    Nothing is stored entry by entry: a vector that is read while part of it is on its way to memory waits for that.
+    No pivot is subject to cancellation: they are ``1 + weight_i S_ii`` of decreasing S_ii >= 0.
+    Nothing is stored entry by entry, since a vector load after a partial store stalls.
     """
     for i in range(0, m - 1, 2):
         top, here = i * stride, i - i % EIGHT
@@ -37,7 +37,7 @@ def update_inverse(S, stride, weight, m, mp, first, second):
             x_1, x_2 = scale_1 * x_1, scale_2 * x_2
             if b == here:
                 row = row * (constant(1.0) - is_2) + (crossed * shrink_2) * is_2
-                # The columns of the two, by what is taken from nothing.
+                # The columns of the two pivots, by subtraction from zero.
                 x_1 = x_1 * others - shrink_1 * is_1
                 x_2 = x_2 * others + back * is_1 - shrink_2 * is_2
                 for j in range(m):

@@ -1,6 +1,6 @@
-r"""The iteration matrix ``I + G W``, ``W = theta D``, and what solves with it.
+r"""The iteration matrix ``I + G W``, ``W = theta D``, and its linear solves.
 
-The matrix of a step's equations is nearly its square. By the symmetric ``S = (G^-1 + W)^-1``, for few active
+The matrix of a step's equations is nearly its square. With the symmetric ``S = (G^-1 + W)^-1``, for few active
 coordinates, ``(I + G W)^{-1} v = v - S W v``. Where these are many more than A has rows, likewise in the rows,
 
 .. math:: (I + A^T C A W)^{-1} v = v - A^T C\, (I - S C)\, A W v, \qquad S = \big((A W A^T)^{-1} + C\big)^{-1}, \quad
@@ -21,9 +21,9 @@ from flowsim.solvers.multistep.products import into_rows, subtract_gram, subtrac
 from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Problem, Sizes, Values
 from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, spread, store, view, wider, widest
 
-#: What the factored solvers are asked for.
+#: Tasks of the factored solvers.
 PREPARE, SOLVE = range(2)
-#: What the method in graded rows is asked for.
+#: Tasks of the method in graded rows.
 STEP, FILTER = range(2)
 #: Where the table holds how systems are solved.
 _SOLVER = Active.PLACE + Active._fields.index("solver")  # type: ignore[attr-defined]
@@ -60,7 +60,7 @@ def _copy_gram(ws, S):
 
 @bare()
 def renew(ws, theta):
-    """W = theta D, what it can do to one coordinate alone at most, and what solves with it; False if singular."""
+    """Set W = theta D, the bound on its effect on single coordinates, and the solver; False if singular."""
     sizes, matrix, by_z, S = view(Sizes, ws), view(Matrix, ws), view(Values, ws).by_z, view(Matrix, ws).inverse
     if view(Active, ws).solver == BY_INVERSE_IN_ROWS and stiffness(ws, theta) > MOST_IN_ROWS:
         ws.table[_SOLVER] = BY_INVERSE
@@ -138,7 +138,7 @@ def _shrink_in_rows(ws, v):
 
 @bare()
 def mismatch(ws, theta):
-    """How much a solution with W instead of theta D leaves of an error, at most in one coordinate alone."""
+    """The largest error in a single coordinate of a solution with W instead of theta D."""
     matrix, by_z, worst = view(Matrix, ws), view(Values, ws).by_z, constant(0.0)
     for s in range(0, view(Active, ws).padded, EIGHT):
         stale = magnitude(theta * load(by_z, s) - load(matrix.weight, s))

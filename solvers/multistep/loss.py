@@ -1,7 +1,7 @@
 r"""Any convex loss: ``z' = -A^T loss'(A beta) / n``, ``z'' = -A^T W A (D z' + beta_t) / n`` with ``W = diag(loss'')``.
 
-Squares are the case W = 1, with a Gram matrix once and for all. A general loss is a function called by its address, so
-that the loop is compiled once for all of them.
+Squares are the case W = 1, with a constant Gram matrix. A general loss is a function called by address, so
+that the loop is compiled once for all losses.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from flowsim.solvers.simd import (
     view,
 )
 
-#: Of a sum of products, and the part of the tolerance that the rounding of f may move z by in a step.
+#: Rounding of a sum of products, and the part of the tolerance allowed for the effect of rounding of f on z.
 _ROUNDING, _FELT = 4.0 * float(np.finfo(np.float64).eps), 1e-3
-#: A curvature is taken for no less than this part of one.
+#: Least curvature, relative to 1, that is used.
 _TINY = 1e-300
-#: Curvatures are taken for those of the last point while no inactive coordinate moves a prediction by more than this.
+#: Change of a prediction by inactive coordinates up to which curvatures of the last point are used.
 _SEEN = 0.1
 _NEVER = 1e300
-#: A bound on stiffness that tells enough.
+#: Bound on the stiffness below which it is not computed.
 _NOT_STIFF = 0.25
 
 
@@ -56,7 +56,7 @@ def evaluate_loss(ws):
 
 @bare()
 def flow_of(ws, begin, end):
-    """f from `begin` to `end`."""
+    """Compute f from `begin` to `end`."""
     sizes, problem, f = view(Sizes, ws), view(Problem, ws), view(Trial, ws).f
     rows, zero, beta = problem.row_work, view(Newton, ws).zero, view(Values, ws).beta
     if sizes.loss != 0:
@@ -70,7 +70,7 @@ def flow_of(ws, begin, end):
 
 @bare()
 def _residuals(ws):
-    """``(A beta - b) / sqrt(n)``, and the largest part of its terms that it is."""
+    """``(A beta - b) / sqrt(n)``, and its largest entry relative to the terms."""
     sizes, problem, beta, most = view(Sizes, ws), view(Problem, ws), view(Values, ws).beta, 0.0
     for q in range(sizes.rows):
         total = terms = constant(0.0)
@@ -86,16 +86,16 @@ def _residuals(ws):
 
 @bare()
 def is_at_rest(ws):
-    """Whether residuals in the rows are all rounding: then so is f, and nothing moves any more."""
+    """Whether all residuals are rounding: then so is f, and the flow is at rest."""
     count = view(Problem, ws).count
     return count[2] != 0.0 and count[3] <= 0.25 * _ROUNDING * (8.0 + math.sqrt(view(Active, ws).n))
 
 
 @bare()
 def choose_products(ws, h, allowed):
-    """f from residuals in the rows where a step is so long that the rounding of ``c - G beta`` would be felt in z.
+    """Evaluate f from residuals in the rows if in a long step the rounding of ``c - G beta`` would be visible in z.
 
-    That rounding does not shrink with the residual, and it leaves the row space of A, where nothing brings it back.
+    That rounding does not decrease with the residual, and its component outside the row space of A is not damped.
     """
     problem = view(Problem, ws)
     sizes = view(Sizes, ws)
@@ -105,7 +105,7 @@ def choose_products(ws, h, allowed):
 
 @bare()
 def note_scales(ws):
-    """Scales at an accepted point, taken for those of the step to come: of terms of f, and of a loss's curvature."""
+    """Scales at an accepted point, used over the next step: of terms of f, and of the curvature of a loss."""
     sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
     gain, total = view(Newton, ws).gain, constant(0.0)
     for b in range(0, view(Active, ws).padded, EIGHT):
@@ -126,7 +126,7 @@ def _most_curved(ws):
 
 @bare()
 def note_reach(ws):
-    """The least reach: far from its targets a robust loss is nearly linear; its slope does not show where it curves."""
+    """Update the least reach: far from its targets a robust loss is nearly linear, so its curvature is no scale."""
     sizes, loss, problem, level = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Scales, ws).level
     root, least = math.sqrt(problem.count[0]), -_NEVER
     if sizes.loss != 0:
@@ -141,7 +141,7 @@ def note_reach(ws):
 
 @bare()
 def stiffness(ws, theta):
-    """The trace of theta G D; of a loss, where that is small, a bound on it."""
+    """The trace of theta G D; for other losses, where it is small, a bound."""
     sizes, active, problem, by_z = view(Sizes, ws), view(Active, ws), view(Problem, ws), view(Values, ws).by_z
     trace = constant(0.0)
     for b in range(0, active.padded, EIGHT):
@@ -164,7 +164,7 @@ def stiffness(ws, theta):
 
 @bare()
 def own_curvature(ws, s):
-    """The diagonal entry of ``A^T W A / n`` of an active coordinate."""
+    """The diagonal entry of ``A^T W A / n`` for an active coordinate."""
     sizes, problem = view(Sizes, ws), view(Problem, ws)
     if sizes.loss == 0:
         return problem.diagonal[s]
@@ -177,7 +177,7 @@ def own_curvature(ws, s):
 
 @bare()
 def weighted_gram(ws, out, stride):
-    """``A^T W A / n`` on the active coordinates, to rows of `out`."""
+    """``A^T W A / n`` on the active coordinates, as rows of `out`."""
     sizes, active, design = view(Sizes, ws), view(Active, ws), view(Problem, ws).design
     curvature, zero, column = view(Loss, ws).curvature, view(Newton, ws).zero, view(Problem, ws).row_work
     for s in range(active.n):

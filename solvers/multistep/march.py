@@ -1,4 +1,4 @@
-"""Many steps in one call: activation, one step after the other, its error, the next order and step, and the record."""
+"""The compiled loop: activation, steps, error control, choice of order and step size, and the record."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import EIGHT, at_address, call, constant, load, magnitude, pointer, store, view, wider, widest
 
-#: Where the table holds the state of a run.
+#: Position of the tuple `State` in the table.
 _STATE = State.PLACE  # type: ignore[attr-defined]
 
 
 @bare()
 def _largest(ws):
-    """The largest exponent, the fastest decay, and the least, which is below 0 for a growth."""
+    """The largest exponent, the fastest decay, and the slowest, which is negative for growth."""
     sizes, exponentials = view(Sizes, ws), view(Exponentials, ws)
     most = fastest = least = 0.0
     for i in range(sizes.width):
@@ -59,7 +59,7 @@ def _largest(ws):
 
 @bare()
 def _has_decayed(ws):
-    """Whether nothing is left in what is active of the terms that decay."""
+    """Whether all decaying terms of active coordinates are negligible."""
     by_t, most = view(Values, ws).by_t, constant(0.0)
     for b in range(0, view(Active, ws).padded, EIGHT):
         most = wider(magnitude(load(by_t, b)), most)
@@ -68,7 +68,7 @@ def _has_decayed(ws):
 
 @bare()
 def _next_step(clock, left):
-    """The step to try: the proposed one, or equal parts of what is left of the run."""
+    """The step to try: the proposed one, or an equal part of the rest of the run."""
     h = min(clock[c.NEXT_STEP], left)
     if h >= left * (1.0 - 1e-12):
         return left
@@ -79,17 +79,17 @@ def _next_step(clock, left):
 
 @bare()
 def _predicted(ws, order, depth, h, t):
-    """Predict the new point, over a shorter step where an exponential would grow too far.
+    """Predict the new point, over a shorter step if an exponential would grow too far.
 
-    Returns the step, what is new in it, and whether a tabulated map reaches so far.
+    Returns the step, the largest excess of an unlisted exponent, and whether a tabulated map extends so far.
     """
     history, guess, wp = view(History, ws), view(Trial, ws).guess, view(Sizes, ws).padded
     new, inside, log_h = 1.0, True, 0.0
     for attempt in range(c.TRIES):
         if attempt > 0:
-            h *= shortened(ws, log_h)  # and predicted anew: what is returned belongs together
+            h *= shortened(ws, log_h)  # and predicted again, so that the results are consistent
         if depth == 0:
-            # No past yet: f as its derivative has it.
+            # Without history: f by its derivative.
             history.spans[0] = c.BEGIN * h
             for i in range(wp):
                 history.f[wp + i] = history.spans[0] * history.df[i]
@@ -105,12 +105,12 @@ def _predicted(ws, order, depth, h, t):
 
 @bare()
 def _start(ws, clock, counts, left):
-    """f and f' where a formula has no past, and the first active coordinates; False where the map has no values."""
+    """Compute f, f' and the active coordinates at the start of a formula; False where the map is not defined."""
     history, trial, sizes, is_found = view(History, ws), view(Trial, ws), view(Sizes, ws), False
     for i in range(sizes.padded):
         trial.guess[i] = 0.0
     for _ in range(c.REJECTIONS):
-        # Once more where the curvature of a loss decides what is active.
+        # Again where the curvature of a loss determines the active coordinates.
         for _ in range(1 if sizes.loss == 0 else 2):
             view(Formula, ws).step[0] = _next_step(clock, left)
             exponents_at(ws, trial.guess, clock[c.TIME])
@@ -139,7 +139,7 @@ def _equation(ws, order, h, goal):
 
 @bare()
 def _follow(ws, equation):
-    """The other coordinates go where the step's equation has them; how far that is from the guess."""
+    """Update the inactive coordinates by the step's equation; returns the largest change from the guess."""
     extend_flow(ws)
     trial, gain, active, wp = view(Trial, ws), view(Scales, ws).gain, view(Active, ws), view(Sizes, ws).padded
     most, first, second = constant(0.0), equation.first, equation.second
@@ -172,7 +172,7 @@ def _solve(ws, equation, counts, has_matrix):
 
 @bare()
 def _filtered_error(ws, error):
-    """The error without what stiff modes make of rounding, and of what the equations are solved to."""
+    """The filtered error estimate, without rounding and residuals amplified by stiff modes."""
     residual, gain, wp = view(Trial, ws).residual, view(Scales, ws).gain, view(Sizes, ws).padded
     raw = size(residual, gain, wp)
     filtered(ws, residual)
@@ -181,14 +181,14 @@ def _filtered_error(ws, error):
 
 @bare()
 def _allowed(tol, depth, largest_exponent):
-    """The error of a step: of the first steps less, of none less than roundings of the exponents."""
+    """The admissible error of a step: smaller for the first steps, and not below the rounding of the exponents."""
     part = c.FIRST_PART if depth < c.FIRST_STEPS else 1.0
     return max(part * tol / c.CAUTION, c.ROUNDINGS * largest_exponent)
 
 
 @bare()
 def _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff):
-    """Over what is allowed: the error of the step, and those of the next lower and higher order."""
+    """Errors of the step and of the next lower and higher order, relative to the admissible error."""
     now, below, above = local_errors(ws, order, h, lower, higher)
     error = now / allowed
     if error > c.UNFILTERED and has_matrix and stiff > c.STIFF:
@@ -198,7 +198,7 @@ def _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff):
 
 @bare()
 def _to_rest(ws, theta, allowed, counts):
-    """Project stiff modes onto their quasi-steady state; whether the matrix holds."""
+    """Project stiff modes onto their quasi-steady state; returns whether the matrix is still valid."""
     own, by_others = distances(ws, theta)
     if own <= c.NEAR * allowed and by_others > c.STALE * c.REST * allowed:
         counts[c.MATRICES] += 1
@@ -238,7 +238,7 @@ def _accept(ws, order, h, from_differences):
 
 @bare()
 def _next_order(order, errors, lower, higher):
-    """The order with the longest predicted step, and the logarithm of how much longer than this one."""
+    """The order with the longest predicted step, and the logarithm of its ratio to this step."""
     error, below, above = errors
     best, next_order = -math.log(max(error, 1e-30)) / (order + 3), order
     if lower:
@@ -254,7 +254,7 @@ def _next_order(order, errors, lower, higher):
 
 @bare()
 def _growth(error, stiff, promise, after_rejection):
-    """The next step over this one."""
+    """The ratio of the next step to this one."""
     factor = c.SAFETY * math.exp(promise)
     if after_rejection:
         factor = min(factor, 1.0)
@@ -266,8 +266,8 @@ def _growth(error, stiff, promise, after_rejection):
 def march(tol, t_end, max_steps, room, table, clock, counts, records):
     """Take steps until `t_end`, a full record or a spent budget.
 
-    Carried on from call to call, so that where one ends makes no difference: the workspace, which begins with the
-    problem, ``clock`` and ``counts`` (see :mod:`flowsim.solvers.multistep.constants`).
+    The state is kept between calls, so that the result does not depend on where a call ends: the workspace, which
+    begins with the problem, ``clock`` and ``counts`` (see :mod:`flowsim.solvers.multistep.constants`).
 
     Parameters
     ----------
@@ -321,7 +321,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
                 if rejections > 0 and order > 1:
                     order -= 1
             elif sizes.screen != 0 and call(sizes.screen, (0, ws.room, ws.table, view(Trial, ws).guess)) > 0:
-                # Those that may matter are loaded, unless they have just been.
+                # Return to load coordinates that may matter, unless they have just been loaded.
                 clock[c.NEXT_STEP] = h
                 if steps_here > 0:
                     _keep_state(table, order, depth, has_matrix)

@@ -1,4 +1,4 @@
-"""Writing a flow to the workspace."""
+"""Write the problem of a flow to the workspace."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ _CALL = (
 
 @compiled(explicit=True, ahead=_CALL)
 def write_problem(A, by_rows, n, exponentials, reach, tol, room, table, known, compute_gram):
-    """Write a problem to a workspace, with the bookkeeping of a run not begun; where in `room` it begins.
+    """Write a problem to a workspace, in the state before a run; returns the offset of its beginning in `room`.
 
     ``A / sqrt(n)``, ``A^T b / n``, terms, and scales; ``A^T A / n`` if asked for.
 
     Parameters
     ----------
     by_rows : tuple of arrays
-        b, and what a loss takes: weights and offsets, of size 0 where there are none.
+        b, and for a loss weights and offsets, of size 0 if absent.
     reach : array (w,)
-        What beta of a coordinate moves any z by; of size 0 to take it from ``A^T A / n``.
+        Bound on the rate of change of any z by beta of a coordinate; of size 0 to compute it from ``A^T A / n``.
     room : array
-        Zeros, but for ``A^T A / n`` where it is not asked for and there is to be one.
+        Zeros, apart from ``A^T A / n`` if it is used but not computed here.
     known : array
-        A workspace to copy to `room`, which then has a cache line to spare, if it is of the same data; -1 if not.
+        A workspace that is copied to `room`, which then has a spare cache line, if it has the same data; else -1 is
+        returned.
     """
     if len(known) == 0:
         ws = Workspace(pointer(room, 0), pointer(table, 0))
@@ -96,7 +97,7 @@ def _write_data(ws, A, by_rows, n, compute_gram):
 
 @bare()
 def _holds(ws, A, by_rows, n):
-    """Whether a workspace has these data, bit by bit."""
+    """Whether a workspace has bitwise the same data."""
     sizes, problem, loss = view(Sizes, ws), view(Problem, ws), view(Loss, ws)
     b, weights, offset = by_rows
     scale, same = 1.0 / math.sqrt(n), problem.count[0] == n
@@ -111,7 +112,7 @@ def _holds(ws, A, by_rows, n):
 
 @bare()
 def _write_terms(ws, exponentials, reach, tol):
-    """Exponentials, and all that depends on them."""
+    """Write the exponentials and quantities that depend on them."""
     sizes, to = view(Sizes, ws), view(Exponentials, ws)
     w, wp = sizes.width, sizes.padded
     log_coefficient, sign, slope, decay = exponentials
@@ -127,7 +128,7 @@ def _write_terms(ws, exponentials, reach, tol):
 
 @bare()
 def _write_scales(ws, reach, tol):
-    """When a coordinate is active and what its error counts; every one in its own place, and no past."""
+    """Write levels of activity and weights of errors; reset the order of coordinates and the history."""
     sizes, scales, index, exponentials = view(Sizes, ws), view(Scales, ws), view(Index, ws), view(Exponentials, ws)
     gram, unlisted, spans, wp = view(Problem, ws).gram, view(Terms, ws).unlisted, view(History, ws).spans, sizes.padded
     for i in range(wp):

@@ -1,4 +1,4 @@
-r"""Projection of stiff modes onto their quasi-steady state, where their part of f is noise for a longer step to come.
+r"""Projection of stiff modes onto their quasi-steady state, where their part of f is noise for longer steps.
 
 With :math:`F = (I + \theta G D)^{-1}` the stiff part of f is :math:`(I - F)^2 f`, its distance from the quasi-steady
 state :math:`\theta F (I - F)^2 f`.
@@ -16,9 +16,9 @@ from flowsim.solvers.simd import EIGHT, below, constant, load, magnitude, store,
 
 @bare()
 def distances(ws, theta):
-    """How far stiff coordinates are from rest by their own f, and what W instead of theta D makes of that, at most.
+    """Distance of stiff coordinates from rest, and a bound on its error from W instead of theta D.
 
-    The latter by coordinates that are not stiff: how fast they move, and it may be fast, is not to be felt.
+    The latter by coordinates that are not stiff, whose velocity must not affect the projection.
     """
     matrix, by_z, f, gain = view(Matrix, ws), view(Values, ws).by_z, view(Trial, ws).f, view(Newton, ws).gain
     own = by_others = constant(0.0)

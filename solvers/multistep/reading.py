@@ -1,4 +1,4 @@
-"""Between the ends of steps: z, and the speed of beta."""
+"""The continuous extension: z, and the speed of beta."""
 
 from __future__ import annotations
 

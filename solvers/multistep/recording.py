@@ -1,4 +1,4 @@
-"""The record of steps, and straight lines in place of steps where what is active is at rest."""
+"""The record of steps, and straight lines instead of steps where active coordinates are at rest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_records(records, capacity, width):
 
 @bare()
 def _record(ws, row, records):
-    """z, f and f' in the order of the caller."""
+    """Record z, f and f' in the caller's order of coordinates."""
     history, place, width = view(History, ws), view(Index, ws).place, view(Sizes, ws).width
     for i in range(width):
         at, to = place[i], row * width + i
@@ -52,7 +52,7 @@ def _advance_clock(clock, h, is_last, t_end):
 
 @bare()
 def begin_record(ws, clock, counts, record):
-    """Where a call of the loop begins."""
+    """Record the state at the beginning of a call of the loop."""
     if counts[c.RECORDED] == 0:
         record.t[0] = clock[c.TIME]
         _record(ws, 0, record)
@@ -60,7 +60,7 @@ def begin_record(ws, clock, counts, record):
 
 @bare()
 def record_step(ws, clock, counts, h, order, is_last, t_end, record):
-    """The clock and the record after a step of length h, in the unit of the clock."""
+    """Update clock and record after a step of length h, in the unit of the clock."""
     recorded = counts[c.RECORDED]
     _advance_clock(clock, h, is_last, t_end)
     record.h[recorded], record.order[recorded], record.t[recorded + 1] = h, order, clock[c.TIME]
@@ -73,7 +73,7 @@ def record_step(ws, clock, counts, h, order, is_last, t_end, record):
 def _straight(ws, clock, counts, h, t_end, record):
     """Record a straight line of length h, in the unit of the clock, along f."""
     recorded, left = counts[c.RECORDED], (t_end - clock[c.TIME]) - clock[c.TIME_LOW]
-    # The last point once more: its f may have been rounding, which the length of the line would make something of.
+    # Record the last point again: its f may have been rounding, which the length of the line would amplify.
     record.t[recorded] = clock[c.TIME]
     _record(ws, recorded, record)
     record_step(ws, clock, counts, h, 0, h == left, t_end, record)
@@ -81,10 +81,10 @@ def _straight(ws, clock, counts, h, t_end, record):
 
 @bare()
 def cross(ws, clock, counts, h, t_end, record):
-    """Take a straight line as far as it goes, where what is active is at rest.
+    """Take a straight line as far as possible, where active coordinates are at rest.
 
-    By a map that is called: 1 if it has done so, 0 if not, 2 if there is no matrix any more; -1 for a map that does not
-    do so. Else only to the end, where nothing moves any more.
+    For a map that is called: 1 if a line was taken, 0 if not, 2 if not and the matrix was reset; -1 for a map without
+    lines. Else only to the end of the run, if the flow is at rest.
     """
     formula, mapping = view(Formula, ws), view(Sizes, ws).mapping
     left = (t_end - clock[c.TIME]) - clock[c.TIME_LOW]

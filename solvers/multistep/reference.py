@@ -1,4 +1,4 @@
-r"""One step of the method in NumPy: the text to read first, and what tests hold the compiled loop to.
+r"""One step of the method in NumPy: the code to read first, and the oracle of the compiled loop in tests.
 
 The flow is :math:`z' = f(z, t) = c - G\beta(z, t)`. f is interpolated at the last k points of time and, with its
 derivative, at the new one; the integral of that polynomial P over the step is the step,
@@ -8,7 +8,8 @@ derivative, at the new one; the integral of that polynomial P over the step is t
 
 It is solved for z_{n+1} by Newton's method. The local error is what one more past point would change. The compiled loop
 does the same with the active coordinates alone, with coefficients from modified divided differences, a matrix kept over
-many steps, and one evaluation of the map a step; its f is moved by the corrections instead of being evaluated again.
+many steps, and one evaluation of the map per step; its f is updated by the corrections instead of being evaluated
+again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 
-#: Newton's iteration ends where a correction is so small, or after so many.
+#: Relative size of a correction at which Newton's iteration ends, and the largest number of corrections.
 _CONVERGED, _ITERATIONS = 1e-14, 50
 
 
@@ -85,7 +86,7 @@ def formula(k: int, past: Array, t: float) -> tuple[Array, float, float]:
 
 
 def step(gram: Array, drive: Array, mapping: Map, history: History, t: float, k: int) -> Step:
-    """One step to time t with k past values of f; the error where there is one more to judge it by.
+    """One step to time t with k past values of f; with an error estimate if there is one more.
 
     Parameters
     ----------

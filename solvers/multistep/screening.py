@@ -1,7 +1,7 @@
-r"""Coordinates that are not loaded: a bound on their exponents, safe by the Cauchy-Schwarz inequality.
+r"""A bound on the exponents of coordinates that are not loaded, safe by the Cauchy-Schwarz inequality.
 
-Only their exponents where they were last read are known, and how these grow along a straight line of
-:math:`\nu`: they differ by no more than their reach times the distance of nu from that line. The rows of A are
+Their exponents are known at the last pass over A, with their growth along a straight line of
+:math:`\nu`: they deviate by at most their reach times the distance of nu from that line. The rows of A are
 coordinates without exponentials, whose z is nu.
 """
 
@@ -17,13 +17,13 @@ from flowsim.solvers.compilation import FAST, bare, compiled_callback
 from flowsim.solvers.multistep.workspace import Formula, History, Index, Sizes, Workspace
 from flowsim.solvers.simd import at_address, view
 
-#: Exponents that are bounded together, first.
+#: Exponents in a block that is bounded together first.
 BLOCK = 64
 
 
 class Unloaded(NamedTuple):
-    """How many exponents, the first row's coordinate, rows; the time since, nu then and its rate, and of exponents
-    over their level: where they were, their growth, their reach; the largest of each of blocks of them.
+    """Number of exponents, the first row's coordinate, rows; the elapsed time, nu then and its rate, and for exponents
+    over their level: value, growth and reach; the largest of each over blocks.
     """
 
     count: Any
@@ -60,7 +60,7 @@ def _worst(outside, first, last, since, distance):
 
 @bare()
 def _may_matter(ws, guess):
-    """Could a coordinate that is not loaded be active at the end of the step being tried? The time since goes on."""
+    """Whether a coordinate that is not loaded may be active at the end of the trial step; updates the elapsed time."""
     outside, z, place = _outside(view(Sizes, ws)), view(History, ws).z, view(Index, ws).place
     h = view(Formula, ws).step[0]
     since, distance = outside.since[0] + h, 0.0
@@ -84,7 +84,7 @@ def _may_matter(ws, guess):
 
 @cache
 def address() -> int:
-    """Of the function ``(task, room, table, guess)``; 1 where a coordinate that is not loaded may matter."""
+    """Address of the function ``(task, room, table, guess)``; 1 where a coordinate that is not loaded may matter."""
 
     def screen(task, room, table, guess):
         return _may_matter(Workspace(room, table), guess)

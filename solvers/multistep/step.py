@@ -1,12 +1,12 @@
-r"""Solving one step's equations for the new point.
+r"""Solution of the equations of one step.
 
 With A, B the weights of f_{n+1} and -f'_{n+1},
 
 .. math:: z = z^\ast + A f - B f' \quad\Longrightarrow\quad
           \big(I + G (A D - B Q) + B\,(G D)^2\big)\,\Delta = R, \qquad Q_i = \partial \beta_i' / \partial z_i |_f,
 
-a linear system on the active coordinates, whose matrix is nearly :math:`(I + \sqrt{B}\,G D)^2`: the inverse of that
-square root, kept over many steps, solves it to a tenth, and a few corrections to a part of the tolerance.
+a linear system on the active coordinates, whose matrix is nearly :math:`(I + \sqrt{B}\,G D)^2`: the inverse of its
+square root, kept over many steps, solves it to a tenth, and a few corrections to the required part of the tolerance.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from flowsim.solvers.simd import EIGHT, add_up, constant, load, magnitude, store
 
 
 class Equation(NamedTuple):
-    """``z = z* + first f - second f'``; theta = sqrt(second); to what it is solved."""
+    """``z = z* + first f - second f'``; theta = sqrt(second); the goal of its solution."""
 
     first: Any
     second: Any
@@ -47,13 +47,13 @@ class Equation(NamedTuple):
     goal: Any
 
 
-#: How a linear system was solved: not, to what rounding allows at this distance, or to the equation's goal.
+#: Outcome of a linear solve: failed, limited by rounding, or to the equation's goal.
 FAILED, INEXACT, EXACT = range(3)
 
 
 @bare()
 def evaluate_flow(ws, counts):
-    """beta, f and f' of active coordinates from the exponents of the listed terms; False where the map has none."""
+    """beta, f and f' of active coordinates from the listed exponents; False where the map is not defined."""
     values, trial, count = view(Values, ws), view(Trial, ws), view(Active, ws).padded
     counts[EVALUATED] += 1
     if not evaluate(ws):
@@ -68,7 +68,7 @@ def evaluate_flow(ws, counts):
 
 @bare()
 def extend_flow(ws):
-    """f and f' of all others."""
+    """f and f' of all inactive coordinates."""
     values, trial, first, sizes = view(Values, ws), view(Trial, ws), view(Active, ws).padded, view(Sizes, ws)
     zero, end = view(Newton, ws).zero, sizes.padded
     if first == end:
@@ -77,14 +77,14 @@ def extend_flow(ws):
     if sizes.loss == 0:
         subtract_gram(ws, values.velocity, first, end, zero, trial.df)
     else:
-        # The last product was that of the velocity: its rows stand.
+        # The rows hold the last product, that of the velocity.
         problem = view(Problem, ws)
         subtract_rows(problem.design, end, problem.row_work, sizes.rows, first, end, zero, trial.df)
 
 
 @bare()
 def _residual(ws, equation):
-    """How far the step's equation is from being solved; False if that is not a number."""
+    """The residual of the step's equation; False if it is not finite."""
     trial, check = view(Trial, ws), constant(0.0)
     first, second = equation.first, equation.second
     for b in range(0, view(Active, ws).padded, EIGHT):
@@ -97,10 +97,10 @@ def _residual(ws, equation):
 
 @bare()
 def _moved(ws, equation, by):
-    """The new point moved, beta to first order; what is left of the step's equation, infinite if that is not a number.
+    """Update the new point, beta to first order; returns the size of the residual, infinite if it is not finite.
 
-    Of squares f moves by ``-G D by``: what is left of the equation would be noise in it where the system is stiff. Of
-    another loss its derivatives are evaluated anew.
+    For squares f changes by ``-G D by``: an evaluated residual would be noise where the system is stiff. For
+    other losses the derivatives are evaluated again.
     """
     values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
     is_squared = view(Sizes, ws).loss == 0
@@ -130,7 +130,7 @@ def _moved(ws, equation, by):
 
 @bare()
 def _left_of_squares(ws, equation, by):
-    """f and f' after a correction, and what it leaves of the equation, from what it changes."""
+    """f, f' and the residual after a correction, from their changes."""
     newton, trial, count, most = view(Newton, ws), view(Trial, ws), view(Active, ws).padded, constant(0.0)
     subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_df)
     for b in range(0, count, EIGHT):
@@ -145,11 +145,11 @@ def _left_of_squares(ws, equation, by):
 
 @bare()
 def _within_rounding(ws, equation):
-    """Whether what is left of the equation, r, is rounding in stiff modes, which their stiffness magnifies twice.
+    """Whether the residual r of the equation is rounding in stiff modes, amplified twice by their stiffness.
 
-    With ``F = (I + G W)^-1`` it is ``r = F r + G W F r``: the first part is what the new point misses; the second is a
-    change of ``d beta/dt`` by ``-W F r / second``, of all coordinates alike. The correction itself misses ``F^2 r``:
-    where that is small beside it, the equation is linearised anew.
+    With ``F = (I + G W)^-1`` it is ``r = F r + G W F r``: the first part is the error of the new point; the second is a
+    change of ``d beta/dt`` by ``-W F r / second``. The error of the correction is ``F^2 r``:
+    where that is relatively small, the equation is linearised again.
     """
     newton, values, trial, count = view(Newton, ws), view(Values, ws), view(Trial, ws), view(Active, ws).padded
     copied(trial.residual, count, newton.rest)
@@ -172,10 +172,10 @@ def _within_rounding(ws, equation):
 
 @bare()
 def _lengthened(ws):
-    """``1 / (1 - c)`` if the last part of the correction left c times what was left before: the geometric series.
+    """``1 / (1 - c)`` if the last correction reduced the residual to c times its size: the geometric series.
 
-    That is what a stale matrix, or none, does to its slowest mode; of several modes c is the best for all, and the part
-    to come is not trusted to be more than twice itself.
+    This extrapolates the slowest mode under a stale or absent matrix; for several modes c is a compromise, and the next
+    correction is at most doubled.
     """
     newton, residual, over, under = view(Newton, ws), view(Trial, ws).residual, constant(0.0), constant(0.0)
     for b in range(0, view(Active, ws).padded, EIGHT):
@@ -187,9 +187,9 @@ def _lengthened(ws):
 
 @bare()
 def _correct(ws, equation, counts, has_matrix, is_new):
-    """Corrections, with a new matrix where the kept one does not serve: (solved, has a matrix, it is new).
+    """Corrections, with a new matrix where the kept one fails: (solved, has a matrix, it is new).
 
-    Their sum is ``delta``.
+    ``delta`` is their sum.
     """
     newton, trial, count = view(Newton, ws), view(Trial, ws), view(Active, ws).padded
     copied(newton.zero, count, newton.delta)
@@ -223,9 +223,9 @@ def _correct(ws, equation, counts, has_matrix, is_new):
 
 @bare()
 def _second_order(ws, theta, stiff):
-    """What a correction leaves out, in the step's equation: its square, through what is stiff once or twice.
+    """The second-order term neglected by a correction in the step's equation, amplified once or twice by stiffness.
 
-    Of a coordinate that is not stiff itself, once at most: it may be corrected by more.
+    For a coordinate that is not stiff itself, once at most: it may have a larger correction.
     """
     newton, by_z, diagonal, most = view(Newton, ws), view(Values, ws).by_z, view(Problem, ws).diagonal, constant(0.0)
     if view(Sizes, ws).loss != 0:
@@ -242,7 +242,7 @@ def _second_order(ws, theta, stiff):
 def solve_step(ws, equation, counts, has_matrix):
     """Solve for the active coordinates by Newton's method: (solved, the step's stiffness, has a matrix).
 
-    One evaluation of the exponentials is enough, as a rule: what a correction changes to second order is below the
+    One evaluation of the exponentials usually suffices: the second-order term of the correction is below the
     goal.
     """
     trial, newton, terms = view(Trial, ws), view(Newton, ws), view(Terms, ws)
@@ -257,7 +257,7 @@ def solve_step(ws, equation, counts, has_matrix):
         solved, has_matrix, is_new = _correct(ws, equation, counts, has_matrix, is_new)
         if solved == FAILED:
             return False, stiff, has_matrix
-        # Of second order, in the equation; where rounding keeps that from becoming small, in z.
+        # The second-order term in the equation; where it is limited by rounding, in z.
         left_out = _second_order(ws, equation.theta, stiff if evaluation < ROUNDING_FROM else 0.0)
         if solved == EXACT and left_out <= equation.goal:
             return True, stiff, has_matrix

@@ -1,7 +1,7 @@
-"""Where all that is active is at rest, the others move along straight lines.
+"""Straight lines: the motion of all other coordinates while active ones are at rest.
 
-One exact step takes them to where the next one becomes active, however far that is, and the formulas begin anew there:
-over a plateau of 1e300 neither f nor f' of what is at rest is known to what a step would make of it.
+One exact step takes them to the next activation, at any distance, where the formulas restart:
+over a plateau of 1e300 neither f nor f' of coordinates at rest is accurate enough for a step.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from flowsim.solvers.multistep.workspace import (
 )
 from flowsim.solvers.simd import view
 
-#: Arrivals that differ by less than this, relatively, are one.
+#: Relative difference below which arrivals coincide.
 _TIE = 1e-13
-#: A straight line is taken where it is so many times longer than the step before.
+#: Ratio to the last step from which on a straight line is taken.
 _LONGER = 10.0
-#: The implicit Euler step that measures how far a state is from rest, over the fastest time scale: as rounding allows.
+#: Largest implicit Euler step that measures the distance from rest, over the fastest time scale, limited by rounding.
 _IMPLICIT = 1e10
-#: A test of rest that failed is taken again where coordinates have come so much closer.
+#: A failed test of rest is repeated once coordinates are this much closer.
 _CLOSER = 0.1
-#: Along a line others are moved unseen by no more than this.
+#: Bound on the neglected motion of others along a line.
 _SEEN = 1e-3
-#: The first step after a line, as a part of the time to infinity.
+#: The first step after a line, relative to the time to the blow-up.
 _FIRST = 0.25
 
 
 @bare()
 def _leeway(ws, on):
-    """By how much the level of activity may be higher along a line, in logarithms.
+    """The increase of the level of activity along a line, in logarithms.
 
-    What others are moved by counts as errors of theirs do, and distances are known to roundings alone.
+    The neglected motion of others counts as an error of theirs, and distances have rounding errors.
     """
     active, by_z, gain, most = view(Active, ws), view(Values, ws).by_z, view(Scales, ws).gain, 1e-300
     for s in range(view(Sizes, ws).width):
@@ -69,9 +69,9 @@ def _leeway(ws, on):
 
 @bare()
 def _entry(ws, on, s):
-    """The level at which a coordinate is active, and the distance at which it is so whatever its speed.
+    """The level at which a coordinate is active, and the distance at which it is active at any speed.
 
-    A loss that is no square bends by what it did at the last point, as long as no prediction is moved far.
+    The curvature of other losses is that of the last point, as long as no prediction changes much.
     """
     level, log_curvature = view(Scales, ws).level[s], view(Loss, ws).log_curvature
     return level + c.ENTRY - log_curvature[0], size_to_distance(on.power, level - log_curvature[1])
@@ -79,15 +79,15 @@ def _entry(ws, on, s):
 
 @bare()
 def _side_until(on, side, i, entry, leeway, speed, left):
-    """How long a side may move in a straight line, with `speed` towards infinity, before it is active.
+    """How long a side may move in a straight line, with `speed` towards its blow-up, before it is active.
 
-    Not positive if it is.
+    Not positive if it is active.
     """
     distance, unit = on.distance[side * on.d + i], on.head[UNIT]
     entry, latest = entry
     end = end_of(on, side, i, distance * unit)
     if end == end:
-        # At a critical point of its formula beta stands, until it comes back to where it was.
+        # At a critical point of its formula beta is constant until z returns to where it was reached.
         return left if speed >= 0.0 else (end / unit - distance) / -speed
     if speed > 0.0:
         until = (distance - max(goal_of(on, side, i, entry, speed), latest) / unit) / speed
@@ -95,11 +95,11 @@ def _side_until(on, side, i, entry, leeway, speed, left):
             return until
         ahead = (distance - speed * left) * unit
         if ahead > latest and log_size(on, side, i, ahead) + math.log(left) + math.log(unit) <= entry + leeway:
-            # It has no time to become so.
+            # It does not become active in the time left.
             return left
         return (distance - max(goal_of(on, side, i, entry + leeway, speed), latest) / unit) / speed
     if distance <= on.distance[(1 - side) * on.d + i]:
-        # It stands or leaves: what it still does to others.
+        # It is constant or recedes: its remaining effect on others.
         span = left
         if speed < 0.0:
             span = min(left, 0.5 * (on.power - 2.0) * reach_of(on, side, i, distance * unit) / unit / -speed)
@@ -112,7 +112,7 @@ def _side_until(on, side, i, entry, leeway, speed, left):
 def _wait(ws, on, f, left):
     """How long straight lines along f may be before a coordinate is active, at most `left`; not positive if one is.
 
-    In the unit of distances. Coordinates at rest have f = 0 and a slope in ``Values.by_z``.
+    In the unit of distances. Coordinates at rest have f = 0 and a non-zero ``Values.by_z``.
     """
     active, by_z = view(Active, ws), view(Values, ws).by_z
     coordinate, leeway, wait = view(Index, ws).coordinate, _leeway(ws, on), left
@@ -131,9 +131,9 @@ def _wait(ws, on, f, left):
 
 @bare()
 def _settled(ws, on):
-    """The fastest rate of what is active and as close to rest as the tolerance requires, each by itself.
+    """The fastest rate of the coordinates that are active and individually at rest within the tolerance.
 
-    Of the others the slope is set to 0: whether they are active is for :func:`_wait` to say.
+    For the others the slope is set to 0: :func:`_wait` tests whether they are active.
     """
     active, by_z = view(Active, ws), view(Values, ws).by_z
     f, gain, fastest = view(History, ws).f, view(Scales, ws).gain, 0.0
@@ -148,9 +148,9 @@ def _settled(ws, on):
 
 @bare()
 def _to_rest(ws, on, fastest, left):
-    """Where what is active is at rest: an implicit Euler step over all that is left; False if that is too far.
+    """Move active coordinates to rest by an implicit Euler step over the rest of the run; False if too far.
 
-    ``theta (I + theta G D)^-1 f``, with f of the others moved along in ``Trial.f``.
+    ``theta (I + theta G D)^-1 f``, with f of the others updated in ``Trial.f``.
     """
     active, newton, f, by_z = view(Active, ws), view(Newton, ws), view(Trial, ws).f, view(Values, ws).by_z
     theta = min(left, _IMPLICIT / fastest)
@@ -176,7 +176,7 @@ def _to_rest(ws, on, fastest, left):
 
 @bare()
 def _follow_line(ws, on, f, length):
-    """Distances at the end of a line; the first step from there."""
+    """Set the distances at the end of a line; returns the first step from there."""
     unit, coordinate = on.head[UNIT], view(Index, ws).coordinate
     first = np.inf
     for s in range(view(Sizes, ws).width):
@@ -188,14 +188,14 @@ def _follow_line(ws, on, f, length):
         end, was = end_of(on, 1 - side, i, on.distance[left] * unit) / unit, on.distance[left]
         move(on, i, f[s] * length)
         if abs(on.distance[left] - end) <= _TIE * abs(was):
-            # Back where it came to a critical point.
+            # Back at the point where it reached a critical point.
             on.distance[left], on.rounding[left] = end, 0.0
             first = min(first, abs(end) * unit / (on.moves[left] * abs(f[s])))
         if 0.0 < before < np.inf:
             entry, latest = _entry(ws, on, s)
             goal = max(goal_of(on, side, i, entry, speed), latest) / unit
             if abs(on.distance[at] - goal) <= _TIE * before:
-                # The way here was longer than floats can tell from the goal.
+                # The distance left is below the rounding of the distance travelled.
                 on.distance[at], on.rounding[at] = goal, 0.0
             first = min(first, abs(on.distance[at]) * unit / speed)
     return _FIRST * first
@@ -203,10 +203,10 @@ def _follow_line(ws, on, f, length):
 
 @bare()
 def cross(ws, on):
-    """A straight line where what is active is at rest: 1 if it is taken, 0 if not, 2 if not and the matrix is lost.
+    """A straight line while active coordinates are at rest: 1 if taken, 0 if not, 2 if not and the matrix was reset.
 
-    ``Formula.step`` holds the length that is left, then that of the line, in the unit of distances; ``Formula.part``
-    the last step, then the first to come, in units of steps.
+    ``Formula.step`` holds the remaining length, then that of the line, in the unit of distances; ``Formula.part``
+    the last step, then the next one, in units of steps.
     """
     formula, history, f, by_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).by_z
     wp, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], on.head[UNIT]

@@ -1,7 +1,7 @@
-"""The workspace of the compiled loop: one table lays it out, and makes the named tuples of pointers.
+"""The workspace of the compiled loop: one table defines its layout and the named tuples of pointers.
 
-All arrays are rows of ``padded`` floats, whole vectors that begin with a cache line, in one buffer that Python owns.
-Coordinates are kept in an order of the loop's own, the active ones first; whatever is marked so moves with them.
+All arrays are rows of ``padded`` floats, whole vectors aligned to cache lines, in one buffer owned by Python.
+Coordinates are permuted by the loop, active ones first; arrays marked as permuted follow that order.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from flowsim.solvers.simd import EIGHT
 
 
 class Workspace(NamedTuple):
-    """Pointers to a buffer of floats and to a table of integers, of which :func:`view` makes the tuples below."""
+    """Pointers to a buffer of floats and to a table of integers, from which :func:`view` gets the tuples below."""
 
     room: Any
     table: Any
 
 
 class Sizes(NamedTuple):
-    """Coordinates, the same padded to whole vectors, rows of A, exponentials a coordinate; strides of the matrices."""
+    """Coordinates, the same padded to whole vectors, rows of A, exponentials of a coordinate; strides of matrices."""
 
     width: Any
     padded: Any
@@ -32,9 +32,9 @@ class Sizes(NamedTuple):
     terms: Any
     inverse: Any
     factor: Any
-    #: rows of the workspace that move with the coordinates
+    #: permuted rows of the workspace
     permuted: Any
-    #: address of what solves with factors, 0 where it is not needed
+    #: address of the factored solver, 0 where it is not needed
     factored: Any
     #: address of the derivatives of a loss, 0 for squares
     loss: Any
@@ -57,7 +57,7 @@ class Sizes(NamedTuple):
 
 
 class Active(NamedTuple):
-    """Active coordinates, the same padded, layers of their exponentials, and how systems with them are solved."""
+    """Active coordinates, the same padded, layers of their exponentials, and the kind of linear solver."""
 
     n: Any
     padded: Any
@@ -79,8 +79,8 @@ class Problem(NamedTuple):
     For a loss other than squares, and of few rows, ``-A^T / sqrt(n)`` too, by rows that are the columns of A: what
     subtracts adds.
 
-    After n: the sum of ``gain_s G_ss |beta_s|`` at the last point, 1 where f is evaluated from residuals in the rows,
-    and then the largest of those over the size of its terms.
+    After n: the sum of ``gain_s G_ss |beta_s|`` at the last point, 1 if f is evaluated from residuals in the rows,
+    and then the largest residual relative to its terms.
     """
 
     gram: Any
@@ -118,7 +118,7 @@ class Exponentials(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """Of every coordinate: log weights per z, and the exponent, plus ln h, at which it is active."""
+    """For every coordinate: log weights per z, and the exponent, plus ln h, at which it is active."""
 
     gain: Any
     level: Any
@@ -143,13 +143,13 @@ class Formula(NamedTuple):
     ratio: Any
     end_slope: Any
     integral: Any
-    #: the step being tried, and what part of it is not too long
+    #: the trial step, and its admissible part
     step: Any
     part: Any
 
 
 class Trial(NamedTuple):
-    """The new point, as increments over the last z: known part and guess, f and f' predicted, and found."""
+    """The new point, as increments from the last z: known part and guess, f and f' predicted, and solved."""
 
     known: Any
     guess: Any
@@ -162,7 +162,7 @@ class Trial(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The listed exponentials of active coordinates in layers; from what exponent on an unlisted one must be."""
+    """The listed exponentials of active coordinates in layers; the exponent from which on others must be listed."""
 
     exponents: Any
     unlisted: Any
@@ -184,9 +184,9 @@ class Values(NamedTuple):
 
 
 class Newton(NamedTuple):
-    """The correction, what it does to f and f', what is left of the equation, vectors to work with, and zeros.
+    """The correction, its effect on f and f', the residual of the equation, work vectors, and zeros.
 
-    And what was left before the last part of the correction.
+    And the residual before the last correction.
     """
 
     delta: Any
@@ -200,7 +200,7 @@ class Newton(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """The iteration matrix ``I + G W``: W, what it can do to one coordinate alone, and what solves with it."""
+    """The iteration matrix ``I + G W``: W, the bound on its effect on single coordinates, and its solver."""
 
     inverse: Any
     factor: Any
@@ -212,19 +212,19 @@ class Matrix(NamedTuple):
     solution: Any
     work: Any
     second: Any
-    #: of the loss, when the matrix was made
+    #: curvatures of the loss when the matrix was computed
     curvature: Any
 
 
 class Index(NamedTuple):
-    """The coordinate at each place, the place of each coordinate, and the exponential of each listed term."""
+    """The permutation of coordinates, its inverse, and the exponential of each listed term."""
 
     coordinate: Any
     place: Any
     term: Any
 
 
-#: What moves with the coordinates, in the order of the buffer: it comes first, and the Gram matrix before all.
+#: Permuted arrays, in the order of the buffer: they are first, and the Gram matrix before them.
 _PERMUTED = (
     "gram", "design", "drive", "diagonal", "log_coefficient", "exponential_sign", "exponential_slope",
     "exponential_decay", "trial_exponents", "exponents", "z", "z_low", "df", "level", "known", "guess", "f_ahead",
@@ -235,7 +235,7 @@ _PERMUTED = (
 def _table(
     w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True, has_columns: bool = False
 ) -> dict[type, dict[str, int]]:
-    """Floats of every field of every tuple, for w coordinates of K exponentials and r rows."""
+    """Sizes of all fields of all tuples, for w coordinates of K exponentials and r rows."""
     wp, rp, points = _padded(w), _padded(r), HISTORY + 2
     return {
         Problem: {
@@ -279,7 +279,7 @@ def _padded(size: int) -> int:
     return -(-size // EIGHT) * EIGHT
 
 
-#: The tuples of the table, in its order, with what they hold.
+#: The tuples of the table, in its order.
 _NUMBERS, _FLOATS = (Sizes, Active, State), (
     Problem, Loss, Exponentials, Scales, History, Formula, Trial, Terms, Values, Newton, Matrix,
 )  # fmt: skip
@@ -296,12 +296,12 @@ Sizes.HOLDS, Index.HOLDS = "constants", "indices"  # type: ignore[attr-defined]
 def layout(
     w: int, K: int, r: int, loss: int = 0, factored: int = 0, has_gram: bool = True
 ) -> tuple[NDArray[np.int64], int]:
-    """For w coordinates of K exponentials, r rows and a loss: a table of a run not begun; the length of its buffer.
+    """The initial table for w coordinates of K exponentials, r rows and a loss, and the length of its buffer.
 
-    `factored` is the address of what solves with factors, for more than SMALL coordinates.
+    `factored` is the address of the factored solver, for more than SMALL coordinates.
     """
     wp, rp = _padded(w), _padded(r)
-    # Beyond so many coordinates the work is done in the rows of A.
+    # For more coordinates than this the work is done in the rows of A.
     narrow = min(wp, max(SMALL, 2 * rp))
     by_rows = w > max(SMALL, 2 * r)
     inverse, factor = min(wp, SMALL), 0 if w <= SMALL else max(narrow, rp) if by_rows else narrow
