@@ -27,6 +27,9 @@ _REST_EVERY = 8
 _SMALLEST_RTOL = 1e-13
 #: SciPy's choice of a first step squares rates over tolerances; above this ratio the step is this part of a tolerance.
 _LARGEST_RATE, _FIRST_SHARE = 1e50, 1e-2
+#: Steps in succession that change nothing by this share of a tolerance: an iteration that converges to rounding, and is
+#: taken to diverge, halves the step without end.
+_IDLE_STEPS, _NO_MOVE = 1000, 1e-30
 #: Message of SciPy's factorisation of an iteration matrix with entries that are not finite.
 _REFUSED_MATRIX = "infs or NaNs"
 
@@ -73,7 +76,7 @@ def integrate(
     states: list[Array] = [problem.y0.copy()]
     options = {"rtol": max(rtol, _SMALLEST_RTOL), "atol": atol, **_jacobian_for(problem, method, times, states)}
     pieces: list[Callable[[Array], Array]] = []
-    status, message = Status.COMPLETED, ""
+    status, message, idle = Status.COMPLETED, "", 0
 
     def rhs(t: float, y: Array) -> Array:
         return problem.rhs(t, np.ascontiguousarray(y))
@@ -95,6 +98,11 @@ def integrate(
                 break
             times.append(float(stepper.t))
             states.append(np.array(stepper.y))
+            moved = np.abs(states[-1] - states[-2]) > _NO_MOVE * (rtol * np.abs(states[-1]) + atol)
+            idle = 0 if moved.any() else idle + 1
+            if idle > _IDLE_STEPS:
+                status = Status.STEP_FLOOR
+                break
             pieces.append(stepper.dense_output())
             if progress is not None:
                 progress(times[-1])

@@ -39,6 +39,10 @@ JUSTIFIED: dict[str, Callable[[Case], bool]] = {
     r"log coordinates, .* `method` is|the step fell to the spacing of floats|beyond the range of floats": (
         lambda case: case.facts["family"] == "product" and case.facts["method"] != "auto"
     ),
+    # SciPy's BDF takes a rate that is rounding alone for a Newton iteration that diverges.
+    r"the step fell to the spacing of floats": (
+        lambda case: case.facts["method"] == "BDF" and case.facts["kind"] == "y = 0"
+    ),
     # Exponentials of hundreds: rates, or their squares, are no floats.
     r"whose square is beyond the range of floats": lambda case: (
         case.facts["loss"] in ("poisson", "exponential") and float(case.facts["alpha"]) > 10

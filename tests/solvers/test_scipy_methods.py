@@ -90,3 +90,15 @@ def test_the_flow_by_arc_length_is_the_flow_in_time() -> None:
     y, h = np.array([0.6, 0.3, 0.2]), 1e-6
     numeric = [(wrapped.rhs(0.0, y + h * e) - wrapped.rhs(0.0, y - h * e)) / (2 * h) for e in np.eye(3)]
     np.testing.assert_allclose(wrapped.jacobian(0.0, y), np.transpose(numeric), atol=1e-8)
+
+
+def test_a_rate_that_is_rounding_alone_spends_no_budget() -> None:
+    """Newton's corrections do not fall where the rate is the sign of rounding: BDF would halve its step for ever."""
+    A = np.array([[0.187, -0.022, 0.095], [-0.022, 0.014, -0.014], [0.095, -0.014, 0.136]])
+
+    def rate(t: float, y: np.ndarray) -> np.ndarray:
+        return np.array([-15e-18, 9e-18, 7e-18]) * np.sign(y[0]) if y.any() else np.array([4e-18, -1e-18, 10e-18])
+
+    noise = InitialValueProblem(rhs=rate, y0=np.zeros(3), jacobian=lambda t, y: -A)
+    solution = integrate(noise, 0.27, method="BDF", rtol=0.0, atol=1e-8)
+    assert solution.status is Status.STEP_FLOOR and solution.stats["steps"] < 2000
