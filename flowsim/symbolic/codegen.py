@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import pickle
 import sys
 import tempfile
 import threading
@@ -64,7 +63,6 @@ def load_generated(source: str | Callable[[], str], stem: str, key: str | None =
             text = source if isinstance(source, str) else source()
             folder = _publish(path, text).parent
             path = folder / f"{name}.py"
-        _drop_truncated(path)
         module = _import(f"flowsim_generated_{name}", path)
         module.SOURCE = text  # type: ignore[attr-defined]
         _loaded[str(folder), name] = module
@@ -83,7 +81,7 @@ def _read(path: Path) -> str | None:
 def _publish(path: Path, text: str) -> Path:
     """Write a file atomically; the first of several processes wins.
 
-    Linking instead of replacing keeps the modification time of the winner, by which Numba recognises its code.
+    Linking, unlike replacing, fails where another process was first: an intact file never changes.
     """
     content = f"{_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}".encode()
     try:
@@ -95,7 +93,6 @@ def _publish(path: Path, text: str) -> Path:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         if path.exists() and _read(path) is None:
-            _forget_compiled(path)
             os.replace(temporary, path)
             return path
         try:
@@ -108,26 +105,6 @@ def _publish(path: Path, text: str) -> Path:
         if os.path.exists(temporary):
             os.unlink(temporary)
     return path
-
-
-def _forget_compiled(path: Path) -> None:
-    for stale in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
-        stale.unlink(missing_ok=True)
-
-
-def _drop_truncated(path: Path) -> None:
-    """Remove truncated compiled files, on which Numba would fail instead of compiling again."""
-    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.nb[ic]"):
-        try:
-            with compiled.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                if file.tell():
-                    file.seek(-1, os.SEEK_END)
-                whole = file.read() == pickle.STOP
-            if not whole:
-                compiled.unlink(missing_ok=True)
-        except OSError:
-            continue
 
 
 def _import(name: str, path: Path) -> ModuleType:

@@ -14,7 +14,7 @@ import pytest
 import flowsim as fs
 from flowsim.symbolic import codegen, kernels
 
-DOUBLE = "import numba\n\n\n@numba.njit(cache=True)\ndef double(x):\n    return 2.0 * x\n"
+DOUBLE = "from flowsim.solvers.compilation import compiled\n\n\n@compiled()\ndef double(x):\n    return 2.0 * x\n"
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_damaged_file_is_written_again(folder: Path, damage: str) -> None:
 def test_truncated_compiled_code_is_compiled_again(folder: Path, kind: str, keep: float) -> None:
     module = codegen.load_generated(DOUBLE, "double")
     assert module.double(3.0) == 6.0
-    (compiled,) = (folder / "__pycache__").glob(f"*.{kind}")
+    (compiled,) = folder.rglob(f"double*.{kind}")
     content = compiled.read_bytes()
     compiled.write_bytes(content[: int(keep * len(content))])
     forget()
@@ -123,15 +123,15 @@ import flowsim as fs
 from flowsim.network import DiagonalNetwork
 from flowsim.symbolic import kernels
 {warm}
-started = time.perf_counter()
+started = time.process_time()
 net = DiagonalNetwork({formula!r}, noise=fs.GaussianNoise(0.1))
 K = kernels(net)
-loaded = time.perf_counter() - started
+loaded = time.process_time() - started
 k = len(net.weights)
 out = np.empty((k, 4))
 K.field(np.ones((k, 4)), net.kinds(4), np.full(k, 0.1), np.ones(4), np.ones(4), out)
 hits = sum(K.field.stats.cache_hits.values()), sum(K.field.stats.cache_misses.values())
-print(loaded, time.perf_counter() - started, "sympy" in sys.modules, *hits)
+print(loaded, time.process_time() - started, "sympy" in sys.modules, *hits)
 """
 
 
@@ -143,7 +143,7 @@ def test_a_second_process_neither_imports_sympy_nor_compiles(tmp_path: Path, for
     loaded, called, *rest = in_new_process(code, tmp_path).split()
     assert rest == ["False", "1", "0"]
     assert float(loaded) < 0.3  # excludes `import numba`
-    assert float(called) < 3.0  # the first call also starts Numba's dispatcher; generous on a busy machine
+    assert float(called) < 3.0  # the first call also starts Numba's dispatcher
 
 
 def test_different_formulas_noises_and_moments_have_different_files() -> None:
