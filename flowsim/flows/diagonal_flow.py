@@ -24,9 +24,11 @@ from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.flows.shrinking import ShrinkingCoordinates
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
 from flowsim.growth.continuation import start_from_state
-from flowsim.growth.curve_map import CurveMap, admits_curves
+from flowsim.growth.curve_map import CurveMap
 from flowsim.growth.exponential import admits_growth
+from flowsim.growth.formula_origin import origin_of
 from flowsim.growth.product_map import ProductMap, admits_products
+from flowsim.growth.resolved_curves import admits_curves
 from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, Start, read_start
 from flowsim.problem import Problem, Regression, require_squares
@@ -330,13 +332,15 @@ def _along_curves(
 ) -> Coordinates | str:
     """Coordinates along the curves of the weights from their start, or why there are none."""
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
-    reach = horizon * largest_pull(problem, scale, direction) if net.is_mixed else math.inf
-    if admits_curves(net, scale, direction, rtol, reach) is None:
+    is_singular = any(origin_of(formula).order == 0 for formula in net.distinct)
+    reach = horizon * largest_pull(problem, scale, direction) if net.is_mixed or is_singular else math.inf
+    unresolved = admits_curves(net, scale, direction, rtol, reach)
+    if unresolved is None:
         curves = CurveMap(net, scale, direction, problem.coefficient_size, reach)
         return DualCoordinates(net, problem, curves, native=native)
     why_not = admits_blow_up(net, scale) or (None if native else "no compiled method takes the loss, or so many")
     if why_not is not None:
-        return why_not
+        return unresolved if is_singular else why_not
     try:
         return DualCoordinates(net, problem, BlowUpMap(net, scale, direction, problem.coefficient_size, clock))
     except OverflowError:
@@ -372,7 +376,7 @@ def _in_weights(
     from flowsim.flows.weights import WeightCoordinates
 
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=growth_applies)
-    chosen.advice = advice or chosen.advice
+    chosen.advice, chosen.at_floor = advice or chosen.advice, advice
     if free and chosen.guard.watched.any() and not chosen.unresolved:
         from flowsim.flows.chambers import ChamberCoordinates
 

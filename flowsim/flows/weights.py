@@ -65,6 +65,7 @@ class WeightCoordinates:
     name = "weights"
     #: alternative coordinates, where they exist
     advice = "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
+    at_floor: str | None = None
     log_unit = 0.0
 
     def __init__(

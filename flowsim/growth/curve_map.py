@@ -12,66 +12,20 @@ from flowsim.arrays import Array
 from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
-from flowsim.growth.formula_origin import origin_of
-from flowsim.growth.homogeneous import leading_of
-from flowsim.network import DiagonalNetwork, Formula, InitialScale
+from flowsim.growth.resolved_curves import total_change
+from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 
 #: Tables are extended beyond the point needed by this part of their length.
 _AHEAD = 0.1
-#: Beyond order 2 z is counted from the start: its rounding error must stay below a tenth of rtol where weights matter.
-_RESOLVED = 10 * float(np.finfo(float).eps)
 #: Coefficients are tabulated to this many times the size of those that fit the data.
 _FARTHER = 1e10
-#: z is resolved where the spacing of its floats changes weights by less than the first; weights whose total change is
-#: below the second are constant.
-_FAR_FROM_GROWN, _STILL = 0.1, 1e-10
-#: Weights below this are too close to underflow.
-_TINY = 1e-150
+#: Weights whose total change is below this are constant.
+_STILL = 1e-10
 #: The integrator rejects a step whose prediction is off by more than this, in logarithms of weights.
 _CORRECTED = 0.5
 #: By how much predictions may approach the end of a table that cannot be continued.
 _NEARER = 0.25
-
-
-def admits_curves(
-    net: DiagonalNetwork, scale: InitialScale, direction: Array, rtol: float, reach: float = math.inf
-) -> str | None:
-    """None if the network's growth along curves is exact at this start while |z| <= reach, else the reason why not."""
-    if net.noise is not None and net.noise.stds(net.weights).any():
-        return "with noise the weights leave their curve"
-    if net.weight_decay:
-        return "with weight decay the weights leave their curve"
-    kinds = net.kinds(direction.shape[1])
-    for kind, formula in enumerate(net.distinct):
-        origin = origin_of(formula)
-        if origin.order in (1, 2):
-            continue
-        here = np.flatnonzero(kinds == kind)
-        if not here.size:
-            continue
-        rows = [net.weights.index(name) for name in formula.weights]
-        own = np.abs(direction[np.ix_(np.array(rows), here)]).max(axis=0)
-        least = scale.log + math.log(float(own[own > 0].min(initial=math.inf)))
-        if origin.order == 0:
-            if least < math.log(_TINY):
-                return f"{formula.text!r} is not analytic at the origin, where weights of {scale} are"
-        elif (origin.order - 2) * least < math.log(_RESOLVED / rtol) and not all(
-            _change(formula, scale, direction[rows, i], reach) <= _FAR_FROM_GROWN for i in here
-        ):
-            return f"weights of {formula.text!r} take alpha^-{origin.order - 2} of time: floats do not resolve it"
-    return None
-
-
-def _change(formula: Formula, scale: InitialScale, start: Array, reach: float) -> float:
-    """Relative change of the weights of a formula of order L >= 3 while |z| <= reach, to first order."""
-    leading = leading_of(formula)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.abs(leading.gradient(start[:, None], -math.inf)[:, 0])) - np.log(np.abs(start))
-    fastest = float(np.max(logs, initial=-math.inf, where=~np.isnan(logs)))
-    if fastest == -math.inf or reach == 0:
-        return 0.0
-    return math.exp(min(fastest + math.log(reach) + (leading.order - 2) * scale.log, 700.0))
 
 
 class CurveMap:
@@ -120,7 +74,7 @@ class CurveMap:
             self.which[here] = len(self.curves) + inverse.ravel()
             for column in starts.T:
                 curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)
-                if curve.origin.order > 2 and _change(formula, scale, column, reach) <= _STILL:
+                if curve.origin.order > 2 and total_change(formula, scale, column, reach) <= _STILL:
                     curve.above.stand()
                     curve.below.stand()
                 curve.farthest = max(curve.farthest, _FARTHER * abs(curve.above.beta))

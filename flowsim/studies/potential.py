@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
-from flowsim.growth.curve_map import CurveMap, admits_curves
+from flowsim.growth.curve_map import CurveMap
 from flowsim.growth.modes import start_memory
 from flowsim.growth.product_map import ProductMap
 from flowsim.growth.protocol import GrowthMap
+from flowsim.growth.resolved_curves import admits_curves
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
 from flowsim.studies.references import entries, single_target

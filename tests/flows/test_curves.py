@@ -173,3 +173,21 @@ def test_powers_that_are_no_integers_grow_at_any_scale_of_the_start(alpha: str) 
     half = 0.4 * float(alpha) ** -0.5
     run = fs.gradient_flow(fs.DiagonalNetwork("u**2.5"), fs.Regression([[1.0]], [1.0]), half, alpha=alpha)
     assert run.beta[-1, 0] == pytest.approx((0.5 * float(alpha) ** -0.5) ** -5, rel=1e-5)
+
+
+@pytest.mark.parametrize("alpha", ["1e-17", "1e-19", "1e-22"])
+def test_real_powers_jump_to_the_fit_at_any_scale_that_floats_of_time_resolve(alpha: str) -> None:
+    """Curves end where the spacing of z is felt; weights, relative to their own size, go on."""
+    problem = fs.Regression([[1.0, 0.3], [0.2, 1.0], [0.5, 0.5]], [1.0, 0.5, 0.8])
+    run = fs.gradient_flow(fs.DiagonalNetwork("u**2.5"), problem, 20 * float(alpha) ** -0.5, alpha=alpha)
+    np.testing.assert_allclose(run.beta[-1], np.linalg.lstsq(problem.X, problem.y)[0], rtol=1e-6)
+
+
+def test_a_jump_of_a_real_power_that_no_float_resolves_says_so() -> None:
+    problem = fs.Regression([[1.0]], [1.0])
+    net, why = fs.DiagonalNetwork("u**2.5"), r"'u\*\*2.5' grow 1e\+15 times as slowly at the start as near 1"
+    assert fs.gradient_flow(net, problem, 1e14, alpha="1e-30").beta[-1] < 1e-70
+    with pytest.raises(fs.IntegrationError, match=why):
+        fs.gradient_flow(net, problem, 1e17, alpha="1e-30")
+    with pytest.raises(ValueError, match=why):
+        fs.gradient_flow(net, problem, 1e17, alpha="1e-30", coordinates="curve")
