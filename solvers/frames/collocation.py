@@ -39,7 +39,7 @@ class Stages(NamedTuple):
 
 
 def damping_of(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: Array) -> Damping:
-    """For steps of length h; rates (1,) or one a row."""
+    """The scalar methods for steps of length h; rates (1,) or one per row."""
     if len(rates_rows) == len(rates_columns) == 1 and not (rates_rows.any() or rates_columns.any()):
         return _undamped(tableau)
     return _damped(tableau, h, rates_rows, rates_columns)

@@ -1,9 +1,9 @@
-r"""Where nothing is stiff and all parts of the state are of a size: an explicit method of order 8 on Z itself.
+r"""An explicit method of order 8 on Z itself, for states that are not stiff and whose parts are of similar size.
 
 Dormand and Prince's method with its dense output of order 7 (Hairer, Norsett, Wanner, *Solving Ordinary Differential
 Equations I*, II.5 and II.6), on ``Z' = S(Z_1 Z_2^T) Z`` with ``G = signal - rows * Z_1 Z_2^T * columns``. An explicit
-step is the flow times ``1 + e``: directions that have not grown yet are wrong by relative amounts like all others, if
-steps are short against their growth too.
+step is the flow times ``1 + e``: waiting directions have relative errors like all others, if
+steps are short relative to their growth too.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flowsim.solvers.compilation import FAST, compiled, part
 
 _STAGES = 12
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 4.0
-#: ``h |lambda|`` from which stability, not accuracy, may be what limits the step, where to stay, and where it ends.
+#: ``h |lambda|`` from which on stability may limit the step, at which to stay, and at the boundary of stability.
 _STIFF, _NEAR_STABLE, _STABLE = 3.0, 5.0, 6.0
-#: Steps that look stiff one after the other.
+#: Successive steps that look stiff.
 _STIFF_STEPS = 3
 
 
@@ -36,18 +36,18 @@ class Method(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Of a course.
+    """Limits of a sequence of steps.
 
     Attributes
     ----------
     tol, floor : float
         Relative error of Z in a step, against the change of Z where that is smaller, but not below the floor.
     growth : float
-        The largest ``h |G|``: what waits grows by no more than exp of it in a step.
+        The largest ``h |G|``: waiting directions grow by at most its exponential in a step.
     affordable : float
-        Steps at the limit of stability that are worth taking.
+        Number of steps at the limit of stability up to which the method is preferred.
     steps : int
-        The most steps to be taken.
+        Largest number of steps.
     """
 
     tol: float
@@ -58,13 +58,13 @@ class Limits(NamedTuple):
 
 
 class Course(NamedTuple):
-    """Steps taken.
+    """A sequence of steps.
 
     Attributes
     ----------
     t, states : array (n + 1,), (n + 1, R + p, k)
     h : float
-        The length of the next step; 0 if another method should go on.
+        The length of the next step; 0 if another method should continue.
     evaluations, rejected : int
     """
 
@@ -87,7 +87,7 @@ def method() -> Method:
 
 
 def longest_step(tolerance: float) -> float:
-    """Largest x for which a method of order 8 has exp(x) right to the tolerance."""
+    """Largest x for which a method of order 8 computes exp(x) to the tolerance."""
     return float((tolerance * math.factorial(9)) ** (1 / 9))
 
 
@@ -109,7 +109,7 @@ def _add_rows(out, at, weights, rows, first, count):
 
 @part(fastmath=FAST)
 def _field(coupling, kappa, Z, G, back, out):
-    """``Z'`` into `out`, G and its transpose `back` aside."""
+    """Compute ``Z'`` in `out`, and G and its transpose in `G` and `back`."""
     (R, p), k = G.shape, Z.shape[1]
     for i in range(R):
         for c in range(p):
@@ -129,7 +129,7 @@ def _field(coupling, kappa, Z, G, back, out):
 
 @part(fastmath=FAST)
 def _combine(Z, h, weights, K, count, used, out):
-    """``out = Z + h sum_j weights_j K_j`` of flat arrays; `used` is for the numbers of the weights that are not 0."""
+    """``out = Z + h sum_j weights_j K_j`` of flat arrays; `used` is scratch for the indices of non-zero weights."""
     filled = 0
     for j in range(count):
         if weights[j] != 0.0:
@@ -169,7 +169,7 @@ def _square_between(x, y):
 
 @part()
 def _error(how, h, K, nothing, used, out):
-    """The error estimate of the method's authors, in the Euclidean norm."""
+    """The error estimate of Hairer, Norsett and Wanner, in the Euclidean norm."""
     _combine(nothing, 1.0, how.fifth, K, len(how.fifth), used, out)
     fifth = _square(out)
     _combine(nothing, 1.0, how.third, K, len(how.third), used, out)
@@ -179,7 +179,7 @@ def _error(how, h, K, nothing, used, out):
 
 @part(fastmath=FAST)
 def _largest_singular_value(G):
-    """To ten per cent, from above: a root of the trace of the fourth power of ``G^T G``."""
+    """An upper bound to ten per cent: a root of the trace of the fourth power of ``G^T G``."""
     R, p = G.shape
     M, square = np.zeros((p, p)), np.empty((p, p))
     for i in range(R):
@@ -197,7 +197,7 @@ def _largest_singular_value(G):
 
 @compiled()
 def march(how, coupling, kappa, Z, t, t_end, h, limits):
-    """From Z (R + p, k) until t_end, the most steps, or until the equation is stiff; h = 0: choose the first step."""
+    """Steps from Z (R + p, k) to t_end, the step limit, or until the equation is stiff; h = 0: choose a first step."""
     (R, p), (n, k) = coupling.signal.shape, Z.shape
     times, states = np.empty(limits.steps + 1), np.empty((limits.steps + 1, n * k))
     K, used = np.empty((_STAGES + 1, n * k)), np.empty(_STAGES + 1, np.int64)
@@ -215,7 +215,7 @@ def march(how, coupling, kappa, Z, t, t_end, h, limits):
         now = states[count]
         left = t_end - times[count]
         h = min(h, limits.growth / growth) if growth > 0.0 else h
-        # Not a last step that is much shorter than the others.
+        # Avoid a last step that is much shorter than the others.
         length = left if h >= left * (1.0 - 1e-12) else h if h < 0.5 * left else max(0.5 * left, 0.5 * h)
         if not length > 1e-14 * times[count]:
             h = 0.0

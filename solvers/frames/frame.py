@@ -1,15 +1,15 @@
-r"""The state in graded form: orthonormal directions, their logarithms, and what of the start lies along each.
+r"""The state in graded form: orthonormal directions, their logarithms, and the rows of the start along each.
 
 With equal damping the propagator Phi of the flow satisfies ``Phi^T J Phi = J``, J = diag(1, -1), up to a factor, and
-its Iwasawa decomposition keeps that exactly: directions come in pairs ``f_i^+- = (a_i, +-b_i) / sqrt(2)``, a_i and
+its Iwasawa decomposition preserves this exactly: directions come in pairs ``f_i^+- = (a_i, +-b_i) / sqrt(2)``, a_i and
 b_i orthonormal, beside neutral ones ``(n, 0)``, n orthogonal to all a_i, and
 
 .. math:: Z = \sum_i f_i^+ e^{l_i^+} c_i^+ + (N; 0) e^{l^0} + \sum_i f_i^- e^{l_i^-} c_i^-.
 
-One step is a QR factorisation, ``E f^+ = f^{+\prime} R``: ``l_i^+`` grows by ``ln R_ii``, ``l_i^-`` falls by as much,
-and rows take up of later ones what R's upper triangle gives; only logarithms of ratios are exponentiated. The pairs
-are the matrix form of p = u + v and q = u - v: a direction that shrinks and returns with the other sign is found
-where it was left, however small. ``Z^T J Z = sum_i c_i^+ c_i^- + ...`` does not know the frame at all.
+One step is a QR factorisation, ``E f^+ = f^{+\prime} R``: ``l_i^+`` increases by ``ln R_ii``, ``l_i^-`` decreases by
+it, and rows are updated by the upper triangle of R; only logarithms of ratios are exponentiated. The pairs are the
+matrix form of p = u + v and q = u - v: a direction that shrinks and returns with the other sign keeps its relative
+accuracy, however small. ``Z^T J Z = sum_i c_i^+ c_i^- + ...`` is independent of the frame.
 
 With unequal damping nothing is conserved, and the frame is a plain one: ``Z = sum_i f_i e^{l_i} c_i``.
 """
@@ -28,9 +28,9 @@ from flowsim.solvers.frames.graded import add_rows
 from flowsim.solvers.frames.pairs import Pairs, advance
 
 _HALF = math.sqrt(0.5)
-#: What of a start is only rounding of the rest.
+#: Parts of a start below this, relative to the rest, are rounding.
 _ROUNDING = 1e-13
-#: What is left of a row behind the rows before it, relative to the row, and counts as nothing.
+#: Component of a row orthogonal to the rows before it, relative to the row, that counts as zero.
 _DEPENDENT = 1e-12
 
 
@@ -43,7 +43,7 @@ class Frame:
     A, B : array (R, w), (p, w)
         The two halves of the directions: a_i and b_i of a paired frame (w = p), else an orthonormal ``(A; B)``.
     logs, rows : array (w,), (w, k)
-        l^+ and c^+, in falling order of l^+.
+        l^+ and c^+, in descending order of l^+.
     minus_logs, minus_rows : array (w,), (w, k) or (0,), (0, k)
         l^- and c^- of a paired frame.
     neutral_log, neutral : float, array (R, k)
@@ -65,7 +65,7 @@ class Frame:
 
     @cached_property
     def arrays(self) -> Pairs:
-        """For compiled functions."""
+        """The arrays for compiled functions."""
         A, B, rows, minus_rows, neutral = (
             np.ascontiguousarray(each) for each in (self.A, self.B, self.rows, self.minus_rows, self.neutral)
         )
@@ -73,16 +73,16 @@ class Frame:
 
     @property
     def factor(self) -> float:
-        """Length of a_i in a direction."""
+        """The norm of the part a_i of a direction."""
         return _HALF if self.is_paired else 1.0
 
     @property
     def scale(self) -> float:
-        """Logarithm of the largest part of the state, to a factor."""
+        """Logarithm of the largest part of the state, up to a factor of O(1)."""
         return max(self.logs.max(initial=-np.inf), self.minus_logs.max(initial=-np.inf), self.neutral_log)
 
     def value(self, shift: float = 0.0, only: NDArray[np.bool_] | None = None) -> tuple[Array, Array]:
-        """The halves of ``Z exp(-shift)``, (R, k) and (p, k); of some of the directions f^+ alone on request."""
+        """The halves of ``Z exp(-shift)``, (R, k) and (p, k); with `only`, of some of the directions f^+."""
         with np.errstate(under="ignore"):
             if only is not None:
                 plus = np.exp(self.logs[only] - shift)[:, None] * self.rows[only] * self.factor
@@ -97,7 +97,7 @@ class Frame:
             return first, self.B @ (plus - minus)
 
     def columns(self) -> tuple[Array, Array]:
-        """What a propagator must be applied to for :meth:`advanced`: ``[A 0 N; 0 B 0]``, or ``[A; B]``."""
+        """The argument of the propagator for :meth:`advanced`: ``[A 0 N; 0 B 0]``, or ``[A; B]``."""
         if not self.is_paired:
             return self.A, self.B
         (R, w), p = self.A.shape, len(self.B)
@@ -109,7 +109,7 @@ class Frame:
         return first, second
 
     def advanced(self, first: Array, second: Array, damped: float = 0.0) -> Frame:
-        """After a propagator that took :meth:`columns` to (first; second), times ``exp(-damped)``."""
+        """The frame after a propagator that maps :meth:`columns` to (first; second), times ``exp(-damped)``."""
         if not self.is_paired:
             Q, triangle = np.linalg.qr(np.concatenate([first, second]))
             sign = np.where(np.diag(triangle) < 0, -1.0, 1.0)
@@ -122,7 +122,7 @@ class Frame:
         return Frame(*advance(self.arrays, np.ascontiguousarray(first), np.ascontiguousarray(second), damped))
 
     def sorted(self) -> Frame:
-        """The same state, directions with the largest part of it first; of a pair that with the larger is f^+."""
+        """The same state, with directions in descending order; of each pair the larger is f^+."""
         frame = self
         if frame.is_paired and (swap := frame.minus_logs > frame.logs).any():
             B = np.where(swap, -frame.B, frame.B)
@@ -145,11 +145,11 @@ class Frame:
         return frame
 
     def separated(self, count: int) -> Frame:
-        """All rows behind the first `count` made orthogonal to these, where they are smaller than rounding allows for.
+        """The state with all later rows made orthogonal to the first `count`, where they are below their rounding.
 
-        It turns f_i^+, i <= count, towards the other directions by ratios of logarithms below the rounding of the
-        frame, so only rows change; of the f_i^- so that ``Z^T J Z`` does not. What of a row is left to rounding is
-        nothing: a start of k columns has no more than k independent rows.
+        This rotates f_i^+, i <= count, towards the other directions by ratios below the rounding of the
+        frame, so that only rows change; those of f_i^- such that ``Z^T J Z`` does not. Rows reduced to rounding are
+        set to zero: a start of k columns has at most k independent rows.
         """
         if not 0 < count <= len(self.logs) or self.logs[count - 1] == -np.inf:
             return self
@@ -157,7 +157,7 @@ class Frame:
         logs, rows, along = _without(head, self.logs, self.rows, count)
         if not self.is_paired:
             return replace(self, logs=logs, rows=rows).sorted()
-        # exp(l_i) c_i^-, which takes up what the turns need
+        # exp(l_i) c_i^-, updated by the rotations
         lifted, lifted_rows = self.minus_logs[:count] + top, self.minus_rows[:count].copy()
         add_rows(
             lifted, lifted_rows, np.ascontiguousarray(along.T),
@@ -182,7 +182,7 @@ class Frame:
         ).sorted()  # fmt: skip
 
     def head(self, count: int) -> Frame:
-        """The state made of the first `count` directions f^+ alone."""
+        """The state of the first `count` directions f^+ alone."""
         logs, rows = self.logs.copy(), self.rows.copy()
         logs[count:], rows[count:] = -np.inf, 0.0
         nothing = np.full(len(self.minus_logs), -np.inf)
@@ -242,7 +242,7 @@ def factor_frame(parts: list[tuple[Array, Array, float]], paired: bool) -> Frame
 
 
 def _paired_directions(first: Array, second: Array) -> tuple[Array, Array]:
-    """a_i and b_i with as few of them as can be in the state."""
+    """a_i and b_i, with as few of them as possible in the state."""
     p = len(second)
     left, values, right = np.linalg.svd(first @ second.T, full_matrices=False)
     count = int(np.sum(values > _ROUNDING * max(float(values.max(initial=0.0)), 1e-300)))
@@ -251,7 +251,7 @@ def _paired_directions(first: Array, second: Array) -> tuple[Array, Array]:
 
 
 def _completed(basis: Array, further: Array, width: int) -> Array:
-    """Orthonormal columns: `basis`, then directions of `further`, then any."""
+    """Orthonormal columns: `basis`, then directions of `further`, then arbitrary ones."""
     count = basis.shape[1]
     if count == width:
         return np.ascontiguousarray(basis)
@@ -261,7 +261,7 @@ def _completed(basis: Array, further: Array, width: int) -> Array:
     known = np.concatenate([basis, more], axis=1)
     missing = width - known.shape[1]
     if missing:
-        # Unit vectors, those least in the span first, so that what is decoupled stays so.
+        # Unit vectors, those least in the span first, which keeps decoupled coordinates decoupled.
         order = np.argsort(np.sum(known**2, axis=1), kind="stable")
         units = np.eye(len(known))[:, order[: min(len(known), width + missing)]]
         full = np.linalg.qr(np.concatenate([known, units], axis=1))[0]
@@ -303,7 +303,7 @@ def orthonormal(matrix: Array) -> tuple[Array, Array]:
 
 
 def _without(head: Array, logs: Array, rows: Array, count: int) -> tuple[Array, Array, Array]:
-    """Rows from `count` on without their parts along `head`, and the coefficients of these, (rows, count)."""
+    """Rows from `count` on without their components along `head`, and the coefficients of these, (rows, count)."""
     logs, rows = logs.copy(), rows.copy()
     later = rows[count:]
     along = np.asarray(np.linalg.lstsq(head.T, later.T, rcond=_DEPENDENT)[0].T, dtype=np.float64)

@@ -1,8 +1,8 @@
 r"""Sums and the QR factorisation of ``diag(e^x) M`` for exponents x of any size.
 
-Rows carry their own logarithms, and a Givens rotation of two rows is done on these: the new pivot row is a sum of two
+Rows have their own logarithms, on which Givens rotations of two rows act: the new pivot row is a sum of two
 terms of which the larger is of order one, the other row becomes a 2 x 2 minor times ``e^(x_j + x_l) / r``, both right
-to rounding relative to themselves, whatever the exponents.
+to relative rounding, whatever the exponents.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def triangularise(M, logs, basis, count):
     Parameters
     ----------
     M : array (n, c)
-        Rows, ``e^logs M`` the matrix meant.
+        Rows of the matrix ``e^logs M``.
     logs : array (n,)
     basis : array (n, N)
-        The vector each row belongs to, turned along.
+        The basis vector of each row, rotated as well.
     count : int
         <= n.
     """
@@ -83,7 +83,7 @@ def _scale(M, logs, i):
 
 @compiled()
 def add_rows(logs, rows, coefficient, more_logs, more_rows):
-    """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
+    """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, with rows normalised afterwards; in place."""
     count, k = rows.shape
     total = np.empty(k)
     for i in range(count):

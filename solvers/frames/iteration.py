@@ -1,4 +1,4 @@
-"""The iterations that solve the equations of a collocation step, compiled.
+"""Compiled iterations for the equations of a collocation step.
 
 The fixed point ``G <- G + (1 + K)^{-1} r(G)``, r the residual and K the :mod:`.relaxation` of the start, accelerated by
 Anderson's method; and one step of Newton's method by GMRES with the same preconditioner.
@@ -19,14 +19,14 @@ from flowsim.solvers.frames.relaxation import answer
 
 Complex = NDArray[np.complex128]
 
-#: Directions of the past that are combinations of later ones, to this, are left out.
+#: Relative distance below which earlier directions count as dependent on later ones.
 _DEPENDENT = 1e-10
-#: Growth of the update at which the iterations are given up.
+#: Growth of the update at which the iterations are abandoned.
 _FIXED_POINT_GROWTH, _NEWTON_GROWTH = 4.0, 20.0
 
 
 class EigenPairs(NamedTuple):
-    """One eigenvalue of each pair of the tableau's, with eigenvectors: twice the real part stands for both."""
+    """One eigenvalue of each complex pair of the tableau, with eigenvectors: twice the real part is the pair's."""
 
     values: Complex
     vectors: Complex
@@ -34,7 +34,7 @@ class EigenPairs(NamedTuple):
 
 
 class StepData(NamedTuple):
-    """What the iterations of one step have in common.
+    """The data of the iterations of one step.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class StepData(NamedTuple):
     first, second, gram : array (R, q), (p, q), (q, q) or (0, 0)
         The state, ``Z_1 Z_2^T = first gram second^T``.
     decay : array (s,)
-        What undoes the damping that was taken out, at the nodes.
+        The factor of the damping that is separated, at the nodes.
     """
 
     h: float
@@ -56,7 +56,7 @@ class StepData(NamedTuple):
 
 @part()
 def relax(pairs, factors, residual):
-    """The answer of G on all nodes to a residual there: one relaxation per pair of eigenvalues of the tableau."""
+    """The response of G at all nodes to a residual: one relaxation per pair of eigenvalues of the tableau."""
     s, R, p = residual.shape
     K = len(pairs.values)
     turned = np.zeros((K, R, p), np.complex128)
@@ -120,7 +120,7 @@ def _scaled(x, factor):
 
 @part(fastmath=FAST)
 def accelerate(points, updates, count):
-    """The combination of the last `count` points whose update is least, moved by its update.
+    """The combination of the last `count` points with the least update, plus that update (Anderson's method).
 
     Least squares in the differences to the latest, by Gram-Schmidt orthogonalisation, later ones first.
     """
@@ -164,7 +164,7 @@ def _residual(coupling, product, G):
 
 @part()
 def _fixed_point(coupling, data, pairs, factors, G, budget, allowed):
-    """Until the update is below ``allowed[0] min(1, h |G|)`` or ``allowed[1]``."""
+    """Fixed-point iteration until the update is below ``allowed[0] min(1, h |G|)`` or ``allowed[1]``."""
     iterations, depth = budget
     shape = G.shape
     points, updates = np.empty((depth + 1, G.size)), np.empty((depth + 1, G.size))
@@ -275,9 +275,9 @@ def iterate(by_newton, coupling, data, pairs, factors, G, budget, allowed):
     ----------
     by_newton : bool
     budget : tuple of int
-        Iterations; points that Anderson's method looks back at, or vectors of GMRES.
+        Iterations; depth of Anderson's method, or number of vectors of GMRES.
     allowed : tuple of float
-        Changes of Z, relative and absolute, that the last update may still make; tolerance of GMRES.
+        Changes of Z, relative and absolute, by the last update; tolerance of GMRES.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The nonlinear equations of a collocation step: G at the nodes that the product makes there."""
+"""The nonlinear equations of a collocation step: G at the nodes equals its value at the product there."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.relaxation import JacobianModes, Relaxation, factor, modes_of, sizes
 from flowsim.solvers.gauss import GaussTableau
 
-#: Share of the tolerance left to the nonlinear solver, and rounding, below which it cannot be asked to go.
+#: Part of the tolerance for the nonlinear solver, and its lower limit by rounding.
 _SHARE, _FLOOR = 0.01, 2e-13
 _NEWTON_ITERATIONS, _ANDERSON_ITERATIONS, _ANDERSON_DEPTH = 12, 20, 6
-#: Growth of the update at which the iterations are given up.
+#: Growth of the update at which the iterations are abandoned.
 _FIXED_POINT_GROWTH, _NEWTON_GROWTH = 4.0, 20.0
-#: Steps that go straight to the costlier solver after one that needed it.
+#: Steps that use Newton's method directly after one that needed it.
 _CAREFUL_STEPS = 10
-#: What S makes of a direction is rounding below this part of its size.
+#: Part of its size below which S applied to a direction is rounding.
 _NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 
-# Compiled by themselves where Python calls them.
+# Entry points that Python calls.
 _products, _perturb = compiled()(collocation.products.py_func), compiled()(collocation.perturb.py_func)
 _relax, _largest = compiled()(iteration.relax.py_func), compiled()(iteration.largest.py_func)
 _accelerate = compiled()(iteration.accelerate.py_func)
@@ -44,16 +44,16 @@ def _eigen_pairs(tableau: GaussTableau) -> EigenPairs:
 
 
 class StageEquations:
-    """What the steps from one state have in common."""
+    """The equations of steps from one state."""
 
     def __init__(
         self, problem: FrameProblem, tableau: GaussTableau, tol: float, stats: dict[str, Any], long: bool = False
     ) -> None:
         self.problem, self.tableau, self.tol, self.stats = problem, tableau, tol, stats
         self._long = long
-        #: where the generator counts in the response to a residual
+        #: modes of the Jacobian, for long steps
         self.modes: JacobianModes | None = None
-        #: of what has grown by itself, rising
+        #: rates of the active directions by themselves, ascending
         self.rates = np.zeros(0)
         self._careful = 0
         self._length = 0.0
@@ -61,7 +61,7 @@ class StageEquations:
         self.linear = problem.linear
 
     def begin(self, frame: Frame, G: Array, level: float) -> None:
-        """Steps from here, where something that is there can grow at the rate :attr:`growth`.
+        """Prepare for steps from a state; :attr:`growth` is the largest rate of its directions.
 
         Directions above exp(level) act on the product.
         """
@@ -84,10 +84,11 @@ class StageEquations:
             self.rates = self.modes.rates
 
     def turning(self, frame: Frame, G: Array, level: float) -> float:
-        """How fast S turns directions below exp(level), ``max |S^m f|^(1/m)``, m the order of a step's first error.
+        """Rate at which S turns directions below exp(level), ``max |S^m f|^(1/m)``, m the order of a step's first
+        error.
 
-        What overlaps little with the fastest directions grows at their rate later in the step; where the product
-        answers, the error of the step tells.
+        Directions of small overlap with the fastest ones grow at their rate later in the step; where they act on the
+        product, this is in the error estimate of the step.
         """
         there = (frame.logs > -np.inf) & (frame.logs < level)
         A, B = frame.A[:, there], frame.B[:, there]
@@ -116,7 +117,7 @@ class StageEquations:
         self._data = StepData(h, damping, self.first, self.second, self.gram, decay)
 
     def defects(self, G: Array, G0: Array, G1: Array, h: float) -> Array:
-        """What the polynomial through G at the nodes misses at both ends of a step, and G1, as the flow responds to it.
+        """The defects of the polynomial through G at both ends of a step, and G1, filtered by the response of the flow.
 
         Relative changes of Z.
         """
@@ -124,7 +125,7 @@ class StageEquations:
         return out
 
     def solve(self, G: Array, h: float) -> Array | None:
-        """G on all nodes; None if that does not converge: the caller shortens the step."""
+        """G at all nodes; None without convergence: the caller shortens the step."""
         self._prepare(h)
         if self._careful == 0 and (solved := self._fixed_point(np.ascontiguousarray(G))) is not None:
             return solved
@@ -159,10 +160,10 @@ class StageEquations:
         self._count(iterations)
         return solved if converged else None
 
-    # The same where G is any function of the product, which compiled code does not know.
+    # The same for G as a general function of the product, which is not compiled.
 
     def _stages(self, G: Array) -> tuple[Stages, Array, Array]:
-        """The stages, their products, and what G lacks there."""
+        """The stages, their products, and the residual of G there."""
         data = self._data
         at = propagate(G, data.h, data.damping, data.first, data.second)[0]
         self._count(1)
@@ -170,7 +171,7 @@ class StageEquations:
         return at, product, np.ascontiguousarray(self.problem.coupling.value(product) - G)
 
     def product(self, G: Array) -> Array:
-        """Of the state at the nodes, (s, R, p)."""
+        """The product of the state at the nodes, (s, R, p)."""
         return self._stages(G)[1]
 
     def _relax(self, residual: Array) -> Array:
@@ -237,7 +238,7 @@ class StageEquations:
         return out
 
     def _enough(self, size: float, G: Array) -> bool:
-        """h times the update of G is the relative change of Z it can still make."""
+        """Whether h times the update of G, the relative change of Z, is below the tolerance."""
         return size <= max(_SHARE * self.tol * min(1.0, self._data.h * _largest(G)), _FLOOR)
 
 
@@ -258,7 +259,7 @@ def _paired_turning(G: Array, A: Array, B: Array, order: int) -> float:
 
 
 def _visible(frame: Frame) -> tuple[Array, Array, Array]:
-    """Columns F1 (R, q), F2 (p, q) and their Gram matrix: ``Z_1 Z_2^T = F1 gram F2^T`` as far as can be seen."""
+    """Columns F1 (R, q), F2 (p, q) and their Gram matrix: ``Z_1 Z_2^T = F1 gram F2^T`` to rounding."""
     kept = frame.logs > frame.scale + INVISIBLE
     with np.errstate(under="ignore"):
         rows = np.exp(frame.logs[kept])[:, None] * frame.rows[kept]
@@ -276,7 +277,7 @@ def _plain_relaxation(frame: Frame, rows: Array, columns: Array) -> Relaxation:
 
 
 def _plain_growth(problem: FrameProblem, frame: Frame, G: Array, level: float) -> float:
-    """The largest rate at which something that is there can grow: a direction that acts and shrinks may turn."""
+    """The largest growth rate of directions of the state: one that acts on the product and shrinks may turn."""
     there = frame.logs > -np.inf
     A, B = frame.A[:, there], frame.B[:, there]
     if A.shape[1] == 0:

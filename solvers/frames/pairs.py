@@ -1,4 +1,4 @@
-"""A collocation step of a paired frame, compiled: what is needed before it, and the frame after it."""
+"""A collocation step of a paired frame, compiled: its preparation, and the frame after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flowsim.solvers.frames.small_matrices import (
 )
 
 _HALF = math.sqrt(0.5)
-#: A direction below exp(this), against the largest, leaves no trace in a product.
+#: Logarithm, relative to the largest, below which a direction has no effect on a product.
 INVISIBLE = -45.0
 
 
@@ -107,7 +107,7 @@ def _largest_minus(frame):
 
 @compiled()
 def begin(frame, G, bends):
-    """What the steps from a state have in common.
+    """The preparation of steps from a state.
 
     Parameters
     ----------
@@ -119,11 +119,11 @@ def begin(frame, G, bends):
     Returns
     -------
     first, second, gram : array (R, q), (p, q), (q, q)
-        ``Z_1 Z_2^T = first gram second^T`` as far as can be seen; an empty Gram matrix is the identity.
+        ``Z_1 Z_2^T = first gram second^T`` to rounding; an empty Gram matrix is the identity.
     relaxation : Relaxation
         With ``P_1 = A inner A^T + rest (1 - A A^T)`` on average, ``P_2 = outer``.
     growth : float
-        The largest rate at which a direction that is there grows or shrinks.
+        The largest rate at which a direction of the state grows or shrinks.
     """
     R, w = frame.A.shape
     first, second = _halves(frame)
@@ -178,7 +178,7 @@ def _growth(frame, G):
 
 @compiled()
 def advance(frame, first, second, damped):
-    """The frame after a propagator that took its columns ``[A 0 N; 0 B 0]`` to (first; second)."""
+    """The frame after a propagator that maps its columns ``[A 0 N; 0 B 0]`` to (first; second)."""
     R, w = frame.A.shape
     k = frame.rows.shape[1]
     plus_first, plus_second = _columns(first, 0, w), _columns(second, 0, w)
@@ -228,11 +228,11 @@ def advance(frame, first, second, damped):
 
 @compiled()
 def carry(frame, G, h, damping, first, second, damped):
-    """Frames (n + 1 of each array) over n steps in a known G (n, s, R, p), the start among them.
+    """Frames (n + 1 of each array, including the start) over n steps in a known G (n, s, R, p).
 
-    Its first r directions are turned onto where they are known to be at the ends, the spans of the columns of `first`
-    and `second`, (n, R, r) and (n, p, r): what would grow of their errors must not. What is conserved does not know
-    the directions.
+    The first r directions are rotated onto their known positions at the ends, the spans of the columns of `first`
+    and `second`, (n, R, r) and (n, p, r), so that their errors do not grow. The conserved quantity is independent of
+    directions.
     """
     (n, _, R, p), (w, k) = G.shape, frame.rows.shape
     A, B, logs, rows = np.empty((n + 1, R, w)), np.empty((n + 1, p, w)), np.empty((n + 1, w)), np.empty((n + 1, w, k))
@@ -270,7 +270,7 @@ def _turned(frame, first, second):
     A, B = _onto(frame.A, first), _onto(frame.B, second)
     neutral = frame.neutral
     if frame.neutral_log > -np.inf:
-        # The rotation that turns one basis into the other, on vectors orthogonal to the first.
+        # The rotation from one basis to the other, applied to vectors orthogonal to the first.
         cosines = product_tn(A, frame.A)
         for i in range(len(cosines)):
             cosines[i, i] += 1.0
@@ -283,7 +283,7 @@ def _turned(frame, first, second):
 
 @part()
 def _onto(A, span):
-    """Orthonormal columns, the first of them projected onto a span of as many."""
+    """Orthonormal columns, the first of them projected onto a span of equal dimension."""
     Q = orthonormal(span)[0]
     A, head = A.copy(), product(Q, product_tn(Q, _columns(A, 0, span.shape[1])))
     for i in range(head.shape[0]):
@@ -294,7 +294,7 @@ def _onto(A, span):
 
 @part()
 def _sorted(frame):
-    """Directions with the largest part of the state first; of a pair that with the larger is f^+."""
+    """Directions in descending order; of each pair the larger is f^+."""
     w = len(frame.logs)
     for i in range(w):
         if frame.minus_logs[i] > frame.logs[i]:

@@ -1,8 +1,8 @@
-r"""A plateau: where what has grown rests, S is constant and a step of any length is exact.
+r"""A plateau: while active directions are at rest, S is constant and a step of any length is exact.
 
-The directions that have grown are kernel vectors of S, to the tolerance, and stay where they are (rounding must not
-make them leave along the growing ones); on the rest ``exp(t S)`` acts, diagonal in the singular vectors of G or the
-eigenvectors of S, and the QR factorisation of :mod:`.graded` turns the frame at once, whatever the exponents.
+The active directions are in the kernel of S, to the tolerance, and are kept constant (rounding must not let them leave
+along the growing ones); on the complement ``exp(t S)`` acts, diagonal in the singular vectors of G or the eigenvectors
+of S, and the QR factorisation of :mod:`.graded` updates the frame at once, whatever the exponents.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from flowsim.solvers.frames.graded import add_rows, triangularise
 from flowsim.solvers.frames.problem import FrameProblem
 
 _HALF = np.sqrt(0.5)
-#: What of a vector is only rounding of the rest.
+#: Relative size of a component that is rounding.
 _ROUNDING = 1e-14
-#: Growth ``rate * time`` over which a pair that is not yet along a singular vector is turned at once.
+#: Growth ``rate * time`` over which a pair that is not along a singular vector is propagated at once.
 _TURN = 4.0
 
 
 def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
-    """How far the first `count` directions are from rest, ``|S f|``."""
+    """Distance of the first `count` directions from rest, ``|S f|``."""
     A, B = frame.A[:, :count], frame.B[:, :count]
     if count == 0:
         return 0.0
@@ -47,9 +47,9 @@ class Plateau:
     start : Frame
     count : int
     vectors, rates : array (n, R + p), (n,)
-        An orthonormal basis of what moves, in rows, and how it grows.
+        An orthonormal basis of the complement, in rows, and its growth rates.
     kappa : float
-        Damping of a paired frame, which is not in the rates.
+        Damping of a paired frame, not included in the rates.
     """
 
     start: Frame
@@ -77,7 +77,7 @@ class Plateau:
         return float(self.rates.max(initial=-np.inf)) - self.kappa
 
     def after(self, t: float) -> Frame:
-        """The state after a time."""
+        """The state after a time t."""
         if t <= 0 or self.count == len(self.start.logs):
             return self.start
         while self._passed[-1][2] < t - self._passed[-1][0]:
@@ -89,11 +89,11 @@ class Plateau:
 
     @cached_property
     def _passed(self) -> list[tuple[float, Frame, float]]:
-        """Times, states there, and how far these may be moved at once; made as they are asked for."""
+        """Cached times, states there, and the times over which these may be propagated at once."""
         return [(0.0, self.start, self._reach(self.start))]
 
     def _overlaps(self, columns: Array) -> Array:
-        """With the basis; what does not overlap must not come to do so by rounding, which would grow too."""
+        """Overlaps with the basis; vanishing ones are set to zero, as their rounding would grow too."""
         M = np.ascontiguousarray(self.vectors @ columns)
         M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
         return M
@@ -103,11 +103,11 @@ class Plateau:
         return np.concatenate([frame.A[:, count:], frame.B[:, count:]]) * frame.factor
 
     def _reach(self, frame: Frame) -> float:
-        """The time for which rounding does not decide between a singular vector and its mirror image.
+        """The time over which rounding does not decide between a singular vector and its mirror image.
 
-        Paired directions span a subspace that is orthogonal to itself in J, and of two such, (u, v) added and (u, -v)
-        added, only one need be in reach: the minor of the other vanishes, but its rounding grows. Once directions are
-        along the vectors to rounding nothing is left of that.
+        Paired directions span a J-isotropic subspace, and of two such, with (u, v) added and with (u, -v)
+        added, only one may be reachable: the minor of the other vanishes, but its rounding grows. Once directions are
+        along the vectors to rounding this effect is gone.
         """
         if not frame.is_paired:
             return np.inf
@@ -155,7 +155,7 @@ class Plateau:
         ).sorted()  # fmt: skip
 
     def turned(self, frame: Frame, first: Array, second: Array) -> Frame:
-        """The state once its first `count` directions have become (first; second), and the others make way."""
+        """The state after its first `count` directions become (first; second), with the others made orthogonal."""
         if not frame.is_paired:
             above, below = (
                 np.concatenate([head, side[:, self.count :]], axis=1)
@@ -167,7 +167,7 @@ class Plateau:
             for head, side in ((first, frame.A), (second, frame.B))
         )
         head = slice(0, self.count)
-        # The two halves grow alike but for the error of the step, and those that make way by a rotation not at all.
+        # The two halves grow alike up to the error of the step, and the others by a rotation do not grow.
         triangle = np.ascontiguousarray((own + other)[head, head] / 2)
         logs, rows = frame.logs.copy(), frame.rows.copy()
         minus_logs, minus_rows = frame.minus_logs.copy(), frame.minus_rows.copy()
@@ -188,11 +188,11 @@ class Plateau:
 
 
 def _singular_basis(G: Array, frame: Frame, count: int) -> tuple[Array, Array]:
-    """``(u, +-v) / sqrt(2)`` of the singular triplets behind the first directions, and neutral vectors (n, 0)."""
+    """``(u, +-v) / sqrt(2)`` of the singular triplets on the complement of the first directions, and neutral (n, 0)."""
     A, B = frame.A[:, :count], frame.B[:, count:]
     left, rates, right = np.linalg.svd(G @ B, full_matrices=False)
     q = len(rates)
-    # Those of a singular value 0 may be any: orthogonal to what has grown too.
+    # Vectors of a singular value 0 are arbitrary: chosen orthogonal to the active directions too.
     left = orthonormal(np.concatenate([A, left], axis=1))[0][:, count:]
     V = B @ right.T
     neutral = [frame.A[:, count:]] if len(left) > len(frame.logs) else []
@@ -216,7 +216,7 @@ def _singular_basis(G: Array, frame: Frame, count: int) -> tuple[Array, Array]:
 
 
 def _rest(frame: Frame, count: int) -> tuple[float, Array]:
-    """What lies along the f^- that wait and outside of the pairs, and the logarithm of its unit."""
+    """The part of the state along waiting f^- and outside of the pairs, and the logarithm of its unit."""
     total = np.zeros((len(frame.A) + len(frame.B), frame.rows.shape[1]))
     if not frame.is_paired:
         return -np.inf, total[:, :0]
@@ -233,7 +233,7 @@ def _rest(frame: Frame, count: int) -> tuple[float, Array]:
 
 
 def _outside(A: Array, basis: Array, rows: Array, logs: Array) -> tuple[Array, float]:
-    """``sum_r e^logs_r basis_r rows_r`` outside of the span of A, and its logarithm."""
+    """``sum_r e^logs_r basis_r rows_r`` projected onto the complement of A, and the logarithm of its unit."""
     with np.errstate(divide="ignore"):
         sizes = np.log(np.linalg.norm(rows, axis=1)) + logs
     top = float(sizes.max(initial=-np.inf))

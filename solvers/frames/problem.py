@@ -1,4 +1,4 @@
-"""What the integrator of matrix flows is given."""
+"""The problem of the integrator of matrix flows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from flowsim.solvers.array_kinds import Array
 
 
 class Coupling(Protocol):
-    """How the off-diagonal block G of the generator depends on the product ``Q = Z_1 Z_2^T``, (R, p) with R >= p.
+    """The off-diagonal block G of the generator as a function of the product ``Q = Z_1 Z_2^T``, (R, p) with R >= p.
 
     Attributes
     ----------
     curvature_rows, curvature_columns : array (R,), (p,)
         A model of ``-dG/dQ``, ``x -> rows[:, None] * x * columns``, one of the two constant: exact where there is a
-        signal, else for the preconditioner alone.
+        signal, else used for the preconditioner alone.
     signal : array (R, p) or None
-        ``G = signal - rows[:, None] * Q * columns``, if it is so.
+        Set if ``G = signal - rows[:, None] * Q * columns``.
     """
 
     @property
@@ -48,7 +48,7 @@ class Linear(NamedTuple):
 
 
 class Jacobian(NamedTuple):
-    """Derivatives along the entries of Z, one a row: of ``S Z`` (N, N), of the product and of G (N, R p)."""
+    """Derivatives along the entries of Z, one per row: of ``S Z`` (N, N), of the product and of G (N, R p)."""
 
     field: Array
     product: Array
@@ -65,7 +65,7 @@ class FrameProblem:
     damping_rows, damping_columns : array (R,), (p,)
         The diagonals a and b.
     paired : bool
-        Whether a frame may be paired; else no use is made of what uniform damping conserves.
+        Whether a frame may be paired; else the conserved quantity of uniform damping is not used.
     """
 
     coupling: Coupling
@@ -87,7 +87,7 @@ class FrameProblem:
         return Linear(*(np.ascontiguousarray(each, dtype=float) for each in parts))
 
     def jacobian(self, Z: Array) -> Jacobian:
-        """Of ``Z -> S Z`` at one state (R + p, q), N = (R + p) q: symmetric, for G is minus a gradient."""
+        """The Jacobian of ``Z -> S Z`` at a state (R + p, q), N = (R + p) q: symmetric, since G is minus a gradient."""
         (n, q), R = Z.shape, len(self.damping_rows)
         U, V = Z[:R], Z[R:]
         units = np.eye(n * q).reshape(-1, n, q)
@@ -102,7 +102,7 @@ class FrameProblem:
 
     @cached_property
     def uniform(self) -> float | None:
-        """The damping where it is one number: then ``exp(2 t damping) Z^T J Z`` is conserved, J = diag(1, -1)."""
+        """The damping if it is uniform: then ``exp(2 t damping) Z^T J Z`` is conserved, J = diag(1, -1)."""
         if not self.paired:
             return None
         both = np.concatenate([self.damping_rows, self.damping_columns])
@@ -110,7 +110,7 @@ class FrameProblem:
 
 
 def rates_of(problem: FrameProblem) -> tuple[Array, Array]:
-    """Damping rates inside a collocation step: that of a paired frame is taken out."""
+    """Damping rates inside a collocation step, without the uniform one of a paired frame."""
     if problem.uniform is not None:
         return np.zeros(1), np.zeros(1)
     sides = problem.damping_rows, problem.damping_columns

@@ -1,16 +1,16 @@
-r"""The response of G to a forcing of itself: ``x + mu K x``, ``K x = rows * (x P_2 + P_1 x) * columns``.
+r"""The linear response of G to a forcing: ``x + mu K x``, ``K x = rows * (x P_2 + P_1 x) * columns``.
 
-``P_1 = Z_1 Z_1^T`` and ``P_2 = Z_2 Z_2^T`` of the state at the start of a step, P_1 taken as
+``P_1 = Z_1 Z_1^T`` and ``P_2 = Z_2 Z_2^T`` are those of the state at the start of a step, P_1 approximated by
 ``W W^T + nu (1 - .)`` with p columns W. The inverse is a preconditioner and a filter of the error estimate.
 With constant columns the operator separates in the eigenvectors of P_2 (Woodbury's formula in each), with constant
 rows in those of P_1.
 
-Over a long step of directions that have grown the generator counts too. With the Jacobian J of the flow, symmetric,
-the derivative N of S Z by G, and that of G by Z, D,
+Over a long step of active directions the generator matters too. With the symmetric Jacobian J of the flow,
+the derivative N of S Z in G, and D that of G in Z,
 
 .. math:: (1 + \mu K)^{-1} = 1 + D \, \mu (1 - \mu J)^{-1} N,
 
-of which the eigenvectors of J stand for every mu (:func:`modes_of`).
+which is diagonal in the eigenvectors of J for every mu (:func:`modes_of`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flowsim.solvers.frames.small_matrices import invert
 
 Complex = NDArray[np.complex128]
 
-#: Singular values of a state, against the largest, that are only rounding.
+#: Singular values of a state, relative to the largest, that are rounding.
 _ROUNDING = 1e-14
 
 
@@ -74,16 +74,16 @@ class Relaxation(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What :func:`answer` needs for times mu (K,).
+    """The factorisation for :func:`answer` at times mu (K,).
 
     Attributes
     ----------
     kind : int
         0, 1: the columns, the rows are constant; 2: by the modes of the Jacobian.
     vectors : array (p, p) or (N, R p)
-        Eigenvectors of P_2; or what of the modes a residual excites.
+        Eigenvectors of P_2; or the excitation of modes by a residual.
     W : array (R, q) or (N, R p)
-        Eigenvectors of P_1; or what the modes do to G.
+        Eigenvectors of P_1; or the effect of modes on G.
     diagonal : array (K, p, R) or (K, 1, N)
         ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant; ``mu / (1 - mu rate)`` of the modes.
     inverse : array (K, p or q + 1, ., .)
@@ -129,7 +129,7 @@ def factor(at, mus):
 
 
 class JacobianModes(NamedTuple):
-    """Of the Jacobian at a state: rates (N,), what of them a residual of G excites and what they do to G, (N, R p)."""
+    """Modes of the Jacobian at a state: rates (N,), their excitation by a residual of G and effect on G, (N, R p)."""
 
     rates: Array
     excited: Array
@@ -142,7 +142,7 @@ class JacobianModes(NamedTuple):
 
 
 def modes_of(problem: FrameProblem, first: Array, second: Array) -> JacobianModes:
-    """At a state; as few columns as its rank allows are looked at, which products do not see."""
+    """The modes at a state, compressed to as many columns as its rank, which leaves products unchanged."""
     Z = np.concatenate([first, second])
     _, values, right = np.linalg.svd(Z, full_matrices=False)
     at = problem.jacobian(Z @ right[values > _ROUNDING * values[0]].T)
@@ -182,7 +182,7 @@ def _woodbury(mus, rates, diagonal, W, small):
 
 @part()
 def answer(factors, residual):
-    """``(1 + mu_k K)^{-1} residual_k`` for complex residuals (K, R, p); one mu stands for all."""
+    """``(1 + mu_k K)^{-1} residual_k`` for complex residuals (K, R, p); a single mu applies to all."""
     if factors.kind == 0:
         return _answer_columns(factors, residual)
     if factors.kind == 1:
@@ -284,7 +284,7 @@ def _answer_rows(factors, residual):
 
 @compiled()
 def sizes(factors, at_ends, G, G0, G1):
-    """Norms of the responses to what the polynomial through G at the nodes misses at both ends, and to G1."""
+    """Norms of the responses to the defects of the polynomial through G at both ends, and to G1."""
     s, R, p = G.shape
     residual = np.empty((3, R, p), np.complex128)
     for i in range(R):

@@ -1,11 +1,11 @@
-r"""Where what has grown comes to rest while the other directions wait: long steps.
+r"""Long steps: active directions come to rest while the other directions wait.
 
-The directions that have grown do not see the others, whose squares are below the tolerance. One step of Radau's method
-carries them, as long as their own accuracy allows, if they are stable by themselves (the Jacobian of the flow on them
-has no rate that such a step would not resolve). It leaves a known G(t), in which the equation of the others is linear:
-they are carried by collocation steps as short as their growth demands, which cost no iteration, or, once G hardly
-moves, by one exponential (:mod:`.plateau`). In the known G errors of what has grown would grow like what waits: at the
-end of every step it is put back to where it is known to be.
+Active directions are independent of the others, whose squares are below the tolerance. One step of Radau's method
+advances them, as far as their own accuracy allows, if they are stable by themselves (the Jacobian of the flow on them
+has no growing rate that such a step would not resolve). In the resulting G(t) the equation of the others is linear:
+they are advanced by collocation steps as short as their growth requires, without iteration, or, once G is nearly
+constant, by one exponential (:mod:`.plateau`). In the known G errors of active directions would grow like waiting ones:
+at the end of every step they are reset to their known values.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from flowsim.solvers.frames.solution import CollocationStep, PlateauStep
 from flowsim.solvers.gauss import GaussTableau, lagrange_weights, radau_tableau
 
 SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
-#: The polynomial through the nodes misses the ends of the step by more than it misses the integral.
-#: Calibrated on closed forms: the error of a run is then 0.01 to 1 times the tolerance.
+#: The defect of the polynomial at the ends of the step exceeds the error of the integral, by this factor.
+#: Calibrated on closed forms: the error of a run is then 0.01 to 1 tolerances.
 DEFECT_WEIGHT = 0.05
-#: Below this remaining distance (relative to the state) rounding decides, not truncation.
+#: Remaining distance, relative to the state, below which rounding dominates.
 ROUNDING_FLOOR = 2e-12
-#: Logarithm of a ratio of two directions that is below their rounding.
+#: Logarithm of a ratio of two directions below their rounding.
 BELOW_ROUNDING = 30.0
-#: Half of the logarithm, below the tolerance, of what in the product is not seen, and its least value.
+#: Half of the logarithm, below the tolerance, of invisible contributions to the product, and its least value.
 _UNSEEN, _WAITING = 4.0, -23.0
-#: Logarithm of the ratio from which what has grown and what waits are apart.
+#: Logarithm of the ratio of active to waiting directions from which on they are separated.
 _APART = 20.0
-#: Share of the tolerance that the mean of G may cost a plateau step, and its least length in ordinary steps.
+#: Part of the tolerance for the mean of G in a plateau step, and its least length in ordinary steps.
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
-#: What has grown moves further than its rate says: a share of the length that its rate would allow.
+#: Safety factor on the length that the rate of active directions would allow.
 _CAUTION = 0.1
-#: Of steps of what has grown alone: the least length worth taking in ordinary steps, the first in the least, growth;
-#: how near to rest, against the rate of what waits, they can begin, and how much nearer after one that failed.
+#: Steps of active directions alone: least length in ordinary steps, the first relative to the least, and growth;
+#: distance from rest, relative to the rate of waiting directions, at which they begin, and its factor after a failure.
 _LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, _NEAR_REST, _PATIENCE = 3.0, 2.0, 2.0, 0.02, 0.3
 
 
 class HeadPath(NamedTuple):
-    """What has grown over a long step: positions (s + 1,) from 0 to 1, G there, and both halves of its directions."""
+    """Active directions over a long step: positions (s + 1,) from 0 to 1, G there, and both halves of directions."""
 
     nodes: Array
     G: Array
@@ -56,7 +56,7 @@ class HeadPath(NamedTuple):
     second: Array
 
     def over(self, frame: Frame, G: Array, h: float, damping: Damping, damped: float, places: Array) -> list[Frame]:
-        """Paired frames from one on, over steps in G (n, s, R, p): what has grown is where it is known to be."""
+        """Paired frames from a given one, over steps in G (n, s, R, p), with active directions at known values."""
         weights = lagrange_weights(self.nodes, places)
         first, second = (np.tensordot(weights, each, axes=1) for each in (self.first, self.second))
         moved = carry(frame.arrays, G, h, damping, first, second, damped)
@@ -65,7 +65,7 @@ class HeadPath(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CarriedStep(CollocationStep):
-    """In a known G: what has grown is on its path inside too. Positions of start and end on that."""
+    """A step in a known G, with active directions on their path; positions of start and end on that path."""
 
     path: HeadPath
     places: tuple[float, float]
@@ -86,12 +86,12 @@ class LongSteps:
     ----------
     problem : FrameProblem
     tableau : GaussTableau
-        Of the ordinary steps.
+        The method of ordinary steps.
     tol : float
     linear : float
-        Rate times length that an ordinary step resolves.
+        Rate times length resolved by an ordinary step.
     scale : float
-        Logarithm of the size of Z once it has grown.
+        Logarithm of the size of grown Z.
     stats : dict
         Counters of the run.
     """
@@ -102,27 +102,27 @@ class LongSteps:
     ) -> None:  # fmt: skip
         self.problem, self.tableau, self.tol, self.linear, self.stats = problem, tableau, tol, linear, stats
         self.scale = scale
-        #: A direction below exp(this) waits: it does not act on the product.
+        #: logarithm below which a direction waits: it has no effect on the product
         self.waits = scale + max(0.5 * math.log(tol) - _UNSEEN, _WAITING)
         self.nodes = np.concatenate([[0.0], tableau.c, [1.0]])
         self.equations = StageEquations(problem, radau_tableau(tableau.stages), tol, stats, long=True)
-        #: of G where there is no product
+        #: G at product 0
         self.size = max(float(np.linalg.norm(problem.coupling.value(np.zeros(problem.shape)))), 1e-300)
         self.t, self.length = 0.0, 0.0
-        #: directions that have grown, and how near to rest the next attempt must begin
+        #: number of active directions, and the distance from rest for the next attempt
         self.grown, self.patience = 0, np.inf
 
     def take(
         self, t: float, left: float, frame: Frame, G: Array, growth: float
     ) -> list[CollocationStep | PlateauStep] | None:
-        """Steps from a state at time t, if what has grown in it is near enough to rest.
+        """Steps from a state at time t, if its active directions are near enough to rest.
 
         Parameters
         ----------
         left : float
             The time to be covered.
         growth : float
-            The largest rate of a direction that is there.
+            The largest rate of a direction of the state.
         """
         self.t = t
         grown = int(np.sum(frame.logs > self.waits))
@@ -151,16 +151,16 @@ class LongSteps:
             waiting = frame.logs[grown:]
         if _overlap(frame, grown) * math.exp(ceiling - self.scale) > _PLATEAU_SHARE * self.tol:
             return None
-        # What waits may turn towards what grows faster.
+        # Waiting directions may turn towards faster ones.
         fastest = max(growth, float(np.linalg.norm(G, 2)) - (self.problem.uniform or 0.0))
         h = min(left, (ceiling - max(waiting[0], outer)) / fastest)
         if not frame.is_paired and rest > 0:
-            # What unequal damping takes from the imbalance is known to the steps that move all together.
+            # The law of the imbalance under unequal damping needs steps of all directions together.
             h = min(h, _CAUTION * _PLATEAU_SHARE * self.tol * growth / rest**2)
         if waiting[0] == -np.inf or h < least:
             return None
         steps = self._relaxing(frame, G, grown, (h, least), growth)
-        # Not again before it has come nearer to rest.
+        # No further attempt before it is nearer to rest.
         self.patience = np.inf if steps else _PATIENCE * rest
         if not steps:
             self.length = 0.0
@@ -179,10 +179,10 @@ class LongSteps:
     def _relaxing(
         self, frame: Frame, G0: Array, grown: int, lengths: tuple[float, float], growth: float
     ) -> list[CollocationStep | PlateauStep] | None:
-        """Steps over which the first `grown` directions, which do not see the others, come to rest.
+        """Steps over which the first `grown` directions, independently of the others, come to rest.
 
-        One step of Radau's method for these. The others see the mean of G, right to second order in what is left of
-        its motion, or where that is too much are carried by collocation steps in the G that is now known.
+        One step of Radau's method for these. The others are propagated with the mean of G, to second order in the
+        variation of G, or where that is too large by collocation steps in the known G.
         """
         (h, least), tableau = lengths, self.equations.tableau
         head = frame.head(grown)
@@ -190,7 +190,7 @@ class LongSteps:
         product = first @ second.T
         self.equations.begin(head, G0, self.waits)
         h = min(h, self.length or _FIRST_LONG * least)
-        # What has grown must be stable by itself: a long step would see nothing of it leave.
+        # Active directions must be stable by themselves: a long step would not resolve their departure.
         h = min(h, self.linear / max(self.equations.rates[-1], 1e-300))
         while h >= least:
             G = self.equations.solve(np.repeat(G0[None], tableau.stages, axis=0), h)
@@ -199,7 +199,7 @@ class LongSteps:
                 h *= NEWTON_CUT
                 continue
             error = DEFECT_WEIGHT * float(self.equations.defects(G, G0, G[-1], h)[0])
-            # The inside of the step too: fast relaxation is filtered from the error at its end. G hardly sees products
+            # Test inside the step too: fast relaxation is filtered from the error at its end. G hardly sees products
             # along directions of little curvature.
             size = max(float(np.linalg.norm(product)), math.exp(2 * self.scale))
             pairs = (G, G0, self.size), (self.equations.product(G), product, size)
@@ -235,7 +235,7 @@ class LongSteps:
         return [self._plateau_step(plateau, h, path.nodes, decay * path.first, decay * path.second)]
 
     def _carried(self, frame: Frame, path: HeadPath, h: float, count: int) -> list[CollocationStep | PlateauStep]:
-        """`count` collocation steps over a length h in a G that is known, along a path of the first directions."""
+        """`count` collocation steps over a length h in a known G, along a path of the first directions."""
         length = h / count
         damping = damping_of(self.tableau, length, *rates_of(self.problem))
         places = ((np.arange(count)[:, None] + self.nodes) / count).ravel()
@@ -253,16 +253,16 @@ class LongSteps:
 
 
 def _overlap(frame: Frame, grown: int) -> float:
-    """Rows of what waits along those of what has grown: the product sees such parts in first order, and answers."""
+    """Overlap of waiting rows with active ones, which enters the product to first order."""
     with np.errstate(under="ignore"):
         waiting = np.exp(frame.logs[grown:] - frame.logs[grown])[:, None] * frame.rows[grown:]
     return float(np.abs(frame.rows[:grown] @ waiting.T).max(initial=0.0))
 
 
 def _shrinks(frame: Frame, G: Array, grown: int) -> bool:
-    """Whether a waiting pair shrinks that is far from changing sign.
+    """Whether a waiting pair that is far from a change of sign shrinks.
 
-    Its f^+ must not take up rounding of its own f^-, which grows: steps that treat the two halves alike are for it.
+    Its f^+ must not mix with rounding of its growing f^-, which needs steps that treat the two halves alike.
     """
     if not frame.is_paired:
         return False

@@ -1,6 +1,6 @@
-"""Products and factorisations of matrices with tens of rows, parts of compiled functions.
+"""Products and factorisations of matrices with tens of rows, for compiled functions.
 
-At these sizes calls of BLAS and LAPACK cost more than the work, and every function compiled with one of Numba's
+At these sizes the overhead of BLAS and LAPACK exceeds the work, and every function compiled with one of Numba's
 wrappers of these takes seconds longer to compile.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from flowsim.solvers.compilation import FAST, part
 
-#: Jacobi's rotations: sweeps, and the square of what is left beside the diagonal against that of the matrix.
+#: Jacobi's method: sweeps, and the squared norm of the off-diagonal part relative to that of the matrix.
 _SWEEPS, _OFF_DIAGONAL = 30, 1e-32
 
 
@@ -61,7 +61,7 @@ def product_nt(A, B):
 
 @part(fastmath=FAST)
 def solve(matrix, right):
-    """``matrix^-1 right`` by elimination with partial pivoting; what is not finite stays so."""
+    """``matrix^-1 right`` by elimination with partial pivoting; non-finite entries propagate."""
     n, q = right.shape
     M = np.empty((n, n + q))
     for r in range(n):
@@ -122,7 +122,7 @@ def invert(M):
                 M[r, i] = 0.0
                 for c in range(n):
                     M[r, c] -= factor * M[i, c]
-    # Rows were exchanged on the way: so are the columns of the inverse.
+    # Undo the exchanges of rows on the columns of the inverse.
     row = np.empty(n, M.dtype)
     for r in range(n):
         for c in range(n):
@@ -157,7 +157,7 @@ def orthonormal(matrix):
 
 @part(fastmath=FAST)
 def upper_inverse(triangle):
-    """Of an upper triangular matrix."""
+    """The inverse of an upper triangular matrix."""
     n = triangle.shape[0]
     out = np.zeros((n, n))
     for j in range(n):
@@ -172,7 +172,7 @@ def upper_inverse(triangle):
 
 @part(fastmath=FAST)
 def eigen(matrix):
-    """Eigenvalues, in no order, and eigenvectors in columns of a symmetric matrix, by Jacobi's rotations."""
+    """Eigenvalues, unordered, and eigenvectors in columns of a symmetric matrix, by Jacobi's method."""
     A, n = matrix.copy(), matrix.shape[0]
     V = np.eye(n)
     total = 0.0

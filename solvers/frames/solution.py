@@ -1,4 +1,4 @@
-"""The steps of a matrix flow, and its state at any place of them."""
+"""The steps of a matrix flow, and its state at any position in them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
-#: Nodes of the collocation that moves the frames of explicit steps.
+#: Nodes of the collocation that propagates the frames of explicit steps.
 _NODES = 6
-#: A state whose largest part is below exp(this) is read with its scale apart.
+#: Logarithm of the largest part of a state below which it is evaluated with a separate scale.
 _SMALLEST_PLAIN = -100.0
 
 
@@ -37,7 +37,7 @@ class FrameStates:
     first, second : array (K, R, k), (K, p, k)
     shift : array (K,)
     solution, step, position
-        Where they were read.
+        The solution and the points at which they are evaluated.
     """
 
     first: Array
@@ -58,7 +58,7 @@ class FrameStates:
 
     @cached_property
     def logs(self) -> Array:
-        """Logarithms of the directions at each state, (K, w), falling."""
+        """Logarithms of the directions at each state, (K, w), descending."""
         return np.array(
             [self.solution.frame_at(int(s), float(x)).logs for s, x in zip(self.step, self.position, strict=True)]
         ).reshape(len(self), -1)
@@ -67,7 +67,7 @@ class FrameStates:
     def conserved(self) -> list[tuple[Array, float]]:
         """``Z^T J Z`` of paired frames, (k, k), and the logarithms of its units.
 
-        Inside a step the frame is that of its start: what is conserved does not need to be carried on.
+        Inside a step the frame of its start is used, since the quantity is conserved.
         """
         out = []
         kappa = self.solution.damping
@@ -83,7 +83,7 @@ class FrameStates:
 
 
 class _Unread(FrameStates):
-    """States of which the products are known, and the halves made when they are asked for."""
+    """States with known products, whose halves are computed on access."""
 
     def __init__(self, solution: FrameSolution, step: NDArray[np.intp], position: Array) -> None:
         for name, value in (("solution", solution), ("step", step), ("position", position)):
@@ -92,7 +92,7 @@ class _Unread(FrameStates):
 
     @cached_property
     def product(self) -> Array:
-        # Those of a step at once.
+        # All of a step at once.
         order = np.flatnonzero(np.diff(self.step, prepend=-1))
         parts = np.split(self.position, order[1:])
         steps = self.solution.steps
@@ -113,10 +113,10 @@ class _Unread(FrameStates):
 
 @dataclass(frozen=True, eq=False)
 class CollocationStep:
-    """From ``start`` to ``end``; G at 0, the nodes and 1.
+    """A collocation step from ``start`` to ``end``; G at 0, the nodes and 1.
 
-    Where `tol` is positive the step is long against relaxation, and the polynomial through G is not as right between
-    the nodes as the product is: the equations of the step up to a position are solved again.
+    Where `tol` is positive the step is long relative to relaxation, and the polynomial through G is less accurate
+    between the nodes than the product: the equations of the step up to a position are solved again.
     """
 
     t: float
@@ -170,13 +170,13 @@ class CollocationStep:
 
 @dataclass(frozen=True, eq=False)
 class PlateauStep:
-    """What waits grows by a constant S, while what has grown relaxes, or rests.
+    """Waiting directions grow by a constant S, while active ones relax or are at rest.
 
     Attributes
     ----------
     plateau : Plateau
     nodes, first, second : array (s + 1,), (s + 1, R, count), (s + 1, p, count)
-        The directions that have grown, along the step; empty where they rest.
+        The active directions along the step; empty if they are at rest.
     end : Frame
     """
 
@@ -204,10 +204,10 @@ class PlateauStep:
 
 
 class StepChain:
-    """Steps of the explicit method in a row, of which frames are made when they are asked for.
+    """A sequence of explicit steps, whose frames are computed on access.
 
-    Frames move by collocation with the values of G that the product makes at the nodes: what is conserved stays so to
-    rounding.
+    Frames are propagated by collocation with the values of G at the product at the nodes, which keeps the conserved
+    quantity to rounding.
 
     Attributes
     ----------
@@ -222,7 +222,7 @@ class StepChain:
         self._frames = [start]
 
     def append(self, h: float, halves: Array) -> int:
-        """The number of the new step."""
+        """Append a step; returns its number."""
         self.h.append(h)
         self.halves.append(halves)
         return len(self.h) - 1
@@ -244,7 +244,7 @@ class StepChain:
         return np.ascontiguousarray(self.problem.coupling.value(self.product(number, nodes))), nodes
 
     def frame(self, number: int) -> Frame:
-        """At the start of a step, or at the end of the last."""
+        """The frame at the start of a step, or at the end of the last."""
         tableau = gauss_tableau(_NODES)
         while len(self._frames) <= number:
             now, frame = len(self._frames) - 1, self._frames[-1]
@@ -278,7 +278,7 @@ class ExplicitStep:
 
     @cached_property
     def collocated(self) -> CollocationStep:
-        """The same step with frames inside."""
+        """The same step as a collocation step, with frames inside."""
         G, nodes = self.chain.values(self.number)
         return CollocationStep(self.t, self.h, self.start, self.end, nodes, G, self.chain.problem, 0.0)
 
@@ -293,7 +293,7 @@ class ExplicitStep:
 
 
 def _shift(scale: float) -> float:
-    """The logarithm a state of a scale is read with: 0 where squares stay in the range of floats."""
+    """The shift for a state of a given scale: 0 where squares do not underflow."""
     return scale if -np.inf < scale < _SMALLEST_PLAIN else 0.0
 
 
@@ -317,14 +317,14 @@ class FrameSolution:
     status: Status
     message: str
     stats: dict[str, Any] = field(default_factory=dict)
-    #: of a paired frame
+    #: uniform damping of a paired frame
     damping: float = 0.0
 
     def integral(self, rate: Callable[[FrameStates], Array], value: Callable[[FrameStates], Array]) -> Array:
         """The integral of the rate of a quadratic form up to the end of every step, (T, ...).
 
-        By the stages of the steps themselves, which satisfy the law of a quadratic form to rounding; over a plateau,
-        where the exponential does so, the form's own change.
+        By the stages of the steps, which satisfy the law of a quadratic form to rounding; over a plateau,
+        where the exponential does, by the change of the form.
         """
         ends = value(self.y)
         total = [np.zeros_like(ends[0])]
@@ -367,7 +367,7 @@ class FrameSolution:
         return self.read_steps(step, position)
 
     def read_steps(self, step: NDArray[np.intp], position: Array) -> FrameStates:
-        """The same, each from its frame."""
+        """The same, each by its frame."""
         (R, _), p, k = self.start.A.shape, len(self.start.B), self.start.rows.shape[1]
         first, second = np.empty((len(step), R, k)), np.empty((len(step), p, k))
         shift = np.empty(len(step))
@@ -386,7 +386,7 @@ class FrameSolution:
         return FrameStates(first, second, shift, self, np.asarray(step), np.asarray(position))
 
     def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
-        """The step that holds each time, and the position in it, 0 to 1."""
+        """The step that contains each time, and the position in it, 0 to 1."""
         if len(self.h) == 0:
             return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
         step = np.clip(np.searchsorted(self.t, times, side="right") - 1, 0, len(self.h) - 1)

@@ -1,7 +1,7 @@
-r"""The integration: collocation where the product moves, plateau steps where it rests, explicit steps from mild starts.
+r"""The integration: collocation where the product moves, plateau steps at rest, explicit steps from mild starts.
 
 The unknowns of a collocation step are the values of G at the Gauss nodes, and errors multiply: a wrong G gives
-``(1 + e) R Z_0``, so directions that are tiny, or absent, are wrong by a relative amount and are never fed by large
+``(1 + e) R Z_0``, so that directions that are tiny, or absent, have a relative error and are never excited by large
 ones. The nonlinear equation ``G_i = G(Z_1 Z_2^T at node i)`` is solved by a fixed point preconditioned with the
 :mod:`.relaxation` of the start, accelerated (Anderson), and where the generator itself is stiff by Newton's method with
 GMRES. The error of a step is the defect at its ends of the polynomial through the nodes, filtered by the relaxation.
@@ -41,20 +41,20 @@ from flowsim.solvers.frames.solution import (
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
-#: Six stages, order 12 at the steps and 7 in between, while the eliminated system is small; three beyond.
+#: Six stages, of order 12 at the steps and 7 in between, while the eliminated system is small; three beyond.
 _STAGES, _FEWER_STAGES, _LARGEST_SYSTEM = 6, 3, 150
 _LARGEST_GROWTH, _CAUTIOUS_GROWTH = 2.5, 1.3
 _SMALLEST_STEP = 1e-14
-#: Relaxation matters in a step where what the polynomial through G misses is larger than the response by this.
+#: Ratio of the defects of the polynomial through G to their responses above which relaxation limits a step.
 _STIFF = 2.0
-#: Part of the growth of pairs that is over steps at their limit, inverted.
+#: Inverse of the part of the growth of pairs that takes place in steps at their limit.
 _FEW = 10.0
-#: A direction above exp(this) is answered by the product, which is in the error of a step.
+#: Logarithm above which a direction acts on the product, and so on the error estimate of a step.
 _ANSWERED = -3.0
-#: Twice the largest logarithm of a ratio of parts of Z whose smallest keep eight digits beside the largest.
+#: Twice the largest logarithm of ratios of parts of Z of which the smallest keep eight digits beside the largest.
 _OF_A_SIZE = 20.0
-#: Of the explicit method: share of the tolerance that its estimate may take, and the relative error that is rounding;
-#: steps worth taking at the limit of stability; steps taken together, also where each is examined; entries kept.
+#: The explicit method: part of the tolerance for its estimate, and the relative error that is rounding;
+#: largest number of steps at the limit of stability; steps per call, also if each is examined; stored entries.
 _EXPLICIT_SHARE, _EXPLICIT_FLOOR = 0.05, 1e-14
 _AFFORDABLE, _MANY, _LOOKED_AT, _ENTRIES = 200.0, 4096, 8, 1 << 22
 
@@ -74,12 +74,12 @@ def integrate_frame(
     Parameters
     ----------
     tol : float
-        Relative error of Z that a step may make.
+        Bound on the relative error of Z in a step.
     max_steps : int
     progress : callable, optional
         Called with the time reached.
     done : callable (FrameSolution) -> bool, optional
-        Looked at after every step with that step; True ends the integration.
+        Called after every step with that step; True ends the integration.
 
     Returns
     -------
@@ -136,21 +136,21 @@ class _Run:
         at_zero = problem.coupling.value(np.zeros((R, p)))
         curvature = float(problem.coupling.curvature_rows.max() * problem.coupling.curvature_columns.max())
         size = max(float(np.linalg.norm(at_zero, 2)), 1e-300)
-        #: logarithm of the size of Z once it has grown
+        #: logarithm of the size of grown Z
         self.scale = 0.5 * np.log(size / curvature)
         there = start.logs[start.logs > -np.inf]
         growth = self.scale - float(there.min(initial=self.scale))
-        # Of pairs, what has grown takes long steps, and few others are as long as they may be.
+        # With pairs, active directions take long steps, and few others are at their limit.
         self.linear = _longest_linear_step(tol, self.count, growth / (_FEW if start.is_paired else 1.0))
-        #: Z, while it is carried as it is
+        #: Z, while the explicit method is used
         self.halves: Array | None = None
         self.chain: StepChain | None = None
-        #: whether the explicit method may still be the cheaper one
+        #: whether the explicit method may still be cheaper
         self.is_mild = True
         self.resting = LongSteps(problem, self.tableau, tol, self.linear, self.scale, self.stats)
 
     def explicit(self, most: int) -> bool:
-        """Steps of the explicit method, if it is for the state: whether there are any."""
+        """Take steps of the explicit method, if it suits the state; returns whether any was taken."""
         linear = self.problem.linear
         if linear is None or not (self.halves is not None or self._is_of_a_size()):
             self.is_mild = False
@@ -178,9 +178,9 @@ class _Run:
         return count > 0
 
     def _is_of_a_size(self) -> bool:
-        """Whether all parts of the state are there and stay of a size.
+        """Whether all parts of the state are present and of similar size.
 
-        Those that shrink, as much as others grow, must not be lost in the rounding of these.
+        Shrinking parts must not be lost in the rounding of growing ones.
         """
         frame = self.frame
         if not frame.is_paired or not np.isfinite(frame.minus_logs).all():
@@ -214,11 +214,11 @@ class _Run:
         return np.ascontiguousarray(self.problem.coupling.value(first @ second.T))
 
     def long(self) -> list[CollocationStep | PlateauStep] | None:
-        """Steps over which what has grown comes to rest, if that is where the state is."""
+        """Steps over which active directions come to rest, if they are near to it."""
         return self.resting.take(self.t, self.t_end - self.t, self.frame, self.G, self.equations.growth)
 
     def collocation(self) -> list[CollocationStep | PlateauStep] | None:
-        """One accepted step; None, with a status, if there is none."""
+        """One accepted collocation step; None, with a status, if there is none."""
         growth = max(self.equations.growth, self.equations.turning(self.frame, self.G, self.scale + _ANSWERED))
         limit = self.linear / growth if growth > 0 else np.inf
         if not self.h:
@@ -249,7 +249,8 @@ class _Run:
             scale = min(max(scale, LARGEST_CUT), _LARGEST_GROWTH)
             if not ratio <= 1.0:
                 self.stats["rejected"] += 1
-                # Where errors of the step before relax, the order seen is lower: ever larger cuts.
+                # Where errors of the step before relax, the observed order is lower: reduce the step by increasing
+                # factors.
                 failed += 1
                 h *= max(scale * 0.5 ** (failed - 1), LARGEST_CUT)
                 retry = True
@@ -261,7 +262,7 @@ class _Run:
         return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem, answered)]
 
     def drop_dependent(self) -> None:
-        """Rows of more directions than the start has columns depend on one another: drop what is below rounding."""
+        """Drop rows below rounding: with more directions than columns of the start they are dependent."""
         frame = self.frame
         if int(np.sum(frame.logs > -np.inf)) <= frame.rows.shape[1]:
             return
@@ -271,7 +272,7 @@ class _Run:
             self.frame = self.frame.separated(int(last) + 1)
 
     def _guess(self, h: float, retry: bool) -> Array:
-        """G on the nodes: the last step's polynomial where that is safe, else G at the start."""
+        """A guess of G at the nodes: by the last step's polynomial where that is safe, else G at the start."""
         last = self.steps[-1] if self.steps else None
         if retry or not isinstance(last, CollocationStep) or h > 1.5 * last.h:
             return np.repeat(self.G[None], self.count, axis=0)
@@ -280,12 +281,12 @@ class _Run:
         return np.tensordot(weights, last.G[use], axes=1)
 
     def _error(self, G: Array, G1: Array, h: float) -> tuple[float, bool]:
-        """Of the step, relative to what is allowed; whether relaxation is what keeps it."""
+        """The error of the step, relative to the admissible one; and whether relaxation limits the step."""
         size = self.equations.defects(G, self.G, G1, h)
         error = DEFECT_WEIGHT * max(size[0], size[1])
         ends = np.tensordot(self.tableau.at_ends, G, axes=1) - np.stack([self.G, G1])
         missed = h * float(np.linalg.norm(ends, axis=(1, 2)).max())
-        # Relative to what is still to be gained, so that a vanishing loss keeps its relative accuracy.
+        # Relative to the remaining change, so that a vanishing loss keeps its relative accuracy.
         allowed = max(self.tol * min(1.0, size[2]), ROUNDING_FLOOR)
         stiff = missed > max(allowed, _STIFF * max(size[0], size[1]))
         return (float(error / allowed) if np.isfinite(error) else np.inf), stiff
@@ -293,9 +294,9 @@ class _Run:
 
 @cache
 def _longest_linear_step(tolerance: float, stages: int, growth: float) -> float:
-    """Largest x for which the method's exp(x), an (s, s) Pade approximant, is right to its share of the tolerance.
+    """Largest x for which the method's exp(x), an (s, s) Pade approximant, has an error of its part of the tolerance.
 
-    The errors of the steps in which something grows by ``exp(growth)`` add up: the share of one is ``x / growth``.
+    The errors of the steps over a growth by ``exp(growth)`` add up: the part of one step is ``x / growth``.
     """
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 2 * stages + 2)))])
     log_constant = 2 * log_factorial[stages] - log_factorial[2 * stages] - log_factorial[2 * stages + 1]
