@@ -113,8 +113,11 @@ def test_a_dataset_of_xarray_comes_back(tmp_path: Path) -> None:
         },
     )
     write(Labelled.of_xarray(dataset), tmp_path / "a.nc", "none")
-    with xarray.open_dataset(tmp_path / "a.nc", engine="scipy") as opened:
-        xarray.testing.assert_equal(opened.load(), dataset)
+    # pandas 2.2 does not decode dates of 32 bits
+    with xarray.open_dataset(tmp_path / "a.nc", engine="scipy", decode_times=False) as opened:
+        day = opened["day"]
+        assert day.values.tolist() == [0, 1] and day.attrs["units"] == "days since 2026-01-01 00:00:00"
+        xarray.testing.assert_equal(opened.load().drop_vars("day"), dataset.drop_vars("day"))
     assert set(read(tmp_path / "a.nc", "").coordinates) == {"point", "kind", "day"}
 
 
