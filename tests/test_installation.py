@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -60,9 +62,7 @@ def test_a_wheel_holds_solvers_style_page_and_assets(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77", reason="setuptools is not installed: no wheel can be built here")
     tree = tmp_path / "tree"
     tree.mkdir()
-    for name in ("flowsim", "solvers", "pyproject.toml", "README.md", "LICENSE"):
-        source = ROOT / name
-        shutil.copytree(source, tree / name, symlinks=True) if source.is_dir() else shutil.copy(source, tree / name)
+    _copy_sources(tree)
     command = [
         sys.executable,
         "-m",
@@ -86,3 +86,42 @@ def test_a_wheel_holds_solvers_style_page_and_assets(tmp_path: Path) -> None:
         "flowsim/datasets/diabetes.csv",
     } <= names  # fmt: skip
     assert not [name for name in names if name.endswith((".nbi", ".nbc"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "installs", [["."], ["-e", "."], [".", "-e", "."], ["-e", ".", "."]], ids=lambda given: " then ".join(given)
+)
+def test_the_readme_runs_in_the_checkout_however_it_was_installed(installs: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77", reason="setuptools is not installed: nothing can be built here")
+    tree, environment = tmp_path / "tree", tmp_path / "venv"
+    tree.mkdir()
+    _copy_sources(tree)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    # What is installed here can be imported there; links that editable installations have left are not followed.
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index"]
+    given = list(installs)
+    while given:
+        what = [given.pop(0)] if given[0] == "." else [given.pop(0), given.pop(0)]
+        done = subprocess.run(
+            [*pip, "--no-build-isolation", "--force-reinstall", *what], capture_output=True, text=True, cwd=tree
+        )
+        assert done.returncode == 0, done.stderr
+    (block,) = re.findall(r"```python\n(.*?)```", (tree / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MPLBACKEND": "Agg"}
+    for folder in (tree, tmp_path):  # in the checkout, and anywhere else
+        code = block + "\nprint(fs.__file__)"
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=folder, env=clean)
+        assert done.returncode == 0, done.stderr
+        assert (folder / "jumps.png").stat().st_size > 10_000
+        assert Path(done.stdout.splitlines()[-1]).is_relative_to(tmp_path)
+    assert not [path for folder in (tree, site) for path in folder.rglob("*.nb[ic]")]
+
+
+def _copy_sources(tree: Path) -> None:
+    for name in ("flowsim", "solvers", "pyproject.toml", "README.md", "LICENSE"):
+        source = ROOT / name
+        shutil.copytree(source, tree / name, symlinks=True) if source.is_dir() else shutil.copy(source, tree / name)

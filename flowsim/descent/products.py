@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Problem, Regression
-from flowsim.solvers.compilation import VECTOR, address_of, bare, compiled, part
+from flowsim.solvers.compilation import VECTOR, address_of, bare, part
 from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, load_part, store, store_part
 
 _FAST = {"reassoc", "contract", "nsz"}
@@ -71,7 +71,7 @@ def loss_address(problem: Problem) -> int:
     return address_of(kernel(), *[VECTOR] * 5)
 
 
-@compiled()
+@part()
 def loss_slopes(loss, f, y, weight, slope):
     """``slope = w loss'(f, y)``; returns the sum of squares of f and slope, not finite where a run diverged."""
     other = np.empty(f.size)
@@ -199,7 +199,7 @@ def _sparse(data, target, rows, beta, scale, out):
     return square
 
 
-@compiled()
+@part()
 def products(data, target, rows, beta, scale, residual, out, square):
     """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any.
 
@@ -217,7 +217,7 @@ def products(data, target, rows, beta, scale, residual, out, square):
         square[0] = dense_products(data.X, target, rows, beta, scale[0], out)
 
 
-@compiled(fastmath=_FAST)
+@part(fastmath=_FAST)
 def move_on(new, beta, length):
     """Add ``||new - beta||`` of every lane to its length, and set beta to new."""
     if length.size == 1:
