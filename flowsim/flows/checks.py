@@ -31,7 +31,11 @@ def check_times(t_eval: ArrayLike, t_end: float) -> Array:
     if times.ndim != 1 or len(times) == 0:
         raise ValueError(f"`t_eval` must be a vector of times; received shape {times.shape}.")
     # Allow for rounding of linspace and of changes of unit at the end. NaN fails every comparison.
-    if (times[1:] >= times[:-1]).all() and times[0] >= 0 and times[-1] <= t_end * (1 + 1e-12):
+    if (
+        np.count_nonzero(times[1:] >= times[:-1]) == len(times) - 1
+        and times[0] >= 0
+        and times[-1] <= t_end * (1 + 1e-12)
+    ):
         return times
     if not np.isfinite(times).all():
         raise ValueError("`t_eval` must be finite; received NaN or infinity.")

@@ -30,7 +30,7 @@ from flowsim.growth.formula_origin import origin_of
 from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.growth.resolved_curves import admits_curves
 from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, Start, read_start
+from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start, read_start
 from flowsim.problem import Problem, Regression, require_squares
 from flowsim.results import State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
@@ -153,7 +153,7 @@ def _prepare(
     chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, coordinates, method, rtol, time)
     if method == "auto":
         # LSODA may step to where an exponential overflows, and does not recover.
-        scheduled = not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
+        scheduled = not isinstance(net.weight_decay, float)
         stepped = "BDF" if scheduled and chosen.name == "growth" else "LSODA"
         method = "native" if _is_native(chosen) else stepped
     if clock == "accelerated" and scale.gamma <= 0:
@@ -266,8 +266,8 @@ def choose(
 
         own = _UNIT_SCALE if isinstance(direction, Start) else scale
         return noisy_loss_coordinates(net, problem, own, direction, asked, method), None
-    # An isinstance check against a protocol costs as much as some steps of a small flow.
-    scheduled = not isinstance(net.weight_decay, float) and isinstance(net.weight_decay, Decay)
+    # A number or a schedule: an isinstance check against a protocol costs as much as some steps of a small flow.
+    scheduled = not isinstance(net.weight_decay, float)
     if method == "native" and scheduled:
         raise ValueError("`method` cannot be 'native' for weight decay that changes in time.")
     native = method in ("auto", "native") and isinstance(problem, Regression) and not scheduled

@@ -84,10 +84,10 @@ class ExponentialMap:
         modes = Modes.of(net, direction)
         if modes.is_damped or net.weight_decay:
             decay = modes.damping * problem.feature_variances[:, None] if modes.is_damped else modes.damping
-            schedule = net.weight_decay if isinstance(net.weight_decay, Decay) else None
-            if not isinstance(net.weight_decay, Decay):
-                decay = decay + 2 * net.weight_decay * modes.present
-            return cls(modes, 2 * scale.log * modes.present, decay, schedule)
+            log_scale = 2 * scale.log * modes.present
+            if not isinstance(net.weight_decay, float):
+                return cls(modes, log_scale, decay, net.weight_decay)
+            return cls(modes, log_scale, decay + 2 * net.weight_decay * modes.present)
         return _undamped_row(modes, scale.log) if len(modes.sign) == 1 else _undamped(modes, scale.log)
 
     @property
