@@ -189,7 +189,7 @@ class FrameCoordinates:
             return (np.concatenate([G @ Z[R:], G.T @ Z[:R]]) - damping * Z).ravel()
 
         def jacobian(_: float, y: Array) -> Array:
-            return flow.jacobian(y.reshape(R + p, k)).field
+            return flow.jacobian(y.reshape(R + p, k))
 
         def check(t: float, y: Array) -> str | None:
             if not growth.start.is_paired:

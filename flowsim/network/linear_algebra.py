@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -85,6 +86,13 @@ class LinearData:
 
     @classmethod
     def of(cls, problem: Problem) -> LinearData:
+        """Known for a problem once it has been made: its data do not change."""
+        if problem not in _KNOWN:
+            _KNOWN[problem] = cls._made(problem)
+        return _KNOWN[problem]
+
+    @classmethod
+    def _made(cls, problem: Problem) -> LinearData:
         X = dense(problem)
         require_squares(problem, "the singular values of the data")
         Y = problem.y.reshape(problem.n, -1)
@@ -141,3 +149,6 @@ class LinearData:
         """Rates at which the noise damps U_1 and V: ``eta_V^2 m lambda`` (rank,) and ``eta_U^2 tr Sigma``."""
         eta_u2, eta_v2 = noise_variances(net)
         return eta_v2 * self.m * self.curvatures, eta_u2 * self.total_curvature
+
+
+_KNOWN: WeakKeyDictionary[Problem, LinearData] = WeakKeyDictionary()

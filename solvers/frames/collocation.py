@@ -173,11 +173,15 @@ def finish(G, h, damping, at, Z1, Z2):
     return E1, E2
 
 
-@compiled()
-def propagate(G, h, damping, Z1, Z2):
+@part()
+def propagated(G, h, damping, Z1, Z2):
     """The stages of the step from (Z1, Z2), and its end."""
     at = stages(G, h, damping, Z1, Z2)
     return at, finish(G, h, damping, at, Z1, Z2)
+
+
+#: By itself, where Python calls it.
+propagate = compiled()(propagated.py_func)
 
 
 @part(fastmath=FAST)

@@ -196,8 +196,8 @@ def _largest_singular_value(G):
 
 
 @compiled()
-def march(how, coupling, kappa, Z, t, t_end, h, limits):
-    """Steps from Z (R + p, k) to t_end, the step limit, or until the equation is stiff; h = 0: choose a first step."""
+def integrate(how, coupling, kappa, Z, t, t_end, h, limits):
+    """From Z (R + p, k) until t_end, the most steps, or until the equation is stiff; h = 0: choose the first step."""
     (R, p), (n, k) = coupling.signal.shape, Z.shape
     times, states = np.empty(limits.steps + 1), np.empty((limits.steps + 1, n * k))
     K, used = np.empty((_STAGES + 1, n * k)), np.empty(_STAGES + 1, np.int64)

@@ -17,7 +17,7 @@ With unequal damping nothing is conserved, and the frame is a plain one: ``Z = s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -154,6 +154,9 @@ class Frame:
         if not 0 < count <= len(self.logs) or self.logs[count - 1] == -np.inf:
             return self
         head, top = self.rows[:count], self.logs[:count]
+        behind = self.rows[count:], self.minus_rows[count:], self.neutral.reshape(-1, head.shape[1])
+        if np.abs(np.concatenate(behind) @ head.T).max(initial=0.0) <= _DEPENDENT and count < head.shape[1]:
+            return self
         logs, rows, along = _without(head, self.logs, self.rows, count)
         if not self.is_paired:
             return replace(self, logs=logs, rows=rows).sorted()
@@ -300,6 +303,20 @@ def orthonormal(matrix: Array) -> tuple[Array, Array]:
     Q, triangle = np.linalg.qr(matrix)
     sign = np.where(np.diag(triangle) < 0, -1.0, 1.0)
     return np.ascontiguousarray(Q * sign), sign[:, None] * triangle
+
+
+def values_of(frames: list[Frame], shift: Array) -> tuple[Array, Array]:
+    """The halves of K states of one run, each times ``exp(-shift)``, (K, R, k) and (K, p, k)."""
+    if not frames[0].is_paired:
+        first, second = zip(*(frame.value(each) for frame, each in zip(frames, shift, strict=True)), strict=True)
+        return np.array(first), np.array(second)
+    A, B, logs, rows, minus_logs, minus_rows, neutral_log, neutral = (
+        np.array([getattr(frame, field.name) for frame in frames]) for field in fields(Frame)
+    )
+    with np.errstate(under="ignore"):
+        plus = _HALF * np.exp(logs - shift[:, None])[..., None] * rows
+        minus = _HALF * np.exp(minus_logs - shift[:, None])[..., None] * minus_rows
+        return A @ (plus + minus) + np.exp(neutral_log - shift)[:, None, None] * neutral, B @ (plus - minus)
 
 
 def _without(head: Array, logs: Array, rows: Array, count: int) -> tuple[Array, Array, Array]:

@@ -12,8 +12,8 @@ import numpy as np
 from flowsim.solvers.compilation import compiled, part
 
 
-@compiled()
-def triangularise(M, logs, basis, count):
+@part()
+def triangularised(M, logs, basis, count):
     """Rotate rows until the first `count` columns are upper triangular with a positive diagonal; in place.
 
     Parameters
@@ -70,6 +70,10 @@ def triangularise(M, logs, basis, count):
                 basis[j, k] = -basis[j, k]
 
 
+#: By itself, where Python calls it.
+triangularise = compiled()(triangularised.py_func)
+
+
 @part()
 def _scale(M, logs, i):
     largest = 0.0
@@ -81,9 +85,9 @@ def _scale(M, logs, i):
         logs[i] += np.log(largest)
 
 
-@compiled()
-def add_rows(logs, rows, coefficient, more_logs, more_rows):
-    """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, with rows normalised afterwards; in place."""
+@part()
+def rows_added(logs, rows, coefficient, more_logs, more_rows):
+    """``exp(logs) rows += coefficient @ (exp(more_logs) more_rows)``, rows of unit length afterwards; in place."""
     count, k = rows.shape
     total = np.empty(k)
     for i in range(count):
@@ -110,3 +114,7 @@ def add_rows(logs, rows, coefficient, more_logs, more_rows):
         logs[i] = top + np.log(size) if size > 0.0 else -np.inf
         for c in range(k):
             rows[i, c] = total[c] / size if size > 0.0 else 0.0
+
+
+#: By itself, where Python calls it.
+add_rows = compiled()(rows_added.py_func)

@@ -7,6 +7,7 @@ Anderson's method; and one step of Newton's method by GMRES with the same precon
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +17,20 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import FAST, compiled, part
 from flowsim.solvers.frames.collocation import Damping, perturb, products, stages
 from flowsim.solvers.frames.relaxation import answer
+from flowsim.solvers.gauss import GaussTableau
 
 Complex = NDArray[np.complex128]
 
 #: Relative distance below which earlier directions count as dependent on later ones.
 _DEPENDENT = 1e-10
-#: Growth of the update at which the iterations are abandoned.
-_FIXED_POINT_GROWTH, _NEWTON_GROWTH = 4.0, 20.0
+#: Share of the tolerance left to the nonlinear solver, and rounding, below which it cannot be asked to go.
+SHARE, FLOOR = 0.01, 2e-13
+NEWTON_ITERATIONS, ANDERSON_ITERATIONS, ANDERSON_DEPTH = 12, 20, 6
+#: Growth of the update at which the iterations are given up.
+FIXED_POINT_GROWTH, NEWTON_GROWTH = 4.0, 20.0
+#: Steps that go straight to Newton's method after one that needed it.
+CAREFUL_STEPS = 10
+_GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 
 
 class EigenPairs(NamedTuple):
@@ -31,6 +39,14 @@ class EigenPairs(NamedTuple):
     values: Complex
     vectors: Complex
     inverse: Complex
+
+
+@cache
+def eigen_pairs(tableau: GaussTableau) -> EigenPairs:
+    one_of_each = np.flatnonzero(tableau.eigenvalues.imag >= 0)
+    values = tableau.eigenvalues[one_of_each]
+    vectors = tableau.vectors[:, one_of_each] * np.where(values.imag > 0, 2.0, 1.0)
+    return EigenPairs(values, np.ascontiguousarray(vectors), np.ascontiguousarray(tableau.inverse[one_of_each]))
 
 
 class StepData(NamedTuple):
@@ -163,9 +179,9 @@ def _residual(coupling, product, G):
 
 
 @part()
-def _fixed_point(coupling, data, pairs, factors, G, budget, allowed):
-    """Fixed-point iteration until the update is below ``allowed[0] min(1, h |G|)`` or ``allowed[1]``."""
-    iterations, depth = budget
+def _fixed_point(coupling, data, pairs, factors, G, allowed):
+    """Until the update is below ``allowed[0] min(1, h |G|)`` or ``allowed[1]``."""
+    iterations, depth = ANDERSON_ITERATIONS, ANDERSON_DEPTH
     shape = G.shape
     points, updates = np.empty((depth + 1, G.size)), np.empty((depth + 1, G.size))
     count, best = 0, np.inf
@@ -173,7 +189,7 @@ def _fixed_point(coupling, data, pairs, factors, G, budget, allowed):
         at = stages(G, data.h, data.damping, data.first, data.second)
         update = relax(pairs, factors, _residual(coupling, products(at.Z1, at.Z2, data.gram, data.decay), G))
         size = data.h * largest(update)
-        if not size <= _FIXED_POINT_GROWTH * best:
+        if not size <= FIXED_POINT_GROWTH * best:
             return G, iteration + 1, False
         if size <= max(allowed[0] * min(1.0, data.h * largest(G)), allowed[1]):
             return G, iteration + 1, True
@@ -205,22 +221,22 @@ def _derivative(coupling, data, at, G, change):
 
 
 @part()
-def _newton(coupling, data, pairs, factors, G, budget, allowed):
+def _newton(coupling, data, pairs, factors, G, allowed):
     """The same by Newton's method."""
     last = np.inf
-    for iteration in range(budget[0]):
+    for iteration in range(NEWTON_ITERATIONS):
         at = stages(G, data.h, data.damping, data.first, data.second)
         update = relax(pairs, factors, _residual(coupling, products(at.Z1, at.Z2, data.gram, data.decay), G))
         size = data.h * largest(update)
-        if not size <= _NEWTON_GROWTH * last:
+        if not size <= NEWTON_GROWTH * last:
             return G, iteration + 1, False
         if size <= max(allowed[0] * min(1.0, data.h * largest(G)), allowed[1]):
             return G, iteration + 1, True
         last = size
-        step = _krylov(coupling, data, pairs, factors, at, G, update, budget[1], allowed[2])
+        step = _krylov(coupling, data, pairs, factors, at, G, update, _GMRES_VECTORS, allowed[2])
         _subtract(step, -1.0, G.reshape(-1))
         G = step.reshape(G.shape)
-    return G, budget[0], False
+    return G, NEWTON_ITERATIONS, False
 
 
 @part()
@@ -267,22 +283,33 @@ def _krylov(coupling, data, pairs, factors, at, G, update, count, tolerance):
     return step
 
 
-@compiled()
-def iterate(by_newton, coupling, data, pairs, factors, G, budget, allowed):
-    """Solve for G at the nodes, from a guess.
+@part()
+def solve_stages(coupling, data, pairs, factors, G, careful, tol):
+    """Solve for G at the nodes, from a guess: by the fixed point, else by Newton's method.
 
     Parameters
     ----------
-    by_newton : bool
-    budget : tuple of int
-        Iterations; depth of Anderson's method, or number of vectors of GMRES.
-    allowed : tuple of float
-        Changes of Z, relative and absolute, by the last update; tolerance of GMRES.
+    careful : int
+        Steps that still go straight to Newton's method.
+    tol : float
+        Relative error of Z that the step may make.
 
     Returns
     -------
-    G, iterations, converged
+    G, iterations, converged, careful
     """
-    if by_newton:
-        return _newton(coupling, data, pairs, factors, G, budget, allowed)
-    return _fixed_point(coupling, data, pairs, factors, G, budget, allowed)
+    allowed, spent = (SHARE * tol, FLOOR, _GMRES_TOLERANCE), 0
+    if careful == 0:
+        solved, spent, converged = _fixed_point(coupling, data, pairs, factors, G, allowed)
+        if converged:
+            return solved, spent, converged, careful
+    solved, more, converged = _newton(coupling, data, pairs, factors, G, allowed)
+    if careful > 0:
+        careful -= 1
+    elif converged:
+        careful = CAREFUL_STEPS
+    return solved, spent + more, converged, careful
+
+
+#: By itself, where Python calls it.
+iterate = compiled()(solve_stages.py_func)

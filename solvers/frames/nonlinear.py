@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled
-from flowsim.solvers.frames import collocation, iteration
+from flowsim.solvers.frames import collocation, collocation_march, iteration
 from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.iteration import EigenPairs, StepData, iterate
+from flowsim.solvers.frames.iteration import (
+    ANDERSON_DEPTH,
+    ANDERSON_ITERATIONS,
+    CAREFUL_STEPS,
+    FIXED_POINT_GROWTH,
+    FLOOR,
+    NEWTON_GROWTH,
+    NEWTON_ITERATIONS,
+    SHARE,
+    StepData,
+    eigen_pairs,
+    iterate,
+)
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
-from flowsim.solvers.frames.relaxation import JacobianModes, Relaxation, factor, modes_of, sizes
+from flowsim.solvers.frames.relaxation import Relaxation, factor, sizes
 from flowsim.solvers.gauss import GaussTableau
 
-#: Part of the tolerance for the nonlinear solver, and its lower limit by rounding.
-_SHARE, _FLOOR = 0.01, 2e-13
-_NEWTON_ITERATIONS, _ANDERSON_ITERATIONS, _ANDERSON_DEPTH = 12, 20, 6
-#: Growth of the update at which the iterations are abandoned.
-_FIXED_POINT_GROWTH, _NEWTON_GROWTH = 4.0, 20.0
-#: Steps that use Newton's method directly after one that needed it.
-_CAREFUL_STEPS = 10
-#: Part of its size below which S applied to a direction is rounding.
+#: What S makes of a direction is rounding below this part of its size.
 _NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 
@@ -33,31 +37,18 @@ _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 _products, _perturb = compiled()(collocation.products.py_func), compiled()(collocation.perturb.py_func)
 _relax, _largest = compiled()(iteration.relax.py_func), compiled()(iteration.largest.py_func)
 _accelerate = compiled()(iteration.accelerate.py_func)
-
-
-@cache
-def _eigen_pairs(tableau: GaussTableau) -> EigenPairs:
-    one_of_each = np.flatnonzero(tableau.eigenvalues.imag >= 0)
-    values = tableau.eigenvalues[one_of_each]
-    vectors = tableau.vectors[:, one_of_each] * np.where(values.imag > 0, 2.0, 1.0)
-    return EigenPairs(values, np.ascontiguousarray(vectors), np.ascontiguousarray(tableau.inverse[one_of_each]))
+_turning = compiled()(collocation_march.turning.py_func)
 
 
 class StageEquations:
     """The equations of steps from one state."""
 
-    def __init__(
-        self, problem: FrameProblem, tableau: GaussTableau, tol: float, stats: dict[str, Any], long: bool = False
-    ) -> None:
+    def __init__(self, problem: FrameProblem, tableau: GaussTableau, tol: float, stats: dict[str, Any]) -> None:
         self.problem, self.tableau, self.tol, self.stats = problem, tableau, tol, stats
-        self._long = long
-        #: modes of the Jacobian, for long steps
-        self.modes: JacobianModes | None = None
-        #: rates of the active directions by themselves, ascending
-        self.rates = np.zeros(0)
-        self._careful = 0
+        #: steps that still go straight to the costlier solver
+        self.careful = 0
         self._length = 0.0
-        self._pairs = _eigen_pairs(tableau)
+        self._pairs = eigen_pairs(tableau)
         self.linear = problem.linear
 
     def begin(self, frame: Frame, G: Array, level: float) -> None:
@@ -76,12 +67,9 @@ class StageEquations:
         else:
             self.first, self.second, self.gram = _visible(frame)
             self.relaxation = _plain_relaxation(frame, *bends)
-            self.growth = _plain_growth(self.problem, frame, G, level)
+            self.growth = growth_of(self.problem, frame, G, level)
         self.stats["njev"] += 1
         self._length = 0.0
-        if self._long:
-            self.modes = modes_of(self.problem, *frame.value())
-            self.rates = self.modes.rates
 
     def turning(self, frame: Frame, G: Array, level: float) -> float:
         """Rate at which S turns directions below exp(level), ``max |S^m f|^(1/m)``, m the order of a step's first
@@ -90,12 +78,12 @@ class StageEquations:
         Directions of small overlap with the fastest ones grow at their rate later in the step; where they act on the
         product, this is in the error estimate of the step.
         """
+        if frame.is_paired:
+            return float(_turning(frame.arrays, G, level, 2 * self.tableau.stages + 1))
         there = (frame.logs > -np.inf) & (frame.logs < level)
         A, B = frame.A[:, there], frame.B[:, there]
         if A.shape[1] == 0:
             return 0.0
-        if frame.is_paired:
-            return _paired_turning(G, A, B, 2 * self.tableau.stages + 1)
         order, logs = 2 * self.tableau.stages + 1, np.zeros(A.shape[1])
         a, b = self.problem.damping_rows[:, None], self.problem.damping_columns[:, None]
         size = float(np.linalg.norm(G)) + float(a.max()) + float(b.max())
@@ -110,57 +98,40 @@ class StageEquations:
         if h == self._length:
             return
         self._length = h
-        mus = h * self._pairs.values
-        self._factors = factor(self.relaxation, mus) if self.modes is None else self.modes.factor(mus)
+        self._factors = factor(self.relaxation, h * self._pairs.values)
         damping = damping_of(self.tableau, h, *rates_of(self.problem))
         decay = np.exp(-2 * (self.problem.uniform or 0.0) * h * self.tableau.c)
         self._data = StepData(h, damping, self.first, self.second, self.gram, decay)
 
     def defects(self, G: Array, G0: Array, G1: Array, h: float) -> Array:
-        """The defects of the polynomial through G at both ends of a step, and G1, filtered by the response of the flow.
-
-        Relative changes of Z.
-        """
+        """What the polynomial through G at the nodes misses at the ends of a step, :func:`.sizes`, as changes of Z."""
         out: Array = h * sizes(factor(self.relaxation, np.array([complex(h)])), self.tableau.at_ends, G, G0, G1)
         return out
 
     def solve(self, G: Array, h: float) -> Array | None:
         """G at all nodes; None without convergence: the caller shortens the step."""
         self._prepare(h)
-        if self._careful == 0 and (solved := self._fixed_point(np.ascontiguousarray(G))) is not None:
-            return solved
-        if self._long:
-            return None
-        solved = self._newton(np.ascontiguousarray(G))
-        if self._careful > 0:
-            self._careful -= 1
-        elif solved is not None:
-            self._careful = _CAREFUL_STEPS
-        return solved
+        G = np.ascontiguousarray(G)
+        if self.linear is not None:
+            solved, iterations, converged, self.careful = iterate(
+                self.linear, self._data, self._pairs, self._factors, G, self.careful, self.tol
+            )
+            self._count(iterations)
+            return solved if converged else None
+        if self.careful == 0 and (found := self._fixed_point_of_any(G)) is not None:
+            return found
+        found = self._newton_of_any(G)
+        if self.careful > 0:
+            self.careful -= 1
+        elif found is not None:
+            self.careful = CAREFUL_STEPS
+        return found
 
     def _count(self, iterations: int) -> None:
         self.stats["nfev"] += iterations * self.tableau.stages
         self.stats["nlu"] += iterations
 
-    def _fixed_point(self, G: Array) -> Array | None:
-        if self.linear is None:
-            return self._fixed_point_of_any(G)
-        return self._iterate(False, G, (_ANDERSON_ITERATIONS, _ANDERSON_DEPTH))
-
-    def _newton(self, G: Array) -> Array | None:
-        if self.linear is None:
-            return self._newton_of_any(G)
-        return self._iterate(True, G, (_NEWTON_ITERATIONS, _GMRES_VECTORS))
-
-    def _iterate(self, by_newton: bool, G: Array, budget: tuple[int, int]) -> Array | None:
-        allowed = _SHARE * self.tol, _FLOOR, _GMRES_TOLERANCE
-        solved, iterations, converged = iterate(
-            by_newton, self.linear, self._data, self._pairs, self._factors, G, budget, allowed
-        )
-        self._count(iterations)
-        return solved if converged else None
-
-    # The same for G as a general function of the product, which is not compiled.
+    # The same where G is any function of the product, which compiled code does not know.
 
     def _stages(self, G: Array) -> tuple[Stages, Array, Array]:
         """The stages, their products, and the residual of G there."""
@@ -170,28 +141,24 @@ class StageEquations:
         product = _products(at.Z1, at.Z2, data.gram, data.decay)
         return at, product, np.ascontiguousarray(self.problem.coupling.value(product) - G)
 
-    def product(self, G: Array) -> Array:
-        """The product of the state at the nodes, (s, R, p)."""
-        return self._stages(G)[1]
-
     def _relax(self, residual: Array) -> Array:
         out: Array = _relax(self._pairs, self._factors, np.ascontiguousarray(residual))
         return out
 
     def _fixed_point_of_any(self, G: Array) -> Array | None:
         best = np.inf
-        points = np.empty((_ANDERSON_DEPTH + 1, G.size))
+        points = np.empty((ANDERSON_DEPTH + 1, G.size))
         updates = np.empty_like(points)
         count = 0
-        for _ in range(_ANDERSON_ITERATIONS):
+        for _ in range(ANDERSON_ITERATIONS):
             update = self._relax(self._stages(G)[2])
             size = self._data.h * _largest(update)
-            if not size <= _FIXED_POINT_GROWTH * best:
+            if not size <= FIXED_POINT_GROWTH * best:
                 return None
             if self._enough(size, G):
                 return G
             best = min(best, size)
-            if count > _ANDERSON_DEPTH:
+            if count > ANDERSON_DEPTH:
                 points[:-1], updates[:-1] = points[1:].copy(), updates[1:].copy()
                 count -= 1
             points[count], updates[count] = G.ravel(), update.ravel()
@@ -201,10 +168,10 @@ class StageEquations:
 
     def _newton_of_any(self, G: Array) -> Array | None:
         last = np.inf
-        for _ in range(_NEWTON_ITERATIONS):
+        for _ in range(NEWTON_ITERATIONS):
             at, product, residual = self._stages(G)
             size = self._data.h * _largest(self._relax(residual))
-            if not size <= _NEWTON_GROWTH * last:
+            if not size <= NEWTON_GROWTH * last:
                 return None
             if self._enough(size, G):
                 return G
@@ -238,24 +205,8 @@ class StageEquations:
         return out
 
     def _enough(self, size: float, G: Array) -> bool:
-        """Whether h times the update of G, the relative change of Z, is below the tolerance."""
-        return size <= max(_SHARE * self.tol * min(1.0, self._data.h * _largest(G)), _FLOOR)
-
-
-def _paired_turning(G: Array, A: Array, B: Array, order: int) -> float:
-    """``max |S^m f|^(1/m)``, m odd, of f = (a, b) / sqrt(2): powers of ``G^T G`` in its eigenvectors."""
-    pushed, pulled = G @ B, G.T @ A
-    moved = np.maximum(np.linalg.norm(pushed, axis=0), np.linalg.norm(pulled, axis=0))
-    kept = moved > _NO_TURN * np.linalg.norm(G)
-    if not kept.any():
-        return 0.0
-    squares, vectors = np.linalg.eigh(G.T @ G)
-    top = float(squares[-1])
-    share = np.maximum(squares / top, 0.0)[:, None]
-    # |(G G^T)^k G b|^2 and |(G^T G)^k G^T a|^2, 2 k + 1 = m
-    along = share**order * (vectors.T @ B[:, kept]) ** 2 * top
-    along += share ** (order - 1) * (vectors.T @ pulled[:, kept]) ** 2
-    return float(np.sqrt(top) * (0.5 * along.sum(axis=0).max() / top) ** (0.5 / order))
+        """h times the update of G is the relative change of Z it can still make."""
+        return size <= max(SHARE * self.tol * min(1.0, self._data.h * _largest(G)), FLOOR)
 
 
 def _visible(frame: Frame) -> tuple[Array, Array, Array]:
@@ -276,12 +227,18 @@ def _plain_relaxation(frame: Frame, rows: Array, columns: Array) -> Relaxation:
     return Relaxation.of(rows, columns, basis, inner @ inner.T, second @ second.T, 0.0)
 
 
-def _plain_growth(problem: FrameProblem, frame: Frame, G: Array, level: float) -> float:
-    """The largest growth rate of directions of the state: one that acts on the product and shrinks may turn."""
+def growth_of(problem: FrameProblem, frame: Frame, G: Array, level: float) -> float:
+    """The largest rate at which something that is there can grow: a direction that acts and shrinks may turn.
+
+    Directions above exp(level) act on the product; those of pairs may all turn, as their f^- grow when they shrink.
+    """
     there = frame.logs > -np.inf
     A, B = frame.A[:, there], frame.B[:, there]
     if A.shape[1] == 0:
         return 0.0
+    if frame.is_paired:
+        own = A.T @ G @ B
+        return float(np.abs(np.linalg.eigvalsh((own + own.T) / 2)).max()) - (problem.uniform or 0.0)
     a, b = problem.damping_rows[:, None], problem.damping_columns[:, None]
     own = A.T @ (G @ B - a * A) + B.T @ (G.T @ A - b * B)
     own = (own + own.T) / 2

@@ -9,11 +9,13 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import compiled, part
-from flowsim.solvers.frames.collocation import propagate
-from flowsim.solvers.frames.graded import add_rows
+from flowsim.solvers.frames.collocation import propagated
+from flowsim.solvers.frames.graded import rows_added
 from flowsim.solvers.frames.relaxation import Relaxation
 from flowsim.solvers.frames.small_matrices import (
+    copy,
     eigen,
+    identity,
     orthonormal,
     product,
     product_nt,
@@ -85,7 +87,7 @@ def _norm(X):
 
 
 @part()
-def _halves(frame):
+def halves(frame):
     """``Z_1, Z_2``."""
     both = _scaled_rows(frame.logs, frame.rows, 0.0)
     minus = _scaled_rows(frame.minus_logs, frame.minus_rows, 0.0)
@@ -105,9 +107,9 @@ def _largest_minus(frame):
     return top
 
 
-@compiled()
-def begin(frame, G, bends):
-    """The preparation of steps from a state.
+@part()
+def begun(frame, G, bends):
+    """What the steps from a state have in common.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def begin(frame, G, bends):
         The largest rate at which a direction of the state grows or shrinks.
     """
     R, w = frame.A.shape
-    first, second = _halves(frame)
+    first, second = halves(frame)
     inner = product_tn(frame.A, first)
     rest = 0.0
     if w < R and frame.neutral_log > -np.inf:
@@ -143,6 +145,10 @@ def begin(frame, G, bends):
             kept += 1
     seen = _scaled_rows(frame.logs[:kept], frame.rows[:kept], 0.0)
     return _columns(frame.A, 0, kept), _columns(frame.B, 0, kept), product_nt(seen, seen), relaxation, growth
+
+
+#: By itself, where Python calls it.
+begin = compiled()(begun.py_func)
 
 
 @part()
@@ -176,9 +182,9 @@ def _growth(frame, G):
     return growth
 
 
-@compiled()
-def advance(frame, first, second, damped):
-    """The frame after a propagator that maps its columns ``[A 0 N; 0 B 0]`` to (first; second)."""
+@part()
+def advanced(frame, first, second, damped):
+    """The frame after a propagator that took its columns ``[A 0 N; 0 B 0]`` to (first; second)."""
     R, w = frame.A.shape
     k = frame.rows.shape[1]
     plus_first, plus_second = _columns(first, 0, w), _columns(second, 0, w)
@@ -195,14 +201,14 @@ def advance(frame, first, second, damped):
     _scale(triangle, 0.5)
     _scale(fed, 0.5)
     logs, rows = np.full(w, -np.inf), np.zeros((w, k))
-    add_rows(logs, rows, triangle, frame.logs, frame.rows)
-    add_rows(logs, rows, fed, frame.minus_logs, frame.minus_rows)
+    rows_added(logs, rows, triangle, frame.logs, frame.rows)
+    rows_added(logs, rows, fed, frame.minus_logs, frame.minus_rows)
     neutral, neutral_log = frame.neutral, -np.inf
     moved = _columns(first, 2 * w, first.shape[1])
     if frame.neutral_log > -np.inf:
         fed = product_tn(A, moved)
         _add(fed, 1.0, product_tn(B, _columns(second, 2 * w, second.shape[1])))
-        add_rows(logs, rows, np.eye(w), np.full(w, frame.neutral_log + math.log(_HALF)), fed)
+        rows_added(logs, rows, identity(w), np.full(w, frame.neutral_log + math.log(_HALF)), fed)
     base = _largest_minus(frame)
     if base > -np.inf and w < R:
         neutral = product(minus_first, _scaled_rows(frame.minus_logs, frame.minus_rows, base))
@@ -219,11 +225,15 @@ def advance(frame, first, second, damped):
         for j in range(w):
             unit[i, j] = triangle[i, j] / triangle[i, i]
     minus_logs, minus_rows = np.full(w, -np.inf), np.zeros((w, k))
-    add_rows(minus_logs, minus_rows, np.ascontiguousarray(upper_inverse(unit).T), frame.minus_logs, frame.minus_rows)
+    rows_added(minus_logs, minus_rows, np.ascontiguousarray(upper_inverse(unit).T), frame.minus_logs, frame.minus_rows)
     for i in range(w):
         logs[i] -= damped
         minus_logs[i] -= math.log(triangle[i, i]) + damped
-    return _sorted(Pairs(A, B, logs, rows, minus_logs, minus_rows, neutral_log - damped, neutral))
+    return sorted_pairs(Pairs(A, B, logs, rows, minus_logs, minus_rows, neutral_log - damped, neutral))
+
+
+#: By itself, where Python calls it.
+advance = compiled()(advanced.py_func)
 
 
 @compiled()
@@ -234,22 +244,42 @@ def carry(frame, G, h, damping, first, second, damped):
     and `second`, (n, R, r) and (n, p, r), so that their errors do not grow. The conserved quantity is independent of
     directions.
     """
-    (n, _, R, p), (w, k) = G.shape, frame.rows.shape
-    A, B, logs, rows = np.empty((n + 1, R, w)), np.empty((n + 1, p, w)), np.empty((n + 1, w)), np.empty((n + 1, w, k))
-    minus_logs, minus_rows = np.empty((n + 1, w)), np.empty((n + 1, w, k))
-    neutral_log, neutral = np.empty(n + 1), np.empty((n + 1, R, frame.neutral.shape[1]))
-    for at in range(n + 1):
-        if at > 0:
-            moved = propagate(G[at - 1], h, damping, *_all_columns(frame))[1]
-            frame = _turned(advance(frame, moved[0], moved[1], damped), first[at - 1], second[at - 1])
-        A[at], B[at], logs[at], rows[at] = frame.A, frame.B, frame.logs, frame.rows
-        minus_logs[at], minus_rows[at] = frame.minus_logs, frame.minus_rows
-        neutral_log[at], neutral[at] = frame.neutral_log, frame.neutral
-    return A, B, logs, rows, minus_logs, minus_rows, neutral_log, neutral
+    n = len(G)
+    frames = stacks(frame, n + 1)
+    keep(frames, 0, frame)
+    for at in range(n):
+        moved = propagated(G[at], h, damping, *all_columns(frame))[1]
+        frame = _turned(advanced(frame, moved[0], moved[1], damped), first[at], second[at])
+        keep(frames, at + 1, frame)
+    return frames
 
 
 @part()
-def _all_columns(frame):
+def stacks(frame, n):
+    """Room for n frames like one."""
+    (R, w), p, k = frame.A.shape, len(frame.B), frame.rows.shape[1]
+    return (
+        np.empty((n, R, w)), np.empty((n, p, w)), np.empty((n, w)), np.empty((n, w, k)), np.empty((n, w)),
+        np.empty((n, w, k)), np.empty(n), np.empty((n, R, frame.neutral.shape[1])),
+    )  # fmt: skip
+
+
+@part()
+def keep(stack, at, frame):
+    """A frame as number `at`."""
+    A, B, logs, rows, minus_logs, minus_rows, neutral_log, neutral = stack
+    copy(frame.A, A[at])
+    copy(frame.B, B[at])
+    copy(frame.rows, rows[at])
+    copy(frame.minus_rows, minus_rows[at])
+    copy(frame.neutral, neutral[at])
+    for i in range(len(frame.logs)):
+        logs[at, i], minus_logs[at, i] = frame.logs[i], frame.minus_logs[i]
+    neutral_log[at] = frame.neutral_log
+
+
+@part()
+def all_columns(frame):
     """``[A 0 N; 0 B 0]``."""
     (R, w), p = frame.A.shape, len(frame.B)
     k = frame.neutral.shape[1] if frame.neutral_log > -np.inf else 0
@@ -293,8 +323,8 @@ def _onto(A, span):
 
 
 @part()
-def _sorted(frame):
-    """Directions in descending order; of each pair the larger is f^+."""
+def sorted_pairs(frame):
+    """Directions with the largest part of the state first; of a pair that with the larger is f^+."""
     w = len(frame.logs)
     for i in range(w):
         if frame.minus_logs[i] > frame.logs[i]:

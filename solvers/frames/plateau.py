@@ -8,20 +8,18 @@ of S, and the QR factorisation of :mod:`.graded` updates the frame at once, what
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.frame import Frame, orthonormal
 from flowsim.solvers.frames.graded import add_rows, triangularise
+from flowsim.solvers.frames.pair_exponential import exponential
 from flowsim.solvers.frames.problem import FrameProblem
 
 _HALF = np.sqrt(0.5)
 #: Relative size of a component that is rounding.
 _ROUNDING = 1e-14
-#: Growth ``rate * time`` over which a pair that is not along a singular vector is propagated at once.
-_TURN = 4.0
 
 
 def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
@@ -77,82 +75,26 @@ class Plateau:
         return float(self.rates.max(initial=-np.inf)) - self.kappa
 
     def after(self, t: float) -> Frame:
-        """The state after a time t."""
-        if t <= 0 or self.count == len(self.start.logs):
-            return self.start
-        while self._passed[-1][2] < t - self._passed[-1][0]:
-            begun, frame, reach = self._passed[-1]
-            frame = self._moved(frame, reach)
-            self._passed.append((begun + reach, frame, self._reach(frame)))
-        begun, frame, _ = next(each for each in reversed(self._passed) if each[0] < t)
-        return self._moved(frame, t - begun)
-
-    @cached_property
-    def _passed(self) -> list[tuple[float, Frame, float]]:
-        """Cached times, states there, and the times over which these may be propagated at once."""
-        return [(0.0, self.start, self._reach(self.start))]
-
-    def _overlaps(self, columns: Array) -> Array:
-        """Overlaps with the basis; vanishing ones are set to zero, as their rounding would grow too."""
-        M = np.ascontiguousarray(self.vectors @ columns)
-        M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
-        return M
-
-    def _waiting(self, frame: Frame) -> Array:
-        count = self.count
-        return np.concatenate([frame.A[:, count:], frame.B[:, count:]]) * frame.factor
-
-    def _reach(self, frame: Frame) -> float:
-        """The time over which rounding does not decide between a singular vector and its mirror image.
-
-        Paired directions span a J-isotropic subspace, and of two such, with (u, v) added and with (u, -v)
-        added, only one may be reachable: the minor of the other vanishes, but its rounding grows. Once directions are
-        along the vectors to rounding this effect is gone.
-        """
-        if not frame.is_paired:
-            return np.inf
-        n, wide = len(self.rates), len(frame.logs) - self.count
-        there = (self._overlaps(self._waiting(frame)) != 0.0).any(axis=1)
-        plus, minus = there[:wide], there[n - wide :]
-        turning = self.rates[:wide][plus & (minus | there[wide : n - wide].any())]
-        return _TURN / turning.max() if turning.max(initial=0.0) > 0 else np.inf
-
-    def _moved(self, frame: Frame, t: float) -> Frame:
-        count = self.count
-        R, wide = len(frame.A), len(frame.logs) - count
-        base, rest = _rest(frame, count)
+        """The state after a time."""
+        frame = self.start
+        if t <= 0 or self.count == len(frame.logs):
+            return frame
         order = np.argsort(-self.rates, kind="stable")
-        basis = self.vectors[order].copy()
-        M = np.ascontiguousarray(self._overlaps(np.concatenate([self._waiting(frame), rest], axis=1))[order])
-        exponents = t * self.rates[order]
+        if frame.is_paired:
+            return Frame(*exponential(self.vectors, self.rates, order, self.kappa, frame.arrays, self.count, t))
+        count, R, wide = self.count, len(frame.A), len(frame.logs) - self.count
+        basis, exponents = self.vectors[order].copy(), t * self.rates[order]
+        M = np.ascontiguousarray(basis @ np.concatenate([frame.A[:, count:], frame.B[:, count:]]))
+        # What does not overlap must not come to do so by rounding, which would grow too.
+        M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
         triangularise(M, exponents, basis, wide)
-        triangle = np.ascontiguousarray(M[:wide, :wide])
         logs, rows = frame.logs.copy(), frame.rows.copy()
         logs[count:], rows[count:] = -np.inf, 0.0
-        new, new_rows = logs[count:].copy(), rows[count:].copy()
-        add_rows(new, new_rows, triangle, frame.logs[count:], frame.rows[count:])
-        if base > -np.inf:
-            add_rows(new, new_rows, np.eye(wide), np.full(wide, base), np.ascontiguousarray(M[:wide, wide:]))
-        gained = exponents[:wide]
-        logs[count:], rows[count:] = new + gained - self.kappa * t, new_rows
-        A = orthonormal(np.concatenate([frame.A[:, :count], basis[:wide, :R].T / frame.factor], axis=1))[0]
-        if not frame.is_paired:
-            whole = np.concatenate([np.concatenate([frame.A, frame.B])[:, :count], basis[:wide].T], axis=1)
-            A, B = np.split(orthonormal(whole)[0], [R])
-            return replace(frame, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs, rows=rows).sorted()
-        B = orthonormal(np.concatenate([frame.B[:, :count], basis[:wide, R:].T / frame.factor], axis=1))[0]
-        minus, minus_rows = frame.minus_logs - 2 * self.kappa * t, frame.minus_rows.copy()
-        new, new_rows = np.full(wide, -np.inf), np.zeros_like(minus_rows[count:])
-        add_rows(
-            new, new_rows, np.ascontiguousarray(np.linalg.inv(triangle).T), frame.minus_logs[count:],
-            frame.minus_rows[count:],
-        )  # fmt: skip
-        minus[count:], minus_rows[count:] = new - gained - self.kappa * t, new_rows
-        neutral, neutral_log = _outside(A, basis[wide:, :R], M[wide:, wide:], exponents[wide:])
-        return replace(
-            frame, A=A, B=B, logs=logs, rows=rows, minus_logs=minus, minus_rows=minus_rows,
-            neutral=neutral, neutral_log=neutral_log + base - self.kappa * t if neutral_log > -np.inf else -np.inf,
-        ).sorted()  # fmt: skip
+        add_rows(logs[count:], rows[count:], M[:wide].copy(), frame.logs[count:], frame.rows[count:])
+        logs[count:] += exponents[:wide]
+        whole = np.concatenate([np.concatenate([frame.A, frame.B])[:, :count], basis[:wide].T], axis=1)
+        A, B = np.split(orthonormal(whole)[0], [R])
+        return replace(frame, A=np.ascontiguousarray(A), B=np.ascontiguousarray(B), logs=logs, rows=rows).sorted()
 
     def turned(self, frame: Frame, first: Array, second: Array) -> Frame:
         """The state after its first `count` directions become (first; second), with the others made orthogonal."""
@@ -213,35 +155,3 @@ def _singular_basis(G: Array, frame: Frame, count: int) -> tuple[Array, Array]:
     N = Q[:, :size] - left @ (left.T @ Q[:, :size])
     outer = np.concatenate([orthonormal(N)[0], np.zeros((len(V), size))]).T
     return np.concatenate([plus, outer, minus]), np.concatenate([rates, np.zeros(size), -rates])
-
-
-def _rest(frame: Frame, count: int) -> tuple[float, Array]:
-    """The part of the state along waiting f^- and outside of the pairs, and the logarithm of its unit."""
-    total = np.zeros((len(frame.A) + len(frame.B), frame.rows.shape[1]))
-    if not frame.is_paired:
-        return -np.inf, total[:, :0]
-    base = max(frame.neutral_log, frame.minus_logs[count:].max(initial=-np.inf))
-    if base == -np.inf:
-        return base, total
-    with np.errstate(under="ignore"):
-        minus = _HALF * np.exp(frame.minus_logs[count:] - base)[:, None] * frame.minus_rows[count:]
-        total[: len(frame.A)] = frame.A[:, count:] @ minus
-        total[len(frame.A) :] = -frame.B[:, count:] @ minus
-        if frame.neutral_log > -np.inf:
-            total[: len(frame.A)] += np.exp(frame.neutral_log - base) * frame.neutral
-    return base, total
-
-
-def _outside(A: Array, basis: Array, rows: Array, logs: Array) -> tuple[Array, float]:
-    """``sum_r e^logs_r basis_r rows_r`` projected onto the complement of A, and the logarithm of its unit."""
-    with np.errstate(divide="ignore"):
-        sizes = np.log(np.linalg.norm(rows, axis=1)) + logs
-    top = float(sizes.max(initial=-np.inf))
-    if len(A) == A.shape[1] or top == -np.inf:
-        return np.zeros((len(A), rows.shape[1])), -np.inf
-    with np.errstate(under="ignore"):
-        total = basis.T @ (np.exp(np.minimum(logs - top, 700.0))[:, None] * rows)
-    total -= A @ (A.T @ total)
-    total -= A @ (A.T @ total)
-    size = float(np.linalg.norm(total))
-    return (total / size, top + np.log(size)) if size > 0 else (total, -np.inf)

@@ -47,14 +47,6 @@ class Linear(NamedTuple):
     columns: Array
 
 
-class Jacobian(NamedTuple):
-    """Derivatives along the entries of Z, one per row: of ``S Z`` (N, N), of the product and of G (N, R p)."""
-
-    field: Array
-    product: Array
-    G: Array
-
-
 @dataclass(frozen=True, eq=False)
 class FrameProblem:
     """``Z' = S(t) Z``.
@@ -86,8 +78,8 @@ class FrameProblem:
         parts = coupling.signal, coupling.curvature_rows, coupling.curvature_columns
         return Linear(*(np.ascontiguousarray(each, dtype=float) for each in parts))
 
-    def jacobian(self, Z: Array) -> Jacobian:
-        """The Jacobian of ``Z -> S Z`` at a state (R + p, q), N = (R + p) q: symmetric, since G is minus a gradient."""
+    def jacobian(self, Z: Array) -> Array:
+        """Of ``Z -> S Z`` at one state (R + p, q), N = (R + p) q: symmetric, for G is minus a gradient."""
         (n, q), R = Z.shape, len(self.damping_rows)
         U, V = Z[:R], Z[R:]
         units = np.eye(n * q).reshape(-1, n, q)
@@ -98,7 +90,7 @@ class FrameProblem:
         second = G.T @ units[:, :R] + np.swapaxes(dG, -1, -2) @ U
         damping = np.concatenate([self.damping_rows, self.damping_columns])[:, None]
         columns = np.concatenate([first, second], axis=1) - damping * units
-        return Jacobian(*(each.reshape(len(units), -1) for each in (columns, moved, dG)))
+        return columns.reshape(len(units), -1)
 
     @cached_property
     def uniform(self) -> float | None:

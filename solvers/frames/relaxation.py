@@ -4,13 +4,6 @@ r"""The linear response of G to a forcing: ``x + mu K x``, ``K x = rows * (x P_2
 ``W W^T + nu (1 - .)`` with p columns W. The inverse is a preconditioner and a filter of the error estimate.
 With constant columns the operator separates in the eigenvectors of P_2 (Woodbury's formula in each), with constant
 rows in those of P_1.
-
-Over a long step of active directions the generator matters too. With the symmetric Jacobian J of the flow,
-the derivative N of S Z in G, and D that of G in Z,
-
-.. math:: (1 + \mu K)^{-1} = 1 + D \, \mu (1 - \mu J)^{-1} N,
-
-which is diagonal in the eigenvectors of J for every mu (:func:`modes_of`).
 """
 
 from __future__ import annotations
@@ -22,14 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import FAST, compiled, part
-from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.frames.small_matrices import invert
 
 Complex = NDArray[np.complex128]
-
-#: Singular values of a state, relative to the largest, that are rounding.
-_ROUNDING = 1e-14
 
 
 class Relaxation(NamedTuple):
@@ -73,19 +62,35 @@ class Relaxation(NamedTuple):
         )  # fmt: skip
 
 
+@part()
+def fastest(at):
+    """The largest eigenvalue of K, from above."""
+    rows = columns = values = 0.0
+    small = at.nu
+    for each in at.rows:
+        rows = max(rows, each)
+    for each in at.columns:
+        columns = max(columns, each)
+    for each in at.values:
+        values = max(values, each)
+    for each in at.small:
+        small = max(small, each)
+    return rows * columns * (values + small)
+
+
 class Factors(NamedTuple):
     """The factorisation for :func:`answer` at times mu (K,).
 
     Attributes
     ----------
     kind : int
-        0, 1: the columns, the rows are constant; 2: by the modes of the Jacobian.
-    vectors : array (p, p) or (N, R p)
-        Eigenvectors of P_2; or the excitation of modes by a residual.
-    W : array (R, q) or (N, R p)
-        Eigenvectors of P_1; or the effect of modes on G.
-    diagonal : array (K, p, R) or (K, 1, N)
-        ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant; ``mu / (1 - mu rate)`` of the modes.
+        0, 1: the columns, the rows are constant.
+    vectors : array (p, p)
+        Eigenvectors of P_2.
+    W : array (R, q)
+        Eigenvectors of P_1.
+    diagonal : array (K, p, R)
+        ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant.
     inverse : array (K, p or q + 1, ., .)
     rates : array (R,)
     mus : array (K,)
@@ -100,8 +105,8 @@ class Factors(NamedTuple):
     mus: Complex
 
 
-@compiled()
-def factor(at, mus):
+@part()
+def factored(at, mus):
     """Factorise ``1 + mu K`` of a :class:`Relaxation` for every mu."""
     q, p = at.W.shape[1], len(at.columns)
     if at.kind == 0:
@@ -128,26 +133,8 @@ def factor(at, mus):
     return Factors(1, at.vectors, at.W, nothing, inverse, weight, mus)
 
 
-class JacobianModes(NamedTuple):
-    """Modes of the Jacobian at a state: rates (N,), their excitation by a residual of G and effect on G, (N, R p)."""
-
-    rates: Array
-    excited: Array
-    answered: Array
-
-    def factor(self, mus: Complex) -> Factors:
-        """``1 + mu K`` inverted for every mu."""
-        diagonal = np.ascontiguousarray((mus[:, None] / (1.0 - mus[:, None] * self.rates))[:, None])
-        return Factors(2, self.excited, self.answered, diagonal, np.zeros((0, 0, 0, 0), complex), self.rates, mus)
-
-
-def modes_of(problem: FrameProblem, first: Array, second: Array) -> JacobianModes:
-    """The modes at a state, compressed to as many columns as its rank, which leaves products unchanged."""
-    Z = np.concatenate([first, second])
-    _, values, right = np.linalg.svd(Z, full_matrices=False)
-    at = problem.jacobian(Z @ right[values > _ROUNDING * values[0]].T)
-    rates, vectors = np.linalg.eigh(at.field)
-    return JacobianModes(rates, np.ascontiguousarray(vectors.T @ at.product), np.ascontiguousarray(vectors.T @ at.G))
+#: By itself, where Python calls it.
+factor = compiled()(factored.py_func)
 
 
 @part()
@@ -185,35 +172,7 @@ def answer(factors, residual):
     """``(1 + mu_k K)^{-1} residual_k`` for complex residuals (K, R, p); a single mu applies to all."""
     if factors.kind == 0:
         return _answer_columns(factors, residual)
-    if factors.kind == 1:
-        return _answer_rows(factors, residual)
-    return _answer_modes(factors, residual)
-
-
-@part(fastmath=FAST)
-def _answer_modes(factors, residual):
-    out = residual.copy()
-    size = residual[0].size
-    real, imag, moved, turned = np.empty(size), np.empty(size), np.zeros(size), np.zeros(size)
-    for k in range(len(residual)):
-        flat, answered = residual[k].reshape(-1), out[k].reshape(-1)
-        for j in range(size):
-            real[j], imag[j] = flat[j].real, flat[j].imag
-            moved[j] = turned[j] = 0.0
-        for n in range(len(factors.rates)):
-            row, other = factors.vectors[n], factors.W[n]
-            x = y = 0.0
-            for j in range(size):
-                x += row[j] * real[j]
-                y += row[j] * imag[j]
-            amount = factors.diagonal[min(k, len(factors.mus) - 1), 0, n] * complex(x, y)
-            x, y = amount.real, amount.imag
-            for j in range(size):
-                moved[j] += x * other[j]
-                turned[j] += y * other[j]
-        for j in range(size):
-            answered[j] += complex(moved[j], turned[j])
-    return out
+    return _answer_rows(factors, residual)
 
 
 @part()
@@ -282,9 +241,12 @@ def _answer_rows(factors, residual):
     return out
 
 
-@compiled()
-def sizes(factors, at_ends, G, G0, G1):
-    """Norms of the responses to the defects of the polynomial through G at both ends, and to G1."""
+@part()
+def defects(factors, at_ends, G, G0, G1):
+    """What the polynomial through G at the nodes misses at the ends of a step.
+
+    Norms: of the responses to it at both ends and to G1, and the larger of it at the ends by itself.
+    """
     s, R, p = G.shape
     residual = np.empty((3, R, p), np.complex128)
     for i in range(R):
@@ -295,10 +257,18 @@ def sizes(factors, at_ends, G, G0, G1):
                 last += at_ends[1, j] * G[j, i, c]
             residual[0, i, c], residual[1, i, c], residual[2, i, c] = first, last, G1[i, c]
     answered = answer(factors, residual)
-    out = np.zeros(3)
+    out = np.zeros(4)
     for k in range(3):
+        missed = 0.0
         for i in range(R):
             for c in range(p):
                 out[k] += answered[k, i, c].real ** 2 + answered[k, i, c].imag ** 2
+                missed += residual[k, i, c].real ** 2
         out[k] = math.sqrt(out[k])
+        if k < 2:
+            out[3] = max(out[3], math.sqrt(missed))
     return out
+
+
+#: By itself, where Python calls it.
+sizes = compiled()(defects.py_func)

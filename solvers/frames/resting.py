@@ -18,21 +18,17 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
+from flowsim.solvers.frames.collocation_march import DEFECT_WEIGHT, LARGEST_CUT, NEWTON_CUT, ROUNDING_FLOOR, SAFETY
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.nonlinear import StageEquations
+from flowsim.solvers.frames.grown import GrownDirections
+from flowsim.solvers.frames.nonlinear import growth_of
 from flowsim.solvers.frames.pairs import carry
 from flowsim.solvers.frames.plateau import Plateau, rest_of
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.solution import CollocationStep, PlateauStep
 from flowsim.solvers.gauss import GaussTableau, lagrange_weights, radau_tableau
 
-SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
-#: The defect of the polynomial at the ends of the step exceeds the error of the integral, by this factor.
-#: Calibrated on closed forms: the error of a run is then 0.01 to 1 tolerances.
-DEFECT_WEIGHT = 0.05
-#: Remaining distance, relative to the state, below which rounding dominates.
-ROUNDING_FLOOR = 2e-12
-#: Logarithm of a ratio of two directions below their rounding.
+#: Logarithm of a ratio of two directions that is below their rounding.
 BELOW_ROUNDING = 30.0
 #: Half of the logarithm, below the tolerance, of invisible contributions to the product, and its least value.
 _UNSEEN, _WAITING = 4.0, -23.0
@@ -42,9 +38,9 @@ _APART = 20.0
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 #: Safety factor on the length that the rate of active directions would allow.
 _CAUTION = 0.1
-#: Steps of active directions alone: least length in ordinary steps, the first relative to the least, and growth;
-#: distance from rest, relative to the rate of waiting directions, at which they begin, and its factor after a failure.
-_LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, _NEAR_REST, _PATIENCE = 3.0, 2.0, 2.0, 0.02, 0.3
+#: Of steps of what has grown alone: the least length worth taking in ordinary steps, the first in the least, growth;
+#: how near to rest, against the rate of what waits, they can begin, and how much nearer after one that failed.
+_LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.02, 0.6
 
 
 class HeadPath(NamedTuple):
@@ -104,25 +100,23 @@ class LongSteps:
         self.scale = scale
         #: logarithm below which a direction waits: it has no effect on the product
         self.waits = scale + max(0.5 * math.log(tol) - _UNSEEN, _WAITING)
+        #: the ratio from which it is apart, as a logarithm
+        self.apart = max(_APART, _UNSEEN - math.log(tol))
         self.nodes = np.concatenate([[0.0], tableau.c, [1.0]])
-        self.equations = StageEquations(problem, radau_tableau(tableau.stages), tol, stats, long=True)
-        #: G at product 0
+        self.radau = radau_tableau(tableau.stages)
+        #: of G where there is no product
         self.size = max(float(np.linalg.norm(problem.coupling.value(np.zeros(problem.shape)))), 1e-300)
         self.t, self.length = 0.0, 0.0
         #: number of active directions, and the distance from rest for the next attempt
         self.grown, self.patience = 0, np.inf
 
-    def take(
-        self, t: float, left: float, frame: Frame, G: Array, growth: float
-    ) -> list[CollocationStep | PlateauStep] | None:
-        """Steps from a state at time t, if its active directions are near enough to rest.
+    def take(self, t: float, left: float, frame: Frame, G: Array) -> list[CollocationStep | PlateauStep] | None:
+        """Steps from a state at time t, if what has grown in it is near enough to rest.
 
         Parameters
         ----------
         left : float
             The time to be covered.
-        growth : float
-            The largest rate of a direction of the state.
         """
         self.t = t
         grown = int(np.sum(frame.logs > self.waits))
@@ -131,15 +125,16 @@ class LongSteps:
         if waiting.max(initial=-np.inf) == -np.inf or outer > self.waits:
             return None
         gap = frame.logs[grown - 1] - waiting[0] if grown else np.inf
-        if gap < max(_APART, _UNSEEN - math.log(self.tol)):
+        if gap < self.apart:
             return None
         if grown != self.grown:
             self.grown, self.patience = grown, np.inf
+        growth = growth_of(self.problem, frame, G, self.waits)
         if growth <= 0 or _shrinks(frame, G, grown):
             return None
         least = min((_LONG_LEAST if grown else _PLATEAU_LEAST) * self.linear / growth, left)
         rest = rest_of(self.problem, G, frame, grown)
-        if rest > min(self.patience, _NEAR_REST * growth):
+        if rest > min(self.patience, NEAR_REST * growth):
             return None
         ceiling = self.waits + 1.0
         if grown == 0:
@@ -184,30 +179,29 @@ class LongSteps:
         One step of Radau's method for these. The others are propagated with the mean of G, to second order in the
         variation of G, or where that is too large by collocation steps in the known G.
         """
-        (h, least), tableau = lengths, self.equations.tableau
-        head = frame.head(grown)
-        first, second = head.value()
-        product = first @ second.T
-        self.equations.begin(head, G0, self.waits)
+        (h, least), tableau = lengths, self.radau
+        grown_part = GrownDirections(self.problem, tableau, frame.head(grown))
+        self.stats["njev"] += 1
         h = min(h, self.length or _FIRST_LONG * least)
-        # Active directions must be stable by themselves: a long step would not resolve their departure.
-        h = min(h, self.linear / max(self.equations.rates[-1], 1e-300))
+        # What has grown must be stable by itself: a long step would see nothing of it leave.
+        h = min(h, self.linear / max(grown_part.rates[-1], 1e-300))
+        # G hardly sees products along directions of little curvature.
+        size = max(float(np.linalg.norm(grown_part.product)), math.exp(2 * self.scale))
         while h >= least:
-            G = self.equations.solve(np.repeat(G0[None], tableau.stages, axis=0), h)
-            if G is None:
+            stages, iterations = grown_part.step(h, self.tol)
+            self.stats["nfev"] += iterations * tableau.stages
+            self.stats["nlu"] += iterations
+            if stages is None:
                 self.stats["rejected"] += 1
                 h *= NEWTON_CUT
                 continue
-            error = DEFECT_WEIGHT * float(self.equations.defects(G, G0, G[-1], h)[0])
-            # Test inside the step too: fast relaxation is filtered from the error at its end. G hardly sees products
-            # along directions of little curvature.
-            size = max(float(np.linalg.norm(product)), math.exp(2 * self.scale))
-            pairs = (G, G0, self.size), (self.equations.product(G), product, size)
+            G = stages.G
+            # The inside of the step too: fast relaxation is filtered from the error at its end.
             missed = max(
                 float(np.linalg.norm(np.tensordot(tableau.at_ends[0], inside, axes=1) - begun)) / size
-                for inside, begun, size in pairs
+                for inside, begun, size in ((G, G0, self.size), (stages.product, grown_part.product, size))
             )
-            ratio = max(error / max(self.tol, ROUNDING_FLOOR), missed / self.tol)
+            ratio = max(DEFECT_WEIGHT * stages.error / max(self.tol, ROUNDING_FLOOR), missed / self.tol)
             scale = SAFETY * ratio ** (-1 / (tableau.stages + 1)) if ratio > 0 else np.inf
             if ratio <= 1.0:
                 break
@@ -217,8 +211,10 @@ class LongSteps:
             return None
         self.length = h * min(scale, _LONG_GROWTH)
         A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
-        damping = damping_of(tableau, h, *rates_of(self.problem))
-        at, _ = propagate(np.ascontiguousarray(G), h, damping, A, B)
+        # With their damping: at rest they stay as they are.
+        kappa = self.problem.uniform
+        rates = rates_of(self.problem) if kappa is None else (np.full(1, kappa),) * 2
+        at, _ = propagate(np.ascontiguousarray(G), h, damping_of(tableau, h, *rates), A, B)
         path = HeadPath(np.append(0.0, tableau.c), np.concatenate([G0[None], G]), *(
             np.concatenate([first[None], rest]) for first, rest in ((A, at.Z1), (B, at.Z2))
         ))  # fmt: skip
@@ -229,10 +225,8 @@ class LongSteps:
             if not frame.is_paired:
                 return None
             return self._carried(frame, path, h, max(1, math.ceil(h * growth / self.linear)))
-        kappa = self.problem.uniform or 0.0
-        decay = np.exp(-kappa * h * path.nodes)[:, None, None]
         plateau = Plateau.of(self.problem, mean, frame, grown)
-        return [self._plateau_step(plateau, h, path.nodes, decay * path.first, decay * path.second)]
+        return [self._plateau_step(plateau, h, path.nodes, path.first, path.second)]
 
     def _carried(self, frame: Frame, path: HeadPath, h: float, count: int) -> list[CollocationStep | PlateauStep]:
         """`count` collocation steps over a length h in a known G, along a path of the first directions."""

@@ -16,6 +16,24 @@ from flowsim.solvers.compilation import FAST, part
 _SWEEPS, _OFF_DIAGONAL = 30, 1e-32
 
 
+# Numba's assignment to a slice brings its error messages along, seconds of compilation.
+
+
+@part()
+def copy(A, out):
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            out[i, j] = A[i, j]
+
+
+@part()
+def identity(n):
+    out = np.zeros((n, n))
+    for i in range(n):
+        out[i, i] = 1.0
+    return out
+
+
 @part(fastmath=FAST)
 def add_product(A, B, out):
     """``out += A B``."""
@@ -174,7 +192,7 @@ def upper_inverse(triangle):
 def eigen(matrix):
     """Eigenvalues, unordered, and eigenvectors in columns of a symmetric matrix, by Jacobi's method."""
     A, n = matrix.copy(), matrix.shape[0]
-    V = np.eye(n)
+    V = identity(n)
     total = 0.0
     for i in range(n):
         for j in range(n):
@@ -204,4 +222,7 @@ def eigen(matrix):
                 for k in range(n):
                     x, y = V[k, p], V[k, q]
                     V[k, p], V[k, q] = c * x - s * y, s * x + c * y
-    return np.diag(A).copy(), V
+    values = np.empty(n)
+    for i in range(n):
+        values[i] = A[i, i]
+    return values, V

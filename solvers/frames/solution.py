@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
 from flowsim.solvers.frames.explicit import method, read
-from flowsim.solvers.frames.frame import Frame
+from flowsim.solvers.frames.frame import Frame, values_of
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import Plateau
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
@@ -371,18 +371,17 @@ class FrameSolution:
         (R, _), p, k = self.start.A.shape, len(self.start.B), self.start.rows.shape[1]
         first, second = np.empty((len(step), R, k)), np.empty((len(step), p, k))
         shift = np.empty(len(step))
-        for index, (number, place) in enumerate(zip(step, position, strict=True)):
-            inside = 0.0 < place < 1.0 and len(self.steps) > 0
-            if inside and not isinstance(self.steps[number], PlateauStep):
-                scale = self.steps[number].start.scale
+        frames: dict[int, Frame] = {}
+        for index, (number, place) in enumerate(zip(step.tolist(), position.tolist(), strict=True)):
+            if 0.0 < place < 1.0 and self.steps and not isinstance(self.steps[number], PlateauStep):
+                shift[index] = _shift(self.steps[number].start.scale)
+                first[index], second[index] = self.steps[number].values(place, shift[index])
             else:
-                inside, frame = False, self.frame_at(int(number), float(place))
-                scale = frame.scale
-            shift[index] = _shift(scale)
-            if inside:
-                first[index], second[index] = self.steps[number].values(float(place), shift[index])
-            else:
-                first[index], second[index] = frame.value(shift[index])
+                frames[index] = self.frame_at(number, place)
+                shift[index] = _shift(frames[index].scale)
+        if frames:
+            where = list(frames)
+            first[where], second[where] = values_of(list(frames.values()), shift[where])
         return FrameStates(first, second, shift, self, np.asarray(step), np.asarray(position))
 
     def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:

@@ -18,19 +18,24 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import damping_of, propagate
-from flowsim.solvers.frames.explicit import Limits, longest_step, march, method
+from flowsim.solvers.frames.collocation_march import (
+    CAUTIOUS_GROWTH,
+    GOES_ON,
+    LARGEST_CUT,
+    NEWTON_CUT,
+    SMALLEST_STEP,
+    STEP_FLOOR,
+    Control,
+    MarchPosition,
+    error_and_factor,
+    march,
+    method_of,
+)
+from flowsim.solvers.frames.explicit import Limits, integrate, longest_step, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
-from flowsim.solvers.frames.resting import (
-    BELOW_ROUNDING,
-    DEFECT_WEIGHT,
-    LARGEST_CUT,
-    NEWTON_CUT,
-    ROUNDING_FLOOR,
-    SAFETY,
-    LongSteps,
-)
+from flowsim.solvers.frames.resting import BELOW_ROUNDING, NEAR_REST, LongSteps
 from flowsim.solvers.frames.solution import (
     CollocationStep,
     ExplicitStep,
@@ -43,11 +48,7 @@ from flowsim.solvers.solution import Status
 
 #: Six stages, of order 12 at the steps and 7 in between, while the eliminated system is small; three beyond.
 _STAGES, _FEWER_STAGES, _LARGEST_SYSTEM = 6, 3, 150
-_LARGEST_GROWTH, _CAUTIOUS_GROWTH = 2.5, 1.3
-_SMALLEST_STEP = 1e-14
-#: Ratio of the defects of the polynomial through G to their responses above which relaxation limits a step.
-_STIFF = 2.0
-#: Inverse of the part of the growth of pairs that takes place in steps at their limit.
+#: Part of the growth of pairs that is over steps at their limit, inverted.
 _FEW = 10.0
 #: Logarithm above which a direction acts on the product, and so on the error estimate of a step.
 _ANSWERED = -3.0
@@ -57,6 +58,8 @@ _OF_A_SIZE = 20.0
 #: largest number of steps at the limit of stability; steps per call, also if each is examined; stored entries.
 _EXPLICIT_SHARE, _EXPLICIT_FLOOR = 0.05, 1e-14
 _AFFORDABLE, _MANY, _LOOKED_AT, _ENTRIES = 200.0, 4096, 8, 1 << 22
+#: Collocation steps marched together.
+_MARCHED = 64
 
 
 def integrate_frame(
@@ -100,15 +103,12 @@ def integrate_frame(
                 break
             continue
         run.drop_dependent()
-        run.equations.begin(run.frame, run.G, run.resting.waits)
-        steps = run.long() or run.collocation()
-        if not steps:
-            break
-        if not all(np.isfinite(half).all() for half in (steps[-1].end.A, steps[-1].end.B)):
-            run.status = Status.NON_FINITE
-            break
+        most = min(max_steps - seen, _MARCHED if done is None else _LOOKED_AT)
+        steps = run.long() or (run.marched(most) if run.is_compiled else run.collocation())
         for step in steps:
             run.take(step)
+        if not steps:
+            break
         if progress is not None:
             progress(run.t)
         if done is not None and done(run.since(seen)):
@@ -147,7 +147,8 @@ class _Run:
         self.chain: StepChain | None = None
         #: whether the explicit method may still be cheaper
         self.is_mild = True
-        self.resting = LongSteps(problem, self.tableau, tol, self.linear, self.scale, self.stats)
+        #: whether compiled steps are for it
+        self.is_compiled = problem.linear is not None and start.is_paired
 
     def explicit(self, most: int) -> bool:
         """Take steps of the explicit method, if it suits the state; returns whether any was taken."""
@@ -160,7 +161,7 @@ class _Run:
             _EXPLICIT_SHARE * self.tol, _EXPLICIT_FLOOR, longest_step(self.tol), _AFFORDABLE,
             max(1, min(most, _ENTRIES // Z.size)),
         )  # fmt: skip
-        course = march(method(), linear, self.problem.uniform or 0.0, Z, self.t, self.t_end, self.h, limits)
+        course = integrate(method(), linear, self.problem.uniform or 0.0, Z, self.t, self.t_end, self.h, limits)
         count = len(course.t) - 1
         self.stats["nfev"] += course.evaluations
         self.stats["rejected"] += course.rejected
@@ -192,6 +193,10 @@ class _Run:
         return bool(2 * (largest - smallest) < _OF_A_SIZE and -_OF_A_SIZE < largest < _OF_A_SIZE)
 
     @cached_property
+    def resting(self) -> LongSteps:
+        return LongSteps(self.problem, self.tableau, self.tol, self.linear, self.scale, self.stats)
+
+    @cached_property
     def equations(self) -> StageEquations:
         """Of ordinary steps."""
         return StageEquations(self.problem, self.tableau, self.tol, self.stats)
@@ -214,23 +219,61 @@ class _Run:
         return np.ascontiguousarray(self.problem.coupling.value(first @ second.T))
 
     def long(self) -> list[CollocationStep | PlateauStep] | None:
-        """Steps over which active directions come to rest, if they are near to it."""
-        return self.resting.take(self.t, self.t_end - self.t, self.frame, self.G, self.equations.growth)
+        """Steps over which what has grown comes to rest, if that is where the state is."""
+        return self.resting.take(self.t, self.t_end - self.t, self.frame, self.G)
 
-    def collocation(self) -> list[CollocationStep | PlateauStep] | None:
-        """One accepted collocation step; None, with a status, if there is none."""
+    def _first_length(self) -> float:
+        size = float(np.linalg.norm(self.G)) + float(self.problem.damping_rows.max(initial=0.0))
+        return 1.0 / size if size > 0 else self.t_end
+
+    def marched(self, most: int) -> list[CollocationStep | PlateauStep]:
+        """Accepted steps, no more than `most`; if there are none the status says why."""
+        before = self.steps[-1] if self.steps and isinstance(self.steps[-1], CollocationStep) else None
+        resting, linear = self.resting, self.problem.linear
+        control = Control(
+            self.tol, self.linear, self.scale + _ANSWERED, resting.waits, resting.apart, NEAR_REST, resting.patience,
+            resting.grown,
+        )  # fmt: skip
+        # Rows of more directions than the start has columns are looked at after every step.
+        rows, columns = self.frame.rows.shape
+        h, stiff, G, frames, place, counts, ended = march(
+            method_of(self.tableau), linear, self.problem.uniform or 0.0, control, self.frame.arrays, self.G,
+            (before.h, before.G) if before else (0.0, np.zeros((self.count + 2, *self.G.shape))),
+            MarchPosition(self.t, self.t_end, self.h or self._first_length(), self.equations.careful),
+            most if rows <= columns else 1,
+        )  # fmt: skip
+        self.h, self.equations.careful = place.h, place.careful
+        self.stats["rejected"] += counts.rejected
+        self.stats["njev"] += counts.begun
+        self.stats["nfev"] += counts.iterations * self.count
+        self.stats["nlu"] += counts.iterations
+        if ended != GOES_ON:
+            self.status = Status.STEP_FLOOR if ended == STEP_FLOOR else Status.NON_FINITE
+        steps: list[CollocationStep | PlateauStep] = []
+        start, t = self.frame, self.t
+        for n, each in enumerate(zip(*frames, strict=True)):
+            if 0 < n <= len(h):
+                end = Frame(*each)
+                answered = self.tol if stiff[n - 1] else 0.0
+                length = float(h[n - 1])
+                steps.append(CollocationStep(t, length, start, end, self.nodes, G[n - 1], self.problem, answered))
+                start, t = end, t + length
+        return steps
+
+    def collocation(self) -> list[CollocationStep | PlateauStep]:
+        """One accepted step, of any frame and coupling; if there is none the status says why."""
+        self.equations.begin(self.frame, self.G, self.resting.waits)
         growth = max(self.equations.growth, self.equations.turning(self.frame, self.G, self.scale + _ANSWERED))
         limit = self.linear / growth if growth > 0 else np.inf
         if not self.h:
-            size = float(np.linalg.norm(self.G)) + float(self.problem.damping_rows.max(initial=0.0))
-            self.h = min(limit, 1.0 / size if size > 0 else self.t_end)
+            self.h = min(limit, self._first_length())
         retry, failed = False, 0
         h, left = self.h, self.t_end - self.t
         while True:
             h = min(h, limit, left)
-            if not h > _SMALLEST_STEP * max(self.t, np.finfo(float).tiny):
+            if not h > SMALLEST_STEP * max(self.t, np.finfo(float).tiny):
                 self.status = Status.STEP_FLOOR
-                return None
+                return []
             guess = self._guess(h, retry)
             G = self.equations.solve(guess, h)
             if G is None:
@@ -244,9 +287,7 @@ class _Run:
             first, second = propagate(G, h, damping, first, second)[1]
             end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
             G1 = self._value(end)
-            ratio, stiff = self._error(G, G1, h)
-            scale = SAFETY * ratio ** (-1.0 / (self.count + 1)) if ratio > 0 else _LARGEST_GROWTH
-            scale = min(max(scale, LARGEST_CUT), _LARGEST_GROWTH)
+            ratio, stiff, scale = error_and_factor(self.equations.defects(G, self.G, G1, h), self.tol, self.count)
             if not ratio <= 1.0:
                 self.stats["rejected"] += 1
                 # Where errors of the step before relax, the observed order is lower: reduce the step by increasing
@@ -256,7 +297,10 @@ class _Run:
                 retry = True
                 continue
             break
-        self.h = h * (min(scale, _CAUTIOUS_GROWTH) if retry else scale)
+        if not all(np.isfinite(half).all() for half in (end.A, end.B)):
+            self.status = Status.NON_FINITE
+            return []
+        self.h = h * (min(scale, CAUTIOUS_GROWTH) if retry else scale)
         G = np.concatenate([self.G[None], G, G1[None]])
         answered = self.tol if stiff else 0.0
         return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem, answered)]
@@ -279,17 +323,6 @@ class _Run:
         use = slice(self.count - 1, self.count + 2)
         weights = lagrange_weights(last.nodes[use], 1.0 + h / last.h * self.tableau.c)
         return np.tensordot(weights, last.G[use], axes=1)
-
-    def _error(self, G: Array, G1: Array, h: float) -> tuple[float, bool]:
-        """The error of the step, relative to the admissible one; and whether relaxation limits the step."""
-        size = self.equations.defects(G, self.G, G1, h)
-        error = DEFECT_WEIGHT * max(size[0], size[1])
-        ends = np.tensordot(self.tableau.at_ends, G, axes=1) - np.stack([self.G, G1])
-        missed = h * float(np.linalg.norm(ends, axis=(1, 2)).max())
-        # Relative to the remaining change, so that a vanishing loss keeps its relative accuracy.
-        allowed = max(self.tol * min(1.0, size[2]), ROUNDING_FLOOR)
-        stiff = missed > max(allowed, _STIFF * max(size[0], size[1]))
-        return (float(error / allowed) if np.isfinite(error) else np.inf), stiff
 
 
 @cache

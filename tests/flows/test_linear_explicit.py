@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.solvers.frames.explicit import Limits, march, method, read
+from flowsim.solvers.frames.explicit import Limits, integrate, method, read
 from flowsim.solvers.frames.problem import Linear
 from tests.flows.linear_oracle import taylor_flow
 
@@ -102,7 +102,7 @@ def test_a_step_is_of_order_eight_and_its_inside_of_order_seven() -> None:
 def test_a_course_ends_where_it_was_told_and_counts_its_work() -> None:
     linear = Linear(np.eye(2), np.ones(2), np.ones(2))
     Z = np.array([[0.1, 0.0], [0.0, 0.2], [0.1, 0.0], [0.0, 0.2]])
-    course = march(method(), linear, 0.0, Z, 0.0, 10.0, 0.0, Limits(1e-10, 1e-14, 1.0, 1e9, 1000))
+    course = integrate(method(), linear, 0.0, Z, 0.0, 10.0, 0.0, Limits(1e-10, 1e-14, 1.0, 1e9, 1000))
     assert course.t[-1] == 10.0
     assert course.evaluations == 1 + 12 * (len(course.t) - 1 + course.rejected)
     # u = v: u^2 obeys the logistic equation.
