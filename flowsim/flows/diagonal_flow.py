@@ -18,7 +18,7 @@ from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
-from flowsim.flows.horizon import acceleration_in_units, largest_pull, longest
+from flowsim.flows.horizon import acceleration_in_units, gradient_bound, longest
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.flows.shrinking import ShrinkingCoordinates
@@ -333,7 +333,7 @@ def _along_curves(
     """Coordinates along the curves of the weights from their start, or why there are none."""
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
     is_singular = any(origin_of(formula).order == 0 for formula in net.distinct)
-    reach = horizon * largest_pull(problem, scale, direction) if net.is_mixed or is_singular else math.inf
+    reach = horizon * gradient_bound(problem, scale, direction) if net.is_mixed or is_singular else math.inf
     unresolved = admits_curves(net, scale, direction, rtol, reach)
     if unresolved is None:
         curves = CurveMap(net, scale, direction, problem.coefficient_size, reach)

@@ -20,7 +20,7 @@ from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import NOTHING, DenseOutput, View
 from flowsim.flows.determined import undetermined
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, steps_of_companion, unmoved
-from flowsim.flows.happenings import WholeRun, happened, outcome, search
+from flowsim.flows.event_location import WholeRun, located_events, outcome, search
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem, Regression
 from flowsim.results import TIME_CLOCKS, Clock, Trajectory
@@ -117,7 +117,7 @@ def run_flow(
             **_remarks(coordinates, solution),
         },
         error_estimate=estimate,
-        events=happened(run, found),
+        events=located_events(run, found),
         dense=WholeRun(run, end),
     )
     if not success:

@@ -26,7 +26,7 @@ def longest(net: DiagonalNetwork, scale: InitialScale, t_end: float, clock: str)
     return t_end if clock == "time" else math.inf
 
 
-def largest_pull(problem: Problem, scale: InitialScale, direction: Array) -> float:
+def gradient_bound(problem: Problem, scale: InitialScale, direction: Array) -> float:
     """A bound on all |g_i| along a flow from near 0 with squares, whose loss decreases; else infinite."""
     if not isinstance(problem, Regression) or scale.log + math.log(np.abs(direction).max()) > math.log(_NEAR):
         return math.inf

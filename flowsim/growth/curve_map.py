@@ -301,10 +301,10 @@ def _reach(side: Side) -> float:
 class NativeCurves:
     """The :class:`~flowsim.solvers.separable.curves.Curves` of a map."""
 
-    def __init__(self, mapping: CurveMap) -> None:
-        self.map, self._margin = mapping, _CORRECTED
-        around = np.full(len(mapping.which), 1.0 / mapping.rate)
-        mapping(np.stack([-around, around]))
+    def __init__(self, curves: CurveMap) -> None:
+        self.map, self._margin = curves, _CORRECTED
+        around = np.full(len(curves.which), 1.0 / curves.rate)
+        curves(np.stack([-around, around]))
 
     def __call__(self, z: Array) -> tuple[Array, Array]:
         return self.map(z)

@@ -85,14 +85,14 @@ def formula(k: int, past: Array, t: float) -> tuple[Array, float, float]:
     return weights[:k], float(weights[k]), float(weights[k + 1])
 
 
-def step(gram: Array, drive: Array, mapping: Map, history: History, t: float, k: int) -> Step:
+def step(gram: Array, drive: Array, beta_map: Map, history: History, t: float, k: int) -> Step:
     """One step to time t with k past values of f; with an error estimate if there is one more.
 
     Parameters
     ----------
     gram, drive : array (d, d), (d,)
         G and c.
-    mapping : Map
+    beta_map : Map
     history : History
         At least k points.
     """
@@ -101,12 +101,12 @@ def step(gram: Array, drive: Array, mapping: Map, history: History, t: float, k:
     z = history.z + (t - history.t[0]) * history.f[0]
     identity = np.eye(len(z))
     for _ in range(_ITERATIONS):
-        f, df, residual, jacobian = _equation(gram, drive, mapping(z, t), known - z, first, second, identity)
+        f, df, residual, jacobian = _equation(gram, drive, beta_map(z, t), known - z, first, second, identity)
         change = np.linalg.solve(jacobian, residual)
         z = z + change
         if np.abs(change).max() <= _CONVERGED * max(1.0, np.abs(z).max()):
             break
-    f, df, _, _ = _equation(gram, drive, mapping(z, t), known - z, first, second, identity)
+    f, df, _, _ = _equation(gram, drive, beta_map(z, t), known - z, first, second, identity)
     error = np.full(len(z), np.nan)
     if len(history.t) > k:
         # The formula with one more past point, at the same f and f'.

@@ -164,7 +164,7 @@ def _values(event: Event, t: Array, seen: Seen) -> Array:
     return event(state.t, state)
 
 
-def happened(run: Readable, found: Sequence[Occurrence]) -> Events:
+def located_events(run: Readable, found: Sequence[Occurrence]) -> Events:
     """Occurrences as the `Events` of a trajectory."""
     if not found:
         return _NOTHING
