@@ -39,7 +39,8 @@ class RowwiseFunction:
     slope, curvature : callable f -> array (n,)
         First and second derivatives, row by row; the curvature is not negative.
     flat : array (n,)
-        +1 (-1) where phi_i falls to an infimum as f_i goes to +inf (-inf), 0 where it has none at infinity.
+        +1 (-1) where phi_i falls to an infimum as f_i goes to +inf (-inf), 0 where it has none at infinity, NaN where
+        phi_i is constant.
     """
 
     value: Callable[[Array], float]
@@ -229,16 +230,16 @@ class ConeMinimiser(Generic[Key]):
     def _check_recession(self, keys: list[Key], A: Array, costs: Array) -> None:
         """Raise if along some direction of the cone no row increases and some rows decrease without end."""
         flat = self.function.flat
-        if not flat.any():
+        rows, kept = np.abs(flat) > 0, flat == 0
+        if not rows.any():
             return
         from scipy.optimize import linprog
 
         norms = np.linalg.norm(A, axis=0)
         free = np.flatnonzero((costs <= 0) & (norms > 0))
-        rows = flat != 0
         if not len(free):
             return
-        moved, held = flat[rows, None] * (A[rows][:, free] / norms[free]), A[~rows][:, free] / norms[free]
+        moved, held = flat[rows, None] * (A[rows][:, free] / norms[free]), A[kept][:, free] / norms[free]
         n, k = moved.shape
         # Maximise the number of receding rows: max sum e over v >= 0, 0 <= e <= 1, e <= moved v, held v = 0.
         found = linprog(

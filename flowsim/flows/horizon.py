@@ -40,14 +40,16 @@ def acceleration_in_units(
     """``d accelerated_time / dt``, t in the coordinates' unit of time ``exp(log_unit) 2^exponent``."""
     unit = chosen.log_unit
     if unit or (chosen.name == "weights" and clock == "time"):
-        # Accelerated time may underflow; time does not.
-        rate = max(math.exp(log_acceleration(net, scale) + unit), sys.float_info.min)
+        # A power of two may bring back what alpha and the unit alone take out of the range of floats.
+        log = log_acceleration(net, scale) + unit + exponent * math.log(2.0)
+        rate = math.exp(log) if log < _LOG_MOST else math.inf
+        if clock != "accelerated":  # accelerated time itself may be below the range of floats; time is not
+            rate = max(rate, sys.float_info.min)
     else:
-        rate = acceleration(net, scale)
-    try:
-        rate = math.ldexp(rate, exponent)
-    except OverflowError:
-        rate = math.inf
+        try:
+            rate = math.ldexp(acceleration(net, scale), exponent)
+        except OverflowError:
+            rate = math.inf
     if not 0 < rate < math.inf:
         raise ValueError(
             f"`alpha` = {scale} and the size of `problem` put accelerated time, in units of 1/(X^T X), beyond the "

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import IntegrationOptions, NativeCoordinates, Observed
 from flowsim.growth.exponential import admits_growth
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start
+from flowsim.network import Decay, DiagonalNetwork, Formula, InitialScale, Start
 from flowsim.problem import Problem, Regression
 from flowsim.problem.problems import binary_exponent
 from flowsim.solvers import SeparableSolution
 
-#: Exponents of X, and of coefficients of quadratic formulas, that are left as they are: squares of all that a flow
-#: computes are floats. Products count a distance in z whose unit is that of the weights: they are scaled from here on.
+#: Exponents of X, and of coefficients, that are left as they are for quadratic formulas: squares of all that a flow
+#: computes are floats. Of other formulas time and distances in z may span the floats, in units for data of size one
+#: (:mod:`flowsim.growth.distance_unit`): data are scaled from the second exponent on.
 _ORDINARY, _PRODUCT = 64, 3
 
 
@@ -123,16 +124,29 @@ def exponents_for(net: DiagonalNetwork, problem: Problem, free: bool, native: bo
         # Only the projection of y onto the features moves coefficients.
         seen = binary_exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
         k = 0 if seen is None else round((seen + q - p) / degree)
-    return Exponents(p if abs(p) > _ORDINARY else 0, k if abs(k) >= least else 0, degree or 2)
+    ordinary = abs(p) < _PRODUCT or (abs(p) <= _ORDINARY and admits_growth(net) is None)
+    return Exponents(0 if ordinary else p, k if abs(k) >= least else 0, degree or 2)
 
 
 def _degree(net: DiagonalNetwork, native: bool) -> int:
-    """The common degree of homogeneous formulas with growth or log coordinates; 0 if there is none."""
+    """The common degree of homogeneous formulas with growth, log or curve coordinates; 0 if there is none."""
     if admits_growth(net) is None:
         return 2
-    factors, noise = net.distinct[0].product_of, net.noise
-    noisy = noise is not None and np.any(noise.stds(net.weights))
-    return len(factors) if native and not noisy and len(net.distinct) == 1 and factors is not None else 0
+    noisy = net.noise is not None and np.any(net.noise.stds(net.weights))
+    if noisy or not native:
+        return 0
+    degrees = {_homogeneous_degree(formula) for formula in net.distinct}
+    return degrees.pop() if len(degrees) == 1 else 0
+
+
+def _homogeneous_degree(formula: Formula) -> int:
+    if formula.product_of is not None:
+        return len(formula.product_of)
+    import sympy
+
+    if not formula.expression.is_polynomial(*formula.expression.free_symbols):
+        return 0
+    return int(sympy.Poly(formula.expression).homogeneous_order() or 0)
 
 
 class ScaledCoordinates:

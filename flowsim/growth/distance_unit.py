@@ -17,7 +17,7 @@ from flowsim.arrays import Array
 from flowsim.network import InitialScale
 
 #: ln of the distance that is 1 on the accelerated clock, and of the largest unit for distances of order 1.
-_FARTHEST, _LARGEST = math.log(1e300), math.log(1e302)
+_FARTHEST, _LARGEST = math.log(1e270), math.log(1e272)
 #: Where the unit changes: at this distance at least, and this far below the shortest distance of a start.
 _MEET, _BELOW = math.log(1e60), math.log(1e36)
 
@@ -31,7 +31,7 @@ class DistanceUnit:
     wait : float
         ln of the unit of time, and of distances of the size of ``alpha^(2 - L)``.
     near : float
-        The same for distances of order 1: less than `wait` where alpha^(L - 2) is below 1e-602.
+        The same for distances of order 1: less than `wait` where alpha^(L - 2) is below 1e-542.
     far : float
         ln of the distance from which on the unit is `wait`.
     """

@@ -53,7 +53,7 @@ def cone_minimiser(problem: Problem, column: Callable[[Key], Array]) -> ConeMini
 
     loss, y, weight = problem.loss_function, problem.y, problem.entry_weights
     lower, upper = loss.recession(y)
-    flat = np.where(weight > 0, np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0)), 0.0)
+    flat = np.where(weight > 0, np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0)), np.nan)
 
     def value(f: Array) -> float:
         with np.errstate(over="ignore"):

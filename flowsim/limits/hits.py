@@ -92,15 +92,13 @@ def examine(best, count, first, dual, pulls, bounds, stands, times, near, late):
     high_cost = bounds[2][first:last] if len(bounds[2]) > BLOCK else bounds[2][:size]
     low_cost = bounds[3][first:last] if len(bounds[3]) > BLOCK else bounds[3][:size]
     flags, blur = stands[0][first:last], stands[1][first:last]
-    # All duals after the least wait so far, against bounds reduced by rounding.
-    ahead = min(best, 1e300)
-    then, shrink = t + ahead, 1.0 - 2.0 * _TIE
+    # All duals after the least wait so far, against bounds reduced by rounding: of rates, so that overflow has a sign.
+    ahead, shrink = min(best, 1e300), 1.0 - 2.0 * _TIE
     near = 0
     for j in range(size):
-        there, slack = dual[j] - ahead * pulls[j], blur[j] * (age + ahead)
-        over = there - (high[j] + high_cost[j] * then) * shrink
-        under = -there - (low[j] + low_cost[j] * then) * shrink
-        late[j] = max(over, under) + slack
+        over = dual[j] - (high[j] + high_cost[j] * t) * shrink + ahead * (blur[j] - pulls[j] - high_cost[j] * shrink)
+        under = -dual[j] - (low[j] + low_cost[j] * t) * shrink + ahead * (blur[j] + pulls[j] - low_cost[j] * shrink)
+        late[j] = max(over, under) + blur[j] * age
         near += late[j] >= 0.0
     if near == 0:
         return best, count

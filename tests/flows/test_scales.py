@@ -57,6 +57,35 @@ def test_every_formula_keeps_its_flow_when_x_and_y_are_scaled_alike() -> None:
         np.testing.assert_array_equal(run.beta[-1], runs[0].beta[-1])
 
 
+@pytest.mark.parametrize("alpha", ["1e-200", "1e-300", "1e-1000"])
+@pytest.mark.parametrize("exponents", [(10, 0), (-20, 0), (0, 12), (0, -60), (0, -240), (20, 12)])
+@pytest.mark.parametrize("formula", ["u*v*w", "w1*w2*w3*w4", "u**2*v"])
+def test_where_time_has_no_float_data_of_any_size_have_the_same_flow(
+    formula: str, exponents: tuple[int, int], alpha: str
+) -> None:
+    """After all jumps the flow of a product is at the minimiser on beta >= 0, times the scale, at any alpha."""
+    p, q = exponents
+    net, base = fs.DiagonalNetwork(formula), fs.Regression(X, Y)
+    end, size = fs.saddle_to_saddle(net, base), 2.0 ** (p + q)
+    problem = fs.Regression(np.ldexp(X, p), np.ldexp(Y, p + q))
+    until = 4 * float(end.jump_times[-1]) / (size * 2.0**p)
+    run = fs.gradient_flow(net, problem, until, alpha=alpha, clock="accelerated")
+    np.testing.assert_allclose(np.ldexp(run.beta[-1], -q), end.end, atol=1e-6)
+
+
+def test_a_distance_of_a_loss_other_than_squares_has_room_for_steep_data() -> None:
+    runs = [
+        fs.gradient_flow(
+            fs.DiagonalNetwork(depth=3), fs.Problem(np.ldexp(X, p), Y, "log-cosh"), np.ldexp(40.0, -p),
+            alpha="1e-1000", clock="accelerated",
+        )
+        for p in (0, 20, -7)
+    ]  # fmt: skip
+    assert runs[0].beta[-1].max() > 0.1
+    for run, p in zip(runs[1:], (20, -7), strict=True):
+        np.testing.assert_allclose(np.ldexp(run.beta[-1], p), runs[0].beta[-1], atol=1e-6)
+
+
 @pytest.mark.parametrize(("depth", "size"), [(4, 1e18), (3, 1e28)])
 def test_deep_products_with_huge_targets_agree_with_their_weights(depth: int, size: float) -> None:
     """Whether log coordinates are exact does not depend on the unit of y."""

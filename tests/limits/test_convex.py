@@ -125,6 +125,19 @@ def test_separable_data_escape_along_the_margin_of_the_active_features() -> None
     assert run.at(4.0, "log_loss").accelerated_time == pytest.approx(escape.time, abs=1e-2)
 
 
+def test_rows_without_weight_do_not_keep_separable_data_from_escaping() -> None:
+    """Such a row changes nothing but n, which is a factor of the time."""
+    X = np.array([[0.0, -1.0], [3.0, 1.0], [-1.0, 2.0], [1.0, -2.0], [2.0, 1.0]])
+    labels, weight = np.array([1.0, -1.0, -1.0, 1.0, 1.0]), np.array([1.2, 1.0, 0.5, 2.0, 0.0])
+    for loss in ("logistic", "exponential"):
+        path = fs.saddle_to_saddle(NET, fs.Problem(X, labels, loss, sample_weight=weight))
+        without = fs.saddle_to_saddle(NET, fs.Problem(X[:4], labels[:4], loss, sample_weight=weight[:4]))
+        assert path.escape is not None and without.escape is not None
+        np.testing.assert_allclose(path.escape.time, without.escape.time * 5 / 4, rtol=1e-12)
+        np.testing.assert_allclose(path.escape.direction, [0.0, -1.0], atol=1e-12)
+        assert path.escape.margin == pytest.approx(1.0)
+
+
 def test_one_sample_escapes_at_once_and_no_count_is_no_minimum() -> None:
     path = fs.saddle_to_saddle(NET, fs.Problem([[1.0, 0.5]], [1.0], "exponential"))
     assert path.escape.time == pytest.approx(1.0)

@@ -187,6 +187,20 @@ def test_a_zero_target_never_moves() -> None:
     np.testing.assert_array_equal(path.end, np.zeros(3))
 
 
+@pytest.mark.parametrize("exponent", [14, 20, 60, -60])
+@pytest.mark.parametrize("kind", ["noise", "decay"])
+def test_features_of_any_size_have_the_same_end_under_noise_and_decay(kind: str, exponent: int) -> None:
+    """Gradients, and the penalties of noise and decay with them, may be large: the end is the Lasso's at any size."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((6, 4)), rng.standard_normal(6)
+    problem = fs.Regression(np.ldexp(X, exponent), np.ldexp(y, exponent))
+    decay = np.ldexp(0.05, 2 * exponent) if kind == "decay" else 0.0
+    net = fs.DiagonalNetwork("u*v", noise=None if decay else fs.GaussianNoise(0.1), weight_decay=float(decay))
+    path = fs.saddle_to_saddle(net, problem)
+    penalty = 0.05 if decay else 0.01 * (X**2).mean(axis=0)
+    np.testing.assert_allclose(path.end, fs.studies.weighted_lasso(fs.Regression(X, y), penalty), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
