@@ -17,13 +17,16 @@ from flowsim.problem import Regression
 
 #: Number of coordinates whose factorisation is optimised; coordinates are independent.
 _FACTORISED = 6
+#: What a coordinate explains of y, relative to it, that may be rounding.
+_ROUNDING = 1e-13
 
 
 def _factorised(setting: Setting) -> tuple[Array, NDArray[np.intp]]:
     """beta to factorise: the least-squares solution and its largest coordinates."""
     beta = setting.least_squares
     chosen = np.argsort(-np.abs(beta))[:_FACTORISED]
-    chosen = chosen[beta[chosen] != 0]
+    explained = np.abs(beta) * np.sqrt(setting.problem.n * setting.problem.feature_variances)
+    chosen = chosen[explained[chosen] > _ROUNDING * np.linalg.norm(setting.problem.y)]
     if not len(chosen):
         raise NotMetError("the least-squares solution is 0: it has one balanced factorisation, all weights 0")
     return beta, np.sort(chosen)

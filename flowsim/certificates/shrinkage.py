@@ -12,6 +12,7 @@ from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedEr
 from flowsim.certificates.noise import PAPER
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
+from flowsim.network import InitialScale
 from flowsim.problem import Regression
 
 _DOUBLINGS = 8
@@ -30,15 +31,18 @@ def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
     scale = float(np.abs(setting.correlation).max())
     if scale == 0:
         raise NotMetError("X^T y = 0: nothing grows")
-    alpha = setting.alpha if setting.alpha is not None else 1e-3
+    alpha = setting.alpha if setting.alpha is not None else InitialScale.parse(1e-3)
     t_end = 10.0 / float(kappa[kappa > 0].min())
     beta, worst, moved = np.zeros(problem.d), math.inf, math.inf
     for _ in range(_DOUBLINGS):
         before, beta = beta, setting.run(t_end, alpha=alpha).beta[-1]
         worst = _lasso_violation(problem, beta, kappa) / scale
         moved = float(np.abs(beta - before).max())
-        # Stationary, or violating stationarity without any change over twice the time.
-        if worst < _STATIONARY / 10 or moved <= _AT_REST * float(np.abs(beta).max()):
+        # Stationary, or violating stationarity without any change over twice the time and longer than a plateau.
+        excess = np.abs(problem.gradient(beta)) - kappa
+        waiting = excess[(np.abs(beta) <= _AT_REST * np.abs(beta).max()) & (excess > _STATIONARY / 10 * scale)]
+        is_plateau = bool((waiting * t_end < 4 * alpha.gamma).any())
+        if worst < _STATIONARY / 10 or (moved <= _AT_REST * float(np.abs(beta).max()) and not is_plateau):
             return beta, kappa, worst
         t_end *= 2
     raise UnresolvedError(f"the flow is not at rest by t = {t_end / 2:.3g}: it misses stationarity by {worst:.1e}")

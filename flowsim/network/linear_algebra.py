@@ -101,6 +101,8 @@ class LinearData:
         rank = int(np.sum(values > threshold))
         left, values, right = left[:, :rank], values[:rank], right[:rank]
         projected = left.T @ Y
+        # What is rounding of Y would grow like a signal, however late.
+        projected[np.abs(projected) <= 4 * np.finfo(float).eps * np.linalg.norm(Y, axis=0)] = 0.0
         least = 0.0 if rank == problem.n else float(np.sum((Y - left @ projected) ** 2)) / (2 * problem.n)
         return cls(
             n=problem.n,

@@ -231,3 +231,19 @@ def test_the_least_trace_is_found_at_any_scale_of_the_targets():
             0
         ]
         assert row.status == "holds"
+
+
+def test_a_flow_on_a_plateau_has_not_reached_its_end() -> None:
+    """One row: the feature whose unit of growth costs least is slow, and takes over at 367 only."""
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1))
+    problem = fs.Regression([[-2.325, -0.219, -1.246]], [1.0])
+    assert fs.saddle_to_saddle(net, problem).jump_times[-1] > 300
+    assert fs.certify(net, problem, alpha="1e-100", theorems="weighted-lasso")[0].status == "holds"
+
+
+@pytest.mark.parametrize("net", [UV, fs.LinearNetwork(3)])
+def test_targets_that_no_feature_correlates_with_violate_nothing(net: object) -> None:
+    problem = fs.Regression([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [1.0, 0.0, -1.0])
+    assert not fs.saddle_to_saddle(net, problem).jump_times.size  # type: ignore[arg-type]
+    rows = fs.certify(net, problem, alpha="1e-100")  # type: ignore[arg-type]
+    assert "violated" not in {row.status for row in rows}
