@@ -133,11 +133,12 @@ def _restored(file: BinaryIO, dims: Any, shape: Any, attrs: dict[str, Any], kind
 
 
 def _blocks(values: NDArray[Any]) -> Iterator[Any]:
-    """The bytes of an array, big-endian, a few at a time."""
-    flat = np.ascontiguousarray(values).reshape(-1)
-    for first in range(0, flat.size, _BLOCK):
-        block = flat[first : first + _BLOCK]
-        yield block.astype(block.dtype.newbyteorder(">"), copy=False).data
+    """The bytes of an array, big-endian, a few rows at a time: parts of larger arrays are not copied as a whole."""
+    rows = values.reshape(-1) if values.flags.c_contiguous else values
+    step = max(1, _BLOCK // rows[0].size)
+    for first in range(0, len(rows), step):
+        block = rows[first : first + step]
+        yield block.astype(block.dtype.newbyteorder(">"), order="C", copy=False).data
 
 
 def _padded(size: int) -> int:

@@ -32,6 +32,7 @@ ARRAYS = {
     "none": np.empty((3, 0)),
     "no_text": np.array([], dtype="U4"),
     "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "strided": np.arange(800_000.0).reshape(400, 2, 1000)[:, 1],
     "matrix": np.arange(300_000.0).reshape(3, 100_000),
 }
 ATTRS = {"text": "ein Maß, ∞", "none": "", "whole": 3, "real": 0.1, "far": 2**40, "list": [1.5, np.nan], "empty": []}
