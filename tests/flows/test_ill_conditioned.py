@@ -74,7 +74,7 @@ def test_a_flow_says_what_its_data_do_not_determine():
     assert "late jumps are not determined by the data: features nearly depend on others" in run.message
     X, y = spectra(2.0)  # 7e15
     run = fs.gradient_flow(NET, fs.Regression(X, y), 1e11, alpha="1e-100", clock="accelerated")
-    assert "X has rank 7 to rounding, and what moves along its other directions is left out" in run.message
+    assert "X has rank 7 to rounding, and motion along its other directions is left out" in run.message
 
 
 @pytest.mark.parametrize(("n", "d"), [(10, 5), (5, 10)])
