@@ -21,11 +21,46 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
+from flowsim.problem import Problem
 
 #: Couplings below this, relative to the data, are rounding (about the error of eigenvectors of a random matrix).
 _COUPLED = 1e-10
 #: Random elements tried; one with close eigenvalues may join decoupled subspaces, but never splits coupled ones.
 _DRAWS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedLinearData:
+    """Data under another loss, or measurements, in the rows of beta that move; named as in :class:`LinearData`.
+
+    Attributes
+    ----------
+    problem : Problem
+    directions : array (D, rank)
+        Orthonormal.
+    curvatures : array (rank,)
+        Curvature of the loss along each, at 0: a scale.
+    signal : array (rank, m)
+        G at 0.
+    """
+
+    problem: Problem
+    directions: Array
+    curvatures: Array
+    signal: Array
+
+    @property
+    def m(self) -> int:
+        return self.problem.n_targets
+
+    @property
+    def rank(self) -> int:
+        return len(self.curvatures)
+
+    def loss(self, beta1: Array) -> Array:
+        """L at reduced beta (..., rank, m)."""
+        flat = beta1.reshape(-1, *self.signal.shape)
+        return np.array([self.problem.loss(self.directions @ each) for each in flat]).reshape(beta1.shape[:-2])
 
 
 @dataclass(frozen=True, eq=False)

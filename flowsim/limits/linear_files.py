@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowsim.limits.files import on_own_axes, reading_path, write_path
-from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.limits.linear_losses import LossBlock, LossData
 from flowsim.limits.linear_measurements import MeasuredBlock, MeasuredData
 from flowsim.limits.linear_process import RankPlateau
@@ -98,7 +98,7 @@ def _plateau(data: Labelled, k: int) -> RankPlateau:
     return RankPlateau(float(time), **fields, towards=towards, exhausted=bool(exhausted))
 
 
-def _reduced(data: Labelled, problem: Problem) -> LinearData | LossData | MeasuredData:
+def _reduced(data: Labelled, problem: Problem) -> LinearData | ReducedLinearData:
     fields = {name: data[f"data_{name}"].values for name in _PLAIN}
     if isinstance(problem, MatrixSensing) and "block0_measurements" in data:
         return MeasuredData(problem, **fields)

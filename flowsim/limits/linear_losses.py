@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.network import LinearNetwork
 from flowsim.problem import Problem
 from flowsim.problem.entries import dense
@@ -40,26 +40,10 @@ _SETTLED = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class LossData:
-    """The data in the row space of X, named as in :class:`flowsim.network.linear_algebra.LinearData`.
+class LossData(ReducedLinearData):
+    """The data in the row space of X; `features` (n, rank) are ``X directions``."""
 
-    Attributes
-    ----------
-    problem : Problem
-    directions : array (D, rank)
-    features : array (n, rank)
-        ``X directions``.
-    curvatures : array (rank,)
-        Eigenvalues of X^T X / n times the mean curvature at 0: a scale.
-    signal : array (rank, m)
-        G at 0.
-    """
-
-    problem: Problem
-    directions: Array
     features: Array
-    curvatures: Array
-    signal: Array
 
     @classmethod
     def of(cls, problem: Problem) -> LossData:
@@ -70,22 +54,8 @@ class LossData:
         zero = np.zeros(problem.y.shape)
         bend = max(float(problem.curvatures(zero).mean()), np.finfo(float).tiny)
         signal = -features.T @ problem.slopes(zero) / problem.n
-        return cls(
-            problem, np.ascontiguousarray(right[:rank].T), features, bend * values[:rank] ** 2 / problem.n, signal
-        )
-
-    @property
-    def m(self) -> int:
-        return self.problem.n_targets
-
-    @property
-    def rank(self) -> int:
-        return len(self.curvatures)
-
-    def loss(self, beta1: Array) -> Array:
-        """L at reduced beta (..., rank, m)."""
-        flat = beta1.reshape(-1, *self.signal.shape)
-        return np.array([self.problem.loss(self.directions @ each) for each in flat]).reshape(beta1.shape[:-2])
+        directions = np.ascontiguousarray(right[:rank].T)
+        return cls(problem, directions, bend * values[:rank] ** 2 / problem.n, signal, features)
 
 
 @dataclass(frozen=True, eq=False)

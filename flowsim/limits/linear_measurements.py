@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.limits.linear_blocks import Block, invariant_subspaces, symmetric_element
+from flowsim.limits.linear_blocks import Block, ReducedLinearData, invariant_subspaces, symmetric_element
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData, noise_variances
 from flowsim.problem import MatrixSensing
@@ -28,24 +28,10 @@ _EQUAL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class MeasuredData:
-    """The rows of beta that measurements involve, named as in :class:`flowsim.network.linear_algebra.LinearData`.
-
-    Attributes
-    ----------
-    problem : MatrixSensing
-    directions : array (D, r)
-        Columns of the identity.
-    curvatures : array (r,)
-        Mean curvature of the loss along the entries of each row: a scale.
-    signal : array (r, m)
-        G at 0.
-    """
+class MeasuredData(ReducedLinearData):
+    """The rows of beta that measurements involve: `directions` are columns of the identity."""
 
     problem: MatrixSensing
-    directions: Array
-    curvatures: Array
-    signal: Array
 
     @classmethod
     def of(cls, problem: MatrixSensing) -> MeasuredData:
@@ -53,18 +39,6 @@ class MeasuredData:
         seen = np.flatnonzero(problem.curvature_model > 0)
         signal = problem.rmatvec(problem.y)[seen] / problem.n
         return cls(problem, np.eye(problem.d)[:, seen], problem.curvature_model[seen], signal)
-
-    @property
-    def m(self) -> int:
-        return self.problem.n_targets
-
-    @property
-    def rank(self) -> int:
-        return len(self.curvatures)
-
-    def loss(self, beta1: Array) -> Array:
-        """L at reduced beta (..., r, m)."""
-        return np.asarray(self.problem.loss(self.directions @ beta1))
 
 
 @dataclass(frozen=True, eq=False)

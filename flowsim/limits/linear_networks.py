@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.limits.convex import Escape
-from flowsim.limits.linear_blocks import Block, independent_blocks, whole_block
+from flowsim.limits.linear_blocks import Block, ReducedLinearData, independent_blocks, whole_block
 from flowsim.limits.linear_losses import LossData, loss_blocks
 from flowsim.limits.linear_measurements import MeasuredData, equivalent_regression, measured_block
 from flowsim.limits.linear_path import LinearSaddlePath
@@ -79,7 +79,7 @@ def linear_saddle_to_saddle(
     )
 
 
-def _reduced(net: LinearNetwork, problem: Problem) -> tuple[LinearData | LossData | MeasuredData, list[Block], Block]:
+def _reduced(net: LinearNetwork, problem: Problem) -> tuple[LinearData | ReducedLinearData, list[Block], Block]:
     """The data in the row space of X, their independent blocks, and all of them as one."""
     squares = LinearData.of(problem) if isinstance(problem, Regression) else None
     if isinstance(problem, MatrixSensing):
@@ -98,12 +98,12 @@ def _reduced(net: LinearNetwork, problem: Problem) -> tuple[LinearData | LossDat
     return data, list(loss_blocks(net, data)), loss_blocks(net, data, apart=False)[0]
 
 
-def _require_signal(data: LossData | MeasuredData) -> None:
+def _require_signal(data: ReducedLinearData) -> None:
     if not data.signal.any():
         raise ValueError("`problem` must have a gradient that is not 0 at beta = 0: there no weight moves.")
 
 
-def _escape(processes: list[BlockProcess], data: LinearData | LossData | MeasuredData, time: float) -> Escape:
+def _escape(processes: list[BlockProcess], data: LinearData | ReducedLinearData, time: float) -> Escape:
     """The escape of a block, in all coordinates."""
     process = next(each for each in processes if each.escape is not None)
     assert process.escape is not None

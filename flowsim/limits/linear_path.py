@@ -14,11 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
 from flowsim.limits.convex import Escape
-from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.limits.linear_files import read_linear_fields, save_linear_path
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
-from flowsim.limits.linear_losses import LossData
-from flowsim.limits.linear_measurements import MeasuredData
 from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
 from flowsim.limits.linear_process import RankPlateau
 from flowsim.limits.orbit import Orbit
@@ -62,7 +60,7 @@ class LinearSaddlePath(Staircase):
     """
 
     problem: Problem
-    data: LinearData | LossData | MeasuredData = field(repr=False)
+    data: LinearData | ReducedLinearData = field(repr=False)
     jump_times: Array
     ranks: NDArray[np.int64]
     width: int
