@@ -27,8 +27,10 @@ _BEGUN: list[str] = []
 
 
 def load_begun() -> None:
-    """Load what writes a problem and reads its steps while another process still compiles the loop of the flow."""
+    """Load what reads steps and writes files while another process still compiles the loop of the flow."""
     load(_BEGUN)
+    if _BEGUN:
+        import scipy.io  # noqa: F401  # of NetCDF files
 
 
 def begin(command: str, arguments: Sequence[str]) -> None:

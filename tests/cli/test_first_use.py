@@ -25,7 +25,7 @@ for module in [value for name, value in sys.modules.items() if name.startswith("
         if isinstance(function, Dispatcher) and not function.targetoptions.get("no_cpython_wrapper"):
             found[function.py_func.__name__] = len(function.overloads)
 print(json.dumps({name: count for name, count in found.items() if count}))
-heavy = {"dask", "h5py", "pandas", "scipy.sparse", "scipy.optimize", "sympy", "xarray"}
+heavy = {"dask", "h5py", "pandas", "scipy.optimize", "sympy", "xarray"}
 print(json.dumps(sorted(heavy.intersection(sys.modules))))
 """
 #: Seconds of processor time of a run that compiles nothing: twice what it takes on a machine that is busy otherwise.
