@@ -68,11 +68,9 @@ def evaluate_flow(ws, counts):
 
 @bare()
 def extend_flow(ws):
-    """f and f' of all inactive coordinates."""
+    """f and f' of all inactive coordinates, if any; residuals in the rows become those of the last beta."""
     values, trial, first, sizes = view(Values, ws), view(Trial, ws), view(Active, ws).padded, view(Sizes, ws)
     zero, end = view(Newton, ws).zero, sizes.padded
-    if first == end:
-        return
     flow_of(ws, first, end)
     if sizes.loss == 0:
         subtract_gram(ws, values.velocity, first, end, zero, trial.df)

@@ -68,7 +68,7 @@ def test_the_address_keeps_every_setting_to_the_last_digit(controls: Controls) -
         ("?eta=nan", "`eta` must be a finite number >= 0"),
         ("?noise=pink", "`noise` must be one of gaussian, uniform"),
         ("?clock=wall", "`clock` must be one of"),
-        ("?beta=1", "`beta` is no setting of this page; there are formula, depth"),
+        ("?beta=1", "`beta` is not a setting of this page; there are formula, depth"),
     ],
 )
 def test_a_setting_that_is_none_is_named(query: str, text: str) -> None:
