@@ -27,7 +27,13 @@ def product_stationarity(beta: np.ndarray, problem: fs.Regression, depth: int, e
 
 
 @pytest.mark.parametrize(
-    ("depth", "noise"), [(3, fs.GaussianNoise), (4, fs.UniformNoise), (5, fs.RademacherNoise), (3, fs.LaplaceNoise)]
+    ("depth", "noise"),
+    [
+        (3, fs.GaussianNoise),
+        (4, fs.UniformNoise),
+        pytest.param(5, fs.RademacherNoise, marks=pytest.mark.slow),
+        (3, fs.LaplaceNoise),
+    ],
 )
 def test_products_under_noise_run_to_any_horizon_and_end_balanced_and_stationary(depth: int, noise) -> None:
     rng = np.random.default_rng(depth)

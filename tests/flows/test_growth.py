@@ -63,21 +63,24 @@ def test_the_diabetes_flow_conserves_its_imbalance_and_meets_its_tolerance(diabe
     np.testing.assert_array_equal(traj.accelerated_time, times)
 
 
-def test_growth_and_weight_coordinates_agree_where_both_work(sign_switching: fs.Regression) -> None:
-    for formula in ("u*v", "u**2 - v**2", "2*u**2 - v**2", "a*b + c**2"):
-        for noise in (None, fs.GaussianNoise(0.3), fs.UniformNoise(0.3)):
-            net = fs.DiagonalNetwork(formula, noise=noise)
-            times = np.linspace(0, 20, 50)
-            growth, weights = (
-                fs.gradient_flow(
-                    net, sign_switching, 20, alpha=0.1, t_eval=times, coordinates=name, rtol=1e-8, method="LSODA"
-                )
-                for name in ("growth", "weights")
-            )
-            np.testing.assert_allclose(growth.beta, weights.beta, atol=2e-6)
-            np.testing.assert_allclose(growth.arclength, weights.arclength, rtol=1e-6, atol=1e-6)
-            for name in net.weights:
-                np.testing.assert_allclose(growth.weights[name], weights.weights[name], atol=2e-6)
+@pytest.mark.parametrize(
+    "formula",
+    ["u*v", *(pytest.param(other, marks=pytest.mark.slow) for other in ("u**2 - v**2", "2*u**2 - v**2", "a*b + c**2"))],
+)
+@pytest.mark.parametrize("noise", [None, fs.GaussianNoise(0.3), fs.UniformNoise(0.3)])
+def test_growth_and_weight_coordinates_agree_where_both_work(
+    sign_switching: fs.Regression, formula: str, noise
+) -> None:
+    net = fs.DiagonalNetwork(formula, noise=noise)
+    times = np.linspace(0, 20, 50)
+    growth, weights = (
+        fs.gradient_flow(net, sign_switching, 20, alpha=0.1, t_eval=times, coordinates=name, rtol=1e-8, method="LSODA")
+        for name in ("growth", "weights")
+    )
+    np.testing.assert_allclose(growth.beta, weights.beta, atol=2e-6)
+    np.testing.assert_allclose(growth.arclength, weights.arclength, rtol=1e-6, atol=1e-6)
+    for name in net.weights:
+        np.testing.assert_allclose(growth.weights[name], weights.weights[name], atol=2e-6)
 
 
 def test_different_quadratic_formulas_with_matched_starts_give_one_flow(sign_switching: fs.Regression) -> None:

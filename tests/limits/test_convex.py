@@ -212,7 +212,7 @@ def test_limits_on_nearly_dependent_features_are_found_while_coefficients_nearly
     assert np.abs(X @ path.end - y).max() <= 1e-14 * np.abs(X).max() * np.abs(path.end).sum() + 1e-10
 
 
-@pytest.mark.parametrize("formula", ["f", "-f", "sqrt(1 + f**2) - 2*f"])
+@pytest.mark.parametrize("formula", ["f", "-f", pytest.param("sqrt(1 + f**2) - 2*f", marks=pytest.mark.slow)])
 def test_a_limit_of_a_loss_that_is_unbounded_below_says_so(formula: str) -> None:
     problem = fs.Problem([[1.0, 2.0], [0.5, -1.0]], [1.0, 0.0], loss=fs.losses.from_formula(formula))
     assert falls_for_ever(problem)
