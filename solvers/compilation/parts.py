@@ -92,7 +92,8 @@ def _whole() -> Any:
 
 
 def _explicit(whole: Any) -> Any:
-    """The compiler of functions with explicit vectors: no automatic vectorisation, one round of optimisation."""
+    """The compiler of functions with explicit vectors: no automatic vectorisation or unrolling, one round of passes."""
+    from llvmlite import binding
     from numba.core.codegen import JITCodeLibrary
 
     class ExplicitLibrary(JITCodeLibrary):
@@ -100,10 +101,10 @@ def _explicit(whole: Any) -> Any:
             ll_module.data_layout = self._codegen._data_layout
 
         def _optimize_final_module(self) -> None:
-            made = self._codegen._module_pass_manager(opt=2, loop_vectorize=False, slp_vectorize=False)
-            # Newer versions of Numba return the pass builder too.
-            passes, *builder = made if isinstance(made, tuple) else (made,)
-            passes.run(self._final_module, *builder)
+            tuning = binding.create_pipeline_tuning_options(speed_level=2)
+            tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
+            builder = binding.create_pass_builder(self._codegen._tm, tuning)
+            builder.getModulePassManager().run(self._final_module, builder)
 
     class ExplicitCompiler(whole):
         def define_pipelines(self) -> list[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import float64, njit
 from numba.core.errors import TypingError
 
 import flowsim
@@ -153,3 +153,18 @@ def test_nothing_is_started_on_one_core(tmp_path, monkeypatch):
     monkeypatch.setattr(ahead, "_cores", lambda: 1)
     monkeypatch.setattr(ahead, "_start", lambda *_: pytest.fail("a process was started"))
     assert ahead.compile_ahead(["flowsim.solvers.separable.reading:locate"])
+
+
+def test_what_an_inlined_function_calls_is_not_copied_to_all_callers_too():
+    @bare()
+    def called(x):
+        return x + 1.0
+
+    @bare(forceinline=True)
+    def copied(x):
+        return called(x)
+
+    copied.compile((float64,))
+    kept, inlined = (str(f.overloads[(float64,)].library._final_module) for f in (called, copied))
+    assert "alwaysinline" in inlined
+    assert "alwaysinline" not in kept
