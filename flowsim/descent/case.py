@@ -256,6 +256,8 @@ def parted_step(machine: Machine, lane: int) -> int | None:
 def fault_message(case: Case, step: float, diverged: int | None, parted: int | None) -> str | None:
     """The reason why a run ends early, or None."""
     n_steps = case.settings.n_steps
+    if diverged == 0:
+        return "the loss at the start is beyond the range of floats; give a smaller `start`, or `alpha`."
     if diverged is not None and (parted is None or diverged <= parted):
         return (
             f"the descent diverged: its loss left the range of floats at step {diverged} of {n_steps} "

@@ -87,8 +87,7 @@ def constant_stretches(parts: Sequence[Array], first: int, last: int) -> Iterato
     """(begin, end) of the intervals of steps from `first` to `last` in which no array, indexed by steps, changes."""
     changes = np.zeros(max(last - first - 1, 0), dtype=bool)
     for values in parts:
-        own = values[first:last].reshape(last - first, -1)
-        changes |= (np.diff(own, axis=0) != 0).any(axis=1)
+        changes |= (np.diff(values[first:last], axis=0) != 0).any(axis=tuple(range(1, values.ndim)))
     edges = [first, *(first + 1 + np.flatnonzero(changes)).tolist(), last]
     for begin, end in itertools.pairwise(edges):
         if end > begin:

@@ -27,8 +27,16 @@ def test_divergence_raises_with_the_trajectory_up_to_the_last_finite_state(probl
     assert traj.loss[-1] > 1e20
 
 
+def test_a_schedule_that_diverges_at_its_first_step_says_so_and_returns_the_start() -> None:
+    steep = fs.Problem([[1.0, 2.0]], [-1.0], loss="exponential")
+    with pytest.raises(fs.IntegrationError, match="diverged: .* at step 1 of 30") as caught:
+        fs.gradient_descent(fs.DiagonalNetwork("u*v + w"), steep, lambda k: 0.1 / (1 + k), 30, alpha=1.0)
+    assert caught.value.trajectory is not None
+    np.testing.assert_array_equal(caught.value.trajectory.t, [0.0])
+
+
 def test_a_start_whose_loss_is_no_float_is_refused(problem) -> None:
-    with pytest.raises(fs.IntegrationError, match="at step 0"):
+    with pytest.raises(fs.IntegrationError, match="the loss at the start is beyond .* smaller `start`"):
         fs.gradient_descent(NET, problem, 0.1, 10, alpha="1e200", start={"u": 1.0, "v": 0.5})
 
 
