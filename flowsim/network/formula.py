@@ -219,8 +219,8 @@ class _Reader:
             if len(token) > _MAX_DIGITS:
                 raise self._error(f"a number of more than {_MAX_DIGITS} digits", position)
             value = Fraction(token)
-            if value and not 10**-_MAX_MAGNITUDE <= value <= 10**_MAX_MAGNITUDE:
-                raise self._error("a number outside the range of floats", position)
+            if value and not Fraction(1, 10**_MAX_MAGNITUDE) <= value <= 10**_MAX_MAGNITUDE:
+                raise self._error(f"a number outside 1e-{_MAX_MAGNITUDE} to 1e{_MAX_MAGNITUDE}", position)
             return ("num", value), 1
         if kind == "name":
             if self._peek()[1] == "(" and self._peek()[0] == "op":
