@@ -383,9 +383,10 @@ class ChamberCoordinates:
         if self.decaying:
             law = law - y[:, self._size :].reshape(seen.log_imbalance.shape)
         finite = np.isfinite(law)
-        change = np.where(finite, seen.log_imbalance, 0.0) - np.where(finite, law, 0.0)
+        law, initial = np.where(finite, law, 0.0), np.where(finite, initial, 0.0)
+        change = np.where(finite, seen.log_imbalance, 0.0) - law
         # After many e-foldings of decay the logarithm is accurate, not the value.
-        change /= np.maximum(np.abs(np.where(finite, law - initial, 0.0)) / _DECAYED, 1.0)
+        change /= np.maximum(np.abs(law - initial) / _DECAYED, 1.0)
         worst: Array = np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)
         return worst
 

@@ -115,6 +115,7 @@ class NoisyLossCoordinates:
         found = exponential_sum(problem.loss_function, problem.y)
         assert found is not None
         self._take(found)
+        self._refine(self._spread(self._squares(np.zeros(self.offset.size))))
 
     @property
     def facts(self) -> dict[str, str]:

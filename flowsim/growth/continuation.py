@@ -88,10 +88,13 @@ def _components(
 
 def _require_kept(net: DiagonalNetwork, state: State, log: Array) -> None:
     """Require that the conserved quantities of other formulas are significant in floats of the weights."""
-    size = 2 * log.max(axis=0)
-    kept = (state.log_imbalance > size + _KEPT) | np.isneginf(state.log_imbalance)
-    if len(state.log_imbalance) < len(net.weights) - 1 or not kept.all():
+    remedy = "run from the first start to the end instead"
+    if len(state.log_imbalance) < len(net.weights) - 1:
+        texts = ", ".join(repr(formula.text) for formula in net.distinct)
         raise ValueError(
-            "`start` is a state whose weights, as floats, have lost what the formula conserves: only quadratic "
-            "formulas go on from there; run from the first start to the end instead."
+            f"`start` is a state of {texts}, of which no conserved polynomials are known that tell whether floats of "
+            f"its weights keep what decides later signs; {remedy}, or, where `alpha` was not small, give the weights."
         )
+    kept = (state.log_imbalance > 2 * log.max(axis=0) + _KEPT) | np.isneginf(state.log_imbalance)
+    if not kept.all():
+        raise ValueError(f"`start` is a state whose weights, as floats, have lost what the formula conserves; {remedy}.")

@@ -189,3 +189,8 @@ def test_weights_whose_products_underflow_grow_at_their_rates() -> None:
     # 1/w = e^{kt} (1/alpha - |g| (1 - e^{-kt})/k)
     exact = -k * 0.4 - np.log1p(2.0 * np.expm1(-k * 0.4) / k)
     assert growth == pytest.approx(exact, rel=1e-6)
+
+
+def test_balanced_products_under_decay_have_no_drift() -> None:
+    run = fs.gradient_flow(fs.DiagonalNetwork(depth=3, weight_decay=0.02), FLIP, 5.0, alpha=0.1)
+    assert run.imbalance_drift == 0.0

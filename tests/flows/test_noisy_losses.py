@@ -183,3 +183,21 @@ def test_what_is_not_exact_is_refused_by_name(net, loss: str, options: dict, mes
     large = fs.Problem(rng.standard_normal((4000, 60)), np.sign(rng.standard_normal(4000)), "logistic")
     with pytest.raises(ValueError, match="too large for expected losses"):
         fs.gradient_flow(noisy(0.1), large, 1.0, alpha=0.1)
+
+
+@pytest.mark.parametrize("start", [(8.0, 8.0), (12.0, 13.0)])
+def test_a_start_whose_predictions_are_large_has_the_quadrature_that_it_needs(start: tuple[float, float]) -> None:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    one, other = np.meshgrid(0.2 * nodes, 0.2 * nodes, indexing="ij")
+    weight = np.outer(weights, weights) / weights.sum() ** 2
+
+    def field(_: float, state: np.ndarray) -> list[float]:
+        u, v = state[0] + one, state[1] + other
+        slope = weight * 1.3 / (1 + np.exp(-1.3 * u * v))
+        return [-(slope * v).sum(), -(slope * u).sum()]
+
+    true = solve_ivp(field, (0, 2), start, method="DOP853", rtol=1e-10, atol=1e-12).y[:, -1].prod()
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.2))
+    problem = fs.Problem([[1.3]], [-1.0], loss="logistic")
+    run = fs.gradient_flow(net, problem, 2.0, start={"u": start[0], "v": start[1]}, rtol=1e-8)
+    np.testing.assert_allclose(run.beta[-1], true, rtol=1e-6)
