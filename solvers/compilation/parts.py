@@ -116,12 +116,43 @@ def _explicit(whole: Any) -> Any:
     return ExplicitCompiler
 
 
+def _lower() -> Any:
+    """How parts are lowered: without sizes for a debugger, with the implementations of operators remembered."""
+    from numba.core import cgutils, ir
+    from numba.core.lowering import Lower
+
+    known: dict[Any, tuple[Any, Any]] = {}
+
+    class PartLower(Lower):
+        def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
+            return cgutils.alloca_once(self.builder, lltype, name=name, zfill=False)
+
+        def lower_binop(self, resty: Any, expr: Any, op: Any) -> Any:
+            if expr.static_lhs is not ir.UNDEFINED or expr.static_rhs is not ir.UNDEFINED:
+                return super().lower_binop(resty, expr, op)
+            context, signature = self.context, self.fndesc.calltypes[expr]
+            key = op, signature.args
+            if key not in known:
+                function = context.typing_context.resolve_value_type(op)
+                known[key] = function, function.get_call_type(context.typing_context, signature.args, {})
+            values = [
+                context.cast(self.builder, self.loadvar(value.name), self.typeof(value.name), kind)
+                for value, kind in zip((expr.lhs, expr.rhs), signature.args, strict=True)
+            ]
+            found = context.get_function(*known[key])(self.builder, values)
+            return context.cast(self.builder, found, signature.return_type, resty)
+
+    return PartLower
+
+
 def _part(whole: Any) -> Any:
     """The compiler of parts: intermediate code alone, by fewer passes."""
     from numba.core.codegen import JITCodeLibrary
     from numba.core.compiler import _LowerResult
     from numba.core.compiler_machinery import register_pass
     from numba.core.typed_passes import NativeLowering
+
+    lower = _lower()
 
     class PartLibrary(JITCodeLibrary):
         """A library of intermediate code, never executed by itself."""
@@ -156,7 +187,7 @@ def _part(whole: Any) -> Any:
 
     @register_pass(mutates_CFG=True, analysis_only=False)
     class PartLowering(NativeLowering):
-        _name = "part_lowering"
+        _name, lowering_class = "part_lowering", lower
 
         def run_pass(self, state: Any) -> bool:
             state.library = PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
