@@ -15,10 +15,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     ``tempfile.mkstemp`` makes files that only their owner can read, whatever the umask; this one is an ordinary file.
 
-    Raises
-    ------
-    OSError
-        If the folder of `path` cannot be written.
+    Raises OSError if the folder of `path` cannot be written.
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}-{secrets.token_hex(8)}"

@@ -44,10 +44,7 @@ def saddle_tolerance(setting: Setting, plateaus: NDArray[np.intp]) -> float:
 def end_tolerance(setting: Setting, error: float) -> float:
     """The tolerance at the end; an end whose dual is at a bound, or that is not resolved, is approached like x only.
 
-    Raises
-    ------
-    UnresolvedError
-        If it is `error` away, and active coordinates relax too slowly to have come closer.
+    Raises UnresolvedError if it is `error` away, and active coordinates relax too slowly to have come closer.
     """
     tolerance = RESOLVED + _DEEP_STEPS * setting.step / setting.unit
     if setting.resolved[-1]:

@@ -144,10 +144,7 @@ class ExperimentFile(_Strict):
 def read_experiment(path: Path) -> ExperimentFile:
     """Read and check an experiment, down to the sections of every point.
 
-    Raises
-    ------
-    ValueError
-        One line: the file, the key, the error, and what was found.
+    Raises ValueError with one line: the file, the key, the error, and what was found.
     """
     if not path.is_file():
         raise ValueError(f"`experiment` must be a TOML file; there is none at {path}.")

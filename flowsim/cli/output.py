@@ -30,10 +30,7 @@ def output_folder(out: Path) -> Iterator[Path]:
 
     Figures of the block use a backend without windows.
 
-    Raises
-    ------
-    ValueError
-        At once, if `out` cannot be written.
+    Raises ValueError at once if `out` cannot be written.
     """
     import matplotlib
 

@@ -30,9 +30,6 @@ def diabetes() -> Regression:
 def standardise(X: Array, names: list[str] | tuple[str, ...]) -> Array:
     """Centre each column and scale it to mean square 1; :meth:`flowsim.Problem.standardise` also keeps the scaling.
 
-    Raises
-    ------
-    ValueError
-        If a column is constant or varies by rounding alone.
+    Raises ValueError if a column is constant or varies by rounding alone.
     """
     return standardised(X, names)[0]

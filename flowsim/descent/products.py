@@ -57,10 +57,7 @@ def load_data(problem: Problem) -> Data:
 def loss_address(problem: Problem) -> int:
     """The address of the compiled derivatives of a loss; 0 for squares.
 
-    Raises
-    ------
-    ValueError
-        For a loss without compiled derivatives.
+    Raises ValueError for a loss without compiled derivatives.
     """
     if isinstance(problem, Regression):
         return 0

@@ -20,10 +20,7 @@ _MOST_ROWS = 10**8
 def read_steps(step: Any, n_steps: int) -> Array | None:
     """The sizes of all steps, (n_steps,), from an array or a function of the iteration k; None for one number.
 
-    Raises
-    ------
-    ValueError
-        For a wrong length, and sizes that are not positive and finite.
+    Raises ValueError for a wrong length, and sizes that are not positive and finite.
     """
     if callable(step):
         sizes = np.array([step(k) for k in range(n_steps)], dtype=float)
@@ -46,10 +43,7 @@ def read_batches(batches: Any, n: int, n_steps: int) -> NDArray[np.int64] | None
     Rows of unequal batches are repeated to the least common multiple of their lengths, which leaves the mean over a
     batch unchanged.
 
-    Raises
-    ------
-    ValueError
-        For a wrong shape, and indices out of range.
+    Raises ValueError for a wrong shape, and indices out of range.
     """
     if batches is None:
         return None

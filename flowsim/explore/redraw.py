@@ -107,10 +107,8 @@ class Explorer:
     def show(self, controls: Controls) -> Shown:
         """The limit and the flow of one setting.
 
-        Raises
-        ------
-        ValueError, flowsim.IntegrationError
-            For an invalid network, or a flow that cannot be computed; with the reason.
+        Raises ValueError, flowsim.IntegrationError: for an invalid network, or a flow that cannot be computed; with the
+        reason.
         """
         with self.lock:
             began = time.perf_counter()

@@ -58,10 +58,7 @@ def make_app(explorer: Explorer, default: Controls | None = None) -> Any:
 def start(app: Any, port: int = 0) -> tuple[Any, str]:
     """A bound server and its address; ``serve_forever`` runs it.
 
-    Raises
-    ------
-    ValueError
-        If the port is taken.
+    Raises ValueError if the port is taken.
     """
     import logging
 

@@ -62,9 +62,7 @@ def diagonal_flow(
 ) -> Trajectory:
     """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked; `common` for the driver.
 
-    Raises
-    ------
-    ValueError, IntegrationError
+    Raises ValueError, IntegrationError.
     """
     if problem.y.ndim == 2:
         if problem.n_targets > 1:

@@ -168,12 +168,9 @@ def log_loss_flow(
 ) -> Trajectory:  # fmt: skip
     """The flow of a diagonal network until ``ln(1/L)`` is `t_end`.
 
-    Raises
-    ------
-    ValueError
-        For a loss that does not tend to 0, data that no direction separates, and networks without growth coordinates.
-    IntegrationError
-        With the trajectory so far.
+    Raises ValueError for a loss that does not tend to 0, data that no direction separates, and networks without growth
+    coordinates.
+    Raises IntegrationError with the trajectory so far.
     """
     reason = admits_growth(net)
     require_decreasing(net, problem)
@@ -189,9 +186,7 @@ def log_loss_flow(
 def require_decreasing(net: Any, problem: Problem) -> None:
     """Require a network, loss and data for which the loss tends to 0.
 
-    Raises
-    ------
-    ValueError
+    Raises ValueError.
     """
     if not problem.loss_function.is_margin:
         raise ValueError(
@@ -209,10 +204,7 @@ def run_on_loss_clock(
 ) -> Trajectory:
     """Integrate, and return a trajectory with all clocks.
 
-    Raises
-    ------
-    ValueError
-        For times before the start.
+    Raises ValueError for times before the start.
     """
     first = coordinates.first
     if not t_end > first:

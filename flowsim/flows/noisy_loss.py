@@ -54,10 +54,7 @@ def noisy_loss_coordinates(
 ) -> NoisyLossCoordinates:
     """The coordinates, if the expected flow is exact in them and no others were requested.
 
-    Raises
-    ------
-    ValueError
-        Otherwise, with the reason.
+    Raises ValueError with the reason otherwise.
     """
     name = problem.loss_function.name
     reason = _why_not(net, problem)

@@ -53,10 +53,7 @@ class Exponents:
     def problem(self, problem: Problem) -> Problem:
         """The scaled problem X', y'.
 
-        Raises
-        ------
-        ValueError
-            If the scaled target leaves the range of floats.
+        Raises ValueError if the scaled target leaves the range of floats.
         """
         if not (self.p or self.k):
             return problem

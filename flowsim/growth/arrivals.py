@@ -40,10 +40,7 @@ def arrival(formula: Formula, start: Array, sign: float) -> tuple[float, float, 
 def growth_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[Array, Array, Array]:
     """``t^+`` and ``t^-`` (d,), and the rates (2, d) at which ``ln |beta|`` grows by z there (order 2; else NaN).
 
-    Raises
-    ------
-    ValueError
-        As :func:`flowsim.symbolic.thresholds`, where higher orders create no growing component either.
+    Raises ValueError as :func:`flowsim.symbolic.thresholds`, where higher orders create no growing component either.
     """
     from flowsim.symbolic import order_at_origin
 

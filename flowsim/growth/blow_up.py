@@ -156,10 +156,7 @@ class _Walk:
 def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, farthest: float) -> Branch:
     """One side of the curve from ``alpha * direction``.
 
-    Raises
-    ------
-    ArithmeticError
-        If the direction of growth does not converge, or leads to a saddle of the formula.
+    Raises ArithmeticError if the direction of growth does not converge, or leads to a saddle of the formula.
     """
     walk = _Walk(formula, sign, log_alpha, direction, farthest)
     leading, order, k = walk.leading, walk.order, len(direction)

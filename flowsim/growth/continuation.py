@@ -27,10 +27,8 @@ _KEPT = math.log(1e-9)
 def start_from_state(net: DiagonalNetwork, state: State, d: int) -> Start:
     """The start at the last time of `state`, as terms that cancel exactly.
 
-    Raises
-    ------
-    ValueError
-        For the state of another network, and where the conserved quantity is lost to cancellation in the weights.
+    Raises ValueError for the state of another network, and where the conserved quantity is lost to cancellation in the
+    weights.
     """
     if np.ndim(state.beta) == 2:
         state = state[-1]

@@ -195,10 +195,7 @@ class ReducedData:
 def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False) -> ReducedData:
     """The data in the row space of X, with the damping by noise and weight decay; `of_logarithm`: of ln L instead of L.
 
-    Raises
-    ------
-    ValueError
-        If X = 0: then no weight moves.
+    Raises ValueError if X = 0: then no weight moves.
     """
     decay = net.weight_decay
     m = problem.n_targets

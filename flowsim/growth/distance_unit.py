@@ -49,10 +49,7 @@ class DistanceUnit:
     def meeting(self, distance: Array) -> DistanceUnit:
         """The unit adapted to starts at distances in this unit.
 
-        Raises
-        ------
-        ArithmeticError
-            If they are too far apart.
+        Raises ArithmeticError if they are too far apart.
         """
         shortest = float(distance[distance > 0].min(initial=math.inf))
         far = self.near + (math.log(shortest) if shortest < math.inf else _FARTHEST) - _BELOW

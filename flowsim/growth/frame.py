@@ -102,10 +102,7 @@ class LinearGrowth:
     ) -> LinearGrowth:
         """At the start ``pretrained + alpha * start``; `data` if they were reduced already.
 
-        Raises
-        ------
-        ValueError
-            For a start of the wrong shape, one that is not finite, or one that never moves.
+        Raises ValueError for a start of the wrong shape, one that is not finite, or one that never moves.
         """
         data = reduce_data(net, problem) if data is None else data
         compression, parts = start_parts(net, problem, scale, start, pretrained)
@@ -356,10 +353,7 @@ def _parts_of_logs(
 def _in_own_unit(name: str, part: Logs, shape: tuple[int, int]) -> tuple[Array, float]:
     """Entries over the largest, and its logarithm.
 
-    Raises
-    ------
-    ValueError
-        If they do not fit the shape, or span more than the range of floats.
+    Raises ValueError if they do not fit the shape, or span more than the range of floats.
     """
     given = [np.asarray(each, dtype=float) for each in (part.sign, part.log_abs)]
     if any(each.shape not in ((), shape) for each in given):

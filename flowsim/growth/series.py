@@ -77,10 +77,7 @@ class Series:
 def taylor_series(formula: Formula, basis: Array) -> Series:
     """The series in c where the weights, in the formula's order, are ``basis @ c``.
 
-    Raises
-    ------
-    SingularError
-        At a pole, a branch cut or a root at the origin.
+    Raises SingularError at a pole, a branch cut or a root at the origin.
     """
     k = basis.shape[1]
     # Pairs of monomials in k variables are monomials in 2 k.

@@ -68,10 +68,7 @@ def network_bounds(
 ) -> DualBounds:
     """Thresholds and penalties of a network, or the given ones.
 
-    Raises
-    ------
-    ValueError
-        For a network or noise without such a limit, and for given values outside their range.
+    Raises ValueError for a network or noise without such a limit, and for given values outside their range.
     """
     d = problem.d
     if net.is_mixed:

@@ -57,10 +57,7 @@ class TabulatedMemory:
 def problem_variables(problem: Problem) -> dict[str, Any]:
     """The variables of a file that hold a problem, without the names of features and loss.
 
-    Raises
-    ------
-    ValueError
-        If X is a LinearOperator, or the loss one of the user's own: a file cannot hold it.
+    Raises ValueError if X is a LinearOperator, or the loss one of the user's own: a file cannot hold it.
     """
     if (
         not isinstance(problem, Regression | MatrixSensing)
@@ -92,10 +89,7 @@ def problem_variables(problem: Problem) -> dict[str, Any]:
 def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
     """Write everything but the fractions (``exact``); curves of general formulas by formula and start.
 
-    Raises
-    ------
-    ValueError
-        If X is a LinearOperator: a file cannot hold it.
+    Raises ValueError if X is a LinearOperator: a file cannot hold it.
     """
     variables: dict[str, Any] = {}
     for name, parts in (("support", path.supports), ("value", path.values), ("hit", path.hits)):
@@ -175,10 +169,8 @@ def reading_path(
 ) -> Iterator[tuple[Labelled, dict[str, Any]]]:
     """The dataset of a file of one kind, and the fields common to all limit paths.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is missing, damaged, or of another kind; also for any failure in the block.
+    Raises FileNotFoundError, ValueError if the file is missing, damaged, or of another kind; also for any failure in
+    the block.
     """
     data = read(file, "path") if data is None else data
     try:

@@ -53,12 +53,8 @@ class _SpentError(Exception):
 def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
     """Integrate the orbit of one jump.
 
-    Raises
-    ------
-    ValueError
-        If the growth of the network's coordinates along the orbit is not known.
-    IntegrationError
-        If the orbit does not end at the next saddle.
+    Raises ValueError if the growth of the network's coordinates along the orbit is not known.
+    Raises IntegrationError if the orbit does not end at the next saddle.
     """
     if path.curves is not None and not path.curves.fresh:
         raise ValueError("orbits of a general formula are known from a vanishing start only, not from a later state.")

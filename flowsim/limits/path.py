@@ -214,9 +214,6 @@ class SaddlePath(Staircase, Saddles):
 def read_path(file: str | os.PathLike[str], data: Labelled | None = None) -> SaddlePath:
     """A path that :meth:`SaddlePath.save` wrote; `data` if its file was read already. Nothing in the file is executed.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is missing, damaged, or of another kind.
+    Raises FileNotFoundError, ValueError if the file is missing, damaged, or of another kind.
     """
     return SaddlePath(**read_fields(file, data))

@@ -78,10 +78,7 @@ def pretrained_state(
     A coordinate whose weights are all 0 has the usual start. For others the components of the weights along
     the growing directions decide: the dual is at the bound of each component that is not zero.
 
-    Raises
-    ------
-    ValueError
-        If `weights` do not fit the network, or the limit of such a start is not known.
+    Raises ValueError if `weights` do not fit the network, or the limit of such a start is not known.
     """
     d = direction.shape[1]
     values = net.direction(weights, d)

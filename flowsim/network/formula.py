@@ -302,10 +302,7 @@ def _constant(node: Node) -> Fraction | None:
 def to_sympy(formula: Formula) -> sympy.Expr:
     """Build the SymPy expression node by node.
 
-    Raises
-    ------
-    ValueError
-        If the expression is undefined everywhere (``1/(u - u)``).
+    Raises ValueError if the expression is undefined everywhere (``1/(u - u)``).
     """
     import sympy
 
@@ -347,10 +344,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 def _check_constants(tree: Node, text: str) -> None:
     """Evaluate every part without weights in floats.
 
-    Raises
-    ------
-    ValueError
-        If one is not a finite real number (``log(-1)``, ``exp(exp(9))``), on which SymPy might not terminate.
+    Raises ValueError if one is not a finite real number (``log(-1)``, ``exp(exp(9))``), on which SymPy might not
+    terminate.
     """
 
     def value(node: Node) -> float | None:

@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 def noise_variances(net: LinearNetwork) -> tuple[float, float]:
     """``(eta_U^2, eta_V^2)`` of the network's noise.
 
-    Raises
-    ------
-    ValueError
-        For multiplicative noise: it depends on the basis of hidden units, so that the flow leaves the row space
-        of its start.
+    Raises ValueError for multiplicative noise: it depends on the basis of hidden units, so that the flow leaves the row
+    space of its start.
     """
     if net.noise is None:
         return 0.0, 0.0

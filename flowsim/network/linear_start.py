@@ -105,10 +105,8 @@ def compressed_start(net: LinearNetwork, problem: Problem, start: Mapping[str, A
     form (a Gaussian matrix is a triangular one with chi-distributed diagonal, times an independent orthonormal one), so
     that a default start is cheap at any width.
 
-    Raises
-    ------
-    ValueError
-        For unknown or missing weights, wrong shapes, entries that are not finite, or a start that is zero.
+    Raises ValueError for unknown or missing weights, wrong shapes, entries that are not finite, or a start that is
+    zero.
     """
     D, m, h = problem.d, problem.n_targets, net.width
     if start is None:

@@ -180,10 +180,7 @@ def experiment(name: str, paper: str, title: str) -> Callable[[Callable[[], Find
 def reproduce(name: str, folder: str | Path) -> Report:
     """Run an experiment and write ``NAME.png`` (more with a suffix), ``NAME.nc``, ``NAME.json`` into `folder`.
 
-    Raises
-    ------
-    ValueError
-        For an unknown name.
+    Raises ValueError for an unknown name.
     """
     import matplotlib.pyplot as plt
     import matplotlib.style

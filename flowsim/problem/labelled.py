@@ -23,11 +23,8 @@ def is_frame(X: Any) -> bool:
 def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, Sequence[str] | None]:
     """Features, targets and names, where X may be a data frame and y the name of one of its columns, or several.
 
-    Raises
-    ------
-    ValueError
-        For a target that is not a column, a column with gaps or entries that are not numbers, and rows that do not
-        match.
+    Raises ValueError for a target that is not a column, a column with gaps or entries that are not numbers, and rows
+    that do not match.
     """
     if not is_frame(X):
         if isinstance(y, str):
@@ -57,10 +54,7 @@ def unlabelled(X: Any, y: Any, names: Sequence[str] | None) -> tuple[Any, Any, S
 def labels(column: Any, name: str, what: str) -> tuple[Array, tuple[str, str]]:
     """A column of two values as -1 and +1, the smaller one (of texts the first in order) first; and the two as text.
 
-    Raises
-    ------
-    ValueError
-        For gaps, and for a column of one value or more than two.
+    Raises ValueError for gaps, and for a column of one value or more than two.
     """
     values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
     gaps = np.array([value is None or value != value for value in values.ravel()])

@@ -120,10 +120,7 @@ class Loss:
 def as_loss(loss: str | Loss) -> Loss:
     """A loss by its name, or itself.
 
-    Raises
-    ------
-    ValueError
-        For an unknown name.
+    Raises ValueError for an unknown name.
     """
     if isinstance(loss, Loss):
         return loss

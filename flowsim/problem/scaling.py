@@ -49,10 +49,7 @@ def standardised(X: Array, names: Sequence[str]) -> tuple[Array, Array, Array]:
     Every column is first divided by a power of two, without rounding, so that squares of 1e-300 do not underflow and
     sums of 1e300 do not overflow.
 
-    Raises
-    ------
-    ValueError
-        If a column is constant, or varies by no more than the rounding of its entries.
+    Raises ValueError if a column is constant, or varies by no more than the rounding of its entries.
     """
     largest, smallest = X.max(axis=0), X.min(axis=0)
     size = np.maximum(np.abs(largest), np.abs(smallest))

@@ -38,10 +38,7 @@ class NamedArray(NamedTuple):
 def write_classic(file: Path, variables: Mapping[str, NamedArray], attrs: Mapping[str, Any]) -> None:
     """Write variables and attributes.
 
-    Raises
-    ------
-    ValueError
-        If a variable is neither real numbers nor text, or too large, or an axis has two lengths.
+    Raises ValueError if a variable is neither real numbers nor text, or too large, or an axis has two lengths.
     """
     from scipy.io import netcdf_file
 
@@ -62,10 +59,7 @@ def write_classic(file: Path, variables: Mapping[str, NamedArray], attrs: Mappin
 def read_classic(file: Path) -> tuple[dict[str, NamedArray], dict[str, Any]]:
     """Variables and attributes that :func:`write_classic` wrote.
 
-    Raises
-    ------
-    ValueError, TypeError, KeyError, IndexError
-        If the file holds something else.
+    Raises ValueError, TypeError, KeyError, IndexError if the file holds something else.
     """
     from scipy.io import netcdf_file
 

@@ -85,10 +85,7 @@ def _described(name: str) -> dict[str, str]:
 def read_trajectory(path: str | os.PathLike[str], data: Labelled | None = None) -> dict[str, Any]:
     """The fields of a trajectory that was saved; `data` if its file was read already.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`read`; also if the file is of another kind.
+    Raises FileNotFoundError, ValueError as :func:`read`; also if the file is of another kind.
     """
     data = read(path, "trajectory") if data is None else data
     try:

@@ -121,14 +121,11 @@ def write_plain(data: Labelled, path: Path) -> None:
 def read(path: str | os.PathLike[str], what: str) -> Labelled:
     """What :func:`write` wrote. Nothing in the file is executed.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged or changed in a single bit, or was not written by :func:`write`; it is no `what`.
-    MissingExtraError
-        If the file is in HDF5 form, as .nc files of version 0.1 are, and its library is not installed.
+    Raises FileNotFoundError if there is no such file.
+    Raises ValueError if the file is damaged or changed in a single bit, or was not written by :func:`write`: it is no
+    `what`.
+    Raises MissingExtraError if the file is in HDF5 form, as .nc files of version 0.1 are, and its library is not
+    installed.
     """
     path = Path(path)
     if not path.is_file():

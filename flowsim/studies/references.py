@@ -93,10 +93,7 @@ def _constraints(problem: Regression) -> tuple[Any, Array, float]:
     For dense X the rows of A are an orthonormal basis of its row space: f, and the residual of the constraints, are
     then in the units of beta however nearly collinear the columns are.
 
-    Raises
-    ------
-    ValueError
-        If y does not lie in the range of dense X.
+    Raises ValueError if y does not lie in the range of dense X.
     """
     X, y = _matrix(problem), single_target(problem)
     entries = X if isinstance(X, np.ndarray) else X.data

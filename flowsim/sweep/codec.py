@@ -41,10 +41,7 @@ def record(result: Any) -> Record:
     """The record of a result: a number, text, an array, a mapping of those, a dataset, or an object with
     ``to_xarray()``.
 
-    Raises
-    ------
-    ValueError
-        For other types.
+    Raises ValueError for other types.
     """
     if hasattr(result, "to_xarray"):
         result = result.to_xarray()
@@ -92,10 +89,7 @@ def encode(record: Record) -> bytes:
 def decode(payload: bytes) -> Record:
     """The inverse of :func:`encode`.
 
-    Raises
-    ------
-    ValueError
-        If the bytes are not a payload.
+    Raises ValueError if the bytes are not a payload.
     """
     try:
         source = io.BytesIO(payload)

@@ -24,10 +24,7 @@ _HOPELESS = 30
 def compute(tasks: Iterable[Task], pool: Pool, keep: Callable[[Sequence[Outcome]], None]) -> None:
     """Send every task to the pool and pass outcomes to `keep`, all available ones at a time.
 
-    Raises
-    ------
-    RuntimeError
-        If the workers themselves fail. Finished points are kept, also after an interruption.
+    Raises RuntimeError if the workers themselves fail. Finished points are kept, also after an interruption.
     """
     flight = _Flight(tasks, pool)
     try:

@@ -47,10 +47,7 @@ class Points:
     def read(cls, grid: Any) -> Points:
         """Read a mapping (a grid) or a sequence of mappings (a list of points).
 
-        Raises
-        ------
-        ValueError
-            For an empty grid, list or axis, and for names that are not text.
+        Raises ValueError for an empty grid, list or axis, and for names that are not text.
         """
         if isinstance(grid, Mapping):
             return cls._from_axes(grid)

@@ -68,10 +68,7 @@ def identify(function: Any) -> Identity:
 def digest(value: Any) -> str:
     """A digest of a parameter: equal values have equal digests, in every process.
 
-    Raises
-    ------
-    ValueError
-        If the value holds something without content of its own, such as an open file.
+    Raises ValueError if the value holds something without content of its own, such as an open file.
     """
     return _Reader(strict=True).of(value).hex()
 

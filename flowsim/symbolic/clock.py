@@ -16,10 +16,7 @@ def acceleration(net: DiagonalNetwork | LinearNetwork, scale: InitialScale) -> f
     It is 1 for alpha >= 1, and for formulas for which the origin is not a critical point or that are not analytic
     there.
 
-    Raises
-    ------
-    ValueError
-        If alpha^(L-2) underflows.
+    Raises ValueError if alpha^(L-2) underflows.
     """
     order = _order_of(net)
     factor = _acceleration(order, scale)

@@ -71,10 +71,8 @@ class Expectation:
 def expectation(phi: sympy.Expr, x: Symbols, s: Symbols, noise: Noise | None) -> Expectation:
     """m and V of phi in the weights x, the stds s kept as symbols.
 
-    Raises
-    ------
-    ValueError
-        If the noise is given by its moments and phi is not a polynomial, or the quadrature would be too large.
+    Raises ValueError if the noise is given by its moments and phi is not a polynomial, or the quadrature would be too
+    large.
     """
     if noise is None:
         return Expectation(phi, sympy.S.Zero, methods=("no noise",))

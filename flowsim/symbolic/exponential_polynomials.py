@@ -30,9 +30,7 @@ class NotExponentialError(Exception):
 def table(e: sympy.Expr, x: Symbols) -> Table:
     """The table of an expression.
 
-    Raises
-    ------
-    NotExponentialError
+    Raises NotExponentialError.
     """
     zero = (0,) * len(x), (sympy.S.Zero,) * len(x)
     if not e.free_symbols & set(x):

@@ -38,10 +38,7 @@ def straight_line(
 def to_python(e: sympy.Expr) -> str:
     """One expression in floats; integer powers stay integer, so that Numba multiplies instead of calling pow.
 
-    Raises
-    ------
-    ValueError
-        If a constant is not a real number within the range of floats, or a function has no counterpart.
+    Raises ValueError if a constant is not a real number within the range of floats, or a function has no counterpart.
     """
     if e.is_Symbol:
         return str(e.name)

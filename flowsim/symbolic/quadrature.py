@@ -35,10 +35,8 @@ def check_convergence(
 ) -> float:
     """Largest relative change of mean and second moment under more nodes, at three points.
 
-    Raises
-    ------
-    ValueError
-        If it exceeds `CONVERGED`: the moment may be infinite, or undefined (the logarithm of a negative number).
+    Raises ValueError if it exceeds `CONVERGED`: the moment may be infinite, or undefined (the logarithm of a negative
+    number).
     """
     worst = 0.0
     finer = [n if fixed else 3 * n // 2 for n, fixed in zip(nodes, exact, strict=True)]
