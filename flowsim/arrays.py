@@ -38,3 +38,15 @@ def times_of(t: ArrayLike) -> Array:
 def chosen(values: Array, keep: Index) -> Array:
     """Some entries of a vector; a broadcast of one number if the vector is."""
     return np.broadcast_to(values[0], keep.shape) if is_uniform(values) else compact(values[keep])
+
+
+def log_abs(values: ArrayLike) -> Array:
+    """``ln |values|``, -inf at zeros."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.abs(values)), dtype=np.float64)
+
+
+def signed_exp(sign: Array, logs: Array) -> Array:
+    """``sign * exp(logs)``; 0 on underflow, infinite on overflow."""
+    with np.errstate(over="ignore"):
+        return np.asarray(sign * np.exp(logs), dtype=np.float64)

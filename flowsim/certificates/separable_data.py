@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, RESOLVED
@@ -133,8 +133,7 @@ def l1_max_margin(setting: Setting) -> Evidence:
 def _dual(scale: InitialScale, state: State) -> Array:
     """z of ``beta = alpha^2 sinh(2 z)``, from logarithms where beta underflows, with signs from the weights."""
     weights, moduli = tuple(state.weights.values()), tuple(state.log_abs_weights.values())
-    with np.errstate(divide="ignore"):
-        logs = np.where(np.abs(state.beta) < _TINY, sum(moduli), np.log(np.abs(state.beta))) - 2 * scale.log
+    logs = np.where(np.abs(state.beta) < _TINY, sum(moduli), log_abs(state.beta)) - 2 * scale.log
     signs = np.where(np.signbit(weights[0]) == np.signbit(weights[1]), 0.5, -0.5)
     return signs * np.where(logs > _FAR, logs + math.log(2.0), np.arcsinh(np.exp(np.minimum(logs, _FAR))))
 

@@ -9,7 +9,7 @@ graded frame. `products` and `tiles` are the products with X, `draws` and `strea
 
 from flowsim.descent.ensemble import Ensemble, gradient_descents
 from flowsim.descent.gradient_descent import gradient_descent
-from flowsim.descent.multipliers import Multipliers, signed_exp, why_not_growth
+from flowsim.descent.multipliers import Multipliers, why_not_growth
 from flowsim.descent.sharpness import largest_stable_step, sharpness
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     "gradient_descents",
     "largest_stable_step",
     "sharpness",
-    "signed_exp",
     "why_not_growth",
 ]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
-from flowsim.descent.linear import LinearStart, SingleRun, expected_decay, log_abs
+from flowsim.arrays import Array, log_abs
+from flowsim.descent.linear import LinearStart, SingleRun, expected_decay
 from flowsim.descent.linear_loop import downhill
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.settings import Settings
@@ -191,7 +191,7 @@ class FrameMachine(SingleRun):
         with np.errstate(all="ignore"):
             gram = np.swapaxes(U, 1, 2) @ U - np.swapaxes(V, 1, 2) @ V
             imbalance = np.exp(2 * shift)[:, None, None] * gram
-            log_imbalance = np.log(np.abs(gram)) + 2 * shift[:, None, None]
+            log_imbalance = log_abs(gram) + 2 * shift[:, None, None]
             scale = np.exp(shift)[:, None, None]
             halves = {name: log_abs(half) + shift[:, None, None] for name, half in (("U", U), ("V", V))}
             weights, logs = self.lifted({"U": scale * U, "V": scale * V}, halves)

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs, signed_exp
 from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, StepPlan, run_growth
 from flowsim.descent.machine import Read, recorded_steps
-from flowsim.descent.multipliers import Multipliers, signed_exp
+from flowsim.descent.multipliers import Multipliers
 from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
@@ -117,9 +117,8 @@ class GrowthMachine:
             return values[:count, ..., lane :: self.lanes][..., : self.d]
 
         mantissa, exponent = pick(record.c), pick(record.e)
-        with np.errstate(divide="ignore"):
-            logs = np.log(np.abs(mantissa)) + exponent * _LN2
-            log_law = np.log(np.abs(pick(record.factor))) + pick(record.factor_e) * _LN2
+        logs = log_abs(mantissa) + exponent * _LN2
+        log_law = log_abs(pick(record.factor)) + pick(record.factor_e) * _LN2
         weights, log_weights = self.modes.weights(logs, np.sign(mantissa))
         signs, log_imbalance = self.modes.products(logs, np.sign(mantissa))
         tracked = self.settings.momentum == 0.0

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.descent.growth_loop import StepPlan
 from flowsim.descent.linear_loop import LinearOptions, LinearRecord, LinearState, run_linear
 from flowsim.descent.machine import Read, recorded_steps
@@ -153,8 +153,8 @@ class LinearMachine(SingleRun):
             size = float(np.linalg.norm(imbalance[0])) if count else 1.0
             balanced = size <= 1e3 * np.finfo(float).eps * terms
             departure = np.linalg.norm(imbalance - law, axis=(1, 2)) / (terms if balanced else size)
-            weights, logs = self.lifted({"U": U, "V": V}, {"U": np.log(np.abs(U)), "V": np.log(np.abs(V))})
-            log_imbalance = np.log(np.abs(imbalance))
+            weights, logs = self.lifted({"U": U, "V": V}, {"U": log_abs(U), "V": log_abs(V)})
+            log_imbalance = log_abs(imbalance)
         return Read(
             beta=self.record.beta[:count].copy(),
             weights=weights,
@@ -175,9 +175,3 @@ def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:
         return 0.0, 0.0
     eta_u2, eta_v2 = noise_variances(net)
     return eta_v2 * problem.n_targets, eta_u2 * float(problem.feature_variances.sum())
-
-
-def log_abs(values: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        out: Array = np.log(np.abs(values))
-    return out

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, InitialScale, Start, decay_of
@@ -91,20 +91,12 @@ class Multipliers:
 
     def start(self) -> tuple[Array, Array]:
         """Signs and logarithms (k, d) of the components at the start."""
-        with np.errstate(divide="ignore"):
-            return np.sign(self.mantissa), np.log(np.abs(self.mantissa)) + self.exponent * math.log(2.0)
+        return np.sign(self.mantissa), log_abs(self.mantissa) + self.exponent * math.log(2.0)
 
     def beta(self, sign: Array, logs: Array) -> Array:
         """phi (T, d) from components (T, k, d)."""
         out: Array = (self.coefficient * np.where(sign != 0, np.exp(2 * logs), 0.0)).sum(axis=1)
         return out
-
-
-def signed_exp(sign: Array, logs: Array) -> Array:
-    """``sign * exp(logs)``; 0 on underflow, infinite on overflow."""
-    with np.errstate(over="ignore"):
-        out: Array = sign * np.exp(logs)
-    return out
 
 
 def _scaled(start: Array, log_squares: Array, in_logs: bool, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:

@@ -21,15 +21,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
-from flowsim.flows.balancing import is_lawful, product_decay_rates, product_pairs
+from flowsim.arrays import Array, log_abs
+from flowsim.flows.balancing import product_decay_rates, product_pairs
 from flowsim.flows.coordinates import Observed
+from flowsim.flows.kernel_coordinates import (
+    FLOOR_POWER,
+    LARGEST_JACOBIAN,
+    LARGEST_START,
+    SAFETY,
+    SMALLEST,
+    KernelCoordinates,
+)
 from flowsim.flows.reflections import Chambers, mirrors
 from flowsim.flows.transversal import TransversalError
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, decay_of
+from flowsim.network import Decay, DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
-from flowsim.symbolic import kernels
 
 #: Distance to a mirror, relative to the weights, below which the second form of lambda is used.
 _NEAR = 1e-4
@@ -45,25 +52,16 @@ _OF_LOGARITHMS = 1e-5
 _CAP = 30.0
 #: e-foldings by which a distance below _SMALL times the largest may grow in a step once it is visible.
 _SMALL, _E_FOLDINGS = 0.1, 0.2
-#: Local against global error, as in growth coordinates.
-_SAFETY = 0.02
-#: Weights, their products and rates below this have lost digits to underflow.
-_SMALLEST = 1e-290
-#: Weights that are not logarithms are followed down to this power of the start (from 1e-3 at most).
-_FLOOR_POWER = 8
-_LARGEST_START = 1e-3
 #: A conserved quantity below this part of its terms cannot be distinguished from 0.
 _BALANCED = float(np.finfo(float).eps)
 #: e-foldings of decay after which the departure of a conserved quantity is that of its logarithm.
 _DECAYED = 100.0
-#: Beyond this many unknowns a dense Jacobian is not formed.
-LARGEST_JACOBIAN = 4000
 #: At rest: a further change below this part of the local tolerance, and rates unaffected by hidden unknowns.
 _REST = 0.1
 _UNCHANGED = 1e-9
 
 
-class ChamberCoordinates:
+class ChamberCoordinates(KernelCoordinates):
     """The flow in the logarithms of the distances from mirrors, and in weights along all other directions.
 
     Parameters
@@ -72,37 +70,19 @@ class ChamberCoordinates:
         As for growth coordinates; any formula.
     """
 
-    name = "weights"
-    log_unit = 0.0
-    #: message for a jump that is shorter than the spacing of times
-    at_floor: str | None = None
-
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
-        self.net, self.problem = net, problem
-        self.k, self.d = direction.shape
-        self.kernels = kernels(net)
-        self.kind = net.kinds(self.d)
-        self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
-        self.decay = decay_of(net.weight_decay)
-        self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
+        super().__init__(net, problem, direction)
         self.chambers = Chambers.of([self._mirrors(index) for index in range(len(net.distinct))], self.kind, direction)
         self.is_wall = self.chambers.is_wall
         c = self.chambers.of_weights(direction)
         #: 0 on a mirror, which the flow does not leave
         self.present = ~self.is_wall | (c > 0)
-        with np.errstate(divide="ignore"):
-            logs = np.where(self.is_wall & (c > 0), np.log(np.abs(c)) + scale.log, 0.0)
+        logs = np.where(self.is_wall & (c > 0), log_abs(c) + scale.log, 0.0)
         self.start = np.where(self.is_wall, logs, c * scale.value)
         self._cap = max(float(logs.max()), 0.0) + _CAP
         plain = ~self.is_wall & (c != 0)
         #: some weight that is not kept as a logarithm underflows
-        self.too_small = bool((np.abs(self.start[plain]) < _SMALLEST).any()) or self._rates_underflow()
-        self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
-        self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
-        #: the decay exponent of each conserved quantity is integrated along with the weights
-        self.decaying = bool(self.pairs) and (
-            bool(net.weight_decay) or (net.noise is not None and not net.noise.multiplicative)
-        )
+        self.too_small = bool((np.abs(self.start[plain]) < SMALLEST).any()) or self._rates_underflow()
         self.guard = TransversalError(self._free_directions())
 
     def _rates_underflow(self) -> bool:
@@ -110,7 +90,7 @@ class ChamberCoordinates:
         w = self.chambers.weights(self._distances(self.start))
         rates = np.abs(self._blocks(w, np.ones(self.d), self.s2)).max(axis=(1, 2)) + self.decay.rate(0.0)
         moves = (self.is_wall & self.present).any(axis=0) & (self.problem.feature_variances > 0)
-        return bool((rates[moves] < _SMALLEST).any())
+        return bool((rates[moves] < SMALLEST).any())
 
     def _mirrors(self, index: int) -> Array:
         formula = self.net.distinct[index]
@@ -149,11 +129,6 @@ class ChamberCoordinates:
     def _weights(self, y: Array) -> Array:
         return self.chambers.weights(self._distances(self._split(y)))
 
-    def _gradient_of_loss(self, w: Array) -> Array:
-        mean = np.empty(self.d)
-        self.kernels.mean(w, self.kind, self.std, mean)
-        return self.problem.gradient(mean)
-
     def _blocks(self, w: Array, g: Array, s2: Array) -> Array:
         """Jacobian (d, k, k) of the field, without the decay, at a fixed gradient of the loss."""
         blocks = np.empty((self.k, self.k, self.d))
@@ -175,7 +150,7 @@ class ChamberCoordinates:
         field = np.empty((self.k, self.d))
         self.kernels.field(w, self.kind, self.std, g, self.s2, field)
         moved = self.chambers.of_weights(field)
-        near, underflows = self._near(c, w), self.is_wall & (np.abs(moved) < _SMALLEST)
+        near, underflows = self._near(c, w), self.is_wall & (np.abs(moved) < SMALLEST)
         rates = np.divide(moved, c, out=np.zeros_like(c), where=self.is_wall & (c > 0))
         for rows, nodes in ((near & ~underflows, _FEW_NODES), (underflows, _NODES)):
             for j in np.flatnonzero(rows.any(axis=1)):
@@ -204,19 +179,10 @@ class ChamberCoordinates:
         noise = product_decay_rates(self.net, self.kind, self.invariants, eta2, self.s2, w).ravel()
         return noise + 2 * self.decay.rate(t)
 
-    def _hessian(self, mean: Array) -> Array:
-        """Hessian of the loss in beta, (d, d)."""
-        X = self.problem.X
-        curvature = self.problem.curvatures(self.problem.predict(mean))[:, None]
-        if isinstance(X, np.ndarray):
-            return X.T @ (curvature * X) / self.problem.n
-        return np.asarray(X.T @ (curvature * np.asarray(X @ np.eye(self.d)))) / self.problem.n
-
     def _jacobian(self, t: float, y: Array) -> Array:
         rates, c, w, g = self._rates(t, y)
         N, B = self.chambers.forms, self.chambers.back
-        mean, slope = np.empty(self.d), np.empty((self.k, self.d))
-        self.kernels.mean(w, self.kind, self.std, mean)
+        slope = np.empty((self.k, self.d))
         self.kernels.mean_gradient(w, self.kind, self.std, slope)
         # d w / d y: a logarithm moves its distance in proportion.
         by_unknown = B * np.where(self.is_wall, c, 1.0).T[:, None, :]
@@ -226,7 +192,7 @@ class ChamberCoordinates:
         left = np.einsum("ija,ai->ji", N, slope) * scale
         right = np.einsum("ai,iaj->ji", slope, by_unknown)
         index = np.arange(self.d)
-        full = -np.einsum("ji,il,ml->jiml", left, self._hessian(mean), right)
+        full = -np.einsum("ji,il,ml->jiml", left, self._hessian(w), right)
         own = np.einsum("ija,iab,ibm->ijm", N, self._blocks(w, g, self.s2), by_unknown) * scale.T[:, :, None]
         row = np.arange(self.k)
         decay = self.decay.rate(t)
@@ -238,9 +204,7 @@ class ChamberCoordinates:
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
-        y0 = self.start.ravel()
-        if self.decaying:
-            y0 = np.append(y0, np.zeros(len(self.pairs) * self.d))
+        y0 = self._with_exponents(self.start, 0.0)
         return InitialValueProblem(
             rhs=self._rhs,
             y0=y0,
@@ -250,22 +214,16 @@ class ChamberCoordinates:
             rest=self._rest,
         )
 
-    @property
-    def needs_finer_steps(self) -> bool:
-        return self.guard.tripped
-
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Absolute for logarithms, relative for weights."""
         size = np.abs(self.chambers.weights(self._distances(self.start))).max(axis=0, keepdims=True)
-        floor = np.maximum(np.minimum(size, _LARGEST_START) ** _FLOOR_POWER, _SMALLEST)
-        limits = np.where(self.is_wall, rtol, np.minimum(atol, rtol * floor)).ravel()
-        if self.decaying:
-            limits = np.append(limits, np.full(len(self.pairs) * self.d, rtol))
+        floor = np.maximum(np.minimum(size, LARGEST_START) ** FLOOR_POWER, SMALLEST)
+        limits = self._with_exponents(np.where(self.is_wall, rtol, np.minimum(atol, rtol * floor)), rtol)
         self._rtol = rtol
-        self.guard.restart(_SAFETY * rtol, rtol)
-        self._limits = np.maximum(_SAFETY * limits, np.finfo(float).tiny)
+        self.guard.restart(SAFETY * rtol, rtol)
+        self._limits = np.maximum(SAFETY * limits, np.finfo(float).tiny)
         # Logarithms that decrease without bound need no absolute accuracy.
-        return (_OF_LOGARITHMS if self.is_wall.all() else _SAFETY) * rtol, self._limits
+        return (_OF_LOGARITHMS if self.is_wall.all() else SAFETY) * rtol, self._limits
 
     def _step_limit(self, t: float, y: Array, derivative: Array) -> float:
         """The longest step in which no hidden distance becomes visible and grows by more than _GROWTH."""
@@ -302,7 +260,7 @@ class ChamberCoordinates:
             if not speeds.max() < -_BALANCED * np.abs(speeds).max():
                 return None
             left = np.abs(np.linalg.solve(J, rates[moving]))
-            limits = self._limits[: self._size] + ~logs * _SAFETY * self._rtol * np.abs(y[: self._size])
+            limits = self._limits[: self._size] + ~logs * SAFETY * self._rtol * np.abs(y[: self._size])
             if (left > _REST * limits[moving]).any():
                 return None
         without = y.copy()
@@ -319,33 +277,12 @@ class ChamberCoordinates:
         """Signs and logarithms of the distances at states (K, N), each (k, K, d)."""
         state = np.moveaxis(y[:, : self._size].reshape(len(y), self.k, self.d), 0, 1)
         wall, present = self.is_wall[:, None], self.present[:, None]
-        with np.errstate(divide="ignore"):
-            logs = np.where(wall, np.where(present, state, -np.inf), np.log(np.abs(state)))
+        logs = np.where(wall, np.where(present, state, -np.inf), log_abs(state))
         return np.where(wall, 1.0, np.sign(state)), logs
 
-    def _long(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
-        """Weights of all states as one row of K * d coordinates, which the kernels take in one call."""
+    def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
         w = self.chambers.read(*self._many(y))[0]
         return np.ascontiguousarray(w.reshape(self.k, -1)), np.tile(self.kind, len(y))
-
-    def predictor(self, t: Array, y: Array) -> Array:
-        w, kind = self._long(y)
-        beta = np.empty(w.shape[1])
-        self.kernels.value(w, kind, beta)
-        return beta.reshape(len(y), self.d)
-
-    def velocity(self, t: Array, y: Array) -> Array:
-        w, kind = self._long(y)
-        count = len(y)
-        mean, slope, field = np.empty(count * self.d), np.empty(w.shape), np.empty(w.shape)
-        self.kernels.mean(w, kind, self.std, mean)
-        slopes = self.problem.slopes(self.problem.predict(mean.reshape(count, self.d)))
-        g = np.ascontiguousarray(self.problem.rmatvec(slopes.T).T / self.problem.n).ravel()
-        self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
-        self.kernels.gradient(w, kind, slope)
-        decay = np.repeat([self.decay.rate(float(time)) for time in t], self.d)
-        out: Array = (slope * (field - decay * w)).sum(axis=0).reshape(count, self.d)
-        return out
 
     def _log_conserved(self, y: Array) -> tuple[Array, Array]:
         """Signs and logarithms (K, pairs, d) of the differences of squares."""
@@ -396,6 +333,5 @@ class ChamberCoordinates:
             return {}
         size = np.abs(self._weights(y)).max(axis=0)
         log = self._log_conserved(y[None])[1][0]
-        with np.errstate(divide="ignore"):
-            balanced = (log <= np.log(_BALANCED) + 2 * np.log(size)).all(axis=0)
+        balanced = (log <= np.log(_BALANCED) + 2 * log_abs(size)).all(axis=0)
         return {"balanced": np.flatnonzero(balanced).tolist()}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, signed_exp
 from flowsim.solvers import InitialValueProblem, SeparableSolution
 
 
@@ -37,6 +37,14 @@ class Observed:
     log_abs_weights: Mapping[str, Array]
     imbalance: Array
     log_imbalance: Array
+
+    @classmethod
+    def of(cls, names: Sequence[str], weights: Array, logs: Array, sign: Array, log_conserved: Array) -> Observed:
+        """From weights and their logarithms (T, k, d), and conserved quantities by signs and logarithms (T, p, d)."""
+        return cls(
+            {name: weights[:, a] for a, name in enumerate(names)}, {name: logs[:, a] for a, name in enumerate(names)},
+            signed_exp(sign, log_conserved), log_conserved,
+        )  # fmt: skip
 
 
 class Coordinates(Protocol):

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.flows.growth import GrowthCoordinates
 from flowsim.flows.reduced import ReducedLoss
 from flowsim.growth.exponential import CAP
@@ -42,8 +42,7 @@ class GrowthLossClock(GrowthCoordinates):
 
     @cached_property
     def log_weights(self) -> Array:
-        with np.errstate(divide="ignore"):
-            return np.log(self.problem.entry_weights)
+        return log_abs(self.problem.entry_weights)
 
     def _z(self, y: Array) -> Array:
         return y[..., :-1] @ self.reduced.B

@@ -22,9 +22,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
-from flowsim.descent import Multipliers, signed_exp, why_not_growth
-from flowsim.descent.linear import LinearStart, expected_decay, log_abs
+from flowsim.arrays import Array, log_abs
+from flowsim.descent import Multipliers, why_not_growth
+from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_steps, check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import run_flow
@@ -258,13 +258,7 @@ class ModifiedGrowth:
         sign, logs = self._components(y)
         weights, log_weights = self.modes.weights(logs, sign)
         signs, log_imbalance = self.modes.products(logs, sign)
-        names = self.net.weights
-        return Observed(
-            weights={name: weights[:, a] for a, name in enumerate(names)},
-            log_abs_weights={name: log_weights[:, a] for a, name in enumerate(names)},
-            imbalance=signed_exp(signs, log_imbalance),
-            log_imbalance=log_imbalance,
-        )
+        return Observed.of(self.net.weights, weights, log_weights, signs, log_imbalance)
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         return np.zeros(len(t))
@@ -291,8 +285,7 @@ class ModifiedWeights(WeightCoordinates):
 
     def _field(self, w: Array) -> tuple[Array, Array]:
         """F and F'F, (k, d)."""
-        mean = np.empty(self.d)
-        self.kernels.mean(w, self.kind, self.std, mean)
+        mean = self._mean(w, self.kind)
         g = self.problem.gradient(mean)
         field, blocks, slope = np.empty(w.shape), np.empty((len(w), *w.shape)), np.empty(w.shape)
         self.kernels.field(w, self.kind, self.std, g, self.s2, field)

@@ -249,14 +249,7 @@ class NoisyLossCoordinates:
         sign = np.broadcast_to(self.modes.sign, self.shape).T
         weights, log_weights = self.modes.weights(logs, sign)
         signs, conserved = self.modes.products(logs, np.broadcast_to(sign, logs.shape))
-        with np.errstate(over="ignore"):
-            values = signs * np.exp(conserved)
-        return Observed(
-            weights={name: weights[:, a] for a, name in enumerate(self.net.weights)},
-            log_abs_weights={name: log_weights[:, a] for a, name in enumerate(self.net.weights)},
-            imbalance=values,
-            log_imbalance=conserved,
-        )
+        return Observed.of(self.net.weights, weights, log_weights, signs, conserved)
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         """Zero: their law is the flow itself, since the decay depends on the predictions."""

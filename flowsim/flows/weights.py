@@ -14,19 +14,23 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
-from flowsim.flows.balancing import is_lawful, product_decay_rates
+from flowsim.arrays import Array, log_abs
+from flowsim.flows.balancing import product_decay_rates
 from flowsim.flows.coordinates import Observed
+from flowsim.flows.kernel_coordinates import (
+    FLOOR_POWER,
+    LARGEST_JACOBIAN,
+    LARGEST_START,
+    SAFETY,
+    SMALLEST,
+    KernelCoordinates,
+)
 from flowsim.flows.reflections import mirrors
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, InitialScale
-from flowsim.problem import Problem, Regression
-from flowsim.problem.entries import dense
+from flowsim.problem import Problem
 from flowsim.solvers import InitialValueProblem
-from flowsim.symbolic import kernels
 
-#: Weights smaller than this lose digits to underflow when they are multiplied.
-_SMALLEST = 1e-290
 #: A conserved quantity is lost to cancellation when rounding of its terms exceeds this part of it.
 _CANCELLED = 0.05
 _EPS = float(np.finfo(float).eps)
@@ -38,20 +42,13 @@ _PROBE = 1e-3
 _RESOLVED = 1e-9
 _CANCELLING = 1e-8
 _ROUGH = 0.02
-#: Local against global error, as in growth coordinates.
-_SAFETY = 0.02
-#: A weight may decay while others grow. It is resolved down to this power of the start (from 1e-3 at most);
-#: one that falls below and later grows again would grow from rounding, which is an error.
-_SUNK_POWER = 8
-_LARGEST_START = 1e-3
+#: A weight that starts at 0 is resolved down to this part of the largest of its coordinate.
 _DRIVEN = 1e-3
 #: Relative change beyond which a conserved quantity is lost, and with it the dependence on the start.
 _LOST = 0.1
-#: Beyond this many unknowns a dense Jacobian is not formed.
-LARGEST_JACOBIAN = 4000
 
 
-class WeightCoordinates:
+class WeightCoordinates(KernelCoordinates):
     """The flow in its weights.
 
     Parameters
@@ -62,34 +59,24 @@ class WeightCoordinates:
         Whether error messages can point to growth coordinates.
     """
 
-    name = "weights"
     #: alternative coordinates, where they exist
     advice = "use a larger `alpha`: growth coordinates, which have no such limit, do not exist for this network"
-    at_floor: str | None = None
-    log_unit = 0.0
 
     def __init__(
         self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, *, growth_applies: bool
     ) -> None:
-        self.net, self.problem, self.growth_applies = net, problem, growth_applies
-        self.k, self.d = direction.shape
-        self.kernels = kernels(net)
-        self.kind = net.kinds(self.d)
-        self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
-        self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
+        super().__init__(net, problem, direction)
+        self.growth_applies = growth_applies
         self.start = np.ascontiguousarray(scale.value * direction)
         largest = np.abs(self.start).max(axis=0, keepdims=True)
-        sunk = np.maximum(np.minimum(largest, _LARGEST_START) ** _SUNK_POWER, _SMALLEST)
+        # One that falls below and later grows again would grow from rounding, which is an error.
+        sunk = np.maximum(np.minimum(largest, LARGEST_START) ** FLOOR_POWER, SMALLEST)
         # A weight that starts at 0 grows with the others of its coordinate: it is resolved relative to them.
         self._floor = np.where(self.start != 0, sunk, np.where(largest > 0, _DRIVEN * largest, 1.0))
         self._seen = np.abs(self.start) > self._floor
         self._sunk = np.zeros_like(self._seen)
-        self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
-        self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
-        #: the decay exponent of each conserved quantity is integrated along with the weights where noise drives it
-        self.decaying = bool(self.pairs) and net.noise is not None and not net.noise.multiplicative
         self.initial = self._conserved(self.start, self.kind)
-        vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < _SMALLEST)
+        vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < SMALLEST)
         # Where there are too few conserved quantities to check, transversal errors are bounded instead.
         known = (self._conserved(np.ones((self.k, self.d)) + np.arange(self.k)[:, None], self.kind) != 0).sum(axis=0)
         needed = np.array([len(formula.weights) for formula in net.distinct])[self.kind] - 1
@@ -98,7 +85,7 @@ class WeightCoordinates:
         free = np.eye(self.k) * (known < needed)[:, None, None]
         self.guard = TransversalError(free * ~even[:, None, :] * ~even[:, :, None])
         #: some weight, or some conserved quantity, is below the range of floats from the start
-        self.too_small = bool((np.abs(self.start[direction != 0]) < _SMALLEST).any() or vanished.any())
+        self.too_small = bool((np.abs(self.start[direction != 0]) < SMALLEST).any() or vanished.any())
         #: terms of the formula's gradient cancel at weights this small, and what is left is rounding
         self.unresolved = self.kernels.tiny_error > _RESOLVED and not (
             (largest[largest > 0] > _CANCELLING).all() and self._gradient_is_smooth()
@@ -130,52 +117,22 @@ class WeightCoordinates:
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
-        y0 = self.start.ravel()
-        if self.decaying:
-            y0 = np.append(y0, np.zeros(len(self.pairs) * self.d))
-        size = len(y0)
+        y0 = self._with_exponents(self.start, 0.0)
         return InitialValueProblem(
             rhs=self._rhs,
             y0=y0,
-            jacobian=self._jacobian if size <= LARGEST_JACOBIAN else None,
+            jacobian=self._jacobian if len(y0) <= LARGEST_JACOBIAN else None,
             check=self._check,
         )
 
     def _weights(self, y: Array) -> Array:
         return np.ascontiguousarray(y[: self.k * self.d].reshape(self.k, self.d))
 
-    def _gradient_of_loss(self, w: Array) -> Array:
-        mean = np.empty(self.d)
-        self.kernels.mean(w, self.kind, self.std, mean)
-        return self.problem.gradient(mean)
-
     def _rhs(self, t: float, y: Array) -> Array:
         w = self._weights(y)
         out = np.empty((self.k, self.d))
         self.kernels.field(w, self.kind, self.std, self._gradient_of_loss(w), self.s2, out)
         return np.append(out, self._decay_rates(w)) if self.decaying else out.ravel()
-
-    @cached_property
-    def _sigma(self) -> Array:
-        X = self.problem.X
-        if isinstance(X, np.ndarray):
-            return X.T @ X / self.problem.n
-        product = X.T @ (X @ np.eye(self.d)) if not hasattr(X, "toarray") else (X.T @ X).toarray()
-        return np.asarray(product) / self.problem.n
-
-    def _hessian(self, w: Array) -> Array:
-        """Hessian of the loss in beta."""
-        if isinstance(self.problem, Regression):
-            return self._sigma
-        mean = np.empty(self.d)
-        self.kernels.mean(w, self.kind, self.std, mean)
-        bent = self.problem.curvatures(self.problem.predict(mean))
-        X = self._dense
-        return np.asarray((X * bent[:, None]).T @ X) / self.problem.n
-
-    @cached_property
-    def _dense(self) -> Array:
-        return dense(self.problem)
 
     def _jacobian(self, t: float, y: Array) -> Array:
         w = self._weights(y)
@@ -242,52 +199,26 @@ class WeightCoordinates:
             return "use growth coordinates (coordinates='growth', the default here): they are exact at every scale"
         return self.advice
 
-    @property
-    def needs_finer_steps(self) -> bool:
-        return self.guard.tripped
-
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        limits = np.broadcast_to(np.minimum(atol, rtol * self._floor), (self.k, self.d)).ravel()
-        if self.decaying:
-            limits = np.append(limits, np.full(len(self.pairs) * self.d, rtol))
-        self.guard.restart(_SAFETY * rtol, rtol)
+        limits = self._with_exponents(np.broadcast_to(np.minimum(atol, rtol * self._floor), (self.k, self.d)), rtol)
+        self.guard.restart(SAFETY * rtol, rtol)
         self._sunk[:] = False
-        return _SAFETY * rtol, np.maximum(_SAFETY * limits, np.finfo(float).tiny)
-
-    def velocity(self, t: Array, y: Array) -> Array:
-        w, kind = self._stacked(y)
-        count = len(y)
-        mean, slope, field = np.empty(count * self.d), np.empty(w.shape), np.empty(w.shape)
-        self.kernels.mean(w, kind, self.std, mean)
-        slopes = self.problem.slopes(self.problem.predict(mean.reshape(count, self.d)))
-        g = np.ascontiguousarray(np.asarray(self.problem.X.T @ slopes.T).T / self.problem.n).ravel()
-        self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
-        self.kernels.gradient(w, kind, slope)
-        out: Array = (slope * field).sum(axis=0).reshape(count, self.d)
-        return out
+        return SAFETY * rtol, np.maximum(SAFETY * limits, np.finfo(float).tiny)
 
     def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
-        """States (K, N) as one row of K * d coordinates, for one call of the kernels."""
         w = y[:, : self.k * self.d].reshape(len(y), self.k, self.d)
         return np.ascontiguousarray(np.moveaxis(w, 0, 1).reshape(self.k, -1)), np.tile(self.kind, len(y))
-
-    def predictor(self, t: Array, y: Array) -> Array:
-        w, kind = self._stacked(y)
-        beta = np.empty(w.shape[1])
-        self.kernels.value(w, kind, beta)
-        return beta.reshape(len(y), self.d)
 
     def observe(self, t: Array, y: Array) -> Observed:
         w, kind = self._stacked(y)
         conserved = np.moveaxis(self._conserved(w, kind).reshape(-1, len(y), self.d), 0, 1)
         split = w.reshape(self.k, len(y), self.d)
-        with np.errstate(divide="ignore"):
-            return Observed(
-                weights={name: split[a] for a, name in enumerate(self.net.weights)},
-                log_abs_weights={name: np.log(np.abs(split[a])) for a, name in enumerate(self.net.weights)},
-                imbalance=conserved,
-                log_imbalance=np.log(np.abs(conserved)),
-            )
+        return Observed(
+            weights={name: split[a] for a, name in enumerate(self.net.weights)},
+            log_abs_weights={name: log_abs(split[a]) for a, name in enumerate(self.net.weights)},
+            imbalance=conserved,
+            log_imbalance=log_abs(conserved),
+        )
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         if not self.pairs:

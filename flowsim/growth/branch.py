@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL
 from flowsim.growth.distance_unit import DistanceUnit
 
@@ -145,17 +145,16 @@ class PowerLaw:
 
     def at(self, log_r: Array) -> tuple[Array, Array]:
         """Signs and logarithms of the moduli (k, T) of ``theta / r``, at ln r (T,)."""
-        with np.errstate(divide="ignore"):
-            # Deviations below rounding are dropped: all starts share the rest of the curve.
-            logs = np.repeat(np.log(np.abs(self.direction))[:, None], len(log_r), axis=1)
-            sign = np.repeat(np.sign(self.direction)[:, None], len(log_r), axis=1)
-            for a in np.flatnonzero(self.direction == 0):
-                terms = self.basis[a] * self.deviation
-                sizes = np.log(np.abs(terms))[:, None] + np.outer(self.growth - 1.0, log_r - self.log_first)
-                top = sizes.max(axis=0)
-                top[np.isneginf(top)] = 0.0
-                total = np.sign(terms) @ np.exp(sizes - top)
-                logs[a], sign[a] = top + np.log(np.abs(total)), np.sign(total)
+        # Deviations below rounding are dropped: all starts share the rest of the curve.
+        logs = np.repeat(log_abs(self.direction)[:, None], len(log_r), axis=1)
+        sign = np.repeat(np.sign(self.direction)[:, None], len(log_r), axis=1)
+        for a in np.flatnonzero(self.direction == 0):
+            terms = self.basis[a] * self.deviation
+            sizes = log_abs(terms)[:, None] + np.outer(self.growth - 1.0, log_r - self.log_first)
+            top = sizes.max(axis=0)
+            top[np.isneginf(top)] = 0.0
+            total = np.sign(terms) @ np.exp(sizes - top)
+            logs[a], sign[a] = top + log_abs(total), np.sign(total)
         return sign, logs
 
 

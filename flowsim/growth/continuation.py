@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.growth.modes import conserved_exponents, diagonalise
 from flowsim.network import DiagonalNetwork, Start, quadratic_form
 from flowsim.results import State
@@ -53,10 +53,9 @@ def start_from_state(net: DiagonalNetwork, state: State, d: int) -> Start:
         conserved = np.copysign(1.0, state.imbalance[:, here]), state.log_imbalance[:, here]
         signs, logs = _components(vectors, conserved_exponents(values), sign[:, here], log[:, here], conserved)
         basis = vectors / (vectors**2).sum(axis=0)
-        with np.errstate(divide="ignore"):
-            for a, (part_sign, part_log) in enumerate(parts):
-                part_sign[:, here] = np.sign(basis[:, a, None]) * signs[a]
-                part_log[:, here] = np.log(np.abs(basis[:, a, None])) + logs[a]
+        for a, (part_sign, part_log) in enumerate(parts):
+            part_sign[:, here] = np.sign(basis[:, a, None]) * signs[a]
+            part_log[:, here] = log_abs(basis[:, a, None]) + logs[a]
     return Start(tuple(parts))
 
 
@@ -65,8 +64,7 @@ def _components(
 ) -> tuple[Array, Array]:
     """Signs and logarithms (k, d) of the components; those that cancel are computed from the conserved quantities."""
     signs, logs = Start(((sign, log),)).components(vectors)
-    with np.errstate(divide="ignore"):
-        terms = (np.log(np.abs(vectors.T))[:, :, None] + log[None]).max(axis=1)
+    terms = (log_abs(vectors.T)[:, :, None] + log[None]).max(axis=1)
     lost = logs < terms + _CANCELS
     for pair, row in enumerate(exponents):
         k = pair + 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved, picard
 from flowsim.growth.formula_origin import created_components, gradient_of, kernels_of, origin_of
 from flowsim.network import Formula
@@ -99,8 +99,7 @@ class Side:
 
     def stand(self) -> None:
         """Make this the curve of constant weights."""
-        with np.errstate(divide="ignore"):
-            logs = self.curve.log_alpha + np.log(np.abs(self.curve.direction))
+        logs = self.curve.log_alpha + log_abs(self.curve.direction)
         self.end, self.ended = self.sign * math.inf, "rest"
         low, high = min(0.0, self.end), max(0.0, self.end)
         self.pieces = [Piece(low, high, None, None, None, logs, np.sign(self.curve.direction))]
@@ -108,8 +107,7 @@ class Side:
     def _with_created(self) -> tuple[Array, Array]:
         """Logarithms and signs of the components at z = 0, with growing ones that higher orders create."""
         degree, value = created_components(self.curve.origin, self.curve.c, self.sign)
-        with np.errstate(divide="ignore"):
-            logs = degree * self.curve.log_alpha + np.log(np.abs(value))
+        logs = degree * self.curve.log_alpha + log_abs(value)
         return np.asarray(logs, dtype=np.float64), np.asarray(np.sign(value), dtype=np.float64)
 
     def _first_step(self) -> float:
@@ -233,8 +231,7 @@ class Side:
         if size > origin.small:
             self._theta, self._c, self._h = theta[:, -1], None, h
         elif size <= origin.linear and not ((self.sign * origin.rate > 0) & (last != 0)).any():
-            with np.errstate(divide="ignore"):
-                self._logs = np.log(np.abs(last)) - origin.rate * (self.end + self.sign * h), np.sign(last)
+            self._logs = log_abs(last) - origin.rate * (self.end + self.sign * h), np.sign(last)
         return theta, self.curve.constant + origin.value(c), h
 
     def _piece(self) -> tuple[Array, Array | None, float] | None:
@@ -292,8 +289,7 @@ class Curve:
         self.formula, self.direction, self.log_alpha = formula, direction, log_alpha
         self.origin = origin_of(formula)
         self.c = self.origin.components(direction) if self.origin.order == 2 else np.zeros(len(direction))
-        with np.errstate(divide="ignore"):
-            self.log_c = log_alpha + np.log(np.abs(self.c))
+        self.log_c = log_alpha + log_abs(self.c)
         self._gradient = gradient_of(formula)
         self.projection = self._kept()
         self._is_projected = not (self.projection == np.eye(len(direction))).all()

@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, signed_exp
 from flowsim.growth.modes import Modes
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start, quadratic_form
 from flowsim.network.decay import integrals, rates
@@ -184,8 +184,7 @@ class ExponentialMap:
             powers = (self.modes.conserved * self.modes.present[:, None, :]).sum(axis=-1)
             log = log - powers * integrals(self.schedule, t)[..., None, None]
         signs = np.where(self.modes.conserved % 2 == 0, 1.0, self.modes.sign[:, None, :]).prod(axis=-1)
-        with np.errstate(over="ignore"):
-            return np.moveaxis(signs * np.exp(log), -1, -2), np.moveaxis(log, -1, -2)
+        return np.moveaxis(signed_exp(signs, log), -1, -2), np.moveaxis(log, -1, -2)
 
     def law(self, t: Array) -> Array:
         return self.conserved(np.zeros((len(t), 1)), t)[1]

@@ -18,7 +18,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.network import DiagonalNetwork, Formula, Start, quadratic_form
 from flowsim.network.quadratic import ZERO
 
@@ -112,8 +112,7 @@ class Modes:
     @cached_property
     def log_coefficient(self) -> Array:
         """``ln |coefficient c_k(0)^2|``, -inf where it is zero."""
-        with np.errstate(divide="ignore"):
-            return self.log_start + np.log(np.abs(self.coefficient))
+        return self.log_start + log_abs(self.coefficient)
 
     def weights(self, logs: Array, sign: Array | None = None) -> tuple[Array, Array]:
         """w and ln|w| from ``ln|c|`` and, where they change, the signs of c; all (T, k, d).

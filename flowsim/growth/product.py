@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 
 #: Series terms, and the ratio m/x below which they reach rounding.
 _TERMS, _SERIES = 16, 0.25
@@ -64,8 +64,7 @@ class ProductShape:
 
     def value(self, x: Array) -> Array:
         """R(x)."""
-        with np.errstate(divide="ignore"):
-            logs = np.log(x)
+        logs = log_abs(x)
         out = np.full(len(x), np.inf)
         y = np.arcsinh(x / self.low) if self.crosses else logs
         far = y >= self.top
@@ -99,8 +98,7 @@ class ProductShape:
         for _ in range(_NEWTON):
             y = np.clip(y + (self._near(y, panel) - wanted) / self._density(y), end, start)
         if self.crosses:
-            with np.errstate(divide="ignore"):
-                out[near] = math.log(self.low) + np.log(np.sinh(y))
+            out[near] = math.log(self.low) + log_abs(np.sinh(y))
         else:
             out[near] = y
         return out

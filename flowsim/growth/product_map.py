@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.growth.distance_unit import DistanceUnit
 from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
@@ -173,16 +173,14 @@ class ProductMap:
         for number, shape in enumerate(self.shapes):
             here = self.which == number
             if shape is None:
-                with np.errstate(divide="ignore"):
-                    log_c[:, here] = np.log(np.abs(self.c[here]))
+                log_c[:, here] = log_abs(self.c[here])
                 sign[:, here] = 1.0
             else:
                 scaled = self.unit.log(near[:, here]) + (self.depth - 2) * alpha + farther[:, here]
                 # A start so far from its pole that it never moves within the range of time.
                 scaled = np.where(np.isinf(near[:, here]), np.log(np.minimum(*shape.distances(self.c[here]))), scaled)
                 log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)
-        with np.errstate(divide="ignore"):
-            logs = alpha + np.logaddexp(2 * log_c[:, None, :], np.log(self.gaps)) / 2
+        logs = alpha + np.logaddexp(2 * log_c[:, None, :], log_abs(self.gaps)) / 2
         return logs, sign
 
     def value(self, y: Array, t: Array | float) -> Array:
@@ -227,6 +225,5 @@ class ProductMap:
 
     def law(self, t: Array) -> Array:
         """Constants: the weights are computed from the conserved quantities."""
-        with np.errstate(divide="ignore"):
-            log_pairs = 2 * self.scale.log + np.log(np.abs(self.gaps[:1] - self.gaps[1:]))
+        log_pairs = 2 * self.scale.log + log_abs(self.gaps[:1] - self.gaps[1:])
         return np.broadcast_to(log_pairs, (len(t), *log_pairs.shape)).copy()

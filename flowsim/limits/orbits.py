@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import CurveResponse
 from flowsim.limits.orbit import Orbit, by_distance
@@ -187,8 +187,7 @@ class _Field:
             return np.zeros(int(new.sum()))
         coefficients, rates = self.memory
         along = np.sign(rates) == self.sign
-        with np.errstate(divide="ignore"):
-            logs = np.log(np.abs(np.where(along, coefficients, 0.0)).sum(axis=0))
+        logs = log_abs(np.abs(np.where(along, coefficients, 0.0)).sum(axis=0))
         if not np.isfinite(logs).all():
             return np.zeros(int(new.sum()))
         old = ~new

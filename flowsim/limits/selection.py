@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import OriginCurves
 from flowsim.limits.dual_bounds import DualBounds
@@ -102,8 +102,7 @@ def _of_modes(
     if not (np.isfinite(coefficients).all() and np.isfinite(rates).all()):
         raise ArithmeticError(_UNKNOWN)
     allowed = ((rates > 0) & up) | ((rates < 0) & low)
-    with np.errstate(divide="ignore"):
-        offset = np.where(allowed, np.log(np.abs(coefficients)), -np.inf)
+    offset = np.where(allowed, log_abs(coefficients), -np.inf)
     return mirror_interpolation(columns, target, SumOfExponentials(offset, np.where(allowed, rates, 0.0)))
 
 

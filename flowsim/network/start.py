@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.network.networks import DiagonalNetwork
 from flowsim.network.quadratic import ZERO
 from flowsim.network.scale import InitialScale
@@ -138,21 +138,18 @@ def read_start(
     parts = []
     if pretrained is not None:
         values = net.direction(pretrained, d, name="pretrained")
-        with np.errstate(divide="ignore"):
-            parts.append((np.sign(values), np.log(np.abs(values))))
+        parts.append((np.sign(values), log_abs(values)))
     if in_logs:
         assert start is not None
         plain = {name: 0.0 if isinstance(value, Logs) else value for name, value in start.items()}
         values = np.array(net.direction(plain, d))
-        with np.errstate(divide="ignore"):
-            sign, log = np.sign(values), np.log(np.abs(values))
+        sign, log = np.sign(values), log_abs(values)
         for row, name in enumerate(net.weights):
             if isinstance(start[name], Logs):
                 sign[row], log[row] = start[name].arrays(f"start[{name!r}]", d)
     else:
         values = net.direction(start, d)
-        with np.errstate(divide="ignore"):
-            sign, log = np.sign(values), np.log(np.abs(values))
+        sign, log = np.sign(values), log_abs(values)
     parts.append((sign, log + scale.log))
     if not any(sign.any() for sign, _ in parts):
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
@@ -193,8 +190,7 @@ def _project(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Arra
 
 def _by_rows(vectors: Array, sign: Array, log: Array, zero: float) -> tuple[Array, Array]:
     """The same, with every component scaled by its own largest term."""
-    with np.errstate(divide="ignore"):
-        terms = np.log(np.abs(vectors.T))[:, :, None] + log[None]
+    terms = log_abs(vectors.T)[:, :, None] + log[None]
     peak = terms.max(axis=1)
     finite = np.where(np.isfinite(peak), peak, 0.0)
     with np.errstate(under="ignore", divide="ignore"):

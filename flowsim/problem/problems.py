@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.card import bars, card
 from flowsim.hints import hinting
 from flowsim.problem.checks import (
@@ -180,8 +180,7 @@ class Problem(InUnits):
                 return np.log(np.sum(self._weighted(values), axis=self._axes) / self.n)
         logs = self.loss_function.log(f, self.y)
         if self.sample_weight is not None:
-            with np.errstate(divide="ignore"):
-                logs = logs + np.log(self.entry_weights)
+            logs = logs + log_abs(self.entry_weights)
         largest = np.max(logs, axis=self._axes, keepdims=True)
         shift = np.where(np.isfinite(largest), largest, 0.0)
         with np.errstate(divide="ignore", under="ignore"):

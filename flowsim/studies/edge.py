@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.card import one_line
 from flowsim.descent import gradient_descent, sharpness
 from flowsim.descent.settings import check_step
@@ -227,8 +227,7 @@ def descent_limit(problem: Regression, step: float) -> DescentLimit:
     while len(times) < _MOST_JUMPS:
         g = problem.gradient(beta) if problem.y.ndim == 1 else X.T @ (X @ beta - y) / problem.n
         g[np.abs(g) <= _ZERO * max(1.0, float(np.abs(X.T @ y).max()) / problem.n)] = 0.0
-        with np.errstate(divide="ignore"):
-            rate = np.log(np.abs(np.array([1.0 - h * g, 1.0 + h * g]))) / h
+        rate = log_abs(np.array([1.0 - h * g, 1.0 + h * g])) / h
         waits = np.where((level < 0) & (rate > 0), -level / np.where(rate > 0, rate, 1.0), np.inf)
         wait = float(waits.min())
         if not np.isfinite(wait):

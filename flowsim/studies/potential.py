@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.growth.curve_map import CurveMap
 from flowsim.growth.modes import start_memory
 from flowsim.growth.product_map import ProductMap
@@ -114,8 +114,7 @@ def min_entropy(
     assert memory is not None
     log_alpha = scale.log
     coefficients, rates = memory(np.arange(problem.d))
-    with np.errstate(divide="ignore"):
-        offset = np.log(np.abs(coefficients)) + 2.0 * log_alpha
+    offset = log_abs(coefficients) + 2.0 * log_alpha
     return mirror_interpolation(X, fitted, SumOfExponentials(offset, rates))
 
 

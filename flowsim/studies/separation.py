@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.problem import Problem
 from flowsim.problem.margins import MaxMargin, max_margin_l1, max_margin_l2
 from flowsim.results import State
@@ -117,8 +117,7 @@ def nuclear_separation(run: State, problem: Problem) -> NuclearSeparation:
     Y = problem.y.reshape(problem.n, -1)
     beta = np.asarray(run.beta, dtype=float).reshape(-1, problem.d, Y.shape[1])
     margins = Y * np.array([np.asarray(problem.X @ each) for each in beta])
-    with np.errstate(divide="ignore"):
-        log_slope = logs(margins)[1] + np.log(problem.entry_weights.reshape(Y.shape))
+    log_slope = logs(margins)[1] + log_abs(problem.entry_weights.reshape(Y.shape))
     q = np.exp(log_slope - log_slope.max(axis=(1, 2), keepdims=True))
     q /= q.sum(axis=(1, 2), keepdims=True)
     size = np.linalg.svd(beta, compute_uv=False).sum(axis=1)

@@ -1,0 +1,103 @@
+"""What coordinates that are integrated in the weights share: the generated field, read at many states at once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowsim.arrays import Array
+from flowsim.flows.balancing import is_lawful
+from flowsim.flows.transversal import TransversalError
+from flowsim.network import DiagonalNetwork, decay_of
+from flowsim.problem import Problem, Regression
+from flowsim.problem.entries import dense
+from flowsim.symbolic import kernels
+
+#: Local against global error, as in growth coordinates.
+SAFETY = 0.02
+#: Weights, their products and rates below this have lost digits to underflow.
+SMALLEST = 1e-290
+#: Unknowns that are no logarithms are followed down to this power of the start (from 1e-3 at most).
+FLOOR_POWER, LARGEST_START = 8, 1e-3
+#: Beyond this many unknowns a dense Jacobian is not formed.
+LARGEST_JACOBIAN = 4000
+
+
+class KernelCoordinates:
+    """The kernels of a network of k weights in d coordinates, and its lawful conserved quantities."""
+
+    name = "weights"
+    log_unit = 0.0
+    #: message for a jump that is shorter than the spacing of times
+    at_floor: str | None = None
+    guard: TransversalError
+
+    def __init__(self, net: DiagonalNetwork, problem: Problem, direction: Array) -> None:
+        self.net, self.problem = net, problem
+        self.k, self.d = direction.shape
+        self.kernels = kernels(net)
+        self.kind = net.kinds(self.d)
+        self.std = np.zeros(self.k) if net.noise is None else net.noise.stds(net.weights)
+        self.decay = decay_of(net.weight_decay)
+        self.s2 = problem.feature_variances if net.noise is not None else np.zeros(self.d)
+        self.pairs = [p for p, name in enumerate(self.kernels.invariant_names) if is_lawful(net, self.std, name)]
+        self.invariants = tuple(self.kernels.invariant_names[p] for p in self.pairs)
+        #: the decay exponent of each conserved quantity is integrated along with the weights
+        self.decaying = bool(self.pairs) and (
+            bool(net.weight_decay) or (net.noise is not None and not net.noise.multiplicative)
+        )
+
+    def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
+        """The weights of states (K, N) as one row of K * d coordinates, for one call of the kernels."""
+        raise NotImplementedError
+
+    def _with_exponents(self, values: Array, exponent: float) -> Array:
+        """One value per unknown: those of the weights, and one for each decay exponent."""
+        flat = values.ravel()
+        return np.append(flat, np.full(len(self.pairs) * self.d, exponent)) if self.decaying else flat
+
+    def _mean(self, w: Array, kind: NDArray[np.int64]) -> Array:
+        mean = np.empty(w.shape[1])
+        self.kernels.mean(w, kind, self.std, mean)
+        return mean
+
+    def _gradient_of_loss(self, w: Array) -> Array:
+        return self.problem.gradient(self._mean(w, self.kind))
+
+    @cached_property
+    def _rows(self) -> Array:
+        return dense(self.problem)
+
+    @cached_property
+    def _sigma(self) -> Array:
+        return self._rows.T @ self._rows / self.problem.n
+
+    def _hessian(self, w: Array) -> Array:
+        """Hessian of the loss in beta, (d, d)."""
+        if isinstance(self.problem, Regression):
+            return self._sigma
+        bent = self.problem.curvatures(self.problem.predict(self._mean(w, self.kind)))
+        return np.asarray((self._rows * bent[:, None]).T @ self._rows) / self.problem.n
+
+    @property
+    def needs_finer_steps(self) -> bool:
+        return self.guard.tripped
+
+    def velocity(self, t: Array, y: Array) -> Array:
+        w, kind = self._stacked(y)
+        count, slope, field = len(y), np.empty(w.shape), np.empty(w.shape)
+        slopes = self.problem.slopes(self.problem.predict(self._mean(w, kind).reshape(count, self.d)))
+        g = np.ascontiguousarray(self.problem.rmatvec(slopes.T).T / self.problem.n).ravel()
+        self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
+        self.kernels.gradient(w, kind, slope)
+        decay = np.repeat([self.decay.rate(float(time)) for time in t], self.d)
+        out: Array = (slope * (field - decay * w)).sum(axis=0).reshape(count, self.d)
+        return out
+
+    def predictor(self, t: Array, y: Array) -> Array:
+        w, kind = self._stacked(y)
+        beta = np.empty(w.shape[1])
+        self.kernels.value(w, kind, beta)
+        return beta.reshape(len(y), self.d)
