@@ -22,7 +22,7 @@ from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
-from flowsim.problem import MatrixSensing, Problem, Regression
+from flowsim.problem import MatrixSensing, Problem, Regression, single_target
 
 if TYPE_CHECKING:
     import pandas
@@ -195,12 +195,7 @@ def certify(
         raise ValueError(f"`rtol` must lie in (0, 1); received {rtol!r}.")
     chosen = _choose(theorems)
     if isinstance(net, DiagonalNetwork):
-        if problem.n_targets > 1:
-            raise ValueError(
-                f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
-            )
-        if problem.y.ndim == 2:
-            problem = problem.with_target(problem.y[:, 0])
+        problem = single_target(problem)
         net.direction(start, problem.d)
     if isinstance(problem, Regression) and not problem.y.any():
         raise ValueError("`problem` must have y != 0: at y = 0 the origin is the solution and nothing moves.")

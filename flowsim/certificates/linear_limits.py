@@ -169,8 +169,8 @@ def rank_minimisers(setting: Setting) -> Evidence:
     for beta, rank in zip(betas, path.ranks[kept], strict=True):
         left, values, right = np.linalg.svd(beta, full_matrices=False)
         G = problem.gradient(beta.reshape(shape)).reshape(beta.shape)
-        pull = max(float(np.linalg.norm(left[:, :rank].T @ G)), float(np.linalg.norm(G @ right[:rank].T)))
-        errors.append(pull / scale + float(values[rank:].max(initial=0.0)) / largest)
+        along = max(float(np.linalg.norm(left[:, :rank].T @ G)), float(np.linalg.norm(G @ right[:rank].T)))
+        errors.append(along / scale + float(values[rank:].max(initial=0.0)) / largest)
     return Evidence(
         f"{len(kept)} of {len(path.ranks)} plateaus resolved at alpha = {setting.once(_scales)[0]}",
         "ranks " + ", ".join(map(str, path.ranks[kept])), f"off by {max(errors):.1e}", float(max(errors)), _RESOLVED,

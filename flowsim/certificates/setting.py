@@ -169,8 +169,8 @@ class Setting:
         root = np.sqrt(problem.curvatures(np.zeros(problem.n)))
         _, values, rows = np.linalg.svd(root[:, None] * self.X, full_matrices=False)
         kept = values > _DEGENERATE * values.max()
-        pull = -problem.n * problem.gradient(np.zeros(problem.d))
-        return float(np.abs(((rows[kept] @ pull) / values[kept] ** 2) @ rows[kept]).max(initial=0.0))
+        force = -problem.n * problem.gradient(np.zeros(problem.d))
+        return float(np.abs(((rows[kept] @ force) / values[kept] ** 2) @ rows[kept]).max(initial=0.0))
 
     @cached_property
     def stiffness(self) -> float:

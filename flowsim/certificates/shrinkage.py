@@ -110,8 +110,8 @@ def depth_end_point(setting: Setting) -> Evidence:
         if np.abs(beta[variances > 0]).max() < eta**depth * 1e-6:
             raise NotMetError(f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0")
         b = np.abs(beta[alive])
-        pull = variances[alive] * ((b ** (2 / depth) + eta**2) ** (depth - 1) * b ** (2 / depth - 1) - b)
-        violation = float(np.abs(problem.gradient(beta)[alive] + np.sign(beta[alive]) * pull).max()) / scale
+        penalty = variances[alive] * ((b ** (2 / depth) + eta**2) ** (depth - 1) * b ** (2 / depth - 1) - b)
+        violation = float(np.abs(problem.gradient(beta)[alive] + np.sign(beta[alive]) * penalty).max()) / scale
         found = (beta, alive, violation, unbalanced)
         if max(violation, unbalanced) < 1e-6:
             break
@@ -211,9 +211,9 @@ def _logarithmic_decay(setting: Setting, start: Array, t_end: float) -> Array:
         rate = np.empty_like(w)
         for a in range(len(w)):
             others = np.delete(squares, a, axis=0)
-            pull = (others + eta2).prod(axis=0) - others.prod(axis=0)
+            penalty = (others + eta2).prod(axis=0) - others.prod(axis=0)
             others_product = np.exp(logs.sum(axis=0) - 2 * logs[a])  # |beta| / w_a^2: squares may underflow
-            rate[a] = -g * np.prod(signs, axis=0) * others_product - problem.feature_variances * pull
+            rate[a] = -g * np.prod(signs, axis=0) * others_product - problem.feature_variances * penalty
         return rate.ravel()
 
     run = solve_ivp(

@@ -45,27 +45,22 @@ def derive(
     flowsim derive --depth 3 --latex
     flowsim derive --width 50 --eta 0.1
     """
-    from flowsim.network import DiagonalNetwork, LinearNetwork
+    from flowsim.cli.registry import make_network
     from flowsim.symbolic import derive as derivation_of
 
-    if noise is None and eta:
-        noise = "gaussian"
     if noise is not None and not eta:
         raise ValueError(f"`--eta` must be given with --noise {noise}.")
-    if multiplicative and noise is None:
+    if multiplicative and not eta:
         raise ValueError("`--multiplicative` needs --eta.")
-    drawn = None if noise is None else NAMED_NOISES[noise](eta, multiplicative)
     if formula and depth is not None:
         raise ValueError("give either FORMULA or `--depth`; received both.")
     if width is not None and (formula or depth is not None):
         raise ValueError("`--width` excludes FORMULA and --depth.")
-    text = None if depth is not None else formula[0] if len(formula) == 1 else list(formula) or "u*v"
-    if width is not None:
-        result: Any = derivation_of(LinearNetwork(width, noise=drawn, weight_decay=weight_decay))
-    else:
-        result = derivation_of(
-            DiagonalNetwork(text, depth=depth, noise=drawn, weight_decay=weight_decay), degree=degree
-        )
+    net = make_network(
+        {"formula": formula[0] if len(formula) == 1 else list(formula) or None, "depth": depth, "width": width,
+         "noise": noise, "eta": eta, "multiplicative": multiplicative, "weight_decay": weight_decay}
+    )  # fmt: skip
+    result: Any = derivation_of(net) if width is not None else derivation_of(net, degree=degree)
     if latex:
         click.echo(result.latex())
     else:

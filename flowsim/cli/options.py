@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from flowsim.cli.registry import make_network
 from flowsim.network import NAMED_NOISES, DiagonalNetwork, LinearNetwork
 from flowsim.problem import Problem
 from flowsim.problem.losses import LOSSES
@@ -113,16 +114,11 @@ class NetworkOptions:
 
     def build(self) -> DiagonalNetwork | LinearNetwork:
         """The network."""
-        noise = "gaussian" if self.noise is None and self.eta else self.noise
-        if noise is not None and not self.eta:
-            raise ValueError(f"`--eta` must be given with --noise {noise}.")
-        drawn = None if noise is None else NAMED_NOISES[noise](self.eta)
-        if self.width is not None:
-            if self.formula is not None or self.depth is not None:
-                raise ValueError("`--width` excludes --formula and --depth.")
-            return LinearNetwork(self.width, noise=drawn, weight_decay=self.weight_decay)
-        formula = "u*v" if self.formula is None and self.depth is None else self.formula
-        return DiagonalNetwork(formula, depth=self.depth, noise=drawn, weight_decay=self.weight_decay)
+        if self.noise is not None and not self.eta:
+            raise ValueError(f"`--eta` must be given with --noise {self.noise}.")
+        if self.width is not None and (self.formula is not None or self.depth is not None):
+            raise ValueError("`--width` excludes --formula and --depth.")
+        return make_network(vars(self))
 
 
 def _grouped(command: F, name: str, kind: type, options: tuple[Any, ...]) -> Callable[..., Any]:

@@ -67,7 +67,8 @@ def run(
     problem = table.read(network.width)
     net = network.build()
     with output_folder(out) as staging, compiling_note(progress):
-        summary, traj, path = _integrate(net, problem, alpha, clock, horizon, method, rtol, check, progress)
+        flow = {"alpha": alpha, "clock": clock, "method": method, "rtol": rtol}
+        summary, traj, path = _integrate(net, problem, horizon, flow, check, progress)
         summary["data"] = table.name
         summary["eta"] = network.eta
         _write(staging, kind, traj, path, summary)
@@ -77,11 +78,8 @@ def run(
 def _integrate(
     net: DiagonalNetwork | LinearNetwork,
     problem: Problem,
-    alpha: str,
-    clock: Any,
     horizon: float | None,
-    method: str,
-    rtol: float,
+    flow: dict[str, Any],
     check: bool,
     progress: bool,
 ) -> tuple[dict[str, Any], Trajectory, SaddlePath | LinearSaddlePath | None]:
@@ -96,20 +94,18 @@ def _integrate(
         last = last_jump(path)
         if last is None:
             raise ValueError(f"`--horizon` must be given: {without or 'the limit has no jump to set it by'}.")
-        if clock != "accelerated":
-            raise ValueError(f"`--horizon` must be given with --clock {clock}.")
+        if flow["clock"] != "accelerated":
+            raise ValueError(f"`--horizon` must be given with --clock {flow['clock']}.")
         horizon = _BEYOND_LAST_JUMP * last
     import_what_writes()  # while another process may be compiling the loop of the flow
     first_use.load_begun()
-    traj = gradient_flow(
-        net, problem, horizon, alpha=alpha, clock=clock, method=method, rtol=rtol, progress=progress
-    )  # fmt: skip
+    traj = gradient_flow(net, problem, horizon, progress=progress, **flow)
     summary: dict[str, Any] = {
         "network": repr(net),
         "n": problem.n,
         "d": problem.d,
         **traj.info,
-        "alpha": alpha,
+        "alpha": flow["alpha"],
         "horizon": horizon,
         "seeds": [],
         "final_loss": float(traj.loss[-1]),
@@ -128,7 +124,7 @@ def _integrate(
     if note is not None:
         summary["one_sided"] = note
     if check:
-        summary["error"] = _error(net, problem, traj, alpha, clock, horizon, method, rtol)
+        summary["error"] = _error(net, problem, traj, horizon, flow)
     return summary, traj, path
 
 
@@ -137,28 +133,20 @@ def _last(values: NDArray[np.float64] | None) -> float | None:
 
 
 def _error(
-    net: DiagonalNetwork | LinearNetwork,
-    problem: Problem,
-    traj: Trajectory,
-    alpha: str,
-    clock: Any,
-    horizon: float,
-    method: str,
-    rtol: float,
+    net: DiagonalNetwork | LinearNetwork, problem: Problem, traj: Trajectory, horizon: float, flow: dict[str, Any]
 ) -> dict[str, float]:
     """Largest error of beta, relative to the largest coordinate, over points spread evenly in arc length."""
     import numpy as np
 
     from flowsim.flows import gradient_flow
 
+    clock, rtol = flow["clock"], flow["rtol"]
     points = traj.at(np.linspace(0.0, traj.arclength[-1], _REFERENCE_POINTS), clock="arclength")
     own = {"time": points.t, "accelerated": points.accelerated_time, "arclength": points.arclength}[clock]
     own = np.minimum(np.maximum.accumulate(own), horizon)
     here = traj.at(np.minimum(own, traj.clock_values(clock)[-1]), clock=clock)
-    reference = gradient_flow(
-        net, problem, horizon, alpha=alpha, clock=clock, method=method, t_eval=own,
-        rtol=rtol / _REFERENCE_TIGHTENING, atol=1e-9 / _REFERENCE_TIGHTENING,
-    )  # fmt: skip
+    tight = {**flow, "rtol": rtol / _REFERENCE_TIGHTENING, "atol": 1e-9 / _REFERENCE_TIGHTENING}
+    reference = gradient_flow(net, problem, horizon, t_eval=own, **tight)
     worst = float(np.abs(here.beta - reference.beta).max() / np.abs(reference.beta).max())
     return {"relative_error": worst, "in_units_of_rtol": worst / rtol}
 

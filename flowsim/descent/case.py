@@ -22,7 +22,7 @@ from flowsim.descent.streams import Streams, child_seeds
 from flowsim.growth.continuation import start_from_state
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, read_start
 from flowsim.network.decay import rates
-from flowsim.problem import MatrixSensing, Problem, require_squares
+from flowsim.problem import MatrixSensing, Problem, require_squares, single_target
 from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
 from flowsim.symbolic.clock import acceleration
@@ -37,8 +37,8 @@ def check_pair(net: Any, problem: Any) -> None:
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if not isinstance(net, DiagonalNetwork | LinearNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    if isinstance(net, DiagonalNetwork) and problem.n_targets > 1:
-        raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
+    if isinstance(net, DiagonalNetwork):
+        single_target(problem)
     if isinstance(net, LinearNetwork) and net.weight_decay:
         raise ValueError("`weight_decay` of a LinearNetwork is for flows and their limit, not for descent.")
 
@@ -70,9 +70,9 @@ class Case:
         if settings.label_noise is not None and problem.loss_function.fault is not no_fault:
             name = problem.loss_function.name
             raise ValueError(f"`label_noise` must be 0 for the {name} loss: it has no such targets.")
-        if isinstance(net, DiagonalNetwork) and problem.y.ndim == 2:
-            problem = problem.with_target(problem.y[:, 0])
-        elif isinstance(net, LinearNetwork) and problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
+        if isinstance(net, DiagonalNetwork):
+            problem = single_target(problem)
+        elif problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
             problem = problem.with_target(problem.y[:, None])
         self.problem, self.default_start = problem, start is None
         self.rate = acceleration(net, scale)

@@ -26,6 +26,12 @@ from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, resolv
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
 
+#: Options that all runs share, in the order of the message for an unknown one.
+_OPTIONS = (
+    "batch_size", "shuffle", "label_noise", "record_every", "momentum", "nesterov", "expected", "radius", "coordinates",
+    "gradient_noise", "temperature",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
@@ -156,10 +162,10 @@ def gradient_descents(
     """
     check_pair(net, problem)
     start = options.pop("start", None)
-    unknown = sorted(set(options) - set(_DEFAULTS))
+    unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
-        raise ValueError(f"`{unknown[0]}` is not an option of gradient_descents; known: start, {', '.join(_DEFAULTS)}.")
-    settings = Settings.check(problem.n, n_steps=n_steps, **{**_DEFAULTS, **options})
+        raise ValueError(f"`{unknown[0]}` is not an option of gradient_descents; known: start, {', '.join(_OPTIONS)}.")
+    settings = Settings.check(problem.n, n_steps=n_steps, **options)
     sizes = _sizes(step, runs)
     count_workers = check_count("workers", workers)
     sequence = read_seed(seed)
@@ -185,21 +191,6 @@ def gradient_descents(
         with ThreadPoolExecutor(count_workers) as pool:
             machines = list(pool.map(run, groups))
     return _gather(case, settings, sizes, seeds, groups, machines, began)
-
-
-_DEFAULTS: dict[str, Any] = {
-    "batch_size": None,
-    "shuffle": False,
-    "label_noise": 0.0,
-    "record_every": 1,
-    "momentum": 0.0,
-    "nesterov": False,
-    "expected": False,
-    "radius": None,
-    "coordinates": "auto",
-    "gradient_noise": 0.0,
-    "temperature": 0.0,
-}
 
 
 def _sizes(step: float | ArrayLike, runs: int | None) -> Array:

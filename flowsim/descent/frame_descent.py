@@ -73,17 +73,17 @@ def _distance(beta, scale, before):
 
 
 @part()
-def _multiply(Q, X, G, step, pulls):
+def _multiply(Q, X, G, step, damping):
     """``Q <- (1 + h S) Q``."""
     n, D = X.shape[0], G.shape[0]
     U, V = Q[:D].copy(), Q[D:].copy()
     up, down = np.dot(G, V), np.dot(G.T, U)
     add_multiple(U.ravel(), step, up.ravel(), U.ravel())
-    add_multiple(down.ravel(), -pulls[1], V.ravel(), down.ravel())
+    add_multiple(down.ravel(), -damping[1], V.ravel(), down.ravel())
     add_multiple(V.ravel(), step, down.ravel(), V.ravel())
-    if pulls[0] > 0.0:
+    if damping[0] > 0.0:
         XU = np.dot(X, np.ascontiguousarray(Q[:D]))
-        add_multiple(U.ravel(), -step * pulls[0] / n, np.dot(X.T, XU).ravel(), U.ravel())
+        add_multiple(U.ravel(), -step * damping[0] / n, np.dot(X.T, XU).ravel(), U.ravel())
     for j in range(Q.shape[1]):
         for i in range(D):
             Q[i, j] = U[i, j]
@@ -104,7 +104,7 @@ def _sort(Q, logs, rows):
 
 
 @compiled()
-def run_frame(X, Y, step, pulls, options, state, plan, record):
+def run_frame(X, Y, step, damping, options, state, plan, record):
     """Take the steps `plan` = (first, last, n_steps, every); False as soon as beta is not finite."""
     first, last, n_steps, every = plan
     D = state.beta.shape[0]
@@ -134,7 +134,7 @@ def run_frame(X, Y, step, pulls, options, state, plan, record):
         if not finite:
             state.stopped[0] = number
             return False
-        _multiply(Q, X, G, step, pulls)
+        _multiply(Q, X, G, step, damping)
         turned, triangle = np.linalg.qr(Q)
         for j in range(w):
             sign = -1.0 if triangle[j, j] < 0.0 else 1.0
@@ -167,7 +167,7 @@ class FrameMachine(SingleRun):
         self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
         super().__init__(net, problem, start, settings, steps)
-        self.pulls = np.array(expected_decay(net, problem) if settings.expected else (0.0, 0.0))
+        self.damping = np.array(expected_decay(net, problem) if settings.expected else (0.0, 0.0))
         frame = factor_frame([(start.A, start.B, start.log)], paired=False)
         slots, k = len(recorded_steps(settings.n_steps, settings.record_every)), frame.rows.shape[1]
         D, m = problem.d, problem.n_targets
@@ -183,7 +183,7 @@ class FrameMachine(SingleRun):
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         plan = (first, last, self.settings.n_steps, self.settings.record_every)
-        return bool(run_frame(self.X, self.Y, self.step, self.pulls, self.options, self.state, plan, self.record))
+        return bool(run_frame(self.X, self.Y, self.step, self.damping, self.options, self.state, plan, self.record))
 
     def read(self, lane: int, count: int) -> Read:
         D, shift = self.state.beta.shape[0], self.record.shift[:count]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.descent.products import Data, dense_products, move_on, products
+from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import LANES, ROWS, add_multiple, aligned_buffer, copy_to, is_any, lane_residuals, tile
 from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, bare, compiled, part
 from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
@@ -40,6 +41,11 @@ class StepPlan(NamedTuple):
     every: int
     momentum: float
     nesterov: bool
+
+    @classmethod
+    def of(cls, settings: Settings, first: int, last: int) -> StepPlan:
+        """A block of the steps of a run."""
+        return cls(first, last, settings.n_steps, settings.record_every, settings.momentum, settings.nesterov)
 
 
 class Components(NamedTuple):

@@ -104,8 +104,7 @@ class GrowthMachine:
         self._set_parts()
 
     def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
-        s = self.settings
-        plan = StepPlan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        plan = StepPlan.of(self.settings, first, last)
         return bool(
             run_growth(self.data, self.target, labels, rows, self.scale, self.parts, self.state, plan, self.record)
         )

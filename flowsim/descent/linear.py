@@ -138,8 +138,7 @@ class LinearMachine(SingleRun):
         )  # fmt: skip
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
-        s = self.settings
-        plan = StepPlan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        plan = StepPlan.of(self.settings, first, last)
         return bool(
             run_linear(self.X, self.Y, labels, rows, noise, self.step, self.options, self.state, plan, self.record)
         )

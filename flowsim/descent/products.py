@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Problem, Regression
+from flowsim.problem.entries import dense
 from flowsim.solvers.compilation import VECTOR, address_of, bare, part
 from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, load_part, store, store_part
 
@@ -48,9 +49,7 @@ def load_data(problem: Problem) -> Data:
     if hasattr(X, "indptr"):
         entries = X.data.astype(float), X.indices.astype(np.int64), X.indptr.astype(np.int64)
         return Data(np.empty((0, 0)), *entries, True, np.empty(0), np.empty(0), *loss)
-    if not isinstance(X, np.ndarray):
-        X = np.asarray(X @ np.eye(problem.d))
-    X = aligned(np.asarray(X, dtype=float), -(-X.shape[1] // EIGHT) * EIGHT)
+    X = aligned(np.asarray(dense(problem), dtype=float), -(-problem.d // EIGHT) * EIGHT)
     return Data(X, *none, False, np.empty(0), np.empty(0), *loss)
 
 

@@ -151,12 +151,11 @@ class WeightMachine:
         self.options.penalty[:] = np.repeat(variances, self.lanes) * np.tile(self.steps, self.d)
 
     def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
-        s = self.settings
-        plan = StepPlan(first, last, s.n_steps, s.record_every, s.momentum, s.nesterov)
+        plan = StepPlan.of(self.settings, first, last)
         kicks = np.empty((0, *self.state.w.shape))
         if self.kicks is not None:
             drawn = self.kicks.block(last - first).reshape(last - first, *self.state.w.shape)
-            kicks = drawn * np.tile(-s.kick_sizes(self.steps), self.d)
+            kicks = drawn * np.tile(-self.settings.kick_sizes(self.steps), self.d)
         return bool(
             run_weights(
                 self.formula, self.data, self.target, (labels, rows, noise, kicks), self.scale, self.options,

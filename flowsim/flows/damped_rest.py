@@ -56,14 +56,14 @@ def _residual(X: Array, y: Array, plus: Array, minus: Array) -> Array:
         if len(active) > n:
             break
         part, side = X[:, active], signs[active]
-        pull = np.where(side > 0, plus[active], -minus[active])
+        penalty = np.where(side > 0, plus[active], -minus[active])
         try:
-            beta = np.linalg.solve(part.T @ part, part.T @ y - n * pull)
+            beta = np.linalg.solve(part.T @ part, part.T @ y - n * penalty)
         except np.linalg.LinAlgError:
             break
         residual = y - part @ beta
         f = X.T @ residual / n
-        if np.abs(f[active] - pull).max(initial=0.0) > _EQUAL * np.abs(y).max() * np.abs(X).max():
+        if np.abs(f[active] - penalty).max(initial=0.0) > _EQUAL * np.abs(y).max() * np.abs(X).max():
             break
         now = (f > plus).astype(float) - (f < -minus)
         now[active] = np.where(side * beta > 0, side, 0.0)

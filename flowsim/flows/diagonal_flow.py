@@ -31,7 +31,7 @@ from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.growth.resolved_curves import admits_curves
 from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
 from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start, read_start
-from flowsim.problem import Problem, Regression, require_squares
+from flowsim.problem import Problem, Regression, require_squares, single_target
 from flowsim.results import State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
@@ -64,12 +64,7 @@ def diagonal_flow(
 
     Raises ValueError, IntegrationError.
     """
-    if problem.y.ndim == 2:
-        if problem.n_targets > 1:
-            raise ValueError(
-                f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}."
-            )
-        problem = problem.with_target(problem.y[:, 0])
+    problem = single_target(problem)
     looked_for: Sequence[Event] = ()
     if events:
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))

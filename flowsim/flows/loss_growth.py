@@ -55,7 +55,7 @@ class GrowthLossClock(GrowthCoordinates):
         return out
 
     def logs(self, y: Array) -> tuple[Array, Array, Array, Array]:
-        """ln L, the pull ``y q``, curvatures over n L, and the predictor's slope in z at states (..., N)."""
+        """ln L, minus its slopes ``y q``, curvatures over n L, and the predictor's slope in z at states (..., N)."""
         exponents = self.map.exponents(self._z(y), 0.0)
         margins = self.problem.y * self._reduced.predict(self.map.mean(exponents))
         assert self.problem.loss_function.margin_logs is not None
@@ -92,24 +92,24 @@ class GrowthLossClock(GrowthCoordinates):
         return float(self.ivp.y0[-1])
 
     def _rhs(self, t: float, y: Array) -> Array:
-        log_loss, pull, _, _ = self.logs(y)
-        return np.append(self._rate(pull), _pace(-float(log_loss), y[-1])[0])
+        log_loss, drive, _, _ = self.logs(y)
+        return np.append(self._rate(drive), _pace(-float(log_loss), y[-1])[0])
 
-    def _rate(self, pull: Array) -> Array:
+    def _rate(self, drive: Array) -> Array:
         """Of the dual unknown of the rows."""
         reduced = self._reduced
-        return reduced.scale / reduced.unit * self.problem.n * reduced.projected(pull.T).T
+        return reduced.scale / reduced.unit * self.problem.n * reduced.projected(drive.T).T
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        log_loss, pull, bent, slope = self.logs(y)
+        log_loss, drive, bent, slope = self.logs(y)
         reduced = self._reduced
         active = slope > 0
         B = reduced.B[:, active]
         rows = B if reduced.Q is None else reduced.Q @ B
-        drift = pull @ rows
+        drift = drive @ rows
         back = B.T * slope[active, None]
         out = np.zeros((len(y), len(y)))
-        inner = reduced.projected(np.outer(pull, drift) - bent[:, None] * rows)
+        inner = reduced.projected(np.outer(drive, drift) - bent[:, None] * rows)
         out[:-1, :-1] = reduced.scale * self.problem.n * inner @ back
         pace, by_log = _pace(-float(log_loss), y[-1])
         out[-1, :-1] = by_log * reduced.unit * drift @ back
@@ -134,8 +134,8 @@ class GrowthLossClock(GrowthCoordinates):
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta / d sigma``."""
-        _, pull, _, slope = self.logs(y)
-        return slope * (self._rate(pull) @ self.reduced.B)
+        _, drive, _, slope = self.logs(y)
+        return slope * (self._rate(drive) @ self.reduced.B)
 
     def log_loss(self, y: Array) -> Array:
         """ln L of states (K, N)."""

@@ -347,7 +347,7 @@ class ModifiedLinear:
         state = y.reshape(*y.shape[:-1], -1, self.width)
         return state[..., : self.rows, :], state[..., self.rows :, :]
 
-    def _pull(self, values: Array) -> Array | float:
+    def _damping(self, values: Array) -> Array | float:
         """``a Sigma values``."""
         if not self.decay_u:
             return 0.0
@@ -357,9 +357,9 @@ class ModifiedLinear:
         """F and F'F, (D + m, k)."""
         U, V = state[: self.rows], state[self.rows :]
         b, G = self.decay_v, self.problem.gradient(U @ V.T)
-        P, Q = -(G @ V + self._pull(U)), -(G.T @ U + b * V)
+        P, Q = -(G @ V + self._damping(U)), -(G.T @ U + b * V)
         change = self.problem.hessian_product(U @ V.T, P @ V.T + U @ Q.T)
-        curved = -(change @ V + G @ Q + self._pull(P)), -(change.T @ U + G.T @ P + b * Q)
+        curved = -(change @ V + G @ Q + self._damping(P)), -(change.T @ U + G.T @ P + b * Q)
         return np.concatenate([P, Q]), np.concatenate(curved)
 
     def _rhs(self, t: float, y: Array) -> Array:

@@ -49,10 +49,10 @@ def flow_to_rest(
             f"`t_end` must be given for the loss {problem.loss_function.name!r}: its minimum may lie at infinity."
         )
     zero = np.zeros((problem.d, *problem.y.shape[1:]))
-    pull = float(np.abs(problem.gradient(zero)).max())
+    steepest = float(np.abs(problem.gradient(zero)).max())
     last, known = _last_jump(net, problem)
     rate = acceleration(net, scale) if clock == "time" else 1.0
-    first = last if last > 0 else 2.0 / pull if pull > 0 else 1.0
+    first = last if last > 0 else 2.0 / steepest if steepest > 0 else 1.0
     t_end = _AFTER_LAST_JUMP * first / rate
     for _ in range(_MOST_DOUBLINGS):
         if not np.isfinite(t_end):
@@ -62,7 +62,7 @@ def flow_to_rest(
         if not trajectory.success or trajectory.t[-1] == 0 or "ended by the event" in trajectory.message:
             return trajectory
         end = trajectory.beta[-1]
-        if net.noise is None and np.abs(problem.gradient(end.reshape(zero.shape))).max() <= rtol * pull:
+        if net.noise is None and np.abs(problem.gradient(end.reshape(zero.shape))).max() <= rtol * steepest:
             return trajectory
         if (
             past

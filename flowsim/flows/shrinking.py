@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import IntegrationOptions
 from flowsim.flows.dual import DualCoordinates
-from flowsim.growth.shrinking_map import ShrinkingMap, bound_on_pull, still_time
+from flowsim.growth.shrinking_map import ShrinkingMap, gradient_bound_at, still_time
 from flowsim.solvers import SeparableFlow, SeparableSolution, Status, integrate_separable
 from flowsim.solvers.separable.distance_steps import DistanceSteps
 
@@ -109,7 +109,7 @@ class ShrinkingLine:
     begin: float
     length: float
     before: Place
-    pull: Array
+    force: Array
     rests: NDArray[np.bool_]
     shrinkage: Array
     balancing: Array
@@ -136,16 +136,16 @@ class ShrinkingLine:
         """Times at which coordinates reach their blow-up, (d,); infinite for those that never do."""
         above, below = self.before.true_distance
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            wait = np.where(self.pull > 0, above, below) / np.abs(self.pull)
+            wait = np.where(self.force > 0, above, below) / np.abs(self.force)
             share = wait * self.shrinkage
             slowed = -np.log1p(-np.minimum(share, 1.0)) / self.shrinkage
-            return np.where((self.pull == 0) | ~(share < 1), math.inf, np.where(self.shrinkage > 0, slowed, wait))
+            return np.where((self.force == 0) | ~(share < 1), math.inf, np.where(self.shrinkage > 0, slowed, wait))
 
     def _travelled(self, x: Array) -> Array:
         """``|f| int exp(-shrinkage t) dt`` over times x (d,)."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             slowed = -np.expm1(-self.shrinkage * x) / self.shrinkage
-        return np.abs(self.pull) * np.where(self.shrinkage > 0, slowed, x)
+        return np.abs(self.force) * np.where(self.shrinkage > 0, slowed, x)
 
     def after(self, x: float) -> Place:
         """The state after a time x."""
@@ -155,7 +155,7 @@ class ShrinkingLine:
             E, R = self.before.E + self.shrinkage * x, self.before.R + self.balancing * x
             stretch = np.exp(np.minimum((self.depth - 2) * self.balancing * x, _LARGEST))
         change = np.exp(-self.before.E) * self._travelled(np.full(len(E), x))
-        each, ahead = np.arange(len(E)), np.where(self.pull > 0, 0, 1)
+        each, ahead = np.arange(len(E)), np.where(self.force > 0, 0, 1)
         distance = self.before.distance.copy()
         distance[ahead, each] -= change
         distance[1 - ahead, each] += change
@@ -201,10 +201,10 @@ class ShrinkingCoordinates(DualCoordinates):
         beta, at_start = (
             self.predictor(np.zeros(1), row[None])[0] for row in (y, self.map.state(np.zeros(self.map.d)))
         )
-        pull, least = -self.problem.gradient(beta), _UNSEEN * np.abs(self.problem.gradient(at_start)).max()
-        waits = (np.abs(beta) <= _UNSEEN * np.abs(beta).max()) & (np.abs(pull) > least)
+        force, least = -self.problem.gradient(beta), _UNSEEN * np.abs(self.problem.gradient(at_start)).max()
+        waits = (np.abs(beta) <= _UNSEEN * np.abs(beta).max()) & (np.abs(force) > least)
         place, still = Place(distances.reshape(2, -1), E, R), np.zeros(len(E), dtype=bool)
-        line = ShrinkingLine(0.0, 0.0, place, np.where(waits, pull, 0.0), still, self.map.shrinkage, R, self.map.depth)
+        line = ShrinkingLine(0.0, 0.0, place, np.where(waits, force, 0.0), still, self.map.shrinkage, R, self.map.depth)
         return {"waits": bool(np.isfinite(line.arrivals()).any())}
 
     def departure_of_conserved(self, t: Array, y: Array) -> Array:
@@ -222,9 +222,9 @@ class _Run:
         self.first = self.place = Place(self.map.distance, nothing, nothing)
         self.t, self.taken = 0.0, list[Jump | ShrinkingLine]()
         self.stats = dict.fromkeys(("steps", "rejected", "nfev", "njev", "nlu", "passes"), 0)
-        self.pull, self.rests = -self.problem.gradient(self._beta()), np.zeros(self.map.d, dtype=bool)
+        self.force, self.rests = -self.problem.gradient(self._beta()), np.zeros(self.map.d, dtype=bool)
         self.waits = ~self.rests
-        self.bound = _SLACK * bound_on_pull(self.problem, float(self.problem.loss(self._beta())))
+        self.bound = _SLACK * gradient_bound_at(self.problem, float(self.problem.loss(self._beta())))
 
     def _beta(self) -> Array:
         return np.asarray(self.map.value(self.place.row[None], 0.0)[0])
@@ -273,13 +273,13 @@ class _Run:
     def _still(self) -> float:
         """How long E may be frozen."""
         fastest = float(self.map.shrinkage[~self._is_trapped()].max(initial=0.0))
-        return still_time(self.map, self.problem, float(np.abs(self.pull).max()), fastest, self.rtol)
+        return still_time(self.map, self.problem, float(np.abs(self.force).max()), fastest, self.rtol)
 
     def _plateau(self, length: float) -> ShrinkingLine:
         depth, shrinkage = self.map.depth, np.where(self.rests, 0.0, self.map.shrinkage)
         balancing = np.where(self.rests, self.map.balancing(self.place.row), shrinkage / (depth - 2))
-        pull = np.where(self.rests, 0.0, self.pull)
-        return ShrinkingLine(self.t, length, self.place, pull, self.rests, shrinkage, balancing, depth)
+        force = np.where(self.rests, 0.0, self.force)
+        return ShrinkingLine(self.t, length, self.place, force, self.rests, shrinkage, balancing, depth)
 
     def _wait(self) -> str:
         """Take a plateau, to just before the next arrival; returns why that fails, or an empty text."""
@@ -328,10 +328,10 @@ class _Run:
         """Set the state after the last steps of a jump, and the active coordinates there."""
         moved = np.exp(-self.place.E) * last.place[-1]
         self.place = replace(self.place, distance=np.where(trapped, self.place.distance, moved))
-        self.pull, beta = last.f[-1], np.abs(self._beta())
+        self.force, beta = last.f[-1], np.abs(self._beta())
         self.waits = beta <= _UNSEEN * self.rtol * max(beta.max(), self.problem.coefficient_size)
-        self.rests = (self.pull == 0) & ~self.waits
-        self.place = replace(self._plateau(length), pull=np.zeros(self.map.d)).after(length)
+        self.rests = (self.force == 0) & ~self.waits
+        self.place = replace(self._plateau(length), force=np.zeros(self.map.d)).after(length)
 
     def _unsettled(self, length: float) -> str:
         """Why active coordinates are not at rest to within the tolerance; empty if they are."""

@@ -40,7 +40,8 @@ from flowsim.flows.checks import positive
 from flowsim.growth.exponential import ExponentialMap, admits_growth
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, resolve_alpha
-from flowsim.problem import Problem, require_squares
+from flowsim.problem import Problem, require_squares, single_target
+from flowsim.problem.entries import dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +157,7 @@ def stochastic_flow(
         raise ValueError(f"`net` must be a DiagonalNetwork; received {type(net).__name__}.")
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
-    if problem.n_targets > 1:
-        raise ValueError(f"`problem` must have a single target; received {problem.n_targets}.")
-    if problem.y.ndim == 2:
-        problem = problem.with_target(problem.y[:, 0])
+    problem = single_target(problem)
     if net.noise is not None or (reason := admits_growth(net)) is not None:
         raise ValueError(
             f"`net` must have quadratic formulas and no weight noise; received {net}"
@@ -207,8 +205,8 @@ class _Driven:
         ratio = n / batch
         self.batch_size = math.sqrt(step * (ratio - 1) * n / (n - 1)) if n > 1 else 0.0
         self.label_size = label_noise * math.sqrt(step * ratio)
-        X = problem.X if isinstance(problem.X, np.ndarray) else np.asarray(problem.X @ np.eye(problem.d))
-        self.X, self.squares = X, X**2
+        self.X = dense(problem)
+        self.squares = self.X**2
         # Ito correction: ln c_k^2 decays by rate^2 / 4 times the quadratic variation.
         self.loss = self.map.modes.rate**2 / 4
 

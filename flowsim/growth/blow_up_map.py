@@ -17,7 +17,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.growth.blow_up import FARTHER, grow
 from flowsim.growth.branch import Branch
-from flowsim.growth.curve_map import invariants_at
+from flowsim.growth.curve_map import OnCurves
 from flowsim.growth.distance_unit import DistanceUnit
 from flowsim.growth.formula_origin import kernels_of, value_at_origin
 from flowsim.growth.homogeneous import leading_of
@@ -47,7 +47,7 @@ def admits_blow_up(net: DiagonalNetwork, scale: InitialScale) -> str | None:
     return None
 
 
-class BlowUpMap:
+class BlowUpMap(OnCurves):
     """A :class:`flowsim.growth.protocol.GrowthMap`; states are distances above and below, (T, 2 d), inf without one.
 
     Parameters
@@ -68,9 +68,6 @@ class BlowUpMap:
         If the growth of a coordinate is not known, or starts are too far apart.
     """
 
-    name = "curve"
-    is_damped = False
-
     def __init__(
         self,
         net: DiagonalNetwork,
@@ -79,7 +76,7 @@ class BlowUpMap:
         size: float = 1.0,
         clock: InitialScale | None = None,
     ) -> None:
-        self.net, self.scale, self.direction = net, scale, direction
+        super().__init__(net, scale, direction)
         self.d = direction.shape[1]
         self.order = leading_of(net.distinct[0]).order
         self.unit = DistanceUnit.of(self.order, clock or scale)
@@ -101,13 +98,6 @@ class BlowUpMap:
                 self.rows.append(rows)
                 self.curves.append((above, below))
         self.unit = self.unit.meeting(self.distance)
-
-    @property
-    def invariants(self) -> tuple[str, ...]:
-        from flowsim.symbolic import kernels
-
-        names: tuple[str, ...] = kernels(self.net).invariant_names
-        return names
 
     @cached_property
     def _moves(self) -> Array:
@@ -234,21 +224,6 @@ class BlowUpMap:
                 out[:, here] += branch.potential(part[:, here].ravel() * unit).reshape(len(y), -1)
         return out / unit
 
-    def drift(self, y: Array, t: Array | float) -> Array:
-        return np.zeros((len(y), self.d))
-
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         sign, logs, _, _ = self._read(y)
         return np.moveaxis(sign * np.exp(logs), 0, 1), np.moveaxis(logs, 0, 1)
-
-    @cached_property
-    def _conserved(self) -> tuple[Array, Array]:
-        return invariants_at(self.net, self.scale, self.direction)
-
-    def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
-        """Constants: the weights are read off the curve of their start."""
-        value, logs = self._conserved
-        return np.repeat(value[None], len(y), axis=0), np.repeat(logs[None], len(y), axis=0)
-
-    def law(self, t: Array) -> Array:
-        return np.repeat(self._conserved[1][None], len(t), axis=0)

@@ -28,7 +28,43 @@ _CORRECTED = 0.5
 _NEARER = 0.25
 
 
-class CurveMap:
+class OnCurves:
+    """What growth maps have in common whose weights are read off the curve of their start: constant invariants."""
+
+    log_unit = 0.0
+    is_damped = False
+    name = "curve"
+
+    def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> None:
+        self.net, self.scale, self.direction = net, scale, direction
+
+    @cached_property
+    def _kernels(self) -> Any:
+        from flowsim.symbolic import kernels
+
+        return kernels(self.net)
+
+    @property
+    def invariants(self) -> tuple[str, ...]:
+        names: tuple[str, ...] = self._kernels.invariant_names
+        return names
+
+    def drift(self, y: Array, t: Array | float) -> Array:
+        return np.zeros((len(y), self.direction.shape[1]))
+
+    @cached_property
+    def _at_start(self) -> tuple[Array, Array]:
+        return _invariants_at(self._kernels, self.net, self.scale, self.direction)
+
+    def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
+        value, logs = (np.repeat(part[None], len(y), axis=0) for part in self._at_start)
+        return value, logs
+
+    def law(self, t: Array) -> Array:
+        return np.repeat(self._at_start[1][None], len(t), axis=0)
+
+
+class CurveMap(OnCurves):
     """``beta_i = B_i(z_i)``, one curve for all coordinates of the same formula and start.
 
     A :class:`flowsim.growth.protocol.GrowthMap`; its states are z.
@@ -51,14 +87,10 @@ class CurveMap:
         If a formula is undefined at the start.
     """
 
-    name = "curve"
-    log_unit = 0.0
-    is_damped = False
-
     def __init__(
         self, net: DiagonalNetwork, scale: InitialScale, direction: Array, size: float = 1.0, reach: float = math.inf
     ) -> None:
-        self.net, self.scale, self.direction = net, scale, direction
+        super().__init__(net, scale, direction)
         self._reach: Array = np.zeros((2, direction.shape[1]))
         d = direction.shape[1]
         kinds = net.kinds(d)
@@ -89,17 +121,6 @@ class CurveMap:
         self.shift = np.zeros(1)
         self._table: CurveTable | None = None
         self._seen: tuple[float, tuple[Array, Array, Array, Array]] | None = None
-
-    @cached_property
-    def _kernels(self) -> Any:
-        from flowsim.symbolic import kernels
-
-        return kernels(self.net)
-
-    @property
-    def invariants(self) -> tuple[str, ...]:
-        names: tuple[str, ...] = self._kernels.invariant_names
-        return names
 
     @cached_property
     def size(self) -> int:
@@ -165,9 +186,6 @@ class CurveMap:
     def potential(self, y: Array, t: Array | float) -> Array:
         return self._derivatives(y)[1]
 
-    def drift(self, y: Array, t: Array | float) -> Array:
-        return np.zeros(y.shape)
-
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         z = y
         table = self._covering(z)
@@ -205,20 +223,6 @@ class CurveMap:
         np.minimum.at(lowest, self.which, low)
         np.maximum.at(highest, self.which, high)
         return lowest.tolist(), highest.tolist()
-
-    @cached_property
-    def _invariants_at_start(self) -> tuple[Array, Array]:
-        return invariants_at(self.net, self.scale, self.direction)
-
-    def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
-        """Constants: the weights are read off the curve of their start."""
-        value, logs = self._invariants_at_start
-        shape = (len(y), *value.shape)
-        return np.broadcast_to(value, shape).copy(), np.broadcast_to(logs, shape).copy()
-
-    def law(self, t: Array) -> Array:
-        logs = self._invariants_at_start[1]
-        return np.broadcast_to(logs, (len(t), *logs.shape))
 
     def thresholds(self) -> tuple[Array, Array]:
         return growth_thresholds(self.net, self.direction, len(self.which))[:2]
@@ -272,11 +276,9 @@ class CurveMap:
         return f"coordinate {i} left the range of its formula at {beta:.3g}; tighten `rtol`"
 
 
-def invariants_at(net: DiagonalNetwork, scale: InitialScale, direction: Array) -> tuple[Array, Array]:
+def _invariants_at(own: Any, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> tuple[Array, Array]:
     """The conserved quantities at ``alpha * direction``: values and logarithms of their moduli, (p, d)."""
-    from flowsim.symbolic import kernels
-
-    own, d = kernels(net), direction.shape[1]
+    d = direction.shape[1]
     value, double = (np.zeros((len(own.invariant_names), d)) for _ in range(2))
     kinds = net.kinds(d)
     start = np.ascontiguousarray(direction)

@@ -69,7 +69,7 @@ class ShrinkingMap(ProductMap):
         return self._rates(np.logaddexp(self.log_decay, self.log_noise + seen))
 
     def resistance(self, y: Array) -> Array:
-        """The pull (d,) that keeps weights much larger than eta at a state at rest against noise and decay."""
+        """The gradient (d,) that keeps weights much larger than eta at a state at rest against noise and decay."""
         logs, sign = self._logs(y[None])
         log_w = logs[0].min(axis=0)
         noise = self.log_noise + self.log_eta2 + math.log(self.depth - 1) + (self.depth - 2) * log_w
@@ -103,7 +103,7 @@ def _logs_of(net: DiagonalNetwork, problem: Problem) -> tuple[float, Array, floa
     return float(decay), noise, 2 * float(eta2)
 
 
-def bound_on_pull(problem: Problem, loss: float) -> Array:
+def gradient_bound_at(problem: Problem, loss: float) -> Array:
     """Bound on |g| (d,) where the squared loss is at most `loss`."""
     return np.sqrt(2 * loss * problem.feature_variances)
 
@@ -132,21 +132,21 @@ def admits_shrinking(
     return _is_felt(growth, problem, float(stds.max()), rtol)
 
 
-def still_time(growth: ShrinkingMap, problem: Problem, pull: float, fastest: float, rtol: float) -> float:
-    """How long E may be frozen, given its fastest rate and the bound `pull` on the gradient."""
+def still_time(growth: ShrinkingMap, problem: Problem, steepest: float, fastest: float, rtol: float) -> float:
+    """How long E may be frozen, given its fastest rate and the bound `steepest` on the gradient."""
     if fastest == 0:
         return math.inf
-    return min(max(_STILL_PART * rtol / fastest, _seen_time(growth, problem, pull, rtol)), _longest(fastest, rtol))
+    return min(max(_STILL_PART * rtol / fastest, _seen_time(growth, problem, steepest, rtol)), _longest(fastest, rtol))
 
 
 def _longest(fastest: float, rtol: float) -> float:
     return math.sqrt(_SECOND_ORDER * rtol) / fastest
 
 
-def _seen_time(growth: ShrinkingMap, problem: Problem, pull: float, rtol: float) -> float:
-    if pull == 0:
+def _seen_time(growth: ShrinkingMap, problem: Problem, steepest: float, rtol: float) -> float:
+    if steepest == 0:
         return math.inf
-    seen = log_visible_distance(growth.depth, problem, pull, rtol) - growth.unit.near - math.log(pull)
+    seen = log_visible_distance(growth.depth, problem, steepest, rtol) - growth.unit.near - math.log(steepest)
     return _SEEN_TIMES * math.exp(min(seen, _LARGEST))
 
 
@@ -154,7 +154,7 @@ def _is_felt(growth: ShrinkingMap, problem: Regression, eta: float, rtol: float)
     """Whether noise or decay is felt beyond the tolerance by weights that do not wait."""
     depth, waiting = growth.depth, growth.distance.min(axis=0)
     start = growth.value(growth.state(np.zeros(growth.d))[None], 0.0)[0]
-    bound = bound_on_pull(problem, float(problem.loss(start)))
+    bound = gradient_bound_at(problem, float(problem.loss(start)))
     with np.errstate(invalid="ignore", over="ignore"):
         grows = ~(growth.shrinkage * waiting > bound) & np.isfinite(waiting)
     small = (depth - 1) * np.exp(2 * growth._logs(growth.state(np.zeros(growth.d))[None])[0][0].max(axis=0))
@@ -167,7 +167,7 @@ def _is_felt(growth: ShrinkingMap, problem: Regression, eta: float, rtol: float)
     if (depth - 1) * eta**2 > _NOISE_PART * rtol:
         needed = (depth - 1) * eta**2 / _NOISE_PART
         return f"noise of {eta:.2g} is felt by weights of size one beyond `rtol`, though not beyond {needed:.1g}"
-    pull, fastest = float(np.abs(problem.gradient(start)).max()), float(growth.shrinkage[grows].max())
-    if fastest > 0 and _seen_time(growth, problem, pull, rtol) > _longest(fastest, rtol):
+    steepest, fastest = float(np.abs(problem.gradient(start)).max()), float(growth.shrinkage[grows].max())
+    if fastest > 0 and _seen_time(growth, problem, steepest, rtol) > _longest(fastest, rtol):
         return "weights that are seen feel noise or decay beyond `rtol`"
     return None

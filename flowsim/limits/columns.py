@@ -161,15 +161,15 @@ def sweep(place, rows, entries, ends, pair, bounds, stands, times, near):  # pra
     """
     best, count = np.inf, np.int64(0)
     d = len(stands[0])
-    dual, pulls, late = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    dual, g, late = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     for block in range(len(ends) - 1):
         first = block * BLOCK
         size = min(BLOCK, d - first)
         dual[:] = 0.0
-        pulls[:] = 0.0
+        g[:] = 0.0
         for p in range(ends[block], ends[block + 1]):
             j, row, x = place[p] & _IN_BLOCK, rows[p], entries[p]  # unsigned: an index without a sign to test
             dual[j] += x * pair[row, 0]
-            pulls[j] += x * pair[row, 1]
-        best, count = examine(best, count, first, dual[:size], pulls[:size], bounds, stands, times, near, late)
+            g[j] += x * pair[row, 1]
+        best, count = examine(best, count, first, dual[:size], g[:size], bounds, stands, times, near, late)
     return best, count

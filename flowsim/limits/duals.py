@@ -175,7 +175,8 @@ class ScreenedDuals:
     def _near_only(self, t: float, flags: NDArray[np.uint8], age: float) -> Hits | None:
         """The next breakpoint, if the ball determines it; None if all duals must be computed."""
         began = time.perf_counter()
-        near = self._near()
+        near = self.near
+        assert near is not None
         s = self._s[: self._count]
         fresh = self._rows[len(self._g) : self._count]
         g = self._g = np.append(self._g, fresh @ (self.residual * (-1.0 / self.problem.n)))
@@ -194,18 +195,8 @@ class ScreenedDuals:
 
     def _hits(self, s: Array, g: Array, chosen: Index | slice, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
         bounds = tuple(tabulate(side[chosen]) for side in self.sides)
-        still = np.zeros(len(s))
-        wait, found, signs = next_hits(
-            s,
-            still,
-            0.0,
-            g,
-            bounds,
-            np.ascontiguousarray(flags[chosen]),
-            np.ascontiguousarray(self.rounding[chosen]),
-            t,
-            age,
-        )
+        own_flags, own_rounding = (np.ascontiguousarray(part[chosen]) for part in (flags, self.rounding))
+        wait, found, signs = next_hits(s, np.zeros(len(s)), 0.0, g, bounds, own_flags, own_rounding, t, age)
         return wait, found if isinstance(chosen, slice) else chosen[found], signs
 
     def _reachable(self, t: float, N: Array, flags: NDArray[np.uint8]) -> Index:
@@ -250,10 +241,6 @@ class ScreenedDuals:
         self._count = needed
         self._mask[coordinates] = True
         self.near = np.append(self.near, coordinates)
-
-    def _near(self) -> Index:
-        assert self.near is not None
-        return self.near
 
 
 def _sides(bounds: DualBounds) -> tuple[Array, Array, Array, Array]:

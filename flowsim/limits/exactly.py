@@ -14,6 +14,7 @@ from flowsim.limits.rational import exact_process
 from flowsim.limits.selection import NEGLIGIBLE, check_reach, selected
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
+from flowsim.problem.entries import dense
 
 
 def exactly(
@@ -22,12 +23,9 @@ def exactly(
     if not (problem.is_dense or hasattr(problem.X, "toarray")):
         raise ValueError("`exact` needs the entries of X; received a LinearOperator.")
     began = time.perf_counter()
-    X = problem.X if problem.is_dense else problem.X.toarray()
-    y = (
-        problem.y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
-        if np.any(bounds.offset)
-        else problem.y
-    )
+    X, y = dense(problem), problem.y
+    if np.any(bounds.offset):
+        y = y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
     sides: list[list[Fraction | None]] = [
         [None if math.isinf(v) else Fraction(v) for v in side.tolist()] for side in (bounds.upper, bounds.lower)
     ]

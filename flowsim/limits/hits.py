@@ -64,7 +64,7 @@ def arrivals(
     wait: float, near: NDArray[np.int64], both: Array, bounds: tuple[Array, ...], flags: NDArray[np.uint8],
     rounding: Array, t: float, age: float,
 ) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """Those of the candidates, with their duals and gradients, that reach a bound after the wait; and which bound."""
+    """Those of the candidates, with their duals and g, that reach a bound after the wait; and which bound."""
     s, g = both
     up = g < 0
     upper, lower, up_cost, low_cost = (side[near] if len(side) > BLOCK else side[near % BLOCK] for side in bounds)
@@ -78,7 +78,7 @@ def arrivals(
 
 
 @part()
-def examine(best, count, first, dual, pulls, bounds, stands, times, near, late):  # pragma: no cover
+def examine(best, count, first, dual, g, bounds, stands, times, near, late):  # pragma: no cover
     """The least wait in one block of coordinates, and the candidates within rounding of the least so far.
 
     `bounds` are four arrays, each whole or one block of equal entries; `stands` are flags and rounding; `times` are t
@@ -96,8 +96,8 @@ def examine(best, count, first, dual, pulls, bounds, stands, times, near, late):
     ahead, shrink = min(best, 1e300), 1.0 - 2.0 * _TIE
     near = 0
     for j in range(size):
-        over = dual[j] - (high[j] + high_cost[j] * t) * shrink + ahead * (blur[j] - pulls[j] - high_cost[j] * shrink)
-        under = -dual[j] - (low[j] + low_cost[j] * t) * shrink + ahead * (blur[j] + pulls[j] - low_cost[j] * shrink)
+        over = dual[j] - (high[j] + high_cost[j] * t) * shrink + ahead * (blur[j] - g[j] - high_cost[j] * shrink)
+        under = -dual[j] - (low[j] + low_cost[j] * t) * shrink + ahead * (blur[j] + g[j] - low_cost[j] * shrink)
         late[j] = max(over, under) + blur[j] * age
         near += late[j] >= 0.0
     if near == 0:
@@ -105,20 +105,20 @@ def examine(best, count, first, dual, pulls, bounds, stands, times, near, late):
     for j in range(size):
         if late[j] < 0.0:
             continue
-        up = pulls[j] < 0.0
+        up = g[j] < 0.0
         if flags[j] & (1 if up else 2):
             continue
         cost = high_cost[j] if up else low_cost[j]
         bound = (high[j] if up else low[j]) + cost * t
         if not bound < np.inf:
             continue
-        rate, gap = abs(pulls[j]) - cost, bound - (dual[j] if up else -dual[j])
+        rate, gap = abs(g[j]) - cost, bound - (dual[j] if up else -dual[j])
         if not rate > blur[j]:
             continue
         if gap - _TIE * bound - blur[j] * age <= best * (rate + blur[j]):
             if count < len(buffer):
                 buffer[count] = first + j
-                kept[0, count], kept[1, count] = dual[j], pulls[j]
+                kept[0, count], kept[1, count] = dual[j], g[j]
             count += 1
             best = min(best, max(gap, 0.0) / rate)
     return best, count

@@ -132,7 +132,7 @@ class _Joint:
 
     def follow(self, max_jumps: int | None, t_end: float) -> tuple[float, bool, str]:
         while True:
-            g = -np.asarray(self.problem.X.T @ self.cone.residual) / self.problem.n
+            g = self._gradient()
             waits = self._waits(g)
             wait = float(waits.min(initial=math.inf))
             if math.isinf(wait):
@@ -148,6 +148,9 @@ class _Joint:
             self._jump(found, np.where(g[found] < 0, 1, -1))
             self.times.append(self.t)
             self.hits.append(found)
+
+    def _gradient(self) -> Array:
+        return -np.asarray(self.problem.X.T @ self.cone.residual) / self.problem.n
 
     def _gaps(self, g: Array) -> Array:
         """Distances to the bound in the direction of -g; inf at the bound, or where g is rounding."""
@@ -167,7 +170,7 @@ class _Joint:
 
     def trapped(self) -> NDArray[np.int64]:
         """Coordinates that move towards a bound they do not reach."""
-        g = -np.asarray(self.problem.X.T @ self.cone.residual) / self.problem.n
+        g = self._gradient()
         return np.flatnonzero(np.isfinite(self._gaps(g)) & np.isinf(self._waits(g)))
 
     def _jump(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:

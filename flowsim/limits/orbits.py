@@ -87,7 +87,7 @@ class _Field:
         self.root = root / np.sqrt(problem.n)
         self.aim = basis.T @ np.ldexp(problem.y - offset, -unit) / np.sqrt(problem.n)
         self.order = path.order
-        arriving = self.pull(beta0)
+        arriving = self.loss_force(beta0)
         self.sign = np.where(beta0 != 0, np.sign(beta0), np.where(beta1 != 0, np.sign(beta1), np.sign(arriving)))
         positive = self.sign > 0
         self.speed = np.where(positive, path.speeds[0][coordinates], path.speeds[1][coordinates])
@@ -110,7 +110,7 @@ class _Field:
         if self.free.any() and (self.order > 2 or not np.isfinite(self.memory[0][:, self.free]).all()):
             raise ValueError("orbits from these pretrained weights have no closed form.")
 
-    def pull(self, beta: Array) -> Array:
+    def loss_force(self, beta: Array) -> Array:
         """``-g``."""
         if isinstance(self.problem, Regression):
             return (self.aim - beta @ self.root.T) @ self.root
@@ -125,7 +125,7 @@ class _Field:
 
     def force(self, beta: Array) -> Array:
         """``-g - kappa sign(beta)``, the force on the coordinates."""
-        return self.pull(beta) - self.cost * self.sign
+        return self.loss_force(beta) - self.cost * self.sign
 
     def inertia(self, beta: Array) -> Array:
         """``d beta / d z``."""

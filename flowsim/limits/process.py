@@ -23,7 +23,7 @@ from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState, pretrained_state
 from flowsim.network import DiagonalNetwork, LinearNetwork, Logs
-from flowsim.problem import Problem, require_squares
+from flowsim.problem import Problem, require_squares, single_target
 
 
 @overload
@@ -183,10 +183,7 @@ def saddle_to_saddle(
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     if exact or getattr(net, "noise", None) is not None:
         require_squares(problem, "rational arithmetic" if exact else "the limit of weight noise")
-    if problem.n_targets > 1:
-        raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
-    if problem.y.ndim == 2:
-        problem = problem.with_target(problem.y[:, 0])
+    problem = single_target(problem)
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or a LinearNetwork; received {type(net).__name__}.")
     if joint_noise is not None:

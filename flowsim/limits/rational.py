@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sympy.polys.matrices import DomainMatrix
 
 Vector = list[Fraction]
 Matrix = list[list[Fraction]]
@@ -141,43 +145,24 @@ def _dot(a: Sequence[Fraction], b: Sequence[Fraction]) -> Fraction:
     return sum((x * z for x, z in zip(a, b, strict=True) if x and z), Fraction(0))
 
 
-def _reduce(A: Matrix) -> tuple[Matrix, list[int]]:
-    """Reduced row echelon form and its pivot columns."""
-    A = [list(row) for row in A]
-    pivots: list[int] = []
-    for column in range(len(A[0]) if A else 0):
-        row = next((r for r in range(len(pivots), len(A)) if A[r][column]), None)
-        if row is None:
-            continue
-        top = len(pivots)
-        A[top], A[row] = A[row], A[top]
-        pivot = A[top][column]
-        A[top] = [value / pivot for value in A[top]]
-        for other in range(len(A)):
-            if other != top and A[other][column]:
-                factor = A[other][column]
-                A[other] = [value - factor * lead for value, lead in zip(A[other], A[top], strict=True)]
-        pivots.append(column)
-    return A, pivots
+def _exact(A: Matrix) -> DomainMatrix:
+    from sympy import QQ
+    from sympy.polys.matrices import DomainMatrix
+
+    return DomainMatrix(
+        [[QQ(value.numerator, value.denominator) for value in row] for row in A], (len(A), len(A[0])), QQ
+    )
+
+
+def _vector(matrix: DomainMatrix) -> Vector:
+    return [Fraction(int(value.numerator), int(value.denominator)) for value in matrix.to_list_flat()]
 
 
 def _solve(A: Matrix, b: Vector) -> Vector:
-    reduced, _ = _reduce([[*row, value] for row, value in zip(A, b, strict=True)])
-    return [row[-1] for row in reduced]
-
-
-def _null_basis(A: Matrix) -> Matrix:
-    reduced, pivots = _reduce(A)
-    basis = []
-    for free in (column for column in range(len(A)) if column not in pivots):
-        vector = [Fraction(0)] * len(A)
-        vector[free] = Fraction(1)
-        for row, pivot in enumerate(pivots):
-            vector[pivot] = -reduced[row][free]
-        basis.append(vector)
-    return basis
+    return _vector(_exact(A).lu_solve(_exact([[value] for value in b])))
 
 
 def _null_vector(A: Matrix) -> Vector | None:
-    basis = _null_basis(A)
-    return basis[0] if basis else None
+    """A vector of the null space; None if there is none."""
+    basis = _exact(A).nullspace() if A else None
+    return _vector(basis[0, :]) if basis is not None and basis.shape[0] else None

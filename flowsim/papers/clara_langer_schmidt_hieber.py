@@ -21,8 +21,8 @@ PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 def _largest_root(c: float, eta: float, depth: int) -> float:
     """The stationary beta > 0 of ``beta - c + V'(beta) = 0`` reached from above; 0 if there is none."""
     grid = np.linspace(1e-9, abs(c) + 1e-9, 20_001)
-    pull = (grid ** (2 / depth) + eta**2) ** (depth - 1) * grid ** (2 / depth - 1) - grid
-    falling = np.flatnonzero(grid - abs(c) + pull < 0)
+    penalty = (grid ** (2 / depth) + eta**2) ** (depth - 1) * grid ** (2 / depth - 1) - grid
+    falling = np.flatnonzero(grid - abs(c) + penalty < 0)
     if not len(falling):
         return 0.0
     low, high = grid[falling[-1]], grid[min(falling[-1] + 1, len(grid) - 1)]

@@ -7,6 +7,6 @@ losses with closed expectations under noise, `convexity` and `checks` validate i
 
 from flowsim.problem.losses import Loss
 from flowsim.problem.matrices import MatrixCompletion, MatrixSensing
-from flowsim.problem.problems import Problem, Regression, require_squares
+from flowsim.problem.problems import Problem, Regression, require_squares, single_target
 
-__all__ = ["Loss", "MatrixCompletion", "MatrixSensing", "Problem", "Regression", "require_squares"]
+__all__ = ["Loss", "MatrixCompletion", "MatrixSensing", "Problem", "Regression", "require_squares", "single_target"]

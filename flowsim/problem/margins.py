@@ -78,8 +78,8 @@ def max_margin_l2(problem: Problem) -> MaxMargin:
     from scipy.optimize import nnls
 
     A, size = _signed_rows(problem)
-    dense = (A if isinstance(A, np.ndarray) else np.asarray(A.toarray())) / size
-    system = np.vstack([dense.T, np.ones(problem.n)])
+    full = (A if isinstance(A, np.ndarray) else A.toarray()) / size
+    system = np.vstack([full.T, np.ones(problem.n)])
     target = np.append(np.zeros(problem.d), 1.0)
     u, _ = nnls(system, target, maxiter=30 * problem.n)
     rest = system @ u - target

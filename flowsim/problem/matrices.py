@@ -126,8 +126,8 @@ class MatrixSensing(Problem):
             "matrix": f"{self.d} x {self._m}",
             "loss at 0": float(self.loss(zero)),
         }
-        pull = np.abs(self.gradient(zero)).max(axis=1)
-        return card(type(self).__name__, facts, bars(pull, "gradient by row"), "|gradient at 0|, largest first")
+        steepest = np.abs(self.gradient(zero)).max(axis=1)
+        return card(type(self).__name__, facts, bars(steepest, "gradient by row"), "|gradient at 0|, largest first")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(n={self.n}, shape=({self.d}, {self.n_targets}))"

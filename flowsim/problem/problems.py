@@ -360,6 +360,13 @@ class Regression(Problem):
         return f"Regression(n={self.n}, d={self.d}{targets})"
 
 
+def single_target(problem: Problem) -> Problem:
+    """The problem with y as a vector, for a network with one output; raises ValueError if it has several targets."""
+    if problem.n_targets > 1:
+        raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
+    return problem.with_target(problem.y[:, 0]) if problem.y.ndim == 2 else problem
+
+
 def require_squares(problem: Problem, what: str) -> Regression:
     """The problem, if its loss is the squared one.
 

@@ -196,8 +196,8 @@ def one_sided(path: SaddlePath | LinearSaddlePath) -> str | None:
     zero = np.zeros(path.problem.d)
     size = np.abs(path.problem.gradient(zero)).max()
     left = path.problem.gradient(path.end + path.offset)
-    for threshold, pull, sign in ((path.thresholds[1], left, "negative"), (path.thresholds[0], -left, "positive")):
-        if np.isinf(threshold).all() and not np.any(path.penalties) and pull.max() > _ASKED * size:
+    for threshold, force, sign in ((path.thresholds[1], left, "negative"), (path.thresholds[0], -left, "positive")):
+        if np.isinf(threshold).all() and not np.any(path.penalties) and force.max() > _ASKED * size:
             return (
                 f"from this start no coefficient can become {sign}, and the data require it: the path ends at the best "
                 f"fit without {sign} coefficients"

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -151,15 +150,6 @@ class RateCertificate:
 
     __repr__ = one_line
 
-    def row(self) -> dict[str, Any]:
-        return {
-            "theorem": "exponential rate from imbalance and margin",
-            "predicted": self.predicted,
-            "measured": self.measured,
-            "holds": self.holds,
-            "tightness": self.tightness,
-        }
-
 
 def certify_rate(
     net: LinearNetwork,
@@ -226,15 +216,6 @@ class InvariantSetCertificate:
     trajectory: Trajectory
 
     __repr__ = one_line
-
-    def row(self) -> dict[str, Any]:
-        return {
-            "theorem": "invariant set ends at the minimum-norm solution",
-            "predicted": self.predicted,
-            "measured": self.measured,
-            "holds": self.holds,
-            "departure": self.departure,
-        }
 
 
 def certify_invariant_set(

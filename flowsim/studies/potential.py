@@ -17,7 +17,7 @@ from flowsim.growth.protocol import GrowthMap
 from flowsim.growth.resolved_curves import admits_curves
 from flowsim.network import DiagonalNetwork, InitialScale, quadratic_form
 from flowsim.problem import Regression
-from flowsim.studies.references import entries, single_target
+from flowsim.studies.references import entries, target_vector
 
 #: Bounds on a Newton step: part of the distance to a pole of the dual, and e-folds of the weights.
 _CLOSER, _EFOLDS = 0.9, 2.0
@@ -107,7 +107,7 @@ def min_entropy(
     if (net.noise is not None and np.any(net.noise.stds(net.weights))) or net.weight_decay:
         raise ValueError("`net` must have no noise or decay: its end minimises no potential.")
     X = entries(problem)
-    fitted = X @ np.linalg.lstsq(X, single_target(problem), rcond=None)[0]
+    fitted = X @ np.linalg.lstsq(X, target_vector(problem), rcond=None)[0]
     if any(quadratic_form(formula) is None for formula in net.distinct):
         return mirror_interpolation(X, fitted, _grown(net, problem, scale, direction), tolerance=_TOLERANCE)
     memory = start_memory(net, direction, fresh=False)

@@ -95,7 +95,7 @@ def _constraints(problem: Regression) -> tuple[Any, Array, float]:
 
     Raises ValueError if y does not lie in the range of dense X.
     """
-    X, y = _matrix(problem), single_target(problem)
+    X, y = _matrix(problem), target_vector(problem)
     entries = X if isinstance(X, np.ndarray) else X.data
     p = math.frexp(float(np.abs(entries).max(initial=0.0)))[1]
     q = math.frexp(float(np.abs(y).max()))[1]
@@ -143,11 +143,11 @@ def _miss(A: Array, f: Array, x: Array) -> float:
 def min_l2(problem: Regression) -> Array:
     """The least-squares solution of least Euclidean norm, shape (d,)."""
     if problem.is_dense:
-        return np.asarray(np.linalg.lstsq(problem.X, single_target(problem), rcond=None)[0])
+        return np.asarray(np.linalg.lstsq(problem.X, target_vector(problem), rcond=None)[0])
     from scipy.sparse.linalg import lsqr
 
     size = 50 * min(problem.n, problem.d)
-    return np.asarray(lsqr(problem.X, single_target(problem), atol=1e-15, btol=1e-15, iter_lim=size)[0])
+    return np.asarray(lsqr(problem.X, target_vector(problem), atol=1e-15, btol=1e-15, iter_lim=size)[0])
 
 
 def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
@@ -175,7 +175,7 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
     from flowsim.solvers.active_set import ConeRegression
 
     plus, minus = _pair("penalties", penalties, problem.d, strict=False)
-    X, y = entries(problem), single_target(problem)
+    X, y = entries(problem), target_vector(problem)
     n, norms = problem.n, problem.column_norms
     cone: ConeRegression[tuple[int, float]] = ConeRegression(y, lambda key: key[1] * X[:, key[0]])
     inside = np.zeros((2, problem.d), dtype=bool)
@@ -280,14 +280,12 @@ def _pair(name: str, value: Any, d: int, strict: bool) -> tuple[Array, Array]:
     return out[0], out[1]
 
 
-def single_target(problem: Regression) -> Array:
+def target_vector(problem: Regression) -> Array:
     """y of one target, (n,)."""
     require_squares(problem, "a reference that interpolates or fits by least squares")
-    if problem.y.ndim == 1:
-        return problem.y
-    if problem.n_targets == 1:
-        return problem.y[:, 0]
-    raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
+    if problem.n_targets > 1:
+        raise ValueError(f"`problem` must have one target; received {problem.n_targets}.")
+    return problem.y.ravel()
 
 
 def _matrix(problem: Regression) -> Any:

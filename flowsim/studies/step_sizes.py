@@ -16,8 +16,8 @@ def first_move(net: DiagonalNetwork | LinearNetwork, problem: Problem, alpha: st
     """Twice the time of the first jump of the limit, for thresholds of 1; 0 if there is none."""
     gradient = problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))
     linear = isinstance(net, LinearNetwork)
-    pull = float(np.linalg.norm(gradient.reshape(problem.d, -1), 2) if linear else np.abs(gradient).max())
-    return 2.0 / (acceleration(net, InitialScale.parse(alpha)) * pull) if pull > 0 else 0.0
+    steepest = float(np.linalg.norm(gradient.reshape(problem.d, -1), 2) if linear else np.abs(gradient).max())
+    return 2.0 / (acceleration(net, InitialScale.parse(alpha)) * steepest) if steepest > 0 else 0.0
 
 
 def tenth_of_stable(net: DiagonalNetwork | LinearNetwork, problem: Problem, momentum: float = 0.0) -> float:
@@ -27,9 +27,9 @@ def tenth_of_stable(net: DiagonalNetwork | LinearNetwork, problem: Problem, mome
     curve more than ``u*v``.
     """
     if isinstance(net, LinearNetwork):
-        pull = float(np.linalg.norm(problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))))
+        steepest = float(np.linalg.norm(problem.gradient(np.zeros((problem.d, *problem.y.shape[1:])))))
         top = _largest_singular_value(problem) ** 2 / problem.n
-        return 0.1 / max(pull, top) * (1 - momentum) ** 2 / (1 + momentum)
+        return 0.1 / max(steepest, top) * (1 - momentum) ** 2 / (1 + momentum)
     forms = [quadratic_form(formula) for formula in net.distinct]
     curvature = max([1.0, *(2 * float(np.abs(np.linalg.eigvalsh(form)).max()) for form in forms if form is not None)])
     top = _largest_singular_value(problem) ** 2 / problem.n

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,15 +65,6 @@ class WidthLaw:
     holds: bool
 
     __repr__ = one_line
-
-    def row(self) -> dict[str, Any]:
-        return {
-            "theorem": f"width law, a = {self.exponent:g}",
-            "predicted": self.predicted,
-            "measured": self.measured,
-            "uncertainty": self.uncertainty,
-            "holds": self.holds,
-        }
 
 
 def width_law(

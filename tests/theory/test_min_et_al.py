@@ -36,7 +36,7 @@ def check_rates(count: int) -> np.ndarray:
     for index in range(count):
         net, problem, start, alpha = instance(index)
         found = certify_rate(net, problem, alpha=alpha, start=start)
-        assert found.holds, (index, found.row(), found.worst)
+        assert found.holds, (index, found)
         tightness.append(found.tightness)
     return np.array(tightness)
 
@@ -100,7 +100,7 @@ def test_the_invariant_set_is_kept_and_ends_at_the_minimum_norm_solution(n, D, m
     rng = np.random.default_rng(n + h)
     problem = fs.Regression(rng.standard_normal((n, D)), rng.standard_normal((n, m)))
     found = certify_invariant_set(fs.LinearNetwork(h), problem)
-    assert found.holds, found.row()
+    assert found.holds, found
     exact = np.linalg.pinv(problem.X) @ problem.y
     np.testing.assert_allclose(found.trajectory.beta[-1], exact, atol=1e-7)
 
