@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from flowsim.limits.files import PATH
-from flowsim.limits.linear_files import LINEAR_PATH
-from flowsim.limits.linear_path import read_linear_path
-from flowsim.limits.path import read_path
+from flowsim.limits import LinearSaddlePath, SaddlePath
+from flowsim.limits.files import PATH, read_fields
+from flowsim.limits.linear_files import LINEAR_PATH, read_linear_fields
 from flowsim.results import Trajectory
 from flowsim.results.files import read_trajectory
 from flowsim.results.netcdf import read
@@ -35,7 +34,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     data = read(path, "trajectory or path")
     if data.attrs.get("format") == PATH:
-        return read_path(path, data)
+        return SaddlePath(**read_fields(path, data))
     if data.attrs.get("format") == LINEAR_PATH:
-        return read_linear_path(path, data)
+        return LinearSaddlePath(**read_linear_fields(path, data))
     return Trajectory(**read_trajectory(path, data))

@@ -15,7 +15,19 @@ ROOT = Path(__file__).parents[1]
 
 #: Floors from the ground up; a room imports only from floors below its own (and from itself).
 FLOORS = [
-    {"arrays", "atomic", "card", "compiling", "errors", "extras", "hints", "json_values", "text_table", "version"}
+    {
+        "arrays",
+        "atomic",
+        "card",
+        "compiling",
+        "errors",
+        "extras",
+        "hints",
+        "json_values",
+        "plain_numbers",
+        "text_table",
+        "version",
+    }
     | {"solvers", "sweep"},
     {"problem"},
     {"network", "datasets", "results"},

@@ -18,11 +18,12 @@ from flowsim.arrays import Array
 from flowsim.card import one_line
 from flowsim.descent.case import Case, check_pair, fault_message, first_bad_step, parted_step
 from flowsim.descent.machine import Machine, drive, recorded_steps
-from flowsim.descent.settings import Settings, check_count, check_step
+from flowsim.descent.settings import Settings, check_step
 from flowsim.descent.streams import Seed, child_seeds, read_seed
 from flowsim.descent.tiles import LANES
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, resolve_alpha
+from flowsim.plain_numbers import count
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
 
@@ -167,7 +168,7 @@ def gradient_descents(
         raise ValueError(f"`{unknown[0]}` is not an option of gradient_descents; known: start, {', '.join(_OPTIONS)}.")
     settings = Settings.check(problem.n, n_steps=n_steps, **options)
     sizes = _sizes(step, runs)
-    count_workers = check_count("workers", workers)
+    count_workers = count("workers", workers)
     sequence = read_seed(seed)
     seeds = child_seeds(sequence, len(sizes))
     case = Case(net, problem, resolve_alpha(alpha, start), start, settings)
@@ -195,7 +196,7 @@ def gradient_descents(
 
 def _sizes(step: float | ArrayLike, runs: int | None) -> Array:
     if np.ndim(step) == 0:
-        return np.full(1 if runs is None else check_count("runs", runs), check_step(step))
+        return np.full(1 if runs is None else count("runs", runs), check_step(step))
     sizes = np.array([check_step(value) for value in np.asarray(step, dtype=object).ravel()])
     if len(sizes) == 0 or np.ndim(step) != 1:
         raise ValueError(f"`step` must be a number or a vector of numbers; received shape {np.shape(step)}.")

@@ -15,11 +15,12 @@ from flowsim.descent.case import Case, cancellation, check_pair, fault_message, 
 from flowsim.descent.machine import Machine, drive, recorded_steps
 from flowsim.descent.result import finite_records
 from flowsim.descent.schedules import read_steps
-from flowsim.descent.settings import Settings, check_count, check_step
+from flowsim.descent.settings import Settings, check_step
 from flowsim.descent.streams import Seed, read_seed
 from flowsim.errors import IntegrationError
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, Noise, resolve_alpha
+from flowsim.plain_numbers import count
 from flowsim.problem import Problem
 from flowsim.results import State, Trajectory
 
@@ -143,7 +144,7 @@ def gradient_descent(
     [2.0, 1.0]
     """
     check_pair(net, problem)
-    sizes = read_steps(step, check_count("n_steps", n_steps))
+    sizes = read_steps(step, count("n_steps", n_steps))
     settings = Settings.check(
         problem.n, n_steps=n_steps, batch_size=batch_size, batches=batches, sizes=sizes, shuffle=shuffle,
         label_noise=label_noise, momentum=momentum, nesterov=nesterov, expected=expected, radius=radius,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from flowsim.descent.schedules import read_batches
 from flowsim.network import GaussianNoise, Noise
+from flowsim.plain_numbers import count, finite
 
 COORDINATES = ("auto", "growth", "weights")
 
@@ -56,10 +55,10 @@ class Settings:
         sizes: NDArray[np.float64] | None = None,
     ) -> Settings:
         """Validate the options of the caller; a batch of all n rows counts as full batch."""
-        count = check_count("n_steps", n_steps)
-        every = check_count("record_every", record_every)
-        size = None if batch_size is None else check_count("batch_size", batch_size)
-        given = read_batches(batches, n, count)
+        steps = count("n_steps", n_steps)
+        every = count("record_every", record_every)
+        size = None if batch_size is None else count("batch_size", batch_size)
+        given = read_batches(batches, n, steps)
         if given is not None:
             if size is not None or shuffle:
                 raise ValueError("`batches` are the batches: `batch_size` and `shuffle` must be left out.")
@@ -68,15 +67,15 @@ class Settings:
             raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
         if shuffle and size is None:
             raise ValueError("`shuffle` needs `batch_size`; received None.")
-        mu = _number("momentum", momentum)
+        mu = finite("momentum", momentum)
         if not 0.0 <= mu < 1.0:
             raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
         if nesterov and mu == 0.0:
             raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
-        if radius is not None and not _number("radius", radius) > 0.0:
+        if radius is not None and not finite("radius", radius) > 0.0:
             raise ValueError(f"`radius` must be > 0; received {radius!r}.")
         added = _noise("gradient_noise", gradient_noise)
-        heat = _number("temperature", temperature)
+        heat = finite("temperature", temperature)
         if heat < 0.0:
             raise ValueError(f"`temperature` must be >= 0; received {temperature!r}.")
         if heat and added is not None:
@@ -84,7 +83,7 @@ class Settings:
         if coordinates not in COORDINATES:
             raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
         return cls(
-            n_steps=count,
+            n_steps=steps,
             batch_size=None if size == n and given is None else size,
             shuffle=bool(shuffle),
             label_noise=_noise("label_noise", label_noise),
@@ -109,7 +108,7 @@ class Settings:
 
 def check_step(step: Any) -> float:
     """A step size > 0."""
-    value = _number("step", step)
+    value = finite("step", step)
     if not value > 0.0:
         raise ValueError(f"`step` must be > 0; received {step!r}.")
     return value
@@ -121,29 +120,10 @@ def _noise(name: str, value: Any) -> Noise | None:
         return None
     noise = value
     if not isinstance(value, Noise):
-        std = _number(name, value)
+        std = finite(name, value)
         if std < 0:
             raise ValueError(f"`{name}` must be >= 0; received {value!r}.")
         noise = GaussianNoise(std)
     if noise.multiplicative or not isinstance(noise.std, float):
         raise ValueError(f"`{name}` must be additive with one std; received a multiplicative or per-weight noise.")
     return noise if noise.std > 0 else None
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """An integer >= least."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"`{name}` must be an integer >= {least}; received {value!r}.")
-    return min(int(value), sys.maxsize)
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        if isinstance(value, bool | str | np.bool_):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"`{name}` must be a number; received {value!r}.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"`{name}` must be finite; received {value!r}.")
-    return number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -56,10 +55,3 @@ def check_tolerances(rtol: Any, atol: Any) -> tuple[float, float]:
     if rtol >= 1:
         raise ValueError(f"`rtol` must be < 1, a relative accuracy; received {rtol:g}.")
     return rtol, atol
-
-
-def check_steps(max_steps: Any) -> int:
-    """A budget of steps."""
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise ValueError(f"`max_steps` must be an integer >= 1; received {max_steps!r}.")
-    return min(int(max_steps), sys.maxsize)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from numpy.typing import ArrayLike
 
-from flowsim.flows.checks import check_clock, check_steps, check_times, check_tolerances, positive
+from flowsim.flows.checks import check_clock, check_times, check_tolerances, positive
 from flowsim.flows.diagonal_flow import diagonal_flow
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
@@ -19,6 +19,7 @@ from flowsim.network import (
     Logs,
     resolve_alpha,
 )
+from flowsim.plain_numbers import count
 from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
@@ -137,7 +138,7 @@ def gradient_flow(
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
     rtol, atol = check_tolerances(rtol, atol)
-    max_steps = check_steps(max_steps)
+    max_steps = count("max_steps", max_steps)
     scale = resolve_alpha(alpha, start)
     if t_end is None:
         if t_eval is not None:
@@ -163,7 +164,7 @@ def gradient_flow(
         "t_eval": points,
         "rtol": rtol,
         "atol": atol,
-        "max_steps": int(max_steps),
+        "max_steps": max_steps,
         "progress": progress,
         "estimate_error": bool(estimate_error),
     }

@@ -25,13 +25,14 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, log_abs
 from flowsim.descent import Multipliers, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay
-from flowsim.flows.checks import check_steps, check_times, check_tolerances, positive
+from flowsim.flows.checks import check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of
 from flowsim.network.compression import LiftedWeights
+from flowsim.plain_numbers import count
 from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
@@ -144,7 +145,7 @@ def modified_flow(
         raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
     if clock not in TIME_CLOCKS:
         raise ValueError(f"`clock` must be one of {', '.join(TIME_CLOCKS)} here; received {clock!r}.")
-    t_end, budget = positive("t_end", t_end), check_steps(max_steps)
+    t_end, budget = positive("t_end", t_end), count("max_steps", max_steps)
     rtol, atol = check_tolerances(rtol, atol)
     points = None if t_eval is None else check_times(t_eval, t_end)
     is_linear = isinstance(net, LinearNetwork)

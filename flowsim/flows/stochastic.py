@@ -33,13 +33,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
-from flowsim.descent.settings import check_count
 from flowsim.descent.streams import read_seed
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
 from flowsim.growth.exponential import ExponentialMap, admits_growth
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, resolve_alpha
+from flowsim.plain_numbers import count
 from flowsim.problem import Problem, require_squares, single_target
 from flowsim.problem.entries import dense
 
@@ -168,11 +168,11 @@ def stochastic_flow(
         raise ValueError(f"`label_noise` must be >= 0 and finite; received {label_noise!r}.")
     if label_noise:
         require_squares(problem, "label noise")
-    size = problem.n if batch_size is None else check_count("batch_size", batch_size)
+    size = problem.n if batch_size is None else count("batch_size", batch_size)
     if size > problem.n:
         raise ValueError(f"`batch_size` must be at most n = {problem.n}; received {size}.")
-    paths, every = check_count("n_paths", n_paths), check_count("record_every", record_every)
-    steps = max(1, round(t_end / h)) if n_steps is None else check_count("n_steps", n_steps)
+    paths, every = count("n_paths", n_paths), count("record_every", record_every)
+    steps = max(1, round(t_end / h)) if n_steps is None else count("n_steps", n_steps)
     scale = resolve_alpha(alpha, start)
     driven = _Driven(
         ExponentialMap.of(net, problem, scale, net.direction(start, problem.d)), problem, h, size, float(label_noise)

@@ -195,7 +195,7 @@ class ScreenedDuals:
 
     def _hits(self, s: Array, g: Array, chosen: Index | slice, t: float, flags: NDArray[np.uint8], age: float) -> Hits:
         bounds = tuple(tabulate(side[chosen]) for side in self.sides)
-        own_flags, own_rounding = (np.ascontiguousarray(part[chosen]) for part in (flags, self.rounding))
+        own_flags, own_rounding = np.ascontiguousarray(flags[chosen]), np.ascontiguousarray(self.rounding[chosen])
         wait, found, signs = next_hits(s, np.zeros(len(s)), 0.0, g, bounds, own_flags, own_rounding, t, age)
         return wait, found if isinstance(chosen, slice) else chosen[found], signs
 

@@ -20,7 +20,7 @@ from flowsim.limits.saddle_list import Saddles
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import MatrixCompletion, MatrixSensing, Problem, Regression
 from flowsim.problem.losses import LOSSES
-from flowsim.results.netcdf import Labelled, read, write
+from flowsim.results.netcdf import Labelled, write
 
 PATH = "flowsim-path-1"
 _PAIRS = ("thresholds", "penalties", "speeds")
@@ -114,9 +114,9 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
     return write_path(path, file, PATH, variables, curves=curves, order=path.order)
 
 
-def read_fields(file: str | os.PathLike[str], data: Labelled | None = None) -> dict[str, Any]:
-    """The fields of a path that :func:`save_path` wrote; `data` if its file was read already."""
-    with reading_path(file, data, PATH) as (data, fields):
+def read_fields(file: str | os.PathLike[str], data: Labelled) -> dict[str, Any]:
+    """The fields of a path that :func:`save_path` wrote to a file, from what the file holds."""
+    with reading_path(file, data, PATH) as fields:
         offset = data["offset"].values
         memory = None
         if "memory_rates" in data:
@@ -164,15 +164,12 @@ def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], NDArray[Any]]:
 
 
 @contextmanager
-def reading_path(
-    file: str | os.PathLike[str], data: Labelled | None, kind: str
-) -> Iterator[tuple[Labelled, dict[str, Any]]]:
-    """The dataset of a file of one kind, and the fields common to all limit paths.
+def reading_path(file: str | os.PathLike[str], data: Labelled, kind: str) -> Iterator[dict[str, Any]]:
+    """The fields common to all limit paths, of a file of one kind.
 
     Raises FileNotFoundError, ValueError if the file is missing, damaged, or of another kind; also for any failure in
     the block.
     """
-    data = read(file, "path") if data is None else data
     try:
         if data.attrs.get("format") != kind:
             raise ValueError(f"format {data.attrs.get('format')!r}")
@@ -180,18 +177,15 @@ def reading_path(
         if "escape_direction" in data:
             time, margin = data.attrs["escape"]
             escape = Escape(float(time), data["escape_hits"].values, data["escape_direction"].values, float(margin))
-        yield (
-            data,
-            {
-                "problem": _read_problem(data),
-                "jump_times": data["jump_times"].values,
-                "horizon": float(data.attrs["horizon"]),
-                "complete": bool(data.attrs["complete"]),
-                "message": str(data.attrs["message"]),
-                "escape": escape,
-                "stats": json.loads(data.attrs["stats"]),
-            },
-        )
+        yield {
+            "problem": _read_problem(data),
+            "jump_times": data["jump_times"].values,
+            "horizon": float(data.attrs["horizon"]),
+            "complete": bool(data.attrs["complete"]),
+            "message": str(data.attrs["message"]),
+            "escape": escape,
+            "stats": json.loads(data.attrs["stats"]),
+        }
     except Exception as error:  # any missing or invalid field
         raise ValueError(f"`path` must be a path file; {file} cannot be read as one ({error}).") from error
 

@@ -63,9 +63,9 @@ def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
     )  # fmt: skip
 
 
-def read_linear_fields(file: str | os.PathLike[str], data: Labelled | None = None) -> dict[str, Any]:
-    """The fields of a path that :func:`save_linear_path` wrote; `data` if its file was read already."""
-    with reading_path(file, data, LINEAR_PATH) as (data, fields):
+def read_linear_fields(file: str | os.PathLike[str], data: Labelled) -> dict[str, Any]:
+    """The fields of a path that :func:`save_linear_path` wrote to a file, from what the file holds."""
+    with reading_path(file, data, LINEAR_PATH) as fields:
         problem, places = fields["problem"], data["places"].values
         blocks = [_block(data, problem, k) for k in range(places.shape[1] + 1)]
         plateaus = [_plateau(data, k) for k in range(int(places.max()) + 1)]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.arrays import Array
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
-from flowsim.limits.linear_files import read_linear_fields, save_linear_path
+from flowsim.limits.linear_files import save_linear_path
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
 from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
 from flowsim.limits.linear_process import RankPlateau
@@ -23,7 +23,6 @@ from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem
-from flowsim.results.netcdf import Labelled
 
 if TYPE_CHECKING:
     import pandas
@@ -239,14 +238,3 @@ class LinearSaddlePath(Staircase):
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         out[:] = self._lift(orbit.at(distance).reshape(-1, *self.data.signal.shape))
-
-
-def read_linear_path(file: str | os.PathLike[str], data: Labelled | None = None) -> LinearSaddlePath:
-    """A path that :meth:`LinearSaddlePath.save` wrote; `data` if its file was read already. Nothing in it is executed.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is missing, damaged, or of another kind.
-    """
-    return LinearSaddlePath(**read_linear_fields(file, data))

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.limits.files import TabulatedMemory, read_fields, save_path
+from flowsim.limits.files import TabulatedMemory, save_path
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.orbits import heteroclinic_orbit
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.staircase import Staircase
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
-from flowsim.results.netcdf import Labelled
 
 if TYPE_CHECKING:
     import pandas
@@ -209,11 +208,3 @@ class SaddlePath(Staircase, Saddles):
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         out[:, orbit.coordinates] = orbit.at(distance)
-
-
-def read_path(file: str | os.PathLike[str], data: Labelled | None = None) -> SaddlePath:
-    """A path that :meth:`SaddlePath.save` wrote; `data` if its file was read already. Nothing in the file is executed.
-
-    Raises FileNotFoundError, ValueError if the file is missing, damaged, or of another kind.
-    """
-    return SaddlePath(**read_fields(file, data))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flowsim.arrays import Array
+from flowsim.plain_numbers import count
 from flowsim.problem import Problem
 
 #: Draws of noise processed together.
@@ -88,8 +89,7 @@ def stop_at(
         raise ValueError(f"`noise` must be > 0 and finite; received {noise!r}.")
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie in (0, 1); received {level!r}.")
-    if not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"`draws` must be an integer >= 1; received {draws!r}.")
+    draws = count("draws", draws)
     own = path.problem
     if own.y.ndim != 1:
         raise ValueError("the null gradient is for a single target; give `problem` instead.")

@@ -15,6 +15,7 @@ from flowsim.hints import hinting
 from flowsim.network.decay import Decay, check_decay
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
+from flowsim.plain_numbers import count
 
 
 class DiagonalNetwork:
@@ -197,8 +198,7 @@ class LinearNetwork:
 
     @hinting
     def __init__(self, width: int, *, noise: Noise | None = None, weight_decay: float = 0.0) -> None:
-        if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
-            raise ValueError(f"`width` must be an integer >= 1; received {width!r}.")
+        width = count("width", width)
         if noise is not None and not isinstance(noise, Noise):
             raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
         decay = check_decay(weight_decay)

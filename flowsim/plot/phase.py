@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.plain_numbers import count
 from flowsim.plot.style import FLOW, LIMIT, STYLE, styled
 from flowsim.results import Trajectory
 
@@ -94,8 +95,7 @@ def animate(
     import matplotlib.style
     from matplotlib.animation import FuncAnimation
 
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 2:
-        raise ValueError(f"`frames` must be an integer >= 2; received {frames!r}.")
+    frames = count("frames", frames, 2)
     if not fps > 0:
         raise ValueError(f"`fps` must be > 0; received {fps}.")
     chosen = _coordinates(traj, path, coordinates, ax)

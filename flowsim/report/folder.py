@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowsim.results import Trajectory, load
+from flowsim.loading import load
+from flowsim.results import Trajectory
 
 TRAJECTORY, SUMMARY, CERTIFICATES = "trajectory.nc", "summary.json", "certificates.json"
 

@@ -5,6 +5,6 @@ Read `state` and `trajectory`; `events` are what can be located along a flow, `f
 """
 
 from flowsim.results.state import CLOCKS, TIME_CLOCKS, Clock, State
-from flowsim.results.trajectory import Trajectory, load
+from flowsim.results.trajectory import Trajectory
 
-__all__ = ["CLOCKS", "TIME_CLOCKS", "Clock", "State", "Trajectory", "load"]
+__all__ = ["CLOCKS", "TIME_CLOCKS", "Clock", "State", "Trajectory"]

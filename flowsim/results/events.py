@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.card import one_line
+from flowsim.plain_numbers import finite
 from flowsim.results.state import State
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def crosses(quantity: str, index: Index, level: float, *, direction: int = 0, te
     terminal : bool
         End the run at the first occurrence.
     """
-    level = _number("level", level)
+    level = finite("level", level)
     if not isinstance(quantity, str):
         raise ValueError(f"`quantity` must be text such as 'beta' or '|u|'; received {type(quantity).__name__}.")
     if isinstance(index, np.integer):
@@ -153,7 +154,7 @@ def crosses(quantity: str, index: Index, level: float, *, direction: int = 0, te
 
 def loss_reaches(value: float, *, terminal: bool = False) -> Event:
     """The training loss decreases to a value > 0."""
-    value = _number("value", value)
+    value = finite("value", value)
     if value <= 0:
         raise ValueError(f"`value` must be > 0: a flow reaches its least loss at no finite time; received {value:g}.")
     return Event(lambda t, state: state.loss - value, f"loss = {value:g}", -1, terminal)
@@ -195,20 +196,10 @@ def _plateau(speed: float | None, name: str, direction: int, terminal: bool) -> 
             return function
 
         return Event(relative(0.0), name, direction, terminal, of_size=relative)
-    value = _number("speed", speed)
+    value = finite("speed", speed)
     if value <= 0:
         raise ValueError(f"`speed` must be > 0; received {value:g}.")
     return Event(lambda t, state: state.speed - value, name, direction, terminal)  # type: ignore[operator]
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` must be a number; received {value!r}.") from None
-    if not np.isfinite(number):
-        raise ValueError(f"`{name}` must be finite; received {number}.")
-    return number
 
 
 def as_events(

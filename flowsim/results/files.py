@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowsim.results.events import Events
-from flowsim.results.netcdf import Labelled, read
+from flowsim.results.netcdf import Labelled
 from flowsim.results.state import ARRAYS, TIMES, State
 
 TRAJECTORY = "flowsim-trajectory-1"
@@ -82,12 +82,8 @@ def _described(name: str) -> dict[str, str]:
     return {"long_name": meaning + (" at the event" if at_event else ""), "units": "1"}
 
 
-def read_trajectory(path: str | os.PathLike[str], data: Labelled | None = None) -> dict[str, Any]:
-    """The fields of a trajectory that was saved; `data` if its file was read already.
-
-    Raises FileNotFoundError, ValueError as :func:`read`; also if the file is of another kind.
-    """
-    data = read(path, "trajectory") if data is None else data
+def read_trajectory(path: str | os.PathLike[str], data: Labelled) -> dict[str, Any]:
+    """The fields of a trajectory that was saved to a file, from what the file holds; ValueError for another kind."""
     try:
         if data.attrs.get("format") != TRAJECTORY:
             raise ValueError(f"format {data.attrs.get('format')!r}")

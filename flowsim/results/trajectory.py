@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array, times_of
 from flowsim.card import card, curves
 from flowsim.results.events import Events
-from flowsim.results.files import labelled, read_trajectory
+from flowsim.results.files import labelled
 from flowsim.results.netcdf import write
 from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, Dense, State, nothing
 
@@ -204,19 +204,6 @@ class Trajectory(State):
         }
         figure = curves(self.clock_values(clock), self.beta.reshape(len(self), -1), "coordinates of beta over time")
         return card("Trajectory", facts, figure, f"coordinates of beta, {CLOCK_NAMES[clock]}")
-
-
-def load(path: str | os.PathLike[str]) -> Trajectory:
-    """Read a trajectory that :meth:`Trajectory.save` wrote. Nothing in the file is executed.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged or changed in a single bit, or not a trajectory.
-    """
-    return Trajectory(**read_trajectory(path))
 
 
 def coordinate_names(trajectory: Trajectory) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.network import DiagonalNetwork, LinearNetwork
+from flowsim.plain_numbers import count
 from flowsim.symbolic.chapters import steps
 from flowsim.symbolic.coordinate_derivation import INVARIANT_DEGREE, CoordinateDerivation
 from flowsim.symbolic.linear_derivation import LinearDerivation
@@ -52,8 +53,7 @@ def derive(net: DiagonalNetwork | LinearNetwork, *, degree: int = INVARIANT_DEGR
         return LinearDerivation(net)
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
-        raise ValueError(f"`degree` must be an integer >= 1; received {degree!r}.")
+    degree = count("degree", degree)
     return Derivation(
         net, tuple(CoordinateDerivation(formula, net.noise, degree, net.weight_decay) for formula in net.distinct)
     )

@@ -14,7 +14,8 @@ import pytest
 import scipy.sparse
 
 import flowsim as fs
-from flowsim.limits.path import read_path
+from flowsim.limits.files import read_fields
+from flowsim.results.netcdf import read
 
 PROBLEM = fs.datasets.sparse_regression(12, 6, 2, seed=3)
 NET = fs.DiagonalNetwork("u*v")
@@ -151,7 +152,7 @@ def test_names_of_files_are_taken_at_their_word(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     file = run.save(tmp_path / "run.nc")
     with pytest.raises(ValueError, match="must be a path file"):
-        read_path(file)
+        read_fields(file, read(file, "path"))
 
 
 def test_datasets_say_what_their_variables_are() -> None:

@@ -220,7 +220,8 @@ def file_case(folder: Path, name: str, make: Callable[[Path], None], load: Calla
 
 
 def trajectory_case(folder: Path) -> Case:
-    from flowsim.results import Trajectory, load
+    from flowsim.loading import load
+    from flowsim.results import Trajectory
 
     t = np.linspace(0.0, 1.0, 5)
     beta = np.outer(t, np.arange(3.0))
