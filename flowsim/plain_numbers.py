@@ -1,4 +1,4 @@
-"""Numbers given by a caller, checked: errors name the argument and say what was found."""
+"""Numbers and pairs of arrays given by a caller, checked: errors name the argument and say what was found."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import numpy as np
+
+from flowsim.arrays import Array
 
 
 def finite(name: str, value: Any) -> float:
@@ -27,3 +29,17 @@ def count(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"`{name}` must be an integer >= {least}; received {value!r}.")
     return min(int(value), sys.maxsize)
+
+
+def side_pair(name: str, pair: Any, d: int, bound: str) -> tuple[Array, Array]:
+    """Values of d coordinates for their positive and their negative side, each a number or an array (d,)."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(f"`{name}` must be a pair (plus, minus); received {type(pair).__name__}.")
+    plus, minus = (np.asarray(side, dtype=float) for side in pair)
+    for side in (plus, minus):
+        if side.shape not in ((), (d,)):
+            raise ValueError(f"`{name}` must hold numbers or arrays of shape ({d},); received shape {side.shape}.")
+        good = {"> 0": side > 0, ">= 0": side >= 0, ">= 0 and finite": (side >= 0) & np.isfinite(side)}[bound]
+        if not good.all():
+            raise ValueError(f"`{name}` must be {bound}; received {np.atleast_1d(side)[~np.atleast_1d(good)][0]}.")
+    return np.broadcast_to(plus, (d,)), np.broadcast_to(minus, (d,))

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
+from flowsim.flows.chambers import ChamberCoordinates
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
@@ -22,6 +23,7 @@ from flowsim.flows.horizon import acceleration_in_units, gradient_bound, longest
 from flowsim.flows.loss_clock import log_loss_flow
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.flows.shrinking import ShrinkingCoordinates
+from flowsim.flows.weights import WeightCoordinates
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
 from flowsim.growth.continuation import start_from_state
 from flowsim.growth.curve_map import CurveMap
@@ -238,8 +240,6 @@ def _for_good(
         return measured_from_rest(growth, problem) if folds > _FELT else growth
     if direction.size > _FEW or not folds > max(_LONG, _LATE * scale.gamma):
         return growth
-    from flowsim.flows.chambers import ChamberCoordinates
-
     symmetric = ChamberCoordinates(net, problem, scale, direction)
     return symmetric if symmetric.is_wall.all() else growth
 
@@ -356,8 +356,6 @@ def _in_weights(
     `advice` is part of the error message for a start that is too small.
     """
     if net.noise is not None or net.weight_decay:
-        from flowsim.flows.chambers import ChamberCoordinates
-
         noisy = ChamberCoordinates(net, problem, scale, direction)
         if noisy.too_small:
             raise IntegrationError(
@@ -366,13 +364,9 @@ def _in_weights(
             )
         noisy.at_floor = advice
         return noisy
-    from flowsim.flows.weights import WeightCoordinates
-
     chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=growth_applies)
     chosen.advice, chosen.at_floor = advice or chosen.advice, advice
     if free and chosen.guard.watched.any() and not chosen.unresolved:
-        from flowsim.flows.chambers import ChamberCoordinates
-
         symmetric = ChamberCoordinates(net, problem, scale, direction)
         if not symmetric.too_small:
             return symmetric

@@ -15,6 +15,7 @@ from flowsim.growth.origin_curves import origin_curves
 from flowsim.growth.vanishing import VanishingGrowth, is_product, order_of, thresholds_and_rates
 from flowsim.limits.start_state import StartState
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Logs, quadratic_form, read_start
+from flowsim.plain_numbers import side_pair
 from flowsim.problem import Problem
 
 
@@ -92,7 +93,7 @@ def network_bounds(
         own = [np.divide(2.0, rate, out=np.full(d, np.inf), where=rate > 0) for rate in rates]
     elif thresholds is not None:
         net.direction(direction, d)
-        own = upper, lower = list(_pair("thresholds", thresholds, d, positive=True))
+        own = upper, lower = list(side_pair("thresholds", thresholds, d, "> 0"))
         rates = 2.0 / np.stack(own)
     else:
         *own, rates = thresholds_and_rates(net, net.direction(direction, d), d)
@@ -105,7 +106,7 @@ def network_bounds(
     # Products become balanced as they grow.
     speeds = rates if order == 2 else [np.broadcast_to(float(order) if is_product(net) else np.nan, (d,))] * 2
     if penalties is not None:
-        up_cost, low_cost = _pair("penalties", penalties, d, positive=False)
+        up_cost, low_cost = side_pair("penalties", penalties, d, ">= 0 and finite")
         offset: Array | float = 0.0
     else:
         upper, lower, up_cost, low_cost, offset = _with_noise(net, problem, upper, lower)
@@ -233,19 +234,3 @@ def _with_decay(
                 f"`weight_decay` has a known limit for quadratic formulas and products; received {formula.text!r}."
             )
     return upper, lower, up_cost, low_cost
-
-
-def _pair(name: str, pair: tuple[ArrayLike, ArrayLike], d: int, positive: bool) -> tuple[Array, Array]:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise ValueError(f"`{name}` must be a pair (plus, minus); received {type(pair).__name__}.")
-    out = []
-    for value in pair:
-        array = np.asarray(value, dtype=float)
-        if array.shape not in ((), (d,)):
-            raise ValueError(f"`{name}` must hold numbers or arrays of shape ({d},); received shape {array.shape}.")
-        bad = ~(array > 0) if positive else ~((array >= 0) & np.isfinite(array))
-        if bad.any():
-            bound = "> 0" if positive else ">= 0 and finite"
-            raise ValueError(f"`{name}` must be {bound}; received {np.atleast_1d(array)[np.atleast_1d(bad)][0]}.")
-        out.append(np.broadcast_to(array, (d,)))
-    return out[0], out[1]

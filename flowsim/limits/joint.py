@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.growth.vanishing import is_product, order_of, thresholds_and_rates
+from flowsim.limits.columns import Columns
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
 from flowsim.network import DiagonalNetwork
@@ -111,24 +112,20 @@ class _Joint:
     def __init__(self, problem: Regression, thresholds: tuple[Array, Array], drain: Array) -> None:
         from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
 
-        self.problem, self.drain = problem, drain
+        self.problem, self.drain, columns = problem, drain, Columns(problem)
         self.upper, self.lower = (np.array(side) for side in thresholds)
         self.s = np.zeros(problem.d)
         self.standing = np.zeros((2, problem.d), dtype=bool)  # at the upper, at the lower bound
-        self.cone: ConeRegression[tuple[int, int]] = ConeRegression(problem.y, self._column)
-        norms = np.sqrt(problem.feature_variances * problem.n)
-        self.rounding = relative_rounding(problem.n) * norms / problem.n * scaled_norm(problem.y)
+        self.cone: ConeRegression[tuple[int, int]] = ConeRegression(
+            problem.y, lambda key: key[1] * columns.column(key[0])
+        )
+        self.rounding = relative_rounding(problem.n) * columns.norms / problem.n * scaled_norm(problem.y)
         self.t = 0.0
         self.times: list[float] = []
         self.hits: list[NDArray[np.int64]] = []
         self.supports: list[NDArray[np.int64]] = []
         self.values: list[Array] = []
         self._keep()
-
-    def _column(self, key: tuple[int, int]) -> Array:
-        unit = np.zeros(self.problem.d)
-        unit[key[0]] = float(key[1])
-        return np.asarray(self.problem.X @ unit)
 
     def follow(self, max_jumps: int | None, t_end: float) -> tuple[float, bool, str]:
         while True:

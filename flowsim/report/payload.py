@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
+from flowsim.results.trajectory import coordinate_names
 
 #: Points per curve: half evenly spaced in arc length, half at the integrator's steps.
 MAX_POINTS = 1200
@@ -48,7 +49,7 @@ def _run(run: Run, parameter: str | None) -> dict[str, Any]:
     traj = run.trajectory
     kept = thin(traj)
     beta = traj.beta.reshape(len(traj), -1)
-    names = _coordinate_names(traj)
+    names = coordinate_names(traj)
     peak = np.abs(beta).max(axis=0)
     order = np.argsort(-peak, kind="stable")
     drawn = sorted(int(i) for i in order[:MAX_COORDINATES] if peak[i] > NEGLIGIBLE * peak.max())
@@ -73,12 +74,6 @@ def _run(run: Run, parameter: str | None) -> dict[str, Any]:
 def _floor(departure: Array) -> Array:
     """Zeros are drawn at the spacing of floats, as the axis is logarithmic."""
     return np.maximum(departure, np.finfo(float).eps)
-
-
-def _coordinate_names(traj: Trajectory) -> list[str]:
-    shape = traj.beta.shape[1:]
-    features = list(traj.feature_names) or [f"x{i}" for i in range(shape[0])]
-    return features if len(shape) == 1 else [f"{name}, target {m}" for name in features for m in range(shape[1])]
 
 
 def _label(run: Run, parameter: str | None) -> str:
@@ -156,8 +151,8 @@ def _jump_errors(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _end_points(runs: list[Run]) -> list[dict[str, Any]]:
-    names = _coordinate_names(runs[0].trajectory)
-    ends = [run.trajectory.beta[-1].ravel() for run in runs if _coordinate_names(run.trajectory) == names]
+    names = coordinate_names(runs[0].trajectory)
+    ends = [run.trajectory.beta[-1].ravel() for run in runs if coordinate_names(run.trajectory) == names]
     if len(ends) < len(runs):
         return []
     table = np.array(ends)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
 from flowsim.card import one_line
+from flowsim.plain_numbers import side_pair
 from flowsim.problem import Regression, require_squares
 
 Weights = float | ArrayLike | tuple[ArrayLike, ArrayLike]
@@ -65,7 +66,7 @@ def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:
     """
     from scipy.optimize import linprog
 
-    plus, minus = _pair("weights", weights, problem.d, strict=True)
+    plus, minus = _sides("weights", weights, problem.d, "> 0")
     A, f, size = _constraints(problem)
     if size == 0.0:
         return MinL1(np.zeros(problem.d), 0.0, True)
@@ -174,7 +175,7 @@ def weighted_lasso(problem: Regression, penalties: Weights) -> Array:
     """
     from flowsim.solvers.active_set import ConeRegression
 
-    plus, minus = _pair("penalties", penalties, problem.d, strict=False)
+    plus, minus = _sides("penalties", penalties, problem.d, ">= 0")
     X, y = entries(problem), target_vector(problem)
     n, norms = problem.n, problem.column_norms
     cone: ConeRegression[tuple[int, float]] = ConeRegression(y, lambda key: key[1] * X[:, key[0]])
@@ -263,21 +264,8 @@ def recovery_scores(beta: ArrayLike, truth: ArrayLike, threshold: float = 1e-6) 
     )
 
 
-def _pair(name: str, value: Any, d: int, strict: bool) -> tuple[Array, Array]:
-    sides = value if isinstance(value, tuple) else (value, value)
-    if len(sides) != 2:
-        raise ValueError(f"`{name}` must be one value or a pair; received {len(sides)} values.")
-    out = []
-    for side in sides:
-        array = np.asarray(side, dtype=float)
-        if array.shape not in ((), (d,)):
-            raise ValueError(f"`{name}` must be numbers or arrays of shape ({d},); received shape {array.shape}.")
-        bad = ~(array > 0) if strict else ~(array >= 0)
-        if bad.any():
-            bound = "> 0" if strict else ">= 0"
-            raise ValueError(f"`{name}` must be {bound}; received {np.atleast_1d(array)[np.atleast_1d(bad)][0]}.")
-        out.append(np.array(np.broadcast_to(array, (d,))))
-    return out[0], out[1]
+def _sides(name: str, value: Any, d: int, bound: str) -> tuple[Array, Array]:
+    return side_pair(name, value if isinstance(value, tuple) else (value, value), d, bound)
 
 
 def target_vector(problem: Regression) -> Array:
