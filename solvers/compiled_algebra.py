@@ -39,22 +39,22 @@ def factor(M, inverse, m):
 
 
 @bare(fastmath=FAST, inline="always")
-def invert(M, m, mp, row):
+def invert(M, m, padded, row):
     """Invert a symmetric M in place by Gauss-Jordan elimination; False if it is not positive definite."""
     for i in range(m):
         pivot = M[i, i]
         if not (pivot > 0.0 and pivot < np.inf):
             return False
         M[i, i] = 1.0
-        for k in range(mp):
+        for k in range(padded):
             row[k] = M[i, k] / pivot
         for j in range(m):
             value = M[j, i]
             if j != i:
                 M[j, i] = 0.0
-                for k in range(mp):
+                for k in range(padded):
                     M[j, k] -= value * row[k]
-        for k in range(mp):
+        for k in range(padded):
             M[i, k] = row[k]
     return True
 

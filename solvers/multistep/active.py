@@ -45,17 +45,20 @@ def log_reach(ws, h):
 @bare()
 def exchange(ws, i, j):
     """Exchange two coordinates in all permuted arrays: the first ones of the workspace, and the Gram matrix."""
-    room, sizes, index = ws.room, view(Sizes, ws), view(Index, ws)
-    wp = sizes.padded
-    for a in range(0, sizes.permuted * wp, wp):
-        room[a + i], room[a + j] = room[a + j], room[a + i]
+    buffer, sizes, index = ws.buffer, view(Sizes, ws), view(Index, ws)
+    stride = sizes.padded
+    for a in range(0, sizes.permuted * stride, stride):
+        buffer[a + i], buffer[a + j] = buffer[a + j], buffer[a + i]
     if sizes.has_gram != 0:
-        for a in range(wp):
-            room[i * wp + a], room[j * wp + a] = room[j * wp + a], room[i * wp + a]
+        for a in range(stride):
+            buffer[i * stride + a], buffer[j * stride + a] = buffer[j * stride + a], buffer[i * stride + a]
     if sizes.has_columns != 0:
-        columns, rp = view(Problem, ws).columns, padded(sizes.rows)
-        for q in range(rp):
-            columns[i * rp + q], columns[j * rp + q] = columns[j * rp + q], columns[i * rp + q]
+        columns, padded_rows = view(Problem, ws).columns, padded(sizes.rows)
+        for q in range(padded_rows):
+            columns[i * padded_rows + q], columns[j * padded_rows + q] = (
+                columns[j * padded_rows + q],
+                columns[i * padded_rows + q],
+            )
     index.coordinate[i], index.coordinate[j] = index.coordinate[j], index.coordinate[i]
     index.place[index.coordinate[i]], index.place[index.coordinate[j]] = i, j
 
@@ -64,12 +67,12 @@ def exchange(ws, i, j):
 def reorder(ws, log_h):
     """Move the active coordinates to the front; returns their number."""
     sizes, exponents, level = view(Sizes, ws), view(Trial, ws).exponents, view(Scales, ws).level
-    above, wp = view(Newton, ws).work, sizes.padded
-    for b in range(0, wp, EIGHT):
-        most = load(exponents, b)
-        for a in range(b + wp, sizes.terms * wp, wp):
-            most = greater(load(exponents, a), most)
-        store(above, b, most - load(level, b))
+    above, stride = view(Newton, ws).work, sizes.padded
+    for b in range(0, stride, EIGHT):
+        largest = load(exponents, b)
+        for a in range(b + stride, sizes.terms * stride, stride):
+            largest = greater(load(exponents, a), largest)
+        store(above, b, largest - load(level, b))
     least, n_active = -log_h - MARGIN, 0
     for i in range(sizes.width):
         n_active += above[i] > least
@@ -89,26 +92,26 @@ def list_terms(ws, n_active, log_h):
     """List the significant exponentials of active coordinates, the first of each in layer 0."""
     sizes, exponentials, terms, index = view(Sizes, ws), view(Exponentials, ws), view(Terms, ws), view(Index, ws)
     exponents, level = view(Trial, ws).exponents, view(Scales, ws).level
-    wp, layers = sizes.padded, 1
+    stride, layers = sizes.padded, 1
     for i in range(sizes.width):
         found, least = 0, level[i] - log_h - MARGIN
         index.term[i] = i
-        for a in range(i, sizes.terms * wp, wp):
+        for a in range(i, sizes.terms * stride, stride):
             matters = i < n_active and exponents[a] > least
             terms.unlisted[a] = np.inf if matters else level[i]
             if matters:
-                at = found * wp + i
+                at = found * stride + i
                 index.term[at] = a
                 terms.sign[at] = exponentials.sign[a]
                 terms.slope[at], terms.decay[at] = exponentials.slope[a], exponentials.decay[a]
                 found += 1
         if i < n_active:
-            for at in range(found * wp + i, sizes.terms * wp, wp):
+            for at in range(found * stride + i, sizes.terms * stride, stride):
                 index.term[at] = index.term[i]
                 terms.sign[at] = terms.slope[at] = terms.decay[at] = 0.0
             layers = max(layers, found)
     for layer in range(sizes.terms):
-        for at in range(layer * wp + n_active, layer * wp + padded(n_active)):
+        for at in range(layer * stride + n_active, layer * stride + padded(n_active)):
             index.term[at] = 0
             terms.sign[at] = terms.slope[at] = terms.decay[at] = 0.0
     return layers

@@ -151,10 +151,10 @@ def _evaluate(ws):
 
 @cache
 def address() -> int:
-    """Address of the function ``(task, room, table, guess)``; LOCATE returns whether z + guess is within the tables."""
+    """Address of the function ``(task, buffer, table, guess)``; LOCATE returns whether z + guess is in the tables."""
 
-    def curves(task, room, table, guess):
-        ws = Workspace(room, table)
+    def curves(task, buffer, table, guess):
+        ws = Workspace(buffer, table)
         if task == LOCATE:
             return _locate(ws, guess)
         if task == EVALUATE:

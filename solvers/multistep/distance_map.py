@@ -145,10 +145,10 @@ def _cross(ws, on):
 
 @cache
 def address() -> int:
-    """Address of the function ``(task, room, table, guess)``."""
+    """Address of the function ``(task, buffer, table, guess)``."""
 
-    def distances(task, room, table, guess):
-        ws = Workspace(room, table)
+    def distances(task, buffer, table, guess):
+        ws = Workspace(buffer, table)
         on = sides_at(view(Sizes, ws).map_integers, view(Sizes, ws).map_numbers)
         if task == c.LOCATE:
             return _locate(ws, on, guess)

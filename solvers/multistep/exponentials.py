@@ -25,7 +25,7 @@ from flowsim.solvers.simd import EIGHT, call, constant, exponential, gather, gre
 def exponents_at(ws, guess, t):
     """Compute the exponents at z + guess and t; False where a tabulated map must be extended first."""
     if view(Sizes, ws).mapping != 0:
-        return call(view(Sizes, ws).mapping, (LOCATE, ws.room, ws.table, guess)) > 0
+        return call(view(Sizes, ws).mapping, (LOCATE, ws.buffer, ws.table, guess)) > 0
     exponentials = view(Exponentials, ws)
     log_coefficient, slope, decay = exponentials.log_coefficient, exponentials.slope, exponentials.decay
     sizes, z, out = view(Sizes, ws), view(History, ws).z, view(Trial, ws).exponents
@@ -58,7 +58,7 @@ def shortened(ws, log_h):
     """The part of the step after which no exponential exceeds its admissible growth."""
     sizes, level = view(Sizes, ws), view(Scales, ws).level
     exponents, before = view(Trial, ws).exponents, view(History, ws).exponents
-    if sizes.mapping != 0 and call(sizes.mapping, (SHORTEN, ws.room, ws.table, exponents)) > 0:
+    if sizes.mapping != 0 and call(sizes.mapping, (SHORTEN, ws.buffer, ws.table, exponents)) > 0:
         return view(Formula, ws).part[0]
     part = 1.0
     for j in range(sizes.terms):
@@ -84,7 +84,7 @@ def gather_listed(ws):
 def evaluate(ws):
     """beta of active coordinates and its derivatives from the listed terms; False where a map is not defined."""
     if view(Sizes, ws).mapping != 0:
-        return call(view(Sizes, ws).mapping, (EVALUATE, ws.room, ws.table, view(Trial, ws).guess)) > 0
+        return call(view(Sizes, ws).mapping, (EVALUATE, ws.buffer, ws.table, view(Trial, ws).guess)) > 0
     terms, values, active, padded = view(Terms, ws), view(Values, ws), view(Active, ws), view(Sizes, ws).padded
     for s in range(0, active.padded, EIGHT):
         b_s = d_s = t_s = q_s = m_s = constant(0.0)

@@ -118,10 +118,10 @@ def _solve_by_coordinates(ws, v):
 
 @cache
 def address() -> int:
-    """Address of the function ``(task, room, table, v)``, which returns 0 for a singular matrix."""
+    """Address of the function ``(task, buffer, table, v)``, which returns 0 for a singular matrix."""
 
-    def factored(task, room, table, v):
-        ws = Workspace(room, table)
+    def factored(task, buffer, table, v):
+        ws = Workspace(buffer, table)
         by_rows = view(Active, ws).solver == BY_ROWS
         if task == PREPARE:
             return int(_prepare_by_rows(ws) if by_rows else _prepare_by_coordinates(ws))

@@ -100,11 +100,11 @@ def _rows(ws):
 @bare()
 def _times_rows(ws, x, out):
     """``out = R x``."""
-    design, wp, count = view(Problem, ws).design, view(Sizes, ws).padded, view(Active, ws).padded
+    design, stride, count = view(Problem, ws).design, view(Sizes, ws).padded, view(Active, ws).padded
     for q in range(view(Sizes, ws).rows):
         total = constant(0.0)
         for s in range(0, count, EIGHT):
-            total = total + load(design, q * wp + s) * load(x, s)
+            total = total + load(design, q * stride + s) * load(x, s)
         out[q] = add_up(total)
 
 
@@ -160,28 +160,28 @@ def _factor(ws, rows, theta, by_z, triangle):
     The reciprocals of its diagonal are stored after it.
     """
     problem, sizes, V = view(Problem, ws), view(Sizes, ws), rows.V
-    r, wp, count, root = sizes.rows, sizes.padded, view(Active, ws).padded, view(Newton, ws).work
+    r, stride, count, root = sizes.rows, sizes.padded, view(Active, ws).padded, view(Newton, ws).work
     pivots = r * r
     for s in range(count):
         root[s] = math.sqrt(max(theta * by_z[s], 0.0))
     for q in range(r):
         for s in range(0, count, EIGHT):
-            store(V, q * wp + s, load(root, s) * load(problem.design, q * wp + s))
+            store(V, q * stride + s, load(root, s) * load(problem.design, q * stride + s))
     for q in range(r):
         square = constant(0.0)
         for s in range(0, count, EIGHT):
-            square = square + load(V, q * wp + s) * load(V, q * wp + s)
+            square = square + load(V, q * stride + s) * load(V, q * stride + s)
         sigma = math.sqrt(1.0 + add_up(square))
         triangle[pivots + q] = 1.0 / sigma
         for k in range(q + 1, r):
             product = constant(0.0)
             for s in range(0, count, EIGHT):
-                product = product + load(V, q * wp + s) * load(V, k * wp + s)
+                product = product + load(V, q * stride + s) * load(V, k * stride + s)
             along = add_up(product) / sigma
             triangle[q * r + k] = along
             factor = along / (1.0 + sigma)
             for s in range(0, count, EIGHT):
-                store(V, k * wp + s, load(V, k * wp + s) - factor * load(V, q * wp + s))
+                store(V, k * stride + s, load(V, k * stride + s) - factor * load(V, q * stride + s))
 
 
 @bare()
@@ -242,8 +242,8 @@ def _correction(ws, rows, equation):
             return EXACT
         if not now < SLOW * last:
             _in_coordinates(ws, rows.delta, count, newton.delta)
-            most = max(INEXACT_PART * size(newton.delta, newton.gain, count), INEXACT_SIZE)
-            return EXACT if now <= goal else INEXACT if now <= most else FAILED
+            allowed = max(INEXACT_PART * size(newton.delta, newton.gain, count), INEXACT_SIZE)
+            return EXACT if now <= goal else INEXACT if now <= allowed else FAILED
         last = now
         _rest(ws, rows, first, second)
     return EXACT if last <= goal else FAILED
@@ -252,18 +252,24 @@ def _correction(ws, rows, equation):
 @bare()
 def _move(ws, rows):
     """Add the correction to all coordinates; returns the largest change of an active one, and of any."""
-    trial, newton, gain, wp = view(Trial, ws), view(Newton, ws), view(Scales, ws).gain, view(Sizes, ws).padded
+    trial, newton, gain, stride = view(Trial, ws), view(Newton, ws), view(Scales, ws).gain, view(Sizes, ws).padded
     change = trial.residual
-    _in_coordinates(ws, rows.delta, wp, change)
-    for b in range(0, wp, EIGHT):
+    _in_coordinates(ws, rows.delta, stride, change)
+    for b in range(0, stride, EIGHT):
         store(trial.guess, b, load(trial.guess, b) + load(change, b))
-    return size(change, newton.gain, view(Active, ws).padded), size(change, gain, wp)
+    return size(change, newton.gain, view(Active, ws).padded), size(change, gain, stride)
 
 
 @bare()
 def _finish(ws, rows, first, second):
     """f and f' of all coordinates by the formula, with the map at the new point to first order."""
-    sizes, trial, values, place, most = view(Sizes, ws), view(Trial, ws), view(Values, ws), view(Index, ws).place, 0.0
+    sizes, trial, values, place, largest = (
+        view(Sizes, ws),
+        view(Trial, ws),
+        view(Values, ws),
+        view(Index, ws).place,
+        0.0,
+    )
     newton, change, count = view(Newton, ws), view(Trial, ws).residual, view(Active, ws).padded
     for b in range(0, count, EIGHT):
         by = load(change, b)
@@ -276,11 +282,11 @@ def _finish(ws, rows, first, second):
         at = place[sizes.width - sizes.rows + q]
         moved = (trial.known[at] - trial.guess[at]) + first * (rows.g[q] - trial.f_ahead[at])
         rows.by[q] = trial.df_ahead[at] + moved / second
-        if not abs(rows.g[q]) <= most * rows.terms[q]:
-            most = abs(rows.g[q]) / rows.terms[q]
+        if not abs(rows.g[q]) <= largest * rows.terms[q]:
+            largest = abs(rows.g[q]) / rows.terms[q]
     _in_coordinates(ws, rows.by, sizes.padded, trial.df)
     _in_coordinates(ws, rows.g, sizes.padded, trial.f)
-    view(Problem, ws).count[3] = most
+    view(Problem, ws).count[3] = largest
 
 
 @bare()
@@ -321,10 +327,10 @@ def _filter(ws, vector):
 
 @cache
 def address() -> int:
-    """Address of the function ``(task, room, table, vector)``: evaluations of a step, negative on failure."""
+    """Address of the function ``(task, buffer, table, vector)``: evaluations of a step, negative on failure."""
 
-    def graded(task, room, table, vector):
-        ws = Workspace(room, table)
+    def graded(task, buffer, table, vector):
+        ws = Workspace(buffer, table)
         if task == FILTER:
             _filter(ws, vector)
             return 1

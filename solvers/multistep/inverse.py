@@ -7,7 +7,7 @@ from flowsim.solvers.simd import EIGHT, constant, load, only, spread, store
 
 
 @bare()
-def update_inverse(S, stride, weight, m, mp, first, second):
+def update_inverse(S, stride, weight, m, padded, first, second):
     """Replace a symmetric S by ``(S^-1 + diag(weight))^-1``, by Gauss-Jordan pivots, two at a time.
 
     No pivot is subject to cancellation: they are ``1 + weight_i S_ii`` of decreasing S_ii >= 0.
@@ -24,14 +24,14 @@ def update_inverse(S, stride, weight, m, mp, first, second):
         shrink_2 = 1.0 / (1.0 + weight[i + 1] * (S[top + stride + i + 1] - mixed * corner))
         scale_2 = weight[i + 1] * shrink_2
         back = crossed * scale_2
-        for b in range(0, mp, EIGHT):
+        for b in range(0, padded, EIGHT):
             row = load(S, top + b)
             next_row = load(S, top + stride + b) - mixed * row
             if b == here:
                 next_row = next_row * (constant(1.0) - is_1) + crossed * is_1
             store(first, b, row)
             store(second, b, next_row)
-        for b in range(0, mp, EIGHT):
+        for b in range(0, padded, EIGHT):
             x_1, x_2 = load(first, b), load(second, b)
             row, next_row = shrink_1 * x_1 - back * x_2, shrink_2 * x_2
             x_1, x_2 = scale_1 * x_1, scale_2 * x_2
@@ -53,9 +53,9 @@ def update_inverse(S, stride, weight, m, mp, first, second):
         i = m - 1
         shrink_1 = 1.0 / (1.0 + weight[i] * S[i * stride + i])
         scale_1 = weight[i] * shrink_1
-        for b in range(0, mp, EIGHT):
+        for b in range(0, padded, EIGHT):
             store(first, b, load(S, i * stride + b))
-        for b in range(0, mp, EIGHT):
+        for b in range(0, padded, EIGHT):
             x_1 = scale_1 * load(first, b)
             for j in range(m):
                 at = j * stride + b

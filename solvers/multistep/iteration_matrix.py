@@ -6,7 +6,8 @@ coordinates, ``(I + G W)^{-1} v = v - S W v``. Where these are many more than A 
 .. math:: (I + A^T C A W)^{-1} v = v - A^T C\, (I - S C)\, A W v, \qquad S = \big((A W A^T)^{-1} + C\big)^{-1}, \quad
           G = A^T C A,
 
-with A over sqrt(n) and the curvature C of the loss, unless the system is so stiff that ``A W v`` drowns what is left.
+with A over sqrt(n) and the curvature C of the loss, unless ``A W v`` is so large in a stiff system that the
+difference is lost to rounding.
 Else by a factor (:mod:`flowsim.solvers.multistep.factors`, which is called by its address and compiled when first
 needed).
 """
@@ -81,7 +82,7 @@ def renew(ws, theta):
     elif active.solver == BY_INVERSE_IN_ROWS:
         _invert_in_rows(ws)
     else:
-        return call(sizes.factored, (PREPARE, ws.room, ws.table, by_z)) > 0
+        return call(sizes.factored, (PREPARE, ws.buffer, ws.table, by_z)) > 0
     return True
 
 
@@ -107,8 +108,8 @@ def _invert_in_rows(ws):
     for q in range(sizes.rows):
         scaled(matrix.weight, pointer(design, q * sizes.padded), active.padded, matrix.root)
         into_rows(ws, matrix.root, pointer(matrix.inverse, q * sizes.inverse))
-    rp = padded(sizes.rows)
-    update_inverse(matrix.inverse, sizes.inverse, matrix.curvature, sizes.rows, rp, matrix.work, matrix.second)
+    padded_rows = padded(sizes.rows)
+    update_inverse(matrix.inverse, sizes.inverse, matrix.curvature, sizes.rows, padded_rows, matrix.work, matrix.second)
 
 
 @bare(forceinline=True)
@@ -121,18 +122,18 @@ def shrink(ws, v):
     elif active.solver == BY_INVERSE_IN_ROWS:
         _shrink_in_rows(ws, v)
     else:
-        call(sizes.factored, (SOLVE, ws.room, ws.table, v))
+        call(sizes.factored, (SOLVE, ws.buffer, ws.table, v))
 
 
 @bare()
 def _shrink_in_rows(ws, v):
     active, sizes, matrix, design = view(Active, ws), view(Sizes, ws), view(Matrix, ws), view(Problem, ws).design
-    r, rp, in_rows, bent = sizes.rows, padded(sizes.rows), matrix.rows, matrix.solution
+    r, padded_rows, in_rows, bent = sizes.rows, padded(sizes.rows), matrix.rows, matrix.solution
     scaled(matrix.weight, v, active.padded, matrix.root)
     into_rows(ws, matrix.root, in_rows)
-    scaled(matrix.curvature, in_rows, rp, bent)
-    subtract_rows(matrix.inverse, sizes.inverse, bent, r, FIRST, rp, in_rows, in_rows)
-    scaled(matrix.curvature, in_rows, rp, in_rows)
+    scaled(matrix.curvature, in_rows, padded_rows, bent)
+    subtract_rows(matrix.inverse, sizes.inverse, bent, r, FIRST, padded_rows, in_rows, in_rows)
+    scaled(matrix.curvature, in_rows, padded_rows, in_rows)
     subtract_rows(design, sizes.padded, in_rows, r, FIRST, active.padded, v, v)
 
 
@@ -151,7 +152,7 @@ def filtered(ws, vector):
     """``vector = (I + G W)^-1 vector`` on all coordinates."""
     matrix, count, sizes = view(Matrix, ws), view(Active, ws).padded, view(Sizes, ws)
     if sizes.graded != 0:
-        call(sizes.graded, (FILTER, ws.room, ws.table, vector))
+        call(sizes.graded, (FILTER, ws.buffer, ws.table, vector))
         return
     copied(vector, count, matrix.second)
     shrink(ws, matrix.second)

@@ -44,13 +44,13 @@ _NOT_STIFF = 0.25
 def evaluate_loss(ws):
     """Predictions from beta on the active coordinates, and the derivatives of the loss there."""
     sizes, loss, problem, beta = view(Sizes, ws), view(Loss, ws), view(Problem, ws), view(Values, ws).beta
-    root, rp = math.sqrt(problem.count[0]), padded(sizes.rows)
+    root, padded_rows = math.sqrt(problem.count[0]), padded(sizes.rows)
     into_rows(ws, beta, loss.prediction)
-    for q in range(0, rp, EIGHT):
+    for q in range(0, padded_rows, EIGHT):
         store(loss.prediction, q, root * load(loss.prediction, q) + load(loss.offset, q))
     arrays = (loss.prediction, loss.target, loss.weight, loss.slope, loss.curvature)
     call_on_arrays(sizes.loss, arrays, sizes.rows)
-    for q in range(0, rp, EIGHT):
+    for q in range(0, padded_rows, EIGHT):
         store(loss.slope, q, (1.0 / root) * load(loss.slope, q))
 
 
@@ -152,11 +152,11 @@ def stiffness(ws, theta):
     bound *= _most_curved(ws)
     if bound <= _NOT_STIFF:
         return bound
-    total, rp = constant(0.0), padded(sizes.rows)
-    for q in range(0, rp, EIGHT):
+    total, padded_rows = constant(0.0), padded(sizes.rows)
+    for q in range(0, padded_rows, EIGHT):
         rows = constant(0.0)
         for s in range(active.n):
-            entry = load(problem.columns, s * rp + q)
+            entry = load(problem.columns, s * padded_rows + q)
             rows = rows + spread(by_z, s) * (entry * entry)
         total = total + load(view(Loss, ws).curvature, q) * rows
     return theta * add_up(total)

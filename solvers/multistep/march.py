@@ -106,7 +106,7 @@ def _predicted(ws, order, depth, h, t):
 @bare()
 def _start(ws, clock, counts, left):
     """Compute f, f' and the active coordinates at the start of a formula; False where the map is not defined."""
-    history, trial, sizes, is_found = view(History, ws), view(Trial, ws), view(Sizes, ws), False
+    history, trial, sizes, is_flow = view(History, ws), view(Trial, ws), view(Sizes, ws), False
     for i in range(sizes.padded):
         trial.guess[i] = 0.0
     for _ in range(c.REJECTIONS):
@@ -116,9 +116,9 @@ def _start(ws, clock, counts, left):
             exponents_at(ws, trial.guess, clock[c.TIME])
             activate(ws, _next_step(clock, left))
             gather_listed(ws)
-            is_found = evaluate_flow(ws, counts)
+            is_flow = evaluate_flow(ws, counts)
             note_scales(ws)
-        if is_found:
+        if is_flow:
             break
         clock[c.NEXT_STEP] *= c.RETRY
     extend_flow(ws)
@@ -126,7 +126,7 @@ def _start(ws, clock, counts, left):
         history.f[i], history.df[i] = trial.f[i], trial.df[i]
     for a in range(sizes.terms * sizes.padded):
         history.exponents[a] = trial.exponents[a]
-    return is_found
+    return is_flow
 
 
 @bare()
@@ -164,7 +164,7 @@ def _solve(ws, equation, counts, has_matrix):
         return solved and _follow(ws, equation) <= c.FAR, stiff, has_matrix
     numbers = at_address(sizes.graded_numbers, 0, 1.0)
     numbers[0], numbers[1], numbers[2], numbers[3] = equation
-    evaluations = call(sizes.graded, (STEP, ws.room, ws.table, view(Trial, ws).guess))
+    evaluations = call(sizes.graded, (STEP, ws.buffer, ws.table, view(Trial, ws).guess))
     counts[c.EVALUATED] += abs(evaluations)
     counts[c.MATRICES] += abs(evaluations)
     return evaluations > 0, numbers[4], True
@@ -233,7 +233,7 @@ def _accept(ws, order, h, from_differences):
         history.spans[j] = history.spans[j - 1]
     history.spans[0] = h
     if view(Sizes, ws).mapping != 0:
-        call(view(Sizes, ws).mapping, (c.COMMIT, ws.room, ws.table, trial.guess))
+        call(view(Sizes, ws).mapping, (c.COMMIT, ws.buffer, ws.table, trial.guess))
 
 
 @bare()
@@ -263,7 +263,7 @@ def _growth(error, stiff, promise, after_rejection):
 
 
 @compiled(explicit=True, ahead=(float64, float64, int64, VECTOR, INTEGERS, VECTOR, INTEGERS, VECTOR))
-def march(tol, t_end, max_steps, room, table, clock, counts, records):
+def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
     """Take steps until `t_end`, a full record or a spent budget.
 
     The state is kept between calls, so that the result does not depend on where a call ends: the workspace, which
@@ -271,12 +271,12 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
 
     Parameters
     ----------
-    room, table : arrays
+    buffer, table : arrays
         The workspace (:func:`flowsim.solvers.multistep.workspace.layout`).
     records : array
         t (S + 1), h and past points (S each), then z, f and f' (S + 1 rows each), for ``S = counts[CAPACITY]`` steps.
     """
-    ws, capacity = Workspace(pointer(room, 0), pointer(table, 0)), counts[c.CAPACITY]
+    ws, capacity = Workspace(pointer(buffer, 0), pointer(table, 0)), counts[c.CAPACITY]
     state, sizes = view(State, ws), view(Sizes, ws)
     record = open_records(pointer(records, 0), capacity, sizes.width)
     order, depth, has_matrix = state.order, state.depth, state.has_matrix > 0
@@ -320,7 +320,7 @@ def march(tol, t_end, max_steps, room, table, clock, counts, records):
                 clock[c.NEXT_STEP] = h * max(c.SHRINK, 0.9 * min(error, 1e100) ** (-1.0 / (order + 3)))
                 if rejections > 0 and order > 1:
                     order -= 1
-            elif sizes.screen != 0 and call(sizes.screen, (0, ws.room, ws.table, view(Trial, ws).guess)) > 0:
+            elif sizes.screen != 0 and call(sizes.screen, (0, ws.buffer, ws.table, view(Trial, ws).guess)) > 0:
                 # Return to load coordinates that may matter, unless they have just been loaded.
                 clock[c.NEXT_STEP] = h
                 if steps_here > 0:

@@ -30,8 +30,8 @@ _CALL = (
 
 
 @compiled(explicit=True, ahead=_CALL)
-def write_problem(A, by_rows, n, exponentials, reach, tol, room, table, known, compute_gram):
-    """Write a problem to a workspace, in the state before a run; returns the offset of its beginning in `room`.
+def write_problem(A, by_rows, n, exponentials, reach, tol, buffer, table, known, compute_gram):
+    """Write a problem to a workspace, in the state before a run; returns the offset of its beginning in `buffer`.
 
     ``A / sqrt(n)``, ``A^T b / n``, terms, and scales; ``A^T A / n`` if asked for.
 
@@ -41,23 +41,23 @@ def write_problem(A, by_rows, n, exponentials, reach, tol, room, table, known, c
         b, and for a loss weights and offsets, of size 0 if absent.
     reach : array (w,)
         Bound on the rate of change of any z by beta of a coordinate; of size 0 to compute it from ``A^T A / n``.
-    room : array
+    buffer : array
         Zeros, apart from ``A^T A / n`` if it is used but not computed here.
     known : array
-        A workspace that is copied to `room`, which then has a spare cache line, if it has the same data; else -1 is
+        A workspace that is copied to `buffer`, which then has a spare cache line, if it has the same data; else -1 is
         returned.
     """
     if len(known) == 0:
-        ws = Workspace(pointer(room, 0), pointer(table, 0))
+        ws = Workspace(pointer(buffer, 0), pointer(table, 0))
         _write_data(ws, A, by_rows, n, compute_gram)
         _write_terms(ws, exponentials, reach, tol)
         return 0
     if not _holds(Workspace(pointer(known, 0), pointer(table, 0)), A, by_rows, n):
         return -1
-    first = -(room.ctypes.data // 8) % EIGHT
-    ws = Workspace(pointer(room, first), pointer(table, 0))
+    first = -(buffer.ctypes.data // 8) % EIGHT
+    ws = Workspace(pointer(buffer, first), pointer(table, 0))
     for b in range(0, len(known), EIGHT):
-        store(ws.room, b, load(known, b))
+        store(ws.buffer, b, load(known, b))
     _write_terms(ws, exponentials, reach, tol)
     return first
 

@@ -108,29 +108,29 @@ def subtract_rows(S, stride, x, m, begin, end, base, out):
 def _subtract_by_design(ws, x, begin, end, base, out):
     """``out = base - A^T A x / n``."""
     sizes, active, problem = view(Sizes, ws), view(Active, ws), view(Problem, ws)
-    wp, design, in_rows = sizes.padded, problem.design, problem.row_work
+    stride, design, in_rows = sizes.padded, problem.design, problem.row_work
     for q in range(sizes.rows):
         total = constant(0.0)
         for s in range(0, active.padded, EIGHT):
-            total = total + load(design, q * wp + s) * load(x, s)
+            total = total + load(design, q * stride + s) * load(x, s)
         in_rows[q] = add_up(total)
-    subtract_rows(design, wp, in_rows, sizes.rows, begin, end, base, out)
+    subtract_rows(design, stride, in_rows, sizes.rows, begin, end, base, out)
 
 
 @bare(forceinline=True)
 def into_rows(ws, x, out):
     """``out = A x / sqrt(n)``, by the columns of A."""
-    problem, rp = view(Problem, ws), padded(view(Sizes, ws).rows)
-    subtract_rows(problem.columns, rp, x, view(Active, ws).n, FIRST, rp, view(Newton, ws).zero, out)
+    problem, padded_rows = view(Problem, ws), padded(view(Sizes, ws).rows)
+    subtract_rows(problem.columns, padded_rows, x, view(Active, ws).n, FIRST, padded_rows, view(Newton, ws).zero, out)
 
 
 @bare()
 def _subtract_curved(ws, x, begin, end, base, out):
     """``out = base - A^T W A x / n`` for a loss of curvature W; its rows ``W A x / sqrt(n)`` stay in the workspace."""
     sizes, problem, curvature = view(Sizes, ws), view(Problem, ws), view(Loss, ws).curvature
-    in_rows, rp = problem.row_work, padded(sizes.rows)
+    in_rows, padded_rows = problem.row_work, padded(sizes.rows)
     into_rows(ws, x, in_rows)
-    for q in range(0, rp, EIGHT):
+    for q in range(0, padded_rows, EIGHT):
         store(in_rows, q, load(curvature, q) * load(in_rows, q))
     subtract_rows(problem.design, sizes.padded, in_rows, sizes.rows, begin, end, base, out)
 

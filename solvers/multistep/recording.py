@@ -93,7 +93,7 @@ def cross(ws, clock, counts, h, t_end, record):
     answer = -1
     if mapping != 0:
         formula.step[0], formula.part[0] = left, h
-        answer = call(mapping, (c.CROSS, ws.room, ws.table, view(Trial, ws).f))
+        answer = call(mapping, (c.CROSS, ws.buffer, ws.table, view(Trial, ws).f))
     if answer == 1:
         clock[c.NEXT_STEP] = formula.part[0]
         _straight(ws, clock, counts, formula.step[0], t_end, record)

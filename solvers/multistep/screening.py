@@ -84,10 +84,10 @@ def _may_matter(ws, guess):
 
 @cache
 def address() -> int:
-    """Address of the function ``(task, room, table, guess)``; 1 where a coordinate that is not loaded may matter."""
+    """Address of the function ``(task, buffer, table, guess)``; 1 where a coordinate that is not loaded may matter."""
 
-    def screen(task, room, table, guess):
-        return _may_matter(Workspace(room, table), guess)
+    def screen(task, buffer, table, guess):
+        return _may_matter(Workspace(buffer, table), guess)
 
     found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(screen)
     return int(found.address)

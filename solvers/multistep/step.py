@@ -129,7 +129,7 @@ def _moved(ws, equation, by):
 @bare()
 def _left_of_squares(ws, equation, by):
     """f, f' and the residual after a correction, from their changes."""
-    newton, trial, count, most = view(Newton, ws), view(Trial, ws), view(Active, ws).padded, constant(0.0)
+    newton, trial, count, largest = view(Newton, ws), view(Trial, ws), view(Active, ws).padded, constant(0.0)
     subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_df)
     for b in range(0, count, EIGHT):
         change, bent = load(newton.change_f, b), load(newton.change_df, b)
@@ -137,8 +137,8 @@ def _left_of_squares(ws, equation, by):
         store(trial.df, b, load(trial.df, b) + bent)
         left = (load(trial.residual, b) - load(by, b)) + (equation.first * change - equation.second * bent)
         store(trial.residual, b, left)
-        most = wider(load(newton.gain, b) * magnitude(left), most)
-    return widest(most)
+        largest = wider(load(newton.gain, b) * magnitude(left), largest)
+    return widest(largest)
 
 
 @bare()
@@ -225,15 +225,15 @@ def _second_order(ws, theta, stiff):
 
     For a coordinate that is not stiff itself, once at most: it may have a larger correction.
     """
-    newton, by_z, diagonal, most = view(Newton, ws), view(Values, ws).by_z, view(Problem, ws).diagonal, constant(0.0)
+    newton, by_z, diagonal, largest = view(Newton, ws), view(Values, ws).by_z, view(Problem, ws).diagonal, constant(0.0)
     if view(Sizes, ws).loss != 0:
         change = size(newton.delta, newton.gain, view(Active, ws).padded) * (1.0 + stiff)
         return change * change
     for b in range(0, view(Active, ws).padded, EIGHT):
         change = load(newton.gain, b) * load(newton.delta, b)
         through = theta * (load(by_z, b) * load(diagonal, b))
-        most = wider(change * change * (constant(1.0) + through), most)
-    return widest(most) * (1.0 + stiff)
+        largest = wider(change * change * (constant(1.0) + through), largest)
+    return widest(largest) * (1.0 + stiff)
 
 
 @bare()
@@ -244,7 +244,7 @@ def solve_step(ws, equation, counts, has_matrix):
     goal.
     """
     trial, newton, terms = view(Trial, ws), view(Newton, ws), view(Terms, ws)
-    active, wp = view(Active, ws), view(Sizes, ws).padded
+    active, stride = view(Active, ws), view(Sizes, ws).padded
     is_new, stiff = False, 0.0
     for evaluation in range(EVALUATIONS):
         if not (evaluate_flow(ws, counts) and _residual(ws, equation)):
@@ -259,7 +259,7 @@ def solve_step(ws, equation, counts, has_matrix):
         left_out = _second_order(ws, equation.theta, stiff if evaluation < ROUNDING_FROM else 0.0)
         if solved == EXACT and left_out <= equation.goal:
             return True, stiff, has_matrix
-        for at in range(0, active.layers * wp, wp):
+        for at in range(0, active.layers * stride, stride):
             for s in range(active.n):
                 terms.exponents[at + s] += terms.slope[at + s] * newton.delta[s]
     return False, stiff, has_matrix

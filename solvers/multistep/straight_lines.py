@@ -60,11 +60,11 @@ def _leeway(ws, on):
 
     The neglected motion of others counts as an error of theirs, and distances have rounding errors.
     """
-    active, by_z, gain, most = view(Active, ws), view(Values, ws).by_z, view(Scales, ws).gain, 1e-300
+    active, by_z, gain, largest = view(Active, ws), view(Values, ws).by_z, view(Scales, ws).gain, 1e-300
     for s in range(view(Sizes, ws).width):
         if s >= active.n or by_z[s] == 0.0:
-            most = max(most, gain[s])
-    return min(max(math.log(0.5 * on.power / most), 0.0), max(math.log(_SEEN / on.head[TOLERANCE]), 0.0))
+            largest = max(largest, gain[s])
+    return min(max(math.log(0.5 * on.power / largest), 0.0), max(math.log(_SEEN / on.head[TOLERANCE]), 0.0))
 
 
 @bare()
@@ -156,15 +156,15 @@ def _to_rest(ws, on, fastest, left):
     theta = min(left, _IMPLICIT / fastest)
     if not renew(ws, theta):
         return False
-    delta, most = newton.delta, 0.0
+    delta, largest = newton.delta, 0.0
     for s in range(active.padded):
         delta[s] = f[s] if s < active.n and by_z[s] > 0.0 else 0.0
     shrink(ws, delta)
     for s in range(active.padded):
         delta[s] = theta * delta[s] if s < active.n and by_z[s] > 0.0 else 0.0
-        most = max(most, newton.gain[s] * abs(delta[s]))
+        largest = max(largest, newton.gain[s] * abs(delta[s]))
         newton.work[s] = by_z[s] * delta[s]
-    if not most <= on.head[CLOSE]:
+    if not largest <= on.head[CLOSE]:
         on.head[CLOSE] *= _CLOSER
         return False
     subtract_gram(ws, newton.work, c.FIRST, view(Sizes, ws).padded, f, f)
@@ -209,9 +209,9 @@ def cross(ws, on):
     the last step, then the next one, in units of steps.
     """
     formula, history, f, by_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).by_z
-    wp, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], on.head[UNIT]
+    stride, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], on.head[UNIT]
     fastest = _settled(ws, on)
-    for s in range(wp):
+    for s in range(stride):
         f[s] = 0.0 if s < n_active and by_z[s] > 0.0 else history.f[s]
     length = _wait(ws, on, f, left)
     if not length * unit > _LONGER * formula.part[0]:
@@ -228,9 +228,9 @@ def cross(ws, on):
             if by_z[s] > 0.0:
                 move(on, view(Index, ws).coordinate[s], view(Newton, ws).delta[s] / unit)
     formula.step[0], formula.part[0] = length, _follow_line(ws, on, f, length)
-    for s in range(wp):
+    for s in range(stride):
         history.f[s], history.df[s], history.z[s], history.z_low[s] = f[s], 0.0, 0.0, 0.0
-    for a in range(wp, c.HISTORY * wp):
+    for a in range(stride, c.HISTORY * stride):
         history.f[a] = 0.0
     for a in range(c.HISTORY + 2):
         history.spans[a] = c.MISSING

@@ -19,7 +19,7 @@ from flowsim.solvers.simd import EIGHT
 class Workspace(NamedTuple):
     """Pointers to a buffer of floats and to a table of integers, from which :func:`view` gets the tuples below."""
 
-    room: Any
+    buffer: Any
     table: Any
 
 
@@ -76,8 +76,8 @@ class State(NamedTuple):
 class Problem(NamedTuple):
     """``G = A^T A / n`` and its diagonal, ``A / sqrt(n)``, ``c = A^T b / n``, ``b / sqrt(n)``, a vector of the rows, n.
 
-    For a loss other than squares, and of few rows, ``-A^T / sqrt(n)`` too, by rows that are the columns of A: what
-    subtracts adds.
+    For a loss other than squares, and of few rows, ``-A^T / sqrt(n)`` too, by rows that are the columns of A: the
+    compiled products subtract, and with the sign changed they add.
 
     After n: the sum of ``gain_s G_ss |beta_s|`` at the last point, 1 if f is evaluated from residuals in the rows,
     and then the largest residual relative to its terms.
@@ -235,7 +235,7 @@ _PERMUTED = (
 def _table(
     w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True, has_columns: bool = False
 ) -> dict[type, dict[str, int]]:
-    """Sizes of all fields of all tuples, for w coordinates of K exponentials and r rows."""
+    """Sizes of all fields of all tuples, for w coordinates of K exponentials and r rows; wp and rp are padded."""
     wp, rp, points = _padded(w), _padded(r), HISTORY + 2
     return {
         Problem: {

@@ -52,7 +52,7 @@ class _View(types.Type):
 @register_model(_View)
 class _ViewModel(datamodel.models.StructModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, list(zip(("room", "table"), kind.workspace.types, strict=True)))
+        super().__init__(manager, kind, list(zip(("buffer", "table"), kind.workspace.types, strict=True)))
 
 
 @infer_getattr
@@ -67,12 +67,12 @@ class _Fields(_AttributeTemplate):
 @lower_getattr_generic(_View)
 def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
     cls = kind.cls
-    room, table = (builder.extract_value(value, number) for number in range(2))
+    buffer, table = (builder.extract_value(value, number) for number in range(2))
     found = builder.load(builder.gep(table, [_INT64(cls.PLACE + cls._fields.index(name))]))
     if cls.HOLDS != "numbers":
         found.set_metadata("invariant.load", builder.module.add_metadata([]))
     if cls.HOLDS in ("floats", "indices"):
-        found = builder.gep(room if cls.HOLDS == "floats" else table, [found])
+        found = builder.gep(buffer if cls.HOLDS == "floats" else table, [found])
     return found
 
 
