@@ -70,10 +70,8 @@ class ConeMinimiser(Generic[Key]):
 
     Parameters
     ----------
-    n : int
     column : callable
         Maps a key to its column, an array (n,).
-    function : RowwiseFunction
 
     Raises
     ------

@@ -61,7 +61,6 @@ class Draws:
 
     Parameters
     ----------
-    noise : Noise
     seeds : sequence of SeedSequence
         One for each run.
     stds : array (m,)

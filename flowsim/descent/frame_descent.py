@@ -157,7 +157,6 @@ class FrameMachine(SingleRun):
 
     Parameters
     ----------
-    net, problem, start, settings
     steps : array (1,)
     """
 

@@ -27,8 +27,6 @@ class GrowthMachine:
     multipliers : Multipliers
         Rates and start of the network's components.
     data, target : Data, array (n,)
-    weights : tuple of str
-    settings : Settings
     steps : array (lanes,)
         Step sizes.
     """

@@ -60,7 +60,6 @@ class SingleRun:
 
     Parameters
     ----------
-    net, problem, start, settings
     steps : array (1,)
     """
 
@@ -109,8 +108,6 @@ class LinearMachine(SingleRun):
 
     Parameters
     ----------
-    net, problem, start
-    settings : Settings
     steps : array (1,)
     """
 

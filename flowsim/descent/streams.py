@@ -47,8 +47,6 @@ class Streams:
         Rows of a batch, drawn without replacement; None for all rows. Batches are those of a single run.
     shuffle : bool
         Cut batches from passes over all rows, each in a new order.
-    label_noise : Noise or None
-    weight_noise : Noise or None
     stds, shape : array (k,), (k, d)
         Standard deviations and shape of the weight noise; stds may be given entry by entry.
     n_labels : int, optional

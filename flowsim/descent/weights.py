@@ -34,7 +34,6 @@ class WeightMachine:
         The network, its problem, and the data in the layout of the loops.
     scale, direction : InitialScale, array (k, d)
         The start.
-    settings : Settings
     steps : array (lanes,)
         Step sizes.
     kicks : Draws, optional

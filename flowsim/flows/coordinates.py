@@ -15,8 +15,6 @@ class IntegrationOptions(TypedDict, total=False):
 
     Attributes
     ----------
-    rtol : float
-    max_steps : int
     progress : function (time) or None
         Called with the time reached every few steps.
     done : function (solution of the last steps) or None

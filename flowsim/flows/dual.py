@@ -41,8 +41,6 @@ class DualCoordinates:
 
     Parameters
     ----------
-    net : DiagonalNetwork
-    problem : Problem
     growth : GrowthMap
         Of the network, from its start; a SteppedMap if not native.
     native : bool

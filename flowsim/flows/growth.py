@@ -31,8 +31,6 @@ class GrowthCoordinates(DualCoordinates):
     ----------
     net : DiagonalNetwork
         One for which :func:`flowsim.growth.exponential.admits_growth` is None.
-    problem : Problem
-    scale : InitialScale
     direction : array (k, d) or Start
         The start is alpha times this.
     native : bool

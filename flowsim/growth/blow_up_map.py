@@ -54,7 +54,6 @@ class BlowUpMap(OnCurves):
     ----------
     net : DiagonalNetwork
         One for which :func:`admits_blow_up` is None.
-    scale : InitialScale
     direction : array (k, d)
         The start is alpha times this.
     size : float

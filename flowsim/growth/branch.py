@@ -18,7 +18,6 @@ class Stretch:
 
     Attributes
     ----------
-    log_scale, h : float
     x, size, slope : array (k, N + 1), (N + 1,), (N + 1,)
         Values at the nodes of x, and of ``|B|`` and ``|B'|`` in powers L and 2 L - 2 of the scale.
     """
@@ -164,14 +163,12 @@ class Branch:
 
     Attributes
     ----------
-    order, weights : int
     sign : float
         +1 where z, and beta, increase.
     slope : float
         Rate of change of the distance with z; 0 for a side on which weights never exceed the start's size.
     start : float
         The distance at z = 0, times alpha^(L - 2), as in the inner chain; 0 where slope is 0.
-    inner, outer : Chain
     law : PowerLaw or None
         Between the two.
     rests : bool

@@ -43,7 +43,6 @@ class Piece:
 
     Attributes
     ----------
-    low, high : float
     weights, beta, slope : array (k, N + 1), (N + 1,), (N + 1,)
         Chebyshev coefficients of the weights, of B and of B'; or None where the closed form holds.
     log_c, sign_c : array (k,)
@@ -264,10 +263,8 @@ class Curve:
 
     Parameters
     ----------
-    formula : Formula
     direction : array (k,)
         In the order of the formula's weights.
-    log_alpha : float
     farthest : float
         Coefficients beyond this are not tabulated.
     begin : float

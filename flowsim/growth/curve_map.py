@@ -73,7 +73,6 @@ class CurveMap(OnCurves):
     ----------
     net : DiagonalNetwork
         One for which :func:`admits_curves` is None.
-    scale : InitialScale
     direction : array (k, d)
         The start is alpha times this.
     size : float

@@ -56,7 +56,6 @@ class ExponentialMap:
 
     Attributes
     ----------
-    modes : Modes
     log_scale : array (d, k)
         ``ln alpha^2``, 0 where c_k is exactly zero: such a component is carried by its coefficient alone.
     decay : array (d, k)

@@ -27,7 +27,6 @@ class Leading:
     ----------
     order : int
         L, its lowest degree.
-    series : Series
     log_negligible, log_small : float
         ln of the sizes of weights below which higher degrees are below rounding, and below which the series is exact
         to rounding.

@@ -37,8 +37,6 @@ class Modes:
 
     Attributes
     ----------
-    d : int
-    invariants : tuple of str
     coefficient, log_start, rate, damping : array (d, k)
         ``mu_k / |q_k|^2``, ``ln c_k(0)^2`` (0 where c_k is exactly zero), ``4 mu_k`` and ``8 eta^2 mu_k^2``.
     start : array (d, k)

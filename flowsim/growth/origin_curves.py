@@ -48,11 +48,9 @@ class OriginCurve:
 
     Parameters
     ----------
-    formula : Formula
     direction : array (k,)
         For order 2 in the eigenspace that grows fastest to that side, of length 1; else any that grows.
     sign : {1, -1}
-    order : int
 
     Attributes
     ----------

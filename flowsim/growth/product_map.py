@@ -84,7 +84,6 @@ class ProductMap:
     ----------
     net : DiagonalNetwork
         One for which :func:`admits_products` is None.
-    scale : InitialScale
     direction : array (L, d)
         The start is alpha times this.
     clock : InitialScale, optional

@@ -64,7 +64,6 @@ class SparseColumns:
 
     Attributes
     ----------
-    n : int
     which : array (m,)
         Their indices in X, ascending.
     place, rows, entries : arrays (nnz,)

@@ -48,7 +48,6 @@ def selected(
         One minimiser.
     coordinates, flags : array (m,)
         1 for coordinates at the upper bound, which may be positive, 2 for the lower, 3 for both.
-    bounds : DualBounds
     t : float
         Accelerated time.
 

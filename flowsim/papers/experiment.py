@@ -44,8 +44,6 @@ class Check:
 
     Attributes
     ----------
-    statement : str
-    predicted, measured : float
     tolerance : float
         Largest ``|measured - predicted|``, relative to ``|predicted|`` unless that is 0; ignored for bounds.
     kind : {"equals", "at most", "at least"}
@@ -91,7 +89,6 @@ class Findings:
         All data of the figures.
     parameters : dict
         Plain JSON values.
-    checks : list of Check
     animations : mapping name -> FuncAnimation
         Written as GIF.
     """
@@ -116,13 +113,6 @@ class Experiment:
 @dataclass(frozen=True)
 class Report:
     """The result of one experiment.
-
-    Attributes
-    ----------
-    experiment : Experiment
-    checks : tuple of Check
-    files : tuple of Path
-    seconds : float
     """
 
     experiment: Experiment

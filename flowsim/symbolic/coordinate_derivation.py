@@ -29,7 +29,6 @@ class Law:
 
     Attributes
     ----------
-    quantity : Expr
     kind : {"conserved", "decay", "driven", "open"}
         Conserved; decays at `rate` whatever the data; driven by the data or by other weights; undecided.
     rate : Expr or None
@@ -47,13 +46,6 @@ class Law:
 @dataclass(frozen=True, eq=False)
 class CoordinateDerivation:
     """One formula's derivation.
-
-    Attributes
-    ----------
-    formula : Formula
-    noise : Noise or None
-    degree : int
-    weight_decay : float or Decay
     """
 
     formula: Formula

@@ -54,7 +54,6 @@ class Expectation:
     ----------
     mean, variance : Expr
         Those of the exact parts, in the weights and the stds.
-    quadratures : tuple of Quadrature
     methods : tuple of str
         Descriptions of how each part is computed.
     growth : tuple of (index, float)

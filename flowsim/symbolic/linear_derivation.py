@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearDerivation(Rendered):
     """The result of :func:`derive` for a two-layer linear network.
-
-    Attributes
-    ----------
-    net : LinearNetwork
     """
 
     net: LinearNetwork

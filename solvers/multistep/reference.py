@@ -92,7 +92,6 @@ def step(gram: Array, drive: Array, beta_map: Map, history: History, t: float, k
     ----------
     gram, drive : array (d, d), (d,)
         G and c.
-    beta_map : Map
     history : History
         At least k points.
     """
