@@ -112,8 +112,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of one experiment.
-    """
+    """The result of one experiment."""
 
     experiment: Experiment
     checks: tuple[Check, ...]

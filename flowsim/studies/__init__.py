@@ -5,9 +5,6 @@ Each file is one study: `limit_study` and `jumps` (flow and limit), `compare`, `
 `linear_ranks`, `linear_rates` and `width_law` (two-layer linear networks).
 """
 
-import importlib
-from typing import Any
-
 from flowsim.problem.margins import MaxMargin, is_separable, max_margin_l1, max_margin_l2
 from flowsim.studies.compare import Comparison, Comparisons, EnsembleComparison, compare
 from flowsim.studies.edge import DescentLimit, EdgeRun, EdgeStudy, descent_limit, edge_of_stability
@@ -36,20 +33,6 @@ from flowsim.studies.references import (
 from flowsim.studies.separation import NuclearSeparation, Separation, nuclear_separation, separation
 from flowsim.studies.step_sizes import first_move, tenth_of_stable
 from flowsim.studies.width_law import WidthLaw, width_law
-
-#: names that have moved to other modules
-_MOVED = {
-    "Certificates": "flowsim.certificates",
-    "certify": "flowsim.certificates",
-    "modified_flow": "flowsim.flows",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MOVED:
-        raise AttributeError(f"module 'flowsim.studies' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MOVED[name]), name)
-
 
 __all__ = [
     "Comparison",

@@ -45,8 +45,7 @@ class Law:
 
 @dataclass(frozen=True, eq=False)
 class CoordinateDerivation:
-    """One formula's derivation.
-    """
+    """One formula's derivation."""
 
     formula: Formula
     noise: Noise | None

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearDerivation(Rendered):
-    """The result of :func:`derive` for a two-layer linear network.
-    """
+    """The result of :func:`derive` for a two-layer linear network."""
 
     net: LinearNetwork
 

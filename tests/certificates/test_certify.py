@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
-from flowsim.certificates import THEOREMS, Setting
+from flowsim.certificates import THEOREMS, Certificates, Setting
 from flowsim.certificates.certificate import Certificate, Evidence, UnresolvedError
 from flowsim.certificates.registry import Theorem
 from flowsim.cli import main
@@ -33,7 +33,7 @@ def wide() -> fs.Regression:
     return fs.Regression(rng.standard_normal((4, 7)), rng.standard_normal(4))
 
 
-def assert_holds(rows: fs.studies.Certificates, expected: set[str]) -> None:
+def assert_holds(rows: Certificates, expected: set[str]) -> None:
     assert {row.name for row in rows if row.applies} == expected
     assert [(row.name, row.measured, row.error) for row in rows if row.applies and row.holds is not True] == []
     assert all(row.margin is not None and 0 <= row.margin <= 1 for row in rows if row.applies)
@@ -166,7 +166,7 @@ def test_nan_never_holds_and_a_failed_measurement_is_neither() -> None:
     problem = fs.Regression([[1.0]], [1.0])
     row = Theorem("x", "p", "s", unmeasured).certify(Setting(UV, problem, None, None, 1e-8, 0))
     assert (row.status, row.holds) == ("not resolved", None)
-    assert not fs.studies.Certificates((row,)).holds
+    assert not Certificates((row,)).holds
 
 
 def test_rows_come_as_table_json_and_dataframe(wide: fs.Regression, tmp_path: object) -> None:
