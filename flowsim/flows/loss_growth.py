@@ -54,7 +54,7 @@ class GrowthLossClock(GrowthCoordinates):
         out: Array = top + np.log(np.exp(values - top[..., None]).sum(axis=-1))
         return out
 
-    def logs(self, y: Array) -> tuple[Array, Array, Array, Array]:
+    def loss_terms(self, y: Array) -> tuple[Array, Array, Array, Array]:
         """ln L, minus its slopes ``y q``, curvatures over n L, and the predictor's slope in z at states (..., N)."""
         exponents = self.map.exponents(self._z(y), 0.0)
         margins = self.problem.y * self._reduced.predict(self.map.mean(exponents))
@@ -77,7 +77,7 @@ class GrowthLossClock(GrowthCoordinates):
     @cached_property
     def ivp(self) -> InitialValueProblem:
         rows = len(self.reduced.b)
-        first = -self.logs(np.zeros(rows + 1))[0]
+        first = -self.loss_terms(np.zeros(rows + 1))[0]
         return InitialValueProblem(
             rhs=self._rhs,
             y0=np.append(np.zeros(rows), first),
@@ -92,24 +92,24 @@ class GrowthLossClock(GrowthCoordinates):
         return float(self.ivp.y0[-1])
 
     def _rhs(self, t: float, y: Array) -> Array:
-        log_loss, drive, _, _ = self.logs(y)
-        return np.append(self._rate(drive), _pace(-float(log_loss), y[-1])[0])
+        log_loss, force, _, _ = self.loss_terms(y)
+        return np.append(self._rate(force), _pace(-float(log_loss), y[-1])[0])
 
-    def _rate(self, drive: Array) -> Array:
+    def _rate(self, force: Array) -> Array:
         """Of the dual unknown of the rows."""
         reduced = self._reduced
-        return reduced.scale / reduced.unit * self.problem.n * reduced.projected(drive.T).T
+        return reduced.scale / reduced.unit * self.problem.n * reduced.projected(force.T).T
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        log_loss, drive, bent, slope = self.logs(y)
+        log_loss, force, bent, slope = self.loss_terms(y)
         reduced = self._reduced
         active = slope > 0
         B = reduced.B[:, active]
         rows = B if reduced.Q is None else reduced.Q @ B
-        drift = drive @ rows
+        drift = force @ rows
         back = B.T * slope[active, None]
         out = np.zeros((len(y), len(y)))
-        inner = reduced.projected(np.outer(drive, drift) - bent[:, None] * rows)
+        inner = reduced.projected(np.outer(force, drift) - bent[:, None] * rows)
         out[:-1, :-1] = reduced.scale * self.problem.n * inner @ back
         pace, by_log = _pace(-float(log_loss), y[-1])
         out[-1, :-1] = by_log * reduced.unit * drift @ back
@@ -134,12 +134,12 @@ class GrowthLossClock(GrowthCoordinates):
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta / d sigma``."""
-        _, drive, _, slope = self.logs(y)
-        return slope * (self._rate(drive) @ self.reduced.B)
+        _, force, _, slope = self.loss_terms(y)
+        return slope * (self._rate(force) @ self.reduced.B)
 
     def log_loss(self, y: Array) -> Array:
         """ln L of states (K, N)."""
-        return self.logs(y)[0]
+        return self.loss_terms(y)[0]
 
     def times(self, solution: Solution, elapsed: float) -> Callable[[NDArray[np.intp], Array, Array], Array]:
         """The map (step, position, state) to time, which is part of the state; infinite on overflow."""

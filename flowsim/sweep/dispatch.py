@@ -18,7 +18,7 @@ Task = tuple[str, Callable[..., Any] | bytes, bytes]
 #: A point whose worker died this many times while no other task ran is recorded as failed.
 _STRIKES = 3
 #: Successive deaths of workers after which the executor counts as broken.
-_HOPELESS = 30
+_MOST_DEATHS = 30
 
 
 def compute(tasks: Iterable[Task], pool: Pool, keep: Callable[[Sequence[Outcome]], None]) -> None:
@@ -65,7 +65,7 @@ class _Flight:
                 future = self._pool.submit(worker.evaluate, *task)
             except BrokenExecutor as error:
                 self._again.appendleft(task)
-                self._mourn(error)
+                self._note_death(error)
                 if self._flying:
                     break
                 continue
@@ -89,7 +89,7 @@ class _Flight:
                 if given_up is not None:
                     batch.append(given_up)
                 if not self._flying:
-                    self._mourn(error)
+                    self._note_death(error)
             except Exception as error:
                 if type(error).__name__ != "KilledWorker":  # distributed's error for a task that kills workers
                     raise RuntimeError(
@@ -117,10 +117,10 @@ class _Flight:
         del self._strikes[key]
         return worker.failure(key, f"its worker process died {_STRIKES} times")
 
-    def _mourn(self, error: BrokenExecutor) -> None:
+    def _note_death(self, error: BrokenExecutor) -> None:
         self._deaths += 1
         if not self._pool.is_ours:
             raise RuntimeError(f"the executor is broken ({error}); finished points are kept.") from error
-        if self._deaths > _HOPELESS:
+        if self._deaths > _MOST_DEATHS:
             raise RuntimeError("worker processes die as soon as they start; finished points are kept.") from error
         self._pool.stop()

@@ -298,7 +298,7 @@ def _recession(slope: Callable[[Array, Array], Array], y: Array) -> tuple[Array,
 
 
 def _infimum(value: Callable[[Array, Array], Array], slope: Callable[[Array, Array], Array], y: Array) -> Array:
-    """At the zero of the slope, or as far out as a float of the loss is to be had."""
+    """The least value in f: at the zero of the slope, or at an end of the range searched where the slope has none."""
     low, high = np.full_like(y, -_RANGE), np.full_like(y, _RANGE)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
