@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Key = tuple[int, int]  # (coordinate, sign)
 
 #: Rounding error of the dual, relative to the thresholds, from which on the message mentions it.
-_BLURRED = 1e-6
+_UNCERTAIN = 1e-6
 #: Factor by which the residual decreases before the rounding bound of the rates is updated, at a pass over all columns.
 _FINER = 4.0
 
@@ -57,11 +57,12 @@ class DiagonalProcess:
             if isinstance(problem, Regression)
             else cone_minimiser(problem, self._signed_column)
         )
-        # Rates up to this are rounding of x_i . r / n.
+        # Rates up to `rounding` are rounding of x_i . r / n. It is for a residual of norm `rounded_at`, and higher for
+        # coordinates that turned out not to move since then (`has_raised`).
         self.size = self.cone.size
-        self.ulp = relative_rounding(n) * self.columns.norms / n
-        self.rounding = self.ulp * self.size
-        self.level, self.raised = self.size, False
+        self.rounding_per_residual = relative_rounding(n) * self.columns.norms / n
+        self.rounding = self.rounding_per_residual * self.size
+        self.rounded_at, self.has_raised = self.size, False
         vanished = self.size > 0 and (self.rounding == 0).any()
         if not np.isfinite(self.rounding).all() or (vanished and self.columns.underflow(self.rounding == 0)):
             raise ValueError(
@@ -71,9 +72,10 @@ class DiagonalProcess:
         self.t = 0.0
         # |r| integrated over the plateaus so far: the rounding error of the duals, up to a factor of each column.
         self.spread = 0.0
+        # Of every coordinate: 1 where it stands at its upper bound, 2 at the lower, 3 at both.
         self.flags = np.zeros(self.columns.d, dtype=np.uint8)
         self.duals = follow(self.columns, self.bounds, self.costs, self.rounding)
-        self.blur = 0.0
+        self.dual_rounding = 0.0  # the largest at a breakpoint so far, relative to the thresholds
         self.times: list[float] = []
         self.hits: list[NDArray[np.int64]] = []
         self.supports: list[NDArray[np.int64]] = []
@@ -134,9 +136,9 @@ class DiagonalProcess:
 
     def _path(self, horizon: float, complete: bool, message: str) -> SaddlePath:
         bounds = self.all_bounds
-        if self.blur > _BLURRED:
+        if self.dual_rounding > _UNCERTAIN:
             remedy = ", exact=True resolves them" if isinstance(self.problem, Regression) else ""
-            message += f"; late jumps are uncertain (rounding error of the dual {self.blur:.0e}){remedy}"
+            message += f"; late jumps are uncertain (rounding error of the dual {self.dual_rounding:.0e}){remedy}"
         return SaddlePath(
             problem=self.problem,
             jump_times=np.array(self.times),
@@ -153,7 +155,7 @@ class DiagonalProcess:
                 "columns": getattr(self.duals, "columns_computed", 0),
                 "seconds": time.perf_counter() - self.began,
                 "product_seconds": self.duals.seconds,
-                "dual_rounding": self.blur,
+                "dual_rounding": self.dual_rounding,
             },
             **bounds.of_path(),
         )
@@ -164,21 +166,21 @@ class DiagonalProcess:
         if size == 0.0:
             return math.inf, np.empty(0, np.int64), np.empty(0, np.int64)
         level = min(2.0 ** math.ceil(math.log2(size)), self.size)
-        if not level * _FINER >= self.level or self.raised:
-            np.multiply(self.ulp, level, out=self.rounding)
-            self.level, self.raised = level, False
+        if not level * _FINER >= self.rounded_at or self.has_raised:
+            np.multiply(self.rounding_per_residual, level, out=self.rounding)
+            self.rounded_at, self.has_raised = level, False
         while True:
-            wait, found, signs = self.duals.next(self.t, self.cone.residual, self.flags, self.spread / self.level)
+            wait, found, signs = self.duals.next(self.t, self.cone.residual, self.flags, self.spread / self.rounded_at)
             if math.isinf(wait):
                 return wait, found, signs
             rates, noise = self._rates(found, signs)
             unsure = rates <= noise
-            blur = noise * wait + self.ulp[found] * self.spread
+            error = noise * wait + self.rounding_per_residual[found] * self.spread
             if not unsure.any():
-                self.blur = max(self.blur, float(blur.max()) / _typical(self.bounds, found))
+                self.dual_rounding = max(self.dual_rounding, float(error.max()) / _typical(self.bounds, found))
                 return wait, found, signs
             self.rounding[found[unsure]] = noise[unsure]
-            self.raised = True
+            self.has_raised = True
 
     def _rates(self, found: NDArray[np.int64], signs: NDArray[np.int64]) -> tuple[Array, Array]:
         """The rates at which coordinates approach their bounds, and their rounding errors."""

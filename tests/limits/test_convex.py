@@ -64,8 +64,9 @@ def test_saddles_are_minimisers_on_the_cone_of_the_duals(loss: str) -> None:
         assert left > 0
 
 
-def test_a_hundred_paths_are_approached_at_order_one_and_stand_at_minimisers() -> None:
-    for seed in range(100):
+@pytest.mark.parametrize("seeds", [range(24), pytest.param(range(24, 100), marks=pytest.mark.slow)], ids=str)
+def test_a_hundred_paths_are_approached_at_order_one_and_stand_at_minimisers(seeds: range) -> None:
+    for seed in seeds:
         problem = draw(seed, ("logistic", "log-cosh", "poisson")[seed % 3], mixing=0.5)
         path = fs.saddle_to_saddle(NET, problem)
         for k, t in enumerate(path.jump_times):

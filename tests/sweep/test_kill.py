@@ -25,6 +25,8 @@ VICTIM = Path(__file__).with_name("victim.py")
 WORKERS = 2
 #: Points a sweep may have handed out and not yet stored, per worker.
 IN_FLIGHT = 4
+#: A worker that has just been killed is asked for results that long, by default half a minute.
+DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
 
 
 def launch(
@@ -40,7 +42,7 @@ def background(log: Path, *arguments: str, **options: Any) -> subprocess.Popen[b
             [sys.executable, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(VICTIM.parent)},
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(VICTIM.parent), **DASK},
             **options,
         )
 
