@@ -47,32 +47,32 @@ ROUNDINGS = 16.0 * float(np.finfo(np.float64).eps)
 
 
 @bare()
-def _locate(ws, on, guess):
+def _locate(ws, sides, guess):
     """ln |beta| at z + guess, infinite beyond the blow-up; for coordinates far below their level a lower value."""
     exponents, coordinate = view(Trial, ws).exponents, view(Index, ws).coordinate
-    far = size_to_distance(on.power, on.head[LEVEL] - log_reach(ws, view(Formula, ws).step[0]) - _FAR)
+    far = size_to_distance(sides.power, sides.head[LEVEL] - log_reach(ws, view(Formula, ws).step[0]) - _FAR)
     for s in range(view(Sizes, ws).width):
         i = coordinate[s]
-        above, below = away(on, 0, i, guess[s]), away(on, 1, i, guess[s])
+        above, below = away(sides, 0, i, guess[s]), away(sides, 1, i, guess[s])
         distance = min(above, below)
-        exponents[s] = -np.inf if distance >= far else log_size(on, 0 if above <= below else 1, i, distance)
+        exponents[s] = -np.inf if distance >= far else log_size(sides, 0 if above <= below else 1, i, distance)
     return 1
 
 
 @bare()
-def _evaluate(ws, on):
+def _evaluate(ws, sides):
     active, values, guess = view(Active, ws), view(Values, ws), view(Trial, ws).guess
     for s in range(active.padded):
         beta = by_z = by_zz = 0.0
         if s < active.n:
             i = view(Index, ws).coordinate[s]
-            above, below = away(on, 0, i, guess[s]), away(on, 1, i, guess[s])
+            above, below = away(sides, 0, i, guess[s]), away(sides, 1, i, guess[s])
             side = 0 if above <= below else 1
             if min(above, below) < np.inf:
-                beta, by_z, by_zz = values_of(on, side, i, min(above, below))
+                beta, by_z, by_zz = values_of(sides, side, i, min(above, below))
             if not by_z >= 0.0:
                 return 0
-            moves = on.moves[side * on.d + i]
+            moves = sides.moves[side * sides.d + i]
             by_z, by_zz = moves * by_z, moves * moves * by_zz
             if side == 1:
                 beta, by_zz = -beta, -by_zz
@@ -82,23 +82,23 @@ def _evaluate(ws, on):
 
 
 @bare()
-def _shorten(ws, on, exponents):
+def _shorten(ws, sides, exponents):
     """The part of the step after which no beta exceeds its admissible growth."""
     formula, before, level = view(Formula, ws), view(History, ws).exponents, view(Scales, ws).level
     log_h, coordinate, part = log_reach(ws, formula.step[0]), view(Index, ws).coordinate, 1.0
     for s in range(view(Sizes, ws).width):
-        most = max(level[s] + c.ENTRY - log_h, before[s] + c.GROWTH)
-        if exponents[s] > most:
-            goal = size_to_distance(on.power, most)
+        largest = max(level[s] + c.ENTRY - log_h, before[s] + c.GROWTH)
+        if exponents[s] > largest:
+            goal = size_to_distance(sides.power, largest)
             for side in range(2):
-                now = away(on, side, coordinate[s], 0.0)
-                step = now - away(on, side, coordinate[s], view(Trial, ws).guess[s])
+                now = away(sides, side, coordinate[s], 0.0)
+                step = now - away(sides, side, coordinate[s], view(Trial, ws).guess[s])
                 if not (step > 0.0 and now < np.inf):
                     continue
-                reach = reach_of(on, side, coordinate[s], now)
+                reach = reach_of(sides, side, coordinate[s], now)
                 if reach != now:
                     # On a table: by its own growth.
-                    goal = now - c.GROWTH * (1.0 - 2.0 / on.power) * reach
+                    goal = now - c.GROWTH * (1.0 - 2.0 / sides.power) * reach
                 if now - step < goal:
                     part = min(part, (now - goal) / step)
     formula.part[0] = max(part, 1e-3)
@@ -106,40 +106,40 @@ def _shorten(ws, on, exponents):
 
 
 @bare()
-def note(ws, on):
+def note(ws, sides):
     """Set the weights of errors at the present distances, and record the distances."""
     scales, active, coordinate = view(Scales, ws), view(Active, ws), view(Index, ws).coordinate
-    unit, tol, L = on.head[UNIT], on.head[TOLERANCE], on.power
+    unit, tol, L = sides.head[UNIT], sides.head[TOLERANCE], sides.power
     for s in range(view(Sizes, ws).width):
         i = coordinate[s]
-        side = 0 if on.distance[i] <= on.distance[on.d + i] else 1
-        near = on.distance[side * on.d + i] * unit
+        side = 0 if sides.distance[i] <= sides.distance[sides.d + i] else 1
+        near = sides.distance[side * sides.d + i] * unit
         # Half of the relative error of beta; an error made while the weight is small grows with it until the weight is
         # 1.
-        reach = reach_of(on, side, i, near)
+        reach = reach_of(sides, side, i, near)
         gain = 0.5 * L * max(1.0 / ((L - 2.0) * max(reach, 1e-300)), 1.0)
-        scales.gain[s] = on.moves[side * on.d + i] * min(gain, tol / (ROUNDINGS * max(abs(near), 1e-300)))
+        scales.gain[s] = sides.moves[side * sides.d + i] * min(gain, tol / (ROUNDINGS * max(abs(near), 1e-300)))
     for s in range(active.n):
         view(Newton, ws).gain[s] = scales.gain[s]
-    on.row[0] += 1
-    for at in range(2 * on.d):
-        on.record[on.row[0] * 2 * on.d + at] = on.distance[at]
+    sides.row[0] += 1
+    for at in range(2 * sides.d):
+        sides.record[sides.row[0] * 2 * sides.d + at] = sides.distance[at]
 
 
 @bare()
-def _commit(ws, on, guess):
-    unit, coordinate = on.head[UNIT], view(Index, ws).coordinate
+def _commit(ws, sides, guess):
+    unit, coordinate = sides.head[UNIT], view(Index, ws).coordinate
     for s in range(view(Sizes, ws).width):
-        move(on, coordinate[s], guess[s] / unit)
-    note(ws, on)
+        move(sides, coordinate[s], guess[s] / unit)
+    note(ws, sides)
     return 1
 
 
 @bare()
-def _cross(ws, on):
-    answer = cross(ws, on)
+def _cross(ws, sides):
+    answer = cross(ws, sides)
     if answer == 1:
-        note(ws, on)
+        note(ws, sides)
     return answer
 
 
@@ -149,14 +149,14 @@ def address() -> int:
 
     def distances(task, buffer, table, guess):
         ws = Workspace(buffer, table)
-        on = sides_at(view(Sizes, ws).map_integers, view(Sizes, ws).map_numbers)
+        sides = sides_at(view(Sizes, ws).map_integers, view(Sizes, ws).map_numbers)
         if task == c.LOCATE:
-            return _locate(ws, on, guess)
+            return _locate(ws, sides, guess)
         if task == c.EVALUATE:
-            return _evaluate(ws, on)
+            return _evaluate(ws, sides)
         if task == c.SHORTEN:
-            return _shorten(ws, on, guess)
-        return _commit(ws, on, guess) if task == c.COMMIT else _cross(ws, on)
+            return _shorten(ws, sides, guess)
+        return _commit(ws, sides, guess) if task == c.COMMIT else _cross(ws, sides)
 
     found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(distances)
     return int(found.address)

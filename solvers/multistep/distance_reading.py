@@ -34,11 +34,11 @@ def _rate_at(change, x, line, line_end, curve, curve_end):
 
 
 @bare()
-def _ends(on, side, i, length, f, df, a):
+def _ends(sides, side, i, length, f, df, a):
     """h f and h^2 f' of a distance at both ends of a step."""
     # h f' first: the unit may span the whole range of floats
-    pace = on.moves[side * on.d + i] * (-length if side == 0 else length)
-    unit = on.head[UNIT]
+    pace = sides.moves[side * sides.d + i] * (-length if side == 0 else length)
+    unit = sides.head[UNIT]
     curve, curve_end = pace * (length * (unit * df[a, i])), pace * (length * (unit * df[a + 1, i]))
     return pace * f[a, i], pace * f[a + 1, i], curve, curve_end
 
@@ -46,37 +46,37 @@ def _ends(on, side, i, length, f, df, a):
 @compiled()
 def between(tables, h, place, f, df, step, theta, out):
     """Distances at positions `theta` of steps, (K, 2 d); `tables` are the addresses of the two buffers."""
-    on = sides_at(tables[0], tables[1])
+    sides = sides_at(tables[0], tables[1])
     for row in range(len(step)):
         a, x = step[row], theta[row]
         for side in range(2):
-            for i in range(on.d):
+            for i in range(sides.d):
                 start, end = place[a, side, i], place[a + 1, side, i]
                 if x == 1.0 or not end < math.inf:
-                    out[row, side * on.d + i] = end
+                    out[row, side * sides.d + i] = end
                     continue
-                line, line_end, curve, curve_end = _ends(on, side, i, h[a], f, df, a)
-                out[row, side * on.d + i] = _at(start, end, x, line, line_end, curve, curve_end)
+                line, line_end, curve, curve_end = _ends(sides, side, i, h[a], f, df, a)
+                out[row, side * sides.d + i] = _at(start, end, x, line, line_end, curve, curve_end)
 
 
 @compiled()
 def speeds(tables, h, place, f, df, nodes, out):
     """``|d beta/dt|`` at the positions `nodes` of every step, t in the unit of distances."""
-    on = sides_at(tables[0], tables[1])
-    unit = on.head[UNIT]
-    far = size_to_distance(on.power, math.log(_TINY)) / unit
+    sides = sides_at(tables[0], tables[1])
+    unit = sides.head[UNIT]
+    far = size_to_distance(sides.power, math.log(_TINY)) / unit
     for a in range(len(h)):
         for j in range(len(nodes)):
             x, square = nodes[j], 0.0
-            for i in range(on.d):
+            for i in range(sides.d):
                 side = 0 if place[a + 1, 0, i] <= place[a + 1, 1, i] else 1
                 start, end = place[a, side, i], place[a + 1, side, i]
                 if not min(start, end) < far:
                     continue
-                line, line_end, curve, curve_end = _ends(on, side, i, h[a], f, df, a)
+                line, line_end, curve, curve_end = _ends(sides, side, i, h[a], f, df, a)
                 distance = _at(start, end, x, line, line_end, curve, curve_end) * unit
                 if distance < math.inf:
-                    fall = values_of(on, side, i, distance)[1]
+                    fall = values_of(sides, side, i, distance)[1]
                     if fall > 0.0:
                         # The change of beta in the step, since the square of the speed may overflow.
                         rate = _rate_at(end - start, x, line, line_end, curve, curve_end)

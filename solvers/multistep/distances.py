@@ -83,9 +83,9 @@ def sides_at(integers, numbers):
 
 
 @bare()
-def _product(on, i, distance):
+def _product(sides, i, distance):
     """|beta|, ``-d|beta|/dY`` and ``d^2|beta|/dY^2``; NaN beyond the series."""
-    L, d = on.power, on.d
+    L, d = sides.power, sides.d
     if L == 3:
         x = 1.0 / distance
     elif L == 4:
@@ -94,7 +94,7 @@ def _product(on, i, distance):
         x = ((L - 2) * distance) ** (-1.0 / (L - 2))
     largest = 0.0
     for j in range(L - 1):
-        largest = max(largest, on.squares[j * d + i])
+        largest = max(largest, sides.squares[j * d + i])
     if largest == 0.0:
         whole = x ** (L - 1)
         return x * whole, L * whole * whole, (2.0 * L * (L - 1)) * whole * whole * (whole / x)
@@ -102,16 +102,16 @@ def _product(on, i, distance):
         return np.nan, np.nan, np.nan
     for _ in range(_NEWTON):
         u, total = 1.0 / (x * x), 0.0
-        for k in range(on.terms - 1, -1, -1):
-            total = total * u + on.series[k * d + i] / (L - 2 + 2 * k)
+        for k in range(sides.terms - 1, -1, -1):
+            total = total * u + sides.series[k * d + i] / (L - 2 + 2 * k)
         root = 1.0
         for j in range(L - 1):
-            root *= 1.0 + on.squares[j * d + i] * u
+            root *= 1.0 + sides.squares[j * d + i] * u
         # In ln x, where the function is nearly linear.
         x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(root)
     whole, growth, bent = x ** (L - 1), 1.0, 0.0
     for j in range(L - 1):
-        ratio = on.squares[j * d + i] / (x * x)
+        ratio = sides.squares[j * d + i] / (x * x)
         whole *= math.sqrt(1.0 + ratio)
         growth += 1.0 / (1.0 + ratio)
         bent += 2.0 * ratio / (1.0 + ratio) ** 2
@@ -119,16 +119,16 @@ def _product(on, i, distance):
 
 
 @bare()
-def _piece(on, b, distance):
+def _piece(sides, b, distance):
     """The piece of a table that contains a distance."""
-    low, high = on.first[b], on.first[b + 1] - 1
-    if high < low or distance >= on.high[low]:
+    low, high = sides.first[b], sides.first[b + 1] - 1
+    if high < low or distance >= sides.high[low]:
         return _LAW
-    if distance < on.low[high]:
-        return _CRITICAL if on.rests[b] != 0 else _ENDED
+    if distance < sides.low[high]:
+        return _CRITICAL if sides.rests[b] != 0 else _ENDED
     while low < high:
         middle = (low + high) // 2
-        if distance >= on.low[middle]:
+        if distance >= sides.low[middle]:
             high = middle
         else:
             low = middle + 1
@@ -136,17 +136,17 @@ def _piece(on, b, distance):
 
 
 @bare()
-def _piece_of(on, side, i, distance):
-    b = on.branch[side * on.d + i]
-    return _LAW if b < 0 else _piece(on, b, distance)
+def _piece_of(sides, side, i, distance):
+    b = sides.branch[side * sides.d + i]
+    return _LAW if b < 0 else _piece(sides, b, distance)
 
 
 @bare()
-def end_of(on, side, i, distance):
+def end_of(sides, side, i, distance):
     """The distance at which a coordinate leaves a critical point of its formula; NaN if it is not at one."""
-    if _piece_of(on, side, i, distance) != _CRITICAL:
+    if _piece_of(sides, side, i, distance) != _CRITICAL:
         return np.nan
-    return on.low[on.first[on.branch[side * on.d + i] + 1] - 1]
+    return sides.low[sides.first[sides.branch[side * sides.d + i] + 1] - 1]
 
 
 @bare()
@@ -164,44 +164,44 @@ def _chebyshev(coefficients, first, count, x):
 
 
 @bare()
-def values_of(on, side, i, distance):
+def values_of(sides, side, i, distance):
     """|beta|, ``-d|beta|/dY`` and ``d^2|beta|/dY^2``, all in units of steps.
 
     NaN beyond the series of a product or the end of a table: a step with an active coordinate there is rejected.
     """
-    p = _piece_of(on, side, i, distance)
+    p = _piece_of(sides, side, i, distance)
     if p == _LAW:
         if not distance > 0.0:
             return np.nan, np.nan, np.nan
-        return _product(on, i, distance)
+        return _product(sides, i, distance)
     if p == _ENDED:
         return np.nan, np.nan, np.nan
     if p == _CRITICAL:
-        last = on.first[on.branch[side * on.d + i] + 1] - 1
-        return _chebyshev(on.size, last * on.degree, on.degree, -1.0)[0], 0.0, 0.0
-    half = 0.5 * (on.high[p] - on.low[p])
-    x = (distance - on.low[p]) / half - 1.0
-    fall, rise = _chebyshev(on.fall, p * on.degree, on.degree, x)
-    return _chebyshev(on.size, p * on.degree, on.degree, x)[0], max(fall, 0.0), -rise / half
+        last = sides.first[sides.branch[side * sides.d + i] + 1] - 1
+        return _chebyshev(sides.size, last * sides.degree, sides.degree, -1.0)[0], 0.0, 0.0
+    half = 0.5 * (sides.high[p] - sides.low[p])
+    x = (distance - sides.low[p]) / half - 1.0
+    fall, rise = _chebyshev(sides.fall, p * sides.degree, sides.degree, x)
+    return _chebyshev(sides.size, p * sides.degree, sides.degree, x)[0], max(fall, 0.0), -rise / half
 
 
 @bare()
-def away(on, side, i, change):
+def away(sides, side, i, change):
     """The distance of a side after a change of z, in units of steps."""
-    moved = on.moves[side * on.d + i] * change
-    return on.distance[side * on.d + i] * on.head[UNIT] - (moved if side == 0 else -moved)
+    moved = sides.moves[side * sides.d + i] * change
+    return sides.distance[side * sides.d + i] * sides.head[UNIT] - (moved if side == 0 else -moved)
 
 
 @bare()
-def move(on, i, change):
+def move(sides, i, change):
     """Update the distances of a coordinate after a change of z, in their own unit, with compensated rounding."""
     for side in range(2):
-        at = side * on.d + i
-        if on.distance[at] < np.inf:
-            old = on.distance[at]
-            step = on.rounding[at] + on.moves[at] * (-change if side == 0 else change)
-            on.distance[at] = old + step
-            on.rounding[at] = step - (on.distance[at] - old)
+        at = side * sides.d + i
+        if sides.distance[at] < np.inf:
+            old = sides.distance[at]
+            step = sides.rounding[at] + sides.moves[at] * (-change if side == 0 else change)
+            sides.distance[at] = old + step
+            sides.rounding[at] = step - (sides.distance[at] - old)
 
 
 @bare()
@@ -216,23 +216,23 @@ def size_to_distance(L, log_size):
 
 
 @bare()
-def log_size(on, side, i, distance):
+def log_size(sides, side, i, distance):
     """ln |beta| at a distance in units of steps; infinite beyond all tables."""
-    p = _piece_of(on, side, i, distance)
+    p = _piece_of(sides, side, i, distance)
     if p == _LAW:
-        return _log_law(on.power, distance) if distance > 0.0 else np.inf
-    size = values_of(on, side, i, distance)[0]
+        return _log_law(sides.power, distance) if distance > 0.0 else np.inf
+    size = values_of(sides, side, i, distance)[0]
     return math.log(size) if size > 0.0 else np.inf
 
 
 @bare()
-def reach_of(on, side, i, distance):
+def reach_of(sides, side, i, distance):
     """The distance of the power law with the same relative growth; infinite without growth."""
-    p = _piece_of(on, side, i, distance)
+    p = _piece_of(sides, side, i, distance)
     if p == _LAW:
         return distance
-    size, fall, _ = values_of(on, side, i, distance)
-    return on.power / (on.power - 2.0) * size / fall if fall > 0.0 else np.inf
+    size, fall, _ = values_of(sides, side, i, distance)
+    return sides.power / (sides.power - 2.0) * size / fall if fall > 0.0 else np.inf
 
 
 @bare()
@@ -243,26 +243,26 @@ def _law_goal(L, level, speed):
 
 
 @bare()
-def _log_effect(on, side, i, distance):
-    return log_size(on, side, i, distance) + math.log(reach_of(on, side, i, distance))
+def _log_effect(sides, side, i, distance):
+    return log_size(sides, side, i, distance) + math.log(reach_of(sides, side, i, distance))
 
 
 @bare()
-def goal_of(on, side, i, level, speed):
+def goal_of(sides, side, i, level, speed):
     """The distance at which a side becomes active: beta over its relative rate, p speed / reach, is at its level."""
-    b = on.branch[side * on.d + i]
-    if b < 0 or on.first[b + 1] == on.first[b]:
-        return _law_goal(on.power, level, speed)
-    goal, least = _law_goal(on.power, level, speed), level + math.log(on.power / (on.power - 2.0) * speed)
-    p, last = on.first[b], on.first[b + 1] - 1
-    if goal >= on.high[p]:
+    b = sides.branch[side * sides.d + i]
+    if b < 0 or sides.first[b + 1] == sides.first[b]:
+        return _law_goal(sides.power, level, speed)
+    goal, least = _law_goal(sides.power, level, speed), level + math.log(sides.power / (sides.power - 2.0) * speed)
+    p, last = sides.first[b], sides.first[b + 1] - 1
+    if goal >= sides.high[p]:
         return goal
-    while p < last and _log_effect(on, side, i, on.low[p]) < least:
+    while p < last and _log_effect(sides, side, i, sides.low[p]) < least:
         p += 1
-    low, high = on.low[p], on.high[p]
+    low, high = sides.low[p], sides.high[p]
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        if _log_effect(on, side, i, middle) < least:
+        if _log_effect(sides, side, i, middle) < least:
             high = middle
         else:
             low = middle

@@ -55,7 +55,7 @@ _FIRST = 0.25
 
 
 @bare()
-def _leeway(ws, on):
+def _leeway(ws, sides):
     """The increase of the level of activity along a line, in logarithms.
 
     The neglected motion of others counts as an error of theirs, and distances have rounding errors.
@@ -64,73 +64,73 @@ def _leeway(ws, on):
     for s in range(view(Sizes, ws).width):
         if s >= active.n or by_z[s] == 0.0:
             largest = max(largest, gain[s])
-    return min(max(math.log(0.5 * on.power / largest), 0.0), max(math.log(_SEEN / on.head[TOLERANCE]), 0.0))
+    return min(max(math.log(0.5 * sides.power / largest), 0.0), max(math.log(_SEEN / sides.head[TOLERANCE]), 0.0))
 
 
 @bare()
-def _entry(ws, on, s):
+def _entry(ws, sides, s):
     """The level at which a coordinate is active, and the distance at which it is active at any speed.
 
     The curvature of other losses is that of the last point, as long as no prediction changes much.
     """
     level, log_curvature = view(Scales, ws).level[s], view(Loss, ws).log_curvature
-    return level + c.ENTRY - log_curvature[0], size_to_distance(on.power, level - log_curvature[1])
+    return level + c.ENTRY - log_curvature[0], size_to_distance(sides.power, level - log_curvature[1])
 
 
 @bare()
-def _side_until(on, side, i, entry, leeway, speed, left):
+def _side_until(sides, side, i, entry, leeway, speed, left):
     """How long a side may move in a straight line, with `speed` towards its blow-up, before it is active.
 
     Not positive if it is active.
     """
-    distance, unit = on.distance[side * on.d + i], on.head[UNIT]
+    distance, unit = sides.distance[side * sides.d + i], sides.head[UNIT]
     entry, latest = entry
-    end = end_of(on, side, i, distance * unit)
+    end = end_of(sides, side, i, distance * unit)
     if end == end:
         # At a critical point of its formula beta is constant until z returns to where it was reached.
         return left if speed >= 0.0 else (end / unit - distance) / -speed
     if speed > 0.0:
-        until = (distance - max(goal_of(on, side, i, entry, speed), latest) / unit) / speed
+        until = (distance - max(goal_of(sides, side, i, entry, speed), latest) / unit) / speed
         if until > 0.0:
             return until
         ahead = (distance - speed * left) * unit
-        if ahead > latest and log_size(on, side, i, ahead) + math.log(left) + math.log(unit) <= entry + leeway:
+        if ahead > latest and log_size(sides, side, i, ahead) + math.log(left) + math.log(unit) <= entry + leeway:
             # It does not become active in the time left.
             return left
-        return (distance - max(goal_of(on, side, i, entry + leeway, speed), latest) / unit) / speed
-    if distance <= on.distance[(1 - side) * on.d + i]:
+        return (distance - max(goal_of(sides, side, i, entry + leeway, speed), latest) / unit) / speed
+    if distance <= sides.distance[(1 - side) * sides.d + i]:
         # It is constant or recedes: its remaining effect on others.
         span = left
         if speed < 0.0:
-            span = min(left, 0.5 * (on.power - 2.0) * reach_of(on, side, i, distance * unit) / unit / -speed)
-        if log_size(on, side, i, distance * unit) + math.log(span) + math.log(unit) > entry + leeway:
+            span = min(left, 0.5 * (sides.power - 2.0) * reach_of(sides, side, i, distance * unit) / unit / -speed)
+        if log_size(sides, side, i, distance * unit) + math.log(span) + math.log(unit) > entry + leeway:
             return -1.0
     return left
 
 
 @bare()
-def _wait(ws, on, f, left):
+def _wait(ws, sides, f, left):
     """How long straight lines along f may be before a coordinate is active, at most `left`; not positive if one is.
 
     In the unit of distances. Coordinates at rest have f = 0 and a non-zero ``Values.by_z``.
     """
     active, by_z = view(Active, ws), view(Values, ws).by_z
-    coordinate, leeway, wait = view(Index, ws).coordinate, _leeway(ws, on), left
+    coordinate, leeway, wait = view(Index, ws).coordinate, _leeway(ws, sides), left
     for s in range(view(Sizes, ws).width):
         if s < active.n and by_z[s] > 0.0:
             continue
         i = coordinate[s]
         for side in range(2):
-            if on.distance[side * on.d + i] < np.inf:
-                speed = on.moves[side * on.d + i] * (f[s] if side == 0 else -f[s])
-                wait = min(wait, _side_until(on, side, i, _entry(ws, on, s), leeway, speed, left))
+            if sides.distance[side * sides.d + i] < np.inf:
+                speed = sides.moves[side * sides.d + i] * (f[s] if side == 0 else -f[s])
+                wait = min(wait, _side_until(sides, side, i, _entry(ws, sides, s), leeway, speed, left))
                 if wait <= 0.0:
                     return wait
     return wait
 
 
 @bare()
-def _settled(ws, on):
+def _settled(ws, sides):
     """The fastest rate of the coordinates that are active and individually at rest within the tolerance.
 
     For the others the slope is set to 0: :func:`_wait` tests whether they are active.
@@ -139,7 +139,7 @@ def _settled(ws, on):
     f, gain, fastest = view(History, ws).f, view(Scales, ws).gain, 0.0
     for s in range(active.n):
         rate = own_curvature(ws, s) * by_z[s]
-        if gain[s] * abs(f[s]) <= on.head[CLOSE] * rate:
+        if gain[s] * abs(f[s]) <= sides.head[CLOSE] * rate:
             fastest = max(fastest, rate)
         else:
             by_z[s] = 0.0
@@ -147,7 +147,7 @@ def _settled(ws, on):
 
 
 @bare()
-def _to_rest(ws, on, fastest, left):
+def _to_rest(ws, sides, fastest, left):
     """Move active coordinates to rest by an implicit Euler step over the rest of the run; False if too far.
 
     ``theta (I + theta G D)^-1 f``, with f of the others updated in ``Trial.f``.
@@ -164,8 +164,8 @@ def _to_rest(ws, on, fastest, left):
         delta[s] = theta * delta[s] if s < active.n and by_z[s] > 0.0 else 0.0
         largest = max(largest, newton.gain[s] * abs(delta[s]))
         newton.work[s] = by_z[s] * delta[s]
-    if not largest <= on.head[CLOSE]:
-        on.head[CLOSE] *= _CLOSER
+    if not largest <= sides.head[CLOSE]:
+        sides.head[CLOSE] *= _CLOSER
         return False
     subtract_gram(ws, newton.work, c.FIRST, view(Sizes, ws).padded, f, f)
     for s in range(active.n):
@@ -175,64 +175,64 @@ def _to_rest(ws, on, fastest, left):
 
 
 @bare()
-def _follow_line(ws, on, f, length):
+def _follow_line(ws, sides, f, length):
     """Set the distances at the end of a line; returns the first step from there."""
-    unit, coordinate = on.head[UNIT], view(Index, ws).coordinate
+    unit, coordinate = sides.head[UNIT], view(Index, ws).coordinate
     first = np.inf
     for s in range(view(Sizes, ws).width):
         if f[s] == 0.0:
             continue
         i, side = coordinate[s], 0 if f[s] > 0.0 else 1
-        at, left = side * on.d + i, (1 - side) * on.d + i
-        before, speed = on.distance[at], on.moves[at] * abs(f[s])
-        end, was = end_of(on, 1 - side, i, on.distance[left] * unit) / unit, on.distance[left]
-        move(on, i, f[s] * length)
-        if abs(on.distance[left] - end) <= _TIE * abs(was):
+        at, left = side * sides.d + i, (1 - side) * sides.d + i
+        before, speed = sides.distance[at], sides.moves[at] * abs(f[s])
+        end, was = end_of(sides, 1 - side, i, sides.distance[left] * unit) / unit, sides.distance[left]
+        move(sides, i, f[s] * length)
+        if abs(sides.distance[left] - end) <= _TIE * abs(was):
             # Back at the point where it reached a critical point.
-            on.distance[left], on.rounding[left] = end, 0.0
-            first = min(first, abs(end) * unit / (on.moves[left] * abs(f[s])))
+            sides.distance[left], sides.rounding[left] = end, 0.0
+            first = min(first, abs(end) * unit / (sides.moves[left] * abs(f[s])))
         if 0.0 < before < np.inf:
-            entry, latest = _entry(ws, on, s)
-            goal = max(goal_of(on, side, i, entry, speed), latest) / unit
-            if abs(on.distance[at] - goal) <= _TIE * before:
+            entry, latest = _entry(ws, sides, s)
+            goal = max(goal_of(sides, side, i, entry, speed), latest) / unit
+            if abs(sides.distance[at] - goal) <= _TIE * before:
                 # The distance left is below the rounding of the distance travelled.
-                on.distance[at], on.rounding[at] = goal, 0.0
-            first = min(first, abs(on.distance[at]) * unit / speed)
+                sides.distance[at], sides.rounding[at] = goal, 0.0
+            first = min(first, abs(sides.distance[at]) * unit / speed)
     return _FIRST * first
 
 
 @bare()
-def cross(ws, on):
+def cross(ws, sides):
     """A straight line while active coordinates are at rest: 1 if taken, 0 if not, 2 if not and the matrix was reset.
 
     ``Formula.step`` holds the remaining length, then that of the line, in the unit of distances; ``Formula.part``
     the last step, then the next one, in units of steps.
     """
     formula, history, f, by_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).by_z
-    stride, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], on.head[UNIT]
-    fastest = _settled(ws, on)
+    stride, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], sides.head[UNIT]
+    fastest = _settled(ws, sides)
     for s in range(stride):
         f[s] = 0.0 if s < n_active and by_z[s] > 0.0 else history.f[s]
-    length = _wait(ws, on, f, left)
+    length = _wait(ws, sides, f, left)
     if not length * unit > _LONGER * formula.part[0]:
         return 0
     if fastest > 0.0:
         for s in range(n_active):
             f[s] = history.f[s]
-        if not _to_rest(ws, on, fastest, min(left * unit, c.LONGEST)):
+        if not _to_rest(ws, sides, fastest, min(left * unit, c.LONGEST)):
             return 2
-        length = _wait(ws, on, f, left)
+        length = _wait(ws, sides, f, left)
         if not length > 0.0:
             return 2
         for s in range(n_active):
             if by_z[s] > 0.0:
-                move(on, view(Index, ws).coordinate[s], view(Newton, ws).delta[s] / unit)
-    formula.step[0], formula.part[0] = length, _follow_line(ws, on, f, length)
+                move(sides, view(Index, ws).coordinate[s], view(Newton, ws).delta[s] / unit)
+    formula.step[0], formula.part[0] = length, _follow_line(ws, sides, f, length)
     for s in range(stride):
         history.f[s], history.df[s], history.z[s], history.z_low[s] = f[s], 0.0, 0.0, 0.0
     for a in range(stride, c.HISTORY * stride):
         history.f[a] = 0.0
     for a in range(c.HISTORY + 2):
         history.spans[a] = c.MISSING
-    on.head[CLOSE] = c.REST * on.head[TOLERANCE] / c.CAUTION
+    sides.head[CLOSE] = c.REST * sides.head[TOLERANCE] / c.CAUTION
     return 1
