@@ -26,10 +26,11 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx-mathjax-offline",  # the site's own copy: mathematics is read without network
 ]
+if not tags.has("quick"):  # noqa: F821, given by Sphinx
+    extensions.append("sphinx.ext.viewcode")  # a fifth of the time
 exclude_patterns = ["_build", "**/.ipynb_checkpoints", "reference/_*", "gallery"]
 suppress_warnings = ["misc.highlighting_failure"]
 

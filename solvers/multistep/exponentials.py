@@ -64,9 +64,9 @@ def shortened(ws, log_h):
     for j in range(sizes.terms):
         for i in range(sizes.width):
             a = j * sizes.padded + i
-            most = max(level[i] + ENTRY - log_h, before[a] + GROWTH)
-            if exponents[a] > most:
-                part = min(part, (most - before[a]) / (exponents[a] - before[a]))
+            allowed = max(level[i] + ENTRY - log_h, before[a] + GROWTH)
+            if exponents[a] > allowed:
+                part = min(part, (allowed - before[a]) / (exponents[a] - before[a]))
     return max(part, 1e-3)
 
 

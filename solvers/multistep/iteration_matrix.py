@@ -45,10 +45,10 @@ def copied(values, count, out):
 @bare(forceinline=True)
 def size(values, gain, count):
     """The largest ``gain |value|``."""
-    most = constant(0.0)
+    peak = constant(0.0)
     for b in range(0, count, EIGHT):
-        most = wider(load(gain, b) * magnitude(load(values, b)), most)
-    return widest(most)
+        peak = wider(load(gain, b) * magnitude(load(values, b)), peak)
+    return widest(peak)
 
 
 @bare(forceinline=True)

@@ -71,7 +71,7 @@ def flow_of(ws, begin, end):
 @bare()
 def _residuals(ws):
     """``(A beta - b) / sqrt(n)``, and its largest entry relative to the terms."""
-    sizes, problem, beta, most = view(Sizes, ws), view(Problem, ws), view(Values, ws).beta, 0.0
+    sizes, problem, beta, peak = view(Sizes, ws), view(Problem, ws), view(Values, ws).beta, 0.0
     for q in range(sizes.rows):
         total = terms = constant(0.0)
         for s in range(0, view(Active, ws).padded, EIGHT):
@@ -79,9 +79,9 @@ def _residuals(ws):
             total, terms = total + term, terms + magnitude(term)
         problem.row_work[q] = add_up(total) - problem.target[q]
         size = add_up(terms) + abs(problem.target[q])
-        if not abs(problem.row_work[q]) <= most * size + NO_FLOAT:
-            most = abs(problem.row_work[q]) / size
-    problem.count[3] = most
+        if not abs(problem.row_work[q]) <= peak * size + NO_FLOAT:
+            peak = abs(problem.row_work[q]) / size
+    problem.count[3] = peak
 
 
 @bare()
@@ -118,10 +118,10 @@ def note_scales(ws):
 @bare(forceinline=True)
 def _most_curved(ws):
     """The largest curvature of the loss."""
-    curvature, most = view(Loss, ws).curvature, constant(0.0)
+    curvature, peak = view(Loss, ws).curvature, constant(0.0)
     for q in range(0, padded(view(Sizes, ws).rows), EIGHT):
-        most = greater(load(curvature, q), most)
-    return largest(most)
+        peak = greater(load(curvature, q), peak)
+    return largest(peak)
 
 
 @bare()
@@ -131,11 +131,11 @@ def note_reach(ws):
     root, least = math.sqrt(problem.count[0]), -_NEVER
     if sizes.loss != 0:
         for i in range(sizes.width):
-            most = 0.0
+            peak = 0.0
             for q in range(sizes.rows):
-                most = max(most, abs(problem.design[q * sizes.padded + i]))
-            if most > 0.0:
-                least = max(least, level[i] + math.log(root * most / _SEEN))
+                peak = max(peak, abs(problem.design[q * sizes.padded + i]))
+            if peak > 0.0:
+                least = max(least, level[i] + math.log(root * peak / _SEEN))
     loss.log_curvature[1] = least
 
 

@@ -77,7 +77,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built without a warning and without network."""
     pytest.importorskip("myst_nb", reason="the extra `docs` is not installed")
     tmp_path = tmp_path_factory.mktemp("docs")
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees")]
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-t", "quick"]
+    command += ["-d", str(tmp_path / "trees")]
     # A proxy that answers nothing: whoever asks the network fails the build.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
