@@ -93,4 +93,6 @@ def _require_kept(net: DiagonalNetwork, state: State, log: Array) -> None:
         )
     kept = (state.log_imbalance > 2 * log.max(axis=0) + _KEPT) | np.isneginf(state.log_imbalance)
     if not kept.all():
-        raise ValueError(f"`start` is a state whose weights, as floats, have lost what the formula conserves; {remedy}.")
+        raise ValueError(
+            f"`start` is a state whose weights, as floats, have lost what the formula conserves; {remedy}."
+        )
