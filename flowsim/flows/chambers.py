@@ -315,8 +315,7 @@ class ChamberCoordinates(KernelCoordinates):
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         if not self.pairs:
             return np.zeros(len(t))
-        initial = self._log_conserved(self.ivp.y0[None])[1]
-        law = np.broadcast_to(initial, seen.log_imbalance.shape)
+        initial = law = np.broadcast_to(self._log_conserved(self.ivp.y0[None])[1], seen.log_imbalance.shape)
         if self.decaying:
             law = law - y[:, self._size :].reshape(seen.log_imbalance.shape)
         finite = np.isfinite(law)

@@ -27,11 +27,14 @@ def longest(net: DiagonalNetwork, scale: InitialScale, t_end: float, clock: str)
 
 
 def gradient_bound(problem: Problem, scale: InitialScale, direction: Array) -> float:
-    """A bound on all |g_i| along a flow from near 0 with squares, whose loss decreases; else infinite."""
-    if not isinstance(problem, Regression) or scale.log + math.log(np.abs(direction).max()) > math.log(_NEAR):
+    """A bound on all |g_i| along a flow: by the limits of the slope, for squares from near 0 by the loss at 0."""
+    steepest = float(np.sqrt(problem.feature_variances.max()))
+    if not isinstance(problem, Regression):
+        slopes = np.abs(problem.loss_function.recession(problem.y)).max(axis=0)
+        return float(np.sqrt(np.mean((problem.entry_weights * slopes) ** 2))) * steepest if steepest else 0.0
+    if scale.log + math.log(np.abs(direction).max()) > math.log(_NEAR):
         return math.inf
-    size = np.sqrt(2.0 * float(problem.loss(np.zeros(problem.d))) * float(problem.feature_variances.max()))
-    return _MARGIN * float(size)
+    return _MARGIN * math.sqrt(2.0 * float(problem.loss(np.zeros(problem.d)))) * steepest
 
 
 def acceleration_in_units(

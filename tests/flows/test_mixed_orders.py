@@ -46,6 +46,19 @@ def test_those_of_higher_order_wait_while_the_others_grow(alpha, share):
         np.testing.assert_allclose(waiting, np.log(0.7) - gamma, rtol=1e-8)
 
 
+@pytest.mark.parametrize("loss", ["logistic", "log-cosh", "pseudo-huber"])
+def test_they_wait_under_losses_of_bounded_slope(loss):
+    y = np.sign(Y) if loss == "logistic" else Y
+    net, weights = fs.DiagonalNetwork(["u*v", "u*v*w", "u*v"]), [2.0, 0.5]
+    run, without = (
+        fs.gradient_flow(one, fs.Problem(data, y, loss, sample_weight=weights), 3.0, alpha="1e-30", clock="accelerated",
+                         start={name: START[name] for name in one.weights}, rtol=1e-9)
+        for one, data in ((net, X), (fs.DiagonalNetwork("u*v"), X[:, [0, 2]]))
+    )  # fmt: skip
+    np.testing.assert_allclose(run.beta[-1, [0, 2]], without.beta[-1], rtol=1e-7)
+    np.testing.assert_allclose(run.log_abs_weights["w"][-1, 1], np.log(0.7) - 30 * np.log(10), rtol=1e-12)
+
+
 def test_at_rest_means_that_what_waits_for_longer_has_not_moved():
     net, problem = fs.DiagonalNetwork(["u*v", "u*v*w", "u*v"]), fs.Regression(X, Y)
     ends = [fs.gradient_flow(net, problem, alpha=alpha, start=START).beta[-1] for alpha in ("1e-16", "1e-1000")]
