@@ -24,11 +24,11 @@ FLOORS = [
         "extras",
         "hints",
         "json_values",
-        "plain_numbers",
         "text_table",
         "version",
     }
     | {"solvers", "sweep"},
+    {"plain_numbers"},
     {"problem"},
     {"network", "datasets", "results"},
     {"symbolic"},
