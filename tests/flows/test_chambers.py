@@ -32,7 +32,7 @@ def product_stationarity(beta: np.ndarray, problem: fs.Regression, depth: int, e
         (3, fs.GaussianNoise),
         (4, fs.UniformNoise),
         pytest.param(5, fs.RademacherNoise, marks=pytest.mark.slow),
-        (3, fs.LaplaceNoise),
+        pytest.param(3, fs.LaplaceNoise, marks=pytest.mark.slow),
     ],
 )
 def test_products_under_noise_run_to_any_horizon_and_end_balanced_and_stationary(depth: int, noise) -> None:
@@ -100,7 +100,9 @@ def test_equal_weights_stay_equal(formula: str, multiplicative: bool) -> None:
     assert traj.beta[-1, 0] < 1e-100
 
 
-@pytest.mark.parametrize("method", ["LSODA", "BDF", "Radau", "DOP853"])
+@pytest.mark.parametrize(
+    "method", ["LSODA", "DOP853", *(pytest.param(name, marks=pytest.mark.slow) for name in ("BDF", "Radau"))]
+)
 def test_a_sign_change_under_noise_is_followed(method: str) -> None:
     """Right value: 50-digit integration of the averaged gradient in the weights."""
     net = fs.DiagonalNetwork("u*v + u**3*v**3", noise=fs.RademacherNoise(0.05))

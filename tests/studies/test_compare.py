@@ -227,8 +227,14 @@ NOISES = {
 }
 
 
-@pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("network", MONTE_CARLO)
+@pytest.mark.parametrize(
+    ("network", "noise"),
+    [
+        pytest.param(network, noise, marks=() if (place - kind) % len(NOISES) == 0 else pytest.mark.slow)
+        for place, network in enumerate(MONTE_CARLO)
+        for kind, noise in enumerate(NOISES)
+    ],
+)
 def test_the_mean_of_stochastic_sam_follows_the_expected_gradient_within_5_standard_errors(
     problem, network, noise
 ) -> None:
