@@ -121,8 +121,8 @@ def depth_end_point(setting: Setting) -> Evidence:
     details: dict[str, object] = {"survivors": np.flatnonzero(alive), "beta": beta, "unbalanced": unbalanced}
     if depth == 3:
         floor = 2 * math.sqrt(2) * variances[alive] * eta**3
-        pulled = floor > 0  # a column of zeros is not
-        ratio = np.abs(problem.gradient(beta)[alive])[pulled] / floor[pulled]
+        is_felt = floor > 0  # a column of zeros is not
+        ratio = np.abs(problem.gradient(beta)[alive])[is_felt] / floor[is_felt]
         details["least_gradient_over_floor"] = float(ratio.min(initial=math.inf))
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}, start of size {alpha:.3g}; {int(alive.sum())} survive",

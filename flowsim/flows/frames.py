@@ -77,10 +77,8 @@ class FrameCoordinates:
 
     Parameters
     ----------
-    net, problem, scale
     start, pretrained : mapping or None
         The flow starts at ``pretrained + alpha * start``.
-    native : bool
     """
 
     name = "frame"

@@ -55,13 +55,9 @@ def linear_flow_on(
 ) -> Trajectory:
     """The flow of a linear network on any clock; on "log_loss" until ``ln(1/L)`` is `t_end`.
 
-    Raises
-    ------
-    ValueError
-        For a loss that does not tend to 0, and data that no matrix separates, or none of the network's rank by
-        Forster's bound.
-    IntegrationError
-        With the trajectory so far; also where the network is too narrow to separate the data.
+    Raises ValueError for a loss that does not tend to 0, and data that no matrix separates, or none of the network's
+    rank by Forster's bound.
+    Raises IntegrationError with the trajectory so far; also where the network is too narrow to separate the data.
     """
     if clock != "log_loss":
         return linear_flow(net, problem, t_end, scale, start, pretrained, clock=clock, method=method, **more)

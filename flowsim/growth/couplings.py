@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.network.linear_algebra import LinearData, noise_variances
 from flowsim.network.networks import LinearNetwork
 from flowsim.problem import MatrixSensing, Problem, Regression
@@ -77,10 +77,10 @@ class LogarithmOfLoss:
         return out
 
     def change(self, product: Array, change: Array) -> Array:
-        _, pull, bent = self._parts(product)
+        _, force, bent = self._parts(product)
         moved = self.features @ change
-        along = np.sum(pull * moved, axis=(-2, -1), keepdims=True)
-        out: Array = self.features.T @ (pull * along - bent * moved)
+        along = np.sum(force * moved, axis=(-2, -1), keepdims=True)
+        out: Array = self.features.T @ (force * along - bent * moved)
         return out
 
     def log_loss(self, product: Array) -> Array:
@@ -92,14 +92,13 @@ class LogarithmOfLoss:
         """ln L, minus its slopes in the predictions, and the curvatures of L over L."""
         problem, logs = self.problem, self.problem.loss_function.margin_logs
         assert logs is not None
-        with np.errstate(divide="ignore"):
-            weights = np.log(problem.entry_weights)
+        weights = log_abs(problem.entry_weights)
         value, slope, curvature = (part + weights for part in logs(problem.y * (self.features @ product)))
         top = value.max(axis=(-2, -1), keepdims=True)
         total = top + np.log(np.sum(np.exp(value - top), axis=(-2, -1), keepdims=True))
         with np.errstate(under="ignore"):
-            pull, bent = problem.y * np.exp(slope - total), np.exp(curvature - total)
-        return total - np.log(problem.n), pull, bent
+            force, bent = problem.y * np.exp(slope - total), np.exp(curvature - total)
+        return total - np.log(problem.n), force, bent
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +159,6 @@ class ReducedData:
         The same for the part of U outside the row space.
     excess : callable or None
         ``L - least_loss`` at reduced beta (..., r, m), without cancellation; None: use the problem's loss.
-    least_loss : float or None
     """
 
     coupling: Squares | AnyLoss | LogarithmOfLoss | Measured

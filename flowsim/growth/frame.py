@@ -67,16 +67,12 @@ class LinearGrowth:
 
     Attributes
     ----------
-    data : ReducedData
     compression : Compression
         Hidden width h to k.
     hidden : array (k, k0)
         Orthonormal: the row space of the moving part of the start.
     exchanged : bool
         Whether V is the first half of the state.
-    problem : FrameProblem
-    start : Frame
-    outside : Outside
     lost : float
         Part of the start, relative to the largest, that counts as its rounding although it exceeds this class's own.
     """

@@ -35,7 +35,6 @@ class ReducedLinearData:
 
     Attributes
     ----------
-    problem : Problem
     directions : array (D, rank)
         Orthonormal.
     curvatures : array (rank,)
@@ -172,8 +171,8 @@ def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
         order = np.argsort(-values)
         features, values = features @ turn[:, order], values[order]
         # a is a function of Sigma; taken from the diagonal so that it needs no second decomposition.
-        pulled = np.einsum("ij,i,ij->j", features, a, features)
-        blocks.append(Block(features, targets, values, features.T @ signal @ targets, pulled, b))
+        damping = np.einsum("ij,i,ij->j", features, a, features)
+        blocks.append(Block(features, targets, values, features.T @ signal @ targets, damping, b))
     return blocks
 
 

@@ -27,10 +27,7 @@ _OF_PLATEAU = ("beta", "Z", "levels", "rates")
 def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
     """Write all of a LinearSaddlePath.
 
-    Raises
-    ------
-    ValueError
-        If X is a LinearOperator, or the loss one of the user's own.
+    Raises ValueError if X is a LinearOperator, or the loss one of the user's own.
     """
     variables: dict[str, Any] = {}
 

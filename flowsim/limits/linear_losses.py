@@ -22,7 +22,7 @@ from functools import cached_property
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.network import LinearNetwork
 from flowsim.problem import Problem
@@ -66,7 +66,6 @@ class LossBlock(Block):
     ----------
     rows, y, weight : array (n, r), (n, q), (n, q)
         Its data; weights over n.
-    loss : Loss
     """
 
     rows: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -120,7 +119,7 @@ class LossBlock(Block):
 
         def rate(_: float, state: Array) -> Array:
             W = state.reshape(shape)
-            G = self.pull(W[:r] @ W[r:].T)
+            G = self.downhill(W[:r] @ W[r:].T)
             return np.concatenate([G @ W[r:], G.T @ W[:r]]).ravel()
 
         def deep(_: float, state: Array) -> float:
@@ -128,17 +127,16 @@ class LossBlock(Block):
             return float((self.flat * (self.rows @ (W[:r] @ W[r:].T)))[self.weight > 0].min()) - _DEEP
 
         deep.terminal = True  # type: ignore[attr-defined]
-        end = 40.0 * math.log(_DEEP) / max(float(np.linalg.norm(self.pull(Z[:r] @ Z[r:].T), 2)), 1e-300)
+        end = 40.0 * math.log(_DEEP) / max(float(np.linalg.norm(self.downhill(Z[:r] @ Z[r:].T), 2)), 1e-300)
         found = solve_ivp(rate, (0.0, end), Z.ravel(), method="LSODA", events=deep, rtol=1e-9, atol=1e-9)
         return np.asarray(found.y[:, -1]).reshape(shape)
 
-    def pull(self, beta: Array) -> Array:
-        """``X^T (flat q)``, q the softmax of minus the margins."""
+    def downhill(self, beta: Array) -> Array:
+        """``-grad ln L = X^T (flat q)``, q the softmax of minus the margins."""
         return np.asarray(self.rows.T @ (self.flat * self._softmax(beta)))
 
     def _softmax(self, beta: Array) -> Array:
-        with np.errstate(divide="ignore"):
-            exponent = np.log(self.weight) - self.flat * (self.rows @ beta)
+        exponent = log_abs(self.weight) - self.flat * (self.rows @ beta)
         q = np.exp(exponent - exponent.max())
         return np.asarray(q / q.sum())
 

@@ -66,18 +66,15 @@ class MeasuredBlock(Block):
 def measured_block(net: LinearNetwork, data: MeasuredData) -> MeasuredBlock:
     """All rows and columns that measurements involve.
 
-    Raises
-    ------
-    ValueError
-        If it decouples into several parts, or weight noise acts on one factor alone or damps the columns at
-        different rates.
+    Raises ValueError if it decouples into several parts, or weight noise acts on one factor alone or damps the columns
+    at different rates.
     """
     problem = data.problem
     columns = np.flatnonzero(problem.A.any(axis=(0, 1)))
-    pulls, b = _pulls(net, problem)
+    damping, b = _damping(net, problem)
     block = MeasuredBlock(
         features=np.eye(data.rank), targets=np.eye(data.m)[:, columns], curvatures=data.curvatures,
-        signal=data.signal[:, columns], a=data.directions.T @ pulls, b=b,
+        signal=data.signal[:, columns], a=data.directions.T @ damping, b=b,
         measurements=np.einsum("ir,kij->krj", data.directions, problem.A)[:, :, columns],
     )  # fmt: skip
     parts = invariant_subspaces(lambda rng: symmetric_element(_reachable(block, rng), 1.0, 1.0))
@@ -119,7 +116,7 @@ def equivalent_regression(problem: MatrixSensing) -> LinearData | None:
     return LinearData(problem.n, D, m, directions, curvatures, signal, least)
 
 
-def _pulls(net: LinearNetwork, problem: MatrixSensing) -> tuple[Array, float]:
+def _damping(net: LinearNetwork, problem: MatrixSensing) -> tuple[Array, float]:
     """Rates at which noise and weight decay damp the rows of U, (D,), and V."""
     variances = noise_variances(net)
     rows, columns = problem.measurement_curvatures(*variances)

@@ -78,29 +78,23 @@ def velocity(block: Block, Z: Array) -> Array:
 def follow_to_rest(block: Block, Z: Array) -> Array:
     """The stationary point to which the flow from a departure Z converges, to about 1e-9.
 
-    Raises
-    ------
-    EscapeError
-        If it does not converge, because the loss has no minimum there.
+    Raises EscapeError if it does not converge, because the loss has no minimum there.
     """
-    return _follow(block, Z, float(np.linalg.norm(Z[:, -1])))[-1]
+    return _until_rest(block, Z, float(np.linalg.norm(Z[:, -1])))[-1]
 
 
 def relax(block: Block, Z: Array) -> Array:
     """The stationary point to which the flow from weights that are not small converges; errors as above."""
-    return _follow(block, Z, 0.0)[-1]
+    return _until_rest(block, Z, 0.0)[-1]
 
 
-def _follow(block: Block, Z: Array, small: float, end: Array | None = None, refine: int = 0) -> list[Array]:
+def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, refine: int = 0) -> list[Array]:
     """States along the flow until it rests; `small`: the size of the last direction, which leaves a saddle.
 
     They are the ends of spans of time, or so many between two steps of the integrator. With `end`: until it is there,
-    which takes a power of time where one factor alone is pulled to zero.
+    which takes a power of time where one factor alone is damped to zero.
 
-    Raises
-    ------
-    IntegrationError
-        If it does not.
+    Raises IntegrationError if it does not.
     """
     from scipy.integrate import solve_ivp
 
@@ -277,7 +271,7 @@ def block_orbit(block: Block, jump: int, begins: Array, begin: Array, end: Array
     """
     r, q = block.shape
     arrives = block.is_frozen_beside
-    states = _follow(block, begins, float(np.linalg.norm(begins[:, -1])), end - begin if arrives else None, _REFINE)
+    states = _until_rest(block, begins, float(np.linalg.norm(begins[:, -1])), end - begin if arrives else None, _REFINE)
     size = float(np.linalg.norm(end - begin))
     base = begin if arrives else np.zeros_like(begin)
     points = np.array([(base + block.moved(_product(block, state))).ravel() for state in states])

@@ -70,7 +70,6 @@ class BlockProcess:
 
     Attributes
     ----------
-    block : Block
     columns : int
         K, the number of independent directions of the start in the block.
     begin : array (r + q, k), optional

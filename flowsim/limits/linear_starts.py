@@ -36,10 +36,7 @@ def vanishing_start(
     """``(U_1; V)`` at the start, (R + m, k): with both parts of size 1, as levels are independent of scale; and as
     given.
 
-    Raises
-    ------
-    ValueError
-        If it never moves.
+    Raises ValueError if it never moves.
     """
     compression = compressed_start(net, problem, start)
     inside = directions.T @ compression.A
@@ -60,11 +57,8 @@ def pretrained_process(
 ) -> BlockProcess:
     """All of the data as one block, from the point to which the pretrained weights relax.
 
-    Raises
-    ------
-    ValueError
-        If the data decouple exactly and the pretrained weights do not couple them, if they relax to a point of smaller
-        rank that is unstable, or if the start is not in general position.
+    Raises ValueError if the data decouple exactly and the pretrained weights do not couple them, if they relax to a
+    point of smaller rank that is unstable, or if the start is not in general position.
     """
     _, parts = start_parts(net, problem, _VANISHING, start, pretrained)
     large, small = (np.concatenate([_unit(directions.T @ U), _unit(V)]) if k else np.concatenate([directions.T @ U, V])
@@ -95,10 +89,7 @@ def pretrained_process(
 def check_overlap(growing: Array, columns: int, Z: Array) -> None:
     """Require that the start overlaps with the k fastest growing directions in rank k, for every k.
 
-    Raises
-    ------
-    ValueError
-        If they do not.
+    Raises ValueError if they do not.
     """
     overlap = growing.T @ Z
     for k in range(1, min(len(overlap), columns) + 1):
