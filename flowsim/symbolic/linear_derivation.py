@@ -67,7 +67,7 @@ class LinearDerivation(Rendered):
         return self.X.T * (self.Y - self.X * self.U * self.V.T) / self.n
 
     @cached_property
-    def pull(self) -> tuple[MatrixExpr, sympy.Expr]:
+    def damping(self) -> tuple[MatrixExpr, sympy.Expr]:
         """a (D, D) and b: noise and decay add ``tr U^T a U / 2 + b |V|^2 / 2`` to the loss."""
         a: MatrixExpr = ZeroMatrix(self.D, self.D)
         b = sympy.S.Zero
@@ -82,7 +82,7 @@ class LinearDerivation(Rendered):
     @cached_property
     def field(self) -> dict[str, MatrixExpr]:
         """``U' = G V - a U`` and ``V' = G^T U - b V``, by name of weight."""
-        a, b = self.pull
+        a, b = self.damping
         fields = {"U": self.force * self.V, "V": self.force.T * self.U}
         if a != ZeroMatrix(self.D, self.D):
             fields["U"] -= a * self.U
@@ -93,7 +93,7 @@ class LinearDerivation(Rendered):
     @cached_property
     def generator(self) -> sympy.BlockMatrix:
         """S with ``Z' = S Z``, ``Z = (U; V)``."""
-        a, b = self.pull
+        a, b = self.damping
         return sympy.BlockMatrix([[-a, self.force], [self.force.T, -b * Identity(self.m)]])
 
     @property
@@ -104,7 +104,7 @@ class LinearDerivation(Rendered):
     @cached_property
     def imbalance_rate(self) -> MatrixExpr:
         """``d/dt (U^T U - V^T V)``."""
-        a, b = self.pull
+        a, b = self.damping
         if self.net.noise is None:
             return -2 * self.decay * self.imbalance if self.decay != 0 else ZeroMatrix(self.h, self.h)
         return -2 * self.U.T * a * self.U + 2 * b * self.V.T * self.V
@@ -153,7 +153,7 @@ class LinearDerivation(Rendered):
             f"({v} m tr(U^T Sigma U) + {u} tr(Sigma) |V|^2)/2 + const",
         )
 
-    def _pulls(self) -> tuple[list[str], list[str], list[str], list[str]]:
+    def _damping_terms(self) -> tuple[list[str], list[str], list[str], list[str]]:
         """The terms of a and b, in LaTeX and plain text."""
         a_tex, a_text, b_tex, b_text = [], [], [], []
         if self.std[1] != 0:
@@ -169,7 +169,7 @@ class LinearDerivation(Rendered):
         return a_tex, a_text, b_tex, b_text
 
     def _flow(self) -> list[Line]:
-        a_tex, a_text, b_tex, b_text = self._pulls()
+        a_tex, a_text, b_tex, b_text = self._damping_terms()
         lines = [
             Line(("G", "G"), (r"X^\top (Y - X U V^\top) / n", "X^T (Y - X U V^T) / n")),
             Line((r"\dot U", "U'"), ("G V" + (" - a U" if a_tex else ""),) * 2),
