@@ -19,8 +19,11 @@ from flowsim.solvers.compilation import FAST, compiled, part
 
 _STAGES = 12
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 4.0
-#: ``h |lambda|`` from which on stability may limit the step, at which to stay, and at the boundary of stability.
-_STIFF, _NEAR_STABLE, _STABLE = 3.0, 5.0, 6.0
+#: ``h |lambda|`` at which to stay, and at the boundary of stability.
+_NEAR_STABLE, _STABLE = 5.0, 6.0
+#: The same, relative to the largest growth in a step, from which on the equation is stiff: steps are as short as
+#: relaxation asks, which implicit methods need not resolve; at tight tolerances that is far from instability.
+_STIFF = 1.25
 #: Successive steps that look stiff.
 _STIFF_STEPS = 3
 
@@ -248,7 +251,7 @@ def integrate(how, coupling, kappa, Z, t, t_end, h, limits):
         _combine(new, 0.0, how.b, K, 0, used, states[count])
         _combine(K[_STAGES], 0.0, how.b, K, 0, used, K[0])
         growth = _largest_singular_value(G)
-        stiff = stiff + 1 if length * rate > _STIFF else 0
+        stiff = stiff + 1 if length * rate > _STIFF * limits.growth else 0
         if stiff >= _STIFF_STEPS and (t_end - times[count]) * rate > _STABLE * limits.affordable:
             h = 0.0
             break

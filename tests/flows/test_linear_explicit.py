@@ -48,17 +48,18 @@ def test_weights_keep_the_imbalance_and_have_the_product() -> None:
     np.testing.assert_allclose(U @ np.swapaxes(V, 1, 2), traj.beta, atol=2e-5)
 
 
-def test_a_stiff_flow_goes_on_by_collocation() -> None:
+@pytest.mark.parametrize(("rtol", "most"), [(1e-6, 120), (1e-9, 250)])
+def test_a_stiff_flow_goes_on_by_collocation(rtol: float, most: int) -> None:
     """Condition 1e4: the explicit method would need thousands of steps at the limit of its stability."""
     rng = np.random.default_rng(0)
     left, right = (np.linalg.qr(rng.standard_normal((size, 4)))[0] for size in (8, 4))
     X = np.sqrt(8) * (left * np.geomspace(1.0, 1e-2, 4)) @ right.T
     problem = fs.Regression(X, X @ rng.standard_normal((4, 2)))
     run = lambda rtol: fs.gradient_flow(fs.LinearNetwork(6), problem, 3e4, alpha=0.1, rtol=rtol)  # noqa: E731
-    traj, reference = run(1e-6), run(1e-8)
-    assert 0 < traj.stats["explicit_steps"] < traj.stats["steps"] < 120
+    traj, reference = run(rtol), run(0.01 * rtol)
+    assert 0 < traj.stats["explicit_steps"] < traj.stats["steps"] < most
     times = np.geomspace(0.1, 3e4, 30)
-    np.testing.assert_allclose(traj.at(times).beta, reference.at(times).beta, atol=2e-5)
+    np.testing.assert_allclose(traj.at(times).beta, reference.at(times).beta, atol=20 * rtol)
     assert traj.imbalance_drift <= 1e-9
 
 
