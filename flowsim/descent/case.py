@@ -39,8 +39,6 @@ def check_pair(net: Any, problem: Any) -> None:
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     if isinstance(net, DiagonalNetwork):
         single_target(problem)
-    if isinstance(net, LinearNetwork) and net.weight_decay:
-        raise ValueError("`weight_decay` of a LinearNetwork is for flows and their limit, not for descent.")
 
 
 #: ln(alpha) below which waiting directions are lost in the rounding of active ones.
@@ -80,7 +78,10 @@ class Case:
         self.noise = None if settings.expected or not _is_noisy(net) else net.noise
         if isinstance(net, LinearNetwork):
             if settings.gradient_noise is not None:
-                raise ValueError("`gradient_noise` and `temperature` are for a DiagonalNetwork.")
+                raise ValueError(
+                    "`gradient_noise` and `temperature` are for a DiagonalNetwork: independent noise on all entries of "
+                    "U and V leaves the row space of the start, in which a LinearNetwork is followed."
+                )
             if settings.coordinates == "growth":
                 raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {self.reason}.")
             if isinstance(start, State):

@@ -1,8 +1,8 @@
 r"""Gradient descent of U V^T at any scale of the start, in a graded frame.
 
-One step multiplies ``Z = (U; V)`` by ``1 + h S``, S as in :mod:`flowsim.growth.frame`. With ``Z = Q e^l C``, Q
-orthonormal, ``(1 + h S) Q = Q' R`` adds ``ln R_ii`` to the logarithms: waiting directions keep their relative
-accuracy beside active ones, in whose rounding they would be lost in plain weights.
+One step multiplies ``Z = (U; V)`` by ``1 + h S``, S, with noise and weight decay, as in :mod:`flowsim.growth.frame`.
+With ``Z = Q e^l C``, Q orthonormal, ``(1 + h S) Q = Q' R`` adds ``ln R_ii`` to the logarithms: waiting directions keep
+their relative accuracy beside active ones, in whose rounding they would be lost in plain weights.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def _multiply(Q, X, G, step, damping):
         add_multiple(U.ravel(), -step * damping[0] / n, np.dot(X.T, XU).ravel(), U.ravel())
     for j in range(Q.shape[1]):
         for i in range(D):
-            Q[i, j] = U[i, j]
+            Q[i, j] = U[i, j] - step * damping[2] * Q[i, j]
         for i in range(D, Q.shape[0]):
-            Q[i, j] = V[i - D, j]
+            Q[i, j] = V[i - D, j] - step * damping[2] * Q[i, j]
 
 
 @part()
@@ -166,7 +166,8 @@ class FrameMachine(SingleRun):
         self, net: LinearNetwork, problem: Problem, start: LinearStart, settings: Settings, steps: Array
     ) -> None:
         super().__init__(net, problem, start, settings, steps)
-        self.damping = np.array(expected_decay(net, problem) if settings.expected else (0.0, 0.0))
+        noise = expected_decay(net, problem) if settings.expected else (0.0, 0.0)
+        self.damping = np.array([*noise, net.weight_decay])
         frame = factor_frame([(start.A, start.B, start.log)], paired=False)
         slots, k = len(recorded_steps(settings.n_steps, settings.record_every)), frame.rows.shape[1]
         D, m = problem.d, problem.n_targets

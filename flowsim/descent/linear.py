@@ -1,9 +1,10 @@
 r"""Descent of two-layer linear networks.
 
-.. math:: U \leftarrow U + h\, G V, \quad V \leftarrow V + h\, G^\top U, \qquad G = \tfrac1n X^\top (Y - X U V^\top),
+.. math:: U \leftarrow (1 - h \lambda) U + h\, G V, \quad V \leftarrow (1 - h \lambda) V + h\, G^\top U,
 
-in the row space of the start, which descent never leaves (with drawn noise: in full width). Exactly,
-:math:`\Lambda = U^\top U - V^\top V` becomes :math:`\Lambda + h^2 (V^\top G^\top G V - U^\top G G^\top U)`.
+:math:`G = \tfrac1n X^\top (Y - X U V^\top)`, in the row space of the start, which descent never leaves (with drawn
+noise: in full width). Without weight decay :math:`\lambda`, exactly, :math:`\Lambda = U^\top U - V^\top V` becomes
+:math:`\Lambda + h^2 (V^\top G^\top G V - U^\top G G^\top U)`.
 """
 
 from __future__ import annotations
@@ -80,9 +81,10 @@ class SingleRun:
             eta_v2 * problem.n_targets, eta_u2, np.sum(self.X**2, axis=1),
             net.noise is not None and net.noise.multiplicative,
             np.inf if settings.radius is None else settings.radius,
-            not noisy and settings.momentum == 0.0 and settings.radius is None,
+            not noisy and settings.momentum == 0.0 and settings.radius is None and not net.weight_decay,
             0 if problem.loss_function is SQUARED else loss_address(problem),
             np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)), is_measured,
+            net.weight_decay,
         )  # fmt: skip
 
     @property

@@ -17,7 +17,7 @@ from flowsim.solvers.compilation import compiled, part
 class LinearOptions(NamedTuple):
     """Damping rates by expected noise, of Sigma U and, over tr Sigma, of V, and the squared rows (n,) that give the
     trace of a batch; projection; whether Lambda has a law; the address of a loss other than squares, and its weights
-    (n, m); whether the rows of the data are measurement matrices (D m,) of beta."""
+    (n, m); whether the rows of the data are measurement matrices (D m,) of beta; weight decay."""
 
     decay_u: float
     decay_v: float
@@ -28,6 +28,7 @@ class LinearOptions(NamedTuple):
     loss: int
     weight: Array
     is_measured: bool
+    weight_decay: float
 
 
 class LinearState(NamedTuple):
@@ -227,6 +228,11 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
             for i in range(count):
                 trace += options.squared_rows[batch[i] if rows.shape[0] else i]
             _combine(moved_v, moved_v, trace * options.decay_v, Z)
+        if options.weight_decay > 0.0:
+            # At the weights, or at the extrapolated point, without noise.
+            for moved, old, velocity in ((moved_u, U, state.velocity_u), (moved_v, V, state.velocity_v)):
+                _combine(moved, moved, count * options.weight_decay, old)
+                _combine(moved, moved, count * options.weight_decay * ahead, velocity)
         scale = -step / count
         if options.has_law:
             np.dot(moved_u.T, moved_u, gram_u)

@@ -8,7 +8,7 @@ import numpy as np
 import flowsim as fs
 
 
-def exact_descent(X, Y, U, V, step, n_steps, exponent, digits):
+def exact_descent(X, Y, U, V, step, n_steps, exponent, digits, decay=0.0):
     """Gradient descent in the weights, in arithmetic of many digits."""
     with gmpy2.context(gmpy2.get_context(), precision=int(3.33 * digits)):
         lift = np.vectorize(lambda x: gmpy2.mpfr(repr(float(x))), otypes=[object])
@@ -18,7 +18,7 @@ def exact_descent(X, Y, U, V, step, n_steps, exponent, digits):
         out = [u @ v.T]
         for _ in range(n_steps):
             G = signal - sigma @ (u @ v.T)
-            u, v = u + h * (G @ v), v + h * (G.T @ u)
+            u, v = (1 - h * decay) * u + h * (G @ v), (1 - h * decay) * v + h * (G.T @ u)
             out.append(u @ v.T)
         return np.array([each.astype(float) for each in out])
 
@@ -36,6 +36,30 @@ def test_descent_is_that_of_exact_arithmetic_through_two_jumps() -> None:
         )
         assert traj.info["coordinates"] == "frame"
         np.testing.assert_allclose(traj.beta, exact, atol=1e-9)
+
+
+def test_weight_decay_multiplies_every_step_by_one_minus_its_rate_at_any_scale() -> None:
+    rng = np.random.default_rng(4)
+    X, Y = rng.standard_normal((6, 3)).round(3), rng.standard_normal((6, 2)).round(3)
+    U, V = rng.standard_normal((3, 3)).round(3), rng.standard_normal((2, 3)).round(3)
+    net, problem, start = fs.LinearNetwork(3, weight_decay=0.125), fs.Regression(X, Y), {"U": U, "V": V}
+    for exponent, coordinates in ((1, "linear"), (30, "frame")):
+        n_steps = 300 + 1000 * (exponent > 1)
+        exact = exact_descent(X, Y, U, V, 0.3, n_steps, exponent, 3 * exponent + 30, 0.125)
+        traj = fs.gradient_descent(net, problem, 0.3, n_steps, alpha=f"1e-{exponent}", start=start)
+        assert traj.info["coordinates"] == coordinates
+        np.testing.assert_allclose(traj.beta, exact, atol=1e-9)
+        assert np.abs(exact[-1]).max() > 0.1
+
+
+def test_weight_decay_of_descent_with_momentum_ends_where_its_flow_does() -> None:
+    rng = np.random.default_rng(5)
+    problem = fs.Regression(rng.standard_normal((9, 3)), rng.standard_normal((9, 2)))
+    net = fs.LinearNetwork(4, weight_decay=0.1)
+    flow = fs.gradient_flow(net, problem, 400.0, alpha=0.1)
+    for nesterov in (False, True):
+        traj = fs.gradient_descent(net, problem, 0.1, 2000, alpha=0.1, momentum=0.8, nesterov=nesterov)
+        np.testing.assert_allclose(traj.beta[-1], flow.beta[-1], atol=1e-7)
 
 
 def test_descent_with_small_steps_follows_the_flow_far_below_floats() -> None:
