@@ -65,8 +65,8 @@ def run(quick: bool) -> Report:
             "Width: seconds over those of width 30; starts given as arrays, default tolerances.",
             f"Floor: the bare products of flowsim's evaluations at width 30, compiled, take {1e3 * floor[0]:.1f} ms; "
             f"flowsim takes {floor[1] / floor[0]:.1f} times that.",
-            "Scale: n = 100, accelerated time 3, default tolerances; seconds over those of 1e-8; starts given as arrays, but "
-            "for the default, which is drawn as small as it can be reduced to.",
+            "Scale: n = 100, accelerated time 3, default tolerances; seconds over those of 1e-8. Starts are given "
+            "as arrays, but for the default one, which is drawn in its reduced size.",
             f"Methods: width 30, the loosest tolerance that reaches an error of {TARGET:g} in U V^T at a tenth of the "
             "time and at its end; SciPy's methods integrate (U, V) in the basis of D + m columns, field and Jacobian "
             "compiled; the reference is the native method at rtol 1e-12.",

@@ -140,9 +140,7 @@ def modified_flow(
     if isinstance(getattr(net, "weight_decay", 0.0), Decay):
         raise ValueError("`weight_decay` must be constant for the modified flow; received a schedule.")
     if isinstance(net, LinearNetwork) and net.weight_decay:
-        raise ValueError(
-            "`weight_decay` of a LinearNetwork must be 0 for the modified flow, which leaves it out."
-        )
+        raise ValueError("`weight_decay` of a LinearNetwork must be 0 for the modified flow, which leaves it out.")
     if isinstance(momentum, bool) or not isinstance(momentum, int | float | np.number) or not 0.0 <= momentum < 1.0:
         raise ValueError(f"`momentum` must be a number in [0, 1); received {momentum!r}.")
     if nesterov and momentum == 0.0:
