@@ -15,11 +15,11 @@ needed).
 from __future__ import annotations
 
 from flowsim.solvers.compilation import bare, padded
-from flowsim.solvers.multistep.constants import BY_INVERSE, BY_INVERSE_IN_ROWS, FIRST, MOST_IN_ROWS
+from flowsim.solvers.multistep.constants import BY_INVERSE, BY_INVERSE_IN_ROWS, FIRST, MOST_IN_ROWS, ONCE
 from flowsim.solvers.multistep.inverse import update_inverse
 from flowsim.solvers.multistep.loss import stiffness, weighted_gram
 from flowsim.solvers.multistep.products import into_rows, subtract_gram, subtract_rows
-from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Problem, Sizes, Values
+from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Newton, Problem, Sizes, Values
 from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, spread, store, view, wider, widest
 
 #: Tasks of the factored solvers.
@@ -112,29 +112,35 @@ def _invert_in_rows(ws):
     update_inverse(matrix.inverse, sizes.inverse, matrix.curvature, sizes.rows, padded_rows, matrix.work, matrix.second)
 
 
-@bare(forceinline=True)
-def shrink(ws, v):
-    """``v = (I + G W)^-1 v`` on the active coordinates."""
+@bare()
+def shrink(ws, v, times):
+    """``v = (I + G W)^-times v`` on the active coordinates."""
     active, sizes, matrix = view(Active, ws), view(Sizes, ws), view(Matrix, ws)
-    if active.solver == BY_INVERSE:
-        scaled(matrix.weight, v, active.padded, matrix.root)
-        subtract_rows(matrix.inverse, sizes.inverse, matrix.root, active.n, FIRST, active.padded, v, v)
-    elif active.solver == BY_INVERSE_IN_ROWS:
-        _shrink_in_rows(ws, v)
-    else:
-        call(sizes.factored, (SOLVE, ws.buffer, ws.table, v))
+    if active.solver == BY_INVERSE_IN_ROWS:
+        _shrink_in_rows(ws, v, times)
+        return
+    for _ in range(times):
+        if active.solver == BY_INVERSE:
+            scaled(matrix.weight, v, active.padded, matrix.root)
+            subtract_rows(matrix.inverse, sizes.inverse, matrix.root, active.n, FIRST, active.padded, v, v)
+        else:
+            call(sizes.factored, (SOLVE, ws.buffer, ws.table, v))
 
 
 @bare()
-def _shrink_in_rows(ws, v):
+def _shrink_in_rows(ws, v, times):
+    """``v - A^T C sum_j p_j``, ``p_j = (I - S C)^j A W v``: two products with A, however many times."""
     active, sizes, matrix, design = view(Active, ws), view(Sizes, ws), view(Matrix, ws), view(Problem, ws).design
-    r, padded_rows, in_rows, bent = sizes.rows, padded(sizes.rows), matrix.rows, matrix.solution
+    r, padded_rows, in_rows, bent, total = sizes.rows, padded(sizes.rows), matrix.rows, matrix.solution, matrix.total
     scaled(matrix.weight, v, active.padded, matrix.root)
     into_rows(ws, matrix.root, in_rows)
-    scaled(matrix.curvature, in_rows, padded_rows, bent)
-    subtract_rows(matrix.inverse, sizes.inverse, bent, r, FIRST, padded_rows, in_rows, in_rows)
-    scaled(matrix.curvature, in_rows, padded_rows, in_rows)
-    subtract_rows(design, sizes.padded, in_rows, r, FIRST, active.padded, v, v)
+    copied(view(Newton, ws).zero, padded_rows, total)
+    for _ in range(times):
+        scaled(matrix.curvature, in_rows, padded_rows, bent)
+        subtract_rows(matrix.inverse, sizes.inverse, bent, r, FIRST, padded_rows, in_rows, in_rows)
+        for q in range(0, padded_rows, EIGHT):
+            store(total, q, load(total, q) + load(matrix.curvature, q) * load(in_rows, q))
+    subtract_rows(design, sizes.padded, total, r, FIRST, active.padded, v, v)
 
 
 @bare()
@@ -155,6 +161,6 @@ def filtered(ws, vector):
         call(sizes.graded, (FILTER, ws.buffer, ws.table, vector))
         return
     copied(vector, count, matrix.second)
-    shrink(ws, matrix.second)
+    shrink(ws, matrix.second, ONCE)
     scaled(matrix.weight, matrix.second, count, matrix.work)
     subtract_gram(ws, matrix.work, FIRST, sizes.padded, vector, vector)

@@ -7,7 +7,7 @@ state :math:`\theta F (I - F)^2 f`.
 from __future__ import annotations
 
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.multistep.constants import FIRST, LOOSE
+from flowsim.solvers.multistep.constants import FIRST, LOOSE, ONCE, TWICE
 from flowsim.solvers.multistep.iteration_matrix import copied, scaled, shrink, size
 from flowsim.solvers.multistep.products import subtract_gram
 from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Sizes, Trial, Values
@@ -45,10 +45,9 @@ def project(ws, theta, most):
     count, width = view(Active, ws).padded, view(Sizes, ws).padded
     once, v, change = newton.rest, newton.delta, trial.residual
     scaled_by(-theta, trial.df, count, v)
-    shrink(ws, v)
-    shrink(ws, v)
+    shrink(ws, v, TWICE)
     copied(v, count, once)
-    shrink(ws, v)
+    shrink(ws, v, ONCE)
     for b in range(0, count, EIGHT):
         less = load(v, b)
         store(once, b, load(once, b) - less)

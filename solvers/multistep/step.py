@@ -27,8 +27,10 @@ from flowsim.solvers.multistep.constants import (
     INEXACT_SIZE,
     MATRICES,
     MOST_LEFT,
+    ONCE,
     ROUNDING_FROM,
     SLOW,
+    TWICE,
 )
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, shrink, size
@@ -151,7 +153,7 @@ def _within_rounding(ws, equation):
     """
     newton, values, trial, count = view(Newton, ws), view(Values, ws), view(Trial, ws), view(Active, ws).padded
     copied(trial.residual, count, newton.rest)
-    shrink(ws, newton.rest)
+    shrink(ws, newton.rest, ONCE)
     if size(newton.rest, newton.gain, count) <= equation.goal:
         rounding, weight = -1.0 / equation.second, view(Matrix, ws).weight
         for b in range(0, count, EIGHT):
@@ -163,7 +165,7 @@ def _within_rounding(ws, equation):
         else:
             subtract_gram(ws, values.velocity, FIRST, count, newton.zero, trial.df)
         return EXACT
-    shrink(ws, newton.rest)
+    shrink(ws, newton.rest, ONCE)
     left, step = size(newton.rest, newton.gain, count), size(newton.delta, newton.gain, count)
     return INEXACT if left <= max(INEXACT_PART * step, INEXACT_SIZE) else FAILED
 
@@ -204,8 +206,7 @@ def _correct(ws, equation, counts, has_matrix, is_new):
             last = np.inf
         copied(trial.residual, count, newton.rest)
         if has_matrix:
-            for _ in range(2):
-                shrink(ws, newton.rest)
+            shrink(ws, newton.rest, TWICE)
         length = 1.0 if last == np.inf else _lengthened(ws)
         for b in range(0, count, EIGHT):
             store(newton.rest, b, length * load(newton.rest, b))

@@ -159,7 +159,7 @@ def _to_rest(ws, sides, fastest, left):
     delta, largest = newton.delta, 0.0
     for s in range(active.padded):
         delta[s] = f[s] if s < active.n and by_z[s] > 0.0 else 0.0
-    shrink(ws, delta)
+    shrink(ws, delta, c.ONCE)
     for s in range(active.padded):
         delta[s] = theta * delta[s] if s < active.n and by_z[s] > 0.0 else 0.0
         largest = max(largest, newton.gain[s] * abs(delta[s]))

@@ -214,6 +214,7 @@ class Matrix(NamedTuple):
     second: Any
     #: curvatures of the loss when the matrix was computed
     curvature: Any
+    total: Any
 
 
 class Index(NamedTuple):
@@ -270,7 +271,7 @@ def _table(
         },
         Matrix: {
             "inverse": inverse**2, "factor": factor**2, "pivots": factor, "weight": wp, "reach": wp, "root": wp,
-            "rows": rp, "solution": rp, "work": wp, "second": wp, "kept_curvature": rp,
+            "rows": rp, "solution": rp, "work": wp, "second": wp, "kept_curvature": rp, "row_total": rp,
         },
     }  # fmt: skip
 
