@@ -39,8 +39,11 @@ def undetermined(coordinates: Any, solution: Solution | SeparableSolution) -> li
         parts.append(f"X has rank {rank} to rounding, and motion along its other directions is left out")
     if not (isinstance(problem, Regression) and problem.is_dense):
         return parts
-    if solution.t[-1] * _ROUNDINGS * problem.largest_drive * inner.map.rate > _SAID:
-        step = np.unique(np.linspace(0, len(solution.h) - 1, _PLACES).astype(np.intp))
+    # The error of the dual by time t is at most twice t times this: residuals are no larger than y.
+    pace = _ROUNDINGS * problem.largest_drive * inner.map.rate
+    if solution.t[-1] * pace > _SAID and not problem.independence >= _NEARLY:
+        step = np.arange(len(solution.h) - 1, -1, -(1 + len(solution.h) // _PLACES))
+        step = step[2.0 * pace * solution.t[step + 1] > _SAID]
         t = solution.t[step + 1]
         beta = inner.predictor(t, solution.at_steps(step, np.ones(len(step))))
         known = max(_error_of_dual(problem, now, row) for now, row in zip(t, beta, strict=True)) * inner.map.rate

@@ -72,8 +72,12 @@ def diagonal_flow(
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
         looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size)
     if start is None and pretrained is None and common["clock"] != "log_loss" and _is_soon_prepared(net, problem):
+        # What damps the weights depends on the data, and is measured from rest by horizon: to a factor of two.
+        until, data = math.inf, (id(problem.X), id(problem.y))
+        if net.noise is not None or net.weight_decay:
+            until, data = math.ldexp(1.0, math.frexp(t_end)[1]), (problem.X.tobytes(), problem.y.tobytes())
         prepared = _remembered(
-            net, problem, scale, method, coordinates, common["clock"], common["rtol"], id(problem.X), id(problem.y)
+            net, problem, scale, method, coordinates, common["clock"], common["rtol"], until, *data
         )  # fmt: skip
         return prepared.run(problem, t_end, looked_for, common)
     if isinstance(start, State):
@@ -163,11 +167,13 @@ def _prepare(
 
 
 def _is_soon_prepared(net: DiagonalNetwork, problem: Problem) -> bool:
-    """Whether preparing a run costs as much as many of its steps: few data, and exponentials of z alone."""
-    return (
-        problem.is_dense and problem.X.size <= _FEW_ENTRIES and net.noise is None and not net.weight_decay
-        and admits_growth(net) is None
-    )  # fmt: skip
+    """Whether preparing a run costs as much as many of its steps: few data, and exponentials of z and t."""
+    if not (problem.is_dense and problem.X.size <= _FEW_ENTRIES):
+        return False
+    is_damped = net.noise is not None or net.weight_decay
+    if is_damped and not (isinstance(problem, Regression) and isinstance(net.weight_decay, float)):
+        return False
+    return admits_growth(net) is None
 
 
 @lru_cache(maxsize=16)
@@ -179,11 +185,12 @@ def _remembered(
     coordinates: str,
     clock: str,
     rtol: float,
-    *data: int,
+    until: float,
+    *data: int | bytes,
 ) -> _Prepared:
     """A prepared run from the default start, cached; `data` identify the arrays of the problem."""
     return _prepare(
-        net, problem, scale, net.direction(None, problem.d), None, math.inf, method=method, coordinates=coordinates,
+        net, problem, scale, net.direction(None, problem.d), None, until, method=method, coordinates=coordinates,
         clock=clock, rtol=rtol, info=_info(net, scale, True),
     )  # fmt: skip
 

@@ -162,9 +162,12 @@ class DualCoordinates:
 
     def observe(self, t: Array, y: Array) -> Observed:
         z = self._z(y)
-        weights, logs, conserved, log_conserved = _by_rows(
-            lambda part: (*self.map.weights(z[part], t[part]), *self.map.conserved(z[part], t[part])), z
-        )
+        weights, logs = _by_rows(lambda part: self.map.weights(z[part], t[part]), z)
+        if self.map.is_constant:
+            once = self.map.conserved(z[:1], t[:1])
+            conserved, log_conserved = (np.broadcast_to(each[0], (len(t), *each.shape[1:])) for each in once)
+        else:
+            conserved, log_conserved = _by_rows(lambda part: self.map.conserved(z[part], t[part]), z)
         return Observed(
             weights={name: weights[:, a] for a, name in enumerate(self.net.weights)},
             log_abs_weights={name: logs[:, a] for a, name in enumerate(self.net.weights)},
@@ -177,6 +180,8 @@ class DualCoordinates:
 
     def departure_of_conserved(self, t: Array, y: Array) -> Array:
         """The same without computing weights, which with many features are most of the work."""
+        if self.map.is_constant:
+            return np.zeros(len(t))
         z = self._z(y)
 
         def largest(part: slice) -> tuple[Array]:

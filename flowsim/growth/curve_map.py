@@ -32,6 +32,7 @@ class OnCurves:
     """What growth maps have in common whose weights are read off the curve of their start: constant invariants."""
 
     log_unit = 0.0
+    is_constant = True
     is_damped = False
     name = "curve"
 

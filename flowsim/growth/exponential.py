@@ -117,8 +117,11 @@ class ExponentialMap:
         return self.modes.log_coefficient + self.log_scale
 
     def exponents(self, z: Array, t: Array | float) -> Array:
-        """``ln c_k^2`` for z (..., d) and t broadcast against its leading axes, shape (..., d, k)."""
-        exponents: Array = self.offset + self.modes.rate * z[..., None]
+        """``ln c_k^2`` for z (..., d) and t broadcast against its leading axes, shape (..., d, k).
+
+        In memory the few k come before the many d, over which loops are fast.
+        """
+        exponents: Array = np.moveaxis(self.offset.T + self.modes.rate.T * z[..., None, :], -1, -2)
         return exponents - self.decayed(t) if self.is_damped else exponents
 
     def decayed(self, t: Array | float) -> Array:
@@ -184,6 +187,10 @@ class ExponentialMap:
             log = log - powers * integrals(self.schedule, t)[..., None, None]
         signs = np.where(self.modes.conserved % 2 == 0, 1.0, self.modes.sign[:, None, :]).prod(axis=-1)
         return np.moveaxis(signed_exp(signs, log), -1, -2), np.moveaxis(log, -1, -2)
+
+    @property
+    def is_constant(self) -> bool:
+        return self.schedule is None and not any(change.any() for change in self._conservation[1:])
 
     def law(self, t: Array) -> Array:
         return self.conserved(np.zeros((len(t), 1)), t)[1]

@@ -115,16 +115,18 @@ class Modes:
     def weights(self, logs: Array, sign: Array | None = None) -> tuple[Array, Array]:
         """w and ln|w| from ``ln|c|`` and, where they change, the signs of c; all (T, k, d).
 
-        Sums of exponentials are scaled by their largest term.
+        Sums of exponentials are scaled by their largest term, the same for all weights that have all components.
         """
         sign = self.sign.T if sign is None else sign
         weights, log_weights = np.empty(logs.shape), np.empty(logs.shape)
+        shared: tuple[Array, Array] | None = None
         for a in range(logs.shape[1]):
             factors = self.basis[:, a].T * sign
-            terms = np.where(factors != 0, logs, -np.inf)
-            largest = terms.max(axis=1)
-            largest[np.isneginf(largest)] = 0.0
-            scaled = (factors * np.exp(terms - largest[:, None])).sum(axis=1)
+            if not factors.all():
+                largest, terms = _scaled(np.where(factors != 0, logs, -np.inf))
+            else:
+                largest, terms = shared = _scaled(logs) if shared is None else shared
+            scaled = (factors * terms).sum(axis=1)
             with np.errstate(divide="ignore", over="ignore"):
                 log_weights[:, a] = largest + np.log(np.abs(scaled))
                 weights[:, a] = np.sign(scaled) * np.exp(log_weights[:, a])
@@ -138,6 +140,13 @@ class Modes:
         vanishing = (used & (powers > 0) & (sign == 0)[:, None]).any(axis=2)
         signs = np.where(used & (powers % 2 != 0), sign[:, None], 1.0).prod(axis=2)
         return np.where(vanishing, 0.0, signs), np.where(vanishing, -np.inf, parts.sum(axis=2))
+
+
+def _scaled(logs: Array) -> tuple[Array, Array]:
+    """The largest of logarithms (T, k, d), 0 where all are -inf, and the exponentials of what they are below it."""
+    largest = logs.max(axis=1)
+    largest[np.isneginf(largest)] = 0.0
+    return largest, np.exp(logs - largest[:, None])
 
 
 def start_memory(net: DiagonalNetwork, values: Array, fresh: bool) -> Memory | None:

@@ -96,6 +96,7 @@ class ProductMap:
     """
 
     name = "log"
+    is_constant = True
     is_damped = False
 
     def __init__(
@@ -225,4 +226,4 @@ class ProductMap:
     def law(self, t: Array) -> Array:
         """Constants: the weights are computed from the conserved quantities."""
         log_pairs = 2 * self.scale.log + log_abs(self.gaps[:1] - self.gaps[1:])
-        return np.broadcast_to(log_pairs, (len(t), *log_pairs.shape)).copy()
+        return np.broadcast_to(log_pairs, (len(t), *log_pairs.shape))

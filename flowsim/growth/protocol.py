@@ -73,6 +73,10 @@ class GrowthMap(Protocol):
     def weights(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """Weights (T, k, d) and the logarithms of their moduli."""
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the conserved quantities are those of the start by construction, at all times."""
+
     def conserved(self, y: Array, t: Array | float) -> tuple[Array, Array]:
         """The conserved quantities (T, p, d) and the logarithms of their moduli, computed from the state."""
 

@@ -42,6 +42,8 @@ class ShrinkingMap(ProductMap):
     decay, (T, 4 d).
     """
 
+    is_constant = False
+
     def __init__(
         self,
         net: DiagonalNetwork,

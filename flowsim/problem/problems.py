@@ -342,11 +342,25 @@ class Regression(Problem):
         return self.rmatvec(self.predict(beta) - self.y) / self.n
 
     @cached_property
+    def independence(self) -> float:
+        """The least distance of a feature from the span of all others, relative to its norm; 0 for more than n."""
+        if self.d > self.n or not self.is_dense:
+            return 0.0
+        R = np.linalg.qr(self.X, mode="r")
+        with np.errstate(all="ignore"):
+            try:
+                return float((1.0 / (self.column_norms * np.linalg.norm(np.linalg.inv(R), axis=1))).min())
+            except np.linalg.LinAlgError:
+                return 0.0
+
+    @cached_property
     def least_squares_loss(self) -> float:
         """``min_beta L(beta)``."""
         if isinstance(self.X, np.ndarray):
-            solution = np.linalg.lstsq(self.X, self.y, rcond=None)[0]
-            return float(self.loss(solution))
+            # A wide X by its triangular factor, of the same range and singular values.
+            X = self.X if self.d <= self.n else np.linalg.qr(self.X.T, mode="r").T
+            solution = np.linalg.lstsq(X, self.y, rcond=max(self.X.shape) * np.finfo(float).eps)[0]
+            return float(np.sum((X @ solution - self.y) ** 2)) / (2 * self.n)
         from scipy.sparse.linalg import lsmr
 
         columns = self.y.reshape(self.n, -1).T

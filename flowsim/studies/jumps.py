@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -67,25 +66,28 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
     middles = plateau_times(path, horizon)
     measured = np.full(len(path.jump_times), np.nan)
     reasons = [BEYOND] * len(path.jump_times)
-    brackets: list[tuple[int, float, float, float, float]] = []
-    for jump, (low, high) in enumerate(itertools.pairwise(middles)):
-        if low >= horizon or path.jump_times[jump] >= horizon:
+    beyond = np.flatnonzero((middles[:-1] >= horizon) | (path.jump_times >= horizon))
+    left = np.arange(beyond[0] if len(beyond) else len(path.jump_times))
+    brackets, way = [np.empty((5, 0))], np.empty((0, 1))
+    for samples in (_FEW, _MANY) if len(left) else ():
+        # All jumps at once: reading few times of a wide run takes as long as reading many.
+        times = np.linspace(middles[left], np.minimum(middles[left + 1], horizon), samples, axis=1)
+        way = _progress(trajectory, path, np.repeat(left, samples), times.ravel()).reshape(times.shape)
+        rises = np.diff(np.sign(way), axis=1) > 0
+        found = np.flatnonzero(rises.any(axis=1))
+        at = rises[found].argmax(axis=1)
+        brackets.append(np.stack([left[found], *(each[found, k] for each in (times, way) for k in (at, at + 1))]))
+        left, way = np.delete(left, found), np.delete(way, found, axis=0)
+        if not len(left):
             break
-        for samples in (_FEW, _MANY):
-            times = np.linspace(low, min(high, horizon), samples)
-            way = _progress(trajectory, path, np.full(samples, jump), times)
-            crossings = np.flatnonzero(np.diff(np.sign(way)) > 0)
-            if len(crossings):
-                at = int(crossings[0])
-                brackets.append((jump, times[at], times[at + 1], way[at], way[at + 1]))
-                reasons[jump] = ""
-                break
-        else:
-            last = jump == len(path.jump_times) - 1 or high >= horizon
-            reasons[jump] = MERGED_BEFORE if way[0] > 0 else NOT_YET if last else MERGED_AFTER
-    if brackets:
-        jumps = np.array([one[0] for one in brackets])
-        ends = np.array([one[1:] for one in brackets]).T
+    for jump, first in zip(left, way[:, 0], strict=True):
+        last = jump == len(path.jump_times) - 1 or middles[jump + 1] >= horizon
+        reasons[jump] = MERGED_BEFORE if first > 0 else NOT_YET if last else MERGED_AFTER
+    numbers, *ends = np.concatenate(brackets, axis=1)
+    jumps = numbers.astype(np.intp)
+    for jump in jumps:
+        reasons[jump] = ""
+    if len(jumps):
         measured[jumps] = _crossing(lambda who, t: _progress(trajectory, path, jumps[who], t), *ends)
     return measured, reasons
 

@@ -93,5 +93,5 @@ NO_FLOAT = 1e-300
 #: the record.
 STEPS, REJECTED, EVALUATED, MATRICES, RECORDED, CAPACITY = range(6)
 
-#: Index of the first coordinate, and numbers of times, as typed integers: for literals functions would be compiled again.
+#: The first coordinate, and numbers of times, as typed integers: for literals functions would be compiled again.
 FIRST, ONCE, TWICE = np.int64(0), np.int64(1), np.int64(2)

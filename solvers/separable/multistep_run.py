@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -140,6 +141,15 @@ def bound_on_reach(flow: SeparableFlow) -> Array | None:
     return flow.norms * (float(flow.norms.max()) / flow.n)
 
 
+def _reduced(A: Array, b: Array) -> tuple[Array, Array]:
+    """The triangular factor of A, and b in its rows."""
+    both, d = np.column_stack([A, b]), A.shape[1]
+    factor: Array = np.asarray(np.linalg.qr(both, mode="r")) if np.isfinite(both).all() else both
+    A, b = np.ascontiguousarray(factor[:d, :d]), factor[:d, d].copy()
+    b[np.abs(b) <= _ROUNDINGS * np.abs(b).max()] = 0.0
+    return A, b
+
+
 class FromNodes(NativeRun):
     """A run of :mod:`flowsim.solvers.multistep` on the workspace ``work``."""
 
@@ -178,12 +188,19 @@ class FromNodes(NativeRun):
         flow = self.flow
         A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
         if flow.loss is None and len(A) > flow.d and A.size * flow.d <= _FACTORISED:
-            both = np.column_stack([A, flow.b])
-            factor: Array = np.asarray(np.linalg.qr(both, mode="r")) if np.isfinite(both).all() else both
-            A, b = np.ascontiguousarray(factor[: flow.d, : flow.d]), factor[: flow.d, flow.d].copy()
-            b[np.abs(b) <= _ROUNDINGS * np.abs(b).max()] = 0.0
-            return A, b
+            reduced: tuple[Array, Array] = self.kept("rows", _reduced, A, flow.b)
+            return reduced
         return A, flow.b
+
+    def kept(self, name: str, compute: Callable[[Array, Array], Any], A: Array, b: Array) -> Any:
+        """What is computed from A and b: once for the same few data, bit by bit."""
+        shared = self.flow.shared
+        if shared is None or A.size > _FEW_ENTRIES:
+            return compute(A, b)
+        data, known = (A.shape, A.tobytes(), b.tobytes()), shared.get(name)
+        if known is None or known[0] != data:
+            shared[name] = known = data, compute(A, b)
+        return known[1]
 
     def lay_out(self, A: Array, b: Array, exponential: tuple[Array, ...]) -> None:
         """The workspace."""
@@ -240,14 +257,7 @@ class Multistep(FromNodes):
         self.was_asked = True
         if self.flow.loss is None and self.flow.curves is None:
             A, b = self.rows()
-            shared = self.flow.shared if A.size <= _FEW_ENTRIES else None
-            data = None if shared is None else (A.shape, A.tobytes(), b.tobytes())
-            known, factor = (None, None) if shared is None else shared.get("factor", (None, None))
-            if known is None or known != data:
-                factor = graded_rows(A, b) if A.size * min(A.shape) <= _FACTORISED else None
-                if shared is not None:
-                    shared["factor"] = data, factor
-            self.factor = factor
+            self.factor = self.kept("factor", graded_rows, A, b) if A.size * min(A.shape) <= _FACTORISED else None
             if self.factor is not None:
                 self.facts = {"graded_rows": len(self.factor[0])}
 

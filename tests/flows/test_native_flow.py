@@ -109,3 +109,20 @@ def test_a_flow_that_was_prepared_before_is_of_the_data_as_they_are(loss):
     np.testing.assert_array_equal(end(problem, "1e-4"), end(fs.Problem(X, y, loss), "1e-4"))
     problem.y = -y
     np.testing.assert_array_equal(end(problem, "1e-4"), end(fs.Problem(X, -y, loss), "1e-4"))
+
+
+@pytest.mark.parametrize("t_end", [20.0, 1e9])
+@pytest.mark.parametrize("options", [{"noise": fs.GaussianNoise(0.3)}, {"weight_decay": 0.01}])
+def test_a_damped_flow_that_was_prepared_before_is_of_its_data_network_and_horizon(options, t_end):
+    """At 1e9 the dual is measured from its line at rest, which depends on X and y."""
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((9, 4)), rng.standard_normal(9)
+
+    def end(problem, t_end, **options):
+        return fs.gradient_flow(fs.DiagonalNetwork("u*v", **options), problem, t_end, alpha="1e-4").beta[-1]
+
+    problem = fs.Regression(X, y)
+    for horizon, chosen in ((1e9, options), (t_end, {}), (t_end, options), (t_end, options)):
+        np.testing.assert_array_equal(end(problem, horizon, **chosen), end(fs.Regression(X, y), horizon, **chosen))
+    problem.y[0], y[0] = -2.0, -2.0
+    np.testing.assert_array_equal(end(problem, t_end, **options), end(fs.Regression(X, y), t_end, **options))

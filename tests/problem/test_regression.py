@@ -25,6 +25,27 @@ def test_every_kind_of_X_gives_the_same_loss_gradient_and_variances(form: object
     assert problem.least_squares_loss == pytest.approx(np.sum((X @ best - Y) ** 2) / 14, rel=1e-9)
 
 
+def test_independence_is_the_least_distance_of_a_feature_from_the_span_of_the_others() -> None:
+    near = np.column_stack([X, X @ [1.0, -2.0, 0.5, 1.0] + 1e-6 * RNG.standard_normal(7)])
+    distances = []
+    for j in range(5):
+        others = np.delete(near, j, axis=1)
+        left = near[:, j] - others @ np.linalg.lstsq(others, near[:, j], rcond=None)[0]
+        distances.append(np.linalg.norm(left) / np.linalg.norm(near[:, j]))
+    assert fs.Regression(near, Y).independence == pytest.approx(min(distances), rel=1e-6)
+    assert fs.Regression(X.T, Y[:4]).independence == 0.0
+    assert not fs.Regression(np.column_stack([X, np.zeros(7)]), Y).independence > 0.0
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_the_least_loss_of_more_features_than_rows_is_that_outside_their_range(m: int) -> None:
+    wide = RNG.standard_normal((6, 4)) @ RNG.standard_normal((4, 30))
+    y = RNG.standard_normal((6, m))
+    outside = y - wide @ np.linalg.pinv(wide, rcond=1e-12) @ y
+    problem = fs.Regression(wide, y[:, 0] if m == 1 else y)
+    assert problem.least_squares_loss == pytest.approx(np.sum(outside**2) / 12, rel=1e-9)
+
+
 def test_loss_and_prediction_run_over_leading_axes() -> None:
     betas = RNG.standard_normal((3, 2, 4))
     problem = fs.Regression(X, Y)
