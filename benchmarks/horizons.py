@@ -17,8 +17,9 @@ def cases() -> dict[str, Callable[[float], Any]]:
     """name -> a flow to a horizon."""
     rng = np.random.default_rng(0)
     Z, truth = rng.standard_normal((30, 8)), np.array([2.0, -1.0, 0.5, 0, 0, 0, 0, 0])
-    X = 30.0 * Z  # diagonal networks are then at rest before the first horizon
-    problem, plain = fs.Regression(X, X @ truth + 0.1 * rng.standard_normal(30)), fs.DiagonalNetwork("u*v")
+    X, noise = 30.0 * Z, 0.1 * rng.standard_normal(30)  # features so large that all are at rest before 1e3
+    problem, slow = fs.Regression(X, X @ truth + noise), fs.Regression(Z, Z @ truth + noise)
+    plain = fs.DiagonalNetwork("u*v")
     noisy = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.3))
     deep = fs.DiagonalNetwork(depth=3)
     deep_noisy = fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(0.3))
@@ -28,7 +29,7 @@ def cases() -> dict[str, Callable[[float], Any]]:
         "u*v, alpha 1e-8": lambda T: fs.gradient_flow(plain, problem, T, alpha=1e-8),
         "u*v, noise 0.3": lambda T: fs.gradient_flow(noisy, problem, T, alpha=1e-8),
         "depth 3, alpha 1e-3": lambda T: fs.gradient_flow(deep, problem, T, alpha=1e-3),
-        "depth 3, noise 0.3, alpha 1": lambda T: fs.gradient_flow(deep_noisy, problem, T, alpha=1.0),
+        "depth 3, noise 0.3, alpha 1": lambda T: fs.gradient_flow(deep_noisy, slow, T, alpha=1.0),
         "tanh(u)*v, alpha 1e-8": lambda T: fs.gradient_flow(general, problem, T, alpha=1e-8),
         "U V^T, 3 targets, alpha 1e-8": lambda T: fs.gradient_flow(linear, several, T, alpha=1e-8),
     }
