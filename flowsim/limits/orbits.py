@@ -13,6 +13,7 @@ plateaus and with distance on orbits.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -161,14 +162,15 @@ class _Field:
             raise ValueError("the saddle has no unstable direction; it is degenerate.")
         share = np.zeros(len(beta0))
         if self.order == 2:
-            # Tied coordinates reach their bounds together: |beta_i| = exp(rate_i t) at a common t < 0.
-            share[new] = distance ** np.where(rates[new] > 0, rates[new] / top, np.inf)
-            share[new] *= np.exp(self._head_start(beta0, new))
+            # Tied coordinates reach their bounds together: |beta_i| = C_i exp(rate_i t), the largest at the distance.
+            heads, rising = self._head_start(beta0, new), rates[new] > 0
+            first = float(((math.log(distance) - heads[rising]) / rates[new][rising]).min())
+            share[new] = np.where(rising, np.exp(heads + rates[new] * first), 0.0)
         else:
             # w' = (c/L) f w^(L-1) backwards from infinity at a common time.
-            share[new] = distance * np.where(
-                rates[new] > 0, (rates[new] / top) ** (-self.order / (self.order - 2.0)), 0
-            )
+            rising, spread = rates[new] > 0, np.where(rates[new] > 0, rates[new] / top, 1.0)
+            heads = np.where(rising, -self.order / (self.order - 2.0) * np.log(spread), -np.inf)
+            share[new] = distance * np.exp(heads - heads.max())
         point = beta0 + share * self.sign
         old = ~new
         if old.any():

@@ -89,6 +89,33 @@ def test_tied_dependent_coordinates_leave_along_the_orbit_of_their_start() -> No
         assert orbit.length > 0
 
 
+@pytest.mark.parametrize("exponent", [-20, 0, 20])
+def test_orbits_of_tied_coordinates_have_the_length_of_the_flow_whatever_the_size_of_the_data(exponent: int) -> None:
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((6, 5)), rng.standard_normal(6)
+    X[:, -1] = X[:, 0]
+    net, problem = fs.DiagonalNetwork("u*v"), fs.Regression(np.ldexp(X, -exponent // 2), np.ldexp(y, exponent // 2))
+    path = fs.saddle_to_saddle(net, problem)
+    assert any(len(orbit.coordinates) > 1 and {0, 4} <= set(orbit.coordinates.tolist()) for orbit in path.orbits)
+    flow = fs.gradient_flow(net, fs.Regression(X, y), 2 * path.jump_times[-1], alpha="1e-1000", clock="accelerated")
+    travelled = flow.arclength[-1] - flow.accelerated_time[-1]
+    np.testing.assert_allclose(np.ldexp(sum(orbit.length for orbit in path.orbits), -exponent), travelled, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.3, 0.02])
+def test_of_tied_products_of_three_the_slower_one_goes_first(rate: float) -> None:
+    # Alone, w' = w^2 (rate - w^3), or rate * s = x with w = 1/x: both from x = 0 backwards at one time.
+    problem = fs.Regression(np.sqrt(2.0) * np.eye(2), np.sqrt(2.0) * np.array([1.0, rate]))
+    path = fs.saddle_to_saddle(fs.DiagonalNetwork(depth=3), problem, {f"w{k}": [rate, 1.0] for k in (1, 2, 3)})
+    (orbit,) = path.orbits
+    assert abs(orbit.at(np.array([orbit.length]))[0] - [1.0, rate]).max() < 1e-9
+    assert (np.diff(orbit.points, axis=0) > -1e-9).all() and orbit.length <= 1.0 + rate + 1e-9
+    if rate == 1.0:
+        np.testing.assert_allclose(orbit.length, np.sqrt(2.0), rtol=1e-9)
+    if rate == 0.02:  # it is at its end before the other one has started
+        np.testing.assert_allclose(orbit.length, 1.0 + rate, rtol=1e-3)
+
+
 def test_orbits_of_a_general_formula_need_to_know_its_start() -> None:
     net = fs.DiagonalNetwork("a*tanh(a) - b**2")
     path = fs.saddle_to_saddle(net, FOUR)
