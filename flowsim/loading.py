@@ -1,29 +1,36 @@
-"""Loading of saved trajectories and paths."""
+"""Loading of saved results."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+from flowsim.certificates.certify import Certificates
+from flowsim.flows.stochastic import StochasticFlow
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.limits.files import PATH, read_fields
 from flowsim.limits.linear_files import LINEAR_PATH, read_linear_fields
 from flowsim.results import Trajectory
 from flowsim.results.files import read_trajectory
-from flowsim.results.netcdf import read
+from flowsim.results.netcdf import Labelled, read
+from flowsim.results.saved import RESULT, Saved, read_fields_of
+from flowsim.studies.limit_study import LimitStudy
+
+_CLASSES: dict[str, type[Saved]] = {kind.__name__: kind for kind in (Certificates, LimitStudy, StochasticFlow)}
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read what :meth:`Trajectory.save` or :meth:`SaddlePath.save` wrote. Nothing in the file is executed.
+    """Read what ``save`` of a result wrote. Nothing in the file is executed.
 
     Returns
     -------
-    Trajectory, SaddlePath or LinearSaddlePath
+    Trajectory, SaddlePath, LinearSaddlePath, StochasticFlow, LimitStudy or Certificates
         The object in the file.
 
     Notes
     -----
-    A trajectory comes without its dense output, a path of general formulas without its orbits.
+    A trajectory comes without its dense output, a path of general formulas without its orbits; arrays among the
+    details of a certificate come as lists.
 
     Raises
     ------
@@ -32,9 +39,19 @@ def load(path: str | os.PathLike[str]) -> Any:
     ValueError
         If the file is damaged or changed in a single bit, or of another kind.
     """
-    data = read(path, "trajectory or path")
-    if data.attrs.get("format") == PATH:
+    return _read(path, read(path, "trajectory, path or other result"))
+
+
+def _read(path: str | os.PathLike[str], data: Labelled) -> Any:
+    kind = data.attrs.get("format")
+    if kind == PATH:
         return SaddlePath(**read_fields(path, data))
-    if data.attrs.get("format") == LINEAR_PATH:
+    if kind == LINEAR_PATH:
         return LinearSaddlePath(**read_linear_fields(path, data))
-    return Trajectory(**read_trajectory(path, data))
+    if kind != RESULT:
+        return Trajectory(**read_trajectory(path, data))
+    try:
+        cls = _CLASSES[data.attrs["class"]]
+        return cls(**read_fields_of(cls, data, lambda inside: _read(path, inside)))
+    except Exception as error:  # any missing or invalid field
+        raise ValueError(f"`path` must be a result file; {path} cannot be read as one ({error}).") from error

@@ -35,9 +35,9 @@ FLOORS = [
     {"growth", "losses", "events"},
     {"limits", "descent"},
     {"flows"},
-    {"studies", "plot", "loading", "estimators"},
+    {"studies", "plot", "estimators"},
     {"certificates"},
-    {"papers", "report", "explore"},
+    {"loading", "papers", "report", "explore"},
     {"cli"},
     {"__main__"},
 ]

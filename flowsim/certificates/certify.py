@@ -23,6 +23,7 @@ from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
 from flowsim.problem import MatrixSensing, Problem, Regression, single_target
+from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
     import pandas
@@ -37,7 +38,7 @@ _VERDICTS = {"holds": "hold", "violated": "violated", "not resolved": "not resol
 
 
 @dataclass(frozen=True)
-class Certificates(Sequence[Certificate]):
+class Certificates(Saved, Sequence[Certificate]):
     """One row per theorem; indexed by position or by name.
 
     Attributes
@@ -48,6 +49,7 @@ class Certificates(Sequence[Certificate]):
 
     rows: tuple[Certificate, ...]
     title: str = ""
+    _PLAIN = {"rows": Certificate}  # noqa: RUF012
 
     @property
     def holds(self) -> bool:

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
+from flowsim.card import one_line
 from flowsim.descent.streams import read_seed
 from flowsim.errors import IntegrationError
 from flowsim.flows.checks import positive
@@ -42,10 +43,11 @@ from flowsim.network import DiagonalNetwork, resolve_alpha
 from flowsim.plain_numbers import count
 from flowsim.problem import Problem, require_squares, single_target
 from flowsim.problem.entries import dense
+from flowsim.results.saved import Saved
 
 
-@dataclass(frozen=True, eq=False)
-class StochasticFlow:
+@dataclass(frozen=True, eq=False, repr=False)
+class StochasticFlow(Saved):
     """Paths of a stochastic flow at T times.
 
     Attributes
@@ -70,6 +72,8 @@ class StochasticFlow:
     log_abs_components: Array = field(repr=False)
     log_conserved: Array = field(repr=False)
     info: dict[str, Any] = field(default_factory=dict)
+
+    __repr__ = one_line
 
     @property
     def mean(self) -> Array:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from flowsim.limits.saddle_list import Saddles
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import MatrixCompletion, MatrixSensing, Problem, Regression
 from flowsim.problem.losses import LOSSES
-from flowsim.results.netcdf import Labelled, write
+from flowsim.results.netcdf import Labelled
+from flowsim.results.saved import on_own_axes
 
 PATH = "flowsim-path-1"
 _PAIRS = ("thresholds", "penalties", "speeds")
@@ -86,8 +86,8 @@ def problem_variables(problem: Problem) -> dict[str, Any]:
     return variables
 
 
-def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
-    """Write everything but the fractions (``exact``); curves of general formulas by formula and start.
+def labelled_path(path: Saddles) -> Labelled:
+    """Everything but the fractions (``exact``); curves of general formulas by formula and start.
 
     Raises ValueError if X is a LinearOperator: a file cannot hold it.
     """
@@ -111,11 +111,11 @@ def save_path(path: Saddles, file: str | os.PathLike[str]) -> Path:
     if path.start_beta is not None:
         variables["start_beta"] = ("feature", path.start_beta)
     curves = "" if path.curves is None else json.dumps(_told(path.curves))
-    return write_path(path, file, PATH, variables, curves=curves, order=path.order)
+    return with_common(path, PATH, variables, curves=curves, order=path.order)
 
 
 def read_fields(file: str | os.PathLike[str], data: Labelled) -> dict[str, Any]:
-    """The fields of a path that :func:`save_path` wrote to a file, from what the file holds."""
+    """The fields of a path as :func:`labelled_path` gives them, from what a file holds."""
     with reading_path(file, data, PATH) as fields:
         offset = data["offset"].values
         memory = None
@@ -137,15 +137,13 @@ def read_fields(file: str | os.PathLike[str], data: Labelled) -> dict[str, Any]:
         }
 
 
-def write_path(
-    path: Any, file: str | os.PathLike[str], kind: str, variables: dict[str, Any], **attributes: Any
-) -> Path:  # fmt: skip
-    """Write the fields common to all limit paths, with the variables and attributes of one kind."""
+def with_common(path: Any, kind: str, variables: dict[str, Any], **attributes: Any) -> Labelled:
+    """The fields common to all limit paths, with the variables and attributes of one kind."""
     problem, escape = path.problem, path.escape
     variables = problem_variables(problem) | variables
     if escape is not None:
         variables |= {f"escape_{name}": on_own_axes(name, getattr(escape, name)) for name in ("direction", "hits")}
-    data = Labelled.of(
+    return Labelled.of(
         variables,
         {"feature": ("feature", list(problem.feature_names)), "jump_times": ("jump", path.jump_times)},
         {
@@ -154,13 +152,6 @@ def write_path(
             "stats": json.dumps(path.stats, default=float), **attributes,
         },
     )  # fmt: skip
-    return write(data, file, "to_dataframe()")
-
-
-def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """A variable with dimensions of its own."""
-    array = np.asarray(values)
-    return tuple(f"{name}_{axis}" for axis in range(array.ndim)), array
 
 
 @contextmanager

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flowsim.limits.files import on_own_axes, reading_path, write_path
+from flowsim.limits.files import reading_path, with_common
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.limits.linear_losses import LossBlock, LossData
 from flowsim.limits.linear_measurements import MeasuredBlock, MeasuredData
@@ -16,6 +15,7 @@ from flowsim.limits.linear_process import RankPlateau
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem
 from flowsim.results.netcdf import Labelled
+from flowsim.results.saved import on_own_axes
 
 LINEAR_PATH = "flowsim-linear-path-1"
 _PLAIN = ("directions", "curvatures", "signal")
@@ -24,8 +24,8 @@ _OF_DATA = {Block: (), LossBlock: ("rows", "y", "weight"), MeasuredBlock: ("meas
 _OF_PLATEAU = ("beta", "Z", "levels", "rates")
 
 
-def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
-    """Write all of a LinearSaddlePath.
+def labelled_linear_path(path: Any) -> Labelled:
+    """All of a LinearSaddlePath.
 
     Raises ValueError if X is a LinearOperator, or the loss one of the user's own.
     """
@@ -54,14 +54,14 @@ def save_linear_path(path: Any, file: str | os.PathLike[str]) -> Path:
     put("ranks", path.ranks)
     if path.start is not None:
         put("start", path.start)
-    return write_path(
-        path, file, LINEAR_PATH, variables, width=path.width, pulls=[block.b for block in blocks],
+    return with_common(
+        path, LINEAR_PATH, variables, width=path.width, pulls=[block.b for block in blocks],
         least_loss=float(getattr(path.data, "least_loss", np.nan)),
     )  # fmt: skip
 
 
 def read_linear_fields(file: str | os.PathLike[str], data: Labelled) -> dict[str, Any]:
-    """The fields of a path that :func:`save_linear_path` wrote to a file, from what the file holds."""
+    """The fields of a path as :func:`labelled_linear_path` gives them, from what a file holds."""
     with reading_path(file, data, LINEAR_PATH) as fields:
         problem, places = fields["problem"], data["places"].values
         blocks = [_block(data, problem, k) for k in range(places.shape[1] + 1)]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.arrays import Array
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
-from flowsim.limits.linear_files import save_linear_path
+from flowsim.limits.linear_files import labelled_linear_path
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
 from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
 from flowsim.limits.linear_process import RankPlateau
@@ -23,6 +21,8 @@ from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem
+from flowsim.results.netcdf import Labelled
+from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearSaddlePath(Staircase):
+class LinearSaddlePath(Saved, Staircase):
     r"""Rank by rank: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}` in accelerated time.
 
     Attributes
@@ -81,16 +81,8 @@ class LinearSaddlePath(Staircase):
         data = f"{self.problem.n} x {self.problem.d}, {self.data.m} targets"
         return self._card(data, {"rank at the end": int(self.ranks[-1])}, self.singular_values, "singular values")
 
-    def save(self, file: str | os.PathLike[str]) -> Path:
-        """Write as NetCDF-4 what :func:`flowsim.load` reads; the file appears whole or not at all.
-
-        Raises
-        ------
-        ValueError
-            If `file` ends in anything but .nc or .netcdf, or, for HDF5, .nc4, .h5 or .hdf5, X is a LinearOperator, or
-            the loss one of your own.
-        """
-        return save_linear_path(self, file)
+    def _labelled(self) -> Labelled:
+        return labelled_linear_path(self)
 
     def plot(self, **options: Any) -> Axes:
         """Singular values over a clock: :func:`flowsim.plot.linear_limit`, with its options."""

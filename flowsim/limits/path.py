@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.limits.files import TabulatedMemory, save_path
+from flowsim.limits.files import TabulatedMemory, labelled_path
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.orbits import heteroclinic_orbit
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.staircase import Staircase
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
+from flowsim.results.netcdf import Labelled
+from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
     import pandas
@@ -53,7 +53,7 @@ class SupportChange:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SaddlePath(Staircase, Saddles):
+class SaddlePath(Saved, Staircase, Saddles):
     r"""A piecewise constant path in accelerated time: :math:`\beta(t) = \beta_k` for :math:`t_k \le t < t_{k+1}`.
 
     Attributes: see :class:`Saddles`.
@@ -87,17 +87,8 @@ class SaddlePath(Staircase, Saddles):
         columns = {f"beta[{names[i]}]": column for i, column in zip(self._used, values.T, strict=True)}
         return self._table({"loss": self.losses, **columns})
 
-    def save(self, file: str | os.PathLike[str]) -> Path:
-        """Write as NetCDF-4 what :func:`flowsim.load` reads; the file appears whole or not at all.
-
-        The fractions (``exact``) are not kept.
-
-        Raises
-        ------
-        ValueError
-            If `file` ends in anything but .nc or .netcdf, or, for HDF5, .nc4, .h5 or .hdf5, or X is a LinearOperator.
-        """
-        return save_path(self, file)
+    def _labelled(self) -> Labelled:
+        return labelled_path(self)
 
     @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:

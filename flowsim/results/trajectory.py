@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,8 @@ from flowsim.arrays import Array, times_of
 from flowsim.card import card, curves
 from flowsim.results.events import Events
 from flowsim.results.files import labelled
-from flowsim.results.netcdf import write
+from flowsim.results.netcdf import Labelled
+from flowsim.results.saved import Saved
 from flowsim.results.state import CLOCK_NAMES, CLOCKS, Clock, Dense, State, nothing
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trajectory(State):
+class Trajectory(Saved, State):
     """A flow or a descent, sampled at T times.
 
     Attributes
@@ -160,17 +159,8 @@ class Trajectory(State):
         beta = pandas.DataFrame(self.beta.reshape(len(self), -1), columns=[f"beta[{name}]" for name in names])
         return pandas.concat([pandas.DataFrame({**clocks, "loss": self.loss}), beta], axis=1)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything but the dense output as NetCDF, atomically.
-
-        Raises
-        ------
-        ValueError
-            If `path` ends in anything but .nc or .netcdf (the classic form), .nc4, .h5 or .hdf5 (that of HDF5).
-        MissingExtraError
-            For HDF5 without the extra of that name.
-        """
-        return write(labelled(self), path, "to_dataframe()")
+    def _labelled(self) -> Labelled:
+        return labelled(self)
 
     def plot(self, **options: Any) -> Axes:
         """The coordinates over a clock: :func:`flowsim.plot.trajectory`, with its options."""

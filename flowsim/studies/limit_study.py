@@ -21,6 +21,7 @@ from flowsim.limits import LinearSaddlePath, SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem
 from flowsim.results import Trajectory
+from flowsim.results.saved import Saved
 from flowsim.studies.jumps import measured_jump_times, plateau_times
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Rate:
 
 
 @dataclass(frozen=True, eq=False)
-class LimitStudy:
+class LimitStudy(Saved):
     r"""Errors of flows against their limit, one row per scale.
 
     Attributes
@@ -91,6 +92,7 @@ class LimitStudy:
     end_errors: Array
     rate: Rate
     trajectories: tuple[Trajectory, ...]
+    _PLAIN = {"rate": Rate}  # noqa: RUF012
 
     __repr__ = one_line
 
