@@ -13,8 +13,8 @@ _STEPS, _HALVINGS = 200, 60
 _STATIONARY = 1e-10
 #: Size of a step, relative to the point, that is rounding.
 _SETTLED = 1e-13
-#: Armijo's constant, and the rounding of L that is allowed for.
-_DESCENT, _ROUNDING = 1e-4, 4e-16
+#: Armijo's constant, the rounding of L that is allowed for, and a bound on it.
+_DESCENT, _ROUNDING, _SAME = 1e-4, 4e-16, 1e-13
 #: Singular values below this, relative to the largest, are 0.
 _RANK = 1e-12
 #: Threshold for a linear programme whose optimum is 0 or of order 1.
@@ -72,7 +72,11 @@ def minimiser(problem: Problem, X: Array) -> Array | None:
     from scipy.optimize import minimize
 
     zero = np.zeros(problem.d)
-    first = float(np.abs(problem.gradient(zero)).max())
+
+    def steepest(b: Array) -> float:
+        return float(np.abs(problem.gradient(b)).max())
+
+    first = steepest(zero)
     # Newton's method alone oscillates where the curvature of a robust loss nearly vanishes.
     unit = float(np.abs(X).max()) or 1.0
 
@@ -93,13 +97,17 @@ def minimiser(problem: Problem, X: Array) -> Array | None:
             break
         now, slope, length = float(problem.loss(beta)), float(slopes @ X @ step) / problem.n, 1.0
         for _ in range(_HALVINGS):
-            if problem.loss(beta + length * step) <= now + _DESCENT * length * slope + _ROUNDING * abs(now):
+            value = float(problem.loss(beta + length * step))
+            if value <= now + _DESCENT * length * slope + _ROUNDING * abs(now):
+                break
+            # Where values of the loss differ by rounding alone, the gradient decides.
+            if value <= now + _SAME * abs(now) and steepest(beta + length * step) < steepest(beta):
                 break
             length /= 2
         else:
             break
         beta = beta + length * step
-    stationary = float(np.abs(problem.gradient(beta)).max()) <= _STATIONARY * first
+    stationary = steepest(beta) <= _STATIONARY * first
     if not (stationary and np.isfinite(beta).all()):
         raise UnresolvedError("the minimum of the loss is not found to rounding: the data are nearly separable")
     return beta

@@ -184,10 +184,7 @@ def log_loss_flow(
 
 
 def require_decreasing(net: Any, problem: Problem) -> None:
-    """Require a network, loss and data for which the loss tends to 0.
-
-    Raises ValueError.
-    """
+    """Raise ValueError unless network, loss and data let the loss tend to 0."""
     if not problem.loss_function.is_margin:
         raise ValueError(
             f"`clock` can be 'log_loss' for the logistic and exponential loss, which tend to 0 and do not reach it; "

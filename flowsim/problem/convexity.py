@@ -18,10 +18,7 @@ _ROUNDING = 1e-10
 
 
 def check_on_targets(loss: Loss, y: Array) -> None:
-    """Raise where a target is outside a loss's domain, or the loss is not convex and finite around it.
-
-    Raises ValueError.
-    """
+    """Raise ValueError where a target is outside a loss's domain, or the loss is not convex and finite around it."""
     fault = loss.fault(y)
     if fault is not None:
         raise ValueError(f"`y` must hold {fault} for the {loss.name} loss.")

@@ -28,10 +28,7 @@ class NotExponentialError(Exception):
 
 
 def table(e: sympy.Expr, x: Symbols) -> Table:
-    """The table of an expression.
-
-    Raises NotExponentialError.
-    """
+    """The table of an expression; raises NotExponentialError where it has none."""
     zero = (0,) * len(x), (sympy.S.Zero,) * len(x)
     if not e.free_symbols & set(x):
         return {zero: e} if e != 0 else {}
