@@ -37,7 +37,8 @@ FLOORS = [
     {"flows"},
     {"studies", "plot", "estimators"},
     {"certificates"},
-    {"loading", "papers", "report", "explore"},
+    {"loading"},
+    {"papers", "report", "explore"},
     {"cli"},
     {"__main__"},
 ]
