@@ -73,7 +73,7 @@ def diagonal_flow(
         looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size)
     if start is None and pretrained is None and common["clock"] != "log_loss" and _is_soon_prepared(net, problem):
         # What damps the weights depends on the data, and is measured from rest by horizon: to a factor of two.
-        until, data = math.inf, (id(problem.X), id(problem.y))
+        until, data = math.inf, cast("tuple[int | bytes, ...]", (id(problem.X), id(problem.y)))
         if net.noise is not None or net.weight_decay:
             until, data = math.ldexp(1.0, math.frexp(t_end)[1]), (problem.X.tobytes(), problem.y.tobytes())
         prepared = _remembered(

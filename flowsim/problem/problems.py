@@ -358,7 +358,7 @@ class Regression(Problem):
         """``min_beta L(beta)``."""
         if isinstance(self.X, np.ndarray):
             # A wide X by its triangular factor, of the same range and singular values.
-            X = self.X if self.d <= self.n else np.linalg.qr(self.X.T, mode="r").T
+            X = self.X if self.d <= self.n else np.asarray(np.linalg.qr(self.X.T, mode="r")).T
             solution = np.linalg.lstsq(X, self.y, rcond=max(self.X.shape) * np.finfo(float).eps)[0]
             return float(np.sum((X @ solution - self.y) ** 2)) / (2 * self.n)
         from scipy.sparse.linalg import lsmr
