@@ -83,8 +83,10 @@ def stationary_end(setting: Setting) -> Evidence:
         raise NotMetError(f"beta escapes to infinity at {path.escape.time:.6g}: the loss has no minimum there")
     beta = setting.flows[1].beta[-1]
     upper, lower = (np.broadcast_to(side, (problem.d,)) for side in path.thresholds)
+    # Coefficients that are active may be small next to the largest, and waiting ones belong to the tolerance.
     active = np.abs(beta) > ZERO * np.abs(beta).max(initial=0.0)
-    g = problem.gradient(np.where(active, beta, 0.0))
+    active[path.active_sets[-1]] = True
+    g = problem.gradient(beta)
     # At 0 only signs that the start can reach count.
     at_zero = np.maximum(np.where(np.isfinite(upper), -g, 0.0), np.where(np.isfinite(lower), g, 0.0))
     slack = np.where(active, np.abs(g), np.maximum(at_zero, 0.0)) / np.abs(setting.correlation).max()

@@ -247,3 +247,16 @@ def test_targets_that_no_feature_correlates_with_violate_nothing(net: object) ->
     assert not fs.saddle_to_saddle(net, problem).jump_times.size  # type: ignore[arg-type]
     rows = fs.certify(net, problem, alpha="1e-100")  # type: ignore[arg-type]
     assert "violated" not in {row.status for row in rows}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_an_active_coefficient_a_thousandth_of_the_largest_violates_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((40, 5))
+    y = 3 * X[:, 1] - X[:, 3] + 0.1 * rng.standard_normal(40)
+    problem = fs.Regression(X, y)
+    least = np.abs(np.linalg.lstsq(X, y, rcond=None)[0])
+    assert least.min() < 1e-3 * least.max()
+    rows = fs.certify(UV, problem)
+    assert {row.status for row in rows} == {"holds", "not applicable"}
+    assert next(row for row in rows if row.name == "stationary-end").status == "holds"
