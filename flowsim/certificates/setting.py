@@ -227,7 +227,7 @@ class Setting:
         elif order > 2:
             rates = self._rates[self._rates > _DEGENERATE]
             share = float(rates.min(initial=math.inf)) / (_RESOLUTION * self.unit)
-            step = 1e-3 if order == 3 else 10.0 ** -(order + 1)
+            step = 1e-4 if order == 3 else 10.0 ** -(order + 1)
             x = min(step, max(share, _SMALLEST_STEP)) * self.unit
             first = max(-math.log(x) / (order - 2), 1.0)
         else:

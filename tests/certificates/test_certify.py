@@ -260,3 +260,12 @@ def test_an_active_coefficient_a_thousandth_of_the_largest_violates_nothing(seed
     rows = fs.certify(UV, problem)
     assert {row.status for row in rows} == {"holds", "not applicable"}
     assert next(row for row in rows if row.name == "stationary-end").status == "holds"
+
+
+def test_jumps_that_curve_with_alpha_are_resolved_at_depth_three() -> None:
+    """The error left after extrapolation is that of the second order: 126 x^2 on these data."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((6, 10))
+    problem = fs.Regression(X, 3 * X[:, 1] - X[:, 3] + 0.1 * rng.standard_normal(6))
+    (row,) = fs.certify(fs.DiagonalNetwork(depth=3), problem, theorems=["jump-times"])
+    assert row.status == "holds" and row.error < 0.05 * row.tolerance
