@@ -92,6 +92,7 @@ class _CanBeMendedError(click.ClickException):
 
 def _in_options(message: str, command: click.Command) -> str:
     """A message of the library, with arguments replaced by the command's options."""
+    message = re.sub(r"allow more with `\w+`, ", "", message)  # budgets are no options
     names = {
         parameter.name: max(parameter.opts, key=len) if isinstance(parameter, click.Option) else _metavar(parameter)
         for parameter in command.params

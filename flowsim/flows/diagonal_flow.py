@@ -156,7 +156,7 @@ def _prepare(
         stepped = "BDF" if scheduled and chosen.name == "growth" else "LSODA"
         method = "native" if _is_native(chosen) else stepped
     if clock == "accelerated" and scale.gamma <= 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
     return _Prepared(
         chosen,
         method,

@@ -49,7 +49,7 @@ def linear_flow(
 ) -> Trajectory:
     """The flow of a linear network: arguments as in :func:`flowsim.gradient_flow`, checked."""
     if clock == "accelerated" and scale.gamma <= 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
     if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
         problem = problem.with_target(problem.y[:, None])
     method = "native" if method == "auto" else method

@@ -156,7 +156,7 @@ def modified_flow(
     rule = StepRule(check_step(step), float(momentum), bool(nesterov))
     scale = InitialScale.parse(alpha)
     if clock == "accelerated" and not scale.gamma > 0:
-        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}.")
+        raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
     coordinates: ModifiedGrowth | ModifiedWeights | ModifiedLinear
     if isinstance(net, LinearNetwork):
         coordinates = ModifiedLinear(net, problem, LinearStart(net, problem, scale, start, False), rule)

@@ -63,7 +63,8 @@ def imbalance_spectrum(traj: Trajectory, *, clock: Clock = "time", ax: Axes | No
     ax.set_ylabel(r"eigenvalues of $U^\top U - V^\top V$")
     ax.set_title(f"relative departure from the exact law {traj.imbalance_drift:.1e}")
     if ax.get_legend_handles_labels()[0]:
-        ax.legend()
+        ax.margins(y=0.25)  # above the lines, which fill the width
+        ax.legend(loc="upper right", ncols=2)
     return ax
 
 

@@ -36,7 +36,7 @@ _STILL = 0.02
 @styled
 def phase(
     traj: Trajectory | None = None,
-    coordinates: Sequence[int] | None = None,
+    coordinates: Sequence[int | str] | None = None,
     *,
     path: SaddlePath | None = None,
     ax: Axes | None = None,
@@ -47,7 +47,7 @@ def phase(
     ----------
     traj : Trajectory, optional
         Flow or descent; may be left out if `path` is given.
-    coordinates : sequence of 2 or 3 indices, optional
+    coordinates : sequence of 2 or 3 indices or names, optional
         Default: the two of largest size (three on 3-d axes, or if the problem has three features).
     path : SaddlePath, optional
         Drawn beneath: saddles as numbered dots, orbits between them.
@@ -69,7 +69,7 @@ def phase(
 
 def animate(
     traj: Trajectory,
-    coordinates: Sequence[int] | None = None,
+    coordinates: Sequence[int | str] | None = None,
     *,
     path: SaddlePath | None = None,
     frames: int = 90,
@@ -150,7 +150,7 @@ def save_animation(animation: FuncAnimation, path: str | Path, *, fps: float = 2
 
 
 def _coordinates(
-    traj: Trajectory | None, path: SaddlePath | None, asked: Sequence[int] | None, ax: Axes | None
+    traj: Trajectory | None, path: SaddlePath | None, asked: Sequence[int | str] | None, ax: Axes | None
 ) -> list[int]:
     if traj is None and path is None:
         raise ValueError("give `traj` or `path`; received neither.")
@@ -161,9 +161,12 @@ def _coordinates(
     if asked is None:
         count = 3 if (ax is None and d == 3) or getattr(ax, "name", "") == "3d" else 2
         asked = sorted(np.argsort(-np.abs(values).max(axis=0), kind="stable")[:count].tolist())
-    chosen = [int(i) for i in asked]
+    names = _names(traj, path)
+    chosen = [int(i) if not isinstance(i, str) else names.index(i) if i in names else -1 for i in asked]
     if len(chosen) not in (2, 3) or not all(0 <= i < d for i in chosen) or len(set(chosen)) < len(chosen):
-        raise ValueError(f"`coordinates` must be 2 or 3 different indices below d={d}; received {list(asked)}.")
+        raise ValueError(
+            f"`coordinates` must be 2 or 3 different indices below d={d} or names; received {list(asked)}."
+        )
     if ax is not None and (getattr(ax, "name", "") == "3d") != (len(chosen) == 3):
         raise ValueError(f"`ax` must be {'3-d' if len(chosen) == 3 else 'flat'} for {len(chosen)} coordinates.")
     return chosen

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowsim.plot.style import FLOW, LIMIT, PREDICTED, new_axes, styled
+from flowsim.plot.style import FLOW, LIMIT, PREDICTED, log_axis, new_axes, styled
 from flowsim.plot.trajectory import CLOCK_LABELS
 from flowsim.problem import Problem
 from flowsim.results import Clock, Trajectory
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from flowsim.limits import SaddlePath
+
+#: Part of the fall of the training loss after which it counts as begun.
+_BEGUN = 0.01
+#: The axis is logarithmic if a run lasts this many times as long as until then.
+_EARLY = 10.0
 
 
 @styled
@@ -36,18 +41,20 @@ def train_test(
     risk = run.risk(test)
     if isinstance(run, Trajectory):
         x, losses = run.clock_values(clock), run.loss
-        ax.plot(x, losses, color=FLOW, label="training loss")
-        ax.plot(x, risk, color=LIMIT, label="test risk")
         best = float(x[int(np.argmin(risk))])
     else:
         clock = "accelerated"
         last = 1.25 * float(run.jump_times[-1]) if len(run.jump_times) else 1.0
-        edges = np.repeat(np.concatenate([[0.0], run.jump_times, [last]]), 2)[1:-1]
-        ax.plot(edges, np.repeat(run.losses, 2), color=FLOW, label="training loss")
-        ax.plot(edges, np.repeat(risk, 2), color=LIMIT, label="test risk")
+        x = np.repeat(np.concatenate([[0.0], run.jump_times, [last]]), 2)[1:-1]
+        losses, risk = np.repeat(run.losses, 2), np.repeat(risk, 2)
         best = run.stop(test).begins
+    ax.plot(x, losses, color=FLOW, label="training loss")
+    ax.plot(x, risk, color=LIMIT, label="test risk")
     ax.axvline(best, label="_least", **PREDICTED)
     ax.set_xlabel(CLOCK_LABELS[clock])
+    begins = float(x[int(np.argmax(losses <= losses[0] - _BEGUN * np.ptp(losses)))])
+    if 0 < _EARLY * begins < x[-1]:
+        log_axis(ax, begins / 2, float(x[-1]))
     ax.set_ylabel(r"$L(\beta)$")
     ax.legend(loc="best")
     return ax

@@ -31,6 +31,8 @@ CLOCK_LABELS: dict[str, str] = {
 }
 #: Fraction of its first value down to which excess loss is drawn: below it is rounding.
 _FLOOR = 1e-14
+#: The axis of the excess loss ends this factor below the flow, not where the limit goes.
+_BELOW = 10.0
 #: Fraction of the largest from which on a coefficient counts as used.
 _USED = 1e-2
 #: Drift of conserved quantities from which on it is shown as a panel.
@@ -72,6 +74,7 @@ def loss(
     _clock_axis(ax, traj, clock, path)
     if least is not None:
         ax.set_yscale("log")
+        ax.set_ylim(bottom=max(ax.get_ylim()[0], float(np.maximum(values - shift, floor).min()) / _BELOW))
     ax.set_ylabel(r"excess loss $L(\beta) - L^*$" if least is not None else r"training loss $L(\beta)$")
     ax.legend(loc="best")
     return ax

@@ -87,6 +87,7 @@ def test_other_networks_clocks_and_noise(table: Path, tmp_path: Path, capsys: py
     [
         (["--alpha", "0"], "`--alpha` must be > 0"),
         (["--alpha=-1e-3"], "`--alpha` must be > 0"),
+        (["--alpha", "1"], "received 1: take `--clock` time."),
         (["--formula", "u*"], "`--formula` 'u*': unexpected end"),
         (["--formula", "__import__('os')"], "`--formula`"),
         (["--formula", "foo(u)"], "unknown function 'foo'"),
@@ -188,6 +189,15 @@ def test_a_flow_that_cannot_be_continued_ends_with_status_1_and_leaves_nothing(
     call("run", str(table), "--target", "response", *arguments, expect=1)
     assert "below the range of floats" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_budgets_that_are_no_options_are_not_advised() -> None:
+    from flowsim.cli import _in_options
+    from flowsim.cli.run import run
+    from flowsim.solvers.solution import Status
+
+    said = _in_options(Status.STEP_BUDGET.value, run)
+    assert said == "the step budget is spent; loosen `--rtol`, or shorten `--horizon`"
 
 
 def test_results_of_an_earlier_run_survive_a_failed_one(table: Path, tmp_path: Path) -> None:

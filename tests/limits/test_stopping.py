@@ -67,6 +67,11 @@ def test_training_loss_and_test_risk_are_drawn_together() -> None:
         labels = [line.get_label() for line in axes.get_lines()]
         assert labels == ["training loss", "test risk", "_least"]
         plt.close("all")
+    long = fs.gradient_flow(NET, TRAIN, 1000.0, alpha=1e-3, clock="accelerated")
+    axes = fs.plot.train_test(long, TEST)
+    assert axes.get_xscale() == "log" and 0 < axes.get_xlim()[0] < path.jump_times[0]
+    assert axes.get_xlim()[1] == 1000.0
+    plt.close("all")
 
 
 def test_other_features_are_refused_by_the_name_of_the_argument() -> None:

@@ -84,6 +84,13 @@ def test_without_axes_a_figure_of_its_own_is_made() -> None:
     assert isinstance(ax, Axes) and plt.rcParams == before
 
 
+def test_the_excess_loss_is_drawn_down_to_that_of_the_flow_not_of_the_limit() -> None:
+    flow = fs.gradient_flow(NET, PROBLEM, 50.0, alpha="1e-2")  # the last jump of the limit, to 0, is still to come
+    least = float(PROBLEM.loss(PATH.end))
+    bottom, top = fs.plot.loss(flow, path=PATH, least=least).get_ylim()
+    assert (flow.loss[-1] - least) / 20 < bottom < flow.loss[-1] - least < flow.loss[0] - least < top
+
+
 def test_overviews_of_ten_and_of_two_hundred_columns_have_four_full_panels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((150, 200))

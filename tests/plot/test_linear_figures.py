@@ -40,6 +40,10 @@ def test_the_loss_lies_below_its_bound(problem, ax) -> None:
 def test_the_spectrum_of_the_imbalance_has_a_line_per_eigenvalue(problem, ax) -> None:
     traj = fs.gradient_flow(fs.LinearNetwork(3), problem, 5.0, alpha=1.0)
     lines = fs.plot.imbalance_spectrum(traj, ax=ax).get_lines()[:-1]  # the last is zero
+    ax.figure.canvas.draw()
+    legend = ax.get_legend().get_window_extent()
+    heights = [ax.transData.transform((0.0, line.get_ydata()[0]))[1] for line in lines]
+    assert max(heights) < legend.y0
     assert len(lines) == 3
     for line in lines:
         assert np.ptp(line.get_ydata()) < 1e-12

@@ -41,6 +41,10 @@ def test_phase_draws_on_the_axes_given_and_returns_them(traj: fs.Trajectory, pat
     line = ax.get_lines()[-1]
     np.testing.assert_allclose(line.get_xydata()[-1], traj.beta[-1, :2], rtol=1e-6)
     assert "x0" in ax.get_xlabel()
+    named = fs.plot.phase(traj, ["x0", "x1"], path=path)
+    np.testing.assert_array_equal(named.get_lines()[-1].get_xydata(), line.get_xydata())
+    with pytest.raises(ValueError, match="below d=3 or names; received"):
+        fs.plot.phase(traj, ["x0", "none"])
 
 
 def test_three_features_are_drawn_in_space_by_default(traj: fs.Trajectory, path: fs.SaddlePath) -> None:
