@@ -8,6 +8,8 @@ from functools import wraps
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from flowsim.hints import hinting
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -59,7 +61,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
         with matplotlib.style.context(STYLE):
             return function(*args, **kwargs)
 
-    return drawn
+    return hinting(drawn)
 
 
 def new_axes(ax: Axes | None, **options: Any) -> Axes:

@@ -160,7 +160,7 @@
 
   function tables(run) {
     fill(element("facts"), null, run.facts);
-    fill(element("jumps"), ["predicted", "measured", "difference", "feature", "sign", ""], run.jumps.map((jump) => [
+    fill(element("jumps"), ["predicted", "measured", "difference", "feature", "sign", "kind"], run.jumps.map((jump) => [
       jump.predicted, jump.measured === null ? jump.why || "not crossed" : jump.measured,
       jump.measured === null ? null : jump.measured - jump.predicted, jump.feature, jump.sign, jump.kind,
     ]));

@@ -118,6 +118,8 @@ def test_nothing_is_offered_that_sends_data_away(page: Any) -> None:
 def test_plateaus_are_not_simplified_and_tables_say_what_their_cells_are(page: Any) -> None:
     assert page.execute_script("return document.getElementById('loss')._fullData[0].line.simplify") is False
     assert page.execute_script("return [...document.querySelectorAll('th')].every(cell => cell.scope)")
+    heads = "return [...document.querySelectorAll('#jumps th[scope=col]')].map(cell => cell.textContent)"
+    assert page.execute_script(heads) == ["predicted", "measured", "difference", "feature", "sign", "kind"]
     move(page, "slider", value=2)
     assert (
         page.execute_script("return document.getElementById('slider').getAttribute('aria-valuetext')") == "α = 1e-1000"

@@ -221,6 +221,7 @@ def test_what_is_declared_otherwise_is_not_equal() -> None:
         (lambda: fs.DiagonalNetwork(formla="u*v"), "`formula`"),
         (lambda: fs.LinearNetwork(hidden=3), "`width`"),
         (lambda: fs.datasets.sparse_regression(5, 5, 1, random_state=0), "`seed`"),
+        (lambda: fs.plot.trajectory(flow(), clok="time"), "`clock`"),
     ],
 )
 def test_a_keyword_nobody_takes_is_answered_with_the_one_that_was_meant(call: Callable[[], Any], meant: str) -> None:
