@@ -69,6 +69,11 @@ class Plateau:
         rates, vectors = np.linalg.eigh(Q.T @ S @ Q)
         return cls(frame, count, np.ascontiguousarray((Q @ vectors).T), rates, 0.0)
 
+    @classmethod
+    def constant(cls, frame: Frame) -> Plateau:
+        """Of a state where nothing moves."""
+        return cls(frame, len(frame.logs), np.zeros((0, len(frame.A) + len(frame.B))), np.zeros(0), 0.0)
+
     @property
     def growth(self) -> float:
         """The largest rate."""
@@ -77,7 +82,7 @@ class Plateau:
     def after(self, t: float) -> Frame:
         """The state after a time."""
         frame = self.start
-        if t <= 0 or self.count == len(frame.logs):
+        if t <= 0 or not (len(self.rates) or self.kappa):
             return frame
         order = np.argsort(-self.rates, kind="stable")
         if frame.is_paired:

@@ -93,6 +93,10 @@ class FrameProblem:
         return columns.reshape(len(units), -1)
 
     @cached_property
+    def is_damped(self) -> bool:
+        return bool(self.damping_rows.any() or self.damping_columns.any())
+
+    @cached_property
     def uniform(self) -> float | None:
         """The damping if it is uniform: then ``exp(2 t damping) Z^T J Z`` is conserved, J = diag(1, -1)."""
         if not self.paired:

@@ -5,7 +5,8 @@ advances them, as far as their own accuracy allows, if they are stable by themse
 has no growing rate that such a step would not resolve). In the resulting G(t) the equation of the others is linear:
 they are advanced by collocation steps as short as their growth requires, without iteration, or, once G is nearly
 constant, by one exponential (:mod:`.plateau`). In the known G errors of active directions would grow like waiting ones:
-at the end of every step they are reset to their known values.
+at the end of every step they are reset to their known values. At a minimum to rounding one step goes to the end of the
+run: any other would follow the rounding of G.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ _CAUTION = 0.1
 #: Of steps of what has grown alone: the least length worth taking in ordinary steps, the first in the least, growth;
 #: how near to rest, against the rate of what waits, they can begin, and how much nearer after one that failed.
 _LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.02, 0.6
+#: Distance from a minimum, relative to the product, from which on rounding decides about long steps.
+_AT_MINIMUM = 1e-12
+#: Of rest against damping: speed relative to G, and the part of the tolerance for the distance.
+_AT_REST, _REST_SHARE = 1e-12, 0.01
 
 
 class HeadPath(NamedTuple):
@@ -122,37 +127,43 @@ class LongSteps:
         grown = int(np.sum(frame.logs > self.waits))
         waiting = frame.logs[grown:]
         outer = max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf))
-        if waiting.max(initial=-np.inf) == -np.inf or outer > self.waits:
+        if self._is_minimum(frame, G, left):
+            return [self._plateau_step(Plateau.constant(frame), left)]
+        first = waiting.max(initial=-np.inf)
+        gap = frame.logs[grown - 1] - first if grown else np.inf
+        if outer > self.waits or gap < self.apart:
             return None
-        gap = frame.logs[grown - 1] - waiting[0] if grown else np.inf
-        if gap < self.apart:
+        if first == -np.inf and not (grown and self.problem.is_damped):
             return None
         if grown != self.grown:
             self.grown, self.patience = grown, np.inf
-        growth = growth_of(self.problem, frame, G, self.waits)
+        # Where nothing waits, long steps replace those that resolve growth against damping.
+        growth = growth_of(self.problem, frame, G, self.waits) if first > -np.inf else float(np.linalg.norm(G, 2))
         if growth <= 0 or _shrinks(frame, G, grown):
             return None
         least = min((_LONG_LEAST if grown else _PLATEAU_LEAST) * self.linear / growth, left)
         rest = rest_of(self.problem, G, frame, grown)
         if rest > min(self.patience, NEAR_REST * growth):
             return None
+        if first == -np.inf and rest <= _AT_REST * growth and self._is_stable(frame, grown, rest):
+            return [self._plateau_step(Plateau.of(self.problem, G, frame, grown), left)]
         ceiling = self.waits + 1.0
         if grown == 0:
             plateau = Plateau.of(self.problem, G, frame, grown)
-            h = min(left, (ceiling - max(waiting[0], outer)) / plateau.growth) if plateau.growth > 0 else 0.0
+            h = min(left, (ceiling - max(first, outer)) / plateau.growth) if plateau.growth > 0 else 0.0
             return [self._plateau_step(plateau, h)] if h >= least else None
-        if gap > BELOW_ROUNDING:
+        if BELOW_ROUNDING < gap < np.inf:
             frame = frame.separated(grown)
-            waiting = frame.logs[grown:]
-        if _overlap(frame, grown) * math.exp(ceiling - self.scale) > _PLATEAU_SHARE * self.tol:
+            first = frame.logs[grown]
+        if first > -np.inf and _overlap(frame, grown) * math.exp(ceiling - self.scale) > _PLATEAU_SHARE * self.tol:
             return None
         # Waiting directions may turn towards faster ones.
         fastest = max(growth, float(np.linalg.norm(G, 2)) - (self.problem.uniform or 0.0))
-        h = min(left, (ceiling - max(waiting[0], outer)) / fastest)
+        h = min(left, (ceiling - max(first, outer)) / fastest)
         if not frame.is_paired and rest > 0:
             # The law of the imbalance under unequal damping needs steps of all directions together.
             h = min(h, _CAUTION * _PLATEAU_SHARE * self.tol * growth / rest**2)
-        if waiting[0] == -np.inf or h < least:
+        if h < least:
             return None
         steps = self._relaxing(frame, G, grown, (h, least), growth)
         # No further attempt before it is nearer to rest.
@@ -160,6 +171,22 @@ class LongSteps:
         if not steps:
             self.length = 0.0
         return steps
+
+    def _is_minimum(self, frame: Frame, G: Array, left: float) -> bool:
+        """Whether G, zero at a minimum, is small relative to its curvature, but not times the time left."""
+        linear = self.problem.linear
+        if linear is None or self.problem.is_damped or not float(np.abs(G).max()) * left > self.tol:
+            return False
+        one, other = frame.value()
+        largest = float(np.abs(one @ other.T).max())
+        return bool((np.abs(G) <= _AT_MINIMUM * largest * linear.rows[:, None] * linear.columns).all())
+
+    def _is_stable(self, frame: Frame, grown: int, speed: float) -> bool:
+        """Whether damped directions at a given speed are near a stable rest, up to rotations of their columns."""
+        part = GrownDirections(self.problem, self.radau, frame.head(grown))
+        columns = part.Z.shape[1]
+        slowest = -float(part.rates[-(columns * (columns - 1) // 2) - 1])
+        return bool(part.rates[-1] < _REST_SHARE * slowest and speed <= _REST_SHARE * self.tol * slowest)
 
     def _plateau_step(self, plateau: Plateau, h: float, *motion: Array) -> PlateauStep:
         self.stats["plateau_steps"] += 1
@@ -221,7 +248,8 @@ class LongSteps:
         mean = np.tensordot(tableau.b, G, axes=1)
         motion = float(np.sqrt(((path.G - mean) ** 2).sum(axis=(1, 2)).max()))
         growth = max(growth, float(np.linalg.norm(path.G, 2, axis=(1, 2)).max()))
-        if motion**2 * h > _PLATEAU_SHARE * self.tol * growth:
+        # Where nothing waits the rest decays, and no error of it grows.
+        if frame.logs[grown:].max(initial=-np.inf) > -np.inf and motion**2 * h > _PLATEAU_SHARE * self.tol * growth:
             if not frame.is_paired:
                 return None
             return self._carried(frame, path, h, max(1, math.ceil(h * growth / self.linear)))

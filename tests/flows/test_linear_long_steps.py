@@ -152,3 +152,15 @@ def test_near_ties_are_told_apart_from_starts_of_a_thousand_digits(gap: float) -
     error = np.abs(flow.beta - beta).max(axis=(1, 2))
     assert error.max() <= 1e-6
     assert (error <= flow.error_estimate + 1e-9).all()
+
+
+@pytest.mark.parametrize("horizon", [1e5, 1e16, 1e100])
+@pytest.mark.parametrize(("width", "decay", "alpha"), [(1, 0.0, 1e-3), (3, 0.0, 1e-8), (3, 0.1, 1e-3), (3, 0.1, 1e-30)])
+def test_rest_costs_no_steps_whatever_the_horizon(width: int, decay: float, alpha: float, horizon: float) -> None:
+    """The end minimises loss + decay |beta|_2, the nuclear norm of one column."""
+    X, y = np.array([[1.0, 0.5], [0.3, 1.0]]), np.array([1.0, 2.0])
+    flow = fs.gradient_flow(fs.LinearNetwork(width, weight_decay=decay), fs.Regression(X, y), horizon, alpha=alpha)
+    beta = flow.beta[-1].ravel()
+    gradient = X.T @ (X @ beta - y) / 2 + decay * beta / np.linalg.norm(beta)
+    assert np.abs(gradient).max() < 2e-6
+    assert flow.stats["steps"] < 250
