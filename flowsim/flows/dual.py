@@ -90,7 +90,8 @@ class DualCoordinates:
 
     @cached_property
     def reduced(self) -> Reduced:
-        return Reduced.of(self.problem, self.map.value(np.zeros(self.problem.d), 0.0) + self.map.shift)
+        start = self.map.value(np.zeros(self.problem.d), 0.0) + self.map.shift
+        return Reduced.of(self.problem, start, self.map.is_damped)
 
     @cached_property
     def ivp(self) -> InitialValueProblem:

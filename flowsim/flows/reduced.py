@@ -16,6 +16,8 @@ from flowsim.problem.entries import dense
 EXPONENTIAL = 1e4
 #: Step of the search for bounds on the predictions of a sublevel set, its end, and bisections to rounding.
 _FURTHER, _FURTHEST, _BISECTIONS = 1e3, 1e150, 40
+#: Weights that decay raise the loss towards that of a predictor of 0; by so much more for formulas with linear terms.
+_RAISED = 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Reduced:
     scale: float
 
     @classmethod
-    def of(cls, problem: Problem, start: Array) -> Reduced:
+    def of(cls, problem: Problem, start: Array, is_damped: bool) -> Reduced:
         # For other losses the negative slopes at a predictor of 0 replace the target.
         X, y = dense(problem), problem.y if isinstance(problem, Regression) else -problem.slopes(np.zeros(problem.n))
         largest = float(np.sqrt(problem.feature_variances.max())) or 1.0
@@ -41,7 +43,7 @@ class Reduced:
         return (
             reduced
             if isinstance(problem, Regression)
-            else ReducedLoss(**vars(reduced), problem=problem, Q=Q, start=start)
+            else ReducedLoss(**vars(reduced), problem=problem, Q=Q, start=start, is_damped=is_damped)
         )
 
     def rate(self, mean: Array) -> Array:
@@ -73,6 +75,7 @@ class ReducedLoss(Reduced):
     problem: Problem
     Q: Array | None
     start: Array
+    is_damped: bool
 
     @cached_property
     def unit(self) -> float:
@@ -88,10 +91,10 @@ class ReducedLoss(Reduced):
 
     @cached_property
     def reach(self) -> tuple[Array, Array]:
-        """Bounds on predictions along a flow, whose loss decreases; infinite unless the loss is exponential."""
+        """Bounds on predictions along a flow; infinite unless the loss is exponential."""
         if self.problem.loss_function.safe_prediction > EXPONENTIAL:
             return np.array(-np.inf), np.array(np.inf)
-        return level_set(self.problem, self.start)
+        return level_set(self.problem, self.start, self.is_damped)
 
     def rate(self, mean: Array) -> Array:
         f = self.predict(mean)
@@ -123,13 +126,18 @@ class ReducedLoss(Reduced):
         return -self.scale / self.unit * self.projected(bent)
 
 
-def level_set(problem: Problem, beta: Array) -> tuple[Array, Array]:
-    """Bounds on each f_i, of the shape of y, over all predictions with a loss of at most L(beta).
+def level_set(problem: Problem, beta: Array, is_damped: bool) -> tuple[Array, Array]:
+    """Bounds on each f_i, of the shape of y, along a flow from beta: where the loss is at most L(beta).
 
-    A margin of 1 is added; bounds beyond +-1e150 are infinite.
+    For weights that decay at any rates lambda(t) the loss of a homogeneous formula of degree k stays below
+    ``max(L(beta), L(0))``, as ``dL/dt <= -lambda k g^T beta <= lambda k (L(0) - L)``. A margin of 1 is added; bounds
+    beyond +-1e150 are infinite.
     """
     least = problem.loss_function.infimum(problem.y)
-    excess = problem.n * float(problem.loss(beta)) - float(np.sum(problem._weighted(least)))
+    total = problem.n * float(problem.loss(beta))
+    if is_damped:
+        total = max(total, problem.n * float(problem.loss(np.zeros(beta.shape))))
+    excess = (_RAISED if is_damped else 1.0) * (total - float(np.sum(problem._weighted(least))))
     with np.errstate(divide="ignore", over="ignore"):
         bound = least + excess / problem.entry_weights
 

@@ -233,3 +233,13 @@ def test_certificates_of_decay_hold_and_can_fail(monkeypatch) -> None:
         fs.DiagonalNetwork("u*v", weight_decay=0.1), FEW, theorems=["decay-lasso", "decay-effective-scale"]
     )
     assert rows["decay-lasso"].status == rows["decay-effective-scale"].status == "violated"
+
+
+@pytest.mark.parametrize("method", ["auto", "Radau", "LSODA", "DOP853"])
+def test_decay_raises_a_loss_that_was_exponentially_small(method: str) -> None:
+    """At a margin of 100 the gradient, exp(-100), is felt nowhere: beta = 100 exp(-2 lambda t)."""
+    net = fs.DiagonalNetwork("u*v", weight_decay=0.5)
+    start = {"u": 10.0, "v": 10.0}
+    traj = fs.gradient_flow(net, fs.Problem([[1.0]], [1.0], "exponential"), 1.0, start=start, method=method)
+    np.testing.assert_allclose(traj.beta[-1], 100.0 / np.e, rtol=1e-5)
+    np.testing.assert_allclose(traj.log_loss[-1], -100.0 / np.e, rtol=1e-5)
