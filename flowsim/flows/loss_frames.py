@@ -130,8 +130,7 @@ class FrameLossClock(FrameCoordinates):
 
     def times(self, solution: FrameSolution, elapsed: float) -> Callable[[Places, Array, Any], Array]:
         """The map (step, position, state) to time, infinite on overflow."""
-        time = ElapsedTime.along(solution, lambda states: -self.log_loss(states), elapsed)
-        return lambda step, position, y: time.at(step, position)
+        return ElapsedTime.along(solution, lambda states: -self.log_loss(states), elapsed)
 
 
 class _Stalling:
@@ -207,7 +206,7 @@ class ElapsedTime:
         parts = made._between(edges[:-1], edges[1:], np.floor(edges[:-1]).astype(np.intp))
         return cls(edges, elapsed + np.concatenate([[0.0], np.cumsum(parts)]), coefficients, solution.h[:count])
 
-    def at(self, step: Places, position: Array) -> Array:
+    def __call__(self, step: Places, position: Array, y: Any) -> Array:
         """Times at positions, 0 to 1, in steps; infinite on overflow."""
         count = len(self.h)
         if count == 0:

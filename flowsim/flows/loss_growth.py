@@ -143,14 +143,13 @@ class GrowthLossClock(GrowthCoordinates):
 
     def times(self, solution: Solution, elapsed: float) -> Callable[[NDArray[np.intp], Array, Array], Array]:
         """The map (step, position, state) to time, which is part of the state; infinite on overflow."""
+        return self._time
 
-        def read(step: NDArray[np.intp], position: Array, y: Array) -> Array:
-            known = -self.log_loss(y) < LAST_TIME
-            with np.errstate(over="ignore"):
-                time = np.expm1(np.where(known, y[:, -1] - self.first, 0.0)) * np.exp(self.first)
-            return np.where(known, time, np.inf)
-
-        return read
+    def _time(self, step: NDArray[np.intp], position: Array, y: Array) -> Array:
+        known = -self.log_loss(y) < LAST_TIME
+        with np.errstate(over="ignore"):
+            time = np.expm1(np.where(known, y[:, -1] - self.first, 0.0)) * np.exp(self.first)
+        return np.where(known, time, np.inf)
 
 
 def _pace(value: float, s: float) -> tuple[float, float]:

@@ -21,7 +21,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.growth.branch import Branch, Chain, PowerLaw, Stretch
 from flowsim.growth.chebyshev import INTEGRAL, is_resolved, picard
-from flowsim.growth.formula_origin import gradient_of
+from flowsim.growth.formula_origin import Gradient
 from flowsim.growth.homogeneous import leading_of
 from flowsim.network import Formula
 
@@ -50,7 +50,7 @@ class _Walk:
         self.formula, self.sign, self.farthest = formula, sign, farthest
         self.leading = leading_of(formula)
         self.order = self.leading.order
-        self._plain = gradient_of(formula)
+        self._plain = Gradient(formula)
         self.pieces: list[Stretch] = []
         self.ended = ""
         self.x, self.log_scale = x, log_scale

@@ -17,7 +17,7 @@ import numpy as np
 
 from flowsim.arrays import Array, log_abs
 from flowsim.growth.chebyshev import COEFFICIENTS, INTEGRAL, NODES, is_resolved, picard
-from flowsim.growth.formula_origin import created_components, gradient_of, kernels_of, origin_of
+from flowsim.growth.formula_origin import Gradient, created_components, kernels_of, origin_of
 from flowsim.network import Formula
 
 #: Change of the exponent of the fastest component over one piece.
@@ -287,7 +287,7 @@ class Curve:
         self.origin = origin_of(formula)
         self.c = self.origin.components(direction) if self.origin.order == 2 else np.zeros(len(direction))
         self.log_c = log_alpha + log_abs(self.c)
-        self._gradient = gradient_of(formula)
+        self._gradient = Gradient(formula)
         self.projection = self._kept()
         self._is_projected = not (self.projection == np.eye(len(direction))).all()
         #: phi(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -73,17 +72,20 @@ def kernels_of(formula: Formula) -> Any:
     return kernels(DiagonalNetwork(formula.text))
 
 
-def gradient_of(formula: Formula) -> Callable[[Array], Array]:
-    """``grad phi`` at columns (k, P)."""
-    kernel = kernels_of(formula).gradient
+class Gradient:
+    """``grad phi`` at columns (k, P); copies and pickles look the compiled kernel up anew."""
 
-    def gradient(theta: Array) -> Array:
+    def __init__(self, formula: Formula) -> None:
+        self.formula, self._kernel = formula, kernels_of(formula).gradient
+
+    def __call__(self, theta: Array) -> Array:
         theta = np.ascontiguousarray(theta)
         out = np.empty_like(theta)
-        kernel(theta, np.zeros(theta.shape[1], np.int64), out)
+        self._kernel(theta, np.zeros(theta.shape[1], np.int64), out)
         return out
 
-    return gradient
+    def __reduce__(self) -> Any:
+        return Gradient, (self.formula,)
 
 
 @cache
@@ -175,7 +177,7 @@ def _ranges(series: Series, rate: Array) -> tuple[float, float]:
 
 def _confirmed(origin: Origin, formula: Formula) -> float:
     """The largest size at which series and formula agree."""
-    gradient, k = gradient_of(formula), len(formula.weights)
+    gradient, k = Gradient(formula), len(formula.weights)
     rng = np.random.default_rng(0)
     samples = rng.uniform(-1.0, 1.0, (k, 8))
     size = origin.small

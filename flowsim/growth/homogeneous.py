@@ -9,7 +9,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.growth.formula_origin import gradient_of, significant
+from flowsim.growth.formula_origin import Gradient, significant
 from flowsim.growth.series import Series, taylor_series
 from flowsim.network import Formula
 
@@ -94,7 +94,7 @@ def leading_of(formula: Formula) -> Leading:
 
 def _confirmed(leading: Leading, formula: Formula, log_small: float) -> float:
     """The largest size at which series and formula agree."""
-    gradient, k = gradient_of(formula), len(formula.weights)
+    gradient, k = Gradient(formula), len(formula.weights)
     samples = np.random.default_rng(0).uniform(-1.0, 1.0, (k, 8))
     for _ in range(_TRIES):
         with np.errstate(all="ignore"):

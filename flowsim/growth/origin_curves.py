@@ -29,7 +29,7 @@ from flowsim.growth.curve_table import (
     read_inverse,
     read_table,
 )
-from flowsim.growth.formula_origin import gradient_of, origin_of
+from flowsim.growth.formula_origin import Gradient, origin_of
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
 #: Beyond order 2 a curve begins at weights of this size, which is the relative error of its leading part there.
@@ -271,7 +271,7 @@ def _settled(formula: Formula, direction: Array, sign: float) -> Array:
     """The limit on the sphere of a direction under the leading part: a local maximum of ``sign phi``."""
     from scipy.integrate import solve_ivp
 
-    radius, kernel = 1e-3 * _FIRST, gradient_of(formula)
+    radius, kernel = 1e-3 * _FIRST, Gradient(formula)
 
     def gradient(w: Array) -> Array:
         return sign * kernel(radius * w[:, None])[:, 0]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.growth.formula_origin import gradient_of, origin_of
+from flowsim.growth.formula_origin import Gradient, origin_of
 from flowsim.growth.homogeneous import leading_of
 from flowsim.network import DiagonalNetwork, Formula, InitialScale
 
@@ -58,7 +58,7 @@ def admits_curves(
 def _rates(formula: Formula, theta: Array) -> Array:
     """Relative rates (P,) of the largest of weights (k, P)."""
     with np.errstate(all="ignore"):
-        rates: Array = np.abs(gradient_of(formula)(theta)).max(axis=0) / np.abs(theta).max(axis=0)
+        rates: Array = np.abs(Gradient(formula)(theta)).max(axis=0) / np.abs(theta).max(axis=0)
     return rates
 
 

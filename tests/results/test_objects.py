@@ -18,6 +18,7 @@ from flowsim.limits.files import read_fields
 from flowsim.results.netcdf import read
 
 PROBLEM = fs.datasets.sparse_regression(12, 6, 2, seed=3)
+LABELS = fs.Problem(PROBLEM.X[:4], np.sign(PROBLEM.y[:4]), "logistic")
 NET = fs.DiagonalNetwork("u*v")
 NOISY = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1))
 
@@ -36,6 +37,10 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "scipy": lambda: flow(method="LSODA"),
     "weights": lambda: flow(coordinates="weights"),
     "depth 3": lambda: flow(fs.DiagonalNetwork(depth=3)),
+    "curve": lambda: flow(fs.DiagonalNetwork("tanh(u)*v")),
+    "mixed orders": lambda: flow(fs.DiagonalNetwork(["u*v"] * 3 + ["u*v*w"] * 3)),
+    "log loss": lambda: fs.gradient_flow(NET, LABELS, 9.0, alpha=0.1, clock="log_loss"),
+    "log loss of two layers": lambda: fs.gradient_flow(fs.LinearNetwork(2), LABELS, 9.0, alpha=0.1, clock="log_loss"),
     "noise": lambda: flow(NOISY),
     "two layers": lambda: flow(fs.LinearNetwork(9)),
     "events": lambda: flow(events=[fs.events.crosses("beta", None, 0.5), fs.events.plateau_ends()]),
