@@ -14,7 +14,7 @@ from flowsim.errors import MissingFileError
 from flowsim.extras import need
 from flowsim.hints import hinting
 from flowsim.problem import Loss, Problem, Regression
-from flowsim.problem.labelled import labels, numbers
+from flowsim.problem.labelled import GAP, labels, numbers
 from flowsim.problem.losses import as_loss
 from flowsim.problem.problems import Array
 
@@ -63,7 +63,7 @@ def read_table(
     drop : sequence of str
         Columns that are left out.
     dropna : bool
-        Leave out rows in which a used column has no value.
+        Leave out rows in which a used column has no value, or ``?``.
     index : str or int, optional
         A column, by name or position, that numbers the rows and is not a feature.
     loss : str or Loss
@@ -75,7 +75,7 @@ def read_table(
     FileNotFoundError
         If there is no such file; also a ValueError.
     ValueError
-        For a file that cannot be read, a target that is missing or constant, text or gaps in a column, and a constant
+        For a file that cannot be read, a target that is missing, text or gaps in a column, and a constant target or
         feature unless `raw`.
     """
     path = Path(path)
@@ -93,10 +93,11 @@ def read_table(
             y = y[:, 0] if y.shape[1] == 1 else y
     else:
         frame = _read_frame(path, sep)
+        frame = frame.where(frame != GAP) if dropna else frame
         if as_loss(loss).is_margin:
             frame = _with_labels(frame, _names(wanted, frame.columns), path.name, dropna)
         X, y, names = _choose(frame, path.name, wanted, columns, drop, dropna, index)
-    if np.ptp(y) == 0:
+    if not raw and np.ptp(y) == 0:
         raise ValueError(f"`target` must vary; {', '.join(wanted) or 'y'!r} in {path.name} is constant.")
     problem = Problem(X, y, loss, feature_names=names)
     if raw:

@@ -81,10 +81,7 @@ class SparseColumns:
 
     @classmethod
     def of(cls, X: Any, also: Index) -> SparseColumns:
-        """Columns of a CSR array, and further ones even if they are empty."""
-        if not X.has_canonical_format:
-            X = X.copy()
-            X.sum_duplicates()
+        """Columns of a CSR array, each entry given once, and further ones even if they are empty."""
         order = _stable_order(np.asarray(X.indices, dtype=np.int64), X.shape[1])
         numbers = X.indices[order]
         fresh = np.diff(numbers, prepend=-1) != 0

@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 
+#: Columns of the identity to which a LinearOperator is applied at once for its column norms.
+_OPERATOR_BLOCK = 256
+
 
 def check_features(X: Any) -> Any:
     if hasattr(X, "matvec") and hasattr(X, "shape"):
@@ -26,6 +29,7 @@ def check_features(X: Any) -> Any:
             raise ValueError(
                 f"`X` must be finite; received {rows.data[first]} at ({rows.row[first]}, {rows.col[first]})."
             )
+        X.sum_duplicates()
     else:
         X = as_float("X", X)
     if len(X.shape) != 2:
@@ -102,6 +106,17 @@ def scaled_rows(X: Any, factor: Array) -> Any:
 
     diagonal = aslinearoperator(_diagonal(factor))
     return diagonal @ X
+
+
+def sums_of_squares(X: Any) -> Array:
+    """``(X^T X)_ii``, shape (d,)."""
+    if isinstance(X, np.ndarray):
+        return np.asarray(np.einsum("ni,ni->i", X, X))
+    if hasattr(X, "multiply"):
+        return np.asarray(X.multiply(X).sum(axis=0)).ravel()
+    d, many = X.shape[1], _OPERATOR_BLOCK
+    units = (np.eye(d, min(many, d - first), -first) for first in range(0, d, many))
+    return np.concatenate([np.sum(np.asarray(X @ unit) ** 2, axis=0) for unit in units])
 
 
 def _diagonal(factor: Array) -> Any:

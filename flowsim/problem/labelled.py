@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 
 _REMEDIES = ("drop it", "drop such rows")
+#: What marks a gap in tables of the UCI repository.
+GAP = "?"
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
@@ -92,7 +94,7 @@ def numbers(
     if values.dtype.kind in "bui":
         return values.astype(float)
     if values.dtype.kind != "f":
-        values = _parsed(values, name, what, None if target else remedies[0])
+        values = _parsed(values, name, what, remedies, target)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         held = "no value" if np.isnan(values[bad[0]]) else str(values[bad[0]])
@@ -103,7 +105,7 @@ def numbers(
     return values.astype(float)
 
 
-def _parsed(values: NDArray[Any], name: str, what: str, remedy: str | None) -> Array:
+def _parsed(values: NDArray[Any], name: str, what: str, remedies: tuple[str, str], target: bool) -> Array:
     out = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         if value is None or value is getattr(np, "nat", None) or type(value).__name__ in ("NAType", "NaTType"):
@@ -113,10 +115,12 @@ def _parsed(values: NDArray[Any], name: str, what: str, remedy: str | None) -> A
                 raise ValueError
             out[row] = float(value)
         except (TypeError, ValueError):
-            kinds = len({str(each) for each in values})
+            kinds, remedy = len({str(each) for each in values}), remedies[0]
             if _THOUSANDS.fullmatch(str(value)):
                 remedy = "write numbers without commas between thousands"
-            elif remedy is None:
+            elif value == GAP:
+                remedy = f"{remedies[1]} if it marks a gap" + ("" if target else f", or {remedy}")
+            elif target:
                 remedy = "two labels are for the logistic or exponential `loss`"
             elif kinds <= max(2, len(values) // 2):
                 remedy = f"encode it as columns of 0 and 1 (pandas.get_dummies), or {remedy}"

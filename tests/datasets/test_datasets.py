@@ -160,6 +160,30 @@ def test_the_first_cell_that_is_no_number_is_the_one_named(tmp_path: Path, frame
         fs.datasets.read_table(written(tmp_path / "t.csv", frame), "goal")
 
 
+@pytest.mark.parametrize("at", ["a", "goal"])
+def test_question_marks_are_gaps(tmp_path: Path, frame: pd.DataFrame, at: str) -> None:
+    """As in tables of the UCI repository."""
+    marked = frame.astype(object)
+    marked.loc[2, at] = "?"
+    file = written(tmp_path / "t.csv", marked)
+    with pytest.raises(ValueError, match=r"received '\?' in row 2: leave such rows out with `dropna` if"):
+        fs.datasets.read_table(file, "goal")
+    problem, right = (
+        fs.datasets.read_table(each, "goal", raw=True, dropna=True)
+        for each in (file, written(tmp_path / "right.csv", frame.drop(index=2)))
+    )
+    np.testing.assert_array_equal(problem.X, right.X)
+    np.testing.assert_array_equal(problem.y, right.y)
+
+
+def test_raw_tables_may_have_one_row_or_a_constant_target(tmp_path: Path) -> None:
+    for rows in ("1,2,5\n", "1,2,5\n2,1,5\n"):
+        (tmp_path / "t.csv").write_text("a,b,y\n" + rows)
+        np.testing.assert_array_equal(np.unique(fs.datasets.read_table(tmp_path / "t.csv", "y", raw=True).y), [5.0])
+        with pytest.raises(ValueError, match="`target` must vary"):
+            fs.datasets.read_table(tmp_path / "t.csv", "y")
+
+
 def test_row_numbers_without_a_name_are_left_out_and_said(tmp_path: Path, frame: pd.DataFrame) -> None:
     file = written(tmp_path / "t.csv", frame, index=True)
     with pytest.warns(UserWarning, match="the first column has no name and numbers the rows; it is left out"):

@@ -113,3 +113,21 @@ def test_no_loss_overflows_below_the_safe_size(size: float) -> None:
             assert y[0] > 1e140
     assert fs.Regression(X, np.ones(6)).safe_size > 1e-20  # and it is of use
     assert fs.Regression(0 * X, np.full(6, 1e160)).safe_size < 0
+
+
+def test_variances_are_those_of_features_changed_in_place() -> None:
+    """They enter the noise of a flow: each entry's damping is eta^2 sigma_i^2."""
+    problem = fs.Regression(X, Y)
+    net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.3))
+    fs.gradient_flow(net, problem, 5.0, alpha=0.1)
+    problem.X[:] = 2 * X
+    np.testing.assert_allclose(problem.feature_variances, 4 * np.diag(X.T @ X) / 7, rtol=1e-12)
+    again, fresh = (fs.gradient_flow(net, each, 5.0, alpha=0.1) for each in (problem, fs.Regression(2 * X, Y)))
+    np.testing.assert_array_equal(again.beta[-1], fresh.beta[-1])
+
+
+def test_entries_given_twice_to_a_sparse_matrix_are_added():
+    given = scipy.sparse.coo_array(([1.0, 2.0, 4.0], ([0, 0, 1], [0, 0, 1])), shape=(2, 2))
+    problem = fs.Regression(given, [1.0, 1.0])
+    np.testing.assert_array_equal(problem.feature_variances, [4.5, 8.0])
+    assert given.nnz == 3
