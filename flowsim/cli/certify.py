@@ -17,7 +17,9 @@ from flowsim.compiling import compiling_note
 @click.option("--theorem", "theorems", multiple=True, metavar="NAME", help="Only this theorem or paper; repeatable.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn.")
 @click.option("--all-rows/--applicable", default=False, show_default=True, help="Show what does not apply, and why.")
-@click.option("--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this file.")
+@click.option(
+    "--out", "--json", "out", type=click.Path(path_type=Path, dir_okay=False), help="A file for the rows, JSON."
+)
 @progress_option
 def certify(
     *,
@@ -40,7 +42,7 @@ def certify(
     problem = table.read(network.width)
     net = network.build()
     if out is not None and not out.parent.is_dir():
-        raise ValueError(f"`--json` must name a file in an existing folder; there is none at {out.parent}.")
+        raise ValueError(f"`--out` must name a file in an existing folder; there is none at {out.parent}.")
     with compiling_note(progress):
         rows = run(net, problem, alpha=alpha, theorems=list(theorems) or None, seed=seed, progress=progress)
     click.echo(rows.table(applicable_only=not all_rows))

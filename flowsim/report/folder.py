@@ -113,7 +113,7 @@ def _json(path: Path) -> Any:
 
 
 def _rows(content: Any, path: Path) -> list[dict[str, Any]]:
-    """A list of objects, bare or under the key written by ``flowsim certify --json``."""
+    """A list of objects, bare or under the key written by ``flowsim certify --out``."""
     rows = content.get("certificates", content.get("theorems")) if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"`RUN_FOLDER`: {path} must hold a list of certificates, one object each.")

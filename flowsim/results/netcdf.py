@@ -127,6 +127,8 @@ def read(path: str | os.PathLike[str], what: str) -> Labelled:
     Raises MissingExtraError if the file is in HDF5 form, as .nc files of version 0.1 are, and its library is not
     installed.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"`path` must be the name of a {what} file; received {type(path).__name__}.")
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"`path` must be a {what} file; there is none at {path}.")

@@ -24,6 +24,8 @@ from flowsim.results.trajectory import coordinate_names
 _SHAPE_POINTS = 400
 #: Relative rounding of times at the end of the flow that is allowed for.
 _SLACK = 1e-9
+#: Relative difference of losses at one start that is rounding.
+_SAME_LOSS = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +136,8 @@ class Comparisons(Sequence[Comparison]):
 
     @cached_property
     def order(self) -> float:
-        """The slope p of ``ln(largest distance)`` against ``ln h``, by least squares; NaN without two distances > 0."""
-        if len(self) < 2 or not (self.largest > 0).all():
+        """The slope p of ``ln(largest distance)`` against ``ln h``, by least squares; NaN without two of each > 0."""
+        if np.ptp(self.steps) == 0 or not (self.largest > 0).all():
             return float("nan")
         return float(np.polyfit(np.log(self.steps), np.log(self.largest), 1)[0])
 
@@ -304,6 +306,12 @@ def _check_pair(flow: Trajectory, descent: Trajectory) -> None:
         raise ValueError(
             f"`flow` and `descent` must start at the same alpha; received {flow.info.get('alpha')} and "
             f"{descent.info.get('alpha')}."
+        )
+    same_start = flow.t[0] == 0 and np.allclose(flow.beta[0], descent.beta[0])
+    if same_start and not np.isclose(flow.loss[0], descent.loss[0], rtol=_SAME_LOSS, atol=0.0):
+        raise ValueError(
+            f"`flow` and `descent` must be of the same problem; their losses at the start are {flow.loss[0]:.6g} and "
+            f"{descent.loss[0]:.6g}."
         )
 
 

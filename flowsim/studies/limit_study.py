@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -182,8 +182,8 @@ def limit_study(
     """
     from tqdm import tqdm
 
-    if isinstance(alphas, str):
-        raise ValueError(f"`alphas` must be a sequence of scales; received the text {alphas!r}.")
+    if isinstance(alphas, str) or not isinstance(alphas, Iterable):
+        raise ValueError(f"`alphas` must be a sequence of scales; received {alphas!r}.")
     try:
         scales = [InitialScale.parse(alpha) for alpha in alphas]
     except ValueError as error:

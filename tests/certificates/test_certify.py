@@ -219,7 +219,7 @@ def test_each_theorem_states_itself_in_one_line() -> None:
 
 def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     out = tmp_path / "rows.json"
-    main(["certify", "--theorem", "jump-times", "--theorem", "least-squares", "--json", str(out), "--no-progress"])
+    main(["certify", "--theorem", "jump-times", "--theorem", "least-squares", "--out", str(out), "--no-progress"])
     assert "2 of 2 theorems hold" in capsys.readouterr().out
     assert json.loads(out.read_text())["holds"] is True
 

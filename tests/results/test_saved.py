@@ -74,5 +74,7 @@ def test_damaged_results_and_other_endings_are_refused_by_name(tmp_path: Path) -
     file.write_bytes(content)
     with pytest.raises(ValueError, match="checksum does not match"):
         fs.load(file)
+    with pytest.raises(ValueError, match="`path` must be the name of a trajectory, .* file; received int"):
+        fs.load(3)
     with pytest.raises(FileNotFoundError, match="trajectory, path or other result file; there is none"):
         fs.load(tmp_path / "missing.nc")

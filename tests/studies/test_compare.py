@@ -273,6 +273,10 @@ def test_what_does_not_belong_together_is_refused(problem) -> None:
         fs.compare(descent, flow)
     with pytest.raises(ValueError, match="`descent` must come from gradient_descent"):
         fs.compare(flow, flow)
+    other = fs.gradient_descent(net, problem.with_target(2 * problem.y), 0.1, 10, alpha=0.1)
+    with pytest.raises(ValueError, match="must be of the same problem; their losses at the start are"):
+        fs.compare(flow, other)
+    assert np.isnan(fs.compare(flow, [descent, descent]).order)
     with pytest.raises(ValueError, match=r"the same alpha; received 0\.1 and 0\.2"):
         fs.compare(flow, fs.gradient_descent(net, problem, 0.1, 10, alpha=0.2))
     with pytest.raises(ValueError, match="reach beyond the first recorded step"):

@@ -53,6 +53,7 @@ def test_the_study_reports_a_row_for_each_scale() -> None:
 @pytest.mark.parametrize(
     ("problem", "alphas", "message"),
     [
+        (FOUR, 0.1, "`alphas` must be a sequence of scales; received 0.1"),
         (FOUR, [], "`alphas` must hold at least one scale"),
         (FOUR, [0.1, 1.0], "`alphas` must lie below 1; received 1.0"),
         (FOUR, [-1.0], "`alphas` must be > 0"),
