@@ -11,6 +11,7 @@ import click
 from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option, progress_option
 from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
 from flowsim.compiling import compiling_note
+from flowsim.solvers.threads import one_blas_thread
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ _BEYOND_LAST_JUMP = 1.5
 #: Tolerance of the run relative to that of the reference of --check.
 _REFERENCE_TIGHTENING = 1000.0
 _REFERENCE_POINTS = 2000
+#: Number of entries of X up to which one thread of BLAS is as fast as two.
+_SMALL = 1 << 20
 #: Largest number of rows printed.
 _MOST_JUMPS = 20
 
@@ -66,7 +69,8 @@ def run(
     """
     problem = table.read(network.width)
     net = network.build()
-    with output_folder(out) as staging, compiling_note(progress):
+    # A second thread would mostly wait for the first in products of small matrices.
+    with output_folder(out) as staging, compiling_note(progress), one_blas_thread(problem.X.size <= _SMALL):
         flow = {"alpha": alpha, "clock": clock, "method": method, "rtol": rtol}
         summary, traj, path = _integrate(net, problem, horizon, flow, check, progress)
         summary["data"] = table.name

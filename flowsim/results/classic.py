@@ -35,6 +35,13 @@ class NamedArray(NamedTuple):
     attrs: Mapping[str, Any]
 
 
+class _Unswapped(np.ndarray[Any, Any]):
+    """An array whose bytes are put in the order of the file when they are written; SciPy holds all arrays twice."""
+
+    def tobytes(self, order: Any = "C") -> Any:
+        return np.array(self, self.dtype.newbyteorder(">"), order=order).reshape(-1).view("u1").data
+
+
 def write_classic(file: Path, variables: Mapping[str, NamedArray], attrs: Mapping[str, Any]) -> None:
     """Write variables and attributes.
 
@@ -52,7 +59,7 @@ def write_classic(file: Path, variables: Mapping[str, NamedArray], attrs: Mappin
         for name, each in stored.items():
             _add_axes(out, each)
             variable = out.createVariable(_latin(name), each.values.dtype, [_latin(axis) for axis in each.dims])
-            variable.data[...] = each.values
+            variable.__dict__["data"] = each.values.view(_Unswapped)  # as SciPy does, whose attributes are the file's
             _write_attributes(variable, each.attrs)
 
 
