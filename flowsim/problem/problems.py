@@ -249,7 +249,9 @@ class Problem(InUnits):
     def safe_size(self) -> float:
         """A bound on the entries of beta below which the loss does not overflow; negative if there is none."""
         spare = self.loss_function.safe_prediction - float(np.abs(self.y).max())
-        total = float(np.sqrt(self.n * self.feature_variances).sum())  # without caching a vector of norms
+        entries = self.X if self.is_dense else getattr(self.X, "data", None)
+        squares = self.n * self.feature_variances.sum() if entries is None else np.vdot(entries, entries)
+        total = math.sqrt(self.d * float(squares))  # of the norms of all columns, at least
         return min(spare / total, sys.float_info.max) if total > 0 else spare
 
     def __repr__(self) -> str:

@@ -155,10 +155,10 @@ class FromNodes(NativeRun):
 
     work: Workspace
     width: int
-    records = 0
+    records = _FEW_RECORDS
 
     def advance(self, budget: int) -> int:
-        width, records = self.width, self.records or _FEW_RECORDS
+        width, records = self.width, self.records
         record = np.empty(3 * records + 1 + 3 * (records + 1) * width)
         self.counts[5] = records
         self.before_steps(records)
@@ -167,12 +167,11 @@ class FromNodes(NativeRun):
         if steps == records:
             self.records = min(2 * records, _RECORDS, max(_FEWEST_RECORDS, _RECORDED // (3 * width)))
         if steps:
-            head, nodes = record[: 3 * records + 1], record[3 * records + 1 :].reshape(3, records + 1, width)
-            nodes = nodes[:, : steps + 1]
+            nodes = record[3 * records + 1 :].reshape(3, records + 1, width)[:, : steps + 1]
             if record.nbytes > _LARGE and 2 * steps < records:
-                head, nodes = head.copy(), nodes.copy()
-            t, h = head[: steps + 1], head[records + 1 : records + 1 + steps]
-            order = head[2 * records + 1 : 2 * records + 1 + steps]
+                record, nodes = record[: 3 * records + 1].copy(), nodes.copy()
+            t, h = record[: steps + 1], record[records + 1 : records + 1 + steps]
+            order = record[2 * records + 1 : 2 * records + 1 + steps]
             self.chunks.append(self.steps(t, h, order, *nodes))
         return int(status)
 
@@ -246,7 +245,7 @@ class Multistep(FromNodes):
         if self.counts[0] >= _LONG and not self.was_asked:
             self._ask()
             if self.factor is not None:
-                self.clock[:], self.counts[0], self.records = (0.0, 0.0, self.t_end, 1.0), 0, 0
+                self.clock[:], self.counts[0], self.records = (0.0, 0.0, self.t_end, 1.0), 0, _FEW_RECORDS
                 self.chunks.clear()
                 self.begin()
                 return loop.FULL

@@ -17,7 +17,7 @@ from flowsim.solvers.separable.solution import NodeSteps
 #: Least number of coordinates that are loaded beyond the active ones.
 _LOAD_AHEAD = 128
 #: Columns processed at once in a pass over A.
-_COLUMNS = 1 << 16
+_COLUMNS = 1 << 14
 #: A coordinate is active once its effect on log weights over a step exceeds this part of the tolerance.
 _NEGLIGIBLE = 0.05
 
@@ -29,12 +29,17 @@ class ScreenedRun(FromNodes):
     history gives that of any coordinate loaded later: :math:`z_j = A_j^\top \nu / n`, and likewise f and f'.
     """
 
+    #: of one load, which a few steps follow
+    records = 128
+    numbers = np.zeros(0)
+
     def begin(self) -> None:
         from flowsim.solvers.multistep.screening import address
 
         self.screen = address()
         self.filled, self.index = self.flow.filled
-        self.norms_reach = self.filled.norms * (float(self.filled.norms.max()) / self.filled.n)
+        #: a coordinate's reach is this times the norm of its column
+        self.most = float(self.filled.norms.max()) / self.filled.n
         self.loaded = np.zeros(0, dtype=np.int64)
         self._load(np.zeros(self.flow.rows), self._rate_at_start())
 
@@ -69,7 +74,9 @@ class ScreenedRun(FromNodes):
         self.passes += 1
         if past is not None:
             both[self.loaded, 0] = past["z"][0, : len(self.loaded)]
-        level = math.log(_NEGLIGIBLE * self.tol) - np.log(np.maximum(self.norms_reach, 1e-300))
+        level = np.maximum(self.filled.norms * self.most, 1e-300)
+        np.log(level, out=level)
+        np.subtract(math.log(_NEGLIGIBLE * self.tol), level, out=level)
         index = self._chosen(both, level, t)
         self._lay_out(index)
         if past is not None:
@@ -111,16 +118,14 @@ class ScreenedRun(FromNodes):
             np.ascontiguousarray(np.hstack([part[:, index], rest]))
             for part, rest in zip(flow.exponential, fill, strict=True)
         )
-        # The largest effect of nu on a coordinate.
-        most = float(flow.norms.max()) / flow.n
-        reach, gram = np.append(self.norms_reach[index], np.ones(r)), None
+        reach, gram = np.append(flow.norms[index] * self.most, np.ones(r)), None
         if w <= max(LOAD_ALL, 2 * r):
             gram = np.hstack([self.columns @ self.columns.T, flow.n * self.columns])
         self.work = lay_out(A, flow.b, flow.n, self.exponential, self.tol, reach=reach, gram=gram)
         self.width = w + r
         room, table = self.work
         at_gain = table[Scales.PLACE]  # type: ignore[attr-defined]
-        room[at_gain + w : at_gain + w + r] = 0.5 * float(np.abs(flow.slope).max(initial=0.0)) * most
+        room[at_gain + w : at_gain + w + r] = 0.5 * float(np.abs(flow.slope).max(initial=0.0)) * self.most
 
     def _past(self) -> dict[str, Array]:
         """The state of the run by coordinate: z with its rounding error, f', differences of f."""
@@ -178,7 +183,11 @@ class ScreenedRun(FromNodes):
         outside[self.loaded] = False
         count = len(flow.sign) * (flow.d - len(self.loaded))
         blocks, r = -(-count // BLOCK), flow.rows
-        numbers = np.zeros(1 + 2 * r + 3 * count + 3 * blocks)
+        size = 1 + 2 * r + 3 * count + 3 * blocks
+        if size > len(self.numbers):
+            self.numbers = np.empty(size)  # once: it is larger than all else
+        numbers = self.numbers[:size]
+        numbers[0] = 0.0
         numbers[1 : 1 + r], numbers[1 + r : 1 + 2 * r] = nu, rate
         exponents, growths, reaches = numbers[1 + 2 * r : 1 + 2 * r + 3 * count].reshape(3, len(flow.sign), -1)
         done = 0
