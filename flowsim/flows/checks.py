@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
 from flowsim.results import CLOCKS
+
+#: Number of times up to which the outcome of their check is remembered.
+_FEW_TIMES = 1024
 
 
 def positive(name: str, value: Any) -> float:
@@ -29,13 +33,24 @@ def check_times(t_eval: ArrayLike, t_end: float) -> Array:
         raise ValueError(f"`t_eval` must be a vector of times; received {t_eval!r}.") from None
     if times.ndim != 1 or len(times) == 0:
         raise ValueError(f"`t_eval` must be a vector of times; received shape {times.shape}.")
+    if len(times) > _FEW_TIMES:
+        _check_all(times, t_end)
+    else:
+        _check_few(times.tobytes(), t_end)
+    return times
+
+
+@lru_cache(maxsize=32)
+def _check_few(times: bytes, t_end: float) -> None:
+    """Times that were right once are not examined again: that takes as long as some steps of a small flow."""
+    _check_all(np.frombuffer(times), t_end)
+
+
+def _check_all(times: Array, t_end: float) -> None:
     # Allow for rounding of linspace and of changes of unit at the end. NaN fails every comparison.
-    if (
-        np.count_nonzero(times[1:] >= times[:-1]) == len(times) - 1
-        and times[0] >= 0
-        and times[-1] <= t_end * (1 + 1e-12)
-    ):
-        return times
+    increases = np.count_nonzero(times[1:] >= times[:-1]) == len(times) - 1
+    if increases and times[0] >= 0 and times[-1] <= t_end * (1 + 1e-12):
+        return
     if not np.isfinite(times).all():
         raise ValueError("`t_eval` must be finite; received NaN or infinity.")
     if (np.diff(times) < 0).any():
