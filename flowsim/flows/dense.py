@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ class DenseOutput:
 
     Times are in the coordinates' unit, like the solution's independent variable; values of a clock are in the clock's.
     """
+
+    #: clocks that are proportional to the solution's variable
+    PROPORTIONAL: ClassVar[tuple[Clock, ...]] = ("time", "accelerated")
 
     coordinates: Coordinates
     problem: Problem
@@ -127,11 +130,17 @@ class DenseOutput:
             step, position = self.arclength.places(values)
             t = solution.t[step] + position * solution.h[step] if len(solution.h) else np.zeros(len(values))
             return t, step, position
-        t = values / (self.acceleration if clock == "accelerated" else self.unit)
+        t = self._times(values, clock)
         return t, *solution.locate(t)
+
+    def _times(self, values: Array, clock: Clock) -> Array:
+        """Values of the clocks of time in the coordinates' unit."""
+        return values / (self.acceleration if clock == "accelerated" else self.unit)
 
     def look(self, values: Array, clock: Clock, end: Occurrence | None = None) -> View:
         """The view at values of a clock, and at the event that ended the run, if any."""
+        if end is None and clock in self.PROPORTIONAL:
+            return self._at(self._times(values, clock), {clock: lambda: values})
         last = None if end is None else self.at_steps(np.array([end.step]), np.array([end.position]))
         if last is not None:
             values = values[values < last.on(clock)]
@@ -154,7 +163,21 @@ class DenseOutput:
 
     def at(self, t: Array) -> View:
         """The view at times in the coordinates' unit."""
-        return self._view(t, *self.solution.locate(t), {})
+        return self._at(t, {})
+
+    def _at(self, t: Array, known: Mapping[Clock, Callable[[], Array]]) -> View:
+        """The view at times, with beta where it is read without the states."""
+        solution = self.solution
+        read = getattr(self.coordinates, "predictor_at_times", None)
+        if read is None or not isinstance(solution, SeparableSolution) or len(t) * self.size > _ENTRIES:
+            return self._view(t, *solution.locate(t), known)
+        found = read(solution, t)
+        if found is None:
+            return self._view(t, *solution.locate(t), known)
+        beta, step, position = found
+        view = self._view(t, step, position, known)
+        view.beta = beta
+        return view
 
     def _view(
         self, t: Array, step: NDArray[np.intp], position: Array, known: Mapping[Clock, Callable[[], Array]]
@@ -163,7 +186,7 @@ class DenseOutput:
         if isinstance(solution, SeparableSolution):
             # By step and position: a jump can be shorter than the spacing of times.
             states = lambda part: solution.at_steps(step[part], position[part])  # noqa: E731
-            return View(self, t, states, step, position, known, is_between=len(solution.h) > 0)
+            return View(self, t, states, step, position, known)
         return View(self, t, lambda part: solution(t[part]), step, position, known)
 
     def at_steps(self, step: NDArray[np.intp], position: Array) -> View:
@@ -196,8 +219,6 @@ class View:
     position: Array
     #: known values of clocks
     known: Mapping[Clock, Callable[[], Array]]
-    #: whether points lie between the ends of steps, where states are interpolated
-    is_between: bool = False
 
     def on(self, clock: Clock) -> Array:
         """The places on a clock."""
@@ -230,17 +251,21 @@ class View:
     def beta(self) -> Array:
         coordinates, solution = self.dense.coordinates, self.dense.solution
         predictor, rows = coordinates.predictor, max(1, _ENTRIES // self.dense.size)
-        is_native = isinstance(solution, SeparableSolution)
-        if len(self.t) <= rows or not is_native:
-            at_steps = getattr(coordinates, "predictor_at_steps", None) if is_native and self.is_between else None
-            known: Array | None = None if at_steps is None else at_steps(solution, self.step, self.position, self.t)
-            return predictor(self.t, self.y) if known is None else known
-        # With many features the states are as large as beta.
+        if len(self.t) <= rows or not isinstance(solution, SeparableSolution):
+            return predictor(self.t, self.y)
+        # With many features the states are as large as beta, which takes their place where it can.
         beta = np.empty((len(self.t), self.dense.size))
+        into = getattr(coordinates, "predictor_into", None)
         for first in range(0, len(self.t), rows):
             part = slice(first, first + rows)
-            values = predictor(self.t[part], self.read(part))
-            shape, beta[part] = values.shape[1:], values.reshape(-1, self.dense.size)
+            if into is not None:
+                states = solution.at_steps(self.step[part], self.position[part], out=beta[part])
+                values = into(self.t[part], states)
+            else:
+                values = predictor(self.t[part], self.read(part))
+            shape = values.shape[1:]
+            if not np.may_share_memory(values, beta):
+                beta[part] = values.reshape(-1, self.dense.size)
             del values  # before the next are allocated
         return beta.reshape(len(self.t), *shape)
 

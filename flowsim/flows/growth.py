@@ -65,11 +65,13 @@ class GrowthCoordinates(DualCoordinates):
             return None
         return self.flow.beta(z, t, only)
 
-    def predictor_at_steps(
-        self, solution: SeparableSolution, step: NDArray[np.intp], position: Array, t: Array
-    ) -> Array | None:
-        """beta at positions, 0 to 1, in steps, without the states; None where that is not faster."""
-        return None if self.map.schedule is not None else solution.sums_at_steps(step, position, t)
+    def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, NDArray[np.intp], Array] | None:
+        """beta, step and position of times, without the states; None where that is not faster."""
+        return None if self.map.schedule is not None else solution.sums_at(t)
+
+    def predictor_into(self, t: Array, y: Array) -> Array:
+        """beta in place of native states."""
+        return super().predictor(t, y) if self.map.schedule is not None else self.flow.beta(y, t, out=y)
 
     def predictor(self, t: Array, y: Array) -> Array:
         # Compiled, and infinite where beta leaves the range of floats.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ class LossClock(Coordinates, Protocol):
 @dataclass(eq=False)
 class LossReader(DenseOutput):
     """The state at any value of any clock; the solution's independent variable is sigma."""
+
+    PROPORTIONAL: ClassVar[tuple[Clock, ...]] = ()
 
     #: time at the start of the solution
     elapsed: float = 0.0

@@ -171,6 +171,12 @@ class ScaledCoordinates:
         """beta at times (K,) and states (K, N), shape (K, d)."""
         return np.ldexp(self.inner.predictor(t, y), self.exponents.beta)
 
+    def predictor_into(self, t: Array, y: Array) -> Array:
+        """beta in place of the states, where the inner coordinates provide it."""
+        read = getattr(self.inner, "predictor_into", self.inner.predictor)
+        beta: Array = read(t, y)
+        return np.ldexp(beta, self.exponents.beta, out=beta)
+
     def predictor_of(self, t: Array, z: Array, only: NDArray[np.intp]) -> Array | None:
         """beta of some coordinates, where the inner coordinates provide it."""
         read = getattr(self.inner, "predictor_of", None)
@@ -181,13 +187,11 @@ class ScaledCoordinates:
         """A bound on the error of beta from rounding of the states, at each time (K,)."""
         return np.ldexp(cast(Any, self.inner).rounding(t, y), self.exponents.beta)
 
-    def predictor_at_steps(
-        self, solution: SeparableSolution, step: NDArray[np.intp], position: Array, t: Array
-    ) -> Array | None:
-        """The same without the states, where the inner coordinates provide it."""
-        read = getattr(self.inner, "predictor_at_steps", None)
-        beta = None if read is None else read(solution, step, position, t)
-        return None if beta is None else np.ldexp(beta, self.exponents.beta)
+    def predictor_at_times(self, solution: SeparableSolution, t: Array) -> tuple[Array, NDArray[np.intp], Array] | None:
+        """beta, step and position of times, where the inner coordinates provide them without the states."""
+        read = getattr(self.inner, "predictor_at_times", None)
+        found = None if read is None else read(solution, t)
+        return None if found is None else (np.ldexp(found[0], self.exponents.beta), *found[1:])
 
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, N) at times (K,): all conserved quantities here are of degree two."""

@@ -86,7 +86,8 @@ class SeparableFlow:
     shared: dict[Any, Any] | None = None
 
     def __post_init__(self) -> None:
-        if (self.sign * self.slope).min(initial=0.0) < 0:
+        one = slice(None) if self.sign.strides[1] or self.slope.strides[1] else slice(1)  # the same for all
+        if (self.sign[:, one] * self.slope[:, one]).min(initial=0.0) < 0:
             raise ValueError("`sign` times `slope` must be >= 0: beta must not decrease in z.")
 
     @cached_property
@@ -109,17 +110,24 @@ class SeparableFlow:
         """l, s, a and b."""
         return self.log_coefficient, self.sign, self.slope, self.decay
 
-    def beta(self, z: Array, t: Array, only: NDArray[np.intp] | None = None) -> Array:
+    @cached_property
+    def terms(self) -> Array | None:
+        """The exponentials of a few coordinates as one table, for compiled code; None for many, and for other maps."""
+        kernel: Any = compiled_reading()
+        has_one = self.curves is None and self.d <= kernel.COLUMNS
+        return kernel.laid_out(self.exponential) if has_one else None
+
+    def beta(self, z: Array, t: Array, only: NDArray[np.intp] | None = None, out: Array | None = None) -> Array:
         """Sums of exponentials, (T, d), for z (T, d) and t (T,); infinite on overflow.
 
-        With `only`, z and the result are those of some coordinates.
+        With `only`, z and the result are those of some coordinates. `out` may be z.
         """
         if self.curves is not None:
             assert only is None
             return self.curves(z)[0]
         kernel: Any = compiled_reading()
         z, t = np.ascontiguousarray(z, dtype=float), np.ascontiguousarray(t, dtype=float)
-        out = np.empty(z.shape)
+        out = np.empty(z.shape) if out is None else out
         terms: tuple[Array, ...] = self.exponential
         if only is not None:
             terms = tuple(np.ascontiguousarray(each[:, only]) for each in terms)

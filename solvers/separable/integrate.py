@@ -52,14 +52,14 @@ def integrate_separable(
     SeparableSolution
         Never raises for a failed integration: the status says how it ended.
     """
+    if not events:
+        return run_of(flow, t_end, tol, max_steps, progress, done)
     terminal = [event for event in events if event.terminal]
 
     def over(steps: SeparableSolution) -> bool:
         return bool(find_events(steps, terminal)) or (done is not None and done(steps))
 
     solution = run_of(flow, t_end, tol, max_steps, progress, over if terminal else done)
-    if not events:
-        return solution
     found = find_events(solution, events)
     last = next((one for one in found if one.event.terminal), None)
     if last is None:

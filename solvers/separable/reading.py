@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, bare, co
 from flowsim.solvers.simd import (
     EIGHT,
     WITHIN,
-    below,
     constant,
+    exponential_beyond,
     exponential_within,
     load,
     load_part,
@@ -26,14 +25,12 @@ from flowsim.solvers.simd import (
 
 #: Coordinates whose terms are stored together.
 COLUMNS = 512
-#: The exponential of less than this is zero.
-_NOTHING = -746.0
 
 
 def terms_of(exponentials: tuple[Any, ...]) -> Any:
-    """A buffer for :func:`sums` and :func:`sums_between`."""
+    """A buffer for :func:`sums`."""
     K, d = exponentials[0].shape
-    return np.zeros((4 * K + 1) * min(COLUMNS, -(-d // EIGHT) * EIGHT))
+    return np.zeros(4 * K * min(COLUMNS, -(-d // EIGHT) * EIGHT))
 
 
 @bare()
@@ -49,25 +46,12 @@ def _lay_out(exponentials, first, count, columns, terms):
 
 
 @bare(forceinline=True)
-def _sum(terms, width, columns, b, z, now, many, out, at):
-    """Store eight sums of exponentials; returns the magnitudes of their exponents."""
-    most = total = constant(0.0)
+def _sum(terms, width, columns, b, z, now):
+    """Eight sums of exponentials of any magnitude."""
+    total = constant(0.0)
     for a in range(b, width, columns):
         exponent = load(terms, a) + load(terms, 2 * width + a) * z - now * load(terms, 3 * width + a)
-        plain = below(exponent, constant(_NOTHING), constant(0.0), exponent)
-        most = wider(magnitude(plain), most)
-        power = below(exponent, constant(_NOTHING), constant(0.0), exponential_within(plain))
-        total = total + load(terms, width + a) * power
-    store_part(out, at, many, total)
-    return most
-
-
-@bare()
-def _plain_sum(terms, width, columns, i, z, now):
-    """One sum of exponentials, of any magnitude."""
-    total = 0.0
-    for a in range(i, width, columns):
-        total += terms[width + a] * math.exp(terms[a] + terms[2 * width + a] * z - now * terms[3 * width + a])
+        total = total + load(terms, width + a) * exponential_beyond(exponent)
     return total
 
 
@@ -83,13 +67,12 @@ def sums(exponentials, z, t, terms, out):
             terms[:] = 0.0
         _lay_out(exponentials, first, count, columns, terms)
         for row in range(len(t)):
-            at, now, most = row * d + first, t[row], constant(0.0)
-            for b in range(0, count, EIGHT):
-                many = min(EIGHT, count - b)
-                most = wider(_sum(terms, width, columns, b, load_part(z, at + b, many), now, many, out, at + b), most)
-            if not widest(most) <= WITHIN:
-                for i in range(count):
-                    out[row, first + i] = _plain_sum(terms, width, columns, i, z[row, first + i], now)
+            at, whole = row * d + first, count - count % EIGHT
+            for b in range(0, whole, EIGHT):
+                store(out, at + b, _sum(terms, width, columns, b, load(z, at + b), t[row]))
+            if whole < count:
+                rest = load_part(z, at + whole, count - whole)
+                store_part(out, at + whole, count - whole, _sum(terms, width, columns, whole, rest, t[row]))
 
 
 @bare()
@@ -104,70 +87,125 @@ def _polynomial(length, x):
     return along, from_left, from_right, half * x * x * y * y * y, half * cube * y * y
 
 
+def laid_out(exponentials):
+    """The rows of terms for :func:`sums_at`, padded; the last one, for pairs of opposite slopes, is a product.
+
+    Then the second exponential of a coordinate is the product divided by the first.
+    """
+    (K, d), rows = exponentials[0].shape, np.concatenate(exponentials)
+    log, slope = rows[:K], rows[2 * K : 3 * K]
+    if K == 2 and not rows[3 * K :].any() and (slope[0] == -slope[1]).all() and (np.abs(log.sum(0)) <= WITHIN).all():
+        rows = np.vstack([rows, rows[3] * np.exp(log.sum(0))])
+    return np.pad(rows, ((0, 0), (0, -d % EIGHT)))
+
+
+@bare(forceinline=True)
+def _state(ends, weights, b):
+    """Eight states in a step with z, f and f' at its ends."""
+    z, z_right, f, f_right, df, df_right = ends
+    along, from_left, from_right, bent_left, bent_right = weights
+    moved = load(z, b)
+    moved = moved + along * (load(z_right, b) - moved)
+    ends_f = from_left * load(f, b) + from_right * load(f_right, b)
+    return moved + (ends_f + (bent_left * load(df, b) + bent_right * load(df_right, b)))
+
+
 @bare()
-def _reach(terms, width):
-    """The largest magnitudes of logarithms, slopes and decays."""
-    log = slope = decay = constant(0.0)
-    for a in range(0, width, EIGHT):
-        log = wider(magnitude(load(terms, a)), log)
-        slope = wider(magnitude(load(terms, 2 * width + a)), slope)
-        decay = wider(magnitude(load(terms, 3 * width + a)), decay)
-    return widest(log), widest(slope), widest(decay)
+def _some_states(ends, weights, b, count):
+    """The first `count` of them; only these are read."""
+    z, z_right, f, f_right, df, df_right = ends
+    along, from_left, from_right, bent_left, bent_right = weights
+    if count >= EIGHT:
+        return _state(ends, weights, b)
+    moved = load_part(z, b, count)
+    moved = moved + along * (load_part(z_right, b, count) - moved)
+    moved = moved + from_left * load_part(f, b, count) + from_right * load_part(f_right, b, count)
+    return moved + bent_left * load_part(df, b, count) + bent_right * load_part(df_right, b, count)
+
+
+@bare(forceinline=True)
+def _moderate(terms, sizes, b, z, now, most):
+    """Eight sums of exponentials, right if their exponents are moderate, and the largest magnitudes of these so far."""
+    columns, width, _, is_paired = sizes
+    if is_paired:
+        exponent = load(terms, b) + load(terms, 2 * width + b) * z
+        power = exponential_within(exponent)
+        return load(terms, width + b) * power + load(terms, 4 * width + b) / power, wider(magnitude(exponent), most)
+    total = constant(0.0)
+    for a in range(b, width, columns):
+        exponent = load(terms, a) + load(terms, 2 * width + a) * z - now * load(terms, 3 * width + a)
+        most = wider(magnitude(exponent), most)
+        total = total + load(terms, width + a) * exponential_within(exponent)
+    return total, most
+
+
+@bare()
+def _moderate_row(terms, sizes, ends, weights, now, out):
+    """Sums of exponentials at one time; whether their exponents are moderate, so that they are right."""
+    d = sizes[2]
+    whole, most = d - d % EIGHT, constant(0.0)
+    for b in range(0, whole, EIGHT):
+        total, most = _moderate(terms, sizes, b, _state(ends, weights, b), now, most)
+        store(out, b, total)
+    if whole < d:
+        z = _some_states(ends, weights, whole, d - whole)
+        total, most = _moderate(terms, sizes, whole, z, now, most)
+        store_part(out, whole, d - whole, total)
+    return widest(most) <= WITHIN
+
+
+@bare()
+def _row(terms, sizes, ends, weights, now, out):
+    """Sums of exponentials of any magnitude at one time."""
+    columns, width, d, _ = sizes
+    for b in range(0, d, EIGHT):
+        total = _sum(terms, width, columns, b, _some_states(ends, weights, b, d - b), now)
+        store_part(out, b, min(EIGHT, d - b), total)
 
 
 @compiled(explicit=True)
-def sums_between(exponentials, h, z, f, df, step, position, t, terms, out):
-    """:func:`sums` at positions, 0 to 1, of steps with z, f and f' at their ends, of no more than 512 coordinates."""
-    (K, d), columns = exponentials[0].shape, padded(exponentials[0].shape[1])
-    width, here = K * columns, pointer(terms, 4 * K * columns)
-    _lay_out(exponentials, 0, d, columns, terms)
-    log, slope, decay = _reach(terms, width)
-    for row in range(len(t)):
-        x, left, now = position[row], step[row] * d, t[row]
+def sums_at(rows, t, h, z, f, df, times, step, position, out):
+    """:func:`sums` at times of a run with z, f and f' at the ends t of its steps, and the step and position of each.
+
+    `rows` are the exponentials as :func:`laid_out`.
+    """
+    columns, terms, d = rows.shape[1], pointer(rows, 0), z.shape[1]
+    width, log = len(rows) // 4 * columns, constant(0.0)
+    for a in range(0, width, EIGHT):
+        log = wider(magnitude(load(terms, a)), log)
+    is_moderate, sizes = widest(log) <= WITHIN, (columns, width, d, len(rows) % 4 == 1)
+    for row in range(len(times)):
+        step[row], position[row] = _place(t, h, times[row])
+        x, left, to = position[row], step[row] * d, pointer(out, row * d)
         right = left + d
         if x == 1.0:
             x, left = 0.0, right
-        along, f_left, f_right, df_left, df_right = _polynomial(h[step[row]], x)
-        far = constant(0.0)
-        for b in range(0, d, EIGHT):
-            many, i, j = min(EIGHT, d - b), left + b, right + b
-            moved = load_part(z, i, many)
-            moved = moved + along * (load_part(z, j, many) - moved)
-            moved = moved + f_left * load_part(f, i, many) + f_right * load_part(f, j, many)
-            moved = moved + df_left * load_part(df, i, many) + df_right * load_part(df, j, many)
-            far = wider(magnitude(moved), far)
-            store(here, b, moved)
-        at = row * d
-        if log + slope * widest(far) + decay * now <= WITHIN:
-            for b in range(0, d, EIGHT):
-                moved, total = load(here, b), constant(0.0)
-                for a in range(b, width, columns):
-                    exponent = load(terms, a) + load(terms, 2 * width + a) * moved - now * load(terms, 3 * width + a)
-                    total = total + load(terms, width + a) * exponential_within(exponent)
-                store_part(out, at + b, min(EIGHT, d - b), total)
-            continue
-        most = constant(0.0)
-        for b in range(0, d, EIGHT):
-            most = wider(_sum(terms, width, columns, b, load(here, b), now, min(EIGHT, d - b), out, at + b), most)
-        if not widest(most) <= WITHIN:
-            for i in range(d):
-                out[row, i] = _plain_sum(terms, width, columns, i, here[i], now)
+        ends = (pointer(z, left), pointer(z, right), pointer(f, left), pointer(f, right), pointer(df, left),
+                pointer(df, right))  # fmt: skip
+        weights = _polynomial(h[step[row]], x)
+        if not (is_moderate and _moderate_row(terms, sizes, ends, weights, times[row], to)):
+            _row(terms, sizes, ends, weights, times[row], to)
+
+
+@bare()
+def _place(t, h, now):
+    """The step that contains a time (at an end the later one), and the position in it, 0 to 1."""
+    last = len(h) - 1
+    low, high = 0, last + 1
+    if now >= t[last + 1]:
+        return last, 1.0
+    # t[low] <= now < t[high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if t[middle] <= now:
+            low = middle
+        else:
+            high = middle
+    return low, min(max((now - t[low]) / h[low], 0.0), 1.0)
 
 
 @compiled(ahead=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
 def locate(t, h, times, step, position):
-    """The step that contains each time (at an end the later one), and the position in it, 0 to 1."""
-    last = len(h) - 1
+    """The steps that contain times, and the positions in them."""
     for row in range(len(times)):
-        now, low, high = times[row], 0, last + 1
-        if now >= t[last + 1]:
-            step[row], position[row] = last, 1.0
-            continue
-        # t[low] <= now < t[high]
-        while high - low > 1:
-            middle = (low + high) // 2
-            if t[middle] <= now:
-                low = middle
-            else:
-                high = middle
-        step[row], position[row] = low, min(max((now - t[low]) / h[low], 0.0), 1.0)
+        step[row], position[row] = _place(t, h, times[row])

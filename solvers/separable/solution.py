@@ -145,8 +145,11 @@ class SeparableSolution:
         kernel.locate(self.t, self.h, times, step, theta)
         return step, theta
 
-    def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False) -> Array:
-        """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request."""
+    def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False, out: Array | None = None) -> Array:
+        """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request.
+
+        Of many coordinates in `out`, if given.
+        """
         flow = self.flow
         if len(self.h) == 0:
             return np.repeat(self.start[None], len(step) + with_end, axis=0)
@@ -154,23 +157,21 @@ class SeparableSolution:
             step, theta = np.append(step, len(self.h) - 1), np.append(theta, 1.0)
         if len(self.chunks) == 1 and self.chunks[0].loaded is None:
             return self.chunks[0].states(flow, step, theta)[0]
-        out = np.empty((len(step), len(self.start)))
+        out = np.empty((len(step), len(self.start))) if out is None else out
         self._fill(out, step, theta, None)
         return out
 
-    def sums_at_steps(self, step: NDArray[np.intp], theta: Array, t: Array) -> Array | None:
-        """beta at positions `theta` of steps, (K, d), without computing z; None where that is not possible."""
+    def sums_at(self, times: Array) -> tuple[Array, NDArray[np.intp], Array] | None:
+        """beta (K, d), step and position of times, without computing z; None where that is not possible."""
         flow = self.flow
         chunk = self.chunks[0] if len(self.chunks) == 1 else None
-        if not isinstance(chunk, NodeSteps) or chunk.loaded is not None or flow.curves is not None:
+        if not isinstance(chunk, NodeSteps) or chunk.loaded is not None or flow.terms is None:
             return None
+        K = len(times)
+        out, step, position = np.empty((K, flow.d)), np.empty(K, dtype=np.intp), np.empty(K)
         kernel: Any = compiled_reading()
-        if flow.d > kernel.COLUMNS:
-            return None
-        out, terms = np.empty((len(t), flow.d)), flow.exponential
-        places = (chunk.h, chunk.z, chunk.f, chunk.df, step, theta, t)
-        kernel.sums_between(terms, *places, kernel.terms_of(terms), out)
-        return out
+        kernel.sums_at(flow.terms, chunk.t, chunk.h, chunk.z, chunk.f, chunk.df, times, step, position, out)
+        return out, step, position
 
     def some_at_steps(self, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp]) -> Array:
         """z of the coordinates `only`, of sums of exponentials, shape (K, len(only)), without the others."""

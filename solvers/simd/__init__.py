@@ -1,6 +1,6 @@
 """Vectors of eight floats in compiled code: `vector` (arithmetic), `exp`, and `pointers` with their lifetimes rule."""
 
-from flowsim.solvers.simd.exp import WITHIN, exponential, exponential_within
+from flowsim.solvers.simd.exp import WITHIN, exponential, exponential_beyond, exponential_within
 from flowsim.solvers.simd.pointers import at_address, call, call_on_arrays, caller, pointer, view
 from flowsim.solvers.simd.vector import (
     EIGHT,
@@ -23,6 +23,7 @@ from flowsim.solvers.simd.vector import (
 
 __all__ = [
     "EIGHT", "WITHIN", "add_up", "at_address", "below", "call", "call_on_arrays", "caller", "constant",
-    "exponential", "exponential_within", "gather", "greater", "largest", "load", "load_part", "magnitude", "only",
+    "exponential", "exponential_beyond",
+    "exponential_within", "gather", "greater", "largest", "load", "load_part", "magnitude", "only",
     "pointer", "spread", "store", "store_part", "view", "wider", "widest",
 ]  # fmt: skip

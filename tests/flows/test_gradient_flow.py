@@ -57,7 +57,7 @@ def test_t_eval_is_returned_exactly_and_agrees_with_dense_output() -> None:
     np.testing.assert_array_equal(whole.at(times).beta, run.beta)
     one = whole.at(1.7)
     assert one.beta.shape == (5,) and one.loss.shape == () and one.imbalance.shape == (1, 5)
-    np.testing.assert_array_equal(whole.at(whole.t).beta[-1], whole.beta[-1])
+    np.testing.assert_allclose(whole.at(whole.t).beta[-1], whole.beta[-1], rtol=1e-15)
 
 
 def test_shapes_of_the_contract() -> None:
@@ -259,3 +259,11 @@ def test_the_clock_of_the_loss_is_read_beyond_the_reported_values() -> None:
     problem = fs.Problem([[1.0, 0.3], [0.2, 1.0]], [1.0, -1.0], loss="logistic")
     run = fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 20.0, alpha=0.1, clock="log_loss", t_eval=[9.0, 10.0])
     assert run.at(15.0, "log_loss").log_loss == pytest.approx(-15.0, rel=1e-9)
+
+
+def test_times_are_examined_again_when_they_have_changed() -> None:
+    times = np.array([0.0, 1.0, 2.0])
+    fs.gradient_flow(UV, SMALL, 3.0, alpha=1e-4, t_eval=times)
+    times[1] = 2.5
+    with pytest.raises(ValueError, match="must not decrease"):
+        fs.gradient_flow(UV, SMALL, 3.0, alpha=1e-4, t_eval=times)

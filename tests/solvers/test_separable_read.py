@@ -55,16 +55,17 @@ def test_no_exponent_is_too_large_or_too_small(exponent):
 
 @pytest.mark.parametrize("exponent", [0.5, 8, 155, 1000])
 @pytest.mark.parametrize("d", [1, 8, 50])
-def test_sums_between_steps_are_those_of_the_states_there(d, exponent):
+@pytest.mark.parametrize("kappa", [0.0, 1e-3])
+def test_sums_between_steps_are_those_of_the_states_there(d, exponent, kappa):
     """From ordinary exponents to those that pass through the end of the range of floats."""
     rng = np.random.default_rng(d)
     X, y = rng.standard_normal((20, d)), rng.standard_normal(20)
     gamma = exponent * math.log(10)
-    run = integrate_separable(two_layer(X, y, gamma, kappa=1e-3), 3.0 * gamma)
+    run = integrate_separable(two_layer(X, y, gamma, kappa), 3.0 * gamma)
     times = np.sort(np.append(rng.uniform(0, run.t[-1], 300), run.t[::7]))
-    step, position = run.locate(times)
+    found, step, position = run.sums_at(times)
+    assert_array_equal((step, position), run.locate(times))
     expected = run.flow.beta(run.at_steps(step, position), times)
-    found = run.sums_at_steps(step, position, times)
     # z is rounded, and doubled in an exponent; the two exponentials begin alike.
     rounding = 4e-16 * (10 + 10 * gamma)
     assert_allclose(found, expected, rtol=rounding, atol=rounding * math.exp(-2 * gamma) + 1e-320)
