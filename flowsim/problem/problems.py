@@ -251,7 +251,7 @@ class Problem(InUnits):
         spare = self.loss_function.safe_prediction - float(np.abs(self.y).max())
         entries = self.X if self.is_dense else getattr(self.X, "data", None)
         squares = self.n * self.feature_variances.sum() if entries is None else np.vdot(entries, entries)
-        total = math.sqrt(self.d * float(squares))  # of the norms of all columns, at least
+        total = math.sqrt(self.d * float(squares))  # the norms of all columns add up to this at most
         return min(spare / total, sys.float_info.max) if total > 0 else spare
 
     def __repr__(self) -> str:
@@ -363,10 +363,8 @@ class Regression(Problem):
         from scipy.sparse.linalg import lsmr
 
         columns = self.y.reshape(self.n, -1).T
-        return float(
-            sum(lsmr(self.X, column, atol=1e-14, btol=1e-14, maxiter=20 * min(self.n, self.d))[3] ** 2
-                for column in columns) / (2 * self.n)
-        )  # fmt: skip
+        norms = (lsmr(self.X, each, atol=1e-14, btol=1e-14, maxiter=20 * min(self.n, self.d))[3] for each in columns)
+        return float(sum(norm**2 for norm in norms) / (2 * self.n))
 
     def __repr__(self) -> str:
         targets = "" if self.y.ndim == 1 else f", {self.n_targets} targets"
