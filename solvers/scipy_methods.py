@@ -182,5 +182,4 @@ def _go_straight(
 
 def _straight(start: float, state: Array, slope: Array, times: Array) -> Array:
     """The straight line through a state, at times (K,), shape (N, K)."""
-    line: Array = state[:, None] + slope[:, None] * (np.asarray(times) - start)
-    return line
+    return state[:, None] + slope[:, None] * (np.asarray(times) - start)

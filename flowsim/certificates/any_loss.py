@@ -60,8 +60,7 @@ def _speed_squared(setting: Setting, problem: Problem, state: State) -> Array:
         G = np.array([problem.gradient(each) for each in beta])
         U, V = state.weights["U"], state.weights["V"]
         parts = (G @ V, np.swapaxes(G, 1, 2) @ U)
-        out: Array = sum(np.sum(part**2, axis=(1, 2)) for part in parts)
-        return out
+        return sum(np.sum(part**2, axis=(1, 2)) for part in parts)
     _, slopes = formula_functions(setting.diagonal, problem.d)
     w = np.array([state.weights[name] for name in setting.diagonal.weights])
     return np.sum(_gradients(problem, beta) ** 2 * np.sum(slopes(w) ** 2, axis=0), axis=1)

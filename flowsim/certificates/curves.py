@@ -152,8 +152,7 @@ def _mirror(start: Array, beta: Array) -> Array:
     depth = len(start)
     if depth == 2:
         plus, minus = (start[0] + start[1]) ** 2 / 4, (start[0] - start[1]) ** 2 / 4
-        out: Array = np.arcsinh(beta / (2 * np.sqrt(plus * minus))) / 2 - np.log(plus / minus) / 4
-        return out
+        return np.arcsinh(beta / (2 * np.sqrt(plus * minus))) / 2 - np.log(plus / minus) / 4
     if np.ptp(start) > 0:
         raise NotMetError("stated for equal weights at the start")
     return (start[0] ** (2 - depth) - beta ** ((2 - depth) / depth)) / (depth - 2)

@@ -116,8 +116,7 @@ def _average(flow: Trajectory, time: float) -> Array:
     half = np.diff(edges) / 2
     points = (edges[:-1] + half)[:, None] + half[:, None] * nodes
     beta = flow.at(points.ravel(), clock="accelerated").beta
-    total: Array = ((half[:, None] * weights).ravel() @ beta) / time
-    return total
+    return ((half[:, None] * weights).ravel() @ beta) / time
 
 
 @theorem(

@@ -106,8 +106,7 @@ def _formula(setting: Setting, rank: int) -> Array:
     root = np.sqrt(spectrum.curvatures)[:, None]
     left, values, right = np.linalg.svd(root * spectrum.target, full_matrices=False)
     kept = np.maximum(values - _threshold(setting), 0.0)[:rank]
-    out: Array = spectrum.basis @ (((left[:, :rank] * kept) @ right[:rank]) / root)
-    return out
+    return spectrum.basis @ (((left[:, :rank] * kept) @ right[:rank]) / root)
 
 
 def _threshold(setting: Setting) -> float:

@@ -77,8 +77,7 @@ def _to_the_end(setting: Setting, start: Mapping[str, Array]) -> Trajectory:
 def _gap(spectrum: _Spectrum, beta: Array) -> Array:
     """``L - min L`` without cancellation, (T,)."""
     inside = spectrum.basis.T @ beta - spectrum.target
-    out: Array = 0.5 * np.sum(spectrum.curvatures[:, None] * inside**2, axis=(-2, -1))
-    return out
+    return 0.5 * np.sum(spectrum.curvatures[:, None] * inside**2, axis=(-2, -1))
 
 
 def _default_run(setting: Setting) -> Trajectory:
@@ -142,8 +141,7 @@ def exponential_rate(setting: Setting) -> Evidence:
 
 def _min_norm(setting: Setting) -> Array:
     spectrum = setting.once(spectrum_of)
-    out: Array = spectrum.basis @ spectrum.target
-    return out
+    return spectrum.basis @ spectrum.target
 
 
 @theorem("linear-invariant-set", PAPER, "started on {U2 V^T = 0, U1 U2^T = 0} the flow stays there")

@@ -73,8 +73,7 @@ def sample_weights(setting: Setting, rng: np.random.Generator) -> Array:
     """Random weights of the size of the solution's, bounded away from 0."""
     size = math.sqrt(float(np.abs(setting.least_squares).max()) or 1.0)
     shape = (len(setting.net.weights), setting.problem.d)
-    w: Array = min(size, 3.0) * rng.uniform(0.3, 1.0, shape) * rng.choice([-1.0, 1.0], shape)
-    return w
+    return min(size, 3.0) * rng.uniform(0.3, 1.0, shape) * rng.choice([-1.0, 1.0], shape)
 
 
 @theorem("expected-gradient", PAPER, "the mean gradient at noisy weights is that of E L: residual and variance term")

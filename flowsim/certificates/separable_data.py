@@ -69,8 +69,7 @@ def _smoothed(setting: Setting, log_loss: Array) -> Array:
         return total
     # -ln(exp(exp(-x)) - 1), which is x to rounding far above 0.
     near = np.clip(total, -_NEAR_LEAST, _NEAR)
-    out: Array = np.where(total > _NEAR, total, -np.log(np.expm1(np.exp(-near))))
-    return out
+    return np.where(total > _NEAR, total, -np.log(np.expm1(np.exp(-near))))
 
 
 @theorem(

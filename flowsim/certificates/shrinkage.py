@@ -153,8 +153,7 @@ def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str,
     run = solve_ivp(rhs, (0.0, t_end), w0.ravel(), method="LSODA", rtol=1e-10, atol=1e-12, t_eval=[t_end])
     if not run.success or not np.isfinite(run.y).all():
         raise UnresolvedError(f"the flow with noise stopped at t = {run.t[-1] if len(run.t) else 0:.3g}: {run.message}")
-    end: Array = run.y[:, -1].reshape(shape)
-    return end
+    return run.y[:, -1].reshape(shape)
 
 
 @theorem("depth-trap", PAPER, "L >= 3: from max |w|^(L-2) < eta^(2(L-1)) s_i / sqrt(2 E L) all falls to 0")
@@ -221,5 +220,4 @@ def _logarithmic_decay(setting: Setting, start: Array, t_end: float) -> Array:
     )
     if not run.success or not np.isfinite(run.y).all():
         raise UnresolvedError(f"the flow with noise stopped before t = {t_end:.3g}: {run.message}")
-    end: Array = signs * np.exp(run.y[:, -1].reshape(start.shape))
-    return end
+    return signs * np.exp(run.y[:, -1].reshape(start.shape))

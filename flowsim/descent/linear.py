@@ -89,8 +89,7 @@ class SingleRun:
 
     @property
     def stopped(self) -> NDArray[np.int64]:
-        stopped: NDArray[np.int64] = self.state.stopped
-        return stopped
+        return self.state.stopped
 
     def set_step(self, size: float) -> None:
         """Set the size of the next steps."""

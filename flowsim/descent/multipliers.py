@@ -95,8 +95,7 @@ class Multipliers:
 
     def beta(self, sign: Array, logs: Array) -> Array:
         """phi (T, d) from components (T, k, d)."""
-        out: Array = (self.coefficient * np.where(sign != 0, np.exp(2 * logs), 0.0)).sum(axis=1)
-        return out
+        return (self.coefficient * np.where(sign != 0, np.exp(2 * logs), 0.0)).sum(axis=1)
 
 
 def _scaled(start: Array, log_squares: Array, in_logs: bool, scale: InitialScale) -> tuple[Array, NDArray[np.int64]]:

@@ -323,8 +323,7 @@ class ChamberCoordinates(KernelCoordinates):
         change = np.where(finite, seen.log_imbalance, 0.0) - law
         # After many e-foldings of decay the logarithm is accurate, not the value.
         change /= np.maximum(np.abs(law - initial) / _DECAYED, 1.0)
-        worst: Array = np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)
-        return worst
+        return np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)
 
     def remarks(self, y: Array) -> dict[str, list[int]]:
         """The coordinates whose weights end balanced to rounding."""

@@ -113,8 +113,7 @@ class DualCoordinates:
 
     def _mean(self, t: float | Array, y: Array) -> Array:
         """The expected predictor, (..., d)."""
-        mean: Array = self.map.value(self._z(y), t) + self.map.shift
-        return mean
+        return self.map.value(self._z(y), t) + self.map.shift
 
     def _rhs(self, t: float, y: Array) -> Array:
         return self.reduced.rate(self._mean(t, y))
@@ -151,8 +150,7 @@ class DualCoordinates:
         return velocity + self.map.drift(self._z(y), t) if self.map.is_damped else velocity
 
     def predictor(self, t: Array, y: Array) -> Array:
-        beta: Array = self.map.value(self._z(y), t)
-        return beta
+        return self.map.value(self._z(y), t)
 
     def rounding(self, t: Array, y: Array) -> Array:
         """A bound on the error of beta from rounding of z or the nearer distance to a blow-up, at each time (K,)."""

@@ -84,5 +84,4 @@ def unmoved(velocity: Array, t: Array, moved: Array, beta: Array, rtol: float) -
     """
     size = np.abs(beta).max(axis=1)
     due = np.minimum(t * np.abs(velocity).max(), rtol * size)
-    missed: Array = np.where(np.abs(moved).max(axis=1) <= _ROUNDINGS * size, due, 0.0)
-    return missed
+    return np.where(np.abs(moved).max(axis=1) <= _ROUNDINGS * size, due, 0.0)

@@ -93,8 +93,7 @@ class KernelCoordinates:
         self.kernels.field(w, kind, self.std, g, np.tile(self.s2, count), field)
         self.kernels.gradient(w, kind, slope)
         decay = np.repeat([self.decay.rate(float(time)) for time in t], self.d)
-        out: Array = (slope * (field - decay * w)).sum(axis=0).reshape(count, self.d)
-        return out
+        return (slope * (field - decay * w)).sum(axis=0).reshape(count, self.d)
 
     def predictor(self, t: Array, y: Array) -> Array:
         w, kind = self._stacked(y)

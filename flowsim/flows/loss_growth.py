@@ -51,8 +51,7 @@ class GrowthLossClock(GrowthCoordinates):
         """``ln sum_i w_i exp(values_i)`` over the last axis."""
         values = values + self.log_weights
         top = values.max(axis=-1)
-        out: Array = top + np.log(np.exp(values - top[..., None]).sum(axis=-1))
-        return out
+        return top + np.log(np.exp(values - top[..., None]).sum(axis=-1))
 
     def loss_terms(self, y: Array) -> tuple[Array, Array, Array, Array]:
         """ln L, minus its slopes ``y q``, curvatures over n L, and the predictor's slope in z at states (..., N)."""

@@ -377,8 +377,7 @@ class ModifiedLinear:
 
     def predictor(self, t: Array, y: Array) -> Array:
         U, V = self._split(y)
-        beta: Array = U @ np.swapaxes(V, 1, 2)
-        return beta
+        return U @ np.swapaxes(V, 1, 2)
 
     def observe(self, t: Array, y: Array) -> Observed:
         U, V = self._split(y)

@@ -161,27 +161,23 @@ class NoisyLossCoordinates:
 
     def _exponents(self, y: Array) -> Array:
         """``ln c^2``, (..., d, k)."""
-        out: Array = self.offset + y.reshape(*y.shape[:-1], *self.shape)
-        return out
+        return self.offset + y.reshape(*y.shape[:-1], *self.shape)
 
     def _squares(self, y: Array) -> Array:
         exponents = self._exponents(y)
-        out: Array = np.exp(np.minimum(exponents, _CAP)) * (1.0 + np.maximum(exponents - _CAP, 0.0))
-        return out
+        return np.exp(np.minimum(exponents, _CAP)) * (1.0 + np.maximum(exponents - _CAP, 0.0))
 
     def _expectations(self, squares: Array) -> NDArray[np.inexact]:
         """``w a chi / n`` for every row and node, (n q,)."""
         logs = self.log_factor + self.exponent @ squares.ravel()
         if self.sum.is_exact:
             logs = np.minimum(logs, _CAP_OF_EXPECTATIONS)
-        out: NDArray[np.inexact] = self.amplitude * np.exp(logs)
-        return out
+        return self.amplitude * np.exp(logs)
 
     def forces(self, y: Array) -> Array:
         """Gamma, (d, k)."""
         squares = self._squares(y)
-        out: Array = self.base + (self._expectations(squares) @ self.gain).real.reshape(self.shape)
-        return out
+        return self.base + (self._expectations(squares) @ self.gain).real.reshape(self.shape)
 
     def _rhs(self, t: float, y: Array) -> Array:
         lost = 2 * self.modes.present * rates(self.decay, np.asarray(t)) if self.net.weight_decay else 0.0
@@ -237,12 +233,10 @@ class NoisyLossCoordinates:
     def velocity(self, t: Array, y: Array) -> Array:
         moving = np.array([self._rhs(float(time), state) for time, state in zip(t, y, strict=True)])
         change = self._squares(y) * moving.reshape(len(y), *self.shape)
-        out: Array = (self.coefficient * change).sum(axis=-1)
-        return out
+        return (self.coefficient * change).sum(axis=-1)
 
     def predictor(self, t: Array, y: Array) -> Array:
-        out: Array = (self.coefficient * self._squares(y)).sum(axis=-1)
-        return out
+        return (self.coefficient * self._squares(y)).sum(axis=-1)
 
     def observe(self, t: Array, y: Array) -> Observed:
         logs = np.moveaxis(self._exponents(y) / 2, -1, -2)

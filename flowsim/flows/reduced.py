@@ -48,20 +48,17 @@ class Reduced:
 
     def rate(self, mean: Array) -> Array:
         """``dy/dt`` at a predictor."""
-        out: Array = self.scale * (self.b - self.B @ mean)
-        return out
+        return self.scale * (self.b - self.B @ mean)
 
     def jacobian(self, mean: Array, slope: Array) -> Array:
         """Its derivative in y; slope = dm/dz."""
         active = slope > 0
         B = self.B[:, active]
-        out: Array = -self.scale * ((B * slope[active]) @ B.T)
-        return out
+        return -self.scale * ((B * slope[active]) @ B.T)
 
     def toward(self, mean: Array, change: Array) -> Array:
         """Its time derivative at fixed z, where the predictor changes at the rate `change`."""
-        out: Array = -self.scale * (self.B @ change)
-        return out
+        return -self.scale * (self.B @ change)
 
     def check(self, mean: Array) -> str | None:
         """The reason why an accepted state is invalid, or None."""

@@ -98,8 +98,7 @@ class Chambers:
 
     def of_weights(self, w: Array) -> Array:
         """c (k, d) of weights (k, d)."""
-        c: Array = np.einsum("ija,ai->ji", self.forms, w)
-        return c
+        return np.einsum("ija,ai->ji", self.forms, w)
 
     def weights(self, c: Array) -> Array:
         """Weights (k, d) of c (k, d)."""

@@ -229,8 +229,7 @@ class _Driven:
 
     def exponents(self, t: Array | float, z: Array, variation: Array) -> Array:
         """``ln c_k^2``, (..., d, k)."""
-        exponents: Array = self.map.exponents(z, t) - self.loss * variation[..., None]
-        return exponents
+        return self.map.exponents(z, t) - self.loss * variation[..., None]
 
     def advance(
         self, t: float, dt: float, nu: Array, variation: Array, batches: Array, labels: Array

@@ -234,8 +234,7 @@ class WeightCoordinates(KernelCoordinates):
         reference = np.where(law != 0, np.abs(law), terms)
         departure = np.abs(seen.imbalance - law)
         relative = np.divide(departure, reference, out=np.where(departure > 0, np.inf, 0.0), where=reference > 0)
-        worst: Array = relative.reshape(len(t), -1).max(axis=1)
-        return worst
+        return relative.reshape(len(t), -1).max(axis=1)
 
     def _only(self, a: int) -> Array:
         """The start with all weights but one set to 0, which gives the size of that weight's terms."""

@@ -194,8 +194,7 @@ class BlowUpMap(OnCurves):
         return self.base + self._read(y)[2]
 
     def slope(self, y: Array, t: Array | float) -> Array:
-        out: Array = np.exp(self._read(y)[3] + self.unit.near)
-        return out
+        return np.exp(self._read(y)[3] + self.unit.near)
 
     def curvature(self, y: Array, t: Array | float) -> Array:
         """``2 grad phi . Hess phi grad phi`` at the weights."""

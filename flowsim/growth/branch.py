@@ -65,8 +65,7 @@ class Chain:
         def coefficients(values: list[Array], shape: tuple[int, ...]) -> Array:
             if not values:
                 return np.zeros((0, *shape))
-            out: Array = np.array(values)[..., ::way] @ COEFFICIENTS.T
-            return out
+            return np.array(values)[..., ::way] @ COEFFICIENTS.T
 
         return cls(
             low=edges[:-1],
@@ -108,8 +107,7 @@ class Chain:
         at = np.clip((distance - self.low[piece]) / half[piece] - 1.0, -1.0, 1.0)
         last = _values(self.size[:1].T, np.full(1, -1.0))[0] * math.exp(order * self.log_scale[0])
         beyond = last * np.maximum(self.low[0] - distance, 0.0)
-        out: Array = above[piece] - _values(primitive[piece].T, at) + beyond
-        return out
+        return above[piece] - _values(primitive[piece].T, at) + beyond
 
 
 def _values(coefficients: Array, at: Array) -> Array:
@@ -228,8 +226,7 @@ class Branch:
         near = distance < top
         if near.any():
             powers[near] += self.outer.area(distance[near], L)
-        out: Array = powers / self.slope if self.slope else np.zeros(len(distance))
-        return out
+        return powers / self.slope if self.slope else np.zeros(len(distance))
 
     def _by_law(self, log_distance: Array, own: Array) -> tuple[Array, Array, Array, Array]:
         law, L = self.law, self.order

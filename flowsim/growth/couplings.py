@@ -73,20 +73,17 @@ class LogarithmOfLoss:
     signal: None = None
 
     def value(self, product: Array) -> Array:
-        out: Array = self.features.T @ self._parts(product)[1]
-        return out
+        return self.features.T @ self._parts(product)[1]
 
     def change(self, product: Array, change: Array) -> Array:
         _, force, bent = self._parts(product)
         moved = self.features @ change
         along = np.sum(force * moved, axis=(-2, -1), keepdims=True)
-        out: Array = self.features.T @ (force * along - bent * moved)
-        return out
+        return self.features.T @ (force * along - bent * moved)
 
     def log_loss(self, product: Array) -> Array:
         """ln L at products (..., r, m)."""
-        out: Array = self._parts(product)[0][..., 0, 0]
-        return out
+        return self._parts(product)[0][..., 0, 0]
 
     def _parts(self, product: Array) -> tuple[Array, Array, Array]:
         """ln L, minus its slopes in the predictions, and the curvatures of L over L."""

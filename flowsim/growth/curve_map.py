@@ -47,8 +47,7 @@ class OnCurves:
 
     @property
     def invariants(self) -> tuple[str, ...]:
-        names: tuple[str, ...] = self._kernels.invariant_names
-        return names
+        return self._kernels.invariant_names
 
     def drift(self, y: Array, t: Array | float) -> Array:
         return np.zeros((len(y), self.direction.shape[1]))

@@ -135,8 +135,7 @@ class ExponentialMap:
         """The time derivative of :meth:`decayed`."""
         if self.schedule is None:
             return self.decay
-        rate: Array = self.decay + 2 * self.modes.present * rates(self.schedule, t)[..., None, None]
-        return rate
+        return self.decay + 2 * self.modes.present * rates(self.schedule, t)[..., None, None]
 
     def mean(self, exponents: Array, cap: float | None = None) -> Array:
         """m at given exponents, shape (..., d)."""
@@ -144,14 +143,12 @@ class ExponentialMap:
 
     def _sum(self, exponents: Array, cap: float) -> Array:
         grown = np.exp(np.minimum(exponents, cap)) * (1.0 + np.maximum(exponents - cap, 0.0))
-        out: Array = (self.modes.coefficient * grown).sum(axis=-1)
-        return out
+        return (self.modes.coefficient * grown).sum(axis=-1)
 
     def derivative(self, exponents: Array, by: Array, cap: float | None = None) -> Array:
         """``sum_k coefficient_k by_k exp``: how m changes as exponents do at rates `by` (..., d, k)."""
         grown = np.exp(np.minimum(exponents, self.cap if cap is None else cap))
-        out: Array = (self.modes.coefficient * by * grown).sum(axis=-1)
-        return out
+        return (self.modes.coefficient * by * grown).sum(axis=-1)
 
     def state(self, z: Array) -> Array:
         return z

@@ -61,8 +61,7 @@ class Origin:
 
     def value(self, c: Array) -> Array:
         """``phi - phi(0)`` at columns c (k, P)."""
-        out: Array = 0.5 * (self.rate * self.metric) @ c**2 + self.higher(c)
-        return out
+        return 0.5 * (self.rate * self.metric) @ c**2 + self.higher(c)
 
 
 @cache
@@ -134,8 +133,7 @@ def significant(series: Series) -> NDArray[np.bool_]:
     degree, size = series.degree, np.abs(series.coefficient)
     largest = np.zeros(int(degree.max()) + 1)
     np.maximum.at(largest, degree, size)
-    kept: NDArray[np.bool_] = size > ZERO * largest[degree]
-    return kept
+    return size > ZERO * largest[degree]
 
 
 def _eigen(hessian: Array) -> tuple[Array, Array]:

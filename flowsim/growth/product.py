@@ -128,8 +128,7 @@ class ProductShape:
 
     def _far(self, logs: Array) -> Array:
         """R by its series, at ln x."""
-        out: Array = self._series(logs) * np.exp(-(self.count - 1) * logs)
-        return out
+        return self._series(logs) * np.exp(-(self.count - 1) * logs)
 
     def _series(self, logs: Array) -> Array:
         """``R x^(L-2)``, which is in the range of floats for every x."""

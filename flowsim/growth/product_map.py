@@ -185,8 +185,7 @@ class ProductMap:
 
     def value(self, y: Array, t: Array | float) -> Array:
         logs, sign = self._logs(y)
-        out: Array = sign * np.exp(logs.sum(axis=1))
-        return out
+        return sign * np.exp(logs.sum(axis=1))
 
     def slope(self, y: Array, t: Array | float) -> Array:
         """``sum_l (beta / w_l)^2``."""

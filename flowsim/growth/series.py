@@ -46,8 +46,7 @@ class Series:
     @property
     def degree(self) -> Index:
         """Degree of each monomial, (E,)."""
-        total: Index = self.exponents.sum(axis=1)
-        return total
+        return self.exponents.sum(axis=1)
 
     def part(self, keep: NDArray[np.bool_]) -> Series:
         """Some of the monomials."""
@@ -70,8 +69,7 @@ class Series:
         for n in range(1, highest + 1):
             powers[n] = powers[n - 1] * x
         terms = np.prod([powers[self.exponents[:, a], a] for a in range(len(x))], axis=0)
-        out: Array = self.coefficient @ terms
-        return out
+        return self.coefficient @ terms
 
 
 def taylor_series(formula: Formula, basis: Array) -> Series:

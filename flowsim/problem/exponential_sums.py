@@ -51,8 +51,7 @@ class ExponentialSum:
     def slope(self, f: Array) -> Array:
         """The sum at predictions (n,)."""
         terms = self.amplitude * np.exp(self.rate * f[:, None])
-        out: Array = self.constant + terms.real.sum(axis=1)
-        return out
+        return self.constant + terms.real.sum(axis=1)
 
 
 def exponential_sum(loss: Loss, y: Array, reach: float = 25.0) -> ExponentialSum | None:

@@ -136,8 +136,7 @@ def _compiled(name: str) -> Callable[[], Kernel]:
     def load() -> Kernel:
         from flowsim.problem import loss_kernels
 
-        kernel: Kernel = getattr(loss_kernels, name)
-        return kernel
+        return getattr(loss_kernels, name)
 
     return load
 
@@ -173,8 +172,7 @@ def _lipschitz(y: Array) -> tuple[Array, Array]:
 def _sigmoid(x: Array) -> Array:
     """``1 / (1 + exp(-x))`` with full relative accuracy on both sides."""
     tail = np.exp(-np.abs(x))
-    out: Array = np.where(x >= 0, 1.0, tail) / (1.0 + tail)
-    return out
+    return np.where(x >= 0, 1.0, tail) / (1.0 + tail)
 
 
 def _entropy(u: Array) -> Array:
@@ -205,8 +203,7 @@ def _softplus(x: Array) -> Array:
 def _log_softplus(x: Array) -> Array:
     """``ln ln(1 + exp(x))``: x itself far below 0."""
     near = np.maximum(x, -_FAR)
-    out: Array = np.where(x < -_FAR, x, np.log(_softplus(near)))
-    return out
+    return np.where(x < -_FAR, x, np.log(_softplus(near)))
 
 
 def _logistic_logs(m: Array) -> tuple[Array, Array, Array]:
@@ -269,14 +266,12 @@ def _log_cosh(f: Array, y: Array) -> Array:
     r = np.abs(f - y)
     # cosh r - 1 = 2 sinh(r/2)^2 is accurate for a small loss.
     small = np.log1p(2.0 * np.sinh(np.minimum(r, 1.0) / 2) ** 2)
-    out: Array = np.where(r < 1.0, small, r + np.log1p(np.exp(-2.0 * r)) - np.log(2.0))
-    return out
+    return np.where(r < 1.0, small, r + np.log1p(np.exp(-2.0 * r)) - np.log(2.0))
 
 
 def _log_of_small_square(r: Array, value: Array) -> Array:
     """``ln value`` for a value that is r^2/2 near 0."""
-    out: Array = np.where(np.abs(r) < _TINY, 2 * np.log(np.abs(r)) - np.log(2.0), np.log(value))
-    return out
+    return np.where(np.abs(r) < _TINY, 2 * np.log(np.abs(r)) - np.log(2.0), np.log(value))
 
 
 def _log_cosh_curvature(f: Array, y: Array) -> Array:
@@ -306,8 +301,7 @@ def _pseudo_huber(f: Array, y: Array) -> Array:
 
 def _pseudo_huber_conjugate(s: Array, y: Array) -> Array:
     inside = np.abs(s) <= 1
-    out: Array = np.where(inside, s * y + 1.0 - np.sqrt(np.where(inside, (1.0 - s) * (1.0 + s), 0.0)), np.inf)
-    return out
+    return np.where(inside, s * y + 1.0 - np.sqrt(np.where(inside, (1.0 - s) * (1.0 + s), 0.0)), np.inf)
 
 
 PSEUDO_HUBER = Loss(

@@ -187,8 +187,7 @@ class DescentLimit:
 
     @property
     def end(self) -> Array:
-        out: Array = self.saddles[-1]
-        return out
+        return self.saddles[-1]
 
     def beta(self, t: ArrayLike) -> Array:
         """The saddle at accelerated times (...), the one after a jump at its time."""

@@ -32,8 +32,7 @@ def plateau_times(path: SaddlePath | LinearSaddlePath, horizon: float) -> Array:
     edges = np.concatenate(
         [[0.0], path.jump_times, [max(horizon, path.jump_times[-1] if len(path.jump_times) else 0.0)]]
     )
-    middles: Array = (edges[:-1] + edges[1:]) / 2
-    return middles
+    return (edges[:-1] + edges[1:]) / 2
 
 
 def measured_jump_times(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> Array:
@@ -151,8 +150,7 @@ def _crossing(
         kept[open_] = np.where(below, 1.0, -1.0)
         done = open_[np.abs(value) <= _CLOSE]
         low[done] = high[done] = middle[np.abs(value) <= _CLOSE]
-    out: Array = (low + high) / 2
-    return out
+    return (low + high) / 2
 
 
 def jump_table(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> list[dict[str, Any]]:

@@ -116,8 +116,7 @@ def _read_array(source: io.BytesIO) -> NDArray[Any]:
     if dtype.hasobject or math.prod(shape) * dtype.itemsize > left:  # before anything of that size is allocated
         raise ValueError(f"an array of shape {shape} and type {dtype} does not fit the payload")
     source.seek(start)
-    values: NDArray[Any] = np.load(source, allow_pickle=False)
-    return values
+    return np.load(source, allow_pickle=False)
 
 
 def _is_xarray(value: Any, kind: str) -> bool:

@@ -209,8 +209,7 @@ def _pickled(value: Any, name: str) -> bytes:
     import cloudpickle
 
     try:
-        pickled: bytes = cloudpickle.dumps(value)
-        return pickled
+        return cloudpickle.dumps(value)
     except Exception as error:
         raise ValueError(f"`{name}` cannot be sent to a worker ({error}).") from error
 

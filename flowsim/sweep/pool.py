@@ -69,8 +69,7 @@ class Pool:
             self._executor = ProcessPoolExecutor(
                 self._count, initializer=worker.start, initargs=(os.getpid(),), env=THREAD_VARIABLES
             )
-        future: Future[Any] = self._executor.submit(call, *arguments)
-        return future
+        return self._executor.submit(call, *arguments)
 
     def stop(self) -> None:
         """Stop the worker processes started here, busy or not; the next point would start new ones."""

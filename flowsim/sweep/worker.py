@@ -64,8 +64,7 @@ def _leave_with(parent: int) -> None:
 def _loaded(function: bytes) -> Callable[..., Any]:
     import cloudpickle
 
-    call: Callable[..., Any] = cloudpickle.loads(function)
-    return call
+    return cloudpickle.loads(function)
 
 
 def _error(message: str, trace: str) -> bytes:

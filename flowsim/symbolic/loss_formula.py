@@ -220,8 +220,7 @@ class _Derived:
 
     def kernel(self) -> Kernel:
         module = load_generated(self.source(), "loss")
-        kernel: Kernel = module.derivatives
-        return kernel
+        return module.derivatives
 
     def source(self) -> str:
         shared, (slope, curvature) = sympy.cse(
