@@ -25,7 +25,9 @@ class MissingExtraError(ImportError):
 
 
 def need(name: str, what: str) -> ModuleType:
-    """Import a module, or raise an error with the feature that needs it and the extra to install.
+    """Import a module.
+
+    Raises MissingExtraError with the feature that needs it and the extra to install.
 
     Parameters
     ----------
@@ -33,10 +35,6 @@ def need(name: str, what: str) -> ModuleType:
         The module, such as ``"plotly.offline"``.
     what : str
         The feature that needs it, as the subject of the message.
-
-    Raises
-    ------
-    MissingExtraError
     """
     library = name.partition(".")[0]
     try:

@@ -23,18 +23,6 @@ from flowsim.solvers.separable import (
 from flowsim.solvers.solution import Solution, Status
 
 __all__ = [
-    "SCIPY_METHODS",
-    "ArcLength",
-    "Event",
-    "InitialValueProblem",
-    "Occurrence",
-    "SeparableFlow",
-    "SeparableSolution",
-    "Solution",
-    "Status",
-    "by_arclength",
-    "find_events",
-    "integrate",
-    "integrate_ensemble",
-    "integrate_separable",
-]
+    "SCIPY_METHODS", "ArcLength", "Event", "InitialValueProblem", "Occurrence", "SeparableFlow", "SeparableSolution",
+    "Solution", "Status", "by_arclength", "find_events", "integrate", "integrate_ensemble", "integrate_separable",
+]  # fmt: skip

@@ -115,12 +115,7 @@ class ConeRegression(Generic[Key]):
     A solve starts from the last solution (Lawson-Hanson): a violated column enters, the step to the new
     least-squares solution is cut where a coefficient reaches zero, that column becomes inactive, and so on.
     The objective decreases at every step, so the method terminates.
-
-    Parameters
-    ----------
-    y : array (n,)
-    column : callable
-        Maps a key to its column, an array (n,) of its own.
+    `y` is a vector (n,); `column` maps a key to its column, an array (n,) of its own.
     """
 
     def __init__(self, y: Array, column: Callable[[Key], Array]) -> None:

@@ -68,17 +68,9 @@ class Recession(ArithmeticError, Generic[Key]):  # noqa: N818 - a property of th
 class ConeMinimiser(Generic[Key]):
     r"""``min sum_i phi_i((A b)_i) + c.b`` over b >= 0.
 
-    Parameters
-    ----------
-    column : callable
-        Maps a key to its column, an array (n,).
-
-    Raises
-    ------
-    Recession
-        From `solve`, if the infimum is not attained.
-    ArithmeticError
-        If rounding keeps the iteration from converging.
+    Raises Recession from `solve`, if the infimum is not attained.
+    `column` maps a key to its column, an array (n,).
+    Raises ArithmeticError if rounding keeps the iteration from converging.
     """
 
     def __init__(self, n: int, column: Callable[[Key], Array], function: RowwiseFunction) -> None:

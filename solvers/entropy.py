@@ -116,6 +116,8 @@ def mirror_interpolation(
 
     continued from offsets of order one to the given ones, so that scales like 1e-1000 are reached.
 
+    Raises ArithmeticError if Newton's method does not reach the tolerance: in general there is no such beta.
+
     Parameters
     ----------
     A : array (n, d)
@@ -126,11 +128,6 @@ def mirror_interpolation(
         Where ``A^T nu`` begins, in the row space of A; 0 by default.
     tolerance : float
         On ``|A beta - target|`` relative to the target, in an orthonormal basis of the range.
-
-    Raises
-    ------
-    ArithmeticError
-        If Newton's method does not reach the tolerance: in general there is no such beta.
     """
     left, sizes, rows = np.linalg.svd(A, full_matrices=False)
     rank = int((sizes > max(A.shape) * np.finfo(float).eps * sizes.max(initial=0.0)).sum())

@@ -50,22 +50,15 @@ def is_attained(problem: Problem, X: Array) -> bool:
 def minimiser(problem: Problem, X: Array) -> Array | None:
     """The minimiser of L by L-BFGS, then by Newton steps of least norm.
 
+    None where the loss has no minimum.
+    Raises UnresolvedError if rounding prevents convergence.
+
     Parameters
     ----------
     problem : Problem
         One target.
     X : array (n, d)
         Its features.
-
-    Returns
-    -------
-    array (d,) or None
-        None where the loss has no minimum.
-
-    Raises
-    ------
-    UnresolvedError
-        If rounding prevents convergence.
     """
     if not is_attained(problem, X):
         return None

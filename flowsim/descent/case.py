@@ -48,10 +48,7 @@ _LOST_IN_ROUNDING = -14.0
 class Case:
     """A network, its data in the layout of the loops, and its start.
 
-    Parameters
-    ----------
-    net, problem, scale, start, settings
-        As checked by :func:`flowsim.gradient_descent`.
+    Arguments are as checked by :func:`flowsim.gradient_descent`.
     """
 
     def __init__(

@@ -153,12 +153,7 @@ def run_frame(X, Y, step, damping, options, state, plan, record):
 
 
 class FrameMachine(SingleRun):
-    """One run of full-batch descent, with or without the expected noise.
-
-    Parameters
-    ----------
-    steps : array (1,)
-    """
+    """One run of full-batch descent, with or without the expected noise."""
 
     name = "frame"
 

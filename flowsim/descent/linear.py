@@ -57,12 +57,7 @@ class LinearStart:
 
 
 class SingleRun:
-    """One run of descent on U V^T: its data and step.
-
-    Parameters
-    ----------
-    steps : array (1,)
-    """
+    """One run of descent on U V^T: its data, and the size of its steps in an array (1,)."""
 
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
@@ -105,12 +100,7 @@ class SingleRun:
 
 
 class LinearMachine(SingleRun):
-    """One run; U and V as floats.
-
-    Parameters
-    ----------
-    steps : array (1,)
-    """
+    """One run; U and V as floats."""
 
     name = "linear"
 

@@ -28,6 +28,8 @@ _RESOLVED = 1e-9
 class WeightMachine:
     """Weights of every coordinate and lane as plain floats.
 
+    Raises ValueError if the start underflows and no noise dominates it.
+
     Parameters
     ----------
     net, problem, data
@@ -38,11 +40,6 @@ class WeightMachine:
         Step sizes.
     kicks : Draws, optional
         Noise of std 1; every step subtracts it from the weights, times ``kick_sizes(step)``.
-
-    Raises
-    ------
-    ValueError
-        If the start underflows and no noise dominates it.
     """
 
     name = "weights"

@@ -21,6 +21,8 @@ DEEPEST = 5
 class Controls:
     """The settings of the page.
 
+    Raises ValueError if a value is invalid; the message names it.
+
     Attributes
     ----------
     formula : str
@@ -33,11 +35,6 @@ class Controls:
         Standard deviation of the weight noise.
     weight_decay : float
     clock : str
-
-    Raises
-    ------
-    ValueError
-        If a value is invalid; the message names it.
     """
 
     formula: str = ""

@@ -64,10 +64,7 @@ _UNCHANGED = 1e-9
 class ChamberCoordinates(KernelCoordinates):
     """The flow in the logarithms of the distances from mirrors, and in weights along all other directions.
 
-    Parameters
-    ----------
-    net, problem, scale, direction
-        As for growth coordinates; any formula.
+    Arguments are those of growth coordinates, with any formula.
     """
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:

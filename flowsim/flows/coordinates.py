@@ -79,10 +79,7 @@ class Coordinates(Protocol):
 class SteppedCoordinates(Coordinates, Protocol):
     """Coordinates for SciPy's methods.
 
-    Attributes
-    ----------
-    ivp : InitialValueProblem
-        The flow in time.
+    `ivp` is the flow in time.
     """
 
     @property

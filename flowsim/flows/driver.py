@@ -57,6 +57,8 @@ def run_flow(
 ) -> Trajectory:
     """Integrate to `t_end` on the given clock and read the result.
 
+    Raises IntegrationError with the trajectory so far, if the integrator could not reach the end.
+
     Parameters
     ----------
     acceleration : float
@@ -67,11 +69,6 @@ def run_flow(
         The coordinates' unit of time is ``exp(log_unit) 2^exponent``: data may have been scaled by powers of two.
     reader : type
         The class of the run's dense output.
-
-    Raises
-    ------
-    IntegrationError
-        With the trajectory so far, if the integrator could not reach the end.
     """
     # On all clocks the integrator's variable is time. Arc length is a regular variable too, but its speed has a kink
     # wherever beta is stationary, at which every implicit method stalls on errors of the size of its tolerance.

@@ -70,10 +70,7 @@ class Readable(Protocol):
 class WholeRun:
     """The dense output that a trajectory keeps: readable from start to end, whatever times were requested.
 
-    Attributes
-    ----------
-    end : tuple (step, position) or None
-        The end of the run, with a position from 0 to 1; None for the end of the last step.
+    `end` is the end of the run, a step and a position from 0 to 1 in it; None for the end of the last step.
     """
 
     run: Readable

@@ -82,15 +82,8 @@ def _why_not(net: DiagonalNetwork, problem: Problem) -> str | None:
 class NoisyLossCoordinates:
     """The flow in the changes of ``ln c^2`` since the start, (d k) unknowns, for SciPy's methods.
 
-    Parameters
-    ----------
-    net, problem, scale, direction
-        As for growth coordinates; made by :func:`noisy_loss_coordinates`.
-
-    Raises
-    ------
-    ValueError
-        If the expected loss is infinite, or the data too large for the quadrature.
+    Arguments are those of growth coordinates; made by :func:`noisy_loss_coordinates`.
+    Raises ValueError if the expected loss is infinite, or the data too large for the quadrature.
     """
 
     name = "growth"

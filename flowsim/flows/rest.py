@@ -34,15 +34,8 @@ def flow_to_rest(
     coefficient has changed by more than a few `rtol` of the largest over the second half of the run, the last jump of
     the limit process being past; without a known limit over the last three quarters.
 
-    Parameters
-    ----------
-    run : callable t_end -> Trajectory
-        The flow, `t_end` in the unit of `clock`.
-
-    Raises
-    ------
-    ValueError
-        If the loss may not attain its minimum.
+    `run` makes the flow up to a time in the unit of `clock`.
+    Raises ValueError if the loss may not attain its minimum.
     """
     if not isinstance(problem, Regression):
         raise ValueError(

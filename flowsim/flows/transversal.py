@@ -28,10 +28,7 @@ _LARGEST_EXPONENT = 50.0
 class TransversalError:
     """The bound of every coordinate, updated step by step.
 
-    Parameters
-    ----------
-    free : array (d, k, k)
-        Projections onto the directions in which errors are bounded.
+    `free` (d, k, k) are projections onto the directions in which errors are bounded.
     """
 
     def __init__(self, free: Array) -> None:

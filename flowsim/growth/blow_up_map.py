@@ -50,6 +50,8 @@ def admits_blow_up(net: DiagonalNetwork, scale: InitialScale) -> str | None:
 class BlowUpMap(OnCurves):
     """A :class:`flowsim.growth.protocol.GrowthMap`; states are distances above and below, (T, 2 d), inf without one.
 
+    Raises ArithmeticError if the growth of a coordinate is not known, or starts are too far apart.
+
     Parameters
     ----------
     net : DiagonalNetwork
@@ -60,11 +62,6 @@ class BlowUpMap(OnCurves):
         Of the coefficients that fit the data.
     clock : InitialScale, optional
         The alpha of the accelerated clock, if it is another one.
-
-    Raises
-    ------
-    ArithmeticError
-        If the growth of a coordinate is not known, or starts are too far apart.
     """
 
     def __init__(

@@ -16,10 +16,8 @@ from flowsim.growth.distance_unit import DistanceUnit
 class Stretch:
     """theta = exp(log_scale) x on an interval of z of length ``exp((2 - L) log_scale) h``, outwards.
 
-    Attributes
-    ----------
-    x, size, slope : array (k, N + 1), (N + 1,), (N + 1,)
-        Values at the nodes of x, and of ``|B|`` and ``|B'|`` in powers L and 2 L - 2 of the scale.
+    `x` (k, N + 1), `size` and `slope` (N + 1,) are values at the nodes: of x, and of ``|B|`` and ``|B'|`` in powers L
+    and 2 L - 2 of the scale.
     """
 
     log_scale: float

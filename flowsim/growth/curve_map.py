@@ -69,6 +69,8 @@ class CurveMap(OnCurves):
 
     A :class:`flowsim.growth.protocol.GrowthMap`; its states are z.
 
+    Raises ValueError if a formula is undefined at the start.
+
     Parameters
     ----------
     net : DiagonalNetwork
@@ -79,11 +81,6 @@ class CurveMap(OnCurves):
         Of the coefficients that fit the data; curves are tabulated far beyond that.
     reach : float
         Bound on |z|: coordinates that wait for longer are constant.
-
-    Raises
-    ------
-    ValueError
-        If a formula is undefined at the start.
     """
 
     def __init__(

@@ -46,6 +46,8 @@ _TRUST = 2.0
 class OriginCurve:
     """The growth of one formula out of the origin to one side, extended on demand.
 
+    Raises ArithmeticError if the formula does not grow along the direction.
+
     Parameters
     ----------
     direction : array (k,)
@@ -58,11 +60,6 @@ class OriginCurve:
         ``db/dz = speed * b**(2 - 2/order)`` near the origin.
     first : float
         The coefficient up to which that is exact to rounding.
-
-    Raises
-    ------
-    ArithmeticError
-        If the formula does not grow along the direction.
     """
 
     def __init__(self, formula: Formula, direction: Array, sign: int, order: int) -> None:
@@ -199,10 +196,7 @@ class CurveResponse:
 class OriginCurves:
     """The curves of a network's coordinates, computed on demand and shared by those of equal growth.
 
-    Attributes
-    ----------
-    fresh : bool
-        Whether all started from a vanishing scale.
+    `fresh`: all started from a vanishing scale.
     """
 
     def __init__(self, net: DiagonalNetwork, values: Array, order: int, fresh: bool) -> None:

@@ -80,6 +80,8 @@ class ProductMap:
 
     States are the distances of z to the poles above and below, (T, 2 d), infinite where there is none.
 
+    Raises ArithmeticError if starts are too far apart.
+
     Parameters
     ----------
     net : DiagonalNetwork
@@ -88,11 +90,6 @@ class ProductMap:
         The start is alpha times this.
     clock : InitialScale, optional
         The alpha of the accelerated clock, if it is another one.
-
-    Raises
-    ------
-    ArithmeticError
-        If starts are too far apart.
     """
 
     name = "log"

@@ -19,17 +19,14 @@ _NEAREST = 0.9
 class ProductResponse:
     """Coordinates with weights (L, m), a response for :func:`flowsim.solvers.entropy.mirror_interpolation`.
 
+    Raises ArithmeticError if weights are not known (NaN).
+
     Parameters
     ----------
     weights : array (L, m)
         Where the dual is 0; zeros for coordinates that grew from a vanishing start, whose dual counts from their pole.
     sign : array (m,)
         Side to which those grew.
-
-    Raises
-    ------
-    ArithmeticError
-        If weights are not known (NaN).
     """
 
     depth = 0.0

@@ -97,10 +97,7 @@ class GrowthMap(Protocol):
 class SteppedMap(GrowthMap, Protocol):
     """A growth map that SciPy's methods can integrate too: states are z, and bound the steps.
 
-    Attributes
-    ----------
-    rate : float
-        Fastest relative growth of weights by z.
+    `rate` is the fastest relative growth of weights by z.
     """
 
     @property

@@ -34,10 +34,7 @@ class SingularError(ValueError):
 class Series:
     """``sum_e coefficient_e x^e``.
 
-    Attributes
-    ----------
-    exponents : array (E, k), by ascending degree
-    coefficient : array (E,)
+    `exponents` (E, k) by ascending degree, `coefficient` (E,).
     """
 
     exponents: Index

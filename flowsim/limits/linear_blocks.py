@@ -188,10 +188,7 @@ def symmetric_element(between: Array, features: Array | float, targets: float) -
 def invariant_subspaces(element: Callable[[np.random.Generator], Array]) -> list[Array]:
     """Orthonormal bases of the common invariant subspaces of random elements of a matrix algebra.
 
-    Parameters
-    ----------
-    element : callable (rng) -> array (k, k)
-        A random symmetric element.
+    `element` makes a random symmetric element (k, k) from a generator.
     """
     return max((_split(element, np.random.default_rng([2010, seed])) for seed in range(_DRAWS)), key=len)
 

@@ -25,10 +25,7 @@ from flowsim.limits.linear_blocks import Block
 class FrozenBlock(Block):
     """A block beside active directions that are frozen.
 
-    Attributes
-    ----------
-    left, right : array (r, r), (q, q)
-        ``1 - Pi`` and ``1 - P_a``; one of them is the identity.
+    `left` (r, r) is ``1 - Pi`` and `right` (q, q) is ``1 - P_a``; one of them is the identity.
     """
 
     left: Array = field(default_factory=lambda: np.eye(0))

@@ -62,10 +62,7 @@ class LossData(ReducedLinearData):
 class LossBlock(Block):
     """One independent part under any loss; fields as in :class:`Block`, and
 
-    Attributes
-    ----------
-    rows, y, weight : array (n, r), (n, q), (n, q)
-        Its data; weights over n.
+    Its data are `rows` (n, r), `y` and `weight` (n, q), the weights over n.
     """
 
     rows: Array = field(default_factory=lambda: np.zeros((0, 0)))

@@ -45,10 +45,7 @@ class MeasuredData(ReducedLinearData):
 class MeasuredBlock(Block):
     """The entries of beta that measurements involve; fields as in :class:`Block`, and
 
-    Attributes
-    ----------
-    measurements : array (n, r, q)
-        The parts of the A_k in the block.
+    `measurements` (n, r, q) are the parts of the A_k in the block.
     """
 
     measurements: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))

@@ -257,17 +257,14 @@ def together(block: Block, start: Array, count: int) -> Array:
 def block_orbit(block: Block, jump: int, begins: Array, begin: Array, end: Array) -> Orbit:
     """The orbit as a curve of the block's beta, flattened, between its two saddles.
 
+    Raises IntegrationError if it does not end at the saddle `end`.
+
     Parameters
     ----------
     begins : array (r + q, k)
         Weights just after departure.
     begin, end : array (r, q)
         beta at the two saddles.
-
-    Raises
-    ------
-    IntegrationError
-        If it does not end at the saddle `end`.
     """
     r, q = block.shape
     arrives = block.is_frozen_beside

@@ -131,10 +131,7 @@ class SaddlePath(Saved, Staircase, Saddles):
 
         Coordinates grow while s moves from ``-t^-`` to ``t^+``; with noise the bounds move apart with time.
 
-        Raises
-        ------
-        ValueError
-            As :meth:`beta`; also for infinite t.
+        Raises ValueError as :meth:`beta`; also for infinite t.
         """
         times = self._check_times(t)
         if np.isinf(times).any():
@@ -155,12 +152,8 @@ class SaddlePath(Saved, Staircase, Saddles):
     def orbits(self) -> tuple[Orbit, ...]:
         """The heteroclinic orbit of each jump.
 
-        Raises
-        ------
-        ValueError
-            If they are not known for this network.
-        IntegrationError
-            If one cannot be followed to the next saddle.
+        Raises ValueError if they are not known for this network.
+        Raises IntegrationError if one cannot be followed to the next saddle.
         """
         return tuple(heteroclinic_orbit(self, jump) for jump in range(len(self.jump_times)))
 

@@ -40,6 +40,8 @@ def selected(
 ) -> Array:
     """The minimiser that the flow reaches, of all with the fit of `values`.
 
+    Raises IntegrationError if the growth of the coordinates is not known, or the iteration fails.
+
     Parameters
     ----------
     columns : array (n, m)
@@ -50,11 +52,6 @@ def selected(
         1 for coordinates at the upper bound, which may be positive, 2 for the lower, 3 for both.
     t : float
         Accelerated time.
-
-    Raises
-    ------
-    IntegrationError
-        If the growth of the coordinates is not known, or the iteration fails.
     """
     from flowsim.solvers.entropy import Powers, mirror_interpolation
 

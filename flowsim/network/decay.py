@@ -93,12 +93,7 @@ class ConstantDecay:
 
 
 def check_decay(value: object) -> float | Decay:
-    """A number >= 0 or a schedule.
-
-    Raises
-    ------
-    ValueError
-    """
+    """A number >= 0 or a schedule; ValueError for anything else."""
     if isinstance(value, Decay):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):

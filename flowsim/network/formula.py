@@ -71,10 +71,7 @@ class Formula:
     def parse(cls, text: str) -> Formula:
         """Read a formula.
 
-        Raises
-        ------
-        ValueError
-            With the position, for anything outside the grammar; also if no weight occurs.
+        Raises ValueError with the position, for anything outside the grammar; also if no weight occurs.
         """
         if not isinstance(text, str):
             raise ValueError(f"`formula` must be text such as 'u*v'; received {type(text).__name__}.")

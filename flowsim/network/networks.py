@@ -97,10 +97,7 @@ class DiagonalNetwork:
     def kinds(self, d: int) -> NDArray[np.int64]:
         """Index into `distinct` for each of d coordinates.
 
-        Raises
-        ------
-        ValueError
-            If the network lists a number of formulas other than d.
+        Raises ValueError if the network lists a number of formulas other than d.
         """
         if not self.is_mixed:
             return np.zeros(d, dtype=np.int64)

@@ -106,10 +106,7 @@ class Noise:
     def checked_rule(self, count: int) -> Nodes:
         """:meth:`rule`, validated.
 
-        Raises
-        ------
-        ValueError
-            If nodes do not come in pairs, or weights are not a distribution of variance 1.
+        Raises ValueError if nodes do not come in pairs, or weights are not a distribution of variance 1.
         """
         z, p = (np.asarray(each, dtype=float) for each in self.rule(count))
         paired = z.shape == p.shape == (count,) and (z[::2] == -z[1::2]).all() and (p[::2] == p[1::2]).all()

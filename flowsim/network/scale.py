@@ -32,10 +32,7 @@ class InitialScale:
     def parse(cls, alpha: InitialScale | float | str | Decimal | Fraction) -> InitialScale:
         """Read a float, a string such as ``"1e-1000"``, a Decimal or a Fraction.
 
-        Raises
-        ------
-        ValueError
-            If alpha is not a positive finite number.
+        Raises ValueError if alpha is not a positive finite number.
         """
         if isinstance(alpha, InitialScale):
             return alpha

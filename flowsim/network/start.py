@@ -54,12 +54,7 @@ class Logs:
     log_abs: ArrayLike
 
     def arrays(self, name: str, d: int) -> tuple[Array, Array]:
-        """Both as arrays (d,).
-
-        Raises
-        ------
-        ValueError
-        """
+        """Both as arrays (d,); ValueError for other shapes, signs or NaN."""
         sign, log = np.asarray(self.sign, dtype=float), np.asarray(self.log_abs, dtype=float)
         for part, values in (("sign", sign), ("log_abs", log)):
             if values.shape not in ((), (d,)):
@@ -97,11 +92,8 @@ class Start:
     def collapsed(self) -> tuple[InitialScale, Array]:
         """One scale and a direction (k, d) in floats.
 
-        Raises
-        ------
-        ValueError
-            If no scale brings all weights into the range of floats, or alpha times the start is lost beside pretrained
-            weights that tie.
+        Raises ValueError if no scale brings all weights into the range of floats, or alpha times the start is lost
+        beside pretrained weights that tie.
         """
         sign, log = _sum_logs(list(self.parts))
         top = float(log.max())
@@ -159,10 +151,7 @@ def read_start(
 def resolve_alpha(alpha: Any, start: object) -> InitialScale:
     """The scale of a run: 1 where a start is given without one, else 1e-3.
 
-    Raises
-    ------
-    ValueError
-        If alpha is given with a state, which has its own scale.
+    Raises ValueError if alpha is given with a state, which has its own scale.
     """
     if alpha is not None and hasattr(start, "log_abs_weights"):
         raise ValueError("`alpha` must be left out where `start` is a state, which it would not multiply.")

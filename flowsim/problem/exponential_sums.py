@@ -57,10 +57,7 @@ class ExponentialSum:
 def exponential_sum(loss: Loss, y: Array, reach: float = 25.0) -> ExponentialSum | None:
     """The sum of a loss at targets y (n,), or None if none converges fast.
 
-    Parameters
-    ----------
-    reach : float
-        Bound on the predictions for which a quadrature must be exact.
+    `reach` bounds the predictions for which a quadrature must be exact.
     """
     one = np.ones((len(y), 1))
     if loss is EXPONENTIAL:

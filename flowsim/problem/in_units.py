@@ -64,6 +64,8 @@ class InUnits:
     def transform(self: Any, X: Any, y: Any = None) -> Any:
         """Another table in the units of this problem: features (n', d), or with y a problem of its own.
 
+        Raises ValueError if a column is missing or not numeric.
+
         Parameters
         ----------
         X : array (n', d) or data frame
@@ -73,11 +75,6 @@ class InUnits:
         Returns
         -------
         array (n', d) or Problem
-
-        Raises
-        ------
-        ValueError
-            If a column is missing or not numeric.
         """
         if is_frame(X):
             missing = [name for name in self.feature_names if name not in map(str, X.columns)]

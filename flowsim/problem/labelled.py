@@ -76,6 +76,8 @@ def numbers(
 ) -> Array:  # fmt: skip
     """A column as floats.
 
+    Raises ValueError naming the column, the first entry that is not a number, and the advice.
+
     Parameters
     ----------
     what : str
@@ -84,11 +86,6 @@ def numbers(
         Advice for a column that is not numeric, and for rows without a value.
     target : bool
         Whether the column is a target: two labels suggest a loss for labels.
-
-    Raises
-    ------
-    ValueError
-        Naming the column, the first entry that is not a number, and the advice.
     """
     values = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
     if values.dtype.kind in "bui":

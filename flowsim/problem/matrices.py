@@ -86,10 +86,7 @@ class MatrixSensing(Problem):
     def measurement_curvatures(self, eta_u2: float, eta_v2: float) -> tuple[Array, Array]:
         """Rates at which weight noise damps the rows of U and of V, (D,) and (m,).
 
-        Raises
-        ------
-        ValueError
-            If noise couples rows: ``sum_k A_k A_k^T`` and ``sum_k A_k^T A_k`` must be diagonal.
+        Raises ValueError if noise couples rows: ``sum_k A_k A_k^T`` and ``sum_k A_k^T A_k`` must be diagonal.
         """
         rows, columns = np.zeros(self.d), np.zeros(self.n_targets)
         if eta_u2 or eta_v2:

@@ -18,10 +18,7 @@ _ROUNDING = 8.0
 class Scaling:
     """Means and scales of a table: ``X = (table - mean) / scale``, ``y = target - target_mean``.
 
-    Attributes
-    ----------
-    mean, scale : array (d,)
-    target_mean : array () or (m,)
+    `mean` and `scale` are arrays (d,), `target_mean` () or (m,).
     """
 
     mean: Array

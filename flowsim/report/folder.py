@@ -50,15 +50,12 @@ class Run:
 def read_runs(folder: str | Path) -> list[Run]:
     """The run in a folder, or the runs in its sub-folders, ordered towards small alpha, then large noise.
 
+    Raises ValueError if there is no run, or one that is incomplete or damaged.
+
     Parameters
     ----------
     folder : path
         A folder with ``summary.json`` and ``trajectory.nc``, or of such folders.
-
-    Raises
-    ------
-    ValueError
-        If there is no run, or one that is incomplete or damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -16,6 +16,8 @@ from flowsim.report.payload import payload
 def write_report(folder: str | Path, out: str | Path | None = None, title: str | None = None) -> Path:
     """Write the page of a run folder, or of a folder of run folders.
 
+    Raises ValueError if the folder holds no run, or one that is incomplete or damaged.
+
     Parameters
     ----------
     folder : path
@@ -24,16 +26,6 @@ def write_report(folder: str | Path, out: str | Path | None = None, title: str |
     out : path, optional
         The file; ``report.html`` in the folder by default. It is written atomically.
     title : str, optional
-
-    Returns
-    -------
-    Path
-        Path of the page.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds no run, or one that is incomplete or damaged.
     """
     runs = read_runs(folder)
     out = Path(folder) / "report.html" if out is None else Path(out)

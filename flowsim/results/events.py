@@ -94,10 +94,7 @@ class Event:
     def __call__(self, t: Array, state: State) -> Array:
         """The function's values, (K, C).
 
-        Raises
-        ------
-        ValueError
-            For a wrong shape, or NaN.
+        Raises ValueError for a wrong shape, or NaN.
         """
         values = np.asarray(self.function(t, state), dtype=float)
         if values.ndim not in (1, 2) or len(values) != len(t):

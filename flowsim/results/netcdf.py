@@ -82,17 +82,9 @@ class Labelled:
 def write(data: Labelled, path: str | os.PathLike[str], otherwise: str) -> Path:
     """Write sealed NetCDF, in its classic form or, by the name's ending, in that of HDF5; whole or not at all.
 
-    Parameters
-    ----------
-    otherwise : str
-        What the caller may use for other kinds of files.
-
-    Raises
-    ------
-    ValueError
-        If the name does not end in one that says what is in the file.
-    MissingExtraError
-        If the name asks for HDF5 and its library is not installed.
+    `otherwise` says what the caller may use for other kinds of files.
+    Raises ValueError if the name does not end in one that says what is in the file.
+    Raises MissingExtraError if the name asks for HDF5 and its library is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()

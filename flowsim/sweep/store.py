@@ -72,21 +72,14 @@ def checksum(key: str, status: str, seconds: float, payload: bytes) -> bytes:
 class Store:
     """Finished points by key; in memory if `path` is None.
 
+    `damaged` counts the damaged points that were dropped since the store was opened.
+    Raises ValueError if the file is not a store, or too damaged to be recognised.
+
     Parameters
     ----------
     path : path-like or None
         Created if missing, on a local disk: SQLite's write-ahead log needs shared memory. May be open in
         several processes of one machine at a time.
-
-    Attributes
-    ----------
-    damaged : int
-        Number of damaged points that were dropped since the store was opened.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a store, or too damaged to be recognised.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:

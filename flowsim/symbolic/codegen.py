@@ -33,6 +33,8 @@ def digest(text: str) -> str:
 def load_generated(source: str | Callable[[], str], stem: str, key: str | None = None) -> ModuleType:
     """Import generated source through a file in the user's cache folder.
 
+    The same object for the same stem and key within a process; ``module.SOURCE`` holds the text.
+
     Parameters
     ----------
     source : str, or function without arguments that returns it
@@ -41,11 +43,6 @@ def load_generated(source: str | Callable[[], str], stem: str, key: str | None =
         Prefix of the file's name.
     key : str, optional
         Digest of the inputs of the source; default: a hash of the source, which must then be text.
-
-    Returns
-    -------
-    module
-        The same object for the same stem and key within a process. ``module.SOURCE`` holds the text.
     """
     if key is None:
         if not isinstance(source, str):

@@ -28,10 +28,7 @@ LeadingPart = dict[tuple[int, ...], float]
 def order_at_origin(formula: Formula) -> int:
     """Lowest homogeneous degree of phi at 0: 0 if ``phi(0) != 0``, 2 for ``u*v``, L for a product of L weights.
 
-    Raises
-    ------
-    ValueError
-        If phi has a pole or a branch cut at 0, or is flat there.
+    Raises ValueError if phi has a pole or a branch cut at 0, or is flat there.
     """
     return len(formula.weights) if formula.product_of is not None else _lowest(formula)[0]
 
