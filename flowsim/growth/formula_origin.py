@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.growth.series import Series, SingularError, taylor_series
-from flowsim.network import DiagonalNetwork, Formula
+from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
 #: A sum below this many rounding errors of its terms is an exact zero.
 ZERO = 32 * float(np.finfo(float).eps)
@@ -54,10 +54,10 @@ class Origin:
     small: float
 
     def components(self, theta: Array) -> Array:
-        """c of weights (k,): exactly 0 where only the rounding of a cancellation is left."""
+        """c of weights (k,) or (k, P): exactly 0 where only the rounding of a cancellation is left."""
         c: Array = self.basis.T @ theta
         c[np.abs(c) <= ZERO * (np.abs(self.basis).T @ np.abs(theta))] = 0.0
-        return c / self.metric
+        return (c.T / self.metric).T
 
     def value(self, c: Array) -> Array:
         """``phi - phi(0)`` at columns c (k, P)."""
@@ -100,6 +100,10 @@ def origin_of(formula: Formula) -> Origin:
     """Series, eigenvectors and ranges of a formula at its origin."""
     k = len(formula.weights)
     empty = Series(np.zeros((0, k), np.int64), np.zeros(0))
+    form = quadratic_form(formula)
+    if form is not None:
+        rate, basis = _eigen(2.0 * form)
+        return Origin(2, rate, basis, (basis**2).sum(axis=0), empty, (empty,) * k, math.inf, math.inf)
     nothing = Origin(0, np.zeros(k), np.eye(k), np.ones(k), empty, (), 0.0, 0.0)
     try:
         plain = taylor_series(formula, np.eye(k))

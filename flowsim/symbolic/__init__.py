@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from flowsim.symbolic.kernels import Kernels, kernels
 from flowsim.symbolic.origin import order_at_origin
-from flowsim.symbolic.thresholds import thresholds
 
 _LATER = {
     "Derivation": "flowsim.symbolic.derivation",
@@ -26,7 +25,7 @@ _LATER = {
     "minimal_trace": "flowsim.symbolic.sharpness",
 }
 
-__all__ = ["Kernels", "kernels", "order_at_origin", "thresholds", *_LATER]
+__all__ = ["Kernels", "kernels", "order_at_origin", *_LATER]
 
 if TYPE_CHECKING:
     from flowsim.symbolic.derivation import Derivation as Derivation

@@ -1,10 +1,7 @@
-r"""Growth thresholds: the values of the dual at which a coordinate leaves 0.
+r"""Growth thresholds of order three and more: the values of the dual at which a coordinate leaves 0.
 
-With ``s_i = -int g_i`` in the units of accelerated time, coordinate i started at ``s * a`` (a its direction, s -> 0)
-becomes positive when s_i reaches ``t_i^+`` and negative at ``-t_i^-``. The lowest homogeneous part ``phi_L`` at 0
-determines them:
+With ``phi_L`` the lowest homogeneous part at 0 and a the direction of the start,
 
-- L = 2: ``t^+ = 1/lambda_max``, ``t^- = -1/lambda_min`` of ``Hess phi(0)``, over the excited eigenspaces;
 - a product of L >= 3 weights: with S the integral below and a_L the weight of smallest modulus,
 
   .. math:: S(a) = \frac12 \int_0^\infty \frac{ds}{\prod_j \sqrt{s + a_j^2}}, \qquad
@@ -12,6 +9,8 @@ determines them:
 
   the side of the product's sign has S, the other ``S_0 - S`` (infinite if two weights tie for the smallest modulus);
 - any other L >= 3: the blow-up time of ``x' = +- grad phi_L(x)`` from a, by integration on the sphere.
+
+Those of order two, and the general statement: :mod:`flowsim.growth.arrivals`.
 """
 
 from __future__ import annotations
@@ -21,14 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
-from flowsim.network import DiagonalNetwork, Formula
-from flowsim.symbolic.origin import LeadingPart, leading_part, order_at_origin
+from flowsim.symbolic.origin import LeadingPart
 
-#: A projection below this, relative to the direction, counts as zero: eigenvectors have rounding errors.
-_PROJECTION = 1e-13
 #: Step of the trapezoidal rule in log s: its error, exp(-2 pi^2 / step), is below rounding.
 _LOG_STEP = 0.5
 _LOG_TAIL = 80.0
@@ -36,135 +31,6 @@ _CHUNK = 1 << 20
 #: A start that does not grow within this multiple of the natural time converges to a stationary direction.
 _NEVER = 1e9
 _MAX_SPANS = 200
-
-
-class HigherOrderError(ValueError):
-    """The start has no component along the fastest direction, and terms of higher order can create one."""
-
-
-def thresholds(net: DiagonalNetwork, direction: ArrayLike, d: int) -> tuple[Array, Array]:
-    r"""``(t^+, t^-)`` for each coordinate; infinite for a side that cannot be reached.
-
-    Parameters
-    ----------
-    net : DiagonalNetwork
-    direction : array (k, d)
-        The direction that alpha multiplies, ``net.direction(start, d)``.
-    d : int
-
-    Returns
-    -------
-    t_plus, t_minus : array (d,)
-        Both positive, in units of accelerated time times gradient.
-
-    Raises
-    ------
-    ValueError
-        If the origin is not a critical point with value 0, if formulas of different order are mixed (their time
-        scales differ), or if no threshold is known.
-
-    References
-    ----------
-    arXiv:2607.12332.
-    """
-    direction = np.asarray(direction, dtype=float)
-    if direction.shape != (len(net.weights), d):
-        raise ValueError(f"`direction` must have shape ({len(net.weights)}, {d}); received {direction.shape}.")
-    orders = {formula: order_at_origin(formula) for formula in net.distinct}
-    for formula, order in orders.items():
-        if order < 2:
-            what = "phi(0) != 0" if order == 0 else "grad phi(0) != 0"
-            raise ValueError(
-                f"`formula` {formula.text!r} has {what}: the origin is not a critical point with value 0, "
-                "so a vanishing initialisation has no growth thresholds."
-            )
-    if len(set(orders.values())) > 1:
-        listed = ", ".join(f"{formula.text!r}: {order}" for formula, order in orders.items())
-        raise ValueError(
-            f"`formula` mixes orders at the origin ({listed}); their time scales differ, so there is no common limit."
-        )
-    plus, minus = np.empty(d), np.empty(d)
-    kinds = net.kinds(d)
-    for kind, formula in enumerate(net.distinct):
-        chosen = np.flatnonzero(kinds == kind)
-        if chosen.size:
-            rows = [net.weights.index(name) for name in formula.weights]
-            plus[chosen], minus[chosen] = _of_formula(formula, direction[rows][:, chosen])
-    return plus, minus
-
-
-def _of_formula(formula: Formula, start: Array) -> tuple[Array, Array]:
-    order = order_at_origin(formula)
-    if order == 2:
-        return _second_order(formula, start)
-    if formula.product_of is not None:
-        return product_thresholds(start)
-    columns, inverse = np.unique(start, axis=1, return_inverse=True)
-    part = leading_part(formula)
-    pairs = np.array([[blow_up_time(part, column, sign) for column in columns.T] for sign in (1.0, -1.0)])
-    return pairs[0][inverse.ravel()], pairs[1][inverse.ravel()]
-
-
-def _second_order(formula: Formula, start: Array) -> tuple[Array, Array]:
-    if formula.product_of is not None:
-        # p = u + v and q = u - v decouple, with exact zeros.
-        return (
-            np.where(start[0] + start[1] != 0, 1.0, np.inf),
-            np.where(start[0] - start[1] != 0, 1.0, np.inf),
-        )
-    k = start.shape[0]
-    hessian = np.zeros((k, k))
-    for powers, c in leading_part(formula).items():
-        a, b = [index for index, power in enumerate(powers) for _ in range(power)]
-        hessian[a, b] += c
-        hessian[b, a] += c
-    values, vectors = np.linalg.eigh(hessian)
-    projected = vectors.T @ start
-    scale = np.linalg.norm(start, axis=0)
-    plus = _first_excited(formula, values, vectors, projected, scale)
-    minus = _first_excited(formula, -values[::-1], vectors[:, ::-1], projected[::-1], scale)
-    return plus, minus
-
-
-def _first_excited(formula: Formula, values: Array, vectors: Array, projected: Array, scale: Array) -> Array:
-    """1/lambda for the largest positive eigenvalue with an excited eigenspace; ascending `values`."""
-    result = np.full(projected.shape[1], np.inf)
-    waiting = np.ones(projected.shape[1], dtype=bool)
-    tolerance = 1e-10 * np.abs(values).max()
-    top = len(values)
-    while top > 0 and values[top - 1] > tolerance and waiting.any():
-        bottom = top - 1
-        while bottom > 0 and values[top - 1] - values[bottom - 1] <= tolerance:
-            bottom -= 1
-        excited = np.linalg.norm(projected[bottom:top], axis=0) > _PROJECTION * scale
-        result[waiting & excited] = 1.0 / values[bottom:top].mean()
-        waiting &= ~excited
-        if (waiting & (scale > 0)).any() and not _stays_unexcited(formula, vectors[:, bottom:top]):
-            raise HigherOrderError(
-                f"`start` has no part along the fastest direction {np.round(vectors[:, top - 1], 6).tolist()} of "
-                f"{formula.text!r}, and its higher-order terms can create one: no threshold is known."
-            )
-        top = bottom
-    return result
-
-
-def _stays_unexcited(formula: Formula, vectors: Array) -> bool:
-    """Whether weights orthogonal to these vectors remain so: ``grad phi`` is orthogonal to them there."""
-    part = leading_part(formula)
-    import sympy
-
-    symbols = [sympy.Symbol(name, real=True) for name in formula.weights]
-    phi = formula.expression
-    if phi.is_polynomial(*symbols) and sympy.Poly(phi, *symbols).total_degree() == sum(next(iter(part))):
-        return True
-    slope = sympy.lambdify(symbols, [phi.diff(x) for x in symbols], "numpy")
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (20, len(symbols)))
-    samples -= samples @ vectors @ vectors.T
-    for sample in samples:
-        gradient = np.array(slope(*sample), dtype=float)
-        if not np.abs(vectors.T @ gradient).max() <= 1e-12 * max(1.0, np.abs(gradient).max()):
-            return False
-    return True
 
 
 def product_thresholds(start: Array) -> tuple[Array, Array]:

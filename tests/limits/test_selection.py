@@ -8,15 +8,15 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 
 import flowsim as fs
+from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.product_response import ProductResponse
-from flowsim.symbolic import thresholds
 
 DEEP = fs.DiagonalNetwork(depth=3)
 
 
 def threshold(weights: list[float], side: int = 0) -> float:
     net = fs.DiagonalNetwork(depth=len(weights))
-    return float(thresholds(net, np.array(weights)[:, None], 1)[side][0])
+    return float(growth_thresholds(net, np.array(weights)[:, None], 1)[side][0])
 
 
 def compare(

@@ -9,6 +9,7 @@ import pytest
 import sympy
 
 import flowsim as fs
+from flowsim.growth.arrivals import growth_thresholds
 from flowsim.symbolic import kernels
 
 FORMULAS = [
@@ -174,7 +175,7 @@ def test_formulas_without_a_saddle_at_0_say_so(formula: str, says: str) -> None:
     assert says.split(" !=")[0] in " ".join(derivation.remarks)
     assert "no saddle at the origin" in str(derivation)
     with pytest.raises(ValueError, match="`formula`"):
-        fs.symbolic.thresholds(net, net.direction(None, 1), 1)
+        growth_thresholds(net, net.direction(None, 1), 1)
 
 
 def test_powers_that_are_no_integers_are_written_out() -> None:

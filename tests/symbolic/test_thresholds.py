@@ -7,7 +7,7 @@ import pytest
 from scipy.special import elliprf
 
 import flowsim as fs
-from flowsim.symbolic import thresholds
+from flowsim.growth.arrivals import growth_thresholds
 from flowsim.symbolic.origin import leading_part
 from flowsim.symbolic.thresholds import blow_up_time, product_thresholds
 
@@ -26,7 +26,7 @@ from flowsim.symbolic.thresholds import blow_up_time, product_thresholds
 def test_two_layer_type_thresholds_are_inverse_eigenvalues_of_the_hessian_at_0(formula, plus, minus) -> None:
     net = fs.DiagonalNetwork(formula)
     direction = np.array([[1.0], [0.3], [-0.4]])[: len(net.weights)]
-    t_plus, t_minus = thresholds(net, direction, 1)
+    t_plus, t_minus, _ = growth_thresholds(net, direction, 1)
     assert t_plus[0] == pytest.approx(plus, rel=1e-14)
     assert t_minus[0] == pytest.approx(minus, rel=1e-14)
 
