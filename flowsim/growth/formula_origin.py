@@ -102,7 +102,7 @@ def origin_of(formula: Formula) -> Origin:
     empty = Series(np.zeros((0, k), np.int64), np.zeros(0))
     form = quadratic_form(formula)
     if form is not None:
-        rate, basis = _eigen(2.0 * form)
+        rate, basis = eigenvectors(2.0 * form)
         return Origin(2, rate, basis, (basis**2).sum(axis=0), empty, (empty,) * k, math.inf, math.inf)
     nothing = Origin(0, np.zeros(k), np.eye(k), np.ones(k), empty, (), 0.0, 0.0)
     try:
@@ -119,7 +119,7 @@ def origin_of(formula: Formula) -> Origin:
             a, b = np.repeat(np.arange(k), powers)
             hessian[a, b] += value
             hessian[b, a] += value
-    rate, basis = _eigen(hessian)
+    rate, basis = eigenvectors(hessian)
     metric = (basis**2).sum(axis=0)
     series = taylor_series(formula, basis)
     series = series.part((series.degree > 2) & significant(series))
@@ -140,15 +140,13 @@ def significant(series: Series) -> NDArray[np.bool_]:
     return size > ZERO * largest[degree]
 
 
-def _eigen(hessian: Array) -> tuple[Array, Array]:
-    """Eigenvalues and orthogonal eigenvectors, block by block: uncoupled weights keep exact zeros."""
-    from scipy.sparse.csgraph import connected_components
-
+def eigenvectors(hessian: Array) -> tuple[Array, Array]:
+    """Eigenvalues and orthogonal, not normalised, eigenvectors, block by block: uncoupled weights keep exact zeros."""
     k = len(hessian)
     rate, basis = np.zeros(k), np.zeros((k, k))
-    _, label = connected_components(hessian != 0, directed=False)
-    for block in range(label.max() + 1):
-        own = np.flatnonzero(label == block)
+    coupled = np.linalg.matrix_power(np.eye(k) + (hessian != 0), k) > 0
+    for block in np.unique(coupled.argmax(axis=1)):
+        own = np.flatnonzero(coupled[block])
         part = hessian[np.ix_(own, own)]
         if len(own) == 2 and part[0, 0] == part[1, 1]:
             # u + v and u - v without square roots: a start with u = ±v cancels exactly.

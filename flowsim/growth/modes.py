@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array, log_abs
+from flowsim.growth.formula_origin import eigenvectors
 from flowsim.network import DiagonalNetwork, Formula, Start, quadratic_form
 from flowsim.network.quadratic import ZERO
 
@@ -231,14 +232,7 @@ def diagonalise(formula: Formula, weights: tuple[str, ...]) -> tuple[Array, Arra
     form = quadratic_form(formula)
     assert form is not None
     own = [weights.index(name) for name in formula.weights]
-    if form.shape == (2, 2) and not np.diag(form).any():
-        # u + v and u - v without square roots: a start with u = ±v cancels exactly.
-        values, vectors = form[0, 1] * np.array([1.0, -1.0]), np.array([[1.0, 1.0], [1.0, -1.0]])
-    elif not (form - np.diag(np.diag(form))).any():
-        values, vectors = np.diag(form).copy(), np.eye(len(form))
-    else:
-        values, vectors = np.linalg.eigh(form)
-        values[np.abs(values) <= ZERO * np.abs(values).max()] = 0.0
+    values, vectors = eigenvectors(form)
     all_values, all_vectors = np.zeros(len(weights)), np.zeros((len(weights), len(weights)))
     all_values[: len(own)] = values
     all_vectors[own, : len(own)] = vectors
