@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.descent.products import loss_slopes
+from flowsim.descent.products import loss_slopes, move_on
 from flowsim.descent.tiles import copy_to
 from flowsim.solvers.compilation import compiled, part
 
@@ -72,27 +72,9 @@ def _disturb(out, drawn, multiplicative):
 
 
 @part()
-def _norm_of_difference(x, y):
-    total = 0.0
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            total += (x[i, j] - y[i, j]) ** 2
-    return math.sqrt(total)
-
-
-@part()
-def _norm(x):
-    total = 0.0
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            total += x[i, j] ** 2
-    return math.sqrt(total)
-
-
-@part()
 def _project(state, radius):
     """Project the weights onto a ball; the velocities include the projection."""
-    size = math.hypot(_norm(state.U), _norm(state.V))
+    size = math.hypot(np.linalg.norm(state.U), np.linalg.norm(state.V))
     if size > radius:
         excess = radius / size - 1.0
         _combine(state.velocity_u, state.velocity_u, excess, state.U)
@@ -247,6 +229,5 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
         if options.radius < math.inf:
             _project(state, options.radius)
         np.dot(U, V.T, product)
-        state.length[0] += _norm_of_difference(product, beta)
-        copy_to(product.ravel(), beta.ravel())
+        move_on(product.ravel(), beta.ravel(), state.length)
     return True

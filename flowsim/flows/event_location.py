@@ -5,65 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.flows.dense import DenseOutput, View
 from flowsim.results import Clock, State
 from flowsim.results.events import Event, Events
-from flowsim.solvers import ArcLength, Occurrence, find_events
 from flowsim.solvers import Event as Sought
+from flowsim.solvers import Occurrence, find_events
 
 #: Steps processed together, and entries of beta.
 _BLOCK, _ENTRIES = 256, 1 << 20
 _SAMPLES_PER_STEP = 9
 _NOTHING = Events()
 _FIELD = {"time": "t", "accelerated": "accelerated_time", "arclength": "arclength"}
-
-
-class Seen(Protocol):
-    """States at some points of a run."""
-
-    @property
-    def state(self) -> State: ...
-
-
-class Readable(Protocol):
-    """A run, as far as it has been integrated.
-
-    Attributes
-    ----------
-    t, h : array (S + 1,), (S,)
-        Ends and lengths of its steps.
-    size : int
-        Entries of beta.
-    travelled : ArcLength
-        The arc length of beta alone, without time.
-    """
-
-    @property
-    def t(self) -> Array: ...
-    @property
-    def h(self) -> Array: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def travelled(self) -> ArcLength: ...
-
-    def at_steps(self, step: NDArray[np.intp], position: Array) -> Seen:
-        """The view at positions, 0 to 1, in steps."""
-
-    def on(self, clock: Clock, step: NDArray[np.intp], position: Array) -> Array:
-        """Values of a clock at positions, 0 to 1, in steps."""
-
-    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
-        """beta of some coordinates at values of a clock, shape (K, len(only))."""
-        ...
-
-    def __call__(self, values: Array, clock: Clock) -> State:
-        """The states at values of a clock."""
 
 
 @dataclass(eq=False)
@@ -73,7 +30,7 @@ class WholeRun:
     `end` is the end of the run, a step and a position from 0 to 1 in it; None for the end of the last step.
     """
 
-    run: Readable
+    run: DenseOutput
     end: tuple[int, float] | None = None
 
     def __call__(self, values: Array, clock: Clock) -> State:
@@ -98,7 +55,7 @@ class WholeRun:
 
 
 def search(
-    run: Readable, events: Sequence[Event], limit: tuple[Clock, float] | None = None
+    run: DenseOutput, events: Sequence[Event], limit: tuple[Clock, float] | None = None
 ) -> tuple[list[Occurrence], Occurrence | None]:
     """The events of a run that ends at a value of a clock, up to the first terminal event; and that event."""
     if not events:
@@ -121,7 +78,7 @@ def search(
     return found, last
 
 
-def _without_noise(run: Readable, found: list[Occurrence], sought: Sought, event: Event) -> list[Occurrence]:
+def _without_noise(run: DenseOutput, found: list[Occurrence], sought: Sought, event: Event) -> list[Occurrence]:
     """Leave out motion below the error of the run, and then changes in the other direction."""
     mine = [one for one in found if one.event is sought]
     dropped: set[int] = set()
@@ -155,13 +112,13 @@ def _places(found: Sequence[Occurrence]) -> tuple[NDArray[np.intp], Array]:
     return np.array([one.step for one in found]), np.array([one.position for one in found])
 
 
-def _values(event: Event, t: Array, seen: Seen) -> Array:
+def _values(event: Event, t: Array, seen: View) -> Array:
     # The solver's t may be in another unit.
     state = seen.state
     return event(state.t, state)
 
 
-def located_events(run: Readable, found: Sequence[Occurrence]) -> Events:
+def located_events(run: DenseOutput, found: Sequence[Occurrence]) -> Events:
     """Occurrences as the `Events` of a trajectory."""
     if not found:
         return _NOTHING
