@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flowsim.compiling import expect
-from flowsim.solvers.ahead import compile_ahead, load
+from flowsim.solvers.precompile import compile_ahead, load
 
 #: Functions ``"module:name"`` in order of need: the loop of a flow; those that write its problem and read its steps.
 _MARCH = ("flowsim.solvers.multistep.march:march",)

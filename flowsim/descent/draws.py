@@ -162,12 +162,12 @@ def _fill(kind, counter, stride, stds, out):
             here = slice(start, start + count)
             _words(counter[here], stride[here], first[:count])
             if kind == _GAUSSIAN:
-                there = slice(half + start, half + start + count)
-                _words(counter[there], stride[there], second[:count])
+                later = slice(half + start, half + start + count)
+                _words(counter[later], stride[later], second[:count])
                 _minus_logs(first[:count], x[:count])
                 _turn(second[:count], x[:count], y[:count])
-                there = slice(half + start, min(half + start + count, size))
-                _scaled(stds[there], y, row[there])
+                later = slice(half + start, min(half + start + count, size))
+                _scaled(stds[later], y, row[later])
             elif kind == _UNIFORM:
                 for i in range(count):
                     x[i] = _SQRT3 * (2.0 * ((np.float64(np.int64(first[i] >> _12)) + 0.5) * _UNIT) - 1.0)

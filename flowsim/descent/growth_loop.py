@@ -303,7 +303,7 @@ _CALL = (
 )  # fmt: skip
 
 
-@compiled(ahead=_CALL)
+@compiled(declared=_CALL)
 def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
 

@@ -225,10 +225,10 @@ def move_on(new, beta, length):
         return
     squares, total = np.empty(LANES), constant(0.0)
     for first in range(0, beta.size, LANES):
-        there = load(new, first)
-        step = there - load(beta, first)
+        moved = load(new, first)
+        step = moved - load(beta, first)
         total = step * step + total
-        store(beta, first, there)
+        store(beta, first, moved)
     store(squares, 0, total)
     for lane in range(LANES):
         length[lane] += math.sqrt(squares[lane])

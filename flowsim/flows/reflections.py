@@ -45,14 +45,14 @@ def mirrors(averages: Callable[[Array], Array], rows: tuple[int, ...], k: int) -
     """
     w = np.random.default_rng(20250607).uniform(0.1, 0.9, (k, _POINTS))
     with np.errstate(all="ignore"):
-        here = averages(w)
-    scale = np.abs(here).max(axis=1, keepdims=True)
+        values = averages(w)
+    scale = np.abs(values).max(axis=1, keepdims=True)
     found = []
     for normal in _candidates(rows, k):
         mirrored = w - 2 * np.outer(normal, normal @ w) / (normal @ normal)
         with np.errstate(all="ignore"):
-            there = averages(np.ascontiguousarray(mirrored))
-        if (np.abs(there - here) <= _AGREES * scale).all():
+            reflected = averages(np.ascontiguousarray(mirrored))
+        if (np.abs(reflected - values) <= _AGREES * scale).all():
             found.append(normal)
     return np.array(found).reshape(-1, k)
 

@@ -13,6 +13,7 @@ from flowsim.arrays import Array
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
 from flowsim.solvers.compilation import compiled
+from flowsim.solvers.multistep.curves import clenshaw, piece_of
 
 
 class CurveTable(NamedTuple):
@@ -103,25 +104,8 @@ def primitives(table: CurveTable) -> Array:
 
 
 @compiled()
-def _piece_of(table, curve, z):
-    """The piece that holds z, the nearest one beyond the ends."""
-    low, high = table.first[curve], table.first[curve + 1] - 1
-    while low < high:
-        middle = (low + high) // 2
-        if z < table.high[middle]:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-@compiled()
 def _chebyshev(coefficients, x):
-    """Clenshaw's sum."""
-    b1 = b2 = 0.0
-    for n in range(coefficients.shape[0] - 1, 0, -1):
-        b1, b2 = coefficients[n] + 2.0 * x * b1 - b2, b1
-    return coefficients[0] + x * b1 - b2
+    return clenshaw(coefficients, 0, coefficients.shape[0], x)
 
 
 @compiled()
@@ -151,7 +135,7 @@ def read_table(table, curve, z, beta, slope):
     """B and B' of points z (P,) on curves (P,); continued by straight lines beyond the ends of a curve."""
     for i in range(z.shape[0]):
         c = curve[i]
-        p = _piece_of(table, c, z[i])
+        p = piece_of(table, c, z[i])
         at = min(max(z[i], table.low[p]), table.high[p])
         if table.closed[p]:
             value, rise = _closed(table, c, p, at)
@@ -168,7 +152,7 @@ def read_weights(table, curve, z, weights, logs):
     c_log = np.empty(count)
     for i in range(z.shape[0]):
         c = curve[i]
-        p = _piece_of(table, c, z[i])
+        p = piece_of(table, c, z[i])
         at = min(max(z[i], table.low[p]), table.high[p])
         if table.closed[p]:
             for k in range(count):
@@ -221,7 +205,7 @@ def read_derivatives(table, area, curve, z, curvature, potential):
     read_table(table, curve, z, beta, slope)
     for i in range(z.shape[0]):
         c = curve[i]
-        p = _piece_of(table, c, z[i])
+        p = piece_of(table, c, z[i])
         at = min(max(z[i], table.low[p]), table.high[p])
         over = z[i] - at
         curvature[i] = 0.0

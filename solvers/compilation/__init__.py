@@ -47,14 +47,14 @@ _pipelines = pipelines()
 
 
 def compiled(
-    signature: Any = None, *, explicit: bool = False, ahead: Any = None, **options: Any
+    signature: Any = None, *, explicit: bool = False, declared: Any = None, **options: Any
 ) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function when it is first called, or at once for a signature, and keep the result on disk.
 
     Division by zero gives infinity, and other threads may run meanwhile, unless the options of Numba's ``njit`` say
     otherwise. Only a function with a signature can be called by its address. With `explicit`, vectors are written out
-    (see :mod:`flowsim.solvers.simd`) and LLVM does not vectorise loops. `ahead` are its argument types, for
-    :mod:`flowsim.solvers.ahead`.
+    (see :mod:`flowsim.solvers.simd`) and LLVM does not vectorise loops. `declared` are its argument types, for
+    :mod:`flowsim.solvers.precompile`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -62,7 +62,7 @@ def compiled(
         chosen |= (_pipelines.explicit if explicit else _pipelines.whole) | options
         dispatcher: Any = njit(**chosen)(function)
         dispatcher._cache = disk_cache(function)
-        dispatcher.ahead = ahead
+        dispatcher.declared = declared
         if signature is not None:
             dispatcher.compile(signature)
             dispatcher.disable_compile()

@@ -65,7 +65,7 @@ def _table(sizes):
 
 
 @bare()
-def _piece_of(table, curve, z):
+def piece_of(table, curve, z):
     """The piece that contains z; the nearest one beyond the ends."""
     low, high = table.first[curve], table.first[curve + 1] - 1
     while low < high:
@@ -78,7 +78,7 @@ def _piece_of(table, curve, z):
 
 
 @bare()
-def _chebyshev(coefficients, first, count, x):
+def clenshaw(coefficients, first, count, x):
     """Clenshaw's sum."""
     b1 = b2 = 0.0
     for n in range(first + count - 1, first, -1):
@@ -92,7 +92,7 @@ def _read(table, curve, z):
 
     The size is that of B, or of the change of B over an e-folding where that is larger.
     """
-    p = _piece_of(table, curve, z)
+    p = piece_of(table, curve, z)
     at = min(max(z, table.low[p]), table.high[p])
     value = rise = bend = 0.0
     size = _NOTHING
@@ -110,9 +110,9 @@ def _read(table, curve, z):
     else:
         x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
         first = p * table.coefficients
-        value = _chebyshev(table.beta, first, table.coefficients, x)
-        rise = max(_chebyshev(table.slope, first, table.coefficients, x), 0.0)
-        bend = _chebyshev(table.curvature, first, table.coefficients, x)
+        value = clenshaw(table.beta, first, table.coefficients, x)
+        rise = max(clenshaw(table.slope, first, table.coefficients, x), 0.0)
+        bend = clenshaw(table.curvature, first, table.coefficients, x)
     if at != z:
         value += rise * (z - at)
         bend = 0.0
@@ -125,10 +125,10 @@ def _locate(ws, guess):
     sizes, table, z, out = view(Sizes, ws), _table(view(Sizes, ws)), view(History, ws).z, view(Trial, ws).exponents
     coordinate, slope, inside = view(Index, ws).coordinate, view(Exponentials, ws).slope, 1
     for i in range(sizes.width):
-        curve, there = table.which[coordinate[i]], z[i] + guess[i]
-        value, rise, _, size = _read(table, curve, there)
+        curve, moved = table.which[coordinate[i]], z[i] + guess[i]
+        value, rise, _, size = _read(table, curve, moved)
         out[i] = size if size > _NOTHING else math.log(max(abs(value), rise / slope[i], 1e-300))
-        past = max(table.least[curve] - there, there - table.most[curve])
+        past = max(table.least[curve] - moved, moved - table.most[curve])
         if past > 0.0:
             # Extrapolate by the growth at the origin: a step that is too long is shortened before tables are extended.
             inside = 0
@@ -144,8 +144,8 @@ def _evaluate(ws):
         value = rise = bend = 0.0
         if s < active.n:
             value, rise, bend, _ = _read(table, table.which[coordinate[s]], z[s] + guess[s])
-        values.beta[s], values.by_z[s], values.by_zz[s] = value, rise, bend
-        values.by_t[s] = values.by_zt[s] = 0.0
+        values.beta[s], values.beta_z[s], values.beta_zz[s] = value, rise, bend
+        values.beta_t[s] = values.beta_zt[s] = 0.0
     return 1 if sizes.width > 0 else 0
 
 

@@ -63,21 +63,21 @@ def _locate(ws, sides, guess):
 def _evaluate(ws, sides):
     active, values, guess = view(Active, ws), view(Values, ws), view(Trial, ws).guess
     for s in range(active.padded):
-        beta = by_z = by_zz = 0.0
+        beta = beta_z = beta_zz = 0.0
         if s < active.n:
             i = view(Index, ws).coordinate[s]
             above, below = away(sides, 0, i, guess[s]), away(sides, 1, i, guess[s])
             side = 0 if above <= below else 1
             if min(above, below) < np.inf:
-                beta, by_z, by_zz = values_of(sides, side, i, min(above, below))
-            if not by_z >= 0.0:
+                beta, beta_z, beta_zz = values_of(sides, side, i, min(above, below))
+            if not beta_z >= 0.0:
                 return 0
             moves = sides.moves[side * sides.d + i]
-            by_z, by_zz = moves * by_z, moves * moves * by_zz
+            beta_z, beta_zz = moves * beta_z, moves * moves * beta_zz
             if side == 1:
-                beta, by_zz = -beta, -by_zz
-        values.beta[s], values.by_z[s], values.by_zz[s] = beta, by_z, by_zz
-        values.by_t[s] = values.by_zt[s] = 0.0
+                beta, beta_zz = -beta, -beta_zz
+        values.beta[s], values.beta_z[s], values.beta_zz[s] = beta, beta_z, beta_zz
+        values.beta_t[s] = values.beta_zt[s] = 0.0
     return 1
 
 

@@ -98,10 +98,10 @@ def evaluate(ws):
             t_s = t_s - load(terms.decay, at) * value
             m_s = m_s - load(terms.decay, at) * lifted
         store(values.beta, s, b_s)
-        store(values.by_z, s, d_s)
-        store(values.by_t, s, t_s)
-        store(values.by_zz, s, q_s)
-        store(values.by_zt, s, m_s)
+        store(values.beta_z, s, d_s)
+        store(values.beta_t, s, t_s)
+        store(values.beta_zz, s, q_s)
+        store(values.beta_zt, s, m_s)
     return True
 
 
@@ -111,5 +111,5 @@ def along_flow(ws):
     values, f = view(Values, ws), view(Trial, ws).f
     for b in range(0, view(Active, ws).padded, EIGHT):
         flow = load(f, b)
-        store(values.velocity, b, load(values.by_z, b) * flow + load(values.by_t, b))
-        store(values.velocity_by_z, b, load(values.by_zz, b) * flow + load(values.by_zt, b))
+        store(values.velocity, b, load(values.beta_z, b) * flow + load(values.beta_t, b))
+        store(values.velocity_z, b, load(values.beta_zz, b) * flow + load(values.beta_zt, b))

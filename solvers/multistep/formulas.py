@@ -21,12 +21,18 @@ from flowsim.solvers.simd import EIGHT, constant, load, magnitude, store, view, 
 def coefficients(ws, k, h):
     r"""Coefficients of the formulas for the past spacings and the new step, for up to k + 2 past points.
 
-    ``ahead[j]`` = 1/(t_{n+1} - t_{n-j}), ``behind[j]`` = 1/(t_n - t_{n-1-j}); ``ratio[j]`` takes the j-th difference to
-    the new point; ``end_slope[j]`` is the slope there of the polynomial N_j that is 1 there and 0 at the last j points;
-    and ``integral[j * FOLDS + q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the step.
+    ``inverse_new[j]`` = 1/(t_{n+1} - t_{n-j}), ``inverse_old[j]`` = 1/(t_n - t_{n-1-j}); ``ratio[j]`` takes the j-th
+    difference to the new point; ``end_slope[j]`` is the slope at the new point of the polynomial N_j that is 1 there
+    and 0 at the last j points; and ``integral[j * FOLDS + q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the
+    step.
     """
     formula = view(Formula, ws)
-    ahead, behind, ratio, end_slope = formula.ahead, formula.behind, formula.ratio, formula.end_slope
+    inverse_new, inverse_old, ratio, end_slope = (
+        formula.inverse_new,
+        formula.inverse_old,
+        formula.ratio,
+        formula.end_slope,
+    )
     integral, step = formula.integral, formula.step
     spans = view(History, ws).spans
     now, before, step[0] = h, 0.0, h
@@ -35,10 +41,10 @@ def coefficients(ws, k, h):
         integral[q] = 1.0 / q
     for j in range(k + 2):
         before += spans[j]
-        ahead[j], behind[j] = 1.0 / now, 1.0 / before
-        ratio[j + 1] = ratio[j] * (now * behind[j])
-        end_slope[j + 1] = end_slope[j] + ahead[j]
-        part = h * ahead[j]
+        inverse_new[j], inverse_old[j] = 1.0 / now, 1.0 / before
+        ratio[j + 1] = ratio[j] * (now * inverse_old[j])
+        end_slope[j + 1] = end_slope[j] + inverse_new[j]
+        part = h * inverse_new[j]
         for q in range(1, k + 5 - j):
             integral[(j + 1) * FOLDS + q] = integral[j * FOLDS + q] - part * integral[j * FOLDS + q + 1]
         now += spans[j]
@@ -51,26 +57,31 @@ def predict(ws, k, h):
     All as increments from the last z.
     """
     formula = view(Formula, ws)
-    ahead, behind, ratio, end_slope = formula.ahead, formula.behind, formula.ratio, formula.end_slope
+    inverse_new, inverse_old, ratio, end_slope = (
+        formula.inverse_new,
+        formula.inverse_old,
+        formula.ratio,
+        formula.end_slope,
+    )
     integral = formula.integral
     history, trial, padded = view(History, ws), view(Trial, ws), view(Sizes, ws).padded
-    extra = h * integral[(k + 1) * FOLDS + 1] * ratio[k] / ahead[k]
+    extra = h * integral[(k + 1) * FOLDS + 1] * ratio[k] / inverse_new[k]
     for b in range(0, padded, EIGHT):
         slope, f_k = load(history.df, b), load(history.f, b)
         z_k, b_k = h * f_k, constant(0.0)
         for j in range(1, k):
             value = load(history.f, j * padded + b)
-            slope = slope - behind[j - 1] * value
+            slope = slope - inverse_old[j - 1] * value
             value = ratio[j] * value
             f_k = f_k + value
             z_k = z_k + (h * integral[j * FOLDS + 1]) * value
             b_k = b_k + end_slope[j] * value
         value = load(history.f, k * padded + b)
-        slope = slope - behind[k - 1] * value
+        slope = slope - inverse_old[k - 1] * value
         store(trial.known, b, z_k)
         store(trial.guess, b, z_k + (h * integral[k * FOLDS + 1] * ratio[k]) * value + extra * slope)
-        store(trial.f_ahead, b, f_k)
-        store(trial.df_ahead, b, b_k)
+        store(trial.f_predicted, b, f_k)
+        store(trial.df_predicted, b, b_k)
 
 
 @bare()
@@ -82,13 +93,13 @@ def local_errors(ws, k, h, lower, higher):
     for e) do not predict, tau is the distance of the next past point.
     """
     formula = view(Formula, ws)
-    ahead, ratio, end_slope, integral = formula.ahead, formula.ratio, formula.end_slope, formula.integral
+    inverse_new, ratio, end_slope, integral = formula.inverse_new, formula.ratio, formula.end_slope, formula.integral
     history, trial, padded, gain = view(History, ws), view(Trial, ws), view(Sizes, ws).padded, view(Scales, ws).gain
-    last_0, last_1, last_2 = ahead[k], ahead[k - 1], ahead[k + 1]
+    last_0, last_1, last_2 = inverse_new[k], inverse_new[k - 1], inverse_new[k + 1]
     now = below = above = constant(0.0)
     for b in range(0, padded, EIGHT):
         scale = load(gain, b)
-        e, slope = load(trial.f, b) - load(trial.f_ahead, b), load(trial.df, b) - load(trial.df_ahead, b)
+        e, slope = load(trial.f, b) - load(trial.f_predicted, b), load(trial.df, b) - load(trial.df_predicted, b)
         past = ratio[k] * load(history.f, k * padded + b)
         error = slope - end_slope[k] * e - last_0 * (e - past)
         store(trial.residual, b, error)
@@ -114,7 +125,7 @@ def remember(ws, k):
     """Update the differences of f to the new point."""
     history, trial, padded, ratio = view(History, ws), view(Trial, ws), view(Sizes, ws).padded, view(Formula, ws).ratio
     for b in range(0, padded, EIGHT):
-        value = load(trial.f, b) - load(trial.f_ahead, b)
+        value = load(trial.f, b) - load(trial.f_predicted, b)
         beyond = value - ratio[k] * load(history.f, k * padded + b)
         store(history.f, (k + 2) * padded + b, beyond - ratio[k + 1] * load(history.f, (k + 1) * padded + b))
         store(history.f, (k + 1) * padded + b, beyond)
@@ -127,9 +138,9 @@ def remember(ws, k):
 @bare()
 def derivative_from_differences(ws, k, out):
     """f' at the new point from the differences of f there."""
-    history, padded, ahead = view(History, ws), view(Sizes, ws).padded, view(Formula, ws).ahead
+    history, padded, inverse_new = view(History, ws), view(Sizes, ws).padded, view(Formula, ws).inverse_new
     for b in range(0, padded, EIGHT):
         slope = constant(0.0)
         for j in range(k + 1):
-            slope = slope + ahead[j] * load(history.f, (j + 1) * padded + b)
+            slope = slope + inverse_new[j] * load(history.f, (j + 1) * padded + b)
         store(out, b, slope)

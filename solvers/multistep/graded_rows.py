@@ -124,7 +124,7 @@ def _evaluate(ws, rows, first, second):
     trial, count = view(Trial, ws), view(Active, ws).padded
     if not evaluate(ws):
         return False
-    _by_formula(ws, rows, (first, second), values.by_z, values.by_t)
+    _by_formula(ws, rows, (first, second), values.beta_z, values.beta_t)
     check = 0.0
     for q in range(sizes.rows):
         total = terms = constant(0.0)
@@ -140,21 +140,21 @@ def _evaluate(ws, rows, first, second):
 
 
 @bare()
-def _by_formula(ws, rows, weights, by_z, by_t):
+def _by_formula(ws, rows, weights, beta_z, beta_t):
     """Solve ``(first + second K) g = nu - nu* - second R beta_t`` for g."""
     first, second = weights
     sizes, trial, place = view(Sizes, ws), view(Trial, ws), view(Index, ws).place
-    _times_rows(ws, by_t, rows.by)
+    _times_rows(ws, beta_t, rows.by)
     for q in range(sizes.rows):
         at = place[sizes.width - sizes.rows + q]
-        moved = (trial.guess[at] - trial.known[at]) - second * (rows.by[q] + trial.df_ahead[at])
-        rows.rest[q] = trial.f_ahead[at] + moved / first
-    _factor(ws, rows, second / first, by_z, rows.formula)
+        moved = (trial.guess[at] - trial.known[at]) - second * (rows.by[q] + trial.df_predicted[at])
+        rows.rest[q] = trial.f_predicted[at] + moved / first
+    _factor(ws, rows, second / first, beta_z, rows.formula)
     _solve(rows.formula, sizes.rows, rows.rest, rows.g)
 
 
 @bare()
-def _factor(ws, rows, theta, by_z, triangle):
+def _factor(ws, rows, theta, beta_z, triangle):
     """The triangle T with ``T^T T = I + V V^T``, by Householder reflections of ``[I; V^T]``.
 
     The reciprocals of its diagonal are stored after it.
@@ -163,7 +163,7 @@ def _factor(ws, rows, theta, by_z, triangle):
     r, stride, count, root = sizes.rows, sizes.padded, view(Active, ws).padded, view(Newton, ws).work
     pivots = r * r
     for s in range(count):
-        root[s] = math.sqrt(max(theta * by_z[s], 0.0))
+        root[s] = math.sqrt(max(theta * beta_z[s], 0.0))
     for q in range(r):
         for s in range(0, count, EIGHT):
             store(V, q * stride + s, load(root, s) * load(problem.design, q * stride + s))
@@ -207,8 +207,8 @@ def _rest(ws, rows, first, second):
     values, newton, count, r = view(Values, ws), view(Newton, ws), view(Active, ws).padded, view(Sizes, ws).rows
     _in_coordinates(ws, rows.delta, count, newton.delta)
     for b in range(0, count, EIGHT):
-        store(newton.work, b, load(values.velocity_by_z, b) * load(newton.delta, b))
-        store(newton.change_f, b, load(values.by_z, b) * load(newton.delta, b))
+        store(newton.work, b, load(values.velocity_z, b) * load(newton.delta, b))
+        store(newton.change_f, b, load(values.beta_z, b) * load(newton.delta, b))
     _times_rows(ws, newton.work, rows.by)
     for q in range(r):
         rows.once[q] = (rows.delta[q] - second * rows.by[q]) / first
@@ -273,15 +273,15 @@ def _finish(ws, rows, first, second):
     newton, change, count = view(Newton, ws), view(Trial, ws).residual, view(Active, ws).padded
     for b in range(0, count, EIGHT):
         by = load(change, b)
-        store(newton.rest, b, load(values.by_z, b) + load(values.by_zz, b) * by)
-        store(newton.work, b, load(values.by_t, b) + load(values.by_zt, b) * by)
+        store(newton.rest, b, load(values.beta_z, b) + load(values.beta_zz, b) * by)
+        store(newton.work, b, load(values.beta_t, b) + load(values.beta_zt, b) * by)
     # `work` overlaps with the factor
     copied(newton.work, count, newton.change_f)
     _by_formula(ws, rows, (first, second), newton.rest, newton.change_f)
     for q in range(sizes.rows):
         at = place[sizes.width - sizes.rows + q]
-        moved = (trial.known[at] - trial.guess[at]) + first * (rows.g[q] - trial.f_ahead[at])
-        rows.by[q] = trial.df_ahead[at] + moved / second
+        moved = (trial.known[at] - trial.guess[at]) + first * (rows.g[q] - trial.f_predicted[at])
+        rows.by[q] = trial.df_predicted[at] + moved / second
         if not abs(rows.g[q]) <= largest * rows.terms[q]:
             largest = abs(rows.g[q]) / rows.terms[q]
     _in_coordinates(ws, rows.by, sizes.padded, trial.df)
@@ -299,7 +299,7 @@ def _step(ws):
         if not _evaluate(ws, rows, first, second):
             return -evaluation
         numbers[4] = stiffness(ws, theta)
-        _factor(ws, rows, theta, view(Values, ws).by_z, rows.factor)
+        _factor(ws, rows, theta, view(Values, ws).beta_z, rows.factor)
         solved = _correction(ws, rows, (first, second, theta, goal))
         if solved == FAILED:
             return -evaluation

@@ -62,7 +62,7 @@ def _copy_gram(ws, S):
 @bare()
 def renew(ws, theta):
     """Set W = theta D, the bound on its effect on single coordinates, and the solver; False if singular."""
-    sizes, matrix, by_z, S = view(Sizes, ws), view(Matrix, ws), view(Values, ws).by_z, view(Matrix, ws).inverse
+    sizes, matrix, beta_z, S = view(Sizes, ws), view(Matrix, ws), view(Values, ws).beta_z, view(Matrix, ws).inverse
     if view(Active, ws).solver == BY_INVERSE_IN_ROWS and stiffness(ws, theta) > MOST_IN_ROWS:
         ws.table[_SOLVER] = BY_INVERSE
     active = view(Active, ws)
@@ -75,14 +75,14 @@ def renew(ws, theta):
         _copy_gram(ws, S)
     for s in range(active.n):
         own = S[s * sizes.inverse + s] if active.solver == BY_INVERSE else matrix.reach[s]
-        matrix.weight[s] = theta * by_z[s]
+        matrix.weight[s] = theta * beta_z[s]
         matrix.reach[s] = min(own, 1.0 / max(matrix.weight[s], 1e-300))
     if active.solver == BY_INVERSE:
         update_inverse(S, sizes.inverse, matrix.weight, active.n, active.padded, matrix.work, matrix.second)
     elif active.solver == BY_INVERSE_IN_ROWS:
         _invert_in_rows(ws)
     else:
-        return call(sizes.factored, (PREPARE, ws.buffer, ws.table, by_z)) > 0
+        return call(sizes.factored, (PREPARE, ws.buffer, ws.table, beta_z)) > 0
     return True
 
 
@@ -146,9 +146,9 @@ def _shrink_in_rows(ws, v, times):
 @bare()
 def mismatch(ws, theta):
     """The largest error in a single coordinate of a solution with W instead of theta D."""
-    matrix, by_z, worst = view(Matrix, ws), view(Values, ws).by_z, constant(0.0)
+    matrix, beta_z, worst = view(Matrix, ws), view(Values, ws).beta_z, constant(0.0)
     for s in range(0, view(Active, ws).padded, EIGHT):
-        stale = magnitude(theta * load(by_z, s) - load(matrix.weight, s))
+        stale = magnitude(theta * load(beta_z, s) - load(matrix.weight, s))
         worst = wider(load(matrix.reach, s) * stale, worst)
     return widest(worst)
 

@@ -142,10 +142,10 @@ def note_reach(ws):
 @bare()
 def stiffness(ws, theta):
     """The trace of theta G D; for other losses, where it is small, a bound."""
-    sizes, active, problem, by_z = view(Sizes, ws), view(Active, ws), view(Problem, ws), view(Values, ws).by_z
+    sizes, active, problem, beta_z = view(Sizes, ws), view(Active, ws), view(Problem, ws), view(Values, ws).beta_z
     trace = constant(0.0)
     for b in range(0, active.padded, EIGHT):
-        trace = trace + load(by_z, b) * load(problem.diagonal, b)
+        trace = trace + load(beta_z, b) * load(problem.diagonal, b)
     bound = theta * add_up(trace)
     if sizes.loss == 0:
         return bound
@@ -157,7 +157,7 @@ def stiffness(ws, theta):
         rows = constant(0.0)
         for s in range(active.n):
             entry = load(problem.columns, s * padded_rows + q)
-            rows = rows + spread(by_z, s) * (entry * entry)
+            rows = rows + spread(beta_z, s) * (entry * entry)
         total = total + load(view(Loss, ws).curvature, q) * rows
     return theta * add_up(total)
 

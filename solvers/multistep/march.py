@@ -60,9 +60,9 @@ def _largest(ws):
 @bare()
 def _has_decayed(ws):
     """Whether all decaying terms of active coordinates are negligible."""
-    by_t, most = view(Values, ws).by_t, constant(0.0)
+    beta_t, most = view(Values, ws).beta_t, constant(0.0)
     for b in range(0, view(Active, ws).padded, EIGHT):
-        most = wider(magnitude(load(by_t, b)), most)
+        most = wider(magnitude(load(beta_t, b)), most)
     return widest(most) <= c.NO_FLOAT
 
 
@@ -144,14 +144,18 @@ def _follow(ws, equation):
     trial, gain, active, wp = view(Trial, ws), view(Scales, ws).gain, view(Active, ws), view(Sizes, ws).padded
     most, first, second = constant(0.0), equation.first, equation.second
     for i in range(active.n, active.padded):
-        there = trial.known[i] + first * (trial.f[i] - trial.f_ahead[i]) - second * (trial.df[i] - trial.df_ahead[i])
-        most = wider(constant(gain[i] * abs(there - trial.guess[i])), most)
-        trial.guess[i] = there
+        solved = (
+            trial.known[i]
+            + first * (trial.f[i] - trial.f_predicted[i])
+            - second * (trial.df[i] - trial.df_predicted[i])
+        )
+        most = wider(constant(gain[i] * abs(solved - trial.guess[i])), most)
+        trial.guess[i] = solved
     for b in range(active.padded, wp, EIGHT):
-        there = load(trial.known, b) + first * (load(trial.f, b) - load(trial.f_ahead, b))
-        there = there - second * (load(trial.df, b) - load(trial.df_ahead, b))
-        most = wider(load(gain, b) * magnitude(there - load(trial.guess, b)), most)
-        store(trial.guess, b, there)
+        solved = load(trial.known, b) + first * (load(trial.f, b) - load(trial.f_predicted, b))
+        solved = solved - second * (load(trial.df, b) - load(trial.df_predicted, b))
+        most = wider(load(gain, b) * magnitude(solved - load(trial.guess, b)), most)
+        store(trial.guess, b, solved)
     return widest(most)
 
 
@@ -262,7 +266,7 @@ def _growth(error, stiff, promise, after_rejection):
     return min(most, max(c.SHRINK, factor))
 
 
-@compiled(explicit=True, ahead=(float64, float64, int64, VECTOR, INTEGERS, VECTOR, INTEGERS, VECTOR))
+@compiled(explicit=True, declared=(float64, float64, int64, VECTOR, INTEGERS, VECTOR, INTEGERS, VECTOR))
 def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
     """Take steps until `t_end`, a full record or a spent budget.
 

@@ -29,7 +29,7 @@ _CALL = (
 )  # fmt: skip
 
 
-@compiled(explicit=True, ahead=_CALL)
+@compiled(explicit=True, declared=_CALL)
 def write_problem(A, by_rows, n, exponentials, reach, tol, buffer, table, known, compute_gram):
     """Write a problem to a workspace, in the state before a run; returns the offset of its beginning in `buffer`.
 

@@ -20,11 +20,11 @@ def distances(ws, theta):
 
     The latter by coordinates that are not stiff, whose velocity must not affect the projection.
     """
-    matrix, by_z, f, gain = view(Matrix, ws), view(Values, ws).by_z, view(Trial, ws).f, view(Newton, ws).gain
+    matrix, beta_z, f, gain = view(Matrix, ws), view(Values, ws).beta_z, view(Trial, ws).f, view(Newton, ws).gain
     own = by_others = constant(0.0)
     for b in range(0, view(Active, ws).padded, EIGHT):
         weight, reach, flow = load(matrix.weight, b), load(matrix.reach, b), load(f, b)
-        mistake = load(gain, b) * magnitude(reach * (theta * load(by_z, b) - weight) * flow)
+        mistake = load(gain, b) * magnitude(reach * (theta * load(beta_z, b) - weight) * flow)
         rest = load(gain, b) * magnitude(reach * flow)
         loose = weight * reach
         by_others = wider(below(loose, constant(LOOSE), mistake, constant(0.0)), by_others)
@@ -55,10 +55,10 @@ def project(ws, theta, most):
     if not theta * size(once, newton.gain, count) <= most:
         return
     subtract_gram(ws, newton.work, FIRST, width, newton.zero, change)
-    scaled(values.by_z, change, count, newton.work)
+    scaled(values.beta_z, change, count, newton.work)
     subtract_gram(ws, newton.work, FIRST, width, newton.zero, newton.change_f)
     for b in range(0, count, EIGHT):
-        bent = load(values.velocity_by_z, b) * load(change, b) + load(values.by_z, b) * load(newton.change_f, b)
+        bent = load(values.velocity_z, b) * load(change, b) + load(values.beta_z, b) * load(newton.change_f, b)
         store(newton.work, b, bent)
     subtract_gram(ws, newton.work, FIRST, width, newton.zero, newton.change_df)
     for b in range(0, width, EIGHT):

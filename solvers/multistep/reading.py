@@ -7,7 +7,7 @@ import math
 from flowsim.solvers.compilation import FAST, INTEGERS, TABLE, TERMS, VECTOR, compiled
 
 
-@compiled(fastmath=FAST, ahead=(VECTOR, TABLE, TABLE, TABLE, INTEGERS, VECTOR, TABLE))
+@compiled(fastmath=FAST, declared=(VECTOR, TABLE, TABLE, TABLE, INTEGERS, VECTOR, TABLE))
 def between(h, z, f, df, step, theta, out):
     """z at positions `theta` of steps: the polynomial of degree 5 with z, f and f' of both ends."""
     for row in range(len(step)):
@@ -45,7 +45,7 @@ def rates_between(h, z, f, df, step, theta, out):
             out[row, i] = (line + x * (2.0 * curve + x * (3.0 * c_3 + x * (4.0 * c_4 + x * 5.0 * c_5)))) / length
 
 
-@compiled(fastmath=FAST, ahead=(TERMS, VECTOR, VECTOR, TABLE, TABLE, TABLE, VECTOR, TABLE))
+@compiled(fastmath=FAST, declared=(TERMS, VECTOR, VECTOR, TABLE, TABLE, TABLE, VECTOR, TABLE))
 def speeds(exponentials, t, h, z, f, df, nodes, out):
     """``|d beta/dt|`` at the positions `nodes` of every step."""
     log_coefficient, sign, slope, decay = exponentials

@@ -30,10 +30,10 @@ class MapValues:
     """beta and its derivatives, (d,) each: by z, by t, twice by z, by z and t."""
 
     beta: Array
-    by_z: Array
-    by_t: Array
-    by_zz: Array
-    by_zt: Array
+    beta_z: Array
+    beta_t: Array
+    beta_zz: Array
+    beta_zt: Array
 
 
 Map = Callable[[Array, float], MapValues]
@@ -63,8 +63,8 @@ def exponential_map(log_coefficient: Array, sign: Array, slope: Array, decay: Ar
 
     def values(z: Array, t: float) -> MapValues:
         terms = sign * np.exp(log_coefficient + slope * z - decay * t)
-        beta, by_z, by_t = (np.sum(each * terms, axis=0) for each in (1.0, slope, -decay))
-        return MapValues(beta, by_z, by_t, np.sum(slope**2 * terms, axis=0), np.sum(-slope * decay * terms, axis=0))
+        beta, beta_z, beta_t = (np.sum(each * terms, axis=0) for each in (1.0, slope, -decay))
+        return MapValues(beta, beta_z, beta_t, np.sum(slope**2 * terms, axis=0), np.sum(-slope * decay * terms, axis=0))
 
     return values
 
@@ -123,8 +123,8 @@ def _equation(
     \beta_{zt}`.
     """
     f = drive - gram @ at.beta
-    df = -gram @ (at.by_z * f + at.by_t)
+    df = -gram @ (at.beta_z * f + at.beta_t)
     residual = rest + first * f - second * df
-    slope = gram * at.by_z
-    bent = np.diag(at.by_zz * f + at.by_zt) - at.by_z[:, None] * slope
+    slope = gram * at.beta_z
+    bent = np.diag(at.beta_zz * f + at.beta_zt) - at.beta_z[:, None] * slope
     return f, df, residual, identity + first * slope - second * (gram @ bent)

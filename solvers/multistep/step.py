@@ -88,8 +88,8 @@ def _residual(ws, equation):
     trial, check = view(Trial, ws), constant(0.0)
     first, second = equation.first, equation.second
     for b in range(0, view(Active, ws).padded, EIGHT):
-        value = (load(trial.known, b) - load(trial.guess, b)) + first * (load(trial.f, b) - load(trial.f_ahead, b))
-        value = value - second * (load(trial.df, b) - load(trial.df_ahead, b))
+        value = (load(trial.known, b) - load(trial.guess, b)) + first * (load(trial.f, b) - load(trial.f_predicted, b))
+        value = value - second * (load(trial.df, b) - load(trial.df_predicted, b))
         store(trial.residual, b, value)
         check = wider(magnitude(value), check)
     return widest(check) < np.inf
@@ -105,7 +105,7 @@ def _moved(ws, equation, by):
     values, newton, trial, count = view(Values, ws), view(Newton, ws), view(Trial, ws), view(Active, ws).padded
     is_squared = view(Sizes, ws).loss == 0
     for b in range(0, count, EIGHT):
-        change = load(values.by_z, b) * load(by, b)
+        change = load(values.beta_z, b) * load(by, b)
         store(newton.work, b, change)
         store(values.beta, b, load(values.beta, b) + change)
         store(newton.delta, b, load(newton.delta, b) + load(by, b))
@@ -119,7 +119,7 @@ def _moved(ws, equation, by):
         for b in range(0, count, EIGHT):
             store(newton.change_f, b, load(trial.f, b) - load(newton.change_f, b))
     for b in range(0, count, EIGHT):
-        change = load(values.velocity_by_z, b) * load(by, b) + load(values.by_z, b) * load(newton.change_f, b)
+        change = load(values.velocity_z, b) * load(by, b) + load(values.beta_z, b) * load(newton.change_f, b)
         store(newton.work, b, change)
         store(values.velocity, b, load(values.velocity, b) + change)
     if is_squared:
@@ -226,13 +226,18 @@ def _second_order(ws, theta, stiff):
 
     For a coordinate that is not stiff itself, once at most: it may have a larger correction.
     """
-    newton, by_z, diagonal, largest = view(Newton, ws), view(Values, ws).by_z, view(Problem, ws).diagonal, constant(0.0)
+    newton, beta_z, diagonal, largest = (
+        view(Newton, ws),
+        view(Values, ws).beta_z,
+        view(Problem, ws).diagonal,
+        constant(0.0),
+    )
     if view(Sizes, ws).loss != 0:
         change = size(newton.delta, newton.gain, view(Active, ws).padded) * (1.0 + stiff)
         return change * change
     for b in range(0, view(Active, ws).padded, EIGHT):
         change = load(newton.gain, b) * load(newton.delta, b)
-        through = theta * (load(by_z, b) * load(diagonal, b))
+        through = theta * (load(beta_z, b) * load(diagonal, b))
         largest = wider(change * change * (constant(1.0) + through), largest)
     return widest(largest) * (1.0 + stiff)
 

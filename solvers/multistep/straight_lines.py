@@ -60,9 +60,9 @@ def _leeway(ws, sides):
 
     The neglected motion of others counts as an error of theirs, and distances have rounding errors.
     """
-    active, by_z, gain, largest = view(Active, ws), view(Values, ws).by_z, view(Scales, ws).gain, 1e-300
+    active, beta_z, gain, largest = view(Active, ws), view(Values, ws).beta_z, view(Scales, ws).gain, 1e-300
     for s in range(view(Sizes, ws).width):
-        if s >= active.n or by_z[s] == 0.0:
+        if s >= active.n or beta_z[s] == 0.0:
             largest = max(largest, gain[s])
     return min(max(math.log(0.5 * sides.power / largest), 0.0), max(math.log(_SEEN / sides.head[TOLERANCE]), 0.0))
 
@@ -93,8 +93,8 @@ def _side_until(sides, side, i, entry, leeway, speed, left):
         until = (distance - max(goal_of(sides, side, i, entry, speed), latest) / unit) / speed
         if until > 0.0:
             return until
-        ahead = (distance - speed * left) * unit
-        if ahead > latest and log_size(sides, side, i, ahead) + math.log(left) + math.log(unit) <= entry + leeway:
+        arrival = (distance - speed * left) * unit
+        if arrival > latest and log_size(sides, side, i, arrival) + math.log(left) + math.log(unit) <= entry + leeway:
             # It does not become active in the time left.
             return left
         return (distance - max(goal_of(sides, side, i, entry + leeway, speed), latest) / unit) / speed
@@ -112,12 +112,12 @@ def _side_until(sides, side, i, entry, leeway, speed, left):
 def _wait(ws, sides, f, left):
     """How long straight lines along f may be before a coordinate is active, at most `left`; not positive if one is.
 
-    In the unit of distances. Coordinates at rest have f = 0 and a non-zero ``Values.by_z``.
+    In the unit of distances. Coordinates at rest have f = 0 and a non-zero ``Values.beta_z``.
     """
-    active, by_z = view(Active, ws), view(Values, ws).by_z
+    active, beta_z = view(Active, ws), view(Values, ws).beta_z
     coordinate, leeway, wait = view(Index, ws).coordinate, _leeway(ws, sides), left
     for s in range(view(Sizes, ws).width):
-        if s < active.n and by_z[s] > 0.0:
+        if s < active.n and beta_z[s] > 0.0:
             continue
         i = coordinate[s]
         for side in range(2):
@@ -135,14 +135,14 @@ def _settled(ws, sides):
 
     For the others the slope is set to 0: :func:`_wait` tests whether they are active.
     """
-    active, by_z = view(Active, ws), view(Values, ws).by_z
+    active, beta_z = view(Active, ws), view(Values, ws).beta_z
     f, gain, fastest = view(History, ws).f, view(Scales, ws).gain, 0.0
     for s in range(active.n):
-        rate = own_curvature(ws, s) * by_z[s]
+        rate = own_curvature(ws, s) * beta_z[s]
         if gain[s] * abs(f[s]) <= sides.head[CLOSE] * rate:
             fastest = max(fastest, rate)
         else:
-            by_z[s] = 0.0
+            beta_z[s] = 0.0
     return fastest
 
 
@@ -152,24 +152,24 @@ def _to_rest(ws, sides, fastest, left):
 
     ``theta (I + theta G D)^-1 f``, with f of the others updated in ``Trial.f``.
     """
-    active, newton, f, by_z = view(Active, ws), view(Newton, ws), view(Trial, ws).f, view(Values, ws).by_z
+    active, newton, f, beta_z = view(Active, ws), view(Newton, ws), view(Trial, ws).f, view(Values, ws).beta_z
     theta = min(left, _IMPLICIT / fastest)
     if not renew(ws, theta):
         return False
     delta, largest = newton.delta, 0.0
     for s in range(active.padded):
-        delta[s] = f[s] if s < active.n and by_z[s] > 0.0 else 0.0
+        delta[s] = f[s] if s < active.n and beta_z[s] > 0.0 else 0.0
     shrink(ws, delta, c.ONCE)
     for s in range(active.padded):
-        delta[s] = theta * delta[s] if s < active.n and by_z[s] > 0.0 else 0.0
+        delta[s] = theta * delta[s] if s < active.n and beta_z[s] > 0.0 else 0.0
         largest = max(largest, newton.gain[s] * abs(delta[s]))
-        newton.work[s] = by_z[s] * delta[s]
+        newton.work[s] = beta_z[s] * delta[s]
     if not largest <= sides.head[CLOSE]:
         sides.head[CLOSE] *= _CLOSER
         return False
     subtract_gram(ws, newton.work, c.FIRST, view(Sizes, ws).padded, f, f)
     for s in range(active.n):
-        if by_z[s] > 0.0:
+        if beta_z[s] > 0.0:
             f[s] = 0.0
     return True
 
@@ -208,11 +208,11 @@ def cross(ws, sides):
     ``Formula.step`` holds the remaining length, then that of the line, in the unit of distances; ``Formula.part``
     the last step, then the next one, in units of steps.
     """
-    formula, history, f, by_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).by_z
+    formula, history, f, beta_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).beta_z
     stride, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], sides.head[UNIT]
     fastest = _settled(ws, sides)
     for s in range(stride):
-        f[s] = 0.0 if s < n_active and by_z[s] > 0.0 else history.f[s]
+        f[s] = 0.0 if s < n_active and beta_z[s] > 0.0 else history.f[s]
     length = _wait(ws, sides, f, left)
     if not length * unit > _LONGER * formula.part[0]:
         return 0
@@ -225,7 +225,7 @@ def cross(ws, sides):
         if not length > 0.0:
             return 2
         for s in range(n_active):
-            if by_z[s] > 0.0:
+            if beta_z[s] > 0.0:
                 move(sides, view(Index, ws).coordinate[s], view(Newton, ws).delta[s] / unit)
     formula.step[0], formula.part[0] = length, _follow_line(ws, sides, f, length)
     for s in range(stride):

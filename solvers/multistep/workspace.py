@@ -138,8 +138,8 @@ class History(NamedTuple):
 class Formula(NamedTuple):
     """Coefficients on the present spacing: see :func:`flowsim.solvers.multistep.formulas.coefficients`."""
 
-    ahead: Any
-    behind: Any
+    inverse_new: Any
+    inverse_old: Any
     ratio: Any
     end_slope: Any
     integral: Any
@@ -153,8 +153,8 @@ class Trial(NamedTuple):
 
     known: Any
     guess: Any
-    f_ahead: Any
-    df_ahead: Any
+    f_predicted: Any
+    df_predicted: Any
     exponents: Any
     f: Any
     df: Any
@@ -175,12 +175,12 @@ class Values(NamedTuple):
     """beta of active coordinates, its derivatives in z and t, d beta/dt along f and the derivative of that in z."""
 
     beta: Any
-    by_z: Any
-    by_t: Any
-    by_zz: Any
-    by_zt: Any
+    beta_z: Any
+    beta_t: Any
+    beta_zz: Any
+    beta_zt: Any
     velocity: Any
-    velocity_by_z: Any
+    velocity_z: Any
 
 
 class Newton(NamedTuple):
@@ -228,8 +228,8 @@ class Index(NamedTuple):
 #: Permuted arrays, in the order of the buffer: they are first, and the Gram matrix before them.
 _PERMUTED = (
     "gram", "design", "drive", "diagonal", "log_coefficient", "exponential_sign", "exponential_slope",
-    "exponential_decay", "trial_exponents", "exponents", "z", "z_low", "df", "level", "known", "guess", "f_ahead",
-    "df_ahead", "gain", "f",
+    "exponential_decay", "trial_exponents", "exponents", "z", "z_low", "df", "level", "known", "guess", "f_predicted",
+    "df_predicted", "gain", "f",
 )  # fmt: skip
 
 
@@ -254,16 +254,16 @@ def _table(
         Scales: {"gain": wp, "level": wp},
         History: {"z": wp, "z_low": wp, "df": wp, "f": HISTORY * wp, "exponents": K * wp, "spans": points},
         Formula: {
-            "ahead": points, "behind": points, "ratio": points, "end_slope": points, "integral": FOLDS * points,
-            "step": 1, "part": 1,
+            "inverse_new": points, "inverse_old": points, "ratio": points, "end_slope": points,
+            "integral": FOLDS * points, "step": 1, "part": 1,
         },
         Trial: {
-            "known": wp, "guess": wp, "f_ahead": wp, "df_ahead": wp, "trial_exponents": K * wp, "f_new": wp,
+            "known": wp, "guess": wp, "f_predicted": wp, "df_predicted": wp, "trial_exponents": K * wp, "f_new": wp,
             "df_new": wp, "residual": wp,
         },
         Terms: {"listed": K * wp, "unlisted": K * wp, "sign": K * wp, "slope": K * wp, "decay": K * wp},
         Values: {
-            "beta": wp, "by_z": wp, "by_t": wp, "by_zz": wp, "by_zt": wp, "velocity": wp, "velocity_by_z": wp,
+            "beta": wp, "beta_z": wp, "beta_t": wp, "beta_zz": wp, "beta_zt": wp, "velocity": wp, "velocity_z": wp,
         },
         Newton: {
             "delta": wp, "change_f": wp, "change_df": wp, "rest": wp, "newton_gain": wp, "newton_work": wp,

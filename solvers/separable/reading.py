@@ -55,7 +55,7 @@ def _sum(terms, width, columns, b, z, now):
     return total
 
 
-@compiled(explicit=True, ahead=(TERMS, TABLE, VECTOR, VECTOR, TABLE))
+@compiled(explicit=True, declared=(TERMS, TABLE, VECTOR, VECTOR, TABLE))
 def sums(exponentials, z, t, terms, out):
     """``out[i] = sum_k sign exp(log_coefficient + slope z[i] - decay t[i])``, with overflow to infinity or NaN."""
     K, d = exponentials[0].shape
@@ -204,7 +204,7 @@ def _place(t, h, now):
     return low, min(max((now - t[low]) / h[low], 0.0), 1.0)
 
 
-@compiled(ahead=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
+@compiled(declared=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
 def locate(t, h, times, step, position):
     """The steps that contain times, and the positions in them."""
     for row in range(len(times)):

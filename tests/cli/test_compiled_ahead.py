@@ -18,7 +18,7 @@ def test_functions_are_compiled_ahead_for_the_arguments_they_are_called_with():
     for name in {name for groups in first_use.COMPILED.values() for group in groups for name in group}:
         module, _, function = name.partition(":")
         dispatcher = getattr(importlib.import_module(module), function)
-        assert tuple(dispatcher.ahead) in dispatcher.overloads, name
+        assert tuple(dispatcher.declared) in dispatcher.overloads, name
 
 
 @pytest.mark.parametrize(

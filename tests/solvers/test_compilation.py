@@ -13,7 +13,7 @@ from numba import float64, njit
 from numba.core.errors import TypingError
 
 import flowsim
-from flowsim.solvers import ahead
+from flowsim.solvers import precompile
 from flowsim.solvers.cache_folder import _KEPT, digest_of_sources, folder_of_digest
 from flowsim.solvers.compilation import TABLE, VECTOR, address_of, bare, compiled
 from flowsim.solvers.compilation.claims import Claim
@@ -139,20 +139,20 @@ def test_a_function_is_compiled_by_one_process_at_a_time(tmp_path):
 
 def test_what_is_compiled_ahead_is_found_by_another_process(tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWSIM_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(ahead, "_cores", lambda: 2)
+    monkeypatch.setattr(precompile, "_cores", lambda: 2)
     group = ["flowsim.solvers.separable.reading:locate"]
-    assert ahead.compile_ahead(group)
+    assert precompile.compile_ahead(group)
     end = time.monotonic() + 120.0
     while not list(tmp_path.rglob("locate-*.nbi")) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not ahead.compile_ahead(group)
+    assert not precompile.compile_ahead(group)
 
 
 def test_nothing_is_started_on_one_core(tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWSIM_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(ahead, "_cores", lambda: 1)
-    monkeypatch.setattr(ahead, "_start", lambda *_: pytest.fail("a process was started"))
-    assert ahead.compile_ahead(["flowsim.solvers.separable.reading:locate"])
+    monkeypatch.setattr(precompile, "_cores", lambda: 1)
+    monkeypatch.setattr(precompile, "_start", lambda *_: pytest.fail("a process was started"))
+    assert precompile.compile_ahead(["flowsim.solvers.separable.reading:locate"])
 
 
 def test_what_an_inlined_function_calls_is_not_copied_to_all_callers_too():

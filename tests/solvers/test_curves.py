@@ -24,11 +24,11 @@ class Tabulated:
     def b(self, z):
         return (np.exp(2 * (z - self.gamma)) - np.exp(2 * (-z - self.gamma))) / 2
 
-    def by_z(self, z):
+    def beta_z(self, z):
         return np.exp(2 * (z - self.gamma)) + np.exp(2 * (-z - self.gamma))
 
     def __call__(self, z):
-        return self.b(z), self.by_z(z)
+        return self.b(z), self.beta_z(z)
 
     def cover(self, here, low, high):
         self.asked += 1
@@ -50,7 +50,7 @@ class Tabulated:
         for p in np.flatnonzero(closed == 0):
             z = middle[p] + half[p] * nodes
             beta[p] = chebyshev.chebfit(nodes, self.b(z), N - 1)
-            slope[p] = chebyshev.chebfit(nodes, self.by_z(z), N - 1)
+            slope[p] = chebyshev.chebfit(nodes, self.beta_z(z), N - 1)
             curvature[p] = chebyshev.chebfit(nodes, 4 * self.b(z), N - 1)
         reach = float(ends[-1])
         logs = np.broadcast_to(-self.gamma, (count, 2))

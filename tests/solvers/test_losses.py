@@ -77,13 +77,13 @@ def test_a_flow_with_a_general_loss_is_that_of_a_tight_integration(name, digits)
     def beta(z):
         return np.sinh(2 * z) if gamma == 0 else (np.exp(2 * (z - gamma)) - np.exp(2 * (-z - gamma))) / 2
 
-    def by_z(z):
+    def beta_z(z):
         return np.exp(2 * (z - gamma)) + np.exp(2 * (-z - gamma))
 
     with np.errstate(over="ignore", invalid="ignore"):
         exact = solve_ivp(
             lambda t, z: -X.T @ slope(X @ beta(z), y) / n, (0, t_end), np.zeros(d), "Radau", rtol=1e-9, atol=1e-9,
-            jac=lambda t, z: -(X.T * curvature(X @ beta(z), y)) @ X / n * by_z(z), max_step=t_end / 100,
+            jac=lambda t, z: -(X.T * curvature(X @ beta(z), y)) @ X / n * beta_z(z), max_step=t_end / 100,
             t_eval=np.linspace(0, t_end, 40),
         )  # fmt: skip
     assert_allclose(run(exact.t), exact.y.T, rtol=0, atol=5 * tol)

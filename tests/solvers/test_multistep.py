@@ -153,7 +153,7 @@ def test_the_kept_matrix_solves_alike_in_the_coordinates_and_in_the_rows(loss, r
 
     A = values(Problem, "design", rows * padded).reshape(rows, padded)[:, :w]
     curvature = values(Loss, "curvature", rows) if loss != "squared" else np.ones(rows)
-    gram, slopes = A.T @ (curvature[:, None] * A), values(Values, "by_z", w)
+    gram, slopes = A.T @ (curvature[:, None] * A), values(Values, "beta_z", w)
     assert table[Active.PLACE] == w
     theta = stiffness / (slopes @ gram.diagonal())
     v = np.zeros(padded)

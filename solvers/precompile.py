@@ -21,7 +21,7 @@ _CODE = """
 import gc, os, sys
 gc.disable()
 sys.path.append({root!r})
-from flowsim.solvers.ahead import compile_now
+from flowsim.solvers.precompile import compile_now
 compile_now({names!r}, {lower})
 os._exit(0)
 """
@@ -64,7 +64,7 @@ def load(names: Sequence[str]) -> None:
     """Load functions that another process compiles as soon as they are on disk; compile those that none does."""
     for name in names:
         dispatcher = _dispatcher(name)
-        dispatcher.compile(dispatcher.ahead)
+        dispatcher.compile(dispatcher.declared)
 
 
 def _dispatcher(name: str) -> Any:
@@ -78,4 +78,4 @@ def compile_now(names: Sequence[str], lower: int) -> None:
     for name in names:
         dispatcher = _dispatcher(name)
         if dispatcher._cache.claim.take():
-            dispatcher.compile(dispatcher.ahead)
+            dispatcher.compile(dispatcher.declared)
