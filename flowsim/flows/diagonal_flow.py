@@ -64,7 +64,8 @@ def diagonal_flow(
 ) -> Trajectory:
     """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked; `common` for the driver.
 
-    Raises ValueError, IntegrationError.
+    Raises ValueError for a combination that has no flow, such as `pretrained` weights beside a state; IntegrationError
+    for a start below the range of floats in coordinates that need it, and where the run cannot reach its end.
     """
     problem = single_target(problem)
     looked_for: Sequence[Event] = ()

@@ -23,8 +23,8 @@ def coefficients(ws, k, h):
 
     ``inverse_new[j]`` = 1/(t_{n+1} - t_{n-j}), ``inverse_old[j]`` = 1/(t_n - t_{n-1-j}); ``ratio[j]`` takes the j-th
     difference to the new point; ``end_slope[j]`` is the slope at the new point of the polynomial N_j that is 1 there
-    and 0 at the last j points; and ``integral[j * FOLDS + q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over the
-    step.
+    and 0 at the last j points; and ``integral[j * FOLDS + q]`` = :math:`q!\, h^{-q} / q` times its q-fold integral over
+    the step.
     """
     formula = view(Formula, ws)
     inverse_new, inverse_old, ratio, end_slope = (
