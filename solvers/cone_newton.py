@@ -31,21 +31,14 @@ _STRAIGHT = 1e4
 
 @dataclass(frozen=True)
 class RowwiseFunction:
-    """``sum_i phi_i(f_i)``.
+    """``sum_i phi_i(f_i)``."""
 
-    Attributes
-    ----------
-    value : callable f -> float
-    slope, curvature : callable f -> array (n,)
-        First and second derivatives, row by row; the curvature is not negative.
-    flat : array (n,)
-        +1 (-1) where phi_i falls to an infimum as f_i goes to +inf (-inf), 0 where it has none at infinity, NaN where
-        phi_i is constant.
-    """
-
-    value: Callable[[Array], float]
+    value: Callable[[Array], float]  #: callable f -> float
+    #: callable f -> array (n,), first and second derivatives, row by row; the curvature is not negative
     slope: Callable[[Array], Array]
     curvature: Callable[[Array], Array]
+    #: (n,), +1 (-1) where phi_i falls to an infimum as f_i goes to +inf (-inf), 0 where it has none at infinity, NaN
+    #: where phi_i is constant
     flat: Array
 
 

@@ -26,35 +26,22 @@ class Branches(NamedTuple):
 
 
 class PowerLaws(NamedTuple):
-    r"""Coordinates that blow up at finite z, ``|beta| ~ ((L - 2) Y)^(-L/(L - 2))`` at a distance Y of it.
+    r"""Coordinates that blow up at finite z, ``|beta| ~ ((L - 2) Y)^(-L/(L - 2))`` at a distance Y of it."""
 
-    Attributes
-    ----------
-    power : int
-        L; 0 for exponentials, for which the other attributes are unused.
-    log_unit : float
-        Logarithm of the unit of distances, of z and of t.
-    squares, series : array (L - 1, d), (S, d)
-        m^2 of a product of weights, and the series of its inverse product of roots.
-    branch : array (K, d)
-        The table of each side of a coordinate that is not a product, or -1.
-    first, rests : array (T + 1,), (T,)
-        The first piece of each table, by falling distance; and whether beta is constant beyond the table, or undefined.
-    low, high : array (P,)
-        Distances, in a unit of 1, that bound each piece; above the first the power law holds.
-    size, fall : array (P, N)
-        Chebyshev coefficients of ``|beta|`` and ``-d |beta| / d Y`` on each piece.
-    """
-
-    power: Any
-    log_unit: Any
+    power: Any  #: L; 0 for exponentials, for which the other attributes are unused
+    log_unit: Any  #: logarithm of the unit of distances, of z and of t
+    #: (L - 1, d), (S, d), m^2 of a product of weights, and the series of its inverse product of roots
     squares: Any
     series: Any
-    branch: Any
+    branch: Any  #: (K, d), the table of each side of a coordinate that is not a product, or -1
+    #: (T + 1,), (T,), the first piece of each table, by falling distance; and whether beta is constant beyond the
+    #: table, or undefined
     first: Any
     rests: Any
+    #: (P,), distances, in a unit of 1, that bound each piece; above the first the power law holds
     low: Any
     high: Any
+    #: (P, N), Chebyshev coefficients of ``|beta|`` and ``-d |beta| / d Y`` on each piece
     size: Any
     fall: Any
 

@@ -39,13 +39,7 @@ _VERDICTS = {"holds": "hold", "violated": "violated", "not resolved": "not resol
 
 @dataclass(frozen=True)
 class Certificates(Saved, Sequence[Certificate]):
-    """One row per theorem; indexed by position or by name.
-
-    Attributes
-    ----------
-    rows : tuple of Certificate
-    title : str
-    """
+    """One row per theorem; indexed by position or by name."""
 
     rows: tuple[Certificate, ...]
     title: str = ""

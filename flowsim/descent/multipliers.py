@@ -30,38 +30,20 @@ def why_not_growth(net: DiagonalNetwork, *, expected: bool) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    r"""Rates and starts of the components of every coordinate; arrays (k, d) unless stated otherwise.
+    r"""Rates and starts of the components of every coordinate; arrays (k, d) unless stated otherwise."""
 
-    Attributes
-    ----------
-    modes : Modes
-        Modes of the network at alpha = 1.
-    rate, kappa : array
-        lambda and kappa.
-    per_variance : array
-        The contribution of noise to kappa, over sigma_i^2.
-    coefficient : array
-        ``phi = sum_a coefficient_a c_a^2``.
-    shift : array (d,)
-        ``E phi(w + xi) - phi(w)``.
-    powers : array (k - 1, k, d)
-        The flow conserves ``prod_a c_a^powers_a``.
-    mantissa, exponent : array
-        The start, ``c = mantissa * 2**exponent``.
-    weight_decay : float
-        The contribution of weight decay to kappa; for a schedule, at its beginning.
-    """
-
-    modes: Modes
+    modes: Modes  #: modes of the network at alpha = 1
+    #: lambda and kappa
     rate: Array
     kappa: Array
-    per_variance: Array
-    coefficient: Array
-    shift: Array
-    powers: Array
+    per_variance: Array  #: the contribution of noise to kappa, over sigma_i^2
+    coefficient: Array  #: ``phi = sum_a coefficient_a c_a^2``
+    shift: Array  #: (d,), ``E phi(w + xi) - phi(w)``
+    powers: Array  #: (k - 1, k, d), the flow conserves ``prod_a c_a^powers_a``
+    #: the start, ``c = mantissa * 2**exponent``
     mantissa: Array
     exponent: NDArray[np.int64]
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  #: the contribution of weight decay to kappa; for a schedule, at its beginning
 
     @classmethod
     def of(cls, net: DiagonalNetwork, variances: Array, scale: InitialScale, direction: Array | Start) -> Multipliers:

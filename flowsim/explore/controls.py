@@ -22,26 +22,13 @@ class Controls:
     """The settings of the page.
 
     Raises ValueError if a value is invalid; the message names it.
-
-    Attributes
-    ----------
-    formula : str
-        One coordinate of the network; empty for the product of `depth` weights.
-    depth : int
-    alpha : str
-    noise : str
-        Name of the distribution; without effect for ``eta = 0``.
-    eta : float
-        Standard deviation of the weight noise.
-    weight_decay : float
-    clock : str
     """
 
-    formula: str = ""
+    formula: str = ""  #: one coordinate of the network; empty for the product of `depth` weights
     depth: int = 2
     alpha: str = "1e-100"
-    noise: str = "gaussian"
-    eta: float = 0.0
+    noise: str = "gaussian"  #: name of the distribution; without effect for ``eta = 0``
+    eta: float = 0.0  #: standard deviation of the weight noise
     weight_decay: float = 0.0
     clock: str = "accelerated"
 

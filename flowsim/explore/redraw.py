@@ -27,36 +27,17 @@ _KEPT = 64
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """The results of one setting.
-
-    Attributes
-    ----------
-    problem : Problem
-    controls : Controls
-    path : SaddlePath or None
-        The limit of vanishing alpha.
-    without : str or None
-        The reason why there is none.
-    traj : Trajectory
-    clock : str
-        Clock of the abscissa: the requested one, or time where accelerated time is undefined (alpha = 1).
-    rate : float
-        d accelerated time / dt.
-    code : str
-        The equivalent script.
-    seconds : float
-        Computing time of the limit and the flow.
-    """
+    """The results of one setting."""
 
     problem: Problem
     controls: Controls
-    path: SaddlePath | None
-    without: str | None
+    path: SaddlePath | None  #: the limit of vanishing alpha
+    without: str | None  #: the reason why there is none
     traj: Trajectory
-    clock: str
-    rate: float
-    code: str
-    seconds: float
+    clock: str  #: clock of the abscissa: the requested one, or time where accelerated time is undefined (alpha = 1)
+    rate: float  #: d accelerated time / dt
+    code: str  #: the equivalent script
+    seconds: float  #: computing time of the limit and the flow
 
     @property
     def jumps(self) -> list[dict[str, object]]:

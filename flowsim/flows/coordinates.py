@@ -11,20 +11,12 @@ from flowsim.solvers import InitialValueProblem, SeparableSolution
 
 
 class IntegrationOptions(TypedDict, total=False):
-    """Options of a native method.
-
-    Attributes
-    ----------
-    progress : function (time) or None
-        Called with the time reached every few steps.
-    done : function (solution of the last steps) or None
-        Called with the steps since its last call; True ends the run.
-    """
+    """Options of a native method."""
 
     rtol: float
     max_steps: int
-    progress: Callable[[float], None] | None
-    done: Callable[[SeparableSolution], bool] | None
+    progress: Callable[[float], None] | None  #: called with the time reached every few steps
+    done: Callable[[SeparableSolution], bool] | None  #: called with the steps since its last call; True ends the run
 
 
 @dataclass(frozen=True)

@@ -171,21 +171,13 @@ class _Stalling:
 
 @dataclass(frozen=True, eq=False)
 class ElapsedTime:
-    """``int exp(ln(1/L)) d sigma`` along a solution, by pieces over which the exponent changes little.
+    """``int exp(ln(1/L)) d sigma`` along a solution, by pieces over which the exponent changes little."""
 
-    Attributes
-    ----------
-    edges, values : array (P + 1,)
-        Ends of the pieces, as step + position, and the time there.
-    exponents : array (S, _POINTS)
-        Chebyshev coefficients of ln(1/L) in each step, in ``2 position - 1``.
-    h : array (S,)
-    """
-
+    #: (P + 1,), ends of the pieces, as step + position, and the time there
     edges: Array
     values: Array
-    exponents: Array
-    h: Array
+    exponents: Array  #: (S, _POINTS), Chebyshev coefficients of ln(1/L) in each step, in ``2 position - 1``
+    h: Array  #: (S,)
 
     @classmethod
     def along(cls, solution: FrameSolution, exponent: Callable[[Any], Array], elapsed: float) -> ElapsedTime:

@@ -65,19 +65,12 @@ def _candidates(rows: tuple[int, ...], k: int) -> list[Array]:
 
 @dataclass(frozen=True, eq=False)
 class Chambers:
-    """Linear coordinates ``c = N w`` of every coordinate of the predictor; ``w = B c``.
+    """Linear coordinates ``c = N w`` of every coordinate of the predictor; ``w = B c``."""
 
-    Attributes
-    ----------
-    forms, back : array (d, k, k)
-        N and its inverse B. The first rows of N are the walls of the start's chamber, ``c >= 0``.
-    is_wall : array (k, d) of bool
-        Where c can be kept as its logarithm.
-    """
-
+    #: (d, k, k), N and its inverse B. The first rows of N are the walls of the start's chamber, ``c >= 0``
     forms: Array
     back: Array
-    is_wall: NDArray[np.bool_]
+    is_wall: NDArray[np.bool_]  #: (k, d), where c can be kept as its logarithm
 
     @classmethod
     def of(cls, normals: list[Array], kind: NDArray[np.int64], direction: Array) -> Chambers:

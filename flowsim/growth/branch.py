@@ -33,20 +33,13 @@ class Stretch:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Pieces by ascending distance; beyond its ends values are those at the ends.
+    """Pieces by ascending distance; beyond its ends values are those at the ends."""
 
-    Attributes
-    ----------
-    low, high : array (P,)
-        Distances, in the unit of the chain.
-    log_scale : array (P,)
-    x, size, slope : array (P, k, N + 1), (P, N + 1), (P, N + 1)
-        Chebyshev coefficients.
-    """
-
+    #: (P,), distances, in the unit of the chain
     low: Array
     high: Array
-    log_scale: Array
+    log_scale: Array  #: (P,)
+    #: (P, k, N + 1), (P, N + 1), (P, N + 1), Chebyshev coefficients
     x: Array
     size: Array
     slope: Array
@@ -115,28 +108,15 @@ def _values(coefficients: Array, at: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class PowerLaw:
-    """``theta = r w`` with ``r^(2 - L) = (L - 2) lambda Y``, and decaying deviations along other directions.
+    """``theta = r w`` with ``r^(2 - L) = (L - 2) lambda Y``, and decaying deviations along other directions."""
 
-    Attributes
-    ----------
-    direction : array (k,)
-        w, of length 1.
-    rate : float
-        lambda.
-    log_first : float
-        ln r where the direction has converged.
-    basis, growth : array (k, k), (k,)
-        Directions across w, and the powers of r with which deviations along them change.
-    deviation : array (k,)
-        Of the weights, at log_first and relative to r there.
-    """
-
-    direction: Array
-    rate: float
-    log_first: float
+    direction: Array  #: (k,), w, of length 1
+    rate: float  #: lambda
+    log_first: float  #: ln r where the direction has converged
+    #: (k, k), (k,), directions across w, and the powers of r with which deviations along them change
     basis: Array
     growth: Array
-    deviation: Array
+    deviation: Array  #: (k,), of the weights, at log_first and relative to r there
 
     def at(self, log_r: Array) -> tuple[Array, Array]:
         """Signs and logarithms of the moduli (k, T) of ``theta / r``, at ln r (T,)."""
@@ -155,32 +135,18 @@ class PowerLaw:
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One side of a coordinate.
-
-    Attributes
-    ----------
-    sign : float
-        +1 where z, and beta, increase.
-    slope : float
-        Rate of change of the distance with z; 0 for a side on which weights never exceed the start's size.
-    start : float
-        The distance at z = 0, times alpha^(L - 2), as in the inner chain; 0 where slope is 0.
-    law : PowerLaw or None
-        Between the two.
-    rests : bool
-        Whether it ends at a critical point of the formula.
-    """
+    """One side of a coordinate."""
 
     order: int
     weights: int
-    sign: float
-    slope: float
-    start: float
+    sign: float  #: +1 where z, and beta, increase
+    slope: float  #: rate of change of the distance with z; 0 for a side on which weights never exceed the start's size
+    start: float  #: the distance at z = 0, times alpha^(L - 2), as in the inner chain; 0 where slope is 0
     log_alpha: float
     inner: Chain
     outer: Chain
-    law: PowerLaw | None
-    rests: bool
+    law: PowerLaw | None  #: between the two
+    rests: bool  #: whether it ends at a critical point of the formula
 
     def read(self, unit: DistanceUnit, distance: Array) -> tuple[Array, Array, Array, Array]:
         """Signs and logarithms of the moduli (k, T) of the weights, B and ``ln B'`` (T,), at distances (T,).

@@ -39,21 +39,16 @@ _LOOK_AHEAD = 100
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """The curve on an interval of z.
-
-    Attributes
-    ----------
-    weights, beta, slope : array (k, N + 1), (N + 1,), (N + 1,)
-        Chebyshev coefficients of the weights, of B and of B'; or None where the closed form holds.
-    log_c, sign_c : array (k,)
-        ``c_k = sign_k exp(log_k + mu_k z)`` of the closed form.
-    """
+    """The curve on an interval of z."""
 
     low: float
     high: float
+    #: (k, N + 1), (N + 1,), (N + 1,), Chebyshev coefficients of the weights, of B and of B'; or None where the closed
+    #: form holds
     weights: Array | None
     beta: Array | None
     slope: Array | None
+    #: (k,), ``c_k = sign_k exp(log_k + mu_k z)`` of the closed form
     log_c: Array
     sign_c: Array
 

@@ -20,41 +20,26 @@ class CurveTable(NamedTuple):
     """C curves in P pieces, those of curve c from ``first[c]`` to ``first[c + 1]``, by ascending z.
 
     Pieces are closed forms, sums of exponentials in K components, or Chebyshev polynomials of degree N.
-
-    Attributes
-    ----------
-    first : array (C + 1,)
-    low, high : array (P,)
-        Of each piece.
-    closed : array (P,)
-        Whether it is a closed form.
-    log_c, sign_c : array (P, K)
-    rate, energy : array (C, K)
-        mu, and ``mu |q|^2 / 2``: ``B = constant + sum_k energy_k c_k^2``.
-    constant : array (C,)
-    basis : array (C, K, K)
-        ``theta = basis c``.
-    beta, slope : array (P, N + 1)
-        Of B and B'.
-    weights : array (P, K, N + 1)
-    bend : array (P, N + 1)
-        Of B''.
     """
 
-    first: NDArray[np.int64]
+    first: NDArray[np.int64]  #: (C + 1,)
+    #: (P,), of each piece
     low: Array
     high: Array
-    closed: NDArray[np.bool_]
+    closed: NDArray[np.bool_]  #: (P,), whether it is a closed form
+    #: (P, K)
     log_c: Array
     sign_c: Array
+    #: (C, K), mu, and ``mu |q|^2 / 2``: ``B = constant + sum_k energy_k c_k^2``
     rate: Array
     energy: Array
-    constant: Array
-    basis: Array
+    constant: Array  #: (C,)
+    basis: Array  #: (C, K, K), ``theta = basis c``
+    #: (P, N + 1), of B and B'
     beta: Array
     slope: Array
-    weights: Array
-    bend: Array
+    weights: Array  #: (P, K, N + 1)
+    bend: Array  #: (P, N + 1), of B''
 
 
 def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:

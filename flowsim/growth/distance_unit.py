@@ -24,21 +24,11 @@ _MEET, _BELOW = math.log(1e60), math.log(1e36)
 
 @dataclass(frozen=True)
 class DistanceUnit:
-    """Logarithms of units.
+    """Logarithms of units."""
 
-    Attributes
-    ----------
-    wait : float
-        ln of the unit of time, and of distances of the size of ``alpha^(2 - L)``.
-    near : float
-        The same for distances of order 1: less than `wait` where alpha^(L - 2) is below 1e-542.
-    far : float
-        ln of the distance from which on the unit is `wait`.
-    """
-
-    wait: float
-    near: float
-    far: float = math.inf
+    wait: float  #: ln of the unit of time, and of distances of the size of ``alpha^(2 - L)``
+    near: float  #: the same for distances of order 1: less than `wait` where alpha^(L - 2) is below 1e-542
+    far: float = math.inf  #: ln of the distance from which on the unit is `wait`
 
     @classmethod
     def of(cls, order: int, clock: InitialScale) -> DistanceUnit:

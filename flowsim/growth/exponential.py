@@ -53,24 +53,14 @@ class ExponentialMap:
     r"""``m_i(z, t) = shift_i + sum_k coefficient_ik exp(offset_ik + rate_ik z_i - decay_ik t)``.
 
     A :class:`flowsim.growth.protocol.GrowthMap`; its states are z.
-
-    Attributes
-    ----------
-    log_scale : array (d, k)
-        ``ln alpha^2``, 0 where c_k is exactly zero: such a component is carried by its coefficient alone.
-    decay : array (d, k)
-        ``8 mu_k^2 kappa_i``, plus twice a constant weight decay.
-    schedule : Decay or None
-        Weight decay that changes in time: every exponent loses ``2 K(t)``.
-    cap : float
-        Exponents above it are continued linearly.
     """
 
     modes: Modes
+    #: (d, k), ``ln alpha^2``, 0 where c_k is exactly zero: such a component is carried by its coefficient alone
     log_scale: Array
-    decay: Array
-    schedule: Decay | None = None
-    cap: float = CAP
+    decay: Array  #: (d, k), ``8 mu_k^2 kappa_i``, plus twice a constant weight decay
+    schedule: Decay | None = None  #: weight decay that changes in time: every exponent loses ``2 K(t)``
+    cap: float = CAP  #: exponents above it are continued linearly
 
     name = "growth"
     log_unit = 0.0

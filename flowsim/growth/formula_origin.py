@@ -26,30 +26,15 @@ _SMALL = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Series, eigenvectors and ranges of a formula at its origin.
+    """Series, eigenvectors and ranges of a formula at its origin."""
 
-    Attributes
-    ----------
-    order : int
-        Lowest degree of ``phi - phi(0)``; 0 where phi has no Taylor series there.
-    rate : array (k,)
-        mu, eigenvalues of the Hessian.
-    basis : array (k, k)
-        Their eigenvectors, orthogonal, of squared lengths `metric` (k,): ``theta = basis c``.
-    higher : Series
-        ``phi`` beyond its quadratic part, in c.
-    drive : tuple of Series
-        ``c_k' - mu_k c_k`` as series in c.
-    linear, small : float
-        Sizes of c below which the drive is below rounding, and below which its series is exact to rounding.
-    """
-
-    order: int
-    rate: Array
-    basis: Array
+    order: int  #: lowest degree of ``phi - phi(0)``; 0 where phi has no Taylor series there
+    rate: Array  #: (k,), mu, eigenvalues of the Hessian
+    basis: Array  #: (k, k), their eigenvectors, orthogonal, of squared lengths `metric` (k,): ``theta = basis c``
     metric: Array
-    higher: Series
-    drive: tuple[Series, ...]
+    higher: Series  #: ``phi`` beyond its quadratic part, in c
+    drive: tuple[Series, ...]  #: ``c_k' - mu_k c_k`` as series in c
+    #: sizes of c below which the drive is below rounding, and below which its series is exact to rounding
     linear: float
     small: float
 

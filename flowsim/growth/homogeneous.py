@@ -21,19 +21,12 @@ _SMALL, _SMALLER, _TRIES = 0.1, 4.0, 40
 
 @dataclass(frozen=True, eq=False)
 class Leading:
-    """The Taylor series of ``phi - phi(0)``.
+    """The Taylor series of ``phi - phi(0)``."""
 
-    Attributes
-    ----------
-    order : int
-        L, its lowest degree.
-    log_negligible, log_small : float
-        ln of the sizes of weights below which higher degrees are below rounding, and below which the series is exact
-        to rounding.
-    """
-
-    order: int
+    order: int  #: L, its lowest degree
     series: Series
+    #: ln of the sizes of weights below which higher degrees are below rounding, and below which the series is exact to
+    #: rounding
     log_negligible: float = math.inf
     log_small: float = math.inf
 

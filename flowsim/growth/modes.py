@@ -35,30 +35,20 @@ class Modes:
     """Coefficients, rates and starts of all components, at alpha = 1 and for features of variance 1.
 
     Arrays have one row per coordinate, or a single row for all where all are equal.
-
-    Attributes
-    ----------
-    coefficient, log_start, rate, damping : array (d, k)
-        ``mu_k / |q_k|^2``, ``ln c_k(0)^2`` (0 where c_k is exactly zero), ``4 mu_k`` and ``8 eta^2 mu_k^2``.
-    start : array (d, k)
-        ``c_k(0)``, exactly 0 where it cancels to rounding; its sign where the start is in logarithms.
-    basis : array (d, k, k)
-        ``w_a = sum_k basis[i, a, k] c_k``.
-    shift : array (d,)
-        ``E phi(w + xi) - phi(w) = eta^2 tr M``.
-    conserved : array (d, k - 1, k)
-        Exponents e with ``sum_k e_k rate_k = 0``: the conserved quantities are ``prod_k c_k^e_k``.
     """
 
     d: int
     invariants: tuple[str, ...]
+    #: (d, k), ``mu_k / |q_k|^2``, ``ln c_k(0)^2`` (0 where c_k is exactly zero), ``4 mu_k`` and ``8 eta^2 mu_k^2``
     coefficient: Array
     log_start: Array
     rate: Array
     damping: Array
+    #: (d, k), ``c_k(0)``, exactly 0 where it cancels to rounding; its sign where the start is in logarithms
     start: Array
-    basis: Array
-    shift: Array
+    basis: Array  #: (d, k, k), ``w_a = sum_k basis[i, a, k] c_k``
+    shift: Array  #: (d,), ``E phi(w + xi) - phi(w) = eta^2 tr M``
+    #: (d, k - 1, k), exponents e with ``sum_k e_k rate_k = 0``: the conserved quantities are ``prod_k c_k^e_k``
     conserved: Array
 
     @classmethod

@@ -17,27 +17,17 @@ from flowsim.symbolic import order_at_origin
 
 @dataclass(frozen=True)
 class VanishingGrowth:
-    """The growth of coordinates with the dual once they have left 0.
+    """The growth of coordinates with the dual once they have left 0."""
 
-    Attributes
-    ----------
-    order : int
-        Order of the formula at the origin: 2 for two-layer type, L for products of L weights.
-    up_speed, low_speed : array (d,)
-        A positive (negative) coordinate moves by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled time.
-    memory : callable or None
-        Coefficients and rates of the sums of exponentials (:func:`flowsim.growth.modes.start_memory`).
-    curves : OriginCurves or None
-        Curves of general formulas.
-    weights : array (L, d) or None
-        Weights of products; zeros for coordinates from a vanishing start, NaN if unknown.
-    """
-
-    order: int
+    order: int  #: order of the formula at the origin: 2 for two-layer type, L for products of L weights
+    #: (d,), a positive (negative) coordinate moves by ``beta' = speed |beta|^(2 - 2/order) (-g -+ kappa)`` in unscaled
+    #: time
     up_speed: Array
     low_speed: Array
+    #: coefficients and rates of the sums of exponentials (:func:`flowsim.growth.modes.start_memory`)
     memory: Memory | None
-    curves: OriginCurves | None = None
+    curves: OriginCurves | None = None  #: curves of general formulas
+    #: (L, d) or None, weights of products; zeros for coordinates from a vanishing start, NaN if unknown
     weights: Array | None = None
 
     def among(self, keep: NDArray[np.int64]) -> VanishingGrowth:

@@ -60,23 +60,15 @@ def read_columns(problem: Problem, also: Index) -> Columns | SparseColumns:
 
 @dataclass(frozen=True, eq=False)
 class SparseColumns:
-    """The non-empty columns of sparse data, and given others; memory in proportion to the entries.
-
-    Attributes
-    ----------
-    which : array (m,)
-        Their indices in X, ascending.
-    place, rows, entries : arrays (nnz,)
-        The entries in order of columns: the index into `which`, the row, the value.
-    norms : array (m,)
-    """
+    """The non-empty columns of sparse data, and given others; memory in proportion to the entries."""
 
     n: int
-    which: Index
+    which: Index  #: (m,), their indices in X, ascending
+    #: (nnz,), the entries in order of columns: the index into `which`, the row, the value
     place: NDArray[np.uint32]
     rows: NDArray[np.uint32]
     entries: Array
-    norms: Array
+    norms: Array  #: (m,)
     is_dense = False
 
     @classmethod

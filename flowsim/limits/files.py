@@ -28,16 +28,10 @@ _PAIRS = ("thresholds", "penalties", "speeds")
 
 @dataclass(frozen=True, eq=False)
 class TabulatedMemory:
-    """The growth with the dual of the coordinates that take part in jumps, as numbers.
+    """The growth with the dual of the coordinates that take part in jumps, as numbers."""
 
-    Attributes
-    ----------
-    coordinates : array (m,)
-        Ascending.
-    coefficients, rates : array (k, m)
-    """
-
-    coordinates: NDArray[np.int64]
+    coordinates: NDArray[np.int64]  #: (m,), ascending
+    #: (k, m)
     coefficients: Array
     rates: Array
 

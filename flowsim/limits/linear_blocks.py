@@ -31,22 +31,12 @@ _DRAWS = 2
 
 @dataclass(frozen=True, eq=False)
 class ReducedLinearData:
-    """Data under another loss, or measurements, in the rows of beta that move; named as in :class:`LinearData`.
-
-    Attributes
-    ----------
-    directions : array (D, rank)
-        Orthonormal.
-    curvatures : array (rank,)
-        Curvature of the loss along each, at 0: a scale.
-    signal : array (rank, m)
-        G at 0.
-    """
+    """Data under another loss, or measurements, in the rows of beta that move; named as in :class:`LinearData`."""
 
     problem: Problem
-    directions: Array
-    curvatures: Array
-    signal: Array
+    directions: Array  #: (D, rank), orthonormal
+    curvatures: Array  #: (rank,), curvature of the loss along each, at 0: a scale
+    signal: Array  #: (rank, m), G at 0
 
     @property
     def m(self) -> int:
@@ -64,30 +54,14 @@ class ReducedLinearData:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One independent part, in coordinates in which its Sigma is diagonal.
+    """One independent part, in coordinates in which its Sigma is diagonal."""
 
-    Attributes
-    ----------
-    features : array (R, r)
-        Orthonormal directions in the row space of X.
-    targets : array (m, q)
-        Orthonormal directions of targets.
-    curvatures : array (r,)
-        Diagonal of Sigma.
-    signal : array (r, q)
-        C.
-    a : array (r,)
-        Rates at which noise and weight decay damp U, and
-    b : float
-        V.
-    """
-
-    features: Array
-    targets: Array
-    curvatures: Array
-    signal: Array
-    a: Array
-    b: float
+    features: Array  #: (R, r), orthonormal directions in the row space of X
+    targets: Array  #: (m, q), orthonormal directions of targets
+    curvatures: Array  #: (r,), diagonal of Sigma
+    signal: Array  #: (r, q), C
+    a: Array  #: (r,), rates at which noise and weight decay damp U, and
+    b: float  #: V
 
     #: G is affine in beta, and every saddle is attained
     is_affine = True

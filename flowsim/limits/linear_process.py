@@ -66,26 +66,16 @@ class RankPlateau:
 
 @dataclass(eq=False)
 class BlockProcess:
-    """One block from its start to its end.
-
-    Attributes
-    ----------
-    columns : int
-        K, the number of independent directions of the start in the block.
-    begin : array (r + q, k), optional
-        Active directions at the start, at rest: the point to which pretrained weights relax.
-    dropped : int
-        Number of directions of pretrained weights that have relaxed to zero: they begin at level 1, and decrease.
-    escape : tuple (time, direction (r, q), margin) or None
-        Set where the next saddle is not attained.
-    """
+    """One block from its start to its end."""
 
     block: Block
-    columns: int
+    columns: int  #: K, the number of independent directions of the start in the block
+    #: (r + q, k), optional, active directions at the start, at rest: the point to which pretrained weights relax
     begin: Array | None = None
+    #: number of directions of pretrained weights that have relaxed to zero: they begin at level 1, and decrease
     dropped: int = 0
     plateaus: list[RankPlateau] = field(default_factory=list)
-    escape: tuple[float, Array, float] | None = None
+    escape: tuple[float, Array, float] | None = None  #: set where the next saddle is not attained
 
     def __post_init__(self) -> None:
         block = self.block

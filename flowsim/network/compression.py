@@ -24,18 +24,12 @@ _BLOCK = 8_192
 
 @dataclass(frozen=True, eq=False)
 class Compression:
-    """U_0 = A Q^T, V_0 = B Q^T.
+    """U_0 = A Q^T, V_0 = B Q^T."""
 
-    Attributes
-    ----------
-    A, B : array (D, k), (m, k)
-        k = min(h, D + m).
-    basis : callable () -> array (h, k) or None
-        Computes Q on demand; None without compression (Q = 1).
-    """
-
+    #: (D, k), (m, k), k = min(h, D + m)
     A: Array
     B: Array
+    #: callable () -> array (h, k) or None, computes Q on demand; None without compression (Q = 1)
     basis: Callable[[], Array] | None
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -50,22 +50,13 @@ Node = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Formula:
-    """One coordinate of the predictor, ``beta_i = phi(weights_i)``.
+    """One coordinate of the predictor, ``beta_i = phi(weights_i)``."""
 
-    Attributes
-    ----------
-    text : str
-        The text as given.
-    tree : tuple
-        Its syntax: ``("num", Fraction)``, ``("var", name)``, ``("pi",)``, ``("+", a, b)``, ``("-", a, b)``,
-        ``("*", a, b)``, ``("/", a, b)``, ``("neg", a)``, ``("**", a, Fraction)``, ``("call", name, a)``.
-    weights : tuple of str
-        The names in the formula, in order of first appearance.
-    """
-
-    text: str
+    text: str  #: the text as given
+    #: its syntax: ``("num", Fraction)``, ``("var", name)``, ``("pi",)``, ``("+", a, b)``, ``("-", a, b)``, ``("*", a,
+    #: b)``, ``("/", a, b)``, ``("neg", a)``, ``("**", a, Fraction)``, ``("call", name, a)``
     tree: Node
-    weights: tuple[str, ...]
+    weights: tuple[str, ...]  #: the names in the formula, in order of first appearance
 
     @classmethod
     def parse(cls, text: str) -> Formula:

@@ -40,20 +40,14 @@ _MODULES = (
 
 @dataclass(frozen=True)
 class Check:
-    """A measured number against the prediction of theory.
-
-    Attributes
-    ----------
-    tolerance : float
-        Largest ``|measured - predicted|``, relative to ``|predicted|`` unless that is 0; ignored for bounds.
-    kind : {"equals", "at most", "at least"}
-    """
+    """A measured number against the prediction of theory."""
 
     statement: str
     predicted: float
     measured: float
+    #: largest ``|measured - predicted|``, relative to ``|predicted|`` unless that is 0; ignored for bounds
     tolerance: float = 0.0
-    kind: str = "equals"
+    kind: str = "equals"  #: {"equals", "at most", "at least"}
 
     @property
     def holds(self) -> bool:
@@ -79,24 +73,13 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """The return value of an experiment's function.
+    """The return value of an experiment's function."""
 
-    Attributes
-    ----------
-    figures : mapping name -> Figure
-        Written as PNG, with the name appended to the experiment's.
-    data : xarray.Dataset
-        All data of the figures.
-    parameters : dict
-        Plain JSON values.
-    animations : mapping name -> FuncAnimation
-        Written as GIF.
-    """
-
-    figures: Mapping[str, Figure]
-    data: xarray.Dataset
-    parameters: dict[str, Any]
+    figures: Mapping[str, Figure]  #: mapping name -> Figure, written as PNG, with the name appended to the experiment's
+    data: xarray.Dataset  #: all data of the figures
+    parameters: dict[str, Any]  #: plain JSON values
     checks: list[Check]
+    #: mapping name -> FuncAnimation, written as GIF
     animations: Mapping[str, FuncAnimation] = field(default_factory=dict)
 
 

@@ -27,21 +27,13 @@ _TAIL = 37.0
 
 @dataclass(frozen=True, eq=False)
 class ExponentialSum:
-    """``b + Re sum_q a_q exp(s_q f)`` for n targets.
+    """``b + Re sum_q a_q exp(s_q f)`` for n targets."""
 
-    Attributes
-    ----------
-    constant : array (n,)
-    amplitude, rate : array (n, q)
-        Real, or complex with an imaginary rate.
-    reach : float
-        Bound on |f| up to which the sum is exact to rounding.
-    """
-
-    constant: Array
+    constant: Array  #: (n,)
+    #: (n, q), real, or complex with an imaginary rate
     amplitude: NDArray[np.inexact]
     rate: NDArray[np.inexact]
-    reach: float = math.inf
+    reach: float = math.inf  #: bound on |f| up to which the sum is exact to rounding
 
     @property
     def is_exact(self) -> bool:

@@ -16,23 +16,12 @@ TRAJECTORY, SUMMARY, CERTIFICATES = "trajectory.nc", "summary.json", "certificat
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder.
+    """One run folder."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the folder.
-    trajectory : Trajectory
-    summary : dict
-        As written by ``flowsim run``.
-    certificates : list of dict or None
-        The rows of ``certificates.json``, if it exists.
-    """
-
-    name: str
+    name: str  #: name of the folder
     trajectory: Trajectory
-    summary: dict[str, Any]
-    certificates: list[dict[str, Any]] | None = None
+    summary: dict[str, Any]  #: as written by ``flowsim run``
+    certificates: list[dict[str, Any]] | None = None  #: the rows of ``certificates.json``, if it exists
 
     @property
     def log_alpha(self) -> float:

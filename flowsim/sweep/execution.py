@@ -30,23 +30,12 @@ log = logging.getLogger("flowsim.sweep")
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep before it starts.
-
-    Attributes
-    ----------
-    points : Points
-    parameters : list of dict
-        Parameters of each point, in C order of the result, including the seed.
-    keys : list of str
-        Key of each point: a digest of code, parameters and seed. Equal points share a key.
-    seeds : list of int or None
-    identity : Identity
-    """
+    """A sweep before it starts."""
 
     function: Callable[..., Any]
     points: Points
-    parameters: list[dict[str, Any]]
-    keys: list[str]
+    parameters: list[dict[str, Any]]  #: parameters of each point, in C order of the result, including the seed
+    keys: list[str]  #: key of each point: a digest of code, parameters and seed. Equal points share a key
     seeds: list[int] | None
     identity: Identity
 

@@ -24,23 +24,14 @@ ABSENT = _Absent()
 
 @dataclass(frozen=True)
 class Points:
-    """The points of a sweep: every combination of the axes, or a list.
+    """The points of a sweep: every combination of the axes, or a list."""
 
-    Attributes
-    ----------
-    dims, shape : tuple
-        Of the labelled result: one dimension per axis of a grid, or the one dimension ``point`` of a list.
-    axes : dict name -> list
-        Values along the parameter's own dimension; of a list, along ``point``.
-    constants : dict
-        Parameters that are equal in all points.
-    is_list : bool
-    """
-
+    #: of the labelled result: one dimension per axis of a grid, or the one dimension ``point`` of a list
     dims: tuple[str, ...]
     shape: tuple[int, ...]
+    #: dict name -> list, values along the parameter's own dimension; of a list, along ``point``
     axes: dict[str, list[Any]]
-    constants: dict[str, Any]
+    constants: dict[str, Any]  #: parameters that are equal in all points
     is_list: bool = False
 
     @classmethod

@@ -34,21 +34,11 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 @dataclass(frozen=True)
 class Identity:
-    """What made a result.
+    """What made a result."""
 
-    Attributes
-    ----------
-    name : str
-        ``module:qualname`` of the function.
-    code : str
-        Digest of all that its results rest on, parameters apart.
-    packages : dict
-        Version of every installed package it reaches.
-    """
-
-    name: str
-    code: str
-    packages: dict[str, str]
+    name: str  #: ``module:qualname`` of the function
+    code: str  #: digest of all that its results rest on, parameters apart
+    packages: dict[str, str]  #: version of every installed package it reaches
 
 
 def identify(function: Any) -> Identity:

@@ -25,22 +25,14 @@ LOST = 1e-9
 
 @dataclass(frozen=True)
 class Law:
-    """The evolution under weight noise of a quantity that the noise-free flow conserves.
-
-    Attributes
-    ----------
-    kind : {"conserved", "decay", "driven", "open"}
-        Conserved; decays at `rate` whatever the data; driven by the data or by other weights; undecided.
-    rate : Expr or None
-        ``d quantity/dt = -rate * quantity`` for a decay.
-    derivative : Expr or None
-        ``d quantity/dt``.
-    """
+    """The evolution under weight noise of a quantity that the noise-free flow conserves."""
 
     quantity: sympy.Expr
+    #: {"conserved", "decay", "driven", "open"}, conserved; decays at `rate` whatever the data; driven by the data or by
+    #: other weights; undecided
     kind: str
-    rate: sympy.Expr | None = None
-    derivative: sympy.Expr | None = None
+    rate: sympy.Expr | None = None  #: ``d quantity/dt = -rate * quantity`` for a decay
+    derivative: sympy.Expr | None = None  #: ``d quantity/dt``
 
 
 @dataclass(frozen=True, eq=False)

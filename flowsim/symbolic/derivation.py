@@ -75,16 +75,10 @@ class Derivation(Rendered):
 
     For a network of one formula the attributes are that formula's own; for a mixed network they are tuples, one
     entry for each of ``net.distinct``.
-
-    Attributes
-    ----------
-    net : DiagonalNetwork
-    coordinates : tuple of CoordinateDerivation
-        One for each distinct formula.
     """
 
     net: DiagonalNetwork
-    coordinates: tuple[CoordinateDerivation, ...]
+    coordinates: tuple[CoordinateDerivation, ...]  #: one for each distinct formula
 
     mean = _each("mean", "``m = E phi(w + xi)``.")
     variance = _each("variance", "``V = Var phi(w + xi)``.")

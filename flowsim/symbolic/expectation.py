@@ -48,22 +48,14 @@ class Quadrature:
 
 @dataclass(frozen=True)
 class Expectation:
-    """Mean and variance: an exact expression each, plus parts computed by quadrature.
+    """Mean and variance: an exact expression each, plus parts computed by quadrature."""
 
-    Attributes
-    ----------
-    mean, variance : Expr
-        Those of the exact parts, in the weights and the stds.
-    methods : tuple of str
-        Descriptions of how each part is computed.
-    growth : tuple of (index, float)
-        For Laplace noise: ``|lambda| std < sqrt(2)`` must hold for the largest real exponent of these weights.
-    """
-
+    #: those of the exact parts, in the weights and the stds
     mean: sympy.Expr
     variance: sympy.Expr
     quadratures: tuple[Quadrature, ...] = ()
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()  #: descriptions of how each part is computed
+    #: for Laplace noise: ``|lambda| std < sqrt(2)`` must hold for the largest real exponent of these weights
     growth: tuple[tuple[int, float], ...] = field(default=())
 
 

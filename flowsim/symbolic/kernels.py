@@ -51,40 +51,28 @@ class Kernels:
 
     Arrays are float64 in C order: w (k, d) weights; kind (d,) int64, ``net.kinds(d)``; std (k,) noise stds;
     g (d,) gradient of the loss at m; s2 (d,) feature variances.
-
-    Attributes
-    ----------
-    value, gradient, hessian
-        ``phi_i`` (d,), ``d phi_i/d w_a`` (k, d), ``d^2 phi_i/d w_a d w_b`` (k, k, d).
-    mean, mean_gradient, variance
-        ``m_i = E phi(w + xi)`` (d,), its derivatives (k, d), ``V_i = Var phi(w + xi)`` (d,).
-    field
-        ``w' = -(g dm + s2/2 dV)`` (k, d).
-    field_jacobian
-        Its derivative at fixed g, ``-(g d2m + s2/2 d2V)`` (k, k, d). The full Jacobian subtracts
-        ``dm_i/dw_a Sigma_ij dm_j/dw_b``.
-    invariants
-        The conserved quantities of the noise-free flow, (pairs, d), named by `invariant_names`; 0 for coordinates of a
-        mixed network whose formula does not conserve it.
-    tiny_error : float
-        Largest relative error of the gradient at weights of 1e-20, measured when the code was generated: about 1e-16,
-        unless terms of first or higher order cancel (then the code does not resolve such weights).
-    source : str
-        The generated text.
     """
 
+    #: ``phi_i`` (d,), ``d phi_i/d w_a`` (k, d), ``d^2 phi_i/d w_a d w_b`` (k, k, d)
     value: Kernel
     gradient: Kernel
     hessian: Kernel
+    #: ``m_i = E phi(w + xi)`` (d,), its derivatives (k, d), ``V_i = Var phi(w + xi)`` (d,)
     mean: Kernel
     mean_gradient: Kernel
     variance: Kernel
-    field: Kernel
+    field: Kernel  #: ``w' = -(g dm + s2/2 dV)`` (k, d)
+    #: its derivative at fixed g, ``-(g d2m + s2/2 d2V)`` (k, k, d). The full Jacobian subtracts ``dm_i/dw_a Sigma_ij
+    #: dm_j/dw_b``
     field_jacobian: Kernel
+    #: the conserved quantities of the noise-free flow, (pairs, d), named by `invariant_names`; 0 for coordinates of a
+    #: mixed network whose formula does not conserve it
     invariants: Kernel
     invariant_names: tuple[str, ...]
+    #: largest relative error of the gradient at weights of 1e-20, measured when the code was generated: about 1e-16,
+    #: unless terms of first or higher order cancel (then the code does not resolve such weights)
     tiny_error: float
-    source: str
+    source: str  #: the generated text
 
 
 def kernels(net: DiagonalNetwork) -> Kernels:

@@ -27,24 +27,15 @@ SHORT = 100
 
 @dataclass(frozen=True)
 class Sharpness:
-    """Formulas for one coordinate.
+    """Formulas for one coordinate."""
 
-    Attributes
-    ----------
-    hessian : Matrix
-        ``g d2phi/dw_a dw_b + sigma^2 dphi/dw_a dphi/dw_b``, the coordinate's diagonal block; blocks of two coordinates
-        are ``dphi_i/dw_a Sigma_ij dphi_j/dw_b``.
-    trace : Expr
-        ``sigma^2 |grad phi|^2 + g Laplace phi``.
-    average : Expr
-        The part of ``E L(w + xi) - L(w)`` that depends on the data through sigma alone: ``sigma^2/2 V``.
-    bias : Expr
-        ``m - phi``; if it is 0, `average` is the average sharpness, otherwise ``L(m) - L(phi)`` is added.
-    """
-
+    #: ``g d2phi/dw_a dw_b + sigma^2 dphi/dw_a dphi/dw_b``, the coordinate's diagonal block; blocks of two coordinates
+    #: are ``dphi_i/dw_a Sigma_ij dphi_j/dw_b``
     hessian: sympy.ImmutableDenseMatrix
-    trace: sympy.Expr
+    trace: sympy.Expr  #: ``sigma^2 |grad phi|^2 + g Laplace phi``
+    #: the part of ``E L(w + xi) - L(w)`` that depends on the data through sigma alone: ``sigma^2/2 V``
     average: sympy.Expr
+    #: ``m - phi``; if it is 0, `average` is the average sharpness, otherwise ``L(m) - L(phi)`` is added
     bias: sympy.Expr
 
 

@@ -13,31 +13,16 @@ from flowsim.symbolic.thresholds import blow_up_time
 
 @dataclass(frozen=True)
 class ExactThresholds:
-    r"""Growth thresholds of one formula.
+    r"""Growth thresholds of one formula."""
 
-    Attributes
-    ----------
-    order : int or None
-        Lowest homogeneous degree at the origin; None if phi has no Taylor series there.
-    plus, minus : Expr or None
-        ``t^+``, ``t^-``: exact where closed forms exist, else a Float; None where there are none.
-    start : str
-        The start directions for which they hold.
-    clock : str
-        Accelerated time.
-    formula : str
-        LaTeX for other starts, or empty.
-    statement : str
-        A sentence; the reason if there are no thresholds.
-    """
-
-    order: int | None
+    order: int | None  #: lowest homogeneous degree at the origin; None if phi has no Taylor series there
+    #: ``t^+``, ``t^-``: exact where closed forms exist, else a Float; None where there are none
     plus: sympy.Expr | None = None
     minus: sympy.Expr | None = None
-    start: str = ""
-    clock: str = ""
-    formula: str = ""
-    statement: str = ""
+    start: str = ""  #: the start directions for which they hold
+    clock: str = ""  #: accelerated time
+    formula: str = ""  #: LaTeX for other starts, or empty
+    statement: str = ""  #: a sentence; the reason if there are no thresholds
 
     @property
     def bias(self) -> str:

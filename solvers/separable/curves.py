@@ -13,39 +13,28 @@ from flowsim.solvers.array_kinds import Array
 
 @dataclass(frozen=True, eq=False)
 class CurveArrays:
-    """C curves in P pieces, those of curve c from ``first[c]`` to ``first[c + 1]``, by ascending z.
+    """C curves in P pieces, those of curve c from ``first[c]`` to ``first[c + 1]``, by ascending z."""
 
-    Attributes
-    ----------
-    first : array (C + 1,)
-    low, high : array (P,)
-        Interval of each piece.
-    closed : array (P,)
-        1 for ``B - B_0 = sum_k energy_ck exp(2 (log_c_pk + rate_ck z))`` over the K components of sign_c != 0.
-    log_c, sign_c : array (P, K)
-    rate, energy : array (C, K)
-    beta, slope, curvature : array (P, N)
-        Chebyshev coefficients of ``B - B_0``, B' and B'' in z, on each piece.
-    least, most : array (C,)
-        Range of z in which the table may be evaluated; infinite where the curve continues as a straight line.
-    which : array (d,)
-        The curve of each coordinate.
-    """
-
-    first: NDArray[np.int64]
+    first: NDArray[np.int64]  #: (C + 1,)
+    #: (P,), interval of each piece
     low: Array
     high: Array
+    #: (P,), 1 for ``B - B_0 = sum_k energy_ck exp(2 (log_c_pk + rate_ck z))`` over the K components of sign_c != 0
     closed: NDArray[np.int64]
+    #: (P, K)
     log_c: Array
     sign_c: Array
+    #: (C, K)
     rate: Array
     energy: Array
+    #: (P, N), Chebyshev coefficients of ``B - B_0``, B' and B'' in z, on each piece
     beta: Array
     slope: Array
     curvature: Array
+    #: (C,), range of z in which the table may be evaluated; infinite where the curve continues as a straight line
     least: Array
     most: Array
-    which: NDArray[np.int64]
+    which: NDArray[np.int64]  #: (d,), the curve of each coordinate
 
     def packed(self) -> tuple[NDArray[np.int64], Array]:
         """Integers and numbers in two buffers, in the order of the attributes, sizes C, P, K and N first."""

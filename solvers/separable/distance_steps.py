@@ -28,19 +28,12 @@ def address_of(array: NDArray[Any]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class DistanceTables:
-    """Both sides of coordinates for compiled code: :class:`flowsim.solvers.multistep.distances.Sides`.
+    """Both sides of coordinates for compiled code: :class:`flowsim.solvers.multistep.distances.Sides`."""
 
-    Attributes
-    ----------
-    integers, numbers : array
-        The two buffers.
-    distance : array (2, d)
-        The view of ``numbers`` with the distances to infinity.
-    """
-
+    #: the two buffers
     integers: NDArray[np.int64]
     numbers: Array
-    distance: Array
+    distance: Array  #: (2, d), the view of ``numbers`` with the distances to infinity
 
     @classmethod
     def of(cls, flow: SeparableFlow, tol: float, level: float) -> DistanceTables:
