@@ -51,28 +51,16 @@ class GaussMethod(NamedTuple):
 
 
 class Control(NamedTuple):
-    """Of the steps.
+    """Of the steps."""
 
-    Attributes
-    ----------
-    tol : float
-        Relative error of Z that a step may make.
-    linear : float
-        Rate times length that a step resolves.
-    answered : float
-        A direction above exp(this) is answered by the product.
-    waits, apart : float
-        Directions above exp(waits) have grown; logarithm of the ratio from which they are apart from the others.
-    near, rest, grown : float, float, int
-        How far from rest, against the rate of what waits and, if this many have grown, absolutely, what has grown is
-        left to long steps.
-    """
-
-    tol: float
-    linear: float
-    answered: float
+    tol: float  #: relative error of Z that a step may make
+    linear: float  #: rate times length that a step resolves
+    answered: float  #: a direction above exp(this) is answered by the product
+    #: directions above exp(waits) have grown; logarithm of the ratio from which they are apart from the others
     waits: float
     apart: float
+    #: how far from rest, against the rate of what waits and, if this many have grown, absolutely, what has grown is
+    #: left to long steps
     near: float
     rest: float
     grown: int

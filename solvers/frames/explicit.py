@@ -39,41 +39,23 @@ class Method(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Limits of a sequence of steps.
+    """Limits of a sequence of steps."""
 
-    Attributes
-    ----------
-    tol, floor : float
-        Relative error of Z in a step, against the change of Z where that is smaller, but not below the floor.
-    growth : float
-        The largest ``h |G|``: waiting directions grow by at most its exponential in a step.
-    affordable : float
-        Number of steps at the limit of stability up to which the method is preferred.
-    steps : int
-        Largest number of steps.
-    """
-
+    #: relative error of Z in a step, against the change of Z where that is smaller, but not below the floor
     tol: float
     floor: float
-    growth: float
-    affordable: float
-    steps: int
+    growth: float  #: the largest ``h |G|``: waiting directions grow by at most its exponential in a step
+    affordable: float  #: number of steps at the limit of stability up to which the method is preferred
+    steps: int  #: largest number of steps
 
 
 class Course(NamedTuple):
-    """A sequence of steps.
+    """A sequence of steps."""
 
-    Attributes
-    ----------
-    t, states : array (n + 1,), (n + 1, R + p, k)
-    h : float
-        The length of the next step; 0 if another method should continue.
-    evaluations, rejected : int
-    """
-
+    #: (n + 1,), (n + 1, R + p, k)
     t: Array
     states: Array
-    h: float
+    h: float  #: the length of the next step; 0 if another method should continue
     evaluations: int
     rejected: int
 

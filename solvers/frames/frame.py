@@ -36,26 +36,19 @@ _DEPENDENT = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One state.
+    """One state."""
 
-    Attributes
-    ----------
-    A, B : array (R, w), (p, w)
-        The two halves of the directions: a_i and b_i of a paired frame (w = p), else an orthonormal ``(A; B)``.
-    logs, rows : array (w,), (w, k)
-        l^+ and c^+, in descending order of l^+.
-    minus_logs, minus_rows : array (w,), (w, k) or (0,), (0, k)
-        l^- and c^- of a paired frame.
-    neutral_log, neutral : float, array (R, k)
-        l^0 and N.
-    """
-
+    #: (R, w), (p, w), the two halves of the directions: a_i and b_i of a paired frame (w = p), else an orthonormal
+    #: ``(A; B)``
     A: Array
     B: Array
+    #: (w,), (w, k), l^+ and c^+, in descending order of l^+
     logs: Array
     rows: Array
+    #: (w,), (w, k) or (0,), (0, k), l^- and c^- of a paired frame
     minus_logs: Array
     minus_rows: Array
+    #: l^0 and N
     neutral_log: float
     neutral: Array
 

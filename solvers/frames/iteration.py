@@ -50,24 +50,15 @@ def eigen_pairs(tableau: GaussTableau) -> EigenPairs:
 
 
 class StepData(NamedTuple):
-    """The data of the iterations of one step.
-
-    Attributes
-    ----------
-    h : float
-    damping : Damping
-    first, second, gram : array (R, q), (p, q), (q, q) or (0, 0)
-        The state, ``Z_1 Z_2^T = first gram second^T``.
-    decay : array (s,)
-        The factor of the damping that is separated, at the nodes.
-    """
+    """The data of the iterations of one step."""
 
     h: float
     damping: Damping
+    #: (R, q), (p, q), (q, q) or (0, 0), the state, ``Z_1 Z_2^T = first gram second^T``
     first: Array
     second: Array
     gram: Array
-    decay: Array
+    decay: Array  #: (s,), the factor of the damping that is separated, at the nodes
 
 
 @part()

@@ -38,23 +38,14 @@ def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Plateau:
-    """``exp(t S)`` on the complement of the first `count` directions of a frame.
-
-    Attributes
-    ----------
-    start : Frame
-    count : int
-    vectors, rates : array (n, R + p), (n,)
-        An orthonormal basis of the complement, in rows, and its growth rates.
-    kappa : float
-        Damping of a paired frame, not included in the rates.
-    """
+    """``exp(t S)`` on the complement of the first `count` directions of a frame."""
 
     start: Frame
     count: int
+    #: (n, R + p), (n,), an orthonormal basis of the complement, in rows, and its growth rates
     vectors: Array
     rates: Array
-    kappa: float
+    kappa: float  #: damping of a paired frame, not included in the rates
 
     @classmethod
     def of(cls, problem: FrameProblem, G: Array, frame: Frame, count: int) -> Plateau:

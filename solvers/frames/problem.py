@@ -49,21 +49,13 @@ class Linear(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FrameProblem:
-    """``Z' = S(t) Z``.
-
-    Attributes
-    ----------
-    coupling : Coupling
-    damping_rows, damping_columns : array (R,), (p,)
-        The diagonals a and b.
-    paired : bool
-        Whether a frame may be paired; else the conserved quantity of uniform damping is not used.
-    """
+    """``Z' = S(t) Z``."""
 
     coupling: Coupling
+    #: (R,), (p,), the diagonals a and b
     damping_rows: Array
     damping_columns: Array
-    paired: bool = True
+    paired: bool = True  #: whether a frame may be paired; else the conserved quantity of uniform damping is not used
 
     @property
     def shape(self) -> tuple[int, int]:

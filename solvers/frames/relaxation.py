@@ -22,33 +22,19 @@ Complex = NDArray[np.complex128]
 
 
 class Relaxation(NamedTuple):
-    """The operator at one state, in the eigenvectors that :func:`factor` needs.
+    """The operator at one state, in the eigenvectors that :func:`factor` needs."""
 
-    Attributes
-    ----------
-    kind : int
-        0, 1: the columns, the rows are constant.
-    rows, columns : array (R,), (p,)
-        Curvatures.
-    W : array (R, q)
-        Eigenvectors of P_1, ``P_1 = W diag(small) W^T + nu`` on their complement.
-    small : array (q,)
-    nu : float
-    vectors, values : array (p, p), (p,)
-        Eigenvectors and eigenvalues of P_2, if the columns are constant.
-    outer : array (p, p)
-        P_2.
-    """
-
-    kind: int
+    kind: int  #: 0, 1: the columns, the rows are constant
+    #: (R,), (p,), curvatures
     rows: Array
     columns: Array
-    W: Array
-    small: Array
+    W: Array  #: (R, q), eigenvectors of P_1, ``P_1 = W diag(small) W^T + nu`` on their complement
+    small: Array  #: (q,)
     nu: float
+    #: (p, p), (p,), eigenvectors and eigenvalues of P_2, if the columns are constant
     vectors: Array
     values: Array
-    outer: Array
+    outer: Array  #: (p, p), P_2
 
     @classmethod
     def of(cls, rows: Array, columns: Array, basis: Array, inner: Array, outer: Array, nu: float) -> Relaxation:
@@ -79,30 +65,15 @@ def fastest(at):
 
 
 class Factors(NamedTuple):
-    """The factorisation for :func:`answer` at times mu (K,).
+    """The factorisation for :func:`answer` at times mu (K,)."""
 
-    Attributes
-    ----------
-    kind : int
-        0, 1: the columns, the rows are constant.
-    vectors : array (p, p)
-        Eigenvectors of P_2.
-    W : array (R, q)
-        Eigenvectors of P_1.
-    diagonal : array (K, p, R)
-        ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant.
-    inverse : array (K, p or q + 1, ., .)
-    rates : array (R,)
-    mus : array (K,)
-    """
-
-    kind: int
-    vectors: Array
-    W: Array
-    diagonal: Complex
-    inverse: Complex
-    rates: Array
-    mus: Complex
+    kind: int  #: 0, 1: the columns, the rows are constant
+    vectors: Array  #: (p, p), eigenvectors of P_2
+    W: Array  #: (R, q), eigenvectors of P_1
+    diagonal: Complex  #: (K, p, R), ``1 / (1 + mu rates (value_j(P_2) + nu))``, if the columns are constant
+    inverse: Complex  #: (K, p or q + 1, ., .)
+    rates: Array  #: (R,)
+    mus: Complex  #: (K,)
 
 
 @part()
