@@ -180,7 +180,7 @@ def propagated(G, h, damping, Z1, Z2):
     return at, finish(G, h, damping, at, Z1, Z2)
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 propagate = compiled()(propagated.py_func)
 
 

@@ -29,9 +29,9 @@ ROUNDING_FLOOR = 2e-12
 SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
 LARGEST_GROWTH, CAUTIOUS_GROWTH = 2.5, 1.3
 SMALLEST_STEP = 1e-14
-#: Relaxation matters in a step where what the polynomial through G misses is larger than the response by this.
+#: Relaxation matters in a step where the defect of the polynomial through G exceeds the response to it by this factor.
 _STIFF = 2.0
-#: What S makes of a direction is rounding below this part of its size.
+#: Size of S f, relative to f and S, below which it is rounding.
 _NO_TURN = 1e-13
 #: A guess is extrapolated over this many lengths of the step before, and from so many of its last nodes.
 _EXTRAPOLATED, _GUESS_NODES = 1.5, 3
@@ -51,11 +51,11 @@ class GaussMethod(NamedTuple):
 
 
 class Control(NamedTuple):
-    """Of the steps."""
+    """Tolerances and limits of the steps."""
 
     tol: float  #: relative error of Z that a step may make
     linear: float  #: rate times length that a step resolves
-    answered: float  #: a direction above exp(this) is answered by the product
+    answered: float  #: a direction above exp(this) affects the product
     #: directions above exp(waits) have grown; logarithm of the ratio from which they are apart from the others
     waits: float
     apart: float
@@ -76,7 +76,7 @@ class MarchPosition(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Of a march."""
+    """Counters of a march."""
 
     rejected: int
     begun: int
@@ -91,19 +91,19 @@ def method_of(tableau: GaussTableau) -> GaussMethod:
 
 @part()
 def judge(size, tol, stages):
-    """Of a step with defects :func:`.defects`, as changes of Z.
+    """Error and next length of a step with the defects of :func:`.defects`, as changes of Z.
 
     Returns
     -------
     ratio : float
         Its error relative to what is allowed.
     stiff : bool
-        Whether relaxation is what keeps it.
+        Whether relaxation limits its length.
     factor : float
-        For the length of the next.
+        By which the next step is longer.
     """
     ends = max(size[0], size[1])
-    # Relative to what is still to be gained, so that a vanishing loss keeps its relative accuracy.
+    # Relative to the remaining distance, so that a vanishing loss keeps its relative accuracy.
     allowed = max(tol * min(1.0, size[2]), ROUNDING_FLOOR)
     ratio = DEFECT_WEIGHT * ends / allowed
     ratio = ratio if ratio == ratio else np.inf
@@ -111,7 +111,7 @@ def judge(size, tol, stages):
     return ratio, size[3] > max(allowed, _STIFF * ends), min(max(factor, LARGEST_CUT), LARGEST_GROWTH)
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 error_and_factor = compiled()(judge.py_func)
 
 
@@ -164,7 +164,7 @@ def turning(frame, G, level, order):
 
 @part()
 def _rests(frame, G, kappa, growth, control):
-    """Whether what has grown is apart from what waits, and near enough to rest for long steps."""
+    """Whether active directions are separated from waiting ones, and near enough to rest for long steps."""
     w, grown = len(frame.logs), 0
     while grown < w and frame.logs[grown] > control.waits:
         grown += 1
@@ -297,11 +297,11 @@ def march(method, coupling, kappa, control, frame, G0, before, place, most):
             ratio, relaxes, scale = judge(size, control.tol, s)
             if not ratio <= 1.0:
                 rejected += 1
-                # Where errors of the step before relax, the order seen is lower: ever larger cuts.
+                # Where errors of the last step relax, the observed order is lower: each cut exceeds the one before.
                 failed += 1
                 h *= max(scale * 0.5 ** (failed - 1), LARGEST_CUT)
                 if relaxes:
-                    # What is left of errors of steps before: the method damps what is not much faster than a step.
+                    # Remaining errors of earlier steps: the method damps rates that are not large against 1/h.
                     h = min(h, _DAMPED / fastest(common[3]))
                 retry = True
                 continue

@@ -24,7 +24,7 @@ _NEAR_STABLE, _STABLE = 5.0, 6.0
 #: The same, relative to the largest growth in a step, from which on the equation is stiff: steps are as short as
 #: relaxation asks, which implicit methods need not resolve; at tight tolerances that is far from instability.
 _STIFF = 1.25
-#: Successive steps that look stiff.
+#: Successive steps that must appear stiff.
 _STIFF_STEPS = 3
 
 

@@ -36,7 +36,7 @@ _DEPENDENT = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One state."""
+    """One state in graded form."""
 
     #: (R, w), (p, w), the two halves of the directions: a_i and b_i of a paired frame (w = p), else an orthonormal
     #: ``(A; B)``

@@ -70,7 +70,7 @@ def triangularised(M, logs, basis, count):
                 basis[j, k] = -basis[j, k]
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 triangularise = compiled()(triangularised.py_func)
 
 
@@ -116,5 +116,5 @@ def rows_added(logs, rows, coefficient, more_logs, more_rows):
             rows[i, c] = total[c] / size if size > 0.0 else 0.0
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 add_rows = compiled()(rows_added.py_func)

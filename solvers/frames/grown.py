@@ -1,4 +1,4 @@
-r"""The directions that have grown, by themselves: long steps of Radau's method.
+r"""Active directions by themselves: long steps of Radau's method.
 
 Their columns Z (R + p, q), as few as their rank allows, obey ``Z' = F(Z) = S(Z_1 Z_2^T) Z``, whose Jacobian J is
 symmetric. With the matrix A of the method the stages ``Z + W_j`` solve ``W = h A F(Z + W)``, by the simplified Newton
@@ -22,7 +22,7 @@ from flowsim.solvers.gauss import GaussTableau
 
 #: Singular values of the columns, against the largest, that are only rounding.
 _ROUNDING = 1e-14
-#: Share of the tolerance left to the Newton iteration, and rounding, below which it cannot be asked to go.
+#: Part of the tolerance for the Newton iteration, and the rounding below which it cannot converge.
 _SHARE, _FLOOR = 0.01, 2e-13
 _ITERATIONS = 15
 #: Growth of the update at which the iteration is given up.
@@ -30,7 +30,7 @@ _GROWTH = 2.0
 
 
 class GrownStages(NamedTuple):
-    """Of one step: products and G at the nodes, (s, R, p), and the filtered error estimate, relative to Z."""
+    """The stages of one step: products and G at the nodes, (s, R, p), and the filtered error, relative to Z."""
 
     product: Array
     G: Array
@@ -38,14 +38,14 @@ class GrownStages(NamedTuple):
 
 
 class GrownDirections:
-    """Of one state.
+    """The active directions of one state.
 
     Parameters
     ----------
     problem : FrameProblem
     tableau : GaussTableau
     frame : Frame
-        What has grown alone.
+        The active directions alone.
     """
 
     def __init__(self, problem: FrameProblem, tableau: GaussTableau, frame: Frame) -> None:
@@ -79,7 +79,7 @@ class GrownDirections:
             change = h * float(np.abs(new - G).max())
             if iteration > 1 and not change <= _GROWTH * last:
                 return None, iteration
-            # What is left, where every iteration changes the same part of what the one before did.
+            # The remaining error of a linearly convergent iteration.
             left = change**2 / (last - change) if 0.0 < change < 0.5 * last else change
             if iteration and left <= max(_SHARE * tol, _FLOOR):
                 return GrownStages(product, new, self._error(h, moved)), iteration
@@ -90,7 +90,7 @@ class GrownDirections:
         return None, _ITERATIONS
 
     def _error(self, h: float, moved: Array) -> float:
-        """What the polynomial through the derivatives at the nodes misses at the start, as the flow responds to it."""
+        """The filtered defect of the polynomial through the derivatives at the start of the step."""
         missed = self.tableau.at_ends[0] @ moved.reshape(len(moved), -1) - self.field.ravel()
         answered = (missed @ self._vectors) / (1.0 - h * self.rates)
         return float(h * np.linalg.norm(answered) / np.linalg.norm(self.Z))

@@ -23,10 +23,10 @@ Complex = NDArray[np.complex128]
 
 #: Relative distance below which earlier directions count as dependent on later ones.
 _DEPENDENT = 1e-10
-#: Share of the tolerance left to the nonlinear solver, and rounding, below which it cannot be asked to go.
+#: Part of the tolerance for the nonlinear solver, and the rounding below which it cannot converge.
 SHARE, FLOOR = 0.01, 2e-13
 NEWTON_ITERATIONS, ANDERSON_ITERATIONS, ANDERSON_DEPTH = 12, 20, 6
-#: Growth of the update at which the iterations are given up.
+#: Growth of the update at which the iteration stops as divergent.
 FIXED_POINT_GROWTH, NEWTON_GROWTH = 4.0, 20.0
 #: Steps that go straight to Newton's method after one that needed it.
 CAREFUL_STEPS = 10
@@ -302,5 +302,5 @@ def solve_stages(coupling, data, pairs, factors, G, careful, tol):
     return solved, spent + more, converged, careful
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 iterate = compiled()(solve_stages.py_func)

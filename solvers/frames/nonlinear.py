@@ -29,7 +29,7 @@ from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.relaxation import Relaxation, factor, sizes
 from flowsim.solvers.gauss import GaussTableau
 
-#: What S makes of a direction is rounding below this part of its size.
+#: Size of S f, relative to f and S, below which it is rounding.
 _NO_TURN = 1e-13
 _GMRES_TOLERANCE, _GMRES_VECTORS = 1e-2, 60
 
@@ -104,7 +104,7 @@ class StageEquations:
         self._data = StepData(h, damping, self.first, self.second, self.gram, decay)
 
     def defects(self, G: Array, G0: Array, G1: Array, h: float) -> Array:
-        """What the polynomial through G at the nodes misses at the ends of a step, :func:`.sizes`, as changes of Z."""
+        """Defects of the polynomial through G at the ends of a step, :func:`.sizes`, as changes of Z."""
         out: Array = h * sizes(factor(self.relaxation, np.array([complex(h)])), self.tableau.at_ends, G, G0, G1)
         return out
 
@@ -205,7 +205,7 @@ class StageEquations:
         return out
 
     def _enough(self, size: float, G: Array) -> bool:
-        """h times the update of G is the relative change of Z it can still make."""
+        """Whether the update of G, times h, a bound on the relative change of Z, is below the tolerance."""
         return size <= max(SHARE * self.tol * min(1.0, self._data.h * _largest(G)), FLOOR)
 
 
@@ -228,7 +228,7 @@ def _plain_relaxation(frame: Frame, rows: Array, columns: Array) -> Relaxation:
 
 
 def growth_of(problem: FrameProblem, frame: Frame, G: Array, level: float) -> float:
-    """The largest rate at which something that is there can grow: a direction that acts and shrinks may turn.
+    """The largest growth rate of the directions of a state; an active direction that shrinks may change sign and grow.
 
     Directions above exp(level) act on the product; those of pairs may all turn, as their f^- grow when they shrink.
     """

@@ -12,7 +12,7 @@ from flowsim.solvers.frames.pairs import Pairs, sorted_pairs
 from flowsim.solvers.frames.small_matrices import identity, orthonormal, product, product_tn, upper_inverse
 
 _HALF = math.sqrt(0.5)
-#: What of a vector is only rounding of the rest.
+#: Relative size of a component that is rounding of the others.
 _ROUNDING = 1e-14
 #: Growth ``rate * time`` over which a pair that is not yet along a singular vector is turned at once.
 _TURN = 4.0
@@ -22,9 +22,9 @@ _LARGEST = 700.0
 
 @part()
 def _overlaps(vectors, frame, count):
-    """Of the vectors with what waits, f^+ first, then with all else of each column of the start, and the unit of that.
+    """Overlaps of the vectors with waiting directions, f^+ first, then with the rest of each column; and its unit.
 
-    What does not overlap must not come to do so by rounding, which would grow too.
+    An overlap of zero must stay zero: rounding would grow as well.
     """
     (R, w), p, k, n = frame.A.shape, len(frame.B), frame.rows.shape[1], len(vectors)
     base = frame.neutral_log

@@ -109,7 +109,7 @@ def _largest_minus(frame):
 
 @part()
 def begun(frame, G, bends):
-    """What the steps from a state have in common.
+    """The quantities that all steps from one state share.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def begun(frame, G, bends):
     return _columns(frame.A, 0, kept), _columns(frame.B, 0, kept), product_nt(seen, seen), relaxation, growth
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 begin = compiled()(begun.py_func)
 
 
@@ -232,7 +232,7 @@ def advanced(frame, first, second, damped):
     return sorted_pairs(Pairs(A, B, logs, rows, minus_logs, minus_rows, neutral_log - damped, neutral))
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 advance = compiled()(advanced.py_func)
 
 
@@ -256,7 +256,7 @@ def carry(frame, G, h, damping, first, second, damped):
 
 @part()
 def stacks(frame, n):
-    """Room for n frames like one."""
+    """Uninitialised arrays for n frames of the shapes of one."""
     (R, w), p, k = frame.A.shape, len(frame.B), frame.rows.shape[1]
     return (
         np.empty((n, R, w)), np.empty((n, p, w)), np.empty((n, w)), np.empty((n, w, k)), np.empty((n, w)),
@@ -266,7 +266,7 @@ def stacks(frame, n):
 
 @part()
 def keep(stack, at, frame):
-    """A frame as number `at`."""
+    """Store a frame as number `at`."""
     A, B, logs, rows, minus_logs, minus_rows, neutral_log, neutral = stack
     copy(frame.A, A[at])
     copy(frame.B, B[at])

@@ -62,7 +62,7 @@ class Plateau:
 
     @classmethod
     def constant(cls, frame: Frame) -> Plateau:
-        """Of a state where nothing moves."""
+        """For a state at which all of S vanishes."""
         return cls(frame, len(frame.logs), np.zeros((0, len(frame.A) + len(frame.B))), np.zeros(0), 0.0)
 
     @property
@@ -81,7 +81,7 @@ class Plateau:
         count, R, wide = self.count, len(frame.A), len(frame.logs) - self.count
         basis, exponents = self.vectors[order].copy(), t * self.rates[order]
         M = np.ascontiguousarray(basis @ np.concatenate([frame.A[:, count:], frame.B[:, count:]]))
-        # What does not overlap must not come to do so by rounding, which would grow too.
+        # An overlap of zero must stay zero: rounding would grow as well.
         M[np.abs(M) <= _ROUNDING * np.abs(M).max(axis=0, initial=0.0)] = 0.0
         triangularise(M, exponents, basis, wide)
         logs, rows = frame.logs.copy(), frame.rows.copy()
@@ -105,7 +105,7 @@ class Plateau:
             for head, side in ((first, frame.A), (second, frame.B))
         )
         head = slice(0, self.count)
-        # The two halves grow alike up to the error of the step, and the others by a rotation do not grow.
+        # Both halves grow alike up to the error of the step; directions that only rotate do not grow.
         triangle = np.ascontiguousarray((own + other)[head, head] / 2)
         logs, rows = frame.logs.copy(), frame.rows.copy()
         minus_logs, minus_rows = frame.minus_logs.copy(), frame.minus_rows.copy()

@@ -104,7 +104,7 @@ def factored(at, mus):
     return Factors(1, at.vectors, at.W, nothing, inverse, weight, mus)
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 factor = compiled()(factored.py_func)
 
 
@@ -214,7 +214,7 @@ def _answer_rows(factors, residual):
 
 @part()
 def defects(factors, at_ends, G, G0, G1):
-    """What the polynomial through G at the nodes misses at the ends of a step.
+    """Defects of the polynomial through G at the ends of a step.
 
     Norms: of the responses to it at both ends and to G1, and the larger of it at the ends by itself.
     """
@@ -241,5 +241,5 @@ def defects(factors, at_ends, G, G0, G1):
     return out
 
 
-#: By itself, where Python calls it.
+#: Entry point for Python.
 sizes = compiled()(defects.py_func)

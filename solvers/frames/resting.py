@@ -39,8 +39,8 @@ _APART = 20.0
 _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 #: Safety factor on the length that the rate of active directions would allow.
 _CAUTION = 0.1
-#: Of steps of what has grown alone: the least length worth taking in ordinary steps, the first in the least, growth;
-#: how near to rest, against the rate of what waits, they can begin, and how much nearer after one that failed.
+#: Steps of active directions alone: the least length worth taking in ordinary steps, the first in the least, growth;
+#: the distance from rest, relative to the rate of waiting directions, at which they begin, and after a failed one.
 _LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.02, 0.6
 #: Distance from a minimum, relative to the product, from which on rounding decides about long steps.
 _AT_MINIMUM = 1e-12
@@ -116,7 +116,7 @@ class LongSteps:
         self.grown, self.patience = 0, np.inf
 
     def take(self, t: float, left: float, frame: Frame, G: Array) -> list[CollocationStep | PlateauStep] | None:
-        """Steps from a state at time t, if what has grown in it is near enough to rest.
+        """Steps from a state at time t, if its active directions are near enough to rest.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class LongSteps:
         if h < least:
             return None
         steps = self._relaxing(frame, G, grown, (h, least), growth)
-        # No further attempt before it is nearer to rest.
+        # No further attempt until the state is nearer to rest.
         self.patience = np.inf if steps else _PATIENCE * rest
         if not steps:
             self.length = 0.0
@@ -210,9 +210,9 @@ class LongSteps:
         grown_part = GrownDirections(self.problem, tableau, frame.head(grown))
         self.stats["njev"] += 1
         h = min(h, self.length or _FIRST_LONG * least)
-        # What has grown must be stable by itself: a long step would see nothing of it leave.
+        # Active directions must be stable by themselves: a long step would not resolve their departure.
         h = min(h, self.linear / max(grown_part.rates[-1], 1e-300))
-        # G hardly sees products along directions of little curvature.
+        # G hardly depends on products along directions of little curvature.
         size = max(float(np.linalg.norm(grown_part.product)), math.exp(2 * self.scale))
         while h >= least:
             stages, iterations = grown_part.step(h, self.tol)
@@ -223,7 +223,7 @@ class LongSteps:
                 h *= NEWTON_CUT
                 continue
             G = stages.G
-            # The inside of the step too: fast relaxation is filtered from the error at its end.
+            # At inner points too: fast relaxation is filtered from the error at the end.
             missed = max(
                 float(np.linalg.norm(np.tensordot(tableau.at_ends[0], inside, axes=1) - begun)) / size
                 for inside, begun, size in ((G, G0, self.size), (stages.product, grown_part.product, size))
@@ -238,7 +238,7 @@ class LongSteps:
             return None
         self.length = h * min(scale, _LONG_GROWTH)
         A, B = np.ascontiguousarray(frame.A[:, :grown]), np.ascontiguousarray(frame.B[:, :grown])
-        # With their damping: at rest they stay as they are.
+        # Damping included: at rest they are constant.
         kappa = self.problem.uniform
         rates = rates_of(self.problem) if kappa is None else (np.full(1, kappa),) * 2
         at, _ = propagate(np.ascontiguousarray(G), h, damping_of(tableau, h, *rates), A, B)
