@@ -67,7 +67,7 @@ def growth_thresholds(net: DiagonalNetwork, direction: Array, d: int) -> tuple[A
     for kind, formula in enumerate(net.distinct):
         own = np.flatnonzero(kinds == kind)
         if own.size:
-            rows = [net.weights.index(name) for name in formula.weights]
+            rows = np.array([net.weights.index(name) for name in formula.weights])
             found[:, :, own] = _of_formula(formula, orders[formula], direction[np.ix_(rows, own)])
     return found[0, 0], found[0, 1], 2.0 * found[1]
 
