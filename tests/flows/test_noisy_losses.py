@@ -109,9 +109,9 @@ def test_descent_with_drawn_noise_follows_the_flow_on_average() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("alpha", ["0.1", "1e-30", "1e-1000"])
+@pytest.mark.parametrize("alpha", ["0.1", "1e-1000"])
 def test_any_scale_errs_by_less_than_twenty_tolerances(loss: str, alpha: str) -> None:
-    problem, times = draw(loss, 10, 5), np.linspace(0, 20.0, 41)
+    problem, times = draw(loss, 6, 3), np.linspace(0, 20.0, 41)
     options = {"alpha": alpha, "clock": "accelerated", "t_eval": times}
     run = fs.gradient_flow(noisy(0.2), problem, 20.0, **options)
     tight = fs.gradient_flow(noisy(0.2), problem, 20.0, rtol=1e-8, method="BDF", **options)
@@ -119,7 +119,7 @@ def test_any_scale_errs_by_less_than_twenty_tolerances(loss: str, alpha: str) ->
 
 
 def test_clocks_estimates_invariants_and_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    problem = draw("logistic", 10, 4)
+    problem = draw("logistic", 6, 3)
     run = fs.gradient_flow(
         noisy(0.2), problem, 12.0, alpha=1e-4, clock="arclength", estimate_error=True, t_eval=np.linspace(0, 12, 13),
         events=lambda t, state: np.abs(state.beta).max(axis=-1) - 0.01,
@@ -132,10 +132,10 @@ def test_clocks_estimates_invariants_and_files(tmp_path) -> None:  # type: ignor
     # Noise balances the weights: |u^2 - v^2| decays, at a rate that depends on the predictions.
     assert (np.diff(np.abs(run.imbalance[:, 0]), axis=0) < 0).all()
     assert fs.load(run.save(tmp_path / "run.nc")).info["expectation"] == "quadrature"
-    gamma = 40 * np.log(10.0)
-    logs = {"u": fs.Logs(np.ones(4), np.full(4, -gamma)), "v": fs.Logs(np.ones(4), np.full(4, np.log(0.5) - gamma))}
-    late = fs.gradient_flow(noisy(0.2), problem, 2e3, start=logs)
-    near = fs.gradient_flow(noisy(0.2), problem, 2e3, alpha="1e-40", start={"u": 1.0, "v": 0.5})
+    gamma = 10 * np.log(10.0)
+    logs = {"u": fs.Logs(np.ones(3), np.full(3, -gamma)), "v": fs.Logs(np.ones(3), np.full(3, np.log(0.5) - gamma))}
+    late = fs.gradient_flow(noisy(0.2), problem, 400.0, start=logs)
+    near = fs.gradient_flow(noisy(0.2), problem, 400.0, alpha="1e-10", start={"u": 1.0, "v": 0.5})
     np.testing.assert_allclose(late.beta[-1], near.beta[-1], atol=1e-5)
 
 

@@ -228,9 +228,17 @@ LOSSES = [("log-cosh", [1.0, 0.7, -0.5]), ("pseudo-huber", [3.0, 0.7, -0.5]), ("
 UNEVEN = {"u": [1.0, -0.6, 0.9], "v": [0.7, 1.0, 1.2], "w": [1.3, 0.8, -0.7]}
 
 
-@pytest.mark.parametrize(("loss", "y"), LOSSES)
-@pytest.mark.parametrize("formula", ["u*v*w", "u**2*v", "u**3 - v**3"])
-def test_any_loss_follows_the_weights_where_they_are_floats_and_the_limit_beyond(loss, y, formula):
+@pytest.mark.parametrize(
+    ("formula", "loss", "y"),
+    [
+        ("u*v*w", *LOSSES[0]),
+        ("u*v*w", *LOSSES[1]),
+        ("u*v*w", *LOSSES[2]),
+        ("u**2*v", *LOSSES[0]),
+        ("u**3 - v**3", *LOSSES[2]),
+    ],
+)
+def test_any_loss_follows_the_weights_where_they_are_floats_and_the_limit_beyond(formula, loss, y):
     net, problem = fs.DiagonalNetwork(formula), fs.Problem(THREE, y, loss=loss)
     even = {name: np.ones(3) for name in net.weights}
     path = fs.saddle_to_saddle(net, problem, start=even)
