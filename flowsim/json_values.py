@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 
 def json_value(value: Any, *, null: bool = False) -> Any:
@@ -18,3 +21,14 @@ def json_value(value: Any, *, null: bool = False) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if null else str(value)
     return value
+
+
+def plain(value: Any) -> Any:
+    """For ``json.dumps(..., default=plain)``: arrays and their numbers as lists and numbers, all else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def typed_array(values: Any, kind: str = "f8") -> dict[str, str]:
+    """Numbers in Plotly's encoding, which includes NaN and infinity."""
+    raw = np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()
+    return {"dtype": kind, "bdata": base64.b64encode(raw).decode("ascii")}

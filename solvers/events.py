@@ -88,12 +88,7 @@ class Occurrence:
 def find_events(solution: Stepwise, events: Sequence[Event], block: int = _BLOCK) -> list[Occurrence]:
     """All occurrences along a solution, in their order.
 
-    Parameters
-    ----------
-    solution : Solution or SeparableSolution
-    events : sequence of Event
-    block : int
-        Steps whose samples are held at once.
+    `block`: steps whose samples are held at once.
 
     Returns
     -------

@@ -59,12 +59,7 @@ _C0, _C1, _C2, _C3, _C4, _C5 = (
 class Draws:
     """Independent noise at every step, of unit or given standard deviations, for several runs.
 
-    Parameters
-    ----------
-    seeds : sequence of SeedSequence
-        One for each run.
-    stds : array (m,)
-        Standard deviation of each of the numbers a run draws in a step.
+    `seeds`: one for each run; `stds` (m,): standard deviation of each of the numbers a run draws in a step.
     """
 
     def __init__(self, noise: Noise, seeds: Sequence[np.random.SeedSequence], stds: Array) -> None:

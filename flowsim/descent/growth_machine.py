@@ -22,13 +22,7 @@ _LN2 = float(np.log(2.0))
 class GrowthMachine:
     """Components of every coordinate and lane as ``mantissa * 2**exponent``.
 
-    Parameters
-    ----------
-    multipliers : Multipliers
-        Rates and start of the network's components.
-    data, target : Data, array (n,)
-    steps : array (lanes,)
-        Step sizes.
+    `multipliers`: rates and start of the network's components; `steps` (lanes,): step sizes.
     """
 
     name = "growth"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.explore.controls import CLOCKS
 from flowsim.explore.redraw import Shown
+from flowsim.json_values import typed_array
 from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE, drawn, sample_times
 
@@ -79,13 +79,7 @@ def _thinned(x: Array, values: Array) -> NDArray[np.intp]:
 
 
 def _curve(x: Any, y: Any, **options: Any) -> dict[str, Any]:
-    return {"type": "scatter", "mode": "lines", "x": _packed(x), "y": _packed(y)} | options
-
-
-def _packed(values: Any) -> dict[str, str]:
-    """A typed array in Plotly's encoding."""
-    raw = np.ascontiguousarray(values, dtype="<f8").tobytes()
-    return {"dtype": "f8", "bdata": base64.b64encode(raw).decode("ascii")}
+    return {"type": "scatter", "mode": "lines", "x": typed_array(x), "y": typed_array(y)} | options
 
 
 def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> dict[str, Any]:

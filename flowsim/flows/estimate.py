@@ -46,15 +46,8 @@ def error_estimate(
     """Estimated error of beta at times `t`, in the largest-entry norm.
 
     An error that changes sign is small there by chance: the estimate is its maximum over nearby steps, with a margin.
-
-    Parameters
-    ----------
-    steps : array (S,)
-        Ends of the run's steps.
-    t, beta : array (T,), array (T, ...)
-        The reported points.
-    run, companion : callable
-        beta at times (K,), shape (K, ...).
+    `steps` (S,): ends of the run's steps; `t`, `beta` (T,), (T, ...): the reported points; `run`, `companion`: beta at
+    times (K,), shape (K, ...).
     """
     from scipy.ndimage import maximum_filter1d
 
@@ -75,12 +68,8 @@ def error_estimate(
 def unmoved(velocity: Array, t: Array, moved: Array, beta: Array, rtol: float) -> Array:
     """The error of a run that has not moved: motion below its tolerance, which its companion does not resolve either.
 
-    Parameters
-    ----------
-    velocity : array (d,)
-        ``d beta/dt`` at the start.
-    t, moved, beta : array (T,), (T, d), (T, d)
-        Times in the same unit, the distance of beta from its start, and beta.
+    `velocity` (d,): ``d beta/dt`` at the start; `t`, `moved`, `beta` (T,), (T, d), (T, d): times in the same unit, the
+    distance of beta from its start, and beta.
     """
     size = np.abs(beta).max(axis=1)
     due = np.minimum(t * np.abs(velocity).max(), rtol * size)

@@ -94,12 +94,8 @@ def _without_noise(run: DenseOutput, found: list[Occurrence], sought: Sought, ev
 def outcome(completed: bool, message: str, last: Occurrence | None, stopped: bool) -> tuple[bool, str]:
     """Success and message of a run, from those of its integration.
 
-    Parameters
-    ----------
-    last : Occurrence or None
-        The event that ended the run: later events do not count.
-    stopped : bool
-        Whether the integration was stopped for a terminal event.
+    `last` or None: the event that ended the run: later events do not count; `stopped`: whether the integration was
+    stopped for a terminal event.
     """
     if last is not None:
         return True, f"ended by the event {last.event.name!r}"

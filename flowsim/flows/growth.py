@@ -27,14 +27,8 @@ def takes_loss(problem: Problem) -> bool:
 class GrowthCoordinates(DualCoordinates):
     """The flow of a quadratic network.
 
-    Parameters
-    ----------
-    net : DiagonalNetwork
-        One for which :func:`flowsim.growth.exponential.admits_growth` is None.
-    direction : array (k, d) or Start
-        The start is alpha times this.
-    native : bool
-        States are z (d,) and come from :meth:`integrate`.
+    `net`: one for which :func:`flowsim.growth.exponential.admits_growth` is None; `direction` (k, d): the start is
+    alpha times this; `native`: states are z (d,) and come from :meth:`integrate`.
     """
 
     map: ExponentialMap

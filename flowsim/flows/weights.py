@@ -51,12 +51,8 @@ _LOST = 0.1
 class WeightCoordinates(KernelCoordinates):
     """The flow in its weights.
 
-    Parameters
-    ----------
-    net, problem, scale, direction
-        As for growth coordinates; any formula.
-    growth_applies : bool
-        Whether error messages can point to growth coordinates.
+    `net`, `problem`, `scale`, `direction`: as for growth coordinates; any formula; `growth_applies`: whether error
+    messages can point to growth coordinates.
     """
 
     #: alternative coordinates, where they exist

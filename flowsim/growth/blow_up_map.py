@@ -51,17 +51,8 @@ class BlowUpMap(OnCurves):
     """A :class:`flowsim.growth.protocol.GrowthMap`; states are distances above and below, (T, 2 d), inf without one.
 
     Raises ArithmeticError if the growth of a coordinate is not known, or starts are too far apart.
-
-    Parameters
-    ----------
-    net : DiagonalNetwork
-        One for which :func:`admits_blow_up` is None.
-    direction : array (k, d)
-        The start is alpha times this.
-    size : float
-        Of the coefficients that fit the data.
-    clock : InitialScale, optional
-        The alpha of the accelerated clock, if it is another one.
+    `net`: one for which :func:`admits_blow_up` is None; `direction` (k, d): the start is alpha times this; `size`: of
+    the coefficients that fit the data; `clock`: the alpha of the accelerated clock, if it is another one.
     """
 
     def __init__(

@@ -47,12 +47,7 @@ class OriginCurve:
     """The growth of one formula out of the origin to one side, extended on demand.
 
     Raises ArithmeticError if the formula does not grow along the direction.
-
-    Parameters
-    ----------
-    direction : array (k,)
-        For order 2 in the eigenspace that grows fastest to that side, of length 1; else any that grows.
-    sign : {1, -1}
+    `direction` (k,): for order 2 in the eigenspace that grows fastest to that side, of length 1; else any that grows.
 
     Attributes
     ----------
@@ -112,14 +107,7 @@ class CurveResponse:
     """``beta_i(z) = B_i(z_i + sign_i shift_i)``: coordinates on curves out of the origin.
 
     For order 2 a response for :func:`flowsim.solvers.entropy.mirror_interpolation`.
-
-    Parameters
-    ----------
-    curves : tuple of m OriginCurve
-    shift : array (m,), optional
-        Offsets in z.
-    farthest : float
-        Coefficients beyond this are not tabulated for :meth:`inertia`.
+    `shift` (m,): offsets in z; `farthest`: coefficients beyond this are not tabulated for :meth:`inertia`.
     """
 
     depth = 0.0

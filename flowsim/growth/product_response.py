@@ -20,13 +20,8 @@ class ProductResponse:
     """Coordinates with weights (L, m), a response for :func:`flowsim.solvers.entropy.mirror_interpolation`.
 
     Raises ArithmeticError if weights are not known (NaN).
-
-    Parameters
-    ----------
-    weights : array (L, m)
-        Where the dual is 0; zeros for coordinates that grew from a vanishing start, whose dual counts from their pole.
-    sign : array (m,)
-        Side to which those grew.
+    `weights` (L, m): where the dual is 0; zeros for coordinates that grew from a vanishing start, whose dual counts
+    from their pole; `sign` (m,): side to which those grew.
     """
 
     depth = 0.0

@@ -67,7 +67,7 @@ def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
     field = _Field(path, coordinates, beta0, beta1)
     size = float(np.linalg.norm(beta1 - beta0))
     start = field.departure(beta0, _DEPARTURE * size, path.jump_times[jump])
-    points = _follow(field, start, beta1, size, jump)
+    points = _orbit_points(field, start, beta1, size, jump)
     return by_distance(field.velocity(points), jump, coordinates, beta0, beta1, points)
 
 
@@ -259,7 +259,7 @@ class _Unknowns:
         return out
 
 
-def _follow(field: _Field, start: Array, end: Array, size: float, jump: int) -> Array:
+def _orbit_points(field: _Field, start: Array, end: Array, size: float, jump: int) -> Array:
     """Points of the orbit from near one saddle to near the next."""
     from scipy.integrate import solve_ivp
 

@@ -65,18 +65,18 @@ def sampled(traj: Trajectory, clock: DrawnClock) -> State:
     return traj.at(np.unique(np.concatenate([own, np.linspace(own[0], own[-1], _SAMPLES)])), clock="log_loss")
 
 
-def drawn(traj: Trajectory, clock: DrawnClock, most: int = MOST_NAMES) -> Drawn:
+def drawn(traj: Trajectory, clock: DrawnClock) -> Drawn:
     """Coordinates over a clock, the largest of them named."""
     d = int(np.prod(traj.beta.shape[1:])) if traj.dense is None else int(np.prod(traj.at(0.0).beta.shape))
     if traj.dense is None:
         x, beta = on_clock(traj, clock), traj.beta.reshape(len(traj), -1)
         index = _largest(np.abs(beta).max(axis=0))
-        return _named(x, beta[:, index], index, most)
+        return _named(x, beta[:, index], index)
     if d <= _MANY:
         state = sampled(traj, clock)
         beta = state.beta.reshape(len(state.t), -1)
         index = _largest(np.abs(beta).max(axis=0))
-        return _named(on_clock(state, clock), beta[:, index], index, most)
+        return _named(on_clock(state, clock), beta[:, index], index)
     lengths = traj.arclength[:: max(1, len(traj) // _SAMPLES)]
     peak = np.zeros(d)
     for place in np.linspace(lengths[0], lengths[-1], 24):
@@ -87,7 +87,7 @@ def drawn(traj: Trajectory, clock: DrawnClock, most: int = MOST_NAMES) -> Drawn:
         places = lengths[first : first + _CHUNK]
         parts.append(traj.dense.some(places, "arclength", index))
         xs.append(on_clock(traj.at(places, clock="arclength"), clock))
-    return _named(np.concatenate(xs), np.concatenate(parts), index, most)
+    return _named(np.concatenate(xs), np.concatenate(parts), index)
 
 
 def on_clock(state: Any, clock: DrawnClock) -> Array:
@@ -106,9 +106,9 @@ def _largest(peak: Array) -> NDArray[np.intp]:
     return np.sort(np.argsort(-peak, kind="stable")[: _MOST_GREY + MOST_NAMES])
 
 
-def _named(x: Array, beta: Array, index: NDArray[np.intp], most: int) -> Drawn:
+def _named(x: Array, beta: Array, index: NDArray[np.intp]) -> Drawn:
     peak = np.abs(beta).max(axis=0)
     named = np.zeros(len(index), dtype=bool)
-    named[np.argsort(-peak, kind="stable")[:most]] = True
+    named[np.argsort(-peak, kind="stable")[:MOST_NAMES]] = True
     named &= peak > NEGLIGIBLE * peak.max(initial=0.0)
     return Drawn(x, beta, index, named)

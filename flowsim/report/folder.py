@@ -40,11 +40,7 @@ def read_runs(folder: str | Path) -> list[Run]:
     """The run in a folder, or the runs in its sub-folders, ordered towards small alpha, then large noise.
 
     Raises ValueError if there is no run, or one that is incomplete or damaged.
-
-    Parameters
-    ----------
-    folder : path
-        A folder with ``summary.json`` and ``trajectory.nc``, or of such folders.
+    `folder`: a folder with ``summary.json`` and ``trajectory.nc``, or of such folders.
     """
     folder = Path(folder)
     if not folder.is_dir():

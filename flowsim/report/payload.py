@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.json_values import typed_array
 from flowsim.report.folder import Run, varied
 from flowsim.results import TIME_CLOCKS, Trajectory
 from flowsim.results.trajectory import coordinate_names
@@ -162,8 +162,7 @@ def _end_points(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _encode(values: Array, kind: str = "f8") -> dict[str, Any]:
-    """A typed array in Plotly's encoding, which includes NaN and infinity."""
-    packed = np.ascontiguousarray(values, dtype=f"<{kind}")
+    """A typed array, with its range."""
     extremes = values[np.isfinite(values)]
     span = [float(extremes.min()), float(extremes.max())] if len(extremes) else [0.0, 0.0]
-    return {"dtype": kind, "bdata": base64.b64encode(packed.tobytes()).decode("ascii"), "span": span}
+    return typed_array(values, kind) | {"span": span}

@@ -204,12 +204,8 @@ def as_events(
 ) -> tuple[Event, ...]:
     """The events given by a caller: one or several, or functions, which may have SciPy's attributes.
 
-    Parameters
-    ----------
-    shapes : dict
-        Shapes of beta and of every weight at one time.
-    rtol, size
-        The run's tolerance, and the size of coefficients estimated from the data, called if an event needs it.
+    `shapes`: shapes of beta and of every weight at one time; `rtol`, `size`: the run's tolerance, and the size of
+    coefficients estimated from the data, called if an event needs it.
     """
     if isinstance(events, Event) or callable(events):
         events = (events,)

@@ -7,8 +7,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from flowsim.json_values import plain
 from flowsim.results.events import Events
 from flowsim.results.netcdf import Labelled
 from flowsim.results.state import ARRAYS, TIMES, State
@@ -42,8 +41,8 @@ def labelled(trajectory: Any) -> Labelled:
         "invariants": json.dumps(trajectory.invariants),
         "weights": json.dumps(list(trajectory.weights)),
         "events": json.dumps(happened.name),
-        "stats": json.dumps(trajectory.stats, default=_plain),
-        "info": json.dumps(trajectory.info, default=_plain),
+        "stats": json.dumps(trajectory.stats, default=plain),
+        "info": json.dumps(trajectory.info, default=plain),
     }
     data = Labelled.of(variables, {**coordinates, "feature": ("feature", features)}, attrs)
     return replace(
@@ -144,11 +143,3 @@ def _events(data: Labelled) -> Events:
         return Events()
     rising = data["event_rising"].values.astype(bool)
     return Events(names, data["event_component"].values, rising, State(**_states(data, "event_")))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return str(value)

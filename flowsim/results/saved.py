@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowsim.json_values import plain
 from flowsim.results.netcdf import Labelled, write
 
 RESULT = "flowsim-result-1"
@@ -93,4 +94,4 @@ def _as_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         # Not `asdict`, which copies what is inside as well.
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    return plain(value)

@@ -34,15 +34,8 @@ def load_generated(source: str | Callable[[], str], stem: str, key: str | None =
     """Import generated source through a file in the user's cache folder.
 
     The same object for the same stem and key within a process; ``module.SOURCE`` holds the text.
-
-    Parameters
-    ----------
-    source : str, or function without arguments that returns it
-        Python source. A function is called only if no intact file for `key` exists.
-    stem : str
-        Prefix of the file's name.
-    key : str, optional
-        Digest of the inputs of the source; default: a hash of the source, which must then be text.
+    `source`: python source. A function is called only if no intact file for `key` exists; `stem`: prefix of the file's
+    name; `key`: digest of the inputs of the source; default: a hash of the source, which must then be text.
     """
     if key is None:
         if not isinstance(source, str):

@@ -16,21 +16,13 @@ _FUNCTIONS = {getattr(sympy, name): f"math.{name}" for name in (*FUNCTIONS, "ata
 _FUNCTIONS |= {expm1: "math.expm1", log1p: "math.log1p"}
 
 
-def straight_line(
-    expressions: Sequence[sympy.Expr], variables: Sequence[sympy.Symbol], prefix: str = "t"
-) -> tuple[list[str], list[str]]:
+def straight_line(expressions: Sequence[sympy.Expr], variables: Sequence[sympy.Symbol]) -> tuple[list[str], list[str]]:
     """Assignments of shared subexpressions, and one Python expression for each of the given ones.
 
-    Parameters
-    ----------
-    expressions : sequence of Expr
-    variables : sequence of Symbol
-        Those that may be tiny (see :mod:`flowsim.symbolic.stable`).
-    prefix : str
-        Prefix of the names of shared subexpressions.
+    `variables`: those that may be tiny (see :mod:`flowsim.symbolic.stable`).
     """
     shared, reduced = sympy.cse(
-        stable(expressions, variables), symbols=sympy.numbered_symbols(prefix, real=True), order="canonical"
+        stable(expressions, variables), symbols=sympy.numbered_symbols("t", real=True), order="canonical"
     )
     return [f"{name} = {to_python(value)}" for name, value in shared], [to_python(value) for value in reduced]
 

@@ -32,11 +32,7 @@ class _Split(NamedTuple):
 def stable(expressions: Iterable[sympy.Expr], variables: Sequence[sympy.Symbol]) -> list[sympy.Expr]:
     """The same functions, in a form in which no terms of order 0 in the variables cancel numerically.
 
-    Parameters
-    ----------
-    expressions : iterable of Expr
-    variables : sequence of Symbol
-        The symbols that may be tiny; all others are parameters of ordinary size.
+    `variables`: the symbols that may be tiny; all others are parameters of ordinary size.
     """
     splitter = _Splitter(frozenset(variables))
     return [splitter.split(expression).value for expression in expressions]

@@ -237,19 +237,8 @@ def _finite(X):
 def march(method, coupling, kappa, control, frame, G0, before, place, most):
     """Steps from a frame, until long ones may be taken, or `most`.
 
-    Parameters
-    ----------
-    method : GaussMethod
-    coupling : Linear
-    kappa : float
-        Damping.
-    control : Control
-    frame, G0 : Pairs, array (R, p)
-        The state, and G there.
-    before : tuple of float and array (s + 2, R, p)
-        Length of the step before, 0 if there is none, and its G.
-    place : MarchPosition
-    most : int
+    `kappa`: damping; `frame`, `G0`: the state, and G there; `before`: length of the step before, 0 if there is none,
+    and its G.
 
     Returns
     -------

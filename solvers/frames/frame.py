@@ -204,11 +204,7 @@ class Frame:
 def factor_frame(parts: list[tuple[Array, Array, float]], paired: bool) -> Frame:
     """The frame of ``sum_g exp(log_g) (first_g; second_g)``.
 
-    Parameters
-    ----------
-    parts : list of ((R, k), (p, k), float)
-        The largest first.
-    paired : bool
+    `parts` are triples ((R, k), (p, k), logarithm), the largest first.
     """
     first, second, _ = parts[0]
     (R, k), p = first.shape, len(second)

@@ -16,15 +16,8 @@ from flowsim.solvers.compilation import compiled, part
 def triangularised(M, logs, basis, count):
     """Rotate rows until the first `count` columns are upper triangular with a positive diagonal; in place.
 
-    Parameters
-    ----------
-    M : array (n, c)
-        Rows of the matrix ``e^logs M``.
-    logs : array (n,)
-    basis : array (n, N)
-        The basis vector of each row, rotated as well.
-    count : int
-        <= n.
+    `M` (n, c): rows of the matrix ``e^logs M``; `logs` (n,); `basis` (n, N): the basis vector of each row, rotated as
+    well; `count`: <= n.
     """
     n, c = M.shape
     for j in range(count):

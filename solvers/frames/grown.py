@@ -40,12 +40,7 @@ class GrownStages(NamedTuple):
 class GrownDirections:
     """The active directions of one state.
 
-    Parameters
-    ----------
-    problem : FrameProblem
-    tableau : GaussTableau
-    frame : Frame
-        The active directions alone.
+    `frame` holds the active directions alone.
     """
 
     def __init__(self, problem: FrameProblem, tableau: GaussTableau, frame: Frame) -> None:

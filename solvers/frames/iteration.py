@@ -278,12 +278,7 @@ def _krylov(coupling, data, pairs, factors, at, G, update, count, tolerance):
 def solve_stages(coupling, data, pairs, factors, G, careful, tol):
     """Solve for G at the nodes, from a guess: by the fixed point, else by Newton's method.
 
-    Parameters
-    ----------
-    careful : int
-        Steps that still go straight to Newton's method.
-    tol : float
-        Relative error of Z that the step may make.
+    `careful`: steps that still go straight to Newton's method; `tol`: relative error of Z that the step may make.
 
     Returns
     -------

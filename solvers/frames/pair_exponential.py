@@ -177,15 +177,8 @@ def _moved(vectors, rates, order, kappa, frame, count, M, base, t):
 def exponential(vectors, rates, order, kappa, frame, count, t):
     """``exp(t S)`` on all but the first `count` directions, which rest.
 
-    Parameters
-    ----------
-    vectors, rates : array (n, R + p), (n,)
-        Eigenvectors of S in rows: pairs (u, v), neutral ones, pairs (u, -v).
-    order : array of int (n,)
-        By falling rates.
-    kappa : float
-        Damping, which is not in the rates.
-    frame : Pairs
+    `vectors`, `rates` (n, R + p), (n,): eigenvectors of S in rows: pairs (u, v), neutral ones, pairs (u, -v); `order`
+    (n,): by falling rates; `kappa`: damping, which is not in the rates.
     """
     while True:
         M, base = _overlaps(vectors, frame, count)

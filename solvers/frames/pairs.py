@@ -111,12 +111,7 @@ def _largest_minus(frame):
 def begun(frame, G, bends):
     """The quantities that all steps from one state share.
 
-    Parameters
-    ----------
-    frame : Pairs
-    G : array (R, p)
-    bends : tuple of array (R,), (p,)
-        Curvatures of rows and columns.
+    `G` (R, p); `bends`: curvatures of rows and columns.
 
     Returns
     -------

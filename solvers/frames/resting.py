@@ -83,18 +83,8 @@ class CarriedStep(CollocationStep):
 class LongSteps:
     """Long steps of one run.
 
-    Parameters
-    ----------
-    problem : FrameProblem
-    tableau : GaussTableau
-        The method of ordinary steps.
-    tol : float
-    linear : float
-        Rate times length resolved by an ordinary step.
-    scale : float
-        Logarithm of the size of grown Z.
-    stats : dict
-        Counters of the run.
+    `tableau`: the method of ordinary steps; `linear`: rate times length resolved by an ordinary step; `scale`:
+    logarithm of the size of grown Z; `stats`: counters of the run.
     """
 
     def __init__(

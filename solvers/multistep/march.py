@@ -272,13 +272,8 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
 
     The state is kept between calls, so that the result does not depend on where a call ends: the workspace, which
     begins with the problem, ``clock`` and ``counts`` (see :mod:`flowsim.solvers.multistep.constants`).
-
-    Parameters
-    ----------
-    buffer, table : arrays
-        The workspace (:func:`flowsim.solvers.multistep.workspace.layout`).
-    records : array
-        t (S + 1), h and past points (S each), then z, f and f' (S + 1 rows each), for ``S = counts[CAPACITY]`` steps.
+    `buffer`, `table`: the workspace (:func:`flowsim.solvers.multistep.workspace.layout`); `records`: t (S + 1), h and
+    past points (S each), then z, f and f' (S + 1 rows each), for ``S = counts[CAPACITY]`` steps.
     """
     ws, capacity = Workspace(pointer(buffer, 0), pointer(table, 0)), counts[c.CAPACITY]
     state, sizes = view(State, ws), view(Sizes, ws)
