@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -45,192 +46,154 @@ class _EightModel(datamodel.models.PrimitiveModel):
         super().__init__(manager, kind, _LLVM)
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, first: Any) -> Any:
-    return builder.bitcast(entry(context, builder, kind, array, first), _LLVM.as_pointer())
+class _Code(NamedTuple):
+    """Where the instructions of a function go, and the types of its arguments."""
+
+    context: Any
+    builder: Any
+    kinds: Any
+
+    def entry(self, number: int, array: Any, index: Any) -> Any:
+        """The address of an entry of the argument of that number."""
+        return entry(self.context, self.builder, self.kinds[number], array, index)
+
+    def vector(self, array: Any, first: Any) -> Any:
+        """The address of eight entries of the first argument."""
+        return self.builder.bitcast(self.entry(0, array, first), _LLVM.as_pointer())
 
 
-@_compiled
-def load(typing_context: Any, array: Any, first: Any) -> Any:
+def _instructions(result: Any, *kinds: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator of what makes the instructions of a compiled function, from a `_Code` and the values of its arguments.
+
+    `kinds` are the types of these; None takes any array.
+    """
+
+    def decorate(make: Callable[..., Any]) -> Any:
+        @wraps(make)
+        def typed(typing_context: Any, *given: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                made = make(_Code(context, builder, signature.args), *arguments)
+                return context.get_dummy_value() if result is types.void else made
+
+            own = [any_kind if kind is None else kind for kind, any_kind in zip(kinds, given, strict=True)]
+            return result(*own), generate
+
+        return _compiled(typed)
+
+    return decorate
+
+
+@_instructions(_eight, None, types.int64)
+def load(code: _Code, array: Any, first: Any) -> Any:
     """``array[first : first + 8]`` of a flat contiguous array, unchecked."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], *arguments), align=8)
-
-    return _eight(array, types.int64), generate
+    return code.builder.load(code.vector(array, first), align=8)
 
 
-@_compiled
-def store(typing_context: Any, array: Any, first: Any, value: Any) -> Any:
+@_instructions(types.void, None, types.int64, _eight)
+def store(code: _Code, array: Any, first: Any, value: Any) -> None:
     """``array[first : first + 8] = value``, unchecked."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, first, value = arguments
-        builder.store(value, _address(context, builder, signature.args[0], array, first), align=8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, _eight), generate
+    code.builder.store(value, code.vector(array, first), align=8)
 
 
-@_compiled
-def load_part(typing_context: Any, array: Any, first: Any, count: Any) -> Any:
+@_instructions(_eight, None, types.int64, types.int64)
+def load_part(code: _Code, array: Any, first: Any, count: Any) -> Any:
     """The first `count` of ``array[first : first + 8]``, zeros for the others, which are not read."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, signature.args[0], *arguments[:2])
-        kind = ir.FunctionType(_LLVM, [address.type, _INT32, _CHOICE, _LLVM])
-        function = builder.module.declare_intrinsic("llvm.masked.load.v8f64.p0", fnty=kind)
-        return builder.call(function, [address, _INT32(8), _below(builder, arguments[2]), _LLVM([0.0] * EIGHT)])
-
-    return _eight(array, types.int64, types.int64), generate
+    builder, address = code.builder, code.vector(array, first)
+    kind = ir.FunctionType(_LLVM, [address.type, _INT32, _CHOICE, _LLVM])
+    function = builder.module.declare_intrinsic("llvm.masked.load.v8f64.p0", fnty=kind)
+    return builder.call(function, [address, _INT32(8), _below(builder, count), _LLVM([0.0] * EIGHT)])
 
 
-@_compiled
-def store_part(typing_context: Any, array: Any, first: Any, count: Any, value: Any) -> Any:
+@_instructions(types.void, None, types.int64, types.int64, _eight)
+def store_part(code: _Code, array: Any, first: Any, count: Any, value: Any) -> None:
     """Store the first `count` of the eight."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, first, count, value = arguments
-        address = _address(context, builder, signature.args[0], array, first)
-        kind = ir.FunctionType(ir.VoidType(), [_LLVM, address.type, _INT32, _CHOICE])
-        function = builder.module.declare_intrinsic("llvm.masked.store.v8f64.p0", fnty=kind)
-        builder.call(function, [value, address, _INT32(8), _below(builder, count)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64, _eight), generate
+    builder, address = code.builder, code.vector(array, first)
+    kind = ir.FunctionType(ir.VoidType(), [_LLVM, address.type, _INT32, _CHOICE])
+    function = builder.module.declare_intrinsic("llvm.masked.store.v8f64.p0", fnty=kind)
+    builder.call(function, [value, address, _INT32(8), _below(builder, count)])
 
 
-@_compiled
-def gather(typing_context: Any, array: Any, places: Any, first: Any) -> Any:
+@_instructions(_eight, None, None, types.int64)
+def gather(code: _Code, array: Any, places: Any, first: Any) -> Any:
     """``array[places[first : first + 8]]``, unchecked."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, places, first = arguments
-        value: Any = _LLVM(ir.Undefined)
-        for lane in range(EIGHT):
-            place = builder.load(entry(context, builder, signature.args[1], places, builder.add(first, _INT64(lane))))
-            found = builder.load(entry(context, builder, signature.args[0], array, place))
-            value = builder.insert_element(value, found, _INT32(lane))
-        return value
-
-    return _eight(array, places, types.int64), generate
+    builder, value = code.builder, _LLVM(ir.Undefined)
+    for lane in range(EIGHT):
+        place = builder.load(code.entry(1, places, builder.add(first, _INT64(lane))))
+        value = builder.insert_element(value, builder.load(code.entry(0, array, place)), _INT32(lane))
+    return value
 
 
-@_compiled
-def spread(typing_context: Any, array: Any, index: Any) -> Any:
+@_instructions(_eight, None, types.int64)
+def spread(code: _Code, array: Any, index: Any) -> Any:
     """Eight times ``array[index]``, unchecked."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _everywhere(builder, builder.load(entry(context, builder, signature.args[0], *arguments)))
-
-    return _eight(array, types.int64), generate
+    return _everywhere(code.builder, code.builder.load(code.entry(0, array, index)))
 
 
-@_compiled
-def constant(typing_context: Any, value: Any) -> Any:
+@_instructions(_eight, types.float64)
+def constant(code: _Code, value: Any) -> Any:
     """Eight times the same number."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _everywhere(builder, arguments[0])
-
-    return _eight(types.float64), generate
+    return _everywhere(code.builder, value)
 
 
-@_compiled
-def only(typing_context: Any, place: Any) -> Any:
+@_instructions(_eight, types.int64)
+def only(code: _Code, place: Any) -> Any:
     """The unit vector of one place, 0 to 7; zero for any other place."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        here = builder.icmp_signed("==", _places(), _everywhere(builder, arguments[0]))
-        return builder.select(here, _LLVM([1.0] * EIGHT), _LLVM([0.0] * EIGHT))
-
-    return _eight(types.int64), generate
+    here = code.builder.icmp_signed("==", _places(), _everywhere(code.builder, place))
+    return code.builder.select(here, _LLVM([1.0] * EIGHT), _LLVM([0.0] * EIGHT))
 
 
-@_compiled
-def add_up(typing_context: Any, value: Any) -> Any:
+@_instructions(types.float64, _eight)
+def add_up(code: _Code, value: Any) -> Any:
     """The sum of the eight, by pairwise summation."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _in_halves(builder, arguments[0], builder.fadd)
-
-    return types.float64(_eight), generate
+    return _in_halves(code.builder, value, code.builder.fadd)
 
 
-@_compiled
-def greater(typing_context: Any, a: Any, b: Any) -> Any:
+@_instructions(_eight, _eight, _eight)
+def greater(code: _Code, a: Any, b: Any) -> Any:
     """The greater of two, place by place; b where a is NaN."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b = arguments
-        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-    return _eight(_eight, _eight), generate
+    return code.builder.select(code.builder.fcmp_ordered(">", a, b), a, b)
 
 
-@_compiled
-def below(typing_context: Any, a: Any, b: Any, then: Any, other: Any) -> Any:
+@_instructions(_eight, _eight, _eight, _eight, _eight)
+def below(code: _Code, a: Any, b: Any, then: Any, other: Any) -> Any:
     """`then` where a < b, `other` elsewhere and where one is NaN."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b, then, other = arguments
-        return builder.select(builder.fcmp_ordered("<", a, b), then, other)
-
-    return _eight(_eight, _eight, _eight, _eight), generate
+    return code.builder.select(code.builder.fcmp_ordered("<", a, b), then, other)
 
 
-@_compiled
-def magnitude(typing_context: Any, value: Any) -> Any:
+@_instructions(_eight, _eight)
+def magnitude(code: _Code, value: Any) -> Any:
     """Absolute values."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        mask = _BITS([(1 << 63) - 1] * EIGHT)
-        return builder.bitcast(builder.and_(builder.bitcast(arguments[0], _BITS), mask), _LLVM)
-
-    return _eight(_eight), generate
+    mask = _BITS([(1 << 63) - 1] * EIGHT)
+    return code.builder.bitcast(code.builder.and_(code.builder.bitcast(value, _BITS), mask), _LLVM)
 
 
-@_compiled
-def largest(typing_context: Any, value: Any) -> Any:
+@_instructions(types.float64, _eight)
+def largest(code: _Code, value: Any) -> Any:
     """The largest of the eight, none of them NaN."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _in_halves(builder, arguments[0], lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
-
-    return types.float64(_eight), generate
+    builder = code.builder
+    return _in_halves(builder, value, lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
 
-@_compiled
-def wider(typing_context: Any, a: Any, b: Any) -> Any:
+@_instructions(_eight, _eight, _eight)
+def wider(code: _Code, a: Any, b: Any) -> Any:
     """The greater of two magnitudes, place by place; NaN is the greatest."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b = arguments
-        return builder.select(builder.icmp_signed(">", builder.bitcast(a, _BITS), builder.bitcast(b, _BITS)), a, b)
-
-    return _eight(_eight, _eight), generate
+    builder = code.builder
+    return builder.select(builder.icmp_signed(">", builder.bitcast(a, _BITS), builder.bitcast(b, _BITS)), a, b)
 
 
-@_compiled
-def widest(typing_context: Any, value: Any) -> Any:
+@_instructions(types.float64, _eight)
+def widest(code: _Code, value: Any) -> Any:
     """The greatest of eight magnitudes; NaN is the greatest."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        bits = builder.bitcast(arguments[0], _BITS)
-        most = _in_halves(builder, bits, lambda a, b: builder.select(builder.icmp_signed(">", a, b), a, b))
-        return builder.bitcast(most, ir.DoubleType())
-
-    return types.float64(_eight), generate
+    builder, bits = code.builder, code.builder.bitcast(value, _BITS)
+    most = _in_halves(builder, bits, lambda a, b: builder.select(builder.icmp_signed(">", a, b), a, b))
+    return builder.bitcast(most, ir.DoubleType())
 
 
-@_compiled
-def times_power(typing_context: Any, value: Any, shifted: Any) -> Any:
+@_instructions(_eight, _eight, _eight)
+def times_power(code: _Code, value: Any, shifted: Any) -> Any:
     """``value * 2^k`` for the integers k in the low bits of `shifted`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, shifted = (builder.bitcast(argument, _BITS) for argument in arguments)
-        return builder.bitcast(builder.add(value, builder.shl(shifted, _BITS([52] * EIGHT))), _LLVM)
-
-    return _eight(_eight, _eight), generate
+    value, shifted = (code.builder.bitcast(each, _BITS) for each in (value, shifted))
+    return code.builder.bitcast(code.builder.add(value, code.builder.shl(shifted, _BITS([52] * EIGHT))), _LLVM)
 
 
 def _everywhere(builder: Any, value: Any) -> Any:
