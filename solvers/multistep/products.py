@@ -9,76 +9,49 @@ from flowsim.solvers.simd import EIGHT, add_up, constant, load, spread, store, v
 
 
 @bare(forceinline=True)
-def _subtract_four(S, stride, x, m, b, base, out):
-    """Four vectors of :func:`subtract_rows`, in two sums each to hide the latency of one."""
-    t_0, t_1 = load(base, b), load(base, b + EIGHT)
-    t_2, t_3 = load(base, b + 2 * EIGHT), load(base, b + 3 * EIGHT)
+def _subtract(count, S, stride, x, m, b, base, out):
+    """`count` vectors of :func:`subtract_rows`, a constant from 1 to 4, in two sums each to hide the latency of one."""
+    t_0 = t_1 = t_2 = t_3 = load(base, b)
     u_0 = u_1 = u_2 = u_3 = constant(0.0)
+    if count > 1:
+        t_1 = load(base, b + EIGHT)
+    if count > 2:
+        t_2 = load(base, b + 2 * EIGHT)
+    if count > 3:
+        t_3 = load(base, b + 3 * EIGHT)
     for s in range(0, m - 1, 2):
         value, a = spread(x, s), s * stride + b
         t_0 = t_0 - value * load(S, a)
-        t_1 = t_1 - value * load(S, a + EIGHT)
-        t_2 = t_2 - value * load(S, a + 2 * EIGHT)
-        t_3 = t_3 - value * load(S, a + 3 * EIGHT)
+        if count > 1:
+            t_1 = t_1 - value * load(S, a + EIGHT)
+        if count > 2:
+            t_2 = t_2 - value * load(S, a + 2 * EIGHT)
+        if count > 3:
+            t_3 = t_3 - value * load(S, a + 3 * EIGHT)
         value, a = spread(x, s + 1), a + stride
         u_0 = u_0 - value * load(S, a)
-        u_1 = u_1 - value * load(S, a + EIGHT)
-        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
-        u_3 = u_3 - value * load(S, a + 3 * EIGHT)
+        if count > 1:
+            u_1 = u_1 - value * load(S, a + EIGHT)
+        if count > 2:
+            u_2 = u_2 - value * load(S, a + 2 * EIGHT)
+        if count > 3:
+            u_3 = u_3 - value * load(S, a + 3 * EIGHT)
     if m % 2:
         value, a = spread(x, m - 1), (m - 1) * stride + b
         u_0 = u_0 - value * load(S, a)
-        u_1 = u_1 - value * load(S, a + EIGHT)
-        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
-        u_3 = u_3 - value * load(S, a + 3 * EIGHT)
+        if count > 1:
+            u_1 = u_1 - value * load(S, a + EIGHT)
+        if count > 2:
+            u_2 = u_2 - value * load(S, a + 2 * EIGHT)
+        if count > 3:
+            u_3 = u_3 - value * load(S, a + 3 * EIGHT)
     store(out, b, t_0 + u_0)
-    store(out, b + EIGHT, t_1 + u_1)
-    store(out, b + 2 * EIGHT, t_2 + u_2)
-    store(out, b + 3 * EIGHT, t_3 + u_3)
-
-
-@bare(forceinline=True)
-def _subtract_three(S, stride, x, m, b, base, out):
-    """Three vectors likewise."""
-    t_0, t_1, t_2 = load(base, b), load(base, b + EIGHT), load(base, b + 2 * EIGHT)
-    u_0 = u_1 = u_2 = constant(0.0)
-    for s in range(0, m - 1, 2):
-        value, a = spread(x, s), s * stride + b
-        t_0 = t_0 - value * load(S, a)
-        t_1 = t_1 - value * load(S, a + EIGHT)
-        t_2 = t_2 - value * load(S, a + 2 * EIGHT)
-        value, a = spread(x, s + 1), a + stride
-        u_0 = u_0 - value * load(S, a)
-        u_1 = u_1 - value * load(S, a + EIGHT)
-        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
-    if m % 2:
-        value, a = spread(x, m - 1), (m - 1) * stride + b
-        u_0 = u_0 - value * load(S, a)
-        u_1 = u_1 - value * load(S, a + EIGHT)
-        u_2 = u_2 - value * load(S, a + 2 * EIGHT)
-    store(out, b, t_0 + u_0)
-    store(out, b + EIGHT, t_1 + u_1)
-    store(out, b + 2 * EIGHT, t_2 + u_2)
-
-
-@bare(forceinline=True)
-def _subtract_two(S, stride, x, m, b, base, out):
-    """Two vectors likewise."""
-    t_0, t_1 = load(base, b), load(base, b + EIGHT)
-    u_0 = u_1 = constant(0.0)
-    for s in range(0, m - 1, 2):
-        value, a = spread(x, s), s * stride + b
-        t_0 = t_0 - value * load(S, a)
-        t_1 = t_1 - value * load(S, a + EIGHT)
-        value, a = spread(x, s + 1), a + stride
-        u_0 = u_0 - value * load(S, a)
-        u_1 = u_1 - value * load(S, a + EIGHT)
-    if m % 2:
-        value, a = spread(x, m - 1), (m - 1) * stride + b
-        u_0 = u_0 - value * load(S, a)
-        u_1 = u_1 - value * load(S, a + EIGHT)
-    store(out, b, t_0 + u_0)
-    store(out, b + EIGHT, t_1 + u_1)
+    if count > 1:
+        store(out, b + EIGHT, t_1 + u_1)
+    if count > 2:
+        store(out, b + 2 * EIGHT, t_2 + u_2)
+    if count > 3:
+        store(out, b + 3 * EIGHT, t_3 + u_3)
 
 
 @bare()
@@ -86,22 +59,15 @@ def subtract_rows(S, stride, x, m, begin, end, base, out):
     """``out = base - sum_s x_s S_s`` from `begin` to `end`, by as many sums as hide the latency."""
     b = begin
     while b + 4 * EIGHT <= end:
-        _subtract_four(S, stride, x, m, b, base, out)
+        _subtract(4, S, stride, x, m, b, base, out)
         b += 4 * EIGHT
     left = end - b
     if left == 3 * EIGHT:
-        _subtract_three(S, stride, x, m, b, base, out)
+        _subtract(3, S, stride, x, m, b, base, out)
     elif left == 2 * EIGHT:
-        _subtract_two(S, stride, x, m, b, base, out)
+        _subtract(2, S, stride, x, m, b, base, out)
     elif left == EIGHT:
-        t_0, u_0 = load(base, b), constant(0.0)
-        for s in range(0, m - 1, 2):
-            a = s * stride + b
-            t_0 = t_0 - spread(x, s) * load(S, a)
-            u_0 = u_0 - spread(x, s + 1) * load(S, a + stride)
-        if m % 2:
-            u_0 = u_0 - spread(x, m - 1) * load(S, (m - 1) * stride + b)
-        store(out, b, t_0 + u_0)
+        _subtract(1, S, stride, x, m, b, base, out)
 
 
 @bare()
