@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.plot.labels import label_ends
+from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import colours, new_axes, styled
 
 if TYPE_CHECKING:
@@ -136,9 +137,7 @@ def compare_overview(
     comparison: Comparison, plain: Comparisons | None = None, modified: Comparisons | None = None
 ) -> Figure:
     """Paths, distance in time, distance along the way, and orders, in one figure."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(9.0, 6.4), layout="constrained")
+    figure, axes = four_panels(9.0, 6.4)
     compare(comparison, ax=axes[0, 0])
     axes[0, 1].plot(comparison.t, comparison.distance, lw=1.2, label="at equal time")
     axes[0, 1].set_xlabel("time $t = h k$")
@@ -150,4 +149,5 @@ def compare_overview(
         orders(plain, modified, ax=axes[1, 1])
     else:
         axes[1, 1].set_axis_off()
+    fit(figure, axes)
     return figure

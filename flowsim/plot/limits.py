@@ -14,6 +14,7 @@ from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE
 from flowsim.plot.labels import label_ends
 from flowsim.plot.linear_limits import levels, linear_limit
+from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import PREDICTED, colours, log_axis, new_axes, styled
 
 if TYPE_CHECKING:
@@ -160,9 +161,7 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
 @styled
 def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
     """Errors and rate; the limit over its two clocks, under the flow of the smallest alpha; the Lasso link."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(11.0, 7.4))
+    figure, axes = four_panels(11.0, 7.4)
     limit_study(study, ax=axes[0, 0])
     axes[0, 0].set_title("Flow against limit")
     flow = study.trajectories[int(np.argmax(study.gamma))]
@@ -188,6 +187,7 @@ def limit_overview(study: LimitStudy, link: LassoLink | None = None) -> Figure:
         axes[1, 1].set_title("Directions that wait")
     else:
         axes[1, 1].axis("off")
+    fit(figure, axes)
     return figure
 
 

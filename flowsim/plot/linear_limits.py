@@ -9,6 +9,7 @@ import numpy as np
 from flowsim.errors import IntegrationError
 from flowsim.network.linear_algebra import LinearData
 from flowsim.plot.labels import label_ends
+from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import PREDICTED, colours, new_axes, styled
 from flowsim.results import Trajectory
 
@@ -150,9 +151,7 @@ def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None =
 @styled
 def linear_overview(path: LinearSaddlePath, *trajs: Trajectory) -> Figure:
     """Singular values over both clocks, levels, and the staircase of the loss."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(12.0, 7.4), layout="constrained")
+    figure, axes = four_panels(12.0, 7.4)
     smallest = trajs[-1] if trajs else None
     linear_limit(path, smallest, ax=axes[0, 0])
     axes[0, 0].set_title("Rank by rank")
@@ -166,6 +165,7 @@ def linear_overview(path: LinearSaddlePath, *trajs: Trajectory) -> Figure:
         axes[1, 0].text(0.5, 0.5, "the orbits depend on the start", ha="center", transform=axes[1, 0].transAxes)
     loss_staircase(path, *trajs, ax=axes[1, 1])
     axes[1, 1].set_title("Loss")
+    fit(figure, axes)
     return figure
 
 

@@ -11,6 +11,7 @@ from flowsim.arrays import Array
 from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import DrawnClock, drawn, on_clock, sampled
 from flowsim.plot.labels import label_ends
+from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import FLOW, PREDICTED, colours, log_axis, new_axes, styled
 from flowsim.results import Clock, Trajectory
 from flowsim.results.trajectory import coordinate_names
@@ -170,9 +171,7 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
 
     The drift of conserved quantities is a line of text, or the last panel where it is large.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(10.5, 6.8))
+    figure, axes = four_panels(10.5, 6.8)
     clock: Clock = "accelerated" if 0 < traj.accelerated_time[-1] < np.inf else "time"
     loss(traj, path=path, clock=clock, least=_least_loss(traj, path), ax=axes[0, 0])
     axes[0, 0].set_title("Loss")
@@ -193,6 +192,7 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
     if names:
         text = f"{names} conserved to a relative {max(traj.imbalance_drift, np.finfo(float).eps):.0e}"
         figure.supxlabel(text, fontsize=8, color="0.35", x=0.99, ha="right")
+    fit(figure, axes)
     return figure
 
 

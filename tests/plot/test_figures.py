@@ -109,6 +109,24 @@ def test_overviews_of_ten_and_of_two_hundred_columns_have_four_full_panels(tmp_p
     assert figure._supxlabel.get_text().startswith("$u^2 - v^2$ conserved to")
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e5])
+def test_no_text_of_an_overview_is_cut_off_or_touches_another(scale: float) -> None:
+    problem = fs.Regression(PROBLEM.X, scale * PROBLEM.y)
+    flow = fs.gradient_flow(NET, problem, 3.0 / scale, alpha=0.01 * scale, clock="time")
+    figure = fs.plot.overview(flow)
+    figure.canvas.draw()
+    texts = [figure._supxlabel]
+    for ax in figure.axes:
+        numbers = [tick.label1 for axis in (ax.xaxis, ax.yaxis) for tick in axis._update_ticks()]  # those drawn
+        texts += [ax.title, ax.xaxis.label, ax.yaxis.label, ax.yaxis.get_offset_text(), *numbers]
+    boxes = [text.get_window_extent() for text in texts if text.get_visible() and text.get_text()]
+    boxes = [box for box in boxes if box.width and all(np.isfinite(box.extents))]
+    width, height = figure.bbox.size
+    assert len(boxes) > 30
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
 def test_a_limit_that_escapes_is_drawn_until_it_does_and_the_loss_over_its_infimum() -> None:
     problem = fs.Problem([[1.0, 0.2], [-2.0, 0.1]], [1.0, -1.0], loss="logistic")
     path = fs.saddle_to_saddle(NET, problem)
