@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import warnings
 from collections.abc import Collection, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowsim.datasets.plain_text import read_plain
 from flowsim.errors import MissingFileError
 from flowsim.extras import need
 from flowsim.hints import hinting
@@ -91,12 +93,17 @@ def read_table(
         if as_loss(loss).is_margin:
             y = np.column_stack([labels(each, str(name), f"`path` {path.name}")[0] for name, each in _columns(y)])
             y = y[:, 0] if y.shape[1] == 1 else y
+    elif not as_loss(loss).is_margin and (plain := _read_plain(path, sep)) is not None:
+        known, values = plain
+        targets, names = _choose(known, path.name, wanted, columns, drop, index, numbered=False)
+        X, y = (values.take([known.index(name) for name in each], axis=1) for each in (names, targets))
+        y = y[:, 0] if len(targets) == 1 else y
     else:
         frame = _read_frame(path, sep)
         frame = frame.where(frame != GAP) if dropna else frame
         if as_loss(loss).is_margin:
             frame = _with_labels(frame, _names(wanted, frame.columns), path.name, dropna)
-        X, y, names = _choose(frame, path.name, wanted, columns, drop, dropna, index)
+        X, y, names = _read_columns(frame, path.name, wanted, columns, drop, dropna, index)
     if not raw and np.ptp(y) == 0:
         raise ValueError(f"`target` must vary; {', '.join(wanted) or 'y'!r} in {path.name} is constant.")
     problem = Problem(X, y, loss, feature_names=names)
@@ -150,6 +157,14 @@ def _read_arrays(path: Path, target: Sequence[str]) -> tuple[Array, Array, list[
     return problem.X, problem.y, names
 
 
+def _read_plain(path: Path, sep: str | None) -> tuple[list[str], Array] | None:
+    """Names and values, as :func:`read_plain`; None also where errors are to be told."""
+    if path.suffix.lower() != ".parquet":
+        with contextlib.suppress(OSError, ValueError, csv.Error):
+            return read_plain(path, sep or _separator(path))
+    return None
+
+
 def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
     import pandas
 
@@ -159,10 +174,11 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
         if path.suffix.lower() == ".parquet":
             frame = pandas.read_parquet(path)
         else:
-            found = sep or ("\t" if path.suffix.lower() == ".tsv" else _separator(path))
-            frame = pandas.read_csv(path, sep=found, skipinitialspace=True, low_memory=False)  # many columns at once
+            found = sep or _separator(path)
+            how: Any = {"sep": found, "skipinitialspace": True, "low_memory": False}  # many columns at once
+            frame = pandas.read_csv(path, **how)
             if found != ",":
-                with_comma = pandas.read_csv(path, sep=found, decimal=",", skipinitialspace=True, low_memory=False)
+                with_comma = pandas.read_csv(path, decimal=",", **how)
                 frame = max(frame, with_comma, key=_numeric_columns)  # the first, where they are equal
             if not frame.index.equals(pandas.RangeIndex(len(frame))):
                 _check_row_names(frame.index)
@@ -195,6 +211,8 @@ def _numeric_columns(frame: pandas.DataFrame) -> int:
 
 def _separator(path: Path) -> str:
     """The separator that splits the header and the next lines into equally many fields, as many as possible."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
     with path.open(encoding="utf-8", errors="replace", newline="") as stream:
         lines = [line for line in stream.read(_SNIFFED).splitlines() if line.strip()][:20]
     best, most = ",", 1
@@ -206,6 +224,43 @@ def _separator(path: Path) -> str:
 
 
 def _choose(
+    known: Sequence[str],
+    file: str,
+    target: Sequence[str],
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    index: str | int | None,
+    *,
+    numbered: bool,
+) -> tuple[list[str], list[str]]:
+    """Names of targets and features, of a table with these columns; `numbered`: the first one only numbers the rows."""
+    if not target:
+        raise ValueError(f"`target` must name the target column of {file}, one of {_some(known)}.")
+    if isinstance(index, int):
+        if not -len(known) <= index < len(known):
+            raise ValueError(f"`index` must be a column of {file}, below {len(known)}; received {index}.")
+        index = str(known[index])
+    targets = _names(target, known)
+    for what, wanted in (("target", targets), ("columns", columns or ()), ("drop", drop), ("index", [index])):
+        for name in wanted:
+            if name is not None and name not in known:
+                raise ValueError(
+                    f"`{what}` must be a column of {file}, one of {_some(known)}; received {name!r}.{_headless(known)}"
+                )
+    if numbered and index is None and columns is None and known[0] not in drop:
+        index = str(known[0])
+        warnings.warn(
+            f"{file}: the first column has no name and numbers the rows; it is left out (`columns` can ask for it).",
+            stacklevel=5,
+        )
+    left_out = {*targets, index, *drop}
+    names = [name for name in (known if columns is None else columns) if name not in left_out]
+    if not names:
+        raise ValueError(f"`path` {file} has no column besides the target {', '.join(map(repr, targets))}.")
+    return targets, names
+
+
+def _read_columns(
     frame: pandas.DataFrame,
     file: str,
     target: Sequence[str],
@@ -215,30 +270,8 @@ def _choose(
     index: str | int | None,
 ) -> tuple[Array, Array, list[str]]:
     """Features, target and names of a table."""
-    if not target:
-        raise ValueError(f"`target` must name the target column of {file}, one of {_some(frame.columns)}.")
-    if isinstance(index, int):
-        if not -frame.shape[1] <= index < frame.shape[1]:
-            raise ValueError(f"`index` must be a column of {file}, below {frame.shape[1]}; received {index}.")
-        index = str(frame.columns[index])
-    targets = _names(target, frame.columns)
-    for what, wanted in (("target", targets), ("columns", columns or ()), ("drop", drop), ("index", [index])):
-        for name in wanted:
-            if name is not None and name not in frame.columns:
-                raise ValueError(
-                    f"`{what}` must be a column of {file}, one of {_some(frame.columns)}; received {name!r}."
-                    f"{_headless(frame.columns)}"
-                )
-    if index is None and columns is None and frame.columns[0] not in drop and _counts_rows(frame):
-        index = str(frame.columns[0])
-        warnings.warn(
-            f"{file}: the first column has no name and numbers the rows; it is left out (`columns` can ask for it).",
-            stacklevel=4,
-        )
-    left_out = {*targets, index, *drop}
-    names = [name for name in (frame.columns if columns is None else columns) if name not in left_out]
-    if not names:
-        raise ValueError(f"`path` {file} has no column besides the target {', '.join(map(repr, targets))}.")
+    numbered = bool(target) and _counts_rows(frame)
+    targets, names = _choose(list(frame.columns), file, target, columns, drop, index, numbered=numbered)
     if frame.empty:
         raise ValueError(f"`path` {file} has no rows.")
     used = frame[[*names, *targets]]

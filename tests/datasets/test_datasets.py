@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,35 @@ def test_a_first_line_that_lacks_a_name_shifts_no_column(tmp_path: Path, rows: s
         ValueError, match=r"`path` t.csv cannot be read: it has rows with more fields than its first line"
     ):
         fs.datasets.read_table(tmp_path / "t.csv", "y")
+
+
+PLAIN = ["a,y\n1,2\n3,-.5e-3\n", "a;y\r\n1;2\r\n007;+4\r\n", "a\ty\n0.1\t12345678901234567890\n1e5\t4"]
+OTHERS = [
+    "a,y\n1,2\n\n3,4\n", ",a,y\n0,1,2\n1,3,4\n", "a, y\n1, 2\n3, 4\n", '"a","y"\n1,2\n3,4\n', "a;y\n1,5;2\n3;4\n",
+    "\ufeffa,y\n1,2\n3,4\n", "a,a,y\n1,2,3\n2,3,4\n", "a,y\n1,\n3,4\n", "a,y\n3-4,2\n3,4\n", "a,y\n1e999,2\n3,4\n",
+    "a,y\n1,2,3\n3,4,5\n", "a,y\n1,2\n3\n", "a,y\n", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PLAIN + OTHERS)
+def test_plain_tables_are_read_without_pandas_as_pandas_reads_them(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flowsim.datasets import files
+
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    assert (files._read_plain(path, None) is not None) == (text in PLAIN)
+
+    def read() -> object:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = fs.datasets.read_table(path, "y", raw=True)
+            except ValueError as error:
+                return str(error)
+        return found.X.tolist(), found.y.tolist(), list(found.feature_names)
+
+    quick = read()
+    monkeypatch.setattr(files, "_read_plain", lambda *_: None)
+    assert quick == read()
