@@ -25,6 +25,7 @@ _PATIENCE = 120.0
 @cache
 def _cache_class() -> Any:
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+    from numba.core.runtime import rtsys
 
     class Locator(_CacheLocator):
         def __init__(self, function: Any) -> None:
@@ -75,8 +76,12 @@ def _cache_class() -> Any:
                 self.claim.release()
 
         def _found(self, sig: Any, target_context: Any) -> Any:
+            # Numba would load all that a compilation needs, half a second, before it opens a file of compiled code.
+            rtsys.initialize(target_context)
             try:
-                return super().load_overload(sig, target_context)
+                with self._guard_against_spurious_io_errors():
+                    return self._load_overload(sig, target_context)
+                return None
             except (EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, AttributeError):
                 # A damaged file: compile anew.
                 self.flush()
