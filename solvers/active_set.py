@@ -11,9 +11,9 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 import numpy as np
+from scipy.linalg import lapack, qr_delete
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import compiled
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -81,8 +81,11 @@ class ColumnFactor:
 
     def remove(self, position: int) -> None:
         """Remove the column at a position; later columns move up."""
-        _remove_column(self._qt, self._rt, self.k, position)
         self.k -= 1
+        if self.k:
+            Q, R = self._qt[: self.k + 1].T, self._rt[: self.k + 1, : self.k + 1].T
+            Q, R = qr_delete(Q, R.copy("F"), position, which="col", overwrite_qr=True, check_finite=False)
+            self._qt[: self.k], self._rt[: self.k, : self.k] = Q.T[: self.k], R.T[:, : self.k]
 
     def outside(self, vector: Array) -> Array:
         """The component of a vector orthogonal to all columns."""
@@ -91,15 +94,19 @@ class ColumnFactor:
 
     def solve(self, vector: Array) -> Array:
         """``R^-1 vector``."""
-        out = np.array(vector, dtype=float)
-        _solve_upper(self._rt, self.k, out)
-        return out
+        return self._solve(vector, 0)
 
     def solve_transposed(self, vector: Array) -> Array:
         """``R^-T vector``."""
-        out = np.array(vector, dtype=float)
-        _solve_upper_transposed(self._rt, self.k, out)
-        return out
+        return self._solve(vector, 1)
+
+    def _solve(self, vector: Array, transposed: int) -> Array:
+        if self.k == 0:
+            return np.empty(0)
+        found, zero = lapack.dtrtrs(self._rt[: self.k].T, vector, trans=transposed)
+        if zero:
+            raise ZeroDivisionError(f"R is singular: its diagonal is 0 at {zero - 1}.")
+        return np.asarray(found)
 
     def _grow(self) -> None:
         capacity = min(2 * len(self._qt), self.n)
@@ -276,40 +283,3 @@ class ConeRegression(Generic[Key]):
         self._costs = np.delete(self._costs, position)
         self._norms = np.delete(self._norms, position)
         return self.members.pop(position)
-
-
-@compiled(error_model="python")
-def _remove_column(qt: Array, rt: Array, k: int, position: int) -> None:  # pragma: no cover - compiled
-    for column in range(position, k - 1):
-        for row in range(column + 2):
-            rt[column, row] = rt[column + 1, row]
-    for column in range(position, k - 1):
-        a, b = rt[column, column], rt[column, column + 1]
-        length = math.hypot(a, b)
-        c, s = (a / length, b / length) if length > 0 else (1.0, 0.0)
-        rt[column, column] = length
-        rt[column, column + 1] = 0.0
-        for other in range(column + 1, k - 1):
-            upper, lower = rt[other, column], rt[other, column + 1]
-            rt[other, column] = c * upper + s * lower
-            rt[other, column + 1] = c * lower - s * upper
-        for row in range(qt.shape[1]):
-            left, right = qt[column, row], qt[column + 1, row]
-            qt[column, row] = c * left + s * right
-            qt[column + 1, row] = c * right - s * left
-
-
-@compiled(error_model="python")
-def _solve_upper(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
-    for column in range(k - 1, -1, -1):
-        out[column] /= rt[column, column]
-        for row in range(column):
-            out[row] -= rt[column, row] * out[column]
-
-
-@compiled(error_model="python")
-def _solve_upper_transposed(rt: Array, k: int, out: Array) -> None:  # pragma: no cover - compiled
-    for column in range(k):
-        for row in range(column):
-            out[column] -= rt[column, row] * out[row]
-        out[column] /= rt[column, column]

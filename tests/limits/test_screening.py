@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 
 import flowsim as fs
-from flowsim.limits import duals
+from flowsim.limits import duals, hits
 
 NET = fs.DiagonalNetwork("u*v")
 
@@ -121,3 +121,19 @@ def test_memory_grows_with_the_entries_and_not_with_the_features() -> None:
     assert peak < 6 * (X.data.nbytes + X.indices.nbytes + X.indptr.nbytes)
     assert peak < 2 * 8 * d  # two vectors of coefficients
     assert path.stats["gradients"] <= 3 * len(path.jump_times)
+
+
+def test_numpy_finds_the_same_first_breakpoints_as_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    for d in (1, 7, 100, hits.BLOCK):
+        bounds = tuple(hits.tabulate(side) for side in [np.full(d, 1.0), rng.uniform(1, 2, d), *np.zeros((2, d))])
+        bounds[1][::3] = np.inf
+        dual, g, before = rng.uniform(-1, 1, d), rng.standard_normal(d), 0.1 * rng.standard_normal(d)
+        flags = rng.integers(0, 4, d).astype(np.uint8)
+        found = []
+        for few in (10**9, 0):
+            monkeypatch.setattr(hits, "_FEW", few)
+            s = dual.copy()
+            found.append((*hits.next_hits(s, before, 0.5, g, bounds, flags, np.full(d, 1e-14), 0.5, 1.0), s))
+        for numpy, compiled in zip(*found, strict=True):
+            np.testing.assert_array_equal(numpy, compiled)
