@@ -36,9 +36,9 @@ def fit(figure: Figure, axes: Any) -> None:
         numbers + max(_label(ax.yaxis.label) for ax in column) + _EDGE
         for numbers, column in zip(beside, axes.T, strict=True)
     )
-    size = float(axes[0, 0].xaxis.label.get_size())
+    size = float(axes[0, 0].xaxis.label.get_fontsize())
     below = _TICK + _RAISED * size + _PAD + _LINE * size
-    above = max(_LINE * float(ax.title.get_size()) + 6.0 if ax.get_title() else 0.0 for ax in axes.flat) + _EDGE
+    above = max(_LINE * float(ax.title.get_fontsize()) + 6.0 if ax.get_title() else 0.0 for ax in axes.flat) + _EDGE
     foot = 0.0 if figure.get_supxlabel() == "" else _RAISED * size + _EDGE
     wide = (width - left - middle - 2.0 * _OVERHANG) / 2.0
     high = (height - foot - 2.0 * (above + below)) / 2.0
@@ -55,9 +55,9 @@ def _numbers(ax: Axes) -> float:
     """Points from an axis to its label."""
     texts = ax.yaxis.get_major_formatter().format_ticks(list(ax.yaxis.get_majorticklocs()))
     longest = max((len(_MARKUP.sub("", text)) for text in texts), default=0)
-    return _TICK + _DIGIT * float(ax.yaxis.label.get_size()) * longest + _PAD
+    return _TICK + _DIGIT * float(ax.yaxis.label.get_fontsize()) * longest + _PAD
 
 
 def _label(label: Any) -> float:
     """Height in points of a label."""
-    return _LINE * float(label.get_size()) * (label.get_text().count("\n") + 1)
+    return _LINE * float(label.get_fontsize()) * (label.get_text().count("\n") + 1)
