@@ -81,15 +81,8 @@ def orders(
     both = ((plain, "gradient flow", "o"), (modified, "modified flow", "s"))
     for (series, name, marker), color in zip(both, colours(2), strict=True):
         if series is not None and (series.largest > 0).all():
-            ax.loglog(
-                series.steps,
-                series.largest,
-                marker=marker,
-                ms=4,
-                color=color,
-                lw=1.2,
-                label=f"{name}: order {series.order:.2f}",
-            )
+            label = f"{name}: order {series.order:.2f}"
+            ax.loglog(series.steps, series.largest, marker=marker, ms=4, color=color, lw=1.2, label=label)
     if not ax.lines:
         ax.text(0.5, 0.5, "nothing has moved", ha="center", va="center", transform=ax.transAxes)
         ax.set_axis_off()

@@ -54,7 +54,8 @@ def fit(figure: Figure, axes: Any) -> None:
 def _numbers(ax: Axes) -> float:
     """Points from an axis to its label."""
     texts = ax.yaxis.get_major_formatter().format_ticks(list(ax.yaxis.get_majorticklocs()))
-    longest = max((len(_MARKUP.sub("", text)) for text in texts), default=0)
+    texts += ax.yaxis.get_minor_formatter().format_ticks(list(ax.yaxis.get_minorticklocs()))
+    longest = max((len(_MARKUP.sub("", text.replace(r"\times", "×"))) for text in texts), default=0)
     return _TICK + _DIGIT * float(ax.yaxis.label.get_fontsize()) * longest + _PAD
 
 

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 
 import flowsim as fs
+from flowsim.plot import panels
 from flowsim.plot.curves import drawn
 from flowsim.plot.labels import spread
 
@@ -125,6 +126,20 @@ def test_no_text_of_an_overview_is_cut_off_or_touches_another(scale: float) -> N
     assert len(boxes) > 30
     assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_labels_leave_room_for_numbers_between_powers_of_ten() -> None:
+    figure, axes = panels.four_panels(8.0, 6.0)
+    ax = axes[1, 1]
+    ax.plot([0.0, 1.0], [1.5, 8.0])
+    ax.set_yscale("log")
+    ax.set_ylabel("loss")
+    panels.fit(figure, axes)
+    figure.canvas.draw()
+    numbers = [tick.label1 for tick in ax.yaxis._update_ticks() if tick.label1.get_text()]
+    assert any("times" in number.get_text() for number in numbers)
+    label = ax.yaxis.label.get_window_extent()
+    assert not any(label.overlaps(number.get_window_extent()) for number in numbers)
 
 
 def test_a_limit_that_escapes_is_drawn_until_it_does_and_the_loss_over_its_infimum() -> None:
