@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from flowsim.problem import MatrixSensing, Problem, Regression, require_squares
 
 #: Relative difference below which singular values are equal.
 _EQUAL = 1e-9
+#: The same for jump times that nearly tie.
+_NEAR = 1e-3
 
 
 def linear_saddle_to_saddle(
@@ -61,6 +64,7 @@ def linear_saddle_to_saddle(
     complete, message = (False, _told(escape)) if escape else _verdict(processes, places[-1], because, stop)
     if _order_is_delicate(processes, whole, width, times):
         message += "; the data decouple exactly, and any coupling, however small, would change the jump times"
+    message += _near_tie(times, places)
     return LinearSaddlePath(
         problem=problem,
         data=data,
@@ -76,6 +80,22 @@ def linear_saddle_to_saddle(
         whole=whole,
         start=given,
         stats={"jumps": len(times), "blocks": len(blocks), "seconds": time.perf_counter() - began},
+    )
+
+
+def _near_tie(times: list[float], places: list[tuple[RankPlateau, ...]]) -> str:
+    """What two jumps that nearly coincide mean for flows; empty if there are none.
+
+    On the plateau between them the direction that waits has the size ``exp(-gap rate ln(1/alpha))``.
+    """
+    pairs = [(b - a, k) for k, (a, b) in enumerate(itertools.pairwise(times)) if TIE * b < b - a <= _NEAR * b]
+    if not pairs:
+        return ""
+    gap, k = min(pairs)
+    rate = max(float(plateau.rates.max(initial=0.0)) for plateau in places[k + 1])
+    return (
+        f"; the jumps at {times[k]:.9g} and {times[k + 1]:.9g} nearly tie: a flow rests at the saddle between them "
+        f"only where ln(1/alpha) is well above {1.0 / (gap * rate):.2g}, else both directions leave together"
     )
 
 

@@ -117,6 +117,18 @@ def test_tied_directions_jump_together() -> None:
         _ = path.orbits
 
 
+def test_jumps_that_nearly_tie_say_at_which_scales_a_flow_tells_them_apart() -> None:
+    """White data jump at 1/s: here 5e-7 apart, at a rate of 2 between them."""
+    left, right = (np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))[0] for seed in (1, 2))
+    values = np.array([2.0, 2.0 * (1 - 1e-6), 0.5])
+    X = np.sqrt(3) * np.eye(3)
+    path = fs.saddle_to_saddle(fs.LinearNetwork(3), fs.Regression(X, X @ (left * values) @ right.T))
+    np.testing.assert_allclose(path.jump_times, 1 / values, rtol=1e-9)
+    assert "the jumps at 0.5 and 0.5000005 nearly tie" in path.message
+    assert "ln(1/alpha) is well above 1e+06" in path.message
+    assert "nearly tie" not in fs.saddle_to_saddle(fs.LinearNetwork(3), random_problem(0)).message
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.2])
 def test_directions_that_leave_the_origin_together_do_so_in_the_shares_of_the_start(eta: float) -> None:
     problem = fs.Regression(np.eye(3) * np.sqrt(3), np.diag([2.0, 2.0, 1.0]))
