@@ -275,12 +275,12 @@ def nuclear_norm(setting: Setting) -> Evidence:
     left, _, right = np.linalg.svd(beta, full_matrices=False)
     left, right = left[:, :most], right[:most]
     # Optimality: G = lambda (u v^T + w), w orthogonal to beta's singular spaces, ||w|| <= 1.
-    rest = force - net.weight_decay * left @ right
+    rest = force - net.constant_decay * left @ right
     inside = max(float(np.abs(left.T @ rest).max()), float(np.abs(rest @ right.T).max()))
-    outside = max(float(np.linalg.norm(rest, 2)) - net.weight_decay, 0.0)
+    outside = max(float(np.linalg.norm(rest, 2)) - net.constant_decay, 0.0)
     error = max(inside, outside) / (float(np.abs(setting.X.T @ problem.y).max()) / problem.n)
     return Evidence(
-        f"lambda = {net.weight_decay:g}; rank {most} at the end", "optimality conditions", f"off by {error:.1e}",
+        f"lambda = {net.constant_decay:g}; rank {most} at the end", "optimality conditions", f"off by {error:.1e}",
         error, _RESOLVED, "largest violation, relative to X^T Y / n",
     )  # fmt: skip
 

@@ -162,7 +162,7 @@ class FrameMachine(SingleRun):
     ) -> None:
         super().__init__(net, problem, start, settings, steps)
         noise = expected_decay(net, problem) if settings.expected else (0.0, 0.0)
-        self.damping = np.array([*noise, net.weight_decay])
+        self.damping = np.array([*noise, self.options.weight_decay])
         frame = factor_frame([(start.A, start.B, start.log)], paired=False)
         slots, k = len(recorded_steps(settings.n_steps, settings.record_every)), frame.rows.shape[1]
         D, m = problem.d, problem.n_targets
@@ -175,6 +175,10 @@ class FrameMachine(SingleRun):
         self.record = FrameRecord(
             np.empty((slots, D + m, k)), np.empty(slots), np.empty((slots, D, m)), np.full(slots, -1.0)
         )
+
+    def set_decay(self, rates: Array) -> None:
+        super().set_decay(rates)
+        self.damping[2] = rates[0]
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         plan = (first, last, self.settings.n_steps, self.settings.record_every)

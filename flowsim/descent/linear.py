@@ -24,6 +24,7 @@ from flowsim.descent.products import loss_address
 from flowsim.descent.settings import Settings
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
+from flowsim.network.decay import decay_of
 from flowsim.network.linear_algebra import noise_variances
 from flowsim.network.linear_start import compressed_start
 from flowsim.problem import MatrixSensing, Problem
@@ -79,7 +80,7 @@ class SingleRun:
             not noisy and settings.momentum == 0.0 and settings.radius is None and not net.weight_decay,
             0 if problem.loss_function is SQUARED else loss_address(problem),
             np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)), is_measured,
-            net.weight_decay,
+            decay_of(net.weight_decay).rate(0.0),
         )  # fmt: skip
 
     @property
@@ -89,6 +90,10 @@ class SingleRun:
     def set_step(self, size: float) -> None:
         """Set the size of the next steps."""
         self.step = size
+
+    def set_decay(self, rates: Array) -> None:
+        """Set the weight decay (1,) of the next steps."""
+        self.options = self.options._replace(weight_decay=float(rates[0]))
 
     def lifted(
         self, weights: Mapping[str, Array], logs: Mapping[str, Array]

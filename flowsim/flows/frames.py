@@ -131,12 +131,18 @@ class FrameCoordinates:
         done: Callable[[FrameSolution], bool] | None = None,
     ) -> FrameSolution:
         """Integrate natively over [0, t_end]."""
-        growth = self.growth
+        frame, since, parts, left = self.growth.start, 0.0, [], max_steps
         # On systems this small more threads only cost time, up to sixty times as much on a busy machine.
-        with one_blas_thread(6 * sum(growth.problem.shape) <= _SMALL_SYSTEM):
-            return integrate_frame(
-                growth.problem, growth.start, t_end, tol=rtol, max_steps=max_steps, progress=progress, done=done
-            )
+        with one_blas_thread(6 * sum(self.growth.problem.shape) <= _SMALL_SYSTEM):
+            for flow, end in self.growth.pieces(t_end):
+                part = integrate_frame(
+                    flow, frame, end, since=since, tol=rtol, max_steps=left, progress=progress, done=done
+                )
+                parts.append(part)
+                if part.t[-1] < end:
+                    break
+                frame, since, left = part.steps[-1].end, end, left - len(part.steps)
+        return FrameSolution.joined(parts)
 
     def _states(self, y: Any) -> FrameStates:
         """States of the native method, or of flat arrays (K, N k)."""
@@ -179,15 +185,16 @@ class FrameCoordinates:
     def ivp(self) -> InitialValueProblem:
         flow, growth = self.growth.problem, self.growth
         (R, p), k = flow.shape, growth.hidden.shape[1]
-        damping = np.concatenate([flow.damping_rows, flow.damping_columns])[:, None]
+        damping, decay = np.concatenate([flow.damping_rows, flow.damping_columns])[:, None], growth.data.decay
+        first = decay.rate(0.0)
 
-        def rhs(_: float, y: Array) -> Array:
+        def rhs(t: float, y: Array) -> Array:
             Z = y.reshape(R + p, k)
             G = flow.coupling.value(Z[:R] @ Z[R:].T)
-            return (np.concatenate([G @ Z[R:], G.T @ Z[:R]]) - damping * Z).ravel()
+            return (np.concatenate([G @ Z[R:], G.T @ Z[:R]]) - (damping + (decay.rate(t) - first)) * Z).ravel()
 
-        def jacobian(_: float, y: Array) -> Array:
-            return flow.jacobian(y.reshape(R + p, k))
+        def jacobian(t: float, y: Array) -> Array:
+            return flow.jacobian(y.reshape(R + p, k)) - (decay.rate(t) - first) * np.eye(len(y))
 
         def check(t: float, y: Array) -> str | None:
             if not growth.start.is_paired:

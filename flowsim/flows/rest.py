@@ -8,7 +8,7 @@ import numpy as np
 
 from flowsim.errors import IntegrationError
 from flowsim.limits import saddle_to_saddle
-from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork
+from flowsim.network import DecaySchedule, DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression
 from flowsim.results import Clock, Trajectory
 from flowsim.symbolic.clock import acceleration
@@ -55,6 +55,9 @@ def flow_to_rest(
         if not trajectory.success or trajectory.t[-1] == 0 or "ended by the event" in trajectory.message:
             return trajectory
         end = trajectory.beta[-1]
+        if isinstance(net.weight_decay, DecaySchedule) and trajectory.t[-1] <= max(net.weight_decay.times, default=0.0):
+            t_end *= 2.0
+            continue
         if net.noise is None and np.abs(problem.gradient(end.reshape(zero.shape))).max() <= rtol * steepest:
             return trajectory
         if (

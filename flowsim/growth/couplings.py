@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowsim.arrays import Array, log_abs
+from flowsim.network.decay import Decay, decay_of
 from flowsim.network.linear_algebra import LinearData, noise_variances
 from flowsim.network.networks import LinearNetwork
 from flowsim.problem import MatrixSensing, Problem, Regression
@@ -151,9 +152,9 @@ class ReducedData:
     directions : array (D, r) or None
         Phi; None for the identity.
     damping_u, damping_v : array (r,), (m,)
-        Rates at which weight noise and weight decay damp U_1 and V.
-    damping_outside : float
-        The same for the part of U outside the row space.
+        Rates at which weight noise damps U_1 and V.
+    decay : Decay
+        Weight decay, which damps all weights.
     excess : callable or None
         ``L - least_loss`` at reduced beta (..., r, m), without cancellation; None: use the problem's loss.
     """
@@ -162,7 +163,7 @@ class ReducedData:
     directions: Array | None
     damping_u: Array
     damping_v: Array
-    damping_outside: float
+    decay: Decay
     excess: Callable[[Array], Array] | None
     least_loss: float | None
 
@@ -188,11 +189,11 @@ class ReducedData:
 
 
 def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False) -> ReducedData:
-    """The data in the row space of X, with the damping by noise and weight decay; `of_logarithm`: of ln L instead of L.
+    """The data in the row space of X, with the damping by noise and weight decay; `of_logarithm`: of ln L.
 
     Raises ValueError if X = 0: then no weight moves.
     """
-    decay = net.weight_decay
+    decay = decay_of(net.weight_decay)
     m = problem.n_targets
     if isinstance(problem, MatrixSensing):
         return _measured(net, problem, decay)
@@ -202,9 +203,7 @@ def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False
             raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
         noise_u, noise_v = data.damping(net)
         coupling = Squares(data.signal, data.curvatures, np.ones(m))
-        return ReducedData(
-            coupling, data.directions, noise_u + decay, np.full(m, noise_v + decay), decay, data.excess, data.least_loss
-        )
+        return ReducedData(coupling, data.directions, noise_u, np.full(m, noise_v), decay, data.excess, data.least_loss)
     X = dense(problem)
     left, values, right = np.linalg.svd(X, full_matrices=False)
     rank = int(np.sum(values > values.max(initial=0.0) * max(X.shape) * np.finfo(float).eps))
@@ -214,14 +213,13 @@ def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False
     bend = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
     kind = LogarithmOfLoss if of_logarithm else AnyLoss
     general = kind(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
-    same = np.full(rank, decay)
-    return ReducedData(general, np.ascontiguousarray(right[:rank].T), same, np.full(m, decay), decay, None, None)
+    return ReducedData(general, np.ascontiguousarray(right[:rank].T), np.zeros(rank), np.zeros(m), decay, None, None)
 
 
-def _measured(net: LinearNetwork, problem: MatrixSensing, decay: float) -> ReducedData:
+def _measured(net: LinearNetwork, problem: MatrixSensing, decay: Decay) -> ReducedData:
     rows, columns = problem.measurement_curvatures(*noise_variances(net))
     model = problem.curvature_model
     return ReducedData(
         Measured(problem, np.maximum(model, 1e-3 * model.max()), np.ones(problem.n_targets)),
-        None, rows + decay, columns + decay, decay, None, None,
+        None, rows, columns, decay, None, None,
     )  # fmt: skip

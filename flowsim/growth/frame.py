@@ -11,8 +11,9 @@ space of X, and U and V are exchanged so that the smaller side is eliminated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,12 +24,15 @@ from flowsim.arrays import Array
 from flowsim.growth.couplings import ReducedData, Transposed, reduce_data
 from flowsim.network import InitialScale, LinearNetwork, Logs
 from flowsim.network.compression import Compression, compress
+from flowsim.network.decay import Decay, DecaySchedule, integrals, rates
 from flowsim.network.linear_start import compressed_start, linear_start
 from flowsim.problem import Problem
 from flowsim.solvers.frames import Frame, FrameProblem, FrameStates, factor_frame
 
 #: Bounds on the part of a start that its frame omits: above the frame's own rounding, below the start's rounding.
 _OWN_ROUNDING, _LARGEST_ROUNDING = 4e-15, 1e-12
+#: Logarithm of the ratio of a value to its rounding.
+_SEEN = -math.log(np.finfo(float).eps)
 #: Largest span of the logarithms of one factor: beyond it small entries are lost beside large ones.
 _WIDEST = 700.0
 #: Points of Gauss's rule per step, for the law of the imbalance under unequal damping.
@@ -37,10 +41,10 @@ _GAUSS = 8
 
 @dataclass(frozen=True, eq=False)
 class Outside:
-    """The part of U outside the row space of X: ``sum_g exp(log_g) part_g``, decaying at a constant rate."""
+    """The part of U outside the row space of X: ``exp(-K(t)) sum_g exp(log_g) part_g``."""
 
     parts: list[tuple[Array, float]]
-    rate: float
+    decay: Decay
 
     @cached_property
     def is_there(self) -> bool:
@@ -49,7 +53,8 @@ class Outside:
     def value(self, t: Array, shift: Array) -> Array:
         """Times ``exp(-shift)``, (T, D, k)."""
         with np.errstate(under="ignore", over="ignore"):
-            total = sum(np.exp(log - shift - self.rate * t)[..., None, None] * part for part, log in self.parts)
+            lost = shift + integrals(self.decay, t)
+            total = sum(np.exp(log - lost)[..., None, None] * part for part, log in self.parts)
         return np.asarray(total)
 
     @cached_property
@@ -118,10 +123,20 @@ class LinearGrowth:
             for U, _, V, log in reduced
             if U.any() or V.any()
         ]
-        flow = FrameProblem(coupling, *sides, paired=len(moving) == 1 or _is_balanced(moving[0]))
-        frame = factor_frame(moving, flow.uniform is not None)
-        outside = Outside([(rest, log) for _, rest, _, log in reduced], data.damping_outside)
+        still = FrameProblem(coupling, *sides, paired=len(moving) == 1 or _is_balanced(moving[0]))
+        flow = _decaying(still, sides, data.decay.rate(0.0))
+        frame = factor_frame(moving, flow.paired)
+        outside = Outside([(rest, log) for _, rest, _, log in reduced], data.decay)
         return cls(data, compression, hidden, exchanged, flow, frame, outside, _lost(frame, moving[0]))
+
+    def pieces(self, t_end: float) -> list[tuple[FrameProblem, float]]:
+        """The flow over spans of constant weight decay, and their ends."""
+        data, ends, flow = self.data, [t_end], self.problem
+        if isinstance(data.decay, DecaySchedule):
+            ends = [t for t in data.decay.times if t < t_end] + ends
+        noise = (data.damping_v, data.damping_u) if self.exchanged else (data.damping_u, data.damping_v)
+        later = [_decaying(flow, noise, data.decay.rate(since)) for since in ends[:-1]]
+        return list(zip([flow, *later], ends, strict=True))
 
     def halves(self, states: FrameStates) -> tuple[Array, Array]:
         """U_1 (T, r, k0) and V (T, m, k0), times ``exp(-shift)``."""
@@ -146,14 +161,15 @@ class LinearGrowth:
     def velocity(self, t: Array, states: FrameStates) -> Array:
         """``d beta / dt``, (T, D, m)."""
         U, V = self.halves(states)
-        a, b = self.data.damping_u[:, None], self.data.damping_v[:, None]
+        decay = rates(self.data.decay, t)[:, None, None]
+        a, b = self.data.damping_u[:, None] + decay, self.data.damping_v[:, None] + decay
         with np.errstate(under="ignore"):
             G = self.data.coupling.value(self.reduced_beta(states))
             dU, dV = G @ V - a * U, np.swapaxes(G, -1, -2) @ U - b * V
             across, dacross = np.swapaxes(V, -1, -2), np.swapaxes(dV, -1, -2)
             outer = self.outside.value(t, states.shift) @ self.hidden
             rate = self.data.lift(dU @ across + U @ dacross)
-            rate += outer @ dacross - self.outside.rate * (outer @ across)
+            rate += outer @ dacross - decay * (outer @ across)
             out: Array = np.exp(2 * states.shift)[:, None, None] * rate
         return out
 
@@ -165,7 +181,7 @@ class LinearGrowth:
     def imbalance(self, t: Array, states: FrameStates) -> tuple[Array, Array]:
         """``U^T U - V^T V`` (T, k, k) and the logarithms of its units (T,)."""
         gram, log = self.outside.gram
-        outer = [(gram, log - 2 * self.outside.rate * float(time)) for time in t]
+        outer = [(gram, log - 2 * lost) for lost in integrals(self.data.decay, t)]
         out = np.empty((len(states), *gram.shape))
         units = np.empty(len(states))
         for index, (inside, unit) in enumerate(self._inside_imbalance(states)):
@@ -193,14 +209,17 @@ class LinearGrowth:
     def departure(self, t: Array, states: FrameStates) -> Array:
         r"""Departure of ``Z^T J Z`` from its law, relative to its value at 0, or its terms where that is 0.
 
-        With equal damping kappa the law is ``exp(-2 kappa t)``. With unequal damping
+        With equal damping kappa the law is ``exp(-2 int kappa)``; where that is below the rounding of the value at 0,
+        the departure is relative to this rounding: later it would only be that of the exponent. With unequal damping
         ``d/dt (U^T U - V^T V) = -2 (U^T a U - V^T b V)``, integrated along the run and examined at the ends of its
         steps, relative to the largest terms so far.
         """
         if self.start.is_paired:
             return self._paired_departure(t, states)
         solution = states.solution
-        law = solution.integral(self._imbalance_rate, self._imbalance_inside)
+        law = solution.integral(
+            lambda states: self._imbalance_rate(solution.t[states.step], states), self._imbalance_inside
+        )
         gap = self._gap(solution.y, law)
         return gap[np.minimum(states.step + (states.position > 0), len(gap) - 1)]
 
@@ -219,11 +238,11 @@ class LinearGrowth:
             return self._paired_departure(t, read(t))
         nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)
         h = np.diff(ends)
-        rates = self._imbalance_rate(read((ends[:-1, None] + h[:, None] * (nodes + 1) / 2).ravel()))
-        parts = (
-            h[:, None, None] / 2 * np.einsum("g,sgij->sij", weights, rates.reshape(len(h), _GAUSS, *rates.shape[1:]))
-        )
-        gap = self._gap(read(ends), np.concatenate([np.zeros_like(rates[:1]), np.cumsum(parts, axis=0)]))
+        times = (ends[:-1, None] + h[:, None] * (nodes + 1) / 2).ravel()
+        change = self._imbalance_rate(times, read(times))
+        change = change.reshape(len(h), _GAUSS, *change.shape[1:])
+        parts = h[:, None, None] / 2 * np.einsum("g,sgij->sij", weights, change)
+        gap = self._gap(read(ends), np.concatenate([np.zeros_like(parts[:1]), np.cumsum(parts, axis=0)]))
         return gap[np.minimum(np.searchsorted(ends, t), len(gap) - 1)]
 
     def _gap(self, ends: FrameStates, law: Array) -> Array:
@@ -241,17 +260,19 @@ class LinearGrowth:
             out: Array = square * (np.swapaxes(U, -1, -2) @ U - np.swapaxes(V, -1, -2) @ V)
         return out
 
-    def _imbalance_rate(self, states: FrameStates) -> Array:
+    def _imbalance_rate(self, t: Array, states: FrameStates) -> Array:
         U, V = self.halves(states)
+        decay = rates(self.data.decay, t)[:, None, None]
         with np.errstate(under="ignore"):
             square = -2 * np.exp(2 * states.shift)[:, None, None]
-            a, b = self.data.damping_u[:, None], self.data.damping_v[:, None]
+            a, b = self.data.damping_u[:, None] + decay, self.data.damping_v[:, None] + decay
             out: Array = square * (np.swapaxes(U, -1, -2) @ (a * U) - np.swapaxes(V, -1, -2) @ (b * V))
         return out
 
     def _paired_departure(self, t: Array, states: FrameStates) -> Array:
         first, unit = self.start.conserved()
-        kappa = self.problem.uniform or 0.0
+        # What noise damps is the same everywhere in a paired frame.
+        lost = float(self.data.damping_u[0]) * t + integrals(self.data.decay, t)
         halves = self.start.value(self.start.scale)
         terms = sum(float(np.sum(half**2)) for half in halves)
         size = float(np.linalg.norm(first))
@@ -261,11 +282,17 @@ class LinearGrowth:
         reference = top if top > whole + np.log(1e3 * np.finfo(float).eps) else whole
         out = np.empty(len(states))
         for index, (now, log) in enumerate(states.conserved):
-            log += 2 * kappa * float(t[index])
+            seen = min(_SEEN, 2.0 * float(lost[index]))
             with np.errstate(under="ignore", over="ignore"):
-                gap = np.exp(log - reference) * now - np.exp(unit - reference) * first
+                gap = np.exp(log + seen - reference) * now - np.exp(unit - 2.0 * lost[index] + seen - reference) * first
             out[index] = np.linalg.norm(gap)
         return np.where(np.isfinite(out), out, np.inf)
+
+
+def _decaying(flow: FrameProblem, noise: tuple[Array, Array], rate: float) -> FrameProblem:
+    """The same flow, damped by noise and a weight decay, which leaves what is paired paired."""
+    rows, columns = (side + rate for side in noise)
+    return replace(flow, damping_rows=rows, damping_columns=columns, paired=flow.uniform is not None)
 
 
 def _is_balanced(part: tuple[Array, Array, float]) -> bool:

@@ -114,7 +114,7 @@ class Block:
 def weight_penalties(net: LinearNetwork, data: LinearData) -> tuple[Array, float]:
     """a (rank,) and b: noise and weight decay add ``tr U^T a U / 2 + b |V|^2 / 2`` to the loss."""
     a, b = data.damping(net)
-    return a + net.weight_decay, b + net.weight_decay
+    return a + net.constant_decay, b + net.constant_decay
 
 
 def whole_block(net: LinearNetwork, data: LinearData) -> Block:

@@ -199,14 +199,14 @@ def loss_blocks(net: LinearNetwork, data: LossData, apart: bool = True) -> list[
         basis = np.eye(data.rank) if len(parts) == 1 else np.ascontiguousarray(right[:rank].T)
         inside = data.features[rows] @ basis
         size = data.curvatures if len(parts) == 1 else np.einsum("ij,i,ij->j", basis, data.curvatures, basis)
-        decay = np.full(basis.shape[1], net.weight_decay)
+        decay = np.full(basis.shape[1], net.constant_decay)
         weight = problem.entry_weights[np.ix_(rows, targets)] / n
         y = problem.y[np.ix_(rows, targets)]
         blocks.append(
             LossBlock(
                 features=basis, targets=np.eye(m)[:, targets], curvatures=size,
                 signal=-inside.T @ (weight * problem.loss_function.slope(np.zeros(y.shape), y)),
-                a=decay, b=float(net.weight_decay), rows=inside, y=y, weight=weight, loss=problem.loss_function,
+                a=decay, b=float(net.constant_decay), rows=inside, y=y, weight=weight, loss=problem.loss_function,
             )
         )  # fmt: skip
     return blocks

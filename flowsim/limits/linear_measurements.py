@@ -127,4 +127,4 @@ def _damping(net: LinearNetwork, problem: MatrixSensing) -> tuple[Array, float]:
             "`noise` must damp all columns of V alike for the limit process on a MatrixSensing; it damps them at "
             f"rates from {columns.min():g} to {columns.max():g}. A flow takes any."
         )
-    return rows + net.weight_decay, float(columns.mean() if len(columns) else 0.0) + net.weight_decay
+    return rows + net.constant_decay, float(columns.mean() if len(columns) else 0.0) + net.constant_decay

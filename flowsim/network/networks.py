@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
 from flowsim.hints import hinting
-from flowsim.network.decay import Decay, check_decay
+from flowsim.network.decay import Decay, DecaySchedule, check_decay
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
 from flowsim.plain_numbers import count
@@ -189,23 +189,32 @@ class LinearNetwork:
         h >= 1.
     noise : Noise, optional
         Weight noise on U and V.
-    weight_decay : float
+    weight_decay : float or DecaySchedule
         lambda >= 0: the loss gains ``lambda/2 (||U||^2 + ||V||^2)``.
     """
 
     @hinting
-    def __init__(self, width: int, *, noise: Noise | None = None, weight_decay: float = 0.0) -> None:
+    def __init__(self, width: int, *, noise: Noise | None = None, weight_decay: float | DecaySchedule = 0.0) -> None:
         width = count("width", width)
         if noise is not None and not isinstance(noise, Noise):
             raise ValueError(f"`noise` must be a noise such as GaussianNoise(0.1); received {type(noise).__name__}.")
         decay = check_decay(weight_decay)
-        if not isinstance(decay, float):
-            raise ValueError(f"`weight_decay` must be a number for a LinearNetwork; received {weight_decay!r}.")
+        if not isinstance(decay, float | DecaySchedule):
+            raise ValueError(
+                f"`weight_decay` must be a number or a DecaySchedule for a LinearNetwork; received {weight_decay!r}."
+            )
         self.width = int(width)
         self.noise = noise
         self.weight_decay = decay
         if noise is not None:
             noise.stds(self.weights)
+
+    @property
+    def constant_decay(self) -> float:
+        """The weight decay. Raises ValueError for a schedule, for what has no limit."""
+        if isinstance(self.weight_decay, DecaySchedule):
+            raise ValueError("`weight_decay` must be constant for the limit of a LinearNetwork; received a schedule.")
+        return self.weight_decay
 
     @property
     def weights(self) -> tuple[str, str]:

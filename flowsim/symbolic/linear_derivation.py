@@ -140,7 +140,8 @@ class LinearDerivation(Rendered):
             ]
         if self.decay != 0:
             value = self.net.weight_decay
-            lines.append(say(f"weight decay adds $lambda/2 (|U|^2 + |V|^2)$, $lambda = {value}$"))
+            told = f"$lambda = {value}$" if isinstance(value, float) else "$lambda$ a function of time"
+            lines.append(say(f"weight decay adds $lambda/2 (|U|^2 + |V|^2)$, {told}"))
         return lines
 
     def _expected(self) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from flowsim.solvers.frames.frame import Frame, orthonormal
 from flowsim.solvers.frames.graded import add_rows, triangularise
 from flowsim.solvers.frames.pair_exponential import exponential
 from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.gauss import lagrange_weights
 
 _HALF = np.sqrt(0.5)
 #: Relative size of a component that is rounding.
@@ -123,6 +124,45 @@ class Plateau:
         return replace(
             frame, A=A, B=B, logs=logs, rows=rows, minus_logs=minus_logs, minus_rows=minus_rows, neutral=neutral
         ).sorted()
+
+
+@dataclass(frozen=True, eq=False)
+class PlateauStep:
+    """Waiting directions grow by a constant S, while active ones relax or are at rest.
+
+    Attributes
+    ----------
+    plateau : Plateau
+    nodes, first, second : array (s + 1,), (s + 1, R, count), (s + 1, p, count)
+        The active directions along the step; empty if they are at rest.
+    end : Frame
+    """
+
+    t: float
+    h: float
+    plateau: Plateau
+    nodes: Array
+    first: Array
+    second: Array
+    end: Frame
+
+    @property
+    def start(self) -> Frame:
+        return self.plateau.start
+
+    @property
+    def damping(self) -> float:
+        return self.plateau.kappa
+
+    def frame(self, position: float) -> Frame:
+        frame = self.plateau.after(position * self.h)
+        if len(self.nodes) == 0:
+            return frame
+        weights = lagrange_weights(self.nodes, np.array([position]))[0]
+        return self.plateau.turned(frame, *(np.tensordot(weights, each, axes=1) for each in (self.first, self.second)))
+
+    def values(self, position: float, shift: float) -> tuple[Array, Array]:
+        return self.frame(position).value(shift)
 
 
 def _singular_basis(G: Array, frame: Frame, count: int) -> tuple[Array, Array]:

@@ -24,9 +24,9 @@ from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.grown import GrownDirections
 from flowsim.solvers.frames.nonlinear import growth_of
 from flowsim.solvers.frames.pairs import carry
-from flowsim.solvers.frames.plateau import Plateau, rest_of
+from flowsim.solvers.frames.plateau import Plateau, PlateauStep, rest_of
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
-from flowsim.solvers.frames.solution import CollocationStep, PlateauStep
+from flowsim.solvers.frames.solution import CollocationStep
 from flowsim.solvers.gauss import GaussTableau, lagrange_weights, radau_tableau
 
 #: Logarithm of a ratio of two directions that is below their rounding.
@@ -42,6 +42,8 @@ _CAUTION = 0.1
 #: Steps of active directions alone: the least length worth taking in ordinary steps, the first in the least, growth;
 #: the distance from rest, relative to the rate of waiting directions, at which they begin, and after a failed one.
 _LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.02, 0.6
+#: Its least length where nothing waits: Gauss's method, unlike Radau's, leaves what is fast in it near its tolerance.
+_ALONE_LEAST = 0.05
 #: Distance from a minimum, relative to the product, from which on rounding decides about long steps.
 _AT_MINIMUM = 1e-12
 #: Of rest against damping: speed relative to G, and the part of the tolerance for the distance.
@@ -131,7 +133,8 @@ class LongSteps:
         growth = growth_of(self.problem, frame, G, self.waits) if first > -np.inf else float(np.linalg.norm(G, 2))
         if growth <= 0 or _shrinks(frame, G, grown):
             return None
-        least = min((_LONG_LEAST if grown else _PLATEAU_LEAST) * self.linear / growth, left)
+        least = _LONG_LEAST if first > -np.inf else _ALONE_LEAST if grown else _PLATEAU_LEAST
+        least = min(least * self.linear / growth, left)
         rest = rest_of(self.problem, G, frame, grown)
         if rest > min(self.patience, NEAR_REST * growth):
             return None

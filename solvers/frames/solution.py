@@ -17,7 +17,7 @@ from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
 from flowsim.solvers.frames.explicit import method, read
 from flowsim.solvers.frames.frame import Frame, values_of
 from flowsim.solvers.frames.nonlinear import StageEquations
-from flowsim.solvers.frames.plateau import Plateau
+from flowsim.solvers.frames.plateau import PlateauStep
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
@@ -70,15 +70,15 @@ class FrameStates:
         Inside a step the frame of its start is used, since the quantity is conserved.
         """
         out = []
-        kappa = self.solution.damping
         for number, place in zip(self.step, self.position, strict=True):
             if not self.solution.steps:
                 out.append(self.solution.start.conserved())
             elif place >= 1.0:
                 out.append(self.solution.steps[number].end.conserved())
             else:
-                matrix, unit = self.solution.steps[number].start.conserved()
-                out.append((matrix, unit - 2 * kappa * place * self.solution.steps[number].h))
+                step = self.solution.steps[number]
+                matrix, unit = step.start.conserved()
+                out.append((matrix, unit - 2 * step.damping * place * step.h))
         return out
 
 
@@ -128,6 +128,11 @@ class CollocationStep:
     problem: FrameProblem
     tol: float
 
+    @property
+    def damping(self) -> float:
+        """Uniform damping of a paired frame."""
+        return self.problem.uniform or 0.0
+
     @cached_property
     def _equations(self) -> StageEquations:
         equations = StageEquations(self.problem, gauss_tableau(len(self.nodes) - 2), self.tol, defaultdict(int))
@@ -160,47 +165,12 @@ class CollocationStep:
 
     def values(self, position: float, shift: float) -> tuple[Array, Array]:
         first, second = self._propagated(position, *self.start.value(shift))
-        factor = math.exp(-(self.problem.uniform or 0.0) * position * self.h)
+        factor = math.exp(-self.damping * position * self.h)
         return factor * first, factor * second
 
     def frame(self, position: float) -> Frame:
         moved = self._propagated(position, *self.start.columns())
-        return self.start.advanced(*moved, (self.problem.uniform or 0.0) * position * self.h)
-
-
-@dataclass(frozen=True, eq=False)
-class PlateauStep:
-    """Waiting directions grow by a constant S, while active ones relax or are at rest.
-
-    Attributes
-    ----------
-    plateau : Plateau
-    nodes, first, second : array (s + 1,), (s + 1, R, count), (s + 1, p, count)
-        The active directions along the step; empty if they are at rest.
-    end : Frame
-    """
-
-    t: float
-    h: float
-    plateau: Plateau
-    nodes: Array
-    first: Array
-    second: Array
-    end: Frame
-
-    @property
-    def start(self) -> Frame:
-        return self.plateau.start
-
-    def frame(self, position: float) -> Frame:
-        frame = self.plateau.after(position * self.h)
-        if len(self.nodes) == 0:
-            return frame
-        weights = lagrange_weights(self.nodes, np.array([position]))[0]
-        return self.plateau.turned(frame, *(np.tensordot(weights, each, axes=1) for each in (self.first, self.second)))
-
-    def values(self, position: float, shift: float) -> tuple[Array, Array]:
-        return self.frame(position).value(shift)
+        return self.start.advanced(*moved, self.damping * position * self.h)
 
 
 class StepChain:
@@ -269,6 +239,10 @@ class ExplicitStep:
         return self.chain.product(self.number, positions)
 
     @property
+    def damping(self) -> float:
+        return self.chain.problem.uniform or 0.0
+
+    @property
     def start(self) -> Frame:
         return self.chain.frame(self.number)
 
@@ -317,8 +291,17 @@ class FrameSolution:
     status: Status
     message: str
     stats: dict[str, Any] = field(default_factory=dict)
-    #: uniform damping of a paired frame
-    damping: float = 0.0
+
+    @classmethod
+    def joined(cls, parts: Sequence[FrameSolution]) -> FrameSolution:
+        """Successive solutions as one, which ends like the last."""
+        if len(parts) == 1:
+            return parts[0]
+        last, times = parts[-1], [part.t[1:] for part in parts[1:]]
+        return cls(
+            parts[0].start, [step for part in parts for step in part.steps], np.concatenate([parts[0].t, *times]),
+            last.status, last.message, {key: sum(part.stats[key] for part in parts) for key in last.stats},
+        )  # fmt: skip
 
     def integral(self, rate: Callable[[FrameStates], Array], value: Callable[[FrameStates], Array]) -> Array:
         """The integral of the rate of a quadratic form up to the end of every step, (T, ...).

@@ -34,13 +34,13 @@ from flowsim.solvers.frames.collocation_march import (
 from flowsim.solvers.frames.explicit import Limits, integrate, longest_step, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
+from flowsim.solvers.frames.plateau import PlateauStep
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.resting import BELOW_ROUNDING, NEAR_REST, LongSteps
 from flowsim.solvers.frames.solution import (
     CollocationStep,
     ExplicitStep,
     FrameSolution,
-    PlateauStep,
     StepChain,
 )
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
@@ -67,12 +67,13 @@ def integrate_frame(
     start: Frame,
     t_end: float,
     *,
+    since: float = 0.0,
     tol: float = 1e-6,
     max_steps: int = 200_000,
     progress: Callable[[float], None] | None = None,
     done: Callable[[FrameSolution], bool] | None = None,
 ) -> FrameSolution:
-    """Integrate over [0, t_end].
+    """Integrate over [since, t_end].
 
     Parameters
     ----------
@@ -89,8 +90,8 @@ def integrate_frame(
     FrameSolution
         Never raises for a failed integration: the status says how it ended.
     """
-    run = _Run(problem, start, max(tol, 1e-13), t_end)
-    began, kappa = time.perf_counter(), problem.uniform or 0.0
+    run = _Run(problem, start, max(tol, 1e-13), since, t_end)
+    began = time.perf_counter()
     while run.t < t_end and run.status is Status.COMPLETED:
         seen = len(run.steps)
         if seen >= max_steps:
@@ -114,21 +115,21 @@ def integrate_frame(
         if done is not None and done(run.since(seen)):
             break
     run.stats["seconds"] = time.perf_counter() - began
-    return FrameSolution(start, run.steps, np.array(run.times), run.status, run.status.value, run.stats, kappa)
+    return FrameSolution(start, run.steps, np.array(run.times), run.status, run.status.value, run.stats)
 
 
 class _Run:
     """State of the integration."""
 
-    def __init__(self, problem: FrameProblem, start: Frame, tol: float, t_end: float) -> None:
+    def __init__(self, problem: FrameProblem, start: Frame, tol: float, since: float, t_end: float) -> None:
         self.problem, self.frame, self.tol, self.t_end = problem, start, tol, t_end
         R, p = problem.shape
         self.count = _STAGES if _STAGES * p <= _LARGEST_SYSTEM else _FEWER_STAGES
         self.tableau = gauss_tableau(self.count)
         self.nodes = np.concatenate([[0.0], self.tableau.c, [1.0]])
-        self.t, self.h = 0.0, 0.0
+        self.t, self.h = since, 0.0
         self.steps: list[CollocationStep | ExplicitStep | PlateauStep] = []
-        self.times = [0.0]
+        self.times = [since]
         self.status = Status.COMPLETED
         counted = ("steps", "rejected", "nfev", "njev", "nlu", "plateau_steps", "explicit_steps", "seconds")
         self.stats: dict[str, Any] = dict.fromkeys(counted, 0)
@@ -204,7 +205,7 @@ class _Run:
     def since(self, number: int) -> FrameSolution:
         """The steps from one on."""
         steps, times = self.steps[number:], np.array(self.times[number:])
-        return FrameSolution(steps[0].start, steps, times, Status.COMPLETED, "", {}, self.problem.uniform or 0.0)
+        return FrameSolution(steps[0].start, steps, times, Status.COMPLETED, "", {})
 
     def take(self, step: CollocationStep | PlateauStep) -> None:
         self.steps.append(step)
