@@ -73,7 +73,9 @@ def save_figure(figure: Figure, file: Path) -> None:
     """Write a figure and close it."""
     import matplotlib.pyplot as plt
 
-    figure.savefig(file)
+    from flowsim.plot.style import save
+
+    save(figure, file)
     plt.close(figure)
 
 

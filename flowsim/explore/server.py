@@ -111,11 +111,12 @@ def _drawn(explorer: Explorer, shown: Any, kind: str) -> io.BytesIO:
     import matplotlib.pyplot as plt
 
     from flowsim.plot import overview
+    from flowsim.plot.style import save
 
     with explorer.lock:
         figure = overview(shown.traj, shown.path)
         file = io.BytesIO()
-        figure.savefig(file, format=kind)
+        save(figure, file, format=kind)
         plt.close(figure)
     file.seek(0)
     return file

@@ -131,17 +131,18 @@ class FrameCoordinates:
         done: Callable[[FrameSolution], bool] | None = None,
     ) -> FrameSolution:
         """Integrate natively over [0, t_end]."""
-        frame, since, parts, left = self.growth.start, 0.0, [], max_steps
+        parts: list[FrameSolution] = []
         # On systems this small more threads only cost time, up to sixty times as much on a busy machine.
         with one_blas_thread(6 * sum(self.growth.problem.shape) <= _SMALL_SYSTEM):
             for flow, end in self.growth.pieces(t_end):
+                frame, since = (parts[-1].steps[-1].end, float(parts[-1].t[-1])) if parts else (self.growth.start, 0.0)
+                left = max_steps - sum(len(part.steps) for part in parts)
                 part = integrate_frame(
                     flow, frame, end, since=since, tol=rtol, max_steps=left, progress=progress, done=done
                 )
                 parts.append(part)
                 if part.t[-1] < end:
                     break
-                frame, since, left = part.steps[-1].end, end, left - len(part.steps)
         return FrameSolution.joined(parts)
 
     def _states(self, y: Any) -> FrameStates:

@@ -12,6 +12,7 @@ from flowsim.hints import hinting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +63,14 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return hinting(drawn)
+
+
+def save(figure: Figure, file: Any, **options: Any) -> None:
+    """Write a figure with the package's style sheet, whose resolution and fonts of files take effect here."""
+    import matplotlib.style
+
+    with matplotlib.style.context(STYLE):
+        figure.savefig(file, **options)
 
 
 def new_axes(ax: Axes | None, **options: Any) -> Axes:
