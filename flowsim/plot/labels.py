@@ -93,15 +93,24 @@ def label_ends(
 
 
 def spread(wanted: Array, gap: float) -> Array:
-    """Positions in [0, 1] at least `gap` apart, in the order of `wanted` and close to it: isotonic regression."""
-    from scipy.optimize import isotonic_regression
+    """Positions in [0, 1] at least `gap` apart, in the order of `wanted` and close to it.
 
+    Blocks of neighbours that would overlap are merged around their mean, as in isotonic regression.
+    """
     order = np.argsort(wanted, kind="stable")
     count = len(wanted)
     gap = min(gap, 1.0 / max(count - 1, 1))
-    # After an even shift only monotonicity remains.
+    # After an even shift only monotonicity remains: pool adjacent violators.
     shifted = wanted[order] - gap * np.arange(count)
-    level = np.clip(isotonic_regression(shifted).x if count else shifted, 0.0, 1.0 - gap * (count - 1))
+    blocks: list[list[float]] = []  # mean, weight
+    for value in shifted:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            mean, weight = blocks.pop()
+            blocks[-1][0] = (blocks[-1][0] * blocks[-1][1] + mean * weight) / (blocks[-1][1] + weight)
+            blocks[-1][1] += weight
+    level = np.repeat([block[0] for block in blocks], [int(block[1]) for block in blocks])
+    level = np.clip(level, 0.0, 1.0 - gap * (count - 1))
     out = np.empty(count)
     out[order] = level + gap * np.arange(count)
     return out

@@ -78,8 +78,6 @@ class Problem(InUnits):
     (0.693147, array([-0.25,  0.5 ]))
     """
 
-    _variances: tuple[bytes | int, Array] | None = None
-
     def __new__(cls, X: Any = None, y: Any = None, loss: str | Loss = "squared", **more: Any) -> Problem:
         """With squares, an instance of Regression."""
         # Without data: unpickling creates an instance of the original class.
@@ -216,10 +214,15 @@ class Problem(InUnits):
     def feature_variances(self) -> Array:
         """``sigma_i^2 = (X^T X / n)_ii``, shape (d,). Of large X as they were at first, unless X is another."""
         few = isinstance(self.X, np.ndarray) and self.X.size <= _FEW_ENTRIES
-        data = self.X.tobytes() if few else id(self.X)
-        if self._variances is None or self._variances[0] != data:
-            self._variances = data, sums_of_squares(self.X) / self.n
-        return self._variances[1]
+        data, kept = self.X.tobytes() if few else id(self.X), self._kept_variances
+        if not kept or kept[0] != data:
+            kept[:] = data, sums_of_squares(self.X) / self.n
+        return np.asarray(kept[1])
+
+    @cached_property
+    def _kept_variances(self) -> list[Any]:
+        """The entries of X, or its id, and their variances; a cached property is no part of a problem's identity."""
+        return []
 
     @property
     def column_norms(self) -> Array:

@@ -248,8 +248,8 @@ def test_every_method_takes_predictions_of_thousands(method: str, loss: str, y: 
 
 def test_level_sets_hold_what_falling_losses_can_predict() -> None:
     problem = fs.Problem(np.eye(2), [4.0, 0.0], loss="poisson")
-    low, high = level_set(problem, np.array([-8000.0, -1.0]))
+    low, high = level_set(problem, np.array([-8000.0, -1.0]), is_damped=False)
     np.testing.assert_allclose(low, [-8001.0, -np.inf], atol=0.2)
     top = 2 * float(problem.loss([-8000.0, -1.0])) - float(problem.loss_function.infimum(problem.y).sum())
     np.testing.assert_allclose(high[1], np.log(top) + 1.0, atol=1e-3)
-    assert np.isinf(level_set(fs.Problem(np.eye(2), [1.0, -1.0], loss="exponential"), np.zeros(2))[1][0])
+    assert np.isinf(level_set(fs.Problem(np.eye(2), [1.0, -1.0], loss="exponential"), np.zeros(2), False)[1][0])

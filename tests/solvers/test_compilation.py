@@ -27,7 +27,7 @@ from flowsim.solvers.separable import reading
 terms = tuple(np.full((1, 3), value) for value in (0.0, 1.0, 1.0, 0.0))
 out = np.empty((1, 3))
 reading.sums(terms, np.ones((1, 3)), np.zeros(1), reading.terms_of(terms), out)
-print(repr(out[0, 0]), sum(reading.sums.stats.cache_hits.values()))
+print(abs(out[0, 0] - np.e) < 5e-16, sum(reading.sums.stats.cache_hits.values()))
 """
 
 
@@ -43,24 +43,23 @@ def test_an_edited_callee_and_a_damaged_file_are_compiled_anew(tmp_path):
     root, cache = tmp_path / "checkout", tmp_path / "cache"
     shutil.copytree(ROOT / "flowsim", root / "flowsim", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "solvers", root / "solvers", ignore=shutil.ignore_patterns("__pycache__"))
-    e = repr(np.float64(np.exp(1.0)))
-    assert run(root, cache) == [e, "0"]
-    assert run(root, cache) == [e, "1"]
+    assert run(root, cache) == ["True", "0"]
+    assert run(root, cache) == ["True", "1"]
     assert not list(root.rglob("*.nb[ic]"))
     # The same sources elsewhere, as after another installation.
     (root / "flowsim").rename(tmp_path / "flowsim")
     (root / "solvers").rename(tmp_path / "solvers")
-    assert run(tmp_path, cache) == [e, "1"]
+    assert run(tmp_path, cache) == ["True", "1"]
     for file in cache.rglob("*.nb[ic]"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert run(tmp_path, cache) == [e, "0"]
-    assert run(tmp_path, cache) == [e, "1"]
+    assert run(tmp_path, cache) == ["True", "0"]
+    assert run(tmp_path, cache) == ["True", "1"]
     called = tmp_path / "solvers" / "simd" / "exp.py"
     text = called.read_text(encoding="utf-8")
-    assert text.count("constant(1.0) + r * (constant(1.0) + r * tail)") == 1
-    called.write_text(text.replace("constant(1.0) + r * (constant(1.0)", "constant(2.0) + r * (constant(1.0)"))
-    value, hits = run(tmp_path, cache)
-    assert float(value.split("(")[-1].rstrip(")")) != pytest.approx(np.e)
+    assert text.count("return constant(1.0) + (r + s * tail)") == 1
+    called.write_text(text.replace("constant(1.0) + (r + s", "constant(2.0) + (r + s"))
+    is_e, hits = run(tmp_path, cache)
+    assert is_e == "False"
     assert hits == "0"
 
 

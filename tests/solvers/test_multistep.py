@@ -253,7 +253,7 @@ def test_where_a_call_of_the_loop_ends_makes_no_difference(monkeypatch):
     rng = np.random.default_rng(3)
     flow = two_layer(rng.standard_normal((10, 30)), rng.standard_normal(10), 200.0)
     whole = integrate_separable(flow, 2000.0, tol=1e-6)
-    monkeypatch.setattr(separable_run, "_FEW_RECORDS", 7)
+    monkeypatch.setattr(separable_run.FromNodes, "records", 7)
     parts = integrate_separable(flow, 2000.0, tol=1e-6)
     assert len(parts.chunks) > len(whole.chunks)
     assert_array_equal(parts.z, whole.z)
