@@ -74,11 +74,11 @@ def diagonal_flow(
         looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size)
     if start is None and pretrained is None and common["clock"] != "log_loss" and _is_soon_prepared(net, problem):
         # What damps the weights depends on the data, and is measured from rest by horizon: to a factor of two.
-        until, data = math.inf, cast("tuple[int | bytes, ...]", (id(problem.X), id(problem.y)))
-        if net.noise is not None or net.weight_decay:
-            until, data = math.ldexp(1.0, math.frexp(t_end)[1]), (problem.X.tobytes(), problem.y.tobytes())
+        is_damped = net.noise is not None or net.weight_decay
+        until = math.ldexp(1.0, math.frexp(t_end)[1]) if is_damped else math.inf
         prepared = _remembered(
-            net, problem, scale, method, coordinates, common["clock"], common["rtol"], until, *data
+            net, problem, scale, method, coordinates, common["clock"], common["rtol"], until,
+            problem.X.tobytes(), problem.y.tobytes(),
         )  # fmt: skip
         return prepared.run(problem, t_end, looked_for, common)
     if isinstance(start, State):
@@ -187,9 +187,9 @@ def _remembered(
     clock: str,
     rtol: float,
     until: float,
-    *data: int | bytes,
+    *data: bytes,
 ) -> _Prepared:
-    """A prepared run from the default start, cached; `data` identify the arrays of the problem."""
+    """A prepared run from the default start, cached; `data` are the entries of the problem."""
     return _prepare(
         net, problem, scale, net.direction(None, problem.d), None, until, method=method, coordinates=coordinates,
         clock=clock, rtol=rtol, info=_info(net, scale, True),

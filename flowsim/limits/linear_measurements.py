@@ -66,13 +66,13 @@ def measured_block(net: LinearNetwork, data: MeasuredData) -> MeasuredBlock:
     Raises ValueError if it decouples into several parts, or weight noise acts on one factor alone or damps the columns
     at different rates.
     """
-    problem = data.problem
-    columns = np.flatnonzero(problem.A.any(axis=(0, 1)))
+    problem, A = data.problem, data.problem.A
+    columns = np.flatnonzero(A.any(axis=(0, 1)))
     damping, b = _damping(net, problem)
     block = MeasuredBlock(
         features=np.eye(data.rank), targets=np.eye(data.m)[:, columns], curvatures=data.curvatures,
         signal=data.signal[:, columns], a=data.directions.T @ damping, b=b,
-        measurements=np.einsum("ir,kij->krj", data.directions, problem.A)[:, :, columns],
+        measurements=np.einsum("ir,kij->krj", data.directions, A)[:, :, columns],
     )  # fmt: skip
     parts = invariant_subspaces(lambda rng: symmetric_element(_reachable(block, rng), 1.0, 1.0))
     if len(parts) > 1:

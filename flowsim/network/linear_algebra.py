@@ -16,13 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.problem import Problem, require_squares
 from flowsim.problem.entries import dense
+from flowsim.problem.kept import kept
 
 if TYPE_CHECKING:
     from flowsim.network.networks import LinearNetwork
@@ -83,10 +83,8 @@ class LinearData:
 
     @classmethod
     def of(cls, problem: Problem) -> LinearData:
-        """Known for a problem once it has been made: its data do not change."""
-        if problem not in _KNOWN:
-            _KNOWN[problem] = cls._made(problem)
-        return _KNOWN[problem]
+        """Of a problem, made once for the same entries of X and y."""
+        return kept(problem, "linear data", lambda: cls._made(problem))
 
     @classmethod
     def _made(cls, problem: Problem) -> LinearData:
@@ -148,6 +146,3 @@ class LinearData:
         """Rates at which the noise damps U_1 and V: ``eta_V^2 m lambda`` (rank,) and ``eta_U^2 tr Sigma``."""
         eta_u2, eta_v2 = noise_variances(net)
         return eta_v2 * self.m * self.curvatures, eta_u2 * self.total_curvature
-
-
-_KNOWN: WeakKeyDictionary[Problem, LinearData] = WeakKeyDictionary()

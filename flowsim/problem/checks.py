@@ -71,11 +71,11 @@ def as_float(name: str, value: Any) -> Array:
         array = np.array(raw, dtype=float, order="C")
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`{name}` must be an array of real numbers; received {error}.") from None
-    _check_finite(name, array)
+    check_finite(name, array)
     return array
 
 
-def _check_finite(name: str, array: Array) -> None:
+def check_finite(name: str, array: Array) -> None:
     bad = ~np.isfinite(array)
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])

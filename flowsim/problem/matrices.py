@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,7 +105,7 @@ class MatrixSensing(Problem):
         """Mean curvature of the loss along the entries of each row, (D,)."""
         return np.einsum("kij,kij->i", self.A, self.A) / (self.n * self.n_targets)
 
-    @cached_property
+    @property
     def safe_size(self) -> float:
         total = float(np.abs(self.A).sum())
         spare = SQUARED.safe_prediction - float(np.abs(self.y).max())
@@ -170,14 +169,14 @@ class MatrixCompletion(MatrixSensing):
         self.rows, self.columns = rows, columns
         self._declare((len(table), *shape), table[:, 2])
 
-    @cached_property
+    @property
     def A(self) -> Array:  # type: ignore[override]
         """The measurement matrices, (n, D, m)."""
         out = np.zeros((self.n, self.d, self.n_targets))
         out[np.arange(self.n), self.rows, self.columns] = 1.0
         return out
 
-    @cached_property
+    @property
     def _counts(self) -> Array:
         out = np.zeros((self.d, self.n_targets))
         np.add.at(out, (self.rows, self.columns), 1.0)
@@ -204,7 +203,7 @@ class MatrixCompletion(MatrixSensing):
         """Mean curvature of the loss along the entries of each row, (D,)."""
         return self._counts.mean(axis=1) / self.n
 
-    @cached_property
+    @property
     def safe_size(self) -> float:
         return (SQUARED.safe_prediction - float(np.abs(self.y).max())) / self.n
 

@@ -16,6 +16,7 @@ from flowsim.card import bars, card
 from flowsim.hints import hinting
 from flowsim.problem.checks import (
     check_features,
+    check_finite,
     check_names,
     check_target,
     check_truth,
@@ -25,16 +26,14 @@ from flowsim.problem.checks import (
 )
 from flowsim.problem.convexity import check_on_targets
 from flowsim.problem.in_units import InUnits
+from flowsim.problem.kept import kept
 from flowsim.problem.labelled import unlabelled
 from flowsim.problem.losses import SQUARED, Loss, as_loss
-
-#: Entries of X up to which a change in place is noticed: comparing them takes a microsecond.
-_FEW_ENTRIES = 4096
 
 
 def binary_exponent(values: Array) -> int | None:
     """Binary exponent of the largest entry; None if all are zero."""
-    top = float(np.abs(values).max(initial=0.0))
+    top = float(max(values.max(initial=0.0), -values.min(initial=0.0)))
     return math.frexp(top)[1] if top > 0 else None
 
 
@@ -136,7 +135,7 @@ class Problem(InUnits):
     def is_dense(self) -> bool:
         return isinstance(self.X, np.ndarray)
 
-    @cached_property
+    @property
     def entry_weights(self) -> Array:
         """``w_i`` for every entry of y, in its shape."""
         if self.sample_weight is None:
@@ -212,43 +211,37 @@ class Problem(InUnits):
 
     @property
     def feature_variances(self) -> Array:
-        """``sigma_i^2 = (X^T X / n)_ii``, shape (d,). Of large X as they were at first, unless X is another."""
-        few = isinstance(self.X, np.ndarray) and self.X.size <= _FEW_ENTRIES
-        data, kept = self.X.tobytes() if few else id(self.X), self._kept_variances
-        if not kept or kept[0] != data:
-            kept[:] = data, sums_of_squares(self.X) / self.n
-        return np.asarray(kept[1])
-
-    @cached_property
-    def _kept_variances(self) -> list[Any]:
-        """The entries of X, or its id, and their variances; a cached property is no part of a problem's identity."""
-        return []
+        """``sigma_i^2 = (X^T X / n)_ii``, shape (d,); of X as it is now, an operator's as they were at first."""
+        if self.is_dense or hasattr(self.X, "tocsr"):
+            return sums_of_squares(self.X) / self.n
+        return np.asarray(kept(self, "variances", lambda: sums_of_squares(self.X) / self.n))
 
     @property
     def column_norms(self) -> Array:
         """``||X_i||``, shape (d,)."""
         return np.sqrt(self.n * self.feature_variances)
 
-    @cached_property
+    @property
     def largest_drive(self) -> float:
         """``max_i ||X_i|| ||y|| / n``, which no entry of ``X^T y / n`` exceeds."""
         return float(self.column_norms.max() * np.linalg.norm(self.y)) / self.n
 
-    @cached_property
+    @property
     def binary_exponents(self) -> tuple[int | None, int | None]:
         """Binary exponents of the largest entries of X and y; None for zeros, and for an operator."""
         entries = self.X if self.is_dense else getattr(self.X, "data", None)
         return binary_exponent(entries) if isinstance(entries, np.ndarray) else None, binary_exponent(self.y)
 
-    @cached_property
+    @property
     def coefficient_size(self) -> float:
         """The largest coefficient of the fits of single features, an estimate of the size of the solution."""
         shape = (self.d,) if self.y.ndim == 1 else (self.d, self.n_targets)
         force = np.abs(self.gradient(np.zeros(shape))).reshape(self.d, -1).max(axis=1)
-        seen = self.feature_variances > 0
-        return float((force[seen] / self.feature_variances[seen]).max(initial=0.0))
+        variances = self.feature_variances
+        seen = variances > 0
+        return float((force[seen] / variances[seen]).max(initial=0.0))
 
-    @cached_property
+    @property
     def safe_size(self) -> float:
         """A bound on the entries of beta below which the loss does not overflow; negative if there is none."""
         spare = self.loss_function.safe_prediction - float(np.abs(self.y).max())
@@ -343,11 +336,12 @@ class Regression(Problem):
         """``X^T (X beta - y) / n``, the shape of one beta."""
         return self.rmatvec(self.predict(beta) - self.y) / self.n
 
-    @cached_property
+    @property
     def independence(self) -> float:
         """The least distance of a feature from the span of all others, relative to its norm; 0 for more than n."""
-        if self.d > self.n or not self.is_dense:
-            return 0.0
+        return 0.0 if self.d > self.n or not self.is_dense else float(kept(self, "independence", self._independence))
+
+    def _independence(self) -> float:
         R = np.linalg.qr(self.X, mode="r")
         with np.errstate(all="ignore"):
             try:
@@ -355,9 +349,12 @@ class Regression(Problem):
             except np.linalg.LinAlgError:
                 return 0.0
 
-    @cached_property
+    @property
     def least_squares_loss(self) -> float:
         """``min_beta L(beta)``."""
+        return float(kept(self, "least loss", self._least_squares_loss))
+
+    def _least_squares_loss(self) -> float:
         if isinstance(self.X, np.ndarray):
             # A wide X by its triangular factor, of the same range and singular values.
             X = self.X if self.d <= self.n else np.asarray(np.linalg.qr(self.X.T, mode="r")).T
@@ -375,7 +372,8 @@ class Regression(Problem):
 
 
 def single_target(problem: Problem) -> Problem:
-    """The problem with y as a vector, for a network with one output; raises ValueError if it has several targets."""
+    """The problem with y as a vector, for a network with one output; raises ValueError for several, or NaN set since."""
+    check_finite("y", problem.y)
     if problem.n_targets > 1:
         raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
     return problem.with_target(problem.y[:, 0]) if problem.y.ndim == 2 else problem

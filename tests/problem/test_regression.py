@@ -6,6 +6,7 @@ import scipy.sparse
 from scipy.sparse.linalg import aslinearoperator
 
 import flowsim as fs
+from flowsim.network.linear_algebra import LinearData
 
 RNG = np.random.default_rng(1)
 X = RNG.standard_normal((7, 4))
@@ -115,15 +116,62 @@ def test_no_loss_overflows_below_the_safe_size(size: float) -> None:
     assert fs.Regression(0 * X, np.full(6, 1e160)).safe_size < 0
 
 
-def test_variances_are_those_of_features_changed_in_place() -> None:
-    """They enter the noise of a flow: each entry's damping is eta^2 sigma_i^2."""
-    problem = fs.Regression(X, Y)
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("shape", [(7, 4), (120, 40)])
+@pytest.mark.parametrize("what", ["flow", "descent", "limit"])
+def test_runs_are_those_of_data_changed_in_place(shape: tuple[int, int], is_sparse: bool, what: str) -> None:
+    """Variances enter the noise of a flow, each entry's damping is eta^2 sigma_i^2; exponents its units."""
+    rng = np.random.default_rng(0)
+    features, target = rng.standard_normal(shape), rng.standard_normal(shape[0])
     net = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.3))
-    fs.gradient_flow(net, problem, 5.0, alpha=0.1)
-    problem.X[:] = 2 * X
-    np.testing.assert_allclose(problem.feature_variances, 4 * np.diag(X.T @ X) / 7, rtol=1e-12)
-    again, fresh = (fs.gradient_flow(net, each, 5.0, alpha=0.1) for each in (problem, fs.Regression(2 * X, Y)))
-    np.testing.assert_array_equal(again.beta[-1], fresh.beta[-1])
+    run = {
+        "flow": lambda data: fs.gradient_flow(net, data, 3.0, alpha=0.1).beta[-1],
+        "descent": lambda data: fs.gradient_descent(net, data, 1e-3, 60, alpha=0.1, seed=0).beta[-1],
+        "limit": lambda data: fs.saddle_to_saddle(net, data).saddles[-1],
+    }[what]
+    problem = fs.Regression(scipy.sparse.csr_array(features) if is_sparse else features, target)
+    run(problem)
+    entries = problem.X.data if is_sparse else problem.X
+    for change in (lambda: entries.__imul__(2.0), lambda: problem.y.__imul__(-3.0), lambda: rng.shuffle(entries)):
+        change()
+        np.testing.assert_allclose(problem.feature_variances, np.mean(_dense(problem) ** 2, axis=0), rtol=1e-12)
+        fresh = run(fs.Regression(problem.X.copy(), problem.y.copy()))
+        np.testing.assert_allclose(run(problem), fresh, rtol=1e-12, atol=1e-14)
+
+
+def _dense(problem: fs.Problem) -> np.ndarray:
+    return problem.X if isinstance(problem.X, np.ndarray) else problem.X.toarray()
+
+
+def test_what_is_kept_of_data_changed_in_place_is_computed_again():
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((300, 20)), rng.standard_normal(300)
+    problem = fs.Regression(X, y)
+    scale = 2.0**90
+
+    def read(data: fs.Regression) -> list[float]:
+        linear = LinearData.of(data)
+        own = [data.independence, data.least_squares_loss, data.coefficient_size, data.safe_size, data.largest_drive]
+        return [*own, *data.binary_exponents, linear.least_loss, linear.total_curvature]
+
+    first = read(problem)
+    assert LinearData.of(problem) is LinearData.of(problem)
+    problem.X[:] *= scale
+    problem.X[:, 0] += problem.X[:, 1]
+    problem.y[0] += 1.0
+    assert read(problem) == read(fs.Regression(problem.X, problem.y)) != first
+    measured = fs.MatrixSensing([[[1.0, 0.0], [0.0, 1.0]]], [2.0])
+    size = measured.safe_size
+    measured.A *= 4.0
+    assert measured.safe_size == size / 4
+
+
+@pytest.mark.parametrize("loss", ["squared", "log-cosh"])
+def test_targets_set_to_nan_are_told(loss: str) -> None:
+    problem = fs.Problem(X, Y, loss=loss)
+    problem.y[0] = np.nan
+    with pytest.raises(ValueError, match="`y` must be finite; received 1 NaN"):
+        fs.saddle_to_saddle(fs.DiagonalNetwork("u*v"), problem)
 
 
 def test_entries_given_twice_to_a_sparse_matrix_are_added():
