@@ -372,7 +372,7 @@ class Regression(Problem):
 
 
 def single_target(problem: Problem) -> Problem:
-    """The problem with y as a vector, for a network with one output; raises ValueError for several, or NaN set since."""
+    """The problem with y as a vector, for a network with one output; raises ValueError for several, or NaN in it."""
     check_finite("y", problem.y)
     if problem.n_targets > 1:
         raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
