@@ -217,11 +217,11 @@ def products(data, target, rows, beta, scale, residual, out, square):
 def move_on(new, beta, length):
     """Add ``||new - beta||`` of every lane to its length, and set beta to new."""
     if length.size == 1:
-        total = 0.0
+        square = 0.0
         for i in range(beta.size):
-            total += (new[i] - beta[i]) ** 2
+            square += (new[i] - beta[i]) ** 2
             beta[i] = new[i]
-        length[0] += math.sqrt(total)
+        length[0] += math.sqrt(square)
         return
     squares, total = np.empty(LANES), constant(0.0)
     for first in range(0, beta.size, LANES):

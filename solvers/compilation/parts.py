@@ -3,21 +3,25 @@
 Numba optimises each function and generates its machine code, and does both again in every caller, layer by
 layer. Functions called only from compiled code need neither: such *parts* are typed and lowered, and the function
 that Python calls links them. Passes that no part needs are left out, and the types of operations are cached
-for all functions together. This more than halves the compilation time of a first run.
+for all functions together. This more than halves the compilation time of a first run. A variable of a part must keep
+its type, but for integers that become floats.
 
 It relies on internal classes of Numba. Where they are not as expected, functions are compiled the ordinary way.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
-#: Passes of Numba that parts need: they have no closures, comprehensions, array expressions or ``with``.
+#: Passes of Numba that parts need: they have no closures, comprehensions, array expressions or ``with``, and every
+#: variable of a part has one type, so that assignments need no versions of it. Only parts that count references delete
+#: variables.
 _PASSES = frozenset({
-    "TranslateByteCode", "FixupArgs", "IRProcessing", "RewriteSemanticConstants", "DeadBranchPrune", "GenericRewrites",
-    "ReconstructSSA", "NopythonTypeInference", "PreLowerStripPhis", "IRLegalization", "AnnotateTypes", "NativeLowering",
-    "NoPythonBackend",
+    "TranslateByteCode", "FixupArgs", "RewriteSemanticConstants", "DeadBranchPrune", "NopythonTypeInference",
+    "AnnotateTypes", "NativeLowering", "NoPythonBackend",
 })  # fmt: skip
+_COUNTED = _PASSES | {"IRLegalization"}
 #: Methods of Numba's code libraries that are overridden.
 _METHODS = (
     "_optimize_functions", "_optimize_final_module", "_get_module_for_linking", "_finalize_dynamic_globals", "finalize",
@@ -37,7 +41,11 @@ def pipelines() -> Pipelines:
     try:
         from numba.core.codegen import JITCodeLibrary
         from numba.core.compiler import Compiler, Flags, _LowerResult  # noqa: F401
+        from numba.core.interpreter import Interpreter  # noqa: F401
+        from numba.core.rewrites.static_binop import DetectStaticBinops  # noqa: F401
+        from numba.core.rewrites.static_getitem import RewriteConstGetitems, RewriteConstSetitems  # noqa: F401
         from numba.core.typed_passes import NativeLowering  # noqa: F401
+        from numba.core.untyped_passes import TranslateByteCode  # noqa: F401
     except ImportError:
         return Pipelines({}, {}, {})
     if not all(hasattr(JITCodeLibrary, name) for name in _METHODS):
@@ -117,15 +125,66 @@ def _explicit(whole: Any) -> Any:
 
 
 def _lower() -> Any:
-    """How parts are lowered: without sizes for a debugger, with the implementations of operators remembered."""
-    from numba.core import cgutils, ir
+    """How parts are lowered: with nothing for a debugger, with the implementations of operators remembered.
+
+    Where references are not counted, a variable is stored and not zeroed first.
+    """
+    from numba.core import ir, types
     from numba.core.lowering import Lower
 
     known: dict[Any, tuple[Any, Any]] = {}
 
     class PartLower(Lower):
+        def _find_singly_assigned_variable(self) -> None:
+            """Variables assigned once, and used in that block alone, are values; others have a place in memory."""
+            blocks: dict[str, set[Any]] = defaultdict(set)
+            assigned = Counter[str]()
+            for number, block in self.blocks.items():
+                for instruction in block.body:
+                    if isinstance(instruction, ir.Assign):
+                        assigned[instruction.target.name] += 1
+                    for variable in instruction.list_vars():
+                        blocks[variable.name].add(number)
+            self._singly_assigned_vars = {
+                name for name, times in assigned.items() if times == 1 and len(blocks[name]) == 1
+            }
+            self._blk_local_varmap: dict[str, Any] = {}
+
+        def pre_block(self, block: Any) -> None:
+            self._cur_ir_block = block
+
+        def lower_block(self, block: Any) -> None:
+            for instruction in block.body:
+                self.loc = instruction.loc
+                if isinstance(instruction, ir.Assign):
+                    name = instruction.target.name
+                    self.storevar(self.lower_assign(self.typeof(name), instruction), name)
+                else:
+                    self.lower_inst(instruction)
+
+        def storevar(self, value: Any, name: str, argidx: Any = None) -> None:
+            if self.context.enable_nrt:
+                super().storevar(value, name)
+            elif name in self._singly_assigned_vars:
+                self._blk_local_varmap[name] = value
+            else:
+                self.builder.store(value, self.getvar(name))
+
         def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
-            return cgutils.alloca_once(self.builder, lltype, name=name, zfill=False)
+            with self.builder.goto_entry_block():
+                place = self.builder.alloca(lltype)
+                if self.context.enable_nrt:
+                    self.builder.store(lltype(None), place)
+            return place
+
+        def lower_call(self, resty: Any, expr: Any) -> Any:
+            function, signature = self.typeof(expr.func.name), self.fndesc.calltypes[expr]
+            if not isinstance(function, types.Function | types.Dispatcher) or expr.target is not None:
+                return super().lower_call(resty, expr)
+            values = self.fold_call_args(function, signature, expr.args, expr.vararg, expr.kws)
+            found = self.context.get_function(function, signature)(self.builder, values, self.loc)
+            found = self.context.get_dummy_value() if found is None else found
+            return self.context.cast(self.builder, found, signature.return_type, resty)
 
         def lower_binop(self, resty: Any, expr: Any, op: Any) -> Any:
             if expr.static_lhs is not ir.UNDEFINED or expr.static_rhs is not ir.UNDEFINED:
@@ -145,14 +204,46 @@ def _lower() -> Any:
     return PartLower
 
 
+def _translation() -> Any:
+    """The pass from bytecode to Numba's intermediate representation, without what parts do not contain."""
+    from numba.core.compiler_machinery import FunctionPass, register_pass
+    from numba.core.interpreter import Interpreter
+    from numba.core.rewrites.static_binop import DetectStaticBinops
+    from numba.core.rewrites.static_getitem import RewriteConstGetitems, RewriteConstSetitems
+
+    class PartInterpreter(Interpreter):
+        def post_process(self, peepholes: Any, func_ir: Any) -> Any:
+            return func_ir
+
+    @register_pass(mutates_CFG=True, analysis_only=False)
+    class PartTranslation(FunctionPass):
+        _name = "part_translation"
+
+        def __init__(self) -> None:
+            super().__init__()
+
+        def run_pass(self, state: Any) -> bool:
+            state.func_ir = function = PartInterpreter(state.func_id).interpret(state.bc)
+            function.generator_info = None
+            for kind in (DetectStaticBinops, RewriteConstGetitems, RewriteConstSetitems):
+                rewrite = kind(state)
+                for number, block in function.blocks.items():
+                    if rewrite.match(function, block, None, None):
+                        function.blocks[number] = rewrite.apply()
+            return True
+
+    return PartTranslation
+
+
 def _part(whole: Any) -> Any:
     """The compiler of parts: intermediate code alone, by fewer passes."""
     from numba.core.codegen import JITCodeLibrary
     from numba.core.compiler import _LowerResult
     from numba.core.compiler_machinery import register_pass
     from numba.core.typed_passes import NativeLowering
+    from numba.core.untyped_passes import TranslateByteCode
 
-    lower = _lower()
+    lower, translation = _lower(), _translation()
 
     class PartLibrary(JITCodeLibrary):
         """A library of intermediate code, never executed by itself."""
@@ -206,8 +297,10 @@ def _part(whole: Any) -> Any:
         def define_pipelines(self) -> list[Any]:
             (passes,) = super().define_pipelines()
             # Once each: Numba's second round prunes branches that inlining brings, and parts inline nothing.
-            wanted = {kind: text for kind, text in passes.passes if kind.__name__ in _PASSES}
-            passes.passes = [(PartLowering if kind is NativeLowering else kind, text) for kind, text in wanted.items()]
+            names = _COUNTED if self.state.flags.nrt else _PASSES
+            wanted = {kind: text for kind, text in passes.passes if kind.__name__ in names}
+            own = {TranslateByteCode: translation, NativeLowering: PartLowering}
+            passes.passes = [(own.get(kind, kind), text) for kind, text in wanted.items()]
             passes._finalized = False
             passes.finalize()
             return [passes]

@@ -144,13 +144,13 @@ def _follow(ws, equation):
     trial, gain, active, wp = view(Trial, ws), view(Scales, ws).gain, view(Active, ws), view(Sizes, ws).padded
     most, first, second = constant(0.0), equation.first, equation.second
     for i in range(active.n, active.padded):
-        solved = (
+        one = (
             trial.known[i]
             + first * (trial.f[i] - trial.f_predicted[i])
             - second * (trial.df[i] - trial.df_predicted[i])
         )
-        most = wider(constant(gain[i] * abs(solved - trial.guess[i])), most)
-        trial.guess[i] = solved
+        most = wider(constant(gain[i] * abs(one - trial.guess[i])), most)
+        trial.guess[i] = one
     for b in range(active.padded, wp, EIGHT):
         solved = load(trial.known, b) + first * (load(trial.f, b) - load(trial.f_predicted, b))
         solved = solved - second * (load(trial.df, b) - load(trial.df_predicted, b))

@@ -233,8 +233,8 @@ def _second_order(ws, theta, stiff):
         constant(0.0),
     )
     if view(Sizes, ws).loss != 0:
-        change = size(newton.delta, newton.gain, view(Active, ws).padded) * (1.0 + stiff)
-        return change * change
+        most = size(newton.delta, newton.gain, view(Active, ws).padded) * (1.0 + stiff)
+        return most * most
     for b in range(0, view(Active, ws).padded, EIGHT):
         change = load(newton.gain, b) * load(newton.delta, b)
         through = theta * (load(beta_z, b) * load(diagonal, b))

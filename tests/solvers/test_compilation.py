@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from numba import float64, njit
 from numba.core.errors import TypingError
+from numba.core.runtime import _nrt_python, rtsys
 
 import flowsim
 from flowsim.solvers import precompile
 from flowsim.solvers.cache_folder import _KEPT, digest_of_sources, folder_of_digest
-from flowsim.solvers.compilation import TABLE, VECTOR, address_of, bare, compiled
+from flowsim.solvers.compilation import TABLE, VECTOR, address_of, bare, compiled, part
 from flowsim.solvers.compilation.claims import Claim
 from flowsim.solvers.simd import caller
 
@@ -93,6 +94,43 @@ def test_a_part_has_no_entry_for_python_and_is_called_from_compiled_code():
     if "pipeline_class" in bare.keywords:
         with pytest.raises((ValueError, TypeError)):
             double(1.0)
+
+
+def test_variables_of_parts_keep_their_values_in_branches_and_loops_and_arrays_are_freed():
+    @bare()
+    def collatz(n, most):
+        steps, total = 0, 0
+        while n != 1 and steps < most:
+            if n % 2 == 0:
+                half, total = n // 2, total + 1
+                n = half
+                continue
+            n, total = 3 * n + 1, total + 0.5
+            steps += 1
+        last = n if n == 1 else -1
+        return last, total
+
+    @part()
+    def largest(n):
+        best = np.zeros(1)
+        for k in range(n):
+            trial = np.full(k + 1, float(k))
+            if trial.sum() > best[0]:
+                best = trial[:1] * (k + 1)
+        return best[0]
+
+    @njit
+    def both(n):
+        return collatz(n, 100), largest(n)
+
+    expected = (1, 4 + 0.5), 20.0
+    assert both(5) == expected
+    _nrt_python.memsys_enable_stats()
+    before = rtsys.get_allocation_stats()
+    assert both(5) == expected
+    after = rtsys.get_allocation_stats()
+    _nrt_python.memsys_disable_stats()
+    assert after.alloc - before.alloc == after.free - before.free > 0
 
 
 def test_a_signature_compiles_at_once_and_options_are_those_of_numba():
