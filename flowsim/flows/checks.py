@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array
+from flowsim.plain_numbers import count
 from flowsim.results import CLOCKS
+from flowsim.solvers import SCIPY_METHODS
 
 #: Number of times up to which the outcome of their check is remembered.
 _FEW_TIMES = 1024
+COORDINATES = ("auto", "growth", "log", "curve", "weights")
+METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
 def positive(name: str, value: Any) -> float:
@@ -70,3 +74,27 @@ def check_tolerances(rtol: Any, atol: Any) -> tuple[float, float]:
     if rtol >= 1:
         raise ValueError(f"`rtol` must be < 1, a relative accuracy; received {rtol:g}.")
     return rtol, atol
+
+
+def check_options(
+    clock: Any, coordinates: Any, method: Any, rtol: Any, atol: Any, max_steps: Any
+) -> tuple[float, float, int]:
+    """The tolerances and the budget of a flow, whose clock, coordinates and method are known ones."""
+    try:
+        return _check_once(clock, coordinates, method, rtol, atol, max_steps)
+    except TypeError:  # arrays of one number have no hash
+        return _check_options(clock, coordinates, method, rtol, atol, max_steps)
+
+
+def _check_options(
+    clock: Any, coordinates: Any, method: Any, rtol: Any, atol: Any, max_steps: Any
+) -> tuple[float, float, int]:
+    check_clock(clock)
+    if coordinates not in COORDINATES:
+        raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
+    return *check_tolerances(rtol, atol), count("max_steps", max_steps)
+
+
+_check_once = lru_cache(maxsize=64, typed=True)(_check_options)

@@ -169,8 +169,9 @@ class DenseOutput:
         """The view at times, with beta where it is read without the states."""
         solution = self.solution
         read = getattr(self.coordinates, "predictor_at_times", None)
-        is_small = isinstance(solution, SeparableSolution) and len(t) * self.size <= _ENTRIES
-        found = read(solution, t) if read is not None and is_small else None
+        found = None
+        if read is not None and isinstance(solution, SeparableSolution) and len(t) * self.size <= _ENTRIES:
+            found = read(solution, t)
         if found is None:
             return self._view(t, *solution.locate(t), known)
         beta, step, position = found

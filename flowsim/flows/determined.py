@@ -34,13 +34,13 @@ def undetermined(coordinates: Any, solution: Solution | SeparableSolution) -> li
     if not (isinstance(inner, GrowthCoordinates) and isinstance(solution, SeparableSolution) and len(solution.h)):
         return []
     problem, parts = inner.problem, []
-    rank = solution.stats.get("graded_rows", np.inf)
-    if rank < min(problem.n, problem.d):
+    rank = solution.stats.get("graded_rows")
+    if rank is not None and rank < min(problem.n, problem.d):
         parts.append(f"X has rank {rank} to rounding, and motion along its other directions is left out")
     if not (isinstance(problem, Regression) and problem.is_dense):
         return parts
     # The error of the dual by time t is at most twice t times this: residuals are no larger than y.
-    pace = _ROUNDINGS * problem.largest_drive * inner.map.rate
+    pace = _ROUNDINGS * inner.fastest
     if solution.t[-1] * pace > _SAID and not problem.independence >= _NEARLY:
         step = np.arange(len(solution.h) - 1, -1, -(1 + len(solution.h) // _PLACES))
         step = step[2.0 * pace * solution.t[step + 1] > _SAID]

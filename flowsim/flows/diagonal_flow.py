@@ -59,28 +59,23 @@ def diagonal_flow(
     *,
     method: str,
     coordinates: str,
-    events: Event | EventFunction | Sequence[Event | EventFunction] = (),
-    **common: Any,
+    events: Event | EventFunction | Sequence[Event | EventFunction],
+    common: dict[str, Any],
 ) -> Trajectory:
     """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked; `common` for the driver.
 
     Raises ValueError for a combination that has no flow, such as `pretrained` weights beside a state; IntegrationError
     for a start below the range of floats in coordinates that need it, and where the run cannot reach its end.
     """
-    problem = single_target(problem)
-    looked_for: Sequence[Event] = ()
+    clock, rtol, looked_for = common["clock"], common["rtol"], cast("Sequence[Event]", ())
     if events:
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
-        looked_for = as_events(events, shapes, common["rtol"], lambda: problem.coefficient_size)
-    if start is None and pretrained is None and common["clock"] != "log_loss" and _is_soon_prepared(net, problem):
-        # What damps the weights depends on the data, and is measured from rest by horizon: to a factor of two.
-        is_damped = net.noise is not None or net.weight_decay
-        until = math.ldexp(1.0, math.frexp(t_end)[1]) if is_damped else math.inf
-        prepared = _remembered(
-            net, problem, scale, method, coordinates, common["clock"], common["rtol"], until,
-            problem.X.tobytes(), problem.y.tobytes(),
-        )  # fmt: skip
-        return prepared.run(problem, t_end, looked_for, common)
+        looked_for = as_events(events, shapes, rtol, lambda: problem.coefficient_size)
+    if start is None and pretrained is None and clock != "log_loss" and _is_soon_prepared(net, problem):
+        kept = _from_default_start(net, problem, scale, method, coordinates, clock, rtol, t_end)
+        if kept is not None:
+            return kept.run(problem, t_end, looked_for, common)
+    problem = single_target(problem)
     if isinstance(start, State):
         if pretrained is not None:
             raise ValueError("`pretrained` must be left out where `start` is a state.")
@@ -92,7 +87,7 @@ def diagonal_flow(
     if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     info = _info(net, scale, start is None and pretrained is None)
-    if common["clock"] == "log_loss":
+    if clock == "log_loss":
         if net.noise is not None:
             raise ValueError("`clock` cannot be 'log_loss' with weight noise: the expected loss does not tend to 0.")
         if parts is not None:
@@ -102,8 +97,8 @@ def diagonal_flow(
             events=looked_for, info=info, **common,
         )  # fmt: skip
     prepared = _prepare(
-        net, problem, scale, direction, parts, t_end, method=method, coordinates=coordinates, clock=common["clock"],
-        rtol=common["rtol"], info=info,
+        net, problem, scale, direction, parts, t_end, method=method, coordinates=coordinates, clock=clock, rtol=rtol,
+        info=info,
     )  # fmt: skip
     return prepared.run(problem, t_end, looked_for, common)
 
@@ -117,11 +112,13 @@ class _Prepared:
     acceleration: float
     exponent: int
     info: dict[str, Any]
+    safe_size: float
 
     def run(self, problem: Problem, t_end: float, events: Sequence[Event], common: dict[str, Any]) -> Trajectory:
         return run_flow(
             self.coordinates, problem, t_end, acceleration=self.acceleration, method=self.method, events=events,
-            exponent=self.exponent, info={**self.info, "formulas": list(self.info["formulas"])}, **common,
+            exponent=self.exponent, info={**self.info, "formulas": list(self.info["formulas"])},
+            safe_size=self.safe_size, **common,
         )  # fmt: skip
 
 
@@ -164,36 +161,47 @@ def _prepare(
         acceleration_in_units(net, scale, chosen, clock, exponents.time),
         exponents.time,
         {**info, "not_growth_because": reason, **getattr(chosen, "facts", {})},
+        problem.safe_size,
     )
 
 
 def _is_soon_prepared(net: DiagonalNetwork, problem: Problem) -> bool:
-    """Whether preparing a run costs as much as many of its steps: few data, and exponentials of z and t."""
-    if not (problem.is_dense and problem.X.size <= _FEW_ENTRIES):
+    """Whether preparing a run may cost as much as many of its steps: few data."""
+    if not (problem.is_dense and problem.X.size <= _FEW_ENTRIES and problem.y.ndim == 1):
         return False
     is_damped = net.noise is not None or net.weight_decay
-    if is_damped and not (isinstance(problem, Regression) and isinstance(net.weight_decay, float)):
-        return False
-    return admits_growth(net) is None
+    return not is_damped or (isinstance(problem, Regression) and isinstance(net.weight_decay, float))
+
+
+def _from_default_start(
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, method: str, coordinates: str, clock: str,
+    rtol: float, t_end: float,
+) -> _Prepared | None:  # fmt: skip
+    """The prepared run of the data as they are now, kept; None without growth coordinates.
+
+    Entries may change in place. They are compared: to hash them would take longer.
+    """
+    # What damps the weights is measured from rest by horizon: to a factor of two.
+    until = math.ldexp(1.0, math.frexp(t_end)[1]) if net.noise is not None or net.weight_decay else math.inf
+    kept = _kept(net, problem, scale, method, coordinates, clock, rtol, until)
+    if kept is None:
+        return None
+    X, y = problem.X.tobytes(), problem.y.tobytes()
+    found = kept[0] if kept else None
+    if found is None or found[0] != X or found[1] != y:
+        direction, info = net.direction(None, single_target(problem).d), _info(net, scale, True)
+        prepared = _prepare(
+            net, problem, scale, direction, None, until, method=method, coordinates=coordinates, clock=clock,
+            rtol=rtol, info=info,
+        )  # fmt: skip
+        kept[:] = [found := (X, y, prepared)]
+    return found[2]
 
 
 @lru_cache(maxsize=16)
-def _remembered(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    method: str,
-    coordinates: str,
-    clock: str,
-    rtol: float,
-    until: float,
-    *data: bytes,
-) -> _Prepared:
-    """A prepared run from the default start, cached; `data` are the entries of the problem."""
-    return _prepare(
-        net, problem, scale, net.direction(None, problem.d), None, until, method=method, coordinates=coordinates,
-        clock=clock, rtol=rtol, info=_info(net, scale, True),
-    )  # fmt: skip
+def _kept(net: DiagonalNetwork, *_: Any) -> list[tuple[bytes, bytes, _Prepared]] | None:
+    """For the entries of X and y and the run prepared with them; None without growth coordinates."""
+    return [] if admits_growth(net) is None else None
 
 
 def _is_native(coordinates: Any) -> bool:

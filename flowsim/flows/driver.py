@@ -54,6 +54,7 @@ def run_flow(
     events: Sequence[Event] = (),
     exponent: int = 0,
     reader: type[DenseOutput] = DenseOutput,
+    safe_size: float | None = None,
 ) -> Trajectory:
     """Integrate to `t_end` on the given clock and read the result.
 
@@ -69,6 +70,8 @@ def run_flow(
         The coordinates' unit of time is ``exp(log_unit) 2^exponent``: data may have been scaled by powers of two.
     reader : type
         The class of the run's dense output.
+    safe_size : float, optional
+        That of the problem, if known.
     """
     # On all clocks the integrator's variable is time. Arc length is a regular variable too, but its speed has a kink
     # wherever beta is stationary, at which every implicit method stalls on errors of the size of its tolerance.
@@ -79,9 +82,13 @@ def run_flow(
     watch = Watcher(run, limit, events) if events or limit is not None else None
     with progress_bar(run, watch, clock, t_end) if progress else contextlib.nullcontext() as advance:
         solution = solve(coordinates, run.horizon(t_end, clock), method, rtol, atol, max_steps, advance, watch)
-    run = reader(coordinates, problem, solution, acceleration, exponent=exponent)
-    found, last = search(run, events, limit)
-    success, message = outcome(solution.status.success, solution.message, last, watch is not None and watch.stopped)
+    if watch is not None:  # which has read the first one
+        run = reader(coordinates, problem, NOTHING, acceleration, exponent=exponent)
+    run.solution = solution
+    found, last = search(run, events, limit) if events else ([], None)
+    success, message = solution.status.success, solution.message
+    if watch is not None:
+        success, message = outcome(success, message, last, watch.stopped)
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
         verdict = getattr(coordinates, "verdict", None)
@@ -94,10 +101,11 @@ def run_flow(
     if estimate_error and success and len(solution.h):
         estimate = _estimate(run, view, end, method, rtol, atol, max_steps)
     message = "; ".join([message + _at_floor(coordinates, solution), *undetermined(coordinates, solution)])
-    if success and (beyond := _beyond_floats(view, problem)):
+    if success and (beyond := _beyond_floats(view, problem, safe_size)):
         success, message = False, beyond
     trajectory = Trajectory.of(
         view.field,
+        **({"beta": view.beta} if success else {}),
         success=success,
         message=message,
         stats=solution.stats,
@@ -136,8 +144,8 @@ def _where_reached(run: DenseOutput, clock: Clock, t_end: float) -> tuple[tuple[
 
 def _at_floor(coordinates: Coordinates, solution: Solution | SeparableSolution) -> str:
     """The coordinates' advice for steps that fell to the spacing of floats, if any."""
-    why = getattr(coordinates, "at_floor", None)
-    return f"; {why}" if why and solution.status is Status.STEP_FLOOR else ""
+    why = getattr(coordinates, "at_floor", None) if solution.status is Status.STEP_FLOOR else None
+    return f"; {why}" if why else ""
 
 
 def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -> dict[str, Any]:
@@ -182,10 +190,10 @@ def _too_flat(problem: Problem, view: View) -> str | None:
     )
 
 
-def _beyond_floats(view: View, problem: Problem) -> str | None:
+def _beyond_floats(view: View, problem: Problem, safe_size: float | None) -> str | None:
     """The reason if predictor or loss overflowed; the loss, a pass over X, is computed for large beta only."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
-    if math.sqrt(np.vdot(view.beta, view.beta)) <= problem.safe_size:
+    if math.sqrt(np.vdot(view.beta, view.beta)) <= (problem.safe_size if safe_size is None else safe_size):
         return None
     if not np.isfinite(view.beta).all():
         return "the predictor left the range of floats"

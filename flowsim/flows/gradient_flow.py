@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from numpy.typing import ArrayLike
 
-from flowsim.flows.checks import check_clock, check_times, check_tolerances, positive
+from flowsim.flows.checks import check_options, check_times, positive
 from flowsim.flows.diagonal_flow import diagonal_flow
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
@@ -19,14 +19,9 @@ from flowsim.network import (
     Logs,
     resolve_alpha,
 )
-from flowsim.plain_numbers import count
 from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
-from flowsim.solvers import SCIPY_METHODS
-
-COORDINATES = ("auto", "growth", "log", "curve", "weights")
-METHODS = ("auto", "native", *SCIPY_METHODS)
 
 
 @hinting
@@ -132,13 +127,7 @@ def gradient_flow(
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
-    check_clock(clock)
-    if coordinates not in COORDINATES:
-        raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; received {method!r}.")
-    rtol, atol = check_tolerances(rtol, atol)
-    max_steps = count("max_steps", max_steps)
+    rtol, atol, max_steps = check_options(clock, coordinates, method, rtol, atol, max_steps)
     scale = resolve_alpha(alpha, start)
     if t_end is None:
         if t_eval is not None:
@@ -184,5 +173,6 @@ def gradient_flow(
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     return diagonal_flow(
-        net, problem, t_end, scale, start, pretrained, method=method, coordinates=coordinates, events=events, **common
-    )
+        net, problem, t_end, scale, start, pretrained, method=method, coordinates=coordinates, events=events,
+        common=common,
+    )  # fmt: skip

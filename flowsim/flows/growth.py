@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,11 @@ class GrowthCoordinates(DualCoordinates):
         growth = ExponentialMap.of(net, problem, scale, direction)
         cap = cap_of(problem, growth)
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
+
+    @cached_property
+    def fastest(self) -> float:
+        """A bound on the rate of change of the logarithm of a weight."""
+        return self.problem.largest_drive * self.map.rate
 
     def rounding(self, t: Array, y: Array) -> Array:
         """A bound on the error of beta from rounding of the exponents, at each time (K,)."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import boolean, float64, types
 
-from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, bare, compiled, padded
+from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, bare, compiled, padded
 from flowsim.solvers.multistep.constants import FIRST, HISTORY, MISSING, NEGLIGIBLE
 from flowsim.solvers.multistep.loss import note_reach
 from flowsim.solvers.multistep.products import subtract_rows
@@ -25,20 +25,21 @@ from flowsim.solvers.multistep.workspace import (
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, store, view, wider, widest
 
 _CALL = (
-    TABLE, types.UniTuple(VECTOR, 3), float64, TERMS, VECTOR, float64, VECTOR, INTEGERS, VECTOR, boolean
+    TABLE, types.UniTuple(VECTOR, 3), float64, float64[:, :, ::1], VECTOR, float64, VECTOR, INTEGERS, VECTOR, boolean
 )  # fmt: skip
 
 
 @compiled(explicit=True, declared=_CALL)
-def write_problem(A, by_rows, n, exponentials, reach, tol, buffer, table, known, compute_gram):
+def write_problem(A, by_rows, n, exponentials, reach, tol, buffer, table, known, is_whole):
     """Write a problem to a workspace, in the state before a run; returns the offset of its beginning in `buffer`.
 
-    ``A / sqrt(n)``, ``A^T b / n``, terms, and scales; ``A^T A / n`` if asked for.
+    ``A / sqrt(n)``, ``A^T b / n``, terms, and scales.
 
     Parameters
     ----------
     by_rows : tuple of arrays
         b, and for a loss weights and offsets, of size 0 if absent.
+    exponentials : array (4, K, w)
     reach : array (w,)
         Bound on the rate of change of any z by beta of a coordinate; of size 0 to compute it from ``A^T A / n``.
     buffer : array
@@ -46,10 +47,12 @@ def write_problem(A, by_rows, n, exponentials, reach, tol, buffer, table, known,
     known : array
         A workspace that is copied to `buffer`, which then has a spare cache line, if it has the same data; else -1 is
         returned.
+    is_whole : bool
+        Of a known workspace, whether its terms and scales are right too; else whether ``A^T A / n`` is to be computed.
     """
     if len(known) == 0:
         ws = Workspace(pointer(buffer, 0), pointer(table, 0))
-        _write_data(ws, A, by_rows, n, compute_gram)
+        _write_data(ws, A, by_rows, n, is_whole)
         _write_terms(ws, exponentials, reach, tol)
         return 0
     if not _holds(Workspace(pointer(known, 0), pointer(table, 0)), A, by_rows, n):
@@ -58,7 +61,8 @@ def write_problem(A, by_rows, n, exponentials, reach, tol, buffer, table, known,
     ws = Workspace(pointer(buffer, first), pointer(table, 0))
     for b in range(0, len(known), EIGHT):
         store(ws.buffer, b, load(known, b))
-    _write_terms(ws, exponentials, reach, tol)
+    if not is_whole:
+        _write_terms(ws, exponentials, reach, tol)
     return first
 
 
@@ -115,12 +119,11 @@ def _write_terms(ws, exponentials, reach, tol):
     """Write the exponentials and quantities that depend on them."""
     sizes, to = view(Sizes, ws), view(Exponentials, ws)
     w, wp = sizes.width, sizes.padded
-    log_coefficient, sign, slope, decay = exponentials
     for k in range(sizes.terms):
         for i in range(w):
             at = k * wp + i
-            to.log_coefficient[at], to.sign[at] = log_coefficient[k, i], sign[k, i]
-            to.slope[at], to.decay[at] = slope[k, i], decay[k, i]
+            to.log_coefficient[at], to.sign[at] = exponentials[0, k, i], exponentials[1, k, i]
+            to.slope[at], to.decay[at] = exponentials[2, k, i], exponentials[3, k, i]
         for i in range(w, wp):
             to.log_coefficient[k * wp + i] = -np.inf
     _write_scales(ws, reach, tol)

@@ -72,7 +72,7 @@ class NativeRun(ABC):
             budget = self.max_steps - int(self.counts[0])
             if self.progress is not None or self.done is not None:
                 budget = min(budget, _LOOK)
-            self.counts[4:] = 0
+            self.counts[4] = 0
             status = self.advance(budget)
             if self.progress is not None:
                 self.progress(float(self.clock[0]))
@@ -99,21 +99,14 @@ class NativeRun(ABC):
         else:
             t = np.concatenate([chunks[0].t[:1] if chunks else np.zeros(1), *(chunk.t[1:] for chunk in chunks)])
             h = np.concatenate([np.zeros(0), *(chunk.h for chunk in chunks)])
-        return SeparableSolution(
-            flow=self.flow,
-            t=t,
-            h=h,
-            status=status,
-            message=self.failure or status.value,
-            stats={
-                "steps": counts[0],
-                "rejected": counts[1],
-                "nfev": counts[2],
-                "njev": counts[3],
-                "nlu": counts[3],
-                "passes": self.passes,
-                "seconds": seconds,
-                **self.facts,
-            },
-            chunks=chunks,
-        )
+        stats = {
+            "steps": counts[0],
+            "rejected": counts[1],
+            "nfev": counts[2],
+            "njev": counts[3],
+            "nlu": counts[3],
+            "passes": self.passes,
+            "seconds": seconds,
+            **self.facts,
+        }
+        return SeparableSolution(self.flow, t, h, status, self.failure or status.value, stats, chunks)

@@ -40,5 +40,5 @@ class Distances(FromNodes):
         self.record = np.empty((records + 1, 2, self.flow.d))
         self.tables.record(self.record)
 
-    def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
-        return DistanceSteps(t, h, order, self.record[: len(t)], f, df, self.tables)
+    def steps(self, t: Array, h: Array, order: Array, nodes: Array) -> Any:
+        return DistanceSteps(t, h, order, self.record[: len(t)], nodes[1], nodes[2], self.tables)

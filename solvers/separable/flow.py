@@ -91,21 +91,26 @@ class SeparableFlow:
             raise ValueError("`sign` times `slope` must be >= 0: beta must not decrease in z.")
 
     @cached_property
+    def own(self) -> dict[str, Any]:
+        """Cache of what does not depend on the run."""
+        return {}
+
+    @cached_property
     def powers(self) -> PowerLaws:
         """The arrays of coordinates that blow up at finite z."""
         if self.power and (self.distance is None or (self.squares is None) == (self.branches is None)):
             raise ValueError("`distance`, and either `squares` or `branches`, must be given with `power`.")
         return power_laws(self.power, self.log_unit, self.d, self.squares, self.branches)
 
-    @property
+    @cached_property
     def d(self) -> int:
         return int(self.A.shape[1])
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return int(self.A.shape[0])
 
-    @property
+    @cached_property
     def exponential(self) -> tuple[Array, Array, Array, Array]:
         """l, s, a and b."""
         return self.log_coefficient, self.sign, self.slope, self.decay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -55,14 +56,20 @@ def _multistep() -> Any:
 
 
 @cache
-def _layout(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[np.int64], int, Any]:
-    """The table of a workspace, its length, and the function that writes a problem to it."""
+def _table(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[np.int64], int]:
+    """The table of a workspace, and its length."""
     from flowsim.solvers.multistep.constants import SMALL
     from flowsim.solvers.multistep.factors import address as address_of_factors
-    from flowsim.solvers.multistep.problem import write_problem
     from flowsim.solvers.multistep.workspace import layout
 
-    return *layout(w, K, r, loss, address_of_factors() if w > SMALL else 0, has_gram), write_problem
+    return layout(w, K, r, loss, address_of_factors() if w > SMALL else 0, has_gram)
+
+
+@cache
+def _writer() -> Any:
+    from flowsim.solvers.multistep.problem import write_problem
+
+    return write_problem
 
 
 @cache
@@ -79,23 +86,11 @@ def _lined(size: int) -> Array:
     return room[first : first + size]
 
 
-def lay_out(
-    A: Array,
-    b: Array,
-    n: float,
-    exponential: tuple[Array, ...],
-    tol: float,
-    *,
-    loss: int = 0,
-    weights: Array | None = None,
-    offset: Array | None = None,
-    reach: Array | None = None,
-    gram: Array | None = None,
-    shared: dict[Any, Any] | None = None,
-) -> Workspace:
-    """A problem in a workspace, in rows of whole vectors aligned to cache lines.
+@dataclass(eq=False)
+class Layout:
+    """A problem as it is written to workspaces, in rows of whole vectors aligned to cache lines.
 
-    Parameters
+    Attributes
     ----------
     A, b, n : array (r, w), (r,), float
     exponential : tuple of arrays (K, w)
@@ -110,27 +105,55 @@ def lay_out(
     shared : dict, optional
         Cache of small workspaces with the same data, to be copied.
     """
-    (r, w), few = A.shape, A.size <= _FEW_ENTRIES and gram is None
-    with_gram = reach is None or gram is not None
-    table, floats, write_problem = _layout(w, len(exponential[0]), r, loss, with_gram)
-    kind, table = (len(exponential[0]), loss != 0, with_gram), table.copy()
-    by_rows = (b, _NOTHING if weights is None else weights, _NOTHING if offset is None else offset)
-    reaches = _NOTHING if reach is None else reach
-    known = shared.get(kind) if few and shared is not None else None
-    if known is not None:
-        room = np.empty(floats + _LINE)
-        first = write_problem(A, by_rows, float(n), exponential, reaches, tol, room, table, known, False)
-        if first >= 0:
-            return room[first : first + floats], table
-    room = _lined(floats)
-    if with_gram and not few:
-        to = room[: w * -(-w // _LINE) * _LINE].reshape(w, -1)
-        rows = A.T @ A if gram is None else gram
-        np.divide(rows, n, out=to[: len(rows), :w])
-    write_problem(A, by_rows, float(n), exponential, reaches, tol, room, table, _NOTHING, few and with_gram)
-    if few and shared is not None:
-        shared[kind] = room.copy()
-    return room, table
+
+    A: Array
+    b: Array
+    n: float
+    exponential: tuple[Array, ...]
+    loss: int = 0
+    weights: Array | None = None
+    offset: Array | None = None
+    reach: Array | None = None
+    gram: Array | None = None
+    shared: dict[Any, Any] | None = None
+
+    def __post_init__(self) -> None:
+        (r, w), K = self.A.shape, len(self.exponential[0])
+        self.few = self.A.size <= _FEW_ENTRIES and self.gram is None
+        self.with_gram = self.reach is None or self.gram is not None
+        self.kind = K, self.loss != 0, self.with_gram
+        self.table, self.floats = _table(w, K, r, self.loss, self.with_gram)
+        by_rows = (self.b, *(_NOTHING if each is None else each for each in (self.weights, self.offset)))
+        reach = _NOTHING if self.reach is None else self.reach
+        self.data = self.A, by_rows, float(self.n), np.stack(self.exponential), reach
+        #: the last tolerance, and after two runs with it a workspace with its table, terms and scales included
+        self.ready: tuple[float, Workspace | None] = 0.0, None
+
+    def workspace(self, tol: float) -> Workspace:
+        """A new workspace, in the state before a run."""
+        shared, write = self.shared if self.few else None, _writer()
+        last, ready = self.ready
+        whole = ready if last == tol else None
+        known, table = whole or (None if shared is None else shared.get(self.kind), self.table)
+        table = table.copy()
+        if known is not None:
+            room = np.empty(self.floats + _LINE)
+            first = write(*self.data, tol, room, table, known, whole is not None)
+            if first >= 0:
+                room = room[first : first + self.floats]
+                if whole is None:
+                    self.ready = tol, (room.copy(), table.copy()) if last == tol else None
+                return room, table
+        self.ready = tol, None
+        room, w = _lined(self.floats), self.A.shape[1]
+        if self.with_gram and not self.few:
+            to = room[: w * -(-w // _LINE) * _LINE].reshape(w, -1)
+            rows = self.A.T @ self.A if self.gram is None else self.gram
+            np.divide(rows, self.n, out=to[: len(rows), :w])
+        write(*self.data, tol, room, table, _NOTHING, self.few and self.with_gram)
+        if shared is not None:
+            shared[self.kind] = room.copy()
+        return room, table
 
 
 def bound_on_reach(flow: SeparableFlow) -> Array | None:
@@ -172,15 +195,15 @@ class FromNodes(NativeRun):
                 record, nodes = record[: 3 * records + 1].copy(), nodes.copy()
             t, h = record[: steps + 1], record[records + 1 : records + 1 + steps]
             order = record[2 * records + 1 : 2 * records + 1 + steps]
-            self.chunks.append(self.steps(t, h, order, *nodes))
+            self.chunks.append(self.steps(t, h, order, nodes))
         return int(status)
 
     def before_steps(self, records: int) -> None:
         """Prepare for at most `records` steps."""
 
-    def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
-        """The steps of a call, for the solution."""
-        return NodeSteps(t, h, order, z, f, df, self.flow.exponential, self.flow.curves)
+    def steps(self, t: Array, h: Array, order: Array, nodes: Array) -> Any:
+        """The steps of a call, for the solution; nodes (3, S + 1, width) are z, f and f' at their ends."""
+        return NodeSteps(t, h, order, nodes, self.flow.exponential, self.flow.curves)
 
     def rows(self) -> tuple[Array, Array]:
         """A and b; for squares reduced to at most d rows, which does not change the flow."""
@@ -204,11 +227,16 @@ class FromNodes(NativeRun):
     def lay_out(self, A: Array, b: Array, exponential: tuple[Array, ...]) -> None:
         """The workspace."""
         flow = self.flow
-        loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
-        self.work = lay_out(
-            A, b, flow.n, exponential, self.tol, loss=loss, weights=flow.weights, offset=flow.offset,
-            reach=bound_on_reach(flow), shared=flow.shared,
-        )  # fmt: skip
+        layout = flow.own.get("layout")
+        if layout is None or layout.A is not A or layout.exponential is not exponential:
+            loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
+            layout = Layout(
+                A, b, flow.n, exponential, loss=loss, weights=flow.weights, offset=flow.offset,
+                reach=bound_on_reach(flow), shared=flow.shared,
+            )  # fmt: skip
+            if A is flow.A:
+                flow.own["layout"] = layout
+        self.work = layout.workspace(self.tol)
 
 
 class Multistep(FromNodes):
@@ -229,7 +257,7 @@ class Multistep(FromNodes):
         if self.factor is not None:
             A, b = self.factor
             both, terms, reach = continued(A, flow.n, flow.exponential)
-            self.work = lay_out(both, b, flow.n, terms, self.tol, reach=reach)
+            self.work = Layout(both, b, flow.n, terms, reach=reach).workspace(self.tol)
             self.width += len(A)
             self.numbers = hand_over(self.work[1], len(A))
             return
@@ -260,10 +288,10 @@ class Multistep(FromNodes):
             if self.factor is not None:
                 self.facts = {"graded_rows": len(self.factor[0])}
 
-    def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
+    def steps(self, t: Array, h: Array, order: Array, nodes: Array) -> Any:
         if self.factor is not None:
-            z, f, df = (np.ascontiguousarray(part[:, : self.flow.d]) for part in (z, f, df))
-        return super().steps(t, h, order, z, f, df)
+            nodes = np.ascontiguousarray(nodes[:, :, : self.flow.d])
+        return super().steps(t, h, order, nodes)
 
     def _hand_over_tables(self) -> None:
         """Pass the tables to the loop, and keep them while it has their addresses."""

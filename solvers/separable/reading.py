@@ -164,10 +164,10 @@ def _row(terms, sizes, ends, weights, now, out):
 
 
 @compiled(explicit=True)
-def sums_at(rows, t, h, z, f, df, times, step, position, out):
+def sums_at(rows, t, h, z, apart, times, step, position, out):
     """:func:`sums` at times of a run with z, f and f' at the ends t of its steps, and the step and position of each.
 
-    `rows` are the exponentials as :func:`laid_out`.
+    `rows` are the exponentials as :func:`laid_out`; f begins so many floats behind z, and f' behind f.
     """
     columns, terms, d = rows.shape[1], pointer(rows, 0), z.shape[1]
     width, log = len(rows) // 4 * columns, constant(0.0)
@@ -175,25 +175,32 @@ def sums_at(rows, t, h, z, f, df, times, step, position, out):
         log = wider(magnitude(load(terms, a)), log)
     is_moderate, sizes = widest(log) <= WITHIN, (columns, width, d, len(rows) % 4 == 1)
     for row in range(len(times)):
-        step[row], position[row] = _place(t, h, times[row])
+        step[row], position[row] = _place(t, h, times[row], step[row - 1] if row > 0 else 0)
         x, left, to = position[row], step[row] * d, pointer(out, row * d)
         right = left + d
         if x == 1.0:
             x, left = 0.0, right
-        ends = (pointer(z, left), pointer(z, right), pointer(f, left), pointer(f, right), pointer(df, left),
-                pointer(df, right))  # fmt: skip
+        ends = (pointer(z, left), pointer(z, right), pointer(z, left + apart), pointer(z, right + apart),
+                pointer(z, left + 2 * apart), pointer(z, right + 2 * apart))  # fmt: skip
         weights = _polynomial(h[step[row]], x)
         if not (is_moderate and _moderate_row(terms, sizes, ends, weights, times[row], to)):
             _row(terms, sizes, ends, weights, times[row], to)
 
 
 @bare()
-def _place(t, h, now):
-    """The step that contains a time (at an end the later one), and the position in it, 0 to 1."""
+def _place(t, h, now, near):
+    """The step that contains a time (at an end the later one), and the position in it, 0 to 1.
+
+    It is sought from the step `near` on.
+    """
     last = len(h) - 1
-    low, high = 0, last + 1
     if now >= t[last + 1]:
         return last, 1.0
+    low = near if t[near] <= now else 0
+    high, reach = low + 1, 1
+    while t[high] <= now:
+        low, reach = high, 2 * reach
+        high = min(high + reach, last + 1)
     # t[low] <= now < t[high]
     while high - low > 1:
         middle = (low + high) // 2
@@ -208,4 +215,4 @@ def _place(t, h, now):
 def locate(t, h, times, step, position):
     """The steps that contain times, and the positions in them."""
     for row in range(len(times)):
-        step[row], position[row] = _place(t, h, times[row])
+        step[row], position[row] = _place(t, h, times[row], step[row - 1] if row > 0 else 0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.base import LOAD_ALL
 from flowsim.solvers.separable.distance_steps import address_of
-from flowsim.solvers.separable.multistep_run import FromNodes, lay_out
+from flowsim.solvers.separable.multistep_run import FromNodes, Layout
 from flowsim.solvers.separable.solution import NodeSteps
 
 #: Least number of coordinates that are loaded beyond the active ones.
@@ -49,9 +49,9 @@ class ScreenedRun(FromNodes):
         w = len(self.loaded)
         self._load(past["z"][0, w:], past["f"][0, w:], past)
 
-    def steps(self, t: Array, h: Array, order: Array, z: Array, f: Array, df: Array) -> Any:
+    def steps(self, t: Array, h: Array, order: Array, nodes: Array) -> Any:
         loaded = self.loaded if self.index is None else self.index[self.loaded]
-        return NodeSteps(t, h, order, z, f, df, self.exponential, loaded=loaded)
+        return NodeSteps(t, h, order, nodes, self.exponential, loaded=loaded)
 
     def _rate_at_start(self) -> Array:
         """``b - A beta``."""
@@ -121,7 +121,7 @@ class ScreenedRun(FromNodes):
         reach, gram = np.append(flow.norms[index] * self.most, np.ones(r)), None
         if w <= max(LOAD_ALL, 2 * r):
             gram = np.hstack([self.columns @ self.columns.T, flow.n * self.columns])
-        self.work = lay_out(A, flow.b, flow.n, self.exponential, self.tol, reach=reach, gram=gram)
+        self.work = Layout(A, flow.b, flow.n, self.exponential, reach=reach, gram=gram).workspace(self.tol)
         self.width = w + r
         room, table = self.work
         at_gain = table[Scales.PLACE]  # type: ignore[attr-defined]

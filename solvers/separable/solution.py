@@ -53,12 +53,22 @@ class NodeSteps:
     t: Array  # (S + 1,)
     h: Array  # (S,)
     order: Array  # (S,): past points in the formula
-    z: Array  # (S + 1, d)
-    f: Array
-    df: Array
+    nodes: Array  # (3, S + 1, d): z, f and f'
     exponential: tuple[Array, ...]
     curves: Curves | None = None
     loaded: NDArray[np.int64] | None = None  # None: all; else z is that of these coordinates, and nu
+
+    @property
+    def z(self) -> Array:
+        return self.nodes[0]
+
+    @property
+    def f(self) -> Array:
+        return self.nodes[1]
+
+    @property
+    def df(self) -> Array:
+        return self.nodes[2]
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
@@ -170,7 +180,8 @@ class SeparableSolution:
         K = len(times)
         out, step, position = np.empty((K, flow.d)), np.empty(K, dtype=np.intp), np.empty(K)
         kernel: Any = compiled_reading()
-        kernel.sums_at(flow.terms, chunk.t, chunk.h, chunk.z, chunk.f, chunk.df, times, step, position, out)
+        apart = chunk.nodes.strides[0] // out.itemsize
+        kernel.sums_at(flow.terms, chunk.t, chunk.h, chunk.nodes[0], apart, times, step, position, out)
         return out, step, position
 
     def some_at_steps(self, step: NDArray[np.intp], theta: Array, only: NDArray[np.intp]) -> Array:

@@ -36,6 +36,17 @@ def test_any_quadratic_network_noise_and_start_stay_within_twenty_tolerances(see
     assert np.abs(beta - reference).max() <= 20e-6 * max(1.0, np.abs(reference).max())
 
 
+def test_a_flow_that_is_run_again_is_that_of_the_present_data_and_tolerance():
+    """What was set up for the runs before is used bit by bit, or not at all."""
+    rng, net = np.random.default_rng(0), fs.DiagonalNetwork("u*v")
+    kept = fs.Regression(rng.standard_normal((7, 12)), rng.standard_normal(7))
+    for number, rtol in enumerate((1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-8, 1e-6, 1e-6, 1e-6)):
+        anew = fs.Regression(kept.X.copy(), kept.y.copy())
+        runs = [fs.gradient_flow(net, each, 30.0, alpha=1e-3, rtol=rtol) for each in (kept, anew)]
+        np.testing.assert_array_equal(runs[0].beta, runs[1].beta)
+        kept.X[:, 3] *= -2.0 if number == 3 else 1.0
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_native_and_scipy_give_one_flow_in_time_and_arc_length(seed):
     rng = np.random.default_rng(seed)

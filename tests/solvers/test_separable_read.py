@@ -82,7 +82,9 @@ def test_times_are_found_in_the_later_of_two_steps():
     t = np.array([0.0, 1.0, 1.0, 1.0, 2.5, 4.0])
     h = np.array([1.0, 1e-20, 1e-20, 1.5, 1.5])
     times = np.array([-1.0, 0.0, 0.25, 1.0, 1.75, 2.5, 3.999, 4.0, 5.0])
-    step, position = np.empty(9, dtype=np.intp), np.empty(9)
-    separable_read.locate(t, h, times, step, position)
-    assert_array_equal(step, np.clip(np.searchsorted(t, times, side="right") - 1, 0, 4))
-    assert_allclose(position, [0.0, 0.0, 0.25, 0.0, 0.5, 0.0, 1.499 / 1.5, 1.0, 1.0], rtol=1e-14)
+    expected = np.array([0.0, 0.0, 0.25, 0.0, 0.5, 0.0, 1.499 / 1.5, 1.0, 1.0])
+    for order in (np.arange(9), np.arange(9)[::-1], np.array([7, 1, 5, 0, 8, 2, 6, 3, 4])):
+        step, position = np.empty(9, dtype=np.intp), np.empty(9)
+        separable_read.locate(t, h, times[order], step, position)
+        assert_array_equal(step, np.clip(np.searchsorted(t, times[order], side="right") - 1, 0, 4))
+        assert_allclose(position, expected[order], rtol=1e-14)
