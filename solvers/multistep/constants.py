@@ -87,6 +87,8 @@ LOCATE, EVALUATE, SHORTEN, COMMIT, CROSS = range(5)
 TIME, TIME_LOW, NEXT_STEP, UNIT = range(4)
 #: Largest step, in any unit.
 LONGEST = 1e250
+#: Up to this squares of steps are floats; over longer ones f' is zero to rounding.
+SQUARED = 1e150
 #: Numbers below this count as zero.
 NO_FLOAT = 1e-300
 #: ``counts``: steps, rejected steps, evaluations of the map, iteration matrices, recorded steps, and the capacity of

@@ -6,11 +6,13 @@ state :math:`\theta F (I - F)^2 f`.
 
 from __future__ import annotations
 
+import math
+
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.multistep.constants import FIRST, LOOSE, ONCE, TWICE
+from flowsim.solvers.multistep.constants import FIRST, LOOSE, NO_FLOAT, ONCE, TWICE
 from flowsim.solvers.multistep.iteration_matrix import copied, scaled, shrink, size
 from flowsim.solvers.multistep.products import subtract_gram
-from flowsim.solvers.multistep.workspace import Active, Matrix, Newton, Sizes, Trial, Values
+from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Newton, Problem, Sizes, Trial, Values
 from flowsim.solvers.simd import EIGHT, below, constant, load, magnitude, store, view, wider, widest
 
 
@@ -18,14 +20,16 @@ from flowsim.solvers.simd import EIGHT, below, constant, load, magnitude, store,
 def distances(ws, theta):
     """Distance of stiff coordinates from rest, and a bound on its error from W instead of theta D.
 
-    The latter by coordinates that are not stiff, whose velocity must not affect the projection.
+    The latter by coordinates that are not stiff, whose velocity must not affect the projection. ``reach / G_ii``
+    is ``1 / (W G_ii)``, at most 1: the distance does not depend on units.
     """
     matrix, beta_z, f, gain = view(Matrix, ws), view(Values, ws).beta_z, view(Trial, ws).f, view(Newton, ws).gain
+    diagonal, curvature = view(Problem, ws).diagonal, math.exp(view(Loss, ws).log_curvature[0])
     own = by_others = constant(0.0)
     for b in range(0, view(Active, ws).padded, EIGHT):
         weight, reach, flow = load(matrix.weight, b), load(matrix.reach, b), load(f, b)
         mistake = load(gain, b) * magnitude(reach * (theta * load(beta_z, b) - weight) * flow)
-        rest = load(gain, b) * magnitude(reach * flow)
+        rest = load(gain, b) * magnitude(reach * flow) / (curvature * load(diagonal, b) + constant(NO_FLOAT))
         loose = weight * reach
         by_others = wider(below(loose, constant(LOOSE), mistake, constant(0.0)), by_others)
         own = wider(below(loose, constant(LOOSE), constant(0.0), rest), own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from flowsim.solvers.compilation import FAST, INTEGERS, TABLE, TERMS, VECTOR, compiled
+from flowsim.solvers.multistep.constants import SQUARED
 
 
 @compiled(fastmath=FAST, declared=(VECTOR, TABLE, TABLE, TABLE, INTEGERS, VECTOR, TABLE))
@@ -23,7 +24,7 @@ def between(h, z, f, df, step, theta, out):
             length * (x - cube * (6.0 - x * (8.0 - 3.0 * x))),
             -length * cube * (4.0 - x * (7.0 - 3.0 * x)),
         )
-        half = 0.5 * length * length
+        half = 0.5 * min(length, SQUARED) * min(length, SQUARED)
         bent_left, bent_right = half * x * x * y * y * y, half * cube * y * y
         for i in range(z.shape[1]):
             straight = z[a, i] + along * (z[a + 1, i] - z[a, i]) + from_left * f[a, i] + from_right * f[a + 1, i]
@@ -35,12 +36,12 @@ def rates_between(h, z, f, df, step, theta, out):
     """The derivative in time of :func:`between`."""
     for row in range(len(step)):
         a, x = step[row], theta[row]
-        length = h[a]
+        length, half = h[a], 0.5 * min(h[a], SQUARED) * min(h[a], SQUARED)
         for i in range(z.shape[1]):
-            line, curve = length * f[a, i], 0.5 * length * length * df[a, i]
+            line, curve = length * f[a, i], half * df[a, i]
             p = (z[a + 1, i] - z[a, i]) - line - curve
             q = length * (f[a + 1, i] - f[a, i]) - 2.0 * curve
-            s = 0.5 * length * length * (df[a + 1, i] - df[a, i])
+            s = half * (df[a + 1, i] - df[a, i])
             c_3, c_4, c_5 = 10.0 * p - 4.0 * q + s, 7.0 * q - 15.0 * p - 2.0 * s, 6.0 * p - 3.0 * q + s
             out[row, i] = (line + x * (2.0 * curve + x * (3.0 * c_3 + x * (4.0 * c_4 + x * 5.0 * c_5)))) / length
 
@@ -52,7 +53,7 @@ def speeds(exponentials, t, h, z, f, df, nodes, out):
     K, w = log_coefficient.shape
     for a in range(len(h)):
         length = h[a]
-        square = length * length
+        square = min(length, SQUARED) * min(length, SQUARED)
         for j in range(len(nodes)):
             x = nodes[j]
             now, total = t[a] + x * length, 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,8 @@ _FEW_ENTRIES = 4096
 _MARGIN = 2.0
 #: Factor by which a step is shortened at the end of a table.
 _SHORTER = 0.25
+#: Margins by which a guess may be off before the step is shortened by more.
+_FAR = 1e4
 #: Largest number of products for a factorisation of A.
 _FACTORISED = 1 << 30
 #: Entries of Q^T b below this, relative to its norm, are rounding and set to 0: otherwise they would never be at rest.
@@ -315,5 +318,7 @@ class Multistep(FromNodes):
         self.failure = curves.cover(here, np.minimum(here, wanted) - margin, np.maximum(here, wanted) + margin)
         self._hand_over_tables()
         if len(self.tables[1]) == before:
-            self.clock[2] *= _SHORTER
+            # A guess is of first or second order in the step, and a first step may be as long as the run.
+            far = np.abs(wanted - here) / (_FAR * margin)
+            self.clock[2] *= min(_SHORTER, 1.0 / math.sqrt(np.nan_to_num(far, nan=_FAR).max()))
             self.stalled += 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, bare, compiled, padded
+from flowsim.solvers.multistep.constants import SQUARED
 from flowsim.solvers.simd import (
     EIGHT,
     WITHIN,
@@ -78,7 +79,7 @@ def sums(exponentials, z, t, terms, out):
 @bare()
 def _polynomial(length, x):
     """Weights of f and f' of both ends, and of the difference of z, in the polynomial of degree 5 at x, 0 to 1."""
-    y, cube, half = 1.0 - x, x * x * x, 0.5 * length * length
+    y, cube, half = 1.0 - x, x * x * x, 0.5 * min(length, SQUARED) * min(length, SQUARED)
     along = cube * (10.0 - x * (15.0 - 6.0 * x))
     from_left, from_right = (
         length * (x - cube * (6.0 - x * (8.0 - 3.0 * x))),

@@ -39,6 +39,41 @@ def test_flows_of_scaled_data_are_the_same_flow(
     assert scaled.imbalance_drift < 1e-6
 
 
+@pytest.mark.parametrize("seed", [9, 11])
+def test_no_decision_of_a_stiff_flow_depends_on_units(seed: int) -> None:
+    """Bit by bit, also where data are not scaled to near one before."""
+    rng = np.random.default_rng(seed)
+    features, target = rng.standard_normal((4, 5)), rng.standard_normal(4)
+    ends = [
+        fs.gradient_flow(
+            fs.DiagonalNetwork("u*v"), fs.Regression(np.ldexp(features, p), np.ldexp(target, p)),
+            np.ldexp(100.0, -2 * p), alpha=1e-3, rtol=1e-7,
+        ).beta[-1]
+        for p in (0, -3, 7, 60, -250, 500)
+    ]  # fmt: skip
+    for end in ends[1:]:
+        np.testing.assert_array_equal(end, ends[0])
+
+
+@pytest.mark.parametrize("t_end", [1e160, 1e299])
+@pytest.mark.parametrize(
+    "net",
+    [
+        fs.DiagonalNetwork("u*v"),
+        fs.DiagonalNetwork("u*v", weight_decay=0.01),
+        fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1)),
+        fs.DiagonalNetwork("tanh(u)*v"),
+    ],
+    ids=repr,
+)
+def test_a_flow_at_rest_is_read_at_times_whose_squares_are_no_floats(net: fs.DiagonalNetwork, t_end: float) -> None:
+    problem = fs.Regression(X, Y)
+    rest = fs.gradient_flow(net, problem, 1e12, alpha=1e-3).beta[-1]
+    run = fs.gradient_flow(net, problem, t_end, alpha=1e-3, t_eval=[0.0, t_end / 3, t_end])
+    np.testing.assert_allclose(run.beta[1:], [rest, rest], rtol=1e-5, atol=1e-9)
+    assert np.isfinite(run.arclength).all()
+
+
 def test_travelled_distance_is_in_the_units_of_beta() -> None:
     net = fs.DiagonalNetwork("u*v")
     base, scaled = scaled_run(net, 2, 0, 0, 5.0), scaled_run(net, 2, -40, 40, 5.0)
