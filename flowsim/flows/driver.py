@@ -33,6 +33,8 @@ from flowsim.version import __version__
 OVERSHOT: tuple[Clock, ...] = ("arclength", "log_loss")
 #: Rates whose squares do not overflow, and slopes whose cubes do not underflow.
 _FASTEST, _FLATTEST = math.sqrt(sys.float_info.max), sys.float_info.min ** (1 / 3)
+#: Ratio of the sizes of columns of X from which it is named as a remedy of a run that failed.
+_UNEVEN = 1e8
 CLOCK_WORDS = dict(zip(CLOCKS, (*TIME_CLOCKS, "ln(1/L)"), strict=True))
 
 
@@ -158,9 +160,24 @@ def _reason(
     coordinates: Coordinates, problem: Problem, solution: Solution | SeparableSolution, view: View
 ) -> str | None:
     """A reason of failure that is more specific than the integrator's message; else None."""
-    if not len(solution.h):
-        return _too_fast(coordinates, view)
-    return _too_flat(problem, view) if solution.status is Status.STEP_BUDGET else None
+    if not len(solution.h) and (too_fast := _too_fast(coordinates, view)):
+        return too_fast
+    too_flat = _too_flat(problem, view) if solution.status is Status.STEP_BUDGET else None
+    return too_flat or _uneven(problem, solution.message)
+
+
+def _uneven(problem: Problem, message: str) -> str | None:
+    """The message with a remedy, if columns of X are of sizes so different that one hides the others in sums."""
+    if not isinstance(problem.X, np.ndarray):
+        return None
+    sizes = np.abs(problem.X).max(axis=0)
+    least, most = float(sizes[sizes > 0].min(initial=math.inf)), float(sizes.max())
+    if not least * _UNEVEN < most:
+        return None
+    return (
+        f"{message}; columns of X are of sizes from {least:.2g} to {most:.2g}: scale them to one size, as "
+        "`problem.standardise()` does"
+    )
 
 
 def _too_fast(coordinates: Coordinates, start: View) -> str | None:

@@ -6,6 +6,7 @@ r"""Distance of a descent from a flow: in time, in shape, in conserved quantitie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +50,7 @@ class Comparison:
     hausdorff : float
         Largest distance from a point of one path to the other path.
     length_ratio : float
-        Length of the descent's path over that of the flow's, in beta; oscillation makes it larger.
+        Length of the descent's path over that of the flow's, in beta; oscillation makes it larger. 1 if neither moves.
     gain : array (K, pairs, d) or None
         ``ln|J_flow| - ln|J_descent|`` of the conserved quantities: their decay by discrete steps,
         ``-sum ln(1 - h^2 g^2)`` for ``u*v`` without noise. None for a LinearNetwork.
@@ -351,7 +352,7 @@ def _shapes(one: Array, other: Array) -> tuple[Array, Array, float, float]:
     (first, length), (second, other_length) = _resample(one, fractions), _resample(other, fractions)
     along = np.linalg.norm(first - second, axis=1)
     hausdorff = max(_one_sided(first, second), _one_sided(second, first))
-    return fractions, along, hausdorff, other_length / length if length > 0 else np.nan
+    return fractions, along, hausdorff, other_length / length if length > 0 else math.inf if other_length else 1.0
 
 
 def _resample(path: Array, fractions: Array) -> tuple[Array, float]:

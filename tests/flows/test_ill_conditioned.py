@@ -167,3 +167,10 @@ def test_once_at_rest_a_longer_horizon_asks_for_no_more():
         assert np.abs(long.beta[-1] - short.beta[-1]).max() < 1e-9
         if net is NET:
             assert np.abs(long.beta[-1] - least_squares).max() < 1e-9
+
+
+def test_columns_of_very_different_sizes_are_named_where_a_run_fails() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 3)) * [1e50, 1.0, 1e-50]
+    with pytest.raises(fs.IntegrationError, match=r"columns of X are of sizes from .*e-50 to .*e\+50: scale them"):
+        fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression(X, X[:, 1]), 10.0, alpha=1e-3, max_steps=200)

@@ -9,7 +9,9 @@ from typing import Any
 
 import gmpy2
 import numpy as np
+import pandas
 from gmpy2 import mpfr
+from scipy.sparse import csr_array
 
 import flowsim as fs
 from tests.fuzz import oracles
@@ -25,6 +27,8 @@ TRANSCENDENTAL = (
 LOSSES = ("logistic", "exponential", "log-cosh", "pseudo-huber", "poisson")
 METHODS = ("auto", "auto", "auto", "auto", "LSODA", "BDF", "Radau", "DOP853")
 FAMILIES = {"quadratic": 0.36, "product": 0.2, "general": 0.22, "linear": 0.1, "descent": 0.08, "limit": 0.04}
+#: How X is given: "narrow" in the narrowest type that holds its entries.
+FORMS = ("array", "array", "array", "fortran", "sparse", "frame", "list", "narrow")
 #: Steps of an explicit method that an oracle may need, by the fastest rate.
 STIFF = 1500.0
 
@@ -53,6 +57,7 @@ class Draft:
     X: np.ndarray
     y: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
+    form: str = "array"
 
     def chance(self, p: float) -> bool:
         return bool(self.rng.random() < p)
@@ -70,6 +75,20 @@ class Draft:
         """Size of the least-squares solution."""
         return float(np.abs(np.linalg.lstsq(self.X, self.y, rcond=1e-6)[0]).max())
 
+    def given(self, X: np.ndarray) -> Any:
+        """X as a caller may have it, the same numbers."""
+        if self.form == "narrow":
+            exact = (dtype for dtype in (np.int8, np.float32) if np.array_equal(X.astype(dtype), X))
+            with np.errstate(all="ignore"):
+                return X.astype(next(exact, float))
+        makers = {
+            "fortran": np.asfortranarray,
+            "sparse": csr_array,
+            "frame": pandas.DataFrame,
+            "list": np.ndarray.tolist,
+        }
+        return makers.get(self.form, np.array)(X)
+
     def force(self, loss: str) -> float:
         slopes = [float(oracles.SLOPES[loss](mpfr(0), mpfr(float(v)))) for v in self.y]
         return float(np.abs(self.X.T @ np.array(slopes)).max()) / len(self.y)
@@ -81,7 +100,8 @@ def draw(seed: int) -> Case:
     family = str(rng.choice(list(FAMILIES), p=list(FAMILIES.values())))
     kind = str(rng.choice(KINDS))
     tiny_product = family == "product" and rng.random() < 0.5
-    draft = Draft(rng, *data(rng, kind, tiny_product), {"family": family, "kind": kind})
+    form = str(np.random.default_rng([seed, 1]).choice(FORMS))  # of its own, as forms change no other draw
+    draft = Draft(rng, *data(rng, kind, tiny_product), {"family": family, "kind": kind, "form": form}, form)
     if family == "product":
         return _product(draft, tiny_product)
     makers = {
@@ -117,7 +137,7 @@ def _loss(draft: Draft, probability: float) -> str:
     return name
 
 
-def _problem(X: np.ndarray, y: np.ndarray, loss: str) -> fs.Problem:
+def _problem(X: Any, y: np.ndarray, loss: str) -> fs.Problem:
     return fs.Regression(X, y) if loss == "squared" else fs.Problem(X, y, loss=loss)
 
 
@@ -151,8 +171,8 @@ def _flow_case(
 
     def run() -> tuple[Any, np.ndarray]:
         traj = fs.gradient_flow(
-            net, _problem(X, y, loss), float(values[-1]), alpha=alpha, start=start, t_eval=values, clock=clock,
-            rtol=rtol, method=method, estimate_error=estimated, **options,
+            net, _problem(draft.given(X), y, loss), float(values[-1]), alpha=alpha, start=start, t_eval=values,
+            clock=clock, rtol=rtol, method=method, estimate_error=estimated, **options,
         )  # fmt: skip
         return traj, traj.beta
 
@@ -314,8 +334,8 @@ def _linear(draft: Draft) -> Case:
 
     def run() -> tuple[Any, np.ndarray]:
         traj = fs.gradient_flow(
-            net, fs.Regression(X, Y), end, alpha=alpha, start=start, t_eval=t, rtol=rtol, estimate_error=estimated,
-            method=method,
+            net, fs.Regression(draft.given(X), Y), end, alpha=alpha, start=start, t_eval=t, rtol=rtol,
+            estimate_error=estimated, method=method,
         )  # fmt: skip
         return traj, traj.beta.reshape(len(t), -1)
 
@@ -344,7 +364,7 @@ def _descent(draft: Draft) -> Case:
 
     def run() -> tuple[Any, np.ndarray]:
         traj = fs.gradient_descent(
-            net, fs.Regression(draft.X, draft.y), step, n_steps, alpha=a, start=start, momentum=momentum,
+            net, fs.Regression(draft.given(draft.X), draft.y), step, n_steps, alpha=a, start=start, momentum=momentum,
             record_every=n_steps,
         )  # fmt: skip
         return traj, traj.beta[-1:]
@@ -366,7 +386,7 @@ def _limit(draft: Draft) -> Case:
     draft.facts |= {"net": str(net), "X": draft.X.tolist(), "y": draft.y.tolist()}
 
     def run() -> tuple[Any, np.ndarray]:
-        path = fs.saddle_to_saddle(net, problem)
+        path = fs.saddle_to_saddle(net, fs.Regression(draft.given(draft.X), draft.y))
         return path, np.asarray(path.saddles)
 
     def right(path: Any) -> np.ndarray:

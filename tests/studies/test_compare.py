@@ -167,6 +167,19 @@ def test_the_gain_is_what_descent_takes_from_the_imbalance_and_the_flow_does_not
     np.testing.assert_allclose(gain[-1, 0], -np.log(1 - (0.05 * g) ** 2).sum(axis=0), atol=1e-8)
 
 
+@pytest.mark.parametrize("net", [fs.DiagonalNetwork("u*v"), fs.LinearNetwork(2)], ids=repr)
+def test_paths_that_do_not_move_have_lengths_of_ratio_one(net: fs.DiagonalNetwork | fs.LinearNetwork) -> None:
+    problem = fs.Regression(np.eye(2), np.zeros(2))
+    start = (
+        {"u": np.ones(2), "v": np.zeros(2)}
+        if isinstance(net, fs.DiagonalNetwork)
+        else {"U": np.eye(2), "V": np.zeros((1, 2))}
+    )
+    flow = fs.gradient_flow(net, problem, 1.0, start=start)
+    compared = fs.compare(flow, fs.gradient_descent(net, problem, 0.1, 10, start=start))
+    assert (compared.length_ratio, compared.hausdorff, compared.largest) == (1.0, 0.0, 0.0)
+
+
 def test_the_path_of_descent_with_small_steps_is_that_of_the_flow_even_when_its_clock_is_not(problem) -> None:
     """Heavy ball compared on the wrong clock: far in time, near in shape."""
     net = fs.DiagonalNetwork("u*v")
