@@ -69,7 +69,7 @@ def test_other_networks_have_their_rows() -> None:
     assert statuses(fs.certify(LINEAR, draw(3, "poisson")))["holds"] == always | of_the_limit
 
 
-@pytest.mark.parametrize("loss", ["logistic", "exponential"])
+@pytest.mark.parametrize("loss", [pytest.param("logistic", marks=pytest.mark.slow), "exponential"])
 def test_separable_data_have_margins_instead_of_an_end(loss: str) -> None:
     rows = fs.certify(UV, separable(loss))
     found = statuses(rows)
@@ -109,7 +109,7 @@ def test_sample_weights_and_a_loss_of_ones_own() -> None:
         ("stationary-end", UV, draw(2, "log-cosh"), {"beta": 1.001}),
         ("stationary-end", UV, draw(2, "poisson"), {"lift": 1e-4}),
         ("smoothed-margin", UV, separable(), {"weights": 2.0}),
-        ("smoothed-margin", UV, separable("logistic"), {"weights": 2.0}),
+        pytest.param("smoothed-margin", UV, separable("logistic"), {"weights": 2.0}, marks=pytest.mark.slow),
         ("l1-max-margin", UV, separable(), {"lift": 1e-3}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -142,7 +142,9 @@ SLOW = [[1.1600140784, -0.4259050057, -0.9850051798, -1.2721738205]]
 SLOW += [[-0.9192085975, -0.4857881743, -1.3499039123, 1.0081566169]]
 
 
-@pytest.mark.parametrize("size", [1e-2, 1.0, 1e2])
+@pytest.mark.parametrize(
+    "size", [1e-2, pytest.param(1.0, marks=pytest.mark.slow), pytest.param(1e2, marks=pytest.mark.slow)]
+)
 def test_the_dual_of_a_vanishing_start_is_a_combination_of_rows(size: float) -> None:
     """Beta of 1e-900 is no float, its dual is of the size of the others'."""
     problem, scale = fs.Problem(size * np.array(SLOW), [1.0, 1.0], "exponential"), InitialScale.parse("1e-1000")

@@ -98,8 +98,14 @@ def test_a_step_on_a_batch_uses_the_rows_of_that_batch_only(problem) -> None:
     assert traj.imbalance_drift < 1e-13  # the law holds with the gradient of the batch
 
 
-@pytest.mark.parametrize("multiplicative", [False, True])
-@pytest.mark.parametrize("kind", [fs.GaussianNoise, fs.RademacherNoise, fs.UniformNoise])
+@pytest.mark.parametrize(
+    ("kind", "multiplicative"),
+    [
+        pytest.param(kind, multiplicative, marks=[pytest.mark.slow] * (multiplicative == (kind is fs.RademacherNoise)))
+        for kind in (fs.GaussianNoise, fs.RademacherNoise, fs.UniformNoise)
+        for multiplicative in (False, True)
+    ],
+)
 def test_a_step_of_stochastic_sam_is_the_expected_step_on_average(problem, kind, multiplicative) -> None:
     """8000 single steps: E theta_1 = theta_0 - h * field(theta_0), within 5 standard errors in every weight."""
     net = fs.DiagonalNetwork(depth=3, noise=kind({"w1": 0.3, "w2": 0.1, "w3": 0.2}, multiplicative))

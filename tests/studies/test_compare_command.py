@@ -42,6 +42,7 @@ def test_the_command_takes_other_losses(tmp_path, capsys) -> None:
     assert summary["order to modified flow"] == pytest.approx(2.0, abs=0.15)
 
 
+@pytest.mark.slow
 def test_from_a_tiny_start_the_runs_last_until_something_moves(tmp_path, capsys) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 3))

@@ -40,7 +40,7 @@ def test_the_edge_of_stability_of_a_sparse_problem_lies_where_the_loss_without_1
     assert max(row["loss at end"] for row in rows) < 1e-5
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_with_the_loss_over_2n_the_same_steps_are_far_below_the_edge(seed) -> None:
     problem = fs.datasets.sparse_regression(50, 100, 2, seed=seed)
     study = edge_of_stability(NET, problem, [1.75e-2, 5e-3], 60_000, alpha=0.01, n_sharpness=20)

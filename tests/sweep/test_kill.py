@@ -183,6 +183,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         running.close()
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_computes_while_workers_die_and_join(tmp_path: Path) -> None:
     expected = uninterrupted(tmp_path, 100)
     with cluster(tmp_path) as dask:

@@ -135,7 +135,9 @@ print(loaded, time.process_time() - started, "sympy" in sys.modules, *hits)
 """
 
 
-@pytest.mark.parametrize("formula", ["2*u**2 - v**2", "a*tanh(a) - (exp(b) - 1)**2"])
+@pytest.mark.parametrize(
+    "formula", ["2*u**2 - v**2", pytest.param("a*tanh(a) - (exp(b) - 1)**2", marks=pytest.mark.slow)]
+)
 def test_a_second_process_neither_imports_sympy_nor_compiles(tmp_path: Path, formula: str) -> None:
     code = LOAD.format(formula=formula, warm="")
     first = in_new_process(code, tmp_path).split()
