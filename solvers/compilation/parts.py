@@ -3,8 +3,8 @@
 Numba optimises each function and generates its machine code, and does both again in every caller, layer by
 layer. Functions called only from compiled code need neither: such *parts* are typed and lowered, and the function
 that Python calls links them. Passes that no part needs are left out, and the types of operations are cached
-for all functions together. This more than halves the compilation time of a first run. A variable of a part must keep
-its type, but for integers that become floats.
+for all functions together. This more than halves the compilation time of a first run. A part that cannot be compiled
+by the few passes takes the ordinary ones.
 
 It relies on internal classes of Numba. Where they are not as expected, functions are compiled the ordinary way.
 """
@@ -22,6 +22,8 @@ _PASSES = frozenset({
     "AnnotateTypes", "NativeLowering", "NoPythonBackend",
 })  # fmt: skip
 _COUNTED = _PASSES | {"IRLegalization"}
+#: What a part takes that contains more than the others, such as ``(s, *shape)`` or a variable of two types.
+_ORDINARY = _COUNTED | {"IRProcessing", "GenericRewrites", "ReconstructSSA", "PreLowerStripPhis"}
 #: Methods of Numba's code libraries that are overridden.
 _METHODS = (
     "_optimize_functions", "_optimize_final_module", "_get_module_for_linking", "_finalize_dynamic_globals", "finalize",
@@ -283,6 +285,7 @@ def _part(whole: Any) -> Any:
         def run_pass(self, state: Any) -> bool:
             state.library = PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
             state.flags.no_compile = True
+            state.status.fail_reason = None  # the few passes may have failed before the ordinary ones
             super().run_pass(state)
             lowered = state["cr"]
 
@@ -295,14 +298,17 @@ def _part(whole: Any) -> Any:
 
     class PartCompiler(whole):
         def define_pipelines(self) -> list[Any]:
+            few = _COUNTED if self.state.flags.nrt else _PASSES
+            return [self._only(few, {TranslateByteCode: translation}), self._only(_ORDINARY, {})]
+
+        def _only(self, names: frozenset[str], own: dict[Any, Any]) -> Any:
             (passes,) = super().define_pipelines()
             # Once each: Numba's second round prunes branches that inlining brings, and parts inline nothing.
-            names = _COUNTED if self.state.flags.nrt else _PASSES
             wanted = {kind: text for kind, text in passes.passes if kind.__name__ in names}
-            own = {TranslateByteCode: translation, NativeLowering: PartLowering}
+            own = {**own, NativeLowering: PartLowering}
             passes.passes = [(own.get(kind, kind), text) for kind, text in wanted.items()]
             passes._finalized = False
             passes.finalize()
-            return [passes]
+            return passes
 
     return PartCompiler

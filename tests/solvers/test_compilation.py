@@ -133,6 +133,20 @@ def test_variables_of_parts_keep_their_values_in_branches_and_loops_and_arrays_a
     assert after.alloc - before.alloc == after.free - before.free > 0
 
 
+def test_a_part_that_needs_more_passes_takes_them():
+    @part()
+    def extended(table):
+        value = np.zeros((2, *table.shape))
+        value = value.sum() + table[0, 0]
+        return value
+
+    @njit
+    def whole(table):
+        return extended(table)
+
+    assert whole(np.full((2, 3), 4.0)) == 4.0
+
+
 def test_a_signature_compiles_at_once_and_options_are_those_of_numba():
     @compiled("float64(float64)", error_model="python")
     def inverse(x):
