@@ -15,8 +15,7 @@ from flowsim.certificates import setting
 def parts(value: Any) -> Any:
     """What decides a flow, to the last bit, as something that can be looked up."""
     if isinstance(value, fs.Problem):
-        weight = value.sample_weight
-        return type(value), parts(value.X), parts(value.y), value.loss_function, None if weight is None else parts(weight)
+        return type(value), *map(parts, (value.X, value.y, value.loss_function, value.sample_weight))
     if isinstance(value, dict):
         return tuple((name, parts(each)) for name, each in sorted(value.items()))
     return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
