@@ -1,8 +1,9 @@
-"""Compile in advance, in separate processes, the functions that a run will need.
+"""Compile in advance, in processes of their own, the functions that a run will need.
 
 Numba compiles on one core, holding Python's lock. While a run reads its data and derives its equations, another
 core compiles the integrator's loop; a caller of a function that is being compiled waits for it
-(:mod:`flowsim.solvers.compilation.disk`). The processes collect no garbage and end without Python's finalisation.
+(:mod:`flowsim.solvers.compilation.disk`). One process loads the compiler, and is copied for every group of functions;
+they collect no garbage and end without Python's finalisation.
 """
 
 from __future__ import annotations
@@ -22,25 +23,22 @@ import gc, os, sys
 gc.disable()
 sys.path.append({root!r})
 from flowsim.solvers.precompile import compile_now
-compile_now({names!r}, {lower})
+compile_now({groups!r})
 os._exit(0)
 """
-#: Increment of the niceness of processes that compile what is needed later.
-_LATER = 5
 
 
 def compile_ahead(*groups: Sequence[str]) -> bool:
-    """Start a process for every group of functions ``"module:name"`` that are not on disk yet, in order of need.
+    """Start processes for groups of functions ``"module:name"``, as far as they are not on disk yet.
 
     Returns whether any was started. None is on a single core, or where there is no ``posix_spawn``.
     """
     folder = folder_of_digest(cache_folder())
     missing = [[name for name in group if not _is_on_disk(folder, name)] for group in groups]
-    if sys.executable and hasattr(os, "posix_spawn") and _cores() > 1:
-        for number, names in enumerate(missing):
-            if names:
-                _start(names, _LATER if number else 0)
-    return any(missing)
+    missing = [names for names in missing if names]
+    if missing and sys.executable and hasattr(os, "posix_spawn") and _cores() > 1:
+        _start(missing)
+    return bool(missing)
 
 
 def _cores() -> int:
@@ -52,8 +50,8 @@ def _is_on_disk(folder: Path, name: str) -> bool:
     return any((folder / module).glob(f"{function}-*.nbi"))
 
 
-def _start(names: Sequence[str], lower: int) -> None:
-    code = _CODE.format(root=_ROOT, names=list(names), lower=lower)
+def _start(groups: Sequence[Sequence[str]]) -> None:
+    code = _CODE.format(root=_ROOT, groups=groups)
     environment = os.environ | {FOLDER_VARIABLE: str(cache_folder())}
     quiet = [(os.POSIX_SPAWN_OPEN, file, os.devnull, os.O_RDWR, 0) for file in range(3)]
     # -P: a module of that name in the user's folder is not imported.
@@ -72,10 +70,14 @@ def _dispatcher(name: str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
-def compile_now(names: Sequence[str], lower: int) -> None:
-    """Compile each function for its declared argument types, unless another process is doing so."""
-    os.nice(lower)
-    for name in names:
-        dispatcher = _dispatcher(name)
+def compile_now(groups: Sequence[Sequence[str]]) -> None:
+    """Compile each function for its declared argument types, unless another process does; each group in a process."""
+    from numba.core.registry import cpu_target
+
+    dispatchers = [[_dispatcher(name) for name in names] for names in groups]
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+    mine = next((number for number in range(1, len(groups)) if os.fork() == 0), 0)
+    for dispatcher in dispatchers[mine]:
         if dispatcher._cache.claim.take():
             dispatcher.compile(dispatcher.declared)

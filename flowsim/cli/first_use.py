@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from flowsim.compiling import expect
 from flowsim.solvers.precompile import compile_ahead, load
 
-#: Functions ``"module:name"`` in order of need: the loop of a flow; those that write its problem and read its steps.
-_MARCH = ("flowsim.solvers.multistep.march:march",)
+#: Functions ``"module:name"``: the loop of a flow, and the solution of its steps; those that write its problem and
+#: read its steps.
+_LOOP = ("flowsim.solvers.multistep.march:march",), ("flowsim.solvers.multistep.newton:newton",)
 _AROUND = (
     "flowsim.solvers.multistep.problem:write_problem",
     "flowsim.solvers.separable.reading:sums",
@@ -18,8 +19,8 @@ _AROUND = (
 )
 #: command -> groups of functions, one process each
 COMPILED = {
-    **dict.fromkeys(("run", "limit", "certify", "explore"), (_MARCH, _AROUND)),
-    "compare": (("flowsim.descent.growth_loop:run_growth",), _MARCH, _AROUND),
+    **dict.fromkeys(("run", "limit", "certify", "explore"), (*_LOOP, _AROUND)),
+    "compare": (("flowsim.descent.growth_loop:run_growth",), *_LOOP, _AROUND),
 }
 
 

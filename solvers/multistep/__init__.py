@@ -12,7 +12,8 @@ Read :mod:`~flowsim.solvers.multistep.reference` first, one step in NumPy; then
 :mod:`~flowsim.solvers.multistep.march`, the compiled loop, which calls
 :mod:`~flowsim.solvers.multistep.formulas` (coefficients, prediction, local errors),
 :mod:`~flowsim.solvers.multistep.exponentials` (the map), :mod:`~flowsim.solvers.multistep.active` (active coordinates
-first), :mod:`~flowsim.solvers.multistep.step` (Newton's method),
+first), and by its address :mod:`~flowsim.solvers.multistep.newton`, which is compiled beside it:
+:mod:`~flowsim.solvers.multistep.step` (Newton's method),
 :mod:`~flowsim.solvers.multistep.iteration_matrix` (its linear solves) and
 :mod:`~flowsim.solvers.multistep.quasi_steady` (stiff modes). :mod:`~flowsim.solvers.multistep.workspace` is the layout
 of the arrays. Blow-ups at finite z: `distances`, `distance_map`, `straight_lines`; many coordinates: `screening`;

@@ -83,6 +83,10 @@ MOST_IN_ROWS = 1e5
 #: of a step, the update after an accepted step, and a straight line if active coordinates are at rest.
 LOCATE, EVALUATE, SHORTEN, COMMIT, CROSS = range(5)
 
+#: Tasks of the function that solves the equations of a step: f and f' of active coordinates at the trial point, of all
+#: others; the solution; the filter of errors; the projection of stiff modes.
+START, EXTEND, SOLVE, FILTER, REST = range(5)
+
 #: ``clock``: time, its rounding error, the proposed next step, and the unit of time of steps.
 TIME, TIME_LOW, NEXT_STEP, UNIT = range(4)
 #: Largest step, in any unit.

@@ -20,11 +20,9 @@ from flowsim.solvers.multistep.formulas import (
     predict,
     remember,
 )
-from flowsim.solvers.multistep.iteration_matrix import STEP, filtered, renew, size
+from flowsim.solvers.multistep.iteration_matrix import size
 from flowsim.solvers.multistep.loss import choose_products, note_scales
-from flowsim.solvers.multistep.quasi_steady import distances, project
 from flowsim.solvers.multistep.recording import begin_record, cross, open_records, record_step
-from flowsim.solvers.multistep.step import Equation, evaluate_flow, extend_flow, solve_step
 from flowsim.solvers.multistep.workspace import (
     Active,
     Exponentials,
@@ -37,7 +35,7 @@ from flowsim.solvers.multistep.workspace import (
     Values,
     Workspace,
 )
-from flowsim.solvers.simd import EIGHT, at_address, call, constant, load, magnitude, pointer, store, view, wider, widest
+from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, store, view, wider, widest
 
 #: Position of the tuple `State` in the table.
 _STATE = State.PLACE  # type: ignore[attr-defined]
@@ -116,12 +114,12 @@ def _start(ws, clock, counts, left):
             exponents_at(ws, trial.guess, clock[c.TIME])
             activate(ws, _next_step(clock, left))
             gather_listed(ws)
-            is_flow = evaluate_flow(ws, counts)
+            is_flow = _newton(ws, c.START, 0, counts) > 0
             note_scales(ws)
         if is_flow:
             break
         clock[c.NEXT_STEP] *= c.RETRY
-    extend_flow(ws)
+    _newton(ws, c.EXTEND, 0, counts)
     for i in range(sizes.padded):
         history.f[i], history.df[i] = trial.f[i], trial.df[i]
     for a in range(sizes.terms * sizes.padded):
@@ -130,56 +128,25 @@ def _start(ws, clock, counts, left):
 
 
 @bare()
-def _equation(ws, order, h, goal):
+def _newton(ws, task, has_matrix, counts):
+    """Call :func:`flowsim.solvers.multistep.newton.newton`."""
+    return call(view(Sizes, ws).newton, (task, int64(has_matrix), ws.buffer, ws.table, counts))
+
+
+@bare()
+def _write_equation(ws, order, h, allowed):
     formula = view(Formula, ws)
     second = h * h * formula.integral[order * FOLDS + 2]
-    first = h * formula.integral[order * FOLDS + 1] + second * formula.end_slope[order]
-    return Equation(first, second, math.sqrt(second), goal)
+    formula.equation[0] = h * formula.integral[order * FOLDS + 1] + second * formula.end_slope[order]
+    formula.equation[1], formula.equation[2], formula.equation[3] = second, math.sqrt(second), allowed
 
 
 @bare()
-def _follow(ws, equation):
-    """Update the inactive coordinates by the step's equation; returns the largest change from the guess."""
-    extend_flow(ws)
-    trial, gain, active, wp = view(Trial, ws), view(Scales, ws).gain, view(Active, ws), view(Sizes, ws).padded
-    most, first, second = constant(0.0), equation.first, equation.second
-    for i in range(active.n, active.padded):
-        one = (
-            trial.known[i]
-            + first * (trial.f[i] - trial.f_predicted[i])
-            - second * (trial.df[i] - trial.df_predicted[i])
-        )
-        most = wider(constant(gain[i] * abs(one - trial.guess[i])), most)
-        trial.guess[i] = one
-    for b in range(active.padded, wp, EIGHT):
-        solved = load(trial.known, b) + first * (load(trial.f, b) - load(trial.f_predicted, b))
-        solved = solved - second * (load(trial.df, b) - load(trial.df_predicted, b))
-        most = wider(load(gain, b) * magnitude(solved - load(trial.guess, b)), most)
-        store(trial.guess, b, solved)
-    return widest(most)
-
-
-@bare()
-def _solve(ws, equation, counts, has_matrix):
-    """Solve the step's equations: (solved, the step's stiffness, has a matrix)."""
-    sizes = view(Sizes, ws)
-    if sizes.graded == 0:
-        solved, stiff, has_matrix = solve_step(ws, equation, counts, has_matrix)
-        return solved and _follow(ws, equation) <= c.FAR, stiff, has_matrix
-    numbers = at_address(sizes.graded_numbers, 0, 1.0)
-    numbers[0], numbers[1], numbers[2], numbers[3] = equation
-    evaluations = call(sizes.graded, (STEP, ws.buffer, ws.table, view(Trial, ws).guess))
-    counts[c.EVALUATED] += abs(evaluations)
-    counts[c.MATRICES] += abs(evaluations)
-    return evaluations > 0, numbers[4], True
-
-
-@bare()
-def _filtered_error(ws, error):
+def _filtered_error(ws, error, counts):
     """The filtered error estimate, without rounding and residuals amplified by stiff modes."""
     residual, gain, wp = view(Trial, ws).residual, view(Scales, ws).gain, view(Sizes, ws).padded
     raw = size(residual, gain, wp)
-    filtered(ws, residual)
+    _newton(ws, c.FILTER, 1, counts)
     return error * math.sqrt(size(residual, gain, wp) / raw)
 
 
@@ -191,25 +158,13 @@ def _allowed(tol, depth, largest_exponent):
 
 
 @bare()
-def _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff):
+def _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff, counts):
     """Errors of the step and of the next lower and higher order, relative to the admissible error."""
     now, below, above = local_errors(ws, order, h, lower, higher)
     error = now / allowed
     if error > c.UNFILTERED and has_matrix and stiff > c.STIFF:
-        error = _filtered_error(ws, error)
+        error = _filtered_error(ws, error, counts)
     return error, below / allowed, above / allowed
-
-
-@bare()
-def _to_rest(ws, theta, allowed, counts):
-    """Project stiff modes onto their quasi-steady state; returns whether the matrix is still valid."""
-    own, by_others = distances(ws, theta)
-    if own <= c.NEAR * allowed and by_others > c.STALE * c.REST * allowed:
-        counts[c.MATRICES] += 1
-        if not renew(ws, theta):
-            return False
-    project(ws, theta, c.REST * allowed)
-    return True
 
 
 @bare()
@@ -276,7 +231,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
     past points (S each), then z, f and f' (S + 1 rows each), for ``S = counts[CAPACITY]`` steps.
     """
     ws, capacity = Workspace(pointer(buffer, 0), pointer(table, 0)), counts[c.CAPACITY]
-    state, sizes = view(State, ws), view(Sizes, ws)
+    state, sizes, tally = view(State, ws), view(Sizes, ws), pointer(counts, 0)
     record = open_records(pointer(records, 0), capacity, sizes.width)
     order, depth, has_matrix = state.order, state.depth, state.has_matrix > 0
     largest_exponent, fastest, least = _largest(ws)
@@ -289,7 +244,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
             return COMPLETED if left <= 0.0 else BUDGET if steps_here >= max_steps else FULL
         reach = min(left * unit, c.LONGEST)
         if order == 0:
-            if not _start(ws, clock, counts, reach):
+            if not _start(ws, clock, tally, reach):
                 return NON_FINITE
             order, depth, has_matrix = 1, 0, False
             if sizes.mapping != 0 and cross(ws, clock, counts, 0.0, t_end, record) == 1:
@@ -307,13 +262,14 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
         speed = 0.0 if fastest > 0.0 and least == 0.0 and depth > 0 and _has_decayed(ws) else fastest
         allowed = _allowed(tol, depth, largest_exponent + speed * t)
         choose_products(ws, h, allowed)
-        equation = _equation(ws, order, h, c.SOLVED * allowed)
-        solved, stiff, has_matrix = _solve(ws, equation, counts, has_matrix)
+        _write_equation(ws, order, h, allowed)
+        outcome = _newton(ws, c.SOLVE, has_matrix, tally)
+        solved, has_matrix, stiff = outcome % 2 > 0, outcome > 1, view(Formula, ws).equation[4]
 
         failure, error, below, above = 0, 0.0, 0.0, 0.0
         lower, higher = order > 1, order < c.MOST and depth > order
         if solved:
-            error, below, above = _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff)
+            error, below, above = _errors(ws, order, h, lower, higher, allowed, has_matrix, stiff, tally)
             if not error <= 1.0:
                 failure = STEP_FLOOR
                 clock[c.NEXT_STEP] = h * max(c.SHRINK, 0.9 * min(error, 1e100) ** (-1.0 / (order + 3)))
@@ -336,7 +292,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
             continue
 
         if has_matrix and sizes.graded == 0 and stiff > c.PROJECTED:
-            has_matrix = _to_rest(ws, equation.theta, allowed, counts)
+            has_matrix = _newton(ws, c.REST, 1, tally) > 0
         begin_record(ws, clock, counts, record)
         note_scales(ws)
         _accept(ws, order, h, sizes.graded == 0 and stiff > c.PROJECTED and depth > order)

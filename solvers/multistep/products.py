@@ -5,53 +5,20 @@ from __future__ import annotations
 from flowsim.solvers.compilation import bare, padded
 from flowsim.solvers.multistep.constants import BY_INVERSE_IN_ROWS, BY_ROWS, FIRST
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes
-from flowsim.solvers.simd import EIGHT, add_up, constant, load, spread, store, view
+from flowsim.solvers.simd import EIGHT, add_up, constant, less, load, store, store_both, two_sums, view
 
 
 @bare(forceinline=True)
 def _subtract(count, S, stride, x, m, b, base, out):
-    """`count` vectors of :func:`subtract_rows`, a constant from 1 to 4, in two sums each to hide the latency of one."""
-    t_0 = t_1 = t_2 = t_3 = load(base, b)
-    u_0 = u_1 = u_2 = u_3 = constant(0.0)
-    if count > 1:
-        t_1 = load(base, b + EIGHT)
-    if count > 2:
-        t_2 = load(base, b + 2 * EIGHT)
-    if count > 3:
-        t_3 = load(base, b + 3 * EIGHT)
+    """`count` vectors of :func:`subtract_rows`, a constant from 1 to 4."""
+    even, odd = two_sums(count, base, b)
     for s in range(0, m - 1, 2):
-        value, a = spread(x, s), s * stride + b
-        t_0 = t_0 - value * load(S, a)
-        if count > 1:
-            t_1 = t_1 - value * load(S, a + EIGHT)
-        if count > 2:
-            t_2 = t_2 - value * load(S, a + 2 * EIGHT)
-        if count > 3:
-            t_3 = t_3 - value * load(S, a + 3 * EIGHT)
-        value, a = spread(x, s + 1), a + stride
-        u_0 = u_0 - value * load(S, a)
-        if count > 1:
-            u_1 = u_1 - value * load(S, a + EIGHT)
-        if count > 2:
-            u_2 = u_2 - value * load(S, a + 2 * EIGHT)
-        if count > 3:
-            u_3 = u_3 - value * load(S, a + 3 * EIGHT)
+        a = s * stride + b
+        even = less(even, x[s], S, a)
+        odd = less(odd, x[s + 1], S, a + stride)
     if m % 2:
-        value, a = spread(x, m - 1), (m - 1) * stride + b
-        u_0 = u_0 - value * load(S, a)
-        if count > 1:
-            u_1 = u_1 - value * load(S, a + EIGHT)
-        if count > 2:
-            u_2 = u_2 - value * load(S, a + 2 * EIGHT)
-        if count > 3:
-            u_3 = u_3 - value * load(S, a + 3 * EIGHT)
-    store(out, b, t_0 + u_0)
-    if count > 1:
-        store(out, b + EIGHT, t_1 + u_1)
-    if count > 2:
-        store(out, b + 2 * EIGHT, t_2 + u_2)
-    if count > 3:
-        store(out, b + 3 * EIGHT, t_3 + u_3)
+        odd = less(odd, x[m - 1], S, (m - 1) * stride + b)
+    store_both(out, b, even, odd)
 
 
 @bare()

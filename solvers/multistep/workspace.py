@@ -54,6 +54,8 @@ class Sizes(NamedTuple):
     graded_numbers: Any
     #: 1 where the columns of A are stored
     has_columns: Any
+    #: address of the function that solves the equations of a step
+    newton: Any
 
 
 class Active(NamedTuple):
@@ -146,6 +148,8 @@ class Formula(NamedTuple):
     #: the trial step, and its admissible part
     step: Any
     part: Any
+    #: weights of f and -f' in the step's equation, theta, the allowed error; the stiffness of the step
+    equation: Any
 
 
 class Trial(NamedTuple):
@@ -255,7 +259,7 @@ def _table(
         History: {"z": wp, "z_low": wp, "df": wp, "f": HISTORY * wp, "exponents": K * wp, "spans": points},
         Formula: {
             "inverse_new": points, "inverse_old": points, "ratio": points, "end_slope": points,
-            "integral": FOLDS * points, "step": 1, "part": 1,
+            "integral": FOLDS * points, "step": 1, "part": 1, "equation": 5,
         },
         Trial: {
             "known": wp, "guess": wp, "f_predicted": wp, "df_predicted": wp, "trial_exponents": K * wp, "f_new": wp,
@@ -295,11 +299,12 @@ Sizes.HOLDS, Index.HOLDS = "constants", "indices"  # type: ignore[attr-defined]
 
 @cache
 def layout(
-    w: int, K: int, r: int, loss: int = 0, factored: int = 0, has_gram: bool = True
+    w: int, K: int, r: int, loss: int = 0, factored: int = 0, has_gram: bool = True, newton: int = 0
 ) -> tuple[NDArray[np.int64], int]:
     """The initial table for w coordinates of K exponentials, r rows and a loss, and the length of its buffer.
 
-    `factored` is the address of the factored solver, for more than SMALL coordinates.
+    `factored` is the address of the factored solver, for more than SMALL coordinates; `newton` that of the solution of
+    a step.
     """
     wp, rp = _padded(w), _padded(r)
     # For more coordinates than this the work is done in the rows of A.
@@ -317,7 +322,7 @@ def layout(
     table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
     table[: len(Sizes._fields)] = [
         w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0, 0, 0, 0, has_gram, loss != 0 or not has_gram,
-        0, 0, has_columns,
+        0, 0, has_columns, newton,
     ]  # fmt: skip
     indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
     table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [

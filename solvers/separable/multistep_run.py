@@ -63,9 +63,10 @@ def _table(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[n
     """The table of a workspace, and its length."""
     from flowsim.solvers.multistep.constants import SMALL
     from flowsim.solvers.multistep.factors import address as address_of_factors
+    from flowsim.solvers.multistep.newton import address as address_of_newton
     from flowsim.solvers.multistep.workspace import layout
 
-    return layout(w, K, r, loss, address_of_factors() if w > SMALL else 0, has_gram)
+    return layout(w, K, r, loss, address_of_factors() if w > SMALL else 0, has_gram, address_of_newton())
 
 
 @cache

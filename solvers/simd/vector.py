@@ -29,7 +29,7 @@ _CHOICE = ir.VectorType(ir.IntType(1), EIGHT)
 _BITS = ir.VectorType(_INT64, EIGHT)
 _compiled: Any = intrinsic
 #: LLVM's flag for fused multiply-add.
-_FLAGS = ("contract",)
+FLAGS = ("contract",)
 
 
 class _Eight(types.Type):
@@ -37,7 +37,8 @@ class _Eight(types.Type):
         super().__init__(name="Eight")
 
 
-_eight = _Eight()
+#: The type of vectors.
+EIGHTS = _Eight()
 
 
 @register_model(_Eight)
@@ -83,19 +84,19 @@ def _instructions(result: Any, *kinds: Any) -> Callable[[Callable[..., Any]], An
     return decorate
 
 
-@_instructions(_eight, None, types.int64)
+@_instructions(EIGHTS, None, types.int64)
 def load(code: _Code, array: Any, first: Any) -> Any:
     """``array[first : first + 8]`` of a flat contiguous array, unchecked."""
     return code.builder.load(code.vector(array, first), align=8)
 
 
-@_instructions(types.void, None, types.int64, _eight)
+@_instructions(types.void, None, types.int64, EIGHTS)
 def store(code: _Code, array: Any, first: Any, value: Any) -> None:
     """``array[first : first + 8] = value``, unchecked."""
     code.builder.store(value, code.vector(array, first), align=8)
 
 
-@_instructions(_eight, None, types.int64, types.int64)
+@_instructions(EIGHTS, None, types.int64, types.int64)
 def load_part(code: _Code, array: Any, first: Any, count: Any) -> Any:
     """The first `count` of ``array[first : first + 8]``, zeros for the others, which are not read."""
     builder, address = code.builder, code.vector(array, first)
@@ -104,7 +105,7 @@ def load_part(code: _Code, array: Any, first: Any, count: Any) -> Any:
     return builder.call(function, [address, _INT32(8), _below(builder, count), _LLVM([0.0] * EIGHT)])
 
 
-@_instructions(types.void, None, types.int64, types.int64, _eight)
+@_instructions(types.void, None, types.int64, types.int64, EIGHTS)
 def store_part(code: _Code, array: Any, first: Any, count: Any, value: Any) -> None:
     """Store the first `count` of the eight."""
     builder, address = code.builder, code.vector(array, first)
@@ -113,7 +114,7 @@ def store_part(code: _Code, array: Any, first: Any, count: Any, value: Any) -> N
     builder.call(function, [value, address, _INT32(8), _below(builder, count)])
 
 
-@_instructions(_eight, None, None, types.int64)
+@_instructions(EIGHTS, None, None, types.int64)
 def gather(code: _Code, array: Any, places: Any, first: Any) -> Any:
     """``array[places[first : first + 8]]``, unchecked."""
     builder, value = code.builder, _LLVM(ir.Undefined)
@@ -123,65 +124,65 @@ def gather(code: _Code, array: Any, places: Any, first: Any) -> Any:
     return value
 
 
-@_instructions(_eight, None, types.int64)
+@_instructions(EIGHTS, None, types.int64)
 def spread(code: _Code, array: Any, index: Any) -> Any:
     """Eight times ``array[index]``, unchecked."""
-    return _everywhere(code.builder, code.builder.load(code.entry(0, array, index)))
+    return everywhere(code.builder, code.builder.load(code.entry(0, array, index)))
 
 
-@_instructions(_eight, types.float64)
+@_instructions(EIGHTS, types.float64)
 def constant(code: _Code, value: Any) -> Any:
     """Eight times the same number."""
-    return _everywhere(code.builder, value)
+    return everywhere(code.builder, value)
 
 
-@_instructions(_eight, types.int64)
+@_instructions(EIGHTS, types.int64)
 def only(code: _Code, place: Any) -> Any:
     """The unit vector of one place, 0 to 7; zero for any other place."""
-    here = code.builder.icmp_signed("==", _places(), _everywhere(code.builder, place))
+    here = code.builder.icmp_signed("==", _places(), everywhere(code.builder, place))
     return code.builder.select(here, _LLVM([1.0] * EIGHT), _LLVM([0.0] * EIGHT))
 
 
-@_instructions(types.float64, _eight)
+@_instructions(types.float64, EIGHTS)
 def add_up(code: _Code, value: Any) -> Any:
     """The sum of the eight, by pairwise summation."""
     return _in_halves(code.builder, value, code.builder.fadd)
 
 
-@_instructions(_eight, _eight, _eight)
+@_instructions(EIGHTS, EIGHTS, EIGHTS)
 def greater(code: _Code, a: Any, b: Any) -> Any:
     """The greater of two, place by place; b where a is NaN."""
     return code.builder.select(code.builder.fcmp_ordered(">", a, b), a, b)
 
 
-@_instructions(_eight, _eight, _eight, _eight, _eight)
+@_instructions(EIGHTS, EIGHTS, EIGHTS, EIGHTS, EIGHTS)
 def below(code: _Code, a: Any, b: Any, then: Any, other: Any) -> Any:
     """`then` where a < b, `other` elsewhere and where one is NaN."""
     return code.builder.select(code.builder.fcmp_ordered("<", a, b), then, other)
 
 
-@_instructions(_eight, _eight)
+@_instructions(EIGHTS, EIGHTS)
 def magnitude(code: _Code, value: Any) -> Any:
     """Absolute values."""
     mask = _BITS([(1 << 63) - 1] * EIGHT)
     return code.builder.bitcast(code.builder.and_(code.builder.bitcast(value, _BITS), mask), _LLVM)
 
 
-@_instructions(types.float64, _eight)
+@_instructions(types.float64, EIGHTS)
 def largest(code: _Code, value: Any) -> Any:
     """The largest of the eight, none of them NaN."""
     builder = code.builder
     return _in_halves(builder, value, lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
 
-@_instructions(_eight, _eight, _eight)
+@_instructions(EIGHTS, EIGHTS, EIGHTS)
 def wider(code: _Code, a: Any, b: Any) -> Any:
     """The greater of two magnitudes, place by place; NaN is the greatest."""
     builder = code.builder
     return builder.select(builder.icmp_signed(">", builder.bitcast(a, _BITS), builder.bitcast(b, _BITS)), a, b)
 
 
-@_instructions(types.float64, _eight)
+@_instructions(types.float64, EIGHTS)
 def widest(code: _Code, value: Any) -> Any:
     """The greatest of eight magnitudes; NaN is the greatest."""
     builder, bits = code.builder, code.builder.bitcast(value, _BITS)
@@ -189,14 +190,15 @@ def widest(code: _Code, value: Any) -> Any:
     return builder.bitcast(most, ir.DoubleType())
 
 
-@_instructions(_eight, _eight, _eight)
+@_instructions(EIGHTS, EIGHTS, EIGHTS)
 def times_power(code: _Code, value: Any, shifted: Any) -> Any:
     """``value * 2^k`` for the integers k in the low bits of `shifted`."""
     value, shifted = (code.builder.bitcast(each, _BITS) for each in (value, shifted))
     return code.builder.bitcast(code.builder.add(value, code.builder.shl(shifted, _BITS([52] * EIGHT))), _LLVM)
 
 
-def _everywhere(builder: Any, value: Any) -> Any:
+def everywhere(builder: Any, value: Any) -> Any:
+    """Instructions for a vector of the same number."""
     undefined = ir.VectorType(value.type, EIGHT)(ir.Undefined)
     single = builder.insert_element(undefined, value, _INT32(0))
     return builder.shuffle_vector(single, undefined, ir.VectorType(_INT32, EIGHT)([0] * EIGHT))
@@ -221,7 +223,7 @@ def _places() -> Any:
 
 def _below(builder: Any, count: Any) -> Any:
     """The mask of the places below `count`."""
-    return builder.icmp_signed("<", _places(), _everywhere(builder, count))
+    return builder.icmp_signed("<", _places(), everywhere(builder, count))
 
 
 def _define(symbol: Callable[..., Any], instruction: str) -> None:
@@ -233,18 +235,18 @@ def _define(symbol: Callable[..., Any], instruction: str) -> None:
     @infer_global(symbol)
     class _Operator(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
-            if len(args) == 2 and args[1] is _eight and (args[0] is _eight or isinstance(args[0], types.Float)):
-                return signature(_eight, *args)
+            if len(args) == 2 and args[1] is EIGHTS and (args[0] is EIGHTS or isinstance(args[0], types.Float)):
+                return signature(EIGHTS, *args)
             return None
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         left, right = args
-        if sig.args[0] is not _eight:
-            left = _everywhere(builder, context.cast(builder, left, sig.args[0], types.float64))
-        return getattr(builder, instruction)(left, right, flags=_FLAGS)
+        if sig.args[0] is not EIGHTS:
+            left = everywhere(builder, context.cast(builder, left, sig.args[0], types.float64))
+        return getattr(builder, instruction)(left, right, flags=FLAGS)
 
-    lower_builtin(symbol, _eight, _eight)(generate)
-    lower_builtin(symbol, types.Float, _eight)(generate)
+    lower_builtin(symbol, EIGHTS, EIGHTS)(generate)
+    lower_builtin(symbol, types.Float, EIGHTS)(generate)
 
 
 _define(operator.add, "fadd")
