@@ -96,7 +96,8 @@ def read_table(
     elif not as_loss(loss).is_margin and (plain := _read_plain(path, sep)) is not None:
         known, values = plain
         targets, names = _choose(known, path.name, wanted, columns, drop, index, numbered=False)
-        X, y = (values.take([known.index(name) for name in each], axis=1) for each in (names, targets))
+        place = {name: k for k, name in enumerate(known)}
+        X, y = (values.take([place[name] for name in each], axis=1) for each in (names, targets))
         y = y[:, 0] if len(targets) == 1 else y
     else:
         frame = _read_frame(path, sep)

@@ -15,9 +15,8 @@ from flowsim.results.state import TIME_CLOCKS, State
 #: "distance" is the arc length of beta alone, without time.
 DrawnClock = Clock | str
 
-#: Points between the recorded steps, evenly spaced in arc length; states processed at once.
-_SAMPLES = 600
-_MANY, _CHUNK = 5000, 64
+#: Points between the recorded steps, evenly spaced in arc length; coordinates from which on recorded steps are drawn.
+_SAMPLES, _MANY = 600, 5000
 #: Fraction of the largest below which coordinates are not named; largest numbers of names and of grey lines.
 NEGLIGIBLE = 0.02
 MOST_NAMES = 10
@@ -67,27 +66,16 @@ def sampled(traj: Trajectory, clock: DrawnClock) -> State:
 
 def drawn(traj: Trajectory, clock: DrawnClock) -> Drawn:
     """Coordinates over a clock, the largest of them named."""
-    d = int(np.prod(traj.beta.shape[1:])) if traj.dense is None else int(np.prod(traj.at(0.0).beta.shape))
-    if traj.dense is None:
-        x, beta = on_clock(traj, clock), traj.beta.reshape(len(traj), -1)
-        index = _largest(np.abs(beta).max(axis=0))
-        return _named(x, beta[:, index], index)
-    if d <= _MANY:
+    beta = traj.beta.reshape(len(traj), -1)
+    if traj.dense is not None and beta.shape[1] <= _MANY:
         state = sampled(traj, clock)
-        beta = state.beta.reshape(len(state.t), -1)
-        index = _largest(np.abs(beta).max(axis=0))
-        return _named(on_clock(state, clock), beta[:, index], index)
-    lengths = traj.arclength[:: max(1, len(traj) // _SAMPLES)]
-    peak = np.zeros(d)
-    for place in np.linspace(lengths[0], lengths[-1], 24):
-        peak = np.maximum(peak, np.abs(traj.at(place, clock="arclength").beta.ravel()))
-    index = _largest(peak)[:_MOST_GREY]
-    parts, xs = [], []
-    for first in range(0, len(lengths), _CHUNK):
-        places = lengths[first : first + _CHUNK]
-        parts.append(traj.dense.some(places, "arclength", index))
-        xs.append(on_clock(traj.at(places, clock="arclength"), clock))
-    return _named(np.concatenate(xs), np.concatenate(parts), index)
+        x, beta = on_clock(state, clock), state.beta.reshape(len(state.t), -1)
+    else:
+        # The recorded points of a wide run, which are in memory.
+        part = slice(None, None, max(1, len(traj) // _SAMPLES) if traj.dense is not None else 1)
+        x, beta = on_clock(traj, clock)[part], beta[part]
+    index = _largest(np.maximum(beta.max(axis=0), -beta.min(axis=0)))
+    return _named(x, beta[:, index], index)
 
 
 def on_clock(state: Any, clock: DrawnClock) -> Array:

@@ -234,6 +234,20 @@ OTHERS = [
 ]  # fmt: skip
 
 
+def test_a_table_of_thousands_of_columns_is_read_without_pandas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flowsim.datasets import files
+
+    monkeypatch.setattr(files, "_read_frame", None)
+    values = np.random.default_rng(0).standard_normal((30, 7001))
+    names = [f"x{i}" for i in range(7000)]
+    np.savetxt(tmp_path / "t.csv", values, "%.17g", ",", header=",".join([*names, "y"]), comments="")
+    problem = fs.datasets.read_table(tmp_path / "t.csv", "y", raw=True)
+    np.testing.assert_array_equal(np.column_stack([problem.X, problem.y]), values)
+    assert list(problem.feature_names) == names
+
+
 @pytest.mark.parametrize("text", PLAIN + OTHERS)
 def test_plain_tables_are_read_without_pandas_as_pandas_reads_them(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
