@@ -31,7 +31,7 @@ Places = NDArray[np.intp]
 
 #: An end of sigma that no loss reaches in floats: sigma grows like ln ln(1/L).
 _HORIZON = 1e12
-_ITERATIONS = 80
+_ITERATIONS, _ROUNDING = 80, 4e-16
 
 
 class LossClock(Coordinates, Protocol):
@@ -107,7 +107,7 @@ class LossReader(DenseOutput):
             middle = (low + high) / 2
             best = np.where((count % 3 == 2) | ~np.isfinite(guess), middle, np.clip(guess, low, high))
             gap = self.on(clock, step, best) - values
-            if (high - low <= 4e-16).all() or (gap == 0).all():
+            if (high - low <= _ROUNDING).all() or (np.abs(gap) <= _ROUNDING * np.abs(values)).all():
                 break
             low, below = np.where(gap <= 0, best, low), np.where(gap <= 0, gap, below)
             high, above = np.where(gap >= 0, best, high), np.where(gap >= 0, gap, above)

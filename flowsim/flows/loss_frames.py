@@ -218,6 +218,6 @@ class ElapsedTime:
         at = low[:, None] - step[:, None] + length[:, None] * (nodes + 1) / 2
         powers = np.polynomial.chebyshev.chebvander(2 * at - 1, _POINTS - 1)
         exponent = np.einsum("pgk,pk->pg", powers, self.exponents[step])
-        with np.errstate(over="ignore"):
-            out: Array = self.h[step] * length / 2 * (np.exp(exponent) @ weights)
-        return out
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = self.h[step] * length / 2 * (np.exp(exponent) @ weights)
+        return np.where(length > 0.0, out, 0.0)

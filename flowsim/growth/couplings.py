@@ -17,6 +17,9 @@ from flowsim.network.networks import LinearNetwork
 from flowsim.problem import MatrixSensing, Problem, Regression
 from flowsim.problem.entries import dense
 
+#: Margin from which on the losses that tend to 0 are exponentials to rounding.
+_LARGE_MARGIN = 40.0
+
 
 @dataclass(frozen=True, eq=False)
 class Squares:
@@ -86,6 +89,19 @@ class LogarithmOfLoss:
         """ln L at products (..., r, m)."""
         return self._parts(product)[0][..., 0, 0]
 
+    def log_sum_exp(self, product: Array) -> LogarithmOfLoss | None:
+        """The same as a log-sum-exp function, which it is where all margins are large."""
+        return self if (self.problem.y * (self.features @ product)).min() > _LARGE_MARGIN else None
+
+    def exponents(self, product: Array) -> Array:
+        """Exponents of the loss of each entry, (..., n m)."""
+        out = log_abs(self.problem.entry_weights) - self.problem.y * (self.features @ product)
+        return out.reshape(*product.shape[:-2], -1)
+
+    def force(self, weights: Array) -> Array:
+        """G of the entries' parts in the loss."""
+        return self.features.T @ (self.problem.y * weights.reshape(*weights.shape[:-1], *self.problem.y.shape))
+
     def _parts(self, product: Array) -> tuple[Array, Array, Array]:
         """ln L, minus its slopes in the predictions, and the curvatures of L over L."""
         problem, logs = self.problem, self.problem.loss_function.margin_logs
@@ -116,6 +132,18 @@ class Transposed:
     @property
     def signal(self) -> Array | None:
         return None if self.inner.signal is None else np.ascontiguousarray(self.inner.signal.T)
+
+    def log_sum_exp(self, product: Array) -> Transposed | None:
+        inner = self.inner
+        return self if isinstance(inner, LogarithmOfLoss) and inner.log_sum_exp(product.T) is not None else None
+
+    def exponents(self, product: Array) -> Array:
+        assert isinstance(self.inner, LogarithmOfLoss)
+        return self.inner.exponents(np.swapaxes(product, -1, -2))
+
+    def force(self, weights: Array) -> Array:
+        assert isinstance(self.inner, LogarithmOfLoss)
+        return np.swapaxes(self.inner.force(weights), -1, -2)
 
     def value(self, product: Array) -> Array:
         return np.ascontiguousarray(np.swapaxes(self.inner.value(np.swapaxes(product, -1, -2)), -1, -2))

@@ -6,7 +6,8 @@ The state is kept as an orthonormal frame times logarithms times a right factor 
 number of orders of magnitude costs no precision. Where the product moves, Gauss collocation in the values of G
 (:mod:`.collocation`); where it is at rest, the exact exponential (:mod:`.plateau`). Read `problem`, `frame` (the graded
 frame), `steps` (the integration), `collocation` and `iteration` (one step), `solution`; `explicit` takes mild starts,
-`resting` long steps, `relaxation` is the preconditioner and error filter. It contains no networks and no learning.
+`resting` long steps, `saturated` losses near 0, `relaxation` is the preconditioner and error filter. It contains no
+networks and no learning.
 """
 
 from flowsim.solvers.frames.frame import Frame, factor_frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from flowsim.solvers.frames.iteration import (
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.relaxation import Relaxation, factor, sizes
-from flowsim.solvers.gauss import GaussTableau
+from flowsim.solvers.frames.saturated import LogSumExp, has_few_weights, solve_saturated
+from flowsim.solvers.gauss import GaussTableau, lagrange_weights
 
 #: Size of S f, relative to f and S, below which it is rounding.
 _NO_TURN = 1e-13
@@ -68,8 +70,18 @@ class StageEquations:
             self.first, self.second, self.gram = _visible(frame)
             self.relaxation = _plain_relaxation(frame, *bends)
             self.growth = growth_of(self.problem, frame, G, level)
+        self._saturated = self._log_sum_exp(frame)
         self.stats["njev"] += 1
         self._length = 0.0
+
+    def _log_sum_exp(self, frame: Frame) -> tuple[LogSumExp, Array] | None:
+        """The coupling as a log-sum-exp function of few terms, if it is that, and the product here."""
+        if not hasattr(self.problem.coupling, "log_sum_exp"):
+            return None
+        one, other = frame.value()
+        product = one @ other.T
+        form = self.problem.coupling.log_sum_exp(product)
+        return (form, product) if form is not None and has_few_weights(form, product) else None
 
     def turning(self, frame: Frame, G: Array, level: float) -> float:
         """Rate at which S turns directions below exp(level), ``max |S^m f|^(1/m)``, m the order of a step's first
@@ -118,6 +130,10 @@ class StageEquations:
             )
             self._count(iterations)
             return solved if converged else None
+        if self._saturated is not None:
+            return solve_saturated(
+                *self._saturated, self._linearised, lambda G, change: self._enough(h * change, G), len(G)
+            )
         if self.careful == 0 and (found := self._fixed_point_of_any(G)) is not None:
             return found
         found = self._newton_of_any(G)
@@ -126,6 +142,17 @@ class StageEquations:
         elif found is not None:
             self.careful = CAREFUL_STEPS
         return found
+
+    def ends(self, G: Array) -> tuple[Array, Array] | None:
+        """G at the ends by those at all nodes but one, where its value at the product there is lost to cancellation.
+
+        Of exponents of the size of 1 / rounding nothing is left after differences.
+        """
+        if self._saturated is None:
+            return None
+        c = self.tableau.c
+        first, last = lagrange_weights(c[:-1], np.zeros(1))[0], lagrange_weights(c[1:], np.ones(1))[0]
+        return np.tensordot(first, G[:-1], axes=1), np.tensordot(last, G[1:], axes=1)
 
     def _count(self, iterations: int) -> None:
         self.stats["nfev"] += iterations * self.tableau.stages
@@ -178,6 +205,18 @@ class StageEquations:
             last = size
             G = np.ascontiguousarray(G + self._krylov(at, product, G, residual))
         return None
+
+    def _linearised(self, G: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Products at the nodes, and their derivative along changes of G."""
+        data = self._data
+        at, product, _ = self._stages(np.ascontiguousarray(G))
+
+        def derivative(change: Array) -> Array:
+            d1, d2 = _perturb(G, data.h, data.damping, at, change)
+            out: Array = _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
+            return out
+
+        return product, derivative
 
     def _krylov(self, at: Stages, product: Array, G: Array, residual: Array) -> Array:
         """One step of Newton's method by GMRES, to a low accuracy."""

@@ -287,8 +287,8 @@ class _Run:
             first, second = (np.ascontiguousarray(each) for each in columns)
             first, second = propagate(G, h, damping, first, second)[1]
             end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
-            G1 = self._value(end)
-            ratio, stiff, scale = error_and_factor(self.equations.defects(G, self.G, G1, h), self.tol, self.count)
+            G0, G1 = self.equations.ends(G) or (self.G, self._value(end))
+            ratio, stiff, scale = error_and_factor(self.equations.defects(G, G0, G1, h), self.tol, self.count)
             if not ratio <= 1.0:
                 self.stats["rejected"] += 1
                 # Where errors of the step before relax, the observed order is lower: reduce the step by increasing
@@ -302,7 +302,7 @@ class _Run:
             self.status = Status.NON_FINITE
             return []
         self.h = h * (min(scale, CAUTIOUS_GROWTH) if retry else scale)
-        G = np.concatenate([self.G[None], G, G1[None]])
+        G = np.concatenate([G0[None], G, G1[None]])
         answered = self.tol if stiff else 0.0
         return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem, answered)]
 

@@ -6,6 +6,7 @@ import gmpy2
 import mpmath as mp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 from scipy.linalg import hadamard
 
 import flowsim as fs
@@ -127,6 +128,40 @@ def test_several_targets_go_to_the_nuclear_margin() -> None:
     assert (np.diff(seen.margin) > 0).all()
     # Between the run's own margin and its own bound lies the largest there is.
     assert 1 <= seen.bound[-1] / seen.margin[-1] < 1 + 2e-3
+
+
+def test_losses_that_no_float_holds_are_reached_in_some_hundred_steps() -> None:
+    """The softmax weights of the loss then are those of a complementarity problem, a hundred million times as stiff."""
+    problem = separable(2, 8, 4, 2)
+    run = fs.gradient_flow(
+        fs.LinearNetwork(6), problem, 1e8, alpha=1.0, clock="log_loss", t_eval=[1e3, 2.3e6, 1e8], max_steps=400
+    )
+    np.testing.assert_allclose([problem.log_loss(beta) for beta in run.beta], [-1e3, -2.3e6, -1e8], rtol=1e-12)
+    seen = nuclear_separation(run, problem)
+    assert (np.diff(seen.margin) > 0).all()
+    assert 1 <= seen.bound[-1] / seen.margin[-1] < 1 + 1e-3
+    assert run.imbalance_drift < 1e-9
+
+
+@pytest.mark.parametrize(("D", "m"), [(4, 2), (2, 3)])
+def test_small_losses_agree_with_an_implicit_method_in_the_weights(D: int, m: int) -> None:
+    problem, net, end = separable(5, 9, D, m, "exponential"), fs.LinearNetwork(4), 300.0
+    start = fs.linear_start(net, problem)
+    X, Y = problem.X, problem.y
+
+    def field(_: float, flat: np.ndarray) -> np.ndarray:
+        Z = flat.reshape(D + m, -1)
+        exponents = -Y * (X @ Z[:D] @ Z[D:].T)
+        weights = np.exp(exponents - exponents.max())
+        G = X.T @ (Y * weights / weights.sum())
+        moved = np.concatenate([G @ Z[D:], G.T @ Z[:D]])
+        return (moved / (moved**2).sum()).ravel()
+
+    Z = 0.5 * np.concatenate([start["U"], start["V"]])
+    first = -problem.log_loss(Z[:D] @ Z[D:].T)
+    exact = solve_ivp(field, (first, end), Z.ravel(), method="Radau", rtol=1e-9, atol=1e-9).y[:, -1].reshape(Z.shape)
+    run = fs.gradient_flow(net, problem, end, alpha=0.5, start=start, clock="log_loss")
+    np.testing.assert_allclose(run.beta[-1], exact[:D] @ exact[D:].T, atol=1e-6 * end)
 
 
 def test_events_and_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
