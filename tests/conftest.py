@@ -1,6 +1,12 @@
-"""Shared problems, and figures that never open a window."""
+"""Shared problems, figures that never open a window, and one thread a process: tests run side by side."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import os
+
+for library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy is imported, and by every process that a test starts
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import matplotlib
 import numpy as np

@@ -75,9 +75,7 @@ def largest_stable_step(
 def _top(product: Callable[[Array], Array], size: int, vector: Array | None) -> tuple[float, Array]:
     """The largest eigenvalue of a symmetric operator, and its eigenvector, from which the next search starts."""
     if size <= _DENSE:
-        matrix = product(np.eye(size))
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        return float(values[-1]), vectors[:, -1]
+        return _top_of_matrix(product(np.eye(size)))
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     # Plus a fixed vector: the last eigenvector alone may be an exact eigenvector that is no longer the leading one.
@@ -88,9 +86,15 @@ def _top(product: Callable[[Array], Array], size: int, vector: Array | None) -> 
     try:
         values, vectors = eigsh(operator, k=1, which="LA", v0=start, tol=_TOLERANCE, ncv=min(size - 1, 40))
     except ArpackNoConvergence:
-        matrix = product(np.eye(size))
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        return float(values[-1]), vectors[:, -1]
+        return _top_of_matrix(product(np.eye(size)))
+    return float(values[0]), vectors[:, 0]
+
+
+def _top_of_matrix(matrix: Array) -> tuple[float, Array]:
+    from scipy.linalg import eigh
+
+    last = len(matrix) - 1
+    values, vectors = eigh((matrix + matrix.T) / 2, subset_by_index=[last, last])
     return float(values[0]), vectors[:, 0]
 
 

@@ -334,14 +334,21 @@ def test_the_progress_bar_shows_rate_and_time_left(capsys: pytest.CaptureFixture
     assert "4/4" not in capsys.readouterr().err
 
 
-def test_one_thread_computes_each_point() -> None:
+def test_one_thread_computes_each_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    from threadpoolctl import threadpool_limits
+
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        monkeypatch.delenv(f"{library}_NUM_THREADS", raising=False)
+
     def threads(x: int) -> int:
         from threadpoolctl import threadpool_info
 
         return max(info["num_threads"] for info in threadpool_info())
 
-    for workers in (1, 2):
-        assert_array_equal(fs.sweep(threads, {"x": [0, 1]}, workers=workers)["value"], [1, 1])
+    with threadpool_limits(2):
+        assert threads(0) == 2
+        for workers in (1, 2):
+            assert_array_equal(fs.sweep(threads, {"x": [0, 1]}, workers=workers)["value"], [1, 1])
 
 
 def test_the_room_and_the_function_go_by_one_name() -> None:
