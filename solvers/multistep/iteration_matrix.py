@@ -76,9 +76,12 @@ def renew(ws, theta):
     for s in range(active.n):
         own = S[s * sizes.inverse + s] if active.solver == BY_INVERSE else matrix.reach[s]
         matrix.weight[s] = theta * beta_z[s]
+        matrix.root[s] = own
         matrix.reach[s] = min(own, 1.0 / max(matrix.weight[s], 1e-300))
     if active.solver == BY_INVERSE:
-        update_inverse(S, sizes.inverse, matrix.weight, active.n, active.padded, matrix.work, matrix.second)
+        update_inverse(
+            S, sizes.inverse, matrix.weight, active.n, active.padded, matrix.work, matrix.second, matrix.root
+        )
     elif active.solver == BY_INVERSE_IN_ROWS:
         _invert_in_rows(ws)
     else:
@@ -108,8 +111,11 @@ def _invert_in_rows(ws):
     for q in range(sizes.rows):
         scaled(matrix.weight, pointer(design, q * sizes.padded), active.padded, matrix.root)
         into_rows(ws, matrix.root, pointer(matrix.inverse, q * sizes.inverse))
-    padded_rows = padded(sizes.rows)
-    update_inverse(matrix.inverse, sizes.inverse, matrix.curvature, sizes.rows, padded_rows, matrix.work, matrix.second)
+        matrix.rows[q] = matrix.inverse[q * sizes.inverse + q]
+    update_inverse(
+        matrix.inverse, sizes.inverse, matrix.curvature, sizes.rows, padded(sizes.rows), matrix.work, matrix.second,
+        matrix.rows,
+    )  # fmt: skip
 
 
 @bare()

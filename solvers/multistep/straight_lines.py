@@ -46,6 +46,8 @@ _TIE = 1e-13
 _LONGER = 10.0
 #: Largest implicit Euler step that measures the distance from rest, over the fastest time scale, limited by rounding.
 _IMPLICIT = 1e10
+#: Rounding errors of f that count as none along combinations of columns that vanish.
+_ROUNDINGS = 32.0 * float(np.finfo(np.float64).eps)
 #: A failed test of rest is repeated once coordinates are this much closer.
 _CLOSER = 0.1
 #: Bound on the neglected motion of others along a line.
@@ -147,21 +149,39 @@ def _settled(ws, sides):
 
 
 @bare()
+def _is_rounding(ws, velocity):
+    """Whether a velocity of settled coordinates is rounding of the gradient, ``|x_s| max_j |x_j beta_j|``."""
+    active, values, largest = view(Active, ws), view(Values, ws), 0.0
+    for s in range(active.n):
+        if values.beta_z[s] > 0.0:
+            largest = max(largest, math.sqrt(own_curvature(ws, s)) * abs(values.beta[s]))
+    for s in range(active.n):
+        if values.beta_z[s] > 0.0 and abs(velocity[s]) > _ROUNDINGS * math.sqrt(own_curvature(ws, s)) * largest:
+            return False
+    return True
+
+
+@bare()
 def _to_rest(ws, sides, fastest, left):
     """Move active coordinates to rest by an implicit Euler step over the rest of the run; False if too far.
 
-    ``theta (I + theta G D)^-1 f``, with f of the others updated in ``Trial.f``.
+    ``theta F f``, ``F = (I + theta G D)^-1``, with f of the others updated in ``Trial.f``.
+    Where active columns are dependent, ``F^2 f`` is the part of f that no step brings to rest: rounding, left out.
     """
     active, newton, f, beta_z = view(Active, ws), view(Newton, ws), view(Trial, ws).f, view(Values, ws).beta_z
     theta = min(left, _IMPLICIT / fastest)
     if not renew(ws, theta):
         return False
-    delta, largest = newton.delta, 0.0
+    delta, kept, largest = newton.delta, newton.rest, 0.0
     for s in range(active.padded):
         delta[s] = f[s] if s < active.n and beta_z[s] > 0.0 else 0.0
     shrink(ws, delta, c.ONCE)
     for s in range(active.padded):
-        delta[s] = theta * delta[s] if s < active.n and beta_z[s] > 0.0 else 0.0
+        kept[s] = delta[s]
+    shrink(ws, kept, c.ONCE)
+    share = 1.0 if _is_rounding(ws, kept) else 0.0
+    for s in range(active.padded):
+        delta[s] = theta * (delta[s] - share * kept[s]) if s < active.n and beta_z[s] > 0.0 else 0.0
         largest = max(largest, newton.gain[s] * abs(delta[s]))
         newton.work[s] = beta_z[s] * delta[s]
     if not largest <= sides.head[CLOSE]:

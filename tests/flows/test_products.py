@@ -332,3 +332,17 @@ def test_a_start_of_no_coefficients_that_fits_its_data_stays(depth, alpha):
     problem = fs.Regression(rng.standard_normal((3, 3)), np.zeros(3))
     run = fs.gradient_flow(fs.DiagonalNetwork(depth=depth), problem, 74.0, alpha=alpha, start=start)
     assert_allclose(run.beta[-1], 0.0, atol=1e-300)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("alpha", ["1e-10", "1e-30", "1e-1000"])
+@pytest.mark.parametrize(("seed", "columns"), [(0, [0, 0, 1, 2]), (4, [0, 0, 1, 2]), (5, [0, 1, 2, 0, 1, 2])])
+def test_columns_that_occur_twice_share_their_coefficient(depth, alpha, seed, columns):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((6, 3))
+    y = X @ [1.0, -0.7, 0.3] + 0.2 * rng.standard_normal(6)
+    net, problem = fs.DiagonalNetwork(depth=depth), fs.Regression(X[:, columns], y)
+    path = fs.saddle_to_saddle(net, problem)
+    run = fs.gradient_flow(net, problem, 3 * path.jump_times[-1], alpha=alpha, clock="accelerated", max_steps=2000)
+    assert_allclose(run.beta[-1], path.end, rtol=0, atol=1e-6)
+    assert_allclose(run.beta[-1][0], run.beta[-1][columns.index(0, 1)], rtol=1e-6)

@@ -102,8 +102,9 @@ def test_the_steps_of_the_compiled_loop_are_those_of_the_reference(seed, gamma, 
 
 
 @njit
-def updated_inverse(S, stride, weight, m, width, first, second):
-    update_inverse(pointer(S, 0), stride, pointer(weight, 0), m, width, pointer(first, 0), pointer(second, 0))
+def updated_inverse(S, stride, weight, m, width, first, second, diagonal):
+    scratch = pointer(first, 0), pointer(second, 0)
+    update_inverse(pointer(S, 0), stride, pointer(weight, 0), m, width, *scratch, pointer(diagonal, 0))
 
 
 @pytest.mark.parametrize("stiffness", [1.0, 1e5, 1e12])
@@ -116,12 +117,31 @@ def test_the_kept_matrix_is_exact_at_any_stiffness(m, stiffness):
     S, weight = np.zeros((m, stride)), np.zeros(stride)
     S[:, :m], weight[:m] = gram, weights
     flat = S.ravel()
-    updated_inverse(flat, stride, weight, m, -(-m // 8) * 8, np.zeros(stride), np.zeros(stride))
+    updated_inverse(flat, stride, weight, m, -(-m // 8) * 8, np.zeros(stride), np.zeros(stride), gram.diagonal().copy())
     with mpmath.workdps(50):
         exact = (mpmath.matrix(gram.tolist()) ** -1 + mpmath.diag([float(each) for each in weights])) ** -1
         exact = np.array(exact.tolist(), dtype=float)
     size = np.sqrt(np.outer(exact.diagonal(), exact.diagonal()))
     assert (np.abs(flat.reshape(m, stride)[:, :m] - exact) / size).max() < 1e-12
+
+
+@pytest.mark.parametrize("stiffness", [1.0, 1e5, 1e10, 1e18])
+@pytest.mark.parametrize("copies", [[0, 0], [0, 1, 0], [0, 1, 2, 1, 0], [0, 0, 0, 1, 2, 3, 4, 5, 6, 3, 6, 6]])
+def test_the_kept_matrix_is_exact_for_columns_that_occur_twice(copies, stiffness):
+    rng = np.random.default_rng(len(copies))
+    X, m, stride = rng.standard_normal((9, 7))[:, copies], len(copies), 16
+    gram, weights = X.T @ X / 9, rng.uniform(0.1, 1, m) * stiffness
+    S, weight = np.zeros((m, stride)), np.zeros(stride)
+    S[:, :m], weight[:m] = gram, weights
+    flat = S.ravel()
+    updated_inverse(flat, stride, weight, m, 16, np.zeros(stride), np.zeros(stride), gram.diagonal().copy())
+    with mpmath.workdps(60):
+        rows = mpmath.matrix((X / 3).tolist())
+        inverse = mpmath.diag([1 / mpmath.mpf(float(each)) for each in weights])
+        exact = inverse - inverse * (rows.T * rows + inverse) ** -1 * inverse
+        exact = np.array(exact.tolist(), dtype=float)
+    size = np.sqrt(np.outer(exact.diagonal(), exact.diagonal()))
+    assert (np.abs(flat.reshape(m, stride)[:, :m] - exact) / size).max() < 1e-7
 
 
 @njit
