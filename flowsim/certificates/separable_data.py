@@ -16,7 +16,7 @@ from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, RESOLVED
 from flowsim.certificates.setting import Setting
 from flowsim.network import InitialScale, quadratic_form
-from flowsim.problem.margins import is_separable, max_margin_l1
+from flowsim.problem.margins import is_separable, max_margin_l1, weighted_rows
 from flowsim.results import State, Trajectory
 
 LYU_LI = "Lyu & Li, arXiv 1906.05890"
@@ -109,14 +109,19 @@ def l1_max_margin(setting: Setting) -> Evidence:
     scale = _LARGE if setting.alpha is None else setting.alpha
     state = flow.at(_LOOKS, clock="log_loss")
     beta = state.beta
-    rows = problem.y[:, None] * setting.X
+    rows = (problem.y[:, None] * setting.X)[weighted_rows(problem)]
+    weights = problem.entry_weights[weighted_rows(problem)]
     size = np.abs(beta).sum(axis=1)
     gap = 1.0 - (beta @ rows.T).min(axis=1) / (best * size)
     outside = nnls(rows.T, z := _dual(scale, state[-1]), maxiter=100 * problem.n)[1] / float(np.linalg.norm(z))
     falls = np.where(gap[1:] < _CLOSED, 0.0, gap[1:] / gap[:-1])
     beyond = max(0.0, -float(gap.min())) / _CLOSED
     # The smoothed margin never decreases; the margin differs from it by this much at most.
-    slack = math.log(problem.n) / _LOOKS[:-1] + problem.d * math.exp(2 * scale.log) / size[:-1] + _CLOSED
+    slack = (
+        math.log(weights.sum() / weights.min()) / _LOOKS[:-1]
+        + problem.d * math.exp(2 * scale.log) / size[:-1]
+        + _CLOSED
+    )
     if max(outside / _DUAL, beyond) <= 1.0 < falls.max() + _CLOSED and (np.diff(gap) <= slack).all():
         raise UnresolvedError(
             f"from alpha = {scale} the gap to the largest margin, {gap[-1]:.2g}, does not close by then"

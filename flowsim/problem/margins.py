@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.problem.problems import Problem
@@ -23,7 +24,7 @@ class MaxMargin:
     direction : array (d,)
         Of norm 1.
     margin : float
-        ``min_i y_i x_i . direction``, > 0.
+        ``min_i y_i x_i . direction`` over the rows of positive weight, > 0.
     norm : {"l1", "l2"}
     """
 
@@ -51,7 +52,7 @@ def max_margin_l1(problem: Problem) -> MaxMargin:
     norms = _column_sizes(A)
     scaled = A / norms if isinstance(A, np.ndarray) else A @ _diagonal(1.0 / norms)
     both = np.hstack([scaled, -scaled]) if isinstance(A, np.ndarray) else _beside(scaled)
-    found = linprog(np.tile(norms.max() / norms, 2), A_ub=-both, b_ub=-np.ones(problem.n), method="highs")
+    found = linprog(np.tile(norms.max() / norms, 2), A_ub=-both, b_ub=-np.ones(A.shape[0]), method="highs")
     if found.status != 0:
         raise ValueError("`problem` must be separable: no direction has a positive margin on all of its rows.")
     b = (found.x[: problem.d] - found.x[problem.d :]) * (norms.max() / norms)
@@ -79,9 +80,9 @@ def max_margin_l2(problem: Problem) -> MaxMargin:
 
     A, size = _signed_rows(problem)
     full = (A if isinstance(A, np.ndarray) else A.toarray()) / size
-    system = np.vstack([full.T, np.ones(problem.n)])
+    system = np.vstack([full.T, np.ones(len(full))])
     target = np.append(np.zeros(problem.d), 1.0)
-    u, _ = nnls(system, target, maxiter=30 * problem.n)
+    u, _ = nnls(system, target, maxiter=30 * len(full))
     rest = system @ u - target
     if not -rest[-1] > _NO_MARGIN:
         raise ValueError("`problem` must be separable: no direction has a positive margin on all of its rows.")
@@ -101,16 +102,21 @@ def is_separable(problem: Problem) -> bool:
         raise
 
 
+def weighted_rows(problem: Problem) -> NDArray[np.bool_]:
+    """The rows that the loss contains, (n,): a row of weight 0 has no margin to keep."""
+    return np.ones(problem.n, dtype=bool) if problem.sample_weight is None else problem.sample_weight > 0
+
+
 def _signed_rows(problem: Problem) -> tuple[Any, float]:
-    """``y_i x_i`` and the largest norm of a row."""
+    """``y_i x_i`` of the rows of positive weight, and the largest norm of one."""
     y = problem.y.reshape(problem.n, -1)
     if y.shape[1] != 1 or not np.isin(y, (-1.0, 1.0)).all():
         raise ValueError("`problem` must have one target of labels -1 and +1 for a margin.")
     if problem.is_dense:
-        A: Any = problem.X * y
+        A: Any = (problem.X * y)[weighted_rows(problem)]
         return A, float(np.sqrt((A**2).sum(axis=1).max())) or 1.0
     if hasattr(problem.X, "tocsr"):
-        A = problem.X.multiply(y).tocsr()
+        A = problem.X.multiply(y).tocsr()[weighted_rows(problem)]
         return A, float(np.sqrt(A.multiply(A).sum(axis=1).max())) or 1.0
     raise ValueError("`problem` must hold the entries of X; received a LinearOperator.")
 

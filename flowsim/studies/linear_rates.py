@@ -32,13 +32,15 @@ from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_start
-from flowsim.problem import Regression
+from flowsim.problem import Regression, require_squares
 from flowsim.results import Trajectory
 
 Scale = float | str | Decimal
 
-#: Losses below this part of the loss at 0 are not compared with the bound: they are rounding.
+#: Losses below this part of the loss at 0 are not compared with the bound: they are rounding ...
 _ROUNDING = 1e-20
+#: ... and those that rounding of U_1 V^T alone makes, relative to U_1, V and the least-squares solution.
+_PRODUCT_ROUNDING = 1e-14
 #: Relative slack for the integration error of the loss.
 _SLACK = 1e-6
 
@@ -85,15 +87,20 @@ def rate_bound(
     Raises
     ------
     ValueError
-        For a network with weight noise, whose loss does not converge to its infimum.
+        For a network with weight noise or weight decay, whose loss does not converge to its infimum, another network,
+        measurements of a matrix, or another loss.
 
     References
     ----------
     Min, Tarmoun, Vidal, Mallada, arXiv 2105.06351, Theorem 1.
     """
-    if net.noise is not None and any(net.noise.stds(("U", "V"))):
-        raise ValueError("`net` must be free of weight noise: the theorem is on the noiseless flow.")
-    data = LinearData.of(problem)
+    if not isinstance(net, LinearNetwork):
+        raise ValueError(f"`net` must be a LinearNetwork; received {net!r}.")
+    if (net.noise is not None and any(net.noise.stds(("U", "V")))) or net.weight_decay != 0.0:
+        raise ValueError(f"`net` must be free of weight noise and weight decay, as the theorem is; received {net!r}.")
+    data = LinearData.of(require_squares(problem, "the rate of a linear network"))
+    if data.rank == 0:
+        raise ValueError("`problem` must have a feature that is not zero: nothing moves.")
     scale = InitialScale.parse(alpha).value
     compression = compressed_start(net, problem, start)
     U1, V = scale * data.reduce(compression.A)[0], scale * compression.B
@@ -174,10 +181,11 @@ def certify_rate(
         t_end = 23.0 / bound.rate if bound.rate > 0 else 50.0 / slowest
     traj = gradient_flow(net, problem, t_end, alpha=alpha, start=start, rtol=rtol)
     excess = _excess(problem, traj)
-    seen = (excess > _ROUNDING * bound.initial_excess) & (traj.t > 0)
+    least = max(_ROUNDING * bound.initial_excess, rounding_of_excess(problem, traj))
+    seen = (excess > least) & (traj.t > 0)
     with np.errstate(under="ignore"):
         promised = bound(traj.t)
-    compared = (promised > _ROUNDING * bound.initial_excess) & (traj.t > 0)
+    compared = (promised > least) & (traj.t > 0)
     worst = float(np.max(excess[compared] / promised[compared], initial=0.0))
     if not seen.any() or bound.initial_excess == 0.0:
         measured = np.inf
@@ -278,6 +286,13 @@ def _excess(problem: Regression, traj: Trajectory) -> Array:
     """``L - L*`` without cancellation."""
     data = LinearData.of(problem)
     return data.excess(data.directions.T @ traj.beta)
+
+
+def rounding_of_excess(problem: Regression, traj: Trajectory) -> float:
+    """``lambda_1(Sigma)/2 |d(U_1 V^T)|^2`` for the rounding of the product at the start and of the solution."""
+    data, weights = LinearData.of(problem), getattr(traj.weights, "compressed", traj.weights)
+    size = np.linalg.norm(weights["U"][0]) * np.linalg.norm(weights["V"][0]) + np.linalg.norm(data.target)
+    return float(data.curvatures[0] / 2 * (_PRODUCT_ROUNDING * size) ** 2)
 
 
 def _kth(falling: Array, k: int) -> float:

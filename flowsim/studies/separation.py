@@ -8,7 +8,7 @@ import numpy as np
 
 from flowsim.arrays import Array, log_abs
 from flowsim.problem import Problem
-from flowsim.problem.margins import MaxMargin, max_margin_l1, max_margin_l2
+from flowsim.problem.margins import MaxMargin, max_margin_l1, max_margin_l2, weighted_rows
 from flowsim.results import State
 
 
@@ -57,7 +57,7 @@ def separation(run: State, problem: Problem) -> Separation:
     beta = np.asarray(run.beta, dtype=float).reshape(-1, problem.d)
     best = max_margin_l1(problem), max_margin_l2(problem)
     f = np.asarray(problem.X @ beta.T).T
-    least = (f * problem.y.reshape(problem.n)).min(axis=1)
+    least = (f * problem.y.reshape(problem.n))[:, weighted_rows(problem)].min(axis=1)
     margins, distances = [], []
     for order, optimum in zip((1, 2), best, strict=True):
         size = np.linalg.norm(beta, ord=order, axis=1)
@@ -122,7 +122,7 @@ def nuclear_separation(run: State, problem: Problem) -> NuclearSeparation:
     q /= q.sum(axis=(1, 2), keepdims=True)
     size = np.linalg.svd(beta, compute_uv=False).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        margin = margins.min(axis=(1, 2)) / size
+        margin = margins[:, weighted_rows(problem)].min(axis=(1, 2)) / size
     bound = np.array([np.linalg.norm(np.asarray(problem.X.T @ (Y * each)), 2) for each in q])
     assert run.log_loss is not None
     return NuclearSeparation(np.atleast_1d(run.log_loss), margin, bound)

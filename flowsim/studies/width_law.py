@@ -25,6 +25,7 @@ from flowsim.flows.gradient_flow import gradient_flow
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
 from flowsim.network.linear_start import compressed_gaussian
+from flowsim.plain_numbers import count
 from flowsim.problem import Regression
 from flowsim.studies.linear_rates import rate_bound
 
@@ -98,10 +99,9 @@ def width_law(
         raise ValueError(f"`exponent` must lie in (1/4, 1/2]; received {exponent}.")
     if data.rank == data.D:
         raise ValueError(f"`problem` must have rank X < D; received rank {data.rank} = D.")
-    if n_seeds < 1:
-        raise ValueError(f"`n_seeds` must be >= 1; received {n_seeds}.")
+    n_seeds = count("n_seeds", n_seeds)
     k = data.D + data.m
-    sizes = np.array(sorted({int(width) for width in widths}))
+    sizes = np.array(sorted({count("widths", width) for width in widths}))
     if len(sizes) < 2 or sizes[0] <= k:
         raise ValueError(f"`widths` must hold at least two widths above D + m = {k}; received {list(widths)}.")
     # In the basis of its row space a start of any width has width D + m.

@@ -108,3 +108,17 @@ def test_what_the_clock_cannot_do_is_named(problem: fs.Problem, options: dict, m
         fs.gradient_flow(
             fs.DiagonalNetwork(depth=3), fs.Problem([[1.0]], [1.0], "logistic"), 5.0, alpha=0.5, clock="log_loss"
         )
+
+
+@pytest.mark.parametrize("net", [NET, fs.LinearNetwork(3)])
+def test_a_sample_of_weight_zero_does_not_count(net: fs.DiagonalNetwork | fs.LinearNetwork) -> None:
+    plain = separable(n=6, d=5)
+    X, y = np.vstack([plain.X, -plain.X[:1]]), np.append(plain.y, plain.y[0])  # contradicts the first sample
+    problem = fs.Problem(X, y, "logistic", sample_weight=[1.0] * 6 + [0.0])
+    end = 1e4
+    found = fs.gradient_flow(net, problem, end, alpha=0.1, clock="log_loss")
+    right = fs.gradient_flow(net, plain, end - np.log(7 / 6), alpha=0.1, clock="log_loss")
+    assert np.abs(found.beta[-1] - right.beta[-1]).max() < 1e-5 * np.abs(right.beta[-1]).max()
+    judged, judged_right = separation(found, problem), separation(right, plain)
+    assert judged.margin_l2[-1] == pytest.approx(judged_right.margin_l2[-1], rel=1e-5)
+    assert judged.distance_l1[-1] == pytest.approx(judged_right.distance_l1[-1], rel=1e-4)

@@ -210,3 +210,33 @@ def test_a_tiny_start_on_data_that_are_not_whitened_agrees_with_sixty_digit_arit
     traj = fs.gradient_flow(fs.LinearNetwork(2), problem, 90.0, alpha="1e-20", start={"U": U, "V": V}, rtol=1e-9)
     assert np.linalg.norm(reference) > 0.05
     np.testing.assert_allclose(traj.beta[-1], reference, atol=1e-4)
+
+
+def test_the_rate_refuses_what_the_theorem_does_not_cover() -> None:
+    rng = np.random.default_rng(0)
+    X, Y, net = rng.standard_normal((6, 4)), rng.standard_normal((6, 2)), fs.LinearNetwork(9)
+    problem = fs.Regression(X, Y)
+    for decay in (0.1, fs.DecaySchedule([10.0], [0.1, 0.0])):
+        for judge in (rate_bound, certify_rate):
+            with pytest.raises(ValueError, match="`net` must be free of weight noise and weight decay"):
+                judge(fs.LinearNetwork(9, weight_decay=decay), problem)
+    with pytest.raises(ValueError, match="`net` must be a LinearNetwork"):
+        rate_bound(fs.DiagonalNetwork("u*v"), problem)
+    with pytest.raises(ValueError, match="`problem` must have a feature that is not zero"):
+        rate_bound(net, fs.Regression(0 * X, Y))
+    with pytest.raises(ValueError, match="`problem` must be a Regression"):
+        rate_bound(net, fs.MatrixCompletion([(0, 0, 1.0), (1, 1, 2.0)], (2, 2)))
+    for wrong in ({"n_seeds": 1.5}, {"widths": (100.5, 200)}):
+        with pytest.raises(ValueError, match="must be an integer >= 1"):
+            width_law(fs.Regression(X[:3], Y[:3]), **wrong)
+
+
+def test_a_start_at_the_minimum_is_not_taken_for_a_violation() -> None:
+    rng = np.random.default_rng(11)
+    problem = fs.Regression(rng.standard_normal((6, 4)), rng.standard_normal((6, 2)))
+    left, values, right = np.linalg.svd(LinearData.of(problem).min_norm, full_matrices=False)
+    start = {
+        "U": np.pad(left * np.sqrt(values), ((0, 0), (0, 7))),
+        "V": np.pad(right.T * np.sqrt(values), ((0, 0), (0, 7))),
+    }
+    assert certify_rate(fs.LinearNetwork(9), problem, start=start).holds
