@@ -73,6 +73,8 @@ class Event:
             raise ValueError(f"`function` must be callable; received {type(self.function).__name__}.")
         if self.direction not in (-1, 0, 1):
             raise ValueError(f"`direction` must be -1, 0 or 1; received {self.direction!r}.")
+        if not isinstance(self.terminal, bool | np.bool_):
+            raise ValueError(f"`terminal` must be True or False, not a count; received {self.terminal!r}.")
 
     def check(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Require that quantity and index exist for beta and weights of these shapes."""

@@ -345,6 +345,7 @@ def test_what_cannot_be_looked_for_is_refused(events: Any, message: str) -> None
         (lambda: crosses(0, 0, 1.0), "`quantity` must be text such as 'beta'"),
         (lambda: crosses("beta", 0.5, 1.0), "`index` must be an integer, a tuple of them or None; received 0.5"),
         (lambda: crosses("beta", 0, 1.0, direction=2), "`direction` must be -1, 0 or 1; received 2"),
+        (lambda: crosses("beta", 0, 1.0, terminal=2), "`terminal` must be True or False, not a count; received 2"),
         (lambda: loss_reaches(0.0), "`value` must be > 0: .*received 0"),
         (lambda: plateau_ends(-1.0), "`speed` must be > 0; received -1"),
         (lambda: fs.events.Event(1.0), "`function` must be callable; received float"),
