@@ -180,6 +180,19 @@ def test_files_are_read_in_one_sitting() -> None:
     )
 
 
+def test_a_constant_is_assigned_once() -> None:
+    for module, (_, tree) in trees().items():
+        bound = Counter(
+            name.id
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            for name in ast.walk(target)
+            if isinstance(name, ast.Name) and name.id.strip("_").isupper()
+        )
+        assert [name for name, times in bound.items() if times > 1] == [], module
+
+
 def functions() -> dict[str, ast.FunctionDef]:
     return {
         f"{module}.{node.name}": node

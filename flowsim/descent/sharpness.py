@@ -43,7 +43,7 @@ def sharpness(
     --------
     >>> import flowsim as fs
     >>> problem = fs.Regression([[1.0]], [4.0])
-    >>> float(fs.sharpness(fs.DiagonalNetwork("u*v"), problem, {"u": [2.0], "v": [2.0]}))
+    >>> round(float(fs.sharpness(fs.DiagonalNetwork("u*v"), problem, {"u": [2.0], "v": [2.0]})), 9)
     8.0
     """
     rows = [np.asarray(weights[name], dtype=float) for name in net.weights]

@@ -292,7 +292,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
             continue
 
         if has_matrix and sizes.graded == 0 and stiff > c.PROJECTED:
-            has_matrix = _newton(ws, c.REST, 1, tally) > 0
+            has_matrix = _newton(ws, c.PROJECT, 1, tally) > 0
         begin_record(ws, clock, counts, record)
         note_scales(ws)
         _accept(ws, order, h, sizes.graded == 0 and stiff > c.PROJECTED and depth > order)

@@ -74,7 +74,7 @@ def _to_rest(ws, theta, allowed, counts):
     no_cfunc_wrapper=False,
 )
 def newton(task, has_matrix, buffer, table, counts):
-    """One of the tasks START to REST on a workspace; returns 1, for SOLVE plus 2 with a matrix, or 0 for failure.
+    """One of the tasks START to PROJECT on a workspace; returns 1, for SOLVE plus 2 with a matrix, or 0 for failure.
 
     The equation is read from the workspace, and the stiffness of the step written there.
     """
@@ -87,7 +87,7 @@ def newton(task, has_matrix, buffer, table, counts):
         return int(solved) + 2 * int(found)
     if task == c.FILTER:
         filtered(ws, view(Trial, ws).residual)
-    elif task == c.REST:
+    elif task == c.PROJECT:
         return int(_to_rest(ws, numbers[2], numbers[3], counts))
     elif task == c.EXTEND:
         extend_flow(ws)
