@@ -37,6 +37,8 @@ _SHARE, _FINEST = 1e-2, 1e-12
 _POINTS, _GAUSS, _RISE = 12, 8, 0.5
 #: Steps before the first test for a stalled loss, steps between tests, and the logarithm below which a direction waits.
 _STALLED, _LOOK, _WAITS = 128, 16, -12.0
+#: Largest ln(1/L) at which floats resolve the differences between margins, on which the direction depends.
+_RESOLVED = 1e15
 #: Relative rounding of the norm of a matrix of labels.
 _ROUNDING = 1e-9
 
@@ -55,13 +57,18 @@ def linear_flow_on(
 ) -> Trajectory:
     """The flow of a linear network on any clock; on "log_loss" until ``ln(1/L)`` is `t_end`.
 
-    Raises ValueError for a loss that does not tend to 0, and data that no matrix separates, or none of the network's
-    rank by Forster's bound.
+    Raises ValueError for a loss that does not tend to 0, data that no matrix separates, or none of the network's
+    rank by Forster's bound, and an end that floats do not resolve.
     Raises IntegrationError with the trajectory so far; also where the network is too narrow to separate the data.
     """
     if clock != "log_loss":
         return linear_flow(net, problem, t_end, scale, start, pretrained, clock=clock, method=method, **more)
     require_decreasing(net, problem)
+    if t_end > _RESOLVED:
+        raise ValueError(
+            f"`t_end` must be at most {_RESOLVED:g} on the clock 'log_loss', beyond which floats do not resolve the "
+            f"differences between margins; received {t_end:g}."
+        )
     if problem.y.ndim == 1:
         problem = problem.with_target(problem.y[:, None])
     _require_width(net, problem)

@@ -122,6 +122,10 @@ class Trajectory(Saved, State):
         # The whole run, also where the reported times cover a part of it.
         own, (low, high) = self.clock_values(clock), self.dense.span(clock)
         low, high = min(low, float(own[0])), max(high, float(own[-1]))
+        if not np.isfinite([low, high]).all():
+            raise ValueError(
+                f"the {clock} of this run leaves the range of floats: rescale X and y, or read it by time."
+            )
         # Allow for rounding at the two ends, without extrapolation.
         slack = 1e-12 * max(abs(high), np.finfo(float).tiny)
         bad = ~((values >= low - slack) & (values <= high + slack))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -163,6 +164,13 @@ def test_unknown_keywords_raise() -> None:
 def test_dense_output_is_not_extrapolated(t: float, clock: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fs.gradient_flow(UV, SMALL, 1.0).at(t, clock)
+
+
+def test_a_clock_beyond_floats_is_named() -> None:
+    run = fs.gradient_flow(UV, SMALL, 1.0)
+    endless = replace(run, arclength=np.append(run.arclength[:-1], np.inf))
+    with pytest.raises(ValueError, match="the arclength of this run leaves the range of floats"):
+        endless.at(0.5, "arclength")
 
 
 def test_a_spent_budget_raises_with_the_trajectory_so_far() -> None:

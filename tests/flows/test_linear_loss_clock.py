@@ -182,6 +182,7 @@ def test_events_and_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
         (fs.Problem([[1.0], [1.0]], [[1.0, 1.0], [-1.0, 1.0]], "logistic"), {}, "`problem` must be separable"),
         (fs.Regression([[1.0]], [[1.0]]), {}, "logistic and exponential loss"),
         (fs.Problem([[1.0]], [1.0], "logistic"), {"t_end": 0.1}, r"`t_end` must be above ln\(1/L\) at the start"),
+        (fs.Problem([[1.0]], [1.0], "logistic"), {"t_end": 1e16}, r"`t_end` must be at most 1e\+15"),
         (fs.Problem([[1.0]], [1.0], "logistic"), {"method": "BDF"}, "`method` must be 'auto' or 'native'"),
     ],
 )
