@@ -30,7 +30,7 @@ def product_stationarity(beta: np.ndarray, problem: fs.Regression, depth: int, e
     ("depth", "noise"),
     [
         (3, fs.GaussianNoise),
-        (4, fs.UniformNoise),
+        pytest.param(4, fs.UniformNoise, marks=pytest.mark.slow),
         pytest.param(5, fs.RademacherNoise, marks=pytest.mark.slow),
         pytest.param(3, fs.LaplaceNoise, marks=pytest.mark.slow),
     ],
@@ -101,7 +101,7 @@ def test_equal_weights_stay_equal(formula: str, multiplicative: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["LSODA", "DOP853", *(pytest.param(name, marks=pytest.mark.slow) for name in ("BDF", "Radau"))]
+    "method", ["LSODA", *(pytest.param(name, marks=pytest.mark.slow) for name in ("DOP853", "BDF", "Radau"))]
 )
 def test_a_sign_change_under_noise_is_followed(method: str) -> None:
     """Right value: 50-digit integration of the averaged gradient in the weights."""

@@ -403,6 +403,7 @@ def test_the_law_of_the_imbalance_under_unequal_damping_is_checked_by_every_meth
     assert loose < 1e-13 if method == "native" else drift < loose < 1e-2
 
 
+@pytest.mark.slow
 def test_arc_length_at_rest_does_not_grow_by_what_stiffness_makes_of_errors():
     rng = np.random.default_rng(0)
     problem = fs.Regression(rng.standard_normal((6, 3)), rng.standard_normal((6, 2)))

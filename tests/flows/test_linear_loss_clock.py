@@ -85,7 +85,7 @@ def test_two_targets_agree_with_arithmetic_of_many_digits() -> None:
             np.testing.assert_allclose(beta, (Z[:2] @ Z[2:].T).astype(float), rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize(("m", "alpha"), [(1, 0.1), (2, 1e-6)])
+@pytest.mark.parametrize(("m", "alpha"), [(1, 0.1), pytest.param(2, 1e-6, marks=pytest.mark.slow)])
 def test_the_clock_shows_the_same_flow_as_time(m: int, alpha: float | str) -> None:
     problem, net = separable(0, 8, 4, m), fs.LinearNetwork(6)
     run = fs.gradient_flow(net, problem, 5.0, alpha=alpha, clock="log_loss", rtol=1e-8, estimate_error=True)

@@ -205,6 +205,7 @@ def test_descent_whose_exponentials_overflow_says_so() -> None:
         fs.gradient_descent(NET, problem, 1e-3, 50, alpha=0.1)
 
 
+@pytest.mark.slow
 def test_a_loss_whose_gradient_starts_beyond_1e150_is_followed_by_every_method_or_refused_for_that():
     # Of w^2 under exp(beta): beta' = -4 beta exp(beta), so that E1(beta) - E1(beta(0)) = 4 t.
     net, problem, times = fs.DiagonalNetwork("w**2"), fs.Problem([[1.0]], [0.0], loss="poisson"), [1e-100, 0.03, 0.2]

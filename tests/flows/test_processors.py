@@ -26,6 +26,7 @@ def answers(_: object = None) -> list[list[float]]:
     return [flow.beta[-1].tolist(), descent.beta[-1].tolist()]
 
 
+@pytest.mark.slow
 def test_a_processor_without_its_own_instructions_gives_the_same_to_tolerance() -> None:
     out = subprocess.run(
         [sys.executable, "-W", "error", __file__], capture_output=True, text=True, cwd=ROOT,

@@ -235,7 +235,7 @@ UNEVEN = {"u": [1.0, -0.6, 0.9], "v": [0.7, 1.0, 1.2], "w": [1.3, 0.8, -0.7]}
         ("u*v*w", *LOSSES[1]),
         ("u*v*w", *LOSSES[2]),
         ("u**2*v", *LOSSES[0]),
-        ("u**3 - v**3", *LOSSES[2]),
+        pytest.param("u**3 - v**3", *LOSSES[2], marks=pytest.mark.slow),
     ],
 )
 def test_any_loss_follows_the_weights_where_they_are_floats_and_the_limit_beyond(formula, loss, y):

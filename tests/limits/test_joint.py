@@ -40,7 +40,8 @@ def test_one_feature_is_trapped_exactly_where_theory_says() -> None:
         assert not len(caught.jump_times) and caught.trapped.tolist() == [0] and "traps" in caught.message
 
 
-@pytest.mark.parametrize("c", [pytest.param(0.3, marks=pytest.mark.slow), 0.7])
+@pytest.mark.slow
+@pytest.mark.parametrize("c", [0.3, 0.7])
 def test_flows_approach_the_joint_limit_like_the_square_of_the_noise(c: float) -> None:
     rng = np.random.default_rng(1)
     X = rng.standard_normal((20, 5))

@@ -184,7 +184,7 @@ def test_a_stiff_saddle_is_left_even_if_the_coordinate_that_leaves_is_slow() -> 
         assert orbit.length < 2 * np.linalg.norm(path.saddles[k + 1] - path.saddles[k])
 
 
-@pytest.mark.parametrize("gap", [1e-4, 1e-7])
+@pytest.mark.parametrize("gap", [1e-4, pytest.param(1e-7, marks=pytest.mark.slow)])
 def test_orbits_of_nearly_collinear_data_end_at_their_saddles(gap: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(4):

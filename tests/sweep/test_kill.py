@@ -258,6 +258,7 @@ def test_orphaned_workers_leave(tmp_path: Path) -> None:
     wait_until(lambda: not has_family(process.pid))
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_store(tmp_path: Path) -> None:
     expected = uninterrupted(tmp_path, 100)
     first = launch(tmp_path, 100, "1", result="first.nc")
