@@ -93,8 +93,7 @@ def run_flow(
         success, message = outcome(success, message, last, watch.stopped)
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
-        verdict = getattr(coordinates, "verdict", None)
-        success, message = False, verdict or "the loss does not tend to 0: it has come to rest"
+        success, message = False, _why_no_end(coordinates)
     if limit is not None and success and last is None:
         end, passed = _where_reached(run, clock, t_end)
         t_eval = passed if t_eval is None else t_eval
@@ -205,6 +204,11 @@ def _too_flat(problem: Problem, view: View) -> str | None:
         f"the loss of a row tends to 0, its slope is {least:.2g}, whose cube is below the range of floats; beta "
         "grows like the logarithm of time: shorten `t_end`, or use a larger `alpha`"
     )
+
+
+def _why_no_end(coordinates: Coordinates) -> str:
+    """Why a loss did not tend to 0."""
+    return getattr(coordinates, "verdict", None) or "the loss does not tend to 0: it has come to rest"
 
 
 def _beyond_floats(view: View, problem: Problem, safe_size: float | None) -> str | None:

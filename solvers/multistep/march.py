@@ -297,8 +297,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
         note_scales(ws)
         _accept(ws, order, h, sizes.graded == 0 and stiff > c.PROJECTED and depth > order)
         record_step(ws, clock, counts, h / unit, order, h == left * unit, t_end, record)
-        steps_here += 1
-        depth += 1
+        steps_here, depth = steps_here + 1, depth + 1
         crossed = cross(ws, clock, counts, h, t_end, record) if speed == 0.0 else 0
         if crossed == 1:
             order = rejections = 0
