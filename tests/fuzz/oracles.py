@@ -12,7 +12,7 @@ followed from any scale of initialisation:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import product
 from typing import Any
@@ -32,6 +32,8 @@ FUNCTIONS = {
 }
 
 Number = Any
+#: A rate, or (breaks, rates).
+Decay = float | tuple[Sequence[float], Sequence[float]]
 Field = Callable[[list], list]
 
 
@@ -121,22 +123,51 @@ SLOPES: dict[str, Callable[[Number, Number], Number]] = {
 
 
 class Data:
-    """X, y and a loss in full precision."""
+    """X, y, a loss and weights of the rows in full precision."""
 
-    def __init__(self, X: np.ndarray, y: np.ndarray, loss: str = "squared") -> None:
+    def __init__(
+        self, X: np.ndarray, y: np.ndarray, loss: str = "squared", weight: Sequence[float] | None = None
+    ) -> None:
         self.n, self.d = X.shape
         self.rows = [[mpfr(float(v)) for v in row] for row in X]
         self.y = [mpfr(float(v)) for v in y]
         self.slope = SLOPES[loss]
-        self.squares = [sum(row[i] ** 2 for row in self.rows) / self.n for i in range(self.d)]
+        self.weight = [mpfr(float(v)) for v in (np.ones(self.n) if weight is None else weight)]
+        self.squares = [self.moment(i, i) for i in range(self.d)]
+
+    def moment(self, i: int, j: int) -> Number:
+        """An entry of ``X^T W X / n``."""
+        return sum(w * row[i] * row[j] for w, row in zip(self.weight, self.rows, strict=True)) / self.n
 
     def gradient(self, beta: Sequence[Number]) -> list:
-        """``X^T loss'(X beta, y) / n``."""
+        """``X^T (w loss'(X beta, y)) / n``."""
         rest = [
-            self.slope(sum(a * b for a, b in zip(row, beta, strict=True)), y) / self.n
-            for row, y in zip(self.rows, self.y, strict=True)
+            w * self.slope(sum(a * b for a, b in zip(row, beta, strict=True)), y) / self.n
+            for w, row, y in zip(self.weight, self.rows, self.y, strict=True)
         ]
         return [sum(row[i] * r for row, r in zip(self.rows, rest, strict=True)) for i in range(self.d)]
+
+
+class Shrinkage:
+    """A weight decay: a number, or the breaks and rates of one that is constant between them; `now` is its rate."""
+
+    def __init__(self, decay: Decay) -> None:
+        breaks, rates = ((), (decay,)) if isinstance(decay, int | float) else decay
+        self.later = [(mpfr(float(t)), mpfr(float(rate))) for t, rate in zip(breaks, rates[1:], strict=True)]
+        self.now = mpfr(float(rates[0]))
+
+    def reach(self, t: Number) -> None:
+        while self.later and self.later[0][0] <= t:
+            self.now = self.later.pop(0)[1]
+
+    def along(self, flow: Extrapolation, times: Sequence[Number]) -> Iterator[list]:
+        """States at `times` of a flow that reads `now`."""
+        for t in times:
+            while self.later and self.later[0][0] < t:
+                at = self.later[0][0]
+                flow.to(at)
+                self.reach(at)
+            yield flow.to(t)
 
 
 @cache
@@ -161,31 +192,40 @@ def components(formula: str, names: Sequence[str], start: list[list]) -> tuple[l
 
 
 def quadratic_flow(
-    formula: str, names: Sequence[str], data: Data, start: list[list], times: Sequence[Number], std: float, decay: float
-) -> list[list]:
+    formula: str | Sequence[str], names: Sequence[str], data: Data, start: list[list], times: Sequence[Number],
+    std: float, decay: Decay,
+) -> list[list]:  # fmt: skip
     """beta at `times`. With ``c = q_a^T w``: ``(ln c_a)' = -2 lambda_a g - 4 std^2 s_i^2 lambda_a^2 - decay``."""
-    rates, squares = components(formula, names, start)
-    k, d = len(names), data.d
-    noise, shrink = mpfr(std), mpfr(decay)
-    kappa = [[4 * noise**2 * data.squares[i] * rate**2 + shrink for i in range(d)] for rate in rates]
-    shift = noise**2 * sum(rates)
+    d, noise, shrinkage = data.d, mpfr(std), Shrinkage(decay)
+    modes = []
+    for i in range(d):
+        rates, squares = components(_own(formula, i), names, [[row[i]] for row in start])
+        modes.append(
+            [(rate, 4 * noise**2 * data.squares[i] * rate**2, c[0]) for rate, c in zip(rates, squares, strict=True)]
+        )
+    shifts = [noise**2 * sum(rate for rate, _, _ in own) for own in modes]
 
     def beta(state: list) -> list:
-        t = state[d]
+        t, lost = state[d:]
         return [
             sum(
-                rates[a] * squares[a][i] * gmpy2.exp(-2 * (2 * rates[a] * state[i] + kappa[a][i] * t))
-                for a in range(k) if squares[a][i]
+                rate * square * gmpy2.exp(-2 * (2 * rate * state[i] + kappa * t + lost))
+                for rate, kappa, square in own if rate and square
             )
-            for i in range(d)
+            for i, own in enumerate(modes)
         ]  # fmt: skip
 
     def field(state: list) -> list:
-        return [*data.gradient([b + shift for b in beta(state)]), mpfr(1)]
+        means = [b + shift for b, shift in zip(beta(state), shifts, strict=True)]
+        return [*data.gradient(means), mpfr(1), shrinkage.now]
 
-    unit = 1 / (4 * max(abs(rate) for rate in rates))
-    flow = Extrapolation(field, [mpfr(0)] * (d + 1), -22, lambda y: [unit] * d + [1 + abs(y[d])])
-    return [beta(flow.to(t)) for t in times]
+    unit = 1 / (4 * max(abs(rate) for own in modes for rate, _, _ in own))
+    flow = Extrapolation(field, [mpfr(0)] * (d + 2), -22, lambda y: [unit] * d + [1 + abs(y[d]), 1 + abs(y[d + 1])])
+    return [beta(state) for state in shrinkage.along(flow, times)]
+
+
+def _own(formula: str | Sequence[str], i: int) -> str:
+    return formula if isinstance(formula, str) else formula[i]
 
 
 class Products:
@@ -277,18 +317,18 @@ def _gaussian(expression: sympy.Expr, drawn: Sequence[sympy.Symbol], std: sympy.
 
 
 def weight_flow(
-    formula: str, names: Sequence[str], data: Data, start: list[list], times: Sequence[Number], noise: str = "",
-    std: float = 0.0, decay: float = 0.0, finest: float = -22.0,
+    formula: str | Sequence[str], names: Sequence[str], data: Data, start: list[list], times: Sequence[Number],
+    noise: str = "", std: float = 0.0, decay: Decay = 0.0, finest: float = -22.0,
 ) -> list[list]:  # fmt: skip
     """beta at `times`, in the weights; errors of a step are ``10^finest`` of a coordinate's largest weight."""
-    parts = _parts(formula, tuple(names), noise)
-    k, d, sigma, shrink = len(names), data.d, mpfr(std), mpfr(decay)
+    d, k, sigma, shrinkage = data.d, len(names), mpfr(std), Shrinkage(decay)
+    parts = [_parts(_own(formula, i), tuple(names), noise) for i in range(d)]
 
     def field(state: list) -> list:
-        seen = [parts(*state[i::d], sigma) for i in range(d)]
+        seen = [parts[i](*state[i::d], sigma) for i in range(d)]
         g = data.gradient([mpfr(own[0]) for own in seen])
         return [
-            -(g[i] * seen[i][1 + a] + data.squares[i] / 2 * seen[i][1 + k + a] + shrink * state[a * d + i])
+            -(g[i] * seen[i][1 + a] + data.squares[i] / 2 * seen[i][1 + k + a] + shrinkage.now * state[a * d + i])
             for a in range(k) for i in range(d)
         ]  # fmt: skip
 
@@ -296,63 +336,24 @@ def weight_flow(
         return [max(abs(w) for w in state[i::d]) for i in range(d)] * k
 
     flow = Extrapolation(field, [w for row in start for w in row], finest, sizes)
-    return [[mpfr(parts(*flow.to(t)[i::d], sigma)[-1]) for i in range(d)] for t in times]
-
-
-def linear_flow(
-    X: np.ndarray, Y: np.ndarray, U: list[list], V: list[list], times: Sequence[Number], std: float, decay: float,
-    finest: float,
-) -> list[list]:  # fmt: skip
-    """beta, flattened, of ``U V^T`` at `times`, in the weights."""
-    n, D = X.shape
-    m, h = len(V), len(V[0])
-    gram = [[sum(mpfr(float(r[i])) * mpfr(float(r[j])) for r in X) / n for j in range(D)] for i in range(D)]
-    cross = [
-        [sum(mpfr(float(r[i])) * mpfr(float(s[j])) for r, s in zip(X, Y, strict=True)) / n for j in range(m)]
-        for i in range(D)
-    ]
-    pull, trace = mpfr(std) ** 2 * m, mpfr(std) ** 2 * sum(gram[i][i] for i in range(D))
-    shrink = mpfr(decay)
-
-    def beta(state: list) -> list[list]:
-        U, V = state[: D * h], state[D * h :]
-        return [[sum(U[i * h + a] * V[j * h + a] for a in range(h)) for j in range(m)] for i in range(D)]
-
-    def field(state: list) -> list:
-        U, V, B = state[: D * h], state[D * h :], beta(state)
-        G = [[sum(gram[i][k] * B[k][j] for k in range(D)) - cross[i][j] for j in range(m)] for i in range(D)]
-        first = [
-            -sum(G[i][j] * V[j * h + a] for j in range(m)) - pull * sum(gram[i][k] * U[k * h + a] for k in range(D))
-            - shrink * U[i * h + a]
-            for i in range(D) for a in range(h)
-        ]  # fmt: skip
-        second = [
-            -sum(G[i][j] * U[i * h + a] for i in range(D)) - (trace + shrink) * V[j * h + a]
-            for j in range(m) for a in range(h)
-        ]  # fmt: skip
-        return first + second
-
-    flat = [w for row in (*U, *V) for w in row]
-    flow = Extrapolation(field, flat, finest, lambda y: [max(abs(w) for w in y)] * len(y))
-    return [[b for row in beta(flow.to(t)) for b in row] for t in times]
+    return [[mpfr(parts[i](*state[i::d], sigma)[-1]) for i in range(d)] for state in shrinkage.along(flow, times)]
 
 
 def weight_descent(
-    formula: str, names: Sequence[str], data: Data, start: list[list], h: float, steps: Sequence[int],
-    momentum: float = 0.0,
-) -> list[list]:  # fmt: skip
-    """beta after so many steps of descent, heavy ball with momentum."""
-    parts = _parts(formula, tuple(names), "")
-    k, d, size, mu = len(names), data.d, mpfr(h), mpfr(momentum)
+    formula: str | Sequence[str], names: Sequence[str], data: Data, start: list[list], h: Sequence[float],
+    momentum: float = 0.0, decay: Decay = 0.0,
+) -> list:  # fmt: skip
+    """beta after steps of descent of sizes `h`, heavy ball with momentum."""
+    d, k, mu, shrinkage, t = data.d, len(names), mpfr(momentum), Shrinkage(decay), mpfr(0)
+    parts = [_parts(_own(formula, i), tuple(names), "") for i in range(d)]
     w, v = [list(row) for row in start], [[mpfr(0)] * d for _ in start]
-    out = []
-    for step in range(max(steps) + 1):
-        seen = [parts(*(row[i] for row in w), mpfr(0)) for i in range(d)]
-        if step in steps:
-            out.append([mpfr(own[-1]) for own in seen])
+    for size in map(mpfr, h):
+        shrinkage.reach(t)
+        seen = [parts[i](*(row[i] for row in w), mpfr(0)) for i in range(d)]
         g = data.gradient([mpfr(own[0]) for own in seen])
         for a in range(k):
             for i in range(d):
-                v[a][i] = mu * v[a][i] - size * g[i] * seen[i][1 + a]
+                v[a][i] = mu * v[a][i] - size * (g[i] * seen[i][1 + a] + shrinkage.now * w[a][i])
                 w[a][i] += v[a][i]
-    return out
+        t += size
+    return [mpfr(parts[i](*(row[i] for row in w), mpfr(0))[-1]) for i in range(d)]
