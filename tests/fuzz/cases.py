@@ -37,8 +37,12 @@ TRANSCENDENTAL = (
     "tanh(u)*v", "sin(u)*v", "sinh(u)*sinh(v)", "u*v*exp(u)", "atan(u)*v", "sinh(u*v)", "tanh(u*v)", "exp(u*v) - 1",
     "log(1 + u**2)*v",
 )  # fmt: skip
-#: What other coordinates may have; products under noise and decay.
-OTHERS = ("u*v", "u**2 - v**2", "u*v*w", "w1*w2*w3*w4")
+#: Under noise and decay, which the family of products does not have.
+PRODUCTS = ("u*v*w", "w1*w2*w3*w4")
+#: Formulas that take turns over the coordinates, in growth coordinates, and in others by the kind of moments.
+PAIRS = (("u*v", "2*u**2 - v**2"), ("u**2 + u*v - 3*v**2", "u*v + w**2"))
+POLYNOMIAL_PAIRS = (("u*v + u**3*v", "u*v"), ("u*v*w", "u**2 - v**2"), ("2*u*v - v**2*u**2", "u*v*w"))
+TRANSCENDENTAL_PAIRS = (("tanh(u)*v", "u*v"), ("sinh(u*v)", "sin(u)*v"), ("u*v*w", "tanh(u*v)"))
 FAMILIES = {"quadratic": 0.36, "product": 0.2, "general": 0.22, "linear": 0.1, "descent": 0.08, "limit": 0.04}
 #: How X is given: "narrow" in the narrowest type that holds its entries.
 FORMS = ("array", "array", "array", "fortran", "sparse", "frame", "list", "narrow")
@@ -64,7 +68,7 @@ def draw(seed: int) -> Case:
 
 
 def _quadratic(draft: Draft) -> Case:
-    formula = draft.mixed(str(draft.rng.choice(QUADRATIC)), QUADRATIC, 0.2)
+    formula = draft.mixed(str(draft.rng.choice(QUADRATIC)), PAIRS, 0.2)
     loss = loss_of(draft, 0.2)
     draft.weigh(0.15)
     if loss == "squared" and draft.chance(0.12):
@@ -158,9 +162,10 @@ def _general(draft: Draft) -> Case:
     """Any other formula, in its weights; one for every coordinate, or a product under noise or decay, too."""
     polynomial = draft.chance(0.4)
     pool = POLYNOMIALS if polynomial else TRANSCENDENTAL
-    formula = draft.mixed(str(draft.rng.choice(pool)), (*pool, *OTHERS), 0.2)
+    pairs = POLYNOMIAL_PAIRS if polynomial else TRANSCENDENTAL_PAIRS
+    formula = draft.mixed(str(draft.rng.choice(pool)), pairs, 0.2)
     if isinstance(formula, str) and draft.also(0.1):
-        formula = str(draft.extra.choice(OTHERS[2:]))
+        formula = str(draft.extra.choice(PRODUCTS))
     loss = loss_of(draft, 0.1)
     draft.weigh(0.15)
     alpha = f"{draft.power(-8, -4) if draft.chance(0.3) else draft.power(-4, 0.2):.3g}"
@@ -193,7 +198,7 @@ def _general(draft: Draft) -> Case:
 def _descent(draft: Draft) -> Case:
     rng, extra = draft.rng, draft.extra
     pool = (*QUADRATIC, *POLYNOMIALS, *TRANSCENDENTAL, "u*v*w")
-    formula = draft.mixed(str(rng.choice(pool)), pool, 0.2)
+    formula = draft.mixed(str(rng.choice(pool)), (*PAIRS, *POLYNOMIAL_PAIRS, *TRANSCENDENTAL_PAIRS), 0.2)
     alpha: Any = draft.power(-12, 0)
     start = start_of(draft, fs.DiagonalNetwork(formula).weights)
     momentum = float(rng.choice([0.0, 0.0, 0.5]))

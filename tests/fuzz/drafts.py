@@ -121,11 +121,11 @@ class Draft:
         self.facts["schedule"] = (breaks.tolist(), rates.tolist())
         return fs.DecaySchedule(breaks.tolist(), rates.tolist())
 
-    def mixed(self, formula: str, others: Sequence[str], p: float) -> str | list[str]:
-        """A formula, or one for every coordinate."""
+    def mixed(self, formula: str, pairs: Sequence[tuple[str, str]], p: float) -> str | list[str]:
+        """A formula, or two that take turns over the coordinates: few pairs, as each compiles a kernel of its own."""
         if not self.also(p):
             return formula
-        return [formula, *(str(text) for text in self.extra.choice(others, self.X.shape[1] - 1))]
+        return list(2 * pairs[int(self.extra.integers(len(pairs)))])[: self.X.shape[1]]
 
 
 def shrinkage(decay: float | fs.DecaySchedule) -> oracles.Decay:
