@@ -201,6 +201,19 @@ def test_degenerate_data_have_an_answer(net: fs.DiagonalNetwork, kind: str) -> N
         assert row.status in ("holds", "not applicable", "not resolved"), (row.name, row.error, row.hypothesis)
 
 
+def test_a_column_of_1e200_has_an_answer_at_depth_three() -> None:
+    problem = wide()
+    problem = fs.Regression(np.hstack([problem.X, problem.X[:, :1] * 1e200]), problem.y)
+    assert all(row.status != "violated" for row in fs.certify(DEEP, problem))
+
+
+def test_the_curve_under_noise_is_continuous() -> None:
+    rng = np.random.default_rng(69)
+    problem = fs.Regression(rng.standard_normal((2, 6)), [-2.5, 1.8])
+    noisy = fs.DiagonalNetwork("u*v", noise=fs.RademacherNoise(0.1))
+    assert fs.certify(noisy, problem, theorems="arclength-continuity")[0].status == "holds"
+
+
 def test_the_mirror_of_a_product_inverts_its_growth() -> None:
     z = np.linspace(-1, 0.2, 7)[:, None]
     start = np.array([[0.3], [0.1]])

@@ -49,6 +49,9 @@ def test_the_estimate_of_a_linear_network_bounds_the_error():
     reference = fs.gradient_flow(net, problem, 20.0, alpha=1e-2, rtol=1e-10, t_eval=run.t)
     error = np.abs(run.beta - reference.beta).max(axis=(1, 2))
     assert (error <= run.error_estimate + 1e-12).all()
+    some = fs.gradient_flow(net, problem, 20.0, alpha=1e-2, rtol=1e-4, estimate_error=True, t_eval=[1.0, 20.0])
+    error = np.abs(some.beta - reference.at(some.t).beta).max(axis=(1, 2))
+    assert (error <= some.error_estimate + 1e-9).all()
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -169,6 +169,20 @@ def test_once_at_rest_a_longer_horizon_asks_for_no_more():
             assert np.abs(long.beta[-1] - least_squares).max() < 1e-9
 
 
+def test_of_many_ends_a_flow_at_rest_keeps_its_own_at_any_horizon():
+    """The interpolant of least entropy: no drift along the others, whose loss is as small."""
+    net, problem = fs.DiagonalNetwork("u**2 - v**2"), fs.Regression([[2, -1, 0, 1], [0, 3, 2, 0]], [0, 6])
+    end = fs.studies.min_entropy(net, problem, 1e-4)
+    for rtol in (1e-6, 1e-12):
+        steps = []
+        for horizon in (1e2, 1e6, 1e10):
+            run = fs.gradient_flow(net, problem, horizon, alpha=1e-4, rtol=rtol, estimate_error=True)
+            steps.append(run.stats["steps"])
+            error = np.abs(run.beta[-1] - end).max()
+            assert error <= 1e-3 * rtol + 1e-12 and error <= 2 * run.error_estimate[-1]
+        assert max(steps) <= 1.2 * min(steps)
+
+
 def test_columns_of_very_different_sizes_are_named_where_a_run_fails() -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 3)) * [1e50, 1.0, 1e-50]
