@@ -20,7 +20,7 @@ _AROUND = (
 #: command -> groups of functions, one process each
 COMPILED = {
     **dict.fromkeys(("run", "limit", "certify", "explore"), (*_LOOP, _AROUND)),
-    "compare": (("flowsim.descent.growth_loop:run_growth",), *_LOOP, _AROUND),
+    "compare": (("flowsim.descent.growth_loop:run_plain",), *_LOOP, _AROUND),
 }
 
 

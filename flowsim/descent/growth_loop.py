@@ -21,8 +21,8 @@ from flowsim.arrays import Array
 from flowsim.descent.products import Data, dense_products, move_on, products
 from flowsim.descent.settings import Settings
 from flowsim.descent.tiles import LANES, ROWS, add_multiple, aligned_buffer, copy_to, is_any, lane_residuals, tile
-from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, bare, compiled, part
-from flowsim.solvers.simd import EIGHT, add_up, constant, load, store
+from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, bare, compiled
+from flowsim.solvers.simd import EIGHT, add_up, below, constant, greater, largest, load, magnitude, pointer, store
 
 Integers = NDArray[np.int64]
 
@@ -60,75 +60,70 @@ class Components(NamedTuple):
 
 
 class GrowthState(NamedTuple):
-    """The state: components and velocities ``(c, v) * 2**e`` (k, N), factors of the conserved quantities (pairs, N),
-    beta (N,), and per lane the length of the path and the step at which the loss ceased to be finite."""
+    """The state. N is a multiple of EIGHT.
 
-    c: Array
+    `values` is what is recorded: beta (N,), components c (k, N), factors of the conserved quantities (pairs, N), the
+    exponents of both as integers, and the length of the path of each lane, in one row aligned to a cache line;
+    `exponents` are those integers. Components and velocities `v` (k N,) are ``(c, v) * 2**e``; `scale` (k, N) are
+    coefficients times ``4**e``, `work` is memory for a step, `stopped` the step at which the loss of a lane ceased to
+    be finite.
+    """
+
+    values: Array
+    exponents: Integers
     v: Array
-    e: Integers
     scale: Array
-    factor: Array
-    factor_e: Integers
-    beta: Array
-    length: Array
+    work: Array
     stopped: Integers
 
 
-class GrowthRecord(NamedTuple):
-    """Recorded states, with a leading axis T before the shapes of :class:`GrowthState`."""
-
-    beta: Array
-    c: Array
-    e: Integers
-    factor: Array
-    factor_e: Integers
-    length: Array
+@bare()
+def _strays(x, size):
+    # Rarely true.
+    far = constant(0.0)
+    for i in range(0, size, EIGHT):
+        entry, zero = magnitude(load(x, i)), constant(0.0)
+        small = below(entry, constant(_SMALL), below(zero, entry, constant(1.0), zero), zero)
+        far = greater(below(constant(_LARGE), entry, constant(1.0), small), far)
+    return largest(far) > 0.0
 
 
 @bare()
-def _strays(x):
-    # Vectorised, and rarely true.
-    found = False
-    for i in range(x.size):
-        found |= (abs(x[i]) > _LARGE) | ((abs(x[i]) < _SMALL) & (x[i] != 0.0))
-    return found
+def _shift_of(size):
+    """The exponent by which a mantissa of that size is to be divided, 0 while it is near 1."""
+    if (size > _LARGE or size < _SMALL) and 0.0 < size < math.inf:
+        return math.frexp(size)[1]
+    return 0
 
 
-@part()
-def _normalise(c, v, e, scale, coefficient):
-    if not (_strays(c.ravel()) or _strays(v.ravel())):
-        return
-    for a in range(c.shape[0]):
-        for i in range(c.shape[1]):
-            size = max(abs(c[a, i]), abs(v[a, i]))
-            if (size > _LARGE or size < _SMALL) and 0.0 < size < math.inf:
-                shift = math.frexp(size)[1]
-                c[a, i] = math.ldexp(c[a, i], -shift)
-                v[a, i] = math.ldexp(v[a, i], -shift)
-                e[a, i] += shift
-                scale[a, i] = math.ldexp(coefficient[a, i], max(min(2 * e[a, i], 4000), -4000))
+@bare()
+def _normalise_all(state, coefficient):
+    count, size = coefficient.shape
+    c, e, v, all_of_them = pointer(state.values, size), state.exponents, pointer(state.v, 0), count * size
+    if _strays(c, all_of_them) or _strays(v, all_of_them):
+        for i in range(all_of_them):
+            shift = _shift_of(max(abs(c[i]), abs(v[i])))
+            if shift != 0:
+                c[i], v[i] = math.ldexp(c[i], -shift), math.ldexp(v[i], -shift)
+                e[i] += shift
+                kept = pointer(coefficient, i)[0]
+                pointer(state.scale, i)[0] = math.ldexp(kept, max(min(2 * e[i], 4000), -4000))
+    factor, pairs = pointer(c, all_of_them), e.size - all_of_them
+    if _strays(factor, pairs):
+        for i in range(pairs):
+            shift = _shift_of(abs(factor[i]))
+            if shift != 0:
+                factor[i] = math.ldexp(factor[i], -shift)
+                e[all_of_them + i] += shift
 
 
-@part()
-def _normalise_factor(factor, factor_e):
-    if not _strays(factor.ravel()):
-        return
-    for pair in range(factor.shape[0]):
-        for i in range(factor.shape[1]):
-            size = abs(factor[pair, i])
-            if (size > _LARGE or size < _SMALL) and 0.0 < size < math.inf:
-                shift = math.frexp(size)[1]
-                factor[pair, i] = math.ldexp(factor[pair, i], -shift)
-                factor_e[pair, i] += shift
-
-
-@part()
+@bare()
 def _predict(c, scale, beta):
-    for i in range(c.shape[1]):
-        beta[i] = c[0, i] * c[0, i] * scale[0, i]
-    for a in range(1, c.shape[0]):
-        for i in range(c.shape[1]):
-            beta[i] += c[a, i] * c[a, i] * scale[a, i]
+    for i in range(beta.size):
+        beta[i] = c[i] * c[i] * scale[0, i]
+    for a in range(1, scale.shape[0]):
+        for i in range(beta.size):
+            beta[i] += c[a * beta.size + i] * c[a * beta.size + i] * scale[a, i]
 
 
 @bare(forceinline=True)
@@ -148,79 +143,55 @@ def _multiply_eight(i, a, rate, c0, c1, scale0, scale1, factor, beta, total):
     return step * step + total
 
 
-@bare(fastmath={"contract"}, forceinline=True)
-def _multiply_pair(a, rate, c0, c1, scale0, scale1, factor, beta):
-    """Multiply both components and the conserved quantity of every coordinate; returns the squared step of beta."""
-    size = beta.size
-    whole = size - size % EIGHT
-    steps = constant(0.0)
-    for i in range(0, whole, EIGHT):
-        steps = _multiply_eight(i, load(a, i), rate, c0, c1, scale0, scale1, factor, beta, steps)
-    total = add_up(steps)
-    for i in range(whole, size):
-        turn = a[i] * rate[i]
-        c0[i] *= 1.0 - turn
-        c1[i] *= 1.0 + turn
-        factor[i] *= 1.0 - turn * turn
-        new = c0[i] * c0[i] * scale0[i] + c1[i] * c1[i] * scale1[i]
-        total += (new - beta[i]) ** 2
-        beta[i] = new
-    return total
-
-
-@part()
-def _plain_steps(data, target, size, rate, state, a, steps):
-    """A fast path for `steps` steps of ``u*v`` without noise, batches or momentum.
-
-    Returns how many were taken before the loss ceased to be finite.
-    """
-    c, scale, every_row = state.c, state.scale, np.empty(0, np.int64)
-    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], state.factor[0]
-    length = 0.0
-    taken = steps
+@bare()
+def _plain_steps(design, target, step, rate, state, first, steps):
+    """`steps` steps of one run. Returns whether its loss was finite."""
+    size = rate.shape[1]
+    beta, a, rows, length = state.values, state.work, pointer(state.stopped, 0), state.values.size - LANES
+    c0, c1, factor = pointer(beta, size), pointer(beta, 2 * size), pointer(beta, 3 * size)
+    scale0, scale1 = pointer(state.scale, 0), pointer(state.scale, size)
     for k in range(steps):
-        if not math.isfinite(dense_products(data.X, target, every_row, state.beta, size, a)):
-            taken = k
-            break
-        length += math.sqrt(_multiply_pair(a, rate0, c0, c1, scale0, scale1, factor0, state.beta))
-    state.length[0] += length
-    return taken
+        if not math.isfinite(dense_products(design, target, rows, 0, beta, step[0], a)):
+            state.stopped[0] = first + k
+            return False
+        total = constant(0.0)
+        for i in range(0, size, EIGHT):
+            total = _multiply_eight(i, load(a, i), rate, c0, c1, scale0, scale1, factor, beta, total)
+        beta[length] += math.sqrt(add_up(total))
+    return True
 
 
-@part()
-def _plain_lanes(data, target, size, rate, state, first, steps):
-    """The same for LANES runs: every tile of X^T r is applied to its coordinates before the next is computed.
-
-    Returns how many steps were taken before the loss of every lane ceased to be finite.
-    """
-    c, scale, beta = state.c, state.scale, state.beta
-    columns = beta.size // LANES
-    n = data.packed_columns.size // columns
-    c0, c1, scale0, scale1, rate0, factor0 = c[0], c[1], scale[0], scale[1], rate[0], state.factor[0]
-    residual, square, moved = aligned_buffer(target.size), np.empty(LANES), np.empty(LANES)
+@bare()
+def _plain_lanes(design, target, step, rate, state, first, steps):
+    """The same for LANES runs: every tile of X^T r is applied to its coordinates before the next is computed."""
+    (packed, packed_columns), size, beta = design, rate.shape[1], state.values
+    columns, length, square = size // LANES, beta.size - LANES, pointer(state.work, target.size)
+    n = packed_columns.size // columns
+    c0, c1, factor = pointer(beta, size), pointer(beta, 2 * size), pointer(beta, 3 * size)
+    scale0, scale1 = pointer(state.scale, 0), pointer(state.scale, size)
     for k in range(steps):
-        lane_residuals(data.packed, target, beta, size, residual, square)
+        lane_residuals(packed, target, beta, step, state.work, square)
         if not _some_alive(square, state.stopped, first + k):
-            return k
+            return False
         total = constant(0.0)
         for column in range(0, columns, ROWS):
-            s0, s1, s2, s3 = tile(data.packed_columns, column * n, residual, n)
+            s0, s1, s2, s3 = tile(packed_columns, column * n, state.work, n)
             i = column * LANES
-            total = _multiply_eight(i, s0, rate0, c0, c1, scale0, scale1, factor0, beta, total)
-            total = _multiply_eight(i + LANES, s1, rate0, c0, c1, scale0, scale1, factor0, beta, total)
-            total = _multiply_eight(i + 2 * LANES, s2, rate0, c0, c1, scale0, scale1, factor0, beta, total)
-            total = _multiply_eight(i + 3 * LANES, s3, rate0, c0, c1, scale0, scale1, factor0, beta, total)
-        store(moved, 0, total)
+            total = _multiply_eight(i, s0, rate, c0, c1, scale0, scale1, factor, beta, total)
+            total = _multiply_eight(i + LANES, s1, rate, c0, c1, scale0, scale1, factor, beta, total)
+            total = _multiply_eight(i + 2 * LANES, s2, rate, c0, c1, scale0, scale1, factor, beta, total)
+            total = _multiply_eight(i + 3 * LANES, s3, rate, c0, c1, scale0, scale1, factor, beta, total)
+        store(square, 0, total)
         for lane in range(LANES):
-            state.length[lane] += math.sqrt(moved[lane])
-    return steps
+            beta[length + lane] += math.sqrt(square[lane])
+    return True
 
 
-@part()
+@bare()
 def _some_alive(square, stopped, k):
     """Record step k for lanes whose loss is no longer finite; returns whether one is left."""
     alive = False
-    for lane in range(square.size):
+    for lane in range(stopped.size):
         if math.isfinite(square[lane]):
             alive = alive or stopped[lane] < 0
         elif stopped[lane] < 0:
@@ -228,136 +199,147 @@ def _some_alive(square, stopped, k):
     return alive
 
 
-@part()
+@bare()
 def _keep(record, state, plan, k):
     """Record the state before step k, where the plan says so."""
     if k % plan.every != 0 and k != plan.n_steps:
         return
     slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
-    if record.length[slot, 0] < 0.0:  # not recorded yet: the last step of a block is the first of the next
-        copy_to(state.beta, record.beta[slot])
-        copy_to(state.c.ravel(), record.c[slot].ravel())
-        copy_to(state.e.ravel(), record.e[slot].ravel())
-        copy_to(state.factor.ravel(), record.factor[slot].ravel())
-        copy_to(state.factor_e.ravel(), record.factor_e[slot].ravel())
-        copy_to(state.length, record.length[slot])
+    size = state.values.size
+    kept = pointer(record, slot * size)
+    if kept[size - LANES] < 0.0:  # not recorded yet: the last step of a block is the first of the next
+        for i in range(0, size, EIGHT):
+            store(kept, i, load(state.values, i))
 
 
-@part()
+@bare()
 def _multiply(c, factor, a, parts):
     """A step without momentum, of components and conserved quantities; ``a = step * gradient``."""
-    count, size = c.shape
+    count, size = parts.rate.shape
     for m in range(count):
         for i in range(size):
-            c[m, i] *= 1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]
-    for pair in range(factor.shape[0]):
-        if parts.is_paired:
-            for i in range(size):
-                kept = 1.0 - parts.decay[0, i]
-                turn = a[i] * parts.rate[0, i]
-                factor[pair, i] *= kept * kept - turn * turn
-            continue
+            c[m * size + i] *= 1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]
+    for pair in range(parts.powers.shape[0]):
         for i in range(size):
+            if parts.is_paired:
+                kept, turn = 1.0 - parts.decay[0, i], a[i] * parts.rate[0, i]
+                factor[pair * size + i] *= kept * kept - turn * turn
+                continue
             for m in range(count):
                 power = parts.powers[pair, m, i]
                 if power != 0.0:
-                    factor[pair, i] *= (1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]) ** power
+                    factor[pair * size + i] *= (1.0 - a[i] * parts.rate[m, i] - parts.decay[m, i]) ** power
 
 
-@part()
+@bare()
 def _accelerate(c, v, ahead, a, parts, plan):
     """A step with momentum: heavy ball, or Nesterov with the gradient at the extrapolated point `ahead`."""
-    for m in range(c.shape[0]):
-        for i in range(c.shape[1]):
-            turn = a[i] * parts.rate[m, i] + parts.decay[m, i]
+    for m in range(parts.rate.shape[0]):
+        for i in range(parts.rate.shape[1]):
+            at, turn = m * parts.rate.shape[1] + i, a[i] * parts.rate[m, i] + parts.decay[m, i]
             if plan.nesterov:
-                new = ahead[m, i] * (1.0 - turn)
-                v[m, i] = new - c[m, i]
-                c[m, i] = new
+                new = ahead[at] * (1.0 - turn)
+                v[at] = new - c[at]
+                c[at] = new
             else:
-                v[m, i] = plan.momentum * v[m, i] - c[m, i] * turn
-                c[m, i] += v[m, i]
+                v[at] = plan.momentum * v[at] - c[at] * turn
+                c[at] += v[at]
 
 
-@part()
-def _normalise_all(state, parts):
-    _normalise(state.c, state.v, state.e, state.scale, parts.coefficient)
-    _normalise_factor(state.factor, state.factor_e)
-
-
-#: Types of the arguments of :func:`run_growth`.
-_CUBE, _COUNTS, _COUNT_CUBE = float64[:, :, ::1], int64[:, ::1], int64[:, :, ::1]
+#: Types of the arguments of the loops.
+_CUBE = float64[:, :, ::1]
 
 
 def _tuple_of(cls, *kinds):
     return types.NamedTuple(kinds, cls)
 
 
-_CALL = (
-    _tuple_of(Data, TABLE, VECTOR, INTEGERS, INTEGERS, boolean, VECTOR, VECTOR, int64, VECTOR),
-    VECTOR, TABLE, _COUNTS, VECTOR,
-    _tuple_of(Components, TABLE, TABLE, TABLE, VECTOR, _CUBE, boolean),
-    _tuple_of(GrowthState, TABLE, TABLE, _COUNTS, TABLE, TABLE, _COUNTS, VECTOR, VECTOR, INTEGERS),
-    _tuple_of(StepPlan, int64, int64, int64, int64, float64, boolean),
-    _tuple_of(GrowthRecord, TABLE, _CUBE, _COUNT_CUBE, _CUBE, _COUNT_CUBE, TABLE),
-)  # fmt: skip
+_STATE = _tuple_of(GrowthState, VECTOR, INTEGERS, VECTOR, TABLE, VECTOR, INTEGERS)
+_PLAN = _tuple_of(StepPlan, int64, int64, int64, int64, float64, boolean)
+_PLAIN = VECTOR, VECTOR, TABLE, TABLE, _STATE, _PLAN, TABLE
+_PARTS = _tuple_of(Components, TABLE, TABLE, TABLE, VECTOR, _CUBE, boolean)
+_DATA = _tuple_of(Data, TABLE, VECTOR, INTEGERS, INTEGERS, boolean, VECTOR, VECTOR, int64, VECTOR)
 
 
-@compiled(declared=_CALL)
+@bare()
+def _until(plan, k):
+    """How many steps to take before the next look at the state."""
+    return min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
+
+
+@bare()
+def _after(state, coefficient, k, steps):
+    if (k + steps) // _LOOK_EVERY != k // _LOOK_EVERY:
+        _normalise_all(state, coefficient)
+    return k + steps
+
+
+@compiled(explicit=True, declared=(TABLE, *_PLAIN))
+def run_plain(design, target, step, rate, coefficient, state, plan, record):
+    """:func:`run_growth` for one run of ``u*v``, squares and dense data, without noise, batches, decay or momentum."""
+    k = plan.first
+    while k < plan.last:
+        _keep(record, state, plan, k)
+        steps = _until(plan, k)
+        if not _plain_steps(design, target, step, rate, state, k, steps):
+            return False
+        k = _after(state, coefficient, k, steps)
+    _keep(record, state, plan, k)
+    return True
+
+
+@compiled(explicit=True, declared=(types.UniTuple(VECTOR, 2), *_PLAIN))
+def run_lanes(design, target, step, rate, coefficient, state, plan, record):
+    """The same for LANES runs; `design` is X packed by rows and by columns."""
+    k = plan.first
+    while k < plan.last:
+        _keep(record, state, plan, k)
+        steps = _until(plan, k)
+        if not _plain_lanes(design, target, step, rate, state, k, steps):
+            return False
+        k = _after(state, coefficient, k, steps)
+    _keep(record, state, plan, k)
+    return True
+
+
+@compiled(declared=(_DATA, VECTOR, TABLE, types.Array(int64, 2, "C"), VECTOR, _PARTS, _STATE, _PLAN, TABLE))
 def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
     """Take the steps of `plan`; returns False as soon as no lane has a finite loss.
 
     `labels` (B, n * lanes) is label noise and `rows` (B, b) the batches of this block of B steps; either may be empty.
     """
-    count, size = state.c.shape
-    a, residual = aligned_buffer(size), aligned_buffer(target.size)
-    ahead, point = np.empty((count, size)), np.empty(size)
+    count, size = parts.rate.shape
+    a, residual, beta = aligned_buffer(size), aligned_buffer(target.size), state.values[:size]
+    c, factor, v = pointer(state.values, size), pointer(state.values, (1 + count) * size), pointer(state.v, 0)
+    length = state.values[state.values.size - LANES :][: scale.size]
+    ahead, point = np.empty(state.v.size), aligned_buffer(size)
     square, noisy = np.empty(scale.size), np.zeros(target.size)
     every_row = np.empty(0, np.int64)
-    has_shift, has_decay = is_any(parts.shift), is_any(parts.decay.ravel())
-    is_plain = parts.is_paired and not has_shift and not has_decay and plan.momentum == 0.0
-    is_plain = is_plain and not data.is_sparse and data.loss == 0 and labels.shape[0] == 0 and rows.shape[0] == 0
-    k = plan.first
-    while True:
+    has_shift = is_any(parts.shift)
+    for k in range(plan.first, plan.last):
         _keep(record, state, plan, k)
-        if k == plan.last:
-            break
-        if is_plain:
-            steps = min(plan.every - k % plan.every, plan.last - k, _LOOK_EVERY)
-            if scale.size == 1:
-                taken = _plain_steps(data, target, scale[0], parts.rate, state, a, steps)
-                if taken < steps:
-                    state.stopped[0] = k + taken
-            else:
-                taken = _plain_lanes(data, target, scale, parts.rate, state, k, steps)
-            k += taken
-            if taken < steps:
-                return False
-            if k // _LOOK_EVERY != (k - taken) // _LOOK_EVERY:
-                _normalise_all(state, parts)
-            continue
         aim = target
         if labels.shape[0]:
             add_multiple(target, 1.0, labels[k - plan.first], noisy)
             aim = noisy
         batch = rows[k - plan.first] if rows.shape[0] else every_row
         if plan.nesterov:
-            add_multiple(state.c.ravel(), plan.momentum, state.v.ravel(), ahead.ravel())
+            add_multiple(c, plan.momentum, state.v, ahead)
             _predict(ahead, state.scale, point)
         else:
-            copy_to(state.beta, point)
+            copy_to(beta, point)
         if has_shift:
             add_multiple(point, 1.0, parts.shift, point)
         products(data, aim, batch, point, scale, residual, a, square)
         if not _some_alive(square, state.stopped, k):
             return False
         if plan.momentum == 0.0:
-            _multiply(state.c, state.factor, a, parts)
+            _multiply(c, factor, a, parts)
         else:
-            _accelerate(state.c, state.v, ahead, a, parts, plan)
+            _accelerate(c, v, ahead, a, parts, plan)
         if k % _LOOK_EVERY == 0:
-            _normalise_all(state, parts)
-        _predict(state.c, state.scale, point)
-        move_on(point, state.beta, state.length)
-        k += 1
+            _normalise_all(state, parts.coefficient)
+        _predict(c, state.scale, point)
+        move_on(point, beta, length)
+    _keep(record, state, plan, plan.last)
     return True

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array, log_abs, signed_exp
-from flowsim.descent.growth_loop import Components, GrowthRecord, GrowthState, StepPlan, run_growth
+from flowsim.descent.growth_loop import Components, GrowthState, StepPlan, run_growth, run_lanes, run_plain
 from flowsim.descent.machine import Read, recorded_steps
 from flowsim.descent.multipliers import Multipliers
 from flowsim.descent.products import Data
 from flowsim.descent.schedules import batch_variances, one_by_one
 from flowsim.descent.settings import Settings
-from flowsim.descent.tiles import aligned, side_by_side
+from flowsim.descent.tiles import LANES, aligned, side_by_side
 
 _LN2 = float(np.log(2.0))
 
@@ -51,17 +52,28 @@ class GrowthMachine:
         with np.errstate(over="ignore", invalid="ignore"):
             scale = np.ldexp(self.parts.coefficient, np.clip(2 * e, -4000, 4000))
             beta = np.sum(c**2 * scale, axis=0)
-        pairs = len(multipliers.powers)
+        self.pairs = len(multipliers.powers)
+        values, work = self._values(1), max(c.shape[1], self.target.size + LANES)
+        for part, start in zip(self._split(values), (beta, c, e, 1.0, 0, 0.0), strict=True):
+            part[:] = start
         self.state = GrowthState(
-            c, aligned(np.zeros_like(c)), e, aligned(scale), aligned(np.ones((pairs, c.shape[1]))),
-            np.zeros((pairs, c.shape[1]), np.int64), aligned(beta), np.zeros(lanes), np.full(lanes, -1),
-        )  # fmt: skip
-        slots = len(recorded_steps(settings.n_steps, settings.record_every))
-        self.record = GrowthRecord(
-            np.empty((slots, c.shape[1])), np.empty((slots, *c.shape)), np.empty((slots, *c.shape), np.int64),
-            np.empty((slots, pairs, c.shape[1])), np.empty((slots, pairs, c.shape[1]), np.int64),
-            np.full((slots, lanes), -1.0),
-        )  # fmt: skip
+            aligned(values[0]), e.ravel(), np.zeros(c.size), aligned(scale), aligned(np.empty(work)), np.full(lanes, -1)
+        )
+        self.record = self._values(len(recorded_steps(settings.n_steps, settings.record_every)))
+        self.record[:, -LANES:] = -1.0
+
+    def _values(self, count: int) -> Array:
+        """Memory for recorded states, in the order of :class:`GrowthState`."""
+        components, size = self.parts.rate.shape
+        return np.empty((count, (1 + 2 * components + 2 * self.pairs) * size + LANES))
+
+    def _split(self, values: Array) -> list[NDArray[Any]]:
+        """Beta, components, their exponents, factors, theirs, and lengths, of every recorded state."""
+        count, (k, size) = len(values), self.parts.rate.shape
+        ends = np.cumsum([size, k * size, self.pairs * size, k * size, self.pairs * size])
+        beta, *parts, length = np.split(values, ends, axis=1)
+        c, factor, e, factor_e = (part.reshape(count, part.shape[1] // size, size) for part in parts)
+        return [beta, c, e.view(np.int64), factor, factor_e.view(np.int64), length]
 
     @property
     def stopped(self) -> NDArray[np.int64]:
@@ -96,33 +108,40 @@ class GrowthMachine:
         self._set_parts()
 
     def _advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
-        plan = StepPlan.of(self.settings, first, last)
-        return bool(
-            run_growth(self.data, self.target, labels, rows, self.scale, self.parts, self.state, plan, self.record)
-        )
+        data, parts, plan = self.data, self.parts, StepPlan.of(self.settings, first, last)
+        values, (k, size) = self.state.values, parts.rate.shape
+        exponents = values[(1 + k + self.pairs) * size : -LANES].view(np.int64)
+        state = self.state._replace(exponents=exponents)  # here: in an unpickled machine arrays share no memory
+        is_plain = parts.is_paired and not (plan.momentum or parts.shift.any() or parts.decay.any())
+        if is_plain and not (data.is_sparse or data.loss or len(labels) or len(rows)):
+            common = self.target, self.scale, parts.rate, parts.coefficient, state, plan, self.record
+            if self.lanes > 1:
+                return bool(run_lanes((data.packed, data.packed_columns), *common))
+            return bool(run_plain(data.X, *common))
+        return bool(run_growth(data, self.target, labels, rows, self.scale, parts, state, plan, self.record))
 
     def read(self, lane: int, count: int) -> Read:
-        record = self.record
+        beta, c, e, factor, factor_e, length = self._split(self.record)
 
         def pick(values: NDArray) -> NDArray:
             return values[:count, ..., lane :: self.lanes][..., : self.d]
 
-        mantissa, exponent = pick(record.c), pick(record.e)
+        mantissa, exponent = pick(c), pick(e)
         logs = log_abs(mantissa) + exponent * _LN2
-        log_law = log_abs(pick(record.factor)) + pick(record.factor_e) * _LN2
+        log_law = log_abs(pick(factor)) + pick(factor_e) * _LN2
         weights, log_weights = self.modes.weights(logs, np.sign(mantissa))
         signs, log_imbalance = self.modes.products(logs, np.sign(mantissa))
         tracked = self.settings.momentum == 0.0
         return Read(
-            beta=pick(record.beta).copy(),
+            beta=pick(beta).copy(),
             weights={name: weights[:, b] for b, name in enumerate(self.weights)},
             log_abs_weights={name: log_weights[:, b] for b, name in enumerate(self.weights)},
             imbalance=signed_exp(signs, log_imbalance),
             log_imbalance=log_imbalance,
             imbalance_sign=signs,
             terms=np.ones(self.d),  # components that are exactly zero stay zero
-            length=record.length[:count, lane].copy(),
+            length=length[:count, lane].copy(),
             log_law=log_law if tracked else None,
-            law_sign=np.sign(pick(record.factor)) if tracked else None,
+            law_sign=np.sign(pick(factor)) if tracked else None,
             has_law=tracked,
         )

@@ -17,7 +17,7 @@ from flowsim.descent.tiles import LANES, aligned, lane_products, pack
 from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import dense
 from flowsim.solvers.compilation import VECTOR, address_of, bare, part
-from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, load_part, store, store_part
+from flowsim.solvers.simd import EIGHT, add_up, at_address, call_on_arrays, constant, load, pointer, store
 
 _FAST = {"reassoc", "contract", "nsz"}
 
@@ -113,61 +113,46 @@ def _loss_products(data, target, rows, beta, scale, out):
 
 
 @bare(forceinline=True)
-def dense_products(X, target, rows, beta, scale, out):
-    """``out = scale * X^T (X beta - target)`` over all rows, or over `rows` if there are any; X as in :class:`Data`.
+def dense_products(X, target, rows, chosen, beta, scale, out):
+    """``out = scale * X^T (X beta - target)`` over all rows, or over the `chosen` first of `rows` if it is not 0.
 
-    Returns the sum of squared residuals.
+    X as in :class:`Data`; beta and out are as long as its rows. Returns the sum of squared residuals.
     """
     # Four rows at a time stay in the first-level cache between the two products, so that X is read from memory once.
     width = X.shape[1]
-    count = rows.size if rows.size else X.shape[0]
-    whole = beta.size - beta.size % EIGHT
-    left = beta.size - whole
-    for i in range(0, whole, EIGHT):
+    count = chosen if chosen else X.shape[0]
+    for i in range(0, width, EIGHT):
         store(out, i, constant(0.0))
-    store_part(out, whole, left, constant(0.0))
     square = 0.0
     fours = count - count % 4
     for j in range(0, fours, 4):
-        j0, j1, j2, j3 = (rows[j], rows[j + 1], rows[j + 2], rows[j + 3]) if rows.size else (j, j + 1, j + 2, j + 3)
+        j0, j1, j2, j3 = (rows[j], rows[j + 1], rows[j + 2], rows[j + 3]) if chosen else (j, j + 1, j + 2, j + 3)
         x0, x1, x2, x3 = j0 * width, j1 * width, j2 * width, j3 * width
         s0 = s1 = s2 = s3 = constant(0.0)
-        for i in range(0, whole, EIGHT):
+        for i in range(0, width, EIGHT):
             b = load(beta, i)
             s0 = load(X, x0 + i) * b + s0
             s1 = load(X, x1 + i) * b + s1
             s2 = load(X, x2 + i) * b + s2
             s3 = load(X, x3 + i) * b + s3
-        if left:
-            b = load_part(beta, whole, left)
-            s0 = load(X, x0 + whole) * b + s0
-            s1 = load(X, x1 + whole) * b + s1
-            s2 = load(X, x2 + whole) * b + s2
-            s3 = load(X, x3 + whole) * b + s3
         r0, r1 = add_up(s0) - target[j0], add_up(s1) - target[j1]
         r2, r3 = add_up(s2) - target[j2], add_up(s3) - target[j3]
         square += (r0 * r0 + r1 * r1) + (r2 * r2 + r3 * r3)
         s0, s1, s2, s3 = constant(scale * r0), constant(scale * r1), constant(scale * r2), constant(scale * r3)
-        for i in range(0, whole, EIGHT):
+        for i in range(0, width, EIGHT):
             two = load(X, x0 + i) * s0 + load(X, x1 + i) * s1
             store(out, i, load(X, x3 + i) * s3 + (load(X, x2 + i) * s2 + (two + load(out, i))))
-        if left:
-            two = load(X, x0 + whole) * s0 + load(X, x1 + whole) * s1
-            four = load(X, x3 + whole) * s3 + (load(X, x2 + whole) * s2 + two)
-            store_part(out, whole, left, four + load_part(out, whole, left))
     for j in range(fours, count):
-        j0 = rows[j] if rows.size else j
+        j0 = rows[j] if chosen else j
         x0 = j0 * width
-        s0 = load(X, x0 + whole) * load_part(beta, whole, left) if left else constant(0.0)
-        for i in range(0, whole, EIGHT):
+        s0 = constant(0.0)
+        for i in range(0, width, EIGHT):
             s0 = load(X, x0 + i) * load(beta, i) + s0
         r0 = add_up(s0) - target[j0]
         square += r0 * r0
         s0 = constant(scale * r0)
-        for i in range(0, whole, EIGHT):
+        for i in range(0, width, EIGHT):
             store(out, i, load(X, x0 + i) * s0 + load(out, i))
-        if left:
-            store_part(out, whole, left, load(X, x0 + whole) * s0 + load_part(out, whole, left))
     return square
 
 
@@ -210,7 +195,7 @@ def products(data, target, rows, beta, scale, residual, out, square):
     elif data.is_sparse:
         square[0] = _sparse(data, target, rows, beta, scale[0], out)
     else:
-        square[0] = dense_products(data.X, target, rows, beta, scale[0], out)
+        square[0] = dense_products(data.X, target, pointer(rows, 0), rows.size, beta, scale[0], out)
 
 
 @part(fastmath=_FAST)

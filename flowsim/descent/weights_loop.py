@@ -15,7 +15,7 @@ from flowsim.arrays import Array
 from flowsim.descent.products import move_on, products
 from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
 from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, address_of, compiled, part
-from flowsim.solvers.simd import caller
+from flowsim.solvers.simd import EIGHT, caller
 from flowsim.symbolic.kernels import Kernels
 
 _KINDS = {
@@ -201,11 +201,13 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
     kind = options.kind
     count, size = w.shape
     lanes = scale.size
-    tiles = aligned_buffer(-(-(size // lanes) // ROWS) * ROWS * lanes)
-    a = tiles[:size]
+    whole = EIGHT if lanes == 1 else ROWS * lanes
+    tiles, padded_beta = aligned_buffer(-(-size // whole) * whole), aligned_buffer(-(-size // whole) * whole)
+    a, predicted = tiles[:size], padded_beta[:size]
+    for i in range(size, padded_beta.size):
+        padded_beta[i] = 0.0
     slope = np.empty((count, size))
     point = np.empty((count, size))
-    predicted = aligned_buffer(size)
     residual = aligned_buffer(target.size)
     square = np.empty(lanes)
     noisy = np.zeros(target.size)
@@ -240,7 +242,7 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
             call_value(formula.value, (here, kind, predicted))
         else:
             copy_to(beta, predicted)
-        products(data, aim, batch, predicted, scale, residual, tiles, square)
+        products(data, aim, batch, padded_beta, scale, residual, tiles, square)
         alive = False
         for lane in range(lanes):
             if math.isfinite(square[lane]):

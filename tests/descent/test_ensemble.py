@@ -9,6 +9,7 @@ from numba import njit
 import flowsim as fs
 from flowsim.descent.products import dense_products, load_data
 from flowsim.descent.tiles import LANES, ROWS, lane_products, pack
+from flowsim.solvers.simd import pointer
 
 PLAIN = fs.DiagonalNetwork("u*v")
 SAM = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.1))
@@ -22,7 +23,7 @@ CASES = {
 
 @njit
 def one_run(X, target, rows, beta, scale, out):
-    return dense_products(X, target, rows, beta, scale, out)
+    return dense_products(X, target, pointer(rows, 0), rows.size, beta, scale, out)
 
 
 @njit
@@ -80,12 +81,13 @@ def test_products_of_one_run_are_those_of_matrices_whatever_is_left_over(n, d) -
     whole = load_data(fs.Regression(X, y)).X
     for rows in (np.empty(0, np.int64), np.array([n - 1]), rng.permutation(n)[: max(n - 1, 1)]):
         used = rows if len(rows) else np.arange(n)
-        out = np.full(d + 3, np.nan)
-        square = one_run(whole, y, rows, beta, 0.3, out[:d])
+        room = whole.shape[1]
+        out = np.full(room + 3, np.nan)
+        square = one_run(whole, y, rows, np.pad(beta, (0, room - d)), 0.3, out[:room])
         residual = X[used] @ beta - y[used]
         assert square == pytest.approx(residual @ residual, rel=1e-13)
         np.testing.assert_allclose(out[:d], 0.3 * X[used].T @ residual, rtol=1e-12, atol=1e-14)
-        assert np.isnan(out[d:]).all()  # nothing is written behind the last coordinate
+        assert np.isnan(out[room:]).all()  # nothing is written behind the last vector
 
 
 @pytest.mark.parametrize("case", CASES)
