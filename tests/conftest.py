@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 for library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy is imported, and by every process that a test starts
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -15,6 +16,19 @@ import pytest
 import flowsim as fs
 
 matplotlib.use("Agg")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases under ``@pytest.mark.sampled(k)`` that are not slow, the first of every k stays quick."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        sampled = item.get_closest_marker("sampled")
+        if sampled is not None and item.get_closest_marker("slow") is None:
+            function = item.nodeid.partition("[")[0]
+            if seen[function] % sampled.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[function] += 1
 
 
 @pytest.fixture(scope="session")

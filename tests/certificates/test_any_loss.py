@@ -183,7 +183,12 @@ def test_a_side_without_growth_resolves_nothing_and_warns_of_nothing() -> None:
     assert statuses(fs.certify(fs.DiagonalNetwork("u*v + u**2*v**2"), draw(2, "log-cosh")))["holds"] >= LIMIT
 
 
-def test_a_falsified_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("saddles", draw(2, "logistic")), pytest.param("escape", separable(), marks=pytest.mark.slow)],
+    ids=["saddles", "escape"],
+)
+def test_a_falsified_limit_is_seen(monkeypatch: pytest.MonkeyPatch, name: str, problem: fs.Problem) -> None:
     original = setting.saddle_to_saddle
 
     def wrong(*args: Any) -> fs.limits.SaddlePath:
@@ -193,8 +198,7 @@ def test_a_falsified_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(path, values=values, escape=escape)
 
     monkeypatch.setattr(setting, "saddle_to_saddle", wrong)
-    assert fs.certify(UV, draw(2, "logistic"), theorems="saddles")[0].status == "violated"
-    assert fs.certify(UV, separable(), theorems="escape")[0].status == "violated"
+    assert fs.certify(UV, problem, theorems=name)[0].status == "violated"
 
 
 @pytest.mark.parametrize("loss", LOSSES)

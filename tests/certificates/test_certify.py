@@ -116,6 +116,7 @@ def test_paper_two_holds_on_a_wide_linear_network() -> None:
     assert fs.certify(fs.LinearNetwork(50), tall, theorems="linear-width-law")[0].status == "not applicable"
 
 
+@pytest.mark.slow  # what each row needs to hold is in test_mutations too
 def test_noise_soft_thresholds_and_narrow_networks_end_at_the_best_fit_of_their_rank() -> None:
     rng = np.random.default_rng(1)
     X = rng.standard_normal((20, 3))
@@ -249,6 +250,7 @@ def test_targets_that_no_feature_correlates_with_violate_nothing(net: object) ->
     assert "violated" not in {row.status for row in rows}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", [0, 1, 4])
 def test_an_active_coefficient_a_thousandth_of_the_largest_violates_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)

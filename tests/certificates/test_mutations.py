@@ -171,6 +171,7 @@ def test_units_of_the_data_change_no_answer(net: fs.DiagonalNetwork) -> None:
     assert sum(row.holds is True for row in base) >= 5
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(6))
 def test_the_continuous_curve_is_no_matter_of_units_or_small_jumps(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -180,6 +181,7 @@ def test_the_continuous_curve_is_no_matter_of_units_or_small_jumps(seed: int) ->
     assert row.status == "holds"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["X = 0", "X^T y = 0", "one empty column", "tiny y", "huge y"])
 @pytest.mark.parametrize("net", [UV, DEEP, NOISY, fs.DiagonalNetwork(depth=3, noise=fs.GaussianNoise(0.2))], ids=str)
 def test_degenerate_data_have_an_answer(net: fs.DiagonalNetwork, kind: str) -> None:

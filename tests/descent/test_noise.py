@@ -98,6 +98,7 @@ def test_a_step_on_a_batch_uses_the_rows_of_that_batch_only(problem) -> None:
     assert traj.imbalance_drift < 1e-13  # the law holds with the gradient of the batch
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("kind", "multiplicative"),
     [

@@ -1,4 +1,4 @@
-"""Every example and every command of the documentation works as shown, and the site builds without a warning."""
+"""Every example and every command of the documentation works as shown, and the site builds without a warning (slow)."""
 
 from __future__ import annotations
 
@@ -72,6 +72,39 @@ def test_commands_run_in_the_order_of_the_page(page: Path, tmp_path: Path, monke
             assert line == "pip install ."
 
 
+def test_every_link_leads_to_a_page_that_is_there_and_to_a_heading_of_it() -> None:
+    import importlib
+
+    generated = {"reference/more.rst", *(f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
+    checked = 0
+    for page in (*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, heading = target.partition("#")
+            if "://" in path or (page.parent == DOCS and path in generated):
+                continue
+            found = page.parent / path if path else page
+            assert found.exists(), f"{page.name}: {target}"
+            if heading:
+                headings = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                slugs = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+                assert heading in slugs, f"{page.name}: {target}"
+            checked += 1
+    for name in re.findall(r"^   ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
+        module, _, last = f"flowsim.{name}".rpartition(".")
+        assert getattr(importlib.import_module(module), last).__doc__, name
+        checked += 1
+    assert checked > 100
+
+
+def test_mathematics_of_pages_is_closed_and_read_from_the_sites_own_copy() -> None:
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for paragraph in text.split("\n\n"):
+            assert len(re.findall(r"(?<!\\)\$", paragraph)) % 2 == 0, f"{page.name}: {paragraph}"
+    assert '"sphinx-mathjax-offline"' in (DOCS / "conf.py").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built without a warning and without network."""
@@ -88,6 +121,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path / "site"
 
 
+@pytest.mark.slow
 def test_the_site_has_every_page_and_every_command(site: Path) -> None:
     home = (site / "index.html").read_text(encoding="utf-8")
     assert "flowsim" in home
@@ -101,6 +135,7 @@ def test_the_site_has_every_page_and_every_command(site: Path) -> None:
         assert name.startswith("__") or f"#flowsim.{name}" in reference or f"flowsim.{name}." in reference, name
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     import importlib
 
@@ -120,6 +155,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
     assert missing == set()
 
 
+@pytest.mark.slow
 def test_mathematics_is_read_without_network(site: Path) -> None:
     page = (site / "theory.html").read_text(encoding="utf-8")
     scripts = re.findall(r'<script[^>]*src="([^"]+)"', page)
@@ -128,11 +164,13 @@ def test_mathematics_is_read_without_network(site: Path) -> None:
     assert list((site / "_static" / "mathjax").glob("tex-*.js"))
 
 
+@pytest.mark.slow
 def test_search_finds_the_edge_of_stability(site: Path) -> None:
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     assert "edge of stability" in index.lower()
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_a_figure_for_every_script(site: Path) -> None:
     scripts = sorted((DOCS / "gallery").glob("*.py"))
     page = (site / "gallery.html").read_text(encoding="utf-8")

@@ -35,6 +35,7 @@ def _cases():
             yield pytest.param(formula, *case, marks=[pytest.mark.slow] * slow)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("formula", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in ALL])
 def test_the_oracle_is_the_flow_of_the_weights(formula):
     X, y, start = map(np.array, DATA["flip"])
@@ -46,6 +47,7 @@ def test_the_oracle_is_the_flow_of_the_weights(formula):
     assert_allclose(found, np.array(right, dtype=float), atol=1e-12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.timeout(3600)  # products at 1e-1000
 @pytest.mark.parametrize(("formula", "alpha", "data"), list(_cases()))
 def test_a_formula_follows_its_flow_to_the_tolerance(formula, alpha, data):

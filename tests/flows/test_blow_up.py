@@ -27,24 +27,27 @@ def run(formula, problem, t_end, alpha, uneven=True, **more):
     return fs.gradient_flow(net, problem, t_end, alpha=alpha, start=start, clock="accelerated", **more)
 
 
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("alpha", ["1e-30", "1e-100", "edge", "1e-1000"])
 @pytest.mark.parametrize(
     ("formula", "uneven"),
     [(formula, place % 2 == 0) for place, formula in enumerate(FORMULAS)]
     + [pytest.param(formula, place % 2 == 1, marks=pytest.mark.slow) for place, formula in enumerate(FORMULAS)],
 )
-def test_ends_at_vanishing_scale_are_those_of_the_limit_process(formula, uneven):
+def test_ends_at_vanishing_scale_are_those_of_the_limit_process(formula, uneven, alpha):
     net = fs.DiagonalNetwork(formula)
     start = {name: START[name] for name in net.weights} if uneven else None
     path = fs.saddle_to_saddle(net, FOUR, start=start)
-    order = path.order
-    for alpha in ("1e-30", "1e-100", f"1e-{600 // (order - 2) - 10}", "1e-1000"):
-        traj = run(formula, FOUR, 1.3 * path.jump_times[-1], alpha, uneven)
-        assert traj.info["coordinates"] == "curve"
-        np.testing.assert_allclose(traj.beta[-1], path.end, atol=1e-9)
-        for time, saddle in zip(path.jump_times[1:], path.saddles[1:-1], strict=True):
-            np.testing.assert_allclose(traj.at([0.98 * time], "accelerated").beta[0], saddle, atol=1e-7)
+    if alpha == "edge":  # of what floats of time hold
+        alpha = f"1e-{600 // (path.order - 2) - 10}"
+    traj = run(formula, FOUR, 1.3 * path.jump_times[-1], alpha, uneven)
+    assert traj.info["coordinates"] == "curve"
+    np.testing.assert_allclose(traj.beta[-1], path.end, atol=1e-9)
+    for time, saddle in zip(path.jump_times[1:], path.saddles[1:-1], strict=True):
+        np.testing.assert_allclose(traj.at([0.98 * time], "accelerated").beta[0], saddle, atol=1e-7)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("formula", ["u*v*w+u**2*v**2*w**2", "u**3-v**3", "tanh(u*v*w)", "u*v*w*(1+u)", "u*v*w*x+u**5"])
 def test_the_same_as_along_the_curve_itself_where_both_work(formula, monkeypatch):
     alpha = "1e-5" if "x" not in formula else "1e-3"
@@ -63,7 +66,7 @@ def test_the_same_as_along_the_curve_itself_where_both_work(formula, monkeypatch
 
 def test_a_cube_blows_up_in_its_closed_form():
     # u' = 3 g u^2 with g = 1 as long as u is small.
-    for alpha in ("1e-30", "1e-300", "1e-590", "1e-1000"):
+    for alpha in ("1e-30", "1e-590", "1e-1000"):
         traj = fs.gradient_flow(
             fs.DiagonalNetwork("u**3 - v**3"), fs.Regression([[1.0]], [1.0]), 0.6, alpha=alpha, clock="accelerated"
         )
@@ -118,6 +121,7 @@ def test_orders_that_differ_are_told():
         fs.gradient_flow(net, fs.Regression(np.eye(2), [1.0, 1.0]), 1e250, alpha="1e-200")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("alpha", ["1e-16", "1e-1000"])
 def test_a_formula_with_a_line_of_critical_points_out_of_the_origin(alpha):
     """(u + v)^2 w goes to u = -v where it is pulled down from w > 0, and stays positive."""

@@ -88,6 +88,7 @@ def test_products_under_noise_start_at_any_scale() -> None:
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("formula", "multiplicative"), [("tanh(u*v)", False), ("exp(u*v) - 1", True), ("sinh(u*v)", False)]
 )
@@ -121,6 +122,7 @@ def test_a_formula_without_mirrors_is_followed_under_noise() -> None:
     np.testing.assert_allclose(traj.beta, right, atol=1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", ["tanh(u)*v", "sin(u)*v", "u*v + u**3*v"])
 def test_errors_that_would_decide_the_outcome_end_the_run(formula: str) -> None:
     """A sign change from 1e-6 or 1e-16 is beyond floats in weights; no polynomial invariant shows it."""

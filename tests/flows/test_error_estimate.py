@@ -8,6 +8,7 @@ from scipy.linalg import expm
 import flowsim as fs
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["native", "LSODA"])
 @pytest.mark.parametrize("alpha", ["1e-2", "1e-8", "1e-50"])
 def test_the_estimate_bounds_the_true_error(method, alpha):

@@ -32,6 +32,7 @@ def time_of(beta: float, alpha: str) -> float:
     return (math.log(w + a**2 / top) - math.log(top - w) - start) / (2 * (top - C))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("method", ["native", "LSODA", "Radau"])
 @pytest.mark.parametrize("alpha", ["1e-3", "1e-8", "1e-60", "1e-1000", "1e-100000"])
 def test_levels_and_losses_are_met_when_the_closed_form_says(alpha: str, method: str) -> None:

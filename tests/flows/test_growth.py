@@ -24,6 +24,7 @@ def logistic(gamma: float, c: float, sigma2: float, t: np.ndarray) -> np.ndarray
         return (c / sigma2) / (1 + np.exp(-2 * c * t + 2 * gamma) * (2 * c / sigma2))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("alpha", ["1e-20", "1e-300", "1e-1000", "1e-10000"])
 def test_one_feature_follows_the_logistic_curve(alpha: str, method: str) -> None:

@@ -53,6 +53,7 @@ def check(index: int) -> None:
     assert traj.imbalance_drift <= 1e-9
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("index", range(7))
 def test_the_flow_is_that_of_exact_arithmetic(index: int) -> None:
     check(index)
@@ -81,6 +82,7 @@ def test_what_was_learned_is_unlearned_and_learned_with_the_other_sign() -> None
     np.testing.assert_allclose(traj.beta, exact, atol=2e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 def test_pretrained_weights_of_any_imbalance_leave_what_is_tiny_alone(decay: float) -> None:
     """What U^T U - V^T V keeps of them is no small number next to which alpha would be rounding."""

@@ -35,6 +35,7 @@ def shapes() -> list[tuple[int, int, int, int, int]]:
     return out
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("n", "D", "m", "h", "rank"), shapes())
 def test_the_imbalance_is_conserved_to_rounding_over_ten_decades_of_loss(n, D, m, h, rank) -> None:
     problem = problem_of(n, D, m, rank, seed=n + 13 * D + 101 * h)

@@ -143,6 +143,7 @@ def test_losses_that_no_float_holds_are_reached_in_some_hundred_steps() -> None:
     assert run.imbalance_drift < 1e-9
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("D", "m"), [(4, 2), (2, 3)])
 def test_small_losses_agree_with_an_implicit_method_in_the_weights(D: int, m: int) -> None:
     problem, net, end = separable(5, 9, D, m, "exponential"), fs.LinearNetwork(4), 300.0

@@ -18,6 +18,7 @@ def separable(seed: int = 0, n: int = 20, d: int = 30, loss: str = "logistic") -
     return fs.Problem(X, np.sign(X @ np.r_[1.0, -1.0, 0.5, np.zeros(d - 3)]), loss)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("x2", "alpha", "digits", "ratio"),
     [
@@ -38,6 +39,7 @@ def test_one_sample_has_a_closed_form_at_any_loss(x2: float, alpha: str, digits:
     assert run.imbalance_drift < 1e-9
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("loss", ["logistic", "exponential"])
 def test_the_clock_shows_the_same_flow_as_time(loss: str) -> None:
     problem = separable(loss=loss)
@@ -110,6 +112,7 @@ def test_what_the_clock_cannot_do_is_named(problem: fs.Problem, options: dict, m
         )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("net", [NET, fs.LinearNetwork(3)])
 def test_a_sample_of_weight_zero_does_not_count(net: fs.DiagonalNetwork | fs.LinearNetwork) -> None:
     plain = separable(n=6, d=5)

@@ -55,9 +55,10 @@ def test_a_flow_errs_by_less_than_twenty_tolerances(loss: str, alpha: str) -> No
         assert (np.diff(run.loss) <= 1e-9).all()
 
 
-def test_two_hundred_random_flows_err_by_less_than_twenty_tolerances() -> None:
+@pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 200), marks=pytest.mark.slow)])
+def test_two_hundred_random_flows_err_by_less_than_twenty_tolerances(seeds: range) -> None:
     times = np.linspace(0.0, 12.0, 101)
-    for seed in range(200):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         loss = ("logistic", "log-cosh", "poisson")[seed % 3]
         problem = draw(seed, loss, n=int(rng.integers(15, 60)), d=int(rng.integers(3, 12)))
@@ -72,6 +73,7 @@ def test_two_hundred_random_flows_err_by_less_than_twenty_tolerances() -> None:
             assert error <= 20 * 1e-6 * max(1.0, np.abs(tight.beta).max()), (seed, loss, alpha, error)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("loss", ["logistic", "log-cosh", "poisson"])
 def test_the_native_method_and_radau_agree_with_any_loss(loss: str) -> None:
     times = np.linspace(0.0, 8.0, 60)
@@ -84,6 +86,7 @@ def test_the_native_method_and_radau_agree_with_any_loss(loss: str) -> None:
         np.testing.assert_allclose(run, other, atol=20 * 1e-8 * max(1.0, np.abs(other).max()))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("alpha", "loss"),
     [

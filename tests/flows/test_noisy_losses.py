@@ -78,7 +78,10 @@ def test_the_expected_gradient_is_that_of_monte_carlo(loss: str) -> None:
 
 @pytest.mark.parametrize(
     ("loss", "problem", "t_end"),
-    [*((loss, draw(loss, 3, 1), 20.0) for loss in LOSSES), ("far", fs.Problem([[1.0]], [40.0], "log-cosh"), 8.0)],
+    [
+        *((loss, draw(loss, 3, 1), 20.0) for loss in LOSSES),
+        pytest.param("far", fs.Problem([[1.0]], [40.0], "log-cosh"), 8.0, marks=pytest.mark.slow),
+    ],
     ids=[*LOSSES, "far"],
 )
 def test_a_flow_is_that_of_the_weights_themselves(loss: str, problem: fs.Problem, t_end: float) -> None:
@@ -108,6 +111,7 @@ def test_descent_with_drawn_noise_follows_the_flow_on_average() -> None:
     assert np.abs(flow - calm).max() > 0.08
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("alpha", ["0.1", "1e-1000"])
 def test_any_scale_errs_by_less_than_twenty_tolerances(loss: str, alpha: str) -> None:

@@ -92,6 +92,7 @@ def test_every_formula_keeps_its_flow_when_x_and_y_are_scaled_alike() -> None:
         np.testing.assert_array_equal(run.beta[-1], runs[0].beta[-1])
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("alpha", ["1e-200", "1e-300", "1e-1000"])
 @pytest.mark.parametrize("exponents", [(10, 0), (-20, 0), (0, 12), (0, -60), (0, -240), (20, 12)])
 @pytest.mark.parametrize("formula", ["u*v*w", "w1*w2*w3*w4", "u**2*v"])
@@ -164,6 +165,7 @@ def test_units_change_no_flow_with_weight_decay_or_without_targets(p: int) -> No
 UNITS = [(-282, 112), (250, -250), (0, 500), (-500, 120)]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("method", ["auto", "LSODA", "BDF", "Radau", "DOP853"])
 @pytest.mark.parametrize("extra", ["", "noise", "decay", "schedule", "pretrained"])
 def test_every_method_sees_quadratic_networks_in_units_of_their_data(method: str, extra: str) -> None:

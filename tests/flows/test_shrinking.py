@@ -23,6 +23,7 @@ def network(kind: str, depth: int, alpha: str, c: float) -> tuple[fs.DiagonalNet
     return fs.DiagonalNetwork(depth=depth, weight_decay=decay), mp.mpf(0), mp.mpf(decay)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "depth", "alpha"),
     [
@@ -77,6 +78,7 @@ def worst_distance(traj: fs.Trajectory, jumps: np.ndarray, saddles: np.ndarray, 
     return worst
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_flows_with_noise_follow_the_joint_limit(depth: int, seed: int) -> None:
@@ -90,6 +92,7 @@ def test_flows_with_noise_follow_the_joint_limit(depth: int, seed: int) -> None:
     assert worst_distance(traj, path.jump_times, path.saddles, end) < 1e-6
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_flows_with_decay_follow_the_limit_without_it_in_another_time(depth: int, seed: int) -> None:

@@ -39,6 +39,7 @@ def test_the_imbalance_decays_at_twice_the_rate_and_by_the_integral_of_a_schedul
         np.testing.assert_allclose(traj.imbalance[:, 0, 0], 0.25 * (1 - 0.09) * np.exp(-2 * K), rtol=1e-10)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("alpha", [0.1, "1e-1000"])
 @pytest.mark.parametrize(
     "decay",
@@ -104,6 +105,7 @@ def test_the_limit_process_with_decay_is_the_lasso_and_flows_approach_it() -> No
     assert not len(deep.jump_times)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "rates", [(0.3, 0.05), (0.0, 0.4), (0.1, 0.5, 0.02)], ids=["falls", "begins", "rises and falls"]
 )
@@ -182,6 +184,7 @@ def test_the_modified_flow_with_decay_is_nearer_to_descent_by_one_order(formula:
     np.testing.assert_allclose(orders, [1.0, 2.0], atol=0.2)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -34,6 +34,7 @@ def analytic(w: np.ndarray, problem: fs.Regression) -> np.ndarray:
     return -g * np.array([np.tanh(a) + a / np.cosh(a) ** 2, -2 * (np.exp(b) - 1) * np.exp(b)])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["auto", "LSODA", "BDF", "Radau", "DOP853"])
 @pytest.mark.parametrize(
     ("formula", "field", "k"), [("x*y*z", depth_three, 3), ("a*tanh(a) - (exp(b) - 1)**2", analytic, 2)]

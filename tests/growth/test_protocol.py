@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def exponential(net: fs.DiagonalNetwork, formula: Callable, start: list[list[flo
 
 def curve(text: str, order: int, formula: Callable, start: list[list[float]]) -> Form:
     net = fs.DiagonalNetwork(text)
-    return Form(lambda alpha: CurveMap(net, InitialScale.parse(alpha), np.array(start)), order, formula)
+    return Form(cache(lambda alpha: CurveMap(net, InitialScale.parse(alpha), np.array(start))), order, formula)
 
 
 def product(start: list[list[float]]) -> Form:
@@ -74,7 +75,7 @@ FORMS = {
     "bounded curve": curve("sin(u)*v", 2, lambda w: np.sin(w[:, 0]) * w[:, 1], EXCITED),
     "curve of order 3": curve("u*v*w + u**4", 3, lambda w: w.prod(axis=1) + w[:, 0] ** 4, THREE),
     "blow-up": Form(
-        lambda alpha: BlowUpMap(fs.DiagonalNetwork("u*v*w + u**4"), InitialScale.parse(alpha), np.array(THREE)),
+        cache(lambda alpha: BlowUpMap(fs.DiagonalNetwork("u*v*w + u**4"), InitialScale.parse(alpha), np.array(THREE))),
         3,
         lambda w: w.prod(axis=1) + w[:, 0] ** 4,
     ),

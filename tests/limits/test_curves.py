@@ -125,6 +125,7 @@ def test_a_continued_general_formula_says_what_it_does_not_know() -> None:
         fs.saddle_to_saddle(net, problem, path.state(2.0 * path.jump_times[-1]))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("text", "alphas", "order"),
     [("u**2 + u**4 - v**2 - v**4", ["1e-10", "1e-20", "1e-40"], 2), ("u**3 - v**3", ["1e-2", "1e-3"], 3)],

@@ -13,6 +13,7 @@ import flowsim as fs
 PROBLEM = fs.datasets.sparse_regression(20, 4, sparsity=2, seed=1)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("formula", "start"),
     [

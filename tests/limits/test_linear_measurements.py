@@ -47,6 +47,7 @@ def test_a_matrix_seen_as_a_whole_is_learned_as_its_truncated_decompositions() -
     assert path.jump_times[0] == pytest.approx(1 / np.linalg.norm(S, 2), rel=1e-12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("problem", [COMPLETION, fs.MatrixSensing(COMPLETION.A[:14], COMPLETION.y[:14] + 0.1)])
 def test_flows_end_their_plateaus_at_the_saddles(problem: fs.MatrixSensing) -> None:
     net = fs.LinearNetwork(11)

@@ -54,6 +54,7 @@ def test_orbits_obey_their_field_in_a_finer_independent_integration() -> None:
             np.testing.assert_allclose((ahead - behind) / (2 * step), velocity / np.linalg.norm(velocity), atol=1e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("net", "alphas"),
     [
@@ -131,7 +132,7 @@ def test_a_negative_or_undefined_arc_length_is_refused(tau: float) -> None:
         fs.saddle_to_saddle(NET, FOUR).curve(tau)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), *range(1, 6)])
 def test_orbits_of_tied_and_dependent_integer_data_end_at_their_saddles(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n, d = int(rng.integers(2, 5)), int(rng.integers(2, 5))

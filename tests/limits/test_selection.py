@@ -133,6 +133,7 @@ def test_what_grew_from_a_vanishing_start_is_a_power_of_the_distance_to_its_pole
     assert response.reach(z, -z) == pytest.approx(0.9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("seed", range(3))
 def test_pretrained_products_on_dependent_columns_end_where_their_own_flow_ends(depth: int, seed: int) -> None:

@@ -59,6 +59,7 @@ def field(formula: str, noise: Noise) -> np.ndarray:
     return out
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", ["u**2*v**2", "sinh(u)*v", "tanh(u)*v"])
 def test_a_coin_of_ones_own_is_the_one_of_the_package(formula: str) -> None:
     np.testing.assert_allclose(field(formula, TwoPoint(0.4)), field(formula, fs.RademacherNoise(0.4)), rtol=1e-14)

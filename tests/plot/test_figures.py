@@ -70,7 +70,7 @@ DRAWERS: dict[str, Callable[[Axes], Axes]] = {
 def test_a_figure_stays_inside_its_axes_in_a_grid(name: str) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
     assert DRAWERS[name](axes[0, 0]) is axes[0, 0]
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     own = axes[0, 0].get_window_extent()
     for text in [*axes[0, 0].texts, *(axes[0, 0].get_legend().get_texts() if axes[0, 0].get_legend() else ())]:
         box = text.get_window_extent()
@@ -105,8 +105,8 @@ def test_overviews_of_ten_and_of_two_hundred_columns_have_four_full_panels(tmp_p
         assert 2 <= len(names) <= 10
         heights = sorted(text.get_position()[1] for text in figure.axes[1].texts)
         assert (np.diff(heights) > 0.02).all()  # none over another
-        for ending in ("png", "pdf", "svg"):
-            figure.savefig(tmp_path / f"figure.{ending}")
+    for ending in ("png", "pdf", "svg"):
+        figure.savefig(tmp_path / f"figure.{ending}")
     assert figure._supxlabel.get_text().startswith("$u^2 - v^2$ conserved to")
 
 

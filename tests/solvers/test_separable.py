@@ -57,6 +57,7 @@ def test_a_single_coordinate_follows_its_closed_form(gamma):
         assert np.abs(z[:, i] - exact).max() < 7 * TOL
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("gamma", [1.0, 8 * math.log(10)])
 @pytest.mark.parametrize("kappa", [0.0, 0.02])
 def test_it_agrees_with_radau_at_tight_tolerance(gamma, kappa):

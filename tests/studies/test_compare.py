@@ -31,6 +31,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", NETWORKS)
 def test_descent_is_of_order_1_to_the_flow_and_of_order_2_to_the_modified_flow(problem, case) -> None:
     net, alpha = NETWORKS[case]
@@ -88,6 +89,7 @@ LINEAR = fs.Regression(
 )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("eta", [0.0, 0.3])
 @pytest.mark.parametrize("width", [3, 20])
 def test_descent_of_a_linear_network_converges_at_order_2_to_its_modified_flow(width, eta) -> None:
@@ -240,6 +242,7 @@ NOISES = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("network", "noise"),
     [

@@ -68,7 +68,7 @@ def test_an_experiment_gives_the_flows_that_the_library_gives(write: Any, capsys
 
 def test_version_seeds_machine_and_the_experiment_itself_are_in_the_result(write: Any) -> None:
     path = write(FLOW)
-    main(["sweep", str(path), "--workers", "2"])
+    main(["sweep", str(path)])
     result = read(path)
     assert result.attrs["flowsim"] == fs.__version__
     assert result.attrs["experiment"] == FLOW

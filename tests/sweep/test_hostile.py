@@ -66,6 +66,7 @@ def test_ten_thousand_mutated_files(target: str, tmp_path: Path) -> None:
         fuzz(target, BATCH, tmp_path, first)
 
 
+@pytest.mark.slow
 def test_the_fuzzer_sees_a_hang_a_crash_and_running_code(tmp_path: Path) -> None:
     """A net with holes would catch nothing either."""
     for body, code in (
@@ -86,7 +87,7 @@ def test_the_fuzzer_sees_a_hang_a_crash_and_running_code(tmp_path: Path) -> None
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_text_is_a_formula_or_an_error_that_names_it(text: str) -> None:
     try:
         weights: object = Formula.parse(text).weights

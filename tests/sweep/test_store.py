@@ -65,6 +65,7 @@ def test_a_full_store_computes_nothing(full: tuple[Path, xarray.Dataset]) -> Non
     xarray.testing.assert_identical(result, expected)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -35,6 +35,7 @@ def numeric(e: sympy.Expr, derivation, w: np.ndarray, eta: float, g: float, sigm
                          **dict.fromkeys(derivation.std, eta)}))  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", EXACT)
 def test_field_and_jacobian_formulas_are_what_the_kernels_compute(formula: str) -> None:
     noise = fs.GaussianNoise(0.3)
@@ -208,6 +209,7 @@ def test_a_mixed_network_has_one_entry_for_each_formula() -> None:
     assert "w³" in str(derivation)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("noise", [None, fs.GaussianNoise(0.1), fs.UniformNoise(0.1, multiplicative=True)])
 @pytest.mark.parametrize("formula", [*FORMULAS, "1/u + v", "exp(u) - v", "w**2", "u*v + w - w"])
 def test_every_derivation_renders(formula: str, noise) -> None:
@@ -232,17 +234,20 @@ def test_every_derivation_renders(formula: str, noise) -> None:
     assert "nan" not in text
 
 
-def test_derivations_are_quick() -> None:
+@pytest.mark.parametrize(
+    ("net", "seconds"),
+    [
+        (fs.DiagonalNetwork("u*v"), 1.0),
+        (fs.DiagonalNetwork(depth=6, noise=fs.GaussianNoise(0.1)), 5.0),
+        pytest.param(fs.DiagonalNetwork(FORMULAS, noise=fs.GaussianNoise(0.1)), 20.0, marks=pytest.mark.slow),
+    ],
+    ids=["u*v", "depth 6", "many"],
+)
+def test_derivations_are_quick(net: fs.DiagonalNetwork, seconds: float) -> None:
     """Everything there is to derive and to render, in processor seconds."""
-
-    def seconds(net: fs.DiagonalNetwork) -> float:
-        started = time.process_time()
-        str(fs.derive(net)), fs.derive(net).latex()
-        return time.process_time() - started
-
-    assert seconds(fs.DiagonalNetwork("u*v")) < 1.0
-    assert seconds(fs.DiagonalNetwork(depth=6, noise=fs.GaussianNoise(0.1))) < 5.0
-    assert seconds(fs.DiagonalNetwork(FORMULAS, noise=fs.GaussianNoise(0.1))) < 20.0
+    started = time.process_time()
+    str(fs.derive(net)), fs.derive(net).latex()
+    assert time.process_time() - started < seconds
 
 
 @pytest.mark.parametrize("bad", ["u*v", None])
@@ -262,9 +267,9 @@ def test_the_degree_is_checked() -> None:
         ("(a + b + c + d + e + f)**64", None),
         ("((a + b)**8 + c)**8", fs.GaussianNoise(0.1)),
         ("u**32*v**32", fs.GaussianNoise(0.1)),
-        ("*".join(f"sin(w{i})" for i in range(10)), None),
+        pytest.param("*".join(f"sin(w{i})" for i in range(10)), None, marks=pytest.mark.slow),
         ("tanh(tanh(tanh(u*v)*u)*v)", fs.GaussianNoise(0.05)),
-        ("sin(u + v)**8*cos(w)**8", fs.GaussianNoise(0.1)),
+        pytest.param("sin(u + v)**8*cos(w)**8", fs.GaussianNoise(0.1), marks=pytest.mark.slow),
     ],
 )
 def test_formulas_too_large_to_expand_are_still_derived(formula: str, noise) -> None:

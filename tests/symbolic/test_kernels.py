@@ -89,6 +89,7 @@ def noisy(formula: str, noise: Noise):
     return net, Uncompiled(net), net.kinds(D), noise.stds(net.weights)
 
 
+@pytest.mark.sampled(4)
 @noises
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_mean_and_field_are_those_of_sampled_noise(formula: str, noise: Noise) -> None:
@@ -125,6 +126,7 @@ def test_mean_and_field_are_those_of_sampled_noise(formula: str, noise: Noise) -
         agree(-feature * (feature * phi - target) * slope[a], field[a, 0])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("noise", [None, *NOISES], ids=str)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_jacobian_is_the_central_difference_of_the_field(formula: str, noise: Noise | None) -> None:
@@ -145,6 +147,7 @@ def test_jacobian_is_the_central_difference_of_the_field(formula: str, noise: No
     np.testing.assert_array_equal(jacobian, jacobian.swapaxes(0, 1))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("formula", "noise"), COMPILED)
 def test_compiled_kernels_equal_their_own_text(formula: str, noise: Noise) -> None:
     compiled_equals_text(formula, noise)

@@ -77,6 +77,7 @@ def test_depth_2_average_sharpness_is_trace_and_constant() -> None:
     assert average_sharpness(net, problem, w) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("formula", "beta", "least"),
     [

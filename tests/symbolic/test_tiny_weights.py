@@ -27,6 +27,7 @@ ZERO_ORDER_CANCELS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("size", [1e-3, 1e-9, 1e-120])
 @pytest.mark.parametrize("formula", ZERO_ORDER_CANCELS)
 def test_value_and_derivatives_keep_their_digits_where_constants_cancel(formula: str, size: float) -> None:
@@ -63,6 +64,7 @@ NOISES = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: f"{noise.name}{'*' if noise.multiplicative else ''}")
 @pytest.mark.parametrize("formula", ["a*tanh(a)", "1 - cos(u)", "u*v", "tanh(u*v)", "w**4 - w**2", "u*v*w"])
 def test_noisy_fields_vanish_linearly_at_a_symmetric_origin(formula: str, noise: fs.GaussianNoise) -> None:

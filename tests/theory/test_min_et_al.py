@@ -158,14 +158,14 @@ def test_small_starts_learn_rank_by_rank_with_jumps_at_the_predicted_times() -> 
     predicted = activation_times(problem)
     np.testing.assert_allclose(predicted, 1 / np.array([3.0, 1.6, 1.0, 0.6]), rtol=1e-10)
     errors = []
-    for alpha in ("1e-6", "1e-30", "1e-150"):
+    for alpha in ("1e-6", "1e-150"):
         traj = fs.gradient_flow(net, problem, 2.2, alpha=alpha, clock="accelerated")
         found = rank_plateaus(traj)
         np.testing.assert_array_equal(found.ranks, np.arange(5))
         errors.append(np.abs(found.jumps - predicted).max())
-    gamma = np.log(10) * np.array([6, 30, 150])
+    gamma = np.log(10) * np.array([6, 150])
     assert (np.array(errors) * gamma < 2.0).all()  # O(1/gamma)
-    assert errors[2] < 0.1 * errors[0]
+    assert errors[1] < 0.1 * errors[0]
 
 
 @pytest.mark.parametrize("alpha", ["1e-5", "1e-30", "1e-80"])
