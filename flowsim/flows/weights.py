@@ -72,6 +72,8 @@ class WeightCoordinates(KernelCoordinates):
         self._seen = np.abs(self.start) > self._floor
         self._sunk = np.zeros_like(self._seen)
         self.initial = self._conserved(self.start, self.kind)
+        #: largest weight of each coordinate where rounding had broken the balance of its start
+        self._unbalanced_at = np.full(self.d, np.inf)
         vanished = (self._conserved(direction, self.kind) != 0) & (np.abs(self.initial) < SMALLEST)
         # Where there are too few conserved quantities to check, transversal errors are bounded instead.
         known = (self._conserved(np.ones((self.k, self.d)) + np.arange(self.k)[:, None], self.kind) != 0).sum(axis=0)
@@ -181,6 +183,8 @@ class WeightCoordinates(KernelCoordinates):
                 f"the conserved quantity {self.invariants[pair]} of coordinate {i} is lost to cancellation: it should "
                 f"be {law[pair, i]:.1e}, the rounding of its terms is {_EPS * size[pair, i]:.1e}; {self.remedy()}"
             )
+        if (wrong := self._balance_lost(w, value, size)) is not None:
+            return wrong
         lost = (self.initial != 0) & (np.abs(np.abs(value) - law) > _LOST * law)
         if lost.any():
             pair, i = (int(index) for index in np.argwhere(lost)[0])
@@ -189,6 +193,22 @@ class WeightCoordinates(KernelCoordinates):
                 f"be {law[pair, i]:.1e} and is {abs(value[pair, i]):.1e}; tighten `rtol`, or {self.remedy()}"
             )
         return None
+
+    def _balance_lost(self, w: Array, value: Array, size: Array) -> str | None:
+        """Why weights that started balanced are wrong: rounding broke the balance near zero, and they grow again."""
+        largest = np.abs(w).max(axis=0)
+        broken = ((self.initial == 0) & (np.abs(value) > _LOST * size)).any(axis=0)
+        self._unbalanced_at = np.where(broken, np.minimum(self._unbalanced_at, largest), self._unbalanced_at)
+        beta = np.empty(self.d)
+        self.kernels.value(w, self.kind, beta)
+        grown = (largest > 2 * self._unbalanced_at) & (np.abs(beta) > self.guard.rtol * np.abs(beta).max())
+        if not grown.any():
+            return None
+        i = int(np.argmax(grown))
+        return (
+            f"the weights of coordinate {i} started balanced, rounding broke the balance where they had fallen to "
+            f"{self._unbalanced_at[i]:.1e}, and they grow again from there; {self.remedy()}"
+        )
 
     def remedy(self) -> str:
         if self.growth_applies:
@@ -199,6 +219,7 @@ class WeightCoordinates(KernelCoordinates):
         limits = self._with_exponents(np.broadcast_to(np.minimum(atol, rtol * self._floor), (self.k, self.d)), rtol)
         self.guard.restart(SAFETY * rtol, rtol)
         self._sunk[:] = False
+        self._unbalanced_at[:] = np.inf
         return SAFETY * rtol, np.maximum(SAFETY * limits, np.finfo(float).tiny)
 
     def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:

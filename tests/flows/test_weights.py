@@ -165,3 +165,15 @@ def test_curve_coordinates_hold_a_gradient_that_cancels(alpha: str) -> None:
             ends = [first, *(mp.mpf(10) ** j for j in range(0, 22, 2) if first < mp.mpf(10) ** j < 1 / mp.mpf(alpha))]
             exact = mp.quad(time_by_inverse, [*ends, 1 / mp.mpf(alpha)])
             assert abs(exact / mp.mpf(float(traj.t[row])) - 1) < 1e-12
+
+
+def test_a_balance_that_rounding_breaks_never_decides_where_weights_go():
+    """Weights that start equal stay equal: one ends at 0, which rounding in a linear solve turned to -0.15."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 6))
+    problem = fs.Regression(X, X @ np.array([0.75, -0.15, 0.5, 0, 0, 0]) + 0.02 * rng.standard_normal(30))
+    net = fs.DiagonalNetwork("u*v + u**2*v**2")
+    asked = {"alpha": 1e-8, "clock": "accelerated", "coordinates": "weights", "t_eval": [0.0, 100.0]}
+    with pytest.raises(fs.IntegrationError, match="coordinate 1 started balanced, rounding broke the balance"):
+        fs.gradient_flow(net, problem, 100.0, method="LSODA", **asked)
+    assert abs(fs.gradient_flow(net, problem, 100.0, method="DOP853", **asked).beta[-1, 1]) < 1e-9
