@@ -95,6 +95,7 @@ def test_a_falsified_flow_is_seen(
     assert status(net, problem, name) == "violated"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("problem", [tall(), logistic()], ids=["squares", "logistic"])
 def test_falsified_jump_times_are_seen(monkeypatch: pytest.MonkeyPatch, problem: fs.Problem) -> None:
     assert status(NET, problem, "linear-jump-times") == "holds"

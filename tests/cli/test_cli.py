@@ -36,6 +36,7 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "table.csv"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_default_run_tells_the_story_of_diabetes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("run", "--out", str(tmp_path / "out"), "--check")
     printed = capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 from flowsim.cli import main
 
 
+@pytest.mark.usefixtures("drawn")
 def test_it_writes_errors_figure_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "table.csv"
     pandas.DataFrame({"a": [1.0, 0.5], "b": [0.5, 1.0], "c": [0.7, 0.1], "d": [0.0, 0.7], "y": [1.0, 0.0]}).to_csv(

@@ -24,6 +24,7 @@ def table(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.usefixtures("drawn")
 def test_run_shows_the_rank_of_every_jump(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     main(["run", str(table), "--target", "first,second", "--width", "6", "--alpha", "1e-4", "--no-progress",

@@ -76,6 +76,7 @@ def test_a_setting_that_is_none_is_named(query: str, text: str) -> None:
         Controls.from_query(query)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "controls",
     [

@@ -66,7 +66,7 @@ def test_the_same_as_along_the_curve_itself_where_both_work(formula, monkeypatch
 
 def test_a_cube_blows_up_in_its_closed_form():
     # u' = 3 g u^2 with g = 1 as long as u is small.
-    for alpha in ("1e-30", "1e-590", "1e-1000"):
+    for alpha in ("1e-30", "1e-1000"):
         traj = fs.gradient_flow(
             fs.DiagonalNetwork("u**3 - v**3"), fs.Regression([[1.0]], [1.0]), 0.6, alpha=alpha, clock="accelerated"
         )
@@ -155,6 +155,7 @@ def test_weights_of_sizes_of_their_own_grow_at_rates_of_their_own():
     assert jump == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", ["u*v*w+u**2*v**2*w**2", "tanh(u*v*w)", "u**3-v**3"])
 def test_derivatives_of_the_map_are_differences_of_it(formula):
     net = fs.DiagonalNetwork(formula)

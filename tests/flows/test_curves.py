@@ -146,6 +146,7 @@ def test_a_critical_point_of_the_formula_holds_a_coordinate():
     assert (np.diff(traj.beta[:, 0]) >= -1e-14).all()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("formula", "start"),
     [

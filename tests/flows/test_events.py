@@ -82,6 +82,7 @@ def test_all_clocks_tell_the_same_event() -> None:
         assert run.events.arclength == pytest.approx([one.t / gamma + 1.0], abs=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("clock", ["time", "accelerated", "arclength"])
 @pytest.mark.parametrize("method", ["native", "LSODA"])
 def test_a_terminal_event_ends_the_run(clock: str, method: str) -> None:

@@ -20,6 +20,7 @@ def case(seed: int, D: int = 3, m: int = 2, h: int = 4, n: int = 5):
     return X, Y, rng.standard_normal((D, h)).round(3), rng.standard_normal((m, h)).round(3)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("seed", "exponent", "decay"), [(0, 0, 0.0), (1, 1, 0.0), (2, 2, 0.0), (3, 3, 0.0), (4, 2, 0.05)]
 )

@@ -31,7 +31,7 @@ def exact(alpha: str, times: list[float]) -> np.ndarray:
         return np.array([[float(b) for b in read(flow.to(mpfr(float(t))))] for t in times])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("alpha", "share"), [("1e-3", 400.0), ("1e-9", 4.0), ("1e-16", 4.0), ("1e-1000", 4.0)])
 def test_those_of_higher_order_wait_while_the_others_grow(alpha, share):
     net, problem = fs.DiagonalNetwork(["u*v", "u*v*w", "u*v"]), fs.Regression(X, Y)

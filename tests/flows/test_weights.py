@@ -147,6 +147,7 @@ def test_a_gradient_that_cancels_to_rounding_at_the_start_is_an_error_in_weights
             fs.gradient_flow(net, problem, 1.0, alpha=alpha, coordinates="weights")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("alpha", ["1e-9", "1e-20"])
 def test_curve_coordinates_hold_a_gradient_that_cancels(alpha: str) -> None:
     """One weight: ``t = int du / ((1 - phi) phi')``, in digits enough for the cancellation."""

@@ -11,6 +11,7 @@ FLIP = fs.Regression([[-0.5, -2.0], [-1.5, -2.0]], [-0.5, 2.0])
 FOUR = fs.Regression([[1.0, 0.5, 0.7, 0.0], [0.5, 1.0, 0.1, 0.7]], [1.0, 0.0])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("formula", "plus", "minus"),
     [

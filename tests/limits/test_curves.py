@@ -51,6 +51,7 @@ def test_a_balanced_quartic_follows_its_closed_form() -> None:
         assert dual - head == pytest.approx(z, rel=1e-12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("text", "sign", "limit"),
     [

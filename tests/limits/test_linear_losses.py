@@ -80,6 +80,7 @@ def test_saddles_are_minimisers_over_their_rank(loss: str | fs.losses.Loss) -> N
         assert orbit.length >= np.linalg.norm(path.saddles[jump + 1] - path.saddles[jump]) * (1 - 1e-9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("loss", "seed"), [("log-cosh", 1), ("poisson", 2), ("logistic", 3)])
 def test_flows_follow_the_limit_with_order_one(loss: str, seed: int) -> None:
     problem, net = draw(seed, loss, n=15, D=3, m=2), fs.LinearNetwork(5)

@@ -317,6 +317,7 @@ def test_a_process_that_fails_hands_over_the_path_so_far() -> None:
     np.testing.assert_array_equal(path.jump_times[:30], good.jump_times)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("net", [NET, fs.DiagonalNetwork(depth=3), fs.DiagonalNetwork("a*tanh(a) - b**2")], ids=str)
 def test_a_path_survives_pickling_with_all_it_can_tell(net: fs.DiagonalNetwork) -> None:
     path = fs.saddle_to_saddle(net, FOUR)

@@ -68,6 +68,7 @@ def test_the_twin_of_lower_threshold_takes_all() -> None:
     np.testing.assert_allclose(end, reached, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_twins_of_four_weights_share_equally() -> None:
     columns = [[*weights, 1.1] for weights in OTHERS]
     end, reached = compare(twins(), [*columns, columns[1][::-1]], "1e-2", fs.DiagonalNetwork(depth=4))

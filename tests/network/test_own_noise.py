@@ -65,6 +65,7 @@ def test_a_coin_of_ones_own_is_the_one_of_the_package(formula: str) -> None:
     np.testing.assert_allclose(field(formula, TwoPoint(0.4)), field(formula, fs.RademacherNoise(0.4)), rtol=1e-14)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", ["u**2*v**2", "sinh(u)*v", "tanh(u)*v"])
 def test_the_field_is_the_mean_over_the_atoms(formula: str) -> None:
     std, w = 0.4, np.array([[0.3, -0.2], [0.5, 0.4]])

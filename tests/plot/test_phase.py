@@ -68,6 +68,7 @@ def test_what_cannot_be_drawn_is_said(traj: fs.Trajectory) -> None:
         fs.plot.animate(traj, frames=1)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("coordinates", [[0, 1], [0, 1, 2]])
 def test_an_animation_is_a_gif_with_all_its_frames(
     traj: fs.Trajectory, path: fs.SaddlePath, tmp_path: Path, coordinates: list[int]

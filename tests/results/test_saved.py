@@ -19,6 +19,7 @@ def same_fields(own: Any, read: Any, names: tuple[str, ...]) -> None:
         np.testing.assert_array_equal(getattr(read, name), getattr(own, name), err_msg=name)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("suffix", [".nc", ".h5"])
 @pytest.mark.parametrize("net", [PRODUCT, fs.LinearNetwork(6)], ids=["diagonal", "linear"])
 def test_a_saved_study_keeps_its_path_its_trajectories_and_its_rate(net: Any, suffix: str, tmp_path: Path) -> None:

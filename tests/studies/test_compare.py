@@ -61,6 +61,7 @@ def test_momentum_has_a_modified_flow_of_order_2_behind_its_first_steps(problem,
     assert np.polyfit(np.log(STEPS), np.log(errors), 1)[0] == pytest.approx(2.0, abs=0.15)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", ["u*v", "u**2 - v**2", "u*sinh(v)"])
 def test_the_modified_field_is_the_gradient_of_the_modified_loss(formula) -> None:
     """SymPy differentiates L + h/4 ||grad L||^2 of two coordinates; the code never forms that expression."""
@@ -242,7 +243,7 @@ NOISES = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("network", "noise"),
     [

@@ -19,6 +19,7 @@ STARTS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("formula", STARTS)
 @pytest.mark.parametrize("alpha", [1.0, 0.2])
 def test_flows_of_any_formula_end_at_the_minimiser_of_their_potential(formula: str, alpha: float) -> None:

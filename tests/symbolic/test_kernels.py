@@ -147,7 +147,7 @@ def test_jacobian_is_the_central_difference_of_the_field(formula: str, noise: No
     np.testing.assert_array_equal(jacobian, jacobian.swapaxes(0, 1))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("formula", "noise"), COMPILED)
 def test_compiled_kernels_equal_their_own_text(formula: str, noise: Noise) -> None:
     compiled_equals_text(formula, noise)

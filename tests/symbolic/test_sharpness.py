@@ -56,6 +56,7 @@ def test_the_trace_kernel_is_the_derivations_formula() -> None:
     assert hessian_trace(net, problem, w) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("formula", ["u*v", "u*v*w", "2*u**2 - v**2", "a*tanh(a)"])
 def test_average_sharpness_is_the_mean_rise_of_the_loss_under_noise(formula: str) -> None:
     noise = fs.GaussianNoise(0.2)

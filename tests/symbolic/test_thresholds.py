@@ -43,6 +43,7 @@ def test_depth_3_thresholds_equal_carlson_integrals() -> None:
     np.testing.assert_allclose(t_minus, np.where(negative, own, across), rtol=1e-12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("depth", [3, 4, 6])
 def test_product_thresholds_equal_blow_up_times_of_the_flow(depth: int) -> None:
     part = leading_part(fs.DiagonalNetwork(depth=depth).formulas[0])
