@@ -1,16 +1,13 @@
 """Compiled first and second derivatives of the named losses, with one signature.
 
 ``void(float64[::1] f, float64[::1] y, float64[::1] w, float64[::1] d1, float64[::1] d2)``: d1 and d2 are filled with
-``w loss'(f, y)`` and ``w loss''(f, y)``. The signature is explicit, so that a compiled loop calls any of them by
-address without being compiled again. Their NumPy counterparts are in :mod:`flowsim.problem.losses`.
+``w loss'(f, y)`` and ``w loss''(f, y)``. A compiled loop calls any of them by address without being compiled again;
+each is compiled when it is first needed. Their NumPy counterparts are in :mod:`flowsim.problem.losses`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
-
-from numba import types
 
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.simd import (
@@ -26,15 +23,11 @@ from flowsim.solvers.simd import (
     store_part,
     wider,
     widest,
-)
+)  # fmt: skip
 
-_vector = types.float64[::1]
-SIGNATURE = types.void(_vector, _vector, _vector, _vector, _vector)
+
 # Without fast-math, and with IEEE division: overflow gives infinity, never an exception.
-_kernel: Any = compiled(SIGNATURE)
-
-
-@_kernel
+@compiled()
 def squared(f, y, w, d1, d2):
     for i in range(len(f)):
         d1[i] = w[i] * (f[i] - y[i])
@@ -59,7 +52,7 @@ def _eight_logistic(margin):
     return below(margin, constant(0.0), part, tail * part), tail * part * part
 
 
-@_kernel
+@compiled()
 def logistic(f, y, w, d1, d2):
     most, whole = constant(0.0), len(f) // EIGHT * EIGHT
     for i in range(0, whole, EIGHT):
@@ -81,7 +74,7 @@ def logistic(f, y, w, d1, d2):
         _logistic(f, y, w, d1, d2)
 
 
-@_kernel
+@compiled()
 def exponential(f, y, w, d1, d2):
     for i in range(len(f)):
         value = w[i] * math.exp(-y[i] * f[i])
@@ -89,7 +82,7 @@ def exponential(f, y, w, d1, d2):
         d2[i] = value
 
 
-@_kernel
+@compiled()
 def log_cosh(f, y, w, d1, d2):
     for i in range(len(f)):
         r = f[i] - y[i]
@@ -98,7 +91,7 @@ def log_cosh(f, y, w, d1, d2):
         d2[i] = w[i] * (4.0 * tail / ((1.0 + tail) * (1.0 + tail)))
 
 
-@_kernel
+@compiled()
 def pseudo_huber(f, y, w, d1, d2):
     for i in range(len(f)):
         r = f[i] - y[i]
@@ -107,7 +100,7 @@ def pseudo_huber(f, y, w, d1, d2):
         d2[i] = w[i] * (root * root * root)
 
 
-@_kernel
+@compiled()
 def poisson(f, y, w, d1, d2):
     for i in range(len(f)):
         rate = math.exp(f[i])

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.compilation import FAST, compiled, part
+from flowsim.solvers.compilation import FAST, bare, compiled
+from flowsim.solvers.simd import EIGHT, add_up, constant, load, pointer, store
 
 _STAGES = 12
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 4.0
@@ -76,198 +77,199 @@ def longest_step(tolerance: float) -> float:
     return float((tolerance * math.factorial(9)) ** (1 / 9))
 
 
-@part(fastmath=FAST)
-def _add_rows(out, at, weights, rows, first, count):
-    """``out[at] += sum_j weights_j rows[first + j]``, four at a time: fewer passes over `out`."""
-    k = out.shape[1]
+@bare(fastmath=FAST)
+def _add_rows(out, k, weights, rows, count):
+    """``out += sum_j weights_j rows_j``, rows of length k, four at a time: fewer passes over `out`."""
     whole = count - count % 4
     for j in range(0, whole, 4):
-        a, b, c, d = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
-        row = first + j
+        x, y, z, w = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
+        a, b, c, d = j * k, (j + 1) * k, (j + 2) * k, (j + 3) * k
         for e in range(k):
-            out[at, e] += (a * rows[row, e] + b * rows[row + 1, e]) + (c * rows[row + 2, e] + d * rows[row + 3, e])
+            out[e] += (x * rows[a + e] + y * rows[b + e]) + (z * rows[c + e] + w * rows[d + e])
     for j in range(whole, count):
-        a = weights[j]
         for e in range(k):
-            out[at, e] += a * rows[first + j, e]
+            out[e] += weights[j] * rows[j * k + e]
 
 
-@part(fastmath=FAST)
-def _field(coupling, kappa, Z, G, back, out):
-    """Compute ``Z'`` in `out`, and G and its transpose in `G` and `back`."""
-    (R, p), k = G.shape, Z.shape[1]
+@bare(fastmath=FAST)
+def _field(equation, Z, work, out):
+    """Compute ``Z'`` in `out`, and G (R, p) in `work`, its transpose behind it."""
+    coupling, kappa, k = equation
+    R, p = coupling.signal.shape
+    back = pointer(work, R * p)
     for i in range(R):
         for c in range(p):
             total = 0.0
             for a in range(k):
-                total += Z[i, a] * Z[R + c, a]
-            G[i, c] = coupling.signal[i, c] - coupling.rows[i] * total * coupling.columns[c]
-            back[c, i] = G[i, c]
-    for i in range(R + p):
-        for a in range(k):
-            out[i, a] = -kappa * Z[i, a]
+                total += Z[i * k + a] * Z[(R + c) * k + a]
+            value = coupling.signal[i, c] - coupling.rows[i] * total * coupling.columns[c]
+            work[i * p + c] = back[c * R + i] = value
+    for a in range((R + p) * k):
+        out[a] = -kappa * Z[a]
     for i in range(R):
-        _add_rows(out, i, G[i], Z, R, p)
+        _add_rows(pointer(out, i * k), k, pointer(work, i * p), pointer(Z, R * k), p)
     for c in range(p):
-        _add_rows(out, R + c, back[c], Z, 0, R)
+        _add_rows(pointer(out, (R + c) * k), k, pointer(back, c * R), Z, R)
 
 
-@part(fastmath=FAST)
-def _combine(Z, h, weights, K, count, used, out):
-    """``out = Z + h sum_j weights_j K_j`` of flat arrays; `used` is scratch for the indices of non-zero weights."""
-    filled = 0
+@bare(forceinline=True)
+def _sum(weights, count, K, size, a):
+    """Eight entries of ``sum_j weights_j K_j``."""
+    total = constant(0.0)
     for j in range(count):
         if weights[j] != 0.0:
-            used[filled] = j
-            filled += 1
-    size = Z.shape[0]
-    for a in range(size):
-        out[a] = Z[a]
-    whole = filled - filled % 4
-    for m in range(0, whole, 4):
-        i, j, o, q = used[m], used[m + 1], used[m + 2], used[m + 3]
-        x, y, z, w = h * weights[i], h * weights[j], h * weights[o], h * weights[q]
-        for a in range(size):
-            out[a] += (x * K[i, a] + y * K[j, a]) + (z * K[o, a] + w * K[q, a])
-    for m in range(whole, filled):
-        i = used[m]
-        x = h * weights[i]
-        for a in range(size):
-            out[a] += x * K[i, a]
-
-
-@part(fastmath=FAST)
-def _square(x):
-    total = 0.0
-    for a in range(len(x)):
-        total += x[a] * x[a]
+            total = weights[j] * load(K, j * size + a) + total
     return total
 
 
-@part(fastmath=FAST)
-def _square_between(x, y):
-    total = 0.0
-    for a in range(len(x)):
-        total += (x[a] - y[a]) ** 2
-    return total
+@bare()
+def _combine(Z, h, weights, count, K, size, out):
+    """``out = Z + h sum_j weights_j K_j`` of flat vectors of `size`, a multiple of EIGHT."""
+    for a in range(0, size, EIGHT):
+        store(out, a, h * _sum(weights, count, K, size, a) + load(Z, a))
 
 
-@part()
-def _error(how, h, K, nothing, used, out):
-    """The error estimate of Hairer, Norsett and Wanner, in the Euclidean norm."""
-    _combine(nothing, 1.0, how.fifth, K, len(how.fifth), used, out)
-    fifth = _square(out)
-    _combine(nothing, 1.0, how.third, K, len(how.third), used, out)
-    total = fifth + 0.01 * _square(out)
-    return h * fifth / math.sqrt(total) if total > 0.0 else 0.0
+@bare()
+def _square(weights, count, K, size):
+    """The square of the Euclidean norm of ``sum_j weights_j K_j``."""
+    total = constant(0.0)
+    for a in range(0, size, EIGHT):
+        entries = _sum(weights, count, K, size, a)
+        total = entries * entries + total
+    return add_up(total)
 
 
-@part(fastmath=FAST)
-def _largest_singular_value(G):
-    """An upper bound to ten per cent: a root of the trace of the fourth power of ``G^T G``."""
-    R, p = G.shape
-    M, square = np.zeros((p, p)), np.empty((p, p))
-    for i in range(R):
-        for c in range(p):
-            for d in range(p):
-                M[c, d] += G[i, c] * G[i, d]
+@bare()
+def _norm(x, factor, y, size):
+    """The Euclidean norm of ``x - factor y``."""
+    total = constant(0.0)
+    for a in range(0, size, EIGHT):
+        entries = load(x, a) - factor * load(y, a)
+        total = entries * entries + total
+    return math.sqrt(add_up(total))
+
+
+@bare()
+def _stages(how, equation, Z, h, first, last, space, size, point):
+    """Stages `first` to `last` of a step from Z, whose derivatives are at the beginning of `space`, G behind them."""
+    work = pointer(space, len(how.a) * size)
+    for j in range(first, last):
+        _combine(Z, h, pointer(how.a, j * len(how.a)), j, space, size, point)
+        _field(equation, point, work, pointer(space, j * size))
+
+
+@bare(fastmath=FAST)
+def _largest_singular_value(G, R, p):
+    """An upper bound to ten per cent: a root of the trace of the fourth power of ``G^T G``, computed behind `G`."""
+    M, total = pointer(G, 2 * R * p), 0.0
     for c in range(p):
         for d in range(p):
-            total = 0.0
+            M[c * p + d] = 0.0
+            for i in range(R):
+                M[c * p + d] += G[i * p + c] * G[i * p + d]
+    for c in range(p):
+        for d in range(p):
+            square = 0.0
             for e in range(p):
-                total += M[c, e] * M[e, d]
-            square[c, d] = total
-    return math.sqrt(math.sqrt(math.sqrt(_square(square.reshape(-1)))))
+                square += M[c * p + e] * M[e * p + d]
+            total += square * square
+    return math.sqrt(math.sqrt(math.sqrt(total)))
 
 
 @compiled()
-def integrate(how, coupling, kappa, Z, t, t_end, h, limits):
-    """From Z (R + p, k) until t_end, the most steps, or until the equation is stiff; h = 0: choose the first step."""
-    (R, p), (n, k) = coupling.signal.shape, Z.shape
-    times, states = np.empty(limits.steps + 1), np.empty((limits.steps + 1, n * k))
-    K, used = np.empty((_STAGES + 1, n * k)), np.empty(_STAGES + 1, np.int64)
-    G, back = np.empty((R, p)), np.empty((p, R))
-    new, other, nothing = np.empty(n * k), np.empty(n * k), np.zeros(n * k)
-    times[0] = t
-    _combine(Z.reshape(-1), 0.0, how.b, K, 0, used, states[0])
-    _field(coupling, kappa, Z, G, back, K[0].reshape(n, k))
-    count, evaluations, rejected, stiff = 0, 1, 0, 0
-    growth = _largest_singular_value(G)
-    if h == 0.0:
-        h = limits.growth
-    cautious = False
+def _integrate(how, equation, t_end, h, limits, times, states, space):
+    """Fill `times` and rows of `states`; returns steps taken, the next length, evaluations and rejections."""
+    (R, p), size = equation[0].signal.shape, states.shape[1]
+    K, G = pointer(space, 0), pointer(space, len(how.a) * size)
+    new, last = pointer(G, 2 * R * p + p * p), pointer(space, _STAGES * size)
+    other, before = pointer(new, size), pointer(space, (_STAGES - 1) * size)
+    _field(equation, pointer(states, 0), G, K)
+    count, evaluations, rejected, stiff, cautious = 0, 1, 0, 0, False
+    growth = _largest_singular_value(G, R, p)
+    h = h if h != 0.0 else limits.growth
     while count < limits.steps and times[count] < t_end:
-        now = states[count]
-        left = t_end - times[count]
+        now, left = pointer(states, count * size), t_end - times[count]
         h = min(h, limits.growth / growth) if growth > 0.0 else h
         # Avoid a last step that is much shorter than the others.
         length = left if h >= left * (1.0 - 1e-12) else h if h < 0.5 * left else max(0.5 * left, 0.5 * h)
         if not length > 1e-14 * times[count]:
             h = 0.0
             break
-        for j in range(1, _STAGES):
-            _combine(now, length, how.a[j], K, j, used, new)
-            _field(coupling, kappa, new.reshape(n, k), G, back, K[j].reshape(n, k))
-        _combine(new, 0.0, how.b, K, 0, used, other)
-        _combine(now, length, how.b, K, _STAGES, used, new)
-        _field(coupling, kappa, new.reshape(n, k), G, back, K[_STAGES].reshape(n, k))
+        _stages(how, equation, now, length, 1, _STAGES, K, size, other)
+        _stages(how, equation, now, length, _STAGES, _STAGES + 1, K, size, new)
         evaluations += _STAGES
-        size, moved = math.sqrt(_square(new)), length * math.sqrt(_square(K[_STAGES]))
-        apart = _square_between(new, other)
-        rate = math.sqrt(_square_between(K[_STAGES], K[_STAGES - 1]) / apart) if apart > 0.0 else 0.0
-        error = _error(how, length, K, nothing, used, other)
-        allowed = max(limits.tol * min(size, moved), limits.floor * size)
+        scale, moved = _norm(new, 0.0, new, size), length * _norm(last, 0.0, last, size)
+        apart = _norm(new, 1.0, other, size)
+        rate = _norm(last, 1.0, before, size) / apart if apart > 0.0 else 0.0
+        # The error estimate of Hairer, Norsett and Wanner, in the Euclidean norm.
+        fifth = _square(how.fifth, len(how.fifth), K, size)
+        error = fifth + 0.01 * _square(how.third, len(how.third), K, size)
+        error = length * fifth / math.sqrt(error) if error > 0.0 else 0.0
+        allowed = max(limits.tol * min(scale, moved), limits.floor * scale)
         factor = _SAFETY * (error / allowed) ** -0.125 if error > 0.0 else _LARGEST_FACTOR
         factor = min(max(factor, _SMALLEST_FACTOR), 1.0 if cautious else _LARGEST_FACTOR)
         if not error <= allowed:
-            rejected += 1
-            h = length * (factor if factor < 1.0 else _SMALLEST_FACTOR)
-            cautious = True
+            rejected, cautious, h = rejected + 1, True, length * (factor if factor < 1.0 else _SMALLEST_FACTOR)
             continue
-        cautious = False
-        h = length * factor
-        if rate > 0.0:
-            h = min(h, max(_NEAR_STABLE / rate, length))
+        cautious, h = False, length * factor
+        h = min(h, max(_NEAR_STABLE / rate, length)) if rate > 0.0 else h
         times[count + 1] = t_end if length == left else times[count] + length
         count += 1
-        _combine(new, 0.0, how.b, K, 0, used, states[count])
-        _combine(K[_STAGES], 0.0, how.b, K, 0, used, K[0])
-        growth = _largest_singular_value(G)
+        for a in range(0, size, EIGHT):
+            store(states, count * size + a, load(new, a))
+            store(space, a, load(last, a))
+        growth = _largest_singular_value(G, R, p)
         stiff = stiff + 1 if length * rate > _STIFF * limits.growth else 0
         if stiff >= _STIFF_STEPS and (t_end - times[count]) * rate > _STABLE * limits.affordable:
             h = 0.0
             break
-    taken = states[: count + 1].copy().reshape(count + 1, n, k)
-    return Course(times[: count + 1].copy(), taken, h, evaluations, rejected)
+    return count, h, evaluations, rejected
 
 
 @compiled()
-def read(how, coupling, kappa, Z, h, positions):
+def _read(how, equation, h, positions, Z, space, out):
+    """Fill rows of `out` with states at positions of the step from Z, by the dense output."""
+    (R, p), count, size, degree = equation[0].signal.shape, len(how.a), len(Z), len(how.dense) + 3
+    start, K, G = pointer(Z, 0), pointer(space, 0), pointer(space, count * size)
+    point = pointer(G, 2 * R * p)
+    terms, last = pointer(point, size), pointer(space, _STAGES * size)
+    _field(equation, start, G, K)
+    _stages(how, equation, start, h, 1, _STAGES + 1, K, size, point)
+    for a in range(size):
+        moved = point[a] - Z[a]
+        terms[a], terms[size + a] = moved, h * space[a] - moved
+        terms[2 * size + a] = 2.0 * moved - h * (last[a] + space[a])
+    _stages(how, equation, start, h, _STAGES + 1, count, K, size, point)
+    for m in range(3, degree):
+        for a in range(0, size, EIGHT):
+            store(terms, m * size + a, h * _sum(pointer(how.dense, (m - 3) * count), count, K, size, a))
+    for row in range(len(positions)):
+        x = positions[row]
+        for a in range(0, size, EIGHT):
+            total = constant(0.0)
+            for m in range(degree - 1, -1, -1):
+                total = (x if m % 2 == 0 else 1.0 - x) * (total + load(terms, m * size + a))
+            store(out, row * size + a, total + load(Z, a))
+
+
+def integrate(
+    how: Method, coupling: Any, kappa: float, Z: Array, t: float, t_end: float, h: float, limits: Limits
+) -> Course:
+    """From Z (R + p, k) until t_end, the most steps, or until the equation is stiff; h = 0: choose the first step."""
+    (R, p), size = coupling.signal.shape, -(-Z.size // EIGHT) * EIGHT
+    times, states = np.empty(limits.steps + 1), np.empty((limits.steps + 1, size))
+    space = np.zeros((len(how.a) + 2) * size + 2 * R * p + p * p)  # derivatives, two states; G twice, a square
+    times[0], states[0], states[0, : Z.size] = t, 0.0, Z.ravel()
+    count, *found = _integrate(how, (coupling, kappa, Z.shape[1]), t_end, h, limits, times, states, space)
+    taken = np.ascontiguousarray(states[: count + 1, : Z.size]).reshape(count + 1, *Z.shape)
+    return Course(times[: count + 1].copy(), taken, *found)
+
+
+def read(how: Method, coupling: Any, kappa: float, Z: Array, h: float, positions: Array) -> Array:
     """Z (K, R + p, k) at positions, 0 to 1, of the step from Z, by the dense output."""
-    (R, p), (n, k), count = coupling.signal.shape, Z.shape, len(how.a)
-    K, used = np.empty((count, n * k)), np.empty(count, np.int64)
-    G, back = np.empty((R, p)), np.empty((p, R))
-    start, point, nothing = Z.reshape(-1), np.empty(n * k), np.zeros(n * k)
-    terms = np.zeros((len(how.dense) + 3, n * k))
-    _field(coupling, kappa, Z, G, back, K[0].reshape(n, k))
-    for j in range(1, count):
-        _combine(start, h, how.a[j], K, j, used, point)
-        _field(coupling, kappa, point.reshape(n, k), G, back, K[j].reshape(n, k))
-        if j == _STAGES:
-            for a in range(n * k):
-                terms[0, a] = point[a] - start[a]
-    for a in range(n * k):
-        terms[1, a] = h * K[0, a] - terms[0, a]
-        terms[2, a] = 2.0 * terms[0, a] - h * (K[_STAGES, a] + K[0, a])
-    for m in range(len(how.dense)):
-        _combine(nothing, h, how.dense[m], K, count, used, terms[m + 3])
-    out = np.zeros((len(positions), n * k))
-    for at in range(len(positions)):
-        x = positions[at]
-        for m in range(len(terms) - 1, -1, -1):
-            factor = x if m % 2 == 0 else 1.0 - x
-            for a in range(n * k):
-                out[at, a] = (out[at, a] + terms[m, a]) * factor
-        for a in range(n * k):
-            out[at, a] += start[a]
-    return out.reshape(len(positions), n, k)
+    (R, p), size = coupling.signal.shape, -(-Z.size // EIGHT) * EIGHT
+    out, start = np.empty((len(positions), size)), np.zeros(size)
+    start[: Z.size] = Z.ravel()
+    space = np.zeros((len(how.a) + 1 + len(how.dense) + 3) * size + 2 * R * p)  # derivatives, a state, terms; G twice
+    _read(how, (coupling, kappa, Z.shape[1]), h, positions, start, space, out)
+    return out[:, : Z.size].reshape(-1, *Z.shape)
