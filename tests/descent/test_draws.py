@@ -39,6 +39,7 @@ def test_moments_up_to_the_eighth_are_those_of_the_distribution(kind) -> None:
         assert abs((z**order).mean() - noise.moment(order)) <= 5 * spread / math.sqrt(z.size) + 1e-12
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", LAWS)
 def test_the_distribution_passes_kolmogorov_and_smirnov_as_a_whole_and_at_every_place(kind) -> None:
     z = sample(kind(1.0))

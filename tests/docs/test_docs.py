@@ -55,6 +55,7 @@ def test_examples_print_what_the_page_says(page: Path, tmp_path: Path, monkeypat
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=named)
 def test_commands_run_in_the_order_of_the_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flowsim.plot.style.save", lambda figure, file, **options: Path(file).touch())
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.standard_normal((25, 3)), columns=["a", "b", "response"])
     frame.to_csv("table.csv", index=False)

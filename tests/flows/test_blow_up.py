@@ -80,6 +80,7 @@ def test_a_cube_blows_up_in_its_closed_form():
         assert traj.log_abs_weights["v"][-1, 0] == pytest.approx(log_alpha - math.log(2.0), abs=1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("formula", ["tanh(u*v*w)", "u*v*w+u**2*v**2*w**2"])
 def test_the_way_to_a_blow_up_is_the_integral_along_the_products_curve(formula):
     w = [mpf(1), mpf("0.7"), mpf("0.4")]

@@ -84,6 +84,7 @@ def test_large_weights_read_inside_long_steps_are_estimated():
     assert (np.abs(run.beta - reference.beta).max(axis=1) <= run.error_estimate + 1e-8).all()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rtol", [1e-8, 1e-10, 1e-12])
 @pytest.mark.parametrize("formula", ["u**4 - v**4", "u**2 - v**2"])
 def test_at_the_tightest_tolerances_there_is_an_estimate_of_rounding(formula, rtol):

@@ -358,6 +358,7 @@ def test_makers_check_what_they_are_given(make: Any, message: str) -> None:
         make()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("alpha", ["1e-2", "1e-50", "1e-1000"])
 @pytest.mark.parametrize("clock", ["accelerated", "arclength"])
 def test_as_many_events_are_found_as_signs_change_along_the_run(alpha: str, clock: Any) -> None:

@@ -39,6 +39,7 @@ def in_weights(eta: float, alpha: float) -> np.ndarray:
     return np.array(out)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", ["native", "BDF"])
 @pytest.mark.parametrize("eta", [0.0, 0.2])
 def test_a_schedule_is_that_of_integration_in_the_weights(eta: float, method: str) -> None:

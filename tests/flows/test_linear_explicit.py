@@ -49,6 +49,7 @@ def test_weights_keep_the_imbalance_and_have_the_product() -> None:
     np.testing.assert_allclose(U @ np.swapaxes(V, 1, 2), traj.beta, atol=2e-5)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("rtol", "most"), [(1e-6, 120), (1e-9, 250)])
 def test_a_stiff_flow_goes_on_by_collocation(rtol: float, most: int) -> None:
     """Condition 1e4: the explicit method would need thousands of steps at the limit of its stability."""

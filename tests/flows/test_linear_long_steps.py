@@ -37,6 +37,7 @@ def exact(
     return np.array(out)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("learned", "size", "rtol"), [
     (0, "1e-9", 1e-6), (0, "1e-11", 1e-6),
     (0, "1e-12", 1e-6), (0, "1e-10", 1e-8), (0, "1e-30", 1e-6), (1, "1e-7", 1e-6),

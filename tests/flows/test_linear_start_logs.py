@@ -38,6 +38,7 @@ def test_far_below_floats_the_larger_factor_sets_the_time_of_the_jumps() -> None
     assert crossed == pytest.approx(2000.0 * path.jump_times[0], rel=0.01)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("noise", [None, fs.GaussianNoise(0.1)])
 def test_both_parts_of_a_start_count_however_narrow_the_network(width: int, noise: fs.Noise | None) -> None:

@@ -185,6 +185,7 @@ def test_residuals_far_beyond_the_bend_of_a_robust_loss_are_not_leapt_over(loss:
     np.testing.assert_allclose(run.beta[-1], path.end, atol=1e-6 * size)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("loss", ["exponential", "poisson", "logistic"])
 @pytest.mark.parametrize("size", [1e-3, 1e3, 1e6])
 def test_exponentials_of_large_predictions_neither_overflow_nor_mislead(loss: str, size: float) -> None:
@@ -228,6 +229,7 @@ def test_a_loss_whose_gradient_starts_beyond_1e150_is_followed_by_every_method_o
         fs.gradient_flow(net, problem, 0.2, alpha=30.0, start={"w": 1.0})
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("loss", ["logistic", "exponential"])
 def test_an_escape_beyond_what_floats_hold_of_its_slope_says_so(loss):
     # Coordinate 0 separates its row and escapes like ln t; the other row waits, at margin 0, to t = 1e300 and more.

@@ -41,6 +41,7 @@ RNG = np.random.default_rng(5)
 X = RNG.standard_normal((12, 4))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 @pytest.mark.parametrize(
     ("net", "problem"),

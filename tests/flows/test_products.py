@@ -32,6 +32,7 @@ def random_case(seed):
     return fs.Regression(X, y), depth, start, 15 / np.abs(X.T @ y / n).max()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("squares", [(0.5, 0.5), (0.5, 0.7, 3.0), (0.01, 9.0), (0.0, 2.0), (0.0, 0.0)])
 def test_the_time_to_infinity_is_its_integral_and_is_inverted(squares):
     shape = ProductShape(np.array(squares))

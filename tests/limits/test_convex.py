@@ -46,6 +46,7 @@ def on_cone(problem: fs.Problem, near: np.ndarray, dual: np.ndarray) -> np.ndarr
     return x
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_saddles_are_minimisers_on_the_cone_of_the_duals(loss: str) -> None:
     left = 0
@@ -195,6 +196,7 @@ def test_squares_are_needed_where_they_are() -> None:
         fs.lasso_link(fs.saddle_to_saddle(NET, problem))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("loss", ["log-cosh", "pseudo-huber"])
 def test_limits_on_nearly_dependent_features_are_found_while_coefficients_nearly_cancel(loss: str, seed: int) -> None:

@@ -129,6 +129,7 @@ def test_jumps_that_nearly_tie_say_at_which_scales_a_flow_tells_them_apart() -> 
     assert "nearly tie" not in fs.saddle_to_saddle(fs.LinearNetwork(3), random_problem(0)).message
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("eta", [0.0, 0.2])
 def test_directions_that_leave_the_origin_together_do_so_in_the_shares_of_the_start(eta: float) -> None:
     problem = fs.Regression(np.eye(3) * np.sqrt(3), np.diag([2.0, 2.0, 1.0]))

@@ -145,6 +145,7 @@ def test_orbits_of_tied_and_dependent_integer_data_end_at_their_saddles(seed: in
         assert orbit.length >= np.linalg.norm(path.saddles[k + 1] - path.saddles[k]) * (1 - 1e-6)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("net", "start"),
     [

@@ -25,6 +25,7 @@ def assert_complete(report: papers.Report, folder: Path) -> None:
     assert written["holds"] is True and report.holds
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", QUICK)
 def test_a_quick_experiment_holds_and_is_written(name: str, tmp_path: Path) -> None:
     assert_complete(papers.reproduce(name, tmp_path), tmp_path)

@@ -38,6 +38,7 @@ def test_the_limit_path_is_drawn_as_steps_or_as_a_curve() -> None:
         fs.plot.saddle_to_saddle(path, clock="time")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("net", "alphas"),
     [(NET, ["1e-30", "1e-100", "1e-300"]), (fs.DiagonalNetwork(depth=3), [0.1, 0.03, 0.01])],

@@ -60,6 +60,7 @@ def case(name, seed, n, d):
     return X, y.get(name, f + rng.standard_t(2, n))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("digits", [0, 2, 60, 1000])
 @pytest.mark.parametrize("name", list(SLOPES))
 def test_a_flow_with_a_general_loss_is_that_of_a_tight_integration(name, digits):

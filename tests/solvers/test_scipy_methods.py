@@ -21,6 +21,7 @@ def test_a_stiff_linear_system_ends_at_its_closed_form(method: str) -> None:
     assert solution.stats["nfev"] > 0 and solution.stats["steps"] == len(solution.t) - 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("method", SCIPY_METHODS)
 def test_a_blow_up_is_never_a_success(method: str) -> None:
     explosive = InitialValueProblem(rhs=lambda t, y: y**2, y0=np.ones(1), jacobian=lambda t, y: 2 * np.diag(y))

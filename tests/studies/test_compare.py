@@ -48,6 +48,7 @@ def test_descent_is_of_order_1_to_the_flow_and_of_order_2_to_the_modified_flow(p
     assert (better.largest < plain.largest).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("formula", ["u*v", "w1*w2*w3"])
 def test_momentum_has_a_modified_flow_of_order_2_behind_its_first_steps(problem, formula, nesterov) -> None:

@@ -81,6 +81,7 @@ def test_the_balancing_rate_of_depth_l_is_exact(depth: int) -> None:
         assert sympy.expand(along + law.rate * law.quantity) == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("formula", "noise", "kinds"),
     [

@@ -117,6 +117,7 @@ def test_off_the_invariant_set_the_flow_ends_elsewhere() -> None:
     assert np.linalg.norm(traj.beta[-1] - LinearData.of(problem).min_norm) > 0.1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("exponent", [0.3, 0.4, 0.5])
 def test_the_width_law_from_a_hundred_to_a_million(exponent: float) -> None:
     rng = np.random.default_rng(0)
