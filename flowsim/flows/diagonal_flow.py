@@ -261,15 +261,9 @@ def _for_good(
 
 
 def choose(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array | Start,
-    asked: str,
-    method: str,
-    rtol: float,
-    horizon: float = math.inf,
-) -> tuple[Coordinates, str | None]:
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, asked: str, method: str,
+    rtol: float, horizon: float = math.inf,
+) -> tuple[Coordinates, str | None]:  # fmt: skip
     if net.noise is not None and not isinstance(problem, Regression):
         from flowsim.flows.noisy_loss import noisy_loss_coordinates
 
@@ -330,15 +324,9 @@ def choose(
 
 
 def _along_curves(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    clock: InitialScale,
-    rtol: float,
-    native: bool,
-    horizon: float,
-) -> Coordinates | str:
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, clock: InitialScale, rtol: float,
+    native: bool, horizon: float,
+) -> Coordinates | str:  # fmt: skip
     """Coordinates along the curves of the weights from their start, or why there are none."""
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
     is_singular = any(origin_of(formula).order == 0 for formula in net.distinct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,9 @@ from flowsim.symbolic.clock import acceleration
 _SMALLEST_PLAIN_LOG = -100.0
 #: Unknowns up to which SciPy's implicit methods are given the analytic Jacobian as an array.
 _LARGEST_JACOBIAN = 1000
+#: Least tolerance of the native method; ln of the excess of products of weights at the start up to which it is taken at
+#: any; ln of the least ratio of weights that keeps its digits.
+_FINEST, _HARMLESS, _BESIDE = 1e-13, 5.0, -18.0
 #: SciPy's methods: a run fails once the imbalance is off by this part of its value at 0.
 _IMBALANCE_LIMIT = 0.1
 #: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, overflow.
@@ -35,36 +39,21 @@ _SMALL_SYSTEM = 2000
 
 
 def linear_flow(
-    net: LinearNetwork,
-    problem: Problem,
-    t_end: float,
-    scale: InitialScale,
-    start: Mapping[str, ArrayLike] | None,
-    pretrained: Mapping[str, ArrayLike] | None,
-    *,
-    clock: Clock,
-    method: str,
-    events: Any,
-    **more: Any,
-) -> Trajectory:
+    net: LinearNetwork, problem: Problem, t_end: float, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
+    pretrained: Mapping[str, ArrayLike] | None, *, clock: Clock, method: str, events: Any, **more: Any,
+) -> Trajectory:  # fmt: skip
     """The flow of a linear network: arguments as in :func:`flowsim.gradient_flow`, checked."""
     if clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
     if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
         problem = problem.with_target(problem.y[:, None])
-    method = "native" if method == "auto" else method
-    chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method == "native")
+    chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method in ("auto", "native"))
+    if method == "auto":
+        method = "native" if chosen.resolves(more["rtol"]) else "Radau"
     return run_flow(
-        chosen,
-        problem,
-        t_end,
-        clock=clock,
-        acceleration=acceleration(net, scale),
-        method=method,
-        events=events,
-        info=start_info(net, scale, start) | chosen.info,
-        **more,
-    )
+        chosen, problem, t_end, clock=clock, acceleration=acceleration(net, scale), method=method, events=events,
+        info=start_info(net, scale, start) | chosen.info, **more,
+    )  # fmt: skip
 
 
 def start_info(net: LinearNetwork, scale: InitialScale, start: Mapping[str, ArrayLike] | None) -> dict[str, Any]:
@@ -87,15 +76,9 @@ class FrameCoordinates:
     needs_finer_steps = False
 
     def __init__(
-        self,
-        net: LinearNetwork,
-        problem: Problem,
-        scale: InitialScale,
-        start: Mapping[str, ArrayLike] | None,
-        pretrained: Mapping[str, ArrayLike] | None = None,
-        *,
-        native: bool = True,
-    ) -> None:
+        self, net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
+        pretrained: Mapping[str, ArrayLike] | None = None, *, native: bool = True,
+    ) -> None:  # fmt: skip
         self.problem, self.scale, self.native = problem, scale, native
         _check_range(problem)
         self.growth = LinearGrowth.of(net, problem, scale, start, pretrained)
@@ -104,6 +87,9 @@ class FrameCoordinates:
                 f"`alpha` = {scale} puts products of weights below the range of floats that SciPy's methods need; use "
                 "method='native'."
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "ivp"}  # made again on demand
 
     @property
     def info(self) -> dict[str, Any]:
@@ -122,28 +108,48 @@ class FrameCoordinates:
         }
 
     def integrate(
-        self,
-        t_end: float,
-        *,
-        rtol: float,
-        max_steps: int,
-        progress: Callable[[float], None] | None = None,
+        self, t_end: float, *, rtol: float, max_steps: int, progress: Callable[[float], None] | None = None,
         done: Callable[[FrameSolution], bool] | None = None,
-    ) -> FrameSolution:
+    ) -> FrameSolution:  # fmt: skip
         """Integrate natively over [0, t_end]."""
         parts: list[FrameSolution] = []
+        tol = rtol * math.exp(-self.excess)
         # On systems this small more threads only cost time, up to sixty times as much on a busy machine.
         with one_blas_thread(6 * sum(self.growth.problem.shape) <= _SMALL_SYSTEM):
             for flow, end in self.growth.pieces(t_end):
                 frame, since = (parts[-1].steps[-1].end, float(parts[-1].t[-1])) if parts else (self.growth.start, 0.0)
                 left = max_steps - sum(len(part.steps) for part in parts)
                 part = integrate_frame(
-                    flow, frame, end, since=since, tol=rtol, max_steps=left, progress=progress, done=done
+                    flow, frame, end, since=since, tol=tol, max_steps=left, progress=progress, done=done
                 )
                 parts.append(part)
                 if part.t[-1] < end:
                     break
         return FrameSolution.joined(parts)
+
+    @cached_property
+    def excess(self) -> float:
+        """ln of how much larger products of weights are at the start than those that fit the data, if they are.
+
+        A relative error of the frame is one of the product times this. 0 where there is nothing to fit.
+        """
+        coupling, shape = self.growth.problem.coupling, self.growth.problem.shape
+        size = float(np.linalg.norm(coupling.value(np.zeros(shape)), 2))
+        if not size > 0:
+            return 0.0
+        curvature = float(coupling.curvature_rows.max() * coupling.curvature_columns.max())
+        return max(0.0, 2 * self.growth.start.scale - math.log(size / curvature))
+
+    def resolves(self, rtol: float) -> bool:
+        """Whether the native method reaches the tolerance, or else SciPy's, of the weights themselves, do not either.
+
+        The frame of large U and tiny V has V as a difference. Weights far below others are lost in their rounding.
+        """
+        start = self.growth.start
+        smallest = min(start.logs.min(), start.minus_logs.min(initial=math.inf))
+        size = sum(self.growth.problem.shape) * self.growth.hidden.shape[1]
+        plain = smallest - start.scale > _BESIDE and size <= _LARGEST_JACOBIAN
+        return not plain or self.excess <= max(math.log(rtol / _FINEST), _HARMLESS)
 
     def _states(self, y: Any) -> FrameStates:
         """States of the native method, or of flat arrays (K, N k)."""
@@ -215,7 +221,7 @@ class FrameCoordinates:
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         largest = float(np.abs(self.ivp.y0).max())
-        return rtol, np.full(len(self.ivp.y0), atol * min(1.0, largest))
+        return rtol, np.full(len(self.ivp.y0), atol * min(1.0, largest, math.exp(-self.excess / 2)))
 
 
 def _check_range(problem: Problem) -> None:

@@ -81,7 +81,8 @@ def gradient_flow(
     t_eval : array (T,), optional
         Times to report, non-decreasing, inside [0, t_end]. Default: the steps taken.
     method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
-        ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it.
+        ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it, or a
+        linear network, where ``auto`` takes it unless weights start far above those that fit the data.
     coordinates : {"auto", "growth", "log", "curve", "weights"}
         ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.growth.exponential`), log coordinates
         for products of three weights or more (:mod:`flowsim.growth.product_map`; with noise or decay that affects

@@ -21,15 +21,16 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import IntegrationOptions, NativeCoordinates, Observed
 from flowsim.growth.exponential import admits_growth
-from flowsim.network import Decay, DiagonalNetwork, Formula, InitialScale, Start
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start
+from flowsim.network.formula import Node
 from flowsim.problem import Problem, Regression
 from flowsim.problem.problems import binary_exponent
 from flowsim.solvers import SeparableSolution
 
-#: Exponents of X, and of coefficients, that are left as they are for quadratic formulas: squares of all that a flow
-#: computes are floats. Of other formulas time and distances in z may span the floats, in units for data of size one
-#: (:mod:`flowsim.growth.distance_unit`): data are scaled from the second exponent on.
-_ORDINARY, _PRODUCT = 64, 3
+#: Exponents of X, and of coefficients, that are left as they are for quadratic formulas, whose flows do not depend on
+#: units: squares of all that they compute are floats. All other flows are integrated in units of their data, so that no
+#: decision depends on the user's.
+_ORDINARY = 64
 
 
 @dataclass(frozen=True)
@@ -108,42 +109,41 @@ class _SlowedDecay:
 
 
 def exponents_for(net: DiagonalNetwork, problem: Problem, free: bool, native: bool) -> Exponents:
-    """The exponents for a problem with the squared loss; zero for data of ordinary size.
+    """The exponents for a problem with the squared loss; zero for quadratic formulas and data of ordinary size.
 
     `free`: weights may be scaled; those of products of more than two by the native method alone.
     """
     p, q = problem.binary_exponents if isinstance(problem, Regression) else (None, None)
     if p is None:
         return Exponents()
-    k, degree = 0, _degree(net, native) if free and q is not None and abs(q - p) >= _PRODUCT else 0
-    least = 1 + _ORDINARY // 2 if degree == 2 else _PRODUCT
-    if q is not None and degree and abs(round((q - p) / degree)) >= least:
+    quadratic, k, degree = admits_growth(net) is None, 0, 0
+    if free and q is not None and not (quadratic and abs(q - p) <= _ORDINARY):
+        degree = 2 if quadratic else _degree(net, native)
+    if q is not None and degree:
         # Only the projection of y onto the features moves coefficients.
         seen = binary_exponent(np.ldexp(problem.rmatvec(np.ldexp(problem.y, -q)), -p) / problem.n)
         k = 0 if seen is None else round((seen + q - p) / degree)
-    ordinary = abs(p) < _PRODUCT or (abs(p) <= _ORDINARY and admits_growth(net) is None)
-    return Exponents(0 if ordinary else p, k if abs(k) >= least else 0, degree or 2)
+    return Exponents(0 if quadratic and abs(p) <= _ORDINARY else p, k, degree or 2)
 
 
 def _degree(net: DiagonalNetwork, native: bool) -> int:
-    """The common degree of homogeneous formulas with growth, log or curve coordinates; 0 if there is none."""
-    if admits_growth(net) is None:
-        return 2
+    """The common degree of homogeneous formulas with log or curve coordinates; 0 if there is none."""
     noisy = net.noise is not None and np.any(net.noise.stds(net.weights))
-    if noisy or not native:
-        return 0
-    degrees = {_homogeneous_degree(formula) for formula in net.distinct}
-    return degrees.pop() if len(degrees) == 1 else 0
+    degrees = {math.nan if noisy or not native else _degree_of(formula.tree) for formula in net.distinct}
+    return int(max(degrees)) if len(degrees) == 1 and max(degrees) % 1 == 0 else 0
 
 
-def _homogeneous_degree(formula: Formula) -> int:
-    if formula.product_of is not None:
-        return len(formula.product_of)
-    import sympy
-
-    if not formula.expression.is_polynomial(*formula.expression.free_symbols):
-        return 0
-    return int(sympy.Poly(formula.expression).homogeneous_order() or 0)
+def _degree_of(node: Node) -> float:
+    """The degree of a homogeneous formula, by its terms; NaN if they differ."""
+    kind, *parts = node
+    if kind in ("num", "pi", "var"):
+        return float(kind == "var")
+    first, *others = (_degree_of(part) for part in parts if isinstance(part, tuple))
+    if kind in ("*", "/"):
+        return first + others[0] if kind == "*" else first - others[0]
+    if kind == "**":
+        return first * float(parts[1])
+    return first if kind != "call" and others in ([], [first]) else math.nan
 
 
 class ScaledCoordinates:

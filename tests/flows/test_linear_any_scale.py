@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy.linalg import expm
@@ -194,3 +196,33 @@ def test_a_trial_beyond_floats_is_no_warning() -> None:
     problem = fs.Problem([[1.0, 2.0], [-1.0, 0.5]], [[1.0], [3.0]], "poisson")
     coupling = FrameCoordinates(fs.LinearNetwork(2), problem, InitialScale.parse("1"), None).growth.problem.coupling
     assert not np.isfinite(coupling.value(np.full((2, 1), 1e4))).any()
+
+
+@pytest.mark.parametrize("size", [1e3, 1e4, 1e8])
+@pytest.mark.parametrize("h", [2, 3, 8])
+def test_with_one_layer_far_larger_than_the_fit_the_other_is_least_squares_on_it(h: int, size: float) -> None:
+    """U moves by a part ``t / size^2``; V, and so beta, rests at the fit through the columns of U at once."""
+    rng = np.random.default_rng(h)
+    X, Y = rng.standard_normal((6, 4)), rng.standard_normal((6, 2))
+    U, V = rng.standard_normal((4, h)), rng.standard_normal((2, h))
+    fit = np.linalg.lstsq(X @ U, Y, rcond=None)[0]
+    for small in (V, fit.T):
+        run = fs.gradient_flow(
+            fs.LinearNetwork(h), fs.Regression(X, Y), 10.0, alpha=1.0, start={"U": size * U, "V": small / size},
+            t_eval=[5.0, 10.0], max_steps=2000,
+        )  # fmt: skip
+        drift = 1e3 / size**2  # measured: 3e-5 at 1e3
+        np.testing.assert_allclose(run.beta, [U @ fit] * 2, rtol=0, atol=2e-6 + drift)
+
+
+def test_both_layers_far_larger_than_the_fit_agree_with_the_weights() -> None:
+    rng = np.random.default_rng(1)
+    problem, t = fs.Regression(rng.standard_normal((6, 4)), rng.standard_normal((6, 2))), [0.1, 1.0, 10.0]
+    start = {"U": 1e3 * rng.standard_normal((4, 2)), "V": 1e3 * rng.standard_normal((2, 2))}
+    runs = [
+        fs.gradient_flow(fs.LinearNetwork(2), problem, 10.0, alpha=1.0, start=start, t_eval=t, method=method, rtol=rtol)
+        for method, rtol in (("auto", 1e-6), ("Radau", 1e-9))
+    ]
+    np.testing.assert_allclose(runs[0].beta, runs[1].beta, rtol=0, atol=3e-6)
+    again = pickle.loads(pickle.dumps(runs[1]))
+    np.testing.assert_array_equal(again.at(5.0).beta, runs[1].at(5.0).beta)

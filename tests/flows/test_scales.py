@@ -55,6 +55,22 @@ def test_no_decision_of_a_stiff_flow_depends_on_units(seed: int) -> None:
         np.testing.assert_array_equal(end, ends[0])
 
 
+@pytest.mark.parametrize(("formula", "L"), [("u*v*w", 3), ("w1*w2*w3*w4", 4), ("u**3 - v**3", 3), ("2*u**2*v", 3)])
+def test_no_decision_of_a_flow_of_higher_degree_depends_on_units(formula: str, L: int) -> None:
+    """To rounding of ln(alpha), for small powers of two as for large ones."""
+    net = fs.DiagonalNetwork(formula)
+
+    def run(p: int, k: int) -> np.ndarray:
+        problem, unit = fs.Regression(np.ldexp(X, p), np.ldexp(Y, p + L * k)), -2 * p - (2 * L - 2) * k
+        times = np.ldexp([0.0, 7.0, 40.0], unit)
+        run = fs.gradient_flow(net, problem, times[-1], alpha=0.25 * 2.0**k, t_eval=times, rtol=1e-7)
+        return np.ldexp(run.beta, -L * k)
+
+    base = run(0, 0)
+    for p, k in ((1, 0), (-2, 1), (0, 2), (0, -3), (5, 60), (0, -70)):
+        np.testing.assert_allclose(run(p, k), base, rtol=0, atol=1e-11 * np.abs(base).max(), err_msg=f"{p}, {k}")
+
+
 @pytest.mark.parametrize("t_end", [1e160, 1e299])
 @pytest.mark.parametrize(
     "net",
