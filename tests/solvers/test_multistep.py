@@ -206,32 +206,40 @@ def test_the_table_of_the_workspace_has_every_field_once_and_none_overlap(w, K, 
     assert (starts % 8 == 0).all()
 
 
+def borrowed(function: ast.FunctionDef) -> set[str]:
+    """Names of what a function was given, of parts and views of it, and of pointers, whose own arrays are checked."""
+    names = {argument.arg for argument in function.args.args}
+    for each in sorted((node for node in ast.walk(function) if isinstance(node, ast.Assign)), key=lambda a: a.lineno):
+        target, value = each.targets[0], each.value
+        whole = not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple))
+        for name, part in [(target, value)] if whole else zip(target.elts, value.elts, strict=True):
+            if re.search(r"view\(|^pointer\(", ast.unparse(part)) or base_of(part) in names:
+                names |= {node.id for node in ast.walk(name) if isinstance(node, ast.Name)}
+    return names
+
+
+def base_of(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def test_pointers_are_taken_only_of_arrays_that_a_function_was_given():
-    """One of an array that the function made itself would outlive it; of pointers, the first counts."""
+    """One of an array that the function made itself would outlive it."""
     root = Path(flowsim.solvers.__file__).resolve().parents[1]
     checked = 0
     for path in [*root.glob("solvers/**/*.py"), *root.glob("flowsim/**/*.py")]:
         text = path.read_text(encoding="utf-8")
         for function in ast.walk(ast.parse(text)) if "pointer(" in text else ():
-            if not isinstance(function, ast.FunctionDef):
-                continue
-            given = {argument.arg for argument in function.args.args}
-            for node in ast.walk(function):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "pointer":
-                    base = node.args[0]
-                    while isinstance(base, ast.Attribute):
-                        base = base.value
-                    named = isinstance(base, ast.Name)
-                    views = {
-                        target.id
-                        for each in ast.walk(function)
-                        if isinstance(each, ast.Assign) and re.search(r"view\(|^\(?pointer\(", ast.unparse(each.value))
-                        for target in ast.walk(each.targets[0])
-                        if isinstance(target, ast.Name)
-                    }
-                    assert named and base.id in given | views, f"{path}:{node.lineno}"
-                    checked += 1
+            if isinstance(function, ast.FunctionDef):
+                names = borrowed(function)
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "pointer":
+                        assert base_of(node.args[0]) in names, f"{path}:{node.lineno}"
+                        checked += 1
     assert checked > 5
+    own = "def f(given):\n    mine = empty(3)\n    part = given.part\n    x, y = pointer(part, 1), pointer(mine, 1)"
+    assert borrowed(ast.parse(own).body[0]) == {"given", "part", "x", "y"}  # not mine
 
 
 def test_the_private_option_without_reference_counts_is_understood():
