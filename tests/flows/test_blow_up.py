@@ -171,3 +171,15 @@ def test_derivatives_of_the_map_are_differences_of_it(formula):
         F, f = getattr(growth, function), getattr(growth, derivative)
         difference = (F(ahead, 0.0) - F(back, 0.0)) / (2 * h)
         np.testing.assert_allclose(difference, f(y, 0.0), rtol=2e-6)
+
+
+def test_at_the_tightest_tolerance_growth_in_the_middle_of_a_jump_is_that_of_many_digits() -> None:
+    """alpha^-1 of time is still resolved by z; right value: 40-digit extrapolation in the weights."""
+    problem = fs.Regression([[0.5, -0.25, 1.0], [1.0, 0.5, -0.5]], [1.0, 0.75])
+    start = {"u": [0.5, -1.0, 1.0], "v": [0.75, 0.5, -0.5], "w": [0.75, 1.0, 0.75]}
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork("sin(u)*v*w"), problem, 1195.0, alpha=2e-3, start=start, t_eval=[1195.0], rtol=1e-12,
+        estimate_error=True,
+    )  # fmt: skip
+    error = np.abs(traj.beta[0] - [0.006086498109152778, -2.5358805124621206e-09, -2.6732103167183144e-10]).max()
+    assert error < 2e-12 and error <= 2 * traj.error_estimate[0]
