@@ -95,6 +95,8 @@ def campaign(seeds: Iterable[int], log: Path | None = None) -> list[dict[str, An
         record = {"seed": seed, "fault": fault, **figures, "facts": case.facts}
         if "seconds" in figures:
             method = case.facts.get("method", "auto")
+            if "schedule" in case.facts:  # the native method takes none, SciPy's do
+                method += " with a schedule"
             times[f"{case.facts['family']}, {method}"].append((figures["seconds"], record))
         counts[fault or "right"] += 1
         if fault not in ("", "no oracle", "justly refused"):
