@@ -37,14 +37,9 @@ class NativeRun(ABC):
     stalled = 0
 
     def __init__(
-        self,
-        flow: SeparableFlow,
-        t_end: float,
-        tol: float,
-        max_steps: int,
-        progress: Callable[[float], None] | None,
-        done: Done | None,
-    ) -> None:
+        self, flow: SeparableFlow, t_end: float, tol: float, max_steps: int,
+        progress: Callable[[float], None] | None, done: Done | None,
+    ) -> None:  # fmt: skip
         self.flow, self.t_end, self.tol, self.max_steps = flow, float(t_end), tol, max_steps
         self.progress, self.done = progress, done
         self.clock = np.array([0.0, 0.0, self.t_end, 1.0])
@@ -68,7 +63,7 @@ class NativeRun(ABC):
         self.begin()
         ended: Status | None = None
         while ended is None:
-            before = len(self.chunks)
+            before, h = len(self.chunks), float(self.clock[2])
             budget = self.max_steps - int(self.counts[0])
             if self.progress is not None or self.done is not None:
                 budget = min(budget, _LOOK)
@@ -79,6 +74,8 @@ class NativeRun(ABC):
             if status == loop.COMPLETED:
                 ended = Status.COMPLETED
             elif status in (loop.STEP_FLOOR, loop.NON_FINITE):
+                if not self.chunks and self.clock[2] < h:
+                    continue  # the first step tried is as long as the run: more rejections than the loop allows
                 ended = Status.NON_FINITE if status == loop.NON_FINITE else Status.STEP_FLOOR
             elif self.done is not None and self.done(self._solution(Status.COMPLETED, before, 0.0)):
                 ended = Status.COMPLETED

@@ -90,6 +90,18 @@ def test_a_flow_at_rest_is_read_at_times_whose_squares_are_no_floats(net: fs.Dia
     assert np.isfinite(run.arclength).all()
 
 
+@pytest.mark.parametrize("loss", ["squared", "log-cosh"])
+@pytest.mark.parametrize("t_end", [1e20, 1e60])
+def test_a_coefficient_whose_limit_is_zero_falls_like_a_power_of_time(loss: str, t_end: float) -> None:
+    """``w' = g w^2`` with w the balanced weights: ``beta = (g t)^-3``, after a first step of any length."""
+    features, target = np.array([[1.0, 0.3], [0.2, 1.0]]), np.array([1.0, -0.2])
+    problem = fs.Problem(features, target, loss)
+    end = fs.gradient_flow(fs.DiagonalNetwork("u*v*w"), problem, t_end, alpha=0.1).beta[-1]
+    slope = problem.gradient(np.array([end[0], 0.0]))
+    np.testing.assert_allclose(slope[0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(end[1], (slope[1] * t_end) ** -3.0, rtol=1e-5)
+
+
 def test_travelled_distance_is_in_the_units_of_beta() -> None:
     net = fs.DiagonalNetwork("u*v")
     base, scaled = scaled_run(net, 2, 0, 0, 5.0), scaled_run(net, 2, -40, 40, 5.0)
