@@ -30,8 +30,6 @@ class GaussTableau:
     inverse: NDArray[np.complex128]
     #: values at 0 and at 1 of the polynomial through the nodes
     at_ends: Array
-    #: coefficients, in powers 1..s, of the integral from 0 of the polynomial through the nodes
-    antiderivative: Array
 
 
 @cache
@@ -56,8 +54,6 @@ def _collocation(c: Array, b: Array) -> GaussTableau:
     x, w = np.polynomial.legendre.leggauss(stages)
     a = np.array([node * (w / 2 @ lagrange_weights(c, node * (x + 1) / 2)) for node in c])
     values, vectors = np.linalg.eig(a)
-    powers = np.arange(1, stages + 1)
-    antiderivative = np.linalg.inv(np.vander(c, increasing=True)) / powers[:, None]
     return GaussTableau(
         stages=stages,
         c=c,
@@ -67,7 +63,6 @@ def _collocation(c: Array, b: Array) -> GaussTableau:
         vectors=vectors.astype(complex),
         inverse=np.linalg.inv(vectors).astype(complex),
         at_ends=lagrange_weights(c, np.array([0.0, 1.0])),
-        antiderivative=antiderivative,
     )
 
 

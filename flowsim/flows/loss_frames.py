@@ -44,17 +44,10 @@ _ROUNDING = 1e-9
 
 
 def linear_flow_on(
-    net: LinearNetwork,
-    problem: Problem,
-    t_end: float,
-    scale: InitialScale,
-    start: Mapping[str, ArrayLike] | None,
-    pretrained: Mapping[str, ArrayLike] | None,
-    *,
-    clock: Clock,
-    method: str,
-    **more: Any,
-) -> Trajectory:
+    net: LinearNetwork, problem: Problem, t_end: float, scale: InitialScale,
+    start: Mapping[str, ArrayLike] | None, pretrained: Mapping[str, ArrayLike] | None, *,
+    clock: Clock, method: str, **more: Any,
+) -> Trajectory:  # fmt: skip
     """The flow of a linear network on any clock; on "log_loss" until ``ln(1/L)`` is `t_end`.
 
     Raises ValueError for a loss that does not tend to 0, data that no matrix separates, or none of the network's
@@ -100,13 +93,9 @@ class FrameLossClock(FrameCoordinates):
     """The frame over sigma."""
 
     def __init__(
-        self,
-        net: LinearNetwork,
-        problem: Problem,
-        scale: InitialScale,
-        start: Mapping[str, ArrayLike] | None,
+        self, net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
         pretrained: Mapping[str, ArrayLike] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.problem, self.scale, self.native = problem, scale, True
         #: reason why a run ended whose loss does not tend to 0
         self.verdict: str | None = None

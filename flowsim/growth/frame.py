@@ -93,14 +93,9 @@ class LinearGrowth:
 
     @classmethod
     def of(
-        cls,
-        net: LinearNetwork,
-        problem: Problem,
-        scale: InitialScale,
-        start: Mapping[str, ArrayLike] | None,
-        pretrained: Mapping[str, ArrayLike] | None = None,
-        data: ReducedData | None = None,
-    ) -> LinearGrowth:
+        cls, net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
+        pretrained: Mapping[str, ArrayLike] | None = None, data: ReducedData | None = None,
+    ) -> LinearGrowth:  # fmt: skip
         """At the start ``pretrained + alpha * start``; `data` if they were reduced already.
 
         Raises ValueError for a start of the wrong shape, one that is not finite, or one that never moves.
@@ -181,28 +176,21 @@ class LinearGrowth:
     def imbalance(self, t: Array, states: FrameStates) -> tuple[Array, Array]:
         """``U^T U - V^T V`` (T, k, k) and the logarithms of its units (T,)."""
         gram, log = self.outside.gram
-        outer = [(gram, log - 2 * lost) for lost in integrals(self.data.decay, t)]
-        out = np.empty((len(states), *gram.shape))
-        units = np.empty(len(states))
-        for index, (inside, unit) in enumerate(self._inside_imbalance(states)):
-            still, other = outer[index]
-            terms = [(self.hidden @ inside @ self.hidden.T, unit), (still, other)]
-            units[index] = max((log for term, log in terms if term.any()), default=0.0)
-            out[index] = 0.0
-            for term, log in terms:
-                if term.any():
-                    with np.errstate(under="ignore"):
-                        out[index] += np.exp(log - units[index]) * term
+        out, units = np.zeros((len(states), *gram.shape)), np.zeros(len(states))
+        known = zip(self._inside_imbalance(states), integrals(self.data.decay, t), strict=True)
+        for index, ((inside, unit), lost) in enumerate(known):
+            both = (self.hidden @ inside @ self.hidden.T, unit), (gram, log - 2 * lost)
+            terms = [(term, size) for term, size in both if term.any()]
+            units[index] = max((size for _, size in terms), default=0.0)
+            with np.errstate(under="ignore"):
+                out[index] = sum(np.exp(size - units[index]) * term for term, size in terms)
         return out, units
 
     def _inside_imbalance(self, states: FrameStates) -> list[tuple[Array, float]]:
         """``U_1^T U_1 - V^T V`` (k0, k0) with its unit: of a paired frame from what it conserves."""
-        sign = -1.0 if self.exchanged else 1.0
         if self.start.is_paired:
-            out = []
-            for inside, unit in states.conserved:
-                out.append((sign * inside, unit))
-            return out
+            sign = -1.0 if self.exchanged else 1.0
+            return [(sign * inside, unit) for inside, unit in states.conserved]
         U, V = self.halves(states)
         return [(u.T @ u - v.T @ v, 2 * float(shift)) for u, v, shift in zip(U, V, states.shift, strict=True)]
 
@@ -323,12 +311,9 @@ def _row_space(rows: Array) -> Array:
 
 
 def start_parts(
-    net: LinearNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    start: Mapping[str, ArrayLike] | None,
+    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
     pretrained: Mapping[str, ArrayLike] | None,
-) -> tuple[Compression, list[tuple[Array, Array, float]]]:
+) -> tuple[Compression, list[tuple[Array, Array, float]]]:  # fmt: skip
     """The start in one compressed basis, the largest part first."""
     if pretrained is None and isinstance(start, Mapping) and any(isinstance(part, Logs) for part in start.values()):
         return _parts_of_logs(net, problem, scale, start)

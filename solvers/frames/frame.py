@@ -21,7 +21,6 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.graded import add_rows
@@ -72,14 +71,11 @@ class Frame:
     @property
     def scale(self) -> float:
         """Logarithm of the largest part of the state, up to a factor of O(1)."""
-        return max(self.logs.max(initial=-np.inf), self.minus_logs.max(initial=-np.inf), self.neutral_log)
+        return max(-np.inf, self.neutral_log, *self.logs[:1].tolist())
 
-    def value(self, shift: float = 0.0, only: NDArray[np.bool_] | None = None) -> tuple[Array, Array]:
-        """The halves of ``Z exp(-shift)``, (R, k) and (p, k); with `only`, of some of the directions f^+."""
+    def value(self, shift: float = 0.0) -> tuple[Array, Array]:
+        """The halves of ``Z exp(-shift)``, (R, k) and (p, k)."""
         with np.errstate(under="ignore"):
-            if only is not None:
-                plus = np.exp(self.logs[only] - shift)[:, None] * self.rows[only] * self.factor
-                return self.A[:, only] @ plus, self.B[:, only] @ plus
             plus = np.exp(self.logs - shift)[:, None] * self.rows * self.factor
             if not self.is_paired:
                 return self.A @ plus, self.B @ plus
