@@ -14,6 +14,7 @@ def test_functions_are_compiled_ahead_for_the_arguments_they_are_called_with():
     net = fs.DiagonalNetwork("u*v")
     traj = fs.gradient_flow(net, problem, 5.0, alpha=1e-3)
     assert traj.at(2.0).arclength > 0.0
+    fs.studies.measured_jump_times(traj, fs.saddle_to_saddle(net, problem))
     fs.gradient_descent(net, problem, 0.05, 10, alpha=0.1)
     for name in {name for groups in first_use.COMPILED.values() for group in groups for name in group}:
         module, _, function = name.partition(":")
