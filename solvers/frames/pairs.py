@@ -179,7 +179,7 @@ def _growth(frame, G):
 
 @part()
 def advanced(frame, first, second, damped):
-    """The frame after a propagator that took its columns ``[A 0 N; 0 B 0]`` to (first; second)."""
+    """The frame after a propagator that took :func:`all_columns` to (first; second); N follows A if it is not there."""
     R, w = frame.A.shape
     k = frame.rows.shape[1]
     plus_first, plus_second = _columns(first, 0, w), _columns(second, 0, w)
@@ -200,12 +200,15 @@ def advanced(frame, first, second, damped):
     rows_added(logs, rows, fed, frame.minus_logs, frame.minus_rows)
     neutral, neutral_log = frame.neutral, -np.inf
     moved = _columns(first, 2 * w, first.shape[1])
-    if frame.neutral_log > -np.inf:
+    apart = frame.neutral_log > -np.inf and moved.shape[1] == 0
+    if frame.neutral_log > -np.inf and not apart:
         fed = product_tn(A, moved)
         _add(fed, 1.0, product_tn(B, _columns(second, 2 * w, second.shape[1])))
         rows_added(logs, rows, identity(w), np.full(w, frame.neutral_log + math.log(_HALF)), fed)
     base = _largest_minus(frame)
-    if base > -np.inf and w < R:
+    if apart:
+        neutral, neutral_log = _rotated(neutral, frame.A, A), frame.neutral_log
+    elif base > -np.inf and w < R:
         neutral = product(minus_first, _scaled_rows(frame.minus_logs, frame.minus_rows, base))
         if frame.neutral_log > -np.inf:
             _add(neutral, math.exp(frame.neutral_log - base), moved)
@@ -275,9 +278,12 @@ def keep(stack, at, frame):
 
 @part()
 def all_columns(frame):
-    """``[A 0 N; 0 B 0]``."""
+    """``[A 0 N; 0 B 0]``, without N where it is below the rounding of every f^+ and every f^- below that of N."""
     (R, w), p = frame.A.shape, len(frame.B)
-    k = frame.neutral.shape[1] if frame.neutral_log > -np.inf else 0
+    apart = True
+    for i in range(w):
+        apart = apart and frame.minus_logs[i] < frame.neutral_log + INVISIBLE < frame.logs[i] + 2 * INVISIBLE
+    k = frame.neutral.shape[1] if frame.neutral_log > -np.inf and not apart else 0
     first, second = np.zeros((R, 2 * w + k)), np.zeros((p, 2 * w + k))
     for i in range(R):
         for c in range(w):
@@ -293,17 +299,21 @@ def all_columns(frame):
 @part()
 def _turned(frame, first, second):
     A, B = _onto(frame.A, first), _onto(frame.B, second)
-    neutral = frame.neutral
-    if frame.neutral_log > -np.inf:
-        # The rotation from one basis to the other, applied to vectors orthogonal to the first.
-        cosines = product_tn(A, frame.A)
-        for i in range(len(cosines)):
-            cosines[i, i] += 1.0
-        both = A.copy()
-        _add(both, 1.0, frame.A)
-        neutral = neutral.copy()
-        _add(neutral, -1.0, product(both, solve(cosines, product_tn(A, neutral))))
+    neutral = _rotated(frame.neutral, frame.A, A) if frame.neutral_log > -np.inf else frame.neutral
     return Pairs(A, B, frame.logs, frame.rows, frame.minus_logs, frame.minus_rows, frame.neutral_log, neutral)
+
+
+@part()
+def _rotated(vectors, old, new):
+    """The rotation from one basis to another, applied to vectors orthogonal to the first."""
+    cosines = product_tn(new, old)
+    for i in range(len(cosines)):
+        cosines[i, i] += 1.0
+    both = new.copy()
+    _add(both, 1.0, old)
+    out = vectors.copy()
+    _add(out, -1.0, product(both, solve(cosines, product_tn(new, vectors))))
+    return out
 
 
 @part()

@@ -41,11 +41,12 @@ _PLATEAU_SHARE, _PLATEAU_LEAST = 0.1, 2.0
 _CAUTION = 0.1
 #: Steps of active directions alone: the least length worth taking in ordinary steps, the first in the least, growth;
 #: the distance from rest, relative to the rate of waiting directions, at which they begin, and after a failed one.
-_LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.02, 0.6
+_LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.002, 0.6
 #: Its least length where nothing waits: Gauss's method, unlike Radau's, leaves what is fast in it near its tolerance.
 _ALONE_LEAST = 0.05
-#: Distance from a minimum, relative to the product, from which on rounding decides about long steps.
-_AT_MINIMUM = 1e-12
+#: Distance from a minimum, relative to the product, from which on rounding decides about long steps; logarithm of the
+#: largest product that is compared.
+_AT_MINIMUM, _LARGEST = 1e-12, 700.0
 #: Of rest against damping: speed relative to G, and the part of the tolerance for the distance.
 _AT_REST, _REST_SHARE = 1e-12, 0.01
 
@@ -128,7 +129,7 @@ class LongSteps:
         if first == -np.inf and not (grown and self.problem.is_damped):
             return None
         if grown != self.grown:
-            self.grown, self.patience = grown, np.inf
+            self.grown, self.patience, self.length = grown, np.inf, 0.0
         # Where nothing waits, long steps replace those that resolve growth against damping.
         growth = growth_of(self.problem, frame, G, self.waits) if first > -np.inf else float(np.linalg.norm(G, 2))
         if growth <= 0 or _shrinks(frame, G, grown):
@@ -169,6 +170,10 @@ class LongSteps:
         """Whether G, zero at a minimum, is small relative to its curvature, but not times the time left."""
         linear = self.problem.linear
         if linear is None or self.problem.is_damped or not float(np.abs(G).max()) * left > self.tol:
+            return False
+        # No entry of the product exceeds this.
+        bound = (2 * len(frame.logs) + 1) ** 2 * math.exp(min(2 * frame.scale, _LARGEST))
+        if float(np.abs(G).max()) > _AT_MINIMUM * bound * float(linear.rows.max()) * float(linear.columns.max()):
             return False
         one, other = frame.value()
         largest = float(np.abs(one @ other.T).max())
