@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 
 import flowsim as fs
+from benchmarks import formulas, horizons, ill_conditioned
 from benchmarks.ensembles import Ensemble
 from benchmarks.losses import LogisticFlow, separable_run
 from benchmarks.scaling import fitted_slope, measure
@@ -126,6 +127,44 @@ def test_a_linear_network_takes_the_same_steps_at_every_width(width: int) -> Non
     rng = np.random.default_rng(0)
     problem = fs.Regression(rng.standard_normal((40, 20)), np.random.default_rng(1).standard_normal((40, 5)))
     within(fs.gradient_flow(fs.LinearNetwork(width), problem, 100.0, alpha=0.1).stats, steps=108, nfev=1417)
+
+
+@pytest.mark.parametrize(("alpha", "steps"), [("1e-8", 19), ("1e-60", 45), ("1e-1000", 304)])
+def test_a_linear_network_takes_no_more_steps_at_any_scale(alpha: str, steps: int) -> None:
+    rng = np.random.default_rng(0)
+    problem = fs.Regression(rng.standard_normal((100, 20)), rng.standard_normal((100, 5)))
+    net = fs.LinearNetwork(30)
+    start = fs.linear_start(net, problem)
+    within(fs.gradient_flow(net, problem, 3.0, alpha=alpha, start=start, clock="accelerated").stats, steps=steps)
+
+
+@pytest.mark.parametrize(("formula", "steps"), [("tanh(u)*v", 299), ("sin(u*v)", 158)])
+def test_a_general_formula_takes_some_hundred_steps_at_1e_30(formula: str, steps: int) -> None:
+    net, problem = fs.DiagonalNetwork(formula), formulas.problem()
+    end = 3.0 * float(fs.saddle_to_saddle(net, problem).jump_times[-1])
+    run = fs.gradient_flow(net, problem, end, alpha="1e-30", clock="accelerated", t_eval=[0.0, end])
+    within(run.stats, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("case", "steps"),
+    [("spectra, 20 x 8", 518), ("polynomials of degree 15, 40 x 15", 1250), ("Hilbert matrix, 9 x 9", 280)],
+)
+def test_ill_conditioned_features_cost_fewer_steps_than_evaluations_of_lsoda(case: str, steps: int) -> None:
+    (X, y), horizon = ill_conditioned.CASES[case][0](), ill_conditioned.CASES[case][1]
+    times, alpha = np.geomspace(1.0, horizon, 200), ill_conditioned.ALPHA
+    run = fs.gradient_flow(NET, fs.Regression(X, y), horizon, alpha=alpha, clock="accelerated", t_eval=times, rtol=1e-4)
+    within(run.stats, steps=steps)
+
+
+@pytest.mark.parametrize("name", [name for name in horizons.cases() if "depth 3, noise" not in name])
+def test_a_flow_at_rest_costs_no_more_steps_to_a_later_horizon(name: str) -> None:
+    flow = horizons.cases()[name]
+    assert flow(1e12).stats["steps"] <= 1.3 * flow(1e3).stats["steps"]
+
+
+def test_noise_at_depth_3_takes_some_hundred_steps() -> None:
+    within(horizons.cases()["depth 3, noise 0.3, alpha 1"](1e3).stats, steps=548)
 
 
 def test_descent_evaluates_the_gradient_once_a_step() -> None:
