@@ -86,7 +86,8 @@ def _scaling(raw: dict[str, Any], path: Path) -> Path:
         milliseconds = [1e3 * min(case["seconds"]) / case.get("jumps", 1) for _, case in cases]
         axes.loglog(sizes, milliseconds, marker="o", color=COLOURS[3])
         axes.set_ylim(0.5 * min(milliseconds), 2 * max(milliseconds))
-        axes.set_xticks(sizes, [f"{size:.3g}" if size < 1000 else f"{size:.0e}".replace("e+0", "e") for size in sizes])
+        names = [f"{size:.3g}" if size < 1000 else f"{size:.0e}" for size in sizes]
+        axes.set_xticks(sizes, [name.replace("e+0", "e").replace("e+", "e") for name in names])
         axes.minorticks_off()
         quantity, _, fixed = family.partition(" at ")
         axes.set_xlabel(quantity)
