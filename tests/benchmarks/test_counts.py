@@ -164,7 +164,8 @@ def test_a_flow_at_rest_costs_no_more_steps_to_a_later_horizon(name: str) -> Non
 
 
 def test_noise_at_depth_3_takes_some_hundred_steps() -> None:
-    within(horizons.cases()["depth 3, noise 0.3, alpha 1"](1e3).stats, steps=548)
+    # 528 to 656 of SciPy's LSODA, as rounding decides.
+    within(horizons.cases()["depth 3, noise 0.3, alpha 1"](1e3).stats, steps=656)
 
 
 def test_descent_evaluates_the_gradient_once_a_step() -> None:
