@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,30 @@ from flowsim.plot.labels import spread
 
 NET = fs.DiagonalNetwork("u*v")
 PROBLEM = fs.datasets.diabetes()
-PATH = fs.saddle_to_saddle(NET, PROBLEM)
-FLOW = fs.gradient_flow(NET, PROBLEM, 12.0, alpha="1e-100", clock="accelerated")
-
 LINEAR = fs.LinearNetwork(4)
 TWO_TARGETS = fs.Regression(PROBLEM.X[:, :4], np.column_stack([PROBLEM.y, PROBLEM.y[::-1]]) / 50.0)
-LINEAR_PATH = fs.saddle_to_saddle(LINEAR, TWO_TARGETS)
-LINEAR_FLOW = fs.gradient_flow(
-    LINEAR, TWO_TARGETS, 1.5 * LINEAR_PATH.jump_times[-1], alpha="1e-50", clock="accelerated"
-)
+
+
+# Runs are made by the first test that needs one: made on import, every worker would compile all of it to collect.
+@cache
+def limit_path() -> Any:
+    return fs.saddle_to_saddle(NET, PROBLEM)
+
+
+@cache
+def shown_flow() -> Any:
+    return fs.gradient_flow(NET, PROBLEM, 12.0, alpha="1e-100", clock="accelerated")
+
+
+@cache
+def linear_path() -> Any:
+    return fs.saddle_to_saddle(LINEAR, TWO_TARGETS)
+
+
+@cache
+def linear_flow() -> Any:
+    t_end = 1.5 * linear_path().jump_times[-1]
+    return fs.gradient_flow(LINEAR, TWO_TARGETS, t_end, alpha="1e-50", clock="accelerated")
 
 
 @pytest.fixture(autouse=True)
@@ -43,23 +59,23 @@ def comparisons() -> Any:
 
 
 DRAWERS: dict[str, Callable[[Axes], Axes]] = {
-    "loss": lambda ax: fs.plot.loss(FLOW, path=PATH, ax=ax),
-    "excess": lambda ax: fs.plot.loss(FLOW, path=PATH, least=PROBLEM.least_squares_loss, ax=ax),
-    "trajectory": lambda ax: fs.plot.trajectory(FLOW, path=PATH, ax=ax),
-    "distance": lambda ax: fs.plot.trajectory(FLOW, clock="distance", ax=ax),
-    "sparsity": lambda ax: fs.plot.sparsity(FLOW, path=PATH, ax=ax),
-    "imbalance": lambda ax: fs.plot.imbalance(FLOW, ax=ax),
-    "path": lambda ax: fs.plot.saddle_to_saddle(PATH, ax=ax),
-    "curve": lambda ax: fs.plot.saddle_to_saddle(PATH, clock="arclength", ax=ax),
-    "lasso": lambda ax: fs.plot.lasso_link(fs.lasso_link(PATH), ax=ax),
+    "loss": lambda ax: fs.plot.loss(shown_flow(), path=limit_path(), ax=ax),
+    "excess": lambda ax: fs.plot.loss(shown_flow(), path=limit_path(), least=PROBLEM.least_squares_loss, ax=ax),
+    "trajectory": lambda ax: fs.plot.trajectory(shown_flow(), path=limit_path(), ax=ax),
+    "distance": lambda ax: fs.plot.trajectory(shown_flow(), clock="distance", ax=ax),
+    "sparsity": lambda ax: fs.plot.sparsity(shown_flow(), path=limit_path(), ax=ax),
+    "imbalance": lambda ax: fs.plot.imbalance(shown_flow(), ax=ax),
+    "path": lambda ax: fs.plot.saddle_to_saddle(limit_path(), ax=ax),
+    "curve": lambda ax: fs.plot.saddle_to_saddle(limit_path(), clock="arclength", ax=ax),
+    "lasso": lambda ax: fs.plot.lasso_link(fs.lasso_link(limit_path()), ax=ax),
     "study": lambda ax: fs.plot.limit_study(fs.limit_study(NET, PROBLEM, ["1e-30", "1e-100"]), ax=ax),
-    "phase": lambda ax: fs.plot.phase(FLOW, path=PATH, ax=ax),
+    "phase": lambda ax: fs.plot.phase(shown_flow(), path=limit_path(), ax=ax),
     "compare": lambda ax: fs.plot.compare(comparisons()[0], ax=ax),
     "orders": lambda ax: fs.plot.orders(comparisons(), ax=ax),
-    "linear limit": lambda ax: fs.plot.linear_limit(LINEAR_PATH, LINEAR_FLOW, ax=ax),
-    "levels": lambda ax: fs.plot.levels(LINEAR_PATH, LINEAR_FLOW, ax=ax),
-    "stairs": lambda ax: fs.plot.loss_staircase(LINEAR_PATH, LINEAR_FLOW, ax=ax),
-    "singular values": lambda ax: fs.plot.singular_values(LINEAR_FLOW, ax=ax),
+    "linear limit": lambda ax: fs.plot.linear_limit(linear_path(), linear_flow(), ax=ax),
+    "levels": lambda ax: fs.plot.levels(linear_path(), linear_flow(), ax=ax),
+    "stairs": lambda ax: fs.plot.loss_staircase(linear_path(), linear_flow(), ax=ax),
+    "singular values": lambda ax: fs.plot.singular_values(linear_flow(), ax=ax),
     "edge": lambda ax: fs.plot.edge_of_stability(
         fs.studies.edge_of_stability(NET, PROBLEM, [1e-3], 60, n_sharpness=3), ax=ax
     ),
@@ -81,14 +97,14 @@ def test_a_figure_stays_inside_its_axes_in_a_grid(name: str) -> None:
 
 def test_without_axes_a_figure_of_its_own_is_made() -> None:
     before = plt.rcParams.copy()
-    ax = fs.plot.trajectory(FLOW)
+    ax = fs.plot.trajectory(shown_flow())
     assert isinstance(ax, Axes) and plt.rcParams == before
 
 
 def test_the_excess_loss_is_drawn_down_to_that_of_the_flow_not_of_the_limit() -> None:
     flow = fs.gradient_flow(NET, PROBLEM, 50.0, alpha="1e-2")  # the last jump of the limit, to 0, is still to come
-    least = float(PROBLEM.loss(PATH.end))
-    bottom, top = fs.plot.loss(flow, path=PATH, least=least).get_ylim()
+    least = float(PROBLEM.loss(limit_path().end))
+    bottom, top = fs.plot.loss(flow, path=limit_path(), least=least).get_ylim()
     assert (flow.loss[-1] - least) / 20 < bottom < flow.loss[-1] - least < flow.loss[0] - least < top
 
 
@@ -98,7 +114,7 @@ def test_overviews_of_ten_and_of_two_hundred_columns_have_four_full_panels(tmp_p
     wide = fs.Regression(X, 5 * X[:, 3] - 3 * X[:, 20] + rng.standard_normal(150))
     path = fs.saddle_to_saddle(NET, wide, max_jumps=30)
     flow = fs.gradient_flow(NET, wide, 20.0, alpha="1e-1000", clock="accelerated")
-    for run, limit in ((FLOW, PATH), (flow, path)):
+    for run, limit in ((shown_flow(), limit_path()), (flow, path)):
         figure = fs.plot.overview(run, limit)
         assert len(figure.axes) == 4 and all(ax.lines for ax in figure.axes)
         names = [text.get_text() for text in figure.axes[1].texts]
@@ -174,9 +190,9 @@ def test_clocks_are_those_of_the_run_and_others_are_refused() -> None:
     assert ax.get_xlabel() == r"$\ln(1/L)$" and ax.lines[0].get_xdata()[-1] == pytest.approx(1000.0)
     for draw in (fs.plot.trajectory, fs.plot.loss, fs.plot.sparsity, fs.plot.imbalance):
         with pytest.raises(ValueError, match="`clock` must be one of time, accelerated, arclength, distance, log_loss"):
-            draw(FLOW, clock="seconds")  # type: ignore[operator]
+            draw(shown_flow(), clock="seconds")  # type: ignore[operator]
     with pytest.raises(ValueError, match="`clock` must be one of time"):
-        FLOW.clock_values("seconds")  # type: ignore[arg-type]
+        shown_flow().clock_values("seconds")  # type: ignore[arg-type]
 
 
 def test_names_are_moved_apart_and_keep_their_order() -> None:
@@ -188,11 +204,11 @@ def test_names_are_moved_apart_and_keep_their_order() -> None:
 
 
 def test_a_plateau_is_drawn_flat_and_a_jump_upright() -> None:
-    shown = drawn(FLOW, "accelerated")
+    shown = drawn(shown_flow(), "accelerated")
     bmi = shown.beta[:, shown.index == 2][:, 0]
     inside = (shown.x > 0.17) & (shown.x < 0.23)
     assert inside.sum() >= 2 and np.ptp(bmi[inside]) < 1e-3 * np.abs(bmi).max()
-    lengths = drawn(FLOW, "distance")
+    lengths = drawn(shown_flow(), "distance")
     assert np.abs(np.diff(lengths.beta, axis=0)).max() < 0.05 * np.abs(lengths.beta).max()
 
 
