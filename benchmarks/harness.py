@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Point", "Report", "Series", "best", "environment", "time_at_error", "timed"]
+__all__ = ["Point", "Report", "Series", "best", "environment", "limited", "time_at_error", "timed"]
 
 PACKAGES = (
     "flowsim", "numpy", "scipy", "numba", "sympy", "scikit-learn", "CyRK", "scikit-sundae", "pydiffsol", "diffrax",
@@ -38,6 +40,25 @@ def timed(function: Callable[[], Any], repeats: int) -> tuple[Any, float, list[f
 def best(seconds: Sequence[float]) -> float:
     """The least of the repeats: what the machine does when nothing else disturbs it."""
     return float(min(seconds))
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what runs longer, at its next line of Python; never at 0 or where signals have no timer."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"more than {seconds:g} s")
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again where a callback loses the exception
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass

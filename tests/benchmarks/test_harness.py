@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.__main__ import CASES, main
-from benchmarks.harness import Point, Report, Series, best, time_at_error, timed
+from benchmarks.harness import Point, Report, Series, best, limited, time_at_error, timed
 
 
 def series(*pairs: tuple[float | None, float]) -> Series:
@@ -31,6 +32,13 @@ def test_the_first_call_is_timed_apart() -> None:
     assert (result, len(calls), len(seconds)) == (1, 4, 3)
     assert first >= 0
     assert best(seconds) == min(seconds)
+
+
+def test_what_runs_longer_than_its_limit_is_stopped() -> None:
+    with limited(0.0):
+        time.sleep(0.02)
+    with pytest.raises(TimeoutError, match="more than 0.01 s"), limited(0.01):
+        time.sleep(1.0)
 
 
 def test_a_report_keeps_its_raw_data(tmp_path: Path) -> None:
