@@ -50,7 +50,7 @@ def follow(
 class DenseDuals:
     """All duals, updated by one product with X^T per jump."""
 
-    def __init__(self, columns: Columns, bounds: DualBounds, rounding: Array) -> None:
+    def __init__(self, columns: Columns | SparseColumns, bounds: DualBounds, rounding: Array) -> None:
         self.columns, self.rounding = columns, rounding
         self.tables = tuple(tabulate(side) for side in _sides(bounds))
         # The dual at time t - elapsed, and the gradient since: the next pass over both updates the dual.
@@ -63,13 +63,18 @@ class DenseDuals:
 
     def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
         """The wait to the next breakpoint, its coordinates, and which bound each reaches."""
-        began = time.perf_counter()
-        self.g = self.columns.transposed(residual * (-1.0 / self.columns.n))
-        self.products += 1
-        self.seconds += time.perf_counter() - began
+        self.g = self.gradient(residual)
         found = next_hits(self.s, self.previous, self.elapsed, self.g, self.tables, flags, self.rounding, t, age)
         self.elapsed = 0.0  # the dual is up to date if this is called again
         return found
+
+    def gradient(self, residual: Array) -> Array:
+        """``-X^T residual / n``."""
+        began = time.perf_counter()
+        g = self.columns.transposed(residual * (-1.0 / self.columns.n))
+        self.products += 1
+        self.seconds += time.perf_counter() - began
+        return g
 
     def advance(self, wait: float) -> None:
         """Advance the duals by the time of a wait."""

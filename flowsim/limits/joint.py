@@ -13,17 +13,18 @@ noise removes the imbalance of active coordinates, so that none changes sign aft
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.errors import IntegrationError
-from flowsim.growth.vanishing import is_product, order_of, thresholds_and_rates
-from flowsim.limits.columns import Columns
+from flowsim.growth.vanishing import is_product, order_of
+from flowsim.limits.columns import Columns, SparseColumns
+from flowsim.limits.diagonal import DiagonalProcess
+from flowsim.limits.dual_bounds import DualBounds, network_bounds
+from flowsim.limits.duals import DenseDuals, Hits
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState
 from flowsim.network import DiagonalNetwork
@@ -72,9 +73,9 @@ def joint_process(
     strength: float,
     max_jumps: int | None,
     t_end: float,
+    progress: bool,
 ) -> JointPath:
     """The joint limit process; `strength` is c."""
-    began = time.perf_counter()
     order = order_of(net)
     if order < 3 or not is_product(net):
         raise ValueError("`joint_noise` is for products of three weights or more.")
@@ -82,116 +83,65 @@ def joint_process(
         raise ValueError("`joint_noise` and the noise or weight decay of the network exclude each other.")
     if isinstance(strength, bool) or not 0 < float(strength) < math.inf:
         raise ValueError(f"`joint_noise` must be > 0 and finite; received {strength!r}.")
-    direction = net.direction(start, problem.d)
-    thresholds = thresholds_and_rates(net, direction, problem.d)[:2]
-    drain = (order - 2) * problem.feature_variances * float(strength) ** (2 * (order - 1))
-    run = _Joint(problem, thresholds, drain)
-    horizon, complete, message = run.follow(max_jumps, t_end)
-    return JointPath(
-        problem=problem,
-        jump_times=np.array(run.times),
-        supports=tuple(run.supports),
-        values=tuple(run.values),
-        hits=tuple(run.hits),
-        horizon=horizon,
-        complete=complete,
-        message=message,
-        thresholds=thresholds,
-        penalties=(np.zeros(problem.d), np.zeros(problem.d)),
-        speeds=(np.full(problem.d, float(order)), np.full(problem.d, float(order))),
-        order=order,
-        stats={"jumps": len(run.times), "seconds": time.perf_counter() - began},
-        drain=drain,
-        trapped=run.trapped(),
-    )
+    process = _JointProcess(problem, network_bounds(net, problem, start, None, None), order, float(strength))
+    path = process.run(max_jumps, t_end, progress)
+    trapped = process.trapped()
+    if path.complete and len(trapped):
+        path = replace(path, message=f"the noise traps what is left ({len(trapped)})")
+    parts = {each.name: getattr(path, each.name) for each in fields(path)}
+    return JointPath(**parts, drain=process.drain, trapped=trapped)
 
 
-class _Joint:
-    """State of one run."""
+class _JointProcess(DiagonalProcess):
+    """The process without noise, but for its duals."""
 
-    def __init__(self, problem: Regression, thresholds: tuple[Array, Array], drain: Array) -> None:
-        from flowsim.solvers.active_set import ConeRegression, relative_rounding, scaled_norm
-
-        self.problem, self.drain, columns = problem, drain, Columns(problem)
-        self.upper, self.lower = (np.array(side) for side in thresholds)
-        self.s = np.zeros(problem.d)
-        self.standing = np.zeros((2, problem.d), dtype=bool)  # at the upper, at the lower bound
-        self.cone: ConeRegression[tuple[int, int]] = ConeRegression(
-            problem.y, lambda key: key[1] * columns.column(key[0])
-        )
-        self.rounding = relative_rounding(problem.n) * columns.norms / problem.n * scaled_norm(problem.y)
-        self.t = 0.0
-        self.times: list[float] = []
-        self.hits: list[NDArray[np.int64]] = []
-        self.supports: list[NDArray[np.int64]] = []
-        self.values: list[Array] = []
-        self._keep()
-
-    def follow(self, max_jumps: int | None, t_end: float) -> tuple[float, bool, str]:
-        while True:
-            g = self._gradient()
-            waits = self._waits(g)
-            wait = float(waits.min(initial=math.inf))
-            if math.isinf(wait):
-                some = len(self.trapped())
-                return math.inf, True, f"the noise traps what is left ({some})" if some else "reached the minimiser"
-            if not self.t + wait < t_end:
-                return t_end, False, f"stopped at t_end={t_end:g}"
-            if max_jumps is not None and len(self.times) >= max_jumps:
-                return self.t + wait, False, f"stopped after max_jumps={max_jumps}"
-            found = np.flatnonzero(waits <= wait * (1 + _TIE))
-            self.s -= g * _travelled(self.drain, self.t, wait)
-            self.t += wait
-            self._jump(found, np.where(g[found] < 0, 1, -1))
-            self.times.append(self.t)
-            self.hits.append(found)
-
-    def _gradient(self) -> Array:
-        return -np.asarray(self.problem.X.T @ self.cone.residual) / self.problem.n
-
-    def _gaps(self, g: Array) -> Array:
-        """Distances to the bound in the direction of -g; inf at the bound, or where g is rounding."""
-        up = g < 0
-        gap = np.maximum(np.where(up, self.upper - self.s, self.lower + self.s), 0.0)
-        at = np.where(up, self.standing[0], self.standing[1])
-        return np.where(at | (np.abs(g) <= self.rounding), math.inf, gap)
-
-    def _waits(self, g: Array) -> Array:
-        gap = self._gaps(g)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            plain = gap / np.abs(g)
-            # The remaining distance is |g| exp(-drain t) / drain.
-            share = plain * self.drain * np.exp(self.drain * self.t)
-            slowed = np.where(share < 1, -np.log1p(-np.minimum(share, 1.0)) / self.drain, math.inf)
-        return np.where(np.isinf(gap), math.inf, np.where(self.drain > 0, slowed, plain))
+    def __init__(self, problem: Regression, bounds: DualBounds, order: int, strength: float) -> None:
+        super().__init__(problem, bounds, None)
+        self.drain = (order - 2) * problem.feature_variances * strength ** (2 * (order - 1))
+        # A rate in the time of the scaled data, like a penalty.
+        drain = self.units.cost(self.drain)[self.columns.number(np.arange(self.columns.d))]
+        self.duals = self.slowed = SlowedDuals(self.columns, self.bounds, drain, self.rounding)
 
     def trapped(self) -> NDArray[np.int64]:
         """Coordinates that move towards a bound they do not reach."""
-        g = self._gradient()
-        return np.flatnonzero(np.isfinite(self._gaps(g)) & np.isinf(self._waits(g)))
+        gaps, waits, _ = self.slowed.waits(self.t, self.cone.residual, self.flags)
+        return self.columns.number(np.flatnonzero(np.isfinite(gaps) & np.isinf(waits)))
 
-    def _jump(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
-        for i, sign in zip(coordinates.tolist(), signs.tolist(), strict=True):
-            side = 0 if sign > 0 else 1
-            self.standing[side, i] = True
-            self.s[i] = self.upper[i] if sign > 0 else -self.lower[i]
-            # Active weights are balanced by the noise: they do not change sign.
-            (self.lower if sign > 0 else self.upper)[i] = math.inf
-        try:
-            self.cone.solve([((int(i), int(sign)), 0.0) for i, sign in zip(coordinates, signs, strict=True)])
-        except ArithmeticError as error:
-            raise IntegrationError(f"the saddle at accelerated time {self.t:.6g} cannot be found: {error}.") from error
-        for key in list(self.cone.waiting):
-            if self.cone.excess(key) < -1.0:
-                self.cone.dismiss(key)
-                self.standing[0 if key[1] > 0 else 1, key[0]] = False
-        self._keep()
 
-    def _keep(self) -> None:
-        keys = self.cone.members
-        order = np.argsort([i for i, _ in keys]).astype(int)
-        self.supports.append(np.array([keys[place][0] for place in order], dtype=np.int64))
-        self.values.append(np.array([self.cone.b[place] * keys[place][1] for place in order]))
+class SlowedDuals(DenseDuals):
+    """Duals that move at ``-g exp(-drain t)``."""
+
+    def __init__(self, columns: Columns | SparseColumns, bounds: DualBounds, drain: Array, rounding: Array) -> None:
+        super().__init__(columns, bounds, rounding)
+        self.drain, self.t = drain, 0.0
+        self.upper, self.lower = np.array(bounds.upper), np.array(bounds.lower)
+
+    def next(self, t: float, residual: Array, flags: NDArray[np.uint8], age: float) -> Hits:
+        """As :meth:`DenseDuals.next`."""
+        _, waits, signs = self.waits(t, residual, flags)
+        wait = float(waits.min(initial=math.inf))
+        found = np.flatnonzero(waits <= wait * (1 + _TIE)) if math.isfinite(wait) else np.empty(0, np.int64)
+        return wait, found, signs[found]
+
+    def waits(self, t: float, residual: Array, flags: NDArray[np.uint8]) -> tuple[Array, Array, NDArray[np.int64]]:
+        """Distances to the bounds in the direction of -g, inf at a bound or if g is rounding; waits; the bounds."""
+        self.t, self.g = t, self.gradient(residual)
+        # Active weights are balanced by the noise: they do not change sign.
+        self.upper[flags == 2], self.lower[flags == 1] = math.inf, math.inf
+        signs = np.where(self.g < 0, 1, -1)
+        gaps = np.maximum(np.where(signs > 0, self.upper - self.s, self.lower + self.s), 0.0)
+        stands = (flags & np.where(signs > 0, 1, 2)) != 0
+        gaps[stands | (np.abs(self.g) <= self.rounding)] = math.inf
+        with np.errstate(divide="ignore", invalid="ignore"):
+            plain = gaps / np.abs(self.g)
+            # The remaining distance is |g| exp(-drain t) / drain.
+            share = plain * self.drain * np.exp(self.drain * t)
+            slowed = np.where(share < 1, -np.log1p(-np.minimum(share, 1.0)) / self.drain, math.inf)
+        return gaps, np.where(np.isinf(gaps), math.inf, np.where(self.drain > 0, slowed, plain)), signs
+
+    def advance(self, wait: float) -> None:
+        """As :meth:`flowsim.limits.duals.DenseDuals.advance`."""
+        self.s -= self.g * _travelled(self.drain, self.t, wait)
 
 
 def _travelled(drain: Array, begin: float, wait: float) -> Array:

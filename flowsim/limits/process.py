@@ -192,7 +192,8 @@ def saddle_to_saddle(
             raise ValueError("`joint_noise` goes with `start` weights, `max_jumps` and `t_end` alone.")
         squares = require_squares(problem, "the limit of weight noise")
         plain = cast("Mapping[str, ArrayLike] | None", start)
-        return joint_process(net, squares, plain, joint_noise, max_jumps, math.inf if t_end is None else float(t_end))
+        last = math.inf if t_end is None else float(t_end)
+        return joint_process(net, squares, plain, joint_noise, max_jumps, last, progress)
     if pretrained is not None:
         if start is not None and not isinstance(start, Mapping):
             raise ValueError("`pretrained` and a `start` state exclude each other.")
