@@ -167,7 +167,7 @@ def _reason(
 
 def _uneven(problem: Problem, message: str) -> str | None:
     """The message with a remedy, if columns of X are of sizes so different that one hides the others in sums."""
-    if not isinstance(problem.X, np.ndarray):
+    if not isinstance(getattr(problem, "X", None), np.ndarray):
         return None
     sizes = np.abs(problem.X).max(axis=0)
     least, most = float(sizes[sizes > 0].min(initial=math.inf)), float(sizes.max())

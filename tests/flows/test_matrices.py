@@ -56,6 +56,15 @@ def test_completion_follows_the_gradient_on_the_observed_entries(noise: float) -
     np.testing.assert_allclose(dense.gradient(U @ V.T), problem.gradient(U @ V.T), atol=1e-14)
 
 
+def test_a_spent_step_budget_is_said_of_sensing_and_completion() -> None:
+    rng = np.random.default_rng(3)
+    sensing = fs.MatrixSensing(rng.standard_normal((9, 3, 3)), rng.standard_normal(9))
+    completion = fs.MatrixCompletion([(0, 0, 1.0), (1, 2, -0.5), (2, 1, 2.0)], (3, 3))
+    for problem in (sensing, completion):
+        with pytest.raises(fs.IntegrationError, match="the step budget is spent"):
+            fs.gradient_flow(fs.LinearNetwork(3), problem, 50.0, alpha=1e-3, max_steps=3)
+
+
 @pytest.mark.parametrize("loss", ["logistic", "log-cosh"])
 def test_any_convex_loss_drives_several_targets(loss: str) -> None:
     rng = np.random.default_rng(2)
