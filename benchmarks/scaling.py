@@ -41,10 +41,10 @@ def run(quick: bool) -> Report:
         notes.append(f"{family}: time per jump grows like the power {slope:.2f} ({asked}).")
     for family, flows in _whole_flows(quick).items():
         seconds = []
-        for size, flow in flows.items():
+        for size, (problem, flow) in flows.items():
             done, _, each = timed(flow, repeats)
             seconds.append(best(each))
-            floor = done.stats["nfev"] * _evaluation(done.problem)
+            floor = done.stats["nfev"] * _evaluation(problem, "U V^T" in family)
             raw[f"{family} = {size:.2g}"] = {"seconds": each, "steps": done.stats["steps"], "floor": floor}
             cells = [f"{1e3 * seconds[-1]:.3f}", str(done.stats["steps"]), "-", "-", f"{seconds[-1] / floor:.1f}"]
             rows.append([f"{family} = {size:.2g}", "-", *cells])
@@ -75,9 +75,9 @@ def run(quick: bool) -> Report:
     )
 
 
-def _evaluation(problem: fs.Regression) -> float:
+def _evaluation(problem: fs.Regression, layered: bool) -> float:
     """Seconds of one bare evaluation of a whole flow."""
-    if problem.n_targets > 1:
+    if layered:
         return linear.evaluation_seconds(problem.d, problem.n_targets, 2000)
     return evaluation_seconds(problem.X)
 
@@ -130,8 +130,8 @@ def _families(quick: bool) -> dict[str, tuple[str, dict[float, Case]]]:
     }  # fmt: skip
 
 
-def _whole_flows(quick: bool) -> dict[str, dict[float, Callable[[], fs.Trajectory]]]:
-    """Family -> size -> a flow."""
+def _whole_flows(quick: bool) -> dict[str, dict[float, tuple[fs.Regression, Callable[[], fs.Trajectory]]]]:
+    """Family -> size -> a problem and its flow."""
     cut = slice(0, None, 2) if quick else slice(None)
     net = fs.DiagonalNetwork(PRODUCT)
     spectral = {
@@ -139,22 +139,22 @@ def _whole_flows(quick: bool) -> dict[str, dict[float, Callable[[], fs.Trajector
     }
     few = _dense(20, 50)
 
-    def linear(D: int, m: int, width: int, alpha: str) -> Callable[[], fs.Trajectory]:
+    def linear(D: int, m: int, width: int, alpha: str) -> tuple[fs.Regression, Callable[[], fs.Trajectory]]:
         rng = np.random.default_rng(0)
         X, noise = rng.standard_normal((3 * D, D)), 0.1 * rng.standard_normal((3 * D, m))
         problem = fs.Regression(X, X @ rng.standard_normal((D, m)) + noise)
         start = {"U": rng.standard_normal((D, width)), "V": rng.standard_normal((m, width))}
-        return lambda: fs.gradient_flow(
+        return problem, lambda: fs.gradient_flow(
             fs.LinearNetwork(width), problem, 3.0, alpha=alpha, clock="accelerated", start=start, t_eval=[0.0, 1.5, 3.0]
         )
 
     return {
         "condition of X at 20 x 8 spectra, alpha 1e-100": {
-            condition: lambda p=problem: fs.gradient_flow(net, p, 1e6, alpha="1e-100", clock="accelerated")
+            condition: (problem, lambda p=problem: fs.gradient_flow(net, p, 1e6, alpha="1e-100", clock="accelerated"))
             for condition, problem in list(spectral.items())[cut]
         },
         "horizon at n = 20, d = 50, alpha 1e-8": {
-            T: lambda T=T: fs.gradient_flow(net, few, T, alpha="1e-8", t_eval=[0.0, 0.5 * T, T])
+            T: (few, lambda T=T: fs.gradient_flow(net, few, T, alpha="1e-8", t_eval=[0.0, 0.5 * T, T]))
             for T in (1e3, 1e6, 1e9, 1e12)[cut]
         },
         "width of U V^T at D = 20, m = 5, alpha 1e-100": {
