@@ -78,7 +78,7 @@ def run(quick: bool) -> Report:
     )
 
 
-def _problem(condition: float = 1.0) -> fs.Regression:
+def problem_of(condition: float = 1.0) -> fs.Regression:
     rng = np.random.default_rng(0)
     left, right = (np.linalg.qr(rng.standard_normal((size, 20)))[0] for size in (40, 20))
     X = np.sqrt(40) * (left * np.geomspace(1.0, condition**-0.5, 20)) @ right.T
@@ -93,7 +93,7 @@ def _floor(traj: fs.Trajectory, seconds: float) -> tuple[float, list[str]]:
 
 
 def _widths(repeats: int, raw: dict[str, object]) -> list[list[str]]:
-    problem, rows, base = _problem(10.0), [], None
+    problem, rows, base = problem_of(10.0), [], None
     for width in WIDTHS:
         net = fs.LinearNetwork(width)
         start = fs.linear_start(net, problem)
@@ -137,7 +137,7 @@ def _scales(repeats: int, raw: dict[str, object]) -> list[list[str]]:
 
 
 def _methods(repeats: int, raw: dict[str, object], alpha: str, condition: float) -> list[list[str]]:
-    problem, net = _problem(condition), fs.LinearNetwork(30)
+    problem, net = problem_of(condition), fs.LinearNetwork(30)
     gamma = fs.network.InitialScale.parse(alpha).gamma
     t_end = 20.0 * condition * max(1.0, gamma / 10.0)  # growth takes gamma
     t_eval = np.array([t_end / 10, t_end])

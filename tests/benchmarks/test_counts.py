@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse
 
 import flowsim as fs
-from benchmarks import formulas, horizons, ill_conditioned
+from benchmarks import formulas, horizons, ill_conditioned, linear
 from benchmarks.ensembles import Ensemble
 from benchmarks.losses import LogisticFlow, separable_run
 from benchmarks.scaling import fitted_slope, measure
@@ -66,9 +66,11 @@ def test_a_logistic_flow_takes_no_more_steps_and_factorisations(alpha: str, limi
     within(run.stats, **limits)
 
 
-@pytest.mark.parametrize(("digits", "steps"), [(100, 180), (1_000_000, 369)])
-def test_a_loss_far_below_floats_takes_some_hundred_steps(digits: int, steps: int) -> None:
-    run = separable_run("logistic", digits)
+@pytest.mark.parametrize(
+    ("loss", "digits", "steps"), [("logistic", 100, 180), ("logistic", 1_000_000, 369), ("exponential", 1_000_000, 380)]
+)
+def test_a_loss_far_below_floats_takes_some_hundred_steps(loss: str, digits: int, steps: int) -> None:
+    run = separable_run(loss, digits)
     within(run.stats, steps=steps)
     assert run.log_loss[-1] == pytest.approx(-digits * np.log(10), rel=1e-9)
 
@@ -138,7 +140,14 @@ def test_a_linear_network_takes_no_more_steps_at_any_scale(alpha: str, steps: in
     within(fs.gradient_flow(net, problem, 3.0, alpha=alpha, start=start, clock="accelerated").stats, steps=steps)
 
 
-@pytest.mark.parametrize(("formula", "steps"), [("tanh(u)*v", 299), ("sin(u*v)", 158)])
+@pytest.mark.parametrize(("condition", "steps", "nfev"), [(1.0, 34, 493), (100.0, 58, 1501)])
+def test_a_linear_network_takes_no_more_steps_from_a_small_start(condition: float, steps: int, nfev: int) -> None:
+    net, problem = fs.LinearNetwork(30), linear.problem_of(condition)
+    end, start = 20.0 * condition, fs.linear_start(net, problem)
+    within(fs.gradient_flow(net, problem, end, alpha="1e-3", start=start).stats, steps=steps, nfev=nfev)
+
+
+@pytest.mark.parametrize(("formula", "steps"), [("tanh(u)*v", 299), ("sin(u*v)", 158), ("u*v + u**2*v**2", 152)])
 def test_a_general_formula_takes_some_hundred_steps_at_1e_30(formula: str, steps: int) -> None:
     net, problem = fs.DiagonalNetwork(formula), formulas.problem()
     end = 3.0 * float(fs.saddle_to_saddle(net, problem).jump_times[-1])
