@@ -285,9 +285,15 @@ class Curve:
         self._gradient = Gradient(formula)
         self.projection = self._kept()
         self._is_projected = not (self.projection == np.eye(len(direction))).all()
-        #: phi(0)
+        #: phi(0); of a standing curve B itself
         self.constant = self.value(np.zeros(len(direction))) if self.origin.order else 0.0
         self.below, self.above = Side(self, -1.0), Side(self, 1.0)
+
+    def stand(self) -> None:
+        """Make this the curve of constant weights, whose B is that of the start."""
+        self.constant = float(self.above.beta)
+        self.above.stand()
+        self.below.stand()
 
     def _kept(self) -> Array:
         """Projection onto the components that the curve can ever have: a symmetric start stays symmetric."""

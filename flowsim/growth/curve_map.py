@@ -103,8 +103,7 @@ class CurveMap(OnCurves):
             for column in starts.T:
                 curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)
                 if curve.origin.order > 2 and total_change(formula, scale, column, reach) <= _STILL:
-                    curve.above.stand()
-                    curve.below.stand()
+                    curve.stand()
                 curve.farthest = max(curve.farthest, _FARTHER * abs(curve.above.beta))
                 if not math.isfinite(curve.above.beta):
                     raise ValueError(

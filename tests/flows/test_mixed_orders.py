@@ -72,3 +72,14 @@ def test_horizons_on_which_all_orders_move_are_refused_where_floats_do_not_carry
     net, problem = fs.DiagonalNetwork(["u*v*w", "u**2*v**2", "u*v*w"]), fs.Regression(X, Y)
     with pytest.raises(fs.IntegrationError, match=r"orders \[3, 4\] have time scales of their own"):
         fs.gradient_flow(net, problem, 4.0 if clock == "accelerated" else 4e30, alpha="1e-30", start=START, clock=clock)
+
+
+@pytest.mark.parametrize("formulas", [["u*v*w", "tanh(u*v)", "u*v*w"], ["u*v*w", "u**2*v*w", "u*v*w"]])
+def test_coefficients_that_stand_still_are_those_of_the_start(formulas):
+    """Without data to fit, or with tiny ones, products of three weights do not move; they are not 0 for that."""
+    start = {"u": [1.1, 0.7, 1.3], "v": [1.3, 1.3, -1.3], "w": [0.7, 1.0, 0.5]}
+    problem = fs.Regression(np.random.default_rng(0).standard_normal((3, 3)), [1e-9, 0.0, 0.0])
+    run = fs.gradient_flow(fs.DiagonalNetwork(formulas), problem, 3.0, alpha="1e-5", start=start, t_eval=[0.0, 3.0])
+    for i in (0, 2):
+        right = 1e-15 * start["u"][i] * start["v"][i] * start["w"][i]
+        np.testing.assert_allclose(run.beta[:, i], right, rtol=1e-9)
