@@ -102,6 +102,13 @@ def test_passes_over_the_data_do_not_grow_with_it(n: int, d: int, limits: dict[s
     within(measure(NET, problem, "1e-60", repeats=1), **limits)
 
 
+def test_five_jumps_on_seven_thousand_features_take_three_passes_over_them() -> None:
+    problem = gaussian(60, 7000)
+    end = float(fs.saddle_to_saddle(NET, problem, max_jumps=5).jump_times[-1])
+    run = fs.gradient_flow(NET, problem, 1.02 * end, alpha="1e-100", clock="accelerated", t_eval=[0.0, end])
+    within(run.stats, steps=161, nfev=178, nlu=18, passes=3)
+
+
 @pytest.mark.parametrize(
     ("depth", "limits"),
     [(3, {"steps": 656, "nfev": 954, "nlu": 295}), (5, {"steps": 1477, "nfev": 2939, "nlu": 1133})],
