@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
+from collections.abc import Iterator
 
 for library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy is imported, and by every process that a test starts
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -19,9 +20,20 @@ import flowsim as fs
 matplotlib.use("Agg")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the cases under ``@pytest.mark.sampled(k)`` that are not slow, the first of every k stays quick."""
+#: What compiles little of the library: of two processes one begins here, while the other compiles the integrators that
+#: both need. Processes that need a function at the same time wait for the one that compiles it.
+COMPILES_LITTLE = (
+    "tests/test_architecture.py", "tests/test_installation.py", "tests/solvers/test_compilation.py", "tests/network/",
+    "tests/symbolic/", "tests/sweep/",
+)  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Of the cases under ``@pytest.mark.sampled(k)`` that are not slow, the first of every k stays quick.
+
+    Of those that are left, those that compile little come first in the second half, with which a second process begins.
+    """
     seen: Counter[str] = Counter()
     for item in items:
         sampled = item.get_closest_marker("sampled")
@@ -30,6 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if seen[function] % sampled.args[0]:
                 item.add_marker(pytest.mark.slow)
             seen[function] += 1
+    yield
+    little = [item for room in COMPILES_LITTLE for item in items if item.nodeid.startswith(room)]
+    others = [item for item in items if not item.nodeid.startswith(COMPILES_LITTLE)]
+    half = len(items) // 2
+    items[:] = others[:half] + little + others[half:]
 
 
 def pytest_collection_finish() -> None:

@@ -1,5 +1,6 @@
 """Any convex loss, natively: against SciPy's Radau with tight tolerances, and against squares."""
 
+import functools
 import math
 
 import numpy as np
@@ -16,7 +17,6 @@ VECTOR = types.float64[::1]
 SIGNATURE = types.void(VECTOR, VECTOR, VECTOR, VECTOR, VECTOR)
 
 
-@njit(SIGNATURE)
 def logistic(f, y, w, d1, d2):
     for i in range(len(f)):
         p = 1.0 / (1.0 + math.exp(-abs(f[i])))
@@ -24,24 +24,27 @@ def logistic(f, y, w, d1, d2):
         d2[i] = w[i] * p * (1.0 - p)
 
 
-@njit(SIGNATURE, error_model="numpy")
 def poisson(f, y, w, d1, d2):
     for i in range(len(f)):
         rate = math.exp(f[i])
         d1[i], d2[i] = w[i] * (rate - y[i]), w[i] * rate
 
 
-@njit(SIGNATURE)
 def log_cosh(f, y, w, d1, d2):
     for i in range(len(f)):
         d1[i] = w[i] * math.tanh(f[i] - y[i])
         d2[i] = w[i] / math.cosh(f[i] - y[i]) ** 2
 
 
-@njit(SIGNATURE)
 def squared(f, y, w, d1, d2):
     for i in range(len(f)):
         d1[i], d2[i] = w[i] * (f[i] - y[i]), w[i]
+
+
+@functools.cache
+def compiled(function):
+    """When a test needs it: on import each process that collects the tests would compile all of them."""
+    return njit(SIGNATURE, error_model="numpy")(function)
 
 
 SLOPES = {
@@ -68,7 +71,7 @@ def test_a_flow_with_a_general_loss_is_that_of_a_tight_integration(name, digits)
     X, y = case(name, digits, 30, 4)
     gamma, n, d, tol = digits * math.log(10.0), 30, 4, 1e-6
     flow = two_layer(X, y, gamma)
-    flow = SeparableFlow(X, y, n, *flow.exponential, loss=kernel)
+    flow = SeparableFlow(X, y, n, *flow.exponential, loss=compiled(kernel))
     t_end = 5 * max(gamma, 1.0)
     run = integrate_separable(flow, t_end, tol=tol)
     assert run.status is Status.COMPLETED
@@ -98,7 +101,7 @@ def test_squares_as_a_general_loss_are_the_squares(shape):
     root, gamma = np.sqrt(weights), 3.0
     own = two_layer(root[:, None] * X, root * y, gamma)
     plain = two_layer(X, y, gamma)
-    general = SeparableFlow(X, y + 0.3, shape[0], *plain.exponential, loss=squared, weights=weights,
+    general = SeparableFlow(X, y + 0.3, shape[0], *plain.exponential, loss=compiled(squared), weights=weights,
                             offset=np.full(shape[0], 0.3))  # fmt: skip
     t = np.linspace(0, 30.0, 20)
     first, second = (integrate_separable(flow, 30.0, tol=1e-8) for flow in (own, general))
@@ -109,7 +112,7 @@ def test_squares_as_a_general_loss_are_the_squares(shape):
 def test_an_exponential_loss_that_overflows_rejects_the_step():
     X, y = case("poisson", 1, 20, 3)
     plain = two_layer(300.0 * X, y, 30.0)
-    flow = SeparableFlow(300.0 * X, y, 20, *plain.exponential, loss=poisson)
+    flow = SeparableFlow(300.0 * X, y, 20, *plain.exponential, loss=compiled(poisson))
     run = integrate_separable(flow, 1.0, tol=1e-6)
     assert run.status is Status.COMPLETED
     assert np.isfinite(run.z).all()
@@ -122,7 +125,9 @@ def test_a_loss_with_products_or_very_many_coordinates_is_refused():
     flow = two_layer(X, y, 3.0)
     wide = np.zeros((1, SeparableFlow.MOST_WITH_LOSS + 1))
     with pytest.raises(ValueError, match="take no more than"):
-        integrate_separable(SeparableFlow(wide, y[:1], 1, *two_layer(wide, y[:1], 3.0).exponential, loss=squared), 1.0)
+        integrate_separable(
+            SeparableFlow(wide, y[:1], 1, *two_layer(wide, y[:1], 3.0).exponential, loss=compiled(squared)), 1.0
+        )
     assert flow.loss is None
 
 
@@ -131,7 +136,7 @@ def test_a_general_loss_is_not_taken_for_rest_over_long_steps(tol):
     """Squares, as a loss like any other, through all jumps at alpha = 1e-1000."""
     X, y = case("log-cosh", 7, 30, 6)
     own = two_layer(X, y, 1000 * math.log(10.0))
-    general = SeparableFlow(X, y, 30, *own.exponential, loss=squared)
+    general = SeparableFlow(X, y, 30, *own.exponential, loss=compiled(squared))
     t_end = 12 * 1000 * math.log(10.0)
     first, second = (integrate_separable(flow, t_end, tol=tol) for flow in (own, general))
     assert_allclose(second.z[-1], first.z[-1], rtol=0, atol=20 * tol)

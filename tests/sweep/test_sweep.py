@@ -7,7 +7,6 @@ import inspect
 import io
 import logging
 import os
-import signal
 import threading
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -20,27 +19,7 @@ from numpy.testing import assert_array_equal
 
 import flowsim as fs
 from flowsim.sweep import Store, ledger, to_dataframe
-
-
-def product(x: float, y: float) -> float:
-    return x * y
-
-
-def spectrum(n: int, seed: int) -> dict[str, Any]:
-    matrix = np.random.default_rng(seed).standard_normal((n, n))
-    return {"trace": np.trace(matrix), "eigenvalues": np.linalg.eigvalsh(matrix + matrix.T), "kind": f"{n} by {n}"}
-
-
-def fails_at_two(x: int) -> float:
-    if x == 2:
-        raise ArithmeticError("two is not welcome")
-    return x / 2
-
-
-def dies_at_two(x: int) -> int:
-    if x == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
+from tests.sweep.points import dies_at_two, fails_at_two, product, spectrum
 
 
 def test_a_grid_gives_one_dimension_per_axis_and_every_combination() -> None:
