@@ -1,4 +1,4 @@
-"""The house as DESIGN draws it: what exists is packaged, and imports run downwards only."""
+"""The architecture of CONTRIBUTING.md: every package on disk is packaged, and imports run downwards only."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-#: Floors from the ground up; a room imports only from floors below its own (and from itself).
-FLOORS = [
+#: Layers from the lowest up; a package imports only from layers below its own (and from itself).
+LAYERS = [
     {
         "arrays",
         "atomic",
@@ -40,7 +40,7 @@ FLOORS = [
     {"cli"},
     {"__main__"},
 ]
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -60,8 +60,8 @@ def parsed(path: Path) -> ast.Module:
 
 
 @cache
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
+def imported_packages(path: Path) -> set[str]:
+    packages = set()
     tree = parsed(path)
     type_only = {
         id(child)
@@ -80,20 +80,20 @@ def imported_rooms(path: Path) -> set[str]:
             names = [node.module or ""]
             if node.module == "flowsim":
                 names = [f"flowsim.{alias.name}" for alias in node.names]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("flowsim.")}
-    return rooms
+        packages |= {name.split(".")[1] for name in names if name.startswith("flowsim.")}
+    return packages
 
 
-def test_a_room_imports_only_from_floors_below() -> None:
-    for room, path in modules():
-        for other in imported_rooms(path) - {room}:
-            assert LEVEL[other] < LEVEL[room], f"{path} ({room}) imports {other}"
+def test_a_package_imports_only_from_layers_below() -> None:
+    for package, path in modules():
+        for other in imported_packages(path) - {package}:
+            assert LEVEL[other] < LEVEL[package], f"{path} ({package}) imports {other}"
 
 
 def test_solvers_and_sweep_know_nothing_of_flowsim() -> None:
-    for room, path in modules():
-        if room in ("solvers", "sweep"):
-            assert imported_rooms(path) <= {room}
+    for package, path in modules():
+        if package in ("solvers", "sweep"):
+            assert imported_packages(path) <= {package}
 
 
 def test_every_package_on_disk_is_packaged() -> None:
@@ -124,7 +124,7 @@ LONG_FUNCTIONS: dict[str, int] = {}
 MANY_ARGUMENTS: dict[str, int] = {}
 #: Public classes whose name another one has.
 SHARED_CLASSES = {"Event", "Formula", "History", "Loss", "Occurrence", "Problem", "State"}
-#: Files whose name another one has, apart from those that do in one room what the room is for.
+#: Files whose name another one has, apart from those that do in one package what the package is for.
 SHARED_FILES = {
     "certify", "checks", "compare", "coordinates", "curves", "decay", "events", "experiment", "files", "frame",
     "linear", "linear_limits", "linear_networks", "losses", "noise", "problem",

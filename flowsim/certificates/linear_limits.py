@@ -74,8 +74,8 @@ def _distances(setting: Setting) -> Array:
     halves = middles - np.concatenate([[0.0], path.jump_times])
     levels = path.levels(middles)
     out = [1.0 - row[rank] if rank < path.width else math.inf for row, rank in zip(levels, path.ranks, strict=True)]
-    settled = np.where(path.ranks > 0, halves * path.relaxation_rates, math.inf)
-    return np.fmin(np.array(out), settled)
+    relaxed = np.where(path.ranks > 0, halves * path.relaxation_rates, math.inf)
+    return np.fmin(np.array(out), relaxed)
 
 
 def _scales(setting: Setting) -> tuple[InitialScale, InitialScale]:
@@ -193,8 +193,8 @@ def jump_times(setting: Setting) -> Evidence:
     extrapolated = 2 * second - first
     off = np.abs(extrapolated / path.jump_times - 1)
     if (off[seen] > _EXTRAPOLATED).any():
-        settled = _resolved(setting)
-        seen &= settled[:-1] & settled[1:]
+        resolved = _resolved(setting)
+        seen &= resolved[:-1] & resolved[1:]
         if not seen.any():
             raise UnresolvedError(
                 f"alpha = {setting.once(_scales)[0]} is too large: plateaus beside jumps are too short"

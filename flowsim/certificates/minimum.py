@@ -12,7 +12,7 @@ _STEPS, _HALVINGS = 200, 60
 #: Tolerance on the gradient at the minimum, relative to that at 0.
 _STATIONARY = 1e-10
 #: Size of a step, relative to the point, that is rounding.
-_SETTLED = 1e-13
+_CONVERGED = 1e-13
 #: Armijo's constant, the rounding of L that is allowed for, and a bound on it.
 _DESCENT, _ROUNDING, _SAME = 1e-4, 4e-16, 1e-13
 #: Singular values below this, relative to the largest, are 0.
@@ -86,7 +86,7 @@ def minimiser(problem: Problem, X: Array) -> Array | None:
         _, values, rows = np.linalg.svd(root[:, None] * X, full_matrices=False)
         kept = values > _RANK * values.max()
         step = -((rows[kept] @ (X.T @ slopes)) / values[kept] ** 2) @ rows[kept]
-        if float(np.abs(step).max()) <= _SETTLED * float(np.abs(beta).max()):
+        if float(np.abs(step).max()) <= _CONVERGED * float(np.abs(beta).max()):
             break
         now, slope, length = float(problem.loss(beta)), float(slopes @ X @ step) / problem.n, 1.0
         for _ in range(_HALVINGS):

@@ -70,8 +70,8 @@ def hypothesis(setting: Setting) -> str:
 
 
 def resolved_jumps(setting: Setting) -> NDArray[np.intp]:
-    settled = setting.resolved
-    jumps = np.flatnonzero(settled[:-1] & settled[1:])
+    resolved = setting.resolved
+    jumps = np.flatnonzero(resolved[:-1] & resolved[1:])
     if not len(jumps):
         raise UnresolvedError(
             f"alpha = {setting.scales[0]} is too large for these data: no two neighbouring plateaus are long enough"

@@ -105,11 +105,11 @@ def active_sets(setting: Setting) -> Evidence:
 )
 def non_monotone(setting: Setting) -> Evidence:
     path = setting.path
-    settled = setting.resolved
+    resolved = setting.resolved
     leaving = [event for event in path.events if event.kind == "deactivated"]
     if not leaving:
         raise NotMetError("on these data active sets only grow")
-    seen = [event for event in leaving if settled[event.jump] and settled[event.jump + 1]]
+    seen = [event for event in leaving if resolved[event.jump] and resolved[event.jump + 1]]
     if not seen:
         raise UnresolvedError(f"the plateaus around the deactivations are too short for alpha = {setting.scales[0]}")
     flow = setting.flows[1]

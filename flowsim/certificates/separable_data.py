@@ -39,7 +39,7 @@ _GAMMA = 1e4 * math.log(10.0)
 #: Range in which the inverse of the logistic loss is computed by its formula.
 _NEAR_LEAST, _NEAR = 6.0, 37.0
 #: Relative change under doubling of gamma below which an error is not due to finite alpha.
-_SETTLED = 0.3
+_SAME_RATIO = 0.3
 #: Increase of ``ln(1/L)`` beyond its value at the last saddle from which on beta counts as escaping.
 _AWAY = 1.0
 
@@ -173,7 +173,7 @@ def escape(setting: Setting) -> Evidence:
     if (off > RESOLVED).any():
         closer = _extrapolated(second, seen(4.0))
         # The error of a false statement does not decrease as alpha vanishes.
-        if not ((closer > RESOLVED) & (np.abs(off - closer) <= _SETTLED * closer)).any():
+        if not ((closer > RESOLVED) & (np.abs(off - closer) <= _SAME_RATIO * closer)).any():
             raise UnresolvedError(
                 f"at alpha = exp(-{gamma:.4g}) still off by {off.max():.1e}, and moving as alpha falls"
             )

@@ -103,29 +103,29 @@ def depth_end_point(setting: Setting) -> Evidence:
     for _ in range(_DOUBLINGS):
         w = _end_of_decay(setting, t_end, alpha, start)
         beta = w.prod(axis=0)
-        alive = (np.abs(beta) > 1e-3 * np.abs(beta).max(initial=1e-300)) & (variances > 0)
+        survives = (np.abs(beta) > 1e-3 * np.abs(beta).max(initial=1e-300)) & (variances > 0)
         size = np.abs(w).max(axis=0)
-        unbalanced = float(((size - np.abs(w).min(axis=0))[alive] / size[alive]).max(initial=0.0))
+        unbalanced = float(((size - np.abs(w).min(axis=0))[survives] / size[survives]).max(initial=0.0))
         # Below the trap's scale no coordinate survives: the predictor tends to 0.
         if np.abs(beta[variances > 0]).max() < eta**depth * 1e-6:
             raise NotMetError(f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0")
-        b = np.abs(beta[alive])
-        penalty = variances[alive] * ((b ** (2 / depth) + eta**2) ** (depth - 1) * b ** (2 / depth - 1) - b)
-        violation = float(np.abs(problem.gradient(beta)[alive] + np.sign(beta[alive]) * penalty).max()) / scale
-        found = (beta, alive, violation, unbalanced)
+        b = np.abs(beta[survives])
+        penalty = variances[survives] * ((b ** (2 / depth) + eta**2) ** (depth - 1) * b ** (2 / depth - 1) - b)
+        violation = float(np.abs(problem.gradient(beta)[survives] + np.sign(beta[survives]) * penalty).max()) / scale
+        found = (beta, survives, violation, unbalanced)
         if max(violation, unbalanced) < 1e-6:
             break
         t_end *= 2
     assert found is not None
-    beta, alive, violation, unbalanced = found
-    details: dict[str, object] = {"survivors": np.flatnonzero(alive), "beta": beta, "unbalanced": unbalanced}
+    beta, survives, violation, unbalanced = found
+    details: dict[str, object] = {"survivors": np.flatnonzero(survives), "beta": beta, "unbalanced": unbalanced}
     if depth == 3:
-        floor = 2 * math.sqrt(2) * variances[alive] * eta**3
+        floor = 2 * math.sqrt(2) * variances[survives] * eta**3
         is_felt = floor > 0  # a column of zeros is not
-        ratio = np.abs(problem.gradient(beta)[alive])[is_felt] / floor[is_felt]
+        ratio = np.abs(problem.gradient(beta)[survives])[is_felt] / floor[is_felt]
         details["least_gradient_over_floor"] = float(ratio.min(initial=math.inf))
     return Evidence(
-        f"product of {depth} weights, noise std {eta:g}, start of size {alpha:.3g}; {int(alive.sum())} survive",
+        f"product of {depth} weights, noise std {eta:g}, start of size {alpha:.3g}; {int(survives.sum())} survive",
         "stationary and balanced", f"off by {violation:.1e} and {unbalanced:.1e}", max(violation, unbalanced), 1e-4,
         "violation relative to max |X^T y| / n, or relative spread of the |w_l| of a coordinate", details,
     )  # fmt: skip

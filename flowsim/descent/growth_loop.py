@@ -190,13 +190,13 @@ def _plain_lanes(design, target, step, rate, state, first, steps):
 @bare()
 def _some_alive(square, stopped, k):
     """Record step k for lanes whose loss is no longer finite; returns whether one is left."""
-    alive = False
+    is_running = False
     for lane in range(stopped.size):
         if math.isfinite(square[lane]):
-            alive = alive or stopped[lane] < 0
+            is_running = is_running or stopped[lane] < 0
         elif stopped[lane] < 0:
             stopped[lane] = k
-    return alive
+    return is_running
 
 
 @bare()

@@ -243,13 +243,13 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
         else:
             copy_to(beta, predicted)
         products(data, aim, batch, padded_beta, scale, residual, tiles, square)
-        alive = False
+        is_running = False
         for lane in range(lanes):
             if math.isfinite(square[lane]):
-                alive = alive or stopped[lane] < 0
+                is_running = is_running or stopped[lane] < 0
             elif stopped[lane] < 0:
                 stopped[lane] = k
-        if not alive:
+        if not is_running:
             return False
         if options.has_law:
             _imbalance_law(w, a, state.factor)

@@ -316,15 +316,15 @@ class _Run:
             return _SLOW
         begin, before, waited = self.t, self.place, ~self.rests
         if steps.status.success:
-            self._settle(chunks[-1], length, trapped)
+            self._set_state(chunks[-1], length, trapped)
         shrinkage = np.where(waited & self.waits, self.map.shrinkage, 0.0)
         for chunk in chunks:
             self._take(Jump(begin, chunk, before, shrinkage))
         if not steps.status.success:
             return steps.message
-        return self._unsettled(length) if self.t < self.t_end else ""
+        return self._not_at_rest(length) if self.t < self.t_end else ""
 
-    def _settle(self, last: DistanceSteps, length: float, trapped: NDArray[np.bool_]) -> None:
+    def _set_state(self, last: DistanceSteps, length: float, trapped: NDArray[np.bool_]) -> None:
         """Set the state after the last steps of a jump, and the active coordinates there."""
         moved = np.exp(-self.place.E) * last.place[-1]
         self.place = replace(self.place, distance=np.where(trapped, self.place.distance, moved))
@@ -333,7 +333,7 @@ class _Run:
         self.rests = (self.force == 0) & ~self.waits
         self.place = replace(self._plateau(length), force=np.zeros(self.map.d)).after(length)
 
-    def _unsettled(self, length: float) -> str:
+    def _not_at_rest(self, length: float) -> str:
         """Why active coordinates are not at rest to within the tolerance; empty if they are."""
         active = np.flatnonzero(self.rests)
         if not len(active):

@@ -29,7 +29,7 @@ from flowsim.network import Formula
 _FIRST, _LONGER = 0.3, 1.6
 _SHORTEST = 1e-10
 #: A direction has converged when its change is below this part of the growth; the rest of a curve is dropped below ...
-_SETTLED, _RESTS = 1e-15, 1e-18
+_STATIONARY, _RESTS = 1e-15, 1e-18
 #: Rounding of a gradient, and the part of its terms that is left at a critical point.
 _ROUNDING, _CRITICAL = 1e-15, 1e-12
 #: Curves end where weights are as large as this.
@@ -128,13 +128,13 @@ class _Walk:
         gradient = np.abs(self.gradient(self.x[:, None], self.log_scale)[:, 0])
         return bool((gradient <= _CRITICAL * self.leading.slope_terms(self.x)).all())
 
-    def has_settled(self) -> bool:
+    def follows_law(self) -> bool:
         """Whether the direction of the weights is stationary under the leading part."""
         w = self.x / np.linalg.norm(self.x)
         g = self.sign * self.leading.gradient(w[:, None], -math.inf)[:, 0]
         rate = float(w @ g)
         across = float(np.abs(g - rate * w).max())
-        return rate != 0.0 and across <= _SETTLED * abs(rate)
+        return rate != 0.0 and across <= _STATIONARY * abs(rate)
 
     @property
     def here(self) -> float:
@@ -164,8 +164,8 @@ def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, fart
     while law is None and not walk.ended:
         if len(walk.pieces) >= _PIECES:
             raise ArithmeticError("the direction of growth does not converge")
-        is_settled = walk.has_settled()
-        if is_settled and walk.here < leading.log_negligible:
+        follows_law = walk.follows_law()
+        if follows_law and walk.here < leading.log_negligible:
             law = walk.law()
         else:
             walk.step()
@@ -231,6 +231,6 @@ def _tied(
     if law is None:
         none = Chain.of([], order, 0.0, 0.0)
         return Branch(order, k, sign, slope, outer.top * math.exp(log_unit), log_alpha, none, outer, None, rests)
-    settled = math.exp((2 - order) * (law.log_first - log_alpha)) * slope / ((order - 2) * law.rate)
-    chain = Chain.of(inner, order, settled, log_unit + math.log(slope))
-    return Branch(order, k, sign, slope, chain.top if inner else settled, log_alpha, chain, outer, law, rests)
+    joint = math.exp((2 - order) * (law.log_first - log_alpha)) * slope / ((order - 2) * law.rate)
+    chain = Chain.of(inner, order, joint, log_unit + math.log(slope))
+    return Branch(order, k, sign, slope, chain.top if inner else joint, log_alpha, chain, outer, law, rests)

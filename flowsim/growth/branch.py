@@ -163,20 +163,20 @@ class Branch:
         if len(self.outer.low):
             near = np.ones(count, dtype=bool) if self.law is None else real <= self.outer.top
         if self.law is None:
-            settled = np.zeros(count, dtype=bool)
+            by_law = np.zeros(count, dtype=bool)
         else:
-            settled = ~near & ((own < self.inner.bottom) if self.slope else (own > self.inner.top))
+            by_law = ~near & ((own < self.inner.bottom) if self.slope else (own > self.inner.top))
         L = self.order
         with np.errstate(divide="ignore"):
-            for chain, where, at in ((self.outer, near, real), (self.inner, ~near & ~settled, own)):
+            for chain, where, at in ((self.outer, near, real), (self.inner, ~near & ~by_law, own)):
                 if where.any():
                     x, size[where], slope[where], scale[where] = chain.read(at[where])
                     sign[:, where], logs[:, where] = np.sign(x), np.log(np.abs(x)) + scale[where]
             slope = np.log(np.abs(slope)) + (2 * L - 2) * scale
             size = self.sign * np.sign(size) * np.exp(np.log(np.abs(size)) + L * scale)
-        if settled.any():
-            found = self._by_law(unit.log(distance[settled]), own[settled])
-            sign[:, settled], logs[:, settled], size[settled], slope[settled] = found
+        if by_law.any():
+            found = self._by_law(unit.log(distance[by_law]), own[by_law])
+            sign[:, by_law], logs[:, by_law], size[by_law], slope[by_law] = found
         return sign, logs, size, slope
 
     def potential(self, distance: Array) -> Array:

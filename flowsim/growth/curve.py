@@ -300,14 +300,14 @@ class Curve:
         k, origin = len(self.direction), self.origin
         if origin.order != 2:
             return np.eye(k)
-        alive = self.c != 0
+        is_nonzero = self.c != 0
         for _ in range(k):
-            for a in np.flatnonzero(~alive):
-                alive[a] = bool((~(origin.drive[a].exponents > 0)[:, ~alive].any(axis=1)).any())
-        if alive.all():
+            for a in np.flatnonzero(~is_nonzero):
+                is_nonzero[a] = bool((~(origin.drive[a].exponents > 0)[:, ~is_nonzero].any(axis=1)).any())
+        if is_nonzero.all():
             return np.eye(k)
-        basis = origin.basis[:, alive]
-        return basis @ (basis / origin.metric[alive]).T
+        basis = origin.basis[:, is_nonzero]
+        return basis @ (basis / origin.metric[is_nonzero]).T
 
     def gradient(self, theta: Array) -> Array:
         """At columns (k, P), in the space the curve stays in."""
@@ -333,7 +333,7 @@ class Curve:
                     break
                 side.extend()
 
-    def settle(self, low: float, high: float) -> None:
+    def record_range(self, low: float, high: float) -> None:
         """Record that a flow has come to [low, high]: predictors may use a limited number of pieces beyond."""
         for side, reached in ((self.above, high), (self.below, -low)):
             ends = [piece.high if side.sign > 0 else -piece.low for piece in side.pieces]

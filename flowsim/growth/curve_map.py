@@ -210,7 +210,7 @@ class CurveMap(OnCurves):
                 past = np.flatnonzero((self.which == number) & (side.sign * (z - side.end) > 0))
                 if past.size and side.ended != "rest":
                     return int(past[0]), side.ended, side.beta
-            curve.settle(lowest[number], highest[number])
+            curve.record_range(lowest[number], highest[number])
         return None
 
     def _extremes(self, low: Array, high: Array) -> tuple[list[float], list[float]]:

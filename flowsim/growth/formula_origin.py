@@ -180,7 +180,7 @@ def created_components(origin: Origin, c: Array, sign: float) -> tuple[NDArray[n
     """Degrees e and factors C (k,) of the components ``C alpha^e`` of a start ``alpha c``, with growing ones created.
 
     A component that the start lacks is created by higher orders: ``c_k' = mu_k c_k + a c^e`` leaves it, once the
-    driving has died, with the amplitude ``-a C^e / lambda``, ``lambda = sum_j e_j mu_j - mu_k``.
+    driving has decayed, with the amplitude ``-a C^e / lambda``, ``lambda = sum_j e_j mu_j - mu_k``.
     """
     degree, value = np.ones(len(c), dtype=np.int64), c.copy()
     for k in np.flatnonzero((c == 0) & (sign * origin.rate > 0)):
@@ -188,9 +188,9 @@ def created_components(origin: Origin, c: Array, sign: float) -> tuple[NDArray[n
         inside = ~((series.exponents > 0) & (c == 0)).any(axis=1)
         exponents, coefficient = series.exponents[inside], series.coefficient[inside]
         turn = exponents @ origin.rate - origin.rate[k]
-        dies = sign * turn < 0
-        for own in np.unique(exponents[dies].sum(axis=1)):
-            chosen = dies & (exponents.sum(axis=1) == own)
+        decays = sign * turn < 0
+        for own in np.unique(exponents[decays].sum(axis=1)):
+            chosen = decays & (exponents.sum(axis=1) == own)
             terms = -coefficient[chosen] * np.prod(c ** exponents[chosen], axis=1) / turn[chosen]
             if abs(terms.sum()) > ZERO * np.abs(terms).sum():
                 degree[k], value[k] = own, terms.sum()

@@ -68,7 +68,7 @@ class OriginCurve:
             begin = self.sign * math.log(self.first) / self.speed if self.first > 0 else 0.0
             self.curve = Curve(formula, direction, log_first, begin=begin)
         else:
-            direction = _settled(formula, direction, self.sign)
+            direction = _relaxed(formula, direction, self.sign)
             self.curve = Curve(formula, direction, math.log(_FIRST), restarts=True)
             self.first = self.sign * self.curve.above.beta
         if not self.first > 0:
@@ -249,7 +249,7 @@ def origin_curves(net: DiagonalNetwork, values: Array, order: int, fresh: bool) 
     return None if closed else OriginCurves(net, values, order, fresh)
 
 
-def _settled(formula: Formula, direction: Array, sign: float) -> Array:
+def _relaxed(formula: Formula, direction: Array, sign: float) -> Array:
     """The limit on the sphere of a direction under the leading part: a local maximum of ``sign phi``."""
     from scipy.integrate import solve_ivp
 

@@ -90,7 +90,7 @@ class DiagonalProcess:
         reaching = np.empty(0, np.int64)
         with tqdm(total=max_jumps, desc="saddles", unit="jump", disable=not progress) as bar:
             try:
-                self._settle(*_standing(self.bounds))
+                self._resolve_directions(*_standing(self.bounds))
                 while True:
                     wait, found, signs = self._next()
                     after = self.units.time(self.t + wait)
@@ -108,7 +108,7 @@ class DiagonalProcess:
                     self.spread += wait * self.cone.size
                     self.duals.advance(wait)
                     reaching = found
-                    self._settle(found, signs)
+                    self._resolve_directions(found, signs)
                     self.times.append(after)
                     self.hits.append(np.sort(found))
                     bar.update()
@@ -190,7 +190,7 @@ class DiagonalProcess:
         rates = signs * (columns.T @ self.cone.residual) - n * cost
         return rates / n, self.cone.noise(columns, self.columns.norms[found], rates) / n
 
-    def _settle(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
+    def _resolve_directions(self, coordinates: NDArray[np.int64], signs: NDArray[np.int64]) -> None:
         self._move(coordinates, signs)
         support, values = self._support()
         self.supports.append(support)

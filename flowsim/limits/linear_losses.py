@@ -36,7 +36,7 @@ _DEEP, _NEWTON_STEPS = 3e3, 30
 #: Softmax weight of active rows, relative to the largest, at least.
 _ACTIVE = 1e-6
 #: Residual at which Newton's method has converged.
-_SETTLED = 1e-9
+_ACCURATE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ class LossBlock(Block):
             step = np.linalg.lstsq(np.array(columns).T, -residual, rcond=1e-12)[0]
             W, mu = W + step[: W.size].reshape(W.shape), mu + step[W.size :]
         margins = (self.flat * (self.rows @ (W[:r] @ W[r:].T)))[self.weight > 0]
-        good = float(np.abs(residual).max()) < _SETTLED and mu.min() > -_SETTLED and margins.min() > 1 - _SETTLED
+        good = float(np.abs(residual).max()) < _ACCURATE and mu.min() > -_ACCURATE and margins.min() > 1 - _ACCURATE
         return W if good else Z
 
 

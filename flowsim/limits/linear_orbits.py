@@ -165,7 +165,7 @@ def _product(block: Block, Z: Array) -> Array:
     return np.asarray(Z[:r] @ Z[r:].T)
 
 
-def settle(block: Block, Z: Array) -> Array:
+def polished(block: Block, Z: Array) -> Array:
     """The stationary point near Z, by Newton steps of least norm (rotations of the hidden layer leave it invariant)."""
     gradient = velocity(block, Z)
     for _ in range(_NEWTON_STEPS):
@@ -192,8 +192,8 @@ def relaxation_rate(block: Block, Z: Array) -> float:
     left, sizes, _ = np.linalg.svd(turns)
     rest = left[:, int((sizes > _FREE * sizes.max(initial=0.0)).sum()) :]
     values = np.linalg.eigvalsh(rest.T @ _dense_hessian(block, Z) @ rest)
-    settling = values[values > -_FREE * np.abs(values).max(initial=0.0)]
-    return max(float(settling.min(initial=math.inf)), 0.0)
+    stable = values[values > -_FREE * np.abs(values).max(initial=0.0)]
+    return max(float(stable.min(initial=math.inf)), 0.0)
 
 
 def _turns(block: Block, Z: Array) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.limits.linear_blocks import Block
-from flowsim.limits.linear_orbits import EscapeError, departure, follow_to_rest, settle
+from flowsim.limits.linear_orbits import EscapeError, departure, follow_to_rest, polished
 
 #: Singular values and rates up to this, relative to the data and times their dimension, are rounding.
 _ROUNDING = 8 * np.finfo(float).eps
@@ -193,7 +193,7 @@ class BlockProcess:
         rank = plateau.rank + 1
         s = self._values
         if not self.closed_form:
-            Z = settle(self.block, follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards)))
+            Z = polished(self.block, follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards)))
             r = self.block.shape[0]
             return Z[:r] @ Z[r:].T, Z
         if rank < len(s) and s[rank - 1] - s[rank] <= _EQUAL * s[0]:

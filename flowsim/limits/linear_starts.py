@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array
 from flowsim.growth.frame import start_parts
 from flowsim.limits.linear_blocks import Block
-from flowsim.limits.linear_orbits import EscapeError, relax, settle
+from flowsim.limits.linear_orbits import EscapeError, polished, relax
 from flowsim.limits.linear_process import BlockProcess
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.linear_start import compressed_start
@@ -67,20 +67,20 @@ def pretrained_process(
     rank = int(np.sum(values > max(large.shape) * np.finfo(float).eps * values.max(initial=0.0)))
     _require_coupled(blocks, left[:, :rank])
     try:
-        Z = settle(whole, relax(whole, large @ right[:rank].T))
+        Z = polished(whole, relax(whole, large @ right[:rank].T))
     except EscapeError:
         raise ValueError("`pretrained` weights escape to infinity: the loss has no minimum of their rank.") from None
     kept, sizes, turn = np.linalg.svd(Z, full_matrices=False)
-    alive = int(np.sum(sizes > _GONE * sizes.max(initial=0.0))) if sizes.max(initial=0.0) > _GONE else 0
+    kept_rank = int(np.sum(sizes > _GONE * sizes.max(initial=0.0))) if sizes.max(initial=0.0) > _GONE else 0
     waiting = small @ right[rank:].T
-    waiting = waiting - kept[:, :alive] @ (kept[:, :alive].T @ waiting)
+    waiting = waiting - kept[:, :kept_rank] @ (kept[:, :kept_rank].T @ waiting)
     columns = rank + int(np.linalg.matrix_rank(waiting, tol=_NO_OVERLAP)) if waiting.size else rank
-    process = BlockProcess(whole, columns, Z @ turn[:alive].T, rank - alive)
+    process = BlockProcess(whole, columns, Z @ turn[:kept_rank].T, rank - kept_rank)
     growing = process.growing_directions()
-    if alive < rank and growing.shape[1]:
+    if kept_rank < rank and growing.shape[1]:
         raise ValueError(
             "`pretrained` weights must relax to a stationary point of their own rank; these lose "
-            f"{rank - alive} of {rank} directions at an unstable point, from where the limit is not known."
+            f"{rank - kept_rank} of {rank} directions at an unstable point, from where the limit is not known."
         )
     check_overlap(growing, columns - rank, waiting)
     return process

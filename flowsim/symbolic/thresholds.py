@@ -38,16 +38,16 @@ def product_thresholds(start: Array) -> tuple[Array, Array]:
     size = np.abs(start)
     scale = size.max(axis=0)
     order = len(start)
-    alive = scale > 0
-    unit = np.sort(size, axis=0) / np.where(alive, scale, 1.0)
+    is_nonzero = scale > 0
+    unit = np.sort(size, axis=0) / np.where(is_nonzero, scale, 1.0)
     tied = unit[0] == unit[1]
     with np.errstate(divide="ignore", over="ignore"):
         unscale = scale ** (2.0 - order)
     own = np.full(unit.shape[1], np.inf)
     across = np.full(unit.shape[1], np.inf)
-    own_side = alive & (unit[1] > 0)
+    own_side = is_nonzero & (unit[1] > 0)
     own[own_side] = _half_integral(unit[:, own_side] ** 2)
-    crossing = alive & ~tied
+    crossing = is_nonzero & ~tied
     # Differences of squares as products, accurate for near-ties.
     shifted = (unit - unit[0]) * (unit + unit[0])
     across[crossing] = 2.0 * _half_integral(shifted[:, crossing]) - own[crossing]

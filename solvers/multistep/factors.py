@@ -24,15 +24,15 @@ from flowsim.solvers.simd import view
 def _prepare_by_rows(ws):
     """Compute the inverse or the factor of ``I + A W A^T / n``."""
     problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
-    r, wp, design, weighted = sizes.rows, sizes.padded, problem.design, matrix.work
+    r, stride, design, weighted = sizes.rows, sizes.padded, problem.design, matrix.work
     M, pivots = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.pivots
     for p in range(r):
         for s in range(active.padded):
-            weighted[s] = matrix.weight[s] * design[p * wp + s]
+            weighted[s] = matrix.weight[s] * design[p * stride + s]
         for q in range(p + 1):
             total = 0.0
             for s in range(active.padded):
-                total += weighted[s] * design[q * wp + s]
+                total += weighted[s] * design[q * stride + s]
             if sizes.loss != 0:
                 total *= math.sqrt(matrix.curvature[p] * matrix.curvature[q])
             M[p, q] = M[q, p] = total
@@ -67,7 +67,7 @@ def _prepare_by_coordinates(ws):
 @part(fastmath=FAST)
 def _solve_by_rows(ws, v):
     problem, sizes, active, matrix = view(Problem, ws), view(Sizes, ws), view(Active, ws), view(Matrix, ws)
-    r, wp, design = sizes.rows, sizes.padded, problem.design
+    r, stride, design = sizes.rows, sizes.padded, problem.design
     M, weighted = carray(matrix.factor, (sizes.factor, sizes.factor)), matrix.work
     in_rows, solved = matrix.rows, matrix.solution
     for s in range(active.padded):
@@ -75,7 +75,7 @@ def _solve_by_rows(ws, v):
     for q in range(r):
         total = 0.0
         for s in range(active.padded):
-            total += design[q * wp + s] * weighted[s]
+            total += design[q * stride + s] * weighted[s]
         in_rows[q] = total
     if sizes.loss != 0:
         for q in range(r):
@@ -93,7 +93,7 @@ def _solve_by_rows(ws, v):
     for q in range(r):
         value = solved[q] if sizes.loss == 0 else solved[q] * math.sqrt(matrix.curvature[q])
         for s in range(active.padded):
-            v[s] -= value * design[q * wp + s]
+            v[s] -= value * design[q * stride + s]
 
 
 @part(fastmath=FAST)

@@ -81,7 +81,7 @@ def _predicted(ws, order, depth, h, t):
 
     Returns the step, the largest excess of an unlisted exponent, and whether a tabulated map extends so far.
     """
-    history, guess, wp = view(History, ws), view(Trial, ws).guess, view(Sizes, ws).padded
+    history, guess, stride = view(History, ws), view(Trial, ws).guess, view(Sizes, ws).padded
     new, inside, log_h = 1.0, True, 0.0
     for attempt in range(c.TRIES):
         if attempt > 0:
@@ -89,8 +89,8 @@ def _predicted(ws, order, depth, h, t):
         if depth == 0:
             # Without history: f by its derivative.
             history.spans[0] = c.BEGIN * h
-            for i in range(wp):
-                history.f[wp + i] = history.spans[0] * history.df[i]
+            for i in range(stride):
+                history.f[stride + i] = history.spans[0] * history.df[i]
         coefficients(ws, order, h)
         predict(ws, order, h)
         log_h = log_reach(ws, h)
@@ -144,10 +144,10 @@ def _write_equation(ws, order, h, allowed):
 @bare()
 def _filtered_error(ws, error, counts):
     """The filtered error estimate, without rounding and residuals amplified by stiff modes."""
-    residual, gain, wp = view(Trial, ws).residual, view(Scales, ws).gain, view(Sizes, ws).padded
-    raw = size(residual, gain, wp)
+    residual, gain, stride = view(Trial, ws).residual, view(Scales, ws).gain, view(Sizes, ws).padded
+    raw = size(residual, gain, stride)
     _newton(ws, c.FILTER, 1, counts)
-    return error * math.sqrt(size(residual, gain, wp) / raw)
+    return error * math.sqrt(size(residual, gain, stride) / raw)
 
 
 @bare()
@@ -175,18 +175,18 @@ def _keep_state(table, order, depth, has_matrix):
 @bare()
 def _accept(ws, order, h, from_differences):
     """z, f, f' and the exponents of the new point become the last ones."""
-    history, trial, wp = view(History, ws), view(Trial, ws), view(Sizes, ws).padded
+    history, trial, stride = view(History, ws), view(Trial, ws), view(Sizes, ws).padded
     remember(ws, order)
     if from_differences:
         derivative_from_differences(ws, order, trial.df)
-    for b in range(0, wp, EIGHT):
+    for b in range(0, stride, EIGHT):
         old = load(history.z, b)
         step = load(trial.guess, b) + load(history.z_low, b)
         moved = old + step
         store(history.z_low, b, step - (moved - old))
         store(history.z, b, moved)
         store(history.df, b, load(trial.df, b))
-    for a in range(0, view(Sizes, ws).terms * wp, EIGHT):
+    for a in range(0, view(Sizes, ws).terms * stride, EIGHT):
         store(history.exponents, a, load(trial.exponents, a))
     for j in range(HISTORY, 0, -1):
         history.spans[j] = history.spans[j - 1]

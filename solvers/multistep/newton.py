@@ -22,7 +22,7 @@ from flowsim.solvers.simd import EIGHT, at_address, call, constant, load, magnit
 def _follow(ws, equation):
     """Update the inactive coordinates by the step's equation; returns the largest change from the guess."""
     extend_flow(ws)
-    trial, gain, active, wp = view(Trial, ws), view(Scales, ws).gain, view(Active, ws), view(Sizes, ws).padded
+    trial, gain, active, stride = view(Trial, ws), view(Scales, ws).gain, view(Active, ws), view(Sizes, ws).padded
     most, first, second = constant(0.0), equation.first, equation.second
     for i in range(active.n, active.padded):
         one = (
@@ -32,7 +32,7 @@ def _follow(ws, equation):
         )
         most = wider(constant(gain[i] * abs(one - trial.guess[i])), most)
         trial.guess[i] = one
-    for b in range(active.padded, wp, EIGHT):
+    for b in range(active.padded, stride, EIGHT):
         solved = load(trial.known, b) + first * (load(trial.f, b) - load(trial.f_predicted, b))
         solved = solved - second * (load(trial.df, b) - load(trial.df_predicted, b))
         most = wider(load(gain, b) * magnitude(solved - load(trial.guess, b)), most)

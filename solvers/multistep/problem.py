@@ -70,7 +70,7 @@ def write_problem(A, by_rows, n, exponentials, reach, tol, buffer, table, known,
 def _write_data(ws, A, by_rows, n, compute_gram):
     sizes, problem, loss = view(Sizes, ws), view(Problem, ws), view(Loss, ws)
     b, weights, offset = by_rows
-    wp = sizes.padded
+    stride = sizes.padded
     r, w = A.shape
     problem.count[0] = n
     scale, column = 1.0 / math.sqrt(n), problem.row_work
@@ -79,24 +79,24 @@ def _write_data(ws, A, by_rows, n, compute_gram):
         loss.weight[q] = weights[q] if len(weights) > 0 else 1.0
         loss.offset[q] = offset[q] if len(offset) > 0 else 0.0
         for i in range(w):
-            problem.design[q * wp + i] = scale * A[q, i]
+            problem.design[q * stride + i] = scale * A[q, i]
             if sizes.has_columns != 0:
                 problem.columns[i * padded(r) + q] = -scale * A[q, i]
         problem.target[q] = scale * b[q]
         column[q] = -problem.target[q]
-    subtract_rows(problem.design, wp, column, r, FIRST, wp, problem.drive, problem.drive)
+    subtract_rows(problem.design, stride, column, r, FIRST, stride, problem.drive, problem.drive)
     if compute_gram:
         for i in range(w):
             for q in range(r):
-                column[q] = -problem.design[q * wp + i]
-            row = pointer(problem.gram, i * wp)
-            subtract_rows(problem.design, wp, column, r, FIRST, wp, row, row)
+                column[q] = -problem.design[q * stride + i]
+            row = pointer(problem.gram, i * stride)
+            subtract_rows(problem.design, stride, column, r, FIRST, stride, row, row)
     for i in range(w):
         if sizes.has_gram != 0:
-            problem.diagonal[i] = problem.gram[i * wp + i]
+            problem.diagonal[i] = problem.gram[i * stride + i]
             continue
         for q in range(r):
-            problem.diagonal[i] += problem.design[q * wp + i] ** 2
+            problem.diagonal[i] += problem.design[q * stride + i] ** 2
 
 
 @bare()
@@ -118,14 +118,14 @@ def _holds(ws, A, by_rows, n):
 def _write_terms(ws, exponentials, reach, tol):
     """Write the exponentials and quantities that depend on them."""
     sizes, to = view(Sizes, ws), view(Exponentials, ws)
-    w, wp = sizes.width, sizes.padded
+    w, stride = sizes.width, sizes.padded
     for k in range(sizes.terms):
         for i in range(w):
-            at = k * wp + i
+            at = k * stride + i
             to.log_coefficient[at], to.sign[at] = exponentials[0, k, i], exponentials[1, k, i]
             to.slope[at], to.decay[at] = exponentials[2, k, i], exponentials[3, k, i]
-        for i in range(w, wp):
-            to.log_coefficient[k * wp + i] = -np.inf
+        for i in range(w, stride):
+            to.log_coefficient[k * stride + i] = -np.inf
     _write_scales(ws, reach, tol)
 
 
@@ -133,27 +133,32 @@ def _write_terms(ws, exponentials, reach, tol):
 def _write_scales(ws, reach, tol):
     """Write levels of activity and weights of errors; reset the order of coordinates and the history."""
     sizes, scales, index, exponentials = view(Sizes, ws), view(Scales, ws), view(Index, ws), view(Exponentials, ws)
-    gram, unlisted, spans, wp = view(Problem, ws).gram, view(Terms, ws).unlisted, view(History, ws).spans, sizes.padded
-    for i in range(wp):
+    gram, unlisted, spans, stride = (
+        view(Problem, ws).gram,
+        view(Terms, ws).unlisted,
+        view(History, ws).spans,
+        sizes.padded,
+    )
+    for i in range(stride):
         scales.level[i] = np.inf
     for i in range(sizes.width):
         if len(reach) > 0:
             most = reach[i]
         else:
             entries = constant(0.0)
-            for b in range(i * wp, (i + 1) * wp, EIGHT):
+            for b in range(i * stride, (i + 1) * stride, EIGHT):
                 entries = wider(magnitude(load(gram, b)), entries)
             most = widest(entries)
         scales.level[i] = math.log(NEGLIGIBLE * tol) - math.log(max(most, 1e-300))
         steepest = 0.0
-        for a in range(i, sizes.terms * wp, wp):
+        for a in range(i, sizes.terms * stride, stride):
             if exponentials.log_coefficient[a] > -np.inf:
                 steepest = max(steepest, abs(exponentials.slope[a]))
         # An exponential is a weight squared: its relative error is half the slope times that of z.
         scales.gain[i] = 0.5 * steepest
         index.coordinate[i] = index.place[i] = i
     note_reach(ws)
-    for a in range(sizes.terms * wp):
-        unlisted[a] = scales.level[a % wp]
+    for a in range(sizes.terms * stride):
+        unlisted[a] = scales.level[a % stride]
     for a in range(HISTORY + 2):
         spans[a] = MISSING

@@ -132,7 +132,7 @@ def _wait(ws, sides, f, left):
 
 
 @bare()
-def _settled(ws, sides):
+def _at_rest(ws, sides):
     """The fastest rate of the coordinates that are active and individually at rest within the tolerance.
 
     For the others the slope is set to 0: :func:`_wait` tests whether they are active.
@@ -150,7 +150,7 @@ def _settled(ws, sides):
 
 @bare()
 def _is_rounding(ws, velocity):
-    """Whether a velocity of settled coordinates is rounding of the gradient, ``|x_s| max_j |x_j beta_j|``."""
+    """Whether a velocity of coordinates at rest is rounding of the gradient, ``|x_s| max_j |x_j beta_j|``."""
     active, values, largest = view(Active, ws), view(Values, ws), 0.0
     for s in range(active.n):
         if values.beta_z[s] > 0.0:
@@ -230,7 +230,7 @@ def cross(ws, sides):
     """
     formula, history, f, beta_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).beta_z
     stride, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], sides.head[UNIT]
-    fastest = _settled(ws, sides)
+    fastest = _at_rest(ws, sides)
     for s in range(stride):
         f[s] = 0.0 if s < n_active and beta_z[s] > 0.0 else history.f[s]
     length = _wait(ws, sides, f, left)

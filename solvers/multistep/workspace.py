@@ -240,44 +240,44 @@ _PERMUTED = (
 def _table(
     w: int, K: int, r: int, inverse: int, factor: int, has_gram: bool = True, has_columns: bool = False
 ) -> dict[type, dict[str, int]]:
-    """Sizes of all fields of all tuples, for w coordinates of K exponentials and r rows; wp and rp are padded."""
-    wp, rp, points = _padded(w), _padded(r), HISTORY + 2
+    """Sizes of all fields of all tuples, for w coordinates of K exponentials and r rows."""
+    stride, row_stride, points = _padded(w), _padded(r), HISTORY + 2
+
+    def of_size(size: int, *names: str) -> dict[str, int]:
+        return dict.fromkeys(names, size)
+
     return {
         Problem: {
-            "gram": w * wp if has_gram else 0, "design": r * wp, "drive": wp, "diagonal": wp, "row_target": rp,
-            "row_work": rp, "count": 4, "columns": w * rp if has_columns else 0,
+            "gram": w * stride if has_gram else 0,
+            "design": r * stride,
+            **of_size(stride, "drive", "diagonal"),
+            **of_size(row_stride, "row_target", "row_work"),
+            "count": 4,
+            "columns": w * row_stride if has_columns else 0,
         },
-        Loss: {
-            "prediction": rp, "target": rp, "sample_weight": rp, "loss_slope": rp, "loss_curvature": rp, "offset": rp,
-            "log_curvature": 2,
-        },
-        Exponentials: {
-            "log_coefficient": K * wp, "exponential_sign": K * wp, "exponential_slope": K * wp,
-            "exponential_decay": K * wp,
-        },
-        Scales: {"gain": wp, "level": wp},
-        History: {"z": wp, "z_low": wp, "df": wp, "f": HISTORY * wp, "exponents": K * wp, "spans": points},
-        Formula: {
-            "inverse_new": points, "inverse_old": points, "ratio": points, "end_slope": points,
-            "integral": FOLDS * points, "step": 1, "part": 1, "equation": 5,
-        },
-        Trial: {
-            "known": wp, "guess": wp, "f_predicted": wp, "df_predicted": wp, "trial_exponents": K * wp, "f_new": wp,
-            "df_new": wp, "residual": wp,
-        },
-        Terms: {"listed": K * wp, "unlisted": K * wp, "sign": K * wp, "slope": K * wp, "decay": K * wp},
-        Values: {
-            "beta": wp, "beta_z": wp, "beta_t": wp, "beta_zz": wp, "beta_zt": wp, "velocity": wp, "velocity_z": wp,
-        },
-        Newton: {
-            "delta": wp, "change_f": wp, "change_df": wp, "rest": wp, "newton_gain": wp, "newton_work": wp,
-            "zero": max(wp, rp), "before": wp,
-        },
-        Matrix: {
-            "inverse": inverse**2, "factor": factor**2, "pivots": factor, "weight": wp, "reach": wp, "root": wp,
-            "rows": rp, "solution": rp, "work": wp, "second": wp, "kept_curvature": rp, "row_total": rp,
-        },
-    }  # fmt: skip
+        Loss: of_size(row_stride, "prediction", "target", "sample_weight", "loss_slope", "loss_curvature", "offset")
+        | {"log_curvature": 2},
+        Exponentials: of_size(
+            K * stride, "log_coefficient", "exponential_sign", "exponential_slope", "exponential_decay"
+        ),
+        Scales: of_size(stride, "gain", "level"),
+        History: of_size(stride, "z", "z_low", "df")
+        | {"f": HISTORY * stride, "exponents": K * stride, "spans": points},
+        Formula: of_size(points, "inverse_new", "inverse_old", "ratio", "end_slope")
+        | {"integral": FOLDS * points, "step": 1, "part": 1, "equation": 5},
+        Trial: of_size(stride, "known", "guess", "f_predicted", "df_predicted")
+        | {"trial_exponents": K * stride}
+        | of_size(stride, "f_new", "df_new", "residual"),
+        Terms: of_size(K * stride, "listed", "unlisted", "sign", "slope", "decay"),
+        Values: of_size(stride, "beta", "beta_z", "beta_t", "beta_zz", "beta_zt", "velocity", "velocity_z"),
+        Newton: of_size(stride, "delta", "change_f", "change_df", "rest", "newton_gain", "newton_work")
+        | {"zero": max(stride, row_stride), "before": stride},
+        Matrix: {"inverse": inverse**2, "factor": factor**2, "pivots": factor}
+        | of_size(stride, "weight", "reach", "root")
+        | of_size(row_stride, "rows", "solution")
+        | of_size(stride, "work", "second")
+        | of_size(row_stride, "kept_curvature", "row_total"),
+    }
 
 
 def _padded(size: int) -> int:
@@ -306,11 +306,11 @@ def layout(
     `factored` is the address of the factored solver, for more than SMALL coordinates; `newton` that of the solution of
     a step.
     """
-    wp, rp = _padded(w), _padded(r)
+    stride, row_stride = _padded(w), _padded(r)
     # For more coordinates than this the work is done in the rows of A.
-    narrow = min(wp, max(SMALL, 2 * rp))
+    narrow = min(stride, max(SMALL, 2 * row_stride))
     by_rows = w > max(SMALL, 2 * r)
-    inverse, factor = min(wp, SMALL), 0 if w <= SMALL else max(narrow, rp) if by_rows else narrow
+    inverse, factor = min(stride, SMALL), 0 if w <= SMALL else max(narrow, row_stride) if by_rows else narrow
     has_columns = loss != 0 or 2 * r < min(w, SMALL)
     parts = _table(w, K, r, inverse, factor, has_gram, has_columns).values()
     fields = {name: size for part in parts for name, size in part.items()}
@@ -318,13 +318,13 @@ def layout(
     for name in (*_PERMUTED, *(name for name in fields if name not in _PERMUTED)):
         places[name] = floats
         floats += _padded(fields[name])
-    permuted = sum(fields[name] for name in _PERMUTED) // wp
-    table = np.zeros(_TABLE + (2 + K) * wp, dtype=np.int64)
+    permuted = sum(fields[name] for name in _PERMUTED) // stride
+    table = np.zeros(_TABLE + (2 + K) * stride, dtype=np.int64)
     table[: len(Sizes._fields)] = [
-        w, wp, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0, 0, 0, 0, has_gram, loss != 0 or not has_gram,
-        0, 0, has_columns, newton,
+        w, stride, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0, 0, 0, 0, has_gram,
+        loss != 0 or not has_gram, 0, 0, has_columns, newton,
     ]  # fmt: skip
-    indices = [_TABLE, _TABLE + wp, _TABLE + 2 * wp]
+    indices = [_TABLE, _TABLE + stride, _TABLE + 2 * stride]
     table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [
         *(places[name] for name in fields), *indices,
     ]  # fmt: skip

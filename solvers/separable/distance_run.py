@@ -24,15 +24,15 @@ class Distances(FromNodes):
         self.width, self.passes = flow.d, 1
         ones, zeros = np.ones((1, flow.d)), np.zeros((1, flow.d))
         self.lay_out(*self.rows(), (zeros, ones, ones, zeros))
-        room, table = self.work
+        workspace, table = self.work
         at_gain, at_level = table[Scales.PLACE : Scales.PLACE + 2]  # type: ignore[attr-defined]
         unit, power = math.exp(flow.log_unit), flow.power
-        self.tables = DistanceTables.of(flow, self.tol, float(room[at_level : at_level + flow.d].min()))
+        self.tables = DistanceTables.of(flow, self.tol, float(workspace[at_level : at_level + flow.d].min()))
         with np.errstate(over="ignore", divide="ignore"):
             near = np.maximum(np.abs(self.tables.distance.min(axis=0)) * unit, np.finfo(float).tiny)
             gain = 0.5 * power * np.maximum(1.0 / ((power - 2.0) * near), 1.0)
             gain = np.abs(flow.slope).max(axis=0) * np.minimum(gain, self.tol / (ROUNDINGS * near))
-        room[at_gain : at_gain + flow.d] = gain
+        workspace[at_gain : at_gain + flow.d] = gain
         table[9], table[10:12] = address(), self.tables.addresses
         self.clock[2:] = min(self.t_end, LONGEST / unit) * unit, unit
 

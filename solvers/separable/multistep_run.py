@@ -85,9 +85,9 @@ def _address_of_loss(loss: Any) -> int:
 
 def _lined(size: int) -> Array:
     """Zeros aligned to a cache line."""
-    room = np.zeros(size + _LINE)
-    first = -(address_of(room) // 8) % _LINE
-    return room[first : first + size]
+    workspace = np.zeros(size + _LINE)
+    first = -(address_of(workspace) // 8) % _LINE
+    return workspace[first : first + size]
 
 
 @dataclass(eq=False)
@@ -141,23 +141,23 @@ class Layout:
         known, table = whole or (None if shared is None else shared.get(self.kind), self.table)
         table = table.copy()
         if known is not None:
-            room = np.empty(self.floats + _LINE)
-            first = write(*self.data, tol, room, table, known, whole is not None)
+            workspace = np.empty(self.floats + _LINE)
+            first = write(*self.data, tol, workspace, table, known, whole is not None)
             if first >= 0:
-                room = room[first : first + self.floats]
+                workspace = workspace[first : first + self.floats]
                 if whole is None:
-                    self.ready = tol, (room.copy(), table.copy()) if last == tol else None
-                return room, table
+                    self.ready = tol, (workspace.copy(), table.copy()) if last == tol else None
+                return workspace, table
         self.ready = tol, None
-        room, w = _lined(self.floats), self.A.shape[1]
+        workspace, w = _lined(self.floats), self.A.shape[1]
         if self.with_gram and not self.few:
-            to = room[: w * -(-w // _LINE) * _LINE].reshape(w, -1)
+            to = workspace[: w * -(-w // _LINE) * _LINE].reshape(w, -1)
             rows = self.A.T @ self.A if self.gram is None else self.gram
             np.divide(rows, self.n, out=to[: len(rows), :w])
-        write(*self.data, tol, room, table, _NOTHING, self.few and self.with_gram)
+        write(*self.data, tol, workspace, table, _NOTHING, self.few and self.with_gram)
         if shared is not None:
-            shared[self.kind] = room.copy()
-        return room, table
+            shared[self.kind] = workspace.copy()
+        return workspace, table
 
 
 def bound_on_reach(flow: SeparableFlow) -> Array | None:
@@ -307,14 +307,14 @@ class Multistep(FromNodes):
         """Extend the tables to the loop's prediction; shorten the step where they end."""
         from flowsim.solvers.multistep.workspace import History, Index, Trial
 
-        room, table = self.work
+        workspace, table = self.work
         w, curves = self.flow.d, self.flow.curves
         assert curves is not None
         at_z, at_guess = table[History.PLACE], table[Trial.PLACE + 1]  # type: ignore[attr-defined]
         order = table[table[Index.PLACE] :][:w]  # type: ignore[attr-defined]
         here, wanted = np.empty(w), np.empty(w)
-        here[order] = room[at_z : at_z + w]
-        wanted[order] = room[at_z : at_z + w] + room[at_guess : at_guess + w]
+        here[order] = workspace[at_z : at_z + w]
+        wanted[order] = workspace[at_z : at_z + w] + workspace[at_guess : at_guess + w]
         margin, before = _MARGIN / self.flow.slope[0], len(self.tables[1])
         self.failure = curves.cover(here, np.minimum(here, wanted) - margin, np.maximum(here, wanted) + margin)
         self._hand_over_tables()

@@ -123,27 +123,27 @@ class ScreenedRun(FromNodes):
             gram = np.hstack([self.columns @ self.columns.T, flow.n * self.columns])
         self.work = Layout(A, flow.b, flow.n, self.exponential, reach=reach, gram=gram).workspace(self.tol)
         self.width = w + r
-        room, table = self.work
+        workspace, table = self.work
         at_gain = table[Scales.PLACE]  # type: ignore[attr-defined]
-        room[at_gain + w : at_gain + w + r] = 0.5 * float(np.abs(flow.slope).max(initial=0.0)) * self.most
+        workspace[at_gain + w : at_gain + w + r] = 0.5 * float(np.abs(flow.slope).max(initial=0.0)) * self.most
 
     def _past(self) -> dict[str, Array]:
         """The state of the run by coordinate: z with its rounding error, f', differences of f."""
         from flowsim.solvers.multistep.constants import HISTORY
         from flowsim.solvers.multistep.workspace import History, Index, Problem, State
 
-        room, table = self.work
-        wp, total = int(table[1]), self.width
+        workspace, table = self.work
+        stride, total = int(table[1]), self.width
         places = dict(zip(History._fields, table[History.PLACE :], strict=False))  # type: ignore[attr-defined]
         order = table[table[Index.PLACE] :][:total]  # type: ignore[attr-defined]
         past = {}
         for name, rows in (("z", 1), ("z_low", 1), ("df", 1), ("f", HISTORY)):
-            values = room[places[name] : places[name] + rows * wp].reshape(rows, wp)[:, :total]
+            values = workspace[places[name] : places[name] + rows * stride].reshape(rows, stride)[:, :total]
             past[name] = np.empty_like(values)
             past[name][:, order] = values
-        past["spans"] = room[places["spans"] : places["spans"] + HISTORY + 2].copy()
+        past["spans"] = workspace[places["spans"] : places["spans"] + HISTORY + 2].copy()
         count = table[Problem.PLACE + Problem._fields.index("count")]  # type: ignore[attr-defined]
-        past["count"] = room[count : count + 4].copy()
+        past["count"] = workspace[count : count + 4].copy()
         past["state"] = table[State.PLACE : State.PLACE + len(State._fields)].copy()  # type: ignore[attr-defined,assignment]
         return past
 
@@ -151,27 +151,27 @@ class ScreenedRun(FromNodes):
         """Set the history of the loaded coordinates: their own, or that of the rows."""
         from flowsim.solvers.multistep.workspace import History, Problem, State
 
-        room, table = self.work
-        wp, w, before = int(table[1]), len(index), len(self.loaded)
+        workspace, table = self.work
+        stride, w, before = int(table[1]), len(index), len(self.loaded)
         places = dict(zip(History._fields, table[History.PLACE :], strict=False))  # type: ignore[attr-defined]
         _, here, there = np.intersect1d(index, self.loaded, assume_unique=True, return_indices=True)
         fresh = np.setdiff1d(np.arange(w), here, assume_unique=True)
         columns = self.columns[fresh] / self.flow.n
         for name in ("z", "z_low", "df", "f"):
             old = past[name]
-            values = room[places[name] : places[name] + len(old) * wp].reshape(-1, wp)
+            values = workspace[places[name] : places[name] + len(old) * stride].reshape(-1, stride)
             values[:, here], values[:, w : w + self.flow.rows] = old[:, there], old[:, before:]
             if name == "z":
                 values[0, fresh] = z[fresh]
             elif name != "z_low":
                 values[:, fresh] = old[:, before:] @ columns.T
         log_coefficient, _, slope, decay = self.exponential
-        exponents = room[places["exponents"] : places["exponents"] + len(slope) * wp].reshape(-1, wp)
+        exponents = workspace[places["exponents"] : places["exponents"] + len(slope) * stride].reshape(-1, stride)
         exponents[:, :w] = log_coefficient[:, :w] + slope[:, :w] * z - decay[:, :w] * float(self.clock[0])
         exponents[:, w:] = -np.inf
-        room[places["spans"] : places["spans"] + len(past["spans"])] = past["spans"]
+        workspace[places["spans"] : places["spans"] + len(past["spans"])] = past["spans"]
         count = table[Problem.PLACE + Problem._fields.index("count")]  # type: ignore[attr-defined]
-        room[count : count + 4] = past["count"]
+        workspace[count : count + 4] = past["count"]
         table[State.PLACE : State.PLACE + 3] = *past["state"][:2], 0  # type: ignore[attr-defined]
 
     def _watch(self, both: Array, level: Array, nu: Array, rate: Array, t: float) -> None:

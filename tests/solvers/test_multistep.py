@@ -147,8 +147,8 @@ def test_the_kept_matrix_is_exact_for_columns_that_occur_twice(copies, stiffness
 
 
 @njit
-def solved(room, table, theta, v, times):
-    ws = Workspace(pointer(room, 0), pointer(table, 0))
+def solved(workspace, table, theta, v, times):
+    ws = Workspace(pointer(workspace, 0), pointer(table, 0))
     renew(ws, theta)
     shrink(ws, pointer(v, 0), times)
 
@@ -167,11 +167,11 @@ def test_the_kept_matrix_solves_alike_in_the_coordinates_and_in_the_rows(loss, r
     run = separable_run.Multistep(flow, 1.0, tol, 5, None, None)
     run.begin()
     run.advance(5)
-    room, table = run.work
+    workspace, table = run.work
     padded = int(table[1])
 
     def values(kind, name, size):
-        return room[table[kind.PLACE + kind._fields.index(name)] :][:size]
+        return workspace[table[kind.PLACE + kind._fields.index(name)] :][:size]
 
     A = values(Problem, "design", rows * padded).reshape(rows, padded)[:, :w]
     curvature = values(Loss, "curvature", rows) if loss != "squared" else np.ones(rows)
@@ -183,7 +183,7 @@ def test_the_kept_matrix_solves_alike_in_the_coordinates_and_in_the_rows(loss, r
     for times in (1, 2):
         exact = np.linalg.solve(np.eye(w) + theta * gram * slopes, exact)
         found = v.copy()
-        solved(room, table, theta, found, times)
+        solved(workspace, table, theta, found, times)
         assert table[Active.PLACE + Active._fields.index("solver")] == way
         assert_allclose(found[:w], exact, rtol=0, atol=1e-14 * stiffness)
 

@@ -25,7 +25,7 @@ def random_case(seed: int) -> tuple[fs.LinearNetwork, fs.Regression]:
     return fs.LinearNetwork(width, noise=fs.GaussianNoise(eta) if eta else None), problem
 
 
-def settled(path: fs.LinearSaddlePath, middles: np.ndarray) -> np.ndarray:
+def relaxed(path: fs.LinearSaddlePath, middles: np.ndarray) -> np.ndarray:
     """E-folds, over ln(1/alpha), that a flow is from each saddle in the middle of its plateau."""
     levels = path.levels(middles)
     waits = [1 - row[rank] if rank < path.width else math.inf for row, rank in zip(levels, path.ranks, strict=True)]
@@ -46,7 +46,7 @@ def agreement(net: fs.LinearNetwork, problem: fs.Regression) -> int:
         measured.append(measured_jump_times(flow, path))
     beta = flow.at(middles, clock="accelerated").beta
     errors = np.abs(beta - path.saddles).reshape(len(middles), -1).max(axis=1) / np.abs(path.saddles).max()
-    clear = settled(path, middles) * GAMMAS[1] > RESOLVED
+    clear = relaxed(path, middles) * GAMMAS[1] > RESOLVED
     assert errors[clear].max() < 1e-6
     seen = np.isfinite(measured).all(axis=0)
     # Jumps closer than their own O(1/gamma) are crossed together.
