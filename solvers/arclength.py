@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.problem import InitialValueProblem
+from flowsim.solvers.roots import first_positions
 
 Speed = Callable[[float, Array], float]
 SpeedGradient = Callable[[float, Array], tuple[Array, float]]
@@ -23,7 +24,6 @@ SpeedGradient = Callable[[float, Array], tuple[Array, float]]
 #: Gauss nodes per step: the speed is smooth along a step, so that eight nodes reach rounding on resolved steps.
 _NODES = 8
 _GAUSS_NODES, _GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(_NODES)
-_BISECTIONS = 60
 #: The curve of a smooth step is no longer than this times the polygon through ten of its points; and the relative
 #: rounding error of those points.
 _SMOOTH, _ROUNDING = 1.1, 1e-14
@@ -144,12 +144,9 @@ class ArcLength:
         """The step and the position in it at which tau takes the values (K,)."""
         step = self._step(self.values, tau)
         target = tau - self.values[step]
-        low, high = np.zeros(len(tau)), np.ones(len(tau))
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            below = self._raise(step, middle) < target
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return step, np.where(target <= 0, 0.0, (low + high) / 2)
+        at_high = self._raise(step, np.ones(len(tau))) - target
+        x = first_positions(lambda position: self._raise(step, position) - target, -target, at_high)
+        return step, np.where(at_high < 0, 1.0, x)
 
     def _raise(self, step: NDArray[np.intp], position: Array) -> Array:
         total = np.zeros(len(position))

@@ -2,10 +2,9 @@ r"""Event location: sign changes of a function of time and state along a solutio
 
 On every step the function is interpolated at Chebyshev points, with repeated bisection where nine points do not resolve
 it (Boyd, SIAM Journal on Numerical Analysis 40, 2002). Between any two roots of the interpolant the function itself is
-evaluated, so any number of events in one step is found, and no spurious one; every change of sign is
-then refined to rounding (Chandrupatla, Advances in Engineering Software 28, 1997: inverse quadratic interpolation
-where it is safe, else bisection). Times are located by step and position, which also works where steps are shorter than
-the spacing of floats.
+evaluated, so any number of events in one step is found, and no spurious one; every change of sign is then refined to
+rounding (:mod:`flowsim.solvers.roots`). Times are located by step and position, which also works where steps are
+shorter than the spacing of floats.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.roots import first_positions
 
 #: Chebyshev points of a piece of a step, its start and end among them.
 _SAMPLES = 9
@@ -28,9 +28,6 @@ _TO_COEFFICIENTS = np.linalg.inv(np.polynomial.chebyshev.chebvander(2.0 * _NODES
 _TAIL, _HALVINGS = 1e-4, 8
 #: Complex roots up to this distance from the real line, in units of a piece, count: they may be a nearly double root.
 _NEARLY_REAL = 1e-3
-#: Accuracy of a position in a step, 0 to 1, and evaluations at most; bisection alone would take 51.
-_PLACE = 2.0**-51
-_LOOKS = 100
 #: Steps processed together.
 _BLOCK = 256
 
@@ -113,11 +110,17 @@ def find_events(solution: Stepwise, events: Sequence[Event], block: int = _BLOCK
             # A function that is not continuous may also change between two steps: at the start of the second.
             inside = place > 0
             if inside.any():
-                end, column = sample[inside], component[inside]
-                place[inside] = _root(
-                    solution, event, step[end], column, position[end - 1], position[end],
-                    values[end - 1, column], values[end, column],
-                )  # fmt: skip
+                end, column, own = sample[inside], component[inside], step[sample[inside]]
+                low = position[end - 1]
+                width = position[end] - low
+
+                def value(x: Array, event=event, own=own, column=column, low=low, width=width) -> Array:
+                    place = low + x * width
+                    read = _columns(event, solution.t[own] + place * solution.h[own], solution.at_steps(own, place))
+                    return read[np.arange(len(own)), column]
+
+                x = first_positions(value, values[end - 1, column], values[end, column])
+                place[inside] = low + x * width
             found += [
                 Occurrence(event, int(c), float(solution.t[s] + p * solution.h[s]), int(s), float(p), bool(r))
                 for c, s, p, r in zip(component, step[sample], place, rising, strict=True)
@@ -182,41 +185,6 @@ def _between_roots(coefficients: Array) -> Array:
     real = np.sort((roots.real[np.abs(roots.imag) <= _NEARLY_REAL] + 1.0) / 2.0)
     real = real[(real > 0) & (real < 1)]
     return (real[1:] + real[:-1]) / 2 if len(real) > 1 else np.empty(0)
-
-
-def _root(
-    solution: Stepwise,
-    event: Event,
-    step: NDArray[np.intp],
-    component: NDArray[np.intp],
-    low: Array,
-    high: Array,
-    at_low: Array,
-    at_high: Array,
-) -> Array:
-    """The first positions, to rounding, at which the sign is that of `at_high`."""
-    goal = at_high >= 0
-    b, fb, a, fa = low, at_low, high, at_high
-    part = np.full(len(step), 0.5)
-    columns = np.arange(len(step))
-    for _ in range(_LOOKS):
-        # The root lies between a, the last point evaluated, and b.
-        x = a + part * (b - a)
-        f = _columns(event, solution.t[step] + x * solution.h[step], solution.at_steps(step, x))[columns, component]
-        same = (f >= 0) == (fa >= 0)
-        c, fc = np.where(same, a, b), np.where(same, fa, fb)
-        b, fb = np.where(same, b, a), np.where(same, fb, fa)
-        a, fa = x, f
-        width = np.abs(b - a)
-        if (width <= _PLACE).all():
-            break
-        with np.errstate(all="ignore"):
-            xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
-            inverse = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
-            part = np.where((phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi) & np.isfinite(inverse), inverse, 0.5)
-            least = np.minimum(_PLACE / (2 * width), 0.5)
-        part = np.clip(part, least, 1 - least)
-    return np.where((fa >= 0) == goal, a, b)
 
 
 def _columns(event: Event, times: Array, states: Array) -> Array:

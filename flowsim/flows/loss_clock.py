@@ -26,12 +26,12 @@ from flowsim.problem import Problem
 from flowsim.problem.margins import is_separable
 from flowsim.results import Clock, Trajectory
 from flowsim.solvers import ArcLength, SeparableSolution, Solution
+from flowsim.solvers.roots import first_positions
 
 Places = NDArray[np.intp]
 
 #: An end of sigma that no loss reaches in floats: sigma grows like ln ln(1/L).
 _HORIZON = 1e12
-_ITERATIONS, _ROUNDING = 80, 4e-16
 
 
 class LossClock(Coordinates, Protocol):
@@ -95,23 +95,13 @@ class LossReader(DenseOutput):
         return np.minimum(count, max(len(self.h) - 1, 0)), (count == len(self.h)).astype(float)
 
     def places(self, values: Array, clock: Clock) -> tuple[Array, Places, Array]:
-        """The points at which a clock, which never decreases, takes values: bracketed interpolation with bisection."""
+        """The points at which a clock, which never decreases, takes values."""
         ends = self.on(clock, *self._ends)
         step = np.clip(np.searchsorted(ends, values, side="right") - 1, 0, len(self.h) - 1)
-        low, high = np.zeros(len(values)), np.ones(len(values))
-        below, above = ends[step] - values, ends[step + 1] - values
-        best = np.where(above <= 0, 1.0, 0.0)
-        for count in range(_ITERATIONS):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                guess = low - below * (high - low) / (above - below)
-            middle = (low + high) / 2
-            best = np.where((count % 3 == 2) | ~np.isfinite(guess), middle, np.clip(guess, low, high))
-            gap = self.on(clock, step, best) - values
-            if (high - low <= _ROUNDING).all() or (np.abs(gap) <= _ROUNDING * np.abs(values)).all():
-                break
-            low, below = np.where(gap <= 0, best, low), np.where(gap <= 0, gap, below)
-            high, above = np.where(gap >= 0, best, high), np.where(gap >= 0, gap, above)
-        return self.t[step] + best * self.h[step], step, best
+        at_high = ends[step + 1] - values
+        x = first_positions(lambda position: self.on(clock, step, position) - values, ends[step] - values, at_high)
+        position = np.where(at_high <= 0, 1.0, x)
+        return self.t[step] + position * self.h[step], step, position
 
     def _view(self, t: Array, step: Places, position: Array, known: Mapping[Clock, Callable[[], Array]]) -> View:
         return self.at_steps(step, position)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.results import Trajectory
+from flowsim.solvers.roots import first_positions
 
 #: Points evaluated between two plateaus to bracket the crossing, and their number if the first few find none.
 _FEW, _MANY = 24, 200
-#: Iterations of the search inside a bracket, and the distance from half way that counts as zero.
-_ROUNDS, _CLOSE = 60, 1e-12
 #: Coefficients in memory at once.
 _ENTRIES = 1 << 21
 #: Gradient at the end, relative to that at 0, above which it is not rounding.
@@ -82,12 +80,13 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
     for jump, first in zip(left, way[:, 0], strict=True):
         last = jump == len(path.jump_times) - 1 or middles[jump + 1] >= horizon
         reasons[jump] = MERGED_BEFORE if first > 0 else NOT_YET if last else MERGED_AFTER
-    numbers, *ends = np.concatenate(brackets, axis=1)
+    numbers, low, high, *ends = np.concatenate(brackets, axis=1)
     jumps = numbers.astype(np.intp)
     for jump in jumps:
         reasons[jump] = ""
     if len(jumps):
-        measured[jumps] = _crossing(lambda who, t: _progress(trajectory, path, jumps[who], t), *ends)
+        between = lambda x: low + x * (high - low)  # noqa: E731
+        measured[jumps] = between(first_positions(lambda x: _progress(trajectory, path, jumps, between(x)), *ends))
     return measured, reasons
 
 
@@ -126,31 +125,6 @@ def _coefficients(trajectory: Trajectory, times: Array, only: NDArray[np.intp]) 
     if trajectory.dense is None:
         return np.asarray(trajectory.at(times, clock="accelerated").beta)  # raises: there is no dense output
     return trajectory.dense.some(times, "accelerated", only)
-
-
-def _crossing(
-    function: Callable[[NDArray[np.intp], Array], Array], low: Array, high: Array, at_low: Array, at_high: Array
-) -> Array:
-    """Roots in brackets, vectorised, by the Illinois method with bisection."""
-    low, high, at_low, at_high = (np.array(each) for each in (low, high, at_low, at_high))
-    kept = np.zeros(len(low))
-    for round_ in range(_ROUNDS):
-        # Down to neighbouring floats.
-        open_ = np.flatnonzero(high - low > 4 * np.spacing(high))
-        if not len(open_):
-            break
-        a, b, fa, fb = low[open_], high[open_], at_low[open_], at_high[open_]
-        middle = (a + b) / 2 if round_ % 3 == 2 else b - fb * (b - a) / (fb - fa)
-        middle = np.where((middle > a) & (middle < b), middle, (a + b) / 2)
-        value = function(open_, middle)
-        below = value < 0
-        at_high[open_] = np.where(below & (kept[open_] > 0), fb / 2, np.where(below, fb, value))
-        at_low[open_] = np.where(below, value, np.where(kept[open_] < 0, fa / 2, fa))
-        low[open_], high[open_] = np.where(below, middle, a), np.where(below, b, middle)
-        kept[open_] = np.where(below, 1.0, -1.0)
-        done = open_[np.abs(value) <= _CLOSE]
-        low[done] = high[done] = middle[np.abs(value) <= _CLOSE]
-    return (low + high) / 2
 
 
 def jump_table(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> list[dict[str, Any]]:
