@@ -11,6 +11,8 @@ from collections.abc import Iterator
 for library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy is imported, and by every process that a test starts
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+gc.disable()  # what is imported to collect the tests stays; see pytest_collection_finish
+
 import matplotlib
 import numpy as np
 import pytest
@@ -51,9 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: the garbage collector does not go through it again and again."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
