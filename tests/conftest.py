@@ -25,8 +25,8 @@ matplotlib.use("Agg")
 #: What compiles little of the library: of two processes one begins here, while the other compiles the integrators that
 #: both need. Processes that need a function at the same time wait for the one that compiles it.
 COMPILES_LITTLE = (
-    "tests/test_architecture.py", "tests/test_installation.py", "tests/solvers/test_compilation.py", "tests/network/",
-    "tests/symbolic/", "tests/sweep/",
+    "tests/test_architecture.py", "tests/solvers/test_compilation.py", "tests/network/", "tests/symbolic/",
+    "tests/sweep/",
 )  # fmt: skip
 
 

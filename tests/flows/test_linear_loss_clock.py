@@ -79,9 +79,9 @@ def test_two_targets_agree_with_arithmetic_of_many_digits() -> None:
         y = list(mp.mpf(alpha) * matrix(np.concatenate([U, V])).ravel())
         now = -mp.log(parts(y)[1].sum() / 3)
         for time, beta in zip(times, run.beta, strict=True):
-            y, now = integrate(field, y, mp.mpf(time) - now, mp.mpf(10) ** -18), mp.mpf(time)
+            y, now = integrate(field, y, mp.mpf(time) - now, mp.mpf(10) ** -13), mp.mpf(time)
             Z, losses = parts(y)
-            assert abs(-mp.log(losses.sum() / 3) - now) < 1e-15
+            assert abs(-mp.log(losses.sum() / 3) - now) < 1e-11
             np.testing.assert_allclose(beta, (Z[:2] @ Z[2:].T).astype(float), rtol=1e-8, atol=1e-8)
 
 
@@ -168,12 +168,12 @@ def test_small_losses_agree_with_an_implicit_method_in_the_weights(D: int, m: in
 def test_events_and_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
     problem = separable(3, 6, 3, 2)
     crossing = fs.events.Event(lambda t, state: state.log_loss + 200.0, name="deep", terminal=True)
-    run = fs.gradient_flow(fs.LinearNetwork(5), problem, 1e3, alpha=1.0, clock="log_loss", events=crossing)
+    run = fs.gradient_flow(fs.LinearNetwork(5), problem, 300.0, alpha=1.0, clock="log_loss", events=crossing)
     assert run.log_loss[-1] == pytest.approx(-200.0, abs=1e-6)
     again = fs.load(run.save(tmp_path / "run.nc"))
     np.testing.assert_array_equal(again.log_loss, run.log_loss)
     timed = fs.events.Event(lambda t, state: t - 20.0, name="at 20", terminal=True)
-    run = fs.gradient_flow(fs.LinearNetwork(5), problem, 100.0, alpha=1.0, clock="log_loss", events=timed)
+    run = fs.gradient_flow(fs.LinearNetwork(5), problem, 30.0, alpha=1.0, clock="log_loss", events=timed)
     assert run.t[-1] == pytest.approx(20.0, rel=1e-9)
 
 

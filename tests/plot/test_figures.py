@@ -84,7 +84,7 @@ DRAWERS: dict[str, Callable[[Axes], Axes]] = {
 
 @pytest.mark.parametrize("name", DRAWERS)
 def test_a_figure_stays_inside_its_axes_in_a_grid(name: str) -> None:
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6))
     assert DRAWERS[name](axes[0, 0]) is axes[0, 0]
     figure.draw_without_rendering()
     own = axes[0, 0].get_window_extent()
