@@ -13,12 +13,7 @@ from flowsim.flows.checks import check_options, check_times, positive
 from flowsim.flows.diagonal_flow import diagonal_flow
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
-from flowsim.network import (
-    DiagonalNetwork,
-    LinearNetwork,
-    Logs,
-    resolve_alpha,
-)
+from flowsim.network import DiagonalNetwork, LinearNetwork, Logs, resolve_alpha
 from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events

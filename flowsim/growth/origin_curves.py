@@ -21,14 +21,7 @@ import numpy as np
 from flowsim.arrays import Array, Index
 from flowsim.growth.arrivals import arrival
 from flowsim.growth.curve import Curve
-from flowsim.growth.curve_table import (
-    CurveTable,
-    curve_table,
-    primitives,
-    read_derivatives,
-    read_inverse,
-    read_table,
-)
+from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_inverse, read_table
 from flowsim.growth.formula_origin import Gradient, origin_of
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 

@@ -11,13 +11,14 @@ diagonal in the eigenvectors of A and of J: one eigendecomposition serves every 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.problem import FrameProblem
+from flowsim.solvers.frames.problem import Coupling, FrameProblem
 from flowsim.solvers.gauss import GaussTableau
 
 #: Singular values of the columns, against the largest, that are only rounding.
@@ -27,6 +28,10 @@ _SHARE, _FLOOR = 0.01, 2e-13
 _ITERATIONS = 15
 #: Growth of the update at which the iteration is given up.
 _GROWTH = 2.0
+#: Of rest: the largest rate of decay, relative to its model, and of neutral motion, relative to the slowest decay.
+_FASTEST, _NEUTRAL = 10.0, 0.01
+#: Of steps to a minimum: the largest, relative to the product, and its accuracy; iterations.
+_CLOSE, _MOST = 1e-2, 200
 
 
 class GrownStages(NamedTuple):
@@ -47,11 +52,38 @@ class GrownDirections:
         self.problem, self.tableau = problem, tableau
         Z = np.concatenate(frame.value())
         _, values, right = np.linalg.svd(Z, full_matrices=False)
-        self.Z = Z @ right[values > _ROUNDING * values[0]].T
+        kept = values > _ROUNDING * values[0]
+        #: the columns, and their singular values
+        self.Z, self.sizes = Z @ right[kept].T, values[kept]
         self.damping = np.concatenate([problem.damping_rows, problem.damping_columns])[:, None]
         self.product, self.G, self.field = self._field(self.Z)
-        #: of the Jacobian, rising
-        self.rates, self._vectors = np.linalg.eigh(problem.jacobian(self.Z))
+
+    @cached_property
+    def _spectrum(self) -> tuple[Array, Array]:
+        """Rates of the Jacobian, rising, and its eigenvectors."""
+        rates, vectors = np.linalg.eigh(self.problem.jacobian(self.Z))
+        return rates, vectors
+
+    @property
+    def rates(self) -> Array:
+        return self._spectrum[0]
+
+    def is_at_rest(self, tol: float) -> bool:
+        """Whether the distance from a stable rest, by one step of Newton's method, is below `tol`, relative to Z.
+
+        Changes of Z that leave the product and the damping, ``(U M, V M^-T)`` or with damping rotations of the
+        columns, are no part of it: other motion must decay.
+        """
+        (n, q), R, size = self.Z.shape, len(self.problem.damping_rows), float(np.linalg.norm(self.Z))
+        coupling = self.problem.coupling
+        bend = float(coupling.curvature_rows.max() * coupling.curvature_columns.max()) * size**2
+        most = _FASTEST * (float(np.linalg.norm(self.G, 2) + self.damping.max()) + bend)
+        if q > min(R, n - R) or np.linalg.norm(self.field) > tol * most * size:
+            return False
+        count = n * q - (q * (q - 1) // 2 if self.problem.is_damped else q * q)
+        rates, vectors = self._spectrum
+        distance = np.linalg.norm((self.field.ravel() @ vectors)[:count] / rates[:count])
+        return bool(rates[-1] < -_NEUTRAL * rates[count - 1] and distance <= tol * size)
 
     def _field(self, Z: Array) -> tuple[Array, Array, Array]:
         """Products, G and Z' at states (..., R + p, q)."""
@@ -80,12 +112,29 @@ class GrownDirections:
                 return GrownStages(product, new, self._error(h, moved)), iteration
             G, last = new, change
             residual = h * (tableau.a @ moved.reshape(tableau.stages, -1)) - W.reshape(tableau.stages, -1)
-            update = tableau.vectors @ (inverse * (tableau.inverse @ (residual @ self._vectors)))
-            W += (update.real @ self._vectors.T).reshape(W.shape)
+            update = tableau.vectors @ (inverse * (tableau.inverse @ (residual @ self._spectrum[1])))
+            W += (update.real @ self._spectrum[1].T).reshape(W.shape)
         return None, _ITERATIONS
 
     def _error(self, h: float, moved: Array) -> float:
         """The filtered defect of the polynomial through the derivatives at the start of the step."""
         missed = self.tableau.at_ends[0] @ moved.reshape(len(moved), -1) - self.field.ravel()
-        answered = (missed @ self._vectors) / (1.0 - h * self.rates)
+        answered = (missed @ self._spectrum[1]) / (1.0 - h * self.rates)
         return float(h * np.linalg.norm(answered) / np.linalg.norm(self.Z))
+
+
+def newton_step(coupling: Coupling, product: Array, G: Array) -> float:
+    """The largest entry of Newton's step from a product to the minimum of a convex loss; infinite if it is long."""
+    model = coupling.curvature_rows[:, None] * coupling.curvature_columns
+    if coupling.signal is not None:
+        return float(np.abs(G / model).max())
+    if np.linalg.norm(G) > _CLOSE * np.linalg.norm(coupling.change(product, product)):
+        return np.inf
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    bent, scaled = (
+        LinearOperator((G.size, G.size), function, dtype=float)
+        for function in (lambda x: -coupling.change(product, x.reshape(G.shape)).ravel(), lambda x: x / model.ravel())
+    )
+    step, failed = cg(bent, G.ravel(), rtol=_CLOSE, M=scaled, maxiter=_MOST)
+    return np.inf if failed else float(np.abs(step).max())

@@ -12,19 +12,7 @@ from flowsim.solvers.compilation import compiled
 from flowsim.solvers.frames import collocation, collocation_march, iteration
 from flowsim.solvers.frames.collocation import Stages, damping_of, propagate
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.iteration import (
-    ANDERSON_DEPTH,
-    ANDERSON_ITERATIONS,
-    CAREFUL_STEPS,
-    FIXED_POINT_GROWTH,
-    FLOOR,
-    NEWTON_GROWTH,
-    NEWTON_ITERATIONS,
-    SHARE,
-    StepData,
-    eigen_pairs,
-    iterate,
-)
+from flowsim.solvers.frames.iteration import StepData, eigen_pairs, iterate
 from flowsim.solvers.frames.pairs import INVISIBLE, begin
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.relaxation import Relaxation, factor, sizes
@@ -140,7 +128,7 @@ class StageEquations:
         if self.careful > 0:
             self.careful -= 1
         elif found is not None:
-            self.careful = CAREFUL_STEPS
+            self.careful = iteration.CAREFUL_STEPS
         return found
 
     def ends(self, G: Array) -> tuple[Array, Array] | None:
@@ -174,18 +162,18 @@ class StageEquations:
 
     def _fixed_point_of_any(self, G: Array) -> Array | None:
         best = np.inf
-        points = np.empty((ANDERSON_DEPTH + 1, G.size))
+        points = np.empty((iteration.ANDERSON_DEPTH + 1, G.size))
         updates = np.empty_like(points)
         count = 0
-        for _ in range(ANDERSON_ITERATIONS):
+        for _ in range(iteration.ANDERSON_ITERATIONS):
             update = self._relax(self._stages(G)[2])
             size = self._data.h * _largest(update)
-            if not size <= FIXED_POINT_GROWTH * best:
+            if not size <= iteration.FIXED_POINT_GROWTH * best:
                 return None
             if self._enough(size, G):
                 return G
             best = min(best, size)
-            if count > ANDERSON_DEPTH:
+            if count > iteration.ANDERSON_DEPTH:
                 points[:-1], updates[:-1] = points[1:].copy(), updates[1:].copy()
                 count -= 1
             points[count], updates[count] = G.ravel(), update.ravel()
@@ -195,10 +183,10 @@ class StageEquations:
 
     def _newton_of_any(self, G: Array) -> Array | None:
         last = np.inf
-        for _ in range(NEWTON_ITERATIONS):
+        for _ in range(iteration.NEWTON_ITERATIONS):
             at, product, residual = self._stages(G)
             size = self._data.h * _largest(self._relax(residual))
-            if not size <= NEWTON_GROWTH * last:
+            if not size <= iteration.NEWTON_GROWTH * last:
                 return None
             if self._enough(size, G):
                 return G
@@ -245,7 +233,7 @@ class StageEquations:
 
     def _enough(self, size: float, G: Array) -> bool:
         """Whether the update of G, times h, a bound on the relative change of Z, is below the tolerance."""
-        return size <= max(SHARE * self.tol * min(1.0, self._data.h * _largest(G)), FLOOR)
+        return size <= max(iteration.SHARE * self.tol * min(1.0, self._data.h * _largest(G)), iteration.FLOOR)
 
 
 def _visible(frame: Frame) -> tuple[Array, Array, Array]:

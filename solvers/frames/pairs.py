@@ -69,15 +69,6 @@ def _scale(X, factor):
 
 
 @part()
-def _columns(X, first, last):
-    out = np.empty((X.shape[0], last - first))
-    for i in range(X.shape[0]):
-        for c in range(first, last):
-            out[i, c - first] = X[i, c]
-    return out
-
-
-@part()
 def _norm(X):
     total = 0.0
     for i in range(X.shape[0]):
@@ -139,7 +130,7 @@ def begun(frame, G, bends):
         if frame.logs[i] > top + INVISIBLE:
             kept += 1
     seen = _scaled_rows(frame.logs[:kept], frame.rows[:kept], 0.0)
-    return _columns(frame.A, 0, kept), _columns(frame.B, 0, kept), product_nt(seen, seen), relaxation, growth
+    return frame.A[:, :kept].copy(), frame.B[:, :kept].copy(), product_nt(seen, seen), relaxation, growth
 
 
 #: Entry point for Python.
@@ -182,10 +173,10 @@ def advanced(frame, first, second, damped):
     """The frame after a propagator that took :func:`all_columns` to (first; second); N follows A if it is not there."""
     R, w = frame.A.shape
     k = frame.rows.shape[1]
-    plus_first, plus_second = _columns(first, 0, w), _columns(second, 0, w)
+    plus_first, plus_second = first[:, :w].copy(), second[:, :w].copy()
     minus_first, minus_second = plus_first.copy(), plus_second.copy()
     for half, plus, minus in ((first, plus_first, minus_first), (second, plus_second, minus_second)):
-        other = _columns(half, w, 2 * w)
+        other = half[:, w : 2 * w].copy()
         _add(plus, 1.0, other)
         _add(minus, -1.0, other)
     A, triangle = orthonormal(plus_first)
@@ -199,11 +190,11 @@ def advanced(frame, first, second, damped):
     rows_added(logs, rows, triangle, frame.logs, frame.rows)
     rows_added(logs, rows, fed, frame.minus_logs, frame.minus_rows)
     neutral, neutral_log = frame.neutral, -np.inf
-    moved = _columns(first, 2 * w, first.shape[1])
+    moved = first[:, 2 * w :].copy()
     apart = frame.neutral_log > -np.inf and moved.shape[1] == 0
     if frame.neutral_log > -np.inf and not apart:
         fed = product_tn(A, moved)
-        _add(fed, 1.0, product_tn(B, _columns(second, 2 * w, second.shape[1])))
+        _add(fed, 1.0, product_tn(B, second[:, 2 * w :].copy()))
         rows_added(logs, rows, identity(w), np.full(w, frame.neutral_log + math.log(_HALF)), fed)
     base = _largest_minus(frame)
     if apart:
@@ -320,7 +311,7 @@ def _rotated(vectors, old, new):
 def _onto(A, span):
     """Orthonormal columns, the first of them projected onto a span of equal dimension."""
     Q = orthonormal(span)[0]
-    A, head = A.copy(), product(Q, product_tn(Q, _columns(A, 0, span.shape[1])))
+    A, head = A.copy(), product(Q, product_tn(Q, A[:, : span.shape[1]].copy()))
     for i in range(head.shape[0]):
         for c in range(head.shape[1]):
             A[i, c] = head[i, c]

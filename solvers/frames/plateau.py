@@ -28,12 +28,8 @@ def rest_of(problem: FrameProblem, G: Array, frame: Frame, count: int) -> float:
     A, B = frame.A[:, :count], frame.B[:, :count]
     if count == 0:
         return 0.0
-    if frame.is_paired:
-        kappa = problem.uniform or 0.0
-        first, second = G @ B - kappa * A, G.T @ A - kappa * B
-    else:
-        first = G @ B - problem.damping_rows[:, None] * A
-        second = G.T @ A - problem.damping_columns[:, None] * B
+    first = G @ B - problem.damping_rows[:, None] * A
+    second = G.T @ A - problem.damping_columns[:, None] * B
     return frame.factor * float(np.sqrt((first**2).sum() + (second**2).sum()))
 
 
@@ -62,9 +58,9 @@ class Plateau:
         return cls(frame, count, np.ascontiguousarray((Q @ vectors).T), rates, 0.0)
 
     @classmethod
-    def constant(cls, frame: Frame) -> Plateau:
-        """For a state at which all of S vanishes."""
-        return cls(frame, len(frame.logs), np.zeros((0, len(frame.A) + len(frame.B))), np.zeros(0), 0.0)
+    def constant(cls, frame: Frame, kappa: float = 0.0) -> Plateau:
+        """For a state at rest as a whole."""
+        return cls(frame, len(frame.logs), np.zeros((0, len(frame.A) + len(frame.B))), np.zeros(0), kappa)
 
     @property
     def growth(self) -> float:
@@ -74,8 +70,9 @@ class Plateau:
     def after(self, t: float) -> Frame:
         """The state after a time."""
         frame = self.start
-        if t <= 0 or not (len(self.rates) or self.kappa):
-            return frame
+        if t <= 0 or self.count == len(frame.logs):
+            lost = max(t, 0.0) * self.kappa
+            return replace(frame, minus_logs=frame.minus_logs - 2 * lost, neutral_log=frame.neutral_log - lost)
         order = np.argsort(-self.rates, kind="stable")
         if frame.is_paired:
             return Frame(*exponential(self.vectors, self.rates, order, self.kappa, frame.arrays, self.count, t))

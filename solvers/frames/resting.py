@@ -21,7 +21,7 @@ from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.frames.collocation import Damping, damping_of, propagate
 from flowsim.solvers.frames.collocation_march import DEFECT_WEIGHT, LARGEST_CUT, NEWTON_CUT, ROUNDING_FLOOR, SAFETY
 from flowsim.solvers.frames.frame import Frame
-from flowsim.solvers.frames.grown import GrownDirections
+from flowsim.solvers.frames.grown import GrownDirections, newton_step
 from flowsim.solvers.frames.nonlinear import growth_of
 from flowsim.solvers.frames.pairs import carry
 from flowsim.solvers.frames.plateau import Plateau, PlateauStep, rest_of
@@ -44,11 +44,9 @@ _CAUTION = 0.1
 _LONG_LEAST, _FIRST_LONG, _LONG_GROWTH, NEAR_REST, _PATIENCE = 3.0, 2.0, 8.0, 0.002, 0.6
 #: Its least length where nothing waits: Gauss's method, unlike Radau's, leaves what is fast in it near its tolerance.
 _ALONE_LEAST = 0.05
-#: Distance from a minimum, relative to the product, from which on rounding decides about long steps; logarithm of the
-#: largest product that is compared.
-_AT_MINIMUM, _LARGEST = 1e-12, 700.0
-#: Of rest against damping: speed relative to G, and the part of the tolerance for the distance.
-_AT_REST, _REST_SHARE = 1e-12, 0.01
+#: Distance from a minimum of squares, relative to the product, from which on rounding decides about long steps; part
+#: of the tolerance for the distance from rest, and its square for that from a minimum of other losses.
+_AT_MINIMUM, _REST_SHARE = 1e-12, 0.1
 
 
 class HeadPath(NamedTuple):
@@ -124,9 +122,10 @@ class LongSteps:
             return [self._plateau_step(Plateau.constant(frame), left)]
         first = waiting.max(initial=-np.inf)
         gap = frame.logs[grown - 1] - first if grown else np.inf
-        if outer > self.waits or gap < self.apart:
-            return None
-        if first == -np.inf and not (grown and self.problem.is_damped):
+        hidden = outer <= self.waits and gap >= self.apart
+        if (rested := self._rest(frame, G, grown, hidden)) is not None:
+            return [self._plateau_step(rested, left)]
+        if not hidden or (first == -np.inf and not (grown and self.problem.is_damped)):
             return None
         if grown != self.grown:
             self.grown, self.patience, self.length = grown, np.inf, 0.0
@@ -139,8 +138,6 @@ class LongSteps:
         rest = rest_of(self.problem, G, frame, grown)
         if rest > min(self.patience, NEAR_REST * growth):
             return None
-        if first == -np.inf and rest <= _AT_REST * growth and self._is_stable(frame, grown, rest):
-            return [self._plateau_step(Plateau.of(self.problem, G, frame, grown), left)]
         ceiling = self.waits + 1.0
         if grown == 0:
             plateau = Plateau.of(self.problem, G, frame, grown)
@@ -149,7 +146,7 @@ class LongSteps:
         if BELOW_ROUNDING < gap < np.inf:
             frame = frame.separated(grown)
             first = frame.logs[grown]
-        if first > -np.inf and _overlap(frame, grown) * math.exp(ceiling - self.scale) > _PLATEAU_SHARE * self.tol:
+        if first > -np.inf and not self._is_apart(frame, grown, ceiling - first):
             return None
         # Waiting directions may turn towards faster ones.
         fastest = max(growth, float(np.linalg.norm(G, 2)) - (self.problem.uniform or 0.0))
@@ -168,23 +165,36 @@ class LongSteps:
 
     def _is_minimum(self, frame: Frame, G: Array, left: float) -> bool:
         """Whether G, zero at a minimum, is small relative to its curvature, but not times the time left."""
-        linear = self.problem.linear
-        if linear is None or self.problem.is_damped or not float(np.abs(G).max()) * left > self.tol:
-            return False
-        # No entry of the product exceeds this.
-        bound = (2 * len(frame.logs) + 1) ** 2 * math.exp(min(2 * frame.scale, _LARGEST))
-        if float(np.abs(G).max()) > _AT_MINIMUM * bound * float(linear.rows.max()) * float(linear.columns.max()):
+        if self.problem.is_damped or not float(np.abs(G).max()) * left > self.tol:
             return False
         one, other = frame.value()
-        largest = float(np.abs(one @ other.T).max())
-        return bool((np.abs(G) <= _AT_MINIMUM * largest * linear.rows[:, None] * linear.columns).all())
+        product, coupling = one @ other.T, self.problem.coupling
+        share = _REST_SHARE**2 * self.tol if coupling.signal is None else _AT_MINIMUM
+        return newton_step(coupling, product, G) <= share * float(np.abs(product).max())
 
-    def _is_stable(self, frame: Frame, grown: int, speed: float) -> bool:
-        """Whether damped directions at a given speed are near a stable rest, up to rotations of their columns."""
-        part = GrownDirections(self.problem, self.radau, frame.head(grown))
-        columns = part.Z.shape[1]
-        slowest = -float(part.rates[-(columns * (columns - 1) // 2) - 1])
-        return bool(part.rates[-1] < _REST_SHARE * slowest and speed <= _REST_SHARE * self.tol * slowest)
+    def _rest(self, frame: Frame, G: Array, grown: int, hidden: bool) -> Plateau | None:
+        """The plateau without end of a state near a stable rest: all its columns have grown, or what waits shrinks.
+
+        `hidden`: whether what waits does not act on the product.
+        """
+        columns, kappa = frame.rows.shape[1], self.problem.uniform or 0.0
+        part = GrownDirections(self.problem, self.radau, frame) if grown >= columns else None
+        if part is not None and part.Z.shape[1] == columns and part.sizes.min() >= math.exp(self.waits):
+            plateau = Plateau.constant(frame, kappa)
+        elif hidden and self.problem.is_damped and self._is_apart(frame, grown, 0.0) and not _shrinks(frame, G, grown):
+            plateau = Plateau.of(self.problem, G, frame, grown)
+            part = GrownDirections(self.problem, self.radau, frame.head(grown)) if grown else None
+        else:
+            return None
+        if plateau.growth > 0 or (part is not None and not part.is_at_rest(_REST_SHARE * self.tol)):
+            return None
+        return plateau
+
+    def _is_apart(self, frame: Frame, grown: int, rise: float) -> bool:
+        """Whether waiting rows, grown by exp(rise), do not enter the product to first order, along active ones."""
+        with np.errstate(under="ignore"):
+            waiting = np.exp(frame.logs[grown:] + rise - self.scale)[:, None] * frame.rows[grown:]
+        return np.abs(frame.rows[:grown] @ waiting.T).max(initial=0.0) <= _PLATEAU_SHARE * self.tol
 
     def _plateau_step(self, plateau: Plateau, h: float, *motion: Array) -> PlateauStep:
         self.stats["plateau_steps"] += 1
@@ -270,13 +280,6 @@ class LongSteps:
             )
             for n in range(count)
         ]  # fmt: skip
-
-
-def _overlap(frame: Frame, grown: int) -> float:
-    """Overlap of waiting rows with active ones, which enters the product to first order."""
-    with np.errstate(under="ignore"):
-        waiting = np.exp(frame.logs[grown:] - frame.logs[grown])[:, None] * frame.rows[grown:]
-    return float(np.abs(frame.rows[:grown] @ waiting.T).max(initial=0.0))
 
 
 def _shrinks(frame: Frame, G: Array, grown: int) -> bool:

@@ -17,32 +17,15 @@ from typing import Any
 import numpy as np
 
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.frames import collocation_march as marching
 from flowsim.solvers.frames.collocation import damping_of, propagate
-from flowsim.solvers.frames.collocation_march import (
-    CAUTIOUS_GROWTH,
-    GOES_ON,
-    LARGEST_CUT,
-    NEWTON_CUT,
-    SMALLEST_STEP,
-    STEP_FLOOR,
-    Control,
-    MarchPosition,
-    error_and_factor,
-    march,
-    method_of,
-)
 from flowsim.solvers.frames.explicit import Limits, integrate, longest_step, method
 from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.nonlinear import StageEquations
 from flowsim.solvers.frames.plateau import PlateauStep
 from flowsim.solvers.frames.problem import FrameProblem, rates_of
 from flowsim.solvers.frames.resting import BELOW_ROUNDING, NEAR_REST, LongSteps
-from flowsim.solvers.frames.solution import (
-    CollocationStep,
-    ExplicitStep,
-    FrameSolution,
-    StepChain,
-)
+from flowsim.solvers.frames.solution import CollocationStep, ExplicitStep, FrameSolution, StepChain
 from flowsim.solvers.gauss import gauss_tableau, lagrange_weights
 from flowsim.solvers.solution import Status
 
@@ -231,16 +214,16 @@ class _Run:
         """Accepted steps, no more than `most`; if there are none the status says why."""
         before = self.steps[-1] if self.steps and isinstance(self.steps[-1], CollocationStep) else None
         resting, linear = self.resting, self.problem.linear
-        control = Control(
+        control = marching.Control(
             self.tol, self.linear, self.scale + _ANSWERED, resting.waits, resting.apart, NEAR_REST, resting.patience,
             resting.grown,
         )  # fmt: skip
         # Rows of more directions than the start has columns are looked at after every step.
         rows, columns = self.frame.rows.shape
-        h, stiff, G, frames, place, counts, ended = march(
-            method_of(self.tableau), linear, self.problem.uniform or 0.0, control, self.frame.arrays, self.G,
+        h, stiff, G, frames, place, counts, ended = marching.march(
+            marching.method_of(self.tableau), linear, self.problem.uniform or 0.0, control, self.frame.arrays, self.G,
             (before.h, before.G) if before else (0.0, np.zeros((self.count + 2, *self.G.shape))),
-            MarchPosition(self.t, self.t_end, self.h or self._first_length(), self.equations.careful),
+            marching.MarchPosition(self.t, self.t_end, self.h or self._first_length(), self.equations.careful),
             most if rows <= columns else 1,
         )  # fmt: skip
         self.h, self.equations.careful = place.h, place.careful
@@ -248,8 +231,8 @@ class _Run:
         self.stats["njev"] += counts.begun
         self.stats["nfev"] += counts.iterations * self.count
         self.stats["nlu"] += counts.iterations
-        if ended != GOES_ON:
-            self.status = Status.STEP_FLOOR if ended == STEP_FLOOR else Status.NON_FINITE
+        if ended != marching.GOES_ON:
+            self.status = Status.STEP_FLOOR if ended == marching.STEP_FLOOR else Status.NON_FINITE
         steps: list[CollocationStep | PlateauStep] = []
         start, t = self.frame, self.t
         for n, each in enumerate(zip(*frames, strict=True)):
@@ -272,14 +255,14 @@ class _Run:
         h, left = self.h, self.t_end - self.t
         while True:
             h = min(h, limit, left)
-            if not h > SMALLEST_STEP * max(self.t, np.finfo(float).tiny):
+            if not h > marching.SMALLEST_STEP * max(self.t, np.finfo(float).tiny):
                 self.status = Status.STEP_FLOOR
                 return []
             guess = self._guess(h, retry)
             G = self.equations.solve(guess, h)
             if G is None:
                 self.stats["rejected"] += 1
-                h *= NEWTON_CUT
+                h *= marching.NEWTON_CUT
                 retry = True
                 continue
             damping = damping_of(self.tableau, h, *rates_of(self.problem))
@@ -288,20 +271,20 @@ class _Run:
             first, second = propagate(G, h, damping, first, second)[1]
             end = self.frame.advanced(first, second, (self.problem.uniform or 0.0) * h)
             G0, G1 = self.equations.ends(G) or (self.G, self._value(end))
-            ratio, stiff, scale = error_and_factor(self.equations.defects(G, G0, G1, h), self.tol, self.count)
+            ratio, stiff, scale = marching.error_and_factor(self.equations.defects(G, G0, G1, h), self.tol, self.count)
             if not ratio <= 1.0:
                 self.stats["rejected"] += 1
                 # Where errors of the step before relax, the observed order is lower: reduce the step by increasing
                 # factors.
                 failed += 1
-                h *= max(scale * 0.5 ** (failed - 1), LARGEST_CUT)
+                h *= max(scale * 0.5 ** (failed - 1), marching.LARGEST_CUT)
                 retry = True
                 continue
             break
         if not all(np.isfinite(half).all() for half in (end.A, end.B)):
             self.status = Status.NON_FINITE
             return []
-        self.h = h * (min(scale, CAUTIOUS_GROWTH) if retry else scale)
+        self.h = h * (min(scale, marching.CAUTIOUS_GROWTH) if retry else scale)
         G = np.concatenate([G0[None], G, G1[None]])
         answered = self.tol if stiff else 0.0
         return [CollocationStep(self.t, h, self.frame, end, self.nodes, G, self.problem, answered)]

@@ -1,0 +1,111 @@
+"""Two-layer linear networks that have come to rest cost nothing more, at any horizon, and rest where theory says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import flowsim as fs
+
+
+def data(loss: str = "squared") -> fs.Problem:
+    rng = np.random.default_rng(0)
+    X, B = rng.standard_normal((20, 3)), rng.standard_normal((3, 5))
+    Y = X @ B + 0.3 * rng.standard_normal((20, 5))
+    if loss in ("logistic", "poisson"):
+        Y = np.sign(rng.standard_normal(Y.shape)) if loss == "logistic" else rng.poisson(1.5, Y.shape).astype(float)
+    return fs.Regression(X, Y) if loss == "squared" else fs.Problem(X, Y, loss=loss)
+
+
+def reduced_rank(problem: fs.Problem, rank: int) -> np.ndarray:
+    """The least-squares matrix of at most a rank."""
+    fitted = np.linalg.lstsq(problem.X, problem.y, rcond=None)[0]
+    right = np.linalg.svd(problem.X @ fitted)[2][:rank]
+    return np.asarray(fitted @ right.T @ right)
+
+
+@pytest.mark.parametrize("alpha", ["1e-1", "1e-3", "1e-60", "1e-1000"])
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_network_narrower_than_the_rank_rests_at_reduced_rank_regression(width: int, alpha: str) -> None:
+    problem = data()
+    runs = [fs.gradient_flow(fs.LinearNetwork(width), problem, t, alpha=alpha) for t in (1e6, 1e20, 1e60)]
+    for run in runs:
+        np.testing.assert_allclose(run.beta[-1], reduced_rank(problem, width), rtol=0, atol=1e-6)
+        assert run.stats["steps"] == runs[0].stats["steps"] < 100
+        assert run.imbalance_drift <= 1e-9
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-10])
+def test_rest_is_found_at_any_tolerance(rtol: float) -> None:
+    problem = data()
+    run = fs.gradient_flow(fs.LinearNetwork(2), problem, 1e60, alpha=1e-3, rtol=rtol)
+    np.testing.assert_allclose(run.beta[-1], reduced_rank(problem, 2), rtol=0, atol=2 * rtol)
+
+
+def test_a_saddle_is_not_rest() -> None:
+    """Beside the saddle of rank one nothing moves visibly until the second direction has grown."""
+    problem = data()
+    path = fs.saddle_to_saddle(fs.LinearNetwork(2), problem)
+    gamma, (first, second) = 300 * np.log(10.0), path.jump_times[:2]
+    for time, rank in ((0.5 * gamma * (first + second), 1), (2.0 * gamma * second, 2)):
+        run = fs.gradient_flow(fs.LinearNetwork(2), problem, time, alpha="1e-300")
+        np.testing.assert_allclose(run.beta[-1], reduced_rank(problem, rank), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["log-cosh", "pseudo-huber"])
+def test_a_narrow_network_rests_at_a_minimum_of_any_loss(loss: str) -> None:
+    problem, width = data(loss), 2
+
+    def value(flat: np.ndarray) -> float:
+        U, V = np.split(flat.reshape(-1, width), [problem.d])
+        return float(problem.loss(U @ V.T))
+
+    runs = [fs.gradient_flow(fs.LinearNetwork(width), problem, t, alpha=1e-3) for t in (1e6, 1e60)]
+    assert runs[0].stats["steps"] == runs[1].stats["steps"] < 60
+    weights = runs[1].weights
+    found = minimize(value, np.concatenate([weights["U"][-1], weights["V"][-1]]).ravel(), method="BFGS")
+    U, V = np.split(found.x.reshape(-1, width), [problem.d])
+    assert runs[1].loss[-1] <= found.fun * (1 + 1e-9)
+    np.testing.assert_allclose(runs[1].beta[-1], U @ V.T, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("width", "eta", "alpha"),
+    [(6, 0.3, "1e-3"), (6, 0.3, "1e-1000"), (2, 0.3, "1e-1"), (6, 2.0, "1e-3"), (1, 2.0, "1e-60")],
+)
+def test_weight_noise_rests_at_soft_thresholding(width: int, eta: float, alpha: str) -> None:
+    """Directions below the threshold only shrink; above all singular values everything does."""
+    problem = data()
+    sigma = problem.X.T @ problem.X / problem.n
+    values, vectors = np.linalg.eigh(sigma)
+    root = (vectors / np.sqrt(values)) @ vectors.T
+    left, size, right = np.linalg.svd(root @ problem.X.T @ problem.y / problem.n, full_matrices=False)
+    size = np.maximum(size - eta**2 * np.sqrt(5 * np.trace(sigma)), 0.0)
+    size[width:] = 0.0
+    net = fs.LinearNetwork(width, noise=fs.GaussianNoise(eta))
+    runs = [fs.gradient_flow(net, problem, t, alpha=alpha) for t in (1e6, 1e20, 1e60)]
+    for run in runs:
+        np.testing.assert_allclose(run.beta[-1], root @ (left * size) @ right, rtol=0, atol=1e-6)
+        assert run.stats["steps"] == runs[0].stats["steps"] < 150
+
+
+@pytest.mark.parametrize("loss", ["log-cosh", "pseudo-huber", "logistic", "poisson"])
+def test_a_wide_network_rests_at_the_minimum_of_any_loss(loss: str) -> None:
+    problem = data(loss)
+    shape = problem.d, problem.n_targets
+    found = minimize(
+        lambda b: float(problem.loss(b.reshape(shape))), np.zeros(shape).ravel(), method="BFGS", options={"gtol": 1e-9},
+        jac=lambda b: problem.gradient(b.reshape(shape)).ravel(),
+    )  # fmt: skip
+    runs = [fs.gradient_flow(fs.LinearNetwork(6), problem, t, alpha=1e-3) for t in (1e6, 1e60)]
+    np.testing.assert_allclose(runs[1].beta[-1], found.x.reshape(shape), rtol=0, atol=2e-6)
+    assert runs[0].stats["steps"] == runs[1].stats["steps"] < 80
+
+
+def test_separable_data_never_rest() -> None:
+    """Coefficients grow as ln t: the gradient tends to 0, but no step of Newton's method is short."""
+    problem = fs.Problem(np.array([[1.0, 0.4], [0.3, 1.0]]), np.array([[1.0], [-1.0]]), loss="logistic")
+    sizes = [float(np.abs(fs.gradient_flow(fs.LinearNetwork(2), problem, t).beta[-1]).max()) for t in (1e4, 1e6, 1e8)]
+    assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0], rel=0.2)
+    assert sizes[1] > sizes[0] + 1.0
