@@ -53,6 +53,8 @@ def uv(w: np.ndarray) -> np.ndarray:
 PAIR = [[1.0, 0.5, -0.7], [0.2, -0.5, 0.3]]
 #: No component is zero, which higher orders would create.
 THREE = [[1.0, 0.5, 0.8], [0.5, 0.6, 0.7], [0.7, 0.8, 0.6]]
+#: Each start takes a second.
+TWO = np.array(THREE)[:, :2]
 EXCITED = [[1.0, 0.5, -0.7], [0.2, -0.6, 0.3]]
 FORMS = {
     "u*v": exponential(fs.DiagonalNetwork("u*v"), uv, PAIR),
@@ -75,7 +77,7 @@ FORMS = {
     "bounded curve": curve("sin(u)*v", 2, lambda w: np.sin(w[:, 0]) * w[:, 1], EXCITED),
     "curve of order 3": curve("u*v*w + u**4", 3, lambda w: w.prod(axis=1) + w[:, 0] ** 4, THREE),
     "blow-up": Form(
-        cache(lambda alpha: BlowUpMap(fs.DiagonalNetwork("u*v*w + u**4"), InitialScale.parse(alpha), np.array(THREE))),
+        cache(lambda alpha: BlowUpMap(fs.DiagonalNetwork("u*v*w + u**4"), InitialScale.parse(alpha), TWO)),
         3,
         lambda w: w.prod(axis=1) + w[:, 0] ** 4,
     ),
