@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,7 @@ from flowsim.flows.dual import DualCoordinates
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.horizon import acceleration_in_units, gradient_bound, longest
 from flowsim.flows.loss_clock import log_loss_flow
+from flowsim.flows.options import FlowOptions
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.flows.shrinking import ShrinkingCoordinates
 from flowsim.flows.weights import WeightCoordinates
@@ -52,29 +53,26 @@ _FEW_ENTRIES = 4096
 def diagonal_flow(
     net: DiagonalNetwork,
     problem: Problem,
-    t_end: float,
     scale: InitialScale,
     start: Mapping[str, ArrayLike | Logs] | State | None,
     pretrained: Mapping[str, ArrayLike] | None,
-    *,
-    method: str,
     coordinates: str,
     events: Event | EventFunction | Sequence[Event | EventFunction],
-    common: dict[str, Any],
+    options: FlowOptions,
 ) -> Trajectory:
-    """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked; `common` for the driver.
+    """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked but for `events`.
 
     Raises ValueError for a combination that has no flow, such as `pretrained` weights beside a state; IntegrationError
     for a start below the range of floats in coordinates that need it, and where the run cannot reach its end.
     """
-    clock, rtol, looked_for = common["clock"], common["rtol"], cast("Sequence[Event]", ())
     if events:
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
-        looked_for = as_events(events, shapes, rtol, lambda: problem.coefficient_size)
-    if start is None and pretrained is None and clock != "log_loss" and _is_soon_prepared(net, problem):
-        kept = _from_default_start(net, problem, scale, method, coordinates, clock, rtol, t_end)
+        options = options._replace(events=as_events(events, shapes, options.rtol, lambda: problem.coefficient_size))
+    asked = Asked(coordinates, options.method, options.clock, options.rtol, options.t_end)
+    if start is None and pretrained is None and asked.clock != "log_loss" and _is_soon_prepared(net, problem):
+        kept = _from_default_start(net, problem, scale, asked)
         if kept is not None:
-            return kept.run(problem, t_end, looked_for, common)
+            return kept.run(problem, options)
     problem = single_target(problem)
     if isinstance(start, State):
         if pretrained is not None:
@@ -87,20 +85,23 @@ def diagonal_flow(
     if start is not None and not direction.any():
         raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
     info = _info(net, scale, start is None and pretrained is None)
-    if clock == "log_loss":
+    if asked.clock == "log_loss":
         if net.noise is not None:
             raise ValueError("`clock` cannot be 'log_loss' with weight noise: the expected loss does not tend to 0.")
         if parts is not None:
             raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
-        return log_loss_flow(
-            net, problem, t_end, scale, direction, method=method, acceleration=acceleration(net, scale),
-            events=looked_for, info=info, **common,
-        )  # fmt: skip
-    prepared = _prepare(
-        net, problem, scale, direction, parts, t_end, method=method, coordinates=coordinates, clock=clock, rtol=rtol,
-        info=info,
-    )  # fmt: skip
-    return prepared.run(problem, t_end, looked_for, common)
+        return log_loss_flow(net, problem, scale, direction, options, acceleration=acceleration(net, scale), info=info)
+    return _prepare(net, problem, scale, direction, parts, asked, info).run(problem, options)
+
+
+class Asked(NamedTuple):
+    """What a user asks for that decides the coordinates of a run."""
+
+    coordinates: str
+    method: str
+    clock: str
+    rtol: float
+    t_end: float
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,11 @@ class _Prepared:
     info: dict[str, Any]
     safe_size: float
 
-    def run(self, problem: Problem, t_end: float, events: Sequence[Event], common: dict[str, Any]) -> Trajectory:
+    def run(self, problem: Problem, options: FlowOptions) -> Trajectory:
         return run_flow(
-            self.coordinates, problem, t_end, acceleration=self.acceleration, method=self.method, events=events,
+            self.coordinates, problem, options._replace(method=self.method), acceleration=self.acceleration,
             exponent=self.exponent, info={**self.info, "formulas": list(self.info["formulas"])},
-            safe_size=self.safe_size, **common,
+            safe_size=self.safe_size,
         )  # fmt: skip
 
 
@@ -133,21 +134,12 @@ def _info(net: DiagonalNetwork, scale: InitialScale, is_default_start: bool) -> 
 
 
 def _prepare(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    parts: Start | None,
-    t_end: float,
-    *,
-    method: str,
-    coordinates: str,
-    clock: str,
-    rtol: float,
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, parts: Start | None, asked: Asked,
     info: dict[str, Any],
-) -> _Prepared:
-    time = longest(net, scale, t_end, clock)
-    chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, coordinates, method, rtol, time)
+) -> _Prepared:  # fmt: skip
+    method, clock = asked.method, asked.clock
+    time = longest(net, scale, asked.t_end, clock)
+    chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, asked, time)
     if method == "auto":
         # LSODA may step to where an exponential overflows, and does not recover.
         scheduled = not isinstance(net.weight_decay, float)
@@ -173,28 +165,22 @@ def _is_soon_prepared(net: DiagonalNetwork, problem: Problem) -> bool:
     return not is_damped or (isinstance(problem, Regression) and isinstance(net.weight_decay, float))
 
 
-def _from_default_start(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, method: str, coordinates: str, clock: str,
-    rtol: float, t_end: float,
-) -> _Prepared | None:  # fmt: skip
+def _from_default_start(net: DiagonalNetwork, problem: Problem, scale: InitialScale, asked: Asked) -> _Prepared | None:
     """The prepared run of the data as they are now, kept; None without growth coordinates.
 
     Entries may change in place. They are compared: to hash them would take longer.
     """
     # What damps the weights is measured from rest by horizon: to a factor of two.
-    until = math.ldexp(1.0, math.frexp(t_end)[1]) if net.noise is not None or net.weight_decay else math.inf
-    kept = _kept(net, problem, scale, method, coordinates, clock, rtol, until)
+    until = math.ldexp(1.0, math.frexp(asked.t_end)[1]) if net.noise is not None or net.weight_decay else math.inf
+    asked = asked._replace(t_end=until)
+    kept = _kept(net, problem, scale, asked)
     if kept is None:
         return None
     X, y = problem.X.tobytes(), problem.y.tobytes()
     found = kept[0] if kept else None
     if found is None or found[0] != X or found[1] != y:
         direction, info = net.direction(None, single_target(problem).d), _info(net, scale, True)
-        prepared = _prepare(
-            net, problem, scale, direction, None, until, method=method, coordinates=coordinates, clock=clock,
-            rtol=rtol, info=info,
-        )  # fmt: skip
-        kept[:] = [found := (X, y, prepared)]
+        kept[:] = [found := (X, y, _prepare(net, problem, scale, direction, None, asked, info))]
     return found[2]
 
 
@@ -209,29 +195,23 @@ def _is_native(coordinates: Any) -> bool:
 
 
 def _in_units(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    parts: Start | None,
-    coordinates: str,
-    method: str,
-    rtol: float,
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, parts: Start | None, asked: Asked,
     horizon: float,
-) -> tuple[Any, str | None, Exponents]:
+) -> tuple[Any, str | None, Exponents]:  # fmt: skip
     """Coordinates of data scaled by powers of two to near one, why they are not growth coordinates, the exponents."""
-    free = coordinates in ("auto", "growth", "log")
-    exponents = exponents_for(net, problem, free, method in ("auto", "native"))
+    free = asked.coordinates in ("auto", "growth", "log")
+    exponents = exponents_for(net, problem, free, asked.method in ("auto", "native"))
     own, data = exponents.network(net), exponents.problem(problem)
     until = math.inf if exponents.k else horizon
     start = direction if parts is None else exponents.start(parts)
-    inner, reason = choose(own, data, exponents.scale(scale), start, coordinates, method, rtol, until)
-    if coordinates == method == "auto" and parts is None and isinstance(inner, GrowthCoordinates):
+    inner, reason = choose(own, data, exponents.scale(scale), start, asked, until)
+    if asked.coordinates == asked.method == "auto" and parts is None and isinstance(inner, GrowthCoordinates):
         inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
     if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated unscaled
         exponents = replace(exponents, k=0)
         own, data = exponents.network(net), exponents.problem(problem)
-        inner, _ = choose(own, data, scale, direction if parts is None else parts, "weights", method, rtol)
+        start = direction if parts is None else parts
+        inner, _ = choose(own, data, scale, start, asked._replace(coordinates="weights"))
     return ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner, reason, exponents
 
 
@@ -261,9 +241,10 @@ def _for_good(
 
 
 def choose(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, asked: str, method: str,
-    rtol: float, horizon: float = math.inf,
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, options: Asked,
+    horizon: float = math.inf,
 ) -> tuple[Coordinates, str | None]:  # fmt: skip
+    asked, method, rtol = options.coordinates, options.method, options.rtol
     if net.noise is not None and not isinstance(problem, Regression):
         from flowsim.flows.noisy_loss import noisy_loss_coordinates
 

@@ -21,6 +21,7 @@ from flowsim.flows.dense import NOTHING, DenseOutput, View
 from flowsim.flows.determined import undetermined
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, steps_of_companion, unmoved
 from flowsim.flows.event_location import WholeRun, located_events, outcome, search
+from flowsim.flows.options import FlowOptions
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem, Regression
 from flowsim.results import TIME_CLOCKS, Clock, Trajectory
@@ -41,24 +42,15 @@ CLOCK_WORDS = dict(zip(CLOCKS, (*TIME_CLOCKS, "ln(1/L)"), strict=True))
 def run_flow(
     coordinates: Coordinates,
     problem: Problem,
-    t_end: float,
+    options: FlowOptions,
     *,
-    clock: Clock,
     acceleration: float,
-    t_eval: Array | None,
-    method: str,
-    rtol: float,
-    atol: float,
-    max_steps: int,
-    progress: bool,
     info: dict[str, Any],
-    estimate_error: bool = False,
-    events: Sequence[Event] = (),
     exponent: int = 0,
     reader: type[DenseOutput] = DenseOutput,
     safe_size: float | None = None,
 ) -> Trajectory:
-    """Integrate to `t_end` on the given clock and read the result.
+    """Integrate to the end and read the result.
 
     Raises IntegrationError with the trajectory so far, if the integrator could not reach the end.
 
@@ -66,8 +58,6 @@ def run_flow(
     ----------
     acceleration : float
         ``d accelerated_time / dt``, t in the coordinates' unit.
-    events : sequence of Event
-        Events to locate; the first occurrence of a terminal one ends the run.
     exponent : int
         The coordinates' unit of time is ``exp(log_unit) 2^exponent``: data may have been scaled by powers of two.
     reader : type
@@ -77,13 +67,14 @@ def run_flow(
     """
     # On all clocks the integrator's variable is time. Arc length is a regular variable too, but its speed has a kink
     # wherever beta is stationary, at which every implicit method stalls on errors of the size of its tolerance.
+    t_end, clock, t_eval, events = options.t_end, options.clock, options.t_eval, options.events
     run = reader(coordinates, problem, NOTHING, acceleration, exponent=exponent)
     limit = (clock, t_end) if clock in OVERSHOT else None
     if t_eval is None and clock == "time" and math.isinf(run.unit):
         t_eval = np.array([0.0, t_end])  # the flow is constant over all times within the range of floats
     watch = Watcher(run, limit, events) if events or limit is not None else None
-    with progress_bar(run, watch, clock, t_end) if progress else contextlib.nullcontext() as advance:
-        solution = solve(coordinates, run.horizon(t_end, clock), method, rtol, atol, max_steps, advance, watch)
+    with progress_bar(run, watch, clock, t_end) if options.progress else contextlib.nullcontext() as advance:
+        solution = solve(coordinates, run.horizon(t_end, clock), options, advance, watch)
     if watch is not None:  # which has read the first one
         run = reader(coordinates, problem, NOTHING, acceleration, exponent=exponent)
     run.solution = solution
@@ -99,8 +90,8 @@ def run_flow(
         t_eval = passed if t_eval is None else t_eval
     view = run.steps(last) if t_eval is None or not success else run.look(t_eval, clock, last)
     estimate = None
-    if estimate_error and success and len(solution.h):
-        estimate = _estimate(run, view, end, method, rtol, atol, max_steps)
+    if options.estimate_error and success and len(solution.h):
+        estimate = _estimate(run, view, end, options)
     message = "; ".join([message + _at_floor(coordinates, solution), *undetermined(coordinates, solution)])
     if success and (beyond := _beyond_floats(view, problem, safe_size)):
         success, message = False, beyond
@@ -116,9 +107,9 @@ def run_flow(
             "coordinates": coordinates.name,
             "clock": clock,
             "t_end": float(t_end),
-            "method": method,
-            "rtol": rtol,
-            "atol": atol,
+            "method": options.method,
+            "rtol": options.rtol,
+            "atol": options.atol,
             "versions": dict(_versions()),
             **_remarks(coordinates, solution),
         },
@@ -228,32 +219,26 @@ def _beyond_floats(view: View, problem: Problem, safe_size: float | None) -> str
     )
 
 
-def _estimate(
-    run: DenseOutput,
-    view: View,
-    end: tuple[int, float] | None,
-    method: str,
-    rtol: float,
-    atol: float,
-    max_steps: int,
-) -> Array:
-    step, position = (len(run.h) - 1, 1.0) if end is None else end
+def _estimate(run: DenseOutput, view: View, end: tuple[int, float] | None, options: FlowOptions) -> Array:
+    rtol, step_count = options.rtol, len(run.h)
+    step, position = (step_count - 1, 1.0) if end is None else end
     until = float(run.variable(run.at_steps(np.array([step]), np.array([position])))[0])
     goal = run.goal(until)
     for factor in companions(rtol):
-        budget = min(COMPANION_STEPS * max_steps, steps_of_companion(len(run.h)))
+        budget = min(COMPANION_STEPS * options.max_steps, steps_of_companion(step_count))
+        tighter = options._replace(rtol=rtol * factor, atol=options.atol * factor, max_steps=budget)
         horizon = until if goal is None else run.horizon(until, goal[0])
         watch = None if goal is None else Watcher(replace(run, solution=NOTHING), goal, ())
-        other = solve(run.coordinates, horizon, method, rtol * factor, atol * factor, budget, None, watch)
+        other = solve(run.coordinates, horizon, tighter, None, watch)
         if other.status.success:
             own, companion = (lambda t, side=side: side.at(t).beta for side in (run, replace(run, solution=other)))
             knots = run.variable(run.steps())
             edges, at = np.append(knots[knots < until], until), run.variable(view)
             found = error_estimate(edges, at, view.beta, own, companion)
-            common = in_common(method, len(run.h), len(other.h)) * rtol
+            common = in_common(options.method, step_count, len(other.h)) * rtol
             found += common * np.abs(view.beta).reshape(len(at), -1).max(axis=1)
             rounding = getattr(run.coordinates, "rounding", None)
-            if rounding is not None and method == "native":
+            if rounding is not None and options.method == "native":
                 found += rounding(view.t, view.y)
             if goal is not None:
                 return found

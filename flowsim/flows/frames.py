@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.flows.driver import run_flow
+from flowsim.flows.options import FlowOptions
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import MatrixSensing, Problem, Regression
-from flowsim.results import Clock, Trajectory
+from flowsim.results import Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
 from flowsim.solvers.threads import one_blas_thread
@@ -39,20 +40,21 @@ _SMALL_SYSTEM = 2000
 
 
 def linear_flow(
-    net: LinearNetwork, problem: Problem, t_end: float, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
-    pretrained: Mapping[str, ArrayLike] | None, *, clock: Clock, method: str, events: Any, **more: Any,
+    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
+    pretrained: Mapping[str, ArrayLike] | None, options: FlowOptions,
 ) -> Trajectory:  # fmt: skip
     """The flow of a linear network: arguments as in :func:`flowsim.gradient_flow`, checked."""
-    if clock == "accelerated" and scale.gamma <= 0:
+    method = options.method
+    if options.clock == "accelerated" and scale.gamma <= 0:
         raise ValueError(f"`alpha` must be < 1 on the accelerated clock; received {scale}: take `clock` time.")
     if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
         problem = problem.with_target(problem.y[:, None])
     chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method in ("auto", "native"))
     if method == "auto":
-        method = "native" if chosen.resolves(more["rtol"]) else "Radau"
+        method = "native" if chosen.resolves(options.rtol) else "Radau"
     return run_flow(
-        chosen, problem, t_end, clock=clock, acceleration=acceleration(net, scale), method=method, events=events,
-        info=start_info(net, scale, start) | chosen.info, **more,
+        chosen, problem, options._replace(method=method), acceleration=acceleration(net, scale),
+        info=start_info(net, scale, start) | chosen.info,
     )  # fmt: skip
 
 

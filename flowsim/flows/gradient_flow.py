@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, cast
+from typing import cast
 
 from numpy.typing import ArrayLike
 
 from flowsim.flows.checks import check_options, check_times, positive
 from flowsim.flows.diagonal_flow import diagonal_flow
+from flowsim.flows.options import FlowOptions
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
-from flowsim.network import DiagonalNetwork, LinearNetwork, Logs, resolve_alpha
+from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, resolve_alpha
 from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
@@ -125,39 +127,33 @@ def gradient_flow(
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
     rtol, atol, max_steps = check_options(clock, coordinates, method, rtol, atol, max_steps)
     scale = resolve_alpha(alpha, start)
-    if t_end is None:
-        if t_eval is not None:
-            raise ValueError("`t_eval` needs `t_end`.")
+    if t_end is None and t_eval is not None:
+        raise ValueError("`t_eval` needs `t_end`.")
+    end = math.inf if t_end is None else positive("t_end", t_end)
+    points = None if t_eval is None else check_times(t_eval, end)
+    options = FlowOptions(end, clock, points, method, rtol, atol, max_steps, progress, bool(estimate_error))
 
-        def until(end: float) -> Trajectory:
-            return gradient_flow(
-                net, problem, end, alpha=alpha, start=start, pretrained=pretrained, clock=clock, method=method,
-                coordinates=coordinates, rtol=rtol, atol=atol, max_steps=max_steps, progress=progress,
-                estimate_error=estimate_error, events=events,
-            )  # fmt: skip
+    def run(end: float) -> Trajectory:
+        return _flow(net, problem, scale, start, pretrained, coordinates, events, options._replace(t_end=end))
 
-        return flow_to_rest(until, net, problem, scale, clock, rtol)
-    t_end = positive("t_end", t_end)
-    points = None if t_eval is None else check_times(t_eval, t_end)
+    return run(end) if t_end is not None else flow_to_rest(run, net, problem, scale, clock, rtol)
+
+
+def _flow(
+    net: DiagonalNetwork | LinearNetwork, problem: Problem, scale: InitialScale,
+    start: Mapping[str, ArrayLike | Logs] | State | None, pretrained: Mapping[str, ArrayLike] | None, coordinates: str,
+    events: Event | EventFunction | Sequence[Event | EventFunction], options: FlowOptions,
+) -> Trajectory:  # fmt: skip
+    """The flow of a network of either kind."""
     measured = isinstance(problem, MatrixSensing)
     if measured and not isinstance(net, LinearNetwork):
         raise ValueError(f"`net` must be a LinearNetwork for measurements of a matrix; received {net!r}.")
     if isinstance(net, LinearNetwork) and net.noise is not None and not measured:
         require_squares(problem, "weight noise on a LinearNetwork (gradient_descent draws noise with any loss)")
-    common: dict[str, Any] = {
-        "clock": clock,
-        "t_eval": points,
-        "rtol": rtol,
-        "atol": atol,
-        "max_steps": max_steps,
-        "progress": progress,
-        "estimate_error": bool(estimate_error),
-    }
     if isinstance(net, LinearNetwork):
         m, h = problem.n_targets, net.width
-        looked_for = as_events(
-            events, {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)}, rtol, lambda: problem.coefficient_size
-        )
+        shapes: dict[str, tuple[int, ...]] = {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)}
+        options = options._replace(events=as_events(events, shapes, options.rtol, lambda: problem.coefficient_size))
         if coordinates != "auto":
             raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
         from flowsim.flows.loss_frames import linear_flow_on
@@ -165,10 +161,7 @@ def gradient_flow(
         if isinstance(start, State):
             raise ValueError("`start` can be a state for a DiagonalNetwork only.")
         plain = cast("Mapping[str, ArrayLike] | None", start)
-        return linear_flow_on(net, problem, t_end, scale, plain, pretrained, method=method, events=looked_for, **common)
+        return linear_flow_on(net, problem, scale, plain, pretrained, options)
     if not isinstance(net, DiagonalNetwork):
         raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    return diagonal_flow(
-        net, problem, t_end, scale, start, pretrained, method=method, coordinates=coordinates, events=events,
-        common=common,
-    )  # fmt: skip
+    return diagonal_flow(net, problem, scale, start, pretrained, coordinates, events, options)

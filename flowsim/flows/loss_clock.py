@@ -20,6 +20,7 @@ from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import DenseOutput, View
 from flowsim.flows.driver import run_flow
 from flowsim.flows.loss_growth import GrowthLossClock
+from flowsim.flows.options import FlowOptions
 from flowsim.growth.exponential import admits_growth
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
@@ -155,8 +156,7 @@ class LossView(View):
 
 
 def log_loss_flow(
-    net: DiagonalNetwork, problem: Problem, t_end: float, scale: InitialScale, direction: Array, *, method: str,
-    **more: Any,
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, options: FlowOptions, **more: Any
 ) -> Trajectory:  # fmt: skip
     """The flow of a diagonal network until ``ln(1/L)`` is `t_end`.
 
@@ -168,11 +168,12 @@ def log_loss_flow(
     require_decreasing(net, problem)
     if reason is not None:
         raise ValueError(f"`clock` can be 'log_loss' in growth coordinates only: {reason}.")
+    method = options.method
     if method not in ("auto", "BDF", "Radau"):
         raise ValueError(f"`method` must be 'auto', 'BDF' or 'Radau' on the clock 'log_loss'; received {method!r}.")
-    method = "BDF" if method == "auto" else method
+    options = options._replace(method="BDF" if method == "auto" else method)
     coordinates = GrowthLossClock(net, problem, scale, direction)
-    return run_on_loss_clock(coordinates, problem, t_end, method=method, **more)
+    return run_on_loss_clock(coordinates, problem, options, **more)
 
 
 def require_decreasing(net: Any, problem: Problem) -> None:
@@ -188,16 +189,14 @@ def require_decreasing(net: Any, problem: Problem) -> None:
         raise ValueError("`problem` must be separable on the clock 'log_loss': its loss does not tend to 0.")
 
 
-def run_on_loss_clock(
-    coordinates: LossClock, problem: Problem, t_end: float, *, t_eval: Array | None, **more: Any
-) -> Trajectory:
+def run_on_loss_clock(coordinates: LossClock, problem: Problem, options: FlowOptions, **more: Any) -> Trajectory:
     """Integrate, and return a trajectory with all clocks.
 
     Raises ValueError for times before the start.
     """
-    first = coordinates.first
+    first, t_end, t_eval = coordinates.first, options.t_end, options.t_eval
     if not t_end > first:
         raise ValueError(f"`t_end` must be above ln(1/L) at the start, {first:.6g}; received {t_end:.6g}.")
     if t_eval is not None and t_eval[0] < first:
         raise ValueError(f"`t_eval` must not lie below ln(1/L) at the start, {first:.6g}; received {t_eval[0]:.6g}.")
-    return run_flow(coordinates, problem, t_end, t_eval=t_eval, reader=LossReader, **more)
+    return run_flow(coordinates, problem, options, reader=LossReader, **more)

@@ -20,11 +20,12 @@ from flowsim.arrays import Array
 from flowsim.flows.frames import FrameCoordinates, linear_flow, start_info
 from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
 from flowsim.flows.loss_growth import LAST_TIME
+from flowsim.flows.options import FlowOptions
 from flowsim.growth.couplings import LogarithmOfLoss, reduce_data
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.problem import Problem
-from flowsim.results import Clock, Trajectory
+from flowsim.results import Trajectory
 from flowsim.solvers.frames import FrameSolution
 from flowsim.symbolic.clock import acceleration
 
@@ -44,9 +45,8 @@ _ROUNDING = 1e-9
 
 
 def linear_flow_on(
-    net: LinearNetwork, problem: Problem, t_end: float, scale: InitialScale,
-    start: Mapping[str, ArrayLike] | None, pretrained: Mapping[str, ArrayLike] | None, *,
-    clock: Clock, method: str, **more: Any,
+    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
+    pretrained: Mapping[str, ArrayLike] | None, options: FlowOptions,
 ) -> Trajectory:  # fmt: skip
     """The flow of a linear network on any clock; on "log_loss" until ``ln(1/L)`` is `t_end`.
 
@@ -54,23 +54,23 @@ def linear_flow_on(
     rank by Forster's bound, and an end that floats do not resolve.
     Raises IntegrationError with the trajectory so far; also where the network is too narrow to separate the data.
     """
-    if clock != "log_loss":
-        return linear_flow(net, problem, t_end, scale, start, pretrained, clock=clock, method=method, **more)
+    if options.clock != "log_loss":
+        return linear_flow(net, problem, scale, start, pretrained, options)
     require_decreasing(net, problem)
-    if t_end > _RESOLVED:
+    if options.t_end > _RESOLVED:
         raise ValueError(
             f"`t_end` must be at most {_RESOLVED:g} on the clock 'log_loss', beyond which floats do not resolve the "
-            f"differences between margins; received {t_end:g}."
+            f"differences between margins; received {options.t_end:g}."
         )
     if problem.y.ndim == 1:
         problem = problem.with_target(problem.y[:, None])
     _require_width(net, problem)
-    if method not in ("auto", "native"):
-        raise ValueError(f"`method` must be 'auto' or 'native' on the clock 'log_loss'; received {method!r}.")
+    if options.method not in ("auto", "native"):
+        raise ValueError(f"`method` must be 'auto' or 'native' on the clock 'log_loss'; received {options.method!r}.")
     coordinates: Any = FrameLossClock(net, problem, scale, start, pretrained)
     return run_on_loss_clock(
-        coordinates, problem, t_end, clock=clock, method="native", acceleration=acceleration(net, scale),
-        info=start_info(net, scale, start) | coordinates.info, **more,
+        coordinates, problem, options._replace(method="native"), acceleration=acceleration(net, scale),
+        info=start_info(net, scale, start) | coordinates.info,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import run_flow
+from flowsim.flows.options import FlowOptions
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of
@@ -167,15 +168,8 @@ def modified_flow(
     return run_flow(
         coordinates,
         problem,
-        t_end,
-        clock=clock,
+        FlowOptions(t_end, clock, points, "DOP853", rtol, atol, budget),
         acceleration=acceleration(net, scale),
-        t_eval=points,
-        method="DOP853",
-        rtol=rtol,
-        atol=atol,
-        max_steps=budget,
-        progress=False,
         info={
             "network": repr(net),
             "alpha": scale.text,

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
+from flowsim.flows.options import FlowOptions
 from flowsim.solvers import SeparableSolution, Solution, integrate
 
 #: Tolerance of the second attempt.
@@ -27,15 +28,13 @@ class Watch(Protocol):
 def solve(
     coordinates: Coordinates,
     horizon: float,
-    method: str,
-    rtol: float,
-    atol: float,
-    max_steps: int,
+    options: FlowOptions,
     progress: Callable[[float], None] | None = None,
     watch: Watch | None = None,
 ) -> Solution | SeparableSolution:
+    rtol, atol, max_steps = options.rtol, options.atol, options.max_steps
     watching = watch is not None and watch.is_needed
-    if method == "native":
+    if options.method == "native":
         return cast(NativeCoordinates, coordinates).integrate(
             horizon, rtol=rtol, max_steps=max_steps, progress=progress, done=watch if watching else None
         )
@@ -46,7 +45,7 @@ def solve(
         return integrate(
             stepped.ivp,
             horizon,
-            method=method,
+            method=options.method,
             rtol=local_rtol,
             atol=local_atol,
             max_steps=max_steps,
