@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array, log_abs
+from flowsim.descent.growth_loop import StepPlan, slot_of
 from flowsim.descent.linear import LinearStart, SingleRun, expected_decay
 from flowsim.descent.linear_loop import downhill
 from flowsim.descent.machine import Read, recorded_steps
@@ -105,13 +106,12 @@ def _sort(Q, logs, rows):
 
 @compiled()
 def run_frame(X, Y, step, damping, options, state, plan, record):
-    """Take the steps `plan` = (first, last, n_steps, every); False as soon as beta is not finite."""
-    first, last, n_steps, every = plan
+    """Take the steps of `plan`; False as soon as beta is not finite."""
     D = state.beta.shape[0]
     Q, logs, rows = state.Q, state.logs, state.rows
     w, k = rows.shape
     new_logs, new_rows = np.empty(w), np.empty((w, k))
-    for number in range(first, last + 1):
+    for number in range(plan.first, plan.last + 1):
         top = -np.inf
         for j in range(w):
             top = max(top, logs[j])
@@ -123,12 +123,12 @@ def run_frame(X, Y, step, damping, options, state, plan, record):
             return False
         state.length[0] += moved
         copy_to(beta.ravel(), state.beta.ravel())
-        if number % every == 0 or number == n_steps:
-            slot = number // every if number % every == 0 else number // every + 1
+        slot = slot_of(plan, number)
+        if slot >= 0:
             copy_to(Z.ravel(), record.Z[slot].ravel())
             copy_to(beta.ravel(), record.beta[slot].ravel())
             record.shift[slot], record.length[slot] = shift, state.length[0]
-        if number == last:
+        if number == plan.last:
             break
         G, finite = downhill(X, Y, beta, options)
         if not finite:
@@ -181,7 +181,7 @@ class FrameMachine(SingleRun):
         self.damping[2] = rates[0]
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
-        plan = (first, last, self.settings.n_steps, self.settings.record_every)
+        plan = StepPlan.of(self.settings, first, last)
         return bool(run_frame(self.X, self.Y, self.step, self.damping, self.options, self.state, plan, self.record))
 
     def read(self, lane: int, count: int) -> Read:
@@ -194,25 +194,10 @@ class FrameMachine(SingleRun):
             scale = np.exp(shift)[:, None, None]
             halves = {name: log_abs(half) + shift[:, None, None] for name, half in (("U", U), ("V", V))}
             weights, logs = self.lifted({"U": scale * U, "V": scale * V}, halves)
+            # From the value at 0, relative to the terms: of order h^2, as the law of descent is not tracked.
+            before = np.exp(2 * (shift[:1] - shift))[:, None, None] * gram[:1]
+            sizes = np.maximum((self.record.Z[:count] ** 2).sum(axis=(1, 2)), np.finfo(float).tiny)
+            departure = np.linalg.norm(gram - before, axis=(1, 2)) / sizes
         terms = float(np.linalg.norm(weights["U"][0]) ** 2 + np.linalg.norm(weights["V"][0]) ** 2) if count else 1.0
-        return Read(
-            beta=self.record.beta[:count].copy(),
-            weights=weights,
-            log_abs_weights=logs,
-            imbalance=imbalance,
-            log_imbalance=log_imbalance,
-            imbalance_sign=np.sign(gram),
-            terms=np.full(1, terms),
-            length=self.record.length[:count].copy(),
-            departure=self._departure(gram, shift, U, V),
-            has_law=False,
-        )
-
-    @staticmethod
-    def _departure(gram: Array, shift: Array, U: Array, V: Array) -> Array:
-        """Deviation from the value at 0, relative to the terms: of order h^2, as the law of descent is not tracked."""
-        with np.errstate(all="ignore"):
-            before = np.exp(2 * (shift[0] - shift))[:, None, None] * gram[:1] if len(gram) else gram
-            terms = (U**2).sum(axis=(1, 2)) + (V**2).sum(axis=(1, 2))
-            out: Array = np.linalg.norm(gram - before, axis=(1, 2)) / np.maximum(terms, np.finfo(float).tiny)
-        return out
+        conserved = imbalance, log_imbalance, np.sign(gram)
+        return self.assembled(self.record, weights, logs, conserved, terms, departure, has_law=False)

@@ -171,7 +171,7 @@ def _plain_lanes(design, target, step, rate, state, first, steps):
     scale0, scale1 = pointer(state.scale, 0), pointer(state.scale, size)
     for k in range(steps):
         lane_residuals(packed, target, beta, step, state.work, square)
-        if not _some_alive(square, state.stopped, first + k):
+        if not some_alive(square, state.stopped, first + k):
             return False
         total = constant(0.0)
         for column in range(0, columns, ROWS):
@@ -188,7 +188,7 @@ def _plain_lanes(design, target, step, rate, state, first, steps):
 
 
 @bare()
-def _some_alive(square, stopped, k):
+def some_alive(square, stopped, k):
     """Record step k for lanes whose loss is no longer finite; returns whether one is left."""
     is_running = False
     for lane in range(stopped.size):
@@ -200,12 +200,19 @@ def _some_alive(square, stopped, k):
 
 
 @bare()
+def slot_of(plan, k):
+    """Where the state before step k is recorded; -1 if it is not."""
+    if k % plan.every == 0:
+        return k // plan.every
+    return k // plan.every + 1 if k == plan.n_steps else -1
+
+
+@bare()
 def _keep(record, state, plan, k):
     """Record the state before step k, where the plan says so."""
-    if k % plan.every != 0 and k != plan.n_steps:
+    slot, size = slot_of(plan, k), state.values.size
+    if slot < 0:
         return
-    slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
-    size = state.values.size
     kept = pointer(record, slot * size)
     if kept[size - LANES] < 0.0:  # not recorded yet: the last step of a block is the first of the next
         for i in range(0, size, EIGHT):
@@ -331,7 +338,7 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
         if has_shift:
             add_multiple(point, 1.0, parts.shift, point)
         products(data, aim, batch, point, scale, residual, a, square)
-        if not _some_alive(square, state.stopped, k):
+        if not some_alive(square, state.stopped, k):
             return False
         if plan.momentum == 0.0:
             _multiply(c, factor, a, parts)

@@ -103,6 +103,18 @@ class SingleRun:
             return weights, logs
         return LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
 
+    @staticmethod
+    def assembled(
+        record: Any, weights: Mapping[str, Array], logs: Mapping[str, Array], conserved: tuple[Array, Array, Array],
+        terms: float, departure: Array, has_law: bool,
+    ) -> Read:  # fmt: skip
+        """The records; `conserved` are the imbalance, the logarithms of its entries, and their signs."""
+        count = len(departure)
+        beta, length = record.beta[:count].copy(), record.length[:count].copy()
+        return Read(
+            beta, weights, logs, *conserved, np.full(1, terms), length, departure=departure, has_law=has_law
+        )  # fmt: skip
+
 
 class LinearMachine(SingleRun):
     """One run; U and V as floats."""
@@ -147,18 +159,8 @@ class LinearMachine(SingleRun):
             departure = np.linalg.norm(imbalance - law, axis=(1, 2)) / (terms if balanced else size)
             weights, logs = self.lifted({"U": U, "V": V}, {"U": log_abs(U), "V": log_abs(V)})
             log_imbalance = log_abs(imbalance)
-        return Read(
-            beta=self.record.beta[:count].copy(),
-            weights=weights,
-            log_abs_weights=logs,
-            imbalance=imbalance,
-            log_imbalance=log_imbalance,
-            imbalance_sign=np.sign(imbalance),
-            terms=np.full(1, terms),
-            length=self.record.length[:count].copy(),
-            departure=departure,
-            has_law=self.options.has_law,
-        )
+        conserved = imbalance, log_imbalance, np.sign(imbalance)
+        return self.assembled(self.record, weights, logs, conserved, terms, departure, self.options.has_law)
 
 
 def expected_decay(net: LinearNetwork, problem: Problem) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.descent.growth_loop import slot_of
 from flowsim.descent.products import loss_slopes, move_on
 from flowsim.descent.tiles import copy_to
 from flowsim.solvers.compilation import compiled, part
@@ -165,14 +166,13 @@ def run_linear(X, Y, labels, rows, noise, step, options, state, plan, record):
     gram_u, gram_v = np.empty((width, width)), np.empty((width, width))
     batch, shaken = np.empty(0, np.int64), np.empty(0)
     for k in range(plan.first, plan.last + 1):
-        if k % plan.every == 0 or k == plan.n_steps:
-            slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
-            if record.length[slot] < 0.0:
-                copy_to(U.ravel(), record.U[slot].ravel())
-                copy_to(V.ravel(), record.V[slot].ravel())
-                copy_to(law.ravel(), record.law[slot].ravel())
-                copy_to(beta.ravel(), record.beta[slot].ravel())
-                record.length[slot] = state.length[0]
+        slot = slot_of(plan, k)
+        if slot >= 0 and record.length[slot] < 0.0:
+            copy_to(U.ravel(), record.U[slot].ravel())
+            copy_to(V.ravel(), record.V[slot].ravel())
+            copy_to(law.ravel(), record.law[slot].ravel())
+            copy_to(beta.ravel(), record.beta[slot].ravel())
+            record.length[slot] = state.length[0]
         if k == plan.last:
             break
         ahead = plan.momentum if plan.nesterov else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,81 +20,63 @@ class Settings:
     """The options of :func:`flowsim.gradient_descent` that are common to all runs."""
 
     n_steps: int
-    batch_size: int | None
-    shuffle: bool
-    label_noise: Noise | None
-    momentum: float
-    nesterov: bool
-    expected: bool
-    radius: float | None
-    record_every: int
-    coordinates: str
+    batch_size: int | None = None
+    shuffle: bool = False
+    label_noise: Noise | None = None
+    momentum: float = 0.0
+    nesterov: bool = False
+    expected: bool = False
+    radius: float | None = None
+    record_every: int = 1
+    coordinates: str = "auto"
     batches: NDArray[np.int64] | None = None
     sizes: NDArray[np.float64] | None = None
     gradient_noise: Noise | None = None
     temperature: float = 0.0
 
     @classmethod
-    def check(
-        cls,
-        n: int,
-        *,
-        n_steps: Any,
-        batch_size: Any = None,
-        shuffle: Any = False,
-        label_noise: Any = 0.0,
-        record_every: Any = 1,
-        momentum: Any = 0.0,
-        nesterov: Any = False,
-        expected: Any = False,
-        radius: Any = None,
-        coordinates: Any = "auto",
-        gradient_noise: Any = 0.0,
-        temperature: Any = 0.0,
-        batches: Any = None,
-        sizes: NDArray[np.float64] | None = None,
-    ) -> Settings:
+    def check(cls, n: int, **options: Any) -> Settings:
         """Validate the options of the caller; a batch of all n rows counts as full batch."""
-        steps = count("n_steps", n_steps)
-        every = count("record_every", record_every)
-        size = None if batch_size is None else count("batch_size", batch_size)
-        given = read_batches(batches, n, steps)
+        asked = cls(**options)
+        steps = count("n_steps", asked.n_steps)
+        every = count("record_every", asked.record_every)
+        size = None if asked.batch_size is None else count("batch_size", asked.batch_size)
+        given = read_batches(asked.batches, n, steps)
         if given is not None:
-            if size is not None or shuffle:
+            if size is not None or asked.shuffle:
                 raise ValueError("`batches` are the batches: `batch_size` and `shuffle` must be left out.")
             size = given.shape[1]
         if given is None and size is not None and size > n:
             raise ValueError(f"`batch_size` must be at most n = {n}; received {size}.")
-        if shuffle and size is None:
+        if asked.shuffle and size is None:
             raise ValueError("`shuffle` needs `batch_size`; received None.")
-        mu = finite("momentum", momentum)
+        mu = finite("momentum", asked.momentum)
         if not 0.0 <= mu < 1.0:
-            raise ValueError(f"`momentum` must lie in [0, 1); received {momentum!r}.")
-        if nesterov and mu == 0.0:
+            raise ValueError(f"`momentum` must lie in [0, 1); received {asked.momentum!r}.")
+        if asked.nesterov and mu == 0.0:
             raise ValueError("`nesterov` needs `momentum` > 0; received momentum=0.")
-        if radius is not None and not finite("radius", radius) > 0.0:
-            raise ValueError(f"`radius` must be > 0; received {radius!r}.")
-        added = _noise("gradient_noise", gradient_noise)
-        heat = finite("temperature", temperature)
+        if asked.radius is not None and not finite("radius", asked.radius) > 0.0:
+            raise ValueError(f"`radius` must be > 0; received {asked.radius!r}.")
+        added = _noise("gradient_noise", asked.gradient_noise)
+        heat = finite("temperature", asked.temperature)
         if heat < 0.0:
-            raise ValueError(f"`temperature` must be >= 0; received {temperature!r}.")
+            raise ValueError(f"`temperature` must be >= 0; received {asked.temperature!r}.")
         if heat and added is not None:
             raise ValueError("`temperature` is the size of a noise: `gradient_noise` must be left out beside it.")
-        if coordinates not in COORDINATES:
-            raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {coordinates!r}.")
-        return cls(
+        if asked.coordinates not in COORDINATES:
+            raise ValueError(f"`coordinates` must be one of {', '.join(COORDINATES)}; received {asked.coordinates!r}.")
+        return replace(
+            asked,
             n_steps=steps,
             batch_size=None if size == n and given is None else size,
-            shuffle=bool(shuffle),
-            label_noise=_noise("label_noise", label_noise),
+            shuffle=bool(asked.shuffle),
+            label_noise=_noise("label_noise", asked.label_noise),
             momentum=mu,
-            nesterov=bool(nesterov),
-            expected=bool(expected),
-            radius=None if radius is None else float(radius),
+            nesterov=bool(asked.nesterov),
+            expected=bool(asked.expected),
+            radius=None if asked.radius is None else float(asked.radius),
             record_every=every,
-            coordinates=coordinates,
             batches=given,
-            sizes=sizes,
             gradient_noise=GaussianNoise(1.0) if heat else added,
             temperature=heat,
         )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.descent.growth_loop import slot_of, some_alive
 from flowsim.descent.products import move_on, products
 from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
 from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, address_of, compiled, part
@@ -197,7 +198,7 @@ def _compare(beta, other, companion, k):
 @compiled()
 def run_weights(formula, data, target, draws, scale, options, state, companion, plan, record):
     labels, rows, noise, kicks = draws
-    w, v, beta, stopped = state.w, state.v, state.beta, state.stopped
+    w, v, beta = state.w, state.v, state.beta
     kind = options.kind
     count, size = w.shape
     lanes = scale.size
@@ -216,13 +217,12 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
     moves = plan.nesterov or noise.shape[0] > 0
     has_companion = companion.w.shape[1] > 0
     for k in range(plan.first, plan.last + 1):
-        if k % plan.every == 0 or k == plan.n_steps:
-            slot = k // plan.every if k % plan.every == 0 else k // plan.every + 1
-            if record.length[slot, 0] < 0.0:
-                copy_to(beta, record.beta[slot])
-                copy_to(w.ravel(), record.w[slot].ravel())
-                copy_to(state.factor.ravel(), record.factor[slot].ravel())
-                copy_to(state.length, record.length[slot])
+        slot = slot_of(plan, k)
+        if slot >= 0 and record.length[slot, 0] < 0.0:
+            copy_to(beta, record.beta[slot])
+            copy_to(w.ravel(), record.w[slot].ravel())
+            copy_to(state.factor.ravel(), record.factor[slot].ravel())
+            copy_to(state.length, record.length[slot])
         if k == plan.last:
             break
         aim = target
@@ -243,13 +243,7 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
         else:
             copy_to(beta, predicted)
         products(data, aim, batch, padded_beta, scale, residual, tiles, square)
-        is_running = False
-        for lane in range(lanes):
-            if math.isfinite(square[lane]):
-                is_running = is_running or stopped[lane] < 0
-            elif stopped[lane] < 0:
-                stopped[lane] = k
-        if not is_running:
+        if not some_alive(square, state.stopped, k):
             return False
         if options.has_law:
             _imbalance_law(w, a, state.factor)
