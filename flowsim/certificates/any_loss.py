@@ -63,12 +63,8 @@ def _speed_squared(setting: Setting, problem: Problem, state: State) -> Array:
         return sum(np.sum(part**2, axis=(1, 2)) for part in parts)
     _, slopes = formula_functions(setting.diagonal, problem.d)
     w = np.array([state.weights[name] for name in setting.diagonal.weights])
-    return np.sum(_gradients(problem, beta) ** 2 * np.sum(slopes(w) ** 2, axis=0), axis=1)
-
-
-def _gradients(problem: Problem, beta: Array) -> Array:
-    """``grad L`` at every row of beta (T, d)."""
-    return np.asarray(problem.rmatvec(problem.slopes(problem.predict(beta)).T)).T / problem.n
+    gradients = np.asarray(problem.rmatvec(problem.slopes(problem.predict(beta)).T)).T / problem.n
+    return np.sum(gradients**2 * np.sum(slopes(w) ** 2, axis=0), axis=1)
 
 
 @theorem(

@@ -24,7 +24,7 @@ class Theorem:
     any_loss: bool = False
 
     def certify(self, setting: Setting) -> Certificate:
-        if setting.net_decays and not self.with_decay:
+        if getattr(setting.net, "weight_decay", 0.0) and not self.with_decay:
             reason = "stated without weight decay"
             return Certificate(self.name, self.paper, self.statement, False, reason)
         if not self.any_loss and not isinstance(setting.problem, Regression):

@@ -70,11 +70,6 @@ class Setting:
     _known: dict[Callable[[Setting], Any], Any] = field(default_factory=dict, repr=False)
 
     @property
-    def net_decays(self) -> bool:
-        """Whether the network has weight decay."""
-        return bool(getattr(self.net, "weight_decay", 0.0))
-
-    @property
     def diagonal(self) -> DiagonalNetwork:
         if not isinstance(self.net, DiagonalNetwork):
             raise NotMetError("the network is not diagonal: a theorem on beta_i = phi(theta_i)")

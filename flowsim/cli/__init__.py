@@ -94,8 +94,8 @@ def _in_options(message: str, command: click.Command) -> str:
     """A message of the library, with arguments replaced by the command's options."""
     message = re.sub(r"allow more with `\w+`, ", "", message)  # budgets are no options
     names = {
-        parameter.name: max(parameter.opts, key=len) if isinstance(parameter, click.Option) else _metavar(parameter)
-        for parameter in command.params
+        name: max(each.opts, key=len) if isinstance(each, click.Option) else name.upper()
+        for name, each in ((each.name or "", each) for each in command.params)
     }
 
     def renamed(match: re.Match[str]) -> str:
@@ -105,10 +105,6 @@ def _in_options(message: str, command: click.Command) -> str:
         return match[0]
 
     return re.sub(r"`([a-z_]+)`", renamed, message)
-
-
-def _metavar(parameter: click.Parameter) -> str:
-    return (parameter.name or "").upper()
 
 
 @click.group(

@@ -180,7 +180,8 @@ def _read_frame(path: Path, sep: str | None) -> pandas.DataFrame:
             frame = pandas.read_csv(path, **how)
             if found != ",":
                 with_comma = pandas.read_csv(path, decimal=",", **how)
-                frame = max(frame, with_comma, key=_numeric_columns)  # the first, where they are equal
+                # The first, where they have equally many columns of numbers.
+                frame = max(frame, with_comma, key=lambda each: sum(dtype.kind in "fiub" for dtype in each.dtypes))
             if not frame.index.equals(pandas.RangeIndex(len(frame))):
                 _check_row_names(frame.index)
                 warnings.warn(
@@ -204,10 +205,6 @@ def _check_row_names(index: pandas.Index) -> None:
     counts = values.dtype.kind in "iu" and bool((np.diff(values) == 1).all())
     if index.nlevels > 1 or not (counts or values.dtype.kind == "O"):
         raise ValueError("it has rows with more fields than its first line has names")
-
-
-def _numeric_columns(frame: pandas.DataFrame) -> int:
-    return sum(dtype.kind in "fiub" for dtype in frame.dtypes)
 
 
 def _separator(path: Path) -> str:

@@ -23,6 +23,7 @@ def page(explorer: Explorer) -> Any:
     """The page; values of controls come from the address."""
     html, dcc = need("dash.html", "the page of sliders"), need("dash.dcc", "the page of sliders")
     problem = explorer.problem
+    downloads = [html.A(kind, id=f"figure-{kind}", download=f"flowsim.{kind}") for kind in FORMATS]
     return html.Main(
         [
             dcc.Location(id="address", refresh=False),
@@ -59,7 +60,7 @@ def page(explorer: Explorer) -> Any:
                                 [dcc.Clipboard(target_id="code", id="copy", title="copy"), html.Pre(id="code")],
                                 className="code",
                             ),
-                            html.P(["The figure: ", *_downloads(html)], id="downloads"),
+                            html.P(["The figure: ", *downloads], id="downloads"),
                         ]
                     ),
                 ],
@@ -67,10 +68,6 @@ def page(explorer: Explorer) -> Any:
             ),
         ]
     )  # fmt: skip
-
-
-def _downloads(html: Any) -> list[Any]:
-    return [html.A(kind, id=f"figure-{kind}", download=f"flowsim.{kind}") for kind in FORMATS]
 
 
 def _controls(html: Any, dcc: Any) -> list[Any]:

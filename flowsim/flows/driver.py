@@ -19,7 +19,7 @@ from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import NOTHING, DenseOutput, View
 from flowsim.flows.determined import undetermined
-from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, steps_of_companion, unmoved
+from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, unmoved
 from flowsim.flows.event_location import WholeRun, located_events, outcome, search
 from flowsim.flows.options import FlowOptions
 from flowsim.flows.solving import solve
@@ -34,6 +34,8 @@ from flowsim.version import __version__
 OVERSHOT: tuple[Clock, ...] = ("arclength", "log_loss")
 #: Rates whose squares do not overflow, and slopes whose cubes do not underflow.
 _FASTEST, _FLATTEST = math.sqrt(sys.float_info.max), sys.float_info.min ** (1 / 3)
+#: Step budget of a companion, many times what a method of any order needs: so many, and so many for each of the run's.
+_STEPS, _STEPS_PER_STEP = 2000, 40
 #: Ratio of the sizes of columns of X from which it is named as a remedy of a run that failed.
 _UNEVEN = 1e8
 CLOCK_WORDS = dict(zip(CLOCKS, (*TIME_CLOCKS, "ln(1/L)"), strict=True))
@@ -84,7 +86,8 @@ def run_flow(
         success, message = outcome(success, message, last, watch.stopped)
     end = None if last is None else (last.step, last.position)
     if clock == "log_loss" and success and last is None and not (watch is not None and watch.reached >= t_end):
-        success, message = False, _why_no_end(coordinates)
+        verdict = getattr(coordinates, "verdict", None)
+        success, message = False, verdict or "the loss does not tend to 0: it has come to rest"
     if limit is not None and success and last is None:
         end, passed = _where_reached(run, clock, t_end)
         t_eval = passed if t_eval is None else t_eval
@@ -92,7 +95,9 @@ def run_flow(
     estimate = None
     if options.estimate_error and success and len(solution.h):
         estimate = _estimate(run, view, end, options)
-    message = "; ".join([message + _at_floor(coordinates, solution), *undetermined(coordinates, solution)])
+    # Advice for steps that fell to the spacing of floats.
+    advice = getattr(coordinates, "at_floor", None) if solution.status is Status.STEP_FLOOR else None
+    message = "; ".join([message, *([advice] if advice else []), *undetermined(coordinates, solution)])
     if success and (beyond := _beyond_floats(view, problem, safe_size)):
         success, message = False, beyond
     trajectory = Trajectory.of(
@@ -111,7 +116,7 @@ def run_flow(
             "rtol": options.rtol,
             "atol": options.atol,
             "versions": dict(_versions()),
-            **_remarks(coordinates, solution),
+            **(coordinates.remarks(solution.y[-1]) if hasattr(coordinates, "remarks") else {}),
         },
         error_estimate=estimate,
         events=located_events(run, found),
@@ -132,18 +137,6 @@ def _where_reached(run: DenseOutput, clock: Clock, t_end: float) -> tuple[tuple[
     _, step, position = run.places(np.array([t_end]), clock)
     passed = run.steps().on(clock)
     return (int(step[0]), float(position[0])), np.append(passed[passed < t_end], t_end)
-
-
-def _at_floor(coordinates: Coordinates, solution: Solution | SeparableSolution) -> str:
-    """The coordinates' advice for steps that fell to the spacing of floats, if any."""
-    why = getattr(coordinates, "at_floor", None) if solution.status is Status.STEP_FLOOR else None
-    return f"; {why}" if why else ""
-
-
-def _remarks(coordinates: Coordinates, solution: Solution | SeparableSolution) -> dict[str, Any]:
-    """The coordinates' remarks on the end of a run."""
-    remarks = getattr(coordinates, "remarks", None)
-    return {} if remarks is None else remarks(solution.y[-1])
 
 
 def _reason(
@@ -197,11 +190,6 @@ def _too_flat(problem: Problem, view: View) -> str | None:
     )
 
 
-def _why_no_end(coordinates: Coordinates) -> str:
-    """Why a loss did not tend to 0."""
-    return getattr(coordinates, "verdict", None) or "the loss does not tend to 0: it has come to rest"
-
-
 def _beyond_floats(view: View, problem: Problem, safe_size: float | None) -> str | None:
     """The reason if predictor or loss overflowed; the loss, a pass over X, is computed for large beta only."""
     # No entry is larger than the norm of all, and NaN fails every comparison.
@@ -225,7 +213,7 @@ def _estimate(run: DenseOutput, view: View, end: tuple[int, float] | None, optio
     until = float(run.variable(run.at_steps(np.array([step]), np.array([position])))[0])
     goal = run.goal(until)
     for factor in companions(rtol):
-        budget = min(COMPANION_STEPS * options.max_steps, steps_of_companion(step_count))
+        budget = min(COMPANION_STEPS * options.max_steps, _STEPS + _STEPS_PER_STEP * step_count)
         tighter = options._replace(rtol=rtol * factor, atol=options.atol * factor, max_steps=budget)
         horizon = until if goal is None else run.horizon(until, goal[0])
         watch = None if goal is None else Watcher(replace(run, solution=NOTHING), goal, ())

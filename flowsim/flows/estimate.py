@@ -30,11 +30,6 @@ def companions(rtol: float) -> tuple[float, ...]:
     return (TIGHTER**-1, TIGHTER, TIGHTER**2) if rtol >= _TIGHTEST else (TIGHTER, TIGHTER**2)
 
 
-def steps_of_companion(steps: int) -> int:
-    """Step budget of a companion: many times what a method of any order needs."""
-    return 2000 + 40 * steps
-
-
 def in_common(method: str, steps: int, of_companion: int) -> float:
     """Common error of a run and its companion, as a part of the tolerance, from their numbers of steps."""
     return _ALIKE if of_companion <= steps else _COMMON if method != "native" else 0.0

@@ -96,7 +96,8 @@ class TransversalError:
         projected = across @ ((J + np.swapaxes(J, 1, 2)) / 2) @ np.swapaxes(across, 1, 2)
         rate = np.asarray(np.linalg.eigvalsh(projected), dtype=float)
         # The eigenvalue 0 of the direction projected out is excluded.
-        top = np.where(self.is_large, rate[:, -1], np.where(rate[:, -1] > 0, rate[:, -1], _second(rate)))
+        second = rate[:, -2] if rate.shape[1] > 1 else -np.inf
+        top = np.where(self.is_large | (rate[:, -1] > 0), rate[:, -1], second)
         grown = self.error * np.exp(np.minimum(h * top, _LARGEST_EXPONENT))
         size = np.linalg.norm(w, axis=0)
         self.error = np.where(self.watched, grown + self.epsilon * size, 0.0)
@@ -108,8 +109,3 @@ class TransversalError:
         doubt = self.error * np.linalg.norm(slope, axis=0) + self.error**2 * curvature / 2
         wrong = self.is_large & (doubt > _VISIBLE * self.rtol * self.largest_beta)
         return int(np.argmax(np.where(wrong, doubt, -1.0))) if wrong.any() else None
-
-
-def _second(rate: Array) -> Array:
-    """The largest eigenvalue apart from one zero; none for a single weight."""
-    return rate[:, -2] if rate.shape[1] > 1 else np.full(len(rate), -np.inf)

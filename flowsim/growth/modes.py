@@ -74,7 +74,9 @@ class Modes:
         ]
         back = np.argsort(np.concatenate(members))
         arrays = [np.concatenate(each)[back] for each in zip(*(part.arrays() for part in parts), strict=True)]
-        return cls(d, _merge_names([part.invariants for part in parts]), *arrays)
+        # Formulas that conserve different things share a label 'a | b'.
+        names = zip(*(part.invariants for part in parts), strict=True)
+        return cls(d, tuple(" | ".join(dict.fromkeys(options)) for options in names), *arrays)
 
     def arrays(self) -> tuple[Array, ...]:
         """All that has rows."""
@@ -281,8 +283,3 @@ def invariant_names(formula: Formula, weights: tuple[str, ...], vectors: Array, 
 
 def _times(value: float, name: str) -> str:
     return name if value == 1 else f"{value:.4g}*{name}"
-
-
-def _merge_names(names: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """One label per pair; formulas that conserve different things share it as 'a | b'."""
-    return tuple(" | ".join(dict.fromkeys(options)) for options in zip(*names, strict=True))

@@ -54,12 +54,9 @@ class ShrinkingMap(ProductMap):
     ) -> None:
         super().__init__(net, scale, direction, clock)
         self.log_decay, self.log_noise, self.log_eta2 = _logs_of(net, problem)
-        #: of E, in the unit of time
-        self.shrinkage = self._rates(self._waiting_logs())
-
-    def _waiting_logs(self) -> Array:
         log_k = np.logaddexp(self.log_decay, self.log_noise + (self.depth - 1) * self.log_eta2)
-        return np.asarray(log_k + math.log(self.depth - 2))
+        #: of E, in the unit of time
+        self.shrinkage = self._rates(np.asarray(log_k + math.log(self.depth - 2)))
 
     def _rates(self, logs: Array) -> Array:
         return np.exp(np.minimum(logs + self.log_unit, _LARGEST))

@@ -53,11 +53,6 @@ class Columns:
         return bool(self.is_dense and self.problem.X[:, suspects].any())
 
 
-def read_columns(problem: Problem, also: Index) -> Columns | SparseColumns:
-    """The columns of a problem; for sparse data those that are not empty, and those in `also`."""
-    return SparseColumns.of(problem.X, also) if hasattr(problem.X, "tocsr") else Columns(problem)
-
-
 @dataclass(frozen=True, eq=False)
 class SparseColumns:
     """The non-empty columns of sparse data, and given others; memory in proportion to the entries."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array, is_uniform
 from flowsim.errors import IntegrationError
-from flowsim.limits.columns import SparseColumns, read_columns
+from flowsim.limits.columns import Columns, SparseColumns
 from flowsim.limits.convex import Escape, cone_minimiser
 from flowsim.limits.dual_bounds import DualBounds
 from flowsim.limits.duals import follow
@@ -49,7 +49,8 @@ class DiagonalProcess:
                 y = y - problem.predict(np.broadcast_to(bounds.offset, (problem.d,)))
             data, y, self.units = in_units(problem, y)
         # From here on coordinates are indices among the columns that are read: without the empty ones of sparse data.
-        self.columns = read_columns(data, also=_standing(bounds)[0])
+        is_sparse = hasattr(data.X, "tocsr")
+        self.columns = SparseColumns.of(data.X, _standing(bounds)[0]) if is_sparse else Columns(data)
         self.bounds = bounds.of(self.columns.which) if isinstance(self.columns, SparseColumns) else bounds
         self.costs = (self.units.cost(self.bounds.upper_penalty), self.units.cost(self.bounds.lower_penalty))
         self.cone: ConeRegression[Key] | ConeMinimiser[Key] = (
@@ -177,7 +178,9 @@ class DiagonalProcess:
             unsure = rates <= noise
             error = noise * wait + self.rounding_per_residual[found] * self.spread
             if not unsure.any():
-                self.dual_rounding = max(self.dual_rounding, float(error.max()) / _typical(self.bounds, found))
+                thresholds = np.concatenate([self.bounds.upper[found], self.bounds.lower[found]])
+                least = float(thresholds[(thresholds > 0) & np.isfinite(thresholds)].min(initial=np.inf))
+                self.dual_rounding = max(self.dual_rounding, float(error.max()) / least)
                 return wait, found, signs
             self.rounding[found[unsure]] = noise[unsure]
             self.has_raised = True
@@ -244,12 +247,6 @@ class DiagonalProcess:
         i, sign = key
         column = self.columns.column(i)
         return column if sign > 0 else -column
-
-
-def _typical(bounds: DualBounds, coordinates: NDArray[np.int64]) -> float:
-    """The smallest positive threshold among some coordinates."""
-    values = np.concatenate([bounds.upper[coordinates], bounds.lower[coordinates]])
-    return float(values[(values > 0) & np.isfinite(values)].min(initial=np.inf))
 
 
 def _standing(bounds: DualBounds) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

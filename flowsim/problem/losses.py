@@ -161,10 +161,6 @@ def _shown(values: Array) -> str:
     return ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
 
 
-def _unbounded(y: Array) -> tuple[Array, Array]:
-    return np.full_like(y, -np.inf), np.full_like(y, np.inf)
-
-
 def _lipschitz(y: Array) -> tuple[Array, Array]:
     return -np.ones_like(y), np.ones_like(y)
 
@@ -189,7 +185,7 @@ SQUARED = Loss(
     slope=lambda f, y: f - y,
     curvature=lambda f, y: np.ones_like(f - y),
     log_value=lambda f, y: 2 * np.log(np.abs(f - y)) - np.log(2.0),
-    recession=_unbounded,
+    recession=lambda y: (np.full_like(y, -np.inf), np.full_like(y, np.inf)),
     infimum=_zero,
     conjugate=lambda s, y: s**2 / 2 + s * y,
     kernel=_compiled("squared"),
@@ -216,10 +212,6 @@ def _logistic_curvature(f: Array, y: Array) -> Array:
     return tail / (1.0 + tail) ** 2
 
 
-def _logistic_conjugate(s: Array, y: Array) -> Array:
-    return _entropy(-s * y) + _entropy(1.0 + s * y)
-
-
 LOGISTIC = Loss(
     name="logistic",
     formula="log(1 + exp(-y*f))",
@@ -229,7 +221,7 @@ LOGISTIC = Loss(
     log_value=lambda f, y: _log_softplus(-y * f),
     recession=lambda y: (np.minimum(-y, 0.0), np.maximum(-y, 0.0)),
     infimum=_zero,
-    conjugate=_logistic_conjugate,
+    conjugate=lambda s, y: _entropy(-s * y) + _entropy(1.0 + s * y),
     fault=_labels,
     kernel=_compiled("logistic"),
     margin_logs=_logistic_logs,
@@ -241,10 +233,6 @@ def _exp(x: Array) -> Array:
         return np.exp(x)
 
 
-def _exponential_recession(y: Array) -> tuple[Array, Array]:
-    return np.where(y > 0, -np.inf, 0.0), np.where(y > 0, 0.0, np.inf)
-
-
 EXPONENTIAL = Loss(
     name="exponential",
     formula="exp(-y*f)",
@@ -252,7 +240,7 @@ EXPONENTIAL = Loss(
     slope=lambda f, y: -y * _exp(-y * f),
     curvature=lambda f, y: y**2 * _exp(-y * f),
     log_value=lambda f, y: -y * f,
-    recession=_exponential_recession,
+    recession=lambda y: (np.where(y > 0, -np.inf, 0.0), np.where(y > 0, 0.0, np.inf)),
     infimum=_zero,
     conjugate=lambda s, y: _entropy(-s * y) + s * y,
     fault=_labels,

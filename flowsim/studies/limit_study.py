@@ -117,7 +117,8 @@ class LimitStudy(Saved):
 
     @property
     def median_time_error(self) -> Array:
-        return _median(self.time_errors)
+        finite = [row[np.isfinite(row)] for row in self.time_errors]
+        return np.array([np.median(row) if row.size else math.nan for row in finite])
 
     def table(self) -> pandas.DataFrame:
         """One row for each alpha: median and largest plateau error, jump-time errors, end-point error."""
@@ -245,7 +246,3 @@ def _rate(gamma: Array, errors: Array, order: int) -> Rate:
         residual = y - slope * x - intercept
         uncertainty = float(np.sqrt(residual @ residual / (len(x) - 2) / ((x - x.mean()) ** 2).sum()))
     return Rate(float(slope), uncertainty, float(np.exp(intercept)), expected, variable, int(use.sum()))
-
-
-def _median(errors: Array) -> Array:
-    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else math.nan for row in errors])

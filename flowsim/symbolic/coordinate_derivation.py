@@ -72,10 +72,6 @@ class CoordinateDerivation:
             return (sympy.Symbol(self._fresh("eta"), nonnegative=True),) * len(self.weights)
         return tuple(sympy.Symbol(self._fresh(f"eta_{name}"), nonnegative=True) for name in self.formula.weights)
 
-    @property
-    def _noisy_weights(self) -> tuple[sympy.Expr, ...]:
-        return tuple(w * (1 + sympy.Symbol(self._fresh(f"xi_{w.name}"), real=True)) for w in self.weights)
-
     def _fresh(self, name: str) -> str:
         while name in self.formula.weights:
             name += "_"
@@ -104,7 +100,8 @@ class CoordinateDerivation:
         found = expectation(self.phi, self.weights, stds, self.noise)
         name = dict(zip(stds, self.std, strict=True))
         # Multiplicative noise is written out: derivatives by a weight have a factor 1 + xi.
-        noisy = dict(zip(self.weights, self._noisy_weights, strict=True)) if self.noise.multiplicative else {}
+        names = self.weights if self.noise.multiplicative else ()
+        noisy = {w: w * (1 + sympy.Symbol(self._fresh(f"xi_{w.name}"), real=True)) for w in names}
         left = [part.phi.subs(noisy, simultaneous=True) for part in found.quadratures]
         mean = found.mean.xreplace(name) + sympy.Add(*map(E, left))
         # The kernels use expm1 for accuracy; the derivation shows exp.

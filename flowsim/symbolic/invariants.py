@@ -49,15 +49,12 @@ def invariant_basis(phi: sympy.Expr, x: Symbols, degree: int) -> list[sympy.Expr
         [n * monomial / symbol if n else sympy.S.Zero for symbol, n in zip(x, powers, strict=True)]
         for powers, monomial in zip(exponents, monomials, strict=True)
     ]
-    if phi.is_polynomial(*x) and term_bound(phi) <= MAX_TERMS and _is_rational(phi, x):
+    is_small = phi.is_polynomial(*x) and term_bound(phi) <= MAX_TERMS
+    if is_small and all(c.is_Rational for c in sympy.Poly(phi, *x).coeffs()):
         null = _polynomial_null_space(changes, slopes, x)
     else:
         null = _sampled_null_space(changes, slopes, x)
     return [_primitive(row, monomials) for row in null]
-
-
-def _is_rational(phi: sympy.Expr, x: Symbols) -> bool:
-    return all(c.is_Rational for c in sympy.Poly(phi, *x).coeffs())
 
 
 def generators(phi: sympy.Expr, x: Symbols, degree: int) -> list[sympy.Expr]:
