@@ -18,10 +18,10 @@ from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
 from flowsim.flows.dual import DualCoordinates
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.horizon import acceleration_in_units, gradient_bound, longest
 from flowsim.flows.loss_clock import log_loss_flow
-from flowsim.flows.options import FlowOptions
 from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.flows.shrinking import ShrinkingCoordinates
 from flowsim.flows.weights import WeightCoordinates

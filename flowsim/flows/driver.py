@@ -21,7 +21,7 @@ from flowsim.flows.dense import NOTHING, DenseOutput, View
 from flowsim.flows.determined import undetermined
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, unmoved
 from flowsim.flows.event_location import WholeRun, located_events, outcome, search
-from flowsim.flows.options import FlowOptions
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem, Regression
 from flowsim.results import TIME_CLOCKS, Clock, Trajectory

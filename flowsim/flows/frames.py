@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.flows.driver import run_flow
-from flowsim.flows.options import FlowOptions
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.flows.checks import check_options, check_times, positive
 from flowsim.flows.diagonal_flow import diagonal_flow
-from flowsim.flows.options import FlowOptions
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, resolve_alpha

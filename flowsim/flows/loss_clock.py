@@ -19,8 +19,8 @@ from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import DenseOutput, View
 from flowsim.flows.driver import run_flow
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.loss_growth import GrowthLossClock
-from flowsim.flows.options import FlowOptions
 from flowsim.growth.exponential import admits_growth
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.frames import FrameCoordinates, linear_flow, start_info
 from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
 from flowsim.flows.loss_growth import LAST_TIME
-from flowsim.flows.options import FlowOptions
 from flowsim.growth.couplings import LogarithmOfLoss, reduce_data
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork

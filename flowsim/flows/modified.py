@@ -28,7 +28,7 @@ from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_times, check_tolerances, positive
 from flowsim.flows.coordinates import Observed
 from flowsim.flows.driver import run_flow
-from flowsim.flows.options import FlowOptions
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.hints import hinting
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of

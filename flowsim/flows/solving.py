@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
-from flowsim.flows.options import FlowOptions
+from flowsim.flows.flow_options import FlowOptions
 from flowsim.solvers import SeparableSolution, Solution, integrate
 
 #: Tolerance of the second attempt.
