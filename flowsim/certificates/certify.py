@@ -22,6 +22,7 @@ from flowsim.certificates.registry import THEOREMS
 from flowsim.certificates.setting import Setting
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, quadratic_form
+from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, Regression, single_target
 from flowsim.results.saved import Saved
 
@@ -178,10 +179,7 @@ def certify(
     >>> rows.holds, rows["jump-times"].status
     (True, 'holds')
     """
-    if not isinstance(net, DiagonalNetwork | LinearNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
-    if not isinstance(problem, Problem):
-        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
+    check_types(net, problem)
     if isinstance(problem, MatrixSensing):
         raise ValueError(
             f"`problem` must have features X for the theorems; received {type(problem).__name__}. limit_study holds "

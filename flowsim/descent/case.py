@@ -22,6 +22,7 @@ from flowsim.descent.streams import Streams, child_seeds
 from flowsim.growth.continuation import start_from_state
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, read_start
 from flowsim.network.decay import rates
+from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, require_squares, single_target
 from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
@@ -33,10 +34,7 @@ _LOST = 0.1
 
 def check_pair(net: Any, problem: Any) -> None:
     """Check the types of network and problem, and that they fit."""
-    if not isinstance(problem, Problem):
-        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
-    if not isinstance(net, DiagonalNetwork | LinearNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
+    check_types(net, problem)
     if isinstance(net, DiagonalNetwork):
         single_target(problem)
 

@@ -16,6 +16,7 @@ from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.rest import flow_to_rest
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, InitialScale, LinearNetwork, Logs, resolve_alpha
+from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, require_squares
 from flowsim.results import Clock, State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
@@ -123,8 +124,7 @@ def gradient_flow(
     >>> round(float(traj.beta[-1, 0]), 6), traj.info["coordinates"]
     (2.0, 'growth')
     """
-    if not isinstance(problem, Problem):
-        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
+    check_types(net, problem)
     rtol, atol, max_steps = check_options(clock, coordinates, method, rtol, atol, max_steps)
     scale = resolve_alpha(alpha, start)
     if t_end is None and t_eval is not None:
@@ -162,6 +162,4 @@ def _flow(
             raise ValueError("`start` can be a state for a DiagonalNetwork only.")
         plain = cast("Mapping[str, ArrayLike] | None", start)
         return linear_flow_on(net, problem, scale, plain, pretrained, options)
-    if not isinstance(net, DiagonalNetwork):
-        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
     return diagonal_flow(net, problem, scale, start, pretrained, coordinates, events, options)

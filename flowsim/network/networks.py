@@ -16,6 +16,7 @@ from flowsim.network.decay import Decay, DecaySchedule, check_decay
 from flowsim.network.formula import Formula
 from flowsim.network.noise import Noise
 from flowsim.plain_numbers import count
+from flowsim.problem import Problem
 
 
 class DiagonalNetwork:
@@ -235,3 +236,11 @@ class LinearNetwork:
         noise = "" if self.noise is None else f", noise={self.noise!r}"
         decay = f", weight_decay={self.weight_decay!r}" if self.weight_decay else ""
         return f"LinearNetwork(width={self.width}{noise}{decay})"
+
+
+def check_types(net: Any, problem: Any) -> None:
+    """Raise ValueError unless they are a network and a problem."""
+    if not isinstance(net, DiagonalNetwork | LinearNetwork):
+        raise ValueError(f"`net` must be a DiagonalNetwork or LinearNetwork; received {type(net).__name__}.")
+    if not isinstance(problem, Problem):
+        raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
