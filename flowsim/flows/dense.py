@@ -25,6 +25,7 @@ NOTHING = Solution(np.zeros(1), np.zeros((1, 0)), [], Status.COMPLETED, "", {})
 _ALL = slice(None)
 #: Fields of a State that are clocks, and those that coordinates observe.
 _CLOCK_OF: dict[str, Clock] = dict(zip(TIMES, TIME_CLOCKS, strict=True))
+_FIELD_OF = {clock: name for name, clock in _CLOCK_OF.items()}
 _OBSERVED = {each.name for each in fields(Observed)}
 #: Entries of states computed at once, where not all are kept.
 _ENTRIES = 1 << 20
@@ -48,6 +49,8 @@ class DenseOutput:
     covered: float = 0.0
     #: further binary exponent of the unit of time
     exponent: int = 0
+    #: where the run ends, a step and a position in it; None for the end of the last step
+    end: tuple[int, float] | None = None
 
     @property
     def t(self) -> Array:
@@ -102,6 +105,19 @@ class DenseOutput:
 
     def __call__(self, values: Array, clock: Clock) -> State:
         return self.look(values, clock).state
+
+    def span(self, clock: Clock) -> tuple[float, float]:
+        """Where the run begins and ends on a clock; (0, 0) if it took no step."""
+        if not len(self.h):
+            return 0.0, 0.0
+        step, position = (len(self.h) - 1, 1.0) if self.end is None else self.end
+        state = self.at_steps(np.array([0, step]), np.array([0.0, position])).state
+        if clock == "log_loss":
+            assert state.log_loss is not None
+            first, last = -state.log_loss
+        else:
+            first, last = getattr(state, _FIELD_OF[clock])
+        return float(first), float(last)
 
     def after(self, steps: Solution | SeparableSolution) -> DenseOutput:
         """The dense output of the next steps."""

@@ -20,7 +20,7 @@ from flowsim.flows.coordinates import Coordinates
 from flowsim.flows.dense import NOTHING, DenseOutput, View
 from flowsim.flows.determined import undetermined
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, unmoved
-from flowsim.flows.event_location import WholeRun, located_events, outcome, search
+from flowsim.flows.event_location import located_events, outcome, search
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.solving import solve
 from flowsim.problem import Problem, Regression
@@ -92,9 +92,9 @@ def run_flow(
         end, passed = _where_reached(run, clock, t_end)
         t_eval = passed if t_eval is None else t_eval
     view = run.steps(last) if t_eval is None or not success else run.look(t_eval, clock, last)
-    estimate = None
+    run.end, estimate = end, None
     if options.estimate_error and success and len(solution.h):
-        estimate = _estimate(run, view, end, options)
+        estimate = _estimate(run, view, options)
     # Advice for steps that fell to the spacing of floats.
     advice = getattr(coordinates, "at_floor", None) if solution.status is Status.STEP_FLOOR else None
     message = "; ".join([message, *([advice] if advice else []), *undetermined(coordinates, solution)])
@@ -120,7 +120,7 @@ def run_flow(
         },
         error_estimate=estimate,
         events=located_events(run, found),
-        dense=WholeRun(run, end),
+        dense=run,
     )
     if not success:
         message = _reason(coordinates, problem, solution, view) or message
@@ -207,9 +207,9 @@ def _beyond_floats(view: View, problem: Problem, safe_size: float | None) -> str
     )
 
 
-def _estimate(run: DenseOutput, view: View, end: tuple[int, float] | None, options: FlowOptions) -> Array:
+def _estimate(run: DenseOutput, view: View, options: FlowOptions) -> Array:
     rtol, step_count = options.rtol, len(run.h)
-    step, position = (step_count - 1, 1.0) if end is None else end
+    step, position = (step_count - 1, 1.0) if run.end is None else run.end
     until = float(run.variable(run.at_steps(np.array([step]), np.array([position])))[0])
     goal = run.goal(until)
     for factor in companions(rtol):

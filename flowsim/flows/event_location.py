@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.flows.dense import DenseOutput, View
-from flowsim.results import Clock, State
+from flowsim.results import Clock
 from flowsim.results.events import Event, Events
 from flowsim.solvers import Event as Sought
 from flowsim.solvers import Occurrence, find_events
@@ -20,38 +19,6 @@ from flowsim.solvers import Occurrence, find_events
 _BLOCK, _ENTRIES = 256, 1 << 20
 _SAMPLES_PER_STEP = 9
 _NOTHING = Events()
-_FIELD = {"time": "t", "accelerated": "accelerated_time", "arclength": "arclength"}
-
-
-@dataclass(eq=False)
-class WholeRun:
-    """The dense output that a trajectory keeps: readable from start to end, whatever times were requested.
-
-    `end` is the end of the run, a step and a position from 0 to 1 in it; None for the end of the last step.
-    """
-
-    run: DenseOutput
-    end: tuple[int, float] | None = None
-
-    def __call__(self, values: Array, clock: Clock) -> State:
-        return self.run(values, clock)
-
-    def some(self, values: Array, clock: Clock, only: NDArray[np.intp]) -> Array:
-        """beta of some coordinates alone, shape (K, len(only))."""
-        return self.run.some(values, clock, only)
-
-    def span(self, clock: Clock) -> tuple[float, float]:
-        """Where the run begins and ends on a clock; (0, 0) if it took no step."""
-        if not len(self.run.h):
-            return 0.0, 0.0
-        step, position = (len(self.run.h) - 1, 1.0) if self.end is None else self.end
-        state = self.run.at_steps(np.array([0, step]), np.array([0.0, position])).state
-        if clock == "log_loss":
-            assert state.log_loss is not None
-            first, last = -state.log_loss
-        else:
-            first, last = getattr(state, _FIELD[clock])
-        return float(first), float(last)
 
 
 def search(

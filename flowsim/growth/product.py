@@ -49,19 +49,6 @@ class ProductShape:
         self.edges, self.values = np.array([self.top]), np.array([self.at_top])
         self._extend(panels, width)
 
-    def distances(self, c: Array) -> tuple[Array, Array]:
-        """From c to the infinity above and to the one below."""
-        if self.balanced:
-            power = self.count - 1
-            with np.errstate(divide="ignore"):
-                far = np.abs(c) ** -power / power
-            return np.where(c > 0, far, np.inf), np.where(c < 0, far, np.inf)
-        ahead = self.value(np.abs(c))
-        if not self.crosses:
-            return np.where(c > 0, ahead, np.inf), np.where(c < 0, ahead, np.inf)
-        behind = 2 * self.values[-1] - ahead
-        return np.where(c >= 0, ahead, behind), np.where(c >= 0, behind, ahead)
-
     def value(self, x: Array) -> Array:
         """R(x)."""
         logs = log_abs(x)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from flowsim.growth.distance_unit import DistanceUnit
 from flowsim.growth.product import ProductShape
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
+from flowsim.symbolic.thresholds import product_thresholds
 
 #: Convergence of the integrator's series: ratio of the smallest weight that matters to the conserved differences.
 _RATIO = 0.1
@@ -128,19 +130,15 @@ class ProductMap:
         keys = np.vstack([order, self.stuck])
         shapes, which = np.unique(keys, axis=1, return_inverse=True)
         self.which = which.ravel()
+        self._poles = product_thresholds(direction)
         self.shapes = [None if column[-1] else ProductShape(column[:-1]) for column in shapes.T]
         self.unit = self.unit.meeting(self.distance)
 
     def thresholds(self) -> tuple[Array, Array]:
         """The poles of the dual above and below, in units of ``alpha^(2-L)``."""
-        above, below = np.full(self.d, np.inf), np.full(self.d, np.inf)
-        for number, shape in enumerate(self.shapes):
-            if shape is not None:
-                here = self.which == number
-                above[here], below[here] = shape.distances(self.c[here])
-        return above, below
+        return self._poles
 
-    @property
+    @cached_property
     def distance(self) -> Array:
         """Distances from the start to both poles, (2, d)."""
         with np.errstate(over="ignore"):
@@ -175,7 +173,8 @@ class ProductMap:
             else:
                 scaled = self.unit.log(near[:, here]) + (self.depth - 2) * alpha + farther[:, here]
                 # A start so far from its pole that it never moves within the range of time.
-                scaled = np.where(np.isinf(near[:, here]), np.log(np.minimum(*shape.distances(self.c[here]))), scaled)
+                at_start = np.log(np.minimum(*self._poles))[here]
+                scaled = np.where(np.isinf(near[:, here]), at_start, scaled)
                 log_c[:, here] = shape.inverse(scaled.ravel()).reshape(scaled.shape)
         logs = alpha + np.logaddexp(2 * log_c[:, None, :], log_abs(self.gaps)) / 2
         return logs, sign

@@ -45,11 +45,6 @@ def noise_variances(net: LinearNetwork) -> tuple[float, float]:
     return float(eta_u**2), float(eta_v**2)
 
 
-def imbalance(U: Array, V: Array) -> Array:
-    """``U^T U - V^T V`` over any leading axes: conserved without noise."""
-    return np.swapaxes(U, -1, -2) @ U - np.swapaxes(V, -1, -2) @ V
-
-
 @dataclass(frozen=True, eq=False)
 class LinearData:
     r"""The data of a flow or descent of U V^T, in the row space of X.

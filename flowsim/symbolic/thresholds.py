@@ -35,12 +35,13 @@ _MAX_SPANS = 200
 
 def product_thresholds(start: Array) -> tuple[Array, Array]:
     """Product of L >= 3 weights started along `start` (L, d)."""
-    size = np.abs(start)
-    scale = size.max(axis=0)
+    size = np.sort(np.abs(start), axis=0)
+    scale = size[-1]
     order = len(start)
     is_nonzero = scale > 0
-    unit = np.sort(size, axis=0) / np.where(is_nonzero, scale, 1.0)
-    tied = unit[0] == unit[1]
+    divisor = np.where(is_nonzero, scale, 1.0)
+    unit = size / divisor
+    tied = size[0] == size[1]
     with np.errstate(divide="ignore", over="ignore"):
         unscale = scale ** (2.0 - order)
     own = np.full(unit.shape[1], np.inf)
@@ -48,8 +49,8 @@ def product_thresholds(start: Array) -> tuple[Array, Array]:
     own_side = is_nonzero & (unit[1] > 0)
     own[own_side] = _half_integral(unit[:, own_side] ** 2)
     crossing = is_nonzero & ~tied
-    # Differences of squares as products, accurate for near-ties.
-    shifted = (unit - unit[0]) * (unit + unit[0])
+    # Differences of squares as products, of which differences of floats are exact for near-ties.
+    shifted = (size - size[0]) / divisor * (unit + unit[0])
     across[crossing] = 2.0 * _half_integral(shifted[:, crossing]) - own[crossing]
     negative = np.prod(np.sign(start), axis=0) < 0
     plus, minus = np.where(negative, across, own), np.where(negative, own, across)

@@ -6,6 +6,7 @@ import math
 
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.multistep.distances import UNIT, sides_at, size_to_distance, values_of
+from flowsim.solvers.multistep.reading import change_at
 
 #: Size of a power law below which its motion is below any tolerance.
 _TINY = 1e-18
@@ -21,16 +22,6 @@ def _at(start, end, x, line, line_end, curve, curve_end):
     left, right = start * (1.0 + 3.0 * x + 6.0 * xx), end * (1.0 + 3.0 * y + 6.0 * yy)
     left, right = left + line * x * (1.0 + 3.0 * x), right - line_end * y * (1.0 + 3.0 * y)
     return yy * y * (left + 0.5 * curve * xx) + xx * x * (right + 0.5 * curve_end * yy)
-
-
-@bare()
-def _rate_at(change, x, line, line_end, curve, curve_end):
-    """Its derivative by x."""
-    p = change - line - 0.5 * curve
-    q = line_end - line - curve
-    s = 0.5 * (curve_end - curve)
-    c_3, c_4, c_5 = 10.0 * p - 4.0 * q + s, 7.0 * q - 15.0 * p - 2.0 * s, 6.0 * p - 3.0 * q + s
-    return line + x * (curve + x * (3.0 * c_3 + x * (4.0 * c_4 + x * 5.0 * c_5)))
 
 
 @bare()
@@ -79,6 +70,6 @@ def speeds(tables, h, place, f, df, nodes, out):
                     fall = values_of(sides, side, i, distance)[1]
                     if fall > 0.0:
                         # The change of beta in the step, since the square of the speed may overflow.
-                        rate = _rate_at(end - start, x, line, line_end, curve, curve_end)
+                        rate = change_at(end - start, line, line_end, curve, curve_end, x)[1]
                         square += (fall * unit * rate) ** 2
             out[a, j] = math.sqrt(square) / h[a]

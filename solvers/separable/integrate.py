@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from flowsim.solvers.events import Event, find_events
+from flowsim.solvers.separable.base import LOAD_ALL, Done, NativeRun
+from flowsim.solvers.separable.distance_run import Distances
 from flowsim.solvers.separable.flow import SeparableFlow
-from flowsim.solvers.separable.run import run_of
+from flowsim.solvers.separable.multistep_run import Multistep
+from flowsim.solvers.separable.screened_run import ScreenedRun
 from flowsim.solvers.separable.solution import SeparableSolution
 from flowsim.solvers.solution import Status
 
@@ -25,7 +28,7 @@ def integrate_separable(
     tol: float = 1e-6,
     max_steps: int = 200_000,
     progress: Callable[[float], None] | None = None,
-    done: Callable[[SeparableSolution], bool] | None = None,
+    done: Done | None = None,
     events: Sequence[Event] = (),
 ) -> SeparableSolution:
     """Integrate from nu = 0 over [0, t_end].
@@ -53,22 +56,32 @@ def integrate_separable(
         Never raises for a failed integration: the status says how it ended.
     """
     if not events:
-        return run_of(flow, t_end, tol, max_steps, progress, done)
+        return _kind(flow)(flow, t_end, tol, max_steps, progress, done).solve()
     terminal = [event for event in events if event.terminal]
 
     def over(steps: SeparableSolution) -> bool:
         return bool(find_events(steps, terminal)) or (done is not None and done(steps))
 
-    solution = run_of(flow, t_end, tol, max_steps, progress, over if terminal else done)
+    solution = _kind(flow)(flow, t_end, tol, max_steps, progress, over if terminal else done).solve()
     found = find_events(solution, events)
     last = next((one for one in found if one.event.terminal), None)
     if last is None:
         return replace(solution, events=found)
     # The same steps again, with a shorter last one.
-    again = run_of(flow, max(last.t, np.finfo(float).tiny), tol, max_steps)
+    again = integrate_separable(flow, max(last.t, np.finfo(float).tiny), tol=tol, max_steps=max_steps)
     kept = [one for one in found if (one.step, one.position) <= (last.step, last.position)]
     status = Status.EVENT if again.status.success else again.status
     return replace(again, events=kept, status=status, message=status.value)
+
+
+def _kind(flow: SeparableFlow) -> type[NativeRun]:
+    """The kind of run for a flow."""
+    most, loads_all = SeparableFlow.MOST_WITH_LOSS, flow.loss is not None or flow.curves is not None
+    if loads_all and flow.d > most:
+        raise ValueError(f"a loss other than squares and a tabulated map take no more than {most} coordinates.")
+    if flow.power > 0:
+        return Distances
+    return Multistep if loads_all or flow.d <= LOAD_ALL else ScreenedRun
 
 
 def integrate_ensemble(

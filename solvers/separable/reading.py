@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, bare, compiled, padded
-from flowsim.solvers.multistep.constants import SQUARED
+from flowsim.solvers.multistep.reading import weights_at
 from flowsim.solvers.simd import (
     EIGHT,
     WITHIN,
@@ -74,18 +74,6 @@ def sums(exponentials, z, t, terms, out):
             if whole < count:
                 rest = load_part(z, at + whole, count - whole)
                 store_part(out, at + whole, count - whole, _sum(terms, width, columns, whole, rest, t[row]))
-
-
-@bare()
-def _polynomial(length, x):
-    """Weights of f and f' of both ends, and of the difference of z, in the polynomial of degree 5 at x, 0 to 1."""
-    y, cube, half = 1.0 - x, x * x * x, 0.5 * min(length, SQUARED) * min(length, SQUARED)
-    along = cube * (10.0 - x * (15.0 - 6.0 * x))
-    from_left, from_right = (
-        length * (x - cube * (6.0 - x * (8.0 - 3.0 * x))),
-        -length * cube * (4.0 - x * (7.0 - 3.0 * x)),
-    )
-    return along, from_left, from_right, half * x * x * y * y * y, half * cube * y * y
 
 
 def laid_out(exponentials):
@@ -183,7 +171,7 @@ def sums_at(rows, t, h, z, apart, times, step, position, out):
             x, left = 0.0, right
         ends = (pointer(z, left), pointer(z, right), pointer(z, left + apart), pointer(z, right + apart),
                 pointer(z, left + 2 * apart), pointer(z, right + 2 * apart))  # fmt: skip
-        weights = _polynomial(h[step[row]], x)
+        weights = weights_at(h[step[row]], x)
         if not (is_moderate and _moderate_row(terms, sizes, ends, weights, times[row], to)):
             _row(terms, sizes, ends, weights, times[row], to)
 

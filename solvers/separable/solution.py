@@ -58,34 +58,22 @@ class NodeSteps:
     curves: Curves | None = None
     loaded: NDArray[np.int64] | None = None  # None: all; else z is that of these coordinates, and nu
 
-    @property
-    def z(self) -> Array:
-        return self.nodes[0]
-
-    @property
-    def f(self) -> Array:
-        return self.nodes[1]
-
-    @property
-    def df(self) -> Array:
-        return self.nodes[2]
-
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
         out = np.empty((len(self.h), len(nodes)))
         if self.curves is not None:
             step, theta = np.repeat(np.arange(len(self.h)), len(nodes)), np.tile(nodes, len(self.h))
-            z, rate = np.empty((len(step), self.z.shape[1])), np.empty((len(step), self.z.shape[1]))
-            _multistep_reading().between(self.h, self.z, self.f, self.df, step, theta, z)
-            _multistep_reading().rates_between(self.h, self.z, self.f, self.df, step, theta, rate)
+            z, rate = np.empty((2, len(step), self.nodes.shape[2]))
+            _multistep_reading().between(self.h, *self.nodes, step, theta, z)
+            _multistep_reading().rates_between(self.h, *self.nodes, step, theta, rate)
             return np.linalg.norm(self.curves(z)[1] * rate, axis=1).reshape(out.shape)
-        _multistep_reading().speeds(self.exponential, self.t, self.h, self.z, self.f, self.df, nodes, out)
+        _multistep_reading().speeds(self.exponential, self.t, self.h, *self.nodes, nodes, out)
         return out
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
         """z at positions `theta` of steps."""
-        out = np.empty((len(step), self.z.shape[1]))
-        _multistep_reading().between(self.h, self.z, self.f, self.df, step, theta, out)
+        out = np.empty((len(step), self.nodes.shape[2]))
+        _multistep_reading().between(self.h, *self.nodes, step, theta, out)
         if self.loaded is not None:
             return out[:, : len(self.loaded)], out[:, len(self.loaded) :]
         return out, np.empty((0, flow.rows))

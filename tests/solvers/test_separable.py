@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.sparse.linalg import aslinearoperator
 
 from flowsim.solvers import SeparableFlow, Status, integrate_ensemble, integrate_separable
-from flowsim.solvers.separable import run as module
+from flowsim.solvers.separable import integrate as module
 from tests.solvers.separable_families import EXPONENTS, KINDS, draw, two_layer
 
 TOL = 1e-6
