@@ -281,15 +281,13 @@ class LinearObserved:
     def imbalance(self) -> Array:
         matrix, unit = self._imbalance
         with np.errstate(under="ignore", over="ignore"):
-            out: Array = np.exp(unit)[:, None, None] * matrix
-        return out
+            return np.exp(unit)[:, None, None] * matrix
 
     @property
     def log_imbalance(self) -> Array:
         matrix, unit = self._imbalance
         with np.errstate(divide="ignore"):
-            out: Array = np.log(np.abs(matrix)) + unit[:, None, None]
-        return out
+            return np.log(np.abs(matrix)) + unit[:, None, None]
 
     def _lifted(self, weights: _Weights) -> Mapping[str, Array]:
         basis = self._growth.compression.basis

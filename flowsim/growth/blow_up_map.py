@@ -68,22 +68,12 @@ class BlowUpMap(OnCurves):
         self.order = leading_of(net.distinct[0]).order
         self.unit = DistanceUnit.of(self.order, clock or scale)
         self.log_unit = self.unit.wait
-        self.kinds = net.kinds(self.d)
+        self.shift = np.zeros(1)
+        self.base = np.array([value_at_origin(formula) for formula in net.distinct])[self.kinds]
         self.curves: list[tuple[Branch, Branch]] = []
-        self.rows: list[list[int]] = []
-        self.which = np.full(self.d, -1, dtype=np.int64)
-        self.shift, self.base = np.zeros(1), np.zeros(self.d)
-        for kind, formula in enumerate(net.distinct):
-            here = np.flatnonzero(self.kinds == kind)
-            rows = [net.weights.index(name) for name in formula.weights]
-            self.base[here] = value_at_origin(formula)
-            chosen: Any = direction[np.ix_(np.array(rows), here)]
-            starts, inverse = np.unique(chosen, axis=1, return_inverse=True)
-            self.which[here] = len(self.curves) + inverse.ravel()
-            for column in starts.T:
-                above, below = (grow(formula, column, scale.log, sign, FARTHER * (size or 1.0)) for sign in (1.0, -1.0))
-                self.rows.append(rows)
-                self.curves.append((above, below))
+        for formula, column in self.starts:
+            above, below = (grow(formula, column, scale.log, sign, FARTHER * (size or 1.0)) for sign in (1.0, -1.0))
+            self.curves.append((above, below))
         self.unit = self.unit.meeting(self.distance)
 
     @cached_property

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowsim.arrays import Array, log_abs
 from flowsim.network.decay import Decay, decay_of
-from flowsim.network.linear_algebra import LinearData, noise_variances
+from flowsim.network.linear_algebra import LinearData, noise_variances, singular_parts
 from flowsim.network.networks import LinearNetwork
 from flowsim.problem import MatrixSensing, Problem, Regression
 from flowsim.problem.entries import dense
@@ -37,8 +37,8 @@ class Squares:
 
 
 @dataclass(frozen=True, eq=False)
-class AnyLoss:
-    """``G = -X^T (w loss'(X beta, y)) / n``, X in the basis of its right singular vectors."""
+class _OfFeatures:
+    """A loss of ``features beta``: X in the basis of its right singular vectors."""
 
     problem: Problem
     features: Array
@@ -46,19 +46,18 @@ class AnyLoss:
     curvature_columns: Array
     signal: None = None
 
+
+class AnyLoss(_OfFeatures):
+    """``G = -X^T (w loss'(X beta, y)) / n``."""
+
     def value(self, product: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step may leave the range of floats: it is rejected
-            out: Array = -self.features.T @ self._slopes(self.features @ product) / len(self.features)
-        return out
+            return -self.features.T @ self._shaped(self.problem.slopes, self.features @ product) / len(self.features)
 
     def change(self, product: Array, change: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
             bend = self._shaped(self.problem.curvatures, self.features @ product)
-            out: Array = -self.features.T @ (bend * (self.features @ change)) / len(self.features)
-        return out
-
-    def _slopes(self, predictions: Array) -> Array:
-        return self._shaped(self.problem.slopes, predictions)
+            return -self.features.T @ (bend * (self.features @ change)) / len(self.features)
 
     def _shaped(self, function: Callable[[Array], Array], predictions: Array) -> Array:
         if self.problem.y.ndim == 2:
@@ -66,15 +65,8 @@ class AnyLoss:
         return function(predictions[..., 0])[..., None]
 
 
-@dataclass(frozen=True, eq=False)
-class LogarithmOfLoss:
+class LogarithmOfLoss(_OfFeatures):
     """``G = -grad ln L`` for a loss that decreases to 0 with the margin; its size is that of X throughout."""
-
-    problem: Problem
-    features: Array
-    curvature_rows: Array
-    curvature_columns: Array
-    signal: None = None
 
     def value(self, product: Array) -> Array:
         return self.features.T @ self._parts(product)[1]
@@ -232,16 +224,14 @@ def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False
         noise_u, noise_v = data.damping(net)
         coupling = Squares(data.signal, data.curvatures, np.ones(m))
         return ReducedData(coupling, data.directions, noise_u, np.full(m, noise_v), decay, data.excess, data.least_loss)
-    X = dense(problem)
-    left, values, right = np.linalg.svd(X, full_matrices=False)
-    rank = int(np.sum(values > values.max(initial=0.0) * max(X.shape) * np.finfo(float).eps))
-    if rank == 0:
+    left, values, directions = singular_parts(dense(problem))
+    if not len(values):
         raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
-    features = np.ascontiguousarray(left[:, :rank] * values[:rank])
+    features, still = np.ascontiguousarray(left * values), np.zeros(len(values))
     bend = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
     kind = LogarithmOfLoss if of_logarithm else AnyLoss
-    general = kind(problem, features, values[:rank] ** 2 / problem.n * max(bend, 1e-3), np.ones(m))
-    return ReducedData(general, np.ascontiguousarray(right[:rank].T), np.zeros(rank), np.zeros(m), decay, None, None)
+    general = kind(problem, features, values**2 / problem.n * max(bend, 1e-3), np.ones(m))
+    return ReducedData(general, directions, still, np.zeros(m), decay, None, None)
 
 
 def _measured(net: LinearNetwork, problem: MatrixSensing, decay: Decay) -> ReducedData:

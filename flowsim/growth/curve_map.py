@@ -13,7 +13,7 @@ from flowsim.growth.arrivals import growth_thresholds
 from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
 from flowsim.growth.resolved_curves import total_change
-from flowsim.network import DiagonalNetwork, InitialScale
+from flowsim.network import DiagonalNetwork, Formula, InitialScale
 from flowsim.solvers.separable.curves import CurveArrays
 
 #: Tables are extended beyond the point needed by this part of their length.
@@ -38,6 +38,20 @@ class OnCurves:
 
     def __init__(self, net: DiagonalNetwork, scale: InitialScale, direction: Array) -> None:
         self.net, self.scale, self.direction = net, scale, direction
+        self.kinds = net.kinds(direction.shape[1])
+        #: of every curve: its formula, where it starts, and the rows of its weights among the network's
+        self.starts: list[tuple[Formula, Array]] = []
+        self.rows: list[list[int]] = []
+        #: (d,), the curve of each coordinate
+        self.which = np.zeros(direction.shape[1], dtype=np.int64)
+        for kind, formula in enumerate(net.distinct):
+            here = np.flatnonzero(self.kinds == kind)
+            rows = [net.weights.index(name) for name in formula.weights]
+            chosen: Any = direction[np.ix_(np.array(rows), here)]
+            columns, inverse = np.unique(chosen, axis=1, return_inverse=True)
+            self.which[here] = len(self.starts) + inverse.ravel()
+            self.starts += [(formula, column) for column in columns.T]
+            self.rows += [rows] * columns.shape[1]
 
     @cached_property
     def _kernels(self) -> Any:
@@ -88,30 +102,18 @@ class CurveMap(OnCurves):
     ) -> None:
         super().__init__(net, scale, direction)
         self._reach: Array = np.zeros((2, direction.shape[1]))
-        d = direction.shape[1]
-        kinds = net.kinds(d)
         self.curves: list[Curve] = []
-        self.which = np.zeros(d, dtype=np.int64)
-        #: rows of each curve's weights among the network's
-        self.rows: list[list[int]] = []
-        for kind, formula in enumerate(net.distinct):
-            here = np.flatnonzero(kinds == kind)
-            rows = [net.weights.index(name) for name in formula.weights]
-            chosen: Any = direction[np.ix_(np.array(rows), here)]
-            starts, inverse = np.unique(chosen, axis=1, return_inverse=True)
-            self.which[here] = len(self.curves) + inverse.ravel()
-            for column in starts.T:
-                curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)
-                if curve.origin.order > 2 and total_change(formula, scale, column, reach) <= _STILL:
-                    curve.stand()
-                curve.farthest = max(curve.farthest, _FARTHER * abs(curve.above.beta))
-                if not math.isfinite(curve.above.beta):
-                    raise ValueError(
-                        f"`start` puts the formula {formula.text!r} where it is undefined: its weights are "
-                        f"{scale} times {column.tolist()}."
-                    )
-                self.curves.append(curve)
-                self.rows.append(rows)
+        for formula, column in self.starts:
+            curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)
+            if curve.origin.order > 2 and total_change(formula, scale, column, reach) <= _STILL:
+                curve.stand()
+            curve.farthest = max(curve.farthest, _FARTHER * abs(curve.above.beta))
+            if not math.isfinite(curve.above.beta):
+                raise ValueError(
+                    f"`start` puts the formula {formula.text!r} where it is undefined: its weights are "
+                    f"{scale} times {column.tolist()}."
+                )
+            self.curves.append(curve)
         self.base = np.array([curve.constant for curve in self.curves])[self.which]
         self.shift = np.zeros(1)
         self._table: CurveTable | None = None

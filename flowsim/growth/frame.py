@@ -165,8 +165,7 @@ class LinearGrowth:
             outer = self.outside.value(t, states.shift) @ self.hidden
             rate = self.data.lift(dU @ across + U @ dacross)
             rate += outer @ dacross - decay * (outer @ across)
-            out: Array = np.exp(2 * states.shift)[:, None, None] * rate
-        return out
+            return np.exp(2 * states.shift)[:, None, None] * rate
 
     def weights(self, t: Array, states: FrameStates) -> tuple[Array, Array]:
         """U (T, D, k) and V (T, m, k) in the compressed basis, times ``exp(-shift)``."""
@@ -245,8 +244,7 @@ class LinearGrowth:
         U, V = self.halves(states)
         with np.errstate(under="ignore"):
             square = np.exp(2 * states.shift)[:, None, None]
-            out: Array = square * (np.swapaxes(U, -1, -2) @ U - np.swapaxes(V, -1, -2) @ V)
-        return out
+            return square * (np.swapaxes(U, -1, -2) @ U - np.swapaxes(V, -1, -2) @ V)
 
     def _imbalance_rate(self, t: Array, states: FrameStates) -> Array:
         U, V = self.halves(states)
@@ -254,8 +252,7 @@ class LinearGrowth:
         with np.errstate(under="ignore"):
             square = -2 * np.exp(2 * states.shift)[:, None, None]
             a, b = self.data.damping_u[:, None] + decay, self.data.damping_v[:, None] + decay
-            out: Array = square * (np.swapaxes(U, -1, -2) @ (a * U) - np.swapaxes(V, -1, -2) @ (b * V))
-        return out
+            return square * (np.swapaxes(U, -1, -2) @ (a * U) - np.swapaxes(V, -1, -2) @ (b * V))
 
     def _paired_departure(self, t: Array, states: FrameStates) -> Array:
         first, unit = self.start.conserved()

@@ -111,16 +111,10 @@ class Block:
         return np.concatenate([self.features.T @ Z[:R], self.targets.T @ Z[R:]])
 
 
-def weight_penalties(net: LinearNetwork, data: LinearData) -> tuple[Array, float]:
-    """a (rank,) and b: noise and weight decay add ``tr U^T a U / 2 + b |V|^2 / 2`` to the loss."""
-    a, b = data.damping(net)
-    return a + net.constant_decay, b + net.constant_decay
-
-
 def whole_block(net: LinearNetwork, data: LinearData) -> Block:
     """All of the data as one block."""
-    R, m = data.signal.shape
-    return Block(np.eye(R), np.eye(m), data.curvatures, data.signal, *weight_penalties(net, data))
+    (R, m), (a, b), decay = data.signal.shape, data.damping(net), net.constant_decay
+    return Block(np.eye(R), np.eye(m), data.curvatures, data.signal, a + decay, b + decay)
 
 
 def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:

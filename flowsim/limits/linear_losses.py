@@ -25,6 +25,7 @@ import numpy as np
 from flowsim.arrays import Array, log_abs
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
 from flowsim.network import LinearNetwork
+from flowsim.network.linear_algebra import singular_parts
 from flowsim.problem import Problem
 from flowsim.problem.entries import dense
 from flowsim.problem.losses import Loss
@@ -48,14 +49,12 @@ class LossData(ReducedLinearData):
     @classmethod
     def of(cls, problem: Problem) -> LossData:
         """The data of a problem whose targets are a matrix."""
-        left, values, right = np.linalg.svd(dense(problem), full_matrices=False)
-        rank = int(np.sum(values > values.max(initial=0.0) * max(problem.n, problem.d) * np.finfo(float).eps))
-        features = left[:, :rank] * values[:rank]
+        left, values, directions = singular_parts(dense(problem))
+        features = left * values
         zero = np.zeros(problem.y.shape)
         bend = max(float(problem.curvatures(zero).mean()), np.finfo(float).tiny)
         signal = -features.T @ problem.slopes(zero) / problem.n
-        directions = np.ascontiguousarray(right[:rank].T)
-        return cls(problem, directions, bend * values[:rank] ** 2 / problem.n, signal, features)
+        return cls(problem, directions, bend * values**2 / problem.n, signal, features)
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,13 @@ def noise_variances(net: LinearNetwork) -> tuple[float, float]:
     return float(eta_u**2), float(eta_v**2)
 
 
+def singular_parts(X: Array) -> tuple[Array, Array, Array]:
+    """Singular vectors (n, r) and values (r,) of X, and an orthonormal basis (d, r) of its row space, to rounding."""
+    left, values, right = np.linalg.svd(X, full_matrices=False)
+    rank = int(np.sum(values > values.max(initial=0.0) * max(X.shape) * np.finfo(float).eps))
+    return left[:, :rank], values[:rank], np.ascontiguousarray(right[:rank].T)
+
+
 @dataclass(frozen=True, eq=False)
 class LinearData:
     r"""The data of a flow or descent of U V^T, in the row space of X.
@@ -86,19 +93,16 @@ class LinearData:
         X = dense(problem)
         require_squares(problem, "the singular values of the data")
         Y = problem.y.reshape(problem.n, -1)
-        left, values, right = np.linalg.svd(X, full_matrices=False)
-        threshold = (values[0] if len(values) else 0.0) * max(X.shape) * np.finfo(float).eps
-        rank = int(np.sum(values > threshold))
-        left, values, right = left[:, :rank], values[:rank], right[:rank]
+        left, values, directions = singular_parts(X)
         projected = left.T @ Y
         # What is rounding of Y would grow like a signal, however late.
         projected[np.abs(projected) <= 4 * np.finfo(float).eps * np.linalg.norm(Y, axis=0)] = 0.0
-        least = 0.0 if rank == problem.n else float(np.sum((Y - left @ projected) ** 2)) / (2 * problem.n)
+        least = 0.0 if len(values) == problem.n else float(np.sum((Y - left @ projected) ** 2)) / (2 * problem.n)
         return cls(
             n=problem.n,
             D=problem.d,
             m=Y.shape[1],
-            directions=np.ascontiguousarray(right.T),
+            directions=directions,
             curvatures=values**2 / problem.n,
             signal=values[:, None] * projected / problem.n,
             least_loss=least,

@@ -174,8 +174,7 @@ def _sigmoid(x: Array) -> Array:
 def _entropy(u: Array) -> Array:
     """``u ln u``, 0 at 0, infinite below."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        out: Array = np.where(u > 0, u * np.log(np.where(u > 0, u, 1.0)), np.where(u == 0, 0.0, np.inf))
-    return out
+        return np.where(u > 0, u * np.log(np.where(u > 0, u, 1.0)), np.where(u == 0, 0.0, np.inf))
 
 
 SQUARED = Loss(

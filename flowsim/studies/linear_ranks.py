@@ -105,5 +105,4 @@ def activation_times(problem: Regression) -> Array:
     """``1 / s_i(X^T Y / n)`` in accelerated time: exact as alpha -> 0 on whitened data, the first always."""
     values = np.asarray(np.linalg.svd(LinearData.of(problem).signal, compute_uv=False), dtype=np.float64)
     with np.errstate(divide="ignore"):
-        out: Array = 1.0 / values
-    return out
+        return 1.0 / values

@@ -105,8 +105,7 @@ class StageEquations:
 
     def defects(self, G: Array, G0: Array, G1: Array, h: float) -> Array:
         """Defects of the polynomial through G at the ends of a step, :func:`.sizes`, as changes of Z."""
-        out: Array = h * sizes(factor(self.relaxation, np.array([complex(h)])), self.tableau.at_ends, G, G0, G1)
-        return out
+        return h * sizes(factor(self.relaxation, np.array([complex(h)])), self.tableau.at_ends, G, G0, G1)
 
     def solve(self, G: Array, h: float) -> Array | None:
         """G at all nodes; None without convergence: the caller shortens the step."""
@@ -157,8 +156,7 @@ class StageEquations:
         return at, product, np.ascontiguousarray(self.problem.coupling.value(product) - G)
 
     def _relax(self, residual: Array) -> Array:
-        out: Array = _relax(self._pairs, self._factors, np.ascontiguousarray(residual))
-        return out
+        return _relax(self._pairs, self._factors, np.ascontiguousarray(residual))
 
     def _fixed_point_of_any(self, G: Array) -> Array | None:
         best = np.inf
@@ -201,8 +199,7 @@ class StageEquations:
 
         def derivative(change: Array) -> Array:
             d1, d2 = _perturb(G, data.h, data.damping, at, change)
-            out: Array = _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
-            return out
+            return _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
 
         return product, derivative
 
@@ -228,8 +225,7 @@ class StageEquations:
             restart=min(G.size, _GMRES_VECTORS),
             maxiter=1,
         )
-        out: Array = step.reshape(shape)
-        return out
+        return step.reshape(shape)
 
     def _enough(self, size: float, G: Array) -> bool:
         """Whether the update of G, times h, a bound on the relative change of Z, is below the tolerance."""

@@ -92,8 +92,7 @@ def _logarithms(form: LogSumExp, product: Array) -> Array:
     """The s_k at a product."""
     exponents = form.exponents(product)
     top = exponents.max()
-    out: Array = np.log(np.exp(exponents - top).sum()) + top - exponents
-    return out
+    return np.log(np.exp(exponents - top).sum()) + top - exponents
 
 
 def _response(

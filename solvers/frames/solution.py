@@ -53,8 +53,7 @@ class FrameStates:
     @property
     def product(self) -> Array:
         """``Z_1 Z_2^T exp(-2 shift)``, (K, R, p)."""
-        out: Array = self.first @ np.swapaxes(self.second, -1, -2)
-        return out
+        return self.first @ np.swapaxes(self.second, -1, -2)
 
     @cached_property
     def logs(self) -> Array:
@@ -205,8 +204,7 @@ class StepChain:
         else:
             Z = np.repeat(self.halves[number][None], len(positions), axis=0)
         R = self.problem.shape[0]
-        out: Array = Z[:, :R] @ np.swapaxes(Z[:, R:], -1, -2)
-        return out
+        return Z[:, :R] @ np.swapaxes(Z[:, R:], -1, -2)
 
     def values(self, number: int) -> tuple[Array, Array]:
         """G at 0, the nodes and 1 of a step; the nodes."""
