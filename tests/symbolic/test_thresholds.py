@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.special import elliprf
@@ -41,6 +42,21 @@ def test_depth_3_thresholds_equal_carlson_integrals() -> None:
     t_plus, t_minus = product_thresholds(start)
     np.testing.assert_allclose(t_plus, np.where(negative, across, own), rtol=1e-12)
     np.testing.assert_allclose(t_minus, np.where(negative, own, across), rtol=1e-12)
+
+
+def test_thresholds_of_nearly_tied_weights_keep_all_digits_of_their_difference() -> None:
+    """A difference of 1e-10 is exact in floats; to scale the weights first would round it to six digits."""
+    start = np.random.default_rng(0).standard_normal((3, 4))
+    start[0] = start[1] * (1 + 1e-10)
+    t_plus, t_minus = product_thresholds(start)
+    with mpmath.workdps(40):
+        for column, plus, minus in zip(start.T, t_plus, t_minus, strict=True):
+            squares = sorted(mpmath.mpf(abs(float(weight))) ** 2 for weight in column)
+            own = mpmath.elliprf(*squares)
+            across = 2 * mpmath.elliprf(*(square - squares[0] for square in squares)) - own
+            exact = (across, own) if np.prod(column) < 0 else (own, across)
+            assert plus == pytest.approx(float(exact[0]), rel=1e-13)
+            assert minus == pytest.approx(float(exact[1]), rel=1e-13)
 
 
 @pytest.mark.sampled(2)
