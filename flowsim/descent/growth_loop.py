@@ -171,7 +171,7 @@ def _plain_lanes(design, target, step, rate, state, first, steps):
     scale0, scale1 = pointer(state.scale, 0), pointer(state.scale, size)
     for k in range(steps):
         lane_residuals(packed, target, beta, step, state.work, square)
-        if not some_alive(square, state.stopped, first + k):
+        if not any_running(square, state.stopped, first + k):
             return False
         total = constant(0.0)
         for column in range(0, columns, ROWS):
@@ -188,7 +188,7 @@ def _plain_lanes(design, target, step, rate, state, first, steps):
 
 
 @bare()
-def some_alive(square, stopped, k):
+def any_running(square, stopped, k):
     """Record step k for lanes whose loss is no longer finite; returns whether one is left."""
     is_running = False
     for lane in range(stopped.size):
@@ -338,7 +338,7 @@ def run_growth(data, target, labels, rows, scale, parts, state, plan, record):
         if has_shift:
             add_multiple(point, 1.0, parts.shift, point)
         products(data, aim, batch, point, scale, residual, a, square)
-        if not some_alive(square, state.stopped, k):
+        if not any_running(square, state.stopped, k):
             return False
         if plan.momentum == 0.0:
             _multiply(c, factor, a, parts)

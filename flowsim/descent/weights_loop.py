@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.descent.growth_loop import slot_of, some_alive
+from flowsim.descent.growth_loop import any_running, slot_of
 from flowsim.descent.products import move_on, products
 from flowsim.descent.tiles import ROWS, add_multiple, aligned_buffer, copy_to, is_any
 from flowsim.solvers.compilation import INTEGERS, TABLE, VECTOR, address_of, compiled, part
@@ -243,7 +243,7 @@ def run_weights(formula, data, target, draws, scale, options, state, companion, 
         else:
             copy_to(beta, predicted)
         products(data, aim, batch, padded_beta, scale, residual, tiles, square)
-        if not some_alive(square, state.stopped, k):
+        if not any_running(square, state.stopped, k):
             return False
         if options.has_law:
             _imbalance_law(w, a, state.factor)
