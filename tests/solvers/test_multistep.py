@@ -92,14 +92,15 @@ def test_the_steps_of_the_compiled_loop_are_those_of_the_reference(seed, gamma, 
     run = integrate_separable(flow, 5 * gamma, tol=tol)
     assert run.status is Status.COMPLETED
     (steps,) = run.chunks
+    z, f, _ = steps.nodes
     gram, drive, mapping = X.T @ X / len(y), X.T @ y / len(y), reference.exponential_map(*flow.exponential)
     for number, k in enumerate(steps.order.astype(int)):
         if k == 0:  # at rest
             continue
         back = np.arange(number, max(-1, number - k - 1), -1)
-        history = reference.History(steps.t[back], steps.z[number], steps.f[back])
+        history = reference.History(steps.t[back], z[number], f[back])
         found = reference.step(gram, drive, mapping, history, steps.t[number] + steps.h[number], k)
-        assert_allclose(steps.z[number + 1], found.z, rtol=0, atol=tol)
+        assert_allclose(z[number + 1], found.z, rtol=0, atol=tol)
 
 
 @njit
