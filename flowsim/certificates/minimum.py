@@ -7,6 +7,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.certificates.certificate import UnresolvedError
 from flowsim.problem import Problem
+from flowsim.problem.margins import is_attained
 
 _STEPS, _HALVINGS = 200, 60
 #: Tolerance on the gradient at the minimum, relative to that at 0.
@@ -17,34 +18,6 @@ _CONVERGED = 1e-13
 _DESCENT, _ROUNDING, _SAME = 1e-4, 4e-16, 1e-13
 #: Singular values below this, relative to the largest, are 0.
 _RANK = 1e-12
-#: Threshold for a linear programme whose optimum is 0 or of order 1.
-_NOTHING = 1e-7
-
-
-def is_attained(problem: Problem, X: Array) -> bool:
-    r"""Whether L has a minimum: no direction decreases some terms without end and increases none.
-
-    With ``s_i`` the side on which the slope of term i tends to 0, one linear programme (HiGHS) seeks a d with
-    ``s_i x_i . d >= 0``, not all 0, and ``x_i . d = 0`` on the rows without such a side.
-    """
-    from scipy.optimize import linprog
-
-    lower, upper = problem.loss_function.recession(problem.y)
-    side = np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0))
-    flat = (side != 0) & (problem.entry_weights > 0)
-    held = (side == 0) & (problem.entry_weights > 0)
-    if not flat.any():
-        return True
-    columns = np.abs(X).max(axis=0)
-    used = columns > 0
-    rows = side[flat, None] * X[np.ix_(flat, used)] / columns[used]
-    fixed = X[np.ix_(held, used)] / columns[used]
-    found = linprog(
-        -rows.sum(axis=0), A_ub=np.vstack([-rows, rows]), b_ub=np.repeat([0.0, 1.0], len(rows)),
-        A_eq=fixed if held.any() else None, b_eq=np.zeros(len(fixed)) if held.any() else None,
-        bounds=(None, None), method="highs",
-    )  # fmt: skip
-    return bool(found.status == 0 and -found.fun <= _NOTHING)
 
 
 def minimiser(problem: Problem, X: Array) -> Array | None:
@@ -60,7 +33,7 @@ def minimiser(problem: Problem, X: Array) -> Array | None:
     X : array (n, d)
         Its features.
     """
-    if not is_attained(problem, X):
+    if not is_attained(problem):
         return None
     from scipy.optimize import minimize
 

@@ -58,7 +58,8 @@ def gradient_flow(
         not reduce to m and V; it is exact for Gaussian noise on quadratic formulas, in closed form (exponential,
         Poisson) or by quadrature to rounding (logistic, log-cosh): :mod:`flowsim.flows.noisy_loss`.
     t_end : float, optional
-        End of the run in the unit of `clock`, > 0. None, for squares: run until the flow is at rest, found by doubling.
+        End of the run in the unit of `clock`, > 0. None: run until the flow is at rest, found by doubling, for losses
+        that have a minimum on the data.
     alpha : float, str, Decimal or Fraction
         Scale of initialisation, > 0; text and Decimal reach below the range of floats (``"1e-1000"``). Default: 1e-3,
         or 1 where `start` is given.

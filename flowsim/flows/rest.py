@@ -10,6 +10,7 @@ from flowsim.errors import IntegrationError
 from flowsim.limits import saddle_to_saddle
 from flowsim.network import DecaySchedule, DiagonalNetwork, InitialScale, LinearNetwork
 from flowsim.problem import Problem, Regression
+from flowsim.problem.margins import is_attained
 from flowsim.results import Clock, Trajectory
 from flowsim.symbolic.clock import acceleration
 
@@ -30,16 +31,17 @@ def flow_to_rest(
 ) -> Trajectory:
     """The flow up to a time at which it is at rest.
 
-    It is at rest where the gradient is below `rtol` of its size at 0 (squares without noise), or where no
-    coefficient has changed by more than a few `rtol` of the largest over the second half of the run, the last jump of
-    the limit process being past; without a known limit over the last three quarters.
+    It is at rest where the gradient is below `rtol` of its size at 0 (without noise), at a stable point of a linear
+    network, or where no coefficient has changed by more than a few `rtol` of the largest over the second half of the
+    run, the last jump of the limit process being past; of diagonal networks without a known limit over three quarters.
 
     `run` makes the flow up to a time in the unit of `clock`.
-    Raises ValueError if the loss may not attain its minimum.
+    Raises ValueError if the loss has no minimum, which neither noise nor decay provides.
     """
-    if not isinstance(problem, Regression):
+    if net.noise is None and not net.weight_decay and not is_attained(problem):
         raise ValueError(
-            f"`t_end` must be given for the loss {problem.loss_function.name!r}: its minimum may lie at infinity."
+            f"`t_end` must be given: the loss {problem.loss_function.name!r} has no minimum on these data, along some "
+            "direction it decreases without end, and the flow never comes to rest."
         )
     zero = np.zeros((problem.d, *problem.y.shape[1:]))
     steepest = float(np.abs(problem.gradient(zero)).max())
@@ -60,8 +62,8 @@ def flow_to_rest(
             continue
         if net.noise is None and np.abs(problem.gradient(end.reshape(zero.shape))).max() <= rtol * steepest:
             return trajectory
-        if (
-            past
+        if trajectory.stats.get("rests") or (
+            (past and (known or isinstance(net, DiagonalNetwork)))
             and not trajectory.info.get("waits")
             and _is_still(trajectory, clock, 0.5 if known else 0.25, _STILL * rtol)
         ):
@@ -72,9 +74,9 @@ def flow_to_rest(
     )
 
 
-def _last_jump(net: DiagonalNetwork | LinearNetwork, problem: Regression) -> tuple[float, bool]:
+def _last_jump(net: DiagonalNetwork | LinearNetwork, problem: Problem) -> tuple[float, bool]:
     """The last jump in accelerated time, 0 if there is none; and whether the limit is known."""
-    if isinstance(net, LinearNetwork) or problem.y.ndim > 1:
+    if isinstance(net, LinearNetwork) and not isinstance(problem, Regression):
         return 0.0, False
     try:
         jumps = saddle_to_saddle(net, problem).jump_times

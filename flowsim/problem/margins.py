@@ -1,4 +1,4 @@
-"""Separable data: the directions of largest margin."""
+"""Separable data: the directions of largest margin, and whether a loss has a minimum."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.problem.entries import dense
 from flowsim.problem.problems import Problem
 
-#: A margin below this, relative to the size of the data, counts as zero.
-_NO_MARGIN = 1e-9
+#: What counts as zero: a margin relative to the size of the data, the optimum of a linear programme, 0 or of order 1.
+_NO_MARGIN, _NOTHING = 1e-9, 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,35 @@ def is_separable(problem: Problem) -> bool:
         if "separable" in str(error):
             return False
         raise
+
+
+def is_attained(problem: Problem) -> bool:
+    r"""Whether L has a minimum: no direction decreases some terms without end and increases none.
+
+    With ``s_i`` the side on which the slope of term i tends to 0, one linear programme (HiGHS) seeks a d with
+    ``s_i x_i . d >= 0``, not all 0, and ``x_i . d = 0`` on the rows without such a side.
+    """
+    lower, upper = problem.loss_function.recession(problem.y)
+    side = np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0))
+    flat = (side != 0) & (problem.entry_weights > 0)
+    held = (side == 0) & (problem.entry_weights > 0)
+    if not flat.any():
+        return True
+    if problem.y.ndim > 1:
+        return all(is_attained(problem.with_target(column)) for column in problem.y.T)
+    from scipy.optimize import linprog
+
+    X = dense(problem)
+    columns = np.abs(X).max(axis=0)
+    used = columns > 0
+    rows = side[flat, None] * X[np.ix_(flat, used)] / columns[used]
+    fixed = X[np.ix_(held, used)] / columns[used]
+    found = linprog(
+        -rows.sum(axis=0), A_ub=np.vstack([-rows, rows]), b_ub=np.repeat([0.0, 1.0], len(rows)),
+        A_eq=fixed if held.any() else None, b_eq=np.zeros(len(fixed)) if held.any() else None,
+        bounds=(None, None), method="highs",
+    )  # fmt: skip
+    return bool(found.status == 0 and -found.fun <= _NOTHING)
 
 
 def weighted_rows(problem: Problem) -> NDArray[np.bool_]:

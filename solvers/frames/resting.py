@@ -118,12 +118,12 @@ class LongSteps:
         grown = int(np.sum(frame.logs > self.waits))
         waiting = frame.logs[grown:]
         outer = max(frame.neutral_log, frame.minus_logs.max(initial=-np.inf))
-        if self._is_minimum(frame, G, left):
-            return [self._plateau_step(Plateau.constant(frame), left)]
         first = waiting.max(initial=-np.inf)
         gap = frame.logs[grown - 1] - first if grown else np.inf
         hidden = outer <= self.waits and gap >= self.apart
-        if (rested := self._rest(frame, G, grown, hidden)) is not None:
+        minimum = Plateau.constant(frame) if self._is_minimum(frame, G, left) else None
+        if (rested := minimum or self._rest(frame, G, grown, hidden)) is not None:
+            self.stats["rests"] += 1
             return [self._plateau_step(rested, left)]
         if not hidden or (first == -np.inf and not (grown and self.problem.is_damped)):
             return None

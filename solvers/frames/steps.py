@@ -114,7 +114,7 @@ class _Run:
         self.steps: list[CollocationStep | ExplicitStep | PlateauStep] = []
         self.times = [since]
         self.status = Status.COMPLETED
-        counted = ("steps", "rejected", "nfev", "njev", "nlu", "plateau_steps", "explicit_steps", "seconds")
+        counted = ("steps", "rejected", "nfev", "njev", "nlu", "plateau_steps", "explicit_steps", "rests", "seconds")
         self.stats: dict[str, Any] = dict.fromkeys(counted, 0)
         self.G = self._value(start)
         at_zero = problem.coupling.value(np.zeros((R, p)))

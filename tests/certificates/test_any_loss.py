@@ -11,10 +11,10 @@ from scipy.optimize import minimize, nnls
 
 import flowsim as fs
 from flowsim.certificates import separable_data, setting
-from flowsim.certificates.minimum import is_attained, minimiser
+from flowsim.certificates.minimum import minimiser
 from flowsim.cli import main
 from flowsim.network import InitialScale
-from flowsim.problem.margins import max_margin_l1
+from flowsim.problem.margins import is_attained, max_margin_l1
 from tests.certificates.test_mutations import Falsified, falsify
 from tests.limits.test_convex import draw
 
@@ -226,7 +226,7 @@ def test_the_minimum_they_are_measured_against_is_that_of_scipy(loss: str) -> No
 )
 def test_whether_a_minimum_is_attained_is_a_linear_programme(X: Any, y: Any, loss: str, attained: bool) -> None:
     problem = fs.Problem(X, y, loss)
-    assert is_attained(problem, problem.X) is attained
+    assert is_attained(problem) is attained
     assert (minimiser(problem, problem.X) is not None) is attained
 
 

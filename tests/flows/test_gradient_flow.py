@@ -235,7 +235,7 @@ def test_with_noise_it_rests_at_the_lasso() -> None:
 
 def test_a_flow_without_an_end_of_its_own_needs_one_given() -> None:
     problem = fs.Problem([[1.0], [2.0]], [1.0, 1.0], loss="logistic")
-    with pytest.raises(ValueError, match="`t_end` must be given for the loss 'logistic'"):
+    with pytest.raises(ValueError, match="`t_end` must be given: the loss 'logistic' has no minimum"):
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem)
     with pytest.raises(ValueError, match="`t_eval` needs `t_end`"):
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression([[1.0]], [1.0]), t_eval=[0.0])

@@ -109,3 +109,25 @@ def test_separable_data_never_rest() -> None:
     sizes = [float(np.abs(fs.gradient_flow(fs.LinearNetwork(2), problem, t).beta[-1]).max()) for t in (1e4, 1e6, 1e8)]
     assert sizes[2] - sizes[1] == pytest.approx(sizes[1] - sizes[0], rel=0.2)
     assert sizes[1] > sizes[0] + 1.0
+
+
+@pytest.mark.parametrize("loss", ["log-cosh", "logistic", "poisson"])
+@pytest.mark.parametrize("width", [6, 2])
+def test_without_an_end_a_linear_network_runs_until_rest_under_any_loss(width: int, loss: str) -> None:
+    problem, net = data(loss), fs.LinearNetwork(width)
+    run, later = (fs.gradient_flow(net, problem, t, alpha="1e-30") for t in (None, 1e60))
+    np.testing.assert_allclose(run.beta[-1], later.beta[-1], rtol=0, atol=1e-5)
+
+
+def test_without_an_end_a_diagonal_network_runs_until_rest_under_any_loss() -> None:
+    problem = fs.Problem(np.array([[1.0, 0.5], [0.2, 1.0], [1.0, 1.0]]), np.array([1.0, 1.0, -1.0]), loss="logistic")
+    run = fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, alpha="1e-30")
+    assert np.abs(problem.gradient(run.beta[-1])).max() <= 1e-6
+
+
+def test_without_an_end_a_long_plateau_is_not_taken_for_rest() -> None:
+    """The second direction grows after seven times the time that the first takes."""
+    X = np.eye(3)
+    problem = fs.Regression(X, np.diag([6.0, 0.9, 0.0]))
+    run = fs.gradient_flow(fs.LinearNetwork(3), problem, alpha="1e-1000")
+    np.testing.assert_allclose(run.beta[-1], np.diag([6.0, 0.9, 0.0]), atol=1e-4)
