@@ -53,17 +53,9 @@ def _collocation(c: Array, b: Array) -> GaussTableau:
     # int_0^c of the Lagrange polynomials, by a Gauss rule on [0, c]: exact, and free of Vandermonde matrices.
     x, w = np.polynomial.legendre.leggauss(stages)
     a = np.array([node * (w / 2 @ lagrange_weights(c, node * (x + 1) / 2)) for node in c])
-    values, vectors = np.linalg.eig(a)
-    return GaussTableau(
-        stages=stages,
-        c=c,
-        b=b,
-        a=a,
-        eigenvalues=values.astype(complex),
-        vectors=vectors.astype(complex),
-        inverse=np.linalg.inv(vectors).astype(complex),
-        at_ends=lagrange_weights(c, np.array([0.0, 1.0])),
-    )
+    values, vectors = (each.astype(complex) for each in np.linalg.eig(a))
+    at_ends = lagrange_weights(c, np.array([0.0, 1.0]))
+    return GaussTableau(stages, c, b, a, values, vectors, np.linalg.inv(vectors), at_ends)
 
 
 def lagrange_weights(nodes: Array, points: Array) -> Array:

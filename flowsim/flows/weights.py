@@ -116,12 +116,8 @@ class WeightCoordinates(KernelCoordinates):
     @cached_property
     def ivp(self) -> InitialValueProblem:
         y0 = self._with_exponents(self.start, 0.0)
-        return InitialValueProblem(
-            rhs=self._rhs,
-            y0=y0,
-            jacobian=self._jacobian if len(y0) <= LARGEST_JACOBIAN else None,
-            check=self._check,
-        )
+        jacobian = self._jacobian if len(y0) <= LARGEST_JACOBIAN else None
+        return InitialValueProblem(rhs=self._rhs, y0=y0, jacobian=jacobian, check=self._check)
 
     def _weights(self, y: Array) -> Array:
         return np.ascontiguousarray(y[: self.k * self.d].reshape(self.k, self.d))

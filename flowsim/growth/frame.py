@@ -137,6 +137,10 @@ class LinearGrowth:
         """U_1 (T, r, k0) and V (T, m, k0), times ``exp(-shift)``."""
         return (states.second, states.first) if self.exchanged else (states.first, states.second)
 
+    def plain_halves(self, states: FrameStates) -> tuple[Array, Array]:
+        """The same for what follows from products alone."""
+        return states.plain[::-1] if self.exchanged else states.plain
+
     def reduced_beta(self, states: FrameStates) -> Array:
         """``U_1 V^T``, (T, r, m)."""
         product = np.swapaxes(states.product, -1, -2) if self.exchanged else states.product
@@ -147,7 +151,7 @@ class LinearGrowth:
         """``U V^T``, (T, D, m)."""
         if not self.outside.is_there:
             return self.data.lift(self.reduced_beta(states))
-        V = self.halves(states)[1]
+        V = self.plain_halves(states)[1]
         with np.errstate(under="ignore"):
             square = np.exp(2 * states.shift)[:, None, None]
             outer = self.outside.value(t, states.shift) @ self.hidden @ np.swapaxes(V, -1, -2)
@@ -155,7 +159,7 @@ class LinearGrowth:
 
     def velocity(self, t: Array, states: FrameStates) -> Array:
         """``d beta / dt``, (T, D, m)."""
-        U, V = self.halves(states)
+        U, V = self.plain_halves(states)
         decay = rates(self.data.decay, t)[:, None, None]
         a, b = self.data.damping_u[:, None] + decay, self.data.damping_v[:, None] + decay
         with np.errstate(under="ignore"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Compression:
     basis: Callable[[], Array] | None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Compression, (self.A, self.B, None if self.basis is None else _Constant(self.basis()))
+        return Compression, (self.A, self.B, None if self.basis is None else partial(np.asarray, self.basis()))
 
     @property
     def width(self) -> int:
@@ -102,16 +103,6 @@ def _unchanged(U: Array, V: Array, size: Array) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Constant:
-    """A callable that returns a given basis."""
-
-    value: Array
-
-    def __call__(self) -> Array:
-        return self.value
-
-
 class LiftedWeights(Mapping[str, Array]):
     """U (..., D, h) and V (..., m, h), lifted from the compressed basis on access.
 
@@ -138,7 +129,7 @@ class LiftedWeights(Mapping[str, Array]):
         return self._basis()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LiftedWeights, (dict(self.compressed), _Constant(self._basis()), self._after)
+        return LiftedWeights, (dict(self.compressed), partial(np.asarray, self._basis()), self._after)
 
     def __getitem__(self, name: str) -> Array:
         lifted = self.compressed[name] @ self._basis().T

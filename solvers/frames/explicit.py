@@ -1,9 +1,10 @@
-r"""An explicit method of order 8 on Z itself, for states that are not stiff and whose parts are of similar size.
+r"""An explicit method of order 8 on Z itself, for states that are not stiff and whose parts floats hold.
 
 Dormand and Prince's method with its dense output of order 7 (Hairer, Norsett, Wanner, *Solving Ordinary Differential
 Equations I*, II.5 and II.6), on ``Z' = S(Z_1 Z_2^T) Z`` with ``G = signal - rows * Z_1 Z_2^T * columns``. An explicit
 step is the flow times ``1 + e``: waiting directions have relative errors like all others, if
-steps are short relative to their growth too.
+steps are short relative to their growth too. Parts that shrink beside parts that grow keep their digits in columns of
+their own: :mod:`.steps` multiplies Z by an orthogonal matrix from the right whenever it has grown by some factor.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Limits(NamedTuple):
     floor: float
     growth: float  #: the largest ``h |G|``: waiting directions grow by at most its exponential in a step
     affordable: float  #: number of steps at the limit of stability up to which the method is preferred
+    span: float  #: growth of Z, as a logarithm, after which to stop
     steps: int  #: largest number of steps
 
 
@@ -184,10 +186,10 @@ def _integrate(how, equation, t_end, h, limits, times, states, space):
     new, last = pointer(G, 2 * R * p + p * p), pointer(space, _STAGES * size)
     other, before = pointer(new, size), pointer(space, (_STAGES - 1) * size)
     _field(equation, pointer(states, 0), G, K)
-    count, evaluations, rejected, stiff, cautious = 0, 1, 0, 0, False
+    count, evaluations, rejected, stiff, cautious, grown = 0, 1, 0, 0, False, 0.0
     growth = _largest_singular_value(G, R, p)
     h = h if h != 0.0 else limits.growth
-    while count < limits.steps and times[count] < t_end:
+    while count < limits.steps and times[count] < t_end and grown < limits.span:
         now, left = pointer(states, count * size), t_end - times[count]
         h = min(h, limits.growth / growth) if growth > 0.0 else h
         # Avoid a last step that is much shorter than the others.
@@ -211,7 +213,7 @@ def _integrate(how, equation, t_end, h, limits, times, states, space):
         if not error <= allowed:
             rejected, cautious, h = rejected + 1, True, length * (factor if factor < 1.0 else _SMALLEST_FACTOR)
             continue
-        cautious, h = False, length * factor
+        cautious, h, grown = False, length * factor, grown + length * growth
         h = min(h, max(_NEAR_STABLE / rate, length)) if rate > 0.0 else h
         times[count + 1] = t_end if length == left else times[count] + length
         count += 1

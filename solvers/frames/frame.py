@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -122,16 +123,10 @@ class Frame:
         if (frame.logs[1:] <= frame.logs[:-1]).all():
             return frame
         order = np.argsort(-frame.logs, kind="stable")
-        frame = replace(
-            frame,
-            A=np.ascontiguousarray(frame.A[:, order]),
-            B=np.ascontiguousarray(frame.B[:, order]),
-            logs=frame.logs[order],
-            rows=frame.rows[order],
-        )
-        if frame.is_paired:
-            frame = replace(frame, minus_logs=frame.minus_logs[order], minus_rows=frame.minus_rows[order])
-        return frame
+        names = ("logs", "rows", "minus_logs", "minus_rows")[: 4 if frame.is_paired else 2]
+        changed: dict[str, Any] = {name: getattr(frame, name)[order] for name in names}
+        A, B = (np.ascontiguousarray(half[:, order]) for half in (frame.A, frame.B))
+        return replace(frame, A=A, B=B, **changed)
 
     def separated(self, count: int) -> Frame:
         """The state with all later rows made orthogonal to the first `count`, where they are below their rounding.

@@ -24,6 +24,8 @@ from flowsim.solvers.solution import Status
 
 #: Nodes of the collocation that propagates the frames of explicit steps.
 _NODES = 6
+#: Relative size of directions that floats hold to ten digits beside the largest.
+_SEEN = 1e-6
 #: Logarithm of the largest part of a state below which it is evaluated with a separate scale.
 _SMALLEST_PLAIN = -100.0
 
@@ -51,9 +53,15 @@ class FrameStates:
         return len(self.shift)
 
     @property
+    def plain(self) -> tuple[Array, Array]:
+        """The halves as they were integrated, where the conserved quantity is not that of the start to rounding."""
+        return self.first, self.second
+
+    @property
     def product(self) -> Array:
         """``Z_1 Z_2^T exp(-2 shift)``, (K, R, p)."""
-        return self.first @ np.swapaxes(self.second, -1, -2)
+        first, second = self.plain
+        return first @ np.swapaxes(second, -1, -2)
 
     @cached_property
     def logs(self) -> Array:
@@ -82,7 +90,7 @@ class FrameStates:
 
 
 class _Unread(FrameStates):
-    """States with known products, whose halves are computed on access."""
+    """States of the explicit method, whose halves by frames are computed on access."""
 
     def __init__(self, solution: FrameSolution, step: NDArray[np.intp], position: Array) -> None:
         for name, value in (("solution", solution), ("step", step), ("position", position)):
@@ -90,12 +98,13 @@ class _Unread(FrameStates):
         object.__setattr__(self, "shift", np.zeros(len(step)))
 
     @cached_property
-    def product(self) -> Array:
+    def plain(self) -> tuple[Array, Array]:
         # All of a step at once.
         order = np.flatnonzero(np.diff(self.step, prepend=-1))
-        parts = np.split(self.position, order[1:])
-        steps = self.solution.steps
-        return np.concatenate([steps[self.step[at]].product(part) for at, part in zip(order, parts, strict=True)])
+        parts, steps = np.split(self.position, order[1:]), self.solution.steps
+        Z = np.concatenate([steps[self.step[at]].read(part) for at, part in zip(order, parts, strict=True)])
+        R = len(self.solution.start.A)
+        return Z[:, :R], Z[:, R:]
 
     @cached_property
     def _halves(self) -> FrameStates:
@@ -173,55 +182,62 @@ class CollocationStep:
 
 
 class StepChain:
-    """A sequence of explicit steps, whose frames are computed on access.
+    """A sequence of explicit steps, whose frames are computed on access: length, Z (R + p, k) at the start, its turn.
 
     Frames are propagated by collocation with the values of G at the product at the nodes, which keeps the conserved
-    quantity to rounding.
+    quantity to rounding, and follow Z.
 
-    Attributes
-    ----------
-    h, halves : list
-        Lengths of the steps, and Z (R + p, k) at the start of each.
+    A turn is the orthogonal matrix (k, k) that the columns of Z were multiplied by, None for the identity.
     """
 
     def __init__(self, problem: FrameProblem, start: Frame) -> None:
         self.problem = problem
-        self.h: list[float] = []
-        self.halves: list[Array] = []
+        self.steps: list[tuple[float, Array, Array | None]] = []
         self._frames = [start]
 
-    def append(self, h: float, halves: Array) -> int:
-        """Append a step; returns its number."""
-        self.h.append(h)
-        self.halves.append(halves)
-        return len(self.h) - 1
-
-    def product(self, number: int, positions: Array) -> Array:
-        """``Z_1 Z_2^T`` at positions (K,) of a step, (K, R, p), by the method's dense output."""
+    def read(self, number: int, positions: Array) -> Array:
+        """Z at positions (K,) of a step, (K, R + p, k), by the method's dense output."""
+        h, Z, turn = self.steps[number]
         if positions.any():
-            kappa = self.problem.uniform or 0.0
-            Z = read(method(), self.problem.linear, kappa, self.halves[number], self.h[number], positions)
+            out = read(method(), self.problem.linear, self.problem.uniform or 0.0, Z, h, positions)
         else:
-            Z = np.repeat(self.halves[number][None], len(positions), axis=0)
-        R = self.problem.shape[0]
-        return Z[:, :R] @ np.swapaxes(Z[:, R:], -1, -2)
+            out = np.repeat(Z[None], len(positions), axis=0)
+        return out if turn is None else out @ turn.T
 
-    def values(self, number: int) -> tuple[Array, Array]:
-        """G at 0, the nodes and 1 of a step; the nodes."""
+    def values(self, number: int) -> tuple[Array, Array, Array]:
+        """G at 0, the nodes and 1 of a step; the nodes; Z at its end."""
         nodes = np.concatenate([[0.0], gauss_tableau(_NODES).c, [1.0]])
-        return np.ascontiguousarray(self.problem.coupling.value(self.product(number, nodes))), nodes
+        Z, R = self.read(number, nodes), self.problem.shape[0]
+        product = Z[:, :R] @ np.swapaxes(Z[:, R:], -1, -2)
+        return np.ascontiguousarray(self.problem.coupling.value(product)), nodes, Z[-1]
 
     def frame(self, number: int) -> Frame:
         """The frame at the start of a step, or at the end of the last."""
         tableau = gauss_tableau(_NODES)
         while len(self._frames) <= number:
             now, frame = len(self._frames) - 1, self._frames[-1]
-            h, (G, _) = self.h[now], self.values(now)
+            h, (G, _, Z) = self.steps[now][0], self.values(now)
             first, second = (np.ascontiguousarray(each) for each in frame.columns())
             damping = damping_of(tableau, h, *rates_of(self.problem))
             first, second = propagate(G[1:-1], h, damping, first, second)[1]
-            self._frames.append(frame.advanced(first, second, (self.problem.uniform or 0.0) * h))
+            self._frames.append(_turned_towards(Z, frame.advanced(first, second, (self.problem.uniform or 0.0) * h)))
         return self._frames[number]
+
+
+def _turned_towards(Z: Array, frame: Frame) -> Frame:
+    """A frame whose largest directions are those of a Z nearby; its conserved quantity is unchanged.
+
+    In a known G errors of grown directions would grow like waiting ones. The change is ``1 + E``, E that of the
+    directions of Z that floats hold well, made to satisfy ``E^T J + J E = 0``, by Cayley's transform.
+    """
+    own, columns = np.concatenate(frame.value()), np.concatenate(frame.columns())
+    left, sizes, right = np.linalg.svd(own, full_matrices=False)
+    seen = sizes > _SEEN * sizes[0]
+    E = ((Z - own) @ right[seen].T / sizes[seen]) @ left[:, seen].T
+    J = np.where(np.arange(len(E)) < len(frame.A), 1.0, -1.0)
+    half = 0.25 * (E - J[:, None] * E.T * J)
+    first, second = np.split(np.linalg.solve(np.eye(len(E)) - half, columns + half @ columns), [len(frame.A)])
+    return frame.advanced(first, second)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +249,8 @@ class ExplicitStep:
     chain: StepChain
     number: int
 
-    def product(self, positions: Array) -> Array:
-        return self.chain.product(self.number, positions)
+    def read(self, positions: Array) -> Array:
+        return self.chain.read(self.number, positions)
 
     @property
     def damping(self) -> float:
@@ -251,11 +267,8 @@ class ExplicitStep:
     @cached_property
     def collocated(self) -> CollocationStep:
         """The same step as a collocation step, with frames inside."""
-        G, nodes = self.chain.values(self.number)
+        G, nodes, _ = self.chain.values(self.number)
         return CollocationStep(self.t, self.h, self.start, self.end, nodes, G, self.chain.problem, 0.0)
-
-    def stages(self) -> tuple[Array, Array, float]:
-        return self.collocated.stages()
 
     def values(self, position: float, shift: float) -> tuple[Array, Array]:
         return self.collocated.values(position, shift)
@@ -313,6 +326,7 @@ class FrameSolution:
             if isinstance(step, PlateauStep):
                 change = ends[number + 1] - ends[number]
             else:
+                assert isinstance(step, CollocationStep)  # explicit steps are of paired frames, which need no integral
                 first, second, shift = step.stages()
                 b = gauss_tableau(len(first)).b
                 nowhere = np.full(len(b), number), np.zeros(len(b))

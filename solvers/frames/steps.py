@@ -9,6 +9,7 @@ GMRES. The error of a step is the defect at its ends of the polynomial through t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -41,21 +42,19 @@ _OF_A_SIZE = 20.0
 #: largest number of steps at the limit of stability; steps per call, also if each is examined; stored entries.
 _EXPLICIT_SHARE, _EXPLICIT_FLOOR = 0.05, 1e-14
 _AFFORDABLE, _MANY, _LOOKED_AT, _ENTRIES = 200.0, 4096, 8, 1 << 22
+#: Small starts: logarithm of their smallest part; the least growth until columns are graded again, and the part of the
+#: tolerance that rounding may take of shrinking parts; the growth in longest steps and the time at rest, in times of
+#: relaxation, up to which the explicit method is preferred (measured), and the factor of these times.
+_SMALLEST_LOG, _LEAST_SPAN, _ROUNDED, _GROWN_STEPS, _AT_REST, _RELAXING = -150.0, 1.0, 0.01, 100.0, 1200.0, 1.5
 #: Collocation steps marched together.
 _MARCHED = 64
 
 
 def integrate_frame(
-    problem: FrameProblem,
-    start: Frame,
-    t_end: float,
-    *,
-    since: float = 0.0,
-    tol: float = 1e-6,
-    max_steps: int = 200_000,
-    progress: Callable[[float], None] | None = None,
+    problem: FrameProblem, start: Frame, t_end: float, *, since: float = 0.0, tol: float = 1e-6,
+    max_steps: int = 200_000, progress: Callable[[float], None] | None = None,
     done: Callable[[FrameSolution], bool] | None = None,
-) -> FrameSolution:
+) -> FrameSolution:  # fmt: skip
     """Integrate over [since, t_end].
 
     Parameters
@@ -126,8 +125,11 @@ class _Run:
         growth = self.scale - float(there.min(initial=self.scale))
         # With pairs, active directions take long steps, and few others are at their limit.
         self.linear = _longest_linear_step(tol, self.count, growth / (_FEW if start.is_paired else 1.0))
-        #: Z, while the explicit method is used
+        #: Z, while the explicit method is used, and its growth after which columns must be graded again
         self.halves: Array | None = None
+        self.span = np.inf
+        #: the orthogonal matrix by which they were, if they were
+        self.turn: Array | None = None
         self.chain: StepChain | None = None
         #: whether the explicit method may still be cheaper
         self.is_mild = True
@@ -137,12 +139,16 @@ class _Run:
     def explicit(self, most: int) -> bool:
         """Take steps of the explicit method, if it suits the state; returns whether any was taken."""
         linear = self.problem.linear
-        if linear is None or not (self.halves is not None or self._is_of_a_size()):
+        if self.halves is None and linear is not None:
+            self.halves = self._explicit_start()
+        if linear is None or self.halves is None:
             self.is_mild = False
             return False
-        Z = np.concatenate(self.frame.value()) if self.halves is None else self.halves
+        Z = self.halves
+        if self.span < np.inf:
+            Z, self.turn = _graded(Z, self.turn)
         limits = Limits(
-            _EXPLICIT_SHARE * self.tol, _EXPLICIT_FLOOR, longest_step(self.tol), _AFFORDABLE,
+            _EXPLICIT_SHARE * self.tol, _EXPLICIT_FLOOR, longest_step(self.tol), _AFFORDABLE, self.span,
             max(1, min(most, _ENTRIES // Z.size)),
         )  # fmt: skip
         course = integrate(method(), linear, self.problem.uniform or 0.0, Z, self.t, self.t_end, self.h, limits)
@@ -153,7 +159,8 @@ class _Run:
         self.stats["explicit_steps"] += count
         self.chain = self.chain or StepChain(self.problem, self.frame)
         for t, h, halves in zip(course.t.tolist(), np.diff(course.t).tolist(), course.states, strict=False):
-            self.steps.append(ExplicitStep(t, h, self.chain, self.chain.append(h, halves)))
+            self.steps.append(ExplicitStep(t, h, self.chain, len(self.chain.steps)))
+            self.chain.steps.append((h, halves, self.turn))
         self.times += course.t[1:].tolist()
         self.t, self.halves, self.h, self.is_mild = float(course.t[-1]), course.states[-1], course.h, course.h > 0
         if not self.is_mild and self.t < self.t_end and count:
@@ -162,19 +169,40 @@ class _Run:
             self.G = self._value(self.frame)
         return count > 0
 
-    def _is_of_a_size(self) -> bool:
-        """Whether all parts of the state are present and of similar size.
+    def _explicit_start(self) -> Array | None:
+        """Z for the explicit method, if all parts of the state are present and of similar size; sets :attr:`span`.
 
-        Shrinking parts must not be lost in the rounding of growing ones.
+        Shrinking parts must not be lost in the rounding of growing ones, beside which they keep eight digits up to
+        some growth. If each direction has a column of its own, graded columns keep them beyond it.
         """
         frame = self.frame
         if not frame.is_paired or not np.isfinite(frame.minus_logs).all():
-            return False
+            return None
         smallest = min(frame.logs[-1], frame.minus_logs.min())
         if frame.neutral_log > -np.inf:
             smallest = min(smallest, frame.neutral_log)
         largest = max(frame.scale, self.scale)
-        return bool(2 * (largest - smallest) < _OF_A_SIZE and -_OF_A_SIZE < largest < _OF_A_SIZE)
+        if not (2 * (frame.scale - smallest) < _OF_A_SIZE and -_OF_A_SIZE < largest < _OF_A_SIZE):
+            return None
+        Z = np.concatenate(frame.value())
+        if 2 * (largest - smallest) < _OF_A_SIZE:
+            return Z
+        if Z.shape[0] > Z.shape[1] or smallest < _SMALLEST_LOG or self._explicit_is_long(largest - smallest):
+            return None
+        self.span = max(_LEAST_SPAN, 0.5 * math.log(_ROUNDED * self.tol / np.finfo(float).eps))
+        sizes = np.log(np.linalg.norm(_graded(Z, None)[0], axis=0))
+        return Z if 2 * (frame.scale - sizes.min()) < _OF_A_SIZE else None
+
+    def _explicit_is_long(self, growth: float) -> bool:
+        """Whether the explicit method would take long from a small start: for its growth, or at rest for stability."""
+        signal, rows, columns = self.problem.linear  # type: ignore[misc]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            beta = signal / (rows[:, None] * columns)
+        # Modes relax at rates up to (u^2 + v^2) times the curvature, and a state is rarely aligned with all extremes.
+        largest = float(np.linalg.norm(beta, 2)) if np.isfinite(beta).all() else np.inf
+        rate = _RELAXING * rows.max() * columns.max() * largest
+        rest = self.t_end - self.t - growth / float(np.linalg.norm(signal))
+        return not (growth < _GROWN_STEPS * longest_step(self.tol) and rest * rate < _AT_REST)
 
     @cached_property
     def resting(self) -> LongSteps:
@@ -307,6 +335,13 @@ class _Run:
         use = slice(self.count - 1, self.count + 2)
         weights = lagrange_weights(last.nodes[use], 1.0 + h / last.h * self.tableau.c)
         return np.tensordot(weights, last.G[use], axes=1)
+
+
+def _graded(Z: Array, turn: Array | None) -> tuple[Array, Array]:
+    """``Z Q``, Q orthogonal, with no part of a column along the columns before it, which may be larger; ``turn Q``."""
+    left, triangle = np.linalg.qr(Z)
+    Q, lower = np.linalg.qr(triangle.T)
+    return np.ascontiguousarray(left @ lower.T), Q if turn is None else turn @ Q
 
 
 @cache

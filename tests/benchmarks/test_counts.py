@@ -138,7 +138,7 @@ def test_a_linear_network_takes_the_same_steps_at_every_width(width: int) -> Non
     within(fs.gradient_flow(fs.LinearNetwork(width), problem, 100.0, alpha=0.1).stats, steps=108, nfev=1417)
 
 
-@pytest.mark.parametrize(("alpha", "steps"), [("1e-8", 19), ("1e-60", 45), ("1e-1000", 304)])
+@pytest.mark.parametrize(("alpha", "steps"), [("1e-8", 49), ("1e-60", 45), ("1e-1000", 304)])
 def test_a_linear_network_takes_no_more_steps_at_any_scale(alpha: str, steps: int) -> None:
     rng = np.random.default_rng(0)
     problem = fs.Regression(rng.standard_normal((100, 20)), rng.standard_normal((100, 5)))
