@@ -43,12 +43,9 @@ class LogSumExp(Protocol):
 
 
 def solve_saturated(
-    form: LogSumExp,
-    start: Array,
-    products: Callable[[Array], tuple[Array, Callable[[Array], Array]]],
-    enough: Callable[[Array, float], bool],
-    stages: int,
-) -> Array | None:
+    form: LogSumExp, start: Array, products: Callable[[Array], tuple[Array, Callable[[Array], Array]]],
+    enough: Callable[[Array, float], bool], stages: int,
+) -> Array | None:  # fmt: skip
     """G at the nodes, (s, R, p); None without convergence.
 
     Parameters
