@@ -98,15 +98,8 @@ class LinearData:
         # What is rounding of Y would grow like a signal, however late.
         projected[np.abs(projected) <= 4 * np.finfo(float).eps * np.linalg.norm(Y, axis=0)] = 0.0
         least = 0.0 if len(values) == problem.n else float(np.sum((Y - left @ projected) ** 2)) / (2 * problem.n)
-        return cls(
-            n=problem.n,
-            D=problem.d,
-            m=Y.shape[1],
-            directions=directions,
-            curvatures=values**2 / problem.n,
-            signal=values[:, None] * projected / problem.n,
-            least_loss=least,
-        )
+        signal = values[:, None] * projected / problem.n
+        return cls(problem.n, problem.d, Y.shape[1], directions, values**2 / problem.n, signal, least)
 
     @property
     def rank(self) -> int:

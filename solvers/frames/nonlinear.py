@@ -216,15 +216,11 @@ class StageEquations:
             moved = _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
             return (change - self.problem.coupling.change(product, moved)).ravel()
 
+        relax = LinearOperator(square, matvec=lambda flat: self._relax(flat.reshape(shape)).ravel(), dtype=float)
         step, _ = gmres(
-            LinearOperator(square, matvec=derivative, dtype=float),
-            residual.ravel(),
-            M=LinearOperator(square, matvec=lambda flat: self._relax(flat.reshape(shape)).ravel(), dtype=float),
-            rtol=_GMRES_TOLERANCE,
-            atol=0.0,
-            restart=min(G.size, _GMRES_VECTORS),
-            maxiter=1,
-        )
+            LinearOperator(square, matvec=derivative, dtype=float), residual.ravel(), M=relax,
+            rtol=_GMRES_TOLERANCE, atol=0.0, restart=min(G.size, _GMRES_VECTORS), maxiter=1,
+        )  # fmt: skip
         return step.reshape(shape)
 
     def _enough(self, size: float, G: Array) -> bool:

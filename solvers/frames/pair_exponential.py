@@ -147,12 +147,8 @@ def _moved(vectors, rates, order, kappa, frame, count, M, base, t):
             triangle[i, j] = rows[i, j]
         for c in range(k):
             fed[i, c] = rows[i, wide + c]
-    logs, minus_logs, all_rows, minus_rows = (
-        frame.logs.copy(),
-        frame.minus_logs.copy(),
-        frame.rows.copy(),
-        frame.minus_rows.copy(),
-    )
+    logs, minus_logs = frame.logs.copy(), frame.minus_logs.copy()
+    all_rows, minus_rows = frame.rows.copy(), frame.minus_rows.copy()
     new, new_rows = np.full(wide, -np.inf), np.zeros((wide, k))
     rows_added(new, new_rows, triangle, frame.logs[count:], frame.rows[count:])
     if base > -np.inf:

@@ -100,8 +100,8 @@ class _Unread(FrameStates):
     @cached_property
     def plain(self) -> tuple[Array, Array]:
         # All of a step at once.
-        order = np.flatnonzero(np.diff(self.step, prepend=-1))
-        parts, steps = np.split(self.position, order[1:]), self.solution.steps
+        order, steps = np.flatnonzero(np.diff(self.step, prepend=-1)), self.solution.steps
+        parts = np.split(self.position, order[1:])
         Z = np.concatenate([steps[self.step[at]].read(part) for at, part in zip(order, parts, strict=True)])
         R = len(self.solution.start.A)
         return Z[:, :R], Z[:, R:]

@@ -144,9 +144,7 @@ class _Run:
         if linear is None or self.halves is None:
             self.is_mild = False
             return False
-        Z = self.halves
-        if self.span < np.inf:
-            Z, self.turn = _graded(Z, self.turn)
+        Z, self.turn = _graded(self.halves, self.turn) if self.span < np.inf else (self.halves, None)
         limits = Limits(
             _EXPLICIT_SHARE * self.tol, _EXPLICIT_FLOOR, longest_step(self.tol), _AFFORDABLE, self.span,
             max(1, min(most, _ENTRIES // Z.size)),
@@ -198,7 +196,6 @@ class _Run:
         signal, rows, columns = self.problem.linear  # type: ignore[misc]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             beta = signal / (rows[:, None] * columns)
-        # Modes relax at rates up to (u^2 + v^2) times the curvature, and a state is rarely aligned with all extremes.
         largest = float(np.linalg.norm(beta, 2)) if np.isfinite(beta).all() else np.inf
         rate = _RELAXING * rows.max() * columns.max() * largest
         rest = self.t_end - self.t - growth / float(np.linalg.norm(signal))
