@@ -14,12 +14,7 @@ from flowsim.solvers.arclength import ArcLength, by_arclength
 from flowsim.solvers.events import Event, Occurrence, find_events
 from flowsim.solvers.problem import InitialValueProblem
 from flowsim.solvers.scipy_methods import SCIPY_METHODS, integrate
-from flowsim.solvers.separable import (
-    SeparableFlow,
-    SeparableSolution,
-    integrate_ensemble,
-    integrate_separable,
-)
+from flowsim.solvers.separable import SeparableFlow, SeparableSolution, integrate_ensemble, integrate_separable
 from flowsim.solvers.solution import Solution, Status
 
 __all__ = [

@@ -58,13 +58,6 @@ def _start(groups: Sequence[Sequence[str]]) -> None:
     os.posix_spawn(sys.executable, [sys.executable, "-P", "-c", code], environment, file_actions=quiet)
 
 
-def load(names: Sequence[str]) -> None:
-    """Load functions that another process compiles as soon as they are on disk; compile those that none does."""
-    for name in names:
-        dispatcher = _dispatcher(name)
-        dispatcher.compile(dispatcher.declared)
-
-
 def _dispatcher(name: str) -> Any:
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from flowsim.compiling import expect
-from flowsim.solvers.precompile import compile_ahead, load
+from flowsim.solvers.precompile import compile_ahead
 
 #: Functions ``"module:name"``: the loop of a flow, and the solution of its steps; those that write its problem and
 #: read its steps.
@@ -24,24 +26,26 @@ COMPILED = {
 }
 
 
-_BEGUN: list[str] = []
-
-
-def load_begun() -> None:
-    """Load what reads steps and writes files while another process still compiles the loop of the flow."""
-    load(_BEGUN)
-    if _BEGUN:
-        import scipy.io  # noqa: F401  # of NetCDF files
+#: Modules of NumPy that SciPy's copy of its names loads, half of the import, and that no command uses.
+_UNUSED = "ctypeslib", "f2py", "testing"
 
 
 def begin(command: str, arguments: Sequence[str]) -> None:
     """Start the compilation of what `command` needs for diagonal networks, unless only its help is requested."""
+    if command not in COMPILED or {"--help", "-h"}.intersection(arguments):
+        return
     diagonal = not any(argument.startswith("--width") for argument in arguments)
-    if (
-        command in COMPILED
-        and diagonal
-        and not {"--help", "-h"}.intersection(arguments)
-        and compile_ahead(*COMPILED[command])
-    ):
+    if diagonal and compile_ahead(*COMPILED[command]):
         expect()
-        _BEGUN.extend(_AROUND)
+    _import_linear_algebra()
+
+
+def _import_linear_algebra() -> None:
+    unused = [name for name in _UNUSED if name not in vars(np)]
+    for name in unused:
+        setattr(np, name, None)
+    try:
+        import scipy.linalg  # noqa: F401
+    finally:
+        for name in unused:
+            delattr(np, name)  # from here on they are imported when asked for, as before

@@ -87,7 +87,6 @@ def _integrate(
     check: bool,
     progress: bool,
 ) -> tuple[dict[str, Any], Trajectory, SaddlePath | LinearSaddlePath | None]:
-    from flowsim.cli import first_use
     from flowsim.cli.output import import_what_writes
     from flowsim.flows import gradient_flow
     from flowsim.limits.horizons import last_jump, least_loss, limit_or_why
@@ -102,7 +101,6 @@ def _integrate(
             raise ValueError(f"`--horizon` must be given with --clock {flow['clock']}.")
         horizon = _BEYOND_LAST_JUMP * last
     import_what_writes()  # while another process may be compiling the loop of the flow
-    first_use.load_begun()
     traj = gradient_flow(net, problem, horizon, progress=progress, **flow)
     summary: dict[str, Any] = {
         "network": repr(net),

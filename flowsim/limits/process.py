@@ -18,7 +18,6 @@ from flowsim.limits.diagonal import DiagonalProcess
 from flowsim.limits.dual_bounds import network_bounds
 from flowsim.limits.exactly import exactly
 from flowsim.limits.joint import joint_process
-from flowsim.limits.linear_networks import linear_saddle_to_saddle
 from flowsim.limits.linear_path import LinearSaddlePath
 from flowsim.limits.path import SaddlePath
 from flowsim.limits.start_state import StartState, pretrained_state
@@ -178,6 +177,8 @@ def saddle_to_saddle(
                 raise ValueError(f"`{name}` is for a DiagonalNetwork; received it with a LinearNetwork.")
         plain = cast("Mapping[str, ArrayLike] | None", start)
         with saying_what_is_unbounded(problem):
+            from flowsim.limits.linear_networks import linear_saddle_to_saddle
+
             return linear_saddle_to_saddle(net, problem, plain, pretrained=pretrained, max_jumps=max_jumps, t_end=t_end)
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")

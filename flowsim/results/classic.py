@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,19 +44,33 @@ class _Unswapped(np.ndarray[Any, Any]):
         return np.array(self, self.dtype.newbyteorder(">"), order=order).reshape(-1).view("u1").data
 
 
+@cache
+def _netcdf_file() -> Any:
+    """SciPy's class, of its own file if that is found: importing all of `scipy.io` takes longer than writing."""
+    import scipy
+
+    try:
+        spec: Any = spec_from_file_location("_netcdf", Path(str(scipy.__file__)).with_name("io") / "_netcdf.py")
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.netcdf_file
+    except (OSError, ImportError, AttributeError):
+        from scipy.io import netcdf_file
+
+        return netcdf_file
+
+
 def write_classic(file: Path, variables: Mapping[str, NamedArray], attrs: Mapping[str, Any]) -> None:
     """Write variables and attributes.
 
     Raises ValueError if a variable is neither real numbers nor text, or too large, or an axis has two lengths.
     """
-    from scipy.io import netcdf_file
-
     stored = {name: _stored(name, each) for name, each in variables.items() if each.values.size}
     empty = {
         name: [each.dims, each.values.shape, each.values.dtype.str]
         for name, each in variables.items() if not each.values.size
     }  # fmt: skip
-    with netcdf_file(file, "w", version=2) as out:
+    with _netcdf_file()(file, "w", version=2) as out:
         _write_attributes(out, {**attrs, _EMPTY: json.dumps(empty)} if empty else attrs)
         for name, each in stored.items():
             _add_axes(out, each)
@@ -68,9 +84,7 @@ def read_classic(file: Path) -> tuple[dict[str, NamedArray], dict[str, Any]]:
 
     Raises ValueError, TypeError, KeyError, IndexError if the file holds something else.
     """
-    from scipy.io import netcdf_file
-
-    with netcdf_file(file, "r", mmap=False) as found:
+    with _netcdf_file()(file, "r", mmap=False) as found:
         attrs = _attributes(found)
         variables = {_unicode(name): _restored(each) for name, each in found.variables.items()}
     for name, (axes, shape, kind) in json.loads(attrs.pop(_EMPTY, "{}")).items():

@@ -22,14 +22,7 @@ from flowsim.studies.linear_rates import (
     rate_bound,
 )
 from flowsim.studies.potential import min_entropy
-from flowsim.studies.references import (
-    MinL1,
-    RecoveryScores,
-    min_l1,
-    min_l2,
-    recovery_scores,
-    weighted_lasso,
-)
+from flowsim.studies.references import MinL1, RecoveryScores, min_l1, min_l2, recovery_scores, weighted_lasso
 from flowsim.studies.separation import NuclearSeparation, Separation, nuclear_separation, separation
 from flowsim.studies.step_sizes import first_move, tenth_of_stable
 from flowsim.studies.width_law import WidthLaw, width_law

@@ -25,7 +25,8 @@ for module in [value for name, value in sys.modules.items() if name.startswith("
             found[function.py_func.__name__] = len(function.overloads)
 print(json.dumps({name: count for name, count in found.items() if count}))
 print("numba.np.arraymath" in sys.modules)
-heavy = {"dask", "h5py", "pandas", "scipy.optimize", "sympy", "xarray"}
+heavy = {"dask", "h5py", "numpy.f2py", "pandas", "scipy.io", "scipy.optimize", "scipy.sparse", "sympy", "xarray"}
+heavy.add("flowsim.solvers.frames")
 print(json.dumps(sorted(heavy.intersection(sys.modules))))
 """
 #: Processor time of a run that compiles nothing, in imports of the libraries that it needs: it takes three.
