@@ -122,7 +122,7 @@ class LongSteps:
         gap = frame.logs[grown - 1] - first if grown else np.inf
         hidden = outer <= self.waits and gap >= self.apart
         minimum = Plateau.constant(frame) if self._is_minimum(frame, G, left) else None
-        if (rested := minimum or self._rest(frame, G, grown, hidden)) is not None:
+        if (rested := minimum or self._rest(frame, G, grown, hidden, left)) is not None:
             self.stats["rests"] += 1
             return [self._plateau_step(rested, left)]
         if not hidden or (first == -np.inf and not (grown and self.problem.is_damped)):
@@ -172,7 +172,7 @@ class LongSteps:
         share = _REST_SHARE**2 * self.tol if coupling.signal is None else _AT_MINIMUM
         return newton_step(coupling, product, G) <= share * float(np.abs(product).max())
 
-    def _rest(self, frame: Frame, G: Array, grown: int, hidden: bool) -> Plateau | None:
+    def _rest(self, frame: Frame, G: Array, grown: int, hidden: bool, left: float) -> Plateau | None:
         """The plateau without end of a state near a stable rest: all its columns have grown, or what waits shrinks.
 
         `hidden`: whether what waits does not act on the product.
@@ -188,7 +188,11 @@ class LongSteps:
             return None
         if plateau.growth > 0 or (part is not None and not part.is_at_rest(_REST_SHARE * self.tol)):
             return None
-        return plateau
+        # Directions are constant on a plateau: what decays there, the imbalance too, must not enter the product.
+        (one, other), (first, second) = frame.value(), plateau.after(left).value()
+        product = one @ other.T
+        size = max(float(np.abs(product).max()), math.exp(2 * self.scale))
+        return plateau if np.abs(first @ second.T - product).max() <= _REST_SHARE * self.tol * size else None
 
     def _is_apart(self, frame: Frame, grown: int, rise: float) -> bool:
         """Whether waiting rows, grown by exp(rise), do not enter the product to first order, along active ones."""

@@ -131,3 +131,19 @@ def test_without_an_end_a_long_plateau_is_not_taken_for_rest() -> None:
     problem = fs.Regression(X, np.diag([6.0, 0.9, 0.0]))
     run = fs.gradient_flow(fs.LinearNetwork(3), problem, alpha="1e-1000")
     np.testing.assert_allclose(run.beta[-1], np.diag([6.0, 0.9, 0.0]), atol=1e-4)
+
+
+@pytest.mark.parametrize("t_end", [40.0, 1e3, 1e60])
+@pytest.mark.parametrize("loss", ["squared", "log-cosh"])
+def test_an_imbalance_that_decays_beside_grown_directions_is_waited_for(loss: str, t_end: float) -> None:
+    """Of one hidden unit under weight decay: what U holds beside its growing direction enters beta to first order."""
+    X, target = 2 * np.eye(4), np.array([1.0, -0.5, 0.3, 0.2])
+    problem = fs.Problem(X, (X @ target)[:, None], loss=loss)
+    start = {"U": np.array([[-0.5], [0.25], [0.75], [0.5]]), "V": np.array([[0.15]])}
+    run = fs.gradient_flow(fs.LinearNetwork(1, weight_decay=0.2), problem, t_end, start=start)
+
+    def penalised(beta: np.ndarray) -> float:
+        return float(problem.loss(beta[:, None]) + 0.2 * np.linalg.norm(beta))
+
+    exact = minimize(penalised, target, tol=1e-14, options={"gtol": 1e-9}).x
+    np.testing.assert_allclose(run.beta[-1].ravel(), exact, rtol=0, atol=2e-6)
