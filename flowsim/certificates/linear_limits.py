@@ -94,10 +94,7 @@ def _scales(setting: Setting) -> tuple[InitialScale, InitialScale]:
 def _flows(setting: Setting) -> tuple[Trajectory, Trajectory]:
     first, second = setting.once(_scales)
     end = _horizon(setting)
-    return (
-        setting.run(end, alpha=first, clock="accelerated"),
-        setting.run(end, alpha=second, clock="accelerated"),
-    )
+    return (setting.run(end, alpha=first, clock="accelerated"), setting.run(end, alpha=second, clock="accelerated"))
 
 
 def _formula(setting: Setting, rank: int) -> Array:

@@ -33,11 +33,7 @@ COMMANDS = {
 #: takes a fifth of a short run.
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 #: Names of options for arguments of the library: the first that a command has is used.
-_SYNONYMS = {
-    "path": ("data", "run_folder", "experiment"),
-    "std": ("eta",),
-    "t_end": ("horizon",),
-}
+_SYNONYMS = {"path": ("data", "run_folder", "experiment"), "std": ("eta",), "t_end": ("horizon",)}
 
 
 class _LazyGroup(click.Group):

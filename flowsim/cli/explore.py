@@ -23,15 +23,7 @@ from flowsim.compiling import compiling_note
 )  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page.  [default: a free one]")
 @click.option("--open/--no-open", "opened", default=True, show_default=True, help="Open the page in a browser.")
-def explore(
-    *,
-    table: DataTable,
-    network: NetworkOptions,
-    alpha: str,
-    clock: str,
-    port: int,
-    opened: bool,
-) -> None:
+def explore(*, table: DataTable, network: NetworkOptions, alpha: str, clock: str, port: int, opened: bool) -> None:
     """Explore flows on DATA on a page of sliders (.csv, .parquet, .npz; default: the bundled diabetes table).
 
     Scale, noise, weight decay, depth, formula and clock are sliders; loss, coefficients and the limit are redrawn as

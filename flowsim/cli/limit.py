@@ -34,14 +34,7 @@ WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
 @out_option("flowsim-limit")
 @progress_option
 def limit(
-    *,
-    table: DataTable,
-    network: NetworkOptions,
-    alphas: str | None,
-    rtol: float,
-    kind: str,
-    out: Path,
-    progress: bool,
+    *, table: DataTable, network: NetworkOptions, alphas: str | None, rtol: float, kind: str, out: Path, progress: bool
 ) -> None:
     """Follow the flow on DATA (.csv, .parquet, .npz; default: the bundled diabetes table) as alpha decreases.
 

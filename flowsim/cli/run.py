@@ -154,11 +154,7 @@ def _error(
 
 
 def _write(
-    folder: Path,
-    kind: str,
-    traj: Trajectory,
-    path: SaddlePath | LinearSaddlePath | None,
-    summary: dict[str, Any],
+    folder: Path, kind: str, traj: Trajectory, path: SaddlePath | LinearSaddlePath | None, summary: dict[str, Any]
 ) -> None:
 
     from flowsim import plot

@@ -145,10 +145,7 @@ def level_set(problem: Problem, beta: Array, is_damped: bool) -> tuple[Array, Ar
         for side in (-1.0, 1.0):
             inner, outer = center, center + side * _FURTHER
             while (far := is_inside(outer) & (np.abs(outer) < _FURTHEST)).any():
-                inner, outer = (
-                    np.where(far, outer, inner),
-                    np.where(far, outer + _FURTHER * (outer - center), outer),
-                )
+                inner, outer = (np.where(far, outer, inner), np.where(far, outer + _FURTHER * (outer - center), outer))
             for _ in range(_BISECTIONS):
                 middle = (inner + outer) / 2
                 inside = is_inside(middle)

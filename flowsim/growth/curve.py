@@ -289,6 +289,14 @@ class Curve:
         self.constant = self.value(np.zeros(len(direction))) if self.origin.order else 0.0
         self.below, self.above = Side(self, -1.0), Side(self, 1.0)
 
+    @property
+    def extent(self) -> float:
+        """Size of the coefficient at the start, also of terms that cancel: ``max(|B|, |theta| |phi'(theta)|)``."""
+        theta = math.exp(self.log_alpha) * self.direction
+        with np.errstate(all="ignore"):
+            terms = np.linalg.norm(theta) * np.linalg.norm(self._gradient(theta[:, None]))
+        return max(abs(self.above.beta), float(np.nan_to_num(terms, posinf=0.0)))
+
     def stand(self) -> None:
         """Make this the curve of constant weights, whose B is that of the start."""
         self.constant = float(self.above.beta)

@@ -107,7 +107,7 @@ class CurveMap(OnCurves):
             curve = Curve(formula, np.ascontiguousarray(column), scale.log, _FARTHER * size)
             if curve.origin.order > 2 and total_change(formula, scale, column, reach) <= _STILL:
                 curve.stand()
-            curve.farthest = max(curve.farthest, _FARTHER * abs(curve.above.beta))
+            curve.farthest = max(curve.farthest, _FARTHER * curve.extent, np.finfo(float).tiny)
             if not math.isfinite(curve.above.beta):
                 raise ValueError(
                     f"`start` puts the formula {formula.text!r} where it is undefined: its weights are "
@@ -141,9 +141,7 @@ class CurveMap(OnCurves):
         after = sum(len(side.pieces) for curve in self.curves for side in (curve.below, curve.above))
         if self._table is None or after > before:
             self._table = curve_table(self.curves, self.size)
-        ends = np.array(
-            [[_reach(curve.below), _reach(curve.above)] for curve in self.curves],
-        )
+        ends = np.array([[_reach(curve.below), _reach(curve.above)] for curve in self.curves])
         self._reach = ends[self.which].T
         return self._table
 

@@ -41,8 +41,7 @@ _MAX_ROOT_DIGITS = 4000
 _BITS_PER_DIGIT = 3.3219
 
 _TOKEN = re.compile(
-    r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3}(?!\d))?)|(?P<name>[A-Za-z]\w*)|(?P<op>\*\*|[-+*/(),])",
-    re.ASCII,
+    r"(?P<number>(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3}(?!\d))?)|(?P<name>[A-Za-z]\w*)|(?P<op>\*\*|[-+*/(),])", re.ASCII
 )
 
 Node = tuple[Any, ...]

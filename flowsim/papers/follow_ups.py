@@ -73,11 +73,7 @@ def deep_starts() -> Findings:
     )
 
 
-@experiment(
-    "step-size",
-    STEPS,
-    "Steps and mini-batches change the bias through the imbalance",
-)
+@experiment("step-size", STEPS, "Steps and mini-batches change the bias through the imbalance")
 def step_size() -> Findings:
     problem = sparse_regression(20, 40, 3, seed=2)
     net, alpha, seeds = DiagonalNetwork("u*v"), 0.1, 4

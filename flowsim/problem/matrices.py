@@ -117,11 +117,7 @@ class MatrixSensing(Problem):
 
     def _repr_html_(self) -> str:
         zero = np.zeros((self.d, self._m))
-        facts = {
-            "measurements": self.n,
-            "matrix": f"{self.d} x {self._m}",
-            "loss at 0": float(self.loss(zero)),
-        }
+        facts = {"measurements": self.n, "matrix": f"{self.d} x {self._m}", "loss at 0": float(self.loss(zero))}
         steepest = np.abs(self.gradient(zero)).max(axis=1)
         return card(type(self).__name__, facts, bars(steepest, "gradient by row"), "|gradient at 0|, largest first")
 

@@ -17,11 +17,7 @@ THREAD_VARIABLES = {
 def environment(packages: dict[str, str]) -> dict[str, Any]:
     """Python, the packages that the function reaches, NumPy, and the machine; no times, so that equal runs agree."""
     return {
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": importlib.metadata.version("numpy"),
-            **packages,
-        },
+        "versions": {"python": platform.python_version(), "numpy": importlib.metadata.version("numpy"), **packages},
         "machine": {
             "host": platform.node(),
             "system": platform.platform(),

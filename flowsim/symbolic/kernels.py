@@ -186,11 +186,7 @@ def _invariants_body(each: Coordinate, names: Sequence[str], k: int) -> list[str
 
 
 def _function(name: str, branches: Sequence[Sequence[str]]) -> str:
-    lines = [
-        "\n@compiled()",
-        f"def {name}({SIGNATURES[name]}):",
-        "    for i in range(w.shape[1]):",
-    ]
+    lines = ["\n@compiled()", f"def {name}({SIGNATURES[name]}):", "    for i in range(w.shape[1]):"]
     for index, body in enumerate(branches):
         if len(branches) > 1:
             lines.append(f"        {'if' if index == 0 else 'elif'} kind[i] == {index}:")

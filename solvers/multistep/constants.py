@@ -65,6 +65,8 @@ STIFF = 1.0
 UNFILTERED = 0.1
 #: Trace from which on f is noise in stiff modes, which are projected if within this part of the tolerance of rest.
 PROJECTED, REST = 10.0, 0.5
+#: Trace from which on stiff modes may be taken for at rest to the end of a run so many times as long as the step.
+LONG_AT_REST, FAR_OFF = 1e6, 1e3
 #: Error of the quasi-steady state allowed from a stale matrix, by coordinates whose W G is below LOOSE; the matrix is
 #: renewed for states within NEAR tolerances.
 STALE, LOOSE, NEAR = 0.1, 0.9, 10.0

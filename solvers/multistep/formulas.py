@@ -27,14 +27,9 @@ def coefficients(ws, k, h):
     the step.
     """
     formula = view(Formula, ws)
-    inverse_new, inverse_old, ratio, end_slope = (
-        formula.inverse_new,
-        formula.inverse_old,
-        formula.ratio,
-        formula.end_slope,
-    )
-    integral, step = formula.integral, formula.step
-    spans = view(History, ws).spans
+    inverse_new, inverse_old, integral = formula.inverse_new, formula.inverse_old, formula.integral
+    ratio, end_slope = formula.ratio, formula.end_slope
+    step, spans = formula.step, view(History, ws).spans
     now, before, step[0] = h, 0.0, h
     ratio[0], end_slope[0] = 1.0, 0.0
     for q in range(1, k + 5):
@@ -57,13 +52,8 @@ def predict(ws, k, h):
     All as increments from the last z.
     """
     formula = view(Formula, ws)
-    inverse_new, inverse_old, ratio, end_slope = (
-        formula.inverse_new,
-        formula.inverse_old,
-        formula.ratio,
-        formula.end_slope,
-    )
-    integral = formula.integral
+    inverse_new, inverse_old, integral = formula.inverse_new, formula.inverse_old, formula.integral
+    ratio, end_slope = formula.ratio, formula.end_slope
     history, trial, padded = view(History, ws), view(Trial, ws), view(Sizes, ws).padded
     extra = h * integral[(k + 1) * FOLDS + 1] * ratio[k] / inverse_new[k]
     for b in range(0, padded, EIGHT):

@@ -34,7 +34,7 @@ from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, INEXACT
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import FILTER, copied, size
 from flowsim.solvers.multistep.loss import stiffness
-from flowsim.solvers.multistep.products import subtract_rows
+from flowsim.solvers.multistep.products import row_sums, subtract_rows
 from flowsim.solvers.multistep.step import EXACT, FAILED, INEXACT
 from flowsim.solvers.multistep.workspace import (
     Active,
@@ -48,7 +48,7 @@ from flowsim.solvers.multistep.workspace import (
     Values,
     Workspace,
 )
-from flowsim.solvers.simd import EIGHT, add_up, at_address, constant, load, magnitude, store, view
+from flowsim.solvers.simd import EIGHT, add_up, at_address, constant, load, store, view
 
 #: Corrections with one matrix, and the part of the goal to which they are iterated.
 _CORRECTIONS, _PART = 12, 0.01
@@ -100,12 +100,8 @@ def _rows(ws):
 @bare()
 def _times_rows(ws, x, out):
     """``out = R x``."""
-    design, stride, count = view(Problem, ws).design, view(Sizes, ws).padded, view(Active, ws).padded
     for q in range(view(Sizes, ws).rows):
-        total = constant(0.0)
-        for s in range(0, count, EIGHT):
-            total = total + load(design, q * stride + s) * load(x, s)
-        out[q] = add_up(total)
+        out[q] = row_sums(ws, q, x)[0]
 
 
 @bare()
@@ -127,12 +123,9 @@ def _evaluate(ws, rows, first, second):
     _by_formula(ws, rows, (first, second), values.beta_z, values.beta_t)
     check = 0.0
     for q in range(sizes.rows):
-        total = terms = constant(0.0)
-        for s in range(0, count, EIGHT):
-            term = load(problem.design, q * sizes.padded + s) * load(values.beta, s)
-            total, terms = total + term, terms + magnitude(term)
-        rows.terms[q] = add_up(terms) + abs(problem.target[q])
-        rows.residual[q] = (problem.target[q] - add_up(total)) - rows.g[q]
+        total, terms = row_sums(ws, q, values.beta)
+        rows.terms[q] = terms + abs(problem.target[q])
+        rows.residual[q] = (problem.target[q] - total) - rows.g[q]
         check += abs(rows.residual[q])
     _in_coordinates(ws, rows.g, count, trial.f)
     along_flow(ws)
@@ -263,13 +256,8 @@ def _move(ws, rows):
 @bare()
 def _finish(ws, rows, first, second):
     """f and f' of all coordinates by the formula, with the map at the new point to first order."""
-    sizes, trial, values, place, largest = (
-        view(Sizes, ws),
-        view(Trial, ws),
-        view(Values, ws),
-        view(Index, ws).place,
-        0.0,
-    )
+    sizes, trial, values, place = view(Sizes, ws), view(Trial, ws), view(Values, ws), view(Index, ws).place
+    largest = 0.0
     newton, change, count = view(Newton, ws), view(Trial, ws).residual, view(Active, ws).padded
     for b in range(0, count, EIGHT):
         by = load(change, b)

@@ -17,10 +17,10 @@ from __future__ import annotations
 from flowsim.solvers.compilation import bare, padded
 from flowsim.solvers.multistep.constants import BY_INVERSE, BY_INVERSE_IN_ROWS, FIRST, MOST_IN_ROWS, ONCE
 from flowsim.solvers.multistep.inverse import update_inverse
-from flowsim.solvers.multistep.loss import stiffness, weighted_gram
+from flowsim.solvers.multistep.loss import own_curvature, stiffness, weighted_gram
 from flowsim.solvers.multistep.products import into_rows, subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Matrix, Newton, Problem, Sizes, Values
-from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, spread, store, view, wider, widest
+from flowsim.solvers.simd import EIGHT, call, constant, load, magnitude, pointer, store, view, wider, widest
 
 #: Tasks of the factored solvers.
 PREPARE, SOLVE = range(2)
@@ -68,7 +68,8 @@ def renew(ws, theta):
     active = view(Active, ws)
     copied(view(Loss, ws).curvature, padded(sizes.rows), matrix.curvature)
     if active.solver != BY_INVERSE:
-        _diagonal(ws, matrix.reach)
+        for s in range(active.padded):
+            matrix.reach[s] = own_curvature(ws, s)
     elif sizes.by_design != 0:
         weighted_gram(ws, S, sizes.inverse)
     else:
@@ -87,21 +88,6 @@ def renew(ws, theta):
     else:
         return call(sizes.factored, (PREPARE, ws.buffer, ws.table, beta_z)) > 0
     return True
-
-
-@bare(forceinline=True)
-def _diagonal(ws, out):
-    """Of G, on the active coordinates."""
-    active, sizes, problem, curvature = view(Active, ws), view(Sizes, ws), view(Problem, ws), view(Loss, ws).curvature
-    if sizes.loss == 0:
-        copied(problem.diagonal, active.padded, out)
-        return
-    for b in range(0, active.padded, EIGHT):
-        total = constant(0.0)
-        for q in range(sizes.rows):
-            entry = load(problem.design, q * sizes.padded + b)
-            total = total + spread(curvature, q) * (entry * entry)
-        store(out, b, total)
 
 
 @bare()

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowsim.solvers.compilation import bare, padded
 from flowsim.solvers.multistep.constants import FIRST, NO_FLOAT
-from flowsim.solvers.multistep.products import into_rows, subtract_gram, subtract_rows
+from flowsim.solvers.multistep.products import into_rows, row_sums, subtract_gram, subtract_rows
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Scales, Sizes, Trial, Values
 from flowsim.solvers.simd import (
     EIGHT,
@@ -50,6 +50,8 @@ def evaluate_loss(ws):
         store(loss.prediction, q, root * load(loss.prediction, q) + load(loss.offset, q))
     arrays = (loss.prediction, loss.target, loss.weight, loss.slope, loss.curvature)
     call_on_arrays(sizes.loss, arrays, sizes.rows)
+    if problem.count[2] != 0.0:
+        problem.count[3] = _relative_slopes(ws)
     for q in range(0, padded_rows, EIGHT):
         store(loss.slope, q, (1.0 / root) * load(loss.slope, q))
 
@@ -71,22 +73,33 @@ def flow_of(ws, begin, end):
 @bare()
 def _residuals(ws):
     """``(A beta - b) / sqrt(n)``, and its largest entry relative to the terms."""
-    sizes, problem, beta, peak = view(Sizes, ws), view(Problem, ws), view(Values, ws).beta, 0.0
-    for q in range(sizes.rows):
-        total = terms = constant(0.0)
-        for s in range(0, view(Active, ws).padded, EIGHT):
-            term = load(problem.design, q * sizes.padded + s) * load(beta, s)
-            total, terms = total + term, terms + magnitude(term)
-        problem.row_work[q] = add_up(total) - problem.target[q]
-        size = add_up(terms) + abs(problem.target[q])
-        if not abs(problem.row_work[q]) <= peak * size + NO_FLOAT:
-            peak = abs(problem.row_work[q]) / size
+    problem, beta, peak = view(Problem, ws), view(Values, ws).beta, 0.0
+    for q in range(view(Sizes, ws).rows):
+        total, terms = row_sums(ws, q, beta)
+        problem.row_work[q] = total - problem.target[q]
+        peak = _relative_to(terms + abs(problem.target[q]), problem.row_work[q], peak)
     problem.count[3] = peak
+
+
+@bare(forceinline=True)
+def _relative_to(terms, value, peak):
+    return peak if abs(value) <= peak * terms + NO_FLOAT else abs(value) / terms
+
+
+@bare()
+def _relative_slopes(ws):
+    """The largest derivative of the loss, relative to its change with the terms of a prediction."""
+    problem, loss, peak = view(Problem, ws), view(Loss, ws), 0.0
+    root = math.sqrt(problem.count[0])
+    for q in range(view(Sizes, ws).rows):
+        terms = root * row_sums(ws, q, view(Values, ws).beta)[1] + abs(loss.offset[q]) + abs(loss.target[q])
+        peak = _relative_to(loss.curvature[q] * terms, loss.slope[q], peak)
+    return peak
 
 
 @bare()
 def is_at_rest(ws):
-    """Whether all residuals are rounding: then so is f, and the flow is at rest."""
+    """Whether all residuals, or derivatives of the loss, are rounding: then so is f, and the flow is at rest."""
     count = view(Problem, ws).count
     return count[2] != 0.0 and count[3] <= 0.25 * _ROUNDING * (8.0 + math.sqrt(view(Active, ws).n))
 
@@ -96,11 +109,11 @@ def choose_products(ws, h, allowed):
     """Evaluate f from residuals in the rows if in a long step the rounding of ``c - G beta`` would be visible in z.
 
     That rounding does not decrease with the residual, and its component outside the row space of A is not damped.
+    For other losses: whether the derivatives are compared with their rounding.
     """
-    problem = view(Problem, ws)
-    sizes = view(Sizes, ws)
-    felt = sizes.has_gram == 0 or h * problem.count[1] * _ROUNDING > _FELT * allowed
-    problem.count[2] = 1.0 if felt and sizes.loss == 0 else 0.0
+    problem, sizes = view(Problem, ws), view(Sizes, ws)
+    felt = h * problem.count[1] * _ROUNDING > _FELT * allowed
+    problem.count[2] = 1.0 if felt or (sizes.has_gram == 0 and sizes.loss == 0) else 0.0
 
 
 @bare()

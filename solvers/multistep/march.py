@@ -247,7 +247,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
             if not _start(ws, clock, tally, reach):
                 return NON_FINITE
             order, depth, has_matrix = 1, 0, False
-            if sizes.mapping != 0 and cross(ws, clock, counts, 0.0, t_end, record) == 1:
+            if sizes.mapping != 0 and cross(ws, clock, counts, 0.0, t_end, 0.0, record) == 1:
                 order = 0
                 steps_here += 1
                 continue
@@ -298,7 +298,8 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
         _accept(ws, order, h, sizes.graded == 0 and stiff > c.PROJECTED and depth > order)
         record_step(ws, clock, counts, h / unit, order, h == left * unit, t_end, record)
         steps_here, depth = steps_here + 1, depth + 1
-        crossed = cross(ws, clock, counts, h, t_end, record) if speed == 0.0 else 0
+        close = c.REST * allowed if stiff > c.LONG_AT_REST else 0.0
+        crossed = cross(ws, clock, counts, h, t_end, close, record) if speed == 0.0 else 0
         if crossed == 1:
             order = rejections = 0
             steps_here += 1

@@ -133,12 +133,8 @@ def _write_terms(ws, exponentials, reach, tol):
 def _write_scales(ws, reach, tol):
     """Write levels of activity and weights of errors; reset the order of coordinates and the history."""
     sizes, scales, index, exponentials = view(Sizes, ws), view(Scales, ws), view(Index, ws), view(Exponentials, ws)
-    gram, unlisted, spans, stride = (
-        view(Problem, ws).gram,
-        view(Terms, ws).unlisted,
-        view(History, ws).spans,
-        sizes.padded,
-    )
+    gram, unlisted, spans = view(Problem, ws).gram, view(Terms, ws).unlisted, view(History, ws).spans
+    stride = sizes.padded
     for i in range(stride):
         scales.level[i] = np.inf
     for i in range(sizes.width):

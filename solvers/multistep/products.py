@@ -5,7 +5,7 @@ from __future__ import annotations
 from flowsim.solvers.compilation import bare, padded
 from flowsim.solvers.multistep.constants import BY_INVERSE_IN_ROWS, BY_ROWS, FIRST
 from flowsim.solvers.multistep.workspace import Active, Loss, Newton, Problem, Sizes
-from flowsim.solvers.simd import EIGHT, add_up, constant, less, load, store, store_both, two_sums, view
+from flowsim.solvers.simd import EIGHT, add_up, constant, less, load, magnitude, store, store_both, two_sums, view
 
 
 @bare(forceinline=True)
@@ -37,17 +37,24 @@ def subtract_rows(S, stride, x, m, begin, end, base, out):
         _subtract(1, S, stride, x, m, b, base, out)
 
 
+@bare(forceinline=True)
+def row_sums(ws, q, x):
+    """A row of ``A x / sqrt(n)``, and the sum of the absolute values of its terms."""
+    stride, design, total = view(Sizes, ws).padded, view(Problem, ws).design, constant(0.0)
+    terms = total
+    for s in range(0, view(Active, ws).padded, EIGHT):
+        term = load(design, q * stride + s) * load(x, s)
+        total, terms = total + term, terms + magnitude(term)
+    return add_up(total), add_up(terms)
+
+
 @bare()
 def _subtract_by_design(ws, x, begin, end, base, out):
     """``out = base - A^T A x / n``."""
-    sizes, active, problem = view(Sizes, ws), view(Active, ws), view(Problem, ws)
-    stride, design, in_rows = sizes.padded, problem.design, problem.row_work
+    sizes, problem, in_rows = view(Sizes, ws), view(Problem, ws), view(Problem, ws).row_work
     for q in range(sizes.rows):
-        total = constant(0.0)
-        for s in range(0, active.padded, EIGHT):
-            total = total + load(design, q * stride + s) * load(x, s)
-        in_rows[q] = add_up(total)
-    subtract_rows(design, stride, in_rows, sizes.rows, begin, end, base, out)
+        in_rows[q] = row_sums(ws, q, x)[0]
+    subtract_rows(problem.design, sizes.padded, in_rows, sizes.rows, begin, end, base, out)
 
 
 @bare(forceinline=True)

@@ -69,12 +69,8 @@ def _may_matter(ws, guess):
         distance += (z[at] + guess[at] - outside.nu[q] - since * outside.rate[q]) ** 2
     distance = math.sqrt(distance)
     for block in range((outside.count + BLOCK - 1) // BLOCK):
-        exponent, growth, reach = (
-            outside.largest[3 * block],
-            outside.largest[3 * block + 1],
-            outside.largest[3 * block + 2],
-        )
-        if exponent + growth * since + reach * distance + math.log(h) > 0.0:
+        of = outside.largest
+        if of[3 * block] + of[3 * block + 1] * since + of[3 * block + 2] * distance + math.log(h) > 0.0:
             last = min((block + 1) * BLOCK, outside.count)
             if _worst(outside, block * BLOCK, last, since, distance) + math.log(h) > 0.0:
                 return 1

@@ -16,22 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.multistep.constants import (
-    CONTRACTION,
-    CORRECTIONS,
-    EVALUATED,
-    EVALUATIONS,
-    FAR,
-    FIRST,
-    INEXACT_PART,
-    INEXACT_SIZE,
-    MATRICES,
-    MOST_LEFT,
-    ONCE,
-    ROUNDING_FROM,
-    SLOW,
-    TWICE,
-)
+from flowsim.solvers.multistep import constants as c
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import copied, mismatch, renew, shrink, size
 from flowsim.solvers.multistep.loss import evaluate_loss, flow_of, stiffness
@@ -57,14 +42,14 @@ FAILED, INEXACT, EXACT = range(3)
 def evaluate_flow(ws, counts):
     """beta, f and f' of active coordinates from the listed exponents; False where the map is not defined."""
     values, trial, count = view(Values, ws), view(Trial, ws), view(Active, ws).padded
-    counts[EVALUATED] += 1
+    counts[c.EVALUATED] += 1
     if not evaluate(ws):
         return False
     if view(Sizes, ws).loss != 0:
         evaluate_loss(ws)
-    flow_of(ws, FIRST, count)
+    flow_of(ws, c.FIRST, count)
     along_flow(ws)
-    subtract_gram(ws, values.velocity, FIRST, count, view(Newton, ws).zero, trial.df)
+    subtract_gram(ws, values.velocity, c.FIRST, count, view(Newton, ws).zero, trial.df)
     return True
 
 
@@ -111,11 +96,11 @@ def _moved(ws, equation, by):
         store(newton.delta, b, load(newton.delta, b) + load(by, b))
         store(trial.guess, b, load(trial.guess, b) + load(by, b))
     if is_squared:
-        subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_f)
+        subtract_gram(ws, newton.work, c.FIRST, count, newton.zero, newton.change_f)
     else:
         copied(trial.f, count, newton.change_f)
         evaluate_loss(ws)
-        flow_of(ws, FIRST, count)
+        flow_of(ws, c.FIRST, count)
         for b in range(0, count, EIGHT):
             store(newton.change_f, b, load(trial.f, b) - load(newton.change_f, b))
     for b in range(0, count, EIGHT):
@@ -124,7 +109,7 @@ def _moved(ws, equation, by):
         store(values.velocity, b, load(values.velocity, b) + change)
     if is_squared:
         return _left_of_squares(ws, equation, by)
-    subtract_gram(ws, values.velocity, FIRST, count, newton.zero, trial.df)
+    subtract_gram(ws, values.velocity, c.FIRST, count, newton.zero, trial.df)
     return size(trial.residual, newton.gain, count) if _residual(ws, equation) else np.inf
 
 
@@ -132,7 +117,7 @@ def _moved(ws, equation, by):
 def _left_of_squares(ws, equation, by):
     """f, f' and the residual after a correction, from their changes."""
     newton, trial, count, largest = view(Newton, ws), view(Trial, ws), view(Active, ws).padded, constant(0.0)
-    subtract_gram(ws, newton.work, FIRST, count, newton.zero, newton.change_df)
+    subtract_gram(ws, newton.work, c.FIRST, count, newton.zero, newton.change_df)
     for b in range(0, count, EIGHT):
         change, bent = load(newton.change_f, b), load(newton.change_df, b)
         store(trial.f, b, load(trial.f, b) + change)
@@ -153,7 +138,7 @@ def _within_rounding(ws, equation):
     """
     newton, values, trial, count = view(Newton, ws), view(Values, ws), view(Trial, ws), view(Active, ws).padded
     copied(trial.residual, count, newton.rest)
-    shrink(ws, newton.rest, ONCE)
+    shrink(ws, newton.rest, c.ONCE)
     if size(newton.rest, newton.gain, count) <= equation.goal:
         rounding, weight = -1.0 / equation.second, view(Matrix, ws).weight
         for b in range(0, count, EIGHT):
@@ -161,13 +146,13 @@ def _within_rounding(ws, equation):
             store(newton.work, b, change)
             store(values.velocity, b, load(values.velocity, b) + change)
         if view(Sizes, ws).loss == 0:
-            subtract_gram(ws, newton.work, FIRST, count, trial.df, trial.df)
+            subtract_gram(ws, newton.work, c.FIRST, count, trial.df, trial.df)
         else:
-            subtract_gram(ws, values.velocity, FIRST, count, newton.zero, trial.df)
+            subtract_gram(ws, values.velocity, c.FIRST, count, newton.zero, trial.df)
         return EXACT
-    shrink(ws, newton.rest, ONCE)
+    shrink(ws, newton.rest, c.ONCE)
     left, step = size(newton.rest, newton.gain, count), size(newton.delta, newton.gain, count)
-    return INEXACT if left <= max(INEXACT_PART * step, INEXACT_SIZE) else FAILED
+    return INEXACT if left <= max(c.INEXACT_PART * step, c.INEXACT_SIZE) else FAILED
 
 
 @bare()
@@ -182,7 +167,7 @@ def _lengthened(ws):
         gain, before = load(newton.gain, b), load(newton.before, b)
         over = over + gain * before * (gain * load(residual, b))
         under = under + gain * before * (gain * before)
-    return 1.0 / (1.0 - min(max(add_up(over) / add_up(under), -MOST_LEFT), MOST_LEFT))
+    return 1.0 / (1.0 - min(max(add_up(over) / add_up(under), -c.MOST_LEFT), c.MOST_LEFT))
 
 
 @bare()
@@ -193,30 +178,30 @@ def _correct(ws, equation, counts, has_matrix, is_new):
     """
     newton, trial, count = view(Newton, ws), view(Trial, ws), view(Active, ws).padded
     copied(newton.zero, count, newton.delta)
-    last, holds = np.inf, mismatch(ws, equation.theta) <= CONTRACTION
-    for _ in range(CORRECTIONS):
+    last, holds = np.inf, mismatch(ws, equation.theta) <= c.CONTRACTION
+    for _ in range(c.CORRECTIONS):
         if not holds:
             solved = _within_rounding(ws, equation) if has_matrix and last < np.inf else FAILED
             if is_new or solved == EXACT:
                 return solved, has_matrix, is_new
-            counts[MATRICES] += 1
+            counts[c.MATRICES] += 1
             has_matrix = is_new = True
             if not renew(ws, equation.theta):
                 return FAILED, has_matrix, is_new
             last = np.inf
         copied(trial.residual, count, newton.rest)
         if has_matrix:
-            shrink(ws, newton.rest, TWICE)
+            shrink(ws, newton.rest, c.TWICE)
         length = 1.0 if last == np.inf else _lengthened(ws)
         for b in range(0, count, EIGHT):
             store(newton.rest, b, length * load(newton.rest, b))
             store(newton.before, b, load(trial.residual, b))
         now = _moved(ws, equation, newton.rest)
-        if not (now < np.inf and size(newton.delta, newton.gain, count) <= FAR):
+        if not (now < np.inf and size(newton.delta, newton.gain, count) <= c.FAR):
             return FAILED, has_matrix, is_new
         if now <= equation.goal:
             return EXACT, has_matrix, is_new
-        last, holds = now, now < SLOW * last
+        last, holds = now, now < c.SLOW * last
     return FAILED, has_matrix, is_new
 
 
@@ -226,12 +211,8 @@ def _second_order(ws, theta, stiff):
 
     For a coordinate that is not stiff itself, once at most: it may have a larger correction.
     """
-    newton, beta_z, diagonal, largest = (
-        view(Newton, ws),
-        view(Values, ws).beta_z,
-        view(Problem, ws).diagonal,
-        constant(0.0),
-    )
+    newton, beta_z, diagonal = view(Newton, ws), view(Values, ws).beta_z, view(Problem, ws).diagonal
+    largest = constant(0.0)
     if view(Sizes, ws).loss != 0:
         most = size(newton.delta, newton.gain, view(Active, ws).padded) * (1.0 + stiff)
         return most * most
@@ -252,7 +233,7 @@ def solve_step(ws, equation, counts, has_matrix):
     trial, newton, terms = view(Trial, ws), view(Newton, ws), view(Terms, ws)
     active, stride = view(Active, ws), view(Sizes, ws).padded
     is_new, stiff = False, 0.0
-    for evaluation in range(EVALUATIONS):
+    for evaluation in range(c.EVALUATIONS):
         if not (evaluate_flow(ws, counts) and _residual(ws, equation)):
             return False, stiff, has_matrix
         if evaluation > 0 and size(trial.residual, newton.gain, active.padded) <= equation.goal:
@@ -262,7 +243,7 @@ def solve_step(ws, equation, counts, has_matrix):
         if solved == FAILED:
             return False, stiff, has_matrix
         # The second-order term in the equation; where it is limited by rounding, in z.
-        left_out = _second_order(ws, equation.theta, stiff if evaluation < ROUNDING_FROM else 0.0)
+        left_out = _second_order(ws, equation.theta, stiff if evaluation < c.ROUNDING_FROM else 0.0)
         if solved == EXACT and left_out <= equation.goal:
             return True, stiff, has_matrix
         for at in range(0, active.layers * stride, stride):

@@ -12,6 +12,7 @@ import numpy as np
 
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep import constants as c
+from flowsim.solvers.multistep.coming_to_rest import at_rest, drop_rounding, to_rest
 from flowsim.solvers.multistep.distances import (
     CLOSE,
     TOLERANCE,
@@ -23,9 +24,7 @@ from flowsim.solvers.multistep.distances import (
     reach_of,
     size_to_distance,
 )
-from flowsim.solvers.multistep.iteration_matrix import renew, shrink
-from flowsim.solvers.multistep.loss import own_curvature
-from flowsim.solvers.multistep.products import subtract_gram
+from flowsim.solvers.multistep.loss import is_at_rest
 from flowsim.solvers.multistep.workspace import (
     Active,
     Formula,
@@ -44,10 +43,6 @@ from flowsim.solvers.simd import view
 _TIE = 1e-13
 #: Ratio to the last step from which on a straight line is taken.
 _LONGER = 10.0
-#: Largest implicit Euler step that measures the distance from rest, over the fastest time scale, limited by rounding.
-_IMPLICIT = 1e10
-#: Rounding errors of f that count as none along combinations of columns that vanish.
-_ROUNDINGS = 32.0 * float(np.finfo(np.float64).eps)
 #: A failed test of rest is repeated once coordinates are this much closer.
 _CLOSER = 0.1
 #: Bound on the neglected motion of others along a line.
@@ -100,11 +95,9 @@ def _side_until(sides, side, i, entry, leeway, speed, left):
             # It does not become active in the time left.
             return left
         return (distance - max(goal_of(sides, side, i, entry + leeway, speed), latest) / unit) / speed
-    if distance <= sides.distance[(1 - side) * sides.d + i]:
-        # It is constant or recedes: its remaining effect on others.
-        span = left
-        if speed < 0.0:
-            span = min(left, 0.5 * (sides.power - 2.0) * reach_of(sides, side, i, distance * unit) / unit / -speed)
+    if speed < 0.0 and distance <= sides.distance[(1 - side) * sides.d + i]:
+        # It recedes: its remaining effect on others.
+        span = min(left, 0.5 * (sides.power - 2.0) * reach_of(sides, side, i, distance * unit) / unit / -speed)
         if log_size(sides, side, i, distance * unit) + math.log(span) + math.log(unit) > entry + leeway:
             return -1.0
     return left
@@ -129,69 +122,6 @@ def _wait(ws, sides, f, left):
                 if wait <= 0.0:
                     return wait
     return wait
-
-
-@bare()
-def _at_rest(ws, sides):
-    """The fastest rate of the coordinates that are active and individually at rest within the tolerance.
-
-    For the others the slope is set to 0: :func:`_wait` tests whether they are active.
-    """
-    active, beta_z = view(Active, ws), view(Values, ws).beta_z
-    f, gain, fastest = view(History, ws).f, view(Scales, ws).gain, 0.0
-    for s in range(active.n):
-        rate = own_curvature(ws, s) * beta_z[s]
-        if gain[s] * abs(f[s]) <= sides.head[CLOSE] * rate:
-            fastest = max(fastest, rate)
-        else:
-            beta_z[s] = 0.0
-    return fastest
-
-
-@bare()
-def _is_rounding(ws, velocity):
-    """Whether a velocity of coordinates at rest is rounding of the gradient, ``|x_s| max_j |x_j beta_j|``."""
-    active, values, largest = view(Active, ws), view(Values, ws), 0.0
-    for s in range(active.n):
-        if values.beta_z[s] > 0.0:
-            largest = max(largest, math.sqrt(own_curvature(ws, s)) * abs(values.beta[s]))
-    for s in range(active.n):
-        if values.beta_z[s] > 0.0 and abs(velocity[s]) > _ROUNDINGS * math.sqrt(own_curvature(ws, s)) * largest:
-            return False
-    return True
-
-
-@bare()
-def _to_rest(ws, sides, fastest, left):
-    """Move active coordinates to rest by an implicit Euler step over the rest of the run; False if too far.
-
-    ``theta F f``, ``F = (I + theta G D)^-1``, with f of the others updated in ``Trial.f``.
-    Where active columns are dependent, ``F^2 f`` is the part of f that no step brings to rest: rounding, left out.
-    """
-    active, newton, f, beta_z = view(Active, ws), view(Newton, ws), view(Trial, ws).f, view(Values, ws).beta_z
-    theta = min(left, _IMPLICIT / fastest)
-    if not renew(ws, theta):
-        return False
-    delta, kept, largest = newton.delta, newton.rest, 0.0
-    for s in range(active.padded):
-        delta[s] = f[s] if s < active.n and beta_z[s] > 0.0 else 0.0
-    shrink(ws, delta, c.ONCE)
-    for s in range(active.padded):
-        kept[s] = delta[s]
-    shrink(ws, kept, c.ONCE)
-    share = 1.0 if _is_rounding(ws, kept) else 0.0
-    for s in range(active.padded):
-        delta[s] = theta * (delta[s] - share * kept[s]) if s < active.n and beta_z[s] > 0.0 else 0.0
-        largest = max(largest, newton.gain[s] * abs(delta[s]))
-        newton.work[s] = beta_z[s] * delta[s]
-    if not largest <= sides.head[CLOSE]:
-        sides.head[CLOSE] *= _CLOSER
-        return False
-    subtract_gram(ws, newton.work, c.FIRST, view(Sizes, ws).padded, f, f)
-    for s in range(active.n):
-        if beta_z[s] > 0.0:
-            f[s] = 0.0
-    return True
 
 
 @bare()
@@ -230,17 +160,21 @@ def cross(ws, sides):
     """
     formula, history, f, beta_z = view(Formula, ws), view(History, ws), view(Trial, ws).f, view(Values, ws).beta_z
     stride, n_active, left, unit = view(Sizes, ws).padded, view(Active, ws).n, formula.step[0], sides.head[UNIT]
-    fastest = _at_rest(ws, sides)
+    rests = is_at_rest(ws)
+    fastest = 0.0 if rests else at_rest(ws, sides.head[CLOSE])
     for s in range(stride):
-        f[s] = 0.0 if s < n_active and beta_z[s] > 0.0 else history.f[s]
-    length = _wait(ws, sides, f, left)
+        f[s] = 0.0 if rests or (s < n_active and beta_z[s] > 0.0) else history.f[s]
+    drop_rounding(ws)
+    length = left if rests else _wait(ws, sides, f, left)
     if not length * unit > _LONGER * formula.part[0]:
         return 0
     if fastest > 0.0:
         for s in range(n_active):
             f[s] = history.f[s]
-        if not _to_rest(ws, sides, fastest, min(left * unit, c.LONGEST)):
+        if not to_rest(ws, sides.head[CLOSE], fastest, min(left * unit, c.LONGEST)):
+            sides.head[CLOSE] *= _CLOSER
             return 2
+        drop_rounding(ws)
         length = _wait(ws, sides, f, left)
         if not length > 0.0:
             return 2

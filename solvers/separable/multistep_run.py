@@ -48,32 +48,15 @@ _NOTHING = np.zeros(0)
 Workspace = tuple[Array, NDArray[np.int64]]
 
 
-# Compiled code is imported on first use: importing flowsim, and its command line, do not need it.
-
-
-@cache
-def _multistep() -> Any:
-    from flowsim.solvers.multistep import march
-
-    return march
-
-
 @cache
 def _table(w: int, K: int, r: int, loss: int, has_gram: bool) -> tuple[NDArray[np.int64], int]:
-    """The table of a workspace, and its length."""
+    """The table of a workspace, and its length; compiled code is imported on first use, here and below."""
     from flowsim.solvers.multistep.constants import SMALL
     from flowsim.solvers.multistep.factors import address as address_of_factors
     from flowsim.solvers.multistep.newton import address as address_of_newton
     from flowsim.solvers.multistep.workspace import layout
 
     return layout(w, K, r, loss, address_of_factors() if w > SMALL else 0, has_gram, address_of_newton())
-
-
-@cache
-def _writer() -> Any:
-    from flowsim.solvers.multistep.problem import write_problem
-
-    return write_problem
 
 
 @cache
@@ -135,7 +118,9 @@ class Layout:
 
     def workspace(self, tol: float) -> Workspace:
         """A new workspace, in the state before a run."""
-        shared, write = self.shared if self.few else None, _writer()
+        from flowsim.solvers.multistep.problem import write_problem as write
+
+        shared = self.shared if self.few else None
         last, ready = self.ready
         whole = ready if last == tol else None
         known, table = whole or (None if shared is None else shared.get(self.kind), self.table)
@@ -185,11 +170,13 @@ class FromNodes(NativeRun):
     records = _FEW_RECORDS
 
     def advance(self, budget: int) -> int:
+        from flowsim.solvers.multistep.march import march
+
         width, records = self.width, self.records
         record = np.empty(3 * records + 1 + 3 * (records + 1) * width)
         self.counts[5] = records
         self.before_steps(records)
-        status = _multistep().march(self.tol, self.t_end, budget, *self.work, self.clock, self.counts, record)
+        status = march(self.tol, self.t_end, budget, *self.work, self.clock, self.counts, record)
         steps = int(self.counts[4])
         if steps == records:
             self.records = min(2 * records, _RECORDS, max(_FEWEST_RECORDS, _RECORDED // (3 * width)))
@@ -211,12 +198,11 @@ class FromNodes(NativeRun):
 
     def rows(self) -> tuple[Array, Array]:
         """A and b; for squares reduced to at most d rows, which does not change the flow."""
-        flow = self.flow
+        flow, b = self.flow, self.flow.b
         A = np.ascontiguousarray(flow.A if isinstance(flow.A, np.ndarray) else flow.columns(np.arange(flow.d)).T)
         if flow.loss is None and len(A) > flow.d and A.size * flow.d <= _FACTORISED:
-            reduced: tuple[Array, Array] = self.kept("rows", _reduced, A, flow.b)
-            return reduced
-        return A, flow.b
+            A, b = self.kept("rows", _reduced, A, b)
+        return A, b
 
     def kept(self, name: str, compute: Callable[[Array, Array], Any], A: Array, b: Array) -> Any:
         """What is computed from A and b: once for the same few data, bit by bit."""

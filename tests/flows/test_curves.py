@@ -196,3 +196,17 @@ def test_a_jump_of_a_real_power_that_no_float_resolves_says_so() -> None:
         fs.gradient_flow(net, problem, 1e17, alpha="1e-30")
     with pytest.raises(ValueError, match=why):
         fs.gradient_flow(net, problem, 1e17, alpha="1e-30", coordinates="curve")
+
+
+@pytest.mark.parametrize("method", ["auto", "Radau", "DOP853"])
+def test_a_coefficient_whose_terms_cancel_has_a_curve_where_the_targets_are_zero(method: str) -> None:
+    """``u*v`` from (u, 0) is ``sinh(2 z) u^2 / 2``; for y = 0 nothing but the other coordinate moves it."""
+    alpha, net = 1e-5, fs.DiagonalNetwork(["u*v + u**3*v", "u*v"])
+    problem = fs.Regression([[1.0, 0.5], [0.5, 1.0]], [0.0, 0.0])
+    t, start = np.array([0.0, 1.5, 3.0]), {"u": [1.0, 0.7], "v": [1.0, 0.0]}
+    run = fs.gradient_flow(net, problem, t[-1], alpha=alpha, start=start, t_eval=t, method=method, atol=1e-20)
+    # beta = (alpha^2, 0) to first order: z_1 = - t x_1^T x_0 alpha^2 / n, d beta_1 / dz_1 = (0.7 alpha)^2
+    assert_allclose(run.beta[:, 0], alpha**2, rtol=1e-8)
+    assert_allclose(
+        run.beta[:, 1], -0.49 * alpha**4 * t / 2, rtol=1e-4, atol=1e-6 * alpha**2 if method == "auto" else 0
+    )

@@ -39,9 +39,10 @@ JUSTIFIED: dict[str, Callable[[Case], bool]] = {
     r"log coordinates, .* `method` is|the step fell to the spacing of floats|beyond the range of floats": (
         lambda case: case.facts["family"] == "product" and case.facts["method"] != "auto"
     ),
-    # SciPy's BDF takes a rate that is rounding alone for a Newton iteration that diverges.
+    # Where y = 0 and beta is nearly 0, rates are rounding alone: SciPy's implicit methods take Newton iterations that
+    # repeat them for divergent ones, and its explicit one rejects every step that an `atol` of nothing measures.
     r"the step fell to the spacing of floats": (
-        lambda case: case.facts["method"] == "BDF" and case.facts["kind"] == "y = 0"
+        lambda case: case.facts["method"] != "auto" and case.facts["kind"] == "y = 0"
     ),
     # Exponentials of hundreds: rates, or their squares, are no floats.
     r"whose square is beyond the range of floats": lambda case: (
