@@ -271,7 +271,7 @@ class LinearObserved:
     @cached_property
     def log_abs_weights(self) -> Mapping[str, Array]:
         plain = _Weights(self._growth, self._t, self._states, np.arange(len(self._t)), plain=True)
-        return _Logarithms(self._lifted(plain), self._states.shift)
+        return _Logarithms(self._lifted(plain), self._growth.log_units(self._t, self._states))
 
     @cached_property
     def _imbalance(self) -> tuple[Array, Array]:
@@ -295,24 +295,24 @@ class LinearObserved:
 
 
 class _Weights(Mapping[str, Array]):
-    """U (T, D, k) and V (T, m, k), assembled on access; times exp(-shift) if `plain`."""
+    """U (T, D, k) and V (T, m, k), assembled on access; in units of the growth map if `plain`."""
 
     def __init__(self, growth: LinearGrowth, t: Array, states: FrameStates, index: Any, plain: bool) -> None:
         self._growth, self._t, self._states, self._index, self._plain = growth, t, states, index, plain
 
     @cached_property
-    def _both(self) -> tuple[Array, Array]:
-        U, V = self._growth.weights(self._t, self._states)
+    def _both(self) -> dict[str, Array]:
+        weights = self._growth.weights(self._t, self._states)
         if not self._plain:
+            units = self._growth.log_units(self._t, self._states)
             with np.errstate(under="ignore"):
-                scale = np.exp(self._states.shift)[:, None, None]
-                U, V = scale * U, scale * V
-        return U[self._index], V[self._index]
+                weights = {name: np.exp(units[name])[:, None, None] * each for name, each in weights.items()}
+        return {name: each[self._index] for name, each in weights.items()}
 
     def __getitem__(self, name: str) -> Array:
         if name not in ("U", "V"):
             raise KeyError(name)
-        return self._both[0] if name == "U" else self._both[1]
+        return self._both[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(("U", "V"))
@@ -325,14 +325,14 @@ class _Weights(Mapping[str, Array]):
 
 
 class _Logarithms(Mapping[str, Array]):
-    """``ln |weight|`` of weights times exp(-shift)."""
+    """``ln |weight|`` of weights in units with the given logarithms."""
 
-    def __init__(self, plain: Mapping[str, Array], shift: Array) -> None:
-        self._plain, self._shift = plain, shift
+    def __init__(self, plain: Mapping[str, Array], units: Mapping[str, Array]) -> None:
+        self._plain, self._units = plain, units
 
     def __getitem__(self, name: str) -> Array:
         with np.errstate(divide="ignore"):
-            return np.log(np.abs(self._plain[name])) + np.asarray(self._shift)[..., None, None]
+            return np.log(np.abs(self._plain[name])) + np.asarray(self._units[name])[..., None, None]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._plain)
@@ -342,7 +342,8 @@ class _Logarithms(Mapping[str, Array]):
 
     @property
     def stored(self) -> _Logarithms:
-        return _Logarithms(getattr(self._plain, "stored", self._plain), self._shift)
+        return _Logarithms(getattr(self._plain, "stored", self._plain), self._units)
 
     def select(self, index: Any) -> _Logarithms:
-        return _Logarithms(self._plain.select(index), self._shift[index])  # type: ignore[attr-defined]
+        units = {name: unit[index] for name, unit in self._units.items()}
+        return _Logarithms(self._plain.select(index), units)  # type: ignore[attr-defined]

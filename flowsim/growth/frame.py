@@ -50,9 +50,13 @@ class Outside:
     def is_there(self) -> bool:
         return any(part.any() for part, _ in self.parts)
 
-    def value(self, t: Array, shift: Array) -> Array:
+    def log_unit(self, t: Array) -> Array:
+        """Logarithm of its largest factor, (T,)."""
+        return max((log for part, log in self.parts if part.any()), default=-np.inf) - integrals(self.decay, t)
+
+    def value(self, t: Array, shift: Array | float) -> Array:
         """Times ``exp(-shift)``, (T, D, k)."""
-        with np.errstate(under="ignore", over="ignore"):
+        with np.errstate(under="ignore"):
             lost = shift + integrals(self.decay, t)
             total = sum(np.exp(log - lost)[..., None, None] * part for part, log in self.parts)
         return np.asarray(total)
@@ -153,9 +157,8 @@ class LinearGrowth:
             return self.data.lift(self.reduced_beta(states))
         V = self.plain_halves(states)[1]
         with np.errstate(under="ignore"):
-            square = np.exp(2 * states.shift)[:, None, None]
-            outer = self.outside.value(t, states.shift) @ self.hidden @ np.swapaxes(V, -1, -2)
-            return self.data.lift(self.reduced_beta(states)) + square * outer
+            outer = self.outside.value(t, 0.0) @ self.hidden @ np.swapaxes(V, -1, -2)
+            return self.data.lift(self.reduced_beta(states)) + np.exp(states.shift)[:, None, None] * outer
 
     def velocity(self, t: Array, states: FrameStates) -> Array:
         """``d beta / dt``, (T, D, m)."""
@@ -166,15 +169,23 @@ class LinearGrowth:
             G = self.data.coupling.value(self.reduced_beta(states))
             dU, dV = G @ V - a * U, np.swapaxes(G, -1, -2) @ U - b * V
             across, dacross = np.swapaxes(V, -1, -2), np.swapaxes(dV, -1, -2)
-            outer = self.outside.value(t, states.shift) @ self.hidden
-            rate = self.data.lift(dU @ across + U @ dacross)
-            rate += outer @ dacross - decay * (outer @ across)
-            return np.exp(2 * states.shift)[:, None, None] * rate
+            outer, unit = self.outside.value(t, 0.0) @ self.hidden, np.exp(states.shift)[:, None, None]
+            rate = unit * self.data.lift(dU @ across + U @ dacross)
+            return unit * (rate + outer @ dacross - decay * (outer @ across))
 
-    def weights(self, t: Array, states: FrameStates) -> tuple[Array, Array]:
-        """U (T, D, k) and V (T, m, k) in the compressed basis, times ``exp(-shift)``."""
-        U, V = self.halves(states)
-        return self.data.lift(U @ self.hidden.T) + self.outside.value(t, states.shift), V @ self.hidden.T
+    def log_units(self, t: Array, states: FrameStates) -> dict[str, Array]:
+        """Logarithms (T,) of units in which weights are floats.
+
+        The part of U that only decays can be larger than the state by more than the range of floats.
+        """
+        return {"U": np.maximum(states.shift, self.outside.log_unit(t)), "V": states.shift}
+
+    def weights(self, t: Array, states: FrameStates) -> dict[str, Array]:
+        """U (T, D, k) and V (T, m, k) in the compressed basis, in units of :meth:`log_units`."""
+        (U, V), unit = self.halves(states), self.log_units(t, states)["U"]
+        with np.errstate(under="ignore"):
+            inside = np.exp(states.shift - unit)[:, None, None] * self.data.lift(U @ self.hidden.T)
+        return {"U": inside + self.outside.value(t, unit), "V": V @ self.hidden.T}
 
     def imbalance(self, t: Array, states: FrameStates) -> tuple[Array, Array]:
         """``U^T U - V^T V`` (T, k, k) and the logarithms of its units (T,)."""

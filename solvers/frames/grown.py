@@ -82,8 +82,9 @@ class GrownDirections:
             return False
         count = n * q - (q * (q - 1) // 2 if self.problem.is_damped else q * q)
         rates, vectors = self._spectrum
-        distance = np.linalg.norm((self.field.ravel() @ vectors)[:count] / rates[:count])
-        return bool(rates[-1] < -_NEUTRAL * rates[count - 1] and distance <= tol * size)
+        if not rates[-1] < -_NEUTRAL * rates[count - 1]:
+            return False
+        return bool(np.linalg.norm((self.field.ravel() @ vectors)[:count] / rates[:count]) <= tol * size)
 
     def _field(self, Z: Array) -> tuple[Array, Array, Array]:
         """Products, G and Z' at states (..., R + p, q)."""

@@ -147,3 +147,16 @@ def test_an_imbalance_that_decays_beside_grown_directions_is_waited_for(loss: st
 
     exact = minimize(penalised, target, tol=1e-14, options={"gtol": 1e-9}).x
     np.testing.assert_allclose(run.beta[-1].ravel(), exact, rtol=0, atol=2e-6)
+
+
+def test_weights_that_no_sample_sees_outlive_those_that_noise_shrinks() -> None:
+    """Outside the row space U decays with the penalty, by exp(-20); all else by more than the range of floats."""
+    problem = fs.Regression(np.array([[1.0, 0.0, 0.0]]), np.array([[0.1]]))
+    net = fs.LinearNetwork(2, noise=fs.GaussianNoise(1.5), weight_decay=0.02)
+    start = {"U": np.array([[0.3, 0.1], [0.2, -0.4], [0.0, 0.5]]), "V": np.array([[0.1, 0.2]])}
+    run = fs.gradient_flow(net, problem, 1000.0, start=start)
+    np.testing.assert_allclose(run.weights["U"][-1][1:], np.exp(-20.0) * start["U"][1:], rtol=1e-12)
+    logs = run.log_abs_weights["U"][-1]
+    np.testing.assert_allclose(logs[1], np.log(np.abs(start["U"][1])) - 20.0, rtol=1e-12)
+    assert logs[0].max() < -1500.0 or not np.isfinite(logs[0]).any()
+    assert not run.beta[-1].any()
