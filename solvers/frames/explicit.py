@@ -28,6 +28,8 @@ _NEAR_STABLE, _STABLE = 5.0, 6.0
 _STIFF = 1.25
 #: Successive steps that must appear stiff.
 _STIFF_STEPS = 3
+#: Size of a state below which squares of errors would underflow.
+_SMALLEST = 1e-100
 
 
 class Method(NamedTuple):
@@ -222,7 +224,8 @@ def _integrate(how, equation, t_end, h, limits, times, states, space):
             store(space, a, load(last, a))
         growth = _largest_singular_value(G, R, p)
         stiff = stiff + 1 if length * rate > _STIFF * limits.growth else 0
-        if stiff >= _STIFF_STEPS and (t_end - times[count]) * rate > _STABLE * limits.affordable:
+        is_stiff = stiff >= _STIFF_STEPS and (t_end - times[count]) * rate > _STABLE * limits.affordable
+        if is_stiff or scale < _SMALLEST:
             h = 0.0
             break
     return count, h, evaluations, rejected
@@ -257,7 +260,7 @@ def _read(how, equation, h, positions, Z, space, out):
 def integrate(
     how: Method, coupling: Any, kappa: float, Z: Array, t: float, t_end: float, h: float, limits: Limits
 ) -> Course:
-    """From Z (R + p, k) until t_end, the most steps, or until the equation is stiff; h = 0: choose the first step."""
+    """From Z (R + p, k) until t_end, the most steps, or a stiff or tiny state; h = 0: choose the first step."""
     (R, p), size = coupling.signal.shape, -(-Z.size // EIGHT) * EIGHT
     times, states = np.empty(limits.steps + 1), np.empty((limits.steps + 1, size))
     space = np.zeros((len(how.a) + 2) * size + 2 * R * p + p * p)  # derivatives, two states; G twice, a square

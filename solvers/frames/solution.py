@@ -50,7 +50,7 @@ class FrameStates:
     position: Array
 
     def __len__(self) -> int:
-        return len(self.shift)
+        return len(self.step)
 
     @property
     def plain(self) -> tuple[Array, Array]:
@@ -95,16 +95,25 @@ class _Unread(FrameStates):
     def __init__(self, solution: FrameSolution, step: NDArray[np.intp], position: Array) -> None:
         for name, value in (("solution", solution), ("step", step), ("position", position)):
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "shift", np.zeros(len(step)))
 
     @cached_property
+    def shift(self) -> Array:
+        is_plain = np.abs(self._integrated).max(axis=(1, 2), initial=0.0) > math.exp(_SMALLEST_PLAIN)
+        return np.zeros(len(self)) if is_plain.all() else self._halves.shift
+
+    @property
     def plain(self) -> tuple[Array, Array]:
-        # All of a step at once.
+        if self.shift.any():
+            return self.first, self.second
+        R = len(self.solution.start.A)
+        return self._integrated[:, :R], self._integrated[:, R:]
+
+    @cached_property
+    def _integrated(self) -> Array:
+        """Z, (K, R + p, k); all of a step at once."""
         order, steps = np.flatnonzero(np.diff(self.step, prepend=-1)), self.solution.steps
         parts = np.split(self.position, order[1:])
-        Z = np.concatenate([steps[self.step[at]].read(part) for at, part in zip(order, parts, strict=True)])
-        R = len(self.solution.start.A)
-        return Z[:, :R], Z[:, R:]
+        return np.concatenate([steps[self.step[at]].read(part) for at, part in zip(order, parts, strict=True)])
 
     @cached_property
     def _halves(self) -> FrameStates:
@@ -112,11 +121,11 @@ class _Unread(FrameStates):
 
     @property
     def first(self) -> Array:
-        return self._halves.first
+        return np.exp(self._halves.shift - self.shift)[:, None, None] * self._halves.first
 
     @property
     def second(self) -> Array:
-        return self._halves.second
+        return np.exp(self._halves.shift - self.shift)[:, None, None] * self._halves.second
 
 
 @dataclass(frozen=True, eq=False)
