@@ -318,10 +318,9 @@ class FrameSolution:
         if len(parts) == 1:
             return parts[0]
         last, times = parts[-1], [part.t[1:] for part in parts[1:]]
-        return cls(
-            parts[0].start, [step for part in parts for step in part.steps], np.concatenate([parts[0].t, *times]),
-            last.status, last.message, {key: sum(part.stats[key] for part in parts) for key in last.stats},
-        )  # fmt: skip
+        stats = {key: sum(part.stats[key] for part in parts) for key in last.stats} | {"rests": last.stats["rests"]}
+        steps = [step for part in parts for step in part.steps]
+        return cls(parts[0].start, steps, np.concatenate([parts[0].t, *times]), last.status, last.message, stats)
 
     def integral(self, rate: Callable[[FrameStates], Array], value: Callable[[FrameStates], Array]) -> Array:
         """The integral of the rate of a quadratic form up to the end of every step, (T, ...).
