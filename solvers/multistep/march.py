@@ -304,8 +304,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
             order = rejections = 0
             steps_here += 1
             continue
-        if crossed == 2:
-            has_matrix = reset_matrix(ws)
+        has_matrix = reset_matrix(ws) if crossed == 2 else has_matrix
         order, promise = _next_order(order, (error, below, above), lower, higher)
         clock[c.NEXT_STEP] = h * _growth(error, stiff, promise, rejections > 0)
         rejections = 0
