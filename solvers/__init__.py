@@ -10,7 +10,7 @@ What this package does not contain: learning and networks. It imports nothing fr
 that reads its imports keeps it so.
 """
 
-from flowsim.solvers.arclength import ArcLength, by_arclength
+from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.events import Event, Occurrence, find_events
 from flowsim.solvers.problem import InitialValueProblem
 from flowsim.solvers.scipy_methods import SCIPY_METHODS, integrate
@@ -19,5 +19,5 @@ from flowsim.solvers.solution import Solution, Status
 
 __all__ = [
     "SCIPY_METHODS", "ArcLength", "Event", "InitialValueProblem", "Occurrence", "SeparableFlow", "SeparableSolution",
-    "Solution", "Status", "by_arclength", "find_events", "integrate", "integrate_ensemble", "integrate_separable",
+    "Solution", "Status", "find_events", "integrate", "integrate_ensemble", "integrate_separable",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-r"""Arc length: as a quantity along a solution, and as the integrator's own variable.
+r"""Arc length along a solution.
 
 .. math:: \frac{d\tau}{dt} = s(t, y) = c + \lVert \dot b(t, y) \rVert, \qquad c > 0,
 
@@ -8,18 +8,13 @@ stationary: on a plateau tau advances with time, in a jump with the distance tra
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.problem import InitialValueProblem
 from flowsim.solvers.roots import first_positions
-
-Speed = Callable[[float, Array], float]
-SpeedGradient = Callable[[float, Array], tuple[Array, float]]
 
 #: Gauss nodes per step: the speed is smooth along a step, so that eight nodes reach rounding on resolved steps.
 _NODES = 8
@@ -49,13 +44,6 @@ class ArcLength:
     values: Array
     antiderivatives: Array
     lengths: Array
-
-    @classmethod
-    def along(cls, t: Array, speed: Callable[[Array], Array]) -> ArcLength:
-        """Integrate ``speed`` (times (K,) -> (K,)) over every step."""
-        length = np.diff(t)
-        times = (t[:-1, None] + length[:, None] * cls.nodes()).ravel()
-        return cls.of_samples(t, length, speed(times) if len(times) else times)
 
     @classmethod
     def of_samples(cls, t: Array, lengths: Array, speed: Array) -> ArcLength:
@@ -109,17 +97,6 @@ class ArcLength:
         """Positions in [0, 1] at which the speed is sampled on every step."""
         return (_GAUSS_NODES + 1) / 2
 
-    def at(self, times: Array) -> Array:
-        """tau at times (K,)."""
-        return self.at_steps(*self.locate(times))
-
-    def locate(self, times: Array) -> tuple[NDArray[np.intp], Array]:
-        """The step that holds each time, and the position in it, 0 to 1."""
-        if len(self.lengths) == 0:
-            return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
-        step = self._step(self.t, times)
-        return step, (times - self.t[step]) / self.lengths[step]
-
     def at_steps(self, step: NDArray[np.intp], position: Array) -> Array:
         """tau at positions in [0, 1] of the steps `step`."""
         if len(self.lengths) == 0:
@@ -134,11 +111,6 @@ class ArcLength:
         for power in range(_NODES, 0, -1):
             total = total * position + power * self.antiderivatives[step, power]
         return total / self.lengths[step]
-
-    def inverse(self, tau: Array) -> Array:
-        """The times at which tau takes the values (K,); tau increases strictly."""
-        step, position = self.places(tau)
-        return self.t[step] + position * self.lengths[step]
 
     def places(self, tau: Array) -> tuple[NDArray[np.intp], Array]:
         """The step and the position in it at which tau takes the values (K,)."""
@@ -157,60 +129,3 @@ class ArcLength:
     @staticmethod
     def _step(nodes: Array, values: Array) -> NDArray[np.intp]:
         return np.clip(np.searchsorted(nodes, values, side="right") - 1, 0, len(nodes) - 2)
-
-
-def by_arclength(
-    problem: InitialValueProblem, speed: Speed, speed_gradient: SpeedGradient | None = None
-) -> InitialValueProblem:
-    r"""The same flow with tau as its independent variable and (y, t) as its state.
-
-    .. math:: \frac{d}{d\tau} (y, t) = \frac{1}{s(t, y)} (f(t, y), 1).
-
-    Parameters
-    ----------
-    problem : InitialValueProblem
-    speed : callable (t, y) -> float
-        s > 0.
-    speed_gradient : callable (t, y) -> ((N,), float), optional
-        ``ds/dy`` and ``ds/dt``; with it and the problem's Jacobian the new Jacobian is analytic.
-    """
-    size = len(problem.y0)
-
-    def rhs(_: float, extended: Array) -> Array:
-        y, t = extended[:size], float(extended[size])
-        return np.append(problem.rhs(t, y), 1.0) / speed(t, y)
-
-    jacobian = None
-    if problem.jacobian is not None and speed_gradient is not None:
-        inner, gradient = problem.jacobian, speed_gradient
-
-        def jacobian(_: float, extended: Array) -> Array:
-            y, t = extended[:size], float(extended[size])
-            s = speed(t, y)
-            by_state, by_time = gradient(t, y)
-            field = np.append(problem.rhs(t, y), 1.0)
-            out = -np.outer(field, np.append(by_state, by_time)) / s**2
-            out[:size, :size] += inner(t, y) / s
-            if problem.time_derivative is not None:
-                out[:size, size] += problem.time_derivative(t, y) / s
-            return out
-
-    step_limit = None
-    if problem.step_limit is not None:
-        limit = problem.step_limit
-
-        def step_limit(_: float, extended: Array, derivative: Array) -> float:
-            y, t = extended[:size], float(extended[size])
-            rate = float(derivative[size])
-            return limit(t, y, derivative[:size] / rate) / rate
-
-    check = None
-    if problem.check is not None:
-        look = problem.check
-
-        def check(_: float, extended: Array) -> str | None:
-            return look(float(extended[size]), extended[:size])
-
-    return InitialValueProblem(
-        rhs=rhs, y0=np.append(problem.y0, 0.0), jacobian=jacobian, step_limit=step_limit, check=check
-    )

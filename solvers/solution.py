@@ -17,7 +17,6 @@ class Status(enum.Enum):
     """How an integration ended; the value is the message, with what to try."""
 
     COMPLETED = "reached the end of the interval"
-    EVENT = "reached a terminal event"
     STOPPED = "stopped by the caller's check"
     STEP_BUDGET = "the step budget is spent; allow more with `max_steps`, loosen `rtol`, or shorten `t_end`"
     STEP_FLOOR = "the step fell to the spacing of floats; loosen `rtol` or try another `method`"
@@ -26,7 +25,7 @@ class Status(enum.Enum):
 
     @property
     def success(self) -> bool:
-        return self in (Status.COMPLETED, Status.EVENT)
+        return self is Status.COMPLETED
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import numpy as np
-
-from flowsim.solvers.events import Event, find_events
 from flowsim.solvers.separable.base import LOAD_ALL, Done, NativeRun
 from flowsim.solvers.separable.distance_run import Distances
 from flowsim.solvers.separable.flow import SeparableFlow
 from flowsim.solvers.separable.multistep_run import Multistep
 from flowsim.solvers.separable.screened_run import ScreenedRun
 from flowsim.solvers.separable.solution import SeparableSolution
-from flowsim.solvers.solution import Status
 
 
 def integrate_separable(
@@ -29,7 +24,6 @@ def integrate_separable(
     max_steps: int = 200_000,
     progress: Callable[[float], None] | None = None,
     done: Done | None = None,
-    events: Sequence[Event] = (),
 ) -> SeparableSolution:
     """Integrate from nu = 0 over [0, t_end].
 
@@ -46,32 +40,13 @@ def integrate_separable(
         Called with the time reached every few steps.
     done : callable (SeparableSolution) -> bool, optional
         Called every few steps with the steps since its last call; True completes the integration there.
-    events : sequence of Event, optional
-        Located on the continuous extension and kept as ``solution.events``; the first occurrence of a terminal
-        one ends the run, there, with ``Status.EVENT``.
 
     Returns
     -------
     SeparableSolution
         Never raises for a failed integration: the status says how it ended.
     """
-    if not events:
-        return _kind(flow)(flow, t_end, tol, max_steps, progress, done).solve()
-    terminal = [event for event in events if event.terminal]
-
-    def over(steps: SeparableSolution) -> bool:
-        return bool(find_events(steps, terminal)) or (done is not None and done(steps))
-
-    solution = _kind(flow)(flow, t_end, tol, max_steps, progress, over if terminal else done).solve()
-    found = find_events(solution, events)
-    last = next((one for one in found if one.event.terminal), None)
-    if last is None:
-        return replace(solution, events=found)
-    # The same steps again, with a shorter last one.
-    again = integrate_separable(flow, max(last.t, np.finfo(float).tiny), tol=tol, max_steps=max_steps)
-    kept = [one for one in found if (one.step, one.position) <= (last.step, last.position)]
-    status = Status.EVENT if again.status.success else again.status
-    return replace(again, events=kept, status=status, message=status.value)
+    return _kind(flow)(flow, t_end, tol, max_steps, progress, done).solve()
 
 
 def _kind(flow: SeparableFlow) -> type[NativeRun]:

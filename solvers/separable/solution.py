@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.array_kinds import Array
-from flowsim.solvers.events import Occurrence
 from flowsim.solvers.separable.curves import Curves
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
@@ -94,8 +93,6 @@ class SeparableSolution:
     message : str
     stats : dict
         steps, rejected, nfev, njev, nlu, passes (over A), seconds.
-    events : sequence of Occurrence
-        Occurrences of the requested events.
     """
 
     flow: SeparableFlow
@@ -105,7 +102,6 @@ class SeparableSolution:
     message: str
     stats: dict[str, Any]
     chunks: Sequence[Steps] = field(repr=False, default=())
-    events: Sequence[Occurrence] = ()
 
     @property
     def start(self) -> Array:

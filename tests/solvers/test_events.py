@@ -1,11 +1,11 @@
-"""Events on continuous extensions: found once each, several in a step, terminal or not."""
+"""Events on continuous extensions: found once each, several in a step."""
 
 import math
 
 import numpy as np
 import pytest
 
-from flowsim.solvers import Event, InitialValueProblem, Status, find_events, integrate, integrate_separable
+from flowsim.solvers import Event, InitialValueProblem, find_events, integrate, integrate_separable
 from tests.solvers.separable_families import two_layer
 
 TOL = 1e-7
@@ -15,37 +15,18 @@ Y = np.array([2.0, 1.0, -0.5])
 FLOW = two_layer(np.sqrt(3) * np.eye(3), np.sqrt(3) * Y, GAMMA)
 
 
-def level(value, **options):
-    return Event(lambda t, z: np.abs(FLOW.beta(z, t)) - value, name="level", **options)
-
-
-def loss(t, z):
-    residual = np.sqrt(3) * (FLOW.beta(z, t) - Y)
-    return (residual**2).sum(axis=1) / 6
-
-
 def test_every_coordinate_crosses_half_its_final_value_at_its_own_time():
-    solution = integrate_separable(FLOW, 4 * GAMMA, tol=TOL, events=[level(np.abs(Y) / 2)])
-    assert [one.component for one in solution.events] == [0, 1, 2]
-    assert all(one.rising for one in solution.events)
-    for one in solution.events:
+    solution = integrate_separable(FLOW, 4 * GAMMA, tol=TOL)
+    found = find_events(solution, [Event(lambda t, z: np.abs(FLOW.beta(z, t)) - np.abs(Y) / 2)])
+    assert [one.component for one in found] == [0, 1, 2]
+    assert all(one.rising for one in found)
+    for one in found:
         target = abs(Y[one.component])
         # beta' = 2 beta (y - beta) from exp(-2 gamma)/2 while it is positive: a logistic curve.
         exact = (2 * GAMMA + math.log(2 * target)) / (2 * target)
         assert one.t == pytest.approx(exact, abs=10 * TOL / target)
         beta = FLOW.beta(solution.at_steps(np.array([one.step]), np.array([one.position])), np.array([one.t]))
         assert abs(beta[0, one.component]) == pytest.approx(target / 2, rel=1e-9)
-
-
-def test_a_terminal_event_ends_the_run_where_it_happens():
-    goal = 0.5 * loss(np.zeros(1), np.zeros((1, 3)))[0]
-    event = Event(lambda t, z: loss(t, z) - goal, name="loss", direction=-1, terminal=True)
-    solution = integrate_separable(FLOW, 4 * GAMMA, tol=TOL, events=[event, level(1e-3)])
-    assert solution.status is Status.EVENT
-    assert solution.status.success
-    assert [one.event.name for one in solution.events] == ["level", "loss"]
-    assert solution.t[-1] == solution.events[-1].t
-    assert loss(solution.t[-1:], solution.z[-1:])[0] == pytest.approx(goal, rel=1e-5)
 
 
 def test_direction_chooses_rising_or_falling_changes():
@@ -55,9 +36,8 @@ def test_direction_chooses_rising_or_falling_changes():
     def first(t, z):
         return flow.beta(z, t)[:, 0] - 0.4
 
-    ups, downs, both = (
-        integrate_separable(flow, 20 * GAMMA, tol=TOL, events=[Event(first, direction=k)]).events for k in (1, -1, 0)
-    )
+    solution = integrate_separable(flow, 20 * GAMMA, tol=TOL)
+    ups, downs, both = (find_events(solution, [Event(first, direction=k)]) for k in (1, -1, 0))
     # The first coordinate rises to 0.8 at 2 gamma and falls back at 8 gamma.
     assert (len(ups), len(downs), len(both)) == (1, 1, 2)
     assert ups[0].t == pytest.approx(2 * GAMMA, rel=0.02)
@@ -70,9 +50,9 @@ def test_several_events_in_one_long_step_are_all_found():
     # On the first plateau z is a straight line, taken in one step.
     levels = np.array([0.2, 0.3, 0.31, 0.77]) * GAMMA / 2
     event = Event(lambda t, z: z[:, :1] - levels)
-    solution = integrate_separable(FLOW, 0.4 * GAMMA, tol=TOL, events=[event])
-    assert len({one.step for one in solution.events}) == 1
-    np.testing.assert_allclose([one.t for one in solution.events], levels / 2, rtol=1e-12)
+    found = find_events(integrate_separable(FLOW, 0.4 * GAMMA, tol=TOL), [event])
+    assert len({one.step for one in found}) == 1
+    np.testing.assert_allclose([one.t for one in found], levels / 2, rtol=1e-12)
 
 
 def test_plateaus_begin_and_end_where_the_speed_says():
@@ -82,8 +62,8 @@ def test_plateaus_begin_and_end_where_the_speed_says():
         beta = FLOW.beta(z, t)
         return np.linalg.norm(2 * np.abs(beta) * (Y - beta), axis=1) - jump
 
-    solution = integrate_separable(FLOW, 4 * GAMMA, tol=TOL, events=[Event(speed)])
-    assert [one.rising for one in solution.events] == [True, False] * 3
+    found = find_events(integrate_separable(FLOW, 4 * GAMMA, tol=TOL), [Event(speed)])
+    assert [one.rising for one in found] == [True, False] * 3
 
 
 def test_events_of_a_scipy_solution_are_found_the_same_way():

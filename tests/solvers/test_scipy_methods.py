@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowsim.solvers import SCIPY_METHODS, ArcLength, InitialValueProblem, Status, by_arclength, integrate
+from flowsim.solvers import SCIPY_METHODS, ArcLength, InitialValueProblem, Status, integrate
 
 RATES = np.array([-1.0, -50.0])
 DECAY = InitialValueProblem(rhs=lambda t, y: RATES * y, y0=np.ones(2), jacobian=lambda t, y: np.diag(RATES))
@@ -71,26 +71,12 @@ def test_an_unknown_method_is_named() -> None:
 
 
 def test_arc_length_along_a_circle_and_its_inverse() -> None:
-    arc = ArcLength.along(np.linspace(0, 2 * np.pi, 20), lambda t: 1.0 + np.sqrt(np.sin(t) ** 2 + np.cos(t) ** 2))
-    times = np.linspace(0, 2 * np.pi, 77)
-    np.testing.assert_allclose(arc.at(times), 2 * times, rtol=1e-9)
-    np.testing.assert_allclose(arc.inverse(2 * times), times, atol=1e-9)
-
-
-def test_the_flow_by_arc_length_is_the_flow_in_time() -> None:
-    def speed(t: float, y: np.ndarray) -> float:
-        return 1.0 + float(np.linalg.norm(RATES * y))
-
-    def gradient(t: float, y: np.ndarray) -> tuple[np.ndarray, float]:
-        return RATES**2 * y / np.linalg.norm(RATES * y), 0.0
-
-    wrapped = by_arclength(DECAY, speed, gradient)
-    solution = integrate(wrapped, 2.0, method="Radau", rtol=1e-9, atol=1e-10)
-    t = solution.y[:, -1]
-    np.testing.assert_allclose(solution.y[:, :2], np.exp(np.outer(t, RATES)), atol=1e-7)
-    y, h = np.array([0.6, 0.3, 0.2]), 1e-6
-    numeric = [(wrapped.rhs(0.0, y + h * e) - wrapped.rhs(0.0, y - h * e)) / (2 * h) for e in np.eye(3)]
-    np.testing.assert_allclose(wrapped.jacobian(0.0, y), np.transpose(numeric), atol=1e-8)
+    ends = np.linspace(0, 2 * np.pi, 20)
+    t = ends[:-1, None] + ends[1] * ArcLength.nodes()
+    arc = ArcLength.of_samples(ends, np.diff(ends), 1.0 + np.sqrt(np.sin(t) ** 2 + np.cos(t) ** 2))
+    step, position = arc.places(np.linspace(0, 4 * np.pi, 77))
+    np.testing.assert_allclose((step + position) * ends[1], np.linspace(0, 2 * np.pi, 77), atol=1e-9)
+    np.testing.assert_allclose(arc.at_steps(step, position), np.linspace(0, 4 * np.pi, 77), rtol=1e-9)
 
 
 def test_a_rate_that_is_rounding_alone_spends_no_budget() -> None:
