@@ -50,3 +50,10 @@ def signed_exp(sign: Array, logs: Array) -> Array:
     """``sign * exp(logs)``; 0 on underflow, infinite on overflow."""
     with np.errstate(over="ignore"):
         return np.asarray(sign * np.exp(logs), dtype=np.float64)
+
+
+def gauss_points(edges: Array, count: int) -> tuple[Array, Array]:
+    """Points and weights (S, count) of Gauss's rule between neighbouring `edges` (S + 1,)."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    half = np.diff(edges)[:, None] / 2
+    return edges[:-1, None] + half * (nodes + 1), half * weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, gauss_points
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.noise import formula_functions
 from flowsim.certificates.registry import theorem
@@ -36,18 +36,16 @@ def energy_balance(setting: Setting) -> Evidence:
     else:
         size = setting.size or 1.0
         flow = setting.run(_RELAXATIONS / (setting.stiffness * size), alpha=0.5 * np.sqrt(size))
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    half = np.diff(flow.t) / 2
-    points = (flow.t[:-1] + half)[:, None] + half[:, None] * nodes
+    points, weights = gauss_points(flow.t, _NODES)
     rate = _speed_squared(setting, problem, flow.at(points.ravel())).reshape(points.shape)
-    spent = np.append(0.0, np.cumsum(half * (rate @ weights)))
+    spent = np.append(0.0, np.cumsum((weights * rate).sum(axis=1)))
     loss = np.asarray(problem.loss(flow.beta))
     fallen = loss[0] - loss
     total = float(spent[-1])
     rise = float(np.diff(loss).max(initial=0.0)) / total
     error = max(float(np.abs(fallen - spent).max()) / total, rise)
     return Evidence(
-        f"no noise and no decay; {len(half)} steps in {flow.info['coordinates']} coordinates", total,
+        f"no noise and no decay; {len(points)} steps in {flow.info['coordinates']} coordinates", total,
         float(fallen[-1]), error, _BALANCE,
         "largest difference along the run, or rise of the loss, over the whole fall", {"rise": rise},
     )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, gauss_points
 from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, hypothesis, jumps_of_both, resolved_jumps
@@ -130,13 +130,10 @@ def mirror_flow(setting: Setting) -> Evidence:
         raise NotMetError("grad L(0) = 0: nothing moves")
     alpha = 0.1 * setting.large_alpha
     flow = setting.run(5.0 / (setting.stiffness * setting.size ** (2.0 - 2.0 / depth)), alpha=alpha)
-    edges = flow.t
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    half = np.diff(edges) / 2
-    points = (edges[:-1] + half)[:, None] + half[:, None] * nodes
+    points, weights = gauss_points(flow.t, _NODES)
     beta = flow.at(points.ravel()).beta
     force = -np.asarray(problem.rmatvec(problem.slopes(problem.predict(beta)).T)).T / problem.n
-    steps = np.einsum("sq,sqd->sd", half[:, None] * weights, force.reshape(len(half), _NODES, problem.d))
+    steps = np.einsum("sq,sqd->sd", weights, force.reshape(*points.shape, problem.d))
     predicted = np.cumsum(steps, axis=0)
     measured = _mirror(setting.diagonal.direction(None, problem.d) * alpha, flow.beta[1:])
     scale = float(np.abs(predicted).max())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, gauss_points
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import BERTHIER, PAPER, ZERO, end_tolerance, resolved_plateaus
@@ -111,12 +111,9 @@ def lasso_average(setting: Setting) -> Evidence:
 
 def _average(flow: Trajectory, time: float) -> Array:
     """``1/t int_0^t beta`` in accelerated time, by Gauss-Legendre on the steps the integrator took."""
-    nodes, weights = np.polynomial.legendre.leggauss(4)
-    edges = np.append(flow.accelerated_time[flow.accelerated_time < time], time)
-    half = np.diff(edges) / 2
-    points = (edges[:-1] + half)[:, None] + half[:, None] * nodes
+    points, weights = gauss_points(np.append(flow.accelerated_time[flow.accelerated_time < time], time), 4)
     beta = flow.at(points.ravel(), clock="accelerated").beta
-    return ((half[:, None] * weights).ravel() @ beta) / time
+    return (weights.ravel() @ beta) / time
 
 
 @theorem(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, gauss_points
 from flowsim.certificates.certificate import Evidence, NotMetError
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
@@ -18,6 +18,8 @@ PAPER = "Clara, Langer & Schmidt-Hieber, arXiv 2503.11891"
 
 #: Draws of the noise, and how many are processed together.
 DRAWS, BATCH = 8192, 256
+#: Gauss nodes between the points at which a law is tested.
+_NODES = 5
 #: Tolerance in standard errors: a true statement about 10^4 numbers fails with probability 10^-9.
 STANDARD_ERRORS = 7.0
 
@@ -132,18 +134,16 @@ def _balancing_run(setting: Setting) -> tuple[Trajectory, Array, Array]:
     t_end = min(4.0 / slowest, 12.0 / fastest)
     flow = setting.run(t_end, alpha=size, start=start, coordinates="weights", method="LSODA", rtol=1e-10, atol=1e-13)
     edges = np.linspace(0.0, flow.t[-1], 401)
-    nodes, weights = np.polynomial.legendre.leggauss(5)
-    half = np.diff(edges) / 2
-    points = (edges[:-1] + half)[:, None] + half[:, None] * nodes
+    points, weights = gauss_points(edges, _NODES)
     state = flow.at(points.ravel())
     w2 = np.array([state.weights[name] for name in names]) ** 2 + eta**2
-    rates = np.empty((len(half), 5, depth - 1, d))
+    rates = np.empty((*points.shape, depth - 1, d))
     for pair in range(1, depth):
         others = [a for a in range(depth) if a not in (0, pair)]
         product = np.prod(w2[others], axis=0) if others else np.ones_like(w2[0])
-        rates[:, :, pair - 1] = (2 * eta**2 * variances * product).reshape(len(half), 5, d)
+        rates[:, :, pair - 1] = (2 * eta**2 * variances * product).reshape(*points.shape, d)
     integral = np.concatenate(
-        [np.zeros((1, depth - 1, d)), np.cumsum(np.einsum("sq,sqpd->spd", half[:, None] * weights, rates), axis=0)]
+        [np.zeros((1, depth - 1, d)), np.cumsum(np.einsum("sq,sqpd->spd", weights, rates), axis=0)]
     )
     at = flow.at(edges)
     w = np.array([at.weights[name] for name in names])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, gauss_points
 from flowsim.growth.couplings import ReducedData, Transposed, reduce_data
 from flowsim.network import InitialScale, LinearNetwork, Logs
 from flowsim.network.compression import Compression, compress
@@ -238,12 +238,9 @@ class LinearGrowth:
         """
         if self.start.is_paired:
             return self._paired_departure(t, read(t))
-        nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)
-        h = np.diff(ends)
-        times = (ends[:-1, None] + h[:, None] * (nodes + 1) / 2).ravel()
-        change = self._imbalance_rate(times, read(times))
-        change = change.reshape(len(h), _GAUSS, *change.shape[1:])
-        parts = h[:, None, None] / 2 * np.einsum("g,sgij->sij", weights, change)
+        points, weights = gauss_points(ends, _GAUSS)
+        change = self._imbalance_rate(points.ravel(), read(points.ravel()))
+        parts = np.einsum("sg,sgij->sij", weights, change.reshape(*points.shape, *change.shape[1:]))
         gap = self._gap(read(ends), np.concatenate([np.zeros_like(parts[:1]), np.cumsum(parts, axis=0)]))
         return gap[np.minimum(np.searchsorted(ends, t), len(gap) - 1)]
 
