@@ -15,8 +15,6 @@ from flowsim.limits.hits import BLOCK, examine
 from flowsim.problem import Problem
 from flowsim.solvers.compilation import compiled
 
-#: Bits of a column's number per pass of the radix sort.
-_RADIX = 11
 _IN_BLOCK = np.uint32(BLOCK - 1)
 
 
@@ -69,7 +67,7 @@ class SparseColumns:
     @classmethod
     def of(cls, X: Any, also: Index) -> SparseColumns:
         """Columns of a CSR array, each entry given once, and further ones even if they are empty."""
-        order = _stable_order(np.asarray(X.indices, dtype=np.int64), X.shape[1])
+        order = np.argsort(X.indices, kind="stable")
         numbers = X.indices[order]
         fresh = np.diff(numbers, prepend=-1) != 0
         which = numbers[fresh].astype(np.int64)
@@ -110,30 +108,6 @@ class SparseColumns:
     def block_ends(self) -> Index:
         """Where the entries of each block of columns begin and end."""
         return np.searchsorted(self.place, np.arange(0, self.d + BLOCK, BLOCK, dtype=np.uint32))
-
-
-def _stable_order(numbers: Index, bound: int) -> Index:
-    """``argsort(numbers, kind="stable")`` in time proportional to their count: radix sort."""
-    order = np.arange(len(numbers))
-    for shift in range(0, max(bound - 1, 1).bit_length(), _RADIX):
-        order = _one_digit(numbers, order, shift)
-    return order
-
-
-@compiled(error_model="python")
-def _one_digit(numbers, order, shift):  # pragma: no cover - compiled
-    begins = np.zeros((1 << _RADIX) + 1, np.int64)
-    mask = (1 << _RADIX) - 1
-    for k in range(len(order)):
-        begins[((numbers[k] >> shift) & mask) + 1] += 1
-    for digit in range(mask):
-        begins[digit + 1] += begins[digit]
-    out = np.empty_like(order)
-    for k in range(len(order)):
-        digit = (numbers[order[k]] >> shift) & mask
-        out[begins[digit]] = order[k]
-        begins[digit] += 1
-    return out
 
 
 @compiled()
