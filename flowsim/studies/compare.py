@@ -7,7 +7,7 @@ r"""Distance of a descent from a flow: in time, in shape, in conserved quantitie
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
@@ -104,36 +104,20 @@ class Comparison:
         return row
 
 
-@dataclass(frozen=True, eq=False)
-class Comparisons(Sequence[Comparison]):
+class Comparisons(tuple[Comparison, ...]):
     """Several descents against their flows, from the largest step to the smallest."""
 
-    items: tuple[Comparison, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> Comparison: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Comparison, ...]: ...
-    def __getitem__(self, index: int | slice) -> Comparison | tuple[Comparison, ...]:
-        return self.items[index]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Comparison]:
-        return iter(self.items)
-
     def __repr__(self) -> str:
-        steps = ", ".join(f"{item.step:.3g}" for item in self.items)
+        steps = ", ".join(f"{item.step:.3g}" for item in self)
         return f"Comparisons(steps {steps}; order {self.order:.3g})"
 
     @property
     def steps(self) -> Array:
-        return np.array([item.step for item in self.items])
+        return np.array([item.step for item in self])
 
     @property
     def largest(self) -> Array:
-        return np.array([item.largest for item in self.items])
+        return np.array([item.largest for item in self])
 
     @cached_property
     def order(self) -> float:
@@ -244,7 +228,7 @@ def compare(
     if not descents or len(flows) != len(descents):
         raise ValueError(f"`flow` must be one Trajectory or one for each of the {len(descents)} descents.")
     items = [_compare_one(a, b) for a, b in zip(flows, descents, strict=True)]
-    return Comparisons(tuple(sorted(items, key=lambda item: -item.step)))
+    return Comparisons(sorted(items, key=lambda item: -item.step))
 
 
 def _compare_one(flow: Trajectory, descent: Trajectory) -> Comparison:
