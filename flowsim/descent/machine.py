@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,18 +61,14 @@ class Machine(Protocol):
     def set_step(self, size: float) -> None:
         """Set the size of the next steps."""
 
+    def set_decay(self, rates: Array) -> None:
+        """Set the weight decay of the next steps, for each lane."""
+
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         """Take steps `first` to `last`; returns False when no lane has a finite loss."""
 
     def read(self, lane: int, count: int) -> Read:
         """The first `count` records of a lane."""
-
-
-class DecayingMachine(Machine, Protocol):
-    """A machine whose weight decay may change."""
-
-    def set_decay(self, rates: Array) -> None:
-        """Set the weight decay of the next steps, for each lane."""
 
 
 def recorded_steps(n_steps: int, every: int) -> NDArray[np.int64]:
@@ -114,7 +110,7 @@ def _stretches(
         if sizes is not None:
             machine.set_step(float(sizes[begin]))
         if decays is not None:
-            cast(DecayingMachine, machine).set_decay(decays[begin])
+            machine.set_decay(decays[begin])
         part = slice(begin - first, end - first)
         rows, labels, noise = draws
         if not machine.advance(begin, end, rows[part], labels[part], noise[part]):
