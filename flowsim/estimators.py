@@ -202,7 +202,7 @@ class SaddleRegressor(_Linear):
             path = saddle_to_saddle(self._network(), learned)
             best = int(np.argmin(judged.loss(path.saddles)))
             # Times are comparable between the two paths, numbers of jumps are not.
-            edges = np.concatenate([[0.0], path.jump_times, [np.inf]])
+            edges = path.edges()
             time = (edges[best] + edges[best + 1]) / 2
             last = int(np.searchsorted(self.path_.jump_times, time, side="right"))
         if self.n_jumps is not None:

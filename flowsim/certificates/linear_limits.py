@@ -71,7 +71,7 @@ def _distances(setting: Setting) -> Array:
     """
     path = setting.once(_path)
     middles = plateau_times(path, _horizon(setting))
-    halves = middles - np.concatenate([[0.0], path.jump_times])
+    halves = middles - path.edges()[:-1]
     levels = path.levels(middles)
     out = [1.0 - row[rank] if rank < path.width else math.inf for row, rank in zip(levels, path.ranks, strict=True)]
     relaxed = np.where(path.ranks > 0, halves * path.relaxation_rates, math.inf)

@@ -291,8 +291,7 @@ class Setting:
     def relaxation(self) -> Array:
         """The contribution of active coordinates to these rates, inf without any, (K+1,)."""
         path, rates = self.path, np.full(len(self.path.saddles), math.inf)
-        edges = np.concatenate([[0.0], path.jump_times, [self.horizon]])
-        for k, (begin, end) in enumerate(itertools.pairwise(edges)):
+        for k, (begin, end) in enumerate(itertools.pairwise(path.edges(self.horizon))):
             support = path.active_sets[k]
             if not len(support):
                 continue

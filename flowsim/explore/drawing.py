@@ -189,11 +189,10 @@ def _limit(shown: Shown, colours: dict[int, str], axis: dict[str, Any]) -> dict[
     path, title = shown.path, {"title": {"text": "coefficient β"}}
     if path is None:
         return _figure([], axis, title, annotations=_said("there is no limit to draw"))
-    used = sorted({int(i) for support in path.supports for i in support} | set(colours))
+    used = sorted({*path.used, *colours})
     if shown.clock == "arclength":
-        last = float(np.nextafter(min(1.25 * path.jump_times[-1], path.horizon), 0)) if len(path.jump_times) else 1.0
         try:
-            x = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
+            x = np.linspace(0.0, float(path.arclength(path.drawn_until)), _SAMPLES)
             values = path.curve(x)[:, used]
         except (ValueError, IntegrationError):
             return _figure([], axis, title, annotations=_said("the orbits of this path are not known"))

@@ -67,13 +67,13 @@ class SaddlePath(Saved, Staircase, Saddles):
         return state
 
     @cached_property
-    def _used(self) -> list[int]:
-        """The coordinates of all supports."""
+    def used(self) -> list[int]:
+        """The coordinates of all supports, ascending."""
         return sorted({int(i) for support in self.supports for i in support})
 
     def _repr_html_(self) -> str:
-        data, facts = f"{self.problem.n} x {self.problem.d}", {"coordinates used": len(self._used)}
-        return self._card(data, facts, self.sparse_saddles[:, self._used].toarray(), "coordinates")
+        data, facts = f"{self.problem.n} x {self.problem.d}", {"coordinates used": len(self.used)}
+        return self._card(data, facts, self.sparse_saddles[:, self.used].toarray(), "coordinates")
 
     def plot(self, **options: Any) -> Axes:
         """Coordinates over a clock: :func:`flowsim.plot.saddle_to_saddle`, with its options."""
@@ -83,8 +83,8 @@ class SaddlePath(Saved, Staircase, Saddles):
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row per plateau: its start and end, its loss, and ``beta[name]`` of every coordinate ever active."""
-        names, values = self.problem.feature_names, self.sparse_saddles[:, self._used].toarray()
-        columns = {f"beta[{names[i]}]": column for i, column in zip(self._used, values.T, strict=True)}
+        names, values = self.problem.feature_names, self.sparse_saddles[:, self.used].toarray()
+        columns = {f"beta[{names[i]}]": column for i, column in zip(self.used, values.T, strict=True)}
         return self._table({"loss": self.losses, **columns})
 
     def _labelled(self) -> Labelled:

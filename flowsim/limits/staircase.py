@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.arrays import Array, times_of
 from flowsim.card import card, curves
 from flowsim.limits.orbit import Orbit
-from flowsim.limits.stopping import Stop, stop_at
+from flowsim.limits.stopping import Stop, at_noise_level
 from flowsim.problem import Problem
 
 if TYPE_CHECKING:
@@ -62,20 +62,32 @@ class Staircase:
     def _card(self, data: str, facts: dict[str, Any], values: Array, what: str) -> str:
         """The HTML representation for a notebook: facts, and `values` (K + 1, k) of the saddles over time."""
         times = self.jump_times
-        last = 1.25 * float(times[-1]) if len(times) else 1.0
-        edges = np.repeat(np.concatenate([[0.0], times, [last]]), 2)[1:-1]
         ends = ", ".join(f"{time:.6g}" for time in times[[0, -1]]) if len(times) else None
         shown = {"data": data, "jumps": len(times), "first and last jump": ends, **facts}
         shown |= {"loss at the end": float(self.losses[-1]), "status": self.message}
-        figure = curves(edges, np.repeat(values, 2, axis=0), f"{what} over time")
+        figure = curves(*self.stairs(values), f"{what} over time")
         return card(type(self).__name__, shown, figure, f"{what}, accelerated time")
 
     def _table(self, columns: dict[str, Any]) -> pandas.DataFrame:
         """One row per plateau: its start and end, and the given columns."""
         import pandas
 
-        edges = np.concatenate([[0.0], self.jump_times, [self.horizon]])
+        edges = self.edges()
         return pandas.DataFrame({"begins": edges[:-1], "ends": edges[1:], **columns})
+
+    def edges(self, last: float | None = None) -> Array:
+        """Beginnings of the plateaus, and the end of the last one (`last`, or the horizon), shape (K+2,)."""
+        return np.concatenate([[0.0], self.jump_times, [self.horizon if last is None else last]])
+
+    @property
+    def drawn_until(self) -> float:
+        """The end of the time axis of figures: a quarter beyond the last jump, within the horizon."""
+        last = 1.25 * float(self.jump_times[-1]) if len(self.jump_times) else 1.0
+        return min(last, float(np.nextafter(self.horizon, 0)))
+
+    def stairs(self, values: Array) -> tuple[Array, Array]:
+        """Abscissae and ordinates of a step function with one row of `values` per plateau, for figures."""
+        return np.repeat(self.edges(self.drawn_until), 2)[1:-1], np.repeat(values, 2, axis=0)
 
     @cached_property
     def saddles(self) -> Array:
@@ -125,7 +137,18 @@ class Staircase:
         Stop
             ``plateau, begins, ends, beta, value, level``.
         """
-        return stop_at(self, problem, noise, level, draws, seed)
+        if problem is not None and noise is None:
+            risks = self.risk(problem)
+            plateau = int(np.argmin(risks))
+            value, reference = float(risks[plateau]), float(np.delete(risks, plateau).min(initial=np.inf))
+        elif problem is None and noise is not None:
+            plateau, value, reference = at_noise_level(self.saddles, self.problem, noise, level, draws, seed)
+        else:
+            raise ValueError(
+                "give either `problem`, to stop at its least risk, or `noise`, to stop at the null gradient."
+            )
+        begins, ends = (float(time) for time in self.edges()[plateau : plateau + 2])
+        return Stop(plateau, begins, ends, self.saddles[plateau], value, reference)
 
     @property
     def end(self) -> Array:

@@ -10,7 +10,6 @@ column, exceeds a quantile of its largest value under noise alone,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,19 +45,6 @@ class Stop:
     level: float
 
 
-class Plateaus(Protocol):
-    """The part of a limit path that is used here."""
-
-    problem: Any
-    jump_times: Array
-    horizon: float
-
-    @property
-    def saddles(self) -> Array: ...
-
-    def risk(self, problem: Problem) -> Array: ...
-
-
 def null_level(problem: Problem, std: float, level: float, draws: int, seed: int | None) -> float:
     """The quantile `level` of ``max_i |x_i . eps| / (n sigma_i)`` under Gaussian noise of standard deviation `std`."""
     rng = np.random.default_rng(seed)
@@ -72,36 +58,21 @@ def null_level(problem: Problem, std: float, level: float, draws: int, seed: int
     return float(np.quantile(largest, level))
 
 
-def stop_at(
-    path: Plateaus, problem: Problem | None, noise: float | None, level: float, draws: int, seed: int | None
-) -> Stop:
-    """The plateau by one of the two rules."""
-    if (problem is None) == (noise is None):
-        raise ValueError("give either `problem`, to stop at its least risk, or `noise`, to stop at the null gradient.")
-    saddles = path.saddles
-    if problem is not None:
-        risks = path.risk(problem)
-        plateau = int(np.argmin(risks))
-        others = np.delete(risks, plateau)
-        return _stop(path, plateau, float(risks[plateau]), float(others.min()) if len(others) else np.inf)
-    assert noise is not None
+def at_noise_level(
+    saddles: Array, problem: Problem, noise: float, level: float, draws: int, seed: int | None
+) -> tuple[int, float, float]:
+    """The first plateau with a gradient at the level of noise or the last one, its largest gradient, the quantile."""
     if not 0 < noise < np.inf:
         raise ValueError(f"`noise` must be > 0 and finite; received {noise!r}.")
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie in (0, 1); received {level!r}.")
     draws = count("draws", draws)
-    own = path.problem
-    if own.y.ndim != 1:
+    if problem.y.ndim != 1:
         raise ValueError("the null gradient is for a single target; give `problem` instead.")
-    threshold = null_level(own, noise, level, draws, seed)
-    sigma = np.sqrt(own.feature_variances)
+    threshold = null_level(problem, noise, level, draws, seed)
+    sigma = np.sqrt(problem.feature_variances)
     scale = np.divide(1.0, sigma, out=np.zeros_like(sigma), where=sigma > 0)
-    largest = np.array([float((np.abs(own.gradient(beta)) * scale).max()) for beta in saddles])
+    largest = np.array([float((np.abs(problem.gradient(beta)) * scale).max()) for beta in saddles])
     below = np.flatnonzero(largest <= threshold)
     plateau = int(below[0]) if len(below) else len(saddles) - 1
-    return _stop(path, plateau, float(largest[plateau]), threshold)
-
-
-def _stop(path: Plateaus, plateau: int, value: float, level: float) -> Stop:
-    edges = np.concatenate([[0.0], path.jump_times, [path.horizon]])
-    return Stop(plateau, float(edges[plateau]), float(edges[plateau + 1]), path.saddles[plateau], value, level)
+    return plateau, float(largest[plateau]), threshold

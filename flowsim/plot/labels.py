@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import Locator
 
 from flowsim.arrays import Array
+from flowsim.plot.style import colours as palette_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,6 +58,21 @@ class _Until(Locator):
         return [tick for tick in ticks if tick <= self.high * (1 + 1e-9)]
 
 
+def named_curves(ax: Axes, x: Array, values: Array, names: Mapping[int, str], legend: bool = True) -> None:
+    """The named columns of `values` in colour, with their names where they end; the others grey.
+
+    To be called after limits and scale of the abscissa are set.
+    """
+    shown, palette = list(names), palette_of(len(names))
+    others = np.delete(values, shown, axis=1)
+    if others.shape[1]:
+        ax.plot(x, others, color="0.8", lw=0.6, zorder=0, label="_others")
+    for column, colour in zip(shown, palette, strict=True):
+        ax.plot(x, values[:, column], color=colour, label=names[column])
+    if legend:
+        label_ends(ax, ax.get_xlim(), values[-1, shown], list(names.values()), palette)
+
+
 def label_ends(
     ax: Axes, span: tuple[float, float], ends: Any, names: Sequence[str], colours: Sequence[Any]
 ) -> None:  # fmt: skip
@@ -95,24 +111,16 @@ def label_ends(
 def spread(wanted: Array, gap: float) -> Array:
     """Positions in [0, 1] at least `gap` apart, in the order of `wanted` and close to it.
 
-    Blocks of neighbours that would overlap are merged around their mean, as in isotonic regression.
+    Blocks of neighbours that would overlap are merged around their mean: after an even shift, isotonic regression.
     """
+    from scipy.optimize import isotonic_regression
+
     order = np.argsort(wanted, kind="stable")
     count = len(wanted)
     gap = min(gap, 1.0 / max(count - 1, 1))
-    # After an even shift only monotonicity remains: pool adjacent violators.
-    shifted = wanted[order] - gap * np.arange(count)
-    blocks: list[list[float]] = []  # mean, weight
-    for value in shifted:
-        blocks.append([float(value), 1.0])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            mean, weight = blocks.pop()
-            blocks[-1][0] = (blocks[-1][0] * blocks[-1][1] + mean * weight) / (blocks[-1][1] + weight)
-            blocks[-1][1] += weight
-    level = np.repeat([block[0] for block in blocks], [int(block[1]) for block in blocks])
-    level = np.clip(level, 0.0, 1.0 - gap * (count - 1))
+    shifts = gap * np.arange(count)
     out = np.empty(count)
-    out[order] = level + gap * np.arange(count)
+    out[order] = np.clip(isotonic_regression(wanted[order] - shifts).x, 0.0, 1.0 - gap * (count - 1)) + shifts
     return out
 
 

@@ -12,7 +12,7 @@ from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits import LinearSaddlePath, SaddlePath
 from flowsim.plot.curves import MOST_NAMES, NEGLIGIBLE
-from flowsim.plot.labels import label_ends
+from flowsim.plot.labels import named_curves
 from flowsim.plot.linear_limits import levels, linear_limit
 from flowsim.plot.panels import fit, four_panels
 from flowsim.plot.style import PREDICTED, colours, log_axis, new_axes, styled
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 
 _SAMPLES = 3000
-#: The path is drawn this much beyond its last jump.
-_BEYOND = 1.25
 
 
 @styled
@@ -56,39 +54,27 @@ def saddle_to_saddle(
     if not isinstance(path, SaddlePath):
         raise ValueError(f"`path` must be what flowsim.saddle_to_saddle returns; received {type(path).__name__}.")
     ax = new_axes(ax)
-    last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
-    last = min(last, np.nextafter(path.horizon, 0))
-    used = sorted({int(i) for support in path.supports for i in support})
     if clock == "accelerated":
-        edges = np.concatenate([[0.0], path.jump_times, [last]])
-        times, values = np.repeat(edges, 2)[1:-1], np.repeat(path.saddles[:, used], 2, axis=0)
+        times, values = path.stairs(path.saddles[:, path.used])
         ax.set_xlabel(r"accelerated time $\tilde t$")
         if len(path.jump_times) > 1 and path.jump_times[-1] > 10 * path.jump_times[0]:
             times = np.maximum(times, path.jump_times[0] / 2)
             log_axis(ax, times[0], times[-1])
     else:
-        times = np.linspace(0.0, float(path.arclength(last)), _SAMPLES)
-        values = path.curve(times)[:, used]
+        times = np.linspace(0.0, float(path.arclength(path.drawn_until)), _SAMPLES)
+        values = path.curve(times)[:, path.used]
         ax.set_xlabel(r"arc length $\tau$")
     ax.set_xlim(times[0], times[-1])
-    _named_curves(ax, times, values, [path.problem.feature_names[i] for i in used], legend)
+    named_curves(ax, times, values, _largest(values, [path.problem.feature_names[i] for i in path.used]), legend)
     ax.set_ylabel(r"coordinates $\beta_i$")
     return ax
 
 
-def _named_curves(ax: Axes, x: Array, values: Array, names: Sequence[str], legend: bool) -> None:
-    """The largest columns in colour, named where they end; the others grey."""
+def _largest(values: Array, names: Sequence[str]) -> dict[int, str]:
+    """The columns to be named, and their names."""
     peak = np.abs(values).max(axis=0, initial=0.0)
     largest = np.sort(np.argsort(-peak, kind="stable")[:MOST_NAMES])
-    largest = largest[peak[largest] > NEGLIGIBLE * peak.max(initial=0.0)]
-    others = np.setdiff1d(np.arange(values.shape[1]), largest)
-    if len(others):
-        ax.plot(x, values[:, others], color="0.8", lw=0.6, zorder=0, label="_others")
-    palette = colours(len(largest))
-    for i, colour in zip(largest, palette, strict=True):
-        ax.plot(x, values[:, i], color=colour, label=names[i])
-    if legend and len(largest):
-        label_ends(ax, (float(x[0]), float(x[-1])), values[-1, largest], [names[i] for i in largest], palette)
+    return {int(i): names[i] for i in largest if peak[i] > NEGLIGIBLE * peak.max(initial=0.0)}
 
 
 @styled
@@ -139,7 +125,7 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
     dense = np.geomspace(link.t[0], link.t[-1], 600)
     average = link.path.time_average(dense)
     log_axis(ax, dense[0], dense[-1])
-    _named_curves(ax, dense, average, link.path.problem.feature_names, True)
+    named_curves(ax, dense, average, _largest(average, link.path.problem.feature_names))
     for line in [each for each in ax.get_lines() if not str(each.get_label()).startswith("_")]:
         i = link.path.problem.feature_names.index(str(line.get_label()))
         ax.plot(link.t[::2], link.lasso[::2, i], ls="none", marker="o", ms=3, color=line.get_color(), label="_lasso")
@@ -195,7 +181,7 @@ def _lines(path: SaddlePath | LinearSaddlePath, beta: np.ndarray) -> np.ndarray:
     """What the path's own figure shows, of a flow."""
     if isinstance(path, LinearSaddlePath):
         return np.linalg.svd(beta, compute_uv=False)
-    return beta[:, sorted({int(i) for support in path.supports for i in support})]
+    return beta[:, path.used]
 
 
 def _small(two_layer: bool) -> str:

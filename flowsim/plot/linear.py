@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowsim.plot.curves import MOST_NAMES
-from flowsim.plot.labels import label_ends
+from flowsim.plot.labels import named_curves
 from flowsim.plot.style import FLOW, LIMIT, PREDICTED, colours, new_axes, styled
 from flowsim.plot.trajectory import CLOCK_LABELS
 from flowsim.results import Clock, Trajectory
@@ -98,16 +98,11 @@ def singular_values(traj: Trajectory, *, clock: Clock = "accelerated", ax: Axes 
         raise ValueError("`traj` must be a run of a LinearNetwork; received one whose beta is a vector.")
     ax = new_axes(ax)
     times = np.linspace(0.0, traj.clock_values(clock)[-1], 1000)
-    values = np.linalg.svd(traj.at(times, clock).beta, compute_uv=False)
-    count = min(values.shape[1], MOST_NAMES)
-    names, palette = [f"$s_{{{index + 1}}}$" for index in range(count)], colours(count)
-    if values.shape[1] > count:
-        ax.plot(times, values[:, count:], color="0.8", lw=0.6, label="_others")
-    for index, colour in enumerate(palette):
-        ax.plot(times, values[:, index], color=colour, label=names[index])
+    values = np.asarray(np.linalg.svd(traj.at(times, clock).beta, compute_uv=False), dtype=float)
+    ax.set_xlim(times[0], times[-1])
+    named_curves(ax, times, values, {k: f"$s_{{{k + 1}}}$" for k in range(min(values.shape[1], MOST_NAMES))})
     ax.set_xlabel(CLOCK_LABELS[clock])
     ax.set_ylabel(r"singular values of $U V^\top$")
-    label_ends(ax, (float(times[0]), float(times[-1])), values[-1, :count], names, palette)
     return ax
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 
 _SAMPLES = 2000
-#: The path is drawn this much beyond its last jump.
-_BEYOND = 1.25
 #: More lines than this are drawn without names.
 _MAX_NAMES = 8
 _LABELS = {"accelerated": r"accelerated time $\tilde t = t / \ln(1/\alpha)$", "arclength": r"arc length $\tau$"}
@@ -51,10 +49,9 @@ def linear_limit(
     if clock not in _LABELS:
         raise ValueError(f"`clock` must be accelerated or arclength; received {clock!r}.")
     ax = new_axes(ax)
-    last = _last(path)
+    last = path.drawn_until
     if clock == "accelerated":
-        times = np.repeat(np.concatenate([[0.0], path.jump_times, [last]]), 2)[1:-1]
-        values = np.repeat(path.singular_values, 2, axis=0)
+        times, values = path.stairs(path.singular_values)
         _jump_lines(ax, path)
     else:
         last = float(path.arclength(last))
@@ -93,9 +90,9 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
     ax : matplotlib Axes, optional
     """
     ax = new_axes(ax)
-    last = _last(path)
+    last = path.drawn_until
     # Levels are continuous, and linear between jumps.
-    times = np.unique(np.concatenate([[0.0], path.jump_times, np.linspace(0.0, last, 200)]))
+    times = np.union1d(path.jump_times, np.linspace(0.0, last, 200))
     values = path.levels(times)
     _jump_lines(ax, path)
     learned, lowest = int(path.ranks[-1]), float(values.min())
@@ -125,18 +122,18 @@ def levels(path: LinearSaddlePath, traj: Trajectory | None = None, *, ax: Axes |
 def loss_staircase(path: LinearSaddlePath, *trajs: Trajectory, ax: Axes | None = None) -> Axes:
     """Excess training loss: the staircase of the limit, and flows of decreasing scale that approach it."""
     ax = new_axes(ax)
-    last = _last(path)
+    last = path.drawn_until
     least = path.data.least_loss if isinstance(path.data, LinearData) else float(path.losses[-1])
     excess = np.maximum(path.losses - least, 0.0)
-    steps = np.repeat(np.concatenate([[0.0], path.jump_times, [last]]), 2)[1:-1]
     seen = excess[excess > 1e-12 * excess[0]]
     floor = 0.3 * float(seen.min()) if len(seen) else 1e-12
-    ax.plot(steps, np.repeat(np.maximum(excess, floor), 2), label="limit", **PREDICTED)
+    steps, values = path.stairs(np.maximum(excess, floor))
+    ax.plot(steps, values, label="limit", **PREDICTED)
     for k, traj in enumerate(trajs):
         times = np.linspace(0.0, min(last, float(traj.accelerated_time[-1])), _SAMPLES)
         loss = traj.at(times, "accelerated").loss - least
         ax.plot(times, np.maximum(loss, floor), color=colours(k + 1)[k], label=_flow_label(traj))
-    for rank, (begin, end, value) in enumerate(zip(steps[::2], steps[1::2], np.maximum(excess, floor), strict=True)):
+    for rank, (begin, end, value) in enumerate(zip(steps[::2], steps[1::2], values[::2], strict=True)):
         if end - begin > 0.12 * last:
             ax.text((begin + end) / 2, 1.12 * value, f"rank {path.ranks[rank]}", ha="center", va="bottom", fontsize=8)
     ax.set_yscale("log")
@@ -167,11 +164,6 @@ def linear_overview(path: LinearSaddlePath, *trajs: Trajectory) -> Figure:
     axes[1, 1].set_title("Loss")
     fit(figure, axes)
     return figure
-
-
-def _last(path: LinearSaddlePath) -> float:
-    last = _BEYOND * float(path.jump_times[-1]) if len(path.jump_times) else 1.0
-    return float(min(last, np.nextafter(path.horizon, 0)))
 
 
 def _jump_lines(ax: Axes, path: LinearSaddlePath) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import DrawnClock, drawn, on_clock, sampled
-from flowsim.plot.labels import label_ends
+from flowsim.plot.labels import named_curves
 from flowsim.plot.panels import fit, four_panels
-from flowsim.plot.style import FLOW, PREDICTED, colours, log_axis, new_axes, styled
+from flowsim.plot.style import FLOW, PREDICTED, log_axis, new_axes, styled
 from flowsim.results import Clock, Trajectory
 from flowsim.results.trajectory import coordinate_names
 
@@ -106,17 +106,11 @@ def trajectory(
     if path is not None and clock == "accelerated":
         _jump_lines(ax, path, traj)
     shown = drawn(traj, clock)
-    if not shown.named.all():
-        ax.plot(shown.x, shown.beta[:, ~shown.named], color="0.8", lw=0.6, label="_others")
-    known = coordinate_names(traj)
-    names = [known[int(i)] for i in shown.index[shown.named]]
-    palette = colours(len(names))
-    for column, name, colour in zip(shown.beta[:, shown.named].T, names, palette, strict=True):
-        ax.plot(shown.x, column, color=colour, label=name)
     _clock_axis(ax, traj, clock, path)
+    names = coordinate_names(traj)
+    named = {int(column): names[int(shown.index[column])] for column in np.flatnonzero(shown.named)}
+    named_curves(ax, shown.x, shown.beta, named, legend)
     ax.set_ylabel(r"coordinates $\beta_i$")
-    if legend and names:
-        label_ends(ax, ax.get_xlim(), shown.beta[-1, shown.named], names, palette)
     return ax
 
 

@@ -27,9 +27,7 @@ NOT_YET = "not yet crossed at the end of the run"
 
 def plateau_times(path: SaddlePath | LinearSaddlePath, horizon: float) -> Array:
     """Accelerated times in the middle of the K + 1 plateaus; the last one ends at `horizon`."""
-    edges = np.concatenate(
-        [[0.0], path.jump_times, [max(horizon, path.jump_times[-1] if len(path.jump_times) else 0.0)]]
-    )
+    edges = path.edges(max(horizon, path.jump_times[-1] if len(path.jump_times) else 0.0))
     return (edges[:-1] + edges[1:]) / 2
 
 
