@@ -6,7 +6,7 @@ import contextlib
 import math
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -22,10 +22,9 @@ from flowsim.flows.determined import undetermined
 from flowsim.flows.estimate import COMPANION_STEPS, companions, error_estimate, in_common, unmoved
 from flowsim.flows.event_location import located_events, outcome, search
 from flowsim.flows.flow_options import FlowOptions
-from flowsim.flows.solving import solve
+from flowsim.flows.solving import Watcher, solve
 from flowsim.problem import Problem, Regression
 from flowsim.results import TIME_CLOCKS, Clock, Trajectory
-from flowsim.results.events import Event
 from flowsim.results.state import CLOCKS
 from flowsim.solvers import SeparableSolution, Solution, Status
 from flowsim.version import __version__
@@ -234,35 +233,6 @@ def _estimate(run: DenseOutput, view: View, options: FlowOptions) -> Array:
             velocity = run.coordinates.velocity(start.t, start.y)
             return np.maximum(found, unmoved(velocity, at - start.t[0], flat - start.beta.ravel(), flat, rtol))
     return np.full(len(view.t), np.inf)
-
-
-class Watcher:
-    """Called with new steps: True once a clock has reached its end, or a terminal event has occurred."""
-
-    def __init__(self, run: DenseOutput, limit: tuple[Clock, float] | None, events: Sequence[Event]) -> None:
-        self.run, self.limit = run, limit
-        self.terminal = [event for event in events if event.terminal]
-        self.reached = 0.0
-        #: whether a terminal event ended the run before its end
-        self.stopped = False
-
-    @property
-    def is_needed(self) -> bool:
-        return bool(self.terminal) or self.limit is not None
-
-    def __call__(self, steps: Solution | SeparableSolution) -> bool:
-        clock, end = self.limit or ("arclength", math.inf)
-        # Only events and the arc length depend on earlier steps.
-        self.run = self.run.after(steps) if self.terminal or clock == "arclength" else replace(self.run, solution=steps)
-        self.reached = float(self.run.steps().on(clock)[-1])
-        ended = bool(self.terminal) and search(self.run, self.terminal, self.limit)[1] is not None
-        self.stopped = ended and self.reached < end
-        return ended or self.reached >= end
-
-    def after(self, start: float, stop: float, piece: Callable[[Array], Array]) -> bool:
-        """The same for one step of SciPy's methods."""
-        t = np.array([start, stop])
-        return self(Solution(t, np.asarray(piece(t)).T, [piece], Status.COMPLETED, "", {}))
 
 
 @contextlib.contextmanager

@@ -1,28 +1,54 @@
-"""Choice of the integrator of a flow, and a second attempt where errors of the first would have decided the outcome."""
+"""Choice of the integrator of a flow, its end by events, and a second attempt where errors decided the outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, cast
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates, SteppedCoordinates
+from flowsim.flows.dense import DenseOutput
+from flowsim.flows.event_location import search
 from flowsim.flows.flow_options import FlowOptions
-from flowsim.solvers import SeparableSolution, Solution, integrate
+from flowsim.results import Clock
+from flowsim.results.events import Event
+from flowsim.solvers import SeparableSolution, Solution, Status, integrate
 
 #: Tolerance of the second attempt.
 _FINEST = 1e-10
 
 
-class Watch(Protocol):
-    """A callable on new steps; True ends the run."""
+class Watcher:
+    """Called with new steps: True once a clock has reached its end, or a terminal event has occurred."""
+
+    def __init__(self, run: DenseOutput, limit: tuple[Clock, float] | None, events: Sequence[Event]) -> None:
+        self.run, self.limit = run, limit
+        self.terminal = [event for event in events if event.terminal]
+        self.reached = 0.0
+        #: whether a terminal event ended the run before its end
+        self.stopped = False
 
     @property
-    def is_needed(self) -> bool: ...
+    def is_needed(self) -> bool:
+        return bool(self.terminal) or self.limit is not None
 
-    def __call__(self, steps: Solution | SeparableSolution) -> bool: ...
+    def __call__(self, steps: Solution | SeparableSolution) -> bool:
+        clock, end = self.limit or ("arclength", math.inf)
+        # Only events and the arc length depend on earlier steps.
+        self.run = self.run.after(steps) if self.terminal or clock == "arclength" else replace(self.run, solution=steps)
+        self.reached = float(self.run.steps().on(clock)[-1])
+        ended = bool(self.terminal) and search(self.run, self.terminal, self.limit)[1] is not None
+        self.stopped = ended and self.reached < end
+        return ended or self.reached >= end
 
-    def after(self, start: float, stop: float, piece: Callable[[Array], Array]) -> bool: ...
+    def after(self, start: float, stop: float, piece: Callable[[Array], Array]) -> bool:
+        """The same for one step of SciPy's methods."""
+        t = np.array([start, stop])
+        return self(Solution(t, np.asarray(piece(t)).T, [piece], Status.COMPLETED, "", {}))
 
 
 def solve(
@@ -30,7 +56,7 @@ def solve(
     horizon: float,
     options: FlowOptions,
     progress: Callable[[float], None] | None = None,
-    watch: Watch | None = None,
+    watch: Watcher | None = None,
 ) -> Solution | SeparableSolution:
     rtol, atol, max_steps = options.rtol, options.atol, options.max_steps
     watching = watch is not None and watch.is_needed
