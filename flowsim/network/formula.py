@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import sympy
+    from numpy.typing import NDArray
 
 #: Functions allowed in formulas, by their names in SymPy.
 FUNCTIONS = (
@@ -259,31 +260,29 @@ class _Reader:
         return degree
 
 
-def _constant(node: Node) -> Fraction | None:
-    """The exact value of a node without names or functions, else None."""
+def exact_value(node: Node, weights: Mapping[str, NDArray[Any]]) -> Any:
+    """The values of a polynomial at arrays of integers (dtype object); None for functions, roots and other names.
+
+    Divisors and bases of negative powers must be constants other than 0.
+    """
     kind = node[0]
     if kind == "num":
         return node[1]
-    if kind == "neg":
-        inner = _constant(node[1])
-        return None if inner is None else -inner
-    if kind in ("+", "-", "*", "/"):
-        a, b = _constant(node[1]), _constant(node[2])
-        if a is None or b is None:
-            return None
-        if kind == "+":
-            return a + b
-        if kind == "-":
-            return a - b
-        if kind == "*":
-            return a * b
-        return a / b if b != 0 else None
-    if kind == "**" and node[2].denominator == 1:
-        base = _constant(node[1])
-        if base is None or (base == 0 and node[2] < 0):
-            return None
-        return base ** int(node[2])
-    return None
+    if kind in ("var", "pi", "call"):
+        return weights.get(node[1]) if kind == "var" else None
+    if (kind == "/" and not _constant(node[2])) or (kind == "**" and node[2] < 0 and not _constant(node[1])):
+        return None
+    if kind == "**":
+        base = exact_value(node[1], weights)
+        return None if base is None or node[2].denominator > 1 else base ** int(node[2])
+    below = [exact_value(child, weights) for child in node[1:]]
+    return None if any(value is None for value in below) else _OPERATORS[kind](*below)
+
+
+def _constant(node: Node) -> Fraction | None:
+    """The exact value of a node without names or functions, else None."""
+    found: Fraction | None = exact_value(node, {})
+    return found
 
 
 def to_sympy(formula: Formula) -> sympy.Expr:
@@ -301,14 +300,11 @@ def to_sympy(formula: Formula) -> sympy.Expr:
             return sympy.Symbol(node[1], real=True)
         if kind == "pi":
             return sympy.pi
-        if kind == "neg":
-            return -build(node[1])
         if kind == "call":
             return getattr(sympy, node[1])(build(node[2]))
         if kind == "**":
             return build(node[1]) ** sympy.Rational(node[2].numerator, node[2].denominator)
-        left, right = build(node[1]), build(node[2])
-        return _OPERATORS[kind](left, right)
+        return _OPERATORS[kind](*map(build, node[1:]))
 
     expression = build(formula.tree)
     if expression.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
@@ -320,7 +316,8 @@ def to_sympy(formula: Formula) -> sympy.Expr:
     return expression
 
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "neg": operator.neg,
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
@@ -352,8 +349,6 @@ def _check_constants(tree: Node, text: str) -> None:
         below = [value(child) for child in node[1:] if isinstance(child, tuple)]
         if None in below:
             return None
-        if kind == "neg":
-            return -below[0]  # type: ignore[operator]
         if kind == "call":
             return getattr(math, node[1])(below[0])
         if kind == "**":
