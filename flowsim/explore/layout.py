@@ -71,11 +71,11 @@ def page(explorer: Explorer) -> Any:
 
 
 def _controls(html: Any, dcc: Any) -> list[Any]:
-    def slider(name: str, label: str, top: float, step: float) -> Any:
+    def slider(name: str, label: str, top: float, step: float, low: float = 0) -> Any:
         return html.Div(
             [
                 html.Label([label, " ", html.Span(id=f"{name}-shown", className="value")], htmlFor=name),
-                dcc.Input(id=name, type="range", min=0, max=top, step=step, value=0),
+                dcc.Input(id=name, type="range", min=low, max=top, step=step, value=low),
             ],
             className="control",
         )
@@ -97,13 +97,7 @@ def _controls(html: Any, dcc: Any) -> list[Any]:
         slider("alpha", "scale of initialisation α =", 1.0, 0.002),
         slider("eta", "weight noise η =", 2.0, 0.01),
         slider("decay", "weight decay λ =", 1.0, 0.005),
-        html.Div(
-            [
-                html.Label(["depth ", html.Span(id="depth-shown", className="value")], htmlFor="depth"),
-                dcc.Input(id="depth", type="range", min=2, max=DEEPEST, step=1, value=2),
-            ],
-            className="control",
-        ),
+        slider("depth", "depth", DEEPEST, 1, low=2),
         html.Div(
             [
                 html.Label("or a formula of your own", htmlFor="formula"),

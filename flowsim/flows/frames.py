@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
@@ -286,8 +286,7 @@ class LinearObserved:
     @property
     def log_imbalance(self) -> Array:
         matrix, unit = self._imbalance
-        with np.errstate(divide="ignore"):
-            return np.log(np.abs(matrix)) + unit[:, None, None]
+        return log_abs(matrix) + unit[:, None, None]
 
     def _lifted(self, weights: _Weights) -> Mapping[str, Array]:
         basis = self._growth.compression.basis
@@ -331,8 +330,7 @@ class _Logarithms(Mapping[str, Array]):
         self._plain, self._units = plain, units
 
     def __getitem__(self, name: str) -> Array:
-        with np.errstate(divide="ignore"):
-            return np.log(np.abs(self._plain[name])) + np.asarray(self._units[name])[..., None, None]
+        return log_abs(self._plain[name]) + np.asarray(self._units[name])[..., None, None]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._plain)
