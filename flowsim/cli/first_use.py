@@ -15,9 +15,7 @@ _LOOP = ("flowsim.solvers.multistep.march:march",), ("flowsim.solvers.multistep.
 _AROUND = (
     "flowsim.solvers.multistep.problem:write_problem",
     "flowsim.solvers.separable.reading:sums",
-    "flowsim.solvers.multistep.reading:speeds",
     "flowsim.solvers.multistep.reading:between",
-    "flowsim.solvers.separable.reading:locate",
 )
 #: command -> groups of functions, one process each
 COMPILED = {

@@ -86,8 +86,9 @@ MOST_IN_ROWS = 1e5
 LOCATE, EVALUATE, SHORTEN, COMMIT, CROSS = range(5)
 
 #: Tasks of the function that solves the equations of a step: f and f' of active coordinates at the trial point, of all
-#: others; the solution; the filter of errors; the projection of stiff modes.
-START, EXTEND, SOLVE, FILTER, PROJECT = range(5)
+#: others; the solution; the filter of errors; the projection of stiff modes; the motion of active coordinates to rest;
+#: rounding in f is set to 0.
+START, EXTEND, SOLVE, FILTER, PROJECT, TO_REST, DROP_ROUNDING = range(7)
 
 #: ``clock``: time, its rounding error, the proposed next step, and the unit of time of steps.
 TIME, TIME_LOW, NEXT_STEP, UNIT = range(4)

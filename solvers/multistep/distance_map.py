@@ -131,16 +131,6 @@ def _commit(ws, sides, guess):
     unit, coordinate = sides.head[UNIT], view(Index, ws).coordinate
     for s in range(view(Sizes, ws).width):
         move(sides, coordinate[s], guess[s] / unit)
-    note(ws, sides)
-    return 1
-
-
-@bare()
-def _cross(ws, sides):
-    answer = cross(ws, sides)
-    if answer == 1:
-        note(ws, sides)
-    return answer
 
 
 @cache
@@ -156,7 +146,14 @@ def address() -> int:
             return _evaluate(ws, sides)
         if task == c.SHORTEN:
             return _shorten(ws, sides, guess)
-        return _commit(ws, sides, guess) if task == c.COMMIT else _cross(ws, sides)
+        answer = 1
+        if task == c.COMMIT:
+            _commit(ws, sides, guess)
+        else:
+            answer = cross(ws, sides)
+        if answer == 1:
+            note(ws, sides)
+        return answer
 
     found = compiled_callback("int64(int64, CPointer(float64), CPointer(int64), CPointer(float64))")(distances)
     return int(found.address)

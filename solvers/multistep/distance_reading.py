@@ -6,7 +6,7 @@ import math
 
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.multistep.distances import UNIT, sides_at, size_to_distance, values_of
-from flowsim.solvers.multistep.reading import change_at
+from flowsim.solvers.multistep.reading import bends
 
 #: Size of a power law below which its motion is below any tolerance.
 _TINY = 1e-18
@@ -70,6 +70,7 @@ def speeds(tables, h, place, f, df, nodes, out):
                     fall = values_of(sides, side, i, distance)[1]
                     if fall > 0.0:
                         # The change of beta in the step, since the square of the speed may overflow.
-                        rate = change_at(end - start, line, line_end, curve, curve_end, x)[1]
+                        c_3, c_4, c_5 = bends(end - start, line, line_end, curve, curve_end)
+                        rate = line + x * (curve + x * (3.0 * c_3 + x * (4.0 * c_4 + x * 5.0 * c_5)))
                         square += (fall * unit * rate) ** 2
             out[a, j] = math.sqrt(square) / h[a]

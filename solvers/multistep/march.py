@@ -22,6 +22,7 @@ from flowsim.solvers.multistep.formulas import (
 )
 from flowsim.solvers.multistep.iteration_matrix import size
 from flowsim.solvers.multistep.loss import choose_products, note_scales
+from flowsim.solvers.multistep.newton import call_newton
 from flowsim.solvers.multistep.recording import begin_record, cross, open_records, record_step
 from flowsim.solvers.multistep.workspace import (
     Active,
@@ -114,23 +115,17 @@ def _start(ws, clock, counts, left):
             exponents_at(ws, trial.guess, clock[c.TIME])
             activate(ws, _next_step(clock, left))
             gather_listed(ws)
-            is_flow = _newton(ws, c.START, 0, counts) > 0
+            is_flow = call_newton(ws, c.START, 0, counts) > 0
             note_scales(ws)
         if is_flow:
             break
         clock[c.NEXT_STEP] *= c.RETRY
-    _newton(ws, c.EXTEND, 0, counts)
+    call_newton(ws, c.EXTEND, 0, counts)
     for i in range(sizes.padded):
         history.f[i], history.df[i] = trial.f[i], trial.df[i]
     for a in range(sizes.terms * sizes.padded):
         history.exponents[a] = trial.exponents[a]
     return is_flow
-
-
-@bare()
-def _newton(ws, task, has_matrix, counts):
-    """Call :func:`flowsim.solvers.multistep.newton.newton`."""
-    return call(view(Sizes, ws).newton, (task, int64(has_matrix), ws.buffer, ws.table, counts))
 
 
 @bare()
@@ -146,7 +141,7 @@ def _filtered_error(ws, error, counts):
     """The filtered error estimate, without rounding and residuals amplified by stiff modes."""
     residual, gain, stride = view(Trial, ws).residual, view(Scales, ws).gain, view(Sizes, ws).padded
     raw = size(residual, gain, stride)
-    _newton(ws, c.FILTER, 1, counts)
+    call_newton(ws, c.FILTER, 1, counts)
     return error * math.sqrt(size(residual, gain, stride) / raw)
 
 
@@ -263,7 +258,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
         allowed = _allowed(tol, depth, largest_exponent + speed * t)
         choose_products(ws, h, allowed)
         _write_equation(ws, order, h, allowed)
-        outcome = _newton(ws, c.SOLVE, has_matrix, tally)
+        outcome = call_newton(ws, c.SOLVE, has_matrix, tally)
         solved, has_matrix, stiff = outcome % 2 > 0, outcome > 1, view(Formula, ws).equation[4]
 
         failure, error, below, above = 0, 0.0, 0.0, 0.0
@@ -292,7 +287,7 @@ def march(tol, t_end, max_steps, buffer, table, clock, counts, records):
             continue
 
         if has_matrix and sizes.graded == 0 and stiff > c.PROJECTED:
-            has_matrix = _newton(ws, c.PROJECT, 1, tally) > 0
+            has_matrix = call_newton(ws, c.PROJECT, 1, tally) > 0
         begin_record(ws, clock, counts, record)
         note_scales(ws)
         _accept(ws, order, h, sizes.graded == 0 and stiff > c.PROJECTED and depth > order)

@@ -1,6 +1,6 @@
-"""The solution of a step, a compiled function that the loop calls by its address.
+"""The solution of a step, a compiled function that the loop, and maps that it calls, call by its address.
 
-So the loop and this are compiled at the same time, on two cores.
+So linear algebra is compiled once, and at the same time as the loop, on two cores.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from numba import int64, types
 
 from flowsim.solvers.compilation import bare, compiled
 from flowsim.solvers.multistep import constants as c
+from flowsim.solvers.multistep.implicit_rest import drop_rounding, to_rest
 from flowsim.solvers.multistep.iteration_matrix import STEP, filtered, renew
 from flowsim.solvers.multistep.quasi_steady import distances, project
 from flowsim.solvers.multistep.step import Equation, evaluate_flow, extend_flow, solve_step
@@ -56,7 +57,7 @@ def _solve(ws, equation, counts, has_matrix):
 
 
 @bare()
-def _to_rest(ws, theta, allowed, counts):
+def _to_quasi_steady(ws, theta, allowed, counts):
     """Project stiff modes onto their quasi-steady state; returns whether the matrix is still valid."""
     own, by_others = distances(ws, theta)
     if own <= c.NEAR * allowed and by_others > c.STALE * c.REST * allowed:
@@ -74,9 +75,9 @@ def _to_rest(ws, theta, allowed, counts):
     no_cfunc_wrapper=False,
 )
 def newton(task, has_matrix, buffer, table, counts):
-    """One of the tasks START to PROJECT on a workspace; returns 1, for SOLVE plus 2 with a matrix, or 0 for failure.
+    """One of the tasks START to DROP_ROUNDING on a workspace; returns 1, for SOLVE plus 2 with a matrix, 0 for failure.
 
-    The equation is read from the workspace, and the stiffness of the step written there.
+    The equation, or what describes the rest, is read from the workspace, and the stiffness of the step written there.
     """
     ws = Workspace(buffer, table)
     numbers = view(Formula, ws).equation
@@ -88,12 +89,30 @@ def newton(task, has_matrix, buffer, table, counts):
     if task == c.FILTER:
         filtered(ws, view(Trial, ws).residual)
     elif task == c.PROJECT:
-        return int(_to_rest(ws, numbers[2], numbers[3], counts))
+        return int(_to_quasi_steady(ws, numbers[2], numbers[3], counts))
+    elif task == c.TO_REST:
+        return int(to_rest(ws, numbers[0], numbers[1], numbers[2]))
+    elif task == c.DROP_ROUNDING:
+        drop_rounding(ws)
     elif task == c.EXTEND:
         extend_flow(ws)
     else:
         return int(evaluate_flow(ws, counts))
     return 1
+
+
+@bare()
+def call_newton(ws, task, has_matrix, counts):
+    """Call :func:`newton` by its address."""
+    return call(view(Sizes, ws).newton, (task, int64(has_matrix), ws.buffer, ws.table, counts))
+
+
+@bare()
+def call_to_rest(ws, close, fastest, left):
+    """:func:`flowsim.solvers.multistep.implicit_rest.to_rest` in :func:`newton`."""
+    numbers = view(Formula, ws).equation
+    numbers[0], numbers[1], numbers[2] = close, fastest, left
+    return call_newton(ws, c.TO_REST, 0, ws.table) > 0
 
 
 @cache

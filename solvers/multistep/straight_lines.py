@@ -12,7 +12,7 @@ import numpy as np
 
 from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep import constants as c
-from flowsim.solvers.multistep.coming_to_rest import at_rest, drop_rounding, to_rest
+from flowsim.solvers.multistep.coming_to_rest import at_rest
 from flowsim.solvers.multistep.distances import (
     CLOSE,
     TOLERANCE,
@@ -25,6 +25,7 @@ from flowsim.solvers.multistep.distances import (
     size_to_distance,
 )
 from flowsim.solvers.multistep.loss import is_at_rest
+from flowsim.solvers.multistep.newton import call_newton, call_to_rest
 from flowsim.solvers.multistep.workspace import (
     Active,
     Formula,
@@ -164,17 +165,17 @@ def cross(ws, sides):
     fastest = 0.0 if rests else at_rest(ws, sides.head[CLOSE])
     for s in range(stride):
         f[s] = 0.0 if rests or (s < n_active and beta_z[s] > 0.0) else history.f[s]
-    drop_rounding(ws)
+    call_newton(ws, c.DROP_ROUNDING, 0, ws.table)
     length = left if rests else _wait(ws, sides, f, left)
     if not length * unit > _LONGER * formula.part[0]:
         return 0
     if fastest > 0.0:
         for s in range(n_active):
             f[s] = history.f[s]
-        if not to_rest(ws, sides.head[CLOSE], fastest, min(left * unit, c.LONGEST)):
+        if not call_to_rest(ws, sides.head[CLOSE], fastest, min(left * unit, c.LONGEST)):
             sides.head[CLOSE] *= _CLOSER
             return 2
-        drop_rounding(ws)
+        call_newton(ws, c.DROP_ROUNDING, 0, ws.table)
         length = _wait(ws, sides, f, left)
         if not length > 0.0:
             return 2

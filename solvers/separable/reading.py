@@ -1,4 +1,4 @@
-"""Compiled loops that evaluate a run: the steps that contain times, and beta."""
+"""Compiled loops that evaluate beta along a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.solvers.compilation import INTEGERS, TABLE, TERMS, VECTOR, bare, compiled, padded
+from flowsim.solvers.compilation import TABLE, TERMS, VECTOR, bare, compiled, padded
 from flowsim.solvers.multistep.reading import weights_at
 from flowsim.solvers.simd import (
     EIGHT,
@@ -198,10 +198,3 @@ def _place(t, h, now, near):
         else:
             high = middle
     return low, min(max((now - t[low]) / h[low], 0.0), 1.0)
-
-
-@compiled(declared=(VECTOR, VECTOR, VECTOR, INTEGERS, VECTOR))
-def locate(t, h, times, step, position):
-    """The steps that contain times, and the positions in them."""
-    for row in range(len(times)):
-        step[row], position[row] = _place(t, h, times[row], step[row - 1] if row > 0 else 0)

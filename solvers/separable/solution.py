@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.arclength import ArcLength
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.multistep.constants import SQUARED
 from flowsim.solvers.separable.curves import Curves
 from flowsim.solvers.separable.flow import SeparableFlow, compiled_reading
 from flowsim.solvers.solution import Status
 
-#: Entries of a dense evaluation at once.
-_EVALUATE = 1 << 22
+#: Entries of a dense evaluation at once, and of one whose arrays fit a cache.
+_EVALUATE, _AT_ONCE = 1 << 22, 1 << 13
 
 
 # Compiled code is imported on first use: importing flowsim, and its command line, do not need it.
@@ -28,6 +29,12 @@ def _multistep_reading() -> Any:
     from flowsim.solvers.multistep import reading
 
     return reading
+
+
+def places(t: Array, h: Array, times: Array) -> tuple[NDArray[np.intp], Array]:
+    """The steps of lengths h that contain times (at an end the later one), and the positions in them, 0 to 1."""
+    step = np.clip(np.searchsorted(t, times, side="right") - 1, 0, len(h) - 1)
+    return step, np.where(times >= t[-1], 1.0, np.clip((times - t[step]) / h[step], 0.0, 1.0))
 
 
 class Steps(Protocol):
@@ -59,15 +66,28 @@ class NodeSteps:
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
-        out = np.empty((len(self.h), len(nodes)))
-        if self.curves is not None:
-            step, theta = np.repeat(np.arange(len(self.h)), len(nodes)), np.tile(nodes, len(self.h))
-            z, rate = np.empty((2, len(step), self.nodes.shape[2]))
-            _multistep_reading().between(self.h, *self.nodes, step, theta, z)
-            _multistep_reading().rates_between(self.h, *self.nodes, step, theta, rate)
-            return np.linalg.norm(self.curves(z)[1] * rate, axis=1).reshape(out.shape)
-        _multistep_reading().speeds(self.exponential, self.t, self.h, *self.nodes, nodes, out)
+        out, K = np.empty((len(self.h), len(nodes))), np.arange(1, 6)
+        powers, block = nodes[:, None] ** K, max(1, _AT_ONCE // (self.nodes.shape[2] * len(nodes)))
+        for rows in (slice(first, first + block) for first in range(0, len(out), block)):
+            h, (z, f, df) = self.h[rows, None], self.nodes[:, rows.start : rows.stop + 1]
+            square = np.minimum(h, SQUARED) ** 2
+            line, curve = h * f[:-1], square * df[:-1]
+            bent = _multistep_reading().bends.py_func(np.diff(z, axis=0), line, h * f[1:], curve, square * df[1:])
+            change = np.stack([line, 0.5 * curve, *bent], axis=1)
+            t = self.t[rows.start : rows.start + len(h), None] + nodes * h
+            rate = (K * powers / nodes[:, None] / h[:, None]) @ change
+            out[rows] = np.linalg.norm(self._speed(z[:-1, None] + powers @ change, t[:, :, None], rate), axis=2)
         return out
+
+    def _speed(self, z: Array, t: Array, rate: Array) -> Array:
+        """``d beta/dt`` from z (S, N, d) and its derivative at t (S, N, 1)."""
+        if self.curves is not None:
+            return self.curves(z.reshape(-1, z.shape[2]))[1].reshape(z.shape) * rate
+        total = np.zeros(z.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for log_coefficient, sign, slope, decay in zip(*self.exponential, strict=True):
+                total += np.exp(slope * z + log_coefficient - decay * t) * ((sign * slope) * rate - sign * decay)
+        return total
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
         """z at positions `theta` of steps."""
@@ -134,10 +154,7 @@ class SeparableSolution:
         times = np.asarray(times, dtype=float)
         if len(self.h) == 0:
             return np.zeros(len(times), dtype=np.intp), np.zeros(len(times))
-        kernel: Any = compiled_reading()
-        step, theta = np.empty(len(times), dtype=np.intp), np.empty(len(times))
-        kernel.locate(self.t, self.h, times, step, theta)
-        return step, theta
+        return places(self.t, self.h, times)
 
     def at_steps(self, step: NDArray[np.intp], theta: Array, with_end: bool = False, out: Array | None = None) -> Array:
         """z at positions `theta` of the steps `step`, shape (K, d); with the run's end appended on request.

@@ -189,10 +189,10 @@ def test_a_function_is_compiled_by_one_process_at_a_time(tmp_path):
 def test_what_is_compiled_ahead_is_found_by_another_process(tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWSIM_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(precompile, "_cores", lambda: 2)
-    group = ["flowsim.solvers.separable.reading:locate"]
+    group = ["flowsim.solvers.multistep.reading:between"]
     assert precompile.compile_ahead(group)
     end = time.monotonic() + 120.0
-    while not list(tmp_path.rglob("locate-*.nbi")) and time.monotonic() < end:
+    while not list(tmp_path.rglob("between-*.nbi")) and time.monotonic() < end:
         time.sleep(0.05)
     assert not precompile.compile_ahead(group)
 
@@ -201,7 +201,7 @@ def test_nothing_is_started_on_one_core(tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWSIM_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(precompile, "_cores", lambda: 1)
     monkeypatch.setattr(precompile, "_start", lambda *_: pytest.fail("a process was started"))
-    assert precompile.compile_ahead(["flowsim.solvers.separable.reading:locate"])
+    assert precompile.compile_ahead(["flowsim.solvers.multistep.reading:between"])
 
 
 def test_what_an_inlined_function_calls_is_not_copied_to_all_callers_too():

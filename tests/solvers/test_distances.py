@@ -1,5 +1,6 @@
 """Growth to infinity at finite z, natively: closed forms, SciPy in the weights, many coordinates, derivatives."""
 
+import dis
 import math
 
 import numpy as np
@@ -143,3 +144,21 @@ def test_random_products_are_as_accurate_as_asked_for():
         grid = np.linspace(0, min(each.values[-1] for each in lengths), 200)
         one, other = (beta_of(run.at_steps(*each.places(grid)), depth) for run, each in zip(runs, lengths, strict=True))
         assert np.abs(one - other).max() <= 10 * TOL * max(1.0, np.abs(other).max()), seed
+
+
+def test_the_map_of_distances_compiles_no_linear_algebra_of_its_own():
+    """A second compilation of the iteration matrix took half of a first flow of depth 3."""
+    from numba.core.dispatcher import Dispatcher
+
+    from flowsim.solvers.multistep import distance_map
+
+    seen, left = set(), [value for value in vars(distance_map).values() if isinstance(value, Dispatcher)]
+    while left:
+        function = left.pop().py_func
+        if function not in seen:
+            seen.add(function)
+            names = [each.argval for each in dis.get_instructions(function) if each.opname == "LOAD_GLOBAL"]
+            left.extend(value for value in map(function.__globals__.get, names) if isinstance(value, Dispatcher))
+    modules = {function.__module__.rpartition(".")[2] for function in seen}
+    assert {"distance_map", "straight_lines", "newton"} <= modules
+    assert not modules & {"implicit_rest", "inverse", "iteration_matrix", "products", "step"}

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from flowsim.solvers import integrate_separable
 from flowsim.solvers.separable import reading as separable_read
+from flowsim.solvers.separable.solution import places
 from tests.solvers.separable_families import two_layer
 
 
@@ -84,7 +85,6 @@ def test_times_are_found_in_the_later_of_two_steps():
     times = np.array([-1.0, 0.0, 0.25, 1.0, 1.75, 2.5, 3.999, 4.0, 5.0])
     expected = np.array([0.0, 0.0, 0.25, 0.0, 0.5, 0.0, 1.499 / 1.5, 1.0, 1.0])
     for order in (np.arange(9), np.arange(9)[::-1], np.array([7, 1, 5, 0, 8, 2, 6, 3, 4])):
-        step, position = np.empty(9, dtype=np.intp), np.empty(9)
-        separable_read.locate(t, h, times[order], step, position)
+        step, position = places(t, h, times[order])
         assert_array_equal(step, np.clip(np.searchsorted(t, times[order], side="right") - 1, 0, 4))
         assert_allclose(position, expected[order], rtol=1e-14)
