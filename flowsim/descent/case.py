@@ -24,6 +24,7 @@ from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork,
 from flowsim.network.decay import rates
 from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, require_squares, single_target
+from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
 from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
 from flowsim.symbolic.clock import acceleration
@@ -96,6 +97,10 @@ class Case:
             self.direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), problem.d)
         if not self.direction.any():
             raise ValueError("`start` must not be 0 everywhere: descent never leaves a saddle it starts at.")
+        if self.reason is None and self._cancels():
+            if settings.coordinates == "growth":
+                raise ValueError(f"`coordinates` cannot be 'growth' at `alpha` = {scale}: {CANCELS}.")
+            self.reason = CANCELS
         self.data = load_data(problem)
 
     def _why_not_growth(self) -> str | None:
@@ -109,6 +114,13 @@ class Case:
         if asked == "growth" and reason is not None:
             raise ValueError(f"`coordinates` cannot be 'growth' for {self.net}: {reason}.")
         return reason if asked != "weights" else "`coordinates` was 'weights'"
+
+    def _cancels(self) -> bool:
+        """Whether beta is a difference of terms that growth coordinates round."""
+        own = self.multipliers
+        squares = np.ldexp(own.mantissa**2, np.clip(2 * own.exponent, -2000, 1000))
+        terms, start = (np.abs(own.coefficient) * squares).sum(axis=0), (own.coefficient * squares).sum(axis=0)
+        return is_lost(visible_part(self.problem, start, float(terms.max())), 0.0)
 
     @property
     def can_share(self) -> bool:

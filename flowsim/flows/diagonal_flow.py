@@ -35,6 +35,7 @@ from flowsim.growth.resolved_curves import admits_curves
 from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
 from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start, read_start
 from flowsim.problem import Problem, Regression, require_squares, single_target
+from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow
@@ -205,7 +206,12 @@ def _in_units(
     until = math.inf if exponents.k else horizon
     start = direction if parts is None else exponents.start(parts)
     inner, reason = choose(own, data, exponents.scale(scale), start, asked, until)
-    if asked.coordinates == asked.method == "auto" and parts is None and isinstance(inner, GrowthCoordinates):
+    if (
+        asked.coordinates == asked.method == "auto"
+        and parts is None
+        and isinstance(inner, GrowthCoordinates)
+        and inner.native
+    ):
         inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
     if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated unscaled
         exponents = replace(exponents, k=0)
@@ -266,6 +272,10 @@ def choose(
         growth = GrowthCoordinates(net, problem, own, direction, native=native_growth)
         if native_growth and not native and method == "auto" and growth.starts_too_fast():
             growth = GrowthCoordinates(net, problem, own, direction, native=False)
+        if growth.cancels(rtol) and options.clock != "log_loss":
+            if method == "native":
+                raise ValueError(f"`method` cannot be 'native' at `alpha` = {scale}: {CANCELS}; leave it out.")
+            growth = growth.summed_apart(own, direction)
         return growth, None
     clock = scale
     if isinstance(direction, Start):
@@ -301,7 +311,10 @@ def choose(
     advice = f"{names} coordinates, which have no such limit, are not taken here: {why_not}" if why_not else None
     if asked == "weights" and net.noise is None and not net.weight_decay:
         advice = "leave out `coordinates`: others, which have no such limit, are taken where they are exact"
-    return _in_weights(net, problem, scale, direction, asked == "auto", reason is None, advice), reason
+    chosen = _in_weights(net, problem, scale, direction, asked == "auto", reason is None, advice)
+    if is_lost(getattr(chosen, "visible_part", 1.0), rtol):
+        raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha` or a larger `rtol`.")
+    return chosen, reason
 
 
 def _along_curves(
@@ -315,7 +328,8 @@ def _along_curves(
     unresolved = admits_curves(net, scale, direction, rtol, reach)
     if unresolved is None:
         curves = CurveMap(net, scale, direction, problem.coefficient_size, reach)
-        return DualCoordinates(net, problem, curves, native=native)
+        along = DualCoordinates(net, problem, curves, native=native)
+        return CANCELS if is_lost(along.visible_part, rtol) else along
     why_not = admits_blow_up(net, scale) or (None if native else "no compiled method takes the loss, or so many")
     if why_not is not None:
         return unresolved if is_singular else why_not

@@ -21,6 +21,7 @@ from flowsim.flows.reduced import Reduced
 from flowsim.growth.protocol import GrowthMap, SteppedMap
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, Regression
+from flowsim.problem.cancellation import visible_part
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 
 #: Local against global tolerance: several errors add up before they are contracted. Measured so that the global error
@@ -76,9 +77,19 @@ class DualCoordinates:
     def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> SeparableSolution:
         """Integrate natively over [0, t_end]."""
         return integrate_separable(
-            self.flow, t_end, tol=options["rtol"], max_steps=options["max_steps"], progress=options.get("progress"),
-            done=options.get("done"),
+            self.flow, t_end, tol=self.visible_part * options["rtol"], max_steps=options["max_steps"],
+            progress=options.get("progress"), done=options.get("done"),
         )  # fmt: skip
+
+    @cached_property
+    def visible_part(self) -> float:
+        """The part of the tolerance to which the logarithms of weights must be known."""
+        rate = getattr(self.map, "rate", None)  # none where states are distances to blow-ups
+        if rate is None:
+            return 1.0
+        start = self.map.state(np.zeros((1, self.problem.d)))
+        terms = float(self.map.slope(start, 0.0).max()) / (2.0 * rate)
+        return visible_part(self.problem, self.map.value(start, 0.0), terms)
 
     def starts_too_fast(self) -> bool:
         """Whether ``z'' = -X^T W X (d beta/dt) / n``, which the native method needs, overflows at the start."""
@@ -141,7 +152,7 @@ class DualCoordinates:
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
         size = len(self.reduced.b)
-        return 0.0, np.full(size, _SAFETY * rtol / (np.sqrt(size) * self.stepped.rate))
+        return 0.0, np.full(size, _SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.stepped.rate))
 
     def velocity(self, t: Array, y: Array) -> Array:
         slopes = self.problem.slopes(self.problem.predict(self._mean(t, y)))

@@ -18,6 +18,7 @@ from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.network.compression import LiftedWeights
 from flowsim.problem import MatrixSensing, Problem, Regression
+from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import Trajectory
 from flowsim.solvers import InitialValueProblem
 from flowsim.solvers.frames import FrameSolution, FrameStates, factor_frame, integrate_frame
@@ -31,6 +32,8 @@ _LARGEST_JACOBIAN = 1000
 #: Least tolerance of the native method; ln of the excess of products of weights at the start up to which it is taken at
 #: any; ln of the least ratio of weights that keeps its digits.
 _FINEST, _HARMLESS, _BESIDE = 1e-13, 5.0, -18.0
+#: Products of weights are rounded once, and their sums in part cancel it.
+_PRODUCTS = 0.25
 #: SciPy's methods: a run fails once the imbalance is off by this part of its value at 0.
 _IMBALANCE_LIMIT = 0.1
 #: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, overflow.
@@ -52,10 +55,16 @@ def linear_flow(
     chosen: Any = FrameCoordinates(net, problem, scale, start, pretrained, native=method in ("auto", "native"))
     if method == "auto":
         method = "native" if chosen.resolves(options.rtol) else "Radau"
-    return run_flow(
+    trajectory = run_flow(
         chosen, problem, options._replace(method=method), acceleration=acceleration(net, scale),
         info=start_info(net, scale, start) | chosen.info,
     )  # fmt: skip
+    part = math.exp(-chosen.excess)
+    if is_lost(part, options.rtol, _PRODUCTS):
+        begin = float(np.abs(trajectory.at(0.0).beta).max())
+        if is_lost(max(part, begin * math.exp(-2 * chosen.growth.start.scale)), options.rtol, _PRODUCTS):
+            raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha`.", trajectory)
+    return trajectory
 
 
 def start_info(net: LinearNetwork, scale: InitialScale, start: Mapping[str, ArrayLike] | None) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,9 @@ from flowsim.arrays import Array
 from flowsim.flows.dual import ROUNDINGS, DualCoordinates
 from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
-from flowsim.network import DiagonalNetwork, InitialScale, Start
+from flowsim.network import DiagonalNetwork, InitialScale, Start, quadratic_form
 from flowsim.problem import Problem, Regression
+from flowsim.problem.cancellation import is_lost
 from flowsim.solvers import SeparableFlow, SeparableSolution
 
 _CAP_OF_EXPONENTIALS = 20.0
@@ -47,6 +50,23 @@ class GrowthCoordinates(DualCoordinates):
         cap = cap_of(problem, growth)
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
 
+    def cancels(self, rtol: float) -> bool:
+        """Whether beta is lost to the rounding of the exponents that the native method integrates."""
+        return is_lost(self.visible_part, rtol, 1.0 + float(np.abs(self.map.offset).max()))
+
+    def summed_apart(self, scale: InitialScale, direction: Array | Start) -> GrowthCoordinates:
+        """For SciPy's methods, which such rounding does not affect."""
+        origin = self.map.value(np.zeros(self.problem.d), 0.0)
+        if not isinstance(direction, Start):
+            kinds = self.net.kinds(self.problem.d)
+            for kind, formula in enumerate(self.net.distinct):
+                w = scale.value * direction[[self.net.weights.index(name) for name in formula.weights]]
+                values = np.einsum("ai,ab,bi->i", w, cast(Array, quadratic_form(formula)), w)
+                origin = np.where(kinds == kind, values, origin)
+        apart = copy(self)
+        apart.native, apart.map = False, replace(self.map, origin=origin)
+        return apart
+
     @cached_property
     def fastest(self) -> float:
         """A bound on the rate of change of the logarithm of a weight."""
@@ -74,8 +94,10 @@ class GrowthCoordinates(DualCoordinates):
         return super().predictor(t, y) if self.map.schedule is not None else self.flow.beta(y, t, out=y)
 
     def predictor(self, t: Array, y: Array) -> Array:
+        if self.map.schedule is not None or self.map.origin is not None:
+            return super().predictor(t, y)
         # Compiled, and infinite where beta leaves the range of floats.
-        return super().predictor(t, y) if self.map.schedule is not None else self.flow.beta(self._z(y), t)
+        return self.flow.beta(self._z(y), t)
 
 
 def cap_of(problem: Problem, growth: ExponentialMap) -> float:

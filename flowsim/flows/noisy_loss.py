@@ -27,12 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
+from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, GaussianNoise, InitialScale, Start, decay_of
 from flowsim.network.decay import rates
 from flowsim.problem import Problem
+from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
 from flowsim.problem.entries import dense
 from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
 from flowsim.solvers import InitialValueProblem
@@ -67,7 +69,10 @@ def noisy_loss_coordinates(
         raise ValueError(f"`method` cannot be 'native' for weight noise with the {name} loss.")
     if asked not in ("auto", "growth"):
         raise ValueError(f"`coordinates` cannot be {asked!r} for weight noise with the {name} loss.")
-    return NoisyLossCoordinates(net, problem, scale, direction)
+    chosen = NoisyLossCoordinates(net, problem, scale, direction)
+    if is_lost(chosen.visible_part, 0.0):
+        raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha`.")
+    return chosen
 
 
 def _why_not(net: DiagonalNetwork, problem: Problem) -> str | None:
@@ -221,7 +226,13 @@ class NoisyLossCoordinates:
         return float(((visible + _OVERSHOOT - exponents[hidden]) / growth[hidden]).min()) if hidden.any() else np.inf
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        return 0.0, np.full(self.offset.size, _SAFETY * rtol)
+        return 0.0, np.full(self.offset.size, _SAFETY * self.visible_part * rtol)
+
+    @cached_property
+    def visible_part(self) -> float:
+        """The part of the tolerance to which exponents must be known."""
+        terms = self.coefficient * self._squares(np.zeros(self.offset.size))
+        return visible_part(self.problem, terms.sum(axis=-1), float(np.abs(terms).sum(axis=-1).max()))
 
     def velocity(self, t: Array, y: Array) -> Array:
         moving = np.array([self._rhs(float(time), state) for time, state in zip(t, y, strict=True)])

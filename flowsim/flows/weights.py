@@ -29,6 +29,7 @@ from flowsim.flows.reflections import mirrors
 from flowsim.flows.transversal import TransversalError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.problem import Problem
+from flowsim.problem.cancellation import visible_part
 from flowsim.solvers import InitialValueProblem
 
 #: A conserved quantity is lost to cancellation when rounding of its terms exceeds this part of it.
@@ -211,12 +212,34 @@ class WeightCoordinates(KernelCoordinates):
             return "use growth coordinates (coordinates='growth', the default here): they are exact at every scale"
         return self.advice
 
+    @cached_property
+    def _slopes(self) -> tuple[Array, Array]:
+        """beta and the slopes of the formula at the start."""
+        beta, slope = np.empty(self.d), np.empty((self.k, self.d))
+        self.kernels.value(self.start, self.kind, beta)
+        self.kernels.gradient(self.start, self.kind, slope)
+        return beta, slope
+
+    @cached_property
+    def visible_part(self) -> float:
+        """The part of the tolerance to which weights must be known."""
+        beta, slope = self._slopes
+        return visible_part(self.problem, beta, float(np.abs(self.start * slope).sum(axis=0).max()))
+
+    @cached_property
+    def _finest(self) -> Array:
+        """Errors of weights (k, d) that change beta by its own size."""
+        beta, slope = self._slopes
+        size = max(float(np.abs(beta).max()), self.problem.coefficient_size)
+        return np.divide(size, np.abs(slope), out=np.full(slope.shape, np.inf), where=np.abs(slope) > size)
+
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        limits = self._with_exponents(np.broadcast_to(np.minimum(atol, rtol * self._floor), (self.k, self.d)), rtol)
+        limits = np.minimum(np.minimum(atol, rtol * self._floor), rtol * self._finest)
+        limits = self._with_exponents(np.broadcast_to(limits, (self.k, self.d)), rtol)
         self.guard.restart(SAFETY * rtol, rtol)
         self._sunk[:] = False
         self._unbalanced_at[:] = np.inf
-        return SAFETY * rtol, np.maximum(SAFETY * limits, np.finfo(float).tiny)
+        return SAFETY * self.visible_part * rtol, np.maximum(SAFETY * limits, np.finfo(float).tiny)
 
     def _stacked(self, y: Array) -> tuple[Array, NDArray[np.int64]]:
         w = y[:, : self.k * self.d].reshape(len(y), self.k, self.d)

@@ -61,6 +61,7 @@ class ExponentialMap:
     decay: Array  #: (d, k), ``8 mu_k^2 kappa_i``, plus twice a constant weight decay
     schedule: Decay | None = None  #: weight decay that changes in time: every exponent loses ``2 K(t)``
     cap: float = CAP  #: exponents above it are continued linearly
+    origin: Array | None = None  #: (d,), beta(0), where beta is a small difference of large terms: then summed apart
 
     name = "growth"
     log_unit = 0.0
@@ -144,7 +145,15 @@ class ExponentialMap:
         return z
 
     def value(self, y: Array, t: Array | float) -> Array:
-        return self._sum(self.exponents(y, t), self.cap)
+        if self.origin is None:
+            return self._sum(self.exponents(y, t), self.cap)
+        # The decay that modes have in common scales their differences.
+        lost = self.decayed(t)
+        common = lost.min(axis=-1)
+        change = np.moveaxis(self.modes.rate.T * y[..., None, :], -1, -2) - (lost - common[..., None])
+        terms = self.modes.coefficient * np.exp(self.offset)
+        summed: Array = self.origin + (terms * np.expm1(np.minimum(change, CAP))).sum(axis=-1)
+        return np.exp(-common) * summed
 
     def slope(self, y: Array, t: Array | float) -> Array:
         return self.derivative(self.exponents(y, t), self.modes.rate)

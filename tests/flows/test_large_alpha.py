@@ -1,0 +1,131 @@
+"""Starts of large alpha fit like a kernel method: coefficients are small differences of large terms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.integrate import solve_ivp
+
+import flowsim as fs
+
+TIMES = np.array([0.1, 1.0, 3.0])
+
+
+def data():
+    rng = np.random.default_rng(5)
+    return rng.standard_normal((6, 4)), rng.standard_normal(6)
+
+
+def kernel_flow(alpha, start, damping=0.0, loss=lambda f, y: f - y):
+    """u*v from ``alpha (u, 0)`` in ``U = u/alpha`` and ``W = alpha v``, none of which cancels, at times / alpha^2."""
+    X, y = data()
+    n, d = X.shape
+
+    def rhs(t, state):
+        U, W = state[:d], state[d:]
+        g = X.T @ loss(X @ (U * W), y) / n
+        return np.concatenate([-g * W / alpha**4, -g * U]) - np.tile(damping / alpha**2 * np.ones(d), 2) * state
+
+    found = solve_ivp(rhs, (0, TIMES[-1]), [start] * d + [0.0] * d, "DOP853", TIMES, rtol=1e-12, atol=1e-14)
+    return (found.y[:d] * found.y[d:]).T
+
+
+def run(net, alpha, start, problem=None, **options):
+    problem = problem or fs.Regression(*data())
+    traj = fs.gradient_flow(
+        net, problem, TIMES[-1] / alpha**2, alpha=alpha, start=start, t_eval=TIMES / alpha**2, estimate_error=True,
+        **options,
+    )  # fmt: skip
+    return traj
+
+
+@pytest.mark.parametrize(
+    ("alpha", "method"), [(10.0, "auto"), (300.0, "auto"), (300.0, "BDF"), (1e4, "auto"), (1e20, "BDF")]
+)
+def test_flows_of_large_alpha_are_those_of_the_kernel(alpha, method):
+    right = kernel_flow(alpha, np.sqrt(2))
+    traj = run(fs.DiagonalNetwork("u*v"), alpha, None, method=method)
+    errors = np.abs(traj.beta - right).max(axis=1)
+    assert errors.max() <= 1e-6 * np.abs(right).max()
+    assert (errors <= 2 * traj.error_estimate + 1e-11).all()
+    # u^2 - v^2 from u = v has the same kernel, and a curvature that vanishes as alpha grows.
+    twice = run(fs.DiagonalNetwork("u**2 - v**2"), alpha, {"u": 0.5, "v": 0.5}, method=method)
+    assert_allclose(twice.beta, right, atol=(1e-6 + 1 / alpha**4) * np.abs(right).max())
+
+
+@pytest.mark.parametrize("alpha", [300.0, 1e7])
+@pytest.mark.parametrize("damped", ["noise", "decay", "loss"])
+def test_so_are_those_with_noise_decay_and_other_losses(alpha, damped):
+    X, y = data()
+    variances, problem = (X**2).mean(axis=0), None
+    net, damping, slope = fs.DiagonalNetwork("u*v"), np.zeros(4), lambda f, y: f - y
+    if damped == "noise":
+        # So large that it is seen at all within the time of the fit.
+        net, damping = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(alpha / 2)), alpha**2 / 4 * variances
+    elif damped == "decay":
+        net, damping = fs.DiagonalNetwork("u*v", weight_decay=alpha**2 / 4), np.full(4, alpha**2 / 4)
+    else:
+        problem, slope = fs.Problem(X, y, loss="log-cosh"), lambda f, y: np.tanh(f - y)
+    right = kernel_flow(alpha, np.sqrt(2), damping, slope)
+    assert_allclose(run(net, alpha, None, problem).beta, right, atol=2e-6 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("formula", ["u*v + u**3*v", "u**4 - v**4"])
+@pytest.mark.parametrize("alpha", [10.0, 100.0, 1e4])
+def test_formulas_of_higher_order_are_solved_to_the_tolerance_or_refused(formula, alpha):
+    X, y = data()
+    S, fit = X.T @ X / 6, np.linalg.lstsq(X, y)[0]
+    eigenvalues, Q = np.linalg.eigh(S)
+    product = formula.startswith("u*v")
+    kernel, start = ((alpha + alpha**3) ** 2, {"u": 1.0, "v": 0.0}) if product else (32 * alpha**6, None)
+    net, times = fs.DiagonalNetwork(formula), TIMES / kernel
+
+    def flow():
+        return fs.gradient_flow(net, fs.Regression(X, y), times[-1], alpha=alpha, start=start, t_eval=times).beta
+
+    if product or alpha < 100:
+        right = fit - (Q @ (np.exp(-eigenvalues * TIMES[:, None]) * (Q.T @ fit)).T).T
+        assert_allclose(flow(), right, atol=2e-6 * np.abs(right).max())
+    else:
+        with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
+            flow()
+
+
+def test_small_data_are_the_same_as_a_large_start():
+    X, y = data()
+    one = fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression(X, y), 3e-4, alpha=100.0, t_eval=TIMES / 1e4)
+    other = fs.gradient_flow(
+        fs.DiagonalNetwork("u*v"), fs.Regression(X, y * 2.0**-20), 3e-4 * 2.0**20, alpha=100.0 / 2.0**10,
+        t_eval=TIMES / 1e4 * 2.0**20,
+    )  # fmt: skip
+    assert_allclose(other.beta * 2.0**20, one.beta, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1e4, 1e7])
+def test_descent_takes_weights_where_growth_coordinates_would_round_coefficients_away(alpha):
+    X, y = data()
+    u, v, h = np.full(4, alpha * np.sqrt(2)), np.zeros(4), 0.01 / alpha**2
+    for _ in range(50):
+        g = X.T @ (X @ (u * v) - y) / 6
+        u, v = u - h * g * v, v - h * g * u
+    descent = fs.gradient_descent(fs.DiagonalNetwork("u*v"), fs.Regression(X, y), h, 50, alpha=alpha)
+    assert descent.info["coordinates"] == "weights"
+    assert_allclose(descent.beta[-1], u * v, rtol=1e-12)
+    with pytest.raises(ValueError, match="cannot be 'growth' at `alpha`"):
+        fs.gradient_descent(fs.DiagonalNetwork("u*v"), fs.Regression(X, y), h, 50, alpha=alpha, coordinates="growth")
+
+
+def test_the_native_method_is_refused_where_it_would_round_coefficients_away():
+    with pytest.raises(ValueError, match="cannot be 'native' at `alpha`"):
+        run(fs.DiagonalNetwork("u*v"), 1e7, None, method="native")
+
+
+def test_linear_networks_whose_large_products_cancel_are_refused():
+    rng = np.random.default_rng(1)
+    U, V = rng.standard_normal((4, 3)), rng.standard_normal((1, 3))
+    start = {"U": np.hstack([U, -U]), "V": np.hstack([V, V])}
+    with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
+        fs.gradient_flow(fs.LinearNetwork(6), fs.Regression(*data()), 1e-14, alpha=1e7, start=start)
+    free = fs.gradient_flow(fs.LinearNetwork(3), fs.Regression(*data()), 1e-14, alpha=1e7, start={"U": U, "V": V})
+    assert free.success
