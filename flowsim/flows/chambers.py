@@ -232,7 +232,8 @@ class ChamberCoordinates(KernelCoordinates):
 
     def _check(self, t: float, y: Array) -> str | None:
         w = self._weights(y)
-        wrong = self.guard.look(t, w, self.kernels, self.kind, self.std, self.s2, self.problem)
+        decayed = self.decay.integral(t)
+        wrong = self.guard.look(t, w, self.kernels, self.kind, self.std, self.s2, self.problem, decayed)
         return None if wrong is None else f"{wrong}; {self.remedy()}"
 
     def remedy(self) -> str:

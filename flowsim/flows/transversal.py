@@ -4,9 +4,10 @@ Along ``grad m`` the data correct an error; across it nothing does, and a saddle
 along the other amplifies it. With P the projection across ``grad m``, J the Jacobian at the given gradient g and
 ``epsilon |w|`` the local error of a step,
 
-.. math:: e \leftarrow e\, e^{h \lambda_{\max}(P J P)} + \epsilon |w|,
+.. math:: e \leftarrow e\, e^{h \lambda_{\max}(P J P) - K} + \epsilon |w|,
 
-bounds it, since J is symmetric. Directions that are exact (the walls of :mod:`flowsim.flows.reflections`) are excluded.
+bounds it, since J is symmetric; K is the weight decay over the step. Directions that are exact (the walls of
+:mod:`flowsim.flows.reflections`) are excluded.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class TransversalError:
     def restart(self, epsilon: float, rtol: float) -> None:
         """Begin a run with local errors `epsilon` relative to the weights, to be accurate to `rtol`."""
         self.epsilon, self.rtol = epsilon, rtol
-        self.t = 0.0
+        self.t = self.decayed = 0.0
         self.error = np.zeros(len(self.free))
         self.is_large = np.zeros(len(self.free), dtype=bool)
         self.largest_beta = 0.0
@@ -47,9 +48,13 @@ class TransversalError:
         self.tripped = False
 
     def look(
-        self, t: float, w: Array, kernels: Kernels, kind: NDArray[np.int64], std: Array, s2: Array, problem: Problem
-    ) -> str | None:
-        """The reason to stop at time t and weights w (k, d), the end of a step; None if errors are small."""
+        self, t: float, w: Array, kernels: Kernels, kind: NDArray[np.int64], std: Array, s2: Array, problem: Problem,
+        decayed: float = 0.0,
+    ) -> str | None:  # fmt: skip
+        """The reason to stop at time t and weights w (k, d), the end of a step; None if errors are small.
+
+        `decayed`: the integral of the weight decay up to t.
+        """
         if not self.watched.any():
             return None
         k, d = w.shape
@@ -58,8 +63,8 @@ class TransversalError:
         kernels.value(w, kind, beta)
         kernels.mean_gradient(w, kind, std, slope)
         kernels.field_jacobian(w, kind, std, problem.gradient(mean), s2, jacobian)
-        self.step(t - self.t, w, jacobian, slope)
-        self.t = t
+        self.step(t - self.t, w, jacobian, slope, decayed - self.decayed)
+        self.t, self.decayed = t, decayed
         kernels.field_jacobian(w, kind, std, -np.ones(d), np.zeros(d), jacobian)
         wrong = self.visible(beta, slope, np.sqrt((jacobian**2).sum(axis=(0, 1))))
         if wrong is None:
@@ -70,15 +75,17 @@ class TransversalError:
             f"where they go"
         )
 
-    def step(self, h: float, w: Array, jacobian: Array, slope: Array) -> None:
+    def step(self, h: float, w: Array, jacobian: Array, slope: Array, decayed: float = 0.0) -> None:
         """Carry the errors over a step of length h that ends in weights w (k, d).
 
         Parameters
         ----------
         jacobian : array (k, k, d)
-            Of the field at fixed gradient of the loss.
+            Of the field at fixed gradient of the loss, without weight decay.
         slope : array (k, d)
             ``grad m``.
+        decayed : float
+            The integral of the weight decay over the step.
         """
         J = np.moveaxis(jacobian, -1, 0)
         along = np.einsum("iab,bi->ia", self.free, slope)
@@ -91,7 +98,7 @@ class TransversalError:
         # The eigenvalue 0 of the direction projected out is excluded.
         second = rate[:, -2] if rate.shape[1] > 1 else -np.inf
         top = np.where(self.is_large | (rate[:, -1] > 0), rate[:, -1], second)
-        grown = self.error * np.exp(np.minimum(h * top, _LARGEST_EXPONENT))
+        grown = self.error * np.exp(np.minimum(h * top - decayed, _LARGEST_EXPONENT))
         size = np.linalg.norm(w, axis=0)
         self.error = np.where(self.watched, grown + self.epsilon * size, 0.0)
         self.is_large |= self.error > _SHARE * size

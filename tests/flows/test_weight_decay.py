@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import flowsim as fs
+from flowsim.flows.transversal import TransversalError
 from flowsim.network import InitialScale
 from flowsim.studies import min_entropy, weighted_lasso
 from tests.flows.oracle import averaged_flow
@@ -246,3 +247,13 @@ def test_decay_raises_a_loss_that_was_exponentially_small(method: str) -> None:
     traj = fs.gradient_flow(net, fs.Problem([[1.0]], [1.0], "exponential"), 1.0, start=start, method=method)
     np.testing.assert_allclose(traj.beta[-1], 100.0 / np.e, rtol=1e-5)
     np.testing.assert_allclose(traj.log_loss[-1], -100.0 / np.e, rtol=1e-5)
+
+
+def test_the_bound_on_errors_across_the_curve_of_the_weights_decays_with_them():
+    # w' = J w - lambda w, J = diag(0, 0.012): an error of w_2, across the slope, falls by exp((0.012 - 0.098) t).
+    guard = TransversalError(np.eye(2)[None])
+    guard.restart(1e-8, 1e-6)
+    weights, jacobian, slope = np.array([[1.0], [0.0]]), np.diag([0.0, 0.012])[:, :, None], np.array([[1.0], [0.0]])
+    guard.step(1.0, weights, jacobian, slope)
+    guard.step(100.0, 1e-9 * weights, jacobian, slope, 9.8)
+    np.testing.assert_allclose(guard.error, 1e-8 * np.exp(100 * (0.012 - 0.098)) + 1e-17, rtol=1e-12)
