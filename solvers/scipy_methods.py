@@ -24,7 +24,7 @@ _TAKES_JACOBIAN = ("LSODA", "BDF", "Radau")
 _REST_EVERY = 8
 
 #: SciPy warns below this relative tolerance, where rounding begins.
-_SMALLEST_RTOL = 1e-13
+SMALLEST_RTOL = 1e-13
 #: SciPy's choice of a first step squares rates over tolerances; above this ratio the step is this part of a tolerance.
 _LARGEST_RATE, _FIRST_SHARE = 1e50, 1e-2
 #: Steps in succession that change nothing by this share of a tolerance: an iteration that converges to rounding, and is
@@ -74,7 +74,7 @@ def integrate(
     began = time.perf_counter()
     times: list[float] = [0.0]
     states: list[Array] = [problem.y0.copy()]
-    options = {"rtol": max(rtol, _SMALLEST_RTOL), "atol": atol, **_jacobian_for(problem, method, times, states)}
+    options = {"rtol": max(rtol, SMALLEST_RTOL), "atol": atol, **_jacobian_for(problem, method, times, states)}
     pieces: list[Callable[[Array], Array]] = []
     status, message, idle = Status.COMPLETED, "", 0
 

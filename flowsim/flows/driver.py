@@ -223,6 +223,8 @@ def _estimate(run: DenseOutput, view: View, options: FlowOptions) -> Array:
             edges, at = np.append(knots[knots < until], until), run.variable(view)
             found = error_estimate(edges, at, view.beta, own, companion)
             common = in_common(options.method, step_count, len(other.h)) * rtol
+            if options.method != "native" and hasattr(run.coordinates, "floor"):
+                common += run.coordinates.floor(run.solution.y)
             found += common * np.abs(view.beta).reshape(len(at), -1).max(axis=1)
             rounding = getattr(run.coordinates, "rounding", None)
             if rounding is not None and options.method == "native":

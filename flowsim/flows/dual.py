@@ -8,6 +8,7 @@ so that z alone evolves, in the row space of X; weights and conserved quantities
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Unpack, cast
@@ -23,10 +24,13 @@ from flowsim.network import DiagonalNetwork
 from flowsim.problem import Problem, Regression
 from flowsim.problem.cancellation import visible_part
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
+from flowsim.solvers.scipy_methods import SMALLEST_RTOL
 
 #: Local against global tolerance: several errors add up before they are contracted. Measured so that the global error
 #: stays below rtol.
 _SAFETY = 0.02
+#: The part of rtol that errors of SciPy's methods reach.
+_USED = 0.25
 #: Coefficients above this part of the data's are visible; e-folds by which a step may carry a hidden one past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
 #: Rounding error of a state.
@@ -153,6 +157,11 @@ class DualCoordinates:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
         size = len(self.reduced.b)
         return 0.0, np.full(size, _SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.stepped.rate))
+
+    def floor(self, y: Array) -> float:
+        """The relative error of SciPy's methods at any tolerance: they allow local errors relative to y."""
+        local = SMALLEST_RTOL * float(np.abs(y).max())
+        return _USED * local / (_SAFETY * self.visible_part) * self.stepped.rate * math.sqrt(len(self.reduced.b))
 
     def velocity(self, t: Array, y: Array) -> Array:
         slopes = self.problem.slopes(self.problem.predict(self._mean(t, y)))
