@@ -120,7 +120,8 @@ class Case:
         own = self.multipliers
         squares = np.ldexp(own.mantissa**2, np.clip(2 * own.exponent, -2000, 1000))
         terms, start = (np.abs(own.coefficient) * squares).sum(axis=0), (own.coefficient * squares).sum(axis=0)
-        return is_lost(visible_part(self.problem, start, float(terms.max())), 0.0)
+        part = visible_part(self.problem, start, float(terms.max()))
+        return part < 1.0 and is_lost(part, 0.0)
 
     @property
     def can_share(self) -> bool:

@@ -17,7 +17,7 @@ from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
 from flowsim.network import DiagonalNetwork, InitialScale, Start, quadratic_form
 from flowsim.problem import Problem, Regression
-from flowsim.problem.cancellation import is_lost
+from flowsim.problem.cancellation import is_lost, is_small
 from flowsim.solvers import SeparableFlow, SeparableSolution
 
 _CAP_OF_EXPONENTIALS = 20.0
@@ -52,7 +52,13 @@ class GrowthCoordinates(DualCoordinates):
 
     def cancels(self, rtol: float) -> bool:
         """Whether beta is lost to the rounding of the exponents that the native method integrates."""
-        return is_lost(self.visible_part, rtol, 1.0 + float(np.abs(self.map.offset).max()))
+        return self.visible_part < 1.0 and is_lost(self.visible_part, rtol, 1.0 + float(self.map.offset.max()))
+
+    @cached_property
+    def visible_part(self) -> float:
+        # Of most starts all exponentials are far below the coefficients.
+        most = float(self.map.log_coefficient.max())
+        return 1.0 if most < _CAP_OF_EXPONENTIALS and is_small(self.problem, math.exp(most)) else super().visible_part
 
     def summed_apart(self, scale: InitialScale, direction: Array | Start) -> GrowthCoordinates:
         """For SciPy's methods, which such rounding does not affect."""
