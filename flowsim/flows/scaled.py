@@ -24,6 +24,7 @@ from flowsim.growth.exponential import admits_growth
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, Start
 from flowsim.network.formula import Node
 from flowsim.problem import Problem, Regression
+from flowsim.problem.entries import scaled
 from flowsim.problem.problems import binary_exponent
 from flowsim.solvers import SeparableSolution
 
@@ -58,16 +59,10 @@ class Exponents:
         """
         if not (self.p or self.k):
             return problem
-        X: Any = problem.X
-        if self.p and problem.is_dense:
-            X = np.ldexp(X, -self.p)
-        elif self.p:
-            X = X.copy()
-            X.data = np.ldexp(X.data, -self.p)
         y = np.ldexp(problem.y, -self.p - self.beta)
         if not np.isfinite(y).all() or (y == 0).sum() > (problem.y == 0).sum():
             raise ValueError("`problem` has targets whose ratio to X leaves the range of floats.")
-        return Regression(X, y, problem.feature_names)
+        return Regression(scaled(problem.X, -self.p), y, problem.feature_names)
 
     def network(self, net: DiagonalNetwork) -> DiagonalNetwork:
         """The scaled network: its noise is in the unit of the weights, its decay is a rate."""

@@ -8,6 +8,7 @@ beyond the linear one is known to rounding where weights are tiny.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -124,14 +125,7 @@ class _Ring:
 
     def power(self, a: Array, exponent: Any) -> Array:
         if exponent.denominator == 1 and exponent >= 0:
-            out, base, n = self.constant(1.0), a, int(exponent)
-            while n:
-                if n & 1:
-                    out = self.times(out, base)
-                n >>= 1
-                if n:
-                    base = self.times(base, base)
-            return out
+            return functools.reduce(self.times, [a] * int(exponent), self.constant(1.0))
         if a[0] == 0 or (a[0] < 0 and exponent.denominator > 1):
             raise SingularError(f"power {exponent} of an expression that is not positive at the origin")
         p = float(exponent)

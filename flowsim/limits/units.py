@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.problem import Regression
+from flowsim.problem.entries import scaled
+from flowsim.problem.problems import binary_exponent
 
 #: Data whose largest entries have binary exponents up to this are not scaled: their squares, and those of far smaller
 #: entries, neither overflow nor underflow.
@@ -48,21 +49,14 @@ class Units:
 
 def exponent_of(values: Array) -> int:
     """e with ``max |values| < 2^e``, 0 for ordinary sizes and for zeros."""
-    top = float(np.abs(values).max(initial=0.0))
-    e = math.frexp(top)[1]
-    return e if abs(e) > _ORDINARY else 0
+    e = binary_exponent(values)
+    return e if e is not None and abs(e) > _ORDINARY else 0
 
 
 def in_units(problem: Regression, y: Array) -> tuple[Regression, Array, Units]:
     """Data scaled by powers of two, where their squares would leave the range of floats."""
-    X: Any = problem.X
-    entries = X if problem.is_dense else getattr(X, "data", None)
+    entries = problem.X if problem.is_dense else getattr(problem.X, "data", None)
     units = Units(exponent_of(entries) if isinstance(entries, np.ndarray) else 0, exponent_of(y))
     if units.p:
-        if problem.is_dense:
-            X = np.ldexp(X, -units.p)
-        else:
-            X = X.copy()
-            X.data = np.ldexp(X.data, -units.p)
-        problem = Regression(X, problem.y)
+        problem = Regression(scaled(problem.X, -units.p), problem.y)
     return problem, np.ldexp(y, -units.q) if units.q else y, units

@@ -1,4 +1,4 @@
-"""The entries of X as a dense array, for any type of X."""
+"""The entries of X: as a dense array, for any type of X, and scaled by powers of two."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def dense(problem: Problem) -> Array:
     if isinstance(X, np.ndarray):
         return X
     return np.asarray(X.toarray() if hasattr(X, "toarray") else X @ np.eye(problem.d))
+
+
+def scaled(X: Any, exponent: int) -> Any:
+    """``2^exponent X`` for an array or a sparse matrix; X itself for the exponent 0."""
+    if not exponent or isinstance(X, np.ndarray):
+        return np.ldexp(X, exponent) if exponent else X
+    X = X.copy()
+    X.data = np.ldexp(X.data, exponent)
+    return X

@@ -44,8 +44,8 @@ _UNKNOWN = '{"damaged": true}'
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError, MemoryError)
 #: Seconds that a writer waits for the commit of another process.
 _PATIENCE = 60.0
-#: SQLite binds at most 999 parameters on old builds.
-_KEYS_AT_ONCE = 500
+#: Points whose keys are in a JSON list.
+_AMONG = "key IN (SELECT value FROM json_each(?))"
 
 
 @dataclass(frozen=True)
@@ -152,20 +152,16 @@ class Store:
 
     def read(self, keys: Collection[str]) -> Iterator[Outcome]:
         """The stored outcomes of some points; damaged ones are dropped."""
-        wanted = list(dict.fromkeys(keys))
-        for first in range(0, len(wanted), _KEYS_AT_ONCE):
-            some = wanted[first : first + _KEYS_AT_ONCE]
-            rows = self._connection.execute(
-                f"SELECT key, status, seconds, payload, checksum FROM point WHERE key IN ({','.join('?' * len(some))})",
-                some,
-            ).fetchall()
-            for row in rows:
-                outcome = _outcome(*row)
-                if outcome is None:
-                    self.forget([row[0]])
-                    self.damaged += 1
-                else:
-                    yield outcome
+        query = f"SELECT key, status, seconds, payload, checksum FROM point WHERE {_AMONG}"
+        damaged = []
+        for row in self._connection.execute(query, (json.dumps(list(keys)),)):
+            outcome = _outcome(*row)
+            if outcome is None:
+                damaged.append(row[0])
+            else:
+                yield outcome
+        self.forget(damaged)
+        self.damaged += len(damaged)
 
     def forget(self, keys: Collection[str]) -> None:
         """Delete points."""
@@ -179,14 +175,9 @@ class Store:
 
     def environments(self, keys: Collection[str]) -> list[dict[str, Any]]:
         """The distinct environments that computed these points, in order of first use."""
-        runs: set[int] = set()
-        wanted = list(keys)
-        for first in range(0, len(wanted), _KEYS_AT_ONCE):
-            some = wanted[first : first + _KEYS_AT_ONCE]
-            query = f"SELECT DISTINCT run FROM point WHERE key IN ({','.join('?' * len(some))})"
-            runs.update(row[0] for row in self._connection.execute(query, some))
+        query = f"SELECT DISTINCT run FROM point WHERE {_AMONG} ORDER BY run"
         texts: dict[str, None] = {}
-        for run in sorted(runs):
+        for (run,) in self._connection.execute(query, (json.dumps(list(keys)),)).fetchall():
             row = self._connection.execute("SELECT environment, checksum FROM run WHERE id = ?", (run,)).fetchone()
             intact = row is not None and isinstance(row[0], str) and hashlib.sha256(row[0].encode()).digest() == row[1]
             texts[row[0] if intact else _UNKNOWN] = None
