@@ -5,18 +5,37 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from flowsim.certificates.certificate import Certificate
 from flowsim.certificates.certify import Certificates
 from flowsim.flows.stochastic import StochasticFlow
 from flowsim.limits import LinearSaddlePath, SaddlePath
-from flowsim.limits.files import PATH, read_fields
-from flowsim.limits.linear_files import LINEAR_PATH, read_linear_fields
+from flowsim.limits.convex import Escape
+from flowsim.limits.files import TabulatedMemory, make_curves
+from flowsim.limits.linear_blocks import Block
+from flowsim.limits.linear_losses import LossBlock, LossData
+from flowsim.limits.linear_measurements import MeasuredBlock, MeasuredData
+from flowsim.limits.linear_process import RankPlateau
+from flowsim.network.linear_algebra import LinearData
+from flowsim.problem import MatrixCompletion, MatrixSensing
+from flowsim.problem.losses import LOSSES
 from flowsim.results import Trajectory
+from flowsim.results.fields import make_problem
 from flowsim.results.files import read_trajectory
 from flowsim.results.netcdf import Labelled, read
-from flowsim.results.saved import RESULT, Saved, read_fields_of
-from flowsim.studies.limit_study import LimitStudy
+from flowsim.results.saved import RESULT, read_result
+from flowsim.studies.limit_study import LimitStudy, Rate
 
-_CLASSES: dict[str, type[Saved]] = {kind.__name__: kind for kind in (Certificates, LimitStudy, StochasticFlow)}
+#: What makes an object of each class of its fields.
+_MAKERS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        Block, Certificate, Certificates, Escape, LimitStudy, LinearData, LinearSaddlePath, LossBlock, LossData,
+        MatrixCompletion, MatrixSensing, MeasuredBlock, MeasuredData, RankPlateau, Rate, SaddlePath, StochasticFlow,
+        TabulatedMemory,
+    )
+} | {
+    "Loss": lambda name: LOSSES[name], "OriginCurves": make_curves, "Problem": make_problem, "Regression": make_problem,
+}  # fmt: skip
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -43,15 +62,9 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _read(path: str | os.PathLike[str], data: Labelled) -> Any:
-    kind = data.attrs.get("format")
-    if kind == PATH:
-        return SaddlePath(**read_fields(path, data))
-    if kind == LINEAR_PATH:
-        return LinearSaddlePath(**read_linear_fields(path, data))
-    if kind != RESULT:
+    if data.attrs.get("format") != RESULT:
         return Trajectory(**read_trajectory(path, data))
     try:
-        cls = _CLASSES[data.attrs["class"]]
-        return cls(**read_fields_of(cls, data, lambda inside: _read(path, inside)))
+        return read_result(data, _MAKERS, lambda inside: _read(path, inside))
     except Exception as error:  # any missing or invalid field
         raise ValueError(f"`path` must be a result file; {path} cannot be read as one ({error}).") from error

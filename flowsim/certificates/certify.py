@@ -44,7 +44,6 @@ class Certificates(Saved, Sequence[Certificate]):
 
     rows: tuple[Certificate, ...]
     title: str = ""
-    _PLAIN = {"rows": Certificate}  # noqa: RUF012
 
     @property
     def holds(self) -> bool:

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.arrays import Array
 from flowsim.limits.convex import Escape
 from flowsim.limits.linear_blocks import Block, ReducedLinearData
-from flowsim.limits.linear_files import labelled_linear_path
 from flowsim.limits.linear_frozen import beside_frozen, is_one_sided
 from flowsim.limits.linear_orbits import block_orbit, departure, relaxation_rate, together
 from flowsim.limits.linear_process import RankPlateau
@@ -21,7 +20,6 @@ from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
 from flowsim.problem import MatrixSensing, Problem
-from flowsim.results.netcdf import Labelled
 from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
@@ -80,9 +78,6 @@ class LinearSaddlePath(Saved, Staircase):
     def _repr_html_(self) -> str:
         data = f"{self.problem.n} x {self.problem.d}, {self.data.m} targets"
         return self._card(data, {"rank at the end": int(self.ranks[-1])}, self.singular_values, "singular values")
-
-    def _labelled(self) -> Labelled:
-        return labelled_linear_path(self)
 
     def plot(self, **options: Any) -> Axes:
         """Singular values over a clock: :func:`flowsim.plot.linear_limit`, with its options."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.limits.files import TabulatedMemory, labelled_path
+from flowsim.limits.files import TabulatedMemory
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.orbits import heteroclinic_orbit
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.staircase import Staircase
 from flowsim.limits.start_state import StartState
 from flowsim.problem import Regression
-from flowsim.results.netcdf import Labelled
+from flowsim.results.fields import fields_of
 from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
@@ -86,9 +86,6 @@ class SaddlePath(Saved, Staircase, Saddles):
         names, values = self.problem.feature_names, self.sparse_saddles[:, self.used].toarray()
         columns = {f"beta[{names[i]}]": column for i, column in zip(self.used, values.T, strict=True)}
         return self._table({"loss": self.losses, **columns})
-
-    def _labelled(self) -> Labelled:
-        return labelled_path(self)
 
     @property
     def active_sets(self) -> tuple[NDArray[np.int64], ...]:
@@ -192,3 +189,9 @@ class SaddlePath(Saved, Staircase, Saddles):
 
     def _travel(self, out: Array, orbit: Orbit, distance: Array) -> None:
         out[:, orbit.coordinates] = orbit.at(distance)
+
+
+@fields_of.register
+def _of_path(path: SaddlePath) -> dict[str, Any]:
+    state = path.__getstate__()
+    return {each.name: state[each.name] for each in fields(path)} | {"exact": None}

@@ -1,26 +1,28 @@
-"""One file for any result: arrays as variables, results inside it under prefixes, all else as JSON."""
+"""One file for any result: arrays as variables named by their place in it, all else as JSON.
+
+Objects are told by their class and fields; what occurs twice is written once. They are made again by known functions
+alone: nothing in a file is executed.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from flowsim.json_values import plain
+from flowsim.results.fields import fields_of
 from flowsim.results.netcdf import Labelled, write
 
-RESULT = "flowsim-result-1"
+RESULT = "flowsim-result-2"
 
 
 class Saved:
     """A result with :meth:`save`. Its own fields are written, unless it overrides how it is :meth:`_labelled`."""
-
-    #: Fields that are dataclasses of plain values, or tuples of such: their classes.
-    _PLAIN: ClassVar[dict[str, type]] = {}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write as NetCDF what :func:`flowsim.load` reads; the file appears whole or not at all.
@@ -38,46 +40,92 @@ class Saved:
         return write(self._labelled(), path, "to_dataframe()" if hasattr(self, "to_dataframe") else "its arrays")
 
     def _labelled(self) -> Labelled:
-        variables: dict[str, Any] = {}
-        plain: dict[str, Any] = {}
-        inside: dict[str, Any] = {}
-        attrs: dict[str, Any] = {"format": RESULT, "class": type(self).__name__}
-        for each in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, each.name)
-            parts = value if isinstance(value, tuple) else (value,)
-            if isinstance(value, np.ndarray):
-                variables[each.name] = on_own_axes(each.name, value)
-            elif parts and all(isinstance(part, Saved) for part in parts):
-                inside[each.name] = len(parts) if isinstance(value, tuple) else None
-                for number, part in enumerate(parts):
-                    data, prefix = part._labelled(), f"{each.name}.{number}."
-                    attrs |= {prefix + name: attr for name, attr in data.attrs.items()}
-                    for name, array in data.variables.items():
-                        variables[prefix + name] = (tuple(prefix + axis for axis in array.dims), array.values)
-            else:
-                plain[each.name] = value
-        attrs |= {"plain": json.dumps(plain, default=_as_plain), "inside": json.dumps(inside)}
-        return Labelled.of(variables, {}, attrs)
+        writer = _Writer()
+        told = writer.told(self, "")
+        return Labelled.of(writer.variables, {}, {"format": RESULT, "result": json.dumps(told), **writer.attrs})
 
 
-def read_fields_of(kind: type[Saved], data: Labelled, read: Any) -> dict[str, Any]:
-    """The fields of a result from its file; `read` makes a result of the data of one inside it."""
-    found: dict[str, Any] = {name: array.values for name, array in data.variables.items() if "." not in name}
-    for name, value in json.loads(data.attrs["plain"]).items():
-        made = kind._PLAIN.get(name, lambda **values: values)
-        if name in kind._PLAIN:
-            value = [made(**part) for part in value] if isinstance(value, list) else made(**value)
-        found[name] = tuple(value) if isinstance(value, list) else value
-    for name, count in json.loads(data.attrs["inside"]).items():
-        parts = tuple(read(_inside(data, f"{name}.{number}.")) for number in range(count or 1))
-        found[name] = parts[0] if count is None else parts
-    return found
+class _Writer:
+    """Tells values as JSON, and collects their arrays."""
+
+    def __init__(self) -> None:
+        self.variables: dict[str, Any] = {}
+        self.attrs: dict[str, Any] = {}
+        self._known: dict[int, tuple[Any, str]] = {}  # the object too: its id stays taken while it lives
+
+    def told(self, value: Any, place: str) -> Any:
+        """A value at a place, the names of the fields that lead to it."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if id(value) in self._known:
+            return {"same": self._known[id(value)][1]}
+        self._known[id(value)] = value, place
+        inner = f"{place}." if place else ""
+        if isinstance(value, np.ndarray):
+            return {"array": self._put(place, value)}
+        if isinstance(value, tuple) and _are_vectors(value):
+            return {"parts": self._put(place, np.concatenate(value)), "lengths": [len(part) for part in value]}
+        if isinstance(value, list | tuple):
+            parts = [self.told(part, f"{inner}{number}") for number, part in enumerate(value)]
+            return {type(value).__name__: parts}
+        if isinstance(value, Mapping):
+            return {"dict": {str(name): self.told(part, f"{inner}{name}") for name, part in value.items()}}
+        if isinstance(value, Saved) and type(value)._labelled is not Saved._labelled:
+            data = value._labelled()
+            self.attrs |= {inner + name: attr for name, attr in data.attrs.items()}
+            for name, array in data.variables.items():
+                self.variables[inner + name] = (tuple(inner + axis for axis in array.dims), array.values)
+            return {"inside": inner}
+        fields = fields_of(value)
+        if fields is None:
+            return plain(value)
+        told = {name: self.told(part, f"{inner}{name}") for name, part in fields.items()}
+        return {"class": type(value).__name__, "fields": told}
+
+    def _put(self, place: str, values: np.ndarray[Any, Any]) -> str:
+        self.variables[place] = (tuple(f"{place}_{axis}" for axis in range(values.ndim)), values)
+        return place
 
 
-def on_own_axes(name: str, values: Any) -> tuple[tuple[str, ...], np.ndarray[Any, Any]]:
-    """A variable with dimensions of its own."""
-    array = np.asarray(values)
-    return tuple(f"{name}_{axis}" for axis in range(array.ndim)), array
+def _are_vectors(parts: tuple[Any, ...]) -> bool:
+    """Whether there are some, all of them vectors of one type."""
+    vectors = [part.dtype for part in parts if isinstance(part, np.ndarray) and part.ndim == 1]
+    return len(vectors) == len(parts) and len(set(vectors)) == 1
+
+
+def read_result(data: Labelled, makers: Mapping[str, Callable[..., Any]], read: Callable[[Labelled], Any]) -> Any:
+    """What :meth:`Saved.save` wrote.
+
+    `makers`: functions of the fields, by the names of classes; `read` makes a result of the data of one inside it.
+    """
+    found: dict[str, Any] = {}
+
+    def made(told: Any, place: str) -> Any:
+        inner = f"{place}." if place else ""
+        match told:
+            case {"same": first}:
+                return found[first]
+            case {"array": name}:
+                value: Any = data[name].values
+            case {"parts": name, "lengths": lengths}:
+                value = tuple(np.split(data[name].values, np.cumsum(lengths)[:-1]))
+            case {"list": parts} | {"tuple": parts}:
+                value = [made(part, f"{inner}{number}") for number, part in enumerate(parts)]
+                value = value if "list" in told else tuple(value)
+            case {"dict": parts}:
+                value = {name: made(part, f"{inner}{name}") for name, part in parts.items()}
+            case {"inside": prefix}:
+                value = read(_inside(data, prefix))
+            case {"class": name, "fields": fields}:
+                value = makers[name](**{each: made(part, f"{inner}{each}") for each, part in fields.items()})
+            case _:
+                return told
+        found[place] = value
+        return value
+
+    return made(json.loads(data.attrs["result"]), "")
 
 
 def _inside(data: Labelled, prefix: str) -> Labelled:
@@ -88,10 +136,3 @@ def _inside(data: Labelled, prefix: str) -> Labelled:
     }
     attrs = {name.removeprefix(prefix): value for name, value in data.attrs.items() if name.startswith(prefix)}
     return Labelled(variables, (), attrs)
-
-
-def _as_plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # Not `asdict`, which copies what is inside as well.
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    return plain(value)

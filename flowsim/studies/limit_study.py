@@ -92,7 +92,6 @@ class LimitStudy(Saved):
     end_errors: Array
     rate: Rate
     trajectories: tuple[Trajectory, ...]
-    _PLAIN = {"rate": Rate}  # noqa: RUF012
 
     __repr__ = one_line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -14,8 +15,7 @@ import pytest
 import scipy.sparse
 
 import flowsim as fs
-from flowsim.limits.files import read_fields
-from flowsim.results.netcdf import read
+from flowsim.results.netcdf import Labelled, read, write
 
 PROBLEM = fs.datasets.sparse_regression(12, 6, 2, seed=3)
 LABELS = fs.Problem(PROBLEM.X[:4], np.sign(PROBLEM.y[:4]), "logistic")
@@ -155,9 +155,25 @@ def test_names_of_files_are_taken_at_their_word(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is none at"):
         fs.load(tmp_path / "absent.nc")
     assert list(tmp_path.iterdir()) == []
-    file = run.save(tmp_path / "run.nc")
-    with pytest.raises(ValueError, match="must be a path file"):
-        read_fields(file, read(file, "path"))
+
+
+def test_a_result_comes_back_as_it_was_put_together(tmp_path: Path) -> None:
+    path = fs.saddle_to_saddle(fs.LinearNetwork(3), fs.Regression(np.eye(3), np.diag([3.0, 2.0, 1.0])))
+    again = fs.load(path.save(tmp_path / "path.nc"))
+
+    def kept(found: Any) -> list[list[bool]]:
+        """Which blocks stay on their plateau in each jump."""
+        return [[a is b for a, b in zip(*pair, strict=True)] for pair in itertools.pairwise(found.places)]
+
+    assert kept(again) == kept(path) and np.sum(kept(path)) > 0
+    assert again.stats == path.stats and again.problem.feature_names == path.problem.feature_names
+    np.testing.assert_array_equal(read(tmp_path / "path.nc", "path")["jump_times"].values, path.jump_times)
+
+
+def test_files_make_objects_of_known_classes_alone(tmp_path: Path) -> None:
+    unknown = Labelled.of({}, {}, {"format": "flowsim-result-2", "result": '{"class": "eval", "fields": {}}'})
+    with pytest.raises(ValueError, match="must be a result file"):
+        fs.load(write(unknown, tmp_path / "other.nc", ""))
 
 
 def test_datasets_say_what_their_variables_are() -> None:
