@@ -160,8 +160,9 @@ class Store:
                 damaged.append(row[0])
             else:
                 yield outcome
-        self.forget(damaged)
-        self.damaged += len(damaged)
+        if damaged:
+            self.forget(damaged)
+            self.damaged += len(damaged)
 
     def forget(self, keys: Collection[str]) -> None:
         """Delete points."""
