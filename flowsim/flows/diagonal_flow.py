@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,7 +19,7 @@ from flowsim.flows.chambers import ChamberCoordinates
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
 from flowsim.flows.damped_rest import measured_from_rest
 from flowsim.flows.driver import run_flow
-from flowsim.flows.dual import DualCoordinates
+from flowsim.flows.dual import DualCoordinates, takes_steps
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.growth import GrowthCoordinates, takes_loss
 from flowsim.flows.horizon import acceleration_in_units, gradient_bound, longest
@@ -38,7 +40,7 @@ from flowsim.problem import Problem, Regression, require_squares, single_target
 from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import State, Trajectory
 from flowsim.results.events import Event, EventFunction, as_events
-from flowsim.solvers import SeparableFlow
+from flowsim.solvers import SeparableFlow, Status
 from flowsim.symbolic.clock import acceleration
 
 #: e-foldings of decay from which on z is so large that its rounding error reaches 1e-11.
@@ -117,11 +119,23 @@ class _Prepared:
     safe_size: float
 
     def run(self, problem: Problem, options: FlowOptions) -> Trajectory:
-        return run_flow(
-            self.coordinates, problem, options._replace(method=self.method), acceleration=self.acceleration,
-            exponent=self.exponent, info={**self.info, "formulas": list(self.info["formulas"])},
+        info = {**self.info, "formulas": list(self.info["formulas"])}
+        run = partial(
+            run_flow, problem=problem, acceleration=self.acceleration, exponent=self.exponent, info=info,
             safe_size=self.safe_size,
         )  # fmt: skip
+        try:
+            return run(self.coordinates, options=options._replace(method=self.method))
+        except IntegrationError as error:
+            spent = error.trajectory is not None and error.trajectory.message.startswith(Status.STEP_BUDGET.value)
+            if options.method != "auto" or not spent or not takes_steps(self.coordinates):
+                raise
+            # Where features are so ill-conditioned that rounding limits its steps, LSODA takes longer ones.
+            stepped = copy(self.coordinates)
+            stepped.native = False
+            with contextlib.suppress(IntegrationError):
+                return run(stepped, options=options._replace(method="LSODA"))
+            raise
 
 
 def _info(net: DiagonalNetwork, scale: InitialScale, is_default_start: bool) -> dict[str, Any]:

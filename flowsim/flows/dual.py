@@ -212,6 +212,12 @@ class DualCoordinates:
         return _by_rows(largest, z)[0]
 
 
+def takes_steps(coordinates: Any) -> bool:
+    """Whether they are native ones that SciPy's methods could integrate as well."""
+    native = isinstance(coordinates, DualCoordinates) and coordinates.native
+    return native and hasattr(coordinates.map, "until_visible")
+
+
 def _by_rows(read: Callable[[slice], tuple[Array, ...]], z: Array) -> tuple[Array, ...]:
     """Apply `read` to all states (T, N), a few at a time, so that temporaries stay in the cache."""
     rows = max(1, _AT_ONCE // max(z.shape[1], 1))

@@ -188,3 +188,12 @@ def test_columns_of_very_different_sizes_are_named_where_a_run_fails() -> None:
     X = rng.standard_normal((12, 3)) * [1e50, 1.0, 1e-50]
     with pytest.raises(fs.IntegrationError, match=r"columns of X are of sizes from .*e-50 to .*e\+50: scale them"):
         fs.gradient_flow(fs.DiagonalNetwork("u*v"), fs.Regression(X, X[:, 1]), 10.0, alpha=1e-3, max_steps=200)
+
+
+def test_other_losses_reach_long_horizons_on_ill_conditioned_features():
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal(shape))[0] for shape in ((20, 6), (6, 6)))
+    problem = fs.Problem(np.sqrt(20) * (U * np.geomspace(1, 1e-6, 6)) @ V.T, rng.standard_normal(20), loss="log-cosh")
+    traj = fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 1e14, alpha=0.1, max_steps=9000)
+    assert traj.info["method"] == "LSODA"  # the native method spends any budget
+    assert np.abs(problem.gradient(traj.beta[-1])).max() <= 1e-9
