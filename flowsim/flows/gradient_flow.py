@@ -80,15 +80,17 @@ def gradient_flow(
     t_eval : array (T,), optional
         Times to report, non-decreasing, inside [0, t_end]. Default: the steps taken.
     method : {"auto", "native", "LSODA", "BDF", "Radau", "DOP853"}
-        ``native`` (:mod:`flowsim.solvers.separable`) needs growth or log coordinates, where ``auto`` takes it, or a
-        linear network, where ``auto`` takes it unless weights start far above those that fit the data.
+        ``native`` (:mod:`flowsim.solvers.separable`) needs growth, log or curve coordinates, where ``auto`` takes it,
+        and LSODA should it spend its budget or round large terms away; or a linear network, where ``auto`` takes it
+        unless weights start far above those that fit the data.
     coordinates : {"auto", "growth", "log", "curve", "weights"}
         ``auto`` takes growth coordinates for quadratic networks (:mod:`flowsim.growth.exponential`), log coordinates
         for products of three weights or more (:mod:`flowsim.growth.product_map`; with noise or decay that affects
         waiting weights alone within the tolerance, :mod:`flowsim.growth.shrinking_map`), and curve coordinates for any
         other formula without noise (:mod:`flowsim.growth.curve_map`), whenever they are exact.
     rtol : float
-        Relative accuracy of the weights, in (0, 1).
+        Relative accuracy of the weights, in (0, 1); of the largest coefficients where these are small differences of
+        large terms, as with `alpha` far above 1.
     atol : float
         Absolute accuracy of the weights; unused in growth coordinates, which control relative accuracy at every scale.
     max_steps : int
