@@ -3,7 +3,8 @@
 Numba compiles on one core, holding Python's lock. While a run reads its data and derives its equations, another
 core compiles the integrator's loop; a caller of a function that is being compiled waits for it
 (:mod:`flowsim.solvers.compilation.disk`). One process loads the compiler, and is copied for every group of functions;
-they collect no garbage and end without Python's finalisation.
+they collect no garbage and end without Python's finalisation. They do without SciPy's linear algebra, which Numba would
+import, a fifth of its own import, for functions that none of these calls.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from flowsim.solvers.cache_folder import FOLDER_VARIABLE, cache_folder, folder_of_digest
 
@@ -22,6 +23,7 @@ _CODE = """
 import gc, os, sys
 gc.disable()
 sys.path.append({root!r})
+sys.modules["scipy.linalg"] = None
 from flowsim.solvers.precompile import compile_now
 compile_now({groups!r})
 os._exit(0)
@@ -58,18 +60,25 @@ def _start(groups: Sequence[Sequence[str]]) -> None:
     os.posix_spawn(sys.executable, [sys.executable, "-P", "-c", code], environment, file_actions=quiet)
 
 
-def _dispatcher(name: str) -> Any:
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
-
-
 def compile_now(groups: Sequence[Sequence[str]]) -> None:
     """Compile each function for its declared argument types, unless another process does; each group in a process."""
+    from numba.core import event, utils
     from numba.core.registry import cpu_target
 
-    dispatchers = [[_dispatcher(name) for name in names] for names in groups]
+    from flowsim.solvers.compilation import _pipelines
+
+    names = [[name.partition(":")[::2] for name in group] for group in groups]
+    dispatchers = [[getattr(importlib.import_module(module), name) for module, name in group] for group in names]
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()
+    # In this process alone: nobody listens to events, signatures are kept, and `min`, `max` and conversions are parts,
+    # not compiled to machine code by every copy.
+    event.start_event = event.end_event = lambda *_, **__: None
+    utils.pysignature = cache(utils.pysignature)
+    for function in (min, max, int):
+        for template in cpu_target.typing_context.resolve_value_type(function).templates:
+            if hasattr(template, "_jit_options"):
+                template._jit_options = {**template._jit_options, **_pipelines.part}
     mine = next((number for number in range(1, len(groups)) if os.fork() == 0), 0)
     for dispatcher in dispatchers[mine]:
         if dispatcher._cache.claim.take():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.growth.chebyshev import DEGREE
 from flowsim.growth.curve import Curve, Piece
-from flowsim.solvers.compilation import compiled
+from flowsim.solvers.compilation import compiled, part
 from flowsim.solvers.multistep.curves import clenshaw, piece_of
 
 
@@ -88,12 +88,12 @@ def primitives(table: CurveTable) -> Array:
     return area
 
 
-@compiled()
+@part()
 def _chebyshev(coefficients, x):
     return clenshaw(coefficients, 0, coefficients.shape[0], x)
 
 
-@compiled()
+@part()
 def _closed(table, c, p, z):
     """B and B' of a closed form."""
     value, rise = table.constant[c], 0.0
@@ -105,7 +105,7 @@ def _closed(table, c, p, z):
     return value, rise
 
 
-@compiled()
+@part()
 def _closed_inverse(table, c, p, beta):
     """z and B' of a closed form at B, its components of one rate."""
     rate = 0.0
@@ -161,7 +161,7 @@ def read_weights(table, curve, z, weights, logs):
                 logs[a, i] = np.log(abs(weights[a, i]))
 
 
-@compiled()
+@part()
 def _primitive(table, area, curve, p, z):
     """A primitive of B at z on piece p."""
     if not table.closed[p]:

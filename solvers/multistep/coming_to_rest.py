@@ -9,6 +9,7 @@ from flowsim.solvers.multistep.active import log_reach
 from flowsim.solvers.multistep.constants import DROP_ROUNDING
 from flowsim.solvers.multistep.exponentials import exponents_at
 from flowsim.solvers.multistep.implicit_rest import rests
+from flowsim.solvers.multistep.iteration_matrix import copied
 from flowsim.solvers.multistep.loss import own_curvature
 from flowsim.solvers.multistep.newton import call_newton, call_to_rest
 from flowsim.solvers.multistep.workspace import Active, History, Newton, Scales, Sizes, Trial, Values
@@ -64,8 +65,7 @@ def line_to_end(ws, t, left, close):
     history, trial, beta_z = view(History, ws), view(Trial, ws), view(Values, ws).beta_z
     stride, n_active = view(Sizes, ws).padded, view(Active, ws).n
     fastest = at_rest(ws, close)
-    for s in range(stride):
-        trial.f[s] = history.f[s]
+    copied(history.f, stride, trial.f)
     if fastest > 0.0 and not call_to_rest(ws, close, fastest, left):
         return 2
     if not _stays_hidden(ws, t, left):

@@ -20,7 +20,7 @@ from flowsim.solvers.multistep.formulas import (
     predict,
     remember,
 )
-from flowsim.solvers.multistep.iteration_matrix import size
+from flowsim.solvers.multistep.iteration_matrix import copied, size
 from flowsim.solvers.multistep.loss import choose_products, note_scales
 from flowsim.solvers.multistep.newton import call_newton
 from flowsim.solvers.multistep.recording import begin_record, cross, open_records, record_step
@@ -121,10 +121,9 @@ def _start(ws, clock, counts, left):
             break
         clock[c.NEXT_STEP] *= c.RETRY
     call_newton(ws, c.EXTEND, 0, counts)
-    for i in range(sizes.padded):
-        history.f[i], history.df[i] = trial.f[i], trial.df[i]
-    for a in range(sizes.terms * sizes.padded):
-        history.exponents[a] = trial.exponents[a]
+    copied(trial.f, sizes.padded, history.f)
+    copied(trial.df, sizes.padded, history.df)
+    copied(trial.exponents, sizes.terms * sizes.padded, history.exponents)
     return is_flow
 
 
@@ -181,8 +180,7 @@ def _accept(ws, order, h, from_differences):
         store(history.z_low, b, step - (moved - old))
         store(history.z, b, moved)
         store(history.df, b, load(trial.df, b))
-    for a in range(0, view(Sizes, ws).terms * stride, EIGHT):
-        store(history.exponents, a, load(trial.exponents, a))
+    copied(trial.exponents, view(Sizes, ws).terms * stride, history.exponents)
     for j in range(HISTORY, 0, -1):
         history.spans[j] = history.spans[j - 1]
     history.spans[0] = h

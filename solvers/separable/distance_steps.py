@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,6 @@ from numpy.typing import NDArray
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.separable.flow import SeparableFlow
-
-
-@cache
-def _reading() -> Any:
-    from flowsim.solvers.multistep import distance_reading
-
-    return distance_reading
 
 
 def address_of(array: NDArray[Any]) -> int:
@@ -80,12 +72,16 @@ class DistanceSteps:
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
+        from flowsim.solvers.multistep.distance_reading import speeds
+
         out = np.empty((len(self.h), len(nodes)))
-        _reading().speeds(self.tables.addresses, self.h, self.place, self.f, self.df, nodes, out)
+        speeds(self.tables.addresses, self.h, self.place, self.f, self.df, nodes, out)
         return out
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
         """Distances at positions `theta` of steps, those to the infinity above first."""
+        from flowsim.solvers.multistep.distance_reading import between
+
         out = np.empty((len(step), 2 * flow.d))
-        _reading().between(self.tables.addresses, self.h, self.place, self.f, self.df, step, theta, out)
+        between(self.tables.addresses, self.h, self.place, self.f, self.df, step, theta, out)
         return out, np.empty((0, flow.rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,16 +19,6 @@ from flowsim.solvers.solution import Status
 
 #: Entries of a dense evaluation at once, and of one whose arrays fit a cache.
 _EVALUATE, _AT_ONCE = 1 << 22, 1 << 13
-
-
-# Compiled code is imported on first use: importing flowsim, and its command line, do not need it.
-
-
-@cache
-def _multistep_reading() -> Any:
-    from flowsim.solvers.multistep import reading
-
-    return reading
 
 
 def places(t: Array, h: Array, times: Array) -> tuple[NDArray[np.intp], Array]:
@@ -66,13 +56,15 @@ class NodeSteps:
 
     def speeds(self, n: float, nodes: Array) -> Array:
         """``|d beta/dt|`` at positions `nodes` of every step."""
+        from flowsim.solvers.multistep.reading import bends
+
         out, K = np.empty((len(self.h), len(nodes))), np.arange(1, 6)
         powers, block = nodes[:, None] ** K, max(1, _AT_ONCE // (self.nodes.shape[2] * len(nodes)))
         for rows in (slice(first, first + block) for first in range(0, len(out), block)):
             h, (z, f, df) = self.h[rows, None], self.nodes[:, rows.start : rows.stop + 1]
             square = np.minimum(h, SQUARED) ** 2
             line, curve = h * f[:-1], square * df[:-1]
-            bent = _multistep_reading().bends.py_func(np.diff(z, axis=0), line, h * f[1:], curve, square * df[1:])
+            bent = bends.py_func(np.diff(z, axis=0), line, h * f[1:], curve, square * df[1:])
             change = np.stack([line, 0.5 * curve, *bent], axis=1)
             t = self.t[rows.start : rows.start + len(h), None] + nodes * h
             rate = (K * powers / nodes[:, None] / h[:, None]) @ change
@@ -91,8 +83,10 @@ class NodeSteps:
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
         """z at positions `theta` of steps."""
+        from flowsim.solvers.multistep.reading import between
+
         out = np.empty((len(step), self.nodes.shape[2]))
-        _multistep_reading().between(self.h, *self.nodes, step, theta, out)
+        between(self.h, *self.nodes, step, theta, out)
         if self.loaded is not None:
             return out[:, : len(self.loaded)], out[:, len(self.loaded) :]
         return out, np.empty((0, flow.rows))
