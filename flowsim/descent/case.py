@@ -19,8 +19,9 @@ from flowsim.descent.products import load_data
 from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams, child_seeds
+from flowsim.errors import IntegrationError
 from flowsim.growth.continuation import start_from_state
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, read_start
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, quadratic_form, read_start
 from flowsim.network.decay import rates
 from flowsim.network.networks import check_types
 from flowsim.problem import MatrixSensing, Problem, require_squares, single_target
@@ -101,6 +102,8 @@ class Case:
             if settings.coordinates == "growth":
                 raise ValueError(f"`coordinates` cannot be 'growth' at `alpha` = {scale}: {CANCELS}.")
             self.reason = CANCELS
+            if self._cancels(in_weights=True):
+                raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha`.")
         self.data = load_data(problem)
 
     def _why_not_growth(self) -> str | None:
@@ -115,11 +118,15 @@ class Case:
             raise ValueError(f"`coordinates` cannot be 'growth' for {self.net}: {reason}.")
         return reason if asked != "weights" else "`coordinates` was 'weights'"
 
-    def _cancels(self) -> bool:
-        """Whether beta is a difference of terms that growth coordinates round."""
+    def _cancels(self, *, in_weights: bool = False) -> bool:
+        """Whether beta is a difference of terms that growth coordinates, or weights, round."""
         own = self.multipliers
         squares = np.ldexp(own.mantissa**2, np.clip(2 * own.exponent, -2000, 1000))
         terms, start = (np.abs(own.coefficient) * squares).sum(axis=0), (own.coefficient * squares).sum(axis=0)
+        if in_weights and self.parts is None:
+            terms = self.scale.value**2 * np.abs(_monomials(cast(DiagonalNetwork, self.net), self.direction)).sum(
+                axis=0
+            )
         part = visible_part(self.problem, start, float(terms.max()))
         return part < 1.0 and is_lost(part, 0.0)
 
@@ -294,3 +301,14 @@ def cancellation(trajectory: Trajectory) -> str | None:
         f"{trajectory.imbalance_departure[bad[0]]:.1e} times its value at 0, and what descent does when a coordinate "
         "changes sign is lost with it; use a larger `alpha`."
     )
+
+
+def _monomials(net: DiagonalNetwork, direction: Array) -> Array:
+    """The terms ``M_ab w_a w_b`` of quadratic formulas, (k k, d)."""
+    k, d = direction.shape
+    out, kinds = np.zeros((k, k, d)), net.kinds(d)
+    for kind, formula in enumerate(net.distinct):
+        rows = [net.weights.index(name) for name in formula.weights]
+        form, w = cast(Array, quadratic_form(formula)), direction[rows]
+        out[np.ix_(rows, rows)] += np.where(kinds == kind, form[:, :, None] * w[:, None] * w, 0.0)
+    return out.reshape(k * k, d)

@@ -35,6 +35,7 @@ from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork,
 from flowsim.network.compression import LiftedWeights
 from flowsim.plain_numbers import count
 from flowsim.problem import MatrixSensing, Problem, require_squares
+from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
 from flowsim.solvers import InitialValueProblem
@@ -207,6 +208,12 @@ class ModifiedGrowth:
         self._start = logs
 
     @cached_property
+    def visible_part(self) -> float:
+        """The part of the tolerance to which logarithms must be known."""
+        terms = self._squares(self._start)
+        return visible_part(self.problem, terms.sum(axis=0), float(np.abs(terms).sum(axis=0).max()))
+
+    @cached_property
     def ivp(self) -> InitialValueProblem:
         return InitialValueProblem(rhs=self._rhs, y0=self._start.ravel(), step_limit=self._step_limit)
 
@@ -238,7 +245,9 @@ class ModifiedGrowth:
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # A change of a logarithm is a relative error of the component: absolute on y.
-        return 0.0, np.full(self.sign.size, _SAFETY * rtol)
+        if self.visible_part < 1.0 and is_lost(self.visible_part, rtol, 1.0 + 2 * float(self._start.max())):
+            raise ValueError(f"`alpha` must be smaller: {CANCELS}.")
+        return 0.0, np.full(self.sign.size, _SAFETY * self.visible_part * rtol)
 
     def velocity(self, t: Array, y: Array) -> Array:
         logs = y.reshape(len(y), *self.sign.shape)

@@ -129,3 +129,17 @@ def test_linear_networks_whose_large_products_cancel_are_refused():
         fs.gradient_flow(fs.LinearNetwork(6), fs.Regression(*data()), 1e-14, alpha=1e7, start=start)
     free = fs.gradient_flow(fs.LinearNetwork(3), fs.Regression(*data()), 1e-14, alpha=1e7, start={"U": U, "V": V})
     assert free.success
+
+
+def test_descent_is_refused_where_weights_cancel_as_well():
+    with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
+        fs.gradient_descent(fs.DiagonalNetwork("u**2 - v**2"), fs.Regression(*data()), 1e-16, 5, alpha=1e7)
+
+
+def test_modified_flows_of_large_alpha_are_solved_to_the_tolerance_or_refused():
+    net, problem = fs.DiagonalNetwork("u*v"), fs.Regression(*data())
+    right = kernel_flow(300.0, np.sqrt(2))
+    found = fs.modified_flow(net, problem, 1e-14, 3 / 300**2, alpha=300.0, t_eval=TIMES / 300**2)
+    assert_allclose(found.beta, right, atol=1e-6 * np.abs(right).max())
+    with pytest.raises(ValueError, match="`alpha` must be smaller"):
+        fs.modified_flow(net, problem, 1e-14, 3e-12, alpha=1e6)
