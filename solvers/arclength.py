@@ -117,7 +117,8 @@ class ArcLength:
         step = self._step(self.values, tau)
         target = tau - self.values[step]
         at_high = self._raise(step, np.ones(len(tau))) - target
-        x = first_positions(lambda position: self._raise(step, position) - target, -target, at_high)
+        away = lambda position: self._raise(step, position) - target  # noqa: E731
+        x = first_positions(away, -target, at_high, rounding=1e-16 * np.abs(tau))
         return step, np.where(at_high < 0, 1.0, x)
 
     def _raise(self, step: NDArray[np.intp], position: Array) -> Array:

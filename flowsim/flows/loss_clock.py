@@ -33,6 +33,8 @@ Places = NDArray[np.intp]
 
 #: An end of sigma that no loss reaches in floats: sigma grows like ln ln(1/L).
 _HORIZON = 1e12
+#: Relative error of the values of clocks.
+_ROUNDING = 1e-15
 
 
 class LossClock(Coordinates, Protocol):
@@ -100,7 +102,8 @@ class LossReader(DenseOutput):
         ends = self.on(clock, *self._ends)
         step = np.clip(np.searchsorted(ends, values, side="right") - 1, 0, len(self.h) - 1)
         at_high = ends[step + 1] - values
-        x = first_positions(lambda position: self.on(clock, step, position) - values, ends[step] - values, at_high)
+        away = lambda position: self.on(clock, step, position) - values  # noqa: E731
+        x = first_positions(away, ends[step] - values, at_high, _ROUNDING * np.abs(values))
         position = np.where(at_high <= 0, 1.0, x)
         return self.t[step] + position * self.h[step], step, position
 

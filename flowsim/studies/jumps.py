@@ -84,7 +84,9 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
         reasons[jump] = ""
     if len(jumps):
         between = lambda x: low + x * (high - low)  # noqa: E731
-        measured[jumps] = between(first_positions(lambda x: _progress(trajectory, path, jumps, between(x)), *ends))
+        progress = lambda x: _progress(trajectory, path, jumps, between(x))  # noqa: E731
+        at_low, at_high = ends
+        measured[jumps] = between(first_positions(progress, at_low, at_high, rounding=1e-14))
     return measured, reasons
 
 

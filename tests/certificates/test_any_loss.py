@@ -145,6 +145,7 @@ SLOW += [[-0.9192085975, -0.4857881743, -1.3499039123, 1.0081566169]]
 @pytest.mark.parametrize(
     "size", [1e-2, pytest.param(1.0, marks=pytest.mark.slow), pytest.param(1e2, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_the_dual_of_a_vanishing_start_is_a_combination_of_rows(size: float) -> None:
     """Beta of 1e-900 is no float, its dual is of the size of the others'."""
     problem, scale = fs.Problem(size * np.array(SLOW), [1.0, 1.0], "exponential"), InitialScale.parse("1e-1000")

@@ -171,7 +171,7 @@ def test_units_of_the_data_change_no_answer(net: fs.DiagonalNetwork) -> None:
     assert sum(row.holds is True for row in base) >= 5
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("seed", range(6))
 def test_the_continuous_curve_is_no_matter_of_units_or_small_jumps(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -209,6 +209,7 @@ def test_a_column_of_1e200_has_an_answer_at_depth_three() -> None:
     assert all(row.status != "violated" for row in fs.certify(DEEP, problem))
 
 
+@pytest.mark.slow
 def test_the_curve_under_noise_is_continuous() -> None:
     rng = np.random.default_rng(69)
     problem = fs.Regression(rng.standard_normal((2, 6)), [-2.5, 1.8])

@@ -163,6 +163,7 @@ def test_a_command_that_is_none_is_answered_with_the_one_that_was_meant(capsys: 
     assert "there are report, run, derive" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_jump_that_the_run_ends_before_asks_for_a_later_horizon(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_expected_gradient_of_weight_noise_decays_the_weights() -> None:
 @pytest.mark.parametrize(
     "noise", [fs.GaussianNoise({"U": 0.3, "V": 0.1}), pytest.param(fs.RademacherNoise(0.2), marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_drawn_step_is_the_expected_step_on_average(noise) -> None:
     start = {"U": RNG.standard_normal((4, 6)), "V": RNG.standard_normal((3, 6))}
     net = fs.LinearNetwork(6, noise=noise)

@@ -145,6 +145,7 @@ def test_the_server_listens_on_loopback_and_says_when_a_port_is_taken(explorer: 
         server.server_close()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
 def test_the_figure_of_a_setting_is_one_click_away(explorer: Explorer, kind: str, begins: bytes) -> None:
     client = make_app(explorer).server.test_client()

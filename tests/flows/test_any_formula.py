@@ -47,7 +47,7 @@ def test_the_oracle_is_the_flow_of_the_weights(formula):
     assert_allclose(found, np.array(right, dtype=float), atol=1e-12)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.timeout(3600)  # products at 1e-1000
 @pytest.mark.parametrize(("formula", "alpha", "data"), list(_cases()))
 def test_a_formula_follows_its_flow_to_the_tolerance(formula, alpha, data):

@@ -27,7 +27,7 @@ def run(formula, problem, t_end, alpha, uneven=True, **more):
     return fs.gradient_flow(net, problem, t_end, alpha=alpha, start=start, clock="accelerated", **more)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("alpha", ["1e-30", "1e-100", "edge", "1e-1000"])
 @pytest.mark.parametrize(
     ("formula", "uneven"),
@@ -94,6 +94,7 @@ def test_the_way_to_a_blow_up_is_the_integral_along_the_products_curve(formula):
         assert branch.start / branch.slope == pytest.approx(way, rel=1e-13)
 
 
+@pytest.mark.slow
 def test_a_critical_point_holds_a_coordinate_until_its_gradient_turns():
     # tanh < 1: the target of coordinate 0 is out of reach.
     for alpha in ("1e-20", "1e-250"):
@@ -106,6 +107,7 @@ def test_equal_weights_never_change_sign():
     assert (traj.beta >= 0).all()
 
 
+@pytest.mark.slow
 def test_coordinates_of_one_order_flow_together():
     net = fs.DiagonalNetwork(["u*v*w", "tanh(u*v*w)", "u**3-v**3", "u*v*w"])
     start = {name: START[name] for name in net.weights}
@@ -124,6 +126,7 @@ def test_orders_that_differ_are_told():
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("alpha", ["1e-16", "1e-1000"])
+@pytest.mark.slow
 def test_a_formula_with_a_line_of_critical_points_out_of_the_origin(alpha):
     """(u + v)^2 w goes to u = -v where it is pulled down from w > 0, and stays positive."""
     problem = fs.Regression(np.eye(3), [-1.0, 1.0, -1.0])
@@ -138,6 +141,7 @@ def test_a_formula_with_a_line_of_critical_points_out_of_the_origin(alpha):
     assert w == pytest.approx(0.5 * math.log(1.1**2 - 0.1**2 / 4), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_of_sizes_of_their_own_grow_at_rates_of_their_own():
     """u and v start far below w: their growth is exponential, at the rate w, before it blows up."""
     logs = {"u": -12.4, "v": -27.9, "w": 23.2, "z": -21.9}

@@ -36,6 +36,7 @@ def product_stationarity(beta: np.ndarray, problem: fs.Regression, depth: int, e
     ],
 )
 @pytest.mark.parametrize("eta", [pytest.param(0.1, marks=pytest.mark.slow), 0.6])
+@pytest.mark.slow
 def test_products_under_noise_run_to_any_horizon_and_end_balanced_and_stationary(depth: int, noise, eta) -> None:
     rng = np.random.default_rng(depth)
     X = rng.standard_normal((30, 5))
@@ -111,6 +112,7 @@ def test_a_sign_change_under_noise_is_followed(method: str) -> None:
     np.testing.assert_allclose(traj.beta[0], [-1.53545, 0.30976], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_formula_without_mirrors_is_followed_under_noise() -> None:
     """Against extrapolation in multiple precision (tests/flows/oracle.py)."""
     noise = fs.RademacherNoise(0.2)

@@ -86,6 +86,7 @@ def test_two_targets_agree_with_arithmetic_of_many_digits() -> None:
 
 
 @pytest.mark.parametrize(("m", "alpha"), [(1, 0.1), pytest.param(2, 1e-6, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_clock_shows_the_same_flow_as_time(m: int, alpha: float | str) -> None:
     problem, net = separable(0, 8, 4, m), fs.LinearNetwork(6)
     run = fs.gradient_flow(net, problem, 5.0, alpha=alpha, clock="log_loss", rtol=1e-8, estimate_error=True)
@@ -165,6 +166,7 @@ def test_small_losses_agree_with_an_implicit_method_in_the_weights(D: int, m: in
     np.testing.assert_allclose(run.beta[-1], exact[:D] @ exact[D:].T, atol=1e-6 * end)
 
 
+@pytest.mark.slow
 def test_events_and_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
     problem = separable(3, 6, 3, 2)
     crossing = fs.events.Event(lambda t, state: state.log_loss + 200.0, name="deep", terminal=True)
@@ -213,6 +215,7 @@ def test_width_one_is_enough_for_labels_of_rank_one() -> None:
     np.testing.assert_allclose(run.beta[-1], (50.0 + np.log(2.0)) * column @ row, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_network_too_narrow_for_its_labels_ends_soon_and_says_so() -> None:
     rng = np.random.default_rng(0)
     labels, X = np.sign(rng.standard_normal((8, 8))), np.eye(8) + 0.1 * rng.standard_normal((8, 8))

@@ -37,6 +37,7 @@ def test_squares_of_weights_rest_on_the_least_squares_of_one_sign(y: tuple[float
         assert run.stats["steps"] <= runs[0].stats["steps"] + 20
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("loss", ["squared", "log-cosh", "pseudo-huber", "poisson", "logistic"])
 @pytest.mark.parametrize("formula", ["u*v", "u*v + u**3*v"])
 @pytest.mark.parametrize("kind", ["rows that do not fit", "more features than rows", "dependent features"])

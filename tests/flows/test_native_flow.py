@@ -47,7 +47,7 @@ def test_a_flow_that_is_run_again_is_that_of_the_present_data_and_tolerance():
         kept.X[:, 3] *= -2.0 if number == 3 else 1.0
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_native_and_scipy_give_one_flow_in_time_and_arc_length(seed):
     rng = np.random.default_rng(seed)

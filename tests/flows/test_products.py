@@ -78,6 +78,7 @@ def test_log_and_weight_coordinates_agree_where_both_work(depth, alpha):
         assert np.abs(one.log_abs_weights[name] - other.log_abs_weights[name]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_an_unbalanced_start_with_signs_follows_weight_coordinates():
     start = {"w1": [1.0, -0.5, 2.0, 1.0], "w2": [0.3, 1.0, -1.0, 0.5], "w3": [-2.0, 0.7, 1.5, 0.0]}
     net = fs.DiagonalNetwork(depth=3)
@@ -231,6 +232,7 @@ LOSSES = [("log-cosh", [1.0, 0.7, -0.5]), ("pseudo-huber", [3.0, 0.7, -0.5]), ("
 UNEVEN = {"u": [1.0, -0.6, 0.9], "v": [0.7, 1.0, 1.2], "w": [1.3, 0.8, -0.7]}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("formula", "loss", "y"),
     [

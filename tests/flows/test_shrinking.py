@@ -23,7 +23,7 @@ def network(kind: str, depth: int, alpha: str, c: float) -> tuple[fs.DiagonalNet
     return fs.DiagonalNetwork(depth=depth, weight_decay=decay), mp.mpf(0), mp.mpf(decay)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     ("kind", "depth", "alpha"),
     [

@@ -40,7 +40,7 @@ def test_the_imbalance_decays_at_twice_the_rate_and_by_the_integral_of_a_schedul
         np.testing.assert_allclose(traj.imbalance[:, 0, 0], 0.25 * (1 - 0.09) * np.exp(-2 * K), rtol=1e-10)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("alpha", [0.1, "1e-1000"])
 @pytest.mark.parametrize(
     "decay",
@@ -224,6 +224,7 @@ def test_decay_that_is_none_is_refused(value) -> None:
         fs.DecaySchedule([2.0, 1.0], [0.1, 0.2, 0.3])
 
 
+@pytest.mark.slow
 def test_certificates_of_decay_hold_and_can_fail(monkeypatch) -> None:
     rows = fs.certify(fs.DiagonalNetwork("u*v", weight_decay=0.1), FEW)
     assert rows["decay-lasso"].holds and rows["decay-effective-scale"].holds

@@ -106,6 +106,7 @@ def test_orbits_join_the_saddles_of_any_loss() -> None:
         assert (np.diff(losses) < 1e-12).all()
 
 
+@pytest.mark.slow
 def test_separable_data_escape_along_the_margin_of_the_active_features() -> None:
     rng = np.random.default_rng(1)
     X = rng.standard_normal((20, 30))

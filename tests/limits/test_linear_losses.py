@@ -59,7 +59,7 @@ def least_of_rank(problem: fs.Problem, beta: Array, rank: int) -> Array:
     return U @ V.T
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("loss", ["logistic", "log-cosh", "poisson", "pseudo-huber", SMOOTH], ids=str)
 def test_saddles_are_minimisers_over_their_rank(loss: str | fs.losses.Loss) -> None:
     problem = draw(0, loss)

@@ -147,6 +147,7 @@ def test_directions_that_leave_the_origin_together_do_so_in_the_shares_of_the_st
 
 
 @pytest.mark.parametrize("std", [{"U": 0.0, "V": 0.3}, pytest.param({"U": 0.3, "V": 0.0}, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_noise_on_one_factor_has_orbits_that_flows_approach(std: dict[str, float]) -> None:
     problem, net = random_problem(8, D=3, m=2), fs.LinearNetwork(5, noise=fs.GaussianNoise(std))
     path = fs.saddle_to_saddle(net, problem)

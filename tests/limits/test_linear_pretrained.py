@@ -17,7 +17,7 @@ def draw(seed: int, D: int = 4, m: int = 3) -> tuple[np.random.Generator, fs.Reg
     return rng, fs.Regression(X, X @ rng.standard_normal((D, m)) + 0.3 * rng.standard_normal((20, m)))
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("kind", ["rank one", "U wider", "V alone", "noise", "rotated", "balanced"])
 def test_flows_follow_the_limit_of_pretrained_weights(kind: str) -> None:
     rng, problem = draw(1)

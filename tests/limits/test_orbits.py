@@ -145,7 +145,7 @@ def test_orbits_of_tied_and_dependent_integer_data_end_at_their_saddles(seed: in
         assert orbit.length >= np.linalg.norm(path.saddles[k + 1] - path.saddles[k]) * (1 - 1e-6)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("net", "start"),
     [
@@ -187,6 +187,7 @@ def test_a_stiff_saddle_is_left_even_if_the_coordinate_that_leaves_is_slow() -> 
 
 
 @pytest.mark.parametrize("gap", [1e-4, pytest.param(1e-7, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_orbits_of_nearly_collinear_data_end_at_their_saddles(gap: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(4):

@@ -82,6 +82,7 @@ DRAWERS: dict[str, Callable[[Axes], Axes]] = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", DRAWERS)
 def test_a_figure_stays_inside_its_axes_in_a_grid(name: str) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(9, 6))

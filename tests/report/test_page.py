@@ -112,6 +112,7 @@ def test_a_single_run_has_no_slider_to_move(runs: Path, tmp_path: Path) -> None:
     assert {"slider", "clock", "loss", "coordinates", "drift", "jumps", "facts", "certificates"} <= page.ids()
 
 
+@pytest.mark.slow
 def test_noise_levels_are_a_slider_too(tmp_path: Path) -> None:
     for eta in ("0", "0.5", "1"):
         main(["run", "--alpha", "1e-30", "--eta", eta, "--horizon", "0.3", "--out", str(tmp_path / f"n{eta}"),

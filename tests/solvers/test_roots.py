@@ -32,3 +32,16 @@ def test_equal_signs_give_the_start_and_falling_functions_their_first_negative_p
     x = first_positions(lambda position: starts + slopes * position, starts, starts + slopes)
     assert x[:2].tolist() == [0.0, 0.0]
     assert x[2] > 0.25 and x[2] - 0.25 < 2.0**-51
+
+
+def test_values_that_are_known_to_rounding_are_located_in_as_few_evaluations() -> None:
+    roots, count = np.linspace(0.05, 0.95, 40), 0
+
+    def function(x: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        return (1000.0 + np.exp(x)) - (1000.0 + np.exp(roots))
+
+    ends = function(np.zeros(40)), function(np.ones(40))
+    np.testing.assert_allclose(first_positions(function, *ends, rounding=1e-12), roots, rtol=0, atol=1e-12)
+    assert count < 12

@@ -35,6 +35,7 @@ def test_two_layer_jump_times_err_as_one_over_gamma(net: fs.DiagonalNetwork) -> 
 @pytest.mark.parametrize(
     ("depth", "alphas"), [(3, [1e-2, 10**-2.5, 1e-3]), pytest.param(4, [0.03, 0.01, 0.003], marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_deep_jump_times_err_at_order_depth_minus_two(depth: int, alphas: list[float]) -> None:
     start = {f"w{layer + 1}": 1 + 0.3 * layer for layer in range(depth)}
     study = fs.limit_study(fs.DiagonalNetwork(depth=depth), FOUR, alphas, start)

@@ -262,6 +262,7 @@ def test_the_degree_is_checked() -> None:
         fs.derive(fs.DiagonalNetwork("u*v"), degree=0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("formula", "noise"),
     [

@@ -88,6 +88,7 @@ def test_depth_2_average_sharpness_is_trace_and_constant() -> None:
         ("2*u**2 - v**2", [0.9, -2.0], [8 * 0.9, 4 * 2.0]),
     ],
 )
+@pytest.mark.slow
 def test_the_factorisation_of_least_trace(formula: str, beta: list[float], least: list[float]) -> None:
     net = fs.DiagonalNetwork(formula)
     w = minimal_trace(net, beta)
