@@ -6,6 +6,7 @@ options, `output` writes folders of results, `experiment`, `schema` and `registr
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import gc
 import importlib
@@ -29,9 +30,8 @@ COMMANDS = {
     "reproduce": ("flowsim.cli.reproduce", "Experiments of the papers: figure, data, checks."),
     "sweep": ("flowsim.cli.sweep", "Compute an experiment file over its grid; killed runs resume."),
 }
-#: Threshold of the garbage collector: importing and compiling make many permanent objects, and with Python's 700 it
-#: takes a fifth of a short run.
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+#: Threshold of the garbage collector: importing and compiling make 200,000 permanent objects, and Python's is 700.
+_OBJECTS_BETWEEN_COLLECTIONS = 500_000
 #: Names of options for arguments of the library: the first that a command has is used.
 _SYNONYMS = {"path": ("data", "run_folder", "experiment"), "std": ("eta",), "t_end": ("horizon",)}
 
@@ -73,17 +73,7 @@ class _LazyGroup(click.Group):
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             if command is None:
                 raise
-            text = _in_options(str(error), command)
-            kind = _CanBeMendedError if isinstance(error, ValueError) else _CannotContinueError
-            raise kind(" ".join(text.split())) from error
-
-
-class _CannotContinueError(click.ClickException):
-    exit_code = 1
-
-
-class _CanBeMendedError(click.ClickException):
-    exit_code = 2
+            raise click.ClickException(" ".join(_in_options(str(error), command).split())) from error
 
 
 def _in_options(message: str, command: click.Command) -> str:
@@ -120,6 +110,7 @@ def main(arguments: list[str] | None = None) -> Any:
     from flowsim.extras import MissingExtraError
 
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    atexit.register(gc.freeze)  # as it ends, Python searches all objects for garbage: a quarter of a short run
     try:
         return flowsim.main(args=arguments, prog_name="flowsim", standalone_mode=False)
     except click.exceptions.Abort:
@@ -127,7 +118,7 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(130)
     except click.ClickException as error:
         click.echo(f"flowsim: {error.format_message()}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(2 if isinstance(error.__cause__, ValueError) else error.exit_code)
     except (OSError, MissingExtraError) as error:
         click.echo(f"flowsim: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

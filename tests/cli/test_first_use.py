@@ -51,3 +51,9 @@ def test_a_first_run_compiles_four_functions_for_one_kind_of_arguments_each_and_
         assert not later or prepared == "False", "what Numba needs to compile takes half a second to import"
         assert json.loads(imported) == [], "each takes a tenth of a second or more to import"
         assert not later or seconds < LATER * processor_seconds([sys.executable, "-c", IMPORTS], tmp_path)[0]
+
+
+def test_a_command_ends_without_a_search_for_garbage(tmp_path: Path) -> None:
+    shown = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); "
+    command = [sys.executable, "-c", shown + "from flowsim.cli import main; main(['--version'])"]
+    assert processor_seconds(command, tmp_path)[1][-1] == "True"
