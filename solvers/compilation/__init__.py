@@ -14,7 +14,7 @@ from numba import float64, int64, njit, types
 from numba.core.options import DefaultOptions
 
 from flowsim.solvers.compilation.disk import disk_cache
-from flowsim.solvers.compilation.garbage import uncollected_while_compiling
+from flowsim.solvers.compilation.garbage import PAUSE
 from flowsim.solvers.compilation.parts import pipelines
 
 __all__ = [
@@ -42,7 +42,6 @@ VECTOR, TABLE, INTEGERS = float64[::1], float64[:, ::1], int64[::1]
 TERMS = types.UniTuple(TABLE, 4)
 
 
-uncollected_while_compiling()
 _pipelines = pipelines()
 
 
@@ -77,12 +76,14 @@ def compiled_callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         from numba.core import sigutils
         from numba.core.ccallback import CFunc
+        from numba.core.compiler_lock import global_compiler_lock
 
         found: Any = CFunc(
             function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"}, **_pipelines.whole
         )
         found._cache = disk_cache(function)
-        found.compile()
+        with global_compiler_lock, PAUSE:
+            found.compile()
         return found
 
     return decorate

@@ -12,6 +12,7 @@ It relies on internal classes of Numba. Where they are not as expected, function
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import cache
 from typing import Any, NamedTuple
 
 #: Passes of Numba that parts need: they have no closures, comprehensions, array expressions or ``with``, and every
@@ -95,10 +96,23 @@ def _whole() -> Any:
         def __init__(
             self, typing: Any, target: Any, library: Any, arguments: Any, returned: Any, flags: Any, names: Any
         ) -> None:
+            _load_array_functions()
             super().__init__(typing, target, library, arguments, returned, QuickFlags(flags), names)
             self.state.typingctx = KnownTypes(typing)
 
     return WholeCompiler
+
+
+@cache
+def _load_array_functions() -> None:
+    """Without SciPy's linear algebra, of which Numba asks only whether it can be imported: a quarter of a second."""
+    from numba.np import linalg
+
+    own, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        linalg.ensure_blas = own
 
 
 def _explicit(whole: Any) -> Any:

@@ -191,7 +191,7 @@ class CollocationStep:
 
 
 class StepChain:
-    """A sequence of explicit steps, whose frames are computed on access: length, Z (R + p, k) at the start, its turn.
+    """A sequence of explicit steps, whose frames are computed on access: length, Z (R + p, k) at both ends, its turn.
 
     Frames are propagated by collocation with the values of G at the product at the nodes, which keeps the conserved
     quantity to rounding, and follow Z.
@@ -201,16 +201,16 @@ class StepChain:
 
     def __init__(self, problem: FrameProblem, start: Frame) -> None:
         self.problem = problem
-        self.steps: list[tuple[float, Array, Array | None]] = []
+        self.steps: list[tuple[float, Array, Array, Array | None]] = []
         self._frames = [start]
 
     def read(self, number: int, positions: Array) -> Array:
         """Z at positions (K,) of a step, (K, R + p, k), by the method's dense output."""
-        h, Z, turn = self.steps[number]
-        if positions.any():
-            out = read(method(), self.problem.linear, self.problem.uniform or 0.0, Z, h, positions)
+        h, Z, after, turn = self.steps[number]
+        if np.isin(positions, (0.0, 1.0)).all():
+            out = np.where(positions[:, None, None] == 1.0, after, Z)
         else:
-            out = np.repeat(Z[None], len(positions), axis=0)
+            out = read(method(), self.problem.linear, self.problem.uniform or 0.0, Z, h, positions)
         return out if turn is None else out @ turn.T
 
     def values(self, number: int) -> tuple[Array, Array, Array]:

@@ -156,9 +156,10 @@ class _Run:
         self.stats["steps"] += count
         self.stats["explicit_steps"] += count
         self.chain = self.chain or StepChain(self.problem, self.frame)
-        for t, h, halves in zip(course.t.tolist(), np.diff(course.t).tolist(), course.states, strict=False):
+        lengths = np.diff(course.t).tolist()
+        for t, h, *ends in zip(course.t.tolist(), lengths, course.states, course.states[1:], strict=False):
             self.steps.append(ExplicitStep(t, h, self.chain, len(self.chain.steps)))
-            self.chain.steps.append((h, halves, self.turn))
+            self.chain.steps.append((h, *ends, self.turn))
         self.times += course.t[1:].tolist()
         self.t, self.halves, self.h, self.is_mild = float(course.t[-1]), course.states[-1], course.h, course.h > 0
         if not self.is_mild and self.t < self.t_end and count:

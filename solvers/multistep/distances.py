@@ -95,8 +95,10 @@ def _product(sides, i, distance):
     largest = 0.0
     for j in range(L - 1):
         largest = max(largest, sides.squares[j * d + i])
+    whole = 1.0
     if largest == 0.0:
-        whole = x ** (L - 1)
+        for _ in range(L - 1):
+            whole *= x
         return x * whole, L * whole * whole, (2.0 * L * (L - 1)) * whole * whole * (whole / x)
     if largest > _SERIES * x * x:
         return np.nan, np.nan, np.nan
@@ -104,18 +106,20 @@ def _product(sides, i, distance):
         u, total = 1.0 / (x * x), 0.0
         for k in range(sides.terms - 1, -1, -1):
             total = total * u + sides.series[k * d + i] / (L - 2 + 2 * k)
-        root = 1.0
+        root, found = 1.0, distance
         for j in range(L - 1):
             root *= 1.0 + sides.squares[j * d + i] * u
+            found *= x if j > 0 else 1.0
         # In ln x, where the function is nearly linear.
-        x *= 1.0 + (total - distance * x ** (L - 2)) * math.sqrt(root)
-    whole, growth, bent = x ** (L - 1), 1.0, 0.0
+        x *= 1.0 + (total - found) * math.sqrt(root)
+    growth, bent = 1.0, 0.0
     for j in range(L - 1):
         ratio = sides.squares[j * d + i] / (x * x)
-        whole *= math.sqrt(1.0 + ratio)
-        growth += 1.0 / (1.0 + ratio)
-        bent += 2.0 * ratio / (1.0 + ratio) ** 2
-    return x * whole, whole * whole * growth, whole**3 / x * (2.0 * (growth - 1.0) * growth + bent)
+        part = 1.0 / (1.0 + ratio)
+        whole *= x * math.sqrt(1.0 + ratio)
+        growth += part
+        bent += 2.0 * ratio * part * part
+    return x * whole, whole * whole * growth, whole * whole * (whole / x) * (2.0 * (growth - 1.0) * growth + bent)
 
 
 @bare()

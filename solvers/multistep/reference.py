@@ -58,17 +58,6 @@ class Step:
     error: Array
 
 
-def exponential_map(log_coefficient: Array, sign: Array, slope: Array, decay: Array) -> Map:
-    r""":math:`\beta_i = \sum_k s_{ki} \exp(l_{ki} + a_{ki} z_i - b_{ki} t)`, arrays (K, d)."""
-
-    def values(z: Array, t: float) -> MapValues:
-        terms = sign * np.exp(log_coefficient + slope * z - decay * t)
-        beta, beta_z, beta_t = (np.sum(each * terms, axis=0) for each in (1.0, slope, -decay))
-        return MapValues(beta, beta_z, beta_t, np.sum(slope**2 * terms, axis=0), np.sum(-slope * decay * terms, axis=0))
-
-    return values
-
-
 def formula(k: int, past: Array, t: float) -> tuple[Array, float, float]:
     """Weights of f at the last k points, and A and B, for a step from ``past[0]`` to t: exact for degree k + 1.
 

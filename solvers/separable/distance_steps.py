@@ -80,6 +80,8 @@ class DistanceSteps:
 
     def states(self, flow: SeparableFlow, step: NDArray[np.intp], theta: Array) -> tuple[Array, Array]:
         """Distances at positions `theta` of steps, those to the infinity above first."""
+        if np.isin(theta, (0.0, 1.0)).all():
+            return self.place[step + (theta == 1.0)].reshape(len(step), -1), np.empty((0, flow.rows))
         from flowsim.solvers.multistep.distance_reading import between
 
         out = np.empty((len(step), 2 * flow.d))

@@ -143,6 +143,16 @@ def test_small_starts_keep_shrinking_parts_in_columns_of_their_own() -> None:
     np.testing.assert_allclose(U @ np.swapaxes(V, 1, 2), traj.beta, atol=2e-5)
 
 
+def test_ends_of_steps_are_read_without_the_dense_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, Y, U, V = case(7, D=5, m=2, h=9, n=3)
+    with monkeypatch.context() as patch:
+        patch.setattr("flowsim.solvers.frames.solution.read", None)
+        traj = fs.gradient_flow(fs.LinearNetwork(9), fs.Regression(X, Y), 40.0, alpha=1e-6, start={"U": U, "V": V})
+    assert traj.stats["explicit_steps"] == traj.stats["steps"]
+    inside = traj.at(traj.t[1:] * (1.0 - 1e-13))
+    np.testing.assert_allclose(traj.beta[1:], inside.beta, rtol=1e-9, atol=1e-15)
+
+
 def test_coefficients_are_read_without_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where U has a part outside the row space of X, and with their speed."""
 

@@ -1,5 +1,6 @@
 """Compiled code on disk: never stale, never in the package, damaged files mended, old ones removed."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba import float64, njit
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import TypingError
 from numba.core.runtime import _nrt_python, rtsys
 
@@ -18,6 +20,7 @@ from flowsim.solvers import precompile
 from flowsim.solvers.cache_folder import _KEPT, digest_of_sources, folder_of_digest
 from flowsim.solvers.compilation import TABLE, VECTOR, address_of, bare, compiled, part
 from flowsim.solvers.compilation.claims import Claim
+from flowsim.solvers.compilation.garbage import PAUSE
 from flowsim.solvers.simd import caller
 
 ROOT = Path(flowsim.__file__).resolve().parents[1]
@@ -204,6 +207,31 @@ def test_what_compiles_ahead_imports_no_linear_algebra(tmp_path):
     environment = os.environ | {"FLOWSIM_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert done.stdout == "False\n" and list(tmp_path.rglob("between-*.nbi"))
+
+
+def test_compiling_here_imports_no_linear_algebra_and_leaves_it_to_functions_that_need_it(tmp_path):
+    code = "\n".join([
+        "import sys, numpy as np, numba",
+        "from flowsim.solvers.multistep.reading import between",
+        "between.compile(between.declared)",
+        "print('scipy.linalg' in sys.modules)",
+        "print(numba.njit(lambda x: np.dot(x, x))(np.ones((2, 2)))[0, 0])",
+    ])  # fmt: skip
+    environment = os.environ | {"FLOWSIM_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["False", "2.0"]
+
+
+def test_no_garbage_is_collected_while_a_function_compiles_and_little_right_after():
+    before = gc.get_threshold()
+    gc.set_threshold(2000)
+    try:
+        with global_compiler_lock, PAUSE:
+            assert not gc.isenabled()
+            kept = [[] for _ in range(5000)]
+        assert gc.isenabled() and gc.get_count()[0] < 1000 and len(kept) == 5000
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_nothing_is_started_on_one_core(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.integrate import solve_ivp
 
 from flowsim.solvers import SeparableFlow, Status, integrate_separable
+from flowsim.solvers.multistep.distance_reading import between
 
 TOL = 1e-6
 
@@ -90,6 +91,19 @@ def test_next_to_the_end_of_a_straight_line_distances_are_not_lost_to_cancellati
     assert end < 1e10
     line = run.at_steps(np.zeros(54, dtype=np.intp), 1.0 - share)[:, 0]
     assert_allclose(line, begin * share + end * (1.0 - share), rtol=1e-14)
+
+
+def test_ends_of_steps_are_read_without_the_compiled_extension(monkeypatch):
+    run = integrate_separable(product(*gaussian(8, 12), 3, 0.05), 8e2, tol=TOL)
+    count = np.arange(len(run.h))
+    out = np.empty((2, len(count), run.z.shape[1]))
+    for row, position in zip(out, (0.0, 1.0), strict=True):
+        chunk = run.chunks[0]
+        place = np.full(len(count), position)
+        between(chunk.tables.addresses, chunk.h, chunk.place, chunk.f, chunk.df, count, place, row)
+    monkeypatch.setattr("flowsim.solvers.multistep.distance_reading.between", None)
+    assert (run.at_steps(count, np.zeros(len(count))) == out[0]).all()
+    assert (run.at_steps(count, np.ones(len(count))) == out[1]).all()
 
 
 def test_arc_length_is_that_of_the_path():

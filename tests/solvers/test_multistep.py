@@ -83,6 +83,23 @@ def test_the_formulas_damp_what_decays_on_the_whole_negative_axis(k):
         assert np.abs(np.roots(polynomial)).max() < 1.0
 
 
+def exponential_map(log_coefficient, sign, slope, decay):
+    r""":math:`\beta_i = \sum_k s_{ki} \exp(l_{ki} + a_{ki} z_i - b_{ki} t)`, arrays (K, d)."""
+
+    def values(z, t):
+        terms = sign * np.exp(log_coefficient + slope * z - decay * t)
+        beta, beta_z, beta_t = (np.sum(each * terms, axis=0) for each in (1.0, slope, -decay))
+        return reference.MapValues(
+            beta,
+            beta_z,
+            beta_t,
+            np.sum(slope**2 * terms, axis=0),
+            np.sum(-slope * decay * terms, axis=0),
+        )
+
+    return values
+
+
 @pytest.mark.parametrize(("seed", "gamma", "kappa"), [(0, 2.0, 0.0), (7, 8.0, 0.3), (13, 50.0, 0.0), (4, 1000.0, 0.0)])
 def test_the_steps_of_the_compiled_loop_are_those_of_the_reference(seed, gamma, kappa):
     """Each step once more in NumPy, from the same past: within the tolerance to which a step's equations are solved."""
@@ -93,7 +110,7 @@ def test_the_steps_of_the_compiled_loop_are_those_of_the_reference(seed, gamma, 
     assert run.status is Status.COMPLETED
     (steps,) = run.chunks
     z, f, _ = steps.nodes
-    gram, drive, mapping = X.T @ X / len(y), X.T @ y / len(y), reference.exponential_map(*flow.exponential)
+    gram, drive, mapping = X.T @ X / len(y), X.T @ y / len(y), exponential_map(*flow.exponential)
     for number, k in enumerate(steps.order.astype(int)):
         if k == 0:  # at rest
             continue
