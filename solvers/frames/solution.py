@@ -207,10 +207,10 @@ class StepChain:
     def read(self, number: int, positions: Array) -> Array:
         """Z at positions (K,) of a step, (K, R + p, k), by the method's dense output."""
         h, Z, after, turn = self.steps[number]
-        if np.isin(positions, (0.0, 1.0)).all():
-            out = np.where(positions[:, None, None] == 1.0, after, Z)
-        else:
+        if (positions % 1.0).any():
             out = read(method(), self.problem.linear, self.problem.uniform or 0.0, Z, h, positions)
+        else:
+            out = np.array([after if position else Z for position in positions])
         return out if turn is None else out @ turn.T
 
     def values(self, number: int) -> tuple[Array, Array, Array]:

@@ -156,8 +156,7 @@ class _Run:
         self.stats["steps"] += count
         self.stats["explicit_steps"] += count
         self.chain = self.chain or StepChain(self.problem, self.frame)
-        lengths = np.diff(course.t).tolist()
-        for t, h, *ends in zip(course.t.tolist(), lengths, course.states, course.states[1:], strict=False):
+        for t, h, *ends in zip(course.t.tolist(), np.diff(course.t).tolist(), course.states, course.states[1:]):  # noqa: B905
             self.steps.append(ExplicitStep(t, h, self.chain, len(self.chain.steps)))
             self.chain.steps.append((h, *ends, self.turn))
         self.times += course.t[1:].tolist()
