@@ -54,15 +54,10 @@ _FEW_ENTRIES = 4096
 
 
 def diagonal_flow(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    start: Mapping[str, ArrayLike | Logs] | State | None,
-    pretrained: Mapping[str, ArrayLike] | None,
-    coordinates: str,
-    events: Event | EventFunction | Sequence[Event | EventFunction],
-    options: FlowOptions,
-) -> Trajectory:
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike | Logs] | State | None,
+    pretrained: Mapping[str, ArrayLike] | None, coordinates: str,
+    events: Event | EventFunction | Sequence[Event | EventFunction], options: FlowOptions,
+) -> Trajectory:  # fmt: skip
     """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked but for `events`.
 
     Raises ValueError for a combination that has no flow, such as `pretrained` weights beside a state; IntegrationError
@@ -220,12 +215,8 @@ def _in_units(
     until = math.inf if exponents.k else horizon
     start = direction if parts is None else exponents.start(parts)
     inner, reason = choose(own, data, exponents.scale(scale), start, asked, until)
-    if (
-        asked.coordinates == asked.method == "auto"
-        and parts is None
-        and isinstance(inner, GrowthCoordinates)
-        and inner.native
-    ):
+    free = asked.coordinates == asked.method == "auto" and parts is None
+    if free and isinstance(inner, GrowthCoordinates) and inner.native:
         inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
     if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated unscaled
         exponents = replace(exponents, k=0)
@@ -236,14 +227,9 @@ def _in_units(
 
 
 def _for_good(
-    growth: GrowthCoordinates,
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    horizon: float,
-    exponent: int,
-) -> Coordinates:
+    growth: GrowthCoordinates, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array,
+    horizon: float, exponent: int,
+) -> Coordinates:  # fmt: skip
     """Coordinates that come to rest, where decay moves z for so long that its rounding would be visible in beta.
 
     The unit of time of `growth` is 2 to the power `exponent` of that of `horizon`.
@@ -286,10 +272,10 @@ def choose(
         growth = GrowthCoordinates(net, problem, own, direction, native=native_growth)
         if native_growth and not native and method == "auto" and growth.starts_too_fast():
             growth = GrowthCoordinates(net, problem, own, direction, native=False)
-        if growth.cancels(rtol) and options.clock != "log_loss":
+        if growth.cancels(rtol):
             if method == "native":
                 raise ValueError(f"`method` cannot be 'native' at `alpha` = {scale}: {CANCELS}; leave it out.")
-            growth = growth.summed_apart(own, direction)
+            growth = growth.summed_apart(own, direction, rtol)
         return growth, None
     clock = scale
     if isinstance(direction, Start):
@@ -356,14 +342,9 @@ def _along_curves(
 
 
 def _in_weights(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    free: bool,
-    growth_applies: bool,
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, free: bool, growth_applies: bool,
     advice: str | None,
-) -> Coordinates:
+) -> Coordinates:  # fmt: skip
     """The weights as coordinates; if `free`, distances from mirrors where symmetric weights need them.
 
     `advice` is part of the error message for a start that is too small.

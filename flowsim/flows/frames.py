@@ -33,7 +33,7 @@ _LARGEST_JACOBIAN = 1000
 #: any; ln of the least ratio of weights that keeps its digits.
 _FINEST, _HARMLESS, _BESIDE = 1e-13, 5.0, -18.0
 #: Products of weights are rounded once, and their sums in part cancel it.
-_PRODUCTS = 0.25
+_PRODUCTS = 8.0
 #: SciPy's methods: a run fails once the imbalance is off by this part of its value at 0.
 _IMBALANCE_LIMIT = 0.1
 #: Binary exponent of gradients and coefficients beyond which their squares, and sums of these, overflow.
@@ -59,7 +59,7 @@ def linear_flow(
         chosen, problem, options._replace(method=method), acceleration=acceleration(net, scale),
         info=start_info(net, scale, start) | chosen.info,
     )  # fmt: skip
-    part = math.exp(-chosen.excess)
+    part = math.exp(-chosen.excess) if method == "native" else chosen.visible_part
     if is_lost(part, options.rtol, _PRODUCTS):
         begin = float(np.abs(trajectory.at(0.0).beta).max())
         if is_lost(max(part, begin * math.exp(-2 * chosen.growth.start.scale)), options.rtol, _PRODUCTS):
@@ -151,6 +151,14 @@ class FrameCoordinates:
         curvature = float(coupling.curvature_rows.max() * coupling.curvature_columns.max())
         return max(0.0, 2 * self.growth.start.scale - math.log(size / curvature))
 
+    @cached_property
+    def visible_part(self) -> float:
+        """The part of SciPy's tolerance, of weights, that coefficients need: their size over that of their terms."""
+        scale = self.growth.start.scale
+        U, V = (weights * math.exp(-scale) for weights in self.growth.start.value())
+        size = max(float(np.abs(U @ V.T).max()), math.exp(-self.excess))
+        return size / max(size, float(np.linalg.norm(U, axis=1).max() * np.linalg.norm(V, axis=1).max()))
+
     def resolves(self, rtol: float) -> bool:
         """Whether the native method reaches the tolerance, or else SciPy's, of the weights themselves, do not either.
 
@@ -232,7 +240,7 @@ class FrameCoordinates:
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         largest = float(np.abs(self.ivp.y0).max())
-        return rtol, np.full(len(self.ivp.y0), atol * min(1.0, largest, math.exp(-self.excess / 2)))
+        return rtol * self.visible_part, np.full(len(self.ivp.y0), atol * min(1.0, largest, math.exp(-self.excess / 2)))
 
 
 def _check_range(problem: Problem) -> None:

@@ -17,10 +17,11 @@ from flowsim.flows.reduced import EXPONENTIAL
 from flowsim.growth.exponential import CAP, ExponentialMap
 from flowsim.network import DiagonalNetwork, InitialScale, Start, quadratic_form
 from flowsim.problem import Problem, Regression
-from flowsim.problem.cancellation import is_lost, is_small
+from flowsim.problem.cancellation import CANCELS, COARSE, is_lost, is_small
 from flowsim.solvers import SeparableFlow, SeparableSolution
 
 _CAP_OF_EXPONENTIALS = 20.0
+_EPS = float(np.finfo(float).eps)
 
 
 def takes_loss(problem: Problem) -> bool:
@@ -36,16 +37,12 @@ class GrowthCoordinates(DualCoordinates):
     """
 
     map: ExponentialMap
+    rtol: float  #: of the coefficients, where they are summed apart
 
     def __init__(
-        self,
-        net: DiagonalNetwork,
-        problem: Problem,
-        scale: InitialScale,
-        direction: Array | Start,
-        *,
+        self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, *,
         native: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         growth = ExponentialMap.of(net, problem, scale, direction)
         cap = cap_of(problem, growth)
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
@@ -60,8 +57,8 @@ class GrowthCoordinates(DualCoordinates):
         most = float(self.map.log_coefficient.max())
         return 1.0 if most < _CAP_OF_EXPONENTIALS and is_small(self.problem, math.exp(most)) else super().visible_part
 
-    def summed_apart(self, scale: InitialScale, direction: Array | Start) -> GrowthCoordinates:
-        """For SciPy's methods, which such rounding does not affect."""
+    def summed_apart(self, scale: InitialScale, direction: Array | Start, rtol: float = 0.0) -> GrowthCoordinates:
+        """For SciPy's methods, which such rounding does not affect while the dual unknown is as small as the fit's."""
         origin = self.map.value(np.zeros(self.problem.d), 0.0)
         if not isinstance(direction, Start):
             kinds = self.net.kinds(self.problem.d)
@@ -70,8 +67,16 @@ class GrowthCoordinates(DualCoordinates):
                 values = np.einsum("ai,ab,bi->i", w, cast(Array, quadratic_form(formula)), w)
                 origin = np.where(kinds == kind, values, origin)
         apart = copy(self)
-        apart.native, apart.map = False, replace(self.map, origin=origin)
+        apart.native, apart.map, apart.rtol = False, replace(self.map, origin=origin), rtol
         return apart
+
+    def _check(self, t: float, y: Array) -> str | None:
+        if self.map.origin is not None:
+            moved = np.abs(y) @ np.abs(self.reduced.B)
+            size = max(float(np.abs(self._mean(t, y)).max()), self.problem.coefficient_size)
+            if (self.map.slope(self._z(y), t) * moved).max() * _EPS > max(self.rtol, COARSE) * size:
+                return CANCELS
+        return super()._check(t, y)
 
     @cached_property
     def fastest(self) -> float:

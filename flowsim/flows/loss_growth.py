@@ -4,12 +4,13 @@ r"""The clock ``ln(1/L)`` in growth coordinates.
           q_i = \frac{w_i |\ell'(m_i)|}{\sum_j w_j \ell(m_j)}, \quad m_i = y_i f_i.
 
 For exponential tails q is the softmax of minus the margins and ln L comes by a sum of logarithms: nothing
-underflows, and z grows like ``ln ln(1/L)``. With ``T = 1/L(0)`` time is integrated as ``s = ln(t + T)``,
+underflows, and z grows like ``ln ln(1/L)``. With T no longer than 1/L(0) time is integrated as ``s = ln(t + T)``,
 ``ds/d sigma = exp(ln(1/L) - s)``, until it overflows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -39,6 +40,8 @@ class GrowthLossClock(GrowthCoordinates):
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array) -> None:
         super().__init__(net, problem, scale, direction, native=False)
         self.map = replace(self.map, cap=CAP)  # predictions grow like ln(1/L): exponents stay far below
+        if self.visible_part < 1.0:
+            self.map = self.summed_apart(scale, direction).map
 
     @cached_property
     def log_weights(self) -> Array:
@@ -55,8 +58,7 @@ class GrowthLossClock(GrowthCoordinates):
 
     def loss_terms(self, y: Array) -> tuple[Array, Array, Array, Array]:
         """ln L, minus its slopes ``y q``, curvatures over n L, and the predictor's slope in z at states (..., N)."""
-        exponents = self.map.exponents(self._z(y), 0.0)
-        margins = self.problem.y * self._reduced.predict(self.map.mean(exponents))
+        margins = self.problem.y * self._reduced.predict(self._mean(0.0, y))
         assert self.problem.loss_function.margin_logs is not None
         value, slope, curvature = self.problem.loss_function.margin_logs(margins)
         total = self._log_sum(value)
@@ -65,7 +67,7 @@ class GrowthLossClock(GrowthCoordinates):
             total - np.log(self.problem.n),
             self.problem.y * np.exp(slope + over),
             np.exp(curvature + over),
-            self.map.derivative(exponents, self.map.modes.rate),
+            self.map.slope(self._z(y), 0.0),
         )
 
     @property
@@ -75,11 +77,9 @@ class GrowthLossClock(GrowthCoordinates):
 
     @cached_property
     def ivp(self) -> InitialValueProblem:
-        rows = len(self.reduced.b)
-        first = -self.loss_terms(np.zeros(rows + 1))[0]
         return InitialValueProblem(
             rhs=self._rhs,
-            y0=np.append(np.zeros(rows), first),
+            y0=np.append(np.zeros(len(self.reduced.b)), self.log_unit_of_time),
             jacobian=self._jacobian,
             step_limit=self._step_limit,
             check=self._check,
@@ -88,7 +88,13 @@ class GrowthLossClock(GrowthCoordinates):
     @property
     def first(self) -> float:
         """``ln(1/L)`` at the start."""
-        return float(self.ivp.y0[-1])
+        return -float(self.loss_terms(np.zeros(len(self.reduced.b) + 1))[0])
+
+    @cached_property
+    def log_unit_of_time(self) -> float:
+        """ln T: of the time in which the loss changes at the start, if it is shorter than 1/L."""
+        _, force, _, slope = self.loss_terms(np.zeros(len(self.reduced.b) + 1))
+        return self.first - math.log(max(1.0, slope @ (self._rate(force) @ self.reduced.B) ** 2))
 
     def _rhs(self, t: float, y: Array) -> Array:
         log_loss, force, _, _ = self.loss_terms(y)
@@ -129,7 +135,7 @@ class GrowthLossClock(GrowthCoordinates):
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         size = len(self.reduced.b)
-        return 0.0, np.append(np.full(size, _SAFETY * rtol / np.sqrt(size)), rtol)
+        return 0.0, np.append(np.full(size, _SAFETY * self.visible_part * rtol / np.sqrt(size)), rtol)
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta / d sigma``."""
@@ -147,7 +153,7 @@ class GrowthLossClock(GrowthCoordinates):
     def _time(self, step: NDArray[np.intp], position: Array, y: Array) -> Array:
         known = -self.log_loss(y) < LAST_TIME
         with np.errstate(over="ignore"):
-            time = np.expm1(np.where(known, y[:, -1] - self.first, 0.0)) * np.exp(self.first)
+            time = np.expm1(np.where(known, y[:, -1] - self.log_unit_of_time, 0.0)) * np.exp(self.log_unit_of_time)
         return np.where(known, time, np.inf)
 
 

@@ -13,7 +13,7 @@ from flowsim.problem.problems import Problem
 _SMALL = 1e-4
 CANCELS = "coefficients are small differences of terms so large that their rounding exceeds `rtol`"
 #: Runs whose rounding exceeds the tolerance, and this, are taken in other coordinates.
-_COARSE = 1e-8
+COARSE = 1e-8
 _ROUNDINGS = 4.0 * float(np.finfo(float).eps)
 
 
@@ -37,4 +37,4 @@ def is_small(problem: Problem, terms: float) -> bool:
 
 def is_lost(part: float, rtol: float, folds: float = 1.0) -> bool:
     """Whether rounding of terms, exponentials of so many e-folds, exceeds the tolerance of coefficients."""
-    return _ROUNDINGS * folds > max(rtol, _COARSE) * part
+    return _ROUNDINGS * folds > max(rtol, COARSE) * part

@@ -121,16 +121,6 @@ def test_the_native_method_is_refused_where_it_would_round_coefficients_away():
         run(fs.DiagonalNetwork("u*v"), 1e7, None, method="native")
 
 
-def test_linear_networks_whose_large_products_cancel_are_refused():
-    rng = np.random.default_rng(1)
-    U, V = rng.standard_normal((4, 3)), rng.standard_normal((1, 3))
-    start = {"U": np.hstack([U, -U]), "V": np.hstack([V, V])}
-    with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
-        fs.gradient_flow(fs.LinearNetwork(6), fs.Regression(*data()), 1e-14, alpha=1e7, start=start)
-    free = fs.gradient_flow(fs.LinearNetwork(3), fs.Regression(*data()), 1e-14, alpha=1e7, start={"U": U, "V": V})
-    assert free.success
-
-
 def test_descent_is_refused_where_weights_cancel_as_well():
     with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
         fs.gradient_descent(fs.DiagonalNetwork("u**2 - v**2"), fs.Regression(*data()), 1e-16, 5, alpha=1e7)
@@ -143,3 +133,60 @@ def test_modified_flows_of_large_alpha_are_solved_to_the_tolerance_or_refused():
     assert_allclose(found.beta, right, atol=1e-6 * np.abs(right).max())
     with pytest.raises(ValueError, match="`alpha` must be smaller"):
         fs.modified_flow(net, problem, 1e-14, 3e-12, alpha=1e6)
+
+
+def linear_start(kind):
+    """U and V with U V^T = 0."""
+    rng, Q = np.random.default_rng(3), np.linalg.qr(np.random.default_rng(4).standard_normal((3, 3)))[0]
+    return rng.standard_normal((4, 2)) @ Q[:, :2].T, (kind == "unaligned") * rng.standard_normal((1, 1)) * Q[:, 2]
+
+
+@pytest.mark.parametrize(("alpha", "kind"), [(3e3, "unaligned"), (1e6, "one layer")])
+def test_linear_networks_that_start_from_zero_fit_with_the_kernel_of_both_layers(alpha, kind):
+    X, y = data()
+    U, V = linear_start(kind)
+    kernel = (U @ U.T + (V @ V.T) * np.eye(4)) @ X.T / 6  # beta' = -(g V V^T + U U^T g) to first order
+    right = solve_ivp(lambda t, b: kernel @ (y - X @ b), (0, 3), np.zeros(4), "LSODA", TIMES, rtol=1e-11, atol=1e-13)
+    traj = fs.gradient_flow(
+        fs.LinearNetwork(U.shape[1]), fs.Regression(X, y), 3 / alpha**2, alpha=alpha, start={"U": U, "V": V},
+        t_eval=TIMES / alpha**2,
+    )  # fmt: skip
+    assert_allclose(traj.beta[..., 0], right.y.T, atol=2e-6 * np.abs(right.y).max())
+
+
+def test_linear_networks_whose_large_products_cancel_are_refused():
+    U, V = linear_start("unaligned")
+    mirrored = {"U": np.hstack([U, -U]), "V": np.ones((1, 6))}
+    with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
+        fs.gradient_flow(fs.LinearNetwork(6), fs.Regression(*data()), 1e-14, alpha=1e7, start=mirrored)
+    with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
+        fs.gradient_flow(fs.LinearNetwork(3), fs.Regression(*data()), 1e-14, alpha=1e7, start={"U": U, "V": V})
+    assert fs.gradient_flow(
+        fs.LinearNetwork(3), fs.Regression(*data()), 1e-14, alpha=1e7, start={"U": U + 1, "V": V + 1}
+    ).success
+
+
+def test_unequal_starts_are_refused_once_the_dual_is_rounded_above_their_small_differences():
+    X, y = data()
+    start, problem = {"u": np.array([1e6, 1e-2, 1e-2, 1e-2]), "v": 0.0}, fs.Regression(X[:3], y[:3])
+    with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
+        fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 10.0, start=start)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "exponential"])
+def test_the_clock_of_the_loss_reads_the_same_kernel(loss):
+    X, y = data()
+    values = []
+    for alpha in (10.0, 1e6):
+        problem = fs.Problem(X[:3], np.sign(y[:3]), loss=loss)
+        traj = fs.gradient_flow(
+            fs.DiagonalNetwork("u*v"), problem, 4.0, alpha=alpha, clock="log_loss", t_eval=[1.0, 2.0, 4.0]
+        )  # fmt: skip
+        values.append(np.column_stack([traj.t * alpha**2, traj.beta]))
+    slope = {"logistic": lambda f, s: -s / (1 + np.exp(s * f)), "exponential": lambda f, s: -s * np.exp(-s * f)}[loss]
+    steps = solve_ivp(
+        lambda t, b: -2 * X[:3].T @ slope(X[:3] @ b, np.sign(y[:3])) / 3, (0, values[1][-1, 0]), np.zeros(4), "LSODA",
+        values[1][:, 0], rtol=1e-11, atol=1e-13,
+    )  # fmt: skip
+    assert_allclose(values[1][:, 1:], steps.y.T, rtol=3e-6, atol=3e-6)
+    assert_allclose(values[0], values[1], rtol=1e-2)
