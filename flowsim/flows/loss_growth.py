@@ -94,7 +94,7 @@ class GrowthLossClock(GrowthCoordinates):
     def log_unit_of_time(self) -> float:
         """ln T: of the time in which the loss changes at the start, if it is shorter than 1/L."""
         _, force, _, slope = self.loss_terms(np.zeros(len(self.reduced.b) + 1))
-        return self.first - math.log(max(1.0, slope @ (self._rate(force) @ self.reduced.B) ** 2))
+        return self.first - math.log(max(1.0, float(slope @ (self._rate(force) @ self.reduced.B) ** 2)))
 
     def _rhs(self, t: float, y: Array) -> Array:
         log_loss, force, _, _ = self.loss_terms(y)
