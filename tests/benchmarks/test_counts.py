@@ -67,7 +67,7 @@ def test_a_logistic_flow_takes_no_more_steps_and_factorisations(alpha: str, limi
 
 
 @pytest.mark.parametrize(
-    ("loss", "digits", "steps"), [("logistic", 100, 180), ("logistic", 1_000_000, 369), ("exponential", 1_000_000, 380)]
+    ("loss", "digits", "steps"), [("logistic", 100, 213), ("logistic", 1_000_000, 425), ("exponential", 1_000_000, 418)]
 )
 def test_a_loss_far_below_floats_takes_some_hundred_steps(loss: str, digits: int, steps: int) -> None:
     run = separable_run(loss, digits)
@@ -179,6 +179,7 @@ def test_a_flow_at_rest_costs_no_more_steps_to_a_later_horizon(name: str) -> Non
     assert flow(1e12).stats["steps"] <= 1.3 * flow(1e3).stats["steps"]
 
 
+@pytest.mark.slow
 def test_noise_at_depth_3_takes_some_hundred_steps() -> None:
     # 528 to 656 of SciPy's LSODA, as rounding decides.
     within(horizons.cases()["depth 3, noise 0.3, alpha 1"](1e3).stats, steps=656)

@@ -70,6 +70,7 @@ def test_other_networks_have_their_rows() -> None:
 
 
 @pytest.mark.parametrize("loss", [pytest.param("logistic", marks=pytest.mark.slow), "exponential"])
+@pytest.mark.slow
 def test_separable_data_have_margins_instead_of_an_end(loss: str) -> None:
     rows = fs.certify(UV, separable(loss))
     found = statuses(rows)

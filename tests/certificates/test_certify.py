@@ -76,6 +76,7 @@ def test_paper_one_holds_on_an_orthogonal_design(orthogonal_problem: fs.Regressi
     assert np.count_nonzero(soft) == 4
 
 
+@pytest.mark.slow
 def test_depth_three_has_a_trap_at_the_origin_and_a_shrunken_end(orthogonal_problem: fs.Regression) -> None:
     net = fs.DiagonalNetwork(depth=3, noise=fs.UniformNoise(0.4))
     rows = fs.certify(net, orthogonal_problem, theorems="2503.11891")

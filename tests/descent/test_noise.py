@@ -107,6 +107,7 @@ def test_a_step_on_a_batch_uses_the_rows_of_that_batch_only(problem) -> None:
         for multiplicative in (False, True)
     ],
 )
+@pytest.mark.slow
 def test_a_step_of_stochastic_sam_is_the_expected_step_on_average(problem, kind, multiplicative) -> None:
     """8000 single steps: E theta_1 = theta_0 - h * field(theta_0), within 5 standard errors in every weight."""
     net = fs.DiagonalNetwork(depth=3, noise=kind({"w1": 0.3, "w2": 0.1, "w3": 0.2}, multiplicative))

@@ -132,6 +132,7 @@ def test_a_dark_screen_and_a_telephone(page: Any, address: str) -> None:
     assert wide[0] <= wide[1] == 375
 
 
+@pytest.mark.slow
 def test_every_control_has_a_name(page: Any) -> None:
     unnamed = page.execute_script(
         "return [...document.querySelectorAll('#controls input')].filter(i => !i.labels.length).map(i => i.outerHTML)"

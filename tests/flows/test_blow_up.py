@@ -64,6 +64,7 @@ def test_the_same_as_along_the_curve_itself_where_both_work(formula, monkeypatch
     np.testing.assert_allclose(distance.speed, curve.speed, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_cube_blows_up_in_its_closed_form():
     # u' = 3 g u^2 with g = 1 as long as u is small.
     for alpha in ("1e-30", "1e-1000"):

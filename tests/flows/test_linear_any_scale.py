@@ -55,7 +55,7 @@ def check(index: int) -> None:
     assert traj.imbalance_drift <= 1e-9
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("index", range(7))
 def test_the_flow_is_that_of_exact_arithmetic(index: int) -> None:
     check(index)
@@ -86,6 +86,7 @@ def test_what_was_learned_is_unlearned_and_learned_with_the_other_sign() -> None
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("decay", [0.0, 0.05])
+@pytest.mark.slow
 def test_pretrained_weights_of_any_imbalance_leave_what_is_tiny_alone(decay: float) -> None:
     """What U^T U - V^T V keeps of them is no small number next to which alpha would be rounding."""
     rng = np.random.default_rng(11)

@@ -124,6 +124,7 @@ def test_a_long_run_of_explicit_steps_is_pickled() -> None:
     np.testing.assert_array_equal(again.beta, traj.beta)
 
 
+@pytest.mark.slow
 def test_small_starts_keep_shrinking_parts_in_columns_of_their_own() -> None:
     """In one floating-point matrix the parts that shrink first and grow later would be off by 2e-3 here."""
     rng = np.random.default_rng([9, 24])

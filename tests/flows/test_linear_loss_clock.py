@@ -131,6 +131,7 @@ def test_several_targets_go_to_the_nuclear_margin() -> None:
     assert 1 <= seen.bound[-1] / seen.margin[-1] < 1 + 2e-3
 
 
+@pytest.mark.slow
 def test_losses_that_no_float_holds_are_reached_in_some_hundred_steps() -> None:
     """The softmax weights of the loss then are those of a complementarity problem, a hundred million times as stiff."""
     problem = separable(2, 8, 4, 2)

@@ -35,6 +35,7 @@ def part(value: float, a: float, b: float, log_alpha: float, times: np.ndarray) 
 
 
 @pytest.mark.parametrize(("alpha", "factor"), [("1e-60", "V"), pytest.param("1e-200", "U", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_jumps_and_the_drift_after_them_are_right_at_and_inside_the_steps(alpha: str, factor: str) -> None:
     problem = fs.Regression(np.sqrt(2.0) * np.eye(2), np.sqrt(2.0) * np.diag(VALUES))
     a, b = (0.0, 2 * ETA**2) if factor == "U" else (2 * ETA**2, 0.0)

@@ -58,6 +58,7 @@ def test_the_clock_shows_the_same_flow_as_time(loss: str) -> None:
     np.testing.assert_allclose(run.at(length, "arclength").beta, other.at(length, "arclength").beta, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fixed_scale_goes_to_the_l1_margin_and_vanishing_scale_first_freezes_the_active_set() -> None:
     problem = separable(1)
     ends = np.array([10.0, 1e2, 1e4, 1e6]) * LN10

@@ -33,6 +33,7 @@ def exact(alpha: str, times: list[float]) -> np.ndarray:
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize(("alpha", "share"), [("1e-3", 400.0), ("1e-9", 4.0), ("1e-16", 4.0), ("1e-1000", 4.0)])
+@pytest.mark.slow
 def test_those_of_higher_order_wait_while_the_others_grow(alpha, share):
     net, problem = fs.DiagonalNetwork(["u*v", "u*v*w", "u*v"]), fs.Regression(X, Y)
     gamma = -float(oracles.gmpy2.log(mpfr(alpha)))

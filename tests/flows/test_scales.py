@@ -193,7 +193,7 @@ def test_units_change_no_flow_with_weight_decay_or_without_targets(p: int) -> No
 UNITS = [(-282, 112), (250, -250), (0, 500), (-500, 120)]
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("method", ["auto", "LSODA", "BDF", "Radau", "DOP853"])
 @pytest.mark.parametrize("extra", ["", "noise", "decay", "schedule", "pretrained"])
 def test_every_method_sees_quadratic_networks_in_units_of_their_data(method: str, extra: str) -> None:

@@ -65,6 +65,7 @@ def in_weights(h: float, delta: float, batch: int, W: np.ndarray, V: np.ndarray,
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize(("delta", "batch", "h", "t_end", "order"), [(0.5, 8, 0.05, 2.0, 1.0), (0.0, 2, 0.5, 0.5, 0.5)])
+@pytest.mark.slow
 def test_strong_order(delta: float, batch: int, h: float, t_end: float, order: float) -> None:
     """On the same Brownian paths: against the finest step, and that one against the weights' own equation."""
     fine, paths = 2**12, 200

@@ -80,6 +80,7 @@ def test_other_formulas_decay_in_their_weights(formula: str) -> None:
     np.testing.assert_allclose(traj.beta, right, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_coordinates_and_methods_agree() -> None:
     net = fs.DiagonalNetwork("u*v", weight_decay=0.1)
     schedule = fs.DiagonalNetwork("u*v", weight_decay=fs.DecaySchedule([1e9], [0.1, 0.0]))
@@ -110,6 +111,7 @@ def test_the_limit_process_with_decay_is_the_lasso_and_flows_approach_it() -> No
 @pytest.mark.parametrize(
     "rates", [(0.3, 0.05), (0.0, 0.4), (0.1, 0.5, 0.02)], ids=["falls", "begins", "rises and falls"]
 )
+@pytest.mark.slow
 def test_a_schedule_in_the_limit_is_a_chain_of_processes_by_their_states(rates: tuple[float, ...]) -> None:
     """On the accelerated clock K is of the size of ln(1/alpha), as the walls are: the flow keeps to the chain."""
     rng = np.random.default_rng(1)

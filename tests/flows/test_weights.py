@@ -168,6 +168,7 @@ def test_curve_coordinates_hold_a_gradient_that_cancels(alpha: str) -> None:
             assert abs(exact / mp.mpf(float(traj.t[row])) - 1) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_balance_that_rounding_breaks_never_decides_where_weights_go():
     """Weights that start equal stay equal: one ends at 0, which rounding in a linear solve turned to -0.15."""
     rng = np.random.default_rng(0)

@@ -66,6 +66,7 @@ def test_saddles_are_minimisers_on_the_cone_of_the_duals(loss: str) -> None:
 
 
 @pytest.mark.parametrize("seeds", [range(24), pytest.param(range(24, 100), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.slow
 def test_a_hundred_paths_are_approached_at_order_one_and_stand_at_minimisers(seeds: range) -> None:
     for seed in seeds:
         problem = draw(seed, ("logistic", "log-cosh", "poisson")[seed % 3], mixing=0.5)

@@ -76,6 +76,7 @@ def test_floating_point_equals_rational_arithmetic_with_penalties(seeds: range) 
         np.testing.assert_allclose(path.saddles, exact.saddles, atol=1e-9 * max(1.0, np.abs(exact.saddles).max()))
 
 
+@pytest.mark.slow
 def test_the_end_has_the_least_weighted_l1_norm_among_solutions() -> None:
     for seed in range(300):
         X, y = random_problem(seed)

@@ -45,6 +45,7 @@ def test_jump_times_are_knots_of_lars_up_to_the_first_drop(name: str) -> None:
     np.testing.assert_allclose(path.jump_times[:count], 1 / alphas[:count], rtol=1e-9)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SCIKIT + STATSMODELS)
 def test_whole_paths_on_rounded_tables_are_those_of_rational_arithmetic(name: str) -> None:
     """Three digits a column: dependent columns are dependent exactly, and ties are ties."""

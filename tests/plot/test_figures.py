@@ -109,6 +109,7 @@ def test_the_excess_loss_is_drawn_down_to_that_of_the_flow_not_of_the_limit() ->
     assert (flow.loss[-1] - least) / 20 < bottom < flow.loss[-1] - least < flow.loss[0] - least < top
 
 
+@pytest.mark.slow
 def test_overviews_of_ten_and_of_two_hundred_columns_have_four_full_panels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((150, 200))

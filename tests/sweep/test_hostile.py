@@ -41,6 +41,7 @@ def fuzz(target: str, count: int, folder: Path, first: int = 0) -> dict[str, int
     return found
 
 
+@pytest.mark.slow
 def test_two_thousand_hostile_formulas_are_read_or_refused(tmp_path: Path) -> None:
     found = fuzz("formula", 2000, tmp_path)
     assert min(found["read"], found["ValueError"]) > 200  # both sides of the fence are tried

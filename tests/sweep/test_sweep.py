@@ -165,6 +165,7 @@ def test_failed_points_stay_failed_until_they_are_asked_for_again(tmp_path: Path
     assert calls.read_text().split() == ["1", "2", "3", "2"]
 
 
+@pytest.mark.slow
 def test_a_point_that_kills_its_worker_is_found_and_the_others_finish() -> None:
     result = fs.sweep(dies_at_two, {"x": range(12)}, workers=2)
     assert_array_equal(result["value"], [0, 1, np.nan, *range(3, 12)])

@@ -100,6 +100,7 @@ def test_a_failed_generation_leaves_nothing_behind(folder: Path) -> None:
     assert list(folder.glob("*")) == []
 
 
+@pytest.mark.slow
 def test_processes_that_publish_at_once_agree_on_one_intact_file(tmp_path: Path) -> None:
     code = (
         "from flowsim.symbolic.codegen import load_generated\n"

@@ -89,7 +89,7 @@ def noisy(formula: str, noise: Noise):
     return net, Uncompiled(net), net.kinds(D), noise.stds(net.weights)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
 @noises
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_mean_and_field_are_those_of_sampled_noise(formula: str, noise: Noise) -> None:
@@ -126,7 +126,7 @@ def test_mean_and_field_are_those_of_sampled_noise(formula: str, noise: Noise) -
         agree(-feature * (feature * phi - target) * slope[a], field[a, 0])
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("noise", [None, *NOISES], ids=str)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_jacobian_is_the_central_difference_of_the_field(formula: str, noise: Noise | None) -> None:
@@ -184,6 +184,7 @@ def compiled_equals_text(formula: str, noise: Noise | None) -> None:
         np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-14, err_msg=name)
 
 
+@pytest.mark.sampled(4)
 @noises
 @pytest.mark.parametrize("formula", ["w1*w2*w3*w4", "2*a*b + (a**2 + b**2 + c**2)*c", "u*tanh(v)"])
 def test_noise_of_std_0_is_no_noise(formula: str, noise: Noise) -> None:

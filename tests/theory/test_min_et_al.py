@@ -153,6 +153,7 @@ def whitened(values: list[float]) -> fs.Regression:
     return fs.Regression(X, X @ (left * np.array(values)) @ right.T)
 
 
+@pytest.mark.slow
 def test_small_starts_learn_rank_by_rank_with_jumps_at_the_predicted_times() -> None:
     problem = whitened([3.0, 1.6, 1.0, 0.6])
     net = fs.LinearNetwork(10)
