@@ -124,6 +124,7 @@ def test_a_falsified_flow_is_seen(
     assert row.status == "violated", (row.measured, row.error, row.tolerance, row.hypothesis)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("change", [{"lift": 1e-3}, {"late": 1.001}])
 def test_a_falsified_escape_is_seen(monkeypatch: pytest.MonkeyPatch, change: dict[str, float]) -> None:
     class Late(Falsified):
@@ -158,6 +159,7 @@ def test_the_dual_of_a_vanishing_start_is_a_combination_of_rows(size: float) -> 
     assert fs.certify(UV, problem, theorems="l1-max-margin")[0].status == "holds"
 
 
+@pytest.mark.slow
 def test_what_a_large_alpha_does_not_resolve_is_not_violated() -> None:
     for alpha, verdict in (("1e-2", "not resolved"), ("1e-3", "holds")):
         assert fs.certify(UV, ZERO_COLUMN, alpha=alpha, theorems="escape")[0].status == verdict

@@ -252,6 +252,7 @@ def test_skewed_moments_enter_exactly() -> None:
     np.testing.assert_allclose(v, second - mean**2, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_mixed_network_is_its_formulas_side_by_side() -> None:
     formulas = [*FORMULAS, "u**4"]
     d = len(formulas)
