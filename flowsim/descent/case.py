@@ -124,9 +124,8 @@ class Case:
         squares = np.ldexp(own.mantissa**2, np.clip(2 * own.exponent, -2000, 1000))
         terms, start = (np.abs(own.coefficient) * squares).sum(axis=0), (own.coefficient * squares).sum(axis=0)
         if in_weights and self.parts is None:
-            terms = self.scale.value**2 * np.abs(_monomials(cast(DiagonalNetwork, self.net), self.direction)).sum(
-                axis=0
-            )
+            monomials = _monomials(cast(DiagonalNetwork, self.net), self.direction)
+            terms = self.scale.value**2 * np.abs(monomials).sum(axis=0)
         part = visible_part(self.problem, start, float(terms.max()))
         return part < 1.0 and is_lost(part, 0.0)
 

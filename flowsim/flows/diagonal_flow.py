@@ -54,10 +54,15 @@ _FEW_ENTRIES = 4096
 
 
 def diagonal_flow(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike | Logs] | State | None,
-    pretrained: Mapping[str, ArrayLike] | None, coordinates: str,
-    events: Event | EventFunction | Sequence[Event | EventFunction], options: FlowOptions,
-) -> Trajectory:  # fmt: skip
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    start: Mapping[str, ArrayLike | Logs] | State | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+    coordinates: str,
+    events: Event | EventFunction | Sequence[Event | EventFunction],
+    options: FlowOptions,
+) -> Trajectory:
     """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked but for `events`.
 
     Raises ValueError for a combination that has no flow, such as `pretrained` weights beside a state; IntegrationError
@@ -114,10 +119,9 @@ class _Prepared:
     safe_size: float
 
     def run(self, problem: Problem, options: FlowOptions) -> Trajectory:
-        info = {**self.info, "formulas": list(self.info["formulas"])}
         run = partial(
-            run_flow, problem=problem, acceleration=self.acceleration, exponent=self.exponent, info=info,
-            safe_size=self.safe_size,
+            run_flow, problem=problem, acceleration=self.acceleration, exponent=self.exponent, safe_size=self.safe_size,
+            info={**self.info, "formulas": list(self.info["formulas"])},
         )  # fmt: skip
         try:
             return run(self.coordinates, options=options._replace(method=self.method))
@@ -144,9 +148,14 @@ def _info(net: DiagonalNetwork, scale: InitialScale, is_default_start: bool) -> 
 
 
 def _prepare(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, parts: Start | None, asked: Asked,
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    parts: Start | None,
+    asked: Asked,
     info: dict[str, Any],
-) -> _Prepared:  # fmt: skip
+) -> _Prepared:
     method, clock = asked.method, asked.clock
     time = longest(net, scale, asked.t_end, clock)
     chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, asked, time)
@@ -227,9 +236,14 @@ def _in_units(
 
 
 def _for_good(
-    growth: GrowthCoordinates, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array,
-    horizon: float, exponent: int,
-) -> Coordinates:  # fmt: skip
+    growth: GrowthCoordinates,
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    horizon: float,
+    exponent: int,
+) -> Coordinates:
     """Coordinates that come to rest, where decay moves z for so long that its rounding would be visible in beta.
 
     The unit of time of `growth` is 2 to the power `exponent` of that of `horizon`.
@@ -318,9 +332,15 @@ def choose(
 
 
 def _along_curves(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, clock: InitialScale, rtol: float,
-    native: bool, horizon: float,
-) -> Coordinates | str:  # fmt: skip
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    clock: InitialScale,
+    rtol: float,
+    native: bool,
+    horizon: float,
+) -> Coordinates | str:
     """Coordinates along the curves of the weights from their start, or why there are none."""
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
     is_singular = any(origin_of(formula).order == 0 for formula in net.distinct)
@@ -342,9 +362,14 @@ def _along_curves(
 
 
 def _in_weights(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, free: bool, growth_applies: bool,
+    net: DiagonalNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    direction: Array,
+    free: bool,
+    growth_applies: bool,
     advice: str | None,
-) -> Coordinates:  # fmt: skip
+) -> Coordinates:
     """The weights as coordinates; if `free`, distances from mirrors where symmetric weights need them.
 
     `advice` is part of the error message for a start that is too small.

@@ -40,9 +40,14 @@ class GrowthCoordinates(DualCoordinates):
     rtol: float  #: of the coefficients, where they are summed apart
 
     def __init__(
-        self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, *,
+        self,
+        net: DiagonalNetwork,
+        problem: Problem,
+        scale: InitialScale,
+        direction: Array | Start,
+        *,
         native: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         growth = ExponentialMap.of(net, problem, scale, direction)
         cap = cap_of(problem, growth)
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)

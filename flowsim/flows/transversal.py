@@ -48,9 +48,16 @@ class TransversalError:
         self.tripped = False
 
     def look(
-        self, t: float, w: Array, kernels: Kernels, kind: NDArray[np.int64], std: Array, s2: Array, problem: Problem,
+        self,
+        t: float,
+        w: Array,
+        kernels: Kernels,
+        kind: NDArray[np.int64],
+        std: Array,
+        s2: Array,
+        problem: Problem,
         decayed: float = 0.0,
-    ) -> str | None:  # fmt: skip
+    ) -> str | None:
         """The reason to stop at time t and weights w (k, d), the end of a step; None if errors are small.
 
         `decayed`: the integral of the weight decay up to t.

@@ -54,9 +54,15 @@ def _of_completion(problem: MatrixCompletion) -> dict[str, Any]:
 
 
 def make_problem(
-    y: Any, loss: str, sample_weight: Any, feature_names: Any, X: Any = None, values: Any = None, columns: Any = None,
+    y: Any,
+    loss: str,
+    sample_weight: Any,
+    feature_names: Any,
+    X: Any = None,
+    values: Any = None,
+    columns: Any = None,
     rows: Any = None,
-) -> Problem:  # fmt: skip
+) -> Problem:
     """The problem of these fields, with a sparse X if its parts are given."""
     names = feature_names.tolist()
     if X is None:
