@@ -156,7 +156,8 @@ class _Run:
         self.stats["steps"] += count
         self.stats["explicit_steps"] += count
         self.chain = self.chain or StepChain(self.problem, self.frame)
-        for t, h, *ends in zip(course.t.tolist(), np.diff(course.t).tolist(), course.states, course.states[1:]):  # noqa: B905
+        lengths = np.diff(course.t).tolist()
+        for t, h, *ends in zip(course.t[:-1].tolist(), lengths, course.states[:-1], course.states[1:], strict=True):
             self.steps.append(ExplicitStep(t, h, self.chain, len(self.chain.steps)))
             self.chain.steps.append((h, *ends, self.turn))
         self.times += course.t[1:].tolist()
