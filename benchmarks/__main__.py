@@ -8,9 +8,11 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figures import draw
-from benchmarks.harness import Report, environment
+from benchmarks.harness import Report
+from benchmarks.targets import COLUMNS, targets
 
 #: case -> one line; each is a module with ``run(quick) -> Report``
 CASES = {
@@ -33,21 +35,24 @@ CASES = {
 
 def table(folder: Path) -> str:
     """Every stored result in one Markdown page, with its figures."""
-    machine = environment()
-    parts = [
-        "# Benchmarks\n",
-        f"Processor: {machine['processor']}, {machine['cores']} cores; Python {machine['python']}; "
-        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-        + ". Each result holds its raw repeats and the environment of its own run.\n",
-    ]
+    parts: list[str] = []
+    machines: dict[str, None] = {}
     for case in CASES:
         path = folder / f"{case}.json"
         if path.exists():
             content = json.loads(path.read_text(encoding="utf-8"))
-            content.pop("environment")
+            machines[_machine(content.pop("environment"))] = None
             parts.append(Report(**content).markdown())
+    kept = Report("targets", "Targets", list(COLUMNS), [each.row() for each in targets(folder)])
+    parts = ["# Benchmarks\n", *machines, "Each result holds its raw repeats.\n", kept.markdown(), *parts]
     parts += [f"![{path.stem}]({path.name})\n" for path in draw(folder)]
     return "\n".join(parts)
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    machine = f"{environment['processor']}, {environment['cores']} cores"
+    return f"Processor: {machine}; Python {environment['python']}; {versions}.\n"
 
 
 def main(arguments: list[str] | None = None) -> int:

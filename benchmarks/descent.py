@@ -16,9 +16,9 @@ from flowsim.descent.tiles import LANES, ROWS, aligned, tile
 from flowsim.solvers.simd import add_up
 
 #: (n, d, steps timed); the budget of one step is this share of the two products.
-SIZES = {(20, 50): (400_000, 0.8), (200, 2000): (4000, 1.0)}
+SIZES = {(20, 50): 400_000, (200, 2000): 4000}
 #: Throughput per trajectory of many runs over that of one.
-MANY, GAIN = 64, 3.0
+MANY = 64
 NORMALS = "normal numbers of a noisy step"
 
 
@@ -60,19 +60,17 @@ def run(quick: bool) -> Report:
 def _run(quick: bool) -> Report:
     rows, raw, notes = [], {}, []
     peak = _peak()
-    for (n, d), (steps, share) in SIZES.items():
+    for (n, d), steps in SIZES.items():
         case = _measure(n, d, steps // (4 if quick else 1), repeats=3 if quick else 9)
         raw[f"n={n}, d={d}"] = case
         micro = {name: best(values) * 1e6 for name, values in case.items()}
         bare = micro["two BLAS products, compiled loop"]
         for name, value in micro.items():
-            limit = ""
-            if name == "one run":
-                limit = f"<= {share:g} of the products: {'met' if value <= share * bare else 'missed'}"
+            beside = ""
             if name.startswith(f"{MANY} "):
                 gain = micro["one run"] / value if "step sizes" in name else micro["one noisy run"] / value
-                limit = f"{gain:.2f} times one alone; asked: {GAIN:g}, {'met' if gain >= GAIN else 'missed'}"
-            rows.append([f"{n} x {d}", name, f"{value:.3f}", f"{value / bare:.2f}", limit])
+                beside = f"{gain:.2f} times one alone"
+            rows.append([f"{n} x {d}", name, f"{value:.3f}", f"{value / bare:.2f}", beside])
         least = 2 * n * d / peak
         for what, bound, one in (
             ("products at the multiplier's peak", least, "one run"),
@@ -97,7 +95,7 @@ def _run(quick: bool) -> Report:
     return Report(
         "descent",
         "Gradient descent on u*v, microseconds per step and run",
-        ["n x d", "what", "us", "of the products", "limit"],
+        ["n x d", "what", "us", "of the products", ""],
         rows,
         notes,
         raw,

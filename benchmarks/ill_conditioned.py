@@ -16,7 +16,7 @@ from flowsim.network import InitialScale
 
 Array = NDArray[np.float64]
 
-ALPHA, TARGET, ASKED = "1e-100", 1e-5, 5.0
+ALPHA, TARGET = "1e-100", 1e-5
 NET = fs.DiagonalNetwork("u*v")
 #: Exponents are cut off here: far above one, below overflow.
 _CAP = 600.0

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import CASES, main
+import benchmarks
+from benchmarks.__main__ import CASES, main, table
 from benchmarks.harness import Point, Report, Series, best, limited, time_at_error, timed
+from benchmarks.targets import Target
 
 
 def series(*pairs: tuple[float | None, float]) -> Series:
@@ -53,6 +56,20 @@ def test_an_unknown_case_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["weather"])
     assert "unknown case 'weather'" in capsys.readouterr().err
+
+
+def test_the_stored_page_is_what_the_stored_results_say(tmp_path: Path) -> None:
+    stored = Path(benchmarks.__file__).parent / "results"
+    for result in stored.glob("*.json"):
+        shutil.copy(result, tmp_path)
+    assert table(tmp_path) == (stored / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_target_is_met_on_its_side_of_the_bound() -> None:
+    assert Target("ratio", 5.0, 5.0, least=True).row() == ["ratio", "at least 5", "5", "met"]
+    assert not Target("ratio", 4.9, 5.0, least=True).met
+    assert Target("seconds", 3.0, 3.0).met
+    assert Target("seconds", 3.1, 3.0).row() == ["seconds", "at most 3", "3.1", "missed"]
 
 
 @pytest.mark.slow
