@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.flows.chambers import ChamberCoordinates
 from flowsim.flows.coordinates import Coordinates, NativeCoordinates
@@ -39,7 +38,6 @@ from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start, read_sta
 from flowsim.problem import Problem, Regression, require_squares, single_target
 from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import State, Trajectory
-from flowsim.results.events import Event, EventFunction, as_events
 from flowsim.solvers import SeparableFlow, Status
 from flowsim.symbolic.clock import acceleration
 
@@ -59,19 +57,14 @@ def diagonal_flow(
     scale: InitialScale,
     start: Mapping[str, ArrayLike | Logs] | State | None,
     pretrained: Mapping[str, ArrayLike] | None,
-    coordinates: str,
-    events: Event | EventFunction | Sequence[Event | EventFunction],
     options: FlowOptions,
 ) -> Trajectory:
-    """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked but for `events`.
+    """The flow of a diagonal network: arguments as in :func:`flowsim.gradient_flow`, checked.
 
     Raises ValueError for a combination that has no flow, such as `pretrained` weights beside a state; IntegrationError
     for a start below the range of floats in coordinates that need it, and where the run cannot reach its end.
     """
-    if events:
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beta", *net.weights), (problem.d,))
-        options = options._replace(events=as_events(events, shapes, options.rtol, lambda: problem.coefficient_size))
-    asked = Asked(coordinates, options.method, options.clock, options.rtol, options.t_end)
+    asked = Asked(options.coordinates, options.method, options.clock, options.rtol, options.t_end)
     if start is None and pretrained is None and asked.clock != "log_loss" and _is_soon_prepared(net, problem):
         kept = _from_default_start(net, problem, scale, asked)
         if kept is not None:
@@ -94,7 +87,17 @@ def diagonal_flow(
         if parts is not None:
             raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
         return log_loss_flow(net, problem, scale, direction, options, acceleration=acceleration(net, scale), info=info)
-    return _prepare(net, problem, scale, direction, parts, asked, info).run(problem, options)
+    case = FlowCase(net, problem, scale, direction if parts is None else parts)
+    return _prepare(case, asked, info).run(problem, options)
+
+
+class FlowCase(NamedTuple):
+    """What is integrated, and from where."""
+
+    net: DiagonalNetwork
+    problem: Problem
+    scale: InitialScale
+    direction: Any  #: (k, d), which the scale multiplies; or the start itself, a Start
 
 
 class Asked(NamedTuple):
@@ -120,9 +123,13 @@ class _Prepared:
 
     def run(self, problem: Problem, options: FlowOptions) -> Trajectory:
         run = partial(
-            run_flow, problem=problem, acceleration=self.acceleration, exponent=self.exponent, safe_size=self.safe_size,
+            run_flow,
+            problem=problem,
+            acceleration=self.acceleration,
+            exponent=self.exponent,
+            safe_size=self.safe_size,
             info={**self.info, "formulas": list(self.info["formulas"])},
-        )  # fmt: skip
+        )
         try:
             return run(self.coordinates, options=options._replace(method=self.method))
         except IntegrationError as error:
@@ -147,18 +154,11 @@ def _info(net: DiagonalNetwork, scale: InitialScale, is_default_start: bool) -> 
     }
 
 
-def _prepare(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    parts: Start | None,
-    asked: Asked,
-    info: dict[str, Any],
-) -> _Prepared:
+def _prepare(case: FlowCase, asked: Asked, info: dict[str, Any]) -> _Prepared:
+    net, problem, scale, _ = case
     method, clock = asked.method, asked.clock
     time = longest(net, scale, asked.t_end, clock)
-    chosen, reason, exponents = _in_units(net, problem, scale, direction, parts, asked, time)
+    chosen, reason, exponents = _in_units(case, asked, time)
     if method == "auto":
         # LSODA may step to where an exponential overflows, and does not recover.
         scheduled = not isinstance(net.weight_decay, float)
@@ -199,7 +199,7 @@ def _from_default_start(net: DiagonalNetwork, problem: Problem, scale: InitialSc
     found = kept[0] if kept else None
     if found is None or found[0] != X or found[1] != y:
         direction, info = net.direction(None, single_target(problem).d), _info(net, scale, True)
-        kept[:] = [found := (X, y, _prepare(net, problem, scale, direction, None, asked, info))]
+        kept[:] = [found := (X, y, _prepare(FlowCase(net, problem, scale, direction), asked, info))]
     return found[2]
 
 
@@ -213,37 +213,30 @@ def _is_native(coordinates: Any) -> bool:
     return bool(getattr(coordinates, "native", hasattr(coordinates, "integrate")))
 
 
-def _in_units(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, parts: Start | None, asked: Asked,
-    horizon: float,
-) -> tuple[Any, str | None, Exponents]:  # fmt: skip
+def _in_units(case: FlowCase, asked: Asked, horizon: float) -> tuple[Any, str | None, Exponents]:
     """Coordinates of data scaled by powers of two to near one, why they are not growth coordinates, the exponents."""
+    net, problem, scale, start = case
+    in_logarithms = isinstance(start, Start)
     free = asked.coordinates in ("auto", "growth", "log")
     exponents = exponents_for(net, problem, free, asked.method in ("auto", "native"))
-    own, data = exponents.network(net), exponents.problem(problem)
-    until = math.inf if exponents.k else horizon
-    start = direction if parts is None else exponents.start(parts)
-    inner, reason = choose(own, data, exponents.scale(scale), start, asked, until)
-    free = asked.coordinates == asked.method == "auto" and parts is None
+    own = FlowCase(
+        exponents.network(net),
+        exponents.problem(problem),
+        exponents.scale(scale),
+        exponents.start(start) if in_logarithms else start,
+    )
+    inner, reason = choose(own, asked, math.inf if exponents.k else horizon)
+    free = asked.coordinates == asked.method == "auto" and not in_logarithms
     if free and isinstance(inner, GrowthCoordinates) and inner.native:
-        inner = _for_good(inner, own, data, scale, direction, horizon, exponents.time)
+        inner = _for_good(inner, own._replace(scale=scale), horizon, exponents.time)
     if exponents.k and not (exponents.degree == 2 or _is_native(inner)):  # weights are integrated unscaled
         exponents = replace(exponents, k=0)
-        own, data = exponents.network(net), exponents.problem(problem)
-        start = direction if parts is None else parts
-        inner, _ = choose(own, data, scale, start, asked._replace(coordinates="weights"))
+        own = case._replace(net=exponents.network(net), problem=exponents.problem(problem))
+        inner, _ = choose(own, asked._replace(coordinates="weights"))
     return ScaledCoordinates(cast(NativeCoordinates, inner), exponents) if exponents.k else inner, reason, exponents
 
 
-def _for_good(
-    growth: GrowthCoordinates,
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    horizon: float,
-    exponent: int,
-) -> Coordinates:
+def _for_good(growth: GrowthCoordinates, case: FlowCase, horizon: float, exponent: int) -> Coordinates:
     """Coordinates that come to rest, where decay moves z for so long that its rounding would be visible in beta.
 
     The unit of time of `growth` is 2 to the power `exponent` of that of `horizon`.
@@ -252,24 +245,26 @@ def _for_good(
         return growth
     with np.errstate(over="ignore"):
         folds = float(growth.map.decay.max()) * float(np.ldexp(horizon, -exponent))
-    if isinstance(problem, Regression):
-        return measured_from_rest(growth, problem) if folds > _FELT else growth
-    if direction.size > _FEW or not folds > max(_LONG, _LATE * scale.gamma):
+    if isinstance(case.problem, Regression):
+        return measured_from_rest(growth, case.problem) if folds > _FELT else growth
+    if case.direction.size > _FEW or not folds > max(_LONG, _LATE * case.scale.gamma):
         return growth
-    symmetric = ChamberCoordinates(net, problem, scale, direction)
+    symmetric = ChamberCoordinates(*case)
     return symmetric if symmetric.is_wall.all() else growth
 
 
-def choose(
-    net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start, options: Asked,
-    horizon: float = math.inf,
-) -> tuple[Coordinates, str | None]:  # fmt: skip
+def choose(case: FlowCase, options: Asked, horizon: float = math.inf) -> tuple[Coordinates, str | None]:
+    """The coordinates of a flow until a time, and why they are not growth coordinates.
+
+    Raises ValueError where those asked for are not exact; IntegrationError where none resolves the start.
+    """
+    net, problem, scale, direction = case
     asked, method, rtol = options.coordinates, options.method, options.rtol
+    own = case._replace(scale=_UNIT_SCALE) if isinstance(direction, Start) else case
     if net.noise is not None and not isinstance(problem, Regression):
         from flowsim.flows.noisy_loss import noisy_loss_coordinates
 
-        own = _UNIT_SCALE if isinstance(direction, Start) else scale
-        return noisy_loss_coordinates(net, problem, own, direction, asked, method), None
+        return noisy_loss_coordinates(*own, asked, method), None
     # A number or a schedule: an isinstance check against a protocol costs as much as some steps of a small flow.
     scheduled = not isinstance(net.weight_decay, float)
     if method == "native" and scheduled:
@@ -282,29 +277,28 @@ def choose(
     if reason is not None and asked == "growth":
         raise ValueError(f"`coordinates` cannot be 'growth' for {net}: {reason}.")
     if reason is None and asked in ("auto", "growth"):
-        own = _UNIT_SCALE if isinstance(direction, Start) else scale
-        growth = GrowthCoordinates(net, problem, own, direction, native=native_growth)
+        growth = GrowthCoordinates(*own, native=native_growth)
         if native_growth and not native and method == "auto" and growth.starts_too_fast():
-            growth = GrowthCoordinates(net, problem, own, direction, native=False)
+            growth = GrowthCoordinates(*own, native=False)
         if growth.cancels(rtol):
             if method == "native":
                 raise ValueError(f"`method` cannot be 'native' at `alpha` = {scale}: {CANCELS}; leave it out.")
-            growth = growth.summed_apart(own, direction, rtol)
+            growth = growth.summed_apart(own.scale, direction, rtol)
         return growth, None
     clock = scale
     if isinstance(direction, Start):
         scale, direction = direction.collapsed()
+        case = FlowCase(net, problem, scale, direction)
     shrinks = bool(net.noise is not None and net.noise.stds(net.weights).any()) or bool(net.weight_decay)
     admits = admits_shrinking if shrinks else admits_products
-    not_log = admits(net, problem, scale, direction, rtol)
+    not_log = admits(*case, rtol)
     if not_log is None and not native_growth:
         takes = method not in ("auto", "native")
         not_log = f"`method` is {method!r}; 'auto' takes them" if takes else "the loss has no compiled derivatives"
     if not_log is None and asked in ("auto", "log"):
         try:
             if shrinks:
-                shrinking = ShrinkingMap(net, problem, scale, direction, clock)
-                return ShrinkingCoordinates(net, problem, shrinking), reason
+                return ShrinkingCoordinates(net, problem, ShrinkingMap(*case, clock)), reason
             return DualCoordinates(net, problem, ProductMap(net, scale, direction, clock)), reason
         except ArithmeticError as error:
             not_log = str(error)
@@ -312,7 +306,7 @@ def choose(
         raise ValueError(f"`coordinates` cannot be 'log' for {net}: {not_log}.")
     plain, why_not = not net.is_mixed and net.distinct[0].product_of is not None, not_log
     if asked == "curve" or (asked == "auto" and not plain):
-        curves = _along_curves(net, problem, scale, direction, clock, rtol, native_growth, horizon)
+        curves = _along_curves(case, clock, rtol, native_growth, horizon)
         if not isinstance(curves, str):
             return curves, reason
         why_not = curves
@@ -325,23 +319,15 @@ def choose(
     advice = f"{names} coordinates, which have no such limit, are not taken here: {why_not}" if why_not else None
     if asked == "weights" and net.noise is None and not net.weight_decay:
         advice = "leave out `coordinates`: others, which have no such limit, are taken where they are exact"
-    chosen = _in_weights(net, problem, scale, direction, asked == "auto", reason is None, advice)
+    chosen = _in_weights(case, asked == "auto", reason is None, advice)
     if is_lost(getattr(chosen, "visible_part", 1.0), rtol):
         raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha` or a larger `rtol`.")
     return chosen, reason
 
 
-def _along_curves(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    clock: InitialScale,
-    rtol: float,
-    native: bool,
-    horizon: float,
-) -> Coordinates | str:
+def _along_curves(case: FlowCase, clock: InitialScale, rtol: float, native: bool, horizon: float) -> Coordinates | str:
     """Coordinates along the curves of the weights from their start, or why there are none."""
+    net, problem, scale, direction = case
     native = native and problem.d <= SeparableFlow.MOST_WITH_LOSS
     is_singular = any(origin_of(formula).order == 0 for formula in net.distinct)
     reach = horizon * gradient_bound(problem, scale, direction) if net.is_mixed or is_singular else math.inf
@@ -361,21 +347,14 @@ def _along_curves(
         return str(error)
 
 
-def _in_weights(
-    net: DiagonalNetwork,
-    problem: Problem,
-    scale: InitialScale,
-    direction: Array,
-    free: bool,
-    growth_applies: bool,
-    advice: str | None,
-) -> Coordinates:
+def _in_weights(case: FlowCase, free: bool, growth_applies: bool, advice: str | None) -> Coordinates:
     """The weights as coordinates; if `free`, distances from mirrors where symmetric weights need them.
 
     `advice` is part of the error message for a start that is too small.
     """
-    if net.noise is not None or net.weight_decay:
-        noisy = ChamberCoordinates(net, problem, scale, direction)
+    scale = case.scale
+    if case.net.noise is not None or case.net.weight_decay:
+        noisy = ChamberCoordinates(*case)
         if noisy.too_small:
             raise IntegrationError(
                 f"`alpha` = {scale} puts weights, or the rates they grow at, below the range of floats; "
@@ -383,10 +362,10 @@ def _in_weights(
             )
         noisy.at_floor = advice
         return noisy
-    chosen = WeightCoordinates(net, problem, scale, direction, growth_applies=growth_applies)
+    chosen = WeightCoordinates(*case, growth_applies=growth_applies)
     chosen.advice, chosen.at_floor = advice or chosen.advice, advice
     if free and chosen.guard.watched.any() and not chosen.unresolved:
-        symmetric = ChamberCoordinates(net, problem, scale, direction)
+        symmetric = ChamberCoordinates(*case)
         if not symmetric.too_small:
             return symmetric
     if chosen.too_small:

@@ -22,5 +22,6 @@ class FlowOptions(NamedTuple):
     max_steps: int
     progress: bool = False
     estimate_error: bool = False
+    coordinates: str = "auto"
     #: the first occurrence of a terminal one ends the run
     events: Sequence[Event] = ()

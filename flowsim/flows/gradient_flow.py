@@ -134,35 +134,63 @@ def gradient_flow(
         raise ValueError("`t_eval` needs `t_end`.")
     end = math.inf if t_end is None else positive("t_end", t_end)
     points = None if t_eval is None else check_times(t_eval, end)
-    options = FlowOptions(end, clock, points, method, rtol, atol, max_steps, progress, bool(estimate_error))
+    options = FlowOptions(
+        t_end=end,
+        clock=clock,
+        t_eval=points,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        max_steps=max_steps,
+        progress=progress,
+        estimate_error=bool(estimate_error),
+        coordinates=coordinates,
+        events=_events(net, problem, events, rtol),
+    )
 
     def run(end: float) -> Trajectory:
-        return _flow(net, problem, scale, start, pretrained, coordinates, events, options._replace(t_end=end))
+        return _flow(net, problem, scale, start, pretrained, options._replace(t_end=end))
 
     return run(end) if t_end is not None else flow_to_rest(run, net, problem, scale, clock, rtol)
 
 
+def _events(
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Problem,
+    events: Event | EventFunction | Sequence[Event | EventFunction],
+    rtol: float,
+) -> tuple[Event, ...]:
+    """The events, once their functions are known to read states of the network."""
+    if not events:
+        return ()
+    d, m = problem.d, problem.n_targets
+    if isinstance(net, LinearNetwork):
+        shapes: dict[str, tuple[int, ...]] = {"beta": (d, m), "U": (d, net.width), "V": (m, net.width)}
+    else:
+        shapes = dict.fromkeys(("beta", *net.weights), (d,))
+    return as_events(events, shapes, rtol, lambda: problem.coefficient_size)
+
+
 def _flow(
-    net: DiagonalNetwork | LinearNetwork, problem: Problem, scale: InitialScale,
-    start: Mapping[str, ArrayLike | Logs] | State | None, pretrained: Mapping[str, ArrayLike] | None, coordinates: str,
-    events: Event | EventFunction | Sequence[Event | EventFunction], options: FlowOptions,
-) -> Trajectory:  # fmt: skip
+    net: DiagonalNetwork | LinearNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    start: Mapping[str, ArrayLike | Logs] | State | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+    options: FlowOptions,
+) -> Trajectory:
     """The flow of a network of either kind."""
     measured = isinstance(problem, MatrixSensing)
-    if measured and not isinstance(net, LinearNetwork):
-        raise ValueError(f"`net` must be a LinearNetwork for measurements of a matrix; received {net!r}.")
-    if isinstance(net, LinearNetwork) and net.noise is not None and not measured:
+    if not isinstance(net, LinearNetwork):
+        if measured:
+            raise ValueError(f"`net` must be a LinearNetwork for measurements of a matrix; received {net!r}.")
+        return diagonal_flow(net, problem, scale, start, pretrained, options)
+    if net.noise is not None and not measured:
         require_squares(problem, "weight noise on a LinearNetwork (gradient_descent draws noise with any loss)")
-    if isinstance(net, LinearNetwork):
-        m, h = problem.n_targets, net.width
-        shapes: dict[str, tuple[int, ...]] = {"beta": (problem.d, m), "U": (problem.d, h), "V": (m, h)}
-        options = options._replace(events=as_events(events, shapes, options.rtol, lambda: problem.coefficient_size))
-        if coordinates != "auto":
-            raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {coordinates!r}.")
-        from flowsim.flows.loss_frames import linear_flow_on
+    if options.coordinates != "auto":
+        raise ValueError(f"`coordinates` must be 'auto' for a LinearNetwork; received {options.coordinates!r}.")
+    if isinstance(start, State):
+        raise ValueError("`start` can be a state for a DiagonalNetwork only.")
+    from flowsim.flows.loss_frames import linear_flow_on
 
-        if isinstance(start, State):
-            raise ValueError("`start` can be a state for a DiagonalNetwork only.")
-        plain = cast("Mapping[str, ArrayLike] | None", start)
-        return linear_flow_on(net, problem, scale, plain, pretrained, options)
-    return diagonal_flow(net, problem, scale, start, pretrained, coordinates, events, options)
+    return linear_flow_on(net, problem, scale, cast("Mapping[str, ArrayLike] | None", start), pretrained, options)
