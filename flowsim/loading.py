@@ -29,13 +29,31 @@ from flowsim.studies.limit_study import LimitStudy, Rate
 _MAKERS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        Block, Certificate, Certificates, Escape, LimitStudy, LinearData, LinearSaddlePath, LossBlock, LossData,
-        MatrixCompletion, MatrixSensing, MeasuredBlock, MeasuredData, RankPlateau, Rate, SaddlePath, StochasticFlow,
+        Block,
+        Certificate,
+        Certificates,
+        Escape,
+        LimitStudy,
+        LinearData,
+        LinearSaddlePath,
+        LossBlock,
+        LossData,
+        MatrixCompletion,
+        MatrixSensing,
+        MeasuredBlock,
+        MeasuredData,
+        RankPlateau,
+        Rate,
+        SaddlePath,
+        StochasticFlow,
         TabulatedMemory,
     )
 } | {
-    "Loss": lambda name: LOSSES[name], "OriginCurves": make_curves, "Problem": make_problem, "Regression": make_problem,
-}  # fmt: skip
+    "Loss": lambda name: LOSSES[name],
+    "OriginCurves": make_curves,
+    "Problem": make_problem,
+    "Regression": make_problem,
+}
 
 
 def load(path: str | os.PathLike[str]) -> Any:

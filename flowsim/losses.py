@@ -4,6 +4,14 @@ from flowsim.problem.losses import EXPONENTIAL, LOG_COSH, LOGISTIC, LOSSES, POIS
 from flowsim.symbolic.loss_formula import from_formula, latex
 
 __all__ = [
-    "EXPONENTIAL", "LOGISTIC", "LOG_COSH", "LOSSES", "POISSON", "PSEUDO_HUBER", "SQUARED", "Loss", "from_formula",
+    "EXPONENTIAL",
+    "LOGISTIC",
+    "LOG_COSH",
+    "LOSSES",
+    "POISSON",
+    "PSEUDO_HUBER",
+    "SQUARED",
+    "Loss",
+    "from_formula",
     "latex",
-]  # fmt: skip
+]

@@ -15,7 +15,7 @@ _NARROWEST = 20
 
 def text_table(
     headings: Sequence[str], rows: Iterable[Sequence[Any]], *, left: Collection[str] = (), title: str = ""
-) -> str:  # fmt: skip
+) -> str:
     """Rows under headings, the columns `left` to the left; the widest are folded to the width of the terminal."""
     cells = [list(headings), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

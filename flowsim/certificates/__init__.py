@@ -15,6 +15,21 @@ from flowsim.certificates.registry import THEOREMS, Theorem
 from flowsim.certificates.setting import Setting
 
 __all__ = [
-    "THEOREMS", "Certificate", "Certificates", "Setting", "Theorem", "any_loss", "certify", "curves", "decay", "ends",
-    "linear_limits", "linear_networks", "noise", "saddles", "separable_data", "sharpness", "shrinkage",
-]  # fmt: skip
+    "THEOREMS",
+    "Certificate",
+    "Certificates",
+    "Setting",
+    "Theorem",
+    "any_loss",
+    "certify",
+    "curves",
+    "decay",
+    "ends",
+    "linear_limits",
+    "linear_networks",
+    "noise",
+    "saddles",
+    "separable_data",
+    "sharpness",
+    "shrinkage",
+]

@@ -45,10 +45,14 @@ def energy_balance(setting: Setting) -> Evidence:
     rise = float(np.diff(loss).max(initial=0.0)) / total
     error = max(float(np.abs(fallen - spent).max()) / total, rise)
     return Evidence(
-        f"no noise and no decay; {len(points)} steps in {flow.info['coordinates']} coordinates", total,
-        float(fallen[-1]), error, _BALANCE,
-        "largest difference along the run, or rise of the loss, over the whole fall", {"rise": rise},
-    )  # fmt: skip
+        f"no noise and no decay; {len(points)} steps in {flow.info['coordinates']} coordinates",
+        total,
+        float(fallen[-1]),
+        error,
+        _BALANCE,
+        "largest difference along the run, or rise of the loss, over the whole fall",
+        {"rise": rise},
+    )
 
 
 def _speed_squared(setting: Setting, problem: Problem, state: State) -> Array:
@@ -86,8 +90,10 @@ def stationary_end(setting: Setting) -> Evidence:
     worst = int(np.argmax(slack))
     return Evidence(
         f"convex loss ({problem.loss_function.name}); {int(active.sum())} of {problem.d} coordinates active at the end",
-        "KKT conditions", f"off by {slack[worst]:.1e}", float(slack[worst]),
+        "KKT conditions",
+        f"off by {slack[worst]:.1e}",
+        float(slack[worst]),
         end_tolerance(setting, float(slack[worst])),
         "largest violation of the optimality conditions, relative to max |grad L(0)|",
         {"coordinate": problem.feature_names[worst], "loss": float(problem.loss(beta))},
-    )  # fmt: skip
+    )

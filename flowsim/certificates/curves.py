@@ -111,9 +111,14 @@ def conserved_imbalance(setting: Setting) -> Evidence:
     moved = float(np.abs(w[:, -1] - w[:, 0]).max() / np.abs(w[:, 0]).max())
     drift = float(np.abs(gap - gap[:, :1]).max() / np.abs(gap[:, 0]).max())
     return Evidence(
-        f"no noise; measured while the weights move by {moved:.2g} of themselves", 0.0, drift, drift, 1e-6,
-        "largest change of w_1^2 - w_l^2, relative to its size", {"t_end": t_end},
-    )  # fmt: skip
+        f"no noise; measured while the weights move by {moved:.2g} of themselves",
+        0.0,
+        drift,
+        drift,
+        1e-6,
+        "largest change of w_1^2 - w_l^2, relative to its size",
+        {"t_end": t_end},
+    )
 
 
 @theorem(
@@ -139,9 +144,14 @@ def mirror_flow(setting: Setting) -> Evidence:
     scale = float(np.abs(predicted).max())
     error = float(np.abs(measured - predicted).max()) / scale
     return Evidence(
-        f"product of {depth} weights at alpha = {alpha:.3g}, in {flow.info['coordinates']} coordinates", 0.0, error,
-        error, 1e-5, "largest difference of the two over the run, relative to the largest", {"alpha": alpha},
-    )  # fmt: skip
+        f"product of {depth} weights at alpha = {alpha:.3g}, in {flow.info['coordinates']} coordinates",
+        0.0,
+        error,
+        error,
+        1e-5,
+        "largest difference of the two over the run, relative to the largest",
+        {"alpha": alpha},
+    )
 
 
 def _mirror(start: Array, beta: Array) -> Array:

@@ -67,9 +67,11 @@ def decay_lasso(setting: Setting) -> Evidence:
 
 
 @theorem(
-    "decay-effective-scale", WOODWORTH,
-    "once decay is switched off, the flow ends at the entropy minimiser of alpha exp(-K)", with_decay=True,
-)  # fmt: skip
+    "decay-effective-scale",
+    WOODWORTH,
+    "once decay is switched off, the flow ends at the entropy minimiser of alpha exp(-K)",
+    with_decay=True,
+)
 def effective_scale(setting: Setting) -> Evidence:
     decay = _decay(setting)
     net, problem = setting.diagonal, setting.problem
@@ -92,9 +94,13 @@ def effective_scale(setting: Setting) -> Evidence:
     for _ in range(_DOUBLINGS):
         try:
             flow = gradient_flow(
-                DiagonalNetwork(text, weight_decay=schedule), problem, t_end, alpha=scale.text, start=setting.start,
+                DiagonalNetwork(text, weight_decay=schedule),
+                problem,
+                t_end,
+                alpha=scale.text,
+                start=setting.start,
                 rtol=setting.rtol,
-            )  # fmt: skip
+            )
         except IntegrationError as failure:
             raise UnresolvedError(str(failure)) from None
         if flow.loss[-1] <= _SOLVED * start:

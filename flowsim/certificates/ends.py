@@ -70,10 +70,14 @@ def least_squares(setting: Setting) -> Evidence:
     beta = setting.flows[1].beta[-1]
     error = float(np.abs(beta - target).max() / np.abs(target).max())
     return Evidence(
-        f"X has full column rank {problem.d}", float(np.abs(target).max()), float(np.abs(beta).max()), error,
-        end_tolerance(setting, error), "largest difference of a coordinate, relative to the largest (shown)",
+        f"X has full column rank {problem.d}",
+        float(np.abs(target).max()),
+        float(np.abs(beta).max()),
+        error,
+        end_tolerance(setting, error),
+        "largest difference of a coordinate, relative to the largest (shown)",
         {"predicted": target, "measured": beta},
-    )  # fmt: skip
+    )
 
 
 @theorem("lasso-average", BERTHIER, "u*v: until the first deactivation the time average of beta is the Lasso at 1/t")
@@ -103,10 +107,13 @@ def lasso_average(setting: Setting) -> Evidence:
         worst = max(worst, float(slack.max() / np.abs(setting.correlation).max()))
     return Evidence(
         f"{len(times)} plateaus before " + (f"the first deactivation at {last:.6g}" if leaving else "the end"),
-        "KKT conditions of the Lasso at 1/t", f"off by {worst:.1e}", worst, 1e-3,
+        "KKT conditions of the Lasso at 1/t",
+        f"off by {worst:.1e}",
+        worst,
+        1e-3,
         "largest violation of the Lasso's optimality conditions, relative to max |X^T y| / n",
         {"times": times, "first_deactivation": leaving[0] if leaving else None},
-    )  # fmt: skip
+    )
 
 
 def _average(flow: Trajectory, time: float) -> Array:
@@ -140,8 +147,11 @@ def entropy_bias(setting: Setting) -> Evidence:
     rows = np.linalg.svd(setting.X, full_matrices=False)[2][: setting.rank]
     outside = float(np.linalg.norm(z - rows.T @ (rows @ z)) / np.linalg.norm(z))
     return Evidence(
-        f"rank {setting.rank} < d = {problem.d}; integrated in the weights at alpha = {alpha:.3g}", 0.0, outside,
-        max(outside, fit), 1e-5,
+        f"rank {setting.rank} < d = {problem.d}; integrated in the weights at alpha = {alpha:.3g}",
+        0.0,
+        outside,
+        max(outside, fit),
+        1e-5,
         "share of asinh(beta / alpha^2) outside the row space, or distance of X beta from that of the minimiser",
         {"misfit": fit, "alpha": alpha},
-    )  # fmt: skip
+    )

@@ -147,13 +147,18 @@ def saddles(setting: Setting) -> Evidence:
     errors = np.abs(beta - expected).reshape(len(kept), -1).max(axis=1) / size
     return Evidence(
         f"{len(kept)} of {len(path.ranks)} plateaus resolved at alpha = {setting.once(_scales)[0]}",
-        "ranks " + ", ".join(map(str, path.ranks[kept])), f"off by {errors.max():.1e}", float(errors.max()), _RESOLVED,
-        "distance at mid-plateau, relative to the largest coefficient", {"errors": errors},
-    )  # fmt: skip
+        "ranks " + ", ".join(map(str, path.ranks[kept])),
+        f"off by {errors.max():.1e}",
+        float(errors.max()),
+        _RESOLVED,
+        "distance at mid-plateau, relative to the largest coefficient",
+        {"errors": errors},
+    )
 
 
-@theorem("linear-rank-minimisers", GREEDY, "plateaus of U V^T are stationary among the matrices of their rank",
-         any_loss=True)  # fmt: skip
+@theorem(
+    "linear-rank-minimisers", GREEDY, "plateaus of U V^T are stationary among the matrices of their rank", any_loss=True
+)
 def rank_minimisers(setting: Setting) -> Evidence:
     plain_network(setting)
     path, problem = setting.once(_path), setting.problem
@@ -169,13 +174,22 @@ def rank_minimisers(setting: Setting) -> Evidence:
         errors.append(along / scale + float(values[rank:].max(initial=0.0)) / largest)
     return Evidence(
         f"{len(kept)} of {len(path.ranks)} plateaus resolved at alpha = {setting.once(_scales)[0]}",
-        "ranks " + ", ".join(map(str, path.ranks[kept])), f"off by {max(errors):.1e}", float(max(errors)), _RESOLVED,
-        "gradient along the singular spaces, relative to that at 0, and what exceeds the rank", {"errors": errors},
-    )  # fmt: skip
+        "ranks " + ", ".join(map(str, path.ranks[kept])),
+        f"off by {max(errors):.1e}",
+        float(max(errors)),
+        _RESOLVED,
+        "gradient along the singular spaces, relative to that at 0, and what exceeds the rank",
+        {"errors": errors},
+    )
 
 
-@theorem("linear-jump-times", OWN, "jump r + 1 comes when the sorted levels, rising at the spectrum of S, reach 1",
-         with_decay=True, any_loss=True)  # fmt: skip
+@theorem(
+    "linear-jump-times",
+    OWN,
+    "jump r + 1 comes when the sorted levels, rising at the spectrum of S, reach 1",
+    with_decay=True,
+    any_loss=True,
+)
 def jump_times(setting: Setting) -> Evidence:
     path = setting.once(_path)
     if "least coupling" in path.message:
@@ -199,10 +213,14 @@ def jump_times(setting: Setting) -> Evidence:
     errors = off[seen]
     order = np.log2(np.abs(first / path.jump_times - 1)[seen] / np.abs(second / path.jump_times - 1)[seen])
     return Evidence(
-        f"{int(seen.sum())} of {len(seen)} jumps seen at both scales", _listed(path.jump_times), _listed(extrapolated),
-        float(errors.max()), _EXTRAPOLATED, "largest relative error, extrapolated to alpha = 0",
+        f"{int(seen.sum())} of {len(seen)} jumps seen at both scales",
+        _listed(path.jump_times),
+        _listed(extrapolated),
+        float(errors.max()),
+        _EXTRAPOLATED,
+        "largest relative error, extrapolated to alpha = 0",
         {"order in 1/ln(1/alpha)": float(np.median(order)), "first": first, "second": second},
-    )  # fmt: skip
+    )
 
 
 def _listed(times: Array) -> str:
@@ -236,8 +254,9 @@ def min_norm_end(setting: Setting) -> Evidence:
     spectrum = setting.once(spectrum_of)
     if path.width < min(spectrum.target.shape):
         raise NotMetError(f"width {path.width} is too narrow to reach it")
-    return _end(setting, f"rank X = {setting.rank}, d = {setting.problem.d}", spectrum.basis @ spectrum.target,
-                "least norm")  # fmt: skip
+    return _end(
+        setting, f"rank X = {setting.rank}, d = {setting.problem.d}", spectrum.basis @ spectrum.target, "least norm"
+    )
 
 
 @theorem(
@@ -250,13 +269,19 @@ def soft_thresholding(setting: Setting) -> Evidence:
         raise NotMetError("noise on one factor alone: that factor vanishes, and nothing is shrunk")
     path = _coupled(setting)
     return _end(
-        setting, f"threshold {_threshold(setting):.4g}, rank {path.ranks[-1]} at the end",
-        _formula(setting, path.width), "soft-thresholded fit",
-    )  # fmt: skip
+        setting,
+        f"threshold {_threshold(setting):.4g}, rank {path.ranks[-1]} at the end",
+        _formula(setting, path.width),
+        "soft-thresholded fit",
+    )
 
 
-@theorem("linear-nuclear-norm", OWN, "weight decay lambda: the flow ends at the minimum of L + lambda ||beta||_*",
-         with_decay=True)  # fmt: skip
+@theorem(
+    "linear-nuclear-norm",
+    OWN,
+    "weight decay lambda: the flow ends at the minimum of L + lambda ||beta||_*",
+    with_decay=True,
+)
 def nuclear_norm(setting: Setting) -> Evidence:
     net, problem = setting.linear, setting.problem
     if not net.weight_decay:
@@ -277,9 +302,13 @@ def nuclear_norm(setting: Setting) -> Evidence:
     outside = max(float(np.linalg.norm(rest, 2)) - net.constant_decay, 0.0)
     error = max(inside, outside) / (float(np.abs(setting.X.T @ problem.y).max()) / problem.n)
     return Evidence(
-        f"lambda = {net.constant_decay:g}; rank {most} at the end", "optimality conditions", f"off by {error:.1e}",
-        error, _RESOLVED, "largest violation, relative to X^T Y / n",
-    )  # fmt: skip
+        f"lambda = {net.constant_decay:g}; rank {most} at the end",
+        "optimality conditions",
+        f"off by {error:.1e}",
+        error,
+        _RESOLVED,
+        "largest violation, relative to X^T Y / n",
+    )
 
 
 @theorem(
@@ -301,10 +330,13 @@ def width_bound(setting: Setting) -> Evidence:
     return Evidence(
         f"widths {', '.join(str(w) for w, s in zip(WIDTHS, stated, strict=True) if s)}; a = {WIDTH_EXPONENT}; "
         f"each start may fail with probability {chance:.0e}",
-        ", ".join(f"{bound:.2g}" for bound in bounds[stated]), ", ".join(f"{d:.2g}" for d in distances[stated]),
-        float(ratio.max()), 1.0, "largest operator-norm distance over its bound",
+        ", ".join(f"{bound:.2g}" for bound in bounds[stated]),
+        ", ".join(f"{d:.2g}" for d in distances[stated]),
+        float(ratio.max()),
+        1.0,
+        "largest operator-norm distance over its bound",
         {"tightness": ratio, "widths": list(WIDTHS)},
-    )  # fmt: skip
+    )
 
 
 def _width_bound(width: int, k: int, curvatures: Array, target: Array) -> float:

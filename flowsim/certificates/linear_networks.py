@@ -113,9 +113,13 @@ def imbalance_conserved(setting: Setting) -> Evidence:
     drift = float(np.linalg.norm(gap - gap[0], axis=(1, 2)).max()) / size
     moved = float(np.linalg.norm(V[-1] - V[0])) / (float(np.linalg.norm(V, axis=(1, 2)).max()) or 1.0)
     return Evidence(
-        f"no noise; V moves by {moved:.2g} of its largest norm", 0.0, drift, drift, 1e-9,
+        f"no noise; V moves by {moved:.2g} of its largest norm",
+        0.0,
+        drift,
+        drift,
+        1e-9,
         "largest change in Frobenius norm, relative to the start",
-    )  # fmt: skip
+    )
 
 
 @theorem("linear-rate", PAPER, "L(t) - L* <= exp(-2 lambda_r(Sigma) c t) (L(0) - L*), c from imbalance and margin")
@@ -132,11 +136,14 @@ def exponential_rate(setting: Setting) -> Evidence:
     late = np.flatnonzero(seen)[-1]
     observed = float(-np.log(gap[late] / gap[0]) / flow.t[late])
     return Evidence(
-        f"c = {level:.4g}, margin {bound.margin:.3g}", rate, observed,
-        math.exp(min(float(ratio.max()), 700.0)), 1.0 + 1e-6,
+        f"c = {level:.4g}, margin {bound.margin:.3g}",
+        rate,
+        observed,
+        math.exp(min(float(ratio.max()), 700.0)),
+        1.0 + 1e-6,
         "largest loss over its bound; average observed rate shown against the predicted one",
         {"tightness": rate / observed, "c": level, "margin": bound.margin},
-    )  # fmt: skip
+    )
 
 
 def _min_norm(setting: Setting) -> Array:
@@ -178,9 +185,13 @@ def end_at_min_norm(setting: Setting) -> Evidence:
     target = _min_norm(setting)
     error = float(np.linalg.norm(setting.once(_invariant_run).beta[-1] - target) / np.linalg.norm(target))
     return Evidence(
-        f"rank {setting.rank} < d = {setting.problem.d}; start made to lie on the set", 0.0, error, error, 1e-6,
+        f"rank {setting.rank} < d = {setting.problem.d}; start made to lie on the set",
+        0.0,
+        error,
+        error,
+        1e-6,
         "distance of U V^T to the minimum-norm solution, relative to its norm",
-    )  # fmt: skip
+    )
 
 
 def wide_runs(setting: Setting) -> Array:
@@ -210,7 +221,10 @@ def width_law(setting: Setting) -> Evidence:
     predicted = 0.5 - 2 * a
     return Evidence(
         f"rank {setting.rank} < d = {setting.problem.d}; widths {WIDTHS[0]} to {WIDTHS[-1]}, a = {a}",
-        predicted, float(slope[0]), abs(float(slope[0]) - predicted), max(0.05, 4 * error),
+        predicted,
+        float(slope[0]),
+        abs(float(slope[0]) - predicted),
+        max(0.05, 4 * error),
         "difference of the fitted slope; tolerance 0.05 or four standard errors",
         {"widths": list(WIDTHS), "distances": distances, "std": error},
-    )  # fmt: skip
+    )

@@ -160,9 +160,12 @@ def balancing(setting: Setting) -> Evidence:
     moving = setting.problem.feature_variances > 0
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}; measured in weight coordinates to t = {flow.t[-1]:.3g}",
-        float(np.exp(-integral[-1][:, moving].max())), float(share[-1][:, moving].min()), float(error), 1e-4,
+        float(np.exp(-integral[-1][:, moving].max())),
+        float(share[-1][:, moving].min()),
+        float(error),
+        1e-4,
         "largest difference of the imbalance from its law, relative to its start (end of the fastest pair shown)",
-    )  # fmt: skip
+    )
 
 
 @theorem("balancing-rate", PAPER, "w_1^2 - w_l^2 decays at rate >= 2 s_i^2 eta^(2(L-1)), with = for L = 2")
@@ -179,11 +182,19 @@ def balancing_rate(setting: Setting) -> Evidence:
     if depth == 2:
         worst = int(np.argmax(np.abs(ratio[0] - 1)))
         return Evidence(
-            f"two layers, noise std {eta:g}", float(predicted[worst]), float(measured[0][worst]),
-            float(np.abs(ratio[0][worst] - 1)), 1e-4, "relative error of the decay rate, the worst coordinate",
-        )  # fmt: skip
+            f"two layers, noise std {eta:g}",
+            float(predicted[worst]),
+            float(measured[0][worst]),
+            float(np.abs(ratio[0][worst] - 1)),
+            1e-4,
+            "relative error of the decay rate, the worst coordinate",
+        )
     pair, worst = divmod(int(np.argmin(ratio)), ratio.shape[1])
     return Evidence(
-        f"product of {depth} weights, noise std {eta:g}", float(predicted[worst]), float(measured[pair, worst]),
-        float(1 / ratio[pair, worst]), 1 + 1e-6, "bound over measured rate, at the pair where they are closest",
-    )  # fmt: skip
+        f"product of {depth} weights, noise std {eta:g}",
+        float(predicted[worst]),
+        float(measured[pair, worst]),
+        float(1 / ratio[pair, worst]),
+        1 + 1e-6,
+        "bound over measured rate, at the pair where they are closest",
+    )

@@ -72,10 +72,14 @@ def jump_rate(setting: Setting) -> Evidence:
     order = np.log2(gaps[0][visible] / gaps[1][visible])
     measured = float(np.median(order))
     return Evidence(
-        hypothesis(setting), 1.0, measured, abs(measured - 1.0), 0.1,
+        hypothesis(setting),
+        1.0,
+        measured,
+        abs(measured - 1.0),
+        0.1,
         "median order of the jump-time error in x = 1/ln(1/alpha), or alpha^(L-2)",
         {"constant": gaps[1] / (setting.step / 2), "orders": order},
-    )  # fmt: skip
+    )
 
 
 @theorem(
@@ -91,10 +95,14 @@ def active_sets(setting: Setting) -> Evidence:
     signs = np.where(np.abs(beta) > 0.5 * np.minimum(least, size)[:, None], np.sign(beta), 0.0)
     wrong = int((signs != np.sign(saddles)).sum())
     return Evidence(
-        hypothesis(setting), f"{len(rows)} sign patterns", f"{wrong} coordinates differ", float(wrong), 0.5,
+        hypothesis(setting),
+        f"{len(rows)} sign patterns",
+        f"{wrong} coordinates differ",
+        float(wrong),
+        0.5,
         "coordinates whose sign differs, over all plateaus",
         {"sizes": [len(setting.path.active_sets[k]) for k in rows]},
-    )  # fmt: skip
+    )
 
 
 @theorem(
@@ -149,7 +157,11 @@ def orthogonal_design(setting: Setting) -> Evidence:
     times = np.abs(measured / predicted[jumps] - 1).max()
     values = np.abs(setting.flows[1].beta[-1][moving] / (c[moving] / variances[moving]) - 1).max()
     return Evidence(
-        "X^T X / n is diagonal", f"{len(jumps)} jumps at 1/|c_i|", f"within {times:.1e}", float(max(times, values)),
-        RESOLVED, "largest relative error of a jump time or a final value",
+        "X^T X / n is diagonal",
+        f"{len(jumps)} jumps at 1/|c_i|",
+        f"within {times:.1e}",
+        float(max(times, values)),
+        RESOLVED,
+        "largest relative error of a jump time or a final value",
         {"predicted": predicted[jumps], "measured": measured},
-    )  # fmt: skip
+    )

@@ -73,9 +73,11 @@ def _smoothed(setting: Setting, log_loss: Array) -> Array:
 
 
 @theorem(
-    "smoothed-margin", LYU_LI, "once L < 1/n the smoothed margin ln(1/(nL)) / ||theta||^2 never decreases",
+    "smoothed-margin",
+    LYU_LI,
+    "once L < 1/n the smoothed margin ln(1/(nL)) / ||theta||^2 never decreases",
     any_loss=True,
-)  # fmt: skip
+)
 def smoothed_margin(setting: Setting) -> Evidence:
     _margins(setting)
     if setting.problem.sample_weight is not None:
@@ -88,15 +90,21 @@ def smoothed_margin(setting: Setting) -> Evidence:
     drop = float(np.max(-np.diff(ratio) / ratio[1:], initial=0.0))
     return Evidence(
         f"separable data; {len(ratio)} steps from L = 1/n down to ln(1/L) = {-flow.log_loss[-1]:.3g}",
-        "never decreases", f"from {ratio[0]:.3e} to {ratio[-1]:.6g}", drop, _ROUNDING,
-        "largest fall from one step to the next, relative", {"first": ratio[0], "last": ratio[-1]},
-    )  # fmt: skip
+        "never decreases",
+        f"from {ratio[0]:.3e} to {ratio[-1]:.6g}",
+        drop,
+        _ROUNDING,
+        "largest fall from one step to the next, relative",
+        {"first": ratio[0], "last": ratio[-1]},
+    )
 
 
 @theorem(
-    "l1-max-margin", MOROSHKO, "u*v, fixed alpha, L -> 0: the direction of beta goes to the largest l1 margin",
+    "l1-max-margin",
+    MOROSHKO,
+    "u*v, fixed alpha, L -> 0: the direction of beta goes to the largest l1 margin",
     any_loss=True,
-)  # fmt: skip
+)
 def l1_max_margin(setting: Setting) -> Evidence:
     from scipy.optimize import nnls
 
@@ -127,11 +135,15 @@ def l1_max_margin(setting: Setting) -> Evidence:
             f"from alpha = {scale} the gap to the largest margin, {gap[-1]:.2g}, does not close by then"
         )
     return Evidence(
-        f"separable data, alpha = {scale}, ln(1/L) = " + ", ".join(f"{value:.0e}" for value in _LOOKS), best,
-        float((1.0 - gap[-1]) * best), max(float(falls.max()), outside / _DUAL, beyond), 1.0,
+        f"separable data, alpha = {scale}, ln(1/L) = " + ", ".join(f"{value:.0e}" for value in _LOOKS),
+        best,
+        float((1.0 - gap[-1]) * best),
+        max(float(falls.max()), outside / _DUAL, beyond),
+        1.0,
         "ratio of the gaps to the largest margin, each to the one before; or what of the dual is no combination of "
-        f"rows with weights >= 0, over {_DUAL:g}", {"gaps": gap, "outside": outside},
-    )  # fmt: skip
+        f"rows with weights >= 0, over {_DUAL:g}",
+        {"gaps": gap, "outside": outside},
+    )
 
 
 def _dual(scale: InitialScale, state: State) -> Array:
@@ -143,9 +155,11 @@ def _dual(scale: InitialScale, state: State) -> Array:
 
 
 @theorem(
-    "escape", PAPER, "alpha -> 0 on separable data: beta escapes along the active features alone, at the limit's time",
+    "escape",
+    PAPER,
+    "alpha -> 0 on separable data: beta escapes along the active features alone, at the limit's time",
     any_loss=True,
-)  # fmt: skip
+)
 def escape(setting: Setting) -> Evidence:
     _margins(setting)
     away = setting.limit.escape
@@ -179,10 +193,13 @@ def escape(setting: Setting) -> Evidence:
             )
     return Evidence(
         f"the active features separate the data from {away.time:.6g} on, with margin {away.margin:.6g}",
-        away.time, (2 * second[0] - first[0]) * away.time, float(off.max()), RESOLVED,
+        away.time,
+        (2 * second[0] - first[0]) * away.time,
+        float(off.max()),
+        RESOLVED,
         "relative error of the time (two alphas, extrapolated), or the largest coordinate at rest over the largest",
         {"margin": away.margin, "at_rest": second[1], "times": [first[0] * away.time, second[0] * away.time]},
-    )  # fmt: skip
+    )
 
 
 def _extrapolated(first: Array, second: Array) -> Array:

@@ -85,10 +85,13 @@ def least_hessian_trace(setting: Setting) -> Evidence:
     predicted = float(depth * variances @ np.abs(beta[chosen]) ** (2 - 2 / depth))
     measured = _least(trace, depth, len(chosen), setting.rng())
     return Evidence(
-        f"product of {depth} weights; {len(chosen)} coordinates of the least-squares solution", predicted, measured,
-        abs(measured / predicted - 1), 1e-5,
+        f"product of {depth} weights; {len(chosen)} coordinates of the least-squares solution",
+        predicted,
+        measured,
+        abs(measured / predicted - 1),
+        1e-5,
         "relative difference: L sum s_i^2 |beta_i|^(2 - 2/L) against minimising second differences of the loss",
-    )  # fmt: skip
+    )
 
 
 @theorem("least-sharpness", PAPER, "among factorisations of beta E L(w + xi) - L(w) is least at equal |w_l|")
@@ -110,9 +113,13 @@ def least_sharpness(setting: Setting) -> Evidence:
     predicted = float(variances @ ((squares + eta**2) ** depth - squares**depth)) / 2
     measured = _least(sharpness, depth, len(chosen), setting.rng())
     return Evidence(
-        f"product of {depth} weights, noise std {eta:g}", predicted, measured, abs(measured / predicted - 1), 1e-6,
+        f"product of {depth} weights, noise std {eta:g}",
+        predicted,
+        measured,
+        abs(measured / predicted - 1),
+        1e-6,
         "relative difference: 1/2 sum s_i^2 [(|beta_i|^(2/L) + eta^2)^L - beta_i^2] against its numerical minimum",
-    )  # fmt: skip
+    )
 
 
 @theorem("sharpness-identity", PAPER, "L = 2: E L(w + xi) - L(w) = eta^2/2 tr Hess L + eta^4/2 sum s_i^2 (Monte Carlo)")
@@ -129,6 +136,10 @@ def sharpness_identity(setting: Setting) -> Evidence:
     rises = np.concatenate([problem.loss(draws(setting, w, rng)[0].prod(axis=0)) - base for _ in range(DRAWS // BATCH)])
     measured, deviation = float(rises.mean()), float(rises.std(ddof=1) / math.sqrt(len(rises)))
     return Evidence(
-        f"u*v, noise std {eta:g}; {len(rises)} draws at one random point", predicted, measured,
-        abs(measured - predicted) / deviation, STANDARD_ERRORS, "difference in standard errors",
-    )  # fmt: skip
+        f"u*v, noise std {eta:g}; {len(rises)} draws at one random point",
+        predicted,
+        measured,
+        abs(measured - predicted) / deviation,
+        STANDARD_ERRORS,
+        "difference in standard errors",
+    )

@@ -69,9 +69,11 @@ def shrinkage_thresholding(setting: Setting) -> Evidence:
         f"X^T X / n is diagonal, noise std {setting.eta:g}",
         f"{int((target != 0).sum())} of {len(target)} survive",
         f"{int((np.abs(beta) > 1e-4 * size).sum())} survive",
-        error, 1e-4, "largest difference of a coordinate, relative to the largest least-squares coordinate",
+        error,
+        1e-4,
+        "largest difference of a coordinate, relative to the largest least-squares coordinate",
         {"predicted": target, "measured": beta},
-    )  # fmt: skip
+    )
 
 
 @theorem("weighted-lasso", PAPER, "any design, L = 2: the end is the Lasso with penalties eta^2 s_i^2 (KKT)")
@@ -80,10 +82,14 @@ def weighted_lasso(setting: Setting) -> Evidence:
     size = np.abs(beta).max(initial=0.0)
     support = int((np.abs(beta) > 1e-6 * size).sum()) if size > 0 else 0
     return Evidence(
-        f"u*v, noise std {setting.eta:g}", "KKT violation 0", worst, worst, _STATIONARY,
+        f"u*v, noise std {setting.eta:g}",
+        "KKT violation 0",
+        worst,
+        worst,
+        _STATIONARY,
         "largest violation of the optimality conditions, relative to max |X^T y| / n",
         {"beta": beta, "penalties": kappa, "support": support},
-    )  # fmt: skip
+    )
 
 
 @theorem("depth-end-point", PAPER, "L >= 3: survivors end balanced at |g_i| = V_i'(|beta_i|)")
@@ -126,9 +132,13 @@ def depth_end_point(setting: Setting) -> Evidence:
         details["least_gradient_over_floor"] = float(ratio.min(initial=math.inf))
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}, start of size {alpha:.3g}; {int(survives.sum())} survive",
-        "stationary and balanced", f"off by {violation:.1e} and {unbalanced:.1e}", max(violation, unbalanced), 1e-4,
-        "violation relative to max |X^T y| / n, or relative spread of the |w_l| of a coordinate", details,
-    )  # fmt: skip
+        "stationary and balanced",
+        f"off by {violation:.1e} and {unbalanced:.1e}",
+        max(violation, unbalanced),
+        1e-4,
+        "violation relative to max |X^T y| / n, or relative spread of the |w_l| of a coordinate",
+        details,
+    )
 
 
 def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str, Array]) -> Array:
@@ -182,10 +192,13 @@ def depth_trap(setting: Setting) -> Evidence:
     predicted = math.exp(-slack * t_end)
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}, start {size:.2e} below the bound {bound:.2e}",
-        f"max |w| shrinks to <= {predicted:.3f}", f"{largest:.3g}", largest / predicted, 1.0 + 1e-9,
+        f"max |w| shrinks to <= {predicted:.3f}",
+        f"{largest:.3g}",
+        largest / predicted,
+        1.0 + 1e-9,
         f"largest weight at t = {t_end:.3g} over its bound exp(-(1 - share) s^2 eta^(2(L-1)) t)",
         {"start": size, "bound": bound, "t_end": t_end},
-    )  # fmt: skip
+    )
 
 
 def _expected_loss(setting: Setting, w: Array) -> float:

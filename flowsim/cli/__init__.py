@@ -48,7 +48,7 @@ class _LazyGroup(click.Group):
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:  # fmt: skip
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(COMMANDS)}."
@@ -94,9 +94,10 @@ def _in_options(message: str, command: click.Command) -> str:
 
 
 @click.group(
-    cls=_LazyGroup, invoke_without_command=True,
+    cls=_LazyGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)  # fmt: skip
+)
 @click.version_option(package_name="flowsim")
 @click.pass_context
 def flowsim(context: click.Context) -> None:

@@ -68,9 +68,17 @@ def compare(
     with output_folder(out) as staging, compiling_note(progress):
         try:
             found = compare_halved_steps(
-                net, problem, largest, end, alpha=alpha, momentum=momentum, runs=seeds, seed=seed, workers=workers,
+                net,
+                problem,
+                largest,
+                end,
+                alpha=alpha,
+                momentum=momentum,
+                runs=seeds,
+                seed=seed,
+                workers=workers,
                 progress=progress,
-            )  # fmt: skip
+            )
         except ValueError as error:
             if not str(error).startswith("`step` must be larger"):
                 raise

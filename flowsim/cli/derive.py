@@ -57,9 +57,16 @@ def derive(
     if width is not None and (formula or depth is not None):
         raise ValueError("`--width` excludes FORMULA and --depth.")
     net = make_network(
-        {"formula": formula[0] if len(formula) == 1 else list(formula) or None, "depth": depth, "width": width,
-         "noise": noise, "eta": eta, "multiplicative": multiplicative, "weight_decay": weight_decay}
-    )  # fmt: skip
+        {
+            "formula": formula[0] if len(formula) == 1 else list(formula) or None,
+            "depth": depth,
+            "width": width,
+            "noise": noise,
+            "eta": eta,
+            "multiplicative": multiplicative,
+            "weight_decay": weight_decay,
+        }
+    )
     result: Any = derivation_of(net) if width is not None else derivation_of(net, degree=degree)
     if latex:
         click.echo(result.latex())

@@ -63,10 +63,11 @@ class ProblemSection(_Strict):
         allowed, needed = {
             "diabetes": ({"dataset"}, set()),
             "sparse_regression": (
-                {"dataset", "n", "d", "sparsity", "noise", "seed"}, {"n", "d", "sparsity"},
+                {"dataset", "n", "d", "sparsity", "noise", "seed"},
+                {"n", "d", "sparsity"},
             ),
             None: ({"file", "target", *FILE_OPTIONS}, set()),
-        }[self.dataset]  # fmt: skip
+        }[self.dataset]
         if given - allowed:
             raise ValueError(f"`{min(given - allowed)}` does not apply to {self.dataset or 'a file'}")
         if needed - given:
@@ -136,9 +137,13 @@ class ExperimentFile(_Strict):
     def call(self) -> functools.partial[Any]:
         """The function to sweep."""
         return functools.partial(
-            run_point, function=self.function, problem=self.problem, network=self.network, parameters=self.parameters,
+            run_point,
+            function=self.function,
+            problem=self.problem,
+            network=self.network,
+            parameters=self.parameters,
             keep=self.keep,
-        )  # fmt: skip
+        )
 
 
 def read_experiment(path: Path) -> ExperimentFile:

@@ -18,9 +18,12 @@ from flowsim.compiling import compiling_note
     help="Scale of initialisation, at most 1; the slider ends at 1e-1000.",
 )
 @click.option(
-    "--clock", type=click.Choice(["time", "accelerated", "arclength"]), default="accelerated", show_default=True,
+    "--clock",
+    type=click.Choice(["time", "accelerated", "arclength"]),
+    default="accelerated",
+    show_default=True,
     help="Of the figures.",
-)  # fmt: skip
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page.  [default: a free one]")
 @click.option("--open/--no-open", "opened", default=True, show_default=True, help="Open the page in a browser.")
 def explore(*, table: DataTable, network: NetworkOptions, alpha: str, clock: str, port: int, opened: bool) -> None:
@@ -40,9 +43,14 @@ def explore(*, table: DataTable, network: NetworkOptions, alpha: str, clock: str
     if network.formula is not None and network.depth is not None:
         raise ValueError("`--formula` excludes --depth.")
     first = Controls(
-        network.formula or "", 2 if network.depth is None else network.depth, alpha, network.noise or "gaussian",
-        network.eta, network.weight_decay, clock,
-    )  # fmt: skip
+        network.formula or "",
+        2 if network.depth is None else network.depth,
+        alpha,
+        network.noise or "gaussian",
+        network.eta,
+        network.weight_decay,
+        clock,
+    )
     explorer = Explorer(table.read(), table.code)
     with compiling_note(True):
         explorer.show(first)

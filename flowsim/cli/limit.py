@@ -25,10 +25,11 @@ WEIGHT_ALPHAS = "1e-3,1e-4,1e-5,1e-6,1e-8,1e-10"
 @data_options
 @network_options
 @click.option(
-    "--alphas", metavar="A,B,...",
+    "--alphas",
+    metavar="A,B,...",
     help=f"Scales of initialisation.  [default: {TWO_LAYER_ALPHAS}; formulas that are not quadratic: {WEIGHT_ALPHAS}; "
     f"depth L >= 3: {DEEP_ALPHAS}]",
-)  # fmt: skip
+)
 @click.option("--rtol", type=float, default=1e-9, show_default=True, help="Relative accuracy of the flows.")
 @figure_option
 @out_option("flowsim-limit")
@@ -90,10 +91,14 @@ def _print(study: LimitStudy, link: LassoLink | None, net: str, out: Path, kind:
 
     headings = ("alpha", "plateaus, median", "largest", "jump times, median", "jumps seen", "end")
     rows = [
-        (row.alpha, *(f"{error:.1e}" for error in (row.plateau_median, row.plateau_max, row.jump_time_median)),
-         row.jumps_seen, f"{row.end:.1e}")
+        (
+            row.alpha,
+            *(f"{error:.1e}" for error in (row.plateau_median, row.plateau_max, row.jump_time_median)),
+            row.jumps_seen,
+            f"{row.end:.1e}",
+        )
         for row in study.table().itertuples()
-    ]  # fmt: skip
+    ]
     title = f"{net}: {len(study.path.jump_times)} jumps; errors relative to the limit"
     click.echo(text_table(headings, rows, title=title))
     if math.isfinite(study.rate.order):

@@ -73,10 +73,16 @@ class DataTable:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             problem = datasets.read_table(
-                self.data, self.target or None, raw=self.raw, sep=_separator(self.sep),
-                columns=_split(self.columns) or None, drop=_split(self.drop), dropna=self.dropna,
-                index=_place(self.index), loss=self.loss,
-            )  # fmt: skip
+                self.data,
+                self.target or None,
+                raw=self.raw,
+                sep=_separator(self.sep),
+                columns=_split(self.columns) or None,
+                drop=_split(self.drop),
+                dropna=self.dropna,
+                index=_place(self.index),
+                loss=self.loss,
+            )
         for each in said:
             click.echo(f"flowsim: {each.message}", err=True)
         if width is None and problem.y.ndim == 2:

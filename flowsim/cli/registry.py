@@ -77,9 +77,14 @@ def make_network(section: Mapping[str, Any]) -> DiagonalNetwork | LinearNetwork:
 
 
 def run_point(
-    *, function: str, problem: Mapping[str, Any], network: Mapping[str, Any], parameters: Mapping[str, Any], keep: str,
+    *,
+    function: str,
+    problem: Mapping[str, Any],
+    network: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    keep: str,
     **point: Any,
-) -> Any:  # fmt: skip
+) -> Any:
     """One point of an experiment: its own values override those shared by all points."""
     sections = {"problem": dict(problem), "network": dict(network), "parameters": dict(parameters)}
     for name, value in point.items():

@@ -16,9 +16,12 @@ _SIGNS = {"equals": "", "at most": "<= ", "at least": ">= "}
 @click.option("--list", "listing", is_flag=True, help="List the experiments.")
 @click.option("--all", "everything", is_flag=True, help="Run all of them.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("flowsim-papers"), show_default=True,
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("flowsim-papers"),
+    show_default=True,
     help="Folder.",
-)  # fmt: skip
+)
 def reproduce(names: tuple[str, ...], listing: bool, everything: bool, out: Path) -> None:
     """Reproduce experiments of the papers and follow-ups: NAME.png, NAME.nc (data) and NAME.json (parameters, checks).
 
@@ -52,10 +55,14 @@ def reproduce(names: tuple[str, ...], listing: bool, everything: bool, out: Path
         failed += not report.holds
         seconds += report.seconds
         rows = [
-            (check.statement, f"{_SIGNS[check.kind]}{check.predicted:.6g}", f"{check.measured:.6g}",
-             "yes" if check.holds else "NO")
+            (
+                check.statement,
+                f"{_SIGNS[check.kind]}{check.predicted:.6g}",
+                f"{check.measured:.6g}",
+                "yes" if check.holds else "NO",
+            )
             for check in report.checks
-        ]  # fmt: skip
+        ]
         headings = ["check", "predicted", "measured", "holds"]
         click.echo(text_table(headings, rows, left=("check",), title=f"{name} ({report.seconds:.1f} s)"))
     click.echo(f"{len(chosen) - failed} of {len(chosen)} experiments hold, {seconds:.0f} s; wrote {out}")

@@ -38,9 +38,12 @@ _MOST_JUMPS = 20
 @network_options
 @click.option("--alpha", default="1e-100", show_default=True, help="Scale of initialisation, any positive number.")
 @click.option(
-    "--clock", type=click.Choice(["time", "accelerated", "arclength"]), default="accelerated", show_default=True,
+    "--clock",
+    type=click.Choice(["time", "accelerated", "arclength"]),
+    default="accelerated",
+    show_default=True,
     help="Unit of --horizon.",
-)  # fmt: skip
+)
 @click.option("--horizon", type=float, help="End of the run.  [default: 1.5 times the last predicted jump]")
 @click.option("--method", default="auto", show_default=True, help="auto, native, LSODA, BDF, Radau or DOP853.")
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")
@@ -177,10 +180,13 @@ def _print_jumps(summary: dict[str, Any], net: DiagonalNetwork | LinearNetwork, 
     click.echo(f"Jumps of {net} on {problem.n} x {problem.d} data, alpha = {summary['alpha']}")
     told = ("rank",) if "rank" in jumps[0] else ("feature", "sign", "kind")
     rows = [
-        (_time(jump["predicted"]), jump.get("why") if jump["measured"] is None else _time(jump["measured"]),
-         *(jump[heading] for heading in told))
+        (
+            _time(jump["predicted"]),
+            jump.get("why") if jump["measured"] is None else _time(jump["measured"]),
+            *(jump[heading] for heading in told),
+        )
         for jump in (jumps[k] for k in shown)
-    ]  # fmt: skip
+    ]
     click.echo(text_table(("predicted", "measured", *told), rows, left=("feature", "sign", "kind")))
     if len(shown) < len(jumps):
         steps = {jump["predicted"]: jump["fall"] for jump in jumps}  # several events share a jump

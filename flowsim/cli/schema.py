@@ -11,9 +11,16 @@ from flowsim.cli.registry import FUNCTIONS, documented, parameters_of
 
 #: JSON types of Python annotations; an argument of any other type cannot be set from a file.
 _KINDS = {
-    "float": "number", "int": "integer", "bool": "boolean", "str": "string", "Clock": "string", "Seed": "integer",
-    "Mapping": "object", "ArrayLike": "array", "Sequence": "array",
-}  # fmt: skip
+    "float": "number",
+    "int": "integer",
+    "bool": "boolean",
+    "str": "string",
+    "Clock": "string",
+    "Seed": "integer",
+    "Mapping": "object",
+    "ArrayLike": "array",
+    "Sequence": "array",
+}
 
 
 def experiment_schema() -> dict[str, Any]:
@@ -46,9 +53,12 @@ def _of_function(function: str, sections: dict[str, Any], properties: dict[str, 
         "parameters": _object(own, properties["parameters"]["description"]),
         "grid": _object(lists, properties["grid"]["description"]),
         "points": {
-            "type": "array", "minItems": 1, "items": _object(point), "description": properties["points"]["description"],
+            "type": "array",
+            "minItems": 1,
+            "items": _object(point),
+            "description": properties["points"]["description"],
         },
-    }  # fmt: skip
+    }
 
 
 def parameter_schema(function: str) -> dict[str, Any]:

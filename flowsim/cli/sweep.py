@@ -78,9 +78,14 @@ def sweep(
     try:
         with _workers(count, scheduler) as where:
             result = compute(
-                read.call(), read.axes(), workers=where, store=store, progress=progress, seed=read.seed,
+                read.call(),
+                read.axes(),
+                workers=where,
+                store=store,
+                progress=progress,
+                seed=read.seed,
                 retry_failed=retry_failed,
-            )  # fmt: skip
+            )
     except RuntimeError as error:  # failure of the workers: errors of points are part of the result
         raise click.ClickException(str(error)) from error
     result.attrs |= {

@@ -13,6 +13,11 @@ from flowsim.descent.multipliers import Multipliers, why_not_growth
 from flowsim.descent.sharpness import largest_stable_step, sharpness
 
 __all__ = [
-    "Ensemble", "Multipliers", "gradient_descent", "gradient_descents", "largest_stable_step", "sharpness",
+    "Ensemble",
+    "Multipliers",
+    "gradient_descent",
+    "gradient_descents",
+    "largest_stable_step",
+    "sharpness",
     "why_not_growth",
-]  # fmt: skip
+]

@@ -156,9 +156,13 @@ class Case:
         """A new machine at the start, one lane per step size and seed."""
         if isinstance(self.net, LinearNetwork):
             plain = (
-                settings.batch_size is None and settings.label_noise is None and settings.momentum == 0.0
-                and settings.radius is None and self.noise is None and settings.coordinates == "auto"
-            )  # fmt: skip
+                settings.batch_size is None
+                and settings.label_noise is None
+                and settings.momentum == 0.0
+                and settings.radius is None
+                and self.noise is None
+                and settings.coordinates == "auto"
+            )
             if plain and self.scale.log < _LOST_IN_ROUNDING:
                 from flowsim.descent.frame_descent import FrameMachine
 
@@ -188,9 +192,17 @@ class Case:
         else:
             shape = self.direction.shape
         return Streams(
-            seeds, self.problem.n, settings.batch_size, settings.shuffle, settings.label_noise, self.noise, stds, shape,
-            self.problem.y.size, settings.batches,
-        )  # fmt: skip
+            seeds,
+            self.problem.n,
+            settings.batch_size,
+            settings.shuffle,
+            settings.label_noise,
+            self.noise,
+            stds,
+            shape,
+            self.problem.y.size,
+            settings.batches,
+        )
 
     def trajectory(
         self,

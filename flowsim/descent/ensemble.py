@@ -29,9 +29,18 @@ from flowsim.results import Trajectory
 
 #: Options that all runs share, in the order of the message for an unknown one.
 _OPTIONS = (
-    "batch_size", "shuffle", "label_noise", "record_every", "momentum", "nesterov", "expected", "radius", "coordinates",
-    "gradient_noise", "temperature",
-)  # fmt: skip
+    "batch_size",
+    "shuffle",
+    "label_noise",
+    "record_every",
+    "momentum",
+    "nesterov",
+    "expected",
+    "radius",
+    "coordinates",
+    "gradient_noise",
+    "temperature",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +119,8 @@ class Ensemble:
         step = float(self.step[run])
         fault = fault_message(case, step, first_bad_step(machine, lane, case)[0], parted_step(machine, lane))
         return case.trajectory(
-            machine.read(lane, count), machine, self.steps[:count], step, self.seeds[run], fault,
-            self.seconds,
-        )  # fmt: skip
+            machine.read(lane, count), machine, self.steps[:count], step, self.seeds[run], fault, self.seconds
+        )
 
 
 @hinting
@@ -235,11 +243,18 @@ def _gather(
             sources.append((case, machine, lane))
     beta = np.array(betas)
     return Ensemble(
-        steps=ks, step=sizes, beta=beta, loss=case.problem.loss(beta),
+        steps=ks,
+        step=sizes,
+        beta=beta,
+        loss=case.problem.loss(beta),
         arclength=sizes[:, None] * ks * case.rate + np.array(lengths),
         weights={name: np.array(values) for name, values in weights.items()},
-        success=stopped < 0, stopped=stopped, seeds=seeds, seconds=time.perf_counter() - began, _sources=sources,
-    )  # fmt: skip
+        success=stopped < 0,
+        stopped=stopped,
+        seeds=seeds,
+        seconds=time.perf_counter() - began,
+        _sources=sources,
+    )
 
 
 def _padded(values: Array, length: int) -> Array:

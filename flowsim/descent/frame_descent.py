@@ -169,9 +169,7 @@ class FrameMachine(SingleRun):
         Q = np.ascontiguousarray(np.concatenate([frame.A, frame.B]))
         with np.errstate(under="ignore"):
             U, V = frame.value()
-        self.state = FrameState(
-            Q, frame.logs.copy(), frame.rows.copy(), U @ V.T, np.zeros(1), np.full(1, -1)
-        )  # fmt: skip
+        self.state = FrameState(Q, frame.logs.copy(), frame.rows.copy(), U @ V.T, np.zeros(1), np.full(1, -1))
         self.record = FrameRecord(
             np.empty((slots, D + m, k)), np.empty(slots), np.empty((slots, D, m)), np.full(slots, -1.0)
         )

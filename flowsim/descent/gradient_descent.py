@@ -146,10 +146,22 @@ def gradient_descent(
     check_pair(net, problem)
     sizes = read_steps(step, count("n_steps", n_steps))
     settings = Settings.check(
-        problem.n, n_steps=n_steps, batch_size=batch_size, batches=batches, sizes=sizes, shuffle=shuffle,
-        label_noise=label_noise, momentum=momentum, nesterov=nesterov, expected=expected, radius=radius,
-        record_every=record_every, coordinates=coordinates, gradient_noise=gradient_noise, temperature=temperature,
-    )  # fmt: skip
+        problem.n,
+        n_steps=n_steps,
+        batch_size=batch_size,
+        batches=batches,
+        sizes=sizes,
+        shuffle=shuffle,
+        label_noise=label_noise,
+        momentum=momentum,
+        nesterov=nesterov,
+        expected=expected,
+        radius=radius,
+        record_every=record_every,
+        coordinates=coordinates,
+        gradient_noise=gradient_noise,
+        temperature=temperature,
+    )
     case = Case(net, problem, resolve_alpha(alpha, start), start, settings)
     h, sequence = check_step(step if sizes is None else sizes[0]), read_seed(seed)
     began = time.perf_counter()

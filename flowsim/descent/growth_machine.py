@@ -29,9 +29,14 @@ class GrowthMachine:
     name = "growth"
 
     def __init__(
-        self, multipliers: Multipliers, data: Data, target: Array, weights: tuple[str, ...], settings: Settings,
+        self,
+        multipliers: Multipliers,
+        data: Data,
+        target: Array,
+        weights: tuple[str, ...],
+        settings: Settings,
         steps: Array,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.multipliers, self.data, self.weights, self.settings = multipliers, data, weights, settings
         self.modes = multipliers.modes
         self.invariants = self.modes.invariants
@@ -44,9 +49,13 @@ class GrowthMachine:
         spread, own = partial(side_by_side, lanes=lanes), multipliers
         self.kappa, self.extra = own.kappa, np.zeros(lanes)
         self.parts = Components(
-            spread(own.rate), spread(own.kappa), spread(own.coefficient), spread(own.shift), spread(own.powers),
+            spread(own.rate),
+            spread(own.kappa),
+            spread(own.coefficient),
+            spread(own.shift),
+            spread(own.powers),
             own.is_paired,
-        )  # fmt: skip
+        )
         self._set_parts()
         c, e = spread(multipliers.mantissa), spread(multipliers.exponent)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -74,14 +74,17 @@ class SingleRun:
         noisy = net.noise is not None and bool(net.noise.stds(net.weights).any())
         eta_u2, eta_v2 = noise_variances(net) if noisy and settings.expected else (0.0, 0.0)
         self.options = LinearOptions(
-            eta_v2 * problem.n_targets, eta_u2, np.sum(self.X**2, axis=1),
+            eta_v2 * problem.n_targets,
+            eta_u2,
+            np.sum(self.X**2, axis=1),
             net.noise is not None and net.noise.multiplicative,
             np.inf if settings.radius is None else settings.radius,
             not noisy and settings.momentum == 0.0 and settings.radius is None and not net.weight_decay,
             0 if problem.loss_function is SQUARED else loss_address(problem),
-            np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)), is_measured,
+            np.ascontiguousarray(problem.entry_weights.reshape(problem.n, -1)),
+            is_measured,
             decay_of(net.weight_decay).rate(0.0),
-        )  # fmt: skip
+        )
 
     @property
     def stopped(self) -> NDArray[np.int64]:
@@ -105,15 +108,18 @@ class SingleRun:
 
     @staticmethod
     def assembled(
-        record: Any, weights: Mapping[str, Array], logs: Mapping[str, Array], conserved: tuple[Array, Array, Array],
-        terms: float, departure: Array, has_law: bool,
-    ) -> Read:  # fmt: skip
+        record: Any,
+        weights: Mapping[str, Array],
+        logs: Mapping[str, Array],
+        conserved: tuple[Array, Array, Array],
+        terms: float,
+        departure: Array,
+        has_law: bool,
+    ) -> Read:
         """The records; `conserved` are the imbalance, the logarithms of its entries, and their signs."""
         count = len(departure)
         beta, length = record.beta[:count].copy(), record.length[:count].copy()
-        return Read(
-            beta, weights, logs, *conserved, np.full(1, terms), length, departure=departure, has_law=has_law
-        )  # fmt: skip
+        return Read(beta, weights, logs, *conserved, np.full(1, terms), length, departure=departure, has_law=has_law)
 
 
 class LinearMachine(SingleRun):
@@ -133,14 +139,15 @@ class LinearMachine(SingleRun):
             raise ValueError(f"`radius` must hold the start, of norm {size:.6g}; received {settings.radius}.")
         with np.errstate(over="ignore", invalid="ignore"):
             law, beta = U.T @ U - V.T @ V, U @ V.T
-        self.state = LinearState(
-            U, V, np.zeros_like(U), np.zeros_like(V), law, beta, np.zeros(1), np.full(1, -1)
-        )  # fmt: skip
+        self.state = LinearState(U, V, np.zeros_like(U), np.zeros_like(V), law, beta, np.zeros(1), np.full(1, -1))
         slots = len(recorded_steps(settings.n_steps, settings.record_every))
         self.record = LinearRecord(
-            np.empty((slots, *U.shape)), np.empty((slots, *V.shape)), np.empty((slots, *law.shape)),
-            np.empty((slots, *beta.shape)), np.full(slots, -1.0),
-        )  # fmt: skip
+            np.empty((slots, *U.shape)),
+            np.empty((slots, *V.shape)),
+            np.empty((slots, *law.shape)),
+            np.empty((slots, *beta.shape)),
+            np.full(slots, -1.0),
+        )
 
     def advance(self, first: int, last: int, rows: NDArray[np.int64], labels: Array, noise: Array) -> bool:
         plan = StepPlan.of(self.settings, first, last)

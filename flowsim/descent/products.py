@@ -72,9 +72,12 @@ def loss_slopes(loss, f, y, weight, slope):
     """``slope = w loss'(f, y)``; returns the sum of squares of f and slope, not finite where a run diverged."""
     other = np.empty(f.size)
     arrays = (
-        at_address(f.ctypes.data, 0, 1.0), at_address(y.ctypes.data, 0, 1.0), at_address(weight.ctypes.data, 0, 1.0),
-        at_address(slope.ctypes.data, 0, 1.0), at_address(other.ctypes.data, 0, 1.0),
-    )  # fmt: skip
+        at_address(f.ctypes.data, 0, 1.0),
+        at_address(y.ctypes.data, 0, 1.0),
+        at_address(weight.ctypes.data, 0, 1.0),
+        at_address(slope.ctypes.data, 0, 1.0),
+        at_address(other.ctypes.data, 0, 1.0),
+    )
     call_on_arrays(loss, arrays, f.size)
     total = 0.0
     for i in range(f.size):

@@ -101,9 +101,14 @@ def batch_variances(data: Data, rows: NDArray[np.int64], d: int) -> Array:
 
 
 def one_by_one(
-    advance: Callable[..., bool], before: Callable[[int, NDArray[np.int64]], None], first: int, last: int,
-    rows: NDArray[np.int64], labels: Array, noise: Array,
-) -> bool:  # fmt: skip
+    advance: Callable[..., bool],
+    before: Callable[[int, NDArray[np.int64]], None],
+    first: int,
+    last: int,
+    rows: NDArray[np.int64],
+    labels: Array,
+    noise: Array,
+) -> bool:
     """Steps `first` to `last` singly, each after ``before(k, its batch)``."""
     for k in range(first, last):
         at = slice(k - first, k - first + 1)

@@ -92,11 +92,15 @@ class WeightMachine:
         kind = np.repeat(net.kinds(problem.d), self.lanes)
         variances = problem.feature_variances if std.any() else np.zeros(problem.d)
         self.options = WeightOptions(
-            kind, std, np.repeat(variances, self.lanes) * np.tile(steps, problem.d),
-            settings.expected and bool(std.any()), multiplicative,
-            np.inf if settings.radius is None else settings.radius, has_law,
+            kind,
+            std,
+            np.repeat(variances, self.lanes) * np.tile(steps, problem.d),
+            settings.expected and bool(std.any()),
+            multiplicative,
+            np.inf if settings.radius is None else settings.radius,
+            has_law,
             decay_of(net.weight_decay).rate(0.0) * np.tile(steps, problem.d),
-        )  # fmt: skip
+        )
         w = aligned(np.repeat(start, self.lanes, axis=1))
         if settings.radius is not None and np.linalg.norm(start) > settings.radius:
             raise ValueError(
@@ -111,9 +115,11 @@ class WeightMachine:
         )
         slots = len(recorded_steps(settings.n_steps, settings.record_every))
         self.record = WeightRecord(
-            np.empty((slots, w.shape[1])), np.empty((slots, *w.shape)), np.empty((slots, pairs, w.shape[1])),
+            np.empty((slots, w.shape[1])),
+            np.empty((slots, *w.shape)),
+            np.empty((slots, pairs, w.shape[1])),
             np.full((slots, self.lanes), -1.0),
-        )  # fmt: skip
+        )
 
     @property
     def stopped(self) -> NDArray[np.int64]:
@@ -154,10 +160,18 @@ class WeightMachine:
             kicks = drawn * np.tile(-self.settings.kick_sizes(self.steps), self.d)
         return bool(
             run_weights(
-                self.formula, self.data, self.target, (labels, rows, noise, kicks), self.scale, self.options,
-                self.state, self.companion, plan, self.record,
+                self.formula,
+                self.data,
+                self.target,
+                (labels, rows, noise, kicks),
+                self.scale,
+                self.options,
+                self.state,
+                self.companion,
+                plan,
+                self.record,
             )
-        )  # fmt: skip
+        )
 
     def read(self, lane: int, count: int) -> Read:
         w = self.record.w[:count, :, lane :: self.lanes]

@@ -112,7 +112,7 @@ class Controls:
             f'traj = fs.gradient_flow(\n    net, problem, {end}alpha="{self.alpha}", clock="{clock}"\n)\n'
             f"path = {limit}\n"
             'fs.plot.overview(traj, path).savefig("figure.png")\n'
-        )  # fmt: skip
+        )
 
 
 def alpha_at(place: float) -> str:

@@ -87,13 +87,20 @@ def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], 
     return {
         "data": traces,
         "layout": {
-            "xaxis": shared | x, "yaxis": shared | y, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 60, "r": 12, "t": 8, "b": 44}, "font": {"size": 12, "color": _GREY}, "hovermode": "closest",
-            "legend": {"orientation": "v", "itemsizing": "constant"}, "colorway": _palette(),
+            "xaxis": shared | x,
+            "yaxis": shared | y,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 60, "r": 12, "t": 8, "b": 44},
+            "font": {"size": 12, "color": _GREY},
+            "hovermode": "closest",
+            "legend": {"orientation": "v", "itemsizing": "constant"},
+            "colorway": _palette(),
             # The zoom is kept while sliders move, as long as the axes are the same.
             "uirevision": f"{x.get('type')} {x['title']['text']}",
-        } | layout,
-    }  # fmt: skip
+        }
+        | layout,
+    }
 
 
 def _clock_axis(shown: Shown) -> dict[str, Any]:
@@ -154,10 +161,18 @@ def _coordinates(
     traces = [_curve(x, beta[i], name=names[i], line={"color": _GREY, "width": 0.6}, showlegend=False) for i in grey]
     traces += [_curve(x, beta[i], name=names[i], line={"color": colour, "width": 2}) for i, colour in colours.items()]
     jumps = [
-        {"type": "line", "x0": time, "x1": time, "yref": "paper", "y0": 0, "y1": 1,
-         "line": {"color": _GREY, "dash": "dot", "width": 1}, "layer": "below"}
+        {
+            "type": "line",
+            "x0": time,
+            "x1": time,
+            "yref": "paper",
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": _GREY, "dash": "dot", "width": 1},
+            "layer": "below",
+        }
         for time in _clock_of_jumps(shown)[:40].tolist()
-    ]  # fmt: skip
+    ]
     return _figure(traces, axis, {"title": {"text": "coefficient β"}}, shapes=jumps, showlegend=True)
 
 

@@ -67,7 +67,7 @@ def page(explorer: Explorer) -> Any:
                 id="below",
             ),
         ]
-    )  # fmt: skip
+    )
 
 
 def _controls(html: Any, dcc: Any) -> list[Any]:
@@ -87,11 +87,12 @@ def _controls(html: Any, dcc: Any) -> list[Any]:
                 html.Span(label, id=f"{name}-label", className="label"),
                 html.Div(
                     dcc.RadioItems(id=name, options=listed, inline=True),
-                    role="radiogroup", **{"aria-labelledby": f"{name}-label"},
+                    role="radiogroup",
+                    **{"aria-labelledby": f"{name}-label"},
                 ),
             ],
             className="control",
-        )  # fmt: skip
+        )
 
     return [
         slider("alpha", "scale of initialisation α =", 1.0, 0.002),
@@ -102,7 +103,12 @@ def _controls(html: Any, dcc: Any) -> list[Any]:
             [
                 html.Label("or a formula of your own", htmlFor="formula"),
                 dcc.Input(
-                    id="formula", type="text", debounce=True, list="formulas", placeholder="u*v", spellCheck=False,
+                    id="formula",
+                    type="text",
+                    debounce=True,
+                    list="formulas",
+                    placeholder="u*v",
+                    spellCheck=False,
                     autoComplete="off",
                 ),
                 html.Datalist([html.Option(value=text) for text in _SUGGESTED], id="formulas"),
@@ -111,7 +117,7 @@ def _controls(html: Any, dcc: Any) -> list[Any]:
         ),
         choice("clock", "clock", CLOCKS),
         choice("noise", "distribution of the noise", {name: name for name in NAMED_NOISES}),
-    ]  # fmt: skip
+    ]
 
 
 def facts(shown: Shown, seconds: float) -> str:

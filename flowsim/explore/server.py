@@ -40,14 +40,16 @@ def make_app(explorer: Explorer, default: Controls | None = None) -> Any:
     dash = need("dash", "the page of sliders")
     default = Controls() if default is None else default
     app = dash.Dash(
-        "flowsim.explore", assets_folder=str(Path(__file__).parent / "assets"), title="flowsim explore",
+        "flowsim.explore",
+        assets_folder=str(Path(__file__).parent / "assets"),
+        title="flowsim explore",
         update_title="",
         meta_tags=[
             {"name": "viewport", "content": "width=device-width, initial-scale=1"},
             {"name": "color-scheme", "content": "light dark"},
         ],
         add_log_handler=False,
-    )  # fmt: skip
+    )
     app.layout = page(explorer)
     _guard(app.server)
     _figures(app.server, explorer, default)
@@ -143,9 +145,12 @@ def _callbacks(dash: Any, app: Any, explorer: Explorer, default: Controls) -> No
     newest = _Newest()
 
     @app.callback(
-        *[Output(name, "value") for name in SETTERS], Output("tab", "data"), Output("given", "data"),
-        Input("address", "search"), State("tab", "data"),
-    )  # fmt: skip
+        *[Output(name, "value") for name in SETTERS],
+        Output("tab", "data"),
+        Output("given", "data"),
+        Input("address", "search"),
+        State("tab", "data"),
+    )
     def set_controls(search: str | None, tab: str | None) -> list[Any]:
         try:
             controls = Controls.from_query(search or "", default)
@@ -153,20 +158,29 @@ def _callbacks(dash: Any, app: Any, explorer: Explorer, default: Controls) -> No
             controls = default
         given = {"alpha": controls.alpha, "weight_decay": controls.weight_decay}
         values = (
-            place_of(controls.alpha), controls.eta, controls.noise, explorer.share(controls.weight_decay),
-            controls.depth, controls.formula, controls.clock,
-        )  # fmt: skip
+            place_of(controls.alpha),
+            controls.eta,
+            controls.noise,
+            explorer.share(controls.weight_decay),
+            controls.depth,
+            controls.formula,
+            controls.clock,
+        )
         return [*values, tab or secrets.token_hex(8), given]
 
     @app.callback(
         *[Output(name, "figure") for name in FIGURES],
-        *[Output(name, "children") for name in ("facts", "jumps", "code", "error")], Output("error", "hidden"),
+        *[Output(name, "children") for name in ("facts", "jumps", "code", "error")],
+        Output("error", "hidden"),
         *[Output(f"{name}-shown", "children") for name in ("alpha", "eta", "decay", "depth")],
-        Output("depth", "disabled"), Output("query", "data"),
+        Output("depth", "disabled"),
+        Output("query", "data"),
         *[Output(f"figure-{kind}", "href") for kind in FORMATS],
-        *[Input(name, "value") for name in SETTERS], Input("tab", "data"), State("given", "data"),
+        *[Input(name, "value") for name in SETTERS],
+        Input("tab", "data"),
+        State("given", "data"),
         prevent_initial_call=True,
-    )  # fmt: skip
+    )
     def redraw(*values: Any) -> list[Any]:
         *settings, tab, given = values
         ticket = newest.take(tab)
@@ -176,9 +190,11 @@ def _callbacks(dash: Any, app: Any, explorer: Explorer, default: Controls) -> No
             return _answer(explorer, default, dict(zip(SETTERS, settings, strict=True)), given, kept)
 
     app.clientside_callback(
-        dash.ClientsideFunction("explore", "follow"), Output("spoken", "children"), Input("query", "data"),
+        dash.ClientsideFunction("explore", "follow"),
+        Output("spoken", "children"),
+        Input("query", "data"),
         prevent_initial_call=True,
-    )  # fmt: skip
+    )
 
 
 def _settings(explorer: Explorer, values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -188,9 +204,12 @@ def _settings(explorer: Explorer, values: dict[str, Any], given: dict[str, Any])
     return {
         "alpha": given["alpha"] if place == place_of(given["alpha"]) else alpha_at(place),
         "weight_decay": given["weight_decay"] if share == explorer.share(given["weight_decay"]) else decay,
-        "eta": values["eta"] or 0, "noise": values["noise"], "depth": values["depth"] or 2,
-        "formula": values["formula"] or "", "clock": values["clock"],
-    }  # fmt: skip
+        "eta": values["eta"] or 0,
+        "noise": values["noise"],
+        "depth": values["depth"] or 2,
+        "formula": values["formula"] or "",
+        "clock": values["clock"],
+    }
 
 
 def _answer(

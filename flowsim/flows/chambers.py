@@ -203,9 +203,13 @@ class ChamberCoordinates(KernelCoordinates):
     def ivp(self) -> InitialValueProblem:
         y0 = self._with_exponents(self.start, 0.0)
         return InitialValueProblem(
-            rhs=self._rhs, y0=y0, jacobian=self._jacobian if len(y0) <= LARGEST_JACOBIAN else None,
-            step_limit=self._step_limit, check=self._check, rest=self._rest,
-        )  # fmt: skip
+            rhs=self._rhs,
+            y0=y0,
+            jacobian=self._jacobian if len(y0) <= LARGEST_JACOBIAN else None,
+            step_limit=self._step_limit,
+            check=self._check,
+            rest=self._rest,
+        )
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         """Absolute for logarithms, relative for weights."""

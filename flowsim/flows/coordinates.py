@@ -32,9 +32,11 @@ class Observed:
     def of(cls, names: Sequence[str], weights: Array, logs: Array, sign: Array, log_conserved: Array) -> Observed:
         """From weights and their logarithms (T, k, d), and conserved quantities by signs and logarithms (T, p, d)."""
         return cls(
-            {name: weights[:, a] for a, name in enumerate(names)}, {name: logs[:, a] for a, name in enumerate(names)},
-            signed_exp(sign, log_conserved), log_conserved,
-        )  # fmt: skip
+            {name: weights[:, a] for a, name in enumerate(names)},
+            {name: logs[:, a] for a, name in enumerate(names)},
+            signed_exp(sign, log_conserved),
+            log_conserved,
+        )
 
 
 class Coordinates(Protocol):

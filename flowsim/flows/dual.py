@@ -81,9 +81,13 @@ class DualCoordinates:
     def integrate(self, t_end: float, **options: Unpack[IntegrationOptions]) -> SeparableSolution:
         """Integrate natively over [0, t_end]."""
         return integrate_separable(
-            self.flow, t_end, tol=self.visible_part * options["rtol"], max_steps=options["max_steps"],
-            progress=options.get("progress"), done=options.get("done"),
-        )  # fmt: skip
+            self.flow,
+            t_end,
+            tol=self.visible_part * options["rtol"],
+            max_steps=options["max_steps"],
+            progress=options.get("progress"),
+            done=options.get("done"),
+        )
 
     @cached_property
     def visible_part(self) -> float:

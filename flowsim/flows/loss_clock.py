@@ -160,7 +160,7 @@ class LossView(View):
 
 def log_loss_flow(
     net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, options: FlowOptions, **more: Any
-) -> Trajectory:  # fmt: skip
+) -> Trajectory:
     """The flow of a diagonal network until ``ln(1/L)`` is `t_end`.
 
     Raises ValueError for a loss that does not tend to 0, data that no direction separates, and networks without growth

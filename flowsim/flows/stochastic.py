@@ -192,12 +192,18 @@ def stochastic_flow(
             nu, variation = driven.advance(k * dt, dt, nu, variation, *driven.draw(rng, paths, dt))
     t = np.array(kept) * dt
     return driven.read(
-        t, np.stack([z for z, _ in states], axis=1), np.stack([q for _, q in states], axis=1),
+        t,
+        np.stack([z for z, _ in states], axis=1),
+        np.stack([q for _, q in states], axis=1),
         {
-            "network": repr(net), "alpha": scale.text, "step": h, "batch_size": batch_size, "n_steps": steps,
+            "network": repr(net),
+            "alpha": scale.text,
+            "step": h,
+            "batch_size": batch_size,
+            "n_steps": steps,
             "label_noise": float(label_noise),
         },
-    )  # fmt: skip
+    )
 
 
 class _Driven:

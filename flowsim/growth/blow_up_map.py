@@ -99,10 +99,15 @@ class BlowUpMap(OnCurves):
         moves, zero = self._moves[:, self.which], np.zeros((2, self.d))
         side = np.repeat([[1.0], [-1.0]], self.d, axis=1)
         return {
-            "log_coefficient": zero, "sign": side, "slope": side * np.where(moves > 0, moves, 1.0), "decay": zero,
-            "power": self.order, "branches": self._tables(), "distance": self.distance[:, self.which],
+            "log_coefficient": zero,
+            "sign": side,
+            "slope": side * np.where(moves > 0, moves, 1.0),
+            "decay": zero,
+            "power": self.order,
+            "branches": self._tables(),
+            "distance": self.distance[:, self.which],
             "log_unit": self.unit.near,
-        }  # fmt: skip
+        }
 
     def _tables(self) -> Branches:
         low, high, size, fall, first, rests = [], [], [], [], [0], []

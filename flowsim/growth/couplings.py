@@ -239,5 +239,10 @@ def _measured(net: LinearNetwork, problem: MatrixSensing, decay: Decay) -> Reduc
     model = problem.curvature_model
     return ReducedData(
         Measured(problem, np.maximum(model, 1e-3 * model.max()), np.ones(problem.n_targets)),
-        None, rows, columns, decay, None, None,
-    )  # fmt: skip
+        None,
+        rows,
+        columns,
+        decay,
+        None,
+        None,
+    )

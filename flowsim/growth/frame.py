@@ -97,9 +97,14 @@ class LinearGrowth:
 
     @classmethod
     def of(
-        cls, net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
-        pretrained: Mapping[str, ArrayLike] | None = None, data: ReducedData | None = None,
-    ) -> LinearGrowth:  # fmt: skip
+        cls,
+        net: LinearNetwork,
+        problem: Problem,
+        scale: InitialScale,
+        start: Mapping[str, ArrayLike] | None,
+        pretrained: Mapping[str, ArrayLike] | None = None,
+        data: ReducedData | None = None,
+    ) -> LinearGrowth:
         """At the start ``pretrained + alpha * start``; `data` if they were reduced already.
 
         Raises ValueError for a start of the wrong shape, one that is not finite, or one that never moves.
@@ -320,9 +325,12 @@ def _row_space(rows: Array) -> Array:
 
 
 def start_parts(
-    net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
+    net: LinearNetwork,
+    problem: Problem,
+    scale: InitialScale,
+    start: Mapping[str, ArrayLike] | None,
     pretrained: Mapping[str, ArrayLike] | None,
-) -> tuple[Compression, list[tuple[Array, Array, float]]]:  # fmt: skip
+) -> tuple[Compression, list[tuple[Array, Array, float]]]:
     """The start in one compressed basis, the largest part first."""
     if pretrained is None and isinstance(start, Mapping) and any(isinstance(part, Logs) for part in start.values()):
         return _parts_of_logs(net, problem, scale, start)

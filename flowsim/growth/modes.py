@@ -81,9 +81,15 @@ class Modes:
     def arrays(self) -> tuple[Array, ...]:
         """All that has rows."""
         return (
-            self.coefficient, self.log_start, self.rate, self.damping, self.start, self.basis, self.shift,
+            self.coefficient,
+            self.log_start,
+            self.rate,
+            self.damping,
+            self.start,
+            self.basis,
+            self.shift,
             self.conserved,
-        )  # fmt: skip
+        )
 
     @cached_property
     def is_damped(self) -> bool:

@@ -148,9 +148,15 @@ class ProductMap:
         side = np.repeat([[1.0], [-1.0]], self.d, axis=1)
         zero = np.zeros((2, self.d))
         return {
-            "log_coefficient": zero, "sign": side, "slope": side, "decay": zero, "power": self.depth,
-            "squares": self.squares * np.exp(2 * self.scale.log), "distance": self.distance, "log_unit": self.unit.near,
-        }  # fmt: skip
+            "log_coefficient": zero,
+            "sign": side,
+            "slope": side,
+            "decay": zero,
+            "power": self.depth,
+            "squares": self.squares * np.exp(2 * self.scale.log),
+            "distance": self.distance,
+            "log_unit": self.unit.near,
+        }
 
     def state(self, z: Array) -> Array:
         above, below = self.distance

@@ -83,9 +83,12 @@ def falls_for_ever(problem: Problem) -> bool:
             [np.hstack([r, np.diag(-1.0 * np.isfinite(s))]) for r, s in zip(rows, (low, up), strict=True)]
         )
         found = linprog(
-            np.append(np.zeros(d), w * (np.isfinite(low) | np.isfinite(up))), A_ub=falls, b_ub=np.zeros(2 * n),
-            bounds=[(-1.0, 1.0)] * d + [(None, None)] * n, method="highs",
-        )  # fmt: skip
+            np.append(np.zeros(d), w * (np.isfinite(low) | np.isfinite(up))),
+            A_ub=falls,
+            b_ub=np.zeros(2 * n),
+            bounds=[(-1.0, 1.0)] * d + [(None, None)] * n,
+            method="highs",
+        )
         finite = np.where(np.isfinite(low), np.abs(low), 0.0) + np.where(np.isfinite(up), np.abs(up), 0.0)
         if found.status == 0 and found.fun < -_NOTHING * float(w @ finite):
             return True

@@ -115,7 +115,7 @@ def network_bounds(
     curves = origin_curves(net, net.direction(direction, d), order, fresh=not isinstance(start, StartState))
     growth = VanishingGrowth(
         order, compact(speeds[0]), compact(speeds[1]), memory, curves, _weights_of(start, order, d)
-    )  # fmt: skip
+    )
     return DualBounds(compact(upper), compact(lower), up_cost, low_cost, growth, offset)
 
 

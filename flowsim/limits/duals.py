@@ -107,7 +107,7 @@ class SparseDuals:
         stands, times = (flags, self.rounding), (float(t), float(age))
         wait, count = sweep(
             data.place, data.rows, data.entries, self.ends, pair, self.tables, stands, times, (buffer, kept)
-        )  # fmt: skip
+        )
         self.products += 2
         self.seconds += time.perf_counter() - began
         if count > BUFFER:

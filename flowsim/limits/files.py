@@ -43,10 +43,14 @@ def _of_curves(curves: OriginCurves) -> dict[str, Any]:
     d = curves.values.shape[1]
     alike = d > 0 and bool((curves.values == curves.values[:, :1]).all())
     return {
-        "formulas": [formula.text for formula in curves.net.distinct], "kinds": curves.kinds,
-        "weights": list(curves.net.weights), "start": curves.values[:, :1] if alike else curves.values, "d": d,
-        "order": curves.order, "fresh": curves.fresh,
-    }  # fmt: skip
+        "formulas": [formula.text for formula in curves.net.distinct],
+        "kinds": curves.kinds,
+        "weights": list(curves.net.weights),
+        "start": curves.values[:, :1] if alike else curves.values,
+        "d": d,
+        "order": curves.order,
+        "fresh": curves.fresh,
+    }
 
 
 def make_curves(

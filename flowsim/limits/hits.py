@@ -32,9 +32,16 @@ def tabulate(side: Array) -> Array:
 
 
 def next_hits(
-    s: Array, previous: Array, elapsed: float, g: Array, bounds: tuple[Array, ...], flags: NDArray[np.uint8],
-    rounding: Array, t: float, age: float,
-) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    s: Array,
+    previous: Array,
+    elapsed: float,
+    g: Array,
+    bounds: tuple[Array, ...],
+    flags: NDArray[np.uint8],
+    rounding: Array,
+    t: float,
+    age: float,
+) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
     """Advance s to time t and find the waiting time to the next hit.
 
     Parameters
@@ -71,9 +78,15 @@ def next_hits(
 
 
 def arrivals(
-    wait: float | None, near: NDArray[np.int64], both: Array, bounds: tuple[Array, ...], flags: NDArray[np.uint8],
-    rounding: Array, t: float, age: float,
-) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    wait: float | None,
+    near: NDArray[np.int64],
+    both: Array,
+    bounds: tuple[Array, ...],
+    flags: NDArray[np.uint8],
+    rounding: Array,
+    t: float,
+    age: float,
+) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
     """Those of the candidates, with their duals and g, that reach a bound after the wait; and which bound.
 
     Without `wait` it is the least of the candidates.

@@ -203,9 +203,16 @@ def loss_blocks(net: LinearNetwork, data: LossData, apart: bool = True) -> list[
         y = problem.y[np.ix_(rows, targets)]
         blocks.append(
             LossBlock(
-                features=basis, targets=np.eye(m)[:, targets], curvatures=size,
+                features=basis,
+                targets=np.eye(m)[:, targets],
+                curvatures=size,
                 signal=-inside.T @ (weight * problem.loss_function.slope(np.zeros(y.shape), y)),
-                a=decay, b=float(net.constant_decay), rows=inside, y=y, weight=weight, loss=problem.loss_function,
+                a=decay,
+                b=float(net.constant_decay),
+                rows=inside,
+                y=y,
+                weight=weight,
+                loss=problem.loss_function,
             )
-        )  # fmt: skip
+        )
     return blocks

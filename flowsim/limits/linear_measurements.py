@@ -70,10 +70,14 @@ def measured_block(net: LinearNetwork, data: MeasuredData) -> MeasuredBlock:
     columns = np.flatnonzero(A.any(axis=(0, 1)))
     damping, b = _damping(net, problem)
     block = MeasuredBlock(
-        features=np.eye(data.rank), targets=np.eye(data.m)[:, columns], curvatures=data.curvatures,
-        signal=data.signal[:, columns], a=data.directions.T @ damping, b=b,
+        features=np.eye(data.rank),
+        targets=np.eye(data.m)[:, columns],
+        curvatures=data.curvatures,
+        signal=data.signal[:, columns],
+        a=data.directions.T @ damping,
+        b=b,
         measurements=np.einsum("ir,kij->krj", data.directions, A)[:, :, columns],
-    )  # fmt: skip
+    )
     parts = invariant_subspaces(lambda rng: symmetric_element(_reachable(block, rng), 1.0, 1.0))
     if len(parts) > 1:
         raise ValueError(

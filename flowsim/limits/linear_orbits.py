@@ -123,9 +123,14 @@ def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, 
             with warnings.catch_warnings():  # failures are detected by their flag
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
-                    rate, (0.0, duration), states[-1].ravel(), method=method, rtol=rtol,
-                    atol=_TOLERANCE * scale * 1e-3, dense_output=refine > 0,
-                )  # fmt: skip
+                    rate,
+                    (0.0, duration),
+                    states[-1].ravel(),
+                    method=method,
+                    rtol=rtol,
+                    atol=_TOLERANCE * scale * 1e-3,
+                    dense_output=refine > 0,
+                )
         except _SpentError:
             break
         if not (solution.success and np.isfinite(solution.y).all()):

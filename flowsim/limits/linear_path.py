@@ -201,9 +201,8 @@ class LinearSaddlePath(Saved, Staircase):
         rest = sum(other.lift(p.beta) for i, (other, p) in enumerate(zip(self.blocks, before, strict=True)) if i != k)
         lift = np.einsum("ai,bj->ijab", block.features, block.targets).reshape(len(orbit.points[0]), -1)
         return Orbit(
-            jump, np.arange(lift.shape[1]), orbit.distance,
-            orbit.points @ lift + np.ravel(rest), orbit.tangents @ lift,
-        )  # fmt: skip
+            jump, np.arange(lift.shape[1]), orbit.distance, orbit.points @ lift + np.ravel(rest), orbit.tangents @ lift
+        )
 
     @cached_property
     def _reduced(self) -> Array:

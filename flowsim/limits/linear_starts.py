@@ -61,8 +61,10 @@ def pretrained_process(
     point of smaller rank that is unstable, or if the start is not in general position.
     """
     _, parts = start_parts(net, problem, _VANISHING, start, pretrained)
-    large, small = (np.concatenate([_unit(directions.T @ U), _unit(V)]) if k else np.concatenate([directions.T @ U, V])
-                    for k, (U, V, _) in enumerate(parts))  # fmt: skip
+    large, small = (
+        np.concatenate([_unit(directions.T @ U), _unit(V)]) if k else np.concatenate([directions.T @ U, V])
+        for k, (U, V, _) in enumerate(parts)
+    )
     left, values, right = np.linalg.svd(large)
     rank = int(np.sum(values > max(large.shape) * np.finfo(float).eps * values.max(initial=0.0)))
     _require_coupled(blocks, left[:, :rank])

@@ -274,10 +274,15 @@ def _orbit_points(field: _Field, start: Array, end: Array, size: float, jump: in
             with warnings.catch_warnings():  # failures are detected by their flag
                 warnings.simplefilter("ignore", UserWarning)
                 solution = solve_ivp(
-                    unknowns.rate, (0.0, duration), state, method=method,
-                    jac=None if unknowns.any_free else unknowns.jacobian, rtol=_TOLERANCE,
-                    atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)), dense_output=True,
-                )  # fmt: skip
+                    unknowns.rate,
+                    (0.0, duration),
+                    state,
+                    method=method,
+                    jac=None if unknowns.any_free else unknowns.jacobian,
+                    rtol=_TOLERANCE,
+                    atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)),
+                    dense_output=True,
+                )
         except _SpentError:
             pass
         if solution is None or not solution.success or not np.isfinite(solution.y).all():

@@ -23,7 +23,26 @@ from flowsim.network.scale import InitialScale
 from flowsim.network.start import Logs, Start, read_start, resolve_alpha
 
 __all__ = [
-    "FUNCTIONS", "NAMED_NOISES", "Decay", "DecaySchedule", "DiagonalNetwork", "Formula", "GaussianNoise",
-    "InitialScale", "LaplaceNoise", "LinearNetwork", "Logs", "MomentNoise", "Noise", "RademacherNoise", "Start",
-    "UniformNoise", "check_decay", "decay_of", "linear_start", "quadratic_form", "read_start", "resolve_alpha",
-]  # fmt: skip
+    "FUNCTIONS",
+    "NAMED_NOISES",
+    "Decay",
+    "DecaySchedule",
+    "DiagonalNetwork",
+    "Formula",
+    "GaussianNoise",
+    "InitialScale",
+    "LaplaceNoise",
+    "LinearNetwork",
+    "Logs",
+    "MomentNoise",
+    "Noise",
+    "RademacherNoise",
+    "Start",
+    "UniformNoise",
+    "check_decay",
+    "decay_of",
+    "linear_start",
+    "quadratic_form",
+    "read_start",
+    "resolve_alpha",
+]

@@ -111,9 +111,8 @@ class LiftedWeights(Mapping[str, Array]):
     """
 
     def __init__(
-        self, compressed: Mapping[str, Array], basis: Callable[[], Array],
-        after: Callable[[Array], Array] | None = None,
-    ) -> None:  # fmt: skip
+        self, compressed: Mapping[str, Array], basis: Callable[[], Array], after: Callable[[Array], Array] | None = None
+    ) -> None:
         self.compressed = compressed
         self._basis = basis
         self._after = after

@@ -22,9 +22,23 @@ if TYPE_CHECKING:
 
 #: Functions allowed in formulas, by their names in SymPy.
 FUNCTIONS = (
-    "exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan",
-    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
-)  # fmt: skip
+    "exp",
+    "log",
+    "sqrt",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+)
 CONSTANTS = ("pi",)
 
 _MAX_LENGTH = 2000

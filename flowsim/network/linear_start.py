@@ -23,9 +23,14 @@ KINDS: tuple[Kind, ...] = ("gaussian", "balanced", "unbalanced", "invariant")
 
 @hinting
 def linear_start(
-    net: LinearNetwork, problem: Problem, kind: Kind = "gaussian", *, exponent: float = 0.5, ratio: float = 10.0,
+    net: LinearNetwork,
+    problem: Problem,
+    kind: Kind = "gaussian",
+    *,
+    exponent: float = 0.5,
+    ratio: float = 10.0,
     seed: int | None = 0,
-) -> dict[str, Array]:  # fmt: skip
+) -> dict[str, Array]:
     r"""A start direction for ``gradient_flow(LinearNetwork(h), problem, ..., start=...)``.
 
     .. math:: U_{ij}, V_{ij} \sim \mathcal N(0, h^{-2a}) \quad\text{(gaussian)}, \qquad

@@ -50,8 +50,16 @@ def shrinkage_curve() -> Findings:
             else:
                 # From above: weights start balanced at the noiseless solution, where the largest root attracts.
                 start = dict.fromkeys(net.weights, c ** (1 / depth))
-                flow = gradient_flow(net, problem, 20.0 / eta ** (2 * (depth - 1)), alpha=1.0, start=start,
-                                     coordinates="weights", rtol=1e-7, atol=1e-10)  # fmt: skip
+                flow = gradient_flow(
+                    net,
+                    problem,
+                    20.0 / eta ** (2 * (depth - 1)),
+                    alpha=1.0,
+                    start=start,
+                    coordinates="weights",
+                    rtol=1e-7,
+                    atol=1e-10,
+                )
                 ends[k, j] = flow.beta[-1]
                 predicted[k, j] = [_largest_root(value, eta, depth) for value in c]
     figure, axes = plt.subplots(1, 3, figsize=(10.0, 3.5), sharey=True)
@@ -68,13 +76,21 @@ def shrinkage_curve() -> Findings:
     axes[0].legend(loc="upper left")
     error = np.abs(ends - predicted).max(axis=2)
     # At the fold the largest root is double and the flow converges slowly: the last point before it is left out.
-    checks = [Check(f"depth 2, eta = {eta}: soft threshold at eta^2", 0.0, float(error[0, j]), 1e-6)
-              for j, eta in enumerate(etas)]  # fmt: skip
+    checks = [
+        Check(f"depth 2, eta = {eta}: soft threshold at eta^2", 0.0, float(error[0, j]), 1e-6)
+        for j, eta in enumerate(etas)
+    ]
     checks += [
-        Check(f"depth {depth}, eta = {eta}: stationary point of L + V", 0.0,
-              float(np.sort(np.abs(ends - predicted)[k, j])[-2]), 1e-3)
-        for k, depth in enumerate(depths) if depth > 2 for j, eta in enumerate(etas)
-    ]  # fmt: skip
+        Check(
+            f"depth {depth}, eta = {eta}: stationary point of L + V",
+            0.0,
+            float(np.sort(np.abs(ends - predicted)[k, j])[-2]),
+            1e-3,
+        )
+        for k, depth in enumerate(depths)
+        if depth > 2
+        for j, eta in enumerate(etas)
+    ]
     floor = [
         ((ends[1, j] > 1e-3) & (c - ends[1, j] < 2 * np.sqrt(2) * eta**3 * (1 - 1e-3))).sum()
         for j, eta in enumerate(etas)
@@ -108,12 +124,18 @@ def imbalance_decay() -> Findings:
                 problem = Regression(X, X @ rng.standard_normal(4))
                 net = DiagonalNetwork(depth=depth, noise=GaussianNoise(eta))
                 start = {name: np.full(4, 1.2 - 0.5 * k) for k, name in enumerate(names)}
-                flow = gradient_flow(net, problem, t_end, alpha=0.8, start=start, coordinates="weights", rtol=1e-10,
-                                     atol=1e-13)  # fmt: skip
+                flow = gradient_flow(
+                    net, problem, t_end, alpha=0.8, start=start, coordinates="weights", rtol=1e-10, atol=1e-13
+                )
                 w = np.array([flow.at(times).weights[name] for name in names])
                 share = (w[0] ** 2 - w[1] ** 2) / (w[0] ** 2 - w[1] ** 2)[0]
-                ax.plot(eta**2 * times, share[:, 0], color=COLORS[j], lw=1.1,
-                        label=rf"$\eta$ = {eta}" if draw == 0 else None)  # fmt: skip
+                ax.plot(
+                    eta**2 * times,
+                    share[:, 0],
+                    color=COLORS[j],
+                    lw=1.1,
+                    label=rf"$\eta$ = {eta}" if draw == 0 else None,
+                )
                 data[f"depth{depth}_eta{eta}_draw{draw}"] = ("point", share[:, 0])
                 if depth == 2:
                     law = np.exp(-2 * eta**2 * times)
@@ -202,13 +224,18 @@ def sharpness() -> Findings:
     rows = certify(net, diabetes(), theorems=["least-sharpness", "least-hessian-trace", "sharpness-identity"])
     return Findings(
         {"": figure},
-        xarray.Dataset({"sharpness": ("log_ratio", values), "paths": (("run", "point"), np.array(paths))},
-                       coords={"log_ratio": logs}),
+        xarray.Dataset(
+            {"sharpness": ("log_ratio", values), "paths": (("run", "point"), np.array(paths))},
+            coords={"log_ratio": logs},
+        ),
         {"eta": eta, "starts": [-1.4, -0.7, 0.9, 1.5], "t_end": 60.0},
         [Check("flows end balanced (largest |ln|u/v||/2)", 0.0, float(max(finals)), 1e-3)]
-        + [Check(f"diabetes, {row.name}: error over tolerance", 1.0, row.error / row.tolerance, kind="at most")
-           for row in rows if row.error is not None and row.tolerance],
-    )  # fmt: skip
+        + [
+            Check(f"diabetes, {row.name}: error over tolerance", 1.0, row.error / row.tolerance, kind="at most")
+            for row in rows
+            if row.error is not None and row.tolerance
+        ],
+    )
 
 
 @experiment("stochastic-sam", PAPER, "Stochastic SAM follows the expected-gradient flow in the mean")
@@ -236,9 +263,21 @@ def stochastic_sam() -> Findings:
     gap = float(np.abs(mean - expected).max())
     return Findings(
         {"": figure},
-        xarray.Dataset({"mean": (("time", "feature"), mean), "standard_error": (("time", "feature"), error),
-                        "flow": (("time", "feature"), expected)}, coords={"time": t}),
+        xarray.Dataset(
+            {
+                "mean": (("time", "feature"), mean),
+                "standard_error": (("time", "feature"), error),
+                "flow": (("time", "feature"), expected),
+            },
+            coords={"time": t},
+        ),
         {"n": 30, "d": 4, "eta": 0.4, "step": step, "runs": count, "alpha": 0.3, "seed": 5},
-        [Check("largest difference of mean and flow: 5 standard errors and 5 h", float(5 * error.max() + 5 * step), gap,
-               kind="at most")],
-    )  # fmt: skip
+        [
+            Check(
+                "largest difference of mean and flow: 5 standard errors and 5 h",
+                float(5 * error.max() + 5 * step),
+                gap,
+                kind="at most",
+            )
+        ],
+    )

@@ -62,22 +62,39 @@ def kernel_to_rich() -> Findings:
         ),
         {"n": 20, "d": 30, "seed": 0, "alphas": alphas, "digits": [2.0, 1e6]},
         [
-            Check("one sample (1, 0.9): beta_2/beta_1 at a loss of 1e-1000000", _ratio(0.9, 1.0, 1e6),
-                  float(end[1] / end[0]), 1e-6),
-            Check("large scale, loss 1e-100: share of the l2 margin, at least", 0.99,
-                  float(np.interp(100.0, digits, shares[1, 0])), kind="at least"),
-            Check("scale 1, loss 1e-1000000: share of the l1 margin, at least", 0.97, float(shares[0, 2, -1]),
-                  kind="at least"),
-            Check("scale 1: the share of the l1 margin is larger at the end than at 1e-100 by, at least", 0.01,
-                  float(shares[0, 2, -1] - np.interp(100.0, digits, shares[0, 2])), kind="at least"),
+            Check(
+                "one sample (1, 0.9): beta_2/beta_1 at a loss of 1e-1000000",
+                _ratio(0.9, 1.0, 1e6),
+                float(end[1] / end[0]),
+                1e-6,
+            ),
+            Check(
+                "large scale, loss 1e-100: share of the l2 margin, at least",
+                0.99,
+                float(np.interp(100.0, digits, shares[1, 0])),
+                kind="at least",
+            ),
+            Check(
+                "scale 1, loss 1e-1000000: share of the l1 margin, at least",
+                0.97,
+                float(shares[0, 2, -1]),
+                kind="at least",
+            ),
+            Check(
+                "scale 1: the share of the l1 margin is larger at the end than at 1e-100 by, at least",
+                0.01,
+                float(shares[0, 2, -1] - np.interp(100.0, digits, shares[0, 2])),
+                kind="at least",
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 @experiment(
-    "frozen-active-set", MOROSHKO,
+    "frozen-active-set",
+    MOROSHKO,
     "Separable data: two limits that do not commute, loss to 0 at fixed scale and scale to 0 first",
-)  # fmt: skip
+)
 def frozen_active_set() -> Findings:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20, 30))
@@ -112,11 +129,23 @@ def frozen_active_set() -> Findings:
         ),
         {"n": 20, "d": 30, "seed": 0, "alphas": alphas, "digits": [2.0, 1e6]},
         [
-            Check("fixed scale 1, loss 1e-1000000: share of the l1 margin, at least", 0.97, float(shares[0, -1]),
-                  kind="at least"),
-            Check("scale 1e-100000: share of the l1 margin at 1e-1000000 is that of the frozen active set", frozen,
-                  float(shares[-1, -1]), 1e-4),
-            Check("scale 1e-100000: the largest coordinate at rest over the largest, at most", 1e-6, float(left[-1]),
-                  kind="at most"),
+            Check(
+                "fixed scale 1, loss 1e-1000000: share of the l1 margin, at least",
+                0.97,
+                float(shares[0, -1]),
+                kind="at least",
+            ),
+            Check(
+                "scale 1e-100000: share of the l1 margin at 1e-1000000 is that of the frozen active set",
+                frozen,
+                float(shares[-1, -1]),
+                1e-4,
+            ),
+            Check(
+                "scale 1e-100000: the largest coordinate at rest over the largest, at most",
+                1e-6,
+                float(left[-1]),
+                kind="at most",
+            ),
         ],
-    )  # fmt: skip
+    )

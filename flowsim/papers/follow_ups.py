@@ -57,11 +57,22 @@ def deep_starts() -> Findings:
             others = np.delete(w, low)
             c = np.sign(np.prod(others)) * w[low]
             mu2 = np.maximum(others**2 - w[low] ** 2, 0.0)
-            integral = quad(lambda x, m=mu2: 1 / np.sqrt((x * x + m[0]) * (x * x + m[1])), np.sign(slope) * c, np.inf,
-                            epsabs=1e-13, epsrel=1e-12)[0]  # fmt: skip
+            integral = quad(
+                lambda x, m=mu2: 1 / np.sqrt((x * x + m[0]) * (x * x + m[1])),
+                np.sign(slope) * c,
+                np.inf,
+                epsabs=1e-13,
+                epsrel=1e-12,
+            )[0]
             waits.append(integral / abs(slope))
-        checks.append(Check(f"{label}: jump times of the process against quadrature", 0.0,
-                            float(np.abs(np.sort(waits) / path.jump_times - 1).max()), 1e-8))  # fmt: skip
+        checks.append(
+            Check(
+                f"{label}: jump times of the process against quadrature",
+                0.0,
+                float(np.abs(np.sort(waits) / path.jump_times - 1).max()),
+                1e-8,
+            )
+        )
         order = float(np.median(np.log10(np.maximum(gaps[1], 1e-12) / np.maximum(gaps[2], 1e-12))))
         checks.append(Check(f"{label}: order of the jump-time error in alpha", 1.0, order, 0.1))
     axes[0].set_ylabel(r"coordinates $\beta_i$")
@@ -116,19 +127,33 @@ def step_size() -> Findings:
     slope = float(np.polyfit(np.log(steps), np.log(gains), 1)[0])
     return Findings(
         {"": figure},
-        xarray.Dataset({"norm": (("method", "step"), np.array(list(norms.values()))), "gain": ("step", gains)},
-                       coords={"method": list(norms), "step": steps}),
+        xarray.Dataset(
+            {"norm": (("method", "step"), np.array(list(norms.values()))), "gain": ("step", gains)},
+            coords={"method": list(norms), "step": steps},
+        ),
         {"n": 20, "d": 40, "sparsity": 3, "seed": 2, "alpha": alpha, "seeds": seeds, "time": 60.0},
         [
-            Check("imbalance obeys (1 - h^2 g^2) along every run (relative departure)", 1e-8, float(max(drifts)),
-                  kind="at most"),
-            Check("smallest step: gradient descent ends where the flow does", float(np.abs(flow.beta[-1]).sum()),
-                  norms["gradient descent"][0], 0.02),
-            Check("largest step: mini-batches end at a smaller l1 norm than the flow by", 1e-3,
-                  float(np.abs(flow.beta[-1]).sum()) - norms["one row a step"][-1], kind="at least"),
+            Check(
+                "imbalance obeys (1 - h^2 g^2) along every run (relative departure)",
+                1e-8,
+                float(max(drifts)),
+                kind="at most",
+            ),
+            Check(
+                "smallest step: gradient descent ends where the flow does",
+                float(np.abs(flow.beta[-1]).sum()),
+                norms["gradient descent"][0],
+                0.02,
+            ),
+            Check(
+                "largest step: mini-batches end at a smaller l1 norm than the flow by",
+                1e-3,
+                float(np.abs(flow.beta[-1]).sum()) - norms["one row a step"][-1],
+                kind="at least",
+            ),
             Check("what mini-batches take off the imbalance grows with h, order at least", 0.8, slope, kind="at least"),
         ],
-    )  # fmt: skip
+    )
 
 
 @experiment("step-to-flow", STEPS, "Descent follows the flow to order 1, the modified flow to order 2")
@@ -146,12 +171,16 @@ def step_to_flow() -> Findings:
     plot.orders(comparison, modified, ax=ax)
     return Findings(
         {"": figure},
-        xarray.Dataset({"largest": ("step", [item.largest for item in comparison]),
-                        "hausdorff": ("step", [item.hausdorff for item in comparison])},
-                       coords={"step": [item.step for item in comparison]}),
+        xarray.Dataset(
+            {
+                "largest": ("step", [item.largest for item in comparison]),
+                "hausdorff": ("step", [item.hausdorff for item in comparison]),
+            },
+            coords={"step": [item.step for item in comparison]},
+        ),
         {"n": 15, "d": 8, "sparsity": 3, "noise": 0.1, "seed": 4, "alpha": alpha, "t_end": t_end, "steps": steps},
         [
             Check("order of the distance to the gradient flow", 1.0, float(comparison.order), 0.1),
             Check("order of the distance to the modified flow", 2.0, float(modified.order), 0.05),
         ],
-    )  # fmt: skip
+    )

@@ -38,9 +38,10 @@ def linear_saddle_to_saddle() -> Findings:
         Check("the same with noise", 1.0, noisy.rate.order, 0.05),
         Check("first jump", 1 / float(np.linalg.norm(X.T @ problem.y / n, 2)), float(path.jump_times[0]), 1e-12),
         Check("largest distance at mid-plateau, 1e-100", 1e-6, float(study.plateau_errors[-1].max()), kind="at most"),
-        Check("end with noise: soft-thresholded fit", 0.0,
-              float(np.abs(end - shrunk).max() / np.abs(shrunk).max()), 1e-6),
-    ]  # fmt: skip
+        Check(
+            "end with noise: soft-thresholded fit", 0.0, float(np.abs(end - shrunk).max() / np.abs(shrunk).max()), 1e-6
+        ),
+    ]
     return Findings(
         {
             "": linear_overview(path, *study.trajectories[::2]),
@@ -49,4 +50,4 @@ def linear_saddle_to_saddle() -> Findings:
         xarray.Dataset({"jump_times": ("jump", path.jump_times), "losses": ("saddle", path.losses)}),
         {"n": n, "D": D, "m": m, "width": width, "seed": 0, "eta": _ETA, "alphas": alphas},
         checks,
-    )  # fmt: skip
+    )

@@ -47,8 +47,14 @@ def rate_against_bound() -> Findings:
         ax.plot(times, np.exp(-rate * times), color=COLORS[j], ls=":", lw=1.0)
         data[f"case{j}"] = ("point", gap / gap[0])
         seen = gap > 1e-20 * gap[0]
-        checks.append(Check(f"{label}: largest loss over bound", 1.0 + 1e-6,
-                            float((gap / gap[0] / np.exp(-rate * times))[seen].max()), kind="at most"))  # fmt: skip
+        checks.append(
+            Check(
+                f"{label}: largest loss over bound",
+                1.0 + 1e-6,
+                float((gap / gap[0] / np.exp(-rate * times))[seen].max()),
+                kind="at most",
+            )
+        )
         checks.append(Check(f"{label}: bound is not void", 0.0, rate, kind="at least"))
     ax.set_yscale("log")
     ax.set_ylim(1e-9, 2)
@@ -57,9 +63,11 @@ def rate_against_bound() -> Findings:
     ax.set_ylabel(r"$(L(t) - L^*) \,/\, (L(0) - L^*)$; dotted: bound")
     ax.legend()
     return Findings(
-        {"": figure}, xarray.Dataset(data),
-        {"n": 12, "D": 5, "m": 2, "width": width, "seed": 3, "cases": list(cases)}, checks,
-    )  # fmt: skip
+        {"": figure},
+        xarray.Dataset(data),
+        {"n": 12, "D": 5, "m": 2, "width": width, "seed": 3, "cases": list(cases)},
+        checks,
+    )
 
 
 @experiment("width-law", PAPER, "Wide networks end near the minimum-norm solution: distance against width")
@@ -94,11 +102,13 @@ def width_law() -> Findings:
     ax.legend()
     return Findings(
         {"": figure},
-        xarray.Dataset({"distance": (("exponent", "width", "seed"), distances)},
-                       coords={"exponent": list(exponents), "width": widths}),
+        xarray.Dataset(
+            {"distance": (("exponent", "width", "seed"), distances)},
+            coords={"exponent": list(exponents), "width": widths},
+        ),
         {"n": 8, "D": 12, "m": 3, "seed": 0, "t_end": 400.0, "exponents": exponents, "widths": widths, "seeds": seeds},
         checks,
-    )  # fmt: skip
+    )
 
 
 @experiment("invariant-set", PAPER, "From the invariant set to the minimum-norm solution")
@@ -122,11 +132,13 @@ def invariant_set() -> Findings:
     ax.legend(title="start")
     return Findings(
         {"": figure},
-        xarray.Dataset({"distance": (("start", "time"), np.array(curves))},
-                       coords={"start": ["invariant", "gaussian", "unbalanced"], "time": times}),
+        xarray.Dataset(
+            {"distance": (("start", "time"), np.array(curves))},
+            coords={"start": ["invariant", "gaussian", "unbalanced"], "time": times},
+        ),
         {"n": 6, "D": 10, "m": 2, "width": 60, "seed": 7},
         [
             Check("end of the run from the invariant set", 0.0, float(curves[0][-1]), 1e-8),
             Check("other starts end elsewhere", 1e-3, float(min(curves[1][-1], curves[2][-1])), kind="at least"),
         ],
-    )  # fmt: skip
+    )

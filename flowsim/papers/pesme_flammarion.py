@@ -63,14 +63,26 @@ def loss_staircase() -> Findings:
         ),
         {"n": 20, "d": 50, "sparsity": 4, "label_noise": 0.3, "seed": 3, "alphas": ALPHAS, "rtol": 1e-8},
         [
-            Check("mean distance of the loss to the staircase falls with alpha (largest ratio of neighbours)", 0.9,
-                  float((distance[1:] / distance[:-1]).max()), kind="at most"),
-            Check("jump times extrapolated to alpha = 0 equal the process (median relative error)", 0.0,
-                  float(np.median(error)), 1e-3),
-            Check("l1 norm of the end at alpha = 1e-1000 against the linear programme", float(min_l1(problem).value),
-                  float(np.abs(flows[-1].beta[-1]).sum()), 1e-2),
+            Check(
+                "mean distance of the loss to the staircase falls with alpha (largest ratio of neighbours)",
+                0.9,
+                float((distance[1:] / distance[:-1]).max()),
+                kind="at most",
+            ),
+            Check(
+                "jump times extrapolated to alpha = 0 equal the process (median relative error)",
+                0.0,
+                float(np.median(error)),
+                1e-3,
+            ),
+            Check(
+                "l1 norm of the end at alpha = 1e-1000 against the linear programme",
+                float(min_l1(problem).value),
+                float(np.abs(flows[-1].beta[-1]).sum()),
+                1e-2,
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 @experiment("coordinates", PAPER, "Coordinates over accelerated time approach the limit process")
@@ -110,11 +122,15 @@ def coordinates() -> Findings:
         ),
         {"n": 20, "d": 50, "sparsity": 4, "label_noise": 0.3, "seed": 3, "alphas": shown, "rtol": 1e-8},
         [
-            Check("median distance at mid-plateaus falls with alpha (largest ratio of neighbours)", 0.5,
-                  float(max(distances[1] / distances[0], distances[2] / distances[1])), kind="at most"),
+            Check(
+                "median distance at mid-plateaus falls with alpha (largest ratio of neighbours)",
+                0.5,
+                float(max(distances[1] / distances[0], distances[2] / distances[1])),
+                kind="at most",
+            ),
             Check("median distance at mid-plateaus, alpha = 1e-1000", 1e-3, float(distances[2]), kind="at most"),
         ],
-    )  # fmt: skip
+    )
 
 
 def _in_space() -> Regression:
@@ -154,13 +170,21 @@ def path_in_space() -> Findings:
         {"X": problem.X, "y": problem.y, "alphas": list(flows)},
         [
             Check("largest distance of the flow at alpha = 1e-40 to the limit curve", 0.02, gaps[1], kind="at most"),
-            Check("the path at alpha = 1e-2 is farther away, by at least a factor", 3.0, gaps[0] / gaps[1],
-                  kind="at least"),
-            Check("the path ends at the least-squares solution", 0.0,
-                  float(np.abs(path.end - [1.2, 0.9, -0.35]).max()), 1e-9),
+            Check(
+                "the path at alpha = 1e-2 is farther away, by at least a factor",
+                3.0,
+                gaps[0] / gaps[1],
+                kind="at least",
+            ),
+            Check(
+                "the path ends at the least-squares solution",
+                0.0,
+                float(np.abs(path.end - [1.2, 0.9, -0.35]).max()),
+                1e-9,
+            ),
         ],
         {"movie": movie},
-    )  # fmt: skip
+    )
 
 
 @experiment("four-features", "arXiv 2607.12332 (thresholds), Section on deactivation", "A coordinate that leaves again")
@@ -192,15 +216,17 @@ def four_features() -> Findings:
     at_plateaus = flows[1].at(plateau_times(path, horizon), clock="accelerated").beta
     return Findings(
         {"": figure},
-        xarray.Dataset({"beta": (("time", "feature"), beta), "dual": (("time", "feature"), path.dual(times))},
-                       coords={"time": times}),
+        xarray.Dataset(
+            {"beta": (("time", "feature"), beta), "dual": (("time", "feature"), path.dual(times))},
+            coords={"time": times},
+        ),
         {"X": problem.X, "y": problem.y, "alphas": alphas},
         [Check(f"jump {k + 1}, extrapolated from the flows", expected[k], measured[k], 1e-5) for k in range(3)]
         + [
             Check("saddles of the process", 0.0, float(np.abs(path.saddles - saddles).max()), 1e-14),
             Check("flow at mid-plateaus against the saddles", 0.0, float(np.abs(at_plateaus - saddles).max()), 1e-6),
         ],
-    )  # fmt: skip
+    )
 
 
 @experiment("limit-rates", PAPER, "Flows approach the limit: jump times like 1/ln(1/alpha)")
@@ -225,10 +251,14 @@ def limit_rates() -> Findings:
         {"data": "diabetes", "alphas": alphas, "rtol": 1e-9},
         [
             Check("order of the jump-time error in 1/ln(1/alpha)", 1.0, float(study.rate.order), 0.05),
-            Check("median distance at mid-plateaus, alpha = 1e-3000", 1e-5, float(study.median_plateau_error[-1]),
-                  kind="at most"),
+            Check(
+                "median distance at mid-plateaus, alpha = 1e-3000",
+                1e-5,
+                float(study.median_plateau_error[-1]),
+                kind="at most",
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 @experiment("lasso-link", "Berthier, arXiv 2509.18766", "The time average is the Lasso until a coordinate leaves")
@@ -262,4 +292,4 @@ def lasso_link() -> Findings:
             Check("KKT conditions of the Lasso at 1/t, violation before the first deactivation", 0.0, worst, 1e-10),
             Check("and beyond it they are violated", 1e-6, after, kind="at least"),
         ],
-    )  # fmt: skip
+    )

@@ -49,9 +49,14 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
             descent = drawn.descent_beta.reshape(len(comparison.t), -1)
             every = max(1, len(comparison.t) // 40)
             ax.plot(
-                comparison.t[::every], descent[::every, i], "o", ms=3, mfc="none", color=color,
+                comparison.t[::every],
+                descent[::every, i],
+                "o",
+                ms=3,
+                mfc="none",
+                color=color,
                 label=f"descent, h = {drawn.step:.3g}" if rank == 0 else None,
-            )  # fmt: skip
+            )
     ax.set_xlabel("time $t = h k$")
     ax.set_ylabel(r"coordinates of $\beta$")
     if len(shown):
@@ -64,9 +69,7 @@ def compare(comparison: Comparison | EnsembleComparison, *, ax: Axes | None = No
 
 
 @styled
-def orders(
-    plain: Comparisons, modified: Comparisons | None = None, *, ax: Axes | None = None
-) -> Axes:  # fmt: skip
+def orders(plain: Comparisons, modified: Comparisons | None = None, *, ax: Axes | None = None) -> Axes:
     """Largest distance against step size, with the fitted order.
 
     Parameters
@@ -113,7 +116,7 @@ def edge_of_stability(study: EdgeStudy, *, ax: Axes | None = None) -> Axes:
         steps = run.descent.t[run.index] / run.step
         ax.plot(
             steps, run.ratio, marker=marker, ms=2.5, lw=0.6, color=color, label=f"h = {run.step:.4g}: {run.verdict}"
-        )  # fmt: skip
+        )
     ax.axhline(1.0, color="0.35", lw=0.9, ls=":", label="edge: sharpness = 2/h")
     # The start, k = 0, and then decades.
     ax.set_xscale("symlog", linthresh=1.0, linscale=0.4)

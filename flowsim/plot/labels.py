@@ -73,9 +73,7 @@ def named_curves(ax: Axes, x: Array, values: Array, names: Mapping[int, str], le
         label_ends(ax, ax.get_xlim(), values[-1, shown], list(names.values()), palette)
 
 
-def label_ends(
-    ax: Axes, span: tuple[float, float], ends: Any, names: Sequence[str], colours: Sequence[Any]
-) -> None:  # fmt: skip
+def label_ends(ax: Axes, span: tuple[float, float], ends: Any, names: Sequence[str], colours: Sequence[Any]) -> None:
     """Write names to the right of curves over `span` that end at ordinates `ends`, moved apart where they overlap.
 
     To be called after limits and scales are set; the abscissa is extended for the names.
@@ -99,13 +97,25 @@ def label_ends(
     edge = 1.0 - room
     for start, place, name, colour in zip(where, places, names, colours, strict=True):
         ax.plot(
-            [edge + 0.003, edge + _GAP], [start, place], color=colour, lw=0.6, ls="-", transform=ax.transAxes,
-            clip_on=False, label="_name",
-        )  # fmt: skip
-        ax.text(
-            edge + 1.2 * _GAP, place, _short(name, longest), color=colour, fontsize=_SIZE, va="center", ha="left",
+            [edge + 0.003, edge + _GAP],
+            [start, place],
+            color=colour,
+            lw=0.6,
+            ls="-",
             transform=ax.transAxes,
-        )  # fmt: skip
+            clip_on=False,
+            label="_name",
+        )
+        ax.text(
+            edge + 1.2 * _GAP,
+            place,
+            _short(name, longest),
+            color=colour,
+            fontsize=_SIZE,
+            va="center",
+            ha="left",
+            transform=ax.transAxes,
+        )
 
 
 def spread(wanted: Array, gap: float) -> Array:

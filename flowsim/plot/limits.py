@@ -133,9 +133,15 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
         ax.axvline(link.departs_at, label="_departs", **PREDICTED)
         names = ", ".join(link.path.problem.feature_names[i] for i in link.because)
         ax.annotate(
-            f"{names} deactivated:\npaths separate", (link.departs_at, 0.02), xycoords=("data", "axes fraction"),
-            xytext=(-4, 0), textcoords="offset points", ha="right", va="bottom", fontsize=8,
-        )  # fmt: skip
+            f"{names} deactivated:\npaths separate",
+            (link.departs_at, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8,
+        )
     unit = all(np.all(side == 1.0) for side in link.path.thresholds) and not any(map(np.any, link.path.penalties))
     ax.set_xlabel(
         r"accelerated time $\tilde t$" + (r" $= 1/\lambda$" if unit else r" (penalty $t^\pm / \tilde t + \kappa$)")

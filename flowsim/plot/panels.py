@@ -43,9 +43,13 @@ def fit(figure: Figure, axes: Any) -> None:
     wide = (width - left - middle - 2.0 * _OVERHANG) / 2.0
     high = (height - foot - 2.0 * (above + below)) / 2.0
     figure.subplots_adjust(
-        left=left / width, right=1.0 - _OVERHANG / width, wspace=(middle + _OVERHANG) / wide,
-        bottom=(foot + below) / height, top=1.0 - above / height, hspace=(above + below) / high,
-    )  # fmt: skip
+        left=left / width,
+        right=1.0 - _OVERHANG / width,
+        wspace=(middle + _OVERHANG) / wide,
+        bottom=(foot + below) / height,
+        top=1.0 - above / height,
+        hspace=(above + below) / high,
+    )
     for numbers, column in zip(beside, axes.T, strict=True):
         for ax in column:
             ax.yaxis.set_label_coords(-numbers / wide, 0.5)

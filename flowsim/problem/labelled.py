@@ -71,9 +71,7 @@ def labels(column: Any, name: str, what: str) -> tuple[Array, tuple[str, str]]:
     return np.where(values == found[1], 1.0, -1.0), (str(found[0]), str(found[1]))
 
 
-def numbers(
-    column: Any, name: str, what: str, remedies: tuple[str, str] = _REMEDIES, *, target: bool = False
-) -> Array:  # fmt: skip
+def numbers(column: Any, name: str, what: str, remedies: tuple[str, str] = _REMEDIES, *, target: bool = False) -> Array:
     """A column as floats.
 
     Raises ValueError naming the column, the first entry that is not a number, and the advice.

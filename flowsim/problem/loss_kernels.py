@@ -23,7 +23,7 @@ from flowsim.solvers.simd import (
     store_part,
     wider,
     widest,
-)  # fmt: skip
+)
 
 
 # Without fast-math, and with IEEE division: overflow gives infinity, never an exception.

@@ -125,10 +125,14 @@ def is_attained(problem: Problem) -> bool:
     rows = side[flat, None] * X[np.ix_(flat, used)] / columns[used]
     fixed = X[np.ix_(held, used)] / columns[used]
     found = linprog(
-        -rows.sum(axis=0), A_ub=np.vstack([-rows, rows]), b_ub=np.repeat([0.0, 1.0], len(rows)),
-        A_eq=fixed if held.any() else None, b_eq=np.zeros(len(fixed)) if held.any() else None,
-        bounds=(None, None), method="highs",
-    )  # fmt: skip
+        -rows.sum(axis=0),
+        A_ub=np.vstack([-rows, rows]),
+        b_ub=np.repeat([0.0, 1.0], len(rows)),
+        A_eq=fixed if held.any() else None,
+        b_eq=np.zeros(len(fixed)) if held.any() else None,
+        bounds=(None, None),
+        method="highs",
+    )
     return bool(found.status == 0 and -found.fun <= _NOTHING)
 
 

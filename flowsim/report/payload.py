@@ -123,15 +123,22 @@ def _comparison(runs: list[Run], parameter: str | None) -> dict[str, Any] | None
         if not curves:
             return None
         return {
-            "kind": "alpha", "title": "Distance of each jump from its predicted time",
-            "x": "1 / ln(1/α)", "y": "|measured − predicted|, accelerated time", "log": True, "curves": curves,
-        }  # fmt: skip
+            "kind": "alpha",
+            "title": "Distance of each jump from its predicted time",
+            "x": "1 / ln(1/α)",
+            "y": "|measured − predicted|, accelerated time",
+            "log": True,
+            "curves": curves,
+        }
     if parameter == "eta":
         return {
-            "kind": "eta", "title": "End point over the noise level",
-            "x": "η, standard deviation of the weight noise", "y": "β at the end of the run", "log": False,
+            "kind": "eta",
+            "title": "End point over the noise level",
+            "x": "η, standard deviation of the weight noise",
+            "y": "β at the end of the run",
+            "log": False,
             "curves": _end_points(runs),
-        }  # fmt: skip
+        }
     return None
 
 

@@ -68,8 +68,9 @@ def write_classic(file: Path, variables: Mapping[str, NamedArray], attrs: Mappin
     stored = {name: _stored(name, each) for name, each in variables.items() if each.values.size}
     empty = {
         name: [each.dims, each.values.shape, each.values.dtype.str]
-        for name, each in variables.items() if not each.values.size
-    }  # fmt: skip
+        for name, each in variables.items()
+        if not each.values.size
+    }
     with _netcdf_file()(file, "w", version=2) as out:
         _write_attributes(out, {**attrs, _EMPTY: json.dumps(empty)} if empty else attrs)
         for name, each in stored.items():

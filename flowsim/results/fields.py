@@ -37,9 +37,11 @@ def _of_problem(problem: Problem) -> dict[str, Any]:
     else:
         raise ValueError("`path` cannot be saved: its X is a LinearOperator, which a file cannot hold.")
     return entries | {
-        "y": problem.y, "loss": problem.loss_function.name, "sample_weight": problem.sample_weight,
+        "y": problem.y,
+        "loss": problem.loss_function.name,
+        "sample_weight": problem.sample_weight,
         "feature_names": np.array(problem.feature_names),
-    }  # fmt: skip
+    }
 
 
 @fields_of.register

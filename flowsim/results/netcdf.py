@@ -37,7 +37,7 @@ class Labelled:
     @classmethod
     def of(
         cls, variables: Mapping[str, tuple[Any, Any]], coordinates: Mapping[str, tuple[Any, Any]], attrs: Any
-    ) -> Self:  # fmt: skip
+    ) -> Self:
         """From pairs of axes (one name or several) and values."""
         made = {
             name: NamedArray((dims,) if isinstance(dims, str) else tuple(dims), np.asarray(values), {})

@@ -147,9 +147,7 @@ def edge_of_stability(
     for step in steps:
         diverged = False
         try:
-            descent = gradient_descent(
-                net, problem, step, n_steps, alpha=alpha, start=start, record_every=record_every
-            )  # fmt: skip
+            descent = gradient_descent(net, problem, step, n_steps, alpha=alpha, start=start, record_every=record_every)
         except IntegrationError as error:
             if error.trajectory is None or "diverged" not in str(error):
                 raise

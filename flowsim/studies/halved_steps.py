@@ -108,9 +108,16 @@ def compare_halved_steps(
     sampled = None
     if runs:
         ensemble = gradient_descents(
-            net, problem, step, counts[0], runs=runs, seed=seed, workers=workers, record_every=_spacing(counts[0]),
+            net,
+            problem,
+            step,
+            counts[0],
+            runs=runs,
+            seed=seed,
+            workers=workers,
+            record_every=_spacing(counts[0]),
             **options,
-        )  # fmt: skip
+        )
         sampled = compare(flow, ensemble)
     return HalvedSteps(compare(flow, descents), compare(modified, descents), sampled)
 

@@ -260,9 +260,7 @@ def certify_invariant_set(
         t_end = 50.0 / rate if rate > 0 else 1000.0 / float(data.curvatures[-1])
     traj = gradient_flow(net, problem, t_end, alpha=alpha, start=start)
     weights = getattr(traj.weights, "compressed", traj.weights)
-    departure = max(
-        _off_set(data, U, V) for U, V in zip(weights["U"], weights["V"], strict=True)
-    )  # fmt: skip
+    departure = max(_off_set(data, U, V) for U, V in zip(weights["U"], weights["V"], strict=True))
     solution = data.min_norm
     measured = float(np.linalg.norm(traj.beta[-1] - solution) / np.linalg.norm(solution))
     return InvariantSetCertificate(

@@ -74,8 +74,11 @@ def min_l1(problem: Regression, weights: Weights = 1.0) -> MinL1:
     cost = np.where(allowed, np.concatenate([plus, minus]), 0.0)
     unit = float(cost.max()) or 1.0
     programme = {
-        "A_eq": _signed(A), "b_eq": f, "bounds": [(0, None if free else 0) for free in allowed], "method": "highs-ds"
-    }  # fmt: skip
+        "A_eq": _signed(A),
+        "b_eq": f,
+        "bounds": [(0, None if free else 0) for free in allowed],
+        "method": "highs-ds",
+    }
     solved = linprog(cost / unit, **programme)
     if solved.status != 0:
         raise ValueError(f"`problem` must have a solution of X beta = y with the signs allowed: {solved.message}")

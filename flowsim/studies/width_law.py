@@ -111,9 +111,7 @@ def width_law(
     for row, width in enumerate(sizes):
         for column in range(n_seeds):
             # The same random numbers at every width, so that the scatter between seeds cancels in each slope.
-            A, B = compressed_gaussian(
-                data.D, data.m, int(width), exponent=exponent, seed=[seed, column]
-            )  # fmt: skip
+            A, B = compressed_gaussian(data.D, data.m, int(width), exponent=exponent, seed=[seed, column])
             start = {"U": A, "V": B}
             bound = rate_bound(net, problem, alpha=1.0, start=start)
             rate = bound.rate if bound.rate > 0 else float(data.curvatures[-1])

@@ -177,9 +177,14 @@ def _compute(plan: Plan, pool: Pool, store: Store, finished: set[str], progress:
     failures = 0
     with (
         threadpool_limits(limits=1),
-        tqdm(total=total, initial=total - len(todo), unit="point", smoothing=0.0,
-             disable=None if progress is None else not progress) as bar,
-    ):  # fmt: skip
+        tqdm(
+            total=total,
+            initial=total - len(todo),
+            unit="point",
+            smoothing=0.0,
+            disable=None if progress is None else not progress,
+        ) as bar,
+    ):
 
         def keep(batch: Sequence[Outcome]) -> None:
             nonlocal failures
@@ -252,8 +257,10 @@ def _tell_what_the_store_holds(store: Store, plan: Plan, finished: int) -> None:
     if others:
         log.warning(
             "%s also holds %d points of %s with other code, versions or fixed arguments; they are not used.",
-            store.path, others, plan.identity.name,
-        )  # fmt: skip
+            store.path,
+            others,
+            plan.identity.name,
+        )
     if finished:
         log.info("%d of %d points were in %s.", finished, len(set(plan.keys)), store.path)
 
@@ -264,5 +271,8 @@ def _summarise(plan: Plan, outcomes: Sequence[Outcome]) -> None:
         first = failed[0]
         log.warning(
             "%d of %d points failed; the first, %s: %s",
-            len(failed), len(outcomes), _in_words(plan.parameters[first]), json.loads(outcomes[first].payload)["error"],
-        )  # fmt: skip
+            len(failed),
+            len(outcomes),
+            _in_words(plan.parameters[first]),
+            json.loads(outcomes[first].payload)["error"],
+        )

@@ -8,10 +8,9 @@ import platform
 from typing import Any
 
 #: One thread for each worker: the sweep itself fills the machine.
-THREAD_VARIABLES = {
-    f"{name}_NUM_THREADS": "1"
-    for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")
-} | {"VECLIB_MAXIMUM_THREADS": "1"}  # fmt: skip
+THREAD_VARIABLES = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")} | {
+    "VECLIB_MAXIMUM_THREADS": "1"
+}
 
 
 def environment(packages: dict[str, str]) -> dict[str, Any]:
