@@ -18,6 +18,17 @@ from flowsim.solvers.separable import SeparableFlow, SeparableSolution, integrat
 from flowsim.solvers.solution import Solution, Status
 
 __all__ = [
-    "SCIPY_METHODS", "ArcLength", "Event", "InitialValueProblem", "Occurrence", "SeparableFlow", "SeparableSolution",
-    "Solution", "Status", "find_events", "integrate", "integrate_ensemble", "integrate_separable",
-]  # fmt: skip
+    "SCIPY_METHODS",
+    "ArcLength",
+    "Event",
+    "InitialValueProblem",
+    "Occurrence",
+    "SeparableFlow",
+    "SeparableSolution",
+    "Solution",
+    "Status",
+    "find_events",
+    "integrate",
+    "integrate_ensemble",
+    "integrate_separable",
+]

@@ -14,13 +14,17 @@ _TERMS = 16
 
 
 class Branches(NamedTuple):
-    """Tables of coordinates that grow like a power at first; attributes as in :class:`PowerLaws`."""
+    """Tables of coordinates that grow like a power at first."""
 
-    branch: NDArray[np.int64]
+    branch: NDArray[np.int64]  #: (2, d), the table of each side of a coordinate, or -1 for a product
+    #: (T + 1,), (T,), the first piece of each table, by falling distance; and whether beta is constant beyond the
+    #: table, or undefined
     first: NDArray[np.int64]
     rests: NDArray[np.int64]
+    #: (P,), distances, in a unit of 1, that bound each piece; above the first the power law holds
     low: Array
     high: Array
+    #: (P, N), Chebyshev coefficients of ``|beta|`` and ``-d |beta| / d Y`` on each piece
     size: Array
     fall: Array
 
@@ -33,23 +37,13 @@ class PowerLaws(NamedTuple):
     #: (L - 1, d), (S, d), m^2 of a product of weights, and the series of its inverse product of roots
     squares: Any
     series: Any
-    branch: Any  #: (K, d), the table of each side of a coordinate that is not a product, or -1
-    #: (T + 1,), (T,), the first piece of each table, by falling distance; and whether beta is constant beyond the
-    #: table, or undefined
-    first: Any
-    rests: Any
-    #: (P,), distances, in a unit of 1, that bound each piece; above the first the power law holds
-    low: Any
-    high: Any
-    #: (P, N), Chebyshev coefficients of ``|beta|`` and ``-d |beta| / d Y`` on each piece
-    size: Any
-    fall: Any
+    branches: Branches
 
 
 def power_laws(power: int, log_unit: float, d: int, squares: Array | None, branches: Branches | None) -> PowerLaws:
     """The arrays for products of weights, for tables, or (with power = 0) for neither."""
     if power == 0 or squares is None:
-        squares = np.zeros((0, d))
+        squares = np.zeros((max(power - 1, 0), d))
     series = np.zeros((_TERMS if squares.any() else 1, d))
     series[0] = 1.0
     for square in squares if len(series) > 1 else ():
@@ -63,4 +57,4 @@ def power_laws(power: int, log_unit: float, d: int, squares: Array | None, branc
         branches = Branches(
             np.full((2, d), -1, dtype=np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64), none, none, table, table
         )
-    return PowerLaws(power, log_unit, squares, series, *branches)
+    return PowerLaws(power, log_unit, squares, series, branches)

@@ -222,9 +222,15 @@ def _separator(path: Path) -> str:
 
 
 def _choose(
-    known: Sequence[str], file: str, target: Sequence[str], columns: Sequence[str] | None, drop: Sequence[str],
-    index: str | int | None, *, numbered: bool,
-) -> tuple[list[str], list[str]]:  # fmt: skip
+    known: Sequence[str],
+    file: str,
+    target: Sequence[str],
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    index: str | int | None,
+    *,
+    numbered: bool,
+) -> tuple[list[str], list[str]]:
     """Names of targets and features, of a table with these columns; `numbered`: the first one only numbers the rows."""
     if not target:
         raise ValueError(f"`target` must name the target column of {file}, one of {_some(known)}.")
@@ -253,9 +259,14 @@ def _choose(
 
 
 def _read_columns(
-    frame: pandas.DataFrame, file: str, target: Sequence[str], columns: Sequence[str] | None, drop: Sequence[str],
-    dropna: bool, index: str | int | None,
-) -> tuple[Array, Array, list[str]]:  # fmt: skip
+    frame: pandas.DataFrame,
+    file: str,
+    target: Sequence[str],
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    dropna: bool,
+    index: str | int | None,
+) -> tuple[Array, Array, list[str]]:
     """Features, target and names of a table."""
     numbered = bool(target) and _counts_rows(frame)
     targets, names = _choose(list(frame.columns), file, target, columns, drop, index, numbered=numbered)

@@ -14,7 +14,6 @@ from flowsim.growth.curve import Curve, Side
 from flowsim.growth.curve_table import CurveTable, curve_table, primitives, read_derivatives, read_table, read_weights
 from flowsim.growth.resolved_curves import total_change
 from flowsim.network import DiagonalNetwork, Formula, InitialScale
-from flowsim.solvers.separable.curves import CurveArrays
 
 #: Tables are extended beyond the point needed by this part of their length.
 _AHEAD = 0.1
@@ -309,29 +308,15 @@ class NativeCurves:
     def __reduce__(self) -> Any:
         return NativeCurves, (self.map,)
 
-    def arrays(self) -> CurveArrays:
+    def arrays(self) -> dict[str, Any]:
         table, curves = self.map.table, self.map.curves
         owner = np.repeat(np.arange(len(curves)), np.diff(table.first))
         beta = table.beta.copy()
         beta[:, 0] -= table.constant[owner]
         margin = self._margin / self.map.rate
         ends = np.array([[_end(curve.below, margin), _end(curve.above, margin)] for curve in curves])
-        return CurveArrays(
-            first=table.first,
-            low=table.low,
-            high=table.high,
-            closed=table.closed.astype(np.int64),
-            log_c=table.log_c,
-            sign_c=table.sign_c,
-            rate=table.rate,
-            energy=table.energy,
-            beta=beta,
-            slope=table.slope,
-            curvature=table.bend,
-            least=ends[:, 0],
-            most=ends[:, 1],
-            which=self.map.which,
-        )
+        least, most = ends.T
+        return table._asdict() | {"beta": beta, "least": least, "most": most, "which": self.map.which}
 
     def cover(self, here: Array, low: Array, high: Array) -> str | None:
         found = self.map.range_error(here, 0.0)

@@ -39,7 +39,7 @@ class CurveTable(NamedTuple):
     beta: Array
     slope: Array
     weights: Array  #: (P, K, N + 1)
-    bend: Array  #: (P, N + 1), of B''
+    curvature: Array  #: (P, N + 1), of B''
 
 
 def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
@@ -61,7 +61,7 @@ def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
         beta=np.zeros((count, DEGREE + 1)),
         slope=np.zeros((count, DEGREE + 1)),
         weights=np.zeros((count, k, DEGREE + 1)),
-        bend=np.zeros((count, DEGREE + 1)),
+        curvature=np.zeros((count, DEGREE + 1)),
     )
     for row, piece in enumerate(flat):
         own = len(piece.log_c)
@@ -76,7 +76,7 @@ def curve_table(curves: Sequence[Curve], k: int) -> CurveTable:
         table.energy[row, :own] = 0.5 * origin.rate * origin.metric
         table.basis[row, :own, :own] = origin.basis
     length = np.where(table.closed, 1.0, table.high - table.low)
-    table.bend[:, :-1] = chebyshev.chebder(table.slope, axis=1) * (2.0 / length)[:, None]
+    table.curvature[:, :-1] = chebyshev.chebder(table.slope, axis=1) * (2.0 / length)[:, None]
     return table
 
 
@@ -201,7 +201,7 @@ def read_derivatives(table, area, curve, z, curvature, potential):
                     curvature[i] += (2.0 * table.rate[c, k]) ** 2 * square
         elif over == 0.0:
             x = (2.0 * at - table.low[p] - table.high[p]) / (table.high[p] - table.low[p])
-            curvature[i] = _chebyshev(table.bend[p], x)
+            curvature[i] = _chebyshev(table.curvature[p], x)
         # B is linear beyond its last piece.
         potential[i] = _primitive(table, area, c, p, at) + over * (beta[i] - 0.5 * slope[i] * over)
 

@@ -98,9 +98,14 @@ def address_of(function: Any, *kinds: Any) -> int:
 #: Decorator of functions that only compiled code calls: no entry point for Python. With `forceinline` a function is
 #: copied to all its callers; set here, since what such a function calls would otherwise inherit it.
 part = partial(
-    njit, nogil=True, error_model="numpy", **_pipelines.part, no_cpython_wrapper=True, no_cfunc_wrapper=True,
+    njit,
+    nogil=True,
+    error_model="numpy",
+    **_pipelines.part,
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
     forceinline=False,
-)  # fmt: skip
+)
 #: The same without reference counting, for functions that allocate no arrays: counting the arguments of a call
 #: atomically takes longer than the work on a vector of ten.
 _uncounted: dict[str, Any] = {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {}

@@ -18,17 +18,29 @@ from typing import Any, NamedTuple
 #: Passes of Numba that parts need: they have no closures, comprehensions, array expressions or ``with``, and every
 #: variable of a part has one type, so that assignments need no versions of it. Only parts that count references delete
 #: variables.
-_PASSES = frozenset({
-    "TranslateByteCode", "FixupArgs", "RewriteSemanticConstants", "DeadBranchPrune", "NopythonTypeInference",
-    "AnnotateTypes", "NativeLowering", "NoPythonBackend",
-})  # fmt: skip
+_PASSES = frozenset(
+    {
+        "TranslateByteCode",
+        "FixupArgs",
+        "RewriteSemanticConstants",
+        "DeadBranchPrune",
+        "NopythonTypeInference",
+        "AnnotateTypes",
+        "NativeLowering",
+        "NoPythonBackend",
+    }
+)
 _COUNTED = _PASSES | {"IRLegalization"}
 #: What a part takes that contains more than the others, such as ``(s, *shape)`` or a variable of two types.
 _ORDINARY = _COUNTED | {"IRProcessing", "GenericRewrites", "ReconstructSSA", "PreLowerStripPhis"}
 #: Methods of Numba's code libraries that are overridden.
 _METHODS = (
-    "_optimize_functions", "_optimize_final_module", "_get_module_for_linking", "_finalize_dynamic_globals", "finalize",
-)  # fmt: skip
+    "_optimize_functions",
+    "_optimize_final_module",
+    "_get_module_for_linking",
+    "_finalize_dynamic_globals",
+    "finalize",
+)
 
 
 class Pipelines(NamedTuple):

@@ -8,60 +8,71 @@ where a prediction is past the end of a table the loop returns to Python for mor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from flowsim.solvers import array_kinds
 from flowsim.solvers.compilation import bare, compiled_callback
+from flowsim.solvers.multistep.buffers import in_buffers, packed
 from flowsim.solvers.multistep.constants import CROSS, EVALUATE, LOCATE
-from flowsim.solvers.multistep.workspace import Active, Exponentials, History, Index, Sizes, Trial, Values, Workspace
-from flowsim.solvers.simd import at_address, view
+from flowsim.solvers.multistep.workspace import (
+    Active,
+    Exponentials,
+    History,
+    Index,
+    Sizes,
+    Trial,
+    Values,
+    Workspace,
+    in_memory,
+)
+from flowsim.solvers.simd import view
 
 #: Logarithm of an absent term.
 _NOTHING = -1e300
 
 
+@in_buffers(
+    constants=("components", "coefficients"),
+    indices=("first", "closed", "which"),
+)
 class Table(NamedTuple):
-    """Counts and pointers into the two buffers of :class:`flowsim.solvers.separable.curves.CurveArrays`."""
+    """C curves in P pieces, those of curve c from ``first[c]`` to ``first[c + 1]``, by ascending z."""
 
-    pieces: Any
-    components: Any
-    coefficients: Any
-    first: Any
+    components: Any  #: K
+    coefficients: Any  #: N
+    first: Any  #: (C + 1,)
+    #: (P,), 1 for ``B - B_0 = sum_k energy_ck exp(2 (log_c_pk + rate_ck z))`` over the K components of sign_c != 0
     closed: Any
-    which: Any
+    which: Any  #: (d,), the curve of each coordinate
+    #: (P,), interval of each piece
     low: Any
     high: Any
+    #: (P, K)
     log_c: Any
     sign_c: Any
+    #: (C, K)
     rate: Any
     energy: Any
+    #: (P, N), Chebyshev coefficients of ``B - B_0``, B' and B'' in z, on each piece
     beta: Any
     slope: Any
     curvature: Any
+    #: (C,), range of z in which the table may be evaluated; infinite where the curve continues as a straight line
     least: Any
     most: Any
+
+
+def packed_curves(arrays: Mapping[str, Any]) -> tuple[array_kinds.Index, array_kinds.Array]:
+    """The two buffers of a :class:`Table`, from its arrays by name."""
+    return packed(Table, {"components": arrays["log_c"].shape[1], "coefficients": arrays["beta"].shape[1], **arrays})
 
 
 @bare()
 def _table(sizes):
     """The table at the addresses in the workspace."""
-    head, numbers = at_address(sizes.map_integers, 0, 0), at_address(sizes.map_numbers, 0, 1.0)
-    C, P, K, N = head[0], head[1], head[2], head[3]
-    integers, reals = sizes.map_integers, sizes.map_numbers
-    at_rate = 2 * P + 2 * P * K
-    at_beta = at_rate + 2 * C * K
-    return (
-        Table(
-            P, K, N,
-            at_address(integers, 4, 0), at_address(integers, 5 + C, 0), at_address(integers, 5 + C + P, 0),
-            numbers, at_address(reals, P, 1.0),
-            at_address(reals, 2 * P, 1.0), at_address(reals, 2 * P + P * K, 1.0),
-            at_address(reals, at_rate, 1.0), at_address(reals, at_rate + C * K, 1.0),
-            at_address(reals, at_beta, 1.0), at_address(reals, at_beta + P * N, 1.0),
-            at_address(reals, at_beta + 2 * P * N, 1.0),
-            at_address(reals, at_beta + 3 * P * N, 1.0), at_address(reals, at_beta + 3 * P * N + C, 1.0),
-        )
-    )  # fmt: skip
+    return view(Table, in_memory(sizes.map_integers, sizes.map_numbers))
 
 
 @bare()

@@ -38,7 +38,7 @@ from flowsim.solvers.multistep.workspace import (
     Values,
     Workspace,
 )
-from flowsim.solvers.simd import view
+from flowsim.solvers.simd import at_address, view
 
 #: e-foldings below the level of activity beyond which a coordinate's size is not computed.
 _FAR = 8.0
@@ -122,8 +122,9 @@ def note(ws, sides):
     for s in range(active.n):
         view(Newton, ws).gain[s] = scales.gain[s]
     sides.row[0] += 1
+    record = at_address(sides.record, 0, 1.0)
     for at in range(2 * sides.d):
-        sides.record[sides.row[0] * 2 * sides.d + at] = sides.distance[at]
+        record[sides.row[0] * 2 * sides.d + at] = sides.distance[at]
 
 
 @bare()

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.solvers.compilation import bare
-from flowsim.solvers.simd import at_address
+from flowsim.solvers.multistep.buffers import in_buffers
+from flowsim.solvers.multistep.workspace import in_memory
+from flowsim.solvers.simd import view
 
 #: Largest m^2/x^2 for the series of a product, and iterations of Newton's method in ln x.
 _SERIES, _NEWTON = 0.1, 4
@@ -28,58 +30,46 @@ _BISECTIONS = 40
 _LAW, _CRITICAL, _ENDED = -1, -2, -3
 
 
+@in_buffers(
+    constants=("power", "d", "terms", "degree", "record"),
+    indices=("row", "branch", "first", "rests"),
+)
 class Sides(NamedTuple):
-    """Both sides of every coordinate: 0 is the blow-up above, 1 the one below.
+    """Both sides of every coordinate: 0 is the blow-up above, 1 the one below."""
 
-    L, coordinates, terms of the series, of a polynomial, rows recorded; unit of z and time, tolerance, distance that
-    counts as rest, the lowest level of activity; distances and their rounding errors, their rates of change with z, (2,
-    d) each, m^2 (L - 1, d) and the series (terms, d) of products; the table of each side (2, d), the first piece of
-    each table, whether it ends at a critical point; of each piece its ends, size of beta and fall with the distance;
-    and the record of distances (rows, 2, d).
-    """
-
-    power: Any
+    power: Any  #: L
     d: Any
-    terms: Any
-    degree: Any
-    row: Any
-    head: Any
+    terms: Any  #: of the series
+    degree: Any  #: coefficients of a polynomial
+    record: Any  #: address of the record of distances (rows, 2, d)
+    row: Any  #: (1,), rows recorded
+    head: Any  #: unit of z and time, tolerance, distance that counts as rest, the lowest level of activity
+    #: (2, d), distances, their rounding errors, and their rates of change with z
     distance: Any
     rounding: Any
     moves: Any
+    #: (L - 1, d), (terms, d), m^2 and the series of products
     squares: Any
     series: Any
-    branch: Any
+    branch: Any  #: (2, d), the table of each side, -1 without one
+    #: of each table its first piece, and whether it ends at a critical point
     first: Any
     rests: Any
+    #: of each piece its ends, size of beta and fall with the distance
     low: Any
     high: Any
     size: Any
     fall: Any
-    record: Any
 
 
-#: Indices in ``head``, and the number of integers before the tables.
-UNIT, TOLERANCE, CLOSE, LEVEL, HEAD = range(5)
+#: Indices in ``head``.
+UNIT, TOLERANCE, CLOSE, LEVEL = range(4)
 
 
 @bare()
 def sides_at(integers, numbers):
     """The tables in two buffers, of integers and of floats, at their addresses."""
-    head = at_address(integers, 0, 0)
-    L, d, terms, degree, tables, pieces = head[0], head[1], head[2], head[3], head[4], head[5]
-    at_squares = HEAD + 6 * d
-    at_low = at_squares + (L - 1 + terms) * d
-    at_size = at_low + 2 * pieces
-    return Sides(
-        L, d, terms, degree, at_address(integers, 6, 0), at_address(numbers, 0, 1.0), at_address(numbers, HEAD, 1.0),
-        at_address(numbers, HEAD + 2 * d, 1.0), at_address(numbers, HEAD + 4 * d, 1.0),
-        at_address(numbers, at_squares, 1.0), at_address(numbers, at_squares + (L - 1) * d, 1.0),
-        at_address(integers, 8, 0), at_address(integers, 8 + 2 * d, 0), at_address(integers, 9 + 2 * d + tables, 0),
-        at_address(numbers, at_low, 1.0), at_address(numbers, at_low + pieces, 1.0),
-        at_address(numbers, at_size, 1.0), at_address(numbers, at_size + pieces * degree, 1.0),
-        at_address(head[7], 0, 1.0),
-    )  # fmt: skip
+    return view(Sides, in_memory(integers, numbers))
 
 
 @bare()
@@ -161,9 +151,7 @@ def _chebyshev(coefficients, first, count, x):
     for n in range(1, count):
         value += coefficients[first + n] * now
         slope += coefficients[first + n] * rise
-        before, now, rise_before, rise = (
-            now, 2.0 * x * now - before, rise, 2.0 * now + 2.0 * x * rise - rise_before,
-        )  # fmt: skip
+        before, now, rise_before, rise = now, 2.0 * x * now - before, rise, 2.0 * now + 2.0 * x * rise - rise_before
     return value, slope
 
 

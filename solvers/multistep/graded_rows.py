@@ -29,7 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowsim.solvers import array_kinds
 from flowsim.solvers.compilation import bare, compiled_callback
+from flowsim.solvers.multistep.buffers import in_buffers, table_of
 from flowsim.solvers.multistep.constants import EVALUATIONS, FAR, FIRST, INEXACT_PART, INEXACT_SIZE, SLOW
 from flowsim.solvers.multistep.exponentials import along_flow, evaluate
 from flowsim.solvers.multistep.iteration_matrix import FILTER, copied, size
@@ -47,8 +49,9 @@ from flowsim.solvers.multistep.workspace import (
     Trial,
     Values,
     Workspace,
+    in_memory,
 )
-from flowsim.solvers.simd import EIGHT, add_up, at_address, constant, load, store, view
+from flowsim.solvers.simd import EIGHT, add_up, constant, load, store, view
 
 #: Corrections with one matrix, and the part of the goal to which they are iterated.
 _CORRECTIONS, _PART = 12, 0.01
@@ -56,12 +59,12 @@ _CORRECTIONS, _PART = 12, 0.01
 _SQUARE = 4.0
 
 
+@in_buffers()
 class Rows(NamedTuple):
-    """For every row: g, the size of its terms, the residual, the correction, and work vectors.
+    """The buffer of the method."""
 
-    Then the factors of I + theta K and of I + (B / A) K, and V.
-    """
-
+    equation: Any  #: (5,), weights of g and g', theta, the allowed error; and on return the stiffness
+    #: (r,), g, the size of its terms, the residual, the correction, and work vectors
     g: Any
     terms: Any
     residual: Any
@@ -70,31 +73,23 @@ class Rows(NamedTuple):
     twice: Any
     rest: Any
     by: Any
+    #: (r + 1, r), the factors of I + theta K and of I + (B / A) K
     factor: Any
     formula: Any
-    V: Any
+    V: Any  #: (r, padded)
 
 
-#: Number of row vectors before the triangle, and of numbers before those: four of the equation, and the stiffness.
-_VECTORS, _HEAD = 8, 8
-
-
-def floats(rows: int, padded: int) -> int:
-    """The length of the buffer for `rows` rows and `padded` coordinates."""
-    return _HEAD + _VECTORS * rows + 2 * (rows * rows + rows) + rows * padded + 2 * EIGHT
+def buffers(rows: int, padded: int) -> tuple[array_kinds.Index, array_kinds.Array]:
+    """The two buffers for `rows` rows and `padded` coordinates."""
+    sizes = dict.fromkeys(Rows._fields, rows) | dict.fromkeys(("factor", "formula"), (rows + 1) * rows)
+    table, floats = table_of(Rows, sizes | {"equation": EIGHT, "V": rows * padded + 2 * EIGHT})
+    return table, np.zeros(floats)
 
 
 @bare()
 def _rows(ws):
-    r, at = view(Sizes, ws).rows, view(Sizes, ws).graded_numbers
-    first = _HEAD + _VECTORS * r
-    return Rows(
-        at_address(at, _HEAD, 1.0), at_address(at, _HEAD + r, 1.0), at_address(at, _HEAD + 2 * r, 1.0),
-        at_address(at, _HEAD + 3 * r, 1.0), at_address(at, _HEAD + 4 * r, 1.0), at_address(at, _HEAD + 5 * r, 1.0),
-        at_address(at, _HEAD + 6 * r, 1.0), at_address(at, _HEAD + 7 * r, 1.0),
-        at_address(at, first, 1.0), at_address(at, first + r * r + r, 1.0),
-        at_address(at, first + 2 * (r * r + r), 1.0),
-    )  # fmt: skip
+    sizes = view(Sizes, ws)
+    return view(Rows, in_memory(sizes.graded_integers, sizes.graded_numbers))
 
 
 @bare()
@@ -280,13 +275,14 @@ def _finish(ws, rows, first, second):
 @bare()
 def _step(ws):
     """Solve the equations of a step; returns the number of evaluations, negative on failure."""
-    numbers, rows = at_address(view(Sizes, ws).graded_numbers, 0, 1.0), _rows(ws)
-    first, second, theta, goal = numbers[0], numbers[1], numbers[2], numbers[3]
+    rows = _rows(ws)
+    equation = rows.equation
+    first, second, theta, goal = equation[0], equation[1], equation[2], equation[3]
     sizes, terms, trial, active = view(Sizes, ws), view(Terms, ws), view(Trial, ws), view(Active, ws)
     for evaluation in range(1, EVALUATIONS + 1):
         if not _evaluate(ws, rows, first, second):
             return -evaluation
-        numbers[4] = stiffness(ws, theta)
+        equation[4] = stiffness(ws, theta)
         _factor(ws, rows, theta, view(Values, ws).beta_z, rows.factor)
         solved = _correction(ws, rows, (first, second, theta, goal))
         if solved == FAILED:

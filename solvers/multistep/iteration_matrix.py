@@ -99,9 +99,15 @@ def _invert_in_rows(ws):
         into_rows(ws, matrix.root, pointer(matrix.inverse, q * sizes.inverse))
         matrix.rows[q] = matrix.inverse[q * sizes.inverse + q]
     update_inverse(
-        matrix.inverse, sizes.inverse, matrix.curvature, sizes.rows, padded(sizes.rows), matrix.work, matrix.second,
+        matrix.inverse,
+        sizes.inverse,
+        matrix.curvature,
+        sizes.rows,
+        padded(sizes.rows),
+        matrix.work,
+        matrix.second,
         matrix.rows,
-    )  # fmt: skip
+    )
 
 
 @bare()

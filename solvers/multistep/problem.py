@@ -25,8 +25,17 @@ from flowsim.solvers.multistep.workspace import (
 from flowsim.solvers.simd import EIGHT, constant, load, magnitude, pointer, store, view, wider, widest
 
 _CALL = (
-    TABLE, types.UniTuple(VECTOR, 3), float64, float64[:, :, ::1], VECTOR, float64, VECTOR, INTEGERS, VECTOR, boolean
-)  # fmt: skip
+    TABLE,
+    types.UniTuple(VECTOR, 3),
+    float64,
+    float64[:, :, ::1],
+    VECTOR,
+    float64,
+    VECTOR,
+    INTEGERS,
+    VECTOR,
+    boolean,
+)
 
 
 @compiled(explicit=True, declared=_CALL)

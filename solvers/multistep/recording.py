@@ -27,9 +27,13 @@ class Records(NamedTuple):
 def open_records(records, capacity, width):
     first, rows = 3 * capacity + 1, (capacity + 1) * width
     return Records(
-        records, pointer(records, capacity + 1), pointer(records, 2 * capacity + 1),
-        pointer(records, first), pointer(records, first + rows), pointer(records, first + 2 * rows),
-    )  # fmt: skip
+        records,
+        pointer(records, capacity + 1),
+        pointer(records, 2 * capacity + 1),
+        pointer(records, first),
+        pointer(records, first + rows),
+        pointer(records, first + 2 * rows),
+    )
 
 
 @bare()

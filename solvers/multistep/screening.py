@@ -14,40 +14,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.solvers.compilation import FAST, bare, compiled_callback
-from flowsim.solvers.multistep.workspace import Formula, History, Index, Sizes, Workspace
-from flowsim.solvers.simd import at_address, view
+from flowsim.solvers.multistep.buffers import in_buffers
+from flowsim.solvers.multistep.workspace import Formula, History, Index, Sizes, Workspace, in_memory
+from flowsim.solvers.simd import view
 
 #: Exponents in a block that is bounded together first.
 BLOCK = 64
 
 
+@in_buffers(constants=("count", "first", "rows"))
 class Unloaded(NamedTuple):
-    """Number of exponents, the first row's coordinate, rows; the elapsed time, nu then and its rate, and for exponents
-    over their level: value, growth and reach; the largest of each over blocks.
-    """
+    """Exponents of coordinates that are not loaded."""
 
-    count: Any
-    first: Any
+    count: Any  #: of exponents
+    first: Any  #: coordinate of the first row
     rows: Any
-    since: Any
+    since: Any  #: (1,), time since the pass
+    #: (rows,), nu then, and its rate
     nu: Any
     rate: Any
+    #: (count,), exponents over their level, their growth, and their reach
     exponent: Any
     growth: Any
     reach: Any
-    largest: Any
-
-
-@bare()
-def _outside(sizes):
-    head, numbers = at_address(sizes.screen_integers, 0, 0), sizes.screen_numbers
-    count, first, rows = head[0], head[1], head[2]
-    at = 1 + 2 * rows
-    return Unloaded(
-        count, first, rows, at_address(numbers, 0, 1.0), at_address(numbers, 1, 1.0),
-        at_address(numbers, 1 + rows, 1.0), at_address(numbers, at, 1.0), at_address(numbers, at + count, 1.0),
-        at_address(numbers, at + 2 * count, 1.0), at_address(numbers, at + 3 * count, 1.0),
-    )  # fmt: skip
+    largest: Any  #: (blocks, 3), the largest of each over blocks
 
 
 @bare(fastmath=FAST)
@@ -61,7 +51,8 @@ def _worst(outside, first, last, since, distance):
 @bare()
 def _may_matter(ws, guess):
     """Whether a coordinate that is not loaded may be active at the end of the trial step; updates the elapsed time."""
-    outside, z, place = _outside(view(Sizes, ws)), view(History, ws).z, view(Index, ws).place
+    sizes, z, place = view(Sizes, ws), view(History, ws).z, view(Index, ws).place
+    outside = view(Unloaded, in_memory(sizes.screen_integers, sizes.screen_numbers))
     h = view(Formula, ws).step[0]
     since, distance = outside.since[0] + h, 0.0
     for q in range(outside.rows):

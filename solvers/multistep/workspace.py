@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowsim.solvers.compilation import bare
 from flowsim.solvers.multistep.constants import FOLDS, HISTORY, SMALL
-from flowsim.solvers.simd import EIGHT
+from flowsim.solvers.simd import EIGHT, at_address
 
 
 class Workspace(NamedTuple):
@@ -49,8 +50,9 @@ class Sizes(NamedTuple):
     #: 1 where the Gram matrix is stored; 1 where products with the Hessian go by the rows of A
     has_gram: Any
     by_design: Any
-    #: address of Newton's method in graded rows, 0 where it is not needed, and of its buffer
+    #: address of Newton's method in graded rows, 0 where it is not needed, and of its two buffers
     graded: Any
+    graded_integers: Any
     graded_numbers: Any
     #: 1 where the columns of A are stored
     has_columns: Any
@@ -231,10 +233,27 @@ class Index(NamedTuple):
 
 #: Permuted arrays, in the order of the buffer: they are first, and the Gram matrix before them.
 _PERMUTED = (
-    "gram", "design", "drive", "diagonal", "log_coefficient", "exponential_sign", "exponential_slope",
-    "exponential_decay", "trial_exponents", "exponents", "z", "z_low", "df", "level", "known", "guess", "f_predicted",
-    "df_predicted", "gain", "f",
-)  # fmt: skip
+    "gram",
+    "design",
+    "drive",
+    "diagonal",
+    "log_coefficient",
+    "exponential_sign",
+    "exponential_slope",
+    "exponential_decay",
+    "trial_exponents",
+    "exponents",
+    "z",
+    "z_low",
+    "df",
+    "level",
+    "known",
+    "guess",
+    "f_predicted",
+    "df_predicted",
+    "gain",
+    "f",
+)
 
 
 def _table(
@@ -285,9 +304,8 @@ def _padded(size: int) -> int:
 
 
 #: The tuples of the table, in its order.
-_NUMBERS, _FLOATS = (Sizes, Active, State), (
-    Problem, Loss, Exponentials, Scales, History, Formula, Trial, Terms, Values, Newton, Matrix,
-)  # fmt: skip
+_NUMBERS = Sizes, Active, State
+_FLOATS = Problem, Loss, Exponentials, Scales, History, Formula, Trial, Terms, Values, Newton, Matrix
 _TABLE = 0
 _kind: Any
 for _kind in (*_NUMBERS, *_FLOATS, Index):
@@ -320,12 +338,28 @@ def layout(
         floats += _padded(fields[name])
     permuted = sum(fields[name] for name in _PERMUTED) // stride
     table = np.zeros(_TABLE + (2 + K) * stride, dtype=np.int64)
-    table[: len(Sizes._fields)] = [
-        w, stride, r, K, inverse, factor, permuted, factored, loss, 0, 0, 0, 0, 0, 0, has_gram,
-        loss != 0 or not has_gram, 0, 0, has_columns, newton,
-    ]  # fmt: skip
-    indices = [_TABLE, _TABLE + stride, _TABLE + 2 * stride]
-    table[len(Sizes._fields) + len(Active._fields) + len(State._fields) : _TABLE] = [
-        *(places[name] for name in fields), *indices,
-    ]  # fmt: skip
+    sizes = {
+        "width": w,
+        "padded": stride,
+        "rows": r,
+        "terms": K,
+        "inverse": inverse,
+        "factor": factor,
+        "permuted": permuted,
+        "factored": factored,
+        "loss": loss,
+        "has_gram": has_gram,
+        "by_design": loss != 0 or not has_gram,
+        "has_columns": has_columns,
+        "newton": newton,
+    }
+    table[: len(Sizes._fields)] = [sizes.get(name, 0) for name in Sizes._fields]
+    first = Problem.PLACE  # type: ignore[attr-defined]
+    table[first:_TABLE] = [*(places[name] for name in fields), *range(_TABLE, _TABLE + 3 * stride, stride)]
     return table, floats
+
+
+@bare()
+def in_memory(integers, numbers):
+    """The workspace of a tuple whose two buffers are at these addresses."""
+    return Workspace(at_address(numbers, 0, 1.0), at_address(integers, 0, 0))

@@ -37,9 +37,14 @@ class NativeRun(ABC):
     stalled = 0
 
     def __init__(
-        self, flow: SeparableFlow, t_end: float, tol: float, max_steps: int,
-        progress: Callable[[float], None] | None, done: Done | None,
-    ) -> None:  # fmt: skip
+        self,
+        flow: SeparableFlow,
+        t_end: float,
+        tol: float,
+        max_steps: int,
+        progress: Callable[[float], None] | None,
+        done: Done | None,
+    ) -> None:
         self.flow, self.t_end, self.tol, self.max_steps = flow, float(t_end), tol, max_steps
         self.progress, self.done = progress, done
         self.clock = np.array([0.0, 0.0, self.t_end, 1.0])

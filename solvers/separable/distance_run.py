@@ -18,22 +18,21 @@ class Distances(FromNodes):
     def begin(self) -> None:
         from flowsim.solvers.multistep.constants import LONGEST
         from flowsim.solvers.multistep.distance_map import ROUNDINGS, address
-        from flowsim.solvers.multistep.workspace import Scales
+        from flowsim.solvers.multistep.workspace import Scales, Sizes
 
         flow = self.flow
         self.width, self.passes = flow.d, 1
         ones, zeros = np.ones((1, flow.d)), np.zeros((1, flow.d))
         self.lay_out(*self.rows(), (zeros, ones, ones, zeros))
-        workspace, table = self.work
-        at_gain, at_level = table[Scales.PLACE : Scales.PLACE + 2]  # type: ignore[attr-defined]
         unit, power = math.exp(flow.log_unit), flow.power
-        self.tables = DistanceTables.of(flow, self.tol, float(workspace[at_level : at_level + flow.d].min()))
+        self.tables = DistanceTables(flow, self.tol, float(self.work.floats(Scales, "level", flow.d).min()))
         with np.errstate(over="ignore", divide="ignore"):
             near = np.maximum(np.abs(self.tables.distance.min(axis=0)) * unit, np.finfo(float).tiny)
             gain = 0.5 * power * np.maximum(1.0 / ((power - 2.0) * near), 1.0)
             gain = np.abs(flow.slope).max(axis=0) * np.minimum(gain, self.tol / (ROUNDINGS * near))
-        workspace[at_gain : at_gain + flow.d] = gain
-        table[9], table[10:12] = address(), self.tables.addresses
+        self.work.floats(Scales, "gain", flow.d)[:] = gain
+        integers, numbers = self.tables.addresses
+        self.work.write(Sizes, mapping=address(), map_integers=integers, map_numbers=numbers)
         self.clock[2:] = min(self.t_end, LONGEST / unit) * unit, unit
 
     def before_steps(self, records: int) -> None:

@@ -18,33 +18,34 @@ def address_of(array: NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-@dataclass(frozen=True, eq=False)
 class DistanceTables:
-    """Both sides of coordinates for compiled code: :class:`flowsim.solvers.multistep.distances.Sides`."""
+    """Both sides of coordinates for compiled code: :class:`flowsim.solvers.multistep.distances.Sides`.
 
-    #: the two buffers
-    integers: NDArray[np.int64]
-    numbers: Array
-    distance: Array  #: (2, d), the view of ``numbers`` with the distances to infinity
+    `flow` is taken at its start; `level` is the least ln(beta h) at which a coordinate is active.
+    """
 
-    @classmethod
-    def of(cls, flow: SeparableFlow, tol: float, level: float) -> DistanceTables:
-        """The tables of a flow at its start; `level` is the least ln(beta h) at which a coordinate is active."""
+    def __init__(self, flow: SeparableFlow, tol: float, level: float) -> None:
+        from flowsim.solvers.multistep.buffers import Memory, packed
         from flowsim.solvers.multistep.constants import CAUTION, REST
-        from flowsim.solvers.multistep.distances import HEAD
+        from flowsim.solvers.multistep.distances import Sides
 
-        laws, distance = flow.powers, np.asarray(flow.distance, dtype=float)
-        L, d, (pieces, degree) = laws.power, flow.d, laws.size.shape
-        squares = laws.squares if len(laws.squares) else np.zeros((L - 1, d))
-        head = [math.exp(laws.log_unit), tol, REST * tol / CAUTION, level]
-        parts = (
-            head, distance, np.zeros((2, d)), np.abs(flow.slope), squares, laws.series, laws.low, laws.high, laws.size,
-            laws.fall,
-        )  # fmt: skip
-        numbers = np.concatenate([np.ravel(part) for part in parts]).astype(float)
-        sizes = [L, d, len(laws.series), degree, len(laws.rests), pieces, 0, 0]
-        integers = np.concatenate([sizes, laws.branch.ravel(), laws.first, laws.rests]).astype(np.int64)
-        return cls(integers, numbers, numbers[HEAD : HEAD + 2 * d].reshape(2, d))
+        laws, d = flow.powers, flow.d
+        values = {
+            "d": d,
+            "terms": len(laws.series),
+            "degree": laws.branches.size.shape[1],
+            "record": 0,
+            "row": 0,
+            "head": [math.exp(laws.log_unit), tol, REST * tol / CAUTION, level],
+            "distance": flow.distance,
+            "rounding": np.zeros(2 * d),
+            "moves": np.abs(flow.slope),
+        }
+        self._kind: Any = Sides
+        self.integers, self.numbers = packed(Sides, {**laws._asdict(), **laws.branches._asdict(), **values})
+        self._memory = Memory(self.numbers, self.integers)
+        #: (2, d), the view of ``numbers`` with the distances to infinity
+        self.distance = self._memory.floats(Sides, "distance", 2 * d).reshape(2, d)
 
     @property
     def addresses(self) -> NDArray[np.int64]:
@@ -54,7 +55,8 @@ class DistanceTables:
     def record(self, rows: Array) -> None:
         """Record distances at the ends of the next steps in `rows` (S + 1, 2, d), beginning with the present ones."""
         rows[0] = self.distance
-        self.integers[6:8] = 0, address_of(rows)
+        self._memory.write(self._kind, record=address_of(rows))
+        self._memory.indices(self._kind, "row", 1)[0] = 0
 
 
 @dataclass(frozen=True, eq=False)

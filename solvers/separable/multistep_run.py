@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flowsim.solvers import loop
 from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.multistep.buffers import Memory
 from flowsim.solvers.separable.base import LOAD_ALL, NativeRun
 from flowsim.solvers.separable.distance_steps import address_of
 from flowsim.solvers.separable.flow import SeparableFlow
@@ -44,8 +45,6 @@ _LARGE = 1 << 21
 #: Floats in a cache line.
 _LINE = 8
 _NOTHING = np.zeros(0)
-
-Workspace = tuple[Array, NDArray[np.int64]]
 
 
 @cache
@@ -114,9 +113,9 @@ class Layout:
         reach = _NOTHING if self.reach is None else self.reach
         self.data = self.A, by_rows, float(self.n), np.stack(self.exponential), reach
         #: the last tolerance, and after two runs with it a workspace with its table, terms and scales included
-        self.ready: tuple[float, Workspace | None] = 0.0, None
+        self.ready: tuple[float, Memory | None] = 0.0, None
 
-    def workspace(self, tol: float) -> Workspace:
+    def workspace(self, tol: float) -> Memory:
         """A new workspace, in the state before a run."""
         from flowsim.solvers.multistep.problem import write_problem as write
 
@@ -131,8 +130,8 @@ class Layout:
             if first >= 0:
                 workspace = workspace[first : first + self.floats]
                 if whole is None:
-                    self.ready = tol, (workspace.copy(), table.copy()) if last == tol else None
-                return workspace, table
+                    self.ready = tol, Memory(workspace.copy(), table.copy()) if last == tol else None
+                return Memory(workspace, table)
         self.ready = tol, None
         workspace, w = _lined(self.floats), self.A.shape[1]
         if self.with_gram and not self.few:
@@ -142,7 +141,7 @@ class Layout:
         write(*self.data, tol, workspace, table, _NOTHING, self.few and self.with_gram)
         if shared is not None:
             shared[self.kind] = workspace.copy()
-        return workspace, table
+        return Memory(workspace, table)
 
 
 def bound_on_reach(flow: SeparableFlow) -> Array | None:
@@ -165,7 +164,7 @@ def _reduced(A: Array, b: Array) -> tuple[Array, Array]:
 class FromNodes(NativeRun):
     """A run of :mod:`flowsim.solvers.multistep` on the workspace ``work``."""
 
-    work: Workspace
+    work: Memory
     width: int
     records = _FEW_RECORDS
 
@@ -221,9 +220,16 @@ class FromNodes(NativeRun):
         if layout is None or layout.A is not A or layout.exponential is not exponential:
             loss = 0 if flow.loss is None else _address_of_loss(flow.loss)
             layout = Layout(
-                A, b, flow.n, exponential, loss=loss, weights=flow.weights, offset=flow.offset,
-                reach=bound_on_reach(flow), shared=flow.shared,
-            )  # fmt: skip
+                A,
+                b,
+                flow.n,
+                exponential,
+                loss=loss,
+                weights=flow.weights,
+                offset=flow.offset,
+                reach=bound_on_reach(flow),
+                shared=flow.shared,
+            )
             if A is flow.A:
                 flow.own["layout"] = layout
         self.work = layout.workspace(self.tol)
@@ -249,13 +255,10 @@ class Multistep(FromNodes):
             both, terms, reach = continued(A, flow.n, flow.exponential)
             self.work = Layout(both, b, flow.n, terms, reach=reach).workspace(self.tol)
             self.width += len(A)
-            self.numbers = hand_over(self.work[1], len(A))
+            self.graded = hand_over(self.work, len(A))
             return
         self.lay_out(*self.rows(), flow.exponential)
         if flow.curves is not None:
-            from flowsim.solvers.multistep.curves import address
-
-            self.work[1][9] = address()
             self._hand_over_tables()
 
     def advance(self, budget: int) -> int:
@@ -285,22 +288,23 @@ class Multistep(FromNodes):
 
     def _hand_over_tables(self) -> None:
         """Pass the tables to the loop, and keep them while it has their addresses."""
+        from flowsim.solvers.multistep.curves import address, packed_curves
+        from flowsim.solvers.multistep.workspace import Sizes
+
         assert self.flow.curves is not None
-        self.tables = self.flow.curves.arrays().packed()
-        self.work[1][10:12] = [address_of(array) for array in self.tables]
+        self.tables = packed_curves(self.flow.curves.arrays())
+        integers, numbers = map(address_of, self.tables)
+        self.work.write(Sizes, mapping=address(), map_integers=integers, map_numbers=numbers)
 
     def refresh(self) -> None:
         """Extend the tables to the loop's prediction; shorten the step where they end."""
         from flowsim.solvers.multistep.workspace import History, Index, Trial
 
-        workspace, table = self.work
         w, curves = self.flow.d, self.flow.curves
         assert curves is not None
-        at_z, at_guess = table[History.PLACE], table[Trial.PLACE + 1]  # type: ignore[attr-defined]
-        order = table[table[Index.PLACE] :][:w]  # type: ignore[attr-defined]
+        order, z = self.work.indices(Index, "coordinate", w), self.work.floats(History, "z", w)
         here, wanted = np.empty(w), np.empty(w)
-        here[order] = workspace[at_z : at_z + w]
-        wanted[order] = workspace[at_z : at_z + w] + workspace[at_guess : at_guess + w]
+        here[order], wanted[order] = z, z + self.work.floats(Trial, "guess", w)
         margin, before = _MARGIN / self.flow.slope[0], len(self.tables[1])
         self.failure = curves.cover(here, np.minimum(here, wanted) - margin, np.maximum(here, wanted) + margin)
         self._hand_over_tables()

@@ -22,7 +22,7 @@ from flowsim.solvers.simd import (
     store_part,
     wider,
     widest,
-)  # fmt: skip
+)
 
 #: Coordinates whose terms are stored together.
 COLUMNS = 512
@@ -169,8 +169,14 @@ def sums_at(rows, t, h, z, apart, times, step, position, out):
         right = left + d
         if x == 1.0:
             x, left = 0.0, right
-        ends = (pointer(z, left), pointer(z, right), pointer(z, left + apart), pointer(z, right + apart),
-                pointer(z, left + 2 * apart), pointer(z, right + 2 * apart))  # fmt: skip
+        ends = (
+            pointer(z, left),
+            pointer(z, right),
+            pointer(z, left + apart),
+            pointer(z, right + apart),
+            pointer(z, left + 2 * apart),
+            pointer(z, right + 2 * apart),
+        )
         weights = weights_at(h[step[row]], x)
         if not (is_moderate and _moderate_row(terms, sizes, ends, weights, times[row], to)):
             _row(terms, sizes, ends, weights, times[row], to)

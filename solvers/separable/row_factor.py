@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flowsim.solvers.array_kinds import Array
+from flowsim.solvers.array_kinds import Array, Index
+from flowsim.solvers.multistep.buffers import Memory
 from flowsim.solvers.separable.distance_steps import address_of
 
 #: A is ill-conditioned where the rows of its factor decrease by more; the Gram matrix has their squares.
@@ -44,12 +44,11 @@ def continued(A: Array, n: float, exponential: tuple[Array, ...]) -> tuple[Array
     return np.hstack([A, np.sqrt(n) * np.eye(r)]), terms, reach
 
 
-def hand_over(table: NDArray[np.int64], rows: int) -> Array:
-    """Pass the address of Newton's method in graded rows to the loop; returns its buffer, which must be kept alive."""
-    from flowsim.solvers.multistep.graded_rows import address, floats
+def hand_over(work: Memory, rows: int) -> tuple[Index, Array]:
+    """Pass the address of Newton's method in graded rows to the loop; returns its buffers, which must be kept alive."""
+    from flowsim.solvers.multistep.graded_rows import address, buffers
     from flowsim.solvers.multistep.workspace import Sizes
 
-    numbers = np.zeros(floats(rows, int(table[Sizes._fields.index("padded")])))
-    at = Sizes._fields.index("graded")
-    table[at : at + 2] = address(), address_of(numbers)
-    return numbers
+    kept = buffers(rows, int(work.table[work.entry(Sizes, "padded")]))
+    work.write(Sizes, graded=address(), graded_integers=address_of(kept[0]), graded_numbers=address_of(kept[1]))
+    return kept

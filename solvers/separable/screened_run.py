@@ -123,73 +123,77 @@ class ScreenedRun(FromNodes):
             gram = np.hstack([self.columns @ self.columns.T, flow.n * self.columns])
         self.work = Layout(A, flow.b, flow.n, self.exponential, reach=reach, gram=gram).workspace(self.tol)
         self.width = w + r
-        workspace, table = self.work
-        at_gain = table[Scales.PLACE]  # type: ignore[attr-defined]
-        workspace[at_gain + w : at_gain + w + r] = 0.5 * float(np.abs(flow.slope).max(initial=0.0)) * self.most
+        self.work.floats(Scales, "gain", w + r)[w:] = 0.5 * float(np.abs(flow.slope).max(initial=0.0)) * self.most
 
-    def _past(self) -> dict[str, Array]:
+    def _past(self) -> dict[str, Any]:
         """The state of the run by coordinate: z with its rounding error, f', differences of f."""
         from flowsim.solvers.multistep.constants import HISTORY
         from flowsim.solvers.multistep.workspace import History, Index, Problem, State
 
-        workspace, table = self.work
-        stride, total = int(table[1]), self.width
-        places = dict(zip(History._fields, table[History.PLACE :], strict=False))  # type: ignore[attr-defined]
-        order = table[table[Index.PLACE] :][:total]  # type: ignore[attr-defined]
-        past = {}
+        work, total = self.work, self.width
+        order = work.indices(Index, "coordinate", total)
+        past: dict[str, Any] = {}
         for name, rows in (("z", 1), ("z_low", 1), ("df", 1), ("f", HISTORY)):
-            values = workspace[places[name] : places[name] + rows * stride].reshape(rows, stride)[:, :total]
+            values = self._matrix(name, rows)[:, :total]
             past[name] = np.empty_like(values)
             past[name][:, order] = values
-        past["spans"] = workspace[places["spans"] : places["spans"] + HISTORY + 2].copy()
-        count = table[Problem.PLACE + Problem._fields.index("count")]  # type: ignore[attr-defined]
-        past["count"] = workspace[count : count + 4].copy()
-        past["state"] = table[State.PLACE : State.PLACE + len(State._fields)].copy()  # type: ignore[attr-defined,assignment]
+        past["spans"] = work.floats(History, "spans", HISTORY + 2).copy()
+        past["count"] = work.floats(Problem, "count", 4).copy()
+        past["state"] = {name: work.table[work.entry(State, name)] for name in ("order", "depth")}
         return past
 
-    def _continue(self, index: NDArray[np.int64], z: Array, past: dict[str, Array]) -> None:
+    def _matrix(self, name: str, rows: int) -> Array:
+        """An array of the history, (rows, padded)."""
+        from flowsim.solvers.multistep.workspace import History, Sizes
+
+        stride = int(self.work.table[self.work.entry(Sizes, "padded")])
+        return self.work.floats(History, name, rows * stride).reshape(rows, stride)
+
+    def _continue(self, index: NDArray[np.int64], z: Array, past: dict[str, Any]) -> None:
         """Set the history of the loaded coordinates: their own, or that of the rows."""
         from flowsim.solvers.multistep.workspace import History, Problem, State
 
-        workspace, table = self.work
-        stride, w, before = int(table[1]), len(index), len(self.loaded)
-        places = dict(zip(History._fields, table[History.PLACE :], strict=False))  # type: ignore[attr-defined]
+        w, before = len(index), len(self.loaded)
         _, here, there = np.intersect1d(index, self.loaded, assume_unique=True, return_indices=True)
         fresh = np.setdiff1d(np.arange(w), here, assume_unique=True)
         columns = self.columns[fresh] / self.flow.n
         for name in ("z", "z_low", "df", "f"):
             old = past[name]
-            values = workspace[places[name] : places[name] + len(old) * stride].reshape(-1, stride)
+            values = self._matrix(name, len(old))
             values[:, here], values[:, w : w + self.flow.rows] = old[:, there], old[:, before:]
             if name == "z":
                 values[0, fresh] = z[fresh]
             elif name != "z_low":
                 values[:, fresh] = old[:, before:] @ columns.T
         log_coefficient, _, slope, decay = self.exponential
-        exponents = workspace[places["exponents"] : places["exponents"] + len(slope) * stride].reshape(-1, stride)
+        exponents = self._matrix("exponents", len(slope))
         exponents[:, :w] = log_coefficient[:, :w] + slope[:, :w] * z - decay[:, :w] * float(self.clock[0])
         exponents[:, w:] = -np.inf
-        workspace[places["spans"] : places["spans"] + len(past["spans"])] = past["spans"]
-        count = table[Problem.PLACE + Problem._fields.index("count")]  # type: ignore[attr-defined]
-        workspace[count : count + 4] = past["count"]
-        table[State.PLACE : State.PLACE + 3] = *past["state"][:2], 0  # type: ignore[attr-defined]
+        self.work.floats(History, "spans", len(past["spans"]))[:] = past["spans"]
+        self.work.floats(Problem, "count", 4)[:] = past["count"]
+        self.work.write(State, **past["state"], has_matrix=0)
 
     def _watch(self, both: Array, level: Array, nu: Array, rate: Array, t: float) -> None:
         """Set up the bound on coordinates that are not loaded."""
-        from flowsim.solvers.multistep.screening import BLOCK
+        from flowsim.solvers.multistep.buffers import Memory, table_of
+        from flowsim.solvers.multistep.screening import BLOCK, Unloaded
+        from flowsim.solvers.multistep.workspace import Sizes
 
         flow = self.filled
         outside = np.ones(flow.d, dtype=bool)
         outside[self.loaded] = False
-        count = len(flow.sign) * (flow.d - len(self.loaded))
-        blocks, r = -(-count // BLOCK), flow.rows
-        size = 1 + 2 * r + 3 * count + 3 * blocks
+        count, r = len(flow.sign) * (flow.d - len(self.loaded)), flow.rows
+        sizes = {"count": count, "first": len(self.loaded), "rows": r, "since": 1, "nu": r, "rate": r}
+        sizes |= {"exponent": count, "growth": count, "reach": count, "largest": 3 * -(-count // BLOCK)}
+        integers, size = table_of(Unloaded, sizes)
         if size > len(self.numbers):
             self.numbers = np.empty(size)  # once: it is larger than all else
-        numbers = self.numbers[:size]
-        numbers[0] = 0.0
-        numbers[1 : 1 + r], numbers[1 + r : 1 + 2 * r] = nu, rate
-        exponents, growths, reaches = numbers[1 + 2 * r : 1 + 2 * r + 3 * count].reshape(3, len(flow.sign), -1)
+        self.bound = bound = Memory(self.numbers, integers)
+        bound.floats(Unloaded, "since", 1)[:] = 0.0
+        bound.floats(Unloaded, "nu", r)[:], bound.floats(Unloaded, "rate", r)[:] = nu, rate
+        exponents, growths, reaches = (
+            bound.floats(Unloaded, name, count).reshape(len(flow.sign), -1) for name in ("exponent", "growth", "reach")
+        )
         done = 0
         for part in self._blocks():
             which = np.flatnonzero(outside[part]) + part.start
@@ -202,7 +206,10 @@ class ScreenedRun(FromNodes):
         if count:
             starts = np.arange(0, count, BLOCK)
             largest = [np.maximum.reduceat(values.ravel(), starts) for values in (exponents, growths, reaches)]
-            numbers[1 + 2 * r + 3 * count :] = np.stack(largest, axis=1).ravel()
-        integers = np.array([count, len(self.loaded), r], dtype=np.int64)
-        self.bound = (integers, numbers)
-        self.work[1][12:15] = self.screen if count else 0, address_of(integers), address_of(numbers)
+            bound.floats(Unloaded, "largest", sizes["largest"])[:] = np.stack(largest, axis=1).ravel()
+        self.work.write(
+            Sizes,
+            screen=self.screen if count else 0,
+            screen_integers=address_of(integers),
+            screen_numbers=address_of(self.numbers),
+        )

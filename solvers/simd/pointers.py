@@ -61,7 +61,11 @@ class _Fields(_AttributeTemplate):
 
     def generic_resolve(self, kind: Any, name: str) -> Any:
         element = {"floats": types.CPointer(types.float64), "indices": types.CPointer(types.int64)}
-        return element.get(kind.cls.HOLDS, types.int64) if name in kind.cls._fields else None
+        return element.get(_holds(kind.cls, name), types.int64) if name in kind.cls._fields else None
+
+
+def _holds(cls: Any, name: str) -> str:
+    return cls.HOLDS if isinstance(cls.HOLDS, str) else cls.HOLDS[name]
 
 
 @lower_getattr_generic(_View)
@@ -69,10 +73,11 @@ def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
     cls = kind.cls
     buffer, table = (builder.extract_value(value, number) for number in range(2))
     found = builder.load(builder.gep(table, [_INT64(cls.PLACE + cls._fields.index(name))]))
-    if cls.HOLDS != "numbers":
+    holds = _holds(cls, name)
+    if holds != "numbers":
         found.set_metadata("invariant.load", builder.module.add_metadata([]))
-    if cls.HOLDS in ("floats", "indices"):
-        found = builder.gep(buffer if cls.HOLDS == "floats" else table, [found])
+    if holds in ("floats", "indices"):
+        found = builder.gep(buffer if holds == "floats" else table, [found])
     return found
 
 
@@ -80,9 +85,10 @@ def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
 def view(typing_context: Any, kind: Any, workspace: Any) -> Any:
     """The named tuple `kind` in a workspace ``(buffer of floats, table of integers)``, both pointers.
 
-    ``kind.PLACE`` is its position in the table. ``kind.HOLDS`` is "floats" (pointers into the buffer, at the offsets
-    stored there), "indices" (pointers into the table, likewise), "constants" (the entries themselves) or
-    "numbers" (the same, but variable). All but the last are loaded once where the compiler can prove it.
+    ``kind.PLACE`` is its position in the table. ``kind.HOLDS``, one for all fields or one for each, is "floats"
+    (pointers into the buffer, at the offsets stored there), "indices" (pointers into the table, likewise),
+    "constants" (the entries themselves) or, for all, "numbers" (the same, but variable). All but the last are loaded
+    once where the compiler can prove it.
     """
     cls = kind.instance_class
     lazy = _View(cls, workspace)
@@ -144,9 +150,13 @@ def call_on_arrays(typing_context: Any, address: Any, arrays: Any, size: Any) ->
         for number in range(len(signature.args[1])):
             array = context.make_array(kind)(context, builder)
             arrayobj.populate_array(
-                array, data=builder.extract_value(packed, number), shape=[size], strides=[_INT64(8)],
-                itemsize=_INT64(8), meminfo=None,
-            )  # fmt: skip
+                array,
+                data=builder.extract_value(packed, number),
+                shape=[size],
+                strides=[_INT64(8)],
+                itemsize=_INT64(8),
+                meminfo=None,
+            )
             parts.append(array._getvalue())
         return _called(context, builder, address, [kind] * len(parts), parts)
 

@@ -8,7 +8,6 @@ from numpy.polynomial import chebyshev
 from numpy.testing import assert_allclose
 
 from flowsim.solvers import SeparableFlow, Status, integrate_separable
-from flowsim.solvers.separable.curves import CurveArrays
 from tests.solvers.separable_families import two_layer
 
 N, WIDTH = 25, 1.0
@@ -54,11 +53,22 @@ class Tabulated:
             curvature[p] = chebyshev.chebfit(nodes, 4 * self.b(z), N - 1)
         reach = float(ends[-1])
         logs = np.broadcast_to(-self.gamma, (count, 2))
-        return CurveArrays(
-            first=np.array([0, count]), low=low, high=high, closed=closed, log_c=logs, sign_c=np.ones((count, 2)),
-            rate=np.array([[1.0, -1.0]]), energy=np.array([[0.5, -0.5]]), beta=beta, slope=slope, curvature=curvature,
-            least=np.array([-reach]), most=np.array([reach]), which=np.zeros(self.d, dtype=np.int64),
-        )  # fmt: skip
+        return {
+            "first": np.array([0, count]),
+            "low": low,
+            "high": high,
+            "closed": closed,
+            "log_c": logs,
+            "sign_c": np.ones((count, 2)),
+            "rate": np.array([[1.0, -1.0]]),
+            "energy": np.array([[0.5, -0.5]]),
+            "beta": beta,
+            "slope": slope,
+            "curvature": curvature,
+            "least": np.array([-reach]),
+            "most": np.array([reach]),
+            "which": np.zeros(self.d, dtype=np.int64),
+        }
 
 
 def tabulated(X, y, gamma, **more):
