@@ -29,7 +29,7 @@ class Target:
         return self.measured >= self.bound if self.least else self.measured <= self.bound
 
     def row(self) -> list[str]:
-        asked = f"{'at least' if self.least else 'at most'} {self.bound:.3g}"
+        asked = f"{'>=' if self.least else '<='} {self.bound:.3g}"
         return [self.what, asked, f"{self.measured:.3g}", "met" if self.met else "missed"]
 
 

@@ -66,10 +66,10 @@ def test_the_stored_page_is_what_the_stored_results_say(tmp_path: Path) -> None:
 
 
 def test_a_target_is_met_on_its_side_of_the_bound() -> None:
-    assert Target("ratio", 5.0, 5.0, least=True).row() == ["ratio", "at least 5", "5", "met"]
+    assert Target("ratio", 5.0, 5.0, least=True).row() == ["ratio", ">= 5", "5", "met"]
     assert not Target("ratio", 4.9, 5.0, least=True).met
     assert Target("seconds", 3.0, 3.0).met
-    assert Target("seconds", 3.1, 3.0).row() == ["seconds", "at most 3", "3.1", "missed"]
+    assert Target("seconds", 3.1, 3.0).row() == ["seconds", "<= 3", "3.1", "missed"]
 
 
 @pytest.mark.slow
