@@ -11,7 +11,7 @@ from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, ZERO, end_tolerance
 from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork
-from flowsim.problem import Problem
+from flowsim.problem import Problem, matrix_targets
 from flowsim.results import State
 
 SANTAMBROGIO = "Santambrogio, arXiv 1609.03890 (energy dissipation of a gradient flow)"
@@ -31,7 +31,7 @@ def energy_balance(setting: Setting) -> Evidence:
     if not setting.correlation.any():
         raise NotMetError("grad L(0) = 0: nothing moves")
     if isinstance(net, LinearNetwork):
-        problem = problem if problem.y.ndim == 2 else problem.with_target(problem.y[:, None])
+        problem = matrix_targets(problem)
         flow = setting.run(_RELAXATIONS / setting.stiffness, alpha=1.0)
     else:
         size = setting.size or 1.0

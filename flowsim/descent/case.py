@@ -20,11 +20,11 @@ from flowsim.descent.result import assemble, finite_records
 from flowsim.descent.settings import Settings
 from flowsim.descent.streams import Streams, child_seeds
 from flowsim.errors import IntegrationError
-from flowsim.growth.continuation import start_from_state
-from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, quadratic_form, read_start
+from flowsim.growth.continuation import read_any_start
+from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, Logs, Start, quadratic_form
 from flowsim.network.decay import rates
 from flowsim.network.networks import check_types
-from flowsim.problem import MatrixSensing, Problem, require_squares, single_target
+from flowsim.problem import Problem, matrix_targets, require_squares, single_target
 from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
 from flowsim.problem.losses import no_fault
 from flowsim.results import State, Trajectory
@@ -65,10 +65,7 @@ class Case:
         if settings.label_noise is not None and problem.loss_function.fault is not no_fault:
             name = problem.loss_function.name
             raise ValueError(f"`label_noise` must be 0 for the {name} loss: it has no such targets.")
-        if isinstance(net, DiagonalNetwork):
-            problem = single_target(problem)
-        elif problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
-            problem = problem.with_target(problem.y[:, None])
+        problem = single_target(problem) if isinstance(net, DiagonalNetwork) else matrix_targets(problem)
         self.problem, self.default_start = problem, start is None
         self.rate = acceleration(net, scale)
         self.reason: str | None = "U V^T is not coordinate-separable"
@@ -86,18 +83,11 @@ class Case:
             plain = cast("Mapping[str, ArrayLike] | None", start)
             self.linear_start = LinearStart(net, problem, scale, plain, self.noise is not None)
             return
+        found = read_any_start(net, start, None, scale, problem.d)
         #: the start in logarithms, if given so or as the state of another run
-        self.parts = (
-            start_from_state(net, start, problem.d)
-            if isinstance(start, State)
-            else read_start(net, start, None, scale, problem.d)
-        )
+        self.parts = found if isinstance(found, Start) else None
+        self.direction = np.ones(found.shape) if isinstance(found, Start) else found
         self.reason = self._why_not_growth()
-        self.direction = np.ones((len(net.weights), problem.d))
-        if self.parts is None:
-            self.direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), problem.d)
-        if not self.direction.any():
-            raise ValueError("`start` must not be 0 everywhere: descent never leaves a saddle it starts at.")
         if self.reason is None and self._cancels():
             if settings.coordinates == "growth":
                 raise ValueError(f"`coordinates` cannot be 'growth' at `alpha` = {scale}: {CANCELS}.")

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowsim.arrays import Array
 from flowsim.hints import hinting
 from flowsim.network import DiagonalNetwork, LinearNetwork
-from flowsim.problem import MatrixSensing, Problem
+from flowsim.problem import Problem, matrix_targets
 
 #: Number of weights up to which the Hessian is formed; above, Lanczos's method uses products with it.
 _DENSE = 200
@@ -111,12 +111,12 @@ def _diagonal_product(net: DiagonalNetwork, problem: Problem, w: Array) -> Calla
     K.hessian(w, kind, curve)
     f = np.asarray(problem.X @ beta).reshape(problem.y.shape)
     g = problem.rmatvec(problem.slopes(f).reshape(problem.n)) / problem.n
-    bent = problem.curvatures(f).reshape(problem.n, 1)
+    curvature = problem.curvatures(f).reshape(problem.n, 1)
 
     def product(v: Array) -> Array:
         columns = v.reshape(k, d, -1)
         moved = np.asarray(problem.X @ (slope[:, :, None] * columns).sum(axis=0))
-        change = problem.rmatvec(bent * moved) / problem.n
+        change = problem.rmatvec(curvature * moved) / problem.n
         out = slope[:, :, None] * change + g[:, None] * np.einsum("abi,bic->aic", curve, columns)
         return out.reshape(k * d, -1)
 
@@ -126,8 +126,7 @@ def _diagonal_product(net: DiagonalNetwork, problem: Problem, w: Array) -> Calla
 def _linear_product(problem: Problem, U: Array, V: Array) -> Callable[[Array], Array]:
     D, h = U.shape
     m = len(V)
-    if problem.y.ndim == 1 and not isinstance(problem, MatrixSensing):
-        problem = problem.with_target(problem.y[:, None])
+    problem = matrix_targets(problem)
     beta = U @ V.T
     negative = -problem.gradient(beta)
 

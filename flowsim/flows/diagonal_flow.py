@@ -27,14 +27,14 @@ from flowsim.flows.scaled import Exponents, ScaledCoordinates, exponents_for
 from flowsim.flows.shrinking import ShrinkingCoordinates
 from flowsim.flows.weights import WeightCoordinates
 from flowsim.growth.blow_up_map import BlowUpMap, admits_blow_up
-from flowsim.growth.continuation import start_from_state
+from flowsim.growth.continuation import read_any_start
 from flowsim.growth.curve_map import CurveMap
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.formula_origin import origin_of
 from flowsim.growth.product_map import ProductMap, admits_products
 from flowsim.growth.resolved_curves import admits_curves
 from flowsim.growth.shrinking_map import ShrinkingMap, admits_shrinking
-from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start, read_start
+from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start
 from flowsim.problem import Problem, Regression, require_squares, single_target
 from flowsim.problem.cancellation import CANCELS, is_lost
 from flowsim.results import State, Trajectory
@@ -64,31 +64,21 @@ def diagonal_flow(
     Raises ValueError for a combination that has no flow, such as `pretrained` weights beside a state; IntegrationError
     for a start below the range of floats in coordinates that need it, and where the run cannot reach its end.
     """
-    asked = Asked(options.coordinates, options.method, options.clock, options.rtol, options.t_end)
+    asked = CoordinateOptions(options.coordinates, options.method, options.clock, options.rtol, options.t_end)
     if start is None and pretrained is None and asked.clock != "log_loss" and _is_soon_prepared(net, problem):
         kept = _from_default_start(net, problem, scale, asked)
         if kept is not None:
             return kept.run(problem, options)
     problem = single_target(problem)
-    if isinstance(start, State):
-        if pretrained is not None:
-            raise ValueError("`pretrained` must be left out where `start` is a state.")
-        parts: Start | None = start_from_state(net, start, problem.d)
-    else:
-        parts = read_start(net, start, pretrained, scale, problem.d)
-    plain = cast("Mapping[str, ArrayLike] | None", start)
-    direction = net.direction(plain, problem.d) if parts is None else np.ones(parts.shape)
-    if start is not None and not direction.any():
-        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
+    direction = read_any_start(net, start, pretrained, scale, problem.d)
     info = _info(net, scale, start is None and pretrained is None)
     if asked.clock == "log_loss":
         if net.noise is not None:
             raise ValueError("`clock` cannot be 'log_loss' with weight noise: the expected loss does not tend to 0.")
-        if parts is not None:
+        if isinstance(direction, Start):
             raise ValueError("`clock` cannot be 'log_loss' from pretrained weights or a start in logarithms.")
         return log_loss_flow(net, problem, scale, direction, options, acceleration=acceleration(net, scale), info=info)
-    case = FlowCase(net, problem, scale, direction if parts is None else parts)
-    return _prepare(case, asked, info).run(problem, options)
+    return _prepare(FlowCase(net, problem, scale, direction), asked, info).run(problem, options)
 
 
 class FlowCase(NamedTuple):
@@ -100,8 +90,8 @@ class FlowCase(NamedTuple):
     direction: Any  #: (k, d), which the scale multiplies; or the start itself, a Start
 
 
-class Asked(NamedTuple):
-    """What a user asks for that decides the coordinates of a run."""
+class CoordinateOptions(NamedTuple):
+    """The options that decide the coordinates of a run."""
 
     coordinates: str
     method: str
@@ -154,7 +144,7 @@ def _info(net: DiagonalNetwork, scale: InitialScale, is_default_start: bool) -> 
     }
 
 
-def _prepare(case: FlowCase, asked: Asked, info: dict[str, Any]) -> _Prepared:
+def _prepare(case: FlowCase, asked: CoordinateOptions, info: dict[str, Any]) -> _Prepared:
     net, problem, scale, _ = case
     method, clock = asked.method, asked.clock
     time = longest(net, scale, asked.t_end, clock)
@@ -184,7 +174,9 @@ def _is_soon_prepared(net: DiagonalNetwork, problem: Problem) -> bool:
     return not is_damped or (isinstance(problem, Regression) and isinstance(net.weight_decay, float))
 
 
-def _from_default_start(net: DiagonalNetwork, problem: Problem, scale: InitialScale, asked: Asked) -> _Prepared | None:
+def _from_default_start(
+    net: DiagonalNetwork, problem: Problem, scale: InitialScale, asked: CoordinateOptions
+) -> _Prepared | None:
     """The prepared run of the data as they are now, kept; None without growth coordinates.
 
     Entries may change in place. They are compared: to hash them would take longer.
@@ -213,7 +205,7 @@ def _is_native(coordinates: Any) -> bool:
     return bool(getattr(coordinates, "native", hasattr(coordinates, "integrate")))
 
 
-def _in_units(case: FlowCase, asked: Asked, horizon: float) -> tuple[Any, str | None, Exponents]:
+def _in_units(case: FlowCase, asked: CoordinateOptions, horizon: float) -> tuple[Any, str | None, Exponents]:
     """Coordinates of data scaled by powers of two to near one, why they are not growth coordinates, the exponents."""
     net, problem, scale, start = case
     in_logarithms = isinstance(start, Start)
@@ -253,7 +245,7 @@ def _for_good(growth: GrowthCoordinates, case: FlowCase, horizon: float, exponen
     return symmetric if symmetric.is_wall.all() else growth
 
 
-def choose(case: FlowCase, options: Asked, horizon: float = math.inf) -> tuple[Coordinates, str | None]:
+def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf) -> tuple[Coordinates, str | None]:
     """The coordinates of a flow until a time, and why they are not growth coordinates.
 
     Raises ValueError where those asked for are not exact; IntegrationError where none resolves the start.

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowsim.arrays import Array, log_abs
+from flowsim.arrays import Array, log_abs, signed_exp
 from flowsim.descent import Multipliers, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_times, check_tolerances, positive
@@ -34,7 +34,7 @@ from flowsim.hints import hinting
 from flowsim.network import Decay, DiagonalNetwork, InitialScale, LinearNetwork, decay_of
 from flowsim.network.compression import LiftedWeights
 from flowsim.plain_numbers import count
-from flowsim.problem import MatrixSensing, Problem, require_squares
+from flowsim.problem import Problem, matrix_targets, require_squares, single_target
 from flowsim.problem.cancellation import CANCELS, is_lost, visible_part
 from flowsim.results import Clock, Trajectory
 from flowsim.results.state import TIME_CLOCKS
@@ -152,9 +152,7 @@ def modified_flow(
     t_end, budget = positive("t_end", t_end), count("max_steps", max_steps)
     rtol, atol = check_tolerances(rtol, atol)
     points = None if t_eval is None else check_times(t_eval, t_end)
-    is_linear = isinstance(net, LinearNetwork)
-    if (problem.y.ndim == 2) is not is_linear and not isinstance(problem, MatrixSensing):
-        problem = problem.with_target(problem.y[:, None] if is_linear else problem.y[:, 0])
+    problem = matrix_targets(problem) if isinstance(net, LinearNetwork) else single_target(problem)
     rule = StepRule(check_step(step), float(momentum), bool(nesterov))
     scale = InitialScale.parse(alpha)
     if clock == "accelerated" and not scale.gamma > 0:
@@ -264,7 +262,8 @@ class ModifiedGrowth:
         sign, logs = self._components(y)
         weights, log_weights = self.modes.weights(logs, sign)
         signs, log_imbalance = self.modes.products(logs, sign)
-        return Observed.of(self.net.weights, weights, log_weights, signs, log_imbalance)
+        imbalance = signed_exp(signs, log_imbalance)
+        return Observed.of(self.net.weights, weights, log_weights, imbalance, log_imbalance)
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         return np.zeros(len(t))

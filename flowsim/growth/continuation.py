@@ -10,18 +10,45 @@ As floats, grown weights have lost what the flow conserves: ``u = v = 1`` says n
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, log_abs
 from flowsim.growth.modes import conserved_exponents, diagonalise
-from flowsim.network import DiagonalNetwork, Start, quadratic_form
+from flowsim.network import DiagonalNetwork, InitialScale, Logs, Start, quadratic_form, read_start
 from flowsim.results import State
 
 #: A component below this part of its terms is computed from the conserved quantity.
 _CANCELS = math.log(1e-3)
 #: Conserved quantities of other formulas are significant in floats of the weights above this part of their terms.
 _KEPT = math.log(1e-9)
+
+
+def read_any_start(
+    net: DiagonalNetwork,
+    start: Mapping[str, ArrayLike | Logs] | State | None,
+    pretrained: Mapping[str, ArrayLike] | None,
+    scale: InitialScale,
+    d: int,
+) -> Array | Start:
+    """The direction (k, d) that alpha multiplies; the start itself where a state, logarithms or `pretrained` give it.
+
+    Raises ValueError for a start that is zero everywhere, and for `pretrained` weights beside a state.
+    """
+    if isinstance(start, State):
+        if pretrained is not None:
+            raise ValueError("`pretrained` must be left out where `start` is a state.")
+        return start_from_state(net, start, d)
+    parts = read_start(net, start, pretrained, scale, d)
+    if parts is not None:
+        return parts
+    direction = net.direction(cast("Mapping[str, ArrayLike] | None", start), d)
+    if not direction.any():
+        raise ValueError("`start` must not be zero everywhere: the origin is a saddle that a flow never leaves.")
+    return direction
 
 
 def start_from_state(net: DiagonalNetwork, state: State, d: int) -> Start:

@@ -52,8 +52,7 @@ def cone_minimiser(problem: Problem, column: Callable[[Key], Array]) -> ConeMini
     from flowsim.solvers.cone_newton import ConeMinimiser, RowwiseFunction
 
     loss, y, weight = problem.loss_function, problem.y, problem.entry_weights
-    lower, upper = loss.recession(y)
-    flat = np.where(weight > 0, np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0)), np.nan)
+    flat = np.where(weight > 0, loss.flat(y), np.nan)
 
     def value(f: Array) -> float:
         with np.errstate(over="ignore"):

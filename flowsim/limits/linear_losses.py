@@ -17,7 +17,7 @@ refined by Newton's method on the active rows.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -52,40 +52,33 @@ class LossData(ReducedLinearData):
         left, values, directions = singular_parts(dense(problem))
         features = left * values
         zero = np.zeros(problem.y.shape)
-        bend = max(float(problem.curvatures(zero).mean()), np.finfo(float).tiny)
+        curvature = max(float(problem.curvatures(zero).mean()), np.finfo(float).tiny)
         signal = -features.T @ problem.slopes(zero) / problem.n
-        return cls(problem, directions, bend * values**2 / problem.n, signal, features)
+        return cls(problem, directions, curvature * values**2 / problem.n, signal, features)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class LossBlock(Block):
-    """One independent part under any loss; fields as in :class:`Block`, and
+    """One independent part under any loss."""
 
-    Its data are `rows` (n, r), `y` and `weight` (n, q), the weights over n.
-    """
-
-    rows: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    y: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    weight: Array = field(default_factory=lambda: np.zeros((0, 0)))
-    loss: Loss | None = None
+    rows: Array  #: (n, r), X in the block's features
+    y: Array  #: (n, q)
+    weight: Array  #: (n, q), weights of the entries over n
+    loss: Loss
 
     is_affine = False
 
     def force(self, beta: Array) -> Array:
-        assert self.loss is not None
         return np.asarray(-self.rows.T @ (self.weight * self.loss.slope(self.rows @ beta, self.y)))
 
     def change(self, beta: Array, moved: Array) -> Array:
-        assert self.loss is not None
-        bend = self.weight * self.loss.curvature(self.rows @ beta, self.y)
-        return np.asarray(-self.rows.T @ (bend * (self.rows @ moved)))
+        curvature = self.weight * self.loss.curvature(self.rows @ beta, self.y)
+        return np.asarray(-self.rows.T @ (curvature * (self.rows @ moved)))
 
     @cached_property
     def flat(self) -> Array:
         """+1 (-1) where the loss of an entry falls to an infimum as f goes to +inf (-inf), 0 where it has a minimum."""
-        assert self.loss is not None
-        lower, upper = self.loss.recession(self.y)
-        return np.where(self.weight > 0, np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0)), 0.0)
+        return np.where(self.weight > 0, self.loss.flat(self.y), 0.0)
 
     @cached_property
     def may_escape(self) -> bool:  # type: ignore[override]

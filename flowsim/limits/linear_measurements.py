@@ -13,7 +13,7 @@ data do not determine: they depend on the start, and no limit is stated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,14 +41,11 @@ class MeasuredData(ReducedLinearData):
         return cls(problem, np.eye(problem.d)[:, seen], problem.curvature_model[seen], signal)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MeasuredBlock(Block):
-    """The entries of beta that measurements involve; fields as in :class:`Block`, and
+    """The entries of beta that measurements involve."""
 
-    `measurements` (n, r, q) are the parts of the A_k in the block.
-    """
-
-    measurements: Array = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    measurements: Array  #: (n, r, q), the parts of the A_k in the block
 
     is_affine = False
 

@@ -19,7 +19,7 @@ from flowsim.limits.linear_process import TIE, BlockProcess, RankPlateau
 from flowsim.limits.linear_starts import check_overlap, pretrained_process, vanishing_start
 from flowsim.network import LinearNetwork
 from flowsim.network.linear_algebra import LinearData
-from flowsim.problem import MatrixSensing, Problem, Regression, require_squares
+from flowsim.problem import MatrixSensing, Problem, Regression, matrix_targets, require_squares
 
 #: Relative difference below which singular values are equal.
 _EQUAL = 1e-9
@@ -40,10 +40,7 @@ def linear_saddle_to_saddle(
     began = time.perf_counter()
     if not isinstance(problem, Problem):
         raise ValueError(f"`problem` must be a Problem; received {type(problem).__name__}.")
-    if problem.y.ndim == 1 and not isinstance(
-        problem, MatrixSensing
-    ):  # beta is a matrix of one column, and so are the targets
-        problem = problem.with_target(problem.y[:, None])
+    problem = matrix_targets(problem)  # beta is a matrix, of one column for one target
     data, blocks, whole = _reduced(net, problem)
     horizon, most = math.inf if t_end is None else float(t_end), math.inf if max_jumps is None else float(max_jumps)
     if pretrained is not None:

@@ -19,7 +19,7 @@ from flowsim.limits.linear_process import RankPlateau
 from flowsim.limits.orbit import Orbit
 from flowsim.limits.staircase import Staircase
 from flowsim.network.linear_algebra import LinearData
-from flowsim.problem import MatrixSensing, Problem
+from flowsim.problem import Problem, matrix_targets
 from flowsim.results.saved import Saved
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class LinearSaddlePath(Saved, Staircase):
         ValueError
             If `problem` has other features.
         """
-        vector = problem.y.ndim == 1 and not isinstance(problem, MatrixSensing)
-        return super().risk(problem if not vector else problem.with_target(problem.y[:, None]))
+        return super().risk(matrix_targets(problem))
 
     @cached_property
     def singular_values(self) -> Array:

@@ -101,6 +101,11 @@ class Loss:
         """Whether the loss is a decreasing function of the margin that tends to 0."""
         return self.margin_logs is not None
 
+    def flat(self, y: Array) -> Array:
+        """+1 (-1) where the loss falls to an infimum as f goes to +inf (-inf), 0 where it does not; per target."""
+        lower, upper = self.recession(y)
+        return np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0))
+
     def log(self, f: ArrayLike, y: ArrayLike) -> Array:
         """``ln loss(f, y)``, -inf where the loss is 0, NaN where it is negative."""
         f, y = np.asarray(f, dtype=float), np.asarray(y, dtype=float)

@@ -109,8 +109,7 @@ def is_attained(problem: Problem) -> bool:
     With ``s_i`` the side on which the slope of term i tends to 0, one linear programme (HiGHS) seeks a d with
     ``s_i x_i . d >= 0``, not all 0, and ``x_i . d = 0`` on the rows without such a side.
     """
-    lower, upper = problem.loss_function.recession(problem.y)
-    side = np.where(upper == 0, 1.0, np.where(lower == 0, -1.0, 0.0))
+    side = problem.loss_function.flat(problem.y)
     flat = (side != 0) & (problem.entry_weights > 0)
     held = (side == 0) & (problem.entry_weights > 0)
     if not flat.any():

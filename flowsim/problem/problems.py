@@ -16,7 +16,6 @@ from flowsim.card import bars, card
 from flowsim.hints import hinting
 from flowsim.problem.checks import (
     check_features,
-    check_finite,
     check_names,
     check_target,
     check_truth,
@@ -369,30 +368,3 @@ class Regression(Problem):
     def __repr__(self) -> str:
         targets = "" if self.y.ndim == 1 else f", {self.n_targets} targets"
         return f"Regression(n={self.n}, d={self.d}{targets})"
-
-
-def single_target(problem: Problem) -> Problem:
-    """The problem with y as a vector, for a network with one output; raises ValueError for several, or NaN in it."""
-    check_finite("y", problem.y)
-    if problem.n_targets > 1:
-        raise ValueError(f"`problem` must have a single target for a DiagonalNetwork; received {problem.n_targets}.")
-    return problem.with_target(problem.y[:, 0]) if problem.y.ndim == 2 else problem
-
-
-def require_squares(problem: Problem, what: str) -> Regression:
-    """The problem, if its loss is the squared one.
-
-    Raises
-    ------
-    ValueError
-        Naming the feature that needs squares.
-    """
-    if isinstance(problem, Regression):
-        return problem
-    if isinstance(problem, Problem) and problem.loss_function is SQUARED:
-        raise ValueError(f"`problem` must be a Regression for {what}; received {type(problem).__name__}.")
-    if isinstance(problem, Problem):
-        raise ValueError(
-            f"`problem` must have the squared loss for {what}; received loss={problem.loss_function.name!r}."
-        )
-    raise ValueError(f"`problem` must be a Regression; received {type(problem).__name__}.")

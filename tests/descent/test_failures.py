@@ -63,7 +63,7 @@ def test_a_start_whose_loss_is_no_float_is_refused(problem) -> None:
         ({"radius": 1e-3}, r"`radius` must hold the start"),
         ({"coordinates": "polar"}, r"`coordinates` must be one of auto, growth, weights; received 'polar'"),
         ({"coordinates": "growth", "radius": 9.0}, r"`coordinates` cannot be 'growth' for .*`radius` bounds"),
-        ({"start": {"u": 0.0, "v": 0.0}}, r"`start` must not be 0 everywhere"),
+        ({"start": {"u": 0.0, "v": 0.0}}, r"`start` must not be zero everywhere"),
         ({"net": "u*v"}, r"`net` must be a DiagonalNetwork or LinearNetwork; received str"),
         ({"problem": 3}, r"`problem` must be a Problem; received int"),
         ({"net": fs.DiagonalNetwork("u*tanh(v)"), "alpha": "1e-400"}, r"below the range of floats"),
