@@ -8,9 +8,7 @@ unit: the orbit is the trajectory of the network of width r + 1
 
 from __future__ import annotations
 
-import itertools
 import math
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +16,7 @@ import numpy as np
 from flowsim.arrays import Array
 from flowsim.errors import IntegrationError
 from flowsim.limits.linear_blocks import Block
-from flowsim.limits.orbit import Orbit, by_distance
+from flowsim.limits.orbit import Orbit, SpentError, by_distance, integrated
 
 #: Squared size of the new direction at departure (its part of beta), relative to the least-squares solution.
 _DEPARTURE = 1e-10
@@ -43,10 +41,6 @@ _FREE = 1e-10
 _NEAR = 1e-3
 #: Largest distance of an orbit's end from the saddle of the process, relative to the size of the jump.
 _MISS = 1e-5
-
-
-class _SpentError(Exception):
-    """The budget is spent."""
 
 
 class EscapeError(ArithmeticError):
@@ -96,15 +90,13 @@ def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, 
 
     Raises IntegrationError if it does not.
     """
-    from scipy.integrate import solve_ivp
-
     shape, evaluations = Z.shape, 0
 
     def rate(_: float, state: Array) -> Array:
         nonlocal evaluations
         evaluations += 1
         if evaluations > _BUDGET:
-            raise _SpentError
+            raise SpentError
         return velocity(block, state.reshape(shape)).ravel()
 
     first = velocity(block, Z)
@@ -119,29 +111,14 @@ def _until_rest(block: Block, Z: Array, small: float, end: Array | None = None, 
     method = "Radau" if end is not None else "LSODA" if Z.size <= _SMALL else "DOP853"
     rtol = 100 * _TOLERANCE if end is not None else _TOLERANCE
     for _ in range(_SPANS):
-        try:
-            with warnings.catch_warnings():  # failures are detected by their flag
-                warnings.simplefilter("ignore", UserWarning)
-                solution = solve_ivp(
-                    rate,
-                    (0.0, duration),
-                    states[-1].ravel(),
-                    method=method,
-                    rtol=rtol,
-                    atol=_TOLERANCE * scale * 1e-3,
-                    dense_output=refine > 0,
-                )
-        except _SpentError:
+        atol = _TOLERANCE * scale * 1e-3
+        found = integrated(rate, duration, states[-1].ravel(), refine, method=method, rtol=rtol, atol=atol)
+        if found is None:
             break
-        if not (solution.success and np.isfinite(solution.y).all()):
-            break
+        solution, between = found
         speeds = [float(np.linalg.norm(velocity(block, state.reshape(shape)))) for state in solution.y.T]
         peak, before = max(peak, *speeds), states[-1]
-        if refine:
-            pieces = [np.linspace(s, e, refine + 1)[1:] for s, e in itertools.pairwise(solution.t)]
-            states += [column.reshape(shape) for column in solution.sol(np.concatenate(pieces)).T]
-        else:
-            states.append(solution.y[:, -1].reshape(shape))
+        states += [column.reshape(shape) for column in (between if refine else between[:, -1:]).T]
         grown = float(np.linalg.norm(states[-1][:, -1])) > 100 * small
         if block.may_escape:
             moved = float(np.linalg.norm(_product(block, states[-1]) - _product(block, before)))

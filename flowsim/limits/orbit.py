@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +57,34 @@ class Orbit:
             return np.repeat(self.points[:1], len(distance), axis=0)
         spline = CubicHermiteSpline(self.distance, self.points, self.tangents, axis=0)
         return np.asarray(spline(np.clip(distance, 0.0, self.length)))
+
+
+class SpentError(Exception):
+    """The evaluations that an orbit may take are spent."""
+
+
+def integrated(
+    rate: Callable[[float, Array], Array], duration: float, state: Array, refine: int = 0, **options: Any
+) -> tuple[Any, Array] | None:
+    """SciPy's solution of ``state' = rate(t, state)`` over [0, duration], and states (N, T).
+
+    The states are those at the steps; with `refine` as many in each step, the last at its end.
+    None if the solution fails, is not finite, or `rate` raises SpentError.
+    """
+    from scipy.integrate import solve_ivp
+
+    try:
+        with warnings.catch_warnings():  # failures are detected by their flag
+            warnings.simplefilter("ignore", UserWarning)
+            solution = solve_ivp(rate, (0.0, duration), state, dense_output=refine > 0, **options)
+    except SpentError:
+        return None
+    if not (solution.success and np.isfinite(solution.y).all()):
+        return None
+    if not refine:
+        return solution, solution.y
+    steps = [np.linspace(a, b, refine + 1)[1:] for a, b in itertools.pairwise(solution.t)]
+    return solution, solution.sol(np.concatenate(steps))
 
 
 def by_distance(

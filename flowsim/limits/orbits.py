@@ -14,7 +14,6 @@ plateaus and with distance on orbits.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array, log_abs
 from flowsim.errors import IntegrationError
 from flowsim.growth.origin_curves import CurveResponse
-from flowsim.limits.orbit import Orbit, by_distance
+from flowsim.limits.orbit import Orbit, SpentError, by_distance, integrated
 from flowsim.limits.saddle_list import Saddles
 from flowsim.limits.units import exponent_of
 from flowsim.problem import Regression
@@ -45,10 +44,6 @@ _UNFILTERED = 6_000
 _AHEAD = 10.0
 #: Points kept per step of the integrator.
 _REFINE = 4
-
-
-class _SpentError(Exception):
-    """The budget is spent."""
 
 
 def heteroclinic_orbit(path: Saddles, jump: int) -> Orbit:
@@ -121,8 +116,8 @@ class _Field:
         """Hessian of the loss in the coordinates."""
         if isinstance(self.problem, Regression):
             return self.root.T @ self.root
-        bent = self.problem.curvatures(self.columns @ beta)
-        return (self.columns.T * bent) @ self.columns / self.problem.n
+        curvature = self.problem.curvatures(self.columns @ beta)
+        return (self.columns.T * curvature) @ self.columns / self.problem.n
 
     def force(self, beta: Array) -> Array:
         """``-g - kappa sign(beta)``, the force on the coordinates."""
@@ -226,7 +221,7 @@ class _Unknowns:
     def rate(self, _: float, state: Array) -> Array:
         self.evaluations += 1
         if self.evaluations > self.budget:
-            raise _SpentError
+            raise SpentError
         field, sign, power = self.field, self.field.sign, self.power
         beta = self.beta(state)
         force = field.force(beta)
@@ -254,47 +249,37 @@ class _Unknowns:
         w = np.maximum(state, 0.0)
         out = -(field.speed / power * w ** (power - 1) * sign)[:, None] * gram
         out = out * (sign * power * w ** (power - 1))[None, :]
-        bend = field.speed / power * (power - 1) * w ** (power - 2)
-        out[np.diag_indices(len(w))] += bend * sign * field.force(beta)
+        slope = field.speed / power * (power - 1) * w ** (power - 2)
+        out[np.diag_indices(len(w))] += slope * sign * field.force(beta)
         return out
 
 
 def _orbit_points(field: _Field, start: Array, end: Array, size: float, jump: int) -> Array:
     """Points of the orbit from near one saddle to near the next."""
-    from scipy.integrate import solve_ivp
-
     unknowns, method = _Unknowns(field), "LSODA"
     logs, power = unknowns.logs, unknowns.power
     state = unknowns.of(start)
     duration = 1.0 / max(float(np.abs(unknowns.rate(0.0, state)).max()), 1e-300)
     kept_points = [start[None]]
     for _ in range(_DOUBLINGS):
-        solution = None
-        try:
-            with warnings.catch_warnings():  # failures are detected by their flag
-                warnings.simplefilter("ignore", UserWarning)
-                solution = solve_ivp(
-                    unknowns.rate,
-                    (0.0, duration),
-                    state,
-                    method=method,
-                    jac=None if unknowns.any_free else unknowns.jacobian,
-                    rtol=_TOLERANCE,
-                    atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)),
-                    dense_output=True,
-                )
-        except _SpentError:
-            pass
-        if solution is None or not solution.success or not np.isfinite(solution.y).all():
+        found = integrated(
+            unknowns.rate,
+            duration,
+            state,
+            _REFINE,
+            method=method,
+            jac=None if unknowns.any_free else unknowns.jacobian,
+            rtol=_TOLERANCE,
+            atol=_TOLERANCE * (1.0 if logs else float(np.abs(end).max()) ** (1 / power)),
+        )
+        if found is None:
             if method == "Radau":
                 break
             # LSODA can keep its explicit formulas at a stiff saddle that is left slowly.
             method, unknowns.evaluations, unknowns.budget = "Radau", 0, _BUDGET
             continue
-        inner = np.concatenate(
-            [np.linspace(a, b, _REFINE + 1)[1:] for a, b in zip(solution.t[:-1], solution.t[1:], strict=True)]
-        )
-        points = np.array([unknowns.beta(column) for column in solution.sol(inner).T])
+        solution, states = found
+        points = np.array([unknowns.beta(column) for column in states.T])
         kept_points.append(points)
         state, duration = solution.y[:, -1], 1.5 * duration
         if float(np.linalg.norm(points[-1] - end)) <= _ARRIVAL * size:
