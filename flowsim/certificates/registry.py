@@ -24,21 +24,25 @@ class Theorem:
     any_loss: bool = False
 
     def certify(self, setting: Setting) -> Certificate:
-        if getattr(setting.net, "weight_decay", 0.0) and not self.with_decay:
-            reason = "stated without weight decay"
-            return Certificate(self.name, self.paper, self.statement, False, reason)
-        if not self.any_loss and not isinstance(setting.problem, Regression):
-            reason = f"stated for the squared loss; this one is {setting.problem.loss_function.name}"
-            return Certificate(self.name, self.paper, self.statement, False, reason)
-        if not setting.problem.feature_variances.any():
-            return Certificate(self.name, self.paper, self.statement, False, "X = 0: nothing moves")
+        """The certificate of the theorem on the user's network and data."""
+        stated = self.name, self.paper, self.statement
         try:
+            self._check_hypotheses(setting)
             found = self.test(setting)
         except NotMetError as reason:
-            return Certificate(self.name, self.paper, self.statement, False, str(reason))
+            return Certificate(*stated, False, str(reason))
         except UnresolvedError as reason:
-            return Certificate(self.name, self.paper, self.statement, True, f"not resolved: {reason}")
-        return Certificate(self.name, self.paper, self.statement, True, **vars(found))
+            return Certificate(*stated, True, f"not resolved: {reason}")
+        return Certificate(*stated, True, **vars(found))
+
+    def _check_hypotheses(self, setting: Setting) -> None:
+        """Raise NotMetError where a hypothesis that many theorems share does not hold."""
+        if getattr(setting.net, "weight_decay", 0.0) and not self.with_decay:
+            raise NotMetError("stated without weight decay")
+        if not self.any_loss and not isinstance(setting.problem, Regression):
+            raise NotMetError(f"stated for the squared loss; this one is {setting.problem.loss_function.name}")
+        if not setting.problem.feature_variances.any():
+            raise NotMetError("X = 0: nothing moves")
 
 
 #: All theorems, in the order of the papers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options
+from flowsim.cli.options import DataTable, NetworkOptions, clock_option, data_options, network_options
 from flowsim.compiling import compiling_note
 
 
@@ -17,13 +17,7 @@ from flowsim.compiling import compiling_note
     show_default=True,
     help="Scale of initialisation, at most 1; the slider ends at 1e-1000.",
 )
-@click.option(
-    "--clock",
-    type=click.Choice(["time", "accelerated", "arclength"]),
-    default="accelerated",
-    show_default=True,
-    help="Of the figures.",
-)
+@clock_option("Of the figures.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page.  [default: a free one]")
 @click.option("--open/--no-open", "opened", default=True, show_default=True, help="Open the page in a browser.")
 def explore(*, table: DataTable, network: NetworkOptions, alpha: str, clock: str, port: int, opened: bool) -> None:

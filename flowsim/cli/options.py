@@ -194,6 +194,12 @@ def network_options(command: F) -> Callable[..., Any]:
     return _grouped(command, "network", NetworkOptions, options)
 
 
+def clock_option(of: str) -> Callable[[F], F]:
+    """``--clock``; `of` says what it is the clock of."""
+    clocks = click.Choice(["time", "accelerated", "arclength"])
+    return click.option("--clock", type=clocks, default="accelerated", show_default=True, help=of)
+
+
 def out_option(default: str) -> Callable[[F], F]:
     """``--out``, a folder."""
     return click.option(

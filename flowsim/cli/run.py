@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowsim.cli.options import DataTable, NetworkOptions, data_options, network_options, out_option, progress_option
+from flowsim.cli.options import (
+    DataTable,
+    NetworkOptions,
+    clock_option,
+    data_options,
+    network_options,
+    out_option,
+    progress_option,
+)
 from flowsim.cli.output import figure_option, output_folder, save_figure, write_summary
 from flowsim.compiling import compiling_note
 from flowsim.solvers.threads import one_blas_thread
@@ -37,13 +45,7 @@ _MOST_JUMPS = 20
 @data_options
 @network_options
 @click.option("--alpha", default="1e-100", show_default=True, help="Scale of initialisation, any positive number.")
-@click.option(
-    "--clock",
-    type=click.Choice(["time", "accelerated", "arclength"]),
-    default="accelerated",
-    show_default=True,
-    help="Unit of --horizon.",
-)
+@clock_option("Unit of --horizon.")
 @click.option("--horizon", type=float, help="End of the run.  [default: 1.5 times the last predicted jump]")
 @click.option("--method", default="auto", show_default=True, help="auto, native, LSODA, BDF, Radau or DOP853.")
 @click.option("--rtol", type=float, default=1e-6, show_default=True, help="Relative accuracy of the weights.")

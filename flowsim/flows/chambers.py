@@ -303,12 +303,8 @@ class ChamberCoordinates(KernelCoordinates):
             sign, log = self._log_conserved(y)
         else:
             sign = log = np.zeros((len(y), 0, self.d))
-        return Observed(
-            weights={name: w[a] for a, name in enumerate(self.net.weights)},
-            log_abs_weights={name: logs[a] for a, name in enumerate(self.net.weights)},
-            imbalance=sign * np.exp(log),
-            log_imbalance=log,
-        )
+        weights, logs = (np.moveaxis(each, 0, 1) for each in (w, logs))
+        return Observed.of(self.net.weights, weights, logs, sign * np.exp(log), log)
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         if not self.pairs:

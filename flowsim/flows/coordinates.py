@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
-from flowsim.arrays import Array, signed_exp
+from flowsim.arrays import Array
 from flowsim.solvers import InitialValueProblem, SeparableSolution
 
 
@@ -29,12 +29,12 @@ class Observed:
     log_imbalance: Array
 
     @classmethod
-    def of(cls, names: Sequence[str], weights: Array, logs: Array, sign: Array, log_conserved: Array) -> Observed:
-        """From weights and their logarithms (T, k, d), and conserved quantities by signs and logarithms (T, p, d)."""
+    def of(cls, names: Sequence[str], weights: Array, logs: Array, conserved: Array, log_conserved: Array) -> Observed:
+        """From weights and their logarithms (T, k, d), and conserved quantities and theirs (T, p, d)."""
         return cls(
             {name: weights[:, a] for a, name in enumerate(names)},
             {name: logs[:, a] for a, name in enumerate(names)},
-            signed_exp(sign, log_conserved),
+            conserved,
             log_conserved,
         )
 

@@ -104,8 +104,8 @@ class DualCoordinates:
         start, problem = self.map.state(np.zeros((1, self.problem.d))), self.problem
         with np.errstate(over="ignore", invalid="ignore"):
             velocity, mean = self.velocity(np.zeros(1), start), self.map.value(start, 0.0) + self.map.shift
-            bent = problem.curvatures(problem.predict(mean[0])) * problem.predict(velocity[0])
-            return not np.isfinite(problem.X.T @ bent).all()
+            change_of_slope = problem.curvatures(problem.predict(mean[0])) * problem.predict(velocity[0])
+            return not np.isfinite(problem.X.T @ change_of_slope).all()
 
     @cached_property
     def reduced(self) -> Reduced:
@@ -191,12 +191,7 @@ class DualCoordinates:
             conserved, log_conserved = (np.broadcast_to(each[0], (len(t), *each.shape[1:])) for each in once)
         else:
             conserved, log_conserved = _by_rows(lambda part: self.map.conserved(z[part], t[part]), z)
-        return Observed(
-            weights={name: weights[:, a] for a, name in enumerate(self.net.weights)},
-            log_abs_weights={name: logs[:, a] for a, name in enumerate(self.net.weights)},
-            imbalance=conserved,
-            log_imbalance=log_conserved,
-        )
+        return Observed.of(self.net.weights, weights, logs, conserved, log_conserved)
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         return self.departure_of_conserved(t, y)

@@ -26,7 +26,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flowsim.arrays import Array
+from flowsim.arrays import Array, signed_exp
 from flowsim.errors import IntegrationError
 from flowsim.flows.coordinates import Observed
 from flowsim.growth.exponential import admits_growth
@@ -247,7 +247,7 @@ class NoisyLossCoordinates:
         sign = np.broadcast_to(self.modes.sign, self.shape).T
         weights, log_weights = self.modes.weights(logs, sign)
         signs, conserved = self.modes.products(logs, np.broadcast_to(sign, logs.shape))
-        return Observed.of(self.net.weights, weights, log_weights, signs, conserved)
+        return Observed.of(self.net.weights, weights, log_weights, signed_exp(signs, conserved), conserved)
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         """Zero: their law is the flow itself, since the decay depends on the predictions."""

@@ -248,13 +248,8 @@ class WeightCoordinates(KernelCoordinates):
     def observe(self, t: Array, y: Array) -> Observed:
         w, kind = self._stacked(y)
         conserved = np.moveaxis(self._conserved(w, kind).reshape(-1, len(y), self.d), 0, 1)
-        split = w.reshape(self.k, len(y), self.d)
-        return Observed(
-            weights={name: split[a] for a, name in enumerate(self.net.weights)},
-            log_abs_weights={name: log_abs(split[a]) for a, name in enumerate(self.net.weights)},
-            imbalance=conserved,
-            log_imbalance=log_abs(conserved),
-        )
+        weights = np.moveaxis(w.reshape(self.k, len(y), self.d), 0, 1)
+        return Observed.of(self.net.weights, weights, log_abs(weights), conserved, log_abs(conserved))
 
     def departure(self, t: Array, y: Array, seen: Observed) -> Array:
         if not self.pairs:
