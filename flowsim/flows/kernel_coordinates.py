@@ -78,8 +78,8 @@ class KernelCoordinates:
         """Hessian of the loss in beta, (d, d)."""
         if isinstance(self.problem, Regression):
             return self._sigma
-        bent = self.problem.curvatures(self.problem.predict(self._mean(w, self.kind)))
-        return np.asarray((self._rows * bent[:, None]).T @ self._rows) / self.problem.n
+        curvature = self.problem.curvatures(self.problem.predict(self._mean(w, self.kind)))
+        return np.asarray((self._rows * curvature[:, None]).T @ self._rows) / self.problem.n
 
     @property
     def needs_finer_steps(self) -> bool:

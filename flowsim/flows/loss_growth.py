@@ -106,7 +106,7 @@ class GrowthLossClock(GrowthCoordinates):
         return reduced.scale / reduced.unit * self.problem.n * reduced.projected(force.T).T
 
     def _jacobian(self, t: float, y: Array) -> Array:
-        log_loss, force, bent, slope = self.loss_terms(y)
+        log_loss, force, curvature, slope = self.loss_terms(y)
         reduced = self._reduced
         active = slope > 0
         B = reduced.B[:, active]
@@ -114,7 +114,7 @@ class GrowthLossClock(GrowthCoordinates):
         drift = force @ rows
         back = B.T * slope[active, None]
         out = np.zeros((len(y), len(y)))
-        inner = reduced.projected(np.outer(force, drift) - bent[:, None] * rows)
+        inner = reduced.projected(np.outer(force, drift) - curvature[:, None] * rows)
         out[:-1, :-1] = reduced.scale * self.problem.n * inner @ back
         pace, by_log = _pace(-float(log_loss), y[-1])
         out[-1, :-1] = by_log * reduced.unit * drift @ back

@@ -115,12 +115,12 @@ class ReducedLoss(Reduced):
         active = slope > 0
         B = self.B[:, active]
         rows = B if self.Q is None else self.Q @ B
-        bent = self._curvatures(mean)[:, None] * rows
-        return -self.scale * (self.projected(bent) * slope[active]) @ B.T
+        weighted = self._curvatures(mean)[:, None] * rows
+        return -self.scale * (self.projected(weighted) * slope[active]) @ B.T
 
     def toward(self, mean: Array, change: Array) -> Array:
-        bent = self._curvatures(mean) * self.predict(change)
-        return -self.scale / self.unit * self.projected(bent)
+        weighted = self._curvatures(mean) * self.predict(change)
+        return -self.scale / self.unit * self.projected(weighted)
 
 
 def level_set(problem: Problem, beta: Array, is_damped: bool) -> tuple[Array, Array]:

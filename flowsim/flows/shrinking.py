@@ -42,7 +42,7 @@ _LARGEST = 700.0
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class ShrinkingState:
     """A state of the map: distances times exp(-E), (2, d), E and R."""
 
     distance: Array
@@ -69,7 +69,7 @@ class Jump:
 
     begin: float
     steps: DistanceSteps
-    before: Place
+    before: ShrinkingState
     shrinkage: Array
     loaded: None = None
 
@@ -108,7 +108,7 @@ class ShrinkingLine:
 
     begin: float
     length: float
-    before: Place
+    before: ShrinkingState
     force: Array
     rests: NDArray[np.bool_]
     shrinkage: Array
@@ -147,7 +147,7 @@ class ShrinkingLine:
             slowed = -np.expm1(-self.shrinkage * x) / self.shrinkage
         return np.abs(self.force) * np.where(self.shrinkage > 0, slowed, x)
 
-    def after(self, x: float) -> Place:
+    def after(self, x: float) -> ShrinkingState:
         """The state after a time x."""
         if x == 0:
             return self.before
@@ -169,14 +169,14 @@ class ShrinkingLine:
         far = distance[:, rests].argmax(axis=0)
         with np.errstate(over="ignore"):
             distance[far, rests] *= stretch[rests]
-        return Place(distance, E, R)
+        return ShrinkingState(distance, E, R)
 
 
 @dataclass(eq=False)
 class ShrinkingSolution(SeparableSolution):
     """Jumps and plateaus, in the states of a :class:`~flowsim.growth.shrinking_map.ShrinkingMap`."""
 
-    first: Place | None = None
+    first: ShrinkingState | None = None
 
     @property
     def start(self) -> Array:
@@ -203,8 +203,8 @@ class ShrinkingCoordinates(DualCoordinates):
         )
         force, least = -self.problem.gradient(beta), _UNSEEN * np.abs(self.problem.gradient(at_start)).max()
         waits = (np.abs(beta) <= _UNSEEN * np.abs(beta).max()) & (np.abs(force) > least)
-        place, still = Place(distances.reshape(2, -1), E, R), np.zeros(len(E), dtype=bool)
-        line = ShrinkingLine(0.0, 0.0, place, np.where(waits, force, 0.0), still, self.map.shrinkage, R, self.map.depth)
+        state, still = ShrinkingState(distances.reshape(2, -1), E, R), np.zeros(len(E), dtype=bool)
+        line = ShrinkingLine(0.0, 0.0, state, np.where(waits, force, 0.0), still, self.map.shrinkage, R, self.map.depth)
         return {"waits": bool(np.isfinite(line.arrivals()).any())}
 
     def departure_of_conserved(self, t: Array, y: Array) -> Array:
@@ -219,7 +219,7 @@ class _Run:
         self.map, self.problem, self.flow = coordinates.map, coordinates.problem, coordinates.flow
         self.t_end, self.rtol, self.max_steps = t_end, rtol, max_steps
         nothing = np.zeros(self.map.d)
-        self.first = self.place = Place(self.map.distance, nothing, nothing)
+        self.first = self.state = ShrinkingState(self.map.distance, nothing, nothing)
         self.t, self.taken = 0.0, list[Jump | ShrinkingLine]()
         self.stats = dict.fromkeys(("steps", "rejected", "nfev", "njev", "nlu", "passes"), 0)
         self.force, self.rests = -self.problem.gradient(self._beta()), np.zeros(self.map.d, dtype=bool)
@@ -227,7 +227,7 @@ class _Run:
         self.bound = _SLACK * gradient_bound_at(self.problem, float(self.problem.loss(self._beta())))
 
     def _beta(self) -> Array:
-        return np.asarray(self.map.value(self.place.row[None], 0.0)[0])
+        return np.asarray(self.map.value(self.state.row[None], 0.0)[0])
 
     def solve(
         self, progress: Callable[[float], None] | None, done: Callable[[SeparableSolution], bool] | None
@@ -268,7 +268,7 @@ class _Run:
     def _is_trapped(self) -> NDArray[np.bool_]:
         """Coordinates that can no longer grow at any admissible gradient."""
         with np.errstate(over="ignore"):
-            return np.asarray(self.map.shrinkage * self.place.true_distance.min(axis=0) > self.bound)
+            return np.asarray(self.map.shrinkage * self.state.true_distance.min(axis=0) > self.bound)
 
     def _still(self) -> float:
         """How long E may be frozen."""
@@ -277,9 +277,9 @@ class _Run:
 
     def _plateau(self, length: float) -> ShrinkingLine:
         depth, shrinkage = self.map.depth, np.where(self.rests, 0.0, self.map.shrinkage)
-        balancing = np.where(self.rests, self.map.balancing(self.place.row), shrinkage / (depth - 2))
+        balancing = np.where(self.rests, self.map.balancing(self.state.row), shrinkage / (depth - 2))
         force = np.where(self.rests, 0.0, self.force)
-        return ShrinkingLine(self.t, length, self.place, force, self.rests, shrinkage, balancing, depth)
+        return ShrinkingLine(self.t, length, self.state, force, self.rests, shrinkage, balancing, depth)
 
     def _wait(self) -> str:
         """Take a plateau, to just before the next arrival; returns why that fails, or an empty text."""
@@ -289,7 +289,7 @@ class _Run:
             length = min(length, arrival - _BEFORE * self._still())
         if length > 0:
             self._take(replace(plateau, length=length))
-            self.place = plateau.after(length)
+            self.state = plateau.after(length)
             self.stats["steps"] += 1
         return ""
 
@@ -301,8 +301,8 @@ class _Run:
     def _jump(self) -> str:
         """Take a jump, until active coordinates are at rest; returns why they do not come to rest, or an empty text."""
         trapped = self._is_trapped()
-        distance = np.where(trapped, math.inf, self.place.true_distance)
-        squares = np.asarray(self.flow.squares) * np.exp(-2 * self.place.R)
+        distance = np.where(trapped, math.inf, self.state.true_distance)
+        squares = np.asarray(self.flow.squares) * np.exp(-2 * self.state.R)
         flow, still = replace(self.flow, distance=distance, squares=squares), self._still()
         for longer in _LONGER:
             length = min(longer * still, self.t_end - self.t)
@@ -314,7 +314,7 @@ class _Run:
                 break
         else:
             return _SLOW
-        begin, before, waited = self.t, self.place, ~self.rests
+        begin, before, waited = self.t, self.state, ~self.rests
         if steps.status.success:
             self._set_state(chunks[-1], length, trapped)
         shrinkage = np.where(waited & self.waits, self.map.shrinkage, 0.0)
@@ -326,12 +326,12 @@ class _Run:
 
     def _set_state(self, last: DistanceSteps, length: float, trapped: NDArray[np.bool_]) -> None:
         """Set the state after the last steps of a jump, and the active coordinates there."""
-        moved = np.exp(-self.place.E) * last.place[-1]
-        self.place = replace(self.place, distance=np.where(trapped, self.place.distance, moved))
+        moved = np.exp(-self.state.E) * last.place[-1]
+        self.state = replace(self.state, distance=np.where(trapped, self.state.distance, moved))
         self.force, beta = last.f[-1], np.abs(self._beta())
         self.waits = beta <= _UNSEEN * self.rtol * max(beta.max(), self.problem.coefficient_size)
         self.rests = (self.force == 0) & ~self.waits
-        self.place = replace(self._plateau(length), force=np.zeros(self.map.d)).after(length)
+        self.state = replace(self._plateau(length), force=np.zeros(self.map.d)).after(length)
 
     def _not_at_rest(self, length: float) -> str:
         """Why active coordinates are not at rest to within the tolerance; empty if they are."""
@@ -339,9 +339,9 @@ class _Run:
         if not len(active):
             return ""
         X = np.asarray(self.problem.X @ np.eye(self.map.d)[:, active])
-        root = np.sqrt(self.map.slope(self.place.row[None], 0.0)[0, active])
+        root = np.sqrt(self.map.slope(self.state.row[None], 0.0)[0, active])
         rates, modes = np.linalg.eigh(root[:, None] * (X.T @ X / self.problem.n) * root)
-        drive = root * self.map.resistance(self.place.row)[active]
+        drive = root * self.map.resistance(self.state.row)[active]
         along, free = modes.T @ drive, rates < _DEPENDENT * rates[-1]
         if np.linalg.norm(along[free]) > _EVEN * np.linalg.norm(drive):
             return "active columns of X are linearly dependent, and noise or decay decides between them"

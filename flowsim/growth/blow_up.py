@@ -22,7 +22,7 @@ from flowsim.arrays import Array
 from flowsim.growth.branch import Branch, Chain, PowerLaw, Stretch
 from flowsim.growth.chebyshev import INTEGRAL, is_resolved, picard
 from flowsim.growth.formula_origin import Gradient
-from flowsim.growth.homogeneous import leading_of
+from flowsim.growth.homogeneous import scaled_series
 from flowsim.network import Formula
 
 #: First length of a piece relative to |theta| / |grad phi|; growth factor of the next where a piece is well resolved.
@@ -48,17 +48,15 @@ class _Walk:
 
     def __init__(self, formula: Formula, sign: float, log_scale: float, x: Array, farthest: float) -> None:
         self.formula, self.sign, self.farthest = formula, sign, farthest
-        self.leading = leading_of(formula)
-        self.order = self.leading.order
+        self.taylor = scaled_series(formula)
+        self.order = self.taylor.order
         self._plain = Gradient(formula)
         self.pieces: list[Stretch] = []
         self.ended = ""
         self.x, self.log_scale = x, log_scale
-        self.size = self.sign * self.leading.value(self.x, self.log_scale)
+        self.size = self.sign * self.taylor.value(self.x, self.log_scale)
         #: size of the gradient at weights of length 1
-        self._uncancelled = float(
-            np.abs(self.leading.series.coefficient[self.leading.series.degree == self.order]).sum()
-        )
+        self._uncancelled = float(np.abs(self.taylor.series.coefficient[self.taylor.series.degree == self.order]).sum())
         self._h = self._first_step()
 
     def gradient(self, x: Array, log_scale: float) -> Array:
@@ -66,14 +64,14 @@ class _Walk:
         size = float(np.abs(x).max())
         if not 0 < size < math.inf:
             return np.full_like(x, math.nan)
-        if log_scale + math.log(size) <= self.leading.log_small:
-            return self.sign * self.leading.gradient(x, log_scale)
+        if log_scale + math.log(size) <= self.taylor.log_small:
+            return self.sign * self.taylor.gradient(x, log_scale)
         return self.sign * self._plain(math.exp(log_scale) * x) * np.exp((1 - self.order) * log_scale)
 
     def _first_step(self) -> float:
         speed = float(np.linalg.norm(self.gradient(self.x[:, None], self.log_scale)))
         # Weights far below the largest have their own, faster time scale.
-        rate = max(speed / float(np.linalg.norm(self.x)), float(np.abs(self.leading.hessian(self.x)).max()))
+        rate = max(speed / float(np.linalg.norm(self.x)), float(np.abs(self.taylor.hessian(self.x)).max()))
         return _FIRST / rate if rate > 0 else 1.0
 
     def rescale(self) -> None:
@@ -122,16 +120,16 @@ class _Walk:
 
     def _is_critical(self, speed: float, length: float) -> bool:
         """Whether the gradient is zero to rounding: a critical point of the formula."""
-        if self.log_scale > self.leading.log_small:
+        if self.log_scale > self.taylor.log_small:
             return speed <= _CRITICAL * self._uncancelled * length ** (self.order - 1)
         # Near the origin the gradient is small for other reasons too: at a critical point its terms must cancel.
         gradient = np.abs(self.gradient(self.x[:, None], self.log_scale)[:, 0])
-        return bool((gradient <= _CRITICAL * self.leading.slope_terms(self.x)).all())
+        return bool((gradient <= _CRITICAL * self.taylor.slope_terms(self.x)).all())
 
     def follows_law(self) -> bool:
         """Whether the direction of the weights is stationary under the leading part."""
         w = self.x / np.linalg.norm(self.x)
-        g = self.sign * self.leading.gradient(w[:, None], -math.inf)[:, 0]
+        g = self.sign * self.taylor.gradient(w[:, None], -math.inf)[:, 0]
         rate = float(w @ g)
         across = float(np.abs(g - rate * w).max())
         return rate != 0.0 and across <= _STATIONARY * abs(rate)
@@ -146,9 +144,9 @@ class _Walk:
         w = self.x / np.linalg.norm(self.x)
         w0 = np.where(np.abs(w) > _SMALL, w, 0.0)
         w0 = np.round(w0 / np.linalg.norm(w0), _DIGITS)
-        rate = float(w0 @ (self.sign * self.leading.gradient(w0[:, None], -math.inf)[:, 0]))
+        rate = float(w0 @ (self.sign * self.taylor.gradient(w0[:, None], -math.inf)[:, 0]))
         across = np.eye(len(w0)) - np.outer(w0, w0)
-        values, basis = np.linalg.eigh(across @ (self.sign * self.leading.hessian(w0)) @ across)
+        values, basis = np.linalg.eigh(across @ (self.sign * self.taylor.hessian(w0)) @ across)
         basis = np.where(np.abs(basis) > _SMALL, basis, 0.0)
         return PowerLaw(w0, rate, self.here, basis, values / rate, basis.T @ np.where(np.abs(w) > _SMALL, 0.0, w))
 
@@ -159,28 +157,28 @@ def grow(formula: Formula, direction: Array, log_alpha: float, sign: float, fart
     Raises ArithmeticError if the direction of growth does not converge, or leads to a saddle of the formula.
     """
     walk = _Walk(formula, sign, log_alpha, direction, farthest)
-    leading, order, k = walk.leading, walk.order, len(direction)
+    taylor, order, k = walk.taylor, walk.order, len(direction)
     law = None
     while law is None and not walk.ended:
         if len(walk.pieces) >= _PIECES:
             raise ArithmeticError("the direction of growth does not converge")
         follows_law = walk.follows_law()
-        if follows_law and walk.here < leading.log_negligible:
+        if follows_law and walk.here < taylor.log_negligible:
             law = walk.law()
         else:
             walk.step()
     shrinks = law is not None and law.rate < 0
-    if shrinks or (walk.ended == "rest" and walk.here < leading.log_small):
+    if shrinks or (walk.ended == "rest" and walk.here < taylor.log_small):
         inner = Chain.of(walk.pieces, order, 0.0, (order - 2) * log_alpha, ascending=False)
         return Branch(order, k, sign, 0.0, 0.0, log_alpha, inner, Chain.of([], order, 0.0, 0.0), law, True)
     if law is None:
         return _tied(walk.pieces, [], None, walk.ended, order, k, sign, log_alpha, farthest)
     outer: list[Stretch] = []
     ended = "far"
-    if math.isfinite(leading.log_negligible):
-        signs, logs = law.at(np.array([leading.log_negligible]))
+    if math.isfinite(taylor.log_negligible):
+        signs, logs = law.at(np.array([taylor.log_negligible]))
         x = tuple((signs * np.exp(logs))[:, 0].tolist())
-        outer, ended = _beyond(formula, sign, leading.log_negligible, x, farthest)
+        outer, ended = _beyond(formula, sign, taylor.log_negligible, x, farthest)
     return _tied(outer, walk.pieces, law, ended, order, k, sign, log_alpha, farthest)
 
 

@@ -20,7 +20,7 @@ from flowsim.growth.branch import Branch
 from flowsim.growth.curve_map import OnCurves
 from flowsim.growth.distance_unit import DistanceUnit
 from flowsim.growth.formula_origin import kernels_of, value_at_origin
-from flowsim.growth.homogeneous import leading_of
+from flowsim.growth.homogeneous import scaled_series
 from flowsim.growth.series import SingularError
 from flowsim.network import DiagonalNetwork, InitialScale
 from flowsim.solvers.power_laws import Branches
@@ -36,7 +36,7 @@ def admits_blow_up(net: DiagonalNetwork, scale: InitialScale) -> str | None:
     if net.weight_decay:
         return "with weight decay the weights leave their curve"
     try:
-        orders = {leading_of(formula).order for formula in net.distinct}
+        orders = {scaled_series(formula).order for formula in net.distinct}
     except SingularError:
         return "it is not analytic at the origin"
     if len(orders) > 1:
@@ -65,7 +65,7 @@ class BlowUpMap(OnCurves):
     ) -> None:
         super().__init__(net, scale, direction)
         self.d = direction.shape[1]
-        self.order = leading_of(net.distinct[0]).order
+        self.order = scaled_series(net.distinct[0]).order
         self.unit = DistanceUnit.of(self.order, clock or scale)
         self.log_unit = self.unit.wait
         self.shift = np.zeros(1)
@@ -167,8 +167,8 @@ class BlowUpMap(OnCurves):
             own, other = (above, below)[side][chosen], (below, above)[side][chosen]
             if not moves[side]:
                 # Beyond the start: the distance is read on the other side.
-                way = (other - start[1 - side]) / moves[1 - side] if moves[1 - side] else np.zeros(len(other))
-                own = np.maximum(way, 0.0)
+                travelled = (other - start[1 - side]) / moves[1 - side] if moves[1 - side] else np.zeros(len(other))
+                own = np.maximum(travelled, 0.0)
             for part, value in zip(out, self.curves[number][side].read(self.unit, own), strict=True):
                 part[..., chosen] = value
         return out
@@ -191,8 +191,8 @@ class BlowUpMap(OnCurves):
             gradient, hessian = np.empty_like(theta), np.empty((len(rows), *theta.shape))
             kernel.gradient(theta, kind, gradient)
             kernel.hessian(theta, kind, hessian)
-            bent = 2.0 * np.einsum("ap,abp,bp->p", gradient, hessian, gradient)
-            out[:, here] = bent.reshape(len(y), -1)
+            curvature = 2.0 * np.einsum("ap,abp,bp->p", gradient, hessian, gradient)
+            out[:, here] = curvature.reshape(len(y), -1)
         return out * math.exp(2 * self.unit.near)
 
     def potential(self, y: Array, t: Array | float) -> Array:

@@ -51,12 +51,12 @@ class Chain:
         lengths = np.array([math.exp(min(piece.log_length(order) + log_unit, 700.0)) for piece in pieces])
         inwards = pieces[::-1] if ascending else pieces
         edges = last + np.concatenate([[0.0], np.cumsum(lengths[::-1] if ascending else lengths)])
-        way = -1 if ascending else 1
+        direction = -1 if ascending else 1
 
         def coefficients(values: list[Array], shape: tuple[int, ...]) -> Array:
             if not values:
                 return np.zeros((0, *shape))
-            return np.array(values)[..., ::way] @ COEFFICIENTS.T
+            return np.array(values)[..., ::direction] @ COEFFICIENTS.T
 
         return cls(
             low=edges[:-1],

@@ -56,8 +56,8 @@ class AnyLoss(_OfFeatures):
 
     def change(self, product: Array, change: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
-            bend = self._shaped(self.problem.curvatures, self.features @ product)
-            return -self.features.T @ (bend * (self.features @ change)) / len(self.features)
+            curvature = self._shaped(self.problem.curvatures, self.features @ product)
+            return -self.features.T @ (curvature * (self.features @ change)) / len(self.features)
 
     def _shaped(self, function: Callable[[Array], Array], predictions: Array) -> Array:
         if self.problem.y.ndim == 2:
@@ -72,10 +72,10 @@ class LogarithmOfLoss(_OfFeatures):
         return self.features.T @ self._parts(product)[1]
 
     def change(self, product: Array, change: Array) -> Array:
-        _, force, bent = self._parts(product)
+        _, force, curvature_of_loss = self._parts(product)
         moved = self.features @ change
         along = np.sum(force * moved, axis=(-2, -1), keepdims=True)
-        return self.features.T @ (force * along - bent * moved)
+        return self.features.T @ (force * along - curvature_of_loss * moved)
 
     def log_loss(self, product: Array) -> Array:
         """ln L at products (..., r, m)."""
@@ -103,8 +103,8 @@ class LogarithmOfLoss(_OfFeatures):
         top = value.max(axis=(-2, -1), keepdims=True)
         total = top + np.log(np.sum(np.exp(value - top), axis=(-2, -1), keepdims=True))
         with np.errstate(under="ignore"):
-            force, bent = problem.y * np.exp(slope - total), np.exp(curvature - total)
-        return total - np.log(problem.n), force, bent
+            force, curvature_of_loss = problem.y * np.exp(slope - total), np.exp(curvature - total)
+        return total - np.log(problem.n), force, curvature_of_loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +228,9 @@ def reduce_data(net: LinearNetwork, problem: Problem, of_logarithm: bool = False
     if not len(values):
         raise ValueError("`problem` must have X != 0: with X = 0 no weight moves.")
     features, still = np.ascontiguousarray(left * values), np.zeros(len(values))
-    bend = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
+    curvature = float(np.mean(problem.curvatures(np.zeros(problem.y.shape))))
     kind = LogarithmOfLoss if of_logarithm else AnyLoss
-    general = kind(problem, features, values**2 / problem.n * max(bend, 1e-3), np.ones(m))
+    general = kind(problem, features, values**2 / problem.n * max(curvature, 1e-3), np.ones(m))
     return ReducedData(general, directions, still, np.zeros(m), decay, None, None)
 
 

@@ -187,11 +187,11 @@ def created_components(origin: Origin, c: Array, sign: float) -> tuple[NDArray[n
         series = origin.drive[k]
         inside = ~((series.exponents > 0) & (c == 0)).any(axis=1)
         exponents, coefficient = series.exponents[inside], series.coefficient[inside]
-        turn = exponents @ origin.rate - origin.rate[k]
-        decays = sign * turn < 0
+        mismatch = exponents @ origin.rate - origin.rate[k]
+        decays = sign * mismatch < 0
         for own in np.unique(exponents[decays].sum(axis=1)):
             chosen = decays & (exponents.sum(axis=1) == own)
-            terms = -coefficient[chosen] * np.prod(c ** exponents[chosen], axis=1) / turn[chosen]
+            terms = -coefficient[chosen] * np.prod(c ** exponents[chosen], axis=1) / mismatch[chosen]
             if abs(terms.sum()) > ZERO * np.abs(terms).sum():
                 degree[k], value[k] = own, terms.sum()
                 break

@@ -20,7 +20,7 @@ _SMALL, _SMALLER, _TRIES = 0.1, 4.0, 40
 
 
 @dataclass(frozen=True, eq=False)
-class Leading:
+class ScaledSeries:
     """The Taylor series of ``phi - phi(0)``."""
 
     order: int  #: L, its lowest degree
@@ -63,13 +63,13 @@ class Leading:
 
 
 @cache
-def leading_of(formula: Formula) -> Leading:
+def scaled_series(formula: Formula) -> ScaledSeries:
     """The series of a formula that has one at the origin."""
     series = taylor_series(formula, np.eye(len(formula.weights)))
     series = series.part((series.degree > 0) & (series.coefficient != 0))
     series = series.part(significant(series))
     order = int(series.degree.min())
-    found = Leading(order, series)
+    found = ScaledSeries(order, series)
     degree, size = series.degree, np.abs(series.coefficient) * series.degree
     sums = {int(m): float(size[degree == m].sum()) for m in np.unique(degree)}
     first, last = min(sums), max(sums)
@@ -82,17 +82,17 @@ def leading_of(formula: Formula) -> Leading:
     small = _confirmed(found, formula, small if math.isfinite(small) else 0.0)
     if last == first and small == 0.0:
         return found  # a homogeneous polynomial, and the formula agrees
-    return Leading(order, series, min(negligible, small), max(small, min(negligible, small)))
+    return ScaledSeries(order, series, min(negligible, small), max(small, min(negligible, small)))
 
 
-def _confirmed(leading: Leading, formula: Formula, log_small: float) -> float:
+def _confirmed(taylor: ScaledSeries, formula: Formula, log_small: float) -> float:
     """The largest size at which series and formula agree."""
     gradient, k = Gradient(formula), len(formula.weights)
     samples = np.random.default_rng(0).uniform(-1.0, 1.0, (k, 8))
     for _ in range(_TRIES):
         with np.errstate(all="ignore"):
-            exact = gradient(math.exp(log_small) * samples) * math.exp((1 - leading.order) * log_small)
-        series = leading.gradient(samples, log_small)
+            exact = gradient(math.exp(log_small) * samples) * math.exp((1 - taylor.order) * log_small)
+        series = taylor.gradient(samples, log_small)
         if np.abs(exact - series).max() <= _AGREES * np.abs(exact).max():
             break
         log_small -= math.log(_SMALLER)

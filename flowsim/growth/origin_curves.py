@@ -143,8 +143,8 @@ class CurveResponse:
         return beta, slope
 
     def potential(self, z: Array) -> float:
-        bend, area = np.empty(len(z)), np.empty(len(z))
-        read_derivatives(self.table, primitives(self.table), self.which, z + self.shift, bend, area)
+        curvature, area = np.empty(len(z)), np.empty(len(z))
+        read_derivatives(self.table, primitives(self.table), self.which, z + self.shift, curvature, area)
         return float(area.sum())
 
     def scaled(self, share: float) -> CurveResponse:

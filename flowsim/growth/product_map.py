@@ -68,8 +68,8 @@ def admits_products(
 
 def log_visible_distance(depth: int, problem: Problem, rate: float, rtol: float) -> float:
     """Logarithm of the distance at which a coordinate becomes active: beta over its rate of growth, against `rtol`."""
-    bend = problem.curvatures(problem.predict(np.zeros(problem.d)))
-    reach = float(problem.feature_variances.max()) * max(float(bend.max()), 1.0)
+    curvature = problem.curvatures(problem.predict(np.zeros(problem.d)))
+    reach = float(problem.feature_variances.max()) * max(float(curvature.max()), 1.0)
     if not (rate > 0 and reach > 0):
         return math.inf
     power = depth / (depth - 2)

@@ -8,7 +8,7 @@ import numpy as np
 
 from flowsim.arrays import Array
 from flowsim.growth.formula_origin import Gradient, origin_of
-from flowsim.growth.homogeneous import leading_of
+from flowsim.growth.homogeneous import scaled_series
 from flowsim.network import DiagonalNetwork, Formula, InitialScale
 
 #: Beyond order 2 z is counted from the start: its rounding error must stay below a tenth of rtol where weights matter.
@@ -63,10 +63,10 @@ def _rates(formula: Formula, theta: Array) -> Array:
 
 def total_change(formula: Formula, scale: InitialScale, start: Array, reach: float) -> float:
     """Relative change of the weights of a formula of order L >= 3 while |z| <= reach, to first order."""
-    leading = leading_of(formula)
+    taylor = scaled_series(formula)
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.abs(leading.gradient(start[:, None], -math.inf)[:, 0])) - np.log(np.abs(start))
+        logs = np.log(np.abs(taylor.gradient(start[:, None], -math.inf)[:, 0])) - np.log(np.abs(start))
     fastest = float(np.max(logs, initial=-math.inf, where=~np.isnan(logs)))
     if fastest == -math.inf or reach == 0:
         return 0.0
-    return math.exp(min(fastest + math.log(reach) + (leading.order - 2) * scale.log, 700.0))
+    return math.exp(min(fastest + math.log(reach) + (taylor.order - 2) * scale.log, 700.0))

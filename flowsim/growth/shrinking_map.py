@@ -128,7 +128,7 @@ def admits_shrinking(
         growth = ShrinkingMap(net, problem, scale, direction)
     except ArithmeticError as error:
         return str(error)
-    return _is_felt(growth, problem, float(stds.max()), rtol)
+    return _why_visible(growth, problem, float(stds.max()), rtol)
 
 
 def still_time(growth: ShrinkingMap, problem: Problem, steepest: float, fastest: float, rtol: float) -> float:
@@ -149,8 +149,8 @@ def _seen_time(growth: ShrinkingMap, problem: Problem, steepest: float, rtol: fl
     return _SEEN_TIMES * math.exp(min(seen, _LARGEST))
 
 
-def _is_felt(growth: ShrinkingMap, problem: Regression, eta: float, rtol: float) -> str | None:
-    """Whether noise or decay is felt beyond the tolerance by weights that do not wait."""
+def _why_visible(growth: ShrinkingMap, problem: Regression, eta: float, rtol: float) -> str | None:
+    """Why noise or decay changes weights that do not wait by more than the tolerance; None if it does not."""
     depth, waiting = growth.depth, growth.distance.min(axis=0)
     start = growth.value(growth.state(np.zeros(growth.d))[None], 0.0)[0]
     bound = gradient_bound_at(problem, float(problem.loss(start)))
@@ -165,8 +165,8 @@ def _is_felt(growth: ShrinkingMap, problem: Regression, eta: float, rtol: float)
         return "weights shrink on a clock of their own" if (scale > _OWN * bound.max()).any() else None
     if (depth - 1) * eta**2 > _NOISE_PART * rtol:
         needed = (depth - 1) * eta**2 / _NOISE_PART
-        return f"noise of {eta:.2g} is felt by weights of size one beyond `rtol`, though not beyond {needed:.1g}"
+        return f"noise of {eta:.2g} changes weights of size one by more than `rtol`; one of {needed:.1g} allows it"
     steepest, fastest = float(np.abs(problem.gradient(start)).max()), float(growth.shrinkage[grows].max())
     if fastest > 0 and _seen_time(growth, problem, steepest, rtol) > _longest(fastest, rtol):
-        return "weights that are seen feel noise or decay beyond `rtol`"
+        return "noise or decay changes visible weights by more than `rtol`"
     return None

@@ -135,9 +135,9 @@ def independent_blocks(net: LinearNetwork, data: LinearData) -> list[Block]:
     blocks = []
     for vectors in best:
         features, targets = _orthonormal(vectors[:R]), _orthonormal(vectors[R:])
-        values, turn = np.linalg.eigh((features.T * curvatures) @ features)
+        values, rotation = np.linalg.eigh((features.T * curvatures) @ features)
         order = np.argsort(-values)
-        features, values = features @ turn[:, order], values[order]
+        features, values = features @ rotation[:, order], values[order]
         # a is a function of Sigma; taken from the diagonal so that it needs no second decomposition.
         damping = np.einsum("ij,i,ij->j", features, a, features)
         blocks.append(Block(features, targets, values, features.T @ signal @ targets, damping, b))

@@ -224,6 +224,6 @@ class BlockProcess:
         Z = follow_to_rest(self.block, departure(self.block, plateau.Z, plateau.towards))
         fitted = self._root[:, None] * (Z[:r] @ Z[r:].T)
         inside = self._left[:, group].T @ fitted @ self._right[:, group]
-        turn = np.linalg.svd(inside)[0]
-        self._left[:, group] = self._left[:, group] @ turn
-        self._right[:, group] = self._right[:, group] @ turn
+        rotation = np.linalg.svd(inside)[0]
+        self._left[:, group] = self._left[:, group] @ rotation
+        self._right[:, group] = self._right[:, group] @ rotation

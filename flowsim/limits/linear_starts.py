@@ -72,12 +72,12 @@ def pretrained_process(
         Z = polished(whole, relax(whole, large @ right[:rank].T))
     except EscapeError:
         raise ValueError("`pretrained` weights escape to infinity: the loss has no minimum of their rank.") from None
-    kept, sizes, turn = np.linalg.svd(Z, full_matrices=False)
+    kept, sizes, rotation = np.linalg.svd(Z, full_matrices=False)
     kept_rank = int(np.sum(sizes > _GONE * sizes.max(initial=0.0))) if sizes.max(initial=0.0) > _GONE else 0
     waiting = small @ right[rank:].T
     waiting = waiting - kept[:, :kept_rank] @ (kept[:, :kept_rank].T @ waiting)
     columns = rank + int(np.linalg.matrix_rank(waiting, tol=_NO_OVERLAP)) if waiting.size else rank
-    process = BlockProcess(whole, columns, Z @ turn[:kept_rank].T, rank - kept_rank)
+    process = BlockProcess(whole, columns, Z @ rotation[:kept_rank].T, rank - kept_rank)
     growing = process.growing_directions()
     if kept_rank < rank and growing.shape[1]:
         raise ValueError(

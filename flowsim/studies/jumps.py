@@ -63,19 +63,19 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
     reasons = [BEYOND] * len(path.jump_times)
     beyond = np.flatnonzero((middles[:-1] >= horizon) | (path.jump_times >= horizon))
     left = np.arange(beyond[0] if len(beyond) else len(path.jump_times))
-    brackets, way = [np.empty((5, 0))], np.empty((0, 1))
+    brackets, fractions = [np.empty((5, 0))], np.empty((0, 1))
     for samples in (_FEW, _MANY) if len(left) else ():
         # All jumps at once: reading few times of a wide run takes as long as reading many.
         times = np.linspace(middles[left], np.minimum(middles[left + 1], horizon), samples, axis=1)
-        way = _progress(trajectory, path, np.repeat(left, samples), times.ravel()).reshape(times.shape)
-        rises = np.diff(np.sign(way), axis=1) > 0
+        fractions = _progress(trajectory, path, np.repeat(left, samples), times.ravel()).reshape(times.shape)
+        rises = np.diff(np.sign(fractions), axis=1) > 0
         found = np.flatnonzero(rises.any(axis=1))
         at = rises[found].argmax(axis=1)
-        brackets.append(np.stack([left[found], *(each[found, k] for each in (times, way) for k in (at, at + 1))]))
-        left, way = np.delete(left, found), np.delete(way, found, axis=0)
+        brackets.append(np.stack([left[found], *(each[found, k] for each in (times, fractions) for k in (at, at + 1))]))
+        left, fractions = np.delete(left, found), np.delete(fractions, found, axis=0)
         if not len(left):
             break
-    for jump, first in zip(left, way[:, 0], strict=True):
+    for jump, first in zip(left, fractions[:, 0], strict=True):
         last = jump == len(path.jump_times) - 1 or middles[jump + 1] >= horizon
         reasons[jump] = MERGED_BEFORE if first > 0 else NOT_YET if last else MERGED_AFTER
     numbers, low, high, *ends = np.concatenate(brackets, axis=1)

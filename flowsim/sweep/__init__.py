@@ -17,11 +17,11 @@ from flowsim.sweep.store import Store
 __all__ = ["Forecast", "Store", "forecast", "ledger", "plan", "sweep", "to_dataframe"]
 
 
-class _CallableRoom(types.ModuleType):
+class _CallableModule(types.ModuleType):
     """A callable module: importing it binds it to the name in the package at which users expect the function."""
 
     __call__ = staticmethod(sweep)
     __signature__ = inspect.signature(sweep)
 
 
-sys.modules[__name__].__class__ = _CallableRoom
+sys.modules[__name__].__class__ = _CallableModule

@@ -26,20 +26,20 @@ def compute(tasks: Iterable[Task], pool: Pool, keep: Callable[[Sequence[Outcome]
 
     Raises RuntimeError if the workers themselves fail. Finished points are kept, also after an interruption.
     """
-    flight = _Flight(tasks, pool)
+    tasks_in_progress = _Tasks(tasks, pool)
     try:
-        while flight.fill():
-            batch = flight.wait()
+        while tasks_in_progress.fill():
+            batch = tasks_in_progress.wait()
             if batch:
                 keep(batch)
     finally:
-        rest = flight.abandon()
+        rest = tasks_in_progress.abandon()
         if rest:
             keep(rest)
         pool.stop()
 
 
-class _Flight:
+class _Tasks:
     """The tasks in progress.
 
     The death of a worker cancels every task of its executor, without identifying the cause. Those tasks are run
@@ -51,13 +51,13 @@ class _Flight:
         self._pool = pool
         self._again: deque[Task] = deque()
         self._strikes: dict[str, int] = {}  # deaths of workers per suspected task
-        self._flying: dict[Future[Outcome], Task] = {}
-        self._landed: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
+        self._running: dict[Future[Outcome], Task] = {}
+        self._finished: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         self._deaths = 0
 
     def fill(self) -> bool:
         """Submit tasks up to the pool's window; returns False when none is left."""
-        while len(self._flying) < (1 if self._strikes else self._pool.window):
+        while len(self._running) < (1 if self._strikes else self._pool.window):
             task = self._again.popleft() if self._again else next(self._tasks, None)
             if task is None:
                 break
@@ -66,29 +66,29 @@ class _Flight:
             except BrokenExecutor as error:
                 self._again.appendleft(task)
                 self._note_death(error)
-                if self._flying:
+                if self._running:
                     break
                 continue
-            self._flying[future] = task
-            future.add_done_callback(self._landed.put)
-        return bool(self._flying)
+            self._running[future] = task
+            future.add_done_callback(self._finished.put)
+        return bool(self._running)
 
     def wait(self) -> list[Outcome]:
         """Wait for one task to finish, and return all finished outcomes."""
         batch = []
-        landed = [self._landed.get()]
-        while not self._landed.empty():
-            landed.append(self._landed.get())
-        for future in landed:
-            alone = len(self._flying) == 1
-            task = self._flying.pop(future)
+        finished = [self._finished.get()]
+        while not self._finished.empty():
+            finished.append(self._finished.get())
+        for future in finished:
+            alone = len(self._running) == 1
+            task = self._running.pop(future)
             try:
                 batch.append(future.result())
             except BrokenExecutor as error:
                 given_up = self._suspect(task, alone)
                 if given_up is not None:
                     batch.append(given_up)
-                if not self._flying:
+                if not self._running:
                     self._note_death(error)
             except Exception as error:
                 if type(error).__name__ != "KilledWorker":  # distributed's error for a task that kills workers
@@ -103,9 +103,9 @@ class _Flight:
 
     def abandon(self) -> list[Outcome]:
         """Cancel tasks in progress, and return outcomes that have finished meanwhile."""
-        for future in self._flying:
+        for future in self._running:
             future.cancel()
-        done = [f for f in self._flying if f.done() and not f.cancelled() and f.exception() is None]
+        done = [f for f in self._running if f.done() and not f.cancelled() and f.exception() is None]
         return [future.result() for future in done]
 
     def _suspect(self, task: Task, alone: bool) -> Outcome | None:

@@ -113,7 +113,7 @@ def sweep(
             opened.forget(failed)
             for key in failed:
                 del finished[key]
-        _tell_what_the_store_holds(opened, prepared, len(finished))
+        _log_stored_points(opened, prepared, len(finished))
         _compute(prepared, pool, opened, set(finished), progress)
         outcomes = {o.key: o for o in opened.read(prepared.keys)}
         lost = [key for key in prepared.keys if key not in outcomes]
@@ -188,7 +188,7 @@ def _compute(plan: Plan, pool: Pool, store: Store, finished: set[str], progress:
 
         def keep(batch: Sequence[Outcome]) -> None:
             nonlocal failures
-            store.put(batch, {o.key: _in_words(todo[o.key]) for o in batch})
+            store.put(batch, {o.key: _as_text(todo[o.key]) for o in batch})
             failures += sum(o.status == "failed" for o in batch)
             if failures:
                 bar.set_postfix_str(f"{failures} failed", refresh=False)
@@ -246,11 +246,11 @@ def _check_signature(function: Callable[..., Any], parameters: Sequence[Mapping[
             raise ValueError(f"`grid` does not fit the function: {error}.") from None
 
 
-def _in_words(parameters: Mapping[str, Any]) -> str:
+def _as_text(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={describe(value)}" for name, value in parameters.items())
 
 
-def _tell_what_the_store_holds(store: Store, plan: Plan, finished: int) -> None:
+def _log_stored_points(store: Store, plan: Plan, finished: int) -> None:
     if store.damaged:
         log.warning("%s was damaged: what could not be read is computed again.", store.path)
     others = store.other_code(plan.identity.name, plan.identity.code)
@@ -273,6 +273,6 @@ def _summarise(plan: Plan, outcomes: Sequence[Outcome]) -> None:
             "%d of %d points failed; the first, %s: %s",
             len(failed),
             len(outcomes),
-            _in_words(plan.parameters[first]),
+            _as_text(plan.parameters[first]),
             json.loads(outcomes[first].payload)["error"],
         )

@@ -98,20 +98,20 @@ class _Dask(Executor):
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._flying: set[Any] = set()
+        self._running: set[Any] = set()
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         ours: Future[Any] = Future()
         theirs = self._client.submit(call, *arguments, pure=False, **named)
-        self._flying.add(theirs)
+        self._running.add(theirs)
         theirs.add_done_callback(functools.partial(self._hand_over, ours))
         return ours
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
         """Cancel points that have not been computed; the client stays open."""
-        if self._flying:
-            self._client.cancel(list(self._flying), force=True)
-            self._flying.clear()
+        if self._running:
+            self._client.cancel(list(self._running), force=True)
+            self._running.clear()
 
     def _hand_over(self, ours: Future[Any], theirs: Any) -> None:
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
@@ -119,4 +119,4 @@ class _Dask(Executor):
                 ours.set_result(theirs.result())
             except BaseException as error:
                 ours.set_exception(error)
-        self._flying.discard(theirs)
+        self._running.discard(theirs)
