@@ -15,9 +15,11 @@ Read :mod:`~flowsim.solvers.multistep.reference` first, one step in NumPy; then
 first), and by its address :mod:`~flowsim.solvers.multistep.newton`, which is compiled beside it:
 :mod:`~flowsim.solvers.multistep.step` (Newton's method),
 :mod:`~flowsim.solvers.multistep.iteration_matrix` (its linear solves) and
-:mod:`~flowsim.solvers.multistep.quasi_steady` (stiff modes). :mod:`~flowsim.solvers.multistep.workspace` is the layout
-of the arrays. Blow-ups at finite z: `distances`, `distance_map`, `straight_lines`; many coordinates: `screening`;
-ill-conditioned features: `graded_rows`.
+:mod:`~flowsim.solvers.multistep.quasi_steady` (stiff modes).
+
+:mod:`~flowsim.solvers.multistep.workspace` is the layout of the arrays, :mod:`~flowsim.solvers.multistep.buffers` that
+of all other tuples, with what Python reads and writes. Blow-ups at finite z: `distances`, `distance_map`,
+`straight_lines`; many coordinates: `screening`; ill-conditioned features: `graded_rows`.
 
 References
 ----------
