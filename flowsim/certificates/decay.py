@@ -12,7 +12,7 @@ from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
-from flowsim.network import Decay, DecaySchedule, DiagonalNetwork, InitialScale, quadratic_form
+from flowsim.network import Decay, DecaySchedule, InitialScale, quadratic_form
 from flowsim.studies import min_entropy, weighted_lasso
 
 HOFF = "Hoff, arXiv 1611.00040"
@@ -87,14 +87,12 @@ def effective_scale(setting: Setting) -> Evidence:
         schedule = DecaySchedule([_K / decay], [decay, 0.0])
     off = schedule.times[-1] if schedule.times else 0.0
     K = schedule.integral(off)
-    texts = [formula.text for formula in net.formulas]
-    text = texts if net.is_mixed else texts[0]
     scale = InitialScale.parse(_START if setting.alpha is None else setting.alpha)
     t_end, start = 2.0 * off + 1.0, float(problem.loss(np.zeros(problem.d)))
     for _ in range(_DOUBLINGS):
         try:
             flow = gradient_flow(
-                DiagonalNetwork(text, weight_decay=schedule),
+                net.variant(weight_decay=schedule),
                 problem,
                 t_end,
                 alpha=scale.text,
@@ -109,7 +107,7 @@ def effective_scale(setting: Setting) -> Evidence:
     else:
         raise UnresolvedError(f"the loss is {flow.loss[-1] / start:.1e} of its start by t = {t_end:g}")
     effective = InitialScale(f"{scale} exp(-{K:g})", scale.log - K)
-    best = min_entropy(DiagonalNetwork(text), problem, effective, setting.start)  # type: ignore[arg-type]
+    best = min_entropy(net.variant(), problem, effective, setting.start)  # type: ignore[arg-type]
     error = float(np.abs(flow.beta[-1] - best).max() / np.abs(best).max())
     return Evidence(
         hypothesis=f"interpolating data, decay off from t = {off:g}, K = {K:g}, alpha = {scale}",

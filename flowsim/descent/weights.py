@@ -69,7 +69,7 @@ class WeightMachine:
     ) -> None:
         self.net, self.data, self.settings, self.kicks = net, data, settings, kicks
         # Drawn noise needs phi and its gradient alone.
-        self.stepped = net if settings.expected else _without_noise(net)
+        self.stepped = net if settings.expected or net.noise is None else net.variant()
         self.invariants: tuple[str, ...] = self.kernels.invariant_names
         self.lanes, self.d, self.steps = len(steps), problem.d, steps
         std = np.zeros(len(net.weights)) if net.noise is None else net.noise.stds(net.weights)
@@ -223,10 +223,3 @@ def _companion(w: Array, lanes: int, coefficient: float) -> Companion:
         for b in reversed(range(a)):
             nudge[a] = np.where(equal[b], nudge[b], nudge[a])
     return Companion(w.copy(), np.zeros_like(w), nudge, np.zeros(lanes), np.full(lanes, -1))
-
-
-def _without_noise(net: DiagonalNetwork) -> DiagonalNetwork:
-    if net.noise is None:
-        return net
-    texts = [formula.text for formula in net.formulas]
-    return DiagonalNetwork(texts if net.is_mixed else texts[0])

@@ -72,10 +72,7 @@ class Exponents:
         if self.time:
             schedule = _SlowedDecay(decay, self.time) if isinstance(decay, Decay) else None
             decay = schedule or math.ldexp(decay, self.time)  # type: ignore[arg-type]
-        if noise is net.noise and decay is net.weight_decay:
-            return net
-        texts = [formula.text for formula in net.formulas]
-        return DiagonalNetwork(texts if net.is_mixed else texts[0], noise=noise, weight_decay=decay)
+        return net if noise is net.noise and decay is net.weight_decay else net.variant(noise, decay)
 
     def scale(self, scale: InitialScale) -> InitialScale:
         """The scale left."""

@@ -85,6 +85,11 @@ class DiagonalNetwork:
         if noise is not None:
             noise.stds(self.weights)  # checks names and lengths
 
+    def variant(self, noise: Noise | None = None, weight_decay: float | Decay = 0.0) -> DiagonalNetwork:
+        """The network of the same formulas with this noise and weight decay."""
+        texts = [formula.text for formula in self.formulas]
+        return DiagonalNetwork(texts if self.is_mixed else texts[0], noise=noise, weight_decay=weight_decay)
+
     @cached_property
     def distinct(self) -> tuple[Formula, ...]:
         """The different formulas, in order of first use."""
