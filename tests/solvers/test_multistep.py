@@ -186,11 +186,7 @@ def test_the_kept_matrix_solves_alike_in_the_coordinates_and_in_the_rows(loss, r
     run.begin()
     run.advance(5)
     workspace, table = run.work
-    padded = int(table[1])
-
-    def values(kind, name, size):
-        return workspace[table[kind.PLACE + kind._fields.index(name)] :][:size]
-
+    padded, values = int(table[run.work.entry(Sizes, "padded")]), run.work.floats
     A = values(Problem, "design", rows * padded).reshape(rows, padded)[:, :w]
     curvature = values(Loss, "curvature", rows) if loss != "squared" else np.ones(rows)
     gram, slopes = A.T @ (curvature[:, None] * A), values(Values, "beta_z", w)
@@ -202,7 +198,7 @@ def test_the_kept_matrix_solves_alike_in_the_coordinates_and_in_the_rows(loss, r
         exact = np.linalg.solve(np.eye(w) + theta * gram * slopes, exact)
         found = v.copy()
         solved(workspace, table, theta, found, times)
-        assert table[Active.PLACE + Active._fields.index("solver")] == way
+        assert table[run.work.entry(Active, "solver")] == way
         assert_allclose(found[:w], exact, rtol=0, atol=1e-14 * stiffness)
 
 
