@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array, log_abs
 from flowsim.flows.balancing import product_decay_rates, product_pairs
-from flowsim.flows.coordinates import Observed
+from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.flows.kernel_coordinates import (
     FLOOR_POWER,
     LARGEST_JACOBIAN,
     LARGEST_START,
-    SAFETY,
     SMALLEST,
     KernelCoordinates,
 )

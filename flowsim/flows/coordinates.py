@@ -9,6 +9,10 @@ from typing import Protocol, TypedDict, Unpack, runtime_checkable
 from flowsim.arrays import Array
 from flowsim.solvers import InitialValueProblem, SeparableSolution
 
+#: Local against global tolerance: several errors add up before they are contracted. Measured so that the global error
+#: stays below rtol.
+SAFETY = 0.02
+
 
 class IntegrationOptions(TypedDict, total=False):
     """Options of a native method."""

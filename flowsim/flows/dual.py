@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.flows.coordinates import IntegrationOptions, Observed
+from flowsim.flows.coordinates import SAFETY, IntegrationOptions, Observed
 from flowsim.flows.reduced import Reduced
 from flowsim.growth.protocol import GrowthMap, SteppedMap
 from flowsim.network import DiagonalNetwork
@@ -26,9 +26,6 @@ from flowsim.problem.cancellation import visible_part
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 from flowsim.solvers.scipy_methods import SMALLEST_RTOL
 
-#: Local against global tolerance: several errors add up before they are contracted. Measured so that the global error
-#: stays below rtol.
-_SAFETY = 0.02
 #: The part of rtol that errors of SciPy's methods reach.
 _USED = 0.25
 #: Coefficients above this part of the data's are visible; e-folds by which a step may carry a hidden one past that.
@@ -160,12 +157,12 @@ class DualCoordinates:
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         # dz is a relative error of the weights: absolute on y, which bounds z since the columns of B are at most 1.
         size = len(self.reduced.b)
-        return 0.0, np.full(size, _SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.stepped.rate))
+        return 0.0, np.full(size, SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.stepped.rate))
 
     def floor(self, y: Array) -> float:
         """The relative error of SciPy's methods at any tolerance: they allow local errors relative to y."""
         local = SMALLEST_RTOL * float(np.abs(y).max())
-        return _USED * local / (_SAFETY * self.visible_part) * self.stepped.rate * math.sqrt(len(self.reduced.b))
+        return _USED * local / (SAFETY * self.visible_part) * self.stepped.rate * math.sqrt(len(self.reduced.b))
 
     def velocity(self, t: Array, y: Array) -> Array:
         slopes = self.problem.slopes(self.problem.predict(self._mean(t, y)))

@@ -15,8 +15,6 @@ from flowsim.problem import Problem, Regression
 from flowsim.problem.entries import dense
 from flowsim.symbolic import kernels
 
-#: Local against global error, as in growth coordinates.
-SAFETY = 0.02
 #: Weights, their products and rates below this have lost digits to underflow.
 SMALLEST = 1e-290
 #: Unknowns that are no logarithms are followed down to this power of the start (from 1e-3 at most).

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array, log_abs
+from flowsim.flows.coordinates import SAFETY
 from flowsim.flows.growth import GrowthCoordinates
 from flowsim.flows.reduced import ReducedLoss
 from flowsim.growth.exponential import CAP
@@ -28,8 +29,6 @@ from flowsim.solvers import InitialValueProblem, Solution
 
 #: e-foldings by which a step may raise an exponent beyond the level at which it becomes active.
 _STRIDE = 3.0
-#: Local against global error, as in growth coordinates.
-_SAFETY = 0.02
 #: Time is infinite once ln(1/L) exceeds the first; its equation is switched off smoothly over the second.
 LAST_TIME, _FADE = 700.0, 4.0
 
@@ -135,7 +134,7 @@ class GrowthLossClock(GrowthCoordinates):
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
         size = len(self.reduced.b)
-        return 0.0, np.append(np.full(size, _SAFETY * self.visible_part * rtol / np.sqrt(size)), rtol)
+        return 0.0, np.append(np.full(size, SAFETY * self.visible_part * rtol / np.sqrt(size)), rtol)
 
     def velocity(self, t: Array, y: Array) -> Array:
         """``d beta / d sigma``."""

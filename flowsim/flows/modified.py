@@ -26,7 +26,7 @@ from flowsim.arrays import Array, log_abs, signed_exp
 from flowsim.descent import Multipliers, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_times, check_tolerances, positive
-from flowsim.flows.coordinates import Observed
+from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.weights import WeightCoordinates
@@ -43,8 +43,6 @@ from flowsim.symbolic.clock import acceleration
 
 #: e-folds by which a component may grow in an explicit step: a longer one could miss its activation.
 _LARGEST_GROWTH = 0.5
-#: Local against global tolerance: several local errors add up before they are contracted.
-_SAFETY = 0.02
 
 
 @dataclass(frozen=True)
@@ -245,7 +243,7 @@ class ModifiedGrowth:
         # A change of a logarithm is a relative error of the component: absolute on y.
         if self.visible_part < 1.0 and is_lost(self.visible_part, rtol, 1.0 + 2 * float(self._start.max())):
             raise ValueError(f"`alpha` must be smaller: {CANCELS}.")
-        return 0.0, np.full(self.sign.size, _SAFETY * self.visible_part * rtol)
+        return 0.0, np.full(self.sign.size, SAFETY * self.visible_part * rtol)
 
     def velocity(self, t: Array, y: Array) -> Array:
         logs = y.reshape(len(y), *self.sign.shape)
@@ -345,7 +343,7 @@ class ModifiedLinear:
         return InitialValueProblem(rhs=self._rhs, y0=self._start.ravel())
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        return _SAFETY * rtol, np.full(self._start.size, _SAFETY * atol)
+        return SAFETY * rtol, np.full(self._start.size, SAFETY * atol)
 
     def _split(self, y: Array) -> tuple[Array, Array]:
         """U (..., D, k) and V (..., m, k) of flat states (..., N)."""

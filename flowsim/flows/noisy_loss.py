@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array, signed_exp
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import Observed
+from flowsim.flows.coordinates import SAFETY, Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, GaussianNoise, InitialScale, Start, decay_of
@@ -39,8 +39,6 @@ from flowsim.problem.entries import dense
 from flowsim.problem.exponential_sums import ExponentialSum, exponential_sum
 from flowsim.solvers import InitialValueProblem
 
-#: Local against global tolerance, as in dual coordinates.
-_SAFETY = 0.02
 #: Coefficients that change a prediction by this part of 1 are visible; e-folds by which a step may carry one past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
 #: exp is continued linearly above the first; exponents of expectations are clipped at the second.
@@ -226,7 +224,7 @@ class NoisyLossCoordinates:
         return float(((visible + _OVERSHOOT - exponents[hidden]) / growth[hidden]).min()) if hidden.any() else np.inf
 
     def tolerances(self, rtol: float, atol: float) -> tuple[float, Array]:
-        return 0.0, np.full(self.offset.size, _SAFETY * self.visible_part * rtol)
+        return 0.0, np.full(self.offset.size, SAFETY * self.visible_part * rtol)
 
     @cached_property
     def visible_part(self) -> float:

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.growth.series import Series, SingularError, taylor_series
+from flowsim.growth.series import ZERO, Series, SingularError, taylor_series
 from flowsim.network import DiagonalNetwork, Formula, quadratic_form
 
-#: A sum below this many rounding errors of its terms is an exact zero.
-ZERO = 32 * float(np.finfo(float).eps)
 #: Relative size of the terms neglected by the closed form at the end of its range.
 _NEGLECTED = 1e-17
 #: The Taylor polynomial replaces the formula where its last terms are below this part of the first.

@@ -24,7 +24,7 @@ from flowsim.network import Formula
 #: Highest degree kept while pairs of monomials are at most this many, and the least degree kept.
 _HIGHEST, _LEAST, _PRODUCTS = 12, 4, 20_000
 #: A sum smaller than its terms by this factor is an exact zero.
-_ZERO = 32 * float(np.finfo(float).eps)
+ZERO = 32 * float(np.finfo(float).eps)
 
 
 class SingularError(ValueError):
@@ -173,7 +173,7 @@ class _Ring:
 
 
 def _exact(total: Array, size: Array) -> Array:
-    total[np.abs(total) <= _ZERO * size] = 0.0
+    total[np.abs(total) <= ZERO * size] = 0.0
     return total
 
 
