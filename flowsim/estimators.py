@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.extras import need
 from flowsim.flows import gradient_flow
-from flowsim.hints import hinting
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
@@ -110,7 +109,6 @@ class FlowRegressor(_Linear):
         Steps of the integrator.
     """
 
-    @hinting
     def __init__(
         self,
         formula: str = "u*v",
@@ -177,7 +175,6 @@ class SaddleRegressor(_Linear):
         The same.
     """
 
-    @hinting
     def __init__(
         self,
         formula: str = "u*v",

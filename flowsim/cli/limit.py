@@ -66,6 +66,7 @@ def limit(
 
 
 def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
+
     from flowsim import plot
     from flowsim.version import __version__
 

@@ -16,6 +16,7 @@ Formulas with fewer symmetries keep weights along the rest, whose errors :mod:`f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -302,18 +303,18 @@ class ChamberCoordinates(KernelCoordinates):
             sign, log = self._log_conserved(y)
         else:
             sign = log = np.zeros((len(y), 0, self.d))
-        weights, logs = (np.moveaxis(each, 0, 1) for each in (w, logs))
-        return Observed.of(self.net.weights, weights, logs, sign * np.exp(log), log)
+        return Observed.of(self.net.weights, np.moveaxis(w, 0, 1), np.moveaxis(logs, 0, 1), sign * np.exp(log), log)
 
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+    def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
         if not self.pairs:
             return np.zeros(len(t))
-        initial = law = np.broadcast_to(self._log_conserved(self.ivp.y0[None])[1], seen.log_imbalance.shape)
+        found = seen().log_imbalance
+        initial = law = np.broadcast_to(self._log_conserved(self.ivp.y0[None])[1], found.shape)
         if self.decaying:
-            law = law - y[:, self._size :].reshape(seen.log_imbalance.shape)
+            law = law - y[:, self._size :].reshape(found.shape)
         finite = np.isfinite(law)
         law, initial = np.where(finite, law, 0.0), np.where(finite, initial, 0.0)
-        change = np.where(finite, seen.log_imbalance, 0.0) - law
+        change = np.where(finite, found, 0.0) - law
         # After many e-foldings of decay the logarithm is accurate, not the value.
         change /= np.maximum(np.abs(law - initial) / _DECAYED, 1.0)
         return np.abs(np.expm1(np.minimum(change, 1.0))).reshape(len(t), -1).max(axis=1)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
+import numpy as np
+
 from flowsim.arrays import Array
 from flowsim.solvers import InitialValueProblem, SeparableSolution
 
@@ -34,13 +36,19 @@ class Observed:
 
     @classmethod
     def of(cls, names: Sequence[str], weights: Array, logs: Array, conserved: Array, log_conserved: Array) -> Observed:
-        """From weights and their logarithms (T, k, d), and conserved quantities and theirs (T, p, d)."""
-        return cls(
-            {name: weights[:, a] for a, name in enumerate(names)},
-            {name: logs[:, a] for a, name in enumerate(names)},
-            conserved,
-            log_conserved,
-        )
+        """From weights (T, k, d), conserved quantities (T, p, d), and logarithms of both."""
+        plain, log = ({name: values[:, a] for a, name in enumerate(names)} for values in (weights, logs))
+        return cls(plain, log, conserved, log_conserved)
+
+
+class CommonCoordinates:
+    """What most have in common; of those whose conserved quantities obey no law but the flow, the departure too."""
+
+    needs_finer_steps = False
+    log_unit = 0.0
+
+    def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
+        return np.zeros(len(t))
 
 
 class Coordinates(Protocol):
@@ -69,8 +77,8 @@ class Coordinates(Protocol):
     def observe(self, t: Array, y: Array) -> Observed:
         """Read states (K, N) at times (K,)."""
 
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        """Relative departure of the conserved quantities from their exact law, the largest at each time (K,)."""
+    def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
+        """Largest relative departure of conserved quantities, which `seen` observes, from their law, (K,)."""
 
 
 @runtime_checkable

@@ -304,10 +304,7 @@ class View:
         along = getattr(self.dense.coordinates, "departure_along", None)
         if along is not None and isinstance(self.dense.solution, Solution):
             return np.asarray(along(self.dense.solution, self.t))
-        alone = getattr(self.dense.coordinates, "departure_of_conserved", None)
-        if alone is not None:
-            return np.asarray(alone(self.t, self.y))
-        return self.dense.coordinates.departure(self.t, self.y, self.seen)
+        return self.dense.coordinates.departure(self.t, self.y, lambda: self.seen)
 
     def field(self, name: str) -> Any:
         """A field of a State, or of a Trajectory that it does not share with all of its run."""

@@ -275,12 +275,13 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
         if growth.cancels(rtol):
             if method == "native":
                 raise ValueError(f"`method` cannot be 'native' at `alpha` = {scale}: {CANCELS}; leave it out.")
+            if asked == "auto" and (weights := _beside_larger(case, growth, rtol)) is not None:
+                return weights, "weights of coordinates start too far apart"
             growth = growth.summed_apart(own.scale, direction, rtol)
         return growth, None
     clock = scale
-    if isinstance(direction, Start):
-        scale, direction = direction.collapsed()
-        case = FlowCase(net, problem, scale, direction)
+    scale, direction = direction.collapsed() if isinstance(direction, Start) else (scale, direction)
+    case = FlowCase(net, problem, scale, direction)
     shrinks = bool(net.noise is not None and net.noise.stds(net.weights).any()) or bool(net.weight_decay)
     admits = admits_shrinking if shrinks else admits_products
     not_log = admits(*case, rtol)
@@ -315,6 +316,17 @@ def choose(case: FlowCase, options: CoordinateOptions, horizon: float = math.inf
     if is_lost(getattr(chosen, "visible_part", 1.0), rtol):
         raise IntegrationError(f"at `alpha` = {scale} {CANCELS}; use a smaller `alpha` or a larger `rtol`.")
     return chosen, reason
+
+
+def _beside_larger(case: FlowCase, growth: GrowthCoordinates, rtol: float) -> WeightCoordinates | None:
+    """Weights, where some coordinates start so far above others that the dual does not resolve both, but weights do."""
+    terms = growth.map.log_coefficient.max(axis=-1)
+    if growth.map.is_damped or not is_lost(math.exp(-np.ptp(terms[np.isfinite(terms)])), rtol):
+        return None
+    own = case.direction.collapsed() if isinstance(case.direction, Start) else case[2:]
+    weights = WeightCoordinates(case.net, case.problem, *own, growth_applies=True)
+    lost = weights.too_small or weights.unresolved or is_lost(weights.visible_part, rtol)
+    return None if lost else weights
 
 
 def _along_curves(case: FlowCase, clock: InitialScale, rtol: float, native: bool, horizon: float) -> Coordinates | str:

@@ -211,7 +211,9 @@ def _estimate(run: DenseOutput, view: View, options: FlowOptions) -> Array:
     step, position = (step_count - 1, 1.0) if run.end is None else run.end
     until = float(run.variable(run.at_steps(np.array([step]), np.array([position])))[0])
     goal = run.goal(until)
-    for factor in companions(rtol):
+    least_of = getattr(run.coordinates, "least_tolerance", None)
+    least = 0.0 if least_of is None or options.method == "native" else least_of(run.solution.y)
+    for factor in companions(rtol, least):
         budget = min(COMPANION_STEPS * options.max_steps, _STEPS + _STEPS_PER_STEP * step_count)
         tighter = options._replace(rtol=rtol * factor, atol=options.atol * factor, max_steps=budget)
         horizon = until if goal is None else run.horizon(until, goal[0])
@@ -222,9 +224,7 @@ def _estimate(run: DenseOutput, view: View, options: FlowOptions) -> Array:
             knots = run.variable(run.steps())
             edges, at = np.append(knots[knots < until], until), run.variable(view)
             found = error_estimate(edges, at, view.beta, own, companion)
-            common = in_common(options.method, step_count, len(other.h)) * rtol
-            if options.method != "native" and hasattr(run.coordinates, "floor"):
-                common += run.coordinates.floor(run.solution.y)
+            common = in_common(options.method, step_count, len(other.h), rtol, least)
             found += common * np.abs(view.beta).reshape(len(at), -1).max(axis=1)
             rounding = getattr(run.coordinates, "rounding", None)
             if rounding is not None and options.method == "native":

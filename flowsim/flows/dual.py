@@ -8,7 +8,6 @@ so that z alone evolves, in the row space of X; weights and conserved quantities
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Unpack, cast
@@ -17,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.flows.coordinates import SAFETY, IntegrationOptions, Observed
+from flowsim.flows.coordinates import SAFETY, CommonCoordinates, IntegrationOptions, Observed
 from flowsim.flows.reduced import Reduced
 from flowsim.growth.protocol import GrowthMap, SteppedMap
 from flowsim.network import DiagonalNetwork
@@ -26,8 +25,6 @@ from flowsim.problem.cancellation import visible_part
 from flowsim.solvers import InitialValueProblem, SeparableFlow, SeparableSolution, integrate_separable
 from flowsim.solvers.scipy_methods import SMALLEST_RTOL
 
-#: The part of rtol that errors of SciPy's methods reach.
-_USED = 0.25
 #: Coefficients above this part of the data's are visible; e-folds by which a step may carry a hidden one past that.
 _VISIBLE, _OVERSHOOT = 1e-8, 3.0
 #: Rounding error of a state.
@@ -38,7 +35,7 @@ _AT_ONCE = 1 << 15
 _SHARED: WeakKeyDictionary[Problem, dict[Any, Any]] = WeakKeyDictionary()
 
 
-class DualCoordinates:
+class DualCoordinates(CommonCoordinates):
     """The flow in the states of a growth map (native), or in a dual unknown y with ``z = B^T y`` (SciPy).
 
     Parameters
@@ -48,8 +45,6 @@ class DualCoordinates:
     native : bool
         States are those of the map and come from :meth:`integrate`.
     """
-
-    needs_finer_steps = False
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, growth: GrowthMap, *, native: bool = True) -> None:
         self.net, self.problem, self.native = net, problem, native
@@ -159,10 +154,9 @@ class DualCoordinates:
         size = len(self.reduced.b)
         return 0.0, np.full(size, SAFETY * self.visible_part * rtol / (np.sqrt(size) * self.stepped.rate))
 
-    def floor(self, y: Array) -> float:
-        """The relative error of SciPy's methods at any tolerance: they allow local errors relative to y."""
-        local = SMALLEST_RTOL * float(np.abs(y).max())
-        return _USED * local / (SAFETY * self.visible_part) * self.stepped.rate * math.sqrt(len(self.reduced.b))
+    def least_tolerance(self, y: Array) -> float:
+        """The tolerance below which SciPy's methods take no other steps: they allow local errors relative to y."""
+        return SMALLEST_RTOL * float(np.abs(y).max()) / float(self.tolerances(1.0, 0.0)[1][0])
 
     def velocity(self, t: Array, y: Array) -> Array:
         slopes = self.problem.slopes(self.problem.predict(self._mean(t, y)))
@@ -190,11 +184,7 @@ class DualCoordinates:
             conserved, log_conserved = _by_rows(lambda part: self.map.conserved(z[part], t[part]), z)
         return Observed.of(self.net.weights, weights, logs, conserved, log_conserved)
 
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        return self.departure_of_conserved(t, y)
-
-    def departure_of_conserved(self, t: Array, y: Array) -> Array:
-        """The same without computing weights, which with many features are most of the work."""
+    def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
         if self.map.is_constant:
             return np.zeros(len(t))
         z = self._z(y)

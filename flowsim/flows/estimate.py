@@ -14,8 +14,8 @@ TIGHTER = 50.0
 COMPANION_STEPS = 4
 _MARGIN = 1.5
 #: Common error of run and companion, as a part of the tolerance: for SciPy's methods, and where the companion took no
-#: more steps.
-_COMMON, _ALIKE = 0.02, 0.9
+#: more steps; as a part of the least tolerance that SciPy's methods have.
+_COMMON, _ALIKE, _LEAST = 0.02, 0.9, 0.25
 #: That of the native method: within half of the companion's local tolerance, a third of its tolerance, both project
 #: stiff modes onto the same states, and leave out the same effects of waiting coordinates.
 _LEFT_OUT = 1 / 2 / 3 / TIGHTER
@@ -28,14 +28,17 @@ _NEARBY = 4 * len(_INSIDE) + 1
 _ROUNDINGS = 8 * np.finfo(float).eps
 
 
-def companions(rtol: float) -> tuple[float, ...]:
-    """Factors of the tolerance of the companion, in order of preference should one fail."""
+def companions(rtol: float, least: float = 0.0) -> tuple[float, ...]:
+    """Factors of the tolerance of the companion, looser than the least that has an effect, in order of preference."""
+    if least > rtol:
+        return (TIGHTER * least / rtol,)
     return (TIGHTER**-1, TIGHTER, TIGHTER**2) if rtol >= _TIGHTEST else (TIGHTER, TIGHTER**2)
 
 
-def in_common(method: str, steps: int, of_companion: int) -> float:
-    """Common error of a run and its companion, as a part of the tolerance, from their numbers of steps."""
-    return _ALIKE if of_companion <= steps else _COMMON if method != "native" else _LEFT_OUT
+def in_common(method: str, steps: int, of_companion: int, rtol: float, least: float = 0.0) -> float:
+    """Common error of a run and its companion from their numbers of steps, tolerance and least tolerance."""
+    share = _ALIKE if of_companion <= steps else _COMMON if method != "native" else _LEFT_OUT
+    return share * rtol + (_LEAST * least if least <= rtol else 0.0)
 
 
 def error_estimate(

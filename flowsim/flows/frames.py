@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from flowsim.arrays import Array, log_abs
 from flowsim.errors import IntegrationError
+from flowsim.flows.coordinates import CommonCoordinates
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.growth.frame import LinearGrowth
@@ -31,7 +32,7 @@ _SMALLEST_PLAIN_LOG = -100.0
 _LARGEST_JACOBIAN = 1000
 #: Least tolerance of the native method; ln of the excess of products of weights at the start up to which it is taken at
 #: any; ln of the least ratio of weights that keeps its digits.
-_FINEST, _HARMLESS, _BESIDE = 1e-13, 5.0, -18.0
+FINEST, HARMLESS, _BESIDE = 1e-13, 5.0, -18.0
 #: Products of weights are rounded once, and their sums in part cancel it.
 _PRODUCTS = 8.0
 #: SciPy's methods: a run fails once the imbalance is off by this part of its value at 0.
@@ -72,7 +73,7 @@ def start_info(net: LinearNetwork, scale: InitialScale, start: Mapping[str, Arra
     return {"network": repr(net), "alpha": scale.text, "log_alpha": scale.log, "default_start": start is None}
 
 
-class FrameCoordinates:
+class FrameCoordinates(CommonCoordinates):
     """U and V in a graded frame (native), or themselves (SciPy's methods).
 
     Parameters
@@ -82,9 +83,7 @@ class FrameCoordinates:
     """
 
     name = "frame"
-    log_unit = 0.0
     invariants = ("U^T U - V^T V",)
-    needs_finer_steps = False
 
     def __init__(
         self, net: LinearNetwork, problem: Problem, scale: InitialScale, start: Mapping[str, ArrayLike] | None,
@@ -168,7 +167,7 @@ class FrameCoordinates:
         smallest = min(start.logs.min(), start.minus_logs.min(initial=math.inf))
         size = sum(self.growth.problem.shape) * self.growth.hidden.shape[1]
         plain = smallest - start.scale > _BESIDE and size <= _LARGEST_JACOBIAN
-        return not plain or self.excess <= max(math.log(rtol / _FINEST), _HARMLESS)
+        return not plain or self.excess <= max(math.log(rtol / FINEST), HARMLESS)
 
     def _states(self, y: Any) -> FrameStates:
         """States of the native method, or of flat arrays (K, N k)."""

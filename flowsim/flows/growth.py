@@ -53,8 +53,9 @@ class GrowthCoordinates(DualCoordinates):
         super().__init__(net, problem, growth if cap == CAP else replace(growth, cap=cap), native=native)
 
     def cancels(self, rtol: float) -> bool:
-        """Whether beta is lost to the rounding of the exponents that the native method integrates."""
-        return self.visible_part < 1.0 and is_lost(self.visible_part, rtol, 1.0 + float(self.map.offset.max()))
+        """Whether beta, or the last digits that decide SciPy's steps, are lost to the rounding of exponents."""
+        lost = not self.native or is_lost(self.visible_part, rtol, 1.0 + float(self.map.offset.max()))
+        return lost and self.visible_part < 1.0
 
     @cached_property
     def visible_part(self) -> float:
@@ -64,13 +65,12 @@ class GrowthCoordinates(DualCoordinates):
 
     def summed_apart(self, scale: InitialScale, direction: Array | Start, rtol: float = 0.0) -> GrowthCoordinates:
         """For SciPy's methods, which such rounding does not affect while the dual unknown is as small as the fit's."""
-        origin = self.map.value(np.zeros(self.problem.d), 0.0)
-        if not isinstance(direction, Start):
-            kinds = self.net.kinds(self.problem.d)
-            for kind, formula in enumerate(self.net.distinct):
-                w = scale.value * direction[[self.net.weights.index(name) for name in formula.weights]]
-                values = np.einsum("ai,ab,bi->i", w, cast(Array, quadratic_form(formula)), w)
-                origin = np.where(kinds == kind, values, origin)
+        w = scale.value * direction if isinstance(direction, np.ndarray) else direction.plain
+        origin, kinds = np.zeros(self.problem.d), self.net.kinds(self.problem.d)
+        for kind, formula in enumerate(self.net.distinct):
+            own = w[[self.net.weights.index(name) for name in formula.weights]]
+            values = np.einsum("ai,ab,bi->i", own, cast(Array, quadratic_form(formula)), own)
+            origin = np.where(kinds == kind, values, origin)
         apart = copy(self)
         apart.native, apart.map, apart.rtol = False, replace(self.map, origin=origin), rtol
         return apart

@@ -18,13 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
 from flowsim.flows.flow_options import FlowOptions
-from flowsim.flows.frames import FrameCoordinates, linear_flow, start_info
+from flowsim.flows.frames import FINEST, HARMLESS, FrameCoordinates, linear_flow, start_info
 from flowsim.flows.loss_clock import require_decreasing, run_on_loss_clock
 from flowsim.flows.loss_growth import LAST_TIME
 from flowsim.growth.couplings import LogarithmOfLoss, reduce_data
 from flowsim.growth.frame import LinearGrowth
 from flowsim.network import InitialScale, LinearNetwork
 from flowsim.problem import Problem
+from flowsim.problem.cancellation import CANCELS
 from flowsim.results import Trajectory
 from flowsim.solvers.frames import FrameSolution
 from flowsim.symbolic.clock import acceleration
@@ -51,7 +52,7 @@ def linear_flow_on(
     """The flow of a linear network on any clock; on "log_loss" until ``ln(1/L)`` is `t_end`.
 
     Raises ValueError for a loss that does not tend to 0, data that no matrix separates, or none of the network's
-    rank by Forster's bound, and an end that floats do not resolve.
+    rank by Forster's bound, and an end or a large start that floats do not resolve.
     Raises IntegrationError with the trajectory so far; also where the network is too narrow to separate the data.
     """
     if options.clock != "log_loss":
@@ -68,6 +69,8 @@ def linear_flow_on(
     if options.method not in ("auto", "native"):
         raise ValueError(f"`method` must be 'auto' or 'native' on the clock 'log_loss'; received {options.method!r}.")
     coordinates: Any = FrameLossClock(net, problem, scale, start, pretrained)
+    if coordinates.excess > max(math.log(options.rtol / FINEST), HARMLESS):
+        raise ValueError(f"`alpha` must be smaller on the clock 'log_loss': at {scale} {CANCELS}.")
     return run_on_loss_clock(
         coordinates, problem, options._replace(method="native"), acceleration=acceleration(net, scale),
         info=start_info(net, scale, start) | coordinates.info,

@@ -26,7 +26,7 @@ from flowsim.arrays import Array, log_abs, signed_exp
 from flowsim.descent import Multipliers, why_not_growth
 from flowsim.descent.linear import LinearStart, expected_decay
 from flowsim.flows.checks import check_times, check_tolerances, positive
-from flowsim.flows.coordinates import SAFETY, Observed
+from flowsim.flows.coordinates import SAFETY, CommonCoordinates, Observed
 from flowsim.flows.driver import run_flow
 from flowsim.flows.flow_options import FlowOptions
 from flowsim.flows.weights import WeightCoordinates
@@ -177,15 +177,13 @@ def modified_flow(
     )
 
 
-class ModifiedGrowth:
+class ModifiedGrowth(CommonCoordinates):
     """The modified flow in logarithms of the components: exact in alpha, like the descent.
 
     With ``c' = -r c`` along the unmodified flow, ``r = lambda g + kappa``, ``(ln|c|)' = -r - (h/2) (r^2 - r')``.
     """
 
     name = "modified growth"
-    needs_finer_steps = False
-    log_unit = 0.0
 
     def __init__(
         self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array, rule: StepRule
@@ -260,11 +258,7 @@ class ModifiedGrowth:
         sign, logs = self._components(y)
         weights, log_weights = self.modes.weights(logs, sign)
         signs, log_imbalance = self.modes.products(logs, sign)
-        imbalance = signed_exp(signs, log_imbalance)
-        return Observed.of(self.net.weights, weights, log_weights, imbalance, log_imbalance)
-
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        return np.zeros(len(t))
+        return Observed.of(self.net.weights, weights, log_weights, signed_exp(signs, log_imbalance), log_imbalance)
 
 
 class ModifiedWeights(WeightCoordinates):
@@ -311,11 +305,10 @@ class ModifiedWeights(WeightCoordinates):
             out[row] = (slope * self._rhs(0.0, state).reshape(self.k, self.d)).sum(axis=0)
         return out
 
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        return np.zeros(len(t))
+    departure = CommonCoordinates.departure
 
 
-class ModifiedLinear:
+class ModifiedLinear(CommonCoordinates):
     r"""The modified flow of U V^T, in the row space of the start, which it preserves.
 
     With G the gradient in ``beta = U V^T`` and (P, Q) = F, the change of F along itself is
@@ -327,8 +320,6 @@ class ModifiedLinear:
     """
 
     name = "modified linear"
-    needs_finer_steps = False
-    log_unit = 0.0
     invariants: tuple[str, ...] = ("U^T U - V^T V",)
 
     def __init__(self, net: LinearNetwork, problem: Problem, start: LinearStart, rule: StepRule) -> None:
@@ -387,6 +378,3 @@ class ModifiedLinear:
         if self.basis is not None:
             weights, logs = LiftedWeights(weights, self.basis), LiftedWeights(weights, self.basis, log_abs)
         return Observed(weights, logs, imbalance, log_abs(imbalance))
-
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        return np.zeros(len(t))

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array, signed_exp
 from flowsim.errors import IntegrationError
-from flowsim.flows.coordinates import SAFETY, Observed
+from flowsim.flows.coordinates import SAFETY, CommonCoordinates, Observed
 from flowsim.growth.exponential import admits_growth
 from flowsim.growth.modes import Modes
 from flowsim.network import DiagonalNetwork, GaussianNoise, InitialScale, Start, decay_of
@@ -82,7 +82,7 @@ def _why_not(net: DiagonalNetwork, problem: Problem) -> str | None:
     return admits_growth(net)
 
 
-class NoisyLossCoordinates:
+class NoisyLossCoordinates(CommonCoordinates):
     """The flow in the changes of ``ln c^2`` since the start, (d k) unknowns, for SciPy's methods.
 
     Arguments are those of growth coordinates; made by :func:`noisy_loss_coordinates`.
@@ -90,8 +90,6 @@ class NoisyLossCoordinates:
     """
 
     name = "growth"
-    log_unit = 0.0
-    needs_finer_steps = False
 
     def __init__(self, net: DiagonalNetwork, problem: Problem, scale: InitialScale, direction: Array | Start) -> None:
         assert net.noise is not None
@@ -246,7 +244,3 @@ class NoisyLossCoordinates:
         weights, log_weights = self.modes.weights(logs, sign)
         signs, conserved = self.modes.products(logs, np.broadcast_to(sign, logs.shape))
         return Observed.of(self.net.weights, weights, log_weights, signed_exp(signs, conserved), conserved)
-
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
-        """Zero: their law is the flow itself, since the decay depends on the predictions."""
-        return np.zeros(len(t))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.flows.coordinates import IntegrationOptions
+from flowsim.flows.coordinates import CommonCoordinates, IntegrationOptions
 from flowsim.flows.dual import DualCoordinates
 from flowsim.growth.shrinking_map import ShrinkingMap, gradient_bound_at, still_time
 from flowsim.solvers import SeparableFlow, SeparableSolution, Status, integrate_separable
@@ -207,9 +207,7 @@ class ShrinkingCoordinates(DualCoordinates):
         line = ShrinkingLine(0.0, 0.0, state, np.where(waits, force, 0.0), still, self.map.shrinkage, R, self.map.depth)
         return {"waits": bool(np.isfinite(line.arrivals()).any())}
 
-    def departure_of_conserved(self, t: Array, y: Array) -> Array:
-        """Zero: the weights are computed from conserved quantities that obey their law."""
-        return np.zeros(len(t))
+    departure = CommonCoordinates.departure  # 0: weights are computed from conserved quantities that obey their law
 
 
 class _Run:

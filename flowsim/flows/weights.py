@@ -9,6 +9,7 @@ a flow that lost its conserved quantity, or a weight, ends in an error instead o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -250,19 +251,20 @@ class WeightCoordinates(KernelCoordinates):
         weights = np.moveaxis(w.reshape(self.k, len(y), self.d), 0, 1)
         return Observed.of(self.net.weights, weights, log_abs(weights), conserved, log_abs(conserved))
 
-    def departure(self, t: Array, y: Array, seen: Observed) -> Array:
+    def departure(self, t: Array, y: Array, seen: Callable[[], Observed]) -> Array:
         if not self.pairs:
             return np.zeros(len(t))
-        law = np.broadcast_to(self.initial, seen.imbalance.shape)
+        found = seen().imbalance
+        law = np.broadcast_to(self.initial, found.shape)
         if self.decaying:
-            law = law * np.exp(-y[:, self.k * self.d :].reshape(seen.imbalance.shape))
+            law = law * np.exp(-y[:, self.k * self.d :].reshape(found.shape))
         # Where the value at 0 is 0 (a balanced start) the size of its terms there stands in for it.
         terms = sum(
             np.abs(self._conserved(self._only(a), self.kind) - self._conserved(0 * self.start, self.kind))
             for a in range(self.k)
         )
         reference = np.where(law != 0, np.abs(law), terms)
-        departure = np.abs(seen.imbalance - law)
+        departure = np.abs(found - law)
         relative = np.divide(departure, reference, out=np.where(departure > 0, np.inf, 0.0), where=reference > 0)
         return relative.reshape(len(t), -1).max(axis=1)
 

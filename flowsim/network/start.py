@@ -79,6 +79,12 @@ class Start:
         k, d = self.parts[0][0].shape
         return k, d
 
+    @property
+    def plain(self) -> Array:
+        """The weights (k, d), 0 or infinite where they are no floats."""
+        with np.errstate(over="ignore", under="ignore"):
+            return np.sum([sign * np.exp(log) for sign, log in self.parts], axis=0)
+
     def among(self, keep: NDArray[Any]) -> Start:
         """Of some coordinates."""
         return Start(tuple((sign[:, keep], log[:, keep]) for sign, log in self.parts))

@@ -123,8 +123,7 @@ def read(path: str | os.PathLike[str], what: str) -> Labelled:
         raise ValueError(f"`path` must be the name of a {what} file; received {type(path).__name__}.")
     path = Path(path)
     if not path.is_file():
-        found = f"{path} is a folder" if path.is_dir() else f"there is none at {path}"
-        raise MissingFileError(f"`path` must be a {what} file; {found}.")
+        raise MissingFileError(f"`path` must be a {what} file; there is none at {path}.")
     try:
         _check_seal(path)
         with path.open("rb") as file:

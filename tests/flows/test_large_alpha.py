@@ -166,11 +166,77 @@ def test_linear_networks_whose_large_products_cancel_are_refused():
     ).success
 
 
-def test_unequal_starts_are_refused_once_the_dual_is_rounded_above_their_small_differences():
+@pytest.mark.parametrize(("method", "rtol", "most"), [("LSODA", 1e-6, 900), ("Radau", 1e-5, 500), ("BDF", 1e-6, 900)])
+def test_scipys_methods_come_to_rest_where_small_weights_stand_beside_large_ones(method, rtol, most):
+    problem = fs.Regression(*data())
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork("u*v"), problem, 10.0, start={"u": 1e4, "v": 1e-4}, method=method, rtol=rtol,
+        estimate_error=True,
+    )  # fmt: skip
+    fit = np.linalg.lstsq(*data())[0]
+    assert traj.stats["steps"] < most
+    assert np.abs(traj.beta[-1] - fit).max() <= rtol * np.abs(fit).max()
+    assert traj.error_estimate[-1] <= rtol * np.abs(fit).max()
+
+
+@pytest.mark.parametrize(
+    ("large", "other", "loss"), [(1e6, 0.0, "log-cosh"), (1e6, 1e-2, "squared"), (1e8, 1e-6, "squared")]
+)
+def test_a_coordinate_that_starts_far_above_the_others_is_followed_in_weights(large, other, loss):
+    X, y = data()
+    X, y, start = X[:3], y[:3], {"u": np.array([large, 1e-2, 1e-2, 1e-2]), "v": other}
+    slope = np.tanh if loss == "log-cosh" else np.asarray
+    unit, times = np.array([large, 1.0, 1.0, 1.0]), np.array([1e-3, 0.1, 10.0])
+
+    def rhs(t, state):  # u over the large weight, and v times it
+        U, W = state[:4], state[4:]
+        g = X.T @ slope(X @ (U * W) - y) / 3
+        return np.concatenate([-g * W / unit**2, -g * U * unit**2])
+
+    begin = np.concatenate([start["u"] / unit, other * unit])
+    right = solve_ivp(rhs, (0, 10.0), begin, "Radau", times, rtol=1e-9, atol=1e-12)
+    traj = fs.gradient_flow(
+        fs.DiagonalNetwork("u*v"), fs.Problem(X, y, loss=loss), 10.0, start=start, t_eval=times, estimate_error=True,
+    )  # fmt: skip
+    errors = np.abs(traj.beta - (right.y[:4] * right.y[4:]).T).max(axis=1)
+    assert traj.info["coordinates"] == "weights"
+    assert errors.max() <= 2e-6
+    assert (errors <= 2 * traj.error_estimate + 1e-8).all()
+    assert traj.error_estimate.max() <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["logarithms", "pretrained"])
+def test_starts_in_logarithms_and_pretrained_ones_keep_what_their_large_terms_leave(kind):
+    large, small, times = 1e7, 3e-8, np.array([1e-2, 1.0]) / 1e14
+    given = {
+        "logarithms": {"start": {"u": fs.Logs(1.0, np.log(large)), "v": fs.Logs(1.0, np.log(small))}},
+        "pretrained": {"pretrained": {"u": np.full(4, large), "v": np.full(4, small)}, "alpha": 1e-20},
+    }
+    start = {"start": {"u": large, "v": small}}
+    net, problem = fs.DiagonalNetwork("u*v"), fs.Regression(*data())
+    X, y = data()
+    eigenvalues, Q = np.linalg.eigh(X.T @ X / 6)
+    fit = np.linalg.lstsq(X, y)[0]
+    # To first order in 1/large beta' = -large^2 (S beta - X^T y / n) from large small.
+    away = Q @ (np.exp(-eigenvalues * (times * large**2)[:, None]) * (Q.T @ (np.full(4, large * small) - fit))).T
+    for options in (start, given[kind]):
+        beta = fs.gradient_flow(net, problem, times[-1], t_eval=times, **options).beta
+        assert_allclose(beta, fit + away.T, atol=1e-6)
+
+
+def test_unequal_starts_that_decay_are_refused_once_the_dual_is_rounded_above_their_small_differences():
     X, y = data()
     start, problem = {"u": np.array([1e6, 1e-2, 1e-2, 1e-2]), "v": 0.0}, fs.Regression(X[:3], y[:3])
     with pytest.raises(fs.IntegrationError, match="differences of terms so large"):
-        fs.gradient_flow(fs.DiagonalNetwork("u*v"), problem, 10.0, start=start)
+        fs.gradient_flow(fs.DiagonalNetwork("u*v", weight_decay=0.1), problem, 10.0, start=start)
+
+
+@pytest.mark.parametrize("alpha", [1e4, 1e6])
+def test_linear_networks_refuse_a_large_start_on_the_clock_of_the_loss(alpha):
+    X, y = data()
+    problem = fs.Problem(X[:3], np.sign(y[:3]), loss="logistic")
+    with pytest.raises(ValueError, match="`alpha` must be smaller on the clock .*differences of terms so large"):
+        fs.gradient_flow(fs.LinearNetwork(2), problem, 4.0, alpha=alpha, clock="log_loss")
 
 
 @pytest.mark.parametrize("loss", ["logistic", "exponential"])
