@@ -110,6 +110,8 @@ def test_the_readme_runs_in_the_checkout_however_it_was_installed(installs: list
             [*pip, "--no-build-isolation", "--force-reinstall", *what], capture_output=True, text=True, cwd=tree
         )
         assert done.returncode == 0, done.stderr
+    links = [each.read_text().strip() for each in site.glob("__editable__*.pth")]
+    assert links == ([str(tree)] if installs[-2:] == ["-e", "."] else [])  # type checkers and editors follow it
     (block,) = re.findall(r"```python\n(.*?)```", (tree / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MPLBACKEND": "Agg"}
     for folder in (tree, tmp_path):  # in the checkout, and anywhere else
