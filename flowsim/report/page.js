@@ -134,7 +134,8 @@
       const row = body.insertRow();
       for (const [place, value] of values.entries()) {
         const cell = document.createElement(place === 0 && !head ? "th" : "td");
-        if (place === 0 && !head) cell.scope = "row";
+        if (head) cell.dataset.label = head[place];
+        else if (place === 0) cell.scope = "row";
         row.append(cell);
         if (typeof value === "boolean") {
           cell.textContent = value ? "yes" : "no";

@@ -144,5 +144,11 @@ def test_a_telephone_shows_the_page_without_sideways_scrolling(page: Any) -> Non
     page.refresh()
     WebDriverWait(page, 60).until(lambda d: d.execute_script("return document.documentElement.dataset.ready"))
     wide = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    move(page, "slider", value=2)  # the run with certificates
+    cells = page.execute_script(
+        "return [...document.querySelectorAll('#certificates td')].map(c => [c.dataset.label, c.clientWidth])"
+    )
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert wide[0] <= wide[1] == 375
+    # A certificate is a block of named lines: nine columns would have a letter each.
+    assert cells and all(label and width > 150 for label, width in cells)
