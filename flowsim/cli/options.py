@@ -84,7 +84,7 @@ class DataTable:
                 loss=self.loss,
             )
         for each in said:
-            click.echo(f"flowsim: {each.message}", err=True)
+            click.echo(f"flowsim: {str(each.message).replace('`columns`', '`--columns`')}", err=True)
         if width is None and problem.y.ndim == 2:
             raise ValueError(
                 f"`--target` must be one column for a diagonal network; received {problem.y.shape[1]}. "

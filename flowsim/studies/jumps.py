@@ -61,33 +61,49 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
     middles = plateau_times(path, horizon)
     measured = np.full(len(path.jump_times), np.nan)
     reasons = [BEYOND] * len(path.jump_times)
-    beyond = np.flatnonzero((middles[:-1] >= horizon) | (path.jump_times >= horizon))
-    left = np.arange(beyond[0] if len(beyond) else len(path.jump_times))
-    brackets, fractions = [np.empty((5, 0))], np.empty((0, 1))
+    looked = np.flatnonzero(middles[:-1] < horizon)
+    ends = np.minimum(middles[looked + 1], horizon)
+    measured[looked], progress = _crossings(trajectory, path, looked, middles[looked], ends)
+    for jump, first in zip(looked, progress, strict=True):
+        # All jumps may come early, as from starts that are not small beside the data: between the jump before and here?
+        before = measured[jump - 1] if jump else 0.0
+        if first > 0 and np.isfinite(before):
+            only = np.array([jump])
+            measured[jump] = _crossings(trajectory, path, only, np.array([before]), middles[only])[0][0]
+        last = jump == len(path.jump_times) - 1 or middles[jump + 1] >= horizon
+        if np.isfinite(measured[jump]):
+            reasons[jump] = ""
+        elif path.jump_times[jump] < horizon:
+            reasons[jump] = MERGED_BEFORE if first > 0 else NOT_YET if last else MERGED_AFTER
+    return measured, reasons
+
+
+def _crossings(
+    trajectory: Trajectory, path: SaddlePath | LinearSaddlePath, jumps: NDArray[np.intp], low: Array, high: Array
+) -> tuple[Array, Array]:
+    """The times between `low` and `high` half fractions to the next saddle (NaN: none), and the progress at `low`."""
+    left = np.arange(len(jumps))
+    found_at, first = np.full((2, len(jumps)), np.nan)
+    brackets = [np.empty((5, 0))]
     for samples in (_FEW, _MANY) if len(left) else ():
         # All jumps at once: reading few times of a wide run takes as long as reading many.
-        times = np.linspace(middles[left], np.minimum(middles[left + 1], horizon), samples, axis=1)
-        fractions = _progress(trajectory, path, np.repeat(left, samples), times.ravel()).reshape(times.shape)
+        times = np.linspace(low[left], high[left], samples, axis=1)
+        fractions = _progress(trajectory, path, np.repeat(jumps[left], samples), times.ravel()).reshape(times.shape)
+        first[left] = fractions[:, 0]
         rises = np.diff(np.sign(fractions), axis=1) > 0
         found = np.flatnonzero(rises.any(axis=1))
         at = rises[found].argmax(axis=1)
         brackets.append(np.stack([left[found], *(each[found, k] for each in (times, fractions) for k in (at, at + 1))]))
-        left, fractions = np.delete(left, found), np.delete(fractions, found, axis=0)
+        left = np.delete(left, found)
         if not len(left):
             break
-    for jump, first in zip(left, fractions[:, 0], strict=True):
-        last = jump == len(path.jump_times) - 1 or middles[jump + 1] >= horizon
-        reasons[jump] = MERGED_BEFORE if first > 0 else NOT_YET if last else MERGED_AFTER
-    numbers, low, high, *ends = np.concatenate(brackets, axis=1)
-    jumps = numbers.astype(np.intp)
-    for jump in jumps:
-        reasons[jump] = ""
-    if len(jumps):
-        between = lambda x: low + x * (high - low)  # noqa: E731
-        progress = lambda x: _progress(trajectory, path, jumps, between(x))  # noqa: E731
-        at_low, at_high = ends
-        measured[jumps] = between(first_positions(progress, at_low, at_high, rounding=1e-14))
-    return measured, reasons
+    numbers, begin, end, at_begin, at_end = np.concatenate(brackets, axis=1)
+    rows = numbers.astype(np.intp)
+    if len(rows):
+        between = lambda x: begin + x * (end - begin)  # noqa: E731
+        progress = lambda x: _progress(trajectory, path, jumps[rows], between(x))  # noqa: E731
+        found_at[rows] = between(first_positions(progress, at_begin, at_end, rounding=1e-14))
+    return found_at, first
 
 
 def _progress(

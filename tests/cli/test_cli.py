@@ -253,7 +253,7 @@ def test_tables_are_read_as_the_options_say(table: Path, tmp_path: Path, capsys:
     base = ["run", str(table), "--target", "response", "--out", str(tmp_path / "o"), "--no-progress"]
     call(*base, "--drop", "name", "--dropna")
     printed = capsys.readouterr()
-    assert "numbers the rows; it is left out" in printed.err and "height" in printed.out
+    assert "numbers the rows; it is left out (`--columns` can ask for it)" in printed.err and "height" in printed.out
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
     assert (summary["n"], summary["d"]) == (29, 4)
     call(*base, "--columns", "height,dose", "--index", "0", "--sep", ";")
@@ -294,6 +294,29 @@ def test_jumps_without_a_time_of_their_own_say_why(tmp_path: Path, capsys: pytes
     for jump in jumps:
         assert (jump["measured"] is None) == ("why" in jump)
         assert (jump["predicted"] >= 0.1) == (jump.get("why") == "beyond the horizon")
+
+
+def test_jumps_that_come_early_have_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The flow for y at alpha is that for c y at sqrt(c) alpha, its time divided by c."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 4))
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(y=2 * X[:, 0] - X[:, 2] + 0.1 * rng.standard_normal(40))
+    measured = []
+    for scale, alpha in ((1.0, "1e-200"), (1e-200, "1e-300")):
+        frame.assign(y=scale * frame["y"]).to_csv(tmp_path / "t.csv", index=False)
+        call("run", str(tmp_path / "t.csv"), "--target", "y", "--alpha", alpha, "--out", str(tmp_path / "o"),
+             "--no-progress")  # fmt: skip
+        jumps = json.loads((tmp_path / "o" / "summary.json").read_text())["jumps"]
+        measured.append([jump["measured"] * scale for jump in jumps])
+    assert len(measured[0]) == 4
+    np.testing.assert_allclose(np.array(measured[1]) * 300 / 200, measured[0], rtol=1e-4)
+
+
+def test_a_jump_crossed_before_the_end_has_a_time_though_it_was_predicted_later(tmp_path: Path) -> None:
+    call("run", "--horizon", "0.2365", "--out", str(tmp_path / "o"), "--no-progress")
+    jumps = json.loads((tmp_path / "o" / "summary.json").read_text())["jumps"]
+    (crossed,) = [jump for jump in jumps if jump["feature"] == "s6"]
+    assert crossed["measured"] < 0.2365 < crossed["predicted"]
 
 
 def test_many_jumps_are_cut_to_those_that_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
