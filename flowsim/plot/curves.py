@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowsim.arrays import Array
 from flowsim.results import Clock, Trajectory
-from flowsim.results.state import TIME_CLOCKS, State
+from flowsim.results.state import TIME_CLOCKS
 
 #: "distance" is the arc length of beta alone, without time.
 DrawnClock = Clock | str
@@ -56,24 +56,21 @@ def sample_times(traj: Trajectory) -> Array:
     return np.unique(np.clip(np.concatenate([own, even, by_way]), own[0], own[-1]))
 
 
-def sampled(traj: Trajectory, clock: DrawnClock) -> State:
-    """The states at which a curve is drawn; on the clock ln(1/L) times may overflow."""
+def sampled(traj: Trajectory, clock: DrawnClock) -> Any:
+    """The states at which a curve is drawn: of wide runs the recorded ones, which are in memory."""
+    if traj.dense is None or traj.beta[0].size > _MANY:
+        return traj
     if clock != "log_loss":
         return traj.at(sample_times(traj), clock="arclength")
-    own = on_clock(traj, clock)
+    own = on_clock(traj, clock)  # on the clock ln(1/L), as times may overflow
     return traj.at(np.unique(np.concatenate([own, np.linspace(own[0], own[-1], _SAMPLES)])), clock="log_loss")
 
 
 def drawn(traj: Trajectory, clock: DrawnClock) -> Drawn:
     """Coordinates over a clock, the largest of them named."""
-    beta = traj.beta.reshape(len(traj), -1)
-    if traj.dense is not None and beta.shape[1] <= _MANY:
-        state = sampled(traj, clock)
-        x, beta = on_clock(state, clock), state.beta.reshape(len(state.t), -1)
-    else:
-        # The recorded points of a wide run, which are in memory.
-        part = slice(None, None, max(1, len(traj) // _SAMPLES) if traj.dense is not None else 1)
-        x, beta = on_clock(traj, clock)[part], beta[part]
+    state = sampled(traj, clock)
+    part = slice(None, None, max(1, len(traj) // _SAMPLES) if state is traj and traj.dense is not None else 1)
+    x, beta = on_clock(state, clock)[part], state.beta.reshape(len(state.t), -1)[part]
     index = _largest(np.maximum(beta.max(axis=0), -beta.min(axis=0)))
     return _named(x, beta[:, index], index)
 

@@ -132,13 +132,14 @@ def lasso_link(link: LassoLink, *, ax: Axes | None = None) -> Axes:
     if np.isfinite(link.departs_at):
         ax.axvline(link.departs_at, label="_departs", **PREDICTED)
         names = ", ".join(link.path.problem.feature_names[i] for i in link.because)
+        early = link.departs_at**2 < dense[0] * dense[-1]  # in the left half: the text stands to the right of the line
         ax.annotate(
             f"{names} deactivated:\npaths separate",
             (link.departs_at, 0.02),
             xycoords=("data", "axes fraction"),
-            xytext=(-4, 0),
+            xytext=(4 if early else -4, 0),
             textcoords="offset points",
-            ha="right",
+            ha="left" if early else "right",
             va="bottom",
             fontsize=8,
         )

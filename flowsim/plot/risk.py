@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowsim.plot.style import FLOW, LIMIT, PREDICTED, log_axis, new_axes, styled
+from flowsim.plot.style import FLOW, LIMIT, PREDICTED, early, log_axis, new_axes, styled
 from flowsim.plot.trajectory import CLOCK_LABELS
 from flowsim.problem import Problem
 from flowsim.results import Clock, Trajectory
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from flowsim.limits import SaddlePath
-
-#: Part of the fall of the training loss after which it counts as begun.
-_BEGUN = 0.01
-#: The axis is logarithmic if a run lasts this many times as long as until then.
-_EARLY = 10.0
 
 
 @styled
@@ -50,9 +45,8 @@ def train_test(
     ax.plot(x, risk, color=LIMIT, label="test risk")
     ax.axvline(best, label="_least", **PREDICTED)
     ax.set_xlabel(CLOCK_LABELS[clock])
-    begins = float(x[int(np.argmax(losses <= losses[0] - _BEGUN * np.ptp(losses)))])
-    if 0 < _EARLY * begins < x[-1]:
-        log_axis(ax, begins / 2, float(x[-1]))
+    if low := early(x, losses):
+        log_axis(ax, low, float(x[-1]))
     ax.set_ylabel(r"$L(\beta)$")
     ax.legend(loc="best")
     return ax

@@ -8,6 +8,9 @@ from functools import wraps
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import numpy as np
+
+from flowsim.arrays import Array
 from flowsim.hints import hinting
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ PREDICTED: dict[str, Any] = {"color": "0.35", "lw": 0.9, "ls": ":"}
 
 #: Width in points of a number on an axis, with a gap.
 _NUMBER = 30.0
+#: Parts of the fall of a loss at which it has begun and at which it is nearly over.
+_BEGUN, _SETTLED = 0.01, 0.99
+#: A run is dominated by its end if it lasts this many times as long as until the fall is nearly over.
+_EARLY = 30.0
 
 
 def colours(count: int) -> list[str]:
@@ -51,6 +58,13 @@ def log_axis(ax: Axes, low: float, high: float) -> None:
         ax.xaxis.set_minor_locator(NullLocator())  # each mark takes a millisecond, beside 1, 2, 5 none is missed
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlim(low, high)
+
+
+def early(x: Array, losses: Array) -> float:
+    """Half the time at which losses begin to fall, if nearly all of their fall is early in x; else 0."""
+    fallen = losses[0] - losses
+    begins, settled = (float(x[int(np.argmax(fallen > part * np.ptp(losses)))]) for part in (_BEGUN, _SETTLED))
+    return begins / 2 if begins > 0 and _EARLY * settled < x[-1] else 0.0
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:

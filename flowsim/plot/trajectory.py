@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from flowsim.limits.horizons import least_loss
 from flowsim.plot.curves import DrawnClock, drawn, on_clock, sampled
 from flowsim.plot.labels import named_curves
 from flowsim.plot.panels import fit, four_panels
-from flowsim.plot.style import FLOW, PREDICTED, log_axis, new_axes, styled
+from flowsim.plot.style import FLOW, PREDICTED, early, log_axis, new_axes, styled
 from flowsim.results import Clock, Trajectory
 from flowsim.results.trajectory import coordinate_names
 
@@ -64,7 +64,8 @@ def loss(
     """
     ax = new_axes(ax)
     shift = 0.0 if least is None else least
-    x, values = _losses(traj, clock)
+    state = sampled(traj, clock)
+    x, values = on_clock(state, clock), state.loss
     floor = 0.0 if least is None else _FLOOR * max(float(values[0] - shift), np.finfo(float).tiny)
     if path is not None and clock == "accelerated":
         _jump_lines(ax, path, traj)
@@ -190,14 +191,6 @@ def overview(traj: Trajectory, path: SaddlePath | None = None) -> Figure:
     return figure
 
 
-def _losses(traj: Trajectory, clock: DrawnClock) -> tuple[Array, Array]:
-    if traj.dense is None or traj.beta.shape[-1] > 5000:
-        state: Any = traj
-    else:
-        state = sampled(traj, clock)
-    return on_clock(state, clock), state.loss
-
-
 def _least_loss(traj: Trajectory, path: SaddlePath | None) -> float | None:
     """The infimum of the loss, if the excess can be drawn on a logarithmic axis."""
     least = None if path is None else least_loss(path.problem, path)
@@ -213,17 +206,17 @@ def _edges(path: SaddlePath, traj: Trajectory) -> Array:
 def _clock_axis(ax: Axes, traj: Trajectory, clock: DrawnClock, path: SaddlePath | None) -> None:
     times = on_clock(traj, clock)
     ax.set_xlabel(CLOCK_LABELS[clock])
-    if clock == "accelerated" and _spread_jumps(traj, path):
-        assert path is not None
-        log_axis(ax, path.jump_times[0] / 2, times[-1])
+    low = early(times, traj.loss) if clock in ("accelerated", "time") else 0.0
+    if clock == "accelerated" and path is not None and _spread_jumps(traj, path):
+        low = float(path.jump_times[0] / 2)
+    if low:
+        log_axis(ax, low, times[-1])
     else:
         ax.set_xlim(times[0], times[-1] if times[-1] > times[0] else times[0] + 1.0)
 
 
-def _spread_jumps(traj: Trajectory, path: SaddlePath | None) -> bool:
+def _spread_jumps(traj: Trajectory, path: SaddlePath) -> bool:
     """Whether jumps span more than a decade, so that the axis should be logarithmic."""
-    if path is None or len(path.jump_times) < 2:
-        return False
     seen = path.jump_times[path.jump_times < traj.accelerated_time[-1]]
     return len(seen) > 1 and bool(seen[-1] > 10 * seen[0])
 

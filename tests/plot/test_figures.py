@@ -96,6 +96,29 @@ def test_a_figure_stays_inside_its_axes_in_a_grid(name: str) -> None:
     assert plt.gcf() is figure
 
 
+def long_run() -> Any:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 100))
+    wide = fs.Regression(X, X[:, :20] @ np.linspace(3.0, 0.1, 20) + 0.05 * rng.standard_normal(60))
+    path = fs.saddle_to_saddle(NET, wide)
+    return path, fs.gradient_flow(NET, wide, 1.5 * path.jump_times[-1], alpha="1e-100", clock="accelerated")
+
+
+def test_a_run_that_waits_at_its_end_is_drawn_on_a_logarithmic_axis_with_or_without_its_limit() -> None:
+    path, flow = long_run()
+    for draw in (fs.plot.trajectory, fs.plot.loss, fs.plot.sparsity):
+        plt.close("all")
+        ax = draw(flow)
+        assert ax.get_xscale() == "log" and ax.get_xlim()[0] < path.jump_times[0] < 10 * ax.get_xlim()[0]
+    assert fs.plot.loss(fs.gradient_flow(NET, PROBLEM, 0.2, alpha=0.1)).get_xscale() == "linear"
+    # A remark at the left edge stands to the right of its line.
+    ax = fs.plot.lasso_link(fs.lasso_link(path))
+    ax.figure.canvas.draw()
+    own = ax.get_window_extent()
+    (remark,) = [text.get_window_extent() for text in ax.texts if "deactivated" in text.get_text()]
+    assert own.x0 <= remark.x0 and remark.x1 <= own.x1
+
+
 def test_without_axes_a_figure_of_its_own_is_made() -> None:
     before = plt.rcParams.copy()
     ax = fs.plot.trajectory(shown_flow())
