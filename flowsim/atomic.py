@@ -19,7 +19,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}-{secrets.token_hex(8)}"
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, "No such folder", str(path.parent)) from None
     try:
         yield temporary
         os.replace(temporary, path)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from flowsim.arrays import Array
 from flowsim.extras import need
 from flowsim.flows import gradient_flow
+from flowsim.hints import hinting
 from flowsim.limits import SaddlePath, saddle_to_saddle
 from flowsim.network import DiagonalNetwork
 from flowsim.problem import Regression
@@ -109,6 +110,7 @@ class FlowRegressor(_Linear):
         Steps of the integrator.
     """
 
+    @hinting
     def __init__(
         self,
         formula: str = "u*v",
@@ -175,6 +177,7 @@ class SaddleRegressor(_Linear):
         The same.
     """
 
+    @hinting
     def __init__(
         self,
         formula: str = "u*v",

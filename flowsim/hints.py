@@ -11,43 +11,28 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: An argument's name in other libraries -> its names here.
+#: A name of an argument here -> its names in other libraries, in lower case.
 _ELSEWHERE = {
-    "batch": ("batch_size",),
-    "dt": ("step",),
-    "epochs": ("n_steps",),
-    "eta": ("step", "std"),
-    "features": ("feature_names",),
-    "formulas": ("formula",),
-    "hidden": ("width",),
-    "horizon": ("t_end",),
-    "init": ("start",),
-    "init_scale": ("alpha",),
-    "iterations": ("n_steps",),
-    "l2": ("weight_decay",),
-    "lambda_": ("weight_decay",),
-    "layers": ("depth",),
-    "learning_rate": ("step",),
-    "lr": ("step",),
-    "max_iter": ("n_steps", "max_steps"),
-    "n_epochs": ("n_steps",),
-    "n_iter": ("n_steps",),
-    "n_jobs": ("workers",),
-    "names": ("feature_names",),
-    "random_state": ("seed",),
-    "scale": ("alpha", "std"),
-    "sigma": ("std",),
-    "solver": ("method",),
-    "step_size": ("step",),
-    "t_final": ("t_end",),
-    "t_max": ("t_end",),
-    "t_span": ("t_end",),
-    "theta0": ("start",),
-    "tol": ("rtol",),
-    "verbose": ("progress",),
-    "w0": ("start",),
-    "wd": ("weight_decay",),
-    "y0": ("start",),
+    "alpha": "init_scale scale",
+    "batch_size": "batch",
+    "depth": "layers",
+    "feature_names": "columns features names",
+    "formula": "formulas",
+    "max_steps": "max_iter",
+    "method": "solver",
+    "n_steps": "epochs iterations max_iter n_epochs n_iter steps",
+    "noise": "eta sigma std",
+    "progress": "verbose",
+    "rtol": "tol",
+    "runs": "n_runs n_seeds seeds",
+    "seed": "random_state",
+    "start": "init theta0 w0 y0",
+    "std": "eta scale sigma",
+    "step": "dt eta learning_rate lr step_size",
+    "t_end": "duration horizon t t_final t_max t_span tmax until",
+    "weight_decay": "l2 lambda_ wd",
+    "width": "hidden",
+    "workers": "n_jobs",
 }
 
 
@@ -58,15 +43,15 @@ def hinting(function: Callable[P, R]) -> Callable[P, R]:
     """
     parameters = inspect.signature(function).parameters.values()
     hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    known = frozenset(each.name for each in named) - {"self"}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = frozenset(each.name for each in parameters if each.kind in by_name) - {"self"}
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         if known.issuperset(kwargs):
             return function(*args, **kwargs)
         unknown = next(name for name in kwargs if name not in known)
-        if not hands_on or known.intersection(_ELSEWHERE.get(unknown.lower(), ())):
+        if not hands_on or _synonyms(unknown, known):
             raise TypeError(
                 f"{function.__qualname__.removesuffix('.__init__')}() got an unexpected keyword argument {unknown!r}"
                 f"{_meant(unknown, known)}"
@@ -76,8 +61,11 @@ def hinting(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
+def _synonyms(unknown: str, known: Iterable[str]) -> list[str]:
+    return [name for name in known if unknown.lower() in _ELSEWHERE.get(name, "").split()]
+
+
 def _meant(unknown: str, known: Iterable[str]) -> str:
     known = sorted(known)
-    elsewhere = [name for name in _ELSEWHERE.get(unknown.lower(), ()) if name in known]
-    near = elsewhere or difflib.get_close_matches(unknown.lower(), known, n=1, cutoff=0.6)
+    near = _synonyms(unknown, known) or difflib.get_close_matches(unknown.lower(), known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; it takes {', '.join(known)}"

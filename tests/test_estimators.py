@@ -26,6 +26,13 @@ def test_the_checks_of_scikit_learn_pass(estimator: fs.FlowRegressor) -> None:
             check(one)
 
 
+def test_a_misspelt_parameter_is_answered_with_the_right_one() -> None:
+    with pytest.raises(TypeError, match="did you mean `alpha`"):
+        fs.FlowRegressor(alhpa=1e-3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="did you mean `n_jumps`"):
+        fs.SaddleRegressor(njumps=2)  # type: ignore[call-arg]
+
+
 def test_at_rest_both_end_at_least_squares_in_the_units_of_the_table() -> None:
     X, y = load_diabetes(return_X_y=True, scaled=False)
     design = np.column_stack([np.ones(len(X)), X])

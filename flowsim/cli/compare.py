@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     help="Length of the runs in time h k.  [default: 200 largest steps, or until the first coordinate has moved]",
 )
 @click.option("--momentum", type=float, default=0.0, show_default=True, help="Heavy ball.")
-@click.option("--seeds", type=int, default=0, show_default=True, help="With noise: average this many sampled runs.")
+@click.option(
+    "--seeds", type=click.IntRange(0), default=0, show_default=True, help="With noise: average this many sampled runs."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampled runs.")
-@click.option("--workers", type=int, default=1, show_default=True, help="Threads of the sampled runs.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Threads of the sampled runs.")
 @figure_option
 @out_option("flowsim-compare")
 @progress_option

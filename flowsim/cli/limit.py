@@ -66,7 +66,6 @@ def limit(
 
 
 def _write(folder: Path, kind: str, study: LimitStudy, link: LassoLink | None, net: str, data: str) -> None:
-
     from flowsim import plot
     from flowsim.version import __version__
 

@@ -123,7 +123,8 @@ def read(path: str | os.PathLike[str], what: str) -> Labelled:
         raise ValueError(f"`path` must be the name of a {what} file; received {type(path).__name__}.")
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"`path` must be a {what} file; there is none at {path}.")
+        found = f"{path} is a folder" if path.is_dir() else f"there is none at {path}"
+        raise MissingFileError(f"`path` must be a {what} file; {found}.")
     try:
         _check_seal(path)
         with path.open("rb") as file:

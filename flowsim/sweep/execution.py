@@ -237,7 +237,8 @@ def _check_signature(function: Callable[..., Any], parameters: Sequence[Mapping[
             if (takes is None or takes.kind in (takes.POSITIONAL_ONLY, takes.VAR_POSITIONAL)) and not any(
                 parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()
             ):
-                known = ", ".join(signature.parameters) or "none"
+                by_name = [each.name for each in signature.parameters.values() if each.kind is not each.POSITIONAL_ONLY]
+                known = ", ".join(by_name) or "none by name"
                 source = "`seed` needs a parameter" if name == "seed" else "`grid` names the parameter"
                 raise ValueError(f"{source} {name!r}, which the function does not take; it takes {known}.")
         try:

@@ -84,3 +84,10 @@ def test_figures_draw_on_the_axes_they_are_given_and_say_what_is_drawn() -> None
         assert ax.get_ylabel()
         assert ax.get_legend() is not None
     plt.close(figure)
+
+
+@pytest.mark.parametrize("wrong", [("--t-end", "0"), ("--seeds", "-1"), ("--workers", "0")], ids="".join)
+def test_an_option_out_of_range_is_refused_by_name(wrong: tuple[str, str], tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", *wrong, "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2 and wrong[0] in capsys.readouterr().err and not (tmp_path / "out").exists()

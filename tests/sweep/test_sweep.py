@@ -252,6 +252,8 @@ def test_wrong_workers_and_seeds_are_named() -> None:
     for seed in (-1, 0.5, True):
         with pytest.raises(ValueError, match="`seed` must be an integer >= 0"):
             fs.sweep(product, grid, seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'x', which the function does not take; it takes none by name"):
+        fs.sweep(abs, {"x": [1, 2]})
     with pytest.raises(ValueError, match="`seed` needs a parameter 'seed', which the function does not take"):
         fs.sweep(product, grid, seed=1)
     with pytest.raises(ValueError, match="either `seed` or a parameter named 'seed'"):
