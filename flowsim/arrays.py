@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Complex = NDArray[np.complex128]
 Index = NDArray[np.int64]
 
 

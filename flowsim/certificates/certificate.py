@@ -11,7 +11,7 @@ Value = float | str
 Status = Literal["holds", "violated", "not resolved", "not applicable"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """The measurement of a theorem's function.
 
@@ -48,7 +48,7 @@ class UnresolvedError(Exception):
     """A theorem applies, but the runs cannot decide it; the text says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """One theorem on one problem: it holds, is violated, or is not resolved by the runs made.
 

@@ -38,7 +38,7 @@ _WIDTH, _INDENT = 110, 5 * " "
 _VERDICTS = {"holds": "hold", "violated": "violated", "not resolved": "not resolved"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificates(Saved, Sequence[Certificate]):
     """One row per theorem; indexed by position or by name."""
 

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Event", "Events", "Occurrence", "crosses", "loss_reaches", "plateau_begins", "plateau_ends"]
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
 #: Speed, relative to coefficients and elapsed time, below which beta is at rest; distance of the size of errors, in
 #: rtol.
 _AT_REST, _ERRS = 1e-3, 3.0

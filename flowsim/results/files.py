@@ -57,6 +57,8 @@ _MEANING = {
     "arclength": "arc length, d arclength = d accelerated_time + ||d beta||",
     "beta": "predictor",
     "loss": "training loss",
+    "log_loss": "logarithm of the training loss",
+    "levels": "levels of the directions: 1 + ln(size) / ln(1/alpha)",
     "imbalance": "conserved quantities",
     "log_imbalance": "logarithm of |conserved quantities|",
     "imbalance_departure": "relative departure of the conserved quantities from their law",

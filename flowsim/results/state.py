@@ -23,11 +23,9 @@ CLOCK_NAMES: dict[Clock, str] = {
     "log_loss": "ln(1/L)",
 }
 
-#: Fields of a State that are arrays with a leading time axis, the clocks first ...
+#: Fields of a State that are arrays with a leading time axis, the clocks first.
 TIMES = ("t", "accelerated_time", "arclength")
 ARRAYS = (*TIMES, "beta", "loss", "imbalance", "log_imbalance")
-#: ... and those that are mappings of such arrays.
-MAPPINGS = ("weights", "log_abs_weights")
 
 
 def nothing() -> None:

@@ -25,36 +25,17 @@ _RANGE = 600.0
 _BISECTIONS = 80
 
 
-class softplus(sympy.Function):  # noqa: N801 - the name of a function
-    """``log(1 + exp(x))``."""
-
-    def fdiff(self, argindex: int = 1) -> sympy.Expr:
-        return sigmoid(self.args[0])
-
-
-class sigmoid(sympy.Function):  # noqa: N801
-    """``1/(1 + exp(-x))``."""
-
-    def fdiff(self, argindex: int = 1) -> sympy.Expr:
-        return sigmoid(self.args[0]) * sigmoid(-self.args[0])
+def _function(name: str, derivative: Callable[[Any], Any] | None = None) -> Any:
+    """A function of one argument that keeps its name in expressions, with its derivative."""
+    known = {} if derivative is None else {"fdiff": lambda self, argindex=1: derivative(self.args[0])}
+    return type(name, (sympy.Function,), {**known, "__module__": __name__})
 
 
-class logcosh(sympy.Function):  # noqa: N801
-    """``log(cosh(x))``."""
-
-    def fdiff(self, argindex: int = 1) -> sympy.Expr:
-        return tangent(self.args[0])
-
-
-class tangent(sympy.Function):  # noqa: N801
-    """``tanh(x)``, with an accurate derivative."""
-
-    def fdiff(self, argindex: int = 1) -> sympy.Expr:
-        return sech2(self.args[0])
-
-
-class sech2(sympy.Function):  # noqa: N801
-    """``1/cosh(x)^2``."""
+softplus: Any = _function("softplus", lambda x: sigmoid(x))  # log(1 + exp(x))
+sigmoid: Any = _function("sigmoid", lambda x: sigmoid(x) * sigmoid(-x))  # 1/(1 + exp(-x))
+logcosh: Any = _function("logcosh", lambda x: tangent(x))
+tangent: Any = _function("tangent", lambda x: sech2(x))  # tanh(x), with an accurate derivative
+sech2: Any = _function("sech2")  # 1/cosh(x)^2
 
 
 _ZERO_TARGET = np.zeros(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,8 @@ def test_nan_never_holds_and_a_failed_measurement_is_neither() -> None:
     row = Theorem("x", "p", "s", unmeasured).certify(Setting(UV, problem, None, None, 1e-8, 0))
     assert (row.status, row.holds) == ("not resolved", None)
     assert not Certificates((row,)).holds
+    detailed = replace(row, details={"times": np.zeros(2)})
+    assert detailed == detailed and detailed != replace(detailed) and len({detailed, row}) == 2
 
 
 def test_rows_come_as_table_json_and_dataframe(wide: fs.Regression, tmp_path: object) -> None:
