@@ -67,7 +67,7 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
     for jump, first in zip(looked, progress, strict=True):
         # All jumps may come early, as from starts that are not small beside the data: between the jump before and here?
         before = measured[jump - 1] if jump else 0.0
-        if first > 0 and np.isfinite(before):
+        if np.isnan(measured[jump]) and first > 0 and np.isfinite(before):
             only = np.array([jump])
             measured[jump] = _crossings(trajectory, path, only, np.array([before]), middles[only])[0][0]
         last = jump == len(path.jump_times) - 1 or middles[jump + 1] >= horizon
@@ -81,10 +81,9 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
 def _crossings(
     trajectory: Trajectory, path: SaddlePath | LinearSaddlePath, jumps: NDArray[np.intp], low: Array, high: Array
 ) -> tuple[Array, Array]:
-    """The times between `low` and `high` half fractions to the next saddle (NaN: none), and the progress at `low`."""
-    left = np.arange(len(jumps))
+    """The times between `low` and `high` half way to the next saddle (NaN: none), and the progress at `low`."""
+    left, brackets = np.arange(len(jumps)), [np.empty((5, 0))]
     found_at, first = np.full((2, len(jumps)), np.nan)
-    brackets = [np.empty((5, 0))]
     for samples in (_FEW, _MANY) if len(left) else ():
         # All jumps at once: reading few times of a wide run takes as long as reading many.
         times = np.linspace(low[left], high[left], samples, axis=1)
