@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import click
+from docutils.nodes import make_id
 
 import flowsim
 from flowsim.cli import COMMANDS
@@ -123,7 +125,7 @@ def gallery() -> None:
     matplotlib.use("Agg")
     pictures = GENERATED / "gallery"
     pictures.mkdir(exist_ok=True)
-    parts = []
+    thumbnails, parts = [], []
     for script in sorted((HERE / "gallery").glob("*.py")):
         text = script.read_text(encoding="utf-8")
         title, code = text.split('"""')[1].strip(), text.split('"""', 2)[2].strip()
@@ -132,9 +134,14 @@ def gallery() -> None:
             exec(compile(text, str(script), "exec"), {"__name__": "__main__"})
             plt.gcf().savefig(pictures / f"{script.stem}.png", dpi=110)
         heading = title.rstrip(".")
+        thumbnails.append(
+            f'<a href="#{make_id(heading)}"><img src="_images/{script.stem}.png" alt="{escape(heading)}" '
+            f'title="{escape(heading)}" style="width: 10.5rem"></a>'
+        )
         parts.append(f"## {heading}\n\n![{heading}](reference/gallery/{script.stem}.png)\n\n```python\n{code}\n```\n")
     plt.close("all")
-    (GENERATED / "_gallery.md").write_text("\n".join(parts), encoding="utf-8")
+    overview = "<p>\n" + "\n".join(thumbnails) + "\n</p>\n"
+    (GENERATED / "_gallery.md").write_text("\n".join([overview, *parts]), encoding="utf-8")
 
 
 gallery()
