@@ -14,7 +14,7 @@ import numpy as np
 
 from flowsim.solvers.array_kinds import Array
 from flowsim.solvers.compilation import FAST, compiled, part
-from flowsim.solvers.frames.small_matrices import add_product, product, product_nt, product_tn, solve
+from flowsim.solvers.frames.small_matrices import add_product, copy, product, product_nt, product_tn, solve
 from flowsim.solvers.gauss import GaussTableau
 
 
@@ -64,27 +64,26 @@ def _damped(tableau: GaussTableau, h: float, rates_rows: Array, rates_columns: A
 def _pulled(G, damping, Z1):
     """``G_j^T (ones_j Z_1)`` of all stages, (s p, q), and ``G_j^T matrix_jm G_m`` of all pairs, (s p, s p)."""
     s, R, p = G.shape
-    flat = np.empty((s * p, R))
-    for j in range(s):
-        for i in range(R):
-            for c in range(p):
-                flat[j * p + c, i] = G[j, i, c]
     if damping.rows.shape[0] == 1:
-        return product(flat, Z1), product_nt(flat, flat)
+        flat = np.empty((R, s * p))
+        for j in range(s):
+            for i in range(R):
+                for c in range(p):
+                    flat[i, j * p + c] = G[j, i, c]
+        return product_tn(flat, Z1), product_tn(flat, flat)
     inner = np.empty((s * p, s * p))
     pulled = np.zeros((s * p, Z1.shape[1]))
-    scaled = np.empty((p, R))
-    blocks = flat.reshape(s, p, R)
+    scaled = np.empty((R, p))
     for j in range(s):
         for i in range(R):
             for c in range(p):
-                scaled[c, i] = blocks[j, c, i] * damping.row_ones[i, j]
-        add_product(scaled, Z1, pulled[j * p : (j + 1) * p])
+                scaled[i, c] = G[j, i, c] * damping.row_ones[i, j]
+        copy(product_tn(scaled, Z1), pulled[j * p : (j + 1) * p])
         for m in range(s):
             for i in range(R):
                 for c in range(p):
-                    scaled[c, i] = blocks[j, c, i] * damping.rows[i, j, m]
-            block = product_nt(scaled, blocks[m])
+                    scaled[i, c] = G[j, i, c] * damping.rows[i, j, m]
+            block = product_tn(scaled, G[m])
             for c in range(p):
                 for e in range(p):
                     inner[j * p + c, m * p + e] = block[c, e]
@@ -93,11 +92,18 @@ def _pulled(G, damping, Z1):
 
 @part(fastmath=FAST)
 def _eliminated(h, damping, pulled, inner, Z2, s):
-    """Matrix and right-hand side of the system for the stages of Z_2."""
+    """Matrix and right-hand side of the system for the stages of Z_2; changes `pulled` and `inner`."""
     p, q = Z2.shape
     matrix = np.zeros((s * p, s * p))
     right = np.zeros((s * p, q))
     equal = damping.rows.shape[0] == 1
+    for j in range(s if equal else 0):
+        for c in range(j * p, j * p + p):
+            for m in range(s):
+                for d in range(m * p, m * p + p):
+                    inner[c, d] *= damping.rows[0, j, m]
+            for a in range(q):
+                pulled[c, a] *= damping.row_ones[0, j]
     for i in range(s):
         for c in range(p):
             own = 0 if damping.columns.shape[0] == 1 else c
@@ -106,13 +112,10 @@ def _eliminated(h, damping, pulled, inner, Z2, s):
                 right[row, a] = damping.column_ones[own, i] * Z2[c, a]
             for j in range(s):
                 weight = h * damping.columns[own, i, j]
-                share = weight * damping.row_ones[0, j] if equal else weight
                 for a in range(q):
-                    right[row, a] += share * pulled[j * p + c, a]
-                for m in range(s):
-                    factor = h * weight * damping.rows[0, j, m] if equal else h * weight
-                    for d in range(m * p, m * p + p):
-                        matrix[row, d] -= factor * inner[j * p + c, d]
+                    right[row, a] += weight * pulled[j * p + c, a]
+                for d in range(s * p):
+                    matrix[row, d] -= h * weight * inner[j * p + c, d]
             matrix[row, row] += 1.0
     return matrix, right
 

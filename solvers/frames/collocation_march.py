@@ -27,6 +27,8 @@ DEFECT_WEIGHT = 0.05
 #: Below this remaining distance (relative to the state) rounding decides, not truncation.
 ROUNDING_FLOOR = 2e-12
 SAFETY, LARGEST_CUT, NEWTON_CUT = 0.9, 0.2, 0.4
+#: Least error, relative to what is allowed, from which a trend is followed.
+_TREND = 0.01
 LARGEST_GROWTH, CAUTIOUS_GROWTH = 2.5, 1.3
 SMALLEST_STEP = 1e-14
 #: Relaxation matters in a step where the defect of the polynomial through G exceeds the response to it by this factor.
@@ -34,7 +36,7 @@ _STIFF = 2.0
 #: Size of S f, relative to f and S, below which it is rounding.
 _NO_TURN = 1e-13
 #: A guess is extrapolated over this many lengths of the step before, and from so many of its last nodes.
-_EXTRAPOLATED, _GUESS_NODES = 1.5, 3
+_EXTRAPOLATED, _GUESS_NODES = 1.5, 4
 #: Rate times length of a step that damps what relaxes by four orders.
 _DAMPED = 10.0
 #: How a march ended.
@@ -255,7 +257,7 @@ def march(method, coupling, kappa, control, frame, G0, before, place, most):
     lengths, stiff, kept = np.empty(most), np.zeros(most, np.bool_), np.empty((most, s + 2, *G0.shape))
     frames = stacks(frame, most + 1)
     keep(frames, 0, frame)
-    count, rejected, begins, iterations, code = 0, 0, 0, 0, GOES_ON
+    count, rejected, begins, iterations, code, missed = 0, 0, 0, 0, GOES_ON, 0.0
     while count < most and t < t_end and code == GOES_ON:
         common = begun(frame, G0, bends)
         growth = common[4] - kappa
@@ -302,7 +304,10 @@ def march(method, coupling, kappa, control, frame, G0, before, place, most):
             for j in range(s):
                 copy(G[j], path[j + 1])
             copy(G1, path[s + 1])
-            lengths[count], stiff[count], last = h, relaxes, h
+            if missed > 0.0:
+                # The next error may change as this one did (Gustafsson's control; Hairer and Wanner, II, IV.8).
+                scale = min(scale, max(SAFETY * scale * h / last * (missed / ratio) ** (1.0 / (s + 1)), LARGEST_CUT))
+            lengths[count], stiff[count], last, missed = h, relaxes, h, max(ratio, _TREND)
             t = t_end if t + h >= t_end * (1.0 - 1e-15) else t + h
             h *= min(scale, CAUTIOUS_GROWTH) if retry else scale
             frame, G0 = end, G1

@@ -6,7 +6,8 @@ iteration
 
 .. math:: (1 - h A \otimes J)\, \Delta W = h A F(Z + W) - W,
 
-diagonal in the eigenvectors of A and of J: one eigendecomposition serves every length of the step.
+diagonal in the eigenvectors of A and of J: one eigendecomposition serves every length of the step, and the steps after
+it over which J hardly changes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from flowsim.solvers.frames.frame import Frame
 from flowsim.solvers.frames.problem import Coupling, FrameProblem
 from flowsim.solvers.gauss import GaussTableau
 
-#: Singular values of the columns, against the largest, that are only rounding.
-_ROUNDING = 1e-14
+#: Singular values of the columns, against the largest, that are only rounding; parts of them whose square is.
+_ROUNDING, _HALF_ROUNDING = 1e-14, 1e-8
 #: Part of the tolerance for the Newton iteration, and the rounding below which it cannot converge.
 _SHARE, _FLOOR = 0.01, 2e-13
 _ITERATIONS = 15
@@ -45,28 +46,59 @@ class GrownStages(NamedTuple):
 class GrownDirections:
     """The active directions of one state.
 
-    `frame` holds the active directions alone.
+    `frame` holds the active directions alone; `before`: these at an earlier time, if they are as many.
     """
 
-    def __init__(self, problem: FrameProblem, tableau: GaussTableau, frame: Frame) -> None:
+    def __init__(
+        self, problem: FrameProblem, tableau: GaussTableau, frame: Frame, before: GrownDirections | None = None
+    ) -> None:
         self.problem, self.tableau = problem, tableau
         Z = np.concatenate(frame.value())
-        _, values, right = np.linalg.svd(Z, full_matrices=False)
-        kept = values > _ROUNDING * values[0]
-        #: the columns, and their singular values
-        self.Z, self.sizes = Z @ right[kept].T, values[kept]
+        #: the state at which the Jacobian is taken, and the basis that both have
+        self.origin: GrownDirections = before.origin if before else self
+        self.basis: Array = before.basis if before else np.zeros((Z.shape[1], 0))
+        if np.abs(Z - Z @ self.basis @ self.basis.T).max() > _HALF_ROUNDING * np.abs(Z).max():
+            _, values, right = np.linalg.svd(Z, full_matrices=False)
+            self.origin, self.basis = self, right[values > _ROUNDING * values[0]].T
+        #: the columns
+        self.Z = Z @ self.basis
         self.damping = np.concatenate([problem.damping_rows, problem.damping_columns])[:, None]
         self.product, self.G, self.field = self._field(self.Z)
 
     @cached_property
-    def _spectrum(self) -> tuple[Array, Array]:
-        """Rates of the Jacobian, rising, and its eigenvectors."""
+    def sizes(self) -> Array:
+        """Singular values of the columns."""
+        return np.asarray(np.linalg.svd(self.Z, compute_uv=False), dtype=np.float64)
+
+    @cached_property
+    def _own_spectrum(self) -> tuple[Array, Array]:
         rates, vectors = np.linalg.eigh(self.problem.jacobian(self.Z))
         return rates, vectors
 
     @property
+    def _spectrum(self) -> tuple[Array, Array]:
+        """Rates of the Jacobian, rising, and its eigenvectors."""
+        return self.origin._own_spectrum
+
+    @property
     def rates(self) -> Array:
         return self._spectrum[0]
+
+    def longest(self, h: float, linear: float) -> float:
+        """h, or the length in which the fastest growth is by exp(linear), if that is shorter.
+
+        Chooses the Jacobian: that of an earlier state if it is sure to differ little over the length h.
+        """
+        if self.origin is not self:
+            coupling = self.problem.coupling
+            bend = float(coupling.curvature_rows.max() * coupling.curvature_columns.max())
+            moved = float(np.linalg.norm(self.Z - self.origin.Z))
+            # J is quadratic in Z.
+            change = 3 * bend * (float(self.origin.sizes[0]) + moved) * moved
+            if coupling.signal is not None and h * (max(self.rates[-1], 0.0) + change) <= linear:
+                return h
+            self.origin = self
+        return min(h, linear / max(self.rates[-1], 1e-300))
 
     def is_at_rest(self, tol: float) -> bool:
         """Whether the distance from a stable rest, by one step of Newton's method, is below `tol`, relative to Z.

@@ -194,27 +194,24 @@ class StageEquations:
 
     def _linearised(self, G: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Products at the nodes, and their derivative along changes of G."""
-        data = self._data
         at, product, _ = self._stages(np.ascontiguousarray(G))
+        return product, lambda change: self._moved(at, G, change)
 
-        def derivative(change: Array) -> Array:
-            d1, d2 = _perturb(G, data.h, data.damping, at, change)
-            return _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
-
-        return product, derivative
+    def _moved(self, at: Stages, G: Array, change: Array) -> Array:
+        """The derivative of the products at the nodes along a change of G."""
+        data = self._data
+        d1, d2 = _perturb(G, data.h, data.damping, at, change)
+        return _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
 
     def _krylov(self, at: Stages, product: Array, G: Array, residual: Array) -> Array:
         """One step of Newton's method by GMRES, to a low accuracy."""
         from scipy.sparse.linalg import LinearOperator, gmres
 
         shape, square = G.shape, (G.size, G.size)
-        data = self._data
 
         def derivative(flat: Array) -> Array:
-            change = flat.reshape(shape)
-            d1, d2 = _perturb(G, data.h, data.damping, at, np.ascontiguousarray(change))
-            moved = _products(d1, at.Z2, data.gram, data.decay) + _products(at.Z1, d2, data.gram, data.decay)
-            return (change - self.problem.coupling.change(product, moved)).ravel()
+            change = np.ascontiguousarray(flat.reshape(shape))
+            return (change - self.problem.coupling.change(product, self._moved(at, G, change))).ravel()
 
         relax = LinearOperator(square, matvec=lambda flat: self._relax(flat.reshape(shape)).ravel(), dtype=float)
         step, _ = gmres(

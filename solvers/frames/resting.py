@@ -103,8 +103,9 @@ class LongSteps:
         #: of G where there is no product
         self.size = max(float(np.linalg.norm(problem.coupling.value(np.zeros(problem.shape)))), 1e-300)
         self.t, self.length = 0.0, 0.0
-        #: number of active directions, and the distance from rest for the next attempt
+        #: number of active directions, the distance from rest for the next attempt, and these at the last one
         self.grown, self.patience = 0, np.inf
+        self.before: GrownDirections | None = None
 
     def take(self, t: float, left: float, frame: Frame, G: Array) -> list[CollocationStep | PlateauStep] | None:
         """Steps from a state at time t, if its active directions are near enough to rest.
@@ -128,7 +129,7 @@ class LongSteps:
         if not hidden or (first == -np.inf and not (grown and self.problem.is_damped)):
             return None
         if grown != self.grown:
-            self.grown, self.patience, self.length = grown, np.inf, 0.0
+            self.grown, self.before, self.patience, self.length = grown, None, np.inf, 0.0
         # Where nothing waits, long steps replace those that resolve growth against damping.
         growth = growth_of(self.problem, frame, G, self.waits) if first > -np.inf else float(np.linalg.norm(G, 2))
         if growth <= 0 or _shrinks(frame, G, grown):
@@ -179,7 +180,7 @@ class LongSteps:
         """
         columns, kappa = frame.rows.shape[1], self.problem.uniform or 0.0
         part = GrownDirections(self.problem, self.radau, frame) if grown >= columns else None
-        if part is not None and part.Z.shape[1] == columns and part.sizes.min() >= math.exp(self.waits):
+        if part is not None and part.Z.shape[1] == columns and part.sizes[-1] >= math.exp(self.waits):
             plateau = Plateau.constant(frame, kappa)
         elif hidden and self.problem.is_damped and self._is_apart(frame, grown, 0.0) and not _shrinks(frame, G, grown):
             plateau = Plateau.of(self.problem, G, frame, grown)
@@ -219,11 +220,10 @@ class LongSteps:
         variation of G, or where that is too large by collocation steps in the known G.
         """
         (h, least), tableau = lengths, self.radau
-        grown_part = GrownDirections(self.problem, tableau, frame.head(grown))
-        self.stats["njev"] += 1
-        h = min(h, self.length or _FIRST_LONG * least)
+        grown_part = self.before = GrownDirections(self.problem, tableau, frame.head(grown), self.before)
         # Active directions must be stable by themselves: a long step would not resolve their departure.
-        h = min(h, self.linear / max(grown_part.rates[-1], 1e-300))
+        h = grown_part.longest(min(h, self.length or _FIRST_LONG * least), self.linear)
+        self.stats["njev"] += grown_part.origin is grown_part
         # G hardly depends on products along directions of little curvature.
         size = max(float(np.linalg.norm(grown_part.product)), math.exp(2 * self.scale))
         while h >= least:

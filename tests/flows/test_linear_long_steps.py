@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import flowsim as fs
+from flowsim.solvers.frames.grown import GrownDirections
+from flowsim.solvers.frames.problem import FrameProblem
 
 VALUES = (2.0, 0.9, 0.3)
 
@@ -165,3 +167,33 @@ def test_rest_costs_no_steps_whatever_the_horizon(width: int, decay: float, alph
     gradient = X.T @ (X @ beta - y) / 2 + decay * beta / np.linalg.norm(beta)
     assert np.abs(gradient).max() < 2e-6
     assert flow.stats["steps"] < 250
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_long_steps_share_jacobians_and_steps_into_jumps_are_foreseen(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Jacobian serves the long steps over which it hardly changes, and few steps into a jump are rejected."""
+    rng = np.random.default_rng(seed)
+    problem, net = fs.Regression(rng.standard_normal((30, 8)), rng.standard_normal((30, 4))), fs.LinearNetwork(12)
+    start = fs.linear_start(net, problem)
+    asked, taken = [], []
+    jacobian, longest = FrameProblem.jacobian, GrownDirections.longest
+
+    def counted(self: FrameProblem, Z: np.ndarray) -> np.ndarray:
+        asked.append(len(Z))
+        return jacobian(self, Z)
+
+    def recorded(self: GrownDirections, h: float, linear: float) -> float:
+        out = longest(self, h, linear)
+        # What the Jacobian in use misses over the step is less than what an ordinary step resolves.
+        missed = jacobian(self.problem, self.Z) - jacobian(self.problem, self.origin.Z)
+        taken.append(out * np.linalg.norm(missed, 2) / linear)
+        return out
+
+    monkeypatch.setattr(FrameProblem, "jacobian", counted)
+    monkeypatch.setattr(GrownDirections, "longest", recorded)
+    flow = fs.gradient_flow(net, problem, 3.0, alpha="1e-1000", start=start, clock="accelerated")
+    assert 2 * len(asked) <= len(taken)
+    assert max(taken) <= 1.0
+    assert flow.stats["rejected"] <= 0.12 * flow.stats["steps"]
