@@ -14,6 +14,7 @@ from flowsim.certificates import curves, setting
 
 UV, DEEP = fs.DiagonalNetwork("u*v"), fs.DiagonalNetwork(depth=3)
 NOISY = fs.DiagonalNetwork("u*v", noise=fs.GaussianNoise(0.3))
+FORMULA, DEEPER = fs.DiagonalNetwork("u*v + u**3*v"), fs.DiagonalNetwork(depth=4)
 
 
 def wide() -> fs.Regression:
@@ -123,7 +124,12 @@ def falsify(monkeypatch: pytest.MonkeyPatch, scale: float = 1.0, **changes: floa
         ("mirror-flow", UV, tall(), {"beta": 1.001}),
         ("mirror-flow", DEEP, wide(), {"beta": 1.001}),
         ("mirror-flow", DEEP, wide(), {"scale": 1.01}),
+        ("saddles", FORMULA, FOUR, {"beta": 1.001}),
+        ("jump-times", FORMULA, FOUR, {"time": 1.001}),
+        ("energy-balance", FORMULA, FOUR, {"beta": 1.001}),
+        ("conserved-imbalance", DEEPER, tall(), {"weights": 1e-3}),
         ("conserved-imbalance", UV, tall(), {"weights": 1e-3}),
+        ("jump-times", NOISY, tall(), {"time": 1.001}),
         ("balancing", NOISY, tall(), {"weights": 1e-2}),
         ("balancing-rate", NOISY, tall(), {"weights": 1e-2}),
         ("weighted-lasso", NOISY, tall(), {"beta": 1.001}),
@@ -145,6 +151,18 @@ def test_a_falsified_flow_is_seen(
     falsify(monkeypatch, **changes)
     row = fs.certify(net, problem, theorems=[name])[0]
     assert row.status == "violated", (row.measured, row.error, row.tolerance, row.hypothesis)
+
+
+def test_every_theorem_is_falsified_by_some_test() -> None:
+    from tests.certificates import test_any_loss, test_linear_mutations, test_mutations_of_noise
+
+    covered = {"escape", "decay-lasso", "decay-effective-scale"}  # by tests of their own in these modules
+    modules = (test_any_loss, test_linear_mutations, test_mutations_of_noise)
+    for test in [test_a_falsified_flow_is_seen, *(each for module in modules for each in vars(module).values())]:
+        for mark in getattr(test, "pytestmark", ()):
+            if mark.name == "parametrize" and mark.args[0][0] == "name":
+                covered |= {str(getattr(row, "values", row)[0]) for row in mark.args[1]}
+    assert set(fs.certificates.THEOREMS) <= covered
 
 
 @pytest.mark.parametrize("name", ["saddles", "arclength-continuity"])
