@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,10 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
         # All jumps may come early, as from starts that are not small beside the data: between the jump before and here?
         before = measured[jump - 1] if jump else 0.0
         if np.isnan(measured[jump]) and first > 0 and np.isfinite(before):
+            # The flow is past the half at this middle: if not yet at the jump before, few points find the crossing.
             only = np.array([jump])
-            measured[jump] = _crossings(trajectory, path, only, np.array([before]), middles[only])[0][0]
+            found, _ = _crossings(trajectory, path, only, np.array([before]), middles[only], points=(_FEW,))
+            measured[jump] = found[0]
         last = jump == len(path.jump_times) - 1 or middles[jump + 1] >= horizon
         if np.isfinite(measured[jump]):
             reasons[jump] = ""
@@ -79,12 +82,17 @@ def _measure(trajectory: Trajectory, path: SaddlePath | LinearSaddlePath) -> tup
 
 
 def _crossings(
-    trajectory: Trajectory, path: SaddlePath | LinearSaddlePath, jumps: NDArray[np.intp], low: Array, high: Array
+    trajectory: Trajectory,
+    path: SaddlePath | LinearSaddlePath,
+    jumps: NDArray[np.intp],
+    low: Array,
+    high: Array,
+    points: Sequence[int] = (_FEW, _MANY),
 ) -> tuple[Array, Array]:
     """The times between `low` and `high` half way to the next saddle (NaN: none), and the progress at `low`."""
     left, brackets = np.arange(len(jumps)), [np.empty((5, 0))]
     found_at, first = np.full((2, len(jumps)), np.nan)
-    for samples in (_FEW, _MANY) if len(left) else ():
+    for samples in points if len(left) else ():
         # All jumps at once: reading few times of a wide run takes as long as reading many.
         times = np.linspace(low[left], high[left], samples, axis=1)
         fractions = _progress(trajectory, path, np.repeat(jumps[left], samples), times.ravel()).reshape(times.shape)
