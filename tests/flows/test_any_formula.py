@@ -35,7 +35,7 @@ def _cases():
             yield pytest.param(formula, *case, marks=[pytest.mark.slow] * slow)
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("formula", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW)) for f in ALL])
 def test_the_oracle_is_the_flow_of_the_weights(formula):
     X, y, start = map(np.array, DATA["flip"])

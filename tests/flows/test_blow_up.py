@@ -27,7 +27,7 @@ def run(formula, problem, t_end, alpha, uneven=True, **more):
     return fs.gradient_flow(net, problem, t_end, alpha=alpha, start=start, clock="accelerated", **more)
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("alpha", ["1e-30", "1e-100", "edge", "1e-1000"])
 @pytest.mark.parametrize(
     ("formula", "uneven"),

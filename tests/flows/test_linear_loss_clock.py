@@ -47,6 +47,7 @@ def test_one_sample_has_a_closed_form_at_any_loss(alpha: str, digits: int) -> No
     assert np.isinf(run.t[-1]) == (digits > 304)
 
 
+@pytest.mark.slow
 def test_two_targets_agree_with_arithmetic_of_many_digits() -> None:
     """In the weights, over ln(1/L) itself: dZ = S Z / |S Z|^2."""
     rng = np.random.default_rng(3)

@@ -10,7 +10,7 @@ from tests.fuzz import oracles
 from tests.fuzz.campaign import DIGITS, campaign
 from tests.fuzz.matrices import linear_descent, linear_flow
 
-QUICK = range(12)
+QUICK = range(8)
 #: Estimates were too small here, or flows were refused.
 MENDED = (701928, 702791, 703137, 704570, 704655)
 #: One test each: `pytest -m slow -k "random and 4000"` runs those from seed 4000 on.

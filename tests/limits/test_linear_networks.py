@@ -166,7 +166,7 @@ def test_noise_on_one_factor_has_orbits_that_flows_approach(std: dict[str, float
     assert gaps[1] < 0.01
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", ["squares", "logistic", "escape", "blocks", "pretrained", "noise"])
 def test_a_path_comes_back_from_its_file(kind: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     problem, options = random_problem(14), {}

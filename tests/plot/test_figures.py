@@ -104,6 +104,7 @@ def long_run() -> Any:
     return path, fs.gradient_flow(NET, wide, 1.5 * path.jump_times[-1], alpha="1e-100", clock="accelerated")
 
 
+@pytest.mark.slow
 def test_a_run_that_waits_at_its_end_is_drawn_on_a_logarithmic_axis_with_or_without_its_limit() -> None:
     path, flow = long_run()
     for draw in (fs.plot.trajectory, fs.plot.loss, fs.plot.sparsity):

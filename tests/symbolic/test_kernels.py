@@ -126,7 +126,7 @@ def test_mean_and_field_are_those_of_sampled_noise(formula: str, noise: Noise) -
         agree(-feature * (feature * phi - target) * slope[a], field[a, 0])
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("noise", [None, *NOISES], ids=str)
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_jacobian_is_the_central_difference_of_the_field(formula: str, noise: Noise | None) -> None:
