@@ -9,6 +9,11 @@ LOWEST := .venv-lowest
 
 .PHONY: demo test test-all test-lowest lint types docs clean
 
+# Byte code is made by the first import, of what is imported, not by pip, of every module of every library: the demo is
+# there half a minute sooner. Developers import most of it: theirs is made at once, by all processors.
+$(INSTALLED) $(READY): export PIP_COMPILE = 0
+demo: export PYTHONDONTWRITEBYTECODE =
+
 # What flowsim itself needs; what only its developers need comes with the tests.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +22,7 @@ $(INSTALLED): pyproject.toml
 
 $(READY): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	-$(BIN)/python -m compileall -qq -j 0 -x '[/\\](tests|testing)[/\\]' $(VENV)/lib
 	touch $(READY)
 
 demo: $(INSTALLED)
