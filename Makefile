@@ -52,7 +52,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 types: $(READY)
-	$(BIN)/python -m mypy -p flowsim
+	$(BIN)/python -m mypy
 
 # The site, in build-docs/; a warning is an error. Stored pictures are drawn anew first.
 docs: $(READY)
