@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowsim.arrays import Array, gauss_points
-from flowsim.certificates.certificate import Evidence, NotMetError
+from flowsim.certificates.certificate import Evidence, NotMetError, assume
 from flowsim.certificates.noise import formula_functions
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, ZERO, end_tolerance
@@ -26,10 +26,8 @@ _BALANCE = 1e-5
 @theorem("energy-balance", SANTAMBROGIO, "L(0) - L(t) = int ||theta'||^2 dt: the loss never rises", any_loss=True)
 def energy_balance(setting: Setting) -> Evidence:
     net, problem = setting.net, setting.problem
-    if net.noise is not None:
-        raise NotMetError("weight noise: the expected loss falls instead")
-    if not setting.correlation.any():
-        raise NotMetError("grad L(0) = 0: nothing moves")
+    assume(net.noise is None, "weight noise: the expected loss falls instead")
+    assume(setting.correlation.any(), "grad L(0) = 0: nothing moves")
     if isinstance(net, LinearNetwork):
         problem = matrix_targets(problem)
         flow = setting.run(_RELAXATIONS / setting.stiffness, alpha=1.0)
@@ -46,12 +44,12 @@ def energy_balance(setting: Setting) -> Evidence:
     error = max(float(np.abs(fallen - spent).max()) / total, rise)
     return Evidence(
         f"no noise and no decay; {len(points)} steps in {flow.info['coordinates']} coordinates",
-        total,
-        float(fallen[-1]),
-        error,
-        _BALANCE,
-        "largest difference along the run, or rise of the loss, over the whole fall",
-        {"rise": rise},
+        predicted=total,
+        measured=float(fallen[-1]),
+        error=error,
+        tolerance=_BALANCE,
+        unit="largest difference along the run, or rise of the loss, over the whole fall",
+        details={"rise": rise},
     )
 
 
@@ -74,8 +72,7 @@ def _speed_squared(setting: Setting, problem: Problem, state: State) -> Array:
 )
 def stationary_end(setting: Setting) -> Evidence:
     path, problem = setting.path, setting.problem
-    if setting.diagonal.noise is not None:
-        raise NotMetError("weight noise: the end minimises a penalised loss instead")
+    assume(setting.diagonal.noise is None, "weight noise: the end minimises a penalised loss instead")
     if path.escape is not None:
         raise NotMetError(f"beta escapes to infinity at {path.escape.time:.6g}: the loss has no minimum there")
     beta = setting.flows[1].beta[-1]
@@ -90,10 +87,9 @@ def stationary_end(setting: Setting) -> Evidence:
     worst = int(np.argmax(slack))
     return Evidence(
         f"convex loss ({problem.loss_function.name}); {int(active.sum())} of {problem.d} coordinates active at the end",
-        "KKT conditions",
-        f"off by {slack[worst]:.1e}",
-        float(slack[worst]),
-        end_tolerance(setting, float(slack[worst])),
-        "largest violation of the optimality conditions, relative to max |grad L(0)|",
-        {"coordinate": problem.feature_names[worst], "loss": float(problem.loss(beta))},
+        predicted="KKT conditions",
+        error=float(slack[worst]),
+        tolerance=end_tolerance(setting, float(slack[worst])),
+        unit="largest violation of the optimality conditions, relative to max |grad L(0)|",
+        details={"coordinate": problem.feature_names[worst], "loss": float(problem.loss(beta))},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, Literal
 
 from flowsim.json_values import json_value
@@ -20,7 +20,8 @@ class Evidence:
     hypothesis : str
         Why the theorem applies here.
     predicted, measured : float or str
-        The prediction of the theorem and the measured value; text where no single number describes them.
+        The prediction of the theorem and the measured value; text where no single number describes them. By default
+        what was measured is the error itself.
     error : float
         Distance between the two, >= 0.
     tolerance : float
@@ -32,16 +33,28 @@ class Evidence:
     """
 
     hypothesis: str
+    _: KW_ONLY
     predicted: Value
-    measured: Value
+    measured: Value | None = None
     error: float
     tolerance: float
     unit: str
     details: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.measured is None:
+            value = f"off by {self.error:.1e}" if isinstance(self.predicted, str) else self.error
+            object.__setattr__(self, "measured", value)
+
 
 class NotMetError(Exception):
     """A hypothesis does not hold for these data or this network; the text says which and why."""
+
+
+def assume(condition: object, otherwise: str) -> None:
+    """State a hypothesis of a theorem; raise `NotMetError` with the text `otherwise` where it does not hold."""
+    if not condition:
+        raise NotMetError(otherwise)
 
 
 class UnresolvedError(Exception):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from flowsim.arrays import Array, gauss_points
-from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Evidence, UnresolvedError, assume
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, hypothesis, jumps_of_both, resolved_jumps
 from flowsim.certificates.setting import Setting
@@ -54,12 +54,12 @@ def arclength_continuity(setting: Setting) -> Evidence:
     ratio = small / large if small > _FLOOR else 0.0
     return Evidence(
         hypothesis(setting),
-        "distance halves with x (to a logarithm)",
-        f"{large:.1e}, then {small:.1e}",
-        max(ratio / _SHRINKS, small),
-        1.0,
-        f"ratio of the distances to the limit curve at x and x/2, over {_SHRINKS}",
-        {"distances": distances, "length": float(tau[-1]), "lags": lags},
+        predicted="distance halves with x (to a logarithm)",
+        measured=f"{large:.1e}, then {small:.1e}",
+        error=max(ratio / _SHRINKS, small),
+        tolerance=1.0,
+        unit=f"ratio of the distances to the limit curve at x and x/2, over {_SHRINKS}",
+        details={"distances": distances, "length": float(tau[-1]), "lags": lags},
     )
 
 
@@ -97,8 +97,7 @@ def _by_chords(flow: Trajectory) -> tuple[Array, Array]:
 )
 def conserved_imbalance(setting: Setting) -> Evidence:
     depth = setting.product_depth
-    if setting.diagonal.noise is not None:
-        raise NotMetError("weight noise: the imbalance decays instead")
+    assume(setting.diagonal.noise is None, "weight noise: the imbalance decays instead")
     # An unbalanced start: the default one of depth L >= 3 is balanced, and 0 is conserved trivially.
     d, names = setting.problem.d, setting.diagonal.weights
     start = {name: np.full(d, 1.0 - 0.5 * k / depth) for k, name in enumerate(names)}
@@ -112,12 +111,11 @@ def conserved_imbalance(setting: Setting) -> Evidence:
     drift = float(np.abs(gap - gap[:, :1]).max() / np.abs(gap[:, 0]).max())
     return Evidence(
         f"no noise; measured while the weights move by {moved:.2g} of themselves",
-        0.0,
-        drift,
-        drift,
-        1e-6,
-        "largest change of w_1^2 - w_l^2, relative to its size",
-        {"t_end": t_end},
+        predicted=0.0,
+        error=drift,
+        tolerance=1e-6,
+        unit="largest change of w_1^2 - w_l^2, relative to its size",
+        details={"t_end": t_end},
     )
 
 
@@ -129,10 +127,8 @@ def conserved_imbalance(setting: Setting) -> Evidence:
 )
 def mirror_flow(setting: Setting) -> Evidence:
     depth, problem = setting.product_depth, setting.problem
-    if setting.diagonal.noise is not None or setting.start is not None:
-        raise NotMetError("stated from the default start, without noise")
-    if not setting.correlation.any():
-        raise NotMetError("grad L(0) = 0: nothing moves")
+    assume(setting.diagonal.noise is None and setting.start is None, "stated from the default start, without noise")
+    assume(setting.correlation.any(), "grad L(0) = 0: nothing moves")
     alpha = 0.1 * setting.large_alpha
     flow = setting.run(5.0 / (setting.stiffness * setting.size ** (2.0 - 2.0 / depth)), alpha=alpha)
     points, weights = gauss_points(flow.t, _NODES)
@@ -145,12 +141,11 @@ def mirror_flow(setting: Setting) -> Evidence:
     error = float(np.abs(measured - predicted).max()) / scale
     return Evidence(
         f"product of {depth} weights at alpha = {alpha:.3g}, in {flow.info['coordinates']} coordinates",
-        0.0,
-        error,
-        error,
-        1e-5,
-        "largest difference of the two over the run, relative to the largest",
-        {"alpha": alpha},
+        predicted=0.0,
+        error=error,
+        tolerance=1e-5,
+        unit="largest difference of the two over the run, relative to the largest",
+        details={"alpha": alpha},
     )
 
 
@@ -160,6 +155,5 @@ def _mirror(start: Array, beta: Array) -> Array:
     if depth == 2:
         plus, minus = (start[0] + start[1]) ** 2 / 4, (start[0] - start[1]) ** 2 / 4
         return np.arcsinh(beta / (2 * np.sqrt(plus * minus))) / 2 - np.log(plus / minus) / 4
-    if np.ptp(start) > 0:
-        raise NotMetError("stated for equal weights at the start")
+    assume(np.ptp(start) == 0, "stated for equal weights at the start")
     return (start[0] ** (2 - depth) - beta ** ((2 - depth) / depth)) / (depth - 2)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError, assume
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.errors import IntegrationError
@@ -31,12 +31,9 @@ _DOUBLINGS = 12
 
 def _decay(setting: Setting) -> float | Decay:
     net = setting.diagonal
-    if not net.weight_decay:
-        raise NotMetError("the network has no weight decay")
-    if net.noise is not None:
-        raise NotMetError("the network carries weight noise as well")
-    if any(quadratic_form(formula) is None for formula in net.distinct):
-        raise NotMetError("the theorem is on quadratic formulas")
+    assume(net.weight_decay, "the network has no weight decay")
+    assume(net.noise is None, "the network carries weight noise as well")
+    assume(all(quadratic_form(formula) is not None for formula in net.distinct), "the theorem is on quadratic formulas")
     return net.weight_decay
 
 
@@ -45,8 +42,7 @@ def _decay(setting: Setting) -> float | Decay:
 )
 def decay_lasso(setting: Setting) -> Evidence:
     decay = _decay(setting)
-    if isinstance(decay, Decay):
-        raise NotMetError("the decay changes in time")
+    assume(not isinstance(decay, Decay), "the decay changes in time")
     path, problem = setting.path, setting.squares
     costs = tuple(np.broadcast_to(side, (problem.d,)) for side in path.penalties)
 
@@ -57,7 +53,7 @@ def decay_lasso(setting: Setting) -> Evidence:
     end = setting.run(_LONGER * setting.horizon, alpha=setting.scales[1], clock="accelerated", t_eval=None).beta[-1]
     found = objective(end)
     return Evidence(
-        hypothesis=f"quadratic network, weight decay {decay:g} at all times, alpha = {setting.scales[1]}",
+        f"quadratic network, weight decay {decay:g} at all times, alpha = {setting.scales[1]}",
         predicted=best,
         measured=found,
         error=abs(found - best) / float(problem.loss(np.zeros(problem.d))),
@@ -75,11 +71,9 @@ def decay_lasso(setting: Setting) -> Evidence:
 def effective_scale(setting: Setting) -> Evidence:
     decay = _decay(setting)
     net, problem = setting.diagonal, setting.problem
-    if setting.rank < problem.n:
-        raise NotMetError("the data cannot be interpolated by every target: X has no full row rank")
+    assume(setting.rank == problem.n, "the data cannot be interpolated by every target: X has no full row rank")
     if isinstance(decay, DecaySchedule):
-        if decay.rates[-1] > 0:
-            raise NotMetError("the decay is not switched off")
+        assume(decay.rates[-1] == 0, "the decay is not switched off")
         schedule = decay
     elif isinstance(decay, Decay):
         raise NotMetError("whether the decay is switched off for good is not known")
@@ -110,7 +104,7 @@ def effective_scale(setting: Setting) -> Evidence:
     best = min_entropy(net.variant(), problem, effective, setting.start)  # type: ignore[arg-type]
     error = float(np.abs(flow.beta[-1] - best).max() / np.abs(best).max())
     return Evidence(
-        hypothesis=f"interpolating data, decay off from t = {off:g}, K = {K:g}, alpha = {scale}",
+        f"interpolating data, decay off from t = {off:g}, K = {K:g}, alpha = {scale}",
         predicted=f"entropy minimiser at {math.exp(max(effective.log, -700.0)):.3e}",
         measured="end of the flow",
         error=error,

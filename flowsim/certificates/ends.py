@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowsim.arrays import Array, gauss_points
-from flowsim.certificates.certificate import Evidence, NotMetError
+from flowsim.certificates.certificate import Evidence, NotMetError, assume
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import BERTHIER, PAPER, ZERO, end_tolerance, resolved_plateaus
 from flowsim.certificates.setting import Setting
@@ -25,10 +25,11 @@ def interpolation(setting: Setting) -> Evidence:
     from flowsim.studies.references import min_l1
 
     path, problem = setting.path, setting.problem
-    if setting.diagonal.noise is not None:
-        raise NotMetError("weight noise: the end is a weighted Lasso instead")
-    if setting.rank == problem.d:
-        raise NotMetError(f"X has full column rank {problem.d}: the minimiser of the loss is the only candidate")
+    assume(setting.diagonal.noise is None, "weight noise: the end is a weighted Lasso instead")
+    assume(
+        setting.rank < problem.d,
+        f"X has full column rank {problem.d}: the minimiser of the loss is the only candidate",
+    )
     # Minimisers of a strictly convex loss share their predictions.
     fitted = problem.predict(setting.least_squares)
     weights = tuple(np.broadcast_to(side, (problem.d,)) for side in path.thresholds)
@@ -43,12 +44,12 @@ def interpolation(setting: Setting) -> Evidence:
     error = max(abs(measured / least - 1.0), gap)
     return Evidence(
         f"rank {setting.rank} < d = {problem.d}; the linear programme is solved independently by HiGHS",
-        least,
-        measured,
-        error,
-        end_tolerance(setting, error),
-        "relative difference of the weighted l1 norms, or of the fit from X beta = y",
-        {"fit_gap": gap},
+        predicted=least,
+        measured=measured,
+        error=error,
+        tolerance=end_tolerance(setting, error),
+        unit="relative difference of the weighted l1 norms, or of the fit from X beta = y",
+        details={"fit_gap": gap},
     )
 
 
@@ -56,27 +57,25 @@ def interpolation(setting: Setting) -> Evidence:
 def least_squares(setting: Setting) -> Evidence:
     problem = setting.problem
     path = setting.path
-    if setting.diagonal.noise is not None:
-        raise NotMetError("weight noise: the end is a weighted Lasso instead")
-    if setting.rank < problem.d:
-        raise NotMetError(f"rank {setting.rank} < d = {problem.d}: least-squares solutions are not unique")
+    assume(setting.diagonal.noise is None, "weight noise: the end is a weighted Lasso instead")
+    assume(setting.rank == problem.d, f"rank {setting.rank} < d = {problem.d}: least-squares solutions are not unique")
     target = setting.least_squares
     upper, lower = (np.broadcast_to(side, target.shape) for side in path.thresholds)
     locked = ((target > 0) & np.isinf(upper)) | ((target < 0) & np.isinf(lower))
-    if locked.any():
-        raise NotMetError(
-            f"this start locks the sign of {problem.feature_names[int(np.argmax(locked))]!r} to the wrong side"
-        )
+    assume(
+        not locked.any(),
+        f"this start locks the sign of {problem.feature_names[int(np.argmax(locked))]!r} to the wrong side",
+    )
     beta = setting.flows[1].beta[-1]
     error = float(np.abs(beta - target).max() / np.abs(target).max())
     return Evidence(
         f"X has full column rank {problem.d}",
-        float(np.abs(target).max()),
-        float(np.abs(beta).max()),
-        error,
-        end_tolerance(setting, error),
-        "largest difference of a coordinate, relative to the largest (shown)",
-        {"predicted": target, "measured": beta},
+        predicted=float(np.abs(target).max()),
+        measured=float(np.abs(beta).max()),
+        error=error,
+        tolerance=end_tolerance(setting, error),
+        unit="largest difference of a coordinate, relative to the largest (shown)",
+        details={"predicted": target, "measured": beta},
     )
 
 
@@ -84,18 +83,18 @@ def least_squares(setting: Setting) -> Evidence:
 def lasso_average(setting: Setting) -> Evidence:
     path, problem = setting.path, setting.problem
     upper, lower = path.thresholds
-    if path.order != 2 or np.ptp(np.concatenate([np.atleast_1d(upper), np.atleast_1d(lower)])) > 0:
-        raise NotMetError("stated for two-layer networks with one growth threshold")
-    if setting.diagonal.noise is not None:
-        raise NotMetError("stated without weight noise")
+    assume(
+        path.order == 2 and np.ptp(np.concatenate([np.atleast_1d(upper), np.atleast_1d(lower)])) == 0,
+        "stated for two-layer networks with one growth threshold",
+    )
+    assume(setting.diagonal.noise is None, "stated without weight noise")
     leaving = [event.time for event in path.events if event.kind == "deactivated"]
     last = leaving[0] if leaving else setting.horizon
     resolved_plateaus(setting)
     threshold = float(np.atleast_1d(upper)[0])
     # Middles of the plateaus before the first deactivation, without the first plateau, at 0.
     times = setting.middles[1:][setting.middles[1:] < last]
-    if not len(times):
-        raise NotMetError("the first deactivation comes before the first full plateau")
+    assume(len(times), "the first deactivation comes before the first full plateau")
     averages = [np.array([_average(flow, time) for time in times]) for flow in setting.flows]
     average = 2 * averages[1] - averages[0]
     worst = 0.0
@@ -107,12 +106,11 @@ def lasso_average(setting: Setting) -> Evidence:
         worst = max(worst, float(slack.max() / np.abs(setting.correlation).max()))
     return Evidence(
         f"{len(times)} plateaus before " + (f"the first deactivation at {last:.6g}" if leaving else "the end"),
-        "KKT conditions of the Lasso at 1/t",
-        f"off by {worst:.1e}",
-        worst,
-        1e-3,
-        "largest violation of the Lasso's optimality conditions, relative to max |X^T y| / n",
-        {"times": times, "first_deactivation": leaving[0] if leaving else None},
+        predicted="KKT conditions of the Lasso at 1/t",
+        error=worst,
+        tolerance=1e-3,
+        unit="largest violation of the Lasso's optimality conditions, relative to max |X^T y| / n",
+        details={"times": times, "first_deactivation": leaving[0] if leaving else None},
     )
 
 
@@ -131,12 +129,12 @@ def _average(flow: Trajectory, time: float) -> Array:
 )
 def entropy_bias(setting: Setting) -> Evidence:
     problem = setting.problem
-    if setting.product_depth != 2 or setting.diagonal.noise is not None or setting.start is not None:
-        raise NotMetError("stated for u*v from the default start, without noise")
-    if setting.rank == problem.d:
-        raise NotMetError(f"X has full column rank {problem.d}: there is one solution, whatever the bias")
-    if not setting.correlation.any():
-        raise NotMetError("grad L(0) = 0: nothing moves")
+    assume(
+        setting.product_depth == 2 and setting.diagonal.noise is None and setting.start is None,
+        "stated for u*v from the default start, without noise",
+    )
+    assume(setting.rank < problem.d, f"X has full column rank {problem.d}: there is one solution, whatever the bias")
+    assume(setting.correlation.any(), "grad L(0) = 0: nothing moves")
     alpha, fitted = setting.large_alpha, problem.predict(setting.least_squares)
     values = np.linalg.svd(np.sqrt(problem.curvatures(fitted))[:, None] * setting.X, compute_uv=False)
     slow = float(values[: setting.rank].min() ** 2 / problem.n)
@@ -148,10 +146,10 @@ def entropy_bias(setting: Setting) -> Evidence:
     outside = float(np.linalg.norm(z - rows.T @ (rows @ z)) / np.linalg.norm(z))
     return Evidence(
         f"rank {setting.rank} < d = {problem.d}; integrated in the weights at alpha = {alpha:.3g}",
-        0.0,
-        outside,
-        max(outside, fit),
-        1e-5,
-        "share of asinh(beta / alpha^2) outside the row space, or distance of X beta from that of the minimiser",
-        {"misfit": fit, "alpha": alpha},
+        predicted=0.0,
+        measured=outside,
+        error=max(outside, fit),
+        tolerance=1e-5,
+        unit="share of asinh(beta / alpha^2) outside the row space, or distance of X beta from that of the minimiser",
+        details={"misfit": fit, "alpha": alpha},
     )

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError, assume
 from flowsim.certificates.linear_networks import PAPER as MIN_ET_AL
 from flowsim.certificates.linear_networks import WIDTH_EXPONENT, WIDTHS, plain_network, spectrum_of, wide_runs
 from flowsim.certificates.registry import theorem
@@ -53,10 +53,8 @@ def _path(setting: Setting) -> LinearSaddlePath:
         path = saddle_to_saddle(setting.linear, setting.problem, setting.start)
     except (ValueError, IntegrationError) as error:
         raise NotMetError(f"no limit process: {str(error).rstrip('.')}") from None
-    if not len(path.jump_times):
-        raise NotMetError("the limit has no jump: noise outweighs the signal")
-    if not path.complete:
-        raise NotMetError(f"the limit process is not known to its end: {path.message}")
+    assume(len(path.jump_times), "the limit has no jump: noise outweighs the signal")
+    assume(path.complete, f"the limit process is not known to its end: {path.message}")
     return path
 
 
@@ -81,8 +79,7 @@ def _distances(setting: Setting) -> Array:
 def _scales(setting: Setting) -> tuple[InitialScale, InitialScale]:
     if setting.alpha is not None:
         gamma = setting.alpha.gamma
-        if gamma <= 0:
-            raise NotMetError(f"alpha = {setting.alpha} is not below 1: vanishing starts are out of reach")
+        assume(gamma > 0, f"alpha = {setting.alpha} is not below 1: vanishing starts are out of reach")
     else:
         # Plateaus that no such scale resolves are ignored in the choice.
         distances = setting.once(_distances)
@@ -118,8 +115,7 @@ def _threshold(setting: Setting) -> float:
 def _coupled(setting: Setting) -> LinearSaddlePath:
     path = setting.once(_path)
     learning = [block for block in path.blocks if min(block.shape) and np.abs(block.signal).max() > 0]
-    if len(learning) > 1:
-        raise NotMetError("Sigma and X^T Y decouple exactly: parts of the data are learned independently")
+    assume(len(learning) <= 1, "Sigma and X^T Y decouple exactly: parts of the data are learned independently")
     return path
 
 
@@ -147,12 +143,11 @@ def saddles(setting: Setting) -> Evidence:
     errors = np.abs(beta - expected).reshape(len(kept), -1).max(axis=1) / size
     return Evidence(
         f"{len(kept)} of {len(path.ranks)} plateaus resolved at alpha = {setting.once(_scales)[0]}",
-        "ranks " + ", ".join(map(str, path.ranks[kept])),
-        f"off by {errors.max():.1e}",
-        float(errors.max()),
-        _RESOLVED,
-        "distance at mid-plateau, relative to the largest coefficient",
-        {"errors": errors},
+        predicted="ranks " + ", ".join(map(str, path.ranks[kept])),
+        error=float(errors.max()),
+        tolerance=_RESOLVED,
+        unit="distance at mid-plateau, relative to the largest coefficient",
+        details={"errors": errors},
     )
 
 
@@ -174,12 +169,11 @@ def rank_minimisers(setting: Setting) -> Evidence:
         errors.append(along / scale + float(values[rank:].max(initial=0.0)) / largest)
     return Evidence(
         f"{len(kept)} of {len(path.ranks)} plateaus resolved at alpha = {setting.once(_scales)[0]}",
-        "ranks " + ", ".join(map(str, path.ranks[kept])),
-        f"off by {max(errors):.1e}",
-        float(max(errors)),
-        _RESOLVED,
-        "gradient along the singular spaces, relative to that at 0, and what exceeds the rank",
-        {"errors": errors},
+        predicted="ranks " + ", ".join(map(str, path.ranks[kept])),
+        error=float(max(errors)),
+        tolerance=_RESOLVED,
+        unit="gradient along the singular spaces, relative to that at 0, and what exceeds the rank",
+        details={"errors": errors},
     )
 
 
@@ -214,12 +208,12 @@ def jump_times(setting: Setting) -> Evidence:
     order = np.log2(np.abs(first / path.jump_times - 1)[seen] / np.abs(second / path.jump_times - 1)[seen])
     return Evidence(
         f"{int(seen.sum())} of {len(seen)} jumps seen at both scales",
-        _listed(path.jump_times),
-        _listed(extrapolated),
-        float(errors.max()),
-        _EXTRAPOLATED,
-        "largest relative error, extrapolated to alpha = 0",
-        {"order in 1/ln(1/alpha)": float(np.median(order)), "first": first, "second": second},
+        predicted=_listed(path.jump_times),
+        measured=_listed(extrapolated),
+        error=float(errors.max()),
+        tolerance=_EXTRAPOLATED,
+        unit="largest relative error, extrapolated to alpha = 0",
+        details={"order in 1/ln(1/alpha)": float(np.median(order)), "first": first, "second": second},
     )
 
 
@@ -233,15 +227,20 @@ def _end(setting: Setting, hypothesis: str, expected: Array, name: str) -> Evide
     if left * path.relaxation_rates[-1] < 0.5 * _RESOLUTION:
         raise UnresolvedError("the last plateau is reached too slowly for this alpha")
     error = float(np.abs(setting.once(_flows)[1].beta[-1] - expected).max()) / size
-    return Evidence(hypothesis, name, f"off by {error:.1e}", error, _RESOLVED, "relative to the largest coefficient")
+    return Evidence(
+        hypothesis,
+        predicted=name,
+        error=error,
+        tolerance=_RESOLVED,
+        unit="relative to the largest coefficient",
+    )
 
 
 @theorem("linear-narrow-end", GREEDY, "width h below the rank: the flow ends at the best fit of rank h")
 def narrow_end(setting: Setting) -> Evidence:
     path = _coupled(setting)
     most = int((np.linalg.svd(setting.once(spectrum_of).target, compute_uv=False) > 0).sum())
-    if path.width >= most:
-        raise NotMetError(f"width {path.width} allows every rank up to {most}")
+    assume(path.width < most, f"width {path.width} allows every rank up to {most}")
     return _end(setting, f"rank {path.width} of {most}", _formula(setting, path.width), "best fit of that rank")
 
 
@@ -252,8 +251,7 @@ def min_norm_end(setting: Setting) -> Evidence:
     plain_network(setting)
     path = _coupled(setting)
     spectrum = setting.once(spectrum_of)
-    if path.width < min(spectrum.target.shape):
-        raise NotMetError(f"width {path.width} is too narrow to reach it")
+    assume(path.width >= min(spectrum.target.shape), f"width {path.width} is too narrow to reach it")
     return _end(
         setting, f"rank X = {setting.rank}, d = {setting.problem.d}", spectrum.basis @ spectrum.target, "least norm"
     )
@@ -263,10 +261,13 @@ def min_norm_end(setting: Setting) -> Evidence:
     "linear-soft-thresholding", OWN, "noise: singular values of Sigma^(-1/2) X^T Y / n shrink by eta^2 sqrt(m tr Sigma)"
 )
 def soft_thresholding(setting: Setting) -> Evidence:
-    if setting.linear.noise is None:
+    noise = setting.linear.noise
+    if noise is None:
         raise NotMetError("the network has no weight noise")
-    if min(setting.linear.noise.stds(setting.linear.weights)) == 0:
-        raise NotMetError("noise on one factor alone: that factor vanishes, and nothing is shrunk")
+    assume(
+        noise.stds(setting.linear.weights).all(),
+        "noise on one factor alone: that factor vanishes, and nothing is shrunk",
+    )
     path = _coupled(setting)
     return _end(
         setting,
@@ -284,14 +285,12 @@ def soft_thresholding(setting: Setting) -> Evidence:
 )
 def nuclear_norm(setting: Setting) -> Evidence:
     net, problem = setting.linear, setting.problem
-    if not net.weight_decay:
-        raise NotMetError("the network has no weight decay")
-    if net.noise is not None:
-        raise NotMetError("weight noise beside weight decay: the penalty is another norm")
+    assume(net.weight_decay, "the network has no weight decay")
+    assume(net.noise is None, "weight noise beside weight decay: the penalty is another norm")
     path = setting.once(_path)
     most = int(path.ranks[-1])
-    if path.width == most < min(setting.once(spectrum_of).target.shape):
-        raise NotMetError(f"width {path.width} may be too narrow for the minimum")
+    full = min(setting.once(spectrum_of).target.shape)
+    assume(most < path.width or most >= full, f"width {path.width} may be too narrow for the minimum")
     beta = setting.once(_flows)[1].beta[-1]
     force = setting.X.T @ (problem.y.reshape(problem.n, -1) - setting.X @ beta) / problem.n
     left, _, right = np.linalg.svd(beta, full_matrices=False)
@@ -303,11 +302,10 @@ def nuclear_norm(setting: Setting) -> Evidence:
     error = max(inside, outside) / (float(np.abs(setting.X.T @ problem.y).max()) / problem.n)
     return Evidence(
         f"lambda = {net.constant_decay:g}; rank {most} at the end",
-        "optimality conditions",
-        f"off by {error:.1e}",
-        error,
-        _RESOLVED,
-        "largest violation, relative to X^T Y / n",
+        predicted="optimality conditions",
+        error=error,
+        tolerance=_RESOLVED,
+        unit="largest violation, relative to X^T Y / n",
     )
 
 
@@ -316,26 +314,27 @@ def nuclear_norm(setting: Setting) -> Evidence:
 )
 def width_bound(setting: Setting) -> Evidence:
     plain_network(setting)
-    if setting.rank == setting.problem.d:
-        raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique at any width")
+    assume(
+        setting.rank < setting.problem.d,
+        f"X has full column rank {setting.problem.d}: the solution is unique at any width",
+    )
     spectrum = setting.once(spectrum_of)
     k = setting.problem.d + setting.problem.n_targets
     bounds = np.array([_width_bound(width, k, spectrum.curvatures, spectrum.target) for width in WIDTHS])
     stated = np.isfinite(bounds)
-    if not stated.any():
-        raise NotMetError(f"the widths measured, up to {WIDTHS[-1]}, are too small for D + m = {k}: the bound is void")
+    assume(stated.any(), f"the widths measured, up to {WIDTHS[-1]}, are too small for D + m = {k}: the bound is void")
     distances = setting.once(wide_runs).max(axis=1)
     ratio = (distances / bounds)[stated]
     chance = 2 * math.exp(-(_DEVIATION**2) / 2)
     return Evidence(
         f"widths {', '.join(str(w) for w, s in zip(WIDTHS, stated, strict=True) if s)}; a = {WIDTH_EXPONENT}; "
         f"each start may fail with probability {chance:.0e}",
-        ", ".join(f"{bound:.2g}" for bound in bounds[stated]),
-        ", ".join(f"{d:.2g}" for d in distances[stated]),
-        float(ratio.max()),
-        1.0,
-        "largest operator-norm distance over its bound",
-        {"tightness": ratio, "widths": list(WIDTHS)},
+        predicted=", ".join(f"{bound:.2g}" for bound in bounds[stated]),
+        measured=", ".join(f"{d:.2g}" for d in distances[stated]),
+        error=float(ratio.max()),
+        tolerance=1.0,
+        unit="largest operator-norm distance over its bound",
+        details={"tightness": ratio, "widths": list(WIDTHS)},
     )
 
 

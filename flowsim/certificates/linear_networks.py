@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flowsim.arrays import Array
-from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Evidence, UnresolvedError, assume
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.network import LinearNetwork, linear_start
@@ -86,16 +86,14 @@ def _default_run(setting: Setting) -> Trajectory:
 
 def plain_network(setting: Setting) -> LinearNetwork:
     net = setting.linear
-    if net.noise is not None:
-        raise NotMetError("stated without weight noise")
+    assume(net.noise is None, "stated without weight noise")
     return net
 
 
 @theorem("linear-imbalance", PAPER, "U^T U - V^T V is conserved (measured on the weights of the flow)", any_loss=True)
 def imbalance_conserved(setting: Setting) -> Evidence:
     net = plain_network(setting)
-    if net.width > 2000:
-        raise NotMetError("the weights themselves are too wide to be examined; the compressed drift is in the flow")
+    assume(net.width <= 2000, "the weights themselves are too wide to be examined; the compressed drift is in the flow")
     if isinstance(setting.problem, Regression):
         flow = setting.once(_default_run)
     else:
@@ -114,11 +112,10 @@ def imbalance_conserved(setting: Setting) -> Evidence:
     moved = float(np.linalg.norm(V[-1] - V[0])) / (float(np.linalg.norm(V, axis=(1, 2)).max()) or 1.0)
     return Evidence(
         f"no noise; V moves by {moved:.2g} of its largest norm",
-        0.0,
-        drift,
-        drift,
-        1e-9,
-        "largest change in Frobenius norm, relative to the start",
+        predicted=0.0,
+        error=drift,
+        tolerance=1e-9,
+        unit="largest change in Frobenius norm, relative to the start",
     )
 
 
@@ -127,8 +124,7 @@ def exponential_rate(setting: Setting) -> Evidence:
     net, alpha = plain_network(setting), _ALPHA if setting.alpha is None else setting.alpha
     bound = rate_bound(net, setting.squares, alpha=alpha, start=_start(setting))
     level, rate = bound.c_u + bound.c_v, bound.rate
-    if level <= 0:
-        raise NotMetError("neither imbalance nor margin at this start: the bound is void (c = 0)")
+    assume(level > 0, "neither imbalance nor margin at this start: the bound is void (c = 0)")
     flow = setting.once(_default_run)
     gap = _gap(setting.once(spectrum_of), flow.beta)
     seen = gap > 1e-24 * gap[0]
@@ -137,12 +133,12 @@ def exponential_rate(setting: Setting) -> Evidence:
     observed = float(-np.log(gap[late] / gap[0]) / flow.t[late])
     return Evidence(
         f"c = {level:.4g}, margin {bound.margin:.3g}",
-        rate,
-        observed,
-        math.exp(min(float(ratio.max()), 700.0)),
-        1.0 + 1e-6,
-        "largest loss over its bound; average observed rate shown against the predicted one",
-        {"tightness": rate / observed, "c": level, "margin": bound.margin},
+        predicted=rate,
+        measured=observed,
+        error=math.exp(min(float(ratio.max()), 700.0)),
+        tolerance=1.0 + 1e-6,
+        unit="largest loss over its bound; average observed rate shown against the predicted one",
+        details={"tightness": rate / observed, "c": level, "margin": bound.margin},
     )
 
 
@@ -154,10 +150,8 @@ def _min_norm(setting: Setting) -> Array:
 @theorem("linear-invariant-set", PAPER, "started on {U2 V^T = 0, U1 U2^T = 0} the flow stays there")
 def invariant_set(setting: Setting) -> Evidence:
     net = plain_network(setting)
-    if setting.rank == setting.problem.d:
-        raise NotMetError(f"X has full column rank {setting.problem.d}: there is no U2")
-    if net.width > 2000:
-        raise NotMetError("the weights themselves are too wide to be examined")
+    assume(setting.rank < setting.problem.d, f"X has full column rank {setting.problem.d}: there is no U2")
+    assume(net.width <= 2000, "the weights themselves are too wide to be examined")
     flow = setting.once(_invariant_run)
     spectrum = setting.once(spectrum_of)
     U, V = flow.weights["U"][-1], flow.weights["V"][-1]
@@ -168,7 +162,13 @@ def invariant_set(setting: Setting) -> Evidence:
     hypothesis = f"rank {setting.rank} < d = {setting.problem.d}; start made to lie on the set"
     if np.linalg.norm(outside) <= 1e-12 * np.linalg.norm(U):
         hypothesis += f" (at width {net.width} only U2 = 0 is possible)"
-    return Evidence(hypothesis, 0.0, error, error, 1e-9, "||U2 V^T||, ||U1 U2^T|| at the end, relative to ||U|| ||V||")
+    return Evidence(
+        hypothesis,
+        predicted=0.0,
+        error=error,
+        tolerance=1e-9,
+        unit="||U2 V^T||, ||U1 U2^T|| at the end, relative to ||U|| ||V||",
+    )
 
 
 def _invariant_run(setting: Setting) -> Trajectory:
@@ -178,19 +178,19 @@ def _invariant_run(setting: Setting) -> Trajectory:
 @theorem("linear-min-norm", PAPER, "from the invariant set the flow ends at the minimum-norm solution")
 def end_at_min_norm(setting: Setting) -> Evidence:
     net = plain_network(setting)
-    if setting.rank == setting.problem.d:
-        raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique")
-    if net.width < min(setting.rank, setting.problem.n_targets):
-        raise NotMetError(f"width {net.width} is too narrow for U V^T to reach the solution")
+    assume(setting.rank < setting.problem.d, f"X has full column rank {setting.problem.d}: the solution is unique")
+    assume(
+        net.width >= min(setting.rank, setting.problem.n_targets),
+        f"width {net.width} is too narrow for U V^T to reach the solution",
+    )
     target = _min_norm(setting)
     error = float(np.linalg.norm(setting.once(_invariant_run).beta[-1] - target) / np.linalg.norm(target))
     return Evidence(
         f"rank {setting.rank} < d = {setting.problem.d}; start made to lie on the set",
-        0.0,
-        error,
-        error,
-        1e-6,
-        "distance of U V^T to the minimum-norm solution, relative to its norm",
+        predicted=0.0,
+        error=error,
+        tolerance=1e-6,
+        unit="distance of U V^T to the minimum-norm solution, relative to its norm",
     )
 
 
@@ -210,8 +210,10 @@ def wide_runs(setting: Setting) -> Array:
 @theorem("linear-width-law", PAPER, "entries N(0, h^-2a): distance to the minimum-norm solution falls as h^(1/2 - 2a)")
 def width_law(setting: Setting) -> Evidence:
     plain_network(setting)
-    if setting.rank == setting.problem.d:
-        raise NotMetError(f"X has full column rank {setting.problem.d}: the solution is unique at any width")
+    assume(
+        setting.rank < setting.problem.d,
+        f"X has full column rank {setting.problem.d}: the solution is unique at any width",
+    )
     a = WIDTH_EXPONENT
     distances = np.sqrt(np.mean(setting.once(wide_runs) ** 2, axis=1)).tolist()
     x, z = np.log(np.array(WIDTHS, dtype=float)), np.log(np.array(distances))
@@ -221,10 +223,10 @@ def width_law(setting: Setting) -> Evidence:
     predicted = 0.5 - 2 * a
     return Evidence(
         f"rank {setting.rank} < d = {setting.problem.d}; widths {WIDTHS[0]} to {WIDTHS[-1]}, a = {a}",
-        predicted,
-        float(slope[0]),
-        abs(float(slope[0]) - predicted),
-        max(0.05, 4 * error),
-        "difference of the fitted slope; tolerance 0.05 or four standard errors",
-        {"widths": list(WIDTHS), "distances": distances, "std": error},
+        predicted=predicted,
+        measured=float(slope[0]),
+        error=abs(float(slope[0]) - predicted),
+        tolerance=max(0.05, 4 * error),
+        unit="difference of the fitted slope; tolerance 0.05 or four standard errors",
+        details={"widths": list(WIDTHS), "distances": distances, "std": error},
     )

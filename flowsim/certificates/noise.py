@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flowsim.arrays import Array, gauss_points
-from flowsim.certificates.certificate import Evidence, NotMetError
+from flowsim.certificates.certificate import Evidence, NotMetError, assume
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
 from flowsim.network import DiagonalNetwork, MomentNoise
@@ -67,8 +67,7 @@ def draws(setting: Setting, w: Array, rng: np.random.Generator) -> tuple[Array, 
 
 
 def drawable(setting: Setting) -> None:
-    if isinstance(setting.net.noise, MomentNoise):
-        raise NotMetError("noise given by its moments cannot be drawn")
+    assume(not isinstance(setting.net.noise, MomentNoise), "noise given by its moments cannot be drawn")
 
 
 def sample_weights(setting: Setting, rng: np.random.Generator) -> Array:
@@ -112,11 +111,11 @@ def expected_gradient(setting: Setting) -> Evidence:
     )
     return Evidence(
         f"{net.noise.name} noise; {count} draws at one random point",
-        float(-field[worst]),
-        float(mean[worst]),
-        float(score.max()),
-        STANDARD_ERRORS,
-        f"largest difference of {w.size} components in standard errors (that component is shown)",
+        predicted=float(-field[worst]),
+        measured=float(mean[worst]),
+        error=float(score.max()),
+        tolerance=STANDARD_ERRORS,
+        unit=f"largest difference of {w.size} components in standard errors (that component is shown)",
     )
 
 
@@ -160,11 +159,11 @@ def balancing(setting: Setting) -> Evidence:
     moving = setting.problem.feature_variances > 0
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}; measured in weight coordinates to t = {flow.t[-1]:.3g}",
-        float(np.exp(-integral[-1][:, moving].max())),
-        float(share[-1][:, moving].min()),
-        float(error),
-        1e-4,
-        "largest difference of the imbalance from its law, relative to its start (end of the fastest pair shown)",
+        predicted=float(np.exp(-integral[-1][:, moving].max())),
+        measured=float(share[-1][:, moving].min()),
+        error=float(error),
+        tolerance=1e-4,
+        unit="largest difference of the imbalance from its law, relative to its start (end of the fastest pair shown)",
     )
 
 
@@ -183,18 +182,18 @@ def balancing_rate(setting: Setting) -> Evidence:
         worst = int(np.argmax(np.abs(ratio[0] - 1)))
         return Evidence(
             f"two layers, noise std {eta:g}",
-            float(predicted[worst]),
-            float(measured[0][worst]),
-            float(np.abs(ratio[0][worst] - 1)),
-            1e-4,
-            "relative error of the decay rate, the worst coordinate",
+            predicted=float(predicted[worst]),
+            measured=float(measured[0][worst]),
+            error=float(np.abs(ratio[0][worst] - 1)),
+            tolerance=1e-4,
+            unit="relative error of the decay rate, the worst coordinate",
         )
     pair, worst = divmod(int(np.argmin(ratio)), ratio.shape[1])
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}",
-        float(predicted[worst]),
-        float(measured[pair, worst]),
-        float(1 / ratio[pair, worst]),
-        1 + 1e-6,
-        "bound over measured rate, at the pair where they are closest",
+        predicted=float(predicted[worst]),
+        measured=float(measured[pair, worst]),
+        error=float(1 / ratio[pair, worst]),
+        tolerance=1 + 1e-6,
+        unit="bound over measured rate, at the pair where they are closest",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowsim.certificates.certificate import Certificate, Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Certificate, Evidence, NotMetError, UnresolvedError, assume
 from flowsim.certificates.setting import Setting
 from flowsim.problem import Regression
 
@@ -37,12 +37,12 @@ class Theorem:
 
     def _check_hypotheses(self, setting: Setting) -> None:
         """Raise NotMetError where a hypothesis that many theorems share does not hold."""
-        if getattr(setting.net, "weight_decay", 0.0) and not self.with_decay:
-            raise NotMetError("stated without weight decay")
-        if not self.any_loss and not isinstance(setting.problem, Regression):
-            raise NotMetError(f"stated for the squared loss; this one is {setting.problem.loss_function.name}")
-        if not setting.problem.feature_variances.any():
-            raise NotMetError("X = 0: nothing moves")
+        assume(not getattr(setting.net, "weight_decay", 0.0) or self.with_decay, "stated without weight decay")
+        assume(
+            self.any_loss or isinstance(setting.problem, Regression),
+            f"stated for the squared loss; this one is {setting.problem.loss_function.name}",
+        )
+        assume(setting.problem.feature_variances.any(), "X = 0: nothing moves")
 
 
 #: All theorems, in the order of the papers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Evidence, UnresolvedError, assume
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import (
     PAPER,
@@ -31,12 +31,12 @@ def saddles(setting: Setting) -> Evidence:
     distance = np.abs(beta - path.saddles[rows]).max(axis=1) / size
     return Evidence(
         hypothesis(setting),
-        f"{len(rows)} saddles",
-        f"within {distance.max():.1e}",
-        float(distance.max()),
-        saddle_tolerance(setting, rows),
-        "largest distance of beta at mid-plateau, relative to the largest coordinate",
-        {"distances": distance, "plateaus": rows, "alpha": str(setting.scales[1])},
+        predicted=f"{len(rows)} saddles",
+        measured=f"within {distance.max():.1e}",
+        error=float(distance.max()),
+        tolerance=saddle_tolerance(setting, rows),
+        unit="largest distance of beta at mid-plateau, relative to the largest coordinate",
+        details={"distances": distance, "plateaus": rows, "alpha": str(setting.scales[1])},
     )
 
 
@@ -50,12 +50,12 @@ def jump_times(setting: Setting) -> Evidence:
     worst = int(np.argmax(error))
     return Evidence(
         hypothesis(setting),
-        float(predicted[worst]),
-        float(limit[worst]),
-        float(error[worst]),
-        limit_tolerance(setting),
-        f"largest relative error of {len(jumps)} jump times; the worst is shown",
-        {"jumps": jumps, "predicted": predicted, "extrapolated": limit, "measured": second},
+        predicted=float(predicted[worst]),
+        measured=float(limit[worst]),
+        error=float(error[worst]),
+        tolerance=limit_tolerance(setting),
+        unit=f"largest relative error of {len(jumps)} jump times; the worst is shown",
+        details={"jumps": jumps, "predicted": predicted, "extrapolated": limit, "measured": second},
     )
 
 
@@ -67,18 +67,17 @@ def jump_rate(setting: Setting) -> Evidence:
     predicted = setting.path.jump_times[jumps]
     gaps = np.abs(np.array([first, second]) - predicted)
     visible = gaps[1] > 1e-9 * predicted
-    if not visible.any():
-        raise NotMetError("the jumps of the flow are already at their limit to rounding")
+    assume(visible.any(), "the jumps of the flow are already at their limit to rounding")
     order = np.log2(gaps[0][visible] / gaps[1][visible])
     measured = float(np.median(order))
     return Evidence(
         hypothesis(setting),
-        1.0,
-        measured,
-        abs(measured - 1.0),
-        0.1,
-        "median order of the jump-time error in x = 1/ln(1/alpha), or alpha^(L-2)",
-        {"constant": gaps[1] / (setting.step / 2), "orders": order},
+        predicted=1.0,
+        measured=measured,
+        error=abs(measured - 1.0),
+        tolerance=0.1,
+        unit="median order of the jump-time error in x = 1/ln(1/alpha), or alpha^(L-2)",
+        details={"constant": gaps[1] / (setting.step / 2), "orders": order},
     )
 
 
@@ -96,12 +95,12 @@ def active_sets(setting: Setting) -> Evidence:
     wrong = int((signs != np.sign(saddles)).sum())
     return Evidence(
         hypothesis(setting),
-        f"{len(rows)} sign patterns",
-        f"{wrong} coordinates differ",
-        float(wrong),
-        0.5,
-        "coordinates whose sign differs, over all plateaus",
-        {"sizes": [len(setting.path.active_sets[k]) for k in rows]},
+        predicted=f"{len(rows)} sign patterns",
+        measured=f"{wrong} coordinates differ",
+        error=float(wrong),
+        tolerance=0.5,
+        unit="coordinates whose sign differs, over all plateaus",
+        details={"sizes": [len(setting.path.active_sets[k]) for k in rows]},
     )
 
 
@@ -115,8 +114,7 @@ def non_monotone(setting: Setting) -> Evidence:
     path = setting.path
     resolved = setting.resolved
     leaving = [event for event in path.events if event.kind == "deactivated"]
-    if not leaving:
-        raise NotMetError("on these data active sets only grow")
+    assume(leaving, "on these data active sets only grow")
     seen = [event for event in leaving if resolved[event.jump] and resolved[event.jump + 1]]
     if not seen:
         raise UnresolvedError(f"the plateaus around the deactivations are too short for alpha = {setting.scales[0]}")
@@ -133,35 +131,36 @@ def non_monotone(setting: Setting) -> Evidence:
     first = seen[0]
     return Evidence(
         f"{len(leaving)} deactivations, the first of {first.name} at {first.time:.6g}",
-        f"{len(seen)} coordinates leave",
-        f"what is left of them: {size:.1e}",
-        size,
-        ZERO,
-        "largest coordinate after its deactivation, relative to before",
-        {"times": [event.time for event in leaving], "features": [event.name for event in leaving]},
+        predicted=f"{len(seen)} coordinates leave",
+        measured=f"what is left of them: {size:.1e}",
+        error=size,
+        tolerance=ZERO,
+        unit="largest coordinate after its deactivation, relative to before",
+        details={"times": [event.time for event in leaving], "features": [event.name for event in leaving]},
     )
 
 
 @theorem("orthogonal-design", PAPER, "X^T X / n diagonal: coordinate i jumps at 1/|c_i| to its final value")
 def orthogonal_design(setting: Setting) -> Evidence:
     net, variances = setting.diagonal, setting.orthogonal_variances
-    if setting.product_depth != 2 or net.noise is not None or setting.start is not None:
-        raise NotMetError("stated for u*v from the default start, without noise")
+    assume(
+        setting.product_depth == 2 and net.noise is None and setting.start is None,
+        "stated for u*v from the default start, without noise",
+    )
     jumps, first, second = measured_jumps(setting)
     c = setting.correlation
     moving = np.abs(c) > 1e-12 * np.abs(c).max()
     predicted = np.sort(1.0 / np.abs(c[moving]))
-    if len(predicted) != len(setting.path.jump_times):
-        raise NotMetError("two coordinates are tied: they jump together")
+    assume(len(predicted) == len(setting.path.jump_times), "two coordinates are tied: they jump together")
     measured = 2 * second - first
     times = np.abs(measured / predicted[jumps] - 1).max()
     values = np.abs(setting.flows[1].beta[-1][moving] / (c[moving] / variances[moving]) - 1).max()
     return Evidence(
         "X^T X / n is diagonal",
-        f"{len(jumps)} jumps at 1/|c_i|",
-        f"within {times:.1e}",
-        float(max(times, values)),
-        RESOLVED,
-        "largest relative error of a jump time or a final value",
-        {"predicted": predicted[jumps], "measured": measured},
+        predicted=f"{len(jumps)} jumps at 1/|c_i|",
+        measured=f"within {times:.1e}",
+        error=float(max(times, values)),
+        tolerance=RESOLVED,
+        unit="largest relative error of a jump time or a final value",
+        details={"predicted": predicted[jumps], "measured": measured},
     )

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from flowsim.arrays import Array, log_abs
-from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError, assume
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.resolution import PAPER, RESOLVED
 from flowsim.certificates.setting import Setting
@@ -47,14 +47,13 @@ _AWAY = 1.0
 def _margins(setting: Setting) -> None:
     """The hypotheses: exponential tails, separable data."""
     problem, net = setting.problem, setting.diagonal
-    if not problem.loss_function.is_margin:
-        raise NotMetError(f"the {problem.loss_function.name} loss is no function of the margin that tends to 0")
-    if net.noise is not None:
-        raise NotMetError("stated without weight noise")
-    if any(quadratic_form(formula) is None for formula in net.distinct):
-        raise NotMetError("stated for quadratic formulas")
-    if not is_separable(problem):
-        raise NotMetError("no direction separates the data: the loss has a minimum, or an infimum above 0")
+    assume(
+        problem.loss_function.is_margin,
+        f"the {problem.loss_function.name} loss is no function of the margin that tends to 0",
+    )
+    assume(net.noise is None, "stated without weight noise")
+    assume(all(quadratic_form(formula) is not None for formula in net.distinct), "stated for quadratic formulas")
+    assume(is_separable(problem), "no direction separates the data: the loss has a minimum, or an infimum above 0")
 
 
 def _deep_run(setting: Setting) -> Trajectory:
@@ -80,8 +79,7 @@ def _smoothed(setting: Setting, log_loss: Array) -> Array:
 )
 def smoothed_margin(setting: Setting) -> Evidence:
     _margins(setting)
-    if setting.problem.sample_weight is not None:
-        raise NotMetError("stated without sample weights")
+    assume(setting.problem.sample_weight is None, "stated without sample weights")
     flow = setting.once(_deep_run)
     assert flow.log_loss is not None
     margin = _smoothed(setting, flow.log_loss)
@@ -90,12 +88,12 @@ def smoothed_margin(setting: Setting) -> Evidence:
     drop = float(np.max(-np.diff(ratio) / ratio[1:], initial=0.0))
     return Evidence(
         f"separable data; {len(ratio)} steps from L = 1/n down to ln(1/L) = {-flow.log_loss[-1]:.3g}",
-        "never decreases",
-        f"from {ratio[0]:.3e} to {ratio[-1]:.6g}",
-        drop,
-        _ROUNDING,
-        "largest fall from one step to the next, relative",
-        {"first": ratio[0], "last": ratio[-1]},
+        predicted="never decreases",
+        measured=f"from {ratio[0]:.3e} to {ratio[-1]:.6g}",
+        error=drop,
+        tolerance=_ROUNDING,
+        unit="largest fall from one step to the next, relative",
+        details={"first": ratio[0], "last": ratio[-1]},
     )
 
 
@@ -110,8 +108,7 @@ def l1_max_margin(setting: Setting) -> Evidence:
 
     _margins(setting)
     problem = setting.problem
-    if setting.product_depth != 2 or setting.start is not None:
-        raise NotMetError("stated for u*v from the default start")
+    assume(setting.product_depth == 2 and setting.start is None, "stated for u*v from the default start")
     best = max_margin_l1(problem).margin
     flow = setting.once(_deep_run)
     scale = _LARGE if setting.alpha is None else setting.alpha
@@ -136,13 +133,13 @@ def l1_max_margin(setting: Setting) -> Evidence:
         )
     return Evidence(
         f"separable data, alpha = {scale}, ln(1/L) = " + ", ".join(f"{value:.0e}" for value in _LOOKS),
-        best,
-        float((1.0 - gap[-1]) * best),
-        max(float(falls.max()), outside / _DUAL, beyond),
-        1.0,
-        "ratio of the gaps to the largest margin, each to the one before; or what of the dual is no combination of "
-        f"rows with weights >= 0, over {_DUAL:g}",
-        {"gaps": gap, "outside": outside},
+        predicted=best,
+        measured=float((1.0 - gap[-1]) * best),
+        error=max(float(falls.max()), outside / _DUAL, beyond),
+        tolerance=1.0,
+        unit="ratio of the gaps to the largest margin, each to the one before; or what of the dual is no combination "
+        f"of rows with weights >= 0, over {_DUAL:g}",
+        details={"gaps": gap, "outside": outside},
     )
 
 
@@ -171,8 +168,7 @@ def escape(setting: Setting) -> Evidence:
     rest = np.setdiff1d(rest, np.concatenate([setting.limit.active_sets[-1], away.hits]))
     last = -float(np.asarray(problem.log_loss(setting.limit.saddles[-1])))
     gamma = setting.alpha.gamma if setting.alpha is not None else _GAMMA
-    if gamma <= 0:
-        raise NotMetError("alpha must be below 1")
+    assume(gamma > 0, "alpha must be below 1")
 
     def seen(factor: float) -> Array:
         """The accelerated time of escape over the limit's, and the largest waiting coordinate over the largest."""
@@ -193,12 +189,13 @@ def escape(setting: Setting) -> Evidence:
             )
     return Evidence(
         f"the active features separate the data from {away.time:.6g} on, with margin {away.margin:.6g}",
-        away.time,
-        (2 * second[0] - first[0]) * away.time,
-        float(off.max()),
-        RESOLVED,
-        "relative error of the time (two alphas, extrapolated), or the largest coordinate at rest over the largest",
-        {"margin": away.margin, "at_rest": second[1], "times": [first[0] * away.time, second[0] * away.time]},
+        predicted=away.time,
+        measured=(2 * second[0] - first[0]) * away.time,
+        error=float(off.max()),
+        tolerance=RESOLVED,
+        unit="relative error of the time (two alphas, extrapolated), or the largest coordinate at rest over the "
+        "largest",
+        details={"margin": away.margin, "at_rest": second[1], "times": [first[0] * away.time, second[0] * away.time]},
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowsim.arrays import Array
-from flowsim.certificates.certificate import NotMetError, UnresolvedError
+from flowsim.certificates.certificate import NotMetError, UnresolvedError, assume
 from flowsim.certificates.minimum import minimiser
 from flowsim.errors import IntegrationError
 from flowsim.flows import gradient_flow
@@ -86,12 +86,13 @@ class Setting:
         """L of w1*...*wL on every coordinate."""
         net = self.diagonal
         products = {formula.product_of for formula in net.distinct}
-        if (net.is_mixed and len(net.distinct) > 1) or None in products:
-            raise NotMetError("the network is not a plain product of weights on every coordinate")
+        assume(
+            not (net.is_mixed and len(net.distinct) > 1) and None not in products,
+            "the network is not a plain product of weights on every coordinate",
+        )
         (factors,) = products
         assert factors is not None
-        if len(factors) < 2:
-            raise NotMetError("the network has a single weight per coordinate")
+        assume(len(factors) >= 2, "the network has a single weight per coordinate")
         return len(factors)
 
     @cached_property
@@ -101,10 +102,8 @@ class Setting:
         if noise is None:
             raise NotMetError("the network has no weight noise")
         stds = noise.stds(self.net.weights)
-        if noise.multiplicative:
-            raise NotMetError("the noise is multiplicative; the theorem is on additive noise")
-        if np.ptp(stds) > 0 or stds[0] == 0:
-            raise NotMetError("the theorem asks for one standard deviation > 0 on all weights")
+        assume(not noise.multiplicative, "the noise is multiplicative; the theorem is on additive noise")
+        assume(np.ptp(stds) == 0 < stds[0], "the theorem asks for one standard deviation > 0 on all weights")
         return float(stds[0])
 
     @cached_property
@@ -120,10 +119,9 @@ class Setting:
         """The diagonal of ``X^T X / n``, of an orthogonal design."""
         gram = self.X.T @ self.X / self.problem.n
         off = float(np.abs(gram - np.diag(np.diag(gram))).max() / np.abs(gram).max())
-        if off > 1e-10:
-            raise NotMetError(
-                f"X^T X / n is not diagonal: its largest entry off the diagonal is {off:.1e} of the largest"
-            )
+        assume(
+            off <= 1e-10, f"X^T X / n is not diagonal: its largest entry off the diagonal is {off:.1e} of the largest"
+        )
         return np.diag(gram)
 
     @property
@@ -142,8 +140,7 @@ class Setting:
         if isinstance(self.problem, Regression):
             return np.asarray(np.linalg.lstsq(self.X, self.problem.y, rcond=None)[0])
         found = [minimiser(each, self.X) for each in self._targets]
-        if any(beta is None for beta in found):
-            raise NotMetError("the loss has no minimum on these data")
+        assume(all(beta is not None for beta in found), "the loss has no minimum on these data")
         return np.stack(found, axis=-1).reshape(self.correlation.shape)  # type: ignore[arg-type]
 
     @property
@@ -192,10 +189,11 @@ class Setting:
     def path(self) -> SaddlePath:
         """The limit process, if it jumps."""
         path = self.limit
-        if not len(path.jump_times) and path.escape is not None:
-            raise NotMetError("the first features to grow separate the data: beta escapes, and there is no saddle")
-        if not len(path.jump_times):
-            raise NotMetError("the limit has no jump: nothing is correlated enough with y to grow")
+        assume(
+            len(path.jump_times) or path.escape is None,
+            "the first features to grow separate the data: beta escapes, and there is no saddle",
+        )
+        assume(len(path.jump_times), "the limit has no jump: nothing is correlated enough with y to grow")
         return path
 
     @property
@@ -214,10 +212,10 @@ class Setting:
         """Two scales; the second has half the distance x to the limit (x = 1/gamma, or alpha^(L-2))."""
         order = self.path.order
         if self.alpha is not None:
-            if self.alpha.gamma <= 0:
-                raise NotMetError(
-                    f"alpha = {self.alpha} is not below 1: limits of vanishing initialisation are out of reach"
-                )
+            assume(
+                self.alpha.gamma > 0,
+                f"alpha = {self.alpha} is not below 1: limits of vanishing initialisation are out of reach",
+            )
             first = self.alpha.gamma
         elif order > 2:
             rates = self._rates[self._rates > _DEGENERATE]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.certificates.certificate import Evidence, NotMetError
+from flowsim.certificates.certificate import Evidence, assume
 from flowsim.certificates.noise import BATCH, DRAWS, PAPER, STANDARD_ERRORS, drawable, draws, sample_weights
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
@@ -27,8 +27,7 @@ def _factorised(setting: Setting) -> tuple[Array, NDArray[np.intp]]:
     chosen = np.argsort(-np.abs(beta))[:_FACTORISED]
     explained = np.abs(beta) * np.sqrt(setting.problem.n * setting.problem.feature_variances)
     chosen = chosen[explained[chosen] > _ROUNDING * np.linalg.norm(setting.problem.y)]
-    if not len(chosen):
-        raise NotMetError("the least-squares solution is 0: it has one balanced factorisation, all weights 0")
+    assume(len(chosen), "the least-squares solution is 0: it has one balanced factorisation, all weights 0")
     return beta, np.sort(chosen)
 
 
@@ -86,11 +85,11 @@ def least_hessian_trace(setting: Setting) -> Evidence:
     measured = _least(trace, depth, len(chosen), setting.rng())
     return Evidence(
         f"product of {depth} weights; {len(chosen)} coordinates of the least-squares solution",
-        predicted,
-        measured,
-        abs(measured / predicted - 1),
-        1e-5,
-        "relative difference: L sum s_i^2 |beta_i|^(2 - 2/L) against minimising second differences of the loss",
+        predicted=predicted,
+        measured=measured,
+        error=abs(measured / predicted - 1),
+        tolerance=1e-5,
+        unit="relative difference: L sum s_i^2 |beta_i|^(2 - 2/L) against minimising second differences of the loss",
     )
 
 
@@ -114,18 +113,17 @@ def least_sharpness(setting: Setting) -> Evidence:
     measured = _least(sharpness, depth, len(chosen), setting.rng())
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}",
-        predicted,
-        measured,
-        abs(measured / predicted - 1),
-        1e-6,
-        "relative difference: 1/2 sum s_i^2 [(|beta_i|^(2/L) + eta^2)^L - beta_i^2] against its numerical minimum",
+        predicted=predicted,
+        measured=measured,
+        error=abs(measured / predicted - 1),
+        tolerance=1e-6,
+        unit="relative difference: 1/2 sum s_i^2 [(|beta_i|^(2/L) + eta^2)^L - beta_i^2] against its numerical minimum",
     )
 
 
 @theorem("sharpness-identity", PAPER, "L = 2: E L(w + xi) - L(w) = eta^2/2 tr Hess L + eta^4/2 sum s_i^2 (Monte Carlo)")
 def sharpness_identity(setting: Setting) -> Evidence:
-    if setting.product_depth != 2:
-        raise NotMetError("stated for two layers")
+    assume(setting.product_depth == 2, "stated for two layers")
     eta, problem = setting.eta, setting.squares
     drawable(setting)
     rng = setting.rng()
@@ -137,9 +135,9 @@ def sharpness_identity(setting: Setting) -> Evidence:
     measured, deviation = float(rises.mean()), float(rises.std(ddof=1) / math.sqrt(len(rises)))
     return Evidence(
         f"u*v, noise std {eta:g}; {len(rises)} draws at one random point",
-        predicted,
-        measured,
-        abs(measured - predicted) / deviation,
-        STANDARD_ERRORS,
-        "difference in standard errors",
+        predicted=predicted,
+        measured=measured,
+        error=abs(measured - predicted) / deviation,
+        tolerance=STANDARD_ERRORS,
+        unit="difference in standard errors",
     )

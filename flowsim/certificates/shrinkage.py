@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.arrays import Array
-from flowsim.certificates.certificate import Evidence, NotMetError, UnresolvedError
+from flowsim.certificates.certificate import Evidence, UnresolvedError, assume
 from flowsim.certificates.noise import PAPER
 from flowsim.certificates.registry import theorem
 from flowsim.certificates.setting import Setting
@@ -25,12 +25,10 @@ _TRAP_DEPTH = 0.9
 
 def _shrunk(setting: Setting) -> tuple[Array, Array, float]:
     """End of the noisy two-layer flow, its penalties, and the largest violation of the weighted Lasso's conditions."""
-    if setting.product_depth != 2:
-        raise NotMetError("stated for two layers; deeper networks: depth-end-point and depth-trap")
+    assume(setting.product_depth == 2, "stated for two layers; deeper networks: depth-end-point and depth-trap")
     problem, kappa = setting.squares, setting.eta**2 * setting.problem.feature_variances
     scale = float(np.abs(setting.correlation).max())
-    if scale == 0:
-        raise NotMetError("X^T y = 0: nothing grows")
+    assume(scale > 0, "X^T y = 0: nothing grows")
     alpha = setting.alpha if setting.alpha is not None else InitialScale.parse(1e-3)
     t_end = 10.0 / float(kappa[kappa > 0].min())
     beta, worst, moved = np.zeros(problem.d), math.inf, math.inf
@@ -67,12 +65,12 @@ def shrinkage_thresholding(setting: Setting) -> Evidence:
     error = float(np.abs(beta - target).max()) / size
     return Evidence(
         f"X^T X / n is diagonal, noise std {setting.eta:g}",
-        f"{int((target != 0).sum())} of {len(target)} survive",
-        f"{int((np.abs(beta) > 1e-4 * size).sum())} survive",
-        error,
-        1e-4,
-        "largest difference of a coordinate, relative to the largest least-squares coordinate",
-        {"predicted": target, "measured": beta},
+        predicted=f"{int((target != 0).sum())} of {len(target)} survive",
+        measured=f"{int((np.abs(beta) > 1e-4 * size).sum())} survive",
+        error=error,
+        tolerance=1e-4,
+        unit="largest difference of a coordinate, relative to the largest least-squares coordinate",
+        details={"predicted": target, "measured": beta},
     )
 
 
@@ -83,23 +81,21 @@ def weighted_lasso(setting: Setting) -> Evidence:
     support = int((np.abs(beta) > 1e-6 * size).sum()) if size > 0 else 0
     return Evidence(
         f"u*v, noise std {setting.eta:g}",
-        "KKT violation 0",
-        worst,
-        worst,
-        _STATIONARY,
-        "largest violation of the optimality conditions, relative to max |X^T y| / n",
-        {"beta": beta, "penalties": kappa, "support": support},
+        predicted="KKT violation 0",
+        measured=worst,
+        error=worst,
+        tolerance=_STATIONARY,
+        unit="largest violation of the optimality conditions, relative to max |X^T y| / n",
+        details={"beta": beta, "penalties": kappa, "support": support},
     )
 
 
 @theorem("depth-end-point", PAPER, "L >= 3: survivors end balanced at |g_i| = V_i'(|beta_i|)")
 def depth_end_point(setting: Setting) -> Evidence:
     depth, eta = setting.product_depth, setting.eta
-    if depth < 3:
-        raise NotMetError("two layers: shrinkage-thresholding and weighted-lasso")
+    assume(depth >= 3, "two layers: shrinkage-thresholding and weighted-lasso")
     problem, names = setting.problem, setting.diagonal.weights
-    if not setting.correlation.any():
-        raise NotMetError("X^T y = 0: nothing grows")
+    assume(setting.correlation.any(), "X^T y = 0: nothing grows")
     variances = problem.feature_variances
     start = {name: np.full(problem.d, 1.0 - 0.2 * k / depth) for k, name in enumerate(names)}
     alpha = setting.large_alpha
@@ -113,8 +109,10 @@ def depth_end_point(setting: Setting) -> Evidence:
         size = np.abs(w).max(axis=0)
         unbalanced = float(((size - np.abs(w).min(axis=0))[survives] / size[survives]).max(initial=0.0))
         # Below the trap's scale no coordinate survives: the predictor tends to 0.
-        if np.abs(beta[variances > 0]).max() < eta**depth * 1e-6:
-            raise NotMetError(f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0")
+        assume(
+            np.abs(beta[variances > 0]).max() >= eta**depth * 1e-6,
+            f"noise of std {eta:g} is too strong here: every coordinate falls into the trap at 0",
+        )
         b = np.abs(beta[survives])
         penalty = variances[survives] * ((b ** (2 / depth) + eta**2) ** (depth - 1) * b ** (2 / depth - 1) - b)
         violation = float(np.abs(problem.gradient(beta)[survives] + np.sign(beta[survives]) * penalty).max()) / scale
@@ -132,12 +130,12 @@ def depth_end_point(setting: Setting) -> Evidence:
         details["least_gradient_over_floor"] = float(ratio.min(initial=math.inf))
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}, start of size {alpha:.3g}; {int(survives.sum())} survive",
-        "stationary and balanced",
-        f"off by {violation:.1e} and {unbalanced:.1e}",
-        max(violation, unbalanced),
-        1e-4,
-        "violation relative to max |X^T y| / n, or relative spread of the |w_l| of a coordinate",
-        details,
+        predicted="stationary and balanced",
+        measured=f"off by {violation:.1e} and {unbalanced:.1e}",
+        error=max(violation, unbalanced),
+        tolerance=1e-4,
+        unit="violation relative to max |X^T y| / n, or relative spread of the |w_l| of a coordinate",
+        details=details,
     )
 
 
@@ -169,10 +167,8 @@ def _end_of_decay(setting: Setting, t_end: float, alpha: float, start: dict[str,
 @theorem("depth-trap", PAPER, "L >= 3: from max |w|^(L-2) < eta^(2(L-1)) s_i / sqrt(2 E L) all falls to 0")
 def depth_trap(setting: Setting) -> Evidence:
     depth, eta, problem = setting.product_depth, setting.eta, setting.problem
-    if depth < 3:
-        raise NotMetError("two layers have no trap: any coordinate with |c_i| > kappa_i escapes from 0")
-    if np.abs(setting.correlation).max() == 0:
-        raise NotMetError("X^T y = 0: the origin is the minimiser")
+    assume(depth >= 3, "two layers have no trap: any coordinate with |c_i| > kappa_i escapes from 0")
+    assume(setting.correlation.any(), "X^T y = 0: the origin is the minimiser")
     variances = problem.feature_variances
     moving = variances > 0
     # E L(0) at a start of size s is at most its value at s = eta; iterate once from there.
@@ -192,12 +188,12 @@ def depth_trap(setting: Setting) -> Evidence:
     predicted = math.exp(-slack * t_end)
     return Evidence(
         f"product of {depth} weights, noise std {eta:g}, start {size:.2e} below the bound {bound:.2e}",
-        f"max |w| shrinks to <= {predicted:.3f}",
-        f"{largest:.3g}",
-        largest / predicted,
-        1.0 + 1e-9,
-        f"largest weight at t = {t_end:.3g} over its bound exp(-(1 - share) s^2 eta^(2(L-1)) t)",
-        {"start": size, "bound": bound, "t_end": t_end},
+        predicted=f"max |w| shrinks to <= {predicted:.3f}",
+        measured=f"{largest:.3g}",
+        error=largest / predicted,
+        tolerance=1.0 + 1e-9,
+        unit=f"largest weight at t = {t_end:.3g} over its bound exp(-(1 - share) s^2 eta^(2(L-1)) t)",
+        details={"start": size, "bound": bound, "t_end": t_end},
     )
 
 
